@@ -1,0 +1,559 @@
+//! A client of the broker: a cheap handle, and the task that owns its socket.
+//!
+//! The handle queues frames and writes them itself where the socket takes them, so that a send
+//! needs no other thread. The task connects, reads, and writes what a full socket had refused.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::{Shutdown, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::{StreamExt, task::AtomicWaker};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+    runtime::Handle as Runtime,
+    time::{Sleep, sleep, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        self, Message, client::IntoClientRequest, error::ProtocolError, protocol::WebSocketConfig,
+    },
+};
+
+use crate::{
+    error::{ActionError, Error, Result},
+    event::{ClientEvent, ClientListener},
+    framing::{self, Mask},
+    options::ClientOptions,
+    outbox::{Flushed, Outbox},
+    protocol::{self, ServerAction},
+    socket::{ReadHalf, Socket, WriteHalf},
+};
+
+/// Messages and bytes read in one turn; what a turn has read is told as one batch.
+const TURN_MESSAGES: usize = 256;
+const TURN_BYTES: usize = 64 << 10;
+/// As the server's: larger reads gained nothing.
+const READ_CHUNK: usize = 16 << 10;
+
+const CONNECTING: u8 = 0;
+const OPEN: u8 = 1;
+const CLOSING: u8 = 2;
+const CLOSED: u8 = 3;
+
+/// A connection to a broker. Clones are the same connection; dropping them does not close it.
+#[derive(Clone)]
+pub struct Client {
+    link: Arc<Link>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("options", &self.link.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the handles and the task share.
+struct Link {
+    options: ClientOptions,
+    listener: Box<dyn ClientListener>,
+    outbox: Outbox,
+    /// Set once the handshake is done: nothing is written before.
+    socket: OnceLock<WriteHalf>,
+    state: AtomicU8,
+    /// The embedder has enough for now.
+    paused: AtomicBool,
+    /// Above the high-water mark since the last `drain`.
+    wants_drain: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Client {
+    /// Starts to connect, and to register. What is sent before the connection is open waits.
+    ///
+    /// Errors: `InvalidOption`; all else comes as events.
+    pub fn connect(
+        options: ClientOptions,
+        listener: impl ClientListener,
+        runtime: &Runtime,
+    ) -> Result<Self> {
+        options.validate()?;
+        let link = Arc::new(Link {
+            listener: Box::new(listener),
+            outbox: Outbox::new(options.high_water_mark, Mask::Random),
+            socket: OnceLock::new(),
+            state: AtomicU8::new(CONNECTING),
+            paused: AtomicBool::new(false),
+            wants_drain: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            options,
+        });
+        link.outbox
+            .push(&protocol::register(link.options.id.as_deref()));
+        runtime.spawn(run(link.clone()));
+        Ok(Self { link })
+    }
+
+    /// Queues a message; all three are JSON text. An empty `message` or `dest` is left out of the
+    /// frame, and the server complains; an empty `ack` asks for no answer.
+    ///
+    /// Nothing is written before [`flush`](Self::flush): sends that belong together are one write.
+    /// Errors: `NotOpen`, `QueueFull`.
+    pub fn send(&self, message: &str, dest: &str, ack: &str) -> Result<()> {
+        self.push(&protocol::send(message, dest, ack))
+    }
+
+    /// Queues an answer to the request known by `ack`; both are JSON text.
+    ///
+    /// Errors: `NotOpen`, `QueueFull`.
+    pub fn answer(&self, ack: &str, message: &str) -> Result<()> {
+        self.push(&protocol::client_answer(
+            ack,
+            message,
+            self.link.options.id.as_deref(),
+        ))
+    }
+
+    /// Queues the end of the registration.
+    ///
+    /// Errors: `NotOpen`, `QueueFull`.
+    pub fn unregister(&self) -> Result<()> {
+        self.push(&protocol::unregister(self.link.options.id.as_deref()))
+    }
+
+    fn push(&self, pieces: &[&str]) -> Result<()> {
+        let link = &self.link;
+        if link.state.load(SeqCst) > OPEN {
+            return Err(Error::NotOpen);
+        }
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let (queued, limit) = (link.outbox.waiting() + length, link.options.max_queued);
+        if queued > limit {
+            return Err(Error::QueueFull { queued, limit });
+        }
+        match link.outbox.push(pieces) {
+            true => Ok(()),
+            false => Err(Error::NotOpen),
+        }
+    }
+
+    /// Writes what was queued, as far as the socket takes it now; the bytes that still wait. At
+    /// the high-water mark or above, a `Drain` event follows when all has been written.
+    pub fn flush(&self) -> usize {
+        self.link.flush();
+        let waiting = self.link.outbox.waiting();
+        if waiting >= self.link.options.high_water_mark {
+            self.link.wants_drain.store(true, SeqCst);
+            self.link.waker.wake();
+        }
+        waiting
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.link.outbox.waiting()
+    }
+
+    /// Reads on, after [`ClientListener::batch_end`] has said stop.
+    pub fn resume(&self) {
+        if self.link.paused.swap(false, SeqCst) {
+            self.link.waker.wake();
+        }
+    }
+
+    /// Closes (1000): what was queued is written first. A `Closed` event follows.
+    pub fn close(&self) {
+        self.link.start_closing(1000, "");
+    }
+
+    /// Ends the connection at once and silently; a `Closed` event may follow.
+    pub fn destroy(&self) {
+        self.link.state.store(CLOSED, SeqCst);
+        self.link.outbox.close();
+        if let Some(socket) = self.link.socket.get() {
+            socket.shutdown(Shutdown::Both);
+        }
+        self.link.waker.wake();
+    }
+}
+
+impl Link {
+    fn flush(&self) {
+        if let Some(socket) = self.socket.get()
+            && !matches!(self.outbox.flush(socket), Flushed::Done)
+        {
+            self.waker.wake();
+        }
+    }
+
+    /// Sends a close frame, unless one was sent already.
+    fn start_closing(&self, code: u16, reason: &str) {
+        let before = self.state.fetch_max(CLOSING, SeqCst);
+        if before == OPEN {
+            self.outbox
+                .push_control(&framing::close_frame(Some(code), reason, Mask::Random));
+            self.flush();
+        }
+        self.waker.wake();
+    }
+
+    fn tell(&self, event: ClientEvent<'_>) {
+        self.listener.event(event);
+    }
+}
+
+/// The life of a connection.
+async fn run(link: Arc<Link>) {
+    match open(&link).await {
+        Err(error) => {
+            let closing = link.state.swap(CLOSED, SeqCst) == CLOSING;
+            link.outbox.close();
+            // Not a WebSocket server at all: as in version 1, that is told, and nothing else.
+            let told_alone = closing || matches!(error, Error::InvalidServerKey);
+            link.tell(ClientEvent::Error(error));
+            if !told_alone {
+                link.tell(ClientEvent::Closed(Some(1006)));
+            }
+        }
+        Ok(mut socket) => {
+            let Some(write) = socket.get_mut().write.take() else {
+                return;
+            };
+            let opened = link
+                .state
+                .compare_exchange(CONNECTING, OPEN, SeqCst, SeqCst)
+                .is_ok();
+            let code = if opened {
+                let _ = link.socket.set(write);
+                socket.get_mut().link = Some(link.clone());
+                link.flush();
+                link.tell(ClientEvent::Open);
+                link.listener.batch_end();
+                Task {
+                    link: link.clone(),
+                    socket,
+                    readable: true,
+                    closing: None,
+                    broken: false,
+                    timer: None,
+                }
+                .await
+            } else {
+                // Closed before it was open.
+                write.shutdown(Shutdown::Both);
+                None
+            };
+            link.state.store(CLOSED, SeqCst);
+            link.outbox.close();
+            if let Some(socket) = link.socket.get() {
+                socket.shutdown(Shutdown::Both);
+            }
+            link.tell(ClientEvent::Closed(code));
+        }
+    }
+    link.listener.batch_end();
+}
+
+/// Connects and shakes hands.
+async fn open(link: &Link) -> Result<WebSocketStream<ClientIo>> {
+    let limit = link.options.connect_timeout;
+    let handshake = async {
+        let options = &link.options;
+        let host = match options.host.contains(':') && !options.host.starts_with('[') {
+            true => format!("[{}]", options.host),
+            false => options.host.clone(),
+        };
+        let url = format!("ws://{host}:{}{}", options.port, options.path);
+        let request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|_| Error::InvalidAddress(url.clone()))?;
+        let (read, write) = Socket::Tcp(connect(options).await?).into_halves();
+        let io = ClientIo {
+            read,
+            write: Some(write),
+            link: None,
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_CHUNK)
+            .write_buffer_size(0)
+            .max_message_size(Some(options.max_payload))
+            .max_frame_size(Some(options.max_payload));
+        let (socket, _) = client_async_with_config(request, io, Some(config))
+            .await
+            .map_err(handshake_error)?;
+        Ok(socket)
+    };
+    tokio::select! {
+        result = timeout(limit, handshake) => match result {
+            Ok(result) => result,
+            Err(_) => Err(Error::ConnectTimeout(limit.as_millis() as u64)),
+        },
+        // A destroyed client does not go on to connect.
+        () = poll_fn(|cx| {
+            link.waker.register(cx.waker());
+            match link.state.load(SeqCst) { CLOSED => Poll::Ready(()), _ => Poll::Pending }
+        }) => Err(Error::NotOpen),
+    }
+}
+
+/// A TCP connection to the first address of the host that takes one.
+async fn connect(options: &ClientOptions) -> Result<TcpStream> {
+    let ClientOptions { host, port, .. } = options;
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses: Vec<SocketAddr> = lookup_host((name, *port))
+        .await
+        .map_err(|error| Error::io("getaddrinfo", name, io::Error::other(error.to_string())))?
+        .collect();
+    let mut failure = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = Some(Error::io("connect", address, error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::io("getaddrinfo", name, io::Error::other("no address"))))
+}
+
+fn handshake_error(error: tungstenite::Error) -> Error {
+    use tungstenite::Error as Ws;
+    match error {
+        Ws::Http(response) => Error::UnexpectedResponse(response.status().as_u16()),
+        Ws::Protocol(ProtocolError::SecWebSocketAcceptKeyMismatch) => Error::InvalidServerKey,
+        Ws::Protocol(ProtocolError::HandshakeIncomplete) => Error::HangUp,
+        Ws::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Error::HangUp,
+        Ws::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Error::HangUp,
+        Ws::Io(source) => Error::Io {
+            syscall: "read",
+            target: None,
+            source,
+        },
+        error => Error::WebSocket(error.to_string()),
+    }
+}
+
+/// The socket as tokio-tungstenite sees it: what it writes of its own, once connected, goes
+/// through the outbox like all the rest.
+struct ClientIo {
+    read: ReadHalf,
+    /// During the handshake.
+    write: Option<WriteHalf>,
+    /// After it.
+    link: Option<Arc<Link>>,
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().read).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(write) = &self.write {
+            return match std::task::ready!(write.poll_writable(cx)) {
+                Err(error) => Poll::Ready(Err(error)),
+                Ok(()) => match write.try_write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    result => Poll::Ready(result),
+                },
+            };
+        }
+        // A pong, or the echo of a close frame; not behind a close frame of ours.
+        if let Some(link) = &self.link
+            && link.state.load(SeqCst) == OPEN
+        {
+            link.outbox.push_control(bytes);
+            link.flush();
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// An open connection; resolves to the code with which it has ended.
+struct Task {
+    link: Arc<Link>,
+    socket: WebSocketStream<ClientIo>,
+    /// True while the socket may have more to read.
+    readable: bool,
+    /// The code with which the peer closes, or with which we give it up.
+    closing: Option<u16>,
+    /// The peer broke the protocol: what it still sends is thrown away.
+    broken: bool,
+    /// The end of closing.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Task {
+    /// Reads and tells, up to a budget. Ready when the connection has ended.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
+        if self.broken {
+            return self.discard(cx);
+        }
+        let mut bytes = 0;
+        for _ in 0..TURN_MESSAGES {
+            let message = match self.socket.poll_next_unpin(cx) {
+                Poll::Pending => {
+                    self.readable = false;
+                    return Poll::Pending;
+                }
+                Poll::Ready(message) => message,
+            };
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    bytes += text.len();
+                    self.tell(&text);
+                    if bytes >= TURN_BYTES {
+                        return Poll::Pending;
+                    }
+                }
+                Some(Ok(Message::Binary(_))) => {
+                    self.link.tell(ClientEvent::Refused(ActionError::NotJson));
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    // An empty close frame counts as 1000. The echo follows with the next read.
+                    self.closing = Some(frame.map_or(1000, |frame| frame.code.into()));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => match framing::violation(&error) {
+                    Some(code) if self.closing.is_none() => {
+                        self.closing = Some(code);
+                        self.broken = true;
+                        self.link
+                            .tell(ClientEvent::Error(Error::WebSocket(error.to_string())));
+                        self.link.start_closing(code, "");
+                        return self.discard(cx);
+                    }
+                    _ => return Poll::Ready(self.closing.unwrap_or(1006)),
+                },
+                None => return Poll::Ready(self.closing.unwrap_or(1006)),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads and throws away until the peer is done: a socket closed on unread bytes would reset
+    /// the connection before the peer has read our close frame.
+    fn discard(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
+        let mut scratch = [0; 4 << 10];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.socket.get_mut().read).poll_read(cx, &mut buf) {
+                Poll::Pending => {
+                    self.readable = false;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(self.closing.unwrap_or(1006)),
+            }
+        }
+    }
+
+    fn tell(&self, text: &str) {
+        self.link.tell(match protocol::decode_server_action(text) {
+            Ok(ServerAction::Message { message, ack, from }) => {
+                ClientEvent::Message { message, ack, from }
+            }
+            Ok(ServerAction::Answer { ack, from, message }) => {
+                ClientEvent::Answer { ack, from, message }
+            }
+            Ok(ServerAction::Registered) => ClientEvent::Registered,
+            Ok(ServerAction::Unregistered { id }) => ClientEvent::Unregistered(id),
+            Err(error) => ClientEvent::Refused(error),
+        });
+    }
+
+    /// Writes what a full socket had refused, once it takes something again. Ready when it is dead.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(socket) = self.link.socket.get() else {
+            return Poll::Ready(());
+        };
+        while self.link.outbox.state().blocked {
+            match socket.poll_writable(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {
+                    self.link.outbox.unblock();
+                    self.link.flush();
+                }
+            }
+        }
+        if self.link.outbox.waiting() == 0 && self.link.wants_drain.swap(false, SeqCst) {
+            self.link.tell(ClientEvent::Drain);
+            self.link.listener.batch_end();
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Task {
+    type Output = Option<u16>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u16>> {
+        let this = self.get_mut();
+        this.link.waker.register(cx.waker());
+        // A dead socket is told by reading, after what came before its end.
+        let _ = this.poll_writable(cx);
+        if this.link.state.load(SeqCst) == CLOSED {
+            return Poll::Ready(Some(1006));
+        }
+        if !this.link.paused.load(SeqCst) {
+            this.readable = true;
+            let ended = this.read(cx);
+            if !this.link.listener.batch_end() {
+                this.link.paused.store(true, SeqCst);
+                // Between the answer and the store the embedder may have caught up.
+                if this.link.listener.batch_end() {
+                    this.link.paused.store(false, Relaxed);
+                }
+            }
+            if let Poll::Ready(code) = ended {
+                return Poll::Ready(Some(code));
+            }
+            if this.readable {
+                cx.waker().wake_by_ref();
+            }
+        }
+        if this.closing.is_some() {
+            this.link.state.fetch_max(CLOSING, SeqCst);
+        }
+        if this.link.state.load(SeqCst) == CLOSING {
+            let limit = this.link.options.close_timeout;
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(this.closing.unwrap_or(1006)));
+            }
+        }
+        Poll::Pending
+    }
+}

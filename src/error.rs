@@ -1,0 +1,182 @@
+//! What can go wrong, each with a stable code.
+//!
+//! [`Error`] is what a call of this crate returns. [`ActionError`] is what a peer's frame did
+//! wrong: it reaches the embedder as an event and never ends the server.
+
+use std::io;
+
+/// The result of a call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option has a value it cannot have. Correct the option named.
+    #[error("option \"{name}\" {reason}")]
+    InvalidOption {
+        /// The option, spelled as in JavaScript.
+        name: &'static str,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// The operating system refused: the port is taken, the address is not ours, ...
+    #[error("{syscall} {}{}", code_of(.source), .target.as_ref().map(|t| format!(": {t}")).unwrap_or_default())]
+    Io {
+        /// What was being done: `listen`, `connect`, `getaddrinfo`.
+        syscall: &'static str,
+        /// With which address or name.
+        target: Option<String>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection is closed, or closing: nothing can be sent on it any more.
+    #[error("not opened")]
+    NotOpen,
+    /// More bytes wait to be sent than `maxQueued` allows. Wait for `drain`, then send again.
+    #[error("{queued} bytes wait to be sent, maxQueued is {limit}")]
+    QueueFull {
+        /// Bytes waiting.
+        queued: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The peer answered the handshake with an HTTP status other than 101.
+    #[error("unexpected server response ({0})")]
+    UnexpectedResponse(u16),
+    /// The peer closed the connection in the middle of the handshake.
+    #[error("socket hang up")]
+    HangUp,
+    /// The peer's `Sec-WebSocket-Accept` does not belong to our key: no WebSocket server.
+    #[error("invalid server key")]
+    InvalidServerKey,
+    /// The handshake did not come through within `connectTimeout`.
+    #[error("the handshake took longer than {0} ms")]
+    ConnectTimeout(u64),
+    /// The address is no `ws:` URL of a host and a port.
+    #[error("invalid address \"{0}\"")]
+    InvalidAddress(String),
+    /// The peer broke the WebSocket protocol (RFC 6455); the connection is closed.
+    #[error("{0}")]
+    WebSocket(String),
+}
+
+impl Error {
+    /// The stable code: Node's own for what the system said, `ERR_WSMB_*` for the rest.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidOption { .. } => "ERR_WSMB_OPTION",
+            Self::Io { source, .. } => code_of(source),
+            Self::NotOpen => "ERR_WSMB_NOT_OPEN",
+            Self::QueueFull { .. } => "ERR_WSMB_MAX_QUEUED",
+            Self::UnexpectedResponse(_) => "ERR_WSMB_UNEXPECTED_RESPONSE",
+            Self::HangUp => "ECONNRESET",
+            Self::InvalidServerKey => "ERR_WSMB_SERVER_KEY",
+            Self::ConnectTimeout(_) => "ETIMEDOUT",
+            Self::InvalidAddress(_) => "ERR_WSMB_ADDRESS",
+            Self::WebSocket(_) => "ERR_WSMB_WEBSOCKET",
+        }
+    }
+
+    /// The error of a system call made for `target`.
+    pub(crate) fn io(syscall: &'static str, target: impl ToString, source: io::Error) -> Self {
+        let target = Some(target.to_string());
+        Self::Io {
+            syscall,
+            target,
+            source,
+        }
+    }
+}
+
+/// The name Node gives to an error of the system.
+pub(crate) fn code_of(error: &io::Error) -> &'static str {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => "ECONNREFUSED",
+        Kind::ConnectionReset => "ECONNRESET",
+        Kind::ConnectionAborted => "ECONNABORTED",
+        Kind::BrokenPipe => "EPIPE",
+        Kind::AddrInUse => "EADDRINUSE",
+        Kind::AddrNotAvailable => "EADDRNOTAVAIL",
+        Kind::PermissionDenied => "EACCES",
+        Kind::TimedOut => "ETIMEDOUT",
+        Kind::NotFound => "ENOENT",
+        Kind::HostUnreachable => "EHOSTUNREACH",
+        Kind::NetworkUnreachable => "ENETUNREACH",
+        Kind::NetworkDown => "ENETDOWN",
+        Kind::InvalidInput => "EINVAL",
+        _ if is_out_of_files(error) => "EMFILE",
+        // getaddrinfo has codes of its own, which std turns into a text.
+        _ if error.raw_os_error().is_none() => "ENOTFOUND",
+        _ => "EIO",
+    }
+}
+
+/// True when no file descriptor was left, neither for the process nor for the machine.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    // EMFILE and ENFILE; on Windows WSAEMFILE.
+    matches!(error.raw_os_error(), Some(23 | 24 | 10024))
+}
+
+/// What was wrong with one action of a peer. The texts are those of version 1.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ActionError {
+    /// The frame is not JSON.
+    #[error("unable to parse message (only JSON-encoded messages are handled)")]
+    NotJson,
+    /// The frame is the JSON text `null`, which has no members.
+    #[error("unable to parse message (only JSON-encoded messages are handled)")]
+    Null,
+    /// The frame is a binary one.
+    #[error("\"undefined\" is not valid JSON")]
+    Binary,
+    /// The action is unknown, or there is none.
+    #[error("\"action\" module must be Functions (action \"{0}\" is a undefined)")]
+    UnknownAction(String),
+    /// `register` without an id.
+    #[error("Unable to parse \"register\" message (msg.id is undefined)")]
+    NoId,
+    /// `register` with an id that is neither a string nor a number, or not valid Unicode.
+    #[error("Unable to parse \"register\" message (msg.id must be a string)")]
+    InvalidId,
+    /// `register` with an id longer than `maxIdLength`.
+    #[error("Unable to parse \"register\" message (msg.id has {0} bytes, maxIdLength is {1})")]
+    IdTooLong(usize, usize),
+    /// `send` without dest or message.
+    #[error("Unable to parse \"send\" message (msg.dest or msg.message are undefined)")]
+    IncompleteSend,
+    /// `send` whose dest is neither a string nor an array.
+    #[error(
+        "Unable to parse \"send\" message (msg.dest must be an array of string IDs or a string)"
+    )]
+    InvalidDest,
+    /// `send` to more ids than `maxDest`.
+    #[error("Unable to send message. It has more than {0} receivers (maxDest)")]
+    TooManyDest(usize),
+    /// `send` with an ack that belongs to a pending request of another connection.
+    #[error("Unable to send message. Its ack belongs to another connection")]
+    AckTaken,
+    /// `answer` without ack.
+    #[error("Unable to parse \"answer\" message (msg.ack is undefined)")]
+    NoAck,
+}
+
+impl ActionError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotJson | Self::Null => "ERR_WSMB_JSON",
+            Self::Binary => "ERR_WSMB_BINARY",
+            Self::UnknownAction(_) => "ERR_WSMB_ACTION",
+            Self::NoId | Self::InvalidId => "ERR_WSMB_ID",
+            Self::IdTooLong(..) => "ERR_WSMB_MAX_ID_LENGTH",
+            Self::IncompleteSend => "ERR_WSMB_SEND",
+            Self::InvalidDest => "ERR_WSMB_DEST",
+            Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
+            Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
+            Self::NoAck => "ERR_WSMB_ANSWER",
+        }
+    }
+}

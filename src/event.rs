@@ -1,0 +1,90 @@
+//! All that an embedder can hear. Events borrow: an embedder that does not care pays nothing.
+
+use crate::error::{ActionError, Error};
+
+/// What a server tells its embedder. Called on the server's threads: return soon, never block.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerEvent<'a> {
+    /// A WebSocket was accepted.
+    Connection,
+    /// An id has an owner (again): after the `registered` frame was queued for it.
+    Registered(&'a str),
+    /// An id has no owner any more.
+    Unregistered(&'a str),
+    /// A message went to an id that nobody has registered.
+    UnknownId(&'a str),
+    /// A peer sent an action that could not be carried out.
+    Refused {
+        /// What was wrong.
+        error: ActionError,
+        /// The frame's text, where it was text.
+        text: Option<&'a str>,
+    },
+    /// A connection was closed because it did not read; its id, if it had one.
+    Slow(Option<&'a str>),
+}
+
+/// Receives the events of a server.
+pub trait ServerListener: Send + Sync + 'static {
+    /// Something happened.
+    fn event(&self, event: ServerEvent<'_>);
+}
+
+impl<F: Fn(ServerEvent<'_>) + Send + Sync + 'static> ServerListener for F {
+    fn event(&self, event: ServerEvent<'_>) {
+        self(event);
+    }
+}
+
+/// What a client tells its embedder. All texts are JSON, as they came.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientEvent<'a> {
+    /// Connected; the `register` frame is on its way.
+    Open,
+    /// The server confirmed the registration.
+    Registered,
+    /// The server confirmed the end of the registration; the id as JSON, if it sent one.
+    Unregistered(Option<&'a str>),
+    /// A message.
+    Message {
+        /// The message; none if the frame had none.
+        message: Option<&'a str>,
+        /// Present when the sender awaits an answer.
+        ack: Option<&'a str>,
+        /// The sender's id, if it has one.
+        from: Option<&'a str>,
+    },
+    /// An answer to one of our requests.
+    Answer {
+        /// The request's ack.
+        ack: Option<&'a str>,
+        /// Who answered.
+        from: Option<&'a str>,
+        /// The answer.
+        message: Option<&'a str>,
+    },
+    /// The server sent an action that could not be understood.
+    Refused(ActionError),
+    /// The connection failed, or the server broke the WebSocket protocol.
+    Error(Error),
+    /// The queue of a client that was above its high-water mark is empty again.
+    Drain,
+    /// The connection has ended with this code, or before it was open. Nothing follows.
+    Closed(Option<u16>),
+}
+
+/// Receives the events of a client.
+pub trait ClientListener: Send + Sync + 'static {
+    /// Something happened. Called on the client's thread: return soon, never block.
+    fn event(&self, event: ClientEvent<'_>);
+
+    /// What was read at once has been told.
+    ///
+    /// Returns false to stop the reading until [`Client::resume`](crate::Client::resume): the
+    /// socket then pushes back on the server.
+    fn batch_end(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,266 @@
+//! The HTTP request that opens a WebSocket: read it, then refuse or accept it.
+//!
+//! Read here and not by tungstenite, because a first frame may follow in the same segment, and
+//! because plain HTTP, oversized heads and unknown paths get a proper HTTP answer.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::socket::{ReadHalf, WriteHalf};
+
+/// More header lines than any browser or proxy sends.
+const MAX_HEADERS: usize = 100;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    UpgradeRequired,
+    HeadersTooLarge,
+    Unavailable,
+}
+
+impl Refusal {
+    /// The HTTP answer.
+    pub(crate) fn response(self) -> String {
+        let (status, text, headers) = match self {
+            Self::BadRequest => (400, "Bad Request", ""),
+            Self::NotFound => (404, "Not Found", ""),
+            Self::MethodNotAllowed => (405, "Method Not Allowed", "Allow: GET\r\n"),
+            Self::Timeout => (408, "Request Timeout", ""),
+            Self::UpgradeRequired => (
+                426,
+                "Upgrade Required",
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            ),
+            Self::HeadersTooLarge => (431, "Request Header Fields Too Large", ""),
+            Self::Unavailable => (503, "Service Unavailable", "Retry-After: 5\r\n"),
+        };
+        format!(
+            "HTTP/1.1 {status} {text}\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+             Content-Length: {}\r\n{headers}\r\n{text}",
+            text.len()
+        )
+    }
+}
+
+/// How a handshake ended, if the peer stayed.
+pub(crate) enum Handshake {
+    /// The answer to send, and what came behind the request.
+    Accepted {
+        response: String,
+        early: Vec<u8>,
+    },
+    Refused(Refusal),
+}
+
+/// Reads a request head and judges it.
+///
+/// Errors: the peer went away.
+pub(crate) async fn read_request(
+    socket: &mut (impl AsyncRead + Unpin),
+    path: &str,
+    max_header_size: usize,
+) -> io::Result<Handshake> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let read = socket.read(&mut chunk).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Only the new bytes are searched, so that a peer that sends single ones costs no more.
+        let from = bytes.len().saturating_sub(3);
+        bytes.extend_from_slice(&chunk[..read]);
+        let end = bytes[from..]
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n");
+        match end.map(|at| from + at + 4) {
+            Some(end) if end <= max_header_size => {
+                let early = bytes.split_off(end);
+                return Ok(match judge(&bytes, path) {
+                    Ok(response) => Handshake::Accepted { response, early },
+                    Err(refusal) => Handshake::Refused(refusal),
+                });
+            }
+            None if bytes.len() <= max_header_size => {}
+            _ => return Ok(Handshake::Refused(Refusal::HeadersTooLarge)),
+        }
+    }
+}
+
+/// The answer to a request head that may be served.
+fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadersTooLarge),
+        _ => return Err(Refusal::BadRequest),
+    }
+    if request.method != Some("GET") {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let header = |name: &str| {
+        let mut values = request
+            .headers
+            .iter()
+            .filter(|h| h.name.eq_ignore_ascii_case(name));
+        values
+            .next()
+            .and_then(|h| std::str::from_utf8(h.value).ok())
+            .map(str::trim)
+    };
+    let has_token = |name: &str, token: &str| {
+        header(name).is_some_and(|value| {
+            value
+                .split(',')
+                .any(|t| t.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
+        return Err(Refusal::UpgradeRequired);
+    }
+    let target = request.path.unwrap_or_default();
+    if target.split('?').next() != Some(path) {
+        return Err(Refusal::NotFound);
+    }
+    if header("sec-websocket-version") != Some("13") {
+        return Err(Refusal::UpgradeRequired);
+    }
+    // 16 bytes in base64.
+    let key = header("sec-websocket-key").filter(|key| key.len() == 24 && key.ends_with("=="));
+    let key = key.ok_or(Refusal::BadRequest)?;
+    let mut response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n",
+        derive_accept_key(key.as_bytes())
+    );
+    // As in version 1, the first of the subprotocols offered is accepted.
+    let offered = header("sec-websocket-protocol").and_then(|value| value.split(',').next());
+    if let Some(protocol) = offered
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty())
+    {
+        response.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
+    }
+    response.push_str("\r\n");
+    Ok(response)
+}
+
+/// Writes all of a short answer.
+pub(crate) async fn write_all(socket: &WriteHalf, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        std::future::poll_fn(|cx| socket.poll_writable(cx)).await?;
+        match socket.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Answers a request that is refused, then reads on until the peer is done: a socket closed on
+/// unread bytes would reset the connection before the peer has read the answer.
+pub(crate) async fn refuse(
+    refusal: Refusal,
+    read: &mut ReadHalf,
+    write: &WriteHalf,
+    mut discard: usize,
+) -> io::Result<()> {
+    write_all(write, refusal.response().as_bytes()).await?;
+    write.shutdown(std::net::Shutdown::Write);
+    let mut chunk = [0; 1024];
+    loop {
+        match read.read(&mut chunk).await? {
+            0 => return Ok(()),
+            length if length > discard => return Ok(()),
+            length => discard -= length,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &str = "GET /foo?x=1 HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\n\
+        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    fn judge(request: &str) -> Result<String, Refusal> {
+        super::judge(request.as_bytes(), "/foo")
+    }
+
+    #[test]
+    fn a_proper_request_is_accepted_with_the_key_of_the_rfc() {
+        let response = judge(REQUEST).unwrap();
+        assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+        assert!(!response.contains("Protocol:"));
+        let offers = REQUEST.replace("Host: a", "Sec-WebSocket-Protocol: one, two");
+        assert!(
+            judge(&offers)
+                .unwrap()
+                .contains("Sec-WebSocket-Protocol: one\r\n")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_with_its_status() {
+        for (from, to, refusal) in [
+            ("GET", "POST", Refusal::MethodNotAllowed),
+            ("/foo", "/bar", Refusal::NotFound),
+            ("/foo", "/foo/", Refusal::NotFound),
+            (
+                "Upgrade: WebSocket",
+                "Upgrade: h2c",
+                Refusal::UpgradeRequired,
+            ),
+            ("keep-alive, Upgrade", "close", Refusal::UpgradeRequired),
+            ("Version: 13", "Version: 8", Refusal::UpgradeRequired),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short", Refusal::BadRequest),
+            ("HTTP/1.1", "HTTQ", Refusal::BadRequest),
+        ] {
+            assert_eq!(judge(&REQUEST.replace(from, to)), Err(refusal), "{to}");
+        }
+        let many = format!("GET /foo HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(2000));
+        assert_eq!(judge(&many), Err(Refusal::HeadersTooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_head_in_single_bytes_is_read_and_what_follows_it_is_kept() {
+        let mut bytes = tokio_test_io(REQUEST.as_bytes(), b"\x81\x00");
+        match read_request(&mut bytes, "/foo", 1024).await.unwrap() {
+            Handshake::Accepted { early, .. } => assert!(b"\x81\x00".starts_with(&early[..])),
+            Handshake::Refused(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_the_limit_is_refused_before_it_ends() {
+        let endless = "GET / HTTP/1.1\r\nA: ".to_owned() + &"x".repeat(5000);
+        match read_request(&mut endless.as_bytes(), "/", 2048)
+            .await
+            .unwrap()
+        {
+            Handshake::Refused(refusal) => assert_eq!(refusal, Refusal::HeadersTooLarge),
+            Handshake::Accepted { .. } => panic!("accepted"),
+        }
+    }
+
+    /// A source that gives single bytes of the head, then all the rest at once.
+    fn tokio_test_io(head: &[u8], rest: &[u8]) -> impl AsyncRead + Unpin {
+        let (mut write, read) = tokio::io::duplex(1);
+        let bytes = [head, rest].concat();
+        tokio::spawn(async move {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut write, &bytes).await;
+        });
+        read
+    }
+}

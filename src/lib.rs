@@ -1,0 +1,52 @@
+//! Addressed messages and request/answer over WebSockets: the broker, and a client for it.
+//!
+//! Read the modules in the order in which a message passes them:
+//!
+//! ```text
+//!  socket ─▶ connection ─▶ protocol ─▶ router ─▶ protocol ─▶ outbox ─▶ socket
+//!            one task       decode     who? where?  encode    bounded
+//! ```
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`server`] | bind, accept loop, limits, graceful close |
+//! | `handshake` | the HTTP request head: refuse it, or accept it as a WebSocket |
+//! | `connection` | one accepted socket: the task that reads, routes and closes |
+//! | `framing` | bytes to WebSocket messages, and message headers to bytes |
+//! | `protocol` | JSON actions: decode and encode; pure |
+//! | `router` | who is registered under which id |
+//! | `requests` | who awaits which answer |
+//! | `handle` | what others hold of a connection |
+//! | `outbox` | the bounded queue of bytes toward one socket |
+//! | [`client`] | the other end: a handle, and the task that owns its socket |
+//! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |
+//!
+//! The core starts no runtime and installs nothing global: the embedder hands in a
+//! [`tokio::runtime::Handle`]. The Node.js addon is such an embedder (`node/`, feature `node`).
+
+pub mod client;
+pub mod error;
+pub mod event;
+pub mod metrics;
+pub mod options;
+pub mod server;
+
+mod connection;
+mod framing;
+mod handle;
+mod handshake;
+mod outbox;
+mod protocol;
+mod requests;
+mod router;
+mod socket;
+
+#[cfg(feature = "node")]
+mod node;
+
+pub use client::Client;
+pub use error::{ActionError, Error, Result};
+pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener};
+pub use metrics::Stats;
+pub use options::{ClientOptions, Listen, ServerOptions, SlowConsumer};
+pub use server::{Address, Server};

@@ -1,0 +1,67 @@
+//! Counters of a server.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The live counters; connections add to them once a batch, not once a message.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) connections: AtomicUsize,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) unknown_ids: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) violations: AtomicU64,
+    pub(crate) slow: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+}
+
+/// What a server has done so far, and what it holds now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// WebSockets open now.
+    pub connections: usize,
+    /// Ids registered now.
+    pub registered: usize,
+    /// Requests that await an answer now.
+    pub pending: usize,
+    /// WebSockets accepted so far.
+    pub accepted: u64,
+    /// Handshakes refused so far.
+    pub refused: u64,
+    /// Actions read so far.
+    pub messages_in: u64,
+    /// Messages and answers queued for a receiver so far.
+    pub messages_out: u64,
+    /// Messages to an id that nobody had so far.
+    pub unknown_ids: u64,
+    /// Actions that could not be carried out so far.
+    pub errors: u64,
+    /// Connections closed for breaking the WebSocket protocol or exceeding `maxPayload` so far.
+    pub violations: u64,
+    /// Connections closed because they did not read so far.
+    pub slow: u64,
+    /// Messages dropped for a connection that did not read (`slowConsumer: 'drop'`) so far.
+    pub dropped: u64,
+}
+
+impl Metrics {
+    pub(crate) fn snapshot(&self, registered: usize, pending: usize) -> Stats {
+        Stats {
+            connections: self.connections.load(Relaxed),
+            registered,
+            pending,
+            accepted: self.accepted.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            messages_in: self.messages_in.load(Relaxed),
+            messages_out: self.messages_out.load(Relaxed),
+            unknown_ids: self.unknown_ids.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            violations: self.violations.load(Relaxed),
+            slow: self.slow.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+        }
+    }
+}

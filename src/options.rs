@@ -1,0 +1,234 @@
+//! Every default, bound and unit, in one place.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::error::{Error, Result};
+
+/// 1.7.2 accepted messages of this size; so do we, both ways.
+const MAX_PAYLOAD: usize = 100 << 20;
+/// The largest message whose length fits what V8 can hold in a string.
+const PAYLOAD_CEILING: usize = 512 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+/// The longest time an option may name: beyond it, clocks would overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP port of an address or host name; port 0 takes a free one.
+    Tcp {
+        /// Address or name.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// What happens to a connection that does not read as fast as others send to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlowConsumer {
+    /// Those who send to it are read no further until it has caught up, for `slow_consumer_timeout`.
+    #[default]
+    Pushback,
+}
+
+/// The options of a server.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Where to listen. Default: TCP, 0.0.0.0, a free port.
+    pub listen: Listen,
+    /// The path of the WebSocket endpoint, compared exactly; a missing slash is added. Default `/`.
+    pub path: String,
+    /// Bytes of one message from a client; more closes it with 1009. Default 100 MiB, as `ws`.
+    pub max_payload: usize,
+    /// Bytes that may wait for one connection before `slow_consumer` applies. Default 16 MiB.
+    ///
+    /// One message may always wait, whatever its size.
+    pub max_backpressure: usize,
+    /// What applies then. Default push-back.
+    pub slow_consumer: SlowConsumer,
+    /// How long senders are held for a connection that reads less than 2 MiB in that time, before
+    /// it is closed with 1013. Default 5 s.
+    pub slow_consumer_timeout: Duration,
+    /// Connections at one time; a further one is refused with 503. Default: 80 % of the file limit.
+    pub max_connections: usize,
+    /// Bytes of an id. Default 8 KiB.
+    pub max_id_length: usize,
+    /// Receivers of one message. Default 65,536.
+    pub max_dest: usize,
+    /// Bytes of the handshake's request head; more is refused with 431. Default 16 KiB.
+    pub max_header_size: usize,
+    /// From accept to the end of the handshake; longer is refused with 408. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a closing connection may take before its socket is destroyed. Default 5 s.
+    pub close_timeout: Duration,
+    /// How long a request may be answered. Default 1 h, as 1.7.2.
+    pub ack_timeout: Duration,
+    /// Deliveries (requests times receivers) of one connection that may await an answer; beyond
+    /// it the oldest expires. Default 65,536.
+    pub max_pending_acks: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp {
+                host: "0.0.0.0".into(),
+                port: 0,
+            },
+            path: "/".into(),
+            max_payload: MAX_PAYLOAD,
+            max_backpressure: 16 << 20,
+            slow_consumer: SlowConsumer::Pushback,
+            slow_consumer_timeout: Duration::from_secs(5),
+            max_connections: default_max_connections(),
+            max_id_length: 8 << 10,
+            max_dest: 65_536,
+            max_header_size: 16 << 10,
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            ack_timeout: HOUR,
+            max_pending_acks: 65_536,
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Checks every bound.
+    ///
+    /// Errors: `InvalidOption` names the first option out of its range.
+    pub fn validate(&self) -> Result<()> {
+        range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
+        range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
+        range("maxConnections", self.max_connections, 1, usize::MAX)?;
+        range("maxIdLength", self.max_id_length, 1, 64 << 10)?;
+        range("maxDest", self.max_dest, 1, 1 << 24)?;
+        range("maxHeaderSize", self.max_header_size, 256, 1 << 20)?;
+        range("maxPendingAcks", self.max_pending_acks, 1, 1 << 24)?;
+        time("slowConsumerTimeout", self.slow_consumer_timeout)?;
+        time("handshakeTimeout", self.handshake_timeout)?;
+        time("closeTimeout", self.close_timeout)?;
+        time("ackTimeout", self.ack_timeout)
+    }
+}
+
+/// The options of a client.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query of the endpoint. Default `/`.
+    pub path: String,
+    /// The id to register, as JSON text; none sends a `register` without an id.
+    pub id: Option<String>,
+    /// Bytes of one message from the server. Default 100 MiB and 64 KiB: the `from` member
+    /// lengthens a message that was legal when it was sent.
+    pub max_payload: usize,
+    /// Bytes waiting above which [`Client::send`](crate::Client::send) asks to slow down. Default 1 MiB.
+    pub high_water_mark: usize,
+    /// Bytes waiting above which a send fails. Default 1 GiB.
+    pub max_queued: usize,
+    /// From start to open. Default 30 s.
+    pub connect_timeout: Duration,
+    /// How long the server may take to answer our close frame. Default 5 s.
+    pub close_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 80,
+            path: "/".into(),
+            id: None,
+            max_payload: MAX_PAYLOAD + (64 << 10),
+            high_water_mark: 1 << 20,
+            max_queued: 1 << 30,
+            connect_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ClientOptions {
+    /// Checks every bound.
+    ///
+    /// Errors: `InvalidOption` names the first option out of its range.
+    pub fn validate(&self) -> Result<()> {
+        range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
+        range("highWaterMark", self.high_water_mark, 1, usize::MAX)?;
+        range("maxQueued", self.max_queued, 1, usize::MAX)?;
+        time("connectTimeout", self.connect_timeout)?;
+        time("closeTimeout", self.close_timeout)
+    }
+}
+
+fn range(name: &'static str, value: usize, least: usize, most: usize) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let expected = match most {
+        usize::MAX => format!("at least {least}"),
+        _ => format!("from {least} to {most}"),
+    };
+    Err(Error::InvalidOption {
+        name,
+        reason: format!("is {value}, expected {expected}"),
+    })
+}
+
+fn time(name: &'static str, value: Duration) -> Result<()> {
+    if !value.is_zero() && value <= FOREVER {
+        return Ok(());
+    }
+    let reason = format!("is {} ms, expected 1 ms to 100 years", value.as_millis());
+    Err(Error::InvalidOption { name, reason })
+}
+
+/// 80 % of the files this process may open: the rest is the embedder's.
+fn default_max_connections() -> usize {
+    #[cfg(unix)]
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // Windows has no such limit; this is the default of its handle tables.
+    #[cfg(not(unix))]
+    let files = Some(16_384);
+    let files = files.map_or(1 << 20, |n| n.min(1 << 20) as usize);
+    (files / 5 * 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        ServerOptions::default().validate().unwrap();
+        ClientOptions::default().validate().unwrap();
+    }
+
+    #[test]
+    fn an_option_out_of_range_is_named() {
+        let options = ServerOptions {
+            max_payload: 0,
+            ..ServerOptions::default()
+        };
+        let error = options.validate().unwrap_err();
+        assert_eq!(error.code(), "ERR_WSMB_OPTION");
+        assert!(error.to_string().contains("maxPayload"), "{error}");
+        let options = ClientOptions {
+            close_timeout: Duration::ZERO,
+            ..ClientOptions::default()
+        };
+        assert!(
+            options
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("closeTimeout")
+        );
+    }
+}

@@ -1,0 +1,436 @@
+//! The bounded queue of bytes toward one socket, and how it empties.
+//!
+//! Senders append whole frames under a short lock; whoever finds the socket free takes all that
+//! waits and writes it at once, outside the lock. When the socket takes no more, the queue is
+//! `blocked` and only the connection's own task goes on, once the socket is writable. The bound
+//! is the sender's to respect: [`Outbox::is_full`] before a push, [`Outbox::hold`] to wait.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    task::Waker,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    framing::{self, Mask},
+    socket::WriteHalf,
+};
+
+/// Frames are collected into chunks of this size: larger ones gain nothing in a write.
+const CHUNK: usize = 64 << 10;
+/// From this size a frame for many receivers is shared among them, not copied to each.
+pub(crate) const SHARE_FROM: usize = 4 << 10;
+/// Chunks in one vectored write.
+const SLICES: usize = 32;
+
+/// Whole frames, ready for the wire.
+#[derive(Debug)]
+enum Chunk {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What a flush came to.
+#[derive(Debug)]
+pub(crate) enum Flushed {
+    /// Nothing waits, or somebody else is at it.
+    Done,
+    /// The socket is full: the connection's task must wait until it is writable.
+    Blocked,
+    /// The socket is dead.
+    Failed,
+}
+
+/// The queue toward one socket.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    /// Bytes that wait: a copy of what the lock guards, for a look without it.
+    waiting: AtomicUsize,
+    /// Bytes from which senders are asked to wait.
+    mark: usize,
+    mask: Mask,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Full chunks, oldest first.
+    chunks: VecDeque<Chunk>,
+    /// The chunk being collected, younger than all of `chunks`.
+    tail: Vec<u8>,
+    /// Bytes of the oldest chunk that the socket has taken.
+    offset: usize,
+    /// Bytes waiting in all, those in a writer's hands included.
+    bytes: usize,
+    /// Bytes the socket has taken so far.
+    drained: u64,
+    /// Somebody has promised to flush.
+    promised: bool,
+    /// Somebody is writing what was taken from here.
+    writing: bool,
+    /// The socket took no more; the connection's task waits for it.
+    blocked: bool,
+    /// What waits is thrown away, but for a frame that the peer has in part.
+    discard: bool,
+    /// Answers have gone beyond the mark.
+    pressed: bool,
+    /// Nothing is accepted any more.
+    closed: bool,
+    /// Senders that are held, by their key.
+    held: Vec<(u64, Waker)>,
+}
+
+/// How things stand, for the connection's task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct State {
+    pub(crate) blocked: bool,
+    pub(crate) empty: bool,
+    pub(crate) closed: bool,
+    /// Somebody suffers: a sender is held, or answers pile up.
+    pub(crate) pressed: bool,
+    pub(crate) drained: u64,
+}
+
+impl Outbox {
+    /// An empty queue. `mark`: bytes from which it counts as full.
+    pub(crate) fn new(mark: usize, mask: Mask) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            mark,
+            mask,
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// True when a sender should wait. A message of any size may be pushed while it is false.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting() >= self.mark
+    }
+
+    /// Appends a text frame, given in pieces. False if the connection has ended.
+    pub(crate) fn push(&self, pieces: &[&str]) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return false;
+        }
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let size = framing::frame_size(length, self.mask);
+        let tail = queue.room(size);
+        framing::encode_text(pieces, length, self.mask, tail);
+        self.added(queue, size)
+    }
+
+    /// Appends a frame encoded before, for one of many receivers.
+    pub(crate) fn push_encoded(&self, frame: &Bytes) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return false;
+        }
+        if frame.len() < SHARE_FROM {
+            queue.room(frame.len()).extend_from_slice(frame);
+        } else {
+            queue.finish_tail();
+            queue.chunks.push_back(Chunk::Shared(frame.clone()));
+        }
+        self.added(queue, frame.len())
+    }
+
+    /// Appends bytes of control frames.
+    pub(crate) fn push_control(&self, bytes: &[u8]) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return false;
+        }
+        queue.room(bytes.len()).extend_from_slice(bytes);
+        self.added(queue, bytes.len())
+    }
+
+    fn added(&self, mut queue: parking_lot::MutexGuard<'_, Queue>, size: usize) -> bool {
+        queue.bytes += size;
+        self.waiting.store(queue.bytes, Relaxed);
+        true
+    }
+
+    /// True if the caller is the first to promise a flush; later ones may rely on it.
+    pub(crate) fn promise(&self) -> bool {
+        !std::mem::replace(&mut self.queue.lock().promised, true)
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub(crate) fn flush(&self, socket: &WriteHalf) -> Flushed {
+        let mut queue = self.queue.lock();
+        queue.promised = false;
+        loop {
+            if queue.writing || queue.blocked || queue.is_empty() {
+                return Flushed::Done;
+            }
+            queue.writing = true;
+            let mut taken = queue.take();
+            drop(queue);
+            let (written, result) = taken.write(socket);
+            queue = self.queue.lock();
+            queue.writing = false;
+            queue.put_back(taken, written);
+            self.waiting.store(queue.bytes, Relaxed);
+            queue.release(self.mark);
+            match result {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    queue.blocked = true;
+                    return Flushed::Blocked;
+                }
+                Err(_) => {
+                    queue.closed = true;
+                    return Flushed::Failed;
+                }
+            }
+        }
+    }
+
+    /// The socket is writable again.
+    pub(crate) fn unblock(&self) {
+        self.queue.lock().blocked = false;
+    }
+
+    /// Waits for room: false if there is some, or the connection has ended. `waker` is woken
+    /// once half the mark is reached.
+    pub(crate) fn hold(&self, key: u64, waker: &Waker) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closed || queue.bytes <= self.mark / 2 {
+            return false;
+        }
+        match queue.held.iter_mut().find(|(held, _)| *held == key) {
+            Some((_, held)) => held.clone_from(waker),
+            None => queue.held.push((key, waker.clone())),
+        }
+        true
+    }
+
+    /// An answer was pushed beyond the mark: the clock of a slow consumer runs.
+    pub(crate) fn press(&self) {
+        self.queue.lock().pressed = true;
+    }
+
+    /// How things stand.
+    pub(crate) fn state(&self) -> State {
+        let queue = self.queue.lock();
+        State {
+            blocked: queue.blocked,
+            empty: queue.bytes == 0,
+            closed: queue.closed,
+            pressed: queue.pressed || !queue.held.is_empty(),
+            drained: queue.drained,
+        }
+    }
+
+    /// Throws away what waits, but for a chunk that the peer has in part: it ends with a frame.
+    pub(crate) fn discard(&self) {
+        let mut queue = self.queue.lock();
+        let in_hands = queue.writing;
+        let waiting = queue.take();
+        let size: usize = waiting.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+        if in_hands {
+            // The writer drops its own rest when it comes back.
+            queue.bytes -= size + waiting.tail.len();
+            queue.discard = true;
+        } else {
+            queue.discard = true;
+            queue.put_back(waiting, 0);
+            queue.discard = false;
+        }
+        self.waiting.store(queue.bytes, Relaxed);
+        queue.release(self.mark);
+    }
+
+    /// Accepts nothing more, forgets all and lets go of those held.
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.chunks = VecDeque::new();
+        queue.tail = Vec::new();
+        queue.bytes = 0;
+        self.waiting.store(0, Relaxed);
+        queue.release(self.mark);
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    /// The tail, with room for `size` bytes.
+    fn room(&mut self, size: usize) -> &mut Vec<u8> {
+        if self.tail.len() + size > CHUNK {
+            self.finish_tail();
+        }
+        if self.tail.capacity() == 0 {
+            self.tail = spare_buffer();
+        }
+        self.tail.reserve(size);
+        &mut self.tail
+    }
+
+    fn finish_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            self.chunks.push_back(Chunk::Own(tail));
+        }
+    }
+
+    fn take(&mut self) -> Taken {
+        Taken {
+            chunks: std::mem::take(&mut self.chunks),
+            tail: std::mem::take(&mut self.tail),
+            offset: std::mem::take(&mut self.offset),
+        }
+    }
+
+    /// Takes back what a writer has left.
+    fn put_back(&mut self, mut left: Taken, written: usize) {
+        self.drained += written as u64;
+        if self.closed {
+            return;
+        }
+        self.bytes -= written;
+        if left.chunks.is_empty() && left.tail.is_empty() {
+            give_buffer(left.tail);
+            self.discard = false;
+            return;
+        }
+        if !left.tail.is_empty() {
+            left.chunks.push_back(Chunk::Own(left.tail));
+        }
+        if std::mem::take(&mut self.discard) {
+            for chunk in left.chunks.drain(usize::from(left.offset > 0)..) {
+                self.bytes -= chunk.bytes().len();
+            }
+        }
+        self.offset = left.offset;
+        // What was pushed meanwhile is younger.
+        left.chunks.append(&mut self.chunks);
+        self.chunks = left.chunks;
+    }
+
+    /// Lets go of held senders once there is room for them.
+    fn release(&mut self, mark: usize) {
+        if self.closed || self.bytes <= mark / 2 {
+            self.pressed = false;
+            for (_, waker) in self.held.drain(..) {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// What a writer has in its hands.
+struct Taken {
+    chunks: VecDeque<Chunk>,
+    tail: Vec<u8>,
+    offset: usize,
+}
+
+impl Taken {
+    /// Writes until all is gone or the socket refuses; the bytes it took, and how it ended.
+    fn write(&mut self, socket: &WriteHalf) -> (usize, io::Result<()>) {
+        let mut total = 0;
+        loop {
+            let result = match self.chunks.is_empty() {
+                true if self.tail.is_empty() => return (total, Ok(())),
+                true => socket.try_write(&self.tail[self.offset..]),
+                false => self.write_vectored(socket),
+            };
+            match result {
+                Ok(0) => return (total, Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    total += written;
+                    self.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (total, Err(error)),
+            }
+        }
+    }
+
+    fn write_vectored(&self, socket: &WriteHalf) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        let tail = (!self.tail.is_empty()).then_some(self.tail.as_slice());
+        for bytes in self
+            .chunks
+            .iter()
+            .map(Chunk::bytes)
+            .chain(tail)
+            .take(SLICES)
+        {
+            let start = if count == 0 { self.offset } else { 0 };
+            slices[count] = IoSlice::new(&bytes[start..]);
+            count += 1;
+        }
+        socket.try_write_vectored(&slices[..count])
+    }
+
+    /// Drops what the socket took.
+    fn advance(&mut self, written: usize) {
+        self.offset += written;
+        while let Some(chunk) = self.chunks.front() {
+            let length = chunk.bytes().len();
+            if self.offset < length {
+                return;
+            }
+            self.offset -= length;
+            if let Some(Chunk::Own(buffer)) = self.chunks.pop_front() {
+                give_buffer(buffer);
+            }
+        }
+        if self.offset == self.tail.len() {
+            self.offset = 0;
+            self.tail.clear();
+        }
+    }
+}
+
+/// Buffers kept for reuse by each thread.
+const SPARE_BUFFERS: usize = 8;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer: one that served before, if there is one.
+fn spare_buffer() -> Vec<u8> {
+    SPARE
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(4 << 10))
+}
+
+/// Keeps a buffer for reuse, unless it has grown beyond a chunk or there are enough.
+fn give_buffer(mut buffer: Vec<u8>) {
+    if (1..=CHUNK).contains(&buffer.capacity()) {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_BUFFERS {
+                buffer.clear();
+                spare.push(buffer);
+            }
+        });
+    }
+}

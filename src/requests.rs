@@ -1,0 +1,316 @@
+//! Who awaits which answer.
+//!
+//! A request is known by its ack, which the asker made. Only connections to which it was
+//! delivered may answer it, the first answer wins, and it is forgotten when it is answered, when
+//! its time is up, when its asker is gone, or when nobody is left who could answer.
+//!
+//! Locks: a shard's lock may be held while a book's is taken, never the other way round.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+
+use crate::{error::ActionError, handle::Handle};
+
+/// Shards of the table: more than threads, so that they seldom meet.
+const SHARDS: usize = 16;
+/// Ended requests are swept from a queue when it has at least this length, and has doubled.
+const SWEEP_FROM: usize = 64;
+
+/// All pending requests of a server.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+    /// How long an answer is awaited, in milliseconds. May change while the server runs.
+    timeout: AtomicU64,
+    max_pending: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    pending: HashMap<Arc<str>, Pending, RandomState>,
+    /// By deadline. Ended requests stay until they are swept.
+    deadlines: Queue<(Instant, Arc<Request>)>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    request: Arc<Request>,
+    asker: Arc<Handle>,
+    /// Keys of the connections that may answer.
+    responders: Vec<u64>,
+}
+
+/// A request, as the queues know it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    ack: Arc<str>,
+    ended: AtomicBool,
+}
+
+/// The requests of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    /// Those it asked, oldest first.
+    asked: Queue<Arc<Request>>,
+    /// Those it may answer.
+    owed: Queue<Arc<Request>>,
+    /// Deliveries it awaits an answer for: requests times receivers.
+    deliveries: usize,
+    /// The connection has ended: it can answer nothing any more.
+    gone: bool,
+}
+
+/// A queue in which ended requests are left behind, and swept now and then.
+#[derive(Debug)]
+struct Queue<T> {
+    items: VecDeque<T>,
+    sweep_at: usize,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            sweep_at: SWEEP_FROM,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Appends; sweeps first if the queue has doubled since the last time.
+    fn push(&mut self, item: T, is_ended: impl Fn(&T) -> bool) {
+        if self.items.len() >= self.sweep_at {
+            self.items.retain(|item| !is_ended(item));
+            self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
+        }
+        self.items.push_back(item);
+    }
+}
+
+impl Request {
+    fn is_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+}
+
+impl Requests {
+    pub(crate) fn new(timeout: Duration, max_pending: usize) -> Self {
+        let requests = Self {
+            shards: Default::default(),
+            hasher: RandomState::default(),
+            timeout: AtomicU64::new(0),
+            max_pending,
+        };
+        requests.set_timeout(timeout);
+        requests
+    }
+
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        let millis = timeout.as_millis().try_into().unwrap_or(u64::MAX);
+        self.timeout.store(millis, Relaxed);
+    }
+
+    /// How many requests await an answer.
+    pub(crate) fn count(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().pending.len())
+            .sum()
+    }
+
+    fn shard(&self, ack: &str) -> &Mutex<Shard> {
+        &self.shards[self.hasher.hash_one(ack) as usize % SHARDS]
+    }
+
+    /// Remembers that `asker` awaits an answer from any of `responders`.
+    ///
+    /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
+    pub(crate) fn open(
+        &self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        responders: &[Arc<Handle>],
+        now: Instant,
+    ) -> Result<(), ActionError> {
+        let mut shard = self.shard(ack).lock();
+        let request = match shard.pending.get(ack) {
+            Some(pending) if !Arc::ptr_eq(&pending.asker, asker) => {
+                return Err(ActionError::AckTaken);
+            }
+            Some(pending) => pending.request.clone(),
+            None => {
+                let ack: Arc<str> = ack.into();
+                let request = Arc::new(Request {
+                    ack: ack.clone(),
+                    ended: AtomicBool::new(false),
+                });
+                let deadline = now + Duration::from_millis(self.timeout.load(Relaxed));
+                let pending = Pending {
+                    request: request.clone(),
+                    asker: asker.clone(),
+                    responders: Vec::with_capacity(responders.len()),
+                };
+                shard.pending.insert(ack, pending);
+                shard
+                    .deadlines
+                    .push((deadline, request.clone()), |(_, old)| old.is_ended());
+                asker
+                    .book
+                    .lock()
+                    .asked
+                    .push(request.clone(), |old| old.is_ended());
+                request
+            }
+        };
+        let Some(pending) = shard.pending.get_mut(ack) else {
+            return Ok(());
+        };
+        let before = pending.responders.len();
+        for responder in responders {
+            // A receiver listed twice answers once.
+            if pending.responders.contains(&responder.key) {
+                continue;
+            }
+            let mut book = responder.book.lock();
+            if !book.gone {
+                pending.responders.push(responder.key);
+                book.owed.push(request.clone(), |old| old.is_ended());
+            }
+        }
+        let added = pending.responders.len() - before;
+        if pending.responders.is_empty() {
+            request.ended.store(true, Relaxed);
+            shard.pending.remove(ack);
+        }
+        drop(shard);
+        asker.book.lock().deliveries += added;
+        self.keep_within_limit(asker);
+        Ok(())
+    }
+
+    /// Lets the oldest requests of a connection expire until it is within its limit.
+    fn keep_within_limit(&self, asker: &Handle) {
+        loop {
+            let oldest = {
+                let mut book = asker.book.lock();
+                if book.deliveries <= self.max_pending {
+                    return;
+                }
+                book.asked.items.pop_front()
+            };
+            match oldest {
+                Some(request) => self.end(&request),
+                None => return,
+            }
+        }
+    }
+
+    /// Takes an answer: the connection that asked, if this one may answer and is the first.
+    pub(crate) fn answer(&self, ack: &str, responder: &Handle) -> Option<Arc<Handle>> {
+        let mut shard = self.shard(ack).lock();
+        if !shard.pending.get(ack)?.responders.contains(&responder.key) {
+            return None;
+        }
+        let pending = shard.pending.remove(ack)?;
+        drop(shard);
+        Some(pending.ended())
+    }
+
+    fn end(&self, request: &Request) {
+        if !request.is_ended() {
+            let pending = self.shard(&request.ack).lock().pending.remove(&request.ack);
+            if let Some(pending) = pending {
+                pending.ended();
+            }
+        }
+    }
+
+    /// Forgets all that a connection asked or could have answered.
+    pub(crate) fn leave(&self, handle: &Handle) {
+        let (asked, owed) = {
+            let mut book = handle.book.lock();
+            book.gone = true;
+            (
+                std::mem::take(&mut book.asked),
+                std::mem::take(&mut book.owed),
+            )
+        };
+        for request in asked.items {
+            self.end(&request);
+        }
+        for request in owed.items.into_iter().filter(|request| !request.is_ended()) {
+            let mut shard = self.shard(&request.ack).lock();
+            let Some(pending) = shard.pending.get_mut(&request.ack) else {
+                continue;
+            };
+            pending.responders.retain(|key| *key != handle.key);
+            if pending.responders.is_empty() {
+                let pending = shard.pending.remove(&request.ack);
+                drop(shard);
+                if let Some(pending) = pending {
+                    pending.ended().book.lock().deliveries -= 1;
+                }
+            } else {
+                let asker = pending.asker.clone();
+                drop(shard);
+                asker.book.lock().deliveries -= 1;
+            }
+        }
+    }
+
+    /// Forgets the requests whose time is up.
+    pub(crate) fn expire(&self, now: Instant) {
+        for shard in &self.shards {
+            let mut expired = Vec::new();
+            let mut shard = shard.lock();
+            while let Some((deadline, request)) = shard.deadlines.items.front() {
+                if *deadline > now && !request.is_ended() {
+                    break;
+                }
+                let Some((_, request)) = shard.deadlines.items.pop_front() else {
+                    break;
+                };
+                if !request.is_ended() {
+                    expired.extend(shard.pending.remove(&request.ack));
+                }
+            }
+            drop(shard);
+            for pending in expired {
+                pending.ended();
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// Marks the request, gives its deliveries back, and tells who asked.
+    fn ended(self) -> Arc<Handle> {
+        self.request.ended.store(true, Relaxed);
+        let mut book = self.asker.book.lock();
+        book.deliveries = book.deliveries.saturating_sub(self.responders.len());
+        drop(book);
+        self.asker
+    }
+}
+
+#[cfg(test)]
+impl Book {
+    pub(crate) fn deliveries_awaited(&self) -> usize {
+        self.deliveries
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.asked.items.len() + self.owed.items.len()
+    }
+}

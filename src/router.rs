@@ -1,0 +1,288 @@
+//! Who is registered under which id.
+//!
+//! Synchronous, and without a clock: `now` is an argument. The newest registration of an id owns
+//! it; only the owner's own end frees it.
+//!
+//! Locks: a shard's lock is held while its change is announced, so that what is announced comes
+//! in the order of what happened. Beneath it only an outbox's lock and the listener's are taken.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasher,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::{Mutex, RwLock};
+
+use crate::{handle::Handle, options::ServerOptions, requests::Requests};
+
+/// Shards of the table: more than threads, so that writers seldom meet readers.
+const SHARDS: usize = 32;
+/// An id closed as slow twice within this time ...
+const STRIKE_WINDOW: Duration = Duration::from_secs(60);
+/// ... gets no patience for this time.
+const STRICT_FOR: Duration = Duration::from_secs(600);
+/// Ids whose slowness is remembered.
+const MAX_STRIKES: usize = 4096;
+
+type Ids = HashMap<Arc<str>, Arc<Handle>, RandomState>;
+
+/// All ids of a server, and the requests between them.
+#[derive(Debug)]
+pub(crate) struct Router {
+    shards: [RwLock<Ids>; SHARDS],
+    hasher: RandomState,
+    pub(crate) requests: Requests,
+    strikes: Mutex<HashMap<Arc<str>, Strikes, RandomState>>,
+}
+
+#[derive(Debug)]
+struct Strikes {
+    last: Instant,
+    strict: bool,
+}
+
+impl Router {
+    pub(crate) fn new(options: &ServerOptions) -> Self {
+        Self {
+            shards: Default::default(),
+            hasher: RandomState::default(),
+            requests: Requests::new(options.ack_timeout, options.max_pending_acks),
+            strikes: Mutex::default(),
+        }
+    }
+
+    fn shard(&self, id: &str) -> &RwLock<Ids> {
+        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+    }
+
+    /// The owner of an id.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Handle>> {
+        self.shard(id).read().get(id).cloned()
+    }
+
+    /// How many ids are registered.
+    pub(crate) fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// All ids registered now, in no order.
+    pub(crate) fn ids(&self) -> Vec<Arc<str>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.read().keys().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Makes `handle` the owner of `id`, whoever had it before. `announce` runs before anybody
+    /// else can send to the id.
+    pub(crate) fn register(
+        &self,
+        id: &Arc<str>,
+        handle: &Arc<Handle>,
+        now: Instant,
+        announce: impl FnOnce(),
+    ) {
+        handle.strict.store(self.is_strict(id, now), Relaxed);
+        let mut shard = self.shard(id).write();
+        if let Some(former) = shard.insert(id.clone(), handle.clone()) {
+            former.owner.store(false, Relaxed);
+        }
+        handle.owner.store(true, Relaxed);
+        announce();
+    }
+
+    /// Frees `id` if `handle` still owns it, and announces that.
+    pub(crate) fn unregister(&self, id: &str, handle: &Arc<Handle>, announce: impl FnOnce()) {
+        let mut shard = self.shard(id).write();
+        if shard
+            .get(id)
+            .is_some_and(|owner| Arc::ptr_eq(owner, handle))
+        {
+            shard.remove(id);
+            handle.owner.store(false, Relaxed);
+            announce();
+        }
+    }
+
+    /// Remembers that the connection with this id was closed as slow.
+    pub(crate) fn strike(&self, id: &Arc<str>, now: Instant) {
+        let mut strikes = self.strikes.lock();
+        if strikes.len() >= MAX_STRIKES {
+            strikes.retain(|_, strike| now.duration_since(strike.last) < STRIKE_WINDOW);
+        }
+        if strikes.len() >= MAX_STRIKES && !strikes.contains_key(id) {
+            return;
+        }
+        let strike = strikes.entry(id.clone()).or_insert(Strikes {
+            last: now,
+            strict: false,
+        });
+        strike.strict |= strike.last != now && now.duration_since(strike.last) < STRIKE_WINDOW;
+        strike.last = now;
+    }
+
+    fn is_strict(&self, id: &str, now: Instant) -> bool {
+        let mut strikes = self.strikes.lock();
+        match strikes.get(id) {
+            Some(strike) if now.duration_since(strike.last) >= STRICT_FOR => {
+                strikes.remove(id);
+                false
+            }
+            Some(strike) => strike.strict,
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::ActionError, socket::WriteHalf};
+    use std::cell::Cell;
+
+    fn router() -> Router {
+        Router::new(&ServerOptions {
+            max_pending_acks: 4,
+            ..ServerOptions::default()
+        })
+    }
+
+    fn handle(key: u64) -> Arc<Handle> {
+        Arc::new(Handle::new(key, WriteHalf::Detached, 1024))
+    }
+
+    fn register(router: &Router, id: &str, handle: &Arc<Handle>) {
+        router.register(&id.into(), handle, Instant::now(), || {});
+    }
+
+    #[test]
+    fn the_newest_registration_owns_the_id_and_only_its_end_frees_it() {
+        let (router, first, second) = (router(), handle(1), handle(2));
+        register(&router, "a", &first);
+        register(&router, "a", &second);
+        assert!(!first.owner.load(Relaxed) && second.owner.load(Relaxed));
+        router.unregister("a", &first, || panic!("not the owner"));
+        assert_eq!(router.find("a").unwrap().key, 2);
+        let told = Cell::new(false);
+        router.unregister("a", &second, || told.set(true));
+        assert!(told.get() && router.find("a").is_none());
+        assert_eq!(router.count(), 0);
+    }
+
+    #[test]
+    fn the_first_answer_of_a_receiver_wins() {
+        let (router, asker, one, two, other) =
+            (router(), handle(1), handle(2), handle(3), handle(4));
+        let requests = &router.requests;
+        requests
+            .open("k", &asker, &[one.clone(), two.clone()], Instant::now())
+            .unwrap();
+        assert!(requests.answer("k", &other).is_none(), "it was not asked");
+        assert_eq!(requests.answer("k", &two).unwrap().key, 1);
+        assert!(requests.answer("k", &one).is_none(), "it was too late");
+        assert_eq!(requests.count(), 0);
+    }
+
+    #[test]
+    fn a_pending_ack_cannot_be_taken_over() {
+        let (router, asker, other, one) = (router(), handle(1), handle(2), handle(3));
+        let open = |who| {
+            router
+                .requests
+                .open("k", who, std::slice::from_ref(&one), Instant::now())
+        };
+        open(&asker).unwrap();
+        assert_eq!(open(&other), Err(ActionError::AckTaken));
+        open(&asker).unwrap();
+        assert_eq!(router.requests.answer("k", &one).unwrap().key, 1);
+        open(&other).unwrap();
+    }
+
+    #[test]
+    fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
+        let now = Instant::now();
+        let open = || {
+            let (router, asker, one, two) = (router(), handle(1), handle(2), handle(3));
+            router
+                .requests
+                .open("k", &asker, &[one.clone(), two.clone()], now)
+                .unwrap();
+            (router, asker, one, two)
+        };
+        let (router, asker, one, two) = open();
+        router.requests.leave(&one);
+        assert_eq!(router.requests.count(), 1);
+        router.requests.leave(&two);
+        assert_eq!(
+            (
+                router.requests.count(),
+                asker.book.lock().deliveries_awaited()
+            ),
+            (0, 0)
+        );
+        router.requests.open("late", &asker, &[one], now).unwrap();
+        assert_eq!(router.requests.count(), 0, "who has gone cannot answer");
+
+        let (router, asker, ..) = open();
+        router.requests.leave(&asker);
+        assert_eq!(router.requests.count(), 0);
+
+        let (router, asker, ..) = open();
+        router.requests.expire(now + Duration::from_secs(3599));
+        assert_eq!(router.requests.count(), 1);
+        router.requests.expire(now + Duration::from_secs(3601));
+        assert_eq!(
+            (
+                router.requests.count(),
+                asker.book.lock().deliveries_awaited()
+            ),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_request_expires() {
+        let (router, asker, one, two) = (router(), handle(1), handle(2), handle(3));
+        for ack in ["a", "b", "c"] {
+            router
+                .requests
+                .open(ack, &asker, &[one.clone(), two.clone()], Instant::now())
+                .unwrap();
+        }
+        assert!(router.requests.answer("a", &one).is_none());
+        assert!(router.requests.answer("b", &one).is_some());
+        assert!(router.requests.answer("c", &one).is_some());
+    }
+
+    #[test]
+    fn ended_requests_do_not_pile_up_behind_an_old_one() {
+        let (router, asker, one) = (router(), handle(1), handle(2));
+        let requests = &router.requests;
+        requests
+            .open("old", &asker, std::slice::from_ref(&one), Instant::now())
+            .unwrap();
+        for n in 0..10_000 {
+            let ack = n.to_string();
+            requests
+                .open(&ack, &asker, std::slice::from_ref(&one), Instant::now())
+                .unwrap();
+            requests.answer(&ack, &one).unwrap();
+        }
+        assert!(asker.book.lock().len() < 256 && one.book.lock().len() < 256);
+        assert!(requests.answer("old", &one).is_some());
+    }
+
+    #[test]
+    fn an_id_slow_twice_within_a_minute_gets_no_patience_for_ten() {
+        let (router, now) = (router(), Instant::now());
+        let id: Arc<str> = "a".into();
+        router.strike(&id, now);
+        assert!(!router.is_strict("a", now));
+        router.strike(&id, now + Duration::from_secs(59));
+        assert!(router.is_strict("a", now + Duration::from_secs(60)));
+        assert!(!router.is_strict("a", now + Duration::from_secs(660)));
+    }
+}

@@ -1,0 +1,358 @@
+//! The broker: bind, accept, limit, close.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Poll, ready},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+#[cfg(unix)]
+use tokio::net::UnixListener;
+use tokio::{
+    net::TcpListener,
+    runtime::Handle as Runtime,
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    connection::Connection,
+    error::{self, Error, Result},
+    event::{ServerEvent, ServerListener},
+    framing::Reader,
+    handle::{Close, Handle},
+    handshake::{self, Handshake, Refusal},
+    metrics::{Metrics, Stats},
+    options::{Listen, ServerOptions},
+    router::Router,
+    socket::Socket,
+};
+
+/// Connections the system may hold for us before we accept them; Node's own number.
+const BACKLOG: i32 = 511;
+/// How long accepting rests when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections beyond `max_connections` that get their 503; those beyond these are dropped.
+const MAX_REFUSALS: usize = 64;
+/// Requests whose time is up are looked for this often, or as often as their time is long.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// Bytes read from a peer whose request was refused.
+const DISCARD: usize = 1 << 20;
+
+/// Where a server listens, as the system says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A running broker. Dropping it closes it.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    address: Address,
+}
+
+/// What all connections of a server share.
+pub(crate) struct Shared {
+    pub(crate) options: ServerOptions,
+    pub(crate) router: Router,
+    pub(crate) metrics: Metrics,
+    pub(crate) listener: Box<dyn ServerListener>,
+    /// None once the server is closed: the port is free from that moment on.
+    acceptor: Mutex<Option<Acceptor>>,
+    connections: Mutex<HashMap<u64, Arc<Handle>>>,
+    next_key: AtomicU64,
+    refusals: AtomicUsize,
+    /// True once the server closes; kept by every task of ours, so that the end of all is known.
+    closing: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener, PathBuf),
+}
+
+impl Server {
+    /// Binds and starts to accept. Bound when it returns: the address is known, or the error is.
+    ///
+    /// Errors: `InvalidOption`; `Io` with what the system said (`EADDRINUSE`, `EACCES`, ...).
+    pub fn bind(
+        options: ServerOptions,
+        listener: impl ServerListener,
+        runtime: &Runtime,
+    ) -> Result<Self> {
+        options.validate()?;
+        let mut options = options;
+        if !options.path.starts_with('/') {
+            options.path.insert(0, '/');
+        }
+        let entered = runtime.enter();
+        let (acceptor, address) = Acceptor::bind(&options.listen)?;
+        drop(entered);
+        let shared = Arc::new(Shared {
+            router: Router::new(&options),
+            metrics: Metrics::default(),
+            listener: Box::new(listener),
+            acceptor: Mutex::new(Some(acceptor)),
+            connections: Mutex::default(),
+            next_key: AtomicU64::new(1),
+            refusals: AtomicUsize::new(0),
+            closing: watch::channel(false).0,
+            options,
+        });
+        runtime.spawn(accept(shared.clone(), shared.closing.subscribe()));
+        runtime.spawn(expire(shared.clone(), shared.closing.subscribe()));
+        Ok(Self { shared, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What it has done so far, and what it holds now.
+    pub fn stats(&self) -> Stats {
+        let router = &self.shared.router;
+        self.shared
+            .metrics
+            .snapshot(router.count(), router.requests.count())
+    }
+
+    /// The ids registered now, in no order.
+    pub fn ids(&self) -> Vec<Arc<str>> {
+        self.shared.router.ids()
+    }
+
+    /// Changes `ack_timeout` for the requests to come.
+    pub fn set_ack_timeout(&self, timeout: Duration) {
+        self.shared.router.requests.set_timeout(timeout);
+    }
+
+    /// Stops listening, and asks every connection to close (1001). The port is free when this
+    /// returns; [`closed`](Self::closed) tells when the last connection has ended.
+    pub fn close(&self) {
+        drop(self.shared.acceptor.lock().take());
+        self.shared.closing.send_replace(true);
+        let handles: Vec<_> = self.shared.connections.lock().values().cloned().collect();
+        for handle in handles {
+            handle.request_close(Close::GoingAway);
+        }
+    }
+
+    /// Resolves when the server is closed and its last connection has ended, which takes no
+    /// longer than `close_timeout` after [`close`](Self::close).
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let closing = self.shared.closing.clone();
+        async move { closing.closed().await }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// A connection has ended.
+    pub(crate) fn forget(&self, handle: &Handle) {
+        if self.connections.lock().remove(&handle.key).is_some() {
+            self.metrics.connections.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Acceptor {
+    fn bind(listen: &Listen) -> Result<(Self, Address)> {
+        match listen {
+            Listen::Tcp { host, port } => {
+                let target = format!("{host}:{port}");
+                let addresses = match host.parse() {
+                    Ok(ip) => vec![SocketAddr::new(ip, *port)],
+                    Err(_) => (host.as_str(), *port)
+                        .to_socket_addrs()
+                        .map_err(|error| Error::io("getaddrinfo", host, error))?
+                        .collect(),
+                };
+                let first = addresses.first().copied();
+                let address = first.unwrap_or((Ipv4Addr::UNSPECIFIED, *port).into());
+                let listener = listen_tcp(address).map_err(|e| Error::io("listen", target, e))?;
+                let address = listener.local_addr().unwrap_or(address);
+                Ok((Self::Tcp(listener), Address::Tcp(address)))
+            }
+            #[cfg(unix)]
+            Listen::Unix(path) => {
+                let listener = UnixListener::bind(path)
+                    .map_err(|error| Error::io("listen", path.display(), error))?;
+                Ok((
+                    Self::Unix(listener, path.clone()),
+                    Address::Unix(path.clone()),
+                ))
+            }
+            #[cfg(not(unix))]
+            Listen::Unix(path) => Err(Error::io(
+                "listen",
+                path.display(),
+                io::ErrorKind::Unsupported.into(),
+            )),
+        }
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // On Unix this lets a port be bound again while old connections linger; on Windows it would
+    // let two servers have one port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(unix)]
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Gone already, or not ours to remove: nothing that a closing server could mend.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Accepts until the server closes.
+async fn accept(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = next_socket(&shared) => accepted,
+            _ = closing.wait_for(|closing| *closing) => return,
+        };
+        match accepted {
+            None => return,
+            Some(Ok(socket)) => {
+                tokio::spawn(serve(shared.clone(), socket, closing.clone()));
+            }
+            // Whoever waits is accepted when a descriptor is free again.
+            Some(Err(error)) if error::is_out_of_files(&error) => sleep(ACCEPT_PAUSE).await,
+            // The peer went away before it was accepted.
+            Some(Err(_)) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// The next connection; none once the server is closed.
+async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
+    std::future::poll_fn(|cx| {
+        Poll::Ready(match &*shared.acceptor.lock() {
+            None => None,
+            Some(Acceptor::Tcp(listener)) => {
+                Some(ready!(listener.poll_accept(cx)).map(|(socket, _)| Socket::Tcp(socket)))
+            }
+            #[cfg(unix)]
+            Some(Acceptor::Unix(listener, _)) => {
+                Some(ready!(listener.poll_accept(cx)).map(|(socket, _)| Socket::Unix(socket)))
+            }
+        })
+    })
+    .await
+}
+
+/// One accepted socket, up to the end of its handshake; the connection is a task of its own,
+/// which does not carry the handshake's state along.
+async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver<bool>) {
+    let (mut read, write) = socket.into_halves();
+    let options = &shared.options;
+    let full = shared.metrics.connections.load(Relaxed) >= options.max_connections;
+    if full && shared.refusals.load(Relaxed) >= MAX_REFUSALS {
+        shared.metrics.refused.fetch_add(1, Relaxed);
+        return write.shutdown(std::net::Shutdown::Both);
+    }
+    let request = handshake::read_request(&mut read, &options.path, options.max_header_size);
+    let outcome = tokio::select! {
+        outcome = timeout(options.handshake_timeout, request) => outcome,
+        _ = closing.wait_for(|closing| *closing) => return,
+    };
+    let refusal = match outcome {
+        Ok(Err(_)) => return,
+        Err(_) => Refusal::Timeout,
+        Ok(Ok(Handshake::Refused(refusal))) => refusal,
+        Ok(Ok(Handshake::Accepted { .. })) if full => Refusal::Unavailable,
+        Ok(Ok(Handshake::Accepted { response, early })) => {
+            if handshake::write_all(&write, response.as_bytes())
+                .await
+                .is_err()
+            {
+                return;
+            }
+            let key = shared.next_key.fetch_add(1, Relaxed);
+            let handle = Arc::new(Handle::new(key, write, options.max_backpressure));
+            let reader = Reader::new(read, early, options.max_payload);
+            return start(shared, handle, reader, closing);
+        }
+    };
+    shared.metrics.refused.fetch_add(1, Relaxed);
+    shared.refusals.fetch_add(1, Relaxed);
+    let refuse = handshake::refuse(refusal, &mut read, &write, DISCARD);
+    tokio::select! {
+        // Whether the peer has read its refusal or not, that was all.
+        _ = timeout(options.close_timeout, refuse) => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    shared.refusals.fetch_sub(1, Relaxed);
+}
+
+/// Starts the task of a connection.
+fn start(shared: Arc<Shared>, handle: Arc<Handle>, reader: Reader, closing: watch::Receiver<bool>) {
+    shared.connections.lock().insert(handle.key, handle.clone());
+    shared.metrics.connections.fetch_add(1, Relaxed);
+    shared.metrics.accepted.fetch_add(1, Relaxed);
+    // The server may have closed before the handle could be found.
+    if *closing.borrow() {
+        handle.request_close(Close::GoingAway);
+    }
+    shared.listener.event(ServerEvent::Connection);
+    let connection = Connection::new(shared, handle, reader);
+    tokio::spawn(async move {
+        connection.await;
+        // Held until now: when the last one is dropped, the server has closed.
+        drop(closing);
+    });
+}
+
+/// Lets requests expire until the server closes.
+async fn expire(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+    let every = EXPIRE_EVERY.min(shared.options.ack_timeout);
+    loop {
+        tokio::select! {
+            () = sleep(every) => shared.router.requests.expire(Instant::now()),
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The two halves of a stream socket, TCP or Unix.
+//!
+//! The reading half belongs to the connection's task. The writing half is shared: whoever has
+//! queued bytes for a connection may write them, without waking its task.
+
+use std::{
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+#[cfg(unix)]
+use tokio::net::{UnixStream, unix};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{TcpStream, tcp},
+};
+
+/// A connected socket that is not yet in halves.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Splits it, with Nagle's algorithm off: what is written together was collected by us.
+    pub(crate) fn into_halves(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Tcp(socket) => {
+                // Fails only for a socket that is already dead, which reading will tell.
+                let _ = socket.set_nodelay(true);
+                let (read, write) = socket.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            #[cfg(unix)]
+            Self::Unix(socket) => {
+                let (read, write) = socket.into_split();
+                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+        }
+    }
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub(crate) enum ReadHalf {
+    Tcp(tcp::OwnedReadHalf),
+    #[cfg(unix)]
+    Unix(unix::OwnedReadHalf),
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
+            #[cfg(unix)]
+            Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
+        }
+    }
+}
+
+/// The writing half. All its methods take `&self`.
+#[derive(Debug)]
+pub(crate) enum WriteHalf {
+    Tcp(tcp::OwnedWriteHalf),
+    #[cfg(unix)]
+    Unix(unix::OwnedWriteHalf),
+    /// Takes nothing: for tests of what lies above a socket.
+    #[cfg(test)]
+    Detached,
+}
+
+impl WriteHalf {
+    /// Writes what the socket takes now; `WouldBlock` if that is nothing.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write(bytes),
+            #[cfg(unix)]
+            Self::Unix(half) => half.try_write(bytes),
+            #[cfg(test)]
+            Self::Detached => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// The same for bytes that lie in several places.
+    pub(crate) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write_vectored(bytes),
+            #[cfg(unix)]
+            Self::Unix(half) => half.try_write_vectored(bytes),
+            #[cfg(test)]
+            Self::Detached => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Ready when a write may take something. For the one task that waits for it.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            #[cfg(unix)]
+            Self::Unix(half) => half.as_ref().poll_write_ready(cx),
+            #[cfg(test)]
+            Self::Detached => Poll::Pending,
+        }
+    }
+
+    /// Ends one or both directions. An error means that it has ended already.
+    pub(crate) fn shutdown(&self, how: Shutdown) {
+        let _ = match self {
+            Self::Tcp(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),
+            #[cfg(unix)]
+            Self::Unix(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),
+            #[cfg(test)]
+            Self::Detached => Ok(()),
+        };
+    }
+}

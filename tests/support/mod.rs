@@ -1,0 +1,142 @@
+//! A server, and peers that speak to it: one of text frames, one of raw bytes.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::{net::TcpStream, runtime::Handle, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+use wsmsgbroker::{Address, Listen, Server, ServerEvent, ServerOptions};
+
+/// Longer than anything a test waits for, unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The events of a server, as lines.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn add(&self, event: &ServerEvent<'_>) {
+        let line = match event {
+            ServerEvent::Connection => "connection".into(),
+            ServerEvent::Registered(id) => format!("registered {id}"),
+            ServerEvent::Unregistered(id) => format!("unregistered {id}"),
+            ServerEvent::UnknownId(id) => format!("unknown {id}"),
+            ServerEvent::Refused { error, .. } => format!("refused {}", error.code()),
+            ServerEvent::Slow(id) => format!("slow {id:?}"),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(line);
+    }
+
+    /// Waits until a line is there.
+    pub async fn wait_for(&self, line: &str) {
+        let there = async {
+            while !self.lines().iter().any(|l| l == line) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, there)
+            .await
+            .unwrap_or_else(|_| panic!("{line} not in {:?}", self.lines()));
+    }
+}
+
+pub fn options() -> ServerOptions {
+    ServerOptions {
+        listen: Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        },
+        ..ServerOptions::default()
+    }
+}
+
+/// A server on a free port of the loopback.
+pub fn start_server(options: ServerOptions) -> (Server, Log) {
+    let log = Log::default();
+    let listener = {
+        let log = log.clone();
+        move |event: ServerEvent<'_>| log.add(&event)
+    };
+    (
+        Server::bind(options, listener, &Handle::current()).unwrap(),
+        log,
+    )
+}
+
+pub fn port(server: &Server) -> u16 {
+    match server.address() {
+        Address::Tcp(address) => address.port(),
+        Address::Unix(path) => panic!("{path:?}"),
+    }
+}
+
+pub async fn tcp(server: &Server) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port(server)))
+        .await
+        .unwrap()
+}
+
+/// A peer that speaks WebSocket.
+pub struct Peer(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Peer {
+    pub async fn connect(server: &Server) -> Self {
+        let url = format!("ws://127.0.0.1:{}/", port(server));
+        Self(connect_async(url).await.unwrap().0)
+    }
+
+    /// Connected and registered.
+    pub async fn register(server: &Server, id: &str) -> Self {
+        let mut peer = Self::connect(server).await;
+        peer.send(&format!(r#"{{"action":"register","id":"{id}"}}"#))
+            .await;
+        assert_eq!(
+            peer.receive().await,
+            format!(r#"{{"action":"registered","id":"{id}"}}"#)
+        );
+        peer
+    }
+
+    pub async fn send(&mut self, text: &str) {
+        self.0.send(Message::text(text)).await.unwrap();
+    }
+
+    /// The next message of any kind.
+    pub async fn next(&mut self) -> Option<Message> {
+        timeout(PATIENCE, self.0.next())
+            .await
+            .expect("a message in time")
+            .and_then(Result::ok)
+    }
+
+    /// The next text.
+    pub async fn receive(&mut self) -> String {
+        match self.next().await {
+            Some(Message::Text(text)) => text.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The code with which the server closes; texts before it are skipped.
+    pub async fn close_code(&mut self) -> u16 {
+        loop {
+            match self.next().await {
+                Some(Message::Close(frame)) => {
+                    return frame.map_or(1005, |frame| frame.code.into());
+                }
+                Some(_) => {}
+                None => return 1006,
+            }
+        }
+    }
+}
