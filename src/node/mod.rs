@@ -1,1 +1,17 @@
-//! The Node.js addon.
+//! The Node.js addon: the only place that names napi. It decides nothing about messages.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `hub` | one per JavaScript environment: wakes its event loop, at most once for all that waits |
+//! | `mailbox` | the events of one server or client, as JSON text, until the hub collects them |
+//! | `client`, `server` | the classes that `lib/` wraps |
+//! | `convert` | options and errors, from and to JavaScript |
+
+// The macros of napi write `unsafe` and items without documentation.
+#![allow(unsafe_code, missing_docs)]
+
+mod client;
+mod convert;
+mod hub;
+mod mailbox;
+mod server;

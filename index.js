@@ -1,0 +1,4 @@
+'use strict';
+
+module.exports = require('./lib/client');
+module.exports.Server = require('./lib/server');

@@ -1,0 +1,233 @@
+'use strict';
+
+// class Server: arguments in, events out. Routing is the addon's, on threads of its own.
+
+const { EventEmitter } = require('node:events');
+const path = require('node:path');
+const util = require('node:util');
+const { coded, systemError, nativeError } = require('./errors');
+const hub = require('./hub');
+const { NativeServer } = require('./native');
+const { checkServer } = require('./options');
+
+const kBroker = Symbol('broker');
+
+/** The events that the addon tells, at the bit of their kind in src/node/server.rs. */
+const KINDS = ['connection', 'registered', 'unregistered', 'warn', 'error', 'slow', 'close', 'dropped'];
+/** The end of the server is always told. */
+const ALWAYS = 1 << KINDS.indexOf('close');
+
+/**
+ * A broker.
+ *
+ *     new WSMsgBroker.Server(port[, path[, options]])
+ *     new WSMsgBroker.Server({ port, host, path, ... })
+ */
+function Server(port, endpoint, options) {
+  EventEmitter.call(this);
+  const merged =
+    typeof port === 'object' && port !== null
+      ? checkServer(port)
+      : checkServer({ ...options, port, path: endpoint });
+  const broker = new Broker(this, merged);
+  Object.defineProperty(this, kBroker, { value: broker });
+  /** As in version 1: what it was started with, and null once it is closed. */
+  this.wss = broker.facade;
+  broker.start();
+}
+
+util.inherits(Server, EventEmitter);
+
+/** Where it listens: `{ address, family, port }`, the path of a Unix socket, or null. */
+Server.prototype.address = function address() {
+  return this[kBroker].address();
+};
+
+/** Counters: what it has done so far, and what it holds now; null once closed. */
+Server.prototype.stats = function stats() {
+  return this[kBroker].stats();
+};
+
+/**
+ * Closes: the port is free when this returns; resolves when the last connection has ended.
+ */
+Server.prototype.close = function close() {
+  this.wss = null;
+  return this[kBroker].close();
+};
+
+/** How long a request may be answered, in milliseconds. */
+Object.defineProperty(Server.prototype, 'ttl', {
+  configurable: true,
+  get() {
+    return this[kBroker].ttl;
+  },
+  set(millis) {
+    this[kBroker].ttl = millis;
+  },
+});
+
+/** What a server does not show. */
+class Broker {
+  #server;
+  #options;
+  #native = null;
+  #number = 0;
+  #ttl;
+  #interest = 0;
+  #closed;
+  #resolveClosed;
+
+  constructor(server, options) {
+    this.#server = server;
+    this.#options = parse(options);
+    this.#ttl = options.ackTimeout ?? 3_600_000;
+    const { host, port, path: endpoint } = this.#options.shown;
+    this.facade = { options: { host, port, path: endpoint }, close: () => server.close() };
+    this.#closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+  }
+
+  start() {
+    this.#number = hub.open(this);
+    try {
+      this.#native = new NativeServer(hub.hub, this.#number, this.#options.native);
+    } catch (error) {
+      hub.close(this.#number);
+      this.#resolveClosed();
+      if (error.code.startsWith('ERR_')) {
+        throw nativeError(error);
+      }
+      process.nextTick(() => this.#server.emit('error', this.#listenError(error.code)));
+      return;
+    }
+    const server = this.#server;
+    server.on('newListener', (name) => this.#listen(this.#interest | bit(name)));
+    server.on('removeListener', (name) => {
+      if (server.listenerCount(name) === 0) {
+        this.#listen(this.#interest & ~bit(name));
+      }
+    });
+    this.#listen(ALWAYS);
+    process.nextTick(() => {
+      if (server.wss !== null) {
+        server.emit('listening');
+      }
+    });
+  }
+
+  #listenError(code) {
+    const { host, port, unix } = this.#options.native;
+    const syscall = code === 'ENOTFOUND' ? 'getaddrinfo' : 'listen';
+    return unix === undefined
+      ? systemError(code, syscall, host, syscall === 'listen' ? port : undefined)
+      : systemError(code, syscall, unix);
+  }
+
+  #listen(interest) {
+    if (interest !== this.#interest) {
+      this.#interest = interest;
+      this.#native.listen(interest);
+    }
+  }
+
+  address() {
+    const found = this.#native?.address();
+    if (!found) {
+      return null;
+    }
+    const [address, port] = found;
+    if (this.#options.native.unix !== undefined) {
+      return address;
+    }
+    return { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port };
+  }
+
+  stats() {
+    return this.#native?.stats() ?? null;
+  }
+
+  get ttl() {
+    return this.#ttl;
+  }
+
+  set ttl(millis) {
+    this.#ttl = millis;
+    if (typeof millis === 'number' && millis > 0) {
+      this.#native?.setAckTimeout(millis);
+    }
+  }
+
+  close() {
+    this.#native?.close();
+    return this.#closed;
+  }
+
+  /** One event of the addon. */
+  receive([kind, ...args]) {
+    const server = this.#server;
+    switch (kind) {
+      case 3: {
+        const message = `Unable to send message. Client "${args[0]}" unknown`;
+        server.emit('warn', coded('ERR_WSMB_UNKNOWN_ID', message));
+        break;
+      }
+      case 4:
+        // A peer's fault never ends the process: without a listener it is counted, and dropped.
+        if (server.listenerCount('error') > 0) {
+          server.emit('error', refusal(args));
+        }
+        break;
+      case 6:
+        hub.close(this.#number);
+        this.#resolveClosed();
+        break;
+      default:
+        server.emit(KINDS[kind], ...args);
+    }
+  }
+}
+
+/** What a peer did wrong. Where its text is at hand, the engine names the fault itself. */
+function refusal([code, message, text]) {
+  if (code === 'ERR_WSMB_JSON' && text !== null) {
+    try {
+      // `null` parses, and has no action.
+      JSON.parse(text).action;
+    } catch (error) {
+      error.code = code;
+      return error;
+    }
+  }
+  const Type = code === 'ERR_WSMB_JSON' || code === 'ERR_WSMB_BINARY' ? SyntaxError : Error;
+  return coded(code, message, Type);
+}
+
+function bit(name) {
+  const kind = KINDS.indexOf(name);
+  return kind < 0 ? 0 : 1 << kind;
+}
+
+/** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
+function parse({ port, host = '0.0.0.0', path: endpoint, ...limits }) {
+  if (port === undefined || port === null) {
+    throw new TypeError('`port` or a `server` must be provided');
+  }
+  const text = endpoint ? String(endpoint) : '';
+  const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
+  const native = { ...limits, host, port: 0, path: shown.path };
+  delete native.slowConsumer;
+  const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
+  if (typeof port === 'string' && !(number >= 0)) {
+    native.unix = path.resolve(port);
+  } else if (Number.isInteger(number) && number >= 0 && number < 65_536) {
+    native.port = number;
+  } else {
+    const message = `options.port should be >= 0 and < 65536. Received ${util.inspect(port)}.`;
+    throw coded('ERR_SOCKET_BAD_PORT', message, RangeError);
+  }
+  return { shown, native };
+}
+
+module.exports = Server;

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Runs a command in an Alpine container that has Node.js: installs what a musl build needs first.
+set -eu
+apk add --no-cache build-base git rustup
+rustup-init -y --profile minimal --default-toolchain stable
+. "$HOME/.cargo/env"
+exec sh -c "$1"

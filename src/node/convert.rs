@@ -1,0 +1,115 @@
+//! Options and errors, from and to JavaScript. The types were checked in `lib/options.js`; the
+//! ranges are checked by the core.
+
+use std::time::Duration;
+
+use napi_derive::napi;
+
+use crate::{ClientOptions, Error, Listen, ServerOptions};
+
+/// Errors carry our code: JavaScript finds it as `error.code`.
+pub(super) type Result<T> = std::result::Result<T, napi::Error<String>>;
+
+pub(super) fn error(error: Error) -> napi::Error<String> {
+    napi::Error::new(error.code().to_owned(), error.to_string())
+}
+
+pub(super) fn failure(code: &str, error: impl ToString) -> napi::Error<String> {
+    napi::Error::new(code.to_owned(), error.to_string())
+}
+
+/// The options of a server; numbers are bytes, counts or milliseconds.
+#[napi(object)]
+#[derive(Default)]
+pub struct NativeServerOptions {
+    pub host: String,
+    pub port: u16,
+    pub unix: Option<String>,
+    pub path: String,
+    pub threads: Option<f64>,
+    pub max_payload: Option<f64>,
+    pub max_backpressure: Option<f64>,
+    pub slow_consumer_timeout: Option<f64>,
+    pub max_connections: Option<f64>,
+    pub max_id_length: Option<f64>,
+    pub max_dest: Option<f64>,
+    pub max_header_size: Option<f64>,
+    pub handshake_timeout: Option<f64>,
+    pub close_timeout: Option<f64>,
+    pub ack_timeout: Option<f64>,
+    pub max_pending_acks: Option<f64>,
+}
+
+impl From<NativeServerOptions> for ServerOptions {
+    fn from(js: NativeServerOptions) -> Self {
+        let mut options = Self {
+            path: js.path,
+            ..Self::default()
+        };
+        options.listen = match js.unix {
+            Some(path) => Listen::Unix(path.into()),
+            None => Listen::Tcp {
+                host: js.host,
+                port: js.port,
+            },
+        };
+        count(&mut options.max_payload, js.max_payload);
+        count(&mut options.max_backpressure, js.max_backpressure);
+        count(&mut options.max_connections, js.max_connections);
+        count(&mut options.max_id_length, js.max_id_length);
+        count(&mut options.max_dest, js.max_dest);
+        count(&mut options.max_header_size, js.max_header_size);
+        count(&mut options.max_pending_acks, js.max_pending_acks);
+        time(&mut options.slow_consumer_timeout, js.slow_consumer_timeout);
+        time(&mut options.handshake_timeout, js.handshake_timeout);
+        time(&mut options.close_timeout, js.close_timeout);
+        time(&mut options.ack_timeout, js.ack_timeout);
+        options
+    }
+}
+
+/// The options of a client; numbers are bytes or milliseconds.
+#[napi(object)]
+#[derive(Default)]
+pub struct NativeClientOptions {
+    pub id: Option<String>,
+    pub host: String,
+    pub port: u16,
+    pub path: String,
+    pub max_payload: Option<f64>,
+    pub high_water_mark: Option<f64>,
+    pub max_queued: Option<f64>,
+    pub connect_timeout: Option<f64>,
+    pub close_timeout: Option<f64>,
+}
+
+impl From<NativeClientOptions> for ClientOptions {
+    fn from(js: NativeClientOptions) -> Self {
+        let mut options = Self {
+            id: js.id,
+            host: js.host,
+            port: js.port,
+            path: js.path,
+            ..Self::default()
+        };
+        count(&mut options.max_payload, js.max_payload);
+        count(&mut options.high_water_mark, js.high_water_mark);
+        count(&mut options.max_queued, js.max_queued);
+        time(&mut options.connect_timeout, js.connect_timeout);
+        time(&mut options.close_timeout, js.close_timeout);
+        options
+    }
+}
+
+fn count(slot: &mut usize, value: Option<f64>) {
+    if let Some(value) = value {
+        // Saturates: what is too big for the type is too big for the option, too.
+        *slot = value as usize;
+    }
+}
+
+fn time(slot: &mut Duration, millis: Option<f64>) {
+    if let Some(millis) = millis {
+        *slot = Duration::from_millis(millis as u64);
+    }
+}

@@ -1,0 +1,180 @@
+//! One per JavaScript environment (the main thread, each worker): collects what its servers and
+//! clients have to tell, and wakes its event loop once for all of it.
+//!
+//! One thread-safe function serves all objects of an environment, because libuv visits every
+//! handle of its kind whenever one is woken. It is weak: `lib/hub.js` keeps the process alive
+//! while something is open.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use napi::{
+    Env, Status,
+    bindgen_prelude::{Function, ToNapiValue, sys},
+    threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
+};
+use napi_derive::napi;
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Runtime};
+
+use super::convert::{self, Result};
+
+/// One thing that can be heard of: a server or a client.
+pub(super) trait Source: Send + Sync {
+    /// Takes the segments that wait. Called on the JavaScript thread.
+    fn take(&self) -> Vec<String>;
+    /// The environment is going: end at once, tell nothing.
+    fn destroy(&self);
+}
+
+/// What crosses to JavaScript: the number of an object, then its segments, and so on.
+pub enum Item {
+    Object(u32),
+    Segment(String),
+}
+
+impl ToNapiValue for Item {
+    unsafe fn to_napi_value(env: sys::napi_env, item: Self) -> napi::Result<sys::napi_value> {
+        // SAFETY: `env` is the one we were called with, on its thread.
+        unsafe {
+            match item {
+                Self::Object(number) => u32::to_napi_value(env, number),
+                Self::Segment(text) => {
+                    let mut value = std::ptr::null_mut();
+                    let (pointer, length) = (text.as_ptr().cast(), text.len() as isize);
+                    // Node copies bytes it need not decode several times faster.
+                    let status = match text.is_ascii() {
+                        true => sys::napi_create_string_latin1(env, pointer, length, &mut value),
+                        false => sys::napi_create_string_utf8(env, pointer, length, &mut value),
+                    };
+                    napi::check_status!(status, "cannot create a string of {length} bytes")?;
+                    Ok(value)
+                }
+            }
+        }
+    }
+}
+
+type Wake = ThreadsafeFunction<(), (), Vec<Item>, Status, false, true, 0>;
+
+/// The part of a hub that other threads hold.
+pub(super) struct Inbox {
+    wake: OnceLock<Wake>,
+    /// The loop has been woken and has not yet collected.
+    scheduled: AtomicBool,
+    /// Numbers of the objects with something to tell, in order.
+    ready: Mutex<Vec<u32>>,
+    sources: Mutex<HashMap<u32, Arc<dyn Source>>>,
+    closed: AtomicBool,
+}
+
+impl Inbox {
+    /// Object `number` has something to tell.
+    pub(super) fn notify(&self, number: u32) {
+        self.ready.lock().push(number);
+        if !self.scheduled.swap(true, SeqCst)
+            && let Some(wake) = self.wake.get()
+        {
+            // Fails only when the environment is going.
+            wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        }
+    }
+
+    fn collect(&self) -> Vec<Item> {
+        self.scheduled.store(false, SeqCst);
+        let ready = std::mem::take(&mut *self.ready.lock());
+        let mut items = Vec::with_capacity(ready.len() * 2);
+        for number in ready {
+            let source = self.sources.lock().get(&number).cloned();
+            let segments = source.map(|source| source.take()).unwrap_or_default();
+            if !segments.is_empty() {
+                items.push(Item::Object(number));
+                items.extend(segments.into_iter().map(Item::Segment));
+            }
+        }
+        items
+    }
+
+    pub(super) fn add(&self, number: u32, source: Arc<dyn Source>) {
+        self.sources.lock().insert(number, source);
+    }
+
+    pub(super) fn remove(&self, number: u32) {
+        self.sources.lock().remove(&number);
+    }
+
+    fn close(&self) {
+        self.closed.store(true, SeqCst);
+        let sources = std::mem::take(&mut *self.sources.lock());
+        for source in sources.into_values() {
+            source.destroy();
+        }
+    }
+}
+
+/// The hub of this environment.
+#[napi]
+pub struct Hub {
+    inbox: Arc<Inbox>,
+}
+
+#[napi]
+impl Hub {
+    /// `dispatch` gets an array: the number of an object, its segments, the next number, ...
+    #[napi(constructor)]
+    pub fn new(env: Env, dispatch: Function<'_, Vec<Item>, ()>) -> napi::Result<Self> {
+        let inbox = Arc::new(Inbox {
+            wake: OnceLock::new(),
+            scheduled: AtomicBool::new(false),
+            ready: Mutex::default(),
+            sources: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        let collector = Arc::downgrade(&inbox);
+        let wake = dispatch
+            .build_threadsafe_function()
+            .weak::<true>()
+            .build_callback(move |_| {
+                Ok(collector
+                    .upgrade()
+                    .map(|inbox| inbox.collect())
+                    .unwrap_or_default())
+            })?;
+        let _ = inbox.wake.set(wake);
+        env.add_env_cleanup_hook(inbox.clone(), |inbox| inbox.close())?;
+        Ok(Self { inbox })
+    }
+
+    /// Forgets an object: it has told its last.
+    #[napi]
+    pub fn remove(&self, number: u32) {
+        self.inbox.remove(number);
+    }
+
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+}
+
+/// The runtime of all clients of the process: one thread, started with the first.
+pub(super) fn client_runtime() -> Result<&'static Runtime> {
+    static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| runtime("wsmsgbroker-cli", 1));
+    runtime
+        .as_ref()
+        .map_err(|error| convert::failure("ERR_WSMB_THREADS", error))
+}
+
+/// A runtime with this many threads.
+pub(super) fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,341 @@
+//! A server, as `lib/server.js` drives it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use napi_derive::napi;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+
+use super::{
+    convert::{self, NativeServerOptions, Result},
+    hub::{Hub, Inbox, Source, client_runtime, runtime},
+    mailbox::Segments,
+};
+use crate::{
+    Address, Server, ServerEvent, ServerListener, ServerOptions, Stats, protocol::json_string,
+};
+
+/// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
+const SAMPLE_FROM: usize = 256 << 10;
+/// Bytes waiting for JavaScript beyond which registrations that have ended are not told.
+const NET_FROM: usize = 4 << 20;
+/// Bytes of a refused text that JavaScript gets, to name the fault in its engine's own words.
+const TEXT: usize = 4 << 10;
+/// More threads gained nothing: one routes some million messages a second.
+const MAX_DEFAULT_THREADS: usize = 4;
+const MAX_THREADS: usize = 256;
+
+/// The kinds of events, and their bits in the mask of those that JavaScript listens to:
+/// `0` connection, `1` registered (id), `2` unregistered (id), `3` unknown id (id), `4` refused
+/// (code, text, frame), `5` slow (id), `6` closed, `7` events that were only counted (number).
+#[derive(Clone, Copy)]
+enum Kind {
+    Connection,
+    Registered,
+    Unregistered,
+    UnknownId,
+    Refused,
+    Slow,
+    Closed,
+    Counted,
+}
+
+struct Mailbox {
+    number: u32,
+    inbox: Arc<Inbox>,
+    /// A bit for each kind that JavaScript listens to.
+    interest: AtomicU32,
+    waiting: Mutex<Waiting>,
+    server: Mutex<Option<Server>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    segments: Segments,
+    /// Warnings and errors that were not told.
+    counted: u64,
+    /// Beyond `NET_FROM`: ids, and whether they were registered before and are now.
+    net: HashMap<Box<str>, Net>,
+}
+
+#[derive(Clone, Copy)]
+struct Net {
+    was: bool,
+    is: bool,
+}
+
+impl Mailbox {
+    fn listens_to(&self, kind: Kind) -> bool {
+        self.interest.load(Relaxed) & (1 << kind as u32) != 0
+    }
+
+    fn push(&self, kind: Kind, parts: &[&str]) {
+        self.with(|waiting| waiting.push(kind, parts));
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.waiting.lock();
+        let first = waiting.is_empty();
+        change(&mut waiting);
+        if first && !waiting.is_empty() {
+            drop(waiting);
+            self.inbox.notify(self.number);
+        }
+    }
+
+    /// JavaScript is behind: what can be spared is only counted.
+    fn sample(&self, kind: Kind, parts: impl FnOnce(&mut Waiting)) {
+        if self.listens_to(kind) {
+            self.with(|waiting| match waiting.segments.bytes() > SAMPLE_FROM {
+                true => waiting.counted += 1,
+                false => {
+                    let counted = std::mem::take(&mut waiting.counted);
+                    if counted > 0 {
+                        waiting.push(Kind::Counted, &[&counted.to_string()]);
+                    }
+                    parts(waiting);
+                }
+            });
+        }
+    }
+
+    /// Registrations are never lost; when JavaScript is far behind, those that began and ended
+    /// meanwhile cancel out, so that what waits is bounded by the ids that exist.
+    fn registration(&self, id: &str, is: bool) {
+        let kind = if is {
+            Kind::Registered
+        } else {
+            Kind::Unregistered
+        };
+        if !self.listens_to(kind) && !self.listens_to(Kind::Unregistered) {
+            return;
+        }
+        self.with(|waiting| {
+            if waiting.segments.bytes() <= NET_FROM && waiting.net.is_empty() {
+                if self.listens_to(kind) {
+                    waiting.push(kind, &[&json_string(id)]);
+                }
+                return;
+            }
+            match waiting.net.get_mut(id) {
+                Some(net) if !is && !net.was => drop(waiting.net.remove(id)),
+                Some(net) => net.is = is,
+                None => drop(waiting.net.insert(id.into(), Net { was: !is, is })),
+            }
+        });
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.net.is_empty()
+    }
+
+    fn push(&mut self, kind: Kind, parts: &[&str]) {
+        let kind = (kind as u32).to_string();
+        let mut event = vec![kind.as_str()];
+        event.extend(parts);
+        self.segments.push(&event);
+    }
+}
+
+impl Source for Mailbox {
+    fn take(&self) -> Vec<String> {
+        let mut waiting = self.waiting.lock();
+        for (id, net) in std::mem::take(&mut waiting.net) {
+            let id = json_string(&id);
+            if net.was {
+                waiting.push(Kind::Unregistered, &[&id]);
+            }
+            if net.is {
+                waiting.push(Kind::Registered, &[&id]);
+            }
+        }
+        waiting.segments.take()
+    }
+
+    fn destroy(&self) {
+        self.interest.store(0, Relaxed);
+        self.server.lock().take();
+    }
+}
+
+struct Listener(Arc<Mailbox>);
+
+impl ServerListener for Listener {
+    fn event(&self, event: ServerEvent<'_>) {
+        let mailbox = &self.0;
+        match event {
+            ServerEvent::Registered(id) => mailbox.registration(id, true),
+            ServerEvent::Unregistered(id) => mailbox.registration(id, false),
+            ServerEvent::Connection => {
+                mailbox.sample(Kind::Connection, |w| w.push(Kind::Connection, &[]));
+            }
+            ServerEvent::UnknownId(id) => mailbox.sample(Kind::UnknownId, |waiting| {
+                waiting.push(Kind::UnknownId, &[&json_string(id)]);
+            }),
+            ServerEvent::Refused { error, text } => mailbox.sample(Kind::Refused, |waiting| {
+                let text = text.filter(|text| text.len() <= TEXT);
+                let text = text.map_or("null".to_owned(), json_string);
+                let (code, message) = (json_string(error.code()), json_string(&error.to_string()));
+                waiting.push(Kind::Refused, &[&code, &message, &text]);
+            }),
+            ServerEvent::Slow(id) => mailbox.sample(Kind::Slow, |waiting| {
+                waiting.push(Kind::Slow, &[&id.map_or("null".to_owned(), json_string)]);
+            }),
+        }
+    }
+}
+
+/// What a server has done so far, and what it holds now.
+#[napi(object)]
+pub struct NativeStats {
+    pub connections: f64,
+    pub registered: f64,
+    pub pending: f64,
+    pub accepted: f64,
+    pub refused: f64,
+    pub messages_in: f64,
+    pub messages_out: f64,
+    pub unknown_ids: f64,
+    pub errors: f64,
+    pub violations: f64,
+    pub slow: f64,
+}
+
+impl From<Stats> for NativeStats {
+    fn from(stats: Stats) -> Self {
+        Self {
+            connections: stats.connections as f64,
+            registered: stats.registered as f64,
+            pending: stats.pending as f64,
+            accepted: stats.accepted as f64,
+            refused: stats.refused as f64,
+            messages_in: stats.messages_in as f64,
+            messages_out: stats.messages_out as f64,
+            unknown_ids: stats.unknown_ids as f64,
+            errors: stats.errors as f64,
+            violations: stats.violations as f64,
+            slow: stats.slow as f64,
+        }
+    }
+}
+
+/// A broker with threads of its own.
+#[napi]
+pub struct NativeServer {
+    mailbox: Arc<Mailbox>,
+    runtime: Option<Runtime>,
+}
+
+#[napi]
+impl NativeServer {
+    /// Binds; throws what the system says. `number`: how the hub calls this server.
+    #[napi(constructor)]
+    pub fn new(hub: &Hub, number: u32, options: NativeServerOptions) -> Result<Self> {
+        let threads = options
+            .threads
+            .map_or_else(default_threads, |threads| threads as usize);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            let reason = format!("is {threads}, expected 1 to {MAX_THREADS}");
+            return Err(convert::error(crate::Error::InvalidOption {
+                name: "threads",
+                reason,
+            }));
+        }
+        let options = ServerOptions::from(options);
+        options.validate().map_err(convert::error)?;
+        let runtime = runtime("wsmsgbroker-srv", threads)
+            .map_err(|error| convert::failure("ERR_WSMB_THREADS", error))?;
+        let mailbox = Arc::new(Mailbox {
+            number,
+            inbox: hub.inbox().clone(),
+            interest: AtomicU32::new(0),
+            waiting: Mutex::default(),
+            server: Mutex::default(),
+        });
+        let server = Server::bind(options, Listener(mailbox.clone()), runtime.handle())
+            .map_err(convert::error)?;
+        *mailbox.server.lock() = Some(server);
+        hub.inbox().add(number, mailbox.clone());
+        Ok(Self {
+            mailbox,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Host and port, or the path of a Unix socket; none once closed.
+    #[napi]
+    pub fn address(&self) -> Option<(String, u16)> {
+        let server = self.mailbox.server.lock();
+        Some(match server.as_ref()?.address() {
+            Address::Tcp(address) => (address.ip().to_string(), address.port()),
+            Address::Unix(path) => (path.display().to_string(), 0),
+        })
+    }
+
+    /// Sets which kinds of events are told.
+    #[napi]
+    pub fn listen(&self, interest: u32) {
+        self.mailbox.interest.store(interest, Relaxed);
+    }
+
+    /// Changes `ackTimeout`, in milliseconds.
+    #[napi]
+    pub fn set_ack_timeout(&self, millis: f64) {
+        if let Some(server) = &*self.mailbox.server.lock() {
+            server.set_ack_timeout(Duration::from_millis(millis as u64));
+        }
+    }
+
+    /// Counters; none once closed.
+    #[napi]
+    pub fn stats(&self) -> Option<NativeStats> {
+        self.mailbox
+            .server
+            .lock()
+            .as_ref()
+            .map(|server| server.stats().into())
+    }
+
+    /// Stops listening at once; a closed event follows when the last connection has ended.
+    #[napi]
+    pub fn close(&mut self) -> Result<()> {
+        let Some(server) = self.mailbox.server.lock().take() else {
+            return Ok(());
+        };
+        server.close();
+        let (runtime, mailbox) = (self.runtime.take(), self.mailbox.clone());
+        // Waited for on another runtime: none can end itself.
+        client_runtime()?.spawn(async move {
+            server.closed().await;
+            if let Some(runtime) = runtime {
+                runtime.shutdown_background();
+            }
+            mailbox.push(Kind::Closed, &[]);
+        });
+        Ok(())
+    }
+}
+
+impl Drop for NativeServer {
+    fn drop(&mut self) {
+        drop(self.mailbox.server.lock().take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_DEFAULT_THREADS)
+}
