@@ -1,0 +1,84 @@
+'use strict';
+
+// A broker, two clients of this version and, where npm can install it, one of version 1.7.2,
+// in the conversation of the README. Prints what is sent and heard.
+
+const { execFileSync } = require('node:child_process');
+const path = require('node:path');
+const { once } = require('node:events');
+const WSMsgBroker = require('..');
+
+const ORIGINAL = path.join(__dirname, '..', '__test__', 'original');
+
+/** The class of 1.7.2, or null where it cannot be had. */
+function original() {
+  try {
+    const options = { cwd: path.join(ORIGINAL, '..', '..'), stdio: 'ignore', timeout: 60_000 };
+    execFileSync('npm', ['run', 'original'], options);
+    return require(ORIGINAL).WSMsgBroker;
+  } catch {
+    return null;
+  }
+}
+
+function say(who, what, ...values) {
+  console.log(`${who.padEnd(8)} ${what}`, ...values.map((value) => JSON.stringify(value)));
+}
+
+/** The conversation: a question, its answer, then a message that wants none. Resolves at its end. */
+function converse(asker, answerer) {
+  return new Promise((resolve) => {
+    answerer.on('message', function hear(message, response) {
+      say(answerer.id, 'hears', message);
+      if (response) {
+        say(answerer.id, 'answers', 'Hi to you too, sir.');
+        response.send('Hi to you too, sir.');
+      } else {
+        answerer.removeListener('message', hear);
+        resolve();
+      }
+    });
+    say(asker.id, `asks ${answerer.id}`, 'Hi there');
+    asker.send('Hi there', answerer.id, (from, answer) => {
+      say(asker.id, `is answered by ${from}`, answer);
+      say(asker.id, `tells ${answerer.id}`, { complex: 'thing' });
+      asker.send({ complex: 'thing' }, answerer.id);
+    });
+  });
+}
+
+async function main() {
+  const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', path: 'foo' });
+  await once(server, 'listening');
+  const { port } = server.address();
+  say('server', `listens at ws://127.0.0.1:${port}/foo`);
+  server.on('registered', (id) => say('server', `registered ${id}`));
+  server.on('unregistered', (id) => say('server', `unregistered ${id}`));
+
+  const Old = original();
+  const clients = [
+    new WSMsgBroker('client0', '127.0.0.1', port, 'foo'),
+    new WSMsgBroker('client1', '127.0.0.1', port, 'foo'),
+  ];
+  if (Old) {
+    clients.push(new Old('old', '127.0.0.1', port, 'foo'));
+  } else {
+    say('demo', 'goes on without a client of 1.7.2: npm could not install it');
+  }
+  await Promise.all(clients.map((client) => once(client, 'registered')));
+
+  const [client0, client1, old] = clients;
+  await converse(client0, client1);
+  if (old) {
+    await converse(client0, old);
+    await converse(old, client1);
+  }
+  for (const client of clients) {
+    client.close();
+  }
+  await Promise.all(clients.map((client) => once(client, 'close')));
+  await server.close();
+  say('demo', 'is done: every message arrived');
+}
+
+main();
