@@ -13,7 +13,16 @@ const { checkServer } = require('./options');
 const kBroker = Symbol('broker');
 
 /** The events that the addon tells, at the bit of their kind in src/node/server.rs. */
-const KINDS = ['connection', 'registered', 'unregistered', 'warn', 'error', 'slow', 'close', 'dropped'];
+const KINDS = [
+  'connection',
+  'registered',
+  'unregistered',
+  'warn',
+  'error',
+  'slow',
+  'close',
+  'dropped',
+];
 /** The end of the server is always told. */
 const ALWAYS = 1 << KINDS.indexOf('close');
 

@@ -1,0 +1,172 @@
+'use strict';
+
+const net = require('node:net');
+const { once } = require('node:events');
+const test = require('ava');
+const { WSMsgBroker, startServer, startClient } = require('./support/start');
+
+test('takes an address as a URL', async (t) => {
+  const server = await startServer(t, { path: 'foo' });
+  const client = new WSMsgBroker('a', `ws://127.0.0.1:${server.address().port}/foo?x=1`);
+  await once(client, 'registered');
+  await client.close();
+  t.throws(() => new WSMsgBroker('a', 'ws://'), {
+    code: 'ERR_WSMB_ADDRESS',
+    instanceOf: TypeError,
+  });
+  t.throws(() => new WSMsgBroker('a', 'wss://localhost'), { code: 'ERR_WSMB_ADDRESS' });
+});
+
+test('is a class for `import`, with Server beside it', async (t) => {
+  const module = await import('../index.js');
+  t.is(module.default, WSMsgBroker);
+  t.is(module.Server, WSMsgBroker.Server);
+});
+
+test('sends what was sent before the connection was open, in order, behind the registration', async (t) => {
+  const server = await startServer(t);
+  const client = new WSMsgBroker('a', '127.0.0.1', server.address().port);
+  const heard = [];
+  client.on('message', (message) => heard.push(message));
+  for (let n = 0; n < 100; n += 1) {
+    t.true(client.send(n, 'a'));
+  }
+  const answer = new Promise((resolve) =>
+    client.send('last', 'a', (_from, value) => resolve(value)),
+  );
+  client.on('message', (_message, response) => response?.send('done'));
+  t.is(await answer, 'done');
+  t.deepEqual(heard, [...Array(100).keys(), 'last']);
+  await client.close();
+});
+
+test('keeps answers apart, forgets their callbacks, and gives `from` with a message', async (t) => {
+  const server = await startServer(t);
+  const asker = await startClient(t, server, 'asker');
+  const answerer = await startClient(t, server, 'answerer');
+  answerer.on('message', (n, response, from) => response.send({ n: n * 2, from }));
+  const answers = await Promise.all(
+    [...Array(500).keys()].map(
+      (n) =>
+        new Promise((resolve) => asker.send(n, 'answerer', (_from, answer) => resolve(answer))),
+    ),
+  );
+  t.deepEqual(
+    answers,
+    [...Array(500).keys()].map((n) => ({ n: n * 2, from: 'asker' })),
+  );
+  t.deepEqual(Object.keys(asker.ack2callback), []);
+});
+
+test('carries what JSON carries, large and small', async (t) => {
+  const server = await startServer(t);
+  const client = await startClient(t, server, 'a');
+  const values = [
+    null,
+    '',
+    0,
+    false,
+    'é€😀\u2028',
+    { __proto__: null, a: [1] },
+    'x'.repeat(3_000_000),
+  ];
+  const heard = [];
+  const done = new Promise((resolve) => {
+    client.on('message', (message) => heard.push(message) === values.length && resolve());
+  });
+  for (const value of values) {
+    client.send(value, 'a');
+  }
+  await done;
+  t.deepEqual(JSON.stringify(heard), JSON.stringify(values));
+});
+
+test('returns false above the high-water mark, loses nothing, and emits drain', async (t) => {
+  const server = await startServer(t);
+  const sender = await startClient(t, server, 'sender', { highWaterMark: 1000 });
+  const receiver = await startClient(t, server, 'receiver');
+  let count = 0;
+  const all = new Promise((resolve) => {
+    receiver.on('message', () => {
+      count += 1;
+      if (count === 50) resolve();
+    });
+  });
+  const drained = once(sender, 'drain');
+  const results = [...Array(50)].map(() => sender.send('x'.repeat(100), 'receiver'));
+  t.true(results[0]);
+  t.false(results[49]);
+  await Promise.all([drained, all]);
+  t.is(sender.bufferedAmount, 0);
+});
+
+test('throws above maxQueued', async (t) => {
+  const server = await startServer(t);
+  const client = await startClient(t, server, 'a', { maxQueued: 1000 });
+  t.throws(() => client.send('x'.repeat(2000), 'a'), { code: 'ERR_WSMB_MAX_QUEUED' });
+  const heard = once(client, 'message');
+  client.send('small', 'a');
+  t.is((await heard)[0], 'small');
+});
+
+test('closes once, with a promise, and throws when it is used afterwards', async (t) => {
+  const server = await startServer(t);
+  const client = await startClient(t, server, 'a');
+  const codes = [];
+  client.on('close', (...args) => codes.push(args));
+  t.is(client.close(), client.close());
+  await client.close();
+  t.deepEqual(codes, [[1000]]);
+  t.throws(() => client.send(1, 'a'), { message: 'not opened', code: 'ERR_WSMB_NOT_OPEN' });
+  t.throws(() => client.unregister(), { message: 'not opened' });
+});
+
+test('opens nothing when it is closed in the tick of its construction', async (t) => {
+  const listener = net.createServer(() => t.fail('a connection was opened')).listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const client = new WSMsgBroker('a', '127.0.0.1', listener.address().port);
+  const closed = once(client, 'close');
+  await client.close();
+  t.deepEqual(await closed, []);
+  await new Promise((resolve) => listener.close(resolve));
+});
+
+test('names what failed when it cannot connect: error, then close, once each', async (t) => {
+  const failing = async (host, port, options) => {
+    const client = new WSMsgBroker('a', host, port, '/', options);
+    const seen = [];
+    client.on('error', (error) => seen.push(error.code, error.syscall));
+    const code = await new Promise((resolve) => client.on('close', resolve));
+    return [...seen, code];
+  };
+  const free = net.createServer().listen(0, '127.0.0.1');
+  await once(free, 'listening');
+  const { port } = free.address();
+  await new Promise((resolve) => free.close(resolve));
+  t.deepEqual(await failing('127.0.0.1', port), ['ECONNREFUSED', 'connect', 1006]);
+  t.deepEqual(await failing('localhost', port), ['ECONNREFUSED', 'connect', 1006]);
+  t.deepEqual(await failing('no-such-host.invalid', 1), ['ENOTFOUND', 'getaddrinfo', 1006]);
+  t.deepEqual(await failing('127.0.0.1', 'x'), ['ERR_SOCKET_BAD_PORT', undefined, 1006]);
+  const silent = net.createServer(() => {}).listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  t.deepEqual(await failing('127.0.0.1', silent.address().port, { connectTimeout: 50 }), [
+    'ETIMEDOUT',
+    undefined,
+    1006,
+  ]);
+  silent.close();
+});
+
+test('refuses options of a wrong type, range or name', (t) => {
+  const make = (options) => () => new WSMsgBroker('a', 'localhost', 1, '/', options);
+  t.throws(make({ maxPayload: '1' }), { code: 'ERR_WSMB_OPTION', instanceOf: TypeError });
+  t.throws(make({ maxPayload: Number.NaN }), { code: 'ERR_WSMB_OPTION', instanceOf: TypeError });
+  t.throws(make({ maxQueued: 0 }), {
+    code: 'ERR_WSMB_OPTION',
+    instanceOf: RangeError,
+    message: /maxQueued/,
+  });
+  t.throws(make({ closeTimeout: 0 }), { code: 'ERR_WSMB_OPTION', message: /closeTimeout/ });
+  t.throws(make({ nothing: 1 }), { code: 'ERR_WSMB_OPTION', message: /nothing/ });
+  t.throws(make('x'), { code: 'ERR_WSMB_OPTION' });
+});

@@ -1,0 +1,235 @@
+'use strict';
+
+const fs = require('node:fs');
+const net = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
+const { once } = require('node:events');
+const { Worker } = require('node:worker_threads');
+const test = require('ava');
+const { WebSocket } = require('./original');
+const { WSMsgBroker, startServer, startClient } = require('./support/start');
+
+/** A peer that speaks WebSocket, open. */
+async function connect(t, server) {
+  const socket = new WebSocket(`ws://127.0.0.1:${server.address().port}/`);
+  t.teardown(() => socket.terminate());
+  await once(socket, 'open');
+  return socket;
+}
+
+test('tells its address, what it has done, and null once it is closed', async (t) => {
+  const server = await startServer(t);
+  const { address, family, port } = server.address();
+  t.deepEqual([address, family, port > 0], ['127.0.0.1', 'IPv4', true]);
+  const client = await startClient(t, server, 'a');
+  const heard = once(client, 'message');
+  client.send(1, 'a');
+  await heard;
+  const { connections, registered, accepted, messagesIn, messagesOut } = server.stats();
+  t.deepEqual([connections, registered, accepted, messagesIn, messagesOut > 0], [1, 1, 1, 2, true]);
+  await server.close();
+  t.is(server.address(), null);
+  t.is(server.stats(), null);
+  t.is(server.wss, null);
+});
+
+test('listens again on its port in the tick in which it was closed', async (t) => {
+  const first = await startServer(t);
+  const { port } = first.address();
+  for (let n = 0; n < 20; n += 1) {
+    const closed = new WSMsgBroker.Server(port, '/', { host: '127.0.0.1' });
+    closed.on('error', (error) => t.fail(error.message));
+    if (n === 0) {
+      // The first is still listening: this one could not.
+      closed.removeAllListeners('error');
+      const [error] = await once(closed, 'error');
+      t.like(error, { code: 'EADDRINUSE', syscall: 'listen', address: '127.0.0.1', port });
+      first.close();
+    }
+    closed.close();
+  }
+  const last = new WSMsgBroker.Server(port, '/', { host: '127.0.0.1' });
+  await once(last, 'listening');
+  await last.close();
+});
+
+test('tells its clients 1001 when it closes, and resolves when they are gone', async (t) => {
+  const server = await startServer(t);
+  const client = await startClient(t, server, 'a');
+  const gone = [];
+  server.on('unregistered', (id) => gone.push(id));
+  const closed = once(client, 'close');
+  await server.close();
+  t.deepEqual(gone, ['a']);
+  t.deepEqual(await closed, [1001]);
+});
+
+test('is a Unix socket when its port is a name', async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
+  const file = path.join(folder, 'broker');
+  const server = new WSMsgBroker.Server(file);
+  await once(server, 'listening');
+  t.is(server.address(), file);
+  const socket = net.connect(file);
+  socket.write('GET / HTTP/1.1\r\n\r\n');
+  const [answer] = await once(socket, 'data');
+  t.regex(answer.toString(), /^HTTP\/1.1 426 /);
+  socket.destroy();
+  await server.close();
+  t.false(fs.existsSync(file));
+  fs.rmSync(folder, { recursive: true });
+});
+
+test('survives what peers send, without an error listener', async (t) => {
+  const server = await startServer(t);
+  const socket = await connect(t, server);
+  for (const text of ['{', 'null', '{}', '{"action":"send"}', '{"action":"answer"}']) {
+    socket.send(text);
+  }
+  socket.send(Buffer.from([1, 2, 3]));
+  socket.send('{"action":"register","id":"a"}');
+  t.is((await once(socket, 'message'))[0], '{"action":"registered","id":"a"}');
+  t.is(server.stats().errors, 6);
+});
+
+test('tells what peers did wrong, in the words of the engine where they are not JSON', async (t) => {
+  const server = await startServer(t);
+  const socket = await connect(t, server);
+  const errors = [];
+  const done = new Promise((resolve) => {
+    server.on('error', (error) => errors.push(error) === 3 && resolve());
+  });
+  socket.send('{"a" 1}');
+  socket.send('null');
+  socket.send(`{${'x'.repeat(10_000)}`);
+  await done;
+  const engine = t.throws(() => JSON.parse('{"a" 1}'));
+  t.is(errors[0].message, engine.message);
+  t.true(errors[0] instanceof SyntaxError && errors[1] instanceof TypeError);
+  t.true(errors[2] instanceof SyntaxError);
+  t.deepEqual(
+    errors.map(({ code }) => code),
+    Array(3).fill('ERR_WSMB_JSON'),
+  );
+});
+
+test('warns of unknown ids, however many', async (t) => {
+  const server = await startServer(t);
+  const client = await startClient(t, server, 'a');
+  const warning = once(server, 'warn');
+  client.send(1, 'nobody');
+  const [error] = await warning;
+  t.is(error.message, 'Unable to send message. Client "nobody" unknown');
+  t.is(error.code, 'ERR_WSMB_UNKNOWN_ID');
+});
+
+test('counts what JavaScript was too busy to hear, and never loses a registration', async (t) => {
+  const server = await startServer(t);
+  const ids = new Set();
+  server.on('registered', (id) => ids.add(id));
+  server.on('unregistered', (id) => ids.delete(id));
+  let warned = 0;
+  let dropped = 0;
+  server.on('warn', () => {
+    warned += 1;
+  });
+  server.on('dropped', (count) => {
+    dropped += count;
+  });
+  const flood = `
+    const { workerData } = require('node:worker_threads');
+    const { WebSocket } = require(workerData.original);
+    const socket = new WebSocket(workerData.url);
+    socket.on('open', () => {
+      for (let n = 0; n < 20000; n += 1) {
+        socket.send(JSON.stringify({ action: 'send', message: 1, dest: 'nobody' }));
+        socket.send(JSON.stringify({ action: 'register', id: 'id' + n }));
+      }
+      socket.send(JSON.stringify({ action: 'send', message: 'done', dest: 'id19999' }));
+    });
+    socket.on('message', (text) => text.includes('done') && socket.close());
+  `;
+  const url = `ws://127.0.0.1:${server.address().port}/`;
+  const workerData = { url, original: require.resolve('./original') };
+  const worker = new Worker(flood, { eval: true, workerData });
+  // Blocked until the flood has been routed: nothing of it needs this thread.
+  const blocked = new Int32Array(new SharedArrayBuffer(4));
+  while (server.stats().messagesIn < 40_001) {
+    Atomics.wait(blocked, 0, 0, 5);
+  }
+  await once(worker, 'exit');
+  const client = await startClient(t, server, 'last');
+  client.send(1, 'nobody');
+  await once(server, 'warn');
+  t.deepEqual([...ids], ['last']);
+  t.true(dropped > 0, 'the flood was larger than what is kept');
+  t.is(warned + dropped, 20_001);
+});
+
+test('closes the one who does not read, with a slow event, and the sender goes on', async (t) => {
+  const options = { maxBackpressure: 65_536, slowConsumerTimeout: 100, closeTimeout: 100 };
+  const server = await startServer(t, options);
+  const socket = net.connect(server.address().port, '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  socket.write(
+    'GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+      'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+  );
+  const register = Buffer.from('{"action":"register","id":"slow"}');
+  const registered = once(server, 'registered');
+  socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | register.length, 0, 0, 0, 0]), register]));
+  await registered;
+  socket.pause();
+  const client = await startClient(t, server, 'a');
+  const slow = once(server, 'slow');
+  const message = 'x'.repeat(1_000_000);
+  for (let n = 0; n < 20; n += 1) {
+    client.send(message, 'slow');
+  }
+  const heard = once(client, 'message');
+  client.send('done', 'a');
+  t.deepEqual(await slow, ['slow']);
+  t.is((await heard)[0], 'done');
+  t.is(server.stats().slow, 1);
+});
+
+test('forgets requests after ttl', async (t) => {
+  const server = await startServer(t);
+  server.ttl = 20;
+  t.is(server.ttl, 20);
+  const asker = await startClient(t, server, 'asker');
+  const answerer = await startClient(t, server, 'answerer');
+  const asked = once(answerer, 'message');
+  asker.send(1, 'answerer', () => t.fail('answered too late'));
+  const [, response] = await asked;
+  while (server.stats().pending > 0) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  response.send('late');
+  const heard = once(asker, 'message');
+  answerer.send('next', 'asker');
+  t.is((await heard)[0], 'next');
+});
+
+test('refuses options of a wrong type, range or name', (t) => {
+  const make = (options) => () => new WSMsgBroker.Server(0, '/', options);
+  t.throws(make({ maxDest: -1 }), {
+    code: 'ERR_WSMB_OPTION',
+    instanceOf: TypeError,
+    message: /maxDest/,
+  });
+  t.throws(make({ maxDest: 0 }), {
+    code: 'ERR_WSMB_OPTION',
+    instanceOf: RangeError,
+    message: /maxDest/,
+  });
+  t.throws(make({ threads: 0 }), { code: 'ERR_WSMB_OPTION', message: /threads/ });
+  t.throws(make({ slowConsumer: 'nobody' }), { code: 'ERR_WSMB_OPTION', message: /slowConsumer/ });
+  t.throws(make({ nothing: 1 }), { code: 'ERR_WSMB_OPTION', message: /nothing/ });
+  t.throws(() => new WSMsgBroker.Server(70_000), {
+    code: 'ERR_SOCKET_BAD_PORT',
+    instanceOf: RangeError,
+  });
+  t.throws(() => new WSMsgBroker.Server(), { instanceOf: TypeError });
+});

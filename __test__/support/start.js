@@ -1,0 +1,24 @@
+'use strict';
+
+// What most tests begin with: a server on a free port of the loopback, and clients of it.
+
+const { once } = require('node:events');
+const WSMsgBroker = require('../..');
+
+/** A listening server; it is closed when the test ends. */
+async function startServer(t, options) {
+  const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...options });
+  t.teardown(() => server.close());
+  await once(server, 'listening');
+  return server;
+}
+
+/** A registered client; it is closed when the test ends. */
+async function startClient(t, server, id, options) {
+  const client = new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', options);
+  t.teardown(() => client.close());
+  await once(client, 'registered');
+  return client;
+}
+
+module.exports = { WSMsgBroker, startServer, startClient };

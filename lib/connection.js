@@ -1,0 +1,272 @@
+'use strict';
+
+// The connection of a client: it collects what is sent, hands it to the addon when the tick ends, and
+// turns the addon's events into those of the client.
+
+const { coded, systemError } = require('./errors');
+const hub = require('./hub');
+const { NativeClient } = require('./native');
+
+/** Characters collected in one tick that are handed over before it ends. */
+const COLLECT = 64 * 1024;
+/** A callback whose answer does not come is forgotten after this time, as the server does. */
+const ACK_TIMEOUT = 3_600_000;
+/** Callbacks that wait longer are looked for when the number has doubled since the last time. */
+const SWEEP_FROM = 1024;
+
+/** When a callback is forgotten; kept beside it, so that `ack2callback` stays what it was. */
+const deadlines = new WeakMap();
+
+class Connection {
+  #client;
+  #target;
+  #native = null;
+  #number;
+  /** Lines for the addon, collected until the tick ends. */
+  #lines = '';
+  /** Bytes that waited when we last asked. */
+  #waiting = 0;
+  #needsDrain = false;
+  #closing = false;
+  #ended;
+  #resolveEnded;
+  #sweepAt = SWEEP_FROM;
+  #pending = 0;
+
+  constructor(client, target) {
+    this.#client = client;
+    this.#target = target;
+    this.#ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+    this.#number = hub.open(this);
+    // Nothing is emitted, and nothing opened, before the current tick ends.
+    process.nextTick(() => this.#connect());
+  }
+
+  #connect() {
+    if (this.#closing) {
+      this.#end();
+      this.#client.emit('close');
+      return;
+    }
+    const { host, port, path, options } = this.#target;
+    if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+      this.#end();
+      this.#fail(
+        coded('ERR_SOCKET_BAD_PORT', `Port should be >= 0 and < 65536. Received ${port}.`),
+      );
+      return;
+    }
+    const id = JSON.stringify(this.#client.id);
+    this.#native = new NativeClient(hub.hub, this.#number, { id, host, port, path, ...options });
+    this.flush();
+  }
+
+  /** A failure before there is a connection: error, then close, as any other. */
+  #fail(error) {
+    try {
+      this.#client.emit('error', error);
+    } finally {
+      this.#client.emit('close', 1006);
+    }
+  }
+
+  assertOpen() {
+    if (this.#closing) {
+      throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
+    }
+  }
+
+  get bufferedAmount() {
+    return (this.#native ? this.#native.waiting() : 0) + this.#lines.length;
+  }
+
+  /** Collects a line. False above the high-water mark. */
+  push(line) {
+    const { highWaterMark = 1024 * 1024, maxQueued = 1024 ** 3 } = this.#target.options;
+    const waiting = this.#waiting + this.#lines.length + line.length;
+    if (waiting > maxQueued) {
+      const message = `${waiting} bytes wait to be sent, maxQueued is ${maxQueued}`;
+      throw coded('ERR_WSMB_MAX_QUEUED', message);
+    }
+    if (line.length > COLLECT) {
+      // Large ones cross alone: joining them would only copy them once more.
+      this.flush();
+      this.#hand(line);
+    } else {
+      this.#lines += line;
+      if (this.#lines.length > COLLECT) {
+        this.flush();
+      } else {
+        hub.collect(this);
+      }
+    }
+    const below = this.#waiting + this.#lines.length < highWaterMark;
+    this.#needsDrain ||= !below;
+    return below;
+  }
+
+  /** Hands over what was collected. */
+  flush() {
+    if (this.#native !== null && this.#lines !== '') {
+      const lines = this.#lines;
+      this.#lines = '';
+      this.#hand(lines);
+    }
+  }
+
+  #hand(lines) {
+    if (this.#native === null) {
+      this.#lines += lines;
+      return;
+    }
+    try {
+      this.#waiting = this.#native.send(lines);
+    } catch (error) {
+      // The connection has ended; its close event is on the way.
+      if (error.code !== 'ERR_WSMB_NOT_OPEN') {
+        throw error;
+      }
+    }
+    if (this.#waiting === 0 && this.#needsDrain) {
+      process.nextTick(() => this.#drain());
+    }
+  }
+
+  #drain() {
+    if (this.#needsDrain && this.#lines === '') {
+      this.#needsDrain = false;
+      this.#client.emit('drain');
+    }
+  }
+
+  /** At the exit of the process. */
+  linger() {
+    this.#native?.linger();
+  }
+
+  close() {
+    if (!this.#closing) {
+      this.flush();
+      this.#closing = true;
+      this.#native?.close();
+    }
+    return this.#ended;
+  }
+
+  #end() {
+    this.#closing = true;
+    hub.close(this.#number);
+    this.#resolveEnded();
+  }
+
+  /** Keeps a callback until its answer comes. */
+  await(key, callback) {
+    const callbacks = this.#client.ack2callback;
+    callbacks[key] = callback;
+    this.#pending += 1;
+    if (this.#pending >= this.#sweepAt) {
+      this.#sweep(callbacks);
+    }
+    deadlines.set(callback, Date.now() + ACK_TIMEOUT);
+  }
+
+  #sweep(callbacks) {
+    const now = Date.now();
+    const keys = Object.keys(callbacks);
+    this.#pending = keys.length;
+    for (const key of keys) {
+      if (deadlines.get(callbacks[key]) < now) {
+        delete callbacks[key];
+        this.#pending -= 1;
+      }
+    }
+    this.#sweepAt = Math.max(SWEEP_FROM, this.#pending * 2);
+  }
+
+  /** One event of the addon; the kinds are listed in src/node/client.rs. */
+  receive(event) {
+    const client = this.#client;
+    switch (event[0]) {
+      case 0:
+        client.emit('open');
+        break;
+      case 1:
+        client.emit('registered');
+        break;
+      case 2:
+        client.emit('unregistered', event[1]);
+        break;
+      case 3:
+        client.emit('message', event[3], this.#response(event[1]), event[2] ?? undefined);
+        break;
+      case 4:
+        this.#answered(event);
+        break;
+      case 5:
+        client.emit('error', coded(event[1], event[2]));
+        break;
+      case 6:
+        this.#failed(event);
+        break;
+      case 7:
+        this.#waiting = 0;
+        this.#drain();
+        break;
+      case 8:
+        this.#end();
+        client.emit('close', event[1]);
+        break;
+    }
+  }
+
+  #response(key) {
+    if (key === null) {
+      return null;
+    }
+    const raw = JSON.stringify(key);
+    return {
+      send: (answer) => {
+        const text = JSON.stringify(answer) ?? '';
+        this.assertOpen();
+        this.push(`a${raw}\t${text}\n`);
+      },
+    };
+  }
+
+  #answered(event) {
+    const [, key, from, answer] = event;
+    const callback = this.#client.ack2callback[key];
+    if (typeof callback !== 'function') {
+      const message = `Unable to find callback method for ${this.#client.id} and ack = ${key}`;
+      this.#client.emit('error', coded('ERR_WSMB_UNKNOWN_ACK', message));
+      return;
+    }
+    delete this.#client.ack2callback[key];
+    this.#pending -= 1;
+    if (event.length < 4) {
+      const message = 'Unable to parse "answer" message (msg.from or msg.message are undefined)';
+      this.#client.emit('error', coded('ERR_WSMB_ANSWER', message));
+      return;
+    }
+    callback(from, answer);
+  }
+
+  #failed([, code, message, syscall, target]) {
+    if (code === 'ERR_WSMB_SERVER_KEY') {
+      // No WebSocket server at all: as in version 1, a text, and no close event.
+      this.#end();
+      this.#client.emit('error', message);
+      return;
+    }
+    let error = coded(code, message);
+    if (syscall) {
+      const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];
+      error = systemError(code, syscall, address.replace(/^\[|\]$/g, ''), port && Number(port));
+    }
+    this.#client.emit('error', error);
+  }
+}
+
+module.exports = Connection;
