@@ -34,7 +34,7 @@ use crate::{
     event::{ClientEvent, ClientListener},
     framing::{self, Mask},
     options::ClientOptions,
-    outbox::{Flushed, Outbox},
+    outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
     socket::{ReadHalf, Socket, WriteHalf},
 };
@@ -143,8 +143,8 @@ impl Client {
             return Err(Error::QueueFull { queued, limit });
         }
         match link.outbox.push(pieces) {
-            true => Ok(()),
-            false => Err(Error::NotOpen),
+            Pushed::First | Pushed::More => Ok(()),
+            Pushed::Closed => Err(Error::NotOpen),
         }
     }
 

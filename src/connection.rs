@@ -23,6 +23,7 @@ use crate::{
     event::ServerEvent,
     framing::{self, Mask, Reader},
     handle::{Close, Handle},
+    outbox::Pushed,
     protocol::{self, ClientAction, Dest},
     server::Shared,
 };
@@ -80,11 +81,18 @@ thread_local! {
 }
 
 impl Turn {
-    fn touch(&mut self, handle: &Arc<Handle>) {
-        self.messages_out += 1;
-        if handle.outbox.promise() {
+    /// Notes what a push came to; false if the receiver has ended.
+    fn pushed(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
+        if pushed == Pushed::First {
             self.touched.push(handle.clone());
         }
+        pushed != Pushed::Closed
+    }
+
+    /// The same for a message or an answer, which counts.
+    fn delivered(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
+        self.messages_out += u32::from(pushed != Pushed::Closed);
+        self.pushed(handle, pushed)
     }
 }
 
@@ -229,9 +237,7 @@ impl Connection {
                     }
                     self.await_answer(ack, std::slice::from_ref(&receiver))?;
                     let frame = protocol::message(message, ack, self.from());
-                    if receiver.outbox.push(&frame) {
-                        turn.touch(&receiver);
-                    } else {
+                    if !turn.delivered(&receiver, receiver.outbox.push(&frame)) {
                         self.unknown(&id);
                     }
                 }
@@ -254,11 +260,11 @@ impl Connection {
                 framing::encode_text(&pieces, length, Mask::None, &mut frame);
                 let frame = frame.into();
                 for (id, receiver) in ids.iter().zip(&found) {
-                    match receiver {
-                        Some(receiver) if receiver.outbox.push_encoded(&frame) => {
-                            turn.touch(receiver);
-                        }
-                        _ => self.unknown(id),
+                    let delivered = receiver.as_ref().is_some_and(|receiver| {
+                        turn.delivered(receiver, receiver.outbox.push_encoded(&frame))
+                    });
+                    if !delivered {
+                        self.unknown(id);
                     }
                 }
             }
@@ -315,12 +321,8 @@ impl Connection {
                 false => asker.waker.wake(),
             }
         }
-        if asker
-            .outbox
-            .push(&protocol::answer(ack, self.from(), message))
-        {
-            turn.touch(&asker);
-        }
+        let frame = protocol::answer(ack, self.from(), message);
+        turn.delivered(&asker, asker.outbox.push(&frame));
     }
 
     fn register(&mut self, id: &str, turn: &mut Turn) -> Result<(), ActionError> {
@@ -337,10 +339,9 @@ impl Connection {
             ..
         } = self;
         shared.router.register(&id, handle, Instant::now(), || {
-            handle.outbox.push(&protocol::registered(from));
+            turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
             shared.listener.event(ServerEvent::Registered(&id));
         });
-        turn.touch(&self.handle);
         self.id = Some(id);
         Ok(())
     }
@@ -356,11 +357,10 @@ impl Connection {
         } = self;
         shared.router.unregister(&id, handle, || {
             if tell {
-                handle.outbox.push(&protocol::unregistered(from));
+                turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
             }
             shared.listener.event(ServerEvent::Unregistered(&id));
         });
-        turn.touch(&self.handle);
     }
 
     /// The id as JSON, if we own one.
@@ -395,15 +395,17 @@ impl Connection {
                 .event(ServerEvent::Slow(self.id.as_deref()));
             self.handle.outbox.discard();
         }
+        self.start_closing();
         let frame = framing::close_frame(Some(close.code()), close.reason(), Mask::None);
         self.handle.outbox.push_control(&frame);
-        self.start_closing();
         self.handle.flush();
     }
 
     /// From here on nothing is routed: what waits is written, what comes is thrown away.
     fn start_closing(&mut self) {
         self.leave();
+        // Those who wait for room here find the id gone.
+        self.handle.outbox.start_closing();
         self.waiting = None;
         self.closing = true;
         self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
@@ -494,7 +496,10 @@ impl Future for Connection {
                 if this.read(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                this.poll_patience(cx);
+                // The end of closing has its time in the same timer.
+                if !this.closing {
+                    this.poll_patience(cx);
+                }
                 if this.readable && this.waiting.is_none() && !this.closing {
                     // The budget is used up: others first.
                     cx.waker().wake_by_ref();

@@ -106,22 +106,20 @@ fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
     if request.method != Some("GET") {
         return Err(Refusal::MethodNotAllowed);
     }
-    let header = |name: &str| {
-        let mut values = request
+    let values = |name: &'static str| {
+        request
             .headers
             .iter()
-            .filter(|h| h.name.eq_ignore_ascii_case(name));
-        values
-            .next()
-            .and_then(|h| std::str::from_utf8(h.value).ok())
+            .filter(move |h| h.name.eq_ignore_ascii_case(name))
+            .filter_map(|h| std::str::from_utf8(h.value).ok())
             .map(str::trim)
     };
-    let has_token = |name: &str, token: &str| {
-        header(name).is_some_and(|value| {
-            value
-                .split(',')
-                .any(|t| t.trim().eq_ignore_ascii_case(token))
-        })
+    let header = |name| values(name).next();
+    // A list may be spread over several lines.
+    let has_token = |name, token: &str| {
+        values(name)
+            .flat_map(|value| value.split(','))
+            .any(|t| t.trim().eq_ignore_ascii_case(token))
     };
     if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
         return Err(Refusal::UpgradeRequired);

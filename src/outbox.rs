@@ -44,6 +44,24 @@ impl Chunk {
     }
 }
 
+/// What is appended: a closing connection takes control frames only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Message,
+    Control,
+}
+
+/// What a push came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The first since the last flush: the one who pushed owes a flush.
+    First,
+    /// Somebody else owes it.
+    More,
+    /// Not at all: the connection has ended.
+    Closed,
+}
+
 /// What a flush came to.
 #[derive(Debug)]
 pub(crate) enum Flushed {
@@ -78,8 +96,8 @@ struct Queue {
     bytes: usize,
     /// Bytes the socket has taken so far.
     drained: u64,
-    /// Somebody has promised to flush.
-    promised: bool,
+    /// Somebody owes a flush.
+    owed: bool,
     /// Somebody is writing what was taken from here.
     writing: bool,
     /// The socket took no more; the connection's task waits for it.
@@ -88,6 +106,8 @@ struct Queue {
     discard: bool,
     /// Answers have gone beyond the mark.
     pressed: bool,
+    /// The connection is closing: only control frames are accepted.
+    closing: bool,
     /// Nothing is accepted any more.
     closed: bool,
     /// Senders that are held, by their key.
@@ -126,59 +146,52 @@ impl Outbox {
         self.waiting() >= self.mark
     }
 
-    /// Appends a text frame, given in pieces. False if the connection has ended.
-    pub(crate) fn push(&self, pieces: &[&str]) -> bool {
-        let mut queue = self.queue.lock();
-        if queue.closed {
-            return false;
-        }
+    /// Appends a text frame, given in pieces.
+    pub(crate) fn push(&self, pieces: &[&str]) -> Pushed {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, self.mask);
-        let tail = queue.room(size);
-        framing::encode_text(pieces, length, self.mask, tail);
-        self.added(queue, size)
+        self.append(Kind::Message, size, |queue| {
+            framing::encode_text(pieces, length, self.mask, queue.room(size));
+        })
     }
 
     /// Appends a frame encoded before, for one of many receivers.
-    pub(crate) fn push_encoded(&self, frame: &Bytes) -> bool {
-        let mut queue = self.queue.lock();
-        if queue.closed {
-            return false;
-        }
-        if frame.len() < SHARE_FROM {
-            queue.room(frame.len()).extend_from_slice(frame);
-        } else {
-            queue.finish_tail();
-            queue.chunks.push_back(Chunk::Shared(frame.clone()));
-        }
-        self.added(queue, frame.len())
+    pub(crate) fn push_encoded(&self, frame: &Bytes) -> Pushed {
+        self.append(Kind::Message, frame.len(), |queue| {
+            if frame.len() < SHARE_FROM {
+                queue.room(frame.len()).extend_from_slice(frame);
+            } else {
+                queue.finish_tail();
+                queue.chunks.push_back(Chunk::Shared(frame.clone()));
+            }
+        })
     }
 
     /// Appends bytes of control frames.
-    pub(crate) fn push_control(&self, bytes: &[u8]) -> bool {
-        let mut queue = self.queue.lock();
-        if queue.closed {
-            return false;
-        }
-        queue.room(bytes.len()).extend_from_slice(bytes);
-        self.added(queue, bytes.len())
+    pub(crate) fn push_control(&self, bytes: &[u8]) -> Pushed {
+        self.append(Kind::Control, bytes.len(), |queue| {
+            queue.room(bytes.len()).extend_from_slice(bytes);
+        })
     }
 
-    fn added(&self, mut queue: parking_lot::MutexGuard<'_, Queue>, size: usize) -> bool {
+    fn append(&self, kind: Kind, size: usize, write: impl FnOnce(&mut Queue)) -> Pushed {
+        let mut queue = self.queue.lock();
+        if queue.closed || queue.closing && kind == Kind::Message {
+            return Pushed::Closed;
+        }
+        write(&mut queue);
         queue.bytes += size;
         self.waiting.store(queue.bytes, Relaxed);
-        true
-    }
-
-    /// True if the caller is the first to promise a flush; later ones may rely on it.
-    pub(crate) fn promise(&self) -> bool {
-        !std::mem::replace(&mut self.queue.lock().promised, true)
+        match std::mem::replace(&mut queue.owed, true) {
+            true => Pushed::More,
+            false => Pushed::First,
+        }
     }
 
     /// Writes what waits, as far as the socket takes it.
     pub(crate) fn flush(&self, socket: &WriteHalf) -> Flushed {
         let mut queue = self.queue.lock();
-        queue.promised = false;
+        queue.owed = false;
         loop {
             if queue.writing || queue.blocked || queue.is_empty() {
                 return Flushed::Done;
@@ -215,7 +228,7 @@ impl Outbox {
     /// once half the mark is reached.
     pub(crate) fn hold(&self, key: u64, waker: &Waker) -> bool {
         let mut queue = self.queue.lock();
-        if queue.closed || queue.bytes <= self.mark / 2 {
+        if queue.has_room(self.mark) {
             return false;
         }
         match queue.held.iter_mut().find(|(held, _)| *held == key) {
@@ -258,6 +271,13 @@ impl Outbox {
             queue.discard = false;
         }
         self.waiting.store(queue.bytes, Relaxed);
+        queue.release(self.mark);
+    }
+
+    /// The connection is closing: accepts only control frames, and lets go of those held.
+    pub(crate) fn start_closing(&self) {
+        let mut queue = self.queue.lock();
+        queue.closing = true;
         queue.release(self.mark);
     }
 
@@ -331,9 +351,14 @@ impl Queue {
         self.chunks = left.chunks;
     }
 
+    /// True when nobody needs to be held: there is room again, or never will be.
+    fn has_room(&self, mark: usize) -> bool {
+        self.closing || self.closed || self.bytes <= mark / 2
+    }
+
     /// Lets go of held senders once there is room for them.
     fn release(&mut self, mark: usize) {
-        if self.closed || self.bytes <= mark / 2 {
+        if self.has_room(mark) {
             self.pressed = false;
             for (_, waker) in self.held.drain(..) {
                 waker.wake();

@@ -133,6 +133,14 @@ impl Requests {
         &self.shards[self.hasher.hash_one(ack) as usize % SHARDS]
     }
 
+    /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
+    pub(crate) fn check(&self, ack: &str, asker: &Arc<Handle>) -> Result<(), ActionError> {
+        match self.shard(ack).lock().pending.get(ack) {
+            Some(pending) if !Arc::ptr_eq(&pending.asker, asker) => Err(ActionError::AckTaken),
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers that `asker` awaits an answer from any of `responders`.
     ///
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
@@ -188,13 +196,13 @@ impl Requests {
                 book.owed.push(request.clone(), |old| old.is_ended());
             }
         }
-        let added = pending.responders.len() - before;
+        // Under the shard's lock: whoever ends the request gives back what was counted.
+        asker.book.lock().deliveries += pending.responders.len() - before;
         if pending.responders.is_empty() {
             request.ended.store(true, Relaxed);
             shard.pending.remove(ack);
         }
         drop(shard);
-        asker.book.lock().deliveries += added;
         self.keep_within_limit(asker);
         Ok(())
     }
@@ -222,49 +230,46 @@ impl Requests {
         if !shard.pending.get(ack)?.responders.contains(&responder.key) {
             return None;
         }
-        let pending = shard.pending.remove(ack)?;
-        drop(shard);
-        Some(pending.ended())
+        Some(shard.pending.remove(ack)?.ended())
     }
 
     fn end(&self, request: &Request) {
-        if !request.is_ended() {
-            let pending = self.shard(&request.ack).lock().pending.remove(&request.ack);
-            if let Some(pending) = pending {
-                pending.ended();
-            }
+        let mut shard = self.shard(&request.ack).lock();
+        if !request.is_ended()
+            && let Some(pending) = shard.pending.remove(&request.ack)
+        {
+            pending.ended();
+        }
+    }
+
+    /// Forgets all that a connection asked.
+    pub(crate) fn withdraw(&self, handle: &Handle) {
+        let asked = std::mem::take(&mut handle.book.lock().asked);
+        for request in asked.items {
+            self.end(&request);
         }
     }
 
     /// Forgets all that a connection asked or could have answered.
     pub(crate) fn leave(&self, handle: &Handle) {
-        let (asked, owed) = {
+        let owed = {
             let mut book = handle.book.lock();
             book.gone = true;
-            (
-                std::mem::take(&mut book.asked),
-                std::mem::take(&mut book.owed),
-            )
+            std::mem::take(&mut book.owed)
         };
-        for request in asked.items {
-            self.end(&request);
-        }
+        self.withdraw(handle);
         for request in owed.items.into_iter().filter(|request| !request.is_ended()) {
             let mut shard = self.shard(&request.ack).lock();
             let Some(pending) = shard.pending.get_mut(&request.ack) else {
                 continue;
             };
+            let before = pending.responders.len();
             pending.responders.retain(|key| *key != handle.key);
-            if pending.responders.is_empty() {
-                let pending = shard.pending.remove(&request.ack);
-                drop(shard);
-                if let Some(pending) = pending {
-                    pending.ended().book.lock().deliveries -= 1;
-                }
-            } else {
-                let asker = pending.asker.clone();
-                drop(shard);
-                asker.book.lock().deliveries -= 1;
+            pending.asker.book.lock().deliveries -= before - pending.responders.len();
+            if pending.responders.is_empty()
+                && let Some(pending) = shard.pending.remove(&request.ack)
+            {
+                pending.ended();
             }
         }
     }
@@ -272,7 +277,6 @@ impl Requests {
     /// Forgets the requests whose time is up.
     pub(crate) fn expire(&self, now: Instant) {
         for shard in &self.shards {
-            let mut expired = Vec::new();
             let mut shard = shard.lock();
             while let Some((deadline, request)) = shard.deadlines.items.front() {
                 if *deadline > now && !request.is_ended() {
@@ -281,13 +285,11 @@ impl Requests {
                 let Some((_, request)) = shard.deadlines.items.pop_front() else {
                     break;
                 };
-                if !request.is_ended() {
-                    expired.extend(shard.pending.remove(&request.ack));
+                if !request.is_ended()
+                    && let Some(pending) = shard.pending.remove(&request.ack)
+                {
+                    pending.ended();
                 }
-            }
-            drop(shard);
-            for pending in expired {
-                pending.ended();
             }
         }
     }
@@ -298,7 +300,7 @@ impl Pending {
     fn ended(self) -> Arc<Handle> {
         self.request.ended.store(true, Relaxed);
         let mut book = self.asker.book.lock();
-        book.deliveries = book.deliveries.saturating_sub(self.responders.len());
+        book.deliveries -= self.responders.len();
         drop(book);
         self.asker
     }

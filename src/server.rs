@@ -175,6 +175,15 @@ impl Drop for Server {
 }
 
 impl Shared {
+    /// Counts a connection whose handshake is done; false if there are `max_connections`.
+    fn admit(&self) -> bool {
+        let max = self.options.max_connections;
+        self.metrics
+            .connections
+            .fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1))
+            .is_ok()
+    }
+
     /// A connection has ended.
     pub(crate) fn forget(&self, handle: &Handle) {
         if self.connections.lock().remove(&handle.key).is_some() {
@@ -303,12 +312,13 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
         Ok(Err(_)) => return,
         Err(_) => Refusal::Timeout,
         Ok(Ok(Handshake::Refused(refusal))) => refusal,
-        Ok(Ok(Handshake::Accepted { .. })) if full => Refusal::Unavailable,
+        Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Refusal::Unavailable,
         Ok(Ok(Handshake::Accepted { response, early })) => {
-            if handshake::write_all(&write, response.as_bytes())
-                .await
-                .is_err()
-            {
+            let answer = handshake::write_all(&write, response.as_bytes());
+            // Some hundred bytes: only a peer that means harm does not take them.
+            let answered = timeout(options.handshake_timeout, answer).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                shared.metrics.connections.fetch_sub(1, Relaxed);
                 return;
             }
             let key = shared.next_key.fetch_add(1, Relaxed);
@@ -331,7 +341,6 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
 /// Starts the task of a connection.
 fn start(shared: Arc<Shared>, handle: Arc<Handle>, reader: Reader, closing: watch::Receiver<bool>) {
     shared.connections.lock().insert(handle.key, handle.clone());
-    shared.metrics.connections.fetch_add(1, Relaxed);
     shared.metrics.accepted.fetch_add(1, Relaxed);
     // The server may have closed before the handle could be found.
     if *closing.borrow() {
