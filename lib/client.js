@@ -70,6 +70,9 @@ Object.defineProperty(WSMsgBroker.prototype, 'bufferedAmount', {
   },
 });
 
+/** What may not stand in the path of a request as it is; escapes that are there already stay. */
+const UNSAFE = /[^\x21-\x7e]|["<>\\^`{|}]/gu;
+
 /** Host, port and path from either form of arguments. */
 function parseTarget(host, port, path, options) {
   if (typeof host === 'string' && /^wss?:\/\//i.test(host)) {
@@ -89,7 +92,7 @@ function parseTarget(host, port, path, options) {
       options: validated(port),
     };
   }
-  const text = path ? String(path) : '';
+  const text = (path ? String(path) : '').replace(UNSAFE, encodeURIComponent);
   return {
     host: String(host),
     port: Number(port),

@@ -27,7 +27,10 @@ class Connection {
   /** Bytes that waited when we last asked. */
   #waiting = 0;
   #needsDrain = false;
+  #opened = false;
   #closing = false;
+  /** As in version 1, the end of some connections is not told. */
+  #silent = false;
   #ended;
   #resolveEnded;
   #sweepAt = SWEEP_FROM;
@@ -47,7 +50,7 @@ class Connection {
   #connect() {
     if (this.#closing) {
       this.#end();
-      this.#client.emit('close');
+      this.#client.emit('close', undefined);
       return;
     }
     const { host, port, path, options } = this.#target;
@@ -190,6 +193,7 @@ class Connection {
     const client = this.#client;
     switch (event[0]) {
       case 0:
+        this.#opened = true;
         client.emit('open');
         break;
       case 1:
@@ -216,7 +220,9 @@ class Connection {
         break;
       case 8:
         this.#end();
-        client.emit('close', event[1]);
+        if (!this.#silent) {
+          client.emit('close', event[1]);
+        }
         break;
     }
   }
@@ -255,11 +261,13 @@ class Connection {
 
   #failed([, code, message, syscall, target]) {
     if (code === 'ERR_WSMB_SERVER_KEY') {
-      // No WebSocket server at all: as in version 1, a text, and no close event.
-      this.#end();
+      // No WebSocket server at all: a text, and no close event.
+      this.#silent = true;
       this.#client.emit('error', message);
       return;
     }
+    // It was closed before it was open, and would not have opened.
+    this.#silent = this.#closing && !this.#opened;
     let error = coded(code, message);
     if (syscall) {
       const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];

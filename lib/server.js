@@ -3,6 +3,7 @@
 // class Server: arguments in, events out. Routing is the addon's, on threads of its own.
 
 const { EventEmitter } = require('node:events');
+const net = require('node:net');
 const path = require('node:path');
 const util = require('node:util');
 const { coded, systemError, nativeError } = require('./errors');
@@ -218,6 +219,19 @@ function bit(name) {
   return kind < 0 ? 0 : 1 << kind;
 }
 
+/** The error for a port out of range, in the words of this version of Node. */
+function badPort(port) {
+  const probe = net.createServer();
+  try {
+    probe.listen({ port });
+  } catch (error) {
+    return error;
+  }
+  probe.close();
+  const message = `options.port should be >= 0 and < 65536. Received ${util.inspect(port)}.`;
+  return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
+}
+
 /** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
 function parse({ port, host = '0.0.0.0', path: endpoint, ...limits }) {
   if (port === undefined || port === null) {
@@ -233,8 +247,7 @@ function parse({ port, host = '0.0.0.0', path: endpoint, ...limits }) {
   } else if (Number.isInteger(number) && number >= 0 && number < 65_536) {
     native.port = number;
   } else {
-    const message = `options.port should be >= 0 and < 65536. Received ${util.inspect(port)}.`;
-    throw coded('ERR_SOCKET_BAD_PORT', message, RangeError);
+    throw badPort(port);
   }
   return { shown, native };
 }

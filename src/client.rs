@@ -217,14 +217,10 @@ impl Link {
 async fn run(link: Arc<Link>) {
     match open(&link).await {
         Err(error) => {
-            let closing = link.state.swap(CLOSED, SeqCst) == CLOSING;
+            link.state.store(CLOSED, SeqCst);
             link.outbox.close();
-            // Not a WebSocket server at all: as in version 1, that is told, and nothing else.
-            let told_alone = closing || matches!(error, Error::InvalidServerKey);
             link.tell(ClientEvent::Error(error));
-            if !told_alone {
-                link.tell(ClientEvent::Closed(Some(1006)));
-            }
+            link.tell(ClientEvent::Closed(Some(1006)));
         }
         Ok(mut socket) => {
             let Some(write) = socket.get_mut().write.take() else {
@@ -447,7 +443,8 @@ impl Task {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => match framing::violation(&error) {
                     Some(code) if self.closing.is_none() => {
-                        self.closing = Some(code);
+                        // What version 1 reports, whatever it has told the server.
+                        self.closing = Some(1006);
                         self.broken = true;
                         self.link
                             .tell(ClientEvent::Error(Error::WebSocket(error.to_string())));

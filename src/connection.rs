@@ -211,6 +211,7 @@ impl Connection {
             Ok(ClientAction::Register { id }) => self.register(id, turn),
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
+                self.shared.router.requests.withdraw(&self.handle);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -298,11 +299,13 @@ impl Connection {
     ) -> Result<(), ActionError> {
         match ack {
             Some(ack) if protocol::is_truthy(ack) && !receivers.is_empty() => {
+                let requests = &self.shared.router.requests;
                 let key = protocol::ack_key(ack);
-                self.shared
-                    .router
-                    .requests
-                    .open(&key, &self.handle, receivers, Instant::now())
+                // Rule 7.9: who has no id is not answered, but may not take an ack either.
+                match self.id {
+                    Some(_) => requests.open(&key, &self.handle, receivers, Instant::now()),
+                    None => requests.check(&key, &self.handle),
+                }
             }
             _ => Ok(()),
         }
@@ -310,7 +313,12 @@ impl Connection {
 
     fn answer(&mut self, ack: &str, message: Option<&str>, turn: &mut Turn) {
         let key = protocol::ack_key(ack);
-        let Some(asker) = self.shared.router.requests.answer(&key, &self.handle) else {
+        let Some(asker) = self
+            .shared
+            .router
+            .requests
+            .answer(&key, &self.handle, Instant::now())
+        else {
             return;
         };
         let mark = self.shared.options.max_backpressure;

@@ -29,7 +29,7 @@ impl Refusal {
     /// The HTTP answer.
     pub(crate) fn response(self) -> String {
         let (status, text, headers) = match self {
-            Self::BadRequest => (400, "Bad Request", ""),
+            Self::BadRequest => (400, "Bad Request", "Sec-WebSocket-Version: 13, 8\r\n"),
             Self::NotFound => (404, "Not Found", ""),
             Self::MethodNotAllowed => (405, "Method Not Allowed", "Allow: GET\r\n"),
             Self::Timeout => (408, "Request Timeout", ""),
@@ -103,9 +103,6 @@ fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadersTooLarge),
         _ => return Err(Refusal::BadRequest),
     }
-    if request.method != Some("GET") {
-        return Err(Refusal::MethodNotAllowed);
-    }
     let values = |name: &'static str| {
         request
             .headers
@@ -121,15 +118,20 @@ fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
             .flat_map(|value| value.split(','))
             .any(|t| t.trim().eq_ignore_ascii_case(token))
     };
-    if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
+    if !has_token("connection", "upgrade") || header("upgrade").is_none() {
         return Err(Refusal::UpgradeRequired);
+    }
+    if request.method != Some("GET") {
+        return Err(Refusal::MethodNotAllowed);
     }
     let target = request.path.unwrap_or_default();
     if target.split('?').next() != Some(path) {
         return Err(Refusal::NotFound);
     }
-    if header("sec-websocket-version") != Some("13") {
-        return Err(Refusal::UpgradeRequired);
+    // Version 8 is the same protocol; the peers of version 1 may still speak it.
+    let version = header("sec-websocket-version");
+    if !has_token("upgrade", "websocket") || !matches!(version, Some("13" | "8")) {
+        return Err(Refusal::BadRequest);
     }
     // 16 bytes in base64.
     let key = header("sec-websocket-key").filter(|key| key.len() == 24 && key.ends_with("=="));
@@ -213,15 +215,16 @@ mod tests {
     fn what_cannot_be_served_is_refused_with_its_status() {
         for (from, to, refusal) in [
             ("GET", "POST", Refusal::MethodNotAllowed),
-            ("/foo", "/bar", Refusal::NotFound),
-            ("/foo", "/foo/", Refusal::NotFound),
             (
                 "Upgrade: WebSocket",
-                "Upgrade: h2c",
+                "Accept: all",
                 Refusal::UpgradeRequired,
             ),
+            ("/foo", "/bar", Refusal::NotFound),
+            ("/foo", "/foo/", Refusal::NotFound),
+            ("Upgrade: WebSocket", "Upgrade: h2c", Refusal::BadRequest),
             ("keep-alive, Upgrade", "close", Refusal::UpgradeRequired),
-            ("Version: 13", "Version: 8", Refusal::UpgradeRequired),
+            ("Version: 13", "Version: 7", Refusal::BadRequest),
             ("dGhlIHNhbXBsZSBub25jZQ==", "short", Refusal::BadRequest),
             ("HTTP/1.1", "HTTQ", Refusal::BadRequest),
         ] {

@@ -78,14 +78,35 @@ impl<'a> Members<'a> {
         })
     }
 
-    fn unknown_action(&self) -> ActionError {
-        ActionError::UnknownAction(match self.action {
-            None => "undefined".into(),
-            Some(raw) if raw.starts_with('"') => string(raw).into_owned(),
-            Some(raw) if raw.starts_with('{') => "[object Object]".into(),
-            Some(raw) => raw.trim_matches(['[', ']']).into(),
-        })
+    /// The action's name, as JavaScript makes one of any value; none if there is no action.
+    fn action(&self) -> Option<Cow<'a, str>> {
+        self.action.map(|raw| property_name(raw, 0))
     }
+}
+
+/// What JavaScript makes of a value that names a property.
+fn property_name(raw: &str, depth: usize) -> Cow<'_, str> {
+    /// An array in an array in ... is no honest action.
+    const DEEPEST: usize = 8;
+
+    match raw.as_bytes().first() {
+        Some(b'"') => string(raw),
+        Some(b'{') => "[object Object]".into(),
+        Some(b'-' | b'0'..=b'9') => number(raw).into(),
+        Some(b'[') if depth < DEEPEST => {
+            let items: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
+            let names = items.iter().map(|item| match item.get() {
+                "null" => "".into(),
+                raw => property_name(raw, depth + 1),
+            });
+            names.collect::<Vec<_>>().join(",").into()
+        }
+        _ => raw.into(),
+    }
+}
+
+fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
+    ActionError::UnknownAction(action.map_or("undefined".into(), Cow::into_owned))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -169,7 +190,8 @@ impl<'de> Deserialize<'de> for Name {
 /// Decodes what a client sent (rules 4 to 9).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
     let members = Members::parse(text)?;
-    match members.action.map(string).as_deref() {
+    let action = members.action();
+    match action.as_deref() {
         Some("send") => match (members.message, members.dest) {
             (Some(message), Some(dest)) => Ok(ClientAction::Send {
                 message,
@@ -190,7 +212,7 @@ pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, Actio
             _ => Err(ActionError::NoId),
         },
         Some("unregister") => Ok(ClientAction::Unregister),
-        _ => Err(members.unknown_action()),
+        _ => Err(unknown_action(action)),
     }
 }
 
@@ -201,6 +223,7 @@ pub(crate) fn decode_server_action(text: &str) -> Result<ServerAction<'_>, Actio
         ActionError::Null => ActionError::NotJson,
         error => error,
     })?;
+    let action = members.action();
     let Members {
         id,
         message,
@@ -208,7 +231,7 @@ pub(crate) fn decode_server_action(text: &str) -> Result<ServerAction<'_>, Actio
         from,
         ..
     } = members;
-    match members.action.map(string).as_deref() {
+    match action.as_deref() {
         Some("message") => Ok(ServerAction::Message {
             message,
             ack: ack.filter(|ack| is_truthy(ack)),
@@ -217,7 +240,7 @@ pub(crate) fn decode_server_action(text: &str) -> Result<ServerAction<'_>, Actio
         Some("answer") => Ok(ServerAction::Answer { ack, from, message }),
         Some("registered") => Ok(ServerAction::Registered),
         Some("unregistered") => Ok(ServerAction::Unregistered { id }),
-        _ => Err(members.unknown_action()),
+        _ => Err(unknown_action(action)),
     }
 }
 
@@ -270,20 +293,15 @@ impl<'de> Visitor<'de> for IdsVisitor {
             if ids.len() == self.max_dest {
                 return Err(serde::de::Error::invalid_length(ids.len() + 1, &self));
             }
-            let raw = raw.get();
-            ids.push(match raw.as_bytes().first() {
-                Some(b'"') => string(raw),
-                Some(b'-' | b'0'..=b'9') => Cow::Owned(number(raw)),
-                _ => Cow::Borrowed(raw),
-            });
+            ids.push(property_name(raw.get(), 0));
         }
         Ok(ids)
     }
 }
 
-/// The key under which a request is kept: acks that JavaScript would call equal are equal.
+/// The key under which a request is kept (rule 7.3).
 pub(crate) fn ack_key(raw: &str) -> Cow<'_, str> {
-    string(raw)
+    property_name(raw, 0)
 }
 
 /// True unless the JSON text is one of JavaScript's falsy values.
@@ -335,13 +353,16 @@ fn string(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// A JSON number as JavaScript would write it, for numbers that serve as ids.
+/// A JSON number as JavaScript would write it, for numbers that serve as names.
 fn number(raw: &str) -> String {
     match raw.parse::<f64>() {
-        Ok(value) if value == value.trunc() && value.abs() < 1e21 => {
-            format!("{:.0}", if value == 0.0 { 0.0 } else { value })
+        Ok(0.0) => "0".to_owned(),
+        Ok(value) if value.is_infinite() => {
+            (if value > 0.0 { "Infinity" } else { "-Infinity" }).to_owned()
         }
-        Ok(value) => value.to_string(),
+        Ok(value) if (1e-6..1e21).contains(&value.abs()) => value.to_string(),
+        Ok(value) if value.abs() < 1.0 => format!("{value:e}"),
+        Ok(value) => format!("{value:e}").replace('e', "e+"),
         Err(_) => raw.to_owned(),
     }
 }
@@ -529,6 +550,7 @@ mod tests {
             (r#"{"action":7}"#, "7"),
             (r#"{"action":null}"#, "null"),
             (r#"{"action":{}}"#, "[object Object]"),
+            (r#"{"action":["foo",["bar",null],1.0]}"#, "foo,bar,,1"),
         ] {
             assert_eq!(
                 refusal(text),
@@ -568,6 +590,17 @@ mod tests {
         assert_eq!(decode_id("5", 8).unwrap(), "5");
         assert_eq!(decode_id("5.0", 8).unwrap(), "5");
         assert_eq!(decode_id("-1.5", 8).unwrap(), "-1.5");
+        for (raw, id) in [
+            ("1E2", "100"),
+            ("1e20", "100000000000000000000"),
+            ("1.50e21", "1.5e+21"),
+            ("0.000001", "0.000001"),
+            ("0.0000001", "1e-7"),
+            ("9007199254740993", "9007199254740992"),
+            ("-1e999", "-Infinity"),
+        ] {
+            assert_eq!(decode_id(raw, 64).unwrap(), id);
+        }
         assert_eq!(decode_id("[1]", 8), Err(ActionError::InvalidId));
         assert_eq!(decode_id("true", 8), Err(ActionError::InvalidId));
         assert_eq!(decode_id(r#""\ud800""#, 8), Err(ActionError::InvalidId));

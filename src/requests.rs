@@ -47,6 +47,7 @@ struct Shard {
 struct Pending {
     request: Arc<Request>,
     asker: Arc<Handle>,
+    deadline: Instant,
     /// Keys of the connections that may answer.
     responders: Vec<u64>,
 }
@@ -88,13 +89,28 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Appends; sweeps first if the queue has doubled since the last time.
-    fn push(&mut self, item: T, is_ended: impl Fn(&T) -> bool) {
+    /// Sweeps if the queue has doubled since the last time.
+    fn sweep(&mut self, is_ended: impl Fn(&T) -> bool) {
         if self.items.len() >= self.sweep_at {
             self.items.retain(|item| !is_ended(item));
             self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
         }
-        self.items.push_back(item);
+    }
+}
+
+impl Queue<Arc<Request>> {
+    fn push(&mut self, request: Arc<Request>) {
+        self.sweep(|old| old.is_ended());
+        self.items.push_back(request);
+    }
+}
+
+impl Queue<(Instant, Arc<Request>)> {
+    /// Adds it in its place: that is the end, unless the timeout has been shortened meanwhile.
+    fn push(&mut self, deadline: Instant, request: Arc<Request>) {
+        self.sweep(|(_, old)| old.is_ended());
+        let place = self.items.partition_point(|(other, _)| *other <= deadline);
+        self.items.insert(place, (deadline, request));
     }
 }
 
@@ -167,17 +183,12 @@ impl Requests {
                 let pending = Pending {
                     request: request.clone(),
                     asker: asker.clone(),
+                    deadline,
                     responders: Vec::with_capacity(responders.len()),
                 };
                 shard.pending.insert(ack, pending);
-                shard
-                    .deadlines
-                    .push((deadline, request.clone()), |(_, old)| old.is_ended());
-                asker
-                    .book
-                    .lock()
-                    .asked
-                    .push(request.clone(), |old| old.is_ended());
+                shard.deadlines.push(deadline, request.clone());
+                asker.book.lock().asked.push(request.clone());
                 request
             }
         };
@@ -193,7 +204,7 @@ impl Requests {
             let mut book = responder.book.lock();
             if !book.gone {
                 pending.responders.push(responder.key);
-                book.owed.push(request.clone(), |old| old.is_ended());
+                book.owed.push(request.clone());
             }
         }
         // Under the shard's lock: whoever ends the request gives back what was counted.
@@ -225,12 +236,20 @@ impl Requests {
     }
 
     /// Takes an answer: the connection that asked, if this one may answer and is the first.
-    pub(crate) fn answer(&self, ack: &str, responder: &Handle) -> Option<Arc<Handle>> {
+    pub(crate) fn answer(
+        &self,
+        ack: &str,
+        responder: &Handle,
+        now: Instant,
+    ) -> Option<Arc<Handle>> {
         let mut shard = self.shard(ack).lock();
         if !shard.pending.get(ack)?.responders.contains(&responder.key) {
             return None;
         }
-        Some(shard.pending.remove(ack)?.ended())
+        let pending = shard.pending.remove(ack)?;
+        let in_time = now < pending.deadline;
+        let asker = pending.ended();
+        in_time.then_some(asker)
     }
 
     fn end(&self, request: &Request) {

@@ -180,9 +180,15 @@ mod tests {
         requests
             .open("k", &asker, &[one.clone(), two.clone()], Instant::now())
             .unwrap();
-        assert!(requests.answer("k", &other).is_none(), "it was not asked");
-        assert_eq!(requests.answer("k", &two).unwrap().key, 1);
-        assert!(requests.answer("k", &one).is_none(), "it was too late");
+        assert!(
+            requests.answer("k", &other, Instant::now()).is_none(),
+            "it was not asked"
+        );
+        assert_eq!(requests.answer("k", &two, Instant::now()).unwrap().key, 1);
+        assert!(
+            requests.answer("k", &one, Instant::now()).is_none(),
+            "it was too late"
+        );
         assert_eq!(requests.count(), 0);
     }
 
@@ -197,7 +203,14 @@ mod tests {
         open(&asker).unwrap();
         assert_eq!(open(&other), Err(ActionError::AckTaken));
         open(&asker).unwrap();
-        assert_eq!(router.requests.answer("k", &one).unwrap().key, 1);
+        assert_eq!(
+            router
+                .requests
+                .answer("k", &one, Instant::now())
+                .unwrap()
+                .key,
+            1
+        );
         open(&other).unwrap();
     }
 
@@ -252,9 +265,9 @@ mod tests {
                 .open(ack, &asker, &[one.clone(), two.clone()], Instant::now())
                 .unwrap();
         }
-        assert!(router.requests.answer("a", &one).is_none());
-        assert!(router.requests.answer("b", &one).is_some());
-        assert!(router.requests.answer("c", &one).is_some());
+        assert!(router.requests.answer("a", &one, Instant::now()).is_none());
+        assert!(router.requests.answer("b", &one, Instant::now()).is_some());
+        assert!(router.requests.answer("c", &one, Instant::now()).is_some());
     }
 
     #[test]
@@ -269,10 +282,10 @@ mod tests {
             requests
                 .open(&ack, &asker, std::slice::from_ref(&one), Instant::now())
                 .unwrap();
-            requests.answer(&ack, &one).unwrap();
+            requests.answer(&ack, &one, Instant::now()).unwrap();
         }
         assert!(asker.book.lock().len() < 256 && one.book.lock().len() < 256);
-        assert!(requests.answer("old", &one).is_some());
+        assert!(requests.answer("old", &one, Instant::now()).is_some());
     }
 
     #[test]

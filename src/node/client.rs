@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use super::{
     convert::{self, NativeClientOptions, Result},
     hub::{Hub, Inbox, Source, client_runtime},
-    mailbox::Segments,
+    mailbox::{Segments, json},
 };
-use crate::{Client, ClientEvent, ClientListener, protocol::json_string};
+use crate::{Client, ClientEvent, ClientListener};
 
 /// Bytes waiting for JavaScript at which the socket is read no further.
 const MAILBOX: usize = 1 << 20;
@@ -82,11 +82,7 @@ impl ClientListener for Listener {
                 (None, ..) => mailbox.push(&["4"]),
             },
             ClientEvent::Refused(error) => {
-                mailbox.push(&[
-                    "5",
-                    &json_string(error.code()),
-                    &json_string(&error.to_string()),
-                ]);
+                mailbox.push(&["5", &json(error.code()), &json(&error.to_string())]);
             }
             ClientEvent::Error(error) => {
                 let (syscall, target) = match &error {
@@ -97,10 +93,10 @@ impl ClientListener for Listener {
                 };
                 mailbox.push(&[
                     "6",
-                    &json_string(error.code()),
-                    &json_string(&error.to_string()),
-                    &json_string(syscall),
-                    &json_string(target.unwrap_or_default()),
+                    &json(error.code()),
+                    &json(&error.to_string()),
+                    &json(syscall),
+                    &json(target.unwrap_or_default()),
                 ]);
             }
             ClientEvent::Drain => mailbox.push(&["7"]),

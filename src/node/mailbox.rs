@@ -53,3 +53,8 @@ impl Segments {
         std::mem::take(&mut self.closed)
     }
 }
+
+/// JSON text of a string.
+pub(super) fn json(value: &str) -> String {
+    serde_json::Value::from(value).to_string()
+}

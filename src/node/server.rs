@@ -16,11 +16,9 @@ use tokio::runtime::Runtime;
 use super::{
     convert::{self, NativeServerOptions, Result},
     hub::{Hub, Inbox, Source, client_runtime, runtime},
-    mailbox::Segments,
+    mailbox::{Segments, json},
 };
-use crate::{
-    Address, Server, ServerEvent, ServerListener, ServerOptions, Stats, protocol::json_string,
-};
+use crate::{Address, Server, ServerEvent, ServerListener, ServerOptions, Stats};
 
 /// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
 const SAMPLE_FROM: usize = 256 << 10;
@@ -120,7 +118,7 @@ impl Mailbox {
         self.with(|waiting| {
             if waiting.segments.bytes() <= NET_FROM && waiting.net.is_empty() {
                 if self.listens_to(kind) {
-                    waiting.push(kind, &[&json_string(id)]);
+                    waiting.push(kind, &[&json(id)]);
                 }
                 return;
             }
@@ -150,7 +148,7 @@ impl Source for Mailbox {
     fn take(&self) -> Vec<String> {
         let mut waiting = self.waiting.lock();
         for (id, net) in std::mem::take(&mut waiting.net) {
-            let id = json_string(&id);
+            let id = json(&id);
             if net.was {
                 waiting.push(Kind::Unregistered, &[&id]);
             }
@@ -179,16 +177,16 @@ impl ServerListener for Listener {
                 mailbox.sample(Kind::Connection, |w| w.push(Kind::Connection, &[]));
             }
             ServerEvent::UnknownId(id) => mailbox.sample(Kind::UnknownId, |waiting| {
-                waiting.push(Kind::UnknownId, &[&json_string(id)]);
+                waiting.push(Kind::UnknownId, &[&json(id)]);
             }),
             ServerEvent::Refused { error, text } => mailbox.sample(Kind::Refused, |waiting| {
                 let text = text.filter(|text| text.len() <= TEXT);
-                let text = text.map_or("null".to_owned(), json_string);
-                let (code, message) = (json_string(error.code()), json_string(&error.to_string()));
+                let text = text.map_or("null".to_owned(), json);
+                let (code, message) = (json(error.code()), json(&error.to_string()));
                 waiting.push(Kind::Refused, &[&code, &message, &text]);
             }),
             ServerEvent::Slow(id) => mailbox.sample(Kind::Slow, |waiting| {
-                waiting.push(Kind::Slow, &[&id.map_or("null".to_owned(), json_string)]);
+                waiting.push(Kind::Slow, &[&id.map_or("null".to_owned(), json)]);
             }),
         }
     }
