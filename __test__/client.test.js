@@ -127,7 +127,7 @@ test('opens nothing when it is closed in the tick of its construction', async (t
   const client = new WSMsgBroker('a', '127.0.0.1', listener.address().port);
   const closed = once(client, 'close');
   await client.close();
-  t.deepEqual(await closed, []);
+  t.deepEqual(await closed, [undefined]);
   await new Promise((resolve) => listener.close(resolve));
 });
 

@@ -347,8 +347,9 @@ impl Connection {
             ..
         } = self;
         shared.router.register(&id, handle, Instant::now(), || {
-            turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
+            // Told before the peer knows: what it does next is told later.
             shared.listener.event(ServerEvent::Registered(&id));
+            turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
         });
         self.id = Some(id);
         Ok(())
@@ -364,10 +365,10 @@ impl Connection {
             ..
         } = self;
         shared.router.unregister(&id, handle, || {
+            shared.listener.event(ServerEvent::Unregistered(&id));
             if tell {
                 turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
             }
-            shared.listener.event(ServerEvent::Unregistered(&id));
         });
     }
 

@@ -8,7 +8,7 @@ use crate::error::{ActionError, Error};
 pub enum ServerEvent<'a> {
     /// A WebSocket was accepted.
     Connection,
-    /// An id has an owner (again): after the `registered` frame was queued for it.
+    /// An id has an owner (again); the `registered` frame is about to be queued for it.
     Registered(&'a str),
     /// An id has no owner any more.
     Unregistered(&'a str),

@@ -314,6 +314,8 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
         Ok(Ok(Handshake::Refused(refusal))) => refusal,
         Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Refusal::Unavailable,
         Ok(Ok(Handshake::Accepted { response, early })) => {
+            // Told before the peer knows: what it does next is told later.
+            shared.listener.event(ServerEvent::Connection);
             let answer = handshake::write_all(&write, response.as_bytes());
             // Some hundred bytes: only a peer that means harm does not take them.
             let answered = timeout(options.handshake_timeout, answer).await;
@@ -346,7 +348,6 @@ fn start(shared: Arc<Shared>, handle: Arc<Handle>, reader: Reader, closing: watc
     if *closing.borrow() {
         handle.request_close(Close::GoingAway);
     }
-    shared.listener.event(ServerEvent::Connection);
     let connection = Connection::new(shared, handle, reader);
     tokio::spawn(async move {
         connection.await;

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use super::{
     convert::{self, NativeClientOptions, Result},
-    hub::{Hub, Inbox, Source, client_runtime},
-    mailbox::{Segments, json},
+    hub::{Hub, Source, client_runtime},
+    mailbox::{Mailbox, json},
 };
 use crate::{Client, ClientEvent, ClientListener};
 
@@ -17,34 +17,20 @@ const MAILBOX: usize = 1 << 20;
 /// How long the process may be held at its exit for what was sent last.
 const EXIT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// What waits for JavaScript, and the way back.
-struct Mailbox {
-    number: u32,
-    inbox: Arc<Inbox>,
-    segments: Mutex<Segments>,
+/// The way to JavaScript, and the way back.
+struct Shared {
+    mailbox: Mailbox,
     /// None before the client exists, and after it has ended.
     client: Mutex<Option<Client>>,
 }
 
-impl Mailbox {
-    fn push(&self, parts: &[&str]) {
-        let mut segments = self.segments.lock();
-        let first = segments.is_empty();
-        segments.push(parts);
-        drop(segments);
-        if first {
-            self.inbox.notify(self.number);
-        }
-    }
-}
-
-impl Source for Mailbox {
-    fn take(&self) -> Vec<String> {
-        let segments = self.segments.lock().take();
+impl Source for Shared {
+    fn collected(&self, bytes: usize) -> Option<String> {
+        self.mailbox.collected(bytes);
         if let Some(client) = &*self.client.lock() {
             client.resume();
         }
-        segments
+        None
     }
 
     fn destroy(&self) {
@@ -59,11 +45,11 @@ impl Source for Mailbox {
 /// `0` open, `1` registered, `2` unregistered (id), `3` message (ack, from, message),
 /// `4` answer (ack, from, message), `5` refused (code, text), `6` error (code, text, syscall,
 /// target), `7` drain, `8` closed (code). A member that is missing at the end is undefined.
-struct Listener(Arc<Mailbox>);
+struct Listener(Arc<Shared>);
 
 impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
-        let mailbox = &self.0;
+        let mailbox = &self.0.mailbox;
         match event {
             ClientEvent::Open => mailbox.push(&["0"]),
             ClientEvent::Registered => mailbox.push(&["1"]),
@@ -101,7 +87,7 @@ impl ClientListener for Listener {
             }
             ClientEvent::Drain => mailbox.push(&["7"]),
             ClientEvent::Closed(code) => {
-                mailbox.client.lock().take();
+                self.0.client.lock().take();
                 match code {
                     Some(code) => mailbox.push(&["8", &code.to_string()]),
                     None => mailbox.push(&["8"]),
@@ -111,7 +97,7 @@ impl ClientListener for Listener {
     }
 
     fn batch_end(&self) -> bool {
-        self.0.segments.lock().bytes() < MAILBOX
+        self.0.mailbox.waiting() < MAILBOX
     }
 }
 
@@ -126,18 +112,16 @@ impl NativeClient {
     /// Starts to connect. `number`: how the hub calls this client.
     #[napi(constructor)]
     pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
-        let mailbox = Arc::new(Mailbox {
-            number,
-            inbox: hub.inbox().clone(),
-            segments: Mutex::default(),
+        let shared = Arc::new(Shared {
+            mailbox: Mailbox::new(number, hub.inbox().clone()),
             client: Mutex::default(),
         });
-        hub.inbox().add(number, mailbox.clone());
+        hub.inbox().add(number, shared.clone());
         // Held until the handle is in place, so that the end of the client finds it.
-        let mut slot = mailbox.client.lock();
+        let mut slot = shared.client.lock();
         let client = Client::connect(
             options.into(),
-            Listener(mailbox.clone()),
+            Listener(shared.clone()),
             client_runtime()?.handle(),
         )
         .map_err(convert::error)?;

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -22,12 +22,16 @@ use napi_derive::napi;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
-use super::convert::{self, Result};
+use super::{
+    convert::{self, Result},
+    mailbox::Batch,
+};
 
 /// One thing that can be heard of: a server or a client.
 pub(super) trait Source: Send + Sync {
-    /// Takes the segments that wait. Called on the JavaScript thread.
-    fn take(&self) -> Vec<String>;
+    /// So many bytes of its events are being handed over; a JSON text of events to add to them.
+    /// Called on the JavaScript thread.
+    fn collected(&self, bytes: usize) -> Option<String>;
     /// The environment is going: end at once, tell nothing.
     fn destroy(&self);
 }
@@ -65,37 +69,40 @@ type Wake = ThreadsafeFunction<(), (), Vec<Item>, Status, false, true, 0>;
 /// The part of a hub that other threads hold.
 pub(super) struct Inbox {
     wake: OnceLock<Wake>,
-    /// The loop has been woken and has not yet collected.
-    scheduled: AtomicBool,
-    /// Numbers of the objects with something to tell, in order.
-    ready: Mutex<Vec<u32>>,
+    /// What waits, in the order in which it happened.
+    queue: Mutex<Vec<Batch>>,
     sources: Mutex<HashMap<u32, Arc<dyn Source>>>,
-    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
 }
 
 impl Inbox {
-    /// Object `number` has something to tell.
-    pub(super) fn notify(&self, number: u32) {
-        self.ready.lock().push(number);
-        if !self.scheduled.swap(true, SeqCst)
-            && let Some(wake) = self.wake.get()
-        {
+    /// Appends an event of object `number`, counts its bytes as waiting, and wakes the loop if it
+    /// has not been woken for what waits already.
+    pub(super) fn push(&self, number: u32, parts: &[&str], waiting: &AtomicUsize) {
+        let mut queue = self.queue.lock();
+        let first = queue.is_empty();
+        waiting.fetch_add(Batch::append(&mut queue, number, parts), SeqCst);
+        drop(queue);
+        if first && let Some(wake) = self.wake.get() {
             // Fails only when the environment is going.
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
 
     fn collect(&self) -> Vec<Item> {
-        self.scheduled.store(false, SeqCst);
-        let ready = std::mem::take(&mut *self.ready.lock());
-        let mut items = Vec::with_capacity(ready.len() * 2);
-        for number in ready {
-            let source = self.sources.lock().get(&number).cloned();
-            let segments = source.map(|source| source.take()).unwrap_or_default();
-            if !segments.is_empty() {
-                items.push(Item::Object(number));
-                items.extend(segments.into_iter().map(Item::Segment));
-            }
+        let batches = std::mem::take(&mut *self.queue.lock());
+        let mut items = Vec::with_capacity(batches.len() * 2);
+        for batch in batches {
+            let source = self.sources.lock().get(&batch.number).cloned();
+            let more = source.and_then(|source| source.collected(batch.size()));
+            items.push(Item::Object(batch.number));
+            items.push(Item::Segment(batch.into_text()));
+            items.extend(more.map(Item::Segment));
         }
         items
     }
@@ -109,7 +116,6 @@ impl Inbox {
     }
 
     fn close(&self) {
-        self.closed.store(true, SeqCst);
         let sources = std::mem::take(&mut *self.sources.lock());
         for source in sources.into_values() {
             source.destroy();
@@ -130,10 +136,8 @@ impl Hub {
     pub fn new(env: Env, dispatch: Function<'_, Vec<Item>, ()>) -> napi::Result<Self> {
         let inbox = Arc::new(Inbox {
             wake: OnceLock::new(),
-            scheduled: AtomicBool::new(false),
-            ready: Mutex::default(),
+            queue: Mutex::default(),
             sources: Mutex::default(),
-            closed: AtomicBool::new(false),
         });
         let collector = Arc::downgrade(&inbox);
         let wake = dispatch

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -15,8 +15,8 @@ use tokio::runtime::Runtime;
 
 use super::{
     convert::{self, NativeServerOptions, Result},
-    hub::{Hub, Inbox, Source, client_runtime, runtime},
-    mailbox::{Segments, json},
+    hub::{Hub, Source, client_runtime, runtime},
+    mailbox::{Mailbox, json},
 };
 use crate::{Address, Server, ServerEvent, ServerListener, ServerOptions, Stats};
 
@@ -45,22 +45,15 @@ enum Kind {
     Counted,
 }
 
-struct Mailbox {
-    number: u32,
-    inbox: Arc<Inbox>,
+struct Shared {
+    mailbox: Mailbox,
     /// A bit for each kind that JavaScript listens to.
     interest: AtomicU32,
-    waiting: Mutex<Waiting>,
-    server: Mutex<Option<Server>>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    segments: Segments,
-    /// Warnings and errors that were not told.
-    counted: u64,
+    /// Events that were not told.
+    counted: AtomicU64,
     /// Beyond `NET_FROM`: ids, and whether they were registered before and are now.
-    net: HashMap<Box<str>, Net>,
+    net: Mutex<HashMap<Box<str>, Net>>,
+    server: Mutex<Option<Server>>,
 }
 
 #[derive(Clone, Copy)]
@@ -69,94 +62,79 @@ struct Net {
     is: bool,
 }
 
-impl Mailbox {
+impl Shared {
     fn listens_to(&self, kind: Kind) -> bool {
         self.interest.load(Relaxed) & (1 << kind as u32) != 0
     }
 
     fn push(&self, kind: Kind, parts: &[&str]) {
-        self.with(|waiting| waiting.push(kind, parts));
+        let kind = (kind as u32).to_string();
+        let mut event = vec![kind.as_str()];
+        event.extend(parts);
+        self.mailbox.push(&event);
     }
 
-    fn with(&self, change: impl FnOnce(&mut Waiting)) {
-        let mut waiting = self.waiting.lock();
-        let first = waiting.is_empty();
-        change(&mut waiting);
-        if first && !waiting.is_empty() {
-            drop(waiting);
-            self.inbox.notify(self.number);
+    /// True if this event is to be told: JavaScript listens to it, and is not behind. What can be
+    /// spared is only counted then, and the next one that is told tells how many.
+    fn samples(&self, kind: Kind) -> bool {
+        if !self.listens_to(kind) {
+            return false;
         }
-    }
-
-    /// JavaScript is behind: what can be spared is only counted.
-    fn sample(&self, kind: Kind, parts: impl FnOnce(&mut Waiting)) {
-        if self.listens_to(kind) {
-            self.with(|waiting| match waiting.segments.bytes() > SAMPLE_FROM {
-                true => waiting.counted += 1,
-                false => {
-                    let counted = std::mem::take(&mut waiting.counted);
-                    if counted > 0 {
-                        waiting.push(Kind::Counted, &[&counted.to_string()]);
-                    }
-                    parts(waiting);
-                }
-            });
+        if self.mailbox.waiting() > SAMPLE_FROM {
+            self.counted.fetch_add(1, Relaxed);
+            return false;
         }
+        let counted = self.counted.swap(0, Relaxed);
+        if counted > 0 {
+            self.push(Kind::Counted, &[&counted.to_string()]);
+        }
+        true
     }
 
     /// Registrations are never lost; when JavaScript is far behind, those that began and ended
     /// meanwhile cancel out, so that what waits is bounded by the ids that exist.
     fn registration(&self, id: &str, is: bool) {
-        let kind = if is {
-            Kind::Registered
-        } else {
-            Kind::Unregistered
-        };
-        if !self.listens_to(kind) && !self.listens_to(Kind::Unregistered) {
+        if !self.listens_to(Kind::Registered) && !self.listens_to(Kind::Unregistered) {
             return;
         }
-        self.with(|waiting| {
-            if waiting.segments.bytes() <= NET_FROM && waiting.net.is_empty() {
-                if self.listens_to(kind) {
-                    waiting.push(kind, &[&json(id)]);
-                }
-                return;
+        // Held while the mailbox is asked: who collects empties the mailbox first, then this.
+        let mut net = self.net.lock();
+        if net.is_empty() && self.mailbox.waiting() <= NET_FROM {
+            let kind = if is {
+                Kind::Registered
+            } else {
+                Kind::Unregistered
+            };
+            if self.listens_to(kind) {
+                self.push(kind, &[&json(id)]);
             }
-            match waiting.net.get_mut(id) {
-                Some(net) if !is && !net.was => drop(waiting.net.remove(id)),
-                Some(net) => net.is = is,
-                None => drop(waiting.net.insert(id.into(), Net { was: !is, is })),
-            }
-        });
+            return;
+        }
+        match net.get_mut(id) {
+            Some(known) if !is && !known.was => drop(net.remove(id)),
+            Some(known) => known.is = is,
+            None => drop(net.insert(id.into(), Net { was: !is, is })),
+        }
     }
 }
 
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.net.is_empty()
-    }
-
-    fn push(&mut self, kind: Kind, parts: &[&str]) {
-        let kind = (kind as u32).to_string();
-        let mut event = vec![kind.as_str()];
-        event.extend(parts);
-        self.segments.push(&event);
-    }
-}
-
-impl Source for Mailbox {
-    fn take(&self) -> Vec<String> {
-        let mut waiting = self.waiting.lock();
-        for (id, net) in std::mem::take(&mut waiting.net) {
-            let id = json(&id);
-            if net.was {
-                waiting.push(Kind::Unregistered, &[&id]);
+impl Source for Shared {
+    fn collected(&self, bytes: usize) -> Option<String> {
+        self.mailbox.collected(bytes);
+        let net = std::mem::take(&mut *self.net.lock());
+        if net.is_empty() {
+            return None;
+        }
+        let mut events = Vec::new();
+        for (id, Net { was, is }) in net {
+            if was {
+                events.push(format!("[{},{}]", Kind::Unregistered as u32, json(&id)));
             }
-            if net.is {
-                waiting.push(Kind::Registered, &[&id]);
+            if is {
+                events.push(format!("[{},{}]", Kind::Registered as u32, json(&id)));
             }
         }
-        waiting.segments.take()
+        Some(format!("[{}]", events.join(",")))
     }
 
     fn destroy(&self) {
@@ -165,29 +143,33 @@ impl Source for Mailbox {
     }
 }
 
-struct Listener(Arc<Mailbox>);
+struct Listener(Arc<Shared>);
 
 impl ServerListener for Listener {
     fn event(&self, event: ServerEvent<'_>) {
-        let mailbox = &self.0;
+        let shared = &self.0;
         match event {
-            ServerEvent::Registered(id) => mailbox.registration(id, true),
-            ServerEvent::Unregistered(id) => mailbox.registration(id, false),
-            ServerEvent::Connection => {
-                mailbox.sample(Kind::Connection, |w| w.push(Kind::Connection, &[]));
+            ServerEvent::Registered(id) => shared.registration(id, true),
+            ServerEvent::Unregistered(id) => shared.registration(id, false),
+            ServerEvent::Connection if shared.samples(Kind::Connection) => {
+                shared.push(Kind::Connection, &[]);
             }
-            ServerEvent::UnknownId(id) => mailbox.sample(Kind::UnknownId, |waiting| {
-                waiting.push(Kind::UnknownId, &[&json(id)]);
-            }),
-            ServerEvent::Refused { error, text } => mailbox.sample(Kind::Refused, |waiting| {
+            ServerEvent::UnknownId(id) if shared.samples(Kind::UnknownId) => {
+                shared.push(Kind::UnknownId, &[&json(id)]);
+            }
+            ServerEvent::Refused { error, text } if shared.samples(Kind::Refused) => {
                 let text = text.filter(|text| text.len() <= TEXT);
                 let text = text.map_or("null".to_owned(), json);
                 let (code, message) = (json(error.code()), json(&error.to_string()));
-                waiting.push(Kind::Refused, &[&code, &message, &text]);
-            }),
-            ServerEvent::Slow(id) => mailbox.sample(Kind::Slow, |waiting| {
-                waiting.push(Kind::Slow, &[&id.map_or("null".to_owned(), json)]);
-            }),
+                shared.push(Kind::Refused, &[&code, &message, &text]);
+            }
+            ServerEvent::Slow(id) if shared.samples(Kind::Slow) => {
+                shared.push(Kind::Slow, &[&id.map_or("null".to_owned(), json)]);
+            }
+            ServerEvent::Connection
+            | ServerEvent::UnknownId(_)
+            | ServerEvent::Refused { .. }
+            | ServerEvent::Slow(_) => {}
         }
     }
 }
@@ -229,7 +211,7 @@ impl From<Stats> for NativeStats {
 /// A broker with threads of its own.
 #[napi]
 pub struct NativeServer {
-    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
     runtime: Option<Runtime>,
 }
 
@@ -252,19 +234,19 @@ impl NativeServer {
         options.validate().map_err(convert::error)?;
         let runtime = runtime("wsmsgbroker-srv", threads)
             .map_err(|error| convert::failure("ERR_WSMB_THREADS", error))?;
-        let mailbox = Arc::new(Mailbox {
-            number,
-            inbox: hub.inbox().clone(),
+        let shared = Arc::new(Shared {
+            mailbox: Mailbox::new(number, hub.inbox().clone()),
             interest: AtomicU32::new(0),
-            waiting: Mutex::default(),
+            counted: AtomicU64::new(0),
+            net: Mutex::default(),
             server: Mutex::default(),
         });
-        let server = Server::bind(options, Listener(mailbox.clone()), runtime.handle())
+        let server = Server::bind(options, Listener(shared.clone()), runtime.handle())
             .map_err(convert::error)?;
-        *mailbox.server.lock() = Some(server);
-        hub.inbox().add(number, mailbox.clone());
+        *shared.server.lock() = Some(server);
+        hub.inbox().add(number, shared.clone());
         Ok(Self {
-            mailbox,
+            shared,
             runtime: Some(runtime),
         })
     }
@@ -272,7 +254,7 @@ impl NativeServer {
     /// Host and port, or the path of a Unix socket; none once closed.
     #[napi]
     pub fn address(&self) -> Option<(String, u16)> {
-        let server = self.mailbox.server.lock();
+        let server = self.shared.server.lock();
         Some(match server.as_ref()?.address() {
             Address::Tcp(address) => (address.ip().to_string(), address.port()),
             Address::Unix(path) => (path.display().to_string(), 0),
@@ -282,13 +264,13 @@ impl NativeServer {
     /// Sets which kinds of events are told.
     #[napi]
     pub fn listen(&self, interest: u32) {
-        self.mailbox.interest.store(interest, Relaxed);
+        self.shared.interest.store(interest, Relaxed);
     }
 
     /// Changes `ackTimeout`, in milliseconds.
     #[napi]
     pub fn set_ack_timeout(&self, millis: f64) {
-        if let Some(server) = &*self.mailbox.server.lock() {
+        if let Some(server) = &*self.shared.server.lock() {
             server.set_ack_timeout(Duration::from_millis(millis as u64));
         }
     }
@@ -296,7 +278,7 @@ impl NativeServer {
     /// Counters; none once closed.
     #[napi]
     pub fn stats(&self) -> Option<NativeStats> {
-        self.mailbox
+        self.shared
             .server
             .lock()
             .as_ref()
@@ -306,18 +288,18 @@ impl NativeServer {
     /// Stops listening at once; a closed event follows when the last connection has ended.
     #[napi]
     pub fn close(&mut self) -> Result<()> {
-        let Some(server) = self.mailbox.server.lock().take() else {
+        let Some(server) = self.shared.server.lock().take() else {
             return Ok(());
         };
         server.close();
-        let (runtime, mailbox) = (self.runtime.take(), self.mailbox.clone());
+        let (runtime, shared) = (self.runtime.take(), self.shared.clone());
         // Waited for on another runtime: none can end itself.
         client_runtime()?.spawn(async move {
             server.closed().await;
             if let Some(runtime) = runtime {
                 runtime.shutdown_background();
             }
-            mailbox.push(Kind::Closed, &[]);
+            shared.push(Kind::Closed, &[]);
         });
         Ok(())
     }
@@ -325,7 +307,7 @@ impl NativeServer {
 
 impl Drop for NativeServer {
     fn drop(&mut self) {
-        drop(self.mailbox.server.lock().take());
+        drop(self.shared.server.lock().take());
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

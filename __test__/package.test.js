@@ -1,0 +1,168 @@
+'use strict';
+
+// What users get: two tarballs which install together with no compiler and no install script, and an
+// error that says what to do where the addon is missing. Works on a copy: nothing in the tree changes.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { promisify } = require('node:util');
+const execFile = promisify(require('node:child_process').execFile);
+const test = require('ava');
+
+const root = path.join(__dirname, '..');
+const manifest = require('../package.json');
+const platforms = fs.readdirSync(path.join(root, 'npm')).sort();
+
+test('the platform packages have the version and the name that the loader looks for', (t) => {
+  t.is(platforms.length, manifest.napi.targets.length);
+  for (const platform of platforms) {
+    const { name, version, main, os, cpu, engines } = require(`../npm/${platform}/package.json`);
+    t.is(name, `wsmsgbroker-${platform}`);
+    t.is(version, manifest.version);
+    t.is(main, `wsmsgbroker.${platform}.node`);
+    t.is(`${os}-${cpu}`, platform.replace(/-(gnu|musl|msvc)$/, ''));
+    t.deepEqual(engines, manifest.engines);
+  }
+  const cargo = fs.readFileSync(path.join(root, 'Cargo.toml'), 'utf8');
+  t.is(/^version = "(.+)"$/m.exec(cargo)[1], manifest.version);
+});
+
+test('nothing runs at install, and the lock file names no host', (t) => {
+  for (const script of ['preinstall', 'install', 'postinstall'])
+    t.false(script in manifest.scripts);
+  t.is(manifest.dependencies, undefined);
+  t.notRegex(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8'), /"resolved":/);
+});
+
+test('the lock file names the packages of every platform', async (t) => {
+  const script = path.join(root, 'scripts', 'lock.js');
+  await t.notThrowsAsync(node([script, '--check']), 'run `node scripts/lock.js`');
+});
+
+test('both tarballs install in an empty folder and hold a conversation', async (t) => {
+  t.timeout(5 * 60_000);
+  const work = temporary(t);
+  const platform = platforms.find((name) => fs.existsSync(addonOf(name)));
+  t.truthy(platform, 'not built: run `npm run build`');
+
+  const copy = path.join(work, 'copy');
+  for (const file of ['package.json', 'README.md', 'LICENSE', 'scripts', ...manifest.files]) {
+    if (!fs.existsSync(path.join(root, file))) continue;
+    fs.cpSync(path.join(root, file), path.join(copy, file), { recursive: true });
+  }
+  for (const name of platforms) {
+    fs.cpSync(path.join(root, 'npm', name), path.join(copy, 'npm', name), { recursive: true });
+  }
+  // The copy is packed as it is; everything else of `npm pack` runs.
+  await npm(copy, 'pkg', 'delete', 'scripts.prepare');
+  const before = fs.readFileSync(path.join(copy, 'package.json'), 'utf8');
+  const main = await pack(copy);
+  t.is(fs.readFileSync(path.join(copy, 'package.json'), 'utf8'), before);
+  const addon = await pack(path.join(copy, 'npm', platform));
+
+  t.deepEqual(
+    main.files.filter((file) => /\.node$|^(src|scripts|npm|__test__)\//.test(file)),
+    [],
+  );
+  t.true(addon.files.includes(path.basename(addonOf(platform))));
+
+  const user = path.join(work, 'user');
+  fs.mkdirSync(user);
+  // Offline: the packages of the other platforms cannot be had, and are not needed.
+  await npm(user, 'install', '--offline', '--ignore-scripts', main.tarball, addon.tarball);
+  const installed = path.join(user, 'node_modules', 'wsmsgbroker', 'package.json');
+  const { optionalDependencies } = JSON.parse(fs.readFileSync(installed, 'utf8'));
+  t.deepEqual(
+    optionalDependencies,
+    Object.fromEntries(platforms.map((name) => [`wsmsgbroker-${name}`, manifest.version])),
+  );
+
+  fs.writeFileSync(path.join(user, 'program.js'), `(${program})(require('wsmsgbroker'));`);
+  fs.writeFileSync(
+    path.join(user, 'program.mjs'),
+    `import WSMsgBroker, { Server } from 'wsmsgbroker';
+    if (Server !== WSMsgBroker.Server) throw new Error('not the same class');
+    (${program})(WSMsgBroker);`,
+  );
+  for (const file of ['program.js', 'program.mjs']) {
+    const { stdout } = await node([file], { cwd: user });
+    t.is(stdout, 'server: hello\n');
+  }
+  t.true(fs.existsSync(path.join(user, 'node_modules', '.bin', 'wsbrokerserver')));
+});
+
+test('without an addon the error tells the platform and what to do', async (t) => {
+  const folder = temporary(t);
+  fs.cpSync(path.join(root, 'lib', 'native.js'), path.join(folder, 'lib', 'native.js'));
+  const load = async (prelude = '') => {
+    const print = 'console.log(JSON.stringify({ code: error.code, message: error.message }))';
+    const script = `${prelude}; try { require('./lib/native.js') } catch (error) { ${print} }`;
+    return JSON.parse((await node(['-e', script], { cwd: folder })).stdout);
+  };
+
+  const unbuilt = await load();
+  t.is(unbuilt.code, 'ERR_WSMB_PLATFORM');
+  t.true(unbuilt.message.includes(`${process.platform}-${process.arch}`));
+  t.regex(unbuilt.message, /npm run build/);
+  for (const platform of platforms) t.true(unbuilt.message.includes(platform));
+
+  fs.copyFileSync(path.join(root, 'binding.js'), path.join(folder, 'binding.js'));
+  const missing = await load();
+  t.is(missing.code, 'ERR_WSMB_PLATFORM');
+  t.regex(missing.message, /--omit=optional/);
+
+  for (const platform of platforms) {
+    fs.writeFileSync(path.join(folder, `wsmsgbroker.${platform}.node`), 'not an addon');
+  }
+  const broken = await load();
+  t.is(broken.code, 'ERR_WSMB_PLATFORM');
+  t.regex(broken.message, /does not load/);
+
+  const unknown = await load("Object.defineProperty(process, 'platform', { value: 'sunos' })");
+  t.is(unknown.code, 'ERR_WSMB_PLATFORM');
+  t.true(unknown.message.includes(`sunos-${process.arch}`));
+  t.regex(unknown.message, /no package/);
+});
+
+// Runs in the user's folder.
+function program(WSMsgBroker) {
+  const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
+  server.on('listening', () => {
+    const client = new WSMsgBroker('me', '127.0.0.1', server.address().port);
+    client.on('message', (message, response) => response.send(`server: ${message}`));
+    client.on('registered', () => {
+      client.send('hello', 'me', (_from, answer) => {
+        console.log(answer);
+        client.close();
+        server.close();
+      });
+    });
+  });
+}
+
+function addonOf(platform) {
+  return path.join(root, 'npm', platform, `wsmsgbroker.${platform}.node`);
+}
+
+function temporary(t) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+async function pack(folder) {
+  const { stdout } = await npm(folder, 'pack', '--json');
+  // The output of prepack and postpack comes first.
+  const [{ filename, files }] = JSON.parse(stdout.slice(stdout.indexOf('[\n')));
+  return { tarball: path.join(folder, filename), files: files.map((file) => file.path) };
+}
+
+function node(args, options) {
+  return execFile(process.execPath, args, { timeout: 60_000, ...options });
+}
+
+function npm(cwd, ...args) {
+  const windows = process.platform === 'win32';
+  return execFile(windows ? 'npm.cmd' : 'npm', args, { cwd, shell: windows, timeout: 120_000 });
+}
