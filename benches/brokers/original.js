@@ -1,0 +1,19 @@
+'use strict';
+
+// wsmsgbroker 1.7.2 as its users run it. Two things it cannot be told by options are done around
+// it: it always listens on 0.0.0.0, where a benchmark has no business, and it tells no port.
+
+const net = require('node:net');
+
+const listen = net.Server.prototype.listen;
+net.Server.prototype.listen = function onLoopback(port, _host, ...rest) {
+  return listen.call(this, port, '127.0.0.1', ...rest);
+};
+
+const WSMsgBroker = require('wsmsgbroker');
+const { announce } = require('./stdio');
+
+const server = new WSMsgBroker.Server(0);
+server.on('warn', (error) => console.error('warn:', error.message));
+server.on('error', (error) => console.error('error:', error.message));
+server.wss.on('listening', () => announce(server.wss._server.address().port));

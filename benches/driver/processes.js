@@ -1,0 +1,146 @@
+'use strict';
+
+// The two kinds of process that a measurement needs: a broker and the load on it. Both are waited
+// for with a deadline, and killed by their own pid when it passes or the driver ends.
+
+const { spawn, spawnSync } = require('node:child_process');
+const { once } = require('node:events');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const readline = require('node:readline');
+
+const LOAD = path.join(__dirname, '../load/target/release/wsmsgbroker-load');
+const START_TIMEOUT = 20_000;
+// Beyond what a load process was told to run: it gives up by itself after 10 s without progress.
+const GRACE = 30_000;
+
+const running = new Set();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
+
+/** Which processors the load and the broker get, or null when both may use all of them. */
+function separateCpus() {
+  const last = os.cpus().length - 1;
+  if (last < 1 || spawnSync('taskset', ['-V']).error) return null;
+  return { broker: last === 1 ? '0' : `0-${last - 1}`, load: String(last) };
+}
+
+function start(cpus, command, args) {
+  const [file, list] = cpus ? ['taskset', ['-c', cpus, command, ...args]] : [command, args];
+  const child = spawn(file, list, { stdio: ['pipe', 'pipe', 'pipe'] });
+  running.add(child);
+  child.once('close', () => running.delete(child));
+  child.stdin.on('error', () => {}); // it may be gone already
+  child.errors = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    if (child.errors.length < 4096) child.errors += text;
+  });
+  child.lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return child;
+}
+
+/** The next line a child prints, parsed; a child that ends or stays silent instead is an error. */
+async function nextLine(child, what, timeout) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: silent for ${timeout} ms`)), timeout);
+  });
+  try {
+    const { done, value } = await Promise.race([child.lines.next(), late]);
+    if (!done) return JSON.parse(value);
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
+    throw new Error(`${what}: ${child.errors.trim() || 'ended without a word'}`);
+  } catch (error) {
+    child.kill('SIGKILL');
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Waits for the end of a child whose standard input is closed by this. */
+async function finish(child, what) {
+  const timer = setTimeout(() => child.kill('SIGKILL'), GRACE);
+  const closed = once(child, 'close');
+  child.stdin.end();
+  if (child.exitCode === null && child.signalCode === null) await closed;
+  clearTimeout(timer);
+  if (child.exitCode !== 0) {
+    throw new Error(`${what}: ${child.errors.trim() || child.signalCode || child.exitCode}`);
+  }
+}
+
+class Broker {
+  static async start(rival, cpus) {
+    const script = path.join(__dirname, '../brokers', rival.script);
+    const broker = new Broker();
+    broker.name = rival.name;
+    // Collections are forced before memory is read, so that garbage is nobody's footprint.
+    const args = ['--expose-gc', script, ...(rival.args ?? [])];
+    broker.child = start(cpus?.broker, process.execPath, args);
+    const { port } = await nextLine(broker.child, broker.name, START_TIMEOUT);
+    broker.url = `ws://127.0.0.1:${port}/`;
+    return broker;
+  }
+
+  /** User and system time of all its threads, in seconds; resolution 10 ms. */
+  cpuSeconds() {
+    const stat = fs.readFileSync(`/proc/${this.child.pid}/stat`, 'utf8');
+    // The second field is a name in parentheses that may hold spaces: count from behind it.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+
+  /** Resident and proportional bytes after a full collection. */
+  async memory() {
+    this.child.stdin.write('gc\n');
+    await nextLine(this.child, this.name, START_TIMEOUT);
+    const rollup = fs.readFileSync(`/proc/${this.child.pid}/smaps_rollup`, 'utf8');
+    const bytes = (key) => Number(rollup.match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'))[1]) * 1024;
+    return { rss: bytes('Rss'), pss: bytes('Pss') };
+  }
+
+  /** A broker that complained has not done its work, whatever the load saw of it. */
+  async stop() {
+    await finish(this.child, this.name);
+    const complaint = this.child.errors.match(/^(?:warn|error): .*$/m);
+    if (complaint) throw new Error(`${this.name}: ${complaint[0]}`);
+  }
+
+  kill() {
+    this.child.kill('SIGKILL');
+  }
+}
+
+function loadArguments(mode, broker, options) {
+  const pairs = Object.entries(options).map(([name, value]) => [`--${name}`, String(value)]);
+  return [mode, '--url', broker.url, ...pairs.flat()];
+}
+
+/** Runs the load to its end and returns what it printed. */
+async function runLoad(mode, broker, options, cpus) {
+  const what = `${mode} on ${broker.name}`;
+  const child = start(cpus?.load, LOAD, loadArguments(mode, broker, options));
+  const result = await nextLine(child, what, options.seconds * 1000 + GRACE);
+  await finish(child, what);
+  return result;
+}
+
+/** Opens connections, calls `during` while they are held, and closes them. */
+async function holdIdle(broker, options, cpus, during) {
+  const what = `idle on ${broker.name}`;
+  const child = start(cpus?.load, LOAD, loadArguments('idle', broker, options));
+  try {
+    await nextLine(child, what, START_TIMEOUT + GRACE);
+    const result = await during();
+    await finish(child, what);
+    return result;
+  } finally {
+    child.kill('SIGKILL');
+  }
+}
+
+module.exports = { Broker, holdIdle, runLoad, separateCpus };

@@ -1,0 +1,68 @@
+//! The command line: `--name value` pairs, nothing else.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+use crate::failure::Result;
+
+const NAMES: [&str; 6] = ["url", "pairs", "size", "seconds", "window", "connections"];
+
+/// The options that were given, by name without the dashes.
+pub(crate) struct Arguments(Vec<(String, String)>);
+
+/// Where the broker listens.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) host: String,
+    pub(crate) path: String,
+}
+
+impl Arguments {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let mut given = Vec::new();
+        while let Some(word) = words.next() {
+            let name = word.strip_prefix("--").unwrap_or_default();
+            if !NAMES.contains(&name) {
+                return Err(format!("unknown option {word}").into());
+            }
+            let value = words.next().ok_or(format!("{word} expects a value"))?;
+            given.push((name.to_owned(), value));
+        }
+        Ok(Arguments(given))
+    }
+
+    pub(crate) fn number<T: FromStr>(&self, name: &str, default: T) -> Result<T> {
+        match self.text(name) {
+            None => Ok(default),
+            Some(text) => Ok(text
+                .parse()
+                .map_err(|_| format!("--{name} expects a number, got {text}"))?),
+        }
+    }
+
+    /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
+    pub(crate) fn target(&self) -> Result<Target> {
+        let url = self.text("url").ok_or("--url is missing")?;
+        let rest = url
+            .strip_prefix("ws://")
+            .ok_or("--url must start with ws://")?;
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let address = host
+            .to_socket_addrs()?
+            .next()
+            .ok_or("--url names no address")?;
+        if !address.ip().is_loopback() {
+            return Err(format!("{address} is not a loopback address").into());
+        }
+        Ok(Target {
+            address,
+            host: host.to_owned(),
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
+        })
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().rev().find(|(given, _)| given == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
