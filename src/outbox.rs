@@ -158,7 +158,8 @@ impl Outbox {
     /// Appends a frame encoded before, for one of many receivers.
     pub(crate) fn push_encoded(&self, frame: &Bytes) -> Pushed {
         self.append(Kind::Message, frame.len(), |queue| {
-            if frame.len() < SHARE_FROM {
+            // Beyond the mark only one who is listed many times: copies would have no bound.
+            if frame.len() < SHARE_FROM && queue.bytes < self.mark {
                 queue.room(frame.len()).extend_from_slice(frame);
             } else {
                 queue.finish_tail();

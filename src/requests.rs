@@ -23,6 +23,8 @@ use crate::{error::ActionError, handle::Handle};
 
 /// Shards of the table: more than threads, so that they seldom meet.
 const SHARDS: usize = 16;
+/// A table keeps room for this many requests, or for a multiple of those it holds.
+const ROOM: usize = 256;
 /// Ended requests are swept from a queue when it has at least this length, and has doubled.
 const SWEEP_FROM: usize = 64;
 
@@ -309,6 +311,15 @@ impl Requests {
                 {
                     pending.ended();
                 }
+            }
+            // After a rush, its memory is given back.
+            let room = ROOM.max(shard.pending.len() * 4);
+            if shard.pending.capacity() > room * 2 {
+                shard.pending.shrink_to(room);
+            }
+            let room = ROOM.max(shard.deadlines.items.len() * 4);
+            if shard.deadlines.items.capacity() > room * 2 {
+                shard.deadlines.items.shrink_to(room);
             }
         }
     }

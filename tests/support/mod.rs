@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod canary;
+pub mod raw;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -9,8 +12,10 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{net::TcpStream, runtime::Handle, time::timeout};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
-use wsmsgbroker::{Address, Listen, Server, ServerEvent, ServerOptions};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async_with_config, tungstenite::Message,
+};
+use wsmsgbroker::{Address, Error, Listen, Server, ServerEvent, ServerOptions};
 
 /// Longer than anything a test waits for, unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,17 +42,30 @@ impl Log {
         self.0.lock().unwrap().push(line);
     }
 
+    /// How often a line is there.
+    pub fn count(&self, line: &str) -> usize {
+        self.lines().iter().filter(|l| *l == line).count()
+    }
+
     /// Waits until a line is there.
     pub async fn wait_for(&self, line: &str) {
-        let there = async {
-            while !self.lines().iter().any(|l| l == line) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        timeout(PATIENCE, there)
-            .await
-            .unwrap_or_else(|_| panic!("{line} not in {:?}", self.lines()));
+        until(line, || self.count(line) > 0).await;
     }
+}
+
+/// Waits until something is true; `what` says what, should it never be.
+pub async fn until(what: &str, is_true: impl FnMut() -> bool) {
+    assert!(comes_true(is_true).await, "still not: {what}");
+}
+
+/// Waits until something is true; false if it never is.
+pub async fn comes_true(mut is_true: impl FnMut() -> bool) -> bool {
+    let there = async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, there).await.is_ok()
 }
 
 pub fn options() -> ServerOptions {
@@ -73,6 +91,11 @@ pub fn start_server(options: ServerOptions) -> (Server, Log) {
     )
 }
 
+/// A server whose events nobody hears, or why there is none.
+pub fn bind(options: ServerOptions) -> Result<Server, Error> {
+    Server::bind(options, |_: ServerEvent<'_>| {}, &Handle::current())
+}
+
 pub fn port(server: &Server) -> u16 {
     match server.address() {
         Address::Tcp(address) => address.port(),
@@ -92,7 +115,8 @@ pub struct Peer(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
 impl Peer {
     pub async fn connect(server: &Server) -> Self {
         let url = format!("ws://127.0.0.1:{}/", port(server));
-        Self(connect_async(url).await.unwrap().0)
+        // Without Nagle's algorithm, which would wait 40 ms now and then.
+        Self(connect_async_with_config(url, None, true).await.unwrap().0)
     }
 
     /// Connected and registered.

@@ -1,0 +1,31 @@
+//! Plays `spec/conversations.json`: with a server over real sockets, and with a client whose
+//! server is played. And keeps the specification together: what is cited exists, and all is cited.
+
+mod client;
+mod rules;
+mod script;
+mod server;
+mod socket;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// What a step comes to: an error says what was found instead.
+type Outcome<T = ()> = Result<T, String>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_keeps_to_the_conversations() {
+    let mut failures = Vec::new();
+    for conversation in script::conversations("server") {
+        failures.extend(server::Stage::play(&conversation).await.err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_keeps_to_the_conversations() {
+    let mut failures = Vec::new();
+    for conversation in script::conversations("client") {
+        failures.extend(client::Stage::play(&conversation).await.err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

@@ -1,0 +1,130 @@
+//! The conversations with a server, over real sockets.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::timeout;
+use wsmsgbroker::{Server, ServerOptions};
+
+use crate::{
+    Outcome,
+    script::{Conversation, Members},
+    socket::{expect_close, expect_end, expect_text, say},
+    support::{Log, PATIENCE, Peer, comes_true, options, start_server},
+};
+
+/// A server and its peers, in the midst of a conversation.
+pub(crate) struct Stage {
+    server: Server,
+    log: Log,
+    peers: BTreeMap<String, Peer>,
+    /// How often each event was named by a step.
+    heard: BTreeMap<String, usize>,
+}
+
+impl Stage {
+    pub(crate) async fn play(conversation: &Conversation) -> Outcome {
+        let (server, log) = start_server(server_options(&conversation.members.object("options")));
+        let mut stage = Self {
+            server,
+            log,
+            peers: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        };
+        for name in conversation.members.texts("registered") {
+            let peer = Peer::register(&stage.server, &name).await;
+            *stage.heard.entry(format!("registered {name}")).or_default() += 1;
+            stage.peers.insert(name, peer);
+        }
+        for (number, step) in conversation.steps.iter().enumerate() {
+            let place = format!("\"{}\", step {}: {step}", conversation.name, number + 1);
+            let outcome = timeout(PATIENCE * 2, stage.step(step)).await;
+            outcome
+                .unwrap_or_else(|_| Err("nothing came".into()))
+                .map_err(|error| format!("{place}\n    {error}"))?;
+        }
+        stage
+            .end()
+            .await
+            .map_err(|error| format!("\"{}\", at the end\n    {error}", conversation.name))
+    }
+
+    async fn step(&mut self, step: &Members) -> Outcome {
+        if let Some(event) = step.text("event") {
+            let heard = self.heard.entry(event.clone()).or_default();
+            *heard += step.number("times").unwrap_or(1);
+            return match comes_true(|| self.log.count(&event) >= *heard).await {
+                true => Ok(()),
+                false => Err(format!("reported {:?}", self.log.lines())),
+            };
+        }
+        if step.has("server") {
+            self.server.close();
+            return Ok(());
+        }
+        let name = step.text("peer").ok_or("no peer")?;
+        if !self.peers.contains_key(&name) {
+            let peer = Peer::connect(&self.server).await;
+            self.peers.insert(name.clone(), peer);
+        }
+        let peer = self.peers.get_mut(&name).ok_or("no peer")?;
+        if say(&mut peer.0, step).await? {
+            return Ok(());
+        }
+        if let Some(expected) = step.frame("expect") {
+            for _ in 0..step.number("times").unwrap_or(1) {
+                expect_text(&mut peer.0, &expected).await?;
+            }
+        } else if step.has("expectClose") {
+            expect_close(&mut peer.0, step).await?;
+            expect_end(&mut peer.0).await?;
+            self.peers.remove(&name);
+        } else if step.has("vanish") {
+            self.peers.remove(&name);
+        } else {
+            return Err("what is that?".into());
+        }
+        Ok(())
+    }
+
+    /// Proves that nothing more comes to anybody, and that nothing more was reported.
+    async fn end(mut self) -> Outcome {
+        // Twice: what is on its way from one peer to another has come before the second time.
+        for _ in 0..2 {
+            for (name, peer) in &mut self.peers {
+                let id = serde_json::Value::from(format!("(end) {name}"));
+                peer.send(&format!(r#"{{"action":"register","id":{id}}}"#))
+                    .await;
+                let registered = format!(r#"{{"action":"registered","id":{id}}}"#);
+                expect_text(&mut peer.0, &registered)
+                    .await
+                    .map_err(|error| format!("{name}: {error}"))?;
+            }
+        }
+        for line in self.log.lines() {
+            let heard = self.heard.get(&line).copied().unwrap_or_default();
+            if line.starts_with(['r', 'u'])
+                && !line.contains("registered")
+                && self.log.count(&line) != heard
+            {
+                return Err(format!("{line} was reported"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn server_options(given: &Members) -> ServerOptions {
+    let mut options = options();
+    for name in given.names() {
+        let value = given.number(name).unwrap();
+        match name {
+            "maxIdLength" => options.max_id_length = value,
+            "maxDest" => options.max_dest = value,
+            "maxPendingAcks" => options.max_pending_acks = value,
+            "maxPayload" => options.max_payload = value,
+            "ackTimeout" => options.ack_timeout = Duration::from_millis(value as u64),
+            _ => panic!("the option {name}"),
+        }
+    }
+    options
+}

@@ -1,0 +1,114 @@
+//! What both sides of a conversation do with a WebSocket.
+
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{
+    self, Message,
+    protocol::{
+        CloseFrame,
+        frame::{
+            Frame,
+            coding::{Data, OpCode},
+        },
+    },
+};
+
+use crate::{Outcome, script::Members, support::PATIENCE};
+
+/// One end of a WebSocket, client or played server.
+pub(crate) trait Socket:
+    Stream<Item = tungstenite::Result<Message>> + Sink<Message, Error = tungstenite::Error> + Unpin
+{
+}
+
+impl<S> Socket for S where
+    S: Stream<Item = tungstenite::Result<Message>>
+        + Sink<Message, Error = tungstenite::Error>
+        + Unpin
+{
+}
+
+pub(crate) async fn next(socket: &mut impl Socket) -> Option<Message> {
+    let next = timeout(PATIENCE, socket.next()).await.ok()?;
+    next.and_then(Result::ok)
+}
+
+/// Carries out a step that says something; false if this step does not.
+pub(crate) async fn say(socket: &mut impl Socket, step: &Members) -> Outcome<bool> {
+    let text = |error: tungstenite::Error| error.to_string();
+    let message = if let Some(frame) = step.frame("send") {
+        Message::text(frame)
+    } else if let Some(bytes) = step.bytes("sendBinary") {
+        Message::binary(bytes)
+    } else if let Some(payload) = step.text("ping") {
+        ping(socket, payload).await?;
+        return Ok(true);
+    } else if step.has("fragments") {
+        let fragments = step.texts("fragments");
+        for (number, fragment) in fragments.iter().enumerate() {
+            let opcode = match number {
+                0 => OpCode::Data(Data::Text),
+                _ => OpCode::Data(Data::Continue),
+            };
+            let is_last = number + 1 == fragments.len();
+            let frame = Frame::message(fragment.clone(), opcode, is_last);
+            socket.send(Message::Frame(frame)).await.map_err(text)?;
+            if !is_last {
+                ping(socket, format!("between {number}")).await?;
+            }
+        }
+        return Ok(true);
+    } else if step.has("close") {
+        Message::Close(step.number("close").map(|code| CloseFrame {
+            code: (code as u16).into(),
+            reason: step.text("reason").unwrap_or_default().into(),
+        }))
+    } else {
+        return Ok(false);
+    };
+    socket.send(message).await.map_err(text)?;
+    Ok(true)
+}
+
+async fn ping(socket: &mut impl Socket, payload: String) -> Outcome {
+    let sent = socket.send(Message::Ping(payload.clone().into())).await;
+    sent.map_err(|error| error.to_string())?;
+    match next(socket).await {
+        Some(Message::Pong(found)) if found == payload.as_bytes() => Ok(()),
+        other => Err(format!("{other:?} instead of a pong")),
+    }
+}
+
+pub(crate) async fn expect_text(socket: &mut impl Socket, expected: &str) -> Outcome {
+    match next(socket).await {
+        Some(Message::Text(found)) if found == expected => Ok(()),
+        Some(Message::Text(found)) => Err(format!("found    {found}\n    expected {expected}")),
+        other => Err(format!("{other:?} instead of {expected}")),
+    }
+}
+
+pub(crate) async fn expect_close(socket: &mut impl Socket, step: &Members) -> Outcome {
+    let frame = match next(socket).await {
+        Some(Message::Close(frame)) => frame,
+        other => return Err(format!("{other:?} instead of a close frame")),
+    };
+    let code = frame
+        .as_ref()
+        .map(|frame| usize::from(u16::from(frame.code)));
+    let reason = frame.map(|frame| frame.reason.to_string());
+    if code != step.number("expectClose") {
+        return Err(format!("closed with {code:?}"));
+    }
+    if step.has("reason") && reason != step.text("reason") {
+        return Err(format!("closed because of {reason:?}"));
+    }
+    Ok(())
+}
+
+/// Nothing comes but the end.
+pub(crate) async fn expect_end(socket: &mut impl Socket) -> Outcome {
+    match next(socket).await {
+        None => Ok(()),
+        other => Err(format!("{other:?} instead of the end")),
+    }
+}

@@ -1,0 +1,209 @@
+//! The request that opens a connection: served however it comes, refused with its status (rule 14).
+
+mod support;
+
+use std::time::Duration;
+
+use support::{
+    Peer, options,
+    raw::{REQUEST, Raw, TEXT, frame},
+    start_server, tcp, until,
+};
+use tokio::io::{AsyncWriteExt, BufReader};
+use wsmsgbroker::{Server, ServerOptions};
+
+/// Sends bytes on a connection of their own; the status of the answer, after which the server
+/// has ended the connection.
+async fn status(server: &Server, request: &[u8]) -> u16 {
+    let mut raw = Raw(BufReader::new(tcp(server).await));
+    // A server that has read enough may refuse the rest.
+    let _ = raw.0.write_all(request).await;
+    status_of(&mut raw).await
+}
+
+/// The status of the answer that refuses, after which the server has ended the connection.
+async fn status_of(raw: &mut Raw) -> u16 {
+    let head = raw.head().await;
+    let status = head
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
+    let status = status.and_then(|digits| digits.parse().ok());
+    assert!(head.contains("Connection: close\r\n"), "{head}");
+    raw.ended().await;
+    status.unwrap_or_else(|| panic!("{head}"))
+}
+
+/// Rule 14.1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_single_bytes_with_a_frame_behind_it_in_one_segment_is_served() {
+    let (server, _) = start_server(options());
+    let mut socket = tcp(&server).await;
+    socket.set_nodelay(true).unwrap();
+    let (head, last) = REQUEST.split_at(REQUEST.len() - 1);
+    for byte in head.as_bytes().chunks(1) {
+        socket.write_all(byte).await.unwrap();
+        // Lets the server read what is there.
+        tokio::task::yield_now().await;
+    }
+    let mut segment = last.as_bytes().to_vec();
+    segment.extend(frame(TEXT, r#"{"action":"register","id":"a"}"#));
+    // And the beginning of another one, whose rest comes later.
+    let echo = frame(TEXT, r#"{"action":"send","message":1,"dest":"a"}"#);
+    segment.extend(&echo[..9]);
+    socket.write_all(&segment).await.unwrap();
+    let mut raw = Raw(BufReader::new(socket));
+    assert!(raw.head().await.starts_with("HTTP/1.1 101 "));
+    assert_eq!(raw.receive().await, r#"{"action":"registered","id":"a"}"#);
+    raw.write(&echo[9..]).await;
+    assert_eq!(
+        raw.receive().await,
+        r#"{"action":"message","message":1,"from":"a"}"#
+    );
+}
+
+/// Rule 14.5.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_request_is_refused_when_its_time_is_up() {
+    let (server, log) = start_server(ServerOptions {
+        handshake_timeout: Duration::from_millis(50),
+        ..options()
+    });
+    for half in ["", "G", &REQUEST[..REQUEST.len() - 2]] {
+        assert_eq!(status(&server, half.as_bytes()).await, 408, "{half:?}");
+    }
+    // Time that is used up does not end who is through.
+    let mut a = Peer::register(&server, "a").await;
+    assert_eq!(status(&server, b"GET").await, 408);
+    a.send(r#"{"action":"unregister"}"#).await;
+    assert_eq!(a.receive().await, r#"{"action":"unregistered","id":"a"}"#);
+    assert_eq!(log.count("connection"), 1);
+    assert_eq!(server.stats().refused, 4);
+}
+
+/// Rule 14.6.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_beyond_the_limits_is_refused() {
+    let (server, _) = start_server(options());
+    let (line, rest) = REQUEST.split_at(REQUEST.find("\r\n").unwrap() + 2);
+    let many = format!("{line}{}{rest}", "a: b\r\n".repeat(2000));
+    let below_the_size = format!("{line}{}{rest}", "a: b\r\n".repeat(100));
+    let long = format!("{line}Cookie: {}\r\n{rest}", "x".repeat(20_000));
+    let endless = format!("{line}Cookie: {}", "x".repeat(4 << 20));
+    for bomb in [many, below_the_size, long, endless] {
+        assert_eq!(status(&server, bomb.as_bytes()).await, 431);
+    }
+    let fits = format!("{line}Cookie: {}\r\n{rest}", "x".repeat(16_000));
+    assert_eq!(status_101(&server, &fits).await, 101);
+}
+
+/// The status of a request that is served, or not.
+async fn status_101(server: &Server, request: &str) -> u16 {
+    let mut raw = Raw(BufReader::new(tcp(server).await));
+    raw.write(request.as_bytes()).await;
+    raw.head().await[9..12].parse().unwrap()
+}
+
+/// Rules 14.2 to 14.4, 14.7 and 14.9.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_request_for_a_websocket_is_refused() {
+    let (server, log) = start_server(ServerOptions {
+        path: "foo".into(),
+        ..options()
+    });
+    let request = REQUEST.replacen("GET / ", "GET /foo ", 1);
+    for (from, to, expected) in [
+        ("/foo", "/foo", 101),
+        ("/foo", "/foo?a=/b", 101),
+        ("Version: 13", "Version: 8", 101),
+        (
+            "Connection: Upgrade",
+            "Connection: keep-alive\r\nConnection: Upgrade",
+            101,
+        ),
+        (
+            "Connection: Upgrade",
+            "Connection: keep-alive, upgrade",
+            101,
+        ),
+        ("/foo", "/", 404),
+        ("/foo", "/foo/", 404),
+        ("/foo", "/FOO", 404),
+        ("Upgrade: websocket\r\nConnection: Upgrade\r\n", "", 426),
+        ("Connection: Upgrade", "Connection: close", 426),
+        ("Version: 13", "Version: 12", 400),
+        ("Upgrade: websocket", "Upgrade: h2c", 400),
+        ("GET", "POST", 405),
+        ("GET", "HEAD", 405),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "bm90IGxvbmcgZW5vdWdo", 400),
+        ("Sec-WebSocket-Key", "X-Key", 400),
+        ("GET /foo HTTP/1.1", "\0\u{1}\u{2}", 400),
+        ("GET /foo HTTP/1.1", "hello", 400),
+        // Rule 14.3: whatever the method and the path.
+        (
+            "GET /foo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket",
+            "POST /bar HTTP/1.1\r\nHost: localhost",
+            426,
+        ),
+    ] {
+        let request = request.replacen(from, to, 1);
+        let found = match expected {
+            101 => status_101(&server, &request).await,
+            _ => status(&server, request.as_bytes()).await,
+        };
+        assert_eq!(found, expected, "{to:?} for {from:?}");
+    }
+    until("five are accepted", || log.count("connection") == 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_in_the_handshake_leaves_nothing() {
+    let (server, log) = start_server(options());
+    for end in [0, 1, REQUEST.len() - 1] {
+        tcp(&server)
+            .await
+            .write_all(&REQUEST.as_bytes()[..end])
+            .await
+            .unwrap();
+    }
+    drop(Peer::register(&server, "a").await);
+    log.wait_for("unregistered a").await;
+    until("nobody there", || server.stats().connections == 0).await;
+    assert_eq!(server.stats().accepted, 1);
+}
+
+/// Rule 14.8.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_too_many_is_refused_until_another_ends() {
+    let (server, _) = start_server(ServerOptions {
+        max_connections: 2,
+        ..options()
+    });
+    // Begun before there were too many, as a crowd that comes at once.
+    let mut late = Raw(BufReader::new(tcp(&server).await));
+    late.write(&REQUEST.as_bytes()[..20]).await;
+    let a = Peer::register(&server, "a").await;
+    let b = Peer::register(&server, "b").await;
+    assert_eq!(status(&server, REQUEST.as_bytes()).await, 503);
+    late.write(&REQUEST.as_bytes()[20..]).await;
+    assert_eq!(status_of(&mut late).await, 503);
+    drop(a);
+    until("one has ended", || server.stats().connections == 1).await;
+    let _c = Peer::register(&server, "c").await;
+    assert_eq!(status(&server, REQUEST.as_bytes()).await, 503);
+    drop(b);
+}
+
+/// Rule 14.10.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extensions_are_declined_and_the_first_subprotocol_is_taken() {
+    let (server, _) = start_server(options());
+    let mut raw = Raw(BufReader::new(tcp(&server).await));
+    let offers = "Sec-WebSocket-Extensions: permessage-deflate\r\n\
+        Sec-WebSocket-Protocol: one, two\r\nSec-WebSocket-Key";
+    raw.write(REQUEST.replacen("Sec-WebSocket-Key", offers, 1).as_bytes())
+        .await;
+    let head = raw.head().await;
+    assert!(head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+    assert!(head.contains("Sec-WebSocket-Protocol: one\r\n"), "{head}");
+    assert!(!head.contains("Extensions"), "{head}");
+}

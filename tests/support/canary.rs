@@ -1,0 +1,79 @@
+//! Two peers that talk while others misbehave, and miss nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+use wsmsgbroker::Server;
+
+use super::Peer;
+
+/// Messages in a round.
+const ROUND: u64 = 8;
+/// Between rounds, so that the canary does not sing the whole machine full.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A pair of peers that exchange numbered messages, requests and answers.
+pub struct Canary {
+    task: JoinHandle<u64>,
+    enough: Arc<AtomicBool>,
+}
+
+impl Canary {
+    pub async fn start(server: &Server) -> Self {
+        let mut a = Peer::register(server, "canary a").await;
+        let mut b = Peer::register(server, "canary b").await;
+        let enough = Arc::new(AtomicBool::new(false));
+        let stop = enough.clone();
+        let task = tokio::spawn(async move {
+            let mut number = 0;
+            loop {
+                // What is asked to stop sings once more.
+                let last = stop.load(Relaxed);
+                for n in number..number + ROUND {
+                    a.send(&format!(
+                        r#"{{"action":"send","message":{n},"dest":["canary b"],"ack":"c{n}"}}"#
+                    ))
+                    .await;
+                }
+                for n in number..number + ROUND {
+                    assert_eq!(
+                        b.receive().await,
+                        format!(
+                            r#"{{"action":"message","message":{n},"ack":"c{n}","from":"canary a"}}"#
+                        )
+                    );
+                    b.send(&format!(
+                        r#"{{"action":"answer","ack":"c{n}","message":{n}}}"#
+                    ))
+                    .await;
+                }
+                for n in number..number + ROUND {
+                    assert_eq!(
+                        a.receive().await,
+                        format!(
+                            r#"{{"action":"answer","ack":"c{n}","from":"canary b","message":{n}}}"#
+                        )
+                    );
+                }
+                number += ROUND;
+                if last {
+                    return number;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        Self { task, enough }
+    }
+
+    /// Ends it; panics if anything was lost, late or out of order.
+    pub async fn finish(self) {
+        self.enough.store(true, Relaxed);
+        assert!(self.task.await.unwrap() >= ROUND);
+    }
+}
