@@ -38,7 +38,7 @@ async fn back_to(before: usize) {
     .await;
 }
 
-/// Design: a burst to a healthy reader loses nothing, and costs no more than the mark.
+/// Rule 16.2: a burst to a healthy reader loses nothing, and costs no more than the mark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_500_megabytes_arrives_in_bounded_memory() {
     let _turn = TURN.lock().await;

@@ -1,6 +1,9 @@
 //! Keeps `spec/protocol.md` and what cites it together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use crate::script::{conversations, read};
 
@@ -53,6 +56,16 @@ fn cited(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The Rust files of a folder.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = std::fs::read_dir(folder).unwrap();
+    files
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
 #[test]
 fn the_rules_are_numbered_without_gaps() {
     let mut last = (0, 0);
@@ -84,22 +97,24 @@ fn what_is_cited_exists_and_every_rule_is_shown() {
             conversation.name
         );
     }
-    let tests = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap();
-    for file in tests.map(|entry| entry.unwrap().path()) {
-        if file.extension().is_some_and(|extension| extension == "rs") {
-            for rule in cited(&std::fs::read_to_string(&file).unwrap()) {
-                citing.insert(rule, file.display().to_string());
-            }
+    for file in sources("tests") {
+        for rule in cited(&std::fs::read_to_string(&file).unwrap()) {
+            citing.insert(rule, file.display().to_string());
         }
-    }
-    for (rule, place) in &citing {
-        assert!(rules.contains(rule), "{place} cites {rule}");
     }
     let not_shown: Vec<_> = rules
         .iter()
         .filter(|rule| !citing.contains_key(*rule))
         .collect();
     assert!(not_shown.is_empty(), "nobody shows {not_shown:?}");
+    for file in sources("src") {
+        for rule in cited(&std::fs::read_to_string(&file).unwrap()) {
+            citing.insert(rule, file.display().to_string());
+        }
+    }
+    for (rule, place) in &citing {
+        assert!(rules.contains(rule), "{place} cites {rule}");
+    }
 }
 
 #[test]
