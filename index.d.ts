@@ -58,7 +58,10 @@ declare class WSMsgBroker extends EventEmitter<WSMsgBroker.ClientEvents> {
    */
   unregister(): void;
 
-  /** Closes the connection; what was sent is written first. Resolves when it has ended, never rejects. */
+  /**
+   * Closes the connection; what was sent is written first, if it was open. Resolves when it has
+   * ended, never rejects.
+   */
   close(): Promise<void>;
 }
 
@@ -104,7 +107,7 @@ declare namespace WSMsgBroker {
     maxQueued?: number;
     /** From start to open, in milliseconds. Default 30,000. */
     connectTimeout?: number;
-    /** How long the server may take to answer our close, in milliseconds. Default 5,000. */
+    /** How long, in milliseconds, a closing connection may make no progress. Default 5,000. */
     closeTimeout?: number;
   }
 
@@ -177,7 +180,7 @@ declare namespace WSMsgBroker {
     slowConsumerTimeout?: number;
     /** Connections at one time; more are refused with 503. Default: 80 % of the file limit. */
     maxConnections?: number;
-    /** Bytes of an id. Default 8,192. */
+    /** Bytes of an id, and of an ack. Default 8,192. */
     maxIdLength?: number;
     /** Receivers of one message. Default 65,536. */
     maxDest?: number;

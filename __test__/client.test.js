@@ -170,3 +170,50 @@ test('refuses options of a wrong type, range or name', (t) => {
   t.throws(make({ nothing: 1 }), { code: 'ERR_WSMB_OPTION', message: /nothing/ });
   t.throws(make('x'), { code: 'ERR_WSMB_OPTION' });
 });
+
+test('accepts up to maxQueued and sends all it has accepted, whatever else is refused', async (t) => {
+  const server = await startServer(t);
+  const bystander = await startClient(t, server, 'bystander');
+  const sender = await startClient(t, server, 'sender', { maxQueued: 20_000 });
+  const heard = [];
+  bystander.on('message', (message) => heard.push(message));
+  let accepted = 0;
+  t.throws(
+    () => {
+      for (;;) {
+        sender.send('\u4e2d', 'bystander');
+        accepted += 1;
+      }
+    },
+    { code: 'ERR_WSMB_MAX_QUEUED' },
+  );
+  bystander.send('own', 'bystander');
+  while (heard.length < accepted + 1) {
+    await once(bystander, 'message');
+  }
+  t.is(heard.filter((message) => message === '\u4e2d').length, accepted);
+  t.true(sender.send('again', 'bystander'));
+});
+
+test('asks what still waits before it refuses to send more', async (t) => {
+  const server = await startServer(t);
+  const client = await startClient(t, server, 'a', { maxQueued: 500_000 });
+  const message = 'x'.repeat(100_000);
+  for (let n = 0; n < 50; n += 1) {
+    const heard = once(client, 'message');
+    client.send(message, 'a');
+    await heard;
+  }
+  t.is(client.bufferedAmount, 0);
+});
+
+test('ends with error and close when its id cannot be written as JSON', async (t) => {
+  const server = await startServer(t);
+  const client = new WSMsgBroker(5n, '127.0.0.1', server.address().port);
+  const seen = [];
+  client.on('error', (error) => seen.push(error.constructor.name));
+  client.on('close', (code) => seen.push(code));
+  await new Promise((resolve) => client.on('close', resolve));
+  t.deepEqual(seen, ['TypeError', 1006]);
+  await client.close();
+});

@@ -233,3 +233,38 @@ test('refuses options of a wrong type, range or name', (t) => {
   });
   t.throws(() => new WSMsgBroker.Server(), { instanceOf: TypeError });
 });
+
+test('hears peers after removeAllListeners, too', async (t) => {
+  const server = await startServer(t);
+  server.on('registered', () => t.fail('it was removed'));
+  t.is(server.removeAllListeners(), server);
+  const ids = [];
+  server.on('registered', (id) => ids.push(id));
+  await startClient(t, server, 'a');
+  t.deepEqual(ids, ['a']);
+  server.removeAllListeners('registered');
+  await startClient(t, server, 'b');
+  t.deepEqual(ids, ['a']);
+});
+
+test('shortens what a peer has written, in its errors', async (t) => {
+  const server = await startServer(t);
+  const socket = await connect(t, server);
+  const error = once(server, 'error').catch((thrown) => [thrown]);
+  socket.send(JSON.stringify({ action: 'x'.repeat(1_000_000) }));
+  t.true((await error)[0].message.length < 2000);
+  const warning = once(server, 'warn');
+  socket.send(JSON.stringify({ action: 'send', message: 1, dest: 'é'.repeat(1_000_000) }));
+  t.true((await warning)[0].message.length < 10_000);
+});
+
+test('refuses an ack that is longer than an id may be', async (t) => {
+  const server = await startServer(t);
+  const socket = await connect(t, server);
+  socket.send('{"action":"register","id":"a"}');
+  await once(socket, 'message');
+  const refused = new Promise((resolve) => server.on('error', resolve));
+  socket.send(JSON.stringify({ action: 'send', message: 1, dest: 'a', ack: 'x'.repeat(8193) }));
+  t.is((await refused).code, 'ERR_WSMB_MAX_ID_LENGTH');
+  t.is(server.stats().pending, 0);
+});

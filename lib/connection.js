@@ -11,11 +11,6 @@ const { NativeClient } = require('./native');
 const COLLECT = 64 * 1024;
 /** A callback whose answer does not come is forgotten after this time, as the server does. */
 const ACK_TIMEOUT = 3_600_000;
-/** Callbacks that wait longer are looked for when the number has doubled since the last time. */
-const SWEEP_FROM = 1024;
-
-/** When a callback is forgotten; kept beside it, so that `ack2callback` stays what it was. */
-const deadlines = new WeakMap();
 
 class Connection {
   #client;
@@ -33,8 +28,8 @@ class Connection {
   #silent = false;
   #ended;
   #resolveEnded;
-  #sweepAt = SWEEP_FROM;
-  #pending = 0;
+  /** When each callback is forgotten, by ack, the next one first. */
+  #deadlines = new Map();
 
   constructor(client, target) {
     this.#client = client;
@@ -61,8 +56,15 @@ class Connection {
       );
       return;
     }
-    const id = JSON.stringify(this.#client.id);
-    this.#native = new NativeClient(hub.hub, this.#number, { id, host, port, path, ...options });
+    try {
+      const id = JSON.stringify(this.#client.id);
+      this.#native = new NativeClient(hub.hub, this.#number, { id, host, port, path, ...options });
+    } catch (error) {
+      // An id that JSON cannot write, or no threads.
+      this.#end();
+      this.#fail(error);
+      return;
+    }
     this.flush();
   }
 
@@ -88,7 +90,11 @@ class Connection {
   /** Collects a line. False above the high-water mark. */
   push(line) {
     const { highWaterMark = 1024 * 1024, maxQueued = 1024 ** 3 } = this.#target.options;
-    const waiting = this.#waiting + this.#lines.length + line.length;
+    let waiting = this.#waiting + this.#lines.length + line.length;
+    if (waiting > maxQueued) {
+      // Some of it may have been written since we last asked.
+      waiting = this.bufferedAmount + line.length;
+    }
     if (waiting > maxQueued) {
       const message = `${waiting} bytes wait to be sent, maxQueued is ${maxQueued}`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
@@ -132,11 +138,16 @@ class Connection {
         throw error;
       }
     }
-    if (this.#waiting === 0 && this.#needsDrain) {
-      process.nextTick(() => this.#drain());
+    if (this.#needsDrain) {
+      if (this.#waiting > 0) {
+        this.#native.wantDrain();
+      } else {
+        process.nextTick(() => this.#drain());
+      }
     }
   }
 
+  /** All has been written; what was collected meanwhile asks again when it is handed over. */
   #drain() {
     if (this.#needsDrain && this.#lines === '') {
       this.#needsDrain = false;
@@ -164,28 +175,22 @@ class Connection {
     this.#resolveEnded();
   }
 
-  /** Keeps a callback until its answer comes. */
+  /** Keeps a callback until its answer comes, or its time is up. */
   await(key, callback) {
-    const callbacks = this.#client.ack2callback;
-    callbacks[key] = callback;
-    this.#pending += 1;
-    if (this.#pending >= this.#sweepAt) {
-      this.#sweep(callbacks);
+    const now = Date.now();
+    for (const [old, deadline] of this.#deadlines) {
+      if (deadline > now) {
+        break;
+      }
+      this.#forget(old);
     }
-    deadlines.set(callback, Date.now() + ACK_TIMEOUT);
+    this.#deadlines.set(key, now + ACK_TIMEOUT);
+    this.#client.ack2callback[key] = callback;
   }
 
-  #sweep(callbacks) {
-    const now = Date.now();
-    const keys = Object.keys(callbacks);
-    this.#pending = keys.length;
-    for (const key of keys) {
-      if (deadlines.get(callbacks[key]) < now) {
-        delete callbacks[key];
-        this.#pending -= 1;
-      }
-    }
-    this.#sweepAt = Math.max(SWEEP_FROM, this.#pending * 2);
+  #forget(key) {
+    this.#deadlines.delete(key);
+    delete this.#client.ack2callback[key];
   }
 
   /** One event of the addon; the kinds are listed in src/node/client.rs. */
@@ -249,8 +254,7 @@ class Connection {
       this.#client.emit('error', coded('ERR_WSMB_UNKNOWN_ACK', message));
       return;
     }
-    delete this.#client.ack2callback[key];
-    this.#pending -= 1;
+    this.#forget(key);
     if (event.length < 4) {
       const message = 'Unable to parse "answer" message (msg.from or msg.message are undefined)';
       this.#client.emit('error', coded('ERR_WSMB_ANSWER', message));

@@ -19,15 +19,19 @@ const collected = new Set();
 let lastNumber = 0;
 let keepAlive = null;
 
-/** Batches whose turn has not come yet, because a listener threw. */
-let backlog = [];
+// Where the delivery stands: a listener that throws interrupts it, and it goes on from here.
+let items = [];
+let nextItem = 0;
+let events = [];
+let nextEvent = 0;
+let object;
 
 const hub = new Hub(dispatch);
 
 /** Opens an object: it gets a number, and the process stays alive for it. */
-function open(object) {
+function open(opened) {
   lastNumber += 1;
-  objects.set(lastNumber, object);
+  objects.set(lastNumber, opened);
   keepAlive ??= setInterval(() => {}, FOREVER);
   return lastNumber;
 }
@@ -42,59 +46,53 @@ function close(number) {
 }
 
 /** Called by the addon: the number of an object, its segments, the next number, ... */
-function dispatch(items) {
-  if (backlog.length > 0) {
-    backlog = backlog.concat(items);
-    return;
+function dispatch(batches) {
+  // Empty while an interrupted delivery has not ended: the addon keeps the rest, and pushes back.
+  if (batches.length > 0) {
+    items = batches;
+    nextItem = 0;
+    deliver();
   }
-  let object;
-  let at = 0;
+}
+
+/** Delivers what is left. What a listener throws is the program's to see, now, and at once. */
+function deliver() {
+  let ended = false;
   try {
-    for (; at < items.length; at += 1) {
-      if (typeof items[at] === 'number') {
-        object = objects.get(items[at]);
+    while (nextEvent < events.length || nextItem < items.length) {
+      if (nextEvent < events.length) {
+        const event = events[nextEvent];
+        nextEvent += 1;
+        object?.receive(event);
       } else {
-        deliver(object, items, at);
+        openItem();
       }
     }
+    ended = true;
   } finally {
-    if (at < items.length) {
-      defer(items, at);
+    if (!ended) {
+      hub.pause();
+      setImmediate(resume);
     }
   }
 }
 
-/** Delivers the events of one segment. What is left of it when a listener throws stays there. */
-function deliver(object, items, at) {
-  const events = typeof items[at] === 'string' ? JSON.parse(items[at]) : items[at];
-  let next = 0;
-  try {
-    while (next < events.length) {
-      const event = events[next];
-      next += 1;
-      object?.receive(event);
-    }
-  } finally {
-    if (next < events.length) {
-      items[at] = events.slice(next);
-    } else {
-      items[at] = [];
-    }
-  }
+function resume() {
+  hub.resume();
+  deliver();
 }
 
-/** A listener threw. That is the program's to see, now; the rest follows if it survives. */
-function defer(items, at) {
-  let owner = at;
-  while (owner > 0 && typeof items[owner] !== 'number') {
-    owner -= 1;
+/** Opens the next item. */
+function openItem() {
+  const item = items[nextItem];
+  nextItem += 1;
+  if (typeof item === 'number') {
+    object = objects.get(item);
+  } else {
+    events = [];
+    nextEvent = 0;
+    events = JSON.parse(item);
   }
-  backlog = [items[owner], ...items.slice(at)];
-  setImmediate(() => {
-    const rest = backlog;
-    backlog = [];
-    dispatch(rest);
-  });
 }
 
 /** Calls `client.flush()` when this tick ends. */
@@ -106,18 +104,24 @@ function collect(client) {
 }
 
 function flush() {
-  for (const client of collected) {
-    collected.delete(client);
-    client.flush();
+  try {
+    for (const client of collected) {
+      collected.delete(client);
+      client.flush();
+    }
+  } finally {
+    // One that throws must not keep the others waiting.
+    if (collected.size > 0) {
+      process.nextTick(flush);
+    }
   }
 }
 
 // What was sent in the tick that ends the process still reaches the socket.
 process.on('exit', () => {
-  const last = [...collected];
   flush();
-  for (const client of last) {
-    client.linger();
+  for (const opened of objects.values()) {
+    opened.linger?.();
   }
 });
 

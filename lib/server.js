@@ -66,6 +66,13 @@ Server.prototype.close = function close() {
   return this[kBroker].close();
 };
 
+/** As an EventEmitter's, but for our own listeners, which follow what is listened to. */
+Server.prototype.removeAllListeners = function removeAllListeners(...names) {
+  EventEmitter.prototype.removeAllListeners.apply(this, names);
+  this[kBroker].watch();
+  return this;
+};
+
 /** How long a request may be answered, in milliseconds. */
 Object.defineProperty(Server.prototype, 'ttl', {
   configurable: true,
@@ -112,20 +119,31 @@ class Broker {
       process.nextTick(() => this.#server.emit('error', this.#listenError(error.code)));
       return;
     }
+    this.watch();
     const server = this.#server;
-    server.on('newListener', (name) => this.#listen(this.#interest | bit(name)));
-    server.on('removeListener', (name) => {
-      if (server.listenerCount(name) === 0) {
-        this.#listen(this.#interest & ~bit(name));
-      }
-    });
-    this.#listen(ALWAYS);
     process.nextTick(() => {
       if (server.wss !== null) {
         server.emit('listening');
       }
     });
   }
+
+  /** Follows which events are listened to: others never cross. */
+  watch() {
+    const server = this.#server;
+    server.removeListener('newListener', this.#added).on('newListener', this.#added);
+    server.removeListener('removeListener', this.#removed).on('removeListener', this.#removed);
+    const heard = KINDS.filter((name) => server.listenerCount(name) > 0);
+    this.#listen(heard.reduce((interest, name) => interest | bit(name), ALWAYS));
+  }
+
+  #added = (name) => this.#listen(this.#interest | bit(name));
+
+  #removed = (name) => {
+    if (this.#server.listenerCount(name) === 0) {
+      this.#listen(this.#interest & ~bit(name));
+    }
+  };
 
   #listenError(code) {
     const { host, port, unix } = this.#options.native;
@@ -138,7 +156,7 @@ class Broker {
   #listen(interest) {
     if (interest !== this.#interest) {
       this.#interest = interest;
-      this.#native.listen(interest);
+      this.#native?.listen(interest);
     }
   }
 

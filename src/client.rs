@@ -12,10 +12,10 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use futures_util::{StreamExt, task::AtomicWaker};
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
@@ -23,16 +23,14 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{
-        self, Message, client::IntoClientRequest, error::ProtocolError, protocol::WebSocketConfig,
-    },
+    client_async,
+    tungstenite::{self, Message, client::IntoClientRequest, error::ProtocolError, protocol::Role},
 };
 
 use crate::{
     error::{ActionError, Error, Result},
     event::{ClientEvent, ClientListener},
-    framing::{self, Mask},
+    framing::{self, Mask, Reader},
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
@@ -42,8 +40,6 @@ use crate::{
 /// Messages and bytes read in one turn; what a turn has read is told as one batch.
 const TURN_MESSAGES: usize = 256;
 const TURN_BYTES: usize = 64 << 10;
-/// As the server's: larger reads gained nothing.
-const READ_CHUNK: usize = 16 << 10;
 
 const CONNECTING: u8 = 0;
 const OPEN: u8 = 1;
@@ -154,10 +150,15 @@ impl Client {
         self.link.flush();
         let waiting = self.link.outbox.waiting();
         if waiting >= self.link.options.high_water_mark {
-            self.link.wants_drain.store(true, SeqCst);
-            self.link.waker.wake();
+            self.want_drain();
         }
         waiting
+    }
+
+    /// Asks for a `Drain` event when all has been written; at once if nothing waits.
+    pub fn want_drain(&self) {
+        self.link.wants_drain.store(true, SeqCst);
+        self.link.waker.wake();
     }
 
     /// Bytes that wait to be written.
@@ -222,29 +223,16 @@ async fn run(link: Arc<Link>) {
             link.tell(ClientEvent::Error(error));
             link.tell(ClientEvent::Closed(Some(1006)));
         }
-        Ok(mut socket) => {
-            let Some(write) = socket.get_mut().write.take() else {
-                return;
-            };
+        Ok((reader, write)) => {
             let opened = link
                 .state
-                .compare_exchange(CONNECTING, OPEN, SeqCst, SeqCst)
-                .is_ok();
-            let code = if opened {
+                .compare_exchange(CONNECTING, OPEN, SeqCst, SeqCst);
+            let code = if opened.is_ok() {
                 let _ = link.socket.set(write);
-                socket.get_mut().link = Some(link.clone());
                 link.flush();
                 link.tell(ClientEvent::Open);
                 link.listener.batch_end();
-                Task {
-                    link: link.clone(),
-                    socket,
-                    readable: true,
-                    closing: None,
-                    broken: false,
-                    timer: None,
-                }
-                .await
+                Task::new(link.clone(), reader).await
             } else {
                 // Closed before it was open.
                 write.shutdown(Shutdown::Both);
@@ -262,7 +250,7 @@ async fn run(link: Arc<Link>) {
 }
 
 /// Connects and shakes hands.
-async fn open(link: &Link) -> Result<WebSocketStream<ClientIo>> {
+async fn open(link: &Link) -> Result<(Reader, WriteHalf)> {
     let limit = link.options.connect_timeout;
     let handshake = async {
         let options = &link.options;
@@ -276,20 +264,13 @@ async fn open(link: &Link) -> Result<WebSocketStream<ClientIo>> {
             .into_client_request()
             .map_err(|_| Error::InvalidAddress(url.clone()))?;
         let (read, write) = Socket::Tcp(connect(options).await?).into_halves();
-        let io = ClientIo {
-            read,
-            write: Some(write),
-            link: None,
-        };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_CHUNK)
-            .write_buffer_size(0)
-            .max_message_size(Some(options.max_payload))
-            .max_frame_size(Some(options.max_payload));
-        let (socket, _) = client_async_with_config(request, io, Some(config))
-            .await
-            .map_err(handshake_error)?;
-        Ok(socket)
+        let io = HandshakeIo::new(read, write);
+        let (socket, _) = client_async(request, io).await.map_err(handshake_error)?;
+        let HandshakeIo {
+            read, write, early, ..
+        } = socket.into_inner();
+        let reader = Reader::new(Role::Client, read, early, options.max_payload);
+        Ok((reader, write))
     };
     tokio::select! {
         result = timeout(limit, handshake) => match result {
@@ -339,52 +320,79 @@ fn handshake_error(error: tungstenite::Error) -> Error {
     }
 }
 
-/// The socket as tokio-tungstenite sees it: what it writes of its own, once connected, goes
-/// through the outbox like all the rest.
-struct ClientIo {
+/// The socket during the handshake. tokio-tungstenite gets no more than the head of the answer:
+/// what came behind it would be lost with its buffers.
+struct HandshakeIo {
     read: ReadHalf,
-    /// During the handshake.
-    write: Option<WriteHalf>,
-    /// After it.
-    link: Option<Arc<Link>>,
+    write: WriteHalf,
+    /// Bytes of the empty line that ends the head, seen so far.
+    matched: usize,
+    /// What came behind the head.
+    early: Vec<u8>,
 }
 
-impl AsyncRead for ClientIo {
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+impl HandshakeIo {
+    fn new(read: ReadHalf, write: WriteHalf) -> Self {
+        Self {
+            read,
+            write,
+            matched: 0,
+            early: Vec::new(),
+        }
+    }
+
+    /// How many of these bytes belong to the head.
+    fn head(&mut self, bytes: &[u8]) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            self.matched = match *byte {
+                byte if byte == END_OF_HEAD[self.matched] => self.matched + 1,
+                b'\r' => 1,
+                _ => 0,
+            };
+            if self.matched == END_OF_HEAD.len() {
+                return at + 1;
+            }
+        }
+        bytes.len()
+    }
+}
+
+impl AsyncRead for HandshakeIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().read).poll_read(cx, buf)
+        let this = self.get_mut();
+        if this.matched == END_OF_HEAD.len() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut chunk = [0; 1024];
+        let length = chunk.len().min(buf.remaining());
+        let mut part = ReadBuf::new(&mut chunk[..length]);
+        ready!(Pin::new(&mut this.read).poll_read(cx, &mut part))?;
+        let (head, early) = part.filled().split_at(this.head(part.filled()));
+        buf.put_slice(head);
+        this.early.extend_from_slice(early);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for ClientIo {
+impl AsyncWrite for HandshakeIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(write) = &self.write {
-            return match std::task::ready!(write.poll_writable(cx)) {
-                Err(error) => Poll::Ready(Err(error)),
-                Ok(()) => match write.try_write(bytes) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        cx.waker().wake_by_ref();
-                        Poll::Pending
-                    }
-                    result => Poll::Ready(result),
-                },
-            };
+        loop {
+            ready!(self.write.poll_writable(cx))?;
+            match self.write.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
         }
-        // A pong, or the echo of a close frame; not behind a close frame of ours.
-        if let Some(link) = &self.link
-            && link.state.load(SeqCst) == OPEN
-        {
-            link.outbox.push_control(bytes);
-            link.flush();
-        }
-        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -399,61 +407,83 @@ impl AsyncWrite for ClientIo {
 /// An open connection; resolves to the code with which it has ended.
 struct Task {
     link: Arc<Link>,
-    socket: WebSocketStream<ClientIo>,
+    reader: Reader,
     /// True while the socket may have more to read.
     readable: bool,
-    /// The code with which the peer closes, or with which we give it up.
+    /// The code with which the connection ends.
     closing: Option<u16>,
     /// The peer broke the protocol: what it still sends is thrown away.
     broken: bool,
-    /// The end of closing.
+    /// The end of closing, unless the peer still takes what is sent.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes the peer had taken when the timer was set.
+    progress: u64,
 }
 
 impl Task {
+    fn new(link: Arc<Link>, reader: Reader) -> Self {
+        Self {
+            link,
+            reader,
+            readable: true,
+            closing: None,
+            broken: false,
+            timer: None,
+            progress: 0,
+        }
+    }
+
     /// Reads and tells, up to a budget. Ready when the connection has ended.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
         if self.broken {
             return self.discard(cx);
         }
+        let ended = self.read_turn(cx);
+        let replies = self.reader.take_replies();
+        let wanted = self.closing.is_some() || self.link.outbox.waiting() < framing::PONG_LIMIT;
+        // Nothing follows a close frame of ours.
+        if !replies.is_empty() && wanted && self.link.state.load(SeqCst) == OPEN {
+            self.link.outbox.push_control(&replies);
+            self.link.flush();
+        }
+        ended
+    }
+
+    fn read_turn(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
         let mut bytes = 0;
         for _ in 0..TURN_MESSAGES {
-            let message = match self.socket.poll_next_unpin(cx) {
+            match self.reader.poll_message(cx) {
                 Poll::Pending => {
                     self.readable = false;
                     return Poll::Pending;
                 }
-                Poll::Ready(message) => message,
-            };
-            match message {
-                Some(Ok(Message::Text(text))) => {
+                Poll::Ready(Ok(Message::Text(text))) => {
                     bytes += text.len();
                     self.tell(&text);
                     if bytes >= TURN_BYTES {
                         return Poll::Pending;
                     }
                 }
-                Some(Ok(Message::Binary(_))) => {
+                Poll::Ready(Ok(Message::Binary(_))) => {
                     self.link.tell(ClientEvent::Refused(ActionError::NotJson));
                 }
-                Some(Ok(Message::Close(frame))) => {
-                    // An empty close frame counts as 1000. The echo follows with the next read.
+                Poll::Ready(Ok(Message::Close(frame))) => {
+                    // An empty close frame counts as 1000. The echo is among the replies.
                     self.closing = Some(frame.map_or(1000, |frame| frame.code.into()));
                 }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => match framing::violation(&error) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => match framing::violation(&error) {
                     Some(code) if self.closing.is_none() => {
                         // What version 1 reports, whatever it has told the server.
                         self.closing = Some(1006);
                         self.broken = true;
-                        self.link
-                            .tell(ClientEvent::Error(Error::WebSocket(error.to_string())));
+                        let error = Error::WebSocket(error.to_string());
+                        self.link.tell(ClientEvent::Error(error));
                         self.link.start_closing(code, "");
                         return self.discard(cx);
                     }
                     _ => return Poll::Ready(self.closing.unwrap_or(1006)),
                 },
-                None => return Poll::Ready(self.closing.unwrap_or(1006)),
             }
         }
         Poll::Pending
@@ -462,15 +492,13 @@ impl Task {
     /// Reads and throws away until the peer is done: a socket closed on unread bytes would reset
     /// the connection before the peer has read our close frame.
     fn discard(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
-        let mut scratch = [0; 4 << 10];
         loop {
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.socket.get_mut().read).poll_read(cx, &mut buf) {
+            match self.reader.poll_discard(cx) {
                 Poll::Pending => {
                     self.readable = false;
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(Ok(length)) if length > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(self.closing.unwrap_or(1006)),
             }
         }
@@ -546,6 +574,10 @@ impl Future for Task {
         }
         if this.link.state.load(SeqCst) == CLOSING {
             let limit = this.link.options.close_timeout;
+            let drained = this.link.outbox.state().drained;
+            if drained > std::mem::replace(&mut this.progress, drained) {
+                this.timer = None;
+            }
             let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
             if timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Some(this.closing.unwrap_or(1006)));

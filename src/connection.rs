@@ -35,8 +35,6 @@ const TURN_BYTES: usize = 64 << 10;
 const PROGRESS: u64 = 2 << 20;
 /// Answers may fill an outbox to this multiple of its mark.
 const ANSWERS: usize = 8;
-/// Pongs are dropped while this many bytes wait for a peer that pings but does not read.
-const PONG_LIMIT: usize = 64 << 10;
 
 /// The task of one connection.
 pub(crate) struct Connection {
@@ -123,7 +121,9 @@ impl Connection {
         };
         let ended = self.read_turn(cx, &mut turn);
         let replies = self.reader.take_replies();
-        if !replies.is_empty() && (self.closing || self.handle.outbox.waiting() < PONG_LIMIT) {
+        if !replies.is_empty()
+            && (self.closing || self.handle.outbox.waiting() < framing::PONG_LIMIT)
+        {
             self.handle.outbox.push_control(&replies);
             self.handle.flush();
         }
@@ -301,6 +301,10 @@ impl Connection {
             Some(ack) if protocol::is_truthy(ack) && !receivers.is_empty() => {
                 let requests = &self.shared.router.requests;
                 let key = protocol::ack_key(ack);
+                let (length, limit) = (key.len(), self.shared.options.max_id_length);
+                if length > limit {
+                    return Err(ActionError::AckTooLong(length, limit));
+                }
                 // Rule 7.9: who has no id is not answered, but may not take an ack either.
                 match self.id {
                     Some(_) => requests.open(&key, &self.handle, receivers, Instant::now()),
@@ -346,11 +350,14 @@ impl Connection {
             from,
             ..
         } = self;
-        shared.router.register(&id, handle, Instant::now(), || {
-            // Told before the peer knows: what it does next is told later.
-            shared.listener.event(ServerEvent::Registered(&id));
-            turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
-        });
+        shared
+            .router
+            .register(&id, handle, Instant::now(), |replaced| {
+                // Told before the peer knows: what it does next is told later.
+                let event = ServerEvent::Registered { id: &id, replaced };
+                shared.listener.event(event);
+                turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
+            });
         self.id = Some(id);
         Ok(())
     }
@@ -379,7 +386,9 @@ impl Connection {
 
     fn unknown(&self, id: &str) {
         self.shared.metrics.unknown_ids.fetch_add(1, Relaxed);
-        self.shared.listener.event(ServerEvent::UnknownId(id));
+        // Longer ones exist nowhere; their beginning tells enough.
+        let shown = protocol::shorten(id, self.shared.options.max_id_length);
+        self.shared.listener.event(ServerEvent::UnknownId(shown));
     }
 
     fn refused(&self, error: ActionError, text: Option<&str>) {
@@ -395,13 +404,14 @@ impl Connection {
             return;
         }
         if close == Close::Slow {
+            // An id that was taken over is not the one that is slow.
+            let id = self.id.as_ref().filter(|_| self.from().is_some());
             self.shared.metrics.slow.fetch_add(1, Relaxed);
-            if let Some(id) = &self.id {
+            if let Some(id) = id {
                 self.shared.router.strike(id, Instant::now());
             }
-            self.shared
-                .listener
-                .event(ServerEvent::Slow(self.id.as_deref()));
+            let event = ServerEvent::Slow(id.map(|id| &**id));
+            self.shared.listener.event(event);
             self.handle.outbox.discard();
         }
         self.start_closing();
@@ -415,7 +425,9 @@ impl Connection {
         self.leave();
         // Those who wait for room here find the id gone.
         self.handle.outbox.start_closing();
-        self.waiting = None;
+        if let Some((_, receiver)) = self.waiting.take() {
+            receiver.outbox.unhold(self.handle.key);
+        }
         self.closing = true;
         self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
     }

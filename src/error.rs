@@ -114,7 +114,7 @@ pub(crate) fn code_of(error: &io::Error) -> &'static str {
 }
 
 /// True when no file descriptor was left, neither for the process nor for the machine.
-pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+fn is_out_of_files(error: &io::Error) -> bool {
     // EMFILE and ENFILE; on Windows WSAEMFILE.
     matches!(error.raw_os_error(), Some(23 | 24 | 10024))
 }
@@ -158,6 +158,9 @@ pub enum ActionError {
     /// `send` with an ack that belongs to a pending request of another connection.
     #[error("Unable to send message. Its ack belongs to another connection")]
     AckTaken,
+    /// `send` with an ack longer than `maxIdLength`.
+    #[error("Unable to send message. Its ack has {0} bytes, maxIdLength is {1}")]
+    AckTooLong(usize, usize),
     /// `answer` without ack.
     #[error("Unable to parse \"answer\" message (msg.ack is undefined)")]
     NoAck,
@@ -171,7 +174,7 @@ impl ActionError {
             Self::Binary => "ERR_WSMB_BINARY",
             Self::UnknownAction(_) => "ERR_WSMB_ACTION",
             Self::NoId | Self::InvalidId => "ERR_WSMB_ID",
-            Self::IdTooLong(..) => "ERR_WSMB_MAX_ID_LENGTH",
+            Self::IdTooLong(..) | Self::AckTooLong(..) => "ERR_WSMB_MAX_ID_LENGTH",
             Self::IncompleteSend => "ERR_WSMB_SEND",
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",

@@ -8,8 +8,13 @@ use crate::error::{ActionError, Error};
 pub enum ServerEvent<'a> {
     /// A WebSocket was accepted.
     Connection,
-    /// An id has an owner (again); the `registered` frame is about to be queued for it.
-    Registered(&'a str),
+    /// An id has an owner; the `registered` frame is about to be queued for it.
+    Registered {
+        /// The id.
+        id: &'a str,
+        /// It had an owner before: another connection, or the same.
+        replaced: bool,
+    },
     /// An id has no owner any more.
     Unregistered(&'a str),
     /// A message went to an id that nobody has registered.

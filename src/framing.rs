@@ -32,6 +32,8 @@ const READ_CHUNK: usize = 16 << 10;
 /// A frame beyond this size has made its reader's buffer too big to keep.
 const KEEP_UP_TO: u64 = 64 << 10;
 
+/// Pongs are dropped while this many bytes wait for a peer that pings but does not read.
+pub(crate) const PONG_LIMIT: usize = 64 << 10;
 /// The longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
 
@@ -41,6 +43,7 @@ pub(crate) struct Reader {
     scan: FrameScan,
     /// Present while a message is in part with it.
     context: Option<Box<WebSocketContext>>,
+    role: Role,
     max_payload: usize,
     /// What tungstenite answers by itself: pongs, and the echo of a close frame.
     replies: Vec<u8>,
@@ -48,26 +51,23 @@ pub(crate) struct Reader {
 
 thread_local! {
     /// A protocol object at a frame boundary, with nothing of anybody in it.
-    static SPARE: Cell<Option<Box<WebSocketContext>>> = const { Cell::new(None) };
+    static SPARE: Cell<Option<(Role, Box<WebSocketContext>)>> = const { Cell::new(None) };
 }
 
 impl Reader {
-    /// `early`: what came behind the handshake.
-    pub(crate) fn new(socket: ReadHalf, early: Vec<u8>, max_payload: usize) -> Self {
+    /// `role`: our own. `early`: what came behind the handshake.
+    pub(crate) fn new(role: Role, socket: ReadHalf, early: Vec<u8>, max_payload: usize) -> Self {
         let mut scan = FrameScan::default();
         let context = (!early.is_empty()).then(|| {
             scan.feed(&early);
             let config = Some(config(max_payload));
-            Box::new(WebSocketContext::from_partially_read(
-                early,
-                Role::Server,
-                config,
-            ))
+            Box::new(WebSocketContext::from_partially_read(early, role, config))
         });
         Self {
             socket,
             scan,
             context,
+            role,
             max_payload,
             replies: Vec::new(),
         }
@@ -78,19 +78,16 @@ impl Reader {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<tungstenite::Result<Message>> {
-        let max_payload = self.max_payload;
+        let (role, max_payload) = (self.role, self.max_payload);
         let context = self.context.get_or_insert_with(|| match SPARE.take() {
-            Some(mut context) => {
+            Some((spare, mut context)) if spare == role => {
                 context.set_config(|config| {
                     config.max_message_size = Some(max_payload);
                     config.max_frame_size = Some(max_payload);
                 });
                 context
             }
-            None => Box::new(WebSocketContext::new(
-                Role::Server,
-                Some(config(max_payload)),
-            )),
+            _ => Box::new(WebSocketContext::new(role, Some(config(max_payload)))),
         });
         let mut stream = Stream {
             socket: &mut self.socket,
@@ -107,11 +104,13 @@ impl Reader {
                 Poll::Ready(Ok(message))
             }
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                // One that has seen a close frame serves nobody else.
                 if self.scan.at_boundary()
+                    && context.can_write()
                     && let Some(context) = self.context.take()
                     && std::mem::take(&mut self.scan.largest) <= KEEP_UP_TO
                 {
-                    SPARE.set(Some(context));
+                    SPARE.set(Some((role, context)));
                 }
                 Poll::Pending
             }

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 
 /// 1.7.2 accepted messages of this size; so do we, both ways.
 const MAX_PAYLOAD: usize = 100 << 20;
-/// The largest message whose length fits what V8 can hold in a string.
-const PAYLOAD_CEILING: usize = 512 << 20;
+/// A message and what is around it must fit into a string of V8, which holds 24 bytes less than 512 MiB.
+const PAYLOAD_CEILING: usize = 511 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
 /// The longest time an option may name: beyond it, clocks would overflow.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -54,7 +54,7 @@ pub struct ServerOptions {
     pub slow_consumer_timeout: Duration,
     /// Connections at one time; a further one is refused with 503. Default: 80 % of the file limit.
     pub max_connections: usize,
-    /// Bytes of an id. Default 8 KiB.
+    /// Bytes of an id, and of an ack. Default 8 KiB.
     pub max_id_length: usize,
     /// Receivers of one message. Default 65,536.
     pub max_dest: usize,
@@ -134,7 +134,8 @@ pub struct ClientOptions {
     pub max_queued: usize,
     /// From start to open. Default 30 s.
     pub connect_timeout: Duration,
-    /// How long the server may take to answer our close frame. Default 5 s.
+    /// How long a closing connection may make no progress: nothing of what was sent is taken, or
+    /// our close frame is not answered. Default 5 s.
     pub close_timeout: Duration,
 }
 

@@ -239,6 +239,11 @@ impl Outbox {
         true
     }
 
+    /// The sender with this key waits no longer.
+    pub(crate) fn unhold(&self, key: u64) {
+        self.queue.lock().held.retain(|(held, _)| *held != key);
+    }
+
     /// An answer was pushed beyond the mark: the clock of a slow consumer runs.
     pub(crate) fn press(&self) {
         self.queue.lock().pressed = true;

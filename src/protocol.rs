@@ -105,8 +105,12 @@ fn property_name(raw: &str, depth: usize) -> Cow<'_, str> {
     }
 }
 
+/// Bytes of an unknown action's name that an error shows.
+const LONGEST_NAME: usize = 1024;
+
 fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
-    ActionError::UnknownAction(action.map_or("undefined".into(), Cow::into_owned))
+    let name = action.as_deref().unwrap_or("undefined");
+    ActionError::UnknownAction(shorten(name, LONGEST_NAME).to_owned())
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -302,6 +306,15 @@ impl<'de> Visitor<'de> for IdsVisitor {
 /// The key under which a request is kept (rule 7.3).
 pub(crate) fn ack_key(raw: &str) -> Cow<'_, str> {
     property_name(raw, 0)
+}
+
+/// The beginning of a text, at most so many bytes of it.
+pub(crate) fn shorten(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// True unless the JSON text is one of JavaScript's falsy values.

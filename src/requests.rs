@@ -50,7 +50,7 @@ struct Pending {
     request: Arc<Request>,
     asker: Arc<Handle>,
     deadline: Instant,
-    /// Keys of the connections that may answer.
+    /// Keys of the connections that may answer, in order.
     responders: Vec<u64>,
 }
 
@@ -198,17 +198,21 @@ impl Requests {
             return Ok(());
         };
         let before = pending.responders.len();
-        for responder in responders {
-            // A receiver listed twice answers once.
-            if pending.responders.contains(&responder.key) {
-                continue;
-            }
+        let mut fresh: Vec<_> = responders
+            .iter()
+            .filter(|responder| pending.responders.binary_search(&responder.key).is_err())
+            .collect();
+        // A receiver listed twice answers once.
+        fresh.sort_unstable_by_key(|responder| responder.key);
+        fresh.dedup_by_key(|responder| responder.key);
+        for responder in fresh {
             let mut book = responder.book.lock();
             if !book.gone {
                 pending.responders.push(responder.key);
                 book.owed.push(request.clone());
             }
         }
+        pending.responders.sort_unstable();
         // Under the shard's lock: whoever ends the request gives back what was counted.
         asker.book.lock().deliveries += pending.responders.len() - before;
         if pending.responders.is_empty() {
@@ -245,7 +249,8 @@ impl Requests {
         now: Instant,
     ) -> Option<Arc<Handle>> {
         let mut shard = self.shard(ack).lock();
-        if !shard.pending.get(ack)?.responders.contains(&responder.key) {
+        let asked = &shard.pending.get(ack)?.responders;
+        if asked.binary_search(&responder.key).is_err() {
             return None;
         }
         let pending = shard.pending.remove(ack)?;

@@ -44,6 +44,17 @@ struct Strikes {
     strict: bool,
 }
 
+impl Strikes {
+    /// How long they count.
+    fn kept_for(&self) -> Duration {
+        if self.strict {
+            STRICT_FOR
+        } else {
+            STRIKE_WINDOW
+        }
+    }
+}
+
 impl Router {
     pub(crate) fn new(options: &ServerOptions) -> Self {
         Self {
@@ -76,22 +87,24 @@ impl Router {
             .collect()
     }
 
-    /// Makes `handle` the owner of `id`, whoever had it before. `announce` runs before anybody
-    /// else can send to the id.
+    /// Makes `handle` the owner of `id`. `announce` runs before anybody else can send to the id,
+    /// and hears whether the id had an owner before.
     pub(crate) fn register(
         &self,
         id: &Arc<str>,
         handle: &Arc<Handle>,
         now: Instant,
-        announce: impl FnOnce(),
+        announce: impl FnOnce(bool),
     ) {
         handle.strict.store(self.is_strict(id, now), Relaxed);
         let mut shard = self.shard(id).write();
-        if let Some(former) = shard.insert(id.clone(), handle.clone()) {
+        let former = shard.insert(id.clone(), handle.clone());
+        let replaced = former.is_some();
+        if let Some(former) = former {
             former.owner.store(false, Relaxed);
         }
         handle.owner.store(true, Relaxed);
-        announce();
+        announce(replaced);
     }
 
     /// Frees `id` if `handle` still owns it, and announces that.
@@ -111,7 +124,7 @@ impl Router {
     pub(crate) fn strike(&self, id: &Arc<str>, now: Instant) {
         let mut strikes = self.strikes.lock();
         if strikes.len() >= MAX_STRIKES {
-            strikes.retain(|_, strike| now.duration_since(strike.last) < STRIKE_WINDOW);
+            strikes.retain(|_, strike| now.duration_since(strike.last) < strike.kept_for());
         }
         if strikes.len() >= MAX_STRIKES && !strikes.contains_key(id) {
             return;
@@ -155,7 +168,7 @@ mod tests {
     }
 
     fn register(router: &Router, id: &str, handle: &Arc<Handle>) {
-        router.register(&id.into(), handle, Instant::now(), || {});
+        router.register(&id.into(), handle, Instant::now(), |_| {});
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, Shutdown, SocketAddr, ToSocketAddrs},
     path::PathBuf,
     sync::{
         Arc,
@@ -22,10 +22,11 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
     connection::Connection,
-    error::{self, Error, Result},
+    error::{Error, Result},
     event::{ServerEvent, ServerListener},
     framing::Reader,
     handle::{Close, Handle},
@@ -40,8 +41,9 @@ use crate::{
 const BACKLOG: i32 = 511;
 /// How long accepting rests when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections beyond `max_connections` that get their 503; those beyond these are dropped.
-const MAX_REFUSALS: usize = 64;
+/// Sockets beyond `max_connections` that may be shaking hands or hearing their refusal; those
+/// beyond these are dropped.
+const MAX_WAITING: usize = 64;
 /// Requests whose time is up are looked for this often, or as often as their time is long.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// Bytes read from a peer whose request was refused.
@@ -73,7 +75,8 @@ pub(crate) struct Shared {
     acceptor: Mutex<Option<Acceptor>>,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     next_key: AtomicU64,
-    refusals: AtomicUsize,
+    /// Sockets open now, connected or shaking hands.
+    sockets: AtomicUsize,
     /// True once the server closes; kept by every task of ours, so that the end of all is known.
     closing: watch::Sender<bool>,
 }
@@ -117,7 +120,7 @@ impl Server {
             acceptor: Mutex::new(Some(acceptor)),
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
-            refusals: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
             closing: watch::channel(false).0,
             options,
         });
@@ -268,12 +271,20 @@ async fn accept(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
             Some(Ok(socket)) => {
                 tokio::spawn(serve(shared.clone(), socket, closing.clone()));
             }
-            // Whoever waits is accepted when a descriptor is free again.
-            Some(Err(error)) if error::is_out_of_files(&error) => sleep(ACCEPT_PAUSE).await,
-            // The peer went away before it was accepted.
-            Some(Err(_)) => tokio::task::yield_now().await,
+            Some(Err(error)) if is_the_peers(&error) => tokio::task::yield_now().await,
+            // No descriptor, no memory: whoever waits is accepted when there is some again.
+            Some(Err(_)) => sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+/// True for an error of the connection that was to be accepted, not of ours.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted
+    )
 }
 
 /// The next connection; none once the server is closed.
@@ -298,11 +309,10 @@ async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
 async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver<bool>) {
     let (mut read, write) = socket.into_halves();
     let options = &shared.options;
-    let full = shared.metrics.connections.load(Relaxed) >= options.max_connections;
-    if full && shared.refusals.load(Relaxed) >= MAX_REFUSALS {
+    let Some(place) = Place::take(&shared) else {
         shared.metrics.refused.fetch_add(1, Relaxed);
-        return write.shutdown(std::net::Shutdown::Both);
-    }
+        return write.shutdown(Shutdown::Both);
+    };
     let request = handshake::read_request(&mut read, &options.path, options.max_header_size);
     let outcome = tokio::select! {
         outcome = timeout(options.handshake_timeout, request) => outcome,
@@ -325,34 +335,54 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
             }
             let key = shared.next_key.fetch_add(1, Relaxed);
             let handle = Arc::new(Handle::new(key, write, options.max_backpressure));
-            let reader = Reader::new(read, early, options.max_payload);
-            return start(shared, handle, reader, closing);
+            let reader = Reader::new(Role::Server, read, early, options.max_payload);
+            return start(shared, handle, reader, (closing, place));
         }
     };
     shared.metrics.refused.fetch_add(1, Relaxed);
-    shared.refusals.fetch_add(1, Relaxed);
     let refuse = handshake::refuse(refusal, &mut read, &write, DISCARD);
     tokio::select! {
         // Whether the peer has read its refusal or not, that was all.
         _ = timeout(options.close_timeout, refuse) => {}
         _ = closing.wait_for(|closing| *closing) => {}
     }
-    shared.refusals.fetch_sub(1, Relaxed);
+}
+
+/// A socket's place among those that a server may have open, whatever they are at.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let most = shared.options.max_connections.saturating_add(MAX_WAITING);
+        let place = Self(shared.clone());
+        (shared.sockets.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Starts the task of a connection.
-fn start(shared: Arc<Shared>, handle: Arc<Handle>, reader: Reader, closing: watch::Receiver<bool>) {
+fn start(
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    reader: Reader,
+    held: (watch::Receiver<bool>, Place),
+) {
     shared.connections.lock().insert(handle.key, handle.clone());
     shared.metrics.accepted.fetch_add(1, Relaxed);
     // The server may have closed before the handle could be found.
-    if *closing.borrow() {
+    if *held.0.borrow() {
         handle.request_close(Close::GoingAway);
     }
     let connection = Connection::new(shared, handle, reader);
     tokio::spawn(async move {
         connection.await;
         // Held until now: when the last one is dropped, the server has closed.
-        drop(closing);
+        drop(held);
     });
 }
 

@@ -365,3 +365,47 @@ async fn options_that_cannot_be_are_refused_at_once() {
         assert_eq!(error.code(), "ERR_WSMB_OPTION");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_is_written_before_the_close_however_slow_the_server_reads() {
+    let (listener, options) = listen().await;
+    let (client, told) = connect(ClientOptions {
+        close_timeout: Duration::from_millis(1500),
+        ..options
+    });
+    let mut socket = accept(&listener, b"").await;
+    client_frame(&mut socket).await;
+    told.wait_for("Open").await;
+    let text = format!("\"{}\"", "x".repeat(1 << 20));
+    for _ in 0..40 {
+        client.send(&text, "\"b\"", "").unwrap();
+    }
+    client.close();
+    // In all longer than the time to close, in parts not.
+    for _ in 0..40 {
+        assert!(client_frame(&mut socket).await.len() > 1 << 20);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(client_frame(&mut socket).await, 1000u16.to_be_bytes());
+    socket.write_all(&[0x88, 2, 3, 0xe8]).await.unwrap();
+    drop(socket);
+    told.wait_for("closed Some(1000)").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_of_a_server_that_does_not_read_pile_up_no_pongs() {
+    let (listener, options) = listen().await;
+    let (client, told) = connect(options);
+    let mut socket = accept(&listener, b"").await;
+    let ping = [&[0x89, 125][..], &[7; 125]].concat();
+    let pings = ping.repeat(1000);
+    for _ in 0..200 {
+        socket.write_all(&pings).await.unwrap();
+    }
+    socket
+        .write_all(&server_frame(r#"{"action":"registered"}"#))
+        .await
+        .unwrap();
+    told.wait_for("Registered").await;
+    assert!(client.waiting() < 1 << 20, "{}", client.waiting());
+}

@@ -92,6 +92,30 @@ async fn an_id_of_eight_kibibytes_is_the_longest() {
     assert_eq!(log.count("refused ERR_WSMB_MAX_ID_LENGTH"), 2);
 }
 
+/// Rule 7.12, with the default of 8,192.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ack_of_eight_kibibytes_is_the_longest() {
+    let (server, log) = start_server(options());
+    let mut a = Peer::register(&server, "a").await;
+    for (length, pending) in [(8_193, 0), (8_192, 1)] {
+        let ack = "k".repeat(length);
+        a.send(&format!(
+            r#"{{"action":"send","message":1,"dest":"a","ack":"{ack}"}}"#
+        ))
+        .await;
+        a.send(r#"{"action":"send","message":2,"dest":"a"}"#).await;
+        if pending == 1 {
+            assert!(a.receive().await.contains(&ack));
+        }
+        assert_eq!(
+            a.receive().await,
+            r#"{"action":"message","message":2,"from":"a"}"#
+        );
+        assert_eq!(server.stats().pending, pending);
+    }
+    log.wait_for("refused ERR_WSMB_MAX_ID_LENGTH").await;
+}
+
 /// Rule 15.4, with the default of 100 MiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_a_hundred_mebibytes_is_the_largest() {

@@ -5,9 +5,14 @@
 
 mod support;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use peak_alloc::PeakAlloc;
 use support::{
-    bind, options,
+    bind, options, port,
     raw::{
         CLOSE, LAST, MORE, PING, Raw, TEXT, TEXT_FRAGMENT, frame, header, number, numbered_send,
     },
@@ -15,9 +20,10 @@ use support::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Handle,
     sync::Mutex,
 };
-use wsmsgbroker::{Server, ServerOptions};
+use wsmsgbroker::{Client, ClientEvent, ClientListener, ClientOptions, Server, ServerOptions};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -98,6 +104,44 @@ async fn an_open_connection_gives_back_what_a_large_message_took() {
     for peer in [&mut a, &mut b] {
         peer.send(r#"{"action":"unregister"}"#).await;
         peer.receive().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_client_gives_back_what_a_large_message_took() {
+    let _turn = TURN.lock().await;
+    let server = bind(options()).unwrap();
+    let messages = Arc::new(AtomicUsize::new(0));
+    let client = Client::connect(
+        ClientOptions {
+            host: "127.0.0.1".into(),
+            port: port(&server),
+            id: Some(r#""c""#.into()),
+            ..ClientOptions::default()
+        },
+        Count(messages.clone()),
+        &Handle::current(),
+    )
+    .unwrap();
+    let mut a = Raw::register(&server, "a").await;
+    until("registered", || server.stats().registered == 2).await;
+    let before = MEMORY.current_usage();
+    for n in 1..=2 {
+        a.send(&numbered_send(n, r#""c""#, 50 * MIB)).await;
+        until("heard", || messages.load(SeqCst) == n).await;
+        back_to(before).await;
+    }
+    client.close();
+}
+
+/// Counts the messages that a client hears.
+struct Count(Arc<AtomicUsize>);
+
+impl ClientListener for Count {
+    fn event(&self, event: ClientEvent<'_>) {
+        if matches!(event, ClientEvent::Message { .. }) {
+            self.0.fetch_add(1, SeqCst);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     hub::{Hub, Source, client_runtime},
     mailbox::{Mailbox, json},
 };
-use crate::{Client, ClientEvent, ClientListener};
+use crate::{Client, ClientEvent, ClientListener, ClientOptions};
 
 /// Bytes waiting for JavaScript at which the socket is read no further.
 const MAILBOX: usize = 1 << 20;
@@ -119,8 +119,13 @@ impl NativeClient {
         hub.inbox().add(number, shared.clone());
         // Held until the handle is in place, so that the end of the client finds it.
         let mut slot = shared.client.lock();
+        // JavaScript has counted already, in characters: what it has taken is not refused here.
+        let options = ClientOptions {
+            max_queued: usize::MAX,
+            ..options.into()
+        };
         let client = Client::connect(
-            options.into(),
+            options,
             Listener(shared.clone()),
             client_runtime()?.handle(),
         )
@@ -143,18 +148,25 @@ impl NativeClient {
     /// Returns the bytes that still wait.
     #[napi]
     pub fn send(&self, lines: String) -> Result<f64> {
+        let mut result = Ok(());
         for line in lines.lines() {
             let (kind, line) = line.split_at_checked(1).unwrap_or_default();
             let mut fields = line.split('\t');
             let mut field = || fields.next().unwrap_or_default();
-            match kind {
+            result = result.and(match kind {
                 "s" => self.client.send(field(), field(), field()),
                 "a" => self.client.answer(field(), field()),
                 _ => self.client.unregister(),
-            }
-            .map_err(convert::error)?;
+            });
         }
-        Ok(self.client.flush() as f64)
+        let waiting = self.client.flush();
+        result.map(|()| waiting as f64).map_err(convert::error)
+    }
+
+    /// Asks for a drain event when all has been written.
+    #[napi]
+    pub fn want_drain(&self) {
+        self.client.want_drain();
     }
 
     /// Bytes that wait to be written.

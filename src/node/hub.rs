@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -71,6 +71,8 @@ pub(super) struct Inbox {
     wake: OnceLock<Wake>,
     /// What waits, in the order in which it happened.
     queue: Mutex<Vec<Batch>>,
+    /// JavaScript has not ended with what it has.
+    paused: AtomicBool,
     sources: Mutex<HashMap<u32, Arc<dyn Source>>>,
 }
 
@@ -88,13 +90,22 @@ impl Inbox {
         let first = queue.is_empty();
         waiting.fetch_add(Batch::append(&mut queue, number, parts), SeqCst);
         drop(queue);
-        if first && let Some(wake) = self.wake.get() {
+        if first {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = self.wake.get() {
             // Fails only when the environment is going.
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
 
     fn collect(&self) -> Vec<Item> {
+        if self.paused.load(SeqCst) {
+            return Vec::new();
+        }
         let batches = std::mem::take(&mut *self.queue.lock());
         let mut items = Vec::with_capacity(batches.len() * 2);
         for batch in batches {
@@ -137,6 +148,7 @@ impl Hub {
         let inbox = Arc::new(Inbox {
             wake: OnceLock::new(),
             queue: Mutex::default(),
+            paused: AtomicBool::new(false),
             sources: Mutex::default(),
         });
         let collector = Arc::downgrade(&inbox);
@@ -152,6 +164,22 @@ impl Hub {
         let _ = inbox.wake.set(wake);
         env.add_env_cleanup_hook(inbox.clone(), |inbox| inbox.close())?;
         Ok(Self { inbox })
+    }
+
+    /// Hands over nothing until `resume`: a listener threw, and what was handed over is still
+    /// being delivered.
+    #[napi]
+    pub fn pause(&self) {
+        self.inbox.paused.store(true, SeqCst);
+    }
+
+    /// Goes on.
+    #[napi]
+    pub fn resume(&self) {
+        self.inbox.paused.store(false, SeqCst);
+        if !self.inbox.queue.lock().is_empty() {
+            self.inbox.wake();
+        }
     }
 
     /// Forgets an object: it has told its last.

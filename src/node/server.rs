@@ -93,7 +93,8 @@ impl Shared {
 
     /// Registrations are never lost; when JavaScript is far behind, those that began and ended
     /// meanwhile cancel out, so that what waits is bounded by the ids that exist.
-    fn registration(&self, id: &str, is: bool) {
+    /// `was`: the id had an owner before; `is`: it has one now.
+    fn registration(&self, id: &str, was: bool, is: bool) {
         if !self.listens_to(Kind::Registered) && !self.listens_to(Kind::Unregistered) {
             return;
         }
@@ -113,28 +114,44 @@ impl Shared {
         match net.get_mut(id) {
             Some(known) if !is && !known.was => drop(net.remove(id)),
             Some(known) => known.is = is,
-            None => drop(net.insert(id.into(), Net { was: !is, is })),
+            None => drop(net.insert(id.into(), Net { was, is })),
         }
+    }
+}
+
+impl Shared {
+    /// What has come of the registrations that were not told.
+    fn take_net(&self) -> Vec<(Kind, String)> {
+        let net = std::mem::take(&mut *self.net.lock());
+        let told = net.into_iter().filter_map(|(id, net)| match net {
+            Net { is: true, .. } => Some((Kind::Registered, json(&id))),
+            Net { was: true, .. } => Some((Kind::Unregistered, json(&id))),
+            Net { .. } => None,
+        });
+        told.collect()
+    }
+
+    /// The last event: what waits is told before it.
+    fn closed(&self) {
+        for (kind, id) in self.take_net() {
+            self.push(kind, &[&id]);
+        }
+        self.push(Kind::Closed, &[]);
     }
 }
 
 impl Source for Shared {
     fn collected(&self, bytes: usize) -> Option<String> {
         self.mailbox.collected(bytes);
-        let net = std::mem::take(&mut *self.net.lock());
-        if net.is_empty() {
+        // Behind all that waits: another batch will bring them.
+        if self.mailbox.waiting() > 0 {
             return None;
         }
-        let mut events = Vec::new();
-        for (id, Net { was, is }) in net {
-            if was {
-                events.push(format!("[{},{}]", Kind::Unregistered as u32, json(&id)));
-            }
-            if is {
-                events.push(format!("[{},{}]", Kind::Registered as u32, json(&id)));
-            }
-        }
-        Some(format!("[{}]", events.join(",")))
+        let net = self.take_net().into_iter();
+        let events: Vec<_> = net
+            .map(|(kind, id)| format!("[{},{id}]", kind as u32))
+            .collect();
+        (!events.is_empty()).then(|| format!("[{}]", events.join(",")))
     }
 
     fn destroy(&self) {
@@ -149,8 +166,8 @@ impl ServerListener for Listener {
     fn event(&self, event: ServerEvent<'_>) {
         let shared = &self.0;
         match event {
-            ServerEvent::Registered(id) => shared.registration(id, true),
-            ServerEvent::Unregistered(id) => shared.registration(id, false),
+            ServerEvent::Registered { id, replaced } => shared.registration(id, replaced, true),
+            ServerEvent::Unregistered(id) => shared.registration(id, true, false),
             ServerEvent::Connection if shared.samples(Kind::Connection) => {
                 shared.push(Kind::Connection, &[]);
             }
@@ -299,7 +316,7 @@ impl NativeServer {
             if let Some(runtime) = runtime {
                 runtime.shutdown_background();
             }
-            shared.push(Kind::Closed, &[]);
+            shared.closed();
         });
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Log {
     fn add(&self, event: &ServerEvent<'_>) {
         let line = match event {
             ServerEvent::Connection => "connection".into(),
-            ServerEvent::Registered(id) => format!("registered {id}"),
+            ServerEvent::Registered { id, .. } => format!("registered {id}"),
             ServerEvent::Unregistered(id) => format!("unregistered {id}"),
             ServerEvent::UnknownId(id) => format!("unknown {id}"),
             ServerEvent::Refused { error, .. } => format!("refused {}", error.code()),
