@@ -5,36 +5,31 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
-    net::{Shutdown, SocketAddr},
+    net::Shutdown,
     pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use futures_util::task::AtomicWaker;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, lookup_host},
     runtime::Handle as Runtime,
     time::{Sleep, sleep, timeout},
 };
-use tokio_tungstenite::{
-    client_async,
-    tungstenite::{self, Message, client::IntoClientRequest, error::ProtocolError, protocol::Role},
-};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
+    dial::dial,
     error::{ActionError, Error, Result},
     event::{ClientEvent, ClientListener},
     framing::{self, Mask, Reader},
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
-    socket::{ReadHalf, Socket, WriteHalf},
+    socket::WriteHalf,
 };
 
 /// Messages and bytes read in one turn; what a turn has read is told as one batch.
@@ -252,26 +247,7 @@ async fn run(link: Arc<Link>) {
 /// Connects and shakes hands.
 async fn open(link: &Link) -> Result<(Reader, WriteHalf)> {
     let limit = link.options.connect_timeout;
-    let handshake = async {
-        let options = &link.options;
-        let host = match options.host.contains(':') && !options.host.starts_with('[') {
-            true => format!("[{}]", options.host),
-            false => options.host.clone(),
-        };
-        let url = format!("ws://{host}:{}{}", options.port, options.path);
-        let request = url
-            .as_str()
-            .into_client_request()
-            .map_err(|_| Error::InvalidAddress(url.clone()))?;
-        let (read, write) = Socket::Tcp(connect(options).await?).into_halves();
-        let io = HandshakeIo::new(read, write);
-        let (socket, _) = client_async(request, io).await.map_err(handshake_error)?;
-        let HandshakeIo {
-            read, write, early, ..
-        } = socket.into_inner();
-        let reader = Reader::new(Role::Client, read, early, options.max_payload);
-        Ok((reader, write))
-    };
+    let handshake = dial(&link.options);
     tokio::select! {
         result = timeout(limit, handshake) => match result {
             Ok(result) => result,
@@ -282,125 +258,6 @@ async fn open(link: &Link) -> Result<(Reader, WriteHalf)> {
             link.waker.register(cx.waker());
             match link.state.load(SeqCst) { CLOSED => Poll::Ready(()), _ => Poll::Pending }
         }) => Err(Error::NotOpen),
-    }
-}
-
-/// A TCP connection to the first address of the host that takes one.
-async fn connect(options: &ClientOptions) -> Result<TcpStream> {
-    let ClientOptions { host, port, .. } = options;
-    let name = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<SocketAddr> = lookup_host((name, *port))
-        .await
-        .map_err(|error| Error::io("getaddrinfo", name, io::Error::other(error.to_string())))?
-        .collect();
-    let mut failure = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failure = Some(Error::io("connect", address, error)),
-        }
-    }
-    Err(failure.unwrap_or_else(|| Error::io("getaddrinfo", name, io::Error::other("no address"))))
-}
-
-fn handshake_error(error: tungstenite::Error) -> Error {
-    use tungstenite::Error as Ws;
-    match error {
-        Ws::Http(response) => Error::UnexpectedResponse(response.status().as_u16()),
-        Ws::Protocol(ProtocolError::SecWebSocketAcceptKeyMismatch) => Error::InvalidServerKey,
-        Ws::Protocol(ProtocolError::HandshakeIncomplete) => Error::HangUp,
-        Ws::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Error::HangUp,
-        Ws::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Error::HangUp,
-        Ws::Io(source) => Error::Io {
-            syscall: "read",
-            target: None,
-            source,
-        },
-        error => Error::WebSocket(error.to_string()),
-    }
-}
-
-/// The socket during the handshake. tokio-tungstenite gets no more than the head of the answer:
-/// what came behind it would be lost with its buffers.
-struct HandshakeIo {
-    read: ReadHalf,
-    write: WriteHalf,
-    /// Bytes of the empty line that ends the head, seen so far.
-    matched: usize,
-    /// What came behind the head.
-    early: Vec<u8>,
-}
-
-const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-
-impl HandshakeIo {
-    fn new(read: ReadHalf, write: WriteHalf) -> Self {
-        Self {
-            read,
-            write,
-            matched: 0,
-            early: Vec::new(),
-        }
-    }
-
-    /// How many of these bytes belong to the head.
-    fn head(&mut self, bytes: &[u8]) -> usize {
-        for (at, byte) in bytes.iter().enumerate() {
-            self.matched = match *byte {
-                byte if byte == END_OF_HEAD[self.matched] => self.matched + 1,
-                b'\r' => 1,
-                _ => 0,
-            };
-            if self.matched == END_OF_HEAD.len() {
-                return at + 1;
-            }
-        }
-        bytes.len()
-    }
-}
-
-impl AsyncRead for HandshakeIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.matched == END_OF_HEAD.len() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut chunk = [0; 1024];
-        let length = chunk.len().min(buf.remaining());
-        let mut part = ReadBuf::new(&mut chunk[..length]);
-        ready!(Pin::new(&mut this.read).poll_read(cx, &mut part))?;
-        let (head, early) = part.filled().split_at(this.head(part.filled()));
-        buf.put_slice(head);
-        this.early.extend_from_slice(early);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for HandshakeIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.write.poll_writable(cx))?;
-            match self.write.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
 //! | [`client`] | the other end: a handle, and the task that owns its socket |
+//! | `dial` | the client's way to a WebSocket |
 //! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |
 //!
 //! The core starts no runtime and installs nothing global: the embedder hands in a
@@ -32,6 +33,7 @@ pub mod options;
 pub mod server;
 
 mod connection;
+mod dial;
 mod framing;
 mod handle;
 mod handshake;
