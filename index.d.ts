@@ -160,7 +160,7 @@ declare namespace WSMsgBroker {
     error: [error: Error & { code?: string }];
     /** A connection was closed because it did not read; its id, if it had one. */
     slow: [id: string | null];
-    /** So many `warn` and `error` events were only counted, because JavaScript was behind. */
+    /** So many `connection`, `warn`, `error` and `slow` events were only counted: JavaScript was behind. */
     dropped: [count: number];
   }
 

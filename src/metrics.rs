@@ -14,7 +14,6 @@ pub(crate) struct Metrics {
     pub(crate) errors: AtomicU64,
     pub(crate) violations: AtomicU64,
     pub(crate) slow: AtomicU64,
-    pub(crate) dropped: AtomicU64,
 }
 
 /// What a server has done so far, and what it holds now.
@@ -43,8 +42,6 @@ pub struct Stats {
     pub violations: u64,
     /// Connections closed because they did not read so far.
     pub slow: u64,
-    /// Messages dropped for a connection that did not read (`slowConsumer: 'drop'`) so far.
-    pub dropped: u64,
 }
 
 impl Metrics {
@@ -61,7 +58,6 @@ impl Metrics {
             errors: self.errors.load(Relaxed),
             violations: self.violations.load(Relaxed),
             slow: self.slow.load(Relaxed),
-            dropped: self.dropped.load(Relaxed),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! | file | what it owns |
 //! | --- | --- |
 //! | `hub` | one per JavaScript environment: wakes its event loop, at most once for all that waits |
-//! | `mailbox` | the events of one server or client, as JSON text, until the hub collects them |
+//! | `mailbox` | the way of events into the hub's queue, as JSON text in batches |
 //! | `client`, `server` | the classes that `lib/` wraps |
 //! | `convert` | options and errors, from and to JavaScript |
 
