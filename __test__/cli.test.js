@@ -61,7 +61,15 @@ test('prints its help and its version', async (t) => {
 test('has a flag for every option of the server', async (t) => {
   const { serverOptions } = require('../lib/options');
   const { stdout } = await finish(t, '--help');
-  for (const option of serverOptions.filter((name) => !['port', 'path'].includes(name))) {
+  // Arguments, and what only a program can say.
+  const others = ['port', 'path', 'authenticate', 'authenticateTimeout'];
+  const names = Object.entries(serverOptions).flatMap(([name, type]) => {
+    const members = typeof type === 'object' && !Array.isArray(type) ? Object.keys(type) : [];
+    return members.length > 0 ? members.map((member) => `${name}-${member}`) : [name];
+  });
+  for (const name of names.filter((name) => !others.includes(name))) {
+    // A list is one flag, repeated.
+    const option = name === 'allowedOrigins' ? 'allowedOrigin' : name;
     const flag = `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     t.true(stdout.includes(`${flag} `), flag);
   }
@@ -77,6 +85,8 @@ test('says in one line what is wrong', async (t) => {
     [2, /--max-dest is 'x'/, '0', '--max-dest', 'x'],
     [2, /maxDest/, '0', '--max-dest', '0'],
     [2, /slowConsumer/, '0', '--slow-consumer', 'x'],
+    [2, /rateLimit.bytes/, '0', '--rate-limit-bytes', '0'],
+    [2, /--drain is 'x'/, '0', '--drain', 'x'],
     [2, /70000/, '70000'],
     [1, /EADDRINUSE/, taken, '--host', '127.0.0.1'],
   ]) {

@@ -196,7 +196,7 @@ test('closes the one who does not read, with a slow event, and the sender goes o
   }
   const heard = once(client, 'message');
   client.send('done', 'a');
-  t.deepEqual(await slow, ['slow']);
+  t.deepEqual(await slow, ['slow', 'closed']);
   t.is((await heard)[0], 'done');
   t.is(server.stats().slow, 1);
 });

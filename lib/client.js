@@ -51,6 +51,15 @@ WSMsgBroker.prototype.send = function send(message, dest, callback) {
   return accepted;
 };
 
+/** Registers again, with another token: what was granted is renewed. `'registered'` follows. */
+WSMsgBroker.prototype.register = function register(token) {
+  if (token !== undefined && typeof token !== 'string') {
+    throw coded('ERR_WSMB_OPTION', `token is ${String(token)}, expected a string`, TypeError);
+  }
+  this[kConnection].assertOpen();
+  this[kConnection].push(`r${JSON.stringify(token) ?? ''}\n`);
+};
+
 /** Gives up the id; the connection stays open. */
 WSMsgBroker.prototype.unregister = function unregister() {
   this[kConnection].assertOpen();
@@ -103,6 +112,9 @@ function parseTarget(host, port, path, options) {
 
 function validated(options) {
   const checked = checkClient(options);
+  if (checked.headers) {
+    checked.headers = Object.entries(checked.headers);
+  }
   try {
     NativeClient.validate({ host: '', port: 0, path: '/', ...checked });
   } catch (error) {

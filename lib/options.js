@@ -2,6 +2,7 @@
 
 // The names and types of all options. Their defaults and ranges are the core's (src/options.rs).
 
+const util = require('node:util');
 const { coded } = require('./errors');
 
 const SERVER = {
@@ -11,53 +12,96 @@ const SERVER = {
   threads: 'number',
   maxPayload: 'number',
   maxBackpressure: 'number',
-  slowConsumer: 'pushback',
+  slowConsumer: ['pushback', 'close', 'drop'],
   slowConsumerTimeout: 'number',
+  maxMemory: 'number',
   maxConnections: 'number',
   maxIdLength: 'number',
   maxDest: 'number',
+  maxFanoutBytes: 'number',
+  maxFragments: 'number',
+  maxControlFrames: 'number',
+  maxProtocolErrors: 'number',
+  rateLimit: { messages: 'number', bytes: 'number' },
   maxHeaderSize: 'number',
   handshakeTimeout: 'number',
+  registerTimeout: 'number',
+  pingInterval: 'number',
+  pingTimeout: 'number',
   closeTimeout: 'number',
   ackTimeout: 'number',
   maxPendingAcks: 'number',
+  authenticate: 'function',
+  authenticateTimeout: 'number',
+  allowedOrigins: 'strings',
 };
 
 const CLIENT = {
+  token: 'string',
+  headers: 'headers',
   maxPayload: 'number',
   highWaterMark: 'number',
   maxQueued: 'number',
   connectTimeout: 'number',
+  pingInterval: 'number',
+  pingTimeout: 'number',
   closeTimeout: 'number',
 };
 
+const isString = (value) => typeof value === 'string';
+const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** What each type accepts, and how it is called. */
+const TYPES = {
+  any: [() => true],
+  number: [(value) => typeof value === 'number' && value >= 0, 'a number that is not negative'],
+  string: [isString, 'a string'],
+  boolean: [(value) => typeof value === 'boolean', 'true or false'],
+  function: [(value) => typeof value === 'function', 'a function'],
+  strings: [(value) => Array.isArray(value) && value.every(isString), 'an array of strings'],
+  headers: [
+    (value) => isPlain(value) && Object.values(value).every(isString),
+    'an object of strings',
+  ],
+};
+
 /** The options that are set; a TypeError names one that is unknown or of a wrong type. */
-function check(options, known) {
+function check(options, known, prefix = '') {
   const checked = {};
-  for (const [name, value] of Object.entries(options)) {
-    if (!Object.hasOwn(known, name)) {
+  for (const [key, value] of Object.entries(options)) {
+    const name = prefix + key;
+    if (!Object.hasOwn(known, key)) {
       throw coded('ERR_WSMB_OPTION', `unknown option "${name}"`, TypeError);
     }
-    if (value === undefined) {
-      continue;
+    if (value !== undefined) {
+      checked[key] = checkOne(name, value, known[key]);
     }
-    const type = known[name];
-    if (type === 'number' && !(typeof value === 'number' && value >= 0)) {
-      throw wrong(name, 'a number that is not negative', value);
-    }
-    if (type === 'string' && typeof value !== 'string') {
-      throw wrong(name, 'a string', value);
-    }
-    if (type === 'pushback' && value !== 'pushback') {
-      throw wrong(name, "'pushback'", value);
-    }
-    checked[name] = value;
   }
   return checked;
 }
 
+function checkOne(name, value, type) {
+  if (Array.isArray(type)) {
+    if (!type.includes(value)) {
+      throw wrong(name, type.map((word) => `'${word}'`).join(' or '), value);
+    }
+    return value;
+  }
+  if (typeof type === 'object') {
+    if (!isPlain(value)) {
+      throw wrong(name, 'an object', value);
+    }
+    return check(value, type, `${name}.`);
+  }
+  const [accepts, expected] = TYPES[type];
+  if (!accepts(value)) {
+    throw wrong(name, expected, value);
+  }
+  return value;
+}
+
 function wrong(name, expected, value) {
-  const found = typeof value === 'string' ? `'${value}'` : String(value);
+  const found = util.inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY });
   return coded('ERR_WSMB_OPTION', `option "${name}" is ${found}, expected ${expected}`, TypeError);
 }
 
@@ -75,5 +119,6 @@ function object(options) {
 module.exports = {
   checkServer: (options) => check(object(options), SERVER),
   checkClient: (options) => check(object(options), CLIENT),
-  serverOptions: Object.keys(SERVER),
+  checkClose: (options) => check(object(options), { drain: 'number' }),
+  serverOptions: SERVER,
 };

@@ -9,7 +9,8 @@ const util = require('node:util');
 const { coded, systemError, nativeError } = require('./errors');
 const hub = require('./hub');
 const { NativeServer } = require('./native');
-const { checkServer } = require('./options');
+const { checkServer, checkClose } = require('./options');
+const verdict = require('./verdict');
 
 const kBroker = Symbol('broker');
 
@@ -23,9 +24,12 @@ const KINDS = [
   'slow',
   'close',
   'dropped',
+  'denied',
 ];
-/** The end of the server is always told. */
-const ALWAYS = 1 << KINDS.indexOf('close');
+/** A question of the addon, which `authenticate` answers. */
+const QUESTION = 9;
+/** The end of the server is always told, and its questions are always asked. */
+const ALWAYS = (1 << KINDS.indexOf('close')) | (1 << QUESTION);
 
 /**
  * A broker.
@@ -59,11 +63,13 @@ Server.prototype.stats = function stats() {
 };
 
 /**
- * Closes: the port is free when this returns; resolves when the last connection has ended.
+ * Closes: the port is free when this returns; resolves when the last connection has ended. With
+ * `drain` the conversations under way have so many milliseconds to come to their end.
  */
-Server.prototype.close = function close() {
+Server.prototype.close = function close(options) {
+  const { drain } = checkClose(options);
   this.wss = null;
-  return this[kBroker].close();
+  return this[kBroker].close(drain);
 };
 
 /** As an EventEmitter's, but for our own listeners, which follow what is listened to. */
@@ -90,6 +96,7 @@ class Broker {
   #options;
   #native = null;
   #number = 0;
+  #authenticate;
   #ttl;
   #interest = 0;
   #closed;
@@ -98,6 +105,7 @@ class Broker {
   constructor(server, options) {
     this.#server = server;
     this.#options = parse(options);
+    this.#authenticate = options.authenticate;
     this.#ttl = options.ackTimeout ?? 3_600_000;
     const { host, port, path: endpoint } = this.#options.shown;
     this.facade = { options: { host, port, path: endpoint }, close: () => server.close() };
@@ -187,9 +195,20 @@ class Broker {
     }
   }
 
-  close() {
-    this.#native?.close();
+  close(drain) {
+    this.#native?.close(drain);
     return this.#closed;
+  }
+
+  /** Whether a client may register: asked of the program, and answered to the addon. */
+  async #ask([number, id, token, headers, remoteAddress, secure]) {
+    const credentials = { id, token: token ?? undefined, headers, remoteAddress, secure };
+    const { answer, fault } = await verdict(this.#authenticate, credentials);
+    this.#native?.answer(number, answer);
+    if (fault !== undefined && this.#server.listenerCount('error') > 0) {
+      // Outside this promise: what a listener throws is an exception, as everywhere.
+      process.nextTick(() => this.#server.emit('error', fault));
+    }
   }
 
   /** One event of the addon. */
@@ -210,6 +229,14 @@ class Broker {
       case 6:
         hub.close(this.#number);
         this.#resolveClosed();
+        break;
+      case 8: {
+        const [id, code, reason] = args;
+        server.emit('denied', id, coded(code, reason));
+        break;
+      }
+      case QUESTION:
+        this.#ask(args);
         break;
       default:
         server.emit(KINDS[kind], ...args);
@@ -251,14 +278,14 @@ function badPort(port) {
 }
 
 /** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
-function parse({ port, host = '0.0.0.0', path: endpoint, ...limits }) {
+function parse({ port, host = '0.0.0.0', path: endpoint, authenticate, ...limits }) {
   if (port === undefined || port === null) {
     throw new TypeError('`port` or a `server` must be provided');
   }
   const text = endpoint ? String(endpoint) : '';
   const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
-  const native = { ...limits, host, port: 0, path: shown.path };
-  delete native.slowConsumer;
+  const authenticates = authenticate !== undefined;
+  const native = { ...limits, host, port: 0, path: shown.path, authenticates };
   const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
   if (typeof port === 'string' && !(number >= 0)) {
     native.unix = path.resolve(port);

@@ -25,7 +25,8 @@ use crate::{
     dial::dial,
     error::{ActionError, Error, Result},
     event::{ClientEvent, ClientListener},
-    framing::{self, Mask, Reader},
+    framing::{self, Broken, Mask, Reader},
+    heartbeat::{Beat, Heartbeat},
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
@@ -82,7 +83,7 @@ impl Client {
         options.validate()?;
         let link = Arc::new(Link {
             listener: Box::new(listener),
-            outbox: Outbox::new(options.high_water_mark, Mask::Random),
+            outbox: Outbox::new(options.high_water_mark, Mask::Random, None),
             socket: OnceLock::new(),
             state: AtomicU8::new(CONNECTING),
             paused: AtomicBool::new(false),
@@ -90,10 +91,20 @@ impl Client {
             waker: AtomicWaker::new(),
             options,
         });
-        link.outbox
-            .push(&protocol::register(link.options.id.as_deref()));
-        runtime.spawn(run(link.clone()));
-        Ok(Self { link })
+        let client = Self { link };
+        client.register(client.link.options.token.as_deref())?;
+        runtime.spawn(run(client.link.clone()));
+        Ok(client)
+    }
+
+    /// Queues another registration, which renews what the first one was granted; `token`: a new
+    /// one, or none to show none.
+    ///
+    /// Errors: `NotOpen`, `QueueFull`.
+    pub fn register(&self, token: Option<&str>) -> Result<()> {
+        let token = token.map(protocol::json_string);
+        let id = self.link.options.id.as_deref();
+        self.push(&protocol::register(id, token.as_deref()))
     }
 
     /// Queues a message; all three are JSON text. An empty `message` or `dest` is left out of the
@@ -275,11 +286,18 @@ struct Task {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes the peer had taken when the timer was set.
     progress: u64,
+    heartbeat: Option<Heartbeat>,
 }
 
 impl Task {
     fn new(link: Arc<Link>, reader: Reader) -> Self {
+        let ClientOptions {
+            ping_interval,
+            ping_timeout,
+            ..
+        } = link.options;
         Self {
+            heartbeat: Heartbeat::new(ping_interval, ping_timeout),
             link,
             reader,
             readable: true,
@@ -326,21 +344,23 @@ impl Task {
                 }
                 Poll::Ready(Ok(Message::Close(frame))) => {
                     // An empty close frame counts as 1000. The echo is among the replies.
-                    self.closing = Some(frame.map_or(1000, |frame| frame.code.into()));
+                    let code = frame.as_ref().map_or(1000, |frame| frame.code.into());
+                    self.closing = Some(code);
+                    let reason = frame.map(|frame| frame.reason.to_string());
+                    if let Some(error) = Error::denied(code, reason.unwrap_or_default()) {
+                        self.link.tell(ClientEvent::Error(error));
+                    }
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => match framing::violation(&error) {
-                    Some(code) if self.closing.is_none() => {
-                        // What version 1 reports, whatever it has told the server.
-                        self.closing = Some(1006);
-                        self.broken = true;
-                        let error = Error::WebSocket(error.to_string());
-                        self.link.tell(ClientEvent::Error(error));
-                        self.link.start_closing(code, "");
-                        return self.discard(cx);
-                    }
-                    _ => return Poll::Ready(self.closing.unwrap_or(1006)),
-                },
+                Poll::Ready(Err(Broken::Rules { code, text })) if self.closing.is_none() => {
+                    // What version 1 reports, whatever it has told the server.
+                    self.closing = Some(1006);
+                    self.broken = true;
+                    self.link.tell(ClientEvent::Error(Error::WebSocket(text)));
+                    self.link.start_closing(code, "");
+                    return self.discard(cx);
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(self.closing.unwrap_or(1006)),
             }
         }
         Poll::Pending
@@ -373,6 +393,26 @@ impl Task {
             Ok(ServerAction::Unregistered { id }) => ClientEvent::Unregistered(id),
             Err(error) => ClientEvent::Refused(error),
         });
+    }
+
+    /// Ready when the server is dead.
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(heartbeat) = &mut self.heartbeat else {
+            return Poll::Pending;
+        };
+        while heartbeat.poll(cx).is_ready() {
+            let listens = !self.link.paused.load(SeqCst);
+            let heard = self.reader.has_heard();
+            match heartbeat.beat(listens.then_some(heard), self.link.outbox.state()) {
+                Beat::Rest => {}
+                Beat::Ping => {
+                    self.link.outbox.push_control(&framing::ping(Mask::Random));
+                    self.link.flush();
+                }
+                Beat::Dead => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
     }
 
     /// Writes what a full socket had refused, once it takes something again. Ready when it is dead.
@@ -428,6 +468,9 @@ impl Future for Task {
         }
         if this.closing.is_some() {
             this.link.state.fetch_max(CLOSING, SeqCst);
+        }
+        if this.link.state.load(SeqCst) == OPEN && this.poll_heartbeat(cx).is_ready() {
+            return Poll::Ready(Some(1006));
         }
         if this.link.state.load(SeqCst) == CLOSING {
             let limit = this.link.options.close_timeout;

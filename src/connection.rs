@@ -4,37 +4,52 @@
 //! outboxes, and at the turn's end each touched outbox is written once, from here: the receiver's
 //! task is not woken for it. A receiver whose outbox is full holds this connection: it is read no
 //! further until there is room, or the receiver has lost its patience.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `connection` | the task: reading, writing, and what comes first |
+//! | `routing` | what a `send` and an `answer` do |
+//! | `registration` | `register` and `unregister`, and who may |
+//! | `clocks` | heartbeat, deadlines, patience, rate limit |
+//! | `closing` | the way out |
+
+mod clocks;
+mod closing;
+mod registration;
+mod routing;
 
 use std::{
     cell::Cell,
     future::Future,
-    net::Shutdown,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::{
     error::ActionError,
-    event::ServerEvent,
-    framing::{self, Mask, Reader},
+    framing::{self, Broken, Reader},
     handle::{Close, Handle},
+    heartbeat::Heartbeat,
+    memory::{CONNECTION, Charge, FAIR_SHARE},
     outbox::Pushed,
-    protocol::{self, ClientAction, Dest},
+    protocol::{self, ClientAction},
     server::Shared,
 };
+use clocks::{Rate, Window};
+use registration::Access;
+pub(crate) use registration::Peer;
 
 /// Messages and bytes read in one turn, before others get theirs.
 const TURN_MESSAGES: u32 = 128;
 const TURN_BYTES: usize = 64 << 10;
-/// A slow reader's clock starts again whenever it has taken this many bytes.
-const PROGRESS: u64 = 2 << 20;
-/// Answers may fill an outbox to this multiple of its mark.
-const ANSWERS: usize = 8;
+
+/// A clock that may run.
+type Timer = Option<Pin<Box<Sleep>>>;
 
 /// The task of one connection.
 pub(crate) struct Connection {
@@ -45,6 +60,9 @@ pub(crate) struct Connection {
     id: Option<Arc<str>>,
     /// The id as JSON, for the messages it sends.
     from: String,
+    access: Access,
+    /// What is known of the peer from its handshake, if somebody wants to know.
+    peer: Option<Peer>,
     /// A message for which a receiver had no room, and that receiver.
     waiting: Option<(Utf8Bytes, Arc<Handle>)>,
     /// True while the socket may have more to read.
@@ -53,16 +71,19 @@ pub(crate) struct Connection {
     /// Bytes still read from a connection that is closing.
     discard: usize,
     /// The end of closing, or of a slow reader's time.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     /// Bytes this connection had taken when the clock of a slow reader started.
     progress: u64,
-}
-
-/// What became of a message.
-enum Routed {
-    Done,
-    /// This receiver is full: the message waits, and the connection with it.
-    Held(Arc<Handle>),
+    /// The end of the time to register, or of what was granted.
+    deadline: Timer,
+    heartbeat: Option<Heartbeat>,
+    rate: Option<Rate>,
+    /// Pings and pongs in this second.
+    controls: Window,
+    /// Refused actions in this minute.
+    refusals: Window,
+    /// Its own memory: itself, its id, and what it has read but not yet passed on.
+    charge: Charge,
 }
 
 /// One turn's bookkeeping: what is written, counted and woken at its end.
@@ -96,21 +117,38 @@ impl Turn {
 
 impl Connection {
     /// A connection whose handshake is done.
-    pub(crate) fn new(shared: Arc<Shared>, handle: Arc<Handle>, reader: Reader) -> Self {
-        let discard = shared.options.max_payload;
-        Self {
-            shared,
-            handle,
-            reader,
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        handle: Arc<Handle>,
+        reader: Reader,
+        peer: Option<Peer>,
+    ) -> Self {
+        let options = &shared.options;
+        let mut connection = Self {
+            access: Access::new(&shared.gate),
+            heartbeat: Heartbeat::new(options.ping_interval, options.ping_timeout),
+            rate: options
+                .rate_limit
+                .map(|limit| Rate::new(limit, Instant::now())),
+            charge: Charge::new(&shared.memory, CONNECTION),
+            discard: options.max_payload,
             id: None,
             from: String::new(),
+            peer,
             waiting: None,
             readable: true,
             closing: false,
-            discard,
             timer: None,
             progress: 0,
-        }
+            deadline: None,
+            controls: Window::default(),
+            refusals: Window::default(),
+            shared,
+            handle,
+            reader,
+        };
+        connection.await_registration();
+        connection
     }
 
     /// Reads and routes, up to a budget.
@@ -138,6 +176,7 @@ impl Connection {
         metrics
             .messages_out
             .fetch_add(turn.messages_out.into(), Relaxed);
+        self.settle();
         ended
     }
 
@@ -148,59 +187,80 @@ impl Connection {
             } else {
                 self.route(text, cx, turn);
             }
-            if self.waiting.is_some() {
-                return Poll::Pending;
-            }
         }
         let mut bytes = 0;
         while turn.messages_in < TURN_MESSAGES && bytes < TURN_BYTES {
+            self.poll_access(cx, turn);
+            if self.is_paused(cx) {
+                break;
+            }
             match self.reader.poll_message(cx) {
                 Poll::Pending => {
-                    self.readable = false;
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(Message::Text(text))) => {
-                    turn.messages_in += 1;
-                    bytes += text.len();
-                    self.route(text, cx, turn);
-                    if self.waiting.is_some() {
+                    // It may only have come to the end of what it is allowed.
+                    self.readable = self.reader.allowance() == Some(0);
+                    if !self.readable {
                         return Poll::Pending;
                     }
                 }
+                Poll::Ready(Ok(Message::Text(text))) => {
+                    turn.messages_in += 1;
+                    self.took_message();
+                    bytes += text.len();
+                    self.route(text, cx, turn);
+                }
                 Poll::Ready(Ok(Message::Binary(_))) => {
                     turn.messages_in += 1;
-                    self.refused(ActionError::Binary, None);
+                    self.took_message();
+                    match self.access.is_open() {
+                        true => self.refused(ActionError::Binary, None),
+                        false => self.deny_stranger(),
+                    }
                 }
                 Poll::Ready(Ok(Message::Close(_))) => {
                     // The echo is among the replies.
                     self.start_closing();
-                    return Poll::Pending;
                 }
                 // Pings are answered by the reader; they count against the turn.
-                Poll::Ready(Ok(_)) => turn.messages_in += 1,
-                Poll::Ready(Err(error)) => {
-                    let Some(code) = framing::violation(&error) else {
-                        return Poll::Ready(());
-                    };
+                Poll::Ready(Ok(_)) => {
+                    turn.messages_in += 1;
+                    self.took_message();
+                    self.control_frame();
+                }
+                Poll::Ready(Err(Broken::Lost)) => return Poll::Ready(()),
+                Poll::Ready(Err(Broken::Rules { code, .. })) => {
                     self.shared.metrics.violations.fetch_add(1, Relaxed);
-                    self.close(Close::Violation(code));
-                    return Poll::Pending;
+                    self.close(&Close::Violation(code));
                 }
             }
         }
         Poll::Pending
     }
 
+    /// True while nothing more may be read.
+    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        self.closing
+            || self.waiting.is_some()
+            || self.access.is_pending()
+            // Whoever would need much of what is short waits until there is enough again.
+            || self.shared.memory.is_short() && self.reader.part() > FAIR_SHARE
+            || self.is_throttled(cx)
+    }
+
     /// Carries out one action, or keeps it waiting.
     fn route(&mut self, text: Utf8Bytes, cx: &mut Context<'_>, turn: &mut Turn) {
-        let result = match protocol::decode_client_action(&text) {
+        let action = protocol::decode_client_action(&text);
+        let result = match action {
+            Ok(ClientAction::Register { id, token }) => self.register(id, token, turn),
+            Ok(_) | Err(_) if !self.access.is_open() => {
+                return self.deny_stranger();
+            }
             Ok(ClientAction::Send { message, dest, ack }) => {
                 match self.send(message, dest, ack, cx, turn) {
-                    Ok(Routed::Held(receiver)) => {
+                    Ok(Some(receiver)) => {
                         self.waiting = Some((text, receiver));
                         return;
                     }
-                    Ok(Routed::Done) => Ok(()),
+                    Ok(None) => Ok(()),
                     Err(error) => Err(error),
                 }
             }
@@ -208,10 +268,10 @@ impl Connection {
                 self.answer(ack, message, turn);
                 Ok(())
             }
-            Ok(ClientAction::Register { id }) => self.register(id, turn),
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
                 self.shared.router.requests.withdraw(&self.handle);
+                self.await_registration();
                 Ok(())
             }
             Err(error) => Err(error),
@@ -221,245 +281,13 @@ impl Connection {
         }
     }
 
-    fn send(
-        &mut self,
-        message: &str,
-        dest: &str,
-        ack: Option<&str>,
-        cx: &mut Context<'_>,
-        turn: &mut Turn,
-    ) -> Result<Routed, ActionError> {
-        match protocol::decode_dest(dest, self.shared.options.max_dest)? {
-            Dest::One(id) => match self.shared.router.find(&id) {
-                None => self.unknown(&id),
-                Some(receiver) => {
-                    if self.is_held_by(&receiver, cx) {
-                        return Ok(Routed::Held(receiver));
-                    }
-                    self.await_answer(ack, std::slice::from_ref(&receiver))?;
-                    let frame = protocol::message(message, ack, self.from());
-                    if !turn.delivered(&receiver, receiver.outbox.push(&frame)) {
-                        self.unknown(&id);
-                    }
-                }
-            },
-            Dest::Many(ids) => {
-                let found: Vec<_> = ids.iter().map(|id| self.shared.router.find(id)).collect();
-                if let Some(full) = found
-                    .iter()
-                    .flatten()
-                    .find(|full| self.is_held_by(full, cx))
-                {
-                    return Ok(Routed::Held(full.clone()));
-                }
-                let receivers: Vec<_> = found.iter().flatten().cloned().collect();
-                self.await_answer(ack, &receivers)?;
-                // Encoded once, whatever the number of receivers.
-                let pieces = protocol::message(message, ack, self.from());
-                let length = pieces.iter().map(|piece| piece.len()).sum();
-                let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
-                framing::encode_text(&pieces, length, Mask::None, &mut frame);
-                let frame = frame.into();
-                for (id, receiver) in ids.iter().zip(&found) {
-                    let delivered = receiver.as_ref().is_some_and(|receiver| {
-                        turn.delivered(receiver, receiver.outbox.push_encoded(&frame))
-                    });
-                    if !delivered {
-                        self.unknown(id);
-                    }
-                }
-            }
-        }
-        Ok(Routed::Done)
-    }
-
-    /// True if the receiver is full: this connection is woken when it has room again.
-    fn is_held_by(&self, receiver: &Arc<Handle>, cx: &Context<'_>) -> bool {
-        if !receiver.outbox.is_full() {
-            return false;
-        }
-        if receiver.strict.load(Relaxed) {
-            receiver.request_close(Close::Slow);
-        }
-        // What this turn has promised to write may be what fills it.
-        receiver.flush();
-        let held = receiver.outbox.hold(self.handle.key, cx.waker());
-        if held {
-            // Its task starts the clock.
-            receiver.waker.wake();
-        }
-        held
-    }
-
-    /// Keeps a request open, if there is an ack and anybody to answer it.
-    fn await_answer(
-        &self,
-        ack: Option<&str>,
-        receivers: &[Arc<Handle>],
-    ) -> Result<(), ActionError> {
-        match ack {
-            Some(ack) if protocol::is_truthy(ack) && !receivers.is_empty() => {
-                let requests = &self.shared.router.requests;
-                let key = protocol::ack_key(ack);
-                let (length, limit) = (key.len(), self.shared.options.max_id_length);
-                if length > limit {
-                    return Err(ActionError::AckTooLong(length, limit));
-                }
-                // Rule 7.9: who has no id is not answered, but may not take an ack either.
-                match self.id {
-                    Some(_) => requests.open(&key, &self.handle, receivers, Instant::now()),
-                    None => requests.check(&key, &self.handle),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn answer(&mut self, ack: &str, message: Option<&str>, turn: &mut Turn) {
-        let key = protocol::ack_key(ack);
-        let Some(asker) = self
-            .shared
-            .router
-            .requests
-            .answer(&key, &self.handle, Instant::now())
-        else {
-            return;
-        };
-        let mark = self.shared.options.max_backpressure;
-        if asker.outbox.waiting() >= mark {
-            asker.outbox.press();
-            match asker.outbox.waiting() >= mark.saturating_mul(ANSWERS) {
-                true => return asker.request_close(Close::Slow),
-                false => asker.waker.wake(),
-            }
-        }
-        let frame = protocol::answer(ack, self.from(), message);
-        turn.delivered(&asker, asker.outbox.push(&frame));
-    }
-
-    fn register(&mut self, id: &str, turn: &mut Turn) -> Result<(), ActionError> {
-        let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
-        if self.id.as_deref().is_some_and(|former| former != id) {
-            self.unregister(false, turn);
-        }
-        let id: Arc<str> = id.into();
-        self.from = protocol::json_string(&id);
-        let Self {
-            shared,
-            handle,
-            from,
-            ..
-        } = self;
-        shared
-            .router
-            .register(&id, handle, Instant::now(), |replaced| {
-                // Told before the peer knows: what it does next is told later.
-                let event = ServerEvent::Registered { id: &id, replaced };
-                shared.listener.event(event);
-                turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
-            });
-        self.id = Some(id);
-        Ok(())
-    }
-
-    /// Gives up the id, if it is still ours; `tell`: with a frame to the peer.
-    fn unregister(&mut self, tell: bool, turn: &mut Turn) {
-        let Some(id) = self.id.take() else { return };
-        let Self {
-            shared,
-            handle,
-            from,
-            ..
-        } = self;
-        shared.router.unregister(&id, handle, || {
-            shared.listener.event(ServerEvent::Unregistered(&id));
-            if tell {
-                turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
-            }
-        });
-    }
-
-    /// The id as JSON, if we own one.
-    fn from(&self) -> Option<&str> {
-        self.handle.owner.load(Relaxed).then_some(&self.from)
-    }
-
-    fn unknown(&self, id: &str) {
-        self.shared.metrics.unknown_ids.fetch_add(1, Relaxed);
-        // Longer ones exist nowhere; their beginning tells enough.
-        let shown = protocol::shorten(id, self.shared.options.max_id_length);
-        self.shared.listener.event(ServerEvent::UnknownId(shown));
-    }
-
-    fn refused(&self, error: ActionError, text: Option<&str>) {
-        self.shared.metrics.errors.fetch_add(1, Relaxed);
-        self.shared
-            .listener
-            .event(ServerEvent::Refused { error, text });
-    }
-
-    /// Closes from our side.
-    fn close(&mut self, close: Close) {
-        if self.closing {
-            return;
-        }
-        if close == Close::Slow {
-            // An id that was taken over is not the one that is slow.
-            let id = self.id.as_ref().filter(|_| self.from().is_some());
-            self.shared.metrics.slow.fetch_add(1, Relaxed);
-            if let Some(id) = id {
-                self.shared.router.strike(id, Instant::now());
-            }
-            let event = ServerEvent::Slow(id.map(|id| &**id));
-            self.shared.listener.event(event);
-            self.handle.outbox.discard();
-        }
-        self.start_closing();
-        let frame = framing::close_frame(Some(close.code()), close.reason(), Mask::None);
-        self.handle.outbox.push_control(&frame);
-        self.handle.flush();
-    }
-
-    /// From here on nothing is routed: what waits is written, what comes is thrown away.
-    fn start_closing(&mut self) {
-        self.leave();
-        // Those who wait for room here find the id gone.
-        self.handle.outbox.start_closing();
-        if let Some((_, receiver)) = self.waiting.take() {
-            receiver.outbox.unhold(self.handle.key);
-        }
-        self.closing = true;
-        self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
-    }
-
-    /// Gives up the id and all requests.
-    fn leave(&mut self) {
-        self.unregister(false, &mut Turn::default());
-        self.shared.router.requests.leave(&self.handle);
-    }
-
-    /// Ready when the connection has ended.
-    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let state = self.handle.outbox.state();
-        if state.closed {
-            return Poll::Ready(());
-        }
-        if state.empty {
-            self.handle.socket().shutdown(Shutdown::Write);
-        }
-        loop {
-            match self.reader.poll_discard(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(length)) if length > 0 && length <= self.discard => {
-                    self.discard -= length;
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-            }
-        }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Ready(()),
-        }
+    /// Charges what has been read and not yet passed on.
+    fn settle(&mut self) {
+        let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
+        let reading = self.reader.held() + waiting;
+        self.handle.reading.store(reading, Relaxed);
+        let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
+        self.charge.set(CONNECTION + id + reading);
     }
 
     /// Writes what a full socket had refused, once it takes something again.
@@ -479,25 +307,6 @@ impl Connection {
             false => Poll::Pending,
         }
     }
-
-    /// Closes this connection when others have waited too long for it.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) {
-        let state = self.handle.outbox.state();
-        if !state.pressed {
-            self.timer = None;
-            return;
-        }
-        let patience: Duration = self.shared.options.slow_consumer_timeout;
-        if self.timer.is_none() || state.drained >= self.progress + PROGRESS {
-            self.progress = state.drained;
-            self.timer = Some(Box::pin(sleep(patience)));
-        }
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            self.close(Close::Slow);
-        }
-    }
 }
 
 impl Future for Connection {
@@ -511,17 +320,13 @@ impl Future for Connection {
         }
         if !this.closing {
             if let Some(close) = this.handle.requested_close() {
-                this.close(close);
+                this.close(&close);
             } else {
                 this.readable = true;
-                if this.read(cx).is_ready() {
+                if this.read(cx).is_ready() || this.poll_clocks(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                // The end of closing has its time in the same timer.
-                if !this.closing {
-                    this.poll_patience(cx);
-                }
-                if this.readable && this.waiting.is_none() && !this.closing {
+                if this.readable && !this.closing && !this.is_paused(cx) {
                     // The budget is used up: others first.
                     cx.waker().wake_by_ref();
                 }

@@ -13,12 +13,18 @@ use tokio::{
 };
 use tokio_tungstenite::{
     client_async,
-    tungstenite::{self, client::IntoClientRequest, error::ProtocolError, protocol::Role},
+    tungstenite::{
+        self,
+        client::IntoClientRequest,
+        error::ProtocolError,
+        http::{HeaderName, HeaderValue},
+        protocol::Role,
+    },
 };
 
 use crate::{
     error::{Error, Result},
-    framing::Reader,
+    framing::{Bounds, Reader},
     options::ClientOptions,
     socket::{ReadHalf, Socket, WriteHalf},
 };
@@ -32,18 +38,44 @@ pub(crate) async fn dial(options: &ClientOptions) -> Result<(Reader, WriteHalf)>
         false => options.host.clone(),
     };
     let url = format!("ws://{host}:{}{}", options.port, options.path);
-    let request = url
+    let mut request = url
         .as_str()
         .into_client_request()
         .map_err(|_| Error::InvalidAddress(url.clone()))?;
+    for (name, value) in &options.headers {
+        let (name, value) = header(name, value)?;
+        request.headers_mut().append(name, value);
+    }
     let (read, write) = Socket::Tcp(connect(options).await?).into_halves();
     let io = HandshakeIo::new(read, write);
     let (socket, _) = client_async(request, io).await.map_err(handshake_error)?;
     let HandshakeIo {
         read, write, early, ..
     } = socket.into_inner();
-    let reader = Reader::new(Role::Client, read, early, options.max_payload);
+    let bounds = Bounds {
+        payload: options.max_payload,
+        // A server may cut its messages as it likes.
+        fragments: usize::MAX,
+    };
+    let reader = Reader::new(Role::Client, read, early, bounds);
     Ok((reader, write))
+}
+
+/// A header of the handshake, beside those that make it one.
+///
+/// Errors: `InvalidOption` for one that cannot be sent, or is not the caller's to set.
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
+    let ours = |name: &HeaderName| {
+        let name = name.as_str();
+        matches!(name, "host" | "connection" | "upgrade") || name.starts_with("sec-websocket-")
+    };
+    let reason = match (name.parse::<HeaderName>(), value.parse()) {
+        (Ok(name), Ok(value)) if !ours(&name) => return Ok((name, value)),
+        (Ok(_), Ok(_)) => format!("sets \"{name}\", which is part of the handshake"),
+        _ => format!("has an invalid name or value for \"{name}\""),
+    };
+    let name = "headers";
+    Err(Error::InvalidOption { name, reason })
 }
 
 /// A TCP connection to the first address of the host that takes one.

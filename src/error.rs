@@ -56,6 +56,15 @@ pub enum Error {
     /// The address is no `ws:` URL of a host and a port.
     #[error("invalid address \"{0}\"")]
     InvalidAddress(String),
+    /// The server does not know who we are: the token is missing, wrong or expired. Get a new one.
+    #[error("unauthorized: {0}")]
+    Unauthorized(String),
+    /// We may not have the id that we wanted. Ask for another one, or for the right to it.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// The id belongs to somebody else who is connected now.
+    #[error("conflict: {0}")]
+    Conflict(String),
     /// The peer broke the WebSocket protocol (RFC 6455); the connection is closed.
     #[error("{0}")]
     WebSocket(String),
@@ -74,7 +83,20 @@ impl Error {
             Self::InvalidServerKey => "ERR_WSMB_SERVER_KEY",
             Self::ConnectTimeout(_) => "ETIMEDOUT",
             Self::InvalidAddress(_) => "ERR_WSMB_ADDRESS",
+            Self::Unauthorized(_) => "ERR_WSMB_UNAUTHORIZED",
+            Self::Forbidden(_) => "ERR_WSMB_FORBIDDEN",
+            Self::Conflict(_) => "ERR_WSMB_CONFLICT",
             Self::WebSocket(_) => "ERR_WSMB_WEBSOCKET",
+        }
+    }
+
+    /// What a close frame says with the codes of a refused registration.
+    pub(crate) fn denied(code: u16, reason: String) -> Option<Self> {
+        match code {
+            4401 => Some(Self::Unauthorized(reason)),
+            4403 => Some(Self::Forbidden(reason)),
+            4409 => Some(Self::Conflict(reason)),
+            _ => None,
         }
     }
 
@@ -155,6 +177,11 @@ pub enum ActionError {
     /// `send` to more ids than `maxDest`.
     #[error("Unable to send message. It has more than {0} receivers (maxDest)")]
     TooManyDest(usize),
+    /// `send` of more than `maxFanoutBytes`.
+    #[error(
+        "Unable to send message. {0} receivers of {1} bytes are more than {2} (maxFanoutBytes)"
+    )]
+    FanoutTooLarge(usize, usize, usize),
     /// `send` with an ack that belongs to a pending request of another connection.
     #[error("Unable to send message. Its ack belongs to another connection")]
     AckTaken,
@@ -178,6 +205,7 @@ impl ActionError {
             Self::IncompleteSend => "ERR_WSMB_SEND",
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
+            Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::NoAck => "ERR_WSMB_ANSWER",
         }

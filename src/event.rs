@@ -1,6 +1,9 @@
 //! All that an embedder can hear. Events borrow: an embedder that does not care pays nothing.
 
-use crate::error::{ActionError, Error};
+use crate::{
+    auth::Denied,
+    error::{ActionError, Error},
+};
 
 /// What a server tells its embedder. Called on the server's threads: return soon, never block.
 #[derive(Debug)]
@@ -26,8 +29,31 @@ pub enum ServerEvent<'a> {
         /// The frame's text, where it was text.
         text: Option<&'a str>,
     },
-    /// A connection was closed because it did not read; its id, if it had one.
-    Slow(Option<&'a str>),
+    /// A connection does not keep up.
+    Slow {
+        /// Its id, if it has one and that is known.
+        id: Option<&'a str>,
+        /// What was done about it.
+        why: Slow,
+    },
+    /// A connection may not register, or not any more, and is closed.
+    Denied {
+        /// The id that it wants, or had.
+        id: Option<&'a str>,
+        /// Why.
+        denied: &'a Denied,
+    },
+}
+
+/// What was done about a connection that does not keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// It was closed.
+    Closed,
+    /// It was closed because it held the most memory when there was no more.
+    Memory,
+    /// What is sent to it is being dropped, until it has caught up.
+    Dropping,
 }
 
 /// Receives the events of a server.

@@ -37,6 +37,29 @@ pub(crate) const PONG_LIMIT: usize = 64 << 10;
 /// The longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
 
+/// What a peer may send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes of a message.
+    pub(crate) payload: usize,
+    /// Fragments of a message.
+    pub(crate) fragments: usize,
+}
+
+/// Why nothing more is read from a peer.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The connection is lost.
+    Lost,
+    /// It broke the rules.
+    Rules {
+        /// The close code that says how.
+        code: u16,
+        /// The same in words.
+        text: String,
+    },
+}
+
 /// Reads the messages of one peer.
 pub(crate) struct Reader {
     socket: ReadHalf,
@@ -44,7 +67,11 @@ pub(crate) struct Reader {
     /// Present while a message is in part with it.
     context: Option<Box<WebSocketContext>>,
     role: Role,
-    max_payload: usize,
+    bounds: Bounds,
+    /// Bytes that may be read until this is set anew; none: as many as come.
+    allowance: Option<usize>,
+    /// Something has been read since this was last asked.
+    heard: bool,
     /// What tungstenite answers by itself: pongs, and the echo of a close frame.
     replies: Vec<u8>,
 }
@@ -56,11 +83,11 @@ thread_local! {
 
 impl Reader {
     /// `role`: our own. `early`: what came behind the handshake.
-    pub(crate) fn new(role: Role, socket: ReadHalf, early: Vec<u8>, max_payload: usize) -> Self {
+    pub(crate) fn new(role: Role, socket: ReadHalf, early: Vec<u8>, bounds: Bounds) -> Self {
         let mut scan = FrameScan::default();
         let context = (!early.is_empty()).then(|| {
             scan.feed(&early);
-            let config = Some(config(max_payload));
+            let config = Some(config(bounds));
             Box::new(WebSocketContext::from_partially_read(early, role, config))
         });
         Self {
@@ -68,31 +95,67 @@ impl Reader {
             scan,
             context,
             role,
-            max_payload,
+            bounds,
+            allowance: None,
+            heard: false,
             replies: Vec::new(),
         }
     }
 
+    /// Changes the bytes that a message may have.
+    pub(crate) fn set_max_payload(&mut self, max_payload: usize) {
+        self.bounds.payload = max_payload;
+        if let Some(context) = &mut self.context {
+            context.set_config(|config| limit(config, max_payload));
+        }
+    }
+
+    /// Reads so many bytes at most until this is called again; then it pretends that nothing
+    /// comes, and nobody is woken when something does.
+    pub(crate) fn set_allowance(&mut self, bytes: Option<usize>) {
+        self.allowance = bytes;
+    }
+
+    /// What is left of that.
+    pub(crate) fn allowance(&self) -> Option<usize> {
+        self.allowance
+    }
+
+    /// True if anything has been read since this was last asked.
+    pub(crate) fn has_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Bytes that have come of a message that is not whole.
+    pub(crate) fn part(&self) -> usize {
+        self.scan.part
+    }
+
+    /// Bytes of memory that it holds for them.
+    pub(crate) fn held(&self) -> usize {
+        match self.context {
+            Some(_) => READ_CHUNK + self.scan.part,
+            None => 0,
+        }
+    }
+
     /// The next message. Pending: nothing more has come, the task is woken when it does.
-    pub(crate) fn poll_message(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<tungstenite::Result<Message>> {
-        let (role, max_payload) = (self.role, self.max_payload);
+    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
+        let (role, bounds) = (self.role, self.bounds);
         let context = self.context.get_or_insert_with(|| match SPARE.take() {
             Some((spare, mut context)) if spare == role => {
-                context.set_config(|config| {
-                    config.max_message_size = Some(max_payload);
-                    config.max_frame_size = Some(max_payload);
-                });
+                context.set_config(|config| limit(config, bounds.payload));
                 context
             }
-            _ => Box::new(WebSocketContext::new(role, Some(config(max_payload)))),
+            _ => Box::new(WebSocketContext::new(role, Some(config(bounds)))),
         });
         let mut stream = Stream {
             socket: &mut self.socket,
             scan: &mut self.scan,
             replies: &mut self.replies,
+            allowance: &mut self.allowance,
+            heard: &mut self.heard,
+            max_fragments: bounds.fragments,
             cx,
         };
         match context.read(&mut stream) {
@@ -114,7 +177,19 @@ impl Reader {
                 }
                 Poll::Pending
             }
-            Err(error) => Poll::Ready(Err(error)),
+            Err(_) if self.scan.most_fragments > bounds.fragments => {
+                Poll::Ready(Err(Broken::Rules {
+                    code: CloseCode::Policy.into(),
+                    text: format!("a message in more than {} fragments", bounds.fragments),
+                }))
+            }
+            Err(error) => Poll::Ready(Err(match violation(&error) {
+                Some(code) => Broken::Rules {
+                    code,
+                    text: error.to_string(),
+                },
+                None => Broken::Lost,
+            })),
         }
     }
 
@@ -134,12 +209,17 @@ impl Reader {
     }
 }
 
-fn config(max_payload: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
+fn config(bounds: Bounds) -> WebSocketConfig {
+    let mut config = WebSocketConfig::default()
         .read_buffer_size(READ_CHUNK)
-        .write_buffer_size(0)
-        .max_message_size(Some(max_payload))
-        .max_frame_size(Some(max_payload))
+        .write_buffer_size(0);
+    limit(&mut config, bounds.payload);
+    config
+}
+
+fn limit(config: &mut WebSocketConfig, max_payload: usize) {
+    config.max_message_size = Some(max_payload);
+    config.max_frame_size = Some(max_payload);
 }
 
 /// The socket as tungstenite wants to see it, for the length of one poll.
@@ -147,16 +227,32 @@ struct Stream<'a, 'b> {
     socket: &'a mut ReadHalf,
     scan: &'a mut FrameScan,
     replies: &'a mut Vec<u8>,
+    allowance: &'a mut Option<usize>,
+    heard: &'a mut bool,
+    max_fragments: usize,
     cx: &'a mut Context<'b>,
 }
 
 impl Read for Stream<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut buf = ReadBuf::new(buf);
+        // Told when more is asked for: what came before is in tungstenite's hands, and whole.
+        if self.scan.most_fragments > self.max_fragments {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let most = self.allowance.unwrap_or(usize::MAX).min(buf.len());
+        if most == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut buf = ReadBuf::new(&mut buf[..most]);
         match Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf) {
             Poll::Ready(Ok(())) => {
-                self.scan.feed(buf.filled());
-                Ok(buf.filled().len())
+                let bytes = buf.filled();
+                *self.heard |= !bytes.is_empty();
+                if let Some(allowance) = self.allowance {
+                    *allowance -= bytes.len();
+                }
+                self.scan.feed(bytes);
+                Ok(bytes.len())
             }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -186,6 +282,12 @@ struct FrameScan {
     header_length: usize,
     /// A message's last fragment is still to come.
     unfinished: bool,
+    /// The frames of that message so far.
+    fragments: usize,
+    /// The most that a message had.
+    most_fragments: usize,
+    /// Bytes since the last boundary.
+    part: usize,
     /// The largest frame since this was last asked.
     largest: u64,
 }
@@ -199,7 +301,11 @@ impl FrameScan {
         loop {
             let skip = self.payload.min(bytes.len() as u64);
             self.payload -= skip;
+            self.part += skip as usize;
             bytes = &bytes[skip as usize..];
+            if self.at_boundary() {
+                self.part = 0;
+            }
             if bytes.is_empty() {
                 return;
             }
@@ -212,14 +318,21 @@ impl FrameScan {
                 Ok(Some((header, length))) => {
                     if matches!(header.opcode, OpCode::Data(_)) {
                         self.unfinished = !header.is_final;
+                        self.fragments += 1;
+                        self.most_fragments = self.most_fragments.max(self.fragments);
+                        if header.is_final {
+                            self.fragments = 0;
+                        }
                     }
                     self.payload = length;
                     self.largest = self.largest.max(length);
                     self.header_length = 0;
+                    self.part += cursor.position() as usize - before;
                     bytes = &bytes[cursor.position() as usize - before..];
                 }
                 Ok(None) if known.len() < self.header.len() => {
                     self.header_length = known.len();
+                    self.part += taken;
                     return;
                 }
                 // tungstenite sees the same header and ends the connection for it.
@@ -278,6 +391,13 @@ pub(crate) fn close_frame(code: Option<u16>, reason: &str, mask: Mask) -> Vec<u8
     frame
 }
 
+/// An empty ping.
+pub(crate) fn ping(mask: Mask) -> Vec<u8> {
+    let mut frame = Vec::new();
+    header(OpCode::Control(Control::Ping), 0, mask, &mut frame);
+    frame
+}
+
 fn header(opcode: OpCode, length: usize, mask: Mask, out: &mut Vec<u8>) -> Option<[u8; 4]> {
     let mask = (mask == Mask::Random).then(rand::random);
     let header = FrameHeader {
@@ -302,7 +422,7 @@ fn apply_mask(key: Option<[u8; 4]>, payload: &mut [u8]) {
 }
 
 /// The close code for what a peer did wrong; none where the connection was simply lost.
-pub(crate) fn violation(error: &tungstenite::Error) -> Option<u16> {
+fn violation(error: &tungstenite::Error) -> Option<u16> {
     use tungstenite::{Error, error::ProtocolError};
     match error {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

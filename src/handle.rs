@@ -2,46 +2,66 @@
 
 use std::{
     net::Shutdown,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::{
+    auth::Denied,
     framing::Mask,
+    memory::{Memory, REQUEST},
     outbox::{Flushed, Outbox},
     requests::Book,
     socket::WriteHalf,
 };
 
-/// Why a connection is to be closed by us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a connection is closed by us.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Close {
     /// The server closes.
     GoingAway,
     /// It does not read what is sent to it.
     Slow,
+    /// It holds more memory than any other, and there is none left.
+    Memory,
+    /// It has not registered in time.
+    NotRegistered,
+    /// Its pings and pongs, or its refused actions, were more than their limit.
+    TooMany(&'static str),
     /// It broke the WebSocket protocol, with the close code that says how.
     Violation(u16),
+    /// It may not do what it wants.
+    Denied(Denied),
 }
 
 impl Close {
-    pub(crate) fn code(self) -> u16 {
+    pub(crate) fn code(&self) -> u16 {
         match self {
             Self::GoingAway => 1001,
-            Self::Slow => 1013,
-            Self::Violation(code) => code,
+            Self::Slow | Self::Memory => 1013,
+            Self::NotRegistered | Self::TooMany(_) => 1008,
+            Self::Violation(code) => *code,
+            Self::Denied(denied) => denied.close_code(),
         }
     }
 
-    pub(crate) fn reason(self) -> &'static str {
+    pub(crate) fn reason(&self) -> &str {
         match self {
             Self::GoingAway => "server is closing",
             Self::Slow => "too slow",
+            Self::Memory => "server is out of memory",
+            Self::NotRegistered => "not registered in time",
+            Self::TooMany(what) => what,
             Self::Violation(1009) => "message too big",
+            Self::Violation(1008) => "too many fragments",
             Self::Violation(1007) => "invalid UTF-8",
             Self::Violation(_) => "protocol violation",
+            Self::Denied(denied) => denied.reason(),
         }
     }
 }
@@ -56,6 +76,12 @@ pub(crate) struct Handle {
     pub(crate) owner: AtomicBool,
     /// True for an id that was closed as slow twice: it gets no patience for a while.
     pub(crate) strict: AtomicBool,
+    /// True while what is sent to it is dropped.
+    dropping: AtomicBool,
+    /// Bytes that it has read and not yet passed on.
+    pub(crate) reading: AtomicUsize,
+    /// Who registered its id, where clients are authenticated.
+    pub(crate) principal: Mutex<Option<Arc<str>>>,
     /// The requests it asked and those it may answer.
     pub(crate) book: Mutex<Book>,
     /// Wakes its task.
@@ -66,12 +92,15 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// `mark`: bytes from which its outbox counts as full.
-    pub(crate) fn new(key: u64, socket: WriteHalf, mark: usize) -> Self {
+    pub(crate) fn new(key: u64, socket: WriteHalf, mark: usize, memory: Arc<Memory>) -> Self {
         Self {
             key,
-            outbox: Outbox::new(mark, Mask::None),
+            outbox: Outbox::new(mark, Mask::None, Some(memory)),
             owner: AtomicBool::new(false),
             strict: AtomicBool::new(false),
+            dropping: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
+            principal: Mutex::default(),
             book: Mutex::default(),
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
@@ -94,7 +123,35 @@ impl Handle {
     }
 
     pub(crate) fn requested_close(&self) -> Option<Close> {
-        *self.close.lock()
+        self.close.lock().clone()
+    }
+
+    /// Something that is sent to it is dropped; true if that begins now.
+    pub(crate) fn drop_begins(&self) -> bool {
+        !self.dropping.swap(true, Relaxed)
+    }
+
+    /// There is room again: that counts as the end of dropping once it has caught up by half.
+    pub(crate) fn drops_end(&self) {
+        if self.dropping.load(Relaxed) && self.outbox.has_caught_up() {
+            self.dropping.store(false, Relaxed);
+        }
+    }
+
+    /// Bytes of memory that would be free without it, about.
+    pub(crate) fn weight(&self) -> usize {
+        let asked = self.book.lock().deliveries() * REQUEST;
+        self.outbox.waiting() + self.reading.load(Relaxed) + asked
+    }
+
+    /// True if both are the same connection, or were registered by the same principal.
+    pub(crate) fn is_of_principal(&self, other: &Self) -> bool {
+        if self.key == other.key {
+            return true;
+        }
+        // One after the other: the other way round may be asked at the same time.
+        let principal = self.principal.lock().clone();
+        principal == *other.principal.lock()
     }
 
     pub(crate) fn socket(&self) -> &WriteHalf {

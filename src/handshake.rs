@@ -8,7 +8,10 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::socket::{ReadHalf, WriteHalf};
+use crate::{
+    options::ServerOptions,
+    socket::{ReadHalf, WriteHalf},
+};
 
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
@@ -17,6 +20,7 @@ const MAX_HEADERS: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BadRequest,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Timeout,
@@ -30,6 +34,7 @@ impl Refusal {
     pub(crate) fn response(self) -> String {
         let (status, text, headers) = match self {
             Self::BadRequest => (400, "Bad Request", "Sec-WebSocket-Version: 13, 8\r\n"),
+            Self::Forbidden => (403, "Forbidden", ""),
             Self::NotFound => (404, "Not Found", ""),
             Self::MethodNotAllowed => (405, "Method Not Allowed", "Allow: GET\r\n"),
             Self::Timeout => (408, "Request Timeout", ""),
@@ -49,11 +54,17 @@ impl Refusal {
     }
 }
 
+/// Lower-case names and values, in the order in which they came.
+pub(crate) type Headers = Vec<(String, String)>;
+
 /// How a handshake ended, if the peer stayed.
 pub(crate) enum Handshake {
-    /// The answer to send, and what came behind the request.
     Accepted {
+        /// The answer to send.
         response: String,
+        /// The request's headers.
+        headers: Headers,
+        /// What came behind the request.
         early: Vec<u8>,
     },
     Refused(Refusal),
@@ -64,9 +75,10 @@ pub(crate) enum Handshake {
 /// Errors: the peer went away.
 pub(crate) async fn read_request(
     socket: &mut (impl AsyncRead + Unpin),
-    path: &str,
-    max_header_size: usize,
+    options: &ServerOptions,
+    secure: bool,
 ) -> io::Result<Handshake> {
+    let max_header_size = options.max_header_size;
     let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
     loop {
@@ -83,8 +95,12 @@ pub(crate) async fn read_request(
         match end.map(|at| from + at + 4) {
             Some(end) if end <= max_header_size => {
                 let early = bytes.split_off(end);
-                return Ok(match judge(&bytes, path) {
-                    Ok(response) => Handshake::Accepted { response, early },
+                return Ok(match judge(&bytes, options, secure) {
+                    Ok((response, headers)) => Handshake::Accepted {
+                        response,
+                        headers,
+                        early,
+                    },
                     Err(refusal) => Handshake::Refused(refusal),
                 });
             }
@@ -94,8 +110,8 @@ pub(crate) async fn read_request(
     }
 }
 
-/// The answer to a request head that may be served.
-fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
+/// The answer to a request head that may be served, and its headers.
+fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, Headers), Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -125,8 +141,20 @@ fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
         return Err(Refusal::MethodNotAllowed);
     }
     let target = request.path.unwrap_or_default();
-    if target.split('?').next() != Some(path) {
+    if target.split('?').next() != Some(&options.path) {
         return Err(Refusal::NotFound);
+    }
+    // Browsers always send it; an origin that is no text is none that could be allowed.
+    let foreign = request
+        .headers
+        .iter()
+        .filter(|h| h.name.eq_ignore_ascii_case("origin"))
+        .any(|h| {
+            let origin = std::str::from_utf8(h.value).unwrap_or_default();
+            !options.allows_origin(origin.trim(), header("host"), secure)
+        });
+    if foreign {
+        return Err(Refusal::Forbidden);
     }
     // Version 8 is the same protocol; the peers of version 1 may still speak it.
     let version = header("sec-websocket-version");
@@ -150,7 +178,17 @@ fn judge(head: &[u8], path: &str) -> Result<String, Refusal> {
         response.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
     }
     response.push_str("\r\n");
-    Ok(response)
+    let headers = match options.asks_embedder() {
+        true => request.headers.iter().map(text).collect(),
+        false => Headers::new(),
+    };
+    Ok((response, headers))
+}
+
+/// A header as text, what is no UTF-8 replaced.
+fn text(header: &httparse::Header<'_>) -> (String, String) {
+    let value = String::from_utf8_lossy(header.value);
+    (header.name.to_ascii_lowercase(), value.trim().to_owned())
 }
 
 /// Writes all of a short answer.
@@ -194,8 +232,17 @@ mod tests {
         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+    fn options(path: &str, max_header_size: usize) -> ServerOptions {
+        ServerOptions {
+            path: path.into(),
+            max_header_size,
+            ..ServerOptions::default()
+        }
+    }
+
     fn judge(request: &str) -> Result<String, Refusal> {
-        super::judge(request.as_bytes(), "/foo")
+        let judged = super::judge(request.as_bytes(), &options("/foo", 1024), false);
+        judged.map(|(response, _)| response)
     }
 
     #[test]
@@ -237,7 +284,10 @@ mod tests {
     #[tokio::test]
     async fn a_head_in_single_bytes_is_read_and_what_follows_it_is_kept() {
         let mut bytes = tokio_test_io(REQUEST.as_bytes(), b"\x81\x00");
-        match read_request(&mut bytes, "/foo", 1024).await.unwrap() {
+        match read_request(&mut bytes, &options("/foo", 1024), false)
+            .await
+            .unwrap()
+        {
             Handshake::Accepted { early, .. } => assert!(b"\x81\x00".starts_with(&early[..])),
             Handshake::Refused(refusal) => panic!("{refusal:?}"),
         }
@@ -246,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn a_head_beyond_the_limit_is_refused_before_it_ends() {
         let endless = "GET / HTTP/1.1\r\nA: ".to_owned() + &"x".repeat(5000);
-        match read_request(&mut endless.as_bytes(), "/", 2048)
+        match read_request(&mut endless.as_bytes(), &options("/", 2048), false)
             .await
             .unwrap()
         {

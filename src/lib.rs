@@ -18,6 +18,9 @@
 //! | `requests` | who awaits which answer |
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
+//! | `heartbeat` | whether a peer is still there |
+//! | `memory` | what buffers and tables hold, and what happens when that is too much |
+//! | [`auth`] | who may register, and send to whom |
 //! | [`client`] | the other end: a handle, and the task that owns its socket |
 //! | `dial` | the client's way to a WebSocket |
 //! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |
@@ -25,6 +28,7 @@
 //! The core starts no runtime and installs nothing global: the embedder hands in a
 //! [`tokio::runtime::Handle`]. The Node.js addon is such an embedder (`node/`, feature `node`).
 
+pub mod auth;
 pub mod client;
 pub mod error;
 pub mod event;
@@ -37,6 +41,8 @@ mod dial;
 mod framing;
 mod handle;
 mod handshake;
+mod heartbeat;
+mod memory;
 mod outbox;
 mod protocol;
 mod requests;
@@ -46,9 +52,10 @@ mod socket;
 #[cfg(feature = "node")]
 mod node;
 
+pub use auth::Authentication;
 pub use client::Client;
 pub use error::{ActionError, Error, Result};
-pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener};
+pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener, Slow};
 pub use metrics::Stats;
-pub use options::{ClientOptions, Listen, ServerOptions, SlowConsumer};
+pub use options::{ClientOptions, Listen, RateLimit, ServerOptions, SlowConsumer};
 pub use server::{Address, Server};

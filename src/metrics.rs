@@ -14,6 +14,12 @@ pub(crate) struct Metrics {
     pub(crate) errors: AtomicU64,
     pub(crate) violations: AtomicU64,
     pub(crate) slow: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) dead: AtomicU64,
+    pub(crate) unregistered: AtomicU64,
+    pub(crate) denied: AtomicU64,
+    pub(crate) throttled: AtomicU64,
 }
 
 /// What a server has done so far, and what it holds now.
@@ -26,6 +32,8 @@ pub struct Stats {
     pub registered: usize,
     /// Requests that await an answer now.
     pub pending: usize,
+    /// Bytes that buffers and tables hold now, as `max_memory` counts them.
+    pub memory: usize,
     /// WebSockets accepted so far.
     pub accepted: u64,
     /// Handshakes refused so far.
@@ -38,18 +46,32 @@ pub struct Stats {
     pub unknown_ids: u64,
     /// Actions that could not be carried out so far.
     pub errors: u64,
-    /// Connections closed for breaking the WebSocket protocol or exceeding `maxPayload` so far.
+    /// Connections closed for breaking the WebSocket protocol, or for exceeding `maxPayload`,
+    /// `maxFragments`, `maxControlFrames` or `maxProtocolErrors`, so far.
     pub violations: u64,
     /// Connections closed because they did not read so far.
     pub slow: u64,
+    /// Messages dropped for receivers that did not read so far.
+    pub dropped: u64,
+    /// Connections closed because memory was short so far.
+    pub evicted: u64,
+    /// Connections found dead by their silence so far.
+    pub dead: u64,
+    /// Connections closed because they did not register in time so far.
+    pub unregistered: u64,
+    /// Connections closed because they may not do what they wanted so far.
+    pub denied: u64,
+    /// Times that a connection had used up its `rateLimit` so far.
+    pub throttled: u64,
 }
 
 impl Metrics {
-    pub(crate) fn snapshot(&self, registered: usize, pending: usize) -> Stats {
+    pub(crate) fn snapshot(&self, registered: usize, pending: usize, memory: usize) -> Stats {
         Stats {
             connections: self.connections.load(Relaxed),
             registered,
             pending,
+            memory,
             accepted: self.accepted.load(Relaxed),
             refused: self.refused.load(Relaxed),
             messages_in: self.messages_in.load(Relaxed),
@@ -58,6 +80,12 @@ impl Metrics {
             errors: self.errors.load(Relaxed),
             violations: self.violations.load(Relaxed),
             slow: self.slow.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            evicted: self.evicted.load(Relaxed),
+            dead: self.dead.load(Relaxed),
+            unregistered: self.unregistered.load(Relaxed),
+            denied: self.denied.load(Relaxed),
+            throttled: self.throttled.load(Relaxed),
         }
     }
 }

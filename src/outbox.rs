@@ -9,7 +9,10 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     io::{self, IoSlice},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::Waker,
 };
 
@@ -18,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::{
     framing::{self, Mask},
+    memory::{Charge, FAIR_SHARE, Memory},
     socket::WriteHalf,
 };
 
@@ -32,6 +36,7 @@ const SLICES: usize = 32;
 #[derive(Debug)]
 enum Chunk {
     Own(Vec<u8>),
+    /// Charged by itself, once for all receivers.
     Shared(Bytes),
 }
 
@@ -40,6 +45,14 @@ impl Chunk {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Bytes that this queue alone holds.
+    fn own(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Shared(_) => 0,
         }
     }
 }
@@ -73,6 +86,11 @@ pub(crate) enum Flushed {
     Failed,
 }
 
+/// Memory is charged in steps of this size, so that it costs little.
+const CHARGE: usize = 16 << 10;
+/// What an outbox may hold without a charge: its connection's own covers it.
+const FREE: usize = 2 << 10;
+
 /// The queue toward one socket.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -81,6 +99,8 @@ pub(crate) struct Outbox {
     /// Bytes from which senders are asked to wait.
     mark: usize,
     mask: Mask,
+    /// The server's; a client has bounds of its own.
+    memory: Option<Arc<Memory>>,
     queue: Mutex<Queue>,
 }
 
@@ -94,6 +114,10 @@ struct Queue {
     offset: usize,
     /// Bytes waiting in all, those in a writer's hands included.
     bytes: usize,
+    /// Those that nobody else holds, too.
+    own: usize,
+    /// What is charged for them.
+    charge: Option<Charge>,
     /// Bytes the socket has taken so far.
     drained: u64,
     /// Somebody owes a flush.
@@ -127,11 +151,12 @@ pub(crate) struct State {
 
 impl Outbox {
     /// An empty queue. `mark`: bytes from which it counts as full.
-    pub(crate) fn new(mark: usize, mask: Mask) -> Self {
+    pub(crate) fn new(mark: usize, mask: Mask, memory: Option<Arc<Memory>>) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
             mark,
             mask,
+            memory,
             queue: Mutex::default(),
         }
     }
@@ -143,45 +168,68 @@ impl Outbox {
 
     /// True when a sender should wait. A message of any size may be pushed while it is false.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting() >= self.mark
+        self.waiting() >= self.mark()
+    }
+
+    /// True when half of what makes it full, or less, is left.
+    pub(crate) fn has_caught_up(&self) -> bool {
+        self.waiting() <= self.mark() / 2
+    }
+
+    /// The bytes from which it counts as full, now.
+    fn mark(&self) -> usize {
+        match &self.memory {
+            Some(memory) if memory.is_short() => self.mark.min(FAIR_SHARE),
+            _ => self.mark,
+        }
     }
 
     /// Appends a text frame, given in pieces.
     pub(crate) fn push(&self, pieces: &[&str]) -> Pushed {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, self.mask);
-        self.append(Kind::Message, size, |queue| {
+        self.append(Kind::Message, size, size, |queue| {
             framing::encode_text(pieces, length, self.mask, queue.room(size));
         })
     }
 
     /// Appends a frame encoded before, for one of many receivers.
     pub(crate) fn push_encoded(&self, frame: &Bytes) -> Pushed {
-        self.append(Kind::Message, frame.len(), |queue| {
-            // Beyond the mark only one who is listed many times: copies would have no bound.
-            if frame.len() < SHARE_FROM && queue.bytes < self.mark {
+        // Beyond the mark only one who is listed many times: copies would have no bound.
+        if frame.len() < SHARE_FROM && self.waiting() < self.mark {
+            return self.append(Kind::Message, frame.len(), frame.len(), |queue| {
                 queue.room(frame.len()).extend_from_slice(frame);
-            } else {
-                queue.finish_tail();
-                queue.chunks.push_back(Chunk::Shared(frame.clone()));
-            }
+            });
+        }
+        self.append(Kind::Message, frame.len(), 0, |queue| {
+            queue.finish_tail();
+            queue.chunks.push_back(Chunk::Shared(frame.clone()));
         })
     }
 
     /// Appends bytes of control frames.
     pub(crate) fn push_control(&self, bytes: &[u8]) -> Pushed {
-        self.append(Kind::Control, bytes.len(), |queue| {
+        self.append(Kind::Control, bytes.len(), bytes.len(), |queue| {
             queue.room(bytes.len()).extend_from_slice(bytes);
         })
     }
 
-    fn append(&self, kind: Kind, size: usize, write: impl FnOnce(&mut Queue)) -> Pushed {
+    /// `own`: how many of the `size` bytes are for this queue alone.
+    fn append(
+        &self,
+        kind: Kind,
+        size: usize,
+        own: usize,
+        write: impl FnOnce(&mut Queue),
+    ) -> Pushed {
         let mut queue = self.queue.lock();
         if queue.closed || queue.closing && kind == Kind::Message {
             return Pushed::Closed;
         }
         write(&mut queue);
         queue.bytes += size;
+        queue.own += own;
+        queue.settle(self.memory.as_ref());
         self.waiting.store(queue.bytes, Relaxed);
         match std::mem::replace(&mut queue.owed, true) {
             true => Pushed::More,
@@ -204,8 +252,7 @@ impl Outbox {
             queue = self.queue.lock();
             queue.writing = false;
             queue.put_back(taken, written);
-            self.waiting.store(queue.bytes, Relaxed);
-            queue.release(self.mark);
+            self.left(&mut queue);
             match result {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -229,7 +276,7 @@ impl Outbox {
     /// once half the mark is reached.
     pub(crate) fn hold(&self, key: u64, waker: &Waker) -> bool {
         let mut queue = self.queue.lock();
-        if queue.has_room(self.mark) {
+        if queue.has_room(self.mark()) {
             return false;
         }
         match queue.held.iter_mut().find(|(held, _)| *held == key) {
@@ -270,21 +317,21 @@ impl Outbox {
         if in_hands {
             // The writer drops its own rest when it comes back.
             queue.bytes -= size + waiting.tail.len();
+            queue.own -= waiting.own();
             queue.discard = true;
         } else {
             queue.discard = true;
             queue.put_back(waiting, 0);
             queue.discard = false;
         }
-        self.waiting.store(queue.bytes, Relaxed);
-        queue.release(self.mark);
+        self.left(&mut queue);
     }
 
     /// The connection is closing: accepts only control frames, and lets go of those held.
     pub(crate) fn start_closing(&self) {
         let mut queue = self.queue.lock();
         queue.closing = true;
-        queue.release(self.mark);
+        queue.release(self.mark());
     }
 
     /// Accepts nothing more, forgets all and lets go of those held.
@@ -294,8 +341,15 @@ impl Outbox {
         queue.chunks = VecDeque::new();
         queue.tail = Vec::new();
         queue.bytes = 0;
-        self.waiting.store(0, Relaxed);
-        queue.release(self.mark);
+        queue.own = 0;
+        self.left(&mut queue);
+    }
+
+    /// Some bytes are gone.
+    fn left(&self, queue: &mut Queue) {
+        self.waiting.store(queue.bytes, Relaxed);
+        queue.settle(self.memory.as_ref());
+        queue.release(self.mark());
     }
 }
 
@@ -316,6 +370,20 @@ impl Queue {
         &mut self.tail
     }
 
+    /// Charges what it holds now.
+    fn settle(&mut self, memory: Option<&Arc<Memory>>) {
+        let Some(memory) = memory else { return };
+        if self.own <= FREE {
+            self.charge = None;
+            return;
+        }
+        let steps = self.own.next_multiple_of(CHARGE);
+        match &mut self.charge {
+            Some(charge) => charge.set(steps),
+            None => self.charge = Some(Charge::new(memory, steps)),
+        }
+    }
+
     fn finish_tail(&mut self) {
         if !self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
@@ -328,6 +396,7 @@ impl Queue {
             chunks: std::mem::take(&mut self.chunks),
             tail: std::mem::take(&mut self.tail),
             offset: std::mem::take(&mut self.offset),
+            freed: 0,
         }
     }
 
@@ -338,6 +407,7 @@ impl Queue {
             return;
         }
         self.bytes -= written;
+        self.own -= left.freed;
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
             self.discard = false;
@@ -349,6 +419,7 @@ impl Queue {
         if std::mem::take(&mut self.discard) {
             for chunk in left.chunks.drain(usize::from(left.offset > 0)..) {
                 self.bytes -= chunk.bytes().len();
+                self.own -= chunk.own();
             }
         }
         self.offset = left.offset;
@@ -378,9 +449,16 @@ struct Taken {
     chunks: VecDeque<Chunk>,
     tail: Vec<u8>,
     offset: usize,
+    /// Own bytes that are gone: a chunk's, once all of it is.
+    freed: usize,
 }
 
 impl Taken {
+    /// Bytes that nobody else holds.
+    fn own(&self) -> usize {
+        self.tail.len() + self.chunks.iter().map(Chunk::own).sum::<usize>()
+    }
+
     /// Writes until all is gone or the socket refuses; the bytes it took, and how it ended.
     fn write(&mut self, socket: &WriteHalf) -> (usize, io::Result<()>) {
         let mut total = 0;
@@ -430,10 +508,12 @@ impl Taken {
             }
             self.offset -= length;
             if let Some(Chunk::Own(buffer)) = self.chunks.pop_front() {
+                self.freed += buffer.len();
                 give_buffer(buffer);
             }
         }
         if self.offset == self.tail.len() {
+            self.freed += self.tail.len();
             self.offset = 0;
             self.tail.clear();
         }

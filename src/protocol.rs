@@ -16,6 +16,7 @@ use crate::error::ActionError;
 pub(crate) enum ClientAction<'a> {
     Register {
         id: &'a str,
+        token: Option<&'a str>,
     },
     Unregister,
     Send {
@@ -64,6 +65,7 @@ struct Members<'a> {
     dest: Option<&'a str>,
     ack: Option<&'a str>,
     from: Option<&'a str>,
+    token: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -135,6 +137,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                         Name::Dest => &mut members.dest,
                         Name::Ack => &mut members.ack,
                         Name::From => &mut members.from,
+                        Name::Token => &mut members.token,
                         Name::Other => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
@@ -159,6 +162,7 @@ enum Name {
     Dest,
     Ack,
     From,
+    Token,
     Other,
 }
 
@@ -181,6 +185,7 @@ impl<'de> Deserialize<'de> for Name {
                     b"dest" => Name::Dest,
                     b"ack" => Name::Ack,
                     b"from" => Name::From,
+                    b"token" => Name::Token,
                     _ => Name::Other,
                 })
             }
@@ -212,7 +217,10 @@ pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, Actio
             _ => Err(ActionError::NoAck),
         },
         Some("register") => match members.id {
-            Some(id) if is_truthy(id) => Ok(ClientAction::Register { id }),
+            Some(id) if is_truthy(id) => Ok(ClientAction::Register {
+                id,
+                token: members.token,
+            }),
             _ => Err(ActionError::NoId),
         },
         Some("unregister") => Ok(ClientAction::Unregister),
@@ -263,6 +271,11 @@ pub(crate) fn decode_id(raw: &str, max_length: usize) -> Result<Cow<'_, str>, Ac
         length if length > max_length => Err(ActionError::IdTooLong(length, max_length)),
         _ => Ok(id),
     }
+}
+
+/// The token of a `register`: a string; anything else is none.
+pub(crate) fn decode_token(raw: &str) -> Option<Cow<'_, str>> {
+    raw.starts_with('"').then(|| string(raw))
 }
 
 /// The receivers of a `send` (rule 6).
@@ -452,10 +465,19 @@ pub(crate) fn unregistered(id: &str) -> Pieces<'_> {
     ]
 }
 
-/// A client's `register`; the id as JSON, left out where JSON has no text for it.
-pub(crate) fn register(id: Option<&str>) -> Pieces<'_> {
+/// A client's `register`; the id as JSON, left out where JSON has no text for it, and the token.
+pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>) -> Pieces<'a> {
     let [name, id] = member(",\"id\":", id);
-    ["{\"action\":\"register\"", name, id, "}", "", "", ""]
+    let [token_name, token] = member(",\"token\":", token);
+    [
+        "{\"action\":\"register\"",
+        name,
+        id,
+        token_name,
+        token,
+        "}",
+        "",
+    ]
 }
 
 /// A client's `unregister`; the id as JSON.
@@ -519,7 +541,10 @@ mod tests {
         let text = r#"{"action":"foo","id":"a","action":"register","id":"b"}"#;
         assert_eq!(
             decode_client_action(text).unwrap(),
-            ClientAction::Register { id: "\"b\"" }
+            ClientAction::Register {
+                id: "\"b\"",
+                token: None
+            }
         );
     }
 
@@ -669,7 +694,11 @@ mod tests {
             frame(&unregistered("\"a\"")),
             r#"{"action":"unregistered","id":"a"}"#
         );
-        assert_eq!(frame(&register(None)), r#"{"action":"register"}"#);
+        assert_eq!(frame(&register(None, None)), r#"{"action":"register"}"#);
+        assert_eq!(
+            frame(&register(Some("1"), Some("\"t\""))),
+            r#"{"action":"register","id":1,"token":"t"}"#
+        );
         assert_eq!(
             frame(&unregister(Some("5"))),
             r#"{"action":"unregister","id":5}"#

@@ -19,12 +19,18 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use crate::{error::ActionError, handle::Handle};
+use crate::{
+    error::ActionError,
+    handle::Handle,
+    memory::{Charge, Memory, REQUEST},
+};
 
 /// Shards of the table: more than threads, so that they seldom meet.
 const SHARDS: usize = 16;
 /// A table keeps room for this many requests, or for a multiple of those it holds.
 const ROOM: usize = 256;
+/// Bytes of memory for each connection that may answer a request: its key, twice.
+const RESPONDER: usize = 32;
 /// Ended requests are swept from a queue when it has at least this length, and has doubled.
 const SWEEP_FROM: usize = 64;
 
@@ -36,6 +42,7 @@ pub(crate) struct Requests {
     /// How long an answer is awaited, in milliseconds. May change while the server runs.
     timeout: AtomicU64,
     max_pending: usize,
+    memory: Arc<Memory>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +59,7 @@ struct Pending {
     deadline: Instant,
     /// Keys of the connections that may answer, in order.
     responders: Vec<u64>,
+    _charge: Charge,
 }
 
 /// A request, as the queues know it.
@@ -123,12 +131,13 @@ impl Request {
 }
 
 impl Requests {
-    pub(crate) fn new(timeout: Duration, max_pending: usize) -> Self {
+    pub(crate) fn new(timeout: Duration, max_pending: usize, memory: Arc<Memory>) -> Self {
         let requests = Self {
             shards: Default::default(),
             hasher: RandomState::default(),
             timeout: AtomicU64::new(0),
             max_pending,
+            memory,
         };
         requests.set_timeout(timeout);
         requests
@@ -187,6 +196,10 @@ impl Requests {
                     asker: asker.clone(),
                     deadline,
                     responders: Vec::with_capacity(responders.len()),
+                    _charge: Charge::new(
+                        &self.memory,
+                        REQUEST + ack.len() + responders.len() * RESPONDER,
+                    ),
                 };
                 shard.pending.insert(ack, pending);
                 shard.deadlines.push(deadline, request.clone());
@@ -341,12 +354,15 @@ impl Pending {
     }
 }
 
-#[cfg(test)]
 impl Book {
-    pub(crate) fn deliveries_awaited(&self) -> usize {
+    /// Deliveries that await an answer.
+    pub(crate) fn deliveries(&self) -> usize {
         self.deliveries
     }
+}
 
+#[cfg(test)]
+impl Book {
     pub(crate) fn len(&self) -> usize {
         self.asked.items.len() + self.owed.items.len()
     }

@@ -16,7 +16,7 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, RwLock};
 
-use crate::{handle::Handle, options::ServerOptions, requests::Requests};
+use crate::{handle::Handle, memory::Memory, options::ServerOptions, requests::Requests};
 
 /// Shards of the table: more than threads, so that writers seldom meet readers.
 const SHARDS: usize = 32;
@@ -26,6 +26,10 @@ const STRIKE_WINDOW: Duration = Duration::from_secs(60);
 const STRICT_FOR: Duration = Duration::from_secs(600);
 /// Ids whose slowness is remembered.
 const MAX_STRIKES: usize = 4096;
+
+/// The id belongs to somebody else.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Conflict;
 
 type Ids = HashMap<Arc<str>, Arc<Handle>, RandomState>;
 
@@ -56,11 +60,11 @@ impl Strikes {
 }
 
 impl Router {
-    pub(crate) fn new(options: &ServerOptions) -> Self {
+    pub(crate) fn new(options: &ServerOptions, memory: Arc<Memory>) -> Self {
         Self {
             shards: Default::default(),
             hasher: RandomState::default(),
-            requests: Requests::new(options.ack_timeout, options.max_pending_acks),
+            requests: Requests::new(options.ack_timeout, options.max_pending_acks, memory),
             strikes: Mutex::default(),
         }
     }
@@ -89,15 +93,23 @@ impl Router {
 
     /// Makes `handle` the owner of `id`. `announce` runs before anybody else can send to the id,
     /// and hears whether the id had an owner before.
+    ///
+    /// Errors: the id belongs to a connection of another principal.
     pub(crate) fn register(
         &self,
         id: &Arc<str>,
         handle: &Arc<Handle>,
         now: Instant,
         announce: impl FnOnce(bool),
-    ) {
+    ) -> Result<(), Conflict> {
         handle.strict.store(self.is_strict(id, now), Relaxed);
         let mut shard = self.shard(id).write();
+        if shard
+            .get(id)
+            .is_some_and(|owner| !owner.is_of_principal(handle))
+        {
+            return Err(Conflict);
+        }
         let former = shard.insert(id.clone(), handle.clone());
         let replaced = former.is_some();
         if let Some(former) = former {
@@ -105,6 +117,7 @@ impl Router {
         }
         handle.owner.store(true, Relaxed);
         announce(replaced);
+        Ok(())
     }
 
     /// Frees `id` if `handle` still owns it, and announces that.
@@ -157,18 +170,25 @@ mod tests {
     use std::cell::Cell;
 
     fn router() -> Router {
-        Router::new(&ServerOptions {
+        let options = ServerOptions {
             max_pending_acks: 4,
             ..ServerOptions::default()
-        })
+        };
+        Router::new(&options, memory())
+    }
+
+    fn memory() -> Arc<Memory> {
+        Arc::new(Memory::new(usize::MAX))
     }
 
     fn handle(key: u64) -> Arc<Handle> {
-        Arc::new(Handle::new(key, WriteHalf::Detached, 1024))
+        Arc::new(Handle::new(key, WriteHalf::Detached, 1024, memory()))
     }
 
     fn register(router: &Router, id: &str, handle: &Arc<Handle>) {
-        router.register(&id.into(), handle, Instant::now(), |_| {});
+        router
+            .register(&id.into(), handle, Instant::now(), |_| {})
+            .unwrap();
     }
 
     #[test]
@@ -243,10 +263,7 @@ mod tests {
         assert_eq!(router.requests.count(), 1);
         router.requests.leave(&two);
         assert_eq!(
-            (
-                router.requests.count(),
-                asker.book.lock().deliveries_awaited()
-            ),
+            (router.requests.count(), asker.book.lock().deliveries()),
             (0, 0)
         );
         router.requests.open("late", &asker, &[one], now).unwrap();
@@ -261,10 +278,7 @@ mod tests {
         assert_eq!(router.requests.count(), 1);
         router.requests.expire(now + Duration::from_secs(3601));
         assert_eq!(
-            (
-                router.requests.count(),
-                asker.book.lock().deliveries_awaited()
-            ),
+            (router.requests.count(), asker.book.lock().deliveries()),
             (0, 0)
         );
     }

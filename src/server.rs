@@ -25,12 +25,14 @@ use tokio::{
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
-    connection::Connection,
+    auth::Gate,
+    connection::{Connection, Peer},
     error::{Error, Result},
     event::{ServerEvent, ServerListener},
-    framing::Reader,
+    framing::{Bounds, Reader},
     handle::{Close, Handle},
     handshake::{self, Handshake, Refusal},
+    memory::{self, FAIR_SHARE, Memory},
     metrics::{Metrics, Stats},
     options::{Listen, ServerOptions},
     router::Router,
@@ -46,6 +48,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_WAITING: usize = 64;
 /// Requests whose time is up are looked for this often, or as often as their time is long.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// How often a draining server looks whether all is said.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Bytes read from a peer whose request was refused.
 const DISCARD: usize = 1 << 20;
 
@@ -70,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) options: ServerOptions,
     pub(crate) router: Router,
     pub(crate) metrics: Metrics,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) gate: Gate,
     pub(crate) listener: Box<dyn ServerListener>,
     /// None once the server is closed: the port is free from that moment on.
     acceptor: Mutex<Option<Acceptor>>,
@@ -110,12 +116,16 @@ impl Server {
         if !options.path.starts_with('/') {
             options.path.insert(0, '/');
         }
+        let gate = Gate::new(&options.authentication);
+        let memory = Arc::new(Memory::new(options.max_memory));
         let entered = runtime.enter();
         let (acceptor, address) = Acceptor::bind(&options.listen)?;
         drop(entered);
         let shared = Arc::new(Shared {
-            router: Router::new(&options),
+            router: Router::new(&options, memory.clone()),
             metrics: Metrics::default(),
+            memory,
+            gate,
             listener: Box::new(listener),
             acceptor: Mutex::new(Some(acceptor)),
             connections: Mutex::default(),
@@ -126,6 +136,7 @@ impl Server {
         });
         runtime.spawn(accept(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(expire(shared.clone(), shared.closing.subscribe()));
+        runtime.spawn(govern(shared.clone(), shared.closing.subscribe()));
         Ok(Self { shared, address })
     }
 
@@ -137,9 +148,11 @@ impl Server {
     /// What it has done so far, and what it holds now.
     pub fn stats(&self) -> Stats {
         let router = &self.shared.router;
-        self.shared
-            .metrics
-            .snapshot(router.count(), router.requests.count())
+        self.shared.metrics.snapshot(
+            router.count(),
+            router.requests.count(),
+            self.shared.memory.used(),
+        )
     }
 
     /// The ids registered now, in no order.
@@ -157,9 +170,25 @@ impl Server {
     pub fn close(&self) {
         drop(self.shared.acceptor.lock().take());
         self.shared.closing.send_replace(true);
-        let handles: Vec<_> = self.shared.connections.lock().values().cloned().collect();
-        for handle in handles {
+        for handle in self.shared.handles() {
             handle.request_close(Close::GoingAway);
+        }
+    }
+
+    /// Stops listening, and lets the conversations under way come to their end: resolves when no
+    /// request awaits an answer and nothing waits to be written, or after `within`. The port is
+    /// free when this returns. To be followed by [`close`](Self::close).
+    pub fn drain(&self, within: Duration) -> impl Future<Output = ()> + Send + 'static {
+        drop(self.shared.acceptor.lock().take());
+        let shared = self.shared.clone();
+        async move {
+            let drained = async {
+                while !shared.is_drained() {
+                    sleep(DRAIN_STEP).await;
+                }
+            };
+            // Time's up: what is not at its end by now is cut off.
+            let _ = timeout(within, drained).await;
         }
     }
 
@@ -178,13 +207,27 @@ impl Drop for Server {
 }
 
 impl Shared {
-    /// Counts a connection whose handshake is done; false if there are `max_connections`.
+    /// Counts a connection whose handshake is done; false if there are `max_connections`, or no
+    /// memory for one more.
     fn admit(&self) -> bool {
+        if self.memory.is_short() {
+            return false;
+        }
         let max = self.options.max_connections;
         self.metrics
             .connections
             .fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1))
             .is_ok()
+    }
+
+    fn handles(&self) -> Vec<Arc<Handle>> {
+        self.connections.lock().values().cloned().collect()
+    }
+
+    /// True if nobody awaits an answer, and nothing waits to be written.
+    fn is_drained(&self) -> bool {
+        let is_empty = |handle: &Arc<Handle>| handle.outbox.waiting() == 0;
+        self.router.requests.count() == 0 && self.handles().iter().all(is_empty)
     }
 
     /// A connection has ended.
@@ -307,13 +350,14 @@ async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
 /// One accepted socket, up to the end of its handshake; the connection is a task of its own,
 /// which does not carry the handshake's state along.
 async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver<bool>) {
+    let peer_address = socket.peer_address();
     let (mut read, write) = socket.into_halves();
     let options = &shared.options;
     let Some(place) = Place::take(&shared) else {
         shared.metrics.refused.fetch_add(1, Relaxed);
         return write.shutdown(Shutdown::Both);
     };
-    let request = handshake::read_request(&mut read, &options.path, options.max_header_size);
+    let request = handshake::read_request(&mut read, options, false);
     let outcome = tokio::select! {
         outcome = timeout(options.handshake_timeout, request) => outcome,
         _ = closing.wait_for(|closing| *closing) => return,
@@ -323,7 +367,11 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
         Err(_) => Refusal::Timeout,
         Ok(Ok(Handshake::Refused(refusal))) => refusal,
         Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Refusal::Unavailable,
-        Ok(Ok(Handshake::Accepted { response, early })) => {
+        Ok(Ok(Handshake::Accepted {
+            response,
+            headers,
+            early,
+        })) => {
             // Told before the peer knows: what it does next is told later.
             shared.listener.event(ServerEvent::Connection);
             let answer = handshake::write_all(&write, response.as_bytes());
@@ -334,9 +382,19 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
                 return;
             }
             let key = shared.next_key.fetch_add(1, Relaxed);
-            let handle = Arc::new(Handle::new(key, write, options.max_backpressure));
-            let reader = Reader::new(Role::Server, read, early, options.max_payload);
-            return start(shared, handle, reader, (closing, place));
+            let mark = options.max_backpressure;
+            let handle = Arc::new(Handle::new(key, write, mark, shared.memory.clone()));
+            let bounds = Bounds {
+                payload: options.max_payload,
+                fragments: options.max_fragments,
+            };
+            let reader = Reader::new(Role::Server, read, early, bounds);
+            let peer = options.asks_embedder().then(|| Peer {
+                headers: headers.into(),
+                address: peer_address,
+                secure: false,
+            });
+            return start(shared, handle, reader, peer, (closing, place));
         }
     };
     shared.metrics.refused.fetch_add(1, Relaxed);
@@ -370,6 +428,7 @@ fn start(
     shared: Arc<Shared>,
     handle: Arc<Handle>,
     reader: Reader,
+    peer: Option<Peer>,
     held: (watch::Receiver<bool>, Place),
 ) {
     shared.connections.lock().insert(handle.key, handle.clone());
@@ -378,7 +437,7 @@ fn start(
     if *held.0.borrow() {
         handle.request_close(Close::GoingAway);
     }
-    let connection = Connection::new(shared, handle, reader);
+    let connection = Connection::new(shared, handle, reader, peer);
     tokio::spawn(async move {
         connection.await;
         // Held until now: when the last one is dropped, the server has closed.
@@ -393,6 +452,36 @@ async fn expire(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
         tokio::select! {
             () = sleep(every) => shared.router.requests.expire(Instant::now()),
             _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+/// Keeps the server within its memory until it closes.
+async fn govern(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+    tokio::select! {
+        () = memory::govern(&shared.memory, &*shared) => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+}
+
+impl memory::Holders for &Shared {
+    fn end_largest(&self) {
+        // Those that are asked already are given the time to go; whoever holds little is not the
+        // one to be ended, even if there is nobody else.
+        let handles = self.handles().into_iter();
+        let largest = handles
+            .filter(|handle| handle.requested_close().is_none())
+            .map(|handle| (handle.weight(), handle))
+            .filter(|(weight, _)| *weight >= FAIR_SHARE)
+            .max_by_key(|(weight, _)| *weight);
+        if let Some((_, handle)) = largest {
+            handle.request_close(Close::Memory);
+        }
+    }
+
+    fn go_on(&self) {
+        for handle in self.handles() {
+            handle.waker.wake();
         }
     }
 }

@@ -25,6 +25,18 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    /// The peer's IP address; empty where there is none.
+    pub(crate) fn peer_address(&self) -> String {
+        match self {
+            Self::Tcp(socket) => socket.peer_addr().map_or_else(
+                |_| String::new(),
+                |address| address.ip().to_canonical().to_string(),
+            ),
+            #[cfg(unix)]
+            Self::Unix(_) => String::new(),
+        }
+    }
+
     /// Splits it, with Nagle's algorithm off: what is written together was collected by us.
     pub(crate) fn into_halves(self) -> (ReadHalf, WriteHalf) {
         match self {

@@ -77,7 +77,7 @@ async fn an_asker_that_never_reads_is_closed_at_eight_times_the_mark() {
     let canary = Canary::start(&server).await;
     let mut asker = Raw::register(&server, "asker").await;
     ask_and_answer(&server, &mut asker, 48).await;
-    log.wait_for(r#"slow Some("asker")"#).await;
+    log.wait_for(r#"slow Some("asker") Closed"#).await;
     assert_eq!(asker.close_code().await, 1013);
     canary.finish().await;
 }
@@ -88,7 +88,7 @@ async fn an_asker_that_never_reads_is_closed_when_its_time_is_up() {
     let mut asker = Raw::register(&server, "asker").await;
     // Beyond the mark, far from eight times as much.
     ask_and_answer(&server, &mut asker, 40).await;
-    log.wait_for(r#"slow Some("asker")"#).await;
+    log.wait_for(r#"slow Some("asker") Closed"#).await;
     assert_eq!(asker.close_code().await, 1013);
 }
 
@@ -100,7 +100,7 @@ async fn an_id_that_was_slow_twice_is_closed_at_once_the_third_time() {
         ask_and_answer(&server, &mut asker, 48).await;
         assert_eq!(asker.close_code().await, 1013);
     }
-    assert_eq!(log.count(r#"slow Some("again")"#), 2);
+    assert_eq!(log.count(r#"slow Some("again") Closed"#), 2);
     let mut again = Raw::register(&server, "again").await;
     let mut sender = Raw::connect(&server).await;
     // Now a full outbox is enough, and no time is given.

@@ -89,7 +89,7 @@ async fn who_never_reads_holds_its_senders_and_is_closed_then_they_go_on() {
     let sender = Raw::connect(&server).await;
     let _flood = flood(sender.split().1, r#""deaf""#, DONE);
     assert_eq!(done.receive().await, IS_DONE);
-    assert_eq!(log.count(r#"slow Some("deaf")"#), 1);
+    assert_eq!(log.count(r#"slow Some("deaf") Closed"#), 1);
     assert_eq!(log.count("unregistered deaf"), 1);
     assert_eq!(server.stats().slow, 1);
     // Held: most of the flood was read only when the deaf one was gone.
@@ -115,7 +115,7 @@ async fn who_waits_for_a_reader_in_the_midst_of_a_large_message_goes_on_when_it_
     }
     sender.send(DONE).await;
     assert_eq!(done.receive().await, IS_DONE);
-    assert_eq!(log.count(r#"slow Some("deaf")"#), 1);
+    assert_eq!(log.count(r#"slow Some("deaf") Closed"#), 1);
     assert_eq!(deaf.close_code().await, 1013);
 }
 
@@ -224,7 +224,7 @@ async fn who_floods_itself_without_reading_is_closed() {
     let canary = Canary::start(&server).await;
     let (mut read, write) = Raw::register(&server, "self").await.split();
     let _flood = flood(write, r#""self""#, DONE);
-    log.wait_for(r#"slow Some("self")"#).await;
+    log.wait_for(r#"slow Some("self") Closed"#).await;
     assert_eq!(read.close_code().await, 1013);
     canary.finish().await;
 }
@@ -272,13 +272,16 @@ async fn a_multicast_goes_on_without_a_receiver_that_was_closed() {
     let last = r#"{"action":"send","message":0,"dest":["quick"]}"#;
     let _flood = flood(sender.split().1, r#"["deaf","quick"]"#, last);
     read_flood(&mut quick, r#"{"action":"message","message":0}"#).await;
-    assert_eq!(log.count(r#"slow Some("deaf")"#), 1);
+    assert_eq!(log.count(r#"slow Some("deaf") Closed"#), 1);
     assert_eq!(log.count("unknown quick"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_pings_without_reading_costs_only_itself() {
-    let (server, _) = start_server(options());
+    let (server, _) = start_server(ServerOptions {
+        max_control_frames: 1 << 24,
+        ..options()
+    });
     let canary = Canary::start(&server).await;
     let mut raw = Raw::connect(&server).await;
     let pings = frame(PING, [7; 125]).repeat(8 << 10);

@@ -70,6 +70,30 @@ async fn a_million_receivers_are_refused_and_as_many_as_allowed_are_not() {
     canary.finish().await;
 }
 
+/// Rule 20.4: those whom nobody knows do not count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_too_much_for_all_its_receivers_goes_to_none() {
+    let frame = r#"{"action":"message","message":"0123456789","from":"a"}"#;
+    let (server, log) = start_server(ServerOptions {
+        max_fanout_bytes: 3 * (frame.len() + 2),
+        ..options()
+    });
+    let mut a = Peer::register(&server, "a").await;
+    for dest in [
+        r#"["a","a","a","a"]"#,
+        r#"["nobody","a","a","nobody","a","nobody"]"#,
+    ] {
+        let send = format!(r#"{{"action":"send","message":"0123456789","dest":{dest}}}"#);
+        a.send(&send).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(a.receive().await, frame);
+    }
+    assert_eq!(log.count("refused ERR_WSMB_MAX_FANOUT"), 1);
+    a.send(r#"{"action":"register","id":"b"}"#).await;
+    assert_eq!(a.receive().await, r#"{"action":"registered","id":"b"}"#);
+}
+
 /// Rule 4.4, with the default of 8,192.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_of_eight_kibibytes_is_the_longest() {

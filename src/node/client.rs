@@ -144,7 +144,7 @@ impl NativeClient {
     }
 
     /// Sends what one tick has collected, as lines of JSON texts separated by tabs (JSON text has
-    /// neither raw tabs nor raw line ends): `s` message, dest, ack; `a` ack, message; `u`.
+    /// neither raw tabs nor raw line ends): `s` message, dest, ack; `a` ack, message; `r` token; `u`.
     /// Returns the bytes that still wait.
     #[napi]
     pub fn send(&self, lines: String) -> Result<f64> {
@@ -156,6 +156,7 @@ impl NativeClient {
             result = result.and(match kind {
                 "s" => self.client.send(field(), field(), field()),
                 "a" => self.client.answer(field(), field()),
+                "r" => self.client.register(serde_json::from_str(field()).ok()),
                 _ => self.client.unregister(),
             });
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use napi_derive::napi;
 
-use crate::{ClientOptions, Error, Listen, ServerOptions};
+use crate::{ClientOptions, Error, Listen, RateLimit, ServerOptions, SlowConsumer};
 
 /// Errors carry our code: JavaScript finds it as `error.code`.
 pub(super) type Result<T> = std::result::Result<T, napi::Error<String>>;
@@ -16,6 +16,24 @@ pub(super) fn error(error: Error) -> napi::Error<String> {
 
 pub(super) fn failure(code: &str, error: impl ToString) -> napi::Error<String> {
     napi::Error::new(code.to_owned(), error.to_string())
+}
+
+/// A limit per second; what is missing has none.
+#[napi(object)]
+#[derive(Clone, Copy)]
+pub struct NativeRateLimit {
+    pub messages: Option<f64>,
+    pub bytes: Option<f64>,
+}
+
+impl From<NativeRateLimit> for RateLimit {
+    fn from(js: NativeRateLimit) -> Self {
+        let limit = |value: Option<f64>| value.map_or(u64::MAX, |value| value as u64);
+        Self {
+            messages: limit(js.messages),
+            bytes: limit(js.bytes),
+        }
+    }
 }
 
 /// The options of a server; numbers are bytes, counts or milliseconds.
@@ -30,11 +48,25 @@ pub struct NativeServerOptions {
     pub max_payload: Option<f64>,
     pub max_backpressure: Option<f64>,
     pub slow_consumer_timeout: Option<f64>,
+    pub slow_consumer: Option<String>,
+    pub max_memory: Option<f64>,
     pub max_connections: Option<f64>,
     pub max_id_length: Option<f64>,
     pub max_dest: Option<f64>,
+    pub max_fanout_bytes: Option<f64>,
+    pub max_fragments: Option<f64>,
+    pub max_control_frames: Option<f64>,
+    pub max_protocol_errors: Option<f64>,
+    pub rate_limit: Option<NativeRateLimit>,
+    pub allowed_origins: Option<Vec<String>>,
+    /// True if JavaScript decides who may register.
+    pub authenticates: bool,
+    pub authenticate_timeout: Option<f64>,
     pub max_header_size: Option<f64>,
     pub handshake_timeout: Option<f64>,
+    pub register_timeout: Option<f64>,
+    pub ping_interval: Option<f64>,
+    pub ping_timeout: Option<f64>,
     pub close_timeout: Option<f64>,
     pub ack_timeout: Option<f64>,
     pub max_pending_acks: Option<f64>,
@@ -55,6 +87,21 @@ impl From<NativeServerOptions> for ServerOptions {
         };
         count(&mut options.max_payload, js.max_payload);
         count(&mut options.max_backpressure, js.max_backpressure);
+        options.slow_consumer = match js.slow_consumer.as_deref() {
+            Some("close") => SlowConsumer::Close,
+            Some("drop") => SlowConsumer::Drop,
+            _ => SlowConsumer::Pushback,
+        };
+        options.allowed_origins = js.allowed_origins;
+        options.rate_limit = js.rate_limit.map(RateLimit::from);
+        options.max_protocol_errors = js.max_protocol_errors.map(|errors| errors as u32);
+        if let Some(frames) = js.max_control_frames {
+            options.max_control_frames = frames as u32;
+        }
+        options.register_timeout = js.register_timeout.map(millis);
+        count(&mut options.max_memory, js.max_memory);
+        count(&mut options.max_fanout_bytes, js.max_fanout_bytes);
+        count(&mut options.max_fragments, js.max_fragments);
         count(&mut options.max_connections, js.max_connections);
         count(&mut options.max_id_length, js.max_id_length);
         count(&mut options.max_dest, js.max_dest);
@@ -62,6 +109,8 @@ impl From<NativeServerOptions> for ServerOptions {
         count(&mut options.max_pending_acks, js.max_pending_acks);
         time(&mut options.slow_consumer_timeout, js.slow_consumer_timeout);
         time(&mut options.handshake_timeout, js.handshake_timeout);
+        time(&mut options.ping_interval, js.ping_interval);
+        time(&mut options.ping_timeout, js.ping_timeout);
         time(&mut options.close_timeout, js.close_timeout);
         time(&mut options.ack_timeout, js.ack_timeout);
         options
@@ -76,10 +125,15 @@ pub struct NativeClientOptions {
     pub host: String,
     pub port: u16,
     pub path: String,
+    pub token: Option<String>,
+    /// Names and values.
+    pub headers: Option<Vec<Vec<String>>>,
     pub max_payload: Option<f64>,
     pub high_water_mark: Option<f64>,
     pub max_queued: Option<f64>,
     pub connect_timeout: Option<f64>,
+    pub ping_interval: Option<f64>,
+    pub ping_timeout: Option<f64>,
     pub close_timeout: Option<f64>,
 }
 
@@ -87,6 +141,13 @@ impl From<NativeClientOptions> for ClientOptions {
     fn from(js: NativeClientOptions) -> Self {
         let mut options = Self {
             id: js.id,
+            token: js.token,
+            headers: js
+                .headers
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(pair)
+                .collect(),
             host: js.host,
             port: js.port,
             path: js.path,
@@ -96,6 +157,8 @@ impl From<NativeClientOptions> for ClientOptions {
         count(&mut options.high_water_mark, js.high_water_mark);
         count(&mut options.max_queued, js.max_queued);
         time(&mut options.connect_timeout, js.connect_timeout);
+        time(&mut options.ping_interval, js.ping_interval);
+        time(&mut options.ping_timeout, js.ping_timeout);
         time(&mut options.close_timeout, js.close_timeout);
         options
     }
@@ -108,8 +171,18 @@ fn count(slot: &mut usize, value: Option<f64>) {
     }
 }
 
-fn time(slot: &mut Duration, millis: Option<f64>) {
-    if let Some(millis) = millis {
-        *slot = Duration::from_millis(millis as u64);
+fn time(slot: &mut Duration, value: Option<f64>) {
+    if let Some(value) = value {
+        *slot = millis(value);
     }
+}
+
+/// A time in milliseconds.
+pub(super) fn millis(value: f64) -> Duration {
+    Duration::from_millis(value as u64)
+}
+
+fn pair(header: Vec<String>) -> Option<(String, String)> {
+    let [name, value]: [String; 2] = header.try_into().ok()?;
+    Some((name, value))
 }

@@ -5,11 +5,13 @@
 //! | `hub` | one per JavaScript environment: wakes its event loop, at most once for all that waits |
 //! | `mailbox` | the way of events into the hub's queue, as JSON text in batches |
 //! | `client`, `server` | the classes that `lib/` wraps |
+//! | `authenticate` | the question whether a client may register |
 //! | `convert` | options and errors, from and to JavaScript |
 
 // The macros of napi write `unsafe` and items without documentation.
 #![allow(unsafe_code, missing_docs)]
 
+mod authenticate;
 mod client;
 mod convert;
 mod hub;

@@ -14,11 +14,14 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use super::{
+    authenticate::{Asker, NativeVerdict, Questions},
     convert::{self, NativeServerOptions, Result},
     hub::{Hub, Source, client_runtime, runtime},
     mailbox::{Mailbox, json},
 };
-use crate::{Address, Server, ServerEvent, ServerListener, ServerOptions, Stats};
+use crate::{
+    Address, Authentication, Server, ServerEvent, ServerListener, ServerOptions, Slow, Stats,
+};
 
 /// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
 const SAMPLE_FROM: usize = 256 << 10;
@@ -26,13 +29,16 @@ const SAMPLE_FROM: usize = 256 << 10;
 const NET_FROM: usize = 4 << 20;
 /// Bytes of a refused text that JavaScript gets, to name the fault in its engine's own words.
 const TEXT: usize = 4 << 10;
+/// How long JavaScript may take to say whether a client may register.
+const AUTHENTICATE: Duration = Duration::from_secs(5);
 /// More threads gained nothing: one routes some million messages a second.
 const MAX_DEFAULT_THREADS: usize = 4;
 const MAX_THREADS: usize = 256;
 
 /// The kinds of events, and their bits in the mask of those that JavaScript listens to:
 /// `0` connection, `1` registered (id), `2` unregistered (id), `3` unknown id (id), `4` refused
-/// (code, text, frame), `5` slow (id), `6` closed, `7` events that were only counted (number).
+/// (code, text, frame), `5` slow (id, why), `6` closed, `7` events that were only counted (number),
+/// `8` denied (id, code, text), `9` a question (number, id, token, headers, address, secure).
 #[derive(Clone, Copy)]
 enum Kind {
     Connection,
@@ -43,6 +49,8 @@ enum Kind {
     Slow,
     Closed,
     Counted,
+    Denied,
+    Question,
 }
 
 struct Shared {
@@ -53,6 +61,7 @@ struct Shared {
     counted: AtomicU64,
     /// Beyond `NET_FROM`: ids, and whether they were registered before and are now.
     net: Mutex<HashMap<Box<str>, Net>>,
+    questions: Arc<Questions>,
     server: Mutex<Option<Server>>,
 }
 
@@ -176,19 +185,33 @@ impl ServerListener for Listener {
             }
             ServerEvent::Refused { error, text } if shared.samples(Kind::Refused) => {
                 let text = text.filter(|text| text.len() <= TEXT);
-                let text = text.map_or("null".to_owned(), json);
+                let text = or_null(text);
                 let (code, message) = (json(error.code()), json(&error.to_string()));
                 shared.push(Kind::Refused, &[&code, &message, &text]);
             }
-            ServerEvent::Slow(id) if shared.samples(Kind::Slow) => {
-                shared.push(Kind::Slow, &[&id.map_or("null".to_owned(), json)]);
+            ServerEvent::Slow { id, why } if shared.samples(Kind::Slow) => {
+                let why = match why {
+                    Slow::Closed => "\"closed\"",
+                    Slow::Memory => "\"memory\"",
+                    Slow::Dropping => "\"dropping\"",
+                };
+                shared.push(Kind::Slow, &[&or_null(id), why]);
+            }
+            ServerEvent::Denied { id, denied } if shared.samples(Kind::Denied) => {
+                let (code, reason) = (json(denied.code()), json(denied.reason()));
+                shared.push(Kind::Denied, &[&or_null(id), &code, &reason]);
             }
             ServerEvent::Connection
             | ServerEvent::UnknownId(_)
             | ServerEvent::Refused { .. }
-            | ServerEvent::Slow(_) => {}
+            | ServerEvent::Slow { .. }
+            | ServerEvent::Denied { .. } => {}
         }
     }
+}
+
+fn or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), json)
 }
 
 /// What a server has done so far, and what it holds now.
@@ -197,6 +220,7 @@ pub struct NativeStats {
     pub connections: f64,
     pub registered: f64,
     pub pending: f64,
+    pub memory: f64,
     pub accepted: f64,
     pub refused: f64,
     pub messages_in: f64,
@@ -205,6 +229,12 @@ pub struct NativeStats {
     pub errors: f64,
     pub violations: f64,
     pub slow: f64,
+    pub dropped: f64,
+    pub evicted: f64,
+    pub dead: f64,
+    pub unregistered: f64,
+    pub denied: f64,
+    pub throttled: f64,
 }
 
 impl From<Stats> for NativeStats {
@@ -213,6 +243,7 @@ impl From<Stats> for NativeStats {
             connections: stats.connections as f64,
             registered: stats.registered as f64,
             pending: stats.pending as f64,
+            memory: stats.memory as f64,
             accepted: stats.accepted as f64,
             refused: stats.refused as f64,
             messages_in: stats.messages_in as f64,
@@ -221,6 +252,12 @@ impl From<Stats> for NativeStats {
             errors: stats.errors as f64,
             violations: stats.violations as f64,
             slow: stats.slow as f64,
+            dropped: stats.dropped as f64,
+            evicted: stats.evicted as f64,
+            dead: stats.dead as f64,
+            unregistered: stats.unregistered as f64,
+            denied: stats.denied as f64,
+            throttled: stats.throttled as f64,
         }
     }
 }
@@ -247,7 +284,11 @@ impl NativeServer {
                 reason,
             }));
         }
-        let options = ServerOptions::from(options);
+        let limit = options
+            .authenticate_timeout
+            .map_or(AUTHENTICATE, convert::millis);
+        let asks = options.authenticates;
+        let mut options = ServerOptions::from(options);
         options.validate().map_err(convert::error)?;
         let runtime = runtime("wsmsgbroker-srv", threads)
             .map_err(|error| convert::failure("ERR_WSMB_THREADS", error))?;
@@ -256,8 +297,16 @@ impl NativeServer {
             interest: AtomicU32::new(0),
             counted: AtomicU64::new(0),
             net: Mutex::default(),
+            questions: Arc::default(),
             server: Mutex::default(),
         });
+        if asks {
+            let to = shared.clone();
+            let asker = Asker::new(shared.questions.clone(), move |question| {
+                to.push(Kind::Question, question);
+            });
+            options.authentication = Authentication::Hook(Arc::new(asker), limit);
+        }
         let server = Server::bind(options, Listener(shared.clone()), runtime.handle())
             .map_err(convert::error)?;
         *shared.server.lock() = Some(server);
@@ -302,16 +351,30 @@ impl NativeServer {
             .map(|server| server.stats().into())
     }
 
-    /// Stops listening at once; a closed event follows when the last connection has ended.
+    /// Answers a question.
     #[napi]
-    pub fn close(&mut self) -> Result<()> {
+    pub fn answer(&self, question: u32, verdict: NativeVerdict) {
+        self.shared.questions.answer(question, verdict);
+    }
+
+    /// Stops listening at once; a closed event follows when the last connection has ended. `drain`:
+    /// milliseconds for the conversations under way.
+    #[napi]
+    pub fn close(&mut self, drain: Option<f64>) -> Result<()> {
         let Some(server) = self.shared.server.lock().take() else {
             return Ok(());
         };
-        server.close();
+        let drained = drain.map(|within| server.drain(convert::millis(within)));
+        if drained.is_none() {
+            server.close();
+        }
         let (runtime, shared) = (self.runtime.take(), self.shared.clone());
         // Waited for on another runtime: none can end itself.
         client_runtime()?.spawn(async move {
+            if let Some(drained) = drained {
+                drained.await;
+                server.close();
+            }
             server.closed().await;
             if let Some(runtime) = runtime {
                 runtime.shutdown_background();

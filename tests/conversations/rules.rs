@@ -58,12 +58,19 @@ fn cited(text: &str) -> Vec<String> {
 
 /// The Rust files of a folder.
 fn sources(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let files = std::fs::read_dir(folder).unwrap();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
     files
-        .map(|file| file.unwrap().path())
-        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
-        .collect()
 }
 
 #[test]

@@ -36,9 +36,14 @@ impl Log {
             ServerEvent::Unregistered(id) => format!("unregistered {id}"),
             ServerEvent::UnknownId(id) => format!("unknown {id}"),
             ServerEvent::Refused { error, .. } => format!("refused {}", error.code()),
-            ServerEvent::Slow(id) => format!("slow {id:?}"),
+            ServerEvent::Slow { id, why } => format!("slow {id:?} {why:?}"),
+            ServerEvent::Denied { id, denied } => format!("denied {id:?} {}", denied.close_code()),
             other => format!("{other:?}"),
         };
+        self.push(line);
+    }
+
+    pub fn push(&self, line: String) {
         self.0.lock().unwrap().push(line);
     }
 

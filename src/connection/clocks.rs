@@ -1,0 +1,213 @@
+//! What a connection does because of the time: heartbeat, deadlines, patience, and the pace at
+//! which it may send.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::{Sleep, sleep};
+
+use super::{Connection, registration::Access};
+use crate::{
+    auth::Denied,
+    framing::{self, Mask},
+    handle::Close,
+    heartbeat::Beat,
+    options::RateLimit,
+};
+
+/// A slow reader's clock starts again whenever it has taken this many bytes.
+const PROGRESS: u64 = 2 << 20;
+/// A throttled connection is read again after this time at the earliest: in fewer, larger steps.
+const THROTTLE_STEP: Duration = Duration::from_millis(10);
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How much may be sent now: two buckets that fill with time.
+pub(super) struct Rate {
+    limit: RateLimit,
+    messages: f64,
+    bytes: f64,
+    /// The bytes that the reader was allowed last.
+    given: usize,
+    filled: Instant,
+    timer: Pin<Box<Sleep>>,
+    throttled: bool,
+}
+
+impl Rate {
+    pub(super) fn new(limit: RateLimit, now: Instant) -> Self {
+        Self {
+            limit,
+            messages: limit.messages as f64,
+            bytes: limit.bytes as f64,
+            given: 0,
+            filled: now,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            throttled: false,
+        }
+    }
+
+    /// Fills the buckets, with a second's worth at most.
+    fn fill(&mut self, now: Instant) {
+        let seconds = now.duration_since(self.filled).as_secs_f64();
+        self.filled = now;
+        let (messages, bytes) = (self.limit.messages as f64, self.limit.bytes as f64);
+        self.messages = (self.messages + seconds * messages).min(messages);
+        self.bytes = (self.bytes + seconds * bytes).min(bytes);
+    }
+
+    /// How long it takes until there is something in both buckets; none if there is.
+    fn empty_for(&self) -> Option<Duration> {
+        let (messages, bytes) = (self.limit.messages as f64, self.limit.bytes as f64);
+        let missing = ((1.0 - self.messages) / messages).max((1.0 - self.bytes) / bytes);
+        (missing > 0.0).then(|| Duration::from_secs_f64(missing).max(THROTTLE_STEP))
+    }
+}
+
+/// Counts what happens in a stretch of time, for a limit on it.
+#[derive(Default)]
+pub(super) struct Window {
+    start: Option<Instant>,
+    count: u32,
+}
+
+impl Window {
+    /// One more; how many that makes since the stretch began.
+    fn count(&mut self, length: Duration, now: Instant) -> u32 {
+        if self
+            .start
+            .is_none_or(|start| now.duration_since(start) >= length)
+        {
+            (self.start, self.count) = (Some(now), 0);
+        }
+        self.count = self.count.saturating_add(1);
+        self.count
+    }
+}
+
+impl Connection {
+    /// Ready when the peer is dead.
+    pub(super) fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.closing {
+            // The end of closing has its time in the timer of patience.
+            return Poll::Pending;
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            match self.access {
+                Access::Granted => {
+                    let id = self.id.clone();
+                    self.deny(id.as_deref(), Denied::Unauthorized("expired".into()));
+                }
+                _ => self.close(&Close::NotRegistered),
+            }
+            return Poll::Pending;
+        }
+        self.poll_patience(cx);
+        self.poll_heartbeat(cx)
+    }
+
+    /// Closes this connection when others have waited too long for it.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) {
+        let state = self.handle.outbox.state();
+        if !state.pressed {
+            self.timer = None;
+            return;
+        }
+        let patience: Duration = self.shared.options.slow_consumer_timeout;
+        if self.timer.is_none() || state.drained >= self.progress + PROGRESS {
+            self.progress = state.drained;
+            self.timer = Some(Box::pin(sleep(patience)));
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.close(&Close::Slow);
+        }
+    }
+
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(heartbeat) = &mut self.heartbeat else {
+            return Poll::Pending;
+        };
+        while heartbeat.poll(cx).is_ready() {
+            let throttled = self.rate.as_ref().is_some_and(|rate| rate.throttled);
+            let listens = self.waiting.is_none() && !self.access.is_pending() && !throttled;
+            let heard = self.reader.has_heard();
+            match heartbeat.beat(listens.then_some(heard), self.handle.outbox.state()) {
+                Beat::Rest => {}
+                Beat::Ping => {
+                    self.handle.outbox.push_control(&framing::ping(Mask::None));
+                    self.handle.flush();
+                }
+                Beat::Dead => {
+                    self.shared.metrics.dead.fetch_add(1, Relaxed);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A message has been read.
+    pub(super) fn took_message(&mut self) {
+        if let Some(rate) = &mut self.rate {
+            rate.messages -= 1.0;
+        }
+    }
+
+    /// True if the peer has sent all that it may for now; the task is woken when it may go on.
+    pub(super) fn is_throttled(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(rate) = &mut self.rate else {
+            return false;
+        };
+        let left = self.reader.allowance().unwrap_or(rate.given);
+        rate.bytes -= (rate.given - left) as f64;
+        rate.fill(Instant::now());
+        let wait = rate.empty_for();
+        rate.given = match wait {
+            None => rate.bytes as usize,
+            Some(_) => 0,
+        };
+        self.reader.set_allowance(Some(rate.given));
+        let Some(wait) = wait else {
+            rate.throttled = false;
+            return false;
+        };
+        if !rate.throttled || rate.timer.is_elapsed() {
+            let now = tokio::time::Instant::now();
+            rate.timer.as_mut().reset(now + wait);
+        }
+        if !rate.throttled {
+            rate.throttled = true;
+            self.shared.metrics.throttled.fetch_add(1, Relaxed);
+        }
+        if rate.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        true
+    }
+
+    /// The peer has sent a ping or a pong.
+    pub(super) fn control_frame(&mut self) {
+        let count = self.controls.count(SECOND, Instant::now());
+        if count > self.shared.options.max_control_frames {
+            self.close(&Close::TooMany("too many control frames"));
+        }
+    }
+
+    /// One of its actions was refused.
+    pub(super) fn count_refusal(&mut self) {
+        let limit = self.shared.options.effective_protocol_errors();
+        if limit > 0 && self.refusals.count(MINUTE, Instant::now()) > limit {
+            self.close(&Close::TooMany("too many errors"));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The way out of a connection.
+
+use std::{
+    net::Shutdown,
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::time::sleep;
+
+use super::{Connection, Turn};
+use crate::{
+    event::{ServerEvent, Slow},
+    framing::{self, Mask},
+    handle::Close,
+};
+
+impl Connection {
+    /// Closes from our side.
+    pub(super) fn close(&mut self, close: &Close) {
+        if self.closing {
+            return;
+        }
+        let metrics = &self.shared.metrics;
+        let why = match close {
+            Close::Slow => {
+                metrics.slow.fetch_add(1, Relaxed);
+                Some(Slow::Closed)
+            }
+            Close::Memory => {
+                metrics.evicted.fetch_add(1, Relaxed);
+                Some(Slow::Memory)
+            }
+            Close::NotRegistered => {
+                metrics.unregistered.fetch_add(1, Relaxed);
+                None
+            }
+            Close::Denied(_) => {
+                metrics.denied.fetch_add(1, Relaxed);
+                None
+            }
+            Close::TooMany(_) => {
+                metrics.violations.fetch_add(1, Relaxed);
+                None
+            }
+            Close::GoingAway | Close::Violation(_) => None,
+        };
+        if let Some(why) = why {
+            // An id that was taken over is not the one that is slow.
+            let id = self.id.as_ref().filter(|_| self.from().is_some());
+            if let (Some(id), Slow::Closed) = (id, why) {
+                self.shared.router.strike(id, Instant::now());
+            }
+            let id = id.map(|id| &**id);
+            self.shared.listener.event(ServerEvent::Slow { id, why });
+            self.handle.outbox.discard();
+        }
+        self.start_closing();
+        let frame = framing::close_frame(Some(close.code()), close.reason(), Mask::None);
+        self.handle.outbox.push_control(&frame);
+        self.handle.flush();
+    }
+
+    /// From here on nothing is routed: what waits is written, what comes is thrown away.
+    pub(super) fn start_closing(&mut self) {
+        self.leave();
+        // Those who wait for room here find the id gone.
+        self.handle.outbox.start_closing();
+        if let Some((_, receiver)) = self.waiting.take() {
+            receiver.outbox.unhold(self.handle.key);
+        }
+        self.closing = true;
+        self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
+    }
+
+    /// Gives up the id and all requests.
+    pub(super) fn leave(&mut self) {
+        self.unregister(false, &mut Turn::default());
+        self.shared.router.requests.leave(&self.handle);
+    }
+
+    /// Ready when the connection has ended.
+    pub(super) fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let state = self.handle.outbox.state();
+        if state.closed {
+            return Poll::Ready(());
+        }
+        if state.empty {
+            self.handle.socket().shutdown(Shutdown::Write);
+        }
+        let discarded = self.discard_input(cx);
+        // What it had in part is gone.
+        self.settle();
+        if discarded.is_ready() {
+            return Poll::Ready(());
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Ready when the peer has ended its side, or has sent too much for one that is not heard.
+    fn discard_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.reader.poll_discard(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(length)) if length > 0 && length <= self.discard => {
+                    self.discard -= length;
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `register` and `unregister`: who may, and what follows.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::time::sleep;
+
+use super::{Connection, Turn};
+use crate::{
+    auth::{Credentials, Denied, Gate, Grant},
+    error::ActionError,
+    event::ServerEvent,
+    handle::Close,
+    protocol,
+};
+
+/// Bytes of a message from a peer that has not shown who it is.
+const STRANGER_PAYLOAD: usize = 64 << 10;
+
+/// What the hook of an embedder will have said.
+type Verdict = Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>>;
+
+/// What a connection may do.
+pub(super) enum Access {
+    /// Everything: nobody is asked who he is.
+    Free,
+    /// Nothing but register.
+    Closed,
+    /// Nothing, until it is known whether it may register with this id.
+    Pending(String, Verdict),
+    /// What was granted.
+    Granted,
+}
+
+/// What is known of a peer from its handshake.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    /// Lower-case names and values.
+    pub(crate) headers: Arc<[(String, String)]>,
+    /// Its address; empty for a Unix socket.
+    pub(crate) address: String,
+    pub(crate) secure: bool,
+}
+
+impl Access {
+    pub(super) fn new(gate: &Gate) -> Self {
+        match gate.is_free() {
+            true => Self::Free,
+            false => Self::Closed,
+        }
+    }
+
+    /// True if other actions than `register` are carried out.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Free | Self::Granted)
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending(..))
+    }
+}
+
+impl Connection {
+    /// Nobody knows yet who this is: it has little room, and little time.
+    pub(super) fn await_registration(&mut self) {
+        if !matches!(self.access, Access::Free) {
+            self.access = Access::Closed;
+            let limit = self.shared.options.max_payload.min(STRANGER_PAYLOAD);
+            self.reader.set_max_payload(limit);
+        }
+        let limit = self.shared.options.effective_register_timeout();
+        self.deadline = limit.map(|limit| Box::pin(sleep(limit)));
+    }
+
+    pub(super) fn register(
+        &mut self,
+        id: &str,
+        token: Option<&str>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
+        match &self.shared.gate {
+            Gate::Free => self.registered(&id, None, turn),
+            Gate::Hook(hook) => {
+                let peer = self.peer.clone().unwrap_or_default();
+                let credentials = Credentials {
+                    id: id.to_string(),
+                    token: token.and_then(protocol::decode_token).map(Into::into),
+                    headers: peer.headers,
+                    remote_address: peer.address,
+                    secure: peer.secure,
+                };
+                self.deadline = None;
+                self.access = Access::Pending(id.into_owned(), hook.ask(credentials));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a registration once it is known whether it may be.
+    pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
+        let Access::Pending(id, verdict) = &mut self.access else {
+            return;
+        };
+        let Poll::Ready(verdict) = verdict.as_mut().poll(cx) else {
+            return;
+        };
+        let id = std::mem::take(id);
+        match verdict {
+            Ok(grant) => self.registered(&id, Some(grant), turn),
+            Err(denied) => self.deny(Some(&id), denied),
+        }
+    }
+
+    /// The peer may have the id, unless somebody else has it already.
+    fn registered(&mut self, id: &str, grant: Option<Grant>, turn: &mut Turn) {
+        if self.id.as_deref().is_some_and(|former| former != id) {
+            self.unregister(false, turn);
+        }
+        let id: Arc<str> = id.into();
+        let from = protocol::json_string(&id);
+        *self.handle.principal.lock() = grant.as_ref().map(|grant| grant.principal.clone());
+        let Self { shared, handle, .. } = self;
+        let taken = shared
+            .router
+            .register(&id, handle, Instant::now(), |replaced| {
+                // Told before the peer knows: what it does next is told later.
+                let event = ServerEvent::Registered { id: &id, replaced };
+                shared.listener.event(event);
+                turn.pushed(handle, handle.outbox.push(&protocol::registered(&from)));
+            });
+        if taken.is_err() {
+            return self.deny(Some(&id), Denied::Conflict);
+        }
+        (self.id, self.from) = (Some(id), from);
+        self.deadline = None;
+        if let Some(grant) = grant {
+            self.deadline = grant.expires.map(|expires| {
+                let left = expires.duration_since(SystemTime::now());
+                Box::pin(sleep(left.unwrap_or(Duration::ZERO)))
+            });
+            self.reader.set_max_payload(self.shared.options.max_payload);
+            self.access = Access::Granted;
+        }
+    }
+
+    /// Ends a connection that wants something else than to register.
+    pub(super) fn deny_stranger(&mut self) {
+        self.deny(None, Denied::Unauthorized("register first".into()));
+    }
+
+    /// Ends a connection that may not do what it wants.
+    pub(super) fn deny(&mut self, id: Option<&str>, denied: Denied) {
+        let event = ServerEvent::Denied {
+            id,
+            denied: &denied,
+        };
+        self.shared.listener.event(event);
+        self.close(&Close::Denied(denied));
+    }
+
+    /// Gives up the id, if it is still ours; `tell`: with a frame to the peer.
+    pub(super) fn unregister(&mut self, tell: bool, turn: &mut Turn) {
+        let Some(id) = self.id.take() else { return };
+        let Self {
+            shared,
+            handle,
+            from,
+            ..
+        } = self;
+        shared.router.unregister(&id, handle, || {
+            shared.listener.event(ServerEvent::Unregistered(&id));
+            if tell {
+                turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
+            }
+        });
+    }
+
+    /// The id as JSON, if we own one.
+    pub(super) fn from(&self) -> Option<&str> {
+        self.handle.owner.load(Relaxed).then_some(&self.from)
+    }
+}

@@ -1,0 +1,249 @@
+//! What a `send` and an `answer` do.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Context,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{Connection, Turn};
+use crate::{
+    error::ActionError,
+    event::{ServerEvent, Slow},
+    framing::{self, Mask},
+    handle::{Close, Handle},
+    memory::{self, Charge},
+    options::SlowConsumer,
+    protocol::{self, Dest},
+};
+
+/// Answers may fill an outbox to this multiple of its mark.
+const ANSWERS: usize = 8;
+
+/// Whether a receiver takes a message now.
+enum Room {
+    Free,
+    /// Its sender waits.
+    Held,
+    /// The message is not for it any more: it is being closed, or drops what it cannot take.
+    None,
+}
+
+impl Connection {
+    /// Sends a message to its receivers. Returns the receiver that is full, if this connection is
+    /// to wait for it: then nothing was sent.
+    pub(super) fn send(
+        &mut self,
+        message: &str,
+        dest: &str,
+        ack: Option<&str>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        match protocol::decode_dest(dest, self.shared.options.max_dest)? {
+            Dest::One(id) => self.send_to_one(message, &id, ack, cx, turn),
+            Dest::Many(ids) => self.send_to_many(message, &ids, ack, cx, turn),
+        }
+    }
+
+    fn send_to_one(
+        &mut self,
+        message: &str,
+        id: &str,
+        ack: Option<&str>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        let Some(receiver) = self.shared.router.find(id) else {
+            self.unknown(id);
+            return Ok(None);
+        };
+        match self.room(id, &receiver, cx) {
+            Room::Free => {}
+            Room::Held => return Ok(Some(receiver)),
+            Room::None => return Ok(None),
+        }
+        self.await_answer(ack, std::slice::from_ref(&receiver))?;
+        let frame = protocol::message(message, ack, self.from());
+        if !turn.delivered(&receiver, receiver.outbox.push(&frame)) {
+            self.unknown(id);
+        }
+        Ok(None)
+    }
+
+    fn send_to_many(
+        &mut self,
+        message: &str,
+        ids: &[Cow<'_, str>],
+        ack: Option<&str>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        let found: Vec<_> = ids.iter().map(|id| self.shared.router.find(id)).collect();
+        let pieces = protocol::message(message, ack, self.from());
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let size = framing::frame_size(length, Mask::None);
+        let known = found.iter().flatten().count();
+        let limit = self.shared.options.max_fanout_bytes;
+        if size.saturating_mul(known) > limit {
+            return Err(ActionError::FanoutTooLarge(known, size, limit));
+        }
+        let (mut names, mut receivers) = (Vec::new(), Vec::new());
+        for (id, receiver) in ids.iter().zip(&found) {
+            let Some(receiver) = receiver else { continue };
+            match self.room(id, receiver, cx) {
+                Room::Free => {
+                    names.push(id);
+                    receivers.push(receiver.clone());
+                }
+                Room::Held => return Ok(Some(receiver.clone())),
+                Room::None => {}
+            }
+        }
+        self.await_answer(ack, &receivers)?;
+        // Encoded once, whatever the number of receivers.
+        let pieces = protocol::message(message, ack, self.from());
+        let mut bytes = Vec::with_capacity(size);
+        framing::encode_text(&pieces, length, Mask::None, &mut bytes);
+        let frame = Bytes::from_owner(memory::Shared {
+            bytes,
+            _charge: Charge::new(&self.shared.memory, size),
+        });
+        let unknown = ids.iter().zip(&found).filter(|(_, found)| found.is_none());
+        for (id, _) in unknown {
+            self.unknown(id);
+        }
+        for (id, receiver) in names.into_iter().zip(&receivers) {
+            if !turn.delivered(receiver, receiver.outbox.push_encoded(&frame)) {
+                self.unknown(id);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the receiver takes a message now. `Held`: this connection is woken when it does.
+    fn room(&self, id: &str, receiver: &Arc<Handle>, cx: &Context<'_>) -> Room {
+        if !receiver.outbox.is_full() {
+            receiver.drops_end();
+            return Room::Free;
+        }
+        // What this turn has promised to write may be what fills it.
+        receiver.flush();
+        match self.shared.options.slow_consumer {
+            SlowConsumer::Pushback => {
+                if receiver.strict.load(Relaxed) {
+                    receiver.request_close(Close::Slow);
+                }
+                if !receiver.outbox.hold(self.handle.key, cx.waker()) {
+                    return Room::Free;
+                }
+                // Its task starts the clock.
+                receiver.waker.wake();
+                Room::Held
+            }
+            _ if !receiver.outbox.is_full() => Room::Free,
+            SlowConsumer::Close => {
+                receiver.request_close(Close::Slow);
+                Room::None
+            }
+            SlowConsumer::Drop => {
+                self.drop_message(Some(id), receiver);
+                Room::None
+            }
+        }
+    }
+
+    /// Counts a message that its receiver has no room for.
+    fn drop_message(&self, id: Option<&str>, receiver: &Handle) {
+        self.shared.metrics.dropped.fetch_add(1, Relaxed);
+        // Told once, until there is room again.
+        if receiver.drop_begins() {
+            let why = Slow::Dropping;
+            self.shared.listener.event(ServerEvent::Slow { id, why });
+        }
+    }
+
+    /// Keeps a request open, if there is an ack and anybody to answer it.
+    fn await_answer(
+        &self,
+        ack: Option<&str>,
+        receivers: &[Arc<Handle>],
+    ) -> Result<(), ActionError> {
+        match ack {
+            Some(ack) if protocol::is_truthy(ack) && !receivers.is_empty() => {
+                let requests = &self.shared.router.requests;
+                let key = protocol::ack_key(ack);
+                let (length, limit) = (key.len(), self.shared.options.max_id_length);
+                if length > limit {
+                    return Err(ActionError::AckTooLong(length, limit));
+                }
+                // Rule 7.9: who has no id is not answered, but may not take an ack either.
+                match self.id {
+                    Some(_) => requests.open(&key, &self.handle, receivers, Instant::now()),
+                    None => requests.check(&key, &self.handle),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn answer(&mut self, ack: &str, message: Option<&str>, turn: &mut Turn) {
+        let key = protocol::ack_key(ack);
+        let Some(asker) = self
+            .shared
+            .router
+            .requests
+            .answer(&key, &self.handle, Instant::now())
+        else {
+            return;
+        };
+        if asker.outbox.is_full() && !self.has_room_for_answer(&asker) {
+            return;
+        }
+        let frame = protocol::answer(ack, self.from(), message);
+        turn.delivered(&asker, asker.outbox.push(&frame));
+    }
+
+    /// Whether an answer may still be added beyond the mark: it never holds the one who gives it.
+    fn has_room_for_answer(&self, asker: &Handle) -> bool {
+        match self.shared.options.slow_consumer {
+            SlowConsumer::Pushback => {
+                asker.outbox.press();
+                let most = self.shared.options.max_backpressure.saturating_mul(ANSWERS);
+                let fits = asker.outbox.waiting() < most;
+                match fits {
+                    true => asker.waker.wake(),
+                    false => asker.request_close(Close::Slow),
+                }
+                fits
+            }
+            SlowConsumer::Close => {
+                asker.request_close(Close::Slow);
+                false
+            }
+            SlowConsumer::Drop => {
+                self.drop_message(None, asker);
+                false
+            }
+        }
+    }
+
+    pub(super) fn unknown(&self, id: &str) {
+        self.shared.metrics.unknown_ids.fetch_add(1, Relaxed);
+        // Longer ones exist nowhere; their beginning tells enough.
+        let shown = protocol::shorten(id, self.shared.options.max_id_length);
+        self.shared.listener.event(ServerEvent::UnknownId(shown));
+    }
+
+    /// Tells of an action that was not carried out.
+    pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>) {
+        self.shared.metrics.errors.fetch_add(1, Relaxed);
+        self.shared
+            .listener
+            .event(ServerEvent::Refused { error, text });
+        self.count_refusal();
+    }
+}

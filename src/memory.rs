@@ -1,0 +1,201 @@
+//! What a server's buffers and tables hold, and what happens when that is too much.
+//!
+//! Each owner charges what it holds and discharges what it gives back, in steps coarse enough to
+//! cost nothing. Beyond the limit memory is `short`: those who would need more of it wait, and
+//! [`govern`] ends the connection that holds most if waiting does not help.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::timeout};
+
+/// While memory is short, what may still wait for one connection, and be read of one message, as
+/// at any other time: those who need no more than this notice nothing.
+pub(crate) const FAIR_SHARE: usize = 64 << 10;
+/// A connection, before anything is sent or read on it: its task, socket and table entries.
+pub(crate) const CONNECTION: usize = 4 << 10;
+/// A request that awaits an answer, but for its ack: its table entries.
+pub(crate) const REQUEST: usize = 256;
+/// How long those who hold memory may give it back by themselves before one of them is ended.
+const GRACE: Duration = Duration::from_millis(500);
+/// From the end of one to the next.
+const NEXT: Duration = Duration::from_millis(50);
+
+/// The memory of one server.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    used: AtomicUsize,
+    limit: usize,
+    /// True from the limit on, until an eighth of it is free again.
+    short: AtomicBool,
+    changed: Notify,
+}
+
+impl Memory {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            limit,
+            short: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Bytes held now.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// True while there is too little of it.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short.load(Relaxed)
+    }
+
+    pub(crate) fn charge(&self, bytes: usize) {
+        let used = self.used.fetch_add(bytes, SeqCst) + bytes;
+        if used >= self.limit && !self.short.swap(true, SeqCst) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn discharge(&self, bytes: usize) {
+        let used = self.used.fetch_sub(bytes, SeqCst) - bytes;
+        if self.is_short() && self.is_enough(used) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn is_enough(&self, used: usize) -> bool {
+        used <= self.limit - self.limit / 8
+    }
+}
+
+/// Bytes charged by one owner, which may change; discharged when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Charge {
+    pub(crate) fn new(memory: &Arc<Memory>, bytes: usize) -> Self {
+        memory.charge(bytes);
+        Self {
+            memory: memory.clone(),
+            bytes,
+        }
+    }
+
+    /// Holds this many bytes from now on.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        match bytes.checked_sub(self.bytes) {
+            Some(0) => return,
+            Some(more) => self.memory.charge(more),
+            None => self.memory.discharge(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// Bytes that several hold, charged once.
+pub(crate) struct Shared {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) _charge: Charge,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Whoever holds memory.
+pub(crate) trait Holders: Send {
+    /// Ends the one that holds most.
+    fn end_largest(&self);
+    /// There is enough again: those who wait go on.
+    fn go_on(&self);
+}
+
+/// Keeps a server within its memory, for ever.
+pub(crate) async fn govern(memory: &Memory, holders: impl Holders) {
+    loop {
+        memory.changed.notified().await;
+        let mut patience = GRACE;
+        while memory.is_short() {
+            // Ends early when there is enough again.
+            let waited = timeout(patience, memory.changed.notified()).await;
+            if memory.is_enough(memory.used()) {
+                memory.short.store(false, SeqCst);
+                // It may have become too much in between, and nobody would have told.
+                memory.charge(0);
+                holders.go_on();
+            } else if waited.is_err() {
+                holders.end_largest();
+                patience = NEXT;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_charged_is_discharged_and_short_from_the_limit_on() {
+        let memory = Arc::new(Memory::new(1000));
+        let mut one = Charge::new(&memory, 400);
+        let two = Charge::new(&memory, 599);
+        assert_eq!((memory.used(), memory.is_short()), (999, false));
+        one.set(401);
+        assert!(memory.is_short());
+        one.set(0);
+        drop(two);
+        assert_eq!(memory.used(), 0);
+    }
+
+    struct Count<'a>(
+        &'a AtomicUsize,
+        &'a AtomicUsize,
+        std::sync::Mutex<Vec<Charge>>,
+    );
+
+    impl Holders for Count<'_> {
+        fn end_largest(&self) {
+            self.0.fetch_add(1, SeqCst);
+            self.2.lock().unwrap().pop();
+        }
+
+        fn go_on(&self) {
+            self.1.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_after_the_other_is_ended_until_there_is_enough() {
+        let memory = Arc::new(Memory::new(1000));
+        let (ended, went_on) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let charges = (0..5).map(|_| Charge::new(&memory, 300)).collect();
+        let holders = Count(&ended, &went_on, std::sync::Mutex::new(charges));
+        let wait = timeout(Duration::from_secs(10), govern(&memory, holders));
+        assert!(wait.await.is_err());
+        assert_eq!(memory.used(), 0, "dropped with the holders");
+        assert_eq!((ended.into_inner(), went_on.into_inner()), (3, 1));
+        assert!(!memory.is_short());
+    }
+}
