@@ -18,6 +18,7 @@
 //! | `requests` | who awaits which answer |
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
+//! | `tls` | certificates, and TLS between us and a socket |
 //! | [`client`] | the other end: a handle, and the task that owns its socket |
 //! | `dial` | the client's way to a WebSocket |
 //! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |
@@ -42,6 +43,7 @@ mod protocol;
 mod requests;
 mod router;
 mod socket;
+mod tls;
 
 #[cfg(feature = "node")]
 mod node;
@@ -50,5 +52,8 @@ pub use client::Client;
 pub use error::{ActionError, Error, Result};
 pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener};
 pub use metrics::Stats;
-pub use options::{ClientOptions, Listen, ServerOptions, SlowConsumer};
+pub use options::{
+    ClientOptions, Listen, Pem, ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions,
+    TlsVersion,
+};
 pub use server::{Address, Server};

@@ -32,9 +32,10 @@ use crate::{
     handle::{Close, Handle},
     handshake::{self, Handshake, Refusal},
     metrics::{Metrics, Stats},
-    options::{Listen, ServerOptions},
+    options::{Listen, ServerOptions, TlsServerOptions},
     router::Router,
-    socket::Socket,
+    socket::{ReadHalf, Socket, WriteHalf},
+    tls::{self, Acceptor as TlsAcceptor},
 };
 
 /// Connections the system may hold for us before we accept them; Node's own number.
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) listener: Box<dyn ServerListener>,
     /// None once the server is closed: the port is free from that moment on.
     acceptor: Mutex<Option<Acceptor>>,
+    /// Present if this server speaks TLS: for the connections to come.
+    tls: Option<Mutex<TlsAcceptor>>,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     next_key: AtomicU64,
     /// Sockets open now, connected or shaking hands.
@@ -99,7 +102,7 @@ enum Acceptor {
 impl Server {
     /// Binds and starts to accept. Bound when it returns: the address is known, or the error is.
     ///
-    /// Errors: `InvalidOption`; `Io` with what the system said (`EADDRINUSE`, `EACCES`, ...).
+    /// Errors: `InvalidOption`; `Tls`; `Io` with what the system said (`EADDRINUSE`, `EACCES`, ...).
     pub fn bind(
         options: ServerOptions,
         listener: impl ServerListener,
@@ -110,6 +113,9 @@ impl Server {
         if !options.path.starts_with('/') {
             options.path.insert(0, '/');
         }
+        // Taken: a key is kept by nobody who does not need it.
+        let tls = options.tls.take();
+        let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let entered = runtime.enter();
         let (acceptor, address) = Acceptor::bind(&options.listen)?;
         drop(entered);
@@ -118,6 +124,7 @@ impl Server {
             metrics: Metrics::default(),
             listener: Box::new(listener),
             acceptor: Mutex::new(Some(acceptor)),
+            tls: tls.map(Mutex::new),
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
             sockets: AtomicUsize::new(0),
@@ -150,6 +157,22 @@ impl Server {
     /// Changes `ack_timeout` for the requests to come.
     pub fn set_ack_timeout(&self, timeout: Duration) {
         self.shared.router.requests.set_timeout(timeout);
+    }
+
+    /// Changes the certificate, and whom it lets in, for the connections to come. Those that are
+    /// there live on.
+    ///
+    /// Errors: `Tls`, also for a server without TLS; all stays as it was.
+    pub fn set_tls(&self, options: TlsServerOptions) -> Result<()> {
+        let Some(tls) = &self.shared.tls else {
+            return Err(Error::Tls {
+                option: "tls",
+                reason: "cannot be set: the server was started without it".to_owned(),
+            });
+        };
+        let acceptor = TlsAcceptor::new(&options)?;
+        *tls.lock() = acceptor;
+        Ok(())
     }
 
     /// Stops listening, and asks every connection to close (1001). The port is free when this
@@ -185,6 +208,17 @@ impl Shared {
             .connections
             .fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1))
             .is_ok()
+    }
+
+    /// Puts TLS over an accepted socket, if this server speaks it.
+    fn secure(&self, read: ReadHalf, write: WriteHalf) -> io::Result<(ReadHalf, WriteHalf)> {
+        match &self.tls {
+            None => Ok((read, write)),
+            Some(tls) => {
+                let acceptor = tls.lock().clone();
+                acceptor.accept(read, write)
+            }
+        }
     }
 
     /// A connection has ended.
@@ -307,22 +341,29 @@ async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
 /// One accepted socket, up to the end of its handshake; the connection is a task of its own,
 /// which does not carry the handshake's state along.
 async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver<bool>) {
-    let (mut read, write) = socket.into_halves();
+    let (read, write) = socket.into_halves();
     let options = &shared.options;
     let Some(place) = Place::take(&shared) else {
         shared.metrics.refused.fetch_add(1, Relaxed);
         return write.shutdown(Shutdown::Both);
     };
-    let request = handshake::read_request(&mut read, &options.path, options.max_header_size);
+    let Ok((mut read, write)) = shared.secure(read, write) else {
+        return;
+    };
+    let request = async {
+        read.handshake().await?;
+        handshake::read_request(&mut read, &options.path, options.max_header_size).await
+    };
     let outcome = tokio::select! {
         outcome = timeout(options.handshake_timeout, request) => outcome,
         _ = closing.wait_for(|closing| *closing) => return,
     };
     let refusal = match outcome {
+        Ok(Err(error)) if tls::failure(&error).is_some() => None,
         Ok(Err(_)) => return,
-        Err(_) => Refusal::Timeout,
-        Ok(Ok(Handshake::Refused(refusal))) => refusal,
-        Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Refusal::Unavailable,
+        Err(_) => Some(Refusal::Timeout),
+        Ok(Ok(Handshake::Refused(refusal))) => Some(refusal),
+        Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Some(Refusal::Unavailable),
         Ok(Ok(Handshake::Accepted { response, early })) => {
             // Told before the peer knows: what it does next is told later.
             shared.listener.event(ServerEvent::Connection);
