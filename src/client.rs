@@ -31,6 +31,7 @@ use crate::{
     outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
     socket::WriteHalf,
+    tls::Connector,
 };
 
 /// Messages and bytes read in one turn; what a turn has read is told as one batch.
@@ -59,6 +60,8 @@ impl std::fmt::Debug for Client {
 /// What the handles and the task share.
 struct Link {
     options: ClientOptions,
+    /// Present if this client speaks TLS.
+    tls: Option<Connector>,
     listener: Box<dyn ClientListener>,
     outbox: Outbox,
     /// Set once the handshake is done: nothing is written before.
@@ -74,13 +77,15 @@ struct Link {
 impl Client {
     /// Starts to connect, and to register. What is sent before the connection is open waits.
     ///
-    /// Errors: `InvalidOption`; all else comes as events.
+    /// Errors: `InvalidOption`, `Tls`; all else comes as events.
     pub fn connect(
-        options: ClientOptions,
+        mut options: ClientOptions,
         listener: impl ClientListener,
         runtime: &Runtime,
     ) -> Result<Self> {
-        options.validate()?;
+        let tls = check(&options)?;
+        // A key is kept by nobody who does not need it.
+        options.tls = None;
         let link = Arc::new(Link {
             listener: Box::new(listener),
             outbox: Outbox::new(options.high_water_mark, Mask::Random, None),
@@ -89,6 +94,7 @@ impl Client {
             paused: AtomicBool::new(false),
             wants_drain: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            tls,
             options,
         });
         let client = Self { link };
@@ -195,6 +201,12 @@ impl Client {
     }
 }
 
+/// Checks options, and reads what those of TLS name.
+pub(crate) fn check(options: &ClientOptions) -> Result<Option<Connector>> {
+    options.validate()?;
+    options.tls.as_ref().map(Connector::new).transpose()
+}
+
 impl Link {
     fn flush(&self) {
         if let Some(socket) = self.socket.get()
@@ -258,7 +270,7 @@ async fn run(link: Arc<Link>) {
 /// Connects and shakes hands.
 async fn open(link: &Link) -> Result<(Reader, WriteHalf)> {
     let limit = link.options.connect_timeout;
-    let handshake = dial(&link.options);
+    let handshake = dial(&link.options, link.tls.as_ref());
     tokio::select! {
         result = timeout(limit, handshake) => match result {
             Ok(result) => result,

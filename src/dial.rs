@@ -1,4 +1,4 @@
-//! The client's way to a WebSocket: the addresses of a host, a TCP connection, the handshake.
+//! The client's way to a WebSocket: the addresses of a host, a TCP connection, the handshakes.
 
 use std::{
     io,
@@ -27,17 +27,22 @@ use crate::{
     framing::{Bounds, Reader},
     options::ClientOptions,
     socket::{ReadHalf, Socket, WriteHalf},
+    tls::{self, Connector},
 };
 
 /// Connects and shakes hands.
 ///
 /// Errors: what the system said, or what the peer answered instead.
-pub(crate) async fn dial(options: &ClientOptions) -> Result<(Reader, WriteHalf)> {
+pub(crate) async fn dial(
+    options: &ClientOptions,
+    tls: Option<&Connector>,
+) -> Result<(Reader, WriteHalf)> {
     let host = match options.host.contains(':') && !options.host.starts_with('[') {
         true => format!("[{}]", options.host),
         false => options.host.clone(),
     };
-    let url = format!("ws://{host}:{}{}", options.port, options.path);
+    let scheme = if tls.is_some() { "wss" } else { "ws" };
+    let url = format!("{scheme}://{host}:{}{}", options.port, options.path);
     let mut request = url
         .as_str()
         .into_client_request()
@@ -47,6 +52,10 @@ pub(crate) async fn dial(options: &ClientOptions) -> Result<(Reader, WriteHalf)>
         request.headers_mut().append(name, value);
     }
     let (read, write) = Socket::Tcp(connect(options).await?).into_halves();
+    let (read, write) = match tls {
+        None => (read, write),
+        Some(tls) => tls.connect(bare(&options.host), read, write).await?,
+    };
     let io = HandshakeIo::new(read, write);
     let (socket, _) = client_async(request, io).await.map_err(handshake_error)?;
     let HandshakeIo {
@@ -78,10 +87,15 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     Err(Error::InvalidOption { name, reason })
 }
 
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// A TCP connection to the first address of the host that takes one.
 async fn connect(options: &ClientOptions) -> Result<TcpStream> {
     let ClientOptions { host, port, .. } = options;
-    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let name = bare(host);
     let addresses: Vec<SocketAddr> = lookup_host((name, *port))
         .await
         .map_err(|error| Error::io("getaddrinfo", name, io::Error::other(error.to_string())))?
@@ -102,6 +116,8 @@ fn handshake_error(error: tungstenite::Error) -> Error {
         Ws::Http(response) => Error::UnexpectedResponse(response.status().as_u16()),
         Ws::Protocol(ProtocolError::SecWebSocketAcceptKeyMismatch) => Error::InvalidServerKey,
         Ws::Protocol(ProtocolError::HandshakeIncomplete) => Error::HangUp,
+        // With TLS 1.3 a server that refuses our certificate does so when we are through already.
+        Ws::Io(error) if tls::failure(&error).is_some() => Error::TlsHandshake(error.to_string()),
         Ws::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Error::HangUp,
         Ws::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Error::HangUp,
         Ws::Io(source) => Error::Io {
@@ -188,8 +204,8 @@ impl AsyncWrite for HandshakeIo {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

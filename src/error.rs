@@ -53,7 +53,18 @@ pub enum Error {
     /// The handshake did not come through within `connectTimeout`.
     #[error("the handshake took longer than {0} ms")]
     ConnectTimeout(u64),
-    /// The address is no `ws:` URL of a host and a port.
+    /// A certificate, a key or another option of TLS cannot be used.
+    #[error("option \"{option}\" {reason}")]
+    Tls {
+        /// The option, spelled as in JavaScript: `tls.cert`.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The handshake of TLS failed; nothing was said without it.
+    #[error("TLS: {0}")]
+    TlsHandshake(String),
+    /// The address is no `ws:` or `wss:` URL of a host and a port.
     #[error("invalid address \"{0}\"")]
     InvalidAddress(String),
     /// The server does not know who we are: the token is missing, wrong or expired. Get a new one.
@@ -82,6 +93,7 @@ impl Error {
             Self::HangUp => "ECONNRESET",
             Self::InvalidServerKey => "ERR_WSMB_SERVER_KEY",
             Self::ConnectTimeout(_) => "ETIMEDOUT",
+            Self::Tls { .. } | Self::TlsHandshake(_) => "ERR_WSMB_TLS",
             Self::InvalidAddress(_) => "ERR_WSMB_ADDRESS",
             Self::Unauthorized(_) => "ERR_WSMB_UNAUTHORIZED",
             Self::Forbidden(_) => "ERR_WSMB_FORBIDDEN",

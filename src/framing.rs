@@ -203,7 +203,7 @@ impl Reader {
         self.context = None;
         let mut scratch = [0; 4 << 10];
         let mut buf = ReadBuf::new(&mut scratch);
-        Pin::new(&mut self.socket)
+        Pin::new(self.socket.socket())
             .poll_read(cx, &mut buf)
             .map_ok(|()| buf.filled().len())
     }

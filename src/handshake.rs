@@ -201,22 +201,26 @@ pub(crate) async fn write_all(socket: &WriteHalf, mut bytes: &[u8]) -> io::Resul
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    std::future::poll_fn(|cx| socket.poll_flush(cx)).await
 }
 
 /// Answers a request that is refused, then reads on until the peer is done: a socket closed on
-/// unread bytes would reset the connection before the peer has read the answer.
+/// unread bytes would reset the connection before the peer has read the answer. No refusal: TLS
+/// has told the peer already.
 pub(crate) async fn refuse(
-    refusal: Refusal,
+    refusal: Option<Refusal>,
     read: &mut ReadHalf,
     write: &WriteHalf,
     mut discard: usize,
 ) -> io::Result<()> {
-    write_all(write, refusal.response().as_bytes()).await?;
+    if let Some(refusal) = refusal {
+        write_all(write, refusal.response().as_bytes()).await?;
+    }
     write.shutdown(std::net::Shutdown::Write);
+    let socket = read.socket();
     let mut chunk = [0; 1024];
     loop {
-        match read.read(&mut chunk).await? {
+        match socket.read(&mut chunk).await? {
             0 => return Ok(()),
             length if length > discard => return Ok(()),
             length => discard -= length,

@@ -18,6 +18,7 @@
 //! | `requests` | who awaits which answer |
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
+//! | `tls` | certificates, and TLS between us and a socket |
 //! | `heartbeat` | whether a peer is still there |
 //! | `memory` | what buffers and tables hold, and what happens when that is too much |
 //! | [`auth`] | who may register, and send to whom |
@@ -48,6 +49,7 @@ mod protocol;
 mod requests;
 mod router;
 mod socket;
+mod tls;
 
 #[cfg(feature = "node")]
 mod node;
@@ -57,5 +59,8 @@ pub use client::Client;
 pub use error::{ActionError, Error, Result};
 pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener, Slow};
 pub use metrics::Stats;
-pub use options::{ClientOptions, Listen, RateLimit, ServerOptions, SlowConsumer};
+pub use options::{
+    ClientOptions, Listen, Pem, RateLimit, ServerOptions, SlowConsumer, TlsClientOptions,
+    TlsServerOptions, TlsVersion,
+};
 pub use server::{Address, Server};

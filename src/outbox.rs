@@ -4,6 +4,9 @@
 //! waits and writes it at once, outside the lock. When the socket takes no more, the queue is
 //! `blocked` and only the connection's own task goes on, once the socket is writable. The bound
 //! is the sender's to respect: [`Outbox::is_full`] before a push, [`Outbox::hold`] to wait.
+//!
+//! A TLS socket takes what it encrypts at once, and may be left with ciphertext that the system
+//! refuses: this residue still counts as waiting here.
 
 use std::{
     cell::RefCell,
@@ -118,6 +121,8 @@ struct Queue {
     own: usize,
     /// What is charged for them.
     charge: Option<Charge>,
+    /// Bytes that the socket has taken but not passed on.
+    residue: usize,
     /// Bytes the socket has taken so far.
     drained: u64,
     /// Somebody owes a flush.
@@ -230,7 +235,7 @@ impl Outbox {
         queue.bytes += size;
         queue.own += own;
         queue.settle(self.memory.as_ref());
-        self.waiting.store(queue.bytes, Relaxed);
+        self.waiting.store(queue.waiting(), Relaxed);
         match std::mem::replace(&mut queue.owed, true) {
             true => Pushed::More,
             false => Pushed::First,
@@ -242,16 +247,17 @@ impl Outbox {
         let mut queue = self.queue.lock();
         queue.owed = false;
         loop {
-            if queue.writing || queue.blocked || queue.is_empty() {
+            if queue.writing || queue.blocked || queue.is_empty() && queue.residue == 0 {
                 return Flushed::Done;
             }
             queue.writing = true;
             let mut taken = queue.take();
             drop(queue);
             let (written, result) = taken.write(socket);
+            let residue = socket.residue();
             queue = self.queue.lock();
             queue.writing = false;
-            queue.put_back(taken, written);
+            queue.put_back(taken, written, residue);
             self.left(&mut queue);
             match result {
                 Ok(()) => {}
@@ -301,7 +307,7 @@ impl Outbox {
         let queue = self.queue.lock();
         State {
             blocked: queue.blocked,
-            empty: queue.bytes == 0,
+            empty: queue.waiting() == 0,
             closed: queue.closed,
             pressed: queue.pressed || !queue.held.is_empty(),
             drained: queue.drained,
@@ -321,7 +327,8 @@ impl Outbox {
             queue.discard = true;
         } else {
             queue.discard = true;
-            queue.put_back(waiting, 0);
+            let residue = queue.residue;
+            queue.put_back(waiting, 0, residue);
             queue.discard = false;
         }
         self.left(&mut queue);
@@ -342,12 +349,13 @@ impl Outbox {
         queue.tail = Vec::new();
         queue.bytes = 0;
         queue.own = 0;
+        queue.residue = 0;
         self.left(&mut queue);
     }
 
     /// Some bytes are gone.
     fn left(&self, queue: &mut Queue) {
-        self.waiting.store(queue.bytes, Relaxed);
+        self.waiting.store(queue.waiting(), Relaxed);
         queue.settle(self.memory.as_ref());
         queue.release(self.mark());
     }
@@ -356,6 +364,10 @@ impl Outbox {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    fn waiting(&self) -> usize {
+        self.bytes + self.residue
     }
 
     /// The tail, with room for `size` bytes.
@@ -401,13 +413,14 @@ impl Queue {
     }
 
     /// Takes back what a writer has left.
-    fn put_back(&mut self, mut left: Taken, written: usize) {
+    fn put_back(&mut self, mut left: Taken, written: usize, residue: usize) {
         self.drained += written as u64;
         if self.closed {
             return;
         }
         self.bytes -= written;
         self.own -= left.freed;
+        self.residue = residue;
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
             self.discard = false;
@@ -430,7 +443,7 @@ impl Queue {
 
     /// True when nobody needs to be held: there is room again, or never will be.
     fn has_room(&self, mark: usize) -> bool {
-        self.closing || self.closed || self.bytes <= mark / 2
+        self.closing || self.closed || self.waiting() <= mark / 2
     }
 
     /// Lets go of held senders once there is room for them.
@@ -459,12 +472,13 @@ impl Taken {
         self.tail.len() + self.chunks.iter().map(Chunk::own).sum::<usize>()
     }
 
-    /// Writes until all is gone or the socket refuses; the bytes it took, and how it ended.
+    /// Writes until all is gone or the socket refuses; the bytes it took, and how it ended. A
+    /// socket that is left with a residue refuses, too.
     fn write(&mut self, socket: &WriteHalf) -> (usize, io::Result<()>) {
         let mut total = 0;
         loop {
             let result = match self.chunks.is_empty() {
-                true if self.tail.is_empty() => return (total, Ok(())),
+                true if self.tail.is_empty() => return (total, socket.try_flush()),
                 true => socket.try_write(&self.tail[self.offset..]),
                 false => self.write_vectored(socket),
             };

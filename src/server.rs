@@ -34,9 +34,10 @@ use crate::{
     handshake::{self, Handshake, Refusal},
     memory::{self, FAIR_SHARE, Memory},
     metrics::{Metrics, Stats},
-    options::{Listen, ServerOptions},
+    options::{Listen, ServerOptions, TlsServerOptions},
     router::Router,
-    socket::Socket,
+    socket::{ReadHalf, Socket, WriteHalf},
+    tls::{self, Acceptor as TlsAcceptor},
 };
 
 /// Connections the system may hold for us before we accept them; Node's own number.
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) listener: Box<dyn ServerListener>,
     /// None once the server is closed: the port is free from that moment on.
     acceptor: Mutex<Option<Acceptor>>,
+    /// Present if this server speaks TLS: for the connections to come.
+    tls: Option<Mutex<TlsAcceptor>>,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     next_key: AtomicU64,
     /// Sockets open now, connected or shaking hands.
@@ -105,7 +108,7 @@ enum Acceptor {
 impl Server {
     /// Binds and starts to accept. Bound when it returns: the address is known, or the error is.
     ///
-    /// Errors: `InvalidOption`; `Io` with what the system said (`EADDRINUSE`, `EACCES`, ...).
+    /// Errors: `InvalidOption`; `Tls`; `Io` with what the system said (`EADDRINUSE`, `EACCES`, ...).
     pub fn bind(
         options: ServerOptions,
         listener: impl ServerListener,
@@ -118,6 +121,9 @@ impl Server {
         }
         let gate = Gate::new(&options.authentication);
         let memory = Arc::new(Memory::new(options.max_memory));
+        // Taken: a key is kept by nobody who does not need it.
+        let tls = options.tls.take();
+        let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let entered = runtime.enter();
         let (acceptor, address) = Acceptor::bind(&options.listen)?;
         drop(entered);
@@ -128,6 +134,7 @@ impl Server {
             gate,
             listener: Box::new(listener),
             acceptor: Mutex::new(Some(acceptor)),
+            tls: tls.map(Mutex::new),
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
             sockets: AtomicUsize::new(0),
@@ -163,6 +170,22 @@ impl Server {
     /// Changes `ack_timeout` for the requests to come.
     pub fn set_ack_timeout(&self, timeout: Duration) {
         self.shared.router.requests.set_timeout(timeout);
+    }
+
+    /// Changes the certificate, and whom it lets in, for the connections to come. Those that are
+    /// there live on.
+    ///
+    /// Errors: `Tls`, also for a server without TLS; all stays as it was.
+    pub fn set_tls(&self, options: TlsServerOptions) -> Result<()> {
+        let Some(tls) = &self.shared.tls else {
+            return Err(Error::Tls {
+                option: "tls",
+                reason: "cannot be set: the server was started without it".to_owned(),
+            });
+        };
+        let acceptor = TlsAcceptor::new(&options)?;
+        *tls.lock() = acceptor;
+        Ok(())
     }
 
     /// Stops listening, and asks every connection to close (1001). The port is free when this
@@ -228,6 +251,17 @@ impl Shared {
     fn is_drained(&self) -> bool {
         let is_empty = |handle: &Arc<Handle>| handle.outbox.waiting() == 0;
         self.router.requests.count() == 0 && self.handles().iter().all(is_empty)
+    }
+
+    /// Puts TLS over an accepted socket, if this server speaks it.
+    fn secure(&self, read: ReadHalf, write: WriteHalf) -> io::Result<(ReadHalf, WriteHalf)> {
+        match &self.tls {
+            None => Ok((read, write)),
+            Some(tls) => {
+                let acceptor = tls.lock().clone();
+                acceptor.accept(read, write)
+            }
+        }
     }
 
     /// A connection has ended.
@@ -351,22 +385,30 @@ async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
 /// which does not carry the handshake's state along.
 async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver<bool>) {
     let peer_address = socket.peer_address();
-    let (mut read, write) = socket.into_halves();
+    let (read, write) = socket.into_halves();
     let options = &shared.options;
     let Some(place) = Place::take(&shared) else {
         shared.metrics.refused.fetch_add(1, Relaxed);
         return write.shutdown(Shutdown::Both);
     };
-    let request = handshake::read_request(&mut read, options, false);
+    let Ok((mut read, write)) = shared.secure(read, write) else {
+        return;
+    };
+    let secure = shared.tls.is_some();
+    let request = async {
+        read.handshake().await?;
+        handshake::read_request(&mut read, options, secure).await
+    };
     let outcome = tokio::select! {
         outcome = timeout(options.handshake_timeout, request) => outcome,
         _ = closing.wait_for(|closing| *closing) => return,
     };
     let refusal = match outcome {
+        Ok(Err(error)) if tls::failure(&error).is_some() => None,
         Ok(Err(_)) => return,
-        Err(_) => Refusal::Timeout,
-        Ok(Ok(Handshake::Refused(refusal))) => refusal,
-        Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Refusal::Unavailable,
+        Err(_) => Some(Refusal::Timeout),
+        Ok(Ok(Handshake::Refused(refusal))) => Some(refusal),
+        Ok(Ok(Handshake::Accepted { .. })) if !shared.admit() => Some(Refusal::Unavailable),
         Ok(Ok(Handshake::Accepted {
             response,
             headers,
@@ -392,7 +434,7 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
             let peer = options.asks_embedder().then(|| Peer {
                 headers: headers.into(),
                 address: peer_address,
-                secure: false,
+                secure,
             });
             return start(shared, handle, reader, peer, (closing, place));
         }

@@ -1,4 +1,4 @@
-//! The two halves of a stream socket, TCP or Unix.
+//! The two halves of a stream socket, TCP or Unix, with or without TLS over it.
 //!
 //! The reading half belongs to the connection's task. The writing half is shared: whoever has
 //! queued bytes for a connection may write them, without waking its task.
@@ -7,6 +7,7 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,6 +17,8 @@ use tokio::{
     io::{AsyncRead, ReadBuf},
     net::{TcpStream, tcp},
 };
+
+use crate::tls::{TlsReadHalf, TlsWriteHalf};
 
 /// A connected socket that is not yet in halves.
 pub(crate) enum Socket {
@@ -61,6 +64,25 @@ pub(crate) enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
+    Tls(Box<TlsReadHalf>),
+}
+
+impl ReadHalf {
+    /// Does the handshake of TLS, where there is one. Nothing may be read or written before.
+    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tls(half) => half.handshake().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket without TLS: for what is thrown away as it comes.
+    pub(crate) fn socket(&mut self) -> &mut Self {
+        match self {
+            Self::Tls(half) => half.socket(),
+            half => half,
+        }
+    }
 }
 
 impl AsyncRead for ReadHalf {
@@ -73,6 +95,7 @@ impl AsyncRead for ReadHalf {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
             #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
+            Self::Tls(half) => half.poll_read(cx, buf),
         }
     }
 }
@@ -83,6 +106,7 @@ pub(crate) enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
+    Tls(Arc<TlsWriteHalf>),
     /// Takes nothing: for tests of what lies above a socket.
     #[cfg(test)]
     Detached,
@@ -95,6 +119,7 @@ impl WriteHalf {
             Self::Tcp(half) => half.try_write(bytes),
             #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
+            Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
             #[cfg(test)]
             Self::Detached => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -106,8 +131,34 @@ impl WriteHalf {
             Self::Tcp(half) => half.try_write_vectored(bytes),
             #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(bytes),
+            Self::Tls(half) => half.try_write_vectored(bytes),
             #[cfg(test)]
             Self::Detached => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Writes what was taken and is still here; `WouldBlock` if something is left. Only TLS keeps
+    /// anything.
+    pub(crate) fn try_flush(&self) -> io::Result<()> {
+        match self {
+            Self::Tls(half) => half.try_flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that were taken and are still here, about; zero only if there are none.
+    pub(crate) fn residue(&self) -> usize {
+        match self {
+            Self::Tls(half) => half.residue(),
+            _ => 0,
+        }
+    }
+
+    /// Ready when nothing that was taken is still here. For the one task that waits for it.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(half) => half.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
         }
     }
 
@@ -117,6 +168,7 @@ impl WriteHalf {
             Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
+            Self::Tls(half) => half.poll_writable(cx),
             #[cfg(test)]
             Self::Detached => Poll::Pending,
         }
@@ -128,6 +180,10 @@ impl WriteHalf {
             Self::Tcp(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),
             #[cfg(unix)]
             Self::Unix(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),
+            Self::Tls(half) => {
+                half.shutdown(how);
+                Ok(())
+            }
             #[cfg(test)]
             Self::Detached => Ok(()),
         };

@@ -138,8 +138,9 @@ impl NativeClient {
     /// Checks options without connecting.
     #[napi]
     pub fn validate(options: NativeClientOptions) -> Result<()> {
-        crate::ClientOptions::from(options)
-            .validate()
+        let options = ClientOptions::from(options);
+        crate::client::check(&options)
+            .map(drop)
             .map_err(convert::error)
     }
 

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
 use wsmsgbroker::Server;
 
 use super::Peer;
@@ -26,8 +29,16 @@ pub struct Canary {
 
 impl Canary {
     pub async fn start(server: &Server) -> Self {
-        let mut a = Peer::register(server, "canary a").await;
-        let mut b = Peer::register(server, "canary b").await;
+        Self::between(Peer::connect(server).await, Peer::connect(server).await).await
+    }
+
+    /// The same between two peers that are connected.
+    pub async fn between<S>(a: Peer<S>, b: Peer<S>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut a = a.registered("canary a").await;
+        let mut b = b.registered("canary b").await;
         let enough = Arc::new(AtomicBool::new(false));
         let stop = enough.clone();
         let task = tokio::spawn(async move {

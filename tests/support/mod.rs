@@ -4,6 +4,7 @@
 
 pub mod canary;
 pub mod raw;
+pub mod tls;
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,7 +12,12 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::{net::TcpStream, runtime::Handle, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime::Handle,
+    time::timeout,
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config, tungstenite::Message,
 };
@@ -115,7 +121,7 @@ pub async fn tcp(server: &Server) -> TcpStream {
 }
 
 /// A peer that speaks WebSocket.
-pub struct Peer(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Peer<S = MaybeTlsStream<TcpStream>>(pub WebSocketStream<S>);
 
 impl Peer {
     pub async fn connect(server: &Server) -> Self {
@@ -126,7 +132,14 @@ impl Peer {
 
     /// Connected and registered.
     pub async fn register(server: &Server, id: &str) -> Self {
-        let mut peer = Self::connect(server).await;
+        Self::connect(server).await.registered(id).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    /// Registers.
+    pub async fn registered(self, id: &str) -> Self {
+        let mut peer = self;
         peer.send(&format!(r#"{{"action":"register","id":"{id}"}}"#))
             .await;
         assert_eq!(

@@ -1,0 +1,299 @@
+//! TLS: certificates and keys from the options, checked; what begins a session with them.
+//!
+//! rustls with the cryptography of `ring`, handed over with every configuration: a default of the
+//! whole process would be the embedder's to choose.
+
+mod halves;
+
+use std::{borrow::Cow, io, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
+    ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
+        verify_tls13_signature,
+    },
+    pki_types::{
+        CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+        pem::{self, PemObject},
+    },
+    server::{ParsedCertificate, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+
+pub(crate) use self::halves::{TlsReadHalf, TlsWriteHalf};
+use crate::{
+    error::{Error, Result},
+    options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion},
+    socket::{ReadHalf, WriteHalf},
+};
+
+/// What is spoken over TLS, for those who ask (ALPN).
+const HTTP: &[u8] = b"http/1.1";
+
+const CERT: &str = "tls.cert";
+const KEY: &str = "tls.key";
+const CA: &str = "tls.ca";
+
+/// The server's part, for any number of connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Acceptor(Arc<ServerConfig>);
+
+impl Acceptor {
+    /// Errors: `Tls` names the option that cannot be used.
+    pub(crate) fn new(options: &TlsServerOptions) -> Result<Self> {
+        let provider = Arc::new(ring::default_provider());
+        let certified = certified(&options.cert, &options.key, &provider)?;
+        let roots = options.ca.as_ref().map(roots).transpose()?;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions(options.min_version))
+            .map_err(|error| wrong("tls.minVersion", error))?;
+        let builder = match (options.request_cert, roots) {
+            (false, _) => builder.with_no_client_auth(),
+            (true, None) => return Err(wrong(CA, "is missing: requestCert is judged by it")),
+            (true, Some(roots)) => builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .map_err(|error| wrong(CA, error))?,
+            ),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![HTTP.to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Begins a session. The handshake is still to be done.
+    pub(crate) fn accept(&self, read: ReadHalf, write: WriteHalf) -> io::Result<Halves> {
+        let session = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
+        Ok(halves::wrap(session, read, write))
+    }
+}
+
+/// The client's part.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    config: Arc<ClientConfig>,
+    /// The server's name, where it is not that of the host.
+    name: Option<ServerName<'static>>,
+}
+
+impl Connector {
+    /// Errors: `Tls` names the option that cannot be used.
+    pub(crate) fn new(options: &TlsClientOptions) -> Result<Self> {
+        let provider = Arc::new(ring::default_provider());
+        let certified = match (&options.cert, &options.key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some(certified(cert, key, &provider)?),
+            (Some(_), None) => return Err(wrong(KEY, "is missing: tls.cert needs it")),
+            (None, Some(_)) => return Err(wrong(CERT, "is missing: tls.key needs it")),
+        };
+        let roots = match &options.ca {
+            Some(ca) => roots(ca)?,
+            None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        };
+        let name = options
+            .servername
+            .clone()
+            .map(|name| ServerName::try_from(name).map_err(|error| wrong("tls.servername", error)));
+        let algorithms = provider.signature_verification_algorithms;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions(options.min_version))
+            .map_err(|error| wrong("tls.minVersion", error))?;
+        let builder = match options.reject_unauthorized {
+            true => builder.with_root_certificates(roots),
+            false => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms))),
+        };
+        let mut config = match certified {
+            None => builder.with_no_client_auth(),
+            Some(certified) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        config.alpn_protocols = vec![HTTP.to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+            name: name.transpose()?,
+        })
+    }
+
+    /// Shakes hands with the server at `host`.
+    ///
+    /// Errors: `InvalidAddress`, `TlsHandshake`.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        read: ReadHalf,
+        write: WriteHalf,
+    ) -> Result<Halves> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host.to_owned())
+                .map_err(|_| Error::InvalidAddress(host.to_owned()))?,
+        };
+        let session = ClientConnection::new(self.config.clone(), name)
+            .map_err(|error| Error::TlsHandshake(error.to_string()))?;
+        let (mut read, write) = halves::wrap(session, read, write);
+        match read.handshake().await {
+            Ok(()) => Ok((read, write)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Error::TlsHandshake("socket hang up".to_owned()))
+            }
+            Err(error) => Err(Error::TlsHandshake(error.to_string())),
+        }
+    }
+}
+
+type Halves = (ReadHalf, WriteHalf);
+
+/// What rustls said, if it was rustls that failed and not the socket.
+pub(crate) fn failure(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn wrong(option: &'static str, reason: impl ToString) -> Error {
+    let reason = reason.to_string();
+    Error::Tls { option, reason }
+}
+
+fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match min {
+        TlsVersion::Tls12 => &FROM_12,
+        TlsVersion::Tls13 => &FROM_12[..1],
+    }
+}
+
+/// A certificate chain and its key, checked: they belong together, and may be used today.
+fn certified(cert: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey> {
+    let chain = certificates(CERT, cert)?;
+    let leaf =
+        ParsedCertificate::try_from(&chain[0]).map_err(|error| wrong(CERT, invalid(error)))?;
+    check_dates(&leaf, provider)?;
+    let key = PrivateKeyDer::from_pem_slice(&read(KEY, key)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => wrong(
+            KEY,
+            "has no private key in PEM, or an encrypted one, which is not supported",
+        ),
+        error => wrong(KEY, unreadable(error)),
+    })?;
+    let key = provider.key_provider.load_private_key(key);
+    let key = key.map_err(|error| wrong(KEY, format!("is not a usable private key: {error}")))?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(_) => Err(wrong(KEY, "does not belong to the certificate in tls.cert")),
+    }
+}
+
+/// Dates are the first that webpki judges: with nobody to trust, it comes no further.
+fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Result<()> {
+    let judged = verify_server_cert_signed_by_trust_anchor(
+        leaf,
+        &RootCertStore::empty(),
+        &[],
+        UnixTime::now(),
+        provider.signature_verification_algorithms.all,
+    );
+    use CertificateError as Fault;
+    match judged {
+        Err(rustls::Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
+            Err(wrong(CERT, "has expired"))
+        }
+        Err(rustls::Error::InvalidCertificate(
+            Fault::NotValidYet | Fault::NotValidYetContext { .. },
+        )) => Err(wrong(CERT, "is not valid yet")),
+        _ => Ok(()),
+    }
+}
+
+/// The authorities that may sign the other side's certificate.
+fn roots(ca: &Pem) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(CA, ca)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| wrong(CA, invalid(error)))?;
+    }
+    Ok(roots)
+}
+
+/// At least one certificate, in the order given.
+fn certificates(option: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
+    let found: std::result::Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&read(option, pem)?).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(wrong(option, "has no certificate in PEM")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(wrong(option, unreadable(error))),
+    }
+}
+
+fn read<'a>(option: &'static str, pem: &'a Pem) -> Result<Cow<'a, [u8]>> {
+    match pem {
+        Pem::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
+        Pem::File(path) => match std::fs::read(path) {
+            Ok(bytes) => Ok(Cow::Owned(bytes)),
+            Err(error) => {
+                let reason = format!("cannot be read from {}: {error}", path.display());
+                Err(wrong(option, reason))
+            }
+        },
+    }
+}
+
+fn unreadable(error: pem::Error) -> String {
+    format!("is not proper PEM: {error}")
+}
+
+fn invalid(error: rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(fault) => format!("is no proper certificate: {fault}"),
+        error => format!("is no proper certificate: {error}"),
+    }
+}
+
+/// Takes any certificate, but not the word of one who has not got its key.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

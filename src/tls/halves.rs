@@ -1,0 +1,257 @@
+//! TLS over the two halves of a socket.
+//!
+//! Both halves share one rustls connection under a lock that is held for no longer than one read
+//! or one write takes. What was encrypted must be written before anything else is, so bytes that
+//! a writer has handed over may remain here as ciphertext when the socket is full: the residue.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use parking_lot::Mutex;
+use rustls::Connection;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::socket::{ReadHalf, WriteHalf};
+
+/// Bytes encrypted at once: four records of the largest size, and the bound of the residue.
+const ENCRYPT: usize = 64 << 10;
+
+/// Puts TLS between us and a socket. The handshake is still to be done.
+pub(super) fn wrap(
+    connection: impl Into<Connection>,
+    read: ReadHalf,
+    write: WriteHalf,
+) -> (ReadHalf, WriteHalf) {
+    let mut connection = connection.into();
+    connection.set_buffer_limit(Some(ENCRYPT));
+    let write = Arc::new(TlsWriteHalf {
+        socket: write,
+        session: Mutex::new(Session {
+            connection,
+            residue: 0,
+        }),
+    });
+    let read = TlsReadHalf {
+        socket: read,
+        write: write.clone(),
+    };
+    (ReadHalf::Tls(Box::new(read)), WriteHalf::Tls(write))
+}
+
+/// What both halves share.
+struct Session {
+    connection: Connection,
+    /// Bytes handed over that are still here as ciphertext; more by the overhead of a few
+    /// records, never zero while there is any.
+    residue: usize,
+}
+
+impl Session {
+    /// Writes ciphertext until none is left; `WouldBlock` if some is.
+    fn push(&mut self, socket: &WriteHalf) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.residue = self.residue.max(1);
+            match self.connection.write_tls(&mut Sink(socket)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.residue = self.residue.saturating_sub(written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.residue = 0;
+        Ok(())
+    }
+}
+
+/// The reading half.
+pub(crate) struct TlsReadHalf {
+    socket: ReadHalf,
+    write: Arc<TlsWriteHalf>,
+}
+
+impl TlsReadHalf {
+    /// Shakes hands. An error that rustls has named is told to the peer, too.
+    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            loop {
+                ready!(self.write.poll_flush(cx))?;
+                if !self.write.session.lock().connection.is_handshaking() {
+                    return Poll::Ready(Ok(()));
+                }
+                if ready!(self.poll_fill(cx))? == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+        })
+        .await
+    }
+
+    /// The socket itself.
+    pub(crate) fn socket(&mut self) -> &mut ReadHalf {
+        &mut self.socket
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut session = self.write.session.lock();
+            let read = session.connection.reader().read(buf.initialize_unfilled());
+            drop(session);
+            match read {
+                Ok(length) => {
+                    buf.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Cut off without a close_notify: WebSocket has close frames of its own to tell
+                // a proper end from a lost connection.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.poll_fill(cx))?;
+        }
+    }
+
+    /// Reads and decrypts some of what has come, and writes what that calls for: handshakes,
+    /// keys, alerts. How many bytes; none at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self { socket, write } = self;
+        let mut session = write.session.lock();
+        write.settle(&mut session, cx);
+        let read = match session.connection.read_tls(&mut Source { socket, cx }) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            read => read?,
+        };
+        let processed = session.connection.process_new_packets();
+        write.settle(&mut session, cx);
+        Poll::Ready(match processed {
+            Ok(_) => Ok(read),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        })
+    }
+}
+
+/// The writing half.
+pub(crate) struct TlsWriteHalf {
+    socket: WriteHalf,
+    session: Mutex<Session>,
+}
+
+impl TlsWriteHalf {
+    /// Encrypts and writes. What was taken counts as written, though its ciphertext may be left
+    /// over; while there is a residue nothing more is taken.
+    pub(crate) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut session = self.session.lock();
+        session.push(&self.socket)?;
+        let taken = session.connection.writer().write_vectored(bytes)?;
+        session.residue += taken;
+        let pushed = session.push(&self.socket);
+        match is_would_block(&pushed) {
+            true => Ok(taken),
+            false => pushed.map(|()| taken),
+        }
+    }
+
+    pub(crate) fn try_flush(&self) -> io::Result<()> {
+        self.session.lock().push(&self.socket)
+    }
+
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let flushed = self.try_flush();
+            if !is_would_block(&flushed) {
+                return Poll::Ready(flushed);
+            }
+            ready!(self.poll_writable(cx))?;
+        }
+    }
+
+    pub(crate) fn residue(&self) -> usize {
+        self.session.lock().residue
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_writable(cx)
+    }
+
+    /// The peer is told the end of the stream where the socket takes it.
+    pub(crate) fn shutdown(&self, how: Shutdown) {
+        if how != Shutdown::Read {
+            let mut session = self.session.lock();
+            session.connection.send_close_notify();
+            // A socket that is dead or full ends all the same.
+            let _ = session.push(&self.socket);
+        }
+        self.socket.shutdown(how);
+    }
+
+    /// Writes what reading has called for. What a full socket refuses is written when this is
+    /// called again: the task is woken for it.
+    fn settle(&self, session: &mut Session, cx: &mut Context<'_>) {
+        // Of a dead socket one hears by reading.
+        while is_would_block(&session.push(&self.socket)) {
+            if !matches!(self.socket.poll_writable(cx), Poll::Ready(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for TlsReadHalf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsReadHalf").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for TlsWriteHalf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsWriteHalf").finish_non_exhaustive()
+    }
+}
+
+/// The socket as rustls wants to read it.
+struct Source<'a, 'b> {
+    socket: &'a mut ReadHalf,
+    cx: &'a mut Context<'b>,
+}
+
+impl Read for Source<'_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut buf = ReadBuf::new(buf);
+        match Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf) {
+            Poll::Ready(read) => read.map(|()| buf.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// The socket as rustls wants to write it.
+struct Sink<'a>(&'a WriteHalf);
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn is_would_block(result: &io::Result<()>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}

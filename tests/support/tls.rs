@@ -1,0 +1,182 @@
+//! Certificates of an authority of our own, and peers that speak TLS by a library of their own.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+use tokio_tungstenite::client_async;
+use wsmsgbroker::{Server, ServerOptions, TlsClientOptions, TlsServerOptions};
+
+use super::{Peer, options, tcp};
+
+pub const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+/// A certificate and its key, in PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub cert: String,
+    pub key: String,
+}
+
+impl Identity {
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let certificates = CertificateDer::pem_slice_iter(self.cert.as_bytes());
+        certificates.map(Result::unwrap).collect()
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+}
+
+/// One who signs certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate, in PEM.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        roots
+    }
+
+    /// A certificate for `localhost` and 127.0.0.1.
+    pub fn issue(&self) -> Identity {
+        self.issue_for(&["localhost", "127.0.0.1"])
+    }
+
+    pub fn issue_for(&self, names: &[&str]) -> Identity {
+        self.sign(params(names))
+    }
+
+    /// A certificate that is valid in these years only, from January to January.
+    pub fn issue_from_to(&self, from: i32, to: i32) -> Identity {
+        let mut params = params(&["localhost", "127.0.0.1"]);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(to, 1, 1);
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        Identity {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// Options of a server with a certificate of ours.
+    pub fn server(&self) -> ServerOptions {
+        secured(&self.issue())
+    }
+
+    /// Options of a client that trusts us.
+    pub fn client(&self) -> TlsClientOptions {
+        TlsClientOptions {
+            ca: Some(self.pem().into()),
+            ..TlsClientOptions::default()
+        }
+    }
+}
+
+/// A certificate that nobody signed but its own key.
+pub fn self_signed() -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let cert = params(&["localhost", "127.0.0.1"]).self_signed(&key);
+    Identity {
+        cert: cert.unwrap().pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).unwrap()
+}
+
+/// Options of a server with this certificate.
+pub fn secured(identity: &Identity) -> ServerOptions {
+    ServerOptions {
+        tls: Some(tls_of(identity)),
+        ..options()
+    }
+}
+
+pub fn tls_of(identity: &Identity) -> TlsServerOptions {
+    TlsServerOptions::new(&*identity.cert, &*identity.key)
+}
+
+/// How a peer speaks TLS that trusts this authority, and has a certificate or not.
+pub fn connector(
+    authority: &Authority,
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<&Identity>,
+) -> TlsConnector {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(authority.roots());
+    let config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => builder
+            .with_client_auth_cert(own.chain(), own.key())
+            .unwrap(),
+    };
+    TlsConnector::from(Arc::new(config))
+}
+
+/// How a played server speaks TLS.
+pub fn acceptor(identity: &Identity) -> TlsAcceptor {
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(BOTH)
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain(), identity.key())
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A connection with the handshake of TLS done.
+pub async fn connect(server: &Server, connector: &TlsConnector) -> TlsStream<TcpStream> {
+    let socket = tcp(server).await;
+    socket.set_nodelay(true).unwrap();
+    try_connect(socket, connector).await.unwrap()
+}
+
+pub async fn try_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
+    connector: &TlsConnector,
+) -> std::io::Result<TlsStream<S>> {
+    let name = ServerName::try_from("localhost").unwrap();
+    connector.connect(name, socket).await
+}
+
+/// A peer that speaks WebSocket over TLS.
+pub async fn peer(server: &Server, connector: &TlsConnector) -> Peer<TlsStream<TcpStream>> {
+    let stream = connect(server, connector).await;
+    Peer(client_async("wss://localhost/", stream).await.unwrap().0)
+}
