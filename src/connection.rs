@@ -233,7 +233,7 @@ impl Connection {
             Dest::One(id) => match self.shared.router.find(&id) {
                 None => self.unknown(&id),
                 Some(receiver) => {
-                    if self.is_held_by(&receiver, cx) {
+                    if self.is_held_by(&id, &receiver, cx) {
                         return Ok(Routed::Held(receiver));
                     }
                     self.await_answer(ack, std::slice::from_ref(&receiver))?;
@@ -245,12 +245,12 @@ impl Connection {
             },
             Dest::Many(ids) => {
                 let found: Vec<_> = ids.iter().map(|id| self.shared.router.find(id)).collect();
-                if let Some(full) = found
-                    .iter()
-                    .flatten()
-                    .find(|full| self.is_held_by(full, cx))
-                {
-                    return Ok(Routed::Held(full.clone()));
+                for (id, receiver) in ids.iter().zip(&found) {
+                    if let Some(receiver) = receiver
+                        && self.is_held_by(id, receiver, cx)
+                    {
+                        return Ok(Routed::Held(receiver.clone()));
+                    }
                 }
                 let receivers: Vec<_> = found.iter().flatten().cloned().collect();
                 self.await_answer(ack, &receivers)?;
@@ -273,20 +273,20 @@ impl Connection {
         Ok(Routed::Done)
     }
 
-    /// True if the receiver is full: this connection is woken when it has room again.
-    fn is_held_by(&self, receiver: &Arc<Handle>, cx: &Context<'_>) -> bool {
+    /// True if the owner of `id` is full: this connection is woken when it has room again.
+    fn is_held_by(&self, id: &str, receiver: &Arc<Handle>, cx: &Context<'_>) -> bool {
         if !receiver.outbox.is_full() {
             return false;
-        }
-        if receiver.strict.load(Relaxed) {
-            receiver.request_close(Close::Slow);
         }
         // What this turn has promised to write may be what fills it.
         receiver.flush();
         let held = receiver.outbox.hold(self.handle.key, cx.waker());
         if held {
-            // Its task starts the clock.
-            receiver.waker.wake();
+            match self.shared.router.is_strict(id, Instant::now()) {
+                true => receiver.request_close(Close::Slow),
+                // Its task starts the clock.
+                false => receiver.waker.wake(),
+            }
         }
         held
     }
@@ -350,14 +350,12 @@ impl Connection {
             from,
             ..
         } = self;
-        shared
-            .router
-            .register(&id, handle, Instant::now(), |replaced| {
-                // Told before the peer knows: what it does next is told later.
-                let event = ServerEvent::Registered { id: &id, replaced };
-                shared.listener.event(event);
-                turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
-            });
+        shared.router.register(&id, handle, |replaced| {
+            // Told before the peer knows: what it does next is told later.
+            let event = ServerEvent::Registered { id: &id, replaced };
+            shared.listener.event(event);
+            turn.pushed(handle, handle.outbox.push(&protocol::registered(from)));
+        });
         self.id = Some(id);
         Ok(())
     }

@@ -54,8 +54,6 @@ pub(crate) struct Handle {
     pub(crate) outbox: Outbox,
     /// True while the id it registered is its own: another connection may take it over.
     pub(crate) owner: AtomicBool,
-    /// True for an id that was closed as slow twice: it gets no patience for a while.
-    pub(crate) strict: AtomicBool,
     /// The requests it asked and those it may answer.
     pub(crate) book: Mutex<Book>,
     /// Wakes its task.
@@ -71,7 +69,6 @@ impl Handle {
             key,
             outbox: Outbox::new(mark, Mask::None),
             owner: AtomicBool::new(false),
-            strict: AtomicBool::new(false),
             book: Mutex::default(),
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
