@@ -306,9 +306,10 @@ impl Connection {
                     return Err(ActionError::AckTooLong(length, limit));
                 }
                 // Rule 7.9: who has no id is not answered, but may not take an ack either.
+                let now = Instant::now();
                 match self.id {
-                    Some(_) => requests.open(&key, &self.handle, receivers, Instant::now()),
-                    None => requests.check(&key, &self.handle),
+                    Some(_) => requests.open(&key, &self.handle, receivers, now),
+                    None => requests.check(&key, &self.handle, now),
                 }
             }
             _ => Ok(()),

@@ -225,6 +225,24 @@ mod tests {
     }
 
     #[test]
+    fn an_ack_is_free_again_when_its_time_is_up() {
+        let (router, asker, other, one) = (router(), handle(1), handle(2), handle(3));
+        let (requests, now) = (&router.requests, Instant::now());
+        let open = |who, now| requests.open("k", who, std::slice::from_ref(&one), now);
+        let hour = Duration::from_secs(3600);
+        open(&asker, now).unwrap();
+        assert!(requests.check("k", &other, now).is_err());
+        // Nobody has looked for it yet.
+        requests.check("k", &other, now + hour).unwrap();
+        open(&asker, now + hour).unwrap();
+        assert_eq!(requests.answer("k", &one, now + hour).unwrap().key, 1);
+        open(&asker, now).unwrap();
+        open(&other, now + hour).unwrap();
+        assert_eq!(asker.book.lock().deliveries_awaited(), 0);
+        assert_eq!(requests.answer("k", &one, now + hour).unwrap().key, 2);
+    }
+
+    #[test]
     fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
         let now = Instant::now();
         let open = || {
