@@ -364,6 +364,31 @@ impl Pending {
 }
 
 #[cfg(test)]
+impl Requests {
+    /// Who asked under which ack, and who may answer.
+    pub(crate) fn pending(&self) -> HashMap<String, (u64, Vec<u64>)> {
+        let mut all = HashMap::new();
+        for shard in &self.shards {
+            for (ack, pending) in &shard.lock().pending {
+                all.insert(
+                    ack.to_string(),
+                    (pending.asker.key, pending.responders.clone()),
+                );
+            }
+        }
+        all
+    }
+
+    /// How many requests wait for their time, the ended ones included.
+    pub(crate) fn deadlines(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().deadlines.items.len())
+            .sum()
+    }
+}
+
+#[cfg(test)]
 impl Book {
     pub(crate) fn deliveries_awaited(&self) -> usize {
         self.deliveries

@@ -148,6 +148,9 @@ impl Router {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{error::ActionError, socket::WriteHalf};
