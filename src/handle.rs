@@ -74,8 +74,6 @@ pub(crate) struct Handle {
     pub(crate) outbox: Outbox,
     /// True while the id it registered is its own: another connection may take it over.
     pub(crate) owner: AtomicBool,
-    /// True for an id that was closed as slow twice: it gets no patience for a while.
-    pub(crate) strict: AtomicBool,
     /// True while what is sent to it is dropped.
     dropping: AtomicBool,
     /// Bytes that it has read and not yet passed on.
@@ -97,7 +95,6 @@ impl Handle {
             key,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             owner: AtomicBool::new(false),
-            strict: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             reading: AtomicUsize::new(0),
             principal: Mutex::default(),

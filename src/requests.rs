@@ -161,10 +161,15 @@ impl Requests {
     }
 
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
-    pub(crate) fn check(&self, ack: &str, asker: &Arc<Handle>) -> Result<(), ActionError> {
+    pub(crate) fn check(
+        &self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        now: Instant,
+    ) -> Result<(), ActionError> {
         match self.shard(ack).lock().pending.get(ack) {
-            Some(pending) if !Arc::ptr_eq(&pending.asker, asker) => Err(ActionError::AckTaken),
-            _ => Ok(()),
+            Some(pending) => pending.check(asker, now),
+            None => Ok(()),
         }
     }
 
@@ -179,10 +184,15 @@ impl Requests {
         now: Instant,
     ) -> Result<(), ActionError> {
         let mut shard = self.shard(ack).lock();
-        let request = match shard.pending.get(ack) {
-            Some(pending) if !Arc::ptr_eq(&pending.asker, asker) => {
-                return Err(ActionError::AckTaken);
+        if let Some(pending) = shard.pending.get(ack) {
+            pending.check(asker, now)?;
+            if pending.is_over(now)
+                && let Some(pending) = shard.pending.remove(ack)
+            {
+                pending.ended();
             }
+        }
+        let request = match shard.pending.get(ack) {
             Some(pending) => pending.request.clone(),
             None => {
                 let ack: Arc<str> = ack.into();
@@ -267,9 +277,9 @@ impl Requests {
             return None;
         }
         let pending = shard.pending.remove(ack)?;
-        let in_time = now < pending.deadline;
+        let is_over = pending.is_over(now);
         let asker = pending.ended();
-        in_time.then_some(asker)
+        (!is_over).then_some(asker)
     }
 
     fn end(&self, request: &Request) {
@@ -344,6 +354,18 @@ impl Requests {
 }
 
 impl Pending {
+    /// Its time is up, whether it has been looked for yet or not.
+    fn is_over(&self, now: Instant) -> bool {
+        self.deadline <= now
+    }
+
+    fn check(&self, asker: &Arc<Handle>, now: Instant) -> Result<(), ActionError> {
+        match Arc::ptr_eq(&self.asker, asker) || self.is_over(now) {
+            true => Ok(()),
+            false => Err(ActionError::AckTaken),
+        }
+    }
+
     /// Marks the request, gives its deliveries back, and tells who asked.
     fn ended(self) -> Arc<Handle> {
         self.request.ended.store(true, Relaxed);
@@ -351,6 +373,31 @@ impl Pending {
         book.deliveries -= self.responders.len();
         drop(book);
         self.asker
+    }
+}
+
+#[cfg(test)]
+impl Requests {
+    /// Who asked under which ack, and who may answer.
+    pub(crate) fn pending(&self) -> HashMap<String, (u64, Vec<u64>)> {
+        let mut all = HashMap::new();
+        for shard in &self.shards {
+            for (ack, pending) in &shard.lock().pending {
+                all.insert(
+                    ack.to_string(),
+                    (pending.asker.key, pending.responders.clone()),
+                );
+            }
+        }
+        all
+    }
+
+    /// How many requests wait for their time, the ended ones included.
+    pub(crate) fn deadlines(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().deadlines.items.len())
+            .sum()
     }
 }
 

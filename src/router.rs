@@ -45,17 +45,17 @@ pub(crate) struct Router {
 #[derive(Debug)]
 struct Strikes {
     last: Instant,
-    strict: bool,
+    /// Set by the second of two within the window.
+    strict_until: Option<Instant>,
 }
 
 impl Strikes {
-    /// How long they count.
-    fn kept_for(&self) -> Duration {
-        if self.strict {
-            STRICT_FOR
-        } else {
-            STRIKE_WINDOW
-        }
+    fn are_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.last) < STRIKE_WINDOW
+    }
+
+    fn are_strict(&self, now: Instant) -> bool {
+        self.strict_until.is_some_and(|until| now < until)
     }
 }
 
@@ -99,10 +99,8 @@ impl Router {
         &self,
         id: &Arc<str>,
         handle: &Arc<Handle>,
-        now: Instant,
         announce: impl FnOnce(bool),
     ) -> Result<(), Conflict> {
-        handle.strict.store(self.is_strict(id, now), Relaxed);
         let mut shard = self.shard(id).write();
         if shard
             .get(id)
@@ -136,32 +134,34 @@ impl Router {
     /// Remembers that the connection with this id was closed as slow.
     pub(crate) fn strike(&self, id: &Arc<str>, now: Instant) {
         let mut strikes = self.strikes.lock();
-        if strikes.len() >= MAX_STRIKES {
-            strikes.retain(|_, strike| now.duration_since(strike.last) < strike.kept_for());
-        }
-        if strikes.len() >= MAX_STRIKES && !strikes.contains_key(id) {
+        if let Some(strike) = strikes.get_mut(id) {
+            if strike.are_recent(now) {
+                strike.strict_until = Some(now + STRICT_FOR);
+            }
+            strike.last = now;
             return;
         }
-        let strike = strikes.entry(id.clone()).or_insert(Strikes {
-            last: now,
-            strict: false,
-        });
-        strike.strict |= strike.last != now && now.duration_since(strike.last) < STRIKE_WINDOW;
-        strike.last = now;
-    }
-
-    fn is_strict(&self, id: &str, now: Instant) -> bool {
-        let mut strikes = self.strikes.lock();
-        match strikes.get(id) {
-            Some(strike) if now.duration_since(strike.last) >= STRICT_FOR => {
-                strikes.remove(id);
-                false
-            }
-            Some(strike) => strike.strict,
-            None => false,
+        if strikes.len() >= MAX_STRIKES {
+            strikes.retain(|_, strike| strike.are_recent(now) || strike.are_strict(now));
+        }
+        if strikes.len() < MAX_STRIKES {
+            let first = Strikes {
+                last: now,
+                strict_until: None,
+            };
+            strikes.insert(id.clone(), first);
         }
     }
+
+    /// True for an id that gets no patience now.
+    pub(crate) fn is_strict(&self, id: &str, now: Instant) -> bool {
+        let strikes = self.strikes.lock();
+        strikes.get(id).is_some_and(|strike| strike.are_strict(now))
+    }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -186,9 +186,7 @@ mod tests {
     }
 
     fn register(router: &Router, id: &str, handle: &Arc<Handle>) {
-        router
-            .register(&id.into(), handle, Instant::now(), |_| {})
-            .unwrap();
+        router.register(&id.into(), handle, |_| {}).unwrap();
     }
 
     #[test]
@@ -245,6 +243,24 @@ mod tests {
             1
         );
         open(&other).unwrap();
+    }
+
+    #[test]
+    fn an_ack_is_free_again_when_its_time_is_up() {
+        let (router, asker, other, one) = (router(), handle(1), handle(2), handle(3));
+        let (requests, now) = (&router.requests, Instant::now());
+        let open = |who, now| requests.open("k", who, std::slice::from_ref(&one), now);
+        let hour = Duration::from_secs(3600);
+        open(&asker, now).unwrap();
+        assert!(requests.check("k", &other, now).is_err());
+        // Nobody has looked for it yet.
+        requests.check("k", &other, now + hour).unwrap();
+        open(&asker, now + hour).unwrap();
+        assert_eq!(requests.answer("k", &one, now + hour).unwrap().key, 1);
+        open(&asker, now).unwrap();
+        open(&other, now + hour).unwrap();
+        assert_eq!(asker.book.lock().deliveries(), 0);
+        assert_eq!(requests.answer("k", &one, now + hour).unwrap().key, 2);
     }
 
     #[test]
@@ -316,6 +332,19 @@ mod tests {
     }
 
     #[test]
+    fn slowness_is_remembered_of_so_many_ids_and_no_more() {
+        let (router, now) = (router(), Instant::now());
+        let strike = |n: usize, now| router.strike(&n.to_string().into(), now);
+        for n in 0..2 * MAX_STRIKES {
+            strike(n, now);
+        }
+        assert_eq!(router.strikes.lock().len(), MAX_STRIKES);
+        // Those of a minute ago make room.
+        strike(MAX_STRIKES, now + STRIKE_WINDOW);
+        assert_eq!(router.strikes.lock().len(), 1);
+    }
+
+    #[test]
     fn an_id_slow_twice_within_a_minute_gets_no_patience_for_ten() {
         let (router, now) = (router(), Instant::now());
         let id: Arc<str> = "a".into();
@@ -324,5 +353,7 @@ mod tests {
         router.strike(&id, now + Duration::from_secs(59));
         assert!(router.is_strict("a", now + Duration::from_secs(60)));
         assert!(!router.is_strict("a", now + Duration::from_secs(660)));
+        router.strike(&id, now + Duration::from_secs(3600));
+        assert!(!router.is_strict("a", now + Duration::from_secs(3601)));
     }
 }

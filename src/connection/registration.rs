@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::sleep;
@@ -126,14 +126,12 @@ impl Connection {
         let from = protocol::json_string(&id);
         *self.handle.principal.lock() = grant.as_ref().map(|grant| grant.principal.clone());
         let Self { shared, handle, .. } = self;
-        let taken = shared
-            .router
-            .register(&id, handle, Instant::now(), |replaced| {
-                // Told before the peer knows: what it does next is told later.
-                let event = ServerEvent::Registered { id: &id, replaced };
-                shared.listener.event(event);
-                turn.pushed(handle, handle.outbox.push(&protocol::registered(&from)));
-            });
+        let taken = shared.router.register(&id, handle, |replaced| {
+            // Told before the peer knows: what it does next is told later.
+            let event = ServerEvent::Registered { id: &id, replaced };
+            shared.listener.event(event);
+            turn.pushed(handle, handle.outbox.push(&protocol::registered(&from)));
+        });
         if taken.is_err() {
             return self.deny(Some(&id), Denied::Conflict);
         }

@@ -134,14 +134,14 @@ impl Connection {
         receiver.flush();
         match self.shared.options.slow_consumer {
             SlowConsumer::Pushback => {
-                if receiver.strict.load(Relaxed) {
-                    receiver.request_close(Close::Slow);
-                }
                 if !receiver.outbox.hold(self.handle.key, cx.waker()) {
                     return Room::Free;
                 }
-                // Its task starts the clock.
-                receiver.waker.wake();
+                match self.shared.router.is_strict(id, Instant::now()) {
+                    true => receiver.request_close(Close::Slow),
+                    // Its task starts the clock.
+                    false => receiver.waker.wake(),
+                }
                 Room::Held
             }
             _ if !receiver.outbox.is_full() => Room::Free,
@@ -181,9 +181,10 @@ impl Connection {
                     return Err(ActionError::AckTooLong(length, limit));
                 }
                 // Rule 7.9: who has no id is not answered, but may not take an ack either.
+                let now = Instant::now();
                 match self.id {
-                    Some(_) => requests.open(&key, &self.handle, receivers, Instant::now()),
-                    None => requests.check(&key, &self.handle),
+                    Some(_) => requests.open(&key, &self.handle, receivers, now),
+                    None => requests.check(&key, &self.handle, now),
                 }
             }
             _ => Ok(()),
