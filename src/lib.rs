@@ -18,6 +18,7 @@
 //! | `requests` | who awaits which answer |
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
+//! | [`auth`] | who a client is and what it may do: grants, JWT, patterns, origins; pure |
 //! | [`client`] | the other end: a handle, and the task that owns its socket |
 //! | `dial` | the client's way to a WebSocket |
 //! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |
@@ -25,6 +26,7 @@
 //! The core starts no runtime and installs nothing global: the embedder hands in a
 //! [`tokio::runtime::Handle`]. The Node.js addon is such an embedder (`node/`, feature `node`).
 
+pub mod auth;
 pub mod client;
 pub mod error;
 pub mod event;
