@@ -194,6 +194,9 @@ pub enum ActionError {
         "Unable to send message. {0} receivers of {1} bytes are more than {2} (maxFanoutBytes)"
     )]
     FanoutTooLarge(usize, usize, usize),
+    /// `send` to an id that the sender may not address.
+    #[error("Unable to send message. Its sender may not address all its receivers")]
+    Forbidden,
     /// `send` with an ack that belongs to a pending request of another connection.
     #[error("Unable to send message. Its ack belongs to another connection")]
     AckTaken,
@@ -218,6 +221,7 @@ impl ActionError {
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
             Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
+            Self::Forbidden => "ERR_WSMB_FORBIDDEN",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::NoAck => "ERR_WSMB_ANSWER",
         }

@@ -21,7 +21,7 @@
 //! | `tls` | certificates, and TLS between us and a socket |
 //! | `heartbeat` | whether a peer is still there |
 //! | `memory` | what buffers and tables hold, and what happens when that is too much |
-//! | [`auth`] | who may register, and send to whom |
+//! | [`auth`] | who a client is and what it may do: grants, JWT, patterns, origins |
 //! | [`client`] | the other end: a handle, and the task that owns its socket |
 //! | `dial` | the client's way to a WebSocket |
 //! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |

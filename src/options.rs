@@ -298,6 +298,9 @@ impl ServerOptions {
         time_or_never("registerTimeout", self.register_timeout.unwrap_or_default())?;
         time_or_never("pingInterval", self.ping_interval)?;
         time("pingTimeout", self.ping_timeout)?;
+        if let Some(allowed) = &self.allowed_origins {
+            auth::origin::validate(allowed)?;
+        }
         if let Authentication::Hook(_, limit) = self.authentication {
             time("authenticateTimeout", limit)?;
         }
@@ -336,7 +339,7 @@ impl ServerOptions {
     pub(crate) fn allows_origin(&self, origin: &str, host: Option<&str>, secure: bool) -> bool {
         match &self.allowed_origins {
             None if !self.authenticates() => true,
-            allowed => auth::is_allowed_origin(origin, allowed.as_deref(), host, secure),
+            allowed => auth::origin::is_allowed(origin, allowed.as_deref(), host, secure),
         }
     }
 }

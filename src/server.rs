@@ -119,7 +119,7 @@ impl Server {
         if !options.path.starts_with('/') {
             options.path.insert(0, '/');
         }
-        let gate = Gate::new(&options.authentication);
+        let gate = Gate::new(&options.authentication)?;
         let memory = Arc::new(Memory::new(options.max_memory));
         // Taken: a key is kept by nobody who does not need it.
         let tls = options.tls.take();

@@ -3,8 +3,6 @@
 mod support;
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -17,7 +15,7 @@ use support::{
 use tokio_tungstenite::tungstenite::Message;
 use wsmsgbroker::{
     Authentication, Client, ClientEvent, ClientListener, ClientOptions, Server, ServerOptions,
-    auth::{Authenticate, Credentials, Denied, Grant},
+    auth::{Authenticate, Credentials, Decision, Denied, Grant},
 };
 
 /// Who knows the password may be what he likes to be; tokens say what else there is to try.
@@ -27,26 +25,26 @@ struct Guard {
 }
 
 impl Authenticate for Guard {
-    fn authenticate(
-        &self,
-        credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>> {
+    fn authenticate(&self, credentials: Credentials) -> Decision {
         let token = credentials.token.clone().unwrap_or_default();
         self.asked.lock().unwrap().push(credentials);
         Box::pin(async move {
             // Later than at once, or else nobody could have overtaken it.
             tokio::time::sleep(Duration::from_millis(20)).await;
             let (word, rest) = token.split_once(' ').unwrap_or((&token, ""));
-            let grant = |principal: &str, expires| Grant {
-                principal: principal.into(),
-                expires,
-            };
             match word {
-                "password" => Ok(grant(rest, None)),
+                "password" => Ok(Grant::new(rest)),
                 "short" => {
                     let life = Duration::from_millis(rest.parse().unwrap());
-                    Ok(grant("", Some(SystemTime::now() + life)))
+                    Ok(Grant {
+                        expires: Some(SystemTime::now() + life),
+                        ..Grant::new("")
+                    })
                 }
+                "limited" => Ok(Grant {
+                    send: Some(rest.split(',').collect()),
+                    ..Grant::new("")
+                }),
                 "forbidden" => Err(Denied::Forbidden("not you".into())),
                 "never" => std::future::pending().await,
                 _ => Err(Denied::Unauthorized("who are you?".into())),
@@ -246,6 +244,51 @@ async fn what_was_granted_ends_unless_it_is_renewed() {
     assert_eq!(refusal(&mut late).await.0, 4401);
 }
 
+/// Rule 22.10.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_send_to_some_sends_to_no_others_and_answers_anybody() {
+    let (server, log) = start();
+    let mut limited = registered(&server, "limited", "limited friend-*,one").await;
+    let mut friend = registered(&server, "friend-1", "password").await;
+    for dest in [
+        r#""other""#,
+        r#"["friend-1","other"]"#,
+        r#""friend""#,
+        "[1]",
+    ] {
+        let send = format!(r#"{{"action":"send","message":0,"dest":{dest}}}"#);
+        limited.send(&send).await;
+    }
+    limited
+        .send(r#"{"action":"send","message":1,"dest":["friend-1","one"]}"#)
+        .await;
+    assert_eq!(
+        friend.receive().await,
+        r#"{"action":"message","message":1,"from":"limited"}"#
+    );
+    assert_eq!(log.count("refused ERR_WSMB_FORBIDDEN"), 4);
+    // It is not even told who exists.
+    assert_eq!(
+        log.lines()
+            .iter()
+            .filter(|line| line.starts_with("unknown"))
+            .count(),
+        1
+    );
+    let mut other = registered(&server, "other", "password").await;
+    other
+        .send(r#"{"action":"send","message":2,"dest":"limited","ack":"k"}"#)
+        .await;
+    limited.receive().await;
+    limited
+        .send(r#"{"action":"answer","message":3,"ack":"k"}"#)
+        .await;
+    assert_eq!(
+        other.receive().await,
+        r#"{"action":"answer","ack":"k","from":"limited","message":3}"#
+    );
+}
+
 /// Rule 22.7, and that a question without an answer has an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_is_a_time_to_register_and_a_time_to_decide() {
@@ -317,7 +360,7 @@ async fn the_embedder_sees_what_the_client_shows() {
     raw.send(&register("a", "password\\n\\u00e9")).await;
     until("it is asked", || !guard.asked.lock().unwrap().is_empty()).await;
     let credentials = guard.asked.lock().unwrap()[0].clone();
-    assert_eq!(credentials.id, "a");
+    assert_eq!(*credentials.id, *"a");
     assert_eq!(credentials.token.as_deref(), Some("password\né"));
     assert_eq!(credentials.remote_address, "127.0.0.1");
     assert!(!credentials.secure);

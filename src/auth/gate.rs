@@ -1,10 +1,11 @@
-//! How a server finds out who may register: not at all, or by asking its embedder.
+//! How a server finds out who may register: not at all, by tokens, or by asking its embedder.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Authenticate, Credentials, Denied, Grant};
+use super::{Authenticate, Credentials, Decision, Denied, Jwt, JwtOptions};
+use crate::error::Result;
 
 /// Questions to the embedder that are under way at one time; further ones wait for their turn.
 const MAX_QUESTIONS: usize = 256;
@@ -15,6 +16,8 @@ pub enum Authentication {
     /// Anybody, as in version 1.
     #[default]
     None,
+    /// Whoever shows a JSON Web Token for the id.
+    Jwt(JwtOptions),
     /// Whoever this says, within the time given; who is not answered in time is refused.
     Hook(Arc<dyn Authenticate>, Duration),
 }
@@ -24,6 +27,7 @@ impl fmt::Debug for Authentication {
         // No secrets in a log.
         f.write_str(match self {
             Self::None => "None",
+            Self::Jwt(_) => "Jwt",
             Self::Hook(..) => "Hook",
         })
     }
@@ -32,6 +36,7 @@ impl fmt::Debug for Authentication {
 /// The same, ready for use.
 pub(crate) enum Gate {
     Free,
+    Jwt(Jwt),
     Hook(Hook),
 }
 
@@ -43,15 +48,17 @@ pub(crate) struct Hook {
 }
 
 impl Gate {
-    pub(crate) fn new(authentication: &Authentication) -> Self {
-        match authentication {
+    /// Errors: `InvalidOption` for a key or an algorithm that cannot be used.
+    pub(crate) fn new(authentication: &Authentication) -> Result<Self> {
+        Ok(match authentication {
             Authentication::None => Self::Free,
+            Authentication::Jwt(options) => Self::Jwt(Jwt::new(options.clone())?),
             Authentication::Hook(hook, timeout) => Self::Hook(Hook {
                 hook: hook.clone(),
                 timeout: *timeout,
                 questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             }),
-        }
+        })
     }
 
     /// True if anybody is let in.
@@ -62,10 +69,7 @@ impl Gate {
 
 impl Hook {
     /// Asks; refuses if there is no answer in time.
-    pub(crate) fn ask(
-        &self,
-        credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>> {
+    pub(crate) fn ask(&self, credentials: Credentials) -> Decision {
         let (hook, questions, limit) = (self.hook.clone(), self.questions.clone(), self.timeout);
         Box::pin(async move {
             let answer = async {

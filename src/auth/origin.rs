@@ -1,17 +1,304 @@
-//! From which pages browsers may connect.
+//! Which web pages may connect.
+//!
+//! A browser names the origin of the page that opens a WebSocket, and asks nobody: the server must
+//! judge it. Programs that are no browser may write what they like there, so this protects the
+//! people at browsers, not the broker.
 
-/// True if a page of this origin may connect. `host`: what the request names.
-pub(crate) fn is_allowed_origin(
+use crate::error::{Error, Result};
+
+/// A page's origin: scheme, host, port. Compared without regard to case.
+struct Origin<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    port: Option<u16>,
+}
+
+/// True when a page of this origin may connect.
+///
+/// With a list, one of its entries must be the same origin (`https://a` and `https://a:443` are),
+/// or `*`, which stands for all. `null`, the origin of a page that has none, must be listed.
+///
+/// Without a list, the page must come from the host and port that the request names in `Host`.
+/// Its scheme is the page's own where TLS ends at a proxy and we see plain HTTP; where TLS ends at
+/// us (`secure`), a page that came without TLS is refused. A name that leads to a private address
+/// is its own host, so a broker in a private network should list its origins.
+pub(crate) fn is_allowed(
     origin: &str,
     allowed: Option<&[String]>,
     host: Option<&str>,
-    _secure: bool,
+    secure: bool,
 ) -> bool {
+    let page = Origin::parse(origin);
     let Some(allowed) = allowed else {
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        return authority.is_some() && authority == host;
+        return page.is_some_and(|page| page.is_of(host, secure));
     };
-    allowed
-        .iter()
-        .any(|entry| entry == "*" || entry.eq_ignore_ascii_case(origin))
+    allowed.iter().any(|entry| match (&page, entry.as_str()) {
+        (_, "*") => true,
+        (None, "null") => origin == "null",
+        (None, _) => false,
+        (Some(page), entry) => Origin::parse(entry).is_some_and(|entry| page.is(&entry)),
+    })
+}
+
+/// Refuses entries that no page could ever match.
+pub(crate) fn validate(allowed: &[String]) -> Result<()> {
+    let is_valid =
+        |entry: &&String| matches!(entry.as_str(), "*" | "null") || Origin::parse(entry).is_some();
+    match allowed.iter().find(|entry| !is_valid(entry)) {
+        None => Ok(()),
+        Some(entry) => Err(Error::InvalidOption {
+            name: "allowedOrigins",
+            reason: format!(
+                "has {entry:?}, expected \"*\", \"null\" or an origin like \"https://example.com\""
+            ),
+        }),
+    }
+}
+
+impl<'a> Origin<'a> {
+    /// Reads an origin as browsers write it: no path, no user, a host in ASCII.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let (host, port) = split_authority(authority)?;
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        is_scheme.then_some(Self { scheme, host, port })
+    }
+
+    fn is(&self, other: &Origin<'_>) -> bool {
+        self.scheme.eq_ignore_ascii_case(other.scheme)
+            && self.host.eq_ignore_ascii_case(other.host)
+            && self.port.or(self.default_port()) == other.port.or(other.default_port())
+    }
+
+    /// True when the page came from where this request goes.
+    fn is_of(&self, host: Option<&str>, secure: bool) -> bool {
+        let Some((host, port)) = host.and_then(split_authority) else {
+            return false;
+        };
+        let default = self.default_port();
+        default.is_some()
+            && (self.scheme.eq_ignore_ascii_case("https") || !secure)
+            && self.host.eq_ignore_ascii_case(host)
+            && self.port.or(default) == port.or(default)
+    }
+
+    /// The port that goes without saying; `None` for schemes that are no page's on the web.
+    fn default_port(&self) -> Option<u16> {
+        match self.scheme {
+            scheme if scheme.eq_ignore_ascii_case("http") => Some(80),
+            scheme if scheme.eq_ignore_ascii_case("https") => Some(443),
+            _ => None,
+        }
+    }
+}
+
+/// Reads `host`, `host:port` or `[IPv6]:port`.
+fn split_authority(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.rsplit_once(':') {
+        // The colons within brackets are those of the address.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        }
+    };
+    let port = match port {
+        None => None,
+        // `parse` alone would take a sign.
+        Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => Some(port.parse().ok()?),
+        Some(_) => return None,
+    };
+    is_host.then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn list(entries: &[&str]) -> Vec<String> {
+        entries.iter().map(|&entry| entry.into()).collect()
+    }
+
+    /// Judged by a list, which needs no `Host`.
+    fn listed(origin: &str, entry: &str) -> bool {
+        is_allowed(origin, Some(&list(&["https://other", entry])), None, false)
+    }
+
+    fn same(origin: &str, host: &str, secure: bool) -> bool {
+        is_allowed(origin, None, Some(host), secure)
+    }
+
+    #[test]
+    fn an_entry_allows_its_origin_whatever_the_case_and_the_default_port() {
+        for (origin, entry) in [
+            ("https://a.example", "https://a.example"),
+            ("https://a.example", "HTTPS://A.example:443"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example", "http://a.example:80"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("http://[::1]", "http://[::1]:80"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("moz-extension://0a-1b", "moz-extension://0a-1b"),
+        ] {
+            assert!(listed(origin, entry), "{origin} {entry}");
+        }
+    }
+
+    #[test]
+    fn an_entry_allows_nothing_else() {
+        for (origin, entry) in [
+            ("http://a.example", "https://a.example"),
+            ("https://a.example:8443", "https://a.example"),
+            ("https://a.example:80", "https://a.example"),
+            ("https://b.a.example", "https://a.example"),
+            ("https://a.example.evil", "https://a.example"),
+            ("https://evil-a.example", "https://a.example"),
+            ("https://a.example@evil", "https://a.example"),
+            ("https://a.example/", "https://a.example"),
+            ("https://a.example:443:443", "https://a.example"),
+            ("https://a.example:", "https://a.example"),
+            ("https://a.example:+443", "https://a.example"),
+            ("https://a.example:65979", "https://a.example"),
+            (" https://a.example", "https://a.example"),
+            ("https://a.example https://evil", "https://a.example"),
+            ("a.example", "https://a.example"),
+            ("//a.example", "https://a.example"),
+            ("", "https://a.example"),
+            ("null", "https://a.example"),
+            ("https://null", "null"),
+            ("NULL", "null"),
+            ("", ""),
+        ] {
+            assert!(!listed(origin, entry), "{origin} {entry}");
+        }
+        assert!(!is_allowed("https://a", Some(&[]), Some("a"), true));
+    }
+
+    #[test]
+    fn null_must_be_listed() {
+        assert!(listed("null", "null"));
+        assert!(!same("null", "null", false));
+    }
+
+    #[test]
+    fn a_star_allows_all() {
+        for origin in ["https://a.example", "null", "", "junk"] {
+            assert!(listed(origin, "*"), "{origin}");
+        }
+    }
+
+    #[test]
+    fn without_a_list_the_page_must_come_from_the_host_of_the_request() {
+        for (origin, host) in [
+            ("http://a.example", "a.example"),
+            ("http://a.example", "A.example:80"),
+            ("http://a.example:8080", "a.example:8080"),
+            ("http://[::1]:8080", "[::1]:8080"),
+            // TLS that ends at a proxy.
+            ("https://a.example", "a.example"),
+            ("https://a.example", "a.example:443"),
+            ("https://a.example:8443", "a.example:8443"),
+        ] {
+            assert!(same(origin, host, false), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("http://a.example", "b.example"),
+            ("http://a.example", "a.example:443"),
+            ("http://a.example", "a.example:8080"),
+            ("http://a.example:8080", "a.example"),
+            ("https://a.example", "a.example:80"),
+            ("http://a.example", ""),
+            ("http://a.example", "http://a.example"),
+            ("http://a.example", "a.example, b.example"),
+            ("chrome-extension://a", "a"),
+            ("junk", "junk"),
+            ("", ""),
+        ] {
+            assert!(!same(origin, host, false), "{origin} {host}");
+        }
+        assert!(!is_allowed("http://a", None, None, false));
+    }
+
+    #[test]
+    fn a_page_without_tls_is_no_same_origin_where_tls_ends_at_us() {
+        assert!(same("https://a.example", "a.example", true));
+        assert!(!same("http://a.example", "a.example", true));
+        assert!(!same("http://a.example:443", "a.example:443", true));
+    }
+
+    #[test]
+    fn entries_that_could_never_match_are_refused() {
+        let ok = list(&["*", "null", "https://a.example", "http://[::1]:80", "x://y"]);
+        validate(&ok).unwrap();
+        for entry in [
+            "",
+            "a.example",
+            "https://a.example/",
+            "https://a.example/path",
+            "https://*.a.example",
+            "https://user@a.example",
+            "https://ä.example",
+            "https://",
+            "https://a:b",
+            "https://[::1",
+            "https://[junk]",
+            "1://a",
+        ] {
+            let error = validate(&list(&["https://a", entry])).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::InvalidOption {
+                        name: "allowedOrigins",
+                        ..
+                    }
+                ),
+                "{entry}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_random_text_is_allowed() {
+        let mut random = StdRng::seed_from_u64(1);
+        let allowed = list(&["https://b.example", "http://[::1]:8080", "null"]);
+        let pieces = [
+            "http", "https", "://", ":", "/", "a", ".", "example", "[", "]", "::1", "443", "8080",
+            "@", "*", "\0", "ä", " ",
+        ];
+        let mut same = 0;
+        for _ in 0..50_000 {
+            let mut text = || -> String {
+                let count = random.random_range(0..5);
+                let piece = |_| pieces[random.random_range(0..pieces.len())];
+                (0..count).map(piece).collect()
+            };
+            let (origin, host) = (format!("https://{}", text()), text());
+            assert!(
+                !is_allowed(&origin, Some(&allowed), None, false),
+                "{origin}"
+            );
+            if is_allowed(&origin, None, Some(&host), true) {
+                let (_, authority) = origin.split_once("://").unwrap();
+                assert_eq!(authority.replace(":443", ""), host.replace(":443", ""));
+                same += 1;
+            }
+            is_allowed(&text(), Some(&allowed), Some(&text()), false);
+        }
+        assert!(same > 0, "the texts are too wild to say anything");
+    }
 }

@@ -102,7 +102,7 @@ impl Connection {
             && deadline.as_mut().poll(cx).is_ready()
         {
             match self.access {
-                Access::Granted => {
+                Access::Granted(_) => {
                     let id = self.id.clone();
                     self.deny(id.as_deref(), Denied::Unauthorized("expired".into()));
                 }

@@ -1,8 +1,6 @@
 //! `register` and `unregister`: who may, and what follows.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, SystemTime},
@@ -12,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{Connection, Turn};
 use crate::{
-    auth::{Credentials, Denied, Gate, Grant},
+    auth::{Credentials, Decision, Denied, Gate, Grant},
     error::ActionError,
     event::ServerEvent,
     handle::Close,
@@ -22,9 +20,6 @@ use crate::{
 /// Bytes of a message from a peer that has not shown who it is.
 const STRANGER_PAYLOAD: usize = 64 << 10;
 
-/// What the hook of an embedder will have said.
-type Verdict = Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>>;
-
 /// What a connection may do.
 pub(super) enum Access {
     /// Everything: nobody is asked who he is.
@@ -32,9 +27,9 @@ pub(super) enum Access {
     /// Nothing but register.
     Closed,
     /// Nothing, until it is known whether it may register with this id.
-    Pending(String, Verdict),
+    Pending(Arc<str>, Decision),
     /// What was granted.
-    Granted,
+    Granted(Grant),
 }
 
 /// What is known of a peer from its handshake.
@@ -57,11 +52,19 @@ impl Access {
 
     /// True if other actions than `register` are carried out.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Free | Self::Granted)
+        matches!(self, Self::Free | Self::Granted(_))
     }
 
     pub(super) fn is_pending(&self) -> bool {
         matches!(self, Self::Pending(..))
+    }
+
+    /// True if this id may be sent to.
+    pub(super) fn may_send(&self, id: &str) -> bool {
+        match self {
+            Self::Granted(grant) => grant.may_send(id),
+            _ => true,
+        }
     }
 }
 
@@ -86,17 +89,25 @@ impl Connection {
         let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
         match &self.shared.gate {
             Gate::Free => self.registered(&id, None, turn),
+            Gate::Jwt(jwt) => {
+                let token = token.and_then(protocol::decode_token);
+                match jwt.verify(token.as_deref(), &id, SystemTime::now()) {
+                    Ok(grant) => self.registered(&id, Some(grant), turn),
+                    Err(denied) => self.deny(Some(&id), denied),
+                }
+            }
             Gate::Hook(hook) => {
                 let peer = self.peer.clone().unwrap_or_default();
+                let id: Arc<str> = id.into();
                 let credentials = Credentials {
-                    id: id.to_string(),
+                    id: id.clone(),
                     token: token.and_then(protocol::decode_token).map(Into::into),
                     headers: peer.headers,
                     remote_address: peer.address,
                     secure: peer.secure,
                 };
                 self.deadline = None;
-                self.access = Access::Pending(id.into_owned(), hook.ask(credentials));
+                self.access = Access::Pending(id, hook.ask(credentials));
             }
         }
         Ok(())
@@ -110,7 +121,7 @@ impl Connection {
         let Poll::Ready(verdict) = verdict.as_mut().poll(cx) else {
             return;
         };
-        let id = std::mem::take(id);
+        let id = id.clone();
         match verdict {
             Ok(grant) => self.registered(&id, Some(grant), turn),
             Err(denied) => self.deny(Some(&id), denied),
@@ -143,7 +154,7 @@ impl Connection {
                 Box::pin(sleep(left.unwrap_or(Duration::ZERO)))
             });
             self.reader.set_max_payload(self.shared.options.max_payload);
-            self.access = Access::Granted;
+            self.access = Access::Granted(grant);
         }
     }
 

@@ -57,6 +57,7 @@ impl Connection {
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
+        self.check_access(id)?;
         let Some(receiver) = self.shared.router.find(id) else {
             self.unknown(id);
             return Ok(None);
@@ -82,6 +83,7 @@ impl Connection {
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
+        ids.iter().try_for_each(|id| self.check_access(id))?;
         let found: Vec<_> = ids.iter().map(|id| self.shared.router.find(id)).collect();
         let pieces = protocol::message(message, ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
@@ -122,6 +124,13 @@ impl Connection {
             }
         }
         Ok(None)
+    }
+
+    fn check_access(&self, id: &str) -> Result<(), ActionError> {
+        match self.access.may_send(id) {
+            true => Ok(()),
+            false => Err(ActionError::Forbidden),
+        }
     }
 
     /// Whether the receiver takes a message now. `Held`: this connection is woken when it does.

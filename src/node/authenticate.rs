@@ -2,8 +2,6 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -16,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::mailbox::json;
-use crate::auth::{Authenticate, Credentials, Denied, Grant};
+use crate::auth::{Authenticate, Credentials, Decision, Denied, Grant, Patterns};
 
 /// What JavaScript says: a grant, or with `code` (4401 or 4403) a denial.
 #[napi(object)]
@@ -25,6 +23,8 @@ pub struct NativeVerdict {
     pub code: Option<u32>,
     pub reason: Option<String>,
     pub principal: Option<String>,
+    /// Patterns of the ids that may be sent to.
+    pub send: Option<Vec<String>>,
     pub expires: Option<f64>,
 }
 
@@ -77,10 +77,7 @@ impl<F: Fn(&[&str]) + Send + Sync + 'static> Asker<F> {
 }
 
 impl<F: Fn(&[&str]) + Send + Sync + 'static> Authenticate for Asker<F> {
-    fn authenticate(
-        &self,
-        credentials: Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>> {
+    fn authenticate(&self, credentials: Credentials) -> Decision {
         let (number, answer) = self.questions.open();
         let open = Open {
             questions: self.questions.clone(),
@@ -129,15 +126,16 @@ fn headers_json(headers: &[(String, String)]) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn grant(verdict: NativeVerdict, id: String) -> Result<Grant, Denied> {
+fn grant(verdict: NativeVerdict, id: Arc<str>) -> Result<Grant, Denied> {
     let reason = verdict.reason.unwrap_or_default();
     match verdict.code {
         None => Ok(Grant {
-            principal: verdict.principal.unwrap_or(id).into(),
+            principal: verdict.principal.map_or(id, Into::into),
+            send: verdict.send.map(Patterns::from_iter),
             expires: verdict.expires.map(at),
         }),
-        Some(4403) => Err(Denied::Forbidden(reason)),
-        Some(_) => Err(Denied::Unauthorized(reason)),
+        Some(4403) => Err(Denied::Forbidden(reason.into())),
+        Some(_) => Err(Denied::Unauthorized(reason.into())),
     }
 }
 

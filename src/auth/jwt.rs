@@ -1,0 +1,286 @@
+//! JSON Web Tokens (RFC 7519), signed (RFC 7515) by somebody we trust.
+//!
+//! Nothing in a token is believed before its signature is verified, but for the name of its
+//! algorithm, which must be one of ours. What the header says beyond that (`kid`, `jwk`, `jku`,
+//! `x5c`, ...) is not even read: keys come from the options alone.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::{
+    Denied, Grant, Patterns,
+    key::{JwtKey, Verifiers},
+    pattern,
+};
+use crate::error::{self, Error};
+
+/// Bytes of a token: as long as an id may be by default, and longer than proxies let a header be.
+const MAX_TOKEN: usize = 8 << 10;
+/// Patterns in `send`: each receiver of each message may be held against all of them.
+const MAX_PATTERNS: usize = 256;
+/// Bytes of one of them.
+const MAX_PATTERN: usize = 1 << 10;
+/// RFC 7519 (4.1.4) calls for "no more than a few minutes".
+const MAX_LEEWAY: Duration = Duration::from_secs(600);
+/// Seconds until the end of the year 9999. Who counts in milliseconds is past it, and told so.
+const MAX_DATE: f64 = 253_402_300_799.0;
+
+/// What the claim `sub` says about the id of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Subject {
+    /// It is the id.
+    #[default]
+    Exact,
+    /// It is a pattern that matches the id: `sensor-*` may register `sensor-1`. Only for issuers
+    /// that choose the subjects: a user who may call himself `*` could have any id. Those who share
+    /// a pattern are one principal, and can take over each other's ids.
+    Pattern,
+}
+
+/// Which tokens are accepted.
+#[derive(Debug, Clone)]
+pub struct JwtOptions {
+    /// The key that verifies them.
+    pub key: JwtKey,
+    /// The algorithms allowed: HS256, HS384, HS512 for a secret; RS256, RS384, RS512, PS256, PS384,
+    /// PS512 for an RSA key; ES256 for P-256; ES384 for P-384; EdDSA (or `Ed25519`) for Ed25519.
+    /// Default: HS256, RS256, ES256, ES384 or EdDSA, as the key goes.
+    pub algorithms: Vec<String>,
+    /// One of these must be the claim `iss`. Default: not checked.
+    pub issuer: Vec<String>,
+    /// One of these must be among those in the claim `aud`. Default: not checked.
+    pub audience: Vec<String>,
+    /// How the claim `sub` gives the id. Default: it is the id.
+    pub subject: Subject,
+    /// How far the clocks of issuer and broker may be apart: `exp` counts as so much later, `nbf`
+    /// as so much earlier. Up to 10 min. Default 0: a connection ends when its token says so.
+    pub leeway: Duration,
+    /// Refuses a token without `exp`, which would be good for ever. Default true.
+    pub require_exp: bool,
+}
+
+impl JwtOptions {
+    /// The defaults, with this key.
+    pub fn new(key: JwtKey) -> Self {
+        Self {
+            key,
+            algorithms: Vec::new(),
+            issuer: Vec::new(),
+            audience: Vec::new(),
+            subject: Subject::default(),
+            leeway: Duration::ZERO,
+            require_exp: true,
+        }
+    }
+}
+
+/// Accepts clients by their tokens.
+#[derive(Debug)]
+pub struct Jwt {
+    verifiers: Verifiers,
+    issuer: Vec<String>,
+    audience: Vec<String>,
+    subject: Subject,
+    leeway: Duration,
+    require_exp: bool,
+}
+
+impl Jwt {
+    /// Reads the key and binds it to the algorithms.
+    ///
+    /// Errors: `InvalidOption` for a key that cannot be read or is too weak, and for an algorithm
+    /// that is unknown or not for this key.
+    pub fn new(options: JwtOptions) -> error::Result<Self> {
+        if options.leeway > MAX_LEEWAY {
+            let (found, most) = (options.leeway.as_millis(), MAX_LEEWAY.as_millis());
+            return Err(Error::InvalidOption {
+                name: "jwt.leeway",
+                reason: format!("is {found} ms, expected at most {most} ms"),
+            });
+        }
+        Ok(Self {
+            verifiers: Verifiers::new(&options.key, &options.algorithms)?,
+            issuer: options.issuer,
+            audience: options.audience,
+            subject: options.subject,
+            leeway: options.leeway,
+            require_exp: options.require_exp,
+        })
+    }
+
+    /// What this token grants to a client that wants this id.
+    ///
+    /// The principal is the claim `sub`; the claim `send`, a pattern or an array of them, limits
+    /// whom the client may address; the grant expires with `exp`.
+    ///
+    /// Errors: `Forbidden` when the token is sound, but for another id; else `Unauthorized`.
+    pub fn verify(&self, token: Option<&str>, id: &str, now: SystemTime) -> Result<Grant, Denied> {
+        let token = token.ok_or_else(|| unauthorized("token: missing"))?;
+        let claims = self.open(token)?;
+        let expires = self.check_time(&claims, now)?;
+        self.check_parties(&claims)?;
+        let sub = match claims.string("sub")? {
+            None | Some("") => return Err(unauthorized("token: sub is missing")),
+            Some(sub) => sub,
+        };
+        let is_meant = match self.subject {
+            Subject::Exact => sub == id,
+            Subject::Pattern => pattern::matches(sub, id),
+        };
+        if !is_meant {
+            return Err(Denied::Forbidden("token: for another id".into()));
+        }
+        Ok(Grant {
+            principal: sub.into(),
+            send: claims.patterns("send")?,
+            expires,
+        })
+    }
+
+    /// The claims of a token that is signed as it must be.
+    fn open(&self, token: &str) -> Result<Object, Denied> {
+        if token.len() > MAX_TOKEN {
+            return Err(unauthorized("token: too long"));
+        }
+        let malformed = || unauthorized("token: malformed");
+        let (message, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
+        let (header, claims) = message.split_once('.').ok_or_else(malformed)?;
+        let header = Object::decode(header).ok_or_else(malformed)?;
+        // What is critical must be understood (RFC 7515, 4.1.11), and we know no extension.
+        if header.0.contains_key("crit") {
+            return Err(unauthorized("token: crit is not supported"));
+        }
+        let algorithm = header.string("alg")?.unwrap_or_default();
+        let verifier = self.verifiers.get(algorithm);
+        let verifier = verifier.ok_or_else(|| unauthorized("token: alg is not allowed"))?;
+        let signature = decode(signature).ok_or_else(malformed)?;
+        if !verifier.is_valid(message.as_bytes(), &signature) {
+            return Err(unauthorized("token: wrong signature"));
+        }
+        Object::decode(claims).ok_or_else(malformed)
+    }
+
+    /// Checks `exp` and `nbf`; returns when the grant ends.
+    fn check_time(&self, claims: &Object, now: SystemTime) -> Result<Option<SystemTime>, Denied> {
+        let expires = claims.date("exp")?.map(|exp| exp + self.leeway);
+        match expires {
+            None if self.require_exp => return Err(unauthorized("token: exp is missing")),
+            Some(expires) if expires <= now => return Err(unauthorized("token: expired")),
+            _ => {}
+        }
+        let early = claims
+            .date("nbf")?
+            .and_then(|nbf| nbf.duration_since(now).ok());
+        if early.is_some_and(|early| early > self.leeway) {
+            return Err(unauthorized("token: not valid yet"));
+        }
+        Ok(expires)
+    }
+
+    /// Checks who issued it, and for whom.
+    fn check_parties(&self, claims: &Object) -> Result<(), Denied> {
+        let is_one_of = |list: &[String], found: &str| list.iter().any(|entry| entry == found);
+        let issuer = claims.string("iss")?;
+        if !self.issuer.is_empty() && !issuer.is_some_and(|iss| is_one_of(&self.issuer, iss)) {
+            return Err(unauthorized("token: iss is not allowed"));
+        }
+        let audience = claims.strings("aud")?.unwrap_or_default();
+        if !self.audience.is_empty() && !audience.iter().any(|aud| is_one_of(&self.audience, aud)) {
+            return Err(unauthorized("token: aud is not allowed"));
+        }
+        Ok(())
+    }
+}
+
+/// The members of a JSON object, none of which may occur twice (RFC 7519, 4): two readers could
+/// each believe another one.
+struct Object(HashMap<String, Value>);
+
+impl Object {
+    /// Reads one of the first two parts of a token.
+    fn decode(part: &str) -> Option<Self> {
+        serde_json::from_slice(&decode(part)?).ok()
+    }
+
+    fn string(&self, name: &str) -> Result<Option<&str>, Denied> {
+        let value = self.0.get(name);
+        value
+            .map(|value| value.as_str().ok_or_else(|| malformed(name)))
+            .transpose()
+    }
+
+    /// One string, or an array of them.
+    fn strings(&self, name: &str) -> Result<Option<Vec<&str>>, Denied> {
+        let strings = match self.0.get(name) {
+            None => return Ok(None),
+            Some(Value::Array(values)) => values.iter().map(Value::as_str).collect(),
+            Some(value) => value.as_str().map(|value| vec![value]),
+        };
+        strings.map(Some).ok_or_else(|| malformed(name))
+    }
+
+    fn patterns(&self, name: &str) -> Result<Option<Patterns>, Denied> {
+        let Some(patterns) = self.strings(name)? else {
+            return Ok(None);
+        };
+        if patterns.len() > MAX_PATTERNS || patterns.iter().any(|p| p.len() > MAX_PATTERN) {
+            return Err(malformed(name));
+        }
+        Ok(Some(patterns.into_iter().collect()))
+    }
+
+    /// Seconds since 1970, perhaps with a fraction. What is before 1970 is past in any case.
+    fn date(&self, name: &str) -> Result<Option<SystemTime>, Denied> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let seconds = value.as_f64().map(|seconds| seconds.max(0.0));
+        let seconds = seconds.filter(|&seconds| seconds <= MAX_DATE);
+        let date = seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds));
+        date.map(Some).ok_or_else(|| malformed(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut members = HashMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a member occurs twice"));
+                    }
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Reads base64url as RFC 7515 (2) has it: no padding, and one way only to write anything.
+fn decode(part: &str) -> Option<Vec<u8>> {
+    BASE64URL_NOPAD.decode(part.as_bytes()).ok()
+}
+
+fn unauthorized(reason: &'static str) -> Denied {
+    Denied::Unauthorized(reason.into())
+}
+
+fn malformed(name: &str) -> Denied {
+    Denied::Unauthorized(format!("token: {name} is malformed").into())
+}
