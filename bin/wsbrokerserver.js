@@ -3,49 +3,81 @@
 
 // The command line of the broker: parse, start, print, stop on signals.
 
+const fs = require('node:fs');
 const { parseArgs } = require('node:util');
 const { version } = require('../package.json');
 
-/** Flags with a number, and what they mean; their names are the options' in kebab case. */
-const LIMITS = {
-  threads: 'threads that route (default: one per core, at most 4)',
-  'max-payload': 'bytes of one message (100 MiB)',
-  'max-backpressure': 'bytes that may wait for one connection (16 MiB)',
-  'slow-consumer-timeout': 'ms a connection may hold up its senders (5000)',
-  'max-memory': 'bytes of all buffers and tables (a quarter of the memory)',
-  'max-connections': 'connections at one time (80 % of the file limit)',
-  'max-id-length': 'bytes of an id (8192)',
-  'max-dest': 'receivers of one message (65536)',
-  'max-fanout-bytes': 'bytes of a message times its receivers (1 GiB)',
-  'max-fragments': 'fragments of one message (16384)',
-  'max-control-frames': 'pings and pongs of one connection in a second (100)',
-  'max-protocol-errors': 'refused actions of one connection in a minute (0: no limit)',
-  'rate-limit-messages': 'messages of one connection in a second (no limit)',
-  'rate-limit-bytes': 'bytes of one connection in a second (no limit)',
-  'max-header-size': 'bytes of the head of a handshake (16384)',
-  'handshake-timeout': 'ms a handshake may take (10000)',
-  'register-timeout': 'ms until a connection must have an id (0: no limit)',
-  'ping-interval': 'ms of silence before a ping (25000; 0: never)',
-  'ping-timeout': 'ms of silence after it before the end (20000)',
-  'close-timeout': 'ms a closing connection may take (5000)',
-  'ack-timeout': 'ms a request may be answered (3600000)',
-  'max-pending-acks': 'deliveries of one connection that await an answer (65536)',
-};
-
-/** Options that are objects: their members are flags of their own. */
-const GROUPS = ['rate-limit'];
 /** How long conversations under way may go on after SIGTERM. */
 const DRAIN = 5000;
+
+/**
+ * The flags that are options of the server: their names are the options' in kebab case, those of
+ * a group, such as `rateLimit`, begin with its name. What they take, and what they mean.
+ */
+const OPTIONS = {
+  host: ['address', 'address to listen on (0.0.0.0)'],
+  threads: ['number', 'threads that route (one per core, at most 4)'],
+  'max-payload': ['number', 'bytes of one message (100 MiB)'],
+  'max-backpressure': ['number', 'bytes that may wait for one connection (16 MiB)'],
+  'slow-consumer': ['policy', 'one that does not read: pushback (default), close or drop'],
+  'slow-consumer-timeout': ['number', 'ms a connection may hold up its senders (5000)'],
+  'max-memory': ['number', 'bytes of all buffers and tables (a quarter of the memory)'],
+  'max-connections': ['number', 'connections at one time (80 % of the file limit)'],
+  'max-id-length': ['number', 'bytes of an id (8192)'],
+  'max-dest': ['number', 'receivers of one message (65536)'],
+  'max-fanout-bytes': ['number', 'bytes of a message times its receivers (1 GiB)'],
+  'max-fragments': ['number', 'fragments of one message (16384)'],
+  'max-control-frames': ['number', 'pings and pongs of one connection in a second (100)'],
+  'max-protocol-errors': ['number', 'refused actions in a minute (no limit; 100 with tokens)'],
+  'rate-limit-messages': ['number', 'messages of one connection in a second (no limit)'],
+  'rate-limit-bytes': ['number', 'bytes of one connection in a second (no limit)'],
+  'max-header-size': ['number', 'bytes of the head of a handshake (16384)'],
+  'handshake-timeout': ['number', 'ms a handshake may take (10000)'],
+  'register-timeout': ['number', 'ms without an id (no limit; 10000 with tokens)'],
+  'ping-interval': ['number', 'ms of silence before a ping (25000; 0: never)'],
+  'ping-timeout': ['number', 'ms of silence after it before the end (20000)'],
+  'close-timeout': ['number', 'ms a closing connection may take (5000)'],
+  'ack-timeout': ['number', 'ms a request may be answered (3600000)'],
+  'max-pending-acks': ['number', 'deliveries of one connection that await an answer (65536)'],
+  'allowed-origins': ['origin...', 'a page that may connect; may be repeated (any)'],
+  'jwt-secret': ['file', 'the secret that signs tokens: only who has one may register'],
+  'jwt-public-key': ['file', 'or the public key that verifies them, in PEM'],
+  'jwt-algorithms': ['name...', 'an algorithm; may be repeated (as the key goes)'],
+  'jwt-issuer': ['name...', 'who may have issued them; may be repeated (anybody)'],
+  'jwt-audience': ['name...', 'for whom they may be; may be repeated (anybody)'],
+  'jwt-subject': ['kind', 'the claim sub: exact (the id, default) or a pattern of ids'],
+  'jwt-leeway': ['number', 'ms that clocks may differ (0)'],
+  'jwt-require-exp': ['yes|no', 'whether tokens must have an end (yes)'],
+};
+
+/** Options that are objects. */
+const GROUPS = ['rate-limit', 'jwt'];
+
+/** How the text of a flag becomes a value. */
+const VALUES = {
+  number(value) {
+    if (!/^\d+$/.test(value)) {
+      throw new Error(`is '${value}', expected a number`);
+    }
+    return Number(value);
+  },
+  'yes|no'(value) {
+    if (value !== 'yes' && value !== 'no') {
+      throw new Error(`is '${value}', expected yes or no`);
+    }
+    return value === 'yes';
+  },
+  file: (value) => fs.readFileSync(value),
+};
 
 const FLAGS = {
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean', short: 'v' },
-  host: { type: 'string' },
-  'slow-consumer': { type: 'string' },
-  'allowed-origin': { type: 'string', multiple: true },
-  drain: { type: 'string' },
-  ...Object.fromEntries(Object.keys(LIMITS).map((name) => [name, { type: 'string' }])),
+  drain: { type: 'string', default: `${DRAIN}` },
 };
+for (const [name, [takes]] of Object.entries(OPTIONS)) {
+  FLAGS[name] = { type: 'string', multiple: takes.endsWith('...') };
+}
 
 function help() {
   const line = (flag, text) => `  ${flag.padEnd(34)}${text}`;
@@ -56,11 +88,10 @@ function help() {
     'A port that is no number is the name of a Unix socket.',
     '',
     'Options:',
-    line('--host <address>', 'address to listen on (0.0.0.0)'),
-    line('--slow-consumer <policy>', 'one that does not read: pushback (default), close or drop'),
-    line('--allowed-origin <origin>', 'a page that may connect; may be repeated (any)'),
-    line('--drain <number>', 'ms for open conversations at SIGTERM (5000)'),
-    ...Object.entries(LIMITS).map(([name, text]) => line(`--${name} <number>`, text)),
+    ...Object.entries(OPTIONS).map(([name, [takes, text]]) =>
+      line(`--${name} <${takes.replace('...', '')}>`, text),
+    ),
+    line('--drain <number>', `ms for conversations under way at SIGTERM (${DRAIN})`),
     line('-h, --help', 'print this and exit'),
     line('-v, --version', 'print the version and exit'),
   ].join('\n');
@@ -72,31 +103,32 @@ function fail(message, code) {
   process.exitCode = code;
 }
 
-/** The number of a flag, or an error that names it. */
-function number(name, value) {
-  if (!/^\d+$/.test(value)) {
-    throw new Error(`--${name} is '${value}', expected a number`);
+/** The value of a flag, or an error that names it. */
+function read(name, takes, value) {
+  try {
+    return VALUES[takes]?.(value) ?? value;
+  } catch (error) {
+    throw new Error(`--${name} ${error.message}`);
   }
-  return Number(value);
 }
 
-/** The options in `values`; those of a group, such as `--rate-limit-bytes`, are one object. */
-function serverOptions({ 'allowed-origin': allowedOrigins, ...values }) {
-  const options = { allowedOrigins };
-  for (const [name, value] of Object.entries(values)) {
-    const checked = Object.hasOwn(LIMITS, name) ? number(name, value) : value;
+const camel = (name) => name.replace(/-(\w)/g, (_, letter) => letter.toUpperCase());
+
+/** The options in `flags`. */
+function serverOptions(flags) {
+  const options = {};
+  for (const [name, text] of Object.entries(flags)) {
+    const value = read(name, OPTIONS[name][0], text);
     const group = GROUPS.find((prefix) => name.startsWith(`${prefix}-`));
     if (group === undefined) {
-      options[camel(name)] = checked;
+      options[camel(name)] = value;
     } else {
       const member = camel(name.slice(group.length + 1));
-      options[camel(group)] = { ...options[camel(group)], [member]: checked };
+      options[camel(group)] = { ...options[camel(group)], [member]: value };
     }
   }
   return options;
 }
-
-const camel = (name) => name.replace(/-(\w)/g, (_, letter) => letter.toUpperCase());
 
 function start(port, path, drain, options) {
   const WSMsgBroker = require('..');
@@ -113,6 +145,10 @@ function start(port, path, drain, options) {
     // Port 0 takes a free one: that is the one to tell.
     const where = address.port === undefined ? shown.port : address.port;
     console.log(`WSMsgBroker server listening on ${shown.host}:${where}${shown.path}`);
+    if (shown.host === '0.0.0.0' && options.jwt === undefined && address.port !== undefined) {
+      const message = 'anybody who reaches this machine may register (see --host and --jwt-secret)';
+      process.stderr.write(`wsbrokerserver: ${message}\n`);
+    }
   });
   server.on('registered', (id) => console.log(` + ${id}`));
   server.on('unregistered', (id) => console.log(` - ${id}`));
@@ -127,11 +163,13 @@ function start(port, path, drain, options) {
 }
 
 function main(argv) {
-  let parsed;
   try {
-    parsed = parseArgs({ args: argv, options: FLAGS, allowPositionals: true });
-    const { values, positionals } = parsed;
-    const { help: wantsHelp, version: wantsVersion, drain = `${DRAIN}`, ...flags } = values;
+    const { values, positionals } = parseArgs({
+      args: argv,
+      options: FLAGS,
+      allowPositionals: true,
+    });
+    const { help: wantsHelp, version: wantsVersion, drain, ...flags } = values;
     if (wantsHelp) {
       console.log(help());
     } else if (wantsVersion) {
@@ -139,7 +177,8 @@ function main(argv) {
     } else if (positionals.length === 0 || positionals.length > 2) {
       fail('expected <port> [path]; see --help', 2);
     } else {
-      start(positionals[0], positionals[1], number('drain', drain), serverOptions(flags));
+      const [port, path] = positionals;
+      start(port, path, read('drain', 'number', drain), serverOptions(flags));
     }
   } catch (error) {
     fail(error.message.split('\n')[0], 2);

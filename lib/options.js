@@ -31,6 +31,16 @@ const SERVER = {
   closeTimeout: 'number',
   ackTimeout: 'number',
   maxPendingAcks: 'number',
+  jwt: {
+    secret: 'bytes',
+    publicKey: 'bytes',
+    algorithms: 'strings',
+    issuer: 'list',
+    audience: 'list',
+    subject: ['exact', 'pattern'],
+    leeway: 'number',
+    requireExp: 'boolean',
+  },
   authenticate: 'function',
   authenticateTimeout: 'number',
   allowedOrigins: 'strings',
@@ -59,6 +69,9 @@ const TYPES = {
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],
   strings: [(value) => Array.isArray(value) && value.every(isString), 'an array of strings'],
+  /** One string, or several. */
+  list: [(value) => isString(value) || TYPES.strings[0](value), 'a string or an array of strings'],
+  bytes: [(value) => isString(value) || value instanceof Uint8Array, 'a string or a Buffer'],
   headers: [
     (value) => isPlain(value) && Object.values(value).every(isString),
     'an object of strings',

@@ -277,8 +277,24 @@ function badPort(port) {
   return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
 }
 
+/** The option `jwt`, as the addon wants it. */
+function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
+  if ((secret === undefined) === (publicKey === undefined)) {
+    const message = 'option "jwt" needs either "secret" or "publicKey"';
+    throw coded('ERR_WSMB_OPTION', message, TypeError);
+  }
+  return {
+    ...others,
+    secret: secret === undefined ? undefined : [...Buffer.from(secret)],
+    publicKey: publicKey === undefined ? undefined : [...Buffer.from(publicKey)],
+    issuer: issuer === undefined ? undefined : [issuer].flat(),
+    audience: audience === undefined ? undefined : [audience].flat(),
+    pattern: subject === 'pattern',
+  };
+}
+
 /** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
-function parse({ port, host = '0.0.0.0', path: endpoint, authenticate, ...limits }) {
+function parse({ port, host = '0.0.0.0', path: endpoint, authenticate, jwt, ...limits }) {
   if (port === undefined || port === null) {
     throw new TypeError('`port` or a `server` must be provided');
   }
@@ -286,6 +302,16 @@ function parse({ port, host = '0.0.0.0', path: endpoint, authenticate, ...limits
   const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
   const authenticates = authenticate !== undefined;
   const native = { ...limits, host, port: 0, path: shown.path, authenticates };
+  if (jwt !== undefined) {
+    if (authenticates) {
+      throw coded(
+        'ERR_WSMB_OPTION',
+        'options "jwt" and "authenticate" exclude each other',
+        TypeError,
+      );
+    }
+    native.jwt = nativeJwt(jwt);
+  }
   const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
   if (typeof port === 'string' && !(number >= 0)) {
     native.unix = path.resolve(port);

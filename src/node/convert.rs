@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use napi_derive::napi;
 
-use crate::{ClientOptions, Error, Listen, RateLimit, ServerOptions, SlowConsumer};
+use crate::{
+    Authentication, ClientOptions, Error, Listen, RateLimit, ServerOptions, SlowConsumer,
+    auth::{JwtKey, JwtOptions, Subject},
+};
 
 /// Errors carry our code: JavaScript finds it as `error.code`.
 pub(super) type Result<T> = std::result::Result<T, napi::Error<String>>;
@@ -36,6 +39,43 @@ impl From<NativeRateLimit> for RateLimit {
     }
 }
 
+/// Which tokens are accepted.
+#[napi(object)]
+pub struct NativeJwt {
+    pub secret: Option<Vec<u8>>,
+    /// PEM.
+    pub public_key: Option<Vec<u8>>,
+    pub algorithms: Option<Vec<String>>,
+    pub issuer: Option<Vec<String>>,
+    pub audience: Option<Vec<String>>,
+    /// True if `sub` is a pattern of ids.
+    pub pattern: bool,
+    pub leeway: Option<f64>,
+    pub require_exp: Option<bool>,
+}
+
+impl From<NativeJwt> for JwtOptions {
+    fn from(js: NativeJwt) -> Self {
+        let key = match js.secret {
+            Some(secret) => JwtKey::Secret(secret),
+            None => JwtKey::PublicKey(js.public_key.unwrap_or_default()),
+        };
+        let defaults = Self::new(key);
+        Self {
+            algorithms: js.algorithms.unwrap_or_default(),
+            issuer: js.issuer.unwrap_or_default(),
+            audience: js.audience.unwrap_or_default(),
+            subject: match js.pattern {
+                true => Subject::Pattern,
+                false => Subject::Exact,
+            },
+            leeway: js.leeway.map_or(defaults.leeway, millis),
+            require_exp: js.require_exp.unwrap_or(defaults.require_exp),
+            ..defaults
+        }
+    }
+}
+
 /// The options of a server; numbers are bytes, counts or milliseconds.
 #[napi(object)]
 #[derive(Default)]
@@ -59,6 +99,7 @@ pub struct NativeServerOptions {
     pub max_protocol_errors: Option<f64>,
     pub rate_limit: Option<NativeRateLimit>,
     pub allowed_origins: Option<Vec<String>>,
+    pub jwt: Option<NativeJwt>,
     /// True if JavaScript decides who may register.
     pub authenticates: bool,
     pub authenticate_timeout: Option<f64>,
@@ -93,6 +134,9 @@ impl From<NativeServerOptions> for ServerOptions {
             _ => SlowConsumer::Pushback,
         };
         options.allowed_origins = js.allowed_origins;
+        if let Some(jwt) = js.jwt {
+            options.authentication = Authentication::Jwt(jwt.into());
+        }
         options.rate_limit = js.rate_limit.map(RateLimit::from);
         options.max_protocol_errors = js.max_protocol_errors.map(|errors| errors as u32);
         if let Some(frames) = js.max_control_frames {

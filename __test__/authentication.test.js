@@ -1,0 +1,200 @@
+'use strict';
+
+const { createHmac, generateKeyPairSync } = require('node:crypto');
+const { once } = require('node:events');
+const test = require('ava');
+const { WSMsgBroker, startServer, startClient } = require('./support/start');
+
+/** A client that is not registered yet, and what it hears of its end. */
+function connect(t, server, id, options) {
+  const client = new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', options);
+  t.teardown(() => client.close());
+  const heard = [];
+  client.on('error', (error) => heard.push(error.code));
+  client.on('registered', () => heard.push('registered'));
+  const closed = new Promise((resolve) => {
+    client.on('close', (code) => resolve([...heard, code]));
+  });
+  return { client, closed };
+}
+
+const SECRET = 'a secret of no less than 32 bytes';
+
+/** A token, signed with the secret unless another one is given. */
+function token(claims, secret = SECRET) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const text = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
+  return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+}
+
+const later = () => Math.floor(Date.now() / 1000) + 3600;
+
+test('asks authenticate, and lets in whom it accepts', async (t) => {
+  const asked = [];
+  const server = await startServer(t, {
+    async authenticate(credentials) {
+      asked.push(credentials);
+      await new Promise(setImmediate);
+      return credentials.token === 'sésame\n"';
+    },
+  });
+  const client = await startClient(t, server, 'a', {
+    token: 'sésame\n"',
+    headers: { 'X-Key': 'value' },
+  });
+  const heard = once(client, 'message');
+  client.send(1, 'a');
+  t.is((await heard)[0], 1);
+  const [{ headers, ...shown }] = asked;
+  t.is(headers['x-key'], 'value');
+  t.true(headers['user-agent'] === undefined || typeof headers['user-agent'] === 'string');
+  const remoteAddress = '127.0.0.1';
+  t.deepEqual(shown, { id: 'a', token: 'sésame\n"', remoteAddress, secure: false });
+});
+
+test('refuses whom authenticate does not accept, and says why', async (t) => {
+  const denied = [];
+  const faults = [];
+  const refusal = (code, message) => Object.assign(new Error(message), { code });
+  const answers = {
+    false: () => false,
+    nothing: () => undefined,
+    truthy: () => 1,
+    rejects: () => Promise.reject(new Error('database: password is hunter2')),
+    throws() {
+      throw new TypeError('a fault');
+    },
+    wrong: () => ({ send: 5 }),
+    unauthorized: () => Promise.reject(refusal('ERR_WSMB_UNAUTHORIZED', 'log in again')),
+    forbidden: () => Promise.reject(refusal('ERR_WSMB_FORBIDDEN', 'é'.repeat(100))),
+    never: () => new Promise(() => {}),
+  };
+  const server = await startServer(t, {
+    authenticate: ({ id }) => answers[id](),
+    authenticateTimeout: 50,
+  });
+  server.on('denied', (id, error) => denied.push([id, error.code, error.message]));
+  server.on('error', (error) => faults.push(error.message));
+  for (const id of Object.keys(answers)) {
+    const { closed } = connect(t, server, id);
+    const expected =
+      id === 'forbidden' ? ['ERR_WSMB_FORBIDDEN', 4403] : ['ERR_WSMB_UNAUTHORIZED', 4401];
+    t.deepEqual(await closed, expected, id);
+  }
+  t.is(server.stats().denied, 9);
+  const reasons = Object.fromEntries(denied.map(([id, , reason]) => [id, reason]));
+  t.is(reasons.unauthorized, 'log in again');
+  t.is(reasons.forbidden, 'é'.repeat(60));
+  t.is(reasons.rejects, 'not authenticated');
+  t.is(faults.length, 3);
+  t.deepEqual(faults.slice(0, 2), ['database: password is hunter2', 'a fault']);
+});
+
+test('grants a principal, ids to send to, and an end', async (t) => {
+  const server = await startServer(t, {
+    authenticate: ({ id, token: principal }) => ({
+      principal,
+      send: id === 'limited' ? 'friend-*' : undefined,
+      expires: id === 'short' ? new Date(Date.now() + 300) : undefined,
+    }),
+  });
+  const errors = [];
+  server.on('error', (error) => errors.push(error.code));
+  const limited = await startClient(t, server, 'limited', { token: 'one' });
+  const friend = await startClient(t, server, 'friend-1', { token: 'two' });
+  const heard = once(friend, 'message');
+  limited.send('no', ['friend-1', 'other']);
+  limited.send('yes', 'friend-1');
+  t.is((await heard)[0], 'yes');
+  t.deepEqual(errors, ['ERR_WSMB_FORBIDDEN']);
+  const thief = connect(t, server, 'friend-1', { token: 'one' });
+  t.deepEqual(await thief.closed, ['ERR_WSMB_CONFLICT', 4409]);
+  const short = connect(t, server, 'short', { token: 'three' });
+  t.deepEqual(await short.closed, ['registered', 'ERR_WSMB_UNAUTHORIZED', 4401]);
+});
+
+test('renews what was granted with a register of the open connection', async (t) => {
+  let asked = 0;
+  const server = await startServer(t, {
+    authenticate: () => {
+      asked += 1;
+      return { expires: Date.now() + (asked === 1 ? 400 : 3_600_000) };
+    },
+  });
+  const client = await startClient(t, server, 'a', { token: 'first' });
+  const renewed = once(client, 'registered');
+  client.register('second');
+  await renewed;
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  const heard = once(client, 'message');
+  client.send(1, 'a');
+  t.is((await heard)[0], 1);
+});
+
+test('checks tokens without asking JavaScript', async (t) => {
+  const server = await startServer(t, { jwt: { secret: SECRET, issuer: 'us' } });
+  const good = { sub: 'a', iss: 'us', exp: later() };
+  await startClient(t, server, 'a', { token: token(good) });
+  for (const [claims, secret, expected] of [
+    [{ ...good, sub: 'b' }, SECRET, ['ERR_WSMB_FORBIDDEN', 4403]],
+    [{ ...good, iss: 'them' }, SECRET, ['ERR_WSMB_UNAUTHORIZED', 4401]],
+    [{ ...good, exp: 1 }, SECRET, ['ERR_WSMB_UNAUTHORIZED', 4401]],
+    [{ ...good, exp: undefined }, SECRET, ['ERR_WSMB_UNAUTHORIZED', 4401]],
+    [good, `${SECRET}!`, ['ERR_WSMB_UNAUTHORIZED', 4401]],
+  ]) {
+    const { closed } = connect(t, server, 'a', { token: token(claims, secret) });
+    t.deepEqual(await closed, expected, JSON.stringify(claims));
+  }
+  const none = connect(t, server, 'a');
+  t.deepEqual(await none.closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
+});
+
+test('takes a public key, and a subject that is a pattern', async (t) => {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const text = `${part({ alg: 'EdDSA' })}.${part({ sub: 'sensor-*' })}`;
+  const { sign } = require('node:crypto');
+  const signed = `${text}.${sign(null, Buffer.from(text), privateKey).toString('base64url')}`;
+  const pem = publicKey.export({ type: 'spki', format: 'pem' });
+  const jwt = { publicKey: Buffer.from(pem), subject: 'pattern', requireExp: false };
+  const server = await startServer(t, { jwt });
+  await startClient(t, server, 'sensor-1', { token: signed });
+  const { closed } = connect(t, server, 'actor-1', { token: signed });
+  t.deepEqual(await closed, ['ERR_WSMB_FORBIDDEN', 4403]);
+});
+
+test('refuses options that cannot be', (t) => {
+  for (const [options, pattern, type] of [
+    [{ authenticate: true }, /authenticate/, TypeError],
+    [{ authenticate() {}, jwt: { secret: SECRET } }, /exclude/, TypeError],
+    [{ jwt: {} }, /secret/, TypeError],
+    [{ jwt: { secret: SECRET, publicKey: 'x' } }, /secret/, TypeError],
+    [{ jwt: { secret: 'short' } }, /jwt\.secret/, RangeError],
+    [{ jwt: { publicKey: 'no PEM' } }, /jwt\.publicKey/, RangeError],
+    [{ jwt: { secret: SECRET, algorithms: ['none'] } }, /jwt\.algorithms/, RangeError],
+    [{ jwt: { secret: SECRET, algorithms: ['RS256'] } }, /jwt\.algorithms/, RangeError],
+    [{ jwt: { secret: SECRET, audience: 5 } }, /jwt\.audience/, TypeError],
+    [{ jwt: { secret: SECRET, hello: 5 } }, /jwt\.hello/, TypeError],
+    [{ allowedOrigins: 'x' }, /allowedOrigins/, TypeError],
+    [{ allowedOrigins: ['example.org/path'] }, /allowedOrigins/, RangeError],
+    [{ rateLimit: 5 }, /rateLimit/, TypeError],
+    [{ rateLimit: { messages: 'x' } }, /rateLimit\.messages/, TypeError],
+    [{ slowConsumer: 'kick' }, /slowConsumer/, TypeError],
+    [{ authenticate() {}, authenticateTimeout: 0 }, /authenticateTimeout/, RangeError],
+  ]) {
+    const error = t.throws(() => new WSMsgBroker.Server({ port: 0, ...options }));
+    t.is(error.code, 'ERR_WSMB_OPTION');
+    t.true(error instanceof type, error.message);
+    t.regex(error.message, pattern);
+  }
+  for (const [options, pattern] of [
+    [{ token: 5 }, /token/],
+    [{ headers: { a: 5 } }, /headers/],
+    [{ headers: { 'a b': 'x' } }, /headers/],
+    [{ headers: { 'Sec-WebSocket-Key': 'x' } }, /headers/],
+  ]) {
+    const error = t.throws(() => new WSMsgBroker('a', '127.0.0.1', 1, '/', options));
+    t.is(error.code, 'ERR_WSMB_OPTION');
+    t.regex(error.message, pattern);
+  }
+});
