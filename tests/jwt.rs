@@ -44,7 +44,7 @@ fn key(algorithm: &str) -> JwtKey {
         match algorithm {
             "ES256" => include_str!("keys/p256.pem"),
             "ES384" => include_str!("keys/p384.pem"),
-            "EdDSA" | "Ed25519" => include_str!("keys/ed25519.pem"),
+            "EdDSA" => include_str!("keys/ed25519.pem"),
             name if name.starts_with("HS") => {
                 return JwtKey::Secret(BASE64URL_NOPAD.decode(secret).unwrap());
             }
