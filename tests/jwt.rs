@@ -105,7 +105,7 @@ fn refused(jwt: &Jwt, members: Value) {
 
 #[test]
 fn tokens_of_another_implementation_are_accepted_in_every_algorithm() {
-    assert_eq!(TOKENS.lines().count(), 13);
+    assert_eq!(TOKENS.lines().count(), 12);
     for (algorithm, token) in TOKENS.lines().map(|line| line.split_once(' ').unwrap()) {
         let mut options = JwtOptions::new(key(algorithm));
         options.algorithms = vec![algorithm.into()];

@@ -1,0 +1,18 @@
+'use strict';
+
+// The broker's options that are not its defaults: small enough that what they bound is met within
+// minutes, at a modest cost. And how long anything may take here before it counts as lost.
+
+const LIMITS = {
+  /** A client that sends more is closed; the largest message that is sent on purpose is 1 MiB. */
+  maxPayload: 4 << 20,
+  /** A few large messages fill an outbox: senders are held, and go on. */
+  maxBackpressure: 4 << 20,
+  /** Unanswered requests expire while their clients are still there. */
+  ackTimeout: 30_000,
+};
+
+/** Milliseconds: far more than a busy machine needs, far less than a run. */
+const DEADLINE = 30_000;
+
+module.exports = { LIMITS, DEADLINE };

@@ -1,0 +1,219 @@
+'use strict';
+
+// The soak: `npm run soak -- --minutes 60`. See README.md beside this file.
+
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { setTimeout: sleep } = require('node:timers/promises');
+const { parseArgs } = require('node:util');
+const { DEADLINE, LIMITS } = require('./limits');
+const Plain = require('./plain');
+const Child = require('./processes');
+const { judge, markdown, picture } = require('./report');
+
+const USAGE = `usage: node soak/run.js [options]
+  --minutes N   how long the load lasts (default 10)
+  --seed TEXT   what the random numbers begin with (default: the time)
+  --out FOLDER  where soak.md and soak.svg are written (default soak/results)
+`;
+
+/** Time between two samples, in milliseconds. */
+const SAMPLE_EVERY = 5000;
+/** Lines of what is wrong; the first one ends the run, the others came with it. */
+const MOST_FAILURES = 20;
+/** After the load has gone: what the broker may take to give back what it held for it. */
+const COOL_DOWN = LIMITS.ackTimeout + DEADLINE;
+/** Then it rests, before memory is read for the last time. */
+const REST = 10_000;
+
+function parse() {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: 'string', default: '10' },
+      seed: { type: 'string', default: String(Date.now()) },
+      out: { type: 'string', default: path.join(__dirname, 'results') },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const minutes = Number(values.minutes);
+  if (!(minutes > 0)) throw new Error('--minutes expects a number');
+  return { ...values, minutes };
+}
+
+class Soak {
+  samples = [];
+  failures = [];
+  #stop = new AbortController();
+  #actors = [];
+
+  constructor({ minutes, seed }) {
+    this.minutes = minutes;
+    this.seed = seed;
+  }
+
+  async run() {
+    await this.#start();
+    await this.#soak();
+    // Less than wanted, if it was ended early.
+    const lasted = Math.min(this.minutes, (Date.now() - this.begun) / 60_000);
+    const { counts, arrived } = await this.#end();
+    // A broker that has died is told already.
+    const after = await this.#coolDown().catch(() => this.samples.at(-1) ?? this.before);
+    const broker = await this.broker.end('close', DEADLINE);
+    if (broker !== 0) this.broken(`the broker ended with ${broker}`);
+    const { samples, failures, before } = this;
+    return { minutes: lasted, samples, failures, before, after, counts, arrived };
+  }
+
+  /** Ends the run early: something is wrong, or a person is impatient. */
+  broken(what) {
+    if (this.failures.length < MOST_FAILURES) {
+      console.error(`broken: ${what}`);
+      this.failures.push(what);
+    }
+    this.stop();
+  }
+
+  stop() {
+    this.#stop.abort();
+  }
+
+  async #start() {
+    const broken = (what) => this.broken(what);
+    this.broker = new Child('the broker', 'broker.js', [], broken);
+    const { port } = await this.broker.message('port');
+    // What is made with the first connection, and stays, is no leak.
+    const client = new Plain('first', port);
+    await client.wire.action('registered');
+    await client.close();
+    await sleep(1000);
+    this.before = await this.#state();
+    this.begun = Date.now();
+    this.#actors = ['traffic', 'faults'].map(
+      (name) => new Child(name, 'actor.js', [name, port, this.seed], broken),
+    );
+  }
+
+  async #soak() {
+    const end = this.begun + this.minutes * 60_000;
+    const { signal } = this.#stop;
+    for (let next = this.begun + SAMPLE_EVERY; next <= end; next += SAMPLE_EVERY) {
+      await sleep(Math.max(0, next - Date.now()), undefined, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      try {
+        await this.#sample();
+      } catch (error) {
+        this.broken(`no sample: ${error.message}`);
+      }
+    }
+  }
+
+  async #sample() {
+    const state = await this.#state();
+    const minute = (Date.now() - this.begun) / 60_000;
+    const load = this.#actors.map((actor) => actor.processorTime());
+    this.samples.push({ minute, load, ...state });
+    if (this.samples.length % 12 === 0) {
+      const { resident, descriptors, stats } = state;
+      console.error(
+        `minute ${minute.toFixed(0)}: ${(resident / 2 ** 20).toFixed(1)} MiB, ` +
+          `${descriptors.length} descriptors, ${stats.connections} connections, ` +
+          `${stats.messagesOut} messages`,
+      );
+    }
+  }
+
+  /** What the broker is, seen from outside and by its own account. */
+  async #state() {
+    const { heap, stats } = await this.broker.ask('sample', 'stats');
+    return {
+      heap,
+      stats,
+      resident: this.broker.resident(),
+      descriptors: this.broker.descriptors(),
+      threads: this.broker.threads(),
+      processor: this.broker.processorTime(),
+    };
+  }
+
+  /** Ends the load: how often each act was played, and how many messages are in the ledgers. */
+  async #end() {
+    const counts = {};
+    let arrived = 0;
+    await Promise.all(
+      this.#actors.map(async (actor) => {
+        actor.child.on('message', (message) => {
+          Object.assign(counts, message.counts);
+          arrived += message.arrived ?? 0;
+        });
+        const code = await actor.end('stop', 2 * DEADLINE);
+        if (code !== 0) this.broken(`${actor.name} ended with ${code}`);
+      }),
+    );
+    return { counts, arrived };
+  }
+
+  /** Waits until the broker holds no more than before, for a time; then lets it rest. */
+  async #coolDown() {
+    const deadline = Date.now() + COOL_DOWN;
+    let state;
+    do {
+      await sleep(500);
+      state = await this.#state();
+    } while (!isEqual(state, this.before) && Date.now() < deadline);
+    await sleep(REST);
+    return this.#state();
+  }
+}
+
+function isEqual(state, before) {
+  const held = ({ stats, descriptors }) =>
+    [stats.connections, stats.registered, stats.pending, ...descriptors].join();
+  return held(state) === held(before);
+}
+
+function commit() {
+  const git = (...args) =>
+    execFileSync('git', args, { cwd: __dirname, encoding: 'utf8', stdio: 'pipe' }).trim();
+  try {
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') ? ', changed' : '');
+  } catch {
+    return 'unknown';
+  }
+}
+
+async function main() {
+  const options = parse();
+  if (options.help) return process.stdout.write(USAGE);
+  if (process.platform !== 'linux') throw new Error('the soak reads /proc: Linux only');
+  const soak = new Soak(options);
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => soak.stop());
+  const results = {
+    date: new Date().toISOString().slice(0, 10),
+    command: `npm run soak -- --minutes ${options.minutes} --seed ${options.seed}`,
+    machine: {
+      cpu: os.cpus()[0].model.trim(),
+      cores: os.cpus().length,
+      memory: Math.round(os.totalmem() / 2 ** 30),
+      system: `${os.type()} ${os.release().split('-')[0]} ${os.arch()}`,
+    },
+    versions: `node ${process.versions.node}, wsmsgbroker ${require('../package.json').version}`,
+    commit: commit(),
+    limits: LIMITS,
+    ...(await soak.run()),
+  };
+  const verdict = judge(results);
+  const report = markdown(results, verdict);
+  fs.mkdirSync(options.out, { recursive: true });
+  fs.writeFileSync(path.join(options.out, 'soak.md'), report);
+  fs.writeFileSync(path.join(options.out, 'soak.svg'), picture(results, verdict));
+  process.stdout.write(report);
+  if (verdict.checks.some(({ passed }) => passed === false)) process.exitCode = 1;
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

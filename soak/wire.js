@@ -1,0 +1,229 @@
+'use strict';
+
+// A WebSocket over a plain socket, for what a well-behaved client cannot do: frames of any shape, bytes
+// at any pace, reading when it likes, ending without a word. It is strict about what it reads: what
+// the broker may not write is an error.
+
+const crypto = require('node:crypto');
+const { EventEmitter } = require('node:events');
+const net = require('node:net');
+const { DEADLINE } = require('./limits');
+
+const TEXT = 1;
+const CLOSE = 8;
+const PING = 9;
+const PONG = 10;
+const KEY = crypto.randomBytes(16).toString('base64');
+const ACCEPT = crypto
+  .createHash('sha1')
+  .update(`${KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
+  .digest('base64');
+
+/** The head of a request for a WebSocket; `fields` are added to it. */
+function request({ method = 'GET', path = '/', version = 13, fields = '' } = {}) {
+  return (
+    `${method} ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+    `Sec-WebSocket-Version: ${version}\r\nSec-WebSocket-Key: ${KEY}\r\n${fields}\r\n`
+  );
+}
+
+/** The bytes of a frame, right or wrong; `length` is what it says, not what it has. */
+function frame(opcode, payload, { fin = true, rsv = 0, masked = true, length } = {}) {
+  const data = Buffer.from(payload);
+  const said = length ?? data.length;
+  const head = Buffer.alloc(14);
+  head[0] = (fin ? 0x80 : 0) | (rsv << 4) | opcode;
+  let end = 2;
+  if (said < 126) {
+    head[1] = said;
+  } else if (said < 65_536) {
+    head[1] = 126;
+    end = head.writeUInt16BE(said, 2);
+  } else {
+    head[1] = 127;
+    end = head.writeBigUInt64BE(BigInt(said), 2);
+  }
+  if (!masked) return Buffer.concat([head.subarray(0, end), data]);
+  head[1] |= 0x80;
+  const mask = crypto.randomBytes(4);
+  mask.copy(head, end);
+  for (let i = 0; i < data.length; i += 1) data[i] ^= mask[i & 3];
+  return Buffer.concat([head.subarray(0, end + 4), data]);
+}
+
+const text = (action) => frame(TEXT, JSON.stringify(action));
+
+/**
+ * Emits `action` (an object), `pong` (its text) and, once, `end` with the code of the close frame,
+ * 1006 if there was none.
+ */
+class Wire extends EventEmitter {
+  #received = [];
+  #length = 0;
+  /** Bytes without which there is nothing to do. */
+  #needed = 0;
+  #code = 1006;
+  #pings = 0;
+  #closing = false;
+  #head = null;
+  #answered;
+  #over = false;
+
+  constructor(port) {
+    super();
+    this.setMaxListeners(0);
+    this.socket = net.connect({ port, host: '127.0.0.1', noDelay: true });
+    this.socket.on('data', (chunk) => this.#receive(chunk));
+    // How it ends is told by `end`: a reset is one of the ways.
+    this.socket.on('error', () => {});
+    /** The status of the answer to the request; 0 if there was none. */
+    this.status = new Promise((resolve) => {
+      this.#answered = resolve;
+    });
+    /** The code with which it ended. */
+    this.ended = new Promise((resolve) => {
+      this.socket.once('close', () => {
+        this.#over = true;
+        this.#answered(0);
+        this.emit('end', this.#code);
+        resolve(this.#code);
+      });
+    });
+  }
+
+  write(bytes) {
+    this.socket.write(bytes);
+  }
+
+  /** Writes an action. */
+  tell(action) {
+    this.socket.write(text(action));
+  }
+
+  /** Resolves with the next event for which `wanted` holds. */
+  next(event, wanted = () => true) {
+    return new Promise((resolve, reject) => {
+      const settle = (how, value) => {
+        clearTimeout(timer);
+        this.off(event, hear);
+        this.off('end', end);
+        how(value);
+      };
+      const hear = (value) => {
+        if (wanted(value)) settle(resolve, value);
+      };
+      const end = (code) => settle(reject, new Error(`no ${event}, but the end with ${code}`));
+      const timer = setTimeout(() => {
+        settle(reject, new Error(`no ${event} within ${DEADLINE} ms`));
+      }, DEADLINE);
+      this.on(event, hear);
+      this.on('end', end);
+      if (this.#over) end(this.#code);
+    });
+  }
+
+  /** Resolves with the next action of this name. */
+  action(name) {
+    return this.next('action', ({ action }) => action === name);
+  }
+
+  /** Resolves when all that the broker had for us before this is here. */
+  async ping() {
+    this.#pings += 1;
+    const payload = `ping ${this.#pings}`;
+    this.write(frame(PING, payload));
+    await this.next('pong', (pong) => pong === payload);
+  }
+
+  /** Says goodbye; resolves with the code of the end. */
+  close(code = 1000) {
+    if (!this.#closing && this.socket.writable) {
+      this.#closing = true;
+      this.write(frame(CLOSE, [code >> 8, code & 0xff]));
+    }
+    return this.ended;
+  }
+
+  /** Ends without a word; with a reset if wanted. */
+  destroy(reset = false) {
+    if (reset) this.socket.resetAndDestroy();
+    else this.socket.destroy();
+    return this.ended;
+  }
+
+  #receive(chunk) {
+    this.#received.push(chunk);
+    this.#length += chunk.length;
+    if (this.#length < this.#needed) return;
+    const bytes = this.#received.length === 1 ? chunk : Buffer.concat(this.#received);
+    let offset = this.#head === null ? this.#answer(bytes) : 0;
+    this.#needed = bytes.length + 1;
+    while (this.#head === 101 && offset < bytes.length) {
+      const found = parse(bytes, offset);
+      if (found.end > bytes.length) {
+        this.#needed = found.end - offset;
+        break;
+      }
+      offset = found.end;
+      this.#take(found);
+    }
+    const rest = bytes.subarray(this.#head === 101 || this.#head === null ? offset : bytes.length);
+    this.#received = rest.length > 0 ? [rest] : [];
+    this.#length = rest.length;
+    if (rest.length === 0) this.#needed = 0;
+  }
+
+  /** Reads the answer to the request; returns where it ends. */
+  #answer(bytes) {
+    const end = bytes.indexOf('\r\n\r\n');
+    if (end < 0) return 0;
+    const head = bytes.toString('latin1', 0, end);
+    this.#head = Number(head.split(' ', 2)[1]);
+    if (this.#head === 101 && !head.includes(ACCEPT)) {
+      throw new Error(`the answer has no valid key: ${head}`);
+    }
+    this.#answered(this.#head);
+    return end + 4;
+  }
+
+  #take({ opcode, payload }) {
+    switch (opcode) {
+      case TEXT:
+        this.emit('action', JSON.parse(payload));
+        break;
+      case PING:
+        this.write(frame(PONG, payload));
+        break;
+      case PONG:
+        this.emit('pong', payload.toString());
+        break;
+      case CLOSE:
+        this.#code = payload.length < 2 ? 1005 : payload.readUInt16BE();
+        if (!this.#closing && this.socket.writable)
+          this.write(frame(CLOSE, payload.subarray(0, 2)));
+        this.#closing = true;
+        this.socket.end();
+        break;
+      default:
+        throw new Error(`a frame with opcode ${opcode}`);
+    }
+  }
+}
+
+/** The frame at an offset, or at least how far it goes: `end`. */
+function parse(bytes, offset) {
+  if (bytes.length < offset + 2) return { end: offset + 2 };
+  const [first, second] = [bytes[offset], bytes[offset + 1]];
+  if ((first & 0xf0) !== 0x80 || (second & 0x80) !== 0) {
+    throw new Error(`a frame that begins with ${bytes.toString('hex', offset, offset + 2)}`);
+  }
+  const start = offset + ({ 126: 4, 127: 10 }[second] ?? 2);
+  if (bytes.length < start) return { end: start };
+  let length = second;
+  if (second === 126) length = bytes.readUInt16BE(offset + 2);
+  if (second === 127) length = Number(bytes.readBigUInt64BE(offset + 2));
+  const end = start + length;
+  return { end, opcode: first & 0x0f, payload: bytes.subarray(start, end) };
+}
+
+module.exports = { Wire, request, frame, text, TEXT, CLOSE, PING };
