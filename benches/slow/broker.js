@@ -1,0 +1,17 @@
+'use strict';
+
+// The broker, and what it says of itself.
+
+const WSMsgBroker = require('../..');
+
+const server = new WSMsgBroker.Server({
+  port: 0,
+  host: '127.0.0.1',
+  slowConsumer: process.argv[2],
+});
+const slow = [];
+server.on('slow', (_id, why) => slow.push(why));
+server.on('listening', () => process.send(server.address().port));
+process.on('message', () => {
+  process.send({ rss: process.memoryUsage.rss(), stats: server.stats(), slow });
+});
