@@ -14,7 +14,7 @@ const { compare, markdown, summarize } = require('./driver/report');
 const USAGE = `usage: node benches/run.js [options]
   --quick            2 short rounds: is it alive, and about how fast
   --rounds N         rounds for each figure (default 5)
-  --rivals a,b       of wsmsgbroker, ws8, ws8-plain, original (default: all)
+  --rivals a,b       of wsmsgbroker, ws8, ws8-plain, original (default: these), wsmsgbroker-jwt
   --only WHAT        pipelined, idle or request (may be given more than once)
   --threads N        worker threads of wsmsgbroker (default: its own)
   --share-cpus       let broker and load use all processors, instead of the load its own
@@ -22,6 +22,7 @@ const USAGE = `usage: node benches/run.js [options]
 
 const RIVALS = [
   { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
+  { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
   { name: 'ws8', script: 'ws8.js' },
   { name: 'ws8-plain', script: 'ws8.js', args: ['--uncorked'] },
   { name: 'original', script: 'original.js' },
@@ -110,10 +111,12 @@ function prepare() {
 
 /** The rivals to run. Ours is left out, with a word, while the addon has not been built. */
 function choose({ names, threads }) {
-  const rivals = RIVALS.filter(({ name }) => !names || names.includes(name));
+  const rivals = RIVALS.filter(({ name, onRequest }) =>
+    names ? names.includes(name) : !onRequest,
+  );
   return rivals.filter((rival) => {
-    if (rival.name !== 'wsmsgbroker') return true;
-    if (threads) rival.args = ['--threads', threads];
+    if (rival.script !== 'wsmsgbroker.js') return true;
+    if (threads) rival.args = [...(rival.args ?? []), '--threads', threads];
     const root = path.join(__dirname, '..');
     const { status, stderr } = spawnSync(
       process.execPath,

@@ -1,16 +1,31 @@
 'use strict';
 
-// This package, with its defaults. `--threads N` overrides the number of worker threads.
+// This package, with its defaults. `--threads N` overrides the number of worker threads; with `--jwt`
+// clients must show a token.
 
+const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
 const WSMsgBroker = require('../..');
 const { announce } = require('./stdio');
 
-const { values } = parseArgs({ options: { threads: { type: 'string' } } });
+const SECRET = 'known to all, and long enough for HS256';
+
+/** A token for any id. */
+function sign() {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const text = `${part({ alg: 'HS256' })}.${part({ sub: '*', exp })}`;
+  return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`;
+}
+
+const { values } = parseArgs({
+  options: { threads: { type: 'string' }, jwt: { type: 'boolean', default: false } },
+});
 const options = { port: 0, host: '127.0.0.1' };
 if (values.threads !== undefined) options.threads = Number(values.threads);
+if (values.jwt) options.jwt = { secret: SECRET, subject: 'pattern' };
 
 const server = new WSMsgBroker.Server(options);
 server.on('warn', (error) => console.error('warn:', error.message));
 server.on('error', (error) => console.error('error:', error.message));
-server.on('listening', () => announce(server.address().port));
+server.on('listening', () => announce(server.address().port, values.jwt ? sign() : undefined));

@@ -81,7 +81,8 @@ class Broker {
     // Collections are forced before memory is read, so that garbage is nobody's footprint.
     const args = ['--expose-gc', script, ...(rival.args ?? [])];
     broker.child = start(cpus?.broker, process.execPath, args);
-    const { port } = await nextLine(broker.child, broker.name, START_TIMEOUT);
+    const { port, token } = await nextLine(broker.child, broker.name, START_TIMEOUT);
+    broker.token = token;
     broker.url = `ws://127.0.0.1:${port}/`;
     return broker;
   }
@@ -117,7 +118,8 @@ class Broker {
 
 function loadArguments(mode, broker, options) {
   const pairs = Object.entries(options).map(([name, value]) => [`--${name}`, String(value)]);
-  return [mode, '--url', broker.url, ...pairs.flat()];
+  const token = broker.token === undefined ? [] : ['--token', broker.token];
+  return [mode, '--url', broker.url, ...token, ...pairs.flat()];
 }
 
 /** Runs the load to its end and returns what it printed. */

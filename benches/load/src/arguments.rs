@@ -5,7 +5,15 @@ use std::str::FromStr;
 
 use crate::failure::Result;
 
-const NAMES: [&str; 6] = ["url", "pairs", "size", "seconds", "window", "connections"];
+const NAMES: [&str; 7] = [
+    "url",
+    "token",
+    "pairs",
+    "size",
+    "seconds",
+    "window",
+    "connections",
+];
 
 /// The options that were given, by name without the dashes.
 pub(crate) struct Arguments(Vec<(String, String)>);
@@ -15,6 +23,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
     pub(crate) path: String,
+    /// What its clients show when they register, if it wants to see something.
+    pub(crate) token: Option<String>,
 }
 
 impl Arguments {
@@ -58,6 +68,7 @@ impl Arguments {
             address,
             host: host.to_owned(),
             path: if path.is_empty() { "/" } else { path }.to_owned(),
+            token: self.text("token").map(str::to_owned),
         })
     }
 

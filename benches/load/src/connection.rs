@@ -53,7 +53,10 @@ impl Connection {
         }
         bytes.drain(..head);
 
-        let register = format!(r#"{{"action":"register","id":"{id}"}}"#);
+        let register = match &target.token {
+            Some(token) => format!(r#"{{"action":"register","id":"{id}","token":"{token}"}}"#),
+            None => format!(r#"{{"action":"register","id":"{id}"}}"#),
+        };
         stream.write_all(&frame::encode(TEXT, register.as_bytes()).0)?;
         let registered = format!(r#"{{"action":"registered","id":"{id}"}}"#);
         let length = read_until(&mut stream, &mut bytes, |bytes| {
