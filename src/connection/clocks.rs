@@ -134,20 +134,23 @@ impl Connection {
     }
 
     fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(heartbeat) = &mut self.heartbeat else {
-            return Poll::Pending;
-        };
-        while heartbeat.poll(cx).is_ready() {
-            let throttled = self.rate.as_ref().is_some_and(|rate| rate.throttled);
-            let listens = self.waiting.is_none() && !self.access.is_pending() && !throttled;
+        while let Some(heartbeat) = &mut self.heartbeat
+            && heartbeat.poll(cx).is_ready()
+        {
+            let listens = !self.is_paused(cx);
             let heard = self.reader.has_heard();
-            match heartbeat.beat(listens.then_some(heard), self.handle.outbox.state()) {
-                Beat::Rest => {}
-                Beat::Ping => {
+            let state = self.handle.outbox.state();
+            let beat = self
+                .heartbeat
+                .as_mut()
+                .map(|heartbeat| heartbeat.beat(listens.then_some(heard), state));
+            match beat {
+                None | Some(Beat::Rest) => {}
+                Some(Beat::Ping) => {
                     self.handle.outbox.push_control(&framing::ping(Mask::None));
                     self.handle.flush();
                 }
-                Beat::Dead => {
+                Some(Beat::Dead) => {
                     self.shared.metrics.dead.fetch_add(1, Relaxed);
                     return Poll::Ready(());
                 }
