@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Log, Peer,
+    Log,
     canary::Canary,
     options, port,
     raw::{PING, PONG, Raw, TEXT, frame, number, numbered_send},
@@ -54,7 +54,7 @@ async fn who_talks_is_not_pinged() {
         ping_interval: Duration::from_secs(1),
         ..beating()
     });
-    let mut peer = Peer::register(&server, "a").await;
+    let mut peer = Raw::register(&server, "a").await;
     let end = tokio::time::Instant::now() + Duration::from_millis(3_500);
     while tokio::time::Instant::now() < end {
         peer.send(r#"{"action":"send","message":1,"dest":"a"}"#)

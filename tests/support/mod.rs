@@ -161,11 +161,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             .and_then(Result::ok)
     }
 
-    /// The next text.
+    /// The next text. Pings before it are answered.
     pub async fn receive(&mut self) -> String {
-        match self.next().await {
-            Some(Message::Text(text)) => text.to_string(),
-            other => panic!("{other:?}"),
+        loop {
+            match self.next().await {
+                Some(Message::Text(text)) => return text.to_string(),
+                Some(Message::Ping(_)) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 
