@@ -275,3 +275,43 @@ test('refuses an ack that is longer than an id may be', async (t) => {
   t.is((await refused).code, 'ERR_WSMB_MAX_ID_LENGTH');
   t.is(server.stats().pending, 0);
 });
+
+test('lets open conversations come to their end when it drains', async (t) => {
+  const server = await startServer(t);
+  const asker = await startClient(t, server, 'asker');
+  const responder = await startClient(t, server, 'responder');
+  const asked = once(responder, 'message');
+  const answered = new Promise((resolve) => {
+    asker.send(1, 'responder', (_from, answer) => resolve(answer));
+  });
+  const [, response] = await asked;
+  const gone = once(asker, 'close');
+  const closed = server.close({ drain: 60_000 });
+  t.is(server.wss, null);
+  t.is(
+    await Promise.race([gone, new Promise((resolve) => setTimeout(resolve, 100, 'open'))]),
+    'open',
+  );
+  response.send('late, but in time');
+  t.is(await answered, 'late, but in time');
+  t.deepEqual(await gone, [1001]);
+  await closed;
+  const error = t.throws(() => server.close({ drain: 'x' }));
+  t.is(error.code, 'ERR_WSMB_OPTION');
+});
+
+test('tells of its limits what stats can tell', async (t) => {
+  const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 100 });
+  const socket = await connect(t, server);
+  const closed = once(socket, 'close');
+  socket.send('no JSON');
+  socket.send('no JSON');
+  t.is((await closed)[0], 1008);
+  const silent = await connect(t, server);
+  t.is((await once(silent, 'close'))[0], 1008);
+  const { violations, unregistered, memory, dead, evicted, dropped, denied, throttled } =
+    server.stats();
+  t.deepEqual([violations, unregistered], [1, 1]);
+  t.deepEqual([dead, evicted, dropped, denied, throttled], [0, 0, 0, 0, 0]);
+  t.true(Number.isInteger(memory) && memory >= 0);
+});

@@ -200,3 +200,53 @@ async fn a_unix_socket_serves_and_its_file_is_gone_when_close_returns() {
     drop(next);
     assert!(!path.exists());
 }
+
+/// Rule 15.9.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_drains_lets_requests_be_answered_and_takes_no_new_peers() {
+    let (server, _) = start_server(options());
+    let port = port(&server);
+    let mut asker = Peer::register(&server, "asker").await;
+    let mut responder = Peer::register(&server, "responder").await;
+    asker
+        .send(r#"{"action":"send","message":1,"dest":"responder","ack":"k"}"#)
+        .await;
+    responder.receive().await;
+    let drained = server.drain(PATIENCE);
+    // The port is free, the conversation goes on.
+    let next = bind(on_port(port)).unwrap();
+    let drained = tokio::spawn(drained);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!drained.is_finished());
+    responder
+        .send(r#"{"action":"answer","ack":"k","message":2}"#)
+        .await;
+    assert_eq!(
+        asker.receive().await,
+        r#"{"action":"answer","ack":"k","from":"responder","message":2}"#
+    );
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
+    server.close();
+    assert_eq!(asker.close_code().await, 1001);
+    drop((asker, responder));
+    closed(&server).await;
+    drop(next);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_has_an_end_even_if_nobody_answers() {
+    let (server, _) = start_server(options());
+    let mut a = Peer::register(&server, "a").await;
+    a.send(r#"{"action":"send","message":1,"dest":"a","ack":"k"}"#)
+        .await;
+    a.receive().await;
+    let start = Instant::now();
+    server.drain(Duration::from_millis(200)).await;
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    // Whoever has nothing to wait for does not.
+    let (idle, _) = start_server(options());
+    let _peer = Peer::register(&idle, "a").await;
+    timeout(PATIENCE, idle.drain(Duration::from_secs(3600)))
+        .await
+        .unwrap();
+}
