@@ -301,14 +301,20 @@ test('lets open conversations come to their end when it drains', async (t) => {
 });
 
 test('tells of its limits what stats can tell', async (t) => {
-  const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 100 });
+  const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 1000 });
+  const client = await startClient(t, server, 'a');
+  const closed = once(client, 'close');
   const socket = await connect(t, server);
-  const closed = once(socket, 'close');
+  socket.send('{"action":"register","id":"b"}');
+  await once(socket, 'message');
+  const refused = once(socket, 'close');
   socket.send('no JSON');
   socket.send('no JSON');
-  t.is((await closed)[0], 1008);
+  t.is((await refused)[0], 1008);
   const silent = await connect(t, server);
   t.is((await once(silent, 'close'))[0], 1008);
+  client.close();
+  await closed;
   const { violations, unregistered, memory, dead, evicted, dropped, denied, throttled } =
     server.stats();
   t.deepEqual([violations, unregistered], [1, 1]);
