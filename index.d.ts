@@ -52,7 +52,18 @@ declare class WSMsgBroker extends EventEmitter<WSMsgBroker.ClientEvents> {
   ): boolean;
 
   /**
-   * Gives up the id; the connection stays open and may still send, without a name.
+   * Registers again under the same id, with another token: what was granted is renewed, and
+   * `'registered'` follows. Also registers anew after `unregister`.
+   *
+   * @param token What the server is shown this time; without it, nothing.
+   * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
+   * @throws TypeError `ERR_WSMB_OPTION` for a token that is no string.
+   */
+  register(token?: string): void;
+
+  /**
+   * Gives up the id. The connection stays open and may still send, without a name; where clients
+   * are authenticated, only `register` may follow.
    *
    * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
    */
@@ -91,15 +102,25 @@ declare namespace WSMsgBroker {
     unregistered: [id: string];
     /** What was sent has been written, after `send` had returned false. */
     drain: [];
-    /** The connection failed, or the server sent what cannot be understood. `error.code` is stable. */
+    /**
+     * The connection failed, the server refused us, or it sent what cannot be understood.
+     * `error.code` is stable: `ERR_WSMB_UNAUTHORIZED`, `_FORBIDDEN` and `_CONFLICT` are refusals.
+     */
     error: [error: Error & { code?: string }];
-    /** The connection has ended, once; undefined if it was closed before it was open. */
+    /**
+     * The connection has ended, once; undefined if it was closed before it was open. 4401, 4403 and
+     * 4409 are refusals: to try again with the same token is in vain.
+     */
     close: [code: number | undefined];
   }
 
   /** Options of a client: bytes and milliseconds. */
   interface ClientOptions {
-    /** Bytes of one message from the server. Default 100 MiB and 64 KiB. */
+    /** What the server is shown at registration. Default: none. */
+    token?: string;
+    /** Further headers of the handshake; those that make it one are not yours to set. Default: none. */
+    headers?: Record<string, string>;
+    /** Bytes of one message from the server. Default 100 MiB + 64 KiB. */
     maxPayload?: number;
     /** Bytes waiting above which `send` returns false. Default 1 MiB. */
     highWaterMark?: number;
@@ -107,6 +128,10 @@ declare namespace WSMsgBroker {
     maxQueued?: number;
     /** From start to open, in milliseconds. Default 30,000. */
     connectTimeout?: number;
+    /** Silence of the server, in milliseconds, before it is sent a ping; 0: never. Default 25,000. */
+    pingInterval?: number;
+    /** Silence after the ping, in milliseconds, before it counts as dead: 1006. Default 20,000. */
+    pingTimeout?: number;
     /** How long, in milliseconds, a closing connection may make no progress. Default 5,000. */
     closeTimeout?: number;
   }
@@ -126,6 +151,8 @@ declare namespace WSMsgBroker {
     registered: number;
     /** Requests that await an answer now. */
     pending: number;
+    /** Bytes that buffers and tables hold now, as `maxMemory` counts them. */
+    memory: number;
     /** WebSockets accepted so far. */
     accepted: number;
     /** Handshakes refused so far. */
@@ -138,10 +165,33 @@ declare namespace WSMsgBroker {
     unknownIds: number;
     /** Actions that could not be carried out so far. */
     errors: number;
-    /** Connections closed for breaking the WebSocket protocol or exceeding `maxPayload` so far. */
+    /**
+     * Connections closed for breaking the WebSocket protocol, or for exceeding `maxPayload`,
+     * `maxFragments`, `maxControlFrames` or `maxProtocolErrors`, so far.
+     */
     violations: number;
     /** Connections closed because they did not read so far. */
     slow: number;
+    /** Messages and answers dropped for receivers that did not read (`slowConsumer: 'drop'`) so far. */
+    dropped: number;
+    /** Connections closed because memory was short (`maxMemory`) so far. */
+    evicted: number;
+    /** Connections found dead by their silence (`pingTimeout`) so far. */
+    dead: number;
+    /** Connections closed because they did not register in time (`registerTimeout`) so far. */
+    unregistered: number;
+    /** Connections closed because they may not do what they wanted (4401, 4403, 4409) so far. */
+    denied: number;
+    /** Times that a connection had used up its `rateLimit` so far. */
+    throttled: number;
+  }
+
+  /** Why a `slow` event: closed, closed for its memory, or its messages are being dropped. */
+  type SlowReason = 'closed' | 'memory' | 'dropping';
+
+  /** Why a `denied` event; `message` is what the client is told. */
+  interface DeniedError extends Error {
+    code: 'ERR_WSMB_UNAUTHORIZED' | 'ERR_WSMB_FORBIDDEN' | 'ERR_WSMB_CONFLICT';
   }
 
   /** The events of a server, with their arguments. */
@@ -156,15 +206,87 @@ declare namespace WSMsgBroker {
     unregistered: [id: string];
     /** A message went to an id that nobody has registered. */
     warn: [error: Error & { code: string }];
-    /** A peer sent what cannot be understood, or the server could not listen. */
+    /**
+     * A peer sent what cannot be understood or may not be, `authenticate` failed, or the server
+     * could not listen.
+     */
     error: [error: Error & { code?: string }];
-    /** A connection was closed because it did not read; its id, if it had one. */
-    slow: [id: string | null];
-    /** So many `connection`, `warn`, `error` and `slow` events were only counted: JavaScript was behind. */
+    /** A connection may not register, or not any more, and is closed; the id it wants, or had. */
+    denied: [id: string | null, error: DeniedError];
+    /** A connection does not keep up; its id, if it has one, and what was done about it. */
+    slow: [id: string | null, why: SlowReason];
+    /**
+     * So many `connection`, `warn`, `error`, `slow` and `denied` events were only counted:
+     * JavaScript was behind.
+     */
     dropped: [count: number];
   }
 
-  /** Options of a server: bytes, counts and milliseconds. */
+  /** What a client shows when it registers. */
+  interface Credentials {
+    /** The id it wants. */
+    id: string;
+    /** The token it sent along. */
+    token: string | undefined;
+    /** The headers of its handshake: lower-case names, the values of one name joined by `, `. */
+    headers: Record<string, string>;
+    /** The address at the other end of its socket, a proxy's if there is one; empty for a Unix socket. */
+    remoteAddress: string;
+    /** True when the socket speaks TLS with us. */
+    secure: boolean;
+  }
+
+  /** What a client may do. */
+  interface Grant {
+    /**
+     * Who the client is. No other principal may take over an id while its owner is connected.
+     * Default: the id.
+     */
+    principal?: string;
+    /** Whom it may address: patterns in which `*` stands for any characters. Default: anybody. */
+    send?: string | readonly string[];
+    /** When its connection ends, unless it has registered anew by then. Default: never. */
+    expires?: Date | number;
+  }
+
+  /**
+   * Decides who may register. `true` or a grant lets a client in; all else refuses it, and so does
+   * what is thrown. An error with the code `ERR_WSMB_UNAUTHORIZED` or `ERR_WSMB_FORBIDDEN` tells
+   * the client its message; any other error is the server's `error` event.
+   */
+  type Authenticate = (
+    credentials: Credentials,
+  ) => boolean | Grant | null | undefined | Promise<boolean | Grant | null | undefined>;
+
+  /** Which JSON Web Tokens are accepted: of a secret, or of a public key. */
+  interface JwtOptions {
+    /** The secret shared with the issuer: 32 bytes at least (48 for HS384, 64 for HS512). */
+    secret?: string | Uint8Array;
+    /** Or the issuer's public key, in PEM: RSA, P-256, P-384 or Ed25519. */
+    publicKey?: string | Uint8Array;
+    /** The algorithms allowed. Default: HS256, RS256, ES256, ES384 or EdDSA, as the key goes. */
+    algorithms?: readonly string[];
+    /** Who may have issued them: one of these is the claim `iss`. Default: anybody. */
+    issuer?: string | readonly string[];
+    /** For whom they may be: one of these is in the claim `aud`. Default: anybody. */
+    audience?: string | readonly string[];
+    /** What the claim `sub` is: the id, or a pattern of ids. Default `exact`. */
+    subject?: 'exact' | 'pattern';
+    /** Milliseconds that clocks may differ, 600,000 at most. Default 0. */
+    leeway?: number;
+    /** Whether tokens must have an end, the claim `exp`. Default true. */
+    requireExp?: boolean;
+  }
+
+  /** What one connection may send in a second; what is missing has no limit. */
+  interface RateLimit {
+    /** Messages of any kind, pings included. Default: no limit. */
+    messages?: number;
+    /** Bytes, those of frame headers included. Default: no limit. */
+    bytes?: number;
+  }
+
+  /** Options of a server: bytes, counts and milliseconds. `docs/limits.md` has the reasons. */
   interface ServerOptions {
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;
@@ -174,26 +296,76 @@ declare namespace WSMsgBroker {
     maxPayload?: number;
     /** Bytes that may wait for one connection before `slowConsumer` applies. Default 16 MiB. */
     maxBackpressure?: number;
-    /** What happens then: those who send to it are read no further until it catches up. */
-    slowConsumer?: 'pushback';
-    /** How long, in milliseconds, before the one that does not read is closed. Default 5,000. */
+    /**
+     * What happens then: those who send to it are read no further until it catches up, or it is
+     * closed at once, or what is sent to it is dropped and counted. Default `pushback`.
+     */
+    slowConsumer?: 'pushback' | 'close' | 'drop';
+    /** How long, in milliseconds, senders are held before the one that does not read is closed. Default 5,000. */
     slowConsumerTimeout?: number;
+    /**
+     * Bytes of all buffers and tables. Beyond it those who need more wait, new connections are
+     * refused with 503, and the one that holds most is closed. Default: a quarter of the memory.
+     */
+    maxMemory?: number;
     /** Connections at one time; more are refused with 503. Default: 80 % of the file limit. */
     maxConnections?: number;
-    /** Bytes of an id, and of an ack. Default 8,192. */
+    /** Bytes of an id, and of an ack; more is refused. Default 8,192. */
     maxIdLength?: number;
-    /** Receivers of one message. Default 65,536. */
+    /** Receivers of one message; more is refused. Default 65,536. */
     maxDest?: number;
+    /** Bytes of one message times its receivers; more is refused. Default 1 GiB. */
+    maxFanoutBytes?: number;
+    /** Fragments of one message; more closes its sender with 1008. Default 16,384. */
+    maxFragments?: number;
+    /** Pings and pongs of one connection in a second; more closes it with 1008. Default 100. */
+    maxControlFrames?: number;
+    /**
+     * Refused actions of one connection in a minute; more closes it with 1008; 0: no limit.
+     * Default: no limit; 100 with authentication.
+     */
+    maxProtocolErrors?: number;
+    /** What one connection may send in a second; beyond it, it is read later. Default: no limit. */
+    rateLimit?: RateLimit;
     /** Bytes of the head of a handshake; more is refused with 431. Default 16,384. */
     maxHeaderSize?: number;
     /** How long a handshake may take, in milliseconds; more is refused with 408. Default 10,000. */
     handshakeTimeout?: number;
+    /**
+     * How long a connection may have no id, in milliseconds; more closes it with 1008; 0: for ever.
+     * Default: no limit; 10,000 with authentication.
+     */
+    registerTimeout?: number;
+    /** Silence of a peer, in milliseconds, before it is sent a ping; 0: never. Default 25,000. */
+    pingInterval?: number;
+    /** Silence after the ping, in milliseconds, before the peer counts as dead. Default 20,000. */
+    pingTimeout?: number;
     /** How long a closing connection may take, in milliseconds. Default 5,000. */
     closeTimeout?: number;
     /** How long a request may be answered, in milliseconds. Default 3,600,000. */
     ackTimeout?: number;
     /** Deliveries of one connection that may await an answer. Default 65,536. */
     maxPendingAcks?: number;
+    /** Decides who may register; excludes `jwt`. Default: anybody may. */
+    authenticate?: Authenticate;
+    /** How long it may take, in milliseconds, before the client is refused. Default 5,000. */
+    authenticateTimeout?: number;
+    /** Lets in who shows a JSON Web Token for its id; excludes `authenticate`. Default: anybody may. */
+    jwt?: JwtOptions;
+    /**
+     * Origins from which browsers may connect, such as `https://example.org`; `*` for all.
+     * Default: any; that of the `Host` with authentication.
+     */
+    allowedOrigins?: readonly string[];
+  }
+
+  /** How a server closes. */
+  interface CloseOptions {
+    /**
+     * Milliseconds for the conversations under way: requests are answered, and what waits is
+     * written, before the connections are closed. Default 0.
+     */
+    drain?: number;
   }
 
   /** A broker. It routes on threads of its own, whatever JavaScript does meanwhile. */
@@ -218,7 +390,7 @@ declare namespace WSMsgBroker {
     stats(): Stats | null;
 
     /** Closes; the port is free when this returns. Resolves when the last connection has ended. */
-    close(): Promise<void>;
+    close(options?: CloseOptions): Promise<void>;
   }
 }
 

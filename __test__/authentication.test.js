@@ -90,6 +90,20 @@ test('refuses whom authenticate does not accept, and says why', async (t) => {
   t.deepEqual(faults.slice(0, 2), ['database: password is hunter2', 'a fault']);
 });
 
+test('refuses a principal that is no name: all who have none would be one', async (t) => {
+  const principals = [null, {}, true];
+  const server = await startServer(t, {
+    authenticate: ({ id }) => ({ principal: principals[Number(id)] }),
+  });
+  const faults = [];
+  server.on('error', (error) => faults.push(error.constructor));
+  for (const id of principals.keys()) {
+    const { closed } = connect(t, server, String(id));
+    t.deepEqual(await closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
+  }
+  t.deepEqual(faults, [TypeError, TypeError, TypeError]);
+});
+
 test('grants a principal, ids to send to, and an end', async (t) => {
   const server = await startServer(t, {
     authenticate: ({ id, token: principal }) => ({

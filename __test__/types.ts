@@ -6,9 +6,44 @@ const server = new Server(0, 'foo', { maxPayload: 1024 });
 const other: WSMsgBroker.Server = new WSMsgBroker.Server({ port: 'a.sock', host: '::1' });
 server.on('registered', (id: string) => id.length);
 server.on('warn', (error) => error.code.length);
+server.on('denied', (id: string | null, error) => {
+  const code: 'ERR_WSMB_UNAUTHORIZED' | 'ERR_WSMB_FORBIDDEN' | 'ERR_WSMB_CONFLICT' = error.code;
+  return [id, code];
+});
+server.on('slow', (id: string | null, why: 'closed' | 'memory' | 'dropping') => [id, why]);
 const closed: Promise<void> = server.close();
+const drained: Promise<void> = server.close({ drain: 1000 });
 const address: WSMsgBroker.Address | string | null = other.address();
 const seen: number | undefined = server.stats()?.messagesIn;
+const stats: WSMsgBroker.Stats | null = server.stats();
+if (stats) {
+  const counters: number[] = [stats.memory, stats.dropped, stats.evicted, stats.dead];
+  counters.push(stats.unregistered, stats.denied, stats.throttled);
+}
+
+// Who may register: a hook, at once or later, or tokens.
+new Server({ port: 0, authenticate: ({ token }) => token === 'sesame', authenticateTimeout: 9 });
+new Server(0, '/', {
+  async authenticate({ id, token, headers, remoteAddress, secure }) {
+    const cookie: string | undefined = headers.cookie;
+    if (!secure || !token || !cookie || remoteAddress === '') {
+      return undefined;
+    }
+    return { principal: id, send: ['room-*'], expires: new Date() };
+  },
+  allowedOrigins: ['https://example.org'],
+});
+const grant: WSMsgBroker.Grant = { send: 'room-*', expires: Date.now() };
+const everybody: WSMsgBroker.Authenticate = (credentials: WSMsgBroker.Credentials) =>
+  credentials.id === 'a' ? grant : null;
+new Server(0, '/', { authenticate: everybody });
+const jwt: WSMsgBroker.JwtOptions = { secret: Buffer.alloc(32), issuer: 'us', leeway: 1000 };
+new Server(0, '/', { jwt });
+new Server(0, '/', {
+  slowConsumer: 'drop',
+  rateLimit: { messages: 100 },
+  jwt: { publicKey: 'PEM', audience: ['a', 'b'], subject: 'pattern', requireExp: false },
+});
 
 class Named extends WSMsgBroker {
   constructor() {
@@ -25,6 +60,10 @@ client.on('message', (message: { n: number }, response, from) => {
   return sender;
 });
 client.on('close', (code: number | undefined) => code);
+client.register('token');
+client.register();
+const limits = { pingInterval: 0, pingTimeout: 1, token: 'x', headers: { 'x-key': 'y' } };
+new WSMsgBroker('a', 'ws://localhost', limits);
 const more: boolean = client.send({ a: 1 }, ['a', 'b'], (from: string, answer: number) => {
   from.length + answer;
 });
@@ -38,6 +77,28 @@ new WSMsgBroker('a');
 client.send('x', { to: 'a' });
 // @ts-expect-error no such option
 new Server(0, '/', { maxPayloads: 1 });
+// @ts-expect-error no such policy
+new Server(0, '/', { slowConsumer: 'kick' });
+// @ts-expect-error a rate has members
+new Server(0, '/', { rateLimit: 100 });
+// @ts-expect-error a member of a rate that there is not
+new Server(0, '/', { rateLimit: { frames: 100 } });
+// @ts-expect-error a text grants nothing
+new Server(0, '/', { authenticate: () => 'yes' });
+// @ts-expect-error patterns are texts
+new Server(0, '/', { authenticate: () => ({ send: [1] }) });
+// @ts-expect-error the subject is the id or a pattern
+new Server(0, '/', { jwt: { secret: 'x', subject: 'prefix' } });
+// @ts-expect-error origins are a list
+new Server(0, '/', { allowedOrigins: 'https://example.org' });
+// @ts-expect-error a drain is a time
+server.close(1000);
+// @ts-expect-error no such counter
+server.stats()?.evictions;
+// @ts-expect-error a token is a text
+client.register(5);
+// @ts-expect-error headers are texts
+new WSMsgBroker('a', 'ws://localhost', { headers: { 'x-key': 5 } });
 // @ts-expect-error no such event
 client.on('opened', () => {});
 // @ts-expect-error response may be null
@@ -45,4 +106,4 @@ client.on('message', (_message, response) => response.send(1));
 // @ts-expect-error clients have no readyState
 client.readyState;
 
-export { address, closed, more, seen };
+export { address, closed, drained, more, seen };

@@ -19,7 +19,7 @@ const OPTIONS = {
   threads: ['number', 'threads that route (one per core, at most 4)'],
   'max-payload': ['number', 'bytes of one message (100 MiB)'],
   'max-backpressure': ['number', 'bytes that may wait for one connection (16 MiB)'],
-  'slow-consumer': ['policy', 'one that does not read: pushback (default), close or drop'],
+  'slow-consumer': ['policy', 'one that does not read: pushback, close or drop (pushback)'],
   'slow-consumer-timeout': ['number', 'ms a connection may hold up its senders (5000)'],
   'max-memory': ['number', 'bytes of all buffers and tables (a quarter of the memory)'],
   'max-connections': ['number', 'connections at one time (80 % of the file limit)'],
@@ -45,7 +45,7 @@ const OPTIONS = {
   'jwt-algorithms': ['name...', 'an algorithm; may be repeated (as the key goes)'],
   'jwt-issuer': ['name...', 'who may have issued them; may be repeated (anybody)'],
   'jwt-audience': ['name...', 'for whom they may be; may be repeated (anybody)'],
-  'jwt-subject': ['kind', 'the claim sub: exact (the id, default) or a pattern of ids'],
+  'jwt-subject': ['kind', 'the claim sub is the id, exact, or a pattern of ids (exact)'],
   'jwt-leeway': ['number', 'ms that clocks may differ (0)'],
   'jwt-require-exp': ['yes|no', 'whether tokens must have an end (yes)'],
 };

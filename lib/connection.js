@@ -7,6 +7,8 @@ const { coded, systemError } = require('./errors');
 const hub = require('./hub');
 const { NativeClient } = require('./native');
 
+/** What holds where these options are not set. */
+const { highWaterMark: MARK, maxQueued: MOST } = NativeClient.defaults();
 /** Characters collected in one tick that are handed over before it ends. */
 const COLLECT = 64 * 1024;
 /** A callback whose answer does not come is forgotten after this time, as the server does. */
@@ -89,7 +91,7 @@ class Connection {
 
   /** Collects a line. False above the high-water mark. */
   push(line) {
-    const { highWaterMark = 1024 * 1024, maxQueued = 1024 ** 3 } = this.#target.options;
+    const { highWaterMark = MARK, maxQueued = MOST } = this.#target.options;
     let waiting = this.#waiting + this.#lines.length + line.length;
     if (waiting > maxQueued) {
       // Some of it may have been written since we last asked.

@@ -134,4 +134,5 @@ module.exports = {
   checkClient: (options) => check(object(options), CLIENT),
   checkClose: (options) => check(object(options), { drain: 'number' }),
   serverOptions: SERVER,
+  clientOptions: CLIENT,
 };

@@ -13,6 +13,8 @@ const { checkServer, checkClose } = require('./options');
 const verdict = require('./verdict');
 
 const kBroker = Symbol('broker');
+/** What holds for options that are not set. */
+const DEFAULTS = NativeServer.defaults(false);
 
 /** The events that the addon tells, at the bit of their kind in src/node/server.rs. */
 const KINDS = [
@@ -106,7 +108,7 @@ class Broker {
     this.#server = server;
     this.#options = parse(options);
     this.#authenticate = options.authenticate;
-    this.#ttl = options.ackTimeout ?? 3_600_000;
+    this.#ttl = options.ackTimeout ?? DEFAULTS.ackTimeout;
     const { host, port, path: endpoint } = this.#options.shown;
     this.facade = { options: { host, port, path: endpoint }, close: () => server.close() };
     this.#closed = new Promise((resolve) => {
@@ -294,7 +296,7 @@ function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) 
 }
 
 /** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
-function parse({ port, host = '0.0.0.0', path: endpoint, authenticate, jwt, ...limits }) {
+function parse({ port, host = DEFAULTS.host, path: endpoint, authenticate, jwt, ...limits }) {
   if (port === undefined || port === null) {
     throw new TypeError('`port` or a `server` must be provided');
   }

@@ -34,6 +34,10 @@ function granted(result) {
   const { principal, send, expires } = result;
   const verdict = {};
   if (principal !== undefined) {
+    // A missing name made into a text would be one that all who have none share.
+    if (typeof principal !== 'string' && typeof principal !== 'number') {
+      throw new TypeError('authenticate: "principal" is neither a string nor a number');
+    }
     verdict.principal = String(principal);
   }
   if (send !== undefined) {

@@ -144,6 +144,12 @@ impl NativeClient {
             .map_err(convert::error)
     }
 
+    /// The options when nobody sets them.
+    #[napi]
+    pub fn defaults() -> NativeClientOptions {
+        ClientOptions::default().into()
+    }
+
     /// Sends what one tick has collected, as lines of JSON texts separated by tabs (JSON text has
     /// neither raw tabs nor raw line ends): `s` message, dest, ack; `a` ack, message; `r` token; `u`.
     /// Returns the bytes that still wait.

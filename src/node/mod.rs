@@ -7,6 +7,7 @@
 //! | `client`, `server` | the classes that `lib/` wraps |
 //! | `authenticate` | the question whether a client may register |
 //! | `convert` | options and errors, from and to JavaScript |
+//! | `defaults` | the options when nobody sets them |
 
 // The macros of napi write `unsafe` and items without documentation.
 #![allow(unsafe_code, missing_docs)]
@@ -14,6 +15,7 @@
 mod authenticate;
 mod client;
 mod convert;
+mod defaults;
 mod hub;
 mod mailbox;
 mod server;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     Address, Authentication, Server, ServerEvent, ServerListener, ServerOptions, Slow, Stats,
+    auth::{JwtKey, JwtOptions},
 };
 
 /// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
@@ -315,6 +316,22 @@ impl NativeServer {
             shared,
             runtime: Some(runtime),
         })
+    }
+
+    /// The options when nobody sets them; `authenticates`: where clients are authenticated.
+    #[napi]
+    pub fn defaults(authenticates: bool) -> NativeServerOptions {
+        let mut options = ServerOptions::default();
+        if authenticates {
+            let no_key = JwtKey::Secret(Vec::new());
+            options.authentication = Authentication::Jwt(JwtOptions::new(no_key));
+        }
+        NativeServerOptions {
+            threads: Some(default_threads() as f64),
+            authenticates,
+            authenticate_timeout: Some(AUTHENTICATE.as_millis() as f64),
+            ..options.into()
+        }
     }
 
     /// Host and port, or the path of a Unix socket; none once closed.

@@ -1,0 +1,260 @@
+'use strict';
+
+// What documents, types and command line say of each option is what the code does without it: held
+// against the defaults that the addon tells.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { execFileSync } = require('node:child_process');
+const test = require('ava');
+const { NativeServer, NativeClient } = require('../lib/native');
+const { serverOptions, clientOptions } = require('../lib/options');
+
+const root = path.join(__dirname, '..');
+const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
+
+const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+/** Where there is none, and for numbers that is 0. */
+const NONE = ['none', 'no limit', 'any', 'anybody', 'anybody may'];
+/** Defaults that depend on the machine, and whether a value follows what is written. */
+const RULES = {
+  threads: ['one per core, at most 4', (n) => n >= 1 && n <= Math.min(os.cpus().length, 4)],
+  // Pages, and what is kept for the kernel, are not counted alike everywhere.
+  maxMemory: ['a quarter of the memory', (n) => Math.abs(n / memory() - 1) < 0.01],
+  maxConnections: ['80 % of the file limit', (n) => n === Math.floor(files() / 5) * 4],
+};
+/** Arguments rather than options. */
+const ARGUMENTS = ['port', 'path'];
+/** What only a program can say. */
+const NO_FLAGS = ['authenticate', 'authenticateTimeout'];
+
+function memory() {
+  // What no limit is called differs.
+  const group = process.constrainedMemory?.() || Number.POSITIVE_INFINITY;
+  return Math.max(Math.floor(Math.min(os.totalmem(), group) / 4), 64 * UNITS.MiB);
+}
+
+function files() {
+  if (process.platform === 'win32') {
+    return 16_384;
+  }
+  // Node has raised its own limit, and its children have the same.
+  const limit = execFileSync('sh', ['-c', 'ulimit -n'], { encoding: 'utf8' }).trim();
+  return limit === 'unlimited' ? 2 ** 20 : Math.min(Number(limit), 2 ** 20);
+}
+
+/** The options in `known` that have a type of their own: members of a group as `group.member`. */
+function flatten(known, prefix = '') {
+  return Object.entries(known).flatMap(([name, type]) =>
+    typeof type === 'object' && !Array.isArray(type)
+      ? flatten(type, `${prefix}${name}.`)
+      : [[prefix + name, type]],
+  );
+}
+
+/** `name: default` of all that the code says about them. */
+function flattenValues(values, prefix = '') {
+  return Object.entries(values).flatMap(([name, value]) =>
+    typeof value === 'object' && !Array.isArray(value)
+      ? flattenValues(value, `${prefix}${name}.`)
+      : [[prefix + name, value]],
+  );
+}
+
+const isList = (value) => Array.isArray(value);
+
+function defaultsOf(native) {
+  // An empty list is a default in words.
+  const values = Object.fromEntries(flattenValues(native).filter(([, value]) => !isList(value)));
+  if ('jwt.pattern' in values) {
+    values['jwt.subject'] = values['jwt.pattern'] ? 'pattern' : 'exact';
+  }
+  return values;
+}
+
+const CODE = {
+  server: {
+    ...defaultsOf(NativeServer.defaults(true)),
+    ...defaultsOf(NativeServer.defaults(false)),
+  },
+  /** The same where clients are authenticated. */
+  authenticated: defaultsOf(NativeServer.defaults(true)),
+  client: defaultsOf(NativeClient.defaults()),
+};
+const SERVER = flatten(serverOptions).filter(([name]) => !ARGUMENTS.includes(name));
+const CLIENT = flatten(clientOptions);
+
+/** The value that a text such as `100 MiB + 64 KiB` stands for; other texts stand for themselves. */
+function value(text) {
+  const bare = text.replace(/[`']/g, '').trim();
+  if (NONE.includes(bare)) {
+    return 0;
+  }
+  if (bare === 'true' || bare === 'yes') {
+    return true;
+  }
+  const numbers = bare
+    .split(' + ')
+    .map((part) => /^(\d[\d,]*)(?: (KiB|MiB|GiB))?$/.exec(part))
+    .map((match) => match && Number(match[1].replaceAll(',', '')) * (UNITS[match[2]] ?? 1));
+  return numbers.includes(null) ? bare : numbers.reduce((sum, number) => sum + number);
+}
+
+/** Both defaults in a text such as `no limit; 100 with authentication`. */
+function values(text) {
+  const [plain, ...others] = text.split(';').map((part) => part.trim());
+  const condition = / with (authentication|tokens)$/;
+  const authenticated = others.find((part) => condition.test(part))?.replace(condition, '');
+  return [value(plain), value(authenticated ?? plain)];
+}
+
+/** Holds what is written about the options of `who` against the code. `found`: text by name. */
+function compare(t, who, options, found, place) {
+  for (const [name, type] of options) {
+    const expected = [
+      CODE[who][name],
+      who === 'client' ? CODE.client[name] : CODE.authenticated[name],
+    ];
+    t.true(name in found, `${place} lacks ${name}`);
+    if (!(name in found) || (type !== 'number' && expected[0] === undefined)) {
+      continue;
+    }
+    const told = RULES[name] ? [RULES[name][0], RULES[name][0]] : expected.map((each) => each ?? 0);
+    t.deepEqual(values(found[name]), told, `${place}, ${name}: "${found[name]}"`);
+  }
+}
+
+/** The tables of a document whose columns are an option and its default: text by name, each table apart. */
+function tables(file) {
+  const cells = (line) =>
+    line
+      .replace(/^\||\|$/g, '')
+      .split('|')
+      .map((cell) => cell.trim());
+  const found = [];
+  let column;
+  for (const line of read(file).split('\n')) {
+    if (!line.startsWith('|')) {
+      column = undefined;
+      continue;
+    }
+    const row = cells(line);
+    if (column === undefined) {
+      column = /^option/.test(row[0]) ? row.indexOf('default') : -1;
+      found.push({});
+    } else if (column > 0 && row[0].startsWith('`')) {
+      found.at(-1)[row[0].replaceAll('`', '')] = row[column];
+    }
+  }
+  return found.filter((table) => Object.keys(table).length > 0);
+}
+
+/** The `Default` remarks of an interface in index.d.ts: text by name. */
+function remarks(name) {
+  const [, body] = new RegExp(`^ {2}interface ${name} \\{\\n([\\s\\S]*?)^ {2}\\}`, 'm').exec(
+    read('index.d.ts'),
+  );
+  const found = {};
+  for (const [, comment, member] of body.matchAll(/\/\*\*([\s\S]*?)\*\/\s*(\w+)\?:/g)) {
+    const text = comment.replace(/\n\s*\*/g, ' ').replace(/\s+/g, ' ');
+    found[member] = /Default:? (.+?)\.(?= |$)/.exec(text)?.[1] ?? 'not told';
+  }
+  return found;
+}
+
+/** The flags that `--help` lists: what stands in the last parentheses, by name. */
+function flags() {
+  const cli = path.join(root, 'bin', 'wsbrokerserver.js');
+  const help = execFileSync(process.execPath, [cli, '--help'], { encoding: 'utf8' });
+  const lines = [...help.matchAll(/^ {2}--([\w-]+) <\S+> +(.*)$/gm)];
+  return Object.fromEntries(lines.map(([, flag, text]) => [flag, /\(([^()]*)\)$/.exec(text)?.[1]]));
+}
+
+const kebab = (name) => name.replace(/[A-Z.]/g, (c) => `-${c === '.' ? '' : c.toLowerCase()}`);
+const top = (options) => options.filter(([name]) => !name.includes('.'));
+const members = (options, group) =>
+  options
+    .filter(([name]) => name.startsWith(`${group}.`))
+    .map(([name, type]) => [name.slice(group.length + 1), type]);
+const prefixed = (group, found) =>
+  Object.fromEntries(Object.entries(found).map(([name, text]) => [`${group}.${name}`, text]));
+
+test('the code tells a default for every number, and derived ones follow their rule', (t) => {
+  for (const [who, options] of [
+    ['server', SERVER],
+    ['client', CLIENT],
+  ]) {
+    for (const [name] of options.filter(([, type]) => type === 'number')) {
+      t.true(name in CODE[who] || name.startsWith('rateLimit.'), name);
+    }
+  }
+  for (const [name, [, follows]] of Object.entries(RULES)) {
+    t.true(follows(CODE.server[name]), `${name}: ${CODE.server[name]}`);
+  }
+});
+
+test('docs/api.md has every option with its default', (t) => {
+  const [client, server] = tables('docs/api.md');
+  compare(t, 'client', top(CLIENT), client, 'docs/api.md');
+  compare(t, 'server', top(SERVER), server, 'docs/api.md');
+  for (const group of ['rateLimit', 'jwt']) {
+    t.true(group in server, group);
+  }
+});
+
+test('docs/limits.md has every limit with its default', (t) => {
+  const all = tables('docs/limits.md');
+  const is = ([name, type]) =>
+    (type === 'number' && !name.startsWith('jwt.')) || name === 'slowConsumer';
+  const client = all.pop();
+  const server = Object.assign({}, ...all);
+  compare(t, 'client', CLIENT.filter(is), client, 'docs/limits.md');
+  compare(t, 'server', SERVER.filter(is), server, 'docs/limits.md');
+  t.deepEqual(
+    Object.keys(server).sort(),
+    SERVER.filter(is)
+      .map(([name]) => name)
+      .sort(),
+  );
+});
+
+test('docs/authentication.md has every option of tokens with its default', (t) => {
+  const [found] = tables('docs/authentication.md');
+  const jwt = SERVER.filter(([name]) => name.startsWith('jwt.'));
+  compare(t, 'server', jwt, prefixed('jwt', found), 'docs/authentication.md');
+});
+
+test('index.d.ts has every option with its default', (t) => {
+  compare(t, 'client', top(CLIENT), remarks('ClientOptions'), 'index.d.ts');
+  compare(t, 'server', top(SERVER), remarks('ServerOptions'), 'index.d.ts');
+  for (const [group, name] of [
+    ['rateLimit', 'RateLimit'],
+    ['jwt', 'JwtOptions'],
+  ]) {
+    t.true(group in remarks('ServerOptions'), group);
+    const options = members(SERVER, group).map(([member, type]) => [`${group}.${member}`, type]);
+    compare(t, 'server', options, prefixed(group, remarks(name)), 'index.d.ts');
+  }
+});
+
+test('the command line has every option with its default', (t) => {
+  const found = flags();
+  const options = SERVER.filter(([name]) => !NO_FLAGS.includes(name));
+  const named = Object.fromEntries(
+    options
+      .filter(([name]) => kebab(name) in found)
+      .map(([name]) => [name, found[kebab(name)] ?? 'not told']),
+  );
+  compare(t, 'server', options, named, '--help');
+});
+
+test('spec/protocol.md has the defaults of the limits that its rules name', (t) => {
+  const [found] = tables('spec/protocol.md');
+  const text = read('spec/protocol.md');
+  const named = SERVER.filter(
+    ([name, type]) => type === 'number' && text.includes(`\`${name.split('.')[0]}\``),
+  ).filter(([name]) => !name.includes('.'));
+  t.true(named.length > 15);
+  compare(t, 'server', named, found, 'spec/protocol.md');
+});

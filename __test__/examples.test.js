@@ -1,0 +1,57 @@
+'use strict';
+
+// What the documents show is run.
+
+const fs = require('node:fs');
+const path = require('node:path');
+const { execFile } = require('node:child_process');
+const { generateKeyPairSync } = require('node:crypto');
+const { once } = require('node:events');
+const { promisify } = require('node:util');
+const test = require('ava');
+const WSMsgBroker = require('..');
+
+const root = path.join(__dirname, '..');
+const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
+
+/** The code blocks of a document in this language. */
+function blocks(file, language) {
+  const fence = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, 'gm');
+  return [...read(file).matchAll(fence)].map(([, block]) => block);
+}
+
+test('the example of authentication prints what its document says', async (t) => {
+  const script = path.join(root, 'examples', 'authentication.js');
+  const { stdout } = await promisify(execFile)(process.execPath, [script], { timeout: 60_000 });
+  const [printed] = blocks('docs/authentication.md', 'text');
+  t.is(stdout, printed);
+});
+
+for (const file of ['docs/authentication.md', 'docs/limits.md', 'SECURITY.md']) {
+  test(`the servers of ${file} listen`, async (t) => {
+    const { publicKey } = generateKeyPairSync('ed25519');
+    const pem = publicKey.export({ type: 'spki', format: 'pem' });
+    // The only module that they use, but for the broker: it brings keys.
+    const modules = { wsmsgbroker: WSMsgBroker, 'node:fs': { readFileSync: () => pem } };
+    const programs = blocks(file, 'js').filter((block) => block.includes('const server ='));
+    t.true(programs.length > 0);
+    for (const program of programs) {
+      const code = program.replace('port: 9042', "port: 0, host: '127.0.0.1'");
+      const start = new Function('require', `${code}; return server;`);
+      const server = start((name) => modules[name]);
+      await once(server, 'listening');
+      await server.close();
+    }
+  });
+}
+
+test('the tests that SECURITY.md names are there', (t) => {
+  const [, promises] = read('SECURITY.md').split('## What we promise');
+  const files = promises
+    .match(/`(?:tests|__test__|src|spec)\/[^`]+`/g)
+    .map((name) => name.slice(1, -1));
+  t.true(files.length > 20);
+  for (const file of files) {
+    t.true(fs.existsSync(path.join(root, file)), file);
+  }
+});

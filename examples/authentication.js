@@ -1,0 +1,97 @@
+'use strict';
+
+// Who may register, and what they may do: a broker that asks this program, and one that checks
+// JSON Web Tokens by itself. Prints who is let in, and who is not and why.
+
+const { createHmac, randomBytes } = require('node:crypto');
+const { once } = require('node:events');
+const WSMsgBroker = require('..');
+
+/** Who there is, by token. A real program keeps hashes of tokens, or asks who knows. */
+const USERS = new Map([
+  ['token-of-ann', { name: 'ann', send: ['bob', 'bob-*'] }],
+  // Bob may send to nobody. Answering needs no permission.
+  ['token-of-bob', { name: 'bob', send: [] }],
+]);
+
+/** Every user may have the ids `name` and `name-...`, for an hour. */
+async function authenticate({ id, token }) {
+  const user = USERS.get(token);
+  if (!user) {
+    return false;
+  }
+  if (id !== user.name && !id.startsWith(`${user.name}-`)) {
+    // With one of our codes the client is told the reason.
+    throw Object.assign(new Error('that name is not yours'), { code: 'ERR_WSMB_FORBIDDEN' });
+  }
+  return { principal: user.name, send: user.send, expires: Date.now() + 3_600_000 };
+}
+
+/** A JSON Web Token, as the issuer makes it. */
+function issue(claims, secret) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const text = `${part({ alg: 'HS256' })}.${part(claims)}`;
+  return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+}
+
+function connect(server, id, token) {
+  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', { token });
+}
+
+async function register(server, id, token) {
+  const client = connect(server, id, token);
+  await once(client, 'registered');
+  console.log(`${id} is registered`);
+  return client;
+}
+
+/** A client that is refused: what it hears. */
+async function refused(server, id, token) {
+  const client = connect(server, id, token);
+  const closed = new Promise((resolve) => client.on('close', resolve));
+  const [error] = await once(client, 'error');
+  console.log(`${id} is refused: ${await closed}, ${error.code}, ${error.message}`);
+}
+
+/** A broker that asks us. */
+async function asked() {
+  const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', authenticate });
+  await once(server, 'listening');
+  const ann = await register(server, 'ann', 'token-of-ann');
+  const bob = await register(server, 'bob-phone', 'token-of-bob');
+  await refused(server, 'eve', 'a guess');
+  await refused(server, 'ann', 'token-of-bob');
+
+  bob.on('message', (message, response) => response.send(`${message}, Ann`));
+  const answer = await new Promise((resolve) => {
+    ann.send('Hi', 'bob-phone', (_from, text) => resolve(text));
+  });
+  console.log(`bob-phone answers: ${answer}`);
+
+  const refusal = new Promise((resolve) => server.on('error', resolve));
+  bob.send('Hi', 'ann');
+  console.log(`bob-phone may not send to ann: ${(await refusal).code}`);
+
+  // Before the hour is over, with the same token or another one.
+  ann.register('token-of-ann');
+  await once(ann, 'registered');
+  console.log('ann has another hour');
+  await server.close();
+}
+
+/** A broker that checks tokens on its own threads, without JavaScript. */
+async function tokens() {
+  const secret = randomBytes(32);
+  const jwt = { secret, issuer: 'https://login.example.org', audience: 'broker' };
+  const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', jwt });
+  await once(server, 'listening');
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const claims = { sub: 'ann', iss: 'https://login.example.org', aud: 'broker', exp };
+  await register(server, 'ann', issue(claims, secret));
+  await refused(server, 'eve', issue(claims, secret));
+  await refused(server, 'ann', issue(claims, randomBytes(32)));
+  await refused(server, 'ann', issue({ ...claims, exp: 1 }, secret));
+  await server.close();
+}
+
+asked().then(tokens);
