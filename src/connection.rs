@@ -120,13 +120,7 @@ impl Connection {
             ..Turn::default()
         };
         let ended = self.read_turn(cx, &mut turn);
-        let replies = self.reader.take_replies();
-        if !replies.is_empty()
-            && (self.closing || self.handle.outbox.waiting() < framing::PONG_LIMIT)
-        {
-            self.handle.outbox.push_control(&replies);
-            self.handle.flush();
-        }
+        self.send_replies();
         for handle in turn.touched.drain(..) {
             handle.flush();
         }
@@ -139,6 +133,17 @@ impl Connection {
             .messages_out
             .fetch_add(turn.messages_out.into(), Relaxed);
         ended
+    }
+
+    /// Sends what the WebSocket protocol answers by itself: pongs, and the echo of a close frame.
+    fn send_replies(&mut self) {
+        let replies = self.reader.take_replies();
+        if !replies.is_empty()
+            && (self.closing || self.handle.outbox.waiting() < framing::PONG_LIMIT)
+        {
+            self.handle.outbox.push_control(&replies);
+            self.handle.flush();
+        }
     }
 
     fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
@@ -183,6 +188,8 @@ impl Connection {
                         return Poll::Ready(());
                     };
                     self.shared.metrics.violations.fetch_add(1, Relaxed);
+                    // Nothing may follow our close frame.
+                    self.send_replies();
                     self.close(Close::Violation(code));
                     return Poll::Pending;
                 }
