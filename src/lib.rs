@@ -46,6 +46,11 @@ mod socket;
 #[cfg(feature = "node")]
 mod node;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[path = "../fuzz/properties/mod.rs"]
+pub mod fuzzing;
+
 pub use client::Client;
 pub use error::{ActionError, Error, Result};
 pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener};
