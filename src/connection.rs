@@ -158,13 +158,7 @@ impl Connection {
             ..Turn::default()
         };
         let ended = self.read_turn(cx, &mut turn);
-        let replies = self.reader.take_replies();
-        if !replies.is_empty()
-            && (self.closing || self.handle.outbox.waiting() < framing::PONG_LIMIT)
-        {
-            self.handle.outbox.push_control(&replies);
-            self.handle.flush();
-        }
+        self.send_replies();
         for handle in turn.touched.drain(..) {
             handle.flush();
         }
@@ -178,6 +172,17 @@ impl Connection {
             .fetch_add(turn.messages_out.into(), Relaxed);
         self.settle();
         ended
+    }
+
+    /// Sends what the WebSocket protocol answers by itself: pongs, and the echo of a close frame.
+    fn send_replies(&mut self) {
+        let replies = self.reader.take_replies();
+        if !replies.is_empty()
+            && (self.closing || self.handle.outbox.waiting() < framing::PONG_LIMIT)
+        {
+            self.handle.outbox.push_control(&replies);
+            self.handle.flush();
+        }
     }
 
     fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {

@@ -274,7 +274,7 @@ impl Write for Stream<'_, '_> {
 /// Follows the frame headers in the bytes that are read, to know what tungstenite does not tell:
 /// whether a message is in part with it.
 #[derive(Default)]
-struct FrameScan {
+pub(crate) struct FrameScan {
     /// Bytes of the current frame's payload that are still to come.
     payload: u64,
     /// A header that has come in part.
@@ -293,11 +293,11 @@ struct FrameScan {
 }
 
 impl FrameScan {
-    fn at_boundary(&self) -> bool {
+    pub(crate) fn at_boundary(&self) -> bool {
         self.payload == 0 && self.header_length == 0 && !self.unfinished
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         loop {
             let skip = self.payload.min(bytes.len() as u64);
             self.payload -= skip;
@@ -422,7 +422,7 @@ fn apply_mask(key: Option<[u8; 4]>, payload: &mut [u8]) {
 }
 
 /// The close code for what a peer did wrong; none where the connection was simply lost.
-fn violation(error: &tungstenite::Error) -> Option<u16> {
+pub(crate) fn violation(error: &tungstenite::Error) -> Option<u16> {
     use tungstenite::{Error, error::ProtocolError};
     match error {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

@@ -54,6 +54,11 @@ mod tls;
 #[cfg(feature = "node")]
 mod node;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[path = "../fuzz/properties/mod.rs"]
+pub mod fuzzing;
+
 pub use auth::Authentication;
 pub use client::Client;
 pub use error::{ActionError, Error, Result};

@@ -80,6 +80,28 @@ impl<'a> Members<'a> {
         })
     }
 
+    /// The place of a member, if it is one of ours; the name as JSON.
+    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        Some(match name {
+            r#""action""# => &mut self.action,
+            r#""id""# => &mut self.id,
+            r#""message""# => &mut self.message,
+            r#""dest""# => &mut self.dest,
+            r#""ack""# => &mut self.ack,
+            r#""from""# => &mut self.from,
+            r#""token""# => &mut self.token,
+            _ => {
+                // An escape that need not be there is undone; one that must be is in no name of ours.
+                let plain = name.contains('\\').then(|| json_string(&string(name)))?;
+                return if plain == name {
+                    None
+                } else {
+                    self.slot(&plain)
+                };
+            }
+        })
+    }
+
     /// The action's name, as JavaScript makes one of any value; none if there is no action.
     fn action(&self) -> Option<Cow<'a, str>> {
         self.action.map(|raw| property_name(raw, 0))
@@ -129,19 +151,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
                 // A member named twice: the last one counts, as in JavaScript.
-                while let Some(name) = map.next_key::<Name>()? {
-                    let slot = match name {
-                        Name::Action => &mut members.action,
-                        Name::Id => &mut members.id,
-                        Name::Message => &mut members.message,
-                        Name::Dest => &mut members.dest,
-                        Name::Ack => &mut members.ack,
-                        Name::From => &mut members.from,
-                        Name::Token => &mut members.token,
-                        Name::Other => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
+                // Names are read raw: a foreign one may hold a lone surrogate, but no line break.
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    let Some(slot) = members.slot(name.get()) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
                     };
                     // Not `Option<&RawValue>`: that would turn `null` into a missing member.
                     *slot = Some(map.next_value::<&RawValue>()?.get());
@@ -151,48 +165,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
         }
 
         deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-/// The name of a member.
-enum Name {
-    Action,
-    Id,
-    Message,
-    Dest,
-    Ack,
-    From,
-    Token,
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-
-        impl Visitor<'_> for NameVisitor {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member name")
-            }
-
-            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
-                Ok(match name {
-                    b"action" => Name::Action,
-                    b"id" => Name::Id,
-                    b"message" => Name::Message,
-                    b"dest" => Name::Dest,
-                    b"ack" => Name::Ack,
-                    b"from" => Name::From,
-                    b"token" => Name::Token,
-                    _ => Name::Other,
-                })
-            }
-        }
-
-        // As bytes, because a foreign member's name may hold a lone surrogate.
-        deserializer.deserialize_bytes(NameVisitor)
     }
 }
 
@@ -534,6 +506,22 @@ mod tests {
             ack: None,
         };
         assert_eq!(decode_client_action(text).unwrap(), send);
+    }
+
+    #[test]
+    fn a_name_that_is_no_json_is_refused_but_any_json_is_a_name() {
+        for name in ["\n", "\0", "\\u0041\t", "\\x", "\\u12"] {
+            let text = format!(r#"{{"{name}":1,"action":"unregister"}}"#);
+            assert_eq!(refusal(&text), ActionError::NotJson, "{text:?}");
+        }
+        for text in [
+            r#"{"\n\u0000\ud800":1,"action":"unregister"}"#,
+            r#"{"a\u0063tion":"unregister"}"#,
+            r#"{"\\":1,"\"\/":1,"\u0061ction":"unregister"}"#,
+        ] {
+            let action = decode_client_action(text);
+            assert_eq!(action, Ok(ClientAction::Unregister), "{text}");
+        }
     }
 
     #[test]

@@ -113,6 +113,19 @@ async fn each_violation_costs_its_connection_and_nothing_else() {
     until("nobody there", || server.stats().connections == 0).await;
 }
 
+/// Rules 1.6 and 15.7.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ping_before_a_violation_is_answered_before_the_close_frame() {
+    let (server, _) = start_server(options());
+    let mut raw = Raw::connect(&server).await;
+    // In one segment, so that one turn reads both.
+    raw.write(&[frame(PING, "x"), frame(LAST, "")].concat())
+        .await;
+    assert_eq!(raw.next().await, Some((PONG, b"x".to_vec())));
+    assert_eq!(raw.close_code().await, 1002);
+    assert_eq!(raw.next().await, None);
+}
+
 /// Rule 15.7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_code_reaches_a_peer_that_sends_on() {

@@ -22,6 +22,8 @@ impl Connection {
         if self.closing {
             return;
         }
+        // Nothing may follow our close frame.
+        self.send_replies();
         let metrics = &self.shared.metrics;
         let why = match close {
             Close::Slow => {

@@ -1,0 +1,267 @@
+//! Any text as a frame: our decoders read what a naive reading of the same JSON says, and what our
+//! encoders write reads back as what went in.
+
+use super::json::{self, Json, Value};
+use crate::{
+    error::ActionError,
+    protocol::{self, ClientAction, Dest, ServerAction},
+};
+
+/// Small enough to be exceeded by short inputs.
+const MAX_ID_LENGTH: usize = 24;
+const MAX_DEST: usize = 4;
+/// Bytes of an unknown action that an error shows, give or take the rest of a character.
+const SHOWN: usize = 1024;
+
+/// What is wrong with a frame, by the naive reading.
+enum Wrong {
+    This(ActionError),
+    /// The action of this name is unknown. None: of a name that is not promised.
+    Action(Option<String>),
+}
+
+/// Bytes that are no UTF-8 never reach a decoder, so they are made UTF-8 here.
+pub fn decode(bytes: &[u8]) {
+    let text = &*String::from_utf8_lossy(bytes);
+    let json = json::read(text);
+    if serde_json::from_str::<serde_json::Value>(text).is_ok() {
+        assert!(json.is_some(), "the naive reading misses some JSON");
+    }
+    agree(
+        protocol::decode_client_action(text),
+        client_action(json.as_ref()),
+    );
+    agree(
+        protocol::decode_server_action(text),
+        server_action(json.as_ref()),
+    );
+    // Their callers give them JSON, but they must survive anything.
+    let _ = protocol::decode_id(text, MAX_ID_LENGTH);
+    let _ = protocol::decode_dest(text, MAX_DEST);
+    let _ = (protocol::ack_key(text), protocol::is_truthy(text));
+    let id = protocol::json_string(text);
+    assert_eq!(
+        protocol::decode_id(&id, text.len()).as_deref(),
+        Ok(text),
+        "an id written and read is the same"
+    );
+    let Some(json) = json else { return };
+    values(&json);
+    for name in ["action", "id", "dest", "ack", "message", "from"] {
+        if let Some(member) = json.member(name) {
+            values(member);
+        }
+    }
+    encoders(&json, &id);
+}
+
+fn agree<A: PartialEq + std::fmt::Debug>(ours: Result<A, ActionError>, naive: Result<A, Wrong>) {
+    match (ours, naive) {
+        (Ok(ours), Ok(naive)) => assert_eq!(ours, naive),
+        (Err(ours), Err(Wrong::This(naive))) => assert_eq!(ours, naive),
+        (Err(ActionError::UnknownAction(shown)), Err(Wrong::Action(name))) => {
+            let Some(name) = name else { return };
+            assert!(name.starts_with(&shown), "{shown:?} of {name:?}");
+            let whole = shown.len() == name.len() && shown.len() <= SHOWN;
+            let beginning = (SHOWN - 3..=SHOWN).contains(&shown.len());
+            assert!(whole || beginning, "{shown:?} of {name:?}");
+        }
+        (Ok(ours), Err(_)) => panic!("{ours:?} is refused by the naive reading"),
+        (Err(ours), _) => panic!("{ours:?}, but not by the naive reading"),
+    }
+}
+
+/// The name of an action, if the text is an object that has one.
+fn action(json: Option<&Json<'_>>) -> Result<Option<String>, Wrong> {
+    let undefined = || Wrong::Action(Some("undefined".into()));
+    match json.map(|json| &json.value) {
+        None => Err(Wrong::This(ActionError::NotJson)),
+        Some(Value::Null) => Err(Wrong::This(ActionError::Null)),
+        _ => match json.and_then(|json| json.member("action")) {
+            None => Err(undefined()),
+            Some(action) => Ok(action.name()),
+        },
+    }
+}
+
+fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong> {
+    let name = action(json)?;
+    let member = |name| json.and_then(|json| json.member(name));
+    let raw = |name| member(name).map(|json| json.raw);
+    let truthy = |name| member(name).filter(|json| json.is_truthy());
+    let result = match name.as_deref() {
+        Some("register") => truthy("id")
+            .map(|id| ClientAction::Register {
+                id: id.raw,
+                token: raw("token"),
+            })
+            .ok_or(ActionError::NoId),
+        Some("unregister") => Ok(ClientAction::Unregister),
+        Some("send") => raw("message")
+            .zip(raw("dest"))
+            .map(|(message, dest)| ClientAction::Send {
+                message,
+                dest,
+                ack: raw("ack"),
+            })
+            .ok_or(ActionError::IncompleteSend),
+        Some("answer") => truthy("ack")
+            .map(|ack| ClientAction::Answer {
+                ack: ack.raw,
+                message: raw("message"),
+            })
+            .ok_or(ActionError::NoAck),
+        _ => return Err(Wrong::Action(name)),
+    };
+    result.map_err(Wrong::This)
+}
+
+fn server_action<'a>(json: Option<&Json<'a>>) -> Result<ServerAction<'a>, Wrong> {
+    let name = action(json).map_err(|wrong| match wrong {
+        Wrong::This(ActionError::Null) => Wrong::This(ActionError::NotJson),
+        wrong => wrong,
+    })?;
+    let member = |name| json.and_then(|json| json.member(name));
+    let raw = |name| member(name).map(|json| json.raw);
+    let (message, from) = (raw("message"), raw("from"));
+    match name.as_deref() {
+        Some("message") => {
+            let ack = member("ack").filter(|ack| ack.is_truthy());
+            let ack = ack.map(|ack| ack.raw);
+            Ok(ServerAction::Message { message, ack, from })
+        }
+        Some("answer") => {
+            let ack = raw("ack");
+            Ok(ServerAction::Answer { ack, from, message })
+        }
+        Some("registered") => Ok(ServerAction::Registered),
+        Some("unregistered") => Ok(ServerAction::Unregistered { id: raw("id") }),
+        _ => Err(Wrong::Action(name)),
+    }
+}
+
+/// A value as an id, as the receivers of a message, and as an ack.
+fn values(json: &Json<'_>) {
+    let raw = json.raw;
+    assert_eq!(protocol::is_truthy(raw), json.is_truthy(), "{raw}");
+    if let Some(name) = json.name() {
+        assert_eq!(protocol::ack_key(raw), name, "{raw}");
+    }
+
+    let id = match &json.value {
+        Value::String(_) | Value::Number(_) => json.name().ok_or(ActionError::InvalidId),
+        _ => Err(ActionError::InvalidId),
+    };
+    let id = id.and_then(|id| match id.len() {
+        length if length > MAX_ID_LENGTH => Err(ActionError::IdTooLong(length, MAX_ID_LENGTH)),
+        _ => Ok(id),
+    });
+    let ours = protocol::decode_id(raw, MAX_ID_LENGTH).map(String::from);
+    assert_eq!(ours, id, "{raw}");
+
+    match (protocol::decode_dest(raw, MAX_DEST), &json.value) {
+        (Ok(Dest::One(id)), Value::String(_)) => {
+            assert!(json.name().is_none_or(|name| name == id), "{raw}");
+        }
+        (Ok(Dest::Many(ids)), Value::Array(items)) => {
+            assert!(items.len() <= MAX_DEST, "{raw}");
+            assert_eq!(ids.len(), items.len(), "{raw}");
+            for (id, item) in ids.iter().zip(items) {
+                assert!(item.name().is_none_or(|name| name == *id), "{raw}");
+            }
+        }
+        (Err(ActionError::TooManyDest(MAX_DEST)), Value::Array(items)) => {
+            assert!(items.len() > MAX_DEST, "{raw}");
+        }
+        (Err(ActionError::InvalidDest), Value::String(_) | Value::Array(_)) => panic!("{raw}"),
+        (Err(ActionError::InvalidDest), _) => {}
+        (other, _) => panic!("{raw} as {other:?}"),
+    }
+}
+
+/// Frames of the members that came, as the server and a client write them. `id`: any id, as JSON.
+fn encoders(json: &Json<'_>, id: &str) {
+    let raw = |name| json.member(name).map(|json| json.raw);
+    let (ack, any) = (raw("ack"), raw("message"));
+    let message = any.unwrap_or(json.raw);
+    let truthy = ack.filter(|ack| protocol::is_truthy(ack));
+
+    for from in [None, Some(id)] {
+        let frame = protocol::message(message, ack, from).concat();
+        let members = [("message", Some(message)), ("ack", ack), ("from", from)];
+        written(&frame, "message", &members);
+        let read = ServerAction::Message {
+            message: Some(message),
+            ack: truthy,
+            from,
+        };
+        assert_eq!(protocol::decode_server_action(&frame), Ok(read));
+
+        let Some(ack) = truthy else { continue };
+        let frame = protocol::answer(ack, from, any).concat();
+        let members = [("ack", Some(ack)), ("from", from), ("message", any)];
+        written(&frame, "answer", &members);
+        let read = ServerAction::Answer {
+            ack: Some(ack),
+            from,
+            message: any,
+        };
+        assert_eq!(protocol::decode_server_action(&frame), Ok(read));
+
+        let frame = protocol::client_answer(ack, message, from).concat();
+        let members = [
+            ("ack", Some(ack)),
+            ("message", Some(message)),
+            ("from", from),
+        ];
+        written(&frame, "answer", &members);
+        let read = ClientAction::Answer {
+            ack,
+            message: Some(message),
+        };
+        assert_eq!(protocol::decode_client_action(&frame), Ok(read));
+    }
+
+    let frame = protocol::registered(id).concat();
+    written(&frame, "registered", &[("id", Some(id))]);
+    let frame = protocol::unregistered(id).concat();
+    written(&frame, "unregistered", &[("id", Some(id))]);
+    let read = ServerAction::Unregistered { id: Some(id) };
+    assert_eq!(protocol::decode_server_action(&frame), Ok(read));
+
+    let given = raw("id");
+    let token = raw("token");
+    let frame = protocol::register(given, token).concat();
+    written(&frame, "register", &[("id", given), ("token", token)]);
+    let frame = protocol::unregister(given).concat();
+    written(&frame, "unregister", &[("id", given)]);
+    let dest = raw("dest").unwrap_or(id);
+    let frame = protocol::send(message, dest, ack.unwrap_or_default()).concat();
+    let members = [
+        ("message", Some(message)),
+        ("dest", Some(dest)),
+        ("ack", ack),
+    ];
+    written(&frame, "send", &members);
+    let read = ClientAction::Send { message, dest, ack };
+    assert_eq!(protocol::decode_client_action(&frame), Ok(read));
+}
+
+/// A frame is JSON: this action, then those of the members that are there, and nothing else.
+fn written(frame: &str, action: &str, members: &[(&str, Option<&str>)]) {
+    let json = json::read(frame).expect("a frame that is JSON");
+    assert_eq!(json.raw.len(), frame.len());
+    let there: Vec<_> = members
+        .iter()
+        .filter_map(|(name, raw)| raw.map(|raw| (*name, raw)))
+        .collect();
+    let names: Vec<_> = there.iter().map(|(name, _)| *name).collect();
+    assert_eq!(json.names(), [&["action"], &names[..]].concat());
+    assert_eq!(
+        json.member("action").and_then(Json::name).as_deref(),
+        Some(action)
+    );
+    for (name, raw) in there {
+        assert_eq!(json.member(name).map(|json| json.raw), Some(raw), "{frame}");
+    }
+}

@@ -1,0 +1,281 @@
+//! Any bytes from a socket, cut anywhere: our reader reads what tungstenite alone reads in one
+//! piece, whenever it gives its protocol object away; and what we write reads back as it was.
+
+use std::{
+    future::poll_fn,
+    io::{self, Read, Write},
+    task::Poll,
+};
+
+use tokio::{net::UnixStream, task::yield_now};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
+};
+
+use super::{cuts, runtime};
+use crate::{
+    framing::{self, Bounds, Broken, FrameScan, Mask, Reader},
+    protocol,
+    socket::Socket,
+};
+
+/// The limit on a message, by the input: exceeded by the shortest, by some, and by none.
+const MAX_PAYLOAD: [usize; 4] = [8, 130, 1 << 10, 1 << 20];
+/// What is said of a connection that has ended without a fault of its peer.
+const LOST: &str = "lost";
+/// The longest reason of a close frame: a control frame's 125 bytes less the code.
+const MAX_REASON: usize = 123;
+
+/// What came of reading: messages, the error that ended it, if any, and what is to be sent back.
+#[derive(Debug, Default, PartialEq)]
+struct Outcome {
+    messages: Vec<Message>,
+    error: Option<String>,
+    replies: Vec<u8>,
+}
+
+/// The first byte has the role, the limit, and whether the first bytes come with the handshake;
+/// the second says how the rest is cut; the rest is what the peer sends.
+pub fn framing(input: &[u8]) {
+    let [settings, cut, bytes @ ..] = input else {
+        return;
+    };
+    let role = match settings & 1 {
+        0 => Role::Server,
+        _ => Role::Client,
+    };
+    let max_payload = MAX_PAYLOAD[usize::from(settings >> 1 & 3)];
+    let is_early = settings & 8 != 0;
+
+    boundaries(bytes, cuts(bytes, *cut));
+    boundaries(bytes, bytes.chunks(1));
+    let mut expected = in_one_piece(bytes, role, max_payload);
+    let mut ours = runtime(in_pieces(bytes, *cut, is_early, role, max_payload));
+    if role == Role::Client {
+        // Masked with another key each time; they are as long.
+        expected.replies.fill(0);
+        ours.replies.fill(0);
+    }
+    assert_eq!(ours, expected);
+    round_trip(&String::from_utf8_lossy(bytes), usize::from(*cut));
+}
+
+/// The scan of the frame headers knows when a message is in part read.
+fn boundaries<'a>(bytes: &[u8], pieces: impl Iterator<Item = &'a [u8]>) {
+    let (known, ended) = naive_boundaries(bytes);
+    let mut scan = FrameScan::default();
+    let mut fed = 0;
+    assert!(scan.at_boundary());
+    for piece in pieces {
+        scan.feed(piece);
+        fed += piece.len();
+        if ended.is_some_and(|at| fed >= at) {
+            // From here on there is nobody to read.
+            assert!(!scan.at_boundary(), "{fed} of {bytes:?}");
+            return;
+        }
+        assert_eq!(scan.at_boundary(), known[fed], "{fed} of {bytes:?}");
+    }
+}
+
+/// For each number of bytes whether no message is in part among them; and the number at which a
+/// reserved opcode ends it all.
+fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<usize>) {
+    let mut known = vec![false; bytes.len() + 1];
+    known[0] = true;
+    let mut at = 0;
+    let mut within_message = false;
+    loop {
+        let byte = |n: usize| bytes.get(at + n).copied();
+        let (Some(first), Some(second)) = (byte(0), byte(1)) else {
+            return (known, None);
+        };
+        let extra = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if second & 0x80 != 0 { 4 } else { 0 };
+        let Some(header) = bytes.get(at..at + 2 + extra + mask) else {
+            return (known, None);
+        };
+        let length = match extra {
+            0 => u128::from(second & 0x7f),
+            _ => header[2..2 + extra]
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u128::from(*byte)),
+        };
+        let opcode = first & 0x0f;
+        if matches!(opcode, 3..=7 | 11..=15) {
+            return (known, Some(at + header.len()));
+        }
+        if opcode < 8 {
+            within_message = first & 0x80 == 0;
+        }
+        let end = (at + header.len()) as u128 + length;
+        if end > bytes.len() as u128 {
+            return (known, None);
+        }
+        at = end as usize;
+        known[at] = !within_message;
+    }
+}
+
+/// All at once, by tungstenite alone.
+fn in_one_piece(bytes: &[u8], role: Role, max_payload: usize) -> Outcome {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(max_payload))
+        .max_frame_size(Some(max_payload))
+        .write_buffer_size(0);
+    let mut context = WebSocketContext::new(role, Some(config));
+    let mut stream = Memory {
+        unread: bytes,
+        written: Vec::new(),
+    };
+    let mut read = Outcome::default();
+    loop {
+        match context.read(&mut stream) {
+            Ok(message) => {
+                let is_close = message.is_close();
+                read.messages.push(message);
+                if is_close {
+                    let _ = context.flush(&mut stream);
+                    break;
+                }
+            }
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => {
+                let rules = framing::violation(&error).is_some();
+                read.error = Some(if rules {
+                    error.to_string()
+                } else {
+                    LOST.into()
+                });
+                break;
+            }
+        }
+    }
+    read.replies = stream.written;
+    read
+}
+
+/// Piece by piece from a socket, by our reader.
+async fn in_pieces(
+    bytes: &[u8],
+    cut: u8,
+    is_early: bool,
+    role: Role,
+    max_payload: usize,
+) -> Outcome {
+    // Another connection's, whose protocol object ours will have.
+    let (mut former, _peer) = reader(role, Vec::new(), max_payload / 2);
+    assert!(poll(&mut former).await.is_pending());
+    let mut pieces = cuts(bytes, cut);
+    let early = is_early.then(|| pieces.next()).flatten();
+    let early = early.unwrap_or_default().to_vec();
+    let (mut reader, peer) = reader(role, early, max_payload);
+    let mut read = Outcome::default();
+    loop {
+        // The runtime hears of what has come before the reader asks for it.
+        yield_now().await;
+        loop {
+            let polled = poll(&mut reader).await;
+            read.replies.extend(reader.take_replies());
+            match polled {
+                Poll::Pending => break,
+                Poll::Ready(Ok(message)) => {
+                    let is_close = message.is_close();
+                    read.messages.push(message);
+                    if is_close {
+                        return read;
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    read.error = Some(match error {
+                        Broken::Rules { text, .. } => text,
+                        Broken::Lost => LOST.into(),
+                    });
+                    return read;
+                }
+            }
+        }
+        let Some(piece) = pieces.next() else { break };
+        assert_eq!(peer.try_write(piece).ok(), Some(piece.len()));
+    }
+    // The end of the connection is no violation, wherever it comes.
+    drop(peer);
+    yield_now().await;
+    match poll(&mut reader).await {
+        Poll::Ready(Err(Broken::Lost)) => {}
+        other => panic!("{other:?} at the end"),
+    }
+    read
+}
+
+fn reader(role: Role, early: Vec<u8>, max_payload: usize) -> (Reader, UnixStream) {
+    let (ours, peer) = UnixStream::pair().expect("a pair of sockets");
+    let (socket, _) = Socket::Unix(ours).into_halves();
+    let bounds = Bounds {
+        payload: max_payload,
+        fragments: usize::MAX,
+    };
+    (Reader::new(role, socket, early, bounds), peer)
+}
+
+async fn poll(reader: &mut Reader) -> Poll<Result<Message, Broken>> {
+    poll_fn(|cx| Poll::Ready(reader.poll_message(cx))).await
+}
+
+/// What we write, a peer reads.
+fn round_trip(text: &str, cut: usize) {
+    let (head, tail) = text.split_at(protocol::shorten(text, cut).len());
+    for (role, mask) in [(Role::Client, Mask::None), (Role::Server, Mask::Random)] {
+        let mut frame = Vec::new();
+        framing::encode_text(&[head, "", tail], text.len(), mask, &mut frame);
+        assert_eq!(frame.len(), framing::frame_size(text.len(), mask));
+        let read = in_one_piece(&frame, role, text.len());
+        assert_eq!(
+            (read.messages, read.error),
+            (vec![Message::text(text)], None)
+        );
+
+        let reason = protocol::shorten(text, MAX_REASON);
+        for code in [1000, 1001, 1002, 1007, 1009, 1013] {
+            let frame = framing::close_frame(Some(code), reason, mask);
+            let close = CloseFrame {
+                code: code.into(),
+                reason: reason.into(),
+            };
+            let read = in_one_piece(&frame, role, usize::MAX);
+            assert_eq!(read.messages, [Message::Close(Some(close))]);
+        }
+        let read = in_one_piece(&framing::close_frame(None, reason, mask), role, 0);
+        assert_eq!(read.messages, [Message::Close(None)]);
+    }
+}
+
+/// A stream that has all its bytes, and waits for more at their end.
+struct Memory<'a> {
+    unread: &'a [u8],
+    written: Vec<u8>,
+}
+
+impl Read for Memory<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.unread {
+            [] => Err(io::ErrorKind::WouldBlock.into()),
+            _ => self.unread.read(buf),
+        }
+    }
+}
+
+impl Write for Memory<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.written.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
