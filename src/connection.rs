@@ -90,6 +90,8 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Turn {
     touched: Vec<Arc<Handle>>,
+    /// Messages read, pings and pongs among them: what the budget counts.
+    read: u32,
     messages_in: u32,
     messages_out: u32,
 }
@@ -194,7 +196,7 @@ impl Connection {
             }
         }
         let mut bytes = 0;
-        while turn.messages_in < TURN_MESSAGES && bytes < TURN_BYTES {
+        while turn.read < TURN_MESSAGES && bytes < TURN_BYTES {
             self.poll_access(cx, turn);
             if self.is_paused(cx) {
                 break;
@@ -208,12 +210,14 @@ impl Connection {
                     }
                 }
                 Poll::Ready(Ok(Message::Text(text))) => {
+                    turn.read += 1;
                     turn.messages_in += 1;
                     self.took_message();
                     bytes += text.len();
                     self.route(text, cx, turn);
                 }
                 Poll::Ready(Ok(Message::Binary(_))) => {
+                    turn.read += 1;
                     turn.messages_in += 1;
                     self.took_message();
                     match self.access.is_open() {
@@ -227,7 +231,7 @@ impl Connection {
                 }
                 // Pings are answered by the reader; they count against the turn.
                 Poll::Ready(Ok(_)) => {
-                    turn.messages_in += 1;
+                    turn.read += 1;
                     self.took_message();
                     self.control_frame();
                 }

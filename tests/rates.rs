@@ -83,6 +83,21 @@ async fn pings_and_pongs_are_counted_by_the_second() {
     canary.finish().await;
 }
 
+/// They would hide how much is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_and_pongs_are_no_actions() {
+    let (server, _) = start_server(options());
+    let mut a = Raw::register(&server, "a").await;
+    a.write(&[frame(PING, "x").repeat(40), frame(PONG, "x").repeat(40)].concat())
+        .await;
+    a.send(r#"{"action":"send","message":1,"dest":"a"}"#).await;
+    while a.next().await.unwrap().0 != TEXT {}
+    // Counted at the end of the turn that has sent it.
+    until("it is counted", || server.stats().messages_out == 1).await;
+    until("both are", || server.stats().messages_in >= 2).await;
+    assert_eq!(server.stats().messages_in, 2);
+}
+
 /// Rule 20.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_actions_are_counted_by_the_minute() {
