@@ -1,6 +1,6 @@
 //! Every default, bound and unit, in one place.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
     auth::{self, Authentication},
@@ -345,7 +345,7 @@ impl ServerOptions {
 }
 
 /// The options of a client.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientOptions {
     /// Host name or address.
     pub host: String,
@@ -378,6 +378,18 @@ pub struct ClientOptions {
     pub close_timeout: Duration,
     /// Speak TLS (`wss:`), and nothing else. Default none.
     pub tls: Option<TlsClientOptions>,
+}
+
+/// Leaves out what must not reach a log: the token, the headers, and the keys.
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("path", &self.path)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ClientOptions {
