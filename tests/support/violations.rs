@@ -33,6 +33,21 @@ pub fn violations() -> Vec<(&'static str, u16, Vec<u8>)> {
         ("a fragmented ping", 1002, frame(PING & 0x7f, "")),
         ("a ping too long", 1002, frame(PING, [0; 126])),
         ("a pong too long", 1002, frame(PONG, [0; 126])),
+        (
+            "the header of a ping too long",
+            1002,
+            header(PING, MAX_PAYLOAD),
+        ),
+        (
+            "the header of a pong longer than any message",
+            1002,
+            header(PONG, usize::MAX),
+        ),
+        (
+            "the header of a close frame too long",
+            1002,
+            header(CLOSE, 126),
+        ),
         ("a close frame of one byte", 1002, frame(CLOSE, [3])),
         (
             "a close code nobody may send",
