@@ -259,6 +259,11 @@ impl Connection {
     fn route(&mut self, text: Utf8Bytes, cx: &mut Context<'_>, turn: &mut Turn) {
         let action = protocol::decode_client_action(&text);
         let result = match action {
+            // These are answered, whether the answers are read or not.
+            Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
+                self.waiting = Some((text, self.handle.clone()));
+                return;
+            }
             Ok(ClientAction::Register { id, token }) => self.register(id, token, turn),
             Ok(_) | Err(_) if !self.access.is_open() => {
                 return self.deny_stranger();

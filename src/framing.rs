@@ -15,6 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     self, Message,
+    error::ProtocolError,
     protocol::{
         Role, WebSocketConfig, WebSocketContext,
         frame::{
@@ -36,6 +37,9 @@ const KEEP_UP_TO: u64 = 64 << 10;
 pub(crate) const PONG_LIMIT: usize = 64 << 10;
 /// The longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
+
+/// The longest payload of a control frame (RFC 6455, 5.5).
+const MAX_CONTROL: u64 = 125;
 
 /// What a peer may send.
 #[derive(Debug, Clone, Copy)]
@@ -177,6 +181,10 @@ impl Reader {
                 }
                 Poll::Pending
             }
+            Err(_) if self.scan.long_control => Poll::Ready(Err(Broken::Rules {
+                code: CloseCode::Protocol.into(),
+                text: ProtocolError::ControlFrameTooBig.to_string(),
+            })),
             Err(_) if self.scan.most_fragments > bounds.fragments => {
                 Poll::Ready(Err(Broken::Rules {
                     code: CloseCode::Policy.into(),
@@ -236,7 +244,7 @@ struct Stream<'a, 'b> {
 impl Read for Stream<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         // Told when more is asked for: what came before is in tungstenite's hands, and whole.
-        if self.scan.most_fragments > self.max_fragments {
+        if self.scan.long_control || self.scan.most_fragments > self.max_fragments {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let most = self.allowance.unwrap_or(usize::MAX).min(buf.len());
@@ -286,6 +294,8 @@ pub(crate) struct FrameScan {
     fragments: usize,
     /// The most that a message had.
     most_fragments: usize,
+    /// There was a control frame with more payload than it may have.
+    long_control: bool,
     /// Bytes since the last boundary.
     part: usize,
     /// The largest frame since this was last asked.
@@ -324,6 +334,9 @@ impl FrameScan {
                             self.fragments = 0;
                         }
                     }
+                    // tungstenite would wait for all of it first.
+                    self.long_control |=
+                        matches!(header.opcode, OpCode::Control(_)) && length > MAX_CONTROL;
                     self.payload = length;
                     self.largest = self.largest.max(length);
                     self.header_length = 0;

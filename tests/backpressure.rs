@@ -229,6 +229,53 @@ async fn who_floods_itself_without_reading_is_closed() {
     canary.finish().await;
 }
 
+/// Rule 17.10.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_registers_again_and_again_without_reading_is_closed() {
+    let (server, _) = start_server(limits(256 << 10, Duration::from_millis(200)));
+    let canary = Canary::start(&server).await;
+    let (mut read, mut write) = Raw::connect(&server).await.split();
+    let flood = tokio::spawn(async move {
+        let id = "x".repeat(8_000);
+        for n in 0.. {
+            let register = format!(r#"{{"action":"register","id":"{n} {id}"}}"#);
+            if write.write_all(&frame(TEXT, register)).await.is_err() {
+                return;
+            }
+        }
+    });
+    until("it is closed", || server.stats().slow == 1).await;
+    assert_eq!(read.close_code().await, 1013);
+    flood.abort();
+    canary.finish().await;
+}
+
+/// Rule 17.10.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_registers_again_and_again_and_reads_late_is_told_all() {
+    const PAIRS: usize = 50_000;
+    let (server, log) = start_server(limits(1024, LONG));
+    let (mut read, mut write) = Raw::connect(&server).await.split();
+    let flood = tokio::spawn(async move {
+        let pair = [
+            r#"{"action":"register","id":7}"#,
+            r#"{"action":"unregister"}"#,
+        ];
+        let pairs = pair.map(|text| frame(TEXT, text)).concat().repeat(PAIRS);
+        write.write_all(&pairs).await.unwrap();
+        write
+    });
+    // It is held: more than the buffers of two sockets take is under way.
+    until("it has begun", || log.count("registered 7") > 2).await;
+    for _ in 0..PAIRS {
+        assert_eq!(read.receive().await, r#"{"action":"registered","id":"7"}"#);
+        let next = read.receive().await;
+        assert_eq!(next, r#"{"action":"unregistered","id":"7"}"#);
+    }
+    flood.await.unwrap();
+    assert_eq!(server.stats().slow, 0);
+}
+
 /// Rule 17.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_multicast_waits_for_its_slowest_receiver_and_reaches_all_in_order() {

@@ -165,6 +165,16 @@ impl Connection {
         }
     }
 
+    /// True if there is no room for what this connection is to be told: it is woken when there is.
+    pub(super) fn is_full(&self, cx: &Context<'_>) -> bool {
+        let Handle { key, outbox, .. } = &*self.handle;
+        if !outbox.is_full() {
+            return false;
+        }
+        self.handle.flush();
+        outbox.hold(*key, cx.waker())
+    }
+
     /// Counts a message that its receiver has no room for.
     fn drop_message(&self, id: Option<&str>, receiver: &Handle) {
         self.shared.metrics.dropped.fetch_add(1, Relaxed);

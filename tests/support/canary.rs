@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -12,9 +12,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
 };
-use wsmsgbroker::Server;
 
-use super::Peer;
+use super::{Listening, Peer};
 
 /// Messages in a round.
 const ROUND: u64 = 8;
@@ -25,10 +24,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub struct Canary {
     task: JoinHandle<u64>,
     enough: Arc<AtomicBool>,
+    sung: Arc<AtomicU64>,
 }
 
 impl Canary {
-    pub async fn start(server: &Server) -> Self {
+    pub async fn start(server: &impl Listening) -> Self {
         Self::between(Peer::connect(server).await, Peer::connect(server).await).await
     }
 
@@ -40,7 +40,8 @@ impl Canary {
         let mut a = a.registered("canary a").await;
         let mut b = b.registered("canary b").await;
         let enough = Arc::new(AtomicBool::new(false));
-        let stop = enough.clone();
+        let sung = Arc::new(AtomicU64::new(0));
+        let (stop, count) = (enough.clone(), sung.clone());
         let task = tokio::spawn(async move {
             let mut number = 0;
             loop {
@@ -73,13 +74,19 @@ impl Canary {
                     );
                 }
                 number += ROUND;
+                count.store(number, Relaxed);
                 if last {
                     return number;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        Self { task, enough }
+        Self { task, enough, sung }
+    }
+
+    /// Messages exchanged so far.
+    pub fn sung(&self) -> u64 {
+        self.sung.load(Relaxed)
     }
 
     /// Ends it; panics if anything was lost, late or out of order.

@@ -6,8 +6,10 @@ pub mod canary;
 pub mod raw;
 pub mod tls;
 pub mod told;
+pub mod violations;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -115,24 +117,33 @@ pub fn port(server: &Server) -> u16 {
     }
 }
 
-pub async fn tcp(server: &Server) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", port(server)))
-        .await
-        .unwrap()
+/// What peers connect to: a server of this process, or one in another.
+pub trait Listening {
+    fn socket_address(&self) -> SocketAddr;
+}
+
+impl Listening for Server {
+    fn socket_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], port(self)).into()
+    }
+}
+
+pub async fn tcp(server: &impl Listening) -> TcpStream {
+    TcpStream::connect(server.socket_address()).await.unwrap()
 }
 
 /// A peer that speaks WebSocket.
 pub struct Peer<S = MaybeTlsStream<TcpStream>>(pub WebSocketStream<S>);
 
 impl Peer {
-    pub async fn connect(server: &Server) -> Self {
-        let url = format!("ws://127.0.0.1:{}/", port(server));
+    pub async fn connect(server: &impl Listening) -> Self {
+        let url = format!("ws://{}/", server.socket_address());
         // Without Nagle's algorithm, which would wait 40 ms now and then.
         Self(connect_async_with_config(url, None, true).await.unwrap().0)
     }
 
     /// Connected and registered.
-    pub async fn register(server: &Server, id: &str) -> Self {
+    pub async fn register(server: &impl Listening, id: &str) -> Self {
         Self::connect(server).await.registered(id).await
     }
 }

@@ -8,9 +8,8 @@ use tokio::{
     },
     time::timeout,
 };
-use wsmsgbroker::Server;
 
-use super::{PATIENCE, tcp};
+use super::{Listening, PATIENCE, tcp};
 
 /// A request head that any server of ours accepts.
 pub const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
@@ -74,12 +73,12 @@ pub struct Raw<S = TcpStream>(pub BufReader<S>);
 
 impl Raw {
     /// Connected, the handshake done.
-    pub async fn connect(server: &Server) -> Self {
+    pub async fn connect(server: &impl Listening) -> Self {
         Self::open(tcp(server).await).await
     }
 
     /// Connected and registered.
-    pub async fn register(server: &Server, id: &str) -> Self {
+    pub async fn register(server: &impl Listening, id: &str) -> Self {
         let mut raw = Self::connect(server).await;
         raw.send(&format!(r#"{{"action":"register","id":"{id}"}}"#))
             .await;

@@ -18,9 +18,9 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tokio_tungstenite::client_async;
-use wsmsgbroker::{Server, ServerOptions, TlsClientOptions, TlsServerOptions};
+use wsmsgbroker::{ServerOptions, TlsClientOptions, TlsServerOptions};
 
-use super::{Peer, options, tcp};
+use super::{Listening, Peer, options, tcp};
 
 pub const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
@@ -145,10 +145,19 @@ pub fn connector(
     versions: &[&'static SupportedProtocolVersion],
     own: Option<&Identity>,
 ) -> TlsConnector {
+    connector_to(authority.roots(), versions, own)
+}
+
+/// The same for one that trusts these.
+pub fn connector_to(
+    roots: RootCertStore,
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<&Identity>,
+) -> TlsConnector {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
-        .with_root_certificates(authority.roots());
+        .with_root_certificates(roots);
     let config = match own {
         None => builder.with_no_client_auth(),
         Some(own) => builder
@@ -177,7 +186,7 @@ pub fn acceptor_with(shown: &Identity, own: &Identity) -> TlsAcceptor {
 }
 
 /// A connection with the handshake of TLS done.
-pub async fn connect(server: &Server, connector: &TlsConnector) -> TlsStream<TcpStream> {
+pub async fn connect(server: &impl Listening, connector: &TlsConnector) -> TlsStream<TcpStream> {
     let socket = tcp(server).await;
     socket.set_nodelay(true).unwrap();
     try_connect(socket, connector).await.unwrap()
@@ -192,7 +201,7 @@ pub async fn try_connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// A peer that speaks WebSocket over TLS.
-pub async fn peer(server: &Server, connector: &TlsConnector) -> Peer<TlsStream<TcpStream>> {
+pub async fn peer(server: &impl Listening, connector: &TlsConnector) -> Peer<TlsStream<TcpStream>> {
     let stream = connect(server, connector).await;
     Peer(client_async("wss://localhost/", stream).await.unwrap().0)
 }

@@ -1,0 +1,65 @@
+//! Processes that are killed in the midst of their work.
+
+use crate::{
+    broker::Broker,
+    case::{all_gone, at_rest, count, endure, turn},
+    process::Process,
+    ring::Ring,
+    support::{
+        Listening,
+        raw::{REQUEST, Raw, TEXT, frame},
+        tcp, until,
+    },
+};
+
+/// Clients of a ring.
+const CLIENTS: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ids_of_a_process_that_is_killed_are_free_and_nothing_else_is_lost() {
+    endure("", count(10, 200), async |broker, count| {
+        for _ in 0..count {
+            let port = broker.socket_address().port();
+            let process = Process::start("some_clients", &format!("{CLIENTS} {port}"));
+            assert_eq!(process.line(), "it turns");
+            process.kill();
+            until("their ids are free", || broker.count("registered") == 2).await;
+        }
+        assert_eq!(broker.count("replaced"), 0);
+    })
+    .await;
+}
+
+/// Whoever was connected knows it; a new broker at the same port serves them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_leaves_nobody_waiting_and_another_takes_its_place() {
+    let _turn = turn().await;
+    let mut broker = Broker::start("");
+    let port = broker.socket_address().port();
+    for _ in 0..count(10, 200) {
+        let ring = Ring::connect(CLIENTS, port);
+        ring.turns().await;
+        // Others wait for this and that: an answer, the rest of a message, the end of a handshake.
+        let mut asker = Raw::register(&broker, "asker").await;
+        asker
+            .send(r#"{"action":"send","message":1,"dest":"asker","ack":"k"}"#)
+            .await;
+        asker.receive().await;
+        let mut half = Raw::connect(&broker).await;
+        half.write(&frame(TEXT, "{}")[..3]).await;
+        let mut early = Raw(tokio::io::BufReader::new(tcp(&broker).await));
+        early.write(&REQUEST.as_bytes()[..9]).await;
+        broker.kill();
+        ring.is_closed(1006).await;
+        for mut raw in [asker, half, early] {
+            raw.ended().await;
+        }
+        broker = Broker::start(&format!("port={port}"));
+    }
+    let ring = Ring::connect(CLIENTS, port);
+    ring.turns().await;
+    ring.close().await;
+    all_gone(&broker).await;
+    at_rest(&broker).await;
+    broker.stop();
+}
