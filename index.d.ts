@@ -23,7 +23,7 @@ declare class WSMsgBroker extends EventEmitter<WSMsgBroker.ClientEvents> {
     options?: WSMsgBroker.ClientOptions | null,
   );
 
-  /** @param url Address of the broker, such as `ws://host:9042/path`. */
+  /** @param url Address of the broker, such as `ws://host:9042/path`, or `wss:` for TLS. */
   constructor(id: string | number, url: string, options?: WSMsgBroker.ClientOptions | null);
 
   /** The id given at construction. */
@@ -114,6 +114,42 @@ declare namespace WSMsgBroker {
     close: [code: number | undefined];
   }
 
+  /** PEM as text or bytes, or the path of a file with it. */
+  type Pem = string | Uint8Array;
+
+  /** A version of TLS. */
+  type TlsVersion = 'TLSv1.2' | 'TLSv1.3';
+
+  /** How a client knows its server, and makes itself known. */
+  interface ClientTlsOptions {
+    /** Authorities that may sign the server's certificate, in place of those Mozilla trusts. */
+    ca?: Pem;
+    /** The name that is asked for and that the certificate must have. Default: the host. */
+    servername?: string;
+    /** The client's own certificate, those of its issuers behind it. */
+    cert?: Pem;
+    /** Its key: PKCS#8, PKCS#1 or SEC1, not encrypted. */
+    key?: Pem;
+    /** `false` takes any certificate: whoever is in between may read all. Default true. */
+    rejectUnauthorized?: boolean;
+    /** The oldest version that is spoken. Default `TLSv1.2`. */
+    minVersion?: TlsVersion;
+  }
+
+  /** The certificate of a server, and whom it lets in. */
+  interface ServerTlsOptions {
+    /** The certificate, those of its issuers behind it. */
+    cert: Pem;
+    /** Its key: PKCS#8, PKCS#1 or SEC1, not encrypted. */
+    key: Pem;
+    /** Authorities that may sign the certificate of a client. */
+    ca?: Pem;
+    /** The oldest version that is spoken. Default `TLSv1.2`. */
+    minVersion?: TlsVersion;
+    /** Only clients with a certificate signed by `ca` are let in. Default false. */
+    requestCert?: boolean;
+  }
+
   /** Options of a client: bytes and milliseconds. */
   interface ClientOptions {
     /** What the server is shown at registration. Default: none. */
@@ -134,6 +170,8 @@ declare namespace WSMsgBroker {
     pingTimeout?: number;
     /** How long, in milliseconds, a closing connection may make no progress. Default 5,000. */
     closeTimeout?: number;
+    /** Speaks TLS; `true` as by default. A `wss:` URL needs none of it, a `ws:` URL allows none. */
+    tls?: boolean | ClientTlsOptions;
   }
 
   /** Where a server listens. */
@@ -357,6 +395,8 @@ declare namespace WSMsgBroker {
      * Default: any; that of the `Host` with authentication.
      */
     allowedOrigins?: readonly string[];
+    /** Speaks TLS, and nothing else. Default: no TLS. */
+    tls?: ServerTlsOptions;
   }
 
   /** How a server closes. */
@@ -388,6 +428,14 @@ declare namespace WSMsgBroker {
 
     /** Counters; null once it is closed. */
     stats(): Stats | null;
+
+    /**
+     * Changes the certificate, and whom it lets in, for the connections to come. Files are read
+     * again; connections that are there live on.
+     *
+     * @throws Error `ERR_WSMB_TLS` for what cannot be used, or a server without TLS: all stays as it was.
+     */
+    setTls(tls: ServerTlsOptions): void;
 
     /** Closes; the port is free when this returns. Resolves when the last connection has ended. */
     close(options?: CloseOptions): Promise<void>;

@@ -13,6 +13,9 @@ server.on('denied', (id: string | null, error) => {
 server.on('slow', (id: string | null, why: 'closed' | 'memory' | 'dropping') => [id, why]);
 const closed: Promise<void> = server.close();
 const drained: Promise<void> = server.close({ drain: 1000 });
+const tls: WSMsgBroker.ServerTlsOptions = { cert: 'cert.pem', key: Buffer.from('...') };
+new Server({ port: 0, tls: { ...tls, ca: 'ca.pem', requestCert: true, minVersion: 'TLSv1.3' } });
+other.setTls(tls);
 const address: WSMsgBroker.Address | string | null = other.address();
 const seen: number | undefined = server.stats()?.messagesIn;
 const stats: WSMsgBroker.Stats | null = server.stats();
@@ -53,6 +56,8 @@ class Named extends WSMsgBroker {
 
 const client = new Named();
 new WSMsgBroker(5, 'ws://localhost:9042/foo', { maxQueued: 5 });
+new WSMsgBroker('a', 'wss://localhost', { tls: { ca: 'ca.pem', rejectUnauthorized: false } });
+new WSMsgBroker('a', 'localhost', 443, '/', { tls: true });
 client.on('registered', () => {});
 client.on('message', (message: { n: number }, response, from) => {
   response?.send(message.n);
@@ -99,6 +104,10 @@ server.stats()?.evictions;
 client.register(5);
 // @ts-expect-error headers are texts
 new WSMsgBroker('a', 'ws://localhost', { headers: { 'x-key': 5 } });
+// @ts-expect-error a certificate needs its key
+new Server({ port: 0, tls: { cert: 'cert.pem' } });
+// @ts-expect-error no such version
+new WSMsgBroker('a', 'wss://localhost', { tls: { minVersion: 'TLSv1.1' } });
 // @ts-expect-error no such event
 client.on('opened', () => {});
 // @ts-expect-error response may be null

@@ -48,10 +48,15 @@ const OPTIONS = {
   'jwt-subject': ['kind', 'the claim sub is the id, exact, or a pattern of ids (exact)'],
   'jwt-leeway': ['number', 'ms that clocks may differ (0)'],
   'jwt-require-exp': ['yes|no', 'whether tokens must have an end (yes)'],
+  'tls-cert': ['file', 'speak TLS with this certificate (PEM), and nothing else'],
+  'tls-key': ['file', 'its key (PEM)'],
+  'tls-ca': ['file', 'authorities that may sign the certificate of a client (PEM)'],
+  'tls-min-version': ['version', 'oldest version of TLS that is spoken (TLSv1.2)'],
+  'tls-request-cert': ['yes|no', 'let in only clients with a certificate (no)'],
 };
 
 /** Options that are objects. */
-const GROUPS = ['rate-limit', 'jwt'];
+const GROUPS = ['rate-limit', 'jwt', 'tls'];
 
 /** How the text of a flag becomes a value. */
 const VALUES = {
@@ -94,6 +99,8 @@ function help() {
     line('--drain <number>', `ms for conversations under way at SIGTERM (${DRAIN})`),
     line('-h, --help', 'print this and exit'),
     line('-v, --version', 'print the version and exit'),
+    '',
+    'SIGHUP reads the files of TLS again, for the connections to come.',
   ].join('\n');
 }
 
@@ -118,7 +125,10 @@ const camel = (name) => name.replace(/-(\w)/g, (_, letter) => letter.toUpperCase
 function serverOptions(flags) {
   const options = {};
   for (const [name, text] of Object.entries(flags)) {
-    const value = read(name, OPTIONS[name][0], text);
+    // Those of TLS are read where they are used, and again when they are renewed.
+    const takes =
+      name.startsWith('tls-') && OPTIONS[name][0] === 'file' ? 'path' : OPTIONS[name][0];
+    const value = read(name, takes, text);
     const group = GROUPS.find((prefix) => name.startsWith(`${prefix}-`));
     if (group === undefined) {
       options[camel(name)] = value;
@@ -144,7 +154,9 @@ function start(port, path, drain, options) {
     const address = server.address();
     // Port 0 takes a free one: that is the one to tell.
     const where = address.port === undefined ? shown.port : address.port;
-    console.log(`WSMsgBroker server listening on ${shown.host}:${where}${shown.path}`);
+    // Without TLS, the line of version 1.
+    const scheme = options.tls ? 'wss://' : '';
+    console.log(`WSMsgBroker server listening on ${scheme}${shown.host}:${where}${shown.path}`);
     if (shown.host === '0.0.0.0' && options.jwt === undefined && address.port !== undefined) {
       const message = 'anybody who reaches this machine may register (see --host and --jwt-secret)';
       process.stderr.write(`wsbrokerserver: ${message}\n`);
@@ -157,9 +169,21 @@ function start(port, path, drain, options) {
       fail(error.message, 1);
     }
   });
+  if (options.tls) {
+    process.on('SIGHUP', () => renew(server, options.tls));
+  }
   // Once: a second signal ends the process at once, as usual.
   process.once('SIGINT', () => server.close());
   process.once('SIGTERM', () => server.close({ drain }));
+}
+
+/** Reads the files of TLS again. What cannot be used is told, and all stays as it was. */
+function renew(server, tls) {
+  try {
+    server.setTls(tls);
+  } catch (error) {
+    process.stderr.write(`wsbrokerserver: ${error.message}\n`);
+  }
 }
 
 function main(argv) {

@@ -18,6 +18,7 @@ const kConnection = Symbol('connection');
  *
  *     new WSMsgBroker(id, host, port[, path[, options]])
  *     new WSMsgBroker(id, 'ws://host:port/path'[, options])
+ *     new WSMsgBroker(id, 'wss://host:port/path'[, options])
  */
 function WSMsgBroker(id, host, port, path, options) {
   EventEmitter.call(this);
@@ -91,14 +92,20 @@ function parseTarget(host, port, path, options) {
     } catch {
       throw coded('ERR_WSMB_ADDRESS', `invalid address "${host}"`, TypeError);
     }
-    if (url.protocol !== 'ws:') {
-      throw coded('ERR_WSMB_ADDRESS', `"${host}": only ws: is supported`, TypeError);
+    const checked = checkClient(port);
+    const secure = url.protocol === 'wss:';
+    checked.tls ??= secure ? {} : false;
+    // A contradiction, of which neither half can be meant.
+    if (secure !== Boolean(checked.tls)) {
+      const message = `option "tls" contradicts the address "${url.protocol}//${url.host}"`;
+      throw coded('ERR_WSMB_OPTION', message, TypeError);
     }
     return {
       host: url.hostname,
-      port: url.port === '' ? 80 : Number(url.port),
+      // The port that is usual for the scheme is left out of a URL.
+      port: url.port === '' ? (secure ? 443 : 80) : Number(url.port),
       path: url.pathname + url.search,
-      options: validated(port),
+      options: validated(checked),
     };
   }
   const text = (path ? String(path) : '').replace(UNSAFE, encodeURIComponent);
@@ -106,21 +113,22 @@ function parseTarget(host, port, path, options) {
     host: String(host),
     port: Number(port),
     path: text.startsWith('/') ? text : `/${text}`,
-    options: validated(options),
+    options: validated(checkClient(options)),
   };
 }
 
-function validated(options) {
-  const checked = checkClient(options);
-  if (checked.headers) {
-    checked.headers = Object.entries(checked.headers);
+/** Options as the addon wants them, ranges and certificates checked. */
+function validated({ tls, ...checked }) {
+  const native = tls ? { ...checked, tls } : checked;
+  if (native.headers) {
+    native.headers = Object.entries(native.headers);
   }
   try {
-    NativeClient.validate({ host: '', port: 0, path: '/', ...checked });
+    NativeClient.validate({ host: '', port: 0, path: '/', ...native });
   } catch (error) {
     throw nativeError(error);
   }
-  return checked;
+  return native;
 }
 
 module.exports = WSMsgBroker;

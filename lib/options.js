@@ -5,6 +5,26 @@
 const util = require('node:util');
 const { coded } = require('./errors');
 
+const VERSIONS = ['TLSv1.2', 'TLSv1.3'];
+
+/** Certificates and keys: PEM, or the path of a file with it. */
+const SERVER_TLS = {
+  cert: 'bytes',
+  key: 'bytes',
+  ca: 'bytes',
+  minVersion: VERSIONS,
+  requestCert: 'boolean',
+};
+
+const CLIENT_TLS = {
+  ca: 'bytes',
+  servername: 'string',
+  cert: 'bytes',
+  key: 'bytes',
+  rejectUnauthorized: 'boolean',
+  minVersion: VERSIONS,
+};
+
 const SERVER = {
   port: 'any',
   host: 'string',
@@ -44,6 +64,7 @@ const SERVER = {
   authenticate: 'function',
   authenticateTimeout: 'number',
   allowedOrigins: 'strings',
+  tls: SERVER_TLS,
 };
 
 const CLIENT = {
@@ -56,6 +77,7 @@ const CLIENT = {
   pingInterval: 'number',
   pingTimeout: 'number',
   closeTimeout: 'number',
+  tls: CLIENT_TLS,
 };
 
 const isString = (value) => typeof value === 'string';
@@ -113,9 +135,38 @@ function checkOne(name, value, type) {
   return value;
 }
 
+/** What belongs to these is shown in no message. */
+const SECRET = /^(?:jwt|tls|token)\b/;
+
 function wrong(name, expected, value) {
-  const found = util.inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY });
+  const found = SECRET.test(name)
+    ? `of type ${typeof value}`
+    : util.inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY });
   return coded('ERR_WSMB_OPTION', `option "${name}" is ${found}, expected ${expected}`, TypeError);
+}
+
+/** A server's certificate, and its key, must be there. */
+function checkServerTls(tls) {
+  const checked = checkOne('tls', tls, SERVER_TLS);
+  for (const member of ['cert', 'key']) {
+    if (checked[member] === undefined) {
+      throw wrong(`tls.${member}`, TYPES.bytes[1], undefined);
+    }
+  }
+  return checked;
+}
+
+function checkServer(options) {
+  const checked = check(object(options), SERVER);
+  return checked.tls === undefined ? checked : { ...checked, tls: checkServerTls(checked.tls) };
+}
+
+/** For `tls`, true is the same as no options of it; false is without. */
+function checkClient(options) {
+  const { tls, ...others } = object(options);
+  const given = tls === true ? {} : tls || undefined;
+  const checked = check({ ...others, tls: given }, CLIENT);
+  return tls === false ? { ...checked, tls } : checked;
 }
 
 /** An argument that must be an object if it is there. */
@@ -130,8 +181,9 @@ function object(options) {
 }
 
 module.exports = {
-  checkServer: (options) => check(object(options), SERVER),
-  checkClient: (options) => check(object(options), CLIENT),
+  checkServer,
+  checkClient,
+  checkServerTls,
   checkClose: (options) => check(object(options), { drain: 'number' }),
   serverOptions: SERVER,
   clientOptions: CLIENT,

@@ -9,7 +9,7 @@ const util = require('node:util');
 const { coded, systemError, nativeError } = require('./errors');
 const hub = require('./hub');
 const { NativeServer } = require('./native');
-const { checkServer, checkClose } = require('./options');
+const { checkServer, checkClose, checkServerTls } = require('./options');
 const verdict = require('./verdict');
 
 const kBroker = Symbol('broker');
@@ -62,6 +62,14 @@ Server.prototype.address = function address() {
 /** Counters: what it has done so far, and what it holds now; null once closed. */
 Server.prototype.stats = function stats() {
   return this[kBroker].stats();
+};
+
+/**
+ * Changes the certificate, and whom it lets in, for the connections to come. What cannot be used
+ * is thrown, and all stays as it was.
+ */
+Server.prototype.setTls = function setTls(tls) {
+  this[kBroker].setTls(checkServerTls(tls));
 };
 
 /**
@@ -194,6 +202,17 @@ class Broker {
     this.#ttl = millis;
     if (typeof millis === 'number' && millis > 0) {
       this.#native?.setAckTimeout(millis);
+    }
+  }
+
+  setTls(tls) {
+    if (!this.#native) {
+      throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
+    }
+    try {
+      this.#native.setTls(tls);
+    } catch (error) {
+      throw nativeError(error);
     }
   }
 

@@ -75,13 +75,14 @@ class Child {
     return Number(/^Threads:\s+(\d+)/m.exec(this.#read('status'))[1]);
   }
 
-  /** What its open descriptors stand for, without the numbers of sockets and pipes. */
+  /** What its open descriptors stand for, without the numbers of sockets and what became of files. */
   descriptors() {
     const folder = `/proc/${this.child.pid}/fd`;
     const targets = [];
     for (const name of fs.readdirSync(folder)) {
       try {
-        targets.push(fs.readlinkSync(path.join(folder, name)).replace(/\[\d+\]$/, ''));
+        const target = fs.readlinkSync(path.join(folder, name));
+        targets.push(target.replace(/\[\d+\]$| \(deleted\)$/, ''));
       } catch {
         // Closed meanwhile.
       }

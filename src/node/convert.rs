@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use napi::bindgen_prelude::{Either, Uint8Array};
 use napi_derive::napi;
 
 use crate::{
-    Authentication, ClientOptions, Error, Listen, RateLimit, ServerOptions, SlowConsumer,
+    Authentication, ClientOptions, Error, Listen, Pem, RateLimit, ServerOptions, SlowConsumer,
+    TlsClientOptions, TlsServerOptions, TlsVersion,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -111,6 +113,7 @@ pub struct NativeServerOptions {
     pub close_timeout: Option<f64>,
     pub ack_timeout: Option<f64>,
     pub max_pending_acks: Option<f64>,
+    pub tls: Option<NativeTlsServerOptions>,
 }
 
 impl From<NativeServerOptions> for ServerOptions {
@@ -157,6 +160,7 @@ impl From<NativeServerOptions> for ServerOptions {
         time(&mut options.ping_timeout, js.ping_timeout);
         time(&mut options.close_timeout, js.close_timeout);
         time(&mut options.ack_timeout, js.ack_timeout);
+        options.tls = js.tls.map(Into::into);
         options
     }
 }
@@ -179,6 +183,7 @@ pub struct NativeClientOptions {
     pub ping_interval: Option<f64>,
     pub ping_timeout: Option<f64>,
     pub close_timeout: Option<f64>,
+    pub tls: Option<NativeTlsClientOptions>,
 }
 
 impl From<NativeClientOptions> for ClientOptions {
@@ -204,7 +209,71 @@ impl From<NativeClientOptions> for ClientOptions {
         time(&mut options.ping_interval, js.ping_interval);
         time(&mut options.ping_timeout, js.ping_timeout);
         time(&mut options.close_timeout, js.close_timeout);
+        options.tls = js.tls.map(Into::into);
         options
+    }
+}
+
+/// PEM or the path of a file, or PEM as bytes.
+type NativePem = Either<String, Uint8Array>;
+
+/// The options of TLS on a server.
+#[napi(object)]
+pub struct NativeTlsServerOptions {
+    pub cert: NativePem,
+    pub key: NativePem,
+    pub ca: Option<NativePem>,
+    pub min_version: Option<String>,
+    pub request_cert: Option<bool>,
+}
+
+impl From<NativeTlsServerOptions> for TlsServerOptions {
+    fn from(js: NativeTlsServerOptions) -> Self {
+        Self {
+            ca: js.ca.map(pem),
+            min_version: version(js.min_version),
+            request_cert: js.request_cert.unwrap_or_default(),
+            ..Self::new(pem(js.cert), pem(js.key))
+        }
+    }
+}
+
+/// The options of TLS on a client.
+#[napi(object)]
+pub struct NativeTlsClientOptions {
+    pub ca: Option<NativePem>,
+    pub servername: Option<String>,
+    pub cert: Option<NativePem>,
+    pub key: Option<NativePem>,
+    pub reject_unauthorized: Option<bool>,
+    pub min_version: Option<String>,
+}
+
+impl From<NativeTlsClientOptions> for TlsClientOptions {
+    fn from(js: NativeTlsClientOptions) -> Self {
+        Self {
+            ca: js.ca.map(pem),
+            servername: js.servername,
+            cert: js.cert.map(pem),
+            key: js.key.map(pem),
+            reject_unauthorized: js.reject_unauthorized.unwrap_or(true),
+            min_version: version(js.min_version),
+        }
+    }
+}
+
+fn pem(value: NativePem) -> Pem {
+    match value {
+        Either::A(text) => text.into(),
+        // Never the name of a file, whatever is in it.
+        Either::B(bytes) => Pem::Text(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+fn version(name: Option<String>) -> TlsVersion {
+    match name.as_deref() {
+        Some("TLSv1.3") => TlsVersion::Tls13,
+        _ => TlsVersion::Tls12,
     }
 }
 

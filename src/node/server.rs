@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     authenticate::{Asker, NativeVerdict, Questions},
-    convert::{self, NativeServerOptions, Result},
+    convert::{self, NativeServerOptions, NativeTlsServerOptions, Result},
     hub::{Hub, Source, client_runtime, runtime},
     mailbox::{Mailbox, json},
 };
@@ -355,6 +355,15 @@ impl NativeServer {
     pub fn set_ack_timeout(&self, millis: f64) {
         if let Some(server) = &*self.shared.server.lock() {
             server.set_ack_timeout(Duration::from_millis(millis as u64));
+        }
+    }
+
+    /// Changes the certificate for the connections to come.
+    #[napi]
+    pub fn set_tls(&self, tls: NativeTlsServerOptions) -> Result<()> {
+        match &*self.shared.server.lock() {
+            Some(server) => server.set_tls(tls.into()).map_err(convert::error),
+            None => Err(convert::error(crate::Error::NotOpen)),
         }
     }
 

@@ -255,3 +255,94 @@ impl Write for Sink<'_> {
 fn is_would_block(result: &io::Result<()>) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use crate::{
+        framing::Mask,
+        options::{TlsClientOptions, TlsServerOptions},
+        outbox::{Flushed, Outbox},
+        socket::{ReadHalf, Socket, WriteHalf},
+        tls::{Acceptor, Connector},
+    };
+
+    type Halves = (ReadHalf, WriteHalf);
+
+    /// Longer than the test takes, unless it fails.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// More than two sockets hold, unless they are never full.
+    const ENOUGH: usize = 256 << 20;
+
+    /// Both ends of a connection, the handshake done.
+    async fn connected() -> (Halves, Halves) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let options = TlsServerOptions::new(cert.pem(), signing_key.serialize_pem());
+        let acceptor = Acceptor::new(&options).unwrap();
+        let connector = Connector::new(&TlsClientOptions {
+            ca: Some(cert.pem().into()),
+            ..TlsClientOptions::default()
+        })
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(listener.accept(), far);
+        let (read, write) = Socket::Tcp(near.unwrap().0).into_halves();
+        let (mut read, write) = acceptor.accept(read, write).unwrap();
+        let (far_read, far_write) = Socket::Tcp(far.unwrap()).into_halves();
+        let far = connector.connect("localhost", far_read, far_write);
+        let (near, far) = tokio::join!(read.handshake(), far);
+        near.unwrap();
+        ((read, write), far.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_residue_waits_blocks_and_is_written_with_nothing_queued_behind_it() {
+        let ((_read, write), (mut far, _far_write)) = connected().await;
+        let outbox = Outbox::new(1 << 30, Mask::None, None);
+        let text = "x".repeat(10_000);
+        let mut sent = 0;
+        // Each is taken whole: what the full socket leaves of the last is all that waits.
+        let blocked = loop {
+            assert!(sent < ENOUGH);
+            outbox.push(&[&text]);
+            sent += crate::framing::frame_size(text.len(), Mask::None);
+            if let Flushed::Blocked = outbox.flush(&write) {
+                break outbox.state();
+            }
+        };
+        assert_eq!(blocked.drained, sent as u64);
+        assert!(blocked.blocked && !blocked.empty);
+        assert_eq!(outbox.waiting(), write.residue());
+        assert!(write.residue() > 0);
+        // Others do not write past it.
+        assert!(matches!(outbox.flush(&write), Flushed::Done));
+        let taken = write.try_write(b"more").unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::WouldBlock);
+        let mut received = vec![0; sent];
+        let reader = async { far.read_exact(&mut received).await.unwrap() };
+        let writer = async {
+            while outbox.state().blocked {
+                std::future::poll_fn(|cx| write.poll_writable(cx))
+                    .await
+                    .unwrap();
+                outbox.unblock();
+                outbox.flush(&write);
+            }
+        };
+        let all = async { tokio::join!(reader, writer) };
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .expect("all of it");
+        assert_eq!((outbox.waiting(), write.residue()), (0, 0));
+        assert!(outbox.state().empty);
+    }
+}

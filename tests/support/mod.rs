@@ -5,6 +5,7 @@
 pub mod canary;
 pub mod raw;
 pub mod tls;
+pub mod told;
 pub mod violations;
 
 use std::{

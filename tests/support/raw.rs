@@ -107,6 +107,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
     pub async fn write(&mut self, bytes: &[u8]) {
         within(self.0.write_all(bytes)).await.unwrap();
+        // TLS may keep what the socket has not taken.
+        within(self.0.flush()).await.unwrap();
     }
 
     /// Sends a text frame.

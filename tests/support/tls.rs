@@ -9,6 +9,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use tokio::{
@@ -80,8 +81,16 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for a key that is there.
+    pub fn issue_to(&self, key: KeyPair) -> Identity {
+        self.certify(params(&["localhost", "127.0.0.1"]), key)
+    }
+
     fn sign(&self, params: CertificateParams) -> Identity {
-        let key = KeyPair::generate().unwrap();
+        self.certify(params, KeyPair::generate().unwrap())
+    }
+
+    fn certify(&self, params: CertificateParams, key: KeyPair) -> Identity {
         let cert = params.signed_by(&key, &self.0).unwrap();
         Identity {
             cert: cert.pem(),
@@ -160,12 +169,19 @@ pub fn connector_to(
 
 /// How a played server speaks TLS.
 pub fn acceptor(identity: &Identity) -> TlsAcceptor {
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    acceptor_with(identity, identity)
+}
+
+/// The same with the certificate of one, and the key of another.
+pub fn acceptor_with(shown: &Identity, own: &Identity) -> TlsAcceptor {
+    let provider = Arc::new(ring::default_provider());
+    let key = provider.key_provider.load_private_key(own.key()).unwrap();
+    let certified = CertifiedKey::new(shown.chain(), key);
+    let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(BOTH)
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(identity.chain(), identity.key())
-        .unwrap();
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     TlsAcceptor::from(Arc::new(config))
 }
 

@@ -1,0 +1,76 @@
+//! A client, and what it tells.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Handle;
+use wsmsgbroker::{Client, ClientEvent, ClientListener, ClientOptions, Error, TlsClientOptions};
+
+use super::until;
+
+/// The events of a client, as lines.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// How many lines begin so.
+    pub fn count(&self, start: &str) -> usize {
+        let lines = self.0.lock().unwrap();
+        lines.iter().filter(|line| line.starts_with(start)).count()
+    }
+
+    /// Waits until a line begins so.
+    pub async fn wait_for(&self, start: &str) {
+        until(start, || self.count(start) > 0).await;
+    }
+
+    /// Waits for the end; what was told from start to end.
+    pub async fn end(&self) -> Vec<String> {
+        self.wait_for("closed").await;
+        self.lines()
+    }
+}
+
+impl ClientListener for Told {
+    fn event(&self, event: ClientEvent<'_>) {
+        let line = match event {
+            ClientEvent::Open => "open".to_owned(),
+            ClientEvent::Registered => "registered".to_owned(),
+            ClientEvent::Message { message, from, .. } => {
+                let (from, message) = (from.unwrap_or("?"), message.unwrap_or("?"));
+                format!("message from {from}: {message}")
+            }
+            ClientEvent::Error(error) => format!("error {}", error.code()),
+            ClientEvent::Closed(code) => format!("closed {code:?}"),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+/// Options of a client of a server on this port.
+pub fn to_port(port: u16, id: &str, tls: Option<TlsClientOptions>) -> ClientOptions {
+    ClientOptions {
+        host: "localhost".into(),
+        port,
+        id: Some(format!("\"{id}\"")),
+        tls,
+        ..ClientOptions::default()
+    }
+}
+
+pub fn connect(options: ClientOptions) -> Result<(Client, Told), Error> {
+    let told = Told::default();
+    let client = Client::connect(options, told.clone(), &Handle::current())?;
+    Ok((client, told))
+}
+
+/// A client that is registered.
+pub async fn registered(options: ClientOptions) -> (Client, Told) {
+    let (client, told) = connect(options).unwrap();
+    told.wait_for("registered").await;
+    (client, told)
+}
