@@ -22,6 +22,8 @@ const SLACK: u64 = MIB;
 /// Bytes of memory that a case may leave with the process: what the allocator keeps for its next
 /// use differs from run to run.
 const RESIDENT_SLACK: u64 = 8 * MIB;
+/// How often a fault is endured again, until it takes no more memory than the last time.
+const AGAIN: usize = 4;
 /// A fault that takes longer than this takes it with the canary's song in between.
 const SILENCE: Duration = Duration::from_secs(1);
 /// A broker is at rest when it uses less than 2 % of a processor for this long ...
@@ -49,13 +51,18 @@ pub(crate) async fn endure(options: &str, count: usize, fault: impl AsyncFn(&Bro
     beside_a_canary(&broker, fault(&broker, count)).await;
     let took = start.elapsed();
     let mut after = before.are_back(&broker).await;
-    if after.resident > before.resident + RESIDENT_SLACK {
-        // The allocator keeps what it may use again: then once more takes no more.
+    // The allocator keeps what it may use again, more of it some times than others: what is lost
+    // is lost every time.
+    let mut most = before.resident + RESIDENT_SLACK;
+    for _ in 0..AGAIN {
+        if after.resident <= most {
+            break;
+        }
+        most = after.resident + RESIDENT_SLACK;
         beside_a_canary(&broker, fault(&broker, count)).await;
-        let most = after.resident + RESIDENT_SLACK;
         after = after.are_back(&broker).await;
-        assert!(after.resident <= most, "{most} became {after:?}");
     }
+    assert!(after.resident <= most, "{most} became {after:?}");
     at_rest(&broker).await;
     assert_eq!(broker.count("panics"), 0);
     broker.stop();
