@@ -14,7 +14,8 @@ test('takes an address as a URL', async (t) => {
     code: 'ERR_WSMB_ADDRESS',
     instanceOf: TypeError,
   });
-  t.throws(() => new WSMsgBroker('a', 'wss://localhost'), { code: 'ERR_WSMB_ADDRESS' });
+  const contradiction = () => new WSMsgBroker('a', 'ws://localhost', { tls: true });
+  t.throws(contradiction, { code: 'ERR_WSMB_OPTION' });
 });
 
 test('is a class for `import`, with Server beside it', async (t) => {
