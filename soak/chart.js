@@ -47,6 +47,7 @@ function chart({ title, memory, descriptors, lowest, fit, warmUp }) {
   const right = axis({ most: most(descriptors) }, AREA.bottom, AREA.top);
   const warm = x.at(warmUp);
   const parts = [
+    `<title>Memory and descriptors over time: ${title}</title>`,
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="#ffffff"/>`,
     `<rect x="${AREA.left}" y="${AREA.top}" width="${warm - AREA.left}" height="${AREA.bottom - AREA.top}" fill="#f6f8fa"/>`,
     label(AREA.left + 6, AREA.top + 16, 'warm-up', 'start', '#59636e'),
