@@ -87,10 +87,10 @@ thread_local! {
 
 impl Reader {
     /// `role`: our own. `early`: what came behind the handshake.
-    pub(crate) fn new(role: Role, socket: ReadHalf, early: Vec<u8>, bounds: Bounds) -> Self {
+    pub(crate) fn new(role: Role, socket: ReadHalf, mut early: Vec<u8>, bounds: Bounds) -> Self {
         let mut scan = FrameScan::default();
         let context = (!early.is_empty()).then(|| {
-            scan.feed(&early);
+            early.truncate(scan.feed(&early));
             let config = Some(config(bounds));
             Box::new(WebSocketContext::from_partially_read(early, role, config))
         });
@@ -181,14 +181,16 @@ impl Reader {
                 }
                 Poll::Pending
             }
-            Err(_) if self.scan.long_control => Poll::Ready(Err(Broken::Rules {
-                code: CloseCode::Protocol.into(),
-                text: ProtocolError::ControlFrameTooBig.to_string(),
-            })),
-            Err(_) if self.scan.most_fragments > bounds.fragments => {
-                Poll::Ready(Err(Broken::Rules {
-                    code: CloseCode::Policy.into(),
-                    text: format!("a message in more than {} fragments", bounds.fragments),
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                Poll::Ready(Err(match self.scan.long_control {
+                    true => Broken::Rules {
+                        code: CloseCode::Protocol.into(),
+                        text: ProtocolError::ControlFrameTooBig.to_string(),
+                    },
+                    false => Broken::Rules {
+                        code: CloseCode::Policy.into(),
+                        text: format!("a message in more than {} fragments", bounds.fragments),
+                    },
                 }))
             }
             Err(error) => Poll::Ready(Err(match violation(&error) {
@@ -259,8 +261,10 @@ impl Read for Stream<'_, '_> {
                 if let Some(allowance) = self.allowance {
                     *allowance -= bytes.len();
                 }
-                self.scan.feed(bytes);
-                Ok(bytes.len())
+                match self.scan.feed(bytes) {
+                    0 if self.scan.long_control => Err(io::ErrorKind::QuotaExceeded.into()),
+                    readable => Ok(readable),
+                }
             }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -294,7 +298,8 @@ pub(crate) struct FrameScan {
     fragments: usize,
     /// The most that a message had.
     most_fragments: usize,
-    /// There was a control frame with more payload than it may have.
+    /// There was a control frame with more payload than it may have: what comes from there on is
+    /// not looked at.
     long_control: bool,
     /// Bytes since the last boundary.
     part: usize,
@@ -307,7 +312,10 @@ impl FrameScan {
         self.payload == 0 && self.header_length == 0 && !self.unfinished
     }
 
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+    /// Follows more bytes. How many of them tungstenite may see: all, but of a control frame that
+    /// is too long, for which it would wait, or call it too big for a message.
+    pub(crate) fn feed(&mut self, all: &[u8]) -> usize {
+        let mut bytes = all;
         loop {
             let skip = self.payload.min(bytes.len() as u64);
             self.payload -= skip;
@@ -317,7 +325,7 @@ impl FrameScan {
                 self.part = 0;
             }
             if bytes.is_empty() {
-                return;
+                return all.len();
             }
             let before = self.header_length;
             let taken = bytes.len().min(self.header.len() - before);
@@ -334,10 +342,11 @@ impl FrameScan {
                             self.fragments = 0;
                         }
                     }
-                    // tungstenite would wait for all of it first.
-                    self.long_control |=
-                        matches!(header.opcode, OpCode::Control(_)) && length > MAX_CONTROL;
                     self.payload = length;
+                    if matches!(header.opcode, OpCode::Control(_)) && length > MAX_CONTROL {
+                        self.long_control = true;
+                        return all.len() - bytes.len();
+                    }
                     self.largest = self.largest.max(length);
                     self.header_length = 0;
                     self.part += cursor.position() as usize - before;
@@ -346,12 +355,12 @@ impl FrameScan {
                 Ok(None) if known.len() < self.header.len() => {
                     self.header_length = known.len();
                     self.part += taken;
-                    return;
+                    return all.len();
                 }
                 // tungstenite sees the same header and ends the connection for it.
                 _ => {
                     self.unfinished = true;
-                    return;
+                    return all.len();
                 }
             }
         }

@@ -4,12 +4,14 @@
 use std::{
     future::poll_fn,
     io::{self, Read, Write},
+    ops::Range,
     task::Poll,
 };
 
 use tokio::{net::UnixStream, task::yield_now};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
+    error::ProtocolError,
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
 
@@ -24,7 +26,9 @@ use crate::{
 const MAX_PAYLOAD: [usize; 4] = [8, 130, 1 << 10, 1 << 20];
 /// What is said of a connection that has ended without a fault of its peer.
 const LOST: &str = "lost";
-/// The longest reason of a close frame: a control frame's 125 bytes less the code.
+/// The longest payload of a control frame.
+const MAX_CONTROL: u128 = 125;
+/// The longest reason of a close frame: that less the code.
 const MAX_REASON: usize = 123;
 
 /// What came of reading: messages, the error that ended it, if any, and what is to be sent back.
@@ -50,7 +54,7 @@ pub fn framing(input: &[u8]) {
 
     boundaries(bytes, cuts(bytes, *cut));
     boundaries(bytes, bytes.chunks(1));
-    let mut expected = in_one_piece(bytes, role, max_payload);
+    let mut expected = as_tungstenite_reads_it(bytes, role, max_payload);
     let mut ours = runtime(in_pieces(bytes, *cut, is_early, role, max_payload));
     if role == Role::Client {
         // Masked with another key each time; they are as long.
@@ -70,7 +74,7 @@ fn boundaries<'a>(bytes: &[u8], pieces: impl Iterator<Item = &'a [u8]>) {
     for piece in pieces {
         scan.feed(piece);
         fed += piece.len();
-        if ended.is_some_and(|at| fed >= at) {
+        if ended.as_ref().is_some_and(|end| fed >= end.header.end) {
             // From here on there is nobody to read.
             assert!(!scan.at_boundary(), "{fed} of {bytes:?}");
             return;
@@ -79,9 +83,15 @@ fn boundaries<'a>(bytes: &[u8], pieces: impl Iterator<Item = &'a [u8]>) {
     }
 }
 
-/// For each number of bytes whether no message is in part among them; and the number at which a
-/// reserved opcode ends it all.
-fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<usize>) {
+/// A header after which nothing is followed any more.
+struct End {
+    header: Range<usize>,
+    /// It is a control frame's that is too long; if not, its opcode is reserved.
+    long_control: bool,
+}
+
+/// For each number of bytes whether no message is in part among them; and what ends it all.
+fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<End>) {
     let mut known = vec![false; bytes.len() + 1];
     known[0] = true;
     let mut at = 0;
@@ -107,8 +117,16 @@ fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<usize>) {
                 .fold(0, |sum, byte| sum << 8 | u128::from(*byte)),
         };
         let opcode = first & 0x0f;
-        if matches!(opcode, 3..=7 | 11..=15) {
-            return (known, Some(at + header.len()));
+        let long_control = matches!(opcode, 8..=10) && length > MAX_CONTROL;
+        if long_control || matches!(opcode, 3..=7 | 11..=15) {
+            let header = at..at + header.len();
+            return (
+                known,
+                Some(End {
+                    header,
+                    long_control,
+                }),
+            );
         }
         if opcode < 8 {
             within_message = first & 0x80 == 0;
@@ -120,6 +138,20 @@ fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<usize>) {
         at = end as usize;
         known[at] = !within_message;
     }
+}
+
+/// The same, but for a control frame that is too long: it is one as soon as its header has come.
+fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Outcome {
+    let (_, end) = naive_boundaries(bytes);
+    let Some(end) = end.filter(|end| end.long_control) else {
+        return in_one_piece(bytes, role, max_payload);
+    };
+    let mut read = in_one_piece(&bytes[..end.header.start], role, max_payload);
+    if !read.messages.last().is_some_and(Message::is_close) {
+        let too_big = || ProtocolError::ControlFrameTooBig.to_string();
+        read.error.get_or_insert_with(too_big);
+    }
+    read
 }
 
 /// All at once, by tungstenite alone.

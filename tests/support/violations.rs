@@ -48,6 +48,11 @@ pub fn violations() -> Vec<(&'static str, u16, Vec<u8>)> {
             1002,
             header(CLOSE, 126),
         ),
+        (
+            "a text in no UTF-8, and then a ping too long",
+            1007,
+            [frame(TEXT, b"\xff"), frame(PING, [0; 126])].concat(),
+        ),
         ("a close frame of one byte", 1002, frame(CLOSE, [3])),
         (
             "a close code nobody may send",
