@@ -427,26 +427,18 @@ impl Task {
         Poll::Pending
     }
 
-    /// Writes what a full socket had refused, once it takes something again. Ready when it is dead.
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(socket) = self.link.socket.get() else {
-            return Poll::Ready(());
-        };
-        while self.link.outbox.state().blocked {
-            match socket.poll_writable(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {
-                    self.link.outbox.unblock();
-                    self.link.flush();
-                }
+    /// Tells the embedder when all has been written, if it wants to know.
+    fn tell_drained(&self) {
+        let link = &self.link;
+        // Taken first: whoever wants it from here on is told later.
+        if link.wants_drain.swap(false, SeqCst) {
+            if link.outbox.await_empty() {
+                link.tell(ClientEvent::Drain);
+                link.listener.batch_end();
+            } else {
+                link.wants_drain.store(true, SeqCst);
             }
         }
-        if self.link.outbox.waiting() == 0 && self.link.wants_drain.swap(false, SeqCst) {
-            self.link.tell(ClientEvent::Drain);
-            self.link.listener.batch_end();
-        }
-        Poll::Pending
     }
 }
 
@@ -456,8 +448,11 @@ impl Future for Task {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u16>> {
         let this = self.get_mut();
         this.link.waker.register(cx.waker());
-        // A dead socket is told by reading, after what came before its end.
-        let _ = this.poll_writable(cx);
+        if let Some(socket) = this.link.socket.get() {
+            // A dead socket is told by reading, after what came before its end.
+            let _ = this.link.outbox.poll_writable(socket, cx);
+        }
+        this.tell_drained();
         if this.link.state.load(SeqCst) == CLOSED {
             return Poll::Ready(Some(1006));
         }

@@ -303,24 +303,6 @@ impl Connection {
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
         self.charge.set(CONNECTION + id + reading);
     }
-
-    /// Writes what a full socket had refused, once it takes something again.
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.handle.outbox.state().blocked {
-            match self.handle.socket().poll_writable(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {
-                    self.handle.outbox.unblock();
-                    self.handle.flush();
-                }
-            }
-        }
-        match self.handle.outbox.state().closed {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    }
 }
 
 impl Future for Connection {
@@ -329,7 +311,7 @@ impl Future for Connection {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.handle.waker.register(cx.waker());
-        if this.poll_writable(cx).is_ready() {
+        if this.handle.poll_writable(cx).is_ready() {
             return Poll::Ready(());
         }
         if !this.closing {
@@ -350,7 +332,7 @@ impl Future for Connection {
             return Poll::Pending;
         }
         // A flush of the close frame may have found the socket full.
-        if this.poll_writable(cx).is_ready() {
+        if this.handle.poll_writable(cx).is_ready() {
             return Poll::Ready(());
         }
         this.poll_closing(cx)

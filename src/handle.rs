@@ -2,14 +2,11 @@
 
 use std::{
     net::Shutdown,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 
 use crate::{
     auth::Denied,
@@ -18,6 +15,10 @@ use crate::{
     outbox::{Flushed, Outbox},
     requests::Book,
     socket::WriteHalf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// Why a connection is closed by us.
@@ -109,8 +110,14 @@ impl Handle {
     pub(crate) fn flush(&self) {
         match self.outbox.flush(&self.socket) {
             Flushed::Done => {}
-            Flushed::Blocked | Flushed::Failed => self.waker.wake(),
+            Flushed::Blocked | Flushed::Emptied | Flushed::Failed => self.waker.wake(),
         }
+    }
+
+    /// For its task: goes on writing once a full socket takes something again. Ready when the
+    /// socket is dead.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outbox.poll_writable(&self.socket, cx)
     }
 
     /// Asks its task to close it. The first reason counts.

@@ -18,6 +18,7 @@
 //! | `requests` | who awaits which answer |
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
+//! | `sync` | the locks and atomics between threads |
 //! | `tls` | certificates, and TLS between us and a socket |
 //! | `heartbeat` | whether a peer is still there |
 //! | `memory` | what buffers and tables hold, and what happens when that is too much |
@@ -49,7 +50,11 @@ mod protocol;
 mod requests;
 mod router;
 mod socket;
+mod sync;
 mod tls;
+
+#[cfg(all(test, feature = "shuttle"))]
+mod concurrency;
 
 #[cfg(feature = "node")]
 mod node;

@@ -4,18 +4,14 @@
 //! cost nothing. Beyond the limit memory is `short`: those who would need more of it wait, and
 //! [`govern`] ends the connection that holds most if waiting does not help.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::timeout};
+
+use crate::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 
 /// While memory is short, what may still wait for one connection, and be read of one message, as
 /// at any other time: those who need no more than this notice nothing.

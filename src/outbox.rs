@@ -2,7 +2,7 @@
 //!
 //! Senders append whole frames under a short lock; whoever finds the socket free takes all that
 //! waits and writes it at once, outside the lock. When the socket takes no more, the queue is
-//! `blocked` and only the connection's own task goes on, once the socket is writable. The bound
+//! `blocked` and only the connection's own task goes on ([`Outbox::poll_writable`]). The bound
 //! is the sender's to respect: [`Outbox::is_full`] before a push, [`Outbox::hold`] to wait.
 //!
 //! A TLS socket takes what it encrypts at once, and may be left with ciphertext that the system
@@ -12,20 +12,20 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     io::{self, IoSlice},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    task::Waker,
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::{
     framing::{self, Mask},
     memory::{Charge, FAIR_SHARE, Memory},
     socket::WriteHalf,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// Frames are collected into chunks of this size: larger ones gain nothing in a write.
@@ -85,6 +85,8 @@ pub(crate) enum Flushed {
     Done,
     /// The socket is full: the connection's task must wait until it is writable.
     Blocked,
+    /// Nothing waits any more, and the connection's task waits for that.
+    Emptied,
     /// The socket is dead.
     Failed,
 }
@@ -133,6 +135,8 @@ struct Queue {
     blocked: bool,
     /// What waits is thrown away, but for a frame that the peer has in part.
     discard: bool,
+    /// The connection's task waits until nothing waits here.
+    awaited: bool,
     /// Answers have gone beyond the mark.
     pressed: bool,
     /// The connection is closing: only control frames are accepted.
@@ -247,8 +251,14 @@ impl Outbox {
         let mut queue = self.queue.lock();
         queue.owed = false;
         loop {
-            if queue.writing || queue.blocked || queue.is_empty() && queue.residue == 0 {
+            if queue.writing || queue.blocked {
                 return Flushed::Done;
+            }
+            if queue.is_empty() && queue.residue == 0 {
+                return match std::mem::take(&mut queue.awaited) {
+                    true => Flushed::Emptied,
+                    false => Flushed::Done,
+                };
             }
             queue.writing = true;
             let mut taken = queue.take();
@@ -273,9 +283,34 @@ impl Outbox {
         }
     }
 
-    /// The socket is writable again.
-    pub(crate) fn unblock(&self) {
-        self.queue.lock().blocked = false;
+    /// For the connection's task: goes on where a full socket refused, once it takes something
+    /// again. Ready when the socket is dead.
+    pub(crate) fn poll_writable(&self, socket: &WriteHalf, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let state = self.state();
+            if state.closed {
+                return Poll::Ready(());
+            }
+            if !state.blocked {
+                return Poll::Pending;
+            }
+            match socket.poll_writable(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {
+                    self.queue.lock().blocked = false;
+                    self.flush(socket);
+                }
+            }
+        }
+    }
+
+    /// For the connection's task: true if nothing waits. If not, whoever writes the last of it is
+    /// told by [`Flushed::Emptied`] to wake the task.
+    pub(crate) fn await_empty(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.awaited = queue.waiting() > 0;
+        !queue.awaited
     }
 
     /// Waits for room: false if there is some, or the connection has ended. `waker` is woken

@@ -9,20 +9,20 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasher,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use foldhash::quality::RandomState;
-use parking_lot::Mutex;
 
 use crate::{
     error::ActionError,
     handle::Handle,
     memory::{Charge, Memory, REQUEST},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// Shards of the table: more than threads, so that they seldom meet.

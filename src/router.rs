@@ -9,14 +9,19 @@
 use std::{
     collections::HashMap,
     hash::BuildHasher,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use foldhash::quality::RandomState;
-use parking_lot::{Mutex, RwLock};
 
-use crate::{handle::Handle, memory::Memory, options::ServerOptions, requests::Requests};
+use crate::{
+    handle::Handle,
+    memory::Memory,
+    options::ServerOptions,
+    requests::Requests,
+    sync::{Mutex, RwLock, atomic::Ordering::Relaxed},
+};
 
 /// Shards of the table: more than threads, so that writers seldom meet readers.
 const SHARDS: usize = 32;
@@ -166,7 +171,7 @@ mod model;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::ActionError, socket::WriteHalf};
+    use crate::{error::ActionError, socket::pipe::Pipe};
     use std::cell::Cell;
 
     fn router() -> Router {
@@ -182,7 +187,7 @@ mod tests {
     }
 
     fn handle(key: u64) -> Arc<Handle> {
-        Arc::new(Handle::new(key, WriteHalf::Detached, 1024, memory()))
+        Arc::new(Handle::new(key, Pipe::deaf(), 1024, memory()))
     }
 
     fn register(router: &Router, id: &str, handle: &Arc<Handle>) {

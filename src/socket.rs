@@ -20,6 +20,9 @@ use tokio::{
 
 use crate::tls::{TlsReadHalf, TlsWriteHalf};
 
+#[cfg(test)]
+pub(crate) mod pipe;
+
 /// A connected socket that is not yet in halves.
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -107,9 +110,9 @@ pub(crate) enum WriteHalf {
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
-    /// Takes nothing: for tests of what lies above a socket.
+    /// For tests of what lies above a socket.
     #[cfg(test)]
-    Detached,
+    Pipe(Arc<pipe::Pipe>),
 }
 
 impl WriteHalf {
@@ -121,7 +124,7 @@ impl WriteHalf {
             Self::Unix(half) => half.try_write(bytes),
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
             #[cfg(test)]
-            Self::Detached => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -133,7 +136,7 @@ impl WriteHalf {
             Self::Unix(half) => half.try_write_vectored(bytes),
             Self::Tls(half) => half.try_write_vectored(bytes),
             #[cfg(test)]
-            Self::Detached => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Pipe(pipe) => pipe.try_write(bytes),
         }
     }
 
@@ -170,7 +173,7 @@ impl WriteHalf {
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
             #[cfg(test)]
-            Self::Detached => Poll::Pending,
+            Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
     }
 
@@ -185,7 +188,10 @@ impl WriteHalf {
                 Ok(())
             }
             #[cfg(test)]
-            Self::Detached => Ok(()),
+            Self::Pipe(pipe) => {
+                pipe.shutdown();
+                Ok(())
+            }
         };
     }
 }

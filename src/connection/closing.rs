@@ -84,11 +84,10 @@ impl Connection {
 
     /// Ready when the connection has ended.
     pub(super) fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let state = self.handle.outbox.state();
-        if state.closed {
+        if self.handle.outbox.state().closed {
             return Poll::Ready(());
         }
-        if state.empty {
+        if self.handle.outbox.await_empty() {
             self.handle.socket().shutdown(Shutdown::Write);
         }
         let discarded = self.discard_input(cx);

@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use self::reference::Reference;
 use super::Router;
 use crate::{
-    error::ActionError, handle::Handle, memory::Memory, options::ServerOptions, socket::WriteHalf,
+    error::ActionError, handle::Handle, memory::Memory, options::ServerOptions, socket::pipe::Pipe,
 };
 
 /// Operations in one life of a broker.
@@ -229,7 +229,7 @@ impl Broker {
     fn connect(&mut self) -> Connection {
         let key = self.next_key;
         self.next_key += 1;
-        let handle = Handle::new(key, WriteHalf::Detached, 1024, self.memory.clone());
+        let handle = Handle::new(key, Pipe::deaf(), 1024, self.memory.clone());
         if self.principals > 1 {
             let principal = principal(key, self.principals).to_string();
             *handle.principal.lock() = Some(principal.into());

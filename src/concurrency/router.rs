@@ -1,0 +1,132 @@
+//! One id, and several who want it.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use super::{below, explore, handle, memory, together};
+use crate::{
+    handle::Handle, options::ServerOptions, router::Router, socket::pipe::Pipe, sync::Mutex,
+};
+
+const CONNECTIONS: u64 = 3;
+const STEPS: usize = 3;
+
+/// What a router announces, in its order.
+#[derive(Debug)]
+enum Announced {
+    Registered { key: u64, replaced: bool },
+    Unregistered { key: u64 },
+}
+
+struct World {
+    /// Connections take turns in belonging to one of so many.
+    principals: u64,
+    router: Router,
+    handles: Vec<Arc<Handle>>,
+    announced: Mutex<Vec<Announced>>,
+}
+
+impl World {
+    fn new(principals: u64) -> Arc<Self> {
+        let memory = memory();
+        let handles = (0..CONNECTIONS)
+            .map(|key| {
+                let handle = handle(key, Pipe::deaf(), 1024, &memory);
+                *handle.principal.lock() = Some((key % principals).to_string().into());
+                handle
+            })
+            .collect();
+        Arc::new(Self {
+            principals,
+            router: Router::new(&ServerOptions::default(), memory),
+            handles,
+            announced: Mutex::default(),
+        })
+    }
+
+    /// Registers and unregisters, by chance.
+    fn contend(&self, handle: &Arc<Handle>) {
+        let (key, id) = (handle.key, "a".into());
+        for _ in 0..STEPS {
+            if below(3) > 0 {
+                let announce = |replaced| self.announce(Announced::Registered { key, replaced });
+                let taken = self.router.register(&id, handle, announce);
+                assert!(taken.is_ok() || self.principals > 1);
+            } else {
+                let announce = || self.announce(Announced::Unregistered { key });
+                self.router.unregister(&id, handle, announce);
+            }
+        }
+    }
+
+    fn announce(&self, what: Announced) {
+        self.announced.lock().push(what);
+    }
+
+    /// Holds what was announced against what is.
+    fn check(&self) {
+        let mut owner = None;
+        for announced in self.announced.lock().iter() {
+            match *announced {
+                Announced::Registered { key, replaced } => {
+                    assert_eq!(replaced, owner.is_some());
+                    let principal = |key: u64| key % self.principals;
+                    assert!(owner.is_none_or(|owner| principal(owner) == principal(key)));
+                    owner = Some(key);
+                }
+                Announced::Unregistered { key } => {
+                    assert_eq!(owner, Some(key), "only the owner frees an id");
+                    owner = None;
+                }
+            }
+        }
+        assert_eq!(self.router.find("a").map(|found| found.key), owner);
+        assert_eq!(self.router.count(), usize::from(owner.is_some()));
+        for handle in &self.handles {
+            assert_eq!(handle.owner.load(Relaxed), owner == Some(handle.key));
+        }
+    }
+}
+
+fn contention(principals: u64) {
+    explore(move || {
+        let world = World::new(principals);
+        together(
+            (world.handles.iter().cloned())
+                .map(|handle| {
+                    let world = world.clone();
+                    Box::new(move || world.contend(&handle)) as Box<dyn FnOnce() + Send>
+                })
+                .collect(),
+        );
+        world.check();
+    });
+}
+
+#[test]
+fn what_is_announced_comes_in_the_order_of_what_happened() {
+    contention(1);
+}
+
+#[test]
+fn an_id_never_goes_from_one_principal_to_another() {
+    contention(2);
+}
+
+#[test]
+fn a_connection_that_ends_takes_no_id_from_its_successor() {
+    explore(|| {
+        let world = World::new(1);
+        let [first, second] = [0, 1].map(|key| world.handles[key].clone());
+        let id: Arc<str> = "a".into();
+        world.router.register(&id, &first, |_| {}).unwrap();
+        let (ends, takes) = (world.clone(), world.clone());
+        together::<()>(vec![
+            Box::new(move || ends.router.unregister("a", &first, || {})),
+            Box::new(move || {
+                takes.router.register(&id, &second, |_| {}).unwrap();
+                assert_eq!(takes.router.find("a").unwrap().key, second.key);
+            }),
+        ]);
+        assert_eq!(world.router.find("a").unwrap().key, 1);
+    });
+}
