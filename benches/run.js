@@ -14,7 +14,8 @@ const { compare, markdown, summarize } = require('./driver/report');
 const USAGE = `usage: node benches/run.js [options]
   --quick            2 short rounds: is it alive, and about how fast
   --rounds N         rounds for each figure (default 5)
-  --rivals a,b       of wsmsgbroker, ws8, ws8-plain, original (default: these), wsmsgbroker-jwt
+  --rivals a,b       of wsmsgbroker, ws8, ws8-plain, original (default: these), wsmsgbroker-jwt,
+                     wsmsgbroker-tls
   --only WHAT        pipelined, idle or request (may be given more than once)
   --threads N        worker threads of wsmsgbroker (default: its own)
   --share-cpus       let broker and load use all processors, instead of the load its own
@@ -23,6 +24,7 @@ const USAGE = `usage: node benches/run.js [options]
 const RIVALS = [
   { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
   { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
+  { name: 'wsmsgbroker-tls', script: 'wsmsgbroker.js', args: ['--tls'], onRequest: true },
   { name: 'ws8', script: 'ws8.js' },
   { name: 'ws8-plain', script: 'ws8.js', args: ['--uncorked'] },
   { name: 'original', script: 'original.js' },

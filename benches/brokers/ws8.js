@@ -84,7 +84,7 @@ server.on('connection', (socket, request) => {
   socket.on('error', () => {});
   socket.on('close', () => client.leave());
 });
-server.on('listening', () => announce(server.address().port));
+server.on('listening', () => announce(server.address()));
 
 setInterval(() => {
   const oldest = Date.now() - ACK_TTL;

@@ -1,11 +1,12 @@
 'use strict';
 
 // This package, with its defaults. `--threads N` overrides the number of worker threads; with `--jwt`
-// clients must show a token.
+// clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start.
 
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
 const WSMsgBroker = require('../..');
+const { authority } = require('../../__test__/support/certificates');
 const { announce } = require('./stdio');
 
 const SECRET = 'known to all, and long enough for HS256';
@@ -19,13 +20,26 @@ function sign() {
 }
 
 const { values } = parseArgs({
-  options: { threads: { type: 'string' }, jwt: { type: 'boolean', default: false } },
+  options: {
+    threads: { type: 'string' },
+    jwt: { type: 'boolean', default: false },
+    tls: { type: 'boolean', default: false },
+  },
 });
 const options = { port: 0, host: '127.0.0.1' };
+const needed = {}; // by clients
 if (values.threads !== undefined) options.threads = Number(values.threads);
-if (values.jwt) options.jwt = { secret: SECRET, subject: 'pattern' };
+if (values.jwt) {
+  options.jwt = { secret: SECRET, subject: 'pattern' };
+  needed.token = sign();
+}
+if (values.tls) {
+  const { ca, issue } = authority();
+  options.tls = issue();
+  Object.assign(needed, { scheme: 'wss', ca });
+}
 
 const server = new WSMsgBroker.Server(options);
 server.on('warn', (error) => console.error('warn:', error.message));
 server.on('error', (error) => console.error('error:', error.message));
-server.on('listening', () => announce(server.address().port, values.jwt ? sign() : undefined));
+server.on('listening', () => announce({ port: server.address().port, ...needed }));

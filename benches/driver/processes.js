@@ -81,9 +81,8 @@ class Broker {
     // Collections are forced before memory is read, so that garbage is nobody's footprint.
     const args = ['--expose-gc', script, ...(rival.args ?? [])];
     broker.child = start(cpus?.broker, process.execPath, args);
-    const { port, token } = await nextLine(broker.child, broker.name, START_TIMEOUT);
-    broker.token = token;
-    broker.url = `ws://127.0.0.1:${port}/`;
+    // Its URL, and what else its clients need: options of the load, by their names.
+    broker.address = await nextLine(broker.child, broker.name, START_TIMEOUT);
     return broker;
   }
 
@@ -116,10 +115,9 @@ class Broker {
   }
 }
 
-function loadArguments(mode, broker, options) {
-  const pairs = Object.entries(options).map(([name, value]) => [`--${name}`, String(value)]);
-  const token = broker.token === undefined ? [] : ['--token', broker.token];
-  return [mode, '--url', broker.url, ...token, ...pairs.flat()];
+function loadArguments(mode, { address }, options) {
+  const pairs = Object.entries({ ...address, ...options });
+  return [mode, ...pairs.flatMap(([name, value]) => [`--${name}`, String(value)])];
 }
 
 /** Runs the load to its end and returns what it printed. */

@@ -4,9 +4,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use crate::failure::Result;
+use crate::tls::Connector;
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "url",
+    "ca",
     "token",
     "pairs",
     "size",
@@ -23,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
     pub(crate) path: String,
+    /// How to begin a session, if it speaks TLS.
+    pub(crate) tls: Option<Connector>,
     /// What its clients show when they register, if it wants to see something.
     pub(crate) token: Option<String>,
 }
@@ -53,9 +57,11 @@ impl Arguments {
     /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
     pub(crate) fn target(&self) -> Result<Target> {
         let url = self.text("url").ok_or("--url is missing")?;
-        let rest = url
-            .strip_prefix("ws://")
-            .ok_or("--url must start with ws://")?;
+        let (secure, rest) = match url.split_once("://") {
+            Some(("ws", rest)) => (false, rest),
+            Some(("wss", rest)) => (true, rest),
+            _ => return Err("--url must start with ws:// or wss://".into()),
+        };
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let address = host
             .to_socket_addrs()?
@@ -64,10 +70,17 @@ impl Arguments {
         if !address.ip().is_loopback() {
             return Err(format!("{address} is not a loopback address").into());
         }
+        let tls = match (secure, self.text("ca")) {
+            (false, None) => None,
+            (false, Some(_)) => return Err("--ca is of no use with ws://".into()),
+            (true, Some(ca)) => Some(Connector::new(host, ca)?),
+            (true, None) => return Err("--ca is missing: nobody else is trusted".into()),
+        };
         Ok(Target {
             address,
             host: host.to_owned(),
             path: if path.is_empty() { "/" } else { path }.to_owned(),
+            tls,
             token: self.text("token").map(str::to_owned),
         })
     }

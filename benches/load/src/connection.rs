@@ -1,7 +1,6 @@
 //! One registered client: connects and registers while it may block, then never blocks again.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
@@ -10,6 +9,7 @@ use crate::arguments::Target;
 use crate::failure::Result;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::message::Batch;
+use crate::stream::Stream;
 
 /// How long the handshake and the registration may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A socket with what was read of an incomplete frame and what could not be written yet.
 pub(crate) struct Connection {
-    stream: mio::net::TcpStream,
+    stream: Stream<mio::net::TcpStream>,
     partial: Vec<u8>,
     unsent: Vec<u8>,
     pongs: Vec<u8>,
@@ -31,15 +31,13 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(target: &Target, id: &str) -> Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&target.address, CONNECT_TIMEOUT)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-        write!(
-            stream,
+        let mut stream = Stream::connect(target, CONNECT_TIMEOUT)?;
+        let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
             target.path, target.host
-        )?;
+        );
+        stream.write_all(request.as_bytes())?;
         let mut bytes = Vec::new();
         let head = read_until(&mut stream, &mut bytes, |bytes| {
             Ok(bytes
@@ -68,10 +66,8 @@ impl Connection {
         })?;
         bytes.drain(..length);
 
-        stream.set_read_timeout(None)?;
-        stream.set_nonblocking(true)?;
         Ok(Connection {
-            stream: mio::net::TcpStream::from_std(stream),
+            stream: stream.into_nonblocking()?,
             partial: bytes,
             unsent: Vec::new(),
             pongs: Vec::new(),
@@ -80,7 +76,7 @@ impl Connection {
 
     pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        Ok(registry.register(&mut self.stream, Token(token), interest)?)
+        Ok(registry.register(self.stream.socket(), Token(token), interest)?)
     }
 
     /// Reads all there is and hands over each text; pings are kept until `flush`.
@@ -146,7 +142,10 @@ impl Connection {
                 length => drop(self.unsent.drain(..length)),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Whether `flush` has left something over; a batch must wait for it.
@@ -160,7 +159,7 @@ pub(crate) fn unexpected(id: &str, payload: &[u8]) -> crate::failure::Failure {
     format!("{id} received a text it does not expect: {text}").into()
 }
 
-fn write_some(stream: &mut mio::net::TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn write_some(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
@@ -172,7 +171,7 @@ fn write_some(stream: &mut mio::net::TcpStream, bytes: &[u8]) -> io::Result<usiz
 
 /// Reads, blocking, until `find` tells the length of what was waited for.
 fn read_until(
-    stream: &mut TcpStream,
+    stream: &mut impl Read,
     bytes: &mut Vec<u8>,
     find: impl Fn(&[u8]) -> Result<Option<usize>>,
 ) -> Result<usize> {

@@ -31,3 +31,9 @@ impl From<std::io::Error> for Failure {
         Failure(format!("i/o error: {error}"))
     }
 }
+
+impl From<rustls::Error> for Failure {
+    fn from(error: rustls::Error) -> Self {
+        Failure(format!("TLS: {error}"))
+    }
+}

@@ -18,6 +18,8 @@ mod message;
 mod os;
 mod pairs;
 mod request;
+mod stream;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -27,7 +29,8 @@ use failure::Result;
 const USAGE: &str = "usage:
   wsmsgbroker-load pairs   --url ws://127.0.0.1:PORT/PATH [--pairs 8] [--size 100] [--seconds 3] [--window 256]
   wsmsgbroker-load request --url ws://127.0.0.1:PORT/PATH [--pairs 1] [--size 100] [--seconds 3]
-  wsmsgbroker-load idle    --url ws://127.0.0.1:PORT/PATH [--connections 5000]";
+  wsmsgbroker-load idle    --url ws://127.0.0.1:PORT/PATH [--connections 5000]
+each also takes [--token TOKEN], to register with, and with a wss:// URL needs --ca PEM, whom to trust";
 
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);
