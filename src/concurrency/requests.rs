@@ -44,7 +44,15 @@ impl World {
     }
 
     fn open(&self, asker: usize, ack: &str) -> Result<(), ActionError> {
-        let responders = &self.handles[2..];
+        self.open_to(&self.handles[2..], asker, ack)
+    }
+
+    fn open_to(
+        &self,
+        responders: &[Arc<Handle>],
+        asker: usize,
+        ack: &str,
+    ) -> Result<(), ActionError> {
         self.requests
             .open(ack, &self.handles[asker], responders, self.now)
     }
@@ -159,6 +167,23 @@ fn who_leaves_takes_no_request_of_others_along() {
         assert!(reopened.load(Relaxed));
         let pending = world.requests.pending();
         assert_eq!(pending["a"], (1, vec![2, 3]));
+        world.ends();
+    });
+}
+
+#[test]
+fn an_answer_is_taken_for_no_other_request_than_it_was_meant_for() {
+    explore(|| {
+        let world = World::new();
+        world.open_to(&world.handles[2..3], 0, "a").unwrap();
+        together(vec![
+            world.task(|world| world.answer(2, "a", Some(0))),
+            world.task(|world| {
+                world.requests.leave(&world.handles[0]);
+                world.open_to(&world.handles[3..], 1, "a").unwrap();
+            }),
+        ]);
+        assert_eq!(world.requests.pending()["a"], (1, vec![3]));
         world.ends();
     });
 }
