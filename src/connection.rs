@@ -132,7 +132,7 @@ impl Connection {
             rate: options
                 .rate_limit
                 .map(|limit| Rate::new(limit, Instant::now())),
-            charge: Charge::new(&shared.memory, CONNECTION),
+            charge: Charge::new(&shared.memory, CONNECTION + handle.socket().memory()),
             discard: options.max_payload,
             id: None,
             from: String::new(),
@@ -301,7 +301,8 @@ impl Connection {
         let reading = self.reader.held() + waiting;
         self.handle.reading.store(reading, Relaxed);
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
-        self.charge.set(CONNECTION + id + reading);
+        let itself = CONNECTION + self.handle.socket().memory();
+        self.charge.set(itself + id + reading);
     }
 }
 

@@ -420,11 +420,12 @@ impl Queue {
     /// Charges what it holds now.
     fn settle(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
-        if self.own <= FREE {
+        let held = self.own + self.residue;
+        if held <= FREE {
             self.charge = None;
             return;
         }
-        let steps = self.own.next_multiple_of(CHARGE);
+        let steps = held.next_multiple_of(CHARGE);
         match &mut self.charge {
             Some(charge) => charge.set(steps),
             None => self.charge = Some(Charge::new(memory, steps)),

@@ -18,7 +18,10 @@ use tokio::{
     net::{TcpStream, tcp},
 };
 
-use crate::tls::{TlsReadHalf, TlsWriteHalf};
+use crate::{
+    memory::TLS,
+    tls::{TlsReadHalf, TlsWriteHalf},
+};
 
 #[cfg(test)]
 pub(crate) mod pipe;
@@ -153,6 +156,14 @@ impl WriteHalf {
     pub(crate) fn residue(&self) -> usize {
         match self {
             Self::Tls(half) => half.residue(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of memory that it takes all the time, about.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            Self::Tls(_) => TLS,
             _ => 0,
         }
     }

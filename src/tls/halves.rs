@@ -258,8 +258,7 @@ fn is_would_block(result: &io::Result<()>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Poll;
-    use std::time::Duration;
+    use std::{sync::Arc, task::Poll, time::Duration};
 
     use rcgen::{CertifiedKey, generate_simple_self_signed};
     use tokio::{
@@ -269,6 +268,7 @@ mod tests {
 
     use crate::{
         framing::Mask,
+        memory::Memory,
         options::{TlsClientOptions, TlsServerOptions},
         outbox::{Flushed, Outbox},
         socket::{ReadHalf, Socket, WriteHalf},
@@ -308,7 +308,8 @@ mod tests {
     #[tokio::test]
     async fn the_residue_waits_blocks_and_is_written_with_nothing_queued_behind_it() {
         let ((_read, write), (mut far, _far_write)) = connected().await;
-        let outbox = Outbox::new(1 << 30, Mask::None, None);
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let outbox = Outbox::new(1 << 30, Mask::None, Some(memory.clone()));
         let text = "x".repeat(10_000);
         let mut sent = 0;
         // Each is taken whole: what the full socket leaves of the last is all that waits.
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(blocked.drained, sent as u64);
         assert!(blocked.blocked && !blocked.empty);
         assert_eq!(outbox.waiting(), write.residue());
-        assert!(write.residue() > 0);
+        assert!(write.residue() > 0 && memory.used() >= write.residue());
         // Others do not write past it.
         assert!(matches!(outbox.flush(&write), Flushed::Done));
         let taken = write.try_write(b"more").unwrap_err();
@@ -342,6 +343,7 @@ mod tests {
             .await
             .expect("all of it");
         assert_eq!((outbox.waiting(), write.residue()), (0, 0));
+        assert_eq!(memory.used(), 0);
         assert!(outbox.state().empty);
     }
 }
