@@ -10,6 +10,10 @@ const LIMITS = {
   maxBackpressure: 4 << 20,
   /** Unanswered requests expire while their clients are still there. */
   ackTimeout: 30_000,
+  /** A peer that falls silent is found dead within twice of this, and the timeout. */
+  pingInterval: 12_000,
+  /** Longer than slowConsumerTimeout, by what a flood may take: who does not read is slow first. */
+  pingTimeout: 10_000,
 };
 
 /** How often the server with TLS gets another certificate, in milliseconds. */
