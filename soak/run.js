@@ -29,7 +29,7 @@ const COOL_DOWN = LIMITS.ackTimeout + DEADLINE;
 const REST = 10_000;
 
 /** The processes that play acts, and the files that they have them from. */
-const ACTORS = { traffic: ['traffic', 'secure'], faults: ['faults', 'silence'] };
+const ACTORS = { traffic: ['traffic', 'secure'], faults: ['faults', 'silence', 'intruders'] };
 
 function parse() {
   const { values } = parseArgs({
