@@ -29,7 +29,10 @@ const COOL_DOWN = LIMITS.ackTimeout + DEADLINE;
 const REST = 10_000;
 
 /** The processes that play acts, and the files that they have them from. */
-const ACTORS = { traffic: ['traffic', 'secure'], faults: ['faults', 'silence', 'intruders'] };
+const ACTORS = {
+  traffic: ['traffic', 'secure'],
+  faults: ['faults', 'silence', 'intruders', 'records'],
+};
 
 function parse() {
   const { values } = parseArgs({
