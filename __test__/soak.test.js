@@ -84,20 +84,26 @@ test('a line has the slope of its points, and the error of their noise', (t) => 
   t.true(at((x) => (x >> 2) % 2).error > 1.5 * at((x) => x % 2).error);
 });
 
+/** What a server counts that had nothing to do, or this. */
+function counters(more) {
+  const none = { connections: 0, registered: 0, pending: 0, dead: 0, denied: 0, unregistered: 0 };
+  return { ...none, ...more };
+}
+
 /** A run of an hour, in which memory is what `resident` says. */
-function run(resident, { after = {}, failures = [] } = {}) {
+function run(resident, { after = {}, failures = [], met = {} } = {}) {
   const state = {
     resident: 60 * MIB,
     heap: 4 * MIB,
     threads: 9,
     descriptors: ['pipe', 'socket'],
-    stats: { connections: 0, registered: 0, pending: 0 },
+    stats: { plain: counters(), secure: counters() },
   };
   const samples = Array.from({ length: 720 }, (_, index) => {
     const minute = index / 12;
     return { ...state, minute, resident: resident(minute) };
   });
-  return { minutes: 60, samples, failures, before: state, after: { ...state, ...after } };
+  return { minutes: 60, samples, failures, met, before: state, after: { ...state, ...after } };
 }
 
 const KIB = 1024;
@@ -124,11 +130,23 @@ test('a broker whose memory stays where it is passes, and one that leaks does no
 
 test('what is left in tables, descriptors or threads fails a run, and so does a broken ledger', (t) => {
   const steady = noisy(1);
-  const left = { connections: 0, registered: 1, pending: 0 };
-  t.false(passed(run(steady, { after: { stats: left } })));
+  for (const server of ['plain', 'secure']) {
+    const left = { plain: counters(), secure: counters(), [server]: counters({ registered: 1 }) };
+    t.false(passed(run(steady, { after: { stats: left } })), server);
+  }
   t.false(passed(run(steady, { after: { descriptors: ['pipe', 'socket', 'socket'] } })));
   t.false(passed(run(steady, { after: { threads: 10 } })));
   t.false(passed(run(steady, { failures: ['one was lost'] })));
+});
+
+test('who is found dead or denied is counted as often as it was played, and nobody else is', (t) => {
+  const steady = noisy(1);
+  const stats = { plain: counters({ dead: 2 }), secure: counters({ denied: 3, unregistered: 1 }) };
+  const met = { plain: { dead: 2 }, secure: { denied: 3, unregistered: 1 } };
+  t.true(passed(run(steady, { after: { stats }, met })));
+  t.false(passed(run(steady, { after: { stats }, met: { ...met, plain: {} } })));
+  t.false(passed(run(steady, { after: { stats }, met: { ...met, secure: { denied: 4 } } })));
+  t.false(passed(run(steady, { met })));
 });
 
 test('a run that is too short does not judge memory', (t) => {

@@ -1,9 +1,10 @@
 'use strict';
 
-// A process that plays the acts of traffic.js or faults.js until it is told to stop: each over and over,
-// beside the others, so many times a minute, or as often as it ends where that is 0.
+// A process that plays the acts of some files until it is told to stop: each over and over, beside the
+// others, so many times a minute, or as often as it ends where that is 0. A file says with `on` which
+// of the servers its acts are for; PLACES tells, as JSON, where those are (see World).
 //
-//     node actor.js FILE PORT SEED
+//     node actor.js FILE,FILE PLACES SEED
 
 const { setMaxListeners } = require('node:events');
 const { Ledger } = require('./ledger');
@@ -12,25 +13,31 @@ const World = require('./world');
 /** How often the ledger is looked through, in milliseconds. */
 const CHECK_EVERY = 1000;
 
-const [file, port, seed] = process.argv.slice(2);
+const [files, places, seed] = process.argv.slice(2);
 const stop = new AbortController();
 const counts = {};
+/** What the servers must have counted, by server and counter. */
+const met = {};
 setMaxListeners(0, stop.signal);
 
 function broken(what) {
   process.send({ broken: what });
 }
 
-async function play(act, perMinute, ledger) {
-  const { name } = act;
+async function play(act, perMinute, { on, place, ledger }) {
+  const name = on === 'plain' ? act.name : `${on}.${act.name}`;
   const tell = (what) => broken(`${name}: ${what}`);
   const world = new World({
     name,
-    port: Number(port),
+    place,
     seed,
     ledger,
     stopped: stop.signal,
     broken: tell,
+    met(counter) {
+      met[on] ??= {};
+      met[on][counter] = (met[on][counter] ?? 0) + 1;
+    },
   });
   counts[name] = 0;
   while (!world.stopping) {
@@ -49,10 +56,14 @@ async function play(act, perMinute, ledger) {
 async function main() {
   const ledger = new Ledger(broken);
   const timer = setInterval(() => ledger.check(), CHECK_EVERY);
-  const acts = require(`./${file}`);
-  await Promise.all(acts.map(([act, perMinute]) => play(act, perMinute, ledger)));
+  const played = files.split(',').flatMap((file) => {
+    const { on, acts } = require(`./${file}`);
+    const setting = { on, place: JSON.parse(places)[on], ledger };
+    return acts.map(([act, perMinute]) => play(act, perMinute, setting));
+  });
+  await Promise.all(played);
   clearInterval(timer);
-  process.send({ counts, arrived: ledger.arrived }, () => process.disconnect());
+  process.send({ counts, met, arrived: ledger.arrived }, () => process.disconnect());
 }
 
 process.on('message', (message) => {

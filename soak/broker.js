@@ -1,33 +1,88 @@
 'use strict';
 
-// The broker of the soak: our addon, in a process of its own, with listeners for every event and a
-// memory of the last of them, as a program that logs would have. Asked, it tells what it holds.
+// The broker of the soak: our addon, in a process of its own. One server is plain and lets in anybody,
+// the other one speaks TLS, wants tokens, and changes its certificate now and then. Both have listeners
+// for every event and a memory of the last of them, as a program that logs would have. Asked, the
+// process tells what they hold.
 
+const { randomBytes } = require('node:crypto');
+const { once } = require('node:events');
 const WSMsgBroker = require('..');
-const { LIMITS } = require('./limits');
+const { authority, DAY } = require('../__test__/support/certificates');
+const { CERTIFICATE_EVERY, LIMITS } = require('./limits');
+const { ISSUER } = require('./token');
 
 const REMEMBERED = 100;
-const EVENTS = ['connection', 'registered', 'unregistered', 'warn', 'error', 'slow', 'dropped'];
+const EVENTS = [
+  'connection',
+  'registered',
+  'unregistered',
+  'warn',
+  'error',
+  'denied',
+  'slow',
+  'dropped',
+];
 
-const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...LIMITS });
+const trusted = authority('soak', { lasts: 30 * DAY });
+const secret = randomBytes(32).toString('base64url');
 const last = [];
 
-for (const name of EVENTS) {
-  server.on(name, (value) => {
-    last.push([name, value]);
-    if (last.length > REMEMBERED) last.shift();
-  });
+function start(options) {
+  const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...LIMITS, ...options });
+  for (const name of EVENTS) {
+    server.on(name, (...values) => {
+      last.push([name, ...values]);
+      if (last.length > REMEMBERED) last.shift();
+    });
+  }
+  return server;
 }
-server.once('listening', () => process.send({ port: server.address().port }));
+
+const plain = start();
+// An id is a pattern, too: that of nobody else. A wider one is another principal.
+const jwt = { secret, issuer: ISSUER, subject: 'pattern' };
+const secure = start({ tls: trusted.issue(), jwt });
+const servers = { plain, secure };
+
+/** Another certificate; before it one that cannot be used, which must change nothing. */
+function renew() {
+  const [next, other] = [trusted.issue(), trusted.issue()];
+  try {
+    secure.setTls({ ...other, key: next.key });
+    process.send({ broken: 'setTls took the key of another certificate' });
+  } catch (error) {
+    if (error.code !== 'ERR_WSMB_TLS') throw error;
+  }
+  secure.setTls(next);
+}
+const renewals = setInterval(renew, CERTIFICATE_EVERY);
+
+function close() {
+  clearInterval(renewals);
+  return Promise.all(Object.values(servers).map((server) => server.close()));
+}
+
+async function main() {
+  await Promise.all(Object.values(servers).map((server) => once(server, 'listening')));
+  const { port } = secure.address();
+  const places = {
+    plain: { port: plain.address().port },
+    secure: { port, secret, ca: trusted.ca },
+  };
+  process.send({ places });
+}
 
 process.on('message', async (message) => {
   if (message === 'sample') {
-    process.send({ heap: process.memoryUsage().heapUsed, stats: server.stats() });
+    const stats = { plain: plain.stats(), secure: secure.stats() };
+    process.send({ heap: process.memoryUsage().heapUsed, stats });
   } else if (message === 'close') {
-    await server.close();
+    await close();
     // Nothing keeps the process alive from here on.
     process.disconnect();
   }
 });
 // The driver is gone.
-process.on('disconnect', () => server.close());
+process.on('disconnect', close);
+main();

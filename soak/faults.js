@@ -130,7 +130,7 @@ async function refusedHandshakes(world) {
     ['\x16\x03\x01 this is no HTTP\r\n\r\n', 400],
   ];
   const [head, status] = world.random.pick(requests);
-  const wire = new Wire(world.port);
+  const wire = new Wire(world.place);
   wire.write(head);
   world.expect(await world.within(wire.status, 'a refusal'), status, head.slice(0, 40));
   await wire.ended;
@@ -138,7 +138,7 @@ async function refusedHandshakes(world) {
 
 /** A part of a handshake, and gone. */
 async function halfHandshakes(world) {
-  const wire = new Wire(world.port);
+  const wire = new Wire(world.place);
   const head = request();
   wire.write(head.slice(0, world.random.int(0, head.length - 1)));
   await world.sleep(world.random.int(0, 500));
@@ -147,7 +147,7 @@ async function halfHandshakes(world) {
 
 /** A part of a handshake, and silence (rule 14.5). */
 async function slowHandshakes(world) {
-  const wire = new Wire(world.port);
+  const wire = new Wire(world.place);
   const head = request();
   wire.write(head.slice(0, world.random.int(0, head.length - 1)));
   world.expect(await world.within(wire.status, 'a refusal'), 408, 'a slow handshake');
@@ -157,11 +157,11 @@ async function slowHandshakes(world) {
 /** Handshake and actions, byte by byte or all at once (rule 14.1). */
 async function oddSegments(world) {
   const id = world.id();
-  const wire = new Wire(world.port);
+  const wire = new Wire(world.place);
   const message = { action: 'send', message: 'on the heels', dest: id };
   const bytes = Buffer.concat([
     Buffer.from(request()),
-    text({ action: 'register', id }),
+    text(world.registration(id)),
     text(message),
   ]);
   const step = world.random.pick([1, 7, bytes.length]);
@@ -234,7 +234,7 @@ async function overstaying(world) {
 
 /** Many connections at once, most of which leave at once. */
 async function storm(world) {
-  const wires = Array.from({ length: 100 }, () => new Wire(world.port));
+  const wires = Array.from({ length: 100 }, () => new Wire(world.place));
   await Promise.all(
     wires.map(async (wire) => {
       wire.write(request());
@@ -248,7 +248,7 @@ async function storm(world) {
 async function idJuggling(world) {
   const wire = await world.dial();
   for (let left = 50; left > 0; left -= 1) {
-    wire.tell({ action: 'register', id: world.id() });
+    wire.tell(world.registration(world.id()));
     if (world.random.chance(0.3)) wire.tell({ action: 'unregister' });
   }
   await wire.ping();
@@ -327,7 +327,7 @@ async function unanswered(world) {
 
 /** A process that is killed in the midst of its traffic. */
 async function killedProcess(world) {
-  const args = [String(world.port), world.id()];
+  const args = [String(world.place.port), world.id()];
   const child = fork(path.join(__dirname, 'victim.js'), args);
   try {
     await once(child, 'message', { signal: AbortSignal.timeout(DEADLINE) });
@@ -338,7 +338,7 @@ async function killedProcess(world) {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }
 
-module.exports = [
+const acts = [
   [malformedJson, 60],
   [refusedActions, 60],
   [malformedFrames, 80],
@@ -363,3 +363,21 @@ module.exports = [
   [unanswered, 4],
   [killedProcess, 2],
 ];
+
+module.exports = {
+  on: 'plain',
+  acts,
+  ends,
+  garbage,
+  halfClosed,
+  halfHandshakes,
+  halfMessages,
+  malformedFrames,
+  malformedJson,
+  neverReads,
+  oversize,
+  refusedHandshakes,
+  storm,
+  tinyFragments,
+  vanish,
+};

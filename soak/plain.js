@@ -9,12 +9,13 @@ class Plain extends EventEmitter {
   #callbacks = new Map();
   #acks = 0;
 
-  constructor(id, port) {
+  /** `place`: where the server is (see World). */
+  constructor(id, place, token) {
     super();
     this.id = id;
-    this.wire = new Wire(port);
+    this.wire = new Wire(place);
     this.wire.write(request());
-    this.wire.tell({ action: 'register', id });
+    this.register(token);
     this.wire.on('action', (action) => this.#hear(action));
     this.wire.once('end', (code) => this.emit('close', code));
   }
@@ -28,6 +29,10 @@ class Plain extends EventEmitter {
     const ack = `${this.id}:${this.#acks}`;
     this.#callbacks.set(ack, callback);
     this.wire.tell({ action: 'send', message, dest, ack });
+  }
+
+  register(token) {
+    this.wire.tell({ action: 'register', id: this.id, token });
   }
 
   unregister() {

@@ -11,6 +11,10 @@ const WARM_UP = 1 / 4;
 const LEAST_MINUTES = 10;
 /** Standard errors that a slope must be above zero to be no chance. */
 const SIGNIFICANT = 3;
+/** What the servers hold, and give back; by the names of their counters. */
+const HELD = ['connections', 'registered', 'pending'];
+/** What they count as often as an act has brought it about, and never for anybody else. */
+const PLAYED = ['dead', 'denied', 'unregistered'];
 const KIB = 1024;
 const MIB = 1024 ** 2;
 
@@ -27,12 +31,22 @@ function trend(samples, minutes, value) {
   return { lowest, fit: lowest.length < LEAST_MINUTES ? null : line(lowest) };
 }
 
+/** A counter, of all servers together. */
+function total(stats, name) {
+  return Object.values(stats).reduce((sum, counters) => sum + counters[name], 0);
+}
+
 /** What was found: the lines, and each check with what it saw; `passed` is null if it could not tell. */
-function judge({ samples, failures, before, after, minutes }) {
+function judge({ samples, failures, before, after, met, minutes }) {
   const memory = trend(samples, minutes, ({ resident }) => resident);
   const heap = trend(samples, minutes, (sample) => sample.heap);
-  const held = ['connections', 'registered', 'pending'];
-  const list = ({ stats }) => held.map((name) => `${stats[name]} ${name}`).join(', ');
+  const list = ({ stats }) =>
+    Object.entries(stats)
+      .map(([server, of]) => `${server} ${HELD.map((name) => `${of[name]} ${name}`).join(', ')}`)
+      .join('; ');
+  const played = Object.entries(after.stats).flatMap(([server, of]) =>
+    PLAYED.map((name) => ({ server, name, n: of[name], expected: met[server]?.[name] ?? 0 })),
+  );
   const count = ({ descriptors }) => `${descriptors.length}`;
   const kinds = ({ descriptors }) => descriptors.join();
   const checks = [
@@ -50,6 +64,13 @@ function judge({ samples, failures, before, after, minutes }) {
       name: 'tables are as before',
       passed: list(after) === list(before),
       found: `${list(after)} (before: ${list(before)})`,
+    },
+    {
+      name: 'as many were found dead, denied or not registered as should be',
+      passed: played.every(({ n, expected }) => n === expected),
+      found: played
+        .map(({ server, name, n, expected }) => `${server} ${n} ${name} (played: ${expected})`)
+        .join(', '),
     },
     {
       name: 'descriptors are as before',
@@ -114,8 +135,8 @@ function memory({ samples, before, after, minutes }, verdict) {
       row('resident memory, MiB', (s) => s.resident, slope(verdict.memory.fit), mib),
       row('heap of JavaScript, MiB', (s) => s.heap, slope(verdict.heap.fit), mib),
       row('descriptors', (s) => s.descriptors.length, '', integer.format),
-      row('connections', (s) => s.stats.connections, '', integer.format),
-      row('requests pending', (s) => s.stats.pending, '', integer.format),
+      row('connections', (s) => total(s.stats, 'connections'), '', integer.format),
+      row('requests pending', (s) => total(s.stats, 'pending'), '', integer.format),
     ],
   );
 }
@@ -130,6 +151,7 @@ function processors({ samples }) {
 
 function markdown(results, verdict) {
   const { machine, samples, failures, after, counts } = results;
+  const servers = Object.keys(after.stats);
   const verdicts = verdict.checks.map(({ name, passed, found }) => [
     name,
     passed === null ? 'not judged' : passed ? 'yes' : '**no**',
@@ -157,10 +179,13 @@ function markdown(results, verdict) {
     );
   }
   parts.push(
-    'What the broker counted:',
+    'What the servers counted, the plain one and the one with TLS and tokens:',
     table(
-      ['counter', 'at the end'],
-      Object.entries(after.stats).map(([name, n]) => [name, integer.format(n)]),
+      ['counter', ...servers],
+      Object.keys(after.stats[servers[0]]).map((counter) => [
+        counter,
+        ...servers.map((name) => integer.format(after.stats[name][counter])),
+      ]),
     ),
     `${integer.format(results.arrived)} messages and answers of the traffic were accounted for one by one. How often each act was played (some last as long as the run):`,
     table(
@@ -185,4 +210,4 @@ function picture({ samples, minutes }, { memory: { lowest, fit } }) {
   });
 }
 
-module.exports = { judge, markdown, picture };
+module.exports = { HELD, judge, markdown, picture, total };

@@ -9,9 +9,9 @@ const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 const { DEADLINE, LIMITS } = require('./limits');
-const Plain = require('./plain');
 const Child = require('./processes');
-const { judge, markdown, picture } = require('./report');
+const { HELD, judge, markdown, picture, total } = require('./report');
+const World = require('./world');
 
 const USAGE = `usage: node soak/run.js [options]
   --minutes N   how long the load lasts (default 10)
@@ -27,6 +27,12 @@ const MOST_FAILURES = 20;
 const COOL_DOWN = LIMITS.ackTimeout + DEADLINE;
 /** Then it rests, before memory is read for the last time. */
 const REST = 10_000;
+
+/** The processes that play acts, and the files that they have them from. */
+const ACTORS = {
+  traffic: ['traffic', 'secure'],
+  faults: ['faults', 'silence', 'intruders', 'records'],
+};
 
 function parse() {
   const { values } = parseArgs({
@@ -58,13 +64,13 @@ class Soak {
     await this.#soak();
     // Less than wanted, if it was ended early.
     const lasted = Math.min(this.minutes, (Date.now() - this.begun) / 60_000);
-    const { counts, arrived } = await this.#end();
+    const played = await this.#end();
     // A broker that has died is told already.
     const after = await this.#coolDown().catch(() => this.samples.at(-1) ?? this.before);
     const broker = await this.broker.end('close', DEADLINE);
     if (broker !== 0) this.broken(`the broker ended with ${broker}`);
     const { samples, failures, before } = this;
-    return { minutes: lasted, samples, failures, before, after, counts, arrived };
+    return { minutes: lasted, samples, failures, before, after, ...played };
   }
 
   /** Ends the run early: something is wrong, or a person is impatient. */
@@ -83,17 +89,19 @@ class Soak {
   async #start() {
     const broken = (what) => this.broken(what);
     this.broker = new Child('the broker', 'broker.js', [], broken);
-    const { port } = await this.broker.message('port');
+    const { places } = await this.broker.message('places');
     // What is made with the first connection, and stays, is no leak.
-    const client = new Plain('first', port);
-    await client.wire.action('registered');
-    await client.close();
+    for (const place of Object.values(places)) {
+      const wire = await new World({ name: 'first', place, seed: this.seed }).dial('first');
+      await wire.close();
+    }
     await sleep(1000);
     this.before = await this.#state();
     this.begun = Date.now();
-    this.#actors = ['traffic', 'faults'].map(
-      (name) => new Child(name, 'actor.js', [name, port, this.seed], broken),
-    );
+    this.#actors = Object.entries(ACTORS).map(([name, files]) => {
+      const args = [files.join(), JSON.stringify(places), this.seed];
+      return new Child(name, 'actor.js', args, broken);
+    });
   }
 
   async #soak() {
@@ -119,8 +127,8 @@ class Soak {
       const { resident, descriptors, stats } = state;
       console.error(
         `minute ${minute.toFixed(0)}: ${(resident / 2 ** 20).toFixed(1)} MiB, ` +
-          `${descriptors.length} descriptors, ${stats.connections} connections, ` +
-          `${stats.messagesOut} messages`,
+          `${descriptors.length} descriptors, ${total(stats, 'connections')} connections, ` +
+          `${total(stats, 'messagesOut')} messages`,
       );
     }
   }
@@ -138,21 +146,31 @@ class Soak {
     };
   }
 
-  /** Ends the load: how often each act was played, and how many messages are in the ledgers. */
+  /**
+   * Ends the load: how often each act was played, how many messages are in the ledgers, and what the
+   * servers must have counted, by server.
+   */
   async #end() {
     const counts = {};
+    const met = {};
     let arrived = 0;
     await Promise.all(
       this.#actors.map(async (actor) => {
         actor.child.on('message', (message) => {
           Object.assign(counts, message.counts);
+          for (const [name, counted] of Object.entries(message.met ?? {})) {
+            met[name] ??= {};
+            for (const [counter, n] of Object.entries(counted)) {
+              met[name][counter] = (met[name][counter] ?? 0) + n;
+            }
+          }
           arrived += message.arrived ?? 0;
         });
         const code = await actor.end('stop', 2 * DEADLINE);
         if (code !== 0) this.broken(`${actor.name} ended with ${code}`);
       }),
     );
-    return { counts, arrived };
+    return { counts, met, arrived };
   }
 
   /** Waits until the broker holds no more than before, for a time; then lets it rest. */
@@ -170,7 +188,7 @@ class Soak {
 
 function isEqual(state, before) {
   const held = ({ stats, descriptors }) =>
-    [stats.connections, stats.registered, stats.pending, ...descriptors].join();
+    [...HELD.map((n) => total(stats, n)), ...descriptors].join();
   return held(state) === held(before);
 }
 

@@ -220,12 +220,12 @@ async function reign(world, id) {
       resolve();
     });
   });
-  wire.tell({ action: 'register', id });
+  wire.tell(world.registration(id));
   await wire.action('registered');
   return owner;
 }
 
-module.exports = [
+const acts = [
   [pairs, 0],
   [questions, 0],
   [races, 0],
@@ -235,3 +235,15 @@ module.exports = [
   [idlers, 0],
   [takeOvers, 0],
 ];
+
+module.exports = {
+  on: 'plain',
+  acts,
+  MIXTURES,
+  bursts,
+  churn,
+  length,
+  pairs,
+  questions,
+  takeOvers,
+};

@@ -15,7 +15,9 @@ const TALK_EVERY = 20;
 async function main() {
   const ids = Array.from({ length: CLIENTS }, (_, index) => `${name}-${index}`);
   const clients = ids.map((id, index) =>
-    index % 2 === 0 ? new Plain(id, Number(port)) : new WSMsgBroker(id, '127.0.0.1', Number(port)),
+    index % 2 === 0
+      ? new Plain(id, { port: Number(port) })
+      : new WSMsgBroker(id, '127.0.0.1', Number(port)),
   );
   await Promise.all(clients.map((client) => once(client, 'registered')));
   setInterval(() => {

@@ -1,12 +1,13 @@
 'use strict';
 
-// A WebSocket over a plain socket, for what a well-behaved client cannot do: frames of any shape, bytes
-// at any pace, reading when it likes, ending without a word. It is strict about what it reads: what
-// the broker may not write is an error.
+// A WebSocket over a socket of Node.js, with TLS or without, for what a well-behaved client cannot do:
+// frames of any shape, bytes at any pace, reading when it likes, silence, ending without a word. It is
+// strict about what it reads: what the broker may not write is an error.
 
 const crypto = require('node:crypto');
 const { EventEmitter } = require('node:events');
 const net = require('node:net');
+const tls = require('node:tls');
 const { DEADLINE } = require('./limits');
 
 const TEXT = 1;
@@ -54,8 +55,8 @@ function frame(opcode, payload, { fin = true, rsv = 0, masked = true, length } =
 const text = (action) => frame(TEXT, JSON.stringify(action));
 
 /**
- * Emits `action` (an object), `pong` (its text) and, once, `end` with the code of the close frame,
- * 1006 if there was none.
+ * Emits `action` (an object), `ping`, `pong` (its text) and, once, `end` with the code of the close
+ * frame, 1006 if there was none.
  */
 class Wire extends EventEmitter {
   #received = [];
@@ -69,10 +70,16 @@ class Wire extends EventEmitter {
   #answered;
   #over = false;
 
-  constructor(port) {
+  /** `ca`: whom to trust, if the server speaks TLS. */
+  constructor({ port, ca }) {
     super();
     this.setMaxListeners(0);
-    this.socket = net.connect({ port, host: '127.0.0.1', noDelay: true });
+    /** What is below TLS; without it, the socket itself. */
+    this.raw = net.connect({ port, host: '127.0.0.1', noDelay: true });
+    this.raw.on('error', () => {});
+    this.socket = ca ? tls.connect({ socket: this.raw, ca, servername: 'localhost' }) : this.raw;
+    /** True for one that answers no pings. */
+    this.silent = false;
     this.socket.on('data', (chunk) => this.#receive(chunk));
     // How it ends is told by `end`: a reset is one of the ways.
     this.socket.on('error', () => {});
@@ -101,7 +108,7 @@ class Wire extends EventEmitter {
   }
 
   /** Resolves with the next event for which `wanted` holds. */
-  next(event, wanted = () => true) {
+  next(event, wanted = () => true, millis = DEADLINE) {
     return new Promise((resolve, reject) => {
       const settle = (how, value) => {
         clearTimeout(timer);
@@ -114,8 +121,8 @@ class Wire extends EventEmitter {
       };
       const end = (code) => settle(reject, new Error(`no ${event}, but the end with ${code}`));
       const timer = setTimeout(() => {
-        settle(reject, new Error(`no ${event} within ${DEADLINE} ms`));
-      }, DEADLINE);
+        settle(reject, new Error(`no ${event} within ${millis} ms`));
+      }, millis);
       this.on(event, hear);
       this.on('end', end);
       if (this.#over) end(this.#code);
@@ -146,7 +153,8 @@ class Wire extends EventEmitter {
 
   /** Ends without a word; with a reset if wanted. */
   destroy(reset = false) {
-    if (reset) this.socket.resetAndDestroy();
+    // Of TLS no socket can be reset: the one below it can.
+    if (reset) this.raw.resetAndDestroy();
     else this.socket.destroy();
     return this.ended;
   }
@@ -192,7 +200,8 @@ class Wire extends EventEmitter {
         this.emit('action', JSON.parse(payload));
         break;
       case PING:
-        this.write(frame(PONG, payload));
+        this.emit('ping');
+        if (!this.silent) this.write(frame(PONG, payload));
         break;
       case PONG:
         this.emit('pong', payload.toString());

@@ -1,6 +1,7 @@
 'use strict';
 
-// What an act has at hand: a way to the broker, time, chance, and whom to tell what is wrong.
+// What an act has at hand: ways to one of the broker's servers, time, chance, and whom to tell what is
+// wrong.
 
 const { once } = require('node:events');
 const { setTimeout: sleep } = require('node:timers/promises');
@@ -8,19 +9,28 @@ const WSMsgBroker = require('..');
 const { DEADLINE } = require('./limits');
 const Plain = require('./plain');
 const Random = require('./random');
+const { ISSUER, inSeconds, sign } = require('./token');
 const { Wire, request } = require('./wire');
+
+/** Longer than any run, in seconds. */
+const MONTH = 30 * 86_400;
 
 class World {
   #stopped;
   #ids = 0;
 
-  /** `stopped`: an AbortSignal for the end of the run; `broken` is told what is wrong. */
-  constructor({ name, port, seed, ledger, stopped, broken }) {
+  /**
+   * `place`: where the server is, its `port`; its `ca` if it speaks TLS, and the `secret` of its tokens
+   * if it wants any. `stopped`: an AbortSignal for the end of the run. `broken` is told what is wrong,
+   * `met` each time that the server must have counted something, by the name of its counter.
+   */
+  constructor({ name, place, seed, ledger, stopped, broken, met }) {
     this.name = name;
-    this.port = port;
+    this.place = place;
     this.random = new Random(seed, name);
     this.ledger = ledger;
     this.broken = broken;
+    this.met = met;
     this.#stopped = stopped;
   }
 
@@ -43,21 +53,40 @@ class World {
     return `${this.name}-${process.pid}-${this.#ids}`;
   }
 
-  /** A registered client: ours, or one over a plain socket. */
-  async client(plain, id = this.id()) {
-    const client = plain ? new Plain(id, this.port) : new WSMsgBroker(id, '127.0.0.1', this.port);
+  /** A token for an id, if the server wants one; `claims` come on top of what makes it valid. */
+  token(id, claims) {
+    const { secret } = this.place;
+    const valid = { iss: ISSUER, sub: id, exp: inSeconds(MONTH) };
+    return secret && sign({ ...valid, ...claims }, secret);
+  }
+
+  /** The action that registers an id. */
+  registration(id, claims) {
+    return { action: 'register', id, token: this.token(id, claims) };
+  }
+
+  /** A client that is about to register: ours, or one over a Wire. */
+  connect(plain, id, token) {
+    const { port, ca } = this.place;
+    if (plain) return new Plain(id, this.place, token);
+    return new WSMsgBroker(id, '127.0.0.1', port, '/', { token, tls: ca && { ca } });
+  }
+
+  /** One that is registered. */
+  async client(plain, id = this.id(), claims = {}) {
+    const client = this.connect(plain, id, this.token(id, claims));
     client.on('error', (error) => this.broken(`${id}: ${error.code} ${error.message}`));
     await once(client, 'registered', { signal: AbortSignal.timeout(DEADLINE) });
     return client;
   }
 
   /** A socket whose handshake is done; registered, if there is an id. */
-  async dial(id) {
-    const wire = new Wire(this.port);
+  async dial(id, claims = {}) {
+    const wire = new Wire(this.place);
     wire.write(request());
-    this.expect(await wire.status, 101, 'the handshake');
+    this.expect(await this.within(wire.status, 'the handshake'), 101, 'the handshake');
     if (id !== undefined) {
-      wire.tell({ action: 'register', id });
+      wire.tell(this.registration(id, claims));
       await wire.action('registered');
     }
     return wire;
@@ -68,10 +97,10 @@ class World {
   }
 
   /** The promise, or an error if it takes too long. */
-  async within(promise, what) {
+  async within(promise, what, millis = DEADLINE) {
     let timer;
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`${what}: not within ${DEADLINE} ms`)), DEADLINE);
+      timer = setTimeout(() => reject(new Error(`${what}: not within ${millis} ms`)), millis);
     });
     try {
       return await Promise.race([promise, late]);

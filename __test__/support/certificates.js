@@ -85,15 +85,18 @@ function certify(subject, issuer, signer, publicKey, extensions, from, to) {
   return `-----BEGIN CERTIFICATE-----\n${lines}\n-----END CERTIFICATE-----\n`;
 }
 
-/** An authority: `ca` is its own certificate, `issue` makes a certificate and its key, all in PEM. */
-function authority(name = 'ca') {
+/**
+ * An authority: `ca` is its own certificate, `issue` makes a certificate and its key, all in PEM; they
+ * are good for as long as it `lasts`, in milliseconds.
+ */
+function authority(name = 'ca', { lasts = DAY } = {}) {
   const keys = crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const sign = (subject, publicKey, extensions, from, to) =>
     certify(subject, name, keys.privateKey, publicKey, extensions, from, to);
   const now = Date.now();
   return {
-    ca: sign(name, keys.publicKey, AUTHORITY, now - DAY, now + DAY),
-    issue({ from = now - DAY, to = now + DAY } = {}) {
+    ca: sign(name, keys.publicKey, AUTHORITY, now - DAY, now + lasts),
+    issue({ from = now - DAY, to = now + lasts } = {}) {
       const own = crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' });
       return {
         cert: sign('localhost', own.publicKey, HOST, from, to),
