@@ -274,13 +274,13 @@ declare namespace WSMsgBroker {
     secure: boolean;
   }
 
-  /** What a client may do. */
+  /** What a client may do: a plain object, with no other members. */
   interface Grant {
     /**
-     * Who the client is. No other principal may take over an id while its owner is connected.
+     * Who the client is: not empty, and a number is finite. No other principal may take over an id while its owner is connected.
      * Default: the id.
      */
-    principal?: string;
+    principal?: string | number;
     /** Whom it may address: patterns in which `*` stands for any characters. Default: anybody. */
     send?: string | readonly string[];
     /** When its connection ends, unless it has registered anew by then. Default: never. */
@@ -290,7 +290,8 @@ declare namespace WSMsgBroker {
   /**
    * Decides who may register. `true` or a grant lets a client in; all else refuses it, and so does
    * what is thrown. An error with the code `ERR_WSMB_UNAUTHORIZED` or `ERR_WSMB_FORBIDDEN` tells
-   * the client its message; any other error is the server's `error` event.
+   * the client its message; any other error is the server's `error` event, and so is a `TypeError`
+   * for what is neither a boolean, nothing, nor a grant.
    */
   type Authenticate = (
     credentials: Credentials,

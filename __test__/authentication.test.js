@@ -86,12 +86,126 @@ test('refuses whom authenticate does not accept, and says why', async (t) => {
   t.is(reasons.unauthorized, 'log in again');
   t.is(reasons.forbidden, 'é'.repeat(60));
   t.is(reasons.rejects, 'not authenticated');
-  t.is(faults.length, 3);
-  t.deepEqual(faults.slice(0, 2), ['database: password is hunter2', 'a fault']);
+  t.is(faults.length, 4);
+  t.deepEqual(faults.slice(1, 3), ['database: password is hunter2', 'a fault']);
+});
+
+test('takes nothing for a grant but true, and a plain object of what a grant has', async (t) => {
+  class Session {
+    send = 'b';
+  }
+  const given = {
+    'an empty array': [],
+    'an array': [{ send: 'b' }],
+    'an error': new Error('no'),
+    'a result': { ok: false },
+    'a map': new Map([['send', 'b']]),
+    'a typing error': { sends: ['b'] },
+    'what is not enumerable': Object.defineProperty({}, 'user', { value: 1 }),
+    'a symbol': { [Symbol('user')]: 1 },
+    'an instance': new Session(),
+    'an heir': Object.create({ send: 'b' }),
+    'a date': new Date(),
+    'a function': () => true,
+    'a text': 'yes',
+    'a number': 1,
+    'a Boolean object': new Boolean(true),
+  };
+  const server = await startServer(t, { authenticate: ({ id }) => given[id] });
+  const faults = [];
+  server.on('error', (error) => faults.push(error));
+  for (const id of Object.keys(given)) {
+    const { closed } = connect(t, server, id);
+    t.deepEqual(await closed, ['ERR_WSMB_UNAUTHORIZED', 4401], id);
+    t.true(faults.pop() instanceof TypeError, id);
+  }
+  t.is(faults.length, 0);
+});
+
+test('names what authenticate gave in place of a grant', async (t) => {
+  const given = [[], { sends: 'b' }, new Map(), 'yes', Object.create({ a: 1 })];
+  const server = await startServer(t, { authenticate: ({ id }) => given[Number(id)] });
+  const faults = [];
+  server.on('error', (error) => faults.push(error.message));
+  for (const id of given.keys()) {
+    await connect(t, server, String(id)).closed;
+  }
+  for (const [n, name] of ['Array', '"sends"', 'Map', 'string', 'no plain object'].entries()) {
+    t.true(faults[n].includes(name), faults[n]);
+  }
+});
+
+test('lets in by true and by any plain object, one without a prototype, too', async (t) => {
+  const given = [true, {}, { __proto__: null, send: [] }, { principal: 7 }, { send: undefined }];
+  const server = await startServer(t, { authenticate: ({ id }) => given[Number(id)] });
+  for (const id of given.keys()) {
+    await startClient(t, server, String(id));
+  }
+  t.is(server.stats().registered, given.length);
+});
+
+test('survives whatever authenticate throws or returns, and asks the next one', async (t) => {
+  const unreadable = (code, message) => Object.defineProperty({ code }, 'message', message);
+  const trap = new Proxy(
+    {},
+    {
+      get() {
+        throw new Error('trap');
+      },
+      getPrototypeOf() {
+        throw new Error('trap');
+      },
+    },
+  );
+  const answers = {
+    prototypeless: () => {
+      throw unreadable('ERR_WSMB_UNAUTHORIZED', { value: Object.create(null) });
+    },
+    getter: () => {
+      throw unreadable('ERR_WSMB_FORBIDDEN', {
+        get() {
+          throw new Error('no message');
+        },
+      });
+    },
+    trapThrown: () => {
+      throw trap;
+    },
+    trap: () => trap,
+    undefined: () => Promise.reject(),
+    null: () => Promise.reject(null),
+    sparse: () => ({ send: new Array(2) }),
+    // Another one each time it is looked at.
+    fickle: () => ({ send: Object.defineProperty([], 0, { get: fickle, enumerable: true }) }),
+    constructor: () => Object.create({ constructor: Object.create(null) }),
+  };
+  let looks = 0;
+  const fickle = () => {
+    looks += 1;
+    return looks === 1 ? 'b' : {};
+  };
+  const unhandled = [];
+  const hear = (error) => unhandled.push(error);
+  process.on('unhandledRejection', hear);
+  t.teardown(() => process.off('unhandledRejection', hear));
+  const server = await startServer(t, {
+    authenticate: ({ id }) => answers[id](),
+    authenticateTimeout: 60_000,
+  });
+  const faults = [];
+  server.on('error', (error) => faults.push(error));
+  for (const id of Object.keys(answers).filter((id) => id !== 'fickle')) {
+    const { closed } = connect(t, server, id);
+    t.deepEqual(await closed, ['ERR_WSMB_UNAUTHORIZED', 4401], id);
+  }
+  await startClient(t, server, 'fickle');
+  t.is(faults.length, Object.keys(answers).length - 1);
+  t.true(faults.every((fault) => fault !== undefined && fault !== null));
+  t.deepEqual(unhandled, []);
 });
 
 test('refuses a principal that is no name: all who have none would be one', async (t) => {
-  const principals = [null, {}, true];
+  const principals = [null, {}, true, '', Number.NaN, Number.POSITIVE_INFINITY, 5n, []];
   const server = await startServer(t, {
     authenticate: ({ id }) => ({ principal: principals[Number(id)] }),
   });
@@ -101,7 +215,10 @@ test('refuses a principal that is no name: all who have none would be one', asyn
     const { closed } = connect(t, server, String(id));
     t.deepEqual(await closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
   }
-  t.deepEqual(faults, [TypeError, TypeError, TypeError]);
+  t.deepEqual(
+    faults,
+    principals.map(() => TypeError),
+  );
 });
 
 test('grants a principal, ids to send to, and an end', async (t) => {

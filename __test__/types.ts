@@ -37,8 +37,9 @@ new Server(0, '/', {
   allowedOrigins: ['https://example.org'],
 });
 const grant: WSMsgBroker.Grant = { send: 'room-*', expires: Date.now() };
+const numbered: WSMsgBroker.Grant = { principal: 7 };
 const everybody: WSMsgBroker.Authenticate = (credentials: WSMsgBroker.Credentials) =>
-  credentials.id === 'a' ? grant : null;
+  credentials.id === 'a' ? grant : credentials.token ? numbered : null;
 new Server(0, '/', { authenticate: everybody });
 const jwt: WSMsgBroker.JwtOptions = { secret: Buffer.alloc(32), issuer: 'us', leeway: 1000 };
 new Server(0, '/', { jwt });
@@ -90,6 +91,8 @@ new Server(0, '/', { rateLimit: 100 });
 new Server(0, '/', { rateLimit: { frames: 100 } });
 // @ts-expect-error a text grants nothing
 new Server(0, '/', { authenticate: () => 'yes' });
+// @ts-expect-error a grant has no other members
+new Server(0, '/', { authenticate: () => ({ sends: ['a'] }) });
 // @ts-expect-error patterns are texts
 new Server(0, '/', { authenticate: () => ({ send: [1] }) });
 // @ts-expect-error the subject is the id or a pattern

@@ -225,10 +225,14 @@ class Broker {
   async #ask([number, id, token, headers, remoteAddress, secure]) {
     const credentials = { id, token: token ?? undefined, headers, remoteAddress, secure };
     const { answer, fault } = await verdict(this.#authenticate, credentials);
+    // Outside this promise: what a listener throws is an exception, as everywhere.
+    process.nextTick(() => this.#answer(number, answer, fault));
+  }
+
+  #answer(number, answer, fault) {
     this.#native?.answer(number, answer);
     if (fault !== undefined && this.#server.listenerCount('error') > 0) {
-      // Outside this promise: what a listener throws is an exception, as everywhere.
-      process.nextTick(() => this.#server.emit('error', fault));
+      this.#server.emit('error', fault);
     }
   }
 

@@ -18,31 +18,60 @@ function shorten(text) {
   return short.toWellFormed?.() ?? short;
 }
 
-/** True for an error that says why a client is refused, and that the client may see. */
-function isRefusal(error) {
-  return error?.code === 'ERR_WSMB_UNAUTHORIZED' || error?.code === 'ERR_WSMB_FORBIDDEN';
+/** What a grant may have. */
+const MEMBERS = ['principal', 'send', 'expires'];
+
+/** What kind of value this is. Its contents may be secret. */
+function kind(value) {
+  if (typeof value !== 'object') {
+    return `a ${typeof value}`;
+  }
+  const name = Object.getPrototypeOf(value).constructor?.name;
+  return name === 'Object' ? 'no plain object' : `an instance of ${String(name)}`;
 }
 
-/** `true` or an object grant; all else refuses. A TypeError names a member of a wrong type. */
+/** Throws for what is no grant. An object that says something else must not be one without limits. */
+function checkGrant(result) {
+  const prototype = typeof result === 'object' ? Object.getPrototypeOf(result) : undefined;
+  if (prototype !== Object.prototype && prototype !== null) {
+    const expected = 'expected true, false or a plain object';
+    throw new TypeError(`authenticate returned ${kind(result)}, ${expected}`);
+  }
+  const unknown = Reflect.ownKeys(result).find((key) => !MEMBERS.includes(key));
+  if (unknown !== undefined) {
+    throw new TypeError(`authenticate: a grant has no member "${String(unknown)}"`);
+  }
+}
+
+/** A name: what is missing or empty would be one that all who have none share. */
+function checkPrincipal(principal) {
+  const named = typeof principal === 'string' ? principal !== '' : Number.isFinite(principal);
+  if (!named) {
+    const expected = 'expected a string that is not empty, or a finite number';
+    const found = principal === '' ? 'empty' : String(principal);
+    throw new TypeError(`authenticate: "principal" is ${found}, ${expected}`);
+  }
+  return String(principal);
+}
+
+/** `true` or a grant lets in, nothing or `false` refuses; a TypeError says what all else is. */
 function granted(result) {
   if (result === true) {
     return {};
   }
-  if (typeof result !== 'object' || result === null) {
+  if (result === false || result === undefined || result === null) {
     return refused(UNAUTHORIZED, 'not authenticated');
   }
+  checkGrant(result);
   const { principal, send, expires } = result;
   const verdict = {};
   if (principal !== undefined) {
-    // A missing name made into a text would be one that all who have none share.
-    if (typeof principal !== 'string' && typeof principal !== 'number') {
-      throw new TypeError('authenticate: "principal" is neither a string nor a number');
-    }
-    verdict.principal = String(principal);
+    verdict.principal = checkPrincipal(principal);
   }
   if (send !== undefined) {
-    const patterns = typeof send === 'string' ? [send] : send;
-    if (!Array.isArray(patterns) || !patterns.every((pattern) => typeof pattern === 'string')) {
+    // A copy: what is checked is what the addon gets.
+    const patterns = Array.isArray(send) ? [...send] : [send];
+    if (!patterns.every((pattern) => typeof pattern === 'string')) {
       throw new TypeError('authenticate: "send" is neither a string nor an array of strings');
     }
     verdict.send = patterns;
@@ -56,24 +85,39 @@ function granted(result) {
   return verdict;
 }
 
-/** What a refusal that was thrown says. */
+/** What a refusal that was thrown says; none, if it is a fault rather. */
+function refusal(error) {
+  switch (error?.code) {
+    case 'ERR_WSMB_UNAUTHORIZED':
+      return refused(UNAUTHORIZED, String(error.message));
+    case 'ERR_WSMB_FORBIDDEN':
+      return refused(FORBIDDEN, String(error.message));
+  }
+}
+
+/** A listener of `error` may count on an error that is there. */
+const nothing = (error) => new TypeError(`authenticate threw ${error}`);
+
+/** The answer to what was thrown. Looking at it may throw, too. */
 function thrown(error) {
-  const code = error.code === 'ERR_WSMB_FORBIDDEN' ? FORBIDDEN : UNAUTHORIZED;
-  return refused(code, String(error.message));
+  const answer = refused(UNAUTHORIZED, 'not authenticated');
+  try {
+    const told = refusal(error);
+    return told ? { answer: told } : { answer, fault: error ?? nothing(error) };
+  } catch (fault) {
+    return { answer, fault: fault ?? nothing(fault) };
+  }
 }
 
 /**
  * Asks `authenticate`: what the addon is to do, and the fault that `authenticate` had, if any. A
- * fault refuses, too: the client does not see what broke.
+ * fault refuses, too: the client does not see what broke. Never rejects.
  */
 async function verdict(authenticate, credentials) {
   try {
     return { answer: granted(await authenticate(credentials)) };
   } catch (error) {
-    if (isRefusal(error)) {
-      return { answer: thrown(error) };
-    }
-    return { answer: refused(UNAUTHORIZED, 'not authenticated'), fault: error };
+    return thrown(error);
   }
 }
 
