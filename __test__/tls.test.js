@@ -179,6 +179,10 @@ test('what cannot be used is thrown by the constructor, with its name', (t) => {
     [client({ rejectUnauthorized: 0 }), 'ERR_WSMB_OPTION', 'tls.rejectUnauthorized'],
     [client({ requestCert: true }), 'ERR_WSMB_OPTION', 'tls.requestCert'],
     [client('yes'), 'ERR_WSMB_OPTION', 'tls'],
+    [client(null), 'ERR_WSMB_OPTION', 'tls'],
+    [client(0), 'ERR_WSMB_OPTION', 'tls'],
+    [client(''), 'ERR_WSMB_OPTION', 'tls'],
+    [client([]), 'ERR_WSMB_OPTION', 'tls'],
     [client(false), 'ERR_WSMB_OPTION', 'tls'],
     [client(true, 'ws://localhost:1'), 'ERR_WSMB_OPTION', 'tls'],
     [client({ ca }, 'ws://localhost:1'), 'ERR_WSMB_OPTION', 'tls'],
@@ -187,6 +191,15 @@ test('what cannot be used is thrown by the constructor, with its name', (t) => {
     t.true(error.message.includes(`"${name}"`), error.message);
     t.is(error instanceof TypeError, code === 'ERR_WSMB_OPTION');
     t.false(error.message.includes('PRIVATE'), error.message);
+  }
+});
+
+test('a client whose tls is neither a boolean nor an object does not speak plain', (t) => {
+  for (const tls of [null, 0, '', Number.NaN, 0n, []]) {
+    const error = t.throws(() => new WSMsgBroker('a', '127.0.0.1', 1, '/', { tls }));
+    t.is(error?.code, 'ERR_WSMB_OPTION');
+    t.true(error instanceof TypeError);
+    t.true(error.message.includes('"tls"'), error.message);
   }
 });
 

@@ -138,9 +138,16 @@ function checkOne(name, value, type) {
 /** What belongs to these is shown in no message. */
 const SECRET = /^(?:jwt|tls|token)\b/;
 
+function kind(value) {
+  if (value === null || Array.isArray(value)) {
+    return value === null ? 'null' : 'an array';
+  }
+  return `of type ${typeof value}`;
+}
+
 function wrong(name, expected, value) {
   const found = SECRET.test(name)
-    ? `of type ${typeof value}`
+    ? kind(value)
     : util.inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY });
   return coded('ERR_WSMB_OPTION', `option "${name}" is ${found}, expected ${expected}`, TypeError);
 }
@@ -161,12 +168,17 @@ function checkServer(options) {
   return checked.tls === undefined ? checked : { ...checked, tls: checkServerTls(checked.tls) };
 }
 
-/** For `tls`, true is the same as no options of it; false is without. */
+/** For `tls`, true is the same as no options of it; false is without. Nothing else is: not null. */
 function checkClient(options) {
   const { tls, ...others } = object(options);
-  const given = tls === true ? {} : tls || undefined;
-  const checked = check({ ...others, tls: given }, CLIENT);
-  return tls === false ? { ...checked, tls } : checked;
+  const checked = check(others, CLIENT);
+  if (tls === undefined) {
+    return checked;
+  }
+  if (typeof tls !== 'boolean' && !isPlain(tls)) {
+    throw wrong('tls', 'true, false or an object', tls);
+  }
+  return { ...checked, tls: tls === true ? {} : tls && checkOne('tls', tls, CLIENT_TLS) };
 }
 
 /** An argument that must be an object if it is there. */
