@@ -142,7 +142,7 @@ declare namespace WSMsgBroker {
     cert: Pem;
     /** Its key: PKCS#8, PKCS#1 or SEC1, not encrypted. */
     key: Pem;
-    /** Authorities that may sign the certificate of a client. */
+    /** Authorities that may sign the certificate of a client; only with `requestCert`. */
     ca?: Pem;
     /** The oldest version that is spoken. Default `TLSv1.2`. */
     minVersion?: TlsVersion;

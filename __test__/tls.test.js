@@ -58,10 +58,7 @@ function files(t) {
 
 for (const [form, given] of [
   ['text', (identity) => identity],
-  [
-    'a Buffer',
-    ({ cert, key }) => ({ cert: Buffer.from(cert), key: Buffer.from(key), ca: Buffer.from(ca) }),
-  ],
+  ['a Buffer', ({ cert, key }) => ({ cert: Buffer.from(cert), key: Buffer.from(key) })],
 ]) {
   test(`talks over TLS, the certificate given as ${form}`, async (t) => {
     const server = await startServer(t, { tls: given(trusted.issue()) });
@@ -165,6 +162,8 @@ test('what cannot be used is thrown by the constructor, with its name', (t) => {
     [server({ cert, key: trusted.issue().key }), 'ERR_WSMB_TLS', 'tls.key'],
     [server(expired), 'ERR_WSMB_TLS', 'tls.cert'],
     [server({ cert, key, requestCert: true }), 'ERR_WSMB_TLS', 'tls.ca'],
+    [server({ cert, key, ca }), 'ERR_WSMB_OPTION', 'tls.ca'],
+    [server({ cert, key, ca, requestCert: false }), 'ERR_WSMB_OPTION', 'tls.ca'],
     [server({ cert }), 'ERR_WSMB_OPTION', 'tls.key'],
     [server({ cert, key: 5 }), 'ERR_WSMB_OPTION', 'tls.key'],
     [server({ cert, key: [key] }), 'ERR_WSMB_OPTION', 'tls.key'],
@@ -214,6 +213,7 @@ test('setTls is for new connections, and one that fails changes nothing', async 
   t.throws(() => server.setTls({ ...first, key: second.key }), { code: 'ERR_WSMB_TLS' });
   t.throws(() => server.setTls({ cert: first.cert }), { code: 'ERR_WSMB_OPTION' });
   t.throws(() => server.setTls(), { code: 'ERR_WSMB_OPTION' });
+  t.throws(() => server.setTls({ ...second, ca }), { code: 'ERR_WSMB_OPTION' });
   t.is(await shown(port), fingerprint(second));
   const heard = once(old, 'message');
   old.send('still here', 'old');
@@ -310,6 +310,7 @@ test('the command line says in one line which certificate is wrong', async (t) =
     [/tls\.key/, '--tls-cert', names.cert],
     [/tls\.cert/, '--tls-cert', `${names.cert}.no`, '--tls-key', names.key],
     [/tls\.ca/, '--tls-cert', names.cert, '--tls-key', names.key, '--tls-request-cert', 'yes'],
+    [/tls\.ca/, '--tls-cert', names.cert, '--tls-key', names.key, '--tls-ca', names.cert],
     [/tls\.minVersion/, '--tls-min-version', '1.1', '--tls-cert', names.cert],
   ]) {
     const child = spawn(process.execPath, [CLI, '0', '--host', '127.0.0.1', ...flags]);

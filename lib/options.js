@@ -160,6 +160,10 @@ function checkServerTls(tls) {
       throw wrong(`tls.${member}`, TYPES.bytes[1], undefined);
     }
   }
+  if (checked.ca !== undefined && !checked.requestCert) {
+    const message = 'option "tls.ca" is of no use unless "tls.requestCert" is true';
+    throw coded('ERR_WSMB_OPTION', message, TypeError);
+  }
   return checked;
 }
 
