@@ -150,7 +150,7 @@ declare namespace WSMsgBroker {
     requestCert?: boolean;
   }
 
-  /** Options of a client: bytes and milliseconds. */
+  /** Options of a client: bytes and milliseconds, whole numbers. */
   interface ClientOptions {
     /** What the server is shown at registration. Default: none. */
     token?: string;
@@ -305,9 +305,9 @@ declare namespace WSMsgBroker {
     publicKey?: string | Uint8Array;
     /** The algorithms allowed. Default: HS256, RS256, ES256, ES384 or EdDSA, as the key goes. */
     algorithms?: readonly string[];
-    /** Who may have issued them: one of these is the claim `iss`. Default: anybody. */
+    /** Who may have issued them: one of these, not empty, is the claim `iss`. Default: anybody. */
     issuer?: string | readonly string[];
-    /** For whom they may be: one of these is in the claim `aud`. Default: anybody. */
+    /** For whom they may be: one of these, not empty, is in the claim `aud`. Default: anybody. */
     audience?: string | readonly string[];
     /** What the claim `sub` is: the id, or a pattern of ids. Default `exact`. */
     subject?: 'exact' | 'pattern';
@@ -325,7 +325,7 @@ declare namespace WSMsgBroker {
     bytes?: number;
   }
 
-  /** Options of a server: bytes, counts and milliseconds. `docs/limits.md` has the reasons. */
+  /** Options of a server: bytes, counts and milliseconds, whole numbers; `docs/limits.md` has the reasons. */
   interface ServerOptions {
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;

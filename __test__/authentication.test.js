@@ -305,6 +305,12 @@ test('refuses options that cannot be', (t) => {
     [{ jwt: { secret: SECRET, algorithms: ['none'] } }, /jwt\.algorithms/, RangeError],
     [{ jwt: { secret: SECRET, algorithms: ['RS256'] } }, /jwt\.algorithms/, RangeError],
     [{ jwt: { secret: SECRET, audience: 5 } }, /jwt\.audience/, TypeError],
+    [{ jwt: { secret: SECRET, audience: [5] } }, /jwt\.audience/, TypeError],
+    [{ jwt: { secret: SECRET, audience: [] } }, /jwt\.audience/, RangeError],
+    [{ jwt: { secret: SECRET, issuer: [] } }, /jwt\.issuer/, RangeError],
+    [{ jwt: { secret: SECRET, issuer: '' } }, /jwt\.issuer/, RangeError],
+    [{ jwt: { secret: SECRET, issuer: ['us', ''] } }, /jwt\.issuer/, RangeError],
+    [{ jwt: { secret: SECRET, leeway: 0.5 } }, /jwt\.leeway/, RangeError],
     [{ jwt: { secret: SECRET, hello: 5 } }, /jwt\.hello/, TypeError],
     [{ allowedOrigins: 'x' }, /allowedOrigins/, TypeError],
     [{ allowedOrigins: ['example.org/path'] }, /allowedOrigins/, RangeError],
@@ -312,6 +318,9 @@ test('refuses options that cannot be', (t) => {
     [{ rateLimit: { messages: 'x' } }, /rateLimit\.messages/, TypeError],
     [{ slowConsumer: 'kick' }, /slowConsumer/, TypeError],
     [{ authenticate() {}, authenticateTimeout: 0 }, /authenticateTimeout/, RangeError],
+    [{ authenticateTimeout: 0 }, /authenticateTimeout/, RangeError],
+    [{ authenticateTimeout: 1e15 }, /authenticateTimeout/, RangeError],
+    [{ jwt: { secret: SECRET }, authenticateTimeout: 0 }, /authenticateTimeout/, RangeError],
   ]) {
     const error = t.throws(() => new WSMsgBroker.Server({ port: 0, ...options }));
     t.is(error.code, 'ERR_WSMB_OPTION');

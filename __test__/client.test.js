@@ -167,6 +167,13 @@ test('refuses options of a wrong type, range or name', (t) => {
     instanceOf: RangeError,
     message: /maxQueued/,
   });
+  const { clientOptions } = require('../lib/options');
+  const numbers = Object.keys(clientOptions).filter((name) => clientOptions[name] === 'number');
+  for (const name of numbers) {
+    for (const value of [0.5, 1e5 + 0.5, Number.POSITIVE_INFINITY]) {
+      t.throws(make({ [name]: value }), { code: 'ERR_WSMB_OPTION', instanceOf: RangeError }, name);
+    }
+  }
   t.throws(make({ closeTimeout: 0 }), { code: 'ERR_WSMB_OPTION', message: /closeTimeout/ });
   t.throws(make({ nothing: 1 }), { code: 'ERR_WSMB_OPTION', message: /nothing/ });
   t.throws(make('x'), { code: 'ERR_WSMB_OPTION' });

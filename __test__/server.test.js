@@ -241,6 +241,45 @@ test('refuses options of a wrong type, range or name', (t) => {
   t.throws(() => new WSMsgBroker.Server(), { instanceOf: TypeError });
 });
 
+test('refuses a number that is not whole, rather than take it for a smaller one', async (t) => {
+  const { serverOptions } = require('../lib/options');
+  const numbers = Object.keys(serverOptions).filter((name) => serverOptions[name] === 'number');
+  t.true(numbers.length > 15);
+  const options = numbers.map((name) => [name, (value) => ({ [name]: value })]);
+  for (const member of ['messages', 'bytes']) {
+    options.push([`rateLimit.${member}`, (value) => ({ rateLimit: { [member]: value } })]);
+  }
+  for (const [name, option] of options) {
+    for (const value of [0.5, 1e5 + 0.5, Number.POSITIVE_INFINITY]) {
+      // Were it taken, nothing would listen anywhere but here.
+      const make = () => new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...option(value) });
+      const error = t.throws(make, { code: 'ERR_WSMB_OPTION', instanceOf: RangeError }, name);
+      t.true(error?.message.includes(`"${name}" is ${value}`), error?.message);
+    }
+  }
+  const server = await startServer(t);
+  t.throws(() => server.close({ drain: 0.5 }), { code: 'ERR_WSMB_OPTION', instanceOf: RangeError });
+  t.not(server.address(), null);
+});
+
+test('takes a ttl of less than a millisecond for one, as setTimeout does', async (t) => {
+  const server = await startServer(t);
+  const { NativeServer } = require('../lib/native');
+  const { setAckTimeout } = NativeServer.prototype;
+  const set = [];
+  // Restored in this tick. Whether an answer comes within a millisecond, or none, cannot be told.
+  NativeServer.prototype.setAckTimeout = (millis) => set.push(millis);
+  try {
+    for (const ttl of [0.5, Number.MIN_VALUE, 1, 1.5, 20]) {
+      server.ttl = ttl;
+      t.is(server.ttl, ttl);
+    }
+  } finally {
+    NativeServer.prototype.setAckTimeout = setAckTimeout;
+  }
+  t.deepEqual(set.map(Math.trunc), [1, 1, 1, 1, 20]);
+});
+
 test('hears peers after removeAllListeners, too', async (t) => {
   const server = await startServer(t);
   server.on('registered', () => t.fail('it was removed'));

@@ -5,6 +5,9 @@
 const util = require('node:util');
 const { coded } = require('./errors');
 
+/** 100 years in milliseconds: the longest that anything may take. */
+const CENTURY = 100 * 365 * 86_400_000;
+
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'];
 
 /** Certificates and keys: PEM, or the path of a file with it. */
@@ -83,16 +86,28 @@ const CLIENT = {
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** What each type accepts, and how it is called. */
+/** What each type accepts, and how it is called; what of that is in range, and how that is called. */
 const TYPES = {
   any: [() => true],
-  number: [(value) => typeof value === 'number' && value >= 0, 'a number that is not negative'],
+  number: [
+    (value) => typeof value === 'number' && value >= 0,
+    'a number that is not negative',
+    // Half a millisecond or half a connection would be none: off, for some.
+    [Number.isInteger, 'a whole number'],
+  ],
   string: [isString, 'a string'],
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],
   strings: [(value) => Array.isArray(value) && value.every(isString), 'an array of strings'],
-  /** One string, or several. */
-  list: [(value) => isString(value) || TYPES.strings[0](value), 'a string or an array of strings'],
+  /** One string, or several. Where none is named, nothing would be checked. */
+  list: [
+    (value) => isString(value) || TYPES.strings[0](value),
+    'a string or an array of strings',
+    [
+      (value) => value.length > 0 && ![value].flat().includes(''),
+      'one or more, none of them empty',
+    ],
+  ],
   bytes: [(value) => isString(value) || value instanceof Uint8Array, 'a string or a Buffer'],
   headers: [
     (value) => isPlain(value) && Object.values(value).every(isString),
@@ -128,9 +143,12 @@ function checkOne(name, value, type) {
     }
     return check(value, type, `${name}.`);
   }
-  const [accepts, expected] = TYPES[type];
+  const [accepts, expected, range] = TYPES[type];
   if (!accepts(value)) {
     throw wrong(name, expected, value);
+  }
+  if (range && !range[0](value)) {
+    throw wrong(name, range[1], value, RangeError);
   }
   return value;
 }
@@ -145,14 +163,14 @@ function kind(value) {
   return `of type ${typeof value}`;
 }
 
-function wrong(name, expected, value) {
+function wrong(name, expected, value, Type = TypeError) {
   const found = SECRET.test(name)
     ? kind(value)
     : util.inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY });
-  return coded('ERR_WSMB_OPTION', `option "${name}" is ${found}, expected ${expected}`, TypeError);
+  return coded('ERR_WSMB_OPTION', `option "${name}" is ${found}, expected ${expected}`, Type);
 }
 
-/** A server's certificate, and its key, must be there. */
+/** A server's certificate, and its key, must be there; authorities are for clients that it asks. */
 function checkServerTls(tls) {
   const checked = checkOne('tls', tls, SERVER_TLS);
   for (const member of ['cert', 'key']) {
@@ -169,6 +187,11 @@ function checkServerTls(tls) {
 
 function checkServer(options) {
   const checked = check(object(options), SERVER);
+  const { authenticateTimeout: limit } = checked;
+  // The core knows it only where it asks.
+  if (limit !== undefined && (limit < 1 || limit > CENTURY)) {
+    throw wrong('authenticateTimeout', '1 ms to 100 years', limit, RangeError);
+  }
   return checked.tls === undefined ? checked : { ...checked, tls: checkServerTls(checked.tls) };
 }
 

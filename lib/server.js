@@ -201,7 +201,8 @@ class Broker {
   set ttl(millis) {
     this.#ttl = millis;
     if (typeof millis === 'number' && millis > 0) {
-      this.#native?.setAckTimeout(millis);
+      // As with setTimeout, less than a millisecond is one.
+      this.#native?.setAckTimeout(Math.max(millis, 1));
     }
   }
 
