@@ -1,5 +1,7 @@
 'use strict';
 
+const net = require('node:net');
+const os = require('node:os');
 const path = require('node:path');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -40,12 +42,151 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
     t.is(await next(), ' - a');
     const other = new WSMsgBroker('b', '127.0.0.1', port, 'foo');
     t.is(await next(), ' + b');
-    const closed = once(other, 'close');
+    const ended = Promise.all([once(other, 'close'), once(child, 'exit')]);
     child.kill(signal);
-    t.deepEqual(await closed, [1001]);
-    t.deepEqual(await once(child, 'exit'), [0, null]);
+    t.deepEqual(await ended, [[1001], [0, null]]);
   });
 }
+
+/** A broker of the command line: its process, port and lines of output, the first left out. */
+async function broker(t, ...flags) {
+  const child = run(t, '0', '--host', '127.0.0.1', ...flags);
+  const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => (await lines.next()).value;
+  return { child, port: Number(/:(\d+)\/$/.exec(await next())[1]), next };
+}
+
+/** Asks the other of two clients, and returns its response, the answer to come, and both ends. */
+async function ask(t, port) {
+  const [asker, responder] = ['asker', 'responder'].map((id) => {
+    const client = new WSMsgBroker(id, '127.0.0.1', port);
+    t.teardown(() => client.close());
+    return client;
+  });
+  const ends = Promise.all([once(asker, 'close'), once(responder, 'close')]);
+  await once(responder, 'registered');
+  const asked = once(responder, 'message');
+  const answer = new Promise((resolve) => {
+    asker.send(1, 'responder', (_from, answer) => resolve(answer));
+  });
+  const [, response] = await asked;
+  return { response, answer, ends };
+}
+
+/** Resolves when nothing listens there any more: the first thing that a signal does. */
+async function refused(port) {
+  for (;;) {
+    const socket = net.connect(port, '127.0.0.1');
+    const [error] = await once(socket, 'connect').catch((error) => [error]);
+    socket.destroy();
+    if (error?.code === 'ECONNREFUSED') {
+      return;
+    }
+  }
+}
+
+test('a request that is open at SIGTERM is answered before the end', async (t) => {
+  const { child, port } = await broker(t, '--drain', '60000');
+  const { response, answer, ends } = await ask(t, port);
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  await refused(port);
+  response.send('late, but in time');
+  t.is(await answer, 'late, but in time');
+  t.deepEqual(await ends, [[1001], [1001]]);
+  t.deepEqual(await exit, [0, null]);
+});
+
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  test(`${signal} ends what SIGTERM drains, well and at once`, async (t) => {
+    t.timeout(90_000);
+    const { child, port } = await broker(t, '--drain', '60000');
+    const { ends } = await ask(t, port);
+    const exit = once(child, 'exit');
+    child.kill('SIGTERM');
+    await refused(port);
+    const second = Date.now();
+    child.kill(signal);
+    t.deepEqual(await ends, [[1001], [1001]]);
+    t.deepEqual(await exit, [0, null]);
+    t.true(Date.now() - second < 30_000, 'it went on draining');
+  });
+}
+
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+]) {
+  test(`a third signal, ${signal}, ends the process, whoever is connected`, async (t) => {
+    const { child, port, next } = await broker(t, '--close-timeout', '60000', '--drain', '60000');
+    // It does not answer a close: closing it takes a minute.
+    const socket = net.connect(port, '127.0.0.1');
+    t.teardown(() => socket.destroy());
+    socket.on('error', () => {});
+    socket.write(
+      'GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+        'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+    );
+    const register = Buffer.from('{"action":"register","id":"a"}');
+    const header = Buffer.from([0x81, 0x80 | register.length, 0, 0, 0, 0]);
+    socket.write(Buffer.concat([header, register]));
+    t.is(await next(), ' + a');
+    const exit = once(child, 'exit');
+    child.kill(signal);
+    await refused(port);
+    // Two that come too fast are one; those after the third find nobody.
+    const again = setInterval(() => child.kill(signal), 20);
+    t.teardown(() => clearInterval(again));
+    t.deepEqual(await exit, [code, null]);
+  });
+}
+
+const IPV6 = Object.values(os.networkInterfaces())
+  .flat()
+  .some(({ address }) => address === '::1');
+const ANY = ['0.0.0.0', '0', ...(IPV6 ? ['::', '::0', '0:0:0:0:0:0:0:0', '::ffff:0.0.0.0'] : [])];
+const LOCAL = ['127.0.0.1', 'localhost', ...(IPV6 ? ['::1'] : [])];
+
+for (const host of [...ANY, ...LOCAL]) {
+  const warns = ANY.includes(host);
+  test(`on ${host} it ${warns ? 'says' : 'does not say'} that anybody may register`, async (t) => {
+    const child = run(t, '0', '--host', host);
+    let stderr = '';
+    child.stderr.on('data', (data) => {
+      stderr += data;
+    });
+    const ended = once(child, 'close');
+    await once(child.stdout, 'data');
+    child.kill('SIGINT');
+    t.deepEqual(await ended, [0, null]);
+    t.is(stderr.includes('anybody who reaches this machine may register'), warns, stderr);
+    t.is(stderr.split('\n').length, warns ? 2 : 1, stderr);
+  });
+}
+
+test('prints ids that no line can be forged with, and ordinary ones as they are', async (t) => {
+  const { port, next } = await broker(t);
+  for (const [id, shown] of [
+    ['a b/c#1', 'a b/c#1'],
+    ['say "hi" \\n', 'say "hi" \\n'],
+    ['Zoë 東京 شیراز 👩‍🚀', 'Zoë 東京 شیراز 👩‍🚀'],
+    ['a\n + b', '"a\\n + b"'],
+    ['a\r', '"a\\r"'],
+    ['\u001b[2K\u001b[31mred', '"\\u001b[2K\\u001b[31mred"'],
+    ['\u009b2K', '"\\u009b2K"'],
+    ['a\u007f', '"a\\u007f"'],
+    ['a\u2028b\u2029', '"a\\u2028b\\u2029"'],
+    ['\u202eb\u2066c\u200f\u061c', '"\\u202eb\\u2066c\\u200f\\u061c"'],
+    ['\0', '"\\u0000"'],
+    // As one that was escaped would look.
+    ['"a\\n + b"', '"\\"a\\\\n + b\\""'],
+  ]) {
+    const client = new WSMsgBroker(id, '127.0.0.1', port);
+    t.is(await next(), ` + ${shown}`);
+    client.close();
+    t.is(await next(), ` - ${shown}`);
+  }
+});
 
 test('prints its help and its version', async (t) => {
   const help = await finish(t, '--help');

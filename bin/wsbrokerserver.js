@@ -4,11 +4,25 @@
 // The command line of the broker: parse, start, print, stop on signals.
 
 const fs = require('node:fs');
+const net = require('node:net');
 const { parseArgs } = require('node:util');
 const { version } = require('../package.json');
 
 /** How long conversations under way may go on after SIGTERM. */
 const DRAIN = 5000;
+
+/** The exit codes that a shell gives to a process that a signal has ended. */
+const EXIT = { SIGINT: 130, SIGTERM: 143 };
+
+/** The addresses that are all addresses of the machine, however they are written. */
+const ALL = new net.BlockList();
+ALL.addAddress('0.0.0.0', 'ipv4');
+ALL.addAddress('::', 'ipv6');
+
+/** What would end a line, forge one, or change how it is shown; a quote begins what was escaped. */
+const UNPRINTABLE = /^"|[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
+/** The same, where JSON leaves it as it is. */
+const UNESCAPED = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
 
 /**
  * The flags that are options of the server: their names are the options' in kebab case, those of
@@ -157,13 +171,13 @@ function start(port, path, drain, options) {
     // Without TLS, the line of version 1.
     const scheme = options.tls ? 'wss://' : '';
     console.log(`WSMsgBroker server listening on ${scheme}${shown.host}:${where}${shown.path}`);
-    if (shown.host === '0.0.0.0' && options.jwt === undefined && address.port !== undefined) {
+    if (options.jwt === undefined && isAll(address)) {
       const message = 'anybody who reaches this machine may register (see --host and --jwt-secret)';
       process.stderr.write(`wsbrokerserver: ${message}\n`);
     }
   });
-  server.on('registered', (id) => console.log(` + ${id}`));
-  server.on('unregistered', (id) => console.log(` - ${id}`));
+  server.on('registered', (id) => console.log(` + ${printable(id)}`));
+  server.on('unregistered', (id) => console.log(` - ${printable(id)}`));
   server.on('error', (error) => {
     if (error.syscall !== undefined) {
       fail(error.message, 1);
@@ -172,9 +186,36 @@ function start(port, path, drain, options) {
   if (options.tls) {
     process.on('SIGHUP', () => renew(server, options.tls));
   }
-  // Once: a second signal ends the process at once, as usual.
-  process.once('SIGINT', () => server.close());
-  process.once('SIGTERM', () => server.close({ drain }));
+  stopOnSignals(server, drain);
+}
+
+/** The first SIGTERM drains, the first SIGINT closes; a second of either ends a drain, a third all. */
+function stopOnSignals(server, drain) {
+  let signals = 0;
+  const stop = (signal) => {
+    signals += 1;
+    if (signals > 2) {
+      process.exit(EXIT[signal]);
+    }
+    server.close(signals === 1 && signal === 'SIGTERM' ? { drain } : undefined);
+  };
+  for (const signal of Object.keys(EXIT)) {
+    process.on(signal, stop);
+  }
+}
+
+/** True for an address that is all addresses of the machine; a Unix socket is none. */
+function isAll({ address, family }) {
+  return family !== undefined && ALL.check(address, family.toLowerCase());
+}
+
+/** An id as it is, or as JSON in one line. */
+function printable(id) {
+  if (!UNPRINTABLE.test(id)) {
+    return id;
+  }
+  const code = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return JSON.stringify(id).replace(UNESCAPED, code);
 }
 
 /** Reads the files of TLS again. What cannot be used is told, and all stays as it was. */
