@@ -7,6 +7,7 @@ const net = require('node:net');
 const path = require('node:path');
 const { once } = require('node:events');
 const { spawn } = require('node:child_process');
+const { Worker } = require('node:worker_threads');
 const test = require('ava');
 const WSMsgBroker = require('..');
 
@@ -138,6 +139,39 @@ test('close right after new opens nothing', async (t) => {
   // Connections are accepted in order: with this one, any earlier one has been counted.
   await once(net.connect(port, host), 'close');
   t.is(connections, 1);
+});
+
+test('a close without drain ends a drain', async (t) => {
+  const server = await listen(t);
+  const asker = await connect(t, server, 'asker');
+  const silent = await connect(t, server, 'silent');
+  const asked = once(silent, 'message');
+  asker.send('who?', 'silent', () => t.fail('an answer'));
+  await asked;
+  const drained = server.close({ drain: 3_600_000 });
+  t.is(server.address(), null);
+  t.like(server.stats(), { connections: 2, pending: 1 });
+  const gone = once(asker, 'close');
+  await server.close();
+  t.deepEqual(await gone, [1001]);
+  await drained;
+  t.is(server.stats(), null);
+});
+
+test('a server that drains ends with its worker thread', async (t) => {
+  const worker = new Worker(path.join(__dirname, 'lifecycle', 'drain.js'));
+  const [port] = await once(worker, 'message');
+  const client = new WSMsgBroker('client', host, port);
+  t.teardown(() => client.close());
+  await once(client, 'registered');
+  client.send('who?', 'client', () => t.fail('an answer'));
+  await once(client, 'message');
+  worker.postMessage('drain');
+  await once(worker, 'message');
+  const gone = once(client, 'close');
+  await worker.terminate();
+  await gone;
+  t.pass();
 });
 
 async function listen(t) {

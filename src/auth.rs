@@ -151,7 +151,8 @@ pub type Decision = Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>>;
 ///
 /// Any `Fn(Credentials) -> Decision` is one.
 pub trait Authenticate: Send + Sync + 'static {
-    /// Judges one registration. Dropped when its client leaves before it is done.
+    /// Judges one registration. The decision is dropped when its time is up; that its client has
+    /// left is not noticed before.
     fn authenticate(&self, credentials: Credentials) -> Decision;
 }
 

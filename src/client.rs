@@ -235,13 +235,18 @@ impl Link {
 /// The life of a connection.
 async fn run(link: Arc<Link>) {
     match open(&link).await {
-        Err(error) => {
+        None => {
+            link.state.store(CLOSED, SeqCst);
+            link.outbox.close();
+            link.tell(ClientEvent::Closed(None));
+        }
+        Some(Err(error)) => {
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
             link.tell(ClientEvent::Error(error));
             link.tell(ClientEvent::Closed(Some(1006)));
         }
-        Ok((reader, write)) => {
+        Some(Ok((reader, write))) => {
             let opened = link
                 .state
                 .compare_exchange(CONNECTING, OPEN, SeqCst, SeqCst);
@@ -267,20 +272,30 @@ async fn run(link: Arc<Link>) {
     link.listener.batch_end();
 }
 
-/// Connects and shakes hands.
-async fn open(link: &Link) -> Result<(Reader, WriteHalf)> {
+/// Connects and shakes hands. None: it was given up.
+async fn open(link: &Link) -> Option<Result<(Reader, WriteHalf)>> {
     let limit = link.options.connect_timeout;
     let handshake = dial(&link.options, link.tls.as_ref());
+    let reaches = |state| {
+        poll_fn(move |cx| {
+            link.waker.register(cx.waker());
+            match link.state.load(SeqCst) >= state {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+    };
+    let given_up = async {
+        reaches(CLOSING).await;
+        // As in version 1 the handshake may come to its end, but not for longer than any close.
+        let _ = timeout(link.options.close_timeout, reaches(CLOSED)).await;
+    };
     tokio::select! {
-        result = timeout(limit, handshake) => match result {
+        result = timeout(limit, handshake) => Some(match result {
             Ok(result) => result,
             Err(_) => Err(Error::ConnectTimeout(limit.as_millis() as u64)),
-        },
-        // A destroyed client does not go on to connect.
-        () = poll_fn(|cx| {
-            link.waker.register(cx.waker());
-            match link.state.load(SeqCst) { CLOSED => Poll::Ready(()), _ => Poll::Pending }
-        }) => Err(Error::NotOpen),
+        }),
+        () = given_up => None,
     }
 }
 

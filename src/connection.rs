@@ -82,7 +82,9 @@ pub(crate) struct Connection {
     controls: Window,
     /// Refused actions in this minute.
     refusals: Window,
-    /// Its own memory: itself, its id, and what it has read but not yet passed on.
+    /// Bytes of memory that it takes while it has nothing to do.
+    itself: usize,
+    /// Its own memory: that, its id, and what it has read but not yet passed on.
     charge: Charge,
 }
 
@@ -126,13 +128,16 @@ impl Connection {
         peer: Option<Peer>,
     ) -> Self {
         let options = &shared.options;
+        let peer_memory = peer.as_ref().map_or(0, Peer::memory);
+        let itself = CONNECTION + handle.socket().memory() + peer_memory;
         let mut connection = Self {
             access: Access::new(&shared.gate),
             heartbeat: Heartbeat::new(options.ping_interval, options.ping_timeout),
             rate: options
                 .rate_limit
                 .map(|limit| Rate::new(limit, Instant::now())),
-            charge: Charge::new(&shared.memory, CONNECTION + handle.socket().memory()),
+            charge: Charge::new(&shared.memory, itself),
+            itself,
             discard: options.max_payload,
             id: None,
             from: String::new(),
@@ -299,10 +304,10 @@ impl Connection {
     fn settle(&mut self) {
         let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
         let reading = self.reader.held() + waiting;
-        self.handle.reading.store(reading, Relaxed);
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
-        let itself = CONNECTION + self.handle.socket().memory();
-        self.charge.set(itself + id + reading);
+        let held = self.itself + id + self.access.memory() + reading;
+        self.handle.held.store(held, Relaxed);
+        self.charge.set(held);
     }
 }
 
@@ -343,6 +348,7 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.leave();
+        self.wait_no_longer();
         self.handle.destroy();
         self.shared.forget(&self.handle);
     }

@@ -88,7 +88,7 @@ thread_local! {
 impl Reader {
     /// `role`: our own. `early`: what came behind the handshake.
     pub(crate) fn new(role: Role, socket: ReadHalf, mut early: Vec<u8>, bounds: Bounds) -> Self {
-        let mut scan = FrameScan::default();
+        let mut scan = FrameScan::new(bounds.fragments);
         let context = (!early.is_empty()).then(|| {
             early.truncate(scan.feed(&early));
             let config = Some(config(bounds));
@@ -159,7 +159,6 @@ impl Reader {
             replies: &mut self.replies,
             allowance: &mut self.allowance,
             heard: &mut self.heard,
-            max_fragments: bounds.fragments,
             cx,
         };
         match context.read(&mut stream) {
@@ -182,12 +181,13 @@ impl Reader {
                 Poll::Pending
             }
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::QuotaExceeded => {
-                Poll::Ready(Err(match self.scan.long_control {
-                    true => Broken::Rules {
+                Poll::Ready(Err(match self.scan.breach {
+                    None => Broken::Lost,
+                    Some(Breach::LongControl) => Broken::Rules {
                         code: CloseCode::Protocol.into(),
                         text: ProtocolError::ControlFrameTooBig.to_string(),
                     },
-                    false => Broken::Rules {
+                    Some(Breach::Fragments) => Broken::Rules {
                         code: CloseCode::Policy.into(),
                         text: format!("a message in more than {} fragments", bounds.fragments),
                     },
@@ -239,14 +239,13 @@ struct Stream<'a, 'b> {
     replies: &'a mut Vec<u8>,
     allowance: &'a mut Option<usize>,
     heard: &'a mut bool,
-    max_fragments: usize,
     cx: &'a mut Context<'b>,
 }
 
 impl Read for Stream<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         // Told when more is asked for: what came before is in tungstenite's hands, and whole.
-        if self.scan.long_control || self.scan.most_fragments > self.max_fragments {
+        if self.scan.breach.is_some() {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let most = self.allowance.unwrap_or(usize::MAX).min(buf.len());
@@ -262,7 +261,7 @@ impl Read for Stream<'_, '_> {
                     *allowance -= bytes.len();
                 }
                 match self.scan.feed(bytes) {
-                    0 if self.scan.long_control => Err(io::ErrorKind::QuotaExceeded.into()),
+                    0 if self.scan.breach.is_some() => Err(io::ErrorKind::QuotaExceeded.into()),
                     readable => Ok(readable),
                 }
             }
@@ -283,9 +282,17 @@ impl Write for Stream<'_, '_> {
     }
 }
 
+/// What a frame header says that tungstenite would not mind, or not at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Breach {
+    /// A control frame has more payload than it may have.
+    LongControl,
+    /// A message has more fragments than it may have.
+    Fragments,
+}
+
 /// Follows the frame headers in the bytes that are read, to know what tungstenite does not tell:
-/// whether a message is in part with it.
-#[derive(Default)]
+/// whether a message is in part with it, and of how many fragments.
 pub(crate) struct FrameScan {
     /// Bytes of the current frame's payload that are still to come.
     payload: u64,
@@ -294,13 +301,11 @@ pub(crate) struct FrameScan {
     header_length: usize,
     /// A message's last fragment is still to come.
     unfinished: bool,
-    /// The frames of that message so far.
+    /// The frames of that message so far, and how many it may have.
     fragments: usize,
-    /// The most that a message had.
-    most_fragments: usize,
-    /// There was a control frame with more payload than it may have: what comes from there on is
-    /// not looked at.
-    long_control: bool,
+    max_fragments: usize,
+    /// From here on nothing is looked at.
+    breach: Option<Breach>,
     /// Bytes since the last boundary.
     part: usize,
     /// The largest frame since this was last asked.
@@ -308,12 +313,27 @@ pub(crate) struct FrameScan {
 }
 
 impl FrameScan {
+    /// `max_fragments`: what one message may have.
+    pub(crate) fn new(max_fragments: usize) -> Self {
+        Self {
+            payload: 0,
+            header: [0; MAX_HEADER],
+            header_length: 0,
+            unfinished: false,
+            fragments: 0,
+            max_fragments,
+            breach: None,
+            part: 0,
+            largest: 0,
+        }
+    }
+
     pub(crate) fn at_boundary(&self) -> bool {
         self.payload == 0 && self.header_length == 0 && !self.unfinished
     }
 
-    /// Follows more bytes. How many of them tungstenite may see: all, but of a control frame that
-    /// is too long, for which it would wait, or call it too big for a message.
+    /// Follows more bytes. How many of them tungstenite may see: all, unless there is a breach
+    /// among them; then what comes before the frame that is one.
     pub(crate) fn feed(&mut self, all: &[u8]) -> usize {
         let mut bytes = all;
         loop {
@@ -334,17 +354,24 @@ impl FrameScan {
             let mut cursor = Cursor::new(known);
             match FrameHeader::parse(&mut cursor) {
                 Ok(Some((header, length))) => {
-                    if matches!(header.opcode, OpCode::Data(_)) {
-                        self.unfinished = !header.is_final;
-                        self.fragments += 1;
-                        self.most_fragments = self.most_fragments.max(self.fragments);
-                        if header.is_final {
-                            self.fragments = 0;
-                        }
-                    }
                     self.payload = length;
-                    if matches!(header.opcode, OpCode::Control(_)) && length > MAX_CONTROL {
-                        self.long_control = true;
+                    match header.opcode {
+                        OpCode::Data(_) => {
+                            self.unfinished = !header.is_final;
+                            self.fragments += 1;
+                            if self.fragments > self.max_fragments {
+                                self.breach = Some(Breach::Fragments);
+                            } else if header.is_final {
+                                self.fragments = 0;
+                            }
+                        }
+                        OpCode::Control(_) if length > MAX_CONTROL => {
+                            self.breach = Some(Breach::LongControl);
+                        }
+                        OpCode::Control(_) => {}
+                    }
+                    if self.breach.is_some() {
+                        self.unfinished = true;
                         return all.len() - bytes.len();
                     }
                     self.largest = self.largest.max(length);
@@ -486,7 +513,7 @@ mod tests {
         }
         let mut boundaries = 0;
         for step in [1, 2, 3, 7, 4096, bytes.len()] {
-            let mut scan = FrameScan::default();
+            let mut scan = FrameScan::new(1);
             for part in bytes.chunks(step) {
                 scan.feed(part);
                 boundaries += usize::from(scan.at_boundary());
@@ -499,13 +526,35 @@ mod tests {
 
     #[test]
     fn a_fragment_is_no_boundary_but_a_ping_between_fragments_does_not_end_it() {
-        let mut scan = FrameScan::default();
+        let mut scan = FrameScan::new(2);
         scan.feed(&frame(false, 1, 10));
         assert!(!scan.at_boundary());
         scan.feed(&frame(true, 9, 4));
         assert!(!scan.at_boundary());
         scan.feed(&frame(true, 0, 10));
         assert!(scan.at_boundary());
+    }
+
+    #[test]
+    fn what_comes_before_a_fragment_too_many_or_a_control_frame_too_long_may_be_read() {
+        let whole = frame(true, 1, 5);
+        for (bad, breach) in [
+            (
+                [frame(false, 1, 3), frame(false, 0, 3), frame(true, 0, 3)],
+                Breach::Fragments,
+            ),
+            (
+                [frame(false, 1, 3), frame(true, 9, 5), frame(true, 9, 126)],
+                Breach::LongControl,
+            ),
+        ] {
+            let readable = [&whole[..], &bad[0], &bad[1]].concat();
+            let all = [&readable[..], &bad[2], &whole].concat();
+            let mut scan = FrameScan::new(2);
+            assert_eq!(scan.feed(&all), readable.len());
+            assert_eq!(scan.breach, Some(breach));
+            assert!(!scan.at_boundary());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 use crate::{
     auth::Denied,
     framing::Mask,
-    memory::{Memory, REQUEST},
+    memory::Memory,
     outbox::{Flushed, Outbox},
     requests::Book,
     socket::WriteHalf,
@@ -77,8 +77,8 @@ pub(crate) struct Handle {
     pub(crate) owner: AtomicBool,
     /// True while what is sent to it is dropped.
     dropping: AtomicBool,
-    /// Bytes that it has read and not yet passed on.
-    pub(crate) reading: AtomicUsize,
+    /// Bytes of memory that its task holds: itself, its id, what it has read and not passed on.
+    pub(crate) held: AtomicUsize,
     /// Who registered its id, where clients are authenticated.
     pub(crate) principal: Mutex<Option<Arc<str>>>,
     /// The requests it asked and those it may answer.
@@ -97,7 +97,7 @@ impl Handle {
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             owner: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
-            reading: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             principal: Mutex::default(),
             book: Mutex::default(),
             waker: AtomicWaker::new(),
@@ -144,8 +144,8 @@ impl Handle {
 
     /// Bytes of memory that would be free without it, about.
     pub(crate) fn weight(&self) -> usize {
-        let asked = self.book.lock().deliveries() * REQUEST;
-        self.outbox.waiting() + self.reading.load(Relaxed) + asked
+        let asked = self.book.lock().charged();
+        self.outbox.waiting() + self.held.load(Relaxed) + asked
     }
 
     /// True if both are the same connection, or were registered by the same principal.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
+    memory::Charge,
     options::ServerOptions,
     socket::{ReadHalf, WriteHalf},
 };
@@ -72,13 +73,15 @@ pub(crate) enum Handshake {
 
 /// Reads a request head and judges it.
 ///
-/// Errors: the peer went away.
+/// `charge`: of the socket's own memory; what it has sent is added. Errors: the peer went away.
 pub(crate) async fn read_request(
     socket: &mut (impl AsyncRead + Unpin),
     options: &ServerOptions,
     secure: bool,
+    charge: &mut Charge,
 ) -> io::Result<Handshake> {
     let max_header_size = options.max_header_size;
+    let before = charge.bytes();
     let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
     loop {
@@ -89,6 +92,7 @@ pub(crate) async fn read_request(
         // Only the new bytes are searched, so that a peer that sends single ones costs no more.
         let from = bytes.len().saturating_sub(3);
         bytes.extend_from_slice(&chunk[..read]);
+        charge.set(before + bytes.len());
         let end = bytes[from..]
             .windows(4)
             .position(|four| four == b"\r\n\r\n");
@@ -185,10 +189,13 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
     Ok((response, headers))
 }
 
-/// A header as text, what is no UTF-8 replaced.
+/// A header as text: what is no UTF-8 is read as Latin-1, as HTTP once had it.
 fn text(header: &httparse::Header<'_>) -> (String, String) {
-    let value = String::from_utf8_lossy(header.value);
-    (header.name.to_ascii_lowercase(), value.trim().to_owned())
+    let value = match std::str::from_utf8(header.value) {
+        Ok(value) => value.trim().to_owned(),
+        Err(_) => header.value.iter().copied().map(char::from).collect(),
+    };
+    (header.name.to_ascii_lowercase(), value)
 }
 
 /// Writes all of a short answer.
@@ -230,7 +237,10 @@ pub(crate) async fn refuse(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::memory::Memory;
 
     const REQUEST: &str = "GET /foo?x=1 HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\n\
         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -288,11 +298,16 @@ mod tests {
     #[tokio::test]
     async fn a_head_in_single_bytes_is_read_and_what_follows_it_is_kept() {
         let mut bytes = tokio_test_io(REQUEST.as_bytes(), b"\x81\x00");
-        match read_request(&mut bytes, &options("/foo", 1024), false)
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let mut charge = Charge::new(&memory, 100);
+        match read_request(&mut bytes, &options("/foo", 1024), false, &mut charge)
             .await
             .unwrap()
         {
-            Handshake::Accepted { early, .. } => assert!(b"\x81\x00".starts_with(&early[..])),
+            Handshake::Accepted { early, .. } => {
+                assert!(b"\x81\x00".starts_with(&early[..]));
+                assert_eq!(memory.used(), 100 + REQUEST.len() + early.len());
+            }
             Handshake::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
@@ -300,9 +315,15 @@ mod tests {
     #[tokio::test]
     async fn a_head_beyond_the_limit_is_refused_before_it_ends() {
         let endless = "GET / HTTP/1.1\r\nA: ".to_owned() + &"x".repeat(5000);
-        match read_request(&mut endless.as_bytes(), &options("/", 2048), false)
-            .await
-            .unwrap()
+        let mut charge = Charge::new(&Arc::new(Memory::new(usize::MAX)), 0);
+        match read_request(
+            &mut endless.as_bytes(),
+            &options("/", 2048),
+            false,
+            &mut charge,
+        )
+        .await
+        .unwrap()
         {
             Handshake::Refused(refusal) => assert_eq!(refusal, Refusal::HeadersTooLarge),
             Handshake::Accepted { .. } => panic!("accepted"),

@@ -18,6 +18,8 @@ use crate::sync::atomic::{
 pub(crate) const FAIR_SHARE: usize = 64 << 10;
 /// A connection, before anything is sent or read on it: its task, socket and table entries.
 pub(crate) const CONNECTION: usize = 4 << 10;
+/// A socket that shakes hands, before anything is read: its task.
+pub(crate) const HANDSHAKE: usize = 2 << 10;
 /// What TLS adds to it: keys, and rustls' buffer for what it reads.
 pub(crate) const TLS: usize = 8 << 10;
 /// A request that awaits an answer, but for its ack: its table entries.
@@ -90,6 +92,10 @@ impl Charge {
             memory: memory.clone(),
             bytes,
         }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Holds this many bytes from now on.

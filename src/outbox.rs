@@ -318,6 +318,8 @@ impl Outbox {
     pub(crate) fn hold(&self, key: u64, waker: &Waker) -> bool {
         let mut queue = self.queue.lock();
         if queue.has_room(self.mark()) {
+            // The mark may have moved: then nobody has been let go yet.
+            queue.release(self.mark());
             return false;
         }
         match queue.held.iter_mut().find(|(held, _)| *held == key) {

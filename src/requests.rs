@@ -9,7 +9,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasher,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     memory::{Charge, Memory, REQUEST},
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct Requests {
 struct Shard {
     pending: HashMap<Arc<str>, Pending, RandomState>,
     /// By deadline. Ended requests stay until they are swept.
-    deadlines: Queue<(Instant, Arc<Request>)>,
+    deadlines: Queue<(Instant, Weak<Request>)>,
 }
 
 #[derive(Debug)]
@@ -59,25 +59,26 @@ struct Pending {
     deadline: Instant,
     /// Keys of the connections that may answer, in order.
     responders: Vec<u64>,
-    _charge: Charge,
+    charge: Charge,
 }
 
-/// A request, as the queues know it.
+/// A request, as the queues know it: they hold it weakly, for it lives as long as it is pending.
 #[derive(Debug)]
 pub(crate) struct Request {
     ack: Arc<str>,
-    ended: AtomicBool,
 }
 
 /// The requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// Those it asked, oldest first.
-    asked: Queue<Arc<Request>>,
+    asked: Queue<Weak<Request>>,
     /// Those it may answer.
-    owed: Queue<Arc<Request>>,
+    owed: Queue<Weak<Request>>,
     /// Deliveries it awaits an answer for: requests times receivers.
     deliveries: usize,
+    /// Bytes of memory charged for those it asked.
+    charged: usize,
     /// The connection has ended: it can answer nothing any more.
     gone: bool,
 }
@@ -108,26 +109,25 @@ impl<T> Queue<T> {
     }
 }
 
-impl Queue<Arc<Request>> {
-    fn push(&mut self, request: Arc<Request>) {
-        self.sweep(|old| old.is_ended());
-        self.items.push_back(request);
+impl Queue<Weak<Request>> {
+    fn push(&mut self, request: &Arc<Request>) {
+        self.sweep(is_ended);
+        self.items.push_back(Arc::downgrade(request));
     }
 }
 
-impl Queue<(Instant, Arc<Request>)> {
+impl Queue<(Instant, Weak<Request>)> {
     /// Adds it in its place: that is the end, unless the timeout has been shortened meanwhile.
-    fn push(&mut self, deadline: Instant, request: Arc<Request>) {
-        self.sweep(|(_, old)| old.is_ended());
+    fn push(&mut self, deadline: Instant, request: &Arc<Request>) {
+        self.sweep(|(_, old)| is_ended(old));
         let place = self.items.partition_point(|(other, _)| *other <= deadline);
-        self.items.insert(place, (deadline, request));
+        self.items
+            .insert(place, (deadline, Arc::downgrade(request)));
     }
 }
 
-impl Request {
-    fn is_ended(&self) -> bool {
-        self.ended.load(Relaxed)
-    }
+fn is_ended(request: &Weak<Request>) -> bool {
+    request.strong_count() == 0
 }
 
 impl Requests {
@@ -196,24 +196,21 @@ impl Requests {
             Some(pending) => pending.request.clone(),
             None => {
                 let ack: Arc<str> = ack.into();
-                let request = Arc::new(Request {
-                    ack: ack.clone(),
-                    ended: AtomicBool::new(false),
-                });
+                let request = Arc::new(Request { ack: ack.clone() });
                 let deadline = now + Duration::from_millis(self.timeout.load(Relaxed));
+                let size = REQUEST + ack.len() + responders.len() * RESPONDER;
                 let pending = Pending {
                     request: request.clone(),
                     asker: asker.clone(),
                     deadline,
                     responders: Vec::with_capacity(responders.len()),
-                    _charge: Charge::new(
-                        &self.memory,
-                        REQUEST + ack.len() + responders.len() * RESPONDER,
-                    ),
+                    charge: Charge::new(&self.memory, size),
                 };
                 shard.pending.insert(ack, pending);
-                shard.deadlines.push(deadline, request.clone());
-                asker.book.lock().asked.push(request.clone());
+                shard.deadlines.push(deadline, &request);
+                let mut book = asker.book.lock();
+                book.asked.push(&request);
+                book.charged += size;
                 request
             }
         };
@@ -232,15 +229,16 @@ impl Requests {
             let mut book = responder.book.lock();
             if !book.gone {
                 pending.responders.push(responder.key);
-                book.owed.push(request.clone());
+                book.owed.push(&request);
             }
         }
         pending.responders.sort_unstable();
         // Under the shard's lock: whoever ends the request gives back what was counted.
         asker.book.lock().deliveries += pending.responders.len() - before;
-        if pending.responders.is_empty() {
-            request.ended.store(true, Relaxed);
-            shard.pending.remove(ack);
+        if pending.responders.is_empty()
+            && let Some(pending) = shard.pending.remove(ack)
+        {
+            pending.ended();
         }
         drop(shard);
         self.keep_within_limit(asker);
@@ -282,12 +280,9 @@ impl Requests {
         (!is_over).then_some(asker)
     }
 
-    fn end(&self, request: &Request) {
-        let mut shard = self.shard(&request.ack).lock();
-        if !request.is_ended()
-            && let Some(pending) = shard.pending.remove(&request.ack)
-        {
-            pending.ended();
+    fn end(&self, request: &Weak<Request>) {
+        if let Some(request) = request.upgrade() {
+            self.shard(&request.ack).lock().end(&request);
         }
     }
 
@@ -307,9 +302,9 @@ impl Requests {
             std::mem::take(&mut book.owed)
         };
         self.withdraw(handle);
-        for request in owed.items.into_iter().filter(|request| !request.is_ended()) {
+        for request in owed.items.iter().filter_map(Weak::upgrade) {
             let mut shard = self.shard(&request.ack).lock();
-            let Some(pending) = shard.pending.get_mut(&request.ack) else {
+            let Some(pending) = shard.pending_mut(&request) else {
                 continue;
             };
             let before = pending.responders.len();
@@ -328,16 +323,13 @@ impl Requests {
         for shard in &self.shards {
             let mut shard = shard.lock();
             while let Some((deadline, request)) = shard.deadlines.items.front() {
-                if *deadline > now && !request.is_ended() {
+                let request = request.upgrade();
+                if *deadline > now && request.is_some() {
                     break;
                 }
-                let Some((_, request)) = shard.deadlines.items.pop_front() else {
-                    break;
-                };
-                if !request.is_ended()
-                    && let Some(pending) = shard.pending.remove(&request.ack)
-                {
-                    pending.ended();
+                shard.deadlines.items.pop_front();
+                if let Some(request) = request {
+                    shard.end(&request);
                 }
             }
             // After a rush, its memory is given back.
@@ -349,6 +341,22 @@ impl Requests {
             if shard.deadlines.items.capacity() > room * 2 {
                 shard.deadlines.items.shrink_to(room);
             }
+        }
+    }
+}
+
+impl Shard {
+    /// This request, if it is pending: not another one with the same ack.
+    fn pending_mut(&mut self, request: &Arc<Request>) -> Option<&mut Pending> {
+        let pending = self.pending.get_mut(&request.ack);
+        pending.filter(|pending| Arc::ptr_eq(&pending.request, request))
+    }
+
+    fn end(&mut self, request: &Arc<Request>) {
+        if self.pending_mut(request).is_some()
+            && let Some(pending) = self.pending.remove(&request.ack)
+        {
+            pending.ended();
         }
     }
 }
@@ -366,11 +374,11 @@ impl Pending {
         }
     }
 
-    /// Marks the request, gives its deliveries back, and tells who asked.
+    /// Gives its deliveries and its memory back, and tells who asked.
     fn ended(self) -> Arc<Handle> {
-        self.request.ended.store(true, Relaxed);
         let mut book = self.asker.book.lock();
         book.deliveries -= self.responders.len();
+        book.charged -= self.charge.bytes();
         drop(book);
         self.asker
     }
@@ -402,14 +410,19 @@ impl Requests {
 }
 
 impl Book {
-    /// Deliveries that await an answer.
-    pub(crate) fn deliveries(&self) -> usize {
-        self.deliveries
+    /// Bytes of memory charged for what it asked.
+    pub(crate) fn charged(&self) -> usize {
+        self.charged
     }
 }
 
 #[cfg(test)]
 impl Book {
+    /// Deliveries that await an answer.
+    pub(crate) fn deliveries(&self) -> usize {
+        self.deliveries
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.asked.items.len() + self.owed.items.len()
     }

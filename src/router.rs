@@ -44,7 +44,8 @@ pub(crate) struct Router {
     shards: [RwLock<Ids>; SHARDS],
     hasher: RandomState,
     pub(crate) requests: Requests,
-    strikes: Mutex<HashMap<Arc<str>, Strikes, RandomState>>,
+    /// By the hash of an id, which nobody can aim at: an id may be long.
+    strikes: Mutex<HashMap<u64, Strikes, RandomState>>,
 }
 
 #[derive(Debug)]
@@ -137,9 +138,10 @@ impl Router {
     }
 
     /// Remembers that the connection with this id was closed as slow.
-    pub(crate) fn strike(&self, id: &Arc<str>, now: Instant) {
+    pub(crate) fn strike(&self, id: &str, now: Instant) {
+        let hash = self.hasher.hash_one(id);
         let mut strikes = self.strikes.lock();
-        if let Some(strike) = strikes.get_mut(id) {
+        if let Some(strike) = strikes.get_mut(&hash) {
             if strike.are_recent(now) {
                 strike.strict_until = Some(now + STRICT_FOR);
             }
@@ -154,14 +156,17 @@ impl Router {
                 last: now,
                 strict_until: None,
             };
-            strikes.insert(id.clone(), first);
+            strikes.insert(hash, first);
         }
     }
 
     /// True for an id that gets no patience now.
     pub(crate) fn is_strict(&self, id: &str, now: Instant) -> bool {
+        let hash = self.hasher.hash_one(id);
         let strikes = self.strikes.lock();
-        strikes.get(id).is_some_and(|strike| strike.are_strict(now))
+        strikes
+            .get(&hash)
+            .is_some_and(|strike| strike.are_strict(now))
     }
 }
 
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn slowness_is_remembered_of_so_many_ids_and_no_more() {
         let (router, now) = (router(), Instant::now());
-        let strike = |n: usize, now| router.strike(&n.to_string().into(), now);
+        let strike = |n: usize, now| router.strike(&n.to_string(), now);
         for n in 0..2 * MAX_STRIKES {
             strike(n, now);
         }
@@ -352,13 +357,12 @@ mod tests {
     #[test]
     fn an_id_slow_twice_within_a_minute_gets_no_patience_for_ten() {
         let (router, now) = (router(), Instant::now());
-        let id: Arc<str> = "a".into();
-        router.strike(&id, now);
+        router.strike("a", now);
         assert!(!router.is_strict("a", now));
-        router.strike(&id, now + Duration::from_secs(59));
+        router.strike("a", now + Duration::from_secs(59));
         assert!(router.is_strict("a", now + Duration::from_secs(60)));
         assert!(!router.is_strict("a", now + Duration::from_secs(660)));
-        router.strike(&id, now + Duration::from_secs(3600));
+        router.strike("a", now + Duration::from_secs(3600));
         assert!(!router.is_strict("a", now + Duration::from_secs(3601)));
     }
 }

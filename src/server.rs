@@ -32,7 +32,7 @@ use crate::{
     framing::{Bounds, Reader},
     handle::{Close, Handle},
     handshake::{self, Handshake, Refusal},
-    memory::{self, FAIR_SHARE, Memory},
+    memory::{self, Charge, FAIR_SHARE, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
     options::{Listen, ServerOptions, TlsServerOptions},
     router::Router,
@@ -395,9 +395,10 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
         return;
     };
     let secure = shared.tls.is_some();
+    let mut charge = Charge::new(&shared.memory, HANDSHAKE + write.memory());
     let request = async {
         read.handshake().await?;
-        handshake::read_request(&mut read, options, secure).await
+        handshake::read_request(&mut read, options, secure, &mut charge).await
     };
     let outcome = tokio::select! {
         outcome = timeout(options.handshake_timeout, request) => outcome,

@@ -310,6 +310,37 @@ async fn there_is_a_time_to_register_and_a_time_to_decide() {
     assert_eq!(refusal(&mut known).await.0, 1008);
 }
 
+/// Rule 22.6: asking for another grant puts no end off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_ends_while_it_is_not_known_whether_it_is_renewed() {
+    let (server, _) = start();
+    let mut peer = registered(&server, "a", "short 300").await;
+    peer.send(&register("a", "never")).await;
+    assert_eq!(refusal(&mut peer).await, (4401, "expired".into()));
+}
+
+/// Rule 20.6.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_strangers_show_is_memory_until_it_is_judged() {
+    let (server, _) = start();
+    let cookie = "c".repeat(10 << 10);
+    let request = REQUEST.replace("Host:", &format!("Cookie: {cookie}\r\nHost:"));
+    let mut raw = Raw(tokio::io::BufReader::new(tcp(&server).await));
+    raw.write(request.as_bytes()).await;
+    assert!(raw.head().await.starts_with("HTTP/1.1 101 "));
+    until("the cookie is counted", || {
+        server.stats().memory > cookie.len()
+    })
+    .await;
+    let token = format!("never {}", "t".repeat(50 << 10));
+    raw.send(&register("a", &token)).await;
+    until("the token is counted", || {
+        server.stats().memory > cookie.len() + token.len()
+    })
+    .await;
+    drop(raw);
+}
+
 /// As 1.7.2 has it, and with a limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_authentication_the_time_to_register_is_what_was_set() {

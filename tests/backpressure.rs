@@ -119,6 +119,43 @@ async fn who_waits_for_a_reader_in_the_midst_of_a_large_message_goes_on_when_it_
     assert_eq!(deaf.close_code().await, 1013);
 }
 
+/// Rule 17.4: the time is that of senders who wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_lost_while_it_waits_for_a_reader_waits_no_longer() {
+    let patience = Duration::from_secs(2);
+    let (server, log) = start_server(limits(1024, patience));
+    let mut deaf = Raw::register(&server, "deaf").await;
+    let (read, write) = Raw::register(&server, "sender").await.split();
+    let flood = flood(write, r#""deaf""#, "");
+    let (mut before, mut since) = (0, Instant::now());
+    until("the sender waits", || {
+        let now = server.stats().messages_out;
+        if now > std::mem::replace(&mut before, now) {
+            since = Instant::now();
+        }
+        since.elapsed() > Duration::from_millis(100)
+    })
+    .await;
+    // Nobody reads it while it waits: that it is gone shows when something is sent to it.
+    read.0.get_ref().as_ref().set_zero_linger().unwrap();
+    flood.abort();
+    drop((read, flood.await));
+    let other = Raw::register(&server, "other").await;
+    until("the sender is gone", || {
+        let poke = frame(TEXT, r#"{"action":"send","message":0,"dest":"sender"}"#);
+        let _ = other.0.get_ref().try_write(&poke);
+        log.count("unregistered sender") == 1
+    })
+    .await;
+    assert!(since.elapsed() < patience, "it waited too long");
+    tokio::time::sleep(2 * patience).await;
+    assert_eq!(server.stats().slow, 0);
+    server.close();
+    let (count, end) = read_in_order(&mut deaf).await;
+    let (first, payload) = end.unwrap();
+    assert_eq!((count > 0, first, code(&payload)), (true, CLOSE, 1001));
+}
+
 /// Rules 17.1 and 16.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_late_but_in_time_misses_nothing() {

@@ -167,6 +167,20 @@ async fn a_server_that_never_answers_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_closes_while_connecting_waits_no_longer_than_any_close() {
+    let (listener, options) = listen().await;
+    let (client, told) = connect(ClientOptions {
+        connect_timeout: Duration::from_secs(3600),
+        close_timeout: Duration::from_millis(50),
+        ..options
+    });
+    let _socket = listener.accept().await.unwrap();
+    client.close();
+    told.wait_for("closed None").await;
+    assert_eq!(told.lines(), ["closed None"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_answer_to_a_handshake_is_an_error() {
     for answer in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..],

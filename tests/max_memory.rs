@@ -104,6 +104,37 @@ async fn requests_that_nobody_answers_are_memory_too() {
     canary.finish().await;
 }
 
+/// Each of them has few requests, and long acks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_long_acks_goes_and_not_who_sends_a_message() {
+    let (server, log) = start_server(memory(8 * MIB));
+    let (mut read, write) = Raw::register(&server, "silent").await.split();
+    tokio::spawn(async move {
+        while read.next().await.is_some() {}
+        drop(write);
+    });
+    let message = frame(TEXT, numbered_send(7, r#""sender""#, 300 << 10));
+    let (first, rest) = message.split_at(100 << 10);
+    let mut sender = Raw::register(&server, "sender").await;
+    sender.write(first).await;
+    let ack = "k".repeat(8_000);
+    let mut askers = Vec::new();
+    for asker in 0..4 {
+        let mut raw = Raw::register(&server, &format!("asker{asker}")).await;
+        for n in 0..252 {
+            let ask = format!(
+                r#"{{"action":"send","message":0,"dest":"silent","ack":"{asker}{n:05}{ack}"}}"#
+            );
+            raw.write(&frame(TEXT, ask)).await;
+        }
+        askers.push(raw);
+    }
+    until("one has gone", || server.stats().evicted > 0).await;
+    sender.write(rest).await;
+    assert_eq!(number(&sender.next().await.unwrap().1), 7);
+    assert_eq!(log.count(r#"slow Some("sender") Memory"#), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_message_for_many_is_counted_once() {
     let (server, _) = start_server(memory(32 * MIB));

@@ -36,7 +36,7 @@ async fn a_message_of_too_many_fragments_ends_its_sender_and_one_of_as_many_as_a
         assert_eq!(a.receive().await, r#"{"action":"registered","id":"a"}"#);
     }
     // The count is one message's, and does not end with the bytes of one read.
-    a.write(&fragments(register, 17_384)).await;
+    a.write(&fragments(register, 16_385)).await;
     assert_eq!(a.close_code().await, 1008);
     assert_eq!(server.stats().violations, 1);
     canary.finish().await;

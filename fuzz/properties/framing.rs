@@ -68,7 +68,7 @@ pub fn framing(input: &[u8]) {
 /// The scan of the frame headers knows when a message is in part read.
 fn boundaries<'a>(bytes: &[u8], pieces: impl Iterator<Item = &'a [u8]>) {
     let (known, ended) = naive_boundaries(bytes);
-    let mut scan = FrameScan::default();
+    let mut scan = FrameScan::new(usize::MAX);
     let mut fed = 0;
     assert!(scan.at_boundary());
     for piece in pieces {

@@ -4,6 +4,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -13,6 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{cuts, runtime};
 use crate::{
     handshake::{Handshake, Refusal, read_request},
+    memory::{Charge, Memory},
     options::ServerOptions,
 };
 
@@ -60,12 +62,13 @@ async fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]> + Unpin) -> Verdict {
         piece: &[],
         taken: Vec::new(),
     };
+    let mut charge = Charge::new(&Arc::new(Memory::new(usize::MAX)), 0);
     let options = ServerOptions {
         path: PATH.into(),
         max_header_size: MAX_HEADER_SIZE,
         ..ServerOptions::default()
     };
-    match read_request(&mut source, &options, false).await {
+    match read_request(&mut source, &options, false, &mut charge).await {
         Err(error) => {
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             Verdict::Gone

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
-use super::{Connection, registration::Access};
+use super::Connection;
 use crate::{
     auth::Denied,
     framing::{self, Mask},
@@ -101,12 +101,12 @@ impl Connection {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            match self.access {
-                Access::Granted(_) => {
+            match self.access.is_granted() {
+                true => {
                     let id = self.id.clone();
                     self.deny(id.as_deref(), Denied::Unauthorized("expired".into()));
                 }
-                _ => self.close(&Close::NotRegistered),
+                false => self.close(&Close::NotRegistered),
             }
             return Poll::Pending;
         }

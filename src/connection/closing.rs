@@ -69,11 +69,16 @@ impl Connection {
         self.leave();
         // Those who wait for room here find the id gone.
         self.handle.outbox.start_closing();
+        self.wait_no_longer();
+        self.closing = true;
+        self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
+    }
+
+    /// Forgets the message for which a receiver has no room: it does not suffer from us any more.
+    pub(super) fn wait_no_longer(&mut self) {
         if let Some((_, receiver)) = self.waiting.take() {
             receiver.outbox.unhold(self.handle.key);
         }
-        self.closing = true;
-        self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
     }
 
     /// Gives up the id and all requests.

@@ -20,6 +20,9 @@ use crate::{
 /// Bytes of a message from a peer that has not shown who it is.
 const STRANGER_PAYLOAD: usize = 64 << 10;
 
+/// Bytes of a header beside its name and value.
+const HEADER: usize = size_of::<(String, String)>();
+
 /// What a connection may do.
 pub(super) enum Access {
     /// Everything: nobody is asked who he is.
@@ -27,7 +30,14 @@ pub(super) enum Access {
     /// Nothing but register.
     Closed,
     /// Nothing, until it is known whether it may register with this id.
-    Pending(Arc<str>, Decision),
+    Pending {
+        id: Arc<str>,
+        decision: Decision,
+        /// Bytes of what it has shown.
+        shown: usize,
+        /// It holds a grant, whose end is not put off by asking for another.
+        renews: bool,
+    },
     /// What was granted.
     Granted(Grant),
 }
@@ -40,6 +50,14 @@ pub(crate) struct Peer {
     /// Its address; empty for a Unix socket.
     pub(crate) address: String,
     pub(crate) secure: bool,
+}
+
+impl Peer {
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> usize {
+        let header = |(name, value): &(String, String)| HEADER + name.len() + value.len();
+        self.address.len() + self.headers.iter().map(header).sum::<usize>()
+    }
 }
 
 impl Access {
@@ -56,7 +74,20 @@ impl Access {
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        matches!(self, Self::Pending(..))
+        matches!(self, Self::Pending { .. })
+    }
+
+    /// True if its deadline is the end of a grant.
+    pub(super) fn is_granted(&self) -> bool {
+        matches!(self, Self::Granted(_) | Self::Pending { renews: true, .. })
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Pending { id, shown, .. } => id.len() + shown,
+            Self::Free | Self::Closed | Self::Granted(_) => 0,
+        }
     }
 
     /// True if this id may be sent to.
@@ -99,15 +130,26 @@ impl Connection {
             Gate::Hook(hook) => {
                 let peer = self.peer.clone().unwrap_or_default();
                 let id: Arc<str> = id.into();
+                let token: Option<String> = token.and_then(protocol::decode_token).map(Into::into);
+                let shown = token.as_ref().map_or(0, String::len);
                 let credentials = Credentials {
                     id: id.clone(),
-                    token: token.and_then(protocol::decode_token).map(Into::into),
+                    token,
                     headers: peer.headers,
                     remote_address: peer.address,
                     secure: peer.secure,
                 };
-                self.deadline = None;
-                self.access = Access::Pending(id, hook.ask(credentials));
+                let renews = self.access.is_granted();
+                if !renews {
+                    // The answer has a time of its own.
+                    self.deadline = None;
+                }
+                self.access = Access::Pending {
+                    id,
+                    decision: hook.ask(credentials),
+                    shown,
+                    renews,
+                };
             }
         }
         Ok(())
@@ -115,14 +157,14 @@ impl Connection {
 
     /// Goes on with a registration once it is known whether it may be.
     pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
-        let Access::Pending(id, verdict) = &mut self.access else {
+        let Access::Pending { id, decision, .. } = &mut self.access else {
             return;
         };
-        let Poll::Ready(verdict) = verdict.as_mut().poll(cx) else {
+        let Poll::Ready(decision) = decision.as_mut().poll(cx) else {
             return;
         };
         let id = id.clone();
-        match verdict {
+        match decision {
             Ok(grant) => self.registered(&id, Some(grant), turn),
             Err(denied) => self.deny(Some(&id), denied),
         }

@@ -11,7 +11,7 @@ use std::{
 
 use napi_derive::napi;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::mailbox::json;
 use crate::auth::{Authenticate, Credentials, Decision, Denied, Grant, Patterns};
@@ -63,43 +63,61 @@ impl Drop for Open {
     }
 }
 
+/// How often it is looked whether JavaScript has caught up.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Asks JavaScript.
-pub(super) struct Asker<F> {
+pub(super) struct Asker<P, B> {
     questions: Arc<Questions>,
-    push: F,
+    push: Arc<P>,
+    is_behind: Arc<B>,
 }
 
-impl<F: Fn(&[&str]) + Send + Sync + 'static> Asker<F> {
-    /// `push`: takes a question, as JSON texts.
-    pub(super) fn new(questions: Arc<Questions>, push: F) -> Self {
-        Self { questions, push }
+impl<P, B> Asker<P, B>
+where
+    P: Fn(&[&str]) + Send + Sync + 'static,
+    B: Fn() -> bool + Send + Sync + 'static,
+{
+    /// `push`: takes a question, as JSON texts. `is_behind`: true while it had better not.
+    pub(super) fn new(questions: Arc<Questions>, push: P, is_behind: B) -> Self {
+        Self {
+            questions,
+            push: Arc::new(push),
+            is_behind: Arc::new(is_behind),
+        }
     }
 }
 
-impl<F: Fn(&[&str]) + Send + Sync + 'static> Authenticate for Asker<F> {
+impl<P, B> Authenticate for Asker<P, B>
+where
+    P: Fn(&[&str]) + Send + Sync + 'static,
+    B: Fn() -> bool + Send + Sync + 'static,
+{
     fn authenticate(&self, credentials: Credentials) -> Decision {
-        let (number, answer) = self.questions.open();
-        let open = Open {
-            questions: self.questions.clone(),
-            number,
-        };
-        let Credentials {
-            id,
-            token,
-            headers,
-            remote_address,
-            secure,
-        } = credentials;
-        (self.push)(&[
-            &number.to_string(),
-            &json(&id),
-            &token.map_or_else(|| "null".to_owned(), |token| json(&token)),
-            &headers_json(&headers),
-            &json(&remote_address),
-            if secure { "true" } else { "false" },
-        ]);
+        let (questions, push) = (self.questions.clone(), self.push.clone());
+        let is_behind = self.is_behind.clone();
         Box::pin(async move {
-            let _open = open;
+            // Questions whose time is up still wait for JavaScript: more of them would pile up.
+            while is_behind() {
+                sleep(LOOK_EVERY).await;
+            }
+            let (number, answer) = questions.open();
+            let _open = Open { questions, number };
+            let Credentials {
+                id,
+                token,
+                headers,
+                remote_address,
+                secure,
+            } = credentials;
+            push(&[
+                &number.to_string(),
+                &json(&id),
+                &token.map_or_else(|| "null".to_owned(), |token| json(&token)),
+                &headers_json(&headers),
+                &json(&remote_address),
+                if secure { "true" } else { "false" },
+            ]);
             match answer.await {
                 Ok(verdict) => grant(verdict, id),
                 Err(_) => Err(Denied::Unauthorized("not authenticated".into())),

@@ -26,6 +26,8 @@ use crate::{
 
 /// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
 const SAMPLE_FROM: usize = 256 << 10;
+/// Bytes waiting for JavaScript beyond which it is asked nothing more.
+const QUESTIONS_TO: usize = 4 << 20;
 /// Bytes waiting for JavaScript beyond which registrations that have ended are not told.
 const NET_FROM: usize = 4 << 20;
 /// Bytes of a refused text that JavaScript gets, to name the fault in its engine's own words.
@@ -302,10 +304,12 @@ impl NativeServer {
             server: Mutex::default(),
         });
         if asks {
-            let to = shared.clone();
-            let asker = Asker::new(shared.questions.clone(), move |question| {
-                to.push(Kind::Question, question);
-            });
+            let (to, of) = (shared.clone(), shared.clone());
+            let asker = Asker::new(
+                shared.questions.clone(),
+                move |question| to.push(Kind::Question, question),
+                move || of.mailbox.waiting() > QUESTIONS_TO,
+            );
             options.authentication = Authentication::Hook(Arc::new(asker), limit);
         }
         let server = Server::bind(options, Listener(shared.clone()), runtime.handle())
@@ -337,6 +341,8 @@ impl NativeServer {
     /// Host and port, or the path of a Unix socket; none once closed.
     #[napi]
     pub fn address(&self) -> Option<(String, u16)> {
+        // Nobody listens any more while a drain goes on.
+        self.runtime.as_ref()?;
         let server = self.shared.server.lock();
         Some(match server.as_ref()?.address() {
             Address::Tcp(address) => (address.ip().to_string(), address.port()),
@@ -387,24 +393,36 @@ impl NativeServer {
     /// milliseconds for the conversations under way.
     #[napi]
     pub fn close(&mut self, drain: Option<f64>) -> Result<()> {
-        let Some(server) = self.shared.server.lock().take() else {
+        let shared = self.shared.clone();
+        let mut server = shared.server.lock();
+        let Some(open) = &*server else { return Ok(()) };
+        let closed = open.closed();
+        let drained = drain.map(|within| open.drain(convert::millis(within)));
+        if drained.is_none() {
+            // Dropped, it closes.
+            *server = None;
+        }
+        drop(server);
+        // Whoever called first waits for the end.
+        let Some(runtime) = self.runtime.take() else {
             return Ok(());
         };
-        let drained = drain.map(|within| server.drain(convert::millis(within)));
-        if drained.is_none() {
-            server.close();
-        }
-        let (runtime, shared) = (self.runtime.take(), self.shared.clone());
         // Waited for on another runtime: none can end itself.
         client_runtime()?.spawn(async move {
-            if let Some(drained) = drained {
-                drained.await;
-                server.close();
+            tokio::pin!(closed);
+            let is_closed = match drained {
+                None => false,
+                Some(drained) => tokio::select! {
+                    () = drained => false,
+                    // Somebody has not waited for the end of that.
+                    () = &mut closed => true,
+                },
+            };
+            drop(shared.server.lock().take());
+            if !is_closed {
+                closed.await;
             }
-            server.closed().await;
-            if let Some(runtime) = runtime {
-                runtime.shutdown_background();
-            }
+            runtime.shutdown_background();
             shared.closed();
         });
         Ok(())
