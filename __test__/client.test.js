@@ -3,6 +3,7 @@
 const net = require('node:net');
 const { once } = require('node:events');
 const test = require('ava');
+const ws = require('ws');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
 test('takes an address as a URL', async (t) => {
@@ -177,6 +178,45 @@ test('refuses options of a wrong type, range or name', (t) => {
   t.throws(make({ closeTimeout: 0 }), { code: 'ERR_WSMB_OPTION', message: /closeTimeout/ });
   t.throws(make({ nothing: 1 }), { code: 'ERR_WSMB_OPTION', message: /nothing/ });
   t.throws(make('x'), { code: 'ERR_WSMB_OPTION' });
+});
+
+/** A server that sends a registered client one message, in a frame of so many bytes. */
+async function sendFrame(t, bytes) {
+  const server = new ws.WebSocketServer({ port: 0, host: '127.0.0.1' });
+  t.teardown(() => server.close());
+  await once(server, 'listening');
+  const told = new Promise((resolve) => {
+    server.on('connection', (socket) => {
+      socket.on('close', resolve);
+      socket.once('message', () => {
+        socket.send('{"action":"registered","id":"a"}');
+        const empty = '{"action":"message","from":"b","message":""}';
+        socket.send(empty.replace('""', `"${'x'.repeat(bytes - empty.length)}"`));
+      });
+    });
+  });
+  return { port: server.address().port, told };
+}
+
+test('takes a message of exactly maxPayload bytes', async (t) => {
+  const { port, told } = await sendFrame(t, 1000);
+  const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { maxPayload: 1000 });
+  const [message, , from] = await once(client, 'message');
+  t.deepEqual([message.length, from], [956, 'b']);
+  await client.close();
+  t.is(await told, 1000);
+});
+
+test('ends on a message of more than maxPayload, and tells the server 1009', async (t) => {
+  const { port, told } = await sendFrame(t, 1001);
+  const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { maxPayload: 1000 });
+  const heard = [];
+  client.on('message', () => heard.push('message'));
+  client.on('error', (error) => heard.push(error.code));
+  const closed = new Promise((resolve) => client.on('close', resolve));
+  t.is(await closed, 1006);
+  t.is(await told, 1009);
+  t.deepEqual(heard, ['ERR_WSMB_WEBSOCKET']);
 });
 
 test('accepts up to maxQueued and sends all it has accepted, whatever else is refused', async (t) => {
