@@ -266,7 +266,7 @@ declare namespace WSMsgBroker {
     id: string;
     /** The token it sent along. */
     token: string | undefined;
-    /** The headers of its handshake: lower-case names, the values of one name joined by `, `. */
+    /** The headers of its handshake: lower-case names, the values of any one name joined by `, `. */
     headers: Record<string, string>;
     /** The address at the other end of its socket, a proxy's if there is one; empty for a Unix socket. */
     remoteAddress: string;
@@ -281,7 +281,10 @@ declare namespace WSMsgBroker {
      * Default: the id.
      */
     principal?: string | number;
-    /** Whom it may address: patterns in which `*` stands for any characters. Default: anybody. */
+    /**
+     * Whom it may address: patterns in which `*` stands for any characters, and cannot be escaped.
+     * Default: anybody.
+     */
     send?: string | readonly string[];
     /** When its connection ends, unless it has registered anew by then. Default: never. */
     expires?: Date | number;

@@ -24,6 +24,12 @@ const RULES = {
   maxMemory: ['a quarter of the memory', (n) => Math.abs(n / memory() - 1) < 0.01],
   maxConnections: ['80 % of the file limit', (n) => n === Math.floor(files() / 5) * 4],
 };
+/** What `stats()` has, as index.d.ts tells. */
+const COUNTERS = [
+  .../interface Stats \{([\s\S]*?)\n {2}\}/
+    .exec(read('index.d.ts'))[1]
+    .matchAll(/^ {4}(\w+): number/gm),
+].map(([, name]) => name);
 /** Arguments rather than options. */
 const ARGUMENTS = ['port', 'path'];
 /** What only a program can say. */
@@ -200,6 +206,28 @@ test('docs/api.md has every option with its default', (t) => {
   compare(t, 'server', top(SERVER), server, 'docs/api.md');
   for (const group of ['rateLimit', 'jwt']) {
     t.true(group in server, group);
+  }
+});
+
+test('docs/api.md has every error code, and the counters under stats', (t) => {
+  // A text, as in version 1, and not an error.
+  const others = ['ERR_WSMB_SERVER_KEY'];
+  const files = (folder) =>
+    fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+      const name = `${folder}/${entry.name}`;
+      return entry.isDirectory() ? files(name) : [name];
+    });
+  const sources = ['lib', 'src'].flatMap(files).map(read).join('\n');
+  const codes = new Set(sources.match(/\bERR_[A-Z]+(?:_[A-Z]+)+\b/g));
+  t.true(codes.size > 20);
+  const text = read('docs/api.md');
+  const table = text.slice(text.indexOf('## Error codes'), text.indexOf('## Command line'));
+  for (const code of [...codes].filter((code) => !others.includes(code))) {
+    t.true(table.includes(`\`${code}\``), code);
+  }
+  const [, stats] = /^### server\.stats\(\)\n([\s\S]*?)^###/m.exec(text);
+  for (const counter of COUNTERS) {
+    t.true(stats.includes(`| \`${counter}\` |`), counter);
   }
 });
 
