@@ -48,7 +48,7 @@ function checkPrincipal(principal) {
   const named = typeof principal === 'string' ? principal !== '' : Number.isFinite(principal);
   if (!named) {
     const expected = 'expected a string that is not empty, or a finite number';
-    const found = principal === '' ? 'empty' : String(principal);
+    const found = typeof principal === 'string' ? 'empty' : `of type ${typeof principal}`;
     throw new TypeError(`authenticate: "principal" is ${found}, ${expected}`);
   }
   return String(principal);
