@@ -341,6 +341,21 @@ async fn what_strangers_show_is_memory_until_it_is_judged() {
     drop(raw);
 }
 
+/// A register timeout of zero is none, also with authentication.
+#[tokio::test]
+async fn there_may_be_no_time_to_register() {
+    let (server, _) = start_server(ServerOptions {
+        register_timeout: Some(Duration::ZERO),
+        ping_interval: Duration::ZERO,
+        ..guarded(LIMIT).0
+    });
+    tokio::time::pause();
+    let mut late = Peer::connect(&server).await;
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    tokio::time::resume();
+    renew(&mut late, "a", "password").await;
+}
+
 /// As 1.7.2 has it, and with a limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_authentication_the_time_to_register_is_what_was_set() {
@@ -409,9 +424,11 @@ async fn the_embedder_sees_what_the_client_shows() {
 async fn with_authentication_errors_have_a_limit() {
     let (server, _) = start();
     let mut a = registered(&server, "a", "password").await;
-    for _ in 0..101 {
+    for _ in 0..100 {
         a.send("no JSON").await;
     }
+    renew(&mut a, "a", "password").await;
+    a.send("no JSON").await;
     assert_eq!(a.close_code().await, 1008);
 }
 

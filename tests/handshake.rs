@@ -99,6 +99,9 @@ async fn a_head_beyond_the_limits_is_refused() {
     }
     let fits = format!("{line}Cookie: {}\r\n{rest}", "x".repeat(16_000));
     assert_eq!(status_101(&server, &fits).await, 101);
+    let accepted = || server.stats().accepted == 1;
+    until("it is counted", accepted).await;
+    assert_eq!(server.stats().refused, 4);
 }
 
 /// The status of a request that is served, or not.
@@ -195,6 +198,7 @@ async fn a_connection_too_many_is_refused_until_another_ends() {
     until("one has ended", || server.stats().connections == 1).await;
     let _c = Peer::register(&server, "c").await;
     assert_eq!(status(&server, REQUEST.as_bytes()).await, 503);
+    assert_eq!((server.stats().refused, server.stats().accepted), (3, 3));
     drop(b);
 }
 
