@@ -126,7 +126,7 @@ where
     }
 }
 
-/// An object; of a header that came twice the values are joined, as in Node.
+/// An object; of a header that came several times the values are joined, as RFC 9110 has it.
 fn headers_json(headers: &[(String, String)]) -> String {
     let mut joined: Vec<(&str, String)> = Vec::new();
     for (name, value) in headers {
