@@ -35,7 +35,7 @@ use crate::{
     framing::{self, Broken, Reader},
     handle::{Close, Handle},
     heartbeat::Heartbeat,
-    memory::{CONNECTION, Charge, FAIR_SHARE},
+    memory::{CONNECTION, Charge},
     outbox::Pushed,
     protocol::{self, ClientAction},
     server::Shared,
@@ -256,7 +256,7 @@ impl Connection {
             || self.waiting.is_some()
             || self.access.is_pending()
             // Whoever would need much of what is short waits until there is enough again.
-            || self.shared.memory.is_short() && self.reader.part() > FAIR_SHARE
+            || (self.shared.memory.share()).is_some_and(|share| self.reader.part() > share)
             || self.is_throttled(cx)
     }
 

@@ -13,9 +13,13 @@ use crate::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
-/// While memory is short, what may still wait for one connection, and be read of one message, as
-/// at any other time: those who need no more than this notice nothing.
-pub(crate) const FAIR_SHARE: usize = 64 << 10;
+/// What is a connection's share while memory is short: a quarter of all memory, divided among
+/// them, so that somebody has more than that whenever there is too little.
+const SHARED_PART: usize = 4;
+/// Nobody needs more to be served as at any other time.
+const MOST_SHARE: usize = 64 << 10;
+/// With less nothing could be read: one chunk of a socket, and what idles.
+const LEAST_SHARE: usize = 16 << 10;
 /// A connection, before anything is sent or read on it: its task, socket and table entries.
 pub(crate) const CONNECTION: usize = 4 << 10;
 /// A socket that shakes hands, before anything is read: its task.
@@ -36,6 +40,8 @@ pub(crate) struct Memory {
     limit: usize,
     /// True from the limit on, until an eighth of it is free again.
     short: AtomicBool,
+    /// Bytes of a connection's share.
+    share: AtomicUsize,
     changed: Notify,
 }
 
@@ -45,6 +51,7 @@ impl Memory {
             used: AtomicUsize::new(0),
             limit,
             short: AtomicBool::new(false),
+            share: AtomicUsize::new(MOST_SHARE),
             changed: Notify::new(),
         }
     }
@@ -57,6 +64,19 @@ impl Memory {
     /// True while there is too little of it.
     pub(crate) fn is_short(&self) -> bool {
         self.short.load(Relaxed)
+    }
+
+    /// While memory is short, what may still wait for one connection, and be read of one message:
+    /// those who need no more than this notice nothing.
+    pub(crate) fn share(&self) -> Option<usize> {
+        self.is_short().then(|| self.share.load(Relaxed))
+    }
+
+    /// Divides it anew.
+    fn divide(&self, connections: usize) {
+        let share = self.limit / SHARED_PART / connections.max(1);
+        let share = share.clamp(LEAST_SHARE, MOST_SHARE);
+        self.share.store(share, Relaxed);
     }
 
     pub(crate) fn charge(&self, bytes: usize) {
@@ -129,8 +149,10 @@ impl AsRef<[u8]> for Shared {
 
 /// Whoever holds memory.
 pub(crate) trait Holders: Send {
-    /// Ends the one that holds most.
-    fn end_largest(&self);
+    /// How many they are.
+    fn count(&self) -> usize;
+    /// Ends the one that holds most, if that is `share` or more.
+    fn end_largest(&self, share: usize);
     /// There is enough again: those who wait go on.
     fn go_on(&self);
 }
@@ -141,6 +163,7 @@ pub(crate) async fn govern(memory: &Memory, holders: impl Holders) {
         memory.changed.notified().await;
         let mut patience = GRACE;
         while memory.is_short() {
+            memory.divide(holders.count());
             // Ends early when there is enough again.
             let waited = timeout(patience, memory.changed.notified()).await;
             if memory.is_enough(memory.used()) {
@@ -149,7 +172,7 @@ pub(crate) async fn govern(memory: &Memory, holders: impl Holders) {
                 memory.charge(0);
                 holders.go_on();
             } else if waited.is_err() {
-                holders.end_largest();
+                holders.end_largest(memory.share.load(Relaxed));
                 patience = NEXT;
             }
         }
@@ -173,6 +196,22 @@ mod tests {
         assert_eq!(memory.used(), 0);
     }
 
+    #[test]
+    fn a_share_is_what_all_may_have_at_once_and_neither_much_nor_nothing() {
+        let memory = Memory::new(64 << 20);
+        assert_eq!(memory.share(), None);
+        memory.charge(64 << 20);
+        for (connections, share) in [
+            (0, MOST_SHARE),
+            (256, MOST_SHARE),
+            (512, 32 << 10),
+            (1_000_000, LEAST_SHARE),
+        ] {
+            memory.divide(connections);
+            assert_eq!(memory.share(), Some(share), "{connections}");
+        }
+    }
+
     struct Count<'a>(
         &'a AtomicUsize,
         &'a AtomicUsize,
@@ -180,7 +219,12 @@ mod tests {
     );
 
     impl Holders for Count<'_> {
-        fn end_largest(&self) {
+        fn count(&self) -> usize {
+            self.2.lock().unwrap().len()
+        }
+
+        fn end_largest(&self, share: usize) {
+            assert_eq!(share, LEAST_SHARE);
             self.0.fetch_add(1, SeqCst);
             self.2.lock().unwrap().pop();
         }

@@ -179,9 +179,10 @@ pub struct ServerOptions {
     /// How long senders are held for a connection that reads less than 2 MiB in that time, before
     /// it is closed with 1013. Default 5 s.
     pub slow_consumer_timeout: Duration,
-    /// Bytes of all buffers and tables together. Beyond it those who send to a connection with
-    /// more than 64 KiB waiting are read no further, new connections are refused with 503, and
-    /// when that does not help the connection that holds most is closed with 1013, then the next.
+    /// Bytes of all buffers and tables together. Beyond it those who send to a connection for which
+    /// more than its share waits (64 KiB, or less where connections are many) are read no further,
+    /// new connections are refused with 503, and when that does not help the connection that holds
+    /// most is closed with 1013, then the next.
     /// Default: a quarter of what the machine has, or the cgroup allows.
     pub max_memory: usize,
     /// Connections at one time; a further one is refused with 503. Default: 80 % of the file limit.

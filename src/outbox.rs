@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::{
     framing::{self, Mask},
-    memory::{Charge, FAIR_SHARE, Memory},
+    memory::{Charge, Memory},
     socket::WriteHalf,
     sync::{
         Mutex,
@@ -187,9 +187,9 @@ impl Outbox {
 
     /// The bytes from which it counts as full, now.
     fn mark(&self) -> usize {
-        match &self.memory {
-            Some(memory) if memory.is_short() => self.mark.min(FAIR_SHARE),
-            _ => self.mark,
+        match self.memory.as_ref().and_then(|memory| memory.share()) {
+            Some(share) => self.mark.min(share),
+            None => self.mark,
         }
     }
 

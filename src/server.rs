@@ -32,7 +32,7 @@ use crate::{
     framing::{Bounds, Reader},
     handle::{Close, Handle},
     handshake::{self, Handshake, Refusal},
-    memory::{self, Charge, FAIR_SHARE, HANDSHAKE, Memory},
+    memory::{self, Charge, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
     options::{Listen, ServerOptions, TlsServerOptions},
     router::Router,
@@ -508,14 +508,18 @@ async fn govern(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
 }
 
 impl memory::Holders for &Shared {
-    fn end_largest(&self) {
+    fn count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    fn end_largest(&self, share: usize) {
         // Those that are asked already are given the time to go; whoever holds little is not the
         // one to be ended, even if there is nobody else.
         let handles = self.handles().into_iter();
         let largest = handles
             .filter(|handle| handle.requested_close().is_none())
             .map(|handle| (handle.weight(), handle))
-            .filter(|(weight, _)| *weight >= FAIR_SHARE)
+            .filter(|(weight, _)| *weight >= share)
             .max_by_key(|(weight, _)| *weight);
         if let Some((_, handle)) = largest {
             handle.request_close(Close::Memory);

@@ -136,6 +136,46 @@ async fn who_holds_long_acks_goes_and_not_who_sends_a_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_hold_little_each_go_until_there_is_room_for_others() {
+    let (server, _) = start_server(memory(8 * MIB));
+    let canary = Canary::start(&server).await;
+    let (mut read, write) = Raw::register(&server, "silent").await.split();
+    tokio::spawn(async move {
+        while read.next().await.is_some() {}
+        drop(write);
+    });
+    // Those who come while memory is short are not let in: all of them come first.
+    let mut askers = Vec::new();
+    for asker in 0..220 {
+        askers.push(Raw::register(&server, &format!("asker{asker}")).await);
+    }
+    let ack = "k".repeat(8_000);
+    for (asker, raw) in askers.iter_mut().enumerate() {
+        for n in 0..5 {
+            let ask = format!(
+                r#"{{"action":"send","message":0,"dest":"silent","ack":"{asker:03}{n:05}{ack}"}}"#
+            );
+            // It may have been ended.
+            let _ = raw.0.get_mut().write_all(&frame(TEXT, ask)).await;
+        }
+    }
+    until("some have gone", || server.stats().evicted > 0).await;
+    until("there is room", || server.stats().memory <= 7 * MIB).await;
+    let let_in = async {
+        loop {
+            let mut late = Raw(tokio::io::BufReader::new(tcp(&server).await));
+            late.write(REQUEST.as_bytes()).await;
+            if late.head().await.starts_with("HTTP/1.1 101 ") {
+                return;
+            }
+        }
+    };
+    let_in.await;
+    assert!(server.stats().evicted < 220);
+    canary.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_message_for_many_is_counted_once() {
     let (server, _) = start_server(memory(32 * MIB));
     let mut readers = Vec::new();

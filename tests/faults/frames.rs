@@ -200,7 +200,10 @@ async fn unfinished_messages_beyond_the_memory_are_ended() {
             assert!(broker.count("evicted") > evicted);
         }
         let cost = broker.most_resident() - before;
-        assert!(cost < 2 * MEMORY as u64, "{cost}");
+        // A buffer has its place for the whole message from its header on: pages that one who has
+        // gone has touched serve nobody who has begun, and the allocator keeps them for a while.
+        let most = (2 * MEMORY).max(count * SENT / 4);
+        assert!(cost < most as u64, "{cost}");
     })
     .await;
 }
