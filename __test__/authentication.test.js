@@ -2,6 +2,7 @@
 
 const { createHmac, generateKeyPairSync } = require('node:crypto');
 const { once } = require('node:events');
+const vm = require('node:vm');
 const test = require('ava');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
@@ -136,7 +137,9 @@ test('names what authenticate gave in place of a grant', async (t) => {
 });
 
 test('lets in by true and by any plain object, one without a prototype, too', async (t) => {
-  const given = [true, {}, { __proto__: null, send: [] }, { principal: 7 }, { send: undefined }];
+  const foreign = vm.runInNewContext('({ send: ["a"] })');
+  const plain = [{}, { __proto__: null, send: [] }, { principal: 7 }, { send: undefined }];
+  const given = [true, ...plain, foreign];
   const server = await startServer(t, { authenticate: ({ id }) => given[Number(id)] });
   for (const id of given.keys()) {
     await startClient(t, server, String(id));
