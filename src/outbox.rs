@@ -8,10 +8,10 @@
 //! A TLS socket takes what it encrypts at once, and may be left with ciphertext that the system
 //! refuses: this residue still counts as waiting here.
 
+mod queue;
+
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    io::{self, IoSlice},
+    io,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -20,45 +20,17 @@ use bytes::Bytes;
 
 use crate::{
     framing::{self, Mask},
-    memory::{Charge, Memory},
+    memory::Memory,
     socket::WriteHalf,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+use queue::Queue;
 
-/// Frames are collected into chunks of this size: larger ones gain nothing in a write.
-const CHUNK: usize = 64 << 10;
 /// From this size a frame for many receivers is shared among them, not copied to each.
 pub(crate) const SHARE_FROM: usize = 4 << 10;
-/// Chunks in one vectored write.
-const SLICES: usize = 32;
-
-/// Whole frames, ready for the wire.
-#[derive(Debug)]
-enum Chunk {
-    Own(Vec<u8>),
-    /// Charged by itself, once for all receivers.
-    Shared(Bytes),
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-
-    /// Bytes that this queue alone holds.
-    fn own(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.len(),
-            Self::Shared(_) => 0,
-        }
-    }
-}
 
 /// What is appended: a closing connection takes control frames only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +63,6 @@ pub(crate) enum Flushed {
     Failed,
 }
 
-/// Memory is charged in steps of this size, so that it costs little.
-const CHARGE: usize = 16 << 10;
-/// What an outbox may hold without a charge: its connection's own covers it.
-const FREE: usize = 2 << 10;
-
 /// The queue toward one socket.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -107,44 +74,6 @@ pub(crate) struct Outbox {
     /// The server's; a client has bounds of its own.
     memory: Option<Arc<Memory>>,
     queue: Mutex<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// Full chunks, oldest first.
-    chunks: VecDeque<Chunk>,
-    /// The chunk being collected, younger than all of `chunks`.
-    tail: Vec<u8>,
-    /// Bytes of the oldest chunk that the socket has taken.
-    offset: usize,
-    /// Bytes waiting in all, those in a writer's hands included.
-    bytes: usize,
-    /// Those that nobody else holds, too.
-    own: usize,
-    /// What is charged for them.
-    charge: Option<Charge>,
-    /// Bytes that the socket has taken but not passed on.
-    residue: usize,
-    /// Bytes the socket has taken so far.
-    drained: u64,
-    /// Somebody owes a flush.
-    owed: bool,
-    /// Somebody is writing what was taken from here.
-    writing: bool,
-    /// The socket took no more; the connection's task waits for it.
-    blocked: bool,
-    /// What waits is thrown away, but for a frame that the peer has in part.
-    discard: bool,
-    /// The connection's task waits until nothing waits here.
-    awaited: bool,
-    /// Answers have gone beyond the mark.
-    pressed: bool,
-    /// The connection is closing: only control frames are accepted.
-    closing: bool,
-    /// Nothing is accepted any more.
-    closed: bool,
-    /// Senders that are held, by their key.
-    held: Vec<(u64, Waker)>,
 }
 
 /// How things stand, for the connection's task.
@@ -211,8 +140,7 @@ impl Outbox {
             });
         }
         self.append(Kind::Message, frame.len(), 0, |queue| {
-            queue.finish_tail();
-            queue.chunks.push_back(Chunk::Shared(frame.clone()));
+            queue.push_shared(frame.clone());
         })
     }
 
@@ -354,20 +282,7 @@ impl Outbox {
     /// Throws away what waits, but for a chunk that the peer has in part: it ends with a frame.
     pub(crate) fn discard(&self) {
         let mut queue = self.queue.lock();
-        let in_hands = queue.writing;
-        let waiting = queue.take();
-        let size: usize = waiting.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
-        if in_hands {
-            // The writer drops its own rest when it comes back.
-            queue.bytes -= size + waiting.tail.len();
-            queue.own -= waiting.own();
-            queue.discard = true;
-        } else {
-            queue.discard = true;
-            let residue = queue.residue;
-            queue.put_back(waiting, 0, residue);
-            queue.discard = false;
-        }
+        queue.discard();
         self.left(&mut queue);
     }
 
@@ -381,12 +296,7 @@ impl Outbox {
     /// Accepts nothing more, forgets all and lets go of those held.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
-        queue.closed = true;
-        queue.chunks = VecDeque::new();
-        queue.tail = Vec::new();
-        queue.bytes = 0;
-        queue.own = 0;
-        queue.residue = 0;
+        queue.close();
         self.left(&mut queue);
     }
 
@@ -395,205 +305,5 @@ impl Outbox {
         self.waiting.store(queue.waiting(), Relaxed);
         queue.settle(self.memory.as_ref());
         queue.release(self.mark());
-    }
-}
-
-impl Queue {
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.tail.is_empty()
-    }
-
-    fn waiting(&self) -> usize {
-        self.bytes + self.residue
-    }
-
-    /// The tail, with room for `size` bytes.
-    fn room(&mut self, size: usize) -> &mut Vec<u8> {
-        if self.tail.len() + size > CHUNK {
-            self.finish_tail();
-        }
-        if self.tail.capacity() == 0 {
-            self.tail = spare_buffer();
-        }
-        self.tail.reserve(size);
-        &mut self.tail
-    }
-
-    /// Charges what it holds now.
-    fn settle(&mut self, memory: Option<&Arc<Memory>>) {
-        let Some(memory) = memory else { return };
-        let held = self.own + self.residue;
-        if held <= FREE {
-            self.charge = None;
-            return;
-        }
-        let steps = held.next_multiple_of(CHARGE);
-        match &mut self.charge {
-            Some(charge) => charge.set(steps),
-            None => self.charge = Some(Charge::new(memory, steps)),
-        }
-    }
-
-    fn finish_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let tail = std::mem::take(&mut self.tail);
-            self.chunks.push_back(Chunk::Own(tail));
-        }
-    }
-
-    fn take(&mut self) -> Taken {
-        Taken {
-            chunks: std::mem::take(&mut self.chunks),
-            tail: std::mem::take(&mut self.tail),
-            offset: std::mem::take(&mut self.offset),
-            freed: 0,
-        }
-    }
-
-    /// Takes back what a writer has left.
-    fn put_back(&mut self, mut left: Taken, written: usize, residue: usize) {
-        self.drained += written as u64;
-        if self.closed {
-            return;
-        }
-        self.bytes -= written;
-        self.own -= left.freed;
-        self.residue = residue;
-        if left.chunks.is_empty() && left.tail.is_empty() {
-            give_buffer(left.tail);
-            self.discard = false;
-            return;
-        }
-        if !left.tail.is_empty() {
-            left.chunks.push_back(Chunk::Own(left.tail));
-        }
-        if std::mem::take(&mut self.discard) {
-            for chunk in left.chunks.drain(usize::from(left.offset > 0)..) {
-                self.bytes -= chunk.bytes().len();
-                self.own -= chunk.own();
-            }
-        }
-        self.offset = left.offset;
-        // What was pushed meanwhile is younger.
-        left.chunks.append(&mut self.chunks);
-        self.chunks = left.chunks;
-    }
-
-    /// True when nobody needs to be held: there is room again, or never will be.
-    fn has_room(&self, mark: usize) -> bool {
-        self.closing || self.closed || self.waiting() <= mark / 2
-    }
-
-    /// Lets go of held senders once there is room for them.
-    fn release(&mut self, mark: usize) {
-        if self.has_room(mark) {
-            self.pressed = false;
-            for (_, waker) in self.held.drain(..) {
-                waker.wake();
-            }
-        }
-    }
-}
-
-/// What a writer has in its hands.
-struct Taken {
-    chunks: VecDeque<Chunk>,
-    tail: Vec<u8>,
-    offset: usize,
-    /// Own bytes that are gone: a chunk's, once all of it is.
-    freed: usize,
-}
-
-impl Taken {
-    /// Bytes that nobody else holds.
-    fn own(&self) -> usize {
-        self.tail.len() + self.chunks.iter().map(Chunk::own).sum::<usize>()
-    }
-
-    /// Writes until all is gone or the socket refuses; the bytes it took, and how it ended. A
-    /// socket that is left with a residue refuses, too.
-    fn write(&mut self, socket: &WriteHalf) -> (usize, io::Result<()>) {
-        let mut total = 0;
-        loop {
-            let result = match self.chunks.is_empty() {
-                true if self.tail.is_empty() => return (total, socket.try_flush()),
-                true => socket.try_write(&self.tail[self.offset..]),
-                false => self.write_vectored(socket),
-            };
-            match result {
-                Ok(0) => return (total, Err(io::ErrorKind::WriteZero.into())),
-                Ok(written) => {
-                    total += written;
-                    self.advance(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (total, Err(error)),
-            }
-        }
-    }
-
-    fn write_vectored(&self, socket: &WriteHalf) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        let tail = (!self.tail.is_empty()).then_some(self.tail.as_slice());
-        for bytes in self
-            .chunks
-            .iter()
-            .map(Chunk::bytes)
-            .chain(tail)
-            .take(SLICES)
-        {
-            let start = if count == 0 { self.offset } else { 0 };
-            slices[count] = IoSlice::new(&bytes[start..]);
-            count += 1;
-        }
-        socket.try_write_vectored(&slices[..count])
-    }
-
-    /// Drops what the socket took.
-    fn advance(&mut self, written: usize) {
-        self.offset += written;
-        while let Some(chunk) = self.chunks.front() {
-            let length = chunk.bytes().len();
-            if self.offset < length {
-                return;
-            }
-            self.offset -= length;
-            if let Some(Chunk::Own(buffer)) = self.chunks.pop_front() {
-                self.freed += buffer.len();
-                give_buffer(buffer);
-            }
-        }
-        if self.offset == self.tail.len() {
-            self.freed += self.tail.len();
-            self.offset = 0;
-            self.tail.clear();
-        }
-    }
-}
-
-/// Buffers kept for reuse by each thread.
-const SPARE_BUFFERS: usize = 8;
-
-thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// An empty buffer: one that served before, if there is one.
-fn spare_buffer() -> Vec<u8> {
-    SPARE
-        .with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| Vec::with_capacity(4 << 10))
-}
-
-/// Keeps a buffer for reuse, unless it has grown beyond a chunk or there are enough.
-fn give_buffer(mut buffer: Vec<u8>) {
-    if (1..=CHUNK).contains(&buffer.capacity()) {
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_BUFFERS {
-                buffer.clear();
-                spare.push(buffer);
-            }
-        });
     }
 }

@@ -1,9 +1,11 @@
 //! The broker: bind, accept, limit, close.
 
+mod acceptor;
+
 use std::{
     collections::HashMap,
     io,
-    net::{Ipv4Addr, Shutdown, SocketAddr, ToSocketAddrs},
+    net::{Shutdown, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -14,10 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-#[cfg(unix)]
-use tokio::net::UnixListener;
 use tokio::{
-    net::TcpListener,
     runtime::Handle as Runtime,
     sync::watch,
     time::{sleep, timeout},
@@ -34,14 +33,13 @@ use crate::{
     handshake::{self, Handshake, Refusal},
     memory::{self, Charge, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
-    options::{Listen, ServerOptions, TlsServerOptions},
+    options::{ServerOptions, TlsServerOptions},
     router::Router,
     socket::{ReadHalf, Socket, WriteHalf},
     tls::{self, Acceptor as TlsAcceptor},
 };
+use acceptor::Acceptor;
 
-/// Connections the system may hold for us before we accept them; Node's own number.
-const BACKLOG: i32 = 511;
 /// How long accepting rests when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Sockets beyond `max_connections` that may be shaking hands or hearing their refusal; those
@@ -96,13 +94,6 @@ impl std::fmt::Debug for Shared {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Debug)]
-enum Acceptor {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix(UnixListener, PathBuf),
 }
 
 impl Server {
@@ -272,70 +263,6 @@ impl Shared {
     }
 }
 
-impl Acceptor {
-    fn bind(listen: &Listen) -> Result<(Self, Address)> {
-        match listen {
-            Listen::Tcp { host, port } => {
-                let target = format!("{host}:{port}");
-                let addresses = match host.parse() {
-                    Ok(ip) => vec![SocketAddr::new(ip, *port)],
-                    Err(_) => (host.as_str(), *port)
-                        .to_socket_addrs()
-                        .map_err(|error| Error::io("getaddrinfo", host, error))?
-                        .collect(),
-                };
-                let first = addresses.first().copied();
-                let address = first.unwrap_or((Ipv4Addr::UNSPECIFIED, *port).into());
-                let listener = listen_tcp(address).map_err(|e| Error::io("listen", target, e))?;
-                let address = listener.local_addr().unwrap_or(address);
-                Ok((Self::Tcp(listener), Address::Tcp(address)))
-            }
-            #[cfg(unix)]
-            Listen::Unix(path) => {
-                let listener = UnixListener::bind(path)
-                    .map_err(|error| Error::io("listen", path.display(), error))?;
-                Ok((
-                    Self::Unix(listener, path.clone()),
-                    Address::Unix(path.clone()),
-                ))
-            }
-            #[cfg(not(unix))]
-            Listen::Unix(path) => Err(Error::io(
-                "listen",
-                path.display(),
-                io::ErrorKind::Unsupported.into(),
-            )),
-        }
-    }
-}
-
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // On Unix this lets a port be bound again while old connections linger; on Windows it would
-    // let two servers have one port.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
-}
-
-#[cfg(unix)]
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Gone already, or not ours to remove: nothing that a closing server could mend.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 /// Accepts until the server closes.
 async fn accept(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     loop {
@@ -369,13 +296,7 @@ async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
     std::future::poll_fn(|cx| {
         Poll::Ready(match &*shared.acceptor.lock() {
             None => None,
-            Some(Acceptor::Tcp(listener)) => {
-                Some(ready!(listener.poll_accept(cx)).map(|(socket, _)| Socket::Tcp(socket)))
-            }
-            #[cfg(unix)]
-            Some(Acceptor::Unix(listener, _)) => {
-                Some(ready!(listener.poll_accept(cx)).map(|(socket, _)| Socket::Unix(socket)))
-            }
+            Some(acceptor) => Some(ready!(acceptor.poll_accept(cx))),
         })
     })
     .await

@@ -1,0 +1,198 @@
+//! Follows the frame headers in the bytes that are read, to know what tungstenite does not tell.
+
+use std::io::Cursor;
+
+use tokio_tungstenite::tungstenite::protocol::frame::{FrameHeader, coding::OpCode};
+
+/// The longest frame header: two bytes, eight of length, four of mask.
+const MAX_HEADER: usize = 14;
+/// The longest payload of a control frame (RFC 6455, 5.5).
+const MAX_CONTROL: u64 = 125;
+
+/// What a frame header says that tungstenite would not mind, or not at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// A control frame has more payload than it may have.
+    LongControl,
+    /// A message has more fragments than it may have.
+    Fragments,
+}
+
+/// Follows the frame headers in the bytes that are read, to know what tungstenite does not tell:
+/// whether a message is in part with it, and of how many fragments.
+pub(crate) struct FrameScan {
+    /// Bytes of the current frame's payload that are still to come.
+    payload: u64,
+    /// A header that has come in part.
+    header: [u8; MAX_HEADER],
+    header_length: usize,
+    /// A message's last fragment is still to come.
+    unfinished: bool,
+    /// The frames of that message so far, and how many it may have.
+    fragments: usize,
+    max_fragments: usize,
+    /// From here on nothing is looked at.
+    pub(super) breach: Option<Breach>,
+    /// Bytes since the last boundary.
+    pub(super) part: usize,
+    /// The largest frame since this was last asked.
+    pub(super) largest: u64,
+}
+
+impl FrameScan {
+    /// `max_fragments`: what one message may have.
+    pub(crate) fn new(max_fragments: usize) -> Self {
+        Self {
+            payload: 0,
+            header: [0; MAX_HEADER],
+            header_length: 0,
+            unfinished: false,
+            fragments: 0,
+            max_fragments,
+            breach: None,
+            part: 0,
+            largest: 0,
+        }
+    }
+
+    pub(crate) fn at_boundary(&self) -> bool {
+        self.payload == 0 && self.header_length == 0 && !self.unfinished
+    }
+
+    /// Follows more bytes. How many of them tungstenite may see: all, unless there is a breach
+    /// among them; then what comes before the frame that is one.
+    pub(crate) fn feed(&mut self, all: &[u8]) -> usize {
+        let mut bytes = all;
+        loop {
+            let skip = self.payload.min(bytes.len() as u64);
+            self.payload -= skip;
+            self.part += skip as usize;
+            bytes = &bytes[skip as usize..];
+            if self.at_boundary() {
+                self.part = 0;
+            }
+            if bytes.is_empty() {
+                return all.len();
+            }
+            let before = self.header_length;
+            let taken = bytes.len().min(self.header.len() - before);
+            self.header[before..before + taken].copy_from_slice(&bytes[..taken]);
+            let known = &self.header[..before + taken];
+            let mut cursor = Cursor::new(known);
+            match FrameHeader::parse(&mut cursor) {
+                Ok(Some((header, length))) => {
+                    self.payload = length;
+                    match header.opcode {
+                        OpCode::Data(_) => {
+                            self.unfinished = !header.is_final;
+                            self.fragments += 1;
+                            if self.fragments > self.max_fragments {
+                                self.breach = Some(Breach::Fragments);
+                            } else if header.is_final {
+                                self.fragments = 0;
+                            }
+                        }
+                        OpCode::Control(_) if length > MAX_CONTROL => {
+                            self.breach = Some(Breach::LongControl);
+                        }
+                        OpCode::Control(_) => {}
+                    }
+                    if self.breach.is_some() {
+                        self.unfinished = true;
+                        return all.len() - bytes.len();
+                    }
+                    self.largest = self.largest.max(length);
+                    self.header_length = 0;
+                    self.part += cursor.position() as usize - before;
+                    bytes = &bytes[cursor.position() as usize - before..];
+                }
+                Ok(None) if known.len() < self.header.len() => {
+                    self.header_length = known.len();
+                    self.part += taken;
+                    return all.len();
+                }
+                // tungstenite sees the same header and ends the connection for it.
+                _ => {
+                    self.unfinished = true;
+                    return all.len();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked text frame, or a fragment of one.
+    fn frame(fin: bool, opcode: u8, length: usize) -> Vec<u8> {
+        let mut bytes = vec![if fin { 0x80 | opcode } else { opcode }];
+        match length {
+            0..126 => bytes.push(0x80 | length as u8),
+            126..65_536 => {
+                bytes.push(0x80 | 126);
+                bytes.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            _ => {
+                bytes.push(0x80 | 127);
+                bytes.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(&[1, 2, 3, 4]);
+        bytes.resize(bytes.len() + length, b'x');
+        bytes
+    }
+
+    #[test]
+    fn the_scan_knows_a_frame_boundary_however_the_bytes_are_cut() {
+        let mut bytes = Vec::new();
+        for length in [0, 1, 125, 126, 70_000] {
+            bytes.extend(frame(true, 1, length));
+        }
+        let mut boundaries = 0;
+        for step in [1, 2, 3, 7, 4096, bytes.len()] {
+            let mut scan = FrameScan::new(1);
+            for part in bytes.chunks(step) {
+                scan.feed(part);
+                boundaries += usize::from(scan.at_boundary());
+            }
+            assert!(scan.at_boundary(), "step {step}");
+            assert_eq!(scan.largest, 70_000);
+        }
+        assert!(boundaries >= 5 + 6, "{boundaries}");
+    }
+
+    #[test]
+    fn a_fragment_is_no_boundary_but_a_ping_between_fragments_does_not_end_it() {
+        let mut scan = FrameScan::new(2);
+        scan.feed(&frame(false, 1, 10));
+        assert!(!scan.at_boundary());
+        scan.feed(&frame(true, 9, 4));
+        assert!(!scan.at_boundary());
+        scan.feed(&frame(true, 0, 10));
+        assert!(scan.at_boundary());
+    }
+
+    #[test]
+    fn what_comes_before_a_fragment_too_many_or_a_control_frame_too_long_may_be_read() {
+        let whole = frame(true, 1, 5);
+        for (bad, breach) in [
+            (
+                [frame(false, 1, 3), frame(false, 0, 3), frame(true, 0, 3)],
+                Breach::Fragments,
+            ),
+            (
+                [frame(false, 1, 3), frame(true, 9, 5), frame(true, 9, 126)],
+                Breach::LongControl,
+            ),
+        ] {
+            let readable = [&whole[..], &bad[0], &bad[1]].concat();
+            let all = [&readable[..], &bad[2], &whole].concat();
+            let mut scan = FrameScan::new(2);
+            assert_eq!(scan.feed(&all), readable.len());
+            assert_eq!(scan.breach, Some(breach));
+            assert!(!scan.at_boundary());
+        }
+    }
+}
