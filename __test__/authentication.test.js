@@ -72,7 +72,8 @@ test('refuses whom authenticate does not accept, and says why', async (t) => {
   };
   const server = await startServer(t, {
     authenticate: ({ id }) => answers[id](),
-    authenticateTimeout: 50,
+    // Long enough for all but the one that never comes, on a busy machine.
+    authenticateTimeout: 2000,
   });
   server.on('denied', (id, error) => denied.push([id, error.code, error.message]));
   server.on('error', (error) => faults.push(error.message));

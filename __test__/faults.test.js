@@ -5,11 +5,13 @@
 
 const test = require('ava');
 const { once } = require('node:events');
+const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('..');
 const Ledger = require('./faults/ledger');
 const Scene = require('./faults/scene');
 
 const full = process.env.WSMB_FAULTS === 'full';
+/** The least time for which an event loop is blocked. */
 const BLOCK_MS = full ? 30_000 : 3_000;
 const CYCLES = full ? 200 : 20;
 const TIMEOUT_MS = full ? 1_200_000 : 240_000;
@@ -66,6 +68,18 @@ function startPeer(scene, id) {
   );
 }
 
+/** Blocks a program; returns what ends that, once it has lasted long enough. */
+async function block(program) {
+  await program.hear('blocked', { block: true });
+  const enough = sleep(BLOCK_MS);
+  return async () => {
+    await enough;
+    const awake = program.hear('awake');
+    program.wake();
+    await awake;
+  };
+}
+
 async function connect(t, scene, id) {
   const client = new WSMsgBroker(id, '127.0.0.1', scene.port);
   t.teardown(() => client.close());
@@ -93,15 +107,11 @@ for (const throws of [false, true]) {
   });
 }
 
-// Shorter than the block: it is not JavaScript that answers, nor listens.
+// Shorter than the block: it is not JavaScript that pings, nor listens.
 const HEARTBEAT = { pingInterval: 1000, pingTimeout: 1000 };
 
 faults('a broker whose event loop is blocked routes on', HEARTBEAT, async (t, scene) => {
-  let awake = false;
-  await scene.broker.hear('blocked', { block: BLOCK_MS });
-  const waking = scene.broker.hear('awake').then(() => {
-    awake = true;
-  });
+  const wake = await block(scene.broker);
   const [asker, responder] = [await connect(t, scene, 'e'), await connect(t, scene, 'f')];
   responder.on('message', (message, response) => response.send(message));
   for (let n = 0; n < REQUESTS; n += 1) {
@@ -109,8 +119,7 @@ faults('a broker whose event loop is blocked routes on', HEARTBEAT, async (t, sc
     t.is(answer, n);
   }
   await scene.talking();
-  t.false(awake);
-  await waking;
+  await wake();
   await Promise.all([asker.close(), responder.close()]);
   await scene.until('all is told', async () => (await scene.ask()).heard.unregistered === 2);
   t.like((await scene.ask()).heard, { connection: 6, registered: 6 });
@@ -118,14 +127,9 @@ faults('a broker whose event loop is blocked routes on', HEARTBEAT, async (t, sc
 
 faults('a client whose event loop is blocked misses nothing', {}, async (t, scene) => {
   const { program, name } = scene.peers.get('a');
-  let awake = false;
-  await program.hear('blocked', { block: BLOCK_MS });
-  const waking = program.hear('awake').then(() => {
-    awake = true;
-  });
+  const wake = await block(program);
   for (let n = 0; n < 5; n += 1) await scene.talking(['b', 'c', 'd']);
-  t.false(awake);
-  await waking;
+  await wake();
   await scene.talking();
   t.is(scene.peers.get('a').name, name, 'it is still connected');
 });

@@ -1,9 +1,14 @@
 'use strict';
 
-/** Nothing of JavaScript runs in this process for so long; said before and after. */
-module.exports = function block(millis) {
+const fs = require('node:fs');
+
+/** The pipe by which a program is woken. */
+const WAKE = 4;
+
+/** Nothing of JavaScript runs in this process until it is woken; said before and after. */
+module.exports = function block() {
   process.send({ blocked: true }, () => {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, millis);
+    fs.readSync(WAKE, Buffer.alloc(1));
     process.send({ awake: true });
   });
 };

@@ -33,7 +33,7 @@ function listen() {
   });
   server.on('listening', () => {
     process.on('message', (command) => {
-      if (command.block) block(command.block);
+      if (command.block) block();
       else if (command.close) server.close().then(() => process.disconnect());
       else process.send({ stats: server.stats(), heard, caught });
     });

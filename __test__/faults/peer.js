@@ -23,7 +23,7 @@ connect();
 setInterval(talk, TALK_MS);
 
 process.on('message', (command) => {
-  if (command.block) return block(command.block);
+  if (command.block) return block();
   silent = true;
   return process.send({ sent: connection.sent, from: connection.name });
 });

@@ -11,7 +11,9 @@ class Program {
   #child;
 
   constructor(name, ...args) {
-    this.#child = fork(path.join(__dirname, name), args.map(String));
+    this.#child = fork(path.join(__dirname, name), args.map(String), {
+      stdio: ['inherit', 'inherit', 'inherit', 'ipc', 'pipe'],
+    });
     // Any number of questions may be open at one time.
     this.#child.setMaxListeners(0);
     /** How it has ended: its code and its signal. All that it has said has been heard by then. */
@@ -23,6 +25,11 @@ class Program {
   /** Calls `listener` with all that it says. */
   on(listener) {
     this.#child.on('message', listener);
+  }
+
+  /** Ends what `block.js` has begun. */
+  wake() {
+    this.#child.stdio[4].write('w');
   }
 
   tell(command) {
