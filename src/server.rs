@@ -312,6 +312,11 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
         shared.metrics.refused.fetch_add(1, Relaxed);
         return write.shutdown(Shutdown::Both);
     };
+    if shared.tls.is_some() && shared.memory.is_short() {
+        // A refusal that it could read would cost it, and us, a handshake of TLS first.
+        shared.metrics.refused.fetch_add(1, Relaxed);
+        return write.shutdown(Shutdown::Both);
+    }
     let Ok((mut read, write)) = shared.secure(read, write) else {
         return;
     };

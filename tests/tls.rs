@@ -329,6 +329,36 @@ async fn who_is_cut_off_or_breaks_a_record_loses_its_connection_and_nobody_else(
     until("they are gone", || server.stats().registered == 0).await;
 }
 
+/// Rule 20.6. Connections that do nothing fill the memory; each holds less than a share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_memory_is_short_no_handshake_begins() {
+    let authority = Authority::new("ca");
+    let (server, _) = start_server(ServerOptions {
+        max_memory: 1 << 20,
+        ..authority.server()
+    });
+    let connector = connector(&authority, BOTH, None);
+    let let_in = async || {
+        let stream = try_connect(tcp(&server).await, &connector).await.ok()?;
+        let mut raw = Raw(BufReader::new(stream));
+        raw.write(REQUEST.as_bytes()).await;
+        raw.head().await.starts_with("HTTP/1.1 101 ").then_some(raw)
+    };
+    let mut idle = Vec::new();
+    while let Some(raw) = let_in().await {
+        idle.push(raw);
+    }
+    assert!(idle.len() > 20, "{}", idle.len());
+    let refused = server.stats().refused;
+    let mut late = tcp(&server).await;
+    assert_eq!(late.read(&mut [0]).await.unwrap(), 0);
+    let stats = server.stats();
+    assert_eq!((stats.refused, stats.evicted), (refused + 1, 0));
+    idle.truncate(10);
+    let again = async { while let_in().await.is_none() {} };
+    timeout(PATIENCE, again).await.expect("room again");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_changed_on_the_way() {
     let authority = Authority::new("ca");

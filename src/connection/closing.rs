@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Connection, Turn};
+use super::{Connection, Turn, registration::Access};
 use crate::{
     event::{ServerEvent, Slow},
     framing::{self, Mask},
@@ -70,6 +70,10 @@ impl Connection {
         // Those who wait for room here find the id gone.
         self.handle.outbox.start_closing();
         self.wait_no_longer();
+        // Nobody looks at it any more: others may be asked about.
+        if self.access.is_pending() {
+            self.access = Access::Closed;
+        }
         self.closing = true;
         self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
     }

@@ -23,6 +23,8 @@ pub(super) enum Breach {
 pub(crate) struct FrameScan {
     /// Bytes of the current frame's payload that are still to come.
     payload: u64,
+    /// That frame is a control frame: it is no part of a message.
+    control: bool,
     /// A header that has come in part.
     header: [u8; MAX_HEADER],
     header_length: usize,
@@ -33,7 +35,7 @@ pub(crate) struct FrameScan {
     max_fragments: usize,
     /// From here on nothing is looked at.
     pub(super) breach: Option<Breach>,
-    /// Bytes since the last boundary.
+    /// Bytes of the message that has come in part.
     pub(super) part: usize,
     /// The largest frame since this was last asked.
     pub(super) largest: u64,
@@ -44,6 +46,7 @@ impl FrameScan {
     pub(crate) fn new(max_fragments: usize) -> Self {
         Self {
             payload: 0,
+            control: false,
             header: [0; MAX_HEADER],
             header_length: 0,
             unfinished: false,
@@ -66,7 +69,9 @@ impl FrameScan {
         loop {
             let skip = self.payload.min(bytes.len() as u64);
             self.payload -= skip;
-            self.part += skip as usize;
+            if !self.control {
+                self.part += skip as usize;
+            }
             bytes = &bytes[skip as usize..];
             if self.at_boundary() {
                 self.part = 0;
@@ -82,6 +87,7 @@ impl FrameScan {
             match FrameHeader::parse(&mut cursor) {
                 Ok(Some((header, length))) => {
                     self.payload = length;
+                    self.control = matches!(header.opcode, OpCode::Control(_));
                     match header.opcode {
                         OpCode::Data(_) => {
                             self.unfinished = !header.is_final;
@@ -103,12 +109,10 @@ impl FrameScan {
                     }
                     self.largest = self.largest.max(length);
                     self.header_length = 0;
-                    self.part += cursor.position() as usize - before;
                     bytes = &bytes[cursor.position() as usize - before..];
                 }
                 Ok(None) if known.len() < self.header.len() => {
                     self.header_length = known.len();
-                    self.part += taken;
                     return all.len();
                 }
                 // tungstenite sees the same header and ends the connection for it.
@@ -168,10 +172,13 @@ mod tests {
         let mut scan = FrameScan::new(2);
         scan.feed(&frame(false, 1, 10));
         assert!(!scan.at_boundary());
+        assert_eq!(scan.part, 10);
         scan.feed(&frame(true, 9, 4));
         assert!(!scan.at_boundary());
+        assert_eq!(scan.part, 10, "a ping is no part of the message");
         scan.feed(&frame(true, 0, 10));
         assert!(scan.at_boundary());
+        assert_eq!(scan.part, 0);
     }
 
     #[test]

@@ -393,6 +393,7 @@ impl NativeServer {
     /// milliseconds for the conversations under way.
     #[napi]
     pub fn close(&mut self, drain: Option<f64>) -> Result<()> {
+        let waiting = client_runtime()?;
         let shared = self.shared.clone();
         let mut server = shared.server.lock();
         let Some(open) = &*server else { return Ok(()) };
@@ -408,7 +409,7 @@ impl NativeServer {
             return Ok(());
         };
         // Waited for on another runtime: none can end itself.
-        client_runtime()?.spawn(async move {
+        waiting.spawn(async move {
             tokio::pin!(closed);
             let is_closed = match drained {
                 None => false,
