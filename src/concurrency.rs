@@ -1,4 +1,4 @@
-//! Outbox, router and requests under every order of steps that [`shuttle`] can think of.
+//! Outbox, router and requests under thousands of orders of their steps, by [`shuttle`].
 //!
 //! Shuttle runs the threads of a test one at a time and decides at each lock and atomic who goes
 //! on: at random, and by priorities that change a few times (PCT), which finds what needs a rare

@@ -18,7 +18,7 @@ use crate::sync::atomic::{
 const SHARED_PART: usize = 4;
 /// Nobody needs more to be served as at any other time.
 const MOST_SHARE: usize = 64 << 10;
-/// With less nothing could be read: one chunk of a socket, and what idles.
+/// One chunk of a socket: with less nothing could be read.
 const LEAST_SHARE: usize = 16 << 10;
 /// A connection, before anything is sent or read on it: its task, socket and table entries.
 pub(crate) const CONNECTION: usize = 4 << 10;

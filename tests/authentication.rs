@@ -3,7 +3,10 @@
 mod support;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -317,6 +320,46 @@ async fn a_grant_ends_while_it_is_not_known_whether_it_is_renewed() {
     let mut peer = registered(&server, "a", "short 300").await;
     peer.send(&register("a", "never")).await;
     assert_eq!(refusal(&mut peer).await, (4401, "expired".into()));
+}
+
+/// Only so many are judged at one time: who is being closed takes no place among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_is_dropped_when_its_connection_closes() {
+    struct OnDrop(Arc<AtomicBool>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let dropped = Arc::new(AtomicBool::new(false));
+    let seen = dropped.clone();
+    let hook = move |credentials: Credentials| -> Decision {
+        if credentials.token.as_deref() == Some("short") {
+            let expires = Some(SystemTime::now() + Duration::from_millis(200));
+            return Box::pin(std::future::ready(Ok(Grant {
+                expires,
+                ..Grant::new("a")
+            })));
+        }
+        let undecided = OnDrop(seen.clone());
+        Box::pin(async move {
+            let _undecided = undecided;
+            std::future::pending().await
+        })
+    };
+    let (server, _) = start_server(ServerOptions {
+        authentication: Authentication::Hook(Arc::new(hook), 100 * LIMIT),
+        close_timeout: 100 * LIMIT,
+        ..options()
+    });
+    // It does not answer the close frame.
+    let mut raw = Raw::connect(&server).await;
+    raw.send(&register("a", "short")).await;
+    raw.receive().await;
+    raw.send(&register("a", "other")).await;
+    until("the decision is dropped", || dropped.load(SeqCst)).await;
+    assert_eq!(server.stats().connections, 1);
+    assert_eq!(raw.close_code().await, 4401);
 }
 
 /// Rule 20.6.
