@@ -25,7 +25,7 @@ use crate::{
     dial::dial,
     error::{ActionError, Error, Result},
     event::{ClientEvent, ClientListener},
-    framing::{self, Broken, Mask, Reader},
+    framing::{self, Broken, Incoming, Input, Mask, Reader},
     heartbeat::{Beat, Heartbeat},
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
@@ -340,7 +340,10 @@ impl Task {
         if self.broken {
             return self.discard(cx);
         }
-        let ended = self.read_turn(cx);
+        let mut input = Input::borrow();
+        let ended = self.read_turn(cx, &mut input);
+        self.reader.keep(&mut input);
+        input.give_back();
         let replies = self.reader.take_replies();
         let wanted = self.closing.is_some() || self.link.outbox.waiting() < framing::PONG_LIMIT;
         // Nothing follows a close frame of ours.
@@ -351,25 +354,26 @@ impl Task {
         ended
     }
 
-    fn read_turn(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
+    fn read_turn(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<u16> {
         let mut bytes = 0;
         for _ in 0..TURN_MESSAGES {
-            match self.reader.poll_message(cx) {
+            match self.reader.poll_message(cx, input) {
                 Poll::Pending => {
                     self.readable = false;
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(Message::Text(text))) => {
+                Poll::Ready(Ok(Incoming::Text(text))) => {
+                    bytes += text.len();
+                    self.tell(text);
+                }
+                Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
                     bytes += text.len();
                     self.tell(&text);
-                    if bytes >= TURN_BYTES {
-                        return Poll::Pending;
-                    }
                 }
-                Poll::Ready(Ok(Message::Binary(_))) => {
+                Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
                     self.link.tell(ClientEvent::Refused(ActionError::NotJson));
                 }
-                Poll::Ready(Ok(Message::Close(frame))) => {
+                Poll::Ready(Ok(Incoming::Message(Message::Close(frame)))) => {
                     // An empty close frame counts as 1000. The echo is among the replies.
                     let code = frame.as_ref().map_or(1000, |frame| frame.code.into());
                     self.closing = Some(code);
@@ -388,6 +392,9 @@ impl Task {
                     return self.discard(cx);
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(self.closing.unwrap_or(1006)),
+            }
+            if bytes >= TURN_BYTES {
+                break;
             }
         }
         Poll::Pending

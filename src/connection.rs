@@ -32,7 +32,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::{
     error::ActionError,
-    framing::{self, Broken, Reader},
+    framing::{self, Broken, Incoming, Input, Reader},
     handle::{Close, Handle},
     heartbeat::Heartbeat,
     memory::{CONNECTION, Charge},
@@ -164,7 +164,10 @@ impl Connection {
             touched: TOUCHED.take(),
             ..Turn::default()
         };
-        let ended = self.read_turn(cx, &mut turn);
+        let mut input = Input::borrow();
+        let ended = self.read_turn(cx, &mut turn, &mut input);
+        self.reader.keep(&mut input);
+        input.give_back();
         self.send_replies();
         for handle in turn.touched.drain(..) {
             handle.flush();
@@ -192,13 +195,19 @@ impl Connection {
         }
     }
 
-    fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        if let Some((text, receiver)) = self.waiting.take() {
-            if receiver.outbox.hold(self.handle.key, cx.waker()) {
-                self.waiting = Some((text, receiver));
-            } else {
-                self.route(text, cx, turn);
-            }
+    fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn, input: &mut Input) -> Poll<()> {
+        if let Some((text, mut receiver)) = self.waiting.take() {
+            let waits = match receiver.outbox.hold(self.handle.key, cx.waker()) {
+                true => true,
+                false => match self.route(&text, cx, turn) {
+                    Some(full) => {
+                        receiver = full;
+                        true
+                    }
+                    None => false,
+                },
+            };
+            self.waiting = waits.then_some((text, receiver));
         }
         let mut bytes = 0;
         while turn.read < TURN_MESSAGES && bytes < TURN_BYTES {
@@ -206,7 +215,7 @@ impl Connection {
             if self.is_paused(cx) {
                 break;
             }
-            match self.reader.poll_message(cx) {
+            match self.reader.poll_message(cx, input) {
                 Poll::Pending => {
                     // It may only have come to the end of what it is allowed.
                     self.readable = self.reader.allowance() == Some(0);
@@ -214,14 +223,25 @@ impl Connection {
                         return Poll::Pending;
                     }
                 }
-                Poll::Ready(Ok(Message::Text(text))) => {
+                Poll::Ready(Ok(Incoming::Text(text))) => {
                     turn.read += 1;
                     turn.messages_in += 1;
                     self.took_message();
                     bytes += text.len();
-                    self.route(text, cx, turn);
+                    if let Some(receiver) = self.route(text, cx, turn) {
+                        self.waiting = Some((text.into(), receiver));
+                    }
                 }
-                Poll::Ready(Ok(Message::Binary(_))) => {
+                Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
+                    turn.read += 1;
+                    turn.messages_in += 1;
+                    self.took_message();
+                    bytes += text.len();
+                    if let Some(receiver) = self.route(&text, cx, turn) {
+                        self.waiting = Some((text, receiver));
+                    }
+                }
+                Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
                     turn.read += 1;
                     turn.messages_in += 1;
                     self.took_message();
@@ -230,7 +250,7 @@ impl Connection {
                         false => self.deny_stranger(),
                     }
                 }
-                Poll::Ready(Ok(Message::Close(_))) => {
+                Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
                     // The echo is among the replies.
                     self.start_closing();
                 }
@@ -260,26 +280,23 @@ impl Connection {
             || self.is_throttled(cx)
     }
 
-    /// Carries out one action, or keeps it waiting.
-    fn route(&mut self, text: Utf8Bytes, cx: &mut Context<'_>, turn: &mut Turn) {
-        let action = protocol::decode_client_action(&text);
-        let result = match action {
+    /// Carries out one action. Returns the connection whose outbox is full, if the action is to
+    /// wait for it: then nothing was done.
+    fn route(&mut self, text: &str, cx: &mut Context<'_>, turn: &mut Turn) -> Option<Arc<Handle>> {
+        let result = match protocol::decode_client_action(text) {
             // These are answered, whether the answers are read or not.
             Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
-                self.waiting = Some((text, self.handle.clone()));
-                return;
+                return Some(self.handle.clone());
             }
             Ok(ClientAction::Register { id, token }) => self.register(id, token, turn),
             Ok(_) | Err(_) if !self.access.is_open() => {
-                return self.deny_stranger();
+                self.deny_stranger();
+                return None;
             }
             Ok(ClientAction::Send { message, dest, ack }) => {
                 match self.send(message, dest, ack, cx, turn) {
-                    Ok(Some(receiver)) => {
-                        self.waiting = Some((text, receiver));
-                        return;
-                    }
                     Ok(None) => Ok(()),
+                    Ok(full) => return full,
                     Err(error) => Err(error),
                 }
             }
@@ -296,8 +313,9 @@ impl Connection {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            self.refused(error, Some(&text));
+            self.refused(error, Some(text));
         }
+        None
     }
 
     /// Charges what has been read and not yet passed on.

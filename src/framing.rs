@@ -1,17 +1,20 @@
 //! Bytes to WebSocket messages, and messages to bytes.
 //!
-//! tungstenite does the framing. Its protocol object owns a read buffer, so that thousands of
-//! idle connections would each pay for one: here a connection has such an object only while a
-//! message is in part with it. At a frame boundary it goes back to the thread, which serves its
-//! next connection with it; one that has grown is dropped instead.
+//! Nearly all that comes are texts in one frame each: such a frame is unmasked and read where it
+//! lies, in the [`Input`] of the thread. All else goes through tungstenite, frame by frame:
+//! fragments, control frames, what is larger than the input, and whatever breaks the rules, so
+//! that it alone judges. Its protocol object owns a buffer, and thousands of idle connections
+//! would each pay for one: a connection has such an object only while a message is in part with
+//! it, and a thread keeps one for its next connection in need.
 
+mod input;
 mod scan;
 
 use std::{
     cell::Cell,
     io::{self, Read, Write},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
@@ -28,14 +31,18 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::socket::ReadHalf;
+pub(crate) use input::Input;
+use input::Next;
 use scan::Breach;
 pub(crate) use scan::FrameScan;
 
-/// Bytes asked of a socket at once. 4 KiB were as fast one message at a time, 16 KiB are faster
-/// when they come in numbers, more gained nothing.
+/// Bytes that tungstenite asks for at once.
 const READ_CHUNK: usize = 16 << 10;
 /// A frame beyond this size has made its reader's buffer too big to keep.
 const KEEP_UP_TO: u64 = 64 << 10;
+/// A frame of which this much has come, by and by, is collected by tungstenite: it appends what
+/// comes, where the input would be copied for every byte of a peer that trickles.
+const TRICKLE: usize = 4 << 10;
 
 /// Pongs are dropped while this many bytes wait for a peer that pings but does not read.
 pub(crate) const PONG_LIMIT: usize = 64 << 10;
@@ -47,6 +54,15 @@ pub(crate) struct Bounds {
     pub(crate) payload: usize,
     /// Fragments of a message.
     pub(crate) fragments: usize,
+}
+
+/// What a peer has sent.
+#[derive(Debug)]
+pub(crate) enum Incoming<'a> {
+    /// A text, where it was read.
+    Text(&'a str),
+    /// Anything else, and texts that came in parts.
+    Message(Message),
 }
 
 /// Why nothing more is read from a peer.
@@ -66,6 +82,13 @@ pub(crate) enum Broken {
 /// Reads the messages of one peer.
 pub(crate) struct Reader {
     socket: ReadHalf,
+    /// What was read but not taken when its turn ended.
+    rest: Vec<u8>,
+    /// It is the beginning of a frame, and nothing else.
+    partial: bool,
+    /// How much of what is in the input was there when the turn began.
+    resumed: usize,
+    /// Of what goes to tungstenite.
     scan: FrameScan,
     /// Present while a message is in part with it.
     context: Option<Box<WebSocketContext>>,
@@ -86,17 +109,14 @@ thread_local! {
 
 impl Reader {
     /// `role`: our own. `early`: what came behind the handshake.
-    pub(crate) fn new(role: Role, socket: ReadHalf, mut early: Vec<u8>, bounds: Bounds) -> Self {
-        let mut scan = FrameScan::new(bounds.fragments);
-        let context = (!early.is_empty()).then(|| {
-            early.truncate(scan.feed(&early));
-            let config = Some(config(bounds));
-            Box::new(WebSocketContext::from_partially_read(early, role, config))
-        });
+    pub(crate) fn new(role: Role, socket: ReadHalf, early: Vec<u8>, bounds: Bounds) -> Self {
         Self {
             socket,
-            scan,
-            context,
+            rest: early,
+            partial: false,
+            resumed: 0,
+            scan: FrameScan::new(bounds.fragments),
+            context: None,
             role,
             bounds,
             allowance: None,
@@ -131,75 +151,128 @@ impl Reader {
 
     /// Bytes that have come of a message that is not whole.
     pub(crate) fn part(&self) -> usize {
-        self.scan.part
+        let rest = if self.partial { self.rest.len() } else { 0 };
+        self.scan.part + rest
     }
 
-    /// Bytes of memory that it holds for them.
+    /// Bytes of memory that it holds between turns.
     pub(crate) fn held(&self) -> usize {
-        match self.context {
-            Some(_) => READ_CHUNK + self.scan.part,
-            None => 0,
-        }
+        self.rest.capacity()
+            + match self.context {
+                Some(_) => READ_CHUNK + self.scan.part,
+                None => 0,
+            }
     }
 
     /// The next message. Pending: nothing more has come, the task is woken when it does.
-    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Broken>> {
-        let (role, bounds) = (self.role, self.bounds);
-        let context = self.context.get_or_insert_with(|| match SPARE.take() {
-            Some((spare, mut context)) if spare == role => {
-                context.set_config(|config| limit(config, bounds.payload));
+    ///
+    /// `input`: the thread's. When the turn ends, [`Reader::keep`] leaves nothing in it.
+    pub(crate) fn poll_message<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &'a mut Input,
+    ) -> Poll<Result<Incoming<'a>, Broken>> {
+        if !self.rest.is_empty() {
+            self.resumed = self.rest.len();
+            input.put(std::mem::take(&mut self.rest));
+        }
+        self.partial = false;
+        while self.context.is_none() {
+            match input.next_frame(self.role, self.bounds.payload) {
+                Next::Text(place) => {
+                    self.resumed = 0;
+                    return Poll::Ready(match input.take_text(place) {
+                        Ok(text) => Ok(Incoming::Text(text)),
+                        Err(error) => Err(broken(&error.into())),
+                    });
+                }
+                Next::Other => self.context = Some(self.borrow_context()),
+                Next::Part => {
+                    let filled = input.fill(&mut self.socket, &mut self.allowance, cx);
+                    self.partial = filled.is_pending();
+                    match ready!(filled) {
+                        Ok(1..) => self.heard = true,
+                        Ok(0) | Err(_) => return Poll::Ready(Err(Broken::Lost)),
+                    }
+                }
+            }
+        }
+        self.poll_tungstenite(cx, input).map_ok(Incoming::Message)
+    }
+
+    /// Ends a turn: keeps what is left in the input.
+    pub(crate) fn keep(&mut self, input: &mut Input) {
+        // A turn in which nothing was asked for has put nothing into it.
+        if input.is_empty() {
+            return;
+        }
+        self.rest = input.take_rest();
+        let length = self.rest.len();
+        if self.partial && length >= TRICKLE && length < self.resumed + self.resumed / 4 {
+            self.context = Some(self.borrow_context());
+        }
+        self.resumed = 0;
+    }
+
+    fn borrow_context(&self) -> Box<WebSocketContext> {
+        match SPARE.take() {
+            Some((spare, mut context)) if spare == self.role => {
+                context.set_config(|config| limit(config, self.bounds.payload));
                 context
             }
-            _ => Box::new(WebSocketContext::new(role, Some(config(bounds)))),
-        });
+            _ => {
+                let config = WebSocketConfig::default()
+                    .read_buffer_size(READ_CHUNK)
+                    .write_buffer_size(0);
+                let mut context = WebSocketContext::new(self.role, Some(config));
+                context.set_config(|config| limit(config, self.bounds.payload));
+                Box::new(context)
+            }
+        }
+    }
+
+    /// The same by tungstenite, which is given one frame and nothing of the next.
+    fn poll_tungstenite(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Input,
+    ) -> Poll<Result<Message, Broken>> {
+        let Some(mut context) = self.context.take() else {
+            return Poll::Pending;
+        };
         let mut stream = Stream {
-            socket: &mut self.socket,
-            scan: &mut self.scan,
-            replies: &mut self.replies,
-            allowance: &mut self.allowance,
-            heard: &mut self.heard,
+            reader: self,
+            input,
             cx,
         };
-        match context.read(&mut stream) {
-            Ok(message) => {
-                if message.is_close() {
-                    // Brings out the echo; its `ConnectionClosed` is what we know already.
-                    let _ = context.flush(&mut stream);
-                }
-                Poll::Ready(Ok(message))
-            }
+        let result = context.read(&mut stream);
+        // Brings out a pong, or the echo of a close frame; its `ConnectionClosed` is no news.
+        if matches!(result, Ok(Message::Ping(_) | Message::Close(_))) {
+            let _ = context.flush(&mut stream);
+        }
+        // One that has seen a close frame serves nobody else.
+        if result.is_err() || !self.scan.at_boundary() || !context.can_write() {
+            self.context = Some(context);
+        } else if std::mem::take(&mut self.scan.largest) <= KEEP_UP_TO {
+            SPARE.set(Some((self.role, context)));
+        }
+        Poll::Ready(match result {
+            Ok(message) => Ok(message),
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                // One that has seen a close frame serves nobody else.
-                if self.scan.at_boundary()
-                    && context.can_write()
-                    && let Some(context) = self.context.take()
-                    && std::mem::take(&mut self.scan.largest) <= KEEP_UP_TO
-                {
-                    SPARE.set(Some((role, context)));
-                }
-                Poll::Pending
+                return Poll::Pending;
             }
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::QuotaExceeded => {
-                Poll::Ready(Err(match self.scan.breach {
+                Err(match self.scan.breach {
                     None => Broken::Lost,
-                    Some(Breach::LongControl) => Broken::Rules {
-                        code: CloseCode::Protocol.into(),
-                        text: ProtocolError::ControlFrameTooBig.to_string(),
-                    },
+                    Some(Breach::LongControl) => broken(&ProtocolError::ControlFrameTooBig.into()),
                     Some(Breach::Fragments) => Broken::Rules {
                         code: CloseCode::Policy.into(),
-                        text: format!("a message in more than {} fragments", bounds.fragments),
+                        text: format!("a message in more than {} fragments", self.bounds.fragments),
                     },
-                }))
+                })
             }
-            Err(error) => Poll::Ready(Err(match violation(&error) {
-                Some(code) => Broken::Rules {
-                    code,
-                    text: error.to_string(),
-                },
-                None => Broken::Lost,
-            })),
-        }
+            Err(error) => Err(broken(&error)),
+        })
     }
 
     /// What is to be sent back by the rules of the WebSocket protocol.
@@ -210,6 +283,7 @@ impl Reader {
     /// Reads and throws away; how many bytes. For a peer that is not listened to any more.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.context = None;
+        self.rest = Vec::new();
         let mut scratch = [0; 4 << 10];
         let mut buf = ReadBuf::new(&mut scratch);
         Pin::new(self.socket.socket())
@@ -218,61 +292,66 @@ impl Reader {
     }
 }
 
-fn config(bounds: Bounds) -> WebSocketConfig {
-    let mut config = WebSocketConfig::default()
-        .read_buffer_size(READ_CHUNK)
-        .write_buffer_size(0);
-    limit(&mut config, bounds.payload);
-    config
-}
-
 fn limit(config: &mut WebSocketConfig, max_payload: usize) {
     config.max_message_size = Some(max_payload);
     config.max_frame_size = Some(max_payload);
 }
 
-/// The socket as tungstenite wants to see it, for the length of one poll.
+/// The peer as tungstenite wants to see it, for the length of one poll.
 struct Stream<'a, 'b> {
-    socket: &'a mut ReadHalf,
-    scan: &'a mut FrameScan,
-    replies: &'a mut Vec<u8>,
-    allowance: &'a mut Option<usize>,
-    heard: &'a mut bool,
+    reader: &'a mut Reader,
+    input: &'a mut Input,
     cx: &'a mut Context<'b>,
 }
 
 impl Read for Stream<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Reader {
+            socket,
+            scan,
+            allowance,
+            heard,
+            ..
+        } = self.reader;
         // Told when more is asked for: what came before is in tungstenite's hands, and whole.
-        if self.scan.breach.is_some() {
+        if scan.breach.is_some() {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let most = self.allowance.unwrap_or(usize::MAX).min(buf.len());
-        if most == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let mut buf = ReadBuf::new(&mut buf[..most]);
-        match Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf) {
-            Poll::Ready(Ok(())) => {
-                let bytes = buf.filled();
-                *self.heard |= !bytes.is_empty();
-                if let Some(allowance) = self.allowance {
-                    *allowance -= bytes.len();
+        if self.input.is_empty() {
+            // What is only payload for longer than the input need not go through it.
+            let filled = match scan.payload_left() > self.input.size() {
+                true => {
+                    let most = allowance.unwrap_or(usize::MAX).min(buf.len());
+                    let read = input::poll_read(socket, &mut buf[..most], allowance, self.cx);
+                    read.map_ok(|length| scan.feed(&buf[..length]))
                 }
-                match self.scan.feed(bytes) {
-                    0 if self.scan.breach.is_some() => Err(io::ErrorKind::QuotaExceeded.into()),
-                    readable => Ok(readable),
+                false => self.input.fill(socket, allowance, self.cx),
+            };
+            let direct = self.input.is_empty();
+            match filled {
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+                Poll::Ready(Ok(length)) => {
+                    *heard |= length > 0;
+                    if direct {
+                        return Ok(length);
+                    }
                 }
+                Poll::Ready(Err(error)) => return Err(error),
             }
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+        match scan.feed(self.input.peek(buf.len())) {
+            0 => Err(io::ErrorKind::QuotaExceeded.into()),
+            length => {
+                self.input.take_bytes(&mut buf[..length]);
+                Ok(length)
+            }
         }
     }
 }
 
 impl Write for Stream<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.replies.extend_from_slice(bytes);
+        self.reader.replies.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -348,12 +427,25 @@ fn header(opcode: OpCode, length: usize, mask: Mask, out: &mut Vec<u8>) -> Optio
 
 fn apply_mask(key: Option<[u8; 4]>, payload: &mut [u8]) {
     let Some(key) = key else { return };
-    let (words, rest) = payload.as_chunks_mut::<4>();
+    let [a, b, c, d] = key;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = payload.as_chunks_mut::<8>();
     for word in words {
-        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(key) {
+    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
         *byte ^= key;
+    }
+}
+
+/// What a violation comes to; the connection is lost if it is none.
+fn broken(error: &tungstenite::Error) -> Broken {
+    match violation(error) {
+        Some(code) => Broken::Rules {
+            code,
+            text: error.to_string(),
+        },
+        None => Broken::Lost,
     }
 }
 

@@ -4,6 +4,8 @@
 //! text that came, whatever its nesting, its numbers or its surrogates. The rules cited are
 //! those of `spec/protocol.md`.
 
+mod plain;
+
 use std::{borrow::Cow, fmt};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -70,6 +72,15 @@ struct Members<'a> {
 
 impl<'a> Members<'a> {
     fn parse(text: &'a str) -> Result<Self, ActionError> {
+        let mut members = Self::default();
+        let is_plain = plain::members(text, |name, value| {
+            if let Some(slot) = members.slot(name) {
+                *slot = Some(value);
+            }
+        });
+        if is_plain {
+            return Ok(members);
+        }
         serde_json::from_str(text).map_err(|_| {
             // Not an object, or not JSON at all. Only now is it worth telling which.
             match serde_json::from_str::<IgnoredAny>(text) {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use foldhash::quality::RandomState;
+use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::{
     handle::Handle,
@@ -36,7 +37,14 @@ const MAX_STRIKES: usize = 4096;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Conflict;
 
-type Ids = HashMap<Arc<str>, Arc<Handle>, RandomState>;
+/// Hashed by us, once: the same hash chooses the shard and the place in it.
+type Ids = HashTable<Registration>;
+
+#[derive(Debug)]
+struct Registration {
+    id: Arc<str>,
+    owner: Arc<Handle>,
+}
 
 /// All ids of a server, and the requests between them.
 #[derive(Debug)]
@@ -75,13 +83,21 @@ impl Router {
         }
     }
 
-    fn shard(&self, id: &str) -> &RwLock<Ids> {
-        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+    fn hash(&self, id: &str) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    /// A table uses the lowest and the highest bits of a hash: these are neither.
+    fn shard(&self, hash: u64) -> &RwLock<Ids> {
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     /// The owner of an id.
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Handle>> {
-        self.shard(id).read().get(id).cloned()
+        let hash = self.hash(id);
+        let shard = self.shard(hash).read();
+        let found = shard.find(hash, |registration| *registration.id == *id)?;
+        Some(found.owner.clone())
     }
 
     /// How many ids are registered.
@@ -93,7 +109,10 @@ impl Router {
     pub(crate) fn ids(&self) -> Vec<Arc<str>> {
         self.shards
             .iter()
-            .flat_map(|shard| shard.read().keys().cloned().collect::<Vec<_>>())
+            .flat_map(|shard| {
+                let shard = shard.read();
+                shard.iter().map(|each| each.id.clone()).collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -107,18 +126,27 @@ impl Router {
         handle: &Arc<Handle>,
         announce: impl FnOnce(bool),
     ) -> Result<(), Conflict> {
-        let mut shard = self.shard(id).write();
-        if shard
-            .get(id)
-            .is_some_and(|owner| !owner.is_of_principal(handle))
-        {
-            return Err(Conflict);
-        }
-        let former = shard.insert(id.clone(), handle.clone());
-        let replaced = former.is_some();
-        if let Some(former) = former {
-            former.owner.store(false, Relaxed);
-        }
+        let hash = self.hash(id);
+        let mut shard = self.shard(hash).write();
+        let is_it = |registration: &Registration| registration.id == *id;
+        let replaced = match shard.entry(hash, is_it, |each| self.hash(&each.id)) {
+            Entry::Occupied(mut entry) => {
+                let owner = &mut entry.get_mut().owner;
+                if !owner.is_of_principal(handle) {
+                    return Err(Conflict);
+                }
+                let former = std::mem::replace(owner, handle.clone());
+                former.owner.store(false, Relaxed);
+                true
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Registration {
+                    id: id.clone(),
+                    owner: handle.clone(),
+                });
+                false
+            }
+        };
         handle.owner.store(true, Relaxed);
         announce(replaced);
         Ok(())
@@ -126,12 +154,11 @@ impl Router {
 
     /// Frees `id` if `handle` still owns it, and announces that.
     pub(crate) fn unregister(&self, id: &str, handle: &Arc<Handle>, announce: impl FnOnce()) {
-        let mut shard = self.shard(id).write();
-        if shard
-            .get(id)
-            .is_some_and(|owner| Arc::ptr_eq(owner, handle))
-        {
-            shard.remove(id);
+        let hash = self.hash(id);
+        let mut shard = self.shard(hash).write();
+        let is_it = |each: &Registration| *each.id == *id && Arc::ptr_eq(&each.owner, handle);
+        if let Ok(entry) = shard.find_entry(hash, is_it) {
+            entry.remove();
             handle.owner.store(false, Relaxed);
             announce();
         }
@@ -139,7 +166,7 @@ impl Router {
 
     /// Remembers that the connection with this id was closed as slow.
     pub(crate) fn strike(&self, id: &str, now: Instant) {
-        let hash = self.hasher.hash_one(id);
+        let hash = self.hash(id);
         let mut strikes = self.strikes.lock();
         if let Some(strike) = strikes.get_mut(&hash) {
             if strike.are_recent(now) {
@@ -162,7 +189,7 @@ impl Router {
 
     /// True for an id that gets no patience now.
     pub(crate) fn is_strict(&self, id: &str, now: Instant) -> bool {
-        let hash = self.hasher.hash_one(id);
+        let hash = self.hash(id);
         let strikes = self.strikes.lock();
         strikes
             .get(&hash)

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{cuts, runtime};
 use crate::{
-    framing::{self, Bounds, Broken, FrameScan, Mask, Reader},
+    framing::{self, Bounds, Broken, FrameScan, Incoming, Input, Mask, Reader},
     protocol,
     socket::Socket,
 };
@@ -72,7 +72,13 @@ fn boundaries<'a>(bytes: &[u8], pieces: impl Iterator<Item = &'a [u8]>) {
     let mut fed = 0;
     assert!(scan.at_boundary());
     for piece in pieces {
-        scan.feed(piece);
+        let mut unread = piece;
+        while !unread.is_empty() {
+            match scan.feed(unread) {
+                0 => break,
+                length => unread = &unread[length..],
+            }
+        }
         fed += piece.len();
         if ended.as_ref().is_some_and(|end| fed >= end.header.end) {
             // From here on there is nobody to read.
@@ -148,7 +154,7 @@ fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Outc
     };
     let mut read = in_one_piece(&bytes[..end.header.start], role, max_payload);
     if !read.messages.last().is_some_and(Message::is_close) {
-        let too_big = || ProtocolError::ControlFrameTooBig.to_string();
+        let too_big = || Error::from(ProtocolError::ControlFrameTooBig).to_string();
         read.error.get_or_insert_with(too_big);
     }
     read
@@ -255,8 +261,21 @@ fn reader(role: Role, early: Vec<u8>, max_payload: usize) -> (Reader, UnixStream
     (Reader::new(role, socket, early, bounds), peer)
 }
 
+/// A turn in which nothing is read, then one of one message.
 async fn poll(reader: &mut Reader) -> Poll<Result<Message, Broken>> {
-    poll_fn(|cx| Poll::Ready(reader.poll_message(cx))).await
+    let mut input = Input::borrow();
+    reader.keep(&mut input);
+    let polled = poll_fn(|cx| {
+        let polled = reader.poll_message(cx, &mut input);
+        Poll::Ready(polled.map_ok(|incoming| match incoming {
+            Incoming::Text(text) => Message::text(text),
+            Incoming::Message(message) => message,
+        }))
+    });
+    let polled = polled.await;
+    reader.keep(&mut input);
+    input.give_back();
+    polled
 }
 
 /// What we write, a peer reads.

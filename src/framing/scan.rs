@@ -62,66 +62,73 @@ impl FrameScan {
         self.payload == 0 && self.header_length == 0 && !self.unfinished
     }
 
-    /// Follows more bytes. How many of them tungstenite may see: all, unless there is a breach
-    /// among them; then what comes before the frame that is one.
-    pub(crate) fn feed(&mut self, all: &[u8]) -> usize {
-        let mut bytes = all;
-        loop {
-            let skip = self.payload.min(bytes.len() as u64);
-            self.payload -= skip;
-            if !self.control {
-                self.part += skip as usize;
-            }
-            bytes = &bytes[skip as usize..];
-            if self.at_boundary() {
-                self.part = 0;
-            }
-            if bytes.is_empty() {
-                return all.len();
-            }
-            let before = self.header_length;
-            let taken = bytes.len().min(self.header.len() - before);
-            self.header[before..before + taken].copy_from_slice(&bytes[..taken]);
-            let known = &self.header[..before + taken];
-            let mut cursor = Cursor::new(known);
-            match FrameHeader::parse(&mut cursor) {
-                Ok(Some((header, length))) => {
-                    self.payload = length;
-                    self.control = matches!(header.opcode, OpCode::Control(_));
-                    match header.opcode {
-                        OpCode::Data(_) => {
-                            self.unfinished = !header.is_final;
-                            self.fragments += 1;
-                            if self.fragments > self.max_fragments {
-                                self.breach = Some(Breach::Fragments);
-                            } else if header.is_final {
-                                self.fragments = 0;
-                            }
+    /// Bytes of the current frame's payload that are still to come.
+    pub(super) fn payload_left(&self) -> usize {
+        self.payload.try_into().unwrap_or(usize::MAX)
+    }
+
+    /// Follows more bytes, but none beyond the end of a frame. How many of them tungstenite may
+    /// see; none if a frame begins with them that is a breach.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> usize {
+        if self.payload > 0 {
+            return self.pass(bytes);
+        }
+        let before = self.header_length;
+        let taken = bytes.len().min(self.header.len() - before);
+        self.header[before..before + taken].copy_from_slice(&bytes[..taken]);
+        let known = &self.header[..before + taken];
+        let mut cursor = Cursor::new(known);
+        match FrameHeader::parse(&mut cursor) {
+            Ok(Some((header, length))) => {
+                let of_header = cursor.position() as usize - before;
+                self.payload = length;
+                self.control = matches!(header.opcode, OpCode::Control(_));
+                match header.opcode {
+                    OpCode::Data(_) => {
+                        self.unfinished = !header.is_final;
+                        self.fragments += 1;
+                        if self.fragments > self.max_fragments {
+                            self.breach = Some(Breach::Fragments);
+                        } else if header.is_final {
+                            self.fragments = 0;
                         }
-                        OpCode::Control(_) if length > MAX_CONTROL => {
-                            self.breach = Some(Breach::LongControl);
-                        }
-                        OpCode::Control(_) => {}
                     }
-                    if self.breach.is_some() {
-                        self.unfinished = true;
-                        return all.len() - bytes.len();
+                    OpCode::Control(_) if length > MAX_CONTROL => {
+                        self.breach = Some(Breach::LongControl);
                     }
-                    self.largest = self.largest.max(length);
-                    self.header_length = 0;
-                    bytes = &bytes[cursor.position() as usize - before..];
+                    OpCode::Control(_) => {}
                 }
-                Ok(None) if known.len() < self.header.len() => {
-                    self.header_length = known.len();
-                    return all.len();
-                }
-                // tungstenite sees the same header and ends the connection for it.
-                _ => {
+                if self.breach.is_some() {
                     self.unfinished = true;
-                    return all.len();
+                    return 0;
                 }
+                self.largest = self.largest.max(length);
+                self.header_length = 0;
+                of_header + self.pass(&bytes[of_header..])
+            }
+            Ok(None) if known.len() < self.header.len() => {
+                self.header_length = known.len();
+                taken
+            }
+            // tungstenite sees the same header and ends the connection for it.
+            _ => {
+                self.unfinished = true;
+                bytes.len()
             }
         }
+    }
+
+    /// Follows bytes of the payload.
+    fn pass(&mut self, bytes: &[u8]) -> usize {
+        let length = self.payload_left().min(bytes.len());
+        self.payload -= length as u64;
+        if !self.control {
+            self.part += length;
+        }
+        if self.at_boundary() {
+            self.part = 0;
+        }
+        length
     }
 }
 
@@ -148,6 +155,28 @@ mod tests {
         bytes
     }
 
+    /// Feeds all, or up to a breach; how many bytes that was.
+    fn feed(scan: &mut FrameScan, bytes: &[u8]) -> usize {
+        let mut fed = 0;
+        while fed < bytes.len() {
+            match scan.feed(&bytes[fed..]) {
+                0 => break,
+                length => fed += length,
+            }
+        }
+        fed
+    }
+
+    #[test]
+    fn the_scan_stops_at_the_end_of_a_frame() {
+        let (first, second) = (frame(true, 1, 5), frame(true, 9, 0));
+        let all = [&first[..], &second, &first].concat();
+        let mut scan = FrameScan::new(1);
+        assert_eq!(scan.feed(&all), first.len());
+        assert!(scan.at_boundary());
+        assert_eq!(scan.feed(&all[first.len()..]), second.len());
+    }
+
     #[test]
     fn the_scan_knows_a_frame_boundary_however_the_bytes_are_cut() {
         let mut bytes = Vec::new();
@@ -158,7 +187,7 @@ mod tests {
         for step in [1, 2, 3, 7, 4096, bytes.len()] {
             let mut scan = FrameScan::new(1);
             for part in bytes.chunks(step) {
-                scan.feed(part);
+                feed(&mut scan, part);
                 boundaries += usize::from(scan.at_boundary());
             }
             assert!(scan.at_boundary(), "step {step}");
@@ -197,7 +226,7 @@ mod tests {
             let readable = [&whole[..], &bad[0], &bad[1]].concat();
             let all = [&readable[..], &bad[2], &whole].concat();
             let mut scan = FrameScan::new(2);
-            assert_eq!(scan.feed(&all), readable.len());
+            assert_eq!(feed(&mut scan, &all), readable.len());
             assert_eq!(scan.breach, Some(breach));
             assert!(!scan.at_boundary());
         }

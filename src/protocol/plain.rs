@@ -1,0 +1,357 @@
+//! Finds the members of a JSON object by looking at its bytes once, where the object is plain.
+//!
+//! What is taken for JSON here is JSON, and cut as `serde_json` cuts it. What is not plain,
+//! because it has an escape in a name, is nested deeply, or is no JSON at all, is left to
+//! `serde_json`. The fuzzer holds both against a naive reading.
+
+/// Levels of nesting in a member.
+const DEEPEST: u32 = 64;
+
+/// Calls `each` with the name, in its quotes, and the value of every member, in order. False if
+/// the object is not plain: what was told until then is to be forgotten.
+pub(super) fn members<'a>(text: &'a str, each: impl FnMut(&'a str, &'a str)) -> bool {
+    object(text, each).is_some()
+}
+
+// Below, `at` is a position in the text, and `None` means: not plain.
+
+fn object<'a>(text: &'a str, mut each: impl FnMut(&'a str, &'a str)) -> Option<()> {
+    let bytes = text.as_bytes();
+    let mut at = space(bytes, expect(b'{', bytes, space(bytes, 0))?);
+    if bytes.get(at) == Some(&b'}') {
+        return end(bytes, at + 1);
+    }
+    loop {
+        let quote = special(bytes, expect(b'"', bytes, at)?)?;
+        let name_end = expect(b'"', bytes, quote)?;
+        let name = &text[at..name_end];
+        let start = space(bytes, expect(b':', bytes, space(bytes, name_end))?);
+        at = value(bytes, start)?;
+        each(name, &text[start..at]);
+        at = space(bytes, at);
+        match bytes.get(at)? {
+            b',' => at = space(bytes, at + 1),
+            b'}' => return end(bytes, at + 1),
+            _ => return None,
+        }
+    }
+}
+
+/// Nothing follows.
+fn end(bytes: &[u8], at: usize) -> Option<()> {
+    (space(bytes, at) == bytes.len()).then_some(())
+}
+
+/// Behind this byte, which must be there.
+fn expect(byte: u8, bytes: &[u8], at: usize) -> Option<usize> {
+    (*bytes.get(at)? == byte).then_some(at + 1)
+}
+
+/// Behind white space.
+fn space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\t' | b'\r') = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// Behind a value.
+fn value(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'{' | b'[' => nested(bytes, at),
+        _ => scalar(bytes, at),
+    }
+}
+
+/// Behind a string, a number or a literal.
+fn scalar(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' => string(bytes, at + 1),
+        b'-' | b'0'..=b'9' => number(bytes, at),
+        b't' => literal(b"true", bytes, at),
+        b'f' => literal(b"false", bytes, at),
+        b'n' => literal(b"null", bytes, at),
+        _ => None,
+    }
+}
+
+fn literal(word: &[u8], bytes: &[u8], at: usize) -> Option<usize> {
+    bytes[at..].starts_with(word).then_some(at + word.len())
+}
+
+/// Behind an array or an object.
+fn nested(bytes: &[u8], mut at: usize) -> Option<usize> {
+    // One bit for each level, the innermost lowest: set for an object.
+    let (mut objects, mut depth) = (0_u64, 0);
+    loop {
+        // Here begins a value.
+        let opened = match bytes.get(at)? {
+            b'{' => Some(1),
+            b'[' => Some(0),
+            _ => None,
+        };
+        if let Some(is_object) = opened {
+            if depth == DEEPEST {
+                return None;
+            }
+            objects = objects << 1 | is_object;
+            depth += 1;
+            at = space(bytes, at + 1);
+            if *bytes.get(at)? != closing(objects) {
+                if is_object == 1 {
+                    at = name(bytes, at)?;
+                }
+                continue;
+            }
+        } else {
+            at = space(bytes, scalar(bytes, at)?);
+        }
+        // Here one has ended, or its bracket is to come.
+        while *bytes.get(at)? == closing(objects) {
+            objects >>= 1;
+            depth -= 1;
+            if depth == 0 {
+                return Some(at + 1);
+            }
+            at = space(bytes, at + 1);
+        }
+        at = space(bytes, expect(b',', bytes, at)?);
+        if objects & 1 == 1 {
+            at = name(bytes, at)?;
+        }
+    }
+}
+
+fn closing(objects: u64) -> u8 {
+    match objects & 1 {
+        1 => b'}',
+        _ => b']',
+    }
+}
+
+/// Behind a name and its colon.
+fn name(bytes: &[u8], at: usize) -> Option<usize> {
+    let end = string(bytes, expect(b'"', bytes, at)?)?;
+    Some(space(bytes, expect(b':', bytes, space(bytes, end))?))
+}
+
+fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
+    at += usize::from(bytes[at] == b'-');
+    at = match bytes.get(at)? {
+        b'0' => at + 1,
+        _ => digits(bytes, at)?,
+    };
+    if bytes.get(at) == Some(&b'.') {
+        at = digits(bytes, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at += 1;
+        at += usize::from(matches!(bytes.get(at), Some(b'+' | b'-')));
+        at = digits(bytes, at)?;
+    }
+    Some(at)
+}
+
+/// Behind digits, at least one.
+fn digits(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    while let Some(b'0'..=b'9') = bytes.get(at) {
+        at += 1;
+    }
+    (at > start).then_some(at)
+}
+
+/// Behind the rest of a string.
+fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at = special(bytes, at)?;
+        match bytes[at] {
+            b'"' => return Some(at + 1),
+            b'\\' => at = escape(bytes, at + 1)?,
+            _ => return None,
+        }
+    }
+}
+
+/// Behind what follows a backslash.
+fn escape(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
+        b'u' => {
+            let digits = bytes.get(at + 1..at + 5)?;
+            digits.iter().all(u8::is_ascii_hexdigit).then_some(at + 5)
+        }
+        _ => None,
+    }
+}
+
+fn is_special(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+/// Words that are looked at one by one, before a string is taken for a long one.
+const WORDS: u32 = 4;
+/// Bytes of a long string that are looked at together. The compiler makes vectors of them.
+const BLOCK: usize = 64;
+
+/// The place of the next quote, backslash or control character.
+fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut words = 0;
+    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        if let Some(place) = special_of(u64::from_le_bytes(*word)) {
+            return Some(at + place);
+        }
+        at += size_of::<u64>();
+        words += 1;
+        if words == WORDS {
+            words = 0;
+            while let Some(block) = bytes[at..].first_chunk::<BLOCK>()
+                && !block
+                    .iter()
+                    .fold(false, |found, byte| found | is_special(*byte))
+            {
+                at += BLOCK;
+            }
+        }
+    }
+    let place = bytes.get(at..)?.iter().position(|byte| is_special(*byte))?;
+    Some(at + place)
+}
+
+/// The place of the first such byte in a word, the lowest byte first.
+fn special_of(word: u64) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    // A high bit is set where a byte is less than `n`, or above such a byte: the lowest is true.
+    let less = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
+    let is = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    let found = less(word, b' '.into()) | is(b'"') | is(b'\\');
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn told(text: &str) -> Option<Vec<(&str, &str)>> {
+        let mut told = Vec::new();
+        members(text, |name, value| told.push((name, value))).then_some(told)
+    }
+
+    #[test]
+    fn the_next_special_byte_is_found_wherever_it_is() {
+        for length in 0..300 {
+            for byte in [b'"', b'\\', 0, 0x1f] {
+                let mut bytes = vec![b'x'; length];
+                bytes.extend([byte, b'"', 0x7f, 0x80, 0xff]);
+                assert_eq!(special(&bytes, 0), Some(length));
+            }
+            let harmless = [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff];
+            let bytes: Vec<_> = harmless.iter().cycle().take(length).copied().collect();
+            assert_eq!(special(&bytes, 0), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_plain_object_is_cut_into_its_members() {
+        let values = [
+            "0",
+            "-0",
+            "-1.5e+10",
+            "12E-3",
+            "true",
+            "false",
+            "null",
+            r#""""#,
+            r#""\u00e4\"\\/""#,
+            "[]",
+            "{}",
+            "[ ]",
+            "{ }",
+            "[1,[2,[3]],{}]",
+            r#"{"a":{"b":[{}]},"a":1}"#,
+            r#"[ 1 , { "x" : [ ] } , "]" ]"#,
+        ];
+        for value in values {
+            for text in [
+                format!(r#"{{"a":{value}}}"#),
+                format!(r#"{{"a":{value},"a":{value},"b":"c"}}"#),
+                format!(" {{ \"a\"\t:\r\n{value} , \"b\" : \"c\" }} "),
+            ] {
+                let told = told(&text).unwrap_or_else(|| panic!("{text}"));
+                assert_eq!(told[0], (r#""a""#, value));
+                if told.len() > 1 {
+                    assert_eq!(told[told.len() - 1], (r#""b""#, r#""c""#));
+                }
+            }
+        }
+        assert_eq!(told("{}"), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_json_is_never_plain() {
+        let values = [
+            "",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "-",
+            "+1",
+            "tru",
+            "nul",
+            "True",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12",
+            "\"\n\"",
+            "[",
+            "]",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "[}",
+            "{]",
+            "[{]}",
+            "1 2",
+            "'a'",
+        ];
+        for value in values {
+            let text = format!(r#"{{"a":{value}}}"#);
+            assert!(serde_json::from_str::<&RawValue>(&text).is_err(), "{text}");
+            assert_eq!(told(&text), None, "{text}");
+        }
+        for text in [
+            "",
+            "{",
+            "}",
+            "[]",
+            "1",
+            "{}}",
+            "{} x",
+            "{\"a\":1",
+            "{,}",
+            "{\"a\" 1}",
+        ] {
+            assert_eq!(told(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_not_plain() {
+        let nest = |levels| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"a":{open}{close}}}"#)
+        };
+        assert!(told(&nest(64)).is_some());
+        assert!(told(&nest(65)).is_none());
+    }
+}
