@@ -10,6 +10,7 @@
 //! | `connection` | the task: reading, writing, and what comes first |
 //! | `routing` | what a `send` and an `answer` do |
 //! | `registration` | `register` and `unregister`, and who may |
+//! | `turn` | what is written, counted and woken at a turn's end |
 //! | `clocks` | heartbeat, deadlines, patience, rate limit |
 //! | `closing` | the way out |
 
@@ -17,9 +18,9 @@ mod clocks;
 mod closing;
 mod registration;
 mod routing;
+mod turn;
 
 use std::{
-    cell::Cell,
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -36,17 +37,13 @@ use crate::{
     handle::{Close, Handle},
     heartbeat::Heartbeat,
     memory::{CONNECTION, Charge},
-    outbox::Pushed,
     protocol::{self, ClientAction},
     server::Shared,
 };
 use clocks::{Rate, Window};
 use registration::Access;
 pub(crate) use registration::Peer;
-
-/// Messages and bytes read in one turn, before others get theirs.
-const TURN_MESSAGES: u32 = 128;
-const TURN_BYTES: usize = 64 << 10;
+use turn::Turn;
 
 /// A clock that may run.
 type Timer = Option<Pin<Box<Sleep>>>;
@@ -86,37 +83,6 @@ pub(crate) struct Connection {
     itself: usize,
     /// Its own memory: that, its id, and what it has read but not yet passed on.
     charge: Charge,
-}
-
-/// One turn's bookkeeping: what is written, counted and woken at its end.
-#[derive(Default)]
-struct Turn {
-    touched: Vec<Arc<Handle>>,
-    /// Messages read, pings and pongs among them: what the budget counts.
-    read: u32,
-    messages_in: u32,
-    messages_out: u32,
-}
-
-thread_local! {
-    /// The list of touched handles, empty between turns, kept for its memory.
-    static TOUCHED: Cell<Vec<Arc<Handle>>> = const { Cell::new(Vec::new()) };
-}
-
-impl Turn {
-    /// Notes what a push came to; false if the receiver has ended.
-    fn pushed(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
-        if pushed == Pushed::First {
-            self.touched.push(handle.clone());
-        }
-        pushed != Pushed::Closed
-    }
-
-    /// The same for a message or an answer, which counts.
-    fn delivered(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
-        self.messages_out += u32::from(pushed != Pushed::Closed);
-        self.pushed(handle, pushed)
-    }
 }
 
 impl Connection {
@@ -160,19 +126,16 @@ impl Connection {
 
     /// Reads and routes, up to a budget.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut turn = Turn {
-            touched: TOUCHED.take(),
-            ..Turn::default()
-        };
+        let mut turn = Turn::begin();
         let mut input = Input::borrow();
         let ended = self.read_turn(cx, &mut turn, &mut input);
         self.reader.keep(&mut input);
         input.give_back();
+        self.deliver(&mut turn);
         self.send_replies();
         for handle in turn.touched.drain(..) {
             handle.flush();
         }
-        TOUCHED.set(turn.touched);
         let metrics = &self.shared.metrics;
         metrics
             .messages_in
@@ -180,6 +143,7 @@ impl Connection {
         metrics
             .messages_out
             .fetch_add(turn.messages_out.into(), Relaxed);
+        turn.end();
         self.settle();
         ended
     }
@@ -209,8 +173,7 @@ impl Connection {
             };
             self.waiting = waits.then_some((text, receiver));
         }
-        let mut bytes = 0;
-        while turn.read < TURN_MESSAGES && bytes < TURN_BYTES {
+        while turn.goes_on() {
             self.poll_access(cx, turn);
             if self.is_paused(cx) {
                 break;
@@ -224,33 +187,29 @@ impl Connection {
                     }
                 }
                 Poll::Ready(Ok(Incoming::Text(text))) => {
-                    turn.read += 1;
-                    turn.messages_in += 1;
+                    turn.took(text.len());
                     self.took_message();
-                    bytes += text.len();
                     if let Some(receiver) = self.route(text, cx, turn) {
                         self.waiting = Some((text.into(), receiver));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
-                    turn.read += 1;
-                    turn.messages_in += 1;
+                    turn.took(text.len());
                     self.took_message();
-                    bytes += text.len();
                     if let Some(receiver) = self.route(&text, cx, turn) {
                         self.waiting = Some((text, receiver));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
-                    turn.read += 1;
-                    turn.messages_in += 1;
+                    turn.took(0);
                     self.took_message();
                     match self.access.is_open() {
-                        true => self.refused(ActionError::Binary, None),
+                        true => self.refused(ActionError::Binary, None, turn),
                         false => self.deny_stranger(),
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
+                    self.deliver(turn);
                     // The echo is among the replies.
                     self.start_closing();
                 }
@@ -262,6 +221,7 @@ impl Connection {
                 }
                 Poll::Ready(Err(Broken::Lost)) => return Poll::Ready(()),
                 Poll::Ready(Err(Broken::Rules { code, .. })) => {
+                    self.deliver(turn);
                     self.shared.metrics.violations.fetch_add(1, Relaxed);
                     self.close(&Close::Violation(code));
                 }
@@ -288,7 +248,10 @@ impl Connection {
             Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
                 return Some(self.handle.clone());
             }
-            Ok(ClientAction::Register { id, token }) => self.register(id, token, turn),
+            Ok(ClientAction::Register { id, token }) => {
+                self.deliver(turn);
+                self.register(id, token, turn)
+            }
             Ok(_) | Err(_) if !self.access.is_open() => {
                 self.deny_stranger();
                 return None;
@@ -301,10 +264,12 @@ impl Connection {
                 }
             }
             Ok(ClientAction::Answer { ack, message }) => {
+                self.deliver(turn);
                 self.answer(ack, message, turn);
                 Ok(())
             }
             Ok(ClientAction::Unregister) => {
+                self.deliver(turn);
                 self.unregister(true, turn);
                 self.shared.router.requests.withdraw(&self.handle);
                 self.await_registration();
@@ -313,7 +278,7 @@ impl Connection {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            self.refused(error, Some(text));
+            self.refused(error, Some(text), turn);
         }
         None
     }

@@ -17,7 +17,10 @@ use crate::{
     socket::WriteHalf,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -73,8 +76,9 @@ pub(crate) struct Handle {
     /// Tells it from all other connections of the server, for ever.
     pub(crate) key: u64,
     pub(crate) outbox: Outbox,
-    /// True while the id it registered is its own: another connection may take it over.
-    pub(crate) owner: AtomicBool,
+    /// The number of its registration, while the id is its own: another connection may take it
+    /// over. If not, zero.
+    registration: AtomicU64,
     /// True while what is sent to it is dropped.
     dropping: AtomicBool,
     /// Bytes of memory that its task holds: itself, its id, what it has read and not passed on.
@@ -95,7 +99,7 @@ impl Handle {
         Self {
             key,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
-            owner: AtomicBool::new(false),
+            registration: AtomicU64::new(0),
             dropping: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
@@ -158,13 +162,26 @@ impl Handle {
         principal == *other.principal.lock()
     }
 
+    /// The number of its registration; zero if its id is not its own.
+    pub(crate) fn registration(&self) -> u64 {
+        self.registration.load(Acquire)
+    }
+
+    pub(crate) fn set_registration(&self, number: u64) {
+        self.registration.store(number, Release);
+    }
+
+    pub(crate) fn owns_its_id(&self) -> bool {
+        self.registration() != 0
+    }
+
     pub(crate) fn socket(&self) -> &WriteHalf {
         &self.socket
     }
 
     /// Ends the socket, so that no handle held elsewhere keeps it open.
     pub(crate) fn destroy(&self) {
-        self.owner.store(false, Relaxed);
+        self.set_registration(0);
         self.outbox.close();
         self.socket.shutdown(Shutdown::Both);
     }

@@ -28,6 +28,7 @@ use crate::{
     },
 };
 use queue::Queue;
+pub(crate) use queue::spare_buffer;
 
 /// From this size a frame for many receivers is shared among them, not copied to each.
 pub(crate) const SHARE_FROM: usize = 4 << 10;
@@ -109,6 +110,11 @@ impl Outbox {
         self.waiting() >= self.mark()
     }
 
+    /// True when a sender should wait who has so many bytes for it already.
+    pub(crate) fn is_full_with(&self, bytes: usize) -> bool {
+        self.waiting() + bytes >= self.mark()
+    }
+
     /// True when half of what makes it full, or less, is left.
     pub(crate) fn has_caught_up(&self) -> bool {
         self.waiting() <= self.mark() / 2
@@ -129,6 +135,14 @@ impl Outbox {
         self.append(Kind::Message, size, size, |queue| {
             framing::encode_text(pieces, length, self.mask, queue.room(size));
         })
+    }
+
+    /// Appends frames encoded before; takes them away, whether it accepts them or not.
+    pub(crate) fn push_frames(&self, frames: &mut Vec<u8>) -> Pushed {
+        let size = frames.len();
+        let pushed = self.append(Kind::Message, size, size, |queue| queue.push_frames(frames));
+        frames.clear();
+        pushed
     }
 
     /// Appends a frame encoded before, for one of many receivers.

@@ -21,7 +21,10 @@ use crate::{
     memory::Memory,
     options::ServerOptions,
     requests::Requests,
-    sync::{Mutex, RwLock, atomic::Ordering::Relaxed},
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// Shards of the table: more than threads, so that writers seldom meet readers.
@@ -51,6 +54,8 @@ struct Registration {
 pub(crate) struct Router {
     shards: [RwLock<Ids>; SHARDS],
     hasher: RandomState,
+    /// Numbers of registrations: each is given once.
+    numbers: AtomicU64,
     pub(crate) requests: Requests,
     /// By the hash of an id, which nobody can aim at: an id may be long.
     strikes: Mutex<HashMap<u64, Strikes, RandomState>>,
@@ -78,6 +83,7 @@ impl Router {
         Self {
             shards: Default::default(),
             hasher: RandomState::default(),
+            numbers: AtomicU64::new(1),
             requests: Requests::new(options.ack_timeout, options.max_pending_acks, memory),
             strikes: Mutex::default(),
         }
@@ -94,10 +100,15 @@ impl Router {
 
     /// The owner of an id.
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Handle>> {
+        self.find_registration(id).map(|(owner, _)| owner)
+    }
+
+    /// The same, with the number of the registration by which it owns it.
+    pub(crate) fn find_registration(&self, id: &str) -> Option<(Arc<Handle>, u64)> {
         let hash = self.hash(id);
         let shard = self.shard(hash).read();
         let found = shard.find(hash, |registration| *registration.id == *id)?;
-        Some(found.owner.clone())
+        Some((found.owner.clone(), found.owner.registration()))
     }
 
     /// How many ids are registered.
@@ -136,7 +147,7 @@ impl Router {
                     return Err(Conflict);
                 }
                 let former = std::mem::replace(owner, handle.clone());
-                former.owner.store(false, Relaxed);
+                former.set_registration(0);
                 true
             }
             Entry::Vacant(entry) => {
@@ -147,7 +158,7 @@ impl Router {
                 false
             }
         };
-        handle.owner.store(true, Relaxed);
+        handle.set_registration(self.numbers.fetch_add(1, Relaxed));
         announce(replaced);
         Ok(())
     }
@@ -159,7 +170,7 @@ impl Router {
         let is_it = |each: &Registration| *each.id == *id && Arc::ptr_eq(&each.owner, handle);
         if let Ok(entry) = shard.find_entry(hash, is_it) {
             entry.remove();
-            handle.owner.store(false, Relaxed);
+            handle.set_registration(0);
             announce();
         }
     }
@@ -231,7 +242,7 @@ mod tests {
         let (router, first, second) = (router(), handle(1), handle(2));
         register(&router, "a", &first);
         register(&router, "a", &second);
-        assert!(!first.owner.load(Relaxed) && second.owner.load(Relaxed));
+        assert!(!first.owns_its_id() && second.owns_its_id());
         router.unregister("a", &first, || panic!("not the owner"));
         assert_eq!(router.find("a").unwrap().key, 2);
         let told = Cell::new(false);

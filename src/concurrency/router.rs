@@ -82,7 +82,7 @@ impl World {
         assert_eq!(self.router.find("a").map(|found| found.key), owner);
         assert_eq!(self.router.count(), usize::from(owner.is_some()));
         for handle in &self.handles {
-            assert_eq!(handle.owner.load(Relaxed), owner == Some(handle.key));
+            assert_eq!(handle.owns_its_id(), owner == Some(handle.key));
         }
     }
 }

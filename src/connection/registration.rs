@@ -1,7 +1,7 @@
 //! `register` and `unregister`: who may, and what follows.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -234,6 +234,6 @@ impl Connection {
 
     /// The id as JSON, if we own one.
     pub(super) fn from(&self) -> Option<&str> {
-        self.handle.owner.load(Relaxed).then_some(&self.from)
+        self.handle.owns_its_id().then_some(&self.from)
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     handle::{Close, Handle},
     memory::{self, Charge},
     options::SlowConsumer,
+    outbox::Pushed,
     protocol::{self, Dest},
 };
 
@@ -58,21 +59,73 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         self.check_access(id)?;
-        let Some(receiver) = self.shared.router.find(id) else {
-            self.unknown(id);
+        if !turn.batch.is_for(id) {
+            self.deliver(turn);
+            let Some((receiver, registration)) = self.shared.router.find_registration(id) else {
+                self.unknown(id);
+                return Ok(None);
+            };
+            turn.batch.set(id, receiver, registration);
+        }
+        // Lent for this message: a clone for each would cost more than all that is done with it.
+        let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
-        match self.room(id, &receiver, cx) {
-            Room::Free => {}
-            Room::Held => return Ok(Some(receiver)),
-            Room::None => return Ok(None),
+        let room = self.send_to(&receiver, message, id, ack, cx, turn);
+        let full = matches!(room, Ok(Room::Held)).then(|| receiver.clone());
+        turn.batch.receiver = Some(receiver);
+        room.map(|_| full)
+    }
+
+    /// Sends a message to the receiver of the batch.
+    fn send_to(
+        &mut self,
+        receiver: &Arc<Handle>,
+        message: &str,
+        id: &str,
+        ack: Option<&str>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Room, ActionError> {
+        if turn.batch.is_full() || receiver.outbox.is_full_with(turn.batch.frames.len()) {
+            self.deliver_to(receiver, turn);
         }
-        self.await_answer(ack, std::slice::from_ref(&receiver))?;
+        let room = self.room(id, receiver, cx);
+        if !matches!(room, Room::Free) {
+            return Ok(room);
+        }
+        self.await_answer(ack, std::slice::from_ref(receiver))?;
         let frame = protocol::message(message, ack, self.from());
-        if !turn.delivered(&receiver, receiver.outbox.push(&frame)) {
-            self.unknown(id);
+        if !turn.batch.add(&frame) {
+            self.deliver_to(receiver, turn);
+            if !turn.delivered(receiver, receiver.outbox.push(&frame)) {
+                self.unknown(id);
+            }
         }
-        Ok(None)
+        Ok(room)
+    }
+
+    /// Puts what was collected for one receiver into its outbox.
+    pub(super) fn deliver(&self, turn: &mut Turn) {
+        if let Some(receiver) = turn.batch.receiver.take() {
+            self.deliver_to(&receiver, turn);
+            turn.batch.receiver = Some(receiver);
+        }
+    }
+
+    fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) {
+        let batch = &mut turn.batch;
+        let count = std::mem::take(&mut batch.count);
+        if count == 0 {
+            return;
+        }
+        match receiver.outbox.push_frames(&mut batch.frames) {
+            Pushed::Closed => (0..count).for_each(|_| self.unknown(&batch.id)),
+            pushed => {
+                turn.messages_out += count;
+                turn.pushed(receiver, pushed);
+            }
+        }
     }
 
     fn send_to_many(
@@ -84,6 +137,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         ids.iter().try_for_each(|id| self.check_access(id))?;
+        self.deliver(turn);
         let found: Vec<_> = ids.iter().map(|id| self.shared.router.find(id)).collect();
         let pieces = protocol::message(message, ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
@@ -259,7 +313,9 @@ impl Connection {
     }
 
     /// Tells of an action that was not carried out.
-    pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>) {
+    pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>, turn: &mut Turn) {
+        // It may be one too many.
+        self.deliver(turn);
         self.shared.metrics.errors.fetch_add(1, Relaxed);
         self.shared
             .listener

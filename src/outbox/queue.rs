@@ -111,6 +111,15 @@ impl Queue {
         &mut self.tail
     }
 
+    /// Appends whole frames. Where nothing waits the buffer itself is taken, and left empty.
+    pub(super) fn push_frames(&mut self, frames: &mut Vec<u8>) {
+        if self.is_empty() {
+            std::mem::swap(&mut self.tail, frames);
+        } else {
+            self.room(frames.len()).extend_from_slice(frames);
+        }
+    }
+
     /// Charges what it holds now.
     pub(super) fn settle(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
@@ -304,7 +313,7 @@ thread_local! {
 }
 
 /// An empty buffer: one that served before, if there is one.
-fn spare_buffer() -> Vec<u8> {
+pub(crate) fn spare_buffer() -> Vec<u8> {
     SPARE
         .with_borrow_mut(Vec::pop)
         .unwrap_or_else(|| Vec::with_capacity(4 << 10))

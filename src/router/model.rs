@@ -12,7 +12,7 @@ use std::{
     fmt::{Debug, Display},
     panic::{AssertUnwindSafe, catch_unwind},
     str::FromStr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -268,7 +268,7 @@ impl Broker {
             Op::Slow { place } => {
                 let connection = &self.places[place];
                 if let Some(id) = connection.id
-                    && connection.handle.owner.load(Relaxed)
+                    && connection.handle.owns_its_id()
                 {
                     self.router.strike(&id_text(id), self.now);
                 }
@@ -340,7 +340,7 @@ impl Broker {
         let Connection { handle, .. } = std::mem::replace(&mut self.places[place], next);
         self.router.requests.leave(&handle);
         assert_eq!(handle.book.lock().deliveries(), 0);
-        assert!(!handle.owner.load(Relaxed));
+        assert!(!handle.owns_its_id());
     }
 
     fn state(&self, world: &World) -> State {
@@ -364,7 +364,7 @@ impl Broker {
             owning: self
                 .places
                 .iter()
-                .map(|connection| connection.handle.owner.load(Relaxed))
+                .map(|connection| connection.handle.owns_its_id())
                 .collect(),
             deliveries: self
                 .places
