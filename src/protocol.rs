@@ -265,13 +265,31 @@ pub(crate) fn decode_token(raw: &str) -> Option<Cow<'_, str>> {
 pub(crate) fn decode_dest(raw: &str, max_dest: usize) -> Result<Dest<'_>, ActionError> {
     match raw.as_bytes().first() {
         Some(b'"') => Ok(Dest::One(string(raw))),
-        Some(b'[') => {
+        Some(b'[') => decode_ids(raw, max_dest)
+            .map(Dest::Many)
+            .ok_or(ActionError::TooManyDest(max_dest)),
+        _ => Err(ActionError::InvalidDest),
+    }
+}
+
+/// The ids in an array, which is known to be JSON; none if they are too many.
+fn decode_ids(raw: &str, max_dest: usize) -> Option<Vec<Cow<'_, str>>> {
+    let mut ids = Vec::new();
+    let mut fits = true;
+    let is_plain = plain::items(raw, |item| {
+        fits = ids.len() < max_dest;
+        if fits {
+            ids.push(property_name(item, 0));
+        }
+        fits
+    });
+    match is_plain {
+        true => fits.then_some(ids),
+        false => {
             let visitor = IdsVisitor { max_dest };
             let ids = serde_json::Deserializer::from_str(raw).deserialize_seq(visitor);
-            ids.map(Dest::Many)
-                .map_err(|_| ActionError::TooManyDest(max_dest))
+            ids.ok()
         }
-        _ => Err(ActionError::InvalidDest),
     }
 }
 

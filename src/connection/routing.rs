@@ -138,26 +138,38 @@ impl Connection {
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         ids.iter().try_for_each(|id| self.check_access(id))?;
         self.deliver(turn);
-        let found: Vec<_> = ids.iter().map(|id| self.shared.router.find(id)).collect();
+        let (mut names, mut receivers) =
+            (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        let mut unknown = Vec::new();
+        for id in ids {
+            match self.shared.router.find(id) {
+                Some(receiver) => {
+                    names.push(&**id);
+                    receivers.push(receiver);
+                }
+                None => unknown.push(id),
+            }
+        }
         let pieces = protocol::message(message, ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
-        let known = found.iter().flatten().count();
-        let limit = self.shared.options.max_fanout_bytes;
+        let (known, limit) = (receivers.len(), self.shared.options.max_fanout_bytes);
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
-        let (mut names, mut receivers) = (Vec::new(), Vec::new());
-        for (id, receiver) in ids.iter().zip(&found) {
-            let Some(receiver) = receiver else { continue };
+        let mut takes = Vec::with_capacity(known);
+        for (id, receiver) in names.iter().zip(&receivers) {
             match self.room(id, receiver, cx) {
-                Room::Free => {
-                    names.push(id);
-                    receivers.push(receiver.clone());
-                }
+                Room::Free => takes.push(true),
                 Room::Held => return Ok(Some(receiver.clone())),
-                Room::None => {}
+                Room::None => takes.push(false),
             }
+        }
+        if takes.contains(&false) {
+            let mut each = takes.iter();
+            names.retain(|_| each.next() == Some(&true));
+            let mut each = takes.iter();
+            receivers.retain(|_| each.next() == Some(&true));
         }
         self.await_answer(ack, &receivers)?;
         // Encoded once, whatever the number of receivers.
@@ -168,8 +180,7 @@ impl Connection {
             bytes,
             _charge: Charge::new(&self.shared.memory, size),
         });
-        let unknown = ids.iter().zip(&found).filter(|(_, found)| found.is_none());
-        for (id, _) in unknown {
+        for id in unknown {
             self.unknown(id);
         }
         for (id, receiver) in names.into_iter().zip(&receivers) {

@@ -1,4 +1,5 @@
-//! Finds the members of a JSON object by looking at its bytes once, where the object is plain.
+//! Finds the members of a JSON object, or the items of an array, by looking at its bytes once,
+//! where it is plain.
 //!
 //! What is taken for JSON here is JSON, and cut as `serde_json` cuts it. What is not plain,
 //! because it has an escape in a name, is nested deeply, or is no JSON at all, is left to
@@ -11,6 +12,12 @@ const DEEPEST: u32 = 64;
 /// the object is not plain: what was told until then is to be forgotten.
 pub(super) fn members<'a>(text: &'a str, each: impl FnMut(&'a str, &'a str)) -> bool {
     object(text, each).is_some()
+}
+
+/// Calls `each` with every item of an array until it returns false. False if the array is not
+/// plain.
+pub(super) fn items<'a>(text: &'a str, each: impl FnMut(&'a str) -> bool) -> bool {
+    array(text, each).is_some()
 }
 
 // Below, `at` is a position in the text, and `None` means: not plain.
@@ -32,6 +39,27 @@ fn object<'a>(text: &'a str, mut each: impl FnMut(&'a str, &'a str)) -> Option<(
         match bytes.get(at)? {
             b',' => at = space(bytes, at + 1),
             b'}' => return end(bytes, at + 1),
+            _ => return None,
+        }
+    }
+}
+
+fn array<'a>(text: &'a str, mut each: impl FnMut(&'a str) -> bool) -> Option<()> {
+    let bytes = text.as_bytes();
+    let mut at = space(bytes, expect(b'[', bytes, space(bytes, 0))?);
+    if bytes.get(at) == Some(&b']') {
+        return end(bytes, at + 1);
+    }
+    loop {
+        let start = at;
+        at = value(bytes, start)?;
+        if !each(&text[start..at]) {
+            return Some(());
+        }
+        at = space(bytes, at);
+        match bytes.get(at)? {
+            b',' => at = space(bytes, at + 1),
+            b']' => return end(bytes, at + 1),
             _ => return None,
         }
     }
@@ -288,6 +316,25 @@ mod tests {
             }
         }
         assert_eq!(told("{}"), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_plain_array_is_cut_into_its_items_until_there_are_enough() {
+        let text = r#" [ "a" ,[1,{"b":2}],3 , null ] "#;
+        let mut told = Vec::new();
+        assert!(items(text, |item| {
+            told.push(item);
+            told.len() < 9
+        }));
+        assert_eq!(told, [r#""a""#, r#"[1,{"b":2}]"#, "3", "null"]);
+        assert!(items(text, |_| {
+            told.pop();
+            told.len() > 2
+        }));
+        assert_eq!(told.len(), 2);
+        for text in ["", "[", "[1", "[1,]", "[1 2]", "[1]]", "{}", "1"] {
+            assert!(!items(text, |_| true), "{text}");
+        }
     }
 
     #[test]
