@@ -7,8 +7,8 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { root, run, tool } = require('./tool');
 
-/** A count may exceed its baseline by this part of it. */
-const TOLERANCE = 0.03;
+/** A count may be so many hundredths of its baseline above it. */
+const TOLERANCE = 3;
 
 const folder = path.join(root, 'benches', 'micro');
 const file = path.join(root, 'benches', 'instructions.json');
@@ -23,7 +23,7 @@ function compare(counts, baseline) {
     const [count, base] = [counts[name], baseline[name]];
     if (base === undefined) return { name, count, verdict: 'new' };
     if (count === undefined) return { name, base, verdict: 'gone' };
-    const change = count / base - 1;
+    const change = (100 * (count - base)) / base;
     const verdict = Math.abs(change) <= TOLERANCE ? 'same' : change > 0 ? 'more' : 'less';
     return { name, count, base, change, verdict };
   });
@@ -65,7 +65,7 @@ function toolchain() {
 function print(rows) {
   const show = (count) => (count === undefined ? '-' : count.toLocaleString('en-US'));
   const percent = (change) =>
-    change === undefined ? '' : `${change < 0 ? '' : '+'}${(100 * change).toFixed(2)} %`;
+    change === undefined ? '' : `${change < 0 ? '' : '+'}${change.toFixed(2)} %`;
   const table = [
     ['benchmark', 'instructions', 'baseline', 'change', ''],
     ...rows.map(({ name, count, base, change, verdict }) => [
