@@ -24,7 +24,10 @@ function tool(name, version) {
   if (installed.stdout?.trim() !== `${name} ${version}`) {
     // Unoptimized: it runs for a second, and is built in one minute instead of many.
     const crate = [name, '--version', version, '--locked', '--debug', '--force'];
-    run('cargo', ['install', ...crate, '--root', tools, '--target-dir', path.join(tools, 'build')]);
+    const target = path.join(tools, 'build');
+    run('cargo', ['install', ...crate, '--root', tools, '--target-dir', target], {
+      env: { ...process.env, CARGO_PROFILE_DEV_DEBUG: 'none' },
+    });
   }
   return binary;
 }
