@@ -13,8 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(not(feature = "bench"))]
 use foldhash::quality::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
+
+#[cfg(feature = "bench")]
+use crate::bench::NumberedState as RandomState;
 
 use crate::{
     handle::Handle,
