@@ -5,6 +5,7 @@
 //! those of `spec/protocol.md`.
 
 mod plain;
+mod usual;
 
 use std::{borrow::Cow, fmt};
 
@@ -181,6 +182,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// Decodes what a client sent (rules 4 to 9).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
+    if let Some(action) = usual::client_action(text) {
+        return Ok(action);
+    }
     let members = Members::parse(text)?;
     let action = members.action();
     match action.as_deref() {
@@ -213,6 +217,9 @@ pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, Actio
 
 /// Decodes what a server sent (rules 10 to 13).
 pub(crate) fn decode_server_action(text: &str) -> Result<ServerAction<'_>, ActionError> {
+    if let Some(action) = usual::server_action(text) {
+        return Ok(action);
+    }
     let members = Members::parse(text).map_err(|error| match error {
         // A client of version 1 does not tell `null` from what is not JSON.
         ActionError::Null => ActionError::NotJson,

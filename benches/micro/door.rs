@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::{
     Listen, Server, ServerEvent, ServerOptions,
     connection::Connection,
-    framing::{self, Bounds, Mask, Reader},
+    framing::{self, Bounds, Input, Mask, Reader},
     handle::Handle,
     outbox::Outbox,
     protocol::{self, ClientAction},
@@ -102,10 +102,13 @@ impl Wire {
         put(&self.socket, bytes);
         let cx = &mut Context::from_waker(Waker::noop());
         let mut messages = 0;
-        while let Poll::Ready(message) = self.reader.poll_message(cx) {
+        let mut input = Input::borrow();
+        while let Poll::Ready(message) = self.reader.poll_message(cx, &mut input) {
             black_box(message).expect("frames in order");
             messages += 1;
         }
+        self.reader.keep(&mut input);
+        input.give_back();
         messages
     }
 }
