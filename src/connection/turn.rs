@@ -14,7 +14,7 @@ use crate::{
 
 /// Messages read in one turn, and bytes of them, before others get theirs.
 const MESSAGES: u32 = 512;
-const BYTES: usize = 64 << 10;
+const BYTES: usize = 256 << 10;
 /// Messages put into outboxes in one turn: one that is read may be for many.
 const DELIVERIES: u32 = 16 << 10;
 /// Frames from this size on go to their receiver's outbox at once: copied once is enough.

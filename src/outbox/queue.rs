@@ -107,7 +107,12 @@ impl Queue {
         if self.tail.capacity() == 0 {
             self.tail = spare_buffer();
         }
-        self.tail.reserve(size);
+        let length = self.tail.len() + size;
+        if length > self.tail.capacity() {
+            // In steps up to a chunk and not beyond it, or the buffer would not be kept.
+            let capacity = length.next_power_of_two().min(CHUNK).max(length);
+            self.tail.reserve_exact(capacity - self.tail.len());
+        }
         &mut self.tail
     }
 
@@ -306,7 +311,7 @@ impl Taken {
 }
 
 /// Buffers kept for reuse by each thread.
-const SPARE_BUFFERS: usize = 8;
+const SPARE_BUFFERS: usize = 32;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

@@ -110,6 +110,7 @@ fn expect(byte: u8, bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Behind white space.
+#[inline]
 fn space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\t' | b'\r') = bytes.get(at) {
         at += 1;
@@ -118,6 +119,7 @@ fn space(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// Behind a value.
+#[inline]
 fn value(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at)? {
         b'{' | b'[' => nested(bytes, at),
@@ -126,6 +128,7 @@ fn value(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Behind a string, a number or a literal.
+#[inline]
 fn scalar(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at)? {
         b'"' => string(bytes, at + 1),
@@ -197,6 +200,7 @@ fn name(bytes: &[u8], at: usize) -> Option<usize> {
     Some(space(bytes, expect(b':', bytes, space(bytes, end))?))
 }
 
+#[inline]
 fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
     at += usize::from(bytes[at] == b'-');
     at = match bytes.get(at)? {
@@ -224,6 +228,7 @@ fn digits(bytes: &[u8], start: usize) -> Option<usize> {
 }
 
 /// Behind the rest of a string.
+#[inline]
 fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at = special(bytes, at)?;
