@@ -7,14 +7,19 @@ const fs = require('node:fs');
 const path = require('node:path');
 
 const ROOT = path.join(__dirname, '..');
+const BUN = path.join(ROOT, 'node_modules/@oven/bun-linux-x64/bin/bun');
 
 /** A script of `brokers/`, what runs it, and whether it is measured without being asked for. */
 const RIVALS = [
   { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
   { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
   { name: 'wsmsgbroker-tls', script: 'wsmsgbroker.js', args: ['--tls'], onRequest: true },
+  { name: 'nats', script: 'nats.js' },
+  { name: 'nats-framed', script: 'nats.js', args: ['--framed'], onRequest: true },
+  { name: 'bun', script: 'bun.js', runtime: BUN },
   { name: 'ws8-corked', script: 'ws8-corked.js' },
   { name: 'ws8', script: 'ws8.js' },
+  { name: 'socketio', script: 'socketio.js' },
   { name: 'original', script: 'original.js' },
 ];
 
