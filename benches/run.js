@@ -11,7 +11,17 @@ const { markdown } = require('./driver/report');
 const { RIVALS, choose, prepare, versions } = require('./driver/rivals');
 
 // In this order they run, and stand in the report.
-const MEASURES = ['pipelined', 'request', 'idle'].map((name) => require(`./measures/${name}`));
+const MEASURES = [
+  'pipelined',
+  'pairs200',
+  'request',
+  'fanout',
+  'idle',
+  'cycles',
+  'slow',
+  'stall',
+  'growth',
+].map((name) => require(`./measures/${name}`));
 
 const list = (items) => items.map(({ name }) => name).join(', ');
 const USAGE = `usage: node benches/run.js [options]

@@ -33,7 +33,7 @@ io.on('connection', (socket) => {
 http.listen(0, '127.0.0.1', () => {
   announce({
     port: http.address().port,
-    path: io.path() + '/?EIO=4&transport=websocket',
+    path: `${io.path()}/?EIO=4&transport=websocket`,
     protocol: 'socketio',
   });
 });

@@ -83,7 +83,7 @@ server.on('connection', (socket, request) => {
   socket.on('error', () => {});
   socket.on('close', () => client.leave());
 });
-server.on('listening', () => announce(server.address()));
+server.on('listening', () => announce({ port: server.address().port }));
 
 setInterval(() => {
   const oldest = Date.now() - ACK_TTL;

@@ -56,4 +56,4 @@ server.on('connection', (socket) => {
   socket.on('error', () => {});
   socket.on('close', () => leave(socket));
 });
-server.on('listening', () => announce(server.address()));
+server.on('listening', () => announce({ port: server.address().port }));

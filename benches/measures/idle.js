@@ -3,7 +3,7 @@
 // What a registered connection costs in memory while nothing happens.
 
 const { setTimeout: sleep } = require('node:timers/promises');
-const { holdIdle } = require('../driver/processes');
+const { hold } = require('../driver/processes');
 const report = require('../driver/report');
 const { eachRound } = require('../driver/rounds');
 
@@ -16,7 +16,7 @@ const SETTLE = 1000;
 async function once(broker, connections) {
   await sleep(SETTLE);
   const empty = await broker.memory();
-  return holdIdle(broker, connections, async () => {
+  const [sample] = await hold('idle', broker, { connections }, async () => {
     await sleep(SETTLE);
     const full = await broker.memory();
     return {
@@ -26,14 +26,15 @@ async function once(broker, connections) {
       pss_per_connection: (full.pss - empty.pss) / connections,
     };
   });
+  return sample;
 }
 
 async function measure(rivals, run) {
   const samples = [];
   const rounds = Math.min(run.settings.rounds, run.quick ? 1 : 2);
   for (const connections of run.quick ? CONNECTIONS.slice(0, 1) : CONNECTIONS) {
-    const hold = (broker) => once(broker, connections);
-    samples.push(...(await eachRound(rivals, rounds, run.placements[0], hold)));
+    const one = (broker) => once(broker, connections);
+    samples.push(...(await eachRound(rivals, rounds, run.placements[0], one)));
   }
   return report.compare(
     report.summarize(samples, GROUPS, [...RATIOS, 'empty_rss']),
