@@ -18,6 +18,8 @@ const SETTLE = 300;
 
 async function once(broker, run) {
   const seconds = run.quick ? 0.5 : 2.5;
+  // Once a broker has given up the receiver, it may well say that it is gone.
+  broker.provoked = /deaf/;
   await runLoad('request', broker, { ...PAIR, seconds: run.settings.warmup_seconds });
   const quiet = await runLoad('request', broker, { ...PAIR, seconds: seconds / 2 });
   const [beside, flood] = await hold('flood', broker, FLOOD, async (pid) => {

@@ -1,6 +1,7 @@
 //! One registered client: connects and registers while it may block, then never blocks again.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::thread;
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
@@ -16,6 +17,9 @@ use crate::stream::Stream;
 
 /// How long the handshake and the registration may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many connections are opened at a time.
+const OPENERS: usize = 16;
 
 /// One read of the kernel brings at most this much; a multiple of the frames that are expected.
 pub(crate) const READ_BUFFER: usize = 256 * 1024;
@@ -50,6 +54,28 @@ impl Connection {
             unsent: Vec::new(),
             replies: Vec::new(),
         })
+    }
+
+    /// All of them, several at a time: one by one, each would wait for its broker alone. That needs threads
+    /// because handshakes block, which is over before any clock runs.
+    pub(crate) fn open_all(target: &Target, ids: &[String], role: Role) -> Result<Vec<Self>> {
+        let open = |ids: &[String]| -> Result<Vec<Self>> {
+            ids.iter().map(|id| Self::open(target, id, role)).collect()
+        };
+        let opened: Vec<Result<Vec<Self>>> = thread::scope(|scope| {
+            let share = ids.len().div_ceil(OPENERS).max(1);
+            let openers = ids.chunks(share).map(|ids| scope.spawn(move || open(ids)));
+            let openers: Vec<_> = openers.collect();
+            let joined = openers.into_iter().map(|opener| opener.join());
+            joined
+                .map(|opened| opened.unwrap_or_else(|_| Err("an opener has panicked".into())))
+                .collect()
+        });
+        let mut connections = Vec::with_capacity(ids.len());
+        for opened in opened {
+            connections.append(&mut opened?);
+        }
+        Ok(connections)
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> Result<()> {

@@ -49,9 +49,8 @@ impl Fanout {
         let poll = Poll::new()?;
         let ids: Vec<String> = (0..count).map(|index| format!("r{index}")).collect();
         let mut receivers = Vec::with_capacity(count);
-        for (index, id) in ids.iter().enumerate() {
-            let mut connection = Connection::open(&target, id, Role::Listener)?;
-            connection.register(poll.registry(), index)?;
+        for mut connection in Connection::open_all(&target, &ids, Role::Listener)? {
+            connection.register(poll.registry(), receivers.len())?;
             receivers.push(Receiver {
                 connection,
                 awaited: Sequence::new(),

@@ -20,11 +20,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     os::raise_file_limit();
     let mut poll = Poll::new()?;
     let start = Instant::now();
-    let mut connections = Vec::with_capacity(count);
-    for index in 0..count {
-        let mut connection = Connection::open(&target, &format!("i{index}"), Role::Member)?;
+    let ids: Vec<String> = (0..count).map(|index| format!("i{index}")).collect();
+    let mut connections = Connection::open_all(&target, &ids, Role::Member)?;
+    for (index, connection) in connections.iter_mut().enumerate() {
         connection.register(poll.registry(), index)?;
-        connections.push(connection);
     }
     println!(
         r#"{{"mode":"idle","connections":{count},"seconds":{:.6}}}"#,

@@ -13,7 +13,7 @@ use crate::failure::Result;
 use crate::message::{self, Batch, Sequence, Template};
 use crate::os;
 use crate::progress::{LINGER, Progress};
-use crate::protocol::Role;
+use crate::protocol::{Protocol, Role};
 
 /// One write hands at most this much to the kernel.
 const WRITE_BUFFER: usize = 256 * 1024;
@@ -22,6 +22,14 @@ const WRITE_BUFFER: usize = 256 * 1024;
 /// and the generator would be what is measured.
 pub(crate) fn worthwhile(window: usize) -> usize {
     window.div_ceil(4)
+}
+
+fn sender_id(index: usize) -> String {
+    format!("s{index}")
+}
+
+fn receiver_id(index: usize) -> String {
+    format!("r{index}")
 }
 
 struct Pair {
@@ -37,15 +45,19 @@ struct Pair {
 }
 
 impl Pair {
-    fn open(target: &Target, index: usize, value: &str, window: usize) -> Result<Self> {
-        let (from, to) = (format!("s{index}"), format!("r{index}"));
-        let protocol = target.protocol;
-        let message = protocol.message(value, &from, &to);
+    fn new(
+        protocol: Protocol,
+        index: usize,
+        (sender, receiver): (Connection, Connection),
+        value: &str,
+        window: usize,
+    ) -> Self {
+        let message = protocol.message(value, &sender_id(index), &receiver_id(index));
         let together = protocol.together(message.sent.len(), worthwhile(window));
-        Ok(Pair {
+        Pair {
             index,
-            receiver: Connection::open(target, &to, Role::Member)?,
-            sender: Connection::open(target, &from, Role::Member)?,
+            sender,
+            receiver,
             batch: Batch::new(
                 protocol.opcode(),
                 &message.sent,
@@ -58,7 +70,7 @@ impl Pair {
             awaited: Sequence::new(),
             sent: 0,
             received: 0,
-        })
+        }
     }
 
     /// Sends what the window allows, if it is worth it.
@@ -152,14 +164,18 @@ struct Flow {
 impl Flow {
     fn open(target: &Target, pairs: usize, value: &str, window: usize) -> Result<Self> {
         let poll = Poll::new()?;
-        let pairs = (0..pairs)
-            .map(|index| {
-                let mut pair = Pair::open(target, index, value, window)?;
-                pair.sender.register(poll.registry(), 2 * index)?;
-                pair.receiver.register(poll.registry(), 2 * index + 1)?;
-                Ok(pair)
-            })
-            .collect::<Result<_>>()?;
+        let open = |id: fn(usize) -> String| {
+            let ids: Vec<String> = (0..pairs).map(id).collect();
+            Connection::open_all(target, &ids, Role::Member)
+        };
+        let receivers = open(receiver_id)?;
+        let connections = open(sender_id)?.into_iter().zip(receivers);
+        let pairs = connections.enumerate().map(|(index, mut pair)| {
+            pair.0.register(poll.registry(), 2 * index)?;
+            pair.1.register(poll.registry(), 2 * index + 1)?;
+            Ok(Pair::new(target.protocol, index, pair, value, window))
+        });
+        let pairs = pairs.collect::<Result<_>>()?;
         Ok(Flow {
             poll,
             events: Events::with_capacity(1024),
@@ -185,7 +201,7 @@ impl Flow {
                     pair.receive(&mut self.buffer)?;
                 }
             } else if event.is_readable() {
-                let id = format!("s{}", pair.index);
+                let id = sender_id(pair.index);
                 let refuse = |payload: &[u8]| Err(unexpected(&id, payload));
                 pair.sender.read(&mut self.buffer, refuse)?;
             }
