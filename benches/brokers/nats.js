@@ -51,9 +51,10 @@ function fail(message) {
 
 const ports = path.join(folder, `nats-server_${server.pid}.ports`);
 const timer = setInterval(() => {
-  if (!fs.existsSync(ports)) return;
+  // It is there a moment before there is anything in it.
+  const text = fs.existsSync(ports) ? fs.readFileSync(ports, 'utf8') : '';
+  if (text === '') return;
   clearInterval(timer);
-  const { websocket } = JSON.parse(fs.readFileSync(ports));
-  const protocol = framed ? 'nats-framed' : 'nats';
-  announce({ port: new URL(websocket[0]).port, protocol, pid: server.pid });
+  const { port } = new URL(JSON.parse(text).websocket[0]);
+  announce({ port, protocol: framed ? 'nats-framed' : 'nats', pid: server.pid });
 }, 5);

@@ -12,7 +12,14 @@ const { among, eachRound } = require('../driver/rounds');
 const FLOOD = { size: 4096 };
 const PAIR = { pairs: 1, size: 100 };
 const GROUPS = ['cpus'];
-const FIELDS = ['quiet_p99_us', 'p99_us', 'p50_us', 'flood_per_second', 'longest_hold_ms'];
+const FIELDS = [
+  'quiet_p99_us',
+  'p99_us',
+  'p50_us',
+  'flood_per_second',
+  'longest_hold_ms',
+  'saturation',
+];
 // What the flood does at its very beginning, to an empty queue, is nothing that lasts.
 const SETTLE = 300;
 
@@ -34,6 +41,7 @@ async function once(broker, run) {
     p99_us: beside.p99_us,
     p999_us: beside.p999_us,
     messages: beside.messages,
+    saturation: beside.saturation,
     flood_per_second: flood.messages / flood.seconds,
     longest_hold_ms: flood.longest_hold_ms,
   };
@@ -55,6 +63,7 @@ function table(rows) {
     ['p50 us beside', (row) => report.withSpread(row.p50_us)],
     ['flood, messages/s', (row) => report.withSpread(row.flood_per_second)],
     ['longest hold of the flood, ms', (row) => report.withSpread(row.longest_hold_ms)],
+    ['load thread busy', (row) => report.percent(row.saturation.median)],
     ['rounds', (row) => row.rounds.length],
   ]);
 }
