@@ -51,9 +51,6 @@ impl Cycle {
     /// Goes as far as it can; true once the broker has closed in turn.
     fn advance(&mut self) -> Result<bool> {
         if let State::Connecting(request) = &self.state {
-            if let Some(error) = self.socket.take_error()? {
-                return Err(error.into());
-            }
             match self.socket.write(request) {
                 Ok(length) if length == request.len() => self.state = State::Greeting,
                 Ok(_) => return Err("a new socket takes no request".into()),
@@ -72,6 +69,10 @@ impl Cycle {
             };
             if self.hear(&chunk[..length])? {
                 return Ok(true);
+            }
+            // A short read has emptied the socket; the next event comes with more.
+            if length < chunk.len() {
+                return Ok(false);
             }
         }
     }
@@ -105,13 +106,9 @@ fn is_early(error: &std::io::Error) -> bool {
 }
 
 fn connect(address: SocketAddr, number: u64) -> Result<TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    // Nothing is written before the answer to what was written before: nothing waits for an ACK.
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.is_ipv4() {
         let host = 2 + (number % SOURCES) as u8;
         let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0);
