@@ -1,7 +1,8 @@
 'use strict';
 
 // The two kinds of process that a measurement needs: a broker and the load on it. Both are waited
-// for with a deadline, and killed by their own pid when it passes or the driver ends.
+// for with a deadline, and ended by their own pid when it passes or the driver ends: by SIGTERM, so that
+// one with a child of its own can take it along.
 
 const { spawn, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
@@ -17,7 +18,7 @@ const GRACE = 30_000;
 
 const running = new Set();
 process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
+  for (const child of running) child.kill();
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
@@ -58,7 +59,7 @@ async function nextLine(child, what, timeout) {
     if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
     throw new Error(`${what}: ${child.errors.trim() || 'ended without a word'}`);
   } catch (error) {
-    child.kill('SIGKILL');
+    child.kill();
     throw error;
   } finally {
     clearTimeout(timer);
@@ -67,7 +68,7 @@ async function nextLine(child, what, timeout) {
 
 /** Waits for the end of a child whose standard input is closed by this. */
 async function finish(child, what) {
-  const timer = setTimeout(() => child.kill('SIGKILL'), GRACE);
+  const timer = setTimeout(() => child.kill(), GRACE);
   const closed = once(child, 'close');
   child.stdin.end();
   if (child.exitCode === null && child.signalCode === null) await closed;
@@ -119,7 +120,10 @@ class Broker {
     return { rss: bytes('Rss'), pss: bytes('Pss') };
   }
 
-  /** A broker that complained, of more than what was `provoked`, has not done its work, whatever the load saw of it. */
+  /**
+   * A broker that complained has not done its work, whatever the load saw of it, unless the measurement
+   * has `provoked` the complaint.
+   */
   async stop() {
     await finish(this.child, this.name);
     const complaints = this.child.errors.match(/^(?:warn|error): .*$/gm) ?? [];
@@ -128,7 +132,7 @@ class Broker {
   }
 
   kill() {
-    this.child.kill('SIGKILL');
+    this.child.kill();
   }
 }
 
@@ -165,7 +169,7 @@ async function hold(mode, broker, options, during) {
     const { value } = await last;
     return [result, value && JSON.parse(value)];
   } finally {
-    child.kill('SIGKILL');
+    child.kill();
   }
 }
 

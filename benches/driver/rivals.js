@@ -39,20 +39,16 @@ function mustRun(command, args, cwd) {
   if (error || status !== 0) throw new Error(`${command} ${args.join(' ')} failed in ${cwd}`);
 }
 
+/** That of the package in a folder, or nothing while there is none. */
 function version(...folders) {
-  return JSON.parse(fs.readFileSync(path.join(ROOT, ...folders, 'package.json'))).version;
+  const file = path.join(ROOT, ...folders, 'package.json');
+  return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file)).version : undefined;
 }
 
 /** Installs and builds what is missing; the lock files say what exactly. */
 function prepare() {
   const wanted = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'))).dependencies;
-  const isInstalled = ([name, expected]) => {
-    try {
-      return version('node_modules', name) === expected;
-    } catch {
-      return false;
-    }
-  };
+  const isInstalled = ([name, expected]) => version('node_modules', name) === expected;
   if (!Object.entries(wanted).every(isInstalled)) {
     mustRun('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], ROOT);
   }
@@ -123,15 +119,16 @@ function choose({ names, threads }) {
 
 /** What exactly was measured. */
 function versions() {
-  return {
+  const all = {
     node: process.versions.node,
     wsmsgbroker: version('..'),
-    ws: version('node_modules', 'ws'),
     nats: natsVersion(),
     bun: version('node_modules', '@oven/bun-linux-x64'),
+    ws: version('node_modules', 'ws'),
     'socket.io': version('node_modules', 'socket.io'),
     original: version('node_modules', 'wsmsgbroker'),
   };
+  return Object.fromEntries(Object.entries(all).filter(([, version]) => version !== undefined));
 }
 
 module.exports = { RIVALS, choose, prepare, versions };

@@ -37,10 +37,14 @@ function processorTime() {
   return { busy: (user + nice + system + irq + softirq) / 100, stolen: stolen / 100 };
 }
 
-/** The load once, with the processor time of the broker and of everybody else around it. */
-async function watched(mode, broker, options) {
+/**
+ * The same load twice: once to warm up, once with the processor time of the broker and of everybody else
+ * around it.
+ */
+async function measured(mode, broker, options, { settings }) {
+  await runLoad(mode, broker, { ...options, seconds: settings.warmup_seconds });
   const [before, machine] = [broker.cpuSeconds(), processorTime()];
-  const result = await runLoad(mode, broker, options);
+  const result = await runLoad(mode, broker, { ...options, seconds: settings.seconds });
   const [after, { busy, stolen }] = [broker.cpuSeconds(), processorTime()];
   const cpu = after - before;
   // What neither broker nor load has used was not ours; it makes a figure worth less.
@@ -52,15 +56,9 @@ async function watched(mode, broker, options) {
   };
 }
 
-/** The same load twice: once to warm up, once to be measured. */
-async function measured(mode, broker, options, { settings }) {
-  await runLoad(mode, broker, { ...options, seconds: settings.warmup_seconds });
-  return watched(mode, broker, { ...options, seconds: settings.seconds });
-}
-
 /** Those that a measurement is about, unless others were asked for. */
 function among(rivals, run, ...names) {
   return run.names ? rivals : rivals.filter(({ name }) => names.includes(name));
 }
 
-module.exports = { among, eachRound, measured, watched };
+module.exports = { among, eachRound, measured };

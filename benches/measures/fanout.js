@@ -2,35 +2,24 @@
 
 // One sender, many receivers, and each gets every message: an array of ids, a subject, or a room.
 
-const report = require('../driver/report');
-const { eachRound, measured } = require('../driver/rounds');
+const { columns, flows } = require('../driver/flows');
+const { integer, table: markdown } = require('../driver/report');
 
-const SIZE = 100;
-// How many messages may be under way until the last receiver has them.
-const WINDOWS = { 100: 32, 1000: 8 };
-const GROUPS = ['receivers'];
-const RATIOS = ['messages_per_second', 'cpu_us_per_message'];
+// The window is of messages that the last receiver has not got yet.
+const VARIANTS = [
+  { receivers: 100, size: 100, window: 32 },
+  { receivers: 1000, size: 100, window: 8 },
+];
 
-async function measure(rivals, run) {
-  const samples = [];
-  for (const [receivers, window] of Object.entries(WINDOWS).slice(0, run.quick ? 1 : undefined)) {
-    const options = { receivers: Number(receivers), size: SIZE, window };
-    const once = (broker) => measured('fanout', broker, options, run);
-    samples.push(...(await eachRound(rivals, run.settings.rounds, run.placements[0], once)));
-  }
-  const rows = report.summarize(samples, GROUPS, [...RATIOS, 'saturation', 'others']);
-  return report.compare(rows, GROUPS, RATIOS);
+function measure(rivals, run) {
+  const variants = run.quick ? VARIANTS.slice(0, 1) : VARIANTS;
+  return flows('fanout', variants, ['receivers'], rivals, run);
 }
 
 function table(rows) {
-  return report.table(rows, [
-    ['receivers', (row) => report.integer(row.receivers)],
-    ['broker', (row) => row.rival],
-    ['deliveries/s', (row) => report.throughput(row)],
-    ['to ws8', (row) => report.times(row.messages_per_second)],
-    ['CPU us/delivery', (row) => report.withSpread(row.cpu_us_per_message)],
-    ['to ws8', (row) => report.times(row.cpu_us_per_message)],
-    ['load thread busy', (row) => report.percent(row.saturation.median)],
+  return markdown(rows, [
+    ['receivers', (row) => integer(row.receivers)],
+    ...columns('delivery', 'deliveries'),
   ]);
 }
 

@@ -26,7 +26,7 @@ async function once(broker, run) {
   const lead = run.quick ? 500 : 1000;
   const seconds = (lead + stall + 500) / 1000;
   const loading = runLoad('pairs', broker, { ...LOAD, seconds });
-  // The load must not be an unhandled rejection while the broker spins.
+  // Should it fail while the broker spins, nobody waits for it yet.
   loading.catch(() => {});
   await sleep(lead);
   const { from, to } = await broker.spin(stall);

@@ -107,3 +107,59 @@ fn head(bytes: &[u8]) -> Result<Option<usize>> {
     }
     Ok(Some(end + 4))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(protocol: Protocol) -> Target {
+        Target {
+            address: ([127, 0, 0, 1], 80).into(),
+            host: "localhost".to_owned(),
+            path: "/".to_owned(),
+            protocol,
+            tls: None,
+            token: None,
+        }
+    }
+
+    /// What a broker says: its answer to the handshake, then a frame for each text.
+    fn said(texts: &[&str]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 101 \r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n");
+        let frames = texts
+            .iter()
+            .flat_map(|text| [&[0x81, text.len() as u8], text.as_bytes()].concat());
+        head.bytes().chain(frames).collect()
+    }
+
+    /// How many frames a client has said when all is heard, in pieces of `step` bytes.
+    fn frames_in_turn(protocol: Protocol, texts: &[&str], step: usize) -> Result<usize> {
+        let (mut hello, _) = Hello::new(&target(protocol), "a", Role::Member);
+        let mut frames = 0;
+        for piece in said(texts).chunks(step) {
+            frames += usize::from(!hello.hear(piece)?.is_empty());
+        }
+        assert!(hello.is_done() && hello.into_rest().is_empty());
+        Ok(frames)
+    }
+
+    #[test]
+    fn every_protocol_is_greeted_step_by_step_however_its_bytes_come() {
+        let registered = [r#"{"action":"registered","id":"a"}"#];
+        let nats = ["INFO {}\r\n", "INFO {\"a\":1}\r\nPONG\r\n"];
+        let socketio = [r#"0{"sid":"x"}"#, r#"40{"sid":"y"}"#, r#"430["a"]"#];
+        for step in 1..20 {
+            let frames = |protocol, texts| frames_in_turn(protocol, texts, step).unwrap();
+            assert_eq!(frames(Protocol::Wsmb, &registered), 1);
+            assert_eq!(frames(Protocol::Nats, &nats), 1);
+            assert_eq!(frames(Protocol::SocketIo, &socketio), 2);
+        }
+    }
+
+    #[test]
+    fn another_text_than_the_awaited_one_is_a_failure() {
+        let other = [r#"{"action":"registered","id":"b"}"#];
+        assert!(frames_in_turn(Protocol::Wsmb, &other, 100).is_err());
+        assert!(frames_in_turn(Protocol::Nats, &["-ERR 'no'\r\n"], 100).is_err());
+    }
+}
