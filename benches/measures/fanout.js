@@ -1,0 +1,26 @@
+'use strict';
+
+// One sender, many receivers, and each gets every message: an array of ids, a subject, or a room.
+
+const { columns, flows } = require('../driver/flows');
+const { integer, table: markdown } = require('../driver/report');
+
+// The window is of messages that the last receiver has not got yet.
+const VARIANTS = [
+  { receivers: 100, size: 100, window: 32 },
+  { receivers: 1000, size: 100, window: 8 },
+];
+
+function measure(rivals, run) {
+  const variants = run.quick ? VARIANTS.slice(0, 1) : VARIANTS;
+  return flows('fanout', variants, ['receivers'], rivals, run);
+}
+
+function table(rows) {
+  return markdown(rows, [
+    ['receivers', (row) => integer(row.receivers)],
+    ...columns('delivery', 'deliveries'),
+  ]);
+}
+
+module.exports = { name: 'fanout', title: 'Fan-out', measure, table };
