@@ -1,9 +1,13 @@
 'use strict';
 
-// The benchmark's own judgement: what reaches a target, and what the charts show. The benchmark itself is
+// The benchmark's own judgement: what breaks a scenario, what reaches a target, and what the charts show. The
+// benchmark itself is
 // `npm run bench`.
 
+const { EventEmitter } = require('node:events');
 const test = require('ava');
+const Process = require('../benches/api/process');
+const scenarios = require('../benches/api/scenarios');
 const { charts, lines, percentiles } = require('../benches/driver/plot');
 const { judge, targets } = require('../benches/driver/targets');
 
@@ -218,4 +222,66 @@ test('there are charts of what was measured, and of nothing else', (t) => {
     'memory.svg',
     'size-shared.svg',
   ]);
+});
+
+/** Two clients without a broker; `spoil` may alter what passes, or let it pass twice or not at all. */
+function clients(spoil = (message) => [message]) {
+  const pass = (message, receive) => setImmediate(() => spoil(message).forEach(receive));
+  const client = (id) => Object.assign(new EventEmitter(), { id });
+  const [first, second] = [client('first'), client('second')];
+  first.send = (message, _dest, callback) => {
+    const send = (answer) => pass(answer, (arrived) => callback('second', arrived));
+    const response = callback ? { send } : null;
+    pass(message, (arrived) => second.emit('message', arrived, response, 'first'));
+  };
+  return [first, second];
+}
+
+for (const name of ['oneway', 'asks', 'ping']) {
+  test(`${name} ends when all has arrived`, async (t) => {
+    let passed = 0;
+    const pair = clients((message) => {
+      passed += 1;
+      return [message];
+    });
+    const { messages, messages_per_second } = await scenarios[name](...pair, 0.02);
+    t.true(messages > 0 && messages_per_second > 0);
+    t.is(passed, name === 'oneway' ? messages : 2 * messages);
+    t.is(pair[1].listenerCount('message'), 0);
+  });
+
+  test(`${name} breaks at a message that is altered, repeated or out of order`, async (t) => {
+    let kept;
+    const spoilt = {
+      altered: (message) => [{ ...message, text: `y${message.text.slice(1)}` }],
+      repeated: (message) => [message, message],
+      'out of order': (message) => {
+        kept ??= { n: message.n + 1, text: message.text };
+        return [kept];
+      },
+    };
+    for (const [what, spoil] of Object.entries(spoilt)) {
+      await t.throwsAsync(scenarios[name](...clients(spoil), 0.02), undefined, what);
+    }
+  });
+}
+
+test('messages have 100 bytes', async (t) => {
+  const lengths = new Set();
+  const pair = clients((message) => {
+    lengths.add(JSON.stringify(message).length);
+    return [message];
+  });
+  await scenarios.oneway(...pair, 0.01);
+  t.deepEqual([...lengths], [100]);
+});
+
+test('percentiles are positive and in order', async (t) => {
+  const { p50_us, p99_us, p999_us } = await scenarios.ping(...clients(), 0.05);
+  t.true(p50_us > 0 && p50_us <= p99_us && p99_us <= p999_us);
+});
+
+test('a process that ends instead of answering says why', async (t) => {
+  const child = new Process('worker.js', 'nobody', 'both');
+  await t.throwsAsync(child.ask('start'), { message: /worker nobody both: .*TypeError/s });
 });
