@@ -18,7 +18,7 @@ const SCENARIOS = {
 /** How long, and how often: so that all of it takes about four minutes, or, quick, twenty seconds. */
 function plan({ quick, rounds }) {
   if (quick) return { rounds: 1, warm: 0.1, seconds: 0.2 };
-  return { rounds, warm: 0.3, seconds: 0.8 };
+  return { rounds, warm: 0.3, seconds: 0.7 };
 }
 
 /** One scenario in fresh processes: broker and clients in one, or apart. */
