@@ -59,10 +59,6 @@ mod concurrency;
 #[cfg(feature = "node")]
 mod node;
 
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod bench;
-
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 #[path = "../fuzz/properties/mod.rs"]

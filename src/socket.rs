@@ -23,7 +23,7 @@ use crate::{
     tls::{TlsReadHalf, TlsWriteHalf},
 };
 
-#[cfg(any(test, feature = "internals"))]
+#[cfg(test)]
 pub(crate) mod pipe;
 
 /// A connected socket that is not yet in halves.
@@ -113,8 +113,8 @@ pub(crate) enum WriteHalf {
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
-    /// For tests and measurements of what lies above a socket.
-    #[cfg(any(test, feature = "internals"))]
+    /// For tests of what lies above a socket.
+    #[cfg(test)]
     Pipe(Arc<pipe::Pipe>),
 }
 
@@ -126,7 +126,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
-            #[cfg(any(test, feature = "internals"))]
+            #[cfg(test)]
             Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
         }
     }
@@ -138,7 +138,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(bytes),
             Self::Tls(half) => half.try_write_vectored(bytes),
-            #[cfg(any(test, feature = "internals"))]
+            #[cfg(test)]
             Self::Pipe(pipe) => pipe.try_write(bytes),
         }
     }
@@ -183,7 +183,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
-            #[cfg(any(test, feature = "internals"))]
+            #[cfg(test)]
             Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
     }
@@ -198,7 +198,7 @@ impl WriteHalf {
                 half.shutdown(how);
                 Ok(())
             }
-            #[cfg(any(test, feature = "internals"))]
+            #[cfg(test)]
             Self::Pipe(pipe) => {
                 pipe.shutdown();
                 Ok(())

@@ -1,4 +1,4 @@
-//! A socket in memory, for tests and measurements: takes so many bytes, and no more until they are read.
+//! A socket in memory, for tests: takes so many bytes, and no more until they are read.
 
 use std::{
     io::{self, IoSlice},
@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use super::WriteHalf;
 use crate::sync::Mutex;
 
 #[derive(Debug)]
@@ -33,9 +34,8 @@ impl Pipe {
     }
 
     /// The writing half of one that takes nothing.
-    #[cfg(test)]
-    pub(crate) fn deaf() -> super::WriteHalf {
-        super::WriteHalf::Pipe(Self::new(0))
+    pub(crate) fn deaf() -> WriteHalf {
+        WriteHalf::Pipe(Self::new(0))
     }
 
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -71,14 +71,6 @@ impl Pipe {
         for waker in [state.reader.take(), state.writer.take()] {
             waker.into_iter().for_each(Waker::wake);
         }
-    }
-}
-
-#[cfg(feature = "internals")]
-impl Pipe {
-    /// All that is in it.
-    pub(crate) fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.state.lock().bytes)
     }
 }
 
