@@ -64,6 +64,11 @@ mod node;
 #[path = "../fuzz/properties/mod.rs"]
 pub mod fuzzing;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+#[path = "../benches/micro/door.rs"]
+pub mod bench;
+
 pub use auth::Authentication;
 pub use client::Client;
 pub use error::{ActionError, Error, Result};

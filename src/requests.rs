@@ -13,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(not(feature = "bench"))]
 use foldhash::quality::RandomState;
+
+#[cfg(feature = "bench")]
+use crate::bench::NumberedState as RandomState;
 
 use crate::{
     error::ActionError,

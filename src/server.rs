@@ -138,6 +138,12 @@ impl Server {
         Ok(Self { shared, address })
     }
 
+    /// For benchmarks of what lies above a socket.
+    #[cfg(feature = "bench")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Where it listens.
     pub fn address(&self) -> &Address {
         &self.address

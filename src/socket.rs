@@ -23,7 +23,7 @@ use crate::{
     tls::{TlsReadHalf, TlsWriteHalf},
 };
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 pub(crate) mod pipe;
 
 /// A connected socket that is not yet in halves.
@@ -71,6 +71,8 @@ pub(crate) enum ReadHalf {
     #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
     Tls(Box<TlsReadHalf>),
+    #[cfg(feature = "bench")]
+    Pipe(Arc<pipe::Pipe>),
 }
 
 impl ReadHalf {
@@ -102,6 +104,8 @@ impl AsyncRead for ReadHalf {
             #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Tls(half) => half.poll_read(cx, buf),
+            #[cfg(feature = "bench")]
+            Self::Pipe(pipe) => pipe.poll_fill(buf, cx).map(Ok),
         }
     }
 }
@@ -113,8 +117,8 @@ pub(crate) enum WriteHalf {
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
-    /// For tests of what lies above a socket.
-    #[cfg(test)]
+    /// For tests and benchmarks of what lies above a socket.
+    #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
 }
 
@@ -126,7 +130,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
         }
     }
@@ -138,7 +142,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(bytes),
             Self::Tls(half) => half.try_write_vectored(bytes),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(bytes),
         }
     }
@@ -183,7 +187,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
     }
@@ -198,7 +202,7 @@ impl WriteHalf {
                 half.shutdown(how);
                 Ok(())
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => {
                 pipe.shutdown();
                 Ok(())

@@ -1,11 +1,17 @@
-//! A socket in memory, for tests: takes so many bytes, and no more until they are read.
+//! A socket in memory, for tests and benchmarks: takes so many bytes, and no more until they are
+//! read.
 
 use std::{
+    collections::VecDeque,
     io::{self, IoSlice},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
+#[cfg(feature = "bench")]
+use tokio::io::ReadBuf;
+
+#[cfg(test)]
 use super::WriteHalf;
 use crate::sync::Mutex;
 
@@ -18,7 +24,7 @@ pub(crate) struct Pipe {
 
 #[derive(Debug, Default)]
 struct State {
-    bytes: Vec<u8>,
+    bytes: VecDeque<u8>,
     /// Nothing more will come.
     ended: bool,
     writer: Option<Waker>,
@@ -34,6 +40,7 @@ impl Pipe {
     }
 
     /// The writing half of one that takes nothing.
+    #[cfg(test)]
     pub(crate) fn deaf() -> WriteHalf {
         WriteHalf::Pipe(Self::new(0))
     }
@@ -43,13 +50,14 @@ impl Pipe {
         if state.ended {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let room = self.capacity - state.bytes.len();
-        if room == 0 {
+        let before = state.bytes.len();
+        if before == self.capacity {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let before = state.bytes.len();
-        let bytes = slices.iter().flat_map(|slice| slice.iter()).take(room);
-        state.bytes.extend(bytes);
+        for slice in slices {
+            let room = self.capacity - state.bytes.len();
+            state.bytes.extend(&slice[..slice.len().min(room)]);
+        }
         if let Some(reader) = state.reader.take() {
             reader.wake();
         }
@@ -88,5 +96,30 @@ impl Pipe {
             writer.wake();
         }
         Poll::Ready(state.bytes.drain(..length).collect())
+    }
+}
+
+#[cfg(feature = "bench")]
+impl Pipe {
+    /// Moves bytes out of it, as a socket does. Ready with none when no more will come.
+    pub(super) fn poll_fill(&self, buf: &mut ReadBuf<'_>, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.bytes.is_empty() && !state.ended {
+            state.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let (front, _) = state.bytes.as_slices();
+        let length = front.len().min(buf.remaining());
+        buf.put_slice(&front[..length]);
+        state.bytes.drain(..length);
+        Poll::Ready(())
+    }
+
+    /// Throws away what is in it; how many bytes.
+    pub(crate) fn clear(&self) -> usize {
+        let mut state = self.state.lock();
+        let length = state.bytes.len();
+        state.bytes.clear();
+        length
     }
 }

@@ -1,0 +1,284 @@
+//! What the micro benchmarks reach of the broker: bytes in, counts out.
+//!
+//! This is a module of the broker (feature `bench`), so that it sees what users do not. It is
+//! narrow, so that what lies behind it may change: a benchmark stays the same, and what it counts
+//! can be compared.
+
+use std::{
+    future::Future,
+    hash::BuildHasher,
+    hint::black_box,
+    io::IoSlice,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use foldhash::quality::{FixedState, FoldHasher};
+use tokio::runtime::{Builder, Runtime};
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::{
+    Listen, Server, ServerEvent, ServerOptions,
+    connection::Connection,
+    framing::{self, Bounds, Mask, Reader},
+    handle::Handle,
+    outbox::Outbox,
+    protocol::{self, ClientAction},
+    socket::{ReadHalf, WriteHalf, pipe::Pipe},
+};
+
+/// The id of the one who sends, as JSON.
+const FROM: Option<&str> = Some(r#""sender""#);
+/// What bounds what is decoded, as by default.
+const MAX_DEST: usize = 65_536;
+const MAX_ID_LENGTH: usize = 8 << 10;
+/// Keys of handles that are no connection's begin here.
+const FIRST_KEY: u64 = 1 << 32;
+
+/// A socket that takes whatever comes.
+fn pipe() -> Arc<Pipe> {
+    Pipe::new(usize::MAX)
+}
+
+fn put(pipe: &Arc<Pipe>, bytes: &[u8]) {
+    let socket = WriteHalf::Pipe(pipe.clone());
+    let written = socket.try_write_vectored(&[IoSlice::new(bytes)]);
+    assert_eq!(written.ok(), Some(bytes.len()));
+}
+
+fn reader(socket: &Arc<Pipe>) -> Reader {
+    let options = ServerOptions::default();
+    let bounds = Bounds {
+        payload: options.max_payload,
+        fragments: options.max_fragments,
+    };
+    let socket = ReadHalf::Pipe(socket.clone());
+    Reader::new(Role::Server, socket, Vec::new(), bounds)
+}
+
+/// Decodes a client's action with all that it names; false if it is none.
+pub fn decode(text: &str) -> bool {
+    match protocol::decode_client_action(text) {
+        Ok(ClientAction::Send { dest, .. }) => {
+            black_box(protocol::decode_dest(dest, MAX_DEST)).is_ok()
+        }
+        Ok(ClientAction::Register { id, .. }) => {
+            black_box(protocol::decode_id(id, MAX_ID_LENGTH)).is_ok()
+        }
+        Ok(ClientAction::Answer { ack, .. }) => !black_box(protocol::ack_key(ack)).is_empty(),
+        Ok(ClientAction::Unregister) => true,
+        Err(_) => false,
+    }
+}
+
+/// Appends the frame in which a receiver gets a message; how many bytes there are now.
+pub fn encode(message: &str, out: &mut Vec<u8>) -> usize {
+    let pieces = protocol::message(message, None, FROM);
+    let length = pieces.iter().map(|piece| piece.len()).sum();
+    framing::encode_text(&pieces, length, Mask::None, out);
+    out.len()
+}
+
+/// What reads frames.
+pub struct Wire {
+    socket: Arc<Pipe>,
+    reader: Reader,
+}
+
+impl Wire {
+    /// One that has read nothing.
+    pub fn new() -> Self {
+        let socket = pipe();
+        let reader = reader(&socket);
+        Self { socket, reader }
+    }
+
+    /// Reads frames; how many messages they are.
+    pub fn feed(&mut self, bytes: &[u8]) -> usize {
+        put(&self.socket, bytes);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut messages = 0;
+        while let Poll::Ready(message) = self.reader.poll_message(cx) {
+            black_box(message).expect("frames in order");
+            messages += 1;
+        }
+        messages
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What waits for one receiver.
+pub struct Queue {
+    outbox: Outbox,
+    pipe: Arc<Pipe>,
+    socket: WriteHalf,
+}
+
+impl Queue {
+    /// An empty one.
+    pub fn new() -> Self {
+        let pipe = pipe();
+        Self {
+            outbox: Outbox::new(usize::MAX, Mask::None, None),
+            socket: WriteHalf::Pipe(pipe.clone()),
+            pipe,
+        }
+    }
+
+    /// Queues a message.
+    pub fn push(&self, message: &str) {
+        self.outbox.push(&protocol::message(message, None, FROM));
+    }
+
+    /// Writes what waits; how many bytes.
+    pub fn flush(&self) -> usize {
+        self.outbox.flush(&self.socket);
+        self.pipe.clear()
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A connection whose socket is in memory, and whose task is run by hand.
+struct Line {
+    socket: Arc<Pipe>,
+    connection: Pin<Box<Connection>>,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+/// True if there is something to do.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// The whole way of a message, from bytes read to bytes written.
+pub struct Switch {
+    /// `sender`, and the one that owns the first of the ids.
+    lines: [Line; 2],
+    server: Server,
+    /// All that is written, to whomever.
+    written: Arc<Pipe>,
+    runtime: Runtime,
+}
+
+impl Switch {
+    /// The line whose id is `sender`.
+    pub const SENDER: usize = 0;
+    /// The line whose id is `id(0)`.
+    pub const RECEIVER: usize = 1;
+
+    /// So many ids have an owner, and the sender.
+    pub fn with_ids(count: usize) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let options = ServerOptions {
+            // Nobody comes there.
+            listen: Listen::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port: 0,
+            },
+            ..ServerOptions::default()
+        };
+        let silent = |_: ServerEvent<'_>| {};
+        let server = Server::bind(options, silent, runtime.handle()).expect("a server");
+        let written = pipe();
+        let entered = runtime.enter();
+        let lines = [0, 1].map(|key| {
+            let socket = pipe();
+            let handle = handle(&server, key, &written);
+            let reader = reader(&socket);
+            let connection = Connection::new(server.shared().clone(), handle, reader, None);
+            let woken = Arc::new(Woken(AtomicBool::new(true)));
+            Line {
+                socket,
+                connection: Box::pin(connection),
+                waker: woken.clone().into(),
+                woken,
+            }
+        });
+        drop(entered);
+        for (number, key) in (1..count).zip(FIRST_KEY..) {
+            let (id, handle) = (id(number).into(), handle(&server, key, &written));
+            let router = &server.shared().router;
+            router.register(&id, &handle, |_| {}).expect("a free id");
+        }
+        Self {
+            lines,
+            server,
+            written,
+            runtime,
+        }
+    }
+
+    /// True if the id has an owner.
+    pub fn find(&self, id: &str) -> bool {
+        self.server.shared().router.find(id).is_some()
+    }
+
+    /// A line reads bytes, and what they ask for is done; how many bytes are written.
+    pub fn feed(&mut self, line: usize, bytes: &[u8]) -> usize {
+        let _entered = self.runtime.enter();
+        let line = &mut self.lines[line];
+        put(&line.socket, bytes);
+        let cx = &mut Context::from_waker(&line.waker);
+        // A turn has a budget, and may end early.
+        while line.woken.0.swap(false, Relaxed) {
+            let polled = line.connection.as_mut().poll(cx);
+            assert!(polled.is_pending(), "the connection has ended");
+        }
+        self.written.clear()
+    }
+}
+
+/// The name of an id of [`Switch::with_ids`].
+pub fn id(number: usize) -> String {
+    format!("receiver-{number}")
+}
+
+fn handle(server: &Server, key: u64, written: &Arc<Pipe>) -> Arc<Handle> {
+    let shared = server.shared();
+    let (socket, mark) = (
+        WriteHalf::Pipe(written.clone()),
+        shared.options.max_backpressure,
+    );
+    Arc::new(Handle::new(key, socket, mark, shared.memory.clone()))
+}
+
+/// In place of seeds at random, which would decide how many ids collide: each hasher has another
+/// seed, but the same each time.
+#[derive(Debug, Clone)]
+pub(crate) struct NumberedState(FixedState);
+
+impl Default for NumberedState {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(FixedState::with_seed(NEXT.fetch_add(1, Relaxed)))
+    }
+}
+
+impl BuildHasher for NumberedState {
+    type Hasher = FoldHasher<'static>;
+
+    #[inline]
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0.build_hasher()
+    }
+}
