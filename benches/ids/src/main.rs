@@ -1,37 +1,45 @@
 //! What it costs to route a message of 100 bytes: `wsmsgbroker-ids IDS SECONDS`.
 //!
-//! From the text of a `send` to the frame in its receiver's outbox: decode, find, encode, enqueue. Once to
-//! any of the ids, once to 16 of them. Every frame is compared with the one that is expected.
+//! The whole way but the kernel's, from the frame of a `send` to the frame for its receiver, of 128
+//! messages that are read at once. They go to any of the ids, then to 16 of them.
 
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use wsmsgbroker::bench::Switchboard;
+use wsmsgbroker::bench::{Switch, id};
 
 /// Messages that a connection reads in one turn, before it writes what it has routed.
 const TURN: usize = 128;
 /// Ids that get all of it, the second time.
 const HOT: usize = 16;
 const SIZE: usize = 100;
-const FROM: &str = "\"sender\"";
+const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// Sends to some of the ids, and looks at what comes.
+/// Sends to some of the ids.
 struct Traffic {
-    board: Switchboard,
-    ids: usize,
+    switch: Switch,
     message: String,
+    /// Bytes of a message as its receiver gets it.
+    received: usize,
     random: u64,
 }
 
 impl Traffic {
     fn new(ids: usize) -> Self {
         let rest = SIZE - r#"{"n":1000000000,"text":""}"#.len();
+        let message = format!(r#"{{"n":1000000000,"text":"{}"}}"#, "x".repeat(rest));
+        let text = format!(r#"{{"action":"message","message":{message},"from":"sender"}}"#);
+        let mut switch = Switch::with_ids(ids);
+        for (line, id) in [(Switch::SENDER, "sender"), (Switch::RECEIVER, &id(0))] {
+            let text = format!(r#"{{"action":"register","id":"{id}"}}"#);
+            switch.feed(line, &frame(&text));
+        }
         Self {
-            board: Switchboard::new((0..ids).map(id)),
-            ids,
-            message: format!(r#"{{"n":1000000000,"text":"{}"}}"#, "x".repeat(rest)),
+            switch,
+            message,
+            received: 4 + text.len(),
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -50,52 +58,41 @@ impl Traffic {
         let mut turns = Vec::new();
         let end = Instant::now() + time;
         while Instant::now() < end {
-            let receivers: Vec<_> = (0..TURN).map(|_| self.below(span) * step).collect();
-            let sent = receivers.iter().map(|n| self.send(*n)).collect::<Vec<_>>();
-            // Reading and writing are sockets' work, and not timed.
-            let start = Instant::now();
-            let delivered = sent.iter().filter(|text| self.board.route(text, FROM));
-            let delivered = delivered.count();
-            turns.push(start.elapsed());
-            if delivered != TURN {
-                return Err(format!("{delivered} of {TURN} messages were delivered"));
+            let mut frames = Vec::new();
+            for _ in 0..TURN {
+                let (dest, message) = (id(self.below(span) * step), &self.message);
+                let text = format!(r#"{{"action":"send","message":{message},"dest":"{dest}"}}"#);
+                frames.extend(frame(&text));
             }
-            self.check(receivers)?;
+            let start = Instant::now();
+            let written = self.switch.feed(Switch::SENDER, &frames);
+            turns.push(start.elapsed());
+            let expected = TURN * self.received;
+            if written != expected {
+                return Err(format!("{written} bytes were written, not {expected}"));
+            }
         }
         turns.sort_unstable();
         let median = turns.get(turns.len() / 2).ok_or("no time for a turn")?;
         Ok(median.as_nanos() as f64 / TURN as f64)
     }
-
-    fn send(&self, n: usize) -> String {
-        let (dest, message) = (id(n), &self.message);
-        format!(r#"{{"action":"send","message":{message},"dest":"{dest}"}}"#)
-    }
-
-    /// Each receiver has as many frames as it was sent, and nothing else.
-    fn check(&self, mut receivers: Vec<usize>) -> Result<(), String> {
-        let message = &self.message;
-        let text = format!(r#"{{"action":"message","message":{message},"from":{FROM}}}"#);
-        let header = [
-            0x81,
-            126,
-            0,
-            u8::try_from(text.len()).expect("a short text"),
-        ];
-        let frame = [&header[..], text.as_bytes()].concat();
-        receivers.sort_unstable();
-        for same in receivers.chunk_by(|a, b| a == b) {
-            if self.board.take(same[0]) != frame.repeat(same.len()) {
-                return Err(format!("{} was not sent what is meant for it", id(same[0])));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// As long as ids often are, and all of one length.
-fn id(n: usize) -> String {
-    format!("device-{n:08}")
+/// A frame of a client, of a text that fits into 64 KiB.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a short text");
+    let mut frame = vec![0x81];
+    match length {
+        0..126 => frame.push(0x80 | length as u8),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    let masked = text.bytes().zip(MASK.into_iter().cycle());
+    frame.extend(masked.map(|(byte, mask)| byte ^ mask));
+    frame
 }
 
 fn run() -> Result<(), String> {
@@ -109,7 +106,7 @@ fn run() -> Result<(), String> {
     let mut traffic = Traffic::new(ids);
     let hot = HOT.min(ids);
     traffic.cost(ids, 1, time / 2)?; // warm
-    let any = traffic.cost(traffic.ids, 1, time)?;
+    let any = traffic.cost(ids, 1, time)?;
     traffic.cost(hot, ids / hot, time / 2)?;
     let hot = traffic.cost(hot, ids / hot, time)?;
     println!(r#"{{"ids":{ids},"any_ns":{any:.1},"hot_ns":{hot:.1}}}"#);
