@@ -16,4 +16,4 @@ const { announce } = require('./stdio');
 const server = new WSMsgBroker.Server(0);
 server.on('warn', (error) => console.error('warn:', error.message));
 server.on('error', (error) => console.error('error:', error.message));
-server.wss.on('listening', () => announce(server.wss._server.address()));
+server.wss.on('listening', () => announce({ port: server.wss._server.address().port }));

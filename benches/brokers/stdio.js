@@ -1,20 +1,36 @@
 'use strict';
 
-// How a broker process and the driver talk: the address goes out once as JSON, with what clients need
-// besides: the token that they must show, the authority that they must trust. "gc" on standard input is
-// answered when a full collection is done, the end of standard input ends the process.
+// How a broker process and the driver talk. The address goes out once as JSON, with what the load needs
+// besides, by the names of its options: the protocol to speak, the token that clients must show, the
+// authority that they must trust; and, where a child does the work, its pid. On standard input, "gc" is
+// answered when a full collection is done, "spin MS" once JavaScript has been busy for so long; its end
+// ends the process.
 
 const readline = require('node:readline');
 
-function announce({ port, scheme = 'ws', token, ca }) {
-  const url = `${scheme}://127.0.0.1:${port}/`;
-  process.stdout.write(`${JSON.stringify({ url, token, ca })}\n`);
+const say = (words) => process.stdout.write(`${JSON.stringify(words)}\n`);
 
+const orders = {
+  gc() {
+    if (global.Bun) global.Bun.gc(true);
+    else global.gc();
+    say({ gc: true });
+  },
+
+  /** Times are those of the wall clock: the load has no other in common with this process. */
+  spin(millis) {
+    const from = Date.now();
+    while (Date.now() - from < millis);
+    say({ from, to: Date.now() });
+  },
+};
+
+function announce({ port, scheme = 'ws', path = '/', ...needed }) {
+  say({ url: `${scheme}://127.0.0.1:${port}${path}`, ...needed });
   const lines = readline.createInterface({ input: process.stdin });
   lines.on('line', (line) => {
-    if (line !== 'gc') return;
-    global.gc();
-    process.stdout.write(`${JSON.stringify({ gc: true })}\n`);
+    const [order, argument] = line.split(' ');
+    orders[order](Number(argument));
   });
   lines.on('close', () => process.exit(0));
 }

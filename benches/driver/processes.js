@@ -21,15 +21,19 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
-/** Which processors the load and the broker get, or null when both may use all of them. */
+/** Which processors the load and the broker get when pinned, or null where that cannot be. */
 function separateCpus() {
   const last = os.cpus().length - 1;
   if (last < 1 || spawnSync('taskset', ['-V']).error) return null;
   return { broker: last === 1 ? '0' : `0-${last - 1}`, load: String(last) };
 }
 
-function start(cpus, command, args) {
-  const [file, list] = cpus ? ['taskset', ['-c', cpus, command, ...args]] : [command, args];
+const PINNED = separateCpus();
+
+/** `cpus` is 'pinned', to what is meant for its role, or 'shared'. */
+function start(role, cpus, command, args) {
+  const [file, list] =
+    cpus === 'pinned' ? ['taskset', ['-c', PINNED[role], command, ...args]] : [command, args];
   const child = spawn(file, list, { stdio: ['pipe', 'pipe', 'pipe'] });
   running.add(child);
   child.once('close', () => running.delete(child));
@@ -78,27 +82,39 @@ class Broker {
     const script = path.join(__dirname, '../brokers', rival.script);
     const broker = new Broker();
     broker.name = rival.name;
+    broker.cpus = cpus;
     // Collections are forced before memory is read, so that garbage is nobody's footprint.
-    const args = ['--expose-gc', script, ...(rival.args ?? [])];
-    broker.child = start(cpus?.broker, process.execPath, args);
-    // Its URL, and what else its clients need: options of the load, by their names.
-    broker.address = await nextLine(broker.child, broker.name, START_TIMEOUT);
-    return broker;
+    const flags = rival.runtime ? [] : ['--expose-gc'];
+    const args = [...flags, script, ...(rival.args ?? [])];
+    broker.child = start('broker', cpus, rival.runtime ?? process.execPath, args);
+    // What its clients need, as options of the load, and the process that does the work.
+    const { pid = broker.child.pid, ...address } = await broker.ask();
+    return Object.assign(broker, { pid, address });
+  }
+
+  /** Gives it an order, if any, and waits for what it says. */
+  ask(order) {
+    if (order) this.child.stdin.write(`${order}\n`);
+    return nextLine(this.child, this.name, START_TIMEOUT);
   }
 
   /** User and system time of all its threads, in seconds; resolution 10 ms. */
   cpuSeconds() {
-    const stat = fs.readFileSync(`/proc/${this.child.pid}/stat`, 'utf8');
+    const stat = fs.readFileSync(`/proc/${this.pid}/stat`, 'utf8');
     // The second field is a name in parentheses that may hold spaces: count from behind it.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return (Number(fields[11]) + Number(fields[12])) / 100;
   }
 
+  /** Keeps its JavaScript busy, and tells from when to when, in milliseconds of the wall clock. */
+  spin(millis) {
+    return this.ask(`spin ${millis}`);
+  }
+
   /** Resident and proportional bytes after a full collection. */
   async memory() {
-    this.child.stdin.write('gc\n');
-    await nextLine(this.child, this.name, START_TIMEOUT);
-    const rollup = fs.readFileSync(`/proc/${this.child.pid}/smaps_rollup`, 'utf8');
+    await this.ask('gc');
+    const rollup = fs.readFileSync(`/proc/${this.pid}/smaps_rollup`, 'utf8');
     const bytes = (key) => Number(rollup.match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'))[1]) * 1024;
     return { rss: bytes('Rss'), pss: bytes('Pss') };
   }
@@ -120,27 +136,36 @@ function loadArguments(mode, { address }, options) {
   return [mode, ...pairs.flatMap(([name, value]) => [`--${name}`, String(value)])];
 }
 
+function startLoad(mode, broker, options) {
+  return start('load', broker.cpus, LOAD, loadArguments(mode, broker, options));
+}
+
 /** Runs the load to its end and returns what it printed. */
-async function runLoad(mode, broker, options, cpus) {
+async function runLoad(mode, broker, options) {
   const what = `${mode} on ${broker.name}`;
-  const child = start(cpus?.load, LOAD, loadArguments(mode, broker, options));
+  const child = startLoad(mode, broker, options);
   const result = await nextLine(child, what, options.seconds * 1000 + GRACE);
   await finish(child, what);
   return result;
 }
 
-/** Opens connections, calls `during` while they are held, and closes them. */
-async function holdIdle(broker, options, cpus, during) {
-  const what = `idle on ${broker.name}`;
-  const child = start(cpus?.load, LOAD, loadArguments('idle', broker, options));
+/**
+ * Starts a load that goes on until it is told to end, calls `during` once it is under way, and returns
+ * what that returned and what the load said at its end, if anything.
+ */
+async function hold(mode, broker, options, during) {
+  const what = `${mode} on ${broker.name}`;
+  const child = startLoad(mode, broker, options);
   try {
     await nextLine(child, what, START_TIMEOUT + GRACE);
-    const result = await during();
+    const result = await during(child.pid);
+    const last = child.lines.next();
     await finish(child, what);
-    return result;
+    const { value } = await last;
+    return [result, value && JSON.parse(value)];
   } finally {
     child.kill('SIGKILL');
   }
 }
 
-module.exports = { Broker, holdIdle, runLoad, separateCpus };
+module.exports = { Broker, PINNED, hold, runLoad };

@@ -12,14 +12,18 @@ function summary(values) {
   return { median: median(values), min: Math.min(...values), max: Math.max(...values) };
 }
 
-/** One row for each group and rival; `fields` are the numbers of a sample that are summed up. */
-function summarize(samples, group, fields) {
+/** What a row is about, besides its rival, as one key. */
+const keyOf = (groups, row) => groups.map((group) => row[group]).join('\n');
+
+/** One row for each rival and value of the groups; `fields` are the numbers that are summed up. */
+function summarize(samples, groups, fields) {
   const rows = new Map();
-  for (const sample of samples) {
-    const key = `${sample[group]}\n${sample.rival}`;
-    if (!rows.has(key)) rows.set(key, { [group]: sample[group], rival: sample.rival, rounds: [] });
-    const { rival, [group]: _, ...rest } = sample;
-    rows.get(key).rounds.push(rest);
+  for (const { rival, ...sample } of samples) {
+    const key = `${keyOf(groups, sample)}\n${rival}`;
+    const about = Object.fromEntries(groups.map((group) => [group, sample[group]]));
+    if (!rows.has(key)) rows.set(key, { ...about, rival, rounds: [] });
+    for (const group of groups) delete sample[group];
+    rows.get(key).rounds.push(sample);
   }
   return [...rows.values()].map(({ rounds, ...row }) => {
     for (const field of fields) row[field] = summary(rounds.map((round) => round[field]));
@@ -27,20 +31,23 @@ function summarize(samples, group, fields) {
   });
 }
 
-/** Adds to each of the fields its `ratio`: the median over that of `ws8` in the same group. */
-function compare(rows, group, fields) {
+/** Adds to each of the fields its `ratio`: the median over that of `base` in the same groups. */
+function compare(rows, groups, fields, base = 'ws8') {
+  const others = rows.filter(({ rival }) => rival === base);
   for (const row of rows) {
-    const base = rows.find((other) => other.rival === 'ws8' && other[group] === row[group]);
-    if (!base) continue;
-    for (const field of fields) row[field].ratio = row[field].median / base[field].median;
+    const other = others.find((candidate) => keyOf(groups, candidate) === keyOf(groups, row));
+    for (const field of fields) {
+      if (other?.[field].median) row[field].ratio = row[field].median / other[field].median;
+    }
   }
   return rows;
 }
 
-const integer = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+const integer = (value) => whole.format(value);
 
 function number(value) {
-  if (value >= 100) return integer.format(value);
+  if (value >= 100 || value === 0) return integer(value);
   return value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }
 
@@ -52,89 +59,68 @@ function times({ ratio }) {
   return ratio === undefined ? '' : `${number(ratio)}x`;
 }
 
-function table(head, rows) {
-  const line = (cells) => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
-}
+const percent = (share) => `${(share * 100).toFixed(0)} %`;
 
 // A generator at its own limit measures itself; what the broker could have done is then unknown.
 const SATURATED = 0.9;
 
-function pipelined(rows) {
-  const head = ['message', 'broker', 'messages/s', 'to ws8', 'CPU us/message', 'to ws8'];
-  const cells = rows.map((row) => {
-    const saturated = row.saturation.median >= SATURATED;
-    return [
-      `${integer.format(row.size)} B`,
-      row.rival,
-      `${saturated ? 'at least ' : ''}${withSpread(row.messages_per_second)}`,
-      times(row.messages_per_second),
-      withSpread(row.cpu_us_per_message),
-      times(row.cpu_us_per_message),
-      `${(row.saturation.median * 100).toFixed(0)} %`,
-    ];
-  });
-  return `Pipelined\n\n${table([...head, 'load thread busy'], cells)}`;
+/** A throughput, marked where the load could not have done more. */
+function throughput(row, field = 'messages_per_second') {
+  const limited = row.saturation.median >= SATURATED ? 'at least ' : '';
+  return `${limited}${withSpread(row[field])}`;
 }
 
-function idle(rows) {
-  const head = ['connections', 'broker', 'bytes each (RSS)', 'to ws8', 'bytes each (PSS)', 'empty'];
-  const cells = rows.map((row) => [
-    integer.format(row.connections),
-    row.rival,
-    withSpread(row.rss_per_connection),
-    times(row.rss_per_connection),
-    withSpread(row.pss_per_connection),
-    `${(row.empty_rss.median / 2 ** 20).toFixed(1)} MiB`,
-  ]);
-  return `Idle (rounds: ${rows[0].rounds.length})\n\n${table(head, cells)}`;
-}
-
-function request(rows) {
-  const head = ['askers', 'broker', 'p50 us', 'to ws8', 'p99 us', 'p99.9 us', 'CPU us/request'];
-  const cells = rows.map((row) => [
-    row.pairs,
-    row.rival,
-    withSpread(row.p50_us),
-    times(row.p50_us),
-    withSpread(row.p99_us),
-    withSpread(row.p999_us),
-    withSpread(row.cpu_us_per_message),
-  ]);
-  return `Request and answer\n\n${table(head, cells)}`;
+/** A table in Markdown: columns as `[head, row => cell]`. */
+function table(rows, columns) {
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  const cells = rows.map((row) => line(columns.map(([, cell]) => cell(row))));
+  return [line(columns.map(([head]) => head)), line(columns.map(() => '---')), ...cells].join('\n');
 }
 
 // The kernel's own work on the loopback interface is counted here too: some percent are always there.
 const NOISE = 0.3;
 
 /** How much of one processor other programs, and the host, had while it was measured. */
-function others({ pipelined: flows = [], request: requests = [] }) {
-  const shares = [...flows, ...requests].flatMap((row) => row.rounds.map((round) => round.others));
+function others(results) {
+  const rounds = Object.values(results).flatMap(
+    (rows) => rows.flatMap?.((row) => row.rounds) ?? [],
+  );
+  const shares = rounds.map((round) => round?.others).filter((share) => share !== undefined);
   if (shares.length === 0) return 'what other programs used was not measured';
-  const percent = (share) => `${(share * 100).toFixed(0)} %`;
   const quiet = median(shares) < NOISE ? '' : ': not a quiet machine, the figures are worth little';
   const most = percent(Math.max(...shares));
   return `others used ${percent(median(shares))} of one meanwhile (at most ${most})${quiet}`;
 }
 
-function markdown(results) {
+/** All of it: the circumstances, then the table of each measure that has rows. */
+function markdown(results, measures) {
   const { machine, versions, settings } = results;
   const cpus = machine.cpus_of
-    ? `broker on processor ${machine.cpus_of.broker}, load on ${machine.cpus_of.load}`
+    ? `pinned: broker on processor ${machine.cpus_of.broker}, load on ${machine.cpus_of.load}`
     : 'broker and load share all processors';
   const brokers = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
-  const parts = [
-    [
-      `- machine: ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB, ${machine.system}`,
-      `- processors: ${cpus}; ${others(results)}`,
-      `- versions: ${brokers.join(', ')}`,
-      `- ${results.date}, \`${results.command}\`: median of ${settings.rounds} rounds (lowest-highest), ${settings.seconds} s each`,
-    ].join('\n'),
+  const head = [
+    `- machine: ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB, ${machine.system}`,
+    `- processors: ${cpus}; ${others(results)}`,
+    `- versions: ${brokers.join(', ')}`,
+    `- ${results.date}, \`${results.command}\`: median of ${settings.rounds} rounds (lowest-highest), ${settings.seconds} s each`,
   ];
-  if (results.pipelined) parts.push(pipelined(results.pipelined));
-  if (results.idle) parts.push(idle(results.idle));
-  if (results.request) parts.push(request(results.request));
-  return `${parts.join('\n\n')}\n`;
+  const tables = measures
+    .filter(({ name }) => results[name]?.length > 0)
+    .map(({ name, title, table }) => `**${title}**\n\n${table(results[name])}`);
+  return `${[head.join('\n'), ...tables].join('\n\n')}\n`;
 }
 
-module.exports = { compare, markdown, median, summarize };
+module.exports = {
+  compare,
+  integer,
+  markdown,
+  median,
+  number,
+  percent,
+  summarize,
+  table,
+  throughput,
+  times,
+  withSpread,
+};

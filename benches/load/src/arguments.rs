@@ -4,10 +4,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use crate::failure::Result;
+use crate::protocol::Protocol;
 use crate::tls::Connector;
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "url",
+    "protocol",
     "ca",
     "token",
     "pairs",
@@ -15,6 +17,8 @@ const NAMES: [&str; 8] = [
     "seconds",
     "window",
     "connections",
+    "receivers",
+    "slice",
 ];
 
 /// The options that were given, by name without the dashes.
@@ -25,6 +29,7 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
     pub(crate) path: String,
+    pub(crate) protocol: Protocol,
     /// How to begin a session, if it speaks TLS.
     pub(crate) tls: Option<Connector>,
     /// What its clients show when they register, if it wants to see something.
@@ -80,6 +85,7 @@ impl Arguments {
             address,
             host: host.to_owned(),
             path: if path.is_empty() { "/" } else { path }.to_owned(),
+            protocol: self.text("protocol").unwrap_or("wsmb").parse()?,
             tls,
             token: self.text("token").map(str::to_owned),
         })

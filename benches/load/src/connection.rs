@@ -8,7 +8,10 @@ use mio::{Interest, Registry, Token};
 use crate::arguments::Target;
 use crate::failure::Result;
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
+use crate::hello::Hello;
 use crate::message::Batch;
+use crate::nats;
+use crate::protocol::{Protocol, Role};
 use crate::stream::Stream;
 
 /// How long the handshake and the registration may take.
@@ -17,60 +20,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One read of the kernel brings at most this much; a multiple of the frames that are expected.
 pub(crate) const READ_BUFFER: usize = 256 * 1024;
 
-/// The example key of RFC 6455 with its answer: no hash is needed to check the handshake.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
 /// A socket with what was read of an incomplete frame and what could not be written yet.
 pub(crate) struct Connection {
     stream: Stream<mio::net::TcpStream>,
+    protocol: Protocol,
     partial: Vec<u8>,
+    nats: nats::Stream,
     unsent: Vec<u8>,
-    pongs: Vec<u8>,
+    replies: Vec<u8>,
 }
 
 impl Connection {
-    pub(crate) fn open(target: &Target, id: &str) -> Result<Self> {
+    pub(crate) fn open(target: &Target, id: &str, role: Role) -> Result<Self> {
         let mut stream = Stream::connect(target, CONNECT_TIMEOUT)?;
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
-            target.path, target.host
-        );
-        stream.write_all(request.as_bytes())?;
-        let mut bytes = Vec::new();
-        let head = read_until(&mut stream, &mut bytes, |bytes| {
-            Ok(bytes
-                .windows(4)
-                .position(|end| end == b"\r\n\r\n")
-                .map(|at| at + 4))
-        })?;
-        let answer = String::from_utf8_lossy(&bytes[..head]).into_owned();
-        if !answer.starts_with("HTTP/1.1 101 ") || !answer.contains(ACCEPT) {
-            return Err(format!("handshake refused: {answer}").into());
-        }
-        bytes.drain(..head);
-
-        let register = match &target.token {
-            Some(token) => format!(r#"{{"action":"register","id":"{id}","token":"{token}"}}"#),
-            None => format!(r#"{{"action":"register","id":"{id}"}}"#),
-        };
-        stream.write_all(&frame::encode(TEXT, register.as_bytes()).0)?;
-        let registered = format!(r#"{{"action":"registered","id":"{id}"}}"#);
-        let length = read_until(&mut stream, &mut bytes, |bytes| {
-            match frame::decode(bytes)? {
-                None => Ok(None),
-                Some(frame) if frame.payload == registered.as_bytes() => Ok(Some(frame.length)),
-                Some(frame) => Err(unexpected(id, frame.payload)),
+        let (mut hello, request) = Hello::new(target, id, role);
+        stream.write_all(&request)?;
+        let mut chunk = [0; 2048];
+        while !hello.is_done() {
+            match stream.read(&mut chunk)? {
+                0 => return Err("the broker closed a connection during the handshake".into()),
+                length => stream.write_all(&hello.hear(&chunk[..length])?)?,
             }
-        })?;
-        bytes.drain(..length);
-
+        }
         Ok(Connection {
             stream: stream.into_nonblocking()?,
-            partial: bytes,
+            protocol: target.protocol,
+            partial: hello.into_rest(),
+            nats: nats::Stream::default(),
             unsent: Vec::new(),
-            pongs: Vec::new(),
+            replies: Vec::new(),
         })
     }
 
@@ -79,7 +57,7 @@ impl Connection {
         Ok(registry.register(self.stream.socket(), Token(token), interest)?)
     }
 
-    /// Reads all there is and hands over each text; pings are kept until `flush`.
+    /// Reads all there is and hands over each text; replies to pings are kept until `flush`.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -95,25 +73,43 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
-            let mut rest = &buffer[..end];
-            while let Some(frame) = frame::decode(rest)? {
-                rest = &rest[frame.length..];
-                match frame.opcode {
-                    TEXT => on_text(frame.payload)?,
-                    PING => self.pongs.extend(frame::encode(PONG, frame.payload).0),
-                    PONG => {}
-                    CLOSE => return Err("the broker sent a close frame".into()),
-                    opcode => return Err(format!("unexpected opcode {opcode}").into()),
-                }
-            }
+            let used = if self.protocol.is_nats() {
+                let replies = &mut self.replies;
+                self.nats.read(&buffer[..end], replies, &mut on_text)?
+            } else {
+                self.unpack(&buffer[..end], &mut on_text)?
+            };
             self.partial.clear();
-            self.partial.extend_from_slice(rest);
+            self.partial.extend_from_slice(&buffer[used..end]);
             // A short read has emptied the socket: what comes later is a new edge for epoll, and
             // the read that would say so is spared.
             if end < buffer.len() {
                 return Ok(());
             }
         }
+    }
+
+    /// Hands over the text of each frame, and returns their length.
+    fn unpack(
+        &mut self,
+        bytes: &[u8],
+        on_text: &mut impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let mut rest = bytes;
+        while let Some(frame) = frame::decode(rest)? {
+            rest = &rest[frame.length..];
+            match frame.opcode {
+                TEXT if self.protocol == Protocol::SocketIo && frame.payload == b"2" => {
+                    self.replies.extend(frame::encode(TEXT, b"3").0);
+                }
+                TEXT => on_text(frame.payload)?,
+                PING => self.replies.extend(frame::encode(PONG, frame.payload).0),
+                PONG => {}
+                CLOSE => return Err("the broker sent a close frame".into()),
+                opcode => return Err(format!("unexpected opcode {opcode}").into()),
+            }
+        }
+        Ok(bytes.len() - rest.len())
     }
 
     /// Writes what is pending of a batch; false when the socket would not take all of it.
@@ -133,9 +129,9 @@ impl Connection {
         self.flush()
     }
 
-    /// Goes on writing, pongs included. Not to be called in the middle of a batch.
+    /// Goes on writing, replies to pings included. Not to be called in the middle of a batch.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        self.unsent.append(&mut self.pongs);
+        self.unsent.append(&mut self.replies);
         while !self.unsent.is_empty() {
             match write_some(&mut self.stream, &self.unsent)? {
                 0 => break,
@@ -165,24 +161,6 @@ fn write_some(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             other => return other,
-        }
-    }
-}
-
-/// Reads, blocking, until `find` tells the length of what was waited for.
-fn read_until(
-    stream: &mut impl Read,
-    bytes: &mut Vec<u8>,
-    find: impl Fn(&[u8]) -> Result<Option<usize>>,
-) -> Result<usize> {
-    let mut chunk = [0; 1024];
-    loop {
-        if let Some(length) = find(bytes)? {
-            return Ok(length);
-        }
-        match stream.read(&mut chunk)? {
-            0 => return Err("the broker closed a connection during the handshake".into()),
-            length => bytes.extend_from_slice(&chunk[..length]),
         }
     }
 }

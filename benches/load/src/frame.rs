@@ -8,7 +8,9 @@ const MASK: [u8; 4] = [0x5a, 0x3c, 0x96, 0xe1];
 
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
+pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
 pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;
@@ -49,12 +51,21 @@ pub(crate) fn mask(bytes: &mut [u8], offset: usize) {
     }
 }
 
-/// The first frame in `bytes`, or `None` while it is incomplete.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
+/// What stands before the payload of a frame.
+pub(crate) struct Header {
+    pub(crate) opcode: u8,
+    last: bool,
+    /// Where the payload starts, and its bytes.
+    pub(crate) start: usize,
+    pub(crate) payload: usize,
+}
+
+/// The header at the start of `bytes`, or `None` while it is incomplete.
+pub(crate) fn header(bytes: &[u8]) -> Result<Option<Header>> {
     let [first, second, ..] = *bytes else {
         return Ok(None);
     };
-    if first & 0xf0 != FINAL || second & MASKED != 0 {
+    if first & 0x70 != 0 || second & MASKED != 0 {
         return Err(format!("unexpected frame header {first:#04x} {second:#04x}").into());
     }
     let (start, payload): (usize, usize) = match second {
@@ -71,9 +82,25 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
         },
         length => (2, usize::from(length)),
     };
-    let length = start.saturating_add(payload);
-    Ok(bytes.get(start..length).map(|payload| Frame {
+    Ok(Some(Header {
         opcode: first & 0x0f,
+        last: first & FINAL != 0,
+        start,
+        payload,
+    }))
+}
+
+/// The first frame in `bytes`, or `None` while it is incomplete.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
+    let Some(header) = header(bytes)? else {
+        return Ok(None);
+    };
+    if !header.last {
+        return Err("unexpected fragment of a message".into());
+    }
+    let length = header.start.saturating_add(header.payload);
+    Ok(bytes.get(header.start..length).map(|payload| Frame {
+        opcode: header.opcode,
         payload,
         length,
     }))

@@ -1,18 +1,16 @@
 //! Registered connections that only stay open, so that the broker's memory can be looked at.
 
-use std::io::{ErrorKind, Read};
-use std::sync::Arc;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 
 use crate::arguments::Arguments;
 use crate::connection::{Connection, READ_BUFFER, unexpected};
 use crate::failure::Result;
+use crate::held::{self, HOLD};
 use crate::os;
-
-/// Should whoever started this forget about it, it ends by itself.
-const HOLD: Duration = Duration::from_secs(600);
+use crate::protocol::Role;
 
 /// Prints its line when all are registered, then holds them until standard input ends.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -24,7 +22,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let mut connections = Vec::with_capacity(count);
     for index in 0..count {
-        let mut connection = Connection::open(&target, &format!("i{index}"))?;
+        let mut connection = Connection::open(&target, &format!("i{index}"), Role::Member)?;
         connection.register(poll.registry(), index)?;
         connections.push(connection);
     }
@@ -33,17 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         start.elapsed().as_secs_f64()
     );
 
-    // Standard input may be a file, which epoll refuses, so a second thread blocks on it; nothing
-    // is being timed here.
-    let waker = Arc::new(Waker::new(poll.registry(), Token(count))?);
-    // Shared, not given away: dropped with the thread, it would take its event along unseen.
-    let shared = Arc::clone(&waker);
-    std::thread::spawn(move || {
-        let mut byte = [0];
-        while matches!(std::io::stdin().read(&mut byte), Ok(length) if length > 0) {}
-        shared.wake()
-    });
-
+    held::wake_at_end_of_input(poll.registry(), Token(count))?;
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; READ_BUFFER];
     while start.elapsed() < HOLD {

@@ -1,22 +1,32 @@
-//! Load for a broker that speaks the protocol of wsmsgbroker: register, send, answer.
+//! Load for a broker: the protocol of wsmsgbroker, or that of a rival.
 //!
 //! One thread drives every socket, so that the generator costs as little as it can on a machine
 //! it shares with the broker. Frames are built and masked beforehand; only a sequence number is
 //! patched into each. All that arrives is compared byte for byte with what was expected: the
 //! process ends with a non-zero status at the first lost, reordered, repeated or altered message.
 //!
-//! `pairs` measures a pipelined flow, `request` the latency of request and answer, and `idle` only
-//! holds connections open. Each prints one line of JSON on standard output.
+//! `pairs` measures a pipelined flow, `request` the latency of request and answer, `fanout` messages to
+//! many, `cycles` how fast connections come and go. `idle` only holds connections open, and `flood`
+//! floods a receiver that takes nothing, until standard input ends. Each prints its figures as one line
+//! of JSON.
 
 mod arguments;
 mod connection;
+mod cycles;
 mod failure;
+mod fanout;
+mod flood;
 mod frame;
+mod held;
+mod hello;
 mod histogram;
 mod idle;
 mod message;
+mod nats;
 mod os;
 mod pairs;
+mod progress;
+mod protocol;
 mod request;
 mod stream;
 mod tls;
@@ -26,11 +36,15 @@ use std::process::ExitCode;
 use arguments::Arguments;
 use failure::Result;
 
-const USAGE: &str = "usage:
-  wsmsgbroker-load pairs   --url ws://127.0.0.1:PORT/PATH [--pairs 8] [--size 100] [--seconds 3] [--window 256]
-  wsmsgbroker-load request --url ws://127.0.0.1:PORT/PATH [--pairs 1] [--size 100] [--seconds 3]
-  wsmsgbroker-load idle    --url ws://127.0.0.1:PORT/PATH [--connections 5000]
-each also takes [--token TOKEN], to register with, and with a wss:// URL needs --ca PEM, whom to trust";
+const USAGE: &str = "usage: wsmsgbroker-load MODE --url ws://127.0.0.1:PORT/PATH, with the options of the mode
+  pairs   [--pairs 8] [--size 100] [--seconds 3] [--window 256] [--slice MILLISECONDS]
+  request [--pairs 1] [--size 100] [--seconds 3]
+  fanout  [--receivers 100] [--size 100] [--seconds 3] [--window 16]
+  cycles  [--connections 32] [--seconds 3]
+  idle    [--connections 5000]
+  flood   [--size 4096]
+and for all [--protocol wsmb|nats|nats-framed|socketio], [--token TOKEN], to register with, and with a
+wss:// URL --ca PEM, whom to trust";
 
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -39,7 +53,10 @@ fn run() -> Result<()> {
     match mode.as_str() {
         "pairs" => pairs::run(&arguments),
         "request" => request::run(&arguments),
+        "fanout" => fanout::run(&arguments),
+        "cycles" => cycles::run(&arguments),
         "idle" => idle::run(&arguments),
+        "flood" => flood::run(&arguments),
         _ => Err(USAGE.into()),
     }
 }

@@ -1,13 +1,13 @@
 //! The payloads: JSON texts of a fixed length with a sequence number that is patched in place.
 
 use crate::failure::Result;
-use crate::frame::{self, TEXT};
+use crate::frame;
 
 const DIGITS: usize = 12;
 
 /// Where counting starts: twelve digits without a leading zero, so that the number is valid JSON,
 /// exact in a double and of the same length for ever.
-const FIRST: &[u8; DIGITS] = b"100000000000";
+pub(crate) const FIRST: &str = "100000000000";
 
 const FILLER: &str = "the quick brown fox jumps over the lazy dog ";
 
@@ -17,7 +17,7 @@ pub(crate) struct Sequence([u8; DIGITS]);
 
 impl Sequence {
     pub(crate) fn new() -> Self {
-        Sequence(*FIRST)
+        Sequence(FIRST.as_bytes().try_into().expect("twelve digits"))
     }
 
     pub(crate) fn advance(&mut self) {
@@ -33,41 +33,38 @@ impl Sequence {
 
 /// The JSON value that is sent: an object of exactly `size` bytes.
 pub(crate) fn value(size: usize) -> Result<String> {
-    let first = str::from_utf8(FIRST).expect("digits");
-    let empty = format!(r#"{{"n":{first},"text":""}}"#);
+    let empty = format!(r#"{{"n":{FIRST},"text":""}}"#);
     let room = size
         .checked_sub(empty.len())
         .ok_or(format!("--size must be at least {}", empty.len()))?;
     let text: String = FILLER.chars().cycle().take(room).collect();
-    Ok(format!(r#"{{"n":{first},"text":"{text}"}}"#))
+    Ok(format!(r#"{{"n":{FIRST},"text":"{text}"}}"#))
 }
 
-/// An ack of the 20 characters that clients use; no two pairs and no two requests share one.
-pub(crate) fn ack(pair: usize) -> String {
-    let first = str::from_utf8(FIRST).expect("digits");
-    format!("ask{pair:05}{first}")
-}
-
-/// A text as it is expected to arrive.
-pub(crate) struct Expected {
+/// A text with its number still to come: as it is expected to arrive, or to be sent.
+pub(crate) struct Template {
     text: Vec<u8>,
     places: Vec<usize>,
 }
 
-impl Expected {
+impl Template {
     pub(crate) fn new(text: &str) -> Self {
-        Expected {
+        Template {
             text: text.into(),
             places: places(text),
         }
     }
 
-    /// Compares all of it, and says what differs: the number alone, or the rest as well.
-    pub(crate) fn check(&mut self, sequence: &Sequence, actual: &[u8]) -> Result<()> {
+    pub(crate) fn numbered(&mut self, sequence: &Sequence) -> &[u8] {
         for &place in &self.places {
             self.text[place..place + DIGITS].copy_from_slice(&sequence.0);
         }
-        if actual == self.text {
+        &self.text
+    }
+
+    /// Compares all of it, and says what differs: the number alone, or the rest as well.
+    pub(crate) fn check(&mut self, sequence: &Sequence, actual: &[u8]) -> Result<()> {
+        if actual == self.numbered(sequence) {
             return Ok(());
         }
         let number = self.places.last().and_then(|&p| actual.get(p..p + DIGITS));
@@ -88,47 +85,67 @@ impl Expected {
     }
 }
 
-/// Masked copies of one frame, one behind the other, written in one go: no byte of the payload
-/// but the number is touched once the clock runs.
+/// Masked copies of one text, one behind the other, written in one go: no byte of the payload but the
+/// number is touched once the clock runs.
 pub(crate) struct Batch {
     frames: Vec<u8>,
-    stride: usize,
+    /// The bytes of a frame, where in it the payload begins, and the bytes of a text.
+    frame: usize,
     start: usize,
+    text: usize,
+    /// How many texts are in a frame.
+    together: usize,
     places: Vec<usize>,
     written: usize,
     end: usize,
 }
 
 impl Batch {
-    /// As many copies as fit into `bytes`, at least one and at most `copies`.
-    pub(crate) fn new(text: &str, copies: usize, bytes: usize) -> Self {
-        let (frame, start) = frame::encode(TEXT, text.as_bytes());
+    /// Frames of `together` copies, as many as fit into `bytes`, at least one and at most as many as hold
+    /// `copies`.
+    pub(crate) fn new(
+        opcode: u8,
+        text: &str,
+        together: usize,
+        copies: usize,
+        bytes: usize,
+    ) -> Self {
+        let (frame, start) = frame::encode(opcode, text.repeat(together).as_bytes());
+        let most = (copies / together).max(1);
         Batch {
-            frames: frame.repeat((bytes / frame.len()).clamp(1, copies)),
-            stride: frame.len(),
+            frames: frame.repeat((bytes / frame.len()).clamp(1, most)),
+            frame: frame.len(),
             start,
+            text: text.len(),
+            together,
             places: places(text),
             written: 0,
             end: 0,
         }
     }
 
-    pub(crate) fn copies(&self) -> usize {
-        self.frames.len() / self.stride
+    /// How many of `wanted` copies can be sent at once: whole frames.
+    pub(crate) fn fitting(&self, wanted: usize) -> usize {
+        let frames = self.frames.len() / self.frame;
+        (wanted / self.together).min(frames) * self.together
     }
 
-    /// Numbers the first `count` copies, counting `sequence` upward, and makes them pending.
+    /// Numbers the first `count` copies, which fill whole frames, counting `sequence` upward, and makes
+    /// them pending.
     pub(crate) fn fill(&mut self, count: usize, sequence: &mut Sequence) {
-        for frame in self.frames.chunks_exact_mut(self.stride).take(count) {
-            for &place in &self.places {
-                let digits = &mut frame[self.start + place..][..DIGITS];
-                digits.copy_from_slice(&sequence.0);
-                frame::mask(digits, place);
+        let frames = count / self.together;
+        for frame in self.frames.chunks_exact_mut(self.frame).take(frames) {
+            for text in (0..self.together).map(|index| index * self.text) {
+                for place in self.places.iter().map(|place| text + place) {
+                    let digits = &mut frame[self.start + place..][..DIGITS];
+                    digits.copy_from_slice(&sequence.0);
+                    frame::mask(digits, place);
+                }
+                sequence.advance();
             }
-            sequence.advance();
         }
         self.written = 0;
-        self.end = count * self.stride;
+        self.end = frames * self.frame;
     }
 
     pub(crate) fn pending(&self) -> &[u8] {
@@ -141,8 +158,7 @@ impl Batch {
 }
 
 fn places(text: &str) -> Vec<usize> {
-    let first = str::from_utf8(FIRST).expect("digits");
-    text.match_indices(first).map(|(place, _)| place).collect()
+    text.match_indices(FIRST).map(|(place, _)| place).collect()
 }
 
 fn excerpt(bytes: &[u8]) -> String {
@@ -152,6 +168,7 @@ fn excerpt(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::TEXT;
 
     #[test]
     fn a_value_has_the_size_that_was_asked_for() {
@@ -172,28 +189,33 @@ mod tests {
 
     #[test]
     fn a_batch_holds_consecutive_numbers_under_the_mask() {
-        let text = value(100).unwrap();
-        let mut batch = Batch::new(&text, 3, 1 << 20);
-        let mut sent = Sequence::new();
-        batch.fill(2, &mut sent);
-        assert_eq!(batch.copies(), 3);
-        assert_eq!(batch.pending().len(), 2 * batch.stride);
+        let text = value(101).unwrap();
+        for together in [1, 3] {
+            let mut batch = Batch::new(TEXT, &text, together, 9, 1 << 20);
+            let mut sent = Sequence::new();
+            assert_eq!(batch.fitting(100), 9);
+            assert_eq!(batch.fitting(7), 7 / together * together);
+            batch.fill(6, &mut sent);
+            assert_eq!(batch.pending().len(), 6 / together * batch.frame);
 
-        let mut expected = Expected::new(&text);
-        let mut received = Sequence::new();
-        for frame in batch.pending().chunks(batch.stride) {
-            let mut payload = frame[batch.start..].to_vec();
-            frame::mask(&mut payload, 0);
-            expected.check(&received, &payload).unwrap();
-            received.advance();
+            let mut expected = Template::new(&text);
+            let mut received = Sequence::new();
+            for frame in batch.pending().chunks(batch.frame) {
+                let mut payload = frame[batch.start..].to_vec();
+                frame::mask(&mut payload, 0);
+                for text in payload.chunks(batch.text) {
+                    expected.check(&received, text).unwrap();
+                    received.advance();
+                }
+            }
+            assert!(sent == received);
         }
-        assert!(sent == received);
     }
 
     #[test]
     fn loss_and_alteration_are_told_apart() {
         let text = value(100).unwrap();
-        let mut expected = Expected::new(&text);
+        let mut expected = Template::new(&text);
         let mut second = Sequence::new();
         second.advance();
 

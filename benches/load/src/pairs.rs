@@ -10,17 +10,19 @@ use mio::{Events, Poll};
 use crate::arguments::{Arguments, Target};
 use crate::connection::{Connection, READ_BUFFER, unexpected};
 use crate::failure::Result;
-use crate::message::{self, Batch, Expected, Sequence};
+use crate::message::{self, Batch, Sequence, Template};
 use crate::os;
+use crate::progress::{LINGER, Progress};
+use crate::protocol::Role;
 
 /// One write hands at most this much to the kernel.
 const WRITE_BUFFER: usize = 256 * 1024;
 
-/// The run has failed if nothing arrives for so long while something is under way.
-const STALL: Duration = Duration::from_secs(10);
-
-/// How long to listen after the last expected message for one that should not come.
-const LINGER: Duration = Duration::from_millis(100);
+/// Less than so much of a window is not worth a write: the flow would decay into writes of one message,
+/// and the generator would be what is measured.
+pub(crate) fn worthwhile(window: usize) -> usize {
+    window.div_ceil(4)
+}
 
 struct Pair {
     index: usize,
@@ -28,7 +30,7 @@ struct Pair {
     receiver: Connection,
     batch: Batch,
     next: Sequence,
-    expected: Expected,
+    expected: Template,
     awaited: Sequence,
     sent: u64,
     received: u64,
@@ -37,37 +39,51 @@ struct Pair {
 impl Pair {
     fn open(target: &Target, index: usize, value: &str, window: usize) -> Result<Self> {
         let (from, to) = (format!("s{index}"), format!("r{index}"));
-        let send = format!(r#"{{"action":"send","message":{value},"dest":"{to}"}}"#);
-        let message = format!(r#"{{"action":"message","message":{value},"from":"{from}"}}"#);
+        let protocol = target.protocol;
+        let message = protocol.message(value, &from, &to);
+        let together = protocol.together(message.sent.len(), worthwhile(window));
         Ok(Pair {
             index,
-            receiver: Connection::open(target, &to)?,
-            sender: Connection::open(target, &from)?,
-            batch: Batch::new(&send, window, WRITE_BUFFER),
+            receiver: Connection::open(target, &to, Role::Member)?,
+            sender: Connection::open(target, &from, Role::Member)?,
+            batch: Batch::new(
+                protocol.opcode(),
+                &message.sent,
+                together,
+                window,
+                WRITE_BUFFER,
+            ),
             next: Sequence::new(),
-            expected: Expected::new(&message),
+            expected: Template::new(&message.arrives),
             awaited: Sequence::new(),
             sent: 0,
             received: 0,
         })
     }
 
-    /// Sends what the window allows. Less than a quarter of it is not worth a write: the flow
-    /// would decay into writes of one message, and the generator would be what is measured.
-    fn send(&mut self, window: usize, stopping: bool) -> Result<()> {
+    /// Sends what the window allows, if it is worth it.
+    fn send(&mut self, window: usize) -> Result<()> {
         loop {
             if !self.sender.write(&mut self.batch)? {
                 return Ok(());
             }
             self.sender.flush()?;
             let credit = window - (self.sent - self.received) as usize;
-            if stopping || self.sender.is_blocked() || credit < window.div_ceil(4) {
+            let count = self.batch.fitting(credit);
+            if self.sender.is_blocked() || credit < worthwhile(window) || count == 0 {
                 return Ok(());
             }
-            let count = credit.min(self.batch.copies());
             self.batch.fill(count, &mut self.next);
             self.sent += count as u64;
         }
+    }
+
+    /// Writes what has been begun, and nothing more.
+    fn finish(&mut self) -> Result<()> {
+        if self.sender.write(&mut self.batch)? {
+            self.sender.flush()?;
+        }
+        Ok(())
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<()> {
@@ -101,43 +117,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let size = arguments.number("size", 100_usize)?;
     let window = arguments.number("window", 256_usize)?.max(1);
     let duration = Duration::from_secs_f64(arguments.number("seconds", 3.0_f64)?);
+    let slice = Duration::from_millis(arguments.number("slice", 0)?);
 
     os::raise_file_limit();
     let value = message::value(size)?;
     let mut flow = Flow::open(&target, pairs, &value, window)?;
 
-    let cpu = os::cpu_seconds();
-    let start = Instant::now();
-    let mut last = start;
+    let mut progress = Progress::start(slice);
+    for pair in &mut flow.pairs {
+        pair.send(window)?;
+    }
     loop {
-        let stopping = start.elapsed() >= duration;
-        for pair in &mut flow.pairs {
-            pair.send(window, stopping)?;
-        }
-        if stopping && flow.is_drained() {
+        let stopping = progress.elapsed() >= duration;
+        if stopping && flow.under_way() == 0 {
             break;
         }
-        if flow.turn(Duration::from_millis(100))? {
-            last = Instant::now();
-        } else if last.elapsed() > STALL {
-            let lost: u64 = flow
-                .pairs
-                .iter()
-                .map(|pair| pair.sent - pair.received)
-                .sum();
-            return Err(format!("{lost} messages did not arrive within {STALL:?}").into());
-        }
+        let arrived = flow.turn(stopping, Duration::from_millis(100))?;
+        progress.note(arrived, || flow.under_way())?;
     }
-    let seconds = (last - start).as_secs_f64();
-    let cpu = os::cpu_seconds() - cpu;
+    let figures = progress.stop();
     flow.linger()?;
-
-    let messages: u64 = flow.pairs.iter().map(|pair| pair.received).sum();
-    println!(
-        r#"{{"mode":"pairs","pairs":{pairs},"size":{size},"window":{window},"messages":{messages},"seconds":{seconds:.6},"messages_per_second":{:.1},"cpu_seconds":{cpu:.6},"saturation":{:.4}}}"#,
-        messages as f64 / seconds,
-        cpu / seconds
-    );
+    println!(r#"{{"mode":"pairs","pairs":{pairs},"size":{size},"window":{window},{figures}}}"#);
     Ok(())
 }
 
@@ -145,6 +145,7 @@ struct Flow {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
+    window: usize,
     pairs: Vec<Pair>,
 }
 
@@ -163,44 +164,52 @@ impl Flow {
             poll,
             events: Events::with_capacity(1024),
             buffer: vec![0; READ_BUFFER.max(4 * value.len())],
+            window,
             pairs,
         })
     }
 
-    /// Waits for the sockets once; true if messages have arrived.
-    fn turn(&mut self, timeout: Duration) -> Result<bool> {
+    /// Waits for the sockets once, lets the pairs that they belong to go on, and tells how many messages
+    /// have arrived.
+    fn turn(&mut self, stopping: bool, timeout: Duration) -> Result<u64> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(0),
             other => other?,
         }
-        let mut progress = false;
+        let mut arrived = 0;
         for event in &self.events {
-            // That a socket can be written to again needs no note: every pair is tried each turn.
-            if !event.is_readable() {
-                continue;
-            }
             let pair = &mut self.pairs[event.token().0 / 2];
-            if event.token().0 % 2 == 0 {
+            let before = pair.received;
+            if event.token().0 % 2 == 1 {
+                if event.is_readable() {
+                    pair.receive(&mut self.buffer)?;
+                }
+            } else if event.is_readable() {
                 let id = format!("s{}", pair.index);
                 let refuse = |payload: &[u8]| Err(unexpected(&id, payload));
                 pair.sender.read(&mut self.buffer, refuse)?;
+            }
+            arrived += pair.received - before;
+            if stopping {
+                pair.finish()?;
             } else {
-                let before = pair.received;
-                pair.receive(&mut self.buffer)?;
-                progress |= pair.received > before;
+                pair.send(self.window)?;
             }
         }
-        Ok(progress)
+        Ok(arrived)
     }
 
-    fn is_drained(&self) -> bool {
-        self.pairs.iter().all(|pair| pair.sent == pair.received)
+    fn under_way(&self) -> u64 {
+        self.pairs
+            .iter()
+            .map(|pair| pair.sent - pair.received)
+            .sum()
     }
 
     fn linger(&mut self) -> Result<()> {
         let end = Instant::now() + LINGER;
         while let Some(rest) = end.checked_duration_since(Instant::now()) {
-            self.turn(rest)?;
+            self.turn(true, rest)?;
         }
         Ok(())
     }

@@ -7,20 +7,21 @@ use mio::{Events, Poll};
 use crate::arguments::{Arguments, Target};
 use crate::connection::{Connection, READ_BUFFER};
 use crate::failure::Result;
+use crate::frame;
 use crate::histogram::Histogram;
-use crate::message::{self, Batch, Expected, Sequence};
+use crate::message::{self, Batch, Sequence, Template};
 use crate::os;
-
-/// The run has failed if nothing arrives for so long.
-const STALL: Duration = Duration::from_secs(10);
+use crate::progress::STALL;
+use crate::protocol::{Protocol, Role};
 
 struct Pair {
+    protocol: Protocol,
     asker: Connection,
     responder: Connection,
     request: Batch,
-    message: Expected,
-    answer: Batch,
-    answered: Expected,
+    message: Template,
+    answer: Template,
+    answered: Template,
     /// The number of the request that is under way; its ack is made of it.
     current: Sequence,
     /// What the responder will see next, so that a request delivered twice is found.
@@ -31,27 +32,17 @@ struct Pair {
 
 impl Pair {
     fn open(target: &Target, index: usize, value: &str) -> Result<Self> {
-        let (from, to, ack) = (
-            format!("s{index}"),
-            format!("r{index}"),
-            message::ack(index),
-        );
-        let one = |text: String| Batch::new(&text, 1, 0);
+        let (from, to) = (format!("s{index}"), format!("r{index}"));
+        let protocol = target.protocol;
+        let (request, answer) = protocol.request(value, &from, &to, index);
         Ok(Pair {
-            responder: Connection::open(target, &to)?,
-            asker: Connection::open(target, &from)?,
-            request: one(format!(
-                r#"{{"action":"send","message":{value},"dest":"{to}","ack":"{ack}"}}"#
-            )),
-            message: Expected::new(&format!(
-                r#"{{"action":"message","message":{value},"ack":"{ack}","from":"{from}"}}"#
-            )),
-            answer: one(format!(
-                r#"{{"action":"answer","ack":"{ack}","message":{value},"from":"{to}"}}"#
-            )),
-            answered: Expected::new(&format!(
-                r#"{{"action":"answer","ack":"{ack}","from":"{to}","message":{value}}}"#
-            )),
+            protocol,
+            responder: Connection::open(target, &to, Role::Member)?,
+            asker: Connection::open(target, &from, Role::Asker)?,
+            request: Batch::new(protocol.opcode(), &request.sent, 1, 1, 0),
+            message: Template::new(&request.arrives),
+            answer: Template::new(&answer.sent),
+            answered: Template::new(&answer.arrives),
             current: Sequence::new(),
             awaited: Sequence::new(),
             asked_at: Instant::now(),
@@ -68,19 +59,27 @@ impl Pair {
     }
 
     fn respond(&mut self, buffer: &mut [u8]) -> Result<()> {
-        let mut received = 0;
-        self.responder.read(buffer, |payload| {
-            received += 1;
-            self.message.check(&self.awaited, payload)
-        })?;
-        match received {
-            0 => self.responder.flush(),
-            1 => {
-                self.answer.fill(1, &mut self.awaited);
-                self.responder.send(self.answer.pending())
+        let Pair {
+            protocol,
+            responder,
+            message,
+            answer,
+            awaited,
+            ..
+        } = self;
+        let mut replies = Vec::new();
+        responder.read(buffer, |payload| {
+            if !replies.is_empty() {
+                return Err("a request arrived twice".into());
             }
-            _ => Err("a request arrived twice".into()),
-        }
+            let (mut reply, request) = protocol.split_ack(payload)?;
+            message.check(awaited, request)?;
+            reply.extend_from_slice(answer.numbered(awaited));
+            replies = frame::encode(protocol.opcode(), &reply).0;
+            awaited.advance();
+            Ok(())
+        })?;
+        responder.send(&replies)
     }
 
     /// True once the answer is there.

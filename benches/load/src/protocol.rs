@@ -1,0 +1,272 @@
+//! What clients and brokers say to each other: everything in which the protocols differ, as texts.
+//!
+//! The pairs of texts that are made here are all that the rest of the load knows of a protocol: what is
+//! sent, and what has to arrive for it, byte for byte.
+
+use std::str::FromStr;
+
+use crate::failure::{Failure, Result};
+use crate::frame::{BINARY, TEXT};
+use crate::message::FIRST;
+
+/// What clients of NATS write in one go at most before they wait for the end of their turn.
+const TOGETHER: usize = 32 * 1024;
+
+/// Whom a broadcast reaches, where a protocol has a name for that.
+const ALL: &str = "all";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// That of wsmsgbroker, in `spec/protocol.md`.
+    Wsmb,
+    /// That of NATS over WebSocket; what is written in one go is one frame, as its own clients do it.
+    Nats,
+    /// The same with a frame for each message.
+    NatsFramed,
+    /// Socket.IO 5 over Engine.IO 4.
+    SocketIo,
+}
+
+/// What a connection is for, besides being sent to by its id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Member,
+    /// It awaits answers.
+    Asker,
+    /// It hears broadcasts.
+    Listener,
+}
+
+/// Once a text that begins with `awaited` (or, with NATS, has it) is there, `say` is said.
+pub(crate) struct Step {
+    pub(crate) awaited: String,
+    pub(crate) say: String,
+}
+
+/// What one client sends, and what arrives at the other.
+pub(crate) struct Message {
+    pub(crate) sent: String,
+    pub(crate) arrives: String,
+}
+
+impl FromStr for Protocol {
+    type Err = Failure;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "wsmb" => Protocol::Wsmb,
+            "nats" => Protocol::Nats,
+            "nats-framed" => Protocol::NatsFramed,
+            "socketio" => Protocol::SocketIo,
+            _ => return Err(format!("unknown protocol {name}").into()),
+        })
+    }
+}
+
+impl Protocol {
+    pub(crate) fn is_nats(self) -> bool {
+        matches!(self, Protocol::Nats | Protocol::NatsFramed)
+    }
+
+    /// Of the frames that clients write.
+    pub(crate) fn opcode(self) -> u8 {
+        if self.is_nats() { BINARY } else { TEXT }
+    }
+
+    /// How many messages of that length share a frame when `count` are sent in one go.
+    pub(crate) fn together(self, length: usize, count: usize) -> usize {
+        match self {
+            Protocol::Nats => TOGETHER.div_ceil(length).min(count).max(1),
+            _ => 1,
+        }
+    }
+
+    /// What is said from the handshake until the connection is registered; the first step is the end
+    /// of the handshake.
+    pub(crate) fn greeting(self, id: &str, role: Role, token: Option<&str>) -> Vec<Step> {
+        let step = |awaited: &str, say: String| Step {
+            awaited: awaited.to_owned(),
+            say,
+        };
+        match self {
+            Protocol::Wsmb => {
+                let token = token.map_or(String::new(), |token| format!(r#","token":"{token}""#));
+                vec![
+                    step("", format!(r#"{{"action":"register","id":"{id}"{token}}}"#)),
+                    step(
+                        &format!(r#"{{"action":"registered","id":"{id}"}}"#),
+                        String::new(),
+                    ),
+                ]
+            }
+            Protocol::Nats | Protocol::NatsFramed => {
+                let more = match role {
+                    Role::Member => String::new(),
+                    Role::Asker => format!("SUB {}.* 2\r\n", inbox(id)),
+                    Role::Listener => format!("SUB {ALL} 2\r\n"),
+                };
+                let options = r#"{"verbose":false,"pedantic":false,"tls_required":false,"lang":"load","version":"0","protocol":1,"headers":true,"no_responders":true}"#;
+                vec![
+                    step("", String::new()),
+                    step(
+                        "INFO ",
+                        format!("CONNECT {options}\r\nSUB {id} 1\r\n{more}PING\r\n"),
+                    ),
+                    step("PONG\r\n", String::new()),
+                ]
+            }
+            Protocol::SocketIo => {
+                let room = if role == Role::Listener { ALL } else { "" };
+                vec![
+                    step("", String::new()),
+                    step("0{", "40".to_owned()),
+                    step("40{", format!(r#"420["register","{id}","{room}"]"#)),
+                    step(&format!(r#"430["{id}"]"#), String::new()),
+                ]
+            }
+        }
+    }
+
+    pub(crate) fn message(self, value: &str, from: &str, to: &str) -> Message {
+        match self {
+            Protocol::Wsmb => Message {
+                sent: format!(r#"{{"action":"send","message":{value},"dest":"{to}"}}"#),
+                arrives: format!(r#"{{"action":"message","message":{value},"from":"{from}"}}"#),
+            },
+            Protocol::Nats | Protocol::NatsFramed => published(value, to, 1),
+            Protocol::SocketIo => Message {
+                sent: format!(r#"42["send","{to}",{value}]"#),
+                arrives: format!(r#"42["message",{value},"{from}"]"#),
+            },
+        }
+    }
+
+    /// `to` are all the listeners there are.
+    pub(crate) fn broadcast(self, value: &str, from: &str, to: &[String]) -> Message {
+        let Message { sent, arrives } = self.message(value, from, "");
+        match self {
+            Protocol::Wsmb => Message {
+                sent: sent.replace(r#""dest":"""#, &format!(r#""dest":{to:?}"#)),
+                arrives,
+            },
+            Protocol::Nats | Protocol::NatsFramed => published(value, ALL, 2),
+            Protocol::SocketIo => Message {
+                sent: sent.replace(r#""send","""#, &format!(r#""broadcast","{ALL}""#)),
+                arrives,
+            },
+        }
+    }
+
+    /// A request and the answer to it; of either, what arrives is without the ack that `split_ack`
+    /// takes off, and what answers goes behind it.
+    pub(crate) fn request(
+        self,
+        value: &str,
+        from: &str,
+        to: &str,
+        pair: usize,
+    ) -> (Message, Message) {
+        let ack = format!("ask{pair:05}{FIRST}");
+        match self {
+            Protocol::Wsmb => (
+                Message {
+                    sent: format!(
+                        r#"{{"action":"send","message":{value},"dest":"{to}","ack":"{ack}"}}"#
+                    ),
+                    arrives: format!(
+                        r#"{{"action":"message","message":{value},"ack":"{ack}","from":"{from}"}}"#
+                    ),
+                },
+                Message {
+                    sent: format!(
+                        r#"{{"action":"answer","ack":"{ack}","message":{value},"from":"{to}"}}"#
+                    ),
+                    arrives: format!(
+                        r#"{{"action":"answer","ack":"{ack}","from":"{to}","message":{value}}}"#
+                    ),
+                },
+            ),
+            Protocol::Nats | Protocol::NatsFramed => {
+                let reply = format!("{}.{ack}", inbox(from));
+                let length = value.len();
+                (
+                    Message {
+                        sent: format!("PUB {to} {reply} {length}\r\n{value}\r\n"),
+                        arrives: format!("MSG {to} 1 {reply} {length}\r\n{value}\r\n"),
+                    },
+                    published(value, &reply, 2),
+                )
+            }
+            Protocol::SocketIo => (
+                Message {
+                    sent: format!(r#"42{FIRST}["send","{to}",{value}]"#),
+                    arrives: format!(r#"["message",{value},"{from}"]"#),
+                },
+                Message {
+                    sent: format!("[{value}]"),
+                    arrives: format!("43{FIRST}[{value}]"),
+                },
+            ),
+        }
+    }
+
+    /// Takes off a request what a broker numbers by itself: what an answer to it begins with, and the
+    /// rest. Acks of Socket.IO are of one connection, so that its broker gives the request another.
+    pub(crate) fn split_ack(self, request: &[u8]) -> Result<(Vec<u8>, &[u8])> {
+        if self != Protocol::SocketIo {
+            return Ok((Vec::new(), request));
+        }
+        let rest = request.strip_prefix(b"42").ok_or("a request is no event")?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (ack, rest) = rest.split_at(digits);
+        Ok(([b"43", ack].concat(), rest))
+    }
+}
+
+fn inbox(id: &str) -> String {
+    format!("_INBOX.{id}")
+}
+
+/// What is published under a subject, and arrives under the number that its subscriber gave it.
+fn published(value: &str, subject: &str, subscription: u32) -> Message {
+    let length = value.len();
+    Message {
+        sent: format!("PUB {subject} {length}\r\n{value}\r\n"),
+        arrives: format!("MSG {subject} {subscription} {length}\r\n{value}\r\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broadcast_names_all_its_receivers() {
+        let to = ["a".to_owned(), "b".to_owned()];
+        let sent = |protocol: Protocol| protocol.broadcast("{}", "s", &to).sent;
+        assert_eq!(
+            sent(Protocol::Wsmb),
+            r#"{"action":"send","message":{},"dest":["a", "b"]}"#
+        );
+        assert_eq!(sent(Protocol::Nats), "PUB all 2\r\n{}\r\n");
+        assert_eq!(sent(Protocol::SocketIo), r#"42["broadcast","all",{}]"#);
+    }
+
+    #[test]
+    fn the_ack_of_a_broker_is_what_the_answer_begins_with() {
+        let (ack, rest) = Protocol::SocketIo
+            .split_ack(br#"4217["message",{}]"#)
+            .unwrap();
+        assert_eq!(ack, b"4317");
+        assert_eq!(rest, br#"["message",{}]"#);
+        assert!(Protocol::SocketIo.split_ack(b"2").is_err());
+    }
+
+    #[test]
+    fn only_nats_puts_messages_into_one_frame() {
+        assert_eq!(Protocol::Nats.together(100, 16), 16);
+        assert_eq!(Protocol::Nats.together(16_400, 16), 2);
+        assert_eq!(Protocol::Nats.together(100_000, 16), 1);
+        assert_eq!(Protocol::Wsmb.together(100, 16), 1);
+    }
+}
