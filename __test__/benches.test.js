@@ -114,7 +114,7 @@ test('with time per message, throughput is the other way round', (t) => {
 });
 
 test('the latest message counts by its worst round', (t) => {
-  const stall = [{ rival: 'wsmsgbroker', kept: sum(0.9), gap_ms: sum(15, 10) }];
+  const stall = [{ rival: 'wsmsgbroker', share: sum(0.9), longest_gap_ms: sum(15, 10) }];
   t.like(said({ stall }, 'latest message while JavaScript blocks'), {
     measured: '25 ms',
     verdict: 'missed',

@@ -4,9 +4,9 @@
 
 const Process = require('../api/process');
 const { choose, eachRound } = require('../api/rounds');
-const { compare, summarize } = require('../driver/report');
-const { markdown, times, withSpread } = require('../api/cells');
+const report = require('../driver/report');
 
+const GROUPS = ['scenario', 'layout'];
 const LAYOUTS = ['one', 'two'];
 const RATES = ['messages_per_second', 'cpu_us_per_message'];
 const SCENARIOS = {
@@ -16,9 +16,9 @@ const SCENARIOS = {
 };
 
 /** How long, and how often: so that all of it takes about four minutes, or, quick, twenty seconds. */
-function plan({ quick, rounds }) {
+function plan({ quick, settings: { rounds } }) {
   if (quick) return { rounds: 1, warm: 0.1, seconds: 0.2 };
-  return { rounds, warm: 0.3, seconds: 0.7 };
+  return { rounds, warm: 0.4, seconds: 0.7 };
 }
 
 /** One scenario in fresh processes: broker and clients in one, or apart. */
@@ -44,48 +44,50 @@ async function sample(rival, layout, scenario, { warm, seconds }) {
   }
 }
 
-async function measure(rivals, { settings }) {
-  const how = plan(settings);
+async function measure(rivals, run) {
+  const how = plan(run);
   const rows = [];
   for (const [scenario, { fields, ratios }] of Object.entries(SCENARIOS)) {
     const samples = [];
     for (const layout of LAYOUTS) {
-      const one = (rival) => sample(rival, layout, scenario, how);
+      const one = async (rival) => ({ scenario, ...(await sample(rival, layout, scenario, how)) });
       samples.push(...(await eachRound(choose(rivals), how.rounds, one)));
     }
-    const summed = compare(summarize(samples, 'layout', fields), 'layout', ratios);
-    rows.push(...summed.map((row) => ({ scenario, ...row })));
+    rows.push(...report.compare(report.summarize(samples, GROUPS, fields), GROUPS, ratios));
   }
   return rows;
 }
 
+const WHAT = { oneway: 'one way', asks: '64 requests under way', ping: 'one request under way' };
+const WHERE = { one: 'one process', two: 'two processes' };
+
 function table(rows) {
-  const places = { one: 'one process', two: 'two processes' };
-  const of = (...scenarios) => rows.filter(({ scenario }) => scenarios.includes(scenario));
-  const what = { oneway: 'one way', asks: '64 requests under way' };
-  const rates = of('oneway', 'asks').map((row) => [
-    what[row.scenario],
-    places[row.layout],
-    row.rival,
-    withSpread(row.messages_per_second),
-    times(row.messages_per_second),
-    withSpread(row.cpu_us_per_message),
-    times(row.cpu_us_per_message),
-  ]);
-  const pings = of('ping').map((row) => [
-    places[row.layout],
-    row.rival,
-    withSpread(row.p50_us),
-    times(row.p50_us),
-    withSpread(row.p99_us),
-    withSpread(row.p999_us),
-    withSpread(row.cpu_us_per_message),
-  ]);
-  return [
-    markdown(['what', 'where', 'rival', 'messages/s', 'to ws8', 'CPU us/message', 'to ws8'], rates),
-    'One request under way:',
-    markdown(['where', 'rival', 'p50 us', 'to ws8', 'p99 us', 'p99.9 us', 'CPU us/request'], pings),
-  ].join('\n\n');
+  const places = [
+    ['what', (row) => WHAT[row.scenario]],
+    ['where', (row) => WHERE[row.layout]],
+    ['API', (row) => row.rival],
+  ];
+  const cpu = ['CPU us/message', (row) => report.withSpread(row.cpu_us_per_message)];
+  const rates = [
+    ['messages/s', (row) => report.withSpread(row.messages_per_second)],
+    ['to ws8', (row) => report.times(row.messages_per_second)],
+    cpu,
+    ['to ws8', (row) => report.times(row.cpu_us_per_message)],
+  ];
+  const latencies = [
+    ['p50 us', (row) => report.withSpread(row.p50_us)],
+    ['to ws8', (row) => report.times(row.p50_us)],
+    ['p99 us', (row) => report.withSpread(row.p99_us)],
+    ['p99.9 us', (row) => report.withSpread(row.p999_us)],
+    cpu,
+  ];
+  const pings = rows.filter(({ scenario }) => scenario === 'ping');
+  const others = rows.filter((row) => !pings.includes(row));
+  const tables = [
+    report.table(others, [...places, ...rates]),
+    report.table(pings, [...places, ...latencies]),
+  ];
+  return tables.join('\n\n');
 }
 
 module.exports = { name: 'api', title: 'Node API', measure, table };

@@ -2,12 +2,12 @@
 
 // From `require` to a server that listens, in a fresh process.
 
-const { markdown, times, withSpread } = require('../api/cells');
 const Process = require('../api/process');
 const { choose, eachRound } = require('../api/rounds');
-const { compare, summarize } = require('../driver/report');
+const report = require('../driver/report');
 
 const RIVALS = ['wsmsgbroker', 'ws8', 'original', 'socketio'];
+const GROUPS = ['to'];
 /** More than of other measures: each takes a moment only. */
 const ROUNDS = 10;
 
@@ -20,15 +20,19 @@ async function sample(rival) {
   }
 }
 
-async function measure(rivals, { settings }) {
-  const rounds = settings.quick ? 2 : ROUNDS;
+async function measure(rivals, { quick }) {
+  const rounds = quick ? 2 : ROUNDS;
   const samples = await eachRound(choose(rivals, RIVALS), rounds, sample);
-  return compare(summarize(samples, 'to', ['ms']), 'to', ['ms']);
+  return report.compare(report.summarize(samples, GROUPS, ['ms']), GROUPS, ['ms']);
 }
 
 function table(rows) {
-  const cells = rows.map(({ rival, ms }) => [rival, withSpread(ms), times(ms)]);
-  return markdown(['rival', 'ms', 'to ws8'], cells);
+  return report.table(rows, [
+    ['API', (row) => row.rival],
+    ['ms', (row) => report.withSpread(row.ms)],
+    ['to ws8', (row) => report.times(row.ms)],
+    ['rounds', (row) => row.rounds.length],
+  ]);
 }
 
 module.exports = { name: 'coldstart', title: 'Cold start', measure, table };

@@ -5,9 +5,8 @@
 const { execFile, spawnSync } = require('node:child_process');
 const path = require('node:path');
 const { promisify } = require('node:util');
-const { integer, markdown, number, withSpread } = require('../api/cells');
 const { eachRound } = require('../api/rounds');
-const { summarize } = require('../driver/report');
+const report = require('../driver/report');
 
 const FOLDER = path.join(__dirname, '../ids');
 const PROGRAM = path.join(FOLDER, 'target/release/wsmsgbroker-ids');
@@ -34,16 +33,16 @@ async function sample(ids, seconds) {
 }
 
 /** Only this package has a core that can be called without sockets. */
-async function measure(rivals, { settings }) {
+async function measure(rivals, { quick, settings }) {
   const ours = rivals.filter(({ name }) => name === 'wsmsgbroker').map(({ name }) => name);
   if (ours.length === 0) return [];
   build();
-  const [rounds, seconds] = settings.quick ? [1, 0.2] : [settings.rounds, 0.3];
+  const [rounds, seconds] = quick ? [1, 0.2] : [settings.rounds, 0.3];
   const samples = [];
   for (let round = 0; round < rounds; round += 1) {
     for (const ids of IDS) samples.push(...(await eachRound(ours, 1, () => sample(ids, seconds))));
   }
-  const rows = summarize(samples, 'ids', FIELDS);
+  const rows = report.summarize(samples, ['ids'], FIELDS);
   for (const row of rows) {
     // Of throughput, which is the other way round than of time.
     for (const field of FIELDS) row[field].ratio = rows[0][field].median / row[field].median;
@@ -52,16 +51,13 @@ async function measure(rivals, { settings }) {
 }
 
 function table(rows) {
-  const rate = ({ ratio }) => `${number(ratio)}x`;
-  const cells = rows.map(({ ids, any_ns, hot_ns }) => [
-    integer.format(ids),
-    withSpread(any_ns),
-    rate(any_ns),
-    withSpread(hot_ns),
-    rate(hot_ns),
+  return report.table(rows, [
+    ['ids', (row) => report.integer(row.ids)],
+    ['ns/message to any', (row) => report.withSpread(row.any_ns)],
+    ['throughput', (row) => report.times(row.any_ns)],
+    ['ns/message to 16 of them', (row) => report.withSpread(row.hot_ns)],
+    ['throughput', (row) => report.times(row.hot_ns)],
   ]);
-  const head = ['ids', 'ns/message to any', 'throughput', 'ns/message to 16 of them', 'throughput'];
-  return markdown(head, cells);
 }
 
 module.exports = { name: 'ids', title: 'Ids', measure, table };
