@@ -29,8 +29,8 @@ async function sample(rival, layout, scenario, { warm, seconds }) {
       : [new Process('worker.js', rival, 'clients'), new Process('worker.js', rival, 'broker')];
   const [clients, broker] = processes;
   const used = async () => {
-    const each = await Promise.all(processes.map((process) => process.ask('cpu')));
-    return each.reduce((sum, { microseconds }) => sum + microseconds, 0);
+    const parts = await Promise.all(processes.map((each) => each.ask('cpu')));
+    return parts.reduce((sum, { microseconds }) => sum + microseconds, 0);
   };
   try {
     await clients.ask('start', await broker?.ask('start'));
@@ -40,7 +40,7 @@ async function sample(rival, layout, scenario, { warm, seconds }) {
     const cpu = (await used()) - before;
     return { layout, ...result, cpu_us_per_message: cpu / result.messages };
   } finally {
-    for (const process of processes) process.kill();
+    for (const each of processes) each.kill();
   }
 }
 

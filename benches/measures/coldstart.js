@@ -12,11 +12,11 @@ const GROUPS = ['to'];
 const ROUNDS = 10;
 
 async function sample(rival) {
-  const process = new Process('coldstart.js', rival);
+  const child = new Process('coldstart.js', rival);
   try {
-    return { to: 'listening', ...(await process.next()) };
+    return { to: 'listening', ...(await child.next()) };
   } finally {
-    process.kill();
+    child.kill();
   }
 }
 
