@@ -1,0 +1,71 @@
+'use strict';
+
+// A child process that is asked one thing after the other, each with a deadline; it is killed by its own
+// pid when that passes, when its work is done, and when the parent ends.
+
+const { fork } = require('node:child_process');
+const { once } = require('node:events');
+const path = require('node:path');
+
+/** Beyond what it was told to take. */
+const GRACE = 20_000;
+
+const running = new Set();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
+class Process {
+  #name;
+  #child;
+  #errors = '';
+  #closed;
+
+  constructor(script, ...args) {
+    this.#name = [path.basename(script, '.js'), ...args].join(' ');
+    this.#child = fork(path.join(__dirname, script), args, {
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    });
+    running.add(this.#child);
+    this.#child.on('error', () => {}); // it ends then, and that is told
+    this.#child.stderr.setEncoding('utf8').on('data', (text) => {
+      if (this.#errors.length < 4096) this.#errors += text;
+    });
+    this.#closed = once(this.#child, 'close').then(([code, signal]) => {
+      running.delete(this.#child);
+      return code ?? signal;
+    });
+  }
+
+  /** What it says next, within `seconds` and some grace. */
+  async next(seconds = 0) {
+    const milliseconds = seconds * 1000 + GRACE;
+    const give = new AbortController();
+    const timer = setTimeout(() => this.kill(), milliseconds);
+    const silent = this.#closed.then((how) => {
+      const why = how === 'SIGKILL' ? `silent for ${milliseconds} ms` : `ended with ${how}`;
+      throw new Error(`${this.#name}: ${this.#errors.trim() || why}`);
+    });
+    try {
+      const said = once(this.#child, 'message', { signal: give.signal });
+      const [answer] = await Promise.race([said, silent]);
+      return answer;
+    } finally {
+      silent.catch(() => {}); // when it ends later, nobody waits for it
+      give.abort();
+      clearTimeout(timer);
+    }
+  }
+
+  /** What it answers to a command that takes `options.seconds`. */
+  ask(command, options = {}) {
+    this.#child.send({ command, ...options }, () => {}); // if it is gone, `next` tells
+    return this.next(options.seconds);
+  }
+
+  kill() {
+    this.#child.kill('SIGKILL');
+  }
+}
+
+module.exports = Process;

@@ -1,0 +1,205 @@
+'use strict';
+
+// What the figures are to reach, and whether they do. All are ratios within one run, of medians, unless a unit is
+// named; what a run has not measured is not judged.
+
+const OURS = 'wsmsgbroker';
+/** A load thread as busy as this measures itself. */
+const SATURATED = 0.9;
+
+const integer = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+
+/** Three digits or so, whatever the size. */
+function number(value) {
+  if (value >= 100) return integer.format(value);
+  const digits = value >= 10 ? 1 : value >= 0.1 ? 2 : 3;
+  return String(Number(value.toFixed(digits)));
+}
+
+const UNITS = {
+  ratio: (value) => `${number(value)}x`,
+  bytes: (value) => `${number(value)} B`,
+  ms: (value) => `${number(value)} ms`,
+};
+
+/** The row of a kind in which all of `where` is so. */
+function find(results, kind, where) {
+  const isIt = (row) => Object.entries(where).every(([key, value]) => row[key] === value);
+  return results[kind]?.find(isIt);
+}
+
+/** What `a` has of what `b` has; undefined where either was not measured. */
+function divide(a, b, field) {
+  const value = a?.[field]?.median / b?.[field]?.median;
+  return Number.isFinite(value) ? value : undefined;
+}
+
+/** Ours in proportion to a rival's. */
+const against = (rival, kind, field, where) => (results) => ({
+  value: divide(
+    find(results, kind, { ...where, rival: OURS }),
+    find(results, kind, { ...where, rival }),
+    field,
+  ),
+});
+
+/**
+ * The same with the processors of broker and load apart, and beside it with all of them shared. Judged is the
+ * former, or the latter where there is none or a load was at its limit: never one rival of this, another of that.
+ */
+const pipelined = (rival, field, size) => (results) => {
+  const at = (cpus) => against(rival, 'pipelined', field, { size, cpus })(results).value;
+  const isSaturated = (name) =>
+    find(results, 'pipelined', { size, cpus: 'pinned', rival: name })?.saturation?.median >=
+    SATURATED;
+  const [pinned, shared] = [at('pinned'), at('shared')];
+  const isValid = pinned !== undefined && !isSaturated(OURS) && !isSaturated(rival);
+  if (isValid) return { value: pinned, shared };
+  const note = pinned === undefined ? 'shared' : 'shared: the load was at its limit';
+  return { value: shared, measured: pinned, shared, note: shared === undefined ? '' : note };
+};
+
+/** Throughput with as many of something as were measured, in proportion to that with the fewest. */
+const grown = (kind, count, field, what) => (results) => {
+  const rows = (results[kind] ?? []).filter(({ rival }) => rival === OURS);
+  const [few, ...more] = rows.toSorted((a, b) => a[count] - b[count]);
+  const many = more.at(-1);
+  if (!many) return {};
+  const note = `${integer.format(many[count])} against ${integer.format(few[count])}`;
+  // Of time per message the other way round.
+  const isTime = field.endsWith('_ns');
+  const value = isTime ? divide(few, many, field) : divide(many, few, field);
+  return { value, note: what ? `${note}, ${what}` : note };
+};
+
+/** One of our own figures, as it is; `of` is the median or the worst. */
+const own = (kind, field, of) => (results) => ({
+  value: find(results, kind, { rival: OURS })?.[field]?.[of],
+});
+
+/** Bytes of a connection, with as many as were measured. */
+const idle = (results) => {
+  const rows = (results.idle ?? []).filter(({ rival }) => rival === OURS);
+  const most = rows.toSorted((a, b) => a.connections - b.connections).at(-1);
+  const note = most && `${integer.format(most.connections)} connections`;
+  return { value: most?.rss_per_connection?.median, note };
+};
+
+const atLeast = (measure, target, beyond, read, unit = 'ratio') => ({
+  measure,
+  target,
+  beyond,
+  read,
+  unit,
+  sign: 'at least',
+  reaches: (value, mark) => value >= mark,
+});
+const atMost = (measure, target, beyond, read, unit = 'ratio') => ({
+  measure,
+  target,
+  beyond,
+  read,
+  unit,
+  sign: 'at most',
+  reaches: (value, mark) => value <= mark,
+});
+
+const RATE = 'messages_per_second';
+const api = (rival, field, scenario, layout) => against(rival, 'api', field, { scenario, layout });
+
+const TARGETS = [
+  atLeast('pipelined 100 B to ws8', 25, 40, pipelined('ws8', RATE, 100)),
+  atLeast('pipelined 1 KB to ws8', 18, 30, pipelined('ws8', RATE, 1024)),
+  atLeast('pipelined 16 KB to ws8', 8, 12, pipelined('ws8', RATE, 16_384)),
+  atLeast('pipelined 100 B to nats', 1.1, 1.6, pipelined('nats', RATE, 100)),
+  atLeast('pipelined 1 KB to nats', 1.5, 2, pipelined('nats', RATE, 1024)),
+  atLeast('pipelined 16 KB to nats', 2, 3, pipelined('nats', RATE, 16_384)),
+  atLeast('pipelined 100 B to bun', 12, null, pipelined('bun', RATE, 100)),
+  atLeast('pipelined 1 KB to bun', 8, null, pipelined('bun', RATE, 1024)),
+  atLeast('pipelined 16 KB to bun', 2.5, null, pipelined('bun', RATE, 16_384)),
+  atMost(
+    'CPU a message, 100 B, to ws8',
+    1 / 20,
+    1 / 35,
+    pipelined('ws8', 'cpu_us_per_message', 100),
+  ),
+  atMost('CPU a message, 100 B, to nats', 1, null, pipelined('nats', 'cpu_us_per_message', 100)),
+  atLeast('200 pairs, one under way, to ws8', 2.5, 3, against('ws8', 'pairs200', RATE)),
+  atLeast('200 pairs, one under way, to bun', 1.1, null, against('bun', 'pairs200', RATE)),
+  atLeast('requests of 8 pairs to bun', 1.2, null, against('bun', 'request', RATE, { pairs: 8 })),
+  atMost('p99 of 8 pairs to bun', 1, null, against('bun', 'request', 'p99_us', { pairs: 8 })),
+  atMost('p50 of one pair to bun', 1, null, against('bun', 'request', 'p50_us', { pairs: 1 })),
+  atMost('p99 beside a slow consumer to nats', 1.5, 1, against('nats', 'slow', 'p99_us')),
+  atLeast('fan-out to 100 to ws8', 4, null, against('ws8', 'fanout', RATE, { receivers: 100 })),
+  atLeast('fan-out to 100 to nats', 1.1, null, against('nats', 'fanout', RATE, { receivers: 100 })),
+  atMost('memory of an idle connection', 8192, 3072, idle, 'bytes'),
+  atLeast('connect-and-leave cycles to bun', 1, null, against('bun', 'cycles', RATE)),
+  atLeast('throughput while JavaScript blocks', 0.8, null, own('stall', 'share', 'median')),
+  atMost(
+    'latest message while JavaScript blocks',
+    20,
+    null,
+    own('stall', 'longest_gap_ms', 'max'),
+    'ms',
+  ),
+  atLeast('API, one process: one way to ws8', 8, 12, api('ws8', RATE, 'oneway', 'one')),
+  atLeast('API, one process: asks to ws8', 4, 7, api('ws8', RATE, 'asks', 'one')),
+  atMost(
+    'API, one process: ping p50 to original',
+    1 / 5,
+    1 / 25,
+    api('original', 'p50_us', 'ping', 'one'),
+  ),
+  atMost('API, one process: ping p50 to ws8', null, 1, api('ws8', 'p50_us', 'ping', 'one')),
+  atLeast('API, two processes: one way to ws8', 5, 8, api('ws8', RATE, 'oneway', 'two')),
+  atMost('API, two processes: ping p50 to ws8', 1, 0.8, api('ws8', 'p50_us', 'ping', 'two')),
+  atLeast('throughput with many connections', 0.7, 0.9, grown('growth', 'connections', RATE)),
+  atLeast('routing with many ids, 16 of them used', 0.7, 0.9, grown('ids', 'ids', 'hot_ns')),
+  atLeast('routing with many ids, all of them used', 0.7, 0.9, grown('ids', 'ids', 'any_ns')),
+];
+
+function verdictOf({ target, beyond, reaches }, value) {
+  if (value === undefined) return 'not measured';
+  if (beyond !== null && reaches(value, beyond)) return 'beyond';
+  if (target === null) return 'reported';
+  return reaches(value, target) ? 'met' : 'missed';
+}
+
+/** A row for each target: `measure`, `target`, `beyond`, `measured`, `shared` as text, and the `verdict`. */
+function judge(results) {
+  return TARGETS.map((goal) => {
+    const { value, measured = value, shared, note } = goal.read(results);
+    const unit = (figure) => (figure === undefined ? '' : UNITS[goal.unit](figure));
+    const mark = (figure) => (figure === null ? '' : `${goal.sign} ${unit(figure)}`);
+    return {
+      measure: goal.measure,
+      target: mark(goal.target),
+      beyond: mark(goal.beyond),
+      measured: unit(measured),
+      shared: unit(shared),
+      note: note ?? '',
+      verdict: verdictOf(goal, value),
+    };
+  });
+}
+
+/** The same as Markdown, and how many there are of each verdict. */
+function targets(results) {
+  const rows = judge(results);
+  const verdicts = ['beyond', 'met', 'reported', 'missed', 'not measured'];
+  const counts = verdicts.map((verdict) => [
+    rows.filter((row) => row.verdict === verdict).length,
+    verdict,
+  ]);
+  const head = ['measure', 'target', 'beyond', 'measured', 'shared', 'verdict'];
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  const cells = rows.map(({ note, verdict, ...row }) => {
+    const said = note ? `${verdict} (${note})` : verdict;
+    return head.map((name) => (name === 'verdict' ? said : row[name]));
+  });
+  const table = [line(head), line(head.map(() => '---')), ...cells.map(line)].join('\n');
+  const sum = counts.filter(([count]) => count > 0).map((count) => count.join(' '));
+  return `${table}\n\n${sum.join(', ')}.`;
+}
+
+module.exports = { judge, targets };
