@@ -7,8 +7,10 @@ const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { PINNED } = require('./driver/processes');
+const { charts } = require('./driver/plot');
 const { markdown } = require('./driver/report');
 const { RIVALS, choose, prepare, versions } = require('./driver/rivals');
+const { targets } = require('./driver/targets');
 
 // In this order they run, and stand in the report.
 const MEASURES = [
@@ -21,6 +23,9 @@ const MEASURES = [
   'slow',
   'stall',
   'growth',
+  'api',
+  'coldstart',
+  'ids',
 ].map((name) => require(`./measures/${name}`));
 
 const list = (items) => items.map(({ name }) => name).join(', ');
@@ -105,7 +110,12 @@ async function main() {
   const folder = path.join(__dirname, 'results');
   fs.mkdirSync(folder, { recursive: true });
   fs.writeFileSync(path.join(folder, 'latest.json'), `${JSON.stringify(results, null, 2)}\n`);
-  process.stdout.write(markdown(results, run.measures));
+  for (const [name, svg] of Object.entries(charts(results))) {
+    fs.writeFileSync(path.join(folder, name), svg);
+  }
+  const tables = `${markdown(results, run.measures)}\n${targets(results)}\n`;
+  fs.writeFileSync(path.join(folder, 'latest.md'), tables);
+  process.stdout.write(tables);
 }
 
 main().catch((error) => {
