@@ -185,7 +185,11 @@ impl Input {
         self.start = payload.end;
         let payload = &mut self.buffer[payload];
         apply_mask(key, payload);
-        std::str::from_utf8(payload)
+        match simdutf8::basic::from_utf8(payload) {
+            Ok(text) => Ok(text),
+            // Only std says where.
+            Err(_) => std::str::from_utf8(payload),
+        }
     }
 }
 

@@ -257,35 +257,44 @@ fn is_special(byte: u8) -> bool {
 }
 
 /// Words that are looked at one by one, before a string is taken for a long one.
-const WORDS: usize = 4;
-/// Words of a long string that are looked at together. The compiler makes vectors of them.
-const BLOCK: usize = 8;
+const WORDS: usize = 6;
+/// Bytes of a long string that are looked at together.
+const LONG: usize = 4 << 10;
 
 /// The place of the next quote, backslash or control character.
 fn special(bytes: &[u8], at: usize) -> Option<usize> {
-    let (words, tail) = bytes.get(at..)?.as_chunks::<8>();
-    let mut next = 0;
-    while next < words.len() {
-        if next == WORDS {
-            let blocks = words[next..].chunks_exact(BLOCK);
-            let is_long = |block: &&[[u8; 8]]| !has_special(block.as_flattened());
-            next += blocks.take_while(is_long).count() * BLOCK;
-            if next == words.len() {
-                break;
-            }
+    let rest = bytes.get(at..)?;
+    let (words, tail) = rest.as_chunks::<8>();
+    for (place, word) in words.iter().take(WORDS).enumerate() {
+        if let Some(found) = special_of(u64::from_le_bytes(*word)) {
+            return Some(at + place * 8 + found);
         }
-        if let Some(place) = special_of(u64::from_le_bytes(words[next])) {
-            return Some(at + next * 8 + place);
-        }
-        next += 1;
     }
-    let place = tail.iter().position(|byte| is_special(*byte))?;
-    Some(at + next * 8 + place)
-}
-
-fn has_special(bytes: &[u8]) -> bool {
-    let found = |found, byte: &u8| found | is_special(*byte);
-    bytes.iter().fold(false, found)
+    if words.len() <= WORDS {
+        let place = tail.iter().position(|byte| is_special(*byte))?;
+        return Some(at + words.len() * 8 + place);
+    }
+    let mut at = at + WORDS * 8;
+    // In pieces: a backslash may be far beyond a control character, which ends it all.
+    loop {
+        let piece = &bytes[at..bytes.len().min(at + LONG)];
+        let found = memchr::memchr2(b'"', b'\\', piece);
+        let piece = &piece[..found.unwrap_or(piece.len())];
+        if piece
+            .iter()
+            .fold(false, |found, byte| found | (*byte < b' '))
+        {
+            let place = piece.iter().position(|byte| *byte < b' ')?;
+            return Some(at + place);
+        }
+        at += piece.len();
+        if found.is_some() {
+            return Some(at);
+        }
+        if at == bytes.len() {
+            return None;
+        }
+    }
 }
 
 /// The place of the first such byte in a word, the lowest byte first.
