@@ -60,6 +60,39 @@ test('keeps answers apart, forgets their callbacks, and gives `from` with a mess
   t.deepEqual(Object.keys(asker.ack2callback), []);
 });
 
+test('`ack2callback` has the callbacks that await an answer, and forgets what is deleted there', async (t) => {
+  const server = await startServer(t);
+  const asker = await startClient(t, server, 'asker');
+  const answerer = await startClient(t, server, 'answerer');
+  const responses = [];
+  const asked = new Promise((resolve) => {
+    answerer.on('message', (n, response) => {
+      responses.push(response);
+      if (n === 2) resolve();
+    });
+  });
+  const given = [];
+  const answered = new Promise((resolve) => {
+    const [drop, keep] = [() => given.push('dropped'), (_from, answer) => resolve(answer)];
+    asker.send(1, 'answerer', drop);
+    asker.send(2, 'answerer', keep);
+    const [first, second] = Object.keys(asker.ack2callback);
+    t.is(asker.ack2callback[first], drop);
+    t.deepEqual(Object.values(asker.ack2callback), [drop, keep]);
+    t.true(second in asker.ack2callback);
+    t.is(asker.ack2callback.other, undefined);
+    delete asker.ack2callback[first];
+    t.deepEqual(Object.keys(asker.ack2callback), [second]);
+  });
+  const unknown = new Promise((resolve) => asker.once('error', resolve));
+  await asked;
+  for (const response of responses) response.send('done');
+  t.is((await unknown).code, 'ERR_WSMB_UNKNOWN_ACK');
+  t.is(await answered, 'done');
+  t.deepEqual(given, []);
+  t.deepEqual(Object.keys(asker.ack2callback), []);
+});
+
 test('carries what JSON carries, large and small', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');

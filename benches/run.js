@@ -74,8 +74,8 @@ function parse() {
     placements: PINNED && !values['share-cpus'] ? ['pinned', 'shared'] : ['shared'],
     settings: {
       rounds,
-      seconds: values.quick ? 0.4 : 1.1,
-      warmup_seconds: values.quick ? 0.1 : 0.3,
+      seconds: values.quick ? 0.4 : 1,
+      warmup_seconds: values.quick ? 0.2 : 0.8,
     },
   };
 }

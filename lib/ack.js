@@ -5,28 +5,33 @@ const { randomFillSync } = require('node:crypto');
 const CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ';
 const LENGTH = 20;
 
-/** Random bytes, drawn in numbers: a draw costs more than what it draws. */
-const pool = Buffer.alloc(4096);
-let used = pool.length;
+/** Random characters, drawn in numbers: a draw costs more than what it draws. */
+const DRAW = 4096;
+let pool = '';
+let used = 0;
 
-/** The next random number below 64. */
 function draw() {
-  if (used === pool.length) {
-    randomFillSync(pool);
-    used = 0;
+  const bytes = randomFillSync(Buffer.allocUnsafe(DRAW));
+  let length = 0;
+  for (const byte of bytes) {
+    // The two numbers without a character are left out: taking a remainder would favour some.
+    const character = byte & 63;
+    if (character < CHARACTERS.length) {
+      bytes[length] = CHARACTERS.charCodeAt(character);
+      length += 1;
+    }
   }
-  used += 1;
-  return pool[used - 1] & 63;
+  pool = bytes.latin1Slice(0, length);
+  used = 0;
 }
 
 /** An ack: 20 letters and digits that nobody can guess. */
 function ack() {
-  let text = '';
-  while (text.length < LENGTH) {
-    // Empty for the two numbers without a character: taking a remainder would favour some.
-    text += CHARACTERS.charAt(draw());
+  if (used + LENGTH > pool.length) {
+    draw();
   }
-  return text;
+  used += LENGTH;
+  return pool.slice(used - LENGTH, used);
 }
 
 module.exports = ack;

@@ -23,8 +23,6 @@ const kConnection = Symbol('connection');
 function WSMsgBroker(id, host, port, path, options) {
   EventEmitter.call(this);
   this.id = id;
-  /** Callbacks that await an answer, by ack. */
-  this.ack2callback = Object.create(null);
   const target = parseTarget(host, port, path, options);
   Object.defineProperty(this, kConnection, { value: new Connection(this, target) });
 }
@@ -41,14 +39,14 @@ WSMsgBroker.prototype.send = function send(message, dest, callback) {
     throw new Error('Client.send(data, callback) expects "callback" to be a Function');
   }
   const text = JSON.stringify(message) ?? '';
-  const to = JSON.stringify(dest) ?? '';
+  const to = typeof dest === 'string' ? idText(dest) : (JSON.stringify(dest) ?? '');
   connection.assertOpen();
   if (!callback) {
     return connection.push(`s${text}\t${to}\t\n`);
   }
   const key = ack();
   const accepted = connection.push(`s${text}\t${to}\t"${key}"\n`);
-  connection.await(key, callback);
+  connection.pending.add(key, callback);
   return accepted;
 };
 
@@ -71,6 +69,26 @@ WSMsgBroker.prototype.unregister = function unregister() {
 WSMsgBroker.prototype.close = function close() {
   return this[kConnection].close();
 };
+
+/** The id of the message before, and its JSON: the next one often is for the same. */
+let lastId = '';
+let lastIdText = '""';
+
+function idText(id) {
+  if (id !== lastId) {
+    lastIdText = JSON.stringify(id);
+    lastId = id;
+  }
+  return lastIdText;
+}
+
+/** The callbacks that await an answer, by ack, as version 1 had them. */
+Object.defineProperty(WSMsgBroker.prototype, 'ack2callback', {
+  configurable: true,
+  get() {
+    return this[kConnection].pending.view();
+  },
+});
 
 /** Bytes that wait to be written. */
 Object.defineProperty(WSMsgBroker.prototype, 'bufferedAmount', {

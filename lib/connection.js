@@ -6,13 +6,12 @@
 const { coded, systemError } = require('./errors');
 const hub = require('./hub');
 const { NativeClient } = require('./native');
+const Pending = require('./pending');
 
 /** What holds where these options are not set. */
 const { highWaterMark: MARK, maxQueued: MOST } = NativeClient.defaults();
 /** Characters collected in one tick that are handed over before it ends. */
 const COLLECT = 64 * 1024;
-/** A callback whose answer does not come is forgotten after this time, as the server does. */
-const ACK_TIMEOUT = 3_600_000;
 
 class Connection {
   #client;
@@ -30,8 +29,8 @@ class Connection {
   #silent = false;
   #ended;
   #resolveEnded;
-  /** When each callback is forgotten, by ack, the next one first. */
-  #deadlines = new Map();
+  /** The callbacks that await an answer. */
+  pending = new Pending();
 
   constructor(client, target) {
     this.#client = client;
@@ -177,24 +176,6 @@ class Connection {
     this.#resolveEnded();
   }
 
-  /** Keeps a callback until its answer comes, or its time is up. */
-  await(key, callback) {
-    const now = Date.now();
-    for (const [old, deadline] of this.#deadlines) {
-      if (deadline > now) {
-        break;
-      }
-      this.#forget(old);
-    }
-    this.#deadlines.set(key, now + ACK_TIMEOUT);
-    this.#client.ack2callback[key] = callback;
-  }
-
-  #forget(key) {
-    this.#deadlines.delete(key);
-    delete this.#client.ack2callback[key];
-  }
-
   /** One event of the addon; the kinds are listed in src/node/client.rs. */
   receive(event) {
     const client = this.#client;
@@ -238,25 +219,23 @@ class Connection {
     if (key === null) {
       return null;
     }
-    const raw = JSON.stringify(key);
     return {
       send: (answer) => {
         const text = JSON.stringify(answer) ?? '';
         this.assertOpen();
-        this.push(`a${raw}\t${text}\n`);
+        this.push(`a${JSON.stringify(key)}\t${text}\n`);
       },
     };
   }
 
   #answered(event) {
     const [, key, from, answer] = event;
-    const callback = this.#client.ack2callback[key];
+    const callback = this.pending.take(key);
     if (typeof callback !== 'function') {
       const message = `Unable to find callback method for ${this.#client.id} and ack = ${key}`;
       this.#client.emit('error', coded('ERR_WSMB_UNKNOWN_ACK', message));
       return;
     }
-    this.#forget(key);
     if (event.length < 4) {
       const message = 'Unable to parse "answer" message (msg.from or msg.message are undefined)';
       this.#client.emit('error', coded('ERR_WSMB_ANSWER', message));
