@@ -45,7 +45,7 @@ WSMsgBroker.prototype.send = function send(message, dest, callback) {
     return connection.push(`s${text}\t${to}\t\n`);
   }
   const key = ack();
-  const accepted = connection.push(`s${text}\t${to}\t"${key}"\n`);
+  const accepted = connection.push(`s${text}\t${to}\t"${key}"\n`, true);
   connection.pending.add(key, callback);
   return accepted;
 };

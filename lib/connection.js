@@ -12,6 +12,8 @@ const Pending = require('./pending');
 const { highWaterMark: MARK, maxQueued: MOST } = NativeClient.defaults();
 /** Characters collected in one tick that are handed over before it ends. */
 const COLLECT = 64 * 1024;
+/** Characters after which requests and answers, for which somebody waits, do not wait for the rest of the tick. */
+const AHEAD = 4 * 1024;
 
 class Connection {
   #client;
@@ -20,6 +22,8 @@ class Connection {
   #number;
   /** Lines for the addon, collected until the tick ends. */
   #lines = '';
+  /** Some of what this tick sends has been handed over. */
+  #ahead = false;
   /** Bytes that waited when we last asked. */
   #waiting = 0;
   #needsDrain = false;
@@ -88,8 +92,8 @@ class Connection {
     return (this.#native ? this.#native.waiting() : 0) + this.#lines.length;
   }
 
-  /** Collects a line. False above the high-water mark. */
-  push(line) {
+  /** Collects a line; `awaited`: somebody waits for what it brings. False above the high-water mark. */
+  push(line, awaited = false) {
     const { highWaterMark = MARK, maxQueued = MOST } = this.#target.options;
     let waiting = this.#waiting + this.#lines.length + line.length;
     if (waiting > maxQueued) {
@@ -102,14 +106,16 @@ class Connection {
     }
     if (line.length > COLLECT) {
       // Large ones cross alone: joining them would only copy them once more.
-      this.flush();
+      this.#handCollected();
       this.#hand(line);
     } else {
       this.#lines += line;
-      if (this.#lines.length > COLLECT) {
-        this.flush();
-      } else {
-        hub.collect(this);
+      hub.collect(this);
+      // Once in a tick: others are at work on it while this tick goes on.
+      const ahead = awaited && !this.#ahead && this.#lines.length > AHEAD;
+      if (ahead || this.#lines.length > COLLECT) {
+        this.#ahead = true;
+        this.#handCollected();
       }
     }
     const below = this.#waiting + this.#lines.length < highWaterMark;
@@ -117,8 +123,13 @@ class Connection {
     return below;
   }
 
-  /** Hands over what was collected. */
+  /** Hands over what was collected: the tick has ended. */
   flush() {
+    this.#ahead = false;
+    this.#handCollected();
+  }
+
+  #handCollected() {
     if (this.#native !== null && this.#lines !== '') {
       const lines = this.#lines;
       this.#lines = '';
@@ -223,7 +234,7 @@ class Connection {
       send: (answer) => {
         const text = JSON.stringify(answer) ?? '';
         this.assertOpen();
-        this.push(`a${JSON.stringify(key)}\t${text}\n`);
+        this.push(`a${JSON.stringify(key)}\t${text}\n`, true);
       },
     };
   }
