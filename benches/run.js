@@ -103,7 +103,8 @@ async function main() {
   for (const { name, measure } of run.measures) {
     const start = performance.now();
     process.stderr.write(`${name} `);
-    results[name] = await measure(rivals, run);
+    const meant = rivals.filter(({ only }) => run.names || !only || only.includes(name));
+    results[name] = await measure(meant, run);
     process.stderr.write(` ${((performance.now() - start) / 1000).toFixed(0)} s\n`);
   }
 

@@ -9,7 +9,7 @@ const { root, run, tool } = require('./tool');
 
 const VERSION = '0.20.2';
 /** Each has a lock file of its own. */
-const WORKSPACES = ['', 'benches/load', 'benches/micro'];
+const WORKSPACES = ['', 'benches/ids', 'benches/load', 'benches/micro'];
 
 const checks = process.argv.includes('--advisories')
   ? ['advisories']

@@ -79,9 +79,14 @@ impl<'a> Members<'a> {
                 *slot = Some(value);
             }
         });
-        if is_plain {
-            return Ok(members);
+        match is_plain {
+            true => Ok(members),
+            false => Self::parse_any(text),
         }
+    }
+
+    /// The same, by `serde_json` alone.
+    fn parse_any(text: &'a str) -> Result<Self, ActionError> {
         serde_json::from_str(text).map_err(|_| {
             // Not an object, or not JSON at all. Only now is it worth telling which.
             match serde_json::from_str::<IgnoredAny>(text) {
@@ -182,10 +187,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// Decodes what a client sent (rules 4 to 9).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
-    if let Some(action) = usual::client_action(text) {
-        return Ok(action);
+    match usual::client_action(text) {
+        Some(action) => Ok(action),
+        None => client_action(&Members::parse(text)?),
     }
-    let members = Members::parse(text)?;
+}
+
+fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a>, ActionError> {
     let action = members.action();
     match action.as_deref() {
         Some("send") => match (members.message, members.dest) {
@@ -217,10 +225,16 @@ pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, Actio
 
 /// Decodes what a server sent (rules 10 to 13).
 pub(crate) fn decode_server_action(text: &str) -> Result<ServerAction<'_>, ActionError> {
-    if let Some(action) = usual::server_action(text) {
-        return Ok(action);
+    match usual::server_action(text) {
+        Some(action) => Ok(action),
+        None => server_action(Members::parse(text)),
     }
-    let members = Members::parse(text).map_err(|error| match error {
+}
+
+fn server_action<'a>(
+    members: Result<Members<'a>, ActionError>,
+) -> Result<ServerAction<'a>, ActionError> {
+    let members = members.map_err(|error| match error {
         // A client of version 1 does not tell `null` from what is not JSON.
         ActionError::Null => ActionError::NotJson,
         error => error,
@@ -524,6 +538,9 @@ fn member<'a>(name: &'a str, value: Option<&'a str>) -> [&'a str; 2] {
 fn present(raw: &str) -> Option<&str> {
     (!raw.is_empty()).then_some(raw)
 }
+
+#[cfg(test)]
+mod differential;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,8 @@ const RIVALS = [
   { name: 'nats', script: 'nats.js' },
   { name: 'nats-framed', script: 'nats.js', args: ['--framed'], onRequest: true },
   { name: 'bun', script: 'bun.js', runtime: BUN },
+  // Only where the queue of the former is said to help.
+  { name: 'bun-plain', script: 'bun.js', args: ['--unqueued'], runtime: BUN, only: ['pipelined'] },
   { name: 'ws8-corked', script: 'ws8-corked.js' },
   { name: 'ws8', script: 'ws8.js' },
   { name: 'socketio', script: 'socketio.js' },

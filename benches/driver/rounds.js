@@ -56,9 +56,12 @@ async function measured(mode, broker, options, { settings }) {
   };
 }
 
+/** Those to which the targets compare. */
+const COMPARED = ['wsmsgbroker', 'nats', 'bun', 'ws8'];
+
 /** Those that a measurement is about, unless others were asked for. */
 function among(rivals, run, ...names) {
   return run.names ? rivals : rivals.filter(({ name }) => names.includes(name));
 }
 
-module.exports = { among, eachRound, measured };
+module.exports = { COMPARED, among, eachRound, measured };

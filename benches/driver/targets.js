@@ -117,6 +117,14 @@ const TARGETS = [
   atLeast('pipelined 100 B to bun', 12, null, pipelined('bun', RATE, 100)),
   atLeast('pipelined 1 KB to bun', 8, null, pipelined('bun', RATE, 1024)),
   atLeast('pipelined 16 KB to bun', 2.5, null, pipelined('bun', RATE, 16_384)),
+  ...[100, 1024, 16_384].map((size, at) =>
+    atLeast(
+      `pipelined ${['100 B', '1 KB', '16 KB'][at]} to bun-plain`,
+      [12, 8, 2.5][at],
+      null,
+      pipelined('bun-plain', RATE, size),
+    ),
+  ),
   atMost(
     'CPU a message, 100 B, to ws8',
     1 / 20,

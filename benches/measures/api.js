@@ -51,7 +51,13 @@ async function measure(rivals, run) {
     const samples = [];
     for (const layout of LAYOUTS) {
       const one = async (rival) => ({ scenario, ...(await sample(rival, layout, scenario, how)) });
-      samples.push(...(await eachRound(choose(rivals), how.rounds, one)));
+      samples.push(
+        ...(await eachRound(
+          choose(rivals.filter(({ name }) => name !== 'ws8-corked' || run.names)),
+          how.rounds,
+          one,
+        )),
+      );
     }
     rows.push(...report.compare(report.summarize(samples, GROUPS, fields), GROUPS, ratios));
   }

@@ -3,6 +3,7 @@
 // One sender, many receivers, and each gets every message: an array of ids, a subject, or a room.
 
 const { columns, flows } = require('../driver/flows');
+const { COMPARED, among } = require('../driver/rounds');
 const { integer, table: markdown } = require('../driver/report');
 
 // The window is of messages that the last receiver has not got yet.
@@ -13,7 +14,8 @@ const VARIANTS = [
 
 function measure(rivals, run) {
   const variants = run.quick ? VARIANTS.slice(0, 1) : VARIANTS;
-  return flows('fanout', variants, ['receivers'], rivals, run);
+  const chosen = among(rivals, run, ...COMPARED, 'ws8-corked');
+  return flows('fanout', variants, ['receivers'], chosen, run);
 }
 
 function table(rows) {

@@ -4,9 +4,9 @@
 
 const { hold } = require('../driver/processes');
 const report = require('../driver/report');
-const { among, eachRound, measured } = require('../driver/rounds');
+const { COMPARED, among, eachRound, measured } = require('../driver/rounds');
 
-const CONNECTIONS = [10, 100, 1000, 10_000];
+const CONNECTIONS = [10, 1000, 10_000];
 const LOAD = { pairs: 8, size: 100, window: 512 };
 const GROUPS = ['connections'];
 const FIELDS = ['messages_per_second', 'cpu_us_per_message'];
@@ -27,7 +27,7 @@ async function once(broker, connections, run) {
 }
 
 async function measure(rivals, run) {
-  const chosen = among(rivals, run, 'wsmsgbroker', 'nats', 'bun', 'ws8');
+  const chosen = among(rivals, run, ...COMPARED);
   const rounds = Math.min(run.settings.rounds, run.quick ? 1 : 3);
   const samples = [];
   for (const connections of run.quick ? [10, 1000] : CONNECTIONS) {

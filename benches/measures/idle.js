@@ -5,7 +5,7 @@
 const { setTimeout: sleep } = require('node:timers/promises');
 const { hold } = require('../driver/processes');
 const report = require('../driver/report');
-const { eachRound } = require('../driver/rounds');
+const { COMPARED, among, eachRound } = require('../driver/rounds');
 
 const CONNECTIONS = [5000, 15_000];
 const GROUPS = ['connections'];
@@ -31,10 +31,11 @@ async function once(broker, connections) {
 
 async function measure(rivals, run) {
   const samples = [];
-  const rounds = Math.min(run.settings.rounds, run.quick ? 1 : 2);
+  const rounds = Math.min(run.settings.rounds, run.quick ? 1 : 3);
   for (const connections of run.quick ? [1000] : CONNECTIONS) {
     const one = (broker) => once(broker, connections);
-    samples.push(...(await eachRound(rivals, rounds, run.placements[0], one)));
+    const chosen = connections > 5000 ? among(rivals, run, ...COMPARED) : rivals;
+    samples.push(...(await eachRound(chosen, rounds, run.placements[0], one)));
   }
   return report.compare(
     report.summarize(samples, GROUPS, [...RATIOS, 'empty_rss']),

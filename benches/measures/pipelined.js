@@ -3,6 +3,7 @@
 // A flow of messages: eight senders, each to a receiver of its own.
 
 const { columns, flows } = require('../driver/flows');
+const { COMPARED, among } = require('../driver/rounds');
 const { integer, table: markdown } = require('../driver/report');
 
 const PAIRS = 8;
@@ -11,12 +12,16 @@ const SIZES = [100, 1024, 16_384];
 // seconds, and far from the limits at which brokers slow a sender down.
 const windowOf = (size) => Math.min(512, Math.floor((1024 * 1024) / size));
 
-function measure(rivals, run) {
+async function measure(rivals, run) {
   const sizes = run.quick ? SIZES.slice(0, 1) : SIZES;
-  const variants = run.placements.flatMap((cpus) =>
-    sizes.map((size) => ({ cpus, pairs: PAIRS, size, window: windowOf(size) })),
-  );
-  return flows('pairs', variants, ['size', 'cpus'], rivals, run);
+  const rows = [];
+  for (const cpus of run.placements) {
+    const variants = sizes.map((size) => ({ cpus, pairs: PAIRS, size, window: windowOf(size) }));
+    // In the second way only those to which the targets compare: it is the same for all.
+    const chosen = cpus === run.placements[0] ? rivals : among(rivals, run, ...COMPARED);
+    rows.push(...(await flows('pairs', variants, ['size', 'cpus'], chosen, run)));
+  }
+  return rows;
 }
 
 function table(rows) {

@@ -7,7 +7,7 @@ const os = require('node:os');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { hold, runLoad } = require('../driver/processes');
 const report = require('../driver/report');
-const { among, eachRound } = require('../driver/rounds');
+const { COMPARED, among, eachRound } = require('../driver/rounds');
 
 const FLOOD = { size: 4096 };
 const PAIR = { pairs: 1, size: 100 };
@@ -48,7 +48,7 @@ async function once(broker, run) {
 }
 
 async function measure(rivals, run) {
-  const chosen = among(rivals, run, 'wsmsgbroker', 'nats', 'bun', 'ws8');
+  const chosen = among(rivals, run, ...COMPARED);
   const rounds = Math.min(run.settings.rounds, run.quick ? 1 : 3);
   const samples = await eachRound(chosen, rounds, run.placements[0], (broker) => once(broker, run));
   return report.compare(report.summarize(samples, GROUPS, FIELDS), GROUPS, ['p99_us'], 'nats');
