@@ -311,7 +311,7 @@ impl Taken {
 }
 
 /// Buffers kept for reuse by each thread.
-const SPARE_BUFFERS: usize = 32;
+const SPARE_BUFFERS: usize = 8;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
