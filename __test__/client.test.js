@@ -116,6 +116,53 @@ test('carries what JSON carries, large and small', async (t) => {
   t.deepEqual(JSON.stringify(heard), JSON.stringify(values));
 });
 
+/** A server of our own making, which hears what a client says: `heard(frame, socket)`. */
+async function startPlain(t, heard) {
+  const server = new ws.WebSocketServer({ port: 0, host: '127.0.0.1' });
+  t.teardown(() => {
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  });
+  server.on('connection', (socket) => {
+    socket.on('message', (text) => heard(JSON.parse(text), socket));
+  });
+  await once(server, 'listening');
+  return server;
+}
+
+test('knows an answer by its ack, whatever JSON the responder has made of that', async (t) => {
+  const server = await startPlain(t, ({ action, id, ack }, socket) => {
+    if (action === 'register') socket.send(JSON.stringify({ action: 'registered', id }));
+    else socket.send(JSON.stringify({ action: 'answer', ack: [ack], from: 'x', message: 7 }));
+  });
+  const client = new WSMsgBroker('a', '127.0.0.1', server.address().port);
+  t.is(await new Promise((resolve) => client.send(1, 'x', (_from, answer) => resolve(answer))), 7);
+  t.deepEqual(Object.keys(client.ack2callback), []);
+  await client.close();
+});
+
+test('emits no drain while something waits, whatever went before in the same tick', async (t) => {
+  const sockets = [];
+  const server = await startPlain(t, ({ id }, socket) => {
+    if (sockets.push(socket) === 1) socket.send(JSON.stringify({ action: 'registered', id }));
+  });
+  const client = new WSMsgBroker('a', '127.0.0.1', server.address().port, '', {
+    highWaterMark: 1000,
+  });
+  await once(client, 'registered');
+  sockets[0].pause();
+  const waiting = [];
+  client.on('drain', () => waiting.push(client.bufferedAmount));
+  // Enough to be handed over before the tick ends, and then more than the system takes.
+  for (let n = 0; n < 100; n += 1) client.send('x'.repeat(100), 'x', () => {});
+  for (let n = 0; n < 1000; n += 1) client.send('x'.repeat(60_000), 'x');
+  const drained = once(client, 'drain');
+  sockets[0].resume();
+  await drained;
+  t.deepEqual(waiting, [0]);
+  await client.close();
+});
+
 test('returns false above the high-water mark, loses nothing, and emits drain', async (t) => {
   const server = await startServer(t);
   const sender = await startClient(t, server, 'sender', { highWaterMark: 1000 });

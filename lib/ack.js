@@ -7,31 +7,32 @@ const LENGTH = 20;
 
 /** Random characters, drawn in numbers: a draw costs more than what it draws. */
 const DRAW = 4096;
-let pool = '';
+const pool = Buffer.alloc(DRAW);
+let drawn = 0;
 let used = 0;
 
 function draw() {
-  const bytes = randomFillSync(Buffer.allocUnsafe(DRAW));
-  let length = 0;
-  for (const byte of bytes) {
+  randomFillSync(pool);
+  drawn = 0;
+  for (const byte of pool) {
     // The two numbers without a character are left out: taking a remainder would favour some.
     const character = byte & 63;
     if (character < CHARACTERS.length) {
-      bytes[length] = CHARACTERS.charCodeAt(character);
-      length += 1;
+      pool[drawn] = CHARACTERS.charCodeAt(character);
+      drawn += 1;
     }
   }
-  pool = bytes.latin1Slice(0, length);
   used = 0;
 }
 
 /** An ack: 20 letters and digits that nobody can guess. */
 function ack() {
-  if (used + LENGTH > pool.length) {
+  if (used + LENGTH > drawn) {
     draw();
   }
   used += LENGTH;
-  return pool.slice(used - LENGTH, used);
+  // A text of its own: a part of a larger one would keep all of that for as long as it is awaited.
+  return pool.latin1Slice(used - LENGTH, used);
 }
 
 module.exports = ack;

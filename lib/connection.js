@@ -161,7 +161,7 @@ class Connection {
 
   /** All has been written; what was collected meanwhile asks again when it is handed over. */
   #drain() {
-    if (this.#needsDrain && this.#lines === '') {
+    if (this.#needsDrain && this.#lines === '' && this.#waiting === 0) {
       this.#needsDrain = false;
       this.#client.emit('drain');
     }
@@ -241,7 +241,8 @@ class Connection {
 
   #answered(event) {
     const [, key, from, answer] = event;
-    const callback = this.pending.take(key);
+    // As the name of a property, which it was in version 1.
+    const callback = this.pending.take(String(key));
     if (typeof callback !== 'function') {
       const message = `Unable to find callback method for ${this.#client.id} and ack = ${key}`;
       this.#client.emit('error', coded('ERR_WSMB_UNKNOWN_ACK', message));

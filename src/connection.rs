@@ -217,6 +217,8 @@ impl Connection {
                 Poll::Ready(Ok(_)) => {
                     turn.read += 1;
                     self.took_message();
+                    self.deliver(turn);
+                    // One may be too many.
                     self.control_frame();
                 }
                 Poll::Ready(Err(Broken::Lost)) => return Poll::Ready(()),
@@ -243,15 +245,17 @@ impl Connection {
     /// Carries out one action. Returns the connection whose outbox is full, if the action is to
     /// wait for it: then nothing was done.
     fn route(&mut self, text: &str, cx: &mut Context<'_>, turn: &mut Turn) -> Option<Arc<Handle>> {
-        let result = match protocol::decode_client_action(text) {
+        let action = protocol::decode_client_action(text);
+        // Only sends are collected: all else comes behind them.
+        if !matches!(action, Ok(ClientAction::Send { .. })) {
+            self.deliver(turn);
+        }
+        let result = match action {
             // These are answered, whether the answers are read or not.
             Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
                 return Some(self.handle.clone());
             }
-            Ok(ClientAction::Register { id, token }) => {
-                self.deliver(turn);
-                self.register(id, token, turn)
-            }
+            Ok(ClientAction::Register { id, token }) => self.register(id, token, turn),
             Ok(_) | Err(_) if !self.access.is_open() => {
                 self.deny_stranger();
                 return None;
@@ -264,12 +268,10 @@ impl Connection {
                 }
             }
             Ok(ClientAction::Answer { ack, message }) => {
-                self.deliver(turn);
                 self.answer(ack, message, turn);
                 Ok(())
             }
             Ok(ClientAction::Unregister) => {
-                self.deliver(turn);
                 self.unregister(true, turn);
                 self.shared.router.requests.withdraw(&self.handle);
                 self.await_registration();

@@ -321,7 +321,7 @@ impl Read for Stream<'_, '_> {
             // What is only payload for longer than the input need not go through it.
             let filled = match scan.payload_left() > self.input.size() {
                 true => {
-                    let most = allowance.unwrap_or(usize::MAX).min(buf.len());
+                    let most = scan.payload_left().min(buf.len());
                     let read = input::poll_read(socket, &mut buf[..most], allowance, self.cx);
                     read.map_ok(|length| scan.feed(&buf[..length]))
                 }

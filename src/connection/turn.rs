@@ -121,6 +121,6 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.frames.len() >= BATCH - LARGE
+        self.frames.len() + framing::frame_size(LARGE, Mask::None) > BATCH
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::apply_mask;
+use super::{READ_CHUNK, apply_mask};
 use crate::socket::ReadHalf;
 
 /// Bytes asked of a socket at once, and the longest frame that is read where it lies. Short where
@@ -121,7 +121,13 @@ impl Input {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let read = poll_read(socket, &mut self.buffer[self.end..], allowance, cx);
+        // Who is allowed little may leave what comes with it for many turns, copied in each.
+        let most = match allowance {
+            Some(_) => READ_CHUNK.min(self.buffer.len() - self.end),
+            None => self.buffer.len() - self.end,
+        };
+        let room = &mut self.buffer[self.end..self.end + most];
+        let read = poll_read(socket, room, allowance, cx);
         if let Poll::Ready(Ok(length)) = &read {
             self.end += length;
         }
