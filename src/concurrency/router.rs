@@ -1,6 +1,6 @@
 //! One id, and several who want it.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use super::{below, explore, handle, memory, together};
 use crate::{
