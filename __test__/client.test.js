@@ -141,6 +141,16 @@ test('knows an answer by its ack, whatever JSON the responder has made of that',
   await client.close();
 });
 
+test('survives an answer whose ack has no name', async (t) => {
+  const server = await startPlain(t, (_frame, socket) => {
+    socket.send('{"action":"answer","ack":{"toString":null},"from":"x","message":7}');
+  });
+  const client = new WSMsgBroker('a', '127.0.0.1', server.address().port);
+  const [error] = await once(client, 'error');
+  t.is(error.code, 'ERR_WSMB_UNKNOWN_ACK');
+  await client.close();
+});
+
 test('emits no drain while something waits, whatever went before in the same tick', async (t) => {
   const sockets = [];
   const server = await startPlain(t, ({ id }, socket) => {

@@ -15,6 +15,15 @@ const COLLECT = 64 * 1024;
 /** Characters after which requests and answers, for which somebody waits, do not wait for the rest of the tick. */
 const AHEAD = 4 * 1024;
 
+/** What an ack is as the name of a property, which it was in version 1; a peer may send any JSON. */
+function propertyName(value) {
+  try {
+    return String(value);
+  } catch {
+    return JSON.stringify(value);
+  }
+}
+
 class Connection {
   #client;
   #target;
@@ -241,10 +250,10 @@ class Connection {
 
   #answered(event) {
     const [, key, from, answer] = event;
-    // As the name of a property, which it was in version 1.
-    const callback = this.pending.take(String(key));
+    const name = propertyName(key);
+    const callback = this.pending.take(name);
     if (typeof callback !== 'function') {
-      const message = `Unable to find callback method for ${this.#client.id} and ack = ${key}`;
+      const message = `Unable to find callback method for ${this.#client.id} and ack = ${name}`;
       this.#client.emit('error', coded('ERR_WSMB_UNKNOWN_ACK', message));
       return;
     }
