@@ -83,33 +83,6 @@ async fn pings_and_pongs_are_counted_by_the_second() {
     canary.finish().await;
 }
 
-/// Rule 16.1: what was sent before one ping too many is delivered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_before_a_ping_too_many_arrives() {
-    let (server, log) = start_server(options());
-    let mut a = Raw::register(&server, "a").await;
-    let mut b = Raw::register(&server, "b").await;
-    let send = |dest: &str| {
-        let text = format!(r#"{{"action":"send","message":1,"dest":"{dest}"}}"#);
-        frame(TEXT, text)
-    };
-    let pings = frame(PING, "x").repeat(201);
-    a.write(&[send("b"), send("a"), pings].concat()).await;
-    let message = r#"{"action":"message","message":1,"from":"a"}"#;
-    let mut kinds = Vec::new();
-    while let Some((kind, payload)) = a.next().await {
-        if kind == TEXT {
-            assert_eq!(payload, message.as_bytes());
-        }
-        kinds.push(kind);
-    }
-    assert_eq!(kinds.iter().filter(|kind| **kind == TEXT).count(), 1);
-    assert_eq!(kinds.last(), Some(&CLOSE));
-    assert_eq!(b.receive().await, message);
-    assert_eq!(log.count("unknown a"), 0);
-    assert_eq!(server.stats().unknown_ids, 0);
-}
-
 /// They would hide how much is said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings_and_pongs_are_no_actions() {
