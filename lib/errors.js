@@ -2,13 +2,7 @@
 
 const os = require('node:os');
 const util = require('node:util');
-
-/** An error with a stable code. */
-function coded(code, message, Type = Error) {
-  const error = new Type(message);
-  error.code = code;
-  return error;
-}
+const { coded } = require('./client/errors');
 
 /** An error of the system, as Node itself would make it. */
 function systemError(code, syscall, address, port) {

@@ -5,6 +5,8 @@
 const util = require('node:util');
 const { coded } = require('./errors');
 
+/** The longest that a timer may run, ms. */
+const LONGEST = 2 ** 31 - 1;
 /** 100 years in milliseconds: the longest that anything may take. */
 const CENTURY = 100 * 365 * 86_400_000;
 
@@ -70,8 +72,21 @@ const SERVER = {
   tls: SERVER_TLS,
 };
 
+const RECONNECT = {
+  minDelay: 'delay',
+  maxDelay: 'delay',
+  factor: 'factor',
+  jitter: 'share',
+  maxAttempts: 'count',
+};
+
 const CLIENT = {
-  token: 'string',
+  protocol: [1, 2],
+  token: 'token',
+  reconnect: RECONNECT,
+  resend: ['never', 'requests'],
+  requestTimeout: 'timeout',
+  signal: 'signal',
   headers: 'headers',
   maxPayload: 'number',
   highWaterMark: 'number',
@@ -86,6 +101,13 @@ const CLIENT = {
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
+/** A number within limits. */
+const limited = (accepts, expected) => [
+  (value) => typeof value === 'number',
+  'a number',
+  [accepts, expected],
+];
+
 /** What each type accepts, and how it is called; what of that is in range, and how that is called. */
 const TYPES = {
   any: [() => true],
@@ -96,6 +118,19 @@ const TYPES = {
     [Number.isInteger, 'a whole number'],
   ],
   string: [isString, 'a string'],
+  token: [
+    (value) => isString(value) || typeof value === 'function',
+    'a string or a function that returns one',
+  ],
+  signal: [(value) => typeof value?.addEventListener === 'function', 'an AbortSignal'],
+  timeout: limited(
+    (value) => (value >= 1 && value <= LONGEST) || value === Number.POSITIVE_INFINITY,
+    `1 to ${LONGEST} ms, or Infinity`,
+  ),
+  delay: limited((value) => value >= 0 && value <= LONGEST, `0 to ${LONGEST} ms`),
+  factor: limited((value) => value >= 1 && value <= 100, '1 to 100'),
+  share: limited((value) => value >= 0 && value <= 1, '0 to 1'),
+  count: limited((value) => value >= 1, 'at least 1'),
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],
   strings: [(value) => Array.isArray(value) && value.every(isString), 'an array of strings'],
@@ -133,7 +168,7 @@ function check(options, known, prefix = '') {
 function checkOne(name, value, type) {
   if (Array.isArray(type)) {
     if (!type.includes(value)) {
-      throw wrong(name, type.map((word) => `'${word}'`).join(' or '), value);
+      throw wrong(name, type.map((word) => util.inspect(word)).join(' or '), value);
     }
     return value;
   }
@@ -195,17 +230,30 @@ function checkServer(options) {
   return checked.tls === undefined ? checked : { ...checked, tls: checkServerTls(checked.tls) };
 }
 
-/** For `tls`, true is the same as no options of it; false is without. Nothing else is: not null. */
+/** Where true is the same as no options of it, and false is without: not null. */
+function checkSwitch(name, value, known) {
+  if (value === undefined || typeof value === 'boolean') {
+    return value === true ? {} : value;
+  }
+  if (!isPlain(value)) {
+    throw wrong(name, 'true, false or an object', value);
+  }
+  return checkOne(name, value, known);
+}
+
 function checkClient(options) {
-  const { tls, ...others } = object(options);
-  const checked = check(others, CLIENT);
-  if (tls === undefined) {
-    return checked;
+  const { tls, reconnect, ...others } = object(options);
+  const checked = { ...check(others, CLIENT) };
+  const switches = {
+    tls: checkSwitch('tls', tls, CLIENT_TLS),
+    reconnect: checkSwitch('reconnect', reconnect, RECONNECT),
+  };
+  for (const [name, value] of Object.entries(switches)) {
+    if (value !== undefined) {
+      checked[name] = value;
+    }
   }
-  if (typeof tls !== 'boolean' && !isPlain(tls)) {
-    throw wrong('tls', 'true, false or an object', tls);
-  }
-  return { ...checked, tls: tls === true ? {} : tls && checkOne('tls', tls, CLIENT_TLS) };
+  return checked;
 }
 
 /** An argument that must be an object if it is there. */

@@ -1,0 +1,38 @@
+'use strict';
+
+/** An error with a stable code. */
+function coded(code, message, Type = Error) {
+  const error = new Type(message);
+  error.code = code;
+  return error;
+}
+
+/** What an operation fails with that a signal has ended, as Node's own do. */
+function aborted({ reason }) {
+  const error = coded('ABORT_ERR', 'the operation was aborted');
+  error.name = 'AbortError';
+  error.cause = reason;
+  return error;
+}
+
+/** Why nobody will answer, in words. */
+const REASONS = {
+  UNKNOWN_ID: 'nobody is registered under this id',
+  GONE: 'its connection has ended',
+  REPLACED: 'another connection has taken over its id',
+  SLOW: 'it does not read what is sent to it',
+  TIMEOUT: 'it has not answered in time',
+};
+
+/** What became of a receiver, by the code that the server tells. */
+const failure = (code, id) => coded(code, `"${id}": ${REASONS[code] ?? code}`);
+
+/** The error with which a responder has refused, or that a server reports: any JSON. */
+function remote(value, from) {
+  const { code = 'ERR_WSMB_REJECTED', message = value } = Object(value);
+  const error = coded(String(code), String(message));
+  error.from = from;
+  return error;
+}
+
+module.exports = { coded, aborted, failure, remote };

@@ -1,0 +1,68 @@
+'use strict';
+
+const { aborted } = require('./errors');
+
+/**
+ * The messages of a client from now on, to be taken one after the other by `for await`. `highWaterMark`:
+ * messages that wait here before the socket is read no further.
+ */
+function messages(session, { highWaterMark = 64, signal } = {}) {
+  const queue = [];
+  let isEnded = false;
+  let wake = () => {};
+
+  const pace = () => session.setFull(stream, !isEnded && queue.length >= highWaterMark);
+  /** What the session sees of it. */
+  const stream = {
+    push: (message) => {
+      queue.push(message);
+      pace();
+      wake();
+    },
+    /** No more will come; those that wait may still be taken. */
+    end: () => {
+      isEnded = true;
+      session.streams.delete(stream);
+      signal?.removeEventListener('abort', stream.end);
+      pace();
+      wake();
+    },
+  };
+
+  async function* take() {
+    try {
+      while (!signal?.aborted) {
+        if (queue.length > 0) {
+          const message = queue.shift();
+          pace();
+          yield message;
+        } else if (isEnded) {
+          return;
+        } else {
+          await new Promise((resolve) => {
+            wake = resolve;
+          });
+        }
+      }
+      throw aborted(signal);
+    } finally {
+      stream.end();
+    }
+  }
+
+  const iterator = take();
+  session.streams.add(stream);
+  signal?.addEventListener('abort', stream.end);
+  return {
+    next: () => iterator.next(),
+    return: () => {
+      stream.end();
+      return iterator.return();
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
+module.exports = messages;

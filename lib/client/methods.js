@@ -1,0 +1,184 @@
+'use strict';
+
+// The methods of a client, the same in Node.js and in a browser: arguments in, frames out.
+
+const { ask, LONGEST } = require('./ask');
+const { aborted, coded } = require('./errors');
+const frames = require('./frames');
+const stream = require('./messages');
+
+/** Where a client keeps its session; not a private field, because 1.x programs subclass by `call`. */
+const kSession = Symbol('session');
+
+/** The id of the message before, and its JSON: the next one often is for the same. */
+let lastId = '';
+let lastIdText = '""';
+
+function destText(dest) {
+  if (typeof dest !== 'string') {
+    return JSON.stringify(dest);
+  }
+  if (dest !== lastId) {
+    lastIdText = JSON.stringify(dest);
+    lastId = dest;
+  }
+  return lastIdText;
+}
+
+/** A message as JSON. What JSON cannot express is an error here; in `send` the server complains. */
+function messageText(message) {
+  let text;
+  let reason = `JSON cannot express ${typeof message}`;
+  try {
+    text = JSON.stringify(message);
+  } catch (error) {
+    reason = error.message;
+  }
+  if (text === undefined) {
+    throw wrong('MESSAGE', reason);
+  }
+  return text;
+}
+
+const wrong = (code, message, Type = TypeError) => coded(`ERR_WSMB_${code}`, message, Type);
+
+/** The ids that are addressed, as JavaScript names them. */
+function idsOf(dest) {
+  const ids = [dest].flat();
+  if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
+    throw wrong('DEST', 'dest must be an id or an array of ids');
+  }
+  return ids.map(String);
+}
+
+function checkSignal(signal) {
+  if (signal !== undefined && !signal?.addEventListener) {
+    throw wrong('OPTION', 'option "signal" must be an AbortSignal');
+  }
+}
+
+/** Asks; `count`: how many answers to collect; undefined: the fastest, alone. */
+async function question(session, message, dest, { timeout, signal } = {}, count) {
+  const limit = timeout ?? session.options.requestTimeout;
+  if (!(limit > 0)) {
+    throw wrong('OPTION', `option "timeout" is ${limit}, expected more than 0 ms`, RangeError);
+  }
+  checkSignal(signal);
+  const ids = idsOf(dest);
+  const text = messageText(message);
+  session.assertOpen();
+  if (signal?.aborted) {
+    throw aborted(signal);
+  }
+  if (ids.length === 0 && !count) {
+    throw wrong('DEST', 'dest is empty: nobody can answer');
+  }
+  const all = count >= new Set(ids).size ? '"all"' : count;
+  const more = session.speaks2
+    ? frames.member('answers', all) +
+      frames.member('timeout', limit > LONGEST ? undefined : timeout)
+    : '';
+  return ask(session, { text, dest: destText(dest), ids, more, count, limit, signal });
+}
+
+const methods = {
+  /**
+   * Sends `message` to one id or to many. With a callback, the fastest receiver's answer arrives as
+   * `callback(from, answer)`. Returns false above the high-water mark: `'drain'` follows.
+   */
+  send(message, dest, callback) {
+    const session = this[kSession];
+    if (callback && typeof callback !== 'function') {
+      throw new Error('Client.send(data, callback) expects "callback" to be a Function');
+    }
+    const text = JSON.stringify(message);
+    const to = destText(dest);
+    session.assertOpen();
+    if (!callback) {
+      return session.push(frames.send(text, to));
+    }
+    const key = session.ack();
+    const frame = frames.send(text, to, `"${key}"`);
+    return session.ask(
+      frame,
+      session.requests.addCallback(key, callback, session.resends && frame),
+    );
+  },
+
+  /** Asks one id or many, and resolves with the fastest answer: `{ from, message }`. */
+  request(message, dest, options) {
+    return question(this[kSession], message, dest, options);
+  },
+
+  /** Asks many, and resolves with all that came of it: `{ answers, failed }`, both by id. */
+  async requestAll(message, ids, options) {
+    const count = options?.count ?? LONGEST;
+    if (!(count >= 1)) {
+      throw wrong('OPTION', `option "count" is ${count}, expected at least 1`, RangeError);
+    }
+    this[kSession].assert2();
+    return question(this[kSession], message, ids, options, Math.floor(count));
+  },
+
+  /** Sends, and resolves when the broker has told who is given it: `{ delivered, failed }`. */
+  async deliver(message, dest) {
+    const session = this[kSession];
+    idsOf(dest);
+    const text = messageText(message);
+    session.assertOpen();
+    session.assert2();
+    return new Promise((receipt, end) => {
+      const entry = { receipt, end, needs2: true };
+      const more = frames.member('ref', session.requests.number(entry));
+      session.ask(frames.send(text, destText(dest), undefined, more), entry);
+    });
+  },
+
+  /** The messages from now on: `for await (const { message, from, response } of client.messages())`. */
+  messages(options) {
+    checkSignal(options?.signal);
+    this[kSession].assertOpen();
+    return stream(this[kSession], options);
+  },
+
+  /** Registers again, with another token: what was granted is renewed. `'registered'` follows. */
+  register(token) {
+    if (token !== undefined && typeof token !== 'string') {
+      throw wrong('OPTION', `token is ${String(token)}, expected a string`);
+    }
+    this[kSession].register(token);
+  },
+
+  /** Gives up the id; the connection stays open. */
+  unregister() {
+    const session = this[kSession];
+    session.assertOpen();
+    session.push(frames.unregister(session.idText()));
+  },
+
+  /** Resolves with this client once it is registered; rejects with the reason if it ends before. */
+  connected() {
+    return this[kSession].connected();
+  },
+
+  /** Closes the connection; resolves when it has ended. */
+  close() {
+    return this[kSession].close();
+  },
+
+  [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
+    return this.close();
+  },
+
+  /** Bytes that wait to be written. */
+  get bufferedAmount() {
+    return this[kSession].bufferedAmount;
+  },
+};
+
+/** Gives them to a class. */
+function define(Class) {
+  Object.defineProperties(Class.prototype, Object.getOwnPropertyDescriptors(methods));
+}
+
+module.exports = { define, kSession };

@@ -1,0 +1,511 @@
+'use strict';
+
+// What one client is across the connections that it has, one after the other. A transport (the addon's, or
+// a browser's WebSocket) carries frames one way and tells events the other; all that lasts is here.
+
+const { aborted, coded, failure, remote } = require('./errors');
+const frames = require('./frames');
+const Requests = require('./requests');
+const respond = require('./response');
+
+/** What holds where `reconnect` does not say it; milliseconds, and as many attempts as it takes. */
+const RECONNECT = {
+  minDelay: 500,
+  maxDelay: 30_000,
+  factor: 2,
+  jitter: 1,
+};
+/** Going away, cut off, restarting: what was asked may be asked again. After others it would fail again. */
+const RESENDABLE = [1001, 1006, 1012];
+
+/** What an ack is as the name of a property, which it was in version 1; a peer may send any JSON. */
+function propertyName(value) {
+  try {
+    return String(value);
+  } catch {
+    return JSON.stringify(value);
+  }
+}
+
+class Session {
+  /** The program's own object: it has the id, and hears the events. */
+  #client;
+  #reconnect;
+  /** `connect(session, registration)` makes a transport. */
+  #connect;
+  #transport;
+  /** True while frames go to the transport; if not, they wait here as `[frame, entry]`, in order. */
+  #isReady = false;
+  #queue = [];
+  /** Characters of them. */
+  #queued = 0;
+  #isReplaced = false;
+  #isClosing = false;
+  #isEnded = false;
+  /** A draining server is left as soon as nothing is awaited. */
+  #isLeaving = false;
+  /** Connections lost since the last registration. */
+  #attempts = 0;
+  #timer;
+  /** Why the connection has failed, and the code with which it has ended. */
+  #error;
+  #code;
+  /** Those who wait for the registration: `{ resolve, reject }`. */
+  #waiters = [];
+  /** Streams that have enough for now; because of them the socket is not read. */
+  #full = new Set();
+  #isHeld = false;
+  #resolveEnd;
+  #end = new Promise((resolve) => {
+    this.#resolveEnd = resolve;
+  });
+
+  /** True if the connection speaks version 2, as far as is known. */
+  speaks2;
+  isRegistered = false;
+  /** `'drain'` is awaited. */
+  needsDrain = false;
+  /** A request was given up: an answer that nobody awaits is no fault of the server's. */
+  forgets = false;
+  requests = new Requests();
+  /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
+  cancels = new Map();
+  /** Streams of the messages: `push(message)`, `end()`. */
+  streams = new Set();
+
+  /** `options`: all of them, with their defaults; `ack()` makes an ack. */
+  constructor(client, options, ack, connect) {
+    this.#client = client;
+    this.options = options;
+    this.ack = ack;
+    this.#connect = connect;
+    this.#reconnect = options.reconnect && { ...RECONNECT, ...Object(options.reconnect) };
+    this.resends = this.#reconnect && options.resend === 'requests';
+    this.#dial();
+    const { signal } = options;
+    const abort = () => {
+      this.#error = aborted(signal);
+      this.close();
+    };
+    signal?.addEventListener('abort', abort);
+    this.#end.then(() => signal?.removeEventListener('abort', abort));
+    if (signal?.aborted) {
+      abort();
+    }
+  }
+
+  #dial() {
+    const { protocol, token } = this.options;
+    this.speaks2 = protocol === 2;
+    const connect = (shown) => {
+      if (!this.#isEnded) {
+        this.#isHeld = false;
+        this.#transport = this.#connect(this, { id: this.idText(), token: shown });
+        if (!this.#reconnect && this.#transport.isEager) {
+          // With nobody to connect once more, what is sent early is the transport's to keep.
+          this.#flush();
+        }
+      }
+    };
+    if (typeof token !== 'function') {
+      connect(token);
+      return;
+    }
+    new Promise((resolve) => resolve(token())).then(connect).catch((error) => {
+      this.broke(error);
+      this.closed(1006);
+    });
+  }
+
+  /** Registers once more, with another token. */
+  register(token) {
+    this.assertOpen();
+    if (typeof this.options.token !== 'function') {
+      this.options.token = token;
+    }
+    this.push(frames.register(this.idText(), JSON.stringify(token), this.options.protocol));
+  }
+
+  idText() {
+    return JSON.stringify(this.#client.id);
+  }
+
+  get bufferedAmount() {
+    return this.#queued + (this.#transport?.bufferedAmount ?? 0);
+  }
+
+  /** The same, as far as is known without asking. */
+  get #waiting() {
+    return this.#queued + (this.#transport?.waiting ?? 0);
+  }
+
+  assertOpen() {
+    if (this.#isClosing) {
+      throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
+    }
+  }
+
+  assert2() {
+    if (!this.speaks2) {
+      throw coded('ERR_WSMB_NOT_NEGOTIATED', 'this connection does not speak version 2');
+    }
+  }
+
+  /**
+   * Sends a frame; `isAwaited`: somebody waits for what it brings; `entry`: that of the request. False above
+   * the high-water mark: `'drain'` follows.
+   */
+  push(frame, isAwaited, entry) {
+    const { maxQueued, highWaterMark } = this.options;
+    const queued = this.#waiting + frame.length;
+    if (queued > maxQueued) {
+      const message = `${queued} bytes wait to be sent, maxQueued is ${maxQueued}`;
+      throw coded('ERR_WSMB_MAX_QUEUED', message);
+    }
+    if (this.#isReady) {
+      this.#transport.push(frame, isAwaited);
+    } else {
+      this.#enqueue(frame, entry);
+    }
+    const isBelow = this.#waiting < highWaterMark;
+    if (!isBelow) {
+      this.needsDrain = true;
+      this.#transport?.wantDrain();
+    }
+    return isBelow;
+  }
+
+  /** Sends a request. What cannot be sent, fails; for a callback that is thrown. */
+  ask(frame, entry) {
+    this.pace();
+    try {
+      return this.push(frame, true, entry);
+    } catch (error) {
+      this.requests.end(error, (each) => each === entry);
+      if (!entry.end) {
+        throw error;
+      }
+    }
+  }
+
+  #enqueue(frame, entry) {
+    this.#queue.push([frame, entry]);
+    this.#queued += frame.length;
+    if (entry) {
+      entry.isQueued = true;
+    }
+  }
+
+  /** Takes all that is queued. */
+  #unqueue() {
+    this.#queued = 0;
+    return this.#queue.splice(0);
+  }
+
+  /** From now on frames go to the transport, those first that were queued. */
+  #flush() {
+    this.#isReady = true;
+    for (const [frame, entry] of this.#unqueue()) {
+      // What was given up meanwhile is not asked any more.
+      if (!entry?.isSettled) {
+        this.#transport.push(frame);
+      }
+      if (entry) {
+        entry.isQueued = false;
+      }
+    }
+    if (this.needsDrain) {
+      this.#transport.wantDrain();
+    }
+  }
+
+  /** Resolves when the client is registered; rejects when it has ended. */
+  connected() {
+    return new Promise((resolve, reject) => {
+      if (this.isRegistered) {
+        resolve(this.#client);
+      } else if (this.#isEnded) {
+        reject(this.#reason());
+      } else {
+        this.#waiters.push({ resolve, reject });
+      }
+    });
+  }
+
+  close() {
+    if (!this.#isClosing) {
+      this.#isClosing = true;
+      clearTimeout(this.#timer);
+      if (this.#transport) {
+        this.#transport.close();
+      } else {
+        // Between two connections. Nothing is told before this call has returned.
+        queueMicrotask(() => this.#finish(this.#code));
+      }
+    }
+    return this.#end;
+  }
+
+  /** A stream has enough for now, or not any more. */
+  setFull(stream, isFull) {
+    if (isFull !== this.#full.has(stream)) {
+      this.#full[isFull ? 'add' : 'delete'](stream);
+      this.pace();
+    }
+  }
+
+  /**
+   * Reads no further while the program has enough: the socket then pushes back. But whoever awaits an
+   * answer must be given it, whatever lies before it.
+   */
+  pace() {
+    const isIdle = this.requests.size === 0;
+    const isHeld = isIdle && this.#full.size > 0;
+    if (isHeld !== this.#isHeld) {
+      this.#isHeld = isHeld;
+      this.#transport?.hold(isHeld);
+    }
+    if (this.#isLeaving && isIdle) {
+      // Goes elsewhere.
+      this.#isLeaving = this.#isReady = this.isRegistered = false;
+      this.#transport.close();
+    }
+  }
+
+  #emit(...event) {
+    this.#client.emit(...event);
+  }
+
+  // What a transport tells.
+
+  opened() {
+    if (!this.#reconnect && !this.#isReady) {
+      this.#flush();
+    }
+    this.#emit('open');
+  }
+
+  registered(protocol) {
+    this.speaks2 &&= protocol >= 2;
+    this.isRegistered = true;
+    if (this.options.protocol === 2 && !this.speaks2) {
+      const error = coded('ERR_WSMB_NOT_NEGOTIATED', 'the server does not speak version 2');
+      error.isFinal = true;
+      this.requests.end(error, (entry) => entry.needs2);
+    }
+    const wasLost = this.#attempts > 0;
+    this.#attempts = 0;
+    if (!this.#isReady) {
+      this.#flush();
+    }
+    for (const { resolve } of this.#waiters.splice(0)) {
+      resolve(this.#client);
+    }
+    this.pace();
+    this.#emit('registered');
+    if (wasLost) {
+      this.#emit('reconnected');
+    }
+  }
+
+  unregistered(id, code) {
+    const isReplaced = code === 'REPLACED';
+    this.isRegistered = false;
+    this.#isReplaced ||= isReplaced;
+    this.#emit(isReplaced ? 'replaced' : 'unregistered', id);
+  }
+
+  message(message, key, from) {
+    const response = key === null ? null : respond(this, key, propertyName(key));
+    for (const stream of this.streams) {
+      stream.push({ message, from, response, answer: response?.send });
+    }
+    this.#emit('message', message, response, from);
+  }
+
+  answer(key, from, message, isWhole) {
+    const name = propertyName(key);
+    const entry = this.requests.get(name);
+    if (entry?.deadline) {
+      this.requests.delete(name);
+      this.pace();
+    }
+    const answered = entry?.answered;
+    if (typeof answered !== 'function') {
+      // It may have crossed with what has ended its request.
+      if (!this.forgets) {
+        const text = `Unable to find callback method for ${this.#client.id} and ack = ${name}`;
+        this.misunderstood(coded('ERR_WSMB_UNKNOWN_ACK', text));
+      }
+    } else if (isWhole || !entry.deadline) {
+      answered(from, message);
+    } else {
+      const text = 'Unable to parse "answer" message (msg.from or msg.message are undefined)';
+      this.misunderstood(coded('ERR_WSMB_ANSWER', text));
+    }
+  }
+
+  refusal(key, from, error) {
+    this.#fail(key, from, remote(error, from));
+  }
+
+  failed(key, id, code) {
+    this.#fail(key, id, failure(code, id));
+  }
+
+  #fail(key, id, error) {
+    this.requests.get(propertyName(key))?.failed?.(id, error);
+  }
+
+  receipt(reference, delivered, failed) {
+    const entry = this.requests.take(reference);
+    entry?.receipt?.({ delivered, failed: new Map(Object.entries(failed)) });
+    this.pace();
+  }
+
+  /** The server has refused a frame of ours. */
+  complaint(code, message, reference, key) {
+    const error = remote({ code, message });
+    const entry = this.requests.take(reference ?? propertyName(key));
+    if (entry?.end) {
+      entry.end(error);
+    } else {
+      this.misunderstood(error);
+    }
+  }
+
+  cancelled(key) {
+    const name = propertyName(key);
+    this.cancels.get(name)?.();
+    this.cancels.delete(name);
+  }
+
+  goaway(within) {
+    this.#emit('goaway', within);
+    if (this.#reconnect && !this.#isClosing) {
+      clearTimeout(this.#timer);
+      // Not all at once.
+      this.#timer = setTimeout(() => {
+        this.#isLeaving = true;
+        this.pace();
+      }, Math.random() * within);
+    }
+  }
+
+  /** All has been written. */
+  drained() {
+    if (this.needsDrain) {
+      this.needsDrain = false;
+      this.#emit('drain');
+    }
+  }
+
+  /** The server or we have sent what cannot be understood: the connection goes on. */
+  misunderstood(error) {
+    this.#emit('error', error);
+  }
+
+  /** The connection fails: `closed` follows. */
+  broke(error) {
+    this.#error = error;
+    if (!this.#reconnect) {
+      this.#tell(error);
+    }
+  }
+
+  /**
+   * The connection has ended with this code. `isSilent`: as in version 1, that is not told; `isFinal`: to
+   * try once more would not help.
+   */
+  closed(code, isSilent, isFinal) {
+    this.#transport = undefined;
+    this.isRegistered = this.#isReady = this.#isLeaving = false;
+    this.#code = code;
+    clearTimeout(this.#timer);
+    for (const name of this.cancels.keys()) {
+      this.cancelled(name);
+    }
+    // Refused (44xx): not without another token.
+    const isOver = this.#isClosing || this.#isReplaced || isFinal || (code > 4399 && code < 4500);
+    if (this.#reconnect && !isOver) {
+      this.#retry(code);
+    } else {
+      this.#giveUp(this.#reconnect && !this.#isClosing && this.#error, code, isSilent);
+    }
+  }
+
+  #retry(code) {
+    const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect;
+    const reason = this.#reason();
+    const mayResend = RESENDABLE.includes(code);
+    // What was on its way is lost.
+    this.requests.end(reason, (entry) => !entry.isQueued && !(mayResend && entry.frame));
+    const again = [...this.requests.values()].filter((entry) => !entry.isQueued);
+    // They are older than what waits already.
+    for (const [frame, entry] of [...again.map((each) => [each.frame, each]), ...this.#unqueue()]) {
+      this.#enqueue(frame, entry);
+    }
+    this.#attempts += 1;
+    if (this.#attempts > maxAttempts) {
+      this.#giveUp(reason, code);
+      return;
+    }
+    this.#error = undefined;
+    const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
+    const delay = Math.round(longest * (1 - jitter * Math.random()));
+    this.#timer = setTimeout(() => this.#dial(), delay);
+    this.#emit('reconnecting', this.#attempts, delay, reason);
+  }
+
+  /** Why the client is not connected. */
+  #reason() {
+    if (this.#error) {
+      return this.#error;
+    }
+    return this.#isClosing
+      ? coded('ERR_WSMB_CLOSED', 'the client was closed')
+      : coded('ERR_WSMB_CONNECTION_LOST', `the connection has ended (${this.#code})`);
+  }
+
+  /** An error of the connection. Who waits for what comes of it is told there, and need not listen. */
+  #tell(error) {
+    const promises = [...this.requests.values()].filter((entry) => entry.end);
+    const isTold = this.#waiters.length + promises.length > 0;
+    if (!isTold || this.#client.listenerCount('error') > 0) {
+      this.#emit('error', error);
+    }
+  }
+
+  #giveUp(error, code, isSilent) {
+    try {
+      if (error) {
+        this.#tell(error);
+      }
+    } finally {
+      this.#finish(code, isSilent);
+    }
+  }
+
+  #finish(code, isSilent) {
+    if (this.#isEnded) {
+      return;
+    }
+    const error = this.#reason();
+    this.#isClosing = this.#isEnded = true;
+    this.#unqueue();
+    this.#resolveEnd();
+    // Callbacks stay, as in version 1.
+    this.requests.end(error, (entry) => entry.end);
+    for (const { reject } of this.#waiters.splice(0)) {
+      reject(error);
+    }
+    for (const stream of this.streams) {
+      stream.end();
+    }
+    if (!isSilent) {
+      this.#emit('close', code);
+    }
+  }
+}
+
+module.exports = Session;

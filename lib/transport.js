@@ -1,0 +1,248 @@
+'use strict';
+
+// One connection of a client, by the addon: it collects what is sent, hands it over when the tick ends, and
+// tells the session what the addon has to tell.
+
+const { coded, systemError } = require('./errors');
+const hub = require('./hub');
+const { NativeClient } = require('./native');
+
+/** Characters collected in one tick that are handed over before it ends. */
+const COLLECT = 64 * 1024;
+/** Characters after which requests and answers, for which somebody waits, do not wait for the rest of the tick. */
+const AHEAD = 4 * 1024;
+
+class Transport {
+  /** It takes frames before it is open. */
+  isEager = true;
+  #session;
+  #target;
+  #registration;
+  #native = null;
+  #number;
+  /** Frames for the addon, one a line, collected until the tick ends. */
+  #lines = '';
+  /** Some of what this tick sends has been handed over. */
+  #ahead = false;
+  /** Bytes that waited when we last asked. */
+  #waiting = 0;
+  #opened = false;
+  #closing = false;
+  /** As in version 1, the end of some connections is not told. */
+  #silent = false;
+
+  /** `target`: host, port, path and options; `registration`: the id as JSON, and the token. */
+  constructor(session, target, registration) {
+    this.#session = session;
+    this.#target = target;
+    this.#registration = registration;
+    this.#number = hub.open(this);
+    // Nothing is emitted, and nothing opened, before the current tick ends.
+    process.nextTick(() => this.#connect());
+  }
+
+  #connect() {
+    if (this.#closing) {
+      hub.close(this.#number);
+      this.#session.closed(undefined);
+      return;
+    }
+    const { host, port, path, native, join } = this.#target;
+    if (!join && (!Number.isInteger(port) || port < 0 || port > 65_535)) {
+      const message = `Port should be >= 0 and < 65536. Received ${port}.`;
+      this.#fail(coded('ERR_SOCKET_BAD_PORT', message));
+      return;
+    }
+    const options = { ...native, ...this.#registration, host, port, path };
+    try {
+      this.#native = join
+        ? join(this.#number, options)
+        : new NativeClient(hub.hub, this.#number, options);
+    } catch (error) {
+      // An id that JSON cannot write, or no threads.
+      this.#fail(error);
+      return;
+    }
+    this.flush();
+  }
+
+  /** A failure before there is a connection: to try once more would not help. */
+  #fail(error) {
+    hub.close(this.#number);
+    try {
+      this.#session.broke(error);
+    } finally {
+      this.#session.closed(1006, false, true);
+    }
+  }
+
+  get bufferedAmount() {
+    return (this.#native ? this.#native.waiting() : 0) + this.#lines.length;
+  }
+
+  /** The same, as far as is known without asking; asked only if it matters. */
+  get waiting() {
+    const waiting = this.#waiting + this.#lines.length;
+    return waiting > this.#session.options.maxQueued ? this.bufferedAmount : waiting;
+  }
+
+  /** Collects a frame; `isAwaited`: somebody waits for what it brings. */
+  push(frame, isAwaited) {
+    if (frame.length > COLLECT) {
+      // Large ones cross alone: joining them would only copy them once more.
+      this.#handCollected();
+      this.#hand(frame);
+      return;
+    }
+    this.#lines += `${frame}\n`;
+    hub.collect(this);
+    // Once in a tick: others are at work on it while this tick goes on.
+    const isAhead = isAwaited && !this.#ahead && this.#lines.length > AHEAD;
+    if (isAhead || this.#lines.length > COLLECT) {
+      this.#ahead = true;
+      this.#handCollected();
+    }
+  }
+
+  /** Tells when all has been written: asked for when the tick ends. */
+  wantDrain() {
+    hub.collect(this);
+  }
+
+  /** Hands over what was collected: the tick has ended. */
+  flush() {
+    this.#ahead = false;
+    this.#handCollected();
+    if (this.#session.needsDrain) {
+      if (this.#waiting > 0) {
+        this.#native?.wantDrain();
+      } else {
+        process.nextTick(() => this.#drain());
+      }
+    }
+  }
+
+  #handCollected() {
+    if (this.#native !== null && this.#lines !== '') {
+      const lines = this.#lines;
+      this.#lines = '';
+      this.#hand(lines);
+    }
+  }
+
+  #hand(lines) {
+    if (this.#native === null) {
+      this.#lines += `${lines}\n`;
+      return;
+    }
+    try {
+      this.#waiting = this.#native.send(lines);
+    } catch (error) {
+      // The connection has ended; its close event is on the way.
+      if (error.code !== 'ERR_WSMB_NOT_OPEN') {
+        throw error;
+      }
+    }
+  }
+
+  /** All has been written; what was collected meanwhile asks again when it is handed over. */
+  #drain() {
+    if (this.#lines === '' && this.#waiting === 0) {
+      this.#session.drained();
+    }
+  }
+
+  /** Reads no further while the program has enough. */
+  hold(isHeld) {
+    this.#native?.hold(isHeld);
+  }
+
+  /** At the exit of the process. */
+  linger() {
+    this.#native?.linger();
+  }
+
+  close() {
+    if (!this.#closing) {
+      this.flush();
+      this.#closing = true;
+      this.#native?.close();
+    }
+  }
+
+  /** One event of the addon; the kinds are listed in src/node/client.rs. */
+  receive(event) {
+    const session = this.#session;
+    switch (event[0]) {
+      case 0:
+        this.#opened = true;
+        session.opened();
+        break;
+      case 1:
+        session.registered(event[1]);
+        break;
+      case 2:
+        session.unregistered(event[1] ?? undefined, event[2]);
+        break;
+      case 3:
+        session.message(event[3], event[1], event[2] ?? undefined);
+        break;
+      case 4:
+        if (event.length > 4) {
+          session.refusal(event[1], event[2] ?? undefined, event[4]);
+        } else {
+          session.answer(event[1], event[2], event[3], event.length === 4);
+        }
+        break;
+      case 5:
+        session.misunderstood(coded(event[1], event[2]));
+        break;
+      case 6:
+        this.#failed(event);
+        break;
+      case 7:
+        this.#waiting = 0;
+        this.#drain();
+        break;
+      case 8:
+        this.#closing = true;
+        hub.close(this.#number);
+        session.closed(event[1], this.#silent);
+        break;
+      case 9:
+        session.receipt(event[1], event[2], event[3]);
+        break;
+      case 10:
+        session.failed(event[1], event[2], event[3]);
+        break;
+      case 11:
+        session.complaint(event[1], event[2], event[3], event[4]);
+        break;
+      case 12:
+        session.cancelled(event[1]);
+        break;
+      case 13:
+        session.goaway(event[1]);
+        break;
+    }
+  }
+
+  #failed([, code, message, syscall, target]) {
+    if (code === 'ERR_WSMB_SERVER_KEY') {
+      // No WebSocket server at all: a text, and no close event.
+      this.#silent = true;
+      this.#session.broke(message);
+      return;
+    }
+    // It was closed before it was open, and would not have opened.
+    this.#silent = this.#closing && !this.#opened;
+    let error = coded(code, message);
+    if (syscall) {
+      const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];
+      error = systemError(code, syscall, address.replace(/^\[|\]$/g, ''), port && Number(port));
+    }
+    this.#session.broke(error);
+  }
+}
+
+module.exports = Transport;
