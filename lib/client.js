@@ -24,7 +24,7 @@ function WSMsgBroker(id, host, port, path, options) {
   EventEmitter.call(this);
   this.id = id;
   const target = parseTarget(host, port, path, options);
-  const connect = (session, registration) => new Transport(session, target, registration);
+  const connect = (session, token) => new Transport(session, target, token);
   const session = new Session(this, target.session, ack, connect);
   Object.defineProperty(this, kSession, { value: session });
 }

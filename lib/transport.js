@@ -17,7 +17,7 @@ class Transport {
   isEager = true;
   #session;
   #target;
-  #registration;
+  #token;
   #native = null;
   #number;
   /** Frames for the addon, one a line, collected until the tick ends. */
@@ -31,11 +31,11 @@ class Transport {
   /** As in version 1, the end of some connections is not told. */
   #silent = false;
 
-  /** `target`: host, port, path and options; `registration`: the id as JSON, and the token. */
-  constructor(session, target, registration) {
+  /** `target`: host, port, path and options. */
+  constructor(session, target, token) {
     this.#session = session;
     this.#target = target;
-    this.#registration = registration;
+    this.#token = token;
     this.#number = hub.open(this);
     // Nothing is emitted, and nothing opened, before the current tick ends.
     process.nextTick(() => this.#connect());
@@ -53,8 +53,9 @@ class Transport {
       this.#fail(coded('ERR_SOCKET_BAD_PORT', message));
       return;
     }
-    const options = { ...native, ...this.#registration, host, port, path };
     try {
+      const id = this.#session.idText();
+      const options = { ...native, id, token: this.#token, host, port, path };
       this.#native = join
         ? join(this.#number, options)
         : new NativeClient(hub.hub, this.#number, options);
@@ -182,7 +183,7 @@ class Transport {
         session.registered(event[1]);
         break;
       case 2:
-        session.unregistered(event[1] ?? undefined, event[2]);
+        session.unregistered(event[1], event[2]);
         break;
       case 3:
         session.message(event[3], event[1], event[2] ?? undefined);

@@ -31,7 +31,7 @@ class Session {
   /** The program's own object: it has the id, and hears the events. */
   #client;
   #reconnect;
-  /** `connect(session, registration)` makes a transport. */
+  /** `connect(session, token)` makes a transport. */
   #connect;
   #transport;
   /** True while frames go to the transport; if not, they wait here as `[frame, entry]`, in order. */
@@ -100,7 +100,7 @@ class Session {
     const connect = (shown) => {
       if (!this.#isEnded) {
         this.#isHeld = false;
-        this.#transport = this.#connect(this, { id: this.idText(), token: shown });
+        this.#transport = this.#connect(this, shown);
         if (!this.#reconnect && this.#transport.isEager) {
           // With nobody to connect once more, what is sent early is the transport's to keep.
           this.#flush();

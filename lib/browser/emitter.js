@@ -1,0 +1,66 @@
+'use strict';
+
+// What of Node's EventEmitter a client is used by, for where there is no Node.
+
+class Emitter {
+  #listeners = new Map();
+
+  #list(name) {
+    return this.#listeners.get(name) ?? [];
+  }
+
+  on(name, listener) {
+    this.#listeners.set(name, [...this.#list(name), listener]);
+    return this;
+  }
+
+  once(name, listener) {
+    const once = (...args) => {
+      this.off(name, once);
+      listener.apply(this, args);
+    };
+    once.listener = listener;
+    return this.on(name, once);
+  }
+
+  off(name, listener) {
+    const list = this.#list(name);
+    const place = list.findLastIndex((each) => each === listener || each.listener === listener);
+    if (place >= 0) {
+      this.#listeners.set(name, list.toSpliced(place, 1));
+    }
+    return this;
+  }
+
+  /** As there: true if anybody listened, and an error that nobody listens to is thrown. */
+  emit(name, ...args) {
+    const list = this.#list(name);
+    if (name === 'error' && list.length === 0) {
+      throw args[0];
+    }
+    for (const listener of list) {
+      listener.apply(this, args);
+    }
+    return list.length > 0;
+  }
+
+  listenerCount(name) {
+    return this.#list(name).length;
+  }
+
+  listeners(name) {
+    return this.#list(name).map((each) => each.listener ?? each);
+  }
+
+  removeAllListeners(...names) {
+    for (const name of names.length > 0 ? names : [...this.#listeners.keys()]) {
+      this.#listeners.delete(name);
+    }
+    return this;
+  }
+}
+
+Emitter.prototype.addListener = Emitter.prototype.on;
+Emitter.prototype.removeListener = Emitter.prototype.off;
+
+module.exports = Emitter;

@@ -1,0 +1,163 @@
+'use strict';
+
+// One connection of a client, by the WebSocket of the browser.
+
+const { coded } = require('../client/errors');
+const frames = require('../client/frames');
+
+/** How often a buffer that was too full is looked at, ms: a WebSocket does not tell when it is empty. */
+const LOOK = 50;
+
+/** The close codes of a refusal. */
+const REFUSALS = {
+  4401: 'ERR_WSMB_UNAUTHORIZED',
+  4403: 'ERR_WSMB_FORBIDDEN',
+  4409: 'ERR_WSMB_CONFLICT',
+};
+
+/** What a frame tells, by its action. */
+const READ = {
+  __proto__: null,
+  registered: (session, { protocol }) => session.registered(protocol),
+  unregistered: (session, { id, code }) => session.unregistered(id, session.speaks2 && code),
+  message: (session, { message, ack, from }) => session.message(message, ack || null, from),
+  answer: (session, frame) => {
+    const { ack, from, message, error } = frame;
+    if (session.speaks2 && error) {
+      session.refusal(ack, from, error);
+    } else {
+      session.answer(ack, from, message, 'from' in frame && 'message' in frame);
+    }
+  },
+};
+
+/** The same, of version 2. */
+const READ_2 = {
+  __proto__: null,
+  receipt: (session, { ref, delivered, failed }) => session.receipt(ref, delivered, failed),
+  failed: (session, { ack, dest, code }) => session.failed(ack, dest, code),
+  error: (session, { code, message, ref, ack }) => session.complaint(code, message, ref, ack),
+  cancel: (session, { ack }) => session.cancelled(ack),
+  goaway: (session, { within }) => session.goaway(within),
+};
+
+/** Opens one. */
+function open(session, url, token, options) {
+  const { WebSocket, protocol, connectTimeout, pingInterval, pingTimeout } = options;
+  let isOpen = false;
+  let looks;
+  /** The end of connecting; then, of the server's silence. */
+  let timer;
+  let socket;
+  try {
+    socket = new WebSocket(url);
+  } catch (error) {
+    throw coded('ERR_WSMB_ADDRESS', error.message, TypeError);
+  }
+
+  const end = (code) => {
+    clearTimeout(timer);
+    clearInterval(looks);
+    session.closed(code);
+  };
+  /** Hears no more of it: it may never say another word. */
+  const abandon = () => {
+    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+    socket.close();
+  };
+  const failAfter = (limit, what) => {
+    timer = setTimeout(() => {
+      abandon();
+      session.broke(coded('ETIMEDOUT', `${what} for ${limit} ms`));
+      end(1006);
+    }, limit);
+  };
+  /**
+   * The server is alive. After so much silence it is asked for a receipt of nothing, as there are no pings
+   * in a browser; a server of version 1 is not asked.
+   */
+  const heard = () => {
+    clearTimeout(timer);
+    if (pingInterval > 0) {
+      timer = setTimeout(() => {
+        if (session.speaks2 && session.isRegistered) {
+          socket.send(frames.send(0, '[]', undefined, ',"ref":0'));
+          failAfter(pingTimeout, 'the server is silent');
+        }
+      }, pingInterval);
+    }
+  };
+
+  failAfter(connectTimeout, 'the server does not answer');
+  socket.onopen = () => {
+    isOpen = true;
+    heard();
+    socket.send(frames.register(session.idText(), token && JSON.stringify(token), protocol));
+    session.opened();
+  };
+  socket.onmessage = ({ data }) => {
+    heard();
+    let frame;
+    try {
+      frame = typeof data === 'string' ? JSON.parse(data) : null;
+    } catch {
+      // Told below.
+    }
+    const read = READ[frame?.action] ?? (session.speaks2 && READ_2[frame?.action]);
+    if (read) {
+      read(session, frame);
+    } else {
+      session.misunderstood(
+        (frame ?? null) === null
+          ? coded('ERR_WSMB_JSON', 'unable to parse message (only JSON is handled)')
+          : coded('ERR_WSMB_ACTION', `unknown action "${frame.action}"`),
+      );
+    }
+  };
+  socket.onerror = () => {
+    // A browser does not say why.
+    session.broke(
+      isOpen
+        ? coded('ERR_WSMB_WEBSOCKET', 'the connection has failed')
+        : coded('ERR_WSMB_CONNECT', `cannot connect to ${url}`),
+    );
+  };
+  socket.onclose = ({ code, reason }) => {
+    if (REFUSALS[code]) {
+      session.broke(coded(REFUSALS[code], reason));
+    }
+    // 1005 stands for a close frame without a code.
+    end(code === 1005 ? 1000 : code);
+  };
+
+  return {
+    get bufferedAmount() {
+      return socket.bufferedAmount;
+    },
+    get waiting() {
+      return socket.bufferedAmount;
+    },
+    push: (frame) => socket.send(frame),
+    wantDrain: () => {
+      looks ??= setInterval(() => {
+        if (isOpen && socket.bufferedAmount === 0) {
+          clearInterval(looks);
+          looks = undefined;
+          session.drained();
+        }
+      }, LOOK);
+    },
+    /** A browser's WebSocket cannot push back: what is not taken waits. */
+    hold: () => {},
+    close: () => {
+      if (isOpen) {
+        socket.close(1000);
+      } else {
+        abandon();
+        queueMicrotask(end);
+      }
+    },
+  };
+}
+
+module.exports = open;
