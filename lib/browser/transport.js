@@ -62,7 +62,8 @@ function open(session, url, token, options) {
   };
   /** Hears no more of it: it may never say another word. */
   const abandon = () => {
-    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {};
     socket.close();
   };
   const failAfter = (limit, what) => {

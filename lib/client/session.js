@@ -491,6 +491,7 @@ class Session {
       return;
     }
     const error = this.#reason();
+    this.#error = error;
     this.#isClosing = this.#isEnded = true;
     this.#unqueue();
     this.#resolveEnd();
