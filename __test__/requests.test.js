@@ -2,6 +2,7 @@
 
 // Promises of a client: answers, all answers, receipts, and what they fail with.
 
+const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocket, WebSocketServer } = require('ws');
@@ -22,6 +23,21 @@ async function answering(t, kind, server, id, answer) {
   const client = await join(t, kind, server, id);
   client.on('message', (message, response, from) => answer(response, message, from));
   return client;
+}
+
+/** A server of 1.7.2, in a process of its own, which its timers keep alive. */
+async function startOriginal(t) {
+  const program = `
+    const { WSMsgBroker } = require('./original');
+    const { _server: socket } = new WSMsgBroker.Server(0, '/').wss;
+    socket.once('listening', () => process.send(socket.address().port));`;
+  const child = spawn(process.execPath, ['-e', program], {
+    cwd: __dirname,
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  t.teardown(() => child.kill());
+  const [port] = await once(child, 'message');
+  return `ws://127.0.0.1:${port}/`;
 }
 
 /** Resolves when the server has nothing pending any more. */
@@ -332,13 +348,7 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: a server of version 1 is told by its silence`, async (t) => {
-    const { WSMsgBroker: Original } = require('./original');
-    const server = new Original.Server(0, '/');
-    t.teardown(() => server.wss.close());
-    const port = await new Promise((resolve) => {
-      server.wss._server.once('listening', () => resolve(server.wss._server.address().port));
-    });
-    const url = `ws://127.0.0.1:${port}/`;
+    const url = await startOriginal(t);
     const client = open(t, kind, 'client', url);
     const early = [client.deliver(1, 'answerer'), client.requestAll(1, ['answerer'])].map(failure);
     for (const { code } of await Promise.all(early)) t.is(code, 'ERR_WSMB_NOT_NEGOTIATED');
