@@ -8,7 +8,8 @@ const { once } = require('node:events');
 const test = require('ava');
 const { authority } = require('../support/certificates');
 const { openPage, startChromium } = require('../support/chromium');
-const { startClient, startServer } = require('../support/start');
+const { startSite } = require('../support/site');
+const { registration, startClient, startServer } = require('../support/start');
 
 const chromium = startChromium(test);
 const script = fs.readFileSync(path.join(__dirname, '../../browser/wsmsgbroker.js'));
@@ -23,8 +24,8 @@ const addressOf = (server, scheme = 'ws') => `${scheme}://127.0.0.1:${server.add
 const startNode = (t, server, id = 'node') => startClient(t, server, id, { protocol: 2 });
 
 /** A page that has a connected client with the id `page`, as its global `client`. */
-async function startPage(t, address, { context, tls, options = {} } = {}) {
-  const page = await openPage(t, context ?? (await chromium.context(t)), FILES, { tls });
+async function startPage(t, address, { tls, options = {} } = {}) {
+  const page = await openPage(t, await chromium.context(t), FILES, { tls });
   await page.evaluate(
     async ([address, options]) => {
       window.client = new window.WSMsgBroker('page', address, options);
@@ -41,8 +42,8 @@ const answerAll = (page) =>
     window.client.on('message', (message, response, from) => response?.send({ message, from }));
   });
 
-/** What a request of the page is rejected with. */
-const rejection = (page, ...args) =>
+/** Has the page make a request: its answer, or what it is rejected with. */
+const ask = (page, ...args) =>
   page.evaluate(async (args) => {
     try {
       return { answer: await window.client.request(...args) };
@@ -55,18 +56,13 @@ test('a page and a client of Node.js send each other messages', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
-  const received = page.evaluate(
-    () =>
-      new Promise((resolve) => {
-        window.client.once('message', (message, response, from) => {
-          resolve([message, response, from]);
-        });
-      }),
-  );
-  // The listener is there: what one page is asked, it does in turn.
-  await page.evaluate('1');
+  await page.evaluate(() => {
+    window.heard = new Promise((resolve) => {
+      window.client.once('message', (...args) => resolve(args));
+    });
+  });
   node.send({ text: 'grüße 🦀' }, ['page']);
-  t.deepEqual(await received, [{ text: 'grüße 🦀' }, null, 'node']);
+  t.deepEqual(await page.evaluate('heard'), [{ text: 'grüße 🦀' }, null, 'node']);
 
   const heard = once(node, 'message');
   await page.evaluate(() => window.client.send([1, null, { a: true }], 'node'));
@@ -101,7 +97,7 @@ test('requests go from the page to Node.js and back', async (t) => {
   node.on('message', (message, response, from) => response.send({ message, from }));
 
   const options = { timeout };
-  t.deepEqual(await rejection(page, { n: 1 }, 'node', options), {
+  t.deepEqual(await ask(page, { n: 1 }, 'node', options), {
     answer: { from: 'node', message: { message: { n: 1 }, from: 'page' } },
   });
   const answer = await node.request({ n: 2 }, 'page', options);
@@ -123,19 +119,21 @@ test('a page iterates over its messages', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
-  const loop = page.evaluate(async () => {
-    const seen = [];
-    for await (const { message, from, answer } of window.client.messages()) {
-      seen.push([from, message]);
-      answer(message + 1);
-      if (seen.length === 3) return seen;
-    }
+  await page.evaluate(() => {
+    const loop = async () => {
+      const seen = [];
+      for await (const { message, from, answer } of window.client.messages()) {
+        seen.push([from, message]);
+        answer(message + 1);
+        if (seen.length === 3) return seen;
+      }
+    };
+    window.seen = loop();
   });
-  await page.evaluate('1');
   for (const n of [1, 2, 3]) {
     t.is((await node.request(n, 'page', { timeout })).message, n + 1);
   }
-  t.deepEqual(await loop, [
+  t.deepEqual(await page.evaluate('seen'), [
     ['node', 1],
     ['node', 2],
     ['node', 3],
@@ -153,10 +151,10 @@ test('a page learns that its request is refused, fails or is late', async (t) =>
     }
     signals.push(response.signal);
   });
-  const refused = await rejection(page, 'refuse', 'node', { timeout });
+  const refused = await ask(page, 'refuse', 'node', { timeout });
   t.like(refused, { code: 'ERR_CLOSED_TODAY', message: 'not today' });
-  t.regex((await rejection(page, 'hello', 'nobody', { timeout })).code, /UNKNOWN_ID$/);
-  t.regex((await rejection(page, 'keep', 'node', { timeout: 200 })).code, /TIMEOUT$/);
+  t.regex((await ask(page, 'hello', 'nobody', { timeout })).code, /UNKNOWN_ID$/);
+  t.regex((await ask(page, 'keep', 'node', { timeout: 200 })).code, /TIMEOUT$/);
   await aborted(signals[1]);
 });
 
@@ -202,15 +200,27 @@ test('a page that is closed ends the work on its request, and fails those to it'
 test('a page in the background answers', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
-  const context = await chromium.context(t);
-  const page = await startPage(t, addressOf(server), { context });
-  await answerAll(page);
-  await hide(page);
+  const address = addressOf(server);
+  const program = `
+    const client = new WSMsgBroker('page', '${address}');
+    client.on('message', (message, response) => response.send([message, document.visibilityState]));
+    document.onvisibilitychange = () => client.send(document.visibilityState, 'node');`;
+  const html = `<script src="/client.js"></script><script>${program}</script>`;
+  const site = await startSite(t, { ...FILES, '/': html });
+  const open = await chromium.tabs(t);
+
+  const registered = registration(server, 'page');
+  await open(site.url);
+  await registered;
+  const hidden = new Promise((resolve) => {
+    node.on('message', (state) => state === 'hidden' && resolve());
+  });
+  await open('about:blank');
+  await hidden;
   for (const n of [1, 2, 3]) {
     const { message } = await node.request(n, 'page', { timeout });
-    t.deepEqual(message, { message: n, from: 'node' });
+    t.deepEqual(message, [n, 'hidden']);
   }
-  t.is(await page.evaluate('document.visibilityState'), 'hidden');
 });
 
 test('a page comes back when the broker does', async (t) => {
@@ -228,17 +238,14 @@ test('a page comes back when the broker does', async (t) => {
   await page.waitForFunction(() => window.events.includes('reconnecting'));
 
   const second = await startServer(t, { port });
-  const [id] = await once(second, 'registered');
-  t.is(id, 'page');
+  await page.waitForFunction(() => window.events.includes('reconnected'));
   const node = await startNode(t, second);
   const { message } = await node.request('hello again', 'page', { timeout });
   t.deepEqual(message, { message: 'hello again', from: 'node' });
-  const events = await page.evaluate('events');
-  t.is(events.at(-1), 'reconnected');
-  t.false(events.includes('close'));
+  t.false((await page.evaluate('events')).includes('close'));
 
   node.on('message', (message, response) => response.send(message));
-  t.like(await rejection(page, 'me too', 'node', { timeout }), { answer: { message: 'me too' } });
+  t.like(await ask(page, 'me too', 'node', { timeout }), { answer: { message: 'me too' } });
 });
 
 test('a page of https speaks wss', async (t) => {
@@ -274,15 +281,4 @@ test('a page that closes its client leaves the broker', async (t) => {
 /** Resolves when the signal aborts, or at once. */
 function aborted(signal) {
   return signal.aborted ? undefined : once(signal, 'abort');
-}
-
-/** Another page of its context comes in front of it, as another tab would. */
-async function hide(page) {
-  const context = page.context();
-  // Playwright has each page believe that it is in front.
-  const session = await context.newCDPSession(page);
-  await session.send('Emulation.setFocusEmulationEnabled', { enabled: false });
-  const front = await context.newPage();
-  await front.bringToFront();
-  await page.waitForFunction(() => document.visibilityState === 'hidden', null, { polling: 100 });
 }

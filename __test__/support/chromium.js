@@ -5,7 +5,7 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { chromium } = require('playwright-core');
-const { serve } = require('./site');
+const { startSite } = require('./site');
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
 
@@ -44,25 +44,31 @@ function startChromium(test) {
   });
   test.after.always('Chromium ends', () => browser?.close());
   return {
-    /** Where pages share what browsers share, until the test ends. Any certificate is good enough. */
+    /** For pages that share what those of a user do, until the test ends. Takes any certificate. */
     async context(t) {
       const context = await browser.newContext({ ignoreHTTPSErrors: true });
       t.teardown(() => context.close());
       return context;
     },
+    /**
+     * Opens tabs of one window, each in front of those before, until the test ends. Nothing more can be
+     * done to them: Playwright has every page that it drives believe that it is in front.
+     */
+    async tabs(t) {
+      const session = await browser.newBrowserCDPSession();
+      const { browserContextId } = await session.send('Target.createBrowserContext');
+      t.teardown(() => session.send('Target.disposeBrowserContext', { browserContextId }));
+      return (url) => session.send('Target.createTarget', { url, browserContextId });
+    },
   };
 }
 
-/** Opens a page of a site with these files (see site.js), which has loaded all of them. */
+/** Opens a page of a site with these files (see site.js); resolves when it has loaded them. */
 async function openPage(t, context, files, { tls, query = '' } = {}) {
-  const site = await serve(files, tls);
-  t.teardown(site.close);
+  const site = await startSite(t, files, tls);
   const page = await context.newPage();
-  const errors = [];
-  page.on('pageerror', (error) => errors.push(error));
-  page.on('console', (line) => line.type() === 'error' && t.log(`the page says: ${line.text()}`));
+  page.on('pageerror', (error) => t.fail(`the page has thrown ${error.stack}`));
   await page.goto(`${site.url}/${query}`);
-  t.deepEqual(errors, [], 'the page has thrown');
   return page;
 }
 

@@ -15,10 +15,10 @@ const TYPES = {
 };
 
 /**
- * Serves `files`: path to content, `/` is the page. With `tls`, a certificate and its key, over https.
- * Any other path is 404, but for the icon that browsers ask for by themselves.
+ * Serves `files`, path to content, until the test ends; `/` is the page. With `tls`, a certificate and
+ * its key, over https. Any other path is 404, but for the icon that browsers ask for by themselves.
  */
-async function serve(files, tls) {
+async function startSite(t, files, tls) {
   const listener = (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost');
     const content = files[pathname];
@@ -30,14 +30,12 @@ async function serve(files, tls) {
   const server = tls ? https.createServer(tls, listener) : http.createServer(listener);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  return {
-    url: `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}`,
-    /** Ends the connections, too: browsers keep them open. */
-    close() {
-      server.closeAllConnections();
-      return new Promise((resolve) => server.close(resolve));
-    },
-  };
+  t.teardown(() => {
+    // Browsers keep their connections.
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  });
+  return { url: `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}` };
 }
 
-module.exports = { serve };
+module.exports = { startSite };
