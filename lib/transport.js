@@ -12,6 +12,12 @@ const COLLECT = 64 * 1024;
 /** Characters after which requests and answers, for which somebody waits, do not wait for the rest of the tick. */
 const AHEAD = 4 * 1024;
 
+const incomplete = () =>
+  coded(
+    'ERR_WSMB_ANSWER',
+    'Unable to parse "answer" message (msg.from or msg.message are undefined)',
+  );
+
 class Transport {
   /** It takes frames before it is open. */
   isEager = true;
@@ -192,7 +198,7 @@ class Transport {
         if (event.length > 4) {
           session.refusal(event[1], event[2] ?? undefined, event[4]);
         } else {
-          session.answer(event[1], event[2], event[3], event.length === 4);
+          session.answer(event[1], event[2], event[3], event.length < 4 ? incomplete() : undefined);
         }
         break;
       case 5:

@@ -21,12 +21,11 @@ const READ = {
   registered: (session, { protocol }) => session.registered(protocol),
   unregistered: (session, { id, code }) => session.unregistered(id, session.speaks2 && code),
   message: (session, { message, ack, from }) => session.message(message, ack || null, from),
-  answer: (session, frame) => {
-    const { ack, from, message, error } = frame;
+  answer: (session, { ack, from, message, error }) => {
     if (session.speaks2 && error) {
       session.refusal(ack, from, error);
     } else {
-      session.answer(ack, from, message, 'from' in frame && 'message' in frame);
+      session.answer(ack, from, message);
     }
   },
 };
