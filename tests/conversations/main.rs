@@ -24,7 +24,10 @@ async fn the_server_keeps_to_the_conversations() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_keeps_to_the_conversations() {
     let mut failures = Vec::new();
-    for conversation in script::conversations("client") {
+    let playable = |conversation: &script::Conversation| {
+        !conversation.members.texts("not").contains(&"rust".into())
+    };
+    for conversation in script::conversations("client").into_iter().filter(playable) {
         failures.extend(client::Stage::play(&conversation).await.err());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
