@@ -6,17 +6,14 @@
 /** What an error has of the members that conversations name. */
 const described = ({ code, message, from }) => ({ code, message, from });
 
-/** Codes by id, whether they are in an object or a map, by themselves or in errors. */
-function codes(failed) {
-  const entries = failed instanceof Map ? [...failed] : Object.entries(failed);
-  return Object.fromEntries(entries.map(([id, why]) => [id, why?.code ?? why]));
-}
+/** Codes by id, of a map that has them, or errors with them. */
+const codes = (failed) => Object.fromEntries([...failed].map(([id, why]) => [id, why.code ?? why]));
 
 /** What the calls that come to something come to. */
 const RESULTS = {
   request: ({ from, message }) => ({ from, message }),
   requestAll: ({ answers, failed }) => ({
-    answers: answers.map(RESULTS.request),
+    answers: [...answers].map(([from, message]) => ({ from, message })),
     failed: codes(failed),
   }),
   deliver: ({ delivered, failed }) => ({ delivered, failed: codes(failed) }),
