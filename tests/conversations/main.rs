@@ -1,5 +1,6 @@
 //! Plays `spec/conversations.json`: with a server over real sockets, and with a client whose
-//! server is played. And keeps the specification together: what is cited exists, and all is cited.
+//! server is played (those in JavaScript are played by `__test__/conversations.test.js`). And keeps
+//! the specification together: what is cited exists, and all is cited.
 
 mod client;
 mod rules;

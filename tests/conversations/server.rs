@@ -160,8 +160,11 @@ fn server_options(given: &Members) -> ServerOptions {
     let mut options = options();
     for name in given.names() {
         if name == "slowConsumer" {
-            assert_eq!(given.text(name).as_deref(), Some("drop"));
-            options.slow_consumer = SlowConsumer::Drop;
+            options.slow_consumer = match given.text(name).as_deref() {
+                Some("drop") => SlowConsumer::Drop,
+                Some("close") => SlowConsumer::Close,
+                other => panic!("slowConsumer is {other:?}"),
+            };
             continue;
         }
         let value = given.number(name).unwrap();
