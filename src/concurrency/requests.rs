@@ -10,7 +10,11 @@ use std::{
 
 use super::{below, explore, handle, memory, together};
 use crate::{
-    error::ActionError, handle::Handle, memory::Memory, requests::Requests, socket::pipe::Pipe,
+    error::ActionError,
+    handle::Handle,
+    memory::Memory,
+    requests::{Fault, Name, Outcomes, Question, Requests},
+    socket::pipe::Pipe,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -53,19 +57,44 @@ impl World {
         asker: usize,
         ack: &str,
     ) -> Result<(), ActionError> {
+        let names: Vec<_> = responders
+            .iter()
+            .map(|_| Name {
+                id: "",
+                registration: u64::MAX,
+            })
+            .collect();
+        let question = Question {
+            ack,
+            asker: &self.handles[asker],
+            receivers: responders,
+            names: &names,
+            answers: 1,
+            timeout: None,
+        };
         self.requests
-            .open(ack, &self.handles[asker], responders, self.now)
+            .open(&question, self.now, &mut Outcomes::new())
+            .map(drop)
     }
 
     /// Answers; whoever asked must be `asker`, if it was taken.
     fn answer(&self, responder: usize, ack: &str, asker: Option<u64>) {
-        let taken = self
-            .requests
-            .answer(ack, &self.handles[responder], self.now);
+        let taken = self.requests.answer(
+            ack,
+            &self.handles[responder],
+            self.now,
+            &mut Outcomes::new(),
+        );
         if let Some(taken) = taken {
             assert!(asker.is_none_or(|asker| asker == taken.key));
             self.answers.fetch_add(1, Relaxed);
         }
+    }
+
+    fn leave(&self, place: usize) {
+        let handle = &self.handles[place];
+        self.requests
+            .leave(handle, Fault::Gone, &mut Outcomes::new());
     }
 
     fn task(self: &Arc<Self>, act: impl FnOnce(&Self) + Send + 'static) -> Task {
@@ -95,11 +124,12 @@ impl World {
     fn ends(&self) {
         self.adds_up();
         for handle in &self.handles {
-            self.requests.leave(handle);
+            self.requests
+                .leave(handle, Fault::Gone, &mut Outcomes::new());
         }
         self.adds_up();
         assert_eq!(self.requests.count(), 0);
-        self.requests.expire(self.now + 2 * HOUR);
+        self.requests.expire(self.now + 2 * HOUR, |_| {});
         assert_eq!((self.requests.deadlines(), self.memory.used()), (0, 0));
     }
 }
@@ -142,8 +172,8 @@ fn a_request_is_never_left_to_those_who_have_gone() {
         let world = World::new();
         together(vec![
             world.task(|world| world.open(0, "a").unwrap()),
-            world.task(|world| world.requests.leave(&world.handles[2])),
-            world.task(|world| world.requests.leave(&world.handles[3])),
+            world.task(|world| world.leave(2)),
+            world.task(|world| world.leave(3)),
         ]);
         assert_eq!(world.requests.count(), 0);
         world.ends();
@@ -158,7 +188,7 @@ fn who_leaves_takes_no_request_of_others_along() {
         let reopened = Arc::new(AtomicBool::new(false));
         let is_open = reopened.clone();
         together(vec![
-            world.task(|world| world.requests.leave(&world.handles[0])),
+            world.task(|world| world.leave(0)),
             world.task(move |world| {
                 world.answer(2, "a", Some(0));
                 is_open.store(world.open(1, "a").is_ok(), Relaxed);
@@ -179,7 +209,7 @@ fn an_answer_is_taken_for_no_other_request_than_it_was_meant_for() {
         together(vec![
             world.task(|world| world.answer(2, "a", Some(0))),
             world.task(|world| {
-                world.requests.leave(&world.handles[0]);
+                world.leave(0);
                 world.open_to(&world.handles[3..], 1, "a").unwrap();
             }),
         ]);
@@ -195,7 +225,7 @@ fn an_answer_is_taken_unless_the_time_is_up_first() {
         world.open(0, "a").unwrap();
         together(vec![
             world.task(|world| world.answer(2, "a", Some(0))),
-            world.task(|world| world.requests.expire(world.now + 2 * HOUR)),
+            world.task(|world| world.requests.expire(world.now + 2 * HOUR, |_| {})),
             world.task(|world| drop(world.requests.check("a", &world.handles[1], world.now))),
         ]);
         assert!(world.answers.load(Relaxed) <= 1);
@@ -217,7 +247,7 @@ fn whatever_happens_together_deliveries_add_up() {
                     assert!(refused.is_none_or(|error| error == ActionError::AckTaken));
                 }
                 if below(2) == 0 {
-                    world.requests.leave(&world.handles[asker]);
+                    world.leave(asker);
                 }
             }));
         }
@@ -227,13 +257,13 @@ fn whatever_happens_together_deliveries_add_up() {
                     world.answer(responder, ["a", "b"][below(2)], None);
                 }
                 if below(3) == 0 {
-                    world.requests.leave(&world.handles[responder]);
+                    world.leave(responder);
                 }
             }));
         }
         tasks.push(world.task(|world| {
             if below(2) == 0 {
-                world.requests.expire(world.now + 2 * HOUR);
+                world.requests.expire(world.now + 2 * HOUR, |_| {});
             }
         }));
         together(tasks);

@@ -21,7 +21,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use self::reference::Reference;
 use super::Router;
 use crate::{
-    error::ActionError, handle::Handle, memory::Memory, options::ServerOptions, socket::pipe::Pipe,
+    error::ActionError,
+    handle::Handle,
+    memory::Memory,
+    options::ServerOptions,
+    requests::{Fault, Name, Outcomes, Question},
+    socket::pipe::Pipe,
 };
 
 /// Operations in one life of a broker.
@@ -187,6 +192,7 @@ struct Broker {
     now: Instant,
     places: Vec<Connection>,
     next_key: u64,
+    outcomes: Outcomes,
 }
 
 struct Connection {
@@ -218,6 +224,7 @@ impl Broker {
             now,
             places: Vec::new(),
             next_key: 0,
+            outcomes: Outcomes::new(),
         };
         for _ in 0..world.places {
             let connection = broker.connect();
@@ -249,7 +256,7 @@ impl Broker {
                 let handle = &self.places[place].handle;
                 let taken = self
                     .router
-                    .register(&id_text(id), handle, |was| replaced = was);
+                    .register(&id_text(id), handle, |was| replaced = was.is_some());
                 if taken.is_err() {
                     return Outcome::Conflict { freed };
                 }
@@ -258,7 +265,8 @@ impl Broker {
             }
             Op::Unregister { place } => {
                 let freed = self.give_up(place);
-                self.router.requests.withdraw(&self.places[place].handle);
+                let handle = &self.places[place].handle;
+                self.router.requests.withdraw(handle, &mut self.outcomes);
                 Outcome::Unregistered(freed)
             }
             Op::End { place } => {
@@ -294,7 +302,8 @@ impl Broker {
             Op::Answer { place, ack } => {
                 let responder = &self.places[place].handle;
                 let requests = &self.router.requests;
-                let asker = requests.answer(&ack_text(ack), responder, self.now);
+                let outcomes = &mut self.outcomes;
+                let asker = requests.answer(&ack_text(ack), responder, self.now, outcomes);
                 Outcome::Answered(asker.map(|asker| asker.key))
             }
             Op::Wait(millis) => {
@@ -302,7 +311,9 @@ impl Broker {
                 Outcome::Done
             }
             Op::Expire => {
-                self.router.requests.expire(self.now);
+                let outcomes = &mut self.outcomes;
+                let requests = &self.router.requests;
+                requests.expire(self.now, |expired| outcomes.append(expired));
                 Outcome::Done
             }
             Op::Timeout(millis) => {
@@ -313,12 +324,31 @@ impl Broker {
         }
     }
 
-    fn ask(&self, place: usize, ack: &str, to: &[Arc<Handle>]) -> Result<(), ActionError> {
+    fn ask(&mut self, place: usize, ack: &str, to: &[Arc<Handle>]) -> Result<(), ActionError> {
         let Connection { handle, id } = &self.places[place];
         let requests = &self.router.requests;
         match id {
             _ if to.is_empty() => Ok(()),
-            Some(_) => requests.open(ack, handle, to, self.now),
+            Some(_) => {
+                let names: Vec<_> = to
+                    .iter()
+                    .map(|_| Name {
+                        id: "",
+                        registration: u64::MAX,
+                    })
+                    .collect();
+                let question = Question {
+                    ack,
+                    asker: handle,
+                    receivers: to,
+                    names: &names,
+                    answers: 1,
+                    timeout: None,
+                };
+                requests
+                    .open(&question, self.now, &mut self.outcomes)
+                    .map(drop)
+            }
             None => requests.check(ack, handle, self.now),
         }
     }
@@ -338,7 +368,9 @@ impl Broker {
         self.give_up(place);
         let next = self.connect();
         let Connection { handle, .. } = std::mem::replace(&mut self.places[place], next);
-        self.router.requests.leave(&handle);
+        self.router
+            .requests
+            .leave(&handle, Fault::Gone, &mut self.outcomes);
         assert_eq!(handle.book.lock().deliveries(), 0);
         assert!(!handle.owns_its_id());
     }
@@ -386,7 +418,7 @@ impl Broker {
         for place in 0..self.places.len() {
             self.end(place);
         }
-        self.router.requests.expire(self.start);
+        self.router.requests.expire(self.start, |_| {});
         assert_eq!(self.router.count(), 0);
         assert_eq!(self.router.requests.count(), 0);
         assert_eq!(self.router.requests.deadlines(), 0);

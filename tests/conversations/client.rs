@@ -234,8 +234,8 @@ impl ClientListener for Reporter {
         let error = |code: &str| line("error", [("code", Some(format!("\"{code}\"")))]);
         let report = match event {
             ClientEvent::Open => line("open", []),
-            ClientEvent::Registered => line("registered", []),
-            ClientEvent::Unregistered(id) => line("unregistered", [("id", raw(id))]),
+            ClientEvent::Registered { .. } => line("registered", []),
+            ClientEvent::Unregistered { id, .. } => line("unregistered", [("id", raw(id))]),
             ClientEvent::Message { message, ack, from } => line(
                 "message",
                 [
@@ -244,7 +244,9 @@ impl ClientListener for Reporter {
                     ("from", raw(from)),
                 ],
             ),
-            ClientEvent::Answer { ack, from, message } => line(
+            ClientEvent::Answer {
+                ack, from, message, ..
+            } => line(
                 "answer",
                 [
                     ("message", raw(message)),
@@ -254,7 +256,7 @@ impl ClientListener for Reporter {
             ),
             ClientEvent::Refused(refused) => error(refused.code()),
             ClientEvent::Error(failed) => error(failed.code()),
-            ClientEvent::Closed(code) => {
+            ClientEvent::Closed { code, .. } => {
                 let code = code.map_or("null".into(), |code| code.to_string());
                 line("close", [("code", Some(code))])
             }
