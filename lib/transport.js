@@ -195,11 +195,7 @@ class Transport {
         session.message(event[3], event[1], event[2] ?? undefined);
         break;
       case 4:
-        if (event.length > 4) {
-          session.refusal(event[1], event[2] ?? undefined, event[4]);
-        } else {
-          session.answer(event[1], event[2], event[3], event.length < 4 ? incomplete() : undefined);
-        }
+        this.#answered(event);
         break;
       case 5:
         session.misunderstood(coded(event[1], event[2]));
@@ -232,6 +228,17 @@ class Transport {
         session.goaway(event[1]);
         break;
     }
+  }
+
+  #answered(event) {
+    const [, key, from, message, error] = event;
+    if (event.length > 4) {
+      this.#session.refusal(key, from ?? undefined, error);
+      return;
+    }
+    // In version 1 an answer needs both.
+    const isWhole = event.length === 4 && from !== null;
+    this.#session.answer(key, from ?? undefined, message, isWhole ? undefined : incomplete());
   }
 
   #failed([, code, message, syscall, target]) {

@@ -395,9 +395,9 @@ class Session {
     }
   }
 
-  /** All has been written. */
+  /** The transport has written all that it had. */
   drained() {
-    if (this.needsDrain) {
+    if (this.needsDrain && this.#queued === 0) {
       this.needsDrain = false;
       this.#emit('drain');
     }

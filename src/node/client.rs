@@ -79,9 +79,9 @@ impl ClientListener for Listener {
             }
             ClientEvent::Answer {
                 ack, from, message, ..
-            } => match (ack, from, message) {
-                (Some(ack), Some(from), Some(message)) => mailbox.push(&["4", ack, from, message]),
-                (Some(ack), ..) => mailbox.push(&["4", ack]),
+            } => match (ack, from.unwrap_or("null"), message) {
+                (Some(ack), from, Some(message)) => mailbox.push(&["4", ack, from, message]),
+                (Some(ack), from, None) => mailbox.push(&["4", ack, from]),
                 (None, ..) => mailbox.push(&["4"]),
             },
             ClientEvent::Receipt {
