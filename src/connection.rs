@@ -275,7 +275,7 @@ impl Connection {
                 dest,
                 ack,
                 wanted,
-            }) => match self.send(message, dest, ack, wanted, cx, turn) {
+            }) => match self.send(message, dest, ack, wanted.as_deref(), cx, turn) {
                 Ok(None) => Ok(()),
                 Ok(full) => return full,
                 Err(error) => Err(error),

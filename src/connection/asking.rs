@@ -15,7 +15,8 @@ use crate::{
 /// What a `send` wants beside its delivery.
 pub(super) struct Wants<'a> {
     pub(super) ack: Option<&'a str>,
-    pub(super) terms: Terms<'a>,
+    /// None: those of version 1.
+    pub(super) terms: Option<&'a Terms<'a>>,
 }
 
 /// What became of a message for an id; none: it was delivered.
@@ -35,9 +36,14 @@ impl<'a> Fates<'a> {
     }
 }
 
-impl Wants<'_> {
+impl<'a> Wants<'a> {
+    /// What a receipt is to name, if one is wanted.
+    fn reference(&self) -> Option<&'a str> {
+        self.terms?.reference
+    }
+
     pub(super) fn receipt(&self) -> bool {
-        self.terms.reference.is_some()
+        self.reference().is_some()
     }
 
     fn is_request(&self) -> bool {
@@ -89,8 +95,8 @@ impl Connection {
             asker: &self.handle,
             receivers,
             names,
-            answers: wants.terms.answers,
-            timeout: wants.terms.timeout,
+            answers: wants.terms.map_or(1, |terms| terms.answers),
+            timeout: wants.terms.and_then(|terms| terms.timeout),
         };
         requests.open(&question, now, &mut turn.outcomes)
     }
@@ -152,7 +158,7 @@ impl Connection {
                 });
             }
         }
-        if let Some(reference) = wants.terms.reference {
+        if let Some(reference) = wants.reference() {
             let frame = version_2::receipt(reference, &delivered, &failed);
             turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         }

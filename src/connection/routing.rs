@@ -22,7 +22,7 @@ use crate::{
     memory::{self, Charge},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol::{self, Dest, Terms, Wanted},
+    protocol::{self, Dest, Wanted},
     requests::{Fault, Name},
 };
 
@@ -45,16 +45,17 @@ impl Connection {
         message: &str,
         dest: &str,
         ack: Option<&str>,
-        wanted: Wanted<'_>,
+        wanted: Option<&Wanted<'_>>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
-        let mut wants = Wants {
-            ack,
-            terms: Terms::default(),
-        };
-        if !wanted.is_nothing() && self.handle.speaks_2() {
-            wants.terms = wanted.terms(self.shared.options.max_id_length)?;
+        let terms;
+        let mut wants = Wants { ack, terms: None };
+        if let Some(wanted) = wanted
+            && self.handle.speaks_2()
+        {
+            terms = wanted.terms(self.shared.options.max_id_length)?;
+            wants.terms = Some(&terms);
             // A receipt is written, whether receipts are read or not.
             if wants.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));

@@ -12,7 +12,7 @@ use crate::{
     handle::{Close, Handle},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol,
+    protocol::{self, version_2},
     requests::{Outcome, Outcomes},
     server::Shared,
 };
@@ -36,7 +36,7 @@ impl Shared {
                         continue;
                     }
                     let (ack, dest) = (protocol::json_string(&ack), protocol::json_string(&dest));
-                    let frame = protocol::version_2::failed(&ack, &dest, fault.code());
+                    let frame = version_2::failed(&ack, &dest, fault.code());
                     let pushed = asker.outbox.push(&frame);
                     (asker, pushed)
                 }
@@ -46,7 +46,7 @@ impl Shared {
                         continue;
                     }
                     let ack = protocol::json_string(&ack);
-                    let pushed = responder.outbox.push(&protocol::version_2::cancel(&ack));
+                    let pushed = responder.outbox.push(&version_2::cancel(&ack));
                     (responder, pushed)
                 }
             };
@@ -144,7 +144,8 @@ impl Connection {
         }
         let [reference, ack] = protocol::echo(text, shared.options.max_id_length);
         let words = protocol::json_string(&error.to_string());
-        let frame = protocol::version_2::error(error.code(), &words, reference, ack);
+        let repeated = version_2::repeated(reference, ack);
+        let frame = version_2::error(error.code(), &words, &repeated);
         turn.pushed(handle, handle.outbox.push(&frame));
     }
 }

@@ -14,11 +14,17 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
         let message = at.value()?;
         let dest = at.skip(r#","dest":"#).then(|| at.value())??;
         let ack = member(&mut at, r#","ack":"#)?;
-        let mut wanted = Wanted::default();
+        let mut wanted = None;
         if !at.ends("}") {
-            wanted.reference = member(&mut at, r#","ref":"#)?;
-            wanted.answers = member(&mut at, r#","answers":"#)?;
-            wanted.timeout = member(&mut at, r#","timeout":"#)?;
+            let reference = member(&mut at, r#","ref":"#)?;
+            let answers = member(&mut at, r#","answers":"#)?;
+            let timeout = member(&mut at, r#","timeout":"#)?;
+            wanted = Wanted {
+                reference,
+                answers,
+                timeout,
+            }
+            .boxed();
         }
         return at.ends("}").then_some(ClientAction::Send {
             message,
@@ -30,8 +36,12 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
     if at.skip(r#"{"action":"answer","ack":"#) {
         let ack = at.value()?;
         let message = member(&mut at, r#","message":"#)?;
-        let error = member(&mut at, r#","error":"#)?.filter(|error| is_truthy(error));
         member(&mut at, r#","from":"#)?;
+        let mut error = None;
+        if !at.ends("}") {
+            error = member(&mut at, r#","error":"#)?.filter(|error| is_truthy(error));
+            member(&mut at, r#","from":"#)?;
+        }
         return (at.ends("}") && is_truthy(ack)).then_some(ClientAction::Answer {
             ack,
             message,
