@@ -301,7 +301,9 @@ impl Connection {
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Err(error) => Err(error),
         };
-        self.tell(turn);
+        if !turn.outcomes.is_empty() {
+            self.tell(turn);
+        }
         if let Err(error) = result {
             self.refused(error, Some(text), turn);
         }

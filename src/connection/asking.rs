@@ -46,7 +46,8 @@ impl<'a> Wants<'a> {
         self.reference().is_some()
     }
 
-    fn is_request(&self) -> bool {
+    #[inline]
+    pub(super) fn is_request(&self) -> bool {
         self.ack.is_some_and(protocol::is_truthy)
     }
 }
@@ -70,8 +71,7 @@ impl Connection {
         }
     }
 
-    /// Keeps a request open, if there is an ack and anybody to answer it. What is returned is to be
-    /// told when its messages are delivered.
+    /// Keeps a request open. What is returned is to be told when its messages are delivered.
     pub(super) fn await_answer(
         &self,
         wants: &Wants<'_>,
@@ -79,9 +79,6 @@ impl Connection {
         names: &[Name<'_>],
         turn: &mut Turn,
     ) -> Result<Option<Arc<Request>>, ActionError> {
-        if receivers.is_empty() {
-            return Ok(None);
-        }
         let Some(key) = self.key(wants)? else {
             return Ok(None);
         };

@@ -123,11 +123,11 @@ impl Connection {
         if !matches!(room, Room::Free) {
             return Ok(room);
         }
-        let name = Name {
-            id,
-            registration: turn.batch.registration,
-        };
-        self.await_answer(wants, slice::from_ref(receiver), &[name], turn)?;
+        if wants.is_request() {
+            let registration = turn.batch.registration;
+            let name = [Name { id, registration }];
+            self.await_answer(wants, slice::from_ref(receiver), &name, turn)?;
+        }
         let frame = protocol::message(message, wants.ack, self.from());
         if turn.batch.add(&frame) {
             // A receipt is true of what is in the outbox only.
@@ -216,7 +216,10 @@ impl Connection {
             let mut each = takes.iter();
             receivers.retain(|_| each.next() == Some(&true));
         }
-        let request = self.await_answer(wants, &receivers, &names, turn)?;
+        let request = match wants.is_request() && !receivers.is_empty() {
+            true => self.await_answer(wants, &receivers, &names, turn)?,
+            false => None,
+        };
         // Encoded once, whatever the number of receivers.
         let pieces = protocol::message(message, wants.ack, self.from());
         let mut bytes = Vec::with_capacity(size);

@@ -73,10 +73,13 @@ impl Shared {
 
     /// Whether an answer may still be added, beyond the mark, too: it never holds the one who
     /// gives it.
+    #[inline]
     pub(super) fn has_room_for_answer(&self, asker: &Handle) -> bool {
-        if !asker.outbox.is_full() {
-            return true;
-        }
+        !asker.outbox.is_full() || self.has_room_beyond_mark(asker)
+    }
+
+    #[cold]
+    fn has_room_beyond_mark(&self, asker: &Handle) -> bool {
         // What this turn has promised to write may be what fills it.
         asker.flush();
         if !asker.outbox.is_full() {
@@ -117,11 +120,9 @@ impl Shared {
 impl Connection {
     /// Tells what this turn has brought about.
     pub(super) fn tell(&self, turn: &mut Turn) {
-        if !turn.outcomes.is_empty() {
-            // Nobody is told of a message that is still to come.
-            self.deliver(turn);
-            self.shared.tell(&mut turn.outcomes, &mut turn.touched);
-        }
+        // Nobody is told of a message that is still to come.
+        self.deliver(turn);
+        self.shared.tell(&mut turn.outcomes, &mut turn.touched);
     }
 
     /// Tells of an action that was not carried out.
