@@ -275,7 +275,7 @@ impl Connection {
                 dest,
                 ack,
                 wanted,
-            }) => match self.send(message, dest, ack, wanted, cx, turn) {
+            }) => match self.send(message, dest, ack, wanted.as_deref(), cx, turn) {
                 Ok(None) => Ok(()),
                 Ok(full) => return full,
                 Err(error) => Err(error),
@@ -301,7 +301,9 @@ impl Connection {
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Err(error) => Err(error),
         };
-        self.tell(turn);
+        if !turn.outcomes.is_empty() {
+            self.tell(turn);
+        }
         if let Err(error) = result {
             self.refused(error, Some(text), turn);
         }

@@ -45,8 +45,8 @@ pub(crate) enum ClientAction<'a> {
         message: &'a str,
         dest: &'a str,
         ack: Option<&'a str>,
-        /// Of no meaning in version 1.
-        wanted: Wanted<'a>,
+        /// Of no meaning in version 1. Apart, so that who wants nothing carries little.
+        wanted: Option<Box<Wanted<'a>>>,
     },
     Answer {
         ack: &'a str,

@@ -469,68 +469,77 @@ impl Pending {
 
     /// Adds those who may answer; `charged`: bytes that are charged for them already.
     fn add(&mut self, question: &Question<'_>, charged: usize, outcomes: &mut Outcomes) {
-        let mut fresh: Vec<_> = (question.receivers.iter().enumerate())
-            .map(|(at, receiver)| (receiver.key, at))
-            .filter(|(key, _)| !self.responders.contains(*key))
-            .collect();
-        // A receiver listed twice answers once.
-        fresh.sort_unstable();
-        fresh.dedup_by_key(|(key, _)| *key);
-        let mut more = match charged {
-            0 => fresh.len() * RESPONDER,
-            _ => 0,
-        };
         let before = self.responders.len();
-        for (key, at) in fresh {
-            let responder = &question.receivers[at];
-            let name = &question.names[at];
-            let mut book = responder.book.lock();
-            let fault = match book.gone {
-                // For those who asked in version 1, who lost its id may answer.
-                None if self.request.is_told && book.lost >= name.registration => {
-                    Some(Fault::Replaced)
+        let mut known = 0;
+        match (question.receivers, question.names) {
+            ([one], [name]) => {
+                if !self.responders.contains(one.key) {
+                    known += self.add_one(one, name, outcomes);
                 }
-                gone => gone,
-            };
-            if fault.is_none() {
-                book.owed.push(&self.request);
             }
-            drop(book);
-            match fault {
-                Some(fault) if self.request.is_told => {
-                    outcomes.push(self.failed(name.id.into(), fault));
+            (receivers, names) => {
+                let mut fresh: Vec<_> = (receivers.iter().enumerate())
+                    .map(|(at, receiver)| (receiver.key, at))
+                    .filter(|(key, _)| !self.responders.contains(*key))
+                    .collect();
+                // A receiver listed twice answers once.
+                fresh.sort_unstable();
+                fresh.dedup_by_key(|(key, _)| *key);
+                for (_, at) in fresh {
+                    known += self.add_one(&receivers[at], &names[at], outcomes);
                 }
-                Some(_) => {}
-                None => {
-                    let known = self.known(responder, name);
-                    more += known.as_ref().map_or(0, Known::memory);
-                    self.responders.push(key, known);
+                if self.responders.has_known() {
+                    self.request.late.lock().get_or_insert_default();
                 }
             }
         }
         self.responders.sort();
+        let added = self.responders.len() - before;
+        let more = match charged {
+            0 => known + added * RESPONDER,
+            _ => known,
+        };
         // Under the shard's lock: whoever ends the request gives back what was counted.
         let mut book = self.asker.book.lock();
-        book.deliveries += self.responders.len() - before;
+        book.deliveries += added;
         if more > 0 {
             book.charged += more;
             self.charge.set(self.charge.bytes() + more);
         }
-        drop(book);
-        if self.responders.has_known() && question.receivers.len() > 1 {
-            self.request.late.lock().get_or_insert_default();
-        }
     }
 
-    /// What must be known of a receiver.
-    fn known(&self, responder: &Arc<Handle>, name: &Name<'_>) -> Option<Known> {
-        let handle = responder.speaks_2().then(|| responder.clone());
-        let id = self.request.is_told.then(|| name.id.into());
-        (handle.is_some() || id.is_some()).then(|| Known {
+    /// Adds one who may answer, unless that has become impossible; bytes of what must be known of
+    /// it.
+    fn add_one(
+        &mut self,
+        responder: &Arc<Handle>,
+        name: &Name<'_>,
+        outcomes: &mut Outcomes,
+    ) -> usize {
+        let is_told = self.request.is_told;
+        let mut book = responder.book.lock();
+        let fault = match book.gone {
+            // For those who asked in version 1, who lost its id may answer.
+            None if is_told && book.lost >= name.registration => Some(Fault::Replaced),
+            gone => gone,
+        };
+        if let Some(fault) = fault {
+            if is_told {
+                outcomes.push(self.failed(name.id.into(), fault));
+            }
+            return 0;
+        }
+        book.owed.push(&self.request);
+        drop(book);
+        let speaks_2 = responder.speaks_2();
+        let known = (is_told || speaks_2).then(|| Known {
             key: responder.key,
-            handle,
-            id,
-        })
+            handle: speaks_2.then(|| responder.clone()),
+            id: is_told.then(|| name.id.into()),
+        });
+        let memory = known.as_ref().map_or(0, Known::memory);
+        self.responders.push(responder.key, known);
+        memory
     }
 
     fn failed(&self, dest: Arc<str>, fault: Fault) -> Outcome {

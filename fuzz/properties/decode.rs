@@ -112,11 +112,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 message,
                 dest,
                 ack: raw("ack"),
-                wanted: Wanted {
-                    reference: raw("ref"),
-                    answers: raw("answers"),
-                    timeout: raw("timeout"),
-                },
+                wanted: wanted(raw("ref"), raw("answers"), raw("timeout")),
             })
             .ok_or(ActionError::IncompleteSend),
         Some("answer") => truthy("ack")
@@ -130,6 +126,20 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
         _ => return Err(Wrong::Action(name)),
     };
     result.map_err(Wrong::This)
+}
+
+fn wanted<'a>(
+    reference: Option<&'a str>,
+    answers: Option<&'a str>,
+    timeout: Option<&'a str>,
+) -> Option<Box<Wanted<'a>>> {
+    (reference.is_some() || answers.is_some() || timeout.is_some()).then(|| {
+        Box::new(Wanted {
+            reference,
+            answers,
+            timeout,
+        })
+    })
 }
 
 /// The version that a member asks for.
@@ -325,7 +335,7 @@ fn encoders(json: &Json<'_>, id: &str) {
         message,
         dest,
         ack,
-        wanted: Wanted::default(),
+        wanted: None,
     };
     assert_eq!(protocol::decode_client_action(&frame), Ok(read));
     version_2(json, id);
@@ -335,7 +345,8 @@ fn encoders(json: &Json<'_>, id: &str) {
 fn version_2(json: &Json<'_>, id: &str) {
     let raw = |name| json.member(name).map(|json| json.raw);
     let (reference, ack) = (raw("ref"), raw("ack"));
-    let frame = protocol::version_2::error("CODE", id, reference, ack).concat();
+    let repeated = protocol::version_2::repeated(reference, ack);
+    let frame = protocol::version_2::error("CODE", id, &repeated).concat();
     let code = Some("\"CODE\"");
     let members = [
         ("code", code),

@@ -15,7 +15,8 @@ use crate::{
 /// What a `send` wants beside its delivery.
 pub(super) struct Wants<'a> {
     pub(super) ack: Option<&'a str>,
-    pub(super) terms: Terms<'a>,
+    /// None: those of version 1.
+    pub(super) terms: Option<&'a Terms<'a>>,
 }
 
 /// What became of a message for an id; none: it was delivered.
@@ -35,12 +36,18 @@ impl<'a> Fates<'a> {
     }
 }
 
-impl Wants<'_> {
-    pub(super) fn receipt(&self) -> bool {
-        self.terms.reference.is_some()
+impl<'a> Wants<'a> {
+    /// What a receipt is to name, if one is wanted.
+    fn reference(&self) -> Option<&'a str> {
+        self.terms?.reference
     }
 
-    fn is_request(&self) -> bool {
+    pub(super) fn receipt(&self) -> bool {
+        self.reference().is_some()
+    }
+
+    #[inline]
+    pub(super) fn is_request(&self) -> bool {
         self.ack.is_some_and(protocol::is_truthy)
     }
 }
@@ -64,8 +71,7 @@ impl Connection {
         }
     }
 
-    /// Keeps a request open, if there is an ack and anybody to answer it. What is returned is to be
-    /// told when its messages are delivered.
+    /// Keeps a request open. What is returned is to be told when its messages are delivered.
     pub(super) fn await_answer(
         &self,
         wants: &Wants<'_>,
@@ -73,9 +79,6 @@ impl Connection {
         names: &[Name<'_>],
         turn: &mut Turn,
     ) -> Result<Option<Arc<Request>>, ActionError> {
-        if receivers.is_empty() {
-            return Ok(None);
-        }
         let Some(key) = self.key(wants)? else {
             return Ok(None);
         };
@@ -89,8 +92,8 @@ impl Connection {
             asker: &self.handle,
             receivers,
             names,
-            answers: wants.terms.answers,
-            timeout: wants.terms.timeout,
+            answers: wants.terms.map_or(1, |terms| terms.answers),
+            timeout: wants.terms.and_then(|terms| terms.timeout),
         };
         requests.open(&question, now, &mut turn.outcomes)
     }
@@ -152,7 +155,7 @@ impl Connection {
                 });
             }
         }
-        if let Some(reference) = wants.terms.reference {
+        if let Some(reference) = wants.reference() {
             let frame = version_2::receipt(reference, &delivered, &failed);
             turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         }

@@ -22,7 +22,7 @@ use crate::{
     memory::{self, Charge},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol::{self, Dest, Terms, Wanted},
+    protocol::{self, Dest, Wanted},
     requests::{Fault, Name},
 };
 
@@ -45,16 +45,17 @@ impl Connection {
         message: &str,
         dest: &str,
         ack: Option<&str>,
-        wanted: Wanted<'_>,
+        wanted: Option<&Wanted<'_>>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
-        let mut wants = Wants {
-            ack,
-            terms: Terms::default(),
-        };
-        if !wanted.is_nothing() && self.handle.speaks_2() {
-            wants.terms = wanted.terms(self.shared.options.max_id_length)?;
+        let terms;
+        let mut wants = Wants { ack, terms: None };
+        if let Some(wanted) = wanted
+            && self.handle.speaks_2()
+        {
+            terms = wanted.terms(self.shared.options.max_id_length)?;
+            wants.terms = Some(&terms);
             // A receipt is written, whether receipts are read or not.
             if wants.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));
@@ -122,11 +123,11 @@ impl Connection {
         if !matches!(room, Room::Free) {
             return Ok(room);
         }
-        let name = Name {
-            id,
-            registration: turn.batch.registration,
-        };
-        self.await_answer(wants, slice::from_ref(receiver), &[name], turn)?;
+        if wants.is_request() {
+            let registration = turn.batch.registration;
+            let name = [Name { id, registration }];
+            self.await_answer(wants, slice::from_ref(receiver), &name, turn)?;
+        }
         let frame = protocol::message(message, wants.ack, self.from());
         if turn.batch.add(&frame) {
             // A receipt is true of what is in the outbox only.
@@ -215,7 +216,10 @@ impl Connection {
             let mut each = takes.iter();
             receivers.retain(|_| each.next() == Some(&true));
         }
-        let request = self.await_answer(wants, &receivers, &names, turn)?;
+        let request = match wants.is_request() && !receivers.is_empty() {
+            true => self.await_answer(wants, &receivers, &names, turn)?,
+            false => None,
+        };
         // Encoded once, whatever the number of receivers.
         let pieces = protocol::message(message, wants.ack, self.from());
         let mut bytes = Vec::with_capacity(size);

@@ -12,7 +12,7 @@ use crate::{
     handle::{Close, Handle},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol,
+    protocol::{self, version_2},
     requests::{Outcome, Outcomes},
     server::Shared,
 };
@@ -36,7 +36,7 @@ impl Shared {
                         continue;
                     }
                     let (ack, dest) = (protocol::json_string(&ack), protocol::json_string(&dest));
-                    let frame = protocol::version_2::failed(&ack, &dest, fault.code());
+                    let frame = version_2::failed(&ack, &dest, fault.code());
                     let pushed = asker.outbox.push(&frame);
                     (asker, pushed)
                 }
@@ -46,7 +46,7 @@ impl Shared {
                         continue;
                     }
                     let ack = protocol::json_string(&ack);
-                    let pushed = responder.outbox.push(&protocol::version_2::cancel(&ack));
+                    let pushed = responder.outbox.push(&version_2::cancel(&ack));
                     (responder, pushed)
                 }
             };
@@ -73,10 +73,13 @@ impl Shared {
 
     /// Whether an answer may still be added, beyond the mark, too: it never holds the one who
     /// gives it.
+    #[inline]
     pub(super) fn has_room_for_answer(&self, asker: &Handle) -> bool {
-        if !asker.outbox.is_full() {
-            return true;
-        }
+        !asker.outbox.is_full() || self.has_room_beyond_mark(asker)
+    }
+
+    #[cold]
+    fn has_room_beyond_mark(&self, asker: &Handle) -> bool {
         // What this turn has promised to write may be what fills it.
         asker.flush();
         if !asker.outbox.is_full() {
@@ -117,11 +120,9 @@ impl Shared {
 impl Connection {
     /// Tells what this turn has brought about.
     pub(super) fn tell(&self, turn: &mut Turn) {
-        if !turn.outcomes.is_empty() {
-            // Nobody is told of a message that is still to come.
-            self.deliver(turn);
-            self.shared.tell(&mut turn.outcomes, &mut turn.touched);
-        }
+        // Nobody is told of a message that is still to come.
+        self.deliver(turn);
+        self.shared.tell(&mut turn.outcomes, &mut turn.touched);
     }
 
     /// Tells of an action that was not carried out.
@@ -144,7 +145,8 @@ impl Connection {
         }
         let [reference, ack] = protocol::echo(text, shared.options.max_id_length);
         let words = protocol::json_string(&error.to_string());
-        let frame = protocol::version_2::error(error.code(), &words, reference, ack);
+        let repeated = version_2::repeated(reference, ack);
+        let frame = version_2::error(error.code(), &words, &repeated);
         turn.pushed(handle, handle.outbox.push(&frame));
     }
 }

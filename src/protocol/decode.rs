@@ -38,7 +38,8 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
                     reference: members.reference,
                     answers: members.answers,
                     timeout: members.timeout,
-                },
+                }
+                .boxed(),
             }),
             _ => Err(ActionError::IncompleteSend),
         },

@@ -15,7 +15,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// What they mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Terms<'a> {
     /// What the receipt is to name, as JSON text; none: no receipt is wanted.
     pub(crate) reference: Option<&'a str>,
@@ -35,12 +35,13 @@ impl Default for Terms<'_> {
 }
 
 impl<'a> Wanted<'a> {
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.reference.is_none() && self.answers.is_none() && self.timeout.is_none()
+    /// None if it is nothing.
+    pub(super) fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
     }
 
     /// What it means (rules 24.1, 26.1 and 26.2). `null` counts as a member that is not there.
-    pub(crate) fn terms(self, max_length: usize) -> Result<Terms<'a>, ActionError> {
+    pub(crate) fn terms(&self, max_length: usize) -> Result<Terms<'a>, ActionError> {
         let mut terms = Terms::default();
         if let Some(raw) = there(self.reference) {
             if !matches!(raw.as_bytes()[0], b'"' | b'-' | b'0'..=b'9') || !fits(raw, max_length) {

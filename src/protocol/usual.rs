@@ -14,13 +14,11 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
         let message = at.value()?;
         let dest = at.skip(r#","dest":"#).then(|| at.value())??;
         let ack = member(&mut at, r#","ack":"#)?;
-        let mut wanted = Wanted::default();
-        if !at.ends("}") {
-            wanted.reference = member(&mut at, r#","ref":"#)?;
-            wanted.answers = member(&mut at, r#","answers":"#)?;
-            wanted.timeout = member(&mut at, r#","timeout":"#)?;
-        }
-        return at.ends("}").then_some(ClientAction::Send {
+        let wanted = match at.ends("}") {
+            true => None,
+            false => Some(wanted(&mut at)?),
+        };
+        return Some(ClientAction::Send {
             message,
             dest,
             ack,
@@ -30,8 +28,12 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
     if at.skip(r#"{"action":"answer","ack":"#) {
         let ack = at.value()?;
         let message = member(&mut at, r#","message":"#)?;
-        let error = member(&mut at, r#","error":"#)?.filter(|error| is_truthy(error));
         member(&mut at, r#","from":"#)?;
+        let mut error = None;
+        if !at.ends("}") {
+            error = member(&mut at, r#","error":"#)?.filter(|error| is_truthy(error));
+            member(&mut at, r#","from":"#)?;
+        }
         return (at.ends("}") && is_truthy(ack)).then_some(ClientAction::Answer {
             ack,
             message,
@@ -53,6 +55,17 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
         return at.ends("}").then_some(ClientAction::Cancel { ack });
     }
     None
+}
+
+/// The rest of a `send` of version 2. Apart, so that the way of all others is short.
+#[inline(never)]
+fn wanted<'a>(at: &mut Cursor<'a>) -> Option<Box<Wanted<'a>>> {
+    let wanted = Wanted {
+        reference: member(at, r#","ref":"#)?,
+        answers: member(at, r#","answers":"#)?,
+        timeout: member(at, r#","timeout":"#)?,
+    };
+    at.ends("}").then(|| Box::new(wanted))
 }
 
 pub(super) fn server_action(text: &str, version: u8) -> Option<ServerAction<'_>> {

@@ -62,8 +62,10 @@ impl Responders {
     }
 
     pub(super) fn sort(&mut self) {
-        self.keys.sort_unstable();
-        self.known.sort_unstable_by_key(|known| known.key);
+        if self.keys.len() > 1 {
+            self.keys.sort_unstable();
+            self.known.sort_unstable_by_key(|known| known.key);
+        }
     }
 
     /// The id by which the request was delivered to this one, if that is known.

@@ -61,26 +61,24 @@ pub(crate) fn cancel(ack: &str) -> Pieces<'_> {
     ["{\"action\":\"cancel\",\"ack\":", ack, "}", "", "", "", ""]
 }
 
-/// `error`; the text as JSON, `ref` and `ack` as they came (rule 29).
-pub(crate) fn error<'a>(
-    code: &'a str,
-    text: &'a str,
-    reference: Option<&'a str>,
-    ack: Option<&'a str>,
-) -> [&'a str; 9] {
-    let [reference_name, reference] = member(",\"ref\":", reference);
-    let [ack_name, ack] = member(",\"ack\":", ack);
+/// `error`; the text as JSON, and what [`repeated`] makes of its `ref` and its `ack` (rule 29).
+pub(crate) fn error<'a>(code: &'a str, text: &'a str, repeated: &'a str) -> Pieces<'a> {
     [
         "{\"action\":\"error\",\"code\":\"",
         code,
         "\",\"message\":",
         text,
-        reference_name,
-        reference,
-        ack_name,
-        ack,
+        repeated,
         "}",
+        "",
     ]
+}
+
+/// The members in which an `error` repeats those of the frame that was refused, as they came. Joined
+/// here: the way of all frames through the outbox is faster where all have as many pieces.
+pub(crate) fn repeated(reference: Option<&str>, ack: Option<&str>) -> String {
+    let members = [member(",\"ref\":", reference), member(",\"ack\":", ack)];
+    members.concat().concat()
 }
 
 /// `goaway`; milliseconds (rule 31).
