@@ -41,6 +41,8 @@ use crate::{
     tls::{self, Acceptor as TlsAcceptor},
 };
 use acceptor::Acceptor;
+#[cfg(feature = "node")]
+pub(crate) use directory::check_close;
 
 /// How long accepting rests when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
