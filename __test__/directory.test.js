@@ -140,7 +140,6 @@ test('is not ready when it cannot listen: told by its promise, and to those who 
   t.like(await t.throwsAsync(alone.ready), { code, syscall: 'listen', port });
   const both = new WSMsgBroker.Server({ ...HERE, port });
   const heard = once(both, 'error');
-  // Held, and looked at only when the event is past: a rejection without a handler fails this file.
   const { ready } = both;
   const [error] = await heard;
   await new Promise(setImmediate);
@@ -153,19 +152,32 @@ test('is not ready when it cannot listen: told by its promise, and to those who 
   t.deepEqual([late.ids(), late.has('a'), late.disconnect('a')], [[], false, false]);
 });
 
-test('that it cannot listen is lost in no way', async (t) => {
+test('ends no process but one that has no other way to hear of it', async (t) => {
   const { port } = (await startServer(t)).address();
+  /** The exit code of a program whose `server` cannot listen, and whether it has said why. */
   const run = (line) =>
     new Promise((resolve) => {
-      const code = `const { Server } = require('.'); const server = new Server(${port}, '/', { host: '127.0.0.1' }); ${line}`;
-      execFile(process.execPath, ['-e', code], { cwd: root }, (error, _out, err) =>
-        resolve([error?.code, /EADDRINUSE/.test(err)]),
+      const start = (number) => `new Server(${number}, '/', { host: '127.0.0.1' })`;
+      const program = `const { Server } = require('.');
+        const server = ${start(port)}, other = ${start(0)};
+        ${line}; other.close();`;
+      execFile(process.execPath, ['-e', program], { cwd: root }, (error, _out, err) =>
+        resolve([error?.code ?? 0, err.includes('EADDRINUSE')]),
       );
     });
-  t.deepEqual(await run(''), [1, true]);
-  t.deepEqual(await run('server.ready;'), [1, true]);
-  t.deepEqual(await run("server.ready; server.on('error', () => {});"), [undefined, false]);
-  t.deepEqual(await run('server.ready.catch(() => {});'), [undefined, false]);
+  const outcomes = await Promise.all(
+    [
+      '',
+      'server.ready',
+      'server.ready.catch(() => {})',
+      "server.ready; server.on('error', () => {})",
+      "server.on('error', () => setImmediate(() => server.ready))",
+      "server.on('error', () => {}); other.ready",
+    ].map(run),
+  );
+  const dies = [1, true];
+  const lives = [0, false];
+  t.deepEqual(outcomes, [dies, dies, lives, lives, lives, lives]);
 });
 
 test('is not ready when it was closed first', async (t) => {
