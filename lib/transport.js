@@ -61,7 +61,8 @@ class Transport {
     }
     try {
       const id = this.#session.idText();
-      const options = { ...native, id, token: this.#token, host, port, path };
+      const address = join ? { host: '', port: 0, path: '/' } : { host, port, path };
+      const options = { ...native, ...address, id, token: this.#token };
       this.#native = join
         ? join(this.#number, options)
         : new NativeClient(hub.hub, this.#number, options);

@@ -103,7 +103,6 @@ impl Router {
     }
 
     /// The owner of an id.
-    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Handle>> {
         self.find_registration(id).map(|(owner, _)| owner)
     }
@@ -148,7 +147,7 @@ impl Router {
         let former = match shard.entry(hash, is_it, |each| self.hash(&each.id)) {
             Entry::Occupied(mut entry) => {
                 let owner = &mut entry.get_mut().owner;
-                if !owner.is_of_principal(handle) {
+                if !owner.yields_to(handle) {
                     return Err(Conflict);
                 }
                 let former = std::mem::replace(owner, handle.clone());

@@ -110,6 +110,7 @@ impl Connection {
             self.reader.set_max_payload(limit);
         }
         let limit = self.shared.options.effective_register_timeout();
+        let limit = limit.filter(|_| !self.handle.participant);
         self.deadline = limit.map(|limit| Box::pin(sleep(limit)));
     }
 
@@ -121,7 +122,11 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
-        match &self.shared.gate {
+        let gate = match self.access {
+            Access::Free => &Gate::Free,
+            _ => &self.shared.gate,
+        };
+        match gate {
             Gate::Free => self.registered(&id, None, protocol, turn),
             Gate::Jwt(jwt) => {
                 let token = token.and_then(protocol::decode_token);

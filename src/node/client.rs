@@ -48,7 +48,7 @@ impl Source for Shared {
 /// (code, reason), `9` receipt (ref, delivered, failed), `10` failed (ack, dest, code), `11` error of
 /// the server (code, text, ref, ack), `12` cancel (ack), `13` goaway (within). A member that is
 /// missing at the end is undefined, and `null` before it.
-struct Listener(Arc<Shared>);
+pub(super) struct Listener(Arc<Shared>);
 
 impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
@@ -142,11 +142,14 @@ pub struct NativeClient {
     client: Client,
 }
 
-#[napi]
 impl NativeClient {
-    /// Starts to connect. `number`: how the hub calls this client.
-    #[napi(constructor)]
-    pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
+    /// A client that `connect` has started.
+    pub(super) fn start(
+        hub: &Hub,
+        number: u32,
+        options: NativeClientOptions,
+        connect: impl FnOnce(ClientOptions, Listener) -> crate::Result<Client>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(number, hub.inbox().clone()),
             client: Mutex::default(),
@@ -159,15 +162,22 @@ impl NativeClient {
             max_queued: usize::MAX,
             ..options.into()
         };
-        let client = Client::connect(
-            options,
-            Listener(shared.clone()),
-            client_runtime()?.handle(),
-        )
-        .map_err(convert::error)?;
+        let client = connect(options, Listener(shared.clone())).map_err(convert::error)?;
         *slot = Some(client.clone());
         drop(slot);
         Ok(Self { client })
+    }
+}
+
+#[napi]
+impl NativeClient {
+    /// Starts to connect. `number`: how the hub calls this client.
+    #[napi(constructor)]
+    pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
+        let runtime = client_runtime()?.handle();
+        Self::start(hub, number, options, |options, listener| {
+            Client::connect(options, listener, runtime)
+        })
     }
 
     /// Checks options without connecting.
