@@ -6,7 +6,6 @@ const { execFile } = require('node:child_process');
 const { once } = require('node:events');
 const path = require('node:path');
 const test = require('ava');
-const hub = require('../lib/hub');
 const { WebSocket } = require('./original');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
@@ -219,63 +218,4 @@ test('has an id of its own, as long as an id may be', async (t) => {
   ]) {
     t.throws(make(options), { code, instanceOf: RangeError, message: /"id"/ });
   }
-});
-
-/** The events of a participant, in order, as the addon tells them. */
-function join(server, options) {
-  const symbol = Object.getOwnPropertySymbols(server).find(
-    ({ description }) => description === 'broker',
-  );
-  const waiting = [];
-  const events = [];
-  const object = {
-    receive(event) {
-      events.push(event);
-      waiting.shift()?.();
-    },
-  };
-  const number = hub.open(object);
-  const next = async () => {
-    if (events.length === 0) {
-      await new Promise((resolve) => waiting.push(resolve));
-    }
-    return events.shift();
-  };
-  try {
-    return { native: server[symbol].join(number, options), next, number };
-  } catch (error) {
-    hub.close(number);
-    throw error;
-  }
-}
-
-test('takes part itself, under an id that nobody takes over', async (t) => {
-  const server = await startServer(t, { id: 'hub', authenticate: ({ id }) => id !== 'nobody' });
-  server.on('connection', () => t.fail('it is no connection'));
-  const { native, next, number } = join(server);
-  t.teardown(() => hub.close(number));
-  t.is((await next())[0], 0);
-  t.is((await next())[0], 1);
-  t.deepEqual(server.ids(), ['hub']);
-  t.is(server.stats().connections, 0);
-  server.removeAllListeners('connection');
-  const sender = await startClient(t, server, 'a');
-  sender.send({ n: 1 }, 'hub');
-  t.deepEqual(await next(), [3, null, 'a', { n: 1 }]);
-  const thief = await peer(t, server, 'hub');
-  t.is((await once(thief, 'close'))[0], 4409);
-  const other = join(server, { id: '"other"', maxPayload: 1024 });
-  t.teardown(() => hub.close(other.number));
-  t.is((await other.next())[0], 0);
-  t.is((await other.next())[0], 1);
-  t.true(server.has('other'));
-  t.throws(() => join(server, { maxPayload: 0 }), {
-    code: 'ERR_WSMB_OPTION',
-    instanceOf: RangeError,
-  });
-  native.close();
-  t.deepEqual((await next()).slice(0, 2), [8, 1000]);
-  await server.close();
-  t.deepEqual((await other.next()).slice(0, 2), [8, 1001]);
-  t.throws(() => join(server), { code: 'ERR_WSMB_NOT_OPEN' });
 });

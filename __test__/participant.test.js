@@ -53,6 +53,14 @@ for (const kind of kinds) {
   });
 }
 
+test('a server is no connection of its own', async (t) => {
+  const server = await startServer(t, { id: 'hub', authenticate: () => false });
+  server.on('connection', () => t.fail('it is no connection'));
+  await server.client.connected();
+  t.deepEqual(server.ids(), ['hub']);
+  t.like(server.stats(), { connections: 0, accepted: 0, registered: 1 });
+});
+
 test('a server asks from its first moment, whatever it asks of others', async (t) => {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', authenticate: () => false });
   t.teardown(() => server.close());
