@@ -167,6 +167,7 @@ async fn it_tells_what_version_2_adds_and_one_of_version_1_does_not_know_it() {
         // A close frame with a reason.
         let close = [&[0x88, 5], &1001_u16.to_be_bytes()[..], b"bye"].concat();
         socket.write_all(&close).await.unwrap();
+        socket.shutdown().await.unwrap();
         let end = told.end().await;
         let expected = FRAMES.map(|(_, new, old)| if protocol == 2 { new } else { old });
         assert_eq!(end[1..end.len() - 1], expected);
