@@ -373,6 +373,43 @@ for (const kind of kinds) {
   });
 }
 
+test('a client of 1.7.2 among those of version 2 hears of nothing that it does not know', async (t) => {
+  const { WSMsgBroker: Original } = require('./original');
+  const server = await startServer(t, { ackTimeout: 200, maxDest: 2 });
+  const { port } = server.address();
+  const client = await join(t, 'addon', server, 'client');
+  const old = new Original('old', '127.0.0.1', port, '/');
+  const frames = [];
+  const closed = new Promise((resolve) => old.on('close', resolve));
+  await once(old, 'open');
+  old.conn.on('message', (text) => frames.push(JSON.parse(text)));
+  await once(old, 'registered');
+
+  // It answers, and leaves a request unanswered that is then cancelled.
+  old.on('message', (message, response) => message === 'answer' && response.send('fine'));
+  t.deepEqual(await client.request('answer', 'old'), { from: 'old', message: 'fine' });
+  t.is((await failure(client.request('wait', 'old', { timeout: 20 }))).code, 'TIMEOUT');
+  // What it asks is refused, is too much, goes to nobody, and is never answered.
+  client.on('message', (message, response) => message === 'refuse' && response.reject('no'));
+  const faults = [];
+  old.on('error', (error) => faults.push(error.message));
+  old.send('wait', 'client', () => t.fail('answered'));
+  old.send('wait', ['a', 'b', 'c']);
+  old.send('wait', 'nobody', () => t.fail('answered'));
+  await settled(server);
+  old.send('refuse', 'client', () => t.fail('answered'));
+  while (faults.length === 0) await new Promise(setImmediate);
+  t.deepEqual(faults, ['Unable to parse "answer" message (msg.from or msg.message are undefined)']);
+  // It loses its id, and the server drains.
+  await join(t, 'addon', server, 'old');
+  await server.close({ drain: 1000 });
+  await closed;
+  t.deepEqual(
+    frames.map((frame) => Object.keys(frame).join()),
+    ['action,id', 'action,message,ack,from', 'action,message,ack,from', 'action,ack,from'],
+  );
+});
+
 test('a client of the addon speaks version 1 unless it is told otherwise', async (t) => {
   const server = await startServer(t);
   const client = new WSMsgBroker('client', urlOf(server));
