@@ -19,10 +19,10 @@ use tokio::{
     runtime::Handle as Runtime,
     time::{Sleep, sleep, timeout},
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
 use crate::{
-    dial::dial,
+    dial::{bounds, dial},
     error::{ActionError, Error, Result},
     event::{ClientEvent, ClientListener},
     framing::{self, Broken, Incoming, Input, Mask, Reader},
@@ -30,7 +30,7 @@ use crate::{
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
-    socket::WriteHalf,
+    socket::{ReadHalf, WriteHalf},
     tls::Connector,
 };
 
@@ -86,6 +86,37 @@ impl Client {
         let tls = check(&options)?;
         // A key is kept by nobody who does not need it.
         options.tls = None;
+        let client = Self::new(options, tls, listener)?;
+        let link = client.link.clone();
+        runtime.spawn(async move {
+            let opened = open(&link).await;
+            run(link, opened).await;
+        });
+        Ok(client)
+    }
+
+    /// The same on a socket that is there, without a handshake.
+    ///
+    /// Errors: `InvalidOption`.
+    pub(crate) fn over(
+        (read, write): (ReadHalf, WriteHalf),
+        options: ClientOptions,
+        listener: impl ClientListener,
+        runtime: &Runtime,
+    ) -> Result<Self> {
+        options.validate()?;
+        let reader = Reader::new(Role::Client, read, Vec::new(), bounds(&options));
+        let client = Self::new(options, None, listener)?;
+        runtime.spawn(run(client.link.clone(), Some(Ok((reader, write)))));
+        Ok(client)
+    }
+
+    /// A client that has queued its registration, and has no task yet.
+    fn new(
+        options: ClientOptions,
+        tls: Option<Connector>,
+        listener: impl ClientListener,
+    ) -> Result<Self> {
         let link = Arc::new(Link {
             listener: Box::new(listener),
             outbox: Outbox::new(options.high_water_mark, Mask::Random, None),
@@ -99,7 +130,6 @@ impl Client {
         });
         let client = Self { link };
         client.register(client.link.options.token.as_deref())?;
-        runtime.spawn(run(client.link.clone()));
         Ok(client)
     }
 
@@ -232,9 +262,9 @@ impl Link {
     }
 }
 
-/// The life of a connection.
-async fn run(link: Arc<Link>) {
-    match open(&link).await {
+/// The life of a connection, once it is open, or why it is not. None: it was given up.
+async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHalf)>>) {
+    match opened {
         None => {
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();

@@ -32,6 +32,7 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::{
+    auth::Gate,
     error::ActionError,
     framing::{self, Broken, Incoming, Input, Reader},
     handle::{Close, Handle},
@@ -96,11 +97,20 @@ impl Connection {
         let options = &shared.options;
         let peer_memory = peer.as_ref().map_or(0, Peer::memory);
         let itself = CONNECTION + handle.socket().memory() + peer_memory;
+        // Nobody asks himself who he is.
+        let gate = match handle.participant {
+            true => &Gate::Free,
+            false => &shared.gate,
+        };
         let mut connection = Self {
-            access: Access::new(&shared.gate),
-            heartbeat: Heartbeat::new(options.ping_interval, options.ping_timeout),
+            access: Access::new(gate),
+            // In between there is nothing that could die silently.
+            heartbeat: (!handle.participant)
+                .then(|| Heartbeat::new(options.ping_interval, options.ping_timeout))
+                .flatten(),
             rate: options
                 .rate_limit
+                .filter(|_| !handle.participant)
                 .map(|limit| Rate::new(limit, Instant::now())),
             charge: Charge::new(&shared.memory, itself),
             itself,

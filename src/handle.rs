@@ -41,6 +41,13 @@ pub(crate) enum Close {
     Violation(u16),
     /// It may not do what it wants.
     Denied(Denied),
+    /// The embedder wants it so.
+    Requested {
+        /// 1000, or 3000 to 4999.
+        code: u16,
+        /// As long as a close frame has room for.
+        reason: Arc<str>,
+    },
 }
 
 impl Close {
@@ -51,6 +58,7 @@ impl Close {
             Self::NotRegistered | Self::TooMany(_) => 1008,
             Self::Violation(code) => *code,
             Self::Denied(denied) => denied.close_code(),
+            Self::Requested { code, .. } => *code,
         }
     }
 
@@ -66,6 +74,7 @@ impl Close {
             Self::Violation(1007) => "invalid UTF-8",
             Self::Violation(_) => "protocol violation",
             Self::Denied(denied) => denied.reason(),
+            Self::Requested { reason, .. } => reason,
         }
     }
 }
@@ -75,6 +84,8 @@ impl Close {
 pub(crate) struct Handle {
     /// Tells it from all other connections of the server, for ever.
     pub(crate) key: u64,
+    /// It is the server's own participant, and no peer.
+    pub(crate) participant: bool,
     pub(crate) outbox: Outbox,
     /// The number of its registration, while the id is its own: another connection may take it
     /// over. If not, zero.
@@ -98,6 +109,7 @@ impl Handle {
     pub(crate) fn new(key: u64, socket: WriteHalf, mark: usize, memory: Arc<Memory>) -> Self {
         Self {
             key,
+            participant: false,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
             dropping: AtomicBool::new(false),
@@ -107,6 +119,14 @@ impl Handle {
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
             socket,
+        }
+    }
+
+    /// The same for the server's own participant.
+    pub(crate) fn of_participant(self) -> Self {
+        Self {
+            participant: true,
+            ..self
         }
     }
 
@@ -152,10 +172,14 @@ impl Handle {
         self.outbox.waiting() + self.held.load(Relaxed) + asked
     }
 
-    /// True if both are the same connection, or were registered by the same principal.
-    pub(crate) fn is_of_principal(&self, other: &Self) -> bool {
-        if self.key == other.key {
+    /// True if the other may take over its id: both are the same connection, or were registered by
+    /// the same principal. No peer is what the participant is, which may have any id.
+    pub(crate) fn yields_to(&self, other: &Self) -> bool {
+        if self.key == other.key || other.participant {
             return true;
+        }
+        if self.participant {
+            return false;
         }
         // One after the other: the other way round may be asked at the same time.
         let principal = self.principal.lock().clone();

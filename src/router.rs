@@ -147,7 +147,7 @@ impl Router {
         let replaced = match shard.entry(hash, is_it, |each| self.hash(&each.id)) {
             Entry::Occupied(mut entry) => {
                 let owner = &mut entry.get_mut().owner;
-                if !owner.is_of_principal(handle) {
+                if !owner.yields_to(handle) {
                     return Err(Conflict);
                 }
                 let former = std::mem::replace(owner, handle.clone());

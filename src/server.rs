@@ -1,6 +1,8 @@
 //! The broker: bind, accept, limit, close.
 
 mod acceptor;
+mod directory;
+mod participant;
 
 use std::{
     collections::HashMap,
@@ -39,6 +41,8 @@ use crate::{
     tls::{self, Acceptor as TlsAcceptor},
 };
 use acceptor::Acceptor;
+#[cfg(feature = "node")]
+pub(crate) use directory::check_close;
 
 /// How long accepting rests when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -66,6 +70,8 @@ pub enum Address {
 pub struct Server {
     shared: Arc<Shared>,
     address: Address,
+    /// Where its tasks run.
+    runtime: Runtime,
 }
 
 /// What all connections of a server share.
@@ -135,7 +141,11 @@ impl Server {
         runtime.spawn(accept(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(expire(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(govern(shared.clone(), shared.closing.subscribe()));
-        Ok(Self { shared, address })
+        Ok(Self {
+            shared,
+            address,
+            runtime: runtime.clone(),
+        })
     }
 
     /// For benchmarks of what lies above a socket.
@@ -157,11 +167,6 @@ impl Server {
             router.requests.count(),
             self.shared.memory.used(),
         )
-    }
-
-    /// The ids registered now, in no order.
-    pub fn ids(&self) -> Vec<Arc<str>> {
-        self.shared.router.ids()
     }
 
     /// Changes `ack_timeout` for the requests to come.
@@ -250,6 +255,22 @@ impl Shared {
         self.router.requests.count() == 0 && self.handles().iter().all(is_empty)
     }
 
+    /// What others hold of a new connection.
+    fn handle(&self, write: WriteHalf) -> Handle {
+        let key = self.next_key.fetch_add(1, Relaxed);
+        let mark = self.options.max_backpressure;
+        Handle::new(key, write, mark, self.memory.clone())
+    }
+
+    /// Reads it. `early`: what came behind the handshake.
+    fn reader(&self, read: ReadHalf, early: Vec<u8>) -> Reader {
+        let bounds = Bounds {
+            payload: self.options.max_payload,
+            fragments: self.options.max_fragments,
+        };
+        Reader::new(Role::Server, read, early, bounds)
+    }
+
     /// Puts TLS over an accepted socket, if this server speaks it.
     fn secure(&self, read: ReadHalf, write: WriteHalf) -> io::Result<(ReadHalf, WriteHalf)> {
         match &self.tls {
@@ -263,7 +284,8 @@ impl Shared {
 
     /// A connection has ended.
     pub(crate) fn forget(&self, handle: &Handle) {
-        if self.connections.lock().remove(&handle.key).is_some() {
+        let removed = self.connections.lock().remove(&handle.key);
+        if removed.is_some_and(|handle| !handle.participant) {
             self.metrics.connections.fetch_sub(1, Relaxed);
         }
     }
@@ -356,20 +378,15 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
                 shared.metrics.connections.fetch_sub(1, Relaxed);
                 return;
             }
-            let key = shared.next_key.fetch_add(1, Relaxed);
-            let mark = options.max_backpressure;
-            let handle = Arc::new(Handle::new(key, write, mark, shared.memory.clone()));
-            let bounds = Bounds {
-                payload: options.max_payload,
-                fragments: options.max_fragments,
-            };
-            let reader = Reader::new(Role::Server, read, early, bounds);
+            let handle = Arc::new(shared.handle(write));
+            let reader = shared.reader(read, early);
+            shared.metrics.accepted.fetch_add(1, Relaxed);
             let peer = options.asks_embedder().then(|| Peer {
                 headers: headers.into(),
                 address: peer_address,
                 secure,
             });
-            return start(shared, handle, reader, peer, (closing, place));
+            return start(shared, handle, reader, peer, (closing, Some(place)));
         }
     };
     shared.metrics.refused.fetch_add(1, Relaxed);
@@ -404,10 +421,9 @@ fn start(
     handle: Arc<Handle>,
     reader: Reader,
     peer: Option<Peer>,
-    held: (watch::Receiver<bool>, Place),
+    held: (watch::Receiver<bool>, Option<Place>),
 ) {
     shared.connections.lock().insert(handle.key, handle.clone());
-    shared.metrics.accepted.fetch_add(1, Relaxed);
     // The server may have closed before the handle could be found.
     if *held.0.borrow() {
         handle.request_close(Close::GoingAway);

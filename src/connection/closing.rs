@@ -46,7 +46,7 @@ impl Connection {
                 metrics.violations.fetch_add(1, Relaxed);
                 None
             }
-            Close::GoingAway | Close::Violation(_) => None,
+            Close::GoingAway | Close::Violation(_) | Close::Requested { .. } => None,
         };
         if let Some(why) = why {
             // An id that was taken over is not the one that is slow.

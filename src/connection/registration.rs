@@ -108,6 +108,7 @@ impl Connection {
             self.reader.set_max_payload(limit);
         }
         let limit = self.shared.options.effective_register_timeout();
+        let limit = limit.filter(|_| !self.handle.participant);
         self.deadline = limit.map(|limit| Box::pin(sleep(limit)));
     }
 
@@ -118,7 +119,11 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
-        match &self.shared.gate {
+        let gate = match self.access {
+            Access::Free => &Gate::Free,
+            _ => &self.shared.gate,
+        };
+        match gate {
             Gate::Free => self.registered(&id, None, turn),
             Gate::Jwt(jwt) => {
                 let token = token.and_then(protocol::decode_token);

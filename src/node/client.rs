@@ -45,7 +45,7 @@ impl Source for Shared {
 /// `0` open, `1` registered, `2` unregistered (id), `3` message (ack, from, message),
 /// `4` answer (ack, from, message), `5` refused (code, text), `6` error (code, text, syscall,
 /// target), `7` drain, `8` closed (code). A member that is missing at the end is undefined.
-struct Listener(Arc<Shared>);
+pub(super) struct Listener(Arc<Shared>);
 
 impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
@@ -107,11 +107,14 @@ pub struct NativeClient {
     client: Client,
 }
 
-#[napi]
 impl NativeClient {
-    /// Starts to connect. `number`: how the hub calls this client.
-    #[napi(constructor)]
-    pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
+    /// A client that `connect` has started.
+    pub(super) fn start(
+        hub: &Hub,
+        number: u32,
+        options: NativeClientOptions,
+        connect: impl FnOnce(ClientOptions, Listener) -> crate::Result<Client>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(number, hub.inbox().clone()),
             client: Mutex::default(),
@@ -124,15 +127,22 @@ impl NativeClient {
             max_queued: usize::MAX,
             ..options.into()
         };
-        let client = Client::connect(
-            options,
-            Listener(shared.clone()),
-            client_runtime()?.handle(),
-        )
-        .map_err(convert::error)?;
+        let client = connect(options, Listener(shared.clone())).map_err(convert::error)?;
         *slot = Some(client.clone());
         drop(slot);
         Ok(Self { client })
+    }
+}
+
+#[napi]
+impl NativeClient {
+    /// Starts to connect. `number`: how the hub calls this client.
+    #[napi(constructor)]
+    pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
+        let runtime = client_runtime()?.handle();
+        Self::start(hub, number, options, |options, listener| {
+            Client::connect(options, listener, runtime)
+        })
     }
 
     /// Checks options without connecting.
