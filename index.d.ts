@@ -272,8 +272,8 @@ declare namespace WSMsgBroker {
   /** Options of `messages`. */
   interface MessagesOptions {
     /**
-     * Messages that may wait in the stream before the socket is read no further. Browsers read on, and so does
-     * a client that itself awaits answers or receipts. Default 64.
+     * Messages that may wait in the stream before the socket, pings included, is read no further. Browsers read
+     * on, and so does a client that itself awaits answers or receipts. Default 64.
      */
     highWaterMark?: number;
     /** Ends the stream: it throws an `AbortError`. Default none. */

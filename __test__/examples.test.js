@@ -46,7 +46,7 @@ for (const file of ['docs/authentication.md', 'docs/limits.md', 'SECURITY.md']) 
   });
 }
 
-const DOCUMENTS = ['docs/api.md', 'docs/migrating.md'];
+const DOCUMENTS = ['README.md', 'docs/api.md', 'docs/migrating.md'];
 
 for (const file of DOCUMENTS) {
   for (const [line, code] of programs(file)) {
