@@ -20,6 +20,7 @@ interface Emitter<Events extends EventMap<Events>> {
   removeAllListeners(name?: keyof Events): this;
   emit<Name extends keyof Events>(name: Name, ...args: Events[Name]): boolean;
   listenerCount(name: keyof Events): number;
+  /** Not in browsers. */
   listeners<Name extends keyof Events>(name: Name): Listener<Events, Name>[];
   /** Not in browsers. */
   prependListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
@@ -194,7 +195,7 @@ declare namespace WSMsgBroker {
   /** Called with the id of the one who answered, and the answer. */
   type AnswerCallback<Answer = any> = (from: string, answer: Answer) => void;
 
-  /** The way to answer a message. Its functions may be taken from it. */
+  /** The way to answer a message. `send` may be taken from it. */
   interface Response<Answer = any> {
     /**
      * Answers. Of a request to many only as many answers reach the sender as it wants, by default the first.
@@ -725,9 +726,8 @@ declare namespace WSMsgBroker {
   /**
    * A broker. It routes on threads of its own, whatever JavaScript does meanwhile.
    *
-   * It takes part itself, under the id of the option `id`, as a client does that speaks version 2, but over no network:
-   * from the first call of one of a client's methods on. `Message` is what others send to it, `Answer` what
-   * it answers them.
+   * It takes part itself, as a client of its own: `send` and the like are those of `client`. `Message` is what
+   * others send to it, `Answer` what it answers them.
    *
    * Not in browsers: there the constructor throws `ERR_WSMB_BROWSER`.
    */
@@ -748,6 +748,12 @@ declare namespace WSMsgBroker {
      * and nobody listens for `'error'`, the rejection is all that tells why the server could not listen.
      */
     readonly ready: Promise<void>;
+
+    /**
+     * The server as one of its clients, over no network: it is made, and registers the id of the option
+     * `id`, when it is first asked for, by one of a client's methods too. It speaks version 2.
+     */
+    readonly client: WSMsgBroker<Message, Answer>;
 
     /** How long a request may be answered, in milliseconds: `ackTimeout`, changeable. */
     ttl: number;

@@ -6,7 +6,6 @@ const { execFile } = require('node:child_process');
 const { once } = require('node:events');
 const path = require('node:path');
 const test = require('ava');
-const hub = require('../lib/hub');
 const { WebSocket } = require('./original');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
@@ -140,7 +139,6 @@ test('is not ready when it cannot listen: told by its promise, and to those who 
   t.like(await t.throwsAsync(alone.ready), { code, syscall: 'listen', port });
   const both = new WSMsgBroker.Server({ ...HERE, port });
   const heard = once(both, 'error');
-  // Held, and looked at only when the event is past: a rejection without a handler fails this file.
   const { ready } = both;
   const [error] = await heard;
   await new Promise(setImmediate);
@@ -153,19 +151,32 @@ test('is not ready when it cannot listen: told by its promise, and to those who 
   t.deepEqual([late.ids(), late.has('a'), late.disconnect('a')], [[], false, false]);
 });
 
-test('that it cannot listen is lost in no way', async (t) => {
+test('ends no process but one that has no other way to hear of it', async (t) => {
   const { port } = (await startServer(t)).address();
+  /** The exit code of a program whose `server` cannot listen, and whether it has said why. */
   const run = (line) =>
     new Promise((resolve) => {
-      const code = `const { Server } = require('.'); const server = new Server(${port}, '/', { host: '127.0.0.1' }); ${line}`;
-      execFile(process.execPath, ['-e', code], { cwd: root }, (error, _out, err) =>
-        resolve([error?.code, /EADDRINUSE/.test(err)]),
+      const start = (number) => `new Server(${number}, '/', { host: '127.0.0.1' })`;
+      const program = `const { Server } = require('.');
+        const server = ${start(port)}, other = ${start(0)};
+        ${line}; other.close();`;
+      execFile(process.execPath, ['-e', program], { cwd: root }, (error, _out, err) =>
+        resolve([error?.code ?? 0, err.includes('EADDRINUSE')]),
       );
     });
-  t.deepEqual(await run(''), [1, true]);
-  t.deepEqual(await run('server.ready;'), [1, true]);
-  t.deepEqual(await run("server.ready; server.on('error', () => {});"), [undefined, false]);
-  t.deepEqual(await run('server.ready.catch(() => {});'), [undefined, false]);
+  const outcomes = await Promise.all(
+    [
+      '',
+      'server.ready',
+      'server.ready.catch(() => {})',
+      "server.ready; server.on('error', () => {})",
+      "server.on('error', () => setImmediate(() => server.ready))",
+      "server.on('error', () => {}); other.ready",
+    ].map(run),
+  );
+  const dies = [1, true];
+  const lives = [0, false];
+  t.deepEqual(outcomes, [dies, dies, lives, lives, lives, lives]);
 });
 
 test('is not ready when it was closed first', async (t) => {
@@ -207,63 +218,4 @@ test('has an id of its own, as long as an id may be', async (t) => {
   ]) {
     t.throws(make(options), { code, instanceOf: RangeError, message: /"id"/ });
   }
-});
-
-/** The events of a participant, in order, as the addon tells them. */
-function join(server, options) {
-  const symbol = Object.getOwnPropertySymbols(server).find(
-    ({ description }) => description === 'broker',
-  );
-  const waiting = [];
-  const events = [];
-  const object = {
-    receive(event) {
-      events.push(event);
-      waiting.shift()?.();
-    },
-  };
-  const number = hub.open(object);
-  const next = async () => {
-    if (events.length === 0) {
-      await new Promise((resolve) => waiting.push(resolve));
-    }
-    return events.shift();
-  };
-  try {
-    return { native: server[symbol].join(number, options), next, number };
-  } catch (error) {
-    hub.close(number);
-    throw error;
-  }
-}
-
-test('takes part itself, under an id that nobody takes over', async (t) => {
-  const server = await startServer(t, { id: 'hub', authenticate: ({ id }) => id !== 'nobody' });
-  server.on('connection', () => t.fail('it is no connection'));
-  const { native, next, number } = join(server);
-  t.teardown(() => hub.close(number));
-  t.is((await next())[0], 0);
-  t.is((await next())[0], 1);
-  t.deepEqual(server.ids(), ['hub']);
-  t.is(server.stats().connections, 0);
-  server.removeAllListeners('connection');
-  const sender = await startClient(t, server, 'a');
-  sender.send({ n: 1 }, 'hub');
-  t.deepEqual(await next(), [3, null, 'a', { n: 1 }]);
-  const thief = await peer(t, server, 'hub');
-  t.is((await once(thief, 'close'))[0], 4409);
-  const other = join(server, { id: '"other"', maxPayload: 1024 });
-  t.teardown(() => hub.close(other.number));
-  t.is((await other.next())[0], 0);
-  t.is((await other.next())[0], 1);
-  t.true(server.has('other'));
-  t.throws(() => join(server, { maxPayload: 0 }), {
-    code: 'ERR_WSMB_OPTION',
-    instanceOf: RangeError,
-  });
-  native.close();
-  t.deepEqual((await next()).slice(0, 2), [8, 1000]);
-  await server.close();
-  t.deepEqual((await other.next()).slice(0, 2), [8, 1001]);
-  t.throws(() => join(server), { code: 'ERR_WSMB_NOT_OPEN' });
 });

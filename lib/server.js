@@ -5,6 +5,7 @@
 const { EventEmitter } = require('node:events');
 const util = require('node:util');
 const { DEFAULTS, parse } = require('./arguments');
+const { startWithin } = require('./client');
 const { coded, systemError, nativeError } = require('./errors');
 const hub = require('./hub');
 const { NativeServer } = require('./native');
@@ -105,6 +106,21 @@ Server.prototype.close = function close(options) {
   return this[kBroker].close(drain);
 };
 
+/** The server as one of its clients, with an id of its own: there from when it is first asked for. */
+Object.defineProperty(Server.prototype, 'client', {
+  configurable: true,
+  get() {
+    return this[kBroker].client;
+  },
+});
+
+for (const name of ['send', 'request', 'requestAll', 'deliver', 'messages']) {
+  /** As the method of a client. */
+  Server.prototype[name] = function asClient(...args) {
+    return this.client[name](...args);
+  };
+}
+
 /** `await using server = ...` closes it at the end of its block. */
 Server.prototype[ASYNC_DISPOSE] = function dispose() {
   return this.close();
@@ -147,6 +163,7 @@ class Broker {
   #interest = 0;
   #closed;
   #resolveClosed;
+  #client;
   ready = new Ready();
 
   constructor(server, options) {
@@ -261,14 +278,17 @@ class Broker {
     }
   }
 
-  /** A client within the process, over no network: the addon's, as the hub calls it by `number`. */
-  join(number, options) {
+  get client() {
+    this.#client ??= startWithin(this.id, (number, options) => this.#join(number, options));
+    return this.#client;
+  }
+
+  #join(number, options) {
     if (!this.#native) {
       throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
     }
-    const target = { id: JSON.stringify(this.id), host: '', port: 0, path: '/' };
     try {
-      return this.#native.join(hub.hub, number, { ...target, ...options });
+      return this.#native.join(hub.hub, number, options);
     } catch (error) {
       throw nativeError(error);
     }

@@ -4,6 +4,7 @@ use std::{
     net::Shutdown,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -12,7 +13,8 @@ use crate::{
     auth::Denied,
     framing::Mask,
     memory::Memory,
-    outbox::{Flushed, Outbox},
+    outbox::{Flushed, Outbox, Pushed},
+    protocol::version_2,
     requests::Book,
     socket::WriteHalf,
     sync::{
@@ -90,6 +92,10 @@ pub(crate) struct Handle {
     /// The number of its registration, while the id is its own: another connection may take it
     /// over. If not, zero.
     registration: AtomicU64,
+    /// Its peer understands version 2 of the protocol.
+    speaks_2: AtomicBool,
+    /// It has been told that the server drains.
+    warned: AtomicBool,
     /// True while what is sent to it is dropped.
     dropping: AtomicBool,
     /// Bytes of memory that its task holds: itself, its id, what it has read and not passed on.
@@ -112,6 +118,8 @@ impl Handle {
             participant: false,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
+            speaks_2: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
@@ -193,6 +201,24 @@ impl Handle {
 
     pub(crate) fn set_registration(&self, number: u64) {
         self.registration.store(number, Release);
+    }
+
+    pub(crate) fn speaks_2(&self) -> bool {
+        self.speaks_2.load(Acquire)
+    }
+
+    pub(crate) fn set_speaks_2(&self, speaks: bool) {
+        self.speaks_2.store(speaks, Release);
+    }
+
+    /// Tells it once that the server drains, if it understands that, and when it will close at the
+    /// latest. Whoever calls owes a flush.
+    pub(crate) fn warn(&self, within: Duration) -> Pushed {
+        if !self.speaks_2() || self.warned.swap(true, Relaxed) {
+            return Pushed::More;
+        }
+        let within = within.as_millis().to_string();
+        self.outbox.push(&version_2::goaway(&within))
     }
 
     pub(crate) fn owns_its_id(&self) -> bool {

@@ -36,6 +36,7 @@ use crate::{
     memory::{self, Charge, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
     options::{ServerOptions, TlsServerOptions},
+    outbox::Pushed,
     router::Router,
     socket::{ReadHalf, Socket, WriteHalf},
     tls::{self, Acceptor as TlsAcceptor},
@@ -50,7 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// beyond these are dropped.
 const MAX_WAITING: usize = 64;
 /// Requests whose time is up are looked for this often, or as often as their time is long.
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 /// How often a draining server looks whether all is said.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Bytes read from a peer whose request was refused.
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     next_key: AtomicU64,
     /// Sockets open now, connected or shaking hands.
     sockets: AtomicUsize,
+    /// Since when it drains, and for how long at most.
+    draining: Mutex<Option<(Instant, Duration)>>,
     /// True once the server closes; kept by every task of ours, so that the end of all is known.
     closing: watch::Sender<bool>,
 }
@@ -135,6 +138,7 @@ impl Server {
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
             sockets: AtomicUsize::new(0),
+            draining: Mutex::default(),
             closing: watch::channel(false).0,
             options,
         });
@@ -206,6 +210,7 @@ impl Server {
     pub fn drain(&self, within: Duration) -> impl Future<Output = ()> + Send + 'static {
         drop(self.shared.acceptor.lock().take());
         let shared = self.shared.clone();
+        shared.warn_all(within);
         async move {
             let drained = async {
                 while !shared.is_drained() {
@@ -247,6 +252,22 @@ impl Shared {
 
     fn handles(&self) -> Vec<Arc<Handle>> {
         self.connections.lock().values().cloned().collect()
+    }
+
+    /// Tells all who understand it that the server drains, and those who will.
+    fn warn_all(&self, within: Duration) {
+        *self.draining.lock() = Some((Instant::now(), within));
+        for handle in self.handles() {
+            if handle.warn(within) == Pushed::First {
+                handle.flush();
+            }
+        }
+    }
+
+    /// How long a server that drains will still do so at most; none if it does not.
+    pub(crate) fn drains_for(&self) -> Option<Duration> {
+        let draining = *self.draining.lock();
+        draining.map(|(since, within)| within.saturating_sub(since.elapsed()))
     }
 
     /// True if nobody awaits an answer, and nothing waits to be written.
@@ -441,7 +462,7 @@ async fn expire(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     let every = EXPIRE_EVERY.min(shared.options.ack_timeout);
     loop {
         tokio::select! {
-            () = sleep(every) => shared.router.requests.expire(Instant::now()),
+            () = sleep(every) => shared.expire(Instant::now()),
             _ = closing.wait_for(|closing| *closing) => return,
         }
     }

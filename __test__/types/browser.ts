@@ -1,7 +1,7 @@
 // Compiled, never run: in a project that knows nothing of Node.js, nor of `Symbol.asyncDispose`.
 
+import { expectTypeOf } from 'expect-type';
 import WSMsgBroker from 'wsmsgbroker';
-import { expectTypeOf } from './expect';
 
 const client = new WSMsgBroker<string>('page', 'wss://broker.example.org', {
   WebSocket: globalThis.WebSocket,

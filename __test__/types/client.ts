@@ -1,8 +1,8 @@
 // Compiled, never run: what a client takes and gives, in Node.js.
 
 import { once } from 'node:events';
+import { expectTypeOf } from 'expect-type';
 import WSMsgBroker from 'wsmsgbroker';
-import { expectTypeOf } from './expect';
 
 interface Job {
   n: number;

@@ -1,8 +1,9 @@
 // Compiled, never run: what a server takes and gives. Its options are in ../types.ts.
 
 import { once } from 'node:events';
+import { expectTypeOf } from 'expect-type';
+import type WSMsgBroker from 'wsmsgbroker';
 import { Server } from 'wsmsgbroker';
-import { expectTypeOf } from './expect';
 
 const server = new Server(0);
 expectTypeOf(server).toEqualTypeOf<Server<any, any>>();
@@ -29,6 +30,7 @@ export async function participate() {
   const { delivered } = await server.deliver('x', 'a');
   expectTypeOf(delivered).toEqualTypeOf<string[]>();
 
+  expectTypeOf(server.client).toEqualTypeOf<WSMsgBroker>();
   const hub = new Server<'ping', 'pong'>({ port: 0, id: 'hub' });
   for await (const { message, answer } of hub.messages()) {
     expectTypeOf(message).toEqualTypeOf<'ping'>();
@@ -36,6 +38,7 @@ export async function participate() {
     // @ts-expect-error not that answer
     answer?.('ping');
   }
+  expectTypeOf(hub.client).toEqualTypeOf<WSMsgBroker<'ping', 'pong'>>();
   // @ts-expect-error it is connected to nothing
   server.connected();
   // @ts-expect-error its id is an option
