@@ -190,6 +190,18 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
+  test(`${kind}: a callback that nobody can call any more is forgotten`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    await answering(t, kind, server, 'no', (response) => response.reject('no'));
+    client.send(1, ['nobody', 'no'], () => t.fail('nobody answers'));
+    client.send(1, 'nobody', () => t.fail('nobody answers'));
+    t.is(awaited(client), 2);
+    // What is answered in the end comes behind what became of the others.
+    while (awaited(client) > 0) await failure(client.request(1, 'no'));
+    t.pass();
+  });
+
   test(`${kind}: a receipt tells who is given a message`, async (t) => {
     const server = await startServer(t, { maxDest: 4 });
     const sender = await join(t, kind, server, 'sender');

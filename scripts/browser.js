@@ -78,7 +78,7 @@ async function build(file, { contents, ...form }) {
     minify: true,
     mangleProps: INTERNAL,
     target: 'es2022',
-    banner: { js: `/*! ${name} ${version}, ${license} license */` },
+    banner: { js: `/*! ${name} ${version}, ${license} */` },
     logLevel: 'warning',
     logOverride: { 'commonjs-variable-in-esm': 'silent' },
     plugins: [asModules],

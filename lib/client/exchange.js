@@ -76,12 +76,12 @@ class Exchange {
   }
 
   #fail(key, id, error) {
-    this.requests.get(propertyName(key))?.failed?.(id, error);
+    this.requests.failed(propertyName(key), id, error);
   }
 
   receipt(reference, delivered, failed) {
     const entry = this.requests.take(reference);
-    entry?.receipt?.({ delivered, failed: new Map(Object.entries(failed)) });
+    entry?.receipt?.({ delivered, failed: new Map(Object.entries(failed ?? {})) });
     this.pace();
   }
 

@@ -99,9 +99,10 @@ const methods = {
     }
     const key = session.ack();
     const frame = frames.send(text, to, `"${key}"`);
+    const left = Array.isArray(dest) ? dest.length : 1;
     return session.ask(
       frame,
-      session.requests.addCallback(key, callback, session.resends && frame),
+      session.requests.addCallback(key, callback, session.resends && frame, left),
     );
   },
 

@@ -14,6 +14,7 @@ const SWEEP = 60 * 1000;
  *     answered(from, message), failed(id, error)   for answers; a callback of version 1 has only the first
  *     receipt({ delivered, failed })               for a receipt
  *     end(error)                                   nothing more will come; a callback is never told
+ *     left                                         how many may still answer a callback
  *     deadline                                     of a callback, ms: nobody else would forget it
  *     frame                                        what may be sent once more if the connection is lost
  *     needs2                                       of no use with a server of version 1
@@ -31,8 +32,8 @@ class Requests extends Map {
     return this.#references;
   }
 
-  /** Adds a callback, which is kept until it is taken, or its time is up. */
-  addCallback(key, answered, frame) {
+  /** Adds a callback, which is kept until it is taken, its time is up, or none of `left` can answer. */
+  addCallback(key, answered, frame, left) {
     const now = Date.now();
     if (now > this.#swept + SWEEP) {
       this.#swept = now;
@@ -42,9 +43,23 @@ class Requests extends Map {
         }
       }
     }
-    const entry = { answered, frame, deadline: now + TIMEOUT };
+    const entry = { answered, frame, left, deadline: now + TIMEOUT };
     this.set(key, entry);
     return entry;
+  }
+
+  /** One of those who were asked will not answer. */
+  failed(key, id, error) {
+    const entry = this.get(key);
+    if (entry?.failed) {
+      entry.failed(id, error);
+    } else if (entry) {
+      // Nobody is told, as in version 1.
+      entry.left -= 1;
+      if (entry.left === 0) {
+        this.delete(key);
+      }
+    }
   }
 
   /** The entry, which is forgotten. */

@@ -69,11 +69,11 @@ class Session extends Exchange {
       this.#error = aborted(signal);
       this.close();
     };
-    signal?.addEventListener('abort', abort);
-    this.#end.then(() => signal?.removeEventListener('abort', abort));
     if (signal?.aborted) {
       abort();
     }
+    signal?.addEventListener('abort', abort);
+    this.#end.then(() => signal?.removeEventListener('abort', abort));
   }
 
   #dial() {
