@@ -47,7 +47,7 @@ function asModule(file) {
 
 /** Names that the files of the client have between them, and nobody else: they may be short in a page. */
 const INTERNAL =
-  /^(?:addCallback|answered|assert2|assertOpen|broke|cancels|client|complaint|deadline|drained|forgets|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|pace|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
+  /^(?:addCallback|answered|ask|assert2|assertOpen|broke|cancels|client|closed|complaint|deadline|drained|forgets|hold|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|options|pace|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
 
 const CLASS = "import WSMsgBroker from './index.js';";
 

@@ -14,7 +14,7 @@ use support::{
     until,
 };
 use tokio::{
-    io::{AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 use wsmsgbroker::{Client, ClientOptions, ServerOptions};
@@ -236,4 +236,28 @@ async fn one_that_is_held_reads_nothing_until_it_is_let_go_or_closes() {
             assert_eq!(end.last().unwrap(), "closed Some(1000)");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_read_shows_that_it_lives() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (client, told) = connect(ClientOptions {
+        host: "127.0.0.1".into(),
+        ping_interval: Duration::from_millis(10),
+        ..to_port(port, "a", None)
+    })
+    .unwrap();
+    let mut socket = accept(&listener, b"").await;
+    told.wait_for("open").await;
+    client.hold(true);
+    client_frame(&mut socket).await;
+    // Pongs that nobody asked for; and what it may have begun with, a ping.
+    let mut pongs = 0;
+    while pongs < 3 {
+        let opcode = socket.fill_buf().await.unwrap()[0];
+        assert!(client_frame(&mut socket).await.is_empty());
+        pongs += u32::from(opcode == 0x8a);
+    }
+    client.close();
 }

@@ -80,9 +80,7 @@ class Exchange {
   }
 
   receipt(reference, delivered, failed) {
-    const entry = this.requests.take(reference);
-    entry?.receipt?.({ delivered, failed: new Map(Object.entries(failed ?? {})) });
-    this.pace();
+    this.requests.get(reference)?.receipt?.(delivered, failed);
   }
 
   /** The server has refused a frame of ours. */

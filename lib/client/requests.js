@@ -12,7 +12,7 @@ const SWEEP = 60 * 1000;
  * An entry that awaits answers is known by its ack, a string; one that awaits a receipt by its number:
  *
  *     answered(from, message), failed(id, error)   for answers; a callback of version 1 has only the first
- *     receipt({ delivered, failed })               for a receipt
+ *     receipt(delivered, codes)                    for a receipt
  *     end(error)                                   nothing more will come; a callback is never told
  *     left                                         how many may still answer a callback
  *     deadline                                     of a callback, ms: nobody else would forget it
@@ -25,10 +25,14 @@ class Requests extends Map {
   #references = 0;
   #swept = 0;
 
-  /** Adds what awaits a receipt; returns its number. */
-  number(entry) {
+  /** Adds what awaits answers to this ack, or a receipt, which gets a number; returns either. */
+  add(entry, key = this.#nextReference()) {
+    this.set(key, entry);
+    return key;
+  }
+
+  #nextReference() {
     this.#references += 1;
-    this.set(this.#references, entry);
     return this.#references;
   }
 
@@ -70,7 +74,7 @@ class Requests extends Map {
   }
 
   /** Ends those that the function chooses. */
-  end(error, choose = () => true) {
+  end(error, choose) {
     for (const [key, entry] of this) {
       if (choose(entry)) {
         this.delete(key);

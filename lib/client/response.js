@@ -19,8 +19,6 @@ class Response {
     this.#session = session;
     this.#key = key;
     this.#name = name;
-    // As in version 1 a function that may be taken from it.
-    this.send = (answer) => this.#write(JSON.stringify(answer));
     if (session.speaks2) {
       session.cancels.set(name, () => {
         this.#isCancelled = true;
@@ -29,11 +27,15 @@ class Response {
     }
   }
 
-  reject(reason) {
+  // As in version 1 functions that may be taken from it.
+
+  send = (answer) => this.#write(JSON.stringify(answer));
+
+  reject = (reason = 'refused') => {
     this.#session.assert2();
     const { code, message } = remote(reason);
     this.#write(undefined, JSON.stringify({ code, message }));
-  }
+  };
 
   get signal() {
     this.#controller ??= new AbortController();

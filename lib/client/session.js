@@ -266,6 +266,7 @@ class Session extends Exchange {
   registered(protocol) {
     this.speaks2 &&= protocol >= 2;
     this.isRegistered = true;
+    this.#isReplaced = false;
     if (this.options.protocol === 2 && !this.speaks2) {
       const error = notNegotiated();
       error.isFinal = true;
