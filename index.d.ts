@@ -95,6 +95,7 @@ interface Messaging<Message, Answer> {
   deliver<Sent = unknown>(
     message: Sent,
     dest: WSMsgBroker.Destination,
+    options?: WSMsgBroker.RequestOptions,
   ): Promise<WSMsgBroker.Delivery>;
 
   /**
@@ -235,8 +236,8 @@ declare namespace WSMsgBroker {
 
   /** What `request` resolves with. */
   interface Answered<Answer = any> {
-    /** Who has answered. */
-    from: string;
+    /** Who has answered; undefined for one that has given up its id since. */
+    from: string | undefined;
     message: Answer;
   }
 
@@ -253,10 +254,10 @@ declare namespace WSMsgBroker {
     /** Those in whose connection's queue the message is. */
     delivered: string[];
     /** Why it is not, by id. */
-    failed: Map<string, 'UNKNOWN_ID' | 'SLOW'>;
+    failed: Map<string, RequestError>;
   }
 
-  /** Options of `request`. */
+  /** Options of `request` and `deliver`. */
   interface RequestOptions {
     /** How long to wait, in milliseconds, more than 0; `Infinity` for ever. Default `requestTimeout`. */
     timeout?: number;

@@ -42,7 +42,9 @@ expectTypeOf(client.connected()).toEqualTypeOf<Promise<WSMsgBroker>>();
 expectTypeOf(client.close()).toEqualTypeOf<Promise<void>>();
 expectTypeOf(client[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();
 expectTypeOf(client.send('x', 'b')).toEqualTypeOf<boolean>();
-expectTypeOf(client.request('x', 'b')).toEqualTypeOf<Promise<{ from: string; message: any }>>();
+expectTypeOf(client.request('x', 'b')).toEqualTypeOf<
+  Promise<{ from: string | undefined; message: any }>
+>();
 client.on('message', (message, response, from) => {
   expectTypeOf(message).toEqualTypeOf<any>();
   expectTypeOf(response).toEqualTypeOf<WSMsgBroker.Response<any> | null>();
@@ -114,7 +116,7 @@ export async function work() {
 // What is asked has a type at each call.
 export async function ask() {
   const { from, message } = await client.request<Result>(job, 'worker');
-  expectTypeOf(from).toEqualTypeOf<string>();
+  expectTypeOf(from).toEqualTypeOf<string | undefined>();
   expectTypeOf(message).toEqualTypeOf<Result>();
   const options = { timeout: 1000, signal: AbortSignal.timeout(2000) };
   await client.request<Result, Job>(job, ['worker-1', 'worker-2'] as const, options);
@@ -145,9 +147,10 @@ export async function gather() {
 export async function deliver() {
   const { delivered, failed } = await client.deliver(job, ['a', 'b']);
   expectTypeOf(delivered).toEqualTypeOf<string[]>();
-  expectTypeOf(failed).toEqualTypeOf<Map<string, 'UNKNOWN_ID' | 'SLOW'>>();
-  // @ts-expect-error nobody is to answer
+  expectTypeOf(failed).toEqualTypeOf<Map<string, WSMsgBroker.RequestError>>();
   client.deliver(job, 'a', { timeout: 1 });
+  // @ts-expect-error nobody answers, so there is nothing to count
+  client.deliver(job, 'a', { count: 1 });
 }
 
 // A callback, as in version 1, or its type at the call.

@@ -23,7 +23,7 @@ server.on('reconnected', () => {});
 export async function participate() {
   expectTypeOf(server.send('x', 'a')).toEqualTypeOf<boolean>();
   const { from, message } = await server.request<{ n: number }>('x', ['a', 'b'], { timeout: 9 });
-  expectTypeOf(from).toEqualTypeOf<string>();
+  expectTypeOf(from).toEqualTypeOf<string | undefined>();
   expectTypeOf(message).toEqualTypeOf<{ n: number }>();
   const { answers } = await server.requestAll<number>('x', server.ids());
   expectTypeOf(answers).toEqualTypeOf<Map<string, number>>();
