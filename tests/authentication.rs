@@ -519,6 +519,8 @@ fn client(server: &Server, id: &str, token: &str) -> (Client, Log) {
         fn event(&self, event: ClientEvent<'_>) {
             self.0.push(match event {
                 ClientEvent::Error(error) => format!("error {}", error.code()),
+                ClientEvent::Registered { .. } => "Registered".to_owned(),
+                ClientEvent::Closed { code, .. } => format!("Closed({code:?})"),
                 event => format!("{event:?}"),
             });
         }

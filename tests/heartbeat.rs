@@ -172,7 +172,11 @@ struct Events(Log);
 
 impl ClientListener for Events {
     fn event(&self, event: ClientEvent<'_>) {
-        self.0.push(format!("{event:?}"));
+        self.0.push(match event {
+            ClientEvent::Registered { .. } => "Registered".to_owned(),
+            ClientEvent::Closed { code, .. } => format!("Closed({code:?})"),
+            event => format!("{event:?}"),
+        });
     }
 }
 

@@ -255,10 +255,16 @@ async fn so_many_answers_end_a_request_and_the_rest_is_cancelled() {
             .into_iter()
             .take(answers)
         {
-            // A second one is dropped.
+            // A second one is dropped, before anything else is asked.
             peer.send(ANSWER).await;
             peer.send(ANSWER).await;
+            peer.send(&format!(r#"{{"action":"send","message":0,"dest":"{id}"}}"#))
+                .await;
             a.expect(&answered(id)).await;
+            peer.expect(&format!(
+                r#"{{"action":"message","message":0,"from":"{id}"}}"#
+            ))
+            .await;
         }
         is_over(&server).await;
         if answers < 3 {
