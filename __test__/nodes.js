@@ -1,51 +1,94 @@
 'use strict';
 
-// Installs each Node.js line we support into .nodes/, then loads the addon and holds a short
-// conversation under each. The one binary must serve them all.
+// Installs each Node.js line we support, Deno and Bun into .nodes/, and holds a short conversation under
+// each: through the addon, whose one binary must serve them all, and through the browser client, where
+// there is a WebSocket.
 
 const fs = require('node:fs');
 const path = require('node:path');
 const { once } = require('node:events');
 const { execFileSync, spawnSync } = require('node:child_process');
 
-const LINES = [18, 20, 22, 24, 26];
 const folder = path.join(__dirname, '.nodes');
+const { arch } = process;
+const windows = process.platform === 'win32';
+const platform = windows ? 'win' : process.platform;
 
-// The packages that hold the binaries behind npm's package `node`; installed directly, since that
-// one fetches them in an install script.
-const platform = process.platform === 'win32' ? 'win' : process.platform;
-const binary = `node-${platform}-${process.arch}`;
+const ADDON = [__filename, 'addon'];
+const LIFECYCLE = [path.join(__dirname, 'lifecycle', 'programs.js'), 'end workers', '3'];
+const BROWSER = [path.join(__dirname, 'support', 'browser.mjs')];
+
+// The packages that hold the binaries behind npm's packages `node`, `deno` and `bun`; installed
+// directly, since those fetch them in an install script.
+const RUNTIMES = {
+  ...Object.fromEntries([18, 20, 22, 24, 26].map((line) => [`node${line}`, node(line)])),
+  deno2: {
+    from: `@deno/${process.platform}-${arch}${process.platform === 'linux' ? '-glibc' : ''}@2`,
+    program: 'deno',
+    // The browser client needs no permission but for the network.
+    runs: [
+      ['run', '-A', ...ADDON],
+      ['run', '--allow-net=127.0.0.1', ...BROWSER],
+    ],
+  },
+  bun1: {
+    from: `@oven/bun-${windows ? 'windows' : platform}-${arch === 'arm64' ? 'aarch64' : arch}@1`,
+    program: 'bin/bun',
+    runs: [ADDON, BROWSER],
+  },
+};
+
+function node(line) {
+  return {
+    from: `node-${platform}-${arch}@${line}`,
+    program: 'bin/node',
+    runs: line < 22 ? [ADDON, LIFECYCLE] : [ADDON, LIFECYCLE, BROWSER],
+  };
+}
 
 function install() {
-  const wanted = LINES.map((line) => `node${line}@npm:${binary}@${line}`);
+  const wanted = Object.entries(RUNTIMES).map(([name, { from }]) => `${name}@npm:${from}`);
   fs.mkdirSync(folder, { recursive: true });
   fs.writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
-  const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
   const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--no-package-lock'];
-  execFileSync(npm, ['install', ...options, ...wanted], {
+  execFileSync(windows ? 'npm.cmd' : 'npm', ['install', ...options, ...wanted], {
     cwd: folder,
     stdio: 'inherit',
-    shell: process.platform === 'win32',
+    shell: windows,
   });
 }
 
-function check(line) {
-  const bin = path.join(folder, 'node_modules', `node${line}`, 'bin');
-  const node = path.join(bin, process.platform === 'win32' ? 'node.exe' : 'node');
-  for (const args of [
-    [__filename, 'conversation'],
-    [path.join(__dirname, 'lifecycle', 'programs.js'), 'end workers', '3'],
-  ]) {
-    const { status, signal, error } = spawnSync(node, args, { stdio: 'inherit', timeout: 60_000 });
+/** Holds the conversations of a runtime; whether all of them came to their end. */
+function check([name, { program, runs }], address) {
+  const file = path.join(folder, 'node_modules', name, program) + (windows ? '.exe' : '');
+  console.log(
+    `${name}: ${spawnSync(file, ['--version'], { encoding: 'utf8' }).stdout.split('\n')[0]}`,
+  );
+  for (const run of runs) {
+    const options = { stdio: 'inherit', timeout: 60_000 };
+    const { status, signal, error } = spawnSync(file, [...run, address], options);
     if (status !== 0) {
-      console.error(`not ok: Node ${line} (${error?.message ?? signal ?? `exit code ${status}`})`);
+      console.error(`not ok: ${name} (${error?.message ?? signal ?? `exit code ${status}`})`);
       return false;
     }
   }
   return true;
 }
 
-// Runs under the Node.js that is tried, and ends by itself when all is closed.
+async function main() {
+  install();
+  // Of the browser client, which brings no server. It routes while this thread waits.
+  const server = new (require('..').Server)({ port: 0, host: '127.0.0.1' });
+  await once(server, 'listening');
+  const address = `ws://127.0.0.1:${server.address().port}`;
+  const runtimes = Object.entries(RUNTIMES);
+  const failed = runtimes.filter((runtime) => !check(runtime, address)).length;
+  await server.close();
+  console.log(`${runtimes.length - failed} passed, ${failed} failed`);
+  process.exitCode = failed ? 1 : 0;
+}
+
+// Runs under the runtime that is tried, and ends by itself when all is closed.
 async function conversation() {
   const WSMsgBroker = require('..');
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
@@ -65,14 +108,11 @@ async function conversation() {
   await asker.close();
   await server.close();
   await closed;
-  console.log(`ok: Node ${process.version}`);
+  console.log('ok: the addon');
 }
 
-if (process.argv[2] === 'conversation') {
+if (process.argv[2] === 'addon') {
   conversation();
 } else {
-  install();
-  const failed = LINES.filter((line) => !check(line)).length;
-  console.log(`${LINES.length - failed} passed, ${failed} failed`);
-  process.exitCode = failed ? 1 : 0;
+  main();
 }

@@ -12,6 +12,7 @@ const test = require('ava');
 
 const root = path.join(__dirname, '..');
 const manifest = require('../package.json');
+const { install, pack } = require('../scripts/pack');
 const platforms = fs.readdirSync(path.join(root, 'npm')).sort();
 
 test('the platform packages have the version and the name that the loader looks for', (t) => {
@@ -43,34 +44,17 @@ test('the lock file names the packages of every platform', async (t) => {
 test('both tarballs install in an empty folder and hold a conversation', async (t) => {
   t.timeout(5 * 60_000);
   const work = temporary(t);
-  const platform = platforms.find((name) => fs.existsSync(addonOf(name)));
-  t.truthy(platform, 'not built: run `npm run build`');
-
-  const copy = path.join(work, 'copy');
-  for (const file of ['package.json', 'README.md', 'LICENSE', 'scripts', ...manifest.files]) {
-    if (!fs.existsSync(path.join(root, file))) continue;
-    fs.cpSync(path.join(root, file), path.join(copy, file), { recursive: true });
-  }
-  for (const name of platforms) {
-    fs.cpSync(path.join(root, 'npm', name), path.join(copy, 'npm', name), { recursive: true });
-  }
-  // The copy is packed as it is; everything else of `npm pack` runs.
-  await npm(copy, 'pkg', 'delete', 'scripts.prepare');
-  const before = fs.readFileSync(path.join(copy, 'package.json'), 'utf8');
-  const main = await pack(copy);
-  t.is(fs.readFileSync(path.join(copy, 'package.json'), 'utf8'), before);
-  const addon = await pack(path.join(copy, 'npm', platform));
-
+  const { main, addon } = pack(work);
   t.deepEqual(
     main.files.filter((file) => /\.node$|^(src|scripts|npm|__test__)\//.test(file)),
     [],
   );
-  t.true(addon.files.includes(path.basename(addonOf(platform))));
+  t.true(addon.files.some((file) => /^wsmsgbroker\..+\.node$/.test(file)));
+  for (const file of filesOf(manifest.exports)) t.true(main.files.includes(file), file);
 
   const user = path.join(work, 'user');
-  fs.mkdirSync(user);
   // Offline: the packages of the other platforms cannot be had, and are not needed.
-  await npm(user, 'install', '--offline', '--ignore-scripts', main.tarball, addon.tarball);
+  install(user, main.tarball, addon.tarball);
   const installed = path.join(user, 'node_modules', 'wsmsgbroker', 'package.json');
   const { optionalDependencies } = JSON.parse(fs.readFileSync(installed, 'utf8'));
   t.deepEqual(
@@ -141,28 +125,18 @@ function program(WSMsgBroker) {
   });
 }
 
-function addonOf(platform) {
-  return path.join(root, 'npm', platform, `wsmsgbroker.${platform}.node`);
-}
-
 function temporary(t) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
   t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
-async function pack(folder) {
-  const { stdout } = await npm(folder, 'pack', '--json');
-  // The output of prepack and postpack comes first.
-  const [{ filename, files }] = JSON.parse(stdout.slice(stdout.indexOf('[\n')));
-  return { tarball: path.join(folder, filename), files: files.map((file) => file.path) };
+/** The files that `exports` names, under whichever condition. */
+function filesOf(target) {
+  if (typeof target === 'string') return [path.posix.normalize(target)];
+  return Object.values(target).flatMap(filesOf);
 }
 
 function node(args, options) {
   return execFile(process.execPath, args, { timeout: 60_000, ...options });
-}
-
-function npm(cwd, ...args) {
-  const windows = process.platform === 'win32';
-  return execFile(windows ? 'npm.cmd' : 'npm', args, { cwd, shell: windows, timeout: 120_000 });
 }

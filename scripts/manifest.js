@@ -2,7 +2,8 @@
 
 // What package.json and Cargo.toml must say at certain moments:
 //   pack     names the platform packages as optional dependencies, for the tarball only: a clone
-//            builds its own addon, and `npm ci` must not ask for versions not published yet
+//            builds its own addon, and `npm ci` must not ask for versions not published yet. Refuses
+//            where something is not built: npm would leave it out without a word
 //   unpack   takes them out again
 //   version  gives Cargo.toml and Cargo.lock the version of package.json (`npm version` runs it)
 
@@ -16,6 +17,11 @@ const manifest = JSON.parse(fs.readFileSync(file, 'utf8'));
 
 const steps = {
   pack() {
+    const missing = manifest.files.filter((name) => !fs.existsSync(path.join(root, name)));
+    if (missing.length > 0) {
+      console.error(`not there: ${missing.join(', ')}: run \`npm run build\``);
+      process.exit(1);
+    }
     const platforms = fs.readdirSync(path.join(root, 'npm')).sort();
     manifest.optionalDependencies = Object.fromEntries(
       platforms.map((platform) => [`${manifest.name}-${platform}`, manifest.version]),

@@ -21,4 +21,11 @@ async function startClient(t, server, id, options) {
   return client;
 }
 
-module.exports = { WSMsgBroker, startServer, startClient };
+/** Resolves when the server next says that this id has an owner. */
+function registration(server, id) {
+  return new Promise((resolve) => {
+    server.on('registered', (registered) => registered === id && resolve());
+  });
+}
+
+module.exports = { WSMsgBroker, registration, startServer, startClient };
