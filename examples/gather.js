@@ -23,14 +23,14 @@ const timeout = Number(process.env.TIMEOUT ?? 1000);
 async function main() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
   await once(server, 'listening');
-  const connect = (id) =>
-    new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', { protocol: 2 }).connected();
-
-  for (const [room, measure] of Object.entries(THERMOMETERS)) {
-    const client = await connect(room);
-    client.on('message', (_question, response) => measure(response, client));
-  }
-  const house = await connect('house');
+  const { port } = server.address();
+  const connect = (id) => new WSMsgBroker(id, '127.0.0.1', port, '/', { protocol: 2 });
+  const clients = Object.entries(THERMOMETERS).map(([room, measure]) => {
+    const client = connect(room);
+    return client.on('message', (_question, response) => measure(response, client));
+  });
+  const house = connect('house');
+  await Promise.all([...clients, house].map((client) => client.connected()));
 
   const { answers, failed } = await house.requestAll('temperature', ROOMS, { timeout });
   for (const room of ROOMS) {

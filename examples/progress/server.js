@@ -38,11 +38,13 @@ async function main() {
   await once(server, 'listening');
   const { port } = server.address();
   const worker = new WSMsgBroker('worker', host, port, '/', { protocol: 2 });
+  // From now on: whoever asks as soon as the worker is there is not missed.
+  const jobs = worker.messages();
   await worker.connected();
   const page = await servePages(__dirname, 'progress.mjs', PORT, () => ({ port }));
   console.log(`Open ${page} (the broker listens at port ${port})`);
 
-  for await (const { from, response } of worker.messages()) {
+  for await (const { from, response } of jobs) {
     // Not awaited: jobs are done beside each other. Who wants no answer wants no job.
     if (response) {
       work(worker, from, response);

@@ -16,15 +16,15 @@ interface Price {
 const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
 await once(server, 'listening');
 const { port } = server.address() as WSMsgBroker.Address;
-const connect = (id: string): Promise<WSMsgBroker> =>
-  new WSMsgBroker(id, '127.0.0.1', port, '/', { protocol: 2 }).connected();
+const connect = (id: string) => new WSMsgBroker(id, '127.0.0.1', port, '/', { protocol: 2 });
 
-const shop = await connect('shop');
+const shop = connect('shop');
 shop.on('message', ({ pieces }: Order, response) => {
   response?.send({ total: pieces * 5, currency: 'EUR' } satisfies Price);
 });
+const customer = connect('customer');
+await Promise.all([shop.connected(), customer.connected()]);
 
-const customer = await connect('customer');
 const order: Order = { article: 'lamp', pieces: 3 };
 const { from, message } = await customer.request<Price>(order, 'shop');
 console.log(`${from}: ${message.total} ${message.currency}`);
