@@ -14,6 +14,8 @@ const chromium = startChromium(test);
 
 /** Runs the server of an example until the test ends, on free ports if none are given. */
 async function startExample(t, name, env) {
+  // Before AVA itself has had enough: that would leave the server behind.
+  t.timeout(60_000);
   const script = path.join(__dirname, '..', '..', 'examples', name, 'server.js');
   const child = spawn(process.execPath, [script], {
     env: { ...process.env, PORT: '0', BROKER_PORT: '0', ...env },
