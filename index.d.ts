@@ -330,6 +330,8 @@ declare namespace WSMsgBroker {
 
   /** Options of a server: bytes, counts and milliseconds, whole numbers; `docs/limits.md` has the reasons. */
   interface ServerOptions {
+    /** The id under which the server takes part itself, once it does. Default `server`. */
+    id?: string;
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;
     /** Threads that route. Default: one per core, at most 4. */
@@ -421,6 +423,16 @@ declare namespace WSMsgBroker {
     constructor(port: number | string, path?: string | null, options?: ServerOptions | null);
     constructor(options: ServerOptions & { port: number | string; path?: string });
 
+    /** The id under which it takes part itself. */
+    readonly id: string;
+
+    /**
+     * Resolves when it listens; rejects with the error that is told in place of `'listening'`, or with
+     * `ERR_WSMB_NOT_OPEN` where `close()` came first. Also when that is past. Where it is asked for in time
+     * and nobody listens for `'error'`, the rejection is all that tells why the server could not listen.
+     */
+    readonly ready: Promise<void>;
+
     /** How long a request may be answered, in milliseconds: `ackTimeout`, changeable. */
     ttl: number;
 
@@ -433,6 +445,23 @@ declare namespace WSMsgBroker {
     /** Counters; null once it is closed. */
     stats(): Stats | null;
 
+    /** The ids registered now, in no order; none once it is closed. */
+    ids(): string[];
+
+    /** Whether somebody has registered this id. */
+    has(id: string): boolean;
+
+    /**
+     * Closes the connection that owns this id, behind what waits for it. The id is free when this
+     * returns; nothing keeps the client from coming back.
+     *
+     * @param code What its `'close'` event tells: 1000, or 3000 to 4999. Default 1000.
+     * @param reason What the close frame says beside the code: 123 bytes of UTF-8 at most. Default none.
+     * @returns false if nobody has the id.
+     * @throws TypeError or RangeError `ERR_WSMB_OPTION` for what cannot be in a close frame.
+     */
+    disconnect(id: string, code?: number, reason?: string): boolean;
+
     /**
      * Changes the certificate, and whom it lets in, for the connections to come. Files are read
      * again; connections that are there live on.
@@ -443,6 +472,9 @@ declare namespace WSMsgBroker {
 
     /** Closes; the port is free when this returns. Resolves when the last connection has ended. */
     close(options?: CloseOptions): Promise<void>;
+
+    /** The same as `close()`, for `await using`. */
+    [Symbol.asyncDispose](): Promise<void>;
   }
 }
 

@@ -1,4 +1,4 @@
 'use strict';
 
-module.exports = require('./lib/client');
+module.exports = require('./lib/client').WSMsgBroker;
 module.exports.Server = require('./lib/server');

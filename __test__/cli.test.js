@@ -203,7 +203,7 @@ test('has a flag for every option of the server', async (t) => {
   const { serverOptions } = require('../lib/options');
   const { stdout } = await finish(t, '--help');
   // Arguments, and what only a program can say.
-  const others = ['port', 'path', 'authenticate', 'authenticateTimeout'];
+  const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {
     const members = typeof type === 'object' && !Array.isArray(type) ? Object.keys(type) : [];
     return members.length > 0 ? members.map((member) => `${name}-${member}`) : [name];

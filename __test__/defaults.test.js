@@ -33,7 +33,7 @@ const COUNTERS = [
 /** Arguments rather than options. */
 const ARGUMENTS = ['port', 'path'];
 /** What only a program can say. */
-const NO_FLAGS = ['authenticate', 'authenticateTimeout'];
+const NO_FLAGS = ['id', 'authenticate', 'authenticateTimeout'];
 
 function memory() {
   // What no limit is called differs.

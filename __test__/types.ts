@@ -11,7 +11,13 @@ server.on('denied', (id: string | null, error) => {
   return [id, code];
 });
 server.on('slow', (id: string | null, why: 'closed' | 'memory' | 'dropping') => [id, why]);
+const ready: Promise<void> = server.ready;
+const ids: string[] = server.ids();
+const there: boolean = server.has(server.id);
+const gone: boolean[] = [server.disconnect('a'), server.disconnect('a', 4000, 'enough')];
+new Server({ port: 0, id: 'hub' });
 const closed: Promise<void> = server.close();
+const disposed: Promise<void> = server[Symbol.asyncDispose]();
 const drained: Promise<void> = server.close({ drain: 1000 });
 const tls: WSMsgBroker.ServerTlsOptions = { cert: 'cert.pem', key: Buffer.from('...') };
 new Server({ port: 0, tls: { ...tls, ca: 'ca.pem', requestCert: true, minVersion: 'TLSv1.3' } });
@@ -99,6 +105,14 @@ new Server(0, '/', { authenticate: () => ({ send: [1] }) });
 new Server(0, '/', { jwt: { secret: 'x', subject: 'prefix' } });
 // @ts-expect-error origins are a list
 new Server(0, '/', { allowedOrigins: 'https://example.org' });
+// @ts-expect-error an id is a text
+new Server(0, '/', { id: 5 });
+// @ts-expect-error an id is a text
+server.has(5);
+// @ts-expect-error the code comes first
+server.disconnect('a', 'enough');
+// @ts-expect-error its id is given at construction
+server.id = 'other';
 // @ts-expect-error a drain is a time
 server.close(1000);
 // @ts-expect-error no such counter
@@ -118,4 +132,4 @@ client.on('message', (_message, response) => response.send(1));
 // @ts-expect-error clients have no readyState
 client.readyState;
 
-export { address, closed, drained, more, seen };
+export { address, closed, disposed, drained, gone, ids, more, ready, seen, there };

@@ -58,8 +58,8 @@ function* decode() {
     yield Buffer.from(`{"action":"register","id":${id}}`);
   }
   for (const { steps } of [...server, ...client]) {
-    for (const { send, expect, fragments } of steps) {
-      for (const frame of [send, expect, fragments?.join('')]) {
+    for (const { send, expect, expectAll = [], fragments } of steps) {
+      for (const frame of [send, expect, ...expectAll, fragments?.join('')]) {
         if (frame !== undefined) yield Buffer.from(text(frame));
       }
     }
@@ -99,13 +99,18 @@ const DEEDS = new Map([
 ]);
 
 function* conversation() {
-  for (const { registered = [], steps } of server) {
+  for (const { registered = [], version2 = [], steps } of server) {
     const names = new Map();
     const peer = (name) => {
       if (!names.has(name)) names.set(name, 'abcd'[names.size % 4]);
       return names.get(name);
     };
-    const lines = registered.map((id) => `${peer(id)}t${text({ action: 'register', id })}`);
+    const register = (id) => ({
+      action: 'register',
+      id,
+      ...(version2.includes(id) && { protocol: 2 }),
+    });
+    const lines = registered.map((id) => `${peer(id)}t${text(register(id))}`);
     lines.push('');
     for (const step of steps) {
       const written = framesOf(step);

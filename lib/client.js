@@ -13,6 +13,15 @@ const { NativeClient } = require('./native');
 const { checkClient } = require('./options');
 const Transport = require('./transport');
 
+/** What holds where an option of the session is not set; all others are the core's. */
+const DEFAULTS = {
+  ...NativeClient.defaults(),
+  protocol: 1,
+  reconnect: false,
+  resend: 'never',
+  requestTimeout: 30_000,
+};
+
 /**
  * A connection to a broker, registered there under an id.
  *
@@ -21,17 +30,27 @@ const Transport = require('./transport');
  *     new WSMsgBroker(id, 'wss://host:port/path'[, options])
  */
 function WSMsgBroker(id, host, port, path, options) {
-  EventEmitter.call(this);
-  this.id = id;
-  const target = parseTarget(host, port, path, options);
-  const connect = (session, token) => new Transport(session, target, token);
-  const session = new Session(this, target.session, ack, connect);
-  Object.defineProperty(this, kSession, { value: session });
+  begin(this, id, parseTarget(host, port, path, options));
 }
 
 util.inherits(WSMsgBroker, EventEmitter);
 
 define(WSMsgBroker);
+
+function begin(client, id, target) {
+  EventEmitter.call(client);
+  client.id = id;
+  const connect = (session, token) => new Transport(session, target, token);
+  const session = new Session(client, target.session, ack, connect);
+  Object.defineProperty(client, kSession, { value: session });
+}
+
+/** A client within the process of its server, which `join` gives it the addon's half of. */
+function startWithin(id, join) {
+  const client = Object.create(WSMsgBroker.prototype);
+  begin(client, id, { join, native: { protocol: 2 }, session: { ...DEFAULTS, protocol: 2 } });
+  return client;
+}
 
 /** The callbacks that await an answer, by ack, as version 1 had them. */
 Object.defineProperty(WSMsgBroker.prototype, 'ack2callback', {
@@ -78,15 +97,6 @@ function parseTarget(host, port, path, options) {
   };
 }
 
-/** What holds where an option of the session is not set; all others are the core's. */
-const DEFAULTS = {
-  ...NativeClient.defaults(),
-  protocol: 1,
-  reconnect: false,
-  resend: 'never',
-  requestTimeout: 30_000,
-};
-
 /** Options of the session, and those of the addon, ranges and certificates checked. */
 function validated(checked) {
   const { token, reconnect, resend, requestTimeout, signal, tls, ...native } = checked;
@@ -104,4 +114,4 @@ function validated(checked) {
   return { native, session: { ...DEFAULTS, ...checked } };
 }
 
-module.exports = WSMsgBroker;
+module.exports = { WSMsgBroker, startWithin };

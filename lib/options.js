@@ -32,6 +32,7 @@ const CLIENT_TLS = {
 
 const SERVER = {
   port: 'any',
+  id: 'string',
   host: 'string',
   path: 'any',
   threads: 'number',
@@ -97,6 +98,9 @@ const CLIENT = {
   closeTimeout: 'number',
   tls: CLIENT_TLS,
 };
+
+/** What methods of a server take, checked as options are. */
+const ARGUMENTS = { id: 'string', code: 'number', reason: 'string' };
 
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -271,6 +275,7 @@ module.exports = {
   checkServer,
   checkClient,
   checkServerTls,
+  checkArgument: (name, value) => checkOne(name, value, ARGUMENTS[name]),
   checkClose: (options) => check(object(options), { drain: 'number' }),
   serverOptions: SERVER,
   clientOptions: CLIENT,

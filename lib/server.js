@@ -3,18 +3,19 @@
 // class Server: arguments in, events out. Routing is the addon's, on threads of its own.
 
 const { EventEmitter } = require('node:events');
-const net = require('node:net');
-const path = require('node:path');
 const util = require('node:util');
+const { DEFAULTS, parse } = require('./arguments');
+const { startWithin } = require('./client');
 const { coded, systemError, nativeError } = require('./errors');
 const hub = require('./hub');
 const { NativeServer } = require('./native');
-const { checkServer, checkClose, checkServerTls } = require('./options');
+const { checkServer, checkClose, checkServerTls, checkArgument } = require('./options');
+const Ready = require('./ready');
 const verdict = require('./verdict');
 
 const kBroker = Symbol('broker');
-/** What holds for options that are not set. */
-const DEFAULTS = NativeServer.defaults(false);
+/** Missing in some versions of Node, where libraries agree on this. */
+const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
 
 /** The events that the addon tells, at the bit of their kind in src/node/server.rs. */
 const KINDS = [
@@ -47,6 +48,8 @@ function Server(port, endpoint, options) {
       : checkServer({ ...options, port, path: endpoint });
   const broker = new Broker(this, merged);
   Object.defineProperty(this, kBroker, { value: broker });
+  /** The id under which it takes part itself. */
+  this.id = broker.id;
   /** As in version 1: what it was started with, and null once it is closed. */
   this.wss = broker.facade;
   broker.start();
@@ -62,6 +65,27 @@ Server.prototype.address = function address() {
 /** Counters: what it has done so far, and what it holds now; null once closed. */
 Server.prototype.stats = function stats() {
   return this[kBroker].stats();
+};
+
+/** The ids registered now. */
+Server.prototype.ids = function ids() {
+  return this[kBroker].ids();
+};
+
+/** Whether somebody has registered this id. */
+Server.prototype.has = function has(id) {
+  return this[kBroker].has(checkArgument('id', id));
+};
+
+/**
+ * Closes the connection that owns this id, behind what waits for it: the id is free when this
+ * returns. False if nobody had it.
+ */
+Server.prototype.disconnect = function disconnect(id, code = 1000, reason = '') {
+  checkArgument('id', id);
+  checkArgument('code', code);
+  checkArgument('reason', reason);
+  return this[kBroker].disconnect(id, code, reason);
 };
 
 /**
@@ -82,12 +106,40 @@ Server.prototype.close = function close(options) {
   return this[kBroker].close(drain);
 };
 
+/** The server as one of its clients, with an id of its own: there from when it is first asked for. */
+Object.defineProperty(Server.prototype, 'client', {
+  configurable: true,
+  get() {
+    return this[kBroker].client;
+  },
+});
+
+for (const name of ['send', 'request', 'requestAll', 'deliver', 'messages']) {
+  /** As the method of a client. */
+  Server.prototype[name] = function asClient(...args) {
+    return this.client[name](...args);
+  };
+}
+
+/** `await using server = ...` closes it at the end of its block. */
+Server.prototype[ASYNC_DISPOSE] = function dispose() {
+  return this.close();
+};
+
 /** As an EventEmitter's, but for our own listeners, which follow what is listened to. */
 Server.prototype.removeAllListeners = function removeAllListeners(...names) {
   EventEmitter.prototype.removeAllListeners.apply(this, names);
   this[kBroker].watch();
   return this;
 };
+
+/** A promise of what `'listening'`, or `'error'` in its place, tells; also when that is past. */
+Object.defineProperty(Server.prototype, 'ready', {
+  configurable: true,
+  get() {
+    return this[kBroker].ready.promise;
+  },
+});
 
 /** How long a request may be answered, in milliseconds. */
 Object.defineProperty(Server.prototype, 'ttl', {
@@ -111,10 +163,13 @@ class Broker {
   #interest = 0;
   #closed;
   #resolveClosed;
+  #client;
+  ready = new Ready();
 
   constructor(server, options) {
     this.#server = server;
     this.#options = parse(options);
+    this.id = this.#options.id;
     this.#authenticate = options.authenticate;
     this.#ttl = options.ackTimeout ?? DEFAULTS.ackTimeout;
     const { host, port, path: endpoint } = this.#options.shown;
@@ -134,16 +189,29 @@ class Broker {
       if (error.code.startsWith('ERR_')) {
         throw nativeError(error);
       }
-      process.nextTick(() => this.#server.emit('error', this.#listenError(error.code)));
+      process.nextTick(() => this.#failed(this.#listenError(error.code)));
       return;
     }
     this.watch();
     const server = this.#server;
     process.nextTick(() => {
       if (server.wss !== null) {
+        this.ready.tell(null);
         server.emit('listening');
+      } else {
+        // The program has closed it, and knows.
+        this.ready.tell(coded('ERR_WSMB_NOT_OPEN', 'not opened'), true);
       }
     });
+  }
+
+  /** It does not listen. Whoever waits for `ready` is told there, if nobody listens for errors. */
+  #failed(error) {
+    const heard = this.#server.listenerCount('error') > 0;
+    const asked = this.ready.tell(error, heard);
+    if (heard || !asked) {
+      this.#server.emit('error', error);
+    }
   }
 
   /** Follows which events are listened to: others never cross. */
@@ -192,6 +260,38 @@ class Broker {
 
   stats() {
     return this.#native?.stats() ?? null;
+  }
+
+  ids() {
+    return this.#native?.ids() ?? [];
+  }
+
+  has(id) {
+    return this.#native?.has(id) ?? false;
+  }
+
+  disconnect(id, code, reason) {
+    try {
+      return this.#native?.disconnect(id, code, reason) ?? false;
+    } catch (error) {
+      throw nativeError(error);
+    }
+  }
+
+  get client() {
+    this.#client ??= startWithin(this.id, (number, options) => this.#join(number, options));
+    return this.#client;
+  }
+
+  #join(number, options) {
+    if (!this.#native) {
+      throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
+    }
+    try {
+      return this.#native.join(hub.hub, number, options);
+    } catch (error) {
+      throw nativeError(error);
+    }
   }
 
   get ttl() {
@@ -288,65 +388,6 @@ function refusal([code, message, text]) {
 function bit(name) {
   const kind = KINDS.indexOf(name);
   return kind < 0 ? 0 : 1 << kind;
-}
-
-/** The error for a port out of range, in the words of this version of Node. */
-function badPort(port) {
-  const probe = net.createServer();
-  try {
-    probe.listen({ port });
-  } catch (error) {
-    return error;
-  }
-  probe.close();
-  const message = `options.port should be >= 0 and < 65536. Received ${util.inspect(port)}.`;
-  return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
-}
-
-/** The option `jwt`, as the addon wants it. */
-function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
-  if ((secret === undefined) === (publicKey === undefined)) {
-    const message = 'option "jwt" needs either "secret" or "publicKey"';
-    throw coded('ERR_WSMB_OPTION', message, TypeError);
-  }
-  return {
-    ...others,
-    secret: secret === undefined ? undefined : [...Buffer.from(secret)],
-    publicKey: publicKey === undefined ? undefined : [...Buffer.from(publicKey)],
-    issuer: issuer === undefined ? undefined : [issuer].flat(),
-    audience: audience === undefined ? undefined : [audience].flat(),
-    pattern: subject === 'pattern',
-  };
-}
-
-/** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
-function parse({ port, host = DEFAULTS.host, path: endpoint, authenticate, jwt, ...limits }) {
-  if (port === undefined || port === null) {
-    throw new TypeError('`port` or a `server` must be provided');
-  }
-  const text = endpoint ? String(endpoint) : '';
-  const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
-  const authenticates = authenticate !== undefined;
-  const native = { ...limits, host, port: 0, path: shown.path, authenticates };
-  if (jwt !== undefined) {
-    if (authenticates) {
-      throw coded(
-        'ERR_WSMB_OPTION',
-        'options "jwt" and "authenticate" exclude each other',
-        TypeError,
-      );
-    }
-    native.jwt = nativeJwt(jwt);
-  }
-  const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
-  if (typeof port === 'string' && !(number >= 0)) {
-    native.unix = path.resolve(port);
-  } else if (Number.isInteger(number) && number >= 0 && number < 65_536) {
-    native.port = number;
-  } else {
-    throw badPort(port);
-  }
-  return { shown, native };
 }
 
 module.exports = Server;

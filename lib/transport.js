@@ -12,6 +12,12 @@ const COLLECT = 64 * 1024;
 /** Characters after which requests and answers, for which somebody waits, do not wait for the rest of the tick. */
 const AHEAD = 4 * 1024;
 
+const incomplete = () =>
+  coded(
+    'ERR_WSMB_ANSWER',
+    'Unable to parse "answer" message (msg.from or msg.message are undefined)',
+  );
+
 class Transport {
   /** It takes frames before it is open. */
   isEager = true;
@@ -55,7 +61,8 @@ class Transport {
     }
     try {
       const id = this.#session.idText();
-      const options = { ...native, id, token: this.#token, host, port, path };
+      const address = join ? { host: '', port: 0, path: '/' } : { host, port, path };
+      const options = { ...native, ...address, id, token: this.#token };
       this.#native = join
         ? join(this.#number, options)
         : new NativeClient(hub.hub, this.#number, options);
@@ -189,11 +196,7 @@ class Transport {
         session.message(event[3], event[1], event[2] ?? undefined);
         break;
       case 4:
-        if (event.length > 4) {
-          session.refusal(event[1], event[2] ?? undefined, event[4]);
-        } else {
-          session.answer(event[1], event[2], event[3], event.length === 4);
-        }
+        this.#answered(event);
         break;
       case 5:
         session.misunderstood(coded(event[1], event[2]));
@@ -226,6 +229,17 @@ class Transport {
         session.goaway(event[1]);
         break;
     }
+  }
+
+  #answered(event) {
+    const [, key, from, message, error] = event;
+    if (event.length > 4) {
+      this.#session.refusal(key, from ?? undefined, error);
+      return;
+    }
+    // In version 1 an answer needs both.
+    const isWhole = event.length === 4 && from !== null;
+    this.#session.answer(key, from ?? undefined, message, isWhole ? undefined : incomplete());
   }
 
   #failed([, code, message, syscall, target]) {

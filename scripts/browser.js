@@ -18,16 +18,47 @@ const LIMIT = 6 * 1024;
 const root = path.join(__dirname, '..');
 const folder = path.join(root, 'browser');
 
-/** Beside the class, the name that Node.js finds in the package by itself. */
-const MODULE = `const WSMsgBroker = require('./index.js');
-export default WSMsgBroker;
-export const { Server } = WSMsgBroker;`;
-const COMMONJS = "module.exports = require('./index.js');";
+/**
+ * Reads the CommonJS of lib/ as ES modules: these are joined in one scope, where CommonJS keeps a function
+ * around each file, a tenth more for a page to load. Only what lib/ writes is understood.
+ */
+const asModules = {
+  name: 'as-modules',
+  setup({ onLoad }) {
+    onLoad({ filter: /\/lib\/.*\.js$/ }, ({ path: file }) => ({ contents: asModule(file) }));
+  },
+};
+
+/** What `module.exports` is: an object of names, or one thing. */
+const NAMES = /^module\.exports = (\{[^}]+\});$/m;
+
+function asModule(file) {
+  const read = (from) => fs.readFileSync(from, 'utf8');
+  const importOne = (_, name, from) => {
+    const target = `${path.resolve(path.dirname(file), from)}.js`;
+    return `import ${NAMES.test(read(target)) ? `* as ${name}` : name} from '${from}';`;
+  };
+  return read(file)
+    .replace(/^const (\{[^}]+\}) = require\('(.+)'\);$/gm, "import $1 from '$2';")
+    .replace(/^const (\w+) = require\('(.+)'\);$/gm, importOne)
+    .replace(NAMES, 'export $1;')
+    .replace(/^module\.exports = (\w+);$/m, 'export default $1;');
+}
+
+/** Names that the files of the client have between them, and nobody else: they may be short in a page. */
+const INTERNAL =
+  /^(?:addCallback|assert2|assertOpen|broke|cancels|complaint|drained|forgets|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|pace|refusal|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
+
+const CLASS = "import WSMsgBroker from './index.js';";
 
 const FORMS = {
-  'wsmsgbroker.mjs': { format: 'esm', contents: MODULE },
-  'wsmsgbroker.cjs': { format: 'cjs', contents: COMMONJS },
-  'wsmsgbroker.js': { format: 'iife', globalName: 'WSMsgBroker', contents: COMMONJS },
+  // Beside the class, the name that Node.js finds in the package by itself.
+  'wsmsgbroker.mjs': {
+    format: 'esm',
+    contents: `${CLASS} export default WSMsgBroker; export const { Server } = WSMsgBroker;`,
+  },
+  'wsmsgbroker.cjs': { format: 'cjs', contents: `${CLASS} module.exports = WSMsgBroker;` },
+  'wsmsgbroker.js': { format: 'iife', contents: `${CLASS} globalThis.WSMsgBroker = WSMsgBroker;` },
 };
 
 /** What TypeScript must know of a module: its kind, which is in the name, and where the class is. */
@@ -36,8 +67,8 @@ const TYPES = {
   'wsmsgbroker.d.cts': "import WSMsgBroker = require('../index.js');\n\nexport = WSMsgBroker;\n",
 };
 
-function build(file, { contents, ...form }) {
-  esbuild.buildSync({
+async function build(file, { contents, ...form }) {
+  await esbuild.build({
     ...form,
     stdin: { contents, resolveDir: path.join(root, 'lib', 'browser'), sourcefile: file },
     outfile: path.join(folder, file),
@@ -45,9 +76,12 @@ function build(file, { contents, ...form }) {
     platform: 'browser',
     bundle: true,
     minify: true,
+    mangleProps: INTERNAL,
     target: 'es2022',
     banner: { js: `/*! ${name} ${version}, ${license} license */` },
     logLevel: 'warning',
+    logOverride: { 'commonjs-variable-in-esm': 'silent' },
+    plugins: [asModules],
   });
 }
 
@@ -57,10 +91,10 @@ function measure(file) {
   return { file, size: bytes.length, gzipped: zlib.gzipSync(bytes, { level: 9 }).length };
 }
 
-function main() {
+async function main() {
   fs.rmSync(folder, { recursive: true, force: true });
   fs.mkdirSync(folder);
-  for (const [file, form] of Object.entries(FORMS)) build(file, form);
+  for (const [file, form] of Object.entries(FORMS)) await build(file, form);
   for (const [file, text] of Object.entries(TYPES)) {
     fs.writeFileSync(path.join(folder, file), text);
   }

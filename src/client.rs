@@ -19,10 +19,10 @@ use tokio::{
     runtime::Handle as Runtime,
     time::{Sleep, sleep, timeout},
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
 use crate::{
-    dial::dial,
+    dial::{bounds, dial},
     error::{ActionError, Error, Result},
     event::{ClientEvent, ClientListener},
     framing::{self, Broken, Incoming, Input, Mask, Reader},
@@ -30,7 +30,7 @@ use crate::{
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
     protocol::{self, ServerAction},
-    socket::WriteHalf,
+    socket::{ReadHalf, WriteHalf},
     tls::Connector,
 };
 
@@ -69,6 +69,10 @@ struct Link {
     state: AtomicU8,
     /// The embedder has enough for now.
     paused: AtomicBool,
+    /// The embedder wants nothing until it says so.
+    held: AtomicBool,
+    /// What the server's close frame said.
+    reason: OnceLock<String>,
     /// Above the high-water mark since the last `drain`.
     wants_drain: AtomicBool,
     waker: AtomicWaker,
@@ -86,12 +90,45 @@ impl Client {
         let tls = check(&options)?;
         // A key is kept by nobody who does not need it.
         options.tls = None;
+        let client = Self::new(options, tls, listener)?;
+        let link = client.link.clone();
+        runtime.spawn(async move {
+            let opened = open(&link).await;
+            run(link, opened).await;
+        });
+        Ok(client)
+    }
+
+    /// The same on a socket that is there, without a handshake.
+    ///
+    /// Errors: `InvalidOption`.
+    pub(crate) fn over(
+        (read, write): (ReadHalf, WriteHalf),
+        options: ClientOptions,
+        listener: impl ClientListener,
+        runtime: &Runtime,
+    ) -> Result<Self> {
+        options.validate()?;
+        let reader = Reader::new(Role::Client, read, Vec::new(), bounds(&options));
+        let client = Self::new(options, None, listener)?;
+        runtime.spawn(run(client.link.clone(), Some(Ok((reader, write)))));
+        Ok(client)
+    }
+
+    /// A client that has queued its registration, and has no task yet.
+    fn new(
+        options: ClientOptions,
+        tls: Option<Connector>,
+        listener: impl ClientListener,
+    ) -> Result<Self> {
         let link = Arc::new(Link {
             listener: Box::new(listener),
             outbox: Outbox::new(options.high_water_mark, Mask::Random, None),
             socket: OnceLock::new(),
             state: AtomicU8::new(CONNECTING),
             paused: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            reason: OnceLock::new(),
             wants_drain: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             tls,
@@ -99,7 +136,6 @@ impl Client {
         });
         let client = Self { link };
         client.register(client.link.options.token.as_deref())?;
-        runtime.spawn(run(client.link.clone()));
         Ok(client)
     }
 
@@ -109,8 +145,12 @@ impl Client {
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn register(&self, token: Option<&str>) -> Result<()> {
         let token = token.map(protocol::json_string);
-        let id = self.link.options.id.as_deref();
-        self.push(&protocol::register(id, token.as_deref()))
+        let ClientOptions { id, protocol, .. } = &self.link.options;
+        self.push(&protocol::register(
+            id.as_deref(),
+            token.as_deref(),
+            *protocol,
+        ))
     }
 
     /// Queues a message; all three are JSON text. An empty `message` or `dest` is left out of the
@@ -138,6 +178,13 @@ impl Client {
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn unregister(&self) -> Result<()> {
         self.push(&protocol::unregister(self.link.options.id.as_deref()))
+    }
+
+    /// Queues an action as it is: the JSON text of one object.
+    ///
+    /// Errors: `NotOpen`, `QueueFull`.
+    pub fn push_action(&self, text: &str) -> Result<()> {
+        self.push(&[text])
     }
 
     fn push(&self, pieces: &[&str]) -> Result<()> {
@@ -181,6 +228,14 @@ impl Client {
     /// Reads on, after [`ClientListener::batch_end`] has said stop.
     pub fn resume(&self) {
         if self.link.paused.swap(false, SeqCst) {
+            self.link.waker.wake();
+        }
+    }
+
+    /// Reads nothing more, but for what a batch has taken already, until it is called with false, or
+    /// the connection closes. The socket then pushes back on the server.
+    pub fn hold(&self, on: bool) {
+        if self.link.held.swap(on, SeqCst) && !on {
             self.link.waker.wake();
         }
     }
@@ -230,21 +285,31 @@ impl Link {
     fn tell(&self, event: ClientEvent<'_>) {
         self.listener.event(event);
     }
+
+    fn tell_closed(&self, code: Option<u16>) {
+        let reason = self.reason.get().map_or("", |reason| reason);
+        self.tell(ClientEvent::Closed { code, reason });
+    }
+
+    /// True while nothing may be read. Whoever closes reads on, to the end.
+    fn is_held(&self) -> bool {
+        self.paused.load(SeqCst) || self.held.load(SeqCst) && self.state.load(SeqCst) == OPEN
+    }
 }
 
-/// The life of a connection.
-async fn run(link: Arc<Link>) {
-    match open(&link).await {
+/// The life of a connection, once it is open, or why it is not. None: it was given up.
+async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHalf)>>) {
+    match opened {
         None => {
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
-            link.tell(ClientEvent::Closed(None));
+            link.tell_closed(None);
         }
         Some(Err(error)) => {
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
             link.tell(ClientEvent::Error(error));
-            link.tell(ClientEvent::Closed(Some(1006)));
+            link.tell_closed(Some(1006));
         }
         Some(Ok((reader, write))) => {
             let opened = link
@@ -266,7 +331,7 @@ async fn run(link: Arc<Link>) {
             if let Some(socket) = link.socket.get() {
                 socket.shutdown(Shutdown::Both);
             }
-            link.tell(ClientEvent::Closed(code));
+            link.tell_closed(code);
         }
     }
     link.listener.batch_end();
@@ -377,8 +442,9 @@ impl Task {
                     // An empty close frame counts as 1000. The echo is among the replies.
                     let code = frame.as_ref().map_or(1000, |frame| frame.code.into());
                     self.closing = Some(code);
-                    let reason = frame.map(|frame| frame.reason.to_string());
-                    if let Some(error) = Error::denied(code, reason.unwrap_or_default()) {
+                    let reason = frame.map_or(String::new(), |frame| frame.reason.to_string());
+                    let _ = self.link.reason.set(reason.clone());
+                    if let Some(error) = Error::denied(code, reason) {
                         self.link.tell(ClientEvent::Error(error));
                     }
                 }
@@ -416,17 +482,9 @@ impl Task {
     }
 
     fn tell(&self, text: &str) {
-        self.link.tell(match protocol::decode_server_action(text) {
-            Ok(ServerAction::Message { message, ack, from }) => {
-                ClientEvent::Message { message, ack, from }
-            }
-            Ok(ServerAction::Answer { ack, from, message }) => {
-                ClientEvent::Answer { ack, from, message }
-            }
-            Ok(ServerAction::Registered) => ClientEvent::Registered,
-            Ok(ServerAction::Unregistered { id }) => ClientEvent::Unregistered(id),
-            Err(error) => ClientEvent::Refused(error),
-        });
+        let action = protocol::decode_server_action(text, self.link.options.protocol);
+        self.link
+            .tell(action.map_or_else(ClientEvent::Refused, Into::into));
     }
 
     /// Ready when the server is dead.
@@ -435,7 +493,7 @@ impl Task {
             return Poll::Pending;
         };
         while heartbeat.poll(cx).is_ready() {
-            let listens = !self.link.paused.load(SeqCst);
+            let listens = !self.link.is_held();
             let heard = self.reader.has_heard();
             match heartbeat.beat(listens.then_some(heard), self.link.outbox.state()) {
                 Beat::Rest => {}
@@ -464,6 +522,50 @@ impl Task {
     }
 }
 
+impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
+    fn from(action: ServerAction<'a>) -> Self {
+        match action {
+            ServerAction::Registered { protocol } => Self::Registered { protocol },
+            ServerAction::Unregistered { id, code } => Self::Unregistered { id, code },
+            ServerAction::Message { message, ack, from } => Self::Message { message, ack, from },
+            ServerAction::Answer {
+                ack,
+                from,
+                message,
+                error,
+            } => Self::Answer {
+                ack,
+                from,
+                message,
+                error,
+            },
+            ServerAction::Receipt {
+                reference,
+                delivered,
+                failed,
+            } => Self::Receipt {
+                reference,
+                delivered,
+                failed,
+            },
+            ServerAction::Failed { ack, dest, code } => Self::Failed { ack, dest, code },
+            ServerAction::Error {
+                code,
+                message,
+                reference,
+                ack,
+            } => Self::ActionFailed {
+                code,
+                message,
+                reference,
+                ack,
+            },
+            ServerAction::Cancel { ack } => Self::Cancel { ack },
+            ServerAction::GoAway { within } => Self::GoAway { within },
+        }
+    }
+}
+
 impl Future for Task {
     type Output = Option<u16>;
 
@@ -478,7 +580,7 @@ impl Future for Task {
         if this.link.state.load(SeqCst) == CLOSED {
             return Poll::Ready(Some(1006));
         }
-        if !this.link.paused.load(SeqCst) {
+        if !this.link.is_held() {
             this.readable = true;
             let ended = this.read(cx);
             if !this.link.listener.batch_end() {

@@ -8,16 +8,20 @@
 //! | file | what it owns |
 //! | --- | --- |
 //! | `connection` | the task: reading, writing, and what comes first |
-//! | `routing` | what a `send` and an `answer` do |
+//! | `routing` | what a `send` does |
+//! | `asking` | acks and answers, and what becomes known of a message to whoever sent it |
+//! | `telling` | what others are told of a request beside its answer |
 //! | `registration` | `register` and `unregister`, and who may |
 //! | `turn` | what is written, counted and woken at a turn's end |
 //! | `clocks` | heartbeat, deadlines, patience, rate limit |
 //! | `closing` | the way out |
 
+mod asking;
 mod clocks;
 mod closing;
 mod registration;
 mod routing;
+mod telling;
 mod turn;
 
 use std::{
@@ -32,12 +36,14 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::{
+    auth::Gate,
     error::ActionError,
     framing::{self, Broken, Incoming, Input, Reader},
     handle::{Close, Handle},
     heartbeat::Heartbeat,
     memory::{CONNECTION, Charge},
     protocol::{self, ClientAction},
+    requests::Fault,
     server::Shared,
 };
 use clocks::{Rate, Window};
@@ -96,11 +102,20 @@ impl Connection {
         let options = &shared.options;
         let peer_memory = peer.as_ref().map_or(0, Peer::memory);
         let itself = CONNECTION + handle.socket().memory() + peer_memory;
+        // Nobody asks himself who he is.
+        let gate = match handle.participant {
+            true => &Gate::Free,
+            false => &shared.gate,
+        };
         let mut connection = Self {
-            access: Access::new(&shared.gate),
-            heartbeat: Heartbeat::new(options.ping_interval, options.ping_timeout),
+            access: Access::new(gate),
+            // In between there is nothing that could die silently.
+            heartbeat: (!handle.participant)
+                .then(|| Heartbeat::new(options.ping_interval, options.ping_timeout))
+                .flatten(),
             rate: options
                 .rate_limit
+                .filter(|_| !handle.participant)
                 .map(|limit| Rate::new(limit, Instant::now())),
             charge: Charge::new(&shared.memory, itself),
             itself,
@@ -132,6 +147,7 @@ impl Connection {
         self.reader.keep(&mut input);
         input.give_back();
         self.deliver(&mut turn);
+        self.tell(&mut turn);
         self.send_replies();
         for handle in turn.touched.drain(..) {
             handle.flush();
@@ -211,7 +227,7 @@ impl Connection {
                 Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
                     self.deliver(turn);
                     // The echo is among the replies.
-                    self.start_closing();
+                    self.start_closing(Fault::Gone);
                 }
                 // Pings are answered by the reader; they count against the turn.
                 Poll::Ready(Ok(_)) => {
@@ -255,30 +271,49 @@ impl Connection {
             Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
                 return Some(self.handle.clone());
             }
-            Ok(ClientAction::Register { id, token }) => self.register(id, token, turn),
+            Ok(ClientAction::Register {
+                id,
+                token,
+                protocol,
+            }) => self.register(id, token, protocol, turn),
             Ok(_) | Err(_) if !self.access.is_open() => {
                 self.deny_stranger();
                 return None;
             }
-            Ok(ClientAction::Send { message, dest, ack }) => {
-                match self.send(message, dest, ack, cx, turn) {
-                    Ok(None) => Ok(()),
-                    Ok(full) => return full,
-                    Err(error) => Err(error),
+            Ok(ClientAction::Send {
+                message,
+                dest,
+                ack,
+                wanted,
+            }) => match self.send(message, dest, ack, wanted.as_deref(), cx, turn) {
+                Ok(None) => Ok(()),
+                Ok(full) => return full,
+                Err(error) => Err(error),
+            },
+            Ok(ClientAction::Answer {
+                ack,
+                message,
+                error,
+            }) => {
+                match error.filter(|_| self.handle.speaks_2()) {
+                    None => self.answer(ack, message, turn),
+                    Some(error) => self.refuse(ack, error, turn),
                 }
-            }
-            Ok(ClientAction::Answer { ack, message }) => {
-                self.answer(ack, message, turn);
                 Ok(())
             }
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
-                self.shared.router.requests.withdraw(&self.handle);
+                let requests = &self.shared.router.requests;
+                requests.withdraw(&self.handle, &mut turn.outcomes);
                 self.await_registration();
                 Ok(())
             }
+            Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Err(error) => Err(error),
         };
+        if !turn.outcomes.is_empty() {
+            self.tell(turn);
+        }
         if let Err(error) = result {
             self.refused(error, Some(text), turn);
         }
@@ -332,7 +367,7 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.leave();
+        self.leave(Fault::Gone);
         self.wait_no_longer();
         self.handle.destroy();
         self.shared.forget(&self.handle);

@@ -61,13 +61,17 @@ pub(crate) async fn dial(
     let HandshakeIo {
         read, write, early, ..
     } = socket.into_inner();
-    let bounds = Bounds {
+    let reader = Reader::new(Role::Client, read, early, bounds(options));
+    Ok((reader, write))
+}
+
+/// What a server may send.
+pub(crate) fn bounds(options: &ClientOptions) -> Bounds {
+    Bounds {
         payload: options.max_payload,
         // A server may cut its messages as it likes.
         fragments: usize::MAX,
-    };
-    let reader = Reader::new(Role::Client, read, early, bounds);
-    Ok((reader, write))
+    }
 }
 
 /// A header of the handshake, beside those that make it one.

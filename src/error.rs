@@ -153,7 +153,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 10024))
 }
 
-/// What was wrong with one action of a peer. The texts are those of version 1.
+/// What was wrong with one action of a peer. The texts are those of version 1, where it had them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
@@ -206,6 +206,12 @@ pub enum ActionError {
     /// `answer` without ack.
     #[error("Unable to parse \"answer\" message (msg.ack is undefined)")]
     NoAck,
+    /// `cancel` without ack.
+    #[error("Unable to parse \"cancel\" message (msg.ack is undefined)")]
+    NoCancelAck,
+    /// A member of version 2 that is missing, or has a value that it cannot have.
+    #[error("Unable to parse {0}")]
+    InvalidMember(&'static str),
 }
 
 impl ActionError {
@@ -224,6 +230,8 @@ impl ActionError {
             Self::Forbidden => "ERR_WSMB_FORBIDDEN",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::NoAck => "ERR_WSMB_ANSWER",
+            Self::NoCancelAck => "ERR_WSMB_CANCEL",
+            Self::InvalidMember(_) => "ERR_WSMB_MEMBER",
         }
     }
 }

@@ -75,9 +75,18 @@ pub enum ClientEvent<'a> {
     /// Connected; the `register` frame is on its way.
     Open,
     /// The server confirmed the registration.
-    Registered,
-    /// The server confirmed the end of the registration; the id as JSON, if it sent one.
-    Unregistered(Option<&'a str>),
+    Registered {
+        /// The version of the protocol that is spoken from now on: 2, or 1 if either side does not
+        /// speak 2.
+        protocol: u8,
+    },
+    /// The registration has ended: as we wanted, or because another connection took our id over.
+    Unregistered {
+        /// The id, if the server sent one.
+        id: Option<&'a str>,
+        /// Why it has ended without being asked for (version 2): `"REPLACED"`.
+        code: Option<&'a str>,
+    },
     /// A message.
     Message {
         /// The message; none if the frame had none.
@@ -95,6 +104,47 @@ pub enum ClientEvent<'a> {
         from: Option<&'a str>,
         /// The answer.
         message: Option<&'a str>,
+        /// Why there is none: the receiver has refused the request (version 2).
+        error: Option<&'a str>,
+    },
+    /// What became of a message that we sent with a `ref` (version 2).
+    Receipt {
+        /// The `ref`.
+        reference: &'a str,
+        /// The ids to which it was delivered: an array.
+        delivered: &'a str,
+        /// The ids to which it was not, and why: an object of codes by id.
+        failed: &'a str,
+    },
+    /// A receiver of one of our requests will not answer (version 2).
+    Failed {
+        /// The request's ack.
+        ack: &'a str,
+        /// The receiver's id, as the request was sent to it.
+        dest: &'a str,
+        /// Why.
+        code: &'a str,
+    },
+    /// The server refused one of our actions (version 2).
+    ActionFailed {
+        /// What was wrong: an [`ActionError::code`].
+        code: &'a str,
+        /// The same in words.
+        message: &'a str,
+        /// The action's `ref`, if it had one.
+        reference: Option<&'a str>,
+        /// The action's ack, if it had one.
+        ack: Option<&'a str>,
+    },
+    /// Nobody awaits our answer to this request any more (version 2).
+    Cancel {
+        /// The request's ack.
+        ack: &'a str,
+    },
+    /// The server is about to close (version 2).
+    GoAway {
+        /// After so many milliseconds at the latest.
+        within: &'a str,
     },
     /// The server sent an action that could not be understood.
     Refused(ActionError),
@@ -102,8 +152,13 @@ pub enum ClientEvent<'a> {
     Error(Error),
     /// The queue of a client that was above its high-water mark is empty again.
     Drain,
-    /// The connection has ended with this code, or before it was open. Nothing follows.
-    Closed(Option<u16>),
+    /// The connection has ended. Nothing follows.
+    Closed {
+        /// The code; none if it was closed before it was open.
+        code: Option<u16>,
+        /// What the server's close frame said beside it; empty if it said nothing.
+        reason: &'a str,
+    },
 }
 
 /// Receives the events of a client.

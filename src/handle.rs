@@ -4,6 +4,7 @@ use std::{
     net::Shutdown,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -12,7 +13,8 @@ use crate::{
     auth::Denied,
     framing::Mask,
     memory::Memory,
-    outbox::{Flushed, Outbox},
+    outbox::{Flushed, Outbox, Pushed},
+    protocol::version_2,
     requests::Book,
     socket::WriteHalf,
     sync::{
@@ -41,6 +43,13 @@ pub(crate) enum Close {
     Violation(u16),
     /// It may not do what it wants.
     Denied(Denied),
+    /// The embedder wants it so.
+    Requested {
+        /// 1000, or 3000 to 4999.
+        code: u16,
+        /// As long as a close frame has room for.
+        reason: Arc<str>,
+    },
 }
 
 impl Close {
@@ -51,6 +60,7 @@ impl Close {
             Self::NotRegistered | Self::TooMany(_) => 1008,
             Self::Violation(code) => *code,
             Self::Denied(denied) => denied.close_code(),
+            Self::Requested { code, .. } => *code,
         }
     }
 
@@ -66,6 +76,7 @@ impl Close {
             Self::Violation(1007) => "invalid UTF-8",
             Self::Violation(_) => "protocol violation",
             Self::Denied(denied) => denied.reason(),
+            Self::Requested { reason, .. } => reason,
         }
     }
 }
@@ -75,10 +86,16 @@ impl Close {
 pub(crate) struct Handle {
     /// Tells it from all other connections of the server, for ever.
     pub(crate) key: u64,
+    /// It is the server's own participant, and no peer.
+    pub(crate) participant: bool,
     pub(crate) outbox: Outbox,
     /// The number of its registration, while the id is its own: another connection may take it
     /// over. If not, zero.
     registration: AtomicU64,
+    /// Its peer understands version 2 of the protocol.
+    speaks_2: AtomicBool,
+    /// It has been told that the server drains.
+    warned: AtomicBool,
     /// True while what is sent to it is dropped.
     dropping: AtomicBool,
     /// Bytes of memory that its task holds: itself, its id, what it has read and not passed on.
@@ -98,8 +115,11 @@ impl Handle {
     pub(crate) fn new(key: u64, socket: WriteHalf, mark: usize, memory: Arc<Memory>) -> Self {
         Self {
             key,
+            participant: false,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
+            speaks_2: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
@@ -107,6 +127,14 @@ impl Handle {
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
             socket,
+        }
+    }
+
+    /// The same for the server's own participant.
+    pub(crate) fn of_participant(self) -> Self {
+        Self {
+            participant: true,
+            ..self
         }
     }
 
@@ -152,10 +180,14 @@ impl Handle {
         self.outbox.waiting() + self.held.load(Relaxed) + asked
     }
 
-    /// True if both are the same connection, or were registered by the same principal.
-    pub(crate) fn is_of_principal(&self, other: &Self) -> bool {
-        if self.key == other.key {
+    /// True if the other may take over its id: both are the same connection, or were registered by
+    /// the same principal. No peer is what the participant is, which may have any id.
+    pub(crate) fn yields_to(&self, other: &Self) -> bool {
+        if self.key == other.key || other.participant {
             return true;
+        }
+        if self.participant {
+            return false;
         }
         // One after the other: the other way round may be asked at the same time.
         let principal = self.principal.lock().clone();
@@ -169,6 +201,24 @@ impl Handle {
 
     pub(crate) fn set_registration(&self, number: u64) {
         self.registration.store(number, Release);
+    }
+
+    pub(crate) fn speaks_2(&self) -> bool {
+        self.speaks_2.load(Acquire)
+    }
+
+    pub(crate) fn set_speaks_2(&self, speaks: bool) {
+        self.speaks_2.store(speaks, Release);
+    }
+
+    /// Tells it once that the server drains, if it understands that, and when it will close at the
+    /// latest. Whoever calls owes a flush.
+    pub(crate) fn warn(&self, within: Duration) -> Pushed {
+        if !self.speaks_2() || self.warned.swap(true, Relaxed) {
+            return Pushed::More;
+        }
+        let within = within.as_millis().to_string();
+        self.outbox.push(&version_2::goaway(&within))
     }
 
     pub(crate) fn owns_its_id(&self) -> bool {

@@ -358,6 +358,9 @@ pub struct ClientOptions {
     pub id: Option<String>,
     /// What the server is shown at registration. Default: nothing.
     pub token: Option<String>,
+    /// The version of the protocol to ask for: 1, or 2. A server of version 1 answers with 1.
+    /// Default 1.
+    pub protocol: u8,
     /// Further headers of the handshake: names and values. Default: none.
     pub headers: Vec<(String, String)>,
     /// Bytes of one message from the server. Default 100 MiB and 64 KiB: the `from` member
@@ -401,6 +404,7 @@ impl Default for ClientOptions {
             path: "/".into(),
             id: None,
             token: None,
+            protocol: 1,
             headers: Vec::new(),
             max_payload: MAX_PAYLOAD + (64 << 10),
             high_water_mark: 1 << 20,
@@ -420,6 +424,7 @@ impl ClientOptions {
     /// Errors: `InvalidOption` names the first option out of its range.
     pub fn validate(&self) -> Result<()> {
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
+        range("protocol", self.protocol.into(), 1, 2)?;
         for (name, value) in &self.headers {
             dial::header(name, value)?;
         }

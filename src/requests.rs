@@ -1,13 +1,31 @@
 //! Who awaits which answer.
 //!
 //! A request is known by its ack, which the asker made. Only connections to which it was
-//! delivered may answer it, the first answer wins, and it is forgotten when it is answered, when
-//! its time is up, when its asker is gone, or when nobody is left who could answer.
+//! delivered may answer it, each once, and it is forgotten when it has as many answers as it
+//! wants, when its time is up, when its asker is gone or has cancelled it, or when nobody is left
+//! who could answer.
 //!
-//! Locks: a shard's lock may be held while a book's is taken, never the other way round.
+//! Whoever ends a request, or a receiver's part in it, does so under the shard's lock, and is the
+//! only one: so each outcome is told once. It is told by the caller, when no lock is held. Two
+//! outcomes of one request may therefore overtake each other; they concern different receivers,
+//! and whoever asked counts them. Only a `cancel` must not overtake the message that it is about:
+//! while a request is being delivered to many, what is to be cancelled is put aside.
+//!
+//! Locks: a shard's lock may be held while a book's, or what was put aside, is taken, never the
+//! other way round.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `responders` | who may answer, and what must be known of them |
+//! | `queue` | requests by age, and by the time at which they end |
+//! | `outcome` | what is to be told, and to whom |
+
+mod outcome;
+mod queue;
+mod responders;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     hash::BuildHasher,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -28,6 +46,9 @@ use crate::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+pub(crate) use outcome::{Fault, Outcome, Outcomes};
+use queue::{Deadlines, Queue};
+use responders::{Known, Responders};
 
 /// Shards of the table: more than threads, so that they seldom meet.
 const SHARDS: usize = 16;
@@ -35,8 +56,6 @@ const SHARDS: usize = 16;
 const ROOM: usize = 256;
 /// Bytes of memory for each connection that may answer a request: its key, twice.
 const RESPONDER: usize = 32;
-/// Ended requests are swept from a queue when it has at least this length, and has doubled.
-const SWEEP_FROM: usize = 64;
 
 /// All pending requests of a server.
 #[derive(Debug)]
@@ -52,8 +71,8 @@ pub(crate) struct Requests {
 #[derive(Debug, Default)]
 struct Shard {
     pending: HashMap<Arc<str>, Pending, RandomState>,
-    /// By deadline. Ended requests stay until they are swept.
-    deadlines: Queue<(Instant, Weak<Request>)>,
+    /// Ended requests stay until they are swept.
+    deadlines: Deadlines,
 }
 
 #[derive(Debug)]
@@ -61,8 +80,9 @@ struct Pending {
     request: Arc<Request>,
     asker: Arc<Handle>,
     deadline: Instant,
-    /// Keys of the connections that may answer, in order.
-    responders: Vec<u64>,
+    /// Answers that are still wanted.
+    answers: u32,
+    responders: Responders,
     charge: Charge,
 }
 
@@ -70,68 +90,51 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Request {
     ack: Arc<str>,
+    /// Who asked is told what becomes of it: it spoke version 2.
+    is_told: bool,
+    /// While its messages are being delivered to many: those that are to be told, once that is
+    /// done, that nobody awaits their answers.
+    late: Mutex<Option<Vec<Arc<Handle>>>>,
+}
+
+/// A question, as it is put to others.
+#[derive(Debug)]
+pub(crate) struct Question<'a> {
+    /// The ack, as a key.
+    pub(crate) ack: &'a str,
+    pub(crate) asker: &'a Arc<Handle>,
+    /// Those who may answer.
+    pub(crate) receivers: &'a [Arc<Handle>],
+    /// How each of them was found.
+    pub(crate) names: &'a [Name<'a>],
+    /// Answers that end it.
+    pub(crate) answers: u32,
+    /// The time it has, if that is less than all have.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// The id by which a receiver was found, and the number of the registration by which it owned it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Name<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) registration: u64,
 }
 
 /// The requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// Those it asked, oldest first.
-    asked: Queue<Weak<Request>>,
+    asked: Queue,
     /// Those it may answer.
-    owed: Queue<Weak<Request>>,
+    owed: Queue,
     /// Deliveries it awaits an answer for: requests times receivers.
     deliveries: usize,
     /// Bytes of memory charged for those it asked.
     charged: usize,
-    /// The connection has ended: it can answer nothing any more.
-    gone: bool,
-}
-
-/// A queue in which ended requests are left behind, and swept now and then.
-#[derive(Debug)]
-struct Queue<T> {
-    items: VecDeque<T>,
-    sweep_at: usize,
-}
-
-impl<T> Default for Queue<T> {
-    fn default() -> Self {
-        Self {
-            items: VecDeque::new(),
-            sweep_at: SWEEP_FROM,
-        }
-    }
-}
-
-impl<T> Queue<T> {
-    /// Sweeps if the queue has doubled since the last time.
-    fn sweep(&mut self, is_ended: impl Fn(&T) -> bool) {
-        if self.items.len() >= self.sweep_at {
-            self.items.retain(|item| !is_ended(item));
-            self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
-        }
-    }
-}
-
-impl Queue<Weak<Request>> {
-    fn push(&mut self, request: &Arc<Request>) {
-        self.sweep(is_ended);
-        self.items.push_back(Arc::downgrade(request));
-    }
-}
-
-impl Queue<(Instant, Weak<Request>)> {
-    /// Adds it in its place: that is the end, unless the timeout has been shortened meanwhile.
-    fn push(&mut self, deadline: Instant, request: &Arc<Request>) {
-        self.sweep(|(_, old)| is_ended(old));
-        let place = self.items.partition_point(|(other, _)| *other <= deadline);
-        self.items
-            .insert(place, (deadline, Arc::downgrade(request)));
-    }
-}
-
-fn is_ended(request: &Weak<Request>) -> bool {
-    request.strong_count() == 0
+    /// The connection has ended, for this reason: it can answer nothing any more.
+    gone: Option<Fault>,
+    /// The last of its registrations that another connection has taken over.
+    lost: u64,
 }
 
 impl Requests {
@@ -177,80 +180,78 @@ impl Requests {
         }
     }
 
-    /// Remembers that `asker` awaits an answer from any of `responders`.
+    /// Remembers who awaits an answer, and from whom. Where there are many receivers that is to be
+    /// followed by [`delivered`](Self::delivered), with what is returned.
     ///
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
     pub(crate) fn open(
         &self,
-        ack: &str,
-        asker: &Arc<Handle>,
-        responders: &[Arc<Handle>],
+        question: &Question<'_>,
         now: Instant,
-    ) -> Result<(), ActionError> {
+        outcomes: &mut Outcomes,
+    ) -> Result<Option<Arc<Request>>, ActionError> {
+        let Question {
+            ack,
+            asker,
+            receivers,
+            ..
+        } = *question;
         let mut shard = self.shard(ack).lock();
         if let Some(pending) = shard.pending.get(ack) {
             pending.check(asker, now)?;
             if pending.is_over(now)
                 && let Some(pending) = shard.pending.remove(ack)
             {
-                pending.ended();
+                pending.ended(Some(Fault::Timeout), outcomes);
             }
         }
-        let request = match shard.pending.get(ack) {
-            Some(pending) => pending.request.clone(),
-            None => {
-                let ack: Arc<str> = ack.into();
-                let request = Arc::new(Request { ack: ack.clone() });
-                let deadline = now + Duration::from_millis(self.timeout.load(Relaxed));
-                let size = REQUEST + ack.len() + responders.len() * RESPONDER;
-                let pending = Pending {
-                    request: request.clone(),
-                    asker: asker.clone(),
-                    deadline,
-                    responders: Vec::with_capacity(responders.len()),
-                    charge: Charge::new(&self.memory, size),
-                };
-                shard.pending.insert(ack, pending);
-                shard.deadlines.push(deadline, &request);
-                let mut book = asker.book.lock();
-                book.asked.push(&request);
-                book.charged += size;
-                request
-            }
-        };
+        let mut size = 0;
+        if !shard.pending.contains_key(ack) {
+            size = REQUEST + ack.len() + receivers.len() * RESPONDER;
+            self.insert(&mut shard, question, size, now);
+        }
         let Some(pending) = shard.pending.get_mut(ack) else {
-            return Ok(());
+            return Ok(None);
         };
-        let before = pending.responders.len();
-        let mut fresh: Vec<_> = responders
-            .iter()
-            .filter(|responder| pending.responders.binary_search(&responder.key).is_err())
-            .collect();
-        // A receiver listed twice answers once.
-        fresh.sort_unstable_by_key(|responder| responder.key);
-        fresh.dedup_by_key(|responder| responder.key);
-        for responder in fresh {
-            let mut book = responder.book.lock();
-            if !book.gone {
-                pending.responders.push(responder.key);
-                book.owed.push(&request);
-            }
-        }
-        pending.responders.sort_unstable();
-        // Under the shard's lock: whoever ends the request gives back what was counted.
-        asker.book.lock().deliveries += pending.responders.len() - before;
+        let request = pending.request.clone();
+        pending.add(question, size, outcomes);
         if pending.responders.is_empty()
             && let Some(pending) = shard.pending.remove(ack)
         {
-            pending.ended();
+            pending.ended(None, outcomes);
         }
         drop(shard);
-        self.keep_within_limit(asker);
-        Ok(())
+        self.keep_within_limit(asker, outcomes);
+        Ok((receivers.len() > 1).then_some(request))
+    }
+
+    fn insert(&self, shard: &mut Shard, question: &Question<'_>, size: usize, now: Instant) {
+        let ack: Arc<str> = question.ack.into();
+        let request = Arc::new(Request {
+            ack: ack.clone(),
+            is_told: question.asker.speaks_2(),
+            late: Mutex::new(None),
+        });
+        let usual = Duration::from_millis(self.timeout.load(Relaxed));
+        let own = question.timeout.filter(|own| *own < usual);
+        let deadline = now + own.unwrap_or(usual);
+        let pending = Pending {
+            request: request.clone(),
+            asker: question.asker.clone(),
+            deadline,
+            answers: question.answers,
+            responders: Responders::with_capacity(question.receivers.len()),
+            charge: Charge::new(&self.memory, size),
+        };
+        shard.pending.insert(ack, pending);
+        shard.deadlines.push(deadline, own.is_some(), &request);
+        let mut book = question.asker.book.lock();
+        book.asked.push(&request);
+        book.charged += size;
     }
 
     /// Lets the oldest requests of a connection expire until it is within its limit.
-    fn keep_within_limit(&self, asker: &Handle) {
+    fn keep_within_limit(&self, asker: &Handle, outcomes: &mut Outcomes) {
         loop {
             let oldest = {
                 let mut book = asker.book.lock();
@@ -260,90 +261,154 @@ impl Requests {
                 book.asked.items.pop_front()
             };
             match oldest {
-                Some(request) => self.end(&request),
+                Some(request) => self.end(&request, Some(Fault::Timeout), outcomes),
                 None => return,
             }
         }
     }
 
-    /// Takes an answer: the connection that asked, if this one may answer and is the first.
+    /// All messages of a request are in the outboxes of those it was for.
+    pub(crate) fn delivered(&self, request: &Request, outcomes: &mut Outcomes) {
+        let late = request.late.lock().take().unwrap_or_default();
+        outcomes.extend(late.into_iter().map(|responder| Outcome::Cancelled {
+            responder,
+            ack: request.ack.clone(),
+        }));
+    }
+
+    /// Takes an answer: the connection that asked, if this one may answer and still can.
     pub(crate) fn answer(
         &self,
         ack: &str,
         responder: &Handle,
         now: Instant,
+        outcomes: &mut Outcomes,
     ) -> Option<Arc<Handle>> {
-        let mut shard = self.shard(ack).lock();
-        let asked = &shard.pending.get(ack)?.responders;
-        if asked.binary_search(&responder.key).is_err() {
-            return None;
-        }
-        let pending = shard.pending.remove(ack)?;
-        let is_over = pending.is_over(now);
-        let asker = pending.ended();
-        (!is_over).then_some(asker)
+        let (asker, _) = self.take(ack, responder, 1, now, outcomes)?;
+        Some(asker)
     }
 
-    fn end(&self, request: &Weak<Request>) {
+    /// Takes a refusal: the connection that asked, if this one may answer, and whether the request
+    /// has ended with that.
+    pub(crate) fn refuse(
+        &self,
+        ack: &str,
+        responder: &Handle,
+        now: Instant,
+        outcomes: &mut Outcomes,
+    ) -> Option<(Arc<Handle>, bool)> {
+        self.take(ack, responder, 0, now, outcomes)
+    }
+
+    /// Ends a receiver's part; `answers`: for how many that counts.
+    fn take(
+        &self,
+        ack: &str,
+        responder: &Handle,
+        answers: u32,
+        now: Instant,
+        outcomes: &mut Outcomes,
+    ) -> Option<(Arc<Handle>, bool)> {
+        let mut shard = self.shard(ack).lock();
+        let pending = shard.pending.get_mut(ack)?;
+        if !pending.responders.contains(responder.key) {
+            return None;
+        }
+        if pending.is_over(now) {
+            let pending = shard.pending.remove(ack)?;
+            pending.ended(Some(Fault::Timeout), outcomes);
+            return None;
+        }
+        pending.answers -= answers;
+        if pending.answers > 0 && pending.responders.len() > 1 {
+            pending.part(responder.key);
+            return Some((pending.asker.clone(), false));
+        }
+        let mut pending = shard.pending.remove(ack)?;
+        pending.responders.forget(responder.key);
+        Some((pending.ended(None, outcomes), true))
+    }
+
+    /// Ends a request that this connection asked, if it is pending.
+    pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, outcomes: &mut Outcomes) {
+        let mut shard = self.shard(ack).lock();
+        let pending = shard.pending.get(ack);
+        if pending.is_some_and(|pending| Arc::ptr_eq(&pending.asker, asker))
+            && let Some(pending) = shard.pending.remove(ack)
+        {
+            pending.ended(None, outcomes);
+        }
+    }
+
+    fn end(&self, request: &Weak<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
         if let Some(request) = request.upgrade() {
-            self.shard(&request.ack).lock().end(&request);
+            let mut shard = self.shard(&request.ack).lock();
+            shard.end(&request, fault, outcomes);
         }
     }
 
     /// Forgets all that a connection asked.
-    pub(crate) fn withdraw(&self, handle: &Handle) {
+    pub(crate) fn withdraw(&self, handle: &Handle, outcomes: &mut Outcomes) {
         let asked = std::mem::take(&mut handle.book.lock().asked);
         for request in asked.items {
-            self.end(&request);
+            self.end(&request, None, outcomes);
         }
     }
 
-    /// Forgets all that a connection asked or could have answered.
-    pub(crate) fn leave(&self, handle: &Handle) {
+    /// Forgets all that a connection asked or could have answered; `fault`: why it ends.
+    pub(crate) fn leave(&self, handle: &Handle, fault: Fault, outcomes: &mut Outcomes) {
         let owed = {
             let mut book = handle.book.lock();
-            book.gone = true;
+            book.gone.get_or_insert(fault);
             std::mem::take(&mut book.owed)
         };
-        self.withdraw(handle);
+        self.withdraw(handle, outcomes);
         for request in owed.items.iter().filter_map(Weak::upgrade) {
             let mut shard = self.shard(&request.ack).lock();
-            let Some(pending) = shard.pending_mut(&request) else {
-                continue;
-            };
-            let before = pending.responders.len();
-            pending.responders.retain(|key| *key != handle.key);
-            pending.asker.book.lock().deliveries -= before - pending.responders.len();
-            if pending.responders.is_empty()
-                && let Some(pending) = shard.pending.remove(&request.ack)
-            {
-                pending.ended();
-            }
+            shard.lose(&request, handle, None, fault, outcomes);
         }
     }
 
-    /// Forgets the requests whose time is up.
-    pub(crate) fn expire(&self, now: Instant) {
+    /// Another connection has taken over the id that this one owned by that registration: what
+    /// was delivered to it by that id it can not answer any more. For those who asked in version
+    /// 1 nothing changes.
+    pub(crate) fn replaced(
+        &self,
+        former: &Handle,
+        id: &str,
+        registration: u64,
+        outcomes: &mut Outcomes,
+    ) {
+        let owed: Vec<_> = {
+            let mut book = former.book.lock();
+            // What is about to be opened for that registration is not, from here on.
+            book.lost = book.lost.max(registration);
+            let owed = book.owed.items.iter().filter_map(Weak::upgrade);
+            owed.filter(|request| request.is_told).collect()
+        };
+        for request in owed {
+            let mut shard = self.shard(&request.ack).lock();
+            shard.lose(&request, former, Some(id), Fault::Replaced, outcomes);
+        }
+    }
+
+    /// Forgets the requests whose time is up; `tell` is called when no lock is held.
+    pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Outcomes)) {
+        let mut outcomes = Outcomes::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            while let Some((deadline, request)) = shard.deadlines.items.front() {
-                let request = request.upgrade();
-                if *deadline > now && request.is_some() {
-                    break;
-                }
-                shard.deadlines.items.pop_front();
-                if let Some(request) = request {
-                    shard.end(&request);
-                }
+            while let Some(request) = shard.deadlines.pop(now) {
+                shard.end(&request, Some(Fault::Timeout), &mut outcomes);
             }
             // After a rush, its memory is given back.
             let room = ROOM.max(shard.pending.len() * 4);
             if shard.pending.capacity() > room * 2 {
                 shard.pending.shrink_to(room);
             }
-            let room = ROOM.max(shard.deadlines.items.len() * 4);
-            if shard.deadlines.items.capacity() > room * 2 {
-                shard.deadlines.items.shrink_to(room);
+            shard.deadlines.shrink(ROOM);
+            drop(shard);
+            if !outcomes.is_empty() {
+                tell(&mut outcomes);
             }
         }
     }
@@ -356,11 +421,35 @@ impl Shard {
         pending.filter(|pending| Arc::ptr_eq(&pending.request, request))
     }
 
-    fn end(&mut self, request: &Arc<Request>) {
+    fn end(&mut self, request: &Arc<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
         if self.pending_mut(request).is_some()
             && let Some(pending) = self.pending.remove(&request.ack)
         {
-            pending.ended();
+            pending.ended(fault, outcomes);
+        }
+    }
+
+    /// A receiver can not answer any more; with an `id`: only if it was asked by that.
+    fn lose(
+        &mut self,
+        request: &Arc<Request>,
+        handle: &Handle,
+        by: Option<&str>,
+        fault: Fault,
+        outcomes: &mut Outcomes,
+    ) {
+        let Some(pending) = self.pending_mut(request) else {
+            return;
+        };
+        let id = pending.responders.id(handle.key).cloned();
+        if by.is_some_and(|by| id.as_deref() != Some(by)) || !pending.part(handle.key) {
+            return;
+        }
+        outcomes.extend(id.map(|dest| pending.failed(dest, fault)));
+        if pending.responders.is_empty()
+            && let Some(pending) = self.pending.remove(&request.ack)
+        {
+            pending.ended(None, outcomes);
         }
     }
 }
@@ -378,15 +467,128 @@ impl Pending {
         }
     }
 
-    /// Gives its deliveries and its memory back, and tells who asked.
-    fn ended(self) -> Arc<Handle> {
+    /// Adds those who may answer; `charged`: bytes that are charged for them already.
+    fn add(&mut self, question: &Question<'_>, charged: usize, outcomes: &mut Outcomes) {
+        let before = self.responders.len();
+        let mut known = 0;
+        match (question.receivers, question.names) {
+            ([one], [name]) => {
+                if !self.responders.contains(one.key) {
+                    known += self.add_one(one, name, outcomes);
+                }
+            }
+            (receivers, names) => {
+                let mut fresh: Vec<_> = (receivers.iter().enumerate())
+                    .map(|(at, receiver)| (receiver.key, at))
+                    .filter(|(key, _)| !self.responders.contains(*key))
+                    .collect();
+                // A receiver listed twice answers once.
+                fresh.sort_unstable();
+                fresh.dedup_by_key(|(key, _)| *key);
+                for (_, at) in fresh {
+                    known += self.add_one(&receivers[at], &names[at], outcomes);
+                }
+                if self.responders.has_known() {
+                    self.request.late.lock().get_or_insert_default();
+                }
+            }
+        }
+        self.responders.sort();
+        let added = self.responders.len() - before;
+        let more = match charged {
+            0 => known + added * RESPONDER,
+            _ => known,
+        };
+        // Under the shard's lock: whoever ends the request gives back what was counted.
+        let mut book = self.asker.book.lock();
+        book.deliveries += added;
+        if more > 0 {
+            book.charged += more;
+            self.charge.set(self.charge.bytes() + more);
+        }
+    }
+
+    /// Adds one who may answer, unless that has become impossible; bytes of what must be known of
+    /// it.
+    fn add_one(
+        &mut self,
+        responder: &Arc<Handle>,
+        name: &Name<'_>,
+        outcomes: &mut Outcomes,
+    ) -> usize {
+        let is_told = self.request.is_told;
+        let mut book = responder.book.lock();
+        let fault = match book.gone {
+            // For those who asked in version 1, who lost its id may answer.
+            None if is_told && book.lost >= name.registration => Some(Fault::Replaced),
+            gone => gone,
+        };
+        if let Some(fault) = fault {
+            if is_told {
+                outcomes.push(self.failed(name.id.into(), fault));
+            }
+            return 0;
+        }
+        book.owed.push(&self.request);
+        drop(book);
+        let speaks_2 = responder.speaks_2();
+        let known = (is_told || speaks_2).then(|| Known {
+            key: responder.key,
+            handle: speaks_2.then(|| responder.clone()),
+            id: is_told.then(|| name.id.into()),
+        });
+        let memory = known.as_ref().map_or(0, Known::memory);
+        self.responders.push(responder.key, known);
+        memory
+    }
+
+    fn failed(&self, dest: Arc<str>, fault: Fault) -> Outcome {
+        Outcome::Failed {
+            asker: self.asker.clone(),
+            ack: self.request.ack.clone(),
+            dest,
+            fault,
+        }
+    }
+
+    /// Ends the part of one receiver; false if it has none.
+    fn part(&mut self, key: u64) -> bool {
+        let found = self.responders.remove(key);
+        self.asker.book.lock().deliveries -= usize::from(found);
+        found
+    }
+
+    /// Gives its deliveries and its memory back, and tells who asked. Those who could still answer
+    /// are cancelled, and failed if there is a fault.
+    fn ended(self, fault: Option<Fault>, outcomes: &mut Outcomes) -> Arc<Handle> {
         let mut book = self.asker.book.lock();
         book.deliveries -= self.responders.len();
         book.charged -= self.charge.bytes();
         drop(book);
+        for Known { handle, id, .. } in self.responders.into_known() {
+            if let (Some(fault), Some(dest)) = (fault, id) {
+                outcomes.push(Outcome::Failed {
+                    asker: self.asker.clone(),
+                    ack: self.request.ack.clone(),
+                    dest,
+                    fault,
+                });
+            }
+            let Some(responder) = handle else { continue };
+            match &mut *self.request.late.lock() {
+                Some(late) => late.push(responder),
+                None => outcomes.push(Outcome::Cancelled {
+                    responder,
+                    ack: self.request.ack.clone(),
+                }),
+            }
+        }
         self.asker
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 impl Requests {
@@ -395,10 +597,8 @@ impl Requests {
         let mut all = HashMap::new();
         for shard in &self.shards {
             for (ack, pending) in &shard.lock().pending {
-                all.insert(
-                    ack.to_string(),
-                    (pending.asker.key, pending.responders.clone()),
-                );
+                let responders = pending.responders.keys().to_vec();
+                all.insert(ack.to_string(), (pending.asker.key, responders));
             }
         }
         all
@@ -408,7 +608,7 @@ impl Requests {
     pub(crate) fn deadlines(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| shard.lock().deadlines.items.len())
+            .map(|shard| shard.lock().deadlines.len())
             .sum()
     }
 }

@@ -107,7 +107,7 @@ impl Router {
         self.find_registration(id).map(|(owner, _)| owner)
     }
 
-    /// The same, with the number of the registration by which it owns it.
+    /// The owner of an id, and the number of the registration by which it owns it.
     pub(crate) fn find_registration(&self, id: &str) -> Option<(Arc<Handle>, u64)> {
         let hash = self.hash(id);
         let shard = self.shard(hash).read();
@@ -132,38 +132,39 @@ impl Router {
     }
 
     /// Makes `handle` the owner of `id`. `announce` runs before anybody else can send to the id,
-    /// and hears whether the id had an owner before.
+    /// and hears who owned it before, if anybody did, and by which registration.
     ///
     /// Errors: the id belongs to a connection of another principal.
     pub(crate) fn register(
         &self,
         id: &Arc<str>,
         handle: &Arc<Handle>,
-        announce: impl FnOnce(bool),
+        announce: impl FnOnce(Option<(&Arc<Handle>, u64)>),
     ) -> Result<(), Conflict> {
         let hash = self.hash(id);
         let mut shard = self.shard(hash).write();
         let is_it = |registration: &Registration| registration.id == *id;
-        let replaced = match shard.entry(hash, is_it, |each| self.hash(&each.id)) {
+        let former = match shard.entry(hash, is_it, |each| self.hash(&each.id)) {
             Entry::Occupied(mut entry) => {
                 let owner = &mut entry.get_mut().owner;
-                if !owner.is_of_principal(handle) {
+                if !owner.yields_to(handle) {
                     return Err(Conflict);
                 }
                 let former = std::mem::replace(owner, handle.clone());
+                let registration = former.registration();
                 former.set_registration(0);
-                true
+                Some((former, registration))
             }
             Entry::Vacant(entry) => {
                 entry.insert(Registration {
                     id: id.clone(),
                     owner: handle.clone(),
                 });
-                false
+                None
             }
         };
         handle.set_registration(self.numbers.fetch_add(1, Relaxed));
-        announce(replaced);
+        announce((former.as_ref()).map(|(former, registration)| (former, *registration)));
         Ok(())
     }
 
@@ -218,15 +219,11 @@ mod model;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::ActionError, socket::pipe::Pipe};
+    use crate::socket::pipe::Pipe;
     use std::cell::Cell;
 
     fn router() -> Router {
-        let options = ServerOptions {
-            max_pending_acks: 4,
-            ..ServerOptions::default()
-        };
-        Router::new(&options, memory())
+        Router::new(&ServerOptions::default(), memory())
     }
 
     fn memory() -> Arc<Memory> {
@@ -253,134 +250,6 @@ mod tests {
         router.unregister("a", &second, || told.set(true));
         assert!(told.get() && router.find("a").is_none());
         assert_eq!(router.count(), 0);
-    }
-
-    #[test]
-    fn the_first_answer_of_a_receiver_wins() {
-        let (router, asker, one, two, other) =
-            (router(), handle(1), handle(2), handle(3), handle(4));
-        let requests = &router.requests;
-        requests
-            .open("k", &asker, &[one.clone(), two.clone()], Instant::now())
-            .unwrap();
-        assert!(
-            requests.answer("k", &other, Instant::now()).is_none(),
-            "it was not asked"
-        );
-        assert_eq!(requests.answer("k", &two, Instant::now()).unwrap().key, 1);
-        assert!(
-            requests.answer("k", &one, Instant::now()).is_none(),
-            "it was too late"
-        );
-        assert_eq!(requests.count(), 0);
-    }
-
-    #[test]
-    fn a_pending_ack_cannot_be_taken_over() {
-        let (router, asker, other, one) = (router(), handle(1), handle(2), handle(3));
-        let open = |who| {
-            router
-                .requests
-                .open("k", who, std::slice::from_ref(&one), Instant::now())
-        };
-        open(&asker).unwrap();
-        assert_eq!(open(&other), Err(ActionError::AckTaken));
-        open(&asker).unwrap();
-        assert_eq!(
-            router
-                .requests
-                .answer("k", &one, Instant::now())
-                .unwrap()
-                .key,
-            1
-        );
-        open(&other).unwrap();
-    }
-
-    #[test]
-    fn an_ack_is_free_again_when_its_time_is_up() {
-        let (router, asker, other, one) = (router(), handle(1), handle(2), handle(3));
-        let (requests, now) = (&router.requests, Instant::now());
-        let open = |who, now| requests.open("k", who, std::slice::from_ref(&one), now);
-        let hour = Duration::from_secs(3600);
-        open(&asker, now).unwrap();
-        assert!(requests.check("k", &other, now).is_err());
-        // Nobody has looked for it yet.
-        requests.check("k", &other, now + hour).unwrap();
-        open(&asker, now + hour).unwrap();
-        assert_eq!(requests.answer("k", &one, now + hour).unwrap().key, 1);
-        open(&asker, now).unwrap();
-        open(&other, now + hour).unwrap();
-        assert_eq!(asker.book.lock().deliveries(), 0);
-        assert_eq!(requests.answer("k", &one, now + hour).unwrap().key, 2);
-    }
-
-    #[test]
-    fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
-        let now = Instant::now();
-        let open = || {
-            let (router, asker, one, two) = (router(), handle(1), handle(2), handle(3));
-            router
-                .requests
-                .open("k", &asker, &[one.clone(), two.clone()], now)
-                .unwrap();
-            (router, asker, one, two)
-        };
-        let (router, asker, one, two) = open();
-        router.requests.leave(&one);
-        assert_eq!(router.requests.count(), 1);
-        router.requests.leave(&two);
-        assert_eq!(
-            (router.requests.count(), asker.book.lock().deliveries()),
-            (0, 0)
-        );
-        router.requests.open("late", &asker, &[one], now).unwrap();
-        assert_eq!(router.requests.count(), 0, "who has gone cannot answer");
-
-        let (router, asker, ..) = open();
-        router.requests.leave(&asker);
-        assert_eq!(router.requests.count(), 0);
-
-        let (router, asker, ..) = open();
-        router.requests.expire(now + Duration::from_secs(3599));
-        assert_eq!(router.requests.count(), 1);
-        router.requests.expire(now + Duration::from_secs(3601));
-        assert_eq!(
-            (router.requests.count(), asker.book.lock().deliveries()),
-            (0, 0)
-        );
-    }
-
-    #[test]
-    fn beyond_the_limit_the_oldest_request_expires() {
-        let (router, asker, one, two) = (router(), handle(1), handle(2), handle(3));
-        for ack in ["a", "b", "c"] {
-            router
-                .requests
-                .open(ack, &asker, &[one.clone(), two.clone()], Instant::now())
-                .unwrap();
-        }
-        assert!(router.requests.answer("a", &one, Instant::now()).is_none());
-        assert!(router.requests.answer("b", &one, Instant::now()).is_some());
-        assert!(router.requests.answer("c", &one, Instant::now()).is_some());
-    }
-
-    #[test]
-    fn ended_requests_do_not_pile_up_behind_an_old_one() {
-        let (router, asker, one) = (router(), handle(1), handle(2));
-        let requests = &router.requests;
-        requests
-            .open("old", &asker, std::slice::from_ref(&one), Instant::now())
-            .unwrap();
-        for n in 0..10_000 {
-            let ack = n.to_string();
-            requests
-                .open(&ack, &asker, std::slice::from_ref(&one), Instant::now())
-                .unwrap();
-            requests.answer(&ack, &one, Instant::now()).unwrap();
-        }
-        assert!(asker.book.lock().len() < 256 && one.book.lock().len() < 256);
-        assert!(requests.answer("old", &one, Instant::now()).is_some());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The broker: bind, accept, limit, close.
 
 mod acceptor;
+mod directory;
+mod participant;
 
 use std::{
     collections::HashMap,
@@ -34,11 +36,14 @@ use crate::{
     memory::{self, Charge, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
     options::{ServerOptions, TlsServerOptions},
+    outbox::Pushed,
     router::Router,
     socket::{ReadHalf, Socket, WriteHalf},
     tls::{self, Acceptor as TlsAcceptor},
 };
 use acceptor::Acceptor;
+#[cfg(feature = "node")]
+pub(crate) use directory::check_close;
 
 /// How long accepting rests when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// beyond these are dropped.
 const MAX_WAITING: usize = 64;
 /// Requests whose time is up are looked for this often, or as often as their time is long.
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 /// How often a draining server looks whether all is said.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Bytes read from a peer whose request was refused.
@@ -66,6 +71,8 @@ pub enum Address {
 pub struct Server {
     shared: Arc<Shared>,
     address: Address,
+    /// Where its tasks run.
+    runtime: Runtime,
 }
 
 /// What all connections of a server share.
@@ -84,6 +91,8 @@ pub(crate) struct Shared {
     next_key: AtomicU64,
     /// Sockets open now, connected or shaking hands.
     sockets: AtomicUsize,
+    /// Since when it drains, and for how long at most.
+    draining: Mutex<Option<(Instant, Duration)>>,
     /// True once the server closes; kept by every task of ours, so that the end of all is known.
     closing: watch::Sender<bool>,
 }
@@ -129,13 +138,18 @@ impl Server {
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
             sockets: AtomicUsize::new(0),
+            draining: Mutex::default(),
             closing: watch::channel(false).0,
             options,
         });
         runtime.spawn(accept(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(expire(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(govern(shared.clone(), shared.closing.subscribe()));
-        Ok(Self { shared, address })
+        Ok(Self {
+            shared,
+            address,
+            runtime: runtime.clone(),
+        })
     }
 
     /// For benchmarks of what lies above a socket.
@@ -157,11 +171,6 @@ impl Server {
             router.requests.count(),
             self.shared.memory.used(),
         )
-    }
-
-    /// The ids registered now, in no order.
-    pub fn ids(&self) -> Vec<Arc<str>> {
-        self.shared.router.ids()
     }
 
     /// Changes `ack_timeout` for the requests to come.
@@ -201,6 +210,7 @@ impl Server {
     pub fn drain(&self, within: Duration) -> impl Future<Output = ()> + Send + 'static {
         drop(self.shared.acceptor.lock().take());
         let shared = self.shared.clone();
+        shared.warn_all(within);
         async move {
             let drained = async {
                 while !shared.is_drained() {
@@ -244,10 +254,42 @@ impl Shared {
         self.connections.lock().values().cloned().collect()
     }
 
+    /// Tells all who understand it that the server drains, and those who will.
+    fn warn_all(&self, within: Duration) {
+        *self.draining.lock() = Some((Instant::now(), within));
+        for handle in self.handles() {
+            if handle.warn(within) == Pushed::First {
+                handle.flush();
+            }
+        }
+    }
+
+    /// How long a server that drains will still do so at most; none if it does not.
+    pub(crate) fn drains_for(&self) -> Option<Duration> {
+        let draining = *self.draining.lock();
+        draining.map(|(since, within)| within.saturating_sub(since.elapsed()))
+    }
+
     /// True if nobody awaits an answer, and nothing waits to be written.
     fn is_drained(&self) -> bool {
         let is_empty = |handle: &Arc<Handle>| handle.outbox.waiting() == 0;
         self.router.requests.count() == 0 && self.handles().iter().all(is_empty)
+    }
+
+    /// What others hold of a new connection.
+    fn handle(&self, write: WriteHalf) -> Handle {
+        let key = self.next_key.fetch_add(1, Relaxed);
+        let mark = self.options.max_backpressure;
+        Handle::new(key, write, mark, self.memory.clone())
+    }
+
+    /// Reads it. `early`: what came behind the handshake.
+    fn reader(&self, read: ReadHalf, early: Vec<u8>) -> Reader {
+        let bounds = Bounds {
+            payload: self.options.max_payload,
+            fragments: self.options.max_fragments,
+        };
+        Reader::new(Role::Server, read, early, bounds)
     }
 
     /// Puts TLS over an accepted socket, if this server speaks it.
@@ -263,7 +305,8 @@ impl Shared {
 
     /// A connection has ended.
     pub(crate) fn forget(&self, handle: &Handle) {
-        if self.connections.lock().remove(&handle.key).is_some() {
+        let removed = self.connections.lock().remove(&handle.key);
+        if removed.is_some_and(|handle| !handle.participant) {
             self.metrics.connections.fetch_sub(1, Relaxed);
         }
     }
@@ -356,20 +399,15 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
                 shared.metrics.connections.fetch_sub(1, Relaxed);
                 return;
             }
-            let key = shared.next_key.fetch_add(1, Relaxed);
-            let mark = options.max_backpressure;
-            let handle = Arc::new(Handle::new(key, write, mark, shared.memory.clone()));
-            let bounds = Bounds {
-                payload: options.max_payload,
-                fragments: options.max_fragments,
-            };
-            let reader = Reader::new(Role::Server, read, early, bounds);
+            let handle = Arc::new(shared.handle(write));
+            let reader = shared.reader(read, early);
+            shared.metrics.accepted.fetch_add(1, Relaxed);
             let peer = options.asks_embedder().then(|| Peer {
                 headers: headers.into(),
                 address: peer_address,
                 secure,
             });
-            return start(shared, handle, reader, peer, (closing, place));
+            return start(shared, handle, reader, peer, (closing, Some(place)));
         }
     };
     shared.metrics.refused.fetch_add(1, Relaxed);
@@ -404,10 +442,9 @@ fn start(
     handle: Arc<Handle>,
     reader: Reader,
     peer: Option<Peer>,
-    held: (watch::Receiver<bool>, Place),
+    held: (watch::Receiver<bool>, Option<Place>),
 ) {
     shared.connections.lock().insert(handle.key, handle.clone());
-    shared.metrics.accepted.fetch_add(1, Relaxed);
     // The server may have closed before the handle could be found.
     if *held.0.borrow() {
         handle.request_close(Close::GoingAway);
@@ -425,7 +462,7 @@ async fn expire(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     let every = EXPIRE_EVERY.min(shared.options.ack_timeout);
     loop {
         tokio::select! {
-            () = sleep(every) => shared.router.requests.expire(Instant::now()),
+            () = sleep(every) => shared.expire(Instant::now()),
             _ = closing.wait_for(|closing| *closing) => return,
         }
     }

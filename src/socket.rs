@@ -23,6 +23,7 @@ use crate::{
     tls::{TlsReadHalf, TlsWriteHalf},
 };
 
+pub(crate) mod pair;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod pipe;
 

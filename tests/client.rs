@@ -58,8 +58,9 @@ impl ClientListener for Listener {
                 self.0.messages.fetch_add(1, SeqCst);
                 return;
             }
+            ClientEvent::Registered { .. } => "Registered".to_owned(),
             ClientEvent::Error(error) => format!("error {}", error.code()),
-            ClientEvent::Closed(code) => format!("closed {code:?}"),
+            ClientEvent::Closed { code, .. } => format!("closed {code:?}"),
             other => format!("{other:?}"),
         };
         self.0.lines.lock().unwrap().push(line);

@@ -109,10 +109,11 @@ test('a page is told to whom its message was delivered', async (t) => {
   const server = await startServer(t);
   await startNode(t, server);
   const page = await startPage(t, addressOf(server));
-  t.deepEqual(await page.evaluate(() => window.client.deliver('hello', ['node', 'nobody'])), {
-    delivered: ['node'],
-    failed: { nobody: 'UNKNOWN_ID' },
+  const told = await page.evaluate(async () => {
+    const { delivered, failed } = await window.client.deliver('hello', ['node', 'nobody']);
+    return { delivered, failed: [...failed] };
   });
+  t.deepEqual(told, { delivered: ['node'], failed: [['nobody', 'UNKNOWN_ID']] });
 });
 
 test('a page iterates over its messages', async (t) => {

@@ -70,7 +70,7 @@ pub fn decode(text: &str) -> bool {
             black_box(protocol::decode_id(id, MAX_ID_LENGTH)).is_ok()
         }
         Ok(ClientAction::Answer { ack, .. }) => !black_box(protocol::ack_key(ack)).is_empty(),
-        Ok(ClientAction::Unregister) => true,
+        Ok(ClientAction::Unregister | ClientAction::Cancel { .. }) => true,
         Err(_) => false,
     }
 }

@@ -4,7 +4,7 @@
 use super::json::{self, Json, Value};
 use crate::{
     error::ActionError,
-    protocol::{self, ClientAction, Dest, ServerAction},
+    protocol::{self, ClientAction, Dest, ServerAction, Wanted},
 };
 
 /// Small enough to be exceeded by short inputs.
@@ -18,6 +18,8 @@ enum Wrong {
     This(ActionError),
     /// The action of this name is unknown. None: of a name that is not promised.
     Action(Option<String>),
+    /// The action of this name lacks a member.
+    Member(String),
 }
 
 /// Bytes that are no UTF-8 never reach a decoder, so they are made UTF-8 here.
@@ -31,14 +33,17 @@ pub fn decode(bytes: &[u8]) {
         protocol::decode_client_action(text),
         client_action(json.as_ref()),
     );
-    agree(
-        protocol::decode_server_action(text),
-        server_action(json.as_ref()),
-    );
+    for version in [1, 2] {
+        agree(
+            protocol::decode_server_action(text, version),
+            server_action(json.as_ref(), version),
+        );
+    }
     // Their callers give them JSON, but they must survive anything.
     let _ = protocol::decode_id(text, MAX_ID_LENGTH);
     let _ = protocol::decode_dest(text, MAX_DEST);
     let _ = (protocol::ack_key(text), protocol::is_truthy(text));
+    let _ = protocol::echo(text, MAX_ID_LENGTH);
     let id = protocol::json_string(text);
     assert_eq!(
         protocol::decode_id(&id, text.len()).as_deref(),
@@ -59,6 +64,9 @@ fn agree<A: PartialEq + std::fmt::Debug>(ours: Result<A, ActionError>, naive: Re
     match (ours, naive) {
         (Ok(ours), Ok(naive)) => assert_eq!(ours, naive),
         (Err(ours), Err(Wrong::This(naive))) => assert_eq!(ours, naive),
+        (Err(ActionError::InvalidMember(text)), Err(Wrong::Member(name))) => {
+            assert!(text.starts_with(&format!("\"{name}\"")), "{text} of {name}");
+        }
         (Err(ActionError::UnknownAction(shown)), Err(Wrong::Action(name))) => {
             let Some(name) = name else { return };
             assert!(name.starts_with(&shown), "{shown:?} of {name:?}");
@@ -94,6 +102,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             .map(|id| ClientAction::Register {
                 id: id.raw,
                 token: raw("token"),
+                protocol: version(member("protocol")),
             })
             .ok_or(ActionError::NoId),
         Some("unregister") => Ok(ClientAction::Unregister),
@@ -103,39 +112,104 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 message,
                 dest,
                 ack: raw("ack"),
+                wanted: wanted(raw("ref"), raw("answers"), raw("timeout")),
             })
             .ok_or(ActionError::IncompleteSend),
         Some("answer") => truthy("ack")
             .map(|ack| ClientAction::Answer {
                 ack: ack.raw,
                 message: raw("message"),
+                error: truthy("error").map(|json| json.raw),
             })
             .ok_or(ActionError::NoAck),
+        Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
         _ => return Err(Wrong::Action(name)),
     };
     result.map_err(Wrong::This)
 }
 
-fn server_action<'a>(json: Option<&Json<'a>>) -> Result<ServerAction<'a>, Wrong> {
+fn wanted<'a>(
+    reference: Option<&'a str>,
+    answers: Option<&'a str>,
+    timeout: Option<&'a str>,
+) -> Option<Box<Wanted<'a>>> {
+    (reference.is_some() || answers.is_some() || timeout.is_some()).then(|| {
+        Box::new(Wanted {
+            reference,
+            answers,
+            timeout,
+        })
+    })
+}
+
+/// The version that a member asks for.
+fn version(member: Option<&Json<'_>>) -> u8 {
+    match member {
+        Some(Json {
+            value: Value::Number(_),
+            raw,
+            ..
+        }) if raw.parse::<f64>().is_ok_and(|number| number >= 2.0) => 2,
+        _ => 1,
+    }
+}
+
+fn server_action<'a>(
+    json: Option<&Json<'a>>,
+    version_spoken: u8,
+) -> Result<ServerAction<'a>, Wrong> {
     let name = action(json).map_err(|wrong| match wrong {
         Wrong::This(ActionError::Null) => Wrong::This(ActionError::NotJson),
         wrong => wrong,
     })?;
     let member = |name| json.and_then(|json| json.member(name));
     let raw = |name| member(name).map(|json| json.raw);
+    let truthy = |name| member(name).filter(|json| json.is_truthy());
     let (message, from) = (raw("message"), raw("from"));
+    let speaks_2 = version_spoken == 2;
+    // What is missing has a text of its own, which is not compared.
+    let missing = |what: &str| Wrong::Member(what.to_owned());
     match name.as_deref() {
         Some("message") => {
-            let ack = member("ack").filter(|ack| ack.is_truthy());
-            let ack = ack.map(|ack| ack.raw);
+            let ack = truthy("ack").map(|ack| ack.raw);
             Ok(ServerAction::Message { message, ack, from })
         }
-        Some("answer") => {
-            let ack = raw("ack");
-            Ok(ServerAction::Answer { ack, from, message })
+        Some("answer") => Ok(ServerAction::Answer {
+            ack: raw("ack"),
+            from,
+            message,
+            error: truthy("error").filter(|_| speaks_2).map(|json| json.raw),
+        }),
+        Some("registered") => Ok(ServerAction::Registered {
+            protocol: version(member("protocol")).min(version_spoken),
+        }),
+        Some("unregistered") => Ok(ServerAction::Unregistered {
+            id: raw("id"),
+            code: raw("code").filter(|_| speaks_2),
+        }),
+        Some("receipt") if speaks_2 => Ok(ServerAction::Receipt {
+            reference: raw("ref").ok_or_else(|| missing("receipt"))?,
+            delivered: raw("delivered").unwrap_or("[]"),
+            failed: raw("failed").unwrap_or("{}"),
+        }),
+        Some("failed") if speaks_2 => match (raw("ack"), raw("dest"), raw("code")) {
+            (Some(ack), Some(dest), Some(code)) => Ok(ServerAction::Failed { ack, dest, code }),
+            _ => Err(missing("failed")),
+        },
+        Some("error") if speaks_2 => Ok(ServerAction::Error {
+            code: raw("code").ok_or_else(|| missing("error"))?,
+            message: message.unwrap_or("\"\""),
+            reference: raw("ref"),
+            ack: raw("ack"),
+        }),
+        Some("cancel") if speaks_2 => {
+            let ack = raw("ack").ok_or_else(|| missing("cancel"))?;
+            Ok(ServerAction::Cancel { ack })
         }
-        Some("registered") => Ok(ServerAction::Registered),
-        Some("unregistered") => Ok(ServerAction::Unregistered { id: raw("id") }),
+        Some("goaway") if speaks_2 => {
+            let within = raw("within").ok_or_else(|| missing("goaway"))?;
+            Ok(ServerAction::GoAway { within })
+        }
         _ => Err(Wrong::Action(name)),
     }
 }
@@ -195,7 +269,7 @@ fn encoders(json: &Json<'_>, id: &str) {
             ack: truthy,
             from,
         };
-        assert_eq!(protocol::decode_server_action(&frame), Ok(read));
+        assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 
         let Some(ack) = truthy else { continue };
         let frame = protocol::answer(ack, from, any).concat();
@@ -205,8 +279,9 @@ fn encoders(json: &Json<'_>, id: &str) {
             ack: Some(ack),
             from,
             message: any,
+            error: None,
         };
-        assert_eq!(protocol::decode_server_action(&frame), Ok(read));
+        assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 
         let frame = protocol::client_answer(ack, message, from).concat();
         let members = [
@@ -218,21 +293,34 @@ fn encoders(json: &Json<'_>, id: &str) {
         let read = ClientAction::Answer {
             ack,
             message: Some(message),
+            error: None,
         };
         assert_eq!(protocol::decode_client_action(&frame), Ok(read));
     }
 
-    let frame = protocol::registered(id).concat();
-    written(&frame, "registered", &[("id", Some(id))]);
+    for (version, protocol) in [(1, None), (2, Some("2"))] {
+        let frame = protocol::registered(id, version).concat();
+        written(
+            &frame,
+            "registered",
+            &[("id", Some(id)), ("protocol", protocol)],
+        );
+    }
     let frame = protocol::unregistered(id).concat();
     written(&frame, "unregistered", &[("id", Some(id))]);
-    let read = ServerAction::Unregistered { id: Some(id) };
-    assert_eq!(protocol::decode_server_action(&frame), Ok(read));
+    let read = ServerAction::Unregistered {
+        id: Some(id),
+        code: None,
+    };
+    assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 
     let given = raw("id");
     let token = raw("token");
-    let frame = protocol::register(given, token).concat();
-    written(&frame, "register", &[("id", given), ("token", token)]);
+    for (version, protocol) in [(1, None), (2, Some("2"))] {
+        let frame = protocol::register(given, token, version).concat();
+        let members = [("id", given), ("token", token), ("protocol", protocol)];
+        written(&frame, "register", &members);
+    }
     let frame = protocol::unregister(given).concat();
     written(&frame, "unregister", &[("id", given)]);
     let dest = raw("dest").unwrap_or(id);
@@ -243,8 +331,60 @@ fn encoders(json: &Json<'_>, id: &str) {
         ("ack", ack),
     ];
     written(&frame, "send", &members);
-    let read = ClientAction::Send { message, dest, ack };
+    let read = ClientAction::Send {
+        message,
+        dest,
+        ack,
+        wanted: None,
+    };
     assert_eq!(protocol::decode_client_action(&frame), Ok(read));
+    version_2(json, id);
+}
+
+/// The same of the frames that version 2 adds.
+fn version_2(json: &Json<'_>, id: &str) {
+    let raw = |name| json.member(name).map(|json| json.raw);
+    let (reference, ack) = (raw("ref"), raw("ack"));
+    let repeated = protocol::version_2::repeated(reference, ack);
+    let frame = protocol::version_2::error("CODE", id, &repeated).concat();
+    let code = Some("\"CODE\"");
+    let members = [
+        ("code", code),
+        ("message", Some(id)),
+        ("ref", reference),
+        ("ack", ack),
+    ];
+    written(&frame, "error", &members);
+    let members = [("ack", Some(id)), ("dest", Some(id)), ("code", code)];
+    written(
+        &protocol::version_2::failed(id, id, "CODE").concat(),
+        "failed",
+        &members,
+    );
+    written(
+        &protocol::version_2::cancel(id).concat(),
+        "cancel",
+        &[("ack", Some(id))],
+    );
+    let members = [("id", Some(id)), ("code", Some("\"REPLACED\""))];
+    written(
+        &protocol::version_2::replaced(id).concat(),
+        "unregistered",
+        &members,
+    );
+    for from in [None, Some(id)] {
+        let frame = protocol::version_2::refusal(id, from, json.raw).concat();
+        let members = [("ack", Some(id)), ("from", from), ("error", Some(json.raw))];
+        written(&frame, "answer", &members);
+    }
+    let frame = protocol::version_2::receipt(id, id, "").concat();
+    let list = format!("[{id}]");
+    let members = [
+        ("ref", Some(id)),
+        ("delivered", Some(&*list)),
+        ("failed", Some("{}")),
+    ];
+    written(&frame, "receipt", &members);
 }
 
 /// A frame is JSON: this action, then those of the members that are there, and nothing else.

@@ -128,7 +128,7 @@ impl Peer {
             match *first {
                 TEXT => {
                     let text = std::str::from_utf8(payload).expect("UTF-8");
-                    let action = protocol::decode_server_action(text);
+                    let action = protocol::decode_server_action(text, 2);
                     assert!(action.is_ok(), "{text}");
                 }
                 PONG => assert!(payload.len() <= 125),

@@ -48,12 +48,10 @@ class Emitter {
     return this.#list(name).length;
   }
 
-  listeners(name) {
-    return this.#list(name).map((each) => each.listener ?? each);
-  }
-
-  removeAllListeners(...names) {
-    for (const name of names.length > 0 ? names : [...this.#listeners.keys()]) {
+  removeAllListeners(name) {
+    if (name === undefined) {
+      this.#listeners.clear();
+    } else {
       this.#listeners.delete(name);
     }
     return this;

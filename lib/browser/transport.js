@@ -21,12 +21,11 @@ const READ = {
   registered: (session, { protocol }) => session.registered(protocol),
   unregistered: (session, { id, code }) => session.unregistered(id, session.speaks2 && code),
   message: (session, { message, ack, from }) => session.message(message, ack || null, from),
-  answer: (session, frame) => {
-    const { ack, from, message, error } = frame;
+  answer: (session, { ack, from, message, error }) => {
     if (session.speaks2 && error) {
       session.refusal(ack, from, error);
     } else {
-      session.answer(ack, from, message, 'from' in frame && 'message' in frame);
+      session.answer(ack, from, message);
     }
   },
 };
@@ -62,7 +61,8 @@ function open(session, url, token, options) {
   };
   /** Hears no more of it: it may never say another word. */
   const abandon = () => {
-    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {};
     socket.close();
   };
   const failAfter = (limit, what) => {

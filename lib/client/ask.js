@@ -14,13 +14,19 @@ const LONGEST = 2 ** 31 - 1;
  */
 function ask(session, { text, dest, ids, more, count, limit, signal }) {
   return new Promise((resolve, reject) => {
+    /** Who has not answered, by name; one may also answer without a name, or under another. */
     const open = new Set(ids);
+    let left = open.size;
     const answers = new Map();
     const failed = new Map();
     const isOne = count === undefined;
     const key = session.ack();
     const frame = frames.send(text, dest, `"${key}"`, more);
 
+    const heard = (id) => {
+      open.delete(id);
+      left -= 1;
+    };
     const settle = (error) => {
       entry.isSettled = true;
       clearTimeout(timer);
@@ -56,17 +62,17 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
         if (isOne) {
           resolve({ from, message });
         }
-        session.forgets ||= open.size > 1;
+        session.forgets ||= left > 1;
         answers.set(from, message);
-        open.delete(from);
-        if (isOne || answers.size >= count || open.size === 0) {
+        heard(from);
+        if (isOne || answers.size >= count || left === 0) {
           settle();
         }
       },
       failed: (id, error) => {
-        open.delete(id);
         failed.set(id, error);
-        if (open.size === 0) {
+        heard(id);
+        if (left === 0) {
           settle(isOne && error);
         }
       },
@@ -89,7 +95,7 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
       }, limit);
     }
     signal?.addEventListener('abort', abort);
-    if (open.size > 0) {
+    if (left > 0) {
       session.ask(frame, entry);
     } else {
       settle();

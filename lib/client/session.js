@@ -27,6 +27,9 @@ function propertyName(value) {
   }
 }
 
+const notNegotiated = () =>
+  coded('ERR_WSMB_NOT_NEGOTIATED', 'the connection does not speak version 2');
+
 class Session {
   /** The program's own object: it has the id, and hears the events. */
   #client;
@@ -147,7 +150,7 @@ class Session {
 
   assert2() {
     if (!this.speaks2) {
-      throw coded('ERR_WSMB_NOT_NEGOTIATED', 'this connection does not speak version 2');
+      throw notNegotiated();
     }
   }
 
@@ -289,7 +292,7 @@ class Session {
     this.speaks2 &&= protocol >= 2;
     this.isRegistered = true;
     if (this.options.protocol === 2 && !this.speaks2) {
-      const error = coded('ERR_WSMB_NOT_NEGOTIATED', 'the server does not speak version 2');
+      const error = notNegotiated();
       error.isFinal = true;
       this.requests.end(error, (entry) => entry.needs2);
     }
@@ -323,7 +326,8 @@ class Session {
     this.#emit('message', message, response, from);
   }
 
-  answer(key, from, message, isWhole) {
+  /** `fault`: what is wrong with it, in version 1. */
+  answer(key, from, message, fault) {
     const name = propertyName(key);
     const entry = this.requests.get(name);
     if (entry?.deadline) {
@@ -337,11 +341,10 @@ class Session {
         const text = `Unable to find callback method for ${this.#client.id} and ack = ${name}`;
         this.misunderstood(coded('ERR_WSMB_UNKNOWN_ACK', text));
       }
-    } else if (isWhole || !entry.deadline) {
-      answered(from, message);
+    } else if (fault && entry.deadline) {
+      this.misunderstood(fault);
     } else {
-      const text = 'Unable to parse "answer" message (msg.from or msg.message are undefined)';
-      this.misunderstood(coded('ERR_WSMB_ANSWER', text));
+      answered(from, message);
     }
   }
 
@@ -392,9 +395,9 @@ class Session {
     }
   }
 
-  /** All has been written. */
+  /** The transport has written all that it had. */
   drained() {
-    if (this.needsDrain) {
+    if (this.needsDrain && this.#queued === 0) {
       this.needsDrain = false;
       this.#emit('drain');
     }
@@ -491,6 +494,7 @@ class Session {
       return;
     }
     const error = this.#reason();
+    this.#error = error;
     this.#isClosing = this.#isEnded = true;
     this.#unqueue();
     this.#resolveEnd();

@@ -10,7 +10,12 @@ use std::{
 
 use super::{below, explore, handle, memory, together};
 use crate::{
-    error::ActionError, handle::Handle, memory::Memory, requests::Requests, socket::pipe::Pipe,
+    error::ActionError,
+    handle::Handle,
+    memory::Memory,
+    requests::{Fault, Name, Outcome, Outcomes, Question, Requests},
+    socket::pipe::Pipe,
+    sync::Mutex,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,10 +28,21 @@ struct World {
     memory: Arc<Memory>,
     requests: Requests,
     now: Instant,
-    /// The first two ask, the others answer.
+    /// The first two ask, the others answer. The id of each is its key.
     handles: Vec<Arc<Handle>>,
     /// Answers taken.
     answers: AtomicUsize,
+    /// What is told, in its order.
+    told: Mutex<Vec<Told>>,
+}
+
+/// Something that reaches the one who asks, or one who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Message(u64),
+    Answered(u64),
+    Failed(u64, Fault),
+    Cancelled(u64),
 }
 
 impl World {
@@ -39,8 +55,18 @@ impl World {
                 .map(|key| handle(key, Pipe::deaf(), 1024, &memory))
                 .collect(),
             answers: AtomicUsize::new(0),
+            told: Mutex::default(),
             memory,
         })
+    }
+
+    /// One in which all speak version 2.
+    fn new_2() -> Arc<Self> {
+        let world = Self::new();
+        for handle in &world.handles {
+            handle.set_speaks_2(true);
+        }
+        world
     }
 
     fn open(&self, asker: usize, ack: &str) -> Result<(), ActionError> {
@@ -53,19 +79,108 @@ impl World {
         asker: usize,
         ack: &str,
     ) -> Result<(), ActionError> {
-        self.requests
-            .open(ack, &self.handles[asker], responders, self.now)
+        self.ask(responders, asker, ack, 1)
+    }
+
+    /// Asks, and delivers the messages.
+    fn ask(
+        &self,
+        responders: &[Arc<Handle>],
+        asker: usize,
+        ack: &str,
+        answers: u32,
+    ) -> Result<(), ActionError> {
+        let ids: Vec<_> = responders.iter().map(|one| one.key.to_string()).collect();
+        let names = ids.iter().map(|id| Name {
+            id,
+            registration: 7,
+        });
+        let question = Question {
+            ack,
+            asker: &self.handles[asker],
+            receivers: responders,
+            names: &names.collect::<Vec<_>>(),
+            answers,
+            timeout: None,
+        };
+        let mut outcomes = Outcomes::new();
+        let request = self.requests.open(&question, self.now, &mut outcomes)?;
+        for responder in responders {
+            self.told.lock().push(Told::Message(responder.key));
+        }
+        if let Some(request) = request {
+            self.requests.delivered(&request, &mut outcomes);
+        }
+        self.tell(&mut outcomes);
+        Ok(())
+    }
+
+    fn tell(&self, outcomes: &mut Outcomes) {
+        self.told
+            .lock()
+            .extend(outcomes.drain(..).map(|outcome| match outcome {
+                Outcome::Failed { dest, fault, .. } => Told::Failed(dest.parse().unwrap(), fault),
+                Outcome::Cancelled { responder, .. } => Told::Cancelled(responder.key),
+            }));
     }
 
     /// Answers; whoever asked must be `asker`, if it was taken.
     fn answer(&self, responder: usize, ack: &str, asker: Option<u64>) {
+        let mut outcomes = Outcomes::new();
+        let responder = &self.handles[responder];
         let taken = self
             .requests
-            .answer(ack, &self.handles[responder], self.now);
+            .answer(ack, responder, self.now, &mut outcomes);
         if let Some(taken) = taken {
             assert!(asker.is_none_or(|asker| asker == taken.key));
             self.answers.fetch_add(1, Relaxed);
+            self.told.lock().push(Told::Answered(responder.key));
         }
+        self.tell(&mut outcomes);
+    }
+
+    fn refuse(&self, responder: usize, ack: &str) {
+        let mut outcomes = Outcomes::new();
+        let responder = &self.handles[responder];
+        let taken = self
+            .requests
+            .refuse(ack, responder, self.now, &mut outcomes);
+        if taken.is_some() {
+            self.told.lock().push(Told::Answered(responder.key));
+        }
+        self.tell(&mut outcomes);
+    }
+
+    fn cancel(&self, asker: usize, ack: &str) {
+        let mut outcomes = Outcomes::new();
+        self.requests
+            .cancel(ack, &self.handles[asker], &mut outcomes);
+        self.tell(&mut outcomes);
+    }
+
+    fn leave(&self, place: usize) {
+        let mut outcomes = Outcomes::new();
+        self.requests
+            .leave(&self.handles[place], Fault::Gone, &mut outcomes);
+        self.tell(&mut outcomes);
+    }
+
+    /// Another connection takes over the id by which this one is asked.
+    fn replace(&self, place: usize) {
+        let mut outcomes = Outcomes::new();
+        let former = &self.handles[place];
+        let id = former.key.to_string();
+        self.requests.replaced(former, &id, 7, &mut outcomes);
+        self.tell(&mut outcomes);
+    }
+
+    fn expire(&self) {
+        self.requests
+            .expire(self.now + 2 * HOUR, |outcomes| self.tell(outcomes));
+    }
+
+    fn told(&self) -> Vec<Told> {
+        self.told.lock().clone()
     }
 
     fn task(self: &Arc<Self>, act: impl FnOnce(&Self) + Send + 'static) -> Task {
@@ -95,11 +210,12 @@ impl World {
     fn ends(&self) {
         self.adds_up();
         for handle in &self.handles {
-            self.requests.leave(handle);
+            self.requests
+                .leave(handle, Fault::Gone, &mut Outcomes::new());
         }
         self.adds_up();
         assert_eq!(self.requests.count(), 0);
-        self.requests.expire(self.now + 2 * HOUR);
+        self.expire();
         assert_eq!((self.requests.deadlines(), self.memory.used()), (0, 0));
     }
 }
@@ -142,8 +258,8 @@ fn a_request_is_never_left_to_those_who_have_gone() {
         let world = World::new();
         together(vec![
             world.task(|world| world.open(0, "a").unwrap()),
-            world.task(|world| world.requests.leave(&world.handles[2])),
-            world.task(|world| world.requests.leave(&world.handles[3])),
+            world.task(|world| world.leave(2)),
+            world.task(|world| world.leave(3)),
         ]);
         assert_eq!(world.requests.count(), 0);
         world.ends();
@@ -158,7 +274,7 @@ fn who_leaves_takes_no_request_of_others_along() {
         let reopened = Arc::new(AtomicBool::new(false));
         let is_open = reopened.clone();
         together(vec![
-            world.task(|world| world.requests.leave(&world.handles[0])),
+            world.task(|world| world.leave(0)),
             world.task(move |world| {
                 world.answer(2, "a", Some(0));
                 is_open.store(world.open(1, "a").is_ok(), Relaxed);
@@ -179,7 +295,7 @@ fn an_answer_is_taken_for_no_other_request_than_it_was_meant_for() {
         together(vec![
             world.task(|world| world.answer(2, "a", Some(0))),
             world.task(|world| {
-                world.requests.leave(&world.handles[0]);
+                world.leave(0);
                 world.open_to(&world.handles[3..], 1, "a").unwrap();
             }),
         ]);
@@ -195,7 +311,7 @@ fn an_answer_is_taken_unless_the_time_is_up_first() {
         world.open(0, "a").unwrap();
         together(vec![
             world.task(|world| world.answer(2, "a", Some(0))),
-            world.task(|world| world.requests.expire(world.now + 2 * HOUR)),
+            world.task(|world| world.expire()),
             world.task(|world| drop(world.requests.check("a", &world.handles[1], world.now))),
         ]);
         assert!(world.answers.load(Relaxed) <= 1);
@@ -205,35 +321,141 @@ fn an_answer_is_taken_unless_the_time_is_up_first() {
 }
 
 #[test]
+fn of_all_that_may_end_a_request_one_does_and_is_told() {
+    explore(|| {
+        let world = World::new_2();
+        world.open_to(&world.handles[2..3], 0, "a").unwrap();
+        together(vec![
+            world.task(|world| match below(2) {
+                0 => world.answer(2, "a", Some(0)),
+                _ => world.refuse(2, "a"),
+            }),
+            world.task(|world| match below(2) {
+                0 => world.leave(2),
+                _ => world.replace(2),
+            }),
+            world.task(|world| world.cancel(0, "a")),
+            world.task(|world| world.expire()),
+        ]);
+        match world.told()[1..] {
+            [
+                Told::Answered(2)
+                | Told::Failed(2, Fault::Gone | Fault::Replaced)
+                | Told::Cancelled(2),
+            ] => {}
+            [Told::Failed(2, Fault::Timeout), Told::Cancelled(2)] => {}
+            ref told => panic!("{told:?}"),
+        }
+        assert_eq!(world.requests.count(), 0);
+        world.ends();
+    });
+}
+
+#[test]
+fn each_receiver_has_one_outcome() {
+    explore(|| {
+        let world = World::new_2();
+        world.ask(&world.handles[2..], 0, "a", u32::MAX).unwrap();
+        together(vec![
+            world.task(|world| world.answer(2, "a", Some(0))),
+            world.task(|world| match below(2) {
+                0 => world.leave(2),
+                _ => world.leave(3),
+            }),
+            world.task(|world| world.replace(3)),
+            world.task(|world| world.expire()),
+        ]);
+        for key in [2, 3] {
+            let outcomes = world.told().into_iter().filter(
+                |told| matches!(*told, Told::Answered(of) | Told::Failed(of, _) if of == key),
+            );
+            assert_eq!(outcomes.count(), 1, "{:?}", world.told());
+        }
+        assert_eq!(world.requests.count(), 0);
+        world.ends();
+    });
+}
+
+#[test]
+fn nobody_is_cancelled_before_it_is_asked() {
+    explore(|| {
+        let world = World::new_2();
+        together(vec![
+            world.task(|world| world.open(0, "a").unwrap()),
+            world.task(|world| match below(2) {
+                0 => world.answer(2, "a", Some(0)),
+                _ => world.cancel(0, "a"),
+            }),
+            world.task(|world| world.expire()),
+        ]);
+        for key in [2, 3] {
+            let told = world.told();
+            let at = |this| told.iter().position(|told| *told == this);
+            let cancelled = at(Told::Cancelled(key));
+            assert!(
+                cancelled.is_none_or(|cancelled| at(Told::Message(key)) < Some(cancelled)),
+                "{told:?}"
+            );
+        }
+        world.ends();
+    });
+}
+
+#[test]
+fn a_request_is_never_left_to_one_that_has_lost_its_id() {
+    explore(|| {
+        let world = World::new_2();
+        together(vec![
+            world.task(|world| world.open_to(&world.handles[2..3], 0, "a").unwrap()),
+            world.task(|world| world.replace(2)),
+        ]);
+        assert_eq!(world.requests.count(), 0);
+        let failed = Told::Failed(2, Fault::Replaced);
+        assert!(world.told().contains(&failed));
+        world.ends();
+    });
+}
+
+#[test]
 fn whatever_happens_together_deliveries_add_up() {
     explore(|| {
-        let world = World::new();
+        let world = [World::new, World::new_2][below(2)]();
         let mut tasks = Vec::new();
         for asker in 0..2 {
             tasks.push(world.task(move |world| {
                 for _ in 0..3 {
                     let ack = ["a", "b"][below(2)];
-                    let refused = world.open(asker, ack).err();
+                    let answers = 1 + below(2) as u32;
+                    let refused = world.ask(&world.handles[2..], asker, ack, answers).err();
                     assert!(refused.is_none_or(|error| error == ActionError::AckTaken));
+                    if below(4) == 0 {
+                        world.cancel(asker, ack);
+                    }
                 }
                 if below(2) == 0 {
-                    world.requests.leave(&world.handles[asker]);
+                    world.leave(asker);
                 }
             }));
         }
         for responder in 2..4 {
             tasks.push(world.task(move |world| {
                 for _ in 0..3 {
-                    world.answer(responder, ["a", "b"][below(2)], None);
+                    let ack = ["a", "b"][below(2)];
+                    match below(3) {
+                        0 => world.refuse(responder, ack),
+                        _ => world.answer(responder, ack, None),
+                    }
                 }
-                if below(3) == 0 {
-                    world.requests.leave(&world.handles[responder]);
+                match below(4) {
+                    0 => world.leave(responder),
+                    1 => world.replace(responder),
+                    _ => {}
                 }
             }));
         }
         tasks.push(world.task(|world| {
             if below(2) == 0 {
-                world.requests.expire(world.now + 2 * HOUR);
+                world.expire();
             }
         }));
         together(tasks);

@@ -48,7 +48,10 @@ impl World {
         let (key, id) = (handle.key, "a".into());
         for _ in 0..STEPS {
             if below(3) > 0 {
-                let announce = |replaced| self.announce(Announced::Registered { key, replaced });
+                let announce = |former: Option<(&Arc<Handle>, u64)>| {
+                    let replaced = former.is_some();
+                    self.announce(Announced::Registered { key, replaced });
+                };
                 let taken = self.router.register(&id, handle, announce);
                 assert!(taken.is_ok() || self.principals > 1);
             } else {

@@ -209,7 +209,10 @@ impl Connection {
     /// One of its actions was refused.
     pub(super) fn count_refusal(&mut self) {
         let limit = self.shared.options.effective_protocol_errors();
-        if limit > 0 && self.refusals.count(MINUTE, Instant::now()) > limit {
+        if limit > 0
+            && !self.handle.participant
+            && self.refusals.count(MINUTE, Instant::now()) > limit
+        {
             self.close(&Close::TooMany("too many errors"));
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     event::{ServerEvent, Slow},
     framing::{self, Mask},
     handle::Close,
+    requests::Fault,
 };
 
 impl Connection {
@@ -24,6 +25,10 @@ impl Connection {
         }
         // Nothing may follow our close frame.
         self.send_replies();
+        let fault = match close {
+            Close::Slow | Close::Memory => Fault::Slow,
+            _ => Fault::Gone,
+        };
         let metrics = &self.shared.metrics;
         let why = match close {
             Close::Slow => {
@@ -46,7 +51,7 @@ impl Connection {
                 metrics.violations.fetch_add(1, Relaxed);
                 None
             }
-            Close::GoingAway | Close::Violation(_) => None,
+            Close::GoingAway | Close::Violation(_) | Close::Requested { .. } => None,
         };
         if let Some(why) = why {
             // An id that was taken over is not the one that is slow.
@@ -58,15 +63,16 @@ impl Connection {
             self.shared.listener.event(ServerEvent::Slow { id, why });
             self.handle.outbox.discard();
         }
-        self.start_closing();
+        self.start_closing(fault);
         let frame = framing::close_frame(Some(close.code()), close.reason(), Mask::None);
         self.handle.outbox.push_control(&frame);
         self.handle.flush();
     }
 
-    /// From here on nothing is routed: what waits is written, what comes is thrown away.
-    pub(super) fn start_closing(&mut self) {
-        self.leave();
+    /// From here on nothing is routed: what waits is written, what comes is thrown away. `fault`:
+    /// what those are told whose requests it leaves.
+    pub(super) fn start_closing(&mut self, fault: Fault) {
+        self.leave(fault);
         // Those who wait for room here find the id gone.
         self.handle.outbox.start_closing();
         self.wait_no_longer();
@@ -86,9 +92,15 @@ impl Connection {
     }
 
     /// Gives up the id and all requests.
-    pub(super) fn leave(&mut self) {
-        self.unregister(false, &mut Turn::default());
-        self.shared.router.requests.leave(&self.handle);
+    pub(super) fn leave(&mut self, fault: Fault) {
+        let mut turn = Turn::default();
+        self.unregister(false, &mut turn);
+        let requests = &self.shared.router.requests;
+        requests.leave(&self.handle, fault, &mut turn.outcomes);
+        self.tell(&mut turn);
+        for handle in turn.touched {
+            handle.flush();
+        }
     }
 
     /// Ready when the connection has ended.

@@ -37,6 +37,8 @@ pub(super) enum Access {
         shown: usize,
         /// It holds a grant, whose end is not put off by asking for another.
         renews: bool,
+        /// The version of the protocol that it is to speak.
+        protocol: u8,
     },
     /// What was granted.
     Granted(Grant),
@@ -108,6 +110,7 @@ impl Connection {
             self.reader.set_max_payload(limit);
         }
         let limit = self.shared.options.effective_register_timeout();
+        let limit = limit.filter(|_| !self.handle.participant);
         self.deadline = limit.map(|limit| Box::pin(sleep(limit)));
     }
 
@@ -115,15 +118,20 @@ impl Connection {
         &mut self,
         id: &str,
         token: Option<&str>,
+        protocol: u8,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
-        match &self.shared.gate {
-            Gate::Free => self.registered(&id, None, turn),
+        let gate = match self.access {
+            Access::Free => &Gate::Free,
+            _ => &self.shared.gate,
+        };
+        match gate {
+            Gate::Free => self.registered(&id, None, protocol, turn),
             Gate::Jwt(jwt) => {
                 let token = token.and_then(protocol::decode_token);
                 match jwt.verify(token.as_deref(), &id, SystemTime::now()) {
-                    Ok(grant) => self.registered(&id, Some(grant), turn),
+                    Ok(grant) => self.registered(&id, Some(grant), protocol, turn),
                     Err(denied) => self.deny(Some(&id), denied),
                 }
             }
@@ -149,6 +157,7 @@ impl Connection {
                     decision: hook.ask(credentials),
                     shown,
                     renews,
+                    protocol,
                 };
             }
         }
@@ -157,21 +166,27 @@ impl Connection {
 
     /// Goes on with a registration once it is known whether it may be.
     pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
-        let Access::Pending { id, decision, .. } = &mut self.access else {
+        let Access::Pending {
+            id,
+            decision,
+            protocol,
+            ..
+        } = &mut self.access
+        else {
             return;
         };
         let Poll::Ready(decision) = decision.as_mut().poll(cx) else {
             return;
         };
-        let id = id.clone();
+        let (id, protocol) = (id.clone(), *protocol);
         match decision {
-            Ok(grant) => self.registered(&id, Some(grant), turn),
+            Ok(grant) => self.registered(&id, Some(grant), protocol, turn),
             Err(denied) => self.deny(Some(&id), denied),
         }
     }
 
     /// The peer may have the id, unless somebody else has it already.
-    fn registered(&mut self, id: &str, grant: Option<Grant>, turn: &mut Turn) {
+    fn registered(&mut self, id: &str, grant: Option<Grant>, protocol: u8, turn: &mut Turn) {
         if self.id.as_deref().is_some_and(|former| former != id) {
             self.unregister(false, turn);
         }
@@ -179,14 +194,40 @@ impl Connection {
         let from = protocol::json_string(&id);
         *self.handle.principal.lock() = grant.as_ref().map(|grant| grant.principal.clone());
         let Self { shared, handle, .. } = self;
-        let taken = shared.router.register(&id, handle, |replaced| {
+        let mut lost = None;
+        let taken = shared.router.register(&id, handle, |former| {
             // Told before the peer knows: what it does next is told later.
+            let replaced = former.is_some();
             let event = ServerEvent::Registered { id: &id, replaced };
             shared.listener.event(event);
-            turn.pushed(handle, handle.outbox.push(&protocol::registered(&from)));
+            if let Some((former, registration)) = former
+                && former.key != handle.key
+            {
+                if former.speaks_2() {
+                    let frame = protocol::version_2::replaced(&from);
+                    turn.pushed(former, former.outbox.push(&frame));
+                }
+                lost = Some((former.clone(), registration));
+            }
+            if protocol == 1 {
+                handle.set_speaks_2(false);
+            }
+            let frame = protocol::registered(&from, protocol);
+            turn.pushed(handle, handle.outbox.push(&frame));
+            // Behind it only: nobody tells it anything else before.
+            if protocol > 1 {
+                handle.set_speaks_2(true);
+            }
         });
         if taken.is_err() {
             return self.deny(Some(&id), Denied::Conflict);
+        }
+        if let Some((former, registration)) = lost {
+            let requests = &shared.router.requests;
+            requests.replaced(&former, &id, registration, &mut turn.outcomes);
+        }
+        if let Some(left) = shared.drains_for() {
+            turn.pushed(handle, handle.warn(left));
         }
         (self.id, self.from) = (Some(id), from);
         self.deadline = None;
@@ -198,6 +239,7 @@ impl Connection {
             self.reader.set_max_payload(self.shared.options.max_payload);
             self.access = Access::Granted(grant);
         }
+        self.tell(turn);
     }
 
     /// Ends a connection that wants something else than to register.

@@ -1,7 +1,8 @@
-//! What a `send` and an `answer` do.
+//! What a `send` does.
 
 use std::{
     borrow::Cow,
+    slice,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Context,
     time::Instant,
@@ -9,26 +10,29 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, Turn};
+use super::{
+    Connection, Turn,
+    asking::{Fates, Wants},
+};
 use crate::{
     error::ActionError,
-    event::{ServerEvent, Slow},
+    event::ServerEvent,
     framing::{self, Mask},
     handle::{Close, Handle},
     memory::{self, Charge},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol::{self, Dest},
+    protocol::{self, Dest, Wanted},
+    requests::{Fault, Name},
 };
-
-/// Answers may fill an outbox to this multiple of its mark.
-const ANSWERS: usize = 8;
 
 /// Whether a receiver takes a message now.
 enum Room {
     Free,
     /// Its sender waits.
     Held,
+    /// It has just ended.
+    Gone,
     /// The message is not for it any more: it is being closed, or drops what it cannot take.
     None,
 }
@@ -41,12 +45,25 @@ impl Connection {
         message: &str,
         dest: &str,
         ack: Option<&str>,
+        wanted: Option<&Wanted<'_>>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
+        let terms;
+        let mut wants = Wants { ack, terms: None };
+        if let Some(wanted) = wanted
+            && self.handle.speaks_2()
+        {
+            terms = wanted.terms(self.shared.options.max_id_length)?;
+            wants.terms = Some(&terms);
+            // A receipt is written, whether receipts are read or not.
+            if wants.receipt() && self.is_full(cx) {
+                return Ok(Some(self.handle.clone()));
+            }
+        }
         match protocol::decode_dest(dest, self.shared.options.max_dest)? {
-            Dest::One(id) => self.send_to_one(message, &id, ack, cx, turn),
-            Dest::Many(ids) => self.send_to_many(message, &ids, ack, cx, turn),
+            Dest::One(id) => self.send_to_one(message, &id, &wants, cx, turn),
+            Dest::Many(ids) => self.send_to_many(message, &ids, &wants, cx, turn),
         }
     }
 
@@ -54,7 +71,7 @@ impl Connection {
         &mut self,
         message: &str,
         id: &str,
-        ack: Option<&str>,
+        wants: &Wants<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -62,6 +79,9 @@ impl Connection {
         if !turn.batch.is_for(id) {
             self.deliver(turn);
             let Some((receiver, registration)) = self.shared.router.find_registration(id) else {
+                if self.is_told(wants) {
+                    self.report_one(id, wants, Some(Fault::UnknownId), turn)?;
+                }
                 self.unknown(id);
                 return Ok(None);
             };
@@ -71,10 +91,19 @@ impl Connection {
         let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
-        let room = self.send_to(&receiver, message, id, ack, cx, turn);
+        let room = self.send_to(&receiver, message, id, wants, cx, turn);
         let full = matches!(room, Ok(Room::Held)).then(|| receiver.clone());
         turn.batch.receiver = Some(receiver);
-        room.map(|_| full)
+        let fate = match room? {
+            Room::Held => return Ok(full),
+            Room::Free => None,
+            Room::Gone => Some(Fault::Gone),
+            Room::None => Some(Fault::Slow),
+        };
+        if (wants.receipt() || fate.is_some()) && self.is_told(wants) {
+            self.report_one(id, wants, fate, turn)?;
+        }
+        Ok(None)
     }
 
     /// Sends a message to the receiver of the batch.
@@ -83,7 +112,7 @@ impl Connection {
         receiver: &Arc<Handle>,
         message: &str,
         id: &str,
-        ack: Option<&str>,
+        wants: &Wants<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Room, ActionError> {
@@ -94,13 +123,21 @@ impl Connection {
         if !matches!(room, Room::Free) {
             return Ok(room);
         }
-        self.await_answer(ack, std::slice::from_ref(receiver))?;
-        let frame = protocol::message(message, ack, self.from());
-        if !turn.batch.add(&frame) {
-            self.deliver_to(receiver, turn);
-            if !turn.delivered(receiver, receiver.outbox.push(&frame)) {
-                self.unknown(id);
-            }
+        if wants.is_request() {
+            let registration = turn.batch.registration;
+            let name = [Name { id, registration }];
+            self.await_answer(wants, slice::from_ref(receiver), &name, turn)?;
+        }
+        let frame = protocol::message(message, wants.ack, self.from());
+        if turn.batch.add(&frame) {
+            // A receipt is true of what is in the outbox only.
+            let is_there = !wants.receipt() || self.deliver_to(receiver, turn);
+            return Ok(if is_there { room } else { Room::Gone });
+        }
+        self.deliver_to(receiver, turn);
+        if !turn.delivered(receiver, receiver.outbox.push(&frame)) {
+            self.unknown(id);
+            return Ok(Room::Gone);
         }
         Ok(room)
     }
@@ -113,17 +150,21 @@ impl Connection {
         }
     }
 
-    fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) {
+    /// The same; false if the receiver has ended.
+    fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
         let batch = &mut turn.batch;
         let count = std::mem::take(&mut batch.count);
         if count == 0 {
-            return;
+            return true;
         }
         match receiver.outbox.push_frames(&mut batch.frames) {
-            Pushed::Closed => (0..count).for_each(|_| self.unknown(&batch.id)),
+            Pushed::Closed => {
+                (0..count).for_each(|_| self.unknown(&batch.id));
+                false
+            }
             pushed => {
                 turn.messages_out += count;
-                turn.pushed(receiver, pushed);
+                turn.pushed(receiver, pushed)
             }
         }
     }
@@ -132,7 +173,7 @@ impl Connection {
         &mut self,
         message: &str,
         ids: &[Cow<'_, str>],
-        ack: Option<&str>,
+        wants: &Wants<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -142,15 +183,16 @@ impl Connection {
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut unknown = Vec::new();
         for id in ids {
-            match self.shared.router.find(id) {
-                Some(receiver) => {
-                    names.push(&**id);
+            match self.shared.router.find_registration(id) {
+                Some((receiver, registration)) => {
+                    names.push(Name { id, registration });
                     receivers.push(receiver);
                 }
                 None => unknown.push(id),
             }
         }
-        let pieces = protocol::message(message, ack, self.from());
+        let mut fates = self.is_told(wants).then(Fates::default);
+        let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
         let (known, limit) = (receivers.len(), self.shared.options.max_fanout_bytes);
@@ -158,12 +200,15 @@ impl Connection {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
         let mut takes = Vec::with_capacity(known);
-        for (id, receiver) in names.iter().zip(&receivers) {
-            match self.room(id, receiver, cx) {
-                Room::Free => takes.push(true),
+        for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
+            let takes_it = match self.room(id, receiver, cx) {
                 Room::Held => return Ok(Some(receiver.clone())),
-                Room::None => takes.push(false),
+                room => matches!(room, Room::Free),
+            };
+            if let (Some(fates), false) = (&mut fates, takes_it) {
+                fates.note(id, Some(Fault::Slow));
             }
+            takes.push(takes_it);
         }
         if takes.contains(&false) {
             let mut each = takes.iter();
@@ -171,9 +216,12 @@ impl Connection {
             let mut each = takes.iter();
             receivers.retain(|_| each.next() == Some(&true));
         }
-        self.await_answer(ack, &receivers)?;
+        let request = match wants.is_request() && !receivers.is_empty() {
+            true => self.await_answer(wants, &receivers, &names, turn)?,
+            false => None,
+        };
         // Encoded once, whatever the number of receivers.
-        let pieces = protocol::message(message, ack, self.from());
+        let pieces = protocol::message(message, wants.ack, self.from());
         let mut bytes = Vec::with_capacity(size);
         framing::encode_text(&pieces, length, Mask::None, &mut bytes);
         let frame = Bytes::from_owner(memory::Shared {
@@ -182,11 +230,28 @@ impl Connection {
         });
         for id in unknown {
             self.unknown(id);
+            if let Some(fates) = &mut fates {
+                fates.note(id, Some(Fault::UnknownId));
+            }
         }
-        for (id, receiver) in names.into_iter().zip(&receivers) {
-            if !turn.delivered(receiver, receiver.outbox.push_encoded(&frame)) {
+        for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
+            let is_there = turn.delivered(receiver, receiver.outbox.push_encoded(&frame));
+            if !is_there {
                 self.unknown(id);
             }
+            // Only a receipt names those that have got it.
+            if let Some(fates) = &mut fates
+                && (wants.receipt() || !is_there)
+            {
+                fates.note(id, (!is_there).then_some(Fault::Gone));
+            }
+        }
+        if let Some(request) = request {
+            let requests = &self.shared.router.requests;
+            requests.delivered(&request, &mut turn.outcomes);
+        }
+        if let Some(fates) = fates {
+            self.report(ids, wants, fates, turn)?;
         }
         Ok(None)
     }
@@ -224,7 +289,7 @@ impl Connection {
                 Room::None
             }
             SlowConsumer::Drop => {
-                self.drop_message(Some(id), receiver);
+                self.shared.drop_message(Some(id), receiver);
                 Room::None
             }
         }
@@ -240,97 +305,10 @@ impl Connection {
         outbox.hold(*key, cx.waker())
     }
 
-    /// Counts a message that its receiver has no room for.
-    fn drop_message(&self, id: Option<&str>, receiver: &Handle) {
-        self.shared.metrics.dropped.fetch_add(1, Relaxed);
-        // Told once, until there is room again.
-        if receiver.drop_begins() {
-            let why = Slow::Dropping;
-            self.shared.listener.event(ServerEvent::Slow { id, why });
-        }
-    }
-
-    /// Keeps a request open, if there is an ack and anybody to answer it.
-    fn await_answer(
-        &self,
-        ack: Option<&str>,
-        receivers: &[Arc<Handle>],
-    ) -> Result<(), ActionError> {
-        match ack {
-            Some(ack) if protocol::is_truthy(ack) && !receivers.is_empty() => {
-                let requests = &self.shared.router.requests;
-                let key = protocol::ack_key(ack);
-                let (length, limit) = (key.len(), self.shared.options.max_id_length);
-                if length > limit {
-                    return Err(ActionError::AckTooLong(length, limit));
-                }
-                // Rule 7.9: who has no id is not answered, but may not take an ack either.
-                let now = Instant::now();
-                match self.id {
-                    Some(_) => requests.open(&key, &self.handle, receivers, now),
-                    None => requests.check(&key, &self.handle, now),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn answer(&mut self, ack: &str, message: Option<&str>, turn: &mut Turn) {
-        let key = protocol::ack_key(ack);
-        let Some(asker) = self
-            .shared
-            .router
-            .requests
-            .answer(&key, &self.handle, Instant::now())
-        else {
-            return;
-        };
-        if asker.outbox.is_full() && !self.has_room_for_answer(&asker) {
-            return;
-        }
-        let frame = protocol::answer(ack, self.from(), message);
-        turn.delivered(&asker, asker.outbox.push(&frame));
-    }
-
-    /// Whether an answer may still be added beyond the mark: it never holds the one who gives it.
-    fn has_room_for_answer(&self, asker: &Handle) -> bool {
-        match self.shared.options.slow_consumer {
-            SlowConsumer::Pushback => {
-                asker.outbox.press();
-                let most = self.shared.options.max_backpressure.saturating_mul(ANSWERS);
-                let fits = asker.outbox.waiting() < most;
-                match fits {
-                    true => asker.waker.wake(),
-                    false => asker.request_close(Close::Slow),
-                }
-                fits
-            }
-            SlowConsumer::Close => {
-                asker.request_close(Close::Slow);
-                false
-            }
-            SlowConsumer::Drop => {
-                self.drop_message(None, asker);
-                false
-            }
-        }
-    }
-
     pub(super) fn unknown(&self, id: &str) {
         self.shared.metrics.unknown_ids.fetch_add(1, Relaxed);
         // Longer ones exist nowhere; their beginning tells enough.
         let shown = protocol::shorten(id, self.shared.options.max_id_length);
         self.shared.listener.event(ServerEvent::UnknownId(shown));
-    }
-
-    /// Tells of an action that was not carried out.
-    pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>, turn: &mut Turn) {
-        // It may be one too many.
-        self.deliver(turn);
-        self.shared.metrics.errors.fetch_add(1, Relaxed);
-        self.shared
-            .listener
-            .event(ServerEvent::Refused { error, text });
-        self.count_refusal();
     }
 }

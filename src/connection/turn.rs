@@ -10,6 +10,7 @@ use crate::{
     handle::Handle,
     outbox::{Pushed, spare_buffer},
     protocol::Pieces,
+    requests::Outcomes,
 };
 
 /// Messages read in one turn, and bytes of them, before others get theirs.
@@ -27,6 +28,8 @@ const BATCH: usize = 64 << 10;
 pub(super) struct Turn {
     pub(super) touched: Vec<Arc<Handle>>,
     pub(super) batch: Batch,
+    /// What is to be told to others, once no lock is held.
+    pub(super) outcomes: Outcomes,
     /// Messages read, pings and pongs among them, and their bytes: what the budget counts.
     pub(super) read: u32,
     pub(super) bytes: usize,
@@ -40,7 +43,7 @@ pub(super) struct Batch {
     pub(super) id: String,
     pub(super) receiver: Option<Arc<Handle>>,
     /// The receiver's registration of this id: as long as it has that, it is the one to send to.
-    registration: u64,
+    pub(super) registration: u64,
     pub(super) frames: Vec<u8>,
     pub(super) count: u32,
 }

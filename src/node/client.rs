@@ -42,19 +42,25 @@ impl Source for Shared {
 
 /// The listener of the core: events as JSON, by kind.
 ///
-/// `0` open, `1` registered, `2` unregistered (id), `3` message (ack, from, message),
-/// `4` answer (ack, from, message), `5` refused (code, text), `6` error (code, text, syscall,
-/// target), `7` drain, `8` closed (code). A member that is missing at the end is undefined.
-struct Listener(Arc<Shared>);
+/// `0` open, `1` registered (protocol), `2` unregistered (id, code), `3` message (ack, from,
+/// message), `4` answer (ack, from, message) or, with a fifth element, a refusal (ack, from, null,
+/// error), `5` refused (code, text), `6` error (code, text, syscall, target), `7` drain, `8` closed
+/// (code, reason), `9` receipt (ref, delivered, failed), `10` failed (ack, dest, code), `11` error of
+/// the server (code, text, ref, ack), `12` cancel (ack), `13` goaway (within). A member that is
+/// missing at the end is undefined, and `null` before it.
+pub(super) struct Listener(Arc<Shared>);
 
 impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
         let mailbox = &self.0.mailbox;
         match event {
             ClientEvent::Open => mailbox.push(&["0"]),
-            ClientEvent::Registered => mailbox.push(&["1"]),
-            ClientEvent::Unregistered(Some(id)) => mailbox.push(&["2", id]),
-            ClientEvent::Unregistered(None) => mailbox.push(&["2"]),
+            ClientEvent::Registered { protocol } => mailbox.push(&["1", &protocol.to_string()]),
+            ClientEvent::Unregistered { id, code } => match (id, code) {
+                (id, Some(code)) => mailbox.push(&["2", id.unwrap_or("null"), code]),
+                (Some(id), None) => mailbox.push(&["2", id]),
+                (None, None) => mailbox.push(&["2"]),
+            },
             ClientEvent::Message { message, ack, from } => {
                 let (ack, from) = (ack.unwrap_or("null"), from.unwrap_or("null"));
                 match message {
@@ -62,11 +68,39 @@ impl ClientListener for Listener {
                     None => mailbox.push(&["3", ack, from]),
                 }
             }
-            ClientEvent::Answer { ack, from, message } => match (ack, from, message) {
-                (Some(ack), Some(from), Some(message)) => mailbox.push(&["4", ack, from, message]),
-                (Some(ack), ..) => mailbox.push(&["4", ack]),
+            ClientEvent::Answer {
+                ack,
+                from,
+                error: Some(error),
+                ..
+            } => {
+                let (ack, from) = (ack.unwrap_or("null"), from.unwrap_or("null"));
+                mailbox.push(&["4", ack, from, "null", error]);
+            }
+            ClientEvent::Answer {
+                ack, from, message, ..
+            } => match (ack, from.unwrap_or("null"), message) {
+                (Some(ack), from, Some(message)) => mailbox.push(&["4", ack, from, message]),
+                (Some(ack), from, None) => mailbox.push(&["4", ack, from]),
                 (None, ..) => mailbox.push(&["4"]),
             },
+            ClientEvent::Receipt {
+                reference,
+                delivered,
+                failed,
+            } => mailbox.push(&["9", reference, delivered, failed]),
+            ClientEvent::Failed { ack, dest, code } => mailbox.push(&["10", ack, dest, code]),
+            ClientEvent::ActionFailed {
+                code,
+                message,
+                reference,
+                ack,
+            } => {
+                let (reference, ack) = (reference.unwrap_or("null"), ack.unwrap_or("null"));
+                mailbox.push(&["11", code, message, reference, ack]);
+            }
+            ClientEvent::Cancel { ack } => mailbox.push(&["12", ack]),
+            ClientEvent::GoAway { within } => mailbox.push(&["13", within]),
             ClientEvent::Refused(error) => {
                 mailbox.push(&["5", &json(error.code()), &json(&error.to_string())]);
             }
@@ -86,10 +120,11 @@ impl ClientListener for Listener {
                 ]);
             }
             ClientEvent::Drain => mailbox.push(&["7"]),
-            ClientEvent::Closed(code) => {
+            ClientEvent::Closed { code, reason } => {
                 self.0.client.lock().take();
-                match code {
-                    Some(code) => mailbox.push(&["8", &code.to_string()]),
+                match code.map(|code| code.to_string()) {
+                    Some(code) if reason.is_empty() => mailbox.push(&["8", &code]),
+                    Some(code) => mailbox.push(&["8", &code, &json(reason)]),
                     None => mailbox.push(&["8"]),
                 }
             }
@@ -107,11 +142,14 @@ pub struct NativeClient {
     client: Client,
 }
 
-#[napi]
 impl NativeClient {
-    /// Starts to connect. `number`: how the hub calls this client.
-    #[napi(constructor)]
-    pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
+    /// A client that `connect` has started.
+    pub(super) fn start(
+        hub: &Hub,
+        number: u32,
+        options: NativeClientOptions,
+        connect: impl FnOnce(ClientOptions, Listener) -> crate::Result<Client>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(number, hub.inbox().clone()),
             client: Mutex::default(),
@@ -124,15 +162,22 @@ impl NativeClient {
             max_queued: usize::MAX,
             ..options.into()
         };
-        let client = Client::connect(
-            options,
-            Listener(shared.clone()),
-            client_runtime()?.handle(),
-        )
-        .map_err(convert::error)?;
+        let client = connect(options, Listener(shared.clone())).map_err(convert::error)?;
         *slot = Some(client.clone());
         drop(slot);
         Ok(Self { client })
+    }
+}
+
+#[napi]
+impl NativeClient {
+    /// Starts to connect. `number`: how the hub calls this client.
+    #[napi(constructor)]
+    pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
+        let runtime = client_runtime()?.handle();
+        Self::start(hub, number, options, |options, listener| {
+            Client::connect(options, listener, runtime)
+        })
     }
 
     /// Checks options without connecting.
@@ -150,25 +195,22 @@ impl NativeClient {
         ClientOptions::default().into()
     }
 
-    /// Sends what one tick has collected, as lines of JSON texts separated by tabs (JSON text has
-    /// neither raw tabs nor raw line ends): `s` message, dest, ack; `a` ack, message; `r` token; `u`.
-    /// Returns the bytes that still wait.
+    /// Sends what one tick has collected: the JSON text of one action in each line (JSON text has no
+    /// raw line ends). Returns the bytes that still wait.
     #[napi]
     pub fn send(&self, lines: String) -> Result<f64> {
         let mut result = Ok(());
-        for line in lines.lines() {
-            let (kind, line) = line.split_at_checked(1).unwrap_or_default();
-            let mut fields = line.split('\t');
-            let mut field = || fields.next().unwrap_or_default();
-            result = result.and(match kind {
-                "s" => self.client.send(field(), field(), field()),
-                "a" => self.client.answer(field(), field()),
-                "r" => self.client.register(serde_json::from_str(field()).ok()),
-                _ => self.client.unregister(),
-            });
+        for action in lines.lines() {
+            result = result.and(self.client.push_action(action));
         }
         let waiting = self.client.flush();
         result.map(|()| waiting as f64).map_err(convert::error)
+    }
+
+    /// Reads nothing more while `on`, whatever JavaScript has collected; closing ends that.
+    #[napi]
+    pub fn hold(&self, on: bool) {
+        self.client.hold(on);
     }
 
     /// Asks for a drain event when all has been written.

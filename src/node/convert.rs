@@ -174,6 +174,7 @@ pub struct NativeClientOptions {
     pub port: u16,
     pub path: String,
     pub token: Option<String>,
+    pub protocol: Option<f64>,
     /// Names and values.
     pub headers: Option<Vec<Vec<String>>>,
     pub max_payload: Option<f64>,
@@ -203,6 +204,13 @@ impl From<NativeClientOptions> for ClientOptions {
             ..Self::default()
         };
         count(&mut options.max_payload, js.max_payload);
+        if let Some(protocol) = js.protocol {
+            // Saturates, and stays out of range if it was. A fraction is out of it, too.
+            options.protocol = match protocol.fract() == 0.0 {
+                true => protocol as u8,
+                false => 0,
+            };
+        }
         count(&mut options.high_water_mark, js.high_water_mark);
         count(&mut options.max_queued, js.max_queued);
         time(&mut options.connect_timeout, js.connect_timeout);

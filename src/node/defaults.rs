@@ -79,6 +79,7 @@ impl From<ClientOptions> for NativeClientOptions {
             host: options.host,
             port: options.port,
             path: options.path,
+            protocol: Some(options.protocol.into()),
             max_payload: Some(options.max_payload as f64),
             high_water_mark: Some(options.high_water_mark as f64),
             max_queued: Some(options.max_queued as f64),

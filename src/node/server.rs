@@ -15,13 +15,15 @@ use tokio::runtime::Runtime;
 
 use super::{
     authenticate::{Asker, NativeVerdict, Questions},
-    convert::{self, NativeServerOptions, NativeTlsServerOptions, Result},
+    client::NativeClient,
+    convert::{self, NativeClientOptions, NativeServerOptions, NativeTlsServerOptions, Result},
     hub::{Hub, Source, client_runtime, runtime},
     mailbox::{Mailbox, json},
 };
 use crate::{
     Address, Authentication, Server, ServerEvent, ServerListener, ServerOptions, Slow, Stats,
     auth::{JwtKey, JwtOptions},
+    server::check_close,
 };
 
 /// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
@@ -381,6 +383,50 @@ impl NativeServer {
             .lock()
             .as_ref()
             .map(|server| server.stats().into())
+    }
+
+    /// The ids registered now.
+    #[napi]
+    pub fn ids(&self) -> Vec<String> {
+        let server = self.shared.server.lock();
+        let ids = server.as_ref().map(Server::ids).unwrap_or_default();
+        ids.iter().map(|id| id.to_string()).collect()
+    }
+
+    /// True if somebody has registered this id.
+    #[napi]
+    pub fn has(&self, id: String) -> bool {
+        let server = self.shared.server.lock();
+        server.as_ref().is_some_and(|server| server.has(&id))
+    }
+
+    /// Closes the connection that owns this id; false if nobody has it.
+    #[napi]
+    pub fn disconnect(&self, id: String, code: f64, reason: String) -> Result<bool> {
+        // Saturates: what is too big for the type is too big for a code, too.
+        let code = code as u16;
+        match &*self.shared.server.lock() {
+            Some(server) => server.disconnect(&id, code, &reason),
+            None => check_close(code, &reason).map(|()| false),
+        }
+        .map_err(convert::error)
+    }
+
+    /// A client within the process. `number`: how the hub calls it.
+    #[napi]
+    pub fn join(
+        &self,
+        hub: &Hub,
+        number: u32,
+        options: NativeClientOptions,
+    ) -> Result<NativeClient> {
+        let runtime = client_runtime()?.handle();
+        NativeClient::start(hub, number, options, |options, listener| {
+            match &*self.shared.server.lock() {
+                Some(server) => server.join(options, listener, runtime),
+                None => Err(crate::Error::NotOpen),
+            }
+        })
     }
 
     /// Answers a question.

@@ -1,6 +1,8 @@
 //! Actions as JSON text, in pieces that are joined where the bytes will lie. The rules cited are
 //! those of `spec/protocol.md`.
 
+pub(crate) mod version_2;
+
 /// A frame as the pieces it is made of: they are joined where the bytes will lie.
 pub(crate) type Pieces<'a> = [&'a str; 7];
 
@@ -42,13 +44,21 @@ pub(crate) fn answer<'a>(
     ]
 }
 
-/// `registered`; the id as JSON (rule 10).
-pub(crate) fn registered(id: &str) -> Pieces<'_> {
+/// The member that asks for version 2, or confirms it.
+fn protocol(version: u8) -> &'static str {
+    match version {
+        1 => "",
+        _ => ",\"protocol\":2",
+    }
+}
+
+/// `registered`; the id as JSON (rule 10), and the version that is spoken from now on.
+pub(crate) fn registered(id: &str, version: u8) -> Pieces<'_> {
     [
         "{\"action\":\"registered\",\"id\":",
         id,
+        protocol(version),
         "}",
-        "",
         "",
         "",
         "",
@@ -68,8 +78,9 @@ pub(crate) fn unregistered(id: &str) -> Pieces<'_> {
     ]
 }
 
-/// A client's `register`; the id as JSON, left out where JSON has no text for it, and the token.
-pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>) -> Pieces<'a> {
+/// A client's `register`; the id as JSON, left out where JSON has no text for it, the token, and
+/// the version that it speaks.
+pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>, version: u8) -> Pieces<'a> {
     let [name, id] = member(",\"id\":", id);
     let [token_name, token] = member(",\"token\":", token);
     [
@@ -78,8 +89,8 @@ pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>) -> Piece
         id,
         token_name,
         token,
+        protocol(version),
         "}",
-        "",
     ]
 }
 

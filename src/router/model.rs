@@ -5,6 +5,7 @@
 //! seed and the shortest sequence that shows it. `WSMB_SEED` starts with that seed,
 //! `WSMB_STEPS` says how many operations are tried.
 
+mod broker;
 mod reference;
 
 use std::{
@@ -12,17 +13,12 @@ use std::{
     fmt::{Debug, Display},
     panic::{AssertUnwindSafe, catch_unwind},
     str::FromStr,
-    sync::Arc,
-    time::{Duration, Instant},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use self::reference::Reference;
-use super::Router;
-use crate::{
-    error::ActionError, handle::Handle, memory::Memory, options::ServerOptions, socket::pipe::Pipe,
-};
+use self::{broker::Broker, reference::Reference};
+use crate::error::ActionError;
 
 /// Operations in one life of a broker.
 const EPISODE: usize = 2_000;
@@ -54,9 +50,21 @@ enum Op {
         place: usize,
         dest: Vec<usize>,
         ack: usize,
+        answers: u32,
+        /// Its own time, in milliseconds.
+        timeout: Option<u64>,
         lost: Option<usize>,
     },
     Answer {
+        place: usize,
+        ack: usize,
+    },
+    Refuse {
+        place: usize,
+        ack: usize,
+    },
+    /// Whoever asked wants no answer any more.
+    Cancel {
         place: usize,
         ack: usize,
     },
@@ -87,6 +95,22 @@ enum Outcome {
     Refused(ActionError),
     /// Who gets the answer.
     Answered(Option<u64>),
+    /// Who gets the refusal, and whether the request has ended with it.
+    Declined(Option<(u64, bool)>),
+}
+
+/// What others are told of it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    /// Whoever asked: the connection that was asked by this id will not answer.
+    Failed {
+        asker: u64,
+        ack: usize,
+        id: usize,
+        code: &'static str,
+    },
+    /// Whoever was asked: nobody awaits its answer any more.
+    Cancelled { responder: u64, ack: usize },
 }
 
 /// All that can be known of a broker.
@@ -115,21 +139,24 @@ struct World {
     acks: usize,
     /// Who registers: the connections take turns. One principal: nobody is asked who he is.
     principals: u64,
+    /// Of so many connections, one speaks version 2; none if zero.
+    new_among: u64,
     max_pending: usize,
     /// How often each operation is drawn, in the order of [`Op`].
-    weights: [u32; 9],
+    weights: [u32; 11],
 }
 
 impl World {
     /// Worlds differ much: some are crowded, and in some a thing that is usual elsewhere never
     /// happens.
     fn draw(rng: &mut StdRng) -> Self {
-        let usual = [12, 4, 2, 2, 40, 30, 8, 4, 1];
+        let usual = [12, 4, 2, 2, 40, 30, 6, 4, 8, 4, 1];
         Self {
             places: rng.random_range(2..10),
             ids: rng.random_range(1..8),
             acks: [2, 6, 30][rng.random_range(0..3)],
             principals: [1, 1, 2, 3][rng.random_range(0..4)],
+            new_among: [0, 1, 2, 3][rng.random_range(0..4)],
             max_pending: [1, 4, 30][rng.random_range(0..3)],
             weights: usual.map(|weight| weight * rng.random_range(0..4)),
         }
@@ -158,6 +185,9 @@ impl World {
                     .map(|_| rng.random_range(0..self.ids))
                     .collect(),
                 ack: rng.random_range(0..self.acks),
+                answers: [1, 1, 2, u32::MAX][rng.random_range(0..4)],
+                timeout: (rng.random_range(0..4) == 0)
+                    .then(|| TIMES[rng.random_range(0..TIMES.len())]),
                 lost: (rng.random_range(0..16) == 0)
                     .then(|| rng.random_range(0..self.places))
                     .filter(|lost| *lost != place),
@@ -166,8 +196,16 @@ impl World {
                 place,
                 ack: rng.random_range(0..self.acks),
             },
-            6 => Op::Wait(TIMES[rng.random_range(0..TIMES.len() - 1)]),
-            7 => Op::Expire,
+            6 => Op::Refuse {
+                place,
+                ack: rng.random_range(0..self.acks),
+            },
+            7 => Op::Cancel {
+                place,
+                ack: rng.random_range(0..self.acks),
+            },
+            8 => Op::Wait(TIMES[rng.random_range(0..TIMES.len() - 1)]),
+            9 => Op::Expire,
             _ => Op::Timeout(TIMES[rng.random_range(0..TIMES.len())]),
         }
     }
@@ -178,223 +216,9 @@ fn principal(key: u64, world_principals: u64) -> u64 {
     key % world_principals
 }
 
-/// The broker itself, and what its connections do around it.
-struct Broker {
-    router: Router,
-    memory: Arc<Memory>,
-    principals: u64,
-    start: Instant,
-    now: Instant,
-    places: Vec<Connection>,
-    next_key: u64,
-}
-
-struct Connection {
-    handle: Arc<Handle>,
-    id: Option<usize>,
-}
-
-fn id_text(id: usize) -> Arc<str> {
-    format!("id {id}").into()
-}
-
-fn ack_text(ack: usize) -> String {
-    format!("ack {ack}")
-}
-
-impl Broker {
-    fn new(world: &World) -> Self {
-        let now = Instant::now();
-        let memory = Arc::new(Memory::new(usize::MAX));
-        let options = ServerOptions {
-            max_pending_acks: world.max_pending,
-            ..ServerOptions::default()
-        };
-        let mut broker = Self {
-            router: Router::new(&options, memory.clone()),
-            memory,
-            principals: world.principals,
-            start: now,
-            now,
-            places: Vec::new(),
-            next_key: 0,
-        };
-        for _ in 0..world.places {
-            let connection = broker.connect();
-            broker.places.push(connection);
-        }
-        broker
-    }
-
-    fn connect(&mut self) -> Connection {
-        let key = self.next_key;
-        self.next_key += 1;
-        let handle = Handle::new(key, Pipe::deaf(), 1024, self.memory.clone());
-        if self.principals > 1 {
-            let principal = principal(key, self.principals).to_string();
-            *handle.principal.lock() = Some(principal.into());
-        }
-        Connection {
-            handle: Arc::new(handle),
-            id: None,
-        }
-    }
-
-    fn apply(&mut self, op: &Op) -> Outcome {
-        match *op {
-            Op::Register { place, id } => {
-                let former = self.places[place].id.is_some_and(|former| former != id);
-                let freed = former && self.give_up(place);
-                let mut replaced = false;
-                let handle = &self.places[place].handle;
-                let taken = self
-                    .router
-                    .register(&id_text(id), handle, |was| replaced = was);
-                if taken.is_err() {
-                    return Outcome::Conflict { freed };
-                }
-                self.places[place].id = Some(id);
-                Outcome::Registered { freed, replaced }
-            }
-            Op::Unregister { place } => {
-                let freed = self.give_up(place);
-                self.router.requests.withdraw(&self.places[place].handle);
-                Outcome::Unregistered(freed)
-            }
-            Op::End { place } => {
-                self.end(place);
-                Outcome::Done
-            }
-            Op::Slow { place } => {
-                let connection = &self.places[place];
-                if let Some(id) = connection.id
-                    && connection.handle.owns_its_id()
-                {
-                    self.router.strike(&id_text(id), self.now);
-                }
-                self.end(place);
-                Outcome::Done
-            }
-            Op::Send {
-                place,
-                ref dest,
-                ack,
-                lost,
-            } => {
-                let found = dest.iter().filter_map(|id| self.router.find(&id_text(*id)));
-                let receivers: Vec<_> = found.collect();
-                if let Some(lost) = lost {
-                    self.end(lost);
-                }
-                match self.ask(place, &ack_text(ack), &receivers) {
-                    Ok(()) => Outcome::Sent(receivers.iter().map(|handle| handle.key).collect()),
-                    Err(error) => Outcome::Refused(error),
-                }
-            }
-            Op::Answer { place, ack } => {
-                let responder = &self.places[place].handle;
-                let requests = &self.router.requests;
-                let asker = requests.answer(&ack_text(ack), responder, self.now);
-                Outcome::Answered(asker.map(|asker| asker.key))
-            }
-            Op::Wait(millis) => {
-                self.now += Duration::from_millis(millis);
-                Outcome::Done
-            }
-            Op::Expire => {
-                self.router.requests.expire(self.now);
-                Outcome::Done
-            }
-            Op::Timeout(millis) => {
-                let timeout = Duration::from_millis(millis);
-                self.router.requests.set_timeout(timeout);
-                Outcome::Done
-            }
-        }
-    }
-
-    fn ask(&self, place: usize, ack: &str, to: &[Arc<Handle>]) -> Result<(), ActionError> {
-        let Connection { handle, id } = &self.places[place];
-        let requests = &self.router.requests;
-        match id {
-            _ if to.is_empty() => Ok(()),
-            Some(_) => requests.open(ack, handle, to, self.now),
-            None => requests.check(ack, handle, self.now),
-        }
-    }
-
-    fn give_up(&mut self, place: usize) -> bool {
-        let mut freed = false;
-        let connection = &mut self.places[place];
-        if let Some(id) = connection.id.take() {
-            self.router
-                .unregister(&id_text(id), &connection.handle, || freed = true);
-        }
-        freed
-    }
-
-    /// Ends a connection: nothing may hold on to it, nor count what it awaited.
-    fn end(&mut self, place: usize) {
-        self.give_up(place);
-        let next = self.connect();
-        let Connection { handle, .. } = std::mem::replace(&mut self.places[place], next);
-        self.router.requests.leave(&handle);
-        assert_eq!(handle.book.lock().deliveries(), 0);
-        assert!(!handle.owns_its_id());
-    }
-
-    fn state(&self, world: &World) -> State {
-        let find = |id| self.router.find(&id_text(id));
-        let owners: BTreeMap<_, _> = (0..world.ids)
-            .filter_map(|id| find(id).map(|owner| (id, owner)))
-            .map(|(id, owner)| {
-                (
-                    id,
-                    (owner.key, self.router.is_strict(&id_text(id), self.now)),
-                )
-            })
-            .collect();
-        let listed: BTreeSet<_> = self.router.ids().into_iter().collect();
-        assert_eq!(listed, owners.keys().map(|id| id_text(*id)).collect());
-        assert_eq!(self.router.count(), owners.len());
-        let pending = self.router.requests.pending();
-        assert_eq!(self.router.requests.count(), pending.len());
-        State {
-            owners,
-            owning: self
-                .places
-                .iter()
-                .map(|connection| connection.handle.owns_its_id())
-                .collect(),
-            deliveries: self
-                .places
-                .iter()
-                .map(|connection| connection.handle.book.lock().deliveries())
-                .collect(),
-            requests: (0..world.acks)
-                .filter_map(|ack| {
-                    let (asker, responders) = pending.get(&ack_text(ack))?.clone();
-                    Some((ack, Request { asker, responders }))
-                })
-                .collect(),
-        }
-    }
-
-    /// Ends all connections: nothing may be left of them.
-    fn finish(&mut self) {
-        let handles: Vec<_> = self.places.iter().map(|one| one.handle.clone()).collect();
-        for place in 0..self.places.len() {
-            self.end(place);
-        }
-        self.router.requests.expire(self.start);
-        assert_eq!(self.router.count(), 0);
-        assert_eq!(self.router.requests.count(), 0);
-        assert_eq!(self.router.requests.deadlines(), 0);
-        assert_eq!(self.memory.used(), 0);
-        for handle in handles {
-            assert_eq!(Arc::strong_count(&handle), 1, "somebody holds it");
-        }
-    }
+/// True for a connection that speaks version 2.
+fn speaks_2(key: u64, new_among: u64) -> bool {
+    new_among > 0 && key % new_among == 0
 }
 
 /// Lets both go through the same, and tells which rules were met; or where they differ first.
@@ -406,6 +230,7 @@ fn run(world: &World, ops: &[Op]) -> Result<BTreeSet<&'static str>, Difference> 
         for (index, op) in ops.iter().enumerate() {
             at = index;
             same(broker.apply(op), reference.apply(op))?;
+            same(broker.told(), reference.told())?;
             if index % LOOK_EVERY == 0 || index + 1 == ops.len() {
                 same(broker.state(world), reference.state())?;
             }

@@ -23,6 +23,8 @@ pub(crate) struct Stage {
     client: Client,
     /// The id the client was given, as JSON.
     id: Option<String>,
+    /// What its first frame is.
+    register: String,
     reports: mpsc::UnboundedReceiver<String>,
     listener: TcpListener,
     server: Option<WebSocketStream<TcpStream>>,
@@ -33,12 +35,16 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn play(conversation: &Conversation) -> Outcome {
         let place = |error| format!("\"{}\"\n    {error}", conversation.name);
-        let id = conversation.members.json("id");
-        let mut stage = Self::new(id)
+        let members = &conversation.members;
+        let protocol = members.number("protocol").unwrap_or(1);
+        let mut stage = Self::new(members, protocol as u8)
             .await
             .map_err(|error| place(error.to_string()))?;
-        if conversation.members.has("open") {
+        if members.has("open") || members.has("registered") {
             stage.open().await.map_err(place)?;
+        }
+        if members.has("registered") {
+            stage.registered(protocol).await.map_err(place)?;
         }
         for (number, step) in conversation.steps.iter().enumerate() {
             let place = |error: String| place(format!("step {}: {step}\n    {error}", number + 1));
@@ -51,17 +57,21 @@ impl Stage {
         end.map_err(|error| place(format!("at the end: {error}")))
     }
 
-    async fn new(id: Option<String>) -> Result<Self, Box<dyn std::error::Error>> {
+    async fn new(members: &Members, protocol: u8) -> Result<Self, Box<dyn std::error::Error>> {
+        let id = members.json("id");
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (tell, reports) = mpsc::unbounded_channel();
         let options = ClientOptions {
             host: "127.0.0.1".into(),
             port: listener.local_addr()?.port(),
             id: id.clone(),
+            token: members.text("token"),
+            protocol,
             ..ClientOptions::default()
         };
         Ok(Self {
             client: Client::connect(options, Reporter(tell), &Handle::current())?,
+            register: register(id.as_deref(), protocol),
             id,
             reports,
             listener,
@@ -74,11 +84,16 @@ impl Stage {
     async fn open(&mut self) -> Outcome {
         self.accept(true).await?;
         self.expect_report("open").await?;
-        let register = match &self.id {
-            Some(id) => format!(r#"{{"action":"register","id":{id}}}"#),
-            None => r#"{"action":"register"}"#.into(),
-        };
+        let register = self.register.clone();
         expect_text(self.server()?, &register).await
+    }
+
+    /// On to the report of `registered`.
+    async fn registered(&mut self, protocol: usize) -> Outcome {
+        let registered = format!(r#"{{"action":"registered","protocol":{protocol}}}"#);
+        let sent = self.server()?.send(Message::text(registered)).await;
+        sent.map_err(text)?;
+        self.expect_report("registered").await
     }
 
     async fn step(&mut self, step: &Members) -> Outcome {
@@ -155,6 +170,7 @@ impl Stage {
         let result = match method {
             "send" => client.send(&argument("message"), &argument("dest"), &argument("ack")),
             "answer" => client.answer(&argument("ack"), &argument("message")),
+            "register" => client.register(step.text("token").as_deref()),
             "unregister" => client.unregister(),
             "close" => {
                 client.close();
@@ -172,7 +188,7 @@ impl Stage {
 
     async fn expect_report(&mut self, expected: &str) -> Outcome {
         match timeout(PATIENCE, self.reports.recv()).await {
-            Ok(Some(found)) if found == expected => {
+            Ok(Some(found)) if is_report(&found, expected) => {
                 self.closed |= found.starts_with("close");
                 Ok(())
             }
@@ -207,6 +223,24 @@ fn text(error: impl ToString) -> String {
     error.to_string()
 }
 
+/// The frame with which a client registers that has no token.
+fn register(id: Option<&str>, protocol: u8) -> String {
+    let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
+    let protocol = match protocol {
+        2 => r#","protocol":2"#,
+        _ => "",
+    };
+    format!(r#"{{"action":"register"{id}{protocol}}}"#)
+}
+
+/// Whether a report is the expected one, in which `<any>` stands for any code.
+fn is_report(found: &str, expected: &str) -> bool {
+    match expected.split_once(r#""<any>""#) {
+        Some((begin, end)) => found.starts_with(begin) && found.ends_with(end),
+        None => found == expected,
+    }
+}
+
 /// The line of a report: its members, each as JSON, in the order of their names.
 fn line<'a>(report: &str, members: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
     let mut members: Vec<_> = members
@@ -226,8 +260,17 @@ impl ClientListener for Reporter {
         let error = |code: &str| line("error", [("code", Some(format!("\"{code}\"")))]);
         let report = match event {
             ClientEvent::Open => line("open", []),
-            ClientEvent::Registered => line("registered", []),
-            ClientEvent::Unregistered(id) => line("unregistered", [("id", raw(id))]),
+            ClientEvent::Registered { .. } => line("registered", []),
+            ClientEvent::Unregistered { id, code } => {
+                let report = match code {
+                    Some(r#""REPLACED""#) => "replaced",
+                    _ => "unregistered",
+                };
+                line(report, [("id", raw(id))])
+            }
+            ClientEvent::Cancel { ack } => line("cancel", [("ack", raw(Some(ack)))]),
+            ClientEvent::GoAway { within } => line("goaway", [("within", raw(Some(within)))]),
+            ClientEvent::ActionFailed { code, .. } => line("error", [("code", raw(Some(code)))]),
             ClientEvent::Message { message, ack, from } => line(
                 "message",
                 [
@@ -236,7 +279,9 @@ impl ClientListener for Reporter {
                     ("from", raw(from)),
                 ],
             ),
-            ClientEvent::Answer { ack, from, message } => line(
+            ClientEvent::Answer {
+                ack, from, message, ..
+            } => line(
                 "answer",
                 [
                     ("message", raw(message)),
@@ -246,7 +291,7 @@ impl ClientListener for Reporter {
             ),
             ClientEvent::Refused(refused) => error(refused.code()),
             ClientEvent::Error(failed) => error(failed.code()),
-            ClientEvent::Closed(code) => {
+            ClientEvent::Closed { code, .. } => {
                 let code = code.map_or("null".into(), |code| code.to_string());
                 line("close", [("code", Some(code))])
             }

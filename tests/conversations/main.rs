@@ -1,5 +1,6 @@
 //! Plays `spec/conversations.json`: with a server over real sockets, and with a client whose
-//! server is played. And keeps the specification together: what is cited exists, and all is cited.
+//! server is played (those in JavaScript are played by `__test__/conversations.test.js`). And keeps
+//! the specification together: what is cited exists, and all is cited.
 
 mod client;
 mod rules;
@@ -24,7 +25,10 @@ async fn the_server_keeps_to_the_conversations() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_keeps_to_the_conversations() {
     let mut failures = Vec::new();
-    for conversation in script::conversations("client") {
+    let playable = |conversation: &script::Conversation| {
+        !conversation.members.texts("not").contains(&"rust".into())
+    };
+    for conversation in script::conversations("client").into_iter().filter(playable) {
         failures.extend(client::Stage::play(&conversation).await.err());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+/// What `<long>` has of characters.
+const LONG: usize = 12 << 20;
+
 /// The members of an object, each as the JSON text that it is in the file.
 pub(crate) struct Members(BTreeMap<String, Box<RawValue>>);
 
@@ -37,7 +40,17 @@ pub(crate) fn read(path: &str) -> String {
 
 impl Members {
     fn parse(text: &str) -> Self {
-        Self(serde_json::from_str(text).unwrap())
+        Self::read(text).unwrap()
+    }
+
+    /// The members of a text, if it is a JSON object.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().map(Self)
+    }
+
+    /// A member's JSON text, as it is.
+    pub(crate) fn raw(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|raw| raw.get())
     }
 
     /// A member's JSON text, without spaces.
@@ -57,7 +70,13 @@ impl Members {
 
     /// The text of a message: a string stands for itself, an object for its own text.
     pub(crate) fn frame(&self, name: &str) -> Option<String> {
-        self.text(name).or_else(|| self.json(name))
+        self.0.get(name).map(|raw| frame(raw))
+    }
+
+    /// A member that is a list of messages.
+    pub(crate) fn frames(&self, name: &str) -> Option<Vec<String>> {
+        let list: Vec<&RawValue> = serde_json::from_str(self.0.get(name)?.get()).unwrap();
+        Some(list.into_iter().map(frame).collect())
     }
 
     /// A member of hexadecimal digits.
@@ -105,6 +124,15 @@ impl std::fmt::Display for Members {
             write!(f, "{name}: {} ", value.get())?;
         }
         Ok(())
+    }
+}
+
+/// The text of a message, in which `<long>` stands for more than a system takes for who does not read.
+fn frame(raw: &RawValue) -> String {
+    let text = serde_json::from_str(raw.get()).unwrap_or_else(|_| compact(raw.get()));
+    match text.contains("<long>") {
+        true => text.replace("<long>", &"x".repeat(LONG)),
+        false => text,
     }
 }
 

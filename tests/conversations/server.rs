@@ -1,20 +1,20 @@
 //! The conversations with a server, over real sockets.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use wsmsgbroker::{Server, ServerOptions};
+use wsmsgbroker::{Server, ServerOptions, SlowConsumer};
 
 use crate::{
     Outcome,
     script::{Conversation, Members},
-    socket::{expect_close, expect_end, expect_text, say},
+    socket::{expect_all, expect_close, expect_end, expect_error, expect_goaway, expect_text, say},
     support::{Log, PATIENCE, Peer, comes_true, options, start_server},
 };
 
 /// A server and its peers, in the midst of a conversation.
 pub(crate) struct Stage {
-    server: Server,
+    server: Arc<Server>,
     log: Log,
     peers: BTreeMap<String, Peer>,
     /// How often each event was named by a step.
@@ -25,15 +25,21 @@ impl Stage {
     pub(crate) async fn play(conversation: &Conversation) -> Outcome {
         let (server, log) = start_server(server_options(&conversation.members.object("options")));
         let mut stage = Self {
-            server,
+            server: Arc::new(server),
             log,
             peers: BTreeMap::new(),
             heard: BTreeMap::new(),
         };
+        let version2 = conversation.members.texts("version2");
         for name in conversation.members.texts("registered") {
-            let peer = Peer::register(&stage.server, &name).await;
-            *stage.heard.entry(format!("registered {name}")).or_default() += 1;
-            stage.peers.insert(name, peer);
+            let protocol = match version2.contains(&name) {
+                true => r#","protocol":2"#,
+                false => "",
+            };
+            stage
+                .register(&name, protocol)
+                .await
+                .map_err(|error| format!("\"{}\": {error}", conversation.name))?;
         }
         for (number, step) in conversation.steps.iter().enumerate() {
             let place = format!("\"{}\", step {}: {step}", conversation.name, number + 1);
@@ -48,6 +54,34 @@ impl Stage {
             .map_err(|error| format!("\"{}\", at the end\n    {error}", conversation.name))
     }
 
+    /// A peer that owns its own name.
+    async fn register(&mut self, name: &str, protocol: &str) -> Outcome {
+        let mut peer = Peer::connect(&*self.server).await;
+        peer.send(&format!(
+            r#"{{"action":"register","id":"{name}"{protocol}}}"#
+        ))
+        .await;
+        let registered = format!(r#"{{"action":"registered","id":"{name}"{protocol}}}"#);
+        expect_text(&mut peer.0, &registered).await?;
+        *self.heard.entry(format!("registered {name}")).or_default() += 1;
+        self.peers.insert(name.to_owned(), peer);
+        Ok(())
+    }
+
+    fn close(&self, within: Option<usize>) {
+        let server = self.server.clone();
+        match within {
+            Some(within) => {
+                let drained = server.drain(Duration::from_millis(within as u64));
+                tokio::spawn(async move {
+                    drained.await;
+                    server.close();
+                });
+            }
+            None => server.close(),
+        }
+    }
+
     async fn step(&mut self, step: &Members) -> Outcome {
         if let Some(event) = step.text("event") {
             let heard = self.heard.entry(event.clone()).or_default();
@@ -58,22 +92,31 @@ impl Stage {
             };
         }
         if step.has("server") {
-            self.server.close();
+            self.close(step.number("within"));
             return Ok(());
         }
         let name = step.text("peer").ok_or("no peer")?;
         if !self.peers.contains_key(&name) {
-            let peer = Peer::connect(&self.server).await;
+            let peer = Peer::connect(&*self.server).await;
             self.peers.insert(name.clone(), peer);
         }
         let peer = self.peers.get_mut(&name).ok_or("no peer")?;
         if say(&mut peer.0, step).await? {
             return Ok(());
         }
+        let times = step.number("times").unwrap_or(1);
         if let Some(expected) = step.frame("expect") {
-            for _ in 0..step.number("times").unwrap_or(1) {
+            for _ in 0..times {
                 expect_text(&mut peer.0, &expected).await?;
             }
+        } else if let Some(expected) = step.frames("expectAll") {
+            expect_all(&mut peer.0, expected).await?;
+        } else if step.has("expectError") {
+            for _ in 0..times {
+                expect_error(&mut peer.0, step).await?;
+            }
+        } else if let Some(within) = step.number("expectGoaway") {
+            expect_goaway(&mut peer.0, within).await?;
         } else if step.has("expectClose") {
             expect_close(&mut peer.0, step).await?;
             expect_end(&mut peer.0).await?;
@@ -116,11 +159,20 @@ impl Stage {
 fn server_options(given: &Members) -> ServerOptions {
     let mut options = options();
     for name in given.names() {
+        if name == "slowConsumer" {
+            options.slow_consumer = match given.text(name).as_deref() {
+                Some("drop") => SlowConsumer::Drop,
+                Some("close") => SlowConsumer::Close,
+                other => panic!("slowConsumer is {other:?}"),
+            };
+            continue;
+        }
         let value = given.number(name).unwrap();
         match name {
             "maxIdLength" => options.max_id_length = value,
             "maxDest" => options.max_dest = value,
             "maxPendingAcks" => options.max_pending_acks = value,
+            "maxBackpressure" => options.max_backpressure = value,
             "maxPayload" => options.max_payload = value,
             "ackTimeout" => options.ack_timeout = Duration::from_millis(value as u64),
             _ => panic!("the option {name}"),

@@ -82,8 +82,75 @@ async fn ping(socket: &mut impl Socket, payload: String) -> Outcome {
 pub(crate) async fn expect_text(socket: &mut impl Socket, expected: &str) -> Outcome {
     match next(socket).await {
         Some(Message::Text(found)) if found == expected => Ok(()),
-        Some(Message::Text(found)) => Err(format!("found    {found}\n    expected {expected}")),
-        other => Err(format!("{other:?} instead of {expected}")),
+        Some(Message::Text(found)) => Err(format!(
+            "found    {}\n    expected {}",
+            shown(&found),
+            shown(expected)
+        )),
+        other => Err(format!("{other:?} instead of {}", shown(expected))),
+    }
+}
+
+/// The beginning of a text: some are long.
+fn shown(text: &str) -> String {
+    text.chars().take(1000).collect()
+}
+
+async fn next_text(socket: &mut impl Socket) -> Outcome<String> {
+    match next(socket).await {
+        Some(Message::Text(found)) => Ok(found.to_string()),
+        other => Err(format!("{other:?} instead of a text")),
+    }
+}
+
+/// These texts are the next, in any order.
+pub(crate) async fn expect_all(socket: &mut impl Socket, mut expected: Vec<String>) -> Outcome {
+    while !expected.is_empty() {
+        let found = next_text(socket).await?;
+        let Some(place) = expected.iter().position(|text| *text == found) else {
+            return Err(format!(
+                "found    {}\n    expected {expected:?}",
+                shown(&found)
+            ));
+        };
+        expected.remove(place);
+    }
+    Ok(())
+}
+
+/// An `error` is the next, with the code, `ref` and `ack` of the step, and with any text.
+pub(crate) async fn expect_error(socket: &mut impl Socket, step: &Members) -> Outcome {
+    let found = next_text(socket).await?;
+    let message = Members::read(&found)
+        .filter(|members| members.text("message").is_some())
+        .and_then(|members| members.raw("message").map(str::to_owned))
+        .ok_or_else(|| format!("no message in {}", shown(&found)))?;
+    let code = step.raw("expectError").unwrap_or_default();
+    let mut expected = format!(r#"{{"action":"error","code":{code},"message":{message}"#);
+    for name in ["ref", "ack"] {
+        if let Some(value) = step.raw(name) {
+            expected.push_str(&format!(r#","{name}":{value}"#));
+        }
+    }
+    expected.push('}');
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!(
+            "found    {}\n    expected {expected}",
+            shown(&found)
+        )),
+    }
+}
+
+/// A `goaway` is the next, within this time or less.
+pub(crate) async fn expect_goaway(socket: &mut impl Socket, most: usize) -> Outcome {
+    let found = next_text(socket).await?;
+    let within = found
+        .strip_prefix(r#"{"action":"goaway","within":"#)
+        .and_then(|rest| rest.strip_suffix('}')?.parse().ok());
+    match within {
+        Some(within) if (1..=most).contains(&within) => Ok(()),
+        _ => Err(format!("{} instead of a goaway", shown(&found))),
     }
 }
 

@@ -74,7 +74,7 @@ impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
         let place = &self.0;
         match event {
-            ClientEvent::Registered => place.registered.store(true, SeqCst),
+            ClientEvent::Registered { .. } => place.registered.store(true, SeqCst),
             ClientEvent::Message {
                 message,
                 ack: Some(ack),
@@ -90,7 +90,7 @@ impl ClientListener for Listener {
                 place.expect(&place.answered, message);
                 place.ask();
             }
-            ClientEvent::Closed(code) => place.closed.lock().unwrap().push(code),
+            ClientEvent::Closed { code, .. } => place.closed.lock().unwrap().push(code),
             _ => {}
         }
     }

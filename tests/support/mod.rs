@@ -146,6 +146,16 @@ impl Peer {
     pub async fn register(server: &impl Listening, id: &str) -> Self {
         Self::connect(server).await.registered(id).await
     }
+
+    /// Connected and registered; speaks version 2.
+    pub async fn register_2(server: &impl Listening, id: &str) -> Self {
+        let mut peer = Self::connect(server).await;
+        let register = format!(r#"{{"action":"register","id":"{id}","protocol":2}}"#);
+        peer.send(&register).await;
+        let registered = format!(r#"{{"action":"registered","id":"{id}","protocol":2}}"#);
+        peer.expect(&registered).await;
+        peer
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
@@ -182,6 +192,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// The next text is this one.
+    pub async fn expect(&mut self, text: &str) {
+        assert_eq!(self.receive().await, text);
+    }
+
+    /// Nothing comes of what was sent until now, and nothing has come that was not received. The
+    /// peer has another id then, and speaks version 1.
+    pub async fn expect_nothing(&mut self) {
+        self.send(r#"{"action":"register","id":"(marker)"}"#).await;
+        self.expect(r#"{"action":"registered","id":"(marker)"}"#)
+            .await;
     }
 
     /// The code with which the server closes; texts before it are skipped.

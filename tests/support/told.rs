@@ -38,13 +38,13 @@ impl ClientListener for Told {
     fn event(&self, event: ClientEvent<'_>) {
         let line = match event {
             ClientEvent::Open => "open".to_owned(),
-            ClientEvent::Registered => "registered".to_owned(),
+            ClientEvent::Registered { .. } => "registered".to_owned(),
             ClientEvent::Message { message, from, .. } => {
                 let (from, message) = (from.unwrap_or("?"), message.unwrap_or("?"));
                 format!("message from {from}: {message}")
             }
             ClientEvent::Error(error) => format!("error {}", error.code()),
-            ClientEvent::Closed(code) => format!("closed {code:?}"),
+            ClientEvent::Closed { code, .. } => format!("closed {code:?}"),
             other => format!("{other:?}"),
         };
         self.0.lock().unwrap().push(line);

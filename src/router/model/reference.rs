@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Op, Outcome, Request, State, World, principal};
+use super::{Op, Outcome, Request, State, Told, World, principal, speaks_2};
 use crate::error::ActionError;
 
 /// The rules that it knows, by their number in `spec/protocol.md`.
-pub(super) const RULES: [&str; 23] = [
+pub(super) const RULES: [&str; 32] = [
     "4.1", "4.6", "4.7", "4.8", "5.1", "5.3", "5.4", "5.5", "6.7", "7.1", "7.4", "7.5", "7.6",
-    "7.7", "7.8", "7.9", "7.10", "7.11", "9.1", "9.2", "9.5", "17.7", "22.4",
+    "7.7", "7.8", "7.9", "7.10", "7.11", "9.1", "9.2", "9.5", "17.7", "22.4", "25.2", "25.3",
+    "25.4", "25.5", "26.1", "26.2", "27.3", "28.1", "28.2",
 ];
 const HOUR: u64 = 3_600_000;
 const MINUTE: u64 = 60_000;
@@ -18,6 +19,7 @@ pub(super) struct Reference {
     timeout: u64,
     max_pending: usize,
     principals: u64,
+    new_among: u64,
     next_key: u64,
     places: Vec<Connection>,
     /// Who owns which id.
@@ -26,6 +28,7 @@ pub(super) struct Reference {
     requests: Vec<Pending>,
     /// Which id was closed as slow, and when.
     slow: Vec<(usize, u64)>,
+    told: Vec<Told>,
     /// The rules that made a difference.
     pub(super) met: BTreeSet<&'static str>,
 }
@@ -39,7 +42,10 @@ struct Connection {
 struct Pending {
     ack: usize,
     asker: u64,
-    responders: Vec<u64>,
+    /// Who may answer, and the id by which it was asked.
+    responders: Vec<(u64, usize)>,
+    /// Answers that it still wants.
+    answers: u32,
     deadline: u64,
 }
 
@@ -51,11 +57,13 @@ impl Reference {
             timeout: HOUR,
             max_pending: world.max_pending,
             principals: world.principals,
+            new_among: world.new_among,
             next_key: world.places as u64,
             places: places.collect(),
             owners: Vec::new(),
             requests: Vec::new(),
             slow: Vec::new(),
+            told: Vec::new(),
             met: BTreeSet::new(),
         }
     }
@@ -67,13 +75,13 @@ impl Reference {
                 let freed = self.give_up(place);
                 self.met.insert(if freed { "5.1" } else { "5.3" });
                 let key = self.places[place].key;
-                if self.end_where(|request| request.asker == key) {
+                if self.end_where(None, |request| request.asker == key) {
                     self.met.insert("7.9");
                 }
                 Outcome::Unregistered(freed)
             }
             Op::End { place } => {
-                self.end(place);
+                self.end(place, "GONE");
                 Outcome::Done
             }
             Op::Slow { place } => {
@@ -83,21 +91,25 @@ impl Reference {
                 {
                     self.slow.push((id, self.now));
                 }
-                self.end(place);
+                self.end(place, "SLOW");
                 Outcome::Done
             }
             Op::Send {
                 place,
                 ref dest,
                 ack,
+                answers,
+                timeout,
                 lost,
             } => {
-                let receivers: Vec<_> = dest.iter().filter_map(|id| self.owner(*id)).collect();
+                let found = dest.iter().filter_map(|id| Some((self.owner(*id)?, *id)));
+                let to: Vec<_> = found.collect();
+                let receivers: Vec<_> = to.iter().map(|(key, _)| *key).collect();
                 if let Some(lost) = lost {
-                    self.end(lost);
+                    self.end(lost, "GONE");
                 }
                 if !receivers.is_empty()
-                    && let Err(error) = self.ask(place, ack, &receivers)
+                    && let Err(error) = self.ask(place, ack, &to, (answers, timeout))
                 {
                     return Outcome::Refused(error);
                 }
@@ -106,14 +118,24 @@ impl Reference {
                 }
                 Outcome::Sent(receivers)
             }
-            Op::Answer { place, ack } => Outcome::Answered(self.answer(place, ack)),
+            Op::Answer { place, ack } => {
+                Outcome::Answered(self.answer(place, ack, 1).map(|(asker, _)| asker))
+            }
+            Op::Refuse { place, ack } => Outcome::Declined(self.answer(place, ack, 0)),
+            Op::Cancel { place, ack } => {
+                let key = self.places[place].key;
+                if self.end_where(None, |one| (one.ack, one.asker) == (ack, key)) {
+                    self.met.insert("28.1");
+                }
+                Outcome::Done
+            }
             Op::Wait(millis) => {
                 self.now += millis;
                 Outcome::Done
             }
             Op::Expire => {
                 let now = self.now;
-                if self.end_where(|request| request.deadline <= now) {
+                if self.end_where(Some("TIMEOUT"), |request| request.deadline <= now) {
                     self.met.insert("7.7");
                 }
                 Outcome::Done
@@ -136,6 +158,14 @@ impl Reference {
                 return Outcome::Conflict { freed };
             }
             self.met.insert(if owner == key { "4.7" } else { "4.6" });
+            if owner != key {
+                // Who asked in version 1 goes on waiting.
+                let new_among = self.new_among;
+                let is_new = |request: &Pending| speaks_2(request.asker, new_among);
+                self.lose("REPLACED", |request, responder| {
+                    is_new(request) && *responder == (owner, id)
+                });
+            }
         }
         self.owners.retain(|(owned, _)| *owned != id);
         self.owners.push((id, key));
@@ -163,17 +193,15 @@ impl Reference {
         self.owners.len() < before
     }
 
-    fn end(&mut self, place: usize) {
+    fn end(&mut self, place: usize, code: &'static str) {
         if self.give_up(place) {
             self.met.insert("5.4");
         }
         let key = self.places[place].key;
-        for request in &mut self.requests {
-            request.responders.retain(|responder| *responder != key);
-        }
-        if self.end_where(|request| request.asker == key || request.responders.is_empty()) {
+        if self.end_where(None, |request| request.asker == key) {
             self.met.insert("7.10");
         }
+        self.lose(code, |_, responder| responder.0 == key);
         self.places[place] = Connection {
             key: self.next_key,
             id: None,
@@ -181,14 +209,84 @@ impl Reference {
         self.next_key += 1;
     }
 
-    /// Ends requests: true if there were such.
-    fn end_where(&mut self, ends: impl Fn(&Pending) -> bool) -> bool {
-        let before = self.requests.len();
-        self.requests.retain(|request| !ends(request));
-        self.requests.len() < before
+    /// These can not answer any more, and those who asked are told why.
+    fn lose(&mut self, code: &'static str, is_lost: impl Fn(&Pending, &(u64, usize)) -> bool) {
+        for at in 0..self.requests.len() {
+            let mut responders = std::mem::take(&mut self.requests[at].responders);
+            let request = &self.requests[at];
+            let (ack, asker) = (request.ack, request.asker);
+            let lost = responders.extract_if(.., |responder| is_lost(request, responder));
+            for (_, id) in lost.collect::<Vec<_>>() {
+                self.failed(asker, ack, id, code);
+            }
+            self.requests[at].responders = responders;
+        }
+        if self.end_where(None, |request| request.responders.is_empty()) {
+            self.met.insert("7.10");
+        }
     }
 
-    fn ask(&mut self, place: usize, ack: usize, to: &[u64]) -> Result<(), ActionError> {
+    fn failed(&mut self, asker: u64, ack: usize, id: usize, code: &'static str) {
+        if !speaks_2(asker, self.new_among) {
+            return;
+        }
+        self.met.insert(match code {
+            "SLOW" => "25.2",
+            "GONE" => "25.3",
+            "REPLACED" => "25.4",
+            _ => "25.5",
+        });
+        self.told.push(Told::Failed {
+            asker,
+            ack,
+            id,
+            code,
+        });
+    }
+
+    /// Ends requests: true if there were such. `code`: who asked is told that of those who have not
+    /// answered.
+    fn end_where(&mut self, code: Option<&'static str>, ends: impl Fn(&Pending) -> bool) -> bool {
+        let ended: Vec<_> = self
+            .requests
+            .extract_if(.., |request| ends(request))
+            .collect();
+        for Pending {
+            ack,
+            asker,
+            responders,
+            ..
+        } in &ended
+        {
+            for (responder, id) in responders {
+                if let Some(code) = code {
+                    self.failed(*asker, *ack, *id, code);
+                }
+                if speaks_2(*responder, self.new_among) {
+                    self.met.insert("28.2");
+                    self.told.push(Told::Cancelled {
+                        responder: *responder,
+                        ack: *ack,
+                    });
+                }
+            }
+        }
+        !ended.is_empty()
+    }
+
+    /// What others are told of what has happened, in no order.
+    pub(super) fn told(&mut self) -> Vec<Told> {
+        self.told.sort();
+        std::mem::take(&mut self.told)
+    }
+
+    fn ask(
+        &mut self,
+        place: usize,
+        ack: usize,
+        to: &[(u64, usize)],
+        (answers, own): (u32, Option<u64>),
+    ) -> Result<(), ActionError> {
         let Connection { key: asker, id } = self.places[place];
         let (now, timeout) = (self.now, self.timeout);
         let pending = |request: &Pending| request.ack == ack && now < request.deadline;
@@ -204,40 +302,46 @@ impl Reference {
             return Ok(());
         }
         // Its time is up, though nobody has looked for it yet.
-        if self.end_where(|request| request.ack == ack && request.deadline <= now) {
+        let is_over = |request: &Pending| request.ack == ack && request.deadline <= now;
+        if self.end_where(Some("TIMEOUT"), is_over) {
             self.met.insert("7.11");
         }
-        let alive = |key: &u64| self.places.iter().any(|other| other.key == *key);
-        let to: Vec<_> = to.iter().copied().filter(alive).collect();
         let index = match self.requests.iter().position(|request| request.ack == ack) {
             Some(index) => index,
             None => {
+                if own.is_some_and(|own| own < timeout) {
+                    self.met.insert("26.2");
+                }
                 self.requests.push(Pending {
                     ack,
                     asker,
                     responders: Vec::new(),
-                    deadline: now + timeout,
+                    answers,
+                    deadline: now + own.unwrap_or(timeout).min(timeout),
                 });
                 self.requests.len() - 1
             }
         };
-        for responder in to {
+        let mut seen = BTreeSet::new();
+        for (key, id) in to {
             let responders = &mut self.requests[index].responders;
-            match responders.contains(&responder) {
-                true => self.met.insert("9.5"),
-                false => {
-                    responders.push(responder);
-                    self.met.insert("7.1")
-                }
-            };
+            if responders.iter().any(|(other, _)| other == key) || !seen.insert(*key) {
+                self.met.insert("9.5");
+            } else if self.places.iter().any(|other| other.key == *key) {
+                responders.push((*key, *id));
+                self.met.insert("7.1");
+            } else {
+                self.failed(asker, ack, *id, "GONE");
+            }
         }
-        if self.end_where(|request| request.responders.is_empty()) {
+        if self.end_where(None, |request| request.responders.is_empty()) {
             self.met.insert("7.6");
         }
         while self.awaited(asker) > self.max_pending {
             self.met.insert("7.8");
-            let oldest = self.requests.iter().position(|one| one.asker == asker);
-            oldest.map(|oldest| self.requests.remove(oldest));
+            let oldest = self.requests.iter().find(|one| one.asker == asker);
+            let oldest = oldest.map(|one| one.ack);
+            self.end_where(Some("TIMEOUT"), |one| Some(one.ack) == oldest);
         }
         Ok(())
     }
@@ -248,20 +352,33 @@ impl Reference {
         asked.map(|request| request.responders.len()).sum()
     }
 
-    fn answer(&mut self, place: usize, ack: usize) -> Option<u64> {
+    /// Who gets an answer, or a refusal, and whether the request has ended with it.
+    fn answer(&mut self, place: usize, ack: usize, answers: u32) -> Option<(u64, bool)> {
         let key = self.places[place].key;
         let index = self.requests.iter().position(|one| one.ack == ack)?;
-        if !self.requests[index].responders.contains(&key) {
+        let request = &mut self.requests[index];
+        let Some(at) = request.responders.iter().position(|one| one.0 == key) else {
             self.met.insert("9.1");
             return None;
-        }
-        let request = self.requests.remove(index);
+        };
         if request.deadline <= self.now {
             self.met.insert("7.7");
+            self.end_where(Some("TIMEOUT"), |one| one.ack == ack);
             return None;
         }
-        self.met.insert("9.2");
-        Some(request.asker)
+        request.responders.remove(at);
+        request.answers -= answers;
+        let asker = request.asker;
+        let ended = request.answers == 0 || request.responders.is_empty();
+        self.met.insert(match (answers, ended) {
+            (0, _) => "27.3",
+            (_, true) => "9.2",
+            (_, false) => "26.1",
+        });
+        if ended {
+            self.end_where(None, |one| one.ack == ack);
+        }
+        Some((asker, ended))
     }
 
     /// Closed as slow twice within a minute, and that less than ten ago.
@@ -297,8 +414,8 @@ impl Reference {
                 .requests
                 .iter()
                 .map(|request| {
-                    let mut responders = request.responders.clone();
-                    responders.sort_unstable();
+                    let responders = request.responders.iter().map(|(key, _)| *key);
+                    let responders = BTreeSet::from_iter(responders).into_iter().collect();
                     let asker = request.asker;
                     (request.ack, Request { asker, responders })
                 })

@@ -1,0 +1,46 @@
+'use strict';
+
+// Plays the conversations with a client of spec/conversations.json with the clients of this package.
+
+const test = require('ava');
+const ws = require('ws');
+const WSMsgBroker = require('..');
+const actor = require('./conversations/actor');
+const Stage = require('./conversations/stage');
+const { client: conversations } = require('../spec/conversations.json');
+
+// The client for browsers finds its WebSocket here.
+globalThis.WebSocket = ws;
+const BrowserClient = require('../lib/browser');
+
+/** A client of this class, and its program. */
+const start = (Client, id, port, options) =>
+  actor(new Client(id, `ws://127.0.0.1:${port}/`, options));
+
+/**
+ * Who plays: `make(id, port, { token, protocol })` gives a client, or a promise of one, with `call(step)`
+ * and `nextReport()`, which speak JSON.
+ */
+const drivers = [
+  {
+    name: 'native',
+    // Version 1 is what it speaks unless it is told to.
+    make: (id, port, { token, protocol }) =>
+      start(WSMsgBroker, id, port, { token, ...(protocol > 1 && { protocol }) }),
+  },
+  {
+    name: 'browser',
+    make: (id, port, options) => start(BrowserClient, id, port, options),
+  },
+];
+
+for (const driver of drivers) {
+  for (const conversation of conversations) {
+    const { name, not = [] } = conversation;
+    if (not.includes(driver.name)) continue;
+    test.serial(`${driver.name}: ${name}`, async (t) => {
+      await Stage.play(driver, conversation);
+      t.pass();
+    });
+  }
+}

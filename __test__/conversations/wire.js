@@ -1,0 +1,195 @@
+'use strict';
+
+// A server that is played: sockets on which anything may be said, WebSocket or not.
+
+const { createHash } = require('node:crypto');
+const { once } = require('node:events');
+const net = require('node:net');
+
+const TEXT = 1;
+const BINARY = 2;
+const CLOSE = 8;
+const PING = 9;
+const PONG = 10;
+const FIN = 0x80;
+
+/** How the key of a handshake becomes its acceptance (RFC 6455). */
+const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+/** Longer than anything that comes at all takes. */
+const PATIENCE = 30_000;
+
+/** What a promise comes to, if that is soon. */
+async function soon(promise, what) {
+  let timer;
+  const never = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`still no ${what}`)), PATIENCE);
+  });
+  try {
+    return await Promise.race([promise, never]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The header of a frame without a mask, as servers send it, and its payload. */
+function frame(first, payload) {
+  const bytes = Buffer.from(payload);
+  const { length } = bytes;
+  const size = length < 126 ? [length] : [126, length >> 8, length & 0xff];
+  return Buffer.concat([Buffer.from([first, ...size]), bytes]);
+}
+
+/** One socket of a client: bytes, and the frames in them. */
+class Wire {
+  #socket;
+  #bytes;
+  #closing = false;
+
+  constructor(socket) {
+    this.#socket = socket;
+    this.#bytes = socket[Symbol.asyncIterator]();
+    this.buffer = Buffer.alloc(0);
+    socket.setNoDelay(true);
+    // The end of a client is seen by reading.
+    socket.on('error', () => {});
+  }
+
+  /** Reads on; false at the end. */
+  async #more() {
+    const { done, value } = await this.#bytes.next().catch(() => ({ done: true }));
+    if (!done) this.buffer = Buffer.concat([this.buffer, value]);
+    return !done;
+  }
+
+  async #take(length) {
+    while (this.buffer.length < length) {
+      if (!(await this.#more())) return null;
+    }
+    const taken = this.buffer.subarray(0, length);
+    this.buffer = this.buffer.subarray(length);
+    return taken;
+  }
+
+  /** Reads the request of a handshake. */
+  async head() {
+    while (!this.buffer.includes('\r\n\r\n')) {
+      if (!(await this.#more())) throw new Error('the end instead of a request');
+    }
+    const end = this.buffer.indexOf('\r\n\r\n') + 4;
+    return (await this.#take(end)).toString();
+  }
+
+  /** Completes the handshake. */
+  async accept() {
+    const [, key] = /^sec-websocket-key: *(\S+)/im.exec(await this.head());
+    const accept = createHash('sha1').update(`${key}${GUID}`).digest('base64');
+    this.write(
+      'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+        `Sec-WebSocket-Accept: ${accept}\r\n\r\n`,
+    );
+  }
+
+  write(bytes) {
+    this.#socket.write(bytes);
+  }
+
+  /** Ends it, once all is written. */
+  end() {
+    this.#socket.destroySoon();
+  }
+
+  send(first, payload) {
+    this.#closing ||= (first & 0x0f) === CLOSE;
+    this.write(frame(first, payload));
+  }
+
+  text(payload) {
+    this.send(FIN | TEXT, payload);
+  }
+
+  /** The next frame: opcode and payload; null at the end. */
+  async next() {
+    const header = await this.#take(2);
+    if (!header) return null;
+    let length = header[1] & 0x7f;
+    if (length === 126) length = (await this.#take(2)).readUInt16BE();
+    const mask = await this.#take(4);
+    const payload = length > 0 ? Buffer.from(await this.#take(length)) : Buffer.alloc(0);
+    for (let n = 0; n < length; n += 1) payload[n] ^= mask[n % 4];
+    if (!(header[0] & FIN) || !(header[1] & 0x80)) throw new Error('a fragment, or no mask');
+    return { opcode: header[0] & 0x0f, payload };
+  }
+
+  /** The payload of the next frame, which is of this kind. */
+  async expect(opcode, what) {
+    const found = await soon(this.next(), what);
+    if (found?.opcode !== opcode) {
+      throw new Error(
+        `${found ? `${found.opcode} "${found.payload}"` : 'the end'}, and no ${what}`,
+      );
+    }
+    return found.payload;
+  }
+
+  async ping(payload) {
+    this.send(FIN | PING, payload);
+    const pong = await this.expect(PONG, 'pong');
+    if (pong.toString() !== payload) throw new Error(`a pong of "${pong}"`);
+  }
+
+  /** A text in pieces, with a ping before each further one. */
+  async fragments(pieces) {
+    for (const [n, piece] of pieces.entries()) {
+      if (n > 0) await this.ping(`between ${n}`);
+      this.send((n === 0 ? TEXT : 0) | (n === pieces.length - 1 ? FIN : 0), piece);
+    }
+  }
+
+  close(code, reason = '') {
+    const start = Buffer.from(code === null ? [] : [code >> 8, code & 0xff]);
+    this.send(FIN | CLOSE, Buffer.concat([start, Buffer.from(reason)]));
+  }
+
+  /** The code of the close frame that is next, or null; behind it there is nothing. */
+  async closed() {
+    const payload = await this.expect(CLOSE, 'close frame');
+    if (!this.#closing) this.send(FIN | CLOSE, payload);
+    this.end();
+    if ((await soon(this.next(), 'end')) !== null) throw new Error('more, behind a close frame');
+    return payload.length === 0 ? null : payload.readUInt16BE();
+  }
+}
+
+/** The listening socket of a played server. */
+class Played {
+  #server = net.createServer();
+  #sockets = [];
+
+  static async listen() {
+    const played = new Played();
+    played.#server.on('connection', (socket) => played.#sockets.push(socket));
+    played.#server.listen(0, '127.0.0.1');
+    await once(played.#server, 'listening');
+    return played;
+  }
+
+  get port() {
+    return this.#server.address().port;
+  }
+
+  /** The next connection of a client. */
+  async connection() {
+    while (this.#sockets.length === 0) {
+      await soon(once(this.#server, 'connection'), 'connection');
+    }
+    const socket = this.#sockets.shift();
+    return new Wire(socket);
+  }
+
+  close() {
+    for (const socket of this.#sockets) socket.destroy();
+    this.#server.close();
+  }
+}
+
+module.exports = { Played, soon, BINARY, FIN, TEXT };

@@ -1,0 +1,370 @@
+'use strict';
+
+// Promises of a client: answers, all answers, receipts, and what they fail with.
+
+const { spawn } = require('node:child_process');
+const { once } = require('node:events');
+const test = require('ava');
+const { WebSocket, WebSocketServer } = require('ws');
+const { WSMsgBroker, startServer, startClient } = require('./support/start');
+const { kinds, urlOf, open, join, failure, awaited, aborted } = require('./support/clients');
+
+/** A promise, and what settles it. */
+function deferred() {
+  const made = {};
+  made.promise = new Promise((resolve) => {
+    made.resolve = resolve;
+  });
+  return made;
+}
+
+/** A client that answers each message by what the function makes of it. */
+async function answering(t, kind, server, id, answer) {
+  const client = await join(t, kind, server, id);
+  client.on('message', (message, response, from) => answer(response, message, from));
+  return client;
+}
+
+/** A server of 1.7.2, in a process of its own, which its timers keep alive. */
+async function startOriginal(t) {
+  const program = `
+    const { WSMsgBroker } = require('./original');
+    const { _server: socket } = new WSMsgBroker.Server(0, '/').wss;
+    socket.once('listening', () => process.send(socket.address().port));`;
+  const child = spawn(process.execPath, ['-e', program], {
+    cwd: __dirname,
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  t.teardown(() => child.kill());
+  const [port] = await once(child, 'message');
+  return `ws://127.0.0.1:${port}/`;
+}
+
+/** Resolves when the server has nothing pending any more. */
+async function settled(server) {
+  while (server.stats().pending > 0) await new Promise(setImmediate);
+}
+
+for (const kind of kinds) {
+  test(`${kind}: a request resolves with the answer and its sender`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    await answering(t, kind, server, 'answerer', (response, n, from) => response.send([n, from]));
+    const asked = [...Array(300).keys()].map((n) => asker.request(n, 'answerer'));
+    const expected = (n) => ({ from: 'answerer', message: [n, 'asker'] });
+    t.deepEqual(await Promise.all(asked), [...Array(300).keys()].map(expected));
+    t.is(awaited(asker), 0);
+    t.is(server.stats().pending, 0);
+  });
+
+  test(`${kind}: the fastest of several wins, and the others hear that it is over`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const loser = deferred();
+    const asked = deferred();
+    await answering(t, kind, server, 'slow', (response) => {
+      loser.resolve(aborted(response.signal));
+      asked.resolve();
+    });
+    await answering(t, kind, server, 'fast', (response) =>
+      asked.promise.then(() => response.send(1)),
+    );
+    const outcome = await asker.request('x', ['slow', 'nobody', 'fast']);
+    t.deepEqual(outcome, { from: 'fast', message: 1 });
+    t.is(await loser.promise, 'ERR_WSMB_CANCELLED');
+    t.is(awaited(asker), 0);
+  });
+
+  test(`${kind}: a request fails as soon as nobody can answer`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const unknown = await failure(asker.request(1, 'nobody'));
+    t.is(unknown.code, 'UNKNOWN_ID');
+    t.true(unknown.error instanceof Error);
+    t.regex(unknown.message, /"nobody"/);
+    t.is((await failure(asker.request(1, ['x', 'y']))).code, 'UNKNOWN_ID');
+
+    const leaving = await answering(t, kind, server, 'leaving', () => leaving.close());
+    t.is((await failure(asker.request(1, 'leaving'))).code, 'GONE');
+
+    await answering(t, kind, server, 'taken', () => join(t, kind, server, 'taken'));
+    t.is((await failure(asker.request(1, ['nobody', 'taken']))).code, 'REPLACED');
+    t.is(awaited(asker), 0);
+    t.is(server.stats().pending, 0);
+  });
+
+  test(`${kind}: a refusal is the responder's own error, unless somebody else answers`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const refused = deferred();
+    await answering(t, kind, server, 'strict', (response, how) => {
+      if (how === 'text') response.reject('not today');
+      else response.reject(Object.assign(new Error('too big'), { code: 'E_BIG' }));
+      refused.resolve();
+    });
+    await answering(t, kind, server, 'kind', (response) =>
+      refused.promise.then(() => response.send('fine')),
+    );
+    const { code, message, from } = await failure(asker.request('error', 'strict'));
+    t.deepEqual([code, message, from], ['E_BIG', 'too big', 'strict']);
+    const text = await failure(asker.request('text', 'strict'));
+    t.deepEqual([text.code, text.message], ['ERR_WSMB_REJECTED', 'not today']);
+    t.is((await asker.request('error', ['strict', 'kind'])).message, 'fine');
+  });
+
+  test(`${kind}: a request that takes too long fails, and its responder hears of it`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const idle = deferred();
+    await answering(t, kind, server, 'idle', (response) => idle.resolve(aborted(response.signal)));
+    t.is((await failure(asker.request(1, 'idle', { timeout: 20 }))).code, 'TIMEOUT');
+    t.is(await idle.promise, 'ERR_WSMB_CANCELLED');
+    await settled(server);
+    t.is(awaited(asker), 0);
+    const quick = await join(t, kind, server, 'quick', { requestTimeout: 10 });
+    t.is((await failure(quick.request(1, 'idle'))).code, 'TIMEOUT');
+  });
+
+  test(`${kind}: a request is given up by its signal, and its responder hears of it`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const idle = deferred();
+    const arrived = deferred();
+    await answering(t, kind, server, 'idle', (response) => {
+      idle.resolve(aborted(response.signal));
+      arrived.resolve();
+    });
+    const control = new AbortController();
+    const asked = failure(asker.request(1, 'idle', { signal: control.signal }));
+    await arrived.promise;
+    control.abort('enough');
+    const { code, error } = await asked;
+    t.deepEqual([code, error.name, error.cause], ['ABORT_ERR', 'AbortError', 'enough']);
+    t.is(await idle.promise, 'ERR_WSMB_CANCELLED');
+    await settled(server);
+    const before = server.stats().messagesIn;
+    t.is((await failure(asker.request(1, 'idle', control))).code, 'ABORT_ERR');
+    t.is(server.stats().messagesIn, before);
+    t.is(awaited(asker), 0);
+  });
+
+  test(`${kind}: all answers are gathered, with what became of the others`, async (t) => {
+    const server = await startServer(t);
+    const asker = open(t, kind, 'asker', urlOf(server));
+    await answering(t, kind, server, 'a', (response, n) => response.send(n + 1));
+    await answering(t, kind, server, 'b', (response, n) => response.send(n + 2));
+    await answering(t, kind, server, 'no', (response) => response.reject(new Error('busy')));
+    await answering(t, kind, server, 'idle', () => {});
+    // Before the server has told what it speaks.
+    const early = await asker.requestAll(1, ['a', 'b']);
+    t.deepEqual([early.answers.get('a'), early.answers.get('b'), early.failed.size], [2, 3, 0]);
+    const ids = ['a', 'b', 'no', 'idle', 'nobody', 'a'];
+    const { answers, failed } = await asker.requestAll(5, ids, { timeout: 300 });
+    t.deepEqual([answers.get('a'), answers.get('b'), answers.size], [6, 7, 2]);
+    t.deepEqual([...failed].map(([id, error]) => [id, error.code]).sort(), [
+      ['idle', 'TIMEOUT'],
+      ['no', 'ERR_WSMB_REJECTED'],
+      ['nobody', 'UNKNOWN_ID'],
+    ]);
+    t.is(failed.get('no').message, 'busy');
+    t.deepEqual(await asker.requestAll(1, []), { answers: new Map(), failed: new Map() });
+    await settled(server);
+    t.is(awaited(asker), 0);
+  });
+
+  test(`${kind}: enough answers are enough, and the others hear that it is over`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const idle = deferred();
+    const arrived = deferred();
+    const late = (response) => arrived.promise.then(() => response.send(1));
+    await answering(t, kind, server, 'a', late);
+    await answering(t, kind, server, 'b', late);
+    await answering(t, kind, server, 'idle', (response) => {
+      idle.resolve(aborted(response.signal));
+      arrived.resolve();
+    });
+    const { answers, failed } = await asker.requestAll(1, ['a', 'b', 'idle'], { count: 2 });
+    t.deepEqual([[...answers.keys()].sort(), failed.size], [['a', 'b'], 0]);
+    t.is(await idle.promise, 'ERR_WSMB_CANCELLED');
+    t.is(server.stats().pending, 0);
+  });
+
+  test(`${kind}: a receipt tells who is given a message`, async (t) => {
+    const server = await startServer(t, { maxDest: 4 });
+    const sender = await join(t, kind, server, 'sender');
+    const receiver = await join(t, kind, server, 'receiver');
+    await join(t, kind, server, '__proto__');
+    const heard = once(receiver, 'message');
+    t.deepEqual(await sender.deliver('x', ['receiver', 'constructor', '__proto__', 'receiver']), {
+      delivered: ['receiver', '__proto__'],
+      failed: new Map([['constructor', 'UNKNOWN_ID']]),
+    });
+    t.is((await heard)[0], 'x');
+    t.deepEqual(await sender.deliver('x', []), { delivered: [], failed: new Map() });
+    const { code, message } = await failure(sender.deliver('x', ['1', '2', '3', '4', '5']));
+    t.is(code, 'ERR_WSMB_MAX_DEST');
+    t.regex(message, /maxDest/);
+    t.is((await failure(sender.request('x', ['1', '2', '3', '4', '5']))).code, 'ERR_WSMB_MAX_DEST');
+    t.is(awaited(sender), 0);
+  });
+
+  test(`${kind}: a message for one that does not read is told to be lost`, async (t) => {
+    const server = await startServer(t, { slowConsumer: 'drop', maxBackpressure: 65_536 });
+    const sender = await join(t, kind, server, 'sender');
+    const deaf = new WebSocket(urlOf(server));
+    t.teardown(() => deaf.terminate());
+    await once(deaf, 'open');
+    deaf.send('{"action":"register","id":"deaf"}');
+    await once(deaf, 'message');
+    deaf.pause();
+    const text = 'x'.repeat(60_000);
+    let outcome;
+    do {
+      outcome = await sender.deliver(text, 'deaf');
+    } while (outcome.failed.size === 0);
+    t.deepEqual(outcome, { delivered: [], failed: new Map([['deaf', 'SLOW']]) });
+    t.is((await failure(sender.request(text, 'deaf'))).code, 'SLOW');
+  });
+
+  test(`${kind}: what cannot be meant is refused before anything is sent`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    const { messagesIn } = server.stats();
+    const cyclic = {};
+    cyclic.self = cyclic;
+    for (const message of [undefined, () => {}, 1n, cyclic]) {
+      t.is((await failure(client.request(message, 'a'))).code, 'ERR_WSMB_MESSAGE');
+      t.is((await failure(client.deliver(message, 'a'))).code, 'ERR_WSMB_MESSAGE');
+    }
+    for (const dest of [undefined, null, {}, [['a', {}]], true]) {
+      t.is((await failure(client.request(1, dest))).code, 'ERR_WSMB_DEST');
+      t.is((await failure(client.deliver(1, dest))).code, 'ERR_WSMB_DEST');
+    }
+    t.is((await failure(client.request(1, []))).code, 'ERR_WSMB_DEST');
+    for (const options of [{ timeout: 0 }, { timeout: -1 }, { timeout: 'x' }, { signal: 1 }]) {
+      t.is((await failure(client.request(1, 'a', options))).code, 'ERR_WSMB_OPTION');
+    }
+    t.is((await failure(client.requestAll(1, ['a'], { count: 0 }))).code, 'ERR_WSMB_OPTION');
+    t.is(awaited(client), 0);
+    t.is(server.stats().messagesIn, messagesIn);
+  });
+
+  test(`${kind}: what is awaited fails when the connection ends`, async (t) => {
+    const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+    t.teardown(() => server.close());
+    server.on('connection', (socket) => {
+      let frames = 0;
+      socket.on('message', () => {
+        frames += 1;
+        if (frames === 1) socket.send('{"action":"registered","id":"client","protocol":2}');
+        if (frames === 4) socket.terminate();
+      });
+    });
+    await once(server, 'listening');
+    const client = await open(t, kind, 'client', urlOf(server)).connected();
+    const asked = failure(client.request(1, 'a'));
+    const delivered = failure(client.deliver(1, 'a'));
+    const { answers, failed } = await client.requestAll(1, ['a', 'b'], { count: 1 });
+    t.is((await asked).code, 'ERR_WSMB_CONNECTION_LOST');
+    t.is((await delivered).code, 'ERR_WSMB_CONNECTION_LOST');
+    t.deepEqual([answers.size, [...failed.keys()]], [0, ['a', 'b']]);
+    t.is(failed.get('b').code, 'ERR_WSMB_CONNECTION_LOST');
+    t.is((await failure(client.request(1, 'a'))).code, 'ERR_WSMB_NOT_OPEN');
+    t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_OPEN');
+    t.is((await failure(client.connected())).code, 'ERR_WSMB_CONNECTION_LOST');
+    t.is(awaited(client), 0);
+  });
+
+  test(`${kind}: what is awaited fails when the program closes the client`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    await answering(t, kind, server, 'idle', () => {});
+    const asked = failure(client.request(1, 'idle'));
+    await client.close();
+    t.is((await asked).code, 'ERR_WSMB_CLOSED');
+  });
+
+  test(`${kind}: who waits for a connection that fails need not listen to errors`, async (t) => {
+    const server = await startServer(t);
+    const url = urlOf(server);
+    await server.close();
+    const client = open(t, kind, 'client', url);
+    const { code, message } = await failure(client.connected());
+    t.is(code, kind === 'addon' ? 'ECONNREFUSED' : 'ERR_WSMB_CONNECT');
+    t.regex(message, /127\.0\.0\.1/);
+    const asking = open(t, kind, 'asking', url);
+    t.is((await failure(asking.request(1, 'a'))).code, code);
+  });
+
+  test(`${kind}: a signal closes the client`, async (t) => {
+    const server = await startServer(t);
+    const control = new AbortController();
+    const client = await join(t, kind, server, 'client', { signal: control.signal });
+    await answering(t, kind, server, 'idle', () => {});
+    const asked = failure(client.request(1, 'idle'));
+    const closed = once(client, 'close');
+    control.abort();
+    await closed;
+    t.is((await asked).code, 'ABORT_ERR');
+    const never = open(t, kind, 'never', urlOf(server), { signal: control.signal });
+    t.is((await failure(never.connected())).code, 'ABORT_ERR');
+    await never.close();
+    t.deepEqual(server.ids?.() ?? ['idle'], ['idle']);
+  });
+
+  test(`${kind}: an asynchronous scope closes its client`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    const closed = once(client, 'close');
+    await client[Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]();
+    t.is((await closed)[0], 1000);
+  });
+
+  test(`${kind}: with a peer of version 1 a request is answered, a refusal is not told`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    const old = await startClient(t, server, 'old');
+    old.on('message', (message, response) => {
+      t.throws(() => response.reject('no'), { code: 'ERR_WSMB_NOT_NEGOTIATED' });
+      response.send(message + 1);
+    });
+    t.deepEqual(await client.request(1, 'old'), { from: 'old', message: 2 });
+    client.on('message', (_message, response) => response.reject('no'));
+    const error = once(old, 'error');
+    old.send(1, 'client', () => t.fail('no answer'));
+    t.is((await error)[0].code, 'ERR_WSMB_ANSWER');
+  });
+
+  test(`${kind}: what a client of version 1 cannot do, it says`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client', { protocol: 1 });
+    await answering(t, kind, server, 'answerer', (response, n) => response.send(n + 1));
+    t.deepEqual(await client.request(1, 'answerer'), { from: 'answerer', message: 2 });
+    t.is((await failure(client.request(1, 'nobody', { timeout: 20 }))).code, 'TIMEOUT');
+    t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_NEGOTIATED');
+    t.is((await failure(client.requestAll(1, ['a']))).code, 'ERR_WSMB_NOT_NEGOTIATED');
+    t.is(awaited(client), 0);
+  });
+
+  test(`${kind}: a server of version 1 is told by its silence`, async (t) => {
+    const url = await startOriginal(t);
+    const client = open(t, kind, 'client', url);
+    const early = [client.deliver(1, 'answerer'), client.requestAll(1, ['answerer'])].map(failure);
+    for (const { code } of await Promise.all(early)) t.is(code, 'ERR_WSMB_NOT_NEGOTIATED');
+    t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_NEGOTIATED');
+    const answerer = await open(t, kind, 'answerer', url).connected();
+    answerer.on('message', (n, response) => response?.send(n + 1));
+    t.deepEqual(await client.request(1, 'answerer'), { from: 'answerer', message: 2 });
+    t.is((await failure(client.request(1, 'nobody', { timeout: 20 }))).code, 'TIMEOUT');
+    t.is(awaited(client), 0);
+  });
+}
+
+test('a client of the addon speaks version 1 unless it is told otherwise', async (t) => {
+  const server = await startServer(t);
+  const client = new WSMsgBroker('client', urlOf(server));
+  t.teardown(() => client.close());
+  await client.connected();
+  t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_NEGOTIATED');
+});

@@ -1,0 +1,85 @@
+'use strict';
+
+// The arguments of a server's constructor, of any version, as the addon wants them.
+
+const net = require('node:net');
+const path = require('node:path');
+const util = require('node:util');
+const { coded } = require('./errors');
+const { NativeServer } = require('./native');
+
+/** What holds for options that are not set. */
+const DEFAULTS = NativeServer.defaults(false);
+const DEFAULT_ID = 'server';
+
+/** The error for a port out of range, in the words of this version of Node. */
+function badPort(port) {
+  const probe = net.createServer();
+  try {
+    probe.listen({ port });
+  } catch (error) {
+    return error;
+  }
+  probe.close();
+  const message = `options.port should be >= 0 and < 65536. Received ${util.inspect(port)}.`;
+  return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
+}
+
+/** The option `jwt`, as the addon wants it. */
+function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
+  if ((secret === undefined) === (publicKey === undefined)) {
+    const message = 'option "jwt" needs either "secret" or "publicKey"';
+    throw coded('ERR_WSMB_OPTION', message, TypeError);
+  }
+  return {
+    ...others,
+    secret: secret === undefined ? undefined : [...Buffer.from(secret)],
+    publicKey: publicKey === undefined ? undefined : [...Buffer.from(publicKey)],
+    issuer: issuer === undefined ? undefined : [issuer].flat(),
+    audience: audience === undefined ? undefined : [audience].flat(),
+    pattern: subject === 'pattern',
+  };
+}
+
+/** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
+function parse({ id, ...options }) {
+  const { port, host = DEFAULTS.host, path: endpoint, authenticate, jwt, ...limits } = options;
+  if (port === undefined || port === null) {
+    throw new TypeError('`port` or a `server` must be provided');
+  }
+  const text = endpoint ? String(endpoint) : '';
+  const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
+  const authenticates = authenticate !== undefined;
+  const native = { ...limits, host, port: 0, path: shown.path, authenticates };
+  if (jwt !== undefined) {
+    if (authenticates) {
+      throw coded(
+        'ERR_WSMB_OPTION',
+        'options "jwt" and "authenticate" exclude each other',
+        TypeError,
+      );
+    }
+    native.jwt = nativeJwt(jwt);
+  }
+  const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
+  if (typeof port === 'string' && !(number >= 0)) {
+    native.unix = path.resolve(port);
+  } else if (Number.isInteger(number) && number >= 0 && number < 65_536) {
+    native.port = number;
+  } else {
+    throw badPort(port);
+  }
+  return { id: id === undefined ? DEFAULT_ID : checkLength(id, limits), shown, native };
+}
+
+/** An id that could be registered here. */
+function checkLength(id, { maxIdLength = DEFAULTS.maxIdLength }) {
+  const length = Buffer.byteLength(id);
+  if (length === 0 || length > maxIdLength) {
+    const message = `option "id" has ${length} bytes, expected 1 to ${maxIdLength}`;
+    throw coded('ERR_WSMB_OPTION', message, RangeError);
+  }
+  return id;
+}
+
+module.exports = { DEFAULTS, parse };

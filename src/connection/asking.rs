@@ -1,0 +1,208 @@
+//! Requests and their answers, and what whoever sent a message wants to know of it.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
+
+use foldhash::quality::RandomState;
+
+use super::{Connection, Turn};
+use crate::{
+    error::ActionError,
+    handle::Handle,
+    protocol::{self, Terms, version_2},
+    requests::{Fault, Name, Outcome, Question, Request},
+};
+
+/// What a `send` wants beside its delivery.
+pub(super) struct Wants<'a> {
+    pub(super) ack: Option<&'a str>,
+    /// None: those of version 1.
+    pub(super) terms: Option<&'a Terms<'a>>,
+}
+
+/// What became of a message for an id; none: it was delivered.
+pub(super) type Fate = Option<Fault>;
+
+/// What became of a message for each of its ids: the first time counts.
+#[derive(Default)]
+pub(super) struct Fates<'a>(HashMap<&'a str, Fate, RandomState>);
+
+impl<'a> Fates<'a> {
+    fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn note(&mut self, id: &'a str, fate: Fate) {
+        self.0.entry(id).or_insert(fate);
+    }
+}
+
+impl<'a> Wants<'a> {
+    /// What a receipt is to name, if one is wanted.
+    fn reference(&self) -> Option<&'a str> {
+        self.terms?.reference
+    }
+
+    pub(super) fn receipt(&self) -> bool {
+        self.reference().is_some()
+    }
+
+    #[inline]
+    pub(super) fn is_request(&self) -> bool {
+        self.ack.is_some_and(protocol::is_truthy)
+    }
+}
+
+impl Connection {
+    /// True if this connection is told what became of each receiver.
+    pub(super) fn is_told(&self, wants: &Wants<'_>) -> bool {
+        self.handle.speaks_2() && (wants.receipt() || wants.is_request())
+    }
+
+    /// The key of a request; none if it is not one.
+    fn key<'a>(&self, wants: &Wants<'a>) -> Result<Option<Cow<'a, str>>, ActionError> {
+        let Some(ack) = wants.ack.filter(|ack| protocol::is_truthy(ack)) else {
+            return Ok(None);
+        };
+        let key = protocol::ack_key(ack);
+        let (length, limit) = (key.len(), self.shared.options.max_id_length);
+        match length > limit {
+            true => Err(ActionError::AckTooLong(length, limit)),
+            false => Ok(Some(key)),
+        }
+    }
+
+    /// Keeps a request open. What is returned is to be told when its messages are delivered.
+    pub(super) fn await_answer(
+        &self,
+        wants: &Wants<'_>,
+        receivers: &[Arc<Handle>],
+        names: &[Name<'_>],
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Request>>, ActionError> {
+        let Some(key) = self.key(wants)? else {
+            return Ok(None);
+        };
+        let (requests, now) = (&self.shared.router.requests, Instant::now());
+        // Rule 7.9: who has no id is not answered, but may not take an ack either.
+        if self.id.is_none() {
+            return requests.check(&key, &self.handle, now).map(|()| None);
+        }
+        let question = Question {
+            ack: &key,
+            asker: &self.handle,
+            receivers,
+            names,
+            answers: wants.terms.map_or(1, |terms| terms.answers),
+            timeout: wants.terms.and_then(|terms| terms.timeout),
+        };
+        requests.open(&question, now, &mut turn.outcomes)
+    }
+
+    /// Tells what became of a message for one id.
+    pub(super) fn report_one(
+        &self,
+        id: &str,
+        wants: &Wants<'_>,
+        fate: Fate,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let mut fates = Fates::default();
+        fates.note(id, fate);
+        self.report(&[id.into()], wants, fates, turn)
+    }
+
+    /// Tells what became of a message: all of it in a receipt, and of a request which receivers it
+    /// has not reached.
+    pub(super) fn report(
+        &self,
+        ids: &[Cow<'_, str>],
+        wants: &Wants<'_>,
+        mut fates: Fates<'_>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        if fates.are_none() && !wants.receipt() {
+            return Ok(());
+        }
+        // Rule 7.9: who awaits nothing is told nothing.
+        let key = self.key(wants)?.filter(|_| self.id.is_some());
+        let key: Option<Arc<str>> = key.map(Into::into);
+        let (mut delivered, mut failed) = (String::new(), String::new());
+        for id in ids {
+            let Some(fate) = fates.0.remove(&**id) else {
+                continue;
+            };
+            if wants.receipt() {
+                let list = match fate {
+                    None => &mut delivered,
+                    Some(_) => &mut failed,
+                };
+                if !list.is_empty() {
+                    list.push(',');
+                }
+                list.push_str(&protocol::json_string(id));
+            }
+            let Some(fault) = fate else { continue };
+            if wants.receipt() {
+                failed.extend([":\"", fault.receipt_code(), "\""]);
+            }
+            // Whoever has gone since the request was opened has ended its part by itself.
+            if let (Some(ack), true) = (&key, fault != Fault::Gone) {
+                turn.outcomes.push(Outcome::Failed {
+                    asker: self.handle.clone(),
+                    ack: ack.clone(),
+                    dest: (&**id).into(),
+                    fault,
+                });
+            }
+        }
+        if let Some(reference) = wants.reference() {
+            let frame = version_2::receipt(reference, &delivered, &failed);
+            turn.pushed(&self.handle, self.handle.outbox.push(&frame));
+        }
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, ack: &str, message: Option<&str>, turn: &mut Turn) {
+        let key = protocol::ack_key(ack);
+        let requests = &self.shared.router.requests;
+        let now = Instant::now();
+        if let Some(asker) = requests.answer(&key, &self.handle, now, &mut turn.outcomes)
+            && self.shared.has_room_for_answer(&asker)
+        {
+            let frame = protocol::answer(ack, self.from(), message);
+            turn.delivered(&asker, asker.outbox.push(&frame));
+        }
+    }
+
+    /// Refuses a request. Who asked in version 1 does not understand that: it gets an answer without
+    /// a message, if nobody is left who could give one (rule 27.4).
+    pub(super) fn refuse(&mut self, ack: &str, error: &str, turn: &mut Turn) {
+        let key = protocol::ack_key(ack);
+        let requests = &self.shared.router.requests;
+        let now = Instant::now();
+        let refused = requests.refuse(&key, &self.handle, now, &mut turn.outcomes);
+        let Some((asker, ended)) = refused else {
+            return;
+        };
+        let frame = match asker.speaks_2() {
+            true => version_2::refusal(ack, self.from(), error),
+            false if ended => protocol::answer(ack, self.from(), None),
+            false => return,
+        };
+        if self.shared.has_room_for_answer(&asker) {
+            turn.delivered(&asker, asker.outbox.push(&frame));
+        }
+    }
+
+    /// Ends a request that this connection asked.
+    pub(super) fn cancel(&mut self, ack: Option<&str>, turn: &mut Turn) -> Result<(), ActionError> {
+        if !self.handle.speaks_2() {
+            return Err(ActionError::UnknownAction("cancel".to_owned()));
+        }
+        let ack = ack.filter(|ack| protocol::is_truthy(ack));
+        let key = protocol::ack_key(ack.ok_or(ActionError::NoCancelAck)?);
+        let requests = &self.shared.router.requests;
+        requests.cancel(&key, &self.handle, &mut turn.outcomes);
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! What a frame asks for, or tells. The rules cited are those of `spec/protocol.md`.
+
+use std::borrow::Cow;
+
+use super::{
+    ClientAction, ServerAction, Wanted,
+    members::Members,
+    usual,
+    values::{decode_protocol, fits, is_truthy, shorten},
+};
+use crate::error::ActionError;
+
+/// Bytes of an unknown action's name that an error shows.
+const LONGEST_NAME: usize = 1024;
+
+fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
+    let name = action.as_deref().unwrap_or("undefined");
+    ActionError::UnknownAction(shorten(name, LONGEST_NAME).to_owned())
+}
+
+/// Decodes what a client sent (rules 4 to 9, and 23 to 28).
+pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
+    match usual::client_action(text) {
+        Some(action) => Ok(action),
+        None => client_action(&Members::parse(text)?),
+    }
+}
+
+pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a>, ActionError> {
+    let action = members.action();
+    match action.as_deref() {
+        Some("send") => match (members.message, members.dest) {
+            (Some(message), Some(dest)) => Ok(ClientAction::Send {
+                message,
+                dest,
+                ack: members.ack,
+                wanted: Wanted {
+                    reference: members.reference,
+                    answers: members.answers,
+                    timeout: members.timeout,
+                }
+                .boxed(),
+            }),
+            _ => Err(ActionError::IncompleteSend),
+        },
+        Some("answer") => match members.ack {
+            Some(ack) if is_truthy(ack) => Ok(ClientAction::Answer {
+                ack,
+                message: members.message,
+                error: members.error.filter(|error| is_truthy(error)),
+            }),
+            _ => Err(ActionError::NoAck),
+        },
+        Some("register") => match members.id {
+            Some(id) if is_truthy(id) => Ok(ClientAction::Register {
+                id,
+                token: members.token,
+                protocol: decode_protocol(members.protocol),
+            }),
+            _ => Err(ActionError::NoId),
+        },
+        Some("unregister") => Ok(ClientAction::Unregister),
+        Some("cancel") => Ok(ClientAction::Cancel { ack: members.ack }),
+        _ => Err(unknown_action(action)),
+    }
+}
+
+/// What an `error` repeats of the frame that was refused: its `ref` and its `ack`, unless they are
+/// longer than that (rule 29).
+pub(crate) fn echo(text: &str, max_length: usize) -> [Option<&str>; 2] {
+    let Ok(members) = Members::parse(text) else {
+        return [None; 2];
+    };
+    [members.reference, members.ack].map(|raw| raw.filter(|raw| fits(raw, max_length)))
+}
+
+/// Decodes what a server sent to a client of this version (rules 10 to 13, and 23 to 31).
+pub(crate) fn decode_server_action(
+    text: &str,
+    version: u8,
+) -> Result<ServerAction<'_>, ActionError> {
+    match usual::server_action(text, version) {
+        Some(action) => Ok(action),
+        None => server_action(Members::parse(text), version),
+    }
+}
+
+pub(super) fn server_action<'a>(
+    members: Result<Members<'a>, ActionError>,
+    version: u8,
+) -> Result<ServerAction<'a>, ActionError> {
+    let members = members.map_err(|error| match error {
+        // A client of version 1 does not tell `null` from what is not JSON.
+        ActionError::Null => ActionError::NotJson,
+        error => error,
+    })?;
+    let action = members.action();
+    let Members {
+        id,
+        message,
+        ack,
+        from,
+        error,
+        ..
+    } = members;
+    match action.as_deref() {
+        Some("message") => Ok(ServerAction::Message {
+            message,
+            ack: ack.filter(|ack| is_truthy(ack)),
+            from,
+        }),
+        Some("answer") => Ok(ServerAction::Answer {
+            ack,
+            from,
+            message,
+            error: error.filter(|error| version > 1 && is_truthy(error)),
+        }),
+        Some("registered") => Ok(ServerAction::Registered {
+            protocol: decode_protocol(members.protocol).min(version),
+        }),
+        Some("unregistered") => Ok(ServerAction::Unregistered {
+            id,
+            code: members.code.filter(|_| version > 1),
+        }),
+        Some(name) if version > 1 => match version_2(name, &members) {
+            Some(action) => action,
+            None => Err(unknown_action(action)),
+        },
+        _ => Err(unknown_action(action)),
+    }
+}
+
+/// The actions that version 2 adds.
+fn version_2<'a>(
+    name: &str,
+    members: &Members<'a>,
+) -> Option<Result<ServerAction<'a>, ActionError>> {
+    let Members {
+        dest, ack, code, ..
+    } = *members;
+    let (action, what) = match name {
+        "receipt" => (
+            members.reference.map(|reference| ServerAction::Receipt {
+                reference,
+                delivered: members.delivered.unwrap_or("[]"),
+                failed: members.failed.unwrap_or("{}"),
+            }),
+            "\"receipt\" message (msg.ref is undefined)",
+        ),
+        "failed" => (
+            (ack.zip(dest).zip(code)).map(|((ack, dest), code)| ServerAction::Failed {
+                ack,
+                dest,
+                code,
+            }),
+            "\"failed\" message (msg.ack, msg.dest or msg.code are undefined)",
+        ),
+        "error" => (
+            code.map(|code| ServerAction::Error {
+                code,
+                message: members.message.unwrap_or("\"\""),
+                reference: members.reference,
+                ack,
+            }),
+            "\"error\" message (msg.code is undefined)",
+        ),
+        "cancel" => (
+            ack.map(|ack| ServerAction::Cancel { ack }),
+            "\"cancel\" message (msg.ack is undefined)",
+        ),
+        "goaway" => (
+            members.within.map(|within| ServerAction::GoAway { within }),
+            "\"goaway\" message (msg.within is undefined)",
+        ),
+        _ => return None,
+    };
+    Some(action.ok_or(ActionError::InvalidMember(what)))
+}

@@ -1,0 +1,127 @@
+//! The members of a frame.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{
+    plain,
+    values::{json_string, property_name, string},
+};
+use crate::error::ActionError;
+
+/// The members of a frame that any action uses; others are ignored (rule 3).
+#[derive(Default)]
+pub(super) struct Members<'a> {
+    pub(super) action: Option<&'a str>,
+    pub(super) id: Option<&'a str>,
+    pub(super) message: Option<&'a str>,
+    pub(super) dest: Option<&'a str>,
+    pub(super) ack: Option<&'a str>,
+    pub(super) from: Option<&'a str>,
+    pub(super) token: Option<&'a str>,
+    pub(super) reference: Option<&'a str>,
+    pub(super) answers: Option<&'a str>,
+    pub(super) timeout: Option<&'a str>,
+    pub(super) error: Option<&'a str>,
+    pub(super) protocol: Option<&'a str>,
+    pub(super) code: Option<&'a str>,
+    pub(super) delivered: Option<&'a str>,
+    pub(super) failed: Option<&'a str>,
+    pub(super) within: Option<&'a str>,
+}
+
+impl<'a> Members<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, ActionError> {
+        let mut members = Self::default();
+        let is_plain = plain::members(text, |name, value| {
+            if let Some(slot) = members.slot(name) {
+                *slot = Some(value);
+            }
+        });
+        match is_plain {
+            true => Ok(members),
+            false => Self::parse_any(text),
+        }
+    }
+
+    /// The same, by `serde_json` alone.
+    pub(super) fn parse_any(text: &'a str) -> Result<Self, ActionError> {
+        serde_json::from_str(text).map_err(|_| {
+            // Not an object, or not JSON at all. Only now is it worth telling which.
+            match serde_json::from_str::<IgnoredAny>(text) {
+                Err(_) => ActionError::NotJson,
+                Ok(_) if text.trim_ascii() == "null" => ActionError::Null,
+                Ok(_) => ActionError::UnknownAction("undefined".into()),
+            }
+        })
+    }
+
+    /// The place of a member, if it is one of ours; the name as JSON.
+    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        Some(match name {
+            r#""action""# => &mut self.action,
+            r#""id""# => &mut self.id,
+            r#""message""# => &mut self.message,
+            r#""dest""# => &mut self.dest,
+            r#""ack""# => &mut self.ack,
+            r#""from""# => &mut self.from,
+            r#""token""# => &mut self.token,
+            r#""ref""# => &mut self.reference,
+            r#""answers""# => &mut self.answers,
+            r#""timeout""# => &mut self.timeout,
+            r#""error""# => &mut self.error,
+            r#""protocol""# => &mut self.protocol,
+            r#""code""# => &mut self.code,
+            r#""delivered""# => &mut self.delivered,
+            r#""failed""# => &mut self.failed,
+            r#""within""# => &mut self.within,
+            _ => {
+                // An escape that need not be there is undone; one that must be is in no name of ours.
+                let plain = name.contains('\\').then(|| json_string(&string(name)))?;
+                return if plain == name {
+                    None
+                } else {
+                    self.slot(&plain)
+                };
+            }
+        })
+    }
+
+    /// The action's name, as JavaScript makes one of any value; none if there is no action.
+    pub(super) fn action(&self) -> Option<Cow<'a, str>> {
+        self.action.map(|raw| property_name(raw, 0))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Members::default();
+                // A member named twice: the last one counts, as in JavaScript.
+                // Names are read raw: a foreign one may hold a lone surrogate, but no line break.
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    let Some(slot) = members.slot(name.get()) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    // Not `Option<&RawValue>`: that would turn `null` into a missing member.
+                    *slot = Some(map.next_value::<&RawValue>()?.get());
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}

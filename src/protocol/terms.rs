@@ -1,0 +1,86 @@
+//! What a `send` of version 2 may want beside its delivery: a receipt, and how many answers until
+//! when. The rules cited are those of `spec/protocol.md`.
+
+use std::time::Duration;
+
+use super::values::{fits, string};
+use crate::error::ActionError;
+
+/// The members that say so, as JSON text.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) answers: Option<&'a str>,
+    pub(crate) timeout: Option<&'a str>,
+}
+
+/// What they mean.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Terms<'a> {
+    /// What the receipt is to name, as JSON text; none: no receipt is wanted.
+    pub(crate) reference: Option<&'a str>,
+    /// Answers that end the request; all of them: as many as there can be.
+    pub(crate) answers: u32,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Default for Terms<'_> {
+    fn default() -> Self {
+        Self {
+            reference: None,
+            answers: 1,
+            timeout: None,
+        }
+    }
+}
+
+impl<'a> Wanted<'a> {
+    /// None if it is nothing.
+    pub(super) fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+
+    /// What it means (rules 24.1, 26.1 and 26.2). `null` counts as a member that is not there.
+    pub(crate) fn terms(&self, max_length: usize) -> Result<Terms<'a>, ActionError> {
+        let mut terms = Terms::default();
+        if let Some(raw) = there(self.reference) {
+            if !matches!(raw.as_bytes()[0], b'"' | b'-' | b'0'..=b'9') || !fits(raw, max_length) {
+                return Err(ActionError::InvalidMember(
+                    "\"send\" message (msg.ref must be a number or a string within maxIdLength)",
+                ));
+            }
+            terms.reference = Some(raw);
+        }
+        if let Some(raw) = there(self.answers) {
+            terms.answers = answers(raw).ok_or(ActionError::InvalidMember(
+                "\"send\" message (msg.answers must be a positive whole number or \"all\")",
+            ))?;
+        }
+        if let Some(raw) = there(self.timeout) {
+            terms.timeout = Some(timeout(raw).ok_or(ActionError::InvalidMember(
+                "\"send\" message (msg.timeout must be a positive number)",
+            ))?);
+        }
+        Ok(terms)
+    }
+}
+
+fn there(raw: Option<&str>) -> Option<&str> {
+    raw.filter(|raw| *raw != "null")
+}
+
+fn answers(raw: &str) -> Option<u32> {
+    if raw.starts_with('"') {
+        return (string(raw) == "all").then_some(u32::MAX);
+    }
+    let number: f64 = raw.parse().ok()?;
+    // Saturates: nobody has as many receivers.
+    (number >= 1.0 && (number.fract() == 0.0 || number.is_infinite())).then_some(number as u32)
+}
+
+fn timeout(raw: &str) -> Option<Duration> {
+    let millis: f64 = raw.parse().ok()?;
+    let is_positive = millis > 0.0;
+    // What is longer than any clock lasts as long as clocks do.
+    is_positive.then(|| Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX))
+}

@@ -1,0 +1,249 @@
+//! Single frames, and what is read of them.
+
+use super::*;
+use crate::error::ActionError;
+
+fn refusal(text: &str) -> ActionError {
+    decode_client_action(text).unwrap_err()
+}
+
+#[test]
+fn members_come_in_any_order_and_others_are_ignored() {
+    let text = r#" {"x":{"action":1},"dest":["a"],"\ud800":0,"message":null,"action":"send"} "#;
+    let send = ClientAction::Send {
+        message: "null",
+        dest: "[\"a\"]",
+        ack: None,
+        wanted: None,
+    };
+    assert_eq!(decode_client_action(text).unwrap(), send);
+}
+
+#[test]
+fn a_name_that_is_no_json_is_refused_but_any_json_is_a_name() {
+    for name in ["\n", "\0", "\\u0041\t", "\\x", "\\u12"] {
+        let text = format!(r#"{{"{name}":1,"action":"unregister"}}"#);
+        assert_eq!(refusal(&text), ActionError::NotJson, "{text:?}");
+    }
+    for text in [
+        r#"{"\n\u0000\ud800":1,"action":"unregister"}"#,
+        r#"{"a\u0063tion":"unregister"}"#,
+        r#"{"\\":1,"\"\/":1,"\u0061ction":"unregister"}"#,
+    ] {
+        let action = decode_client_action(text);
+        assert_eq!(action, Ok(ClientAction::Unregister), "{text}");
+    }
+}
+
+#[test]
+fn a_member_named_twice_counts_the_last_time() {
+    let text = r#"{"action":"foo","id":"a","action":"register","id":"b"}"#;
+    assert_eq!(
+        decode_client_action(text).unwrap(),
+        ClientAction::Register {
+            id: "\"b\"",
+            token: None,
+            protocol: 1,
+        }
+    );
+}
+
+#[test]
+fn messages_pass_as_they_are() {
+    for message in [
+        "1.0",
+        "1e999",
+        "9223372036854775808",
+        r#""\ud800""#,
+        "{\"__proto__\":1}",
+    ] {
+        let text = format!(r#"{{"action":"send","dest":"a","message":{message}}}"#);
+        let Ok(ClientAction::Send { message: raw, .. }) = decode_client_action(&text) else {
+            panic!("{message}");
+        };
+        assert_eq!(raw, message);
+    }
+}
+
+#[test]
+fn nesting_of_any_depth_is_carried() {
+    let message = "[".repeat(100_000) + &"]".repeat(100_000);
+    let text = format!(r#"{{"action":"send","dest":"a","message":{message}}}"#);
+    assert!(
+        matches!(decode_client_action(&text), Ok(ClientAction::Send { message: m, .. }) if m == message)
+    );
+}
+
+#[test]
+fn what_is_no_action_is_refused_with_the_texts_of_version_1() {
+    assert_eq!(refusal("{"), ActionError::NotJson);
+    assert_eq!(refusal("{} x"), ActionError::NotJson);
+    assert_eq!(refusal(" null "), ActionError::Null);
+    for (text, action) in [
+        ("5", "undefined"),
+        ("[]", "undefined"),
+        ("{}", "undefined"),
+        (r#"{"action":"foo"}"#, "foo"),
+        (r#"{"action":"constructor"}"#, "constructor"),
+        (r#"{"action":7}"#, "7"),
+        (r#"{"action":null}"#, "null"),
+        (r#"{"action":{}}"#, "[object Object]"),
+        (r#"{"action":["foo",["bar",null],1.0]}"#, "foo,bar,,1"),
+    ] {
+        assert_eq!(
+            refusal(text),
+            ActionError::UnknownAction(action.into()),
+            "{text}"
+        );
+    }
+    for id in [
+        "",
+        r#","id":"""#,
+        r#","id":0"#,
+        r#","id":null"#,
+        r#","id":false"#,
+    ] {
+        assert_eq!(
+            refusal(&format!(r#"{{"action":"register"{id}}}"#)),
+            ActionError::NoId
+        );
+    }
+    assert_eq!(
+        refusal(r#"{"action":"send","dest":"a"}"#),
+        ActionError::IncompleteSend
+    );
+    assert_eq!(
+        refusal(r#"{"action":"send","message":1}"#),
+        ActionError::IncompleteSend
+    );
+    assert_eq!(
+        refusal(r#"{"action":"answer","ack":"","message":1}"#),
+        ActionError::NoAck
+    );
+}
+
+#[test]
+fn ids_are_strings_or_numbers() {
+    assert_eq!(decode_id(r#""a\u0062""#, 8).unwrap(), "ab");
+    assert_eq!(decode_id("5", 8).unwrap(), "5");
+    assert_eq!(decode_id("5.0", 8).unwrap(), "5");
+    assert_eq!(decode_id("-1.5", 8).unwrap(), "-1.5");
+    for (raw, id) in [
+        ("1E2", "100"),
+        ("1e20", "100000000000000000000"),
+        ("1.50e21", "1.5e+21"),
+        ("0.000001", "0.000001"),
+        ("0.0000001", "1e-7"),
+        ("9007199254740993", "9007199254740992"),
+        ("-1e999", "-Infinity"),
+    ] {
+        assert_eq!(decode_id(raw, 64).unwrap(), id);
+    }
+    assert_eq!(decode_id("[1]", 8), Err(ActionError::InvalidId));
+    assert_eq!(decode_id("true", 8), Err(ActionError::InvalidId));
+    assert_eq!(decode_id(r#""\ud800""#, 8), Err(ActionError::InvalidId));
+    assert_eq!(
+        decode_id(r#""123456789""#, 8),
+        Err(ActionError::IdTooLong(9, 8))
+    );
+}
+
+#[test]
+fn receivers_are_one_or_many_up_to_the_limit() {
+    assert_eq!(decode_dest(r#""a""#, 1).unwrap(), Dest::One("a".into()));
+    let many = vec![
+        "a".into(),
+        "5".into(),
+        "null".into(),
+        "\u{fffd}\u{fffd}\u{fffd}".into(),
+    ];
+    assert_eq!(
+        decode_dest(r#"["a",5,null,"\ud800"]"#, 4).unwrap(),
+        Dest::Many(many)
+    );
+    assert_eq!(decode_dest("[]", 1).unwrap(), Dest::Many(vec![]));
+    assert_eq!(
+        decode_dest(r#"["a","b"]"#, 1),
+        Err(ActionError::TooManyDest(1))
+    );
+    for raw in ["5", "null", "{}", "true"] {
+        assert_eq!(decode_dest(raw, 1), Err(ActionError::InvalidDest));
+    }
+}
+
+#[test]
+fn frames_have_the_members_of_version_1_in_its_order() {
+    let frame = |pieces: &[&str]| pieces.concat();
+    assert_eq!(
+        frame(&message("1", Some("\"k\""), Some("\"a\""))),
+        r#"{"action":"message","message":1,"ack":"k","from":"a"}"#
+    );
+    assert_eq!(
+        frame(&message("1", None, None)),
+        r#"{"action":"message","message":1}"#
+    );
+    assert_eq!(
+        frame(&answer("\"k\"", Some("\"a\""), Some("null"))),
+        r#"{"action":"answer","ack":"k","from":"a","message":null}"#
+    );
+    assert_eq!(
+        frame(&registered("\"a\"", 1)),
+        r#"{"action":"registered","id":"a"}"#
+    );
+    assert_eq!(
+        frame(&unregistered("\"a\"")),
+        r#"{"action":"unregistered","id":"a"}"#
+    );
+    assert_eq!(frame(&register(None, None, 1)), r#"{"action":"register"}"#);
+    assert_eq!(
+        frame(&register(Some("1"), Some("\"t\""), 1)),
+        r#"{"action":"register","id":1,"token":"t"}"#
+    );
+    assert_eq!(
+        frame(&unregister(Some("5"))),
+        r#"{"action":"unregister","id":5}"#
+    );
+    assert_eq!(
+        frame(&send("1", "\"b\"", "\"k\"")),
+        r#"{"action":"send","message":1,"dest":"b","ack":"k"}"#
+    );
+    assert_eq!(frame(&send("", "", "")), r#"{"action":"send"}"#);
+    assert_eq!(
+        frame(&client_answer("\"k\"", "1", Some("\"b\""))),
+        r#"{"action":"answer","ack":"k","message":1,"from":"b"}"#
+    );
+}
+
+#[test]
+fn a_client_reads_the_four_actions_of_a_server() {
+    let read = |text| decode_server_action(text, 1).unwrap();
+    assert_eq!(
+        read(r#"{"action":"registered","id":"a"}"#),
+        ServerAction::Registered { protocol: 1 }
+    );
+    assert_eq!(
+        read(r#"{"action":"unregistered","id":"a"}"#),
+        ServerAction::Unregistered {
+            id: Some("\"a\""),
+            code: None
+        }
+    );
+    assert_eq!(
+        read(r#"{"action":"message","message":1,"ack":""}"#),
+        ServerAction::Message {
+            message: Some("1"),
+            ack: None,
+            from: None
+        }
+    );
+    assert_eq!(
+        read(r#"{"action":"answer","ack":"k","from":"b"}"#),
+        ServerAction::Answer {
+            ack: Some("\"k\""),
+            from: Some("\"b\""),
+            message: None,
+            error: None
+        }
+    );
+    assert_eq!(decode_server_action("null", 1), Err(ActionError::NotJson));
+}

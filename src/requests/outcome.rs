@@ -1,0 +1,61 @@
+//! What becomes of a request beside an answer, and whom that concerns.
+
+use std::sync::Arc;
+
+use crate::handle::Handle;
+
+/// Why a receiver will not answer, or has not got what was sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nobody owns the id.
+    UnknownId,
+    /// It does not read.
+    Slow,
+    /// Its connection has ended.
+    Gone,
+    /// Another connection owns the id now.
+    Replaced,
+    /// Its time is up.
+    Timeout,
+}
+
+impl Fault {
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::UnknownId => "UNKNOWN_ID",
+            Self::Slow => "SLOW",
+            Self::Gone => "GONE",
+            Self::Replaced => "REPLACED",
+            Self::Timeout => "TIMEOUT",
+        }
+    }
+
+    /// What a receipt says of a message that was not delivered: nobody owns the id of one who has
+    /// just gone (rule 24.3).
+    pub(crate) fn receipt_code(self) -> &'static str {
+        match self {
+            Self::Slow => self.code(),
+            _ => Self::UnknownId.code(),
+        }
+    }
+}
+
+/// Something to be told.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// To the one who asked: this receiver will not answer.
+    Failed {
+        asker: Arc<Handle>,
+        ack: Arc<str>,
+        dest: Arc<str>,
+        fault: Fault,
+    },
+    /// To one who was asked: nobody awaits the answer any more.
+    Cancelled {
+        responder: Arc<Handle>,
+        ack: Arc<str>,
+    },
+}
+
+/// Collected while locks are held, and told when they are not.
+pub(crate) type Outcomes = Vec<Outcome>;

@@ -1,0 +1,143 @@
+//! Queues in which ended requests are left behind, and swept now and then.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, VecDeque},
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use super::Request;
+
+/// Ended requests are swept from a queue when it has at least this length, and has doubled.
+const SWEEP_FROM: usize = 64;
+
+fn is_ended(request: &Weak<Request>) -> bool {
+    request.strong_count() == 0
+}
+
+/// The requests of a connection, oldest first.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) items: VecDeque<Weak<Request>>,
+    sweep_at: usize,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            sweep_at: SWEEP_FROM,
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, request: &Arc<Request>) {
+        if self.items.len() >= self.sweep_at {
+            self.items.retain(|item| !is_ended(item));
+            self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
+        }
+        self.items.push_back(Arc::downgrade(request));
+    }
+}
+
+/// The requests of a shard, by the time at which they end.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    /// Those that last as long as all others: each new one is the last.
+    usual: VecDeque<Deadline>,
+    /// Those with a time of their own.
+    own: BinaryHeap<Reverse<Deadline>>,
+    sweep_at: usize,
+}
+
+#[derive(Debug)]
+struct Deadline {
+    at: Instant,
+    request: Weak<Request>,
+}
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Deadline {}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            usual: VecDeque::new(),
+            own: BinaryHeap::new(),
+            sweep_at: SWEEP_FROM,
+        }
+    }
+}
+
+impl Deadlines {
+    /// Adds one that ends at this time, which is its own or that of all requests.
+    pub(super) fn push(&mut self, at: Instant, is_own: bool, request: &Arc<Request>) {
+        if self.len() >= self.sweep_at {
+            self.usual.retain(|old| !is_ended(&old.request));
+            self.own.retain(|Reverse(old)| !is_ended(&old.request));
+            self.sweep_at = (self.len() * 2).max(SWEEP_FROM);
+        }
+        let request = Arc::downgrade(request);
+        if is_own {
+            self.own.push(Reverse(Deadline { at, request }));
+        } else {
+            // That is the end, unless the time of all has been shortened meanwhile.
+            let place = self.usual.partition_point(|other| other.at <= at);
+            self.usual.insert(place, Deadline { at, request });
+        }
+    }
+
+    /// The next one whose time is up.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Arc<Request>> {
+        // Nobody asks for the time of one that has ended.
+        let is_due = |deadline: &Deadline| deadline.at <= now || is_ended(&deadline.request);
+        while self.usual.front().is_some_and(is_due) {
+            let request = self.usual.pop_front()?.request.upgrade();
+            if request.is_some() {
+                return request;
+            }
+        }
+        while self.own.peek().is_some_and(|Reverse(own)| is_due(own)) {
+            let request = self.own.pop()?.0.request.upgrade();
+            if request.is_some() {
+                return request;
+            }
+        }
+        None
+    }
+
+    /// Gives memory back that was needed in a rush.
+    pub(super) fn shrink(&mut self, room: usize) {
+        let usual = room.max(self.usual.len() * 4);
+        if self.usual.capacity() > usual * 2 {
+            self.usual.shrink_to(usual);
+        }
+        let own = room.max(self.own.len() * 4);
+        if self.own.capacity() > own * 2 {
+            self.own.shrink_to(own);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.usual.len() + self.own.len()
+    }
+}

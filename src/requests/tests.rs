@@ -1,0 +1,403 @@
+//! Requests one after the other: who may answer, how each ends, and who is told.
+
+use super::*;
+use crate::socket::pipe::Pipe;
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Deliveries that one asker may await.
+const MAX_PENDING: usize = 4;
+
+/// A table, its clock, and what it wants told.
+struct Table {
+    memory: Arc<Memory>,
+    requests: Requests,
+    now: Instant,
+    outcomes: Outcomes,
+}
+
+impl Table {
+    fn new() -> Self {
+        let memory = Arc::new(Memory::new(usize::MAX));
+        Self {
+            requests: Requests::new(HOUR, MAX_PENDING, memory.clone()),
+            memory,
+            now: Instant::now(),
+            outcomes: Outcomes::new(),
+        }
+    }
+
+    /// A connection of version 1.
+    fn old(&self, key: u64) -> Arc<Handle> {
+        Arc::new(Handle::new(key, Pipe::deaf(), 1024, self.memory.clone()))
+    }
+
+    /// A connection of version 2.
+    fn new_one(&self, key: u64) -> Arc<Handle> {
+        let handle = self.old(key);
+        handle.set_speaks_2(true);
+        handle
+    }
+
+    fn open(&mut self, ack: &str, asker: &Arc<Handle>, to: &[Arc<Handle>]) {
+        self.ask(ack, asker, to, 1, None).unwrap();
+    }
+
+    /// Each receiver's id is its key.
+    fn ask(
+        &mut self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        to: &[Arc<Handle>],
+        answers: u32,
+        timeout: Option<Duration>,
+    ) -> Result<(), ActionError> {
+        let ids: Vec<_> = to.iter().map(|handle| handle.key.to_string()).collect();
+        let names: Vec<_> = (ids.iter())
+            .map(|id| Name {
+                id,
+                registration: 7,
+            })
+            .collect();
+        let question = Question {
+            ack,
+            asker,
+            receivers: to,
+            names: &names,
+            answers,
+            timeout,
+        };
+        let request = (self.requests).open(&question, self.now, &mut self.outcomes)?;
+        if let Some(request) = request {
+            self.requests.delivered(&request, &mut self.outcomes);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, ack: &str, responder: &Handle) -> Option<u64> {
+        let outcomes = &mut self.outcomes;
+        let asker = self.requests.answer(ack, responder, self.now, outcomes);
+        asker.map(|asker| asker.key)
+    }
+
+    fn refuse(&mut self, ack: &str, responder: &Handle) -> Option<(u64, bool)> {
+        let outcomes = &mut self.outcomes;
+        let refused = self.requests.refuse(ack, responder, self.now, outcomes);
+        refused.map(|(asker, ended)| (asker.key, ended))
+    }
+
+    fn leave(&mut self, handle: &Handle, fault: Fault) {
+        self.requests.leave(handle, fault, &mut self.outcomes);
+    }
+
+    fn expire(&mut self, after: Duration) {
+        self.now += after;
+        let told = &mut self.outcomes;
+        self.requests
+            .expire(self.now, |outcomes| told.append(outcomes));
+    }
+
+    /// What has been told since the last time, in order.
+    fn told(&mut self) -> Vec<String> {
+        let told = self.outcomes.drain(..).map(|outcome| match outcome {
+            Outcome::Failed {
+                asker,
+                ack,
+                dest,
+                fault,
+            } => format!("{} {ack}: {dest} {}", asker.key, fault.code()),
+            Outcome::Cancelled { responder, ack } => format!("{} {ack}: cancel", responder.key),
+        });
+        let mut told: Vec<_> = told.collect();
+        told.sort();
+        told
+    }
+
+    /// Nothing is pending, counted or charged.
+    fn is_empty(&self, asker: &Handle) {
+        let book = asker.book.lock();
+        assert_eq!((self.requests.count(), book.deliveries()), (0, 0));
+        assert_eq!((book.charged(), self.memory.used()), (0, 0));
+    }
+}
+
+#[test]
+fn the_first_answer_of_a_receiver_wins() {
+    let mut table = Table::new();
+    let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.old(key));
+    table.open("k", &asker, &[one.clone(), two.clone()]);
+    assert_eq!(table.answer("k", &other), None, "it was not asked");
+    assert_eq!(table.answer("k", &two), Some(1));
+    assert_eq!(table.answer("k", &one), None, "it was too late");
+    table.is_empty(&asker);
+    assert!(table.told().is_empty());
+}
+
+#[test]
+fn a_pending_ack_cannot_be_taken_over() {
+    let mut table = Table::new();
+    let [asker, other, one] = [1, 2, 3].map(|key| table.old(key));
+    let one = std::slice::from_ref(&one);
+    table.open("k", &asker, one);
+    let taken = table.ask("k", &other, one, 1, None);
+    assert_eq!(taken, Err(ActionError::AckTaken));
+    table.open("k", &asker, one);
+    assert_eq!(table.answer("k", &one[0]), Some(1));
+    table.open("k", &other, one);
+}
+
+#[test]
+fn an_ack_is_free_again_when_its_time_is_up() {
+    let mut table = Table::new();
+    let [asker, other, one] = [1, 2, 3].map(|key| table.new_one(key));
+    let to = std::slice::from_ref(&one);
+    table.open("k", &asker, to);
+    assert!(table.requests.check("k", &other, table.now).is_err());
+    // Nobody has looked for it yet.
+    table.now += HOUR;
+    table.requests.check("k", &other, table.now).unwrap();
+    table.open("k", &asker, to);
+    assert_eq!(table.told(), ["1 k: 3 TIMEOUT", "3 k: cancel"]);
+    assert_eq!(table.answer("k", &one), Some(1));
+    table.open("k", &asker, to);
+    table.now += HOUR;
+    table.open("k", &other, to);
+    assert_eq!(asker.book.lock().deliveries(), 0);
+    assert_eq!(table.told(), ["1 k: 3 TIMEOUT", "3 k: cancel"]);
+    table.now += HOUR;
+    assert_eq!(table.answer("k", &one), None, "it is too late");
+    assert_eq!(table.told(), ["2 k: 3 TIMEOUT", "3 k: cancel"]);
+    table.is_empty(&other);
+}
+
+#[test]
+fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
+    let open = || {
+        let mut table = Table::new();
+        let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
+        table.open("k", &asker, &[one.clone(), two.clone()]);
+        (table, asker, one, two)
+    };
+    let (mut table, asker, one, two) = open();
+    table.leave(&one, Fault::Slow);
+    assert_eq!(table.requests.count(), 1);
+    table.leave(&two, Fault::Gone);
+    table.is_empty(&asker);
+    assert_eq!(table.told(), ["1 k: 2 SLOW", "1 k: 3 GONE"]);
+    table.open("late", &asker, &[one]);
+    table.is_empty(&asker);
+    assert_eq!(
+        table.told(),
+        ["1 late: 2 SLOW"],
+        "who has gone cannot answer"
+    );
+
+    let (mut table, asker, ..) = open();
+    table.leave(&asker, Fault::Gone);
+    table.is_empty(&asker);
+    assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
+
+    let (mut table, asker, ..) = open();
+    table.expire(HOUR - Duration::from_secs(1));
+    assert_eq!(table.requests.count(), 1);
+    table.expire(Duration::from_secs(2));
+    table.is_empty(&asker);
+    let told = [
+        "1 k: 2 TIMEOUT",
+        "1 k: 3 TIMEOUT",
+        "2 k: cancel",
+        "3 k: cancel",
+    ];
+    assert_eq!(table.told(), told);
+}
+
+#[test]
+fn beyond_the_limit_the_oldest_request_expires() {
+    let mut table = Table::new();
+    let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
+    for ack in ["a", "b", "c"] {
+        table.open(ack, &asker, &[one.clone(), two.clone()]);
+    }
+    let told = [
+        "1 a: 2 TIMEOUT",
+        "1 a: 3 TIMEOUT",
+        "2 a: cancel",
+        "3 a: cancel",
+    ];
+    assert_eq!(table.told(), told);
+    assert_eq!(table.answer("a", &one), None);
+    assert_eq!(table.answer("b", &one), Some(1));
+    assert_eq!(table.answer("c", &one), Some(1));
+    assert_eq!(table.told(), ["3 b: cancel", "3 c: cancel"]);
+    table.is_empty(&asker);
+}
+
+#[test]
+fn ended_requests_do_not_pile_up_behind_an_old_one() {
+    let mut table = Table::new();
+    let [asker, one] = [1, 2].map(|key| table.old(key));
+    let to = std::slice::from_ref(&one);
+    table.open("old", &asker, to);
+    table.ask("own", &asker, to, 1, Some(HOUR / 2)).unwrap();
+    for n in 0..10_000 {
+        let ack = n.to_string();
+        let own = (n % 2 == 0).then_some(HOUR / 2 + Duration::from_millis(n));
+        table.ask(&ack, &asker, to, 1, own).unwrap();
+        table.answer(&ack, &one).unwrap();
+    }
+    assert!(asker.book.lock().len() < 256 && one.book.lock().len() < 256);
+    assert!(table.requests.deadlines() < 2048);
+    assert_eq!(table.answer("old", &one), Some(1));
+    assert_eq!(table.answer("own", &one), Some(1));
+    table.is_empty(&asker);
+}
+
+#[test]
+fn a_request_ends_after_its_own_time_or_that_of_all() {
+    let mut table = Table::new();
+    let [asker, one] = [1, 2].map(|key| table.new_one(key));
+    let to = std::slice::from_ref(&one);
+    for (ack, minutes) in [("long", 90), ("b", 20), ("a", 10)] {
+        let own = Duration::from_secs(minutes * 60);
+        table.ask(ack, &asker, to, 1, Some(own)).unwrap();
+    }
+    for told in [
+        vec!["1 a: 2 TIMEOUT", "2 a: cancel"],
+        vec!["1 b: 2 TIMEOUT", "2 b: cancel"],
+        vec![],
+        vec![],
+        vec![],
+        vec!["1 long: 2 TIMEOUT", "2 long: cancel"],
+    ] {
+        table.expire(HOUR / 6);
+        assert_eq!(table.told(), told);
+    }
+    table.is_empty(&asker);
+}
+
+#[test]
+fn a_request_takes_as_many_answers_as_it_wants() {
+    let mut table = Table::new();
+    let [asker, one, two, three] = [1, 2, 3, 4].map(|key| table.new_one(key));
+    let to = [one.clone(), two.clone(), three.clone()];
+    table.ask("k", &asker, &to, 2, None).unwrap();
+    assert_eq!(table.answer("k", &one), Some(1));
+    assert_eq!(table.answer("k", &one), None, "each answers once");
+    assert_eq!(asker.book.lock().deliveries(), 2);
+    assert_eq!(table.answer("k", &two), Some(1));
+    assert_eq!(table.told(), ["4 k: cancel"]);
+    table.is_empty(&asker);
+
+    table.ask("k", &asker, &to, u32::MAX, None).unwrap();
+    for each in &to {
+        assert_eq!(table.answer("k", each), Some(1));
+    }
+    assert!(table.told().is_empty());
+    table.is_empty(&asker);
+}
+
+#[test]
+fn a_refusal_is_no_answer_and_the_last_one_ends_the_request() {
+    let mut table = Table::new();
+    let [asker, one, two, three] = [1, 2, 3, 4].map(|key| table.new_one(key));
+    let to = [one.clone(), two.clone(), three.clone()];
+    table.open("k", &asker, &to);
+    assert_eq!(table.refuse("k", &one), Some((1, false)));
+    assert_eq!(table.refuse("k", &one), None);
+    assert_eq!(table.answer("k", &one), None);
+    assert_eq!(table.answer("k", &two), Some(1));
+    assert_eq!(table.told(), ["4 k: cancel"]);
+    table.open("k", &asker, &to);
+    for (each, ended) in to.iter().zip([false, false, true]) {
+        assert_eq!(table.refuse("k", each), Some((1, ended)));
+    }
+    assert!(table.told().is_empty());
+    table.is_empty(&asker);
+}
+
+#[test]
+fn only_who_asked_cancels() {
+    let mut table = Table::new();
+    let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
+    let old = table.old(4);
+    table.open("k", &asker, &[one.clone(), two, old]);
+    let Table {
+        requests, outcomes, ..
+    } = &mut table;
+    requests.cancel("k", &one, outcomes);
+    requests.cancel("other", &asker, outcomes);
+    assert_eq!((requests.count(), outcomes.len()), (1, 0));
+    requests.cancel("k", &asker, outcomes);
+    assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
+    table.is_empty(&asker);
+}
+
+#[test]
+fn who_lost_its_id_is_awaited_by_those_of_version_1_only() {
+    let mut table = Table::new();
+    let [asker, one] = [1, 2].map(|key| table.new_one(key));
+    let old = table.old(3);
+    let to = std::slice::from_ref(&one);
+    table.open("new", &asker, to);
+    table.open("old", &old, to);
+    let replaced = |table: &mut Table, id, registration| {
+        let Table {
+            requests, outcomes, ..
+        } = table;
+        requests.replaced(&one, id, registration, outcomes);
+    };
+    replaced(&mut table, "another id", 6);
+    assert!(table.told().is_empty());
+    replaced(&mut table, "2", 7);
+    assert_eq!(table.told(), ["1 new: 2 REPLACED"]);
+    // Found by its registration before, asked after: that comes to the same.
+    table.open("late", &asker, to);
+    table.open("late old", &old, to);
+    assert_eq!(table.told(), ["1 late: 2 REPLACED"]);
+    assert_eq!(table.answer("new", &one), None);
+    assert_eq!(table.answer("late", &one), None);
+    assert_eq!(table.answer("old", &one), Some(3));
+    assert_eq!(table.answer("late old", &one), Some(3));
+    table.is_empty(&asker);
+}
+
+#[test]
+fn those_of_version_1_are_told_nothing_and_cost_no_more() {
+    let mut table = Table::new();
+    let [asker, one, two] = [1, 2, 3].map(|key| table.old(key));
+    table.open("k", &asker, &[one.clone(), two.clone()]);
+    assert_eq!(table.memory.used(), REQUEST + 1 + 2 * RESPONDER);
+    table.leave(&one, Fault::Gone);
+    table.expire(2 * HOUR);
+    assert!(table.told().is_empty());
+    table.is_empty(&asker);
+    // Who answers in version 2 is told all the same.
+    two.set_speaks_2(true);
+    table.open("k", &asker, &[table.old(4), two.clone()]);
+    table.expire(2 * HOUR);
+    assert_eq!(table.told(), ["3 k: cancel"]);
+}
+
+#[test]
+fn nobody_is_cancelled_before_it_is_asked() {
+    let mut table = Table::new();
+    let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
+    let question = Question {
+        ack: "k",
+        asker: &asker,
+        receivers: &[one.clone(), two],
+        names: &["2", "3"].map(|id| Name {
+            id,
+            registration: 7,
+        }),
+        answers: 1,
+        timeout: None,
+    };
+    let opened = (table.requests).open(&question, table.now, &mut table.outcomes);
+    // The first has its message, and is faster than the second gets its own.
+    assert_eq!(table.answer("k", &one), Some(1));
+    assert!(table.told().is_empty());
+    let request = opened.unwrap().unwrap();
+    table.requests.delivered(&request, &mut table.outcomes);
+    assert_eq!(table.told(), ["3 k: cancel"]);
+    table.is_empty(&asker);
+}

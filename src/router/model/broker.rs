@@ -1,0 +1,325 @@
+//! The broker itself, and what its connections do around it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{super::Router, Op, Outcome as Came, Request, State, Told, World, principal, speaks_2};
+use crate::{
+    error::ActionError,
+    handle::Handle,
+    memory::Memory,
+    options::ServerOptions,
+    requests::{Fault, Name, Outcome, Outcomes, Question},
+    socket::pipe::Pipe,
+};
+
+pub(super) struct Broker {
+    router: Router,
+    memory: Arc<Memory>,
+    principals: u64,
+    new_among: u64,
+    start: Instant,
+    now: Instant,
+    places: Vec<Connection>,
+    next_key: u64,
+    outcomes: Outcomes,
+}
+
+struct Connection {
+    handle: Arc<Handle>,
+    id: Option<usize>,
+}
+
+fn id_text(id: usize) -> Arc<str> {
+    format!("id {id}").into()
+}
+
+fn ack_text(ack: usize) -> String {
+    format!("ack {ack}")
+}
+
+impl Broker {
+    pub(super) fn new(world: &World) -> Self {
+        let now = Instant::now();
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let options = ServerOptions {
+            max_pending_acks: world.max_pending,
+            ..ServerOptions::default()
+        };
+        let mut broker = Self {
+            router: Router::new(&options, memory.clone()),
+            memory,
+            principals: world.principals,
+            new_among: world.new_among,
+            start: now,
+            now,
+            places: Vec::new(),
+            next_key: 0,
+            outcomes: Outcomes::new(),
+        };
+        for _ in 0..world.places {
+            let connection = broker.connect();
+            broker.places.push(connection);
+        }
+        broker
+    }
+
+    fn connect(&mut self) -> Connection {
+        let key = self.next_key;
+        self.next_key += 1;
+        let handle = Handle::new(key, Pipe::deaf(), 1024, self.memory.clone());
+        handle.set_speaks_2(speaks_2(key, self.new_among));
+        if self.principals > 1 {
+            let principal = principal(key, self.principals).to_string();
+            *handle.principal.lock() = Some(principal.into());
+        }
+        Connection {
+            handle: Arc::new(handle),
+            id: None,
+        }
+    }
+
+    pub(super) fn apply(&mut self, op: &Op) -> Came {
+        match *op {
+            Op::Register { place, id } => {
+                let former = self.places[place].id.is_some_and(|former| former != id);
+                let freed = former && self.give_up(place);
+                let (mut replaced, mut lost) = (false, None);
+                let handle = &self.places[place].handle;
+                let taken = self.router.register(&id_text(id), handle, |former| {
+                    replaced = former.is_some();
+                    let other = former.filter(|(former, _)| former.key != handle.key);
+                    lost = other.map(|(former, registration)| (former.clone(), registration));
+                });
+                if taken.is_err() {
+                    return Came::Conflict { freed };
+                }
+                if let Some((former, registration)) = lost {
+                    let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                    requests.replaced(&former, &id_text(id), registration, outcomes);
+                }
+                self.places[place].id = Some(id);
+                Came::Registered { freed, replaced }
+            }
+            Op::Unregister { place } => {
+                let freed = self.give_up(place);
+                let handle = &self.places[place].handle;
+                self.router.requests.withdraw(handle, &mut self.outcomes);
+                Came::Unregistered(freed)
+            }
+            Op::End { place } => {
+                self.end(place, Fault::Gone);
+                Came::Done
+            }
+            Op::Slow { place } => {
+                let connection = &self.places[place];
+                if let Some(id) = connection.id
+                    && connection.handle.owns_its_id()
+                {
+                    self.router.strike(&id_text(id), self.now);
+                }
+                self.end(place, Fault::Slow);
+                Came::Done
+            }
+            Op::Send {
+                place,
+                ref dest,
+                ack,
+                answers,
+                timeout,
+                lost,
+            } => {
+                let ids: Vec<_> = dest.iter().map(|id| id_text(*id)).collect();
+                let (mut receivers, mut names) = (Vec::new(), Vec::new());
+                for id in &ids {
+                    if let Some((receiver, registration)) = self.router.find_registration(id) {
+                        receivers.push(receiver);
+                        names.push(Name { id, registration });
+                    }
+                }
+                if let Some(lost) = lost {
+                    self.end(lost, Fault::Gone);
+                }
+                let timeout = timeout.map(Duration::from_millis);
+                match self.ask(
+                    place,
+                    &ack_text(ack),
+                    &receivers,
+                    &names,
+                    (answers, timeout),
+                ) {
+                    Ok(()) => Came::Sent(receivers.iter().map(|handle| handle.key).collect()),
+                    Err(error) => Came::Refused(error),
+                }
+            }
+            Op::Answer { place, ack } => {
+                let responder = &self.places[place].handle;
+                let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                let asker = requests.answer(&ack_text(ack), responder, self.now, outcomes);
+                Came::Answered(asker.map(|asker| asker.key))
+            }
+            Op::Refuse { place, ack } => {
+                let responder = &self.places[place].handle;
+                let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                let refused = requests.refuse(&ack_text(ack), responder, self.now, outcomes);
+                Came::Declined(refused.map(|(asker, ended)| (asker.key, ended)))
+            }
+            Op::Cancel { place, ack } => {
+                let asker = &self.places[place].handle;
+                let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                requests.cancel(&ack_text(ack), asker, outcomes);
+                Came::Done
+            }
+            Op::Wait(millis) => {
+                self.now += Duration::from_millis(millis);
+                Came::Done
+            }
+            Op::Expire => {
+                let outcomes = &mut self.outcomes;
+                let requests = &self.router.requests;
+                requests.expire(self.now, |expired| outcomes.append(expired));
+                Came::Done
+            }
+            Op::Timeout(millis) => {
+                let timeout = Duration::from_millis(millis);
+                self.router.requests.set_timeout(timeout);
+                Came::Done
+            }
+        }
+    }
+
+    fn ask(
+        &mut self,
+        place: usize,
+        ack: &str,
+        receivers: &[Arc<Handle>],
+        names: &[Name<'_>],
+        (answers, timeout): (u32, Option<Duration>),
+    ) -> Result<(), ActionError> {
+        let Connection { handle, id } = &self.places[place];
+        let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+        match id {
+            _ if receivers.is_empty() => Ok(()),
+            Some(_) => {
+                let question = Question {
+                    ack,
+                    asker: handle,
+                    receivers,
+                    names,
+                    answers,
+                    timeout,
+                };
+                if let Some(request) = requests.open(&question, self.now, outcomes)? {
+                    requests.delivered(&request, outcomes);
+                }
+                Ok(())
+            }
+            None => requests.check(ack, handle, self.now),
+        }
+    }
+
+    /// What others are told of what has happened, in no order.
+    pub(super) fn told(&mut self) -> Vec<Told> {
+        let number = |text: &str| text.rsplit(' ').next().unwrap().parse().unwrap();
+        let mut told: Vec<_> = (self.outcomes.drain(..))
+            .map(|outcome| match outcome {
+                Outcome::Failed {
+                    asker,
+                    ack,
+                    dest,
+                    fault,
+                } => Told::Failed {
+                    asker: asker.key,
+                    ack: number(&ack),
+                    id: number(&dest),
+                    code: fault.code(),
+                },
+                Outcome::Cancelled { responder, ack } => Told::Cancelled {
+                    responder: responder.key,
+                    ack: number(&ack),
+                },
+            })
+            .collect();
+        told.sort();
+        told
+    }
+
+    fn give_up(&mut self, place: usize) -> bool {
+        let mut freed = false;
+        let connection = &mut self.places[place];
+        if let Some(id) = connection.id.take() {
+            self.router
+                .unregister(&id_text(id), &connection.handle, || freed = true);
+        }
+        freed
+    }
+
+    /// Ends a connection: nothing may hold on to it, nor count what it awaited.
+    fn end(&mut self, place: usize, fault: Fault) {
+        self.give_up(place);
+        let next = self.connect();
+        let Connection { handle, .. } = std::mem::replace(&mut self.places[place], next);
+        self.router
+            .requests
+            .leave(&handle, fault, &mut self.outcomes);
+        assert_eq!(handle.book.lock().deliveries(), 0);
+        assert!(!handle.owns_its_id());
+    }
+
+    pub(super) fn state(&self, world: &World) -> State {
+        let find = |id| self.router.find(&id_text(id));
+        let owners: BTreeMap<_, _> = (0..world.ids)
+            .filter_map(|id| find(id).map(|owner| (id, owner)))
+            .map(|(id, owner)| {
+                (
+                    id,
+                    (owner.key, self.router.is_strict(&id_text(id), self.now)),
+                )
+            })
+            .collect();
+        let listed: BTreeSet<_> = self.router.ids().into_iter().collect();
+        assert_eq!(listed, owners.keys().map(|id| id_text(*id)).collect());
+        assert_eq!(self.router.count(), owners.len());
+        let pending = self.router.requests.pending();
+        assert_eq!(self.router.requests.count(), pending.len());
+        State {
+            owners,
+            owning: self
+                .places
+                .iter()
+                .map(|connection| connection.handle.owns_its_id())
+                .collect(),
+            deliveries: self
+                .places
+                .iter()
+                .map(|connection| connection.handle.book.lock().deliveries())
+                .collect(),
+            requests: (0..world.acks)
+                .filter_map(|ack| {
+                    let (asker, responders) = pending.get(&ack_text(ack))?.clone();
+                    Some((ack, Request { asker, responders }))
+                })
+                .collect(),
+        }
+    }
+
+    /// Ends all connections: nothing may be left of them.
+    pub(super) fn finish(&mut self) {
+        let handles: Vec<_> = self.places.iter().map(|one| one.handle.clone()).collect();
+        for place in 0..self.places.len() {
+            self.end(place, Fault::Gone);
+        }
+        self.outcomes.clear();
+        self.router.requests.expire(self.start, |_| {});
+        assert_eq!(self.router.count(), 0);
+        assert_eq!(self.router.requests.count(), 0);
+        assert_eq!(self.router.requests.deadlines(), 0);
+        assert_eq!(self.memory.used(), 0);
+        for handle in handles {
+            assert_eq!(Arc::strong_count(&handle), 1, "somebody holds it");
+        }
+    }
+}

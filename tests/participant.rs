@@ -1,0 +1,294 @@
+//! The server's own participant: a client within the process.
+
+mod support;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use support::{
+    Log, PATIENCE, Peer, options,
+    raw::{REQUEST, Raw},
+    start_server, tcp,
+    tls::{Authority, secured},
+    told::Told,
+    until,
+};
+use tokio::{
+    io::BufReader,
+    runtime::{Builder, Handle},
+    time::timeout,
+};
+use wsmsgbroker::{
+    Authentication, Client, ClientEvent, ClientListener, ClientOptions, Error, Listen, RateLimit,
+    Server, ServerEvent, ServerOptions,
+    auth::{Credentials, Decision, Denied, JwtKey, JwtOptions},
+};
+
+fn named(id: &str) -> ClientOptions {
+    ClientOptions {
+        id: Some(format!("\"{id}\"")),
+        ..ClientOptions::default()
+    }
+}
+
+/// A participant that is registered.
+async fn join(server: &Server, id: &str) -> (Client, Told) {
+    let told = Told::default();
+    let client = server
+        .join(named(id), told.clone(), &Handle::current())
+        .unwrap();
+    told.wait_for("registered").await;
+    (client, told)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_converses_as_any_client_and_is_no_connection() {
+    let (server, log) = start_server(options());
+    let (participant, told) = join(&server, "server").await;
+    assert_eq!(server.stats().accepted, 0);
+    let mut peer = Peer::register(&server, "a").await;
+    peer.send(r#"{"action":"send","message":1,"dest":"server"}"#)
+        .await;
+    told.wait_for(r#"message from "a": 1"#).await;
+    participant.send("2", r#"["a"]"#, r#""k""#).unwrap();
+    participant.flush();
+    assert_eq!(
+        peer.receive().await,
+        r#"{"action":"message","message":2,"ack":"k","from":"server"}"#
+    );
+    peer.send(r#"{"action":"answer","ack":"k","message":3}"#)
+        .await;
+    told.wait_for("Answer").await;
+    // As large as any message may be, in both directions.
+    let large = format!("\"{}\"", "x".repeat(8 << 20));
+    participant.send(&large, r#"["a","server"]"#, "").unwrap();
+    participant.flush();
+    assert!(peer.receive().await.len() > 8 << 20);
+    told.wait_for(r#"message from "server""#).await;
+    let stats = server.stats();
+    assert_eq!((stats.connections, stats.accepted), (1, 1));
+    assert_eq!(stats.registered, 2);
+    assert_eq!(log.count("connection"), 1);
+    assert_eq!(log.count("registered server"), 1);
+    participant.close();
+    assert!(told.end().await.contains(&"closed Some(1000)".to_owned()));
+    until("the id is free", || !server.has("server")).await;
+    assert_eq!(server.stats().connections, 1);
+    assert_eq!(log.count("unregistered server"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_may_have_any_id_and_nobody_else_may_have_that() {
+    let (server, log) = start_server(options());
+    let mut first = Peer::register(&server, "server").await;
+    let (participant, told) = join(&server, "server").await;
+    let mut second = Peer::connect(&server).await;
+    second.send(r#"{"action":"register","id":"server"}"#).await;
+    assert_eq!(second.close_code().await, 4409);
+    first.send(r#"{"action":"register","id":"server"}"#).await;
+    assert_eq!(first.close_code().await, 4409);
+    assert_eq!(log.count(r#"denied Some("server") 4409"#), 2);
+    // It is still there, and hears what is sent to it.
+    let mut peer = Peer::register(&server, "a").await;
+    peer.send(r#"{"action":"send","message":1,"dest":"server"}"#)
+        .await;
+    told.wait_for(r#"message from "a": 1"#).await;
+    // Another of the server's own is no stranger.
+    let (next, _) = join(&server, "server").await;
+    participant.close();
+    told.end().await;
+    assert!(server.has("server"));
+    next.close();
+    until("the id is free", || !server.has("server")).await;
+    drop(Peer::register(&server, "server").await);
+}
+
+/// Whether it is in, and others are not.
+async fn joins(what: &str, options: ServerOptions) {
+    let (server, log) = start_server(options);
+    let told = Told::default();
+    let participant = server
+        .join(named("server"), told.clone(), &Handle::current())
+        .unwrap();
+    participant.send("1", r#""server""#, "").unwrap();
+    participant.flush();
+    told.wait_for(r#"message from "server": 1"#).await;
+    assert_eq!(told.count("error"), 0, "{what}");
+    assert_eq!(log.lines(), ["registered server"], "{what}");
+    server.close();
+    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001)");
+    timeout(PATIENCE, server.closed()).await.expect(what);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_joins_any_server() {
+    let authority = Authority::new("authority");
+    joins("TLS", secured(&authority.issue())).await;
+    let secret = JwtKey::Secret(vec![7; 32]);
+    let tokens = ServerOptions {
+        authentication: Authentication::Jwt(JwtOptions::new(secret)),
+        ..options()
+    };
+    joins("tokens", tokens).await;
+    let refuses = |_: Credentials| -> Decision {
+        Box::pin(std::future::ready(Err(Denied::Unauthorized("no".into()))))
+    };
+    let hook = ServerOptions {
+        authentication: Authentication::Hook(Arc::new(refuses), PATIENCE),
+        ..options()
+    };
+    joins("a hook", hook).await;
+    #[cfg(unix)]
+    {
+        let name = format!("wsmsgbroker-participant-{}.sock", std::process::id());
+        let unix = ServerOptions {
+            listen: Listen::Unix(std::env::temp_dir().join(name)),
+            ..options()
+        };
+        joins("a Unix socket", unix).await;
+    }
+}
+
+/// How a further peer is refused.
+async fn refusal(server: &Server) -> String {
+    let mut raw = Raw(BufReader::new(tcp(server).await));
+    raw.write(REQUEST.as_bytes()).await;
+    raw.head().await[..12].to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_joins_a_full_server_and_takes_nobodys_place() {
+    let (server, _) = start_server(ServerOptions {
+        max_connections: 1,
+        ..options()
+    });
+    let (first, told) = join(&server, "first").await;
+    let peer = Peer::register(&server, "a").await;
+    let (_second, _) = join(&server, "second").await;
+    assert_eq!(server.stats().connections, 1);
+    assert_eq!(refusal(&server).await, "HTTP/1.1 503");
+    // Nor does its end make room for two.
+    first.close();
+    told.end().await;
+    until("it has left", || !server.has("first")).await;
+    assert_eq!(refusal(&server).await, "HTTP/1.1 503");
+    drop(peer);
+    until("there is room", || server.stats().connections == 0).await;
+    Peer::register(&server, "b").await;
+}
+
+/// Reads nothing once it is registered.
+struct Deaf(Told);
+
+impl ClientListener for Deaf {
+    fn event(&self, event: ClientEvent<'_>) {
+        self.0.event(event);
+    }
+
+    fn batch_end(&self) -> bool {
+        self.0.count("registered") == 0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_of_strangers_is_not_asked_of_it() {
+    let beat = Duration::from_millis(20);
+    let (server, log) = start_server(ServerOptions {
+        ping_interval: beat,
+        ping_timeout: beat,
+        register_timeout: Some(beat),
+        max_control_frames: 1,
+        max_protocol_errors: Some(1),
+        rate_limit: Some(RateLimit {
+            messages: 2,
+            bytes: 1024,
+        }),
+        ..options()
+    });
+    let told = Told::default();
+    let runtime = Handle::current();
+    let _deaf = server
+        .join(named("deaf"), Deaf(told.clone()), &runtime)
+        .unwrap();
+    told.wait_for("registered").await;
+    let heard = Told::default();
+    let pinging = ClientOptions {
+        ping_interval: beat,
+        ping_timeout: beat,
+        ..named("busy")
+    };
+    let busy = server.join(pinging, heard.clone(), &runtime).unwrap();
+    for n in 0..10 {
+        busy.send(&n.to_string(), r#""busy""#, "").unwrap();
+        busy.send("1", "", "").unwrap();
+    }
+    busy.unregister().unwrap();
+    busy.flush();
+    heard.wait_for(r#"message from "busy": 9"#).await;
+    // Each of these is given less time than those had.
+    for _ in 0..5 {
+        let mut silent = Raw::connect(&server).await;
+        silent.ended().await;
+    }
+    let stats = server.stats();
+    assert_eq!(stats.throttled, 0);
+    assert_eq!(stats.errors, 10);
+    assert_eq!(stats.dead + stats.unregistered, 5);
+    busy.register(None).unwrap();
+    busy.flush();
+    until("it is there again", || log.count("registered busy") == 2).await;
+    assert!(server.has("deaf"));
+    assert_eq!((told.count("closed"), heard.count("closed")), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_closed_has_no_participants() {
+    let (server, log) = start_server(options());
+    let (participant, told) = join(&server, "server").await;
+    let runtime = Handle::current();
+    let zero = ClientOptions {
+        max_payload: 0,
+        ..named("other")
+    };
+    let refused = server.join(zero, Told::default(), &runtime).unwrap_err();
+    assert_eq!(refused.code(), "ERR_WSMB_OPTION");
+    server.close();
+    let refused = server.join(named("late"), Told::default(), &runtime);
+    assert!(matches!(refused, Err(Error::NotOpen)));
+    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001)");
+    timeout(PATIENCE, server.closed()).await.unwrap();
+    assert!(matches!(
+        participant.send("1", "\"a\"", ""),
+        Err(Error::NotOpen)
+    ));
+    assert_eq!(log.lines(), ["registered server", "unregistered server"]);
+    drop(server);
+}
+
+/// Its end with the server is a task of the server's, whose threads need not be those of the client.
+#[test]
+fn each_end_lives_on_a_runtime_of_its_own() {
+    let runtime = |name| {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name(name).enable_all();
+        builder.build().unwrap()
+    };
+    let (serving, joining) = (runtime("serving"), runtime("joining"));
+    let log = Log::default();
+    let listener = {
+        let log = log.clone();
+        move |_: ServerEvent<'_>| log.push(thread::current().name().unwrap_or("?").to_owned())
+    };
+    let server = Server::bind(options(), listener, serving.handle()).unwrap();
+    let told = Told::default();
+    let client = server
+        .join(named("server"), told.clone(), joining.handle())
+        .unwrap();
+    joining.block_on(told.wait_for("registered"));
+    assert_eq!(log.lines(), ["serving"]);
+    drop(serving);
+    let end = joining.block_on(told.end());
+    assert_eq!(end.last().unwrap(), "closed Some(1006)");
+    assert!(matches!(client.unregister(), Err(Error::NotOpen)));
+    let refused = server.join(named("late"), Told::default(), joining.handle());
+    assert!(matches!(refused, Err(Error::Io { .. })));
+}
