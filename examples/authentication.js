@@ -56,7 +56,7 @@ async function refused(server, id, token) {
 /** A broker that asks us. */
 async function asked() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', authenticate });
-  await once(server, 'listening');
+  await server.ready;
   const ann = await register(server, 'ann', 'token-of-ann');
   const bob = await register(server, 'bob-phone', 'token-of-bob');
   await refused(server, 'eve', 'a guess');
@@ -82,7 +82,7 @@ async function tokens() {
   const secret = randomBytes(32);
   const jwt = { secret, issuer: 'https://login.example.org', audience: 'broker' };
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', jwt });
-  await once(server, 'listening');
+  await server.ready;
   const exp = Math.floor(Date.now() / 1000) + 3600;
   const claims = { sub: 'ann', iss: 'https://login.example.org', aud: 'broker', exp };
   await register(server, 'ann', issue(claims, secret));

@@ -52,7 +52,7 @@ function converse(asker, answerer) {
 
 async function main() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', path: 'foo' });
-  await once(server, 'listening');
+  await server.ready;
   const { port } = server.address();
   say('server', `listens at ws://127.0.0.1:${port}/foo`);
   server.on('registered', (id) => say('server', `registered ${id}`));

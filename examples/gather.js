@@ -3,7 +3,6 @@
 // One question to many devices, of which some are not there, some do not answer, and one refuses: what comes
 // of it is complete all the same.
 
-const { once } = require('node:events');
 const WSMsgBroker = require('wsmsgbroker');
 
 /** What each thermometer does when it is asked. The shed has none. */
@@ -22,17 +21,15 @@ const timeout = Number(process.env.TIMEOUT ?? 1000);
 
 async function main() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
-  await once(server, 'listening');
+  await server.ready;
   const { port } = server.address();
-  const connect = (id) => new WSMsgBroker(id, '127.0.0.1', port, '/', { protocol: 2 });
   const clients = Object.entries(THERMOMETERS).map(([room, measure]) => {
-    const client = connect(room);
+    const client = new WSMsgBroker(room, '127.0.0.1', port, '/', { protocol: 2 });
     return client.on('message', (_question, response) => measure(response, client));
   });
-  const house = connect('house');
-  await Promise.all([...clients, house].map((client) => client.connected()));
+  await Promise.all(clients.map((client) => client.connected()));
 
-  const { answers, failed } = await house.requestAll('temperature', ROOMS, { timeout });
+  const { answers, failed } = await server.requestAll('temperature', ROOMS, { timeout });
   for (const room of ROOMS) {
     const error = failed.get(room);
     console.log(
@@ -41,7 +38,7 @@ async function main() {
   }
 
   // Two are enough for a mean: nobody waits for the garage.
-  const some = await house.requestAll('temperature', ROOMS, { count: 2 });
+  const some = await server.requestAll('temperature', ROOMS, { count: 2 });
   const [a, b] = some.answers.values();
   console.log(`the mean of two rooms: ${(a + b) / 2} °C`);
   await server.close();

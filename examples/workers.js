@@ -4,7 +4,7 @@
 // among other candidates; the one that finds it answers, and the others are told to stop.
 
 const { fork } = require('node:child_process');
-const { on, once } = require('node:events');
+const { on } = require('node:events');
 const { setImmediate: turn } = require('node:timers/promises');
 const WSMsgBroker = require('wsmsgbroker');
 
@@ -46,7 +46,7 @@ async function work(id, port) {
 
 async function main() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
-  await once(server, 'listening');
+  await server.ready;
   const { port } = server.address();
   for (const id of WORKERS) {
     fork(__filename, [id, port]);
@@ -56,14 +56,13 @@ async function main() {
     if (missing.delete(id) && missing.size === 0) break;
   }
 
-  const boss = new WSMsgBroker('boss', '127.0.0.1', port, '/', { protocol: 2 });
   for (const prime of [1_000_003n, 1_000_037n, 1_000_039n]) {
     const product = String(prime * (2n ** 127n - 1n));
-    const { from, message } = await boss.request({ product }, WORKERS);
+    const { from, message } = await server.request({ product }, WORKERS);
     console.log(`${from} has found that ${message} divides ${product}`);
   }
   // That they answer proves that they have stopped.
-  const { answers } = await boss.requestAll('report', WORKERS);
+  const { answers } = await server.requestAll('report', WORKERS);
   for (const id of WORKERS) {
     const { found, stopped } = answers.get(id);
     console.log(`${id}: ${found} found, ${stopped} stopped`);

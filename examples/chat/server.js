@@ -1,12 +1,10 @@
 'use strict';
 
-// A chat of browsers: its broker, its page, and a client that tells everybody who is there. What people say
-// goes from page to page: this program never sees it.
+// A chat of browsers: its broker and its page. The broker tells everybody who is there; what people say goes
+// from page to page, and this program never sees it.
 //
 //     node examples/chat/server.js     then open the page in two tabs; Ctrl-C ends it
 
-const { randomUUID } = require('node:crypto');
-const { once } = require('node:events');
 const WSMsgBroker = require('wsmsgbroker');
 const servePages = require('../pages');
 
@@ -20,26 +18,22 @@ async function main() {
   const server = new WSMsgBroker.Server({
     port: BROKER_PORT,
     host,
-    // A name is for the first who comes with it, and for nobody else until it is free: whoever has its
-    // token is the same again. That holds for our own, too.
+    // Under this name it takes part itself.
+    id: 'room',
+    // Any other name is for the first who comes with it, and for nobody else until it is free: whoever has
+    // its token is the same again.
     authenticate: ({ token }) => token !== undefined && { principal: token },
     // No other page may connect.
     allowedOrigins: [page],
   });
-  await once(server, 'listening');
-
-  const { port } = server.address();
-  const room = new WSMsgBroker('room', host, port, '/', { token: randomUUID() });
-  const people = new Set();
-  const tell = (change) => (name) => {
-    if (name !== room.id) {
-      people[change](name);
-      room.send([...people], [...people]);
-    }
+  const tell = () => {
+    const people = server.ids().filter((id) => id !== server.id);
+    server.send(people.sort(), people);
   };
-  server.on('registered', tell('add'));
-  server.on('unregistered', tell('delete'));
-  console.log(`Open ${page} (the broker listens at port ${port})`);
+  server.on('registered', tell);
+  server.on('unregistered', tell);
+  await server.ready;
+  console.log(`Open ${page} (the broker listens at port ${server.address().port})`);
 }
 
 main();

@@ -5,7 +5,6 @@
 //
 //     node examples/progress/server.js     then open the page; Ctrl-C ends it
 
-const { once } = require('node:events');
 const { setTimeout: pause } = require('node:timers/promises');
 const WSMsgBroker = require('wsmsgbroker');
 const servePages = require('../pages');
@@ -14,11 +13,11 @@ const { PORT = '8080', BROKER_PORT = '9042', STEP = '50' } = process.env;
 const host = '127.0.0.1';
 
 /** Does what `from` has asked for. */
-async function work(worker, from, response) {
+async function work(server, from, response) {
   let percent = 0;
   try {
     while (percent < 100) {
-      worker.send(percent, from);
+      server.send(percent, from);
       // Instead of work: a function that takes a signal, as most of Node's do, stops by itself.
       await pause(Number(STEP), undefined, { signal: response.signal });
       percent += 1;
@@ -34,20 +33,19 @@ async function work(worker, from, response) {
 }
 
 async function main() {
-  const server = new WSMsgBroker.Server({ port: BROKER_PORT, host });
-  await once(server, 'listening');
+  // It takes part itself, under a name of its own.
+  const server = new WSMsgBroker.Server({ port: BROKER_PORT, host, id: 'worker' });
+  // From now on: whoever asks as soon as it listens is not missed.
+  const jobs = server.messages();
+  await server.ready;
   const { port } = server.address();
-  const worker = new WSMsgBroker('worker', host, port, '/', { protocol: 2 });
-  // From now on: whoever asks as soon as the worker is there is not missed.
-  const jobs = worker.messages();
-  await worker.connected();
   const page = await servePages(__dirname, 'progress.mjs', PORT, () => ({ port }));
   console.log(`Open ${page} (the broker listens at port ${port})`);
 
   for await (const { from, response } of jobs) {
     // Not awaited: jobs are done beside each other. Who wants no answer wants no job.
     if (response) {
-      work(worker, from, response);
+      work(server, from, response);
     }
   }
 }

@@ -1,6 +1,5 @@
 // Questions and answers whose types the compiler knows. Node.js 22.18 and later runs this file as it is.
 
-import { once } from 'node:events';
 import WSMsgBroker from 'wsmsgbroker';
 
 interface Order {
@@ -14,7 +13,7 @@ interface Price {
 }
 
 const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
-await once(server, 'listening');
+await server.ready;
 const { port } = server.address() as WSMsgBroker.Address;
 const connect = (id: string) => new WSMsgBroker(id, '127.0.0.1', port, '/', { protocol: 2 });
 
