@@ -1,14 +1,134 @@
-/// <reference types="node" />
+// For Node.js and browsers: nothing here needs `@types/node`, or another `lib` than ES2022 and one that has
+// AbortSignal (`@types/node`, DOM or WebWorker). What only one of the two clients has says so; docs/api.md
+// has it in one table.
 
-import { EventEmitter } from 'node:events';
+/** A listener of one event. */
+type Listener<Events extends EventMap<Events>, Name extends keyof Events> = (
+  ...args: Events[Name]
+) => void;
+
+/** Events by name, each with the arguments of its listeners. */
+type EventMap<Events> = { [Name in keyof Events]: any[] };
+
+/** Node's EventEmitter with events of certain types; Node's own functions take it for one. */
+interface Emitter<Events extends EventMap<Events>> {
+  on<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
+  once<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
+  off<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
+  addListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
+  removeListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
+  removeAllListeners(name?: keyof Events): this;
+  emit<Name extends keyof Events>(name: Name, ...args: Events[Name]): boolean;
+  listenerCount(name: keyof Events): number;
+  /** Not in browsers. */
+  listeners<Name extends keyof Events>(name: Name): Listener<Events, Name>[];
+  /** Not in browsers. */
+  prependListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
+  /** Not in browsers. */
+  prependOnceListener<Name extends keyof Events>(
+    name: Name,
+    listener: Listener<Events, Name>,
+  ): this;
+  /** Not in browsers. */
+  rawListeners<Name extends keyof Events>(name: Name): Listener<Events, Name>[];
+  /** Not in browsers. */
+  eventNames(): (keyof Events & (string | symbol))[];
+  /** Not in browsers. */
+  setMaxListeners(count: number): this;
+  /** Not in browsers. */
+  getMaxListeners(): number;
+}
+
+/** `await using`, for programs whose `lib` knows `Symbol.asyncDispose`. */
+type Disposal = SymbolConstructor extends { readonly asyncDispose: infer Key extends symbol }
+  ? { [Name in Key]: () => Promise<void> }
+  : unknown;
+
+/** What a client can do, and a server that takes part itself. */
+interface Messaging<Message, Answer> {
+  /**
+   * Sends a message, and does not wait.
+   *
+   * @param message Anything that `JSON.stringify` takes; serialised now, later changes do not travel.
+   * @param dest One id, or many. An id that nobody has registered is the server's `warn` event.
+   * @param callback Called with the first answer of a receiver, the fastest wins; never called if there is
+   *   none: `request` tells.
+   * @returns false above `highWaterMark`: slow down until `'drain'`. Nothing is lost either way.
+   * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
+   * @throws Error `ERR_WSMB_MAX_QUEUED` above `maxQueued`.
+   */
+  send<Received = any, Sent = unknown>(
+    message: Sent,
+    dest: WSMsgBroker.Destination,
+    callback?: WSMsgBroker.AnswerCallback<Received> | null,
+  ): boolean;
+
+  /**
+   * Asks one id or many; resolves with the first answer. Of many the fastest wins, and the others are
+   * told to stop; one that fails or refuses counts only when nobody else is left.
+   *
+   * Rejects with a `RequestError`. With a server that speaks version 1, only an answer or the `timeout` ends it.
+   *
+   * @example const { from, message } = await client.request<Result>(job, ['worker-1', 'worker-2']);
+   */
+  request<Received = any, Sent = unknown>(
+    message: Sent,
+    dest: WSMsgBroker.Destination,
+    options?: WSMsgBroker.RequestOptions,
+  ): Promise<WSMsgBroker.Answered<Received>>;
+
+  /**
+   * Asks many, and resolves with the outcome of each: no rejection for some who do not answer. Version 2 only.
+   *
+   * Rejects with a `RequestError` when nothing was asked, or nobody waits any more.
+   */
+  requestAll<Received = any, Sent = unknown>(
+    message: Sent,
+    dest: WSMsgBroker.Destination,
+    options?: WSMsgBroker.GatherOptions,
+  ): Promise<WSMsgBroker.Gathered<Received>>;
+
+  /**
+   * Sends, and resolves when the broker has said in whose queue the message is. That is no proof that it was
+   * read: only an answer is. Version 2 only. Rejects with a `RequestError`.
+   */
+  deliver<Sent = unknown>(
+    message: Sent,
+    dest: WSMsgBroker.Destination,
+    options?: WSMsgBroker.RequestOptions,
+  ): Promise<WSMsgBroker.Delivery>;
+
+  /**
+   * The messages from now on, one after the other; ends when the client does. Each call makes a stream of its
+   * own, and each stream, as well as the `message` event, gets every message.
+   *
+   * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
+   * @example for await (const { message, answer } of client.messages()) answer?.(message * 2);
+   */
+  messages(
+    options?: WSMsgBroker.MessagesOptions,
+  ): AsyncIterableIterator<WSMsgBroker.Incoming<Message, Answer>>;
+}
+
+/** Not there at run time: what both classes have. */
+declare const Peer: new <Events extends EventMap<Events>, Message, Answer>() => Emitter<Events> &
+  Messaging<Message, Answer> &
+  Disposal;
 
 /**
  * A connection to a broker, registered there under an id.
  *
  * It connects when the tick of its construction ends. What is sent before it is open waits, in
  * order, behind the registration.
+ *
+ * `Message` is what others send to this client, `Answer` what it answers them. What it asks of others has a
+ * type at each call: `client.request<Result>(job, 'worker')`.
  */
-declare class WSMsgBroker extends EventEmitter<WSMsgBroker.ClientEvents> {
+declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
+  WSMsgBroker.ClientEvents<Message, Answer>,
+  Message,
+  Answer
+> {
   /**
    * @param id The name under which others reach this client: 1 to 8,192 bytes of UTF-8.
    * @param host Host name or address of the broker.
@@ -29,33 +149,26 @@ declare class WSMsgBroker extends EventEmitter<WSMsgBroker.ClientEvents> {
   /** The id given at construction. */
   id: string | number;
 
-  /** Callbacks that await an answer, by ack. Public by accident in version 1, and kept. */
-  readonly ack2callback: Record<string, WSMsgBroker.AnswerCallback>;
-
   /** Bytes that wait to be written, about. */
   readonly bufferedAmount: number;
 
   /**
-   * Sends a message.
-   *
-   * @param message Anything that `JSON.stringify` takes; serialised now, later changes do not travel.
-   * @param dest One id, or many. An id that nobody has registered is the server's `warn` event.
-   * @param callback Called with the first answer of a receiver; the fastest wins.
-   * @returns false above `highWaterMark`: slow down until `'drain'`. Nothing is lost either way.
-   * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
-   * @throws Error `ERR_WSMB_MAX_QUEUED` above `maxQueued`.
+   * Callbacks that await an answer, by ack. Public by accident in version 1, and kept. Not in browsers.
    */
-  send<Message = unknown, Answer = any>(
-    message: Message,
-    dest: string | readonly string[],
-    callback?: WSMsgBroker.AnswerCallback<Answer> | null,
-  ): boolean;
+  readonly ack2callback: Record<string, WSMsgBroker.AnswerCallback>;
+
+  /**
+   * Resolves with this client as soon as it is registered, at once if it is. Rejects with the reason if it ends
+   * before; whoever waits here needs no `error` listener for that.
+   */
+  connected(): Promise<this>;
 
   /**
    * Registers again under the same id, with another token: what was granted is renewed, and
    * `'registered'` follows. Also registers anew after `unregister`.
    *
-   * @param token What the server is shown this time; without it, nothing.
+   * @param token What the server is shown this time, and when the client reconnects, unless the option
+   *   `token` is a function; without it, nothing.
    * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
    * @throws TypeError `ERR_WSMB_OPTION` for a token that is no string.
    */
@@ -70,45 +183,196 @@ declare class WSMsgBroker extends EventEmitter<WSMsgBroker.ClientEvents> {
   unregister(): void;
 
   /**
-   * Closes the connection; what was sent is written first, if it was open. Resolves when it has
-   * ended, never rejects.
+   * Closes the client, for good; what was sent is written first, if it was open. Resolves when the
+   * connection has ended, never rejects.
    */
   close(): Promise<void>;
 }
 
 declare namespace WSMsgBroker {
+  /** One id, or many. */
+  type Destination = string | readonly string[];
+
   /** Called with the id of the one who answered, and the answer. */
   type AnswerCallback<Answer = any> = (from: string, answer: Answer) => void;
 
-  /** The way to answer a message. */
-  interface Response {
+  /** The way to answer a message. `send` may be taken from it. */
+  interface Response<Answer = any> {
     /**
-     * Answers. Only the first answer of all receivers reaches the sender. Works detached.
+     * Answers. Of a request to many only as many answers reach the sender as it wants, by default the first.
      *
      * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) once the connection has ended.
      */
-    send(answer: unknown): void;
+    send(answer: Answer): void;
+
+    /**
+     * Refuses: the one who asked gets an error with this `code` (default `ERR_WSMB_REJECTED`) and `message`.
+     * Nothing else of an error travels. Version 2 only.
+     *
+     * @param reason An error, an object with `code` and `message`, or a text.
+     * @throws Error `ERR_WSMB_NOT_NEGOTIATED` on a connection of version 1.
+     * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) once the connection has ended.
+     */
+    reject(reason: unknown): void;
+
+    /**
+     * Aborts when nobody awaits the answer any more: the request was cancelled, answered by somebody else or
+     * timed out, who asked has gone, or the own connection has ended. The reason has the code
+     * `ERR_WSMB_CANCELLED`. On a connection of version 1 it never aborts.
+     */
+    readonly signal: AbortSignal;
+  }
+
+  /** A message, as `messages()` has it. */
+  interface Incoming<Message = any, Answer = any> {
+    message: Message;
+    /** The id of its sender, undefined for one without. */
+    from: string | undefined;
+    /** Null when no answer is wanted. */
+    response: Response<Answer> | null;
+    /** `response.send`, undefined when no answer is wanted. */
+    answer: Response<Answer>['send'] | undefined;
+  }
+
+  /** What `request` resolves with. */
+  interface Answered<Answer = any> {
+    /** Who has answered; undefined for one that has given up its id since. */
+    from: string | undefined;
+    message: Answer;
+  }
+
+  /** What `requestAll` resolves with: each of those asked is in one of them, unless `count` was reached. */
+  interface Gathered<Answer = any> {
+    /** The answers by id, in the order in which they came. */
+    answers: Map<string, Answer>;
+    /** Why there is none, by id. */
+    failed: Map<string, RequestError>;
+  }
+
+  /** What `deliver` resolves with: each id is in one of them. */
+  interface Delivery {
+    /** Those in whose connection's queue the message is. */
+    delivered: string[];
+    /** Why it is not, by id. */
+    failed: Map<string, RequestError>;
+  }
+
+  /** Options of `request` and `deliver`. */
+  interface RequestOptions {
+    /** How long to wait, in milliseconds, more than 0; `Infinity` for ever. Default `requestTimeout`. */
+    timeout?: number;
+    /** Gives the request up: it rejects with `ABORT_ERR`, and who works on it is told to stop. Default none. */
+    signal?: AbortSignal;
+  }
+
+  /** Options of `requestAll`. */
+  interface GatherOptions extends RequestOptions {
+    /** So many answers are enough: the others are told to stop. Default: all. */
+    count?: number;
+  }
+
+  /** Options of `messages`. */
+  interface MessagesOptions {
+    /**
+     * Messages that may wait in the stream before the socket, pings included, is read no further. Browsers read
+     * on, and so does a client that itself awaits answers or receipts. Default 64.
+     */
+    highWaterMark?: number;
+    /** Ends the stream: it throws an `AbortError`. Default none. */
+    signal?: AbortSignal;
+  }
+
+  /** Any other text. It leaves a union of texts its completion in editors. */
+  type OtherCode = string & Record<never, never>;
+
+  /** What became of one receiver, as the server tells it. */
+  type FailureCode = 'UNKNOWN_ID' | 'GONE' | 'REPLACED' | 'SLOW' | 'TIMEOUT';
+
+  /** The codes of our own errors; docs/api.md says what each means, and what to do. */
+  type ErrorCode =
+    | 'ERR_WSMB_ACK_TAKEN'
+    | 'ERR_WSMB_ACTION'
+    | 'ERR_WSMB_ADDRESS'
+    | 'ERR_WSMB_ANSWER'
+    | 'ERR_WSMB_BINARY'
+    | 'ERR_WSMB_BROWSER'
+    | 'ERR_WSMB_CANCEL'
+    | 'ERR_WSMB_CANCELLED'
+    | 'ERR_WSMB_CLOSED'
+    | 'ERR_WSMB_CONFLICT'
+    | 'ERR_WSMB_CONNECT'
+    | 'ERR_WSMB_CONNECTION_LOST'
+    | 'ERR_WSMB_DEST'
+    | 'ERR_WSMB_FORBIDDEN'
+    | 'ERR_WSMB_ID'
+    | 'ERR_WSMB_JSON'
+    | 'ERR_WSMB_MAX_DEST'
+    | 'ERR_WSMB_MAX_FANOUT'
+    | 'ERR_WSMB_MAX_ID_LENGTH'
+    | 'ERR_WSMB_MAX_QUEUED'
+    | 'ERR_WSMB_MEMBER'
+    | 'ERR_WSMB_MESSAGE'
+    | 'ERR_WSMB_NOT_NEGOTIATED'
+    | 'ERR_WSMB_NOT_OPEN'
+    | 'ERR_WSMB_OPTION'
+    | 'ERR_WSMB_PLATFORM'
+    | 'ERR_WSMB_REJECTED'
+    | 'ERR_WSMB_SEND'
+    | 'ERR_WSMB_THREADS'
+    | 'ERR_WSMB_TLS'
+    | 'ERR_WSMB_UNAUTHORIZED'
+    | 'ERR_WSMB_UNEXPECTED_RESPONSE'
+    | 'ERR_WSMB_UNKNOWN_ACK'
+    | 'ERR_WSMB_UNKNOWN_ID'
+    | 'ERR_WSMB_WEBSOCKET';
+
+  /** An error of ours, of the system, or of your own functions. */
+  interface CodedError extends Error {
+    code?: ErrorCode | OtherCode;
+  }
+
+  /** Why there is no answer, or no receipt. */
+  interface RequestError extends Error {
+    /** One of these, one of the server's, or that with which a responder has refused. */
+    code: FailureCode | 'ABORT_ERR' | ErrorCode | OtherCode;
+    /** The id of the one who has refused, if somebody has. */
+    from?: string;
   }
 
   /** The events of a client, with their arguments. */
-  interface ClientEvents {
+  interface ClientEvents<Message = any, Answer = any> {
     /** Connected; the registration is on its way. */
     open: [];
     /** The server confirmed the registration. */
     registered: [];
     /** A message; `response` is null when no answer is wanted, `from` the id of its sender. */
-    message: [message: any, response: Response | null, from: string | undefined];
+    message: [message: Message, response: Response<Answer> | null, from: string | undefined];
     /** The server confirmed the end of the registration. */
     unregistered: [id: string];
+    /**
+     * Another connection has registered the id. This one stays open, without a name, and does not reconnect
+     * when it ends. Version 2 only.
+     */
+    replaced: [id: string];
     /** What was sent has been written, after `send` had returned false. */
     drain: [];
     /**
+     * The server closes within so many milliseconds. With `reconnect` the client goes by itself, at some moment
+     * of that time and as soon as nothing is awaited. Version 2 only.
+     */
+    goaway: [within: number];
+    /** The connection is lost: the how manieth attempt follows, after so many milliseconds, and why. */
+    reconnecting: [attempt: number, delay: number, error: CodedError];
+    /** Registered again; `registered` came before. */
+    reconnected: [];
+    /**
      * The connection failed, the server refused us, or it sent what cannot be understood.
      * `error.code` is stable: `ERR_WSMB_UNAUTHORIZED`, `_FORBIDDEN` and `_CONFLICT` are refusals.
+     * With `reconnect` a connection that fails is only told by `reconnecting`, until it is given up.
      */
-    error: [error: Error & { code?: string }];
+    error: [error: CodedError];
     /**
-     * The connection has ended, once; undefined if it was closed before it was open. 4401, 4403 and
+     * The client has ended, once; undefined if it was closed before it was open. 4401, 4403 and
      * 4409 are refusals: to try again with the same token is in vain.
      */
     close: [code: number | undefined];
@@ -150,13 +414,46 @@ declare namespace WSMsgBroker {
     requestCert?: boolean;
   }
 
+  /** When a client connects again: the delay doubles, up to a limit, and a part of it is left to chance. */
+  interface ReconnectOptions {
+    /** The first delay, in milliseconds. Default 500. */
+    minDelay?: number;
+    /** The longest delay, in milliseconds. Default 30,000. */
+    maxDelay?: number;
+    /** By what each delay is longer than the one before, 1 to 100. Default 2. */
+    factor?: number;
+    /** The share of each delay that is left to chance, 0 to 1. Default 1. */
+    jitter?: number;
+    /** Attempts before it is given up, since the last registration. Default: no limit. */
+    maxAttempts?: number;
+  }
+
   /** Options of a client: bytes and milliseconds, whole numbers. */
   interface ClientOptions {
-    /** What the server is shown at registration. Default: none. */
-    token?: string;
-    /** Further headers of the handshake; those that make it one are not yours to set. Default: none. */
+    /**
+     * The newest version of the protocol that is spoken. 1 is that of version 1 to the byte; with 2 a client learns
+     * why there is no answer, and a server of version 1 is spoken to in version 1. Default 1; 2 in browsers.
+     */
+    protocol?: 1 | 2;
+    /** What the server is shown at registration; a function is asked at each connection. Default: none. */
+    token?: string | (() => string | undefined | Promise<string | undefined>);
+    /** Connects again when the connection is lost, and registers; `true` as by default. Default false. */
+    reconnect?: boolean | ReconnectOptions;
+    /**
+     * With `reconnect`: whether requests whose connection was lost (1001, 1006, 1012) are sent once more,
+     * so that a receiver may see one twice, or they fail with `ERR_WSMB_CONNECTION_LOST`. Default `never`.
+     */
+    resend?: 'never' | 'requests';
+    /** How long a request may wait for its answer, in milliseconds; `Infinity` for ever. Default 30,000. */
+    requestTimeout?: number;
+    /** Closes the client. Default: none. */
+    signal?: AbortSignal;
+    /**
+     * Further headers of the handshake; those that make it one are not yours to set. Not in browsers.
+     * Default: none.
+     */
     headers?: Record<string, string>;
-    /** Bytes of one message from the server. Default 100 MiB + 64 KiB. */
+    /** Bytes of one message from the server. Not in browsers. Default 100 MiB + 64 KiB. */
     maxPayload?: number;
     /** Bytes waiting above which `send` returns false. Default 1 MiB. */
     highWaterMark?: number;
@@ -164,14 +461,27 @@ declare namespace WSMsgBroker {
     maxQueued?: number;
     /** From start to open, in milliseconds. Default 30,000. */
     connectTimeout?: number;
-    /** Silence of the server, in milliseconds, before it is sent a ping; 0: never. Default 25,000. */
+    /**
+     * Silence of the server, in milliseconds, before it is sent a ping; 0: never. In browsers, which cannot ping,
+     * a server of version 2 is sent a small request. Default 25,000.
+     */
     pingInterval?: number;
     /** Silence after the ping, in milliseconds, before it counts as dead: 1006. Default 20,000. */
     pingTimeout?: number;
-    /** How long, in milliseconds, a closing connection may make no progress. Default 5,000. */
+    /**
+     * How long, in milliseconds, a closing connection may make no progress. Not in browsers.
+     * Default 5,000.
+     */
     closeTimeout?: number;
-    /** Speaks TLS; `true` as by default. A `wss:` URL needs none of it, a `ws:` URL allows none. */
+    /**
+     * Speaks TLS; `true` as by default. A `wss:` URL needs none of it, a `ws:` URL allows none. In
+     * browsers only a boolean, for host and port. Default false; as the page came in browsers.
+     */
     tls?: boolean | ClientTlsOptions;
+    /** Browsers only: a class that is used as that of the page. Default `globalThis.WebSocket`. */
+    WebSocket?: new (
+      url: string,
+    ) => object;
   }
 
   /** Where a server listens. */
@@ -243,12 +553,12 @@ declare namespace WSMsgBroker {
     /** An id has no owner any more. */
     unregistered: [id: string];
     /** A message went to an id that nobody has registered. */
-    warn: [error: Error & { code: string }];
+    warn: [error: Error & { code: ErrorCode }];
     /**
      * A peer sent what cannot be understood or may not be, `authenticate` failed, or the server
      * could not listen.
      */
-    error: [error: Error & { code?: string }];
+    error: [error: CodedError];
     /** A connection may not register, or not any more, and is closed; the id it wants, or had. */
     denied: [id: string | null, error: DeniedError];
     /** A connection does not keep up; its id, if it has one, and what was done about it. */
@@ -414,8 +724,15 @@ declare namespace WSMsgBroker {
     drain?: number;
   }
 
-  /** A broker. It routes on threads of its own, whatever JavaScript does meanwhile. */
-  class Server extends EventEmitter<ServerEvents> {
+  /**
+   * A broker. It routes on threads of its own, whatever JavaScript does meanwhile.
+   *
+   * It takes part itself, as a client of its own: `send` and the like are those of `client`. `Message` is what
+   * others send to it, `Answer` what it answers them.
+   *
+   * Not in browsers: there the constructor throws `ERR_WSMB_BROWSER`.
+   */
+  class Server<Message = any, Answer = any> extends Peer<ServerEvents, Message, Answer> {
     /**
      * @param port Port to listen on; 0 takes a free one; a name that is no number is a Unix socket.
      * @param path Path of the endpoint; a missing slash is added. Default `/`.
@@ -432,6 +749,12 @@ declare namespace WSMsgBroker {
      * and nobody listens for `'error'`, the rejection is all that tells why the server could not listen.
      */
     readonly ready: Promise<void>;
+
+    /**
+     * The server as one of its clients, over no network: it is made, and registers the id of the option
+     * `id`, when it is first asked for, by one of a client's methods too. It speaks version 2.
+     */
+    readonly client: WSMsgBroker<Message, Answer>;
 
     /** How long a request may be answered, in milliseconds: `ackTimeout`, changeable. */
     ttl: number;
@@ -472,9 +795,6 @@ declare namespace WSMsgBroker {
 
     /** Closes; the port is free when this returns. Resolves when the last connection has ended. */
     close(options?: CloseOptions): Promise<void>;
-
-    /** The same as `close()`, for `await using`. */
-    [Symbol.asyncDispose](): Promise<void>;
   }
 }
 

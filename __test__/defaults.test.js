@@ -1,7 +1,8 @@
 'use strict';
 
 // What documents, types and command line say of each option is what the code does without it: held
-// against the defaults that the addon tells.
+// against the defaults that the addon tells, and those of the clients in JavaScript. And they name every
+// error that there is.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -10,6 +11,9 @@ const { execFileSync } = require('node:child_process');
 const test = require('ava');
 const { NativeServer, NativeClient } = require('../lib/native');
 const { serverOptions, clientOptions } = require('../lib/options');
+const { kSession } = require('../lib/client/methods');
+const WSMsgBroker = require('..');
+const Browser = require('../lib/browser');
 
 const root = path.join(__dirname, '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
@@ -79,6 +83,20 @@ function defaultsOf(native) {
   return values;
 }
 
+/** The options of a client, with their defaults. It is closed before it connects. */
+function sessionOptions(Client, options) {
+  const client = new Client('a', 'ws://127.0.0.1:9', options);
+  client[kSession].close();
+  return client[kSession].options;
+}
+
+/** What the client itself does without options: the addon knows nothing of these. */
+function ownDefaults() {
+  const [, members] = /^const RECONNECT = \{([^}]*)\};$/m.exec(read('lib/client/session.js'));
+  const reconnect = new Function(`return {${members}};`)();
+  return { ...sessionOptions(WSMsgBroker), ...defaultsOf({ reconnect }) };
+}
+
 const CODE = {
   server: {
     ...defaultsOf(NativeServer.defaults(true)),
@@ -86,8 +104,14 @@ const CODE = {
   },
   /** The same where clients are authenticated. */
   authenticated: defaultsOf(NativeServer.defaults(true)),
-  client: defaultsOf(NativeClient.defaults()),
+  client: { ...defaultsOf(NativeClient.defaults()), ...ownDefaults() },
 };
+/** What the client of browsers does without options. */
+const BROWSER = sessionOptions(Browser, {
+  WebSocket: class {
+    close() {}
+  },
+});
 const SERVER = flatten(serverOptions).filter(([name]) => !ARGUMENTS.includes(name));
 const CLIENT = flatten(clientOptions);
 
@@ -97,8 +121,8 @@ function value(text) {
   if (NONE.includes(bare)) {
     return 0;
   }
-  if (bare === 'true' || bare === 'yes') {
-    return true;
+  if (['true', 'yes', 'false'].includes(bare)) {
+    return bare !== 'false';
   }
   const numbers = bare
     .split(' + ')
@@ -115,12 +139,15 @@ function values(text) {
   return [value(plain), value(authenticated ?? plain)];
 }
 
-/** Holds what is written about the options of `who` against the code. `found`: text by name. */
-function compare(t, who, options, found, place) {
+/**
+ * Holds what is written about the options of `who` against the code. `found`: text by name; `prefix`: of a
+ * group, whose members they are.
+ */
+function compare(t, who, options, found, place, prefix = '') {
   for (const [name, type] of options) {
     const expected = [
-      CODE[who][name],
-      who === 'client' ? CODE.client[name] : CODE.authenticated[name],
+      CODE[who][prefix + name],
+      who === 'client' ? CODE.client[prefix + name] : CODE.authenticated[name],
     ];
     t.true(name in found, `${place} lacks ${name}`);
     if (!(name in found) || (type !== 'number' && expected[0] === undefined)) {
@@ -177,6 +204,35 @@ function flags() {
   return Object.fromEntries(lines.map(([, flag, text]) => [flag, /\(([^()]*)\)$/.exec(text)?.[1]]));
 }
 
+/** The codes of our own errors, wherever they are made. */
+function codes() {
+  const files = (folder) =>
+    fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+      const name = `${folder}/${entry.name}`;
+      return entry.isDirectory() ? files(name) : [name];
+    });
+  const sources = ['lib', 'src'].flatMap(files).map(read).join('\n');
+  const written = sources.match(/\bERR_[A-Z]+(?:_[A-Z]+)+\b/g);
+  const called = [...sources.matchAll(/\bwrong\('([A-Z]+)'/g)].map(
+    ([, name]) => `ERR_WSMB_${name}`,
+  );
+  // A text, as in version 1, and not an error.
+  const others = ['ERR_WSMB_SERVER_KEY'];
+  return [...new Set([...written, ...called])].filter((code) => !others.includes(code));
+}
+
+/** What may become of a receiver. */
+function outcomes() {
+  const [, reasons] = /^const REASONS = \{([^}]*)\};$/m.exec(read('lib/client/errors.js'));
+  return Object.keys(new Function(`return {${reasons}};`)());
+}
+
+/** The texts of a union in index.d.ts. */
+function union(name) {
+  const [, body] = new RegExp(`^ {2}type ${name} =([^;]*);`, 'm').exec(read('index.d.ts'));
+  return [...body.matchAll(/'(\w+)'/g)].map(([, text]) => text);
+}
+
 const kebab = (name) => name.replace(/[A-Z.]/g, (c) => `-${c === '.' ? '' : c.toLowerCase()}`);
 const top = (options) => options.filter(([name]) => !name.includes('.'));
 const members = (options, group) =>
@@ -201,34 +257,53 @@ test('the code tells a default for every number, and derived ones follow their r
 });
 
 test('docs/api.md has every option with its default', (t) => {
-  const [client, server] = tables('docs/api.md');
+  const all = tables('docs/api.md');
+  const having = (name) => all.find((table) => name in table) ?? {};
+  const [client, server, reconnect] = ['resend', 'threads', 'minDelay'].map(having);
   compare(t, 'client', top(CLIENT), client, 'docs/api.md');
   compare(t, 'server', top(SERVER), server, 'docs/api.md');
-  for (const group of ['rateLimit', 'jwt']) {
-    t.true(group in server, group);
+  compare(t, 'client', members(CLIENT, 'reconnect'), reconnect, 'docs/api.md', 'reconnect.');
+  for (const [group, table] of [
+    ['rateLimit', server],
+    ['jwt', server],
+    ['reconnect', client],
+    ['tls', client],
+  ]) {
+    t.true(group in table, group);
   }
 });
 
+test('a client in a browser has the defaults that are told for both', (t) => {
+  // As the page, and of the page.
+  const { tls, WebSocket, protocol, ...others } = BROWSER;
+  t.is(protocol, 2);
+  t.deepEqual(
+    others,
+    Object.fromEntries(Object.keys(others).map((name) => [name, CODE.client[name]])),
+  );
+});
+
 test('docs/api.md has every error code, and the counters under stats', (t) => {
-  // A text, as in version 1, and not an error.
-  const others = ['ERR_WSMB_SERVER_KEY'];
-  const files = (folder) =>
-    fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
-      const name = `${folder}/${entry.name}`;
-      return entry.isDirectory() ? files(name) : [name];
-    });
-  const sources = ['lib', 'src'].flatMap(files).map(read).join('\n');
-  const codes = new Set(sources.match(/\bERR_[A-Z]+(?:_[A-Z]+)+\b/g));
-  t.true(codes.size > 20);
+  t.true(codes().length > 20);
   const text = read('docs/api.md');
   const table = text.slice(text.indexOf('## Error codes'), text.indexOf('## Command line'));
-  for (const code of [...codes].filter((code) => !others.includes(code))) {
+  for (const code of [...codes(), ...outcomes(), ...union('ErrorCode')]) {
     t.true(table.includes(`\`${code}\``), code);
   }
-  const [, stats] = /^### server\.stats\(\)\n([\s\S]*?)^###/m.exec(text);
+  const [, stats] = /^### server.stats\(\)\n([\s\S]*?)^###/m.exec(text);
   for (const counter of COUNTERS) {
     t.true(stats.includes(`| \`${counter}\` |`), counter);
   }
+});
+
+test('index.d.ts has every error code', (t) => {
+  const ours = codes().filter((code) => code.startsWith('ERR_WSMB_'));
+  const types = union('ErrorCode');
+  t.deepEqual(
+    ours.filter((code) => !types.includes(code)),
+    [],
+  );
+  t.deepEqual(union('FailureCode').sort(), outcomes().sort());
 });
 
 test('docs/limits.md has every limit with its default', (t) => {
@@ -256,6 +331,8 @@ test('docs/authentication.md has every option of tokens with its default', (t) =
 test('index.d.ts has every option with its default', (t) => {
   compare(t, 'client', top(CLIENT), remarks('ClientOptions'), 'index.d.ts');
   compare(t, 'server', top(SERVER), remarks('ServerOptions'), 'index.d.ts');
+  const reconnect = remarks('ReconnectOptions');
+  compare(t, 'client', members(CLIENT, 'reconnect'), reconnect, 'index.d.ts', 'reconnect.');
   for (const [group, name] of [
     ['rateLimit', 'RateLimit'],
     ['jwt', 'JwtOptions'],

@@ -10,6 +10,7 @@ const { once } = require('node:events');
 const { promisify } = require('node:util');
 const test = require('ava');
 const WSMsgBroker = require('..');
+const { programs, run, compile } = require('./support/snippets');
 
 const root = path.join(__dirname, '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
@@ -44,6 +45,22 @@ for (const file of ['docs/authentication.md', 'docs/limits.md', 'SECURITY.md']) 
     }
   });
 }
+
+const DOCUMENTS = ['README.md', 'docs/api.md', 'docs/migrating.md'];
+
+for (const file of DOCUMENTS) {
+  for (const [line, code] of programs(file)) {
+    test(`the example of ${file} in line ${line} runs`, async (t) => {
+      await run(t, code);
+    });
+  }
+}
+
+test('the examples in TypeScript compile', (t) => {
+  const { count, found } = compile(DOCUMENTS);
+  t.true(count > 0);
+  t.deepEqual(found, []);
+});
 
 test('the tests that SECURITY.md names are there', (t) => {
   const [, promises] = read('SECURITY.md').split('## What we promise');

@@ -340,7 +340,7 @@ test('lets open conversations come to their end when it drains', async (t) => {
 });
 
 test('tells of its limits what stats can tell', async (t) => {
-  const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 1000 });
+  const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 2000 });
   const client = await startClient(t, server, 'a');
   const closed = once(client, 'close');
   const socket = await connect(t, server);

@@ -243,8 +243,8 @@ class Transport {
   }
 
   #failed([, code, message, syscall, target]) {
-    if (code === 'ERR_WSMB_SERVER_KEY') {
-      // No WebSocket server at all: a text, and no close event.
+    if (code === 'ERR_WSMB_SERVER_KEY' && this.#session.options.protocol === 1) {
+      // No WebSocket server at all: in version 1 a text, and no close event.
       this.#silent = true;
       this.#session.broke(message);
       return;

@@ -47,7 +47,7 @@ function asModule(file) {
 
 /** Names that the files of the client have between them, and nobody else: they may be short in a page. */
 const INTERNAL =
-  /^(?:addCallback|assert2|assertOpen|broke|cancels|complaint|drained|forgets|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|pace|refusal|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
+  /^(?:addCallback|answered|ask|assert2|assertOpen|broke|cancels|client|closed|complaint|deadline|drained|forgets|hold|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|options|pace|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
 
 const CLASS = "import WSMsgBroker from './index.js';";
 
@@ -78,7 +78,7 @@ async function build(file, { contents, ...form }) {
     minify: true,
     mangleProps: INTERNAL,
     target: 'es2022',
-    banner: { js: `/*! ${name} ${version}, ${license} license */` },
+    banner: { js: `/*! ${name} ${version}, ${license} */` },
     logLevel: 'warning',
     logOverride: { 'commonjs-variable-in-esm': 'silent' },
     plugins: [asModules],

@@ -494,6 +494,11 @@ impl Task {
         };
         while heartbeat.poll(cx).is_ready() {
             let listens = !self.link.is_held();
+            if !listens && self.link.outbox.waiting() == 0 {
+                // The server's pings are not read: it is told unasked that we live.
+                self.link.outbox.push_control(&framing::pong(Mask::Random));
+                self.link.flush();
+            }
             let heard = self.reader.has_heard();
             match heartbeat.beat(listens.then_some(heard), self.link.outbox.state()) {
                 Beat::Rest => {}

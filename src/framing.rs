@@ -408,8 +408,17 @@ pub(crate) fn close_frame(code: Option<u16>, reason: &str, mask: Mask) -> Vec<u8
 
 /// An empty ping.
 pub(crate) fn ping(mask: Mask) -> Vec<u8> {
+    control(Control::Ping, mask)
+}
+
+/// An empty pong, which nobody asked for: a sign of life.
+pub(crate) fn pong(mask: Mask) -> Vec<u8> {
+    control(Control::Pong, mask)
+}
+
+fn control(control: Control, mask: Mask) -> Vec<u8> {
     let mut frame = Vec::new();
-    header(OpCode::Control(Control::Ping), 0, mask, &mut frame);
+    header(OpCode::Control(control), 0, mask, &mut frame);
     frame
 }
 

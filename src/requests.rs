@@ -197,36 +197,36 @@ impl Requests {
             ..
         } = *question;
         let mut shard = self.shard(ack).lock();
-        if let Some(pending) = shard.pending.get(ack) {
-            pending.check(asker, now)?;
-            if pending.is_over(now)
-                && let Some(pending) = shard.pending.remove(ack)
-            {
-                pending.ended(Some(Fault::Timeout), outcomes);
+        let request = match shard.pending.get_mut(ack) {
+            Some(pending) if !pending.is_over(now) => {
+                pending.check(asker, now)?;
+                pending.add(question, false, outcomes);
+                pending.request.clone()
             }
-        }
-        let mut size = 0;
-        if !shard.pending.contains_key(ack) {
-            size = REQUEST + ack.len() + receivers.len() * RESPONDER;
-            self.insert(&mut shard, question, size, now);
-        }
-        let Some(pending) = shard.pending.get_mut(ack) else {
-            return Ok(None);
+            over => {
+                if over.is_some()
+                    && let Some(pending) = shard.pending.remove(ack)
+                {
+                    pending.ended(Some(Fault::Timeout), outcomes);
+                }
+                self.insert(&mut shard, question, now, outcomes)
+            }
         };
-        let request = pending.request.clone();
-        pending.add(question, size, outcomes);
-        if pending.responders.is_empty()
-            && let Some(pending) = shard.pending.remove(ack)
-        {
-            pending.ended(None, outcomes);
-        }
         drop(shard);
         self.keep_within_limit(asker, outcomes);
         Ok((receivers.len() > 1).then_some(request))
     }
 
-    fn insert(&self, shard: &mut Shard, question: &Question<'_>, size: usize, now: Instant) {
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        question: &Question<'_>,
+        now: Instant,
+        outcomes: &mut Outcomes,
+    ) -> Arc<Request> {
         let ack: Arc<str> = question.ack.into();
+        let count = question.receivers.len();
+        let size = REQUEST + ack.len() + count * RESPONDER;
         let request = Arc::new(Request {
             ack: ack.clone(),
             is_told: question.asker.speaks_2(),
@@ -234,20 +234,23 @@ impl Requests {
         });
         let usual = Duration::from_millis(self.timeout.load(Relaxed));
         let own = question.timeout.filter(|own| *own < usual);
-        let deadline = now + own.unwrap_or(usual);
-        let pending = Pending {
+        let mut pending = Pending {
             request: request.clone(),
             asker: question.asker.clone(),
-            deadline,
+            deadline: now + own.unwrap_or(usual),
             answers: question.answers,
-            responders: Responders::with_capacity(question.receivers.len()),
+            responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
         };
-        shard.pending.insert(ack, pending);
-        shard.deadlines.push(deadline, own.is_some(), &request);
-        let mut book = question.asker.book.lock();
-        book.asked.push(&request);
-        book.charged += size;
+        pending.add(question, true, outcomes);
+        if pending.responders.is_empty() {
+            pending.ended(None, outcomes);
+        } else {
+            let deadline = pending.deadline;
+            shard.deadlines.push(deadline, own.is_some(), &request);
+            shard.pending.insert(ack, pending);
+        }
+        request
     }
 
     /// Lets the oldest requests of a connection expire until it is within its limit.
@@ -467,8 +470,8 @@ impl Pending {
         }
     }
 
-    /// Adds those who may answer; `charged`: bytes that are charged for them already.
-    fn add(&mut self, question: &Question<'_>, charged: usize, outcomes: &mut Outcomes) {
+    /// Adds those who may answer; `is_new`: the first of them, who are charged already.
+    fn add(&mut self, question: &Question<'_>, is_new: bool, outcomes: &mut Outcomes) {
         let before = self.responders.len();
         let mut known = 0;
         match (question.receivers, question.names) {
@@ -495,13 +498,16 @@ impl Pending {
         }
         self.responders.sort();
         let added = self.responders.len() - before;
-        let more = match charged {
-            0 => known + added * RESPONDER,
-            _ => known,
-        };
+        let mut more = known;
         // Under the shard's lock: whoever ends the request gives back what was counted.
         let mut book = self.asker.book.lock();
         book.deliveries += added;
+        if is_new {
+            book.asked.push(&self.request);
+            book.charged += self.charge.bytes();
+        } else {
+            more += added * RESPONDER;
+        }
         if more > 0 {
             book.charged += more;
             self.charge.set(self.charge.bytes() + more);

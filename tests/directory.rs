@@ -1,4 +1,4 @@
-//! The ids of a server: which there are, and the end of one (rule 15).
+//! The ids of a server: which there are, and the end of one (rule 15.10).
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The server's own participant: a client within the process.
+//! The server's own participant: a client within the process (rule 22.11).
 
 mod support;
 

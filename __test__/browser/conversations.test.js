@@ -111,7 +111,7 @@ test('a page is told to whom its message was delivered', async (t) => {
   const page = await startPage(t, addressOf(server));
   const told = await page.evaluate(async () => {
     const { delivered, failed } = await window.client.deliver('hello', ['node', 'nobody']);
-    return { delivered, failed: [...failed] };
+    return { delivered, failed: [...failed].map(([id, { code }]) => [id, code]) };
   });
   t.deepEqual(told, { delivered: ['node'], failed: [['nobody', 'UNKNOWN_ID']] });
 });

@@ -41,6 +41,12 @@ async function failure(promise) {
   return { code: error.code, message: error.message, from: error.from, error };
 }
 
+/** A receipt in short: codes by id. */
+async function told(receipt) {
+  const { delivered, failed } = await receipt;
+  return { delivered, failed: Object.fromEntries([...failed].map(([id, { code }]) => [id, code])) };
+}
+
 /** How many answers and receipts a client awaits. */
 function awaited(client) {
   return client[kSession].requests.size;
@@ -55,4 +61,4 @@ function aborted(signal) {
   });
 }
 
-module.exports = { kinds: Object.keys(KINDS), urlOf, open, join, failure, awaited, aborted };
+module.exports = { kinds: Object.keys(KINDS), urlOf, open, join, failure, told, awaited, aborted };

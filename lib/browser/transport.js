@@ -82,13 +82,13 @@ function open(session, url, token, options) {
       timer = setTimeout(() => {
         if (session.speaks2 && session.isRegistered) {
           socket.send(frames.send(0, '[]', undefined, ',"ref":0'));
-          failAfter(pingTimeout, 'the server is silent');
+          failAfter(pingTimeout, 'silence');
         }
       }, pingInterval);
     }
   };
 
-  failAfter(connectTimeout, 'the server does not answer');
+  failAfter(connectTimeout, 'no answer');
   socket.onopen = () => {
     isOpen = true;
     heard();
@@ -109,7 +109,7 @@ function open(session, url, token, options) {
     } else {
       session.misunderstood(
         (frame ?? null) === null
-          ? coded('ERR_WSMB_JSON', 'unable to parse message (only JSON is handled)')
+          ? coded('ERR_WSMB_JSON', 'unable to parse message')
           : coded('ERR_WSMB_ACTION', `unknown action "${frame.action}"`),
       );
     }

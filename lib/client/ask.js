@@ -1,6 +1,6 @@
 'use strict';
 
-// A question to one or to many, whose outcome somebody awaits.
+// A message of which somebody awaits what becomes of it: answers, or a receipt.
 
 const { aborted, coded, failure } = require('./errors');
 const frames = require('./frames');
@@ -9,10 +9,11 @@ const frames = require('./frames');
 const LONGEST = 2 ** 31 - 1;
 
 /**
- * Sends it, and resolves with its outcome. `count`: how many answers to collect; undefined: the fastest.
- * `dest`, `text`: JSON; `more`: further members of the frame; `ids`: all who may answer.
+ * Sends it, and resolves with its outcome. `text`, `dest`: JSON; `ids`: all receivers; `limit`: ms.
+ * `count`: how many answers to collect; undefined: the fastest alone; 0: none, but a receipt. `timeout`: what
+ * the server is told of the limit.
  */
-function ask(session, { text, dest, ids, more, count, limit, signal }) {
+function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
   return new Promise((resolve, reject) => {
     /** Who has not answered, by name; one may also answer without a name, or under another. */
     const open = new Set(ids);
@@ -20,14 +21,13 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
     const answers = new Map();
     const failed = new Map();
     const isOne = count === undefined;
-    const key = session.ack();
-    const frame = frames.send(text, dest, `"${key}"`, more);
+    const isReceipt = count === 0;
 
     const heard = (id) => {
       open.delete(id);
       left -= 1;
     };
-    const settle = (error) => {
+    const settle = (error, outcome = { answers, failed }) => {
       entry.isSettled = true;
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
@@ -35,7 +35,7 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
       if (error) {
         reject(error);
       } else {
-        resolve({ answers, failed });
+        resolve(outcome);
       }
       session.pace();
     };
@@ -43,9 +43,9 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
     const cancel = () => {
       // An answer that is on its way is no fault of the server's.
       session.forgets = true;
-      if (session.speaks2 && !entry.isQueued) {
+      if (session.speaks2 && !entry.isQueued && !isReceipt) {
         try {
-          session.push(frames.cancel(`"${key}"`));
+          session.push(frames.cancel(ack));
         } catch {
           // Too much waits already: the server finds out by itself.
         }
@@ -56,16 +56,20 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
       settle(aborted(signal));
     };
     const entry = {
-      frame: session.resends ? frame : undefined,
       needs2: !isOne,
-      answered: (from, message) => {
-        if (isOne) {
-          resolve({ from, message });
+      receipt: (delivered, codes) => {
+        for (const [id, code] of Object.entries(codes ?? {})) {
+          failed.set(id, failure(code, id));
         }
+        settle(undefined, { delivered, failed });
+      },
+      answered: (from, message) => {
         session.forgets ||= left > 1;
         answers.set(from, message);
         heard(from);
-        if (isOne || answers.size >= count || left === 0) {
+        if (isOne) {
+          settle(undefined, { from, message });
+        } else if (answers.size >= count || left === 0) {
           settle();
         }
       },
@@ -80,22 +84,31 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
         for (const id of open) {
           failed.set(id, error);
         }
-        settle((isOne || error.isFinal) && error);
+        settle((isOne || isReceipt || error.isFinal) && error);
       },
     };
-    session.requests.set(key, entry);
+    const key = session.requests.add(entry, isReceipt ? undefined : session.ack());
+    const ack = isReceipt ? undefined : `"${key}"`;
+    let more = '';
+    if (isReceipt) {
+      more = frames.member('ref', key);
+    } else if (session.speaks2) {
+      const all = count >= left ? '"all"' : count;
+      more = frames.member('answers', all) + frames.member('timeout', timeout);
+    }
+    const frame = frames.send(text, dest, ack, more);
+    if (session.resends && !isReceipt) {
+      entry.frame = frame;
+    }
     let timer;
     if (limit <= LONGEST) {
       timer = setTimeout(() => {
         cancel();
-        for (const id of open) {
-          failed.set(id, failure('TIMEOUT', id));
-        }
-        settle(isOne && coded('TIMEOUT', `no answer within ${limit} ms`));
+        entry.end(coded('TIMEOUT', `nothing came of it within ${limit} ms`));
       }, limit);
     }
     signal?.addEventListener('abort', abort);
-    if (left > 0) {
+    if (left > 0 || isReceipt) {
       session.ask(frame, entry);
     } else {
       settle();

@@ -9,7 +9,7 @@ function coded(code, message, Type = Error) {
 
 /** What an operation fails with that a signal has ended, as Node's own do. */
 function aborted({ reason }) {
-  const error = coded('ABORT_ERR', 'the operation was aborted');
+  const error = coded('ABORT_ERR', 'aborted');
   error.name = 'AbortError';
   error.cause = reason;
   return error;
@@ -17,11 +17,11 @@ function aborted({ reason }) {
 
 /** Why nobody will answer, in words. */
 const REASONS = {
-  UNKNOWN_ID: 'nobody is registered under this id',
+  UNKNOWN_ID: 'nobody has registered this id',
   GONE: 'its connection has ended',
-  REPLACED: 'another connection has taken over its id',
-  SLOW: 'it does not read what is sent to it',
-  TIMEOUT: 'it has not answered in time',
+  REPLACED: 'its id was taken over',
+  SLOW: 'it does not read',
+  TIMEOUT: 'no answer in time',
 };
 
 /** What became of a receiver, by the code that the server tells. */

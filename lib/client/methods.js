@@ -53,32 +53,38 @@ function idsOf(dest) {
 
 function checkSignal(signal) {
   if (signal !== undefined && !signal?.addEventListener) {
-    throw wrong('OPTION', 'option "signal" must be an AbortSignal');
+    throw wrong('OPTION', '"signal" must be an AbortSignal');
   }
 }
 
-/** Asks; `count`: how many answers to collect; undefined: the fastest, alone. */
+/** Asks; `count` as `ask` has it. */
 async function question(session, message, dest, { timeout, signal } = {}, count) {
   const limit = timeout ?? session.options.requestTimeout;
   if (!(limit > 0)) {
-    throw wrong('OPTION', `option "timeout" is ${limit}, expected more than 0 ms`, RangeError);
+    throw wrong('OPTION', `"timeout" must be more than 0 ms`, RangeError);
   }
   checkSignal(signal);
   const ids = idsOf(dest);
   const text = messageText(message);
   session.assertOpen();
+  if (count !== undefined) {
+    session.assert2();
+  }
   if (signal?.aborted) {
     throw aborted(signal);
   }
-  if (ids.length === 0 && !count) {
+  if (ids.length === 0 && count === undefined) {
     throw wrong('DEST', 'dest is empty: nobody can answer');
   }
-  const all = count >= new Set(ids).size ? '"all"' : count;
-  const more = session.speaks2
-    ? frames.member('answers', all) +
-      frames.member('timeout', limit > LONGEST ? undefined : timeout)
-    : '';
-  return ask(session, { text, dest: destText(dest), ids, more, count, limit, signal });
+  return ask(session, {
+    text,
+    dest: destText(Array.isArray(dest) ? ids : ids[0]),
+    ids,
+    count,
+    timeout: limit > LONGEST ? undefined : timeout,
+    limit,
+    signal,
+  });
 }
 
 const methods = {
@@ -99,9 +105,10 @@ const methods = {
     }
     const key = session.ack();
     const frame = frames.send(text, to, `"${key}"`);
+    const left = Array.isArray(dest) ? dest.length : 1;
     return session.ask(
       frame,
-      session.requests.addCallback(key, callback, session.resends && frame),
+      session.requests.addCallback(key, callback, session.resends && frame, left),
     );
   },
 
@@ -114,24 +121,14 @@ const methods = {
   async requestAll(message, ids, options) {
     const count = options?.count ?? LONGEST;
     if (!(count >= 1)) {
-      throw wrong('OPTION', `option "count" is ${count}, expected at least 1`, RangeError);
+      throw wrong('OPTION', `"count" must be at least 1`, RangeError);
     }
-    this[kSession].assert2();
     return question(this[kSession], message, ids, options, Math.floor(count));
   },
 
   /** Sends, and resolves when the broker has told who is given it: `{ delivered, failed }`. */
-  async deliver(message, dest) {
-    const session = this[kSession];
-    idsOf(dest);
-    const text = messageText(message);
-    session.assertOpen();
-    session.assert2();
-    return new Promise((receipt, end) => {
-      const entry = { receipt, end, needs2: true };
-      const more = frames.member('ref', session.requests.number(entry));
-      session.ask(frames.send(text, destText(dest), undefined, more), entry);
-    });
+  deliver(message, dest, options) {
+    return question(this[kSession], message, dest, options, 0);
   },
 
   /** The messages from now on: `for await (const { message, from, response } of client.messages())`. */
@@ -144,7 +141,7 @@ const methods = {
   /** Registers again, with another token: what was granted is renewed. `'registered'` follows. */
   register(token) {
     if (token !== undefined && typeof token !== 'string') {
-      throw wrong('OPTION', `token is ${String(token)}, expected a string`);
+      throw wrong('OPTION', 'the token must be a string');
     }
     this[kSession].register(token);
   },

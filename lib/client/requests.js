@@ -12,8 +12,9 @@ const SWEEP = 60 * 1000;
  * An entry that awaits answers is known by its ack, a string; one that awaits a receipt by its number:
  *
  *     answered(from, message), failed(id, error)   for answers; a callback of version 1 has only the first
- *     receipt({ delivered, failed })               for a receipt
+ *     receipt(delivered, codes)                    for a receipt
  *     end(error)                                   nothing more will come; a callback is never told
+ *     left                                         how many may still answer a callback
  *     deadline                                     of a callback, ms: nobody else would forget it
  *     frame                                        what may be sent once more if the connection is lost
  *     needs2                                       of no use with a server of version 1
@@ -24,15 +25,19 @@ class Requests extends Map {
   #references = 0;
   #swept = 0;
 
-  /** Adds what awaits a receipt; returns its number. */
-  number(entry) {
+  /** Adds what awaits answers to this ack, or a receipt, which gets a number; returns either. */
+  add(entry, key = this.#nextReference()) {
+    this.set(key, entry);
+    return key;
+  }
+
+  #nextReference() {
     this.#references += 1;
-    this.set(this.#references, entry);
     return this.#references;
   }
 
-  /** Adds a callback, which is kept until it is taken, or its time is up. */
-  addCallback(key, answered, frame) {
+  /** Adds a callback, which is kept until it is taken, its time is up, or none of `left` can answer. */
+  addCallback(key, answered, frame, left) {
     const now = Date.now();
     if (now > this.#swept + SWEEP) {
       this.#swept = now;
@@ -42,9 +47,23 @@ class Requests extends Map {
         }
       }
     }
-    const entry = { answered, frame, deadline: now + TIMEOUT };
+    const entry = { answered, frame, left, deadline: now + TIMEOUT };
     this.set(key, entry);
     return entry;
+  }
+
+  /** One of those who were asked will not answer. */
+  failed(key, id, error) {
+    const entry = this.get(key);
+    if (entry?.failed) {
+      entry.failed(id, error);
+    } else if (entry) {
+      // Nobody is told, as in version 1.
+      entry.left -= 1;
+      if (entry.left === 0) {
+        this.delete(key);
+      }
+    }
   }
 
   /** The entry, which is forgotten. */
@@ -55,7 +74,7 @@ class Requests extends Map {
   }
 
   /** Ends those that the function chooses. */
-  end(error, choose = () => true) {
+  end(error, choose) {
     for (const [key, entry] of this) {
       if (choose(entry)) {
         this.delete(key);

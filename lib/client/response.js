@@ -3,41 +3,58 @@
 const { coded, remote } = require('./errors');
 const frames = require('./frames');
 
-/**
- * What a program answers a request with. `key`: its ack, any JSON; `name`: the same as a name, by which the
- * session finds the function that cancels it.
- */
-function respond(session, key, name) {
-  let controller;
-  let isCancelled = false;
-  const abort = () => controller?.abort(coded('ERR_WSMB_CANCELLED', 'nobody awaits an answer'));
-  if (session.speaks2) {
-    session.cancels.set(name, () => {
-      isCancelled = true;
-      abort();
-    });
+/** What a program answers a request with. */
+class Response {
+  #session;
+  #key;
+  #name;
+  #controller;
+  #isCancelled = false;
+
+  /**
+   * `key`: the ack of the request, any JSON; `name`: the same as a name, by which the session finds the
+   * function that cancels it.
+   */
+  constructor(session, key, name) {
+    this.#session = session;
+    this.#key = key;
+    this.#name = name;
+    if (session.speaks2) {
+      session.cancels.set(name, () => {
+        this.#isCancelled = true;
+        this.#abort();
+      });
+    }
   }
-  const write = (message, error) => {
+
+  // As in version 1 functions that may be taken from it.
+
+  send = (answer) => this.#write(JSON.stringify(answer));
+
+  reject = (reason = 'refused') => {
+    this.#session.assert2();
+    const { code, message } = remote(reason);
+    this.#write(undefined, JSON.stringify({ code, message }));
+  };
+
+  get signal() {
+    this.#controller ??= new AbortController();
+    if (this.#isCancelled) {
+      this.#abort();
+    }
+    return this.#controller.signal;
+  }
+
+  #abort() {
+    this.#controller?.abort(coded('ERR_WSMB_CANCELLED', 'nobody awaits an answer'));
+  }
+
+  #write(message, error) {
+    const session = this.#session;
     session.assertOpen();
-    session.cancels.delete(name);
-    session.push(frames.answer(JSON.stringify(key), message, error, session.idText()), true);
-  };
-  // As in version 1 a plain object, whose functions may be taken from it.
-  return {
-    send: (answer) => write(JSON.stringify(answer)),
-    reject: (reason) => {
-      session.assert2();
-      const { code, message } = remote(reason);
-      write(undefined, JSON.stringify({ code, message }));
-    },
-    get signal() {
-      controller ??= new AbortController();
-      if (isCancelled) {
-        abort();
-      }
-      return controller.signal;
-    },
-  };
+    session.cancels.delete(this.#name);
+    session.push(frames.answer(JSON.stringify(this.#key), message, error, session.idText()), true);
+  }
 }
 
-module.exports = respond;
+module.exports = Response;

@@ -3,10 +3,9 @@
 // What one client is across the connections that it has, one after the other. A transport (the addon's, or
 // a browser's WebSocket) carries frames one way and tells events the other; all that lasts is here.
 
-const { aborted, coded, failure, remote } = require('./errors');
+const { aborted, coded } = require('./errors');
+const Exchange = require('./exchange');
 const frames = require('./frames');
-const Requests = require('./requests');
-const respond = require('./response');
 
 /** What holds where `reconnect` does not say it; milliseconds, and as many attempts as it takes. */
 const RECONNECT = {
@@ -18,21 +17,10 @@ const RECONNECT = {
 /** Going away, cut off, restarting: what was asked may be asked again. After others it would fail again. */
 const RESENDABLE = [1001, 1006, 1012];
 
-/** What an ack is as the name of a property, which it was in version 1; a peer may send any JSON. */
-function propertyName(value) {
-  try {
-    return String(value);
-  } catch {
-    return JSON.stringify(value);
-  }
-}
-
 const notNegotiated = () =>
   coded('ERR_WSMB_NOT_NEGOTIATED', 'the connection does not speak version 2');
 
-class Session {
-  /** The program's own object: it has the id, and hears the events. */
-  #client;
+class Session extends Exchange {
   #reconnect;
   /** `connect(session, token)` makes a transport. */
   #connect;
@@ -63,22 +51,13 @@ class Session {
     this.#resolveEnd = resolve;
   });
 
-  /** True if the connection speaks version 2, as far as is known. */
-  speaks2;
   isRegistered = false;
   /** `'drain'` is awaited. */
   needsDrain = false;
-  /** A request was given up: an answer that nobody awaits is no fault of the server's. */
-  forgets = false;
-  requests = new Requests();
-  /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
-  cancels = new Map();
-  /** Streams of the messages: `push(message)`, `end()`. */
-  streams = new Set();
 
   /** `options`: all of them, with their defaults; `ack()` makes an ack. */
   constructor(client, options, ack, connect) {
-    this.#client = client;
+    super(client);
     this.options = options;
     this.ack = ack;
     this.#connect = connect;
@@ -90,11 +69,11 @@ class Session {
       this.#error = aborted(signal);
       this.close();
     };
-    signal?.addEventListener('abort', abort);
-    this.#end.then(() => signal?.removeEventListener('abort', abort));
     if (signal?.aborted) {
       abort();
     }
+    signal?.addEventListener('abort', abort);
+    this.#end.then(() => signal?.removeEventListener('abort', abort));
   }
 
   #dial() {
@@ -130,7 +109,7 @@ class Session {
   }
 
   idText() {
-    return JSON.stringify(this.#client.id);
+    return JSON.stringify(this.client.id);
   }
 
   get bufferedAmount() {
@@ -226,7 +205,7 @@ class Session {
   connected() {
     return new Promise((resolve, reject) => {
       if (this.isRegistered) {
-        resolve(this.#client);
+        resolve(this.client);
       } else if (this.#isEnded) {
         reject(this.#reason());
       } else {
@@ -275,22 +254,19 @@ class Session {
     }
   }
 
-  #emit(...event) {
-    this.#client.emit(...event);
-  }
-
   // What a transport tells.
 
   opened() {
     if (!this.#reconnect && !this.#isReady) {
       this.#flush();
     }
-    this.#emit('open');
+    this.emit('open');
   }
 
   registered(protocol) {
     this.speaks2 &&= protocol >= 2;
     this.isRegistered = true;
+    this.#isReplaced = false;
     if (this.options.protocol === 2 && !this.speaks2) {
       const error = notNegotiated();
       error.isFinal = true;
@@ -302,12 +278,12 @@ class Session {
       this.#flush();
     }
     for (const { resolve } of this.#waiters.splice(0)) {
-      resolve(this.#client);
+      resolve(this.client);
     }
     this.pace();
-    this.#emit('registered');
+    this.emit('registered');
     if (wasLost) {
-      this.#emit('reconnected');
+      this.emit('reconnected');
     }
   }
 
@@ -315,76 +291,11 @@ class Session {
     const isReplaced = code === 'REPLACED';
     this.isRegistered = false;
     this.#isReplaced ||= isReplaced;
-    this.#emit(isReplaced ? 'replaced' : 'unregistered', id);
-  }
-
-  message(message, key, from) {
-    const response = key === null ? null : respond(this, key, propertyName(key));
-    for (const stream of this.streams) {
-      stream.push({ message, from, response, answer: response?.send });
-    }
-    this.#emit('message', message, response, from);
-  }
-
-  /** `fault`: what is wrong with it, in version 1. */
-  answer(key, from, message, fault) {
-    const name = propertyName(key);
-    const entry = this.requests.get(name);
-    if (entry?.deadline) {
-      this.requests.delete(name);
-      this.pace();
-    }
-    const answered = entry?.answered;
-    if (typeof answered !== 'function') {
-      // It may have crossed with what has ended its request.
-      if (!this.forgets) {
-        const text = `Unable to find callback method for ${this.#client.id} and ack = ${name}`;
-        this.misunderstood(coded('ERR_WSMB_UNKNOWN_ACK', text));
-      }
-    } else if (fault && entry.deadline) {
-      this.misunderstood(fault);
-    } else {
-      answered(from, message);
-    }
-  }
-
-  refusal(key, from, error) {
-    this.#fail(key, from, remote(error, from));
-  }
-
-  failed(key, id, code) {
-    this.#fail(key, id, failure(code, id));
-  }
-
-  #fail(key, id, error) {
-    this.requests.get(propertyName(key))?.failed?.(id, error);
-  }
-
-  receipt(reference, delivered, failed) {
-    const entry = this.requests.take(reference);
-    entry?.receipt?.({ delivered, failed: new Map(Object.entries(failed)) });
-    this.pace();
-  }
-
-  /** The server has refused a frame of ours. */
-  complaint(code, message, reference, key) {
-    const error = remote({ code, message });
-    const entry = this.requests.take(reference ?? propertyName(key));
-    if (entry?.end) {
-      entry.end(error);
-    } else {
-      this.misunderstood(error);
-    }
-  }
-
-  cancelled(key) {
-    const name = propertyName(key);
-    this.cancels.get(name)?.();
-    this.cancels.delete(name);
+    this.emit(isReplaced ? 'replaced' : 'unregistered', id);
   }
 
   goaway(within) {
-    this.#emit('goaway', within);
+    this.emit('goaway', within);
     if (this.#reconnect && !this.#isClosing) {
       clearTimeout(this.#timer);
       // Not all at once.
@@ -399,13 +310,8 @@ class Session {
   drained() {
     if (this.needsDrain && this.#queued === 0) {
       this.needsDrain = false;
-      this.#emit('drain');
+      this.emit('drain');
     }
-  }
-
-  /** The server or we have sent what cannot be understood: the connection goes on. */
-  misunderstood(error) {
-    this.#emit('error', error);
   }
 
   /** The connection fails: `closed` follows. */
@@ -457,7 +363,7 @@ class Session {
     const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
     const delay = Math.round(longest * (1 - jitter * Math.random()));
     this.#timer = setTimeout(() => this.#dial(), delay);
-    this.#emit('reconnecting', this.#attempts, delay, reason);
+    this.emit('reconnecting', this.#attempts, delay, reason);
   }
 
   /** Why the client is not connected. */
@@ -474,8 +380,8 @@ class Session {
   #tell(error) {
     const promises = [...this.requests.values()].filter((entry) => entry.end);
     const isTold = this.#waiters.length + promises.length > 0;
-    if (!isTold || this.#client.listenerCount('error') > 0) {
-      this.#emit('error', error);
+    if (!isTold || this.client.listenerCount('error') > 0) {
+      this.emit('error', error);
     }
   }
 
@@ -507,7 +413,7 @@ class Session {
       stream.end();
     }
     if (!isSilent) {
-      this.#emit('close', code);
+      this.emit('close', code);
     }
   }
 }

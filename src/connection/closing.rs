@@ -91,9 +91,11 @@ impl Connection {
         }
     }
 
-    /// Gives up the id and all requests.
+    /// Gives up the id and all requests. From here on it is told nothing that it could not have been
+    /// told in version 1, such as what its own end means to itself.
     pub(super) fn leave(&mut self, fault: Fault) {
         let mut turn = Turn::default();
+        self.handle.set_speaks_2(false);
         self.unregister(false, &mut turn);
         let requests = &self.shared.router.requests;
         requests.leave(&self.handle, fault, &mut turn.outcomes);

@@ -218,7 +218,7 @@ fn principal(key: u64, world_principals: u64) -> u64 {
 
 /// True for a connection that speaks version 2.
 fn speaks_2(key: u64, new_among: u64) -> bool {
-    new_among > 0 && key % new_among == 0
+    new_among > 0 && key.is_multiple_of(new_among)
 }
 
 /// Lets both go through the same, and tells which rules were met; or where they differ first.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod canary;
+pub mod played;
 pub mod raw;
 pub mod tls;
 pub mod told;

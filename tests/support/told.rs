@@ -38,13 +38,47 @@ impl ClientListener for Told {
     fn event(&self, event: ClientEvent<'_>) {
         let line = match event {
             ClientEvent::Open => "open".to_owned(),
-            ClientEvent::Registered { .. } => "registered".to_owned(),
+            ClientEvent::Registered { protocol: 1 } => "registered".to_owned(),
+            ClientEvent::Registered { protocol } => format!("registered in version {protocol}"),
+            ClientEvent::Unregistered { id, code } => {
+                let texts = [Some("unregistered"), id, code];
+                texts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+            }
             ClientEvent::Message { message, from, .. } => {
                 let (from, message) = (from.unwrap_or("?"), message.unwrap_or("?"));
                 format!("message from {from}: {message}")
             }
             ClientEvent::Error(error) => format!("error {}", error.code()),
-            ClientEvent::Closed { code, .. } => format!("closed {code:?}"),
+            ClientEvent::Answer {
+                ack,
+                from,
+                error: Some(error),
+                ..
+            } => format!(
+                "refusal of {} by {}: {error}",
+                ack.unwrap_or("?"),
+                from.unwrap_or("?")
+            ),
+            ClientEvent::Answer { ack, .. } => format!("answer to {}", ack.unwrap_or("?")),
+            ClientEvent::Receipt {
+                reference,
+                delivered,
+                failed,
+            } => format!("receipt {reference}: {delivered} {failed}"),
+            ClientEvent::Failed { ack, dest, code } => format!("failed {ack}: {dest} {code}"),
+            ClientEvent::ActionFailed {
+                code,
+                message,
+                reference,
+                ack,
+            } => format!("error {code} {message} {reference:?} {ack:?}"),
+            ClientEvent::Cancel { ack } => format!("cancel {ack}"),
+            ClientEvent::GoAway { within } => format!("goaway {within}"),
+            ClientEvent::Refused(error) => format!("refused {}", error.code()),
+            ClientEvent::Closed { code, reason } => match reason {
+                "" => format!("closed {code:?}"),
+                reason => format!("closed {code:?} {reason}"),
+            },
             other => format!("{other:?}"),
         };
         self.0.lock().unwrap().push(line);

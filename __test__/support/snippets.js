@@ -1,0 +1,141 @@
+'use strict';
+
+// The examples of a document, as a reader would run them.
+//
+//     ```js          runs, as a module of its own if it imports something; if not, it goes on from the first
+//                    one of its document
+//     ```ts          compiles
+//     // Prints: x   what the example must print, in this order, and nothing else
+//
+// In examples the broker is at port 9042; here each has one on a free port. Examples of other languages are
+// for the eye (```javascript is somebody else's).
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const util = require('node:util');
+const ts = require('typescript');
+const { authority } = require('./certificates');
+const WSMsgBroker = require('../..');
+
+const root = path.join(__dirname, '..', '..');
+const PORT = 9042;
+const IMPORT = /^import (?:(\w+)(?:, )?)?(\{[^}]*\})? ?from '([^']+)';/gm;
+const AsyncFunction = (async () => {}).constructor;
+
+/** The code blocks of a document in this language: `[line, code]`. */
+function blocks(file, language) {
+  const text = fs.readFileSync(path.join(root, file), 'utf8');
+  const fence = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, 'gm');
+  return [...text.matchAll(fence)].map(({ index, 1: code }) => [
+    text.slice(0, index).split('\n').length,
+    code,
+  ]);
+}
+
+/** The programs of a document: `[line, code]`. */
+function programs(file) {
+  const found = blocks(file, 'js');
+  const isWhole = (code) => code.search(IMPORT) >= 0;
+  // In braces: it may have names that are taken.
+  const whole = (code) => (isWhole(code) ? code : `${found[0][1]}\n{\n${code}\n}`);
+  return found.map(([line, code]) => [line, whole(code)]);
+}
+
+/** A module as CommonJS. */
+const required = (code) =>
+  code.replace(IMPORT, (_, whole, parts, name) =>
+    [whole, parts?.replaceAll(' as ', ': ')]
+      .filter(Boolean)
+      .map((names) => `const ${names} = require('${name}');`)
+      .join(' '),
+  );
+
+/** Our class, for programs in which a broker is at 9042. `opened`: all that they make. */
+function local(opened) {
+  let port = PORT;
+  const map = (value) => (typeof value === 'string' ? value.replace(PORT, port) : value);
+  const track = (object) => {
+    opened.push(object);
+    return object;
+  };
+  const Server = new Proxy(WSMsgBroker.Server, {
+    construct(Class, [first, second, third], Target) {
+      const given = typeof first === 'object' ? first : { ...third, port: first, path: second };
+      const options = { host: '127.0.0.1', ...given, port: 0 };
+      const server = track(Reflect.construct(Class, [options], Target));
+      ({ port } = server.address());
+      return server;
+    },
+  });
+  return new Proxy(WSMsgBroker, {
+    construct: (Class, args, Target) =>
+      track(
+        Reflect.construct(
+          Class,
+          args.map((value) => (value === PORT ? port : map(value))),
+          Target,
+        ),
+      ),
+    get: (Class, name) => (name === 'Server' ? Server : Class[name]),
+  });
+}
+
+/** Runs a program; it must print what it says it prints. */
+async function run(t, code) {
+  const expected = [...code.matchAll(/\/\/ Prints: (.*)$/gm)].map(([, text]) => text);
+  const opened = [];
+  t.teardown(() => Promise.all(opened.map((each) => each.close())));
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true }));
+  const { ca, issue } = authority();
+  for (const [name, pem] of Object.entries({ ca, ...issue() })) {
+    fs.writeFileSync(path.join(folder, `${name}.pem`), pem);
+  }
+  const here = code.replace(/'(ca|cert|key)\.pem'/g, (_, name) =>
+    JSON.stringify(path.join(folder, `${name}.pem`)),
+  );
+
+  const printed = [];
+  let wake = () => {};
+  const log = (...values) => {
+    printed.push(util.format(...values));
+    wake();
+  };
+  const modules = { wsmsgbroker: local(opened) };
+  const load = (name) => modules[name] ?? require(name);
+  const program = new AsyncFunction('require', 'console', required(here));
+  await program(load, { ...console, log });
+  while (printed.length < expected.length) {
+    await new Promise((resolve) => {
+      wake = resolve;
+    });
+  }
+  t.deepEqual(printed, expected);
+}
+
+/** What the compiler says of the examples in TypeScript. */
+function compile(files) {
+  const config = ts.readConfigFile(path.join(root, '__test__', 'tsconfig.json'), ts.sys.readFile);
+  const parsed = ts.parseJsonConfigFileContent(config.config, ts.sys, root);
+  const sources = new Map(
+    files.flatMap((file) =>
+      blocks(file, 'ts').map(([line, code]) => [
+        path.join(root, `${file}.${line}.mts`).replaceAll(path.sep, '/'),
+        code,
+      ]),
+    ),
+  );
+  const host = ts.createCompilerHost(parsed.options);
+  const { readFile, fileExists } = host;
+  host.readFile = (name) => sources.get(name) ?? readFile(name);
+  host.fileExists = (name) => sources.has(name) || fileExists(name);
+  const program = ts.createProgram([...sources.keys()], parsed.options, host);
+  const found = ts.getPreEmitDiagnostics(program).map(({ file, messageText }) => {
+    const text = ts.flattenDiagnosticMessageText(messageText, ' ');
+    return `${path.basename(file?.fileName ?? '')}: ${text}`;
+  });
+  return { count: sources.size, found };
+}
+
+module.exports = { programs, run, compile };

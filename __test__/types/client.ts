@@ -1,0 +1,192 @@
+// Compiled, never run: what a client takes and gives, in Node.js.
+
+import { once } from 'node:events';
+import { expectTypeOf } from 'expect-type';
+import WSMsgBroker from 'wsmsgbroker';
+
+interface Job {
+  n: number;
+}
+interface Result {
+  square: number;
+}
+const job: Job = { n: 4 };
+
+// Options.
+new WSMsgBroker('a', 'ws://localhost', { protocol: 2, reconnect: true, resend: 'requests' });
+new WSMsgBroker('a', 'ws://localhost', { reconnect: { minDelay: 1, jitter: 0.5, maxAttempts: 9 } });
+new WSMsgBroker('a', 'ws://localhost', { reconnect: false, requestTimeout: Infinity });
+new WSMsgBroker('a', 'ws://localhost', { token: () => 'x', signal: AbortSignal.timeout(9) });
+new WSMsgBroker('a', 'ws://localhost', { token: async () => undefined });
+// @ts-expect-error there are two versions
+new WSMsgBroker('a', 'ws://localhost', { protocol: 3 });
+// @ts-expect-error a version is a number
+new WSMsgBroker('a', 'ws://localhost', { protocol: '2' });
+// @ts-expect-error whether, or how; not how long
+new WSMsgBroker('a', 'ws://localhost', { reconnect: 1000 });
+// @ts-expect-error no such member
+new WSMsgBroker('a', 'ws://localhost', { reconnect: { delay: 1 } });
+// @ts-expect-error messages are not resent
+new WSMsgBroker('a', 'ws://localhost', { resend: 'messages' });
+// @ts-expect-error a token is a text
+new WSMsgBroker('a', 'ws://localhost', { token: () => 5 });
+// @ts-expect-error milliseconds are a number
+new WSMsgBroker('a', 'ws://localhost', { requestTimeout: '30s' });
+// @ts-expect-error a controller is no signal
+new WSMsgBroker('a', 'ws://localhost', { signal: new AbortController() });
+
+// Without types: what JSON may be.
+const client = new WSMsgBroker('a', 'localhost', 9042);
+expectTypeOf(client).toEqualTypeOf<WSMsgBroker<any, any>>();
+expectTypeOf(client.connected()).toEqualTypeOf<Promise<WSMsgBroker>>();
+expectTypeOf(client.close()).toEqualTypeOf<Promise<void>>();
+expectTypeOf(client[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();
+expectTypeOf(client.send('x', 'b')).toEqualTypeOf<boolean>();
+expectTypeOf(client.request('x', 'b')).toEqualTypeOf<
+  Promise<{ from: string | undefined; message: any }>
+>();
+client.on('message', (message, response, from) => {
+  expectTypeOf(message).toEqualTypeOf<any>();
+  expectTypeOf(response).toEqualTypeOf<WSMsgBroker.Response<any> | null>();
+  expectTypeOf(from).toEqualTypeOf<string | undefined>();
+});
+
+// Events.
+client
+  .on('open', () => {})
+  .once('replaced', (id: string) => id)
+  .on('goaway', (within: number) => within)
+  .on('reconnecting', (attempt: number, delay: number, error: Error) => [attempt, delay, error])
+  .on('reconnected', () => {})
+  .off('drain', () => {})
+  .on('close', (code) => expectTypeOf(code).toEqualTypeOf<number | undefined>())
+  .on('error', ({ code }) => code === 'ERR_WSMB_UNAUTHORIZED' || code === 'ECONNREFUSED');
+// Node's own functions take it for an EventEmitter.
+once(client, 'registered').then(() => {});
+expectTypeOf(client.emit('open')).toEqualTypeOf<boolean>();
+// @ts-expect-error no such event
+client.on('reconnect', () => {});
+// @ts-expect-error the first argument is the attempt
+client.on('reconnecting', (error: Error) => error);
+// @ts-expect-error nothing comes with it
+client.on('registered', (id: string) => id);
+// @ts-expect-error the code may be missing
+client.on('close', (code: number) => code);
+// @ts-expect-error an id is a text
+client.emit('replaced', 5);
+// @ts-expect-error no such event
+client.listenerCount('messages');
+
+// Messages of a type, and answers to them.
+const worker = new WSMsgBroker<Job, Result>('worker', 'ws://localhost');
+expectTypeOf(worker.connected()).toEqualTypeOf<Promise<WSMsgBroker<Job, Result>>>();
+worker.on('message', ({ n }, response) => {
+  expectTypeOf(n).toEqualTypeOf<number>();
+  response?.send({ square: n * n });
+  response?.reject(new RangeError('too large'));
+  response?.reject({ code: 'TOO_LARGE', message: 'too large' });
+  if (response) {
+    expectTypeOf(response.signal).toEqualTypeOf<AbortSignal>();
+  }
+  // @ts-expect-error not that answer
+  response?.send({ cube: n ** 3 });
+  // @ts-expect-error a refusal has a reason
+  response?.reject();
+});
+// @ts-expect-error not that message
+worker.on('message', (text: string) => text);
+
+export async function work() {
+  for await (const { message, from, response, answer } of worker.messages({ highWaterMark: 8 })) {
+    expectTypeOf(message).toEqualTypeOf<Job>();
+    expectTypeOf(from).toEqualTypeOf<string | undefined>();
+    expectTypeOf(response).toEqualTypeOf<WSMsgBroker.Response<Result> | null>();
+    answer?.({ square: message.n });
+    // @ts-expect-error an answer may not be wanted
+    answer({ square: 1 });
+    // @ts-expect-error not that answer
+    answer?.(message.n);
+    // @ts-expect-error not in that message
+    message.m;
+  }
+  // @ts-expect-error no such option
+  worker.messages({ limit: 8 });
+}
+
+// What is asked has a type at each call.
+export async function ask() {
+  const { from, message } = await client.request<Result>(job, 'worker');
+  expectTypeOf(from).toEqualTypeOf<string | undefined>();
+  expectTypeOf(message).toEqualTypeOf<Result>();
+  const options = { timeout: 1000, signal: AbortSignal.timeout(2000) };
+  await client.request<Result, Job>(job, ['worker-1', 'worker-2'] as const, options);
+  // @ts-expect-error not that message
+  await client.request<Result, Job>({ m: 4 }, 'worker');
+  // @ts-expect-error not in that answer
+  (await client.request<Result>(job, 'worker')).message.cube;
+  // @ts-expect-error an id is a text
+  await client.request(job, 7);
+  // @ts-expect-error nobody is asked
+  await client.request(job);
+  // @ts-expect-error one answer is what a request is for
+  await client.request(job, ['a', 'b'], { count: 2 });
+  // @ts-expect-error milliseconds are a number
+  await client.request(job, 'worker', { timeout: '1s' });
+  // @ts-expect-error an answer is a promise's
+  client.request(job, 'worker').message;
+}
+
+export async function gather() {
+  const { answers, failed } = await client.requestAll<Result>(job, ['a', 'b'], { count: 1 });
+  expectTypeOf(answers).toEqualTypeOf<Map<string, Result>>();
+  expectTypeOf(failed).toEqualTypeOf<Map<string, WSMsgBroker.RequestError>>();
+  // @ts-expect-error a count is a number
+  await client.requestAll(job, ['a', 'b'], { count: 'all' });
+}
+
+export async function deliver() {
+  const { delivered, failed } = await client.deliver(job, ['a', 'b']);
+  expectTypeOf(delivered).toEqualTypeOf<string[]>();
+  expectTypeOf(failed).toEqualTypeOf<Map<string, WSMsgBroker.RequestError>>();
+  client.deliver(job, 'a', { timeout: 1 });
+  // @ts-expect-error nobody answers, so there is nothing to count
+  client.deliver(job, 'a', { count: 1 });
+}
+
+// A callback, as in version 1, or its type at the call.
+client.send(job, 'worker', (from, answer: Result) => [from, answer.square]);
+client.send<Result>(job, 'worker', (_from, answer) => {
+  expectTypeOf(answer).toEqualTypeOf<Result>();
+});
+client.send<Result, Job>(job, ['a', 'b'], null);
+// @ts-expect-error not that message
+client.send<Result, Job>({ m: 4 }, 'worker');
+// @ts-expect-error the one who answers comes first
+client.send(job, 'worker', (answer: Result) => answer);
+
+// Errors: their codes are known, and may be others.
+export async function fail(): Promise<string | undefined> {
+  try {
+    await client.request(job, 'worker');
+    return undefined;
+  } catch (reason) {
+    const error = reason as WSMsgBroker.RequestError;
+    expectTypeOf(error.from).toEqualTypeOf<string | undefined>();
+    switch (error.code) {
+      case 'UNKNOWN_ID':
+      case 'ABORT_ERR':
+      case 'ERR_WSMB_CONNECTION_LOST':
+      case 'a code of the worker':
+        return error.message;
+      default:
+        return error.code;
+    }
+  }
+}
+const known: WSMsgBroker.ErrorCode = 'ERR_WSMB_CLOSED';
+// @ts-expect-error no such code
+const unknown: WSMsgBroker.ErrorCode = 'ERR_WSMB_CLOSE';
+// @ts-expect-error an outcome is no code of ours
+const outcome: WSMsgBroker.ErrorCode = 'TIMEOUT';
+
+export { known, outcome, unknown };

@@ -1,0 +1,109 @@
+'use strict';
+
+// What goes between a client and others, whatever connection carries it: messages, what becomes of requests,
+// and what the program is told of them.
+
+const { coded, failure, remote } = require('./errors');
+const Requests = require('./requests');
+const Response = require('./response');
+
+/** What an ack is as the name of a property, which it was in version 1; a peer may send any JSON. */
+function propertyName(value) {
+  try {
+    return String(value);
+  } catch {
+    return JSON.stringify(value);
+  }
+}
+
+class Exchange {
+  /** The program's own object: it has the id, and hears the events. */
+  client;
+  /** True if the connection speaks version 2, as far as is known. */
+  speaks2;
+  /** A request was given up: an answer that nobody awaits is no fault of the server's. */
+  forgets = false;
+  requests = new Requests();
+  /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
+  cancels = new Map();
+  /** Streams of the messages: `push(message)`, `end()`. */
+  streams = new Set();
+
+  constructor(client) {
+    this.client = client;
+  }
+
+  emit(...event) {
+    this.client.emit(...event);
+  }
+
+  message(message, key, from) {
+    const response = key === null ? null : new Response(this, key, propertyName(key));
+    for (const stream of this.streams) {
+      stream.push({ message, from, response, answer: response?.send });
+    }
+    this.emit('message', message, response, from);
+  }
+
+  /** `fault`: what is wrong with it, in version 1. */
+  answer(key, from, message, fault) {
+    const name = propertyName(key);
+    const entry = this.requests.get(name);
+    if (entry?.deadline) {
+      this.requests.delete(name);
+      this.pace();
+    }
+    const answered = entry?.answered;
+    if (typeof answered !== 'function') {
+      // It may have crossed with what has ended its request.
+      if (!this.forgets) {
+        const text = `Unable to find callback method for ${this.client.id} and ack = ${name}`;
+        this.misunderstood(coded('ERR_WSMB_UNKNOWN_ACK', text));
+      }
+    } else if (fault && entry.deadline) {
+      this.misunderstood(fault);
+    } else {
+      answered(from, message);
+    }
+  }
+
+  refusal(key, from, error) {
+    this.#fail(key, from, remote(error, from));
+  }
+
+  failed(key, id, code) {
+    this.#fail(key, id, failure(code, id));
+  }
+
+  #fail(key, id, error) {
+    this.requests.failed(propertyName(key), id, error);
+  }
+
+  receipt(reference, delivered, failed) {
+    this.requests.get(reference)?.receipt?.(delivered, failed);
+  }
+
+  /** The server has refused a frame of ours. */
+  complaint(code, message, reference, key) {
+    const error = remote({ code, message });
+    const entry = this.requests.take(reference ?? propertyName(key));
+    if (entry?.end) {
+      entry.end(error);
+    } else {
+      this.misunderstood(error);
+    }
+  }
+
+  cancelled(key) {
+    const name = propertyName(key);
+    this.cancels.get(name)?.();
+    this.cancels.delete(name);
+  }
+
+  /** The server or we have sent what cannot be understood: the connection goes on. */
+  misunderstood(error) {
+    this.emit('error', error);
+  }
+}
+
+module.exports = Exchange;
