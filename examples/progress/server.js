@@ -28,7 +28,7 @@ async function work(server, from, response) {
     if (error.name !== 'AbortError') {
       throw error;
     }
-    console.log(`a job is given up at ${percent} %: ${response.signal.reason.message}`);
+    console.log(`a job is given up at ${percent} %`);
   }
 }
 
