@@ -1,11 +1,12 @@
 'use strict';
 
 // Who may register, and what they may do: a broker that asks this program, and one that checks
-// JSON Web Tokens by itself. Prints who is let in, and who is not and why.
+// JSON Web Tokens by itself. Prints who is let in, and who is not and why; and how a client that
+// comes back after a restart of the broker is let in again.
 
 const { createHmac, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
-const WSMsgBroker = require('..');
+const WSMsgBroker = require('wsmsgbroker');
 
 /** Who there is, by token. A real program keeps hashes of tokens, or asks who knows. */
 const USERS = new Map([
@@ -34,13 +35,12 @@ function issue(claims, secret) {
   return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
 }
 
-function connect(server, id, token) {
-  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', { token });
+function connect(server, id, token, options) {
+  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', { token, ...options });
 }
 
-async function register(server, id, token) {
-  const client = connect(server, id, token);
-  await once(client, 'registered');
+async function register(server, id, token, options) {
+  const client = await connect(server, id, token, options).connected();
   console.log(`${id} is registered`);
   return client;
 }
@@ -56,17 +56,15 @@ async function refused(server, id, token) {
 /** A broker that asks us. */
 async function asked() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', authenticate });
-  await once(server, 'listening');
+  await server.ready;
   const ann = await register(server, 'ann', 'token-of-ann');
   const bob = await register(server, 'bob-phone', 'token-of-bob');
   await refused(server, 'eve', 'a guess');
   await refused(server, 'ann', 'token-of-bob');
 
   bob.on('message', (message, response) => response.send(`${message}, Ann`));
-  const answer = await new Promise((resolve) => {
-    ann.send('Hi', 'bob-phone', (_from, text) => resolve(text));
-  });
-  console.log(`bob-phone answers: ${answer}`);
+  const answer = await ann.request('Hi', 'bob-phone');
+  console.log(`bob-phone answers: ${answer.message}`);
 
   const refusal = new Promise((resolve) => server.on('error', resolve));
   bob.send('Hi', 'ann');
@@ -84,14 +82,24 @@ async function tokens() {
   const secret = randomBytes(32);
   const jwt = { secret, issuer: 'https://login.example.org', audience: 'broker' };
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', jwt });
-  await once(server, 'listening');
+  await server.ready;
   const exp = Math.floor(Date.now() / 1000) + 3600;
   const claims = { sub: 'ann', iss: 'https://login.example.org', aud: 'broker', exp };
   await register(server, 'ann', issue(claims, secret));
   await refused(server, 'eve', issue(claims, secret));
   await refused(server, 'ann', issue(claims, randomBytes(32)));
   await refused(server, 'ann', issue({ ...claims, exp: 1 }, secret));
+
+  // A token that lasts a minute is of no use at the next connection: the client asks for one each time.
+  const fresh = () => issue({ ...claims, exp: Math.floor(Date.now() / 1000) + 60 }, secret);
+  const ann = await register(server, 'ann', fresh, { reconnect: { minDelay: 50 } });
+  const { port } = server.address();
   await server.close();
+  const restarted = new WSMsgBroker.Server({ port, host: '127.0.0.1', jwt });
+  await once(ann, 'reconnected');
+  console.log('ann is back, with a fresh token');
+  await ann.close();
+  await restarted.close();
 }
 
 asked().then(tokens);

@@ -3,18 +3,21 @@
 // A broker, two clients of this version and, where npm can install it, one of version 1.7.2,
 // in the conversation of the README. Prints what is sent and heard.
 
-const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
 const path = require('node:path');
+const { execFileSync } = require('node:child_process');
 const { once } = require('node:events');
-const WSMsgBroker = require('..');
+const WSMsgBroker = require('wsmsgbroker');
 
 const ORIGINAL = path.join(__dirname, '..', '__test__', 'original');
 
 /** The class of 1.7.2, or null where it cannot be had. */
 function original() {
   try {
-    const options = { cwd: path.join(ORIGINAL, '..', '..'), stdio: 'ignore', timeout: 60_000 };
-    execFileSync('npm', ['run', 'original'], options);
+    if (!fs.existsSync(path.join(ORIGINAL, 'node_modules'))) {
+      const options = { cwd: path.join(ORIGINAL, '..', '..'), stdio: 'ignore', timeout: 60_000 };
+      execFileSync('npm', ['run', 'original'], options);
+    }
     return require(ORIGINAL).WSMsgBroker;
   } catch {
     return null;
@@ -49,7 +52,7 @@ function converse(asker, answerer) {
 
 async function main() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', path: 'foo' });
-  await once(server, 'listening');
+  await server.ready;
   const { port } = server.address();
   say('server', `listens at ws://127.0.0.1:${port}/foo`);
   server.on('registered', (id) => say('server', `registered ${id}`));
