@@ -50,6 +50,20 @@ for (const kind of kinds) {
     t.deepEqual(await messages.next(), { value: undefined, done: true });
   });
 
+  test(`${kind}: who waits for the registration misses no message behind it`, async (t) => {
+    const server = await startServer(t);
+    const sender = await join(t, kind, server, 'sender');
+    const ids = [...Array(50).keys()].map((n) => `client ${n}`);
+    server.on('registered', (id) => {
+      for (let n = 0; n < 20; n += 1) sender.send(n, id);
+    });
+    const heard = ids.map(async (id) => {
+      const client = await join(t, kind, server, id);
+      return (await take(client.messages(), 20)).map(({ message }) => message);
+    });
+    for (const messages of await Promise.all(heard)) t.deepEqual(messages, [...Array(20).keys()]);
+  });
+
   test(`${kind}: every iterator has every message`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');

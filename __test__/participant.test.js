@@ -68,6 +68,25 @@ test('a server asks from its first moment, whatever it asks of others', async (t
   t.is(server.stats().denied, 0);
 });
 
+test('a server with an id has it from the start', async (t) => {
+  const server = await startServer(t, { id: 'hub' });
+  const thief = open(t, 'browser', 'hub', urlOf(server));
+  t.is((await failure(thief.connected())).code, 'ERR_WSMB_CONFLICT');
+});
+
+test('a server that is closed at once sends nothing, and nobody has to hear of it', async (t) => {
+  const server = await startServer(t);
+  server.send(1, 'a');
+  const closed = new Promise((resolve) => server.client.on('close', resolve));
+  server.close();
+  t.is(await closed, undefined);
+  t.throws(() => server.send(1, 'a'), { code: 'ERR_WSMB_NOT_OPEN' });
+  const other = await startServer(t);
+  other.close();
+  t.throws(() => other.send(1, 'a'), { code: 'ERR_WSMB_NOT_OPEN' });
+  t.throws(() => other.client, { code: 'ERR_WSMB_NOT_OPEN' });
+});
+
 test('what a closed server is asked, it refuses', async (t) => {
   const server = await startServer(t);
   await server.client.connected();

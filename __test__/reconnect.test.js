@@ -195,6 +195,18 @@ for (const kind of kinds) {
     t.is(shown[0], 'token 1');
     t.is(shown.length, 2);
     t.is(shown[1], `token ${asked}`);
+    const expiring = await startServer(t, {
+      authenticate: () => ({ expires: Date.now() + 100 }),
+    });
+    let given = 0;
+    const renewed = await join(t, kind, expiring, 'renewed', {
+      reconnect: QUICK,
+      token: () => String((given += 1)),
+    });
+    await once(renewed, 'reconnected');
+    t.true(given > 1);
+    await renewed.close();
+
     const failing = open(t, kind, 'failing', client.url ?? 'ws://127.0.0.1:1/', {
       token: () => Promise.reject(new Error('no token today')),
     });

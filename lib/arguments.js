@@ -69,7 +69,8 @@ function parse({ id, ...options }) {
   } else {
     throw badPort(port);
   }
-  return { id: id === undefined ? DEFAULT_ID : checkLength(id, limits), shown, native };
+  const takesPart = id !== undefined;
+  return { id: takesPart ? checkLength(id, limits) : DEFAULT_ID, takesPart, shown, native };
 }
 
 /** An id that could be registered here. */

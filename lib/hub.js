@@ -25,6 +25,8 @@ let nextItem = 0;
 let events = [];
 let nextEvent = 0;
 let object;
+/** What is left waits for a turn of its own. */
+let isResting = false;
 
 const hub = new Hub(dispatch);
 
@@ -64,6 +66,9 @@ function deliver() {
         const event = events[nextEvent];
         nextEvent += 1;
         object?.receive(event);
+        if (isResting) {
+          return;
+        }
       } else {
         openItem();
       }
@@ -77,7 +82,13 @@ function deliver() {
   }
 }
 
+/** Whoever waits for what has just been told goes on before more is told. */
+function rest() {
+  isResting = true;
+}
+
 function resume() {
+  isResting = false;
   hub.resume();
   deliver();
 }
@@ -125,4 +136,4 @@ process.on('exit', () => {
   }
 });
 
-module.exports = { hub, open, close, collect };
+module.exports = { hub, open, close, collect, rest };

@@ -196,6 +196,10 @@ class Broker {
     const server = this.#server;
     process.nextTick(() => {
       if (server.wss !== null) {
+        if (this.#options.takesPart) {
+          // Nobody is to have its id before.
+          server.client.connected().catch(() => {});
+        }
         this.ready.tell(null);
         server.emit('listening');
       } else {
@@ -279,6 +283,9 @@ class Broker {
   }
 
   get client() {
+    if (!this.#client && this.#server.wss === null) {
+      throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
+    }
     this.#client ??= startWithin(this.id, (number, options) => this.#join(number, options));
     return this.#client;
   }

@@ -67,6 +67,12 @@ class Transport {
         ? join(this.#number, options)
         : new NativeClient(hub.hub, this.#number, options);
     } catch (error) {
+      if (join && error.code === 'ERR_WSMB_NOT_OPEN') {
+        // The server is closed: its own client was never there.
+        hub.close(this.#number);
+        this.#session.closed(undefined);
+        return;
+      }
       // An id that JSON cannot write, or no threads.
       this.#fail(error);
       return;
@@ -188,6 +194,8 @@ class Transport {
         break;
       case 1:
         session.registered(event[1]);
+        // Whoever has waited for it may want the messages that follow.
+        hub.rest();
         break;
       case 2:
         session.unregistered(event[1], event[2]);

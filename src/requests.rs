@@ -125,7 +125,8 @@ pub(crate) struct Name<'a> {
 pub(crate) struct Book {
     /// Those it asked, oldest first.
     asked: Queue,
-    /// Those it may answer.
+    /// Those it may answer. Tagged, for those who are told, with the hash of the id by which it was
+    /// asked.
     owed: Queue,
     /// Deliveries it awaits an answer for: requests times receivers.
     deliveries: usize,
@@ -200,7 +201,7 @@ impl Requests {
         let request = match shard.pending.get_mut(ack) {
             Some(pending) if !pending.is_over(now) => {
                 pending.check(asker, now)?;
-                pending.add(question, false, outcomes);
+                pending.add(question, false, &self.hasher, outcomes);
                 pending.request.clone()
             }
             over => {
@@ -242,7 +243,7 @@ impl Requests {
             responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
         };
-        pending.add(question, true, outcomes);
+        pending.add(question, true, &self.hasher, outcomes);
         if pending.responders.is_empty() {
             pending.ended(None, outcomes);
         } else {
@@ -264,7 +265,7 @@ impl Requests {
                 book.asked.items.pop_front()
             };
             match oldest {
-                Some(request) => self.end(&request, Some(Fault::Timeout), outcomes),
+                Some((request, _)) => self.end(&request, Some(Fault::Timeout), outcomes),
                 None => return,
             }
         }
@@ -324,7 +325,8 @@ impl Requests {
         }
         pending.answers -= answers;
         if pending.answers > 0 && pending.responders.len() > 1 {
-            pending.part(responder.key);
+            pending.responders.end(responder.key);
+            pending.asker.book.lock().deliveries -= 1;
             return Some((pending.asker.clone(), false));
         }
         let mut pending = shard.pending.remove(ack)?;
@@ -353,7 +355,7 @@ impl Requests {
     /// Forgets all that a connection asked.
     pub(crate) fn withdraw(&self, handle: &Handle, outcomes: &mut Outcomes) {
         let asked = std::mem::take(&mut handle.book.lock().asked);
-        for request in asked.items {
+        for (request, _) in asked.items {
             self.end(&request, None, outcomes);
         }
     }
@@ -366,7 +368,8 @@ impl Requests {
             std::mem::take(&mut book.owed)
         };
         self.withdraw(handle, outcomes);
-        for request in owed.items.iter().filter_map(Weak::upgrade) {
+        let owed = owed.items.into_iter();
+        for request in owed.filter_map(|(request, _)| request.upgrade()) {
             let mut shard = self.shard(&request.ack).lock();
             shard.lose(&request, handle, None, fault, outcomes);
         }
@@ -382,12 +385,13 @@ impl Requests {
         registration: u64,
         outcomes: &mut Outcomes,
     ) {
+        let tag = self.hasher.hash_one(id);
         let owed: Vec<_> = {
             let mut book = former.book.lock();
             // What is about to be opened for that registration is not, from here on.
             book.lost = book.lost.max(registration);
-            let owed = book.owed.items.iter().filter_map(Weak::upgrade);
-            owed.filter(|request| request.is_told).collect()
+            let owed = book.owed.items.iter().filter(|(_, other)| *other == tag);
+            owed.filter_map(|(request, _)| request.upgrade()).collect()
         };
         for request in owed {
             let mut shard = self.shard(&request.ack).lock();
@@ -445,9 +449,14 @@ impl Shard {
             return;
         };
         let id = pending.responders.id(handle.key).cloned();
-        if by.is_some_and(|by| id.as_deref() != Some(by)) || !pending.part(handle.key) {
+        let has_ended = match by {
+            None => pending.responders.end(handle.key),
+            Some(by) => id.as_deref() == Some(by) && pending.responders.remove(handle.key),
+        };
+        if !has_ended {
             return;
         }
+        pending.asker.book.lock().deliveries -= 1;
         outcomes.extend(id.map(|dest| pending.failed(dest, fault)));
         if pending.responders.is_empty()
             && let Some(pending) = self.pending.remove(&request.ack)
@@ -471,25 +480,31 @@ impl Pending {
     }
 
     /// Adds those who may answer; `is_new`: the first of them, who are charged already.
-    fn add(&mut self, question: &Question<'_>, is_new: bool, outcomes: &mut Outcomes) {
+    fn add(
+        &mut self,
+        question: &Question<'_>,
+        is_new: bool,
+        hasher: &RandomState,
+        outcomes: &mut Outcomes,
+    ) {
         let before = self.responders.len();
         let mut known = 0;
         match (question.receivers, question.names) {
             ([one], [name]) => {
-                if !self.responders.contains(one.key) {
-                    known += self.add_one(one, name, outcomes);
+                if !self.responders.has(one.key) {
+                    known += self.add_one(one, name, hasher, outcomes);
                 }
             }
             (receivers, names) => {
                 let mut fresh: Vec<_> = (receivers.iter().enumerate())
                     .map(|(at, receiver)| (receiver.key, at))
-                    .filter(|(key, _)| !self.responders.contains(*key))
+                    .filter(|(key, _)| !self.responders.has(*key))
                     .collect();
                 // A receiver listed twice answers once.
                 fresh.sort_unstable();
                 fresh.dedup_by_key(|(key, _)| *key);
                 for (_, at) in fresh {
-                    known += self.add_one(&receivers[at], &names[at], outcomes);
+                    known += self.add_one(&receivers[at], &names[at], hasher, outcomes);
                 }
                 if self.responders.has_known() {
                     self.request.late.lock().get_or_insert_default();
@@ -503,7 +518,7 @@ impl Pending {
         let mut book = self.asker.book.lock();
         book.deliveries += added;
         if is_new {
-            book.asked.push(&self.request);
+            book.asked.push(&self.request, 0);
             book.charged += self.charge.bytes();
         } else {
             more += added * RESPONDER;
@@ -520,9 +535,14 @@ impl Pending {
         &mut self,
         responder: &Arc<Handle>,
         name: &Name<'_>,
+        hasher: &RandomState,
         outcomes: &mut Outcomes,
     ) -> usize {
         let is_told = self.request.is_told;
+        let tag = match is_told {
+            true => hasher.hash_one(name.id),
+            false => 0,
+        };
         let mut book = responder.book.lock();
         let fault = match book.gone {
             // For those who asked in version 1, who lost its id may answer.
@@ -535,7 +555,7 @@ impl Pending {
             }
             return 0;
         }
-        book.owed.push(&self.request);
+        book.owed.push(&self.request, tag);
         drop(book);
         let speaks_2 = responder.speaks_2();
         let known = (is_told || speaks_2).then(|| Known {
@@ -555,13 +575,6 @@ impl Pending {
             dest,
             fault,
         }
-    }
-
-    /// Ends the part of one receiver; false if it has none.
-    fn part(&mut self, key: u64) -> bool {
-        let found = self.responders.remove(key);
-        self.asker.book.lock().deliveries -= usize::from(found);
-        found
     }
 
     /// Gives its deliveries and its memory back, and tells who asked. Those who could still answer
@@ -603,7 +616,7 @@ impl Requests {
         let mut all = HashMap::new();
         for shard in &self.shards {
             for (ack, pending) in &shard.lock().pending {
-                let responders = pending.responders.keys().to_vec();
+                let responders = pending.responders.keys();
                 all.insert(ack.to_string(), (pending.asker.key, responders));
             }
         }

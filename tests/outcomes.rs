@@ -364,6 +364,9 @@ async fn who_asked_may_cancel_and_those_who_could_answer_are_told() {
     b.expect(CANCEL).await;
     assert_eq!(server.stats().pending, 0);
     b.send(r#"{"action":"answer","ack":"k","message":2}"#).await;
+    b.send(r#"{"action":"send","message":0,"dest":"b"}"#).await;
+    b.expect(r#"{"action":"message","message":0,"from":"b"}"#)
+        .await;
     // By its end, whatever version it speaks, and by giving up its id.
     ask(&mut old, "old", dest, &mut [&mut b, &mut c]).await;
     drop(old);

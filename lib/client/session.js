@@ -18,7 +18,7 @@ const RECONNECT = {
 const RESENDABLE = [1001, 1006, 1012];
 
 const notNegotiated = () =>
-  coded('ERR_WSMB_NOT_NEGOTIATED', 'the connection does not speak version 2');
+  coded('ERR_WSMB_NOT_NEGOTIATED', 'version 2 is not spoken: set { protocol: 2 }');
 
 class Session extends Exchange {
   #reconnect;
@@ -327,6 +327,12 @@ class Session extends Exchange {
    * try once more would not help.
    */
   closed(code, isSilent, isFinal) {
+    // What was granted has expired: there may be another token.
+    const isExpired =
+      code === 4401 && this.isRegistered && typeof this.options.token === 'function';
+    // Refused (44xx): not without another token.
+    const isRefused = code > 4399 && code < 4500 && !isExpired;
+    const isOver = this.#isClosing || this.#isReplaced || isFinal || isRefused;
     this.#transport = undefined;
     this.isRegistered = this.#isReady = this.#isLeaving = false;
     this.#code = code;
@@ -334,8 +340,6 @@ class Session extends Exchange {
     for (const name of this.cancels.keys()) {
       this.cancelled(name);
     }
-    // Refused (44xx): not without another token.
-    const isOver = this.#isClosing || this.#isReplaced || isFinal || (code > 4399 && code < 4500);
     if (this.#reconnect && !isOver) {
       this.#retry(code);
     } else {

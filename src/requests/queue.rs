@@ -19,7 +19,8 @@ fn is_ended(request: &Weak<Request>) -> bool {
 /// The requests of a connection, oldest first.
 #[derive(Debug)]
 pub(super) struct Queue {
-    pub(super) items: VecDeque<Weak<Request>>,
+    /// Each with a tag, by which some are found without a look at them all.
+    pub(super) items: VecDeque<(Weak<Request>, u64)>,
     sweep_at: usize,
 }
 
@@ -33,12 +34,12 @@ impl Default for Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, request: &Arc<Request>) {
+    pub(super) fn push(&mut self, request: &Arc<Request>, tag: u64) {
         if self.items.len() >= self.sweep_at {
-            self.items.retain(|item| !is_ended(item));
+            self.items.retain(|(item, _)| !is_ended(item));
             self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
         }
-        self.items.push_back(Arc::downgrade(request));
+        self.items.push_back((Arc::downgrade(request), tag));
     }
 }
 

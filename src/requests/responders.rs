@@ -4,12 +4,19 @@ use std::sync::Arc;
 
 use crate::handle::Handle;
 
+/// Marks the key of one whose part has ended. Keys are given one after the other, and never come to
+/// this.
+const ENDED: u64 = 1 << 63;
+
 /// The connections that may answer a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Responders {
-    /// Their keys, in order.
+    /// Their keys, in order. Those whose part has ended stay: taking them out one by one would cost
+    /// the more the more there are.
     keys: Vec<u64>,
-    /// Those of whom more must be known, in the same order: nobody's, where all speak version 1.
+    /// How many of them may answer still.
+    left: usize,
+    /// Those of whom more must be known, in the same order: nobody, where all speak version 1.
     known: Vec<Known>,
 }
 
@@ -35,57 +42,91 @@ impl Responders {
     pub(super) fn with_capacity(count: usize) -> Self {
         Self {
             keys: Vec::with_capacity(count),
+            left: 0,
             known: Vec::new(),
         }
     }
 
+    /// How many may answer still.
     pub(super) fn len(&self) -> usize {
-        self.keys.len()
+        self.left
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.left == 0
     }
 
     pub(super) fn has_known(&self) -> bool {
         !self.known.is_empty()
     }
 
+    fn find(&self, key: u64) -> Option<usize> {
+        let found = self.keys.binary_search_by_key(&key, |other| other & !ENDED);
+        found.ok()
+    }
+
+    fn find_known(&self, key: u64) -> Option<usize> {
+        let found = self.known.binary_search_by_key(&key, |known| known.key);
+        found.ok()
+    }
+
+    /// True for one that was asked, whether its part has ended or not.
+    pub(super) fn has(&self, key: u64) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// True for one that may answer.
     pub(super) fn contains(&self, key: u64) -> bool {
-        self.keys.binary_search(&key).is_ok()
+        self.find(key).is_some_and(|at| self.keys[at] == key)
     }
 
     /// Adds one that is not there yet. To be followed by [`sort`](Self::sort).
     pub(super) fn push(&mut self, key: u64, known: Option<Known>) {
         self.keys.push(key);
+        self.left += 1;
         self.known.extend(known);
     }
 
     pub(super) fn sort(&mut self) {
         if self.keys.len() > 1 {
-            self.keys.sort_unstable();
+            self.keys.sort_unstable_by_key(|key| key & !ENDED);
             self.known.sort_unstable_by_key(|known| known.key);
         }
     }
 
     /// The id by which the request was delivered to this one, if that is known.
     pub(super) fn id(&self, key: u64) -> Option<&Arc<str>> {
-        let at = self.known.binary_search_by_key(&key, |known| known.key);
-        self.known[at.ok()?].id.as_ref()
+        self.known[self.find_known(key)?].id.as_ref()
     }
 
-    /// Removes one; false if it is not there.
-    pub(super) fn remove(&mut self, key: u64) -> bool {
-        let at = self.keys.binary_search(&key);
-        let found = at.map(|at| self.keys.remove(at)).is_ok();
+    /// Ends the part of one; false if it has none.
+    pub(super) fn end(&mut self, key: u64) -> bool {
         self.forget(key);
-        found
+        match self.find(key) {
+            Some(at) if self.keys[at] == key => {
+                self.keys[at] |= ENDED;
+                self.left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes one out that may be asked again; false if it has no part.
+    pub(super) fn remove(&mut self, key: u64) -> bool {
+        let has_ended = self.end(key);
+        if has_ended {
+            self.find(key).map(|at| self.keys.remove(at));
+            self.find_known(key).map(|at| self.known.remove(at));
+        }
+        has_ended
     }
 
     /// Knows no more of one than that it is there.
     pub(super) fn forget(&mut self, key: u64) {
-        if let Ok(at) = self.known.binary_search_by_key(&key, |known| known.key) {
-            self.known.remove(at);
+        if let Some(at) = self.find_known(key) {
+            let known = &mut self.known[at];
+            (known.handle, known.id) = (None, None);
         }
     }
 
@@ -95,7 +136,8 @@ impl Responders {
     }
 
     #[cfg(test)]
-    pub(super) fn keys(&self) -> &[u64] {
-        &self.keys
+    pub(super) fn keys(&self) -> Vec<u64> {
+        let keys = self.keys.iter().copied();
+        keys.filter(|key| key & ENDED == 0).collect()
     }
 }

@@ -6,10 +6,10 @@ use super::{Op, Outcome, Request, State, Told, World, principal, speaks_2};
 use crate::error::ActionError;
 
 /// The rules that it knows, by their number in `spec/protocol.md`.
-pub(super) const RULES: [&str; 32] = [
+pub(super) const RULES: [&str; 33] = [
     "4.1", "4.6", "4.7", "4.8", "5.1", "5.3", "5.4", "5.5", "6.7", "7.1", "7.4", "7.5", "7.6",
     "7.7", "7.8", "7.9", "7.10", "7.11", "9.1", "9.2", "9.5", "17.7", "22.4", "25.2", "25.3",
-    "25.4", "25.5", "26.1", "26.2", "27.3", "28.1", "28.2",
+    "25.4", "25.5", "26.1", "26.2", "26.3", "27.3", "28.1", "28.2",
 ];
 const HOUR: u64 = 3_600_000;
 const MINUTE: u64 = 60_000;
@@ -44,6 +44,8 @@ struct Pending {
     asker: u64,
     /// Who may answer, and the id by which it was asked.
     responders: Vec<(u64, usize)>,
+    /// Whose part has ended: it has answered, refused or gone.
+    ended: Vec<u64>,
     /// Answers that it still wants.
     answers: u32,
     deadline: u64,
@@ -216,8 +218,11 @@ impl Reference {
             let request = &self.requests[at];
             let (ack, asker) = (request.ack, request.asker);
             let lost = responders.extract_if(.., |responder| is_lost(request, responder));
-            for (_, id) in lost.collect::<Vec<_>>() {
+            for (key, id) in lost.collect::<Vec<_>>() {
                 self.failed(asker, ack, id, code);
+                if code != "REPLACED" {
+                    self.requests[at].ended.push(key);
+                }
             }
             self.requests[at].responders = responders;
         }
@@ -316,6 +321,7 @@ impl Reference {
                     ack,
                     asker,
                     responders: Vec::new(),
+                    ended: Vec::new(),
                     answers,
                     deadline: now + own.unwrap_or(timeout).min(timeout),
                 });
@@ -324,8 +330,12 @@ impl Reference {
         };
         let mut seen = BTreeSet::new();
         for (key, id) in to {
-            let responders = &mut self.requests[index].responders;
-            if responders.iter().any(|(other, _)| other == key) || !seen.insert(*key) {
+            let Pending {
+                responders, ended, ..
+            } = &mut self.requests[index];
+            if ended.contains(key) {
+                self.met.insert("26.3");
+            } else if responders.iter().any(|(other, _)| other == key) || !seen.insert(*key) {
                 self.met.insert("9.5");
             } else if self.places.iter().any(|other| other.key == *key) {
                 responders.push((*key, *id));
@@ -367,6 +377,7 @@ impl Reference {
             return None;
         }
         request.responders.remove(at);
+        request.ended.push(key);
         request.answers -= answers;
         let asker = request.asker;
         let ended = request.answers == 0 || request.responders.is_empty();
