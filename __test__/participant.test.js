@@ -41,15 +41,15 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: nobody else has the id of a server`, async (t) => {
-    const server = await startServer(t, { id: 'me' });
-    const before = await join(t, kind, server, 'me');
+    const server = await startServer(t);
+    const before = await join(t, kind, server, 'server');
     const replaced = once(before, 'replaced');
     await server.client.connected();
     await replaced;
-    const late = open(t, kind, 'me', urlOf(server));
+    const late = open(t, kind, 'server', urlOf(server));
     t.is((await failure(late.connected())).code, 'ERR_WSMB_CONFLICT');
-    t.true(server.has('me'));
-    t.is((await server.request(1, 'me', { timeout: 20 }).catch((e) => e)).code, 'TIMEOUT');
+    t.true(server.has('server'));
+    t.is((await server.request(1, 'server', { timeout: 20 }).catch((e) => e)).code, 'TIMEOUT');
   });
 }
 

@@ -201,7 +201,10 @@ for (const kind of kinds) {
     let given = 0;
     const renewed = await join(t, kind, expiring, 'renewed', {
       reconnect: QUICK,
-      token: () => String((given += 1)),
+      token: () => {
+        given += 1;
+        return String(given);
+      },
     });
     await once(renewed, 'reconnected');
     t.true(given > 1);
