@@ -640,7 +640,7 @@ declare namespace WSMsgBroker {
 
   /** Options of a server: bytes, counts and milliseconds, whole numbers; `docs/limits.md` has the reasons. */
   interface ServerOptions {
-    /** The id under which the server takes part itself, once it does. Default `server`. */
+    /** The id under which the server takes part itself: from the start if it is set, else once it does. Default `server`. */
     id?: string;
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;
