@@ -3,6 +3,8 @@
 //! The handle queues frames and writes them itself where the socket takes them, so that a send
 //! needs no other thread. The task connects, reads, and writes what a full socket had refused.
 
+mod told;
+
 use std::{
     future::{Future, poll_fn},
     net::Shutdown,
@@ -29,7 +31,7 @@ use crate::{
     heartbeat::{Beat, Heartbeat},
     options::ClientOptions,
     outbox::{Flushed, Outbox, Pushed},
-    protocol::{self, ServerAction},
+    protocol,
     socket::{ReadHalf, WriteHalf},
     tls::Connector,
 };
@@ -523,50 +525,6 @@ impl Task {
             } else {
                 link.wants_drain.store(true, SeqCst);
             }
-        }
-    }
-}
-
-impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
-    fn from(action: ServerAction<'a>) -> Self {
-        match action {
-            ServerAction::Registered { protocol } => Self::Registered { protocol },
-            ServerAction::Unregistered { id, code } => Self::Unregistered { id, code },
-            ServerAction::Message { message, ack, from } => Self::Message { message, ack, from },
-            ServerAction::Answer {
-                ack,
-                from,
-                message,
-                error,
-            } => Self::Answer {
-                ack,
-                from,
-                message,
-                error,
-            },
-            ServerAction::Receipt {
-                reference,
-                delivered,
-                failed,
-            } => Self::Receipt {
-                reference,
-                delivered,
-                failed,
-            },
-            ServerAction::Failed { ack, dest, code } => Self::Failed { ack, dest, code },
-            ServerAction::Error {
-                code,
-                message,
-                reference,
-                ack,
-            } => Self::ActionFailed {
-                code,
-                message,
-                reference,
-                ack,
-            },
-            ServerAction::Cancel { ack } => Self::Cancel { ack },
-            ServerAction::GoAway { within } => Self::GoAway { within },
         }
     }
 }

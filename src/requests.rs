@@ -16,16 +16,17 @@
 //!
 //! | file | what it owns |
 //! | --- | --- |
+//! | `pending` | what is pending under an ack, and how it ends |
 //! | `responders` | who may answer, and what must be known of them |
 //! | `queue` | requests by age, and by the time at which they end |
 //! | `outcome` | what is to be told, and to whom |
 
 mod outcome;
+mod pending;
 mod queue;
 mod responders;
 
 use std::{
-    collections::HashMap,
     hash::BuildHasher,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -47,8 +48,9 @@ use crate::{
     },
 };
 pub(crate) use outcome::{Fault, Outcome, Outcomes};
-use queue::{Deadlines, Queue};
-use responders::{Known, Responders};
+use pending::{Pending, Shard};
+use queue::Queue;
+use responders::Responders;
 
 /// Shards of the table: more than threads, so that they seldom meet.
 const SHARDS: usize = 16;
@@ -66,24 +68,6 @@ pub(crate) struct Requests {
     timeout: AtomicU64,
     max_pending: usize,
     memory: Arc<Memory>,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    pending: HashMap<Arc<str>, Pending, RandomState>,
-    /// Ended requests stay until they are swept.
-    deadlines: Deadlines,
-}
-
-#[derive(Debug)]
-struct Pending {
-    request: Arc<Request>,
-    asker: Arc<Handle>,
-    deadline: Instant,
-    /// Answers that are still wanted.
-    answers: u32,
-    responders: Responders,
-    charge: Charge,
 }
 
 /// A request, as the queues know it: they hold it weakly, for it lives as long as it is pending.
@@ -421,199 +405,14 @@ impl Requests {
     }
 }
 
-impl Shard {
-    /// This request, if it is pending: not another one with the same ack.
-    fn pending_mut(&mut self, request: &Arc<Request>) -> Option<&mut Pending> {
-        let pending = self.pending.get_mut(&request.ack);
-        pending.filter(|pending| Arc::ptr_eq(&pending.request, request))
-    }
-
-    fn end(&mut self, request: &Arc<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
-        if self.pending_mut(request).is_some()
-            && let Some(pending) = self.pending.remove(&request.ack)
-        {
-            pending.ended(fault, outcomes);
-        }
-    }
-
-    /// A receiver can not answer any more; with an `id`: only if it was asked by that.
-    fn lose(
-        &mut self,
-        request: &Arc<Request>,
-        handle: &Handle,
-        by: Option<&str>,
-        fault: Fault,
-        outcomes: &mut Outcomes,
-    ) {
-        let Some(pending) = self.pending_mut(request) else {
-            return;
-        };
-        let id = pending.responders.id(handle.key).cloned();
-        let has_ended = match by {
-            None => pending.responders.end(handle.key),
-            Some(by) => id.as_deref() == Some(by) && pending.responders.remove(handle.key),
-        };
-        if !has_ended {
-            return;
-        }
-        pending.asker.book.lock().deliveries -= 1;
-        outcomes.extend(id.map(|dest| pending.failed(dest, fault)));
-        if pending.responders.is_empty()
-            && let Some(pending) = self.pending.remove(&request.ack)
-        {
-            pending.ended(None, outcomes);
-        }
-    }
-}
-
-impl Pending {
-    /// Its time is up, whether it has been looked for yet or not.
-    fn is_over(&self, now: Instant) -> bool {
-        self.deadline <= now
-    }
-
-    fn check(&self, asker: &Arc<Handle>, now: Instant) -> Result<(), ActionError> {
-        match Arc::ptr_eq(&self.asker, asker) || self.is_over(now) {
-            true => Ok(()),
-            false => Err(ActionError::AckTaken),
-        }
-    }
-
-    /// Adds those who may answer; `is_new`: the first of them, who are charged already.
-    fn add(
-        &mut self,
-        question: &Question<'_>,
-        is_new: bool,
-        hasher: &RandomState,
-        outcomes: &mut Outcomes,
-    ) {
-        let before = self.responders.len();
-        let mut known = 0;
-        match (question.receivers, question.names) {
-            ([one], [name]) => {
-                if !self.responders.has(one.key) {
-                    known += self.add_one(one, name, hasher, outcomes);
-                }
-            }
-            (receivers, names) => {
-                let mut fresh: Vec<_> = (receivers.iter().enumerate())
-                    .map(|(at, receiver)| (receiver.key, at))
-                    .filter(|(key, _)| !self.responders.has(*key))
-                    .collect();
-                // A receiver listed twice answers once.
-                fresh.sort_unstable();
-                fresh.dedup_by_key(|(key, _)| *key);
-                for (_, at) in fresh {
-                    known += self.add_one(&receivers[at], &names[at], hasher, outcomes);
-                }
-                if self.responders.has_known() {
-                    self.request.late.lock().get_or_insert_default();
-                }
-            }
-        }
-        self.responders.sort();
-        let added = self.responders.len() - before;
-        let mut more = known;
-        // Under the shard's lock: whoever ends the request gives back what was counted.
-        let mut book = self.asker.book.lock();
-        book.deliveries += added;
-        if is_new {
-            book.asked.push(&self.request, 0);
-            book.charged += self.charge.bytes();
-        } else {
-            more += added * RESPONDER;
-        }
-        if more > 0 {
-            book.charged += more;
-            self.charge.set(self.charge.bytes() + more);
-        }
-    }
-
-    /// Adds one who may answer, unless that has become impossible; bytes of what must be known of
-    /// it.
-    fn add_one(
-        &mut self,
-        responder: &Arc<Handle>,
-        name: &Name<'_>,
-        hasher: &RandomState,
-        outcomes: &mut Outcomes,
-    ) -> usize {
-        let is_told = self.request.is_told;
-        let tag = match is_told {
-            true => hasher.hash_one(name.id),
-            false => 0,
-        };
-        let mut book = responder.book.lock();
-        let fault = match book.gone {
-            // For those who asked in version 1, who lost its id may answer.
-            None if is_told && book.lost >= name.registration => Some(Fault::Replaced),
-            gone => gone,
-        };
-        if let Some(fault) = fault {
-            if is_told {
-                outcomes.push(self.failed(name.id.into(), fault));
-            }
-            return 0;
-        }
-        book.owed.push(&self.request, tag);
-        drop(book);
-        let speaks_2 = responder.speaks_2();
-        let known = (is_told || speaks_2).then(|| Known {
-            key: responder.key,
-            handle: speaks_2.then(|| responder.clone()),
-            id: is_told.then(|| name.id.into()),
-        });
-        let memory = known.as_ref().map_or(0, Known::memory);
-        self.responders.push(responder.key, known);
-        memory
-    }
-
-    fn failed(&self, dest: Arc<str>, fault: Fault) -> Outcome {
-        Outcome::Failed {
-            asker: self.asker.clone(),
-            ack: self.request.ack.clone(),
-            dest,
-            fault,
-        }
-    }
-
-    /// Gives its deliveries and its memory back, and tells who asked. Those who could still answer
-    /// are cancelled, and failed if there is a fault.
-    fn ended(self, fault: Option<Fault>, outcomes: &mut Outcomes) -> Arc<Handle> {
-        let mut book = self.asker.book.lock();
-        book.deliveries -= self.responders.len();
-        book.charged -= self.charge.bytes();
-        drop(book);
-        for Known { handle, id, .. } in self.responders.into_known() {
-            if let (Some(fault), Some(dest)) = (fault, id) {
-                outcomes.push(Outcome::Failed {
-                    asker: self.asker.clone(),
-                    ack: self.request.ack.clone(),
-                    dest,
-                    fault,
-                });
-            }
-            let Some(responder) = handle else { continue };
-            match &mut *self.request.late.lock() {
-                Some(late) => late.push(responder),
-                None => outcomes.push(Outcome::Cancelled {
-                    responder,
-                    ack: self.request.ack.clone(),
-                }),
-            }
-        }
-        self.asker
-    }
-}
-
 #[cfg(test)]
 mod tests;
 
 #[cfg(test)]
 impl Requests {
     /// Who asked under which ack, and who may answer.
-    pub(crate) fn pending(&self) -> HashMap<String, (u64, Vec<u64>)> {
-        let mut all = HashMap::new();
+    pub(crate) fn pending(&self) -> std::collections::HashMap<String, (u64, Vec<u64>)> {
+        let mut all = std::collections::HashMap::new();
         for shard in &self.shards {
             for (ack, pending) in &shard.lock().pending {
                 let responders = pending.responders.keys();

@@ -230,8 +230,8 @@ async fn errors_do_not_pile_up_for_one_who_does_not_read_them() {
     }
     let all = || log.count("refused ERR_WSMB_ACTION") == COUNT;
     until("all are read", all).await;
-    // The mark, and one more frame, in the steps in which memory is charged.
-    assert!(server.stats().memory < before + 2 * mark);
+    // The mark, and what is being read; without a bound it would be a hundred times as much.
+    assert!(server.stats().memory < before + 8 * mark);
     // Those that came in time are there, whole.
     let told = raw.receive().await;
     assert!(told.starts_with(r#"{"action":"error","code":"ERR_WSMB_ACTION""#));

@@ -1,0 +1,47 @@
+//! What a server tells a client, as its embedder hears it.
+
+use crate::{event::ClientEvent, protocol::ServerAction};
+
+impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
+    fn from(action: ServerAction<'a>) -> Self {
+        match action {
+            ServerAction::Registered { protocol } => Self::Registered { protocol },
+            ServerAction::Unregistered { id, code } => Self::Unregistered { id, code },
+            ServerAction::Message { message, ack, from } => Self::Message { message, ack, from },
+            ServerAction::Answer {
+                ack,
+                from,
+                message,
+                error,
+            } => Self::Answer {
+                ack,
+                from,
+                message,
+                error,
+            },
+            ServerAction::Receipt {
+                reference,
+                delivered,
+                failed,
+            } => Self::Receipt {
+                reference,
+                delivered,
+                failed,
+            },
+            ServerAction::Failed { ack, dest, code } => Self::Failed { ack, dest, code },
+            ServerAction::Error {
+                code,
+                message,
+                reference,
+                ack,
+            } => Self::ActionFailed {
+                code,
+                message,
+                reference,
+                ack,
+            },
+            ServerAction::Cancel { ack } => Self::Cancel { ack },
+            ServerAction::GoAway { within } => Self::GoAway { within },
+        }
+    }
+}
