@@ -15,10 +15,12 @@ const LONGEST = 2 ** 31 - 1;
 function ask(session, { text, dest, ids, more, count, limit, signal }) {
   return new Promise((resolve, reject) => {
     /** Who has not answered, by name; one may also answer without a name, or under another. */
-    const open = new Set(ids);
+    let open = new Set(ids);
     let left = open.size;
     const answers = new Map();
     const failed = new Map();
+    /** Who had answered when it was sent again, and will once more. */
+    const before = new Set();
     const isOne = count === undefined;
     const key = session.ack();
     const frame = frames.send(text, dest, `"${key}"`, more);
@@ -58,7 +60,19 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
     const entry = {
       frame: session.resends ? frame : undefined,
       needs2: !isOne,
+      again: () => {
+        for (const id of answers.keys()) {
+          before.add(id);
+        }
+        open = new Set(ids.filter((id) => !before.has(id)));
+        left = open.size;
+        failed.clear();
+        session.forgets ||= before.size > 0;
+      },
       answered: (from, message) => {
+        if (before.has(from)) {
+          return;
+        }
         if (isOne) {
           resolve({ from, message });
         }
@@ -70,6 +84,9 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
         }
       },
       failed: (id, error) => {
+        if (before.has(id)) {
+          return;
+        }
         failed.set(id, error);
         heard(id);
         if (left === 0) {

@@ -16,6 +16,7 @@ const SWEEP = 60 * 1000;
  *     end(error)                                   nothing more will come; a callback is never told
  *     deadline                                     of a callback, ms: nobody else would forget it
  *     frame                                        what may be sent once more if the connection is lost
+ *     again()                                      it will be
  *     needs2                                       of no use with a server of version 1
  *     isQueued                                     it is not sent yet
  *     isSettled                                    nobody awaits it any more

@@ -444,6 +444,9 @@ class Session {
     // What was on its way is lost.
     this.requests.end(reason, (entry) => !entry.isQueued && !(mayResend && entry.frame));
     const again = [...this.requests.values()].filter((entry) => !entry.isQueued);
+    for (const entry of again) {
+      entry.again?.();
+    }
     // They are older than what waits already.
     for (const [frame, entry] of [...again.map((each) => [each.frame, each]), ...this.#unqueue()]) {
       this.#enqueue(frame, entry);
