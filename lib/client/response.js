@@ -21,6 +21,7 @@ function respond(session, key, name) {
     session.assertOpen();
     session.cancels.delete(name);
     session.push(frames.answer(JSON.stringify(key), message, error, session.idText()), true);
+    session.pace();
   };
   // As in version 1 a plain object, whose functions may be taken from it.
   return {

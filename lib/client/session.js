@@ -45,7 +45,7 @@ class Session {
   #isReplaced = false;
   #isClosing = false;
   #isEnded = false;
-  /** A draining server is left as soon as nothing is awaited. */
+  /** A draining server is left as soon as nothing is awaited, of others or of us. */
   #isLeaving = false;
   /** Connections lost since the last registration. */
   #attempts = 0;
@@ -268,7 +268,7 @@ class Session {
       this.#isHeld = isHeld;
       this.#transport?.hold(isHeld);
     }
-    if (this.#isLeaving && isIdle) {
+    if (this.#isLeaving && isIdle && this.cancels.size === 0) {
       // Goes elsewhere.
       this.#isLeaving = this.#isReady = this.isRegistered = false;
       this.#transport.close();
@@ -381,6 +381,7 @@ class Session {
     const name = propertyName(key);
     this.cancels.get(name)?.();
     this.cancels.delete(name);
+    this.pace();
   }
 
   goaway(within) {
