@@ -114,7 +114,10 @@ test(`${RESTARTS} times a broker is killed and started again under traffic`, asy
   let broker = await startBroker(t, 0);
   const { port } = broker;
   const peers = startPeers(t, port, ledger);
-  for (const peer of peers) peer.talk();
+  for (const peer of peers) {
+    t.teardown(() => peer.hush());
+    peer.talk();
+  }
 
   for (let n = 1; n <= RESTARTS; n += 1) {
     // It waits for the port.
