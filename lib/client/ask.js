@@ -20,7 +20,7 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
     const answers = new Map();
     const failed = new Map();
     /** Who had answered when it was sent again, and will once more. */
-    const before = new Set();
+    let before = new Set();
     const isOne = count === undefined;
     const key = session.ack();
     const frame = frames.send(text, dest, `"${key}"`, more);
@@ -61,13 +61,11 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
       frame: session.resends ? frame : undefined,
       needs2: !isOne,
       again: () => {
-        for (const id of answers.keys()) {
-          before.add(id);
-        }
+        before = new Set(answers.keys());
         open = new Set(ids.filter((id) => !before.has(id)));
         left = open.size;
         failed.clear();
-        session.forgets ||= before.size > 0;
+        session.forgets = true;
       },
       answered: (from, message) => {
         if (before.has(from)) {

@@ -444,13 +444,12 @@ class Session {
     const mayResend = RESENDABLE.includes(code);
     // What was on its way is lost.
     this.requests.end(reason, (entry) => !entry.isQueued && !(mayResend && entry.frame));
-    const again = [...this.requests.values()].filter((entry) => !entry.isQueued);
-    for (const entry of again) {
-      entry.again?.();
-    }
-    // They are older than what waits already.
-    for (const [frame, entry] of [...again.map((each) => [each.frame, each]), ...this.#unqueue()]) {
-      this.#enqueue(frame, entry);
+    for (const entry of this.requests.values()) {
+      // Then nothing waits yet: while it is not ready, nothing is on its way.
+      if (!entry.isQueued) {
+        entry.again?.();
+        this.#enqueue(entry.frame, entry);
+      }
     }
     this.#attempts += 1;
     if (this.#attempts > maxAttempts) {
