@@ -4,7 +4,9 @@
 
 const fs = require('node:fs');
 const path = require('node:path');
-const { launch, openPage } = require('../../__test__/support/chromium');
+const { setTimeout: sleep } = require('node:timers/promises');
+const { launch } = require('../../__test__/support/chromium');
+const { startSite } = require('../../__test__/support/site');
 const Child = require('../processes');
 const { ask, sizes, start } = require('./ask');
 
@@ -28,31 +30,38 @@ function residentOf(pid) {
   return Number(/^Rss:\s+(\d+)/m.exec(rollup)[1]) * 1024;
 }
 
-/** In a page of Chromium. */
+/**
+ * In a page of Chromium. Playwright would be told of every frame of the page's WebSockets, which costs several
+ * times what the page does itself: it only starts the browser, and the page is spoken to beside it.
+ */
 async function inPage(_kind, url, broken) {
   const browser = await launch();
   const ends = [() => browser.close()];
-  const t = { teardown: (end) => ends.unshift(end), fail: broken };
   try {
-    const script = fs.readFileSync(path.join(__dirname, '../../browser/wsmsgbroker.js'), 'utf8');
-    const functions = [start, ask, sizes].join('\n');
-    const page = await openPage(t, await browser.newContext(), {
-      '/': '<script src="/client.js"></script><script src="/ask.js"></script>',
-      '/client.js': script,
-      '/ask.js': functions,
-    });
-    await page.evaluate(
+    const { url: page } = await startSite({ teardown: (end) => ends.push(end) }, FILES);
+    const session = await browser.newBrowserCDPSession();
+    const { targetId } = await session.send('Target.createTarget', { url: page });
+    const tools = await attach(session, targetId);
+    const evaluate = async (expression) => {
+      const how = { expression, awaitPromise: true, returnByValue: true };
+      const { result, exceptionDetails } = await tools('Runtime.evaluate', how);
+      if (exceptionDetails)
+        broken(exceptionDetails.exception?.description ?? exceptionDetails.text);
+      return result.value;
+    };
+    // Until then it may be the empty page that comes first.
+    while (!(await evaluate("document.readyState === 'complete' && 'start' in window")))
+      await sleep(20);
+    await evaluate(
       `start(WSMsgBroker, ${JSON.stringify(url)}).then((made) => { window.pair = made; })`,
     );
-    const tools = await page.context().newCDPSession(page);
-    const system = await browser.newBrowserCDPSession();
     return {
-      ask: (what) => page.evaluate(`ask(pair, ${JSON.stringify(what)})`),
+      ask: (what) => evaluate(`ask(pair, ${JSON.stringify(what)})`),
       sample: async () => {
-        const tables = await page.evaluate('sizes(pair)');
-        await tools.send('HeapProfiler.collectGarbage');
-        const { usedSize } = await tools.send('Runtime.getHeapUsage');
-        const { processInfo } = await system.send('SystemInfo.getProcessInfo');
+        const tables = await evaluate('sizes(pair)');
+        await tools('HeapProfiler.collectGarbage');
+        const { usedSize } = await tools('Runtime.getHeapUsage');
+        const { processInfo } = await session.send('SystemInfo.getProcessInfo');
         // One is kept for the next page; it has nothing to do.
         const [busiest] = processInfo
           .filter(({ type }) => type === 'renderer')
@@ -65,6 +74,31 @@ async function inPage(_kind, url, broken) {
     await endAll(ends);
     throw error;
   }
+}
+
+const FILES = {
+  '/': '<script src="/client.js"></script><script src="/ask.js"></script>',
+  '/client.js': fs.readFileSync(path.join(__dirname, '../../browser/wsmsgbroker.js')),
+  '/ask.js': [start, ask, sizes].join('\n'),
+};
+
+/** A function that calls a method of a page's tools. */
+async function attach(session, targetId) {
+  const { sessionId } = await session.send('Target.attachToTarget', { targetId, flatten: false });
+  const calls = new Map();
+  session.on('Target.receivedMessageFromTarget', ({ message }) => {
+    const { id, result, error } = JSON.parse(message);
+    calls.get(id)?.(error ? Promise.reject(new Error(error.message)) : result);
+    calls.delete(id);
+  });
+  let last = 0;
+  return (method, params = {}) =>
+    new Promise((resolve, reject) => {
+      last += 1;
+      calls.set(last, resolve);
+      const message = JSON.stringify({ id: last, method, params });
+      session.send('Target.sendMessageToTarget', { sessionId, message }).catch(reject);
+    });
 }
 
 async function endAll(ends) {

@@ -51,17 +51,37 @@ async function measure(kind, { count, parts }) {
   }
 }
 
-/** What is left, and how memory went: lines through the samples, in bytes a request. */
-function summary({ samples }) {
+/** Bytes by which a heap may have grown: it is never twice the same. One that is kept takes hundreds. */
+const most = (count) => Math.max(512 * 1024, count);
+/** The same, of resident memory, of which allocators keep what they have had. */
+const mostResident = (count) => 32 * 1024 ** 2 + count;
+
+/** What is not as it should be; each in a line. */
+function judge({ count, ends, samples }) {
   const [before, after] = [samples[0], samples.at(-1)];
-  const growth = (of) => line(samples.map((sample) => [sample.asked, of(sample)]));
-  const side = (name) => ({
-    heap: [before[name].heap, after[name].heap],
-    resident: [before[name].resident, after[name].resident],
-    heapGrowth: growth((sample) => sample[name].heap),
-    residentGrowth: growth((sample) => sample[name].resident),
-  });
-  return { before, after, clients: side('clients'), server: side('server') };
+  const wrong = [];
+  const check = (what, value, isRight) => {
+    if (!isRight) wrong.push(`${what}: ${value}`);
+  };
+  const sum = ['answered', 'TIMEOUT', 'ABORT_ERR'].reduce((total, end) => total + ends[end], 0);
+  check('ends', JSON.stringify(ends), sum === count && Object.keys(ends).length === 3);
+  for (const name of ['requests', 'cancels', 'waiting']) {
+    check(name, after.clients[name], after.clients[name] === 0);
+  }
+  const { pending, memory, connections } = after.server;
+  check('pending', pending, pending === 0);
+  check('memory', memory, memory === before.server.memory);
+  check('connections', connections, connections === 2);
+  for (const side of ['clients', 'server']) {
+    const heap = after[side].heap - before[side].heap;
+    const resident = after[side].resident - before[side].resident;
+    check(`heap of the ${side}`, heap, heap <= most(count));
+    check(`resident memory of the ${side}`, resident, resident <= mostResident(count));
+  }
+  return wrong;
 }
 
-module.exports = { measure, summary };
+/** How a value went, in units a request: the line through the samples. */
+const growth = (samples, of) => line(samples.map((sample) => [sample.asked, of(sample)]));
+
+module.exports = { measure, judge, growth };
