@@ -4,6 +4,7 @@
 
 const { once } = require('node:events');
 const test = require('ava');
+const { WebSocketServer } = require('ws');
 const { WSMsgBroker, startServer } = require('./support/start');
 const { startRelay } = require('./support/relay');
 const { kinds, urlOf, open, join, failure, awaited, aborted } = require('./support/clients');
@@ -337,8 +338,12 @@ for (const kind of kinds) {
     const control = new AbortController();
     const asked = failure(client.request('given up', 'client', control));
     client.send('sent', 'client');
+    const waits = client.bufferedAmount;
+    t.is((await failure(client.request('too late', 'client', { timeout: 1 }))).code, 'TIMEOUT');
+    t.is(client.bufferedAmount, waits);
     control.abort();
     t.is((await asked).code, 'ABORT_ERR');
+    t.true(client.bufferedAmount < waits);
     await again();
     await client.connected();
     await client.deliver('last', 'client');
@@ -346,6 +351,15 @@ for (const kind of kinds) {
     t.deepEqual(heard, ['sent', 'last']);
   });
 }
+
+test('browser: a server that says nothing once it is connected, is given up', async (t) => {
+  const silent = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  t.teardown(() => silent.close());
+  await once(silent, 'listening');
+  const options = { reconnect: { maxAttempts: 1, minDelay: 0 }, connectTimeout: 50 };
+  const client = open(t, 'browser', 'client', urlOf(silent), options);
+  t.is((await failure(client.connected())).code, 'ETIMEDOUT');
+});
 
 test('the options of reconnecting are checked', (t) => {
   for (const reconnect of [

@@ -47,7 +47,7 @@ function asModule(file) {
 
 /** Names that the files of the client have between them, and nobody else: they may be short in a page. */
 const INTERNAL =
-  /^(?:addCallback|assert2|assertOpen|broke|cancels|complaint|drained|forgets|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|pace|refusal|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
+  /^(?:addCallback|again|assert2|assertOpen|broke|cancels|complaint|drained|forgets|idText|isEager|isFinal|isRegistered|misunderstood|needs2|needsDrain|opened|pace|queued|refusal|resends|setFull|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
 
 const CLASS = "import WSMsgBroker from './index.js';";
 

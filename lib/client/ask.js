@@ -30,7 +30,7 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
       left -= 1;
     };
     const settle = (error) => {
-      entry.isSettled = true;
+      session.withdraw(entry);
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
       session.requests.delete(key);
@@ -45,7 +45,7 @@ function ask(session, { text, dest, ids, more, count, limit, signal }) {
     const cancel = () => {
       // An answer that is on its way is no fault of the server's.
       session.forgets = true;
-      if (session.speaks2 && !entry.isQueued) {
+      if (session.speaks2 && !entry.queued) {
         try {
           session.push(frames.cancel(`"${key}"`));
         } catch {
