@@ -22,7 +22,7 @@ const SLOT = 100;
 const WAYS = {
   killed: { title: `killed, back after ${DOWN / 1000} s`, way: { down: DOWN }, reconnect: true },
   alike: {
-    title: 'the same, `jitter: 0`',
+    title: `killed, back after ${DOWN / 1000} s; \`jitter: 0\``,
     way: { down: DOWN },
     reconnect: { jitter: 0 },
   },
@@ -32,7 +32,7 @@ const WAYS = {
     reconnect: true,
   },
   busy: {
-    title: 'the same, a request under way throughout',
+    title: `\`close({ drain: ${DRAIN} })\`, a request under way throughout`,
     way: { drain: DRAIN, isBusy: true },
     reconnect: true,
   },
@@ -86,6 +86,8 @@ function markdown(results, clients, command) {
     'In seconds since the broker was killed, or began to drain; after the first of them another one listens at its port,\n' +
       'and after the others so many of the clients were registered there:',
     table([...head, ...more], results.map(row)),
+    'What spreads them is `reconnect.jitter`, and `goaway`, after which each leaves at a time of its own within that of\n' +
+      'the drain. A drain ends when nothing is under way, though: then all that are still there are closed at once.',
   ].join('\n\n')}\n`;
 }
 
