@@ -4,6 +4,7 @@
 
 const { once } = require('node:events');
 const test = require('ava');
+const { WebSocketServer } = require('ws');
 const { WSMsgBroker, startServer } = require('./support/start');
 const { startRelay } = require('./support/relay');
 const { kinds, urlOf, open, join, failure, awaited, aborted } = require('./support/clients');
@@ -145,6 +146,43 @@ for (const kind of kinds) {
     }
   });
 
+  test(`${kind}: what is sent again, waits for those who have not answered before`, async (t) => {
+    const server = await startServer(t);
+    const line = await startRelay(t, server);
+    const reconnect = QUICK;
+    const asker = await join(t, kind, line, 'asker', { reconnect, resend: 'requests' });
+    const [quick, slow] = [
+      await join(t, kind, server, 'quick'),
+      await join(t, kind, server, 'slow'),
+    ];
+    quick.on('message', (message, response) => response.send(message));
+    const responses = [];
+    slow.on('message', (_message, response) => {
+      responses.push(response);
+      slow.emit(`heard ${responses.length}`);
+    });
+    const all = asker.requestAll('all', ['quick', 'slow', 'nobody']);
+    const one = asker.request('one', ['nobody', 'slow']);
+    const both = once(slow, 'heard 2');
+    // Behind the answer of the quick one, and what is told of nobody.
+    await asker.request('last', 'quick');
+    await both;
+    const lost = once(asker, 'reconnecting');
+    line.cut();
+    await lost;
+    await Promise.all(responses.map(({ signal }) => aborted(signal)));
+    const again = once(slow, 'heard 4');
+    line.mend();
+    await again;
+    await asker.request('last', 'quick');
+    for (const response of responses.slice(2)) response.send('late');
+    const { answers, failed } = await all;
+    t.deepEqual(Object.fromEntries(answers), { quick: 'all', slow: 'late' });
+    t.deepEqual([...failed.keys()], ['nobody']);
+    t.deepEqual(await one, { from: 'slow', message: 'late' });
+    t.is(awaited(asker), 0);
+  });
+
   test(`${kind}: does not come back once it is replaced, refused or closed`, async (t) => {
     const server = await startServer(t);
     const first = await join(t, kind, server, 'taken', { reconnect: QUICK });
@@ -245,6 +283,45 @@ for (const kind of kinds) {
     t.is(second.stats().registered, 1);
   });
 
+  test.serial(
+    `${kind}: leaves a broker that drains, once it has answered what it was asked`,
+    async (t) => {
+      // It would leave at once.
+      const { random } = Math;
+      t.teardown(() => Object.assign(Math, { random }));
+      Math.random = () => 0;
+      const first = await startServer(t);
+      const { port } = first.address();
+      const asker = await join(t, kind, first, 'asker');
+      const client = await join(t, kind, first, 'client', { reconnect: QUICK });
+      const responses = [];
+      const arrived = new Promise((resolve) => {
+        client.on('message', (_message, response) => {
+          if (responses.push(response) === 2) resolve();
+        });
+      });
+      const control = new AbortController();
+      const asked = asker.request(1, 'client');
+      const aborting = failure(asker.request(2, 'client', control));
+      await arrived;
+      const told = once(client, 'goaway');
+      const closed = first.close({ drain: 60_000 });
+      await told;
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      const lost = once(client, 'reconnecting');
+      responses[0].send('late');
+      t.deepEqual(await asked, { from: 'client', message: 'late' });
+      control.abort();
+      t.is((await aborting).code, 'ABORT_ERR');
+      await lost;
+      await asker.close();
+      await closed;
+      const second = await startServer(t, { port });
+      await client.connected();
+      t.is(second.stats().registered, 1);
+    },
+  );
+
   test(`${kind}: queues no more than it may`, async (t) => {
     const server = await startServer(t);
     const url = urlOf(server);
@@ -276,8 +353,12 @@ for (const kind of kinds) {
     const control = new AbortController();
     const asked = failure(client.request('given up', 'client', control));
     client.send('sent', 'client');
+    const waits = client.bufferedAmount;
+    t.is((await failure(client.request('too late', 'client', { timeout: 1 }))).code, 'TIMEOUT');
+    t.is(client.bufferedAmount, waits);
     control.abort();
     t.is((await asked).code, 'ABORT_ERR');
+    t.true(client.bufferedAmount < waits);
     await again();
     await client.connected();
     await client.deliver('last', 'client');
@@ -285,6 +366,15 @@ for (const kind of kinds) {
     t.deepEqual(heard, ['sent', 'last']);
   });
 }
+
+test('browser: a server that says nothing once it is connected, is given up', async (t) => {
+  const silent = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  t.teardown(() => silent.close());
+  await once(silent, 'listening');
+  const options = { reconnect: { maxAttempts: 1, minDelay: 0 }, connectTimeout: 50 };
+  const client = open(t, 'browser', 'client', urlOf(silent), options);
+  t.is((await failure(client.connected())).code, 'ETIMEDOUT');
+});
 
 test('the options of reconnecting are checked', (t) => {
   for (const reconnect of [

@@ -47,7 +47,7 @@ function asModule(file) {
 
 /** Names that the files of the client have between them, and nobody else: they may be short in a page. */
 const INTERNAL =
-  /^(?:addCallback|answered|ask|assert2|assertOpen|broke|cancels|client|closed|complaint|deadline|drained|forgets|hold|idText|isEager|isFinal|isQueued|isRegistered|isSettled|misunderstood|needs2|needsDrain|opened|options|pace|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain)$/;
+  /^(?:addCallback|again|answered|ask|assert2|assertOpen|broke|cancels|client|closed|complaint|deadline|drained|forgets|hold|idText|isEager|isFinal|isRegistered|misunderstood|needs2|needsDrain|opened|options|pace|queued|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
 
 const CLASS = "import WSMsgBroker from './index.js';";
 

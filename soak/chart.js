@@ -88,4 +88,4 @@ function chart({ title, memory, descriptors, lowest, fit, warmUp }) {
   );
 }
 
-module.exports = chart;
+module.exports = Object.assign(chart, { axis, label, stroke });

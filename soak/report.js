@@ -3,6 +3,7 @@
 // From samples to a verdict, a page and a picture.
 
 const chart = require('./chart');
+const { MIB, integer, mib, table } = require('./page');
 const { line, minima } = require('./statistics');
 
 /** Of a run, before what was reserved at first is all in use. */
@@ -16,7 +17,6 @@ const HELD = ['connections', 'registered', 'pending'];
 /** What they count as often as an act has brought it about, and never for anybody else. */
 const PLAYED = ['dead', 'denied', 'unregistered'];
 const KIB = 1024;
-const MIB = 1024 ** 2;
 
 /** Points `[minute, value]` of the samples. */
 function series(samples, value) {
@@ -107,14 +107,6 @@ function extra(before, after) {
   return more.length > 0 ? `: ${more.slice(0, 5).join(', ')}` : '';
 }
 
-const integer = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
-const mib = (bytes) => (bytes / MIB).toFixed(1);
-
-function table(head, rows) {
-  const row = (cells) => `| ${cells.join(' | ')} |`;
-  return [row(head), row(head.map(() => '---')), ...rows.map(row)].join('\n');
-}
-
 /** Share of one processor that something took between the first sample and the last. */
 function share(samples, seconds) {
   const [first, last] = [samples[0], samples.at(-1)];
@@ -150,7 +142,7 @@ function processors({ samples }) {
 }
 
 function markdown(results, verdict) {
-  const { machine, samples, failures, after, counts } = results;
+  const { samples, failures, after, counts } = results;
   const servers = Object.keys(after.stats);
   const verdicts = verdict.checks.map(({ name, passed, found }) => [
     name,
@@ -161,12 +153,7 @@ function markdown(results, verdict) {
     '# Soak',
     'A broker under mixed traffic and faults, and what became of its memory. How it is done, and how to repeat it:\n' +
       '[soak/README.md](../soak/README.md).',
-    [
-      `- machine: ${machine.cpu}, ${machine.cores} cores, ${machine.memory} GiB, ${machine.system}`,
-      `- versions: ${results.versions} (${results.commit})`,
-      `- ${results.date}, \`${results.command}\``,
-      `- limits other than the defaults: ${JSON.stringify(results.limits)}`,
-    ].join('\n'),
+    results.origin,
     table(['check', 'passed', 'found'], verdicts),
   ];
   if (failures.length > 0) parts.push(['```text', ...failures, '```'].join('\n'));

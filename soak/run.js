@@ -2,13 +2,12 @@
 
 // The soak: `npm run soak -- --minutes 60`. See README.md beside this file.
 
-const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
-const os = require('node:os');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 const { DEADLINE, LIMITS } = require('./limits');
+const { origin } = require('./page');
 const Child = require('./processes');
 const { HELD, judge, markdown, picture, total } = require('./report');
 const World = require('./world');
@@ -192,16 +191,6 @@ function isEqual(state, before) {
   return held(state) === held(before);
 }
 
-function commit() {
-  const git = (...args) =>
-    execFileSync('git', args, { cwd: __dirname, encoding: 'utf8', stdio: 'pipe' }).trim();
-  try {
-    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') ? ', changed' : '');
-  } catch {
-    return 'unknown';
-  }
-}
-
 async function main() {
   const options = parse();
   if (options.help) return process.stdout.write(USAGE);
@@ -209,17 +198,10 @@ async function main() {
   const soak = new Soak(options);
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => soak.stop());
   const results = {
-    date: new Date().toISOString().slice(0, 10),
-    command: `npm run soak -- --minutes ${options.minutes} --seed ${options.seed}`,
-    machine: {
-      cpu: os.cpus()[0].model.trim(),
-      cores: os.cpus().length,
-      memory: Math.round(os.totalmem() / 2 ** 30),
-      system: `${os.type()} ${os.release().split('-')[0]} ${os.arch()}`,
-    },
-    versions: `node ${process.versions.node}, wsmsgbroker ${require('../package.json').version}`,
-    commit: commit(),
-    limits: LIMITS,
+    origin: origin(
+      `npm run soak -- --minutes ${options.minutes} --seed ${options.seed}`,
+      `limits other than the defaults: ${JSON.stringify(LIMITS)}`,
+    ),
     ...(await soak.run()),
   };
   const verdict = judge(results);

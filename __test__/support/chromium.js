@@ -32,15 +32,19 @@ function executable() {
   return program;
 }
 
+function launch() {
+  return chromium.launch({
+    executablePath: executable(),
+    args: ARGS,
+    ignoreDefaultArgs: PAMPERING,
+  });
+}
+
 /** The browser of a test file, started before its tests. */
 function startChromium(test) {
   let browser;
   test.before('Chromium starts', async () => {
-    browser = await chromium.launch({
-      executablePath: executable(),
-      args: ARGS,
-      ignoreDefaultArgs: PAMPERING,
-    });
+    browser = await launch();
   });
   test.after.always('Chromium ends', () => browser?.close());
   return {
@@ -72,4 +76,4 @@ async function openPage(t, context, files, { tls, query = '' } = {}) {
   return page;
 }
 
-module.exports = { openPage, startChromium };
+module.exports = { launch, openPage, startChromium };

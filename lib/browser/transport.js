@@ -45,7 +45,7 @@ function open(session, url, token, options) {
   const { WebSocket, protocol, connectTimeout, pingInterval, pingTimeout } = options;
   let isOpen = false;
   let looks;
-  /** The end of connecting; then, of the server's silence. */
+  /** The end of connecting, up to the first frame; then, of the server's silence. */
   let timer;
   let socket;
   try {
@@ -91,7 +91,6 @@ function open(session, url, token, options) {
   failAfter(connectTimeout, 'no answer');
   socket.onopen = () => {
     isOpen = true;
-    heard();
     socket.send(frames.register(session.idText(), token && JSON.stringify(token), protocol));
     session.opened();
   };

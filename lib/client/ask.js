@@ -16,10 +16,12 @@ const LONGEST = 2 ** 31 - 1;
 function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
   return new Promise((resolve, reject) => {
     /** Who has not answered, by name; one may also answer without a name, or under another. */
-    const open = new Set(ids);
+    let open = new Set(ids);
     let left = open.size;
     const answers = new Map();
     const failed = new Map();
+    /** Who had answered when it was sent again, and will once more. */
+    let before = new Set();
     const isOne = count === undefined;
     const isReceipt = count === 0;
 
@@ -28,7 +30,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
       left -= 1;
     };
     const settle = (error, outcome = { answers, failed }) => {
-      entry.isSettled = true;
+      session.withdraw(entry);
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
       session.requests.delete(key);
@@ -43,7 +45,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
     const cancel = () => {
       // An answer that is on its way is no fault of the server's.
       session.forgets = true;
-      if (session.speaks2 && !entry.isQueued && !isReceipt) {
+      if (session.speaks2 && !entry.queued && !isReceipt) {
         try {
           session.push(frames.cancel(ack));
         } catch {
@@ -63,7 +65,17 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         }
         settle(undefined, { delivered, failed });
       },
+      again: () => {
+        before = new Set(answers.keys());
+        open = new Set(ids.filter((id) => !before.has(id)));
+        left = open.size;
+        failed.clear();
+        session.forgets = true;
+      },
       answered: (from, message) => {
+        if (before.has(from)) {
+          return;
+        }
         session.forgets ||= left > 1;
         answers.set(from, message);
         heard(from);
@@ -74,6 +86,9 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         }
       },
       failed: (id, error) => {
+        if (before.has(id)) {
+          return;
+        }
         failed.set(id, error);
         heard(id);
         if (left === 0) {

@@ -98,6 +98,7 @@ class Exchange {
     const name = propertyName(key);
     this.cancels.get(name)?.();
     this.cancels.delete(name);
+    this.pace();
   }
 
   /** The server or we have sent what cannot be understood: the connection goes on. */

@@ -17,9 +17,9 @@ const SWEEP = 60 * 1000;
  *     left                                         how many may still answer a callback
  *     deadline                                     of a callback, ms: nobody else would forget it
  *     frame                                        what may be sent once more if the connection is lost
+ *     again()                                      it will be
  *     needs2                                       of no use with a server of version 1
- *     isQueued                                     it is not sent yet
- *     isSettled                                    nobody awaits it any more
+ *     queued                                       it is not sent yet: what waits
  */
 class Requests extends Map {
   #references = 0;

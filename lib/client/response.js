@@ -54,6 +54,7 @@ class Response {
     session.assertOpen();
     session.cancels.delete(this.#name);
     session.push(frames.answer(JSON.stringify(this.#key), message, error, session.idText()), true);
+    session.pace();
   }
 }
 

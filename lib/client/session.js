@@ -27,13 +27,13 @@ class Session extends Exchange {
   #transport;
   /** True while frames go to the transport; if not, they wait here as `[frame, entry]`, in order. */
   #isReady = false;
-  #queue = [];
+  #queue = new Set();
   /** Characters of them. */
   #queued = 0;
   #isReplaced = false;
   #isClosing = false;
   #isEnded = false;
-  /** A draining server is left as soon as nothing is awaited. */
+  /** A draining server is left as soon as nothing is awaited, of others or of us. */
   #isLeaving = false;
   /** Connections lost since the last registration. */
   #attempts = 0;
@@ -171,31 +171,37 @@ class Session extends Exchange {
   }
 
   #enqueue(frame, entry) {
-    this.#queue.push([frame, entry]);
+    const item = [frame, entry];
+    this.#queue.add(item);
     this.#queued += frame.length;
     if (entry) {
-      entry.isQueued = true;
+      entry.queued = item;
     }
   }
 
-  /** Takes all that is queued. */
+  /** What is given up before it is sent, is not sent. */
+  withdraw({ queued }) {
+    if (this.#queue.delete(queued)) {
+      this.#queued -= queued[0].length;
+    }
+  }
+
+  /** Nothing is queued any more. */
   #unqueue() {
+    this.#queue.clear();
     this.#queued = 0;
-    return this.#queue.splice(0);
   }
 
   /** From now on frames go to the transport, those first that were queued. */
   #flush() {
     this.#isReady = true;
-    for (const [frame, entry] of this.#unqueue()) {
-      // What was given up meanwhile is not asked any more.
-      if (!entry?.isSettled) {
-        this.#transport.push(frame);
-      }
+    for (const [frame, entry] of this.#queue) {
+      this.#transport.push(frame);
       if (entry) {
-        entry.isQueued = false;
+        entry.queued = undefined;
       }
     }
+    this.#unqueue();
     if (this.needsDrain) {
       this.#transport.wantDrain();
     }
@@ -247,7 +253,7 @@ class Session extends Exchange {
       this.#isHeld = isHeld;
       this.#transport?.hold(isHeld);
     }
-    if (this.#isLeaving && isIdle) {
+    if (this.#isLeaving && isIdle && this.cancels.size === 0) {
       // Goes elsewhere.
       this.#isLeaving = this.#isReady = this.isRegistered = false;
       this.#transport.close();
@@ -352,11 +358,13 @@ class Session extends Exchange {
     const reason = this.#reason();
     const mayResend = RESENDABLE.includes(code);
     // What was on its way is lost.
-    this.requests.end(reason, (entry) => !entry.isQueued && !(mayResend && entry.frame));
-    const again = [...this.requests.values()].filter((entry) => !entry.isQueued);
-    // They are older than what waits already.
-    for (const [frame, entry] of [...again.map((each) => [each.frame, each]), ...this.#unqueue()]) {
-      this.#enqueue(frame, entry);
+    this.requests.end(reason, (entry) => !entry.queued && !(mayResend && entry.frame));
+    for (const entry of this.requests.values()) {
+      // Then nothing waits yet: while it is not ready, nothing is on its way.
+      if (!entry.queued) {
+        entry.again?.();
+        this.#enqueue(entry.frame, entry);
+      }
     }
     this.#attempts += 1;
     if (this.#attempts > maxAttempts) {

@@ -1,0 +1,34 @@
+'use strict';
+
+// Clients that lose their broker all at once come back, each of them once. A thousand: `node soak/herd.js`.
+
+const test = require('ava');
+const chart = require('../soak/herd/chart');
+const play = require('../soak/herd/play');
+
+const COUNT = 50;
+const QUICK = { minDelay: 5, maxDelay: 20 };
+
+for (const kind of ['native', 'browser']) {
+  for (const [name, way] of Object.entries({
+    'is killed': { down: 50 },
+    'drains, with nothing to wait for': { drain: 60_000 },
+    'drains, until a request has been given up': { drain: 500, isBusy: true },
+  })) {
+    test.serial(`${kind}: ${COUNT} clients come back to a broker that ${name}`, async (t) => {
+      const played = await play({ kind, count: COUNT, reconnect: QUICK, way });
+      t.is(played.lost.length, COUNT);
+      t.is(played.back.length, COUNT);
+      t.is(played.registered, COUNT);
+      t.true(played.back[0] >= played.lost[0]);
+    });
+  }
+}
+
+test('a picture has a panel for each way, and an outline for each kind of client', (t) => {
+  const lines = ['native', 'browser'].map((kind) => ({ kind, counts: [0, 5, 1] }));
+  const panels = ['one', 'two'].map((title) => ({ title, lines, listening: 0.1 }));
+  const svg = chart(panels, { native: 'a', browser: 'b' }, 100);
+  t.is([...svg.matchAll(/<polygon/g)].length, 4);
+  t.notRegex(svg, /NaN|undefined|Infinity/);
+});

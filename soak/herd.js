@@ -1,0 +1,132 @@
+'use strict';
+
+// When many clients come back to a broker: `node soak/herd.js`. See README.md beside this file.
+
+const fs = require('node:fs');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+const chart = require('./herd/chart');
+const play = require('./herd/play');
+const { integer, origin, table } = require('./page');
+
+const USAGE = `usage: node soak/herd.js [options]
+  --clients N   how many (default 1000)
+  --out FOLDER  where herd.md and herd.svg are written (default soak/results)
+`;
+
+const DOWN = 1000;
+const DRAIN = 10_000;
+/** What is counted together, ms. */
+const SLOT = 100;
+
+const WAYS = {
+  killed: { title: `killed, back after ${DOWN / 1000} s`, way: { down: DOWN }, reconnect: true },
+  alike: {
+    title: `killed, back after ${DOWN / 1000} s; \`jitter: 0\``,
+    way: { down: DOWN },
+    reconnect: { jitter: 0 },
+  },
+  quiet: {
+    title: `\`close({ drain: ${DRAIN} })\`, nothing under way`,
+    way: { drain: DRAIN },
+    reconnect: true,
+  },
+  busy: {
+    title: `\`close({ drain: ${DRAIN} })\`, a request under way throughout`,
+    way: { drain: DRAIN, isBusy: true },
+    reconnect: true,
+  },
+};
+const KINDS = { native: 'addon', browser: 'browser client on ws' };
+
+function parse() {
+  const { values } = parseArgs({
+    options: {
+      clients: { type: 'string', default: '1000' },
+      out: { type: 'string', default: path.join(__dirname, 'results') },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const clients = Number(values.clients);
+  if (!(clients > 0)) throw new Error('--clients expects a number');
+  return { ...values, clients };
+}
+
+/** How many were back in each slot. */
+function slots(back) {
+  const counts = Array(Math.floor(back.at(-1) / SLOT) + 1).fill(0);
+  for (const at of back) counts[Math.floor(at / SLOT)] += 1;
+  return counts;
+}
+
+const quantile = (sorted, share) => sorted[Math.ceil(share * sorted.length) - 1];
+
+function row({ kind, name, back, failed, listening, registered }) {
+  const seconds = (ms) => (ms / 1000).toFixed(2);
+  return [
+    KINDS[kind],
+    WAYS[name].title,
+    seconds(listening),
+    ...[0.1, 0.5, 0.9, 0.99, 1].map((share) => seconds(quantile(back, share))),
+    Math.max(...slots(back)),
+    failed,
+    registered,
+  ];
+}
+
+function markdown(results, clients, command) {
+  const head = ['client', 'the broker is', 'listens again', '10 %', '50 %', '90 %', '99 %', 'all'];
+  const more = [`most in ${SLOT} ms`, 'attempts that failed', 'registered'];
+  return `${[
+    '# When clients come back',
+    `${integer.format(clients)} clients with \`reconnect\` lose their broker at the same moment. When is each of them back? How it is\n` +
+      'done, and how to repeat it: [soak/README.md](../soak/README.md).',
+    origin(command),
+    `![clients that are back, by time](herd.svg)`,
+    'In seconds since the broker was killed, or began to drain; after the first of them another one listens at its port,\n' +
+      'and after the others so many of the clients were registered there:',
+    table([...head, ...more], results.map(row)),
+    'What spreads them is `reconnect.jitter`, and `goaway`, after which each leaves at a time of its own within that of\n' +
+      'the drain. A drain ends when nothing is under way, though: then all that are still there are closed at once.',
+  ].join('\n\n')}\n`;
+}
+
+function picture(results) {
+  const panels = Object.entries(WAYS).map(([name, { title }]) => {
+    const those = results.filter((result) => result.name === name);
+    return {
+      title: `clients back each ${SLOT} ms: ${title.replaceAll('`', '')}`,
+      lines: those.map(({ kind, back }) => ({ kind, counts: slots(back) })),
+      listening: those[0].listening / 1000,
+    };
+  });
+  return chart(panels, KINDS, SLOT);
+}
+
+async function main() {
+  const options = parse();
+  if (options.help) return process.stdout.write(USAGE);
+  const results = [];
+  for (const kind of Object.keys(KINDS)) {
+    for (const [name, { way, reconnect }] of Object.entries(WAYS)) {
+      const played = await play({ kind, count: options.clients, reconnect, way });
+      results.push({ kind, name, ...played });
+      console.error(`${kind}, ${name}: all back after ${played.back.at(-1)} ms`);
+    }
+  }
+  const report = markdown(
+    results,
+    options.clients,
+    `node soak/herd.js --clients ${options.clients}`,
+  );
+  fs.mkdirSync(options.out, { recursive: true });
+  fs.writeFileSync(path.join(options.out, 'herd.md'), report);
+  fs.writeFileSync(path.join(options.out, 'herd.svg'), picture(results));
+  process.stdout.write(report);
+  if (results.some(({ registered }) => registered !== options.clients)) process.exitCode = 1;
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

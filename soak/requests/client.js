@@ -1,0 +1,34 @@
+'use strict';
+
+// The asker and the responder, in a process of their own, of either class.
+// usage: node client.js KIND URL
+
+const { setMaxListeners } = require('node:events');
+const { ask, sizes, start } = require('./ask');
+const heap = require('./memory');
+
+const [kind, url] = process.argv.slice(2);
+
+async function main() {
+  const pair =
+    kind === 'native'
+      ? await start(require('../..'), url, { protocol: 2 })
+      : await start(require('../../lib/browser'), url, { WebSocket: require('ws').WebSocket });
+  // One for all requests that are in flight.
+  setMaxListeners(0, pair.signal);
+  process.on('message', async (message) => {
+    if (message === 'close') {
+      await Promise.all([pair.asker.close(), pair.responder.close()]);
+      process.disconnect();
+    } else if (message.ask) {
+      process.send({ ends: await ask(pair, message.ask) });
+    } else {
+      process.send({ sizes: sizes(pair), heap: await heap() });
+    }
+  });
+  process.send({ ready: true });
+}
+
+// The driver is gone.
+process.on('disconnect', () => process.exit());
+main();
