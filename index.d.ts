@@ -738,6 +738,7 @@ declare namespace WSMsgBroker {
      * @param path Path of the endpoint; a missing slash is added. Default `/`.
      */
     constructor(port: number | string, path?: string | null, options?: ServerOptions | null);
+    constructor(port: number | string, options: ServerOptions & { path?: string });
     constructor(options: ServerOptions & { port: number | string; path?: string });
 
     /** The id under which it takes part itself. */

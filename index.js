@@ -1,4 +1,6 @@
 'use strict';
 
-module.exports = require('./lib/client').WSMsgBroker;
+const { WSMsgBroker } = require('./lib/client');
+
+module.exports = WSMsgBroker;
 module.exports.Server = require('./lib/server');

@@ -11,6 +11,11 @@ test('takes an address as a URL', async (t) => {
   const client = new WSMsgBroker('a', `ws://127.0.0.1:${server.address().port}/foo?x=1`);
   await once(client, 'registered');
   await client.close();
+  const web = new URL(`http://127.0.0.1:${server.address().port}/foo`);
+  for (const address of [web, web.href]) {
+    const other = await new WSMsgBroker('a', address).connected();
+    await other.close();
+  }
   t.throws(() => new WSMsgBroker('a', 'ws://'), {
     code: 'ERR_WSMB_ADDRESS',
     instanceOf: TypeError,

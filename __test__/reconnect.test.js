@@ -82,6 +82,17 @@ for (const kind of kinds) {
     await client.close();
   });
 
+  test(`${kind}: a request that is over before there is a connection says why there is none`, async (t) => {
+    const server = await startServer(t);
+    const url = urlOf(server);
+    await server.close();
+    const client = open(t, kind, 'client', url, { reconnect: QUICK });
+    await once(client, 'reconnecting');
+    const { code, error } = await failure(client.request(1, 'a', { timeout: 20 }));
+    t.is(code, 'TIMEOUT');
+    t.is(error.cause.code, kind === 'addon' ? 'ECONNREFUSED' : 'ERR_WSMB_CONNECT');
+  });
+
   test(`${kind}: gives up after so many attempts`, async (t) => {
     const server = await startServer(t);
     const url = urlOf(server);

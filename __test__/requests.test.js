@@ -256,13 +256,43 @@ for (const kind of kinds) {
       t.is((await failure(client.request(1, dest))).code, 'ERR_WSMB_DEST');
       t.is((await failure(client.deliver(1, dest))).code, 'ERR_WSMB_DEST');
     }
-    t.is((await failure(client.request(1, []))).code, 'ERR_WSMB_DEST');
+    t.is((await failure(client.request(1, []))).code, 'UNKNOWN_ID');
     for (const options of [{ timeout: 0 }, { timeout: -1 }, { timeout: 'x' }, { signal: 1 }]) {
       t.is((await failure(client.request(1, 'a', options))).code, 'ERR_WSMB_OPTION');
     }
     t.is((await failure(client.requestAll(1, ['a'], { count: 0 }))).code, 'ERR_WSMB_OPTION');
     t.is(awaited(client), 0);
     t.is(server.stats().messagesIn, messagesIn);
+  });
+
+  test(`${kind}: without an id there is no client, and who has lost it is not answered`, async (t) => {
+    const server = await startServer(t, { maxIdLength: 10 });
+    for (const id of [undefined, null, '', 0, Number.NaN, {}, [], true, Symbol('x')]) {
+      const code = 'ERR_WSMB_ID';
+      t.throws(() => open(t, kind, id, urlOf(server)), { code, instanceOf: TypeError });
+    }
+    const long = open(t, kind, 'x'.repeat(11), urlOf(server));
+    t.is((await failure(long.connected())).code, 'ERR_WSMB_MAX_ID_LENGTH');
+    const client = await join(t, kind, server, 5);
+    await answering(t, kind, server, 'a', (response) => response.send('here'));
+    client.unregister();
+    await once(client, 'unregistered');
+    t.is((await failure(client.request(1, 'a'))).code, 'ERR_WSMB_NOT_REGISTERED');
+    t.deepEqual((await client.deliver(1, 'a')).delivered, ['a']);
+    client.register();
+    await client.connected();
+    t.is((await client.request(1, 'a')).message, 'here');
+  });
+
+  test(`${kind}: what version 2 sends is checked before it is sent`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    for (const message of [undefined, () => {}, 1n]) {
+      t.throws(() => client.send(message, 'a'), { code: 'ERR_WSMB_MESSAGE' });
+    }
+    for (const dest of [undefined, null, {}, ['a', null]]) {
+      t.throws(() => client.send(1, dest), { code: 'ERR_WSMB_DEST' });
+    }
   });
 
   test(`${kind}: what is awaited fails when the connection ends`, async (t) => {

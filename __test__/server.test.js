@@ -339,6 +339,15 @@ test('lets open conversations come to their end when it drains', async (t) => {
   t.is(error.code, 'ERR_WSMB_OPTION');
 });
 
+test('takes its options behind the port', async (t) => {
+  const server = new WSMsgBroker.Server(0, { host: '127.0.0.1', path: 'foo', maxDest: 3 });
+  t.teardown(() => server.close());
+  await server.ready;
+  t.is(server.address().address, '127.0.0.1');
+  t.is(server.wss.options.path, '/foo');
+  t.throws(() => new WSMsgBroker.Server(0, { hots: '127.0.0.1' }), { code: 'ERR_WSMB_OPTION' });
+});
+
 test('tells of its limits what stats can tell', async (t) => {
   const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 2000 });
   const client = await startClient(t, server, 'a');

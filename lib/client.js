@@ -65,7 +65,7 @@ const UNSAFE = /[^\x21-\x7e]|["<>\\^`{|}]/gu;
 
 /** Host, port and path from either form of arguments. */
 function parseTarget(host, port, path, options) {
-  if (typeof host === 'string' && /^wss?:\/\//i.test(host)) {
+  if (host instanceof URL || /^(?:ws|http)s?:\/\//i.test(host)) {
     let url;
     try {
       url = new URL(host);
@@ -73,7 +73,7 @@ function parseTarget(host, port, path, options) {
       throw coded('ERR_WSMB_ADDRESS', `invalid address "${host}"`, TypeError);
     }
     const checked = checkClient(port);
-    const secure = url.protocol === 'wss:';
+    const secure = url.protocol === 'wss:' || url.protocol === 'https:';
     checked.tls ??= secure ? {} : false;
     // A contradiction, of which neither half can be meant.
     if (secure !== Boolean(checked.tls)) {

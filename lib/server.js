@@ -37,15 +37,17 @@ const ALWAYS = (1 << KINDS.indexOf('close')) | (1 << QUESTION);
 /**
  * A broker.
  *
- *     new WSMsgBroker.Server(port[, path[, options]])
+ *     new WSMsgBroker.Server(port[, path][, options])
  *     new WSMsgBroker.Server({ port, host, path, ... })
  */
 function Server(port, endpoint, options) {
   EventEmitter.call(this);
-  const merged =
-    typeof port === 'object' && port !== null
-      ? checkServer(port)
-      : checkServer({ ...options, port, path: endpoint });
+  const isObject = (value) => typeof value === 'object' && value !== null;
+  let merged = port;
+  if (!isObject(port)) {
+    merged = isObject(endpoint) ? { ...endpoint, port } : { ...options, port, path: endpoint };
+  }
+  merged = checkServer(merged);
   const broker = new Broker(this, merged);
   Object.defineProperty(this, kBroker, { value: broker });
   /** The id under which it takes part itself. */
@@ -164,6 +166,7 @@ class Broker {
   #closed;
   #resolveClosed;
   #client;
+  #hasWarned = false;
   ready = new Ready();
 
   constructor(server, options) {
@@ -339,8 +342,15 @@ class Broker {
 
   #answer(number, answer, fault) {
     this.#native?.answer(number, answer);
-    if (fault !== undefined && this.#server.listenerCount('error') > 0) {
+    if (fault === undefined) {
+      return;
+    }
+    if (this.#server.listenerCount('error') > 0) {
       this.#server.emit('error', fault);
+    } else if (!this.#hasWarned) {
+      // It is the program's own fault, and nobody would be let in.
+      this.#hasWarned = true;
+      process.emitWarning(`authenticate has failed: ${fault.stack}`, { code: 'WSMB_AUTHENTICATE' });
     }
   }
 

@@ -3,6 +3,7 @@
 // One connection of a client, by the addon: it collects what is sent, hands it over when the tick ends, and
 // tells the session what the addon has to tell.
 
+const { text } = require('./client/errors');
 const { coded, systemError } = require('./errors');
 const hub = require('./hub');
 const { NativeClient } = require('./native');
@@ -17,6 +18,11 @@ const incomplete = () =>
     'ERR_WSMB_ANSWER',
     'Unable to parse "answer" message (msg.from or msg.message are undefined)',
   );
+
+function stray(id, key) {
+  const message = `Unable to find callback method for ${id} and ack = ${text(key)}`;
+  return coded('ERR_WSMB_UNKNOWN_ACK', message);
+}
 
 class Transport {
   /** It takes frames before it is open. */
@@ -94,10 +100,9 @@ class Transport {
     return (this.#native ? this.#native.waiting() : 0) + this.#lines.length;
   }
 
-  /** The same, as far as is known without asking; asked only if it matters. */
+  /** The same, as far as is known without asking. */
   get waiting() {
-    const waiting = this.#waiting + this.#lines.length;
-    return waiting > this.#session.options.maxQueued ? this.bufferedAmount : waiting;
+    return this.#waiting + this.#lines.length;
   }
 
   /** Collects a frame; `isAwaited`: somebody waits for what it brings. */
@@ -247,7 +252,10 @@ class Transport {
     }
     // In version 1 an answer needs both.
     const isWhole = event.length === 4 && from !== null;
-    this.#session.answer(key, from ?? undefined, message, isWhole ? undefined : incomplete());
+    const fault = isWhole ? undefined : incomplete();
+    if (!this.#session.answer(key, from ?? undefined, message, fault)) {
+      this.#session.misunderstood(stray(this.#session.client.id, key));
+    }
   }
 
   #failed([, code, message, syscall, target]) {

@@ -10,6 +10,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const zlib = require('node:zlib');
 const esbuild = require('esbuild');
+const terser = require('terser');
 const { name, version, license } = require('../package.json');
 
 /** Bytes of each file, minified and gzipped. */
@@ -47,7 +48,7 @@ function asModule(file) {
 
 /** Names that the files of the client have between them, and nobody else: they may be short in a page. */
 const INTERNAL =
-  /^(?:addCallback|again|answered|ask|assert2|assertOpen|broke|cancels|client|closed|complaint|deadline|drained|forgets|hold|idText|isEager|isFinal|isRegistered|misunderstood|needs2|needsDrain|opened|options|pace|queued|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
+  /^(?:addCallback|again|answered|ask|assert2|assertOpen|broke|cancelAll|cancels|client|closed|complained|complaint|deadline|drained|forgets|hold|idText|isEager|isFinal|isNobody|isRegistered|lastReason|misunderstood|needs2|needsDrain|opened|options|pace|queued|refusal|requests|resends|setFull|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
 
 const CLASS = "import WSMsgBroker from './index.js';";
 
@@ -68,21 +69,34 @@ const TYPES = {
 };
 
 async function build(file, { contents, ...form }) {
-  await esbuild.build({
+  const { outputFiles } = await esbuild.build({
     ...form,
     stdin: { contents, resolveDir: path.join(root, 'lib', 'browser'), sourcefile: file },
-    outfile: path.join(folder, file),
     // A module of Node.js is an error.
     platform: 'browser',
     bundle: true,
     minify: true,
+    write: false,
     mangleProps: INTERNAL,
     target: 'es2022',
-    banner: { js: `/*! ${name} ${version}, ${license} */` },
     logLevel: 'warning',
     logOverride: { 'commonjs-variable-in-esm': 'silent' },
     plugins: [asModules],
   });
+  // Some hundred bytes less than by esbuild alone.
+  const { code } = await terser.minify(outputFiles[0].text, {
+    ecma: 2020,
+    toplevel: true,
+    compress: {
+      passes: 3,
+      unsafe_arrows: true,
+      unsafe_methods: true,
+      pure_getters: true,
+      booleans_as_integers: false,
+    },
+    format: { preamble: `/*! ${name} ${version}, ${license} */` },
+  });
+  fs.writeFileSync(path.join(folder, file), code);
 }
 
 /** Bytes of a file: as it is, and gzipped. */

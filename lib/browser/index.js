@@ -36,7 +36,7 @@ class WSMsgBroker extends Emitter {
   constructor(id, host, port, path, options) {
     super();
     this.id = id;
-    const isUrl = /^wss?:/i.test(host);
+    const isUrl = /:\/\//.test(host);
     const given = (isUrl ? port : options) ?? {};
     const all = { ...DEFAULTS, WebSocket: globalThis.WebSocket };
     for (const [name, value] of Object.entries(given)) {

@@ -18,6 +18,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
     /** Who has not answered, by name; one may also answer without a name, or under another. */
     let open = new Set(ids);
     let left = open.size;
+    let wanted = count;
     const answers = new Map();
     const failed = new Map();
     /** Who had answered when it was sent again, and will once more. */
@@ -81,8 +82,11 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         heard(from);
         if (isOne) {
           settle(undefined, { from, message });
-        } else if (answers.size >= count || left === 0) {
-          settle();
+        } else {
+          wanted -= 1;
+          if (wanted <= 0 || left === 0) {
+            settle();
+          }
         }
       },
       failed: (id, error) => {
@@ -119,14 +123,18 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
     if (limit <= LONGEST) {
       timer = setTimeout(() => {
         cancel();
-        entry.end(coded('TIMEOUT', `nothing came of it within ${limit} ms`));
+        const error = coded('TIMEOUT', `nothing came within ${limit} ms`);
+        if (!session.isRegistered) {
+          error.cause = session.lastReason;
+        }
+        entry.end(error);
       }, limit);
     }
     signal?.addEventListener('abort', abort);
     if (left > 0 || isReceipt) {
       session.ask(frame, entry);
     } else {
-      settle();
+      settle(isOne && failure('UNKNOWN_ID', ''));
     }
   });
 }

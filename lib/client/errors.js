@@ -17,6 +17,7 @@ function aborted({ reason }) {
 
 /** Why nobody will answer, in words. */
 const REASONS = {
+  __proto__: null,
   UNKNOWN_ID: 'nobody has registered this id',
   GONE: 'its connection has ended',
   REPLACED: 'its id was taken over',
@@ -24,15 +25,25 @@ const REASONS = {
   TIMEOUT: 'no answer in time',
 };
 
+/** A text as it is; what else a peer may send, as JavaScript writes it, if it can. */
+function text(value) {
+  try {
+    return String(value);
+  } catch {
+    return JSON.stringify(value);
+  }
+}
+
 /** What became of a receiver, by the code that the server tells. */
-const failure = (code, id) => coded(code, `"${id}": ${REASONS[code] ?? code}`);
+const failure = (code, id) =>
+  coded(text(code), `"${text(id)}": ${REASONS[text(code)] ?? text(code)}`);
 
 /** The error with which a responder has refused, or that a server reports: any JSON. */
 function remote(value, from) {
   const { code = 'ERR_WSMB_REJECTED', message = value } = Object(value);
-  const error = coded(String(code), String(message));
+  const error = coded(text(code), text(message));
   error.from = from;
   return error;
 }
 
-module.exports = { coded, aborted, failure, remote };
+module.exports = { coded, aborted, failure, remote, text };

@@ -3,18 +3,9 @@
 // What goes between a client and others, whatever connection carries it: messages, what becomes of requests,
 // and what the program is told of them.
 
-const { coded, failure, remote } = require('./errors');
+const { failure, remote, text } = require('./errors');
 const Requests = require('./requests');
 const Response = require('./response');
-
-/** What an ack is as the name of a property, which it was in version 1; a peer may send any JSON. */
-function propertyName(value) {
-  try {
-    return String(value);
-  } catch {
-    return JSON.stringify(value);
-  }
-}
 
 class Exchange {
   /** The program's own object: it has the id, and hears the events. */
@@ -38,16 +29,16 @@ class Exchange {
   }
 
   message(message, key, from) {
-    const response = key === null ? null : new Response(this, key, propertyName(key));
+    const response = key === null ? null : new Response(this, key, text(key));
     for (const stream of this.streams) {
       stream.push({ message, from, response, answer: response?.send });
     }
     this.emit('message', message, response, from);
   }
 
-  /** `fault`: what is wrong with it, in version 1. */
+  /** False for an answer that nobody awaits, and never did; `fault`: what is wrong with it, in version 1. */
   answer(key, from, message, fault) {
-    const name = propertyName(key);
+    const name = text(key);
     const entry = this.requests.get(name);
     if (entry?.deadline) {
       this.requests.delete(name);
@@ -56,15 +47,14 @@ class Exchange {
     const answered = entry?.answered;
     if (typeof answered !== 'function') {
       // It may have crossed with what has ended its request.
-      if (!this.forgets) {
-        const text = `Unable to find callback method for ${this.client.id} and ack = ${name}`;
-        this.misunderstood(coded('ERR_WSMB_UNKNOWN_ACK', text));
-      }
-    } else if (fault && entry.deadline) {
+      return this.forgets;
+    }
+    if (fault && entry.deadline) {
       this.misunderstood(fault);
     } else {
       answered(from, message);
     }
+    return true;
   }
 
   refusal(key, from, error) {
@@ -76,7 +66,8 @@ class Exchange {
   }
 
   #fail(key, id, error) {
-    this.requests.failed(propertyName(key), id, error);
+    this.requests.failed(text(key), id, error);
+    this.pace();
   }
 
   receipt(reference, delivered, failed) {
@@ -86,19 +77,27 @@ class Exchange {
   /** The server has refused a frame of ours. */
   complaint(code, message, reference, key) {
     const error = remote({ code, message });
-    const entry = this.requests.take(reference ?? propertyName(key));
+    const entry = this.requests.take(reference ?? text(key));
     if (entry?.end) {
       entry.end(error);
     } else {
-      this.misunderstood(error);
+      this.pace();
+      this.complained(error);
     }
   }
 
   cancelled(key) {
-    const name = propertyName(key);
+    const name = text(key);
     this.cancels.get(name)?.();
     this.cancels.delete(name);
     this.pace();
+  }
+
+  /** Nobody can be answered any more. */
+  cancelAll() {
+    for (const name of this.cancels.keys()) {
+      this.cancelled(name);
+    }
   }
 
   /** The server or we have sent what cannot be understood: the connection goes on. */

@@ -6,12 +6,13 @@ const { aborted } = require('./errors');
  * The messages of a client from now on, to be taken one after the other by `for await`. `highWaterMark`:
  * messages that wait here before the socket is read no further.
  */
-function messages(session, { highWaterMark = 64, signal } = {}) {
+function messages(session, { highWaterMark = 64, signal }) {
   const queue = [];
   let isEnded = false;
   let wake = () => {};
 
-  const pace = () => session.setFull(stream, !isEnded && queue.length >= highWaterMark);
+  const pace = () =>
+    session.setFull(stream, !isEnded && queue.length >= Math.max(highWaterMark, 1));
   /** What the session sees of it. */
   const stream = {
     push: (message) => {

@@ -58,7 +58,8 @@ function checkSignal(signal) {
 }
 
 /** Asks; `count` as `ask` has it. */
-async function question(session, message, dest, { timeout, signal } = {}, count) {
+async function question(session, message, dest, options, count) {
+  const { timeout, signal } = options ?? {};
   const limit = timeout ?? session.options.requestTimeout;
   if (!(limit > 0)) {
     throw wrong('OPTION', `"timeout" must be more than 0 ms`, RangeError);
@@ -70,11 +71,11 @@ async function question(session, message, dest, { timeout, signal } = {}, count)
   if (count !== undefined) {
     session.assert2();
   }
+  if (session.isNobody && count !== 0) {
+    throw wrong('NOT_REGISTERED', 'this client has lost its id', Error);
+  }
   if (signal?.aborted) {
     throw aborted(signal);
-  }
-  if (ids.length === 0 && count === undefined) {
-    throw wrong('DEST', 'dest is empty: nobody can answer');
   }
   return ask(session, {
     text,
@@ -97,7 +98,11 @@ const methods = {
     if (callback && typeof callback !== 'function') {
       throw new Error('Client.send(data, callback) expects "callback" to be a Function');
     }
-    const text = JSON.stringify(message);
+    const isStrict = session.options.protocol === 2;
+    if (isStrict && typeof dest !== 'string') {
+      idsOf(dest);
+    }
+    const text = isStrict ? messageText(message) : JSON.stringify(message);
     const to = destText(dest);
     session.assertOpen();
     if (!callback) {
@@ -135,7 +140,7 @@ const methods = {
   messages(options) {
     checkSignal(options?.signal);
     this[kSession].assertOpen();
-    return stream(this[kSession], options);
+    return stream(this[kSession], options ?? {});
   },
 
   /** Registers again, with another token: what was granted is renewed. `'registered'` follows. */

@@ -6,6 +6,7 @@
 const { aborted, coded } = require('./errors');
 const Exchange = require('./exchange');
 const frames = require('./frames');
+const { LONGEST } = require('./ask');
 
 /** What holds where `reconnect` does not say it; milliseconds, and as many attempts as it takes. */
 const RECONNECT = {
@@ -52,6 +53,10 @@ class Session extends Exchange {
   });
 
   isRegistered = false;
+  /** Its id was given up, or taken over: nobody answers it. */
+  isNobody = false;
+  /** Why the connection before has ended. */
+  lastReason;
   /** `'drain'` is awaited. */
   needsDrain = false;
 
@@ -63,6 +68,10 @@ class Session extends Exchange {
     this.#connect = connect;
     this.#reconnect = options.reconnect && { ...RECONNECT, ...Object(options.reconnect) };
     this.resends = this.#reconnect && options.resend === 'requests';
+    const { id } = client;
+    if (options.protocol === 2 && !((typeof id === 'string' || Number.isFinite(id)) && id)) {
+      throw coded('ERR_WSMB_ID', `the id is ${String(id)}, expected a string`, TypeError);
+    }
     this.#dial();
     const { signal } = options;
     const abort = () => {
@@ -80,7 +89,7 @@ class Session extends Exchange {
     const { protocol, token } = this.options;
     this.speaks2 = protocol === 2;
     const connect = (shown) => {
-      if (!this.#isEnded) {
+      if (!this.#isClosing) {
         this.#isHeld = false;
         this.#transport = this.#connect(this, shown);
         if (!this.#reconnect && this.#transport.isEager) {
@@ -93,10 +102,19 @@ class Session extends Exchange {
       connect(token);
       return;
     }
-    new Promise((resolve) => resolve(token())).then(connect).catch((error) => {
-      this.broke(error);
-      this.closed(1006);
-    });
+    const fail = (error) => {
+      if (!this.#isClosing) {
+        try {
+          this.broke(error);
+        } finally {
+          this.closed(1006);
+        }
+      }
+    };
+    // What a listener throws is no rejection.
+    new Promise((resolve) => resolve(token()))
+      .then(connect)
+      .catch((error) => setTimeout(fail, 0, error));
   }
 
   /** Registers once more, with another token. */
@@ -139,7 +157,11 @@ class Session extends Exchange {
    */
   push(frame, isAwaited, entry) {
     const { maxQueued, highWaterMark } = this.options;
-    const queued = this.#waiting + frame.length;
+    let queued = this.#waiting + frame.length;
+    if (queued > maxQueued) {
+      // Some of it may have been written since we last asked.
+      queued = this.bufferedAmount + frame.length;
+    }
     if (queued > maxQueued) {
       const message = `${queued} bytes wait to be sent, maxQueued is ${maxQueued}`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
@@ -163,6 +185,7 @@ class Session extends Exchange {
     try {
       return this.push(frame, true, entry);
     } catch (error) {
+      error.isFinal = true;
       this.requests.end(error, (each) => each === entry);
       if (!entry.end) {
         throw error;
@@ -248,7 +271,7 @@ class Session extends Exchange {
    */
   pace() {
     const isIdle = this.requests.size === 0;
-    const isHeld = isIdle && this.#full.size > 0;
+    const isHeld = this.#isReady && isIdle && this.#full.size > 0;
     if (isHeld !== this.#isHeld) {
       this.#isHeld = isHeld;
       this.#transport?.hold(isHeld);
@@ -272,7 +295,7 @@ class Session extends Exchange {
   registered(protocol) {
     this.speaks2 &&= protocol >= 2;
     this.isRegistered = true;
-    this.#isReplaced = false;
+    this.isNobody = this.#isReplaced = false;
     if (this.options.protocol === 2 && !this.speaks2) {
       const error = notNegotiated();
       error.isFinal = true;
@@ -296,8 +319,23 @@ class Session extends Exchange {
   unregistered(id, code) {
     const isReplaced = code === 'REPLACED';
     this.isRegistered = false;
+    this.isNobody = true;
     this.#isReplaced ||= isReplaced;
+    if (isReplaced) {
+      this.cancelAll();
+    }
     this.emit(isReplaced ? 'replaced' : 'unregistered', id);
+  }
+
+  /** The server has refused what nobody awaits: it may be the registration. */
+  complained(error) {
+    const waiters = this.#waiters.splice(0);
+    for (const { reject } of waiters) {
+      reject(error);
+    }
+    if (waiters.length === 0) {
+      this.misunderstood(error);
+    }
   }
 
   goaway(within) {
@@ -308,7 +346,7 @@ class Session extends Exchange {
       this.#timer = setTimeout(() => {
         this.#isLeaving = true;
         this.pace();
-      }, Math.random() * within);
+      }, Math.random() * Math.min(within, LONGEST));
     }
   }
 
@@ -343,9 +381,7 @@ class Session extends Exchange {
     this.isRegistered = this.#isReady = this.#isLeaving = false;
     this.#code = code;
     clearTimeout(this.#timer);
-    for (const name of this.cancels.keys()) {
-      this.cancelled(name);
-    }
+    this.cancelAll();
     if (this.#reconnect && !isOver) {
       this.#retry(code);
     } else {
@@ -356,6 +392,7 @@ class Session extends Exchange {
   #retry(code) {
     const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect;
     const reason = this.#reason();
+    this.lastReason = reason;
     const mayResend = RESENDABLE.includes(code);
     // What was on its way is lost.
     this.requests.end(reason, (entry) => !entry.queued && !(mayResend && entry.frame));
