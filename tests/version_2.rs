@@ -38,6 +38,8 @@ async fn a_number_from_2_on_asks_for_version_2_and_anything_else_for_1() {
     // Refused, and therefore without effect.
     a.send(r#"{"action":"register","id":"","protocol":2}"#)
         .await;
+    let told = a.receive().await;
+    assert!(told.starts_with(r#"{"action":"error","code":"ERR_WSMB_ID""#));
     a.send(r#"{"action":"send","message":1,"dest":"a","ref":1}"#)
         .await;
     a.expect(r#"{"action":"message","message":1,"from":"a"}"#)
