@@ -402,7 +402,7 @@ fn nobody_is_cancelled_before_it_is_asked() {
     table.is_empty(&asker);
     // One alone may lose its id, or its time, before it has its message.
     let question = Question {
-        receivers: &[one.clone()],
+        receivers: std::slice::from_ref(&one),
         names: &question.names[..1],
         ..question
     };
