@@ -12,7 +12,7 @@ const QUICK = { minDelay: 5, maxDelay: 20 };
 for (const kind of ['native', 'browser']) {
   for (const [name, way] of Object.entries({
     'is killed': { down: 50 },
-    'drains, with nothing to wait for': { drain: 60_000 },
+    'drains, with nothing to wait for': { drain: 500 },
     'drains, until a request has been given up': { drain: 500, isBusy: true },
   })) {
     test.serial(`${kind}: ${COUNT} clients come back to a broker that ${name}`, async (t) => {

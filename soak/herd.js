@@ -87,7 +87,7 @@ function markdown(results, clients, command) {
       'and after the others so many of the clients were registered there:',
     table([...head, ...more], results.map(row)),
     'What spreads them is `reconnect.jitter`, and `goaway`, after which each leaves at a time of its own within that of\n' +
-      'the drain. A drain ends when nothing is under way, though: then all that are still there are closed at once.',
+      'the drain: a broker that drains waits for all that it has told.',
   ].join('\n\n')}\n`;
 }
 

@@ -221,6 +221,11 @@ impl Handle {
         self.outbox.push(&version_2::goaway(&within))
     }
 
+    /// True if it has been told that the server drains.
+    pub(crate) fn is_warned(&self) -> bool {
+        self.warned.load(Relaxed)
+    }
+
     pub(crate) fn owns_its_id(&self) -> bool {
         self.registration() != 0
     }

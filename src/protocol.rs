@@ -21,7 +21,7 @@ mod terms;
 mod usual;
 mod values;
 
-pub(crate) use decode::{decode_client_action, decode_server_action, echo};
+pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo};
 pub(crate) use encode::{
     Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,
     version_2,

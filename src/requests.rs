@@ -9,7 +9,7 @@
 //! only one: so each outcome is told once. It is told by the caller, when no lock is held. Two
 //! outcomes of one request may therefore overtake each other; they concern different receivers,
 //! and whoever asked counts them. Only a `cancel` must not overtake the message that it is about:
-//! while a request is being delivered to many, what is to be cancelled is put aside.
+//! while a request is being delivered, what is to be cancelled is put aside.
 //!
 //! Locks: a shard's lock may be held while a book's, or what was put aside, is taken, never the
 //! other way round.
@@ -76,8 +76,8 @@ pub(crate) struct Request {
     ack: Arc<str>,
     /// Who asked is told what becomes of it: it spoke version 2.
     is_told: bool,
-    /// While its messages are being delivered to many: those that are to be told, once that is
-    /// done, that nobody awaits their answers.
+    /// While its messages are being delivered, if one of those who get them is to be told of its
+    /// end: those that are to be told, once that is done, that nobody awaits their answers.
     late: Mutex<Option<Vec<Arc<Handle>>>>,
 }
 
@@ -120,6 +120,20 @@ pub(crate) struct Book {
     gone: Option<Fault>,
     /// The last of its registrations that another connection has taken over.
     lost: u64,
+}
+
+impl Request {
+    /// Tells one that was asked that nobody awaits its answer: behind the message, if that is still
+    /// to come.
+    fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Outcomes) {
+        match &mut *self.late.lock() {
+            Some(late) => late.push(responder),
+            None => outcomes.push(Outcome::Cancelled {
+                responder,
+                ack: self.ack.clone(),
+            }),
+        }
+    }
 }
 
 impl Requests {
@@ -165,8 +179,8 @@ impl Requests {
         }
     }
 
-    /// Remembers who awaits an answer, and from whom. Where there are many receivers that is to be
-    /// followed by [`delivered`](Self::delivered), with what is returned.
+    /// Remembers who awaits an answer, and from whom. To be followed by
+    /// [`delivered`](Self::delivered), with what is returned.
     ///
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
     pub(crate) fn open(
@@ -175,18 +189,13 @@ impl Requests {
         now: Instant,
         outcomes: &mut Outcomes,
     ) -> Result<Option<Arc<Request>>, ActionError> {
-        let Question {
-            ack,
-            asker,
-            receivers,
-            ..
-        } = *question;
+        let Question { ack, asker, .. } = *question;
         let mut shard = self.shard(ack).lock();
-        let request = match shard.pending.get_mut(ack) {
+        let (request, is_late) = match shard.pending.get_mut(ack) {
             Some(pending) if !pending.is_over(now) => {
                 pending.check(asker, now)?;
-                pending.add(question, false, &self.hasher, outcomes);
-                pending.request.clone()
+                let is_late = pending.add(question, false, &self.hasher, outcomes);
+                (pending.request.clone(), is_late)
             }
             over => {
                 if over.is_some()
@@ -199,16 +208,17 @@ impl Requests {
         };
         drop(shard);
         self.keep_within_limit(asker, outcomes);
-        Ok((receivers.len() > 1).then_some(request))
+        Ok(is_late.then_some(request))
     }
 
+    /// The request, and whether it is to be followed by [`delivered`](Self::delivered).
     fn insert(
         &self,
         shard: &mut Shard,
         question: &Question<'_>,
         now: Instant,
         outcomes: &mut Outcomes,
-    ) -> Arc<Request> {
+    ) -> (Arc<Request>, bool) {
         let ack: Arc<str> = question.ack.into();
         let count = question.receivers.len();
         let size = REQUEST + ack.len() + count * RESPONDER;
@@ -227,7 +237,7 @@ impl Requests {
             responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
         };
-        pending.add(question, true, &self.hasher, outcomes);
+        let is_late = pending.add(question, true, &self.hasher, outcomes);
         if pending.responders.is_empty() {
             pending.ended(None, outcomes);
         } else {
@@ -235,7 +245,7 @@ impl Requests {
             shard.deadlines.push(deadline, own.is_some(), &request);
             shard.pending.insert(ack, pending);
         }
-        request
+        (request, is_late)
     }
 
     /// Lets the oldest requests of a connection expire until it is within its limit.
@@ -360,8 +370,8 @@ impl Requests {
     }
 
     /// Another connection has taken over the id that this one owned by that registration: what
-    /// was delivered to it by that id it can not answer any more. For those who asked in version
-    /// 1 nothing changes.
+    /// was delivered to it by that id it can not answer any more, and is told so. For those who
+    /// asked in version 1 nothing changes.
     pub(crate) fn replaced(
         &self,
         former: &Handle,

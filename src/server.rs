@@ -205,8 +205,8 @@ impl Server {
     }
 
     /// Stops listening, and lets the conversations under way come to their end: resolves when no
-    /// request awaits an answer and nothing waits to be written, or after `within`. The port is
-    /// free when this returns. To be followed by [`close`](Self::close).
+    /// request awaits an answer, nothing waits to be written and no peer is left that was told so,
+    /// or after `within`. The port is free when this returns. To be followed by [`close`](Self::close).
     pub fn drain(&self, within: Duration) -> impl Future<Output = ()> + Send + 'static {
         drop(self.shared.acceptor.lock().take());
         let shared = self.shared.clone();
@@ -270,10 +270,13 @@ impl Shared {
         draining.map(|(since, within)| within.saturating_sub(since.elapsed()))
     }
 
-    /// True if nobody awaits an answer, and nothing waits to be written.
+    /// True if nobody awaits an answer, nothing waits to be written, and all peers that were told
+    /// have left: those have the time that they were promised.
     fn is_drained(&self) -> bool {
-        let is_empty = |handle: &Arc<Handle>| handle.outbox.waiting() == 0;
-        self.router.requests.count() == 0 && self.handles().iter().all(is_empty)
+        let is_done = |handle: &Arc<Handle>| {
+            handle.outbox.waiting() == 0 && (handle.participant || !handle.is_warned())
+        };
+        self.router.requests.count() == 0 && self.handles().iter().all(is_done)
     }
 
     /// What others hold of a new connection.

@@ -82,6 +82,30 @@ async fn an_id_that_nobody_owns_has_failed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_works_for_one_that_awaits_nothing_hears_so_behind_each_message() {
+    let (server, _) = start_server(options());
+    let mut b = Peer::register_2(&server, "b").await;
+    // All in one turn, of any size.
+    let mut nobody = Raw::connect(&server).await;
+    let long = "x".repeat(64 << 10);
+    let messages = ["1", &format!("\"{long}\""), "2", "3"];
+    let mut bytes = Vec::new();
+    for message in messages {
+        let send = format!(r#"{{"action":"send","message":{message},"dest":"b","ack":"k"}}"#);
+        bytes.extend(frame(TEXT, send));
+    }
+    nobody.write(&bytes).await;
+    for message in messages {
+        b.expect(&format!(
+            r#"{{"action":"message","message":{message},"ack":"k"}}"#
+        ))
+        .await;
+        b.expect(CANCEL).await;
+    }
+    assert_eq!(server.stats().pending, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_goes_has_failed_and_with_the_last_one_the_request_ends() {
     let (server, _) = start_server(ServerOptions {
         max_payload: 512,

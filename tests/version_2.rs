@@ -3,14 +3,15 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
 use support::{
-    Peer, options,
+    PATIENCE, Peer, options,
     raw::{Raw, TEXT, frame},
     start_server, until,
 };
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use wsmsgbroker::ServerOptions;
 
@@ -38,6 +39,8 @@ async fn a_number_from_2_on_asks_for_version_2_and_anything_else_for_1() {
     // Refused, and therefore without effect.
     a.send(r#"{"action":"register","id":"","protocol":2}"#)
         .await;
+    let told = a.receive().await;
+    assert!(told.starts_with(r#"{"action":"error","code":"ERR_WSMB_ID""#));
     a.send(r#"{"action":"send","message":1,"dest":"a","ref":1}"#)
         .await;
     a.expect(r#"{"action":"message","message":1,"from":"a"}"#)
@@ -301,7 +304,31 @@ async fn a_server_that_drains_tells_all_once_and_those_who_come_late() {
         peer.expect(r#"{"action":"unregistered","id":"again"}"#)
             .await;
     }
-    drained.await;
+    // Its own request has ended with its id.
+    early.expect(r#"{"action":"cancel","ack":"k"}"#).await;
+    // Who was told has the time that it was promised, whatever it speaks by now.
+    let drained = tokio::spawn(drained);
+    early.send(r#"{"action":"register","id":"early"}"#).await;
+    early
+        .expect(r#"{"action":"registered","id":"early"}"#)
+        .await;
+    drop(late);
+    until("one is left", || server.stats().connections == 1).await;
+    // Longer than the server takes to look.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!drained.is_finished());
+    drop(early);
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_that_the_server_drains_is_there_no_longer_than_promised() {
+    let (server, _) = start_server(options());
+    let mut a = Peer::register_2(&server, "a").await;
+    let start = Instant::now();
+    server.drain(Duration::from_millis(200)).await;
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    a.expect(r#"{"action":"goaway","within":200}"#).await;
     server.close();
-    assert_eq!(early.close_code().await, 1001);
+    assert_eq!(a.close_code().await, 1001);
 }

@@ -36,6 +36,22 @@ impl<'a> Fates<'a> {
     }
 }
 
+/// Spares the receivers of a request work that nobody awaits: each is told, once, behind its message.
+fn await_nothing(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
+    let mut told: Vec<_> = receivers.iter().filter(|one| one.speaks_2()).collect();
+    if told.is_empty() {
+        return;
+    }
+    told.sort_unstable_by_key(|one| one.key);
+    told.dedup_by_key(|one| one.key);
+    let ack: Arc<str> = key.into();
+    let cancelled = told.into_iter().map(|responder| Outcome::Cancelled {
+        responder: responder.clone(),
+        ack: ack.clone(),
+    });
+    turn.outcomes.extend(cancelled);
+}
+
 impl<'a> Wants<'a> {
     /// What a receipt is to name, if one is wanted.
     fn reference(&self) -> Option<&'a str> {
@@ -85,7 +101,9 @@ impl Connection {
         let (requests, now) = (&self.shared.router.requests, Instant::now());
         // Rule 7.9: who has no id is not answered, but may not take an ack either.
         if self.id.is_none() {
-            return requests.check(&key, &self.handle, now).map(|()| None);
+            requests.check(&key, &self.handle, now)?;
+            await_nothing(&key, receivers, turn);
+            return Ok(None);
         }
         let question = Question {
             ack: &key,

@@ -123,19 +123,28 @@ impl Connection {
         if !matches!(room, Room::Free) {
             return Ok(room);
         }
-        if wants.is_request() {
-            let registration = turn.batch.registration;
-            let name = [Name { id, registration }];
-            self.await_answer(wants, slice::from_ref(receiver), &name, turn)?;
-        }
+        let request = match wants.is_request() {
+            true => {
+                let registration = turn.batch.registration;
+                let name = [Name { id, registration }];
+                self.await_answer(wants, slice::from_ref(receiver), &name, turn)?
+            }
+            false => None,
+        };
         let frame = protocol::message(message, wants.ack, self.from());
         if turn.batch.add(&frame) {
+            turn.batch.requests.extend(request);
             // A receipt is true of what is in the outbox only.
             let is_there = !wants.receipt() || self.deliver_to(receiver, turn);
             return Ok(if is_there { room } else { Room::Gone });
         }
         self.deliver_to(receiver, turn);
-        if !turn.delivered(receiver, receiver.outbox.push(&frame)) {
+        let is_there = turn.delivered(receiver, receiver.outbox.push(&frame));
+        if let Some(request) = request {
+            let requests = &self.shared.router.requests;
+            requests.delivered(&request, &mut turn.outcomes);
+        }
+        if !is_there {
             self.unknown(id);
             return Ok(Room::Gone);
         }
@@ -157,7 +166,12 @@ impl Connection {
         if count == 0 {
             return true;
         }
-        match receiver.outbox.push_frames(&mut batch.frames) {
+        let pushed = receiver.outbox.push_frames(&mut batch.frames);
+        for request in batch.requests.drain(..) {
+            let requests = &self.shared.router.requests;
+            requests.delivered(&request, &mut turn.outcomes);
+        }
+        match pushed {
             Pushed::Closed => {
                 (0..count).for_each(|_| self.unknown(&batch.id));
                 false

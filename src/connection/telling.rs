@@ -137,10 +137,11 @@ impl Connection {
         self.count_refusal();
     }
 
-    /// The same, to a peer that speaks version 2; not while it has enough to read (rule 29).
+    /// The same, to a peer that speaks version 2, or would have from now on; not while it has enough
+    /// to read (rule 29).
     fn tell_refused(&self, error: &ActionError, text: &str, turn: &mut Turn) {
         let Self { handle, shared, .. } = self;
-        if !handle.speaks_2() || handle.outbox.is_full() {
+        if handle.outbox.is_full() || !(handle.speaks_2() || protocol::asks_for_2(text)) {
             return;
         }
         let [reference, ack] = protocol::echo(text, shared.options.max_id_length);

@@ -10,7 +10,7 @@ use crate::{
     handle::Handle,
     outbox::{Pushed, spare_buffer},
     protocol::Pieces,
-    requests::Outcomes,
+    requests::{Outcomes, Request},
 };
 
 /// Messages read in one turn, and bytes of them, before others get theirs.
@@ -46,6 +46,8 @@ pub(super) struct Batch {
     pub(super) registration: u64,
     pub(super) frames: Vec<u8>,
     pub(super) count: u32,
+    /// The requests among them whose end is not told before they are delivered.
+    pub(super) requests: Vec<Arc<Request>>,
 }
 
 thread_local! {

@@ -74,6 +74,13 @@ pub(crate) fn echo(text: &str, max_length: usize) -> [Option<&str>; 2] {
     [members.reference, members.ack].map(|raw| raw.filter(|raw| fits(raw, max_length)))
 }
 
+/// True for a `register` that asks for version 2, whatever else is wrong with it.
+pub(crate) fn asks_for_2(text: &str) -> bool {
+    Members::parse(text).is_ok_and(|members| {
+        members.action().as_deref() == Some("register") && decode_protocol(members.protocol) > 1
+    })
+}
+
 /// Decodes what a server sent to a client of this version (rules 10 to 13, and 23 to 31).
 pub(crate) fn decode_server_action(
     text: &str,

@@ -60,7 +60,9 @@ impl Shard {
         let Some(pending) = self.pending_mut(request) else {
             return;
         };
-        let id = pending.responders.id(handle.key).cloned();
+        let known = pending.responders.get(handle.key);
+        let id = known.and_then(|known| known.id.clone());
+        let responder = known.and_then(|known| known.handle.clone());
         let has_ended = match by {
             None => pending.responders.end(handle.key),
             Some(by) => id.as_deref() == Some(by) && pending.responders.remove(handle.key),
@@ -70,6 +72,12 @@ impl Shard {
         }
         pending.asker.book.lock().deliveries -= 1;
         outcomes.extend(id.map(|dest| pending.failed(dest, fault)));
+        // Who was replaced is still there, and would work in vain.
+        if by.is_some()
+            && let Some(responder) = responder
+        {
+            pending.request.cancel(responder, outcomes);
+        }
         if pending.responders.is_empty()
             && let Some(pending) = self.pending.remove(&request.ack)
         {
@@ -91,14 +99,15 @@ impl Pending {
         }
     }
 
-    /// Adds those who may answer; `is_new`: the first of them, who are charged already.
+    /// Adds those who may answer; `is_new`: the first of them, who are charged already. True if
+    /// what is to be cancelled is put aside until they have their messages.
     pub(super) fn add(
         &mut self,
         question: &Question<'_>,
         is_new: bool,
         hasher: &RandomState,
         outcomes: &mut Outcomes,
-    ) {
+    ) -> bool {
         let before = self.responders.len();
         let mut known = 0;
         match (question.receivers, question.names) {
@@ -118,10 +127,11 @@ impl Pending {
                 for (_, at) in fresh {
                     known += self.add_one(&receivers[at], &names[at], hasher, outcomes);
                 }
-                if self.responders.has_known() {
-                    self.request.late.lock().get_or_insert_default();
-                }
             }
+        }
+        let is_late = self.responders.has_known();
+        if is_late {
+            self.request.late.lock().get_or_insert_default();
         }
         self.responders.sort();
         let added = self.responders.len() - before;
@@ -139,6 +149,7 @@ impl Pending {
             book.charged += more;
             self.charge.set(self.charge.bytes() + more);
         }
+        is_late
     }
 
     /// Adds one who may answer, unless that has become impossible; bytes of what must be known of
@@ -164,6 +175,13 @@ impl Pending {
         if let Some(fault) = fault {
             if is_told {
                 outcomes.push(self.failed(name.id.into(), fault));
+            }
+            // It gets its message all the same, from whoever asks, who tells this behind it.
+            if fault == Fault::Replaced && responder.speaks_2() {
+                outcomes.push(Outcome::Cancelled {
+                    responder: responder.clone(),
+                    ack: self.request.ack.clone(),
+                });
             }
             return 0;
         }
@@ -205,13 +223,8 @@ impl Pending {
                     fault,
                 });
             }
-            let Some(responder) = handle else { continue };
-            match &mut *self.request.late.lock() {
-                Some(late) => late.push(responder),
-                None => outcomes.push(Outcome::Cancelled {
-                    responder,
-                    ack: self.request.ack.clone(),
-                }),
+            if let Some(responder) = handle {
+                self.request.cancel(responder, outcomes);
             }
         }
         self.asker

@@ -94,9 +94,9 @@ impl Responders {
         }
     }
 
-    /// The id by which the request was delivered to this one, if that is known.
-    pub(super) fn id(&self, key: u64) -> Option<&Arc<str>> {
-        self.known[self.find_known(key)?].id.as_ref()
+    /// What is known of this one.
+    pub(super) fn get(&self, key: u64) -> Option<&Known> {
+        self.find_known(key).map(|at| &self.known[at])
     }
 
     /// Ends the part of one; false if it has none.

@@ -348,11 +348,11 @@ fn who_lost_its_id_is_awaited_by_those_of_version_1_only() {
     replaced(&mut table, "another id", 6);
     assert!(table.told().is_empty());
     replaced(&mut table, "2", 7);
-    assert_eq!(table.told(), ["1 new: 2 REPLACED"]);
+    assert_eq!(table.told(), ["1 new: 2 REPLACED", "2 new: cancel"]);
     // Found by its registration before, asked after: that comes to the same.
     table.open("late", &asker, to);
     table.open("late old", &old, to);
-    assert_eq!(table.told(), ["1 late: 2 REPLACED"]);
+    assert_eq!(table.told(), ["1 late: 2 REPLACED", "2 late: cancel"]);
     assert_eq!(table.answer("new", &one), None);
     assert_eq!(table.answer("late", &one), None);
     assert_eq!(table.answer("old", &one), Some(3));
@@ -399,5 +399,23 @@ fn nobody_is_cancelled_before_it_is_asked() {
     let request = opened.unwrap().unwrap();
     table.requests.delivered(&request, &mut table.outcomes);
     assert_eq!(table.told(), ["3 k: cancel"]);
+    table.is_empty(&asker);
+    // One alone may lose its id, or its time, before it has its message.
+    let question = Question {
+        receivers: std::slice::from_ref(&one),
+        names: &question.names[..1],
+        ..question
+    };
+    for (fault, id) in [("REPLACED", Some("2")), ("TIMEOUT", None)] {
+        let opened = (table.requests).open(&question, table.now, &mut table.outcomes);
+        match id {
+            Some(id) => (table.requests).replaced(&one, id, 6, &mut table.outcomes),
+            None => table.expire(2 * HOUR),
+        }
+        assert_eq!(table.told(), [format!("1 k: 2 {fault}")]);
+        let request = opened.unwrap().unwrap();
+        table.requests.delivered(&request, &mut table.outcomes);
+        assert_eq!(table.told(), ["2 k: cancel"]);
+    }
     table.is_empty(&asker);
 }

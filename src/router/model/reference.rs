@@ -220,8 +220,9 @@ impl Reference {
             let lost = responders.extract_if(.., |responder| is_lost(request, responder));
             for (key, id) in lost.collect::<Vec<_>>() {
                 self.failed(asker, ack, id, code);
-                if code != "REPLACED" {
-                    self.requests[at].ended.push(key);
+                match code {
+                    "REPLACED" => self.cancelled(key, ack),
+                    _ => self.requests[at].ended.push(key),
                 }
             }
             self.requests[at].responders = responders;
@@ -249,6 +250,13 @@ impl Reference {
         });
     }
 
+    fn cancelled(&mut self, responder: u64, ack: usize) {
+        if speaks_2(responder, self.new_among) {
+            self.met.insert("28.2");
+            self.told.push(Told::Cancelled { responder, ack });
+        }
+    }
+
     /// Ends requests: true if there were such. `code`: who asked is told that of those who have not
     /// answered.
     fn end_where(&mut self, code: Option<&'static str>, ends: impl Fn(&Pending) -> bool) -> bool {
@@ -267,13 +275,7 @@ impl Reference {
                 if let Some(code) = code {
                     self.failed(*asker, *ack, *id, code);
                 }
-                if speaks_2(*responder, self.new_among) {
-                    self.met.insert("28.2");
-                    self.told.push(Told::Cancelled {
-                        responder: *responder,
-                        ack: *ack,
-                    });
-                }
+                self.cancelled(*responder, *ack);
             }
         }
         !ended.is_empty()
