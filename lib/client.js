@@ -52,6 +52,13 @@ function startWithin(id, join) {
   return client;
 }
 
+/** Missing in some versions of Node, where libraries agree on this. */
+const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
+
+WSMsgBroker.prototype[ASYNC_DISPOSE] = function dispose() {
+  return this.close();
+};
+
 /** The callbacks that await an answer, by ack, as version 1 had them. */
 Object.defineProperty(WSMsgBroker.prototype, 'ack2callback', {
   configurable: true,

@@ -57,7 +57,7 @@ async fn it_converses_as_any_client_and_is_no_connection() {
     );
     peer.send(r#"{"action":"answer","ack":"k","message":3}"#)
         .await;
-    told.wait_for("Answer").await;
+    told.wait_for("answer to").await;
     // As large as any message may be, in both directions.
     let large = format!("\"{}\"", "x".repeat(8 << 20));
     participant.send(&large, r#"["a","server"]"#, "").unwrap();
@@ -115,7 +115,7 @@ async fn joins(what: &str, options: ServerOptions) {
     assert_eq!(told.count("error"), 0, "{what}");
     assert_eq!(log.lines(), ["registered server"], "{what}");
     server.close();
-    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001)");
+    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001) server is closing");
     timeout(PATIENCE, server.closed()).await.expect(what);
 }
 
@@ -254,7 +254,7 @@ async fn a_server_that_is_closed_has_no_participants() {
     server.close();
     let refused = server.join(named("late"), Told::default(), &runtime);
     assert!(matches!(refused, Err(Error::NotOpen)));
-    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001)");
+    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001) server is closing");
     timeout(PATIENCE, server.closed()).await.unwrap();
     assert!(matches!(
         participant.send("1", "\"a\"", ""),

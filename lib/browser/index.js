@@ -41,7 +41,7 @@ class WSMsgBroker extends Emitter {
     const all = { ...DEFAULTS, WebSocket: globalThis.WebSocket };
     for (const [name, value] of Object.entries(given)) {
       if (!(name in DEFAULTS)) {
-        throw coded('ERR_WSMB_OPTION', `option "${name}" is unknown in a browser`, TypeError);
+        throw coded('ERR_WSMB_OPTION', `unknown option "${name}"`, TypeError);
       }
       all[name] = value ?? all[name];
     }
@@ -61,7 +61,7 @@ define(WSMsgBroker);
 /** As in version 1, only a program of Node.js can be a server. */
 WSMsgBroker.Server = class Server {
   constructor() {
-    throw coded('ERR_WSMB_BROWSER', 'a browser cannot listen: WSMsgBroker.Server needs Node.js');
+    throw coded('ERR_WSMB_BROWSER', 'a browser cannot listen: use Node.js');
   }
 };
 

@@ -123,7 +123,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
     if (limit <= LONGEST) {
       timer = setTimeout(() => {
         cancel();
-        const error = coded('TIMEOUT', `nothing came within ${limit} ms`);
+        const error = coded('TIMEOUT', `nothing within ${limit} ms`);
         if (!session.isRegistered) {
           error.cause = session.lastReason;
         }

@@ -21,8 +21,6 @@ const REASONS = {
   UNKNOWN_ID: 'nobody has registered this id',
   GONE: 'its connection has ended',
   REPLACED: 'its id was taken over',
-  SLOW: 'it does not read',
-  TIMEOUT: 'no answer in time',
 };
 
 /** A text as it is; what else a peer may send, as JavaScript writes it, if it can. */

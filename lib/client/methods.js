@@ -46,7 +46,7 @@ const wrong = (code, message, Type = TypeError) => coded(`ERR_WSMB_${code}`, mes
 function idsOf(dest) {
   const ids = [dest].flat();
   if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
-    throw wrong('DEST', 'dest must be an id or an array of ids');
+    throw wrong('DEST', 'dest must be an id, or an array of them');
   }
   return ids.map(String);
 }
@@ -168,7 +168,8 @@ const methods = {
     return this[kSession].close();
   },
 
-  [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
+  /** By this name where there is no symbol for it. */
+  [Symbol.asyncDispose ?? 'asyncDispose']() {
     return this.close();
   },
 

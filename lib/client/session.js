@@ -163,7 +163,7 @@ class Session extends Exchange {
       queued = this.bufferedAmount + frame.length;
     }
     if (queued > maxQueued) {
-      const message = `${queued} bytes wait to be sent, maxQueued is ${maxQueued}`;
+      const message = `more than ${maxQueued} bytes wait (maxQueued)`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
     }
     if (this.#isReady) {
