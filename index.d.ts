@@ -314,6 +314,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_MESSAGE'
     | 'ERR_WSMB_NOT_NEGOTIATED'
     | 'ERR_WSMB_NOT_OPEN'
+    | 'ERR_WSMB_NOT_REGISTERED'
     | 'ERR_WSMB_OPTION'
     | 'ERR_WSMB_PLATFORM'
     | 'ERR_WSMB_REJECTED'

@@ -94,7 +94,7 @@ async function build(file, { contents, ...form }) {
       pure_getters: true,
       booleans_as_integers: false,
     },
-    format: { preamble: `/*! ${name} ${version}, ${license} */` },
+    format: { preamble: `// ${name} ${version} ${license}` },
   });
   fs.writeFileSync(path.join(folder, file), code);
 }

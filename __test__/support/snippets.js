@@ -61,7 +61,8 @@ function local(opened) {
   };
   const Server = new Proxy(WSMsgBroker.Server, {
     construct(Class, [first, second, third], Target) {
-      const given = typeof first === 'object' ? first : { ...third, port: first, path: second };
+      const path = typeof second === 'object' ? second : { ...third, path: second };
+      const given = typeof first === 'object' ? first : { ...path, port: first };
       const options = { host: '127.0.0.1', ...given, port: 0 };
       const server = track(Reflect.construct(Class, [options], Target));
       ({ port } = server.address());

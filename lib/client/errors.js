@@ -19,8 +19,10 @@ function aborted({ reason }) {
 const REASONS = {
   __proto__: null,
   UNKNOWN_ID: 'nobody has registered this id',
-  GONE: 'its connection has ended',
+  GONE: 'it has left',
   REPLACED: 'its id was taken over',
+  SLOW: 'slow',
+  TIMEOUT: 'no answer',
 };
 
 /** A text as it is; what else a peer may send, as JavaScript writes it, if it can. */

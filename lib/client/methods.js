@@ -28,7 +28,7 @@ function destText(dest) {
 /** A message as JSON. What JSON cannot express is an error here; in `send` the server complains. */
 function messageText(message) {
   let text;
-  let reason = `JSON cannot express ${typeof message}`;
+  let reason = `${typeof message} is no JSON`;
   try {
     text = JSON.stringify(message);
   } catch (error) {
