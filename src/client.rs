@@ -295,7 +295,9 @@ impl Link {
 
     /// True while nothing may be read. Whoever closes reads on, to the end.
     fn is_held(&self) -> bool {
-        self.paused.load(SeqCst) || self.held.load(SeqCst) && self.state.load(SeqCst) == OPEN
+        // One whose socket has failed has nothing to wait for but its end.
+        let is_open = || self.state.load(SeqCst) == OPEN && !self.outbox.state().closed;
+        self.paused.load(SeqCst) || self.held.load(SeqCst) && is_open()
     }
 }
 

@@ -261,3 +261,17 @@ async fn one_that_does_not_read_shows_that_it_lives() {
     }
     client.close();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_read_hears_of_the_end_when_it_writes() {
+    let (client, socket, told) = played(2).await;
+    client.hold(true);
+    // What has come is not read: the connection is reset.
+    drop(socket);
+    until("the end", || {
+        let _ = client.push_action("{}");
+        client.flush();
+        told.lines().iter().any(|line| line.starts_with("closed"))
+    })
+    .await;
+}

@@ -115,7 +115,10 @@ async fn joins(what: &str, options: ServerOptions) {
     assert_eq!(told.count("error"), 0, "{what}");
     assert_eq!(log.lines(), ["registered server"], "{what}");
     server.close();
-    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001) server is closing");
+    assert_eq!(
+        told.end().await.last().unwrap(),
+        "closed Some(1001) server is closing"
+    );
     timeout(PATIENCE, server.closed()).await.expect(what);
 }
 
@@ -254,7 +257,10 @@ async fn a_server_that_is_closed_has_no_participants() {
     server.close();
     let refused = server.join(named("late"), Told::default(), &runtime);
     assert!(matches!(refused, Err(Error::NotOpen)));
-    assert_eq!(told.end().await.last().unwrap(), "closed Some(1001) server is closing");
+    assert_eq!(
+        told.end().await.last().unwrap(),
+        "closed Some(1001) server is closing"
+    );
     timeout(PATIENCE, server.closed()).await.unwrap();
     assert!(matches!(
         participant.send("1", "\"a\"", ""),
