@@ -114,7 +114,7 @@ async fn a_client_hears_the_code_and_a_refusal_is_one() {
     let end = told.end().await;
     assert_eq!(
         end[end.len() - 2..],
-        ["error ERR_WSMB_FORBIDDEN", "closed Some(4403)"]
+        ["error ERR_WSMB_FORBIDDEN", "closed Some(4403) no more"]
     );
 }
 
