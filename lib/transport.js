@@ -132,6 +132,10 @@ class Transport {
   flush() {
     this.#ahead = false;
     this.#handCollected();
+    this.#awaitDrain();
+  }
+
+  #awaitDrain() {
     if (this.#session.needsDrain) {
       if (this.#waiting > 0) {
         this.#native?.wantDrain();
@@ -218,8 +222,9 @@ class Transport {
         this.#failed(event);
         break;
       case 7:
-        this.#waiting = 0;
-        this.#drain();
+        // That was some time ago: more may wait by now.
+        this.#waiting = this.#native.waiting();
+        this.#awaitDrain();
         break;
       case 8:
         this.#closing = true;

@@ -5,11 +5,20 @@
 const { once } = require('node:events');
 const WSMsgBroker = require('../..');
 
+const RETRY_MS = 25;
+
 /** A listening server; it is closed when the test ends. */
 async function startServer(t, options) {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...options });
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    // Somebody else's connection may have the port of a server that was closed, for a moment.
+    if (error.code !== 'EADDRINUSE' || !options?.port) throw error;
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    return startServer(t, options);
+  }
   t.teardown(() => server.close());
-  await once(server, 'listening');
   return server;
 }
 
