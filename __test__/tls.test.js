@@ -297,10 +297,10 @@ test('the command line speaks TLS, and reads its files again on SIGHUP', async (
   const heard = once(client, 'message');
   client.send(1, 'a');
   t.is((await heard)[0], 1);
-  const closed = once(client, 'close');
+  const [closed, exited] = [once(client, 'close'), once(child, 'exit')];
   child.kill('SIGTERM');
   t.deepEqual(await closed, [1001]);
-  t.deepEqual(await once(child, 'exit'), [0, null]);
+  t.deepEqual(await exited, [0, null]);
 });
 
 test('the command line says in one line which certificate is wrong', async (t) => {
