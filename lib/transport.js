@@ -38,6 +38,7 @@ class Transport {
   #ahead = false;
   /** Bytes that waited when we last asked. */
   #waiting = 0;
+  #held = false;
   #opened = false;
   #closing = false;
   /** As in version 1, the end of some connections is not told. */
@@ -177,7 +178,10 @@ class Transport {
 
   /** Reads no further while the program has enough. */
   hold(isHeld) {
-    this.#native?.hold(isHeld);
+    if (isHeld !== this.#held && this.#native !== null) {
+      this.#held = isHeld;
+      this.#native.hold(isHeld);
+    }
   }
 
   /** At the exit of the process. */

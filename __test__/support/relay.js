@@ -7,6 +7,8 @@ const net = require('node:net');
 async function startRelay(t, server) {
   const { port } = server.address();
   const sockets = new Set();
+  /** Each cuts the client's half of a line. */
+  const halves = new Set();
   let isCut = false;
   const relay = net.createServer((near) => {
     if (isCut) {
@@ -14,20 +16,31 @@ async function startRelay(t, server) {
       return;
     }
     const far = net.connect(port, '127.0.0.1');
-    near.pipe(far).pipe(near);
+    near.pipe(far, { end: false });
+    far.pipe(near);
+    let isHalf = false;
+    halves.add(() => {
+      isHalf = true;
+      near.destroy();
+    });
     for (const socket of [near, far]) {
       sockets.add(socket);
       socket.on('error', () => {});
       socket.on('close', () => {
         sockets.delete(socket);
         near.destroy();
-        far.destroy();
+        if (!isHalf) far.destroy();
       });
     }
   });
   const cut = () => {
     isCut = true;
     for (const socket of sockets) socket.destroy();
+  };
+  /** Of the lines that there are: the server does not notice. */
+  const cutNear = () => {
+    for (const cutHalf of halves) cutHalf();
+    halves.clear();
   };
   relay.listen(0, '127.0.0.1');
   await once(relay, 'listening');
@@ -38,7 +51,7 @@ async function startRelay(t, server) {
   const mend = () => {
     isCut = false;
   };
-  return { address: () => relay.address(), cut, mend };
+  return { address: () => relay.address(), cut, cutNear, mend };
 }
 
 module.exports = { startRelay };

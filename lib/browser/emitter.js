@@ -23,12 +23,10 @@ class Emitter {
     return this.on(name, once);
   }
 
+  /** However often it was added, as a page's own targets do. */
   off(name, listener) {
-    const list = this.#list(name);
-    const place = list.findLastIndex((each) => each === listener || each.listener === listener);
-    if (place >= 0) {
-      this.#listeners.set(name, list.toSpliced(place, 1));
-    }
+    const isOther = (each) => each !== listener && each.listener !== listener;
+    this.#listeners.set(name, this.#list(name).filter(isOther));
     return this;
   }
 

@@ -51,13 +51,22 @@ function open(session, url, token, options) {
   try {
     socket = new WebSocket(url);
   } catch (error) {
-    throw coded('ERR_WSMB_ADDRESS', error.message, TypeError);
+    const reason = WebSocket ? error.message : 'there is no WebSocket here';
+    throw coded('ERR_WSMB_ADDRESS', reason, TypeError);
   }
 
   const end = (code) => {
     clearTimeout(timer);
     clearInterval(looks);
     session.closed(code);
+  };
+  /** The end with an error, whatever its listener does. */
+  const fail = (code, error) => {
+    try {
+      session.broke(error);
+    } finally {
+      end(code);
+    }
   };
   /** Hears no more of it: it may never say another word. */
   const abandon = () => {
@@ -68,8 +77,7 @@ function open(session, url, token, options) {
   const failAfter = (limit, what) => {
     timer = setTimeout(() => {
       abandon();
-      session.broke(coded('ETIMEDOUT', `${what} for ${limit} ms`));
-      end(1006);
+      fail(1006, coded('ETIMEDOUT', `${what} for ${limit} ms`));
     }, limit);
   };
   /**
@@ -123,12 +131,14 @@ function open(session, url, token, options) {
   };
   socket.onclose = ({ code, reason }) => {
     if (REFUSALS[code]) {
-      session.broke(coded(REFUSALS[code], reason));
+      fail(code, coded(REFUSALS[code], reason));
+    } else {
+      // 1005 stands for a close frame without a code.
+      end(code === 1005 ? 1000 : code);
     }
-    // 1005 stands for a close frame without a code.
-    end(code === 1005 ? 1000 : code);
   };
 
+  // Nothing that holds it: a browser's WebSocket cannot push back, and what is not taken waits.
   return {
     get bufferedAmount() {
       return socket.bufferedAmount;
@@ -146,8 +156,6 @@ function open(session, url, token, options) {
         }
       }, LOOK);
     },
-    /** A browser's WebSocket cannot push back: what is not taken waits. */
-    hold: () => {},
     close: () => {
       if (isOpen) {
         socket.close(1000);

@@ -48,7 +48,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
       session.forgets = true;
       if (session.speaks2 && !entry.queued && !isReceipt) {
         try {
-          session.push(frames.cancel(ack));
+          session.push(frames.cancel(`"${key}"`));
         } catch {
           // Too much waits already: the server finds out by itself.
         }
@@ -66,7 +66,8 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         }
         settle(undefined, { delivered, failed });
       },
-      again: () => {
+      again: (next) => {
+        key = next;
         before = new Set(answers.keys());
         open = new Set(ids.filter((id) => !before.has(id)));
         left = open.size;
@@ -106,7 +107,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         settle((isOne || isReceipt || error.isFinal) && error);
       },
     };
-    const key = session.requests.add(entry, isReceipt ? undefined : session.ack());
+    let key = session.requests.add(entry, isReceipt ? undefined : session.ack());
     const ack = isReceipt ? undefined : `"${key}"`;
     let more = '';
     if (isReceipt) {
@@ -125,7 +126,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         cancel();
         const error = coded('TIMEOUT', `nothing within ${limit} ms`);
         if (!session.isRegistered) {
-          error.cause = session.lastReason;
+          error.cause = session.error;
         }
         entry.end(error);
       }, limit);

@@ -30,7 +30,7 @@ function text(value) {
   try {
     return String(value);
   } catch {
-    return JSON.stringify(value);
+    return typeof value;
   }
 }
 

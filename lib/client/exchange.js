@@ -19,6 +19,8 @@ class Exchange {
   cancels = new Map();
   /** Streams of the messages: `push(message)`, `end()`. */
   streams = new Set();
+  /** Those that have enough for now. */
+  full = new Set();
 
   constructor(client) {
     this.client = client;

@@ -11,8 +11,11 @@ function messages(session, { highWaterMark = 64, signal }) {
   let isEnded = false;
   let wake = () => {};
 
-  const pace = () =>
-    session.setFull(stream, !isEnded && queue.length >= Math.max(highWaterMark, 1));
+  const pace = () => {
+    const isFull = !isEnded && queue.length >= Math.max(highWaterMark, 1);
+    session.full[isFull ? 'add' : 'delete'](stream);
+    session.pace();
+  };
   /** What the session sees of it. */
   const stream = {
     push: (message) => {

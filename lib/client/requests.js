@@ -17,7 +17,7 @@ const SWEEP = 60 * 1000;
  *     left                                         how many may still answer a callback
  *     deadline                                     of a callback, ms: nobody else would forget it
  *     frame                                        what may be sent once more if the connection is lost
- *     again()                                      it will be
+ *     again(ack)                                   it will be, under this ack
  *     needs2                                       of no use with a server of version 1
  *     queued                                       it is not sent yet: what waits
  */

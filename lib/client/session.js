@@ -39,14 +39,10 @@ class Session extends Exchange {
   /** Connections lost since the last registration. */
   #attempts = 0;
   #timer;
-  /** Why the connection has failed, and the code with which it has ended. */
-  #error;
+  /** The code with which the connection has ended. */
   #code;
   /** Those who wait for the registration: `{ resolve, reject }`. */
   #waiters = [];
-  /** Streams that have enough for now; because of them the socket is not read. */
-  #full = new Set();
-  #isHeld = false;
   #resolveEnd;
   #end = new Promise((resolve) => {
     this.#resolveEnd = resolve;
@@ -55,8 +51,8 @@ class Session extends Exchange {
   isRegistered = false;
   /** Its id was given up, or taken over: nobody answers it. */
   isNobody = false;
-  /** Why the connection before has ended. */
-  lastReason;
+  /** Why there is no connection, if that is known. */
+  error;
   /** `'drain'` is awaited. */
   needsDrain = false;
 
@@ -74,10 +70,7 @@ class Session extends Exchange {
     }
     this.#dial();
     const { signal } = options;
-    const abort = () => {
-      this.#error = aborted(signal);
-      this.close();
-    };
+    const abort = () => this.close(aborted(signal));
     if (signal?.aborted) {
       abort();
     }
@@ -90,7 +83,6 @@ class Session extends Exchange {
     this.speaks2 = protocol === 2;
     const connect = (shown) => {
       if (!this.#isClosing) {
-        this.#isHeld = false;
         this.#transport = this.#connect(this, shown);
         if (!this.#reconnect && this.#transport.isEager) {
           // With nobody to connect once more, what is sent early is the transport's to keep.
@@ -243,9 +235,11 @@ class Session extends Exchange {
     });
   }
 
-  close() {
+  /** `reason`: what is awaited fails with it. */
+  close(reason) {
     if (!this.#isClosing) {
       this.#isClosing = true;
+      this.error = reason;
       clearTimeout(this.#timer);
       if (this.#transport) {
         this.#transport.close();
@@ -257,25 +251,13 @@ class Session extends Exchange {
     return this.#end;
   }
 
-  /** A stream has enough for now, or not any more. */
-  setFull(stream, isFull) {
-    if (isFull !== this.#full.has(stream)) {
-      this.#full[isFull ? 'add' : 'delete'](stream);
-      this.pace();
-    }
-  }
-
   /**
    * Reads no further while the program has enough: the socket then pushes back. But whoever awaits an
    * answer must be given it, whatever lies before it.
    */
   pace() {
     const isIdle = this.requests.size === 0;
-    const isHeld = this.#isReady && isIdle && this.#full.size > 0;
-    if (isHeld !== this.#isHeld) {
-      this.#isHeld = isHeld;
-      this.#transport?.hold(isHeld);
-    }
+    this.#transport?.hold?.(this.#isReady && isIdle && this.full.size > 0);
     if (this.#isLeaving && isIdle && this.cancels.size === 0) {
       // Goes elsewhere.
       this.#isLeaving = this.#isReady = this.isRegistered = false;
@@ -296,6 +278,7 @@ class Session extends Exchange {
     this.speaks2 &&= protocol >= 2;
     this.isRegistered = true;
     this.isNobody = this.#isReplaced = false;
+    this.error = undefined;
     if (this.options.protocol === 2 && !this.speaks2) {
       const error = notNegotiated();
       error.isFinal = true;
@@ -306,14 +289,24 @@ class Session extends Exchange {
     if (!this.#isReady) {
       this.#flush();
     }
-    for (const { resolve } of this.#waiters.splice(0)) {
-      resolve(this.client);
-    }
+    this.#settle('resolve', this.client);
     this.pace();
-    this.emit('registered');
-    if (wasLost) {
-      this.emit('reconnected');
+    try {
+      this.emit('registered');
+    } finally {
+      if (wasLost) {
+        this.emit('reconnected');
+      }
     }
+  }
+
+  /** Tells those who wait for the registration; false if nobody does. */
+  #settle(how, value) {
+    const waiters = this.#waiters.splice(0);
+    for (const waiter of waiters) {
+      waiter[how](value);
+    }
+    return waiters.length > 0;
   }
 
   unregistered(id, code) {
@@ -329,17 +322,12 @@ class Session extends Exchange {
 
   /** The server has refused what nobody awaits: it may be the registration. */
   complained(error) {
-    const waiters = this.#waiters.splice(0);
-    for (const { reject } of waiters) {
-      reject(error);
-    }
-    if (waiters.length === 0) {
+    if (!this.#settle('reject', error)) {
       this.misunderstood(error);
     }
   }
 
   goaway(within) {
-    this.emit('goaway', within);
     if (this.#reconnect && !this.#isClosing) {
       clearTimeout(this.#timer);
       // Not all at once.
@@ -348,6 +336,7 @@ class Session extends Exchange {
         this.pace();
       }, Math.random() * Math.min(within, LONGEST));
     }
+    this.emit('goaway', within);
   }
 
   /** The transport has written all that it had. */
@@ -360,7 +349,7 @@ class Session extends Exchange {
 
   /** The connection fails: `closed` follows. */
   broke(error) {
-    this.#error = error;
+    this.error = error;
     if (!this.#reconnect) {
       this.#tell(error);
     }
@@ -385,21 +374,25 @@ class Session extends Exchange {
     if (this.#reconnect && !isOver) {
       this.#retry(code);
     } else {
-      this.#giveUp(this.#reconnect && !this.#isClosing && this.#error, code, isSilent);
+      this.#giveUp(this.#reconnect && !this.#isClosing && this.error, code, isSilent);
     }
   }
 
   #retry(code) {
     const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect;
     const reason = this.#reason();
-    this.lastReason = reason;
     const mayResend = RESENDABLE.includes(code);
     // What was on its way is lost.
     this.requests.end(reason, (entry) => !entry.queued && !(mayResend && entry.frame));
-    for (const entry of this.requests.values()) {
+    for (const [key, entry] of this.requests) {
       // Then nothing waits yet: while it is not ready, nothing is on its way.
       if (!entry.queued) {
-        entry.again?.();
+        // The server may still await an answer to the former ack: it has not noticed.
+        const next = this.ack();
+        this.requests.delete(key);
+        this.requests.set(next, entry);
+        entry.frame = entry.frame.replace(key, next);
+        entry.again?.(next);
         this.#enqueue(entry.frame, entry);
       }
     }
@@ -408,7 +401,7 @@ class Session extends Exchange {
       this.#giveUp(reason, code);
       return;
     }
-    this.#error = undefined;
+    this.error = reason;
     const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
     const delay = Math.round(longest * (1 - jitter * Math.random()));
     this.#timer = setTimeout(() => this.#dial(), delay);
@@ -417,8 +410,8 @@ class Session extends Exchange {
 
   /** Why the client is not connected. */
   #reason() {
-    if (this.#error) {
-      return this.#error;
+    if (this.error) {
+      return this.error;
     }
     return this.#isClosing
       ? coded('ERR_WSMB_CLOSED', 'the client was closed')
@@ -449,15 +442,13 @@ class Session extends Exchange {
       return;
     }
     const error = this.#reason();
-    this.#error = error;
+    this.error = error;
     this.#isClosing = this.#isEnded = true;
     this.#unqueue();
     this.#resolveEnd();
     // Callbacks stay, as in version 1.
     this.requests.end(error, (entry) => entry.end);
-    for (const { reject } of this.#waiters.splice(0)) {
-      reject(error);
-    }
+    this.#settle('reject', error);
     for (const stream of this.streams) {
       stream.end();
     }
