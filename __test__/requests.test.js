@@ -2,12 +2,13 @@
 
 // Promises of a client: answers, all answers, receipts, and what they fail with.
 
-const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocket, WebSocketServer } = require('ws');
-const { WSMsgBroker, startServer, startClient } = require('./support/start');
-const { kinds, urlOf, open, join, failure, told, awaited, aborted } = require('./support/clients');
+const { startServer } = require('./support/start');
+const clients = require('./support/clients');
+
+const { kinds, urlOf, open, join, answering, settled, failure, told, awaited, aborted } = clients;
 
 /** A promise, and what settles it. */
 function deferred() {
@@ -16,33 +17,6 @@ function deferred() {
     made.resolve = resolve;
   });
   return made;
-}
-
-/** A client that answers each message by what the function makes of it. */
-async function answering(t, kind, server, id, answer) {
-  const client = await join(t, kind, server, id);
-  client.on('message', (message, response, from) => answer(response, message, from));
-  return client;
-}
-
-/** A server of 1.7.2, in a process of its own, which its timers keep alive. */
-async function startOriginal(t) {
-  const program = `
-    const { WSMsgBroker } = require('./original');
-    const { _server: socket } = new WSMsgBroker.Server(0, '/').wss;
-    socket.once('listening', () => process.send(socket.address().port));`;
-  const child = spawn(process.execPath, ['-e', program], {
-    cwd: __dirname,
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
-  t.teardown(() => child.kill());
-  const [port] = await once(child, 'message');
-  return `ws://127.0.0.1:${port}/`;
-}
-
-/** Resolves when the server has nothing pending any more. */
-async function settled(server) {
-  while (server.stats().pending > 0) await new Promise(setImmediate);
 }
 
 for (const kind of kinds) {
@@ -365,88 +339,4 @@ for (const kind of kinds) {
     await client[Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]();
     t.is((await closed)[0], 1000);
   });
-
-  test(`${kind}: with a peer of version 1 a request is answered, a refusal is not told`, async (t) => {
-    const server = await startServer(t);
-    const client = await join(t, kind, server, 'client');
-    const old = await startClient(t, server, 'old');
-    old.on('message', (message, response) => {
-      t.throws(() => response.reject('no'), { code: 'ERR_WSMB_NOT_NEGOTIATED' });
-      response.send(message + 1);
-    });
-    t.deepEqual(await client.request(1, 'old'), { from: 'old', message: 2 });
-    client.on('message', (_message, response) => response.reject('no'));
-    const error = once(old, 'error');
-    old.send(1, 'client', () => t.fail('no answer'));
-    t.is((await error)[0].code, 'ERR_WSMB_ANSWER');
-  });
-
-  test(`${kind}: what a client of version 1 cannot do, it says`, async (t) => {
-    const server = await startServer(t);
-    const client = await join(t, kind, server, 'client', { protocol: 1 });
-    await answering(t, kind, server, 'answerer', (response, n) => response.send(n + 1));
-    t.deepEqual(await client.request(1, 'answerer'), { from: 'answerer', message: 2 });
-    t.is((await failure(client.request(1, 'nobody', { timeout: 20 }))).code, 'TIMEOUT');
-    t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_NEGOTIATED');
-    t.is((await failure(client.requestAll(1, ['a']))).code, 'ERR_WSMB_NOT_NEGOTIATED');
-    t.is(awaited(client), 0);
-  });
-
-  test(`${kind}: a server of version 1 is told by its silence`, async (t) => {
-    const url = await startOriginal(t);
-    const client = open(t, kind, 'client', url);
-    const early = [client.deliver(1, 'answerer'), client.requestAll(1, ['answerer'])].map(failure);
-    for (const { code } of await Promise.all(early)) t.is(code, 'ERR_WSMB_NOT_NEGOTIATED');
-    t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_NEGOTIATED');
-    const answerer = await open(t, kind, 'answerer', url).connected();
-    answerer.on('message', (n, response) => response?.send(n + 1));
-    t.deepEqual(await client.request(1, 'answerer'), { from: 'answerer', message: 2 });
-    t.is((await failure(client.request(1, 'nobody', { timeout: 20 }))).code, 'TIMEOUT');
-    t.is(awaited(client), 0);
-  });
 }
-
-test('a client of 1.7.2 among those of version 2 hears of nothing that it does not know', async (t) => {
-  const { WSMsgBroker: Original } = require('./original');
-  const server = await startServer(t, { ackTimeout: 200, maxDest: 2 });
-  const { port } = server.address();
-  const client = await join(t, 'addon', server, 'client');
-  const old = new Original('old', '127.0.0.1', port, '/');
-  const frames = [];
-  const closed = new Promise((resolve) => old.on('close', resolve));
-  await once(old, 'open');
-  old.conn.on('message', (text) => frames.push(JSON.parse(text)));
-  await once(old, 'registered');
-
-  // It answers, and leaves a request unanswered that is then cancelled.
-  old.on('message', (message, response) => message === 'answer' && response.send('fine'));
-  t.deepEqual(await client.request('answer', 'old'), { from: 'old', message: 'fine' });
-  t.is((await failure(client.request('wait', 'old', { timeout: 20 }))).code, 'TIMEOUT');
-  // What it asks is refused, is too much, goes to nobody, and is never answered.
-  client.on('message', (message, response) => message === 'refuse' && response.reject('no'));
-  const faults = [];
-  old.on('error', (error) => faults.push(error.message));
-  old.send('wait', 'client', () => t.fail('answered'));
-  old.send('wait', ['a', 'b', 'c']);
-  old.send('wait', 'nobody', () => t.fail('answered'));
-  await settled(server);
-  old.send('refuse', 'client', () => t.fail('answered'));
-  while (faults.length === 0) await new Promise(setImmediate);
-  t.deepEqual(faults, ['Unable to parse "answer" message (msg.from or msg.message are undefined)']);
-  // It loses its id, and the server drains.
-  await join(t, 'addon', server, 'old');
-  await server.close({ drain: 1000 });
-  await closed;
-  t.deepEqual(
-    frames.map((frame) => Object.keys(frame).join()),
-    ['action,id', 'action,message,ack,from', 'action,message,ack,from', 'action,ack,from'],
-  );
-});
-
-test('a client of the addon speaks version 1 unless it is told otherwise', async (t) => {
-  const server = await startServer(t);
-  const client = new WSMsgBroker('client', urlOf(server));
-  t.teardown(() => client.close());
-  await client.connected();
-  t.is((await failure(client.deliver(1, 'a'))).code, 'ERR_WSMB_NOT_NEGOTIATED');
-});

@@ -30,6 +30,18 @@ function join(t, kind, server, id, options) {
   return open(t, kind, id, urlOf(server), options).connected();
 }
 
+/** A client that answers each message by what the function makes of it. */
+async function answering(t, kind, server, id, answer) {
+  const client = await join(t, kind, server, id);
+  client.on('message', (message, response, from) => answer(response, message, from));
+  return client;
+}
+
+/** Resolves when the server has nothing pending any more. */
+async function settled(server) {
+  while (server.stats().pending > 0) await new Promise(setImmediate);
+}
+
 /** What a promise rejects with, in short. */
 async function failure(promise) {
   const error = await promise.then(
@@ -61,4 +73,15 @@ function aborted(signal) {
   });
 }
 
-module.exports = { kinds: Object.keys(KINDS), urlOf, open, join, failure, told, awaited, aborted };
+module.exports = {
+  kinds: Object.keys(KINDS),
+  urlOf,
+  open,
+  join,
+  answering,
+  settled,
+  failure,
+  told,
+  awaited,
+  aborted,
+};
