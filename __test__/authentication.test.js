@@ -342,3 +342,24 @@ test('refuses options that cannot be', (t) => {
     t.regex(error.message, pattern);
   }
 });
+
+test('a fault of `authenticate` that nobody listens to is a warning, once', async (t) => {
+  const warned = [];
+  const listener = ({ code, message }) => {
+    if (code === 'WSMB_AUTHENTICATE') warned.push(message);
+  };
+  process.on('warning', listener);
+  t.teardown(() => process.removeListener('warning', listener));
+  const server = await startServer(t, {
+    authenticate: () => {
+      throw new TypeError('undefined is not a database');
+    },
+  });
+  for (let n = 0; n < 2; n += 1) {
+    const client = new WSMsgBroker('a', '127.0.0.1', server.address().port);
+    await t.throwsAsync(client.connected(), { code: 'ERR_WSMB_UNAUTHORIZED' });
+    await client.close();
+  }
+  t.is(warned.length, 1);
+  t.regex(warned[0], /undefined is not a database/);
+});

@@ -84,6 +84,7 @@ test('a server that is closed at once sends nothing, and nobody has to hear of i
   const other = await startServer(t);
   other.close();
   t.throws(() => other.send(1, 'a'), { code: 'ERR_WSMB_NOT_OPEN' });
+  t.is((await failure(other.request(1, 'a'))).code, 'ERR_WSMB_NOT_OPEN');
   t.throws(() => other.client, { code: 'ERR_WSMB_NOT_OPEN' });
 });
 

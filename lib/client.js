@@ -121,4 +121,4 @@ function validated(checked) {
   return { native, session: { ...DEFAULTS, ...checked } };
 }
 
-module.exports = { WSMsgBroker, startWithin };
+module.exports = { WSMsgBroker, ASYNC_DISPOSE, startWithin };

@@ -5,7 +5,7 @@
 const { EventEmitter } = require('node:events');
 const util = require('node:util');
 const { DEFAULTS, parse } = require('./arguments');
-const { startWithin } = require('./client');
+const { ASYNC_DISPOSE, startWithin } = require('./client');
 const { coded, systemError, nativeError } = require('./errors');
 const hub = require('./hub');
 const { NativeServer } = require('./native');
@@ -14,8 +14,6 @@ const Ready = require('./ready');
 const verdict = require('./verdict');
 
 const kBroker = Symbol('broker');
-/** Missing in some versions of Node, where libraries agree on this. */
-const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
 
 /** The events that the addon tells, at the bit of their kind in src/node/server.rs. */
 const KINDS = [
@@ -116,9 +114,16 @@ Object.defineProperty(Server.prototype, 'client', {
   },
 });
 
-for (const name of ['send', 'request', 'requestAll', 'deliver', 'messages']) {
-  /** As the method of a client. */
+// As the methods of a client.
+
+for (const name of ['send', 'messages']) {
   Server.prototype[name] = function asClient(...args) {
+    return this.client[name](...args);
+  };
+}
+
+for (const name of ['request', 'requestAll', 'deliver']) {
+  Server.prototype[name] = async function asClient(...args) {
     return this.client[name](...args);
   };
 }
