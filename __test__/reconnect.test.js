@@ -5,7 +5,7 @@
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocketServer } = require('ws');
-const { WSMsgBroker, startServer } = require('./support/start');
+const { WSMsgBroker, startLasting, startServer } = require('./support/start');
 const { startRelay } = require('./support/relay');
 const { kinds, urlOf, open, join, failure, awaited, aborted } = require('./support/clients');
 
@@ -31,7 +31,7 @@ function record(client) {
 
 for (const kind of kinds) {
   test(`${kind}: comes back to its broker under its id, with what was sent meanwhile`, async (t) => {
-    const first = await startServer(t);
+    const first = await startLasting(t);
     const client = await join(t, kind, first, 'client', { reconnect: QUICK });
     const seen = record(client);
     const messages = client.messages();
@@ -63,7 +63,7 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: tries until the broker is there, in ever longer steps`, async (t) => {
-    const server = await startServer(t);
+    const server = await startLasting(t);
     const url = urlOf(server);
     const again = await restart(t, server);
     const reconnect = { minDelay: 10, maxDelay: 40, factor: 2, jitter: 0 };
@@ -83,7 +83,7 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: a request that is over before there is a connection says why there is none`, async (t) => {
-    const server = await startServer(t);
+    const server = await startLasting(t);
     const url = urlOf(server);
     await server.close();
     const client = open(t, kind, 'client', url, { reconnect: QUICK });
@@ -94,7 +94,7 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: gives up after so many attempts`, async (t) => {
-    const server = await startServer(t);
+    const server = await startLasting(t);
     const url = urlOf(server);
     await server.close();
     const client = open(t, kind, 'client', url, { reconnect: { ...QUICK, maxAttempts: 2 } });
@@ -230,7 +230,7 @@ for (const kind of kinds) {
         return true;
       },
     };
-    const first = await startServer(t, options);
+    const first = await startLasting(t, options);
     let asked = 0;
     const token = async () => {
       asked += 1;
@@ -270,7 +270,7 @@ for (const kind of kinds) {
     const { random } = Math;
     t.teardown(() => Object.assign(Math, { random }));
     Math.random = () => 0;
-    const first = await startServer(t);
+    const first = await startLasting(t);
     const { port } = first.address();
     const client = await join(t, kind, first, 'client', { reconnect: QUICK });
     const responder = await join(t, kind, first, 'responder');
@@ -307,7 +307,7 @@ for (const kind of kinds) {
       const { random } = Math;
       t.teardown(() => Object.assign(Math, { random }));
       Math.random = () => 0;
-      const first = await startServer(t);
+      const first = await startLasting(t);
       const { port } = first.address();
       const asker = await join(t, kind, first, 'asker');
       const client = await join(t, kind, first, 'client', { reconnect: QUICK });
@@ -340,7 +340,7 @@ for (const kind of kinds) {
   );
 
   test(`${kind}: queues no more than it may`, async (t) => {
-    const server = await startServer(t);
+    const server = await startLasting(t);
     const url = urlOf(server);
     const again = await restart(t, server);
     const options = { reconnect: QUICK, highWaterMark: 1000, maxQueued: 2000 };
@@ -361,7 +361,7 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: what is given up before it is sent, is not sent`, async (t) => {
-    const server = await startServer(t);
+    const server = await startLasting(t);
     const url = urlOf(server);
     const again = await restart(t, server);
     const client = open(t, kind, 'client', url, { reconnect: QUICK });

@@ -5,7 +5,7 @@
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocket, WebSocketServer } = require('ws');
-const { startServer } = require('./support/start');
+const { startLasting, startServer } = require('./support/start');
 const clients = require('./support/clients');
 
 const { kinds, urlOf, open, join, answering, settled, failure, told, awaited, aborted } = clients;
@@ -305,7 +305,7 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: who waits for a connection that fails need not listen to errors`, async (t) => {
-    const server = await startServer(t);
+    const server = await startLasting(t);
     const url = urlOf(server);
     await server.close();
     const client = open(t, kind, 'client', url);

@@ -10,6 +10,7 @@ const Program = require('./faults/program');
 const Ledger = require('./restarts/ledger');
 const Peer = require('./restarts/peer');
 const { kinds, open, awaited } = require('./support/clients');
+const { lastingPort } = require('./support/start');
 
 const RESTARTS = 50;
 const LATE_MS = 60_000;
@@ -111,8 +112,8 @@ test(`${RESTARTS} times a broker is killed and started again under traffic`, asy
   t.timeout(3 * LATE_MS);
   const ledger = new Ledger();
   const random = new Random('restarts', 'driver');
-  let broker = await startBroker(t, 0);
-  const { port } = broker;
+  const port = await lastingPort();
+  let broker = await startBroker(t, port);
   const peers = startPeers(t, port, ledger);
   for (const peer of peers) {
     t.teardown(() => peer.hush());

@@ -8,7 +8,7 @@ const { once } = require('node:events');
 const { Worker } = require('node:worker_threads');
 const test = require('ava');
 const { WebSocket } = require('./original');
-const { WSMsgBroker, startServer, startClient } = require('./support/start');
+const { WSMsgBroker, startLasting, startServer, startClient } = require('./support/start');
 
 /** A peer that speaks WebSocket, open. */
 async function connect(t, server) {
@@ -35,7 +35,7 @@ test('tells its address, what it has done, and null once it is closed', async (t
 });
 
 test('listens again on its port in the tick in which it was closed', async (t) => {
-  const first = await startServer(t);
+  const first = await startLasting(t);
   const { port } = first.address();
   for (let n = 0; n < 20; n += 1) {
     const closed = new WSMsgBroker.Server(port, '/', { host: '127.0.0.1' });

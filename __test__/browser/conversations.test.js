@@ -9,7 +9,7 @@ const test = require('ava');
 const { authority } = require('../support/certificates');
 const { openPage, startChromium } = require('../support/chromium');
 const { startSite } = require('../support/site');
-const { registration, startClient, startServer } = require('../support/start');
+const { registration, startClient, startLasting, startServer } = require('../support/start');
 
 const chromium = startChromium(test);
 const script = fs.readFileSync(path.join(__dirname, '../../browser/wsmsgbroker.js'));
@@ -225,7 +225,7 @@ test('a page in the background answers', async (t) => {
 });
 
 test('a page comes back when the broker does', async (t) => {
-  const first = await startServer(t);
+  const first = await startLasting(t);
   const { port } = first.address();
   const page = await startPage(t, addressOf(first), { options: { reconnect: true } });
   await answerAll(page);

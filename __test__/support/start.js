@@ -2,24 +2,43 @@
 
 // What most tests begin with: a server on a free port of the loopback, and clients of it.
 
+const { randomInt } = require('node:crypto');
 const { once } = require('node:events');
+const net = require('node:net');
 const WSMsgBroker = require('../..');
 
-const RETRY_MS = 25;
+/** Ports below those that systems give to whoever does not ask for a certain one. */
+const [LOWEST, HIGHEST] = [20_000, 32_000];
 
 /** A listening server; it is closed when the test ends. */
 async function startServer(t, options) {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...options });
-  try {
-    await once(server, 'listening');
-  } catch (error) {
-    // Somebody else's connection may have the port of a server that was closed, for a moment.
-    if (error.code !== 'EADDRINUSE' || !options?.port) throw error;
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    return startServer(t, options);
-  }
   t.teardown(() => server.close());
+  await once(server, 'listening');
   return server;
+}
+
+/** A free port that nobody takes while nobody listens there: another server can be where one was. */
+async function lastingPort() {
+  while (true) {
+    const probe = net.createServer();
+    const listening = once(probe, 'listening');
+    probe.listen(randomInt(LOWEST, HIGHEST), '127.0.0.1');
+    try {
+      await listening;
+    } catch (error) {
+      if (error.code !== 'EADDRINUSE') throw error;
+      continue;
+    }
+    const { port } = probe.address();
+    await new Promise((resolve) => probe.close(resolve));
+    return port;
+  }
+}
+
+/** A server on such a port. */
+async function startLasting(t, options) {
+  return startServer(t, { port: await lastingPort(), ...options });
 }
 
 /** A registered client; it is closed when the test ends. */
@@ -37,4 +56,4 @@ function registration(server, id) {
   });
 }
 
-module.exports = { WSMsgBroker, registration, startServer, startClient };
+module.exports = { WSMsgBroker, registration, startServer, startClient, lastingPort, startLasting };
