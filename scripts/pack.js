@@ -12,8 +12,9 @@ const { root, run } = require('./tool');
 
 const windows = process.platform === 'win32';
 
-/** No module, but a script of pages: it has no types. */
-const SCRIPT = './browser/wsmsgbroker.js';
+/** What pages name by its path: a script without types, and the module behind `./browser`, which no
+ *  `require` of CommonJS is meant to reach. */
+const BY_PATH = ['./browser/wsmsgbroker.js', './browser/wsmsgbroker.mjs'];
 
 /** Runs npm; what it prints. */
 function npm(cwd, ...args) {
@@ -71,7 +72,7 @@ function check() {
   const bin = (name) => path.join(root, 'node_modules', '.bin', windows ? `${name}.cmd` : name);
   const options = { shell: windows };
   run(bin('publint'), ['run', main.tarball, '--strict'], options);
-  const which = ['--profile', 'node16', '--exclude-entrypoints', SCRIPT];
+  const which = ['--profile', 'node16', '--exclude-entrypoints', ...BY_PATH];
   run(bin('attw'), [main.tarball, ...which, '--no-definitely-typed'], options);
 }
 
