@@ -104,6 +104,16 @@ pub(crate) struct Name<'a> {
     pub(crate) registration: u64,
 }
 
+/// What came of a question.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// Its messages may go out. With a request: to be followed by [`Requests::delivered`].
+    Asked(Option<Arc<Request>>),
+    /// Not yet: another one under the same ack was over, and has ended. What becomes of that is told
+    /// first, for it names nothing but the ack: behind the new messages it would end the new request.
+    Over,
+}
+
 /// The requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -179,8 +189,7 @@ impl Requests {
         }
     }
 
-    /// Remembers who awaits an answer, and from whom. To be followed by
-    /// [`delivered`](Self::delivered), with what is returned.
+    /// Remembers who awaits an answer, and from whom.
     ///
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
     pub(crate) fn open(
@@ -188,7 +197,7 @@ impl Requests {
         question: &Question<'_>,
         now: Instant,
         outcomes: &mut Outcomes,
-    ) -> Result<Option<Arc<Request>>, ActionError> {
+    ) -> Result<Opened, ActionError> {
         let Question { ack, asker, .. } = *question;
         let mut shard = self.shard(ack).lock();
         let (request, is_late) = match shard.pending.get_mut(ack) {
@@ -197,18 +206,17 @@ impl Requests {
                 let is_late = pending.add(question, false, &self.hasher, outcomes);
                 (pending.request.clone(), is_late)
             }
-            over => {
-                if over.is_some()
-                    && let Some(pending) = shard.pending.remove(ack)
-                {
+            Some(_) => {
+                if let Some(pending) = shard.pending.remove(ack) {
                     pending.ended(Some(Fault::Timeout), outcomes);
                 }
-                self.insert(&mut shard, question, now, outcomes)
+                return Ok(Opened::Over);
             }
+            None => self.insert(&mut shard, question, now, outcomes),
         };
         drop(shard);
         self.keep_within_limit(asker, outcomes);
-        Ok(is_late.then_some(request))
+        Ok(Opened::Asked(is_late.then_some(request)))
     }
 
     /// The request, and whether it is to be followed by [`delivered`](Self::delivered).
@@ -438,6 +446,17 @@ impl Requests {
             .iter()
             .map(|shard| shard.lock().deadlines.len())
             .sum()
+    }
+}
+
+#[cfg(test)]
+impl Opened {
+    /// What is to be followed by [`Requests::delivered`].
+    pub(crate) fn asked(self) -> Option<Arc<Request>> {
+        match self {
+            Self::Asked(request) => request,
+            Self::Over => panic!("another one was over"),
+        }
     }
 }
 

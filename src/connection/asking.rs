@@ -9,7 +9,7 @@ use crate::{
     error::ActionError,
     handle::Handle,
     protocol::{self, Terms, version_2},
-    requests::{Fault, Name, Outcome, Question, Request},
+    requests::{Fault, Name, Opened, Outcome, Question, Request},
 };
 
 /// What a `send` wants beside its delivery.
@@ -113,7 +113,18 @@ impl Connection {
             answers: wants.terms.map_or(1, |terms| terms.answers),
             timeout: wants.terms.and_then(|terms| terms.timeout),
         };
-        requests.open(&question, now, &mut turn.outcomes)
+        loop {
+            match requests.open(&question, now, &mut turn.outcomes)? {
+                Opened::Asked(request) => return Ok(request),
+                Opened::Over => {
+                    // What was collected for the only receiver: the old message may be among that.
+                    if let [receiver] = receivers {
+                        self.deliver_to(receiver, turn);
+                    }
+                    self.shared.tell(&mut turn.outcomes, &mut turn.touched);
+                }
+            }
+        }
     }
 
     /// Tells what became of a message for one id.

@@ -160,7 +160,7 @@ impl Connection {
     }
 
     /// The same; false if the receiver has ended.
-    fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
+    pub(super) fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
         let batch = &mut turn.batch;
         let count = std::mem::take(&mut batch.count);
         if count == 0 {
