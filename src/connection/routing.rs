@@ -285,25 +285,24 @@ impl Connection {
         }
         // What this turn has promised to write may be what fills it.
         receiver.flush();
+        let router = &self.shared.router;
         match self.shared.options.slow_consumer {
-            SlowConsumer::Pushback => {
+            SlowConsumer::Pushback if !router.is_strict(id, Instant::now()) => {
                 if !receiver.outbox.hold(self.handle.key, cx.waker()) {
                     return Room::Free;
                 }
-                match self.shared.router.is_strict(id, Instant::now()) {
-                    true => receiver.request_close(Close::Slow),
-                    // Its task starts the clock.
-                    false => receiver.waker.wake(),
-                }
+                // Its task starts the clock.
+                receiver.waker.wake();
                 Room::Held
             }
             _ if !receiver.outbox.is_full() => Room::Free,
-            SlowConsumer::Close => {
-                receiver.request_close(Close::Slow);
-                Room::None
-            }
             SlowConsumer::Drop => {
                 self.shared.drop_message(Some(id), receiver);
+                Room::None
+            }
+            // Or its id gets no time: who waited would find that nobody owns it.
+            SlowConsumer::Close | SlowConsumer::Pushback => {
+                receiver.request_close(Close::Slow);
                 Room::None
             }
         }
