@@ -59,7 +59,8 @@ const ROOM: usize = 256;
 /// Bytes of memory for each connection that may answer a request: its key, twice.
 const RESPONDER: usize = 32;
 
-/// All pending requests of a server.
+/// All pending requests of a server. An ack is hashed once: the same hash chooses the shard and the
+/// place in it.
 #[derive(Debug)]
 pub(crate) struct Requests {
     shards: [Mutex<Shard>; SHARDS],
@@ -74,6 +75,8 @@ pub(crate) struct Requests {
 #[derive(Debug)]
 pub(crate) struct Request {
     ack: Arc<str>,
+    /// The ack's.
+    hash: u64,
     /// Who asked is told what becomes of it: it spoke version 2.
     is_told: bool,
     /// While its messages are being delivered, if one of those who get them is to be told of its
@@ -102,6 +105,16 @@ pub(crate) struct Question<'a> {
 pub(crate) struct Name<'a> {
     pub(crate) id: &'a str,
     pub(crate) registration: u64,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// Its messages may go out. With a request: to be followed by [`Requests::delivered`].
+    Asked(Option<Arc<Request>>),
+    /// Not yet: another one under the same ack was over, and has ended. What becomes of that is told
+    /// first, for it names nothing but the ack: behind the new messages it would end the new request.
+    Over,
 }
 
 /// The requests of one connection.
@@ -162,8 +175,9 @@ impl Requests {
             .sum()
     }
 
-    fn shard(&self, ack: &str) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(ack) as usize % SHARDS]
+    /// A table uses the lowest and the highest bits of a hash: these are neither.
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
@@ -173,14 +187,14 @@ impl Requests {
         asker: &Arc<Handle>,
         now: Instant,
     ) -> Result<(), ActionError> {
-        match self.shard(ack).lock().pending.get(ack) {
+        let hash = self.hasher.hash_one(ack);
+        match self.shard(hash).lock().find(hash, ack) {
             Some(pending) => pending.check(asker, now),
             None => Ok(()),
         }
     }
 
-    /// Remembers who awaits an answer, and from whom. To be followed by
-    /// [`delivered`](Self::delivered), with what is returned.
+    /// Remembers who awaits an answer, and from whom.
     ///
     /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
     pub(crate) fn open(
@@ -188,33 +202,33 @@ impl Requests {
         question: &Question<'_>,
         now: Instant,
         outcomes: &mut Outcomes,
-    ) -> Result<Option<Arc<Request>>, ActionError> {
+    ) -> Result<Opened, ActionError> {
         let Question { ack, asker, .. } = *question;
-        let mut shard = self.shard(ack).lock();
-        let (request, is_late) = match shard.pending.get_mut(ack) {
-            Some(pending) if !pending.is_over(now) => {
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        let (request, is_late) = match shard.entry(hash, ack) {
+            Some(mut entry) if !entry.get().is_over(now) => {
+                let pending = entry.get_mut();
                 pending.check(asker, now)?;
                 let is_late = pending.add(question, false, &self.hasher, outcomes);
                 (pending.request.clone(), is_late)
             }
-            over => {
-                if over.is_some()
-                    && let Some(pending) = shard.pending.remove(ack)
-                {
-                    pending.ended(Some(Fault::Timeout), outcomes);
-                }
-                self.insert(&mut shard, question, now, outcomes)
+            Some(over) => {
+                over.remove().0.ended(Some(Fault::Timeout), outcomes);
+                return Ok(Opened::Over);
             }
+            None => self.insert(&mut shard, hash, question, now, outcomes),
         };
         drop(shard);
         self.keep_within_limit(asker, outcomes);
-        Ok(is_late.then_some(request))
+        Ok(Opened::Asked(is_late.then_some(request)))
     }
 
     /// The request, and whether it is to be followed by [`delivered`](Self::delivered).
     fn insert(
         &self,
         shard: &mut Shard,
+        hash: u64,
         question: &Question<'_>,
         now: Instant,
         outcomes: &mut Outcomes,
@@ -223,7 +237,8 @@ impl Requests {
         let count = question.receivers.len();
         let size = REQUEST + ack.len() + count * RESPONDER;
         let request = Arc::new(Request {
-            ack: ack.clone(),
+            ack,
+            hash,
             is_told: question.asker.speaks_2(),
             late: Mutex::new(None),
         });
@@ -243,7 +258,7 @@ impl Requests {
         } else {
             let deadline = pending.deadline;
             shard.deadlines.push(deadline, own.is_some(), &request);
-            shard.pending.insert(ack, pending);
+            shard.insert(pending);
         }
         (request, is_late)
     }
@@ -307,14 +322,15 @@ impl Requests {
         now: Instant,
         outcomes: &mut Outcomes,
     ) -> Option<(Arc<Handle>, bool)> {
-        let mut shard = self.shard(ack).lock();
-        let pending = shard.pending.get_mut(ack)?;
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        let mut entry = shard.entry(hash, ack)?;
+        let pending = entry.get_mut();
         if !pending.responders.contains(responder.key) {
             return None;
         }
         if pending.is_over(now) {
-            let pending = shard.pending.remove(ack)?;
-            pending.ended(Some(Fault::Timeout), outcomes);
+            entry.remove().0.ended(Some(Fault::Timeout), outcomes);
             return None;
         }
         pending.answers -= answers;
@@ -323,25 +339,24 @@ impl Requests {
             pending.asker.book.lock().deliveries -= 1;
             return Some((pending.asker.clone(), false));
         }
-        let mut pending = shard.pending.remove(ack)?;
         pending.responders.forget(responder.key);
-        Some((pending.ended(None, outcomes), true))
+        Some((entry.remove().0.ended(None, outcomes), true))
     }
 
     /// Ends a request that this connection asked, if it is pending.
     pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, outcomes: &mut Outcomes) {
-        let mut shard = self.shard(ack).lock();
-        let pending = shard.pending.get(ack);
-        if pending.is_some_and(|pending| Arc::ptr_eq(&pending.asker, asker))
-            && let Some(pending) = shard.pending.remove(ack)
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        if let Some(entry) = shard.entry(hash, ack)
+            && Arc::ptr_eq(&entry.get().asker, asker)
         {
-            pending.ended(None, outcomes);
+            entry.remove().0.ended(None, outcomes);
         }
     }
 
     fn end(&self, request: &Weak<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
         if let Some(request) = request.upgrade() {
-            let mut shard = self.shard(&request.ack).lock();
+            let mut shard = self.shard(request.hash).lock();
             shard.end(&request, fault, outcomes);
         }
     }
@@ -364,7 +379,7 @@ impl Requests {
         self.withdraw(handle, outcomes);
         let owed = owed.items.into_iter();
         for request in owed.filter_map(|(request, _)| request.upgrade()) {
-            let mut shard = self.shard(&request.ack).lock();
+            let mut shard = self.shard(request.hash).lock();
             shard.lose(&request, handle, None, fault, outcomes);
         }
     }
@@ -388,7 +403,7 @@ impl Requests {
             owed.filter_map(|(request, _)| request.upgrade()).collect()
         };
         for request in owed {
-            let mut shard = self.shard(&request.ack).lock();
+            let mut shard = self.shard(request.hash).lock();
             shard.lose(&request, former, Some(id), Fault::Replaced, outcomes);
         }
     }
@@ -402,11 +417,7 @@ impl Requests {
                 shard.end(&request, Some(Fault::Timeout), &mut outcomes);
             }
             // After a rush, its memory is given back.
-            let room = ROOM.max(shard.pending.len() * 4);
-            if shard.pending.capacity() > room * 2 {
-                shard.pending.shrink_to(room);
-            }
-            shard.deadlines.shrink(ROOM);
+            shard.shrink(ROOM);
             drop(shard);
             if !outcomes.is_empty() {
                 tell(&mut outcomes);
@@ -424,8 +435,8 @@ impl Requests {
     pub(crate) fn pending(&self) -> std::collections::HashMap<String, (u64, Vec<u64>)> {
         let mut all = std::collections::HashMap::new();
         for shard in &self.shards {
-            for (ack, pending) in &shard.lock().pending {
-                let responders = pending.responders.keys();
+            for pending in &shard.lock().pending {
+                let (ack, responders) = (&pending.request.ack, pending.responders.keys());
                 all.insert(ack.to_string(), (pending.asker.key, responders));
             }
         }
@@ -438,6 +449,17 @@ impl Requests {
             .iter()
             .map(|shard| shard.lock().deadlines.len())
             .sum()
+    }
+}
+
+#[cfg(test)]
+impl Opened {
+    /// What is to be followed by [`Requests::delivered`].
+    pub(crate) fn asked(self) -> Option<Arc<Request>> {
+        match self {
+            Self::Asked(request) => request,
+            Self::Over => panic!("another one was over"),
+        }
     }
 }
 

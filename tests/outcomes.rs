@@ -206,6 +206,64 @@ async fn a_request_has_its_own_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ack_that_is_used_again_before_its_end_was_told_is_that_of_the_new_request() {
+    let (server, _) = start_server(options());
+    let mut raw = Raw::connect(&server).await;
+    let mut b = Peer::register_2(&server, "b").await;
+    let mut c = Peer::register_2(&server, "c").await;
+    raw.send(r#"{"action":"register","id":"a","protocol":2}"#)
+        .await;
+    raw.receive().await;
+    // In one turn, of any size: the time of each is up before the next is read, and nobody has looked.
+    let long = format!("\"{}\"", "x".repeat(64 << 10));
+    for dest in [r#""b""#, r#"["b","c"]"#] {
+        let messages = ["1", "2", &long, "3"];
+        let mut bytes = Vec::new();
+        for message in messages {
+            let timeout = match message {
+                "3" => "",
+                _ => r#","timeout":1e-6"#,
+            };
+            let send = format!(
+                r#"{{"action":"send","message":{message},"dest":{dest},"ack":"k"{timeout}}}"#
+            );
+            bytes.extend(frame(TEXT, send));
+        }
+        raw.write(&bytes).await;
+        let mut asked = vec![("b", &mut b)];
+        if dest.contains('c') {
+            asked.push(("c", &mut c));
+        }
+        for (_, peer) in &mut asked {
+            for message in messages {
+                peer.expect(&format!(
+                    r#"{{"action":"message","message":{message},"ack":"k","from":"a"}}"#
+                ))
+                .await;
+                if message != "3" {
+                    peer.expect(CANCEL).await;
+                }
+            }
+        }
+        for _ in 1..messages.len() {
+            for (id, _) in &asked {
+                assert_eq!(raw.receive().await, failed(id, "TIMEOUT"));
+            }
+        }
+        // The last one has all the time that there is.
+        let (id, peer) = &mut asked[0];
+        peer.send(r#"{"action":"answer","ack":"k","message":4}"#)
+            .await;
+        let answer = format!(r#"{{"action":"answer","ack":"k","from":"{id}","message":4}}"#);
+        assert_eq!(raw.receive().await, answer);
+        if let Some((_, other)) = asked.get_mut(1) {
+            other.expect(CANCEL).await;
+        }
+        is_over(&server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_of_all_ends_a_request_that_wants_more() {
     let (server, _) = start_server(ServerOptions {
         ack_timeout: Duration::from_millis(50),

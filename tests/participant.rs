@@ -270,6 +270,33 @@ async fn a_server_that_is_closed_has_no_participants() {
     drop(server);
 }
 
+/// Rules 15.9 and 31.1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_told_that_the_server_drains_and_does_not_hold_that_up() {
+    let (server, _) = start_server(options());
+    let told = Told::default();
+    let options = ClientOptions {
+        protocol: 2,
+        ..named("server")
+    };
+    let runtime = Handle::current();
+    let participant = server.join(options, told.clone(), &runtime).unwrap();
+    told.wait_for("registered in version 2").await;
+    let peer = Peer::register_2(&server, "a").await;
+    let within = Duration::from_secs(3600);
+    let mut drained = tokio::spawn(server.drain(within));
+    told.wait_for("goaway 3600000").await;
+    // A peer that was told is there.
+    let moment = Duration::from_millis(100);
+    assert!(timeout(moment, &mut drained).await.is_err());
+    drop(peer);
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
+    // It has stayed all the while.
+    assert!(server.has("server"));
+    participant.close();
+    told.end().await;
+}
+
 /// Its end with the server is a task of the server's, whose threads need not be those of the client.
 #[test]
 fn each_end_lives_on_a_runtime_of_its_own() {

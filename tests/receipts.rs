@@ -182,6 +182,62 @@ async fn who_does_not_read_has_not_got_it() {
     }
 }
 
+/// Rules 17.4 and 17.7; and rule 25.2.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_no_time_has_not_got_it_for_it_is_slow() {
+    let (server, _) = start_server(ServerOptions {
+        max_backpressure: MIB,
+        slow_consumer_timeout: Duration::from_millis(100),
+        ..options()
+    });
+    let mut a = Peer::register_2(&server, "a").await;
+    for (round, (dest, code)) in [
+        // Whoever waited for it finds nobody.
+        (r#""slow""#, "UNKNOWN_ID"),
+        (r#""slow""#, "UNKNOWN_ID"),
+        // From here on nobody waits.
+        (r#""slow""#, "SLOW"),
+        (r#"["slow"]"#, "SLOW"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let _slow = Raw::register(&server, "slow").await;
+        let mut failed = Vec::new();
+        let mut count = 0;
+        // Until the socket, and the outbox, are full.
+        let receipt = loop {
+            count += 1;
+            let members = format!(r#","ref":0,"ack":"{round} {count}","message""#);
+            let send = numbered_send(0, dest, MIB / 2);
+            a.send(&send.replace(r#","message""#, &members)).await;
+            let receipt = loop {
+                let told = a.receive().await;
+                match told.starts_with(r#"{"action":"failed""#) {
+                    true => failed.push(told),
+                    false => break told,
+                }
+            };
+            if !receipt.ends_with(r#""delivered":["slow"],"failed":{}}"#) {
+                break receipt;
+            }
+        };
+        let is_slow = format!(
+            r#"{{"action":"receipt","ref":0,"delivered":[],"failed":{{"slow":"{code}"}}}}"#
+        );
+        assert_eq!(receipt, is_slow, "round {round}");
+        while failed.len() < count {
+            failed.push(a.receive().await);
+        }
+        // The last one has been told as the receipt, the others by the end of who has got them.
+        let slow = failed
+            .iter()
+            .filter(|told| told.contains(r#""code":"SLOW""#));
+        assert!(slow.count() >= count - usize::from(code != "SLOW"));
+    }
+    assert_eq!(server.stats().pending, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_its_receipts_is_read_no_further_and_loses_none() {
     const COUNT: usize = 4_000;

@@ -104,11 +104,11 @@ impl World {
             timeout: None,
         };
         let mut outcomes = Outcomes::new();
-        let request = self.requests.open(&question, self.now, &mut outcomes)?;
+        let opened = self.requests.open(&question, self.now, &mut outcomes)?;
         for responder in responders {
             self.told.lock().push(Told::Message(responder.key));
         }
-        if let Some(request) = request {
+        if let Some(request) = opened.asked() {
             self.requests.delivered(&request, &mut outcomes);
         }
         self.tell(&mut outcomes);

@@ -9,7 +9,7 @@ use crate::{
     error::ActionError,
     handle::Handle,
     protocol::{self, Terms, version_2},
-    requests::{Fault, Name, Outcome, Question, Request},
+    requests::{Fault, Name, Opened, Outcome, Question, Request},
 };
 
 /// What a `send` wants beside its delivery.
@@ -62,42 +62,40 @@ impl<'a> Wants<'a> {
         self.reference().is_some()
     }
 
+    /// The ack of a request, if it is one.
     #[inline]
-    pub(super) fn is_request(&self) -> bool {
-        self.ack.is_some_and(protocol::is_truthy)
+    pub(super) fn request(&self) -> Option<&'a str> {
+        self.ack.filter(|ack| protocol::is_truthy(ack))
     }
 }
 
 impl Connection {
     /// True if this connection is told what became of each receiver.
     pub(super) fn is_told(&self, wants: &Wants<'_>) -> bool {
-        self.handle.speaks_2() && (wants.receipt() || wants.is_request())
+        self.handle.speaks_2() && (wants.receipt() || wants.request().is_some())
     }
 
-    /// The key of a request; none if it is not one.
-    fn key<'a>(&self, wants: &Wants<'a>) -> Result<Option<Cow<'a, str>>, ActionError> {
-        let Some(ack) = wants.ack.filter(|ack| protocol::is_truthy(ack)) else {
-            return Ok(None);
-        };
+    /// The key of a request with this ack.
+    #[inline]
+    fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
         let key = protocol::ack_key(ack);
         let (length, limit) = (key.len(), self.shared.options.max_id_length);
         match length > limit {
             true => Err(ActionError::AckTooLong(length, limit)),
-            false => Ok(Some(key)),
+            false => Ok(key),
         }
     }
 
     /// Keeps a request open. What is returned is to be told when its messages are delivered.
     pub(super) fn await_answer(
         &self,
-        wants: &Wants<'_>,
+        ack: &str,
+        terms: Option<&Terms<'_>>,
         receivers: &[Arc<Handle>],
         names: &[Name<'_>],
         turn: &mut Turn,
     ) -> Result<Option<Arc<Request>>, ActionError> {
-        let Some(key) = self.key(wants)? else {
-            return Ok(None);
-        };
+        let key = self.key(ack)?;
         let (requests, now) = (&self.shared.router.requests, Instant::now());
         // Rule 7.9: who has no id is not answered, but may not take an ack either.
         if self.id.is_none() {
@@ -110,10 +108,21 @@ impl Connection {
             asker: &self.handle,
             receivers,
             names,
-            answers: wants.terms.map_or(1, |terms| terms.answers),
-            timeout: wants.terms.and_then(|terms| terms.timeout),
+            answers: terms.map_or(1, |terms| terms.answers),
+            timeout: terms.and_then(|terms| terms.timeout),
         };
-        requests.open(&question, now, &mut turn.outcomes)
+        loop {
+            match requests.open(&question, now, &mut turn.outcomes)? {
+                Opened::Asked(request) => return Ok(request),
+                Opened::Over => {
+                    // What was collected for the only receiver: the old message may be among that.
+                    if let [receiver] = receivers {
+                        self.deliver_to(receiver, turn);
+                    }
+                    self.shared.tell(&mut turn.outcomes, &mut turn.touched);
+                }
+            }
+        }
     }
 
     /// Tells what became of a message for one id.
@@ -142,8 +151,8 @@ impl Connection {
             return Ok(());
         }
         // Rule 7.9: who awaits nothing is told nothing.
-        let key = self.key(wants)?.filter(|_| self.id.is_some());
-        let key: Option<Arc<str>> = key.map(Into::into);
+        let ack = wants.request().filter(|_| self.id.is_some());
+        let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {
             let Some(fate) = fates.0.remove(&**id) else {

@@ -96,11 +96,13 @@ impl Connection {
         turn.batch.receiver = Some(receiver);
         let fate = match room? {
             Room::Held => return Ok(full),
+            // Only a receipt names one that has got it.
+            Room::Free if !wants.receipt() => return Ok(None),
             Room::Free => None,
             Room::Gone => Some(Fault::Gone),
             Room::None => Some(Fault::Slow),
         };
-        if (wants.receipt() || fate.is_some()) && self.is_told(wants) {
+        if self.is_told(wants) {
             self.report_one(id, wants, fate, turn)?;
         }
         Ok(None)
@@ -123,13 +125,14 @@ impl Connection {
         if !matches!(room, Room::Free) {
             return Ok(room);
         }
-        let request = match wants.is_request() {
-            true => {
+        let request = match wants.request() {
+            Some(ack) => {
                 let registration = turn.batch.registration;
                 let name = [Name { id, registration }];
-                self.await_answer(wants, slice::from_ref(receiver), &name, turn)?
+                let receivers = slice::from_ref(receiver);
+                self.await_answer(ack, wants.terms, receivers, &name, turn)?
             }
-            false => None,
+            None => None,
         };
         let frame = protocol::message(message, wants.ack, self.from());
         if turn.batch.add(&frame) {
@@ -160,16 +163,19 @@ impl Connection {
     }
 
     /// The same; false if the receiver has ended.
-    fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
+    pub(super) fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
         let batch = &mut turn.batch;
         let count = std::mem::take(&mut batch.count);
         if count == 0 {
             return true;
         }
         let pushed = receiver.outbox.push_frames(&mut batch.frames);
-        for request in batch.requests.drain(..) {
+        // Few have any: to look costs less than to drain nothing.
+        if !batch.requests.is_empty() {
             let requests = &self.shared.router.requests;
-            requests.delivered(&request, &mut turn.outcomes);
+            for request in batch.requests.drain(..) {
+                requests.delivered(&request, &mut turn.outcomes);
+            }
         }
         match pushed {
             Pushed::Closed => {
@@ -219,7 +225,7 @@ impl Connection {
                 Room::Held => return Ok(Some(receiver.clone())),
                 room => matches!(room, Room::Free),
             };
-            if let (Some(fates), false) = (&mut fates, takes_it) {
+            if !takes_it && let Some(fates) = &mut fates {
                 fates.note(id, Some(Fault::Slow));
             }
             takes.push(takes_it);
@@ -230,9 +236,11 @@ impl Connection {
             let mut each = takes.iter();
             receivers.retain(|_| each.next() == Some(&true));
         }
-        let request = match wants.is_request() && !receivers.is_empty() {
-            true => self.await_answer(wants, &receivers, &names, turn)?,
-            false => None,
+        let request = match wants.request() {
+            Some(ack) if !receivers.is_empty() => {
+                self.await_answer(ack, wants.terms, &receivers, &names, turn)?
+            }
+            _ => None,
         };
         // Encoded once, whatever the number of receivers.
         let pieces = protocol::message(message, wants.ack, self.from());
@@ -248,15 +256,17 @@ impl Connection {
                 fates.note(id, Some(Fault::UnknownId));
             }
         }
+        let receipt = wants.receipt();
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
             let is_there = turn.delivered(receiver, receiver.outbox.push_encoded(&frame));
+            // Only a receipt names those that have got it.
+            if is_there && !receipt {
+                continue;
+            }
             if !is_there {
                 self.unknown(id);
             }
-            // Only a receipt names those that have got it.
-            if let Some(fates) = &mut fates
-                && (wants.receipt() || !is_there)
-            {
+            if let Some(fates) = &mut fates {
                 fates.note(id, (!is_there).then_some(Fault::Gone));
             }
         }
@@ -285,25 +295,24 @@ impl Connection {
         }
         // What this turn has promised to write may be what fills it.
         receiver.flush();
+        let router = &self.shared.router;
         match self.shared.options.slow_consumer {
-            SlowConsumer::Pushback => {
+            SlowConsumer::Pushback if !router.is_strict(id, Instant::now()) => {
                 if !receiver.outbox.hold(self.handle.key, cx.waker()) {
                     return Room::Free;
                 }
-                match self.shared.router.is_strict(id, Instant::now()) {
-                    true => receiver.request_close(Close::Slow),
-                    // Its task starts the clock.
-                    false => receiver.waker.wake(),
-                }
+                // Its task starts the clock.
+                receiver.waker.wake();
                 Room::Held
             }
             _ if !receiver.outbox.is_full() => Room::Free,
-            SlowConsumer::Close => {
-                receiver.request_close(Close::Slow);
-                Room::None
-            }
             SlowConsumer::Drop => {
                 self.shared.drop_message(Some(id), receiver);
+                Room::None
+            }
+            // Or its id gets no time: who waited would find that nobody owns it.
+            SlowConsumer::Close | SlowConsumer::Pushback => {
+                receiver.request_close(Close::Slow);
                 Room::None
             }
         }

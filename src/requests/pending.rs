@@ -1,6 +1,8 @@
 //! What is pending, and how it ends.
 
-use std::{collections::HashMap, hash::BuildHasher, sync::Arc, time::Instant};
+use std::{hash::BuildHasher, sync::Arc, time::Instant};
+
+use hashbrown::{HashTable, hash_table::OccupiedEntry};
 
 use super::{
     Name, Outcome, Outcomes, Question, RESPONDER, RandomState, Request,
@@ -12,7 +14,7 @@ use crate::{error::ActionError, handle::Handle, memory::Charge};
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    pub(super) pending: HashMap<Arc<str>, Pending, RandomState>,
+    pub(super) pending: HashTable<Pending>,
     /// Ended requests stay until they are swept.
     pub(super) deadlines: Deadlines,
 }
@@ -29,10 +31,36 @@ pub(super) struct Pending {
 }
 
 impl Shard {
+    /// What is pending under this ack.
+    pub(super) fn find(&self, hash: u64, ack: &str) -> Option<&Pending> {
+        (self.pending).find(hash, |pending| *pending.request.ack == *ack)
+    }
+
+    /// The same, to be changed or removed.
+    pub(super) fn entry(&mut self, hash: u64, ack: &str) -> Option<OccupiedEntry<'_, Pending>> {
+        let found = (self.pending).find_entry(hash, |pending| *pending.request.ack == *ack);
+        found.ok()
+    }
+
     /// This request, if it is pending: not another one with the same ack.
-    fn pending_mut(&mut self, request: &Arc<Request>) -> Option<&mut Pending> {
-        let pending = self.pending.get_mut(&request.ack);
-        pending.filter(|pending| Arc::ptr_eq(&pending.request, request))
+    fn entry_of(&mut self, request: &Arc<Request>) -> Option<OccupiedEntry<'_, Pending>> {
+        let is_it = |pending: &Pending| Arc::ptr_eq(&pending.request, request);
+        self.pending.find_entry(request.hash, is_it).ok()
+    }
+
+    /// Adds one whose ack is not there yet.
+    pub(super) fn insert(&mut self, pending: Pending) {
+        let hash = pending.request.hash;
+        (self.pending).insert_unique(hash, pending, |other| other.request.hash);
+    }
+
+    /// Gives memory back that was needed in a rush.
+    pub(super) fn shrink(&mut self, room: usize) {
+        let pending = room.max(self.pending.len() * 4);
+        if self.pending.capacity() > pending * 2 {
+            (self.pending).shrink_to(pending, |other| other.request.hash);
+        }
+        self.deadlines.shrink(room);
     }
 
     pub(super) fn end(
@@ -41,10 +69,8 @@ impl Shard {
         fault: Option<Fault>,
         outcomes: &mut Outcomes,
     ) {
-        if self.pending_mut(request).is_some()
-            && let Some(pending) = self.pending.remove(&request.ack)
-        {
-            pending.ended(fault, outcomes);
+        if let Some(entry) = self.entry_of(request) {
+            entry.remove().0.ended(fault, outcomes);
         }
     }
 
@@ -57,9 +83,10 @@ impl Shard {
         fault: Fault,
         outcomes: &mut Outcomes,
     ) {
-        let Some(pending) = self.pending_mut(request) else {
+        let Some(mut entry) = self.entry_of(request) else {
             return;
         };
+        let pending = entry.get_mut();
         let known = pending.responders.get(handle.key);
         let id = known.and_then(|known| known.id.clone());
         let responder = known.and_then(|known| known.handle.clone());
@@ -78,10 +105,8 @@ impl Shard {
         {
             pending.request.cancel(responder, outcomes);
         }
-        if pending.responders.is_empty()
-            && let Some(pending) = self.pending.remove(&request.ack)
-        {
-            pending.ended(None, outcomes);
+        if pending.responders.is_empty() {
+            entry.remove().0.ended(None, outcomes);
         }
     }
 }

@@ -66,7 +66,12 @@ impl Table {
             answers,
             timeout,
         };
-        let request = (self.requests).open(&question, self.now, &mut self.outcomes)?;
+        let request = loop {
+            match (self.requests).open(&question, self.now, &mut self.outcomes)? {
+                Opened::Asked(request) => break request,
+                Opened::Over => assert!(!self.outcomes.is_empty()),
+            }
+        };
         if let Some(request) = request {
             self.requests.delivered(&request, &mut self.outcomes);
         }
@@ -396,7 +401,7 @@ fn nobody_is_cancelled_before_it_is_asked() {
     // The first has its message, and is faster than the second gets its own.
     assert_eq!(table.answer("k", &one), Some(1));
     assert!(table.told().is_empty());
-    let request = opened.unwrap().unwrap();
+    let request = opened.unwrap().asked().unwrap();
     table.requests.delivered(&request, &mut table.outcomes);
     assert_eq!(table.told(), ["3 k: cancel"]);
     table.is_empty(&asker);
@@ -413,7 +418,7 @@ fn nobody_is_cancelled_before_it_is_asked() {
             None => table.expire(2 * HOUR),
         }
         assert_eq!(table.told(), [format!("1 k: 2 {fault}")]);
-        let request = opened.unwrap().unwrap();
+        let request = opened.unwrap().asked().unwrap();
         table.requests.delivered(&request, &mut table.outcomes);
         assert_eq!(table.told(), ["2 k: cancel"]);
     }

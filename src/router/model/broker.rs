@@ -12,7 +12,7 @@ use crate::{
     handle::Handle,
     memory::Memory,
     options::ServerOptions,
-    requests::{Fault, Name, Outcome, Outcomes, Question},
+    requests::{Fault, Name, Opened, Outcome, Outcomes, Question},
     socket::pipe::Pipe,
 };
 
@@ -212,7 +212,12 @@ impl Broker {
                     answers,
                     timeout,
                 };
-                if let Some(request) = requests.open(&question, self.now, outcomes)? {
+                let request = loop {
+                    if let Opened::Asked(request) = requests.open(&question, self.now, outcomes)? {
+                        break request;
+                    }
+                };
+                if let Some(request) = request {
                     requests.delivered(&request, outcomes);
                 }
                 Ok(())
