@@ -2,13 +2,17 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use crate::failure::Result;
 use crate::protocol::Protocol;
 use crate::tls::Connector;
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "url",
+    "to",
+    "settle",
     "protocol",
     "ca",
     "token",
@@ -59,19 +63,35 @@ impl Arguments {
         }
     }
 
-    /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
+    /// Where all connect, or with `--to` those who send.
     pub(crate) fn target(&self) -> Result<Target> {
-        let url = self.text("url").ok_or("--url is missing")?;
+        self.at(self.text("url").ok_or("--url is missing")?)
+    }
+
+    /// Where those connect who receive: they are dealt out among these.
+    pub(crate) fn receivers(&self) -> Result<Vec<Target>> {
+        let urls = self.text("to").or(self.text("url")).unwrap_or_default();
+        urls.split(',').map(|url| self.at(url)).collect()
+    }
+
+    /// Gives brokers the time to tell each other who is where: they may owe that to nobody who registers.
+    pub(crate) fn settle(&self) -> Result<()> {
+        thread::sleep(Duration::from_millis(self.number("settle", 0)?));
+        Ok(())
+    }
+
+    /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
+    fn at(&self, url: &str) -> Result<Target> {
         let (secure, rest) = match url.split_once("://") {
             Some(("ws", rest)) => (false, rest),
             Some(("wss", rest)) => (true, rest),
-            _ => return Err("--url must start with ws:// or wss://".into()),
+            _ => return Err(format!("{url} does not start with ws:// or wss://").into()),
         };
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let address = host
             .to_socket_addrs()?
             .next()
-            .ok_or("--url names no address")?;
+            .ok_or(format!("{url} names no address"))?;
         if !address.ip().is_loopback() {
             return Err(format!("{address} is not a loopback address").into());
         }
