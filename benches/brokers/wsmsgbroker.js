@@ -1,7 +1,8 @@
 'use strict';
 
 // This package, with its defaults. `--threads N` overrides the number of worker threads; with `--jwt`
-// clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start.
+// clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start; with `--nats URL`
+// it is one of several.
 
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     threads: { type: 'string' },
     jwt: { type: 'boolean', default: false },
     tls: { type: 'boolean', default: false },
+    nats: { type: 'string' },
   },
 });
 const options = { port: 0, host: '127.0.0.1' };
@@ -38,6 +40,8 @@ if (values.tls) {
   options.tls = issue();
   Object.assign(needed, { scheme: 'wss', ca });
 }
+
+if (values.nats !== undefined) options.nats = { servers: [values.nats], namespace: 'bench' };
 
 const server = new WSMsgBroker.Server(options);
 server.on('warn', (error) => console.error('warn:', error.message));
