@@ -112,7 +112,7 @@ test(`${RESTARTS} times a broker is killed and started again under traffic`, asy
   t.timeout(3 * LATE_MS);
   const ledger = new Ledger();
   const random = new Random('restarts', 'driver');
-  const port = await lastingPort();
+  const port = await lastingPort(t);
   let broker = await startBroker(t, port);
   const peers = startPeers(t, port, ledger);
   for (const peer of peers) {

@@ -66,11 +66,21 @@ const OPTIONS = {
   'tls-key': ['file', 'its key (PEM)'],
   'tls-ca': ['file', 'authorities that may sign the certificate of a client (PEM)'],
   'tls-min-version': ['version', 'oldest version of TLS that is spoken (TLSv1.2)'],
+  nats: ['address...', 'be one with the brokers of this NATS server; may be repeated (alone)'],
+  'nats-namespace': ['name', 'brokers of one namespace are one (default)'],
+  'nats-name': ['name', 'the name of this broker for the others (a random one)'],
+  'nats-creds': ['path', 'a file of NATS credentials'],
+  'nats-nkey': ['line', 'or the seed of an NKey, the first line of this file'],
+  'nats-token': ['line', 'or a token, the first line of this file'],
+  'nats-tls': ['yes|no', 'speak TLS with NATS, even if it does not ask for that (no)'],
+  'nats-required': ['yes|no', 'end when NATS cannot be reached at the start (no)'],
   'tls-request-cert': ['yes|no', 'let in only clients with a certificate (no)'],
 };
 
 /** Options that are objects. */
-const GROUPS = ['rate-limit', 'jwt', 'tls'];
+const GROUPS = ['rate-limit', 'jwt', 'tls', 'nats'];
+/** Where a flag is another member than its name says: of these. */
+const MEMBERS = { nats: ['nats', 'servers'] };
 
 /** How the text of a flag becomes a value. */
 const VALUES = {
@@ -87,6 +97,7 @@ const VALUES = {
     return value === 'yes';
   },
   file: (value) => fs.readFileSync(value),
+  line: (value) => fs.readFileSync(value, 'utf8').split(/\r?\n/)[0],
 };
 
 const FLAGS = {
@@ -143,12 +154,12 @@ function serverOptions(flags) {
     const takes =
       name.startsWith('tls-') && OPTIONS[name][0] === 'file' ? 'path' : OPTIONS[name][0];
     const value = read(name, takes, text);
-    const group = GROUPS.find((prefix) => name.startsWith(`${prefix}-`));
+    const prefix = GROUPS.find((start) => name.startsWith(`${start}-`));
+    const [group, member] = MEMBERS[name] ?? [prefix, prefix && name.slice(prefix.length + 1)];
     if (group === undefined) {
       options[camel(name)] = value;
     } else {
-      const member = camel(name.slice(group.length + 1));
-      options[camel(group)] = { ...options[camel(group)], [member]: value };
+      options[camel(group)] = { ...options[camel(group)], [camel(member)]: value };
     }
   }
   return options;
@@ -178,8 +189,12 @@ function start(port, path, drain, options) {
   });
   server.on('registered', (id) => console.log(` + ${printable(id)}`));
   server.on('unregistered', (id) => console.log(` - ${printable(id)}`));
+  server.on('cluster', (state, reason) => {
+    const why = reason === null ? '' : ` (${reason})`;
+    process.stderr.write(`wsbrokerserver: cluster ${state}${printable(why)}\n`);
+  });
   server.on('error', (error) => {
-    if (error.syscall !== undefined) {
+    if (error.syscall !== undefined || error.code === 'ERR_WSMB_CLUSTER') {
       fail(error.message, 1);
     }
   });

@@ -2,6 +2,7 @@
 
 // The arguments of a server's constructor, of any version, as the addon wants them.
 
+const crypto = require('node:crypto');
 const net = require('node:net');
 const path = require('node:path');
 const util = require('node:util');
@@ -70,7 +71,16 @@ function parse({ id, ...options }) {
     throw badPort(port);
   }
   const takesPart = id !== undefined;
-  return { id: takesPart ? checkLength(id, limits) : DEFAULT_ID, takesPart, shown, native };
+  return { id: takesPart ? checkLength(id, limits) : defaultId(native), takesPart, shown, native };
+}
+
+/** Where many brokers are one, each has an id of its own. */
+function defaultId({ nats }) {
+  if (nats === undefined) {
+    return DEFAULT_ID;
+  }
+  nats.name ??= crypto.randomBytes(8).toString('hex');
+  return `${DEFAULT_ID}-${nats.name}`;
 }
 
 /** An id that could be registered here. */

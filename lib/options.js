@@ -30,6 +30,24 @@ const CLIENT_TLS = {
   minVersion: VERSIONS,
 };
 
+/** NATS, by which brokers are one. */
+const NATS = {
+  servers: 'list',
+  namespace: 'string',
+  name: 'string',
+  user: 'string',
+  pass: 'string',
+  token: 'string',
+  nkey: 'string',
+  creds: 'string',
+  tls: CLIENT_TLS,
+  required: 'boolean',
+  timeout: 'number',
+};
+
+/** The ways to say who we are: one of them. */
+const NATS_AUTH = ['user', 'token', 'nkey', 'creds'];
+
 const SERVER = {
   port: 'any',
   id: 'string',
@@ -71,6 +89,7 @@ const SERVER = {
   authenticateTimeout: 'number',
   allowedOrigins: 'strings',
   tls: SERVER_TLS,
+  nats: NATS,
 };
 
 const RECONNECT = {
@@ -100,7 +119,7 @@ const CLIENT = {
 };
 
 /** What methods of a server take, checked as options are. */
-const ARGUMENTS = { id: 'string', code: 'number', reason: 'string' };
+const ARGUMENTS = { id: 'string', code: 'number', reason: 'string', timeout: 'timeout' };
 
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -193,7 +212,7 @@ function checkOne(name, value, type) {
 }
 
 /** What belongs to these is shown in no message. */
-const SECRET = /^(?:jwt|tls|token)\b/;
+const SECRET = /^(?:jwt|tls|token|nats\.(?:user|pass|token|nkey|creds|tls|servers))\b/;
 
 function kind(value) {
   if (value === null || Array.isArray(value)) {
@@ -224,8 +243,27 @@ function checkServerTls(tls) {
   return checked;
 }
 
+/** NATS must be somewhere, and know us by one name at most. */
+function checkNats(options) {
+  const { tls, ...others } = checkOne('nats', options, { ...NATS, tls: 'any' });
+  if (others.servers === undefined) {
+    throw wrong('nats.servers', TYPES.list[1], undefined);
+  }
+  const named = NATS_AUTH.filter((name) => others[name] !== undefined);
+  if (named.length > 1) {
+    const names = named.map((name) => `"nats.${name}"`).join(' and ');
+    throw coded('ERR_WSMB_OPTION', `options ${names} exclude each other`, TypeError);
+  }
+  const checked = checkSwitch('nats.tls', tls, CLIENT_TLS);
+  return { ...others, servers: [others.servers].flat(), tls: checked || undefined };
+}
+
 function checkServer(options) {
-  const checked = check(object(options), SERVER);
+  const { nats, ...given } = object(options);
+  const checked = check(given, SERVER);
+  if (nats !== undefined) {
+    checked.nats = checkNats(nats);
+  }
   const { authenticateTimeout: limit } = checked;
   // The core knows it only where it asks.
   if (limit !== undefined && (limit < 1 || limit > CENTURY)) {

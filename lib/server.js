@@ -27,10 +27,13 @@ const KINDS = [
   'dropped',
   'denied',
 ];
-/** A question of the addon, which `authenticate` answers. */
-const QUESTION = 9;
-/** The end of the server is always told, and its questions are always asked. */
-const ALWAYS = (1 << KINDS.indexOf('close')) | (1 << QUESTION);
+/** Beyond these: a question of the addon, which `authenticate` answers; how the cluster is; what was
+ *  found on all brokers. They are always told, as the end of the server is. */
+const [QUESTION, CLUSTER, FOUND] = [9, 10, 11];
+const ALWAYS = [KINDS.indexOf('close'), QUESTION, CLUSTER, FOUND].reduce(
+  (bits, kind) => bits | (1 << kind),
+  0,
+);
 
 /**
  * A broker.
@@ -76,6 +79,14 @@ Server.prototype.ids = function ids() {
 Server.prototype.has = function has(id) {
   return this[kBroker].has(checkArgument('id', id));
 };
+
+/** All brokers of its cluster; null where it is alone. */
+Object.defineProperty(Server.prototype, 'cluster', {
+  configurable: true,
+  get() {
+    return this[kBroker].cluster;
+  },
+});
 
 /**
  * Closes the connection that owns this id, behind what waits for it: the id is free when this
@@ -159,6 +170,36 @@ Object.defineProperty(Server.prototype, 'ttl', {
   },
 });
 
+/** How long all brokers are given to say which ids they have, ms. */
+const SEARCH = 1000;
+
+/** All brokers of a cluster, as one of them sees them. */
+class Cluster {
+  #broker;
+
+  constructor(broker) {
+    this.#broker = broker;
+  }
+
+  /** The names of the brokers known now, this one among them. */
+  brokers() {
+    return this.#broker.brokers() ?? [];
+  }
+
+  /** The ids at all brokers; those that did not answer in time are named in `silent`. */
+  async ids({ timeout = SEARCH } = {}) {
+    const { ids, silent } = await this.#broker.find(undefined, checkArgument('timeout', timeout));
+    return { ids: ids.map(([id]) => id), silent };
+  }
+
+  /** Whether somebody has registered this id anywhere, and at which broker. */
+  async has(id, { timeout = SEARCH } = {}) {
+    checkArgument('id', id);
+    const { ids, silent } = await this.#broker.find(id, checkArgument('timeout', timeout));
+    return { has: ids.length > 0, broker: ids[0]?.[1] ?? null, silent };
+  }
+}
+
 /** What a server does not show. */
 class Broker {
   #server;
@@ -172,6 +213,11 @@ class Broker {
   #resolveClosed;
   #client;
   #hasWarned = false;
+  /** Searches of all brokers that await their end, by number. */
+  #searches = new Map();
+  #search = 0;
+  /** Until the cluster is there for the first time, where it is required. */
+  #awaitsCluster = false;
   ready = new Ready();
 
   constructor(server, options) {
@@ -179,8 +225,10 @@ class Broker {
     this.#options = parse(options);
     this.id = this.#options.id;
     this.#authenticate = options.authenticate;
+    this.cluster = options.nats === undefined ? null : new Cluster(this);
     this.#ttl = options.ackTimeout ?? DEFAULTS.ackTimeout;
     const { host, port, path: endpoint } = this.#options.shown;
+    this.#awaitsCluster = this.#options.native.nats?.required ?? false;
     this.facade = { options: { host, port, path: endpoint }, close: () => server.close() };
     this.#closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
@@ -203,18 +251,24 @@ class Broker {
     this.watch();
     const server = this.#server;
     process.nextTick(() => {
-      if (server.wss !== null) {
-        if (this.#options.takesPart) {
-          // Nobody is to have its id before.
-          server.client.connected().catch(() => {});
-        }
-        this.ready.tell(null);
-        server.emit('listening');
-      } else {
+      if (server.wss === null) {
         // The program has closed it, and knows.
         this.ready.tell(coded('ERR_WSMB_NOT_OPEN', 'not opened'), true);
+      } else if (!this.#options.native.nats?.required) {
+        this.#listening();
       }
     });
+  }
+
+  /** It listens; where the cluster is required, that is there, too. */
+  #listening() {
+    const server = this.#server;
+    if (this.#options.takesPart) {
+      // Nobody is to have its id before.
+      server.client.connected().catch(() => {});
+    }
+    this.ready.tell(null);
+    server.emit('listening');
   }
 
   /** It does not listen. Whoever waits for `ready` is told there, if nobody listens for errors. */
@@ -359,6 +413,41 @@ class Broker {
     }
   }
 
+  /** The names of all brokers of the cluster, this one among them; null where there is no cluster. */
+  brokers() {
+    return this.#native?.nodes() ?? null;
+  }
+
+  /** Looks for all ids, or this one, at all brokers. */
+  find(id, timeout) {
+    if (this.#native === null || this.#server.wss === null) {
+      return Promise.reject(coded('ERR_WSMB_NOT_OPEN', 'not opened'));
+    }
+    this.#search += 1;
+    const number = this.#search;
+    return new Promise((resolve) => {
+      this.#searches.set(number, resolve);
+      this.#native.find(number, id, timeout);
+    });
+  }
+
+  #clustered(state, reason) {
+    const server = this.#server;
+    const options = this.#options.native.nats;
+    if (this.#awaitsCluster && state === 'connected') {
+      this.#awaitsCluster = false;
+      this.#listening();
+    }
+    server.emit('cluster', state, reason);
+    if (state === 'missing') {
+      const message = `NATS cannot be reached within ${options.timeout ?? 5000} ms: ${reason}`;
+      this.#failed(coded('ERR_WSMB_CLUSTER', message));
+      server.close();
+    } else if (state === 'failed' && !options.required && server.listenerCount('cluster') === 0) {
+      process.emitWarning(`NATS: ${reason}; it is tried again`, { code: 'WSMB_CLUSTER' });
+    }
+  }
+
   /** One event of the addon. */
   receive([kind, ...args]) {
     const server = this.#server;
@@ -376,6 +465,7 @@ class Broker {
         break;
       case 6:
         hub.close(this.#number);
+        this.#searches.forEach((asked) => void asked({ ids: [], silent: [] }));
         this.#resolveClosed();
         break;
       case 8: {
@@ -386,6 +476,16 @@ class Broker {
       case QUESTION:
         this.#ask(args);
         break;
+      case CLUSTER:
+        this.#clustered(...args);
+        break;
+      case FOUND: {
+        const [number, ids, silent] = args;
+        const asked = this.#searches.get(number);
+        this.#searches.delete(number);
+        asked?.({ ids, silent });
+        break;
+      }
       default:
         server.emit(KINDS[kind], ...args);
     }

@@ -46,9 +46,11 @@ use crate::{
     requests::Fault,
     server::Shared,
 };
+pub(crate) use asking::Answered;
 use clocks::{Rate, Window};
 use registration::Access;
 pub(crate) use registration::Peer;
+pub(crate) use routing::Room;
 use turn::Turn;
 
 /// A clock that may run.
@@ -294,13 +296,10 @@ impl Connection {
                 ack,
                 message,
                 error,
-            }) => {
-                match error.filter(|_| self.handle.speaks_2()) {
-                    None => self.answer(ack, message, turn),
-                    Some(error) => self.refuse(ack, error, turn),
-                }
-                Ok(())
-            }
+            }) => match error.filter(|_| self.handle.speaks_2()) {
+                None => self.answer(ack, message, turn),
+                Some(error) => self.refuse(ack, error, turn),
+            },
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
                 let requests = &self.shared.router.requests;

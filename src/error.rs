@@ -203,6 +203,9 @@ pub enum ActionError {
     /// `send` with an ack longer than `maxIdLength`.
     #[error("Unable to send message. Its ack has {0} bytes, maxIdLength is {1}")]
     AckTooLong(usize, usize),
+    /// `send` or `answer` of more than goes between brokers: what NATS takes, less its head.
+    #[error("Unable to send message. {0} bytes are more than {1} (max_payload of NATS)")]
+    ClusterPayload(usize, usize),
     /// `answer` without ack.
     #[error("Unable to parse \"answer\" message (msg.ack is undefined)")]
     NoAck,
@@ -229,6 +232,7 @@ impl ActionError {
             Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
             Self::Forbidden => "ERR_WSMB_FORBIDDEN",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
+            Self::ClusterPayload(..) => "ERR_WSMB_CLUSTER_PAYLOAD",
             Self::NoAck => "ERR_WSMB_ANSWER",
             Self::NoCancelAck => "ERR_WSMB_CANCEL",
             Self::InvalidMember(_) => "ERR_WSMB_MEMBER",

@@ -36,6 +36,8 @@ pub enum ServerEvent<'a> {
         /// What was done about it.
         why: Slow,
     },
+    /// Something happened to the connection with the other brokers.
+    Cluster(ClusterEvent<'a>),
     /// A connection may not register, or not any more, and is closed.
     Denied {
         /// The id that it wants, or had.
@@ -43,6 +45,21 @@ pub enum ServerEvent<'a> {
         /// Why.
         denied: &'a Denied,
     },
+}
+
+/// What happened to the connection of a server with the other brokers of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterEvent<'a> {
+    /// It is there, or there again: others know our ids.
+    Up,
+    /// It is lost. What is here goes on; what is for others fails with `CLUSTER_DOWN`.
+    Down,
+    /// NATS has sent more than could be taken, and something of it is lost.
+    Lagged,
+    /// NATS refused something, or cannot be reached: it is tried again.
+    Failed(&'a str),
+    /// It was required and could not be had in time: the server closes.
+    Missing(&'a str),
 }
 
 /// What was done about a connection that does not keep up.

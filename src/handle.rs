@@ -11,6 +11,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     auth::Denied,
+    cluster::Ticket,
     framing::Mask,
     memory::Memory,
     outbox::{Flushed, Outbox, Pushed},
@@ -88,6 +89,8 @@ pub(crate) struct Handle {
     pub(crate) key: u64,
     /// It is the server's own participant, and no peer.
     pub(crate) participant: bool,
+    /// It stands for an id, or for a node, at another broker of the cluster.
+    pub(crate) remote: bool,
     pub(crate) outbox: Outbox,
     /// The number of its registration, while the id is its own: another connection may take it
     /// over. If not, zero.
@@ -102,6 +105,8 @@ pub(crate) struct Handle {
     pub(crate) held: AtomicUsize,
     /// Who registered its id, where clients are authenticated.
     pub(crate) principal: Mutex<Option<Arc<str>>>,
+    /// Its right to its id, where there is a cluster.
+    pub(crate) claim: Mutex<Option<Ticket>>,
     /// The requests it asked and those it may answer.
     pub(crate) book: Mutex<Book>,
     /// Wakes its task.
@@ -116,6 +121,7 @@ impl Handle {
         Self {
             key,
             participant: false,
+            remote: false,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
             speaks_2: AtomicBool::new(false),
@@ -123,6 +129,7 @@ impl Handle {
             dropping: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
+            claim: Mutex::default(),
             book: Mutex::default(),
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
@@ -138,11 +145,40 @@ impl Handle {
         }
     }
 
+    /// The same for an id, or a node, at another broker. It understands all that there is.
+    pub(crate) fn of_remote(self) -> Self {
+        self.set_registration(self.key);
+        self.set_speaks_2(true);
+        Self {
+            remote: true,
+            ..self
+        }
+    }
+
     /// Writes what waits for it; its task does the rest where the socket refuses.
     pub(crate) fn flush(&self) {
         match self.outbox.flush(&self.socket) {
             Flushed::Done => {}
+            Flushed::Blocked if self.remote => self.look_again(),
             Flushed::Blocked | Flushed::Emptied | Flushed::Failed => self.waker.wake(),
+        }
+    }
+
+    /// A link has no task that waits for room: it tells when there is some, but perhaps just before
+    /// it was known that somebody waits.
+    #[cold]
+    fn look_again(&self) {
+        if let WriteHalf::Link(link) = &self.socket
+            && link.has_room()
+        {
+            self.unblock();
+        }
+    }
+
+    /// There is room again where there was none.
+    pub(crate) fn unblock(&self) {
+        if self.outbox.unblock() {
+            self.flush();
         }
     }
 

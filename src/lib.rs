@@ -16,6 +16,7 @@
 //! | `protocol` | JSON actions: decode and encode; pure |
 //! | `router` | who is registered under which id |
 //! | `requests` | who awaits which answer |
+//! | `cluster` | the other brokers: how what is for their ids gets there, over NATS |
 //! | `handle` | what others hold of a connection |
 //! | `outbox` | the bounded queue of bytes toward one socket |
 //! | `sync` | the locks and atomics between threads |
@@ -38,6 +39,8 @@ pub mod metrics;
 pub mod options;
 pub mod server;
 
+#[cfg_attr(not(feature = "nats"), allow(dead_code))]
+mod cluster;
 mod connection;
 mod dial;
 mod framing;
@@ -71,11 +74,12 @@ pub mod bench;
 
 pub use auth::Authentication;
 pub use client::Client;
+pub use cluster::Found;
 pub use error::{ActionError, Error, Result};
-pub use event::{ClientEvent, ClientListener, ServerEvent, ServerListener, Slow};
-pub use metrics::Stats;
+pub use event::{ClientEvent, ClientListener, ClusterEvent, ServerEvent, ServerListener, Slow};
+pub use metrics::{ClusterStats, Stats};
 pub use options::{
-    ClientOptions, Listen, Pem, RateLimit, ServerOptions, SlowConsumer, TlsClientOptions,
-    TlsServerOptions, TlsVersion,
+    ClientOptions, Listen, NatsAuth, NatsOptions, Pem, RateLimit, ServerOptions, SlowConsumer,
+    TlsClientOptions, TlsServerOptions, TlsVersion,
 };
 pub use server::{Address, Server};

@@ -63,6 +63,28 @@ pub struct Stats {
     pub denied: u64,
     /// Times that a connection had used up its `rateLimit` so far.
     pub throttled: u64,
+    /// Its part in a cluster; none where there is none.
+    pub cluster: Option<ClusterStats>,
+}
+
+/// The part of a server in its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// NATS can be reached now.
+    pub connected: bool,
+    /// Brokers known now, itself included.
+    pub brokers: usize,
+    /// Ids claimed here now: subscriptions.
+    pub claims: usize,
+    /// Ids at other brokers that were sent to lately.
+    pub remotes: usize,
+    /// Messages that came from other brokers for ids here so far.
+    pub received: u64,
+    /// Times that NATS sent more than could be taken so far.
+    pub lagged: u64,
+    /// Times that the connection to NATS was lost so far.
+    pub lost: u64,
 }
 
 impl Metrics {
@@ -86,6 +108,7 @@ impl Metrics {
             unregistered: self.unregistered.load(Relaxed),
             denied: self.denied.load(Relaxed),
             throttled: self.throttled.load(Relaxed),
+            cluster: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every default, bound and unit, in one place.
 
+mod nats;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
@@ -7,6 +9,8 @@ use crate::{
     dial,
     error::{Error, Result},
 };
+
+pub use nats::{NatsAuth, NatsOptions};
 
 /// 1.7.2 accepted messages of this size; so do we, both ways.
 const MAX_PAYLOAD: usize = 100 << 20;
@@ -231,6 +235,8 @@ pub struct ServerOptions {
     pub max_pending_acks: usize,
     /// Speak TLS, and nothing else. Default none.
     pub tls: Option<TlsServerOptions>,
+    /// Be one with other brokers, over NATS (feature `nats`). Default none: alone.
+    pub nats: Option<NatsOptions>,
 }
 
 impl Default for ServerOptions {
@@ -265,6 +271,7 @@ impl Default for ServerOptions {
             ack_timeout: HOUR,
             max_pending_acks: 65_536,
             tls: None,
+            nats: None,
         }
     }
 }
@@ -301,6 +308,9 @@ impl ServerOptions {
         time("pingTimeout", self.ping_timeout)?;
         if let Some(allowed) = &self.allowed_origins {
             auth::origin::validate(allowed)?;
+        }
+        if let Some(nats) = &self.nats {
+            nats.validate()?;
         }
         if let Authentication::Hook(_, limit) = self.authentication {
             time("authenticateTimeout", limit)?;

@@ -247,6 +247,11 @@ impl Outbox {
         }
     }
 
+    /// The socket may take something again; true if that was waited for.
+    pub(crate) fn unblock(&self) -> bool {
+        std::mem::take(&mut self.queue.lock().blocked)
+    }
+
     /// For the connection's task: true if nothing waits. If not, whoever writes the last of it is
     /// told by [`Flushed::Emptied`] to wake the task.
     pub(crate) fn await_empty(&self) -> bool {

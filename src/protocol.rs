@@ -12,7 +12,9 @@
 //! | `values` | ids, receivers, acks: what single members mean |
 //! | `terms` | the members of a `send` that version 2 adds |
 //! | `encode` | the frames that we write; `encode/version_2` has those that version 2 adds |
+//! | `between` | the frames that brokers of a cluster write to each other |
 
+mod between;
 mod decode;
 mod encode;
 mod members;
@@ -21,6 +23,7 @@ mod terms;
 mod usual;
 mod values;
 
+pub(crate) use between::{Between, answer_of, decode_between, settle, settled};
 pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo};
 pub(crate) use encode::{
     Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,

@@ -107,6 +107,16 @@ pub(crate) struct Name<'a> {
     pub(crate) registration: u64,
 }
 
+/// A receiver's part in a request, as it has ended.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) asker: Arc<Handle>,
+    /// The id by which it was asked, where the asker is at another broker.
+    pub(crate) dest: Option<Arc<str>>,
+    /// The request has ended with it.
+    pub(crate) ended: bool,
+}
+
 /// What came of a question.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -268,7 +278,8 @@ impl Requests {
         loop {
             let oldest = {
                 let mut book = asker.book.lock();
-                if book.deliveries <= self.max_pending {
+                // Where many ask, their own broker sees to that.
+                if asker.remote || book.deliveries <= self.max_pending {
                     return;
                 }
                 book.asked.items.pop_front()
@@ -289,27 +300,25 @@ impl Requests {
         }));
     }
 
-    /// Takes an answer: the connection that asked, if this one may answer and still can.
+    /// Takes an answer, if this one may answer and still can.
     pub(crate) fn answer(
         &self,
         ack: &str,
         responder: &Handle,
         now: Instant,
         outcomes: &mut Outcomes,
-    ) -> Option<Arc<Handle>> {
-        let (asker, _) = self.take(ack, responder, 1, now, outcomes)?;
-        Some(asker)
+    ) -> Option<Part> {
+        self.take(ack, responder, 1, now, outcomes)
     }
 
-    /// Takes a refusal: the connection that asked, if this one may answer, and whether the request
-    /// has ended with that.
+    /// Takes a refusal, if this one may answer.
     pub(crate) fn refuse(
         &self,
         ack: &str,
         responder: &Handle,
         now: Instant,
         outcomes: &mut Outcomes,
-    ) -> Option<(Arc<Handle>, bool)> {
+    ) -> Option<Part> {
         self.take(ack, responder, 0, now, outcomes)
     }
 
@@ -321,7 +330,7 @@ impl Requests {
         answers: u32,
         now: Instant,
         outcomes: &mut Outcomes,
-    ) -> Option<(Arc<Handle>, bool)> {
+    ) -> Option<Part> {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         let mut entry = shard.entry(hash, ack)?;
@@ -333,14 +342,32 @@ impl Requests {
             entry.remove().0.ended(Some(Fault::Timeout), outcomes);
             return None;
         }
+        // Who asks from another broker is told whose answer it is.
+        let dest = match pending.asker.remote {
+            true => pending
+                .responders
+                .get(responder.key)
+                .and_then(|known| known.id.clone()),
+            false => None,
+        };
         pending.answers -= answers;
         if pending.answers > 0 && pending.responders.len() > 1 {
             pending.responders.end(responder.key);
             pending.asker.book.lock().deliveries -= 1;
-            return Some((pending.asker.clone(), false));
+            let asker = pending.asker.clone();
+            return Some(Part {
+                asker,
+                dest,
+                ended: false,
+            });
         }
         pending.responders.forget(responder.key);
-        Some((entry.remove().0.ended(None, outcomes), true))
+        let asker = entry.remove().0.ended(None, outcomes);
+        Some(Part {
+            asker,
+            dest,
+            ended: true,
+        })
     }
 
     /// Ends a request that this connection asked, if it is pending.
@@ -351,6 +378,22 @@ impl Requests {
             && Arc::ptr_eq(&entry.get().asker, asker)
         {
             entry.remove().0.ended(None, outcomes);
+        }
+    }
+
+    /// Another broker says that one of its receivers will not answer.
+    pub(crate) fn fail(
+        &self,
+        ack: &str,
+        responder: &Handle,
+        fault: Fault,
+        outcomes: &mut Outcomes,
+    ) {
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        if let Some(pending) = shard.find(hash, ack) {
+            let request = pending.request.clone();
+            shard.lose(&request, responder, None, fault, outcomes);
         }
     }
 

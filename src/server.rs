@@ -1,6 +1,7 @@
 //! The broker: bind, accept, limit, close.
 
 mod acceptor;
+mod cluster;
 mod directory;
 mod participant;
 
@@ -27,6 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
     auth::Gate,
+    cluster::Cluster,
     connection::{Connection, Peer},
     error::{Error, Result},
     event::{ServerEvent, ServerListener},
@@ -83,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) gate: Gate,
     pub(crate) listener: Box<dyn ServerListener>,
+    /// The other brokers, if there are any.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     /// None once the server is closed: the port is free from that moment on.
     acceptor: Mutex<Option<Acceptor>>,
     /// Present if this server speaks TLS: for the connections to come.
@@ -124,6 +128,7 @@ impl Server {
         // Taken: a key is kept by nobody who does not need it.
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
+        let cluster = cluster::join(&options, runtime)?;
         let entered = runtime.enter();
         let (acceptor, address) = Acceptor::bind(&options.listen)?;
         drop(entered);
@@ -133,6 +138,7 @@ impl Server {
             memory,
             gate,
             listener: Box::new(listener),
+            cluster: cluster.as_ref().map(|(cluster, _)| cluster.clone()),
             acceptor: Mutex::new(Some(acceptor)),
             tls: tls.map(Mutex::new),
             connections: Mutex::default(),
@@ -142,6 +148,9 @@ impl Server {
             closing: watch::channel(false).0,
             options,
         });
+        if let Some((cluster, events)) = cluster {
+            cluster.start(&shared, events, shared.closing.subscribe());
+        }
         runtime.spawn(accept(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(expire(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(govern(shared.clone(), shared.closing.subscribe()));
@@ -166,11 +175,16 @@ impl Server {
     /// What it has done so far, and what it holds now.
     pub fn stats(&self) -> Stats {
         let router = &self.shared.router;
-        self.shared.metrics.snapshot(
+        let stats = self.shared.metrics.snapshot(
             router.count(),
             router.requests.count(),
             self.shared.memory.used(),
-        )
+        );
+        let cluster = self.shared.cluster.as_ref();
+        Stats {
+            cluster: cluster.map(|cluster| cluster.stats()),
+            ..stats
+        }
     }
 
     /// Changes `ack_timeout` for the requests to come.
@@ -197,11 +211,7 @@ impl Server {
     /// Stops listening, and asks every connection to close (1001). The port is free when this
     /// returns; [`closed`](Self::closed) tells when the last connection has ended.
     pub fn close(&self) {
-        drop(self.shared.acceptor.lock().take());
-        self.shared.closing.send_replace(true);
-        for handle in self.shared.handles() {
-            handle.request_close(Close::GoingAway);
-        }
+        self.shared.close();
     }
 
     /// Stops listening, and lets the conversations under way come to their end: resolves when no
@@ -237,6 +247,14 @@ impl Drop for Server {
 }
 
 impl Shared {
+    pub(crate) fn close(&self) {
+        drop(self.acceptor.lock().take());
+        self.closing.send_replace(true);
+        for handle in self.handles() {
+            handle.request_close(Close::GoingAway);
+        }
+    }
+
     /// Counts a connection whose handshake is done; false if there are `max_connections`, or no
     /// memory for one more.
     fn admit(&self) -> bool {
@@ -281,9 +299,22 @@ impl Shared {
 
     /// What others hold of a new connection.
     fn handle(&self, write: WriteHalf) -> Handle {
-        let key = self.next_key.fetch_add(1, Relaxed);
+        self.handle_with(self.next_key(), write)
+    }
+
+    fn handle_with(&self, key: u64, write: WriteHalf) -> Handle {
         let mark = self.options.max_backpressure;
         Handle::new(key, write, mark, self.memory.clone())
+    }
+
+    /// What others hold of something at another broker.
+    pub(crate) fn remote_handle(&self, key: u64, write: WriteHalf) -> Handle {
+        self.handle_with(key, write).of_remote()
+    }
+
+    /// A number that nothing else of this server has.
+    pub(crate) fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Relaxed)
     }
 
     /// Reads it. `early`: what came behind the handshake.

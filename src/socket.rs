@@ -1,4 +1,4 @@
-//! The two halves of a stream socket, TCP or Unix, with or without TLS over it.
+//! The two halves of a stream socket, TCP or Unix, with or without TLS over it; or what stands for one.
 //!
 //! The reading half belongs to the connection's task. The writing half is shared: whoever has
 //! queued bytes for a connection may write them, without waking its task.
@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    cluster::Link,
     memory::TLS,
     tls::{TlsReadHalf, TlsWriteHalf},
 };
@@ -118,6 +119,8 @@ pub(crate) enum WriteHalf {
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
+    /// No socket: the way to another broker.
+    Link(Arc<Link>),
     /// For tests and benchmarks of what lies above a socket.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
@@ -131,6 +134,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
+            Self::Link(link) => link.try_write(&[IoSlice::new(bytes)]),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
         }
@@ -143,6 +147,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(bytes),
             Self::Tls(half) => half.try_write_vectored(bytes),
+            Self::Link(link) => link.try_write(bytes),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(bytes),
         }
@@ -188,6 +193,8 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
+            // Whoever owns it is told: it has no task that could wait.
+            Self::Link(_) => Poll::Pending,
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
@@ -201,6 +208,10 @@ impl WriteHalf {
             Self::Unix(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),
             Self::Tls(half) => {
                 half.shutdown(how);
+                Ok(())
+            }
+            Self::Link(link) => {
+                link.close();
                 Ok(())
             }
             #[cfg(any(test, feature = "bench"))]

@@ -86,37 +86,11 @@ pub(crate) struct Connector {
 impl Connector {
     /// Errors: `Tls` names the option that cannot be used.
     pub(crate) fn new(options: &TlsClientOptions) -> Result<Self> {
-        let provider = Arc::new(ring::default_provider());
-        let certified = match (&options.cert, &options.key) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => Some(certified(cert, key, &provider)?),
-            (Some(_), None) => return Err(wrong(KEY, "is missing: tls.cert needs it")),
-            (None, Some(_)) => return Err(wrong(CERT, "is missing: tls.key needs it")),
-        };
-        let roots = match &options.ca {
-            Some(ca) => roots(ca)?,
-            None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
-        };
         let name = options
             .servername
             .clone()
             .map(|name| ServerName::try_from(name).map_err(|error| wrong("tls.servername", error)));
-        let algorithms = provider.signature_verification_algorithms;
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions(options.min_version))
-            .map_err(|error| wrong("tls.minVersion", error))?;
-        let builder = match options.reject_unauthorized {
-            true => builder.with_root_certificates(roots),
-            false => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms))),
-        };
-        let mut config = match certified {
-            None => builder.with_no_client_auth(),
-            Some(certified) => {
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
-            }
-        };
+        let mut config = client_config(options)?;
         config.alpn_protocols = vec![HTTP.to_vec()];
         Ok(Self {
             config: Arc::new(config),
@@ -149,6 +123,39 @@ impl Connector {
             Err(error) => Err(Error::TlsHandshake(error.to_string())),
         }
     }
+}
+
+/// What rustls needs to know of these options.
+///
+/// Errors: `Tls` names the option that cannot be used.
+pub(crate) fn client_config(options: &TlsClientOptions) -> Result<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let certified = match (&options.cert, &options.key) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => Some(certified(cert, key, &provider)?),
+        (Some(_), None) => return Err(wrong(KEY, "is missing: tls.cert needs it")),
+        (None, Some(_)) => return Err(wrong(CERT, "is missing: tls.key needs it")),
+    };
+    let roots = match &options.ca {
+        Some(ca) => roots(ca)?,
+        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+    };
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(options.min_version))
+        .map_err(|error| wrong("tls.minVersion", error))?;
+    let builder = match options.reject_unauthorized {
+        true => builder.with_root_certificates(roots),
+        false => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms))),
+    };
+    Ok(match certified {
+        None => builder.with_no_client_auth(),
+        Some(certified) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+    })
 }
 
 type Halves = (ReadHalf, WriteHalf);

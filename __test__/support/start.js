@@ -3,6 +3,7 @@
 // What most tests begin with: a server on a free port of the loopback, and clients of it.
 
 const { randomInt } = require('node:crypto');
+const dgram = require('node:dgram');
 const { once } = require('node:events');
 const net = require('node:net');
 const WSMsgBroker = require('../..');
@@ -18,27 +19,44 @@ async function startServer(t, options) {
   return server;
 }
 
-/** A free port that nobody takes while nobody listens there: another server can be where one was. */
-async function lastingPort() {
+/** Resolves with whether nobody had this port, by a socket that now has it. */
+async function binds(socket, bind) {
+  const bound = once(socket, 'listening');
+  bind();
+  try {
+    await bound;
+    return true;
+  } catch (error) {
+    if (error.code !== 'EADDRINUSE') throw error;
+    return false;
+  }
+}
+
+/**
+ * A free port that nobody takes while nobody listens there, until the test ends: another server can be
+ * where one was. Among tests, also those of other threads and processes, who has it is who has the port of
+ * UDP with its number, which nobody else here wants.
+ */
+async function lastingPort(t) {
   while (true) {
+    const port = randomInt(LOWEST, HIGHEST);
+    const claim = dgram.createSocket('udp4');
     const probe = net.createServer();
-    const listening = once(probe, 'listening');
-    probe.listen(randomInt(LOWEST, HIGHEST), '127.0.0.1');
-    try {
-      await listening;
-    } catch (error) {
-      if (error.code !== 'EADDRINUSE') throw error;
-      continue;
+    const isFree =
+      (await binds(claim, () => claim.bind(port, '127.0.0.1'))) &&
+      (await binds(probe, () => probe.listen(port, '127.0.0.1')));
+    if (probe.listening) await new Promise((resolve) => probe.close(resolve));
+    if (isFree) {
+      t.teardown(() => claim.close());
+      return port;
     }
-    const { port } = probe.address();
-    await new Promise((resolve) => probe.close(resolve));
-    return port;
+    claim.close();
   }
 }
 
 /** A server on such a port. */
 async function startLasting(t, options) {
-  return startServer(t, { port: await lastingPort(), ...options });
+  return startServer(t, { port: await lastingPort(t), ...options });
 }
 
 /** A registered client; it is closed when the test ends. */

@@ -132,7 +132,7 @@ impl World {
             .requests
             .answer(ack, responder, self.now, &mut outcomes);
         if let Some(taken) = taken {
-            assert!(asker.is_none_or(|asker| asker == taken.key));
+            assert!(asker.is_none_or(|asker| asker == taken.asker.key));
             self.answers.fetch_add(1, Relaxed);
             self.told.lock().push(Told::Answered(responder.key));
         }

@@ -1,15 +1,23 @@
 //! Requests and their answers, and what whoever sent a message wants to know of it.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use foldhash::quality::RandomState;
 
 use super::{Connection, Turn};
 use crate::{
     error::ActionError,
+    framing::{self, Mask},
     handle::Handle,
+    outbox::Pushed,
     protocol::{self, Terms, version_2},
-    requests::{Fault, Name, Opened, Outcome, Question, Request},
+    requests::{Fault, Name, Opened, Outcome, Outcomes, Part, Question, Request},
+    server::Shared,
 };
 
 /// What a `send` wants beside its delivery.
@@ -66,6 +74,66 @@ impl<'a> Wants<'a> {
     #[inline]
     pub(super) fn request(&self) -> Option<&'a str> {
         self.ack.filter(|ack| protocol::is_truthy(ack))
+    }
+}
+
+/// What somebody at another broker has answered, as JSON.
+pub(crate) struct Answered<'a> {
+    pub(crate) ack: &'a str,
+    pub(crate) from: Option<&'a str>,
+    /// The message, or why there is none.
+    pub(crate) outcome: Result<Option<&'a str>, &'a str>,
+}
+
+impl Shared {
+    /// Passes an answer from another broker on to the one who asked, who owes a flush then.
+    pub(crate) fn pass_answer(
+        &self,
+        responder: &Handle,
+        answered: Answered<'_>,
+        outcomes: &mut Outcomes,
+    ) -> Option<Arc<Handle>> {
+        let Answered { ack, from, outcome } = answered;
+        let (key, now) = (protocol::ack_key(ack), Instant::now());
+        let requests = &self.router.requests;
+        let (asker, pushed) = match outcome {
+            Ok(message) => {
+                let asker = requests.answer(&key, responder, now, outcomes)?.asker;
+                if !self.has_room_for_answer(&asker) {
+                    return None;
+                }
+                let pushed = asker.outbox.push(&protocol::answer(ack, from, message));
+                (asker, pushed)
+            }
+            Err(error) => {
+                let Part { asker, ended, .. } = requests.refuse(&key, responder, now, outcomes)?;
+                let pushed = self.push_refusal(&asker, ended, ack, from, error)?;
+                (asker, pushed)
+            }
+        };
+        if pushed != Pushed::Closed {
+            self.metrics.messages_out.fetch_add(1, Relaxed);
+        }
+        (pushed == Pushed::First).then_some(asker)
+    }
+
+    /// Who asked in version 1 does not understand a refusal: it gets an answer without a message, if
+    /// nobody is left who could give one (rule 27.4).
+    fn push_refusal(
+        &self,
+        asker: &Handle,
+        ended: bool,
+        ack: &str,
+        from: Option<&str>,
+        error: &str,
+    ) -> Option<Pushed> {
+        let frame = match asker.speaks_2() {
+            true => version_2::refusal(ack, from, error),
+            false if ended => protocol::answer(ack, from, None),
+            false => return None,
+        };
+        let has_room = self.has_room_for_answer(asker);
+        has_room.then(|| asker.outbox.push(&frame))
     }
 }
 
@@ -135,16 +203,33 @@ impl Connection {
     ) -> Result<(), ActionError> {
         let mut fates = Fates::default();
         fates.note(id, fate);
-        self.report(&[id.into()], wants, fates, turn)
+        self.report(&[id.into()], wants, fates, None, turn)
+    }
+
+    /// Opens a receipt, if one is wanted and some of the receivers are at other brokers. To be
+    /// completed by [`report`](Self::report).
+    pub(super) fn await_receipt(
+        &self,
+        wants: &Wants<'_>,
+        receivers: &[Arc<Handle>],
+        names: &[Name<'_>],
+    ) -> Option<u64> {
+        let cluster = self.shared.cluster.as_ref()?;
+        let reference = wants.reference()?;
+        let remote = names.iter().zip(receivers).filter(|(_, one)| one.remote);
+        let awaited = remote.map(|(name, one)| (name.id.into(), one.key));
+        let (asker, memory) = (&self.handle, &self.shared.memory);
+        cluster.receipts.open(asker, reference, awaited, memory)
     }
 
     /// Tells what became of a message: all of it in a receipt, and of a request which receivers it
-    /// has not reached.
+    /// has not reached. `receipt`: the number of one that waits for other brokers.
     pub(super) fn report(
         &self,
         ids: &[Cow<'_, str>],
         wants: &Wants<'_>,
         mut fates: Fates<'_>,
+        receipt: Option<u64>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         if fates.are_none() && !wants.receipt() {
@@ -153,6 +238,10 @@ impl Connection {
         // Rule 7.9: who awaits nothing is told nothing.
         let ack = wants.request().filter(|_| self.id.is_some());
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
+        if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
+            let known = fates.0.iter().map(|(id, fate)| ((*id).into(), *fate));
+            cluster.receipts.local(number, known);
+        }
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {
             let Some(fate) = fates.0.remove(&**id) else {
@@ -182,43 +271,86 @@ impl Connection {
                 });
             }
         }
-        if let Some(reference) = wants.reference() {
+        if let Some(reference) = wants.reference().filter(|_| receipt.is_none()) {
             let frame = version_2::receipt(reference, &delivered, &failed);
             turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         }
         Ok(())
     }
 
-    pub(super) fn answer(&mut self, ack: &str, message: Option<&str>, turn: &mut Turn) {
+    pub(super) fn answer(
+        &mut self,
+        ack: &str,
+        message: Option<&str>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
         let key = protocol::ack_key(ack);
         let requests = &self.shared.router.requests;
         let now = Instant::now();
-        if let Some(asker) = requests.answer(&key, &self.handle, now, &mut turn.outcomes)
-            && self.shared.has_room_for_answer(&asker)
-        {
-            let frame = protocol::answer(ack, self.from(), message);
-            turn.delivered(&asker, asker.outbox.push(&frame));
+        let Some(part) = requests.answer(&key, &self.handle, now, &mut turn.outcomes) else {
+            return Ok(());
+        };
+        let asker = &part.asker;
+        if let Some(dest) = &part.dest {
+            return self.answer_far(asker, dest, ack, Ok(message), turn);
         }
+        if self.shared.has_room_for_answer(asker) {
+            let frame = protocol::answer(ack, self.from(), message);
+            turn.delivered(asker, asker.outbox.push(&frame));
+        }
+        Ok(())
     }
 
-    /// Refuses a request. Who asked in version 1 does not understand that: it gets an answer without
-    /// a message, if nobody is left who could give one (rule 27.4).
-    pub(super) fn refuse(&mut self, ack: &str, error: &str, turn: &mut Turn) {
+    /// Answers, or refuses, what somebody at another broker has asked.
+    #[cold]
+    fn answer_far(
+        &self,
+        asker: &Arc<Handle>,
+        dest: &str,
+        ack: &str,
+        outcome: Result<Option<&str>, &str>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let dest = protocol::json_string(dest);
+        let frame = protocol::answer_of(&dest, ack, self.from(), outcome);
+        let length: usize = frame.iter().map(|piece| piece.len()).sum();
+        let size = framing::frame_size(length, Mask::None);
+        let limit = (self.shared.cluster.as_ref()).map_or(0, |cluster| cluster.max_frame(""));
+        if size > limit {
+            let frame = version_2::failed(ack, &dest, Fault::TooLarge.code());
+            turn.pushed(asker, asker.outbox.push(&frame));
+            return Err(ActionError::ClusterPayload(size, limit));
+        }
+        if self.shared.has_room_for_answer(asker) {
+            turn.delivered(asker, asker.outbox.push(&frame));
+        }
+        Ok(())
+    }
+
+    /// Refuses a request.
+    pub(super) fn refuse(
+        &mut self,
+        ack: &str,
+        error: &str,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
         let key = protocol::ack_key(ack);
         let requests = &self.shared.router.requests;
         let now = Instant::now();
-        let refused = requests.refuse(&key, &self.handle, now, &mut turn.outcomes);
-        let Some((asker, ended)) = refused else {
-            return;
+        let Some(part) = requests.refuse(&key, &self.handle, now, &mut turn.outcomes) else {
+            return Ok(());
         };
-        let frame = match asker.speaks_2() {
-            true => version_2::refusal(ack, self.from(), error),
-            false if ended => protocol::answer(ack, self.from(), None),
-            false => return,
-        };
-        if self.shared.has_room_for_answer(&asker) {
-            turn.delivered(&asker, asker.outbox.push(&frame));
+        if let Some(dest) = &part.dest {
+            return self.answer_far(&part.asker, dest, ack, Err(error), turn);
         }
+        let asker = part.asker;
+        let pushed = self
+            .shared
+            .push_refusal(&asker, part.ended, ack, self.from(), error);
+        if let Some(pushed) = pushed {
+            turn.delivered(&asker, pushed);
+        }
+        Ok(())
     }
 
     /// Ends a request that this connection asked.

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::{Connection, Turn};
 use crate::{
     auth::{Credentials, Decision, Denied, Gate, Grant},
+    cluster::{Task, Ticket},
     error::ActionError,
     event::ServerEvent,
     handle::Close,
@@ -39,6 +40,15 @@ pub(super) enum Access {
         renews: bool,
         /// The version of the protocol that it is to speak.
         protocol: u8,
+    },
+    /// Nothing, until the other brokers know that the id is its own.
+    Claiming {
+        id: Arc<str>,
+        /// None where nobody is asked who he is.
+        grant: Option<Grant>,
+        protocol: u8,
+        claim: Task<Result<Ticket, Denied>>,
+        renews: bool,
     },
     /// What was granted.
     Granted(Grant),
@@ -76,18 +86,24 @@ impl Access {
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        matches!(self, Self::Pending { .. })
+        matches!(self, Self::Pending { .. } | Self::Claiming { .. })
     }
 
     /// True if its deadline is the end of a grant.
     pub(super) fn is_granted(&self) -> bool {
-        matches!(self, Self::Granted(_) | Self::Pending { renews: true, .. })
+        matches!(
+            self,
+            Self::Granted(_)
+                | Self::Pending { renews: true, .. }
+                | Self::Claiming { renews: true, .. }
+        )
     }
 
     /// Bytes of memory that it holds.
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Pending { id, shown, .. } => id.len() + shown,
+            Self::Claiming { id, .. } => id.len(),
             Self::Free | Self::Closed | Self::Granted(_) => 0,
         }
     }
@@ -127,11 +143,11 @@ impl Connection {
             _ => &self.shared.gate,
         };
         match gate {
-            Gate::Free => self.registered(&id, None, protocol, turn),
+            Gate::Free => self.granted(&id, None, protocol, turn),
             Gate::Jwt(jwt) => {
                 let token = token.and_then(protocol::decode_token);
                 match jwt.verify(token.as_deref(), &id, SystemTime::now()) {
-                    Ok(grant) => self.registered(&id, Some(grant), protocol, turn),
+                    Ok(grant) => self.granted(&id, Some(grant), protocol, turn),
                     Err(denied) => self.deny(Some(&id), denied),
                 }
             }
@@ -164,29 +180,76 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on with a registration once it is known whether it may be.
+    /// Goes on with a registration once it is known whether it may be, and where there is a cluster,
+    /// once the others know.
     pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
-        let Access::Pending {
+        if let Access::Pending {
             id,
             decision,
             protocol,
             ..
         } = &mut self.access
-        else {
-            return;
-        };
-        let Poll::Ready(decision) = decision.as_mut().poll(cx) else {
-            return;
-        };
-        let (id, protocol) = (id.clone(), *protocol);
-        match decision {
-            Ok(grant) => self.registered(&id, Some(grant), protocol, turn),
-            Err(denied) => self.deny(Some(&id), denied),
+            && let Poll::Ready(decision) = decision.as_mut().poll(cx)
+        {
+            let (id, protocol) = (id.clone(), *protocol);
+            match decision {
+                Ok(grant) => self.granted(&id, Some(grant), protocol, turn),
+                Err(denied) => self.deny(Some(&id), denied),
+            }
+        }
+        if let Access::Claiming {
+            id,
+            grant,
+            protocol,
+            claim,
+            ..
+        } = &mut self.access
+            && let Poll::Ready(claimed) = claim.as_mut().poll(cx)
+        {
+            let (id, grant, protocol) = (id.clone(), grant.take(), *protocol);
+            match claimed {
+                Ok(ticket) => {
+                    self.access = match grant.is_some() {
+                        // Until it is set.
+                        true => Access::Closed,
+                        false => Access::Free,
+                    };
+                    self.registered(&id, grant, Some(ticket), protocol, turn);
+                }
+                Err(denied) => self.deny(Some(&id), denied),
+            }
         }
     }
 
+    /// The peer may have the id. Where there is a cluster, the other brokers hear of that first.
+    fn granted(&mut self, id: &str, grant: Option<Grant>, protocol: u8, turn: &mut Turn) {
+        let Some(cluster) = &self.shared.cluster else {
+            return self.registered(id, grant, None, protocol, turn);
+        };
+        let id: Arc<str> = id.into();
+        let principal = grant.as_ref().map(|grant| grant.principal.clone());
+        let renews = self.access.is_granted();
+        if !renews {
+            self.deadline = None;
+        }
+        self.access = Access::Claiming {
+            claim: cluster.claim(id.clone(), principal, self.handle.participant),
+            id,
+            grant,
+            protocol,
+            renews,
+        };
+    }
+
     /// The peer may have the id, unless somebody else has it already.
-    fn registered(&mut self, id: &str, grant: Option<Grant>, protocol: u8, turn: &mut Turn) {
+    fn registered(
+        &mut self,
+        id: &str,
+        grant: Option<Grant>,
+        ticket: Option<Ticket>,
+        protocol: u8,
+        turn: &mut Turn,
+    ) {
         if self.id.as_deref().is_some_and(|former| former != id) {
             self.unregister(false, turn);
         }
@@ -194,7 +257,7 @@ impl Connection {
         let from = protocol::json_string(&id);
         *self.handle.principal.lock() = grant.as_ref().map(|grant| grant.principal.clone());
         let Self { shared, handle, .. } = self;
-        let mut lost = None;
+        let (mut lost, mut given_up) = (None, None);
         let taken = shared.router.register(&id, handle, |former| {
             // Told before the peer knows: what it does next is told later.
             let replaced = former.is_some();
@@ -208,6 +271,7 @@ impl Connection {
                     turn.pushed(former, former.outbox.push(&frame));
                 }
                 lost = Some((former.clone(), registration));
+                given_up = former.claim.lock().take();
             }
             if protocol == 1 {
                 handle.set_speaks_2(false);
@@ -222,12 +286,22 @@ impl Connection {
         if taken.is_err() {
             return self.deny(Some(&id), Denied::Conflict);
         }
+        let is_lost = match (&shared.cluster, &ticket) {
+            (Some(cluster), Some(ticket)) => !cluster.holds(ticket),
+            _ => false,
+        };
+        let own = std::mem::replace(&mut *handle.claim.lock(), ticket);
+        drop((own, given_up));
         if let Some((former, registration)) = lost {
             let requests = &shared.router.requests;
             requests.replaced(&former, &id, registration, &mut turn.outcomes);
         }
         if let Some(left) = shared.drains_for() {
             turn.pushed(handle, handle.warn(left));
+        }
+        if let (Some(cluster), true) = (&shared.cluster, is_lost) {
+            // Another broker was faster, or rather later.
+            cluster.give_up(shared, &id, false);
         }
         (self.id, self.from) = (Some(id), from);
         self.deadline = None;
@@ -272,6 +346,8 @@ impl Connection {
                 turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
             }
         });
+        let claim = handle.claim.lock().take();
+        drop(claim);
     }
 
     /// The id as JSON, if we own one.

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     slice,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Context,
+    task::{Context, Waker},
     time::Instant,
 };
 
@@ -22,12 +22,13 @@ use crate::{
     memory::{self, Charge},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol::{self, Dest, Wanted},
+    protocol::{self, Dest, Pieces, Wanted},
     requests::{Fault, Name},
+    server::Shared,
 };
 
 /// Whether a receiver takes a message now.
-enum Room {
+pub(crate) enum Room {
     Free,
     /// Its sender waits.
     Held,
@@ -78,12 +79,15 @@ impl Connection {
         self.check_access(id)?;
         if !turn.batch.is_for(id) {
             self.deliver(turn);
-            let Some((receiver, registration)) = self.shared.router.find_registration(id) else {
-                if self.is_told(wants) {
-                    self.report_one(id, wants, Some(Fault::UnknownId), turn)?;
+            let (receiver, registration) = match self.shared.find(id) {
+                Ok(found) => found,
+                Err(fault) => {
+                    if self.is_told(wants) {
+                        self.report_one(id, wants, Some(fault), turn)?;
+                    }
+                    self.shared.unknown(id);
+                    return Ok(None);
                 }
-                self.unknown(id);
-                return Ok(None);
             };
             turn.batch.set(id, receiver, registration);
         }
@@ -91,6 +95,10 @@ impl Connection {
         let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
+        if receiver.remote && wants.receipt() {
+            turn.batch.receiver = Some(receiver.clone());
+            return self.send_far(&receiver, message, id, wants, cx, turn);
+        }
         let room = self.send_to(&receiver, message, id, wants, cx, turn);
         let full = matches!(room, Ok(Room::Held)).then(|| receiver.clone());
         turn.batch.receiver = Some(receiver);
@@ -135,6 +143,9 @@ impl Connection {
             None => None,
         };
         let frame = protocol::message(message, wants.ack, self.from());
+        if receiver.remote {
+            self.check_size(&frame, id)?;
+        }
         if turn.batch.add(&frame) {
             turn.batch.requests.extend(request);
             // A receipt is true of what is in the outbox only.
@@ -148,10 +159,86 @@ impl Connection {
             requests.delivered(&request, &mut turn.outcomes);
         }
         if !is_there {
-            self.unknown(id);
+            self.shared.unknown(id);
             return Ok(Room::Gone);
         }
         Ok(room)
+    }
+
+    /// Sends a message, of which a receipt is wanted, to one receiver at another broker.
+    #[cold]
+    fn send_far(
+        &mut self,
+        receiver: &Arc<Handle>,
+        message: &str,
+        id: &str,
+        wants: &Wants<'_>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        self.deliver_to(receiver, turn);
+        if let Room::Held = self.room(id, receiver, cx) {
+            return Ok(Some(receiver.clone()));
+        }
+        self.check_size(&protocol::message(message, wants.ack, self.from()), id)?;
+        let registration = turn.batch.registration;
+        let name = [Name { id, registration }];
+        let receivers = slice::from_ref(receiver);
+        let request = match wants.request() {
+            Some(ack) => self.await_answer(ack, wants.terms, receivers, &name, turn)?,
+            None => None,
+        };
+        let receipt = self.await_receipt(wants, receivers, &name);
+        let mut frames = self.frame(message, wants);
+        self.push_far(receiver, &mut frames, receipt, turn);
+        if let Some(request) = request {
+            let requests = &self.shared.router.requests;
+            requests.delivered(&request, &mut turn.outcomes);
+        }
+        if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
+            cluster.receipts.local(number, std::iter::empty());
+        }
+        Ok(None)
+    }
+
+    /// Pushes a message to another broker, and behind it the question what became of it.
+    fn push_far(
+        &self,
+        receiver: &Arc<Handle>,
+        frames: &mut Vec<u8>,
+        receipt: Option<u64>,
+        turn: &mut Turn,
+    ) -> bool {
+        if let Some(number) = receipt {
+            let number = number.to_string();
+            let settle = protocol::settle(&number);
+            let length = settle.iter().map(|piece| piece.len()).sum();
+            framing::encode_text(&settle, length, Mask::None, frames);
+        }
+        turn.delivered(receiver, receiver.outbox.push_frames(frames))
+    }
+
+    fn frame(&self, message: &str, wants: &Wants<'_>) -> Vec<u8> {
+        let pieces = protocol::message(message, wants.ack, self.from());
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
+        framing::encode_text(&pieces, length, Mask::None, &mut frame);
+        frame
+    }
+
+    /// Errors: the frame is larger than what goes between brokers.
+    fn check_size(&self, frame: &Pieces<'_>, id: &str) -> Result<(), ActionError> {
+        let length: usize = frame.iter().map(|piece| piece.len()).sum();
+        let size = framing::frame_size(length, Mask::None);
+        let limit = self
+            .shared
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.max_frame(id));
+        match limit {
+            Some(limit) if size > limit => Err(ActionError::ClusterPayload(size, limit)),
+            _ => Ok(()),
+        }
     }
 
     /// Puts what was collected for one receiver into its outbox.
@@ -179,7 +266,7 @@ impl Connection {
         }
         match pushed {
             Pushed::Closed => {
-                (0..count).for_each(|_| self.unknown(&batch.id));
+                (0..count).for_each(|_| self.shared.unknown(&batch.id));
                 false
             }
             pushed => {
@@ -203,12 +290,12 @@ impl Connection {
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut unknown = Vec::new();
         for id in ids {
-            match self.shared.router.find_registration(id) {
-                Some((receiver, registration)) => {
+            match self.shared.find(id) {
+                Ok((receiver, registration)) => {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
                 }
-                None => unknown.push(id),
+                Err(fault) => unknown.push((id, fault)),
             }
         }
         let mut fates = self.is_told(wants).then(Fates::default);
@@ -218,6 +305,11 @@ impl Connection {
         let (known, limit) = (receivers.len(), self.shared.options.max_fanout_bytes);
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
+        }
+        for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
+            if receiver.remote {
+                self.check_size(&pieces, id)?;
+            }
         }
         let mut takes = Vec::with_capacity(known);
         for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
@@ -242,29 +334,29 @@ impl Connection {
             }
             _ => None,
         };
+        let receipt = self.await_receipt(wants, &receivers, &names);
         // Encoded once, whatever the number of receivers.
-        let pieces = protocol::message(message, wants.ack, self.from());
-        let mut bytes = Vec::with_capacity(size);
-        framing::encode_text(&pieces, length, Mask::None, &mut bytes);
         let frame = Bytes::from_owner(memory::Shared {
-            bytes,
+            bytes: self.frame(message, wants),
             _charge: Charge::new(&self.shared.memory, size),
         });
-        for id in unknown {
-            self.unknown(id);
+        for (id, fault) in unknown {
+            self.shared.unknown(id);
             if let Some(fates) = &mut fates {
-                fates.note(id, Some(Fault::UnknownId));
+                fates.note(id, Some(fault));
             }
         }
-        let receipt = wants.receipt();
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
-            let is_there = turn.delivered(receiver, receiver.outbox.push_encoded(&frame));
-            // Only a receipt names those that have got it.
-            if is_there && !receipt {
+            let is_there = match receipt.filter(|_| receiver.remote) {
+                None => turn.delivered(receiver, receiver.outbox.push_encoded(&frame)),
+                receipt => self.push_far(receiver, &mut frame.to_vec(), receipt, turn),
+            };
+            // Only a receipt names those that have got it; of those elsewhere it is not known yet.
+            if is_there && (receiver.remote || !wants.receipt()) {
                 continue;
             }
             if !is_there {
-                self.unknown(id);
+                self.shared.unknown(id);
             }
             if let Some(fates) = &mut fates {
                 fates.note(id, (!is_there).then_some(Fault::Gone));
@@ -275,7 +367,7 @@ impl Connection {
             requests.delivered(&request, &mut turn.outcomes);
         }
         if let Some(fates) = fates {
-            self.report(ids, wants, fates, turn)?;
+            self.report(ids, wants, fates, receipt, turn)?;
         }
         Ok(None)
     }
@@ -289,33 +381,7 @@ impl Connection {
 
     /// Whether the receiver takes a message now. `Held`: this connection is woken when it does.
     fn room(&self, id: &str, receiver: &Arc<Handle>, cx: &Context<'_>) -> Room {
-        if !receiver.outbox.is_full() {
-            receiver.drops_end();
-            return Room::Free;
-        }
-        // What this turn has promised to write may be what fills it.
-        receiver.flush();
-        let router = &self.shared.router;
-        match self.shared.options.slow_consumer {
-            SlowConsumer::Pushback if !router.is_strict(id, Instant::now()) => {
-                if !receiver.outbox.hold(self.handle.key, cx.waker()) {
-                    return Room::Free;
-                }
-                // Its task starts the clock.
-                receiver.waker.wake();
-                Room::Held
-            }
-            _ if !receiver.outbox.is_full() => Room::Free,
-            SlowConsumer::Drop => {
-                self.shared.drop_message(Some(id), receiver);
-                Room::None
-            }
-            // Or its id gets no time: who waited would find that nobody owns it.
-            SlowConsumer::Close | SlowConsumer::Pushback => {
-                receiver.request_close(Close::Slow);
-                Room::None
-            }
-        }
+        self.shared.room(id, receiver, self.handle.key, cx.waker())
     }
 
     /// True if there is no room for what this connection is to be told: it is woken when there is.
@@ -327,11 +393,70 @@ impl Connection {
         self.handle.flush();
         outbox.hold(*key, cx.waker())
     }
+}
 
-    pub(super) fn unknown(&self, id: &str) {
-        self.shared.metrics.unknown_ids.fetch_add(1, Relaxed);
+impl Shared {
+    /// The owner of an id, here or elsewhere, and the number of its registration.
+    #[inline]
+    pub(crate) fn find(&self, id: &str) -> Result<(Arc<Handle>, u64), Fault> {
+        match self.router.find_registration(id) {
+            Some(found) => Ok(found),
+            None => self.find_far(id),
+        }
+    }
+
+    #[cold]
+    fn find_far(&self, id: &str) -> Result<(Arc<Handle>, u64), Fault> {
+        let cluster = self.cluster.as_ref().ok_or(Fault::UnknownId)?;
+        if id.len() > self.options.max_id_length {
+            return Err(Fault::UnknownId);
+        }
+        let remote = cluster.remote(self, id).map_err(|_| Fault::ClusterDown)?;
+        let registration = remote.registration();
+        Ok((remote, registration))
+    }
+
+    /// Whether the receiver takes a message now. `Held`: the waker, that of the sender with this key,
+    /// is woken when it does.
+    pub(crate) fn room(&self, id: &str, receiver: &Arc<Handle>, key: u64, waker: &Waker) -> Room {
+        if !receiver.outbox.is_full() {
+            receiver.drops_end();
+            return Room::Free;
+        }
+        // What this turn has promised to write may be what fills it.
+        receiver.flush();
+        let router = &self.router;
+        // Who is elsewhere is judged there: only the way to it is full.
+        let policy = match receiver.remote {
+            true => SlowConsumer::Pushback,
+            false => self.options.slow_consumer,
+        };
+        match policy {
+            SlowConsumer::Pushback if !router.is_strict(id, Instant::now()) => {
+                if !receiver.outbox.hold(key, waker) {
+                    return Room::Free;
+                }
+                // Its task starts the clock.
+                receiver.waker.wake();
+                Room::Held
+            }
+            _ if !receiver.outbox.is_full() => Room::Free,
+            SlowConsumer::Drop => {
+                self.drop_message(Some(id), receiver);
+                Room::None
+            }
+            // Or its id gets no time: who waited would find that nobody owns it.
+            SlowConsumer::Close | SlowConsumer::Pushback => {
+                receiver.request_close(Close::Slow);
+                Room::None
+            }
+        }
+    }
+
+    pub(crate) fn unknown(&self, id: &str) {
+        self.metrics.unknown_ids.fetch_add(1, Relaxed);
         // Longer ones exist nowhere; their beginning tells enough.
-        let shown = protocol::shorten(id, self.shared.options.max_id_length);
-        self.shared.listener.event(ServerEvent::UnknownId(shown));
+        let shown = protocol::shorten(id, self.options.max_id_length);
+        self.listener.event(ServerEvent::UnknownId(shown));
     }
 }

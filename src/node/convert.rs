@@ -7,8 +7,8 @@ use napi::bindgen_prelude::{Either, Uint8Array};
 use napi_derive::napi;
 
 use crate::{
-    Authentication, ClientOptions, Error, Listen, Pem, RateLimit, ServerOptions, SlowConsumer,
-    TlsClientOptions, TlsServerOptions, TlsVersion,
+    Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem, RateLimit,
+    ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -114,6 +114,7 @@ pub struct NativeServerOptions {
     pub ack_timeout: Option<f64>,
     pub max_pending_acks: Option<f64>,
     pub tls: Option<NativeTlsServerOptions>,
+    pub nats: Option<NativeNats>,
 }
 
 impl From<NativeServerOptions> for ServerOptions {
@@ -161,6 +162,48 @@ impl From<NativeServerOptions> for ServerOptions {
         time(&mut options.close_timeout, js.close_timeout);
         time(&mut options.ack_timeout, js.ack_timeout);
         options.tls = js.tls.map(Into::into);
+        options.nats = js.nats.map(Into::into);
+        options
+    }
+}
+
+/// How a server finds the other brokers of its cluster.
+#[napi(object)]
+pub struct NativeNats {
+    pub servers: Vec<String>,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub user: Option<String>,
+    pub pass: Option<String>,
+    pub token: Option<String>,
+    pub nkey: Option<String>,
+    /// The text of a file of credentials, or its path.
+    pub creds: Option<String>,
+    pub tls: Option<NativeTlsClientOptions>,
+    pub required: Option<bool>,
+    pub timeout: Option<f64>,
+}
+
+impl From<NativeNats> for NatsOptions {
+    fn from(js: NativeNats) -> Self {
+        let mut options = Self::new(js.servers);
+        if let Some(namespace) = js.namespace {
+            options.namespace = namespace;
+        }
+        options.name = js.name;
+        options.auth = match (js.user, js.token, js.nkey, js.creds) {
+            (Some(user), ..) => NatsAuth::User {
+                user,
+                pass: js.pass.unwrap_or_default(),
+            },
+            (_, Some(token), ..) => NatsAuth::Token(token),
+            (_, _, Some(seed), _) => NatsAuth::Nkey(seed),
+            (_, _, _, Some(creds)) => NatsAuth::Creds(creds.into()),
+            _ => NatsAuth::None,
+        };
+        options.tls = js.tls.map(Into::into);
+        options.required = js.required.unwrap_or_default();
+        time(&mut options.timeout, js.timeout);
         options
     }
 }

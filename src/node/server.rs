@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -21,7 +22,8 @@ use super::{
     mailbox::{Mailbox, json},
 };
 use crate::{
-    Address, Authentication, Server, ServerEvent, ServerListener, ServerOptions, Slow, Stats,
+    Address, Authentication, ClusterEvent, ClusterStats, Found, Server, ServerEvent,
+    ServerListener, ServerOptions, Slow, Stats,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -43,7 +45,8 @@ const MAX_THREADS: usize = 256;
 /// The kinds of events, and their bits in the mask of those that JavaScript listens to:
 /// `0` connection, `1` registered (id), `2` unregistered (id), `3` unknown id (id), `4` refused
 /// (code, text, frame), `5` slow (id, why), `6` closed, `7` events that were only counted (number),
-/// `8` denied (id, code, text), `9` a question (number, id, token, headers, address, secure).
+/// `8` denied (id, code, text), `9` a question (number, id, token, headers, address, secure),
+/// `10` cluster (state, reason), `11` what was found on all brokers (number, ids, silent ones).
 #[derive(Clone, Copy)]
 enum Kind {
     Connection,
@@ -56,6 +59,8 @@ enum Kind {
     Counted,
     Denied,
     Question,
+    Cluster,
+    Found,
 }
 
 struct Shared {
@@ -145,6 +150,26 @@ impl Shared {
         told.collect()
     }
 
+    fn cluster(&self, event: ClusterEvent<'_>) {
+        let (state, reason) = match event {
+            ClusterEvent::Up => ("\"connected\"", None),
+            ClusterEvent::Down => ("\"disconnected\"", None),
+            ClusterEvent::Lagged => ("\"lagged\"", None),
+            ClusterEvent::Failed(reason) => ("\"failed\"", Some(reason)),
+            ClusterEvent::Missing(reason) => ("\"missing\"", Some(reason)),
+        };
+        self.push(Kind::Cluster, &[state, &or_null(reason)]);
+    }
+
+    /// Answers a search of this number.
+    fn found(&self, number: u32, found: &Found) {
+        let ids = (found.ids.iter()).map(|(id, node)| format!("[{},{}]", json(id), json(node)));
+        let ids = format!("[{}]", ids.collect::<Vec<_>>().join(","));
+        let silent = found.silent.iter().map(|node| json(node));
+        let silent = format!("[{}]", silent.collect::<Vec<_>>().join(","));
+        self.push(Kind::Found, &[&number.to_string(), &ids, &silent]);
+    }
+
     /// The last event: what waits is told before it.
     fn closed(&self) {
         for (kind, id) in self.take_net() {
@@ -206,6 +231,7 @@ impl ServerListener for Listener {
                 let (code, reason) = (json(denied.code()), json(denied.reason()));
                 shared.push(Kind::Denied, &[&or_null(id), &code, &reason]);
             }
+            ServerEvent::Cluster(event) => shared.cluster(event),
             ServerEvent::Connection
             | ServerEvent::UnknownId(_)
             | ServerEvent::Refused { .. }
@@ -240,6 +266,33 @@ pub struct NativeStats {
     pub unregistered: f64,
     pub denied: f64,
     pub throttled: f64,
+    pub cluster: Option<NativeClusterStats>,
+}
+
+/// The same of its part in a cluster.
+#[napi(object)]
+pub struct NativeClusterStats {
+    pub connected: bool,
+    pub brokers: f64,
+    pub claims: f64,
+    pub remotes: f64,
+    pub received: f64,
+    pub lagged: f64,
+    pub lost: f64,
+}
+
+impl From<ClusterStats> for NativeClusterStats {
+    fn from(stats: ClusterStats) -> Self {
+        Self {
+            connected: stats.connected,
+            brokers: stats.brokers as f64,
+            claims: stats.claims as f64,
+            remotes: stats.remotes as f64,
+            received: stats.received as f64,
+            lagged: stats.lagged as f64,
+            lost: stats.lost as f64,
+        }
+    }
 }
 
 impl From<Stats> for NativeStats {
@@ -263,6 +316,7 @@ impl From<Stats> for NativeStats {
             unregistered: stats.unregistered as f64,
             denied: stats.denied as f64,
             throttled: stats.throttled as f64,
+            cluster: stats.cluster.map(Into::into),
         }
     }
 }
@@ -398,6 +452,32 @@ impl NativeServer {
     pub fn has(&self, id: String) -> bool {
         let server = self.shared.server.lock();
         server.as_ref().is_some_and(|server| server.has(&id))
+    }
+
+    /// The names of all brokers of the cluster; none where there is none.
+    #[napi]
+    pub fn nodes(&self) -> Option<Vec<String>> {
+        let server = self.shared.server.lock();
+        server.as_ref()?.nodes()
+    }
+
+    /// Looks for all ids, or one, at all brokers: an event of this number has what was found.
+    #[napi]
+    pub fn find(&self, number: u32, id: Option<String>, within: f64) -> Result<()> {
+        let within = convert::millis(within);
+        let shared = self.shared.clone();
+        let answer = |server: &Server| {
+            let found: Pin<Box<dyn Future<Output = Found> + Send>> = match &id {
+                None => Box::pin(server.cluster_ids(within)),
+                Some(id) => Box::pin(server.cluster_has(id, within)),
+            };
+            found
+        };
+        let Some(found) = self.shared.server.lock().as_ref().map(answer) else {
+            return Err(convert::error(crate::Error::NotOpen));
+        };
+        client_runtime()?.spawn(async move { shared.found(number, &found.await) });
+        Ok(())
     }
 
     /// Closes the connection that owns this id; false if nobody has it.

@@ -17,6 +17,12 @@ pub(crate) enum Fault {
     Replaced,
     /// Its time is up.
     Timeout,
+    /// It is at another broker, and there is no way to that.
+    ClusterDown,
+    /// Its broker has another request with that ack.
+    AckTaken,
+    /// Its answer is larger than what goes between brokers.
+    TooLarge,
 }
 
 impl Fault {
@@ -27,14 +33,33 @@ impl Fault {
             Self::Gone => "GONE",
             Self::Replaced => "REPLACED",
             Self::Timeout => "TIMEOUT",
+            Self::ClusterDown => "CLUSTER_DOWN",
+            Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
+            Self::TooLarge => "ERR_WSMB_CLUSTER_PAYLOAD",
         }
+    }
+
+    /// What another broker means by a code.
+    pub(crate) fn of_code(code: &str) -> Self {
+        const ALL: [Fault; 8] = [
+            Fault::UnknownId,
+            Fault::Slow,
+            Fault::Replaced,
+            Fault::Timeout,
+            Fault::ClusterDown,
+            Fault::AckTaken,
+            Fault::TooLarge,
+            Fault::Gone,
+        ];
+        let known = ALL.into_iter().find(|fault| fault.code() == code);
+        known.unwrap_or(Fault::Gone)
     }
 
     /// What a receipt says of a message that was not delivered: nobody owns the id of one who has
     /// just gone (rule 24.3).
     pub(crate) fn receipt_code(self) -> &'static str {
         match self {
-            Self::Slow => self.code(),
+            Self::Slow | Self::Timeout | Self::ClusterDown => self.code(),
             _ => Self::UnknownId.code(),
         }
     }

@@ -80,14 +80,14 @@ impl Table {
 
     fn answer(&mut self, ack: &str, responder: &Handle) -> Option<u64> {
         let outcomes = &mut self.outcomes;
-        let asker = self.requests.answer(ack, responder, self.now, outcomes);
-        asker.map(|asker| asker.key)
+        let part = self.requests.answer(ack, responder, self.now, outcomes);
+        part.map(|part| part.asker.key)
     }
 
     fn refuse(&mut self, ack: &str, responder: &Handle) -> Option<(u64, bool)> {
         let outcomes = &mut self.outcomes;
-        let refused = self.requests.refuse(ack, responder, self.now, outcomes);
-        refused.map(|(asker, ended)| (asker.key, ended))
+        let part = self.requests.refuse(ack, responder, self.now, outcomes);
+        part.map(|part| (part.asker.key, part.ended))
     }
 
     fn leave(&mut self, handle: &Handle, fault: Fault) {

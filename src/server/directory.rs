@@ -39,6 +39,8 @@ impl Server {
                 self.shared.listener.event(event);
             });
             if is_freed {
+                let claim = owner.claim.lock().take();
+                drop(claim);
                 owner.request_close(Close::Requested {
                     code,
                     reason: reason.into(),

@@ -159,13 +159,13 @@ impl Broker {
                 let responder = &self.places[place].handle;
                 let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
                 let asker = requests.answer(&ack_text(ack), responder, self.now, outcomes);
-                Came::Answered(asker.map(|asker| asker.key))
+                Came::Answered(asker.map(|part| part.asker.key))
             }
             Op::Refuse { place, ack } => {
                 let responder = &self.places[place].handle;
                 let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
                 let refused = requests.refuse(&ack_text(ack), responder, self.now, outcomes);
-                Came::Declined(refused.map(|(asker, ended)| (asker.key, ended)))
+                Came::Declined(refused.map(|part| (part.asker.key, part.ended)))
             }
             Op::Cancel { place, ack } => {
                 let asker = &self.places[place].handle;

@@ -1,0 +1,48 @@
+'use strict';
+
+// Brokers that are one over a NATS server of the test.
+
+const { once } = require('node:events');
+const { startServer } = require('./start');
+const { startNats } = require('./nats');
+
+/** Resolves when the cluster of a server is in this state next. */
+function state(server, wanted) {
+  return new Promise((resolve) => {
+    server.on('cluster', function heard(is) {
+      if (is === wanted) {
+        server.off('cluster', heard);
+        resolve();
+      }
+    });
+  });
+}
+
+/** A broker of a cluster that is connected. */
+async function startBroker(t, nats, options) {
+  const { nats: more, ...others } = options ?? {};
+  const servers = [nats].flat().map(({ url }) => url);
+  const server = await startServer(t, { nats: { servers, required: true, ...more }, ...others });
+  return server;
+}
+
+/** Resolves when all of these brokers know each other. */
+async function acquainted(brokers) {
+  const knows = () => brokers.every((broker) => broker.cluster.brokers().length === brokers.length);
+  while (!knows()) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** So many brokers that know each other, and their NATS server. */
+async function startCluster(t, count, options) {
+  const nats = await startNats(t);
+  const starting = Array.from({ length: count }, (_, n) =>
+    startBroker(t, nats, { ...options, nats: { name: `b${n}`, ...options?.nats } }),
+  );
+  const brokers = await Promise.all(starting);
+  await acquainted(brokers);
+  return { nats, brokers };
+}
+
+module.exports = { state, startBroker, startCluster, acquainted, once };

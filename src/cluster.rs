@@ -1,0 +1,289 @@
+//! Many brokers as one: what is for an id that is not here goes to the broker where it is.
+//!
+//! To the rest of a broker a remote id is a [`Handle`] like any other. Its outbox writes to a `link`
+//! in place of a socket, and so does that of a remote node, which stands for all who ask from there:
+//! so holding of senders, requests, receipts and cancels are what they are on one broker. What
+//! carries packets between brokers is a `bus`: NATS.
+//!
+//! - A subject per registered id, for which its owner's broker listens. What is published there and
+//!   heard by nobody comes back as such: nobody has the id.
+//! - A subject per broker, for answers, for what became of messages, and for how much was taken.
+//! - A subject for all brokers: claims of ids, signs of life, questions to all.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `bus` | what is needed of NATS, and the names of subjects |
+//! | `nats` | NATS (feature `nats`) |
+//! | `packet`, `said` | what is in a message between brokers: frames; things said to all |
+//! | `link` | the way of an outbox to another broker |
+//! | `claims` | which ids are ours, and who wins where others claim them, too |
+//! | `remotes` | the handles of remote ids and nodes, and their end |
+//! | `inbound` | what comes: frames for an id, frames for this node |
+//! | `receipts` | receipts that wait for other brokers |
+//! | `talk` | what is said to all, and heard from them; the cluster's task |
+//!
+//! Locks: none is held while another of these, or one of a handle, is taken.
+
+pub(crate) mod bus;
+mod claims;
+mod inbound;
+mod link;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
+mod packet;
+mod receipts;
+mod remotes;
+mod said;
+mod talk;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle as Runtime,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
+pub(crate) use bus::Task;
+use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
+pub(crate) use claims::Ticket;
+use claims::{Claim, Claims, Clock, Stamp};
+pub(crate) use link::Link;
+use receipts::Receipts;
+use remotes::Remotes;
+pub(crate) use talk::BusEvent;
+pub use talk::Found;
+
+/// How long a broker waits for an answer of others before it goes on without.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Answers to one question that may wait to be looked at.
+const ANSWERS: usize = 1024;
+
+/// The other brokers, as one of them sees them.
+pub(crate) struct Cluster {
+    bus: Arc<dyn Bus>,
+    subjects: Subjects,
+    node: NodeId,
+    name: String,
+    /// The server closes when it cannot be reached for so long at the start.
+    required: Option<Duration>,
+    runtime: Runtime,
+    shared: OnceLock<Weak<Shared>>,
+    up: AtomicBool,
+    epoch: AtomicU64,
+    clock: Clock,
+    claims: Claims,
+    pub(crate) receipts: Receipts,
+    remotes: Remotes,
+    /// Those who wait for an answer that comes with their number.
+    questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
+    /// Claims to be told, and those who wait until they have been heard, by their time.
+    untold: Mutex<Vec<Claim>>,
+    unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    pub(crate) counters: Counters,
+}
+
+/// What a cluster has done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Messages that came for ids here.
+    pub(crate) received: AtomicU64,
+    /// Times that NATS or the way from it lost something for us.
+    pub(crate) lagged: AtomicU64,
+    /// Times that the connection to NATS was lost.
+    pub(crate) lost: AtomicU64,
+}
+
+/// The cluster cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Down;
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(bus: Arc<dyn Bus>, options: &NatsOptions, runtime: &Runtime) -> Arc<Self> {
+        // Zero stands for nobody.
+        let node = NodeId(rand::random::<u64>().max(1));
+        Arc::new(Self {
+            bus,
+            subjects: Subjects::new(&options.namespace),
+            node,
+            name: options.name.clone().unwrap_or_else(|| node.to_string()),
+            required: options.required.then_some(options.timeout),
+            runtime: runtime.clone(),
+            shared: OnceLock::new(),
+            up: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            clock: Clock::default(),
+            claims: Claims::default(),
+            receipts: Receipts::default(),
+            remotes: Remotes::default(),
+            questions: Mutex::default(),
+            untold: Mutex::default(),
+            unheard: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// The server that it belongs to; none once that has ended.
+    fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.get()?.upgrade()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Relaxed)
+    }
+
+    /// Bytes of the largest frame that another broker can be sent, for this id.
+    pub(crate) fn max_frame(&self, id: &str) -> usize {
+        let head = packet::frames_head(id).len();
+        self.bus.max_payload().saturating_sub(head)
+    }
+
+    fn place(&self, number: u64) -> String {
+        let node = self.node;
+        self.subjects.place(Place { node, number })
+    }
+
+    /// Makes an id ours, everywhere, for somebody with this principal; a participant is asked for none.
+    /// Resolves when others send to us
+    /// what is for it; without them it is ours here, and they hear of it later.
+    ///
+    /// Errors: `Conflict` if it is somebody else's at another broker.
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        id: Arc<str>,
+        principal: Option<Arc<str>>,
+        participant: bool,
+    ) -> Task<Result<Ticket, Denied>> {
+        let cluster = self.clone();
+        Box::pin(async move {
+            match cluster.claims.principal(&id) {
+                _ if participant => {}
+                Some(owner) if owner != principal => return Err(Denied::Conflict),
+                None if principal.is_some() => {
+                    cluster.ask_owner(&id, principal.as_deref()).await?;
+                }
+                Some(_) | None => {}
+            }
+            let stamp = Stamp {
+                time: cluster.clock.next(),
+                node: cluster.node,
+            };
+            let claim = Claim {
+                id: id.clone(),
+                stamp,
+                principal,
+            };
+            // From here on it is given back when nobody holds it.
+            let ticket = Ticket {
+                id: id.clone(),
+                time: stamp.time,
+                cluster: Arc::downgrade(&cluster),
+            };
+            let is_up = cluster.is_up();
+            let stopped = cluster.claims.claim(claim.clone(), is_up);
+            if is_up {
+                let told = async {
+                    if let Some(stopped) = stopped {
+                        cluster.listen(id, stopped).await;
+                    }
+                    cluster.tell_claim(claim).await;
+                };
+                let _ = timeout(ANSWER, told).await;
+            }
+            cluster.unheard.lock().remove(&stamp.time);
+            Ok(ticket)
+        })
+    }
+
+    /// True if nobody else has claimed it since.
+    pub(crate) fn holds(&self, ticket: &Ticket) -> bool {
+        self.claims.holds(ticket)
+    }
+
+    /// Asks the broker where an id is whether this principal may have it.
+    async fn ask_owner(&self, id: &str, principal: Option<&str>) -> Result<(), Denied> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        let (number, mut answers) = self.question();
+        let publication = Publication {
+            subject: self.subjects.to(id),
+            reply: Some(self.place(number)),
+            payload: packet::question(id, principal).into(),
+        };
+        let answer = async {
+            self.bus.publish(publication).await;
+            answers.recv().await
+        };
+        let answer = timeout(ANSWER, answer).await;
+        self.questions.lock().remove(&number);
+        match answer {
+            // Nobody has it, or whoever has it lets it go.
+            Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => Ok(()),
+            Ok(Some(_)) => Err(Denied::Conflict),
+            // Whoever has it cannot be asked: it is not given away.
+            Ok(None) | Err(_) if self.is_up() => Err(Denied::Conflict),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A number for a question, and where its answers come.
+    fn question(&self) -> (u64, mpsc::Receiver<Delivery>) {
+        let number = self.shared().map_or(u64::MAX, |shared| shared.next_key());
+        let (sender, receiver) = mpsc::channel(ANSWERS);
+        self.questions.lock().insert(number, sender);
+        (number, receiver)
+    }
+
+    /// Tells all of a claim of ours, and waits until it has been heard: by ourselves, as by others.
+    async fn tell_claim(self: &Arc<Self>, claim: Claim) {
+        let (sender, heard) = oneshot::channel();
+        self.unheard.lock().insert(claim.stamp.time, sender);
+        let is_first = {
+            let mut untold = self.untold.lock();
+            untold.push(claim);
+            untold.len() == 1
+        };
+        if is_first {
+            // Those that come before it is sent go with it.
+            tokio::task::yield_now().await;
+            let claims = std::mem::take(&mut *self.untold.lock());
+            self.tell_claims(&claims).await;
+        }
+        let _ = heard.await;
+    }
+
+    /// Listens for what is for an id, until it is told to stop. Resolves when NATS was asked.
+    async fn listen(self: &Arc<Self>, id: Arc<str>, stopped: oneshot::Receiver<()>) {
+        let inlet = self.bus.subscribe(self.subjects.to(&id), true).await;
+        if let Ok(inlet) = inlet {
+            let cluster = self.clone();
+            self.runtime
+                .spawn(async move { inbound::receive(&cluster, &id, inlet, stopped).await });
+        }
+    }
+}
+
+/// Tells what was collected.
+fn tell(shared: &Shared, outcomes: &mut Outcomes) {
+    let mut touched = Vec::new();
+    shared.tell(outcomes, &mut touched);
+    touched.iter().for_each(|handle| handle.flush());
+}

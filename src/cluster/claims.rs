@@ -1,0 +1,278 @@
+//! Which ids are this broker's, since when, and who has them if others claim them, too.
+//!
+//! A claim has a time and a broker; of two by the same principal the newer one wins, everywhere. The
+//! clock is a hybrid one: it never falls behind a claim that it has heard of. Where principals
+//! differ, whoever had the id first keeps it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{Cluster, bus::NodeId};
+
+/// When an id was claimed, and by which broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Stamp {
+    /// Microseconds since 1970, or a little more.
+    pub(crate) time: u64,
+    pub(crate) node: NodeId,
+}
+
+/// Tells claims that follow each other apart, on all brokers that hear of each other.
+#[derive(Debug, Default)]
+pub(super) struct Clock(AtomicU64);
+
+impl Clock {
+    /// A time later than all that are known.
+    pub(super) fn next(&self) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wall = wall.map_or(0, |since| since.as_micros() as u64);
+        let next = |last: u64| wall.max(last + 1);
+        let last = self
+            .0
+            .fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
+        last.map_or(wall, next)
+    }
+
+    /// Notes a time that others know.
+    pub(super) fn heard(&self, time: u64) {
+        self.0.fetch_max(time, Relaxed);
+    }
+}
+
+/// A claim as others hear it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) id: Arc<str>,
+    pub(crate) stamp: Stamp,
+    pub(crate) principal: Option<Arc<str>>,
+}
+
+impl Claim {
+    /// True if this one has the id, of the two.
+    fn wins(&self, other: &Self) -> bool {
+        match self.principal == other.principal {
+            true => self.stamp > other.stamp,
+            false => self.stamp < other.stamp,
+        }
+    }
+}
+
+/// What this broker claims for an id.
+#[derive(Debug)]
+struct Own {
+    claim: Claim,
+    /// The times of all tickets for it that are held: a registration, and those to come.
+    tickets: Vec<u64>,
+    /// Ends the listening for what is sent to the id, when dropped; none while nobody listens.
+    listener: Option<oneshot::Sender<()>>,
+}
+
+/// What is to be done about somebody else's claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is about no id of ours.
+    None,
+    /// He has the id, and we no longer; `conflict`: he is another principal.
+    Lost { conflict: bool },
+    /// We keep the id, and he must hear that.
+    Kept(Claim),
+}
+
+/// All claims of this broker.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    own: Mutex<HashMap<Arc<str>, Own, RandomState>>,
+}
+
+/// The right of a connection to an id, as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(super) id: Arc<str>,
+    pub(super) time: u64,
+    pub(super) cluster: Weak<Cluster>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            cluster.claims.release(&self.id, self.time);
+        }
+    }
+}
+
+impl Claims {
+    /// Claims an id. What is returned listens until it is told to stop; none if somebody does
+    /// already, or is not to.
+    pub(super) fn claim(&self, claim: Claim, listens: bool) -> Option<oneshot::Receiver<()>> {
+        let mut own = self.own.lock();
+        let time = claim.stamp.time;
+        let entry = own.entry(claim.id.clone()).or_insert_with(|| Own {
+            claim: claim.clone(),
+            tickets: Vec::new(),
+            listener: None,
+        });
+        entry.tickets.push(time);
+        if claim.stamp > entry.claim.stamp {
+            entry.claim = claim;
+        }
+        if !listens || entry.listener.is_some() {
+            return None;
+        }
+        let (stop, stopped) = oneshot::channel();
+        entry.listener = Some(stop);
+        Some(stopped)
+    }
+
+    fn release(&self, id: &str, time: u64) {
+        let mut own = self.own.lock();
+        if let Some(entry) = own.get_mut(id) {
+            entry.tickets.retain(|other| *other != time);
+            if entry.tickets.is_empty() {
+                own.remove(id);
+            }
+        }
+    }
+
+    /// True if the id is still ours by this ticket, or by a newer one.
+    pub(super) fn holds(&self, ticket: &Ticket) -> bool {
+        let own = self.own.lock();
+        (own.get(&ticket.id)).is_some_and(|entry| entry.tickets.contains(&ticket.time))
+    }
+
+    /// Judges somebody else's claim. An id that is lost is not ours from here on.
+    pub(super) fn judge(&self, other: &Claim) -> Verdict {
+        let mut own = self.own.lock();
+        let Some(entry) = own.get(&other.id) else {
+            return Verdict::None;
+        };
+        if !other.wins(&entry.claim) {
+            return Verdict::Kept(entry.claim.clone());
+        }
+        let conflict = other.principal != entry.claim.principal;
+        own.remove(&other.id);
+        Verdict::Lost { conflict }
+    }
+
+    /// The principal that holds an id here; none if nobody does.
+    pub(super) fn principal(&self, id: &str) -> Option<Option<Arc<str>>> {
+        let own = self.own.lock();
+        own.get(id).map(|entry| entry.claim.principal.clone())
+    }
+
+    /// All claims.
+    pub(super) fn all(&self) -> Vec<Claim> {
+        let own = self.own.lock();
+        own.values().map(|entry| entry.claim.clone()).collect()
+    }
+
+    /// The ids for which nobody listens yet: for each, what tells its listener to stop.
+    pub(super) fn deaf(&self) -> Vec<(Arc<str>, oneshot::Receiver<()>)> {
+        let mut own = self.own.lock();
+        let mut deaf = Vec::new();
+        for (id, entry) in own.iter_mut() {
+            if entry.listener.is_none() {
+                let (stop, stopped) = oneshot::channel();
+                entry.listener = Some(stop);
+                deaf.push((id.clone(), stopped));
+            }
+        }
+        deaf
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.own.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(time: u64, node: u64, principal: Option<&str>) -> Claim {
+        Claim {
+            id: "a".into(),
+            stamp: Stamp {
+                time,
+                node: NodeId(node),
+            },
+            principal: principal.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn of_two_claims_exactly_one_wins_whoever_judges() {
+        let mut all = Vec::new();
+        for time in 1..4 {
+            for node in 1..4 {
+                for principal in [None, Some("x"), Some("y")] {
+                    all.push(claim(time, node, principal));
+                }
+            }
+        }
+        for one in &all {
+            for other in &all {
+                if one.stamp != other.stamp {
+                    assert_ne!(one.wins(other), other.wins(one), "{one:?} {other:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_claim_of_the_same_principal_takes_the_id_and_an_older_one_hears_of_ours() {
+        let claims = Claims::default();
+        assert_eq!(claims.judge(&claim(9, 2, None)), Verdict::None);
+        let mut listens = claims.claim(claim(5, 1, None), true).unwrap();
+        assert!(claims.claim(claim(6, 1, None), true).is_none());
+        let kept = Verdict::Kept(claim(6, 1, None));
+        assert_eq!(claims.judge(&claim(5, 9, None)), kept);
+        assert_eq!(claims.judge(&claim(6, 0, None)), kept);
+        assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        let lost = Verdict::Lost { conflict: false };
+        assert_eq!(claims.judge(&claim(6, 2, None)), lost);
+        assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(claims.count(), 0);
+    }
+
+    #[test]
+    fn of_two_principals_the_first_keeps_the_id() {
+        let claims = Claims::default();
+        claims.claim(claim(5, 1, Some("x")), true);
+        let kept = Verdict::Kept(claim(5, 1, Some("x")));
+        assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
+        let lost = Verdict::Lost { conflict: true };
+        assert_eq!(claims.judge(&claim(4, 2, Some("y"))), lost);
+    }
+
+    #[test]
+    fn an_id_is_ours_until_its_last_ticket_is_given_back() {
+        let claims = Claims::default();
+        claims.claim(claim(5, 1, None), true);
+        claims.claim(claim(6, 1, None), true);
+        claims.release("a", 5);
+        assert_eq!(claims.count(), 1);
+        claims.release("a", 5);
+        claims.release("a", 6);
+        assert_eq!(claims.count(), 0);
+    }
+
+    #[test]
+    fn a_clock_never_falls_behind_what_it_has_heard() {
+        let clock = Clock::default();
+        let first = clock.next();
+        clock.heard(first + 1_000_000_000);
+        let next = clock.next();
+        assert!(next > first + 1_000_000_000 && clock.next() > next);
+    }
+}

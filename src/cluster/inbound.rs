@@ -1,0 +1,362 @@
+//! What comes from other brokers: frames for an id of ours, and frames for this broker itself.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Cluster,
+    bus::{Delivery, Inlet, Place, Publication},
+    link::{TELL_BYTES, TELL_PACKETS},
+    packet::{Frames, Packet, Taken},
+    tell,
+};
+use crate::{
+    connection::{Answered, Room},
+    handle::Handle,
+    protocol::{self, Between, version_2},
+    requests::{Fault, Name, Opened, Outcomes, Question},
+    server::Shared,
+};
+
+/// What is known of a way by which nothing came for so long is forgotten.
+const FORGET: Duration = Duration::from_secs(60);
+
+/// How much came by each way, and was not told yet.
+#[derive(Default)]
+pub(super) struct Tally {
+    ways: HashMap<Place, (Taken, Instant)>,
+    looked: Option<Instant>,
+}
+
+impl Tally {
+    /// Notes that a packet was taken, and tells that where it is time. The first of a way is told at
+    /// once: so its sender learns who takes it.
+    pub(super) async fn took(&mut self, cluster: &Cluster, from: Place, bytes: usize) {
+        let now = Instant::now();
+        let nothing = Taken {
+            node: cluster.node.0,
+            bytes: 0,
+            packets: 0,
+        };
+        let mut is_new = false;
+        let (taken, last) = self.ways.entry(from).or_insert_with(|| {
+            is_new = true;
+            (nothing, now)
+        });
+        taken.bytes += bytes as u32;
+        taken.packets += 1;
+        *last = now;
+        if is_new || taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
+            let told = std::mem::replace(taken, nothing);
+            tell_taken(cluster, from, told).await;
+        }
+        if now - *self.looked.get_or_insert(now) > FORGET {
+            self.looked = Some(now);
+            let is_old = |_: &Place, (_, last): &mut (Taken, Instant)| now - *last > FORGET;
+            let old: Vec<_> = self.ways.extract_if(is_old).collect();
+            for (from, (taken, _)) in old {
+                tell_taken(cluster, from, taken).await;
+            }
+        }
+    }
+}
+
+async fn tell_taken(cluster: &Cluster, from: Place, taken: Taken) {
+    if taken.packets > 0 {
+        let publication = Publication {
+            subject: cluster.subjects.place(from),
+            reply: None,
+            payload: taken.encode().into(),
+        };
+        cluster.bus.publish(publication).await;
+    }
+}
+
+/// Takes what is for an id, until it is told to stop, or the cluster ends.
+pub(super) async fn receive(
+    cluster: &Arc<Cluster>,
+    id: &Arc<str>,
+    mut inlet: Box<dyn Inlet>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut tally = Tally::default();
+    let Some(key) = cluster.shared().map(|shared| shared.next_key()) else {
+        return;
+    };
+    let mut is_stopped = false;
+    loop {
+        let delivery = tokio::select! {
+            biased;
+            _ = &mut stopped, if !is_stopped => None,
+            delivery = inlet.next() => match delivery {
+                Some(delivery) => Some(delivery),
+                None => return,
+            },
+        };
+        match delivery {
+            Some(delivery) => take(cluster, id, key, delivery, &mut tally).await,
+            None => {
+                is_stopped = true;
+                inlet.drain().await;
+            }
+        }
+    }
+}
+
+async fn take(
+    cluster: &Arc<Cluster>,
+    id: &Arc<str>,
+    key: u64,
+    delivery: Delivery,
+    tally: &mut Tally,
+) {
+    let Some(from) = delivery.from else { return };
+    match Packet::decode(&delivery.payload) {
+        Some(Packet::Frames { id: for_id, frames }) if *for_id == **id => {
+            cluster.heard(from.node);
+            room(cluster, id, key).await;
+            if let Some(shared) = cluster.shared() {
+                let asker = cluster.asker(&shared, from.node);
+                let mut inbound = Inbound::new(cluster, &shared, id, &asker);
+                inbound.frames(frames);
+                inbound.end();
+            }
+            tally.took(cluster, from, frames.len()).await;
+        }
+        Some(Packet::Question {
+            id: for_id,
+            principal,
+        }) if *for_id == **id => {
+            let has_it = cluster.claims.principal(id);
+            let may = has_it.is_none_or(|owner| owner.as_deref() == principal);
+            let publication = Publication {
+                subject: cluster.subjects.place(from),
+                reply: None,
+                payload: if may { "yes" } else { "no" }.into(),
+            };
+            cluster.bus.publish(publication).await;
+        }
+        // Of another version; or for an id whose hash is the same.
+        _ => {}
+    }
+}
+
+/// Waits until the owner of an id takes something, as who sends to it here would.
+async fn room(cluster: &Cluster, id: &str, key: u64) {
+    poll_fn(|cx| {
+        let Some(shared) = cluster.shared() else {
+            return Poll::Ready(());
+        };
+        match shared.router.find(id) {
+            Some(owner) if owner.outbox.is_full() => {
+                match shared.room(id, &owner, key, cx.waker()) {
+                    Room::Held => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            }
+            _ => Poll::Ready(()),
+        }
+    })
+    .await;
+}
+
+/// One packet for an id.
+struct Inbound<'a> {
+    shared: &'a Shared,
+    cluster: &'a Cluster,
+    id: &'a str,
+    /// Stands for all who ask from where it comes.
+    asker: &'a Arc<Handle>,
+    owner: Option<(Arc<Handle>, u64)>,
+    /// Why nothing is delivered, if it is not.
+    fault: Option<Fault>,
+    /// Frames that nobody need look at, to be pushed together.
+    plain: Vec<u8>,
+    count: u64,
+    outcomes: Outcomes,
+}
+
+impl<'a> Inbound<'a> {
+    fn new(cluster: &'a Cluster, shared: &'a Shared, id: &'a str, asker: &'a Arc<Handle>) -> Self {
+        let owner = shared.router.find_registration(id);
+        let fault = match &owner {
+            None => Some(Fault::UnknownId),
+            // Its time was up, or it wants no more.
+            Some((owner, _)) if owner.outbox.is_full() => Some(Fault::Slow),
+            Some(_) => None,
+        };
+        Self {
+            shared,
+            cluster,
+            id,
+            asker,
+            owner,
+            fault,
+            plain: Vec::new(),
+            count: 0,
+            outcomes: Vec::new(),
+        }
+    }
+
+    fn frames(&mut self, frames: &[u8]) {
+        for (text, frame) in Frames(frames) {
+            match protocol::decode_between(text) {
+                Some(Between::Message { ack: None }) => {
+                    self.plain.extend_from_slice(frame);
+                    self.count += 1;
+                }
+                Some(Between::Message { ack: Some(ack) }) => self.request(ack, frame),
+                Some(Between::Cancel { ack }) => {
+                    self.deliver();
+                    let (requests, key) = (&self.shared.router.requests, protocol::ack_key(ack));
+                    requests.cancel(&key, self.asker, &mut self.outcomes);
+                    self.tell();
+                }
+                Some(Between::Settle { number }) => {
+                    self.deliver();
+                    let (number, dest) = (number.to_string(), protocol::json_string(self.id));
+                    let code = self.fault.map(Fault::receipt_code);
+                    self.asker
+                        .outbox
+                        .push(&protocol::settled(&number, &dest, code));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A message that awaits an answer.
+    fn request(&mut self, ack: &str, frame: &[u8]) {
+        self.deliver();
+        let key = protocol::ack_key(ack);
+        let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
+        else {
+            let fault = self.fault.unwrap_or(Fault::UnknownId);
+            return self.failed(ack, fault.code());
+        };
+        let requests = &self.shared.router.requests;
+        let name = [Name {
+            id: self.id,
+            registration,
+        }];
+        let question = Question {
+            ack: &key,
+            asker: self.asker,
+            receivers: std::slice::from_ref(&owner),
+            names: &name,
+            answers: 1,
+            timeout: None,
+        };
+        let request = loop {
+            match requests.open(&question, Instant::now(), &mut self.outcomes) {
+                Ok(Opened::Asked(request)) => break request,
+                Ok(Opened::Over) => self.tell(),
+                Err(error) => return self.failed(ack, error.code()),
+            }
+        };
+        self.plain.extend_from_slice(frame);
+        self.count += 1;
+        self.deliver();
+        if let Some(request) = request {
+            requests.delivered(&request, &mut self.outcomes);
+        }
+        self.tell();
+    }
+
+    fn failed(&self, ack: &str, code: &str) {
+        let dest = protocol::json_string(self.id);
+        self.asker.outbox.push(&version_2::failed(ack, &dest, code));
+    }
+
+    /// Delivers what was collected.
+    fn deliver(&mut self) {
+        let count = std::mem::take(&mut self.count);
+        if count == 0 {
+            return;
+        }
+        self.cluster.counters.received.fetch_add(count, Relaxed);
+        if let (Some((owner, _)), None) = (&self.owner, self.fault) {
+            match owner.outbox.push_frames(&mut self.plain) {
+                crate::outbox::Pushed::Closed => self.fault = Some(Fault::Gone),
+                _ => {
+                    self.shared.metrics.messages_out.fetch_add(count, Relaxed);
+                    return;
+                }
+            }
+        }
+        self.plain.clear();
+        // Who is slow is told of elsewhere.
+        if self.fault != Some(Fault::Slow) {
+            (0..count).for_each(|_| self.shared.unknown(self.id));
+        }
+    }
+
+    fn tell(&mut self) {
+        if !self.outcomes.is_empty() {
+            tell(self.shared, &mut self.outcomes);
+        }
+    }
+
+    fn end(mut self) {
+        self.deliver();
+        self.tell();
+        if let Some((owner, _)) = &self.owner {
+            owner.flush();
+        }
+        if self.asker.outbox.waiting() > 0 {
+            self.asker.flush();
+        }
+    }
+}
+
+/// Takes what another broker tells this one: answers, and what became of messages.
+pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
+    let mut outcomes = Vec::new();
+    let mut touched = Vec::new();
+    let requests = &shared.router.requests;
+    for (text, _) in Frames(frames) {
+        match protocol::decode_between(text) {
+            Some(Between::Answer {
+                dest,
+                ack,
+                from,
+                message,
+                error,
+            }) => {
+                let Some(responder) = cluster.remotes.find(&dest) else {
+                    continue;
+                };
+                let answered = Answered {
+                    ack,
+                    from,
+                    outcome: error.map_or(Ok(message), Err),
+                };
+                let passed = shared.pass_answer(&responder, answered, &mut outcomes);
+                touched.extend(passed);
+            }
+            Some(Between::Failed { dest, ack, code }) => {
+                if let Some(responder) = cluster.remotes.find(&dest) {
+                    let key = protocol::ack_key(ack);
+                    let fault = Fault::of_code(&code);
+                    requests.fail(&key, &responder, fault, &mut outcomes);
+                }
+            }
+            Some(Between::Settled { number, dest, code }) => {
+                if let Some(link) = cluster.remotes.find(&dest) {
+                    let fault = code.map(|code| Fault::of_code(&code));
+                    cluster.receipts.settle(number, &dest, link.key, fault);
+                }
+            }
+            _ => {}
+        }
+    }
+    shared.tell(&mut outcomes, &mut touched);
+    touched.iter().for_each(|handle| handle.flush());
+}

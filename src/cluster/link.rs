@@ -1,0 +1,173 @@
+//! The way of frames to another broker: what an outbox writes to, in place of a socket.
+//!
+//! Whoever takes what comes by it says so now and then. What is under way and not yet taken has a
+//! bound; at it the outbox fills, and those who send are held, as they are by a slow reader.
+
+use std::{
+    io::{self, IoSlice},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::Handle as Runtime;
+
+use super::{
+    bus::{Bus, NodeId, Publication},
+    packet::{self, Taken},
+};
+use crate::handle::Handle;
+
+/// Bytes, and packets, under way by one link.
+const WINDOW: usize = 512 << 10;
+const PACKETS: usize = 256;
+/// What was taken is told when it comes to this much.
+pub(super) const TELL_BYTES: u32 = (WINDOW / 4) as u32;
+pub(super) const TELL_PACKETS: u32 = (PACKETS / 4) as u32;
+/// Bytes of frames in one packet, but for a frame that is longer.
+const PACKET: usize = 128 << 10;
+
+/// A way to another broker.
+#[derive(Debug)]
+pub(crate) struct Link {
+    bus: Arc<dyn Bus>,
+    runtime: Runtime,
+    /// Where what is written goes, and where what is said of it comes.
+    subject: String,
+    reply: String,
+    /// What each packet begins with.
+    head: Vec<u8>,
+    bytes: AtomicUsize,
+    packets: AtomicUsize,
+    /// A packet waits for room on the way to the bus.
+    waits: AtomicBool,
+    closed: AtomicBool,
+    /// When the first packet went out.
+    first: OnceLock<Instant>,
+    /// Who takes what goes out; zero while that is not known.
+    node: AtomicU64,
+    /// Whose outbox it is.
+    owner: OnceLock<Weak<Handle>>,
+}
+
+impl Link {
+    pub(super) fn new(
+        bus: Arc<dyn Bus>,
+        runtime: Runtime,
+        [subject, reply]: [String; 2],
+        head: Vec<u8>,
+    ) -> Self {
+        Self {
+            bus,
+            runtime,
+            subject,
+            reply,
+            head,
+            bytes: AtomicUsize::new(0),
+            packets: AtomicUsize::new(0),
+            waits: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            first: OnceLock::new(),
+            node: AtomicU64::new(0),
+            owner: OnceLock::new(),
+        }
+    }
+
+    /// Names the handle whose outbox writes here.
+    pub(super) fn belongs_to(&self, owner: &Arc<Handle>) {
+        let _ = self.owner.set(Arc::downgrade(owner));
+    }
+
+    /// True if it takes something now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.closed.load(SeqCst)
+            || !self.waits.load(SeqCst)
+                && self.bytes.load(SeqCst) < WINDOW
+                && self.packets.load(SeqCst) < PACKETS
+    }
+
+    /// Takes whole frames; `WouldBlock` if it has no room. Only one writes at a time.
+    pub(crate) fn try_write(self: &Arc<Self>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.closed.load(SeqCst) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if !self.has_room() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let limit = self.bus.max_payload().saturating_sub(self.head.len());
+        let mut payload = self.head.clone();
+        let mut length = 0;
+        // All that lies in one place are whole frames, unless a part of it went before.
+        for slice in slices {
+            let fits = slice.len().min(limit.saturating_sub(length));
+            if length > 0 && length + slice.len() > PACKET.min(limit) {
+                break;
+            }
+            let taken = match slice.len() > fits {
+                true => packet::whole_frames(slice, fits),
+                false => slice.len(),
+            };
+            payload.extend_from_slice(&slice[..taken]);
+            length += taken;
+            if taken < slice.len() {
+                break;
+            }
+        }
+        if length == 0 {
+            // A frame that was let through while more was allowed.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.first.get_or_init(Instant::now);
+        self.bytes.fetch_add(length, SeqCst);
+        self.packets.fetch_add(1, SeqCst);
+        let publication = Publication {
+            subject: self.subject.clone(),
+            reply: Some(self.reply.clone()),
+            payload: payload.into(),
+        };
+        if let Err(publication) = self.bus.try_publish(publication) {
+            self.waits.store(true, SeqCst);
+            let link = self.clone();
+            self.runtime.spawn(async move {
+                link.bus.publish(publication).await;
+                link.waits.store(false, SeqCst);
+                link.go_on();
+            });
+        }
+        Ok(length)
+    }
+
+    /// So much of it was taken.
+    pub(super) fn taken(&self, taken: Taken) {
+        self.node.store(taken.node, Relaxed);
+        self.bytes.fetch_sub(taken.bytes as usize, SeqCst);
+        self.packets.fetch_sub(taken.packets as usize, SeqCst);
+        self.go_on();
+    }
+
+    /// The outbox may write again.
+    fn go_on(&self) {
+        if let Some(owner) = self.owner.get().and_then(Weak::upgrade) {
+            owner.unblock();
+        }
+    }
+
+    /// Takes nothing more.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, SeqCst);
+    }
+
+    /// Who takes what goes out, where that is known.
+    pub(super) fn node(&self) -> Option<NodeId> {
+        let node = self.node.load(Relaxed);
+        (node != 0).then_some(NodeId(node))
+    }
+
+    /// True if nobody has said for this long that he has taken anything.
+    pub(super) fn is_unheard(&self, limit: Duration) -> bool {
+        let is_late = |first: &Instant| first.elapsed() > limit;
+        self.node().is_none() && self.first.get().is_some_and(is_late)
+    }
+}

@@ -1,0 +1,206 @@
+//! NATS as the bus.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::{runtime::Handle as Runtime, sync::mpsc, time::timeout};
+
+use super::{
+    bus::{Bus, Delivery, Inlet, Publication, Task, place_of},
+    talk::BusEvent,
+};
+use crate::{
+    error::{Error, Result},
+    options::{NatsAuth, NatsOptions, Pem},
+    tls,
+};
+
+/// Those who listen for an id are one group: what is sent to it goes to one of them, even while it
+/// moves.
+const GROUP: &str = "wsmb";
+/// A server that is silent for three of these is given up.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// The time to connect to one server.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The longest pause between two tries to connect.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A pause that does not end: nobody wants the connection any more.
+const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
+/// Packets on their way to the connection.
+const OUTGOING: usize = 256;
+/// Packets that wait for one listener: more than are under way to it at most, unless hundreds of
+/// brokers send at once.
+const INCOMING: usize = 64 << 10;
+
+/// A connection to NATS.
+#[derive(Debug)]
+pub(crate) struct Nats {
+    client: Client,
+    closed: Arc<AtomicBool>,
+}
+
+/// Connects, now and whenever the connection is lost.
+///
+/// Errors: `InvalidOption`, `Tls`. That no server can be reached is told by an event, again and again.
+pub(crate) fn connect(
+    options: &NatsOptions,
+    runtime: &Runtime,
+) -> Result<(Arc<dyn Bus>, mpsc::Receiver<BusEvent>)> {
+    let (sender, events) = mpsc::channel(64);
+    let closed = Arc::new(AtomicBool::new(false));
+    let is_closed = closed.clone();
+    let mut connect = ConnectOptions::new()
+        .name("wsmsgbroker")
+        .retry_on_initial_connect()
+        .skip_subject_validation(true)
+        .connection_timeout(CONNECT)
+        .ping_interval(PING_EVERY)
+        .client_capacity(OUTGOING)
+        .subscription_capacity(INCOMING)
+        .reconnect_delay_callback(move |attempts| {
+            let pause = Duration::from_millis(50 << attempts.min(6));
+            match is_closed.load(Relaxed) {
+                true => FOR_EVER,
+                false => pause.min(PAUSE),
+            }
+        })
+        .event_callback(move |event| {
+            let sender = sender.clone();
+            async move {
+                let event = match event {
+                    Event::Connected => BusEvent::Up,
+                    Event::Disconnected | Event::Closed => BusEvent::Down,
+                    Event::SlowConsumer(_) => BusEvent::Lagged,
+                    Event::ServerError(error) => BusEvent::Failed(error.to_string()),
+                    Event::ClientError(error) => BusEvent::Failed(error.to_string()),
+                    Event::LameDuckMode | Event::Draining => return,
+                };
+                // When the cluster has ended, nobody hears of it.
+                let _ = sender.send(event).await;
+            }
+        });
+    connect = match &options.auth {
+        NatsAuth::None => connect,
+        NatsAuth::User { user, pass } => connect.user_and_password(user.clone(), pass.clone()),
+        NatsAuth::Token(token) => connect.token(token.clone()),
+        NatsAuth::Nkey(seed) => connect.nkey(seed.clone()),
+        NatsAuth::Creds(creds) => {
+            let invalid = |reason: String| Error::InvalidOption {
+                name: "nats.creds",
+                reason,
+            };
+            let text = match creds {
+                Pem::Text(text) => text.clone(),
+                Pem::File(path) => std::fs::read_to_string(path)
+                    .map_err(|error| invalid(format!("{}: {error}", path.display())))?,
+            };
+            connect
+                .credentials(&text)
+                .map_err(|error| invalid(format!("cannot be used: {error}")))?
+        }
+    };
+    if let Some(options) = &options.tls {
+        connect = connect
+            .require_tls(true)
+            .tls_client_config(tls::client_config(options)?);
+    }
+    let _entered = runtime.enter();
+    let invalid = |reason: String| Error::InvalidOption {
+        name: "nats.servers",
+        reason,
+    };
+    // With retries it waits for nothing.
+    match connect.connect(&options.servers[..]).now_or_never() {
+        Some(Ok(client)) => Ok((Arc::new(Nats { client, closed }), events)),
+        Some(Err(error)) => Err(invalid(format!("cannot be used: {error}"))),
+        None => Err(invalid("cannot be used".into())),
+    }
+}
+
+impl Bus for Nats {
+    fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication> {
+        // A publication has two texts and shared bytes: to keep one costs little.
+        let kept = publication.clone();
+        match publish(&self.client, publication).now_or_never() {
+            Some(()) => Ok(()),
+            None => Err(kept),
+        }
+    }
+
+    fn publish(&self, publication: Publication) -> Task<()> {
+        let client = self.client.clone();
+        Box::pin(async move { publish(&client, publication).await })
+    }
+
+    fn subscribe(&self, subject: String, shared: bool) -> Task<Result<Box<dyn Inlet>>> {
+        let client = self.client.clone();
+        Box::pin(async move {
+            let subscriber = match shared {
+                true => client.queue_subscribe(subject, GROUP.into()).await,
+                false => client.subscribe(subject).await,
+            };
+            // It fails only when the connection has been given up.
+            let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
+            Ok(Box::new(Listener(subscriber)) as Box<dyn Inlet>)
+        })
+    }
+
+    fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    fn flush(&self) -> Task<()> {
+        let client = self.client.clone();
+        Box::pin(async move {
+            let _ = timeout(CONNECT, client.flush()).await;
+        })
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+}
+
+/// What cannot be published now will be missed like what is lost on its way: the cluster looks for
+/// both.
+async fn publish(client: &Client, publication: Publication) {
+    let Publication {
+        subject,
+        reply,
+        payload,
+    } = publication;
+    let _ = match reply {
+        Some(reply) => client.publish_with_reply(subject, reply, payload).await,
+        None => client.publish(subject, payload).await,
+    };
+}
+
+struct Listener(Subscriber);
+
+impl Inlet for Listener {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
+        Box::pin(async {
+            let message = self.0.next().await?;
+            Some(Delivery {
+                number: place_of(&message.subject).map_or(0, |place| place.number),
+                from: message.reply.as_deref().and_then(place_of),
+                unheard: message.status == Some(StatusCode::NO_RESPONDERS),
+                payload: message.payload,
+            })
+        })
+    }
+
+    fn drain(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            let _ = self.0.drain().await;
+        })
+    }
+}

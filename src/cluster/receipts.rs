@@ -1,0 +1,202 @@
+//! Receipts for messages that other brokers deliver: what is known of them so far.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+
+use crate::{
+    handle::Handle,
+    memory::{Charge, Memory},
+    protocol::{self, version_2},
+    requests::Fault,
+};
+
+/// How long it may take until it is known what became of a message for another broker.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Bytes that a receipt takes, and each id of it, about.
+const RECEIPT: usize = 256;
+const ID: usize = 64;
+
+/// All receipts that are not yet complete.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    receipts: HashMap<u64, Receipt, RandomState>,
+}
+
+/// What became of a message for an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The link with this key knows.
+    Awaited(u64),
+    Known(Option<Fault>),
+}
+
+#[derive(Debug)]
+struct Receipt {
+    asker: Arc<Handle>,
+    /// The `ref`, as JSON.
+    reference: String,
+    fates: HashMap<Arc<str>, Fate, RandomState>,
+    /// Ids that others know about.
+    left: usize,
+    deadline: Instant,
+    _charge: Charge,
+}
+
+impl Receipt {
+    /// Notes what a link says of an id; true if that was what was missing.
+    fn settle(&mut self, id: &str, link: u64, fault: Option<Fault>) -> bool {
+        if let Some(fate) = self.fates.get_mut(id)
+            && *fate == Fate::Awaited(link)
+        {
+            *fate = Fate::Known(fault);
+            self.left -= 1;
+        }
+        self.left == 0
+    }
+
+    /// Notes that a link says nothing more; true if that was what was missing.
+    fn lose(&mut self, link: u64, fault: Fault) -> bool {
+        let before = self.left;
+        for fate in self.fates.values_mut() {
+            if *fate == Fate::Awaited(link) {
+                *fate = Fate::Known(Some(fault));
+                self.left -= 1;
+            }
+        }
+        self.left == 0 && before > 0
+    }
+
+    /// Tells who asked. What is not known by now has no answer in time.
+    fn tell(self) {
+        let (mut delivered, mut failed) = (String::new(), String::new());
+        for (id, fate) in &self.fates {
+            let fault = match fate {
+                Fate::Known(None) => None,
+                Fate::Known(Some(fault)) => Some(fault.receipt_code()),
+                Fate::Awaited(_) => Some(Fault::Timeout.code()),
+            };
+            let list = match fault {
+                None => &mut delivered,
+                Some(_) => &mut failed,
+            };
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(&protocol::json_string(id));
+            if let Some(code) = fault {
+                list.extend([":\"", code, "\""]);
+            }
+        }
+        let frame = version_2::receipt(&self.reference, &delivered, &failed);
+        self.asker.outbox.push(&frame);
+        self.asker.flush();
+    }
+}
+
+impl Receipts {
+    /// Opens a receipt: some of its ids are known about by the links with these keys. Before anything
+    /// is sent that is answered with its number. None if there are none of these.
+    pub(crate) fn open(
+        &self,
+        asker: &Arc<Handle>,
+        reference: &str,
+        awaited: impl Iterator<Item = (Arc<str>, u64)>,
+        memory: &Arc<Memory>,
+    ) -> Option<u64> {
+        let fates: HashMap<_, _, _> = awaited
+            .map(|(id, link)| (id, Fate::Awaited(link)))
+            .collect();
+        if fates.is_empty() {
+            return None;
+        }
+        let names: usize = fates.keys().map(|id| ID + id.len()).sum();
+        let receipt = Receipt {
+            asker: asker.clone(),
+            reference: reference.to_owned(),
+            // One more: the local part is known last.
+            left: fates.len() + 1,
+            fates,
+            deadline: Instant::now() + SETTLE,
+            _charge: Charge::new(memory, RECEIPT + reference.len() + names),
+        };
+        let mut open = self.open.lock();
+        open.last += 1;
+        let number = open.last;
+        open.receipts.insert(number, receipt);
+        Some(number)
+    }
+
+    /// Adds what is known of the other ids; those that were to be asked about and were not are among
+    /// them.
+    pub(crate) fn local(
+        &self,
+        number: u64,
+        known: impl Iterator<Item = (Arc<str>, Option<Fault>)>,
+    ) {
+        let mut open = self.open.lock();
+        let Some(receipt) = open.receipts.get_mut(&number) else {
+            return;
+        };
+        for (id, fault) in known {
+            match receipt.fates.insert(id.clone(), Fate::Known(fault)) {
+                Some(Fate::Awaited(_)) => receipt.left -= 1,
+                // The first time counts.
+                Some(known) => {
+                    receipt.fates.insert(id, known);
+                }
+                None => {}
+            }
+        }
+        receipt.left -= 1;
+        if receipt.left == 0 {
+            let receipt = open.receipts.remove(&number);
+            drop(open);
+            receipt.into_iter().for_each(Receipt::tell);
+        }
+    }
+
+    /// A link says what became of a message for an id.
+    pub(crate) fn settle(&self, number: u64, id: &str, link: u64, fault: Option<Fault>) {
+        let mut open = self.open.lock();
+        let Some(receipt) = open.receipts.get_mut(&number) else {
+            return;
+        };
+        if receipt.settle(id, link, fault) {
+            let receipt = open.receipts.remove(&number);
+            drop(open);
+            receipt.into_iter().for_each(Receipt::tell);
+        }
+    }
+
+    /// A link will say nothing more.
+    pub(crate) fn lose(&self, link: u64, fault: Fault) {
+        let mut open = self.open.lock();
+        let done: Vec<_> = (open.receipts)
+            .extract_if(|_, receipt| receipt.lose(link, fault))
+            .collect();
+        drop(open);
+        done.into_iter().for_each(|(_, receipt)| receipt.tell());
+    }
+
+    /// Tells those whose time is up.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut open = self.open.lock();
+        let late: Vec<_> = (open.receipts)
+            .extract_if(|_, receipt| receipt.deadline <= now)
+            .collect();
+        drop(open);
+        late.into_iter().for_each(|(_, receipt)| receipt.tell());
+    }
+}

@@ -1,0 +1,316 @@
+//! The handles of remote ids, and of remote nodes: made when they are first needed, and given up when
+//! they lead nowhere or nobody needs them any more.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasher,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+
+use super::{
+    Cluster, Down, Link,
+    bus::{NodeId, Place},
+    packet, tell,
+};
+use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, socket::WriteHalf};
+
+const SHARDS: usize = 16;
+/// Bytes of memory that a handle takes with its link, about.
+const REMOTE: usize = 1 << 10;
+/// A node of which nothing was heard for this long is dead.
+pub(super) const DEAD: Duration = Duration::from_secs(5);
+
+type Ids = HashMap<Arc<str>, Remote, RandomState>;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Remotes {
+    hasher: RandomState,
+    ids: [Mutex<Ids>; SHARDS],
+    nodes: Mutex<HashMap<NodeId, Node>>,
+    /// By the number of their link.
+    links: Mutex<HashMap<u64, Way>>,
+}
+
+/// Whose link it is: an id's, or a node's.
+#[derive(Debug)]
+struct Way {
+    handle: Weak<Handle>,
+    id: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Remote {
+    handle: Arc<Handle>,
+    /// Nobody has used it since it was last looked at.
+    idle: bool,
+    _charge: Charge,
+}
+
+/// Another broker.
+#[derive(Debug)]
+struct Node {
+    name: String,
+    /// Zero until it has said which.
+    epoch: u64,
+    heard: Instant,
+    /// Stands for all who ask from there.
+    asker: Option<Arc<Handle>>,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            name: String::new(),
+            epoch: 0,
+            heard: Instant::now(),
+            asker: None,
+        }
+    }
+}
+
+impl Remotes {
+    fn shard(&self, id: &str) -> &Mutex<Ids> {
+        &self.ids[self.hasher.hash_one(id) as usize % SHARDS]
+    }
+
+    /// The handle of a remote id, if there is one.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Handle>> {
+        let shard = self.shard(id).lock();
+        shard.get(id).map(|remote| remote.handle.clone())
+    }
+
+    /// The handle with the link of this number, and the id that it is for, unless it is a node's.
+    pub(super) fn by_link(&self, number: u64) -> Option<(Arc<Handle>, Option<Arc<str>>)> {
+        let links = self.links.lock();
+        let way = links.get(&number)?;
+        Some((way.handle.upgrade()?, way.id.clone()))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.ids.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// All brokers known, but for ourselves: their names by their ids.
+    pub(super) fn nodes(&self) -> HashMap<NodeId, String> {
+        let nodes = self.nodes.lock();
+        let named = |(id, node): (&NodeId, &Node)| (*id, node.name.clone());
+        nodes.iter().map(named).collect()
+    }
+
+    /// Forgets how long others were silent: we could not hear them.
+    pub(super) fn forgive(&self) {
+        for node in self.nodes.lock().values_mut() {
+            node.heard = Instant::now();
+        }
+    }
+
+    fn all(&self) -> Vec<(Arc<str>, Arc<Handle>)> {
+        let shards = self.ids.iter();
+        shards
+            .flat_map(|shard| {
+                let shard = shard.lock();
+                let handles =
+                    (shard.iter()).map(|(id, remote)| (id.clone(), remote.handle.clone()));
+                handles.collect::<Vec<_>>()
+            })
+            .collect()
+    }
+}
+
+impl Cluster {
+    /// The handle of an id that is not here.
+    pub(crate) fn remote(&self, shared: &Shared, id: &str) -> Result<Arc<Handle>, Down> {
+        if !self.is_up() {
+            return Err(Down);
+        }
+        let mut shard = self.remotes.shard(id).lock();
+        if let Some(remote) = shard.get_mut(id) {
+            remote.idle = false;
+            return Ok(remote.handle.clone());
+        }
+        let head = packet::frames_head(id);
+        let id: Arc<str> = id.into();
+        let handle = self.handle(shared, self.subjects.to(&id), head, Some(id.clone()));
+        let remote = Remote {
+            handle: handle.clone(),
+            idle: false,
+            _charge: Charge::new(&shared.memory, REMOTE + 3 * id.len()),
+        };
+        shard.insert(id, remote);
+        Ok(handle)
+    }
+
+    /// The handle that stands for all who ask from a node.
+    pub(super) fn asker(&self, shared: &Shared, node: NodeId) -> Arc<Handle> {
+        let mut nodes = self.remotes.nodes.lock();
+        let entry = nodes.entry(node).or_insert_with(Node::new);
+        let asker = entry.asker.get_or_insert_with(|| {
+            let subject = self.subjects.place(Place { node, number: 0 });
+            self.handle(shared, subject, packet::frames_head(""), None)
+        });
+        asker.clone()
+    }
+
+    fn handle(
+        &self,
+        shared: &Shared,
+        subject: String,
+        head: Vec<u8>,
+        id: Option<Arc<str>>,
+    ) -> Arc<Handle> {
+        let key = shared.next_key();
+        let ways = [subject, self.place(key)];
+        let link = Link::new(self.bus.clone(), self.runtime.clone(), ways, head);
+        let link = Arc::new(link);
+        let handle = Arc::new(shared.remote_handle(key, WriteHalf::Link(link.clone())));
+        link.belongs_to(&handle);
+        let way = Way {
+            handle: Arc::downgrade(&handle),
+            id,
+        };
+        self.remotes.links.lock().insert(key, way);
+        handle
+    }
+
+    /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
+    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
+        let Some(shared) = self.shared() else { return };
+        {
+            let mut shard = self.remotes.shard(id).lock();
+            let is_it = |remote: &Remote| Arc::ptr_eq(&remote.handle, handle);
+            if shard.get(id).is_some_and(is_it) {
+                shard.remove(id);
+            }
+        }
+        let is_first = self.end(&shared, handle, fault);
+        if is_first && fault == Fault::UnknownId {
+            shared.unknown(id);
+        }
+    }
+
+    /// Ends a handle; false if it has ended before.
+    fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) -> bool {
+        let is_first = self.remotes.links.lock().remove(&handle.key).is_some();
+        if let WriteHalf::Link(link) = handle.socket() {
+            link.close();
+        }
+        handle.set_registration(0);
+        handle.outbox.close();
+        let mut outcomes = Vec::new();
+        shared.router.requests.leave(handle, fault, &mut outcomes);
+        tell(shared, &mut outcomes);
+        self.receipts.lose(handle.key, fault);
+        is_first
+    }
+
+    /// A broker says that it is there.
+    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u64) {
+        let is_lost = {
+            let mut nodes = self.remotes.nodes.lock();
+            let entry = nodes.entry(node).or_insert_with(Node::new);
+            let before = std::mem::replace(&mut entry.epoch, epoch);
+            (entry.heard, entry.name) = (Instant::now(), name);
+            before != 0 && before != epoch
+        };
+        if is_lost {
+            self.lose_node(node);
+        }
+    }
+
+    /// Something came from this broker: it is there.
+    pub(super) fn heard(&self, node: NodeId) {
+        if let Some(node) = self.remotes.nodes.lock().get_mut(&node) {
+            node.heard = Instant::now();
+        }
+    }
+
+    /// A broker has left.
+    pub(super) fn forget_node(&self, node: NodeId) {
+        self.lose_node(node);
+        self.remotes.nodes.lock().remove(&node);
+    }
+
+    /// What was under way to a broker, or asked from there, is lost.
+    fn lose_node(&self, node: NodeId) {
+        let Some(shared) = self.shared() else { return };
+        let asker = {
+            let mut nodes = self.remotes.nodes.lock();
+            nodes.get_mut(&node).and_then(|node| node.asker.take())
+        };
+        if let Some(asker) = asker {
+            self.end(&shared, &asker, Fault::Gone);
+        }
+        for (id, handle) in self.remotes.all() {
+            if link_of(&handle).and_then(Link::node) == Some(node) {
+                self.fail(&id, &handle, Fault::Gone);
+            }
+        }
+    }
+
+    /// The cluster cannot be reached any more.
+    pub(super) fn lose_all(&self, fault: Fault) {
+        let Some(shared) = self.shared() else { return };
+        let askers: Vec<_> = {
+            let mut nodes = self.remotes.nodes.lock();
+            nodes
+                .values_mut()
+                .filter_map(|node| node.asker.take())
+                .collect()
+        };
+        for asker in askers {
+            self.end(&shared, &asker, Fault::Gone);
+        }
+        for shard in &self.remotes.ids {
+            let remotes = std::mem::take(&mut *shard.lock());
+            for remote in remotes.into_values() {
+                self.end(&shared, &remote.handle, fault);
+            }
+        }
+    }
+
+    /// Looks after all handles: those that nobody answers, and those that nobody uses.
+    pub(super) fn sweep(&self) {
+        let mut dead = Vec::new();
+        for shard in &self.remotes.ids {
+            let mut unused = Vec::new();
+            shard.lock().retain(|id, remote| {
+                if link_of(&remote.handle).is_some_and(|link| link.is_unheard(DEAD)) {
+                    dead.push((id.clone(), remote.handle.clone()));
+                }
+                // Whoever else holds it may still send, or awaits an answer.
+                let is_used = Arc::strong_count(&remote.handle) > 1
+                    || remote.handle.outbox.waiting() > 0
+                    || !std::mem::replace(&mut remote.idle, true);
+                if !is_used {
+                    unused.push(remote.handle.key);
+                }
+                is_used
+            });
+            let mut links = self.remotes.links.lock();
+            unused.iter().for_each(|key| {
+                links.remove(key);
+            });
+        }
+        for (id, handle) in dead {
+            self.fail(&id, &handle, Fault::Timeout);
+        }
+        let silent: Vec<_> = {
+            let nodes = self.remotes.nodes.lock();
+            let is_dead = |(_, node): &(&NodeId, &Node)| node.heard.elapsed() > DEAD;
+            nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
+        };
+        silent.into_iter().for_each(|node| self.forget_node(node));
+    }
+}
+
+fn link_of(handle: &Handle) -> Option<&Link> {
+    match handle.socket() {
+        WriteHalf::Link(link) => Some(link),
+        _ => None,
+    }
+}

@@ -1,0 +1,169 @@
+//! The frames between brokers of a cluster: those of `encode`, and some that no client sees.
+
+use std::borrow::Cow;
+
+use super::{
+    members::Members,
+    usual,
+    values::{is_truthy, string},
+};
+use crate::protocol::ServerAction;
+
+/// What one broker tells another. Raw JSON text, but for what is a string by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Between<'a> {
+    /// For the owner of the id that all is about; with an ack, an answer is awaited.
+    Message { ack: Option<&'a str> },
+    /// Nobody awaits the answer to this any more.
+    Cancel { ack: &'a str },
+    /// Wants to know whether the message before it was delivered.
+    Settle { number: u64 },
+    /// It was, unless there is a code.
+    Settled {
+        number: u64,
+        dest: Cow<'a, str>,
+        code: Option<Cow<'a, str>>,
+    },
+    /// An answer by the one who was asked as `dest`; with an error, a refusal.
+    Answer {
+        dest: Cow<'a, str>,
+        ack: &'a str,
+        from: Option<&'a str>,
+        message: Option<&'a str>,
+        error: Option<&'a str>,
+    },
+    /// The one who was asked as `dest` will not answer.
+    Failed {
+        dest: Cow<'a, str>,
+        ack: &'a str,
+        code: Cow<'a, str>,
+    },
+}
+
+/// None: it is no frame between brokers.
+pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
+    if let Some(ServerAction::Message { ack, .. }) = usual::server_action(text, 1) {
+        return Some(Between::Message { ack });
+    }
+    let members = Members::parse(text).ok()?;
+    let number = || members.reference?.parse().ok();
+    let dest = || members.dest.map(string);
+    match members.action()?.as_ref() {
+        "message" => Some(Between::Message {
+            ack: members.ack.filter(|ack| is_truthy(ack)),
+        }),
+        "cancel" => Some(Between::Cancel { ack: members.ack? }),
+        "settle" => Some(Between::Settle { number: number()? }),
+        "settled" => Some(Between::Settled {
+            number: number()?,
+            dest: dest()?,
+            code: members.code.map(string),
+        }),
+        "answer" => Some(Between::Answer {
+            dest: dest()?,
+            ack: members.ack?,
+            from: members.from,
+            message: members.message,
+            error: members.error.filter(|error| is_truthy(error)),
+        }),
+        "failed" => Some(Between::Failed {
+            dest: dest()?,
+            ack: members.ack?,
+            code: string(members.code?),
+        }),
+        _ => None,
+    }
+}
+
+/// Asks what became of the message before it.
+pub(crate) fn settle(number: &str) -> [&str; 3] {
+    ["{\"action\":\"settle\",\"ref\":", number, "}"]
+}
+
+/// Says that; the id as JSON, and the code, if it was not delivered.
+pub(crate) fn settled<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>) -> Vec<&'a str> {
+    let mut pieces = vec!["{\"action\":\"settled\",\"ref\":", number];
+    pieces.extend([",\"dest\":", dest]);
+    if let Some(code) = code {
+        pieces.extend([",\"code\":\"", code, "\""]);
+    }
+    pieces.push("}");
+    pieces
+}
+
+/// An answer for an asker at another broker, or a refusal; all as JSON.
+pub(crate) fn answer_of<'a>(
+    dest: &'a str,
+    ack: &'a str,
+    from: Option<&'a str>,
+    outcome: Result<Option<&'a str>, &'a str>,
+) -> Vec<&'a str> {
+    let mut pieces = vec!["{\"action\":\"answer\",\"dest\":", dest, ",\"ack\":", ack];
+    if let Some(from) = from {
+        pieces.extend([",\"from\":", from]);
+    }
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(message)) => pieces.extend([",\"message\":", message]),
+        Err(error) => pieces.extend([",\"error\":", error]),
+    }
+    pieces.push("}");
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_between_brokers_are_read_as_they_were_written() {
+        let read = |pieces: &[&str]| {
+            let text = pieces.concat();
+            format!("{:?}", decode_between(&text))
+        };
+        let message = crate::protocol::message("[1]", Some("\"k\""), Some("\"a\""));
+        assert_eq!(read(&message), "Some(Message { ack: Some(\"\\\"k\\\"\") })");
+        let plain = crate::protocol::message("{\"ack\":1}", None, None);
+        assert_eq!(read(&plain), "Some(Message { ack: None })");
+        assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
+        let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
+        let expected = Between::Settled {
+            number: 7,
+            dest: "a\n".into(),
+            code: Some("SLOW".into()),
+        };
+        assert_eq!(decode_between(&text), Some(expected));
+        for outcome in [Ok(None), Ok(Some("null")), Err("{\"code\":1}")] {
+            let text = answer_of("\"b\"", "1", Some("\"b\""), outcome).concat();
+            let expected = Between::Answer {
+                dest: "b".into(),
+                ack: "1",
+                from: Some("\"b\""),
+                message: outcome.unwrap_or_default(),
+                error: outcome.err(),
+            };
+            assert_eq!(decode_between(&text), Some(expected));
+        }
+        let failed = crate::protocol::version_2::failed("\"k\"", "\"b\"", "GONE");
+        let text = failed.concat();
+        let expected = Between::Failed {
+            dest: "b".into(),
+            ack: "\"k\"",
+            code: "GONE".into(),
+        };
+        assert_eq!(decode_between(&text), Some(expected));
+    }
+
+    #[test]
+    fn anything_else_is_none() {
+        for text in [
+            "",
+            "1",
+            "{}",
+            "{\"action\":\"register\"}",
+            "{\"action\":\"settle\"}",
+        ] {
+            assert_eq!(decode_between(text), None, "{text}");
+        }
+    }
+}
