@@ -2,7 +2,7 @@
 
 // This package, with its defaults. `--threads N` overrides the number of worker threads; with `--jwt`
 // clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start; with `--nats URL`
-// it is one of several.
+// it is one of several, by way of NATS.
 
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
@@ -41,7 +41,10 @@ if (values.tls) {
   Object.assign(needed, { scheme: 'wss', ca });
 }
 
-if (values.nats !== undefined) options.nats = { servers: [values.nats], namespace: 'bench' };
+// It listens once it has heard of the others.
+if (values.nats !== undefined) {
+  options.nats = { servers: [values.nats], namespace: 'bench', required: true };
+}
 
 const server = new WSMsgBroker.Server(options);
 server.on('warn', (error) => console.error('warn:', error.message));

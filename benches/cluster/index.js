@@ -4,7 +4,7 @@
 
 const { spawnSync } = require('node:child_process');
 const { natsVersion } = require('../driver/nats');
-const { known, meant, missingAddon, version } = require('../driver/rivals');
+const { NO_NATS, known, meant, missingAddon, version } = require('../driver/rivals');
 const { System } = require('./system');
 const { targets } = require('./targets');
 
@@ -38,9 +38,7 @@ function obstacle({ script, hub }) {
     const missing = missingAddon();
     if (missing) return missing;
   }
-  if (parts.includes('nats.js') && !natsVersion()) {
-    return 'there is no nats-server: put one into target/nats/ or the PATH';
-  }
+  if (parts.includes('nats.js') && !natsVersion()) return NO_NATS;
   if (parts.includes('redis.js') && !redisVersion()) {
     return 'there is no redis-server: apt-get install redis-server';
   }

