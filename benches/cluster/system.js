@@ -4,9 +4,6 @@
 
 const { Broker } = require('../driver/processes');
 
-/** How long after the last registration the first message is sent, ms: the brokers tell each other meanwhile. */
-const SETTLE = 250;
-
 /** What a broker is there for. */
 const ROLES = ['sender', 'receiver', 'idle', 'hub'];
 
@@ -46,7 +43,7 @@ class System {
     this.address = { ...sender.address };
     if (isApart) {
       const urls = this.#of('receiver').map(({ address }) => address.url);
-      Object.assign(this.address, { to: urls.join(','), settle: SETTLE });
+      this.address.to = urls.join(',');
     }
   }
 

@@ -2,17 +2,14 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
-use std::thread;
-use std::time::Duration;
 
 use crate::failure::Result;
 use crate::protocol::Protocol;
 use crate::tls::Connector;
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 12] = [
     "url",
     "to",
-    "settle",
     "protocol",
     "ca",
     "token",
@@ -72,12 +69,6 @@ impl Arguments {
     pub(crate) fn receivers(&self) -> Result<Vec<Target>> {
         let urls = self.text("to").or(self.text("url")).unwrap_or_default();
         urls.split(',').map(|url| self.at(url)).collect()
-    }
-
-    /// Gives brokers the time to tell each other who is where: they may owe that to nobody who registers.
-    pub(crate) fn settle(&self) -> Result<()> {
-        thread::sleep(Duration::from_millis(self.number("settle", 0)?));
-        Ok(())
     }
 
     /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.

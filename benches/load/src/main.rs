@@ -44,8 +44,8 @@ const USAGE: &str = "usage: wsmsgbroker-load MODE --url ws://127.0.0.1:PORT/PATH
   idle    [--connections 5000]
   flood   [--size 4096]
 and for all [--protocol wsmb|nats|nats-framed|socketio], [--token TOKEN], to register with, and with a
-wss:// URL --ca PEM, whom to trust. ELSEWHERE is --to URL,URL and [--settle MILLISECONDS]: where those connect
-who receive, dealt out among these brokers, and how long to wait before the first message.";
+wss:// URL --ca PEM, whom to trust. ELSEWHERE is --to URL,URL: where those connect who receive, dealt
+out among these brokers. They are known to all when they are registered.";
 
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);

@@ -135,7 +135,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     os::raise_file_limit();
     let value = message::value(size)?;
     let mut flow = Flow::open(&target, &receivers, pairs, &value, window)?;
-    arguments.settle()?;
 
     let mut progress = Progress::start(slice);
     for pair in &mut flow.pairs {

@@ -119,7 +119,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         pair.responder.register(poll.registry(), 2 * index + 1)?;
         pairs.push(pair);
     }
-    arguments.settle()?;
 
     let mut latencies = Histogram::new();
     let cpu = os::cpu_seconds();
