@@ -69,7 +69,7 @@ const versions = () =>
 module.exports = {
   file: 'cluster',
   measured: 'brokers, and what is between them,',
-  measures: [require('./flow'), require('./request')],
+  measures: [require('./flow'), require('./pairs200'), require('./request')],
   rivals: RIVALS,
   choose,
   versions,

@@ -5,18 +5,20 @@
 const { atLeast, atMost, divide, placed, targets } = require('../driver/targets');
 
 const RATE = 'messages_per_second';
-const SIZES = [
-  [100, '100 B'],
-  [1024, '1 KB'],
-  [16_384, '16 KB'],
+/** Flows: what measured them, which of its rows, and what they are called. */
+const FLOWS = [
+  ['flow', { size: 100 }, '100 B'],
+  ['flow', { size: 1024 }, '1 KB'],
+  ['flow', { size: 16_384 }, '16 KB'],
+  ['pairs200', {}, '200 pairs'],
 ];
 
-const flow = (size, one, field, other) =>
-  placed('flow', { size }, (rowOf) => divide(rowOf(one), rowOf(other), field));
+const flow = ([kind, where], one, field, other) =>
+  placed(kind, where, (rowOf) => divide(rowOf(one), rowOf(other), field));
 
 /** What a message costs at one of the two brokers that it passes, to what it costs where it passes one. */
-const cost = (size, field) =>
-  placed('flow', { size }, (rowOf) => {
+const cost = ([kind, where], field) =>
+  placed(kind, where, (rowOf) => {
     const [two, one] = [rowOf('cluster-2-apart')?.[field], rowOf('cluster-2')?.sender_us];
     return divide({ cost: two }, { cost: one }, 'cost');
   });
@@ -30,38 +32,38 @@ const across = placed('request', {}, (rowOf) => {
   return Number.isFinite(value) ? value : undefined;
 });
 
-const forSizes = (goal) => SIZES.map(([size, text]) => goal(size, text));
+const forFlows = (goal) => FLOWS.map((one) => goal(one, one[2]));
 
 const TARGETS = [
-  ...forSizes((size, text) =>
+  ...forFlows((one, text) =>
     atLeast(
       `between two brokers, ${text}, to nats`,
       0.3,
       0.5,
-      flow(size, 'cluster-2-apart', RATE, 'nats'),
+      flow(one, 'cluster-2-apart', RATE, 'nats'),
     ),
   ),
-  ...forSizes((size, text) =>
-    atMost(`CPU at the sender's broker, ${text}, to local`, 3, null, cost(size, 'sender_us')),
+  ...forFlows((one, text) =>
+    atMost(`CPU at the sender's broker, ${text}, to local`, 3, null, cost(one, 'sender_us')),
   ),
-  ...forSizes((size, text) =>
-    atMost(`CPU at the receiver's broker, ${text}, to local`, 3, null, cost(size, 'receiver_us')),
+  ...forFlows((one, text) =>
+    atMost(`CPU at the receiver's broker, ${text}, to local`, 3, null, cost(one, 'receiver_us')),
   ),
-  ...forSizes((size, text) =>
+  ...forFlows((one, text) =>
     atLeast(
       `local in a cluster, ${text}, to single`,
       0.9,
       null,
-      flow(size, 'cluster-1', RATE, 'single'),
+      flow(one, 'cluster-1', RATE, 'single'),
     ),
   ),
   atMost('p50 across brokers to two of nats and a local hop', 1, null, across),
-  ...forSizes((size, text) =>
+  ...forFlows((one, text) =>
     atLeast(
       `between two brokers, ${text}, to socketio-apart`,
       null,
       1,
-      flow(size, 'cluster-2-apart', RATE, 'socketio-apart'),
+      flow(one, 'cluster-2-apart', RATE, 'socketio-apart'),
     ),
   ),
   atMost(
