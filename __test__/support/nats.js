@@ -340,4 +340,8 @@ async function startNatsCluster(t, count = 3, options = {}) {
   return startTogether(t, count, options);
 }
 
-module.exports = { startNats, startNatsCluster };
+module.exports = {
+  executable,
+  startNats,
+  startNatsCluster,
+};

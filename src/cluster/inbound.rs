@@ -349,10 +349,8 @@ pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
                 }
             }
             Some(Between::Settled { number, dest, code }) => {
-                if let Some(link) = cluster.remotes.find(&dest) {
-                    let fault = code.map(|code| Fault::of_code(&code));
-                    cluster.receipts.settle(number, &dest, link.key, fault);
-                }
+                let fault = code.map(|code| Fault::of_code(&code));
+                cluster.receipts.settle(number, &dest, fault);
             }
             _ => {}
         }

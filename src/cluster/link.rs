@@ -46,6 +46,8 @@ pub(crate) struct Link {
     closed: AtomicBool,
     /// When the first packet went out.
     first: OnceLock<Instant>,
+    /// How many have gone out.
+    sent: AtomicU64,
     /// Who takes what goes out; zero while that is not known.
     node: AtomicU64,
     /// Whose outbox it is.
@@ -70,6 +72,7 @@ impl Link {
             waits: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             first: OnceLock::new(),
+            sent: AtomicU64::new(0),
             node: AtomicU64::new(0),
             owner: OnceLock::new(),
         }
@@ -120,6 +123,7 @@ impl Link {
             return Err(io::ErrorKind::InvalidData.into());
         }
         self.first.get_or_init(Instant::now);
+        self.sent.fetch_add(1, Relaxed);
         self.bytes.fetch_add(length, SeqCst);
         self.packets.fetch_add(1, SeqCst);
         let publication = Publication {
@@ -163,6 +167,11 @@ impl Link {
     pub(super) fn node(&self) -> Option<NodeId> {
         let node = self.node.load(Relaxed);
         (node != 0).then_some(NodeId(node))
+    }
+
+    /// True if some of what went out may have been taken, when it is known that some was not.
+    pub(super) fn may_be_heard(&self) -> bool {
+        self.sent.load(Relaxed) > 1
     }
 
     /// True if nobody has said for this long that he has taken anything.

@@ -18,6 +18,8 @@ use crate::{
 
 /// How long it may take until it is known what became of a message for another broker.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long what is on its way may take.
+const GRACE: Duration = Duration::from_millis(250);
 /// Bytes that a receipt takes, and each id of it, about.
 const RECEIPT: usize = 256;
 const ID: usize = 64;
@@ -32,6 +34,8 @@ pub(crate) struct Receipts {
 struct Open {
     last: u64,
     receipts: HashMap<u64, Receipt, RandomState>,
+    /// Links that are lost from these times on.
+    lost: Vec<(Instant, u64, Fault)>,
 }
 
 /// What became of a message for an id.
@@ -55,10 +59,10 @@ struct Receipt {
 }
 
 impl Receipt {
-    /// Notes what a link says of an id; true if that was what was missing.
-    fn settle(&mut self, id: &str, link: u64, fault: Option<Fault>) -> bool {
+    /// Notes what is known of an id; true if that was what was missing.
+    fn settle(&mut self, id: &str, fault: Option<Fault>) -> bool {
         if let Some(fate) = self.fates.get_mut(id)
-            && *fate == Fate::Awaited(link)
+            && matches!(fate, Fate::Awaited(_))
         {
             *fate = Fate::Known(fault);
             self.left -= 1;
@@ -167,13 +171,13 @@ impl Receipts {
         }
     }
 
-    /// A link says what became of a message for an id.
-    pub(crate) fn settle(&self, number: u64, id: &str, link: u64, fault: Option<Fault>) {
+    /// A broker says what became of a message for an id.
+    pub(crate) fn settle(&self, number: u64, id: &str, fault: Option<Fault>) {
         let mut open = self.open.lock();
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
-        if receipt.settle(id, link, fault) {
+        if receipt.settle(id, fault) {
             let receipt = open.receipts.remove(&number);
             drop(open);
             receipt.into_iter().for_each(Receipt::tell);
@@ -190,8 +194,19 @@ impl Receipts {
         done.into_iter().for_each(|(_, receipt)| receipt.tell());
     }
 
+    /// A link will say nothing more, but what it has said may be on its way: that is waited for.
+    pub(crate) fn lose_soon(&self, link: u64, fault: Fault) {
+        let until = Instant::now() + GRACE;
+        self.open.lock().lost.push((until, link, fault));
+    }
+
     /// Tells those whose time is up.
     pub(crate) fn expire(&self, now: Instant) {
+        let is_due = |lost: &mut (Instant, u64, Fault)| lost.0 <= now;
+        let due: Vec<_> = self.open.lock().lost.extract_if(.., is_due).collect();
+        for (_, link, fault) in due {
+            self.lose(link, fault);
+        }
         let mut open = self.open.lock();
         let late: Vec<_> = (open.receipts)
             .extract_if(|_, receipt| receipt.deadline <= now)

@@ -196,30 +196,41 @@ impl Cluster {
     /// Ends a handle; false if it has ended before.
     fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) -> bool {
         let is_first = self.remotes.links.lock().remove(&handle.key).is_some();
-        if let WriteHalf::Link(link) = handle.socket() {
+        let mut was_heard = false;
+        if let Some(link) = link_of(handle) {
             link.close();
+            was_heard = link.may_be_heard();
         }
         handle.set_registration(0);
         handle.outbox.close();
+        // Somebody was there, who has got some of what was asked before he left.
+        let has_left = fault == Fault::UnknownId && was_heard;
+        let asked = if has_left { Fault::Gone } else { fault };
         let mut outcomes = Vec::new();
-        shared.router.requests.leave(handle, fault, &mut outcomes);
+        shared.router.requests.leave(handle, asked, &mut outcomes);
         tell(shared, &mut outcomes);
-        self.receipts.lose(handle.key, fault);
+        match fault {
+            Fault::UnknownId if was_heard => self.receipts.lose_soon(handle.key, fault),
+            // Whether it was delivered is not known, and will not be.
+            Fault::Gone => self.receipts.lose(handle.key, Fault::Timeout),
+            _ => self.receipts.lose(handle.key, fault),
+        }
         is_first
     }
 
-    /// A broker says that it is there.
-    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u64) {
-        let is_lost = {
+    /// A broker says that it is there; true if it did not know us, or not any more.
+    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u64) -> bool {
+        let (is_lost, is_new) = {
             let mut nodes = self.remotes.nodes.lock();
             let entry = nodes.entry(node).or_insert_with(Node::new);
             let before = std::mem::replace(&mut entry.epoch, epoch);
             (entry.heard, entry.name) = (Instant::now(), name);
-            before != 0 && before != epoch
+            (before != 0 && before != epoch, before != epoch)
         };
         if is_lost {
             self.lose_node(node);
         }
+        is_new
     }
 
     /// Something came from this broker: it is there.

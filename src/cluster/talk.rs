@@ -155,8 +155,10 @@ impl Cluster {
         };
         match said {
             Said::Beat { node, name, epoch } => {
-                if let Some(node) = self.other(&node) {
-                    self.beat(node, name, epoch);
+                if let Some(node) = self.other(&node)
+                    && self.beat(node, name, epoch)
+                {
+                    self.say_beat().await;
                 }
             }
             Said::Bye { node } => {

@@ -1,0 +1,159 @@
+'use strict';
+
+// What breaks around brokers that are one: NATS, one of its servers, a broker.
+
+const { fork } = require('node:child_process');
+const { once } = require('node:events');
+const path = require('node:path');
+const test = require('ava');
+const { answering, failure, join, open, settled } = require('./support/clients');
+const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
+const { startNats, startNatsCluster } = require('./support/nats');
+
+const BROKER = path.join(__dirname, '..', 'soak', 'cluster', 'broker.js');
+
+/** A broker in a process of its own. */
+async function startProcess(t, nats, name) {
+  const child = fork(BROKER, [name, nats.url]);
+  t.teardown(() => child.kill('SIGKILL'));
+  const [{ port }] = await once(child, 'message');
+  return { child, port, address: () => ({ port }) };
+}
+
+/** Resolves when it resolves to true. */
+async function until(isTrue) {
+  while (!(await isTrue())) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+test('the ids of a broker that is killed are unknown at once, and what it was asked fails', async (t) => {
+  const nats = await startNats(t);
+  const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
+  const far = await startProcess(t, nats, 'far');
+  const asker = await join(t, 'addon', near, 'asker');
+  const asked = new Promise((resolve) => {
+    answering(t, 'addon', far, 'x', resolve);
+  });
+  await until(() => near.cluster.brokers().length === 2);
+  await until(async () => (await near.cluster.has('x')).has);
+  const lost = failure(asker.request(1, 'x', { timeout: 60_000 }));
+  await asked;
+  far.child.kill('SIGKILL');
+  await once(far.child, 'exit');
+  await until(async () => (await failure(asker.request(2, 'x'))).code === 'UNKNOWN_ID');
+  t.is((await lost).code, 'GONE');
+  // Until it is missed, it is one that does not answer.
+  await until(() => near.cluster.brokers().length === 1);
+  t.deepEqual(await near.cluster.ids(), { ids: ['asker'], silent: [] });
+  await settled(near);
+});
+
+test('what a broker asked that is killed is cancelled where it was asked', async (t) => {
+  const nats = await startNats(t);
+  const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
+  const far = await startProcess(t, nats, 'far');
+  const asker = open(t, 'addon', 'asker', `ws://127.0.0.1:${far.port}/`);
+  asker.on('error', () => {});
+  await asker.connected();
+  const cancelled = new Promise((resolve) => {
+    answering(t, 'addon', near, 'x', (response) => {
+      response.signal.addEventListener('abort', () => resolve(response.signal.reason.code));
+      far.child.kill('SIGKILL');
+    }).then(() => asker.request(1, 'x').catch(() => {}));
+  });
+  t.is(await cancelled, 'ERR_WSMB_CANCELLED');
+  await settled(near);
+});
+
+for (const version of ['new', 'old']) {
+  test(`${version} NATS: a paused server is noticed, local traffic goes on, and all is well after it`, async (t) => {
+    const nats = await startNats(t, { version });
+    const brokers = await Promise.all(
+      ['b0', 'b1'].map((name) => startBroker(t, nats, { nats: { name } })),
+    );
+    await acquainted(brokers);
+    const a = await join(t, 'addon', brokers[0], 'a');
+    await answering(t, 'addon', brokers[0], 'near', (response) => response.send('near'));
+    await answering(t, 'addon', brokers[1], 'far', (response) => response.send('far'));
+    t.is((await a.request(1, 'far')).message, 'far');
+    const down = brokers.map((broker) => state(broker, 'disconnected'));
+    await nats.pause();
+    const lost = failure(a.request(1, 'far'));
+    t.is((await a.request(1, 'near')).message, 'near');
+    await Promise.all(down);
+    t.is((await lost).code, 'CLUSTER_DOWN');
+    t.is((await failure(a.request(1, 'far'))).code, 'CLUSTER_DOWN');
+    const up = brokers.map((broker) => state(broker, 'connected'));
+    nats.resume();
+    await Promise.all(up);
+    t.is((await a.request(1, 'far')).message, 'far');
+  });
+}
+
+test('NATS may be several servers: who loses his goes to another', async (t) => {
+  const servers = await startNatsCluster(t, 3);
+  const options = (n) => ({ nats: { name: `b${n}` } });
+  const order = (n) => [servers[n], ...servers.filter((_, other) => other !== n)];
+  const brokers = await Promise.all([0, 1, 2].map((n) => startBroker(t, order(n), options(n))));
+  await acquainted(brokers);
+  const asker = await join(t, 'addon', brokers[0], 'asker');
+  await answering(t, 'addon', brokers[1], 'one', (response) => response.send(1));
+  await answering(t, 'addon', brokers[2], 'two', (response) => response.send(2));
+  const asks = async () => {
+    for (const [id, expected] of [
+      ['one', 1],
+      ['two', 2],
+    ]) {
+      // Servers tell each other of subscriptions in their own time.
+      await until(async () => {
+        const answer = await asker.request(0, id).catch(({ code }) => ({ code }));
+        return answer.message === expected;
+      });
+    }
+  };
+  await asks();
+  await servers[1].kill();
+  await asks();
+  t.is(brokers[0].stats().cluster.brokers, 3);
+});
+
+test('a broker that drains sends its clients away, and they are reached where they go', async (t) => {
+  const { brokers } = await startCluster(t, 2);
+  const asker = await join(t, 'addon', brokers[1], 'asker');
+  const client = await answering(t, 'addon', brokers[0], 'x', (response) => response.send('here'));
+  t.is((await asker.request(1, 'x')).message, 'here');
+  const told = once(client, 'goaway');
+  const closed = brokers[0].close({ drain: 5000 });
+  await told;
+  // It is served until it has gone.
+  t.is((await asker.request(1, 'x')).message, 'here');
+  await client.close();
+  await answering(t, 'addon', brokers[1], 'x', (response) => response.send('there'));
+  await closed;
+  t.is((await asker.request(1, 'x')).message, 'there');
+  await until(() => brokers[1].cluster.brokers().length === 1);
+  t.deepEqual(brokers[1].cluster.brokers(), ['b1']);
+});
+
+test('brokers make themselves known to NATS by password, token, key and certificate', async (t) => {
+  const { createNkey } = require('./support/nkey');
+  const key = createNkey();
+  const cases = [
+    [
+      { user: 'u', pass: 'p' },
+      { user: 'u', pass: 'p' },
+    ],
+    [{ token: 'secret' }, { token: 'secret' }],
+    [{ nkey: key.publicKey }, { nkey: key.seed }],
+  ];
+  for (const [there, here] of cases) {
+    const nats = await startNats(t, there);
+    const broker = await startBroker(t, nats, { nats: { ...here, timeout: 20_000 } });
+    t.true(broker.stats().cluster.connected);
+    const { ready } = new (require('..').Server)({
+      port: 0,
+      host: '127.0.0.1',
+      nats: { servers: nats.url, required: true, timeout: 1000 },
+    });
+    t.is((await t.throwsAsync(ready)).code, 'ERR_WSMB_CLUSTER');
+  }
+});

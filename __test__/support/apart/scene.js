@@ -1,0 +1,125 @@
+'use strict';
+
+// Run in a network of its own: NATS and a broker here, another broker behind a link that is cut without
+// a word to either end, and mended. Ends with 0 if all is as it must be.
+
+const assert = require('node:assert');
+const { execFileSync, spawn } = require('node:child_process');
+const { once } = require('node:events');
+const fs = require('node:fs');
+const net = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
+const readline = require('node:readline');
+const { setTimeout: sleep } = require('node:timers/promises');
+const WSMsgBroker = require('../../..');
+const { executable } = require('../nats');
+
+const HERE = '10.0.0.1';
+const THERE = '10.0.0.2';
+const ip = (words) => execFileSync('ip', words.split(' '));
+
+/** Resolves when it is true. */
+async function until(what, isTrue, ms = 20_000) {
+  const end = Date.now() + ms;
+  while (!(await isTrue())) {
+    assert.ok(Date.now() < end, `still not: ${what}`);
+    await sleep(20);
+  }
+}
+
+async function startNats() {
+  const config = path.join(
+    fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-apart-')),
+    'nats.conf',
+  );
+  // What docs/cluster.md advises, in short: who says nothing for two of these is dropped.
+  fs.writeFileSync(config, 'listen: "0.0.0.0:4222"\nping_interval: "1s"\nping_max: 1\n');
+  const nats = spawn(executable('new'), ['-c', config], { stdio: 'ignore' });
+  process.on('exit', () => nats.kill('SIGKILL'));
+  await until('NATS listens', async () => {
+    const socket = net.connect(4222, HERE);
+    const [isOpen] = await Promise.race([
+      once(socket, 'connect').then(() => [true]),
+      once(socket, 'error').then(() => [false]),
+    ]).catch(() => [false]);
+    socket.destroy();
+    return isOpen;
+  });
+}
+
+/** The other end of the link: its broker does what it is told, and says what happens. */
+async function startThere() {
+  const script = path.join(__dirname, 'there.js');
+  const child = spawn('unshare', ['--net', '--', process.execPath, script], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  process.on('exit', () => child.kill('SIGKILL'));
+  const lines = readline.createInterface({ input: child.stdout });
+  const said = [];
+  lines.on('line', (line) => said.push(line));
+  const says = (line) => until(`it says ${line}`, () => said.includes(line));
+  const tell = (line) => child.stdin.write(`${line}\n`);
+  await says('ready');
+  ip(`link add near type veth peer name far netns ${child.pid}`);
+  ip(`addr add ${HERE}/24 dev near`);
+  ip('link set near up');
+  tell(`join ${THERE} nats://${HERE}:4222`);
+  await says('joined');
+  return { says, tell, said };
+}
+
+async function main() {
+  ip('link set lo up');
+  const there = await startThere();
+  await startNats();
+  const server = new WSMsgBroker.Server({
+    port: 0,
+    host: '127.0.0.1',
+    nats: { servers: `nats://${HERE}:4222`, name: 'here', required: true },
+  });
+  await server.ready;
+  await there.says('connected');
+  const url = `ws://127.0.0.1:${server.address().port}/`;
+  const asker = await new WSMsgBroker('asker', url, { protocol: 2 }).connected();
+  await until('both are known', () => server.cluster.brokers().length === 2);
+  assert.deepEqual(await asker.request(1, 'y'), { from: 'y', message: 'y there' });
+
+  const begun = Date.now();
+  const waited = asker
+    .request('wait', 'y', { timeout: 60_000 })
+    .then(assert.fail, ({ code }) => code);
+  await there.says('asked to wait');
+  ip('link set near down');
+  // Its client comes here instead: what is sent meanwhile may go where nobody is, and its sender hears that.
+  const x = await new WSMsgBroker('x', url, { protocol: 2 }).connected();
+  x.on('message', (_message, response) => response?.send('x here'));
+  assert.equal(await waited, 'GONE');
+  assert.ok(Date.now() - begun < 12_000, 'a broker that is silent is given up in time');
+  await until('what is for x comes here', async () => {
+    const { failed } = await asker.deliver(1, 'x');
+    return failed.size === 0;
+  });
+  for (let n = 0; n < 20; n += 1) {
+    assert.deepEqual(await asker.request(n, 'x'), { from: 'x', message: 'x here' });
+  }
+  assert.deepEqual(await server.cluster.has('y'), { has: false, broker: null, silent: [] });
+  const lost = await asker.request(1, 'y').then(assert.fail, ({ code }) => code);
+  assert.equal(lost, 'UNKNOWN_ID');
+  await there.says('disconnected');
+  there.tell('talk');
+  await there.says('x and y talk');
+
+  ip('link set near up');
+  await until('both are known again', () => server.cluster.brokers().length === 2);
+  await there.says('x was replaced');
+  assert.deepEqual(await asker.request(1, 'y'), { from: 'y', message: 'y there' });
+  assert.deepEqual(await asker.request(1, 'x'), { from: 'x', message: 'x here' });
+  assert.equal((await server.cluster.has('x')).broker, 'here');
+  process.exit(0);
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

@@ -1,0 +1,251 @@
+'use strict';
+
+// Clients that send to each other through brokers, while NATS, brokers and lines break.
+
+const { setTimeout: sleep } = require('node:timers/promises');
+const WSMsgBroker = require('../..');
+const { startNats } = require('../../__test__/support/nats');
+const Child = require('../processes');
+const Ledger = require('./ledger');
+const Line = require('./line');
+
+const RECONNECT = { minDelay: 20, maxDelay: 200, jitter: 1 };
+const END_MS = 20_000;
+
+/** A broker behind a line to NATS. */
+class Broker {
+  port;
+
+  constructor(name, natsPort) {
+    this.name = name;
+    this.line = new Line(() => natsPort);
+  }
+
+  async start() {
+    if (this.line.port === undefined) await this.line.open();
+    const args = [this.name, `nats://127.0.0.1:${this.line.port}`];
+    this.child = new Child(this.name, 'cluster/broker.js', args, (what) => {
+      throw new Error(what);
+    });
+    const { port } = await this.child.message('port');
+    this.port = port;
+  }
+
+  async kill() {
+    this.port = undefined;
+    this.child.ending = true;
+    const ended = new Promise((resolve) => this.child.child.once('exit', resolve));
+    this.child.child.kill('SIGKILL');
+    await ended;
+  }
+
+  async drain(ms) {
+    this.port = undefined;
+    this.child.ending = true;
+    const ended = new Promise((resolve) => this.child.child.once('exit', resolve));
+    this.child.child.send({ drain: ms });
+    await ended;
+  }
+}
+
+/** What breaks, by name; each mends it before it ends. */
+const FAULTS = {
+  async 'NATS killed'({ nats, random }) {
+    await nats.kill();
+    await sleep(random(1500));
+    await nats.start();
+  },
+  async 'NATS paused'({ nats, random }) {
+    await nats.pause();
+    await sleep(200 + random(4000));
+    nats.resume();
+  },
+  async 'broker killed'({ any }) {
+    const broker = any();
+    await broker.kill();
+    await sleep(200);
+    await broker.start();
+  },
+  async 'broker drained'({ any }) {
+    const broker = any();
+    await broker.drain(1000);
+    await broker.start();
+  },
+  async 'broker cut off from NATS'({ any, random }) {
+    const { line } = any();
+    line.cut(true);
+    await sleep(random(3000));
+    line.mend();
+  },
+  async 'line to NATS cut'({ any }) {
+    any().line.cut();
+  },
+  async 'line to NATS frozen'({ any, random }) {
+    const { line } = any();
+    line.freeze();
+    await sleep(random(2500));
+    line.thaw();
+  },
+  async 'clients cut off'({ front }) {
+    front.cut();
+  },
+  async 'clients take over their ids'({ clients, again, random }) {
+    const id = clients[random(clients.length)];
+    await again(id);
+  },
+};
+
+/**
+ * Plays for so many ms, with a fault every `every` ms. `seed`: of the order of faults. Resolves with what was
+ * counted, and with what must not have been.
+ */
+async function play({
+  brokers: count = 3,
+  clients: people = 12,
+  ms,
+  every,
+  seed = 1,
+  log = () => {},
+}) {
+  const cleanup = [];
+  const t = { teardown: (end) => cleanup.unshift(end) };
+  let state = seed;
+  const random = (most) => {
+    // Numerical Recipes' constants: the same order of faults for the same seed.
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state % most;
+  };
+  const ledger = new Ledger();
+  const happened = {};
+  try {
+    const nats = await startNats(t);
+    const brokers = Array.from({ length: count }, (_, n) => new Broker(`b${n}`, nats.port));
+    await Promise.all(brokers.map((broker) => broker.start()));
+    for (const broker of brokers) {
+      cleanup.push(() => broker.line.close());
+      cleanup.push(() => broker.child.end('close', END_MS));
+    }
+    const live = () => brokers.map(({ port }) => port).filter((port) => port !== undefined);
+    const front = new Line(() => live()[random(Math.max(live().length, 1))]);
+    await front.open();
+    cleanup.unshift(() => front.close());
+
+    const ids = Array.from({ length: people }, (_, n) => `client.${n}`);
+    const clients = new Map();
+    let connections = 0;
+    const open = (id) => {
+      const url = `ws://127.0.0.1:${front.port}/`;
+      const client = new WSMsgBroker(id, url, {
+        protocol: 2,
+        reconnect: RECONNECT,
+        requestTimeout: 15_000,
+      });
+      client.on('error', () => {});
+      connections += 1;
+      client.line = connections;
+      client.on('reconnecting', () => {
+        connections += 1;
+        client.line = connections;
+      });
+      for (const event of ['reconnecting', 'close', 'replaced'])
+        client.on(event, () => ledger.ended(id));
+      client.on('message', (message, response) => {
+        if (response) response.send(message);
+        else ledger.got(id, message, `${message.line} ${client.line}`);
+      });
+      clients.set(id, client);
+      return client;
+    };
+    ids.forEach(open);
+    cleanup.unshift(() => Promise.all([...clients.values()].map((client) => client.close())));
+    await Promise.all([...clients.values()].map((client) => client.connected()));
+
+    const requests = {};
+    let isOver = false;
+    let open_ = 0;
+    const settled = (promise, tell) => {
+      open_ += 1;
+      promise
+        .then(tell, (error) => tell(error))
+        .finally(() => {
+          open_ -= 1;
+        });
+    };
+    const traffic = async (id) => {
+      while (!isOver) {
+        const client = clients.get(id);
+        for (let n = 0; n < 5; n += 1) {
+          const to = ids[random(ids.length)];
+          if (to === id) continue;
+          const { number, tell } = ledger.send(id, to);
+          settled(client.deliver({ from: id, number, line: client.line }, to), (receipt) => {
+            if (receipt instanceof Error) tell(receipt.code);
+            else tell(receipt.failed.get(to)?.code ?? 'delivered');
+          });
+        }
+        const to = ids[random(ids.length)];
+        settled(client.request(id, to, { timeout: 8000 }), (answer) => {
+          const what = answer instanceof Error ? answer.code : 'answered';
+          requests[what] = (requests[what] ?? 0) + 1;
+          if (what === 'ERR_WSMB_ACK_TAKEN')
+            log(what, answer.message, answer.from, id, to, client.line);
+          if (!(answer instanceof Error) && answer.message !== id) {
+            ledger.faults.push(`${id} got ${answer.message} as answer of ${to}`);
+          }
+        });
+        await sleep(10 + random(20));
+      }
+    };
+    const running = ids.map(traffic);
+
+    const again = async (id) => {
+      const old = clients.get(id);
+      const next = open(id);
+      await next.connected();
+      await old.close();
+    };
+    const world = {
+      nats,
+      front,
+      random,
+      clients: ids,
+      again,
+      any: () => brokers[random(brokers.length)],
+    };
+    const end = Date.now() + ms;
+    const names = Object.keys(FAULTS);
+    while (Date.now() < end) {
+      const next = sleep(every);
+      const name = names[random(names.length)];
+      happened[name] = (happened[name] ?? 0) + 1;
+      log(name);
+      await FAULTS[name](world);
+      await next;
+    }
+    isOver = true;
+    await Promise.all(running);
+    // All that was asked is told in the end.
+    const late = Date.now() + 40_000;
+    while (open_ > 0 && Date.now() < late) await sleep(50);
+    if (open_ > 0) ledger.faults.push(`${open_} promises are not settled`);
+
+    // Every id is at one broker, and all brokers agree.
+    await Promise.all([...clients.values()].map((client) => client.connected()));
+    await sleep(1000);
+    const found = await brokers[0].child.ask('found', 'found');
+    const everywhere = (
+      await Promise.all(brokers.map(({ child }) => child.ask('ids', 'ids')))
+    ).flatMap((told) => told.ids);
+    const ghosts = everywhere.length - ids.length;
+    if (ghosts !== 0) ledger.faults.push(`${everywhere.length} registrations of ${ids.length} ids`);
+    if (found.found.ids.length !== ids.length || found.found.silent.length > 0) {
+      ledger.faults.push(`found ${JSON.stringify(found.found)}`);
+    }
+    const counts = ledger.close(3000);
+    return { counts, requests, happened, arrived: ledger.arrived, faults: ledger.faults };
+  } finally {
+    for (const end of cleanup) await end();
+  }
+}
+
+module.exports = play;
