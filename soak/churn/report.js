@@ -119,7 +119,7 @@ function paper({ cluster, alone }, files) {
   const pending = heard * MILLION;
   return [
     `Brokers: each takes ${SHARE * 100} % of the files it may open as connections. With ${integer.format(files)} files, as here,\n` +
-      `that is ${integer.format(capacity(files))} ids: ${here.count} brokers of ${gib(here.size)} GiB each. With ${slots} files it is ${many.count} brokers of\n` +
+      `that is ${integer.format(capacity(files))} ids: ${here.count} brokers of ${gib(here.size)} GiB each. With ${slots} files it is ${many.count}, of\n` +
       `${gib(many.size)} GiB each. All ids together take ${gib(joined * MILLION)} GiB at the brokers, of which ${gib(single * MILLION)} GiB are\n` +
       `those of brokers without \`nats\`; what the kernel keeps for sockets comes on top.`,
     `NATS: one server of ${gib(natsSize)} GiB holds all subscriptions. Servers that are one NATS cluster tell each other of\n` +
@@ -144,7 +144,7 @@ function markdown(results, { files, nats, command }) {
     return [
       what,
       ...[small, large].map(integer.format),
-      `${((large / small - 1) * 100).toFixed(0)} %`,
+      `${Math.round((large / small - 1) * 100)} %`,
     ];
   };
   const wrong = judge(results);
@@ -156,7 +156,8 @@ function markdown(results, { files, nats, command }) {
     origin(command, `nats-server ${nats}; ${integer.format(files)} files a process`),
     'Seconds: until all were registered; and since NATS listens again, until all brokers were connected, until all of\n' +
       `${integer.format(Math.min(SAMPLE, full.ids))} ids got a message from a client of another broker, and until all brokers had named all ids to that. All\n` +
-      'processes share the processors. In vain: how often a message to a registered id was refused until then.',
+      'processes share the processors. In vain: how often a message to a registered id was refused until then: brokers are\n' +
+      'connected a moment before NATS has read for which ids they listen.',
     times(results.cluster),
     'Resident memory of each broker and of NATS; the bytes are those by which all of them grew, by the number of ids. Without\n' +
       '`nats` there are as many brokers, and each is alone.',
