@@ -40,7 +40,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -79,7 +79,7 @@ pub(crate) struct Cluster {
     runtime: Runtime,
     shared: OnceLock<Weak<Shared>>,
     up: AtomicBool,
-    epoch: AtomicU64,
+    epoch: AtomicU32,
     clock: Clock,
     claims: Claims,
     pub(crate) receipts: Receipts,
@@ -128,7 +128,7 @@ impl Cluster {
             runtime: runtime.clone(),
             shared: OnceLock::new(),
             up: AtomicBool::new(false),
-            epoch: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
             clock: Clock::default(),
             claims: Claims::default(),
             receipts: Receipts::default(),
@@ -151,8 +151,13 @@ impl Cluster {
 
     /// Bytes of the largest frame that another broker can be sent, for this id.
     pub(crate) fn max_frame(&self, id: &str) -> usize {
-        let head = packet::frames_head(id).len();
+        let head = packet::HEAD + id.len();
         self.bus.max_payload().saturating_sub(head)
+    }
+
+    /// Counts the times that this broker was heard without a loss in between.
+    fn epoch(&self) -> u32 {
+        self.epoch.load(Relaxed)
     }
 
     fn place(&self, number: u64) -> String {

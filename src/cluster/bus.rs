@@ -51,6 +51,8 @@ pub(crate) struct Publication {
 pub(crate) struct Delivery {
     /// The number in a subject of ours: which of our ways, or of our questions, it is about.
     pub(crate) number: u64,
+    /// Which of the packets that went that way, from one on; zero where that is not said.
+    pub(crate) packet: u64,
     /// Where it comes from, and where what is said of it goes.
     pub(crate) from: Option<Place>,
     pub(crate) payload: Bytes,
@@ -121,7 +123,7 @@ impl Subjects {
 
     /// Where all that is for a node comes.
     pub(crate) fn node(&self, node: NodeId) -> String {
-        format!("{}.node.{node}.*", self.prefix)
+        format!("{}.node.{node}.>", self.prefix)
     }
 
     /// What all nodes hear.
@@ -130,13 +132,15 @@ impl Subjects {
     }
 }
 
-/// The place that a subject names: its last two parts.
-pub(crate) fn place_of(subject: &str) -> Option<Place> {
-    let (rest, number) = subject.rsplit_once('.')?;
-    let (_, node) = rest.rsplit_once('.')?;
-    let number = u64::from_str_radix(number, 16).ok()?;
-    let node = NodeId::parse(node)?;
-    Some(Place { node, number })
+/// The place that a subject names, and which of the packets from there, or zero.
+pub(crate) fn place_of(subject: &str) -> Option<(Place, u64)> {
+    let hex = |part: &str| u64::from_str_radix(part, 16).ok();
+    // Before these: our prefix, the namespace, and what kind of subject it is.
+    let mut parts = subject.split('.').skip(3);
+    let node = NodeId(hex(parts.next()?)?);
+    let number = hex(parts.next()?)?;
+    let packet = parts.next().map_or(Some(0), hex)?;
+    Some((Place { node, number }, packet))
 }
 
 /// Base64 as URLs have it (RFC 4648, 5), without padding.
@@ -198,7 +202,8 @@ mod tests {
             number: 0x1f,
         };
         let subject = Subjects::new("a").place(place);
-        assert_eq!(place_of(&subject), Some(place));
+        assert_eq!(place_of(&subject), Some((place, 0)));
+        assert_eq!(place_of(&format!("{subject}.2a")), Some((place, 42)));
         for wrong in ["", "a", "a.b", "wsmb.a.node.zz.1", "wsmb.a.node.1.*"] {
             assert_eq!(place_of(wrong), None, "{wrong}");
         }

@@ -42,6 +42,7 @@ impl Tally {
         let now = Instant::now();
         let nothing = Taken {
             node: cluster.node.0,
+            epoch: cluster.epoch(),
             bytes: 0,
             packets: 0,
         };
@@ -54,7 +55,10 @@ impl Tally {
         taken.packets += 1;
         *last = now;
         if is_new || taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
-            let told = std::mem::replace(taken, nothing);
+            let told = Taken {
+                epoch: nothing.epoch,
+                ..std::mem::replace(taken, nothing)
+            };
             tell_taken(cluster, from, told).await;
         }
         if now - *self.looked.get_or_insert(now) > FORGET {
@@ -119,12 +123,16 @@ async fn take(
 ) {
     let Some(from) = delivery.from else { return };
     match Packet::decode(&delivery.payload) {
-        Some(Packet::Frames { id: for_id, frames }) if *for_id == **id => {
-            cluster.heard(from.node);
+        Some(Packet::Frames {
+            id: for_id,
+            epoch,
+            frames,
+        }) if *for_id == **id && cluster.meet(from.node, epoch) => {
             room(cluster, id, key).await;
             if let Some(shared) = cluster.shared() {
                 let asker = cluster.asker(&shared, from.node);
                 let mut inbound = Inbound::new(cluster, &shared, id, &asker);
+                inbound.is_own = from.node == cluster.node;
                 inbound.frames(frames);
                 inbound.end();
             }
@@ -175,6 +183,8 @@ struct Inbound<'a> {
     /// Stands for all who ask from where it comes.
     asker: &'a Arc<Handle>,
     owner: Option<(Arc<Handle>, u64)>,
+    /// It comes from this very broker.
+    is_own: bool,
     /// Why nothing is delivered, if it is not.
     fault: Option<Fault>,
     /// Frames that nobody need look at, to be pushed together.
@@ -198,6 +208,7 @@ impl<'a> Inbound<'a> {
             id,
             asker,
             owner,
+            is_own: false,
             fault,
             plain: Vec::new(),
             count: 0,
@@ -206,13 +217,18 @@ impl<'a> Inbound<'a> {
     }
 
     fn frames(&mut self, frames: &[u8]) {
+        // To which of them an answer is awaited.
+        let mut asked = None;
         for (text, frame) in Frames(frames) {
-            match protocol::decode_between(text) {
-                Some(Between::Message { ack: None }) => {
-                    self.plain.extend_from_slice(frame);
-                    self.count += 1;
+            if protocol::is_message(text) {
+                match asked.take() {
+                    Some(ack) => self.request(ack, frame),
+                    None => self.collect(frame, frames.len()),
                 }
-                Some(Between::Message { ack: Some(ack) }) => self.request(ack, frame),
+                continue;
+            }
+            match decode(text) {
+                Some(Between::Asks { ack }) => asked = Some(ack),
                 Some(Between::Cancel { ack }) => {
                     self.deliver();
                     let (requests, key) = (&self.shared.router.requests, protocol::ack_key(ack));
@@ -232,10 +248,23 @@ impl<'a> Inbound<'a> {
         }
     }
 
+    /// A message like most: pushed together with those beside it. `room`: bytes of them all, at most.
+    fn collect(&mut self, frame: &[u8], room: usize) {
+        if self.plain.is_empty() {
+            self.plain.reserve_exact(room);
+        }
+        self.plain.extend_from_slice(frame);
+        self.count += 1;
+    }
+
     /// A message that awaits an answer.
     fn request(&mut self, ack: &str, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
+        if self.is_own {
+            // It has just come here, and cannot answer for the handle by which it was asked.
+            return self.failed(ack, Fault::Gone.code());
+        }
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
         else {
             let fault = self.fault.unwrap_or(Fault::UnknownId);
@@ -261,6 +290,10 @@ impl<'a> Inbound<'a> {
                 Err(error) => return self.failed(ack, error.code()),
             }
         };
+        if self.asker.outbox.state().closed {
+            // Its broker was given up meanwhile: nobody would ever withdraw this.
+            requests.cancel(&key, self.asker, &mut self.outcomes);
+        }
         self.plain.extend_from_slice(frame);
         self.count += 1;
         self.deliver();
@@ -316,13 +349,17 @@ impl<'a> Inbound<'a> {
     }
 }
 
+fn decode(text: &[u8]) -> Option<Between<'_>> {
+    protocol::decode_between(std::str::from_utf8(text).ok()?)
+}
+
 /// Takes what another broker tells this one: answers, and what became of messages.
 pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
     let mut outcomes = Vec::new();
     let mut touched = Vec::new();
     let requests = &shared.router.requests;
     for (text, _) in Frames(frames) {
-        match protocol::decode_between(text) {
+        match decode(text) {
             Some(Between::Answer {
                 dest,
                 ack,

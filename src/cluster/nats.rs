@@ -189,9 +189,13 @@ impl Inlet for Listener {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
             let message = self.0.next().await?;
+            let (number, packet) = place_of(&message.subject)
+                .map_or_else(Default::default, |(place, packet)| (place.number, packet));
+            let from = message.reply.as_deref().and_then(place_of);
             Some(Delivery {
-                number: place_of(&message.subject).map_or(0, |place| place.number),
-                from: message.reply.as_deref().and_then(place_of),
+                number,
+                packet,
+                from: from.map(|(place, _)| place),
                 unheard: message.status == Some(StatusCode::NO_RESPONDERS),
                 payload: message.payload,
             })

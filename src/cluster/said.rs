@@ -17,7 +17,7 @@ pub(super) enum Said<'a> {
     Beat {
         node: String,
         name: String,
-        epoch: u64,
+        epoch: u32,
     },
     /// These ids are mine.
     Claims {

@@ -88,7 +88,7 @@ impl Cluster {
         self.say(&Said::Beat {
             node: self.node.to_string(),
             name: self.name.clone(),
-            epoch: self.epoch.load(Relaxed),
+            epoch: self.epoch(),
         })
         .await;
     }
@@ -142,7 +142,10 @@ impl Cluster {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
         shared.listener.event(event);
+        self.up.store(false, Relaxed);
+        self.lose_all(Fault::ClusterDown);
         self.epoch.fetch_add(1, Relaxed);
+        self.up.store(true, Relaxed);
         self.say_beat().await;
         // Others' claims may be among it: they answer to ours.
         self.tell_claims(&self.claims.all()).await;
@@ -277,13 +280,19 @@ impl Cluster {
     async fn take(&self, shared: &Shared, delivery: Delivery, tally: &mut Tally) {
         let Delivery {
             number,
+            packet,
             from,
             payload,
             unheard,
         } = delivery;
         if let (0, Some(from)) = (number, from) {
-            if let Some(Packet::Frames { id: "", frames }) = Packet::decode(&payload) {
-                self.heard(from.node);
+            if let Some(Packet::Frames {
+                id: "",
+                epoch,
+                frames,
+            }) = Packet::decode(&payload)
+                && self.meet(from.node, epoch)
+            {
                 inbound::told(self, shared, frames);
                 tally.took(self, from, frames.len()).await;
             }
@@ -291,7 +300,7 @@ impl Cluster {
         }
         if let Some((handle, id)) = self.remotes.by_link(number) {
             match (unheard, id) {
-                (true, Some(id)) => self.fail(&id, &handle, Fault::UnknownId),
+                (true, Some(id)) => self.unheard(&id, &handle, packet),
                 // It will be missed.
                 (true, None) => {}
                 (false, _) => {
@@ -309,6 +318,7 @@ impl Cluster {
             // Whoever asked more than he can hear goes without.
             let _ = asked.try_send(Delivery {
                 number,
+                packet,
                 from,
                 payload,
                 unheard,
