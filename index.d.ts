@@ -551,6 +551,8 @@ declare namespace WSMsgBroker {
     remotes: number;
     /** Messages that came from other brokers for ids here so far. */
     received: number;
+    /** Messages for ids elsewhere while NATS could not be reached so far. */
+    unreachable: number;
     /** Times that something for this broker was lost because it came faster than it was taken so far. */
     lagged: number;
     /** Times that the connection to NATS was lost so far. */

@@ -212,7 +212,7 @@ function checkOne(name, value, type) {
 }
 
 /** What belongs to these is shown in no message. */
-const SECRET = /^(?:jwt|tls|token|nats\.(?:user|pass|token|nkey|creds|tls|servers))\b/;
+const SECRET = /^(?:jwt|tls|token|nats)/;
 
 function kind(value) {
   if (value === null || Array.isArray(value)) {
@@ -291,6 +291,9 @@ function checkNats(options) {
   if (named.length > 1) {
     const names = named.map((name) => `"nats.${name}"`).join(' and ');
     throw coded('ERR_WSMB_OPTION', `options ${names} exclude each other`, TypeError);
+  }
+  if (others.pass !== undefined && others.user === undefined) {
+    throw coded('ERR_WSMB_OPTION', 'option "nats.pass" needs "nats.user"', TypeError);
   }
   const checked = checkSwitch('nats.tls', tls, CLIENT_TLS);
   return { ...others, servers, tls: checked || undefined };

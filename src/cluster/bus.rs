@@ -84,6 +84,12 @@ pub(crate) trait Bus: Send + Sync + fmt::Debug {
     /// Bytes of one message.
     fn max_payload(&self) -> usize;
 
+    /// True while there is a connection.
+    fn is_connected(&self) -> bool;
+
+    /// How many connections there have been, this one included.
+    fn connections(&self) -> u64;
+
     /// Resolves when all that was published is on its way.
     fn flush(&self) -> Task<()>;
 

@@ -36,8 +36,21 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Notes that a packet was taken, and tells that where it is time. The first of a way is told at
-    /// once: so its sender learns who takes it.
+    /// Something has come by a way. Who sends by one that is new learns at once who takes it.
+    pub(super) async fn meet(&mut self, cluster: &Cluster, from: Place) {
+        if !self.ways.contains_key(&from) {
+            let nothing = Taken {
+                node: cluster.node.0,
+                epoch: cluster.epoch(),
+                bytes: 0,
+                packets: 0,
+            };
+            self.ways.insert(from, (nothing, Instant::now()));
+            tell_taken(cluster, from, nothing).await;
+        }
+    }
+
+    /// Notes that a packet was taken, and tells that where it is time.
     pub(super) async fn took(&mut self, cluster: &Cluster, from: Place, bytes: usize) {
         let now = Instant::now();
         let nothing = Taken {
@@ -46,15 +59,11 @@ impl Tally {
             bytes: 0,
             packets: 0,
         };
-        let mut is_new = false;
-        let (taken, last) = self.ways.entry(from).or_insert_with(|| {
-            is_new = true;
-            (nothing, now)
-        });
+        let (taken, last) = self.ways.entry(from).or_insert((nothing, now));
         taken.bytes += bytes as u32;
         taken.packets += 1;
         *last = now;
-        if is_new || taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
+        if taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
             let told = Taken {
                 epoch: nothing.epoch,
                 ..std::mem::replace(taken, nothing)
@@ -73,14 +82,12 @@ impl Tally {
 }
 
 async fn tell_taken(cluster: &Cluster, from: Place, taken: Taken) {
-    if taken.packets > 0 {
-        let publication = Publication {
-            subject: cluster.subjects.place(from),
-            reply: None,
-            payload: taken.encode().into(),
-        };
-        cluster.bus.publish(publication).await;
-    }
+    let publication = Publication {
+        subject: cluster.subjects.place(from),
+        reply: None,
+        payload: taken.encode().into(),
+    };
+    cluster.bus.publish(publication).await;
 }
 
 /// Takes what is for an id, until it is told to stop, or the cluster ends.
@@ -128,6 +135,7 @@ async fn take(
             epoch,
             frames,
         }) if *for_id == **id && cluster.meet(from.node, epoch) => {
+            tally.meet(cluster, from).await;
             room(cluster, id, key).await;
             if let Some(shared) = cluster.shared() {
                 let asker = cluster.asker(&shared, from.node);

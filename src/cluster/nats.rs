@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber, connection::State};
 use futures_util::{FutureExt, StreamExt};
 use tokio::{runtime::Handle as Runtime, sync::mpsc, time::timeout};
 
@@ -155,6 +155,14 @@ impl Bus for Nats {
 
     fn max_payload(&self) -> usize {
         self.client.max_payload()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    fn connections(&self) -> u64 {
+        self.client.statistics().connects.load(Relaxed)
     }
 
     fn flush(&self) -> Task<()> {

@@ -101,7 +101,11 @@ impl Remotes {
     /// All brokers known, but for ourselves: their names by their ids.
     pub(super) fn nodes(&self) -> HashMap<NodeId, String> {
         let nodes = self.nodes.lock();
-        let named = |(id, node): (&NodeId, &Node)| (*id, node.name.clone());
+        // One that has not said its name yet has one all the same.
+        let named = |(id, node): (&NodeId, &Node)| match node.name.is_empty() {
+            true => (*id, id.to_string()),
+            false => (*id, node.name.clone()),
+        };
         nodes.iter().map(named).collect()
     }
 

@@ -85,7 +85,7 @@ impl Connection {
                     if self.is_told(wants) {
                         self.report_one(id, wants, Some(fault), turn)?;
                     }
-                    self.shared.unknown(id);
+                    self.shared.not_found(id, fault);
                     return Ok(None);
                 }
             };
@@ -353,7 +353,7 @@ impl Connection {
             _charge: Charge::new(&self.shared.memory, size),
         });
         for (id, fault) in unknown {
-            self.shared.unknown(id);
+            self.shared.not_found(id, fault);
             if let Some(fates) = &mut fates {
                 fates.note(id, Some(fault));
             }
@@ -463,6 +463,16 @@ impl Shared {
                 receiver.request_close(Close::Slow);
                 Room::None
             }
+        }
+    }
+
+    /// Notes that a message is for an id that nobody has, or that is perhaps at another broker.
+    fn not_found(&self, id: &str, fault: Fault) {
+        match (fault, &self.cluster) {
+            (Fault::ClusterDown, Some(cluster)) => {
+                cluster.counters.unreachable.fetch_add(1, Relaxed);
+            }
+            _ => self.unknown(id),
         }
     }
 
