@@ -212,7 +212,7 @@ function checkOne(name, value, type) {
 }
 
 /** What belongs to these is shown in no message. */
-const SECRET = /^(?:jwt|tls|token|nats)/;
+const SECRET = /^(?:jwt|tls|token|nats)\b/;
 
 function kind(value) {
   if (value === null || Array.isArray(value)) {

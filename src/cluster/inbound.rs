@@ -1,7 +1,7 @@
 //! What comes from other brokers: frames for an id of ours, and frames for this broker itself.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     future::poll_fn,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
@@ -38,14 +38,9 @@ pub(super) struct Tally {
 impl Tally {
     /// Something has come by a way. Who sends by one that is new learns at once who takes it.
     pub(super) async fn meet(&mut self, cluster: &Cluster, from: Place) {
-        if !self.ways.contains_key(&from) {
-            let nothing = Taken {
-                node: cluster.node.0,
-                epoch: cluster.epoch(),
-                bytes: 0,
-                packets: 0,
-            };
-            self.ways.insert(from, (nothing, Instant::now()));
+        if let Entry::Vacant(entry) = self.ways.entry(from) {
+            let nothing = nothing(cluster);
+            entry.insert((nothing, Instant::now()));
             tell_taken(cluster, from, nothing).await;
         }
     }
@@ -53,12 +48,7 @@ impl Tally {
     /// Notes that a packet was taken, and tells that where it is time.
     pub(super) async fn took(&mut self, cluster: &Cluster, from: Place, bytes: usize) {
         let now = Instant::now();
-        let nothing = Taken {
-            node: cluster.node.0,
-            epoch: cluster.epoch(),
-            bytes: 0,
-            packets: 0,
-        };
+        let nothing = nothing(cluster);
         let (taken, last) = self.ways.entry(from).or_insert((nothing, now));
         taken.bytes += bytes as u32;
         taken.packets += 1;
@@ -78,6 +68,15 @@ impl Tally {
                 tell_taken(cluster, from, taken).await;
             }
         }
+    }
+}
+
+fn nothing(cluster: &Cluster) -> Taken {
+    Taken {
+        node: cluster.node.0,
+        epoch: cluster.epoch(),
+        bytes: 0,
+        packets: 0,
     }
 }
 
