@@ -287,7 +287,8 @@ impl<'a> Inbound<'a> {
             asker: self.asker,
             receivers: std::slice::from_ref(&owner),
             names: &name,
-            answers: 1,
+            // All who were asked here may answer: whoever asked says when there are enough.
+            answers: u32::MAX,
             timeout: None,
         };
         let request = loop {

@@ -1,6 +1,7 @@
 //! Receipts for messages that other brokers deliver: what is known of them so far.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
@@ -46,12 +47,26 @@ enum Fate {
     Known(Option<Fault>),
 }
 
+/// An id of a receipt: what became of the message, and the first place of the id in `dest`.
+#[derive(Debug)]
+struct Named {
+    fate: Fate,
+    place: usize,
+}
+
+impl Named {
+    fn new(fate: Fate) -> Self {
+        let place = usize::MAX;
+        Self { fate, place }
+    }
+}
+
 #[derive(Debug)]
 struct Receipt {
     asker: Arc<Handle>,
     /// The `ref`, as JSON.
     reference: String,
-    fates: HashMap<Arc<str>, Fate, RandomState>,
+    fates: HashMap<Arc<str>, Named, RandomState>,
     /// Ids that others know about.
     left: usize,
     deadline: Instant,
@@ -61,7 +76,7 @@ struct Receipt {
 impl Receipt {
     /// Notes what is known of an id; true if that was what was missing.
     fn settle(&mut self, id: &str, fault: Option<Fault>) -> bool {
-        if let Some(fate) = self.fates.get_mut(id)
+        if let Some(Named { fate, .. }) = self.fates.get_mut(id)
             && matches!(fate, Fate::Awaited(..))
         {
             *fate = Fate::Known(fault);
@@ -74,7 +89,7 @@ impl Receipt {
     /// if that was what was missing.
     fn lose(&mut self, link: u64, behind: u64, fault: Fault) -> bool {
         let before = self.left;
-        for fate in self.fates.values_mut() {
+        for Named { fate, .. } in self.fates.values_mut() {
             if matches!(fate, Fate::Awaited(other, sent) if *other == link && *sent >= behind) {
                 *fate = Fate::Known(Some(fault));
                 self.left -= 1;
@@ -86,7 +101,9 @@ impl Receipt {
     /// Tells who asked. What is not known by now has no answer in time.
     fn tell(self) {
         let (mut delivered, mut failed) = (String::new(), String::new());
-        for (id, fate) in &self.fates {
+        let mut fates: Vec<_> = self.fates.iter().collect();
+        fates.sort_unstable_by_key(|(_, named)| named.place);
+        for (id, Named { fate, .. }) in fates {
             let fault = match fate {
                 Fate::Known(None) => None,
                 Fate::Known(Some(fault)) => Some(fault.receipt_code()),
@@ -104,6 +121,10 @@ impl Receipt {
                 list.extend([":\"", code, "\""]);
             }
         }
+        // Who has gone over to version 1 meanwhile would not understand it.
+        if !self.asker.speaks_2() {
+            return;
+        }
         let frame = version_2::receipt(&self.reference, &delivered, &failed);
         self.asker.outbox.push(&frame);
         self.asker.flush();
@@ -120,7 +141,7 @@ impl Receipts {
         awaited: impl Iterator<Item = (Arc<str>, u64, u64)>,
         memory: &Arc<Memory>,
     ) -> Option<u64> {
-        let awaited = awaited.map(|(id, link, sent)| (id, Fate::Awaited(link, sent)));
+        let awaited = awaited.map(|(id, link, sent)| (id, Named::new(Fate::Awaited(link, sent))));
         let fates: HashMap<_, _, _> = awaited.collect();
         if fates.is_empty() {
             return None;
@@ -143,24 +164,29 @@ impl Receipts {
     }
 
     /// Adds what is known of the other ids; those that were to be asked about and were not are among
-    /// them.
+    /// them. `dest`: all ids, in order.
     pub(crate) fn local(
         &self,
         number: u64,
         known: impl Iterator<Item = (Arc<str>, Option<Fault>)>,
+        dest: &[Cow<'_, str>],
     ) {
         let mut open = self.open.lock();
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
         for (id, fault) in known {
-            match receipt.fates.insert(id.clone(), Fate::Known(fault)) {
-                Some(Fate::Awaited(..)) => receipt.left -= 1,
-                // The first time counts.
-                Some(known) => {
-                    receipt.fates.insert(id, known);
-                }
-                None => {}
+            let named = receipt.fates.entry(id);
+            let named = named.or_insert_with(|| Named::new(Fate::Known(fault)));
+            // The first time counts.
+            if let Fate::Awaited(..) = named.fate {
+                named.fate = Fate::Known(fault);
+                receipt.left -= 1;
+            }
+        }
+        for (place, id) in dest.iter().enumerate() {
+            if let Some(named) = receipt.fates.get_mut(&**id) {
+                named.place = named.place.min(place);
             }
         }
         receipt.left -= 1;

@@ -193,8 +193,7 @@ impl Cluster {
             0 | 1 => Fault::UnknownId,
             _ => Fault::Gone,
         };
-        if self.end(&shared, handle, fault) {
-            self.receipts.unheard(handle.key, packet);
+        if self.end(&shared, handle, fault, Some(packet)) {
             shared.unknown(id);
         }
     }
@@ -203,9 +202,7 @@ impl Cluster {
     pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
         let Some(shared) = self.shared() else { return };
         self.forget(id, handle);
-        if self.end(&shared, handle, fault) {
-            self.receipts.lose(handle.key, fault);
-        }
+        self.end(&shared, handle, fault, None);
     }
 
     fn forget(&self, id: &str, handle: &Arc<Handle>) {
@@ -216,14 +213,27 @@ impl Cluster {
         }
     }
 
-    /// Ends a handle; false if it has ended before.
-    fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) -> bool {
+    /// Ends a handle; false if it has ended before. `packet`: the first that nobody has heard.
+    fn end(
+        &self,
+        shared: &Shared,
+        handle: &Arc<Handle>,
+        fault: Fault,
+        packet: Option<u64>,
+    ) -> bool {
         let is_first = self.remotes.links.lock().remove(&handle.key).is_some();
         if let Some(link) = link_of(handle) {
             link.close();
         }
         handle.set_registration(0);
         handle.outbox.close();
+        if is_first {
+            // Before what the same `send` has failed (rule 24.7).
+            match packet {
+                Some(packet) => self.receipts.unheard(handle.key, packet),
+                None => self.receipts.lose(handle.key, fault),
+            }
+        }
         let mut outcomes = Vec::new();
         shared.router.requests.leave(handle, fault, &mut outcomes);
         tell(shared, &mut outcomes);
@@ -273,7 +283,7 @@ impl Cluster {
             nodes.get_mut(&node).and_then(|node| node.asker.take())
         };
         if let Some(asker) = asker {
-            self.end(&shared, &asker, Fault::Gone);
+            self.end(&shared, &asker, Fault::Gone, None);
         }
         for (id, handle) in self.remotes.all() {
             let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;
@@ -294,13 +304,12 @@ impl Cluster {
                 .collect()
         };
         for asker in askers {
-            self.end(&shared, &asker, Fault::Gone);
+            self.end(&shared, &asker, Fault::Gone, None);
         }
         for shard in &self.remotes.ids {
             let remotes = std::mem::take(&mut *shard.lock());
             for remote in remotes.into_values() {
-                self.end(&shared, &remote.handle, fault);
-                self.receipts.lose(remote.handle.key, fault);
+                self.end(&shared, &remote.handle, fault, None);
             }
         }
     }

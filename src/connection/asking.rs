@@ -240,7 +240,7 @@ impl Connection {
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
         if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
             let known = fates.0.iter().map(|(id, fate)| ((*id).into(), *fate));
-            cluster.receipts.local(number, known);
+            cluster.receipts.local(number, known, ids);
         }
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {

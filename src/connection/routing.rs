@@ -200,7 +200,7 @@ impl Connection {
         }
         if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
             let lost = (!is_there).then(|| (id.into(), Some(Fault::Gone)));
-            cluster.receipts.local(number, lost.into_iter());
+            cluster.receipts.local(number, lost.into_iter(), &[]);
         }
         Ok(None)
     }
