@@ -286,7 +286,7 @@ declare namespace WSMsgBroker {
   type OtherCode = string & Record<never, never>;
 
   /** What became of one receiver, as the server tells it. */
-  type FailureCode = 'UNKNOWN_ID' | 'GONE' | 'REPLACED' | 'SLOW' | 'TIMEOUT';
+  type FailureCode = 'UNKNOWN_ID' | 'GONE' | 'REPLACED' | 'SLOW' | 'TIMEOUT' | 'CLUSTER_DOWN';
 
   /** The codes of our own errors; docs/api.md says what each means, and what to do. */
   type ErrorCode =
@@ -299,6 +299,8 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_CANCEL'
     | 'ERR_WSMB_CANCELLED'
     | 'ERR_WSMB_CLOSED'
+    | 'ERR_WSMB_CLUSTER'
+    | 'ERR_WSMB_CLUSTER_PAYLOAD'
     | 'ERR_WSMB_CONFLICT'
     | 'ERR_WSMB_CONNECT'
     | 'ERR_WSMB_CONNECTION_LOST'
@@ -533,10 +535,39 @@ declare namespace WSMsgBroker {
     denied: number;
     /** Times that a connection had used up its `rateLimit` so far. */
     throttled: number;
+    /** Its part in a cluster; missing where it is alone (no option `nats`). */
+    cluster?: ClusterStats;
+  }
+
+  /** What a server has done so far as one of a cluster, and what it holds now. */
+  interface ClusterStats {
+    /** Whether NATS can be reached now. */
+    connected: boolean;
+    /** Brokers known now, this one among them. While NATS is away: those known before. */
+    brokers: number;
+    /** Ids that this broker claims now: one subscription each at NATS. */
+    claims: number;
+    /** Ids not registered here that are sent to from here now, or were half a second ago, or owe an answer. */
+    remotes: number;
+    /** Messages that came from other brokers for ids here so far. */
+    received: number;
+    /** Messages for ids elsewhere while NATS could not be reached so far. */
+    unreachable: number;
+    /** Times that something for this broker was lost because it came faster than it was taken so far. */
+    lagged: number;
+    /** Times that the connection to NATS was lost so far. */
+    lost: number;
   }
 
   /** Why a `slow` event: closed, closed for its memory, or its messages are being dropped. */
   type SlowReason = 'closed' | 'memory' | 'dropping';
+
+  /**
+   * How the cluster of a server is: NATS is reached, and others hear of the ids here; it is lost; something that
+   * was for this broker was lost; NATS refused something, or cannot be reached and is tried again; it was
+   * `required`, could not be reached in time, and the server closes.
+   */
+  type ClusterState = 'connected' | 'disconnected' | 'lagged' | 'failed' | 'missing';
 
   /** Why a `denied` event; `message` is what the client is told. */
   interface DeniedError extends Error {
@@ -545,7 +576,7 @@ declare namespace WSMsgBroker {
 
   /** The events of a server, with their arguments. */
   interface ServerEvents {
-    /** Bound: `address()` is known. */
+    /** Bound: `address()` is known. With `nats.required` NATS is reached, too. */
     listening: [];
     /** A WebSocket was accepted. */
     connection: [];
@@ -553,7 +584,7 @@ declare namespace WSMsgBroker {
     registered: [id: string];
     /** An id has no owner any more. */
     unregistered: [id: string];
-    /** A message went to an id that nobody has registered. */
+    /** A message went to an id that nobody has registered; with `nats` also one that did not get to its broker. */
     warn: [error: Error & { code: ErrorCode }];
     /**
      * A peer sent what cannot be understood or may not be, `authenticate` failed, or the server
@@ -564,6 +595,8 @@ declare namespace WSMsgBroker {
     denied: [id: string | null, error: DeniedError];
     /** A connection does not keep up; its id, if it has one, and what was done about it. */
     slow: [id: string | null, why: SlowReason];
+    /** With `nats`: how the cluster is, and why it is `failed` or `missing`; null for the others. */
+    cluster: [state: ClusterState, reason: string | null];
     /**
      * So many `connection`, `warn`, `error`, `slow` and `denied` events were only counted:
      * JavaScript was behind.
@@ -631,6 +664,78 @@ declare namespace WSMsgBroker {
     requireExp?: boolean;
   }
 
+  /**
+   * NATS, by which many brokers are one; docs/cluster.md has how to run them. Who we are for NATS is said by one of
+   * `user`, `token`, `nkey` and `creds`, or by nothing.
+   */
+  interface NatsOptions {
+    /**
+     * Where it is: `nats://host:4222`, `tls://host`, `host`, one or many; `nats://user:password@host` says who we
+     * are, too. One that cannot be reached is passed over for the next.
+     */
+    servers: string | readonly string[];
+    /**
+     * Brokers of one namespace are one, and do not see those of others: 1 to 64 letters, digits, `-` and `_`.
+     * Default `default`.
+     */
+    namespace?: string;
+    /** The name of this broker for the others, 1 to 64 bytes; each needs its own. Default: a random one. */
+    name?: string;
+    /** A user of NATS. Default: none. */
+    user?: string;
+    /** The password of `user`. Default: none. */
+    pass?: string;
+    /** A token. Default: none. */
+    token?: string;
+    /** The seed of an NKey, `SU...`. Default: none. */
+    nkey?: string;
+    /** A file of credentials: its path, or its text. Default: none. */
+    creds?: string;
+    /**
+     * Speaks TLS, `true` as by default; `servername` is that of the address. Default false: where the address
+     * (`tls://`) or NATS itself says so.
+     */
+    tls?: boolean | ClientTlsOptions;
+    /**
+     * Whether the server closes (`ERR_WSMB_CLUSTER`) when NATS cannot be reached within `timeout` at the start;
+     * `'listening'` waits for it. Otherwise it serves those who are here, and tries on. Default false.
+     */
+    required?: boolean;
+    /** The time for that, in milliseconds. Default 5,000. */
+    timeout?: number;
+  }
+
+  /** How long all brokers are waited for. */
+  interface ClusterSearchOptions {
+    /** Milliseconds, more than 0. Default 1,000. */
+    timeout?: number;
+  }
+
+  /** All brokers of a cluster, as one of them sees them. */
+  interface Cluster {
+    /** The names of the brokers known now, this one among them, in order; none once the server is closed. */
+    brokers(): string[];
+
+    /**
+     * The ids registered at all brokers now, in no order. `silent` are the names of brokers that did not answer in
+     * time: theirs may be missing. It brings all ids here: with very many of them that takes its time.
+     *
+     * Rejects with `ERR_WSMB_NOT_OPEN` once the server is closed.
+     */
+    ids(options?: ClusterSearchOptions): Promise<{ ids: string[]; silent: string[] }>;
+
+    /**
+     * Whether somebody has registered this id, and the name of the broker where that is. All are asked: it
+     * resolves when all have answered or the time is up, then with those that did not in `silent`.
+     *
+     * Rejects with `ERR_WSMB_NOT_OPEN` once the server is closed.
+     */
+    has(
+      id: string,
+      options?: ClusterSearchOptions,
+    ): Promise<{ has: boolean; broker: string | null; silent: string[] }>;
+  }
+
   /** What one connection may send in a second; what is missing has no limit. */
   interface RateLimit {
     /** Messages of any kind, pings included. Default: no limit. */
@@ -641,7 +746,10 @@ declare namespace WSMsgBroker {
 
   /** Options of a server: bytes, counts and milliseconds, whole numbers; `docs/limits.md` has the reasons. */
   interface ServerOptions {
-    /** The id under which the server takes part itself: from the start if it is set, else once it does. Default `server`. */
+    /**
+     * The id under which the server takes part itself: from the start if it is set, else once it does. Default
+     * `server`; with `nats` `server-` and the name of the broker: in a cluster each needs its own.
+     */
     id?: string;
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;
@@ -714,6 +822,8 @@ declare namespace WSMsgBroker {
     allowedOrigins?: readonly string[];
     /** Speaks TLS, and nothing else. Default: no TLS. */
     tls?: ServerTlsOptions;
+    /** Is one with the other brokers of these NATS servers. Default: it is alone. */
+    nats?: NatsOptions;
   }
 
   /** How a server closes. */
@@ -770,11 +880,14 @@ declare namespace WSMsgBroker {
     /** Counters; null once it is closed. */
     stats(): Stats | null;
 
-    /** The ids registered now, in no order; none once it is closed. */
+    /** The ids registered here now, in no order; none once it is closed. */
     ids(): string[];
 
-    /** Whether somebody has registered this id. */
+    /** Whether somebody has registered this id here. */
     has(id: string): boolean;
+
+    /** All brokers of its cluster; null where it is alone (no option `nats`). */
+    readonly cluster: Cluster | null;
 
     /**
      * Closes the connection that owns this id, behind what waits for it. The id is free when this

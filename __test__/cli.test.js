@@ -1,5 +1,6 @@
 'use strict';
 
+const fs = require('node:fs');
 const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
@@ -7,6 +8,7 @@ const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const readline = require('node:readline');
 const test = require('ava');
+const { startNats } = require('./support/nats');
 const { WSMsgBroker, startServer } = require('./support/start');
 
 const CLI = path.join(__dirname, '..', 'bin', 'wsbrokerserver.js');
@@ -204,14 +206,66 @@ test('has a flag for every option of the server', async (t) => {
   const { stdout } = await finish(t, '--help');
   // Arguments, and what only a program can say.
   const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
+  const without = ['--nats-user', '--nats-pass', '--nats-timeout'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {
     const members = typeof type === 'object' && !Array.isArray(type) ? Object.keys(type) : [];
     return members.length > 0 ? members.map((member) => `${name}-${member}`) : [name];
   });
   for (const name of names.filter((name) => !others.includes(name))) {
-    const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-    t.true(stdout.includes(`${flag} `), flag);
+    const own = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    const flag = own === '--nats-servers' ? '--nats' : own;
+    t.is(stdout.includes(`${flag} `), !without.includes(flag), flag);
   }
+});
+
+test('is one with those who name the same NATS, and says on stderr how that is', async (t) => {
+  const [user, pass] = ['broker', 'sesame'];
+  const { url } = await startNats(t, { user, pass });
+  const address = url.replace('//', `//${user}:${pass}@`);
+  const start = async (name) => {
+    const flags = ['--nats-name', name, '--nats-namespace', 'cli', '--nats-required', 'yes'];
+    // The first one is at nobody's port.
+    const started = await broker(t, '--nats', 'nats://127.0.0.1:1', '--nats', address, ...flags);
+    const lines = readline.createInterface({ input: started.child.stderr });
+    return { ...started, errors: lines[Symbol.asyncIterator]() };
+  };
+  const brokers = await Promise.all(['one', 'two'].map(start));
+  const [near, far] = brokers.map(({ port }, n) => {
+    const client = new WSMsgBroker(`c${n}`, '127.0.0.1', port, '/', { protocol: 2 });
+    t.teardown(() => client.close());
+    return client;
+  });
+  await Promise.all([near.connected(), far.connected()]);
+  far.on('message', (message, response) => response.send(message));
+  t.deepEqual(await near.request('hi', 'c1'), { from: 'c1', message: 'hi' });
+  for (const { errors } of brokers) {
+    let line;
+    // That the first address did not work may come before.
+    do line = (await errors.next()).value;
+    while (line.startsWith('wsbrokerserver: cluster failed ('));
+    t.is(line, 'wsbrokerserver: cluster connected');
+  }
+  const ended = once(brokers[0].child, 'exit');
+  brokers[0].child.kill('SIGTERM');
+  t.deepEqual(await ended, [0, null]);
+});
+
+test('reads a token from the first line of a file, and ends without the NATS that it requires', async (t) => {
+  const { url } = await startNats(t, { token: 'sesame' });
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-cli-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true }));
+  const file = path.join(folder, 'token');
+  const flags = ['--nats', url, '--nats-token', file, '--nats-required', 'yes'];
+  fs.writeFileSync(file, 'sesame\r\nand more\n');
+  const { child } = await broker(t, ...flags);
+  child.kill('SIGINT');
+  fs.writeFileSync(file, 'wrong\n');
+  const { code, stdout, stderr } = await finish(t, '0', '--host', '127.0.0.1', ...flags);
+  t.is(code, 1);
+  t.is(stdout, '');
+  t.regex(stderr, /^wsbrokerserver: cluster missing \(/m);
+  t.regex(stderr, /^wsbrokerserver: NATS cannot be reached within 5000 ms: /m);
+  t.false(stderr.includes('sesame') || stderr.includes('wrong'), stderr);
 });
 
 test('says in one line what is wrong', async (t) => {
@@ -229,6 +283,30 @@ test('says in one line what is wrong', async (t) => {
     [2, /--jwt-secret ENOENT/, '0', '--jwt-secret', '/no/such/file'],
     [2, /--jwt-require-exp is 'x'/, '0', '--jwt-require-exp', 'x'],
     [2, /jwt\.publicKey/, '0', '--jwt-public-key', __filename],
+    [2, /nats\.servers/, '0', '--nats-namespace', 'blue'],
+    [2, /nats\.namespace/, '0', '--nats', '127.0.0.1:1', '--nats-namespace', 'a.b'],
+    [
+      2,
+      /nats\.creds.*ENOENT|nats\.creds.*No such file/i,
+      '0',
+      '--nats',
+      'a',
+      '--nats-creds',
+      '/no/such/file',
+    ],
+    [2, /--nats-token ENOENT/, '0', '--nats', 'a', '--nats-token', '/no/such/file'],
+    [
+      2,
+      /"nats.token" and "nats.nkey"/,
+      '0',
+      '--nats',
+      'a',
+      '--nats-token',
+      __filename,
+      '--nats-nkey',
+      __filename,
+    ],
+    [2, /--nats-tls is 'x'/, '0', '--nats', 'a', '--nats-tls', 'x'],
     [2, /70000/, '70000'],
     [1, /EADDRINUSE/, taken, '--host', '127.0.0.1'],
   ]) {

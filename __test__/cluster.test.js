@@ -82,14 +82,17 @@ test('requests are answered, refused and gathered across brokers', async (t) => 
     response.reject({ code: 'NO', message: 'not me' }),
   );
   await answering(t, 'addon', brokers[0], 'three', (response) => response.send(3));
+  // Two at the same broker: both may answer.
+  await answering(t, 'addon', brokers[1], 'four', (response) => response.send(4));
   const asked = [...Array(200).keys()].map((n) => asker.request(n, 'one'));
   const expected = (n) => ({ from: 'one', message: [n, 'asker'] });
   t.deepEqual(await Promise.all(asked), [...Array(200).keys()].map(expected));
   const refused = await failure(asker.request(1, 'two'));
   t.is(refused.code, 'NO');
   t.is(refused.from, 'two');
-  const { answers, failed } = await asker.requestAll(7, ['one', 'two', 'three', 'nobody']);
+  const { answers, failed } = await asker.requestAll(7, ['one', 'two', 'three', 'four', 'nobody']);
   t.deepEqual([...answers].sort(), [
+    ['four', 4],
     ['one', [7, 'asker']],
     ['three', 3],
   ]);

@@ -28,16 +28,24 @@ const RULES = {
   maxMemory: ['a quarter of the memory', (n) => Math.abs(n / memory() - 1) < 0.01],
   maxConnections: ['80 % of the file limit', (n) => n === Math.floor(files() / 5) * 4],
 };
-/** What `stats()` has, as index.d.ts tells. */
+/** What an interface of counters has, as index.d.ts tells. */
+const counters = (name) =>
+  [
+    ...new RegExp(`interface ${name} \\{([\\s\\S]*?)\\n {2}\\}`)
+      .exec(read('index.d.ts'))[1]
+      .matchAll(/^ {4}(\w+): (?:number|boolean)/gm),
+  ].map(([, name]) => name);
+/** What `stats()` has. */
 const COUNTERS = [
-  .../interface Stats \{([\s\S]*?)\n {2}\}/
-    .exec(read('index.d.ts'))[1]
-    .matchAll(/^ {4}(\w+): number/gm),
-].map(([, name]) => name);
+  ...counters('Stats'),
+  ...counters('ClusterStats').map((name) => `cluster.${name}`),
+];
 /** Arguments rather than options. */
 const ARGUMENTS = ['port', 'path'];
 /** What only a program can say. */
 const NO_FLAGS = ['id', 'authenticate', 'authenticateTimeout'];
+/** Members of `nats` without a flag: what the address may have in it, and what few need. */
+const NO_NATS_FLAGS = ['nats.user', 'nats.pass', 'nats.timeout'];
 
 function memory() {
   // What no limit is called differs.
@@ -97,13 +105,26 @@ function ownDefaults() {
   return { ...sessionOptions(WSMsgBroker), ...defaultsOf({ reconnect }) };
 }
 
+/** What the addon does without members of `nats`: it does not tell, for by itself there is no NATS. */
+function natsDefaults() {
+  const [, body] = /pub fn new\([\s\S]*?Self \{([\s\S]*?)\n {8}\}/.exec(
+    read('src/options/nats.rs'),
+  );
+  const [, namespace] = /namespace: "(\w+)"\.into\(\)/.exec(body);
+  const [, required] = /required: (\w+)/.exec(body);
+  const [, seconds] = /timeout: Duration::from_secs\((\d+)\)/.exec(body);
+  const nats = { namespace, required: required === 'true', timeout: Number(seconds) * 1000 };
+  return defaultsOf({ nats });
+}
+
 const CODE = {
   server: {
     ...defaultsOf(NativeServer.defaults(true)),
     ...defaultsOf(NativeServer.defaults(false)),
+    ...natsDefaults(),
   },
   /** The same where clients are authenticated. */
-  authenticated: defaultsOf(NativeServer.defaults(true)),
+  authenticated: { ...defaultsOf(NativeServer.defaults(true)), ...natsDefaults() },
   client: { ...defaultsOf(NativeClient.defaults()), ...ownDefaults() },
 };
 /** What the client of browsers does without options. */
@@ -121,8 +142,8 @@ function value(text) {
   if (NONE.includes(bare)) {
     return 0;
   }
-  if (['true', 'yes', 'false'].includes(bare)) {
-    return bare !== 'false';
+  if (['true', 'yes', 'false', 'no'].includes(bare)) {
+    return ['true', 'yes'].includes(bare);
   }
   const numbers = bare
     .split(' + ')
@@ -221,8 +242,15 @@ function codes() {
   return [...new Set([...written, ...called])].filter((code) => !others.includes(code));
 }
 
-/** What may become of a receiver. */
+/** What may become of a receiver, as the server tells it, but for what are codes of errors, too. */
 function outcomes() {
+  const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(read('src/requests/outcome.rs'));
+  const codes = [...body.matchAll(/=> "(\w+)"/g)].map(([, code]) => code);
+  return codes.filter((code) => !code.startsWith('ERR_'));
+}
+
+/** Those that the client has words for. */
+function reasons() {
   const [, reasons] = /^const REASONS = \{([^}]*)\};$/m.exec(read('lib/client/errors.js'));
   return Object.keys(new Function(`return {${reasons}};`)());
 }
@@ -233,12 +261,21 @@ function union(name) {
   return [...body.matchAll(/'(\w+)'/g)].map(([, text]) => text);
 }
 
+/** The members of `nats`; those of its `tls` are told elsewhere. */
+const natsOptions = () =>
+  SERVER.filter((option) => option[0].startsWith('nats.') && !isNested(option));
+const isNested = ([name]) => name.split('.').length > 2;
 const kebab = (name) => name.replace(/[A-Z.]/g, (c) => `-${c === '.' ? '' : c.toLowerCase()}`);
 const top = (options) => options.filter(([name]) => !name.includes('.'));
 const members = (options, group) =>
   options
     .filter(([name]) => name.startsWith(`${group}.`))
     .map(([name, type]) => [name.slice(group.length + 1), type]);
+/** A row about two options, `a`, `b`, is one about each. */
+const apart = (table) =>
+  Object.fromEntries(
+    Object.entries(table).flatMap(([names, text]) => names.split(', ').map((name) => [name, text])),
+  );
 const prefixed = (group, found) =>
   Object.fromEntries(Object.entries(found).map(([name, text]) => [`${group}.${name}`, text]));
 
@@ -263,9 +300,13 @@ test('docs/api.md has every option with its default', (t) => {
   compare(t, 'client', top(CLIENT), client, 'docs/api.md');
   compare(t, 'server', top(SERVER), server, 'docs/api.md');
   compare(t, 'client', members(CLIENT, 'reconnect'), reconnect, 'docs/api.md', 'reconnect.');
+  const nats = natsOptions();
+  compare(t, 'server', nats, prefixed('nats', apart(having('namespace'))), 'docs/api.md');
   for (const [group, table] of [
     ['rateLimit', server],
     ['jwt', server],
+    ['nats', server],
+    ['tls', having('namespace')],
     ['reconnect', client],
     ['tls', client],
   ]) {
@@ -304,6 +345,10 @@ test('index.d.ts has every error code', (t) => {
     [],
   );
   t.deepEqual(union('FailureCode').sort(), outcomes().sort());
+  t.deepEqual(
+    reasons().filter((code) => !outcomes().includes(code)),
+    [],
+  );
 });
 
 test('docs/limits.md has every limit with its default', (t) => {
@@ -341,15 +386,23 @@ test('index.d.ts has every option with its default', (t) => {
     const options = members(SERVER, group).map(([member, type]) => [`${group}.${member}`, type]);
     compare(t, 'server', options, prefixed(group, remarks(name)), 'index.d.ts');
   }
+  t.true('nats' in remarks('ServerOptions') && 'tls' in remarks('NatsOptions'));
+  const told = prefixed('nats', remarks('NatsOptions'));
+  // There is no default for where NATS is.
+  const nats = natsOptions().filter(([name]) => name !== 'nats.servers');
+  compare(t, 'server', nats, told, 'index.d.ts');
 });
 
 test('the command line has every option with its default', (t) => {
   const found = flags();
-  const options = SERVER.filter(([name]) => !NO_FLAGS.includes(name));
+  const none = [...NO_FLAGS, ...NO_NATS_FLAGS];
+  const options = SERVER.filter((option) => !none.includes(option[0]) && !isNested(option));
+  const flagOf = (name) => (name === 'nats.servers' ? 'nats' : kebab(name));
+  t.true('nats-tls' in found);
   const named = Object.fromEntries(
     options
-      .filter(([name]) => kebab(name) in found)
-      .map(([name]) => [name, found[kebab(name)] ?? 'not told']),
+      .filter(([name]) => flagOf(name) in found)
+      .map(([name]) => [name, found[flagOf(name)] ?? 'not told']),
   );
   compare(t, 'server', options, named, '--help');
 });

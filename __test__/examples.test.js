@@ -10,6 +10,8 @@ const { once } = require('node:events');
 const { promisify } = require('node:util');
 const test = require('ava');
 const WSMsgBroker = require('..');
+const { startNats } = require('./support/nats');
+const { createNkey } = require('./support/nkey');
 const { programs, run, compile } = require('./support/snippets');
 
 const root = path.join(__dirname, '..');
@@ -45,6 +47,35 @@ for (const file of ['docs/authentication.md', 'docs/limits.md', 'SECURITY.md']) 
     }
   });
 }
+
+test('the servers of docs/cluster.md are one, over the NATS that it shows', async (t) => {
+  const { publicKey, seed } = createNkey();
+  const [shown] = blocks('docs/cluster.md', 'text');
+  const config = shown.replace(/^tls .*$/m, '').replace('UC...', publicKey);
+  const { url } = await startNats(t, { config });
+  const [program] = blocks('docs/cluster.md', 'js');
+  const start = async (name) => {
+    const code = program
+      .replace('port: 9042', "port: 0, host: '127.0.0.1'")
+      .replace('nats://localhost:4222', url)
+      .replace("name: 'one'", `name: '${name}', nkey: '${seed}'`);
+    const run = new Function('require', 'console', `${code}; return server;`);
+    const states = [];
+    const server = run(() => WSMsgBroker, { warn: (...args) => states.push(args) });
+    t.teardown(() => server.close());
+    await server.ready;
+    return { server, states };
+  };
+  const [one, two] = [await start('one'), await start('two')];
+  await Promise.all([one, two].map(({ server }) => server.client.connected()));
+  two.server.client.on('message', (message, response) => response.send(message));
+  t.deepEqual(await one.server.request(1, 'server-two'), { from: 'server-two', message: 1 });
+  const { delivered } = await two.server.deliver(1, 'server-one');
+  t.deepEqual(delivered, ['server-one']);
+  t.deepEqual((await two.server.cluster.ids()).ids.sort(), ['server-one', 'server-two']);
+  // NATS has refused them nothing.
+  for (const { states } of [one, two]) t.deepEqual(states, [['cluster', 'connected', '']]);
+});
 
 const DOCUMENTS = ['README.md', 'docs/api.md', 'docs/migrating.md'];
 

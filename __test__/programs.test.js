@@ -67,6 +67,14 @@ test('the example in TypeScript has no errors, and prints what docs/examples.md 
   t.is(await run(['--input-type=module', '-e', outputText]), shown);
 });
 
+test('the demo of a cluster shows what docs/examples.md says, and that what is promised held', async (t) => {
+  const [shown] = printed('cluster/demo.js');
+  // How many, how long, and where in between it was when the broker was killed.
+  const general = (text) =>
+    text.replace(/\d+/g, 'N').replace(/N failed(?: with [A-Z_]+(?:, [A-Z_]+)*)?;/, 'N failed;');
+  t.is(general(await run(['examples/cluster/demo.js'])), general(shown));
+});
+
 test('the demo comes to its end', async (t) => {
   const lines = (await run(['examples/demo.js'])).trim().split('\n');
   t.is(lines.at(-1), 'demo     is done: every message arrived');

@@ -30,6 +30,23 @@ if (stats) {
   counters.push(stats.unregistered, stats.denied, stats.throttled);
 }
 
+const { cluster } = stats ?? {};
+if (cluster) {
+  const counters: number[] = [cluster.brokers, cluster.claims, cluster.remotes, cluster.received];
+  counters.push(cluster.lagged, cluster.lost, Number(cluster.connected));
+}
+const nats: WSMsgBroker.NatsOptions = {
+  servers: ['nats://a', 'tls://b:4222'],
+  namespace: 'blue',
+  name: 'b1',
+  user: 'broker',
+  pass: 'sesame',
+  tls: { ca: 'ca.pem', minVersion: 'TLSv1.3' },
+  required: true,
+  timeout: 9,
+};
+new Server({ port: 0, nats });
+
 // Who may register: a hook, at once or later, or tokens.
 new Server({ port: 0, authenticate: ({ token }) => token === 'sesame', authenticateTimeout: 9 });
 new Server(0, '/', {
@@ -117,6 +134,14 @@ server.id = 'other';
 server.close(1000);
 // @ts-expect-error no such counter
 server.stats()?.evictions;
+// @ts-expect-error NATS is somewhere
+new Server({ port: 0, nats: { namespace: 'blue' } });
+// @ts-expect-error an address is a member
+new Server({ port: 0, nats: 'nats://a' });
+// @ts-expect-error a seed is a text
+new Server({ port: 0, nats: { servers: 'a', nkey: Buffer.from('SU') } });
+// @ts-expect-error no such member
+new Server({ port: 0, nats: { servers: 'a', url: 'b' } });
 // @ts-expect-error a token is a text
 client.register(5);
 // @ts-expect-error headers are texts

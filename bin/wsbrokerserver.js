@@ -66,6 +66,7 @@ const OPTIONS = {
   'tls-key': ['file', 'its key (PEM)'],
   'tls-ca': ['file', 'authorities that may sign the certificate of a client (PEM)'],
   'tls-min-version': ['version', 'oldest version of TLS that is spoken (TLSv1.2)'],
+  'tls-request-cert': ['yes|no', 'let in only clients with a certificate (no)'],
   nats: ['address...', 'be one with the brokers of this NATS server; may be repeated (alone)'],
   'nats-namespace': ['name', 'brokers of one namespace are one (default)'],
   'nats-name': ['name', 'the name of this broker for the others (a random one)'],
@@ -74,7 +75,6 @@ const OPTIONS = {
   'nats-token': ['line', 'or a token, the first line of this file'],
   'nats-tls': ['yes|no', 'speak TLS with NATS, even if it does not ask for that (no)'],
   'nats-required': ['yes|no', 'end when NATS cannot be reached at the start (no)'],
-  'tls-request-cert': ['yes|no', 'let in only clients with a certificate (no)'],
 };
 
 /** Options that are objects. */

@@ -212,7 +212,7 @@ function checkOne(name, value, type) {
 }
 
 /** What belongs to these is shown in no message. */
-const SECRET = /^(?:jwt|tls|token|nats\.(?:user|pass|token|nkey|creds|tls|servers))\b/;
+const SECRET = /^(?:jwt|tls|token|nats)\b/;
 
 function kind(value) {
   if (value === null || Array.isArray(value)) {
@@ -243,19 +243,60 @@ function checkServerTls(tls) {
   return checked;
 }
 
+/** An address of NATS without who we are, and that. What is no address is for the core to refuse. */
+function parseNatsServer(text) {
+  let url;
+  try {
+    url = new URL(text.includes('://') ? text : `nats://${text}`);
+  } catch {
+    return { server: text };
+  }
+  const { username, password } = url;
+  if (username === '' && password === '') {
+    return { server: text };
+  }
+  url.username = '';
+  url.password = '';
+  let who;
+  try {
+    who = [username, password].map(decodeURIComponent);
+  } catch {
+    throw wrong('nats.servers', 'user and password as in a URL', text);
+  }
+  return { server: url.href, who };
+}
+
+/** Where NATS is, and who we are there by what an address says, as `nats://user:password@host`. */
+function parseNatsServers(servers) {
+  const parsed = [servers].flat().map(parseNatsServer);
+  const [first, ...others] = parsed.flatMap(({ who }) => (who === undefined ? [] : [who]));
+  if (others.some((other) => !util.isDeepStrictEqual(other, first))) {
+    const message = 'option "nats.servers" names several users, expected one for all';
+    throw coded('ERR_WSMB_OPTION', message, TypeError);
+  }
+  const who = first && (first[1] === '' ? { token: first[0] } : { user: first[0], pass: first[1] });
+  return { servers: parsed.map(({ server }) => server), who };
+}
+
 /** NATS must be somewhere, and know us by one name at most. */
 function checkNats(options) {
-  const { tls, ...others } = checkOne('nats', options, { ...NATS, tls: 'any' });
-  if (others.servers === undefined) {
+  const { tls, ...given } = checkOne('nats', options, { ...NATS, tls: 'any' });
+  if (given.servers === undefined) {
     throw wrong('nats.servers', TYPES.list[1], undefined);
   }
+  const { servers, who } = parseNatsServers(given.servers);
+  // What is said apart counts.
+  const others = NATS_AUTH.some((name) => given[name] !== undefined) ? given : { ...given, ...who };
   const named = NATS_AUTH.filter((name) => others[name] !== undefined);
   if (named.length > 1) {
     const names = named.map((name) => `"nats.${name}"`).join(' and ');
     throw coded('ERR_WSMB_OPTION', `options ${names} exclude each other`, TypeError);
   }
+  if (others.pass !== undefined && others.user === undefined) {
+    throw coded('ERR_WSMB_OPTION', 'option "nats.pass" needs "nats.user"', TypeError);
+  }
   const checked = checkSwitch('nats.tls', tls, CLIENT_TLS);
-  return { ...others, servers: [others.servers].flat(), tls: checked || undefined };
+  return { ...others, servers, tls: checked || undefined };
 }
 
 function checkServer(options) {

@@ -434,12 +434,13 @@ class Broker {
   #clustered(state, reason) {
     const server = this.#server;
     const options = this.#options.native.nats;
-    if (this.#awaitsCluster && state === 'connected') {
+    if (this.#awaitsCluster && state === 'connected' && server.wss !== null) {
       this.#awaitsCluster = false;
       this.#listening();
     }
     server.emit('cluster', state, reason);
     if (state === 'missing') {
+      this.#awaitsCluster = false;
       const message = `NATS cannot be reached within ${options.timeout ?? 5000} ms: ${reason}`;
       this.#failed(coded('ERR_WSMB_CLUSTER', message));
       server.close();
@@ -465,6 +466,9 @@ class Broker {
         break;
       case 6:
         hub.close(this.#number);
+        if (this.#awaitsCluster) {
+          this.ready.tell(coded('ERR_WSMB_NOT_OPEN', 'not opened'), true);
+        }
         this.#searches.forEach((asked) => void asked({ ids: [], silent: [] }));
         this.#resolveClosed();
         break;

@@ -40,7 +40,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -48,7 +48,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle as Runtime,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::timeout,
 };
 
@@ -65,6 +65,8 @@ pub use talk::Found;
 
 /// How long a broker waits for an answer of others before it goes on without.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The principal of a broker's own participant, which has any id that it wants, begins with this.
+const PARTICIPANT: char = '\0';
 /// Answers to one question that may wait to be looked at.
 const ANSWERS: usize = 1024;
 
@@ -79,7 +81,7 @@ pub(crate) struct Cluster {
     runtime: Runtime,
     shared: OnceLock<Weak<Shared>>,
     up: AtomicBool,
-    epoch: AtomicU64,
+    epoch: AtomicU32,
     clock: Clock,
     claims: Claims,
     pub(crate) receipts: Receipts,
@@ -88,6 +90,7 @@ pub(crate) struct Cluster {
     questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
     /// Claims to be told, and those who wait until they have been heard, by their time.
     untold: Mutex<Vec<Claim>>,
+    tells: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     pub(crate) counters: Counters,
 }
@@ -97,6 +100,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Counters {
     /// Messages that came for ids here.
     pub(crate) received: AtomicU64,
+    /// Messages that were for others while they could not be reached.
+    pub(crate) unreachable: AtomicU64,
     /// Times that NATS or the way from it lost something for us.
     pub(crate) lagged: AtomicU64,
     /// Times that the connection to NATS was lost.
@@ -128,13 +133,14 @@ impl Cluster {
             runtime: runtime.clone(),
             shared: OnceLock::new(),
             up: AtomicBool::new(false),
-            epoch: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
             clock: Clock::default(),
             claims: Claims::default(),
             receipts: Receipts::default(),
             remotes: Remotes::default(),
             questions: Mutex::default(),
             untold: Mutex::default(),
+            tells: Notify::new(),
             unheard: Mutex::default(),
             counters: Counters::default(),
         })
@@ -151,8 +157,13 @@ impl Cluster {
 
     /// Bytes of the largest frame that another broker can be sent, for this id.
     pub(crate) fn max_frame(&self, id: &str) -> usize {
-        let head = packet::frames_head(id).len();
+        let head = packet::HEAD + id.len();
         self.bus.max_payload().saturating_sub(head)
+    }
+
+    /// Counts the times that this broker was heard without a loss in between.
+    fn epoch(&self) -> u32 {
+        self.epoch.load(Relaxed)
     }
 
     fn place(&self, number: u64) -> String {
@@ -173,6 +184,9 @@ impl Cluster {
     ) -> Task<Result<Ticket, Denied>> {
         let cluster = self.clone();
         Box::pin(async move {
+            // No peer can have one that begins so.
+            let own = || Some(format!("{PARTICIPANT}{}", cluster.node).into());
+            let principal = if participant { own() } else { principal };
             match cluster.claims.principal(&id) {
                 _ if participant => {}
                 Some(owner) if owner != principal => return Err(Denied::Conflict),
@@ -252,32 +266,29 @@ impl Cluster {
         (number, receiver)
     }
 
-    /// Tells all of a claim of ours, and waits until it has been heard: by ourselves, as by others.
-    async fn tell_claim(self: &Arc<Self>, claim: Claim) {
+    /// Has all told of a claim of ours, and waits until it has been heard: by ourselves, as by others.
+    async fn tell_claim(&self, claim: Claim) {
         let (sender, heard) = oneshot::channel();
         self.unheard.lock().insert(claim.stamp.time, sender);
-        let is_first = {
-            let mut untold = self.untold.lock();
-            untold.push(claim);
-            untold.len() == 1
-        };
-        if is_first {
-            // Those that come before it is sent go with it.
-            tokio::task::yield_now().await;
-            let claims = std::mem::take(&mut *self.untold.lock());
-            self.tell_claims(&claims).await;
-        }
+        self.untold.lock().push(claim);
+        self.tells.notify_one();
         let _ = heard.await;
     }
 
-    /// Listens for what is for an id, until it is told to stop. Resolves when NATS was asked.
+    /// Listens for what is for an id, until it is told to stop. Resolves when NATS was asked; whoever
+    /// does not wait for that changes nothing.
     async fn listen(self: &Arc<Self>, id: Arc<str>, stopped: oneshot::Receiver<()>) {
-        let inlet = self.bus.subscribe(self.subjects.to(&id), true).await;
-        if let Ok(inlet) = inlet {
-            let cluster = self.clone();
-            self.runtime
-                .spawn(async move { inbound::receive(&cluster, &id, inlet, stopped).await });
-        }
+        let (asked, is_asked) = oneshot::channel();
+        let cluster = self.clone();
+        self.runtime.spawn(async move {
+            let inlet = cluster.bus.subscribe(cluster.subjects.to(&id), true).await;
+            // Nobody may wait for it any more.
+            let _ = asked.send(());
+            if let Ok(inlet) = inlet {
+                inbound::receive(&cluster, &id, inlet, stopped).await;
+            }
+        });
+        let _ = is_asked.await;
     }
 }
 

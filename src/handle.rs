@@ -175,6 +175,14 @@ impl Handle {
         }
     }
 
+    /// Packets that have gone to another broker, if that is where it is.
+    pub(crate) fn packets_sent(&self) -> u64 {
+        match &self.socket {
+            WriteHalf::Link(link) => link.sent(),
+            _ => 0,
+        }
+    }
+
     /// There is room again where there was none.
     pub(crate) fn unblock(&self) {
         if self.outbox.unblock() {

@@ -81,6 +81,8 @@ pub struct ClusterStats {
     pub remotes: usize,
     /// Messages that came from other brokers for ids here so far.
     pub received: u64,
+    /// Messages for ids elsewhere while NATS could not be reached so far.
+    pub unreachable: u64,
     /// Times that NATS sent more than could be taken so far.
     pub lagged: u64,
     /// Times that the connection to NATS was lost so far.

@@ -174,6 +174,7 @@ export async function fail(): Promise<string | undefined> {
     expectTypeOf(error.from).toEqualTypeOf<string | undefined>();
     switch (error.code) {
       case 'UNKNOWN_ID':
+      case 'CLUSTER_DOWN':
       case 'ABORT_ERR':
       case 'ERR_WSMB_CONNECTION_LOST':
       case 'a code of the worker':

@@ -14,10 +14,42 @@ expectTypeOf(server.disconnect('a', 4000, 'enough')).toEqualTypeOf<boolean>();
 expectTypeOf(server[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();
 server.on('warn', ({ code }) => code === 'ERR_WSMB_UNKNOWN_ID').once('listening', () => {});
 once(server, 'listening').then(() => {});
+server.on('cluster', (state, reason) => {
+  expectTypeOf(state).toEqualTypeOf<
+    'connected' | 'disconnected' | 'lagged' | 'failed' | 'missing'
+  >();
+  expectTypeOf(reason).toEqualTypeOf<string | null>();
+});
+// @ts-expect-error no such state
+server.on('cluster', (state) => state === 'lost');
 // @ts-expect-error a warning has a code of ours
 server.on('warn', ({ code }) => code === 'UNKNOWN');
 // @ts-expect-error of a client
 server.on('reconnected', () => {});
+
+// It may be one of many.
+new Server({ port: 0, nats: { servers: 'nats://a:4222' } });
+new Server(0, '/', { nats: { servers: ['a', 'b'] as const, tls: true, creds: 'broker.creds' } });
+export async function search() {
+  expectTypeOf(server.cluster).toEqualTypeOf<WSMsgBroker.Cluster | null>();
+  const all = server.cluster;
+  if (!all) return;
+  expectTypeOf(all.brokers()).toEqualTypeOf<string[]>();
+  expectTypeOf(await all.ids()).toEqualTypeOf<{ ids: string[]; silent: string[] }>();
+  const { has, broker, silent } = await all.has('a', { timeout: 100 });
+  expectTypeOf(has).toEqualTypeOf<boolean>();
+  expectTypeOf(broker).toEqualTypeOf<string | null>();
+  expectTypeOf(silent).toEqualTypeOf<string[]>();
+  // @ts-expect-error an id is a text
+  all.has(5);
+  // @ts-expect-error a time is a member
+  all.ids(100);
+}
+expectTypeOf(server.stats()?.cluster).toEqualTypeOf<WSMsgBroker.ClusterStats | undefined>();
+// @ts-expect-error it may be alone
+server.cluster.brokers();
+// @ts-expect-error it is made of its options
+server.cluster = null;
 
 // It takes part as a client does.
 export async function participate() {

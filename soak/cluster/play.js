@@ -187,8 +187,6 @@ async function play({
         settled(client.request(id, to, { timeout: 8000 }), (answer) => {
           const what = answer instanceof Error ? answer.code : 'answered';
           requests[what] = (requests[what] ?? 0) + 1;
-          if (what === 'ERR_WSMB_ACK_TAKEN')
-            log(what, answer.message, answer.from, id, to, client.line);
           if (!(answer instanceof Error) && answer.message !== id) {
             ledger.faults.push(`${id} got ${answer.message} as answer of ${to}`);
           }

@@ -3,6 +3,7 @@
 use std::{fmt, pin::Pin};
 
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
 use ring::digest::{SHA256, digest};
 
 use crate::error::Result;
@@ -51,6 +52,8 @@ pub(crate) struct Publication {
 pub(crate) struct Delivery {
     /// The number in a subject of ours: which of our ways, or of our questions, it is about.
     pub(crate) number: u64,
+    /// Which of the packets that went that way, from one on; zero where that is not said.
+    pub(crate) packet: u64,
     /// Where it comes from, and where what is said of it goes.
     pub(crate) from: Option<Place>,
     pub(crate) payload: Bytes,
@@ -82,6 +85,12 @@ pub(crate) trait Bus: Send + Sync + fmt::Debug {
     /// Bytes of one message.
     fn max_payload(&self) -> usize;
 
+    /// True while there is a connection.
+    fn is_connected(&self) -> bool;
+
+    /// How many connections there have been, this one included.
+    fn connections(&self) -> u64;
+
     /// Resolves when all that was published is on its way.
     fn flush(&self) -> Task<()>;
 
@@ -106,10 +115,10 @@ impl Subjects {
     pub(crate) fn to(&self, id: &str) -> String {
         let prefix = &self.prefix;
         match id.len() {
-            0..=READABLE => format!("{prefix}.to.i{}", base64url(id.as_bytes())),
+            0..=READABLE => format!("{prefix}.to.i{}", BASE64URL_NOPAD.encode(id.as_bytes())),
             _ => {
                 let hash = digest(&SHA256, id.as_bytes());
-                format!("{prefix}.to.h{}", base64url(hash.as_ref()))
+                format!("{prefix}.to.h{}", BASE64URL_NOPAD.encode(hash.as_ref()))
             }
         }
     }
@@ -121,7 +130,7 @@ impl Subjects {
 
     /// Where all that is for a node comes.
     pub(crate) fn node(&self, node: NodeId) -> String {
-        format!("{}.node.{node}.*", self.prefix)
+        format!("{}.node.{node}.>", self.prefix)
     }
 
     /// What all nodes hear.
@@ -130,28 +139,15 @@ impl Subjects {
     }
 }
 
-/// The place that a subject names: its last two parts.
-pub(crate) fn place_of(subject: &str) -> Option<Place> {
-    let (rest, number) = subject.rsplit_once('.')?;
-    let (_, node) = rest.rsplit_once('.')?;
-    let number = u64::from_str_radix(number, 16).ok()?;
-    let node = NodeId::parse(node)?;
-    Some(Place { node, number })
-}
-
-/// Base64 as URLs have it (RFC 4648, 5), without padding.
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..=chunk.len() {
-            let six = (bits >> (18 - 6 * at)) & 63;
-            text.push(ALPHABET[six as usize].into());
-        }
-    }
-    text
+/// The place that a subject names, and which of the packets from there, or zero.
+pub(crate) fn place_of(subject: &str) -> Option<(Place, u64)> {
+    let hex = |part: &str| u64::from_str_radix(part, 16).ok();
+    // Before these: our prefix, the namespace, and what kind of subject it is.
+    let mut parts = subject.split('.').skip(3);
+    let node = NodeId(hex(parts.next()?)?);
+    let number = hex(parts.next()?)?;
+    let packet = parts.next().map_or(Some(0), hex)?;
+    Some((Place { node, number }, packet))
 }
 
 #[cfg(test)]
@@ -178,27 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg"),
-            ("fo", "Zm8"),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg"),
-            ("??>", "Pz8-"),
-        ] {
-            assert_eq!(base64url(bytes.as_bytes()), text);
-        }
-    }
-
-    #[test]
     fn a_place_is_found_in_its_subject() {
         let place = Place {
             node: NodeId(u64::MAX - 5),
             number: 0x1f,
         };
         let subject = Subjects::new("a").place(place);
-        assert_eq!(place_of(&subject), Some(place));
+        assert_eq!(place_of(&subject), Some((place, 0)));
+        assert_eq!(place_of(&format!("{subject}.2a")), Some((place, 42)));
         for wrong in ["", "a", "a.b", "wsmb.a.node.zz.1", "wsmb.a.node.1.*"] {
             assert_eq!(place_of(wrong), None, "{wrong}");
         }

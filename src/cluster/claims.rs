@@ -17,7 +17,7 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Cluster, bus::NodeId};
+use super::{Cluster, PARTICIPANT, bus::NodeId};
 
 /// When an id was claimed, and by which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,10 +60,18 @@ pub(crate) struct Claim {
 impl Claim {
     /// True if this one has the id, of the two.
     fn wins(&self, other: &Self) -> bool {
-        match self.principal == other.principal {
-            true => self.stamp > other.stamp,
-            false => self.stamp < other.stamp,
+        match (self.is_participants(), other.is_participants()) {
+            (true, false) => true,
+            (false, true) => false,
+            _ if self.principal == other.principal => self.stamp > other.stamp,
+            _ => self.stamp < other.stamp,
         }
+    }
+
+    /// True for the claim of a broker's own participant, from which no peer takes an id.
+    fn is_participants(&self) -> bool {
+        let principal = self.principal.as_deref();
+        principal.is_some_and(|name| name.starts_with(PARTICIPANT))
     }
 }
 
@@ -215,7 +223,7 @@ mod tests {
         let mut all = Vec::new();
         for time in 1..4 {
             for node in 1..4 {
-                for principal in [None, Some("x"), Some("y")] {
+                for principal in [None, Some("x"), Some("y"), Some("\0n")] {
                     all.push(claim(time, node, principal));
                 }
             }
@@ -253,6 +261,19 @@ mod tests {
         assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
         let lost = Verdict::Lost { conflict: true };
         assert_eq!(claims.judge(&claim(4, 2, Some("y"))), lost);
+    }
+
+    #[test]
+    fn no_peer_has_what_a_participant_has() {
+        let claims = Claims::default();
+        claims.claim(claim(5, 1, Some("\0node")), true);
+        let kept = || Verdict::Kept(claim(5, 1, Some("\0node")));
+        assert_eq!(claims.judge(&claim(4, 2, None)), kept());
+        assert_eq!(claims.judge(&claim(9, 2, None)), kept());
+        let peers = Claims::default();
+        peers.claim(claim(5, 1, None), true);
+        let lost = Verdict::Lost { conflict: true };
+        assert_eq!(peers.judge(&claim(9, 2, Some("\0node"))), lost);
     }
 
     #[test]

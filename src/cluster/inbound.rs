@@ -1,7 +1,7 @@
 //! What comes from other brokers: frames for an id of ours, and frames for this broker itself.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     future::poll_fn,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
@@ -36,25 +36,28 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Notes that a packet was taken, and tells that where it is time. The first of a way is told at
-    /// once: so its sender learns who takes it.
+    /// Something has come by a way. Who sends by one that is new learns at once who takes it.
+    pub(super) async fn meet(&mut self, cluster: &Cluster, from: Place) {
+        if let Entry::Vacant(entry) = self.ways.entry(from) {
+            let nothing = nothing(cluster);
+            entry.insert((nothing, Instant::now()));
+            tell_taken(cluster, from, nothing).await;
+        }
+    }
+
+    /// Notes that a packet was taken, and tells that where it is time.
     pub(super) async fn took(&mut self, cluster: &Cluster, from: Place, bytes: usize) {
         let now = Instant::now();
-        let nothing = Taken {
-            node: cluster.node.0,
-            bytes: 0,
-            packets: 0,
-        };
-        let mut is_new = false;
-        let (taken, last) = self.ways.entry(from).or_insert_with(|| {
-            is_new = true;
-            (nothing, now)
-        });
+        let nothing = nothing(cluster);
+        let (taken, last) = self.ways.entry(from).or_insert((nothing, now));
         taken.bytes += bytes as u32;
         taken.packets += 1;
         *last = now;
-        if is_new || taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
-            let told = std::mem::replace(taken, nothing);
+        if taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
+            let told = Taken {
+                epoch: nothing.epoch,
+                ..std::mem::replace(taken, nothing)
+            };
             tell_taken(cluster, from, told).await;
         }
         if now - *self.looked.get_or_insert(now) > FORGET {
@@ -68,15 +71,22 @@ impl Tally {
     }
 }
 
-async fn tell_taken(cluster: &Cluster, from: Place, taken: Taken) {
-    if taken.packets > 0 {
-        let publication = Publication {
-            subject: cluster.subjects.place(from),
-            reply: None,
-            payload: taken.encode().into(),
-        };
-        cluster.bus.publish(publication).await;
+fn nothing(cluster: &Cluster) -> Taken {
+    Taken {
+        node: cluster.node.0,
+        epoch: cluster.epoch(),
+        bytes: 0,
+        packets: 0,
     }
+}
+
+async fn tell_taken(cluster: &Cluster, from: Place, taken: Taken) {
+    let publication = Publication {
+        subject: cluster.subjects.place(from),
+        reply: None,
+        payload: taken.encode().into(),
+    };
+    cluster.bus.publish(publication).await;
 }
 
 /// Takes what is for an id, until it is told to stop, or the cluster ends.
@@ -119,12 +129,17 @@ async fn take(
 ) {
     let Some(from) = delivery.from else { return };
     match Packet::decode(&delivery.payload) {
-        Some(Packet::Frames { id: for_id, frames }) if *for_id == **id => {
-            cluster.heard(from.node);
+        Some(Packet::Frames {
+            id: for_id,
+            epoch,
+            frames,
+        }) if *for_id == **id && cluster.meet(from.node, epoch) => {
+            tally.meet(cluster, from).await;
             room(cluster, id, key).await;
             if let Some(shared) = cluster.shared() {
                 let asker = cluster.asker(&shared, from.node);
                 let mut inbound = Inbound::new(cluster, &shared, id, &asker);
+                inbound.is_own = from.node == cluster.node;
                 inbound.frames(frames);
                 inbound.end();
             }
@@ -175,6 +190,8 @@ struct Inbound<'a> {
     /// Stands for all who ask from where it comes.
     asker: &'a Arc<Handle>,
     owner: Option<(Arc<Handle>, u64)>,
+    /// It comes from this very broker.
+    is_own: bool,
     /// Why nothing is delivered, if it is not.
     fault: Option<Fault>,
     /// Frames that nobody need look at, to be pushed together.
@@ -198,6 +215,7 @@ impl<'a> Inbound<'a> {
             id,
             asker,
             owner,
+            is_own: false,
             fault,
             plain: Vec::new(),
             count: 0,
@@ -206,13 +224,18 @@ impl<'a> Inbound<'a> {
     }
 
     fn frames(&mut self, frames: &[u8]) {
+        // To which of them an answer is awaited.
+        let mut asked = None;
         for (text, frame) in Frames(frames) {
-            match protocol::decode_between(text) {
-                Some(Between::Message { ack: None }) => {
-                    self.plain.extend_from_slice(frame);
-                    self.count += 1;
+            if protocol::is_message(text) {
+                match asked.take() {
+                    Some(ack) => self.request(ack, frame),
+                    None => self.collect(frame, frames.len()),
                 }
-                Some(Between::Message { ack: Some(ack) }) => self.request(ack, frame),
+                continue;
+            }
+            match decode(text) {
+                Some(Between::Asks { ack }) => asked = Some(ack),
                 Some(Between::Cancel { ack }) => {
                     self.deliver();
                     let (requests, key) = (&self.shared.router.requests, protocol::ack_key(ack));
@@ -232,10 +255,23 @@ impl<'a> Inbound<'a> {
         }
     }
 
+    /// A message like most: pushed together with those beside it. `room`: bytes of them all, at most.
+    fn collect(&mut self, frame: &[u8], room: usize) {
+        if self.plain.is_empty() {
+            self.plain.reserve_exact(room);
+        }
+        self.plain.extend_from_slice(frame);
+        self.count += 1;
+    }
+
     /// A message that awaits an answer.
     fn request(&mut self, ack: &str, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
+        if self.is_own {
+            // It has just come here, and cannot answer for the handle by which it was asked.
+            return self.failed(ack, Fault::Gone.code());
+        }
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
         else {
             let fault = self.fault.unwrap_or(Fault::UnknownId);
@@ -251,7 +287,8 @@ impl<'a> Inbound<'a> {
             asker: self.asker,
             receivers: std::slice::from_ref(&owner),
             names: &name,
-            answers: 1,
+            // All who were asked here may answer: whoever asked says when there are enough.
+            answers: u32::MAX,
             timeout: None,
         };
         let request = loop {
@@ -261,6 +298,10 @@ impl<'a> Inbound<'a> {
                 Err(error) => return self.failed(ack, error.code()),
             }
         };
+        if self.asker.outbox.state().closed {
+            // Its broker was given up meanwhile: nobody would ever withdraw this.
+            requests.cancel(&key, self.asker, &mut self.outcomes);
+        }
         self.plain.extend_from_slice(frame);
         self.count += 1;
         self.deliver();
@@ -316,13 +357,17 @@ impl<'a> Inbound<'a> {
     }
 }
 
+fn decode(text: &[u8]) -> Option<Between<'_>> {
+    protocol::decode_between(std::str::from_utf8(text).ok()?)
+}
+
 /// Takes what another broker tells this one: answers, and what became of messages.
 pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
     let mut outcomes = Vec::new();
     let mut touched = Vec::new();
     let requests = &shared.router.requests;
     for (text, _) in Frames(frames) {
-        match protocol::decode_between(text) {
+        match decode(text) {
             Some(Between::Answer {
                 dest,
                 ack,

@@ -7,7 +7,9 @@ use std::{
     io::{self, IoSlice},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+        },
     },
     time::{Duration, Instant},
 };
@@ -50,6 +52,8 @@ pub(crate) struct Link {
     sent: AtomicU64,
     /// Who takes what goes out; zero while that is not known.
     node: AtomicU64,
+    /// Its epoch then.
+    epoch: AtomicU32,
     /// Whose outbox it is.
     owner: OnceLock<Weak<Handle>>,
 }
@@ -74,6 +78,7 @@ impl Link {
             first: OnceLock::new(),
             sent: AtomicU64::new(0),
             node: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
             owner: OnceLock::new(),
         }
     }
@@ -100,7 +105,11 @@ impl Link {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let limit = self.bus.max_payload().saturating_sub(self.head.len());
-        let mut payload = self.head.clone();
+        let waiting: usize = slices.iter().map(|slice| slice.len()).sum();
+        let first = slices.first().map_or(0, |slice| slice.len());
+        let room = waiting.min(PACKET.max(first)).min(limit);
+        let mut payload = Vec::with_capacity(self.head.len() + room);
+        payload.extend_from_slice(&self.head);
         let mut length = 0;
         // All that lies in one place are whole frames, unless a part of it went before.
         for slice in slices {
@@ -123,12 +132,12 @@ impl Link {
             return Err(io::ErrorKind::InvalidData.into());
         }
         self.first.get_or_init(Instant::now);
-        self.sent.fetch_add(1, Relaxed);
+        let number = self.sent.fetch_add(1, SeqCst) + 1;
         self.bytes.fetch_add(length, SeqCst);
         self.packets.fetch_add(1, SeqCst);
         let publication = Publication {
             subject: self.subject.clone(),
-            reply: Some(self.reply.clone()),
+            reply: Some(format!("{}.{number:x}", self.reply)),
             payload: payload.into(),
         };
         if let Err(publication) = self.bus.try_publish(publication) {
@@ -145,6 +154,7 @@ impl Link {
 
     /// So much of it was taken.
     pub(super) fn taken(&self, taken: Taken) {
+        self.epoch.store(taken.epoch, Relaxed);
         self.node.store(taken.node, Relaxed);
         self.bytes.fetch_sub(taken.bytes as usize, SeqCst);
         self.packets.fetch_sub(taken.packets as usize, SeqCst);
@@ -169,9 +179,14 @@ impl Link {
         (node != 0).then_some(NodeId(node))
     }
 
-    /// True if some of what went out may have been taken, when it is known that some was not.
-    pub(super) fn may_be_heard(&self) -> bool {
-        self.sent.load(Relaxed) > 1
+    /// The epoch of whoever takes it.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// How many packets have gone out.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(SeqCst)
     }
 
     /// True if nobody has said for this long that he has taken anything.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber, connection::State};
 use futures_util::{FutureExt, StreamExt};
 use tokio::{runtime::Handle as Runtime, sync::mpsc, time::timeout};
 
@@ -157,6 +157,14 @@ impl Bus for Nats {
         self.client.max_payload()
     }
 
+    fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    fn connections(&self) -> u64 {
+        self.client.statistics().connects.load(Relaxed)
+    }
+
     fn flush(&self) -> Task<()> {
         let client = self.client.clone();
         Box::pin(async move {
@@ -189,9 +197,13 @@ impl Inlet for Listener {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
             let message = self.0.next().await?;
+            let (number, packet) = place_of(&message.subject)
+                .map_or_else(Default::default, |(place, packet)| (place.number, packet));
+            let from = message.reply.as_deref().and_then(place_of);
             Some(Delivery {
-                number: place_of(&message.subject).map_or(0, |place| place.number),
-                from: message.reply.as_deref().and_then(place_of),
+                number,
+                packet,
+                from: from.map(|(place, _)| place),
                 unheard: message.status == Some(StatusCode::NO_RESPONDERS),
                 payload: message.payload,
             })

@@ -8,11 +8,18 @@
 const FRAMES: u8 = 1;
 const QUESTION: u8 = 2;
 
+/// Bytes before the frames, beside those of the id.
+pub(crate) const HEAD: usize = 9;
+
 /// What is in a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Packet<'a> {
-    /// Frames for an id; for a node itself, where the id is empty.
-    Frames { id: &'a str, frames: &'a [u8] },
+    /// Frames for an id; for a node itself, where the id is empty. `epoch`: the sender's.
+    Frames {
+        id: &'a str,
+        epoch: u32,
+        frames: &'a [u8],
+    },
     /// May somebody with this principal have the id?
     Question {
         id: &'a str,
@@ -24,9 +31,14 @@ impl<'a> Packet<'a> {
     /// None: it is of no kind that we know.
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
+        let (epoch, rest) = rest.split_first_chunk::<4>()?;
         let (id, rest) = take_text(rest)?;
         match *kind {
-            FRAMES => Some(Self::Frames { id, frames: rest }),
+            FRAMES => Some(Self::Frames {
+                id,
+                epoch: u32::from_be_bytes(*epoch),
+                frames: rest,
+            }),
             QUESTION => {
                 let principal = match rest {
                     [] => None,
@@ -46,9 +58,10 @@ fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(text).ok()?, rest))
 }
 
-fn head(kind: u8, id: &str) -> Vec<u8> {
-    let mut head = Vec::with_capacity(5 + id.len());
+fn head(kind: u8, epoch: u32, id: &str) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD + id.len());
     head.push(kind);
+    head.extend(epoch.to_be_bytes());
     // An id has a bound far below.
     head.extend((id.len() as u32).to_be_bytes());
     head.extend(id.as_bytes());
@@ -56,13 +69,13 @@ fn head(kind: u8, id: &str) -> Vec<u8> {
 }
 
 /// What goes before the frames for an id.
-pub(crate) fn frames_head(id: &str) -> Vec<u8> {
-    head(FRAMES, id)
+pub(crate) fn frames_head(id: &str, epoch: u32) -> Vec<u8> {
+    head(FRAMES, epoch, id)
 }
 
 /// Asks whether somebody with this principal may have the id.
 pub(crate) fn question(id: &str, principal: Option<&str>) -> Vec<u8> {
-    let mut bytes = head(QUESTION, id);
+    let mut bytes = head(QUESTION, 0, id);
     if let Some(principal) = principal {
         bytes.push(0);
         bytes.extend(principal.as_bytes());
@@ -74,14 +87,16 @@ pub(crate) fn question(id: &str, principal: Option<&str>) -> Vec<u8> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) node: u64,
+    pub(crate) epoch: u32,
     pub(crate) bytes: u32,
     pub(crate) packets: u32,
 }
 
 impl Taken {
     pub(crate) fn encode(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16);
+        let mut bytes = Vec::with_capacity(20);
         bytes.extend(self.node.to_be_bytes());
+        bytes.extend(self.epoch.to_be_bytes());
         bytes.extend(self.bytes.to_be_bytes());
         bytes.extend(self.packets.to_be_bytes());
         bytes
@@ -89,28 +104,30 @@ impl Taken {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (node, rest) = bytes.split_first_chunk::<8>()?;
+        let (epoch, rest) = rest.split_first_chunk::<4>()?;
         let (taken, rest) = rest.split_first_chunk::<4>()?;
         let (packets, _) = rest.split_first_chunk::<4>()?;
         Some(Self {
             node: u64::from_be_bytes(*node),
+            epoch: u32::from_be_bytes(*epoch),
             bytes: u32::from_be_bytes(*taken),
             packets: u32::from_be_bytes(*packets),
         })
     }
 }
 
-/// The texts of frames, one after the other, each with all the bytes of its frame. Ends where they
-/// are no frames of ours.
+/// Frames, one after the other: the bytes of the text of each, and all its bytes. Ends where they are
+/// no frames of ours.
 pub(crate) struct Frames<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Frames<'a> {
-    type Item = (&'a str, &'a [u8]);
+    type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         let (start, end) = text_of_frame(self.0)?;
         let (frame, rest) = self.0.split_at_checked(end)?;
         self.0 = rest;
-        Some((std::str::from_utf8(&frame[start..]).ok()?, frame))
+        Some((&frame[start..], frame))
     }
 }
 
@@ -150,10 +167,11 @@ mod tests {
 
     #[test]
     fn packets_come_out_as_they_went_in() {
-        let mut bytes = frames_head("a\u{0}é");
+        let mut bytes = frames_head("a\u{0}é", 7);
         bytes.extend(b"frames");
         let expected = Packet::Frames {
             id: "a\u{0}é",
+            epoch: 7,
             frames: b"frames",
         };
         assert_eq!(Packet::decode(&bytes), Some(expected));
@@ -164,6 +182,7 @@ mod tests {
         }
         let taken = Taken {
             node: 1 << 60,
+            epoch: 2,
             bytes: 7,
             packets: 3,
         };
@@ -172,14 +191,20 @@ mod tests {
 
     #[test]
     fn what_is_no_packet_is_none() {
-        let good = frames_head("abc");
+        let good = frames_head("abc", 1);
         for length in 0..good.len() {
             assert_eq!(Packet::decode(&good[..length]), None);
         }
-        assert_eq!(Packet::decode(&[9, 0, 0, 0, 0]), None);
-        assert_eq!(Packet::decode(&[FRAMES, 0, 0, 0, 1, 0xff]), None);
-        assert_eq!(Packet::decode(&[FRAMES, 255, 255, 255, 255, 1]), None);
-        assert_eq!(Taken::decode(&[0; 15]), None);
+        assert_eq!(Packet::decode(&[9, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(
+            Packet::decode(&[FRAMES, 0, 0, 0, 0, 0, 0, 0, 1, 0xff]),
+            None
+        );
+        assert_eq!(
+            Packet::decode(&[FRAMES, 0, 0, 0, 0, 255, 255, 255, 255, 1]),
+            None
+        );
+        assert_eq!(Taken::decode(&[0; 19]), None);
     }
 
     #[test]
@@ -191,8 +216,9 @@ mod tests {
             encode_text(&[text], text.len(), Mask::None, &mut bytes);
             ends.push(bytes.len());
         }
-        let found: Vec<_> = Frames(&bytes).map(|(text, _)| text.to_owned()).collect();
-        assert_eq!(found, texts);
+        let found: Vec<_> = Frames(&bytes).map(|(text, _)| text).collect();
+        let expected: Vec<_> = texts.iter().map(String::as_bytes).collect();
+        assert_eq!(found, expected);
         for limit in 0..ends[3] + 2 {
             let expected = ends.iter().rfind(|end| **end <= limit);
             assert_eq!(Some(&whole_frames(&bytes, limit)), expected);

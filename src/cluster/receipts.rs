@@ -1,6 +1,7 @@
 //! Receipts for messages that other brokers deliver: what is known of them so far.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
@@ -35,15 +36,29 @@ struct Open {
     last: u64,
     receipts: HashMap<u64, Receipt, RandomState>,
     /// Links that are lost from these times on.
-    lost: Vec<(Instant, u64, Fault)>,
+    lost: Vec<(Instant, u64)>,
 }
 
 /// What became of a message for an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// The link with this key knows.
-    Awaited(u64),
+    /// The link with this key knows. It had sent so many packets before.
+    Awaited(u64, u64),
     Known(Option<Fault>),
+}
+
+/// An id of a receipt: what became of the message, and the first place of the id in `dest`.
+#[derive(Debug)]
+struct Named {
+    fate: Fate,
+    place: usize,
+}
+
+impl Named {
+    fn new(fate: Fate) -> Self {
+        let place = usize::MAX;
+        Self { fate, place }
+    }
 }
 
 #[derive(Debug)]
@@ -51,7 +66,7 @@ struct Receipt {
     asker: Arc<Handle>,
     /// The `ref`, as JSON.
     reference: String,
-    fates: HashMap<Arc<str>, Fate, RandomState>,
+    fates: HashMap<Arc<str>, Named, RandomState>,
     /// Ids that others know about.
     left: usize,
     deadline: Instant,
@@ -61,8 +76,8 @@ struct Receipt {
 impl Receipt {
     /// Notes what is known of an id; true if that was what was missing.
     fn settle(&mut self, id: &str, fault: Option<Fault>) -> bool {
-        if let Some(fate) = self.fates.get_mut(id)
-            && matches!(fate, Fate::Awaited(_))
+        if let Some(Named { fate, .. }) = self.fates.get_mut(id)
+            && matches!(fate, Fate::Awaited(..))
         {
             *fate = Fate::Known(fault);
             self.left -= 1;
@@ -70,11 +85,12 @@ impl Receipt {
         self.left == 0
     }
 
-    /// Notes that a link says nothing more; true if that was what was missing.
-    fn lose(&mut self, link: u64, fault: Fault) -> bool {
+    /// Notes what is known of all that a link would tell, if it was sent behind so many packets; true
+    /// if that was what was missing.
+    fn lose(&mut self, link: u64, behind: u64, fault: Fault) -> bool {
         let before = self.left;
-        for fate in self.fates.values_mut() {
-            if *fate == Fate::Awaited(link) {
+        for Named { fate, .. } in self.fates.values_mut() {
+            if matches!(fate, Fate::Awaited(other, sent) if *other == link && *sent >= behind) {
                 *fate = Fate::Known(Some(fault));
                 self.left -= 1;
             }
@@ -85,11 +101,13 @@ impl Receipt {
     /// Tells who asked. What is not known by now has no answer in time.
     fn tell(self) {
         let (mut delivered, mut failed) = (String::new(), String::new());
-        for (id, fate) in &self.fates {
+        let mut fates: Vec<_> = self.fates.iter().collect();
+        fates.sort_unstable_by_key(|(_, named)| named.place);
+        for (id, Named { fate, .. }) in fates {
             let fault = match fate {
                 Fate::Known(None) => None,
                 Fate::Known(Some(fault)) => Some(fault.receipt_code()),
-                Fate::Awaited(_) => Some(Fault::Timeout.code()),
+                Fate::Awaited(..) => Some(Fault::Timeout.code()),
             };
             let list = match fault {
                 None => &mut delivered,
@@ -102,6 +120,10 @@ impl Receipt {
             if let Some(code) = fault {
                 list.extend([":\"", code, "\""]);
             }
+        }
+        // Who has gone over to version 1 meanwhile would not understand it.
+        if !self.asker.speaks_2() {
+            return;
         }
         let frame = version_2::receipt(&self.reference, &delivered, &failed);
         self.asker.outbox.push(&frame);
@@ -116,12 +138,11 @@ impl Receipts {
         &self,
         asker: &Arc<Handle>,
         reference: &str,
-        awaited: impl Iterator<Item = (Arc<str>, u64)>,
+        awaited: impl Iterator<Item = (Arc<str>, u64, u64)>,
         memory: &Arc<Memory>,
     ) -> Option<u64> {
-        let fates: HashMap<_, _, _> = awaited
-            .map(|(id, link)| (id, Fate::Awaited(link)))
-            .collect();
+        let awaited = awaited.map(|(id, link, sent)| (id, Named::new(Fate::Awaited(link, sent))));
+        let fates: HashMap<_, _, _> = awaited.collect();
         if fates.is_empty() {
             return None;
         }
@@ -143,24 +164,29 @@ impl Receipts {
     }
 
     /// Adds what is known of the other ids; those that were to be asked about and were not are among
-    /// them.
+    /// them. `dest`: all ids, in order.
     pub(crate) fn local(
         &self,
         number: u64,
         known: impl Iterator<Item = (Arc<str>, Option<Fault>)>,
+        dest: &[Cow<'_, str>],
     ) {
         let mut open = self.open.lock();
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
         for (id, fault) in known {
-            match receipt.fates.insert(id.clone(), Fate::Known(fault)) {
-                Some(Fate::Awaited(_)) => receipt.left -= 1,
-                // The first time counts.
-                Some(known) => {
-                    receipt.fates.insert(id, known);
-                }
-                None => {}
+            let named = receipt.fates.entry(id);
+            let named = named.or_insert_with(|| Named::new(Fate::Known(fault)));
+            // The first time counts.
+            if let Fate::Awaited(..) = named.fate {
+                named.fate = Fate::Known(fault);
+                receipt.left -= 1;
+            }
+        }
+        for (place, id) in dest.iter().enumerate() {
+            if let Some(named) = receipt.fates.get_mut(&**id) {
+                named.place = named.place.min(place);
             }
         }
         receipt.left -= 1;
@@ -186,26 +212,40 @@ impl Receipts {
 
     /// A link will say nothing more.
     pub(crate) fn lose(&self, link: u64, fault: Fault) {
+        // Somebody was there, and nobody will say whether he has got it.
+        let fault = if fault == Fault::Gone {
+            Fault::Timeout
+        } else {
+            fault
+        };
+        self.lose_behind(link, 0, fault);
+    }
+
+    fn lose_behind(&self, link: u64, behind: u64, fault: Fault) {
         let mut open = self.open.lock();
         let done: Vec<_> = (open.receipts)
-            .extract_if(|_, receipt| receipt.lose(link, fault))
+            .extract_if(|_, receipt| receipt.lose(link, behind, fault))
             .collect();
         drop(open);
         done.into_iter().for_each(|(_, receipt)| receipt.tell());
     }
 
-    /// A link will say nothing more, but what it has said may be on its way: that is waited for.
-    pub(crate) fn lose_soon(&self, link: u64, fault: Fault) {
-        let until = Instant::now() + GRACE;
-        self.open.lock().lost.push((until, link, fault));
+    /// Nobody has heard this packet of a link, or what would have followed. What is said of those before
+    /// it may be on its way: that is waited for.
+    pub(crate) fn unheard(&self, link: u64, packet: u64) {
+        self.lose_behind(link, packet.saturating_sub(1), Fault::UnknownId);
+        if packet > 1 {
+            let until = Instant::now() + GRACE;
+            self.open.lock().lost.push((until, link));
+        }
     }
 
     /// Tells those whose time is up.
     pub(crate) fn expire(&self, now: Instant) {
-        let is_due = |lost: &mut (Instant, u64, Fault)| lost.0 <= now;
+        let is_due = |lost: &mut (Instant, u64)| lost.0 <= now;
         let due: Vec<_> = self.open.lock().lost.extract_if(.., is_due).collect();
-        for (_, link, fault) in due {
-            self.lose(link, fault);
+        for (_, link) in due {
+            self.lose_behind(link, 0, Fault::Timeout);
         }
         let mut open = self.open.lock();
         let late: Vec<_> = (open.receipts)

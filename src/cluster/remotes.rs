@@ -56,7 +56,9 @@ struct Remote {
 struct Node {
     name: String,
     /// Zero until it has said which.
-    epoch: u64,
+    epoch: u32,
+    /// That in which it has said its name.
+    met: u32,
     heard: Instant,
     /// Stands for all who ask from there.
     asker: Option<Arc<Handle>>,
@@ -67,6 +69,7 @@ impl Node {
         Self {
             name: String::new(),
             epoch: 0,
+            met: 0,
             heard: Instant::now(),
             asker: None,
         }
@@ -98,7 +101,11 @@ impl Remotes {
     /// All brokers known, but for ourselves: their names by their ids.
     pub(super) fn nodes(&self) -> HashMap<NodeId, String> {
         let nodes = self.nodes.lock();
-        let named = |(id, node): (&NodeId, &Node)| (*id, node.name.clone());
+        // One that has not said its name yet has one all the same.
+        let named = |(id, node): (&NodeId, &Node)| match node.name.is_empty() {
+            true => (*id, id.to_string()),
+            false => (*id, node.name.clone()),
+        };
         nodes.iter().map(named).collect()
     }
 
@@ -133,7 +140,7 @@ impl Cluster {
             remote.idle = false;
             return Ok(remote.handle.clone());
         }
-        let head = packet::frames_head(id);
+        let head = packet::frames_head(id, self.epoch());
         let id: Arc<str> = id.into();
         let handle = self.handle(shared, self.subjects.to(&id), head, Some(id.clone()));
         let remote = Remote {
@@ -151,7 +158,7 @@ impl Cluster {
         let entry = nodes.entry(node).or_insert_with(Node::new);
         let asker = entry.asker.get_or_insert_with(|| {
             let subject = self.subjects.place(Place { node, number: 0 });
-            self.handle(shared, subject, packet::frames_head(""), None)
+            self.handle(shared, subject, packet::frames_head("", self.epoch()), None)
         });
         asker.clone()
     }
@@ -177,87 +184,110 @@ impl Cluster {
         handle
     }
 
-    /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
-    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
+    /// Nobody has heard this packet: nobody has the id.
+    pub(super) fn unheard(&self, id: &str, handle: &Arc<Handle>, packet: u64) {
         let Some(shared) = self.shared() else { return };
-        {
-            let mut shard = self.remotes.shard(id).lock();
-            let is_it = |remote: &Remote| Arc::ptr_eq(&remote.handle, handle);
-            if shard.get(id).is_some_and(is_it) {
-                shard.remove(id);
-            }
-        }
-        let is_first = self.end(&shared, handle, fault);
-        if is_first && fault == Fault::UnknownId {
+        self.forget(id, handle);
+        // Somebody may have been there before, and have got some of what was asked.
+        let fault = match packet {
+            0 | 1 => Fault::UnknownId,
+            _ => Fault::Gone,
+        };
+        if self.end(&shared, handle, fault, Some(packet)) {
             shared.unknown(id);
         }
     }
 
-    /// Ends a handle; false if it has ended before.
-    fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) -> bool {
+    /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
+    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
+        let Some(shared) = self.shared() else { return };
+        self.forget(id, handle);
+        self.end(&shared, handle, fault, None);
+    }
+
+    fn forget(&self, id: &str, handle: &Arc<Handle>) {
+        let mut shard = self.remotes.shard(id).lock();
+        let is_it = |remote: &Remote| Arc::ptr_eq(&remote.handle, handle);
+        if shard.get(id).is_some_and(is_it) {
+            shard.remove(id);
+        }
+    }
+
+    /// Ends a handle; false if it has ended before. `packet`: the first that nobody has heard.
+    fn end(
+        &self,
+        shared: &Shared,
+        handle: &Arc<Handle>,
+        fault: Fault,
+        packet: Option<u64>,
+    ) -> bool {
         let is_first = self.remotes.links.lock().remove(&handle.key).is_some();
-        let mut was_heard = false;
         if let Some(link) = link_of(handle) {
             link.close();
-            was_heard = link.may_be_heard();
         }
         handle.set_registration(0);
         handle.outbox.close();
-        // Somebody was there, who has got some of what was asked before he left.
-        let has_left = fault == Fault::UnknownId && was_heard;
-        let asked = if has_left { Fault::Gone } else { fault };
-        let mut outcomes = Vec::new();
-        shared.router.requests.leave(handle, asked, &mut outcomes);
-        tell(shared, &mut outcomes);
-        match fault {
-            Fault::UnknownId if was_heard => self.receipts.lose_soon(handle.key, fault),
-            // Whether it was delivered is not known, and will not be.
-            Fault::Gone => self.receipts.lose(handle.key, Fault::Timeout),
-            _ => self.receipts.lose(handle.key, fault),
+        if is_first {
+            // Before what the same `send` has failed (rule 24.7).
+            match packet {
+                Some(packet) => self.receipts.unheard(handle.key, packet),
+                None => self.receipts.lose(handle.key, fault),
+            }
         }
+        let mut outcomes = Vec::new();
+        shared.router.requests.leave(handle, fault, &mut outcomes);
+        tell(shared, &mut outcomes);
         is_first
     }
 
-    /// A broker says that it is there; true if it did not know us, or not any more.
-    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u64) -> bool {
-        let (is_lost, is_new) = {
+    /// Something came from a broker that says which epoch it is in. False if that is over: whoever
+    /// sent it has been told that it is lost.
+    pub(super) fn meet(&self, node: NodeId, epoch: u32) -> bool {
+        let before = {
             let mut nodes = self.remotes.nodes.lock();
             let entry = nodes.entry(node).or_insert_with(Node::new);
-            let before = std::mem::replace(&mut entry.epoch, epoch);
-            (entry.heard, entry.name) = (Instant::now(), name);
-            (before != 0 && before != epoch, before != epoch)
+            entry.heard = Instant::now();
+            let before = entry.epoch;
+            entry.epoch = epoch.max(before);
+            before
         };
-        if is_lost {
-            self.lose_node(node);
+        if before != 0 && before < epoch {
+            self.lose_node(node, epoch);
         }
-        is_new
+        before <= epoch
     }
 
-    /// Something came from this broker: it is there.
-    pub(super) fn heard(&self, node: NodeId) {
-        if let Some(node) = self.remotes.nodes.lock().get_mut(&node) {
-            node.heard = Instant::now();
-        }
+    /// A broker says that it is there, and how it is called; true if that is new.
+    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u32) -> bool {
+        self.meet(node, epoch);
+        let mut nodes = self.remotes.nodes.lock();
+        let Some(entry) = nodes.get_mut(&node) else {
+            return false;
+        };
+        let is_new = entry.met != epoch;
+        (entry.met, entry.name) = (epoch, name);
+        is_new
     }
 
     /// A broker has left.
     pub(super) fn forget_node(&self, node: NodeId) {
-        self.lose_node(node);
+        self.lose_node(node, u32::MAX);
         self.remotes.nodes.lock().remove(&node);
     }
 
-    /// What was under way to a broker, or asked from there, is lost.
-    fn lose_node(&self, node: NodeId) {
+    /// What was under way to a broker, or asked from there, before this epoch is lost.
+    fn lose_node(&self, node: NodeId, epoch: u32) {
         let Some(shared) = self.shared() else { return };
         let asker = {
             let mut nodes = self.remotes.nodes.lock();
             nodes.get_mut(&node).and_then(|node| node.asker.take())
         };
         if let Some(asker) = asker {
-            self.end(&shared, &asker, Fault::Gone);
+            self.end(&shared, &asker, Fault::Gone, None);
         }
         for (id, handle) in self.remotes.all() {
-            if link_of(&handle).and_then(Link::node) == Some(node) {
+            let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;
+            if link_of(&handle).is_some_and(is_old) {
                 self.fail(&id, &handle, Fault::Gone);
             }
         }
@@ -274,12 +304,12 @@ impl Cluster {
                 .collect()
         };
         for asker in askers {
-            self.end(&shared, &asker, Fault::Gone);
+            self.end(&shared, &asker, Fault::Gone, None);
         }
         for shard in &self.remotes.ids {
             let remotes = std::mem::take(&mut *shard.lock());
             for remote in remotes.into_values() {
-                self.end(&shared, &remote.handle, fault);
+                self.end(&shared, &remote.handle, fault, None);
             }
         }
     }
@@ -319,7 +349,8 @@ impl Cluster {
     }
 }
 
-fn link_of(handle: &Handle) -> Option<&Link> {
+/// The link of a handle of ours.
+pub(crate) fn link_of(handle: &Handle) -> Option<&Link> {
     match handle.socket() {
         WriteHalf::Link(link) => Some(link),
         _ => None,

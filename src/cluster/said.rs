@@ -17,7 +17,7 @@ pub(super) enum Said<'a> {
     Beat {
         node: String,
         name: String,
-        epoch: u64,
+        epoch: u32,
     },
     /// These ids are mine.
     Claims {
@@ -68,6 +68,8 @@ pub(super) struct Have<'a> {
     pub(super) name: String,
     #[serde(borrow)]
     pub(super) ids: Vec<Cow<'a, str>>,
+    /// How many parts of the answer came before this one.
+    pub(super) part: usize,
     /// True if nothing follows.
     pub(super) done: bool,
 }

@@ -1,7 +1,7 @@
 //! What is said to all brokers and heard from them, and the task that does so.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -88,7 +88,7 @@ impl Cluster {
         self.say(&Said::Beat {
             node: self.node.to_string(),
             name: self.name.clone(),
-            epoch: self.epoch.load(Relaxed),
+            epoch: self.epoch(),
         })
         .await;
     }
@@ -110,6 +110,17 @@ impl Cluster {
             })
             .await;
             rest = later;
+        }
+    }
+
+    /// There is a connection; another one than that of this number, perhaps.
+    async fn connected(self: &Arc<Self>, shared: &Shared, number: &mut u64) {
+        let now = self.bus.connections();
+        if std::mem::replace(number, now) != now {
+            self.down(shared);
+        }
+        if !self.is_up() {
+            self.up(shared).await;
         }
     }
 
@@ -142,7 +153,10 @@ impl Cluster {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
         shared.listener.event(event);
+        self.up.store(false, Relaxed);
+        self.lose_all(Fault::ClusterDown);
         self.epoch.fetch_add(1, Relaxed);
+        self.up.store(true, Relaxed);
         self.say_beat().await;
         // Others' claims may be among it: they answer to ours.
         self.tell_claims(&self.claims.all()).await;
@@ -246,7 +260,7 @@ impl Cluster {
         };
         let subject = self.subjects.place(super::Place { node, number });
         let mut rest = &ids[..];
-        loop {
+        for part in 0.. {
             let mut bytes = 0;
             let fits = rest.iter().take(IDS).take_while(|id| {
                 let before = bytes;
@@ -258,6 +272,7 @@ impl Cluster {
                 node: self.node.to_string(),
                 name: self.name.clone(),
                 ids: now.iter().map(|id| (&**id).into()).collect(),
+                part,
                 done: later.is_empty(),
             };
             let publication = Publication {
@@ -277,13 +292,19 @@ impl Cluster {
     async fn take(&self, shared: &Shared, delivery: Delivery, tally: &mut Tally) {
         let Delivery {
             number,
+            packet,
             from,
             payload,
             unheard,
         } = delivery;
         if let (0, Some(from)) = (number, from) {
-            if let Some(Packet::Frames { id: "", frames }) = Packet::decode(&payload) {
-                self.heard(from.node);
+            if let Some(Packet::Frames {
+                id: "",
+                epoch,
+                frames,
+            }) = Packet::decode(&payload)
+                && self.meet(from.node, epoch)
+            {
                 inbound::told(self, shared, frames);
                 tally.took(self, from, frames.len()).await;
             }
@@ -291,7 +312,7 @@ impl Cluster {
         }
         if let Some((handle, id)) = self.remotes.by_link(number) {
             match (unheard, id) {
-                (true, Some(id)) => self.fail(&id, &handle, Fault::UnknownId),
+                (true, Some(id)) => self.unheard(&id, &handle, packet),
                 // It will be missed.
                 (true, None) => {}
                 (false, _) => {
@@ -309,6 +330,7 @@ impl Cluster {
             // Whoever asked more than he can hear goes without.
             let _ = asked.try_send(Delivery {
                 number,
+                packet,
                 from,
                 payload,
                 unheard,
@@ -331,6 +353,7 @@ impl Cluster {
             claims: self.claims.count(),
             remotes: self.remotes.count(),
             received: self.counters.received.load(Relaxed),
+            unreachable: self.counters.unreachable.load(Relaxed),
             lagged: self.counters.lagged.load(Relaxed),
             lost: self.counters.lost.load(Relaxed),
         }
@@ -368,6 +391,8 @@ impl Cluster {
         };
         let _ = timeout_at(deadline, self.say(&said)).await;
         let mut seen = HashSet::new();
+        // Parts of an answer that have come: of one that is not whole, somebody is silent.
+        let mut parts: HashMap<NodeId, usize> = HashMap::new();
         while !missing.is_empty() {
             let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
                 break;
@@ -382,7 +407,13 @@ impl Cluster {
                     found.ids.push((id, have.name.clone()));
                 }
             }
-            if let (true, Some(node)) = (have.done, NodeId::parse(&have.node)) {
+            let Some(node) = NodeId::parse(&have.node) else {
+                continue;
+            };
+            let expected = parts.entry(node).or_default();
+            let is_whole = *expected == have.part;
+            *expected += usize::from(is_whole);
+            if have.done && is_whole {
                 missing.remove(&node);
             }
         }
@@ -421,6 +452,8 @@ async fn run(
     let mut missing = cluster.required.map(|within| Instant::now() + within);
     let mut trouble = "no server answered in time".to_owned();
     let mut told: Option<Instant> = None;
+    let (mut connection, mut lags) = (0, false);
+    let telling = tokio::spawn(tell_all(cluster.clone()));
     let mut beat = interval(BEAT);
     let mut look = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -452,6 +485,16 @@ async fn run(
                 if cluster.is_up() {
                     cluster.sweep();
                 }
+                // Events may be lost where there are too many.
+                if let Some(shared) = cluster.shared() {
+                    match cluster.bus.is_connected() {
+                        true => cluster.connected(&shared, &mut connection).await,
+                        false => cluster.down(&shared),
+                    }
+                    if std::mem::take(&mut lags) && cluster.is_up() {
+                        cluster.lagged(&shared).await;
+                    }
+                }
                 continue;
             }
         };
@@ -461,10 +504,11 @@ async fn run(
         match event {
             BusEvent::Up => {
                 missing = None;
-                cluster.up(&shared).await;
+                cluster.connected(&shared, &mut connection).await;
             }
             BusEvent::Down => cluster.down(&shared),
-            BusEvent::Lagged => cluster.lagged(&shared).await,
+            // There may be one for each message that is lost.
+            BusEvent::Lagged => lags = true,
             BusEvent::Failed(reason)
                 if reason == trouble && told.is_some_and(|told| told.elapsed() < TELL_AGAIN) => {}
             BusEvent::Failed(reason) => {
@@ -486,6 +530,7 @@ async fn run(
     cluster.up.store(false, Relaxed);
     cluster.lose_all(Fault::ClusterDown);
     taking.abort();
+    telling.abort();
     hearing.abort();
     cluster.bus.close();
 }
@@ -497,6 +542,15 @@ async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
             return;
         };
         cluster.take(&shared, delivery, &mut tally).await;
+    }
+}
+
+/// Tells all of the claims that there are to tell: those that come meanwhile go together.
+async fn tell_all(cluster: Arc<Cluster>) {
+    loop {
+        cluster.tells.notified().await;
+        let claims = std::mem::take(&mut *cluster.untold.lock());
+        cluster.tell_claims(&claims).await;
     }
 }
 

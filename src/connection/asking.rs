@@ -217,7 +217,7 @@ impl Connection {
         let cluster = self.shared.cluster.as_ref()?;
         let reference = wants.reference()?;
         let remote = names.iter().zip(receivers).filter(|(_, one)| one.remote);
-        let awaited = remote.map(|(name, one)| (name.id.into(), one.key));
+        let awaited = remote.map(|(name, one)| (name.id.into(), one.key, one.packets_sent()));
         let (asker, memory) = (&self.handle, &self.shared.memory);
         cluster.receipts.open(asker, reference, awaited, memory)
     }
@@ -240,7 +240,7 @@ impl Connection {
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
         if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
             let known = fates.0.iter().map(|(id, fate)| ((*id).into(), *fate));
-            cluster.receipts.local(number, known);
+            cluster.receipts.local(number, known, ids);
         }
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {

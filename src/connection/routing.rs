@@ -85,7 +85,7 @@ impl Connection {
                     if self.is_told(wants) {
                         self.report_one(id, wants, Some(fault), turn)?;
                     }
-                    self.shared.unknown(id);
+                    self.shared.not_found(id, fault);
                     return Ok(None);
                 }
             };
@@ -95,7 +95,7 @@ impl Connection {
         let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
-        if receiver.remote && wants.receipt() {
+        if receiver.remote && (wants.receipt() || wants.request().is_some()) {
             turn.batch.receiver = Some(receiver.clone());
             return self.send_far(&receiver, message, id, wants, cx, turn);
         }
@@ -165,7 +165,7 @@ impl Connection {
         Ok(room)
     }
 
-    /// Sends a message, of which a receipt is wanted, to one receiver at another broker.
+    /// Sends a message, of which something is wanted, to one receiver at another broker.
     #[cold]
     fn send_far(
         &mut self,
@@ -189,33 +189,45 @@ impl Connection {
             None => None,
         };
         let receipt = self.await_receipt(wants, receivers, &name);
-        let mut frames = self.frame(message, wants);
-        self.push_far(receiver, &mut frames, receipt, turn);
+        let frame = self.frame(message, wants);
+        let is_there = self.push_far(receiver, &frame, wants, receipt, turn);
+        if !is_there {
+            self.shared.unknown(id);
+        }
         if let Some(request) = request {
             let requests = &self.shared.router.requests;
             requests.delivered(&request, &mut turn.outcomes);
         }
         if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
-            cluster.receipts.local(number, std::iter::empty());
+            let lost = (!is_there).then(|| (id.into(), Some(Fault::Gone)));
+            cluster.receipts.local(number, lost.into_iter(), &[]);
         }
         Ok(None)
     }
 
-    /// Pushes a message to another broker, and behind it the question what became of it.
+    /// Pushes a message to another broker: before it that an answer is awaited, and behind it the
+    /// question what became of it.
     fn push_far(
         &self,
         receiver: &Arc<Handle>,
-        frames: &mut Vec<u8>,
+        frame: &[u8],
+        wants: &Wants<'_>,
         receipt: Option<u64>,
         turn: &mut Turn,
     ) -> bool {
-        if let Some(number) = receipt {
-            let number = number.to_string();
-            let settle = protocol::settle(&number);
-            let length = settle.iter().map(|piece| piece.len()).sum();
-            framing::encode_text(&settle, length, Mask::None, frames);
+        let mut frames = Vec::with_capacity(frame.len() + 128);
+        let add = |pieces: &[&str], frames: &mut Vec<u8>| {
+            let length = pieces.iter().map(|piece| piece.len()).sum();
+            framing::encode_text(pieces, length, Mask::None, frames);
+        };
+        if let Some(ack) = wants.request() {
+            add(&protocol::asks(ack), &mut frames);
         }
-        turn.delivered(receiver, receiver.outbox.push_frames(frames))
+        frames.extend_from_slice(frame);
+        if let Some(number) = receipt {
+            add(&protocol::settle(&number.to_string()), &mut frames);
+        }
+        turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
     }
 
     fn frame(&self, message: &str, wants: &Wants<'_>) -> Vec<u8> {
@@ -341,15 +353,16 @@ impl Connection {
             _charge: Charge::new(&self.shared.memory, size),
         });
         for (id, fault) in unknown {
-            self.shared.unknown(id);
+            self.shared.not_found(id, fault);
             if let Some(fates) = &mut fates {
                 fates.note(id, Some(fault));
             }
         }
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
-            let is_there = match receipt.filter(|_| receiver.remote) {
-                None => turn.delivered(receiver, receiver.outbox.push_encoded(&frame)),
-                receipt => self.push_far(receiver, &mut frame.to_vec(), receipt, turn),
+            let is_plain = receipt.is_none() && wants.request().is_none();
+            let is_there = match receiver.remote && !is_plain {
+                false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame)),
+                true => self.push_far(receiver, &frame, wants, receipt, turn),
             };
             // Only a receipt names those that have got it; of those elsewhere it is not known yet.
             if is_there && (receiver.remote || !wants.receipt()) {
@@ -450,6 +463,16 @@ impl Shared {
                 receiver.request_close(Close::Slow);
                 Room::None
             }
+        }
+    }
+
+    /// Notes that a message is for an id that nobody has, or that is perhaps at another broker.
+    fn not_found(&self, id: &str, fault: Fault) {
+        match (fault, &self.cluster) {
+            (Fault::ClusterDown, Some(cluster)) => {
+                cluster.counters.unreachable.fetch_add(1, Relaxed);
+            }
+            _ => self.unknown(id),
         }
     }
 

@@ -277,6 +277,7 @@ pub struct NativeClusterStats {
     pub claims: f64,
     pub remotes: f64,
     pub received: f64,
+    pub unreachable: f64,
     pub lagged: f64,
     pub lost: f64,
 }
@@ -289,6 +290,7 @@ impl From<ClusterStats> for NativeClusterStats {
             claims: stats.claims as f64,
             remotes: stats.remotes as f64,
             received: stats.received as f64,
+            unreachable: stats.unreachable as f64,
             lagged: stats.lagged as f64,
             lost: stats.lost as f64,
         }

@@ -4,16 +4,14 @@ use std::borrow::Cow;
 
 use super::{
     members::Members,
-    usual,
     values::{is_truthy, string},
 };
-use crate::protocol::ServerAction;
 
 /// What one broker tells another. Raw JSON text, but for what is a string by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Between<'a> {
-    /// For the owner of the id that all is about; with an ack, an answer is awaited.
-    Message { ack: Option<&'a str> },
+    /// An answer is awaited to the message behind it.
+    Asks { ack: &'a str },
     /// Nobody awaits the answer to this any more.
     Cancel { ack: &'a str },
     /// Wants to know whether the message before it was delivered.
@@ -40,18 +38,19 @@ pub(crate) enum Between<'a> {
     },
 }
 
-/// None: it is no frame between brokers.
+/// True for a message, which goes to the owner of the id as it is. Known by its beginning, which is
+/// ours: nobody need look at the rest.
+pub(crate) fn is_message(text: &[u8]) -> bool {
+    text.starts_with(b"{\"action\":\"message\",")
+}
+
+/// None: it is no frame between brokers, or a message.
 pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
-    if let Some(ServerAction::Message { ack, .. }) = usual::server_action(text, 1) {
-        return Some(Between::Message { ack });
-    }
     let members = Members::parse(text).ok()?;
     let number = || members.reference?.parse().ok();
     let dest = || members.dest.map(string);
     match members.action()?.as_ref() {
-        "message" => Some(Between::Message {
-            ack: members.ack.filter(|ack| is_truthy(ack)),
-        }),
+        "asks" => Some(Between::Asks { ack: members.ack? }),
         "cancel" => Some(Between::Cancel { ack: members.ack? }),
         "settle" => Some(Between::Settle { number: number()? }),
         "settled" => Some(Between::Settled {
@@ -73,6 +72,11 @@ pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
         }),
         _ => None,
     }
+}
+
+/// Says that an answer is awaited to the message behind it; the ack as JSON.
+pub(crate) fn asks(ack: &str) -> [&str; 3] {
+    ["{\"action\":\"asks\",\"ack\":", ack, "}"]
 }
 
 /// Asks what became of the message before it.
@@ -122,9 +126,9 @@ mod tests {
             format!("{:?}", decode_between(&text))
         };
         let message = crate::protocol::message("[1]", Some("\"k\""), Some("\"a\""));
-        assert_eq!(read(&message), "Some(Message { ack: Some(\"\\\"k\\\"\") })");
-        let plain = crate::protocol::message("{\"ack\":1}", None, None);
-        assert_eq!(read(&plain), "Some(Message { ack: None })");
+        assert!(is_message(message.concat().as_bytes()));
+        assert_eq!(read(&message), "None");
+        assert_eq!(read(&asks("1")), "Some(Asks { ack: \"1\" })");
         assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
         let expected = Between::Settled {
