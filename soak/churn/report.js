@@ -2,6 +2,7 @@
 
 // The page of what was measured, and what follows from it for a million ids.
 
+const os = require('node:os');
 const { MIB, integer, mib, origin, table } = require('../page');
 const { BYTES } = require('./ids');
 const { DOWN_MS, SAMPLE } = require('./play');
@@ -13,6 +14,9 @@ const MANY_FILES = 1 << 20;
 const SHARE = 0.8;
 /** What NATS keeps for a client that does not read, unless it is told otherwise. */
 const MAX_PENDING = 64 * MIB;
+
+const REFUSED =
+  'Brokers are connected a moment before NATS has read for which ids they listen: until then nobody seems to have those.';
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 const decimals = (number) => number.toFixed(2);
@@ -117,6 +121,7 @@ function paper({ cluster, alone }, files) {
   const natsSize = one.empty.nats + nats * MILLION;
   const slots = integer.format(MANY_FILES);
   const pending = heard * MILLION;
+  const pace = (seconds) => integer.format((seconds / one.ids) * MILLION);
   return [
     `Brokers: each takes ${SHARE * 100} % of the files it may open as connections. With ${integer.format(files)} files, as here,\n` +
       `that is ${integer.format(capacity(files))} ids: ${here.count} brokers of ${gib(here.size)} GiB each. With ${slots} files it is ${many.count}, of\n` +
@@ -130,6 +135,8 @@ function paper({ cluster, alone }, files) {
       `${seconds10(here.told)} and ${seconds10(many.told)} seconds of 10 Gbit/s. To hear that takes a broker at most ${integer.format(hears)} seconds of a\n` +
       `processor, by what the one that asks took here. For a client that is behind, NATS keeps ${MAX_PENDING / MIB} MiB (\`max_pending\`)\n` +
       `before it cuts it off: ${pending > MAX_PENDING ? 'less than that; more would be safe' : 'more than that'}.`,
+    `Time: at the pace of this machine, whose ${os.cpus().length} processors have all of this and the clients, all are registered after\n` +
+      `${pace(one.register)} seconds, and reached ${pace(one.seconds.reached - one.seconds.connected)} seconds after the brokers are connected again.`,
   ].join('\n\n');
 }
 
@@ -148,6 +155,7 @@ function markdown(results, { files, nats, command }) {
     ];
   };
   const wrong = judge(results);
+  const isRefused = results.cluster.some(({ failed }) => failed.UNKNOWN_ID > 0);
   return `${[
     '# Many ids, and NATS that comes back',
     `How many ids can brokers that are one hold, what does each cost, and when are they reached again once NATS was\n` +
@@ -156,9 +164,9 @@ function markdown(results, { files, nats, command }) {
     origin(command, `nats-server ${nats}; ${integer.format(files)} files a process`),
     'Seconds: until all were registered; and since NATS listens again, until all brokers were connected, until all of\n' +
       `${integer.format(Math.min(SAMPLE, full.ids))} ids got a message from a client of another broker, and until all brokers had named all ids to that. All\n` +
-      'processes share the processors. In vain: how often a message to a registered id was refused until then: brokers are\n' +
-      'connected a moment before NATS has read for which ids they listen.',
+      'processes share the processors. In vain: how often a message to a registered id was refused until then.',
     times(results.cluster),
+    ...(isRefused ? [REFUSED] : []),
     'Resident memory of each broker and of NATS; the bytes are those by which all of them grew, by the number of ids. Without\n' +
       '`nats` there are as many brokers, and each is alone.',
     memory(results),
