@@ -7,6 +7,7 @@
 const { EventEmitter } = require('node:events');
 const test = require('ava');
 const Process = require('../benches/api/process');
+const cluster = require('../benches/cluster/targets');
 const scenarios = require('../benches/api/scenarios');
 const { charts, lines, percentiles } = require('../benches/driver/plot');
 const { judge, targets } = require('../benches/driver/targets');
@@ -133,6 +134,41 @@ test('a ratio without a target is reported', (t) => {
     measured: '1.2x',
     verdict: 'reported',
   });
+});
+
+test('a cluster is held against NATS, against one broker, and by the time of its way', (t) => {
+  const flow = (rival, rate, sender_us, receiver_us) => ({
+    ...flows('pinned', { [rival]: rate })[0],
+    sender_us: sum(sender_us),
+    receiver_us: sum(receiver_us),
+  });
+  const request = (rival, p50) => ({ rival, cpus: 'pinned', p50_us: sum(p50) });
+  const results = {
+    flow: [
+      flow('single', 1000, 1),
+      flow('cluster-1', 899, 1),
+      flow('cluster-2', 900, 2),
+      flow('cluster-2-apart', 300, 5, 7),
+      flow('nats', 600, 3),
+    ],
+    request: [request('cluster-2', 100), request('cluster-2-apart', 251), request('nats', 100)],
+  };
+  const rows = judge(results, cluster.TARGETS);
+  const expected = {
+    'between two brokers, 100 B, to nats': ['0.5x', 'beyond'],
+    "CPU at the sender's broker, 100 B, to local": ['2.5x', 'met'],
+    "CPU at the receiver's broker, 100 B, to local": ['3.5x', 'missed'],
+    'local in a cluster, 100 B, to single': ['0.9x', 'missed'],
+    'p50 across brokers to two of nats and a local hop': ['1x', 'missed'],
+    'p50 across brokers to socketio-apart': ['', 'not measured'],
+  };
+  for (const [measure, [measured, verdict]] of Object.entries(expected)) {
+    t.like(
+      rows.find((row) => row.measure === measure),
+      { measured, verdict },
+      measure,
+    );
+  }
 });
 
 test('the table has a line for each target', (t) => {

@@ -9,11 +9,12 @@ const { parseArgs } = require('node:util');
 const { PINNED } = require('./driver/processes');
 const { charts } = require('./driver/plot');
 const { markdown } = require('./driver/report');
+const cluster = require('./cluster');
 const { RIVALS, choose, prepare, versions } = require('./driver/rivals');
 const { targets } = require('./driver/targets');
 
 // In this order they run, and stand in the report.
-const MEASURES = [
+const measures = [
   'pipelined',
   'pairs200',
   'request',
@@ -28,16 +29,20 @@ const MEASURES = [
   'ids',
 ].map((name) => require(`./measures/${name}`));
 
+const wire = { file: 'latest', measures, rivals: RIVALS, choose, versions, targets };
+const suite = process.argv.includes('--cluster') ? cluster : wire;
+
 const list = (items) => items.map(({ name }) => name).join(', ');
 const USAGE = `usage: node benches/run.js [options]
   --quick            2 short rounds: is it alive, and about how fast
   --rounds N         rounds for each figure (default 5)
-  --rivals a,b       of ${list(RIVALS.filter((rival) => !rival.onRequest))}
-                     (default: these), ${list(RIVALS.filter((rival) => rival.onRequest))}
-  --only WHAT        of ${list(MEASURES)}
+  --rivals a,b       of ${list(suite.rivals.filter((rival) => !rival.onRequest))}
+                     (default: these), ${list(suite.rivals.filter((rival) => rival.onRequest))}
+  --only WHAT        of ${list(suite.measures)}
                      (may be given more than once)
   --threads N        worker threads of wsmsgbroker (default: its own)
   --share-cpus       broker and load on all processors in every measurement
+  --cluster          several brokers with NATS between them, instead of one (with --help: of whom and what)
 `;
 
 function parse() {
@@ -49,25 +54,28 @@ function parse() {
       only: { type: 'string', multiple: true },
       threads: { type: 'string' },
       'share-cpus': { type: 'boolean', default: false },
+      cluster: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
   const rounds = Number(values.rounds ?? (values.quick ? 2 : 5));
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds expects a number');
-  const only = values.only?.flatMap((text) => text.split(',')) ?? MEASURES.map(({ name }) => name);
+  const only =
+    values.only?.flatMap((text) => text.split(',')) ?? suite.measures.map(({ name }) => name);
   const names = values.rivals?.split(',');
   for (const name of names ?? []) {
-    if (!RIVALS.some((rival) => rival.name === name)) throw new Error(`unknown rival ${name}`);
+    if (!suite.rivals.some((rival) => rival.name === name))
+      throw new Error(`unknown rival ${name}`);
   }
   for (const name of only) {
-    if (!MEASURES.some((measure) => measure.name === name)) {
+    if (!suite.measures.some((measure) => measure.name === name)) {
       throw new Error(`unknown kind of measurement ${name}`);
     }
   }
   return {
     help: values.help,
     quick: values.quick,
-    measures: MEASURES.filter(({ name }) => only.includes(name)),
+    measures: suite.measures.filter(({ name }) => only.includes(name)),
     names,
     threads: values.threads,
     // Where broker and load may run; what is measured in one way only takes the first.
@@ -85,7 +93,7 @@ async function main() {
   if (run.help) return process.stdout.write(USAGE);
   if (process.platform !== 'linux') throw new Error('the benchmark reads /proc: Linux only');
   prepare();
-  const rivals = choose(run);
+  const rivals = suite.choose(run);
 
   const results = {
     date: new Date().toISOString().slice(0, 10),
@@ -95,9 +103,10 @@ async function main() {
       cores: os.cpus().length,
       memory_gib: Math.round(os.totalmem() / 2 ** 30),
       system: `${os.type()} ${os.release().split('-')[0]} ${os.arch()}`,
+      measured: suite.measured,
       cpus_of: run.placements[0] === 'pinned' ? PINNED : null,
     },
-    versions: versions(),
+    versions: suite.versions(),
     settings: run.settings,
   };
   for (const { name, measure } of run.measures) {
@@ -110,12 +119,15 @@ async function main() {
 
   const folder = path.join(__dirname, 'results');
   fs.mkdirSync(folder, { recursive: true });
-  fs.writeFileSync(path.join(folder, 'latest.json'), `${JSON.stringify(results, null, 2)}\n`);
+  fs.writeFileSync(
+    path.join(folder, `${suite.file}.json`),
+    `${JSON.stringify(results, null, 2)}\n`,
+  );
   for (const [name, svg] of Object.entries(charts(results))) {
     fs.writeFileSync(path.join(folder, name), svg);
   }
-  const tables = `${markdown(results, run.measures)}\n${targets(results)}\n`;
-  fs.writeFileSync(path.join(folder, 'latest.md'), tables);
+  const tables = `${markdown(results, run.measures)}\n${suite.targets(results)}\n`;
+  fs.writeFileSync(path.join(folder, `${suite.file}.md`), tables);
   process.stdout.write(tables);
 }
 

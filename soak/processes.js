@@ -14,6 +14,9 @@ process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
 
+/** What the kernel says of a process. */
+const read = (pid, name) => fs.readFileSync(`/proc/${pid}/${name}`, 'utf8');
+
 class Child {
   /** `broken` is told what it says is wrong, and when it ends by itself. */
   constructor(name, script, args, broken) {
@@ -33,8 +36,8 @@ class Child {
   }
 
   /** The next message in which there is this member. */
-  async message(member) {
-    const signal = AbortSignal.timeout(DEADLINE);
+  async message(member, deadline = DEADLINE) {
+    const signal = AbortSignal.timeout(deadline);
     for (;;) {
       const [message] = await once(this.child, 'message', { signal });
       if (member in message) return message;
@@ -42,8 +45,8 @@ class Child {
   }
 
   /** Says something, and resolves with the next message that has this member. */
-  ask(question, member) {
-    const answer = this.message(member);
+  ask(question, member, deadline) {
+    const answer = this.message(member, deadline);
     this.child.send(question);
     return answer;
   }
@@ -58,21 +61,29 @@ class Child {
     return code;
   }
 
-  /** Processor time in seconds, that of its own ended children included; resolution 10 ms. */
   processorTime() {
-    const stat = this.#read('stat');
+    return Child.processorTimeOf(this.child.pid);
+  }
+
+  /** Processor time in seconds, that of its own ended children included; resolution 10 ms. */
+  static processorTimeOf(pid) {
+    const stat = read(pid, 'stat');
     // The second field is a name in parentheses that may hold spaces: count from behind it.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / 100;
   }
 
-  /** Resident bytes. The kernel counts them exactly here, and by the hundred elsewhere. */
   resident() {
-    return Number(/^Rss:\s+(\d+)/m.exec(this.#read('smaps_rollup'))[1]) * 1024;
+    return Child.residentOf(this.child.pid);
+  }
+
+  /** Resident bytes. The kernel counts them exactly here, and by the hundred elsewhere. */
+  static residentOf(pid) {
+    return Number(/^Rss:\s+(\d+)/m.exec(read(pid, 'smaps_rollup'))[1]) * 1024;
   }
 
   threads() {
-    return Number(/^Threads:\s+(\d+)/m.exec(this.#read('status'))[1]);
+    return Number(/^Threads:\s+(\d+)/m.exec(read(this.child.pid, 'status'))[1]);
   }
 
   /** What its open descriptors stand for, without the numbers of sockets and what became of files. */
@@ -88,10 +99,6 @@ class Child {
       }
     }
     return targets.sort();
-  }
-
-  #read(name) {
-    return fs.readFileSync(`/proc/${this.child.pid}/${name}`, 'utf8');
   }
 }
 

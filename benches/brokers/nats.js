@@ -1,17 +1,15 @@
 'use strict';
 
 // nats-server with its own WebSocket listener and its own protocol. This process only starts it, learns
-// its port, and ends it.
+// its ports, and ends it.
 
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { natsServer } = require('../driver/nats');
 const { announce } = require('./stdio');
 
-/** What the driver has downloaded, or that of the system. */
-const own = path.join(__dirname, '../.tools/nats-server');
-const command = fs.existsSync(own) ? own : 'nats-server';
 const framed = process.argv.includes('--framed');
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'bench-nats-'));
@@ -24,7 +22,7 @@ websocket { listen: "127.0.0.1:-1", no_tls: true, compression: false }
 `,
 );
 
-const server = spawn(command, ['-c', file], {
+const server = spawn(natsServer(), ['-c', file], {
   // Go takes the number of processors by itself, but that it does is not to be relied on.
   env: { ...process.env, GOMAXPROCS: String(os.availableParallelism()) },
   stdio: ['ignore', 'ignore', 'pipe'],
@@ -55,6 +53,8 @@ const timer = setInterval(() => {
   const text = fs.existsSync(ports) ? fs.readFileSync(ports, 'utf8') : '';
   if (text === '') return;
   clearInterval(timer);
-  const { port } = new URL(JSON.parse(text).websocket[0]);
-  announce({ port, protocol: framed ? 'nats-framed' : 'nats', pid: server.pid });
+  const { nats, websocket } = JSON.parse(text);
+  const { port } = new URL(websocket[0]);
+  const protocol = framed ? 'nats-framed' : 'nats';
+  announce({ port, protocol, pid: server.pid, hub: nats[0] });
 }, 5);

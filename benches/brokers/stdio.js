@@ -2,9 +2,9 @@
 
 // How a broker process and the driver talk. The address goes out once as JSON, with what the load needs
 // besides, by the names of its options: the protocol to speak, the token that clients must show, the
-// authority that they must trust; and, where a child does the work, its pid. On standard input, "gc" is
-// answered when a full collection is done, "spin MS" once JavaScript has been busy for so long; its end
-// ends the process.
+// authority that they must trust; where a child does the work, its pid; and where brokers find it, if it is
+// between them. On standard input, "gc" is answered when a full collection is done, "spin MS" once JavaScript
+// has been busy for so long; its end ends the process.
 
 const readline = require('node:readline');
 

@@ -1,7 +1,8 @@
 'use strict';
 
 // This package, with its defaults. `--threads N` overrides the number of worker threads; with `--jwt`
-// clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start.
+// clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start; with `--nats URL`
+// it is one of several, by way of NATS.
 
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     threads: { type: 'string' },
     jwt: { type: 'boolean', default: false },
     tls: { type: 'boolean', default: false },
+    nats: { type: 'string' },
   },
 });
 const options = { port: 0, host: '127.0.0.1' };
@@ -37,6 +39,11 @@ if (values.tls) {
   const { ca, issue } = authority();
   options.tls = issue();
   Object.assign(needed, { scheme: 'wss', ca });
+}
+
+// It listens once it has heard of the others.
+if (values.nats !== undefined) {
+  options.nats = { servers: [values.nats], namespace: 'bench', required: true };
 }
 
 const server = new WSMsgBroker.Server(options);

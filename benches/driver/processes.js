@@ -88,9 +88,15 @@ class Broker {
     const flags = rival.runtime ? [] : ['--expose-gc'];
     const args = [...flags, script, ...(rival.args ?? [])];
     broker.child = start('broker', cpus, rival.runtime ?? process.execPath, args);
-    // What its clients need, as options of the load, and the process that does the work.
-    const { pid = broker.child.pid, ...address } = await broker.ask();
-    return Object.assign(broker, { pid, address });
+    // What its clients need, as options of the load, the process that does the work, and where other
+    // brokers find it.
+    const { pid = broker.child.pid, hub, ...address } = await broker.ask();
+    return Object.assign(broker, { pid, hub, address });
+  }
+
+  /** All whose processor time counts. */
+  get parts() {
+    return [this];
   }
 
   /** Gives it an order, if any, and waits for what it says. */

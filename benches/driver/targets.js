@@ -44,20 +44,26 @@ const against = (rival, kind, field, where) => (results) => ({
 });
 
 /**
- * The same with the processors of broker and load apart, and beside it with all of them shared. Judged is the
- * former, or the latter where there is none or a load was at its limit: never one rival of this, another of that.
+ * What `at` makes of the rows with the processors of broker and load apart, and beside it of those with all of
+ * them shared. It finds a row by `rowOf(rival)`. Judged is the former, or the latter where there is none or a
+ * load was at its limit: never one rival of this, another of that.
  */
-const pipelined = (rival, field, size) => (results) => {
-  const at = (cpus) => against(rival, 'pipelined', field, { size, cpus })(results).value;
-  const isSaturated = (name) =>
-    find(results, 'pipelined', { size, cpus: 'pinned', rival: name })?.saturation?.median >=
-    SATURATED;
-  const [pinned, shared] = [at('pinned'), at('shared')];
-  const isValid = pinned !== undefined && !isSaturated(OURS) && !isSaturated(rival);
-  if (isValid) return { value: pinned, shared };
+const placed = (kind, where, at) => (results) => {
+  let isSaturated = false;
+  const [pinned, shared] = ['pinned', 'shared'].map((cpus) =>
+    at((rival) => {
+      const row = find(results, kind, { ...where, cpus, rival });
+      if (cpus === 'pinned' && row?.saturation?.median >= SATURATED) isSaturated = true;
+      return row;
+    }),
+  );
+  if (pinned !== undefined && !isSaturated) return { value: pinned, shared };
   const note = pinned === undefined ? 'shared' : 'shared: the load was at its limit';
   return { value: shared, measured: pinned, shared, note: shared === undefined ? '' : note };
 };
+
+const pipelined = (rival, field, size) =>
+  placed('pipelined', { size }, (rowOf) => divide(rowOf(OURS), rowOf(rival), field));
 
 /** Throughput with as many of something as were measured, in proportion to that with the fewest. */
 const grown = (kind, count, field, what) => (results) => {
@@ -174,8 +180,8 @@ function verdictOf({ target, beyond, reaches }, value) {
 }
 
 /** A row for each target: `measure`, `target`, `beyond`, `measured`, `shared` as text, and the `verdict`. */
-function judge(results) {
-  return TARGETS.map((goal) => {
+function judge(results, goals = TARGETS) {
+  return goals.map((goal) => {
     const { value, measured = value, shared, note } = goal.read(results);
     const unit = (figure) => (figure === undefined ? '' : UNITS[goal.unit](figure));
     const mark = (figure) => (figure === null ? '' : `${goal.sign} ${unit(figure)}`);
@@ -192,8 +198,8 @@ function judge(results) {
 }
 
 /** The same as Markdown, and how many there are of each verdict. */
-function targets(results) {
-  const rows = judge(results);
+function targets(results, goals) {
+  const rows = judge(results, goals);
   const verdicts = ['beyond', 'met', 'reported', 'missed', 'not measured'];
   const counts = verdicts.map((verdict) => [
     rows.filter((row) => row.verdict === verdict).length,
@@ -210,4 +216,4 @@ function targets(results) {
   return `${table}\n\n${sum.join(', ')}.`;
 }
 
-module.exports = { judge, targets };
+module.exports = { atLeast, atMost, divide, judge, placed, targets };

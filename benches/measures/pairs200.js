@@ -16,4 +16,10 @@ function table(rows) {
   return markdown(rows, [['pairs', (row) => row.pairs], ...columns('message', 'messages')]);
 }
 
-module.exports = { name: 'pairs200', title: 'Many pairs, a message at a time', measure, table };
+module.exports = {
+  VARIANTS,
+  name: 'pairs200',
+  title: 'Many pairs, a message at a time',
+  measure,
+  table,
+};

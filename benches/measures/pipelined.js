@@ -32,4 +32,4 @@ function table(rows) {
   ]);
 }
 
-module.exports = { name: 'pipelined', title: 'Pipelined', measure, table };
+module.exports = { PAIRS, SIZES, name: 'pipelined', title: 'Pipelined', measure, table, windowOf };

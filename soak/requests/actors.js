@@ -24,12 +24,6 @@ async function inProcess(kind, url, broken) {
   };
 }
 
-/** Resident bytes of the process with this pid. */
-function residentOf(pid) {
-  const rollup = fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
-  return Number(/^Rss:\s+(\d+)/m.exec(rollup)[1]) * 1024;
-}
-
 /**
  * In a page of Chromium. Playwright would be told of every frame of the page's WebSockets, which costs several
  * times what the page does itself: it only starts the browser, and the page is spoken to beside it.
@@ -66,7 +60,7 @@ async function inPage(_kind, url, broken) {
         const [busiest] = processInfo
           .filter(({ type }) => type === 'renderer')
           .sort((a, b) => b.cpuTime - a.cpuTime);
-        return { ...tables, heap: usedSize, resident: residentOf(busiest.id) };
+        return { ...tables, heap: usedSize, resident: Child.residentOf(busiest.id) };
       },
       end: () => endAll(ends),
     };

@@ -7,8 +7,9 @@ use crate::failure::Result;
 use crate::protocol::Protocol;
 use crate::tls::Connector;
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "url",
+    "to",
     "protocol",
     "ca",
     "token",
@@ -59,19 +60,29 @@ impl Arguments {
         }
     }
 
-    /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
+    /// Where all connect, or with `--to` those who send.
     pub(crate) fn target(&self) -> Result<Target> {
-        let url = self.text("url").ok_or("--url is missing")?;
+        self.at(self.text("url").ok_or("--url is missing")?)
+    }
+
+    /// Where those connect who receive: they are dealt out among these.
+    pub(crate) fn receivers(&self) -> Result<Vec<Target>> {
+        let urls = self.text("to").or(self.text("url")).unwrap_or_default();
+        urls.split(',').map(|url| self.at(url)).collect()
+    }
+
+    /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
+    fn at(&self, url: &str) -> Result<Target> {
         let (secure, rest) = match url.split_once("://") {
             Some(("ws", rest)) => (false, rest),
             Some(("wss", rest)) => (true, rest),
-            _ => return Err("--url must start with ws:// or wss://".into()),
+            _ => return Err(format!("{url} does not start with ws:// or wss://").into()),
         };
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let address = host
             .to_socket_addrs()?
             .next()
-            .ok_or("--url names no address")?;
+            .ok_or(format!("{url} names no address"))?;
         if !address.ip().is_loopback() {
             return Err(format!("{address} is not a loopback address").into());
         }

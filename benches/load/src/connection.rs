@@ -56,15 +56,19 @@ impl Connection {
         })
     }
 
-    /// All of them, several at a time: one by one, each would wait for its broker alone. That needs threads
-    /// because handshakes block, which is over before any clock runs.
-    pub(crate) fn open_all(target: &Target, ids: &[String], role: Role) -> Result<Vec<Self>> {
-        let open = |ids: &[String]| -> Result<Vec<Self>> {
-            ids.iter().map(|id| Self::open(target, id, role)).collect()
+    /// All of them, dealt out among the targets, several at a time: one by one, each would wait for its
+    /// broker alone. That needs threads because handshakes block, which is over before any clock runs.
+    pub(crate) fn open_all(targets: &[Target], ids: &[String], role: Role) -> Result<Vec<Self>> {
+        let open = |dealt: &[(&String, &Target)]| -> Result<Vec<Self>> {
+            let one = |&(id, target): &(&String, &Target)| Self::open(target, id, role);
+            dealt.iter().map(one).collect()
         };
+        let dealt: Vec<_> = ids.iter().zip(targets.iter().cycle()).collect();
         let opened: Vec<Result<Vec<Self>>> = thread::scope(|scope| {
-            let share = ids.len().div_ceil(OPENERS).max(1);
-            let openers = ids.chunks(share).map(|ids| scope.spawn(move || open(ids)));
+            let share = dealt.len().div_ceil(OPENERS).max(1);
+            let openers = dealt
+                .chunks(share)
+                .map(|dealt| scope.spawn(move || open(dealt)));
             let openers: Vec<_> = openers.collect();
             let joined = openers.into_iter().map(|opener| opener.join());
             joined

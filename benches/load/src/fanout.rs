@@ -1,6 +1,7 @@
 //! One sender, many receivers, and all of them get every message.
 
 use std::collections::VecDeque;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
@@ -49,7 +50,8 @@ impl Fanout {
         let poll = Poll::new()?;
         let ids: Vec<String> = (0..count).map(|index| format!("r{index}")).collect();
         let mut receivers = Vec::with_capacity(count);
-        for mut connection in Connection::open_all(&target, &ids, Role::Listener)? {
+        for mut connection in Connection::open_all(slice::from_ref(&target), &ids, Role::Listener)?
+        {
             connection.register(poll.registry(), receivers.len())?;
             receivers.push(Receiver {
                 connection,

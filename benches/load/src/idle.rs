@@ -1,6 +1,7 @@
 //! Registered connections that only stay open, so that the broker's memory can be looked at.
 
 use std::io::ErrorKind;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -21,7 +22,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut poll = Poll::new()?;
     let start = Instant::now();
     let ids: Vec<String> = (0..count).map(|index| format!("i{index}")).collect();
-    let mut connections = Connection::open_all(&target, &ids, Role::Member)?;
+    let mut connections = Connection::open_all(slice::from_ref(&target), &ids, Role::Member)?;
     for (index, connection) in connections.iter_mut().enumerate() {
         connection.register(poll.registry(), index)?;
     }

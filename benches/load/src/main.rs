@@ -37,14 +37,15 @@ use arguments::Arguments;
 use failure::Result;
 
 const USAGE: &str = "usage: wsmsgbroker-load MODE --url ws://127.0.0.1:PORT/PATH, with the options of the mode
-  pairs   [--pairs 8] [--size 100] [--seconds 3] [--window 256] [--slice MILLISECONDS]
-  request [--pairs 1] [--size 100] [--seconds 3]
+  pairs   [--pairs 8] [--size 100] [--seconds 3] [--window 256] [--slice MILLISECONDS] [ELSEWHERE]
+  request [--pairs 1] [--size 100] [--seconds 3] [ELSEWHERE]
   fanout  [--receivers 100] [--size 100] [--seconds 3] [--window 16]
   cycles  [--connections 32] [--seconds 3]
   idle    [--connections 5000]
   flood   [--size 4096]
 and for all [--protocol wsmb|nats|nats-framed|socketio], [--token TOKEN], to register with, and with a
-wss:// URL --ca PEM, whom to trust";
+wss:// URL --ca PEM, whom to trust. ELSEWHERE is --to URL,URL: where those connect who receive, dealt
+out among these brokers. They are known to all when they are registered.";
 
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);

@@ -3,6 +3,7 @@
 //! A credit window bounds what is under way: both ends live in this process, so a sender knows
 //! what its receiver has got, and no message of the protocol is spent on flow control.
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
@@ -124,7 +125,7 @@ impl Pair {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let target = arguments.target()?;
+    let (target, receivers) = (arguments.target()?, arguments.receivers()?);
     let pairs = arguments.number("pairs", 8_usize)?.max(1);
     let size = arguments.number("size", 100_usize)?;
     let window = arguments.number("window", 256_usize)?.max(1);
@@ -133,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     os::raise_file_limit();
     let value = message::value(size)?;
-    let mut flow = Flow::open(&target, pairs, &value, window)?;
+    let mut flow = Flow::open(&target, &receivers, pairs, &value, window)?;
 
     let mut progress = Progress::start(slice);
     for pair in &mut flow.pairs {
@@ -162,14 +163,22 @@ struct Flow {
 }
 
 impl Flow {
-    fn open(target: &Target, pairs: usize, value: &str, window: usize) -> Result<Self> {
+    fn open(
+        target: &Target,
+        receivers: &[Target],
+        pairs: usize,
+        value: &str,
+        window: usize,
+    ) -> Result<Self> {
         let poll = Poll::new()?;
-        let open = |id: fn(usize) -> String| {
+        let open = |targets: &[Target], id: fn(usize) -> String| {
             let ids: Vec<String> = (0..pairs).map(id).collect();
-            Connection::open_all(target, &ids, Role::Member)
+            Connection::open_all(targets, &ids, Role::Member)
         };
-        let receivers = open(receiver_id)?;
-        let connections = open(sender_id)?.into_iter().zip(receivers);
+        let receivers = open(receivers, receiver_id)?;
+        let connections = open(slice::from_ref(target), sender_id)?
+            .into_iter()
+            .zip(receivers);
         let pairs = connections.enumerate().map(|(index, mut pair)| {
             pair.0.register(poll.registry(), 2 * index)?;
             pair.1.register(poll.registry(), 2 * index + 1)?;

@@ -31,13 +31,13 @@ struct Pair {
 }
 
 impl Pair {
-    fn open(target: &Target, index: usize, value: &str) -> Result<Self> {
+    fn open(target: &Target, responders: &[Target], index: usize, value: &str) -> Result<Self> {
         let (from, to) = (format!("s{index}"), format!("r{index}"));
         let protocol = target.protocol;
         let (request, answer) = protocol.request(value, &from, &to, index);
         Ok(Pair {
             protocol,
-            responder: Connection::open(target, &to, Role::Member)?,
+            responder: Connection::open(&responders[index % responders.len()], &to, Role::Member)?,
             asker: Connection::open(target, &from, Role::Asker)?,
             request: Batch::new(protocol.opcode(), &request.sent, 1, 1, 0),
             message: Template::new(&request.arrives),
@@ -102,7 +102,7 @@ impl Pair {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let target = arguments.target()?;
+    let (target, responders) = (arguments.target()?, arguments.receivers()?);
     let count = arguments.number("pairs", 1_usize)?.max(1);
     let size = arguments.number("size", 100_usize)?;
     let duration = Duration::from_secs_f64(arguments.number("seconds", 3.0_f64)?);
@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut buffer = vec![0; READ_BUFFER.max(4 * size)];
     let mut pairs = Vec::with_capacity(count);
     for index in 0..count {
-        let mut pair = Pair::open(&target, index, &value)?;
+        let mut pair = Pair::open(&target, &responders, index, &value)?;
         pair.asker.register(poll.registry(), 2 * index)?;
         pair.responder.register(poll.registry(), 2 * index + 1)?;
         pairs.push(pair);

@@ -1,0 +1,51 @@
+'use strict';
+
+// What the measurements of a cluster have in common: the turns, and what a message costs whom.
+
+const report = require('../driver/report');
+const { eachRound, measured } = require('../driver/rounds');
+const { COSTS } = require('./system');
+
+async function once(system, mode, options, run) {
+  const { cpu_us_of_parts, ...result } = await measured(mode, system, options, run);
+  return { ...result, ...system.costs(cpu_us_of_parts) };
+}
+
+/** One row for each rival, placement and variant, which differ in `group`; NATS alone is what they are held against. */
+async function rowsOf(mode, variants, group, ratios, rivals, run) {
+  const samples = [];
+  for (const cpus of run.placements) {
+    // In the second way only those that the targets are about, unless others were asked for.
+    const chosen =
+      run.names || cpus === run.placements[0] ? rivals : rivals.filter(({ judged }) => judged);
+    for (const options of variants) {
+      const one = (system) => once(system, mode, options, run);
+      samples.push(...(await eachRound(chosen, run.settings.rounds, cpus, one)));
+    }
+  }
+  const groups = [group, 'cpus'];
+  const fields = [...ratios, ...COSTS, 'saturation', 'others'];
+  return report.compare(report.summarize(samples, groups, fields), groups, ratios, 'nats');
+}
+
+/** The columns of such a row, with its own figures among them. */
+function columns(what, figures) {
+  // One that has no broker of a kind has no figure for it.
+  const cost = (role) => (row) => {
+    const figure = row[`${role}_us`];
+    return Number.isFinite(figure.median) ? report.withSpread(figure) : '';
+  };
+  return [
+    ['processors', (row) => row.cpus],
+    ['who', (row) => row.rival],
+    ...figures,
+    [`CPU us/${what}: sender's broker`, cost('sender')],
+    ["receiver's", cost('receiver')],
+    ['between', cost('hub')],
+    ['other brokers', cost('idle')],
+    ['all', (row) => report.withSpread(row.cpu_us_per_message)],
+    ['load thread busy', (row) => report.percent(row.saturation.median)],
+  ];
+}
+
+module.exports = { columns, rowsOf };

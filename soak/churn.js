@@ -1,0 +1,66 @@
+'use strict';
+
+// Many ids at brokers that are one, and NATS that comes back: `node soak/churn.js`. See README.md beside this file.
+
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+const { executable } = require('../__test__/support/nats');
+const { play } = require('./churn/play');
+const { capacity, judge, markdown } = require('./churn/report');
+
+const USAGE = `usage: node soak/churn.js [options]
+  --ids N       how many (default 40000)
+  --out FOLDER  where churn.md is written (default soak/results)
+`;
+
+function parse() {
+  const { values } = parseArgs({
+    options: {
+      ids: { type: 'string', default: '40000' },
+      out: { type: 'string', default: path.join(__dirname, 'results') },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const ids = Number(values.ids);
+  if (!(ids > 1)) throw new Error('--ids expects a number');
+  return { ...values, ids };
+}
+
+/** How many files a process may open: that of each of ours is the same. */
+function openFiles() {
+  const limits = fs.readFileSync('/proc/self/limits', 'utf8');
+  return Number(/^Max open files\s+(\d+)/m.exec(limits)[1]);
+}
+
+async function main() {
+  const options = parse();
+  if (options.help) return process.stdout.write(USAGE);
+  if (process.platform !== 'linux') throw new Error('it reads /proc: Linux only');
+  const files = openFiles();
+  const brokers = Math.max(2, Math.ceil(options.ids / capacity(files)));
+  const results = { alone: [], cluster: [] };
+  // Two sizes: one would not tell whether it grows in line.
+  for (const ids of [Math.round(options.ids / 2), options.ids]) {
+    results.alone.push(await play({ ids, brokers, isClustered: false }));
+    const played = await play({ ids, brokers });
+    results.cluster.push(played);
+    console.error(`${ids} ids: reached ${played.seconds.reached} s after NATS listens`);
+  }
+  const nats = execFileSync(executable('new'), ['--version'], { encoding: 'utf8' });
+  const report = markdown(results, {
+    files,
+    nats: /[\d.]+/.exec(nats)[0],
+    command: `node soak/churn.js --ids ${options.ids}`,
+  });
+  fs.mkdirSync(options.out, { recursive: true });
+  fs.writeFileSync(path.join(options.out, 'churn.md'), report);
+  process.stdout.write(report);
+  if (judge(results).length > 0) process.exitCode = 1;
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
