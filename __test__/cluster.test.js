@@ -4,6 +4,7 @@
 
 const { once } = require('node:events');
 const test = require('ava');
+const { WebSocket } = require('ws');
 const clients = require('./support/clients');
 const { WSMsgBroker, startServer } = require('./support/start');
 const { startBroker, startCluster, state } = require('./support/cluster');
@@ -15,6 +16,17 @@ const { join, answering, failure, told, aborted, settled, urlOf } = clients;
 async function heard(client) {
   const [message, , from] = await once(client, 'message');
   return [message, from];
+}
+
+/** A registered connection that says what it likes. */
+async function raw(t, broker, id) {
+  const socket = new WebSocket(urlOf(broker));
+  t.teardown(() => socket.terminate());
+  await once(socket, 'open');
+  const registered = once(socket, 'message');
+  socket.send(JSON.stringify({ action: 'register', id, protocol: 2 }));
+  await registered;
+  return socket;
 }
 
 test('a message reaches an id at another broker, with its sender', async (t) => {
@@ -29,6 +41,7 @@ test('a message reaches an id at another broker, with its sender', async (t) => 
   t.deepEqual(await back, ['x', 'b']);
 });
 
+// Rule 33.2.
 test('many messages come in order, and none is lost or doubled', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
@@ -169,6 +182,7 @@ test('what is aborted is cancelled at the other broker, and what is late is give
   await Promise.all(brokers.map(settled));
 });
 
+// Rule 33.1.
 test('the newest registration has the id, at whatever broker; the old one hears of it', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const asker = await join(t, 'addon', brokers[0], 'asker');
@@ -252,6 +266,7 @@ test('any id works across brokers, and none reaches a subject as it is', async (
   for (const { subject } of spy.messages) t.regex(subject, /^wsmb\.default\.[\w.-]+$/);
 });
 
+// Rule 33.5.
 test('what is larger than NATS allows is refused with a code, and the connection goes on', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
@@ -266,6 +281,26 @@ test('what is larger than NATS allows is refused with a code, and the connection
   t.is((await refused)[0].code, 'ERR_WSMB_CLUSTER_PAYLOAD');
   t.deepEqual(await a.request('small', 'b'), { from: 'b', message: 'small' });
   t.deepEqual(await told(a.deliver(big, 'a')), { delivered: ['a'], failed: {} });
+});
+
+// Rule 33.6.
+test('an ack that is pending at the broker of the receiver is taken', async (t) => {
+  const { brokers } = await startCluster(t, 3);
+  const asked = new Promise((resolve) => {
+    answering(t, 'addon', brokers[2], 'x', resolve).then(async () => {
+      const [one, other] = await Promise.all([0, 1].map((n) => raw(t, brokers[n], `asker${n}`)));
+      one.send(JSON.stringify({ action: 'send', message: 1, dest: 'x', ack: 'k' }));
+      await asked;
+      const failed = once(other, 'message');
+      other.send(JSON.stringify({ action: 'send', message: 2, dest: 'x', ack: 'k' }));
+      resolveFailed(JSON.parse((await failed)[0]));
+    });
+  });
+  let resolveFailed;
+  const failed = await new Promise((resolve) => {
+    resolveFailed = resolve;
+  });
+  t.deepEqual(failed, { action: 'failed', ack: 'k', dest: 'x', code: 'ERR_WSMB_ACK_TAKEN' });
 });
 
 test('an id belongs to its principal, at whatever broker', async (t) => {
@@ -341,6 +376,7 @@ test('a slow receiver holds who sends to it from another broker, and loses nothi
   t.is(expected, count);
 });
 
+// Rules 25.9 and 33.3.
 test('while NATS is away what is here goes on, and what is elsewhere fails at once', async (t) => {
   const { nats, brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');

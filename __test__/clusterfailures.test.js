@@ -4,9 +4,10 @@
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
+const fs = require('node:fs');
 const path = require('node:path');
 const test = require('ava');
-const { answering, failure, join, open, settled } = require('./support/clients');
+const { answering, failure, join, open, settled, told } = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
 const { startNats, startNatsCluster } = require('./support/nats');
 
@@ -25,6 +26,14 @@ async function until(isTrue) {
   while (!(await isTrue())) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
+/** The states of the threads of a process. */
+function threads(pid) {
+  const folder = `/proc/${pid}/task`;
+  const stats = fs.readdirSync(folder).map((id) => fs.readFileSync(`${folder}/${id}/stat`, 'utf8'));
+  return stats.map((stat) => stat.slice(stat.lastIndexOf(')') + 2)[0]);
+}
+
+// Rule 33.7.
 test('the ids of a broker that is killed are unknown at once, and what it was asked fails', async (t) => {
   const nats = await startNats(t);
   const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
@@ -45,6 +54,19 @@ test('the ids of a broker that is killed are unknown at once, and what it was as
   await until(() => near.cluster.brokers().length === 1);
   t.deepEqual(await near.cluster.ids(), { ids: ['asker'], silent: [] });
   await settled(near);
+});
+
+// Rule 33.4.
+test('what became of a message for a broker that stands still is not known, and is told so', async (t) => {
+  const nats = await startNats(t);
+  const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
+  const far = await startProcess(t, nats, 'far');
+  const sender = await join(t, 'addon', near, 'sender');
+  await join(t, 'addon', far, 'x');
+  t.deepEqual(await told(sender.deliver(1, 'x')), { delivered: ['x'], failed: {} });
+  far.child.kill('SIGSTOP');
+  await until(() => threads(far.child.pid).every((state) => state === 'T'));
+  t.deepEqual(await told(sender.deliver(2, 'x')), { delivered: [], failed: { x: 'TIMEOUT' } });
 });
 
 test('what a broker asked that is killed is cancelled where it was asked', async (t) => {

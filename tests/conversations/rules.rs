@@ -57,7 +57,7 @@ fn cited(text: &str) -> Vec<String> {
 }
 
 /// The Rust files of a folder.
-fn sources(folder: &str) -> Vec<PathBuf> {
+fn sources(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -65,7 +65,7 @@ fn sources(folder: &str) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|other| other == extension) {
                 files.push(path);
             }
         }
@@ -104,7 +104,12 @@ fn what_is_cited_exists_and_every_rule_is_shown() {
             conversation.name
         );
     }
-    for file in sources("tests") {
+    // Only JavaScript has several brokers, each a process that can be killed.
+    let scripts = sources("__test__", "js").into_iter().filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("cluster"))
+    });
+    for file in sources("tests", "rs").into_iter().chain(scripts) {
         for rule in cited(&std::fs::read_to_string(&file).unwrap()) {
             citing.insert(rule, file.display().to_string());
         }
@@ -114,7 +119,7 @@ fn what_is_cited_exists_and_every_rule_is_shown() {
         .filter(|rule| !citing.contains_key(*rule))
         .collect();
     assert!(not_shown.is_empty(), "nobody shows {not_shown:?}");
-    for file in sources("src") {
+    for file in sources("src", "rs") {
         for rule in cited(&std::fs::read_to_string(&file).unwrap()) {
             citing.insert(rule, file.display().to_string());
         }
