@@ -82,9 +82,11 @@ pub(crate) struct Cluster {
     shared: OnceLock<Weak<Shared>>,
     up: AtomicBool,
     epoch: AtomicU32,
+    /// That of which the embedder has been told that the cluster can be reached.
+    told_up: AtomicU32,
     clock: Clock,
     claims: Claims,
-    pub(crate) receipts: Receipts,
+    pub(crate) receipts: Arc<Receipts>,
     remotes: Remotes,
     /// Those who wait for an answer that comes with their number.
     questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
@@ -136,7 +138,8 @@ impl Cluster {
             epoch: AtomicU32::new(0),
             clock: Clock::default(),
             claims: Claims::default(),
-            receipts: Receipts::default(),
+            receipts: Arc::default(),
+            told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
             questions: Mutex::default(),
             untold: Mutex::default(),

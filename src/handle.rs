@@ -175,11 +175,10 @@ impl Handle {
         }
     }
 
-    /// Packets that have gone to another broker, if that is where it is.
-    pub(crate) fn packets_sent(&self) -> u64 {
-        match &self.socket {
-            WriteHalf::Link(link) => link.sent(),
-            _ => 0,
+    /// What it is about to be sent, at another broker, asks what becomes of it.
+    pub(crate) fn asks(&self) {
+        if let WriteHalf::Link(link) = &self.socket {
+            link.asks();
         }
     }
 

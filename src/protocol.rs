@@ -23,7 +23,9 @@ mod terms;
 mod usual;
 mod values;
 
-pub(crate) use between::{Between, answer_of, asks, decode_between, is_message, settle, settled};
+pub(crate) use between::{
+    Between, answer_of, asks, decode_between, is_message, settle, settle_number, settled,
+};
 pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo};
 pub(crate) use encode::{
     Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,

@@ -18,9 +18,10 @@ use tokio::runtime::Handle as Runtime;
 
 use super::{
     bus::{Bus, NodeId, Publication},
-    packet::{self, Taken},
+    packet::{self, Frames, Taken},
+    receipts::Receipts,
 };
-use crate::handle::Handle;
+use crate::{handle::Handle, protocol};
 
 /// Bytes, and packets, under way by one link.
 const WINDOW: usize = 512 << 10;
@@ -41,6 +42,12 @@ pub(crate) struct Link {
     reply: String,
     /// What each packet begins with.
     head: Vec<u8>,
+    /// The id that it is for, unless it is for a node; and where it is told which packet carries what
+    /// a receipt waits for.
+    id: Option<Arc<str>>,
+    receipts: Arc<Receipts>,
+    /// Questions for what became of a message that have not gone out.
+    questions: AtomicUsize,
     bytes: AtomicUsize,
     packets: AtomicUsize,
     /// A packet waits for room on the way to the bus.
@@ -63,7 +70,8 @@ impl Link {
         bus: Arc<dyn Bus>,
         runtime: Runtime,
         [subject, reply]: [String; 2],
-        head: Vec<u8>,
+        (head, id): (Vec<u8>, Option<Arc<str>>),
+        receipts: Arc<Receipts>,
     ) -> Self {
         Self {
             bus,
@@ -71,6 +79,9 @@ impl Link {
             subject,
             reply,
             head,
+            id,
+            receipts,
+            questions: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             packets: AtomicUsize::new(0),
             waits: AtomicBool::new(false),
@@ -97,6 +108,8 @@ impl Link {
     }
 
     /// Takes whole frames; `WouldBlock` if it has no room. Only one writes at a time.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn try_write(self: &Arc<Self>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.closed.load(SeqCst) {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -133,6 +146,13 @@ impl Link {
         }
         self.first.get_or_init(Instant::now);
         let number = self.sent.fetch_add(1, SeqCst) + 1;
+        if self.questions.load(SeqCst) > 0 {
+            self.note_questions(&payload[self.head.len()..], number);
+            // Given up meanwhile: what was noted just now has been told as not sent.
+            if self.closed.load(SeqCst) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
         self.bytes.fetch_add(length, SeqCst);
         self.packets.fetch_add(1, SeqCst);
         let publication = Publication {
@@ -150,6 +170,23 @@ impl Link {
             });
         }
         Ok(length)
+    }
+
+    /// Something that is about to be written asks what becomes of it.
+    pub(crate) fn asks(&self) {
+        self.questions.fetch_add(1, SeqCst);
+    }
+
+    /// Notes which packet carries what receipts wait for.
+    #[cold]
+    fn note_questions(&self, frames: &[u8], packet: u64) {
+        let Some(id) = &self.id else { return };
+        for (text, _) in Frames(frames) {
+            if let Some(number) = protocol::settle_number(text) {
+                self.questions.fetch_sub(1, SeqCst);
+                self.receipts.sent(number, id, packet);
+            }
+        }
     }
 
     /// So much of it was taken.
@@ -182,11 +219,6 @@ impl Link {
     /// The epoch of whoever takes it.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch.load(Relaxed)
-    }
-
-    /// How many packets have gone out.
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(SeqCst)
     }
 
     /// True if nobody has said for this long that he has taken anything.

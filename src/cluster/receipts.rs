@@ -20,7 +20,7 @@ use crate::{
 /// How long it may take until it is known what became of a message for another broker.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long what is on its way may take.
-const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(500);
 /// Bytes that a receipt takes, and each id of it, about.
 const RECEIPT: usize = 256;
 const ID: usize = 64;
@@ -42,7 +42,7 @@ struct Open {
 /// What became of a message for an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// The link with this key knows. It had sent so many packets before.
+    /// The link with this key knows; it is in this packet, or has not gone out, if that is zero.
     Awaited(u64, u64),
     Known(Option<Fault>),
 }
@@ -85,12 +85,12 @@ impl Receipt {
         self.left == 0
     }
 
-    /// Notes what is known of all that a link would tell, if it was sent behind so many packets; true
-    /// if that was what was missing.
-    fn lose(&mut self, link: u64, behind: u64, fault: Fault) -> bool {
+    /// Notes what is known of all that a link would tell of these packets; true if that was what was
+    /// missing.
+    fn lose(&mut self, link: u64, packets: &impl Fn(u64) -> bool, fault: Fault) -> bool {
         let before = self.left;
         for Named { fate, .. } in self.fates.values_mut() {
-            if matches!(fate, Fate::Awaited(other, sent) if *other == link && *sent >= behind) {
+            if matches!(fate, Fate::Awaited(other, packet) if *other == link && packets(*packet)) {
                 *fate = Fate::Known(Some(fault));
                 self.left -= 1;
             }
@@ -138,10 +138,10 @@ impl Receipts {
         &self,
         asker: &Arc<Handle>,
         reference: &str,
-        awaited: impl Iterator<Item = (Arc<str>, u64, u64)>,
+        awaited: impl Iterator<Item = (Arc<str>, u64)>,
         memory: &Arc<Memory>,
     ) -> Option<u64> {
-        let awaited = awaited.map(|(id, link, sent)| (id, Named::new(Fate::Awaited(link, sent))));
+        let awaited = awaited.map(|(id, link)| (id, Named::new(Fate::Awaited(link, 0))));
         let fates: HashMap<_, _, _> = awaited.collect();
         if fates.is_empty() {
             return None;
@@ -218,26 +218,39 @@ impl Receipts {
         } else {
             fault
         };
-        self.lose_behind(link, 0, fault);
+        self.lose_packets(link, |_| true, fault);
     }
 
-    fn lose_behind(&self, link: u64, behind: u64, fault: Fault) {
+    fn lose_packets(&self, link: u64, packets: impl Fn(u64) -> bool, fault: Fault) {
         let mut open = self.open.lock();
         let done: Vec<_> = (open.receipts)
-            .extract_if(|_, receipt| receipt.lose(link, behind, fault))
+            .extract_if(|_, receipt| receipt.lose(link, &packets, fault))
             .collect();
         drop(open);
         done.into_iter().for_each(|(_, receipt)| receipt.tell());
     }
 
-    /// Nobody has heard this packet of a link, or what would have followed. What is said of those before
-    /// it may be on its way: that is waited for.
-    pub(crate) fn unheard(&self, link: u64, packet: u64) {
-        self.lose_behind(link, packet.saturating_sub(1), Fault::UnknownId);
-        if packet > 1 {
-            let until = Instant::now() + GRACE;
-            self.open.lock().lost.push((until, link));
+    /// What asks for a receipt goes out with this packet.
+    pub(crate) fn sent(&self, number: u64, id: &str, packet: u64) {
+        let mut open = self.open.lock();
+        let receipt = open.receipts.get_mut(&number);
+        let named = receipt.and_then(|receipt| receipt.fates.get_mut(id));
+        if let Some(Named {
+            fate: Fate::Awaited(_, sent),
+            ..
+        }) = named
+        {
+            *sent = packet;
         }
+    }
+
+    /// Nobody has heard this packet of a link, which sends no more. Others may have been heard, before
+    /// it, and behind it by somebody new: what is said of them may be on its way.
+    pub(crate) fn unheard(&self, link: u64, packet: u64) {
+        let is_lost = |sent| sent == packet || sent == 0;
+        self.lose_packets(link, is_lost, Fault::UnknownId);
+        let until = Instant::now() + GRACE;
+        self.open.lock().lost.push((until, link));
     }
 
     /// Tells those whose time is up.
@@ -245,7 +258,7 @@ impl Receipts {
         let is_due = |lost: &mut (Instant, u64)| lost.0 <= now;
         let due: Vec<_> = self.open.lock().lost.extract_if(.., is_due).collect();
         for (_, link) in due {
-            self.lose_behind(link, 0, Fault::Timeout);
+            self.lose_packets(link, |_| true, Fault::Timeout);
         }
         let mut open = self.open.lock();
         let late: Vec<_> = (open.receipts)

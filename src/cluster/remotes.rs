@@ -41,6 +41,8 @@ pub(super) struct Remotes {
 struct Way {
     handle: Weak<Handle>,
     id: Option<Arc<str>>,
+    /// Since when nothing goes by it: of what went before, some may still be told as unheard.
+    ended: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -172,21 +174,29 @@ impl Cluster {
     ) -> Arc<Handle> {
         let key = shared.next_key();
         let ways = [subject, self.place(key)];
-        let link = Link::new(self.bus.clone(), self.runtime.clone(), ways, head);
+        let (bus, runtime) = (self.bus.clone(), self.runtime.clone());
+        let receipts = self.receipts.clone();
+        let link = Link::new(bus, runtime, ways, (head, id.clone()), receipts);
         let link = Arc::new(link);
         let handle = Arc::new(shared.remote_handle(key, WriteHalf::Link(link.clone())));
         link.belongs_to(&handle);
         let way = Way {
             handle: Arc::downgrade(&handle),
             id,
+            ended: None,
         };
         self.remotes.links.lock().insert(key, way);
         handle
     }
 
-    /// Nobody has heard this packet: nobody has the id.
-    pub(super) fn unheard(&self, id: &str, handle: &Arc<Handle>, packet: u64) {
+    /// Nobody has heard this packet of a link: nobody has the id.
+    pub(super) fn unheard(&self, number: u64, packet: u64) {
         let Some(shared) = self.shared() else { return };
+        let found = self.remotes.by_link(number);
+        let Some((handle, Some(id))) = &found else {
+            // It has ended already, and this went before.
+            return self.receipts.unheard(number, packet);
+        };
         self.forget(id, handle);
         // Somebody may have been there before, and have got some of what was asked.
         let fault = match packet {
@@ -195,6 +205,8 @@ impl Cluster {
         };
         if self.end(&shared, handle, fault, Some(packet)) {
             shared.unknown(id);
+        } else {
+            self.receipts.unheard(number, packet);
         }
     }
 
@@ -221,7 +233,11 @@ impl Cluster {
         fault: Fault,
         packet: Option<u64>,
     ) -> bool {
-        let is_first = self.remotes.links.lock().remove(&handle.key).is_some();
+        let is_first = {
+            let mut links = self.remotes.links.lock();
+            let way = links.get_mut(&handle.key);
+            way.is_some_and(|way| way.ended.replace(Instant::now()).is_none())
+        };
         if let Some(link) = link_of(handle) {
             link.close();
         }
@@ -337,6 +353,8 @@ impl Cluster {
                 links.remove(key);
             });
         }
+        let is_over = |way: &Way| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
+        self.remotes.links.lock().retain(|_, way| !is_over(way));
         for (id, handle) in dead {
             self.fail(&id, &handle, Fault::Timeout);
         }

@@ -18,6 +18,7 @@ use super::{
     claims::{Claim, Verdict},
     inbound::{self, Tally},
     packet::{Packet, Taken},
+    remotes::link_of,
     said::{Claimed, Have, Said},
     tell,
 };
@@ -120,22 +121,28 @@ impl Cluster {
             self.down(shared);
         }
         if !self.is_up() {
-            self.up(shared).await;
+            self.up().await;
         }
     }
 
     /// The connection is there, or is there again: everybody hears of our ids.
-    async fn up(self: &Arc<Self>, shared: &Shared) {
+    async fn up(self: &Arc<Self>) {
         self.epoch.fetch_add(1, Relaxed);
         self.remotes.forgive();
         self.up.store(true, Relaxed);
-        self.say_beat().await;
         for (id, stopped) in self.claims.deaf() {
             self.listen(id, stopped).await;
         }
+        self.say_beat().await;
         self.tell_claims(&self.claims.all()).await;
-        let event = ServerEvent::Cluster(ClusterEvent::Up);
-        shared.listener.event(event);
+    }
+
+    /// NATS has read all that we said before this, subscriptions too.
+    fn heard_ourselves(&self, shared: &Shared, epoch: u32) {
+        if epoch == self.epoch() && self.told_up.swap(epoch, Relaxed) != epoch && self.is_up() {
+            let event = ServerEvent::Cluster(ClusterEvent::Up);
+            shared.listener.event(event);
+        }
     }
 
     fn down(&self, shared: &Shared) {
@@ -168,13 +175,11 @@ impl Cluster {
             return;
         };
         match said {
-            Said::Beat { node, name, epoch } => {
-                if let Some(node) = self.other(&node)
-                    && self.beat(node, name, epoch)
-                {
-                    self.say_beat().await;
-                }
-            }
+            Said::Beat { node, name, epoch } => match self.other(&node) {
+                Some(node) if self.beat(node, name, epoch) => self.say_beat().await,
+                Some(_) => {}
+                None => self.heard_ourselves(shared, epoch),
+            },
             Said::Bye { node } => {
                 if let Some(node) = self.other(&node) {
                     self.forget_node(node);
@@ -310,18 +315,13 @@ impl Cluster {
             }
             return;
         }
-        if let Some((handle, id)) = self.remotes.by_link(number) {
-            match (unheard, id) {
-                (true, Some(id)) => self.unheard(&id, &handle, packet),
-                // It will be missed.
-                (true, None) => {}
-                (false, _) => {
-                    if let (Some(taken), crate::socket::WriteHalf::Link(link)) =
-                        (Taken::decode(&payload), handle.socket())
-                    {
-                        link.taken(taken);
-                    }
-                }
+        // A question has no packets. That a node hears nothing will be noticed.
+        if unheard && packet > 0 {
+            return self.unheard(number, packet);
+        }
+        if let Some((handle, _)) = self.remotes.by_link(number) {
+            if let (Some(taken), Some(link)) = (Taken::decode(&payload), link_of(&handle)) {
+                link.taken(taken);
             }
             return;
         }

@@ -217,7 +217,7 @@ impl Connection {
         let cluster = self.shared.cluster.as_ref()?;
         let reference = wants.reference()?;
         let remote = names.iter().zip(receivers).filter(|(_, one)| one.remote);
-        let awaited = remote.map(|(name, one)| (name.id.into(), one.key, one.packets_sent()));
+        let awaited = remote.map(|(name, one)| (name.id.into(), one.key));
         let (asker, memory) = (&self.handle, &self.shared.memory);
         cluster.receipts.open(asker, reference, awaited, memory)
     }

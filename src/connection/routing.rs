@@ -216,16 +216,13 @@ impl Connection {
         turn: &mut Turn,
     ) -> bool {
         let mut frames = Vec::with_capacity(frame.len() + 128);
-        let add = |pieces: &[&str], frames: &mut Vec<u8>| {
-            let length = pieces.iter().map(|piece| piece.len()).sum();
-            framing::encode_text(pieces, length, Mask::None, frames);
-        };
         if let Some(ack) = wants.request() {
-            add(&protocol::asks(ack), &mut frames);
+            framing::append_text(&protocol::asks(ack), &mut frames);
         }
         frames.extend_from_slice(frame);
         if let Some(number) = receipt {
-            add(&protocol::settle(&number.to_string()), &mut frames);
+            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
+            receiver.asks();
         }
         turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
     }
@@ -234,7 +231,7 @@ impl Connection {
         let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
-        framing::encode_text(&pieces, length, Mask::None, &mut frame);
+        framing::append_text(&pieces, &mut frame);
         frame
     }
 

@@ -84,6 +84,15 @@ pub(crate) fn settle(number: &str) -> [&str; 3] {
     ["{\"action\":\"settle\",\"ref\":", number, "}"]
 }
 
+/// The number of such a question; none if it is no such.
+pub(crate) fn settle_number(text: &[u8]) -> Option<u64> {
+    let number = text.strip_prefix(b"{\"action\":\"settle\",\"ref\":")?;
+    std::str::from_utf8(number.strip_suffix(b"}")?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
 /// Says that; the id as JSON, and the code, if it was not delivered.
 pub(crate) fn settled<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>) -> Vec<&'a str> {
     let mut pieces = vec!["{\"action\":\"settled\",\"ref\":", number];
@@ -129,6 +138,7 @@ mod tests {
         assert!(is_message(message.concat().as_bytes()));
         assert_eq!(read(&message), "None");
         assert_eq!(read(&asks("1")), "Some(Asks { ack: \"1\" })");
+        assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
         assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
         let expected = Between::Settled {
