@@ -315,9 +315,12 @@ impl Connection {
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
-        for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
-            if receiver.remote {
-                self.check_size(&pieces, id)?;
+        let is_clustered = self.shared.cluster.is_some();
+        if is_clustered {
+            for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
+                if receiver.remote {
+                    self.check_size(&pieces, id)?;
+                }
             }
         }
         let mut takes = Vec::with_capacity(known);
@@ -355,14 +358,15 @@ impl Connection {
                 fates.note(id, Some(fault));
             }
         }
+        let wants_receipt = wants.receipt();
+        let is_asked = is_clustered && (wants_receipt || wants.request().is_some());
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
-            let is_plain = receipt.is_none() && wants.request().is_none();
-            let is_there = match receiver.remote && !is_plain {
+            let is_there = match is_asked && receiver.remote {
                 false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame)),
                 true => self.push_far(receiver, &frame, wants, receipt, turn),
             };
             // Only a receipt names those that have got it; of those elsewhere it is not known yet.
-            if is_there && (receiver.remote || !wants.receipt()) {
+            if is_there && (!wants_receipt || receiver.remote) {
                 continue;
             }
             if !is_there {
