@@ -1,8 +1,11 @@
-//! Plays `spec/conversations.json`: with a server over real sockets, and with a client whose
-//! server is played (those in JavaScript are played by `__test__/conversations.test.js`). And keeps
-//! the specification together: what is cited exists, and all is cited.
+//! Plays `spec/conversations.json`: with a server over real sockets, with two servers that are one
+//! (feature `nats`), and with a client whose server is played (those in JavaScript are played by
+//! `__test__/conversations.test.js`). And keeps the specification together: what is cited exists, and
+//! all is cited.
 
 mod client;
+#[cfg(feature = "nats")]
+mod cluster;
 mod rules;
 mod script;
 mod server;

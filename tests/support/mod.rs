@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod canary;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod played;
 pub mod raw;
 pub mod tls;
@@ -96,14 +98,14 @@ pub fn options() -> ServerOptions {
 /// A server on a free port of the loopback.
 pub fn start_server(options: ServerOptions) -> (Server, Log) {
     let log = Log::default();
-    let listener = {
-        let log = log.clone();
-        move |event: ServerEvent<'_>| log.add(&event)
-    };
-    (
-        Server::bind(options, listener, &Handle::current()).unwrap(),
-        log,
-    )
+    (start_server_with(options, &log), log)
+}
+
+/// The same for one whose events come to that log.
+pub fn start_server_with(options: ServerOptions, log: &Log) -> Server {
+    let log = log.clone();
+    let listener = move |event: ServerEvent<'_>| log.add(&event);
+    Server::bind(options, listener, &Handle::current()).unwrap()
 }
 
 /// A server whose events nobody hears, or why there is none.
