@@ -42,7 +42,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -65,6 +65,9 @@ pub use talk::Found;
 
 /// How long a broker waits for an answer of others before it goes on without.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long brokers are given to listen again for all their ids, when NATS is back: an id that nobody
+/// listens for is not one that nobody has.
+const SETTLING: Duration = Duration::from_secs(2);
 /// The principal of a broker's own participant, which has any id that it wants, begins with this.
 const PARTICIPANT: char = '\0';
 /// Answers to one question that may wait to be looked at.
@@ -82,6 +85,8 @@ pub(crate) struct Cluster {
     shared: OnceLock<Weak<Shared>>,
     up: AtomicBool,
     epoch: AtomicU32,
+    /// Since when there is a connection.
+    since: Mutex<Instant>,
     /// That of which the embedder has been told that the cluster can be reached.
     told_up: AtomicU32,
     clock: Clock,
@@ -139,6 +144,7 @@ impl Cluster {
             clock: Clock::default(),
             claims: Claims::default(),
             receipts: Arc::default(),
+            since: Mutex::new(Instant::now()),
             told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
             questions: Mutex::default(),
@@ -162,6 +168,12 @@ impl Cluster {
     pub(crate) fn max_frame(&self, id: &str) -> usize {
         let head = packet::HEAD + id.len();
         self.bus.max_payload().saturating_sub(head)
+    }
+
+    /// True when NATS has been lost and is back only now: others may not listen yet for ids that are
+    /// theirs.
+    fn settles(&self) -> bool {
+        self.epoch() > 1 && self.since.lock().elapsed() < SETTLING
     }
 
     /// Counts the times that this broker was heard without a loss in between.

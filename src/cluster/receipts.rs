@@ -246,9 +246,9 @@ impl Receipts {
 
     /// Nobody has heard this packet of a link, which sends no more. Others may have been heard, before
     /// it, and behind it by somebody new: what is said of them may be on its way.
-    pub(crate) fn unheard(&self, link: u64, packet: u64) {
+    pub(crate) fn unheard(&self, link: u64, packet: u64, fault: Fault) {
         let is_lost = |sent| sent == packet || sent == 0;
-        self.lose_packets(link, is_lost, Fault::UnknownId);
+        self.lose_packets(link, is_lost, fault);
         let until = Instant::now() + GRACE;
         self.open.lock().lost.push((until, link));
     }

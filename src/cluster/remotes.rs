@@ -195,18 +195,26 @@ impl Cluster {
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
             // It has ended already, and this went before.
-            return self.receipts.unheard(number, packet);
+            return self.receipts.unheard(number, packet, self.absent());
         };
         self.forget(id, handle);
         // Somebody may have been there before, and have got some of what was asked.
         let fault = match packet {
-            0 | 1 => Fault::UnknownId,
+            0 | 1 => self.absent(),
             _ => Fault::Gone,
         };
         if self.end(&shared, handle, fault, Some(packet)) {
             shared.unknown(id);
         } else {
-            self.receipts.unheard(number, packet);
+            self.receipts.unheard(number, packet, self.absent());
+        }
+    }
+
+    /// Why nobody has heard what was for an id.
+    fn absent(&self) -> Fault {
+        match self.settles() {
+            true => Fault::ClusterDown,
+            false => Fault::UnknownId,
         }
     }
 
@@ -246,7 +254,7 @@ impl Cluster {
         if is_first {
             // Before what the same `send` has failed (rule 24.7).
             match packet {
-                Some(packet) => self.receipts.unheard(handle.key, packet),
+                Some(packet) => self.receipts.unheard(handle.key, packet, self.absent()),
                 None => self.receipts.lose(handle.key, fault),
             }
         }

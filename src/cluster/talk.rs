@@ -128,6 +128,7 @@ impl Cluster {
     /// The connection is there, or is there again: everybody hears of our ids.
     async fn up(self: &Arc<Self>) {
         self.epoch.fetch_add(1, Relaxed);
+        *self.since.lock() = Instant::now();
         self.remotes.forgive();
         self.up.store(true, Relaxed);
         for (id, stopped) in self.claims.deaf() {
