@@ -10,7 +10,7 @@ const { WSMsgBroker, startServer } = require('./support/start');
 const { startBroker, startCluster, state } = require('./support/cluster');
 const { natsTalk } = require('./support/natstalk');
 
-const { join, answering, failure, told, aborted, settled, urlOf } = clients;
+const { open, join, answering, failure, told, aborted, settled, urlOf } = clients;
 
 /** The next message of a client, and who sent it. */
 async function heard(client) {
@@ -343,6 +343,23 @@ test('each broker takes part under an id of its own', async (t) => {
   const client = await join(t, 'addon', brokers[1], 'c');
   client.on('message', (message, response) => response.send(message + 1));
   t.deepEqual(await brokers[0].request(1, 'c'), { from: 'c', message: 2 });
+});
+
+test('no peer takes the id of a participant, at whatever broker', async (t) => {
+  const { brokers } = await startCluster(t, 2);
+  await brokers[0].client.connected();
+  const thief = open(t, 'addon', brokers[0].id, urlOf(brokers[1]));
+  const denied = new Promise((resolve) => {
+    thief.on('error', resolve);
+  });
+  t.is((await denied).code, 'ERR_WSMB_CONFLICT');
+  t.deepEqual(
+    brokers.map((broker) => broker.has(brokers[0].id)),
+    [true, false],
+  );
+  const client = await join(t, 'addon', brokers[1], 'c');
+  brokers[0].client.on('message', (message, response) => response.send(message));
+  t.is((await client.request(1, brokers[0].id)).message, 1);
 });
 
 test('brokers of another namespace are not there', async (t) => {
