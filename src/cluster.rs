@@ -55,8 +55,8 @@ use tokio::{
 use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
 pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
-pub(crate) use claims::Ticket;
 use claims::{Claim, Claims, Clock, Stamp};
+pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
 use receipts::Receipts;
 use remotes::Remotes;
@@ -237,13 +237,16 @@ impl Cluster {
                 let _ = timeout(ANSWER, told).await;
             }
             cluster.unheard.lock().remove(&stamp.time);
-            Ok(ticket)
+            match cluster.standing(&ticket) {
+                Standing::Lost { conflict: true } => Err(Denied::Conflict),
+                _ => Ok(ticket),
+            }
         })
     }
 
-    /// True if nobody else has claimed it since.
-    pub(crate) fn holds(&self, ticket: &Ticket) -> bool {
-        self.claims.holds(ticket)
+    /// Whether somebody else has claimed it since.
+    pub(crate) fn standing(&self, ticket: &Ticket) -> Standing {
+        self.claims.standing(ticket)
     }
 
     /// Asks the broker where an id is whether this principal may have it.

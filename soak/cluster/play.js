@@ -48,6 +48,15 @@ class Broker {
   }
 }
 
+/** Answers, unless its own connection ends in this moment. */
+function answer(response, message) {
+  try {
+    response.send(message);
+  } catch (error) {
+    if (error.code !== 'ERR_WSMB_NOT_OPEN') throw error;
+  }
+}
+
 /** What breaks, by name; each mends it before it ends. */
 const FAULTS = {
   async 'NATS killed'({ nats, random }) {
@@ -150,7 +159,7 @@ async function play({
       for (const event of ['reconnecting', 'close', 'replaced'])
         client.on(event, () => ledger.ended(id));
       client.on('message', (message, response) => {
-        if (response) response.send(message);
+        if (response) answer(response, message);
         else ledger.got(id, message, `${message.line} ${client.line}`);
       });
       clients.set(id, client);

@@ -5,7 +5,7 @@
 //! differ, whoever had the id first keeps it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -100,6 +100,18 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     own: Mutex<HashMap<Arc<str>, Own, RandomState>>,
+    /// The times of tickets that are lost to another principal, while they are held.
+    refused: Mutex<HashSet<u64, RandomState>>,
+}
+
+/// What a ticket is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Held,
+    /// Somebody else has the id; `conflict`: another principal.
+    Lost {
+        conflict: bool,
+    },
 }
 
 /// The right of a connection to an id, as long as it is held.
@@ -142,6 +154,7 @@ impl Claims {
     }
 
     fn release(&self, id: &str, time: u64) {
+        self.refused.lock().remove(&time);
         let mut own = self.own.lock();
         if let Some(entry) = own.get_mut(id) {
             entry.tickets.retain(|other| *other != time);
@@ -151,10 +164,18 @@ impl Claims {
         }
     }
 
-    /// True if the id is still ours by this ticket, or by a newer one.
-    pub(super) fn holds(&self, ticket: &Ticket) -> bool {
+    /// Whether the id is still ours by this ticket.
+    pub(super) fn standing(&self, ticket: &Ticket) -> Standing {
         let own = self.own.lock();
-        (own.get(&ticket.id)).is_some_and(|entry| entry.tickets.contains(&ticket.time))
+        let is_held =
+            (own.get(&ticket.id)).is_some_and(|entry| entry.tickets.contains(&ticket.time));
+        drop(own);
+        match is_held {
+            true => Standing::Held,
+            false => Standing::Lost {
+                conflict: self.refused.lock().contains(&ticket.time),
+            },
+        }
     }
 
     /// Judges somebody else's claim. An id that is lost is not ours from here on.
@@ -167,7 +188,9 @@ impl Claims {
             return Verdict::Kept(entry.claim.clone());
         }
         let conflict = other.principal != entry.claim.principal;
-        own.remove(&other.id);
+        if let (Some(lost), true) = (own.remove(&other.id), conflict) {
+            self.refused.lock().extend(lost.tickets);
+        }
         Verdict::Lost { conflict }
     }
 
@@ -261,6 +284,24 @@ mod tests {
         assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
         let lost = Verdict::Lost { conflict: true };
         assert_eq!(claims.judge(&claim(4, 2, Some("y"))), lost);
+    }
+
+    #[test]
+    fn a_ticket_knows_why_it_is_worth_nothing() {
+        let claims = Claims::default();
+        let ticket = |time| Ticket {
+            id: "a".into(),
+            time,
+            cluster: Weak::new(),
+        };
+        claims.claim(claim(5, 1, Some("x")), true);
+        assert_eq!(claims.standing(&ticket(5)), Standing::Held);
+        claims.judge(&claim(4, 2, Some("y")));
+        let lost = |conflict| Standing::Lost { conflict };
+        assert_eq!(claims.standing(&ticket(5)), lost(true));
+        claims.release("a", 5);
+        assert_eq!(claims.standing(&ticket(5)), lost(false));
+        assert!(claims.refused.lock().is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     ANSWER, Cluster,
     bus::{Delivery, Inlet, NodeId, Publication},
-    claims::{Claim, Verdict},
+    claims::{Claim, Standing, Verdict},
     inbound::{self, Tally},
     packet::{Packet, Taken},
     remotes::link_of,
@@ -233,7 +233,8 @@ impl Cluster {
         let Some((owner, registration)) = shared.router.find_registration(id) else {
             return;
         };
-        let is_newer = (owner.claim.lock().as_ref()).is_some_and(|ticket| self.holds(ticket));
+        let is_newer = (owner.claim.lock().as_ref())
+            .is_some_and(|ticket| self.standing(ticket) == Standing::Held);
         if is_newer {
             return;
         }

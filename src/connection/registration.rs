@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::{Connection, Turn};
 use crate::{
     auth::{Credentials, Decision, Denied, Gate, Grant},
-    cluster::{Task, Ticket},
+    cluster::{Standing, Task, Ticket},
     error::ActionError,
     event::ServerEvent,
     handle::Close,
@@ -286,9 +286,9 @@ impl Connection {
         if taken.is_err() {
             return self.deny(Some(&id), Denied::Conflict);
         }
-        let is_lost = match (&shared.cluster, &ticket) {
-            (Some(cluster), Some(ticket)) => !cluster.holds(ticket),
-            _ => false,
+        let standing = match (&shared.cluster, &ticket) {
+            (Some(cluster), Some(ticket)) => cluster.standing(ticket),
+            _ => Standing::Held,
         };
         let own = std::mem::replace(&mut *handle.claim.lock(), ticket);
         drop((own, given_up));
@@ -299,9 +299,9 @@ impl Connection {
         if let Some(left) = shared.drains_for() {
             turn.pushed(handle, handle.warn(left));
         }
-        if let (Some(cluster), true) = (&shared.cluster, is_lost) {
+        if let (Some(cluster), Standing::Lost { conflict }) = (&shared.cluster, standing) {
             // Another broker was faster, or rather later.
-            cluster.give_up(shared, &id, false);
+            cluster.give_up(shared, &id, conflict);
         }
         (self.id, self.from) = (Some(id), from);
         self.deadline = None;
