@@ -69,6 +69,13 @@ impl Tally {
             }
         }
     }
+
+    /// Tells what was not told yet: who listens next does not know of it.
+    async fn end(self, cluster: &Cluster) {
+        for (from, (taken, _)) in self.ways {
+            tell_taken(cluster, from, taken).await;
+        }
+    }
 }
 
 fn nothing(cluster: &Cluster) -> Taken {
@@ -107,7 +114,7 @@ pub(super) async fn receive(
             _ = &mut stopped, if !is_stopped => None,
             delivery = inlet.next() => match delivery {
                 Some(delivery) => Some(delivery),
-                None => return,
+                None => return tally.end(cluster).await,
             },
         };
         match delivery {
