@@ -193,8 +193,20 @@ impl Link {
     pub(super) fn taken(&self, taken: Taken) {
         self.epoch.store(taken.epoch, Relaxed);
         self.node.store(taken.node, Relaxed);
-        self.bytes.fetch_sub(taken.bytes as usize, SeqCst);
-        self.packets.fetch_sub(taken.packets as usize, SeqCst);
+        let less = |counter: &AtomicUsize, by: u32| {
+            // More may be told than was known to be under way, once that has been forgotten.
+            let _ =
+                counter.fetch_update(SeqCst, SeqCst, |now| Some(now.saturating_sub(by as usize)));
+        };
+        less(&self.bytes, taken.bytes);
+        less(&self.packets, taken.packets);
+        self.go_on();
+    }
+
+    /// The id is at another broker from now on: the former one may not tell what it has taken.
+    pub(super) fn moved(&self) {
+        self.bytes.store(0, SeqCst);
+        self.packets.store(0, SeqCst);
         self.go_on();
     }
 
