@@ -36,21 +36,9 @@ const DIFFERENCES: &[Difference] = &[
         )],
     },
     Difference {
-        conversation: "names of JavaScript's objects are no actions, and ids like any other",
-        why: "That nobody awaits an answer any more goes the way of a message, and is reported as one \
-            where nobody owns the id by then.",
-        steps: &[(20, &[r#"{"event":"unknown __proto__","perhapsMore":true}"#])],
-    },
-    Difference {
         conversation: "the end of a replaced connection leaves the id to its new owner",
         why: "Where an id goes to another server, the one that had it reports that it has no longer.",
         steps: &[(8, &[r#"{"event":"unregistered x","times":2}"#])],
-    },
-    Difference {
-        conversation: "what one connection sends is carried out, and arrives, in order",
-        why: "What is sent to an id in the moment in which it is given up may get lost between NATS and \
-            its former owner's server, which is not told: async-nats forgets what it drains too soon.",
-        steps: &[(17, &[r#"{"event":"unknown a","perhaps":true}"#])],
     },
     Difference {
         conversation: "a server that closes tells each connection so, behind what waits for it",
@@ -174,6 +162,26 @@ impl Difference {
     }
 }
 
+/// What is sent to an id in the moment in which it is given up, or behind it, may get lost between NATS and
+/// the server that had it, which is told nothing then: async-nats forgets at once what it is to drain. And
+/// that nobody awaits an answer any more goes the way of a message, and is reported as one where nobody owns
+/// the id by then. So it is open how often an id that somebody owned before is reported as unknown.
+fn forgive_unknown(conversation: &mut Conversation) {
+    let mut owned = conversation.members.texts("registered");
+    for step in &mut conversation.steps {
+        let told = step.frame("expect").and_then(|frame| Members::read(&frame));
+        let told = told.filter(|told| told.text("action").as_deref() == Some("registered"));
+        owned.extend(told.and_then(|told| told.text("id")));
+        let event = step.text("event").unwrap_or_default();
+        let unknown = event.strip_prefix("unknown ");
+        if unknown.is_some_and(|id| owned.iter().any(|one| one == id)) {
+            let event = serde_json::Value::from(event);
+            let forgiving = format!(r#"{{"event":{event},"perhaps":true}}"#);
+            *step = Members::read(&forgiving).expect("a step");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_that_are_one_keep_to_the_conversations() {
     let nats = Nats::start().await;
@@ -187,6 +195,7 @@ async fn two_servers_that_are_one_keep_to_the_conversations() {
             difference.apply(&mut conversation);
             difference.why
         });
+        forgive_unknown(&mut conversation);
         let options = || server_options(&conversation);
         let namespace = format!("conversation-{number}");
         let (servers, log) = nats.brokers(&namespace, 2, options).await;
