@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use support::{Peer, nats::Nats, options};
 use tokio::time::timeout;
+use wsmsgbroker::Server;
 
 const SOON: Duration = Duration::from_millis(200);
 
@@ -45,4 +46,69 @@ async fn senders_go_on_however_often_their_receiver_moves() {
         }
         receivers.push(receiver);
     }
+}
+
+/// Races at the same time, each for an id of its own, and how long all brokers may take to agree.
+const AT_ONCE: usize = 50;
+const AGREED: Duration = Duration::from_secs(1);
+
+fn races() -> usize {
+    match std::env::var("WSMB_FAULTS") {
+        Ok(size) if size == "full" => 10_000,
+        _ => 500,
+    }
+}
+
+/// One id, registered at all brokers at the same moment.
+async fn race(servers: &[Server], id: &str) -> Vec<Peer> {
+    let peers = futures_util::future::join_all(servers.iter().map(Peer::connect)).await;
+    futures_util::future::join_all(peers.into_iter().map(|peer| peer.registered(id))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_who_register_an_id_at_once_one_has_it_and_all_brokers_agree() {
+    let nats = Nats::start().await;
+    let (servers, _) = nats.brokers("races", 3, options).await;
+    let mut slowest = Duration::ZERO;
+    for round in 0..races() / AT_ONCE {
+        let ids: Vec<_> = (0..AT_ONCE).map(|n| format!("{round}.{n}")).collect();
+        let racing = ids.iter().map(|id| race(&servers, id));
+        let mut peers = futures_util::future::join_all(racing).await;
+        let begun = std::time::Instant::now();
+        let owners = |id: &str| servers.iter().filter(|server| server.has(id)).count();
+        while !ids.iter().all(|id| owners(id) == 1) {
+            let owned: Vec<_> = ids.iter().map(|id| owners(id)).collect();
+            assert!(begun.elapsed() < AGREED, "round {round}: {owned:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        slowest = slowest.max(begun.elapsed());
+        // What is sent from each broker reaches the one who has it, once.
+        let (id, racers) = (&ids[0], &mut peers[0]);
+        let owner = servers.iter().position(|server| server.has(id)).unwrap();
+        for (number, server) in servers.iter().enumerate() {
+            let mut sender = Peer::connect(server).await;
+            let text = format!(r#"{{"action":"send","message":{number},"dest":"{id}"}}"#);
+            sender.send(&text).await;
+            let message = format!(r#"{{"action":"message","message":{number}}}"#);
+            racers[owner].expect(&message).await;
+        }
+        for (place, racer) in racers.iter_mut().enumerate() {
+            let more = timeout(Duration::from_millis(20), racer.0.next()).await;
+            assert!(more.is_err(), "round {round}, {place}: {more:?}");
+        }
+        if round == 0 {
+            let found = servers[0].cluster_ids(AGREED).await;
+            let mut names: Vec<_> = found.ids.iter().map(|(id, _)| id.to_string()).collect();
+            names.sort();
+            let mut expected = ids.clone();
+            expected.sort();
+            assert_eq!((names, found.silent), (expected, vec![]));
+        }
+    }
+    // Nobody is left where nobody is connected.
+    support::until("no ghosts", || {
+        servers.iter().all(|server| server.ids().is_empty())
+    })
+    .await;
+    println!("{} races, agreed after {slowest:?} at most", races());
 }
