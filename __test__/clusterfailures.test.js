@@ -7,6 +7,8 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 const path = require('node:path');
 const test = require('ava');
+const WSMsgBroker = require('..');
+const { authority } = require('./support/certificates');
 const { answering, failure, join, open, settled, told } = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
 const { startNats, startNatsCluster } = require('./support/nats');
@@ -156,7 +158,33 @@ test('a broker that drains sends its clients away, and they are reached where th
   t.deepEqual(brokers[1].cluster.brokers(), ['b1']);
 });
 
-test('brokers make themselves known to NATS by password, token, key and certificate', async (t) => {
+test('brokers speak TLS with NATS, which may ask for their certificate', async (t) => {
+  const { ca, issue } = authority();
+  const cases = [
+    [issue(), { ca }],
+    [
+      { ...issue(), ca },
+      { ca, ...issue() },
+    ],
+  ];
+  for (const [there, here] of cases) {
+    const nats = await startNats(t, { tls: there });
+    const brokers = await Promise.all(
+      ['b0', 'b1'].map((name) => startBroker(t, nats, { nats: { name, tls: here } })),
+    );
+    const a = await join(t, 'addon', brokers[0], 'a');
+    await answering(t, 'addon', brokers[1], 'b', (response) => response.send('b'));
+    t.is((await a.request(1, 'b')).message, 'b');
+    const { ready } = new WSMsgBroker.Server({
+      port: 0,
+      host: '127.0.0.1',
+      nats: { servers: nats.url, tls: { ca: authority().ca }, required: true, timeout: 1000 },
+    });
+    t.is((await t.throwsAsync(ready)).code, 'ERR_WSMB_CLUSTER');
+  }
+});
+
+test('brokers make themselves known to NATS by password, token and key', async (t) => {
   const { createNkey } = require('./support/nkey');
   const key = createNkey();
   const cases = [
@@ -171,7 +199,7 @@ test('brokers make themselves known to NATS by password, token, key and certific
     const nats = await startNats(t, there);
     const broker = await startBroker(t, nats, { nats: { ...here, timeout: 20_000 } });
     t.true(broker.stats().cluster.connected);
-    const { ready } = new (require('..').Server)({
+    const { ready } = new WSMsgBroker.Server({
       port: 0,
       host: '127.0.0.1',
       nats: { servers: nats.url, required: true, timeout: 1000 },
