@@ -22,7 +22,8 @@
 //! | `receipts` | receipts that wait for other brokers |
 //! | `talk` | what is said to all, and heard from them; the cluster's task |
 //!
-//! Locks: none is held while another of these, or one of a handle, is taken.
+//! Locks: what is claimed before what is refused; a table of remote ids, or of nodes, before that of
+//! links. No other is taken while one of these is held, and none across an `.await`.
 
 pub(crate) mod bus;
 mod claims;
