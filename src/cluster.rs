@@ -20,7 +20,9 @@
 //! | `remotes` | the handles of remote ids and nodes, and their end |
 //! | `inbound` | what comes: frames for an id, frames for this node |
 //! | `receipts` | receipts that wait for other brokers |
-//! | `talk` | what is said to all, and heard from them; the cluster's task |
+//! | `talk` | what is said to all, and heard from them |
+//! | `search` | which ids there are, at all brokers |
+//! | `task` | what becomes of the connection, and what is done now and then |
 //!
 //! Locks: what is claimed before what is refused; a table of remote ids, or of nodes, before that of
 //! links. No other is taken while one of these is held, and none across an `.await`.
@@ -35,7 +37,9 @@ mod packet;
 mod receipts;
 mod remotes;
 mod said;
+mod search;
 mod talk;
+mod task;
 
 use std::{
     collections::HashMap,
@@ -61,8 +65,8 @@ pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
 use receipts::Receipts;
 use remotes::Remotes;
-pub(crate) use talk::BusEvent;
-pub use talk::Found;
+pub use search::Found;
+pub(crate) use task::BusEvent;
 
 /// How long a broker waits for an answer of others before it goes on without.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use tokio::{runtime::Handle as Runtime, sync::mpsc, time::timeout};
 
 use super::{
     bus::{Bus, Delivery, Inlet, Publication, Task, place_of},
-    talk::BusEvent,
+    task::BusEvent,
 };
 use crate::{
     error::{Error, Result},

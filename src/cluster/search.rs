@@ -1,0 +1,132 @@
+//! Looking for ids at all brokers: the question, and the answer to it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::timeout_at;
+
+use super::{
+    Cluster,
+    bus::{NodeId, Place, Publication},
+    said::{Have, Said},
+    talk::{BYTES, IDS},
+};
+
+/// What was found on all brokers.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The ids found, each with the name of the broker where it is. In no order.
+    pub ids: Vec<(Arc<str>, String)>,
+    /// The names of the brokers that did not answer in time.
+    pub silent: Vec<String>,
+}
+
+impl Cluster {
+    /// The brokers that are known, by name; ourselves among them.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.remotes.nodes().into_values().collect();
+        names.push(self.name.clone());
+        names.sort_unstable();
+        names
+    }
+
+    /// Asks all brokers which ids they have, or whether they have this one. Ends when all have said
+    /// so, or after that time, with what is known by then.
+    pub(crate) async fn find(&self, id: Option<&str>, within: Duration) -> Found {
+        let deadline = tokio::time::Instant::now() + within;
+        let mut found = Found::default();
+        let mut missing = self.remotes.nodes();
+        if !self.is_up() {
+            let own = self.shared().map(|shared| match id {
+                None => shared.router.ids(),
+                Some(id) => (shared.router.find(id))
+                    .map(|_| id.into())
+                    .into_iter()
+                    .collect(),
+            });
+            let own = own.unwrap_or_default().into_iter();
+            found.ids = own.map(|id| (id, self.name.clone())).collect();
+            found.silent = missing.into_values().collect();
+            return found;
+        }
+        missing.insert(self.node, self.name.clone());
+        let (number, mut answers) = self.question();
+        let node = self.node.to_string();
+        let said = match id {
+            None => Said::Ids { node, number },
+            Some(id) => Said::Has {
+                node,
+                number,
+                id: id.into(),
+            },
+        };
+        let _ = timeout_at(deadline, self.say(&said)).await;
+        let mut seen = HashSet::new();
+        // Parts of an answer that have come: of one that is not whole, somebody is silent.
+        let mut parts: HashMap<NodeId, usize> = HashMap::new();
+        while !missing.is_empty() {
+            let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
+                break;
+            };
+            let Ok(have) = serde_json::from_slice::<Have<'_>>(&answer.payload) else {
+                continue;
+            };
+            for id in have.ids {
+                // One that moves meanwhile is named by both.
+                let id: Arc<str> = id.into();
+                if seen.insert(id.clone()) {
+                    found.ids.push((id, have.name.clone()));
+                }
+            }
+            let Some(node) = NodeId::parse(&have.node) else {
+                continue;
+            };
+            let expected = parts.entry(node).or_default();
+            let is_whole = *expected == have.part;
+            *expected += usize::from(is_whole);
+            if have.done && is_whole {
+                missing.remove(&node);
+            }
+        }
+        self.questions.lock().remove(&number);
+        found.silent = missing.into_values().collect();
+        found
+    }
+
+    pub(super) async fn answer_with(&self, node: &str, number: u64, ids: Vec<Arc<str>>) {
+        let Some(node) = NodeId::parse(node) else {
+            return;
+        };
+        let subject = self.subjects.place(Place { node, number });
+        let mut rest = &ids[..];
+        for part in 0.. {
+            let mut bytes = 0;
+            let fits = rest.iter().take(IDS).take_while(|id| {
+                let before = bytes;
+                bytes += id.len();
+                before < BYTES
+            });
+            let (now, later) = rest.split_at(fits.count());
+            let have = Have {
+                node: self.node.to_string(),
+                name: self.name.clone(),
+                ids: now.iter().map(|id| (&**id).into()).collect(),
+                part,
+                done: later.is_empty(),
+            };
+            let publication = Publication {
+                subject: subject.clone(),
+                reply: None,
+                payload: have.encode().into(),
+            };
+            self.bus.publish(publication).await;
+            rest = later;
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+}

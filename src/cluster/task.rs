@@ -1,0 +1,259 @@
+//! The task of a cluster: what becomes of the connection to the bus, and what is done now and then.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{ANSWER, Cluster, bus::Inlet, inbound::Tally, said::Said};
+use crate::{
+    event::{ClusterEvent, ServerEvent},
+    metrics::ClusterStats,
+    requests::Fault,
+    server::Shared,
+};
+
+/// How often a broker says that it is there.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often it looks after what may be late.
+const LOOK: Duration = Duration::from_millis(250);
+/// The same failure is told once in this time: it is tried again and again.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+
+/// What happened to the connection to the bus.
+#[derive(Debug)]
+pub(crate) enum BusEvent {
+    Up,
+    Down,
+    /// Something that was for us was lost.
+    Lagged,
+    /// Something else went wrong, or could not be done.
+    Failed(String),
+}
+
+impl Cluster {
+    /// Starts the cluster's task. It ends with the server.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        events: mpsc::Receiver<BusEvent>,
+        closing: watch::Receiver<bool>,
+    ) {
+        let _ = self.shared.set(Arc::downgrade(shared));
+        self.runtime.spawn(run(self.clone(), events, closing));
+    }
+
+    pub(crate) fn stats(&self) -> ClusterStats {
+        ClusterStats {
+            connected: self.is_up(),
+            brokers: self.remotes.nodes().len() + 1,
+            claims: self.claims.count(),
+            remotes: self.remotes.count(),
+            received: self.counters.received.load(Relaxed),
+            unreachable: self.counters.unreachable.load(Relaxed),
+            lagged: self.counters.lagged.load(Relaxed),
+            lost: self.counters.lost.load(Relaxed),
+        }
+    }
+
+    /// There is a connection; another one than that of this number, perhaps.
+    async fn connected(self: &Arc<Self>, shared: &Shared, number: &mut u64) {
+        let now = self.bus.connections();
+        if std::mem::replace(number, now) != now {
+            self.down(shared);
+        }
+        if !self.is_up() {
+            self.up().await;
+        }
+    }
+
+    /// The connection is there, or is there again: everybody hears of our ids.
+    async fn up(self: &Arc<Self>) {
+        self.epoch.fetch_add(1, Relaxed);
+        *self.since.lock() = Instant::now();
+        self.remotes.forgive();
+        self.up.store(true, Relaxed);
+        for (id, stopped) in self.claims.deaf() {
+            self.listen(id, stopped).await;
+        }
+        self.say_beat().await;
+        self.tell_claims(&self.claims.all()).await;
+    }
+
+    /// NATS has read all that we said before this, subscriptions too.
+    pub(super) fn heard_ourselves(&self, shared: &Shared, epoch: u32) {
+        if epoch == self.epoch() && self.told_up.swap(epoch, Relaxed) != epoch && self.is_up() {
+            let event = ServerEvent::Cluster(ClusterEvent::Up);
+            shared.listener.event(event);
+        }
+    }
+
+    fn down(&self, shared: &Shared) {
+        if !self.up.swap(false, Relaxed) {
+            return;
+        }
+        self.counters.lost.fetch_add(1, Relaxed);
+        self.lose_all(Fault::ClusterDown);
+        let event = ServerEvent::Cluster(ClusterEvent::Down);
+        shared.listener.event(event);
+    }
+
+    /// Something that was for us is lost: whoever waits for it must not wait in vain.
+    async fn lagged(&self, shared: &Shared) {
+        self.counters.lagged.fetch_add(1, Relaxed);
+        let event = ServerEvent::Cluster(ClusterEvent::Lagged);
+        shared.listener.event(event);
+        self.up.store(false, Relaxed);
+        self.lose_all(Fault::ClusterDown);
+        self.epoch.fetch_add(1, Relaxed);
+        self.up.store(true, Relaxed);
+        self.say_beat().await;
+        // Others' claims may be among it: they answer to ours.
+        self.tell_claims(&self.claims.all()).await;
+    }
+}
+
+/// Keeps the cluster until the server closes.
+async fn run(
+    cluster: Arc<Cluster>,
+    mut events: mpsc::Receiver<BusEvent>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let is_closing = async |closing: &mut watch::Receiver<bool>| {
+        let _ = closing.wait_for(|closing| *closing).await;
+    };
+    let inlets = async {
+        let node = cluster
+            .bus
+            .subscribe(cluster.subjects.node(cluster.node), false)
+            .await;
+        let all = cluster.bus.subscribe(cluster.subjects.all(), false).await;
+        (node, all)
+    };
+    let inlets = tokio::select! {
+        inlets = inlets => inlets,
+        () = is_closing(&mut closing) => return,
+    };
+    let (Ok(node), Ok(all)) = inlets else { return };
+    // Each has its own task: what is said to all must not wait behind what is for us, and the other
+    // way round.
+    let taking = tokio::spawn(take_all(cluster.clone(), node));
+    let hearing = tokio::spawn(hear_all(cluster.clone(), all));
+    let mut missing = cluster.required.map(|within| Instant::now() + within);
+    let mut trouble = "no server answered in time".to_owned();
+    let mut told: Option<Instant> = None;
+    let (mut connection, mut lags) = (0, false);
+    let telling = tokio::spawn(tell_all(cluster.clone()));
+    let mut beat = interval(BEAT);
+    let mut look = interval(LOOK);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let event = tokio::select! {
+            () = is_closing(&mut closing) => break,
+            event = events.recv() => match event {
+                Some(event) => event,
+                None => break,
+            },
+            _ = beat.tick() => {
+                if cluster.is_up() {
+                    cluster.say_beat().await;
+                }
+                continue;
+            }
+            _ = look.tick() => {
+                let now = Instant::now();
+                cluster.receipts.expire(now);
+                if missing.is_some_and(|deadline| deadline <= now) {
+                    missing = None;
+                    if let Some(shared) = cluster.shared() {
+                        let event = ServerEvent::Cluster(ClusterEvent::Missing(&trouble));
+                        shared.listener.event(event);
+                        shared.close();
+                    }
+                }
+                if cluster.is_up() {
+                    cluster.sweep();
+                }
+                // Events may be lost where there are too many.
+                if let Some(shared) = cluster.shared() {
+                    match cluster.bus.is_connected() {
+                        true => cluster.connected(&shared, &mut connection).await,
+                        false => cluster.down(&shared),
+                    }
+                    if std::mem::take(&mut lags) && cluster.is_up() {
+                        cluster.lagged(&shared).await;
+                    }
+                }
+                continue;
+            }
+        };
+        let Some(shared) = cluster.shared() else {
+            break;
+        };
+        match event {
+            BusEvent::Up => {
+                missing = None;
+                cluster.connected(&shared, &mut connection).await;
+            }
+            BusEvent::Down => cluster.down(&shared),
+            // There may be one for each message that is lost.
+            BusEvent::Lagged => lags = true,
+            BusEvent::Failed(reason)
+                if reason == trouble && told.is_some_and(|told| told.elapsed() < TELL_AGAIN) => {}
+            BusEvent::Failed(reason) => {
+                told = Some(Instant::now());
+                let event = ServerEvent::Cluster(ClusterEvent::Failed(&reason));
+                shared.listener.event(event);
+                trouble = reason;
+            }
+        }
+    }
+    if cluster.is_up() {
+        let node = cluster.node.to_string();
+        let bye = async {
+            cluster.say(&Said::Bye { node }).await;
+            cluster.bus.flush().await;
+        };
+        let _ = timeout(ANSWER, bye).await;
+    }
+    cluster.up.store(false, Relaxed);
+    cluster.lose_all(Fault::ClusterDown);
+    taking.abort();
+    telling.abort();
+    hearing.abort();
+    cluster.bus.close();
+}
+
+async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
+    let mut tally = Tally::default();
+    while let Some(delivery) = inlet.next().await {
+        let Some(shared) = cluster.shared() else {
+            return;
+        };
+        cluster.take(&shared, delivery, &mut tally).await;
+    }
+}
+
+/// Tells all of the claims that there are to tell: those that come meanwhile go together.
+async fn tell_all(cluster: Arc<Cluster>) {
+    loop {
+        cluster.tells.notified().await;
+        let claims = std::mem::take(&mut *cluster.untold.lock());
+        cluster.tell_claims(&claims).await;
+    }
+}
+
+async fn hear_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
+    while let Some(delivery) = inlet.next().await {
+        let Some(shared) = cluster.shared() else {
+            return;
+        };
+        cluster.hear(&shared, &delivery.payload).await;
+    }
+}
