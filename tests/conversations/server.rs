@@ -100,6 +100,21 @@ impl Stage {
         }
     }
 
+    /// Waits until an id that is confirmed by this text is at one server alone: where it was before is
+    /// told a little later.
+    async fn until_owned_once(&self, text: &str) -> Outcome {
+        let told = Members::read(text).filter(|_| self.servers.len() > 1);
+        let told = told.filter(|told| told.text("action").as_deref() == Some("registered"));
+        let Some(id) = told.and_then(|told| told.text("id")) else {
+            return Ok(());
+        };
+        let owners = || self.servers.iter().filter(|server| server.has(&id)).count();
+        match comes_true(|| owners() < 2).await {
+            true => Ok(()),
+            false => Err(format!("{id} is at two servers")),
+        }
+    }
+
     fn close(&self, within: Option<usize>) {
         for server in &self.servers {
             match within {
@@ -154,6 +169,7 @@ impl Stage {
             for _ in 0..times {
                 expect_text(&mut peer.0, &expected).await?;
             }
+            self.until_owned_once(&expected).await?;
         } else if let Some(expected) = step.frames("expectAll") {
             expect_all(&mut peer.0, expected).await?;
         } else if step.has("expectError") {
