@@ -60,6 +60,7 @@ use tokio::{
 use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
 pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
+use claims::Taken;
 use claims::{Claim, Claims, Clock, Stamp};
 pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
@@ -231,7 +232,9 @@ impl Cluster {
                 cluster: Arc::downgrade(&cluster),
             };
             let is_up = cluster.is_up();
-            let stopped = cluster.claims.claim(claim.clone(), is_up);
+            let claimed = cluster.claims.claim(claim.clone(), is_up);
+            // Another principal may have come before, since it was looked for.
+            let stopped = claimed.map_err(|Taken| Denied::Conflict)?;
             if is_up {
                 let told = async {
                     if let Some(stopped) = stopped {
@@ -259,7 +262,8 @@ impl Cluster {
         if !self.is_up() {
             return Ok(());
         }
-        let (number, mut answers) = self.question();
+        let mut question = self.question();
+        let number = question.number;
         let publication = Publication {
             subject: self.subjects.to(id),
             reply: Some(self.place(number)),
@@ -267,11 +271,9 @@ impl Cluster {
         };
         let answer = async {
             self.bus.publish(publication).await;
-            answers.recv().await
+            question.answers.recv().await
         };
-        let answer = timeout(ANSWER, answer).await;
-        self.questions.lock().remove(&number);
-        match answer {
+        match timeout(ANSWER, answer).await {
             // Nobody has it, or whoever has it lets it go.
             Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => Ok(()),
             Ok(Some(_)) => Err(Denied::Conflict),
@@ -282,11 +284,15 @@ impl Cluster {
     }
 
     /// A number for a question, and where its answers come.
-    fn question(&self) -> (u64, mpsc::Receiver<Delivery>) {
+    fn question(&self) -> Asked<'_> {
         let number = self.shared().map_or(u64::MAX, |shared| shared.next_key());
-        let (sender, receiver) = mpsc::channel(ANSWERS);
+        let (sender, answers) = mpsc::channel(ANSWERS);
         self.questions.lock().insert(number, sender);
-        (number, receiver)
+        Asked {
+            cluster: self,
+            number,
+            answers,
+        }
     }
 
     /// Has all told of a claim of ours, and waits until it has been heard: by ourselves, as by others.
@@ -312,6 +318,19 @@ impl Cluster {
             }
         });
         let _ = is_asked.await;
+    }
+}
+
+/// A question whose answers come with its number, as long as somebody waits for them.
+struct Asked<'a> {
+    cluster: &'a Cluster,
+    number: u64,
+    answers: mpsc::Receiver<Delivery>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.cluster.questions.lock().remove(&self.number);
     }
 }
 

@@ -397,6 +397,30 @@ impl Requests {
         }
     }
 
+    /// What a receiver may answer now.
+    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Weak<Request>> {
+        let book = responder.book.lock();
+        book.owed
+            .items
+            .iter()
+            .map(|(request, _)| request.clone())
+            .collect()
+    }
+
+    /// A receiver will not answer these any more, if it has not yet.
+    pub(crate) fn lose(
+        &self,
+        owed: &[Weak<Request>],
+        responder: &Handle,
+        fault: Fault,
+        outcomes: &mut Outcomes,
+    ) {
+        for request in owed.iter().filter_map(Weak::upgrade) {
+            let mut shard = self.shard(request.hash).lock();
+            shard.lose(&request, responder, None, fault, outcomes);
+        }
+    }
+
     fn end(&self, request: &Weak<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
         if let Some(request) = request.upgrade() {
             let mut shard = self.shard(request.hash).lock();

@@ -96,6 +96,10 @@ pub(super) enum Verdict {
     Kept(Claim),
 }
 
+/// Somebody else has the id already.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken;
+
 /// All claims of this broker.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -133,7 +137,13 @@ impl Drop for Ticket {
 impl Claims {
     /// Claims an id. What is returned listens until it is told to stop; none if somebody does
     /// already, or is not to.
-    pub(super) fn claim(&self, claim: Claim, listens: bool) -> Option<oneshot::Receiver<()>> {
+    ///
+    /// Errors: another principal has it here.
+    pub(super) fn claim(
+        &self,
+        claim: Claim,
+        listens: bool,
+    ) -> Result<Option<oneshot::Receiver<()>>, Taken> {
         let mut own = self.own.lock();
         let time = claim.stamp.time;
         let entry = own.entry(claim.id.clone()).or_insert_with(|| Own {
@@ -141,16 +151,19 @@ impl Claims {
             tickets: Vec::new(),
             listener: None,
         });
+        if entry.claim.principal != claim.principal && !claim.is_participants() {
+            return Err(Taken);
+        }
         entry.tickets.push(time);
         if claim.stamp > entry.claim.stamp {
             entry.claim = claim;
         }
         if !listens || entry.listener.is_some() {
-            return None;
+            return Ok(None);
         }
         let (stop, stopped) = oneshot::channel();
         entry.listener = Some(stop);
-        Some(stopped)
+        Ok(Some(stopped))
     }
 
     fn release(&self, id: &str, time: u64) {
@@ -264,8 +277,12 @@ mod tests {
     fn a_newer_claim_of_the_same_principal_takes_the_id_and_an_older_one_hears_of_ours() {
         let claims = Claims::default();
         assert_eq!(claims.judge(&claim(9, 2, None)), Verdict::None);
-        let mut listens = claims.claim(claim(5, 1, None), true).unwrap();
-        assert!(claims.claim(claim(6, 1, None), true).is_none());
+        let mut listens = claims.claim(claim(5, 1, None), true).unwrap().unwrap();
+        assert!(claims.claim(claim(6, 1, None), true).unwrap().is_none());
+        assert_eq!(
+            claims.claim(claim(7, 1, Some("x")), true).err(),
+            Some(Taken)
+        );
         let kept = Verdict::Kept(claim(6, 1, None));
         assert_eq!(claims.judge(&claim(5, 9, None)), kept);
         assert_eq!(claims.judge(&claim(6, 0, None)), kept);
@@ -279,7 +296,7 @@ mod tests {
     #[test]
     fn of_two_principals_the_first_keeps_the_id() {
         let claims = Claims::default();
-        claims.claim(claim(5, 1, Some("x")), true);
+        claims.claim(claim(5, 1, Some("x")), true).unwrap();
         let kept = Verdict::Kept(claim(5, 1, Some("x")));
         assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
         let lost = Verdict::Lost { conflict: true };
@@ -294,7 +311,7 @@ mod tests {
             time,
             cluster: Weak::new(),
         };
-        claims.claim(claim(5, 1, Some("x")), true);
+        claims.claim(claim(5, 1, Some("x")), true).unwrap();
         assert_eq!(claims.standing(&ticket(5)), Standing::Held);
         claims.judge(&claim(4, 2, Some("y")));
         let lost = |conflict| Standing::Lost { conflict };
@@ -307,12 +324,12 @@ mod tests {
     #[test]
     fn no_peer_has_what_a_participant_has() {
         let claims = Claims::default();
-        claims.claim(claim(5, 1, Some("\0node")), true);
+        claims.claim(claim(5, 1, Some("\0node")), true).unwrap();
         let kept = || Verdict::Kept(claim(5, 1, Some("\0node")));
         assert_eq!(claims.judge(&claim(4, 2, None)), kept());
         assert_eq!(claims.judge(&claim(9, 2, None)), kept());
         let peers = Claims::default();
-        peers.claim(claim(5, 1, None), true);
+        peers.claim(claim(5, 1, None), true).unwrap();
         let lost = Verdict::Lost { conflict: true };
         assert_eq!(peers.judge(&claim(9, 2, Some("\0node"))), lost);
     }
@@ -320,8 +337,8 @@ mod tests {
     #[test]
     fn an_id_is_ours_until_its_last_ticket_is_given_back() {
         let claims = Claims::default();
-        claims.claim(claim(5, 1, None), true);
-        claims.claim(claim(6, 1, None), true);
+        claims.claim(claim(5, 1, None), true).unwrap();
+        claims.claim(claim(6, 1, None), true).unwrap();
         claims.release("a", 5);
         assert_eq!(claims.count(), 1);
         claims.release("a", 5);

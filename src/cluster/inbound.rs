@@ -14,7 +14,7 @@ use super::{
     Cluster,
     bus::{Delivery, Inlet, Place, Publication},
     link::{TELL_BYTES, TELL_PACKETS},
-    packet::{Frames, Packet, Taken},
+    packet::{self, Frames, Packet, Taken},
     tell,
 };
 use crate::{
@@ -107,8 +107,13 @@ pub(super) async fn receive(
     let Some(key) = cluster.shared().map(|shared| shared.next_key()) else {
         return;
     };
-    let mut is_stopped = false;
+    // The id is not ours any more; and NATS knows.
+    let (mut is_stopped, mut drains) = (false, false);
     loop {
+        if is_stopped && !drains {
+            drains = true;
+            inlet.drain().await;
+        }
         let delivery = tokio::select! {
             biased;
             _ = &mut stopped, if !is_stopped => None,
@@ -117,23 +122,29 @@ pub(super) async fn receive(
                 None => return tally.end(cluster).await,
             },
         };
-        match delivery {
-            Some(delivery) => take(cluster, id, key, delivery, &mut tally).await,
-            None => {
-                is_stopped = true;
-                inlet.drain().await;
+        let Some(delivery) = delivery else {
+            is_stopped = true;
+            continue;
+        };
+        if let (Some(from), true) = (delivery.from, packet::has_frames(&delivery.payload)) {
+            tally.meet(cluster, from).await;
+        }
+        // Who does not read holds up nobody once the id is another's: NATS must hear of that.
+        if !is_stopped {
+            tokio::select! {
+                () = room(cluster, id, key) => {}
+                _ = &mut stopped => is_stopped = true,
             }
         }
+        if is_stopped && !drains {
+            drains = true;
+            inlet.drain().await;
+        }
+        take(cluster, id, delivery, &mut tally).await;
     }
 }
 
-async fn take(
-    cluster: &Arc<Cluster>,
-    id: &Arc<str>,
-    key: u64,
-    delivery: Delivery,
-    tally: &mut Tally,
-) {
+async fn take(cluster: &Arc<Cluster>, id: &Arc<str>, delivery: Delivery, tally: &mut Tally) {
     let Some(from) = delivery.from else { return };
     match Packet::decode(&delivery.payload) {
         Some(Packet::Frames {
@@ -141,8 +152,6 @@ async fn take(
             epoch,
             frames,
         }) if *for_id == **id && cluster.meet(from.node, epoch) => {
-            tally.meet(cluster, from).await;
-            room(cluster, id, key).await;
             if let Some(shared) = cluster.shared() {
                 let asker = cluster.asker(&shared, from.node);
                 let mut inbound = Inbound::new(cluster, &shared, id, &asker);

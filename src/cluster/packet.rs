@@ -51,6 +51,11 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// True if what follows are frames, for which its sender wants to hear how much was taken.
+pub(crate) fn has_frames(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&FRAMES)
+}
+
 fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_be_bytes(*length) as usize;

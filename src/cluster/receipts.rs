@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,8 +35,17 @@ pub(crate) struct Receipts {
 struct Open {
     last: u64,
     receipts: HashMap<u64, Receipt, RandomState>,
+    /// The receipts that a link knows about, and for which id: by the key of the link.
+    links: HashMap<u64, Known, RandomState>,
     /// Links that are lost from these times on.
     lost: Vec<(Instant, u64)>,
+}
+
+/// What a link knows about.
+#[derive(Debug)]
+struct Known {
+    id: Arc<str>,
+    numbers: HashSet<u64, RandomState>,
 }
 
 /// What became of a message for an id.
@@ -74,28 +83,21 @@ struct Receipt {
 }
 
 impl Receipt {
-    /// Notes what is known of an id; true if that was what was missing.
-    fn settle(&mut self, id: &str, fault: Option<Fault>) -> bool {
-        if let Some(Named { fate, .. }) = self.fates.get_mut(id)
-            && matches!(fate, Fate::Awaited(..))
-        {
-            *fate = Fate::Known(fault);
+    /// The link that knows about an id, and the packet that carries the message, if that is awaited.
+    fn awaits(&self, id: &str) -> Option<(u64, u64)> {
+        match self.fates.get(id)?.fate {
+            Fate::Awaited(link, packet) => Some((link, packet)),
+            Fate::Known(_) => None,
+        }
+    }
+
+    /// Notes what is known of an id that was awaited; true if that was what was missing.
+    fn note(&mut self, id: &str, fault: Option<Fault>) -> bool {
+        if let Some(named) = self.fates.get_mut(id) {
+            named.fate = Fate::Known(fault);
             self.left -= 1;
         }
         self.left == 0
-    }
-
-    /// Notes what is known of all that a link would tell of these packets; true if that was what was
-    /// missing.
-    fn lose(&mut self, link: u64, packets: &impl Fn(u64) -> bool, fault: Fault) -> bool {
-        let before = self.left;
-        for Named { fate, .. } in self.fates.values_mut() {
-            if matches!(fate, Fate::Awaited(other, packet) if *other == link && packets(*packet)) {
-                *fate = Fate::Known(Some(fault));
-                self.left -= 1;
-            }
-        }
-        self.left == 0 && before > 0
     }
 
     /// Tells who asked. What is not known by now has no answer in time.
@@ -159,6 +161,15 @@ impl Receipts {
         let mut open = self.open.lock();
         open.last += 1;
         let number = open.last;
+        for (id, named) in &receipt.fates {
+            if let Fate::Awaited(link, _) = named.fate {
+                let known = open.links.entry(link).or_insert_with(|| Known {
+                    id: id.clone(),
+                    numbers: HashSet::default(),
+                });
+                known.numbers.insert(number);
+            }
+        }
         open.receipts.insert(number, receipt);
         Some(number)
     }
@@ -175,13 +186,15 @@ impl Receipts {
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
+        let mut forgotten = Vec::new();
         for (id, fault) in known {
             let named = receipt.fates.entry(id);
             let named = named.or_insert_with(|| Named::new(Fate::Known(fault)));
             // The first time counts.
-            if let Fate::Awaited(..) = named.fate {
+            if let Fate::Awaited(link, _) = named.fate {
                 named.fate = Fate::Known(fault);
                 receipt.left -= 1;
+                forgotten.push(link);
             }
         }
         for (place, id) in dest.iter().enumerate() {
@@ -190,7 +203,11 @@ impl Receipts {
             }
         }
         receipt.left -= 1;
-        if receipt.left == 0 {
+        let is_done = receipt.left == 0;
+        forgotten
+            .into_iter()
+            .for_each(|link| open.forget(link, number));
+        if is_done {
             let receipt = open.receipts.remove(&number);
             drop(open);
             receipt.into_iter().for_each(Receipt::tell);
@@ -203,7 +220,12 @@ impl Receipts {
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
-        if receipt.settle(id, fault) {
+        let Some((link, _)) = receipt.awaits(id) else {
+            return;
+        };
+        let is_done = receipt.note(id, fault);
+        open.forget(link, number);
+        if is_done {
             let receipt = open.receipts.remove(&number);
             drop(open);
             receipt.into_iter().for_each(Receipt::tell);
@@ -223,11 +245,29 @@ impl Receipts {
 
     fn lose_packets(&self, link: u64, packets: impl Fn(u64) -> bool, fault: Fault) {
         let mut open = self.open.lock();
-        let done: Vec<_> = (open.receipts)
-            .extract_if(|_, receipt| receipt.lose(link, &packets, fault))
-            .collect();
+        let Some(known) = open.links.get(&link) else {
+            return;
+        };
+        let id = known.id.clone();
+        let numbers: Vec<_> = known.numbers.iter().copied().collect();
+        let mut done = Vec::new();
+        for number in numbers {
+            let Some(receipt) = open.receipts.get_mut(&number) else {
+                continue;
+            };
+            if !receipt
+                .awaits(&id)
+                .is_some_and(|(_, packet)| packets(packet))
+            {
+                continue;
+            }
+            if receipt.note(&id, Some(fault)) {
+                done.extend(open.receipts.remove(&number));
+            }
+            open.forget(link, number);
+        }
         drop(open);
-        done.into_iter().for_each(|(_, receipt)| receipt.tell());
+        done.into_iter().for_each(Receipt::tell);
     }
 
     /// What asks for a receipt goes out with this packet.
@@ -264,7 +304,26 @@ impl Receipts {
         let late: Vec<_> = (open.receipts)
             .extract_if(|_, receipt| receipt.deadline <= now)
             .collect();
+        for (number, receipt) in &late {
+            for named in receipt.fates.values() {
+                if let Fate::Awaited(link, _) = named.fate {
+                    open.forget(link, *number);
+                }
+            }
+        }
         drop(open);
         late.into_iter().for_each(|(_, receipt)| receipt.tell());
+    }
+}
+
+impl Open {
+    /// A link knows nothing more of a receipt.
+    fn forget(&mut self, link: u64, number: u64) {
+        if let Some(known) = self.links.get_mut(&link) {
+            known.numbers.remove(&number);
+            if known.numbers.is_empty() {
+                self.links.remove(&link);
+            }
+        }
     }
 }

@@ -16,11 +16,19 @@ use super::{
     bus::{NodeId, Place},
     packet, tell,
 };
-use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, socket::WriteHalf};
+use crate::{
+    handle::Handle,
+    memory::Charge,
+    requests::{Fault, Request},
+    server::Shared,
+    socket::WriteHalf,
+};
 
 const SHARDS: usize = 16;
 /// Bytes of memory that a handle takes with its link, about.
 const REMOTE: usize = 1 << 10;
+/// How long the former broker of an id may say what becomes of what it was asked.
+const MOVED: Duration = Duration::from_secs(1);
 /// A node of which nothing was heard for this long is dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
 
@@ -34,6 +42,17 @@ pub(super) struct Remotes {
     nodes: Mutex<HashMap<NodeId, Node>>,
     /// By the number of their link.
     links: Mutex<HashMap<u64, Way>>,
+    /// What was asked of ids that have gone to another broker, until when it may be answered.
+    moved: Mutex<Vec<Moved>>,
+}
+
+/// An id that has gone to another broker.
+#[derive(Debug)]
+struct Moved {
+    /// Until when what it was asked may be answered.
+    until: Instant,
+    handle: Arc<Handle>,
+    owed: Vec<Weak<Request>>,
 }
 
 /// Whose link it is: an id's, or a node's.
@@ -338,8 +357,41 @@ impl Cluster {
         }
     }
 
+    /// An id is at another broker from now on. What the former one has got it answers, or says that it
+    /// will not; but what was on its way there may be lost, and is not waited for.
+    pub(super) fn moved(&self, shared: &Shared, id: &str, to: NodeId) {
+        let Some(handle) = self.remotes.find(id) else {
+            return;
+        };
+        let Some(link) = link_of(&handle) else { return };
+        // It may have been claimed once more by the broker where it is.
+        if link.node().is_none_or(|node| node == to) {
+            return;
+        }
+        link.moved();
+        let owed = shared.router.requests.owed(&handle);
+        if !owed.is_empty() {
+            let until = Instant::now() + MOVED;
+            let moved = Moved {
+                until,
+                handle: handle.clone(),
+                owed,
+            };
+            self.remotes.moved.lock().push(moved);
+        }
+    }
+
     /// Looks after all handles: those that nobody answers, and those that nobody uses.
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, shared: &Shared) {
+        let now = Instant::now();
+        let is_over = |moved: &mut Moved| moved.until <= now;
+        let over: Vec<_> = self.remotes.moved.lock().extract_if(.., is_over).collect();
+        for Moved { handle, owed, .. } in over {
+            let mut outcomes = Vec::new();
+            let requests = &shared.router.requests;
+            requests.lose(&owed, &handle, Fault::Gone, &mut outcomes);
+            tell(shared, &mut outcomes);
+        }
         let mut dead = Vec::new();
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();

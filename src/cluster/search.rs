@@ -53,7 +53,8 @@ impl Cluster {
             return found;
         }
         missing.insert(self.node, self.name.clone());
-        let (number, mut answers) = self.question();
+        let mut question = self.question();
+        let number = question.number;
         let node = self.node.to_string();
         let said = match id {
             None => Said::Ids { node, number },
@@ -68,7 +69,7 @@ impl Cluster {
         // Parts of an answer that have come: of one that is not whole, somebody is silent.
         let mut parts: HashMap<NodeId, usize> = HashMap::new();
         while !missing.is_empty() {
-            let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
+            let Ok(Some(answer)) = timeout_at(deadline, question.answers.recv()).await else {
                 break;
             };
             let Ok(have) = serde_json::from_slice::<Have<'_>>(&answer.payload) else {
@@ -91,7 +92,6 @@ impl Cluster {
                 missing.remove(&node);
             }
         }
-        self.questions.lock().remove(&number);
         found.silent = missing.into_values().collect();
         found
     }

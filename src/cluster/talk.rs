@@ -109,11 +109,7 @@ impl Cluster {
         let mut kept = Vec::new();
         for claim in claims {
             self.clock.heard(claim.stamp.time);
-            if let Some(handle) = self.remotes.find(&claim.id)
-                && let Some(link) = link_of(&handle)
-            {
-                link.moved();
-            }
+            self.moved(shared, &claim.id, claim.stamp.node);
             match self.claims.judge(&claim) {
                 Verdict::None => {}
                 Verdict::Lost { conflict } => self.give_up(shared, &claim.id, conflict),

@@ -177,14 +177,14 @@ async fn run(
                         shared.close();
                     }
                 }
-                if cluster.is_up() {
-                    cluster.sweep();
-                }
                 // Events may be lost where there are too many.
                 if let Some(shared) = cluster.shared() {
                     match cluster.bus.is_connected() {
                         true => cluster.connected(&shared, &mut connection).await,
                         false => cluster.down(&shared),
+                    }
+                    if cluster.is_up() {
+                        cluster.sweep(&shared);
                     }
                     if std::mem::take(&mut lags) && cluster.is_up() {
                         cluster.lagged(&shared).await;

@@ -85,6 +85,10 @@ impl Shared {
         if !asker.outbox.is_full() {
             return true;
         }
+        if asker.remote {
+            // It stands for many: none of them is to suffer from the others, and it cannot be closed.
+            return asker.outbox.waiting() < self.most_answers();
+        }
         match self.options.slow_consumer {
             SlowConsumer::Pushback => {
                 asker.outbox.press();
