@@ -42,9 +42,9 @@ test('a ledger tells of what came twice, out of order, unsent, untold, or lost t
     ledger.faults.map((fault) => fault.replace(/^a to b: /, '')),
     [
       '1 came twice',
-      '0 came behind 1',
       '9 was never sent',
       '1 was told twice',
+      '0 came behind 1',
       '0 was told UNKNOWN_ID, and arrived',
       '2 was told delivered, and is lost',
       '3 was told nothing',

@@ -10,6 +10,8 @@ class Ledger {
   #pairs = new Map();
   /** When connections of a receiver ended. */
   #ends = new Map();
+  /** What came behind something that was sent later. */
+  #behind = [];
   arrived = 0;
   faults = [];
 
@@ -44,7 +46,7 @@ class Ledger {
     if (!entry) this.faults.push(`${from} to ${to}: ${number} was never sent`);
     else if (++entry.got > 1) this.faults.push(`${from} to ${to}: ${number} came twice`);
     const last = pair.last.get(line) ?? -1;
-    if (number < last) this.faults.push(`${from} to ${to}: ${number} came behind ${last}`);
+    if (number < last) this.#behind.push({ from, to, number, last, at: entry?.at });
     pair.last.set(line, Math.max(last, number));
   }
 
@@ -58,6 +60,13 @@ class Ledger {
   /** Counts by what was told and whether it arrived; what must not be is a fault. */
   close(window) {
     const counts = {};
+    const isNear = (id, from, to) =>
+      (this.#ends.get(id) ?? []).some((end) => end >= from - window && end <= to + window);
+    for (const { from, to, number, last, at } of this.#behind) {
+      // Who was about to leave his connection has sent the one by it, and the other by the next.
+      if (!isNear(from, at, at))
+        this.faults.push(`${from} to ${to}: ${number} came behind ${last}`);
+    }
     const note = (what) => {
       counts[what] = (counts[what] ?? 0) + 1;
     };
@@ -71,9 +80,7 @@ class Ledger {
           this.faults.push(`${name} was told ${told}, and arrived`);
         }
         if (told === 'delivered' && got === 0) {
-          const ends = this.#ends.get(to) ?? [];
-          const inWindow = ends.some((end) => end >= at - window && end <= settled + window);
-          if (!inWindow) this.faults.push(`${name} was told delivered, and is lost`);
+          if (!isNear(to, at, settled)) this.faults.push(`${name} was told delivered, and is lost`);
         }
       }
     }
