@@ -7,11 +7,12 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 const path = require('node:path');
 const test = require('ava');
-const WSMsgBroker = require('..');
 const { authority } = require('./support/certificates');
-const { answering, failure, join, open, settled, told } = require('./support/clients');
+const { answering, failure, join, open, settled, told, urlOf } = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
 const { startNats, startNatsCluster } = require('./support/nats');
+const { natsTalk } = require('./support/natstalk');
+const { WSMsgBroker, startServer } = require('./support/start');
 
 const BROKER = path.join(__dirname, '..', 'soak', 'cluster', 'broker.js');
 
@@ -158,6 +159,28 @@ test('a broker that drains sends its clients away, and they are reached where th
   t.deepEqual(brokers[1].cluster.brokers(), ['b1']);
 });
 
+/** A number as bytes, the highest first. */
+function bytes(number, length) {
+  return Buffer.from(number.toString(16).padStart(2 * length, '0'), 'hex');
+}
+
+test('what is lost with a broker that takes and says nothing more ends when nobody is there', async (t) => {
+  const nats = await startNats(t);
+  const near = await startBroker(t, nats, { nats: { name: 'near' } });
+  const asker = await join(t, 'addon', near, 'asker');
+  // One that listens as a broker would, and loses what comes.
+  const loser = await natsTalk(t, nats);
+  const end = await loser.sub(`wsmb.default.to.i${Buffer.from('x').toString('base64url')}`, 'wsmb');
+  const lost = failure(asker.request(1, 'x', { timeout: 60_000 }));
+  const { reply } = await loser.next();
+  // That it has taken it, it does say: who it is, its epoch, bytes and packets.
+  const taken = Buffer.concat([bytes(7, 8), bytes(1, 4), bytes(0, 4), bytes(0, 4)]);
+  loser.pub(reply.split('.').slice(0, -1).join('.'), taken);
+  await loser.flush();
+  await end();
+  t.is((await lost).code, 'GONE');
+});
+
 test('brokers speak TLS with NATS, which may ask for their certificate', async (t) => {
   const { ca, issue } = authority();
   const cases = [
@@ -206,4 +229,81 @@ test('brokers make themselves known to NATS by password, token and key', async (
     });
     t.is((await t.throwsAsync(ready)).code, 'ERR_WSMB_CLUSTER');
   }
+});
+
+test('while NATS is away what is here goes on, and what is elsewhere fails at once', async (t) => {
+  const { nats, brokers } = await startCluster(t, 2);
+  const a = await join(t, 'addon', brokers[0], 'a');
+  await answering(t, 'addon', brokers[0], 'near', (response) => response?.send('near'));
+  const far = await join(t, 'addon', brokers[1], 'far');
+  let asked;
+  const pending = new Promise((resolve) => {
+    asked = resolve;
+  });
+  far.on('message', (message, response) => (message === 'wait' ? asked() : response?.send('far')));
+  const lost = failure(a.request('wait', 'far'));
+  await pending;
+  const down = brokers.map((broker) => state(broker, 'disconnected'));
+  await nats.kill();
+  await Promise.all(down);
+  t.is((await lost).code, 'CLUSTER_DOWN');
+  t.is((await failure(a.request(1, 'far'))).code, 'CLUSTER_DOWN');
+  t.deepEqual(await told(a.deliver(1, ['near', 'far'])), {
+    delivered: ['near'],
+    failed: { far: 'CLUSTER_DOWN' },
+  });
+  t.deepEqual(await a.request(1, 'near'), { from: 'near', message: 'near' });
+  // Who registers meanwhile is found when NATS is back.
+  await answering(t, 'addon', brokers[1], 'late', (response) => response.send('late'));
+  const up = brokers.map((broker) => state(broker, 'connected'));
+  await nats.start();
+  await Promise.all(up);
+  t.deepEqual(await a.request(1, 'far'), { from: 'far', message: 'far' });
+  t.deepEqual(await a.request(1, 'late'), { from: 'late', message: 'late' });
+});
+
+test('both sides of a partition had an id: when it heals, the newest has it', async (t) => {
+  const { nats, brokers } = await startCluster(t, 2);
+  const down = brokers.map((broker) => state(broker, 'disconnected'));
+  await nats.kill();
+  await Promise.all(down);
+  const first = await join(t, 'addon', brokers[0], 'x');
+  const second = await join(t, 'addon', brokers[1], 'x');
+  t.deepEqual(
+    brokers.map((broker) => broker.has('x')),
+    [true, true],
+  );
+  const replaced = once(first, 'replaced');
+  const up = brokers.map((broker) => state(broker, 'connected'));
+  await nats.start();
+  await Promise.all([...up, replaced]);
+  t.deepEqual(
+    brokers.map((broker) => broker.has('x')),
+    [false, true],
+  );
+  second.on('message', (_message, response) => response.send('second'));
+  const a = await join(t, 'addon', brokers[0], 'a');
+  t.deepEqual(await a.request(1, 'x'), { from: 'x', message: 'second' });
+});
+
+test('a server whose NATS is required ends without it, and says why', async (t) => {
+  const server = new WSMsgBroker.Server({
+    port: 0,
+    host: '127.0.0.1',
+    nats: { servers: 'nats://127.0.0.1:1', required: true, timeout: 300 },
+  });
+  const error = await t.throwsAsync(server.ready);
+  t.is(error.code, 'ERR_WSMB_CLUSTER');
+  t.regex(error.message, /NATS/);
+});
+
+test('a server that does not require it serves those who are here, and tries on', async (t) => {
+  const server = await startServer(t, { nats: { servers: ['nats://127.0.0.1:1'] } });
+  const failed = await once(server, 'cluster');
+  t.is(failed[0], 'failed');
+  await answering(t, 'addon', server, 'b', (response) => response.send(1));
+  const a = await join(t, 'addon', server, 'a');
+  t.deepEqual(await a.request(1, 'b'), { from: 'b', message: 1 });
+  t.is((await failure(a.request(1, 'elsewhere'))).code, 'CLUSTER_DOWN');
+  t.regex(urlOf(server), /^ws/);
 });

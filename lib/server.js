@@ -6,6 +6,7 @@ const { EventEmitter } = require('node:events');
 const util = require('node:util');
 const { DEFAULTS, parse } = require('./arguments');
 const { ASYNC_DISPOSE, startWithin } = require('./client');
+const Cluster = require('./cluster');
 const { coded, systemError, nativeError } = require('./errors');
 const hub = require('./hub');
 const { NativeServer } = require('./native');
@@ -169,36 +170,6 @@ Object.defineProperty(Server.prototype, 'ttl', {
     this[kBroker].ttl = millis;
   },
 });
-
-/** How long all brokers are given to say which ids they have, ms. */
-const SEARCH = 1000;
-
-/** All brokers of a cluster, as one of them sees them. */
-class Cluster {
-  #broker;
-
-  constructor(broker) {
-    this.#broker = broker;
-  }
-
-  /** The names of the brokers known now, this one among them. */
-  brokers() {
-    return this.#broker.brokers() ?? [];
-  }
-
-  /** The ids at all brokers; those that did not answer in time are named in `silent`. */
-  async ids({ timeout = SEARCH } = {}) {
-    const { ids, silent } = await this.#broker.find(undefined, checkArgument('timeout', timeout));
-    return { ids: ids.map(([id]) => id), silent };
-  }
-
-  /** Whether somebody has registered this id anywhere, and at which broker. */
-  async has(id, { timeout = SEARCH } = {}) {
-    checkArgument('id', id);
-    const { ids, silent } = await this.#broker.find(id, checkArgument('timeout', timeout));
-    return { has: ids.length > 0, broker: ids[0]?.[1] ?? null, silent };
-  }
-}
 
 /** What a server does not show. */
 class Broker {
@@ -426,26 +397,35 @@ class Broker {
     this.#search += 1;
     const number = this.#search;
     return new Promise((resolve) => {
-      this.#searches.set(number, resolve);
+      // Throws where the server has just closed.
       this.#native.find(number, id, timeout);
+      this.#searches.set(number, resolve);
     });
   }
 
+  /** How the cluster is. What follows from that does not wait for listeners, who may throw. */
   #clustered(state, reason) {
     const server = this.#server;
-    const options = this.#options.native.nats;
-    if (this.#awaitsCluster && state === 'connected' && server.wss !== null) {
+    const { required, timeout = 5000 } = this.#options.native.nats;
+    const begins = this.#awaitsCluster && state === 'connected' && server.wss !== null;
+    if (begins || state === 'missing') {
       this.#awaitsCluster = false;
-      this.#listening();
     }
-    server.emit('cluster', state, reason);
     if (state === 'missing') {
-      this.#awaitsCluster = false;
-      const message = `NATS cannot be reached within ${options.timeout ?? 5000} ms: ${reason}`;
-      this.#failed(coded('ERR_WSMB_CLUSTER', message));
       server.close();
-    } else if (state === 'failed' && !options.required && server.listenerCount('cluster') === 0) {
+    }
+    if (state === 'failed' && !required && server.listenerCount('cluster') === 0) {
       process.emitWarning(`NATS: ${reason}; it is tried again`, { code: 'WSMB_CLUSTER' });
+    }
+    try {
+      server.emit('cluster', state, reason);
+    } finally {
+      if (begins) {
+        this.#listening();
+      } else if (state === 'missing') {
+        const message = `NATS cannot be reached within ${timeout} ms: ${reason}`;
+        this.#failed(coded('ERR_WSMB_CLUSTER', message));
+      }
     }
   }
 

@@ -53,15 +53,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle as Runtime,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     time::timeout,
 };
 
 use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
 pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
-use claims::Taken;
-use claims::{Claim, Claims, Clock, Stamp};
+use claims::{Claim, Claims, Clock, Stamp, Taken};
 pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
 use receipts::Receipts;
@@ -93,7 +92,8 @@ pub(crate) struct Cluster {
     epoch: AtomicU32,
     /// Since when there is a connection.
     since: Mutex<Instant>,
-    /// That of which the embedder has been told that the cluster can be reached.
+    /// That in which NATS was told all subscriptions, and that of which the embedder was told so.
+    listened: AtomicU32,
     told_up: AtomicU32,
     clock: Clock,
     claims: Claims,
@@ -105,6 +105,8 @@ pub(crate) struct Cluster {
     untold: Mutex<Vec<Claim>>,
     tells: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    /// True once all that listens is to end.
+    ended: watch::Sender<bool>,
     pub(crate) counters: Counters,
 }
 
@@ -151,12 +153,14 @@ impl Cluster {
             claims: Claims::default(),
             receipts: Arc::default(),
             since: Mutex::new(Instant::now()),
+            listened: AtomicU32::new(0),
             told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
             questions: Mutex::default(),
             untold: Mutex::default(),
             tells: Notify::new(),
             unheard: Mutex::default(),
+            ended: watch::channel(false).0,
             counters: Counters::default(),
         })
     }
@@ -193,8 +197,8 @@ impl Cluster {
     }
 
     /// Makes an id ours, everywhere, for somebody with this principal; a participant is asked for none.
-    /// Resolves when others send to us
-    /// what is for it; without them it is ours here, and they hear of it later.
+    /// Resolves when others send to us what is for it; without them it is ours here, and they hear of it
+    /// later.
     ///
     /// Errors: `Conflict` if it is somebody else's at another broker.
     pub(crate) fn claim(
@@ -314,7 +318,11 @@ impl Cluster {
             // Nobody may wait for it any more.
             let _ = asked.send(());
             if let Ok(inlet) = inlet {
-                inbound::receive(&cluster, &id, inlet, stopped).await;
+                let mut ended = cluster.ended.subscribe();
+                tokio::select! {
+                    () = inbound::receive(&cluster, &id, inlet, stopped) => {}
+                    _ = ended.wait_for(|ended| *ended) => {}
+                }
             }
         });
         let _ = is_asked.await;

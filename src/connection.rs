@@ -10,6 +10,7 @@
 //! | `connection` | the task: reading, writing, and what comes first |
 //! | `routing` | what a `send` does |
 //! | `asking` | acks and answers, and what becomes known of a message to whoever sent it |
+//! | `far` | the same with other brokers |
 //! | `telling` | what others are told of a request beside its answer |
 //! | `registration` | `register` and `unregister`, and who may |
 //! | `turn` | what is written, counted and woken at a turn's end |
@@ -19,6 +20,7 @@
 mod asking;
 mod clocks;
 mod closing;
+mod far;
 mod registration;
 mod routing;
 mod telling;
@@ -46,8 +48,8 @@ use crate::{
     requests::Fault,
     server::Shared,
 };
-pub(crate) use asking::Answered;
 use clocks::{Rate, Window};
+pub(crate) use far::Answered;
 use registration::Access;
 pub(crate) use registration::Peer;
 pub(crate) use routing::Room;

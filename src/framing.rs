@@ -411,8 +411,8 @@ fn text_header(length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The same for whoever is not in a hurry: a further caller of that changes what the others cost.
-#[cold]
+/// The same, out of the way: a further caller of that would change what the others cost.
+#[inline(never)]
 pub(crate) fn append_text(pieces: &[&str], out: &mut Vec<u8>) {
     let length = pieces.iter().map(|piece| piece.len()).sum();
     encode_text(pieces, length, Mask::None, out);

@@ -381,6 +381,26 @@ impl Requests {
         }
     }
 
+    /// Ends the part of whoever was asked as this id, in a request that this one asked.
+    pub(crate) fn cancel_part(
+        &self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        id: &str,
+        outcomes: &mut Outcomes,
+    ) {
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        if let Some(mut entry) = shard.entry(hash, ack)
+            && Arc::ptr_eq(&entry.get().asker, asker)
+        {
+            entry.get_mut().cancel_part(id, outcomes);
+            if entry.get().responders.is_empty() {
+                entry.remove().0.ended(None, outcomes);
+            }
+        }
+    }
+
     /// Another broker says that one of its receivers will not answer.
     pub(crate) fn fail(
         &self,
@@ -395,6 +415,13 @@ impl Requests {
             let request = pending.request.clone();
             shard.lose(&request, responder, None, fault, outcomes);
         }
+    }
+
+    /// True if a receiver may answer something.
+    pub(crate) fn owes(&self, responder: &Handle) -> bool {
+        let book = responder.book.lock();
+        let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
+        book.owed.items.iter().any(is_pending)
     }
 
     /// What a receiver may answer now.

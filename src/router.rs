@@ -170,12 +170,21 @@ impl Router {
 
     /// Frees `id` if `handle` still owns it, and announces that.
     pub(crate) fn unregister(&self, id: &str, handle: &Arc<Handle>, announce: impl FnOnce()) {
+        self.free(id, |owner| Arc::ptr_eq(owner, handle), announce);
+    }
+
+    /// The same, if it is owned by the registration of this number.
+    pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) {
+        self.free(id, |owner| owner.registration() == number, announce);
+    }
+
+    fn free(&self, id: &str, owns: impl Fn(&Arc<Handle>) -> bool, announce: impl FnOnce()) {
         let hash = self.hash(id);
         let mut shard = self.shard(hash).write();
-        let is_it = |each: &Registration| *each.id == *id && Arc::ptr_eq(&each.owner, handle);
+        let is_it = |each: &Registration| *each.id == *id && owns(&each.owner);
         if let Ok(entry) = shard.find_entry(hash, is_it) {
-            entry.remove();
-            handle.set_registration(0);
+            let (Registration { owner, .. }, _) = entry.remove();
+            owner.set_registration(0);
             announce();
         }
     }

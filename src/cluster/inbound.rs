@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     connection::{Answered, Room},
+    framing,
     handle::Handle,
+    outbox::Pushed,
     protocol::{self, Between, version_2},
     requests::{Fault, Name, Opened, Outcomes, Question},
     server::Shared,
@@ -130,9 +132,10 @@ pub(super) async fn receive(
             tally.meet(cluster, from).await;
         }
         // Who does not read holds up nobody once the id is another's: NATS must hear of that.
+        let mut takes = true;
         if !is_stopped {
             tokio::select! {
-                () = room(cluster, id, key) => {}
+                room = room(cluster, id, key) => takes = !matches!(room, Room::None),
                 _ = &mut stopped => is_stopped = true,
             }
         }
@@ -140,11 +143,18 @@ pub(super) async fn receive(
             drains = true;
             inlet.drain().await;
         }
-        take(cluster, id, delivery, &mut tally).await;
+        take(cluster, id, delivery, takes, &mut tally).await;
     }
 }
 
-async fn take(cluster: &Arc<Cluster>, id: &Arc<str>, delivery: Delivery, tally: &mut Tally) {
+/// `takes`: the owner of the id takes something, if there is one.
+async fn take(
+    cluster: &Cluster,
+    id: &Arc<str>,
+    delivery: Delivery,
+    takes: bool,
+    tally: &mut Tally,
+) {
     let Some(from) = delivery.from else { return };
     match Packet::decode(&delivery.payload) {
         Some(Packet::Frames {
@@ -154,8 +164,7 @@ async fn take(cluster: &Arc<Cluster>, id: &Arc<str>, delivery: Delivery, tally: 
         }) if *for_id == **id && cluster.meet(from.node, epoch) => {
             if let Some(shared) = cluster.shared() {
                 let asker = cluster.asker(&shared, from.node);
-                let mut inbound = Inbound::new(cluster, &shared, id, &asker);
-                inbound.is_own = from.node == cluster.node;
+                let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), takes);
                 inbound.frames(frames);
                 inbound.end();
             }
@@ -180,22 +189,20 @@ async fn take(cluster: &Arc<Cluster>, id: &Arc<str>, delivery: Delivery, tally: 
 }
 
 /// Waits until the owner of an id takes something, as who sends to it here would.
-async fn room(cluster: &Cluster, id: &str, key: u64) {
+async fn room(cluster: &Cluster, id: &str, key: u64) -> Room {
     poll_fn(|cx| {
         let Some(shared) = cluster.shared() else {
-            return Poll::Ready(());
+            return Poll::Ready(Room::Gone);
         };
-        match shared.router.find(id) {
-            Some(owner) if owner.outbox.is_full() => {
-                match shared.room(id, &owner, key, cx.waker()) {
-                    Room::Held => Poll::Pending,
-                    _ => Poll::Ready(()),
-                }
-            }
-            _ => Poll::Ready(()),
+        let Some(owner) = shared.router.find(id) else {
+            return Poll::Ready(Room::Gone);
+        };
+        match shared.room(id, &owner, key, cx.waker()) {
+            Room::Held => Poll::Pending,
+            room => Poll::Ready(room),
         }
     })
-    .await;
+    .await
 }
 
 /// One packet for an id.
@@ -203,11 +210,11 @@ struct Inbound<'a> {
     shared: &'a Shared,
     cluster: &'a Cluster,
     id: &'a str,
-    /// Stands for all who ask from where it comes.
-    asker: &'a Arc<Handle>,
+    /// Stands for all who ask from where it comes; none if that is here: what is said to it is kept, and
+    /// heard at the end.
+    asker: Option<&'a Arc<Handle>>,
+    said: Vec<u8>,
     owner: Option<(Arc<Handle>, u64)>,
-    /// It comes from this very broker.
-    is_own: bool,
     /// Why nothing is delivered, if it is not.
     fault: Option<Fault>,
     /// Frames that nobody need look at, to be pushed together.
@@ -217,12 +224,17 @@ struct Inbound<'a> {
 }
 
 impl<'a> Inbound<'a> {
-    fn new(cluster: &'a Cluster, shared: &'a Shared, id: &'a str, asker: &'a Arc<Handle>) -> Self {
+    fn new(
+        cluster: &'a Cluster,
+        shared: &'a Shared,
+        id: &'a str,
+        asker: Option<&'a Arc<Handle>>,
+        takes: bool,
+    ) -> Self {
         let owner = shared.router.find_registration(id);
         let fault = match &owner {
             None => Some(Fault::UnknownId),
-            // Its time was up, or it wants no more.
-            Some((owner, _)) if owner.outbox.is_full() => Some(Fault::Slow),
+            Some(_) if !takes => Some(Fault::Slow),
             Some(_) => None,
         };
         Self {
@@ -231,7 +243,7 @@ impl<'a> Inbound<'a> {
             id,
             asker,
             owner,
-            is_own: false,
+            said: Vec::new(),
             fault,
             plain: Vec::new(),
             count: 0,
@@ -254,17 +266,18 @@ impl<'a> Inbound<'a> {
                 Some(Between::Asks { ack }) => asked = Some(ack),
                 Some(Between::Cancel { ack }) => {
                     self.deliver();
-                    let (requests, key) = (&self.shared.router.requests, protocol::ack_key(ack));
-                    requests.cancel(&key, self.asker, &mut self.outcomes);
-                    self.tell();
+                    if let Some(asker) = self.asker {
+                        let requests = &self.shared.router.requests;
+                        let key = protocol::ack_key(ack);
+                        requests.cancel_part(&key, asker, self.id, &mut self.outcomes);
+                        self.tell();
+                    }
                 }
                 Some(Between::Settle { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));
                     let code = self.fault.map(Fault::receipt_code);
-                    self.asker
-                        .outbox
-                        .push(&protocol::settled(&number, &dest, code));
+                    self.say(&protocol::settled(&number, &dest, code));
                 }
                 _ => {}
             }
@@ -284,10 +297,10 @@ impl<'a> Inbound<'a> {
     fn request(&mut self, ack: &str, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
-        if self.is_own {
-            // It has just come here, and cannot answer for the handle by which it was asked.
+        let Some(asker) = self.asker else {
+            // The id has just come here, and cannot answer for the handle by which it was asked.
             return self.failed(ack, Fault::Gone.code());
-        }
+        };
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
         else {
             let fault = self.fault.unwrap_or(Fault::UnknownId);
@@ -300,7 +313,7 @@ impl<'a> Inbound<'a> {
         }];
         let question = Question {
             ack: &key,
-            asker: self.asker,
+            asker,
             receivers: std::slice::from_ref(&owner),
             names: &name,
             // All who were asked here may answer: whoever asked says when there are enough.
@@ -314,9 +327,9 @@ impl<'a> Inbound<'a> {
                 Err(error) => return self.failed(ack, error.code()),
             }
         };
-        if self.asker.outbox.state().closed {
+        if asker.outbox.state().closed {
             // Its broker was given up meanwhile: nobody would ever withdraw this.
-            requests.cancel(&key, self.asker, &mut self.outcomes);
+            requests.cancel(&key, asker, &mut self.outcomes);
         }
         self.plain.extend_from_slice(frame);
         self.count += 1;
@@ -327,9 +340,17 @@ impl<'a> Inbound<'a> {
         self.tell();
     }
 
-    fn failed(&self, ack: &str, code: &str) {
+    fn failed(&mut self, ack: &str, code: &str) {
         let dest = protocol::json_string(self.id);
-        self.asker.outbox.push(&version_2::failed(ack, &dest, code));
+        self.say(&version_2::failed(ack, &dest, code));
+    }
+
+    /// Says something to the broker from which it came.
+    fn say(&mut self, frame: &[&str]) {
+        match self.asker {
+            Some(asker) => drop(asker.outbox.push(frame)),
+            None => framing::append_text(frame, &mut self.said),
+        }
     }
 
     /// Delivers what was collected.
@@ -341,7 +362,7 @@ impl<'a> Inbound<'a> {
         self.cluster.counters.received.fetch_add(count, Relaxed);
         if let (Some((owner, _)), None) = (&self.owner, self.fault) {
             match owner.outbox.push_frames(&mut self.plain) {
-                crate::outbox::Pushed::Closed => self.fault = Some(Fault::Gone),
+                Pushed::Closed => self.fault = Some(Fault::Gone),
                 _ => {
                     self.shared.metrics.messages_out.fetch_add(count, Relaxed);
                     return;
@@ -367,8 +388,10 @@ impl<'a> Inbound<'a> {
         if let Some((owner, _)) = &self.owner {
             owner.flush();
         }
-        if self.asker.outbox.waiting() > 0 {
-            self.asker.flush();
+        match self.asker {
+            Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
+            Some(_) => {}
+            None => told(self.cluster, self.shared, &self.said),
         }
     }
 }

@@ -108,7 +108,6 @@ impl Link {
     }
 
     /// Takes whole frames; `WouldBlock` if it has no room. Only one writes at a time.
-    #[cold]
     #[inline(never)]
     pub(crate) fn try_write(self: &Arc<Self>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.closed.load(SeqCst) {
@@ -182,7 +181,8 @@ impl Link {
     fn note_questions(&self, frames: &[u8], packet: u64) {
         let Some(id) = &self.id else { return };
         for (text, _) in Frames(frames) {
-            if let Some(number) = protocol::settle_number(text) {
+            // Zero is asked for its own sake.
+            if let Some(number) = protocol::settle_number(text).filter(|number| *number > 0) {
                 self.questions.fetch_sub(1, SeqCst);
                 self.receipts.sent(number, id, packet);
             }

@@ -4,6 +4,8 @@
 //! id goes into the outbox of its owner as it is, and so does what is for whoever asked. Among them
 //! are frames that no client sees, which say what is to be known of those before them.
 
+use crate::protocol;
+
 /// The first byte: what follows, and in which version of this format.
 const FRAMES: u8 = 1;
 const QUESTION: u8 = 2;
@@ -153,16 +155,27 @@ fn text_of_frame(bytes: &[u8]) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
-/// Bytes of the frames at the beginning that are whole and, together, at most `limit` long.
+/// Bytes of the frames at the beginning that are whole and, together, at most `limit` long. What
+/// belongs together is not parted: a message, what is said before it, and what is asked behind it.
 pub(crate) fn whole_frames(bytes: &[u8], limit: usize) -> usize {
-    let mut length = 0;
-    while let Some((_, end)) = text_of_frame(&bytes[length..]) {
-        if length + end > limit || length + end > bytes.len() {
+    let (mut cut, mut length, mut opens) = (0, 0, false);
+    while length <= limit {
+        let Some((start, end)) = text_of_frame(&bytes[length..]) else {
             break;
+        };
+        let Some(text) = bytes.get(length + start..length + end) else {
+            break;
+        };
+        if !opens && !protocol::belongs_to_last(text) {
+            cut = length;
         }
+        opens = protocol::belongs_to_next(text);
         length += end;
     }
-    length
+    match length <= limit && length == bytes.len() {
+        true => length,
+        false => cut,
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +223,30 @@ mod tests {
             None
         );
         assert_eq!(Taken::decode(&[0; 19]), None);
+    }
+
+    #[test]
+    fn what_belongs_together_is_not_parted() {
+        let asks = protocol::asks("1").concat();
+        let settle = protocol::settle("2").concat();
+        let message = protocol::message("1", None, None).concat();
+        let mut bytes = Vec::new();
+        let mut cuts = vec![0];
+        for group in [
+            &[&message][..],
+            &[&asks, &message],
+            &[&message, &settle],
+            &[&asks, &message, &settle],
+        ] {
+            for text in group {
+                encode_text(&[text], text.len(), Mask::None, &mut bytes);
+            }
+            cuts.push(bytes.len());
+        }
+        for limit in 0..bytes.len() + 2 {
+            let expected = cuts.iter().rfind(|cut| **cut <= limit);
+            assert_eq!(Some(&whole_frames(&bytes, limit)), expected, "{limit}");
+        }
     }
 
     #[test]

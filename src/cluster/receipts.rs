@@ -289,8 +289,10 @@ impl Receipts {
     pub(crate) fn unheard(&self, link: u64, packet: u64, fault: Fault) {
         let is_lost = |sent| sent == packet || sent == 0;
         self.lose_packets(link, is_lost, fault);
-        let until = Instant::now() + GRACE;
-        self.open.lock().lost.push((until, link));
+        let mut open = self.open.lock();
+        if open.links.contains_key(&link) {
+            open.lost.push((Instant::now() + GRACE, link));
+        }
     }
 
     /// Tells those whose time is up.

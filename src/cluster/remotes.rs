@@ -19,6 +19,7 @@ use super::{
 use crate::{
     handle::Handle,
     memory::Charge,
+    protocol,
     requests::{Fault, Request},
     server::Shared,
     socket::WriteHalf,
@@ -29,6 +30,8 @@ const SHARDS: usize = 16;
 const REMOTE: usize = 1 << 10;
 /// How long the former broker of an id may say what becomes of what it was asked.
 const MOVED: Duration = Duration::from_secs(1);
+/// An id from which an answer is awaited is asked this often whether it is there.
+const PROBE: Duration = Duration::from_secs(5);
 /// A node of which nothing was heard for this long is dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
 
@@ -69,6 +72,8 @@ struct Remote {
     handle: Arc<Handle>,
     /// Nobody has used it since it was last looked at.
     idle: bool,
+    /// When it was asked last whether somebody is there.
+    probed: Instant,
     _charge: Charge,
 }
 
@@ -161,27 +166,35 @@ impl Cluster {
             remote.idle = false;
             return Ok(remote.handle.clone());
         }
+        // Who sends to ids that nobody has makes one after the other.
+        if shared.memory.is_short() {
+            return Err(Down);
+        }
         let head = packet::frames_head(id, self.epoch());
         let id: Arc<str> = id.into();
         let handle = self.handle(shared, self.subjects.to(&id), head, Some(id.clone()));
         let remote = Remote {
             handle: handle.clone(),
             idle: false,
+            probed: Instant::now(),
             _charge: Charge::new(&shared.memory, REMOTE + 3 * id.len()),
         };
         shard.insert(id, remote);
         Ok(handle)
     }
 
-    /// The handle that stands for all who ask from a node.
-    pub(super) fn asker(&self, shared: &Shared, node: NodeId) -> Arc<Handle> {
+    /// The handle that stands for all who ask from a node; none for this one.
+    pub(super) fn asker(&self, shared: &Shared, node: NodeId) -> Option<Arc<Handle>> {
+        if node == self.node {
+            return None;
+        }
         let mut nodes = self.remotes.nodes.lock();
         let entry = nodes.entry(node).or_insert_with(Node::new);
         let asker = entry.asker.get_or_insert_with(|| {
             let subject = self.subjects.place(Place { node, number: 0 });
             self.handle(shared, subject, packet::frames_head("", self.epoch()), None)
         });
-        asker.clone()
+        Some(asker.clone())
     }
 
     fn handle(
@@ -286,6 +299,9 @@ impl Cluster {
     /// Something came from a broker that says which epoch it is in. False if that is over: whoever
     /// sent it has been told that it is lost.
     pub(super) fn meet(&self, node: NodeId, epoch: u32) -> bool {
+        if node == self.node {
+            return epoch == self.epoch();
+        }
         let before = {
             let mut nodes = self.remotes.nodes.lock();
             let entry = nodes.entry(node).or_insert_with(Node::new);
@@ -392,12 +408,19 @@ impl Cluster {
             requests.lose(&owed, &handle, Fault::Gone, &mut outcomes);
             tell(shared, &mut outcomes);
         }
-        let mut dead = Vec::new();
+        let (mut dead, mut probed) = (Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
             shard.lock().retain(|id, remote| {
-                if link_of(&remote.handle).is_some_and(|link| link.is_unheard(DEAD)) {
+                let is_unheard = |link: &Link| link.is_unheard(DEAD);
+                // A link that could not go on has closed its outbox.
+                if remote.handle.outbox.state().closed
+                    || link_of(&remote.handle).is_some_and(is_unheard)
+                {
                     dead.push((id.clone(), remote.handle.clone()));
+                } else if now - remote.probed > PROBE {
+                    remote.probed = now;
+                    probed.push(remote.handle.clone());
                 }
                 // Whoever else holds it may still send, or awaits an answer.
                 let is_used = Arc::strong_count(&remote.handle) > 1
@@ -417,6 +440,14 @@ impl Cluster {
         self.remotes.links.lock().retain(|_, way| !is_over(way));
         for (id, handle) in dead {
             self.fail(&id, &handle, Fault::Timeout);
+        }
+        // Of what was asked something may have been lost on its way: where nobody is there any more,
+        // that ends it.
+        for handle in probed {
+            if shared.router.requests.owes(&handle) {
+                handle.outbox.push(&protocol::settle("0"));
+                handle.flush();
+            }
         }
         let silent: Vec<_> = {
             let nodes = self.remotes.nodes.lock();

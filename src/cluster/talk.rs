@@ -130,7 +130,7 @@ impl Cluster {
             return;
         }
         let mut is_freed = false;
-        shared.router.unregister(id, &owner, || {
+        shared.router.end_registration(id, registration, || {
             is_freed = true;
             shared.listener.event(ServerEvent::Unregistered(id));
             if owner.speaks_2() {

@@ -62,32 +62,46 @@ impl Cluster {
     }
 
     /// There is a connection; another one than that of this number, perhaps.
-    async fn connected(self: &Arc<Self>, shared: &Shared, number: &mut u64) {
+    fn connected(self: &Arc<Self>, shared: &Shared, number: &mut u64) {
         let now = self.bus.connections();
         if std::mem::replace(number, now) != now {
             self.down(shared);
         }
         if !self.is_up() {
-            self.up().await;
+            self.up();
         }
     }
 
     /// The connection is there, or is there again: everybody hears of our ids.
-    async fn up(self: &Arc<Self>) {
-        self.epoch.fetch_add(1, Relaxed);
+    fn up(self: &Arc<Self>) {
+        let epoch = self.epoch.fetch_add(1, Relaxed) + 1;
         *self.since.lock() = Instant::now();
         self.remotes.forgive();
         self.up.store(true, Relaxed);
-        for (id, stopped) in self.claims.deaf() {
-            self.listen(id, stopped).await;
-        }
-        self.say_beat().await;
-        self.tell_claims(&self.claims.all()).await;
+        // They may be many, and signs of life must not wait for that.
+        let cluster = self.clone();
+        self.runtime.spawn(async move {
+            for (id, stopped) in cluster.claims.deaf() {
+                cluster.listen(id, stopped).await;
+            }
+            cluster.listened.store(epoch, Relaxed);
+            cluster.say_beat().await;
+        });
+        self.tell_all_claims();
+    }
+
+    fn tell_all_claims(&self) {
+        self.untold.lock().extend(self.claims.all());
+        self.tells.notify_one();
     }
 
     /// NATS has read all that we said before this, subscriptions too.
     pub(super) fn heard_ourselves(&self, shared: &Shared, epoch: u32) {
-        if epoch == self.epoch() && self.told_up.swap(epoch, Relaxed) != epoch && self.is_up() {
+        if epoch == self.epoch()
+            && epoch == self.listened.load(Relaxed)
+            && self.told_up.swap(epoch, Relaxed) != epoch
+            && self.is_up()
+        {
             let event = ServerEvent::Cluster(ClusterEvent::Up);
             shared.listener.event(event);
         }
@@ -110,11 +124,12 @@ impl Cluster {
         shared.listener.event(event);
         self.up.store(false, Relaxed);
         self.lose_all(Fault::ClusterDown);
-        self.epoch.fetch_add(1, Relaxed);
+        let epoch = self.epoch.fetch_add(1, Relaxed) + 1;
+        self.listened.store(epoch, Relaxed);
         self.up.store(true, Relaxed);
         self.say_beat().await;
         // Others' claims may be among it: they answer to ours.
-        self.tell_claims(&self.claims.all()).await;
+        self.tell_all_claims();
     }
 }
 
@@ -180,7 +195,7 @@ async fn run(
                 // Events may be lost where there are too many.
                 if let Some(shared) = cluster.shared() {
                     match cluster.bus.is_connected() {
-                        true => cluster.connected(&shared, &mut connection).await,
+                        true => cluster.connected(&shared, &mut connection),
                         false => cluster.down(&shared),
                     }
                     if cluster.is_up() {
@@ -199,7 +214,7 @@ async fn run(
         match event {
             BusEvent::Up => {
                 missing = None;
-                cluster.connected(&shared, &mut connection).await;
+                cluster.connected(&shared, &mut connection);
             }
             BusEvent::Down => cluster.down(&shared),
             // There may be one for each message that is lost.
@@ -224,6 +239,7 @@ async fn run(
     }
     cluster.up.store(false, Relaxed);
     cluster.lose_all(Fault::ClusterDown);
+    cluster.ended.send_replace(true);
     taking.abort();
     telling.abort();
     hearing.abort();

@@ -1,22 +1,16 @@
 //! Requests and their answers, and what whoever sent a message wants to know of it.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
-};
+use std::{borrow::Cow, collections::HashMap, slice, sync::Arc, time::Instant};
 
 use foldhash::quality::RandomState;
 
 use super::{Connection, Turn};
 use crate::{
     error::ActionError,
-    framing::{self, Mask},
     handle::Handle,
     outbox::Pushed,
     protocol::{self, Terms, version_2},
-    requests::{Fault, Name, Opened, Outcome, Outcomes, Part, Question, Request},
+    requests::{Fault, Name, Opened, Outcome, Question, Request},
     server::Shared,
 };
 
@@ -77,66 +71,6 @@ impl<'a> Wants<'a> {
     }
 }
 
-/// What somebody at another broker has answered, as JSON.
-pub(crate) struct Answered<'a> {
-    pub(crate) ack: &'a str,
-    pub(crate) from: Option<&'a str>,
-    /// The message, or why there is none.
-    pub(crate) outcome: Result<Option<&'a str>, &'a str>,
-}
-
-impl Shared {
-    /// Passes an answer from another broker on to the one who asked, who owes a flush then.
-    pub(crate) fn pass_answer(
-        &self,
-        responder: &Handle,
-        answered: Answered<'_>,
-        outcomes: &mut Outcomes,
-    ) -> Option<Arc<Handle>> {
-        let Answered { ack, from, outcome } = answered;
-        let (key, now) = (protocol::ack_key(ack), Instant::now());
-        let requests = &self.router.requests;
-        let (asker, pushed) = match outcome {
-            Ok(message) => {
-                let asker = requests.answer(&key, responder, now, outcomes)?.asker;
-                if !self.has_room_for_answer(&asker) {
-                    return None;
-                }
-                let pushed = asker.outbox.push(&protocol::answer(ack, from, message));
-                (asker, pushed)
-            }
-            Err(error) => {
-                let Part { asker, ended, .. } = requests.refuse(&key, responder, now, outcomes)?;
-                let pushed = self.push_refusal(&asker, ended, ack, from, error)?;
-                (asker, pushed)
-            }
-        };
-        if pushed != Pushed::Closed {
-            self.metrics.messages_out.fetch_add(1, Relaxed);
-        }
-        (pushed == Pushed::First).then_some(asker)
-    }
-
-    /// Who asked in version 1 does not understand a refusal: it gets an answer without a message, if
-    /// nobody is left who could give one (rule 27.4).
-    fn push_refusal(
-        &self,
-        asker: &Handle,
-        ended: bool,
-        ack: &str,
-        from: Option<&str>,
-        error: &str,
-    ) -> Option<Pushed> {
-        let frame = match asker.speaks_2() {
-            true => version_2::refusal(ack, from, error),
-            false if ended => protocol::answer(ack, from, None),
-            false => return None,
-        };
-        let has_room = self.has_room_for_answer(asker);
-        has_room.then(|| asker.outbox.push(&frame))
-    }
-}
-
 impl Connection {
     /// True if this connection is told what became of each receiver.
     pub(super) fn is_told(&self, wants: &Wants<'_>) -> bool {
@@ -191,6 +125,23 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// The same for the receiver of the batch, if that is asked something.
+    #[inline]
+    pub(super) fn await_one(
+        &self,
+        receiver: &Arc<Handle>,
+        id: &str,
+        wants: &Wants<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Request>>, ActionError> {
+        let Some(ack) = wants.request() else {
+            return Ok(None);
+        };
+        let registration = turn.batch.registration;
+        let name = [Name { id, registration }];
+        self.await_answer(ack, wants.terms, slice::from_ref(receiver), &name, turn)
     }
 
     /// Tells what became of a message for one id.
@@ -301,32 +252,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Answers, or refuses, what somebody at another broker has asked.
-    #[cold]
-    fn answer_far(
-        &self,
-        asker: &Arc<Handle>,
-        dest: &str,
-        ack: &str,
-        outcome: Result<Option<&str>, &str>,
-        turn: &mut Turn,
-    ) -> Result<(), ActionError> {
-        let dest = protocol::json_string(dest);
-        let frame = protocol::answer_of(&dest, ack, self.from(), outcome);
-        let length: usize = frame.iter().map(|piece| piece.len()).sum();
-        let size = framing::frame_size(length, Mask::None);
-        let limit = (self.shared.cluster.as_ref()).map_or(0, |cluster| cluster.max_frame(""));
-        if size > limit {
-            let frame = version_2::failed(ack, &dest, Fault::TooLarge.code());
-            turn.pushed(asker, asker.outbox.push(&frame));
-            return Err(ActionError::ClusterPayload(size, limit));
-        }
-        if self.shared.has_room_for_answer(asker) {
-            turn.delivered(asker, asker.outbox.push(&frame));
-        }
-        Ok(())
-    }
-
     /// Refuses a request.
     pub(super) fn refuse(
         &mut self,
@@ -363,5 +288,26 @@ impl Connection {
         let requests = &self.shared.router.requests;
         requests.cancel(&key, &self.handle, &mut turn.outcomes);
         Ok(())
+    }
+}
+
+impl Shared {
+    /// Who asked in version 1 does not understand a refusal: it gets an answer without a message, if
+    /// nobody is left who could give one (rule 27.4).
+    pub(super) fn push_refusal(
+        &self,
+        asker: &Handle,
+        ended: bool,
+        ack: &str,
+        from: Option<&str>,
+        error: &str,
+    ) -> Option<Pushed> {
+        let frame = match asker.speaks_2() {
+            true => version_2::refusal(ack, from, error),
+            false if ended => protocol::answer(ack, from, None),
+            false => return None,
+        };
+        let has_room = self.has_room_for_answer(asker);
+        has_room.then(|| asker.outbox.push(&frame))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    slice,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Waker},
     time::Instant,
@@ -22,7 +21,7 @@ use crate::{
     memory::{self, Charge},
     options::SlowConsumer,
     outbox::Pushed,
-    protocol::{self, Dest, Pieces, Wanted},
+    protocol::{self, Dest, Wanted},
     requests::{Fault, Name},
     server::Shared,
 };
@@ -133,19 +132,11 @@ impl Connection {
         if !matches!(room, Room::Free) {
             return Ok(room);
         }
-        let request = match wants.request() {
-            Some(ack) => {
-                let registration = turn.batch.registration;
-                let name = [Name { id, registration }];
-                let receivers = slice::from_ref(receiver);
-                self.await_answer(ack, wants.terms, receivers, &name, turn)?
-            }
-            None => None,
-        };
         let frame = protocol::message(message, wants.ack, self.from());
         if receiver.remote {
-            self.check_size(&frame, id)?;
+            self.check_size(&frame, wants, id)?;
         }
+        let request = self.await_one(receiver, id, wants, turn)?;
         if turn.batch.add(&frame) {
             turn.batch.requests.extend(request);
             // A receipt is true of what is in the outbox only.
@@ -165,89 +156,13 @@ impl Connection {
         Ok(room)
     }
 
-    /// Sends a message, of which something is wanted, to one receiver at another broker.
-    #[cold]
-    fn send_far(
-        &mut self,
-        receiver: &Arc<Handle>,
-        message: &str,
-        id: &str,
-        wants: &Wants<'_>,
-        cx: &Context<'_>,
-        turn: &mut Turn,
-    ) -> Result<Option<Arc<Handle>>, ActionError> {
-        self.deliver_to(receiver, turn);
-        if let Room::Held = self.room(id, receiver, cx) {
-            return Ok(Some(receiver.clone()));
-        }
-        self.check_size(&protocol::message(message, wants.ack, self.from()), id)?;
-        let registration = turn.batch.registration;
-        let name = [Name { id, registration }];
-        let receivers = slice::from_ref(receiver);
-        let request = match wants.request() {
-            Some(ack) => self.await_answer(ack, wants.terms, receivers, &name, turn)?,
-            None => None,
-        };
-        let receipt = self.await_receipt(wants, receivers, &name);
-        let frame = self.frame(message, wants);
-        let is_there = self.push_far(receiver, &frame, wants, receipt, turn);
-        if !is_there {
-            self.shared.unknown(id);
-        }
-        if let Some(request) = request {
-            let requests = &self.shared.router.requests;
-            requests.delivered(&request, &mut turn.outcomes);
-        }
-        if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
-            let lost = (!is_there).then(|| (id.into(), Some(Fault::Gone)));
-            cluster.receipts.local(number, lost.into_iter(), &[]);
-        }
-        Ok(None)
-    }
-
-    /// Pushes a message to another broker: before it that an answer is awaited, and behind it the
-    /// question what became of it.
-    fn push_far(
-        &self,
-        receiver: &Arc<Handle>,
-        frame: &[u8],
-        wants: &Wants<'_>,
-        receipt: Option<u64>,
-        turn: &mut Turn,
-    ) -> bool {
-        let mut frames = Vec::with_capacity(frame.len() + 128);
-        if let Some(ack) = wants.request() {
-            framing::append_text(&protocol::asks(ack), &mut frames);
-        }
-        frames.extend_from_slice(frame);
-        if let Some(number) = receipt {
-            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
-            receiver.asks();
-        }
-        turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
-    }
-
-    fn frame(&self, message: &str, wants: &Wants<'_>) -> Vec<u8> {
+    /// A message, encoded.
+    pub(super) fn frame(&self, message: &str, wants: &Wants<'_>) -> Vec<u8> {
         let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
         framing::append_text(&pieces, &mut frame);
         frame
-    }
-
-    /// Errors: the frame is larger than what goes between brokers.
-    fn check_size(&self, frame: &Pieces<'_>, id: &str) -> Result<(), ActionError> {
-        let length: usize = frame.iter().map(|piece| piece.len()).sum();
-        let size = framing::frame_size(length, Mask::None);
-        let limit = self
-            .shared
-            .cluster
-            .as_ref()
-            .map(|cluster| cluster.max_frame(id));
-        match limit {
-            Some(limit) if size > limit => Err(ActionError::ClusterPayload(size, limit)),
-            _ => Ok(()),
-        }
     }
 
     /// Puts what was collected for one receiver into its outbox.
@@ -319,7 +234,7 @@ impl Connection {
         if is_clustered {
             for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
                 if receiver.remote {
-                    self.check_size(&pieces, id)?;
+                    self.check_size(&pieces, wants, id)?;
                 }
             }
         }
@@ -394,7 +309,7 @@ impl Connection {
     }
 
     /// Whether the receiver takes a message now. `Held`: this connection is woken when it does.
-    fn room(&self, id: &str, receiver: &Arc<Handle>, cx: &Context<'_>) -> Room {
+    pub(super) fn room(&self, id: &str, receiver: &Arc<Handle>, cx: &Context<'_>) -> Room {
         self.shared.room(id, receiver, self.handle.key, cx.waker())
     }
 
@@ -417,17 +332,6 @@ impl Shared {
             Some(found) => Ok(found),
             None => self.find_far(id),
         }
-    }
-
-    #[cold]
-    fn find_far(&self, id: &str) -> Result<(Arc<Handle>, u64), Fault> {
-        let cluster = self.cluster.as_ref().ok_or(Fault::UnknownId)?;
-        if id.len() > self.options.max_id_length {
-            return Err(Fault::UnknownId);
-        }
-        let remote = cluster.remote(self, id).map_err(|_| Fault::ClusterDown)?;
-        let registration = remote.registration();
-        Ok((remote, registration))
     }
 
     /// Whether the receiver takes a message now. `Held`: the waker, that of the sender with this key,
@@ -464,16 +368,6 @@ impl Shared {
                 receiver.request_close(Close::Slow);
                 Room::None
             }
-        }
-    }
-
-    /// Notes that a message is for an id that nobody has, or that is perhaps at another broker.
-    fn not_found(&self, id: &str, fault: Fault) {
-        match (fault, &self.cluster) {
-            (Fault::ClusterDown, Some(cluster)) => {
-                cluster.counters.unreachable.fetch_add(1, Relaxed);
-            }
-            _ => self.unknown(id),
         }
     }
 

@@ -44,6 +44,16 @@ pub(crate) fn is_message(text: &[u8]) -> bool {
     text.starts_with(b"{\"action\":\"message\",")
 }
 
+/// True for what is about the message behind it.
+pub(crate) fn belongs_to_next(text: &[u8]) -> bool {
+    text.starts_with(b"{\"action\":\"asks\",")
+}
+
+/// True for what is about the message before it.
+pub(crate) fn belongs_to_last(text: &[u8]) -> bool {
+    text.starts_with(b"{\"action\":\"settle\",")
+}
+
 /// None: it is no frame between brokers, or a message.
 pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
     let members = Members::parse(text).ok()?;

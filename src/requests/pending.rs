@@ -223,6 +223,18 @@ impl Pending {
         memory
     }
 
+    /// Nobody awaits the answer of whoever was asked as this id any more.
+    pub(super) fn cancel_part(&mut self, id: &str, outcomes: &mut Outcomes) {
+        for (key, responder) in self.responders.asked_as(id) {
+            if self.responders.remove(key) {
+                self.asker.book.lock().deliveries -= 1;
+                if let Some(responder) = responder {
+                    self.request.cancel(responder, outcomes);
+                }
+            }
+        }
+    }
+
     fn failed(&self, dest: Arc<str>, fault: Fault) -> Outcome {
         Outcome::Failed {
             asker: self.asker.clone(),

@@ -99,6 +99,17 @@ impl Responders {
         self.find_known(key).map(|at| &self.known[at])
     }
 
+    /// Those that were asked as this id, where that is known.
+    pub(super) fn asked_as(&self, id: &str) -> Vec<(u64, Option<Arc<Handle>>)> {
+        let those = self
+            .known
+            .iter()
+            .filter(|known| known.id.as_deref() == Some(id));
+        those
+            .map(|known| (known.key, known.handle.clone()))
+            .collect()
+    }
+
     /// Ends the part of one; false if it has none.
     pub(super) fn end(&mut self, key: u64) -> bool {
         self.forget(key);
