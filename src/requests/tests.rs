@@ -424,3 +424,45 @@ fn nobody_is_cancelled_before_it_is_asked() {
     }
     table.is_empty(&asker);
 }
+
+#[test]
+fn a_part_is_cancelled_alone() {
+    let mut table = Table::new();
+    let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
+    let both = [one.clone(), two.clone()];
+    table.ask("k", &asker, &both, u32::MAX, None).unwrap();
+    let requests = &table.requests;
+    requests.cancel_part("k", &other, "2", &mut table.outcomes);
+    requests.cancel_part("k", &asker, "4", &mut table.outcomes);
+    requests.cancel_part("j", &asker, "2", &mut table.outcomes);
+    assert!(table.told().is_empty());
+    let requests = &table.requests;
+    requests.cancel_part("k", &asker, "2", &mut table.outcomes);
+    assert_eq!(table.told(), ["2 k: cancel"]);
+    assert_eq!(table.answer("k", &one), None);
+    assert_eq!(table.answer("k", &two), Some(1));
+    table.ask("k", &asker, &both, u32::MAX, None).unwrap();
+    for id in ["2", "3"] {
+        let requests = &table.requests;
+        requests.cancel_part("k", &asker, id, &mut table.outcomes);
+    }
+    assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
+    table.is_empty(&asker);
+}
+
+#[test]
+fn what_a_receiver_owed_at_a_time_can_be_lost_later() {
+    let mut table = Table::new();
+    let [asker, one] = [1, 2].map(|key| table.new_one(key));
+    assert!(!table.requests.owes(&one));
+    table.open("before", &asker, std::slice::from_ref(&one));
+    let owed = table.requests.owed(&one);
+    table.open("behind", &asker, std::slice::from_ref(&one));
+    assert!(table.requests.owes(&one));
+    let requests = &table.requests;
+    requests.lose(&owed, &one, Fault::Gone, &mut table.outcomes);
+    assert_eq!(table.told(), ["1 before: 2 GONE"]);
+    assert_eq!(table.answer("behind", &one), Some(1));
+    assert!(!table.requests.owes(&one));
+    table.is_empty(&asker);
+}
