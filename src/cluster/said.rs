@@ -74,6 +74,22 @@ pub(super) struct Have<'a> {
     pub(super) done: bool,
 }
 
+/// Items in one message about many, and bytes of it, about.
+const ITEMS: usize = 500;
+const BYTES: usize = 64 << 10;
+
+/// Parts the first items that fit into one message from the rest; `bytes`: of one. All that fit, and one
+/// at least.
+pub(super) fn part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) {
+    let mut sum = 0;
+    let fits = items.iter().take(ITEMS).take_while(|item| {
+        let before = sum;
+        sum += bytes(item);
+        before < BYTES
+    });
+    items.split_at(fits.count())
+}
+
 impl Said<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
         // It has no maps, and no texts that are not Unicode: it cannot fail.
@@ -84,5 +100,33 @@ impl Said<'_> {
 impl Have<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_go_in_parts_and_nothing_is_left_out() {
+        for (count, bytes, parts) in [
+            (0, 1, 0),
+            (1, 1 << 20, 1),
+            (ITEMS, 1, 1),
+            (ITEMS + 1, 1, 2),
+            (10, BYTES / 2, 5),
+            (10, BYTES, 10),
+        ] {
+            let items: Vec<usize> = (0..count).collect();
+            let (mut rest, mut found) = (&items[..], Vec::new());
+            let mut seen = 0;
+            while !rest.is_empty() {
+                let (now, later) = part(rest, |_| bytes);
+                assert!(!now.is_empty());
+                found.extend_from_slice(now);
+                (rest, seen) = (later, seen + 1);
+            }
+            assert_eq!((found, seen), (items, parts), "{count} of {bytes}");
+        }
     }
 }

@@ -11,8 +11,7 @@ use tokio::time::timeout_at;
 use super::{
     Cluster,
     bus::{NodeId, Place, Publication},
-    said::{Have, Said},
-    talk::{BYTES, IDS},
+    said::{self, Have, Said},
 };
 
 /// What was found on all brokers.
@@ -103,13 +102,7 @@ impl Cluster {
         let subject = self.subjects.place(Place { node, number });
         let mut rest = &ids[..];
         for part in 0.. {
-            let mut bytes = 0;
-            let fits = rest.iter().take(IDS).take_while(|id| {
-                let before = bytes;
-                bytes += id.len();
-                before < BYTES
-            });
-            let (now, later) = rest.split_at(fits.count());
+            let (now, later) = said::part(rest, |id| id.len());
             let have = Have {
                 node: self.node.to_string(),
                 name: self.name.clone(),

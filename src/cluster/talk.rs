@@ -11,15 +11,10 @@ use super::{
     inbound::{self, Tally},
     packet::{Packet, Taken},
     remotes::link_of,
-    said::{Claimed, Said},
+    said::{self, Claimed, Said},
     tell,
 };
 use crate::{auth::Denied, event::ServerEvent, handle::Close, protocol, server::Shared};
-
-/// Ids in one message about many.
-pub(super) const IDS: usize = 500;
-/// Bytes of such a message, about.
-pub(super) const BYTES: usize = 64 << 10;
 
 impl Cluster {
     pub(super) async fn say(&self, said: &Said<'_>) {
@@ -44,13 +39,9 @@ impl Cluster {
     pub(super) async fn tell_claims(&self, claims: &[Claim]) {
         let mut rest = claims;
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take(IDS).take_while(|claim| {
-                let before = bytes;
-                bytes += claim.id.len() + claim.principal.as_ref().map_or(0, |name| name.len());
-                before < BYTES
+            let (now, later) = said::part(rest, |claim| {
+                claim.id.len() + claim.principal.as_ref().map_or(0, |name| name.len())
             });
-            let (now, later) = rest.split_at(fits.count());
             self.say(&Said::Claims {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),
