@@ -510,7 +510,7 @@ declare namespace WSMsgBroker {
     refused: number;
     /** Actions read so far. */
     messagesIn: number;
-    /** Messages and answers queued for a receiver so far. */
+    /** Messages and answers queued for a receiver, or for its broker, so far. */
     messagesOut: number;
     /** Messages to an id that nobody had so far. */
     unknownIds: number;
@@ -551,7 +551,7 @@ declare namespace WSMsgBroker {
     remotes: number;
     /** Messages that came from other brokers for ids here so far. */
     received: number;
-    /** Messages for ids elsewhere while NATS could not be reached so far. */
+    /** Messages for ids not here, while NATS could not be reached or memory was short, so far. */
     unreachable: number;
     /** Times that something for this broker was lost because it came faster than it was taken so far. */
     lagged: number;
@@ -563,9 +563,9 @@ declare namespace WSMsgBroker {
   type SlowReason = 'closed' | 'memory' | 'dropping';
 
   /**
-   * How the cluster of a server is: NATS is reached, and others hear of the ids here; it is lost; something that
-   * was for this broker was lost; NATS refused something, or cannot be reached and is tried again; it was
-   * `required`, could not be reached in time, and the server closes.
+   * How the cluster of a server is: NATS is reached, and has read for which ids this broker listens; it is lost;
+   * something that was for this broker was lost, and what was under way fails; NATS refused something, or cannot be
+   * reached and is tried again; it was `required`, could not be reached in time, and the server closes.
    */
   type ClusterState = 'connected' | 'disconnected' | 'lagged' | 'failed' | 'missing';
 
@@ -576,7 +576,7 @@ declare namespace WSMsgBroker {
 
   /** The events of a server, with their arguments. */
   interface ServerEvents {
-    /** Bound: `address()` is known. With `nats.required` NATS is reached, too. */
+    /** Bound: `address()` is known. With `nats.required` the cluster is `'connected'`, too. */
     listening: [];
     /** A WebSocket was accepted. */
     connection: [];
@@ -584,7 +584,7 @@ declare namespace WSMsgBroker {
     registered: [id: string];
     /** An id has no owner any more. */
     unregistered: [id: string];
-    /** A message went to an id that nobody has registered; with `nats` also one that did not get to its broker. */
+    /** A message went to an id that nobody has registered; with `nats`: anywhere, and one may stand for several. */
     warn: [error: Error & { code: ErrorCode }];
     /**
      * A peer sent what cannot be understood or may not be, `authenticate` failed, or the server

@@ -50,7 +50,7 @@ pub enum ServerEvent<'a> {
 /// What happened to the connection of a server with the other brokers of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterEvent<'a> {
-    /// It is there, or there again: others know our ids.
+    /// It is there, or there again: NATS has read for which ids we listen.
     Up,
     /// It is lost. What is here goes on; what is for others fails with `CLUSTER_DOWN`.
     Down,

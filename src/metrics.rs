@@ -40,7 +40,7 @@ pub struct Stats {
     pub refused: u64,
     /// Actions read so far.
     pub messages_in: u64,
-    /// Messages and answers queued for a receiver so far.
+    /// Messages and answers queued for a receiver, or for its broker, so far.
     pub messages_out: u64,
     /// Messages to an id that nobody had so far.
     pub unknown_ids: u64,
@@ -81,7 +81,7 @@ pub struct ClusterStats {
     pub remotes: usize,
     /// Messages that came from other brokers for ids here so far.
     pub received: u64,
-    /// Messages for ids elsewhere while NATS could not be reached so far.
+    /// Messages for ids not here, while NATS could not be reached or memory was short, so far.
     pub unreachable: u64,
     /// Times that NATS sent more than could be taken so far.
     pub lagged: u64,

@@ -19,7 +19,7 @@ struct Difference {
 
 /// Why what is on its way to the other server must be there before a conversation goes on.
 const LATER: &str = "What is sent to a peer at another server is in its queue a little later.";
-/// Why it is not said how often nobody owned an id.
+/// Why it is not said how often nobody owned an id (rule 33.9).
 const TOGETHER: &str = "Messages for an id that nobody owns come back from NATS together: they are \
     reported once or more.";
 
@@ -117,6 +117,7 @@ const DIFFERENCES: &[Difference] = &[
         why: TOGETHER,
         steps: &[(5, &[r#"{"event":"unknown nobody","perhapsMore":true}"#])],
     },
+    // Rule 33.8.
     Difference {
         conversation: "who was asked by version 1 may answer though it was replaced",
         why: "The server of a receiver knows nothing of the version of who asks at another one: it does \
