@@ -541,7 +541,7 @@ declare namespace WSMsgBroker {
 
   /** What a server has done so far as one of a cluster, and what it holds now. */
   interface ClusterStats {
-    /** Whether NATS can be reached now. */
+    /** Whether NATS can be reached now, and passes on what this broker says. */
     connected: boolean;
     /** Brokers known now, this one among them. While NATS is away: those known before. */
     brokers: number;

@@ -164,22 +164,46 @@ function bytes(number, length) {
   return Buffer.from(number.toString(16).padStart(2 * length, '0'), 'hex');
 }
 
-test('what is lost with a broker that takes and says nothing more ends when nobody is there', async (t) => {
-  const nats = await startNats(t);
-  const near = await startBroker(t, nats, { nats: { name: 'near' } });
-  const asker = await join(t, 'addon', near, 'asker');
-  // One that listens as a broker would, and loses what comes.
+/**
+ * Asks an id for which somebody listens as a broker would, who loses what comes, and says that he has taken
+ * it, or not even that. Returns what comes of it, in a promise of its own.
+ */
+async function lose(t, nats, asker, id, says) {
   const loser = await natsTalk(t, nats);
-  const end = await loser.sub(`wsmb.default.to.i${Buffer.from('x').toString('base64url')}`, 'wsmb');
-  const lost = failure(asker.request(1, 'x', { timeout: 60_000 }));
+  const subject = `wsmb.default.to.i${Buffer.from(id).toString('base64url')}`;
+  const end = await loser.sub(subject, 'wsmb');
+  const lost = failure(asker.request('lost', id, { timeout: 60_000 }));
   const { reply } = await loser.next();
-  // That it has taken it, it does say: who it is, its epoch, bytes and packets.
-  const taken = Buffer.concat([bytes(7, 8), bytes(1, 4), bytes(0, 4), bytes(0, 4)]);
-  loser.pub(reply.split('.').slice(0, -1).join('.'), taken);
-  await loser.flush();
+  if (says === 'taken') {
+    // Who it is, its epoch, bytes and packets.
+    const taken = Buffer.concat([bytes(7, 8), bytes(1, 4), bytes(0, 4), bytes(0, 4)]);
+    loser.pub(reply.split('.').slice(0, -1).join('.'), taken);
+    await loser.flush();
+  }
   await end();
-  t.is((await lost).code, 'GONE');
-});
+  return { lost };
+}
+
+for (const [id, says, where] of [
+  ['a', 'taken', 'nowhere'],
+  ['b', 'taken', 'here'],
+  ['c', 'taken', 'elsewhere'],
+  ['d', 'nothing', 'elsewhere'],
+]) {
+  test(`what a broker loses that says ${says} of it ends when its id is ${where}`, async (t) => {
+    const nats = await startNats(t);
+    const here = await startBroker(t, nats, { nats: { name: 'here' } });
+    const elsewhere = await startBroker(t, nats, { nats: { name: 'elsewhere' } });
+    const asker = await join(t, 'addon', here, 'asker');
+    const { lost } = await lose(t, nats, asker, id, says);
+    const server = { here, elsewhere }[where];
+    if (server) {
+      await answering(t, 'addon', server, id, (response) => response.send('found'));
+      t.is((await asker.request('asked', id)).message, 'found');
+    }
+    t.is((await lost).code, 'GONE');
+  });
+}
 
 test('brokers speak TLS with NATS, which may ask for their certificate', async (t) => {
   const { ca, issue } = authority();

@@ -54,7 +54,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::Handle as Runtime,
     sync::{Notify, mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
@@ -73,6 +73,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How long brokers are given to listen again for all their ids, when NATS is back: an id that nobody
 /// listens for is not one that nobody has.
 const SETTLING: Duration = Duration::from_secs(2);
+/// How soon a question is put again that nobody heard then.
+const AGAIN: Duration = Duration::from_millis(250);
 /// The principal of a broker's own participant, which has any id that it wants, begins with this.
 const PARTICIPANT: char = '\0';
 /// Answers to one question that may wait to be looked at.
@@ -263,28 +265,32 @@ impl Cluster {
 
     /// Asks the broker where an id is whether this principal may have it.
     async fn ask_owner(&self, id: &str, principal: Option<&str>) -> Result<(), Denied> {
-        if !self.is_up() {
-            return Ok(());
+        loop {
+            if !self.is_up() {
+                return Ok(());
+            }
+            match timeout(ANSWER, self.ask_once(id, principal)).await {
+                // Whoever has it may not listen yet.
+                Ok(Some(answer)) if answer.unheard && self.settles() => sleep(AGAIN).await,
+                // Nobody has it, or whoever has it lets it go.
+                Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => return Ok(()),
+                Ok(Some(_)) => return Err(Denied::Conflict),
+                // Whoever has it cannot be asked: it is not given away.
+                Ok(None) | Err(_) if self.is_up() => return Err(Denied::Conflict),
+                Ok(None) | Err(_) => return Ok(()),
+            }
         }
+    }
+
+    async fn ask_once(&self, id: &str, principal: Option<&str>) -> Option<Delivery> {
         let mut question = self.question();
-        let number = question.number;
         let publication = Publication {
             subject: self.subjects.to(id),
-            reply: Some(self.place(number)),
+            reply: Some(self.place(question.number)),
             payload: packet::question(id, principal).into(),
         };
-        let answer = async {
-            self.bus.publish(publication).await;
-            question.answers.recv().await
-        };
-        match timeout(ANSWER, answer).await {
-            // Nobody has it, or whoever has it lets it go.
-            Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => Ok(()),
-            Ok(Some(_)) => Err(Denied::Conflict),
-            // Whoever has it cannot be asked: it is not given away.
-            Ok(None) | Err(_) if self.is_up() => Err(Denied::Conflict),
-            Ok(None) | Err(_) => Ok(()),
-        }
+        self.bus.publish(publication).await;
+        question.answers.recv().await
     }
 
     /// A number for a question, and where its answers come.

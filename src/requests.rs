@@ -146,6 +146,10 @@ pub(crate) struct Book {
 }
 
 impl Request {
+    pub(crate) fn ack(&self) -> &str {
+        &self.ack
+    }
+
     /// Tells one that was asked that nobody awaits its answer: behind the message, if that is still
     /// to come.
     fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Outcomes) {
@@ -417,11 +421,13 @@ impl Requests {
         }
     }
 
-    /// True if a receiver may answer something.
-    pub(crate) fn owes(&self, responder: &Handle) -> bool {
-        let book = responder.book.lock();
-        let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
-        book.owed.items.iter().any(is_pending)
+    /// True if whoever was asked as this id may still answer, in a request that this one asked.
+    pub(crate) fn is_owed(&self, ack: &str, asker: &Arc<Handle>, id: &str) -> bool {
+        let hash = self.hasher.hash_one(ack);
+        let shard = self.shard(hash).lock();
+        (shard.find(hash, ack)).is_some_and(|pending| {
+            Arc::ptr_eq(&pending.asker, asker) && !pending.responders.asked_as(id).is_empty()
+        })
     }
 
     /// What a receiver may answer now.

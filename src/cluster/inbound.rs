@@ -273,6 +273,15 @@ impl<'a> Inbound<'a> {
                         self.tell();
                     }
                 }
+                Some(Between::Awaits { ack }) => {
+                    self.deliver();
+                    let key = protocol::ack_key(ack);
+                    let requests = &self.shared.router.requests;
+                    let is_owed = |asker| requests.is_owed(&key, asker, self.id);
+                    if !self.asker.is_some_and(is_owed) {
+                        self.failed(ack, Fault::Gone.code());
+                    }
+                }
                 Some(Between::Settle { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));

@@ -181,8 +181,7 @@ impl Link {
     fn note_questions(&self, frames: &[u8], packet: u64) {
         let Some(id) = &self.id else { return };
         for (text, _) in Frames(frames) {
-            // Zero is asked for its own sake.
-            if let Some(number) = protocol::settle_number(text).filter(|number| *number > 0) {
+            if let Some(number) = protocol::settle_number(text) {
                 self.questions.fetch_sub(1, SeqCst);
                 self.receipts.sent(number, id, packet);
             }

@@ -17,6 +17,7 @@ use super::{
     packet, tell,
 };
 use crate::{
+    framing,
     handle::Handle,
     memory::Charge,
     protocol,
@@ -30,7 +31,7 @@ const SHARDS: usize = 16;
 const REMOTE: usize = 1 << 10;
 /// How long the former broker of an id may say what becomes of what it was asked.
 const MOVED: Duration = Duration::from_secs(1);
-/// An id from which an answer is awaited is asked this often whether it is there.
+/// An id from which answers are awaited is asked this often whether they may still come.
 const PROBE: Duration = Duration::from_secs(5);
 /// A node of which nothing was heard for this long is dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ struct Remote {
     handle: Arc<Handle>,
     /// Nobody has used it since it was last looked at.
     idle: bool,
-    /// When it was asked last whether somebody is there.
+    /// When it was asked last what it still owes.
     probed: Instant,
     _charge: Charge,
 }
@@ -236,7 +237,7 @@ impl Cluster {
             _ => Fault::Gone,
         };
         if self.end(&shared, handle, fault, Some(packet)) {
-            shared.unknown(id);
+            shared.not_found(id, self.absent());
         } else {
             self.receipts.unheard(number, packet, self.absent());
         }
@@ -373,7 +374,7 @@ impl Cluster {
         }
     }
 
-    /// An id is at another broker from now on. What the former one has got it answers, or says that it
+    /// An id is at another broker from now on, or at this one. What the former one has got it answers, or says that it
     /// will not; but what was on its way there may be lost, and is not waited for.
     pub(super) fn moved(&self, shared: &Shared, id: &str, to: NodeId) {
         let Some(handle) = self.remotes.find(id) else {
@@ -394,6 +395,19 @@ impl Cluster {
                 owed,
             };
             self.remotes.moved.lock().push(moved);
+        }
+    }
+
+    /// Asks an id for all that it owes: a question, or what became of it, may have been lost on its way,
+    /// with a broker or when the id moved, and whoever has the id now knows nothing of it.
+    fn ask_for_owed(&self, shared: &Shared, handle: &Handle) {
+        // Where something still waits to be sent, nothing is late.
+        if handle.outbox.waiting() == 0 {
+            let mut frames = awaits(&shared.router.requests.owed(handle));
+            if !frames.is_empty() {
+                handle.outbox.push_frames(&mut frames);
+                handle.flush();
+            }
         }
     }
 
@@ -441,13 +455,8 @@ impl Cluster {
         for (id, handle) in dead {
             self.fail(&id, &handle, Fault::Timeout);
         }
-        // Of what was asked something may have been lost on its way: where nobody is there any more,
-        // that ends it.
         for handle in probed {
-            if shared.router.requests.owes(&handle) {
-                handle.outbox.push(&protocol::settle("0"));
-                handle.flush();
-            }
+            self.ask_for_owed(shared, &handle);
         }
         let silent: Vec<_> = {
             let nodes = self.remotes.nodes.lock();
@@ -456,6 +465,16 @@ impl Cluster {
         };
         silent.into_iter().for_each(|node| self.forget_node(node));
     }
+}
+
+/// What asks for the rest of these requests.
+fn awaits(owed: &[Weak<Request>]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for request in owed.iter().filter_map(Weak::upgrade) {
+        let ack = protocol::json_string(request.ack());
+        framing::append_text(&protocol::awaits(&ack), &mut frames);
+    }
+    frames
 }
 
 /// The link of a handle of ours.

@@ -75,6 +75,7 @@ impl Cluster {
                 match node == self.node {
                     true => claims.for_each(|claim| {
                         self.unheard.lock().remove(&claim.stamp.time);
+                        self.moved(shared, &claim.id, node);
                     }),
                     false => self.judge(shared, claims).await,
                 }

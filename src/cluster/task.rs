@@ -50,7 +50,7 @@ impl Cluster {
 
     pub(crate) fn stats(&self) -> ClusterStats {
         ClusterStats {
-            connected: self.is_up(),
+            connected: self.is_heard(),
             brokers: self.remotes.nodes().len() + 1,
             claims: self.claims.count(),
             remotes: self.remotes.count(),
@@ -93,6 +93,11 @@ impl Cluster {
     fn tell_all_claims(&self) {
         self.untold.lock().extend(self.claims.all());
         self.tells.notify_one();
+    }
+
+    /// True if NATS can be reached, and has passed on what we said.
+    fn is_heard(&self) -> bool {
+        self.is_up() && self.told_up.load(Relaxed) == self.epoch()
     }
 
     /// NATS has read all that we said before this, subscriptions too.
@@ -184,6 +189,9 @@ async fn run(
             _ = look.tick() => {
                 let now = Instant::now();
                 cluster.receipts.expire(now);
+                if cluster.is_heard() {
+                    missing = None;
+                }
                 if missing.is_some_and(|deadline| deadline <= now) {
                     missing = None;
                     if let Some(shared) = cluster.shared() {
@@ -212,10 +220,7 @@ async fn run(
             break;
         };
         match event {
-            BusEvent::Up => {
-                missing = None;
-                cluster.connected(&shared, &mut connection);
-            }
+            BusEvent::Up => cluster.connected(&shared, &mut connection),
             BusEvent::Down => cluster.down(&shared),
             // There may be one for each message that is lost.
             BusEvent::Lagged => lags = true,

@@ -180,7 +180,7 @@ impl Shared {
     }
 
     /// Notes that a message is for an id that nobody has, or that is perhaps at another broker.
-    pub(super) fn not_found(&self, id: &str, fault: Fault) {
+    pub(crate) fn not_found(&self, id: &str, fault: Fault) {
         match (fault, &self.cluster) {
             (Fault::ClusterDown, Some(cluster)) => {
                 cluster.counters.unreachable.fetch_add(1, Relaxed);

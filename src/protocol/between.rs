@@ -14,6 +14,8 @@ pub(crate) enum Between<'a> {
     Asks { ack: &'a str },
     /// Nobody awaits the answer to this any more.
     Cancel { ack: &'a str },
+    /// Wants to know whether the answer to this may still come.
+    Awaits { ack: &'a str },
     /// Wants to know whether the message before it was delivered.
     Settle { number: u64 },
     /// It was, unless there is a code.
@@ -62,6 +64,7 @@ pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
     match members.action()?.as_ref() {
         "asks" => Some(Between::Asks { ack: members.ack? }),
         "cancel" => Some(Between::Cancel { ack: members.ack? }),
+        "awaits" => Some(Between::Awaits { ack: members.ack? }),
         "settle" => Some(Between::Settle { number: number()? }),
         "settled" => Some(Between::Settled {
             number: number()?,
@@ -87,6 +90,11 @@ pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
 /// Says that an answer is awaited to the message behind it; the ack as JSON.
 pub(crate) fn asks(ack: &str) -> [&str; 3] {
     ["{\"action\":\"asks\",\"ack\":", ack, "}"]
+}
+
+/// Says that an answer is still awaited; the ack as JSON. Who cannot give it says that it failed.
+pub(crate) fn awaits(ack: &str) -> [&str; 3] {
+    ["{\"action\":\"awaits\",\"ack\":", ack, "}"]
 }
 
 /// Asks what became of the message before it.
@@ -148,6 +156,7 @@ mod tests {
         assert!(is_message(message.concat().as_bytes()));
         assert_eq!(read(&message), "None");
         assert_eq!(read(&asks("1")), "Some(Asks { ack: \"1\" })");
+        assert_eq!(read(&awaits("1")), "Some(Awaits { ack: \"1\" })");
         assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
         assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
