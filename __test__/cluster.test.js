@@ -37,6 +37,10 @@ test('a message reaches an id at another broker, with its sender', async (t) => 
   const back = heard(a);
   b.send('x', 'a');
   t.deepEqual(await back, ['x', 'b']);
+  // Each has passed on what came from its client, and what was for it, from elsewhere.
+  for (const { messagesOut, cluster } of brokers.map((broker) => broker.stats())) {
+    t.deepEqual([messagesOut, cluster.received], [2, 1]);
+  }
 });
 
 // Rule 33.2.

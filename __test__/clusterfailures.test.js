@@ -8,7 +8,16 @@ const fs = require('node:fs');
 const path = require('node:path');
 const test = require('ava');
 const { authority } = require('./support/certificates');
-const { answering, failure, join, open, settled, told, urlOf } = require('./support/clients');
+const {
+  answering,
+  failure,
+  join,
+  open,
+  refused,
+  settled,
+  told,
+  urlOf,
+} = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
 const { startNats, startNatsCluster } = require('./support/nats');
 const { natsTalk } = require('./support/natstalk');
@@ -277,13 +286,30 @@ test('while NATS is away what is here goes on, and what is elsewhere fails at on
     failed: { far: 'CLUSTER_DOWN' },
   });
   t.deepEqual(await a.request(1, 'near'), { from: 'near', message: 'near' });
+  const warned = [];
+  brokers[0].on('warn', (id) => warned.push(id));
+  const before = brokers[0].stats().cluster.unreachable;
+  for (let n = 0; n < 3; n += 1) a.send(n, 'far');
+  await a.request(1, 'near');
+  t.is(brokers[0].stats().cluster.unreachable - before, 3);
   // Who registers meanwhile is found when NATS is back.
   await answering(t, 'addon', brokers[1], 'late', (response) => response.send('late'));
   const up = brokers.map((broker) => state(broker, 'connected'));
+  // Somebody who has an id may not listen again yet.
+  const unsure = up[0].then(() => failure(a.request(1, 'nobody')));
   await nats.start();
   await Promise.all(up);
+  t.is((await unsure).code, 'CLUSTER_DOWN');
   t.deepEqual(await a.request(1, 'far'), { from: 'far', message: 'far' });
   t.deepEqual(await a.request(1, 'late'), { from: 'late', message: 'late' });
+  t.deepEqual(warned, []);
+  const warning = once(brokers[0], 'warn');
+  let code;
+  do {
+    ({ code } = await failure(a.request(1, 'nobody')));
+  } while (code === 'CLUSTER_DOWN');
+  t.is(code, 'UNKNOWN_ID');
+  t.regex((await warning).join(), /nobody/);
 });
 
 test('both sides of a partition had an id: when it heals, the newest has it', async (t) => {
@@ -308,6 +334,48 @@ test('both sides of a partition had an id: when it heals, the newest has it', as
   second.on('message', (_message, response) => response.send('second'));
   const a = await join(t, 'addon', brokers[0], 'a');
   t.deepEqual(await a.request(1, 'x'), { from: 'x', message: 'second' });
+});
+
+test('both sides had an id with principals of their own: the first keeps it', async (t) => {
+  const authenticate = ({ token }) => ({ principal: token });
+  const { nats, brokers } = await startCluster(t, 2, { authenticate });
+  const down = brokers.map((broker) => state(broker, 'disconnected'));
+  await nats.kill();
+  await Promise.all(down);
+  await join(t, 'addon', brokers[0], 'x', { token: 'alice' });
+  const second = await join(t, 'addon', brokers[1], 'x', { token: 'bob' });
+  const lost = refused(second);
+  await nats.start();
+  t.deepEqual(await lost, ['ERR_WSMB_CONFLICT', 4409]);
+  t.deepEqual(
+    brokers.map((broker) => broker.has('x')),
+    [true, false],
+  );
+});
+
+test('a server whose NATS lets it in and allows it nothing is as one without', async (t) => {
+  const nats = await startNats(t, {
+    config: `authorization: { users: [{
+      user: u, password: p, permissions: { publish: "else.>", subscribe: "else.>" }
+    }] }`,
+  });
+  const options = { servers: nats.url, user: 'u', pass: 'p' };
+  const required = new WSMsgBroker.Server({
+    port: 0,
+    host: '127.0.0.1',
+    nats: { ...options, required: true, timeout: 1500 },
+  });
+  const error = await t.throwsAsync(required.ready);
+  t.is(error.code, 'ERR_WSMB_CLUSTER');
+  t.regex(error.message, /permissions violation/i);
+  const server = await startServer(t, { nats: options });
+  const [state, reason] = await once(server, 'cluster');
+  t.is(state, 'failed');
+  t.regex(reason, /permissions violation/i);
+  t.false(server.stats().cluster.connected);
+  await answering(t, 'addon', server, 'b', (response) => response.send(1));
+  const a = await join(t, 'addon', server, 'a');
+  t.deepEqual(await a.request(1, 'b'), { from: 'b', message: 1 });
 });
 
 test('a server whose NATS is required ends without it, and says why', async (t) => {

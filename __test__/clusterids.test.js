@@ -4,8 +4,9 @@
 
 const { once } = require('node:events');
 const test = require('ava');
-const { failure, join, open, told, urlOf } = require('./support/clients');
+const { failure, join, open, refused, told, urlOf } = require('./support/clients');
 const { startBroker, startCluster } = require('./support/cluster');
+const { startNats } = require('./support/nats');
 const { natsTalk } = require('./support/natstalk');
 const { startServer } = require('./support/start');
 
@@ -132,6 +133,32 @@ test('no peer takes the id of a participant, at whatever broker', async (t) => {
   const client = await join(t, 'addon', brokers[1], 'c');
   brokers[0].client.on('message', (message, response) => response.send(message));
   t.is((await client.request(1, brokers[0].id)).message, 1);
+});
+
+test('a participant takes its id from a peer at another broker', async (t) => {
+  const { brokers } = await startCluster(t, 2);
+  const peer = await join(t, 'addon', brokers[1], brokers[0].id);
+  const lost = refused(peer);
+  await brokers[0].client.connected();
+  t.deepEqual(await lost, ['ERR_WSMB_CONFLICT', 4409]);
+  t.deepEqual(
+    brokers.map((broker) => broker.has(brokers[0].id)),
+    [true, false],
+  );
+});
+
+test('of two brokers with one name the first has the id of its participant', async (t) => {
+  const nats = await startNats(t);
+  const [one, two] = [
+    await startBroker(t, nats, { nats: { name: 'twin' } }),
+    await startBroker(t, nats, { nats: { name: 'twin' } }),
+  ];
+  await one.client.connected();
+  // Perhaps after it was registered.
+  t.deepEqual(await refused(two.client), ['ERR_WSMB_CONFLICT', 4409]);
+  const client = await join(t, 'addon', two, 'c');
+  one.client.on('message', (message, response) => response.send(message));
+  t.is((await client.request(1, 'server-twin')).message, 1);
 });
 
 test('brokers of another namespace are not there', async (t) => {

@@ -59,6 +59,17 @@ async function told(receipt) {
   return { delivered, failed: Object.fromEntries([...failed].map(([id, { code }]) => [id, code])) };
 }
 
+/** Resolves when a client was closed after an error, with the codes of both. */
+function refused(client) {
+  let code;
+  client.once('error', (error) => {
+    ({ code } = error);
+  });
+  return new Promise((resolve) => {
+    client.once('close', (closed) => resolve([code, closed]));
+  });
+}
+
 /** How many answers and receipts a client awaits. */
 function awaited(client) {
   return client[kSession].requests.size;
@@ -82,6 +93,7 @@ module.exports = {
   settled,
   failure,
   told,
+  refused,
   awaited,
   aborted,
 };

@@ -24,6 +24,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(250);
 /// The same failure is told once in this time: it is tried again and again.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
+/// So many different failures are told in that time, at most.
+const TELL_MOST: usize = 16;
 
 /// What happened to the connection to the bus.
 #[derive(Debug)]
@@ -138,6 +140,30 @@ impl Cluster {
     }
 }
 
+/// What has gone wrong of late, and when it was told.
+#[derive(Debug, Default)]
+struct Troubles {
+    told: Vec<(String, Instant)>,
+}
+
+impl Troubles {
+    /// True if this one is to be told.
+    fn are_new(&mut self, reason: &str, now: Instant) -> bool {
+        self.told.retain(|(_, told)| now - *told < TELL_AGAIN);
+        let is_new = self.told.len() < TELL_MOST && self.told.iter().all(|(one, _)| one != reason);
+        if is_new {
+            self.told.push((reason.to_owned(), now));
+        }
+        is_new
+    }
+
+    /// The last of them.
+    fn last(&self) -> &str {
+        let last = self.told.last().map(|(reason, _)| reason.as_str());
+        last.unwrap_or("no server answered in time")
+    }
+}
+
 /// Keeps the cluster until the server closes.
 async fn run(
     cluster: Arc<Cluster>,
@@ -165,8 +191,7 @@ async fn run(
     let taking = tokio::spawn(take_all(cluster.clone(), node));
     let hearing = tokio::spawn(hear_all(cluster.clone(), all));
     let mut missing = cluster.required.map(|within| Instant::now() + within);
-    let mut trouble = "no server answered in time".to_owned();
-    let mut told: Option<Instant> = None;
+    let mut troubles = Troubles::default();
     let (mut connection, mut lags) = (0, false);
     let telling = tokio::spawn(tell_all(cluster.clone()));
     let mut beat = interval(BEAT);
@@ -195,7 +220,7 @@ async fn run(
                 if missing.is_some_and(|deadline| deadline <= now) {
                     missing = None;
                     if let Some(shared) = cluster.shared() {
-                        let event = ServerEvent::Cluster(ClusterEvent::Missing(&trouble));
+                        let event = ServerEvent::Cluster(ClusterEvent::Missing(troubles.last()));
                         shared.listener.event(event);
                         shared.close();
                     }
@@ -224,13 +249,11 @@ async fn run(
             BusEvent::Down => cluster.down(&shared),
             // There may be one for each message that is lost.
             BusEvent::Lagged => lags = true,
-            BusEvent::Failed(reason)
-                if reason == trouble && told.is_some_and(|told| told.elapsed() < TELL_AGAIN) => {}
             BusEvent::Failed(reason) => {
-                told = Some(Instant::now());
-                let event = ServerEvent::Cluster(ClusterEvent::Failed(&reason));
-                shared.listener.event(event);
-                trouble = reason;
+                if troubles.are_new(&reason, Instant::now()) {
+                    let event = ServerEvent::Cluster(ClusterEvent::Failed(&reason));
+                    shared.listener.event(event);
+                }
             }
         }
     }
@@ -276,5 +299,28 @@ async fn hear_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
             return;
         };
         cluster.hear(&shared, &delivery.payload).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_is_told_now_and_then_and_of_many_some() {
+        let mut troubles = Troubles::default();
+        let start = Instant::now();
+        assert_eq!(troubles.last(), "no server answered in time");
+        for seconds in 0..29 {
+            let now = start + Duration::from_secs(seconds);
+            let are_new = ["a", "b"].map(|reason| troubles.are_new(reason, now));
+            assert_eq!(are_new, [seconds == 0; 2]);
+        }
+        assert_eq!(troubles.last(), "b");
+        let later = start + TELL_AGAIN;
+        let told = (0..99).filter(|n| troubles.are_new(&n.to_string(), later));
+        assert_eq!(told.count(), TELL_MOST);
+        assert!(!troubles.are_new("a", later));
+        assert!(troubles.are_new("a", later + TELL_AGAIN));
     }
 }
