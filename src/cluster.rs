@@ -31,6 +31,7 @@ pub(crate) mod bus;
 mod claims;
 mod inbound;
 mod link;
+mod listener;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod packet;
@@ -39,6 +40,7 @@ mod remotes;
 mod said;
 mod search;
 mod talk;
+mod tally;
 mod task;
 
 use std::{
@@ -67,6 +69,7 @@ use receipts::Receipts;
 use remotes::Remotes;
 pub use search::Found;
 pub(crate) use task::BusEvent;
+use task::Listening;
 
 /// How long a broker waits for an answer of others before it goes on without.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -96,6 +99,7 @@ pub(crate) struct Cluster {
     since: Mutex<Instant>,
     /// That in which NATS was told all subscriptions, and that of which the embedder was told so.
     listened: AtomicU32,
+    listening: Mutex<Listening>,
     told_up: AtomicU32,
     clock: Clock,
     claims: Claims,
@@ -106,6 +110,8 @@ pub(crate) struct Cluster {
     /// Claims to be told, and those who wait until they have been heard, by their time.
     untold: Mutex<Vec<Claim>>,
     tells: Notify,
+    /// That it is time to say that we are there.
+    beats: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// True once all that listens is to end.
     ended: watch::Sender<bool>,
@@ -156,11 +162,13 @@ impl Cluster {
             receipts: Arc::default(),
             since: Mutex::new(Instant::now()),
             listened: AtomicU32::new(0),
+            listening: Mutex::default(),
             told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
             questions: Mutex::default(),
             untold: Mutex::default(),
             tells: Notify::new(),
+            beats: Notify::new(),
             unheard: Mutex::default(),
             ended: watch::channel(false).0,
             counters: Counters::default(),
@@ -237,18 +245,17 @@ impl Cluster {
                 time: stamp.time,
                 cluster: Arc::downgrade(&cluster),
             };
-            let is_up = cluster.is_up();
-            let claimed = cluster.claims.claim(claim.clone(), is_up);
+            let was_up = cluster.is_up();
+            let claimed = cluster.claims.claim(claim.clone(), was_up);
             // Another principal may have come before, since it was looked for.
-            let stopped = claimed.map_err(|Taken| Denied::Conflict)?;
+            let mut stopped = claimed.map_err(|Taken| Denied::Conflict)?;
+            let is_up = cluster.is_up();
+            if is_up && !was_up {
+                // Whoever listened for all ids meanwhile may not have seen this one.
+                stopped = cluster.claims.listen(&id);
+            }
             if is_up {
-                let told = async {
-                    if let Some(stopped) = stopped {
-                        cluster.listen(id, stopped).await;
-                    }
-                    cluster.tell_claim(claim).await;
-                };
-                let _ = timeout(ANSWER, told).await;
+                let _ = timeout(ANSWER, cluster.make_known(claim, stopped)).await;
             }
             cluster.unheard.lock().remove(&stamp.time);
             match cluster.standing(&ticket) {
@@ -305,12 +312,22 @@ impl Cluster {
         }
     }
 
-    /// Has all told of a claim of ours, and waits until it has been heard: by ourselves, as by others.
-    async fn tell_claim(&self, claim: Claim) {
+    /// Listens for an id of ours and has all told of its claim, whether somebody waits for that or not.
+    /// Resolves when the claim has been heard: by ourselves, as by others.
+    async fn make_known(self: &Arc<Self>, claim: Claim, stopped: Option<oneshot::Receiver<()>>) {
         let (sender, heard) = oneshot::channel();
         self.unheard.lock().insert(claim.stamp.time, sender);
-        self.untold.lock().push(claim);
-        self.tells.notify_one();
+        let cluster = self.clone();
+        self.runtime.spawn(async move {
+            if let Some(stopped) = stopped {
+                cluster.listen(claim.id.clone(), stopped).await;
+            }
+            // Of one that was given up meanwhile nobody need hear.
+            if cluster.claims.holds(&claim.id, claim.stamp.time) {
+                cluster.untold.lock().push(claim);
+                cluster.tells.notify_one();
+            }
+        });
         let _ = heard.await;
     }
 
@@ -326,7 +343,7 @@ impl Cluster {
             if let Ok(inlet) = inlet {
                 let mut ended = cluster.ended.subscribe();
                 tokio::select! {
-                    () = inbound::receive(&cluster, &id, inlet, stopped) => {}
+                    () = listener::receive(&cluster, &id, inlet, stopped) => {}
                     _ = ended.wait_for(|ended| *ended) => {}
                 }
             }

@@ -20,7 +20,9 @@
 //! | `responders` | who may answer, and what must be known of them |
 //! | `queue` | requests by age, and by the time at which they end |
 //! | `outcome` | what is to be told, and to whom |
+//! | `between` | what brokers of a cluster tell each other of requests |
 
+mod between;
 mod outcome;
 mod pending;
 mod queue;
@@ -146,10 +148,6 @@ pub(crate) struct Book {
 }
 
 impl Request {
-    pub(crate) fn ack(&self) -> &str {
-        &self.ack
-    }
-
     /// Tells one that was asked that nobody awaits its answer: behind the message, if that is still
     /// to come.
     fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Outcomes) {
@@ -385,75 +383,6 @@ impl Requests {
         }
     }
 
-    /// Ends the part of whoever was asked as this id, in a request that this one asked.
-    pub(crate) fn cancel_part(
-        &self,
-        ack: &str,
-        asker: &Arc<Handle>,
-        id: &str,
-        outcomes: &mut Outcomes,
-    ) {
-        let hash = self.hasher.hash_one(ack);
-        let mut shard = self.shard(hash).lock();
-        if let Some(mut entry) = shard.entry(hash, ack)
-            && Arc::ptr_eq(&entry.get().asker, asker)
-        {
-            entry.get_mut().cancel_part(id, outcomes);
-            if entry.get().responders.is_empty() {
-                entry.remove().0.ended(None, outcomes);
-            }
-        }
-    }
-
-    /// Another broker says that one of its receivers will not answer.
-    pub(crate) fn fail(
-        &self,
-        ack: &str,
-        responder: &Handle,
-        fault: Fault,
-        outcomes: &mut Outcomes,
-    ) {
-        let hash = self.hasher.hash_one(ack);
-        let mut shard = self.shard(hash).lock();
-        if let Some(pending) = shard.find(hash, ack) {
-            let request = pending.request.clone();
-            shard.lose(&request, responder, None, fault, outcomes);
-        }
-    }
-
-    /// True if whoever was asked as this id may still answer, in a request that this one asked.
-    pub(crate) fn is_owed(&self, ack: &str, asker: &Arc<Handle>, id: &str) -> bool {
-        let hash = self.hasher.hash_one(ack);
-        let shard = self.shard(hash).lock();
-        (shard.find(hash, ack)).is_some_and(|pending| {
-            Arc::ptr_eq(&pending.asker, asker) && !pending.responders.asked_as(id).is_empty()
-        })
-    }
-
-    /// What a receiver may answer now.
-    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Weak<Request>> {
-        let book = responder.book.lock();
-        book.owed
-            .items
-            .iter()
-            .map(|(request, _)| request.clone())
-            .collect()
-    }
-
-    /// A receiver will not answer these any more, if it has not yet.
-    pub(crate) fn lose(
-        &self,
-        owed: &[Weak<Request>],
-        responder: &Handle,
-        fault: Fault,
-        outcomes: &mut Outcomes,
-    ) {
-        for request in owed.iter().filter_map(Weak::upgrade) {
-            let mut shard = self.shard(request.hash).lock();
-            shard.lose(&request, responder, None, fault, outcomes);
-        }
-    }
-
     fn end(&self, request: &Weak<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
         if let Some(request) = request.upgrade() {
             let mut shard = self.shard(request.hash).lock();
@@ -499,8 +428,7 @@ impl Requests {
             let mut book = former.book.lock();
             // What is about to be opened for that registration is not, from here on.
             book.lost = book.lost.max(registration);
-            let owed = book.owed.items.iter().filter(|(_, other)| *other == tag);
-            owed.filter_map(|(request, _)| request.upgrade()).collect()
+            book.owed.tagged(tag)
         };
         for request in owed {
             let mut shard = self.shard(request.hash).lock();

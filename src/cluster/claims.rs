@@ -85,6 +85,18 @@ struct Own {
     listener: Option<oneshot::Sender<()>>,
 }
 
+impl Own {
+    /// What tells who is to listen from now on to stop; none if somebody does already.
+    fn listen(&mut self) -> Option<oneshot::Receiver<()>> {
+        if self.listener.is_some() {
+            return None;
+        }
+        let (stop, stopped) = oneshot::channel();
+        self.listener = Some(stop);
+        Some(stopped)
+    }
+}
+
 /// What is to be done about somebody else's claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -130,6 +142,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(cluster) = self.cluster.upgrade() {
             cluster.claims.release(&self.id, self.time);
+            cluster.unheard.lock().remove(&self.time);
         }
     }
 }
@@ -158,12 +171,7 @@ impl Claims {
         if claim.stamp > entry.claim.stamp {
             entry.claim = claim;
         }
-        if !listens || entry.listener.is_some() {
-            return Ok(None);
-        }
-        let (stop, stopped) = oneshot::channel();
-        entry.listener = Some(stop);
-        Ok(Some(stopped))
+        Ok(if listens { entry.listen() } else { None })
     }
 
     fn release(&self, id: &str, time: u64) {
@@ -177,13 +185,16 @@ impl Claims {
         }
     }
 
+    /// Whether the id is ours by the ticket of this time.
+    pub(super) fn holds(&self, id: &str, time: u64) -> bool {
+        let own = self.own.lock();
+        own.get(id)
+            .is_some_and(|entry| entry.tickets.contains(&time))
+    }
+
     /// Whether the id is still ours by this ticket.
     pub(super) fn standing(&self, ticket: &Ticket) -> Standing {
-        let own = self.own.lock();
-        let is_held =
-            (own.get(&ticket.id)).is_some_and(|entry| entry.tickets.contains(&ticket.time));
-        drop(own);
-        match is_held {
+        match self.holds(&ticket.id, ticket.time) {
             true => Standing::Held,
             false => Standing::Lost {
                 conflict: self.refused.lock().contains(&ticket.time),
@@ -222,15 +233,14 @@ impl Claims {
     /// The ids for which nobody listens yet: for each, what tells its listener to stop.
     pub(super) fn deaf(&self) -> Vec<(Arc<str>, oneshot::Receiver<()>)> {
         let mut own = self.own.lock();
-        let mut deaf = Vec::new();
-        for (id, entry) in own.iter_mut() {
-            if entry.listener.is_none() {
-                let (stop, stopped) = oneshot::channel();
-                entry.listener = Some(stop);
-                deaf.push((id.clone(), stopped));
-            }
-        }
-        deaf
+        own.iter_mut()
+            .filter_map(|(id, entry)| Some((id.clone(), entry.listen()?)))
+            .collect()
+    }
+
+    /// The same for one id; none if somebody listens, or it is not ours.
+    pub(super) fn listen(&self, id: &str) -> Option<oneshot::Receiver<()>> {
+        self.own.lock().get_mut(id)?.listen()
     }
 
     /// How many there are.

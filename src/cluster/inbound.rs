@@ -1,24 +1,15 @@
-//! What comes from other brokers: frames for an id of ours, and frames for this broker itself.
+//! What is in packets from other brokers: frames for an id of ours, and frames for this broker itself.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    future::poll_fn,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::time::sleep;
 
-use super::{
-    Cluster,
-    bus::{Delivery, Inlet, Place, Publication},
-    link::{TELL_BYTES, TELL_PACKETS},
-    packet::{self, Frames, Packet, Taken},
-    tell,
-};
+use super::{Cluster, packet::Frames, tell};
 use crate::{
-    connection::{Answered, Room},
+    connection::Answered,
     framing,
     handle::Handle,
     outbox::Pushed,
@@ -27,186 +18,11 @@ use crate::{
     server::Shared,
 };
 
-/// What is known of a way by which nothing came for so long is forgotten.
-const FORGET: Duration = Duration::from_secs(60);
-
-/// How much came by each way, and was not told yet.
-#[derive(Default)]
-pub(super) struct Tally {
-    ways: HashMap<Place, (Taken, Instant)>,
-    looked: Option<Instant>,
-}
-
-impl Tally {
-    /// Something has come by a way. Who sends by one that is new learns at once who takes it.
-    pub(super) async fn meet(&mut self, cluster: &Cluster, from: Place) {
-        if let Entry::Vacant(entry) = self.ways.entry(from) {
-            let nothing = nothing(cluster);
-            entry.insert((nothing, Instant::now()));
-            tell_taken(cluster, from, nothing).await;
-        }
-    }
-
-    /// Notes that a packet was taken, and tells that where it is time.
-    pub(super) async fn took(&mut self, cluster: &Cluster, from: Place, bytes: usize) {
-        let now = Instant::now();
-        let nothing = nothing(cluster);
-        let (taken, last) = self.ways.entry(from).or_insert((nothing, now));
-        taken.bytes += bytes as u32;
-        taken.packets += 1;
-        *last = now;
-        if taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
-            let told = Taken {
-                epoch: nothing.epoch,
-                ..std::mem::replace(taken, nothing)
-            };
-            tell_taken(cluster, from, told).await;
-        }
-        if now - *self.looked.get_or_insert(now) > FORGET {
-            self.looked = Some(now);
-            let is_old = |_: &Place, (_, last): &mut (Taken, Instant)| now - *last > FORGET;
-            let old: Vec<_> = self.ways.extract_if(is_old).collect();
-            for (from, (taken, _)) in old {
-                tell_taken(cluster, from, taken).await;
-            }
-        }
-    }
-
-    /// Tells what was not told yet: who listens next does not know of it.
-    async fn end(self, cluster: &Cluster) {
-        for (from, (taken, _)) in self.ways {
-            tell_taken(cluster, from, taken).await;
-        }
-    }
-}
-
-fn nothing(cluster: &Cluster) -> Taken {
-    Taken {
-        node: cluster.node.0,
-        epoch: cluster.epoch(),
-        bytes: 0,
-        packets: 0,
-    }
-}
-
-async fn tell_taken(cluster: &Cluster, from: Place, taken: Taken) {
-    let publication = Publication {
-        subject: cluster.subjects.place(from),
-        reply: None,
-        payload: taken.encode().into(),
-    };
-    cluster.bus.publish(publication).await;
-}
-
-/// Takes what is for an id, until it is told to stop, or the cluster ends.
-pub(super) async fn receive(
-    cluster: &Arc<Cluster>,
-    id: &Arc<str>,
-    mut inlet: Box<dyn Inlet>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut tally = Tally::default();
-    let Some(key) = cluster.shared().map(|shared| shared.next_key()) else {
-        return;
-    };
-    // The id is not ours any more; and NATS knows.
-    let (mut is_stopped, mut drains) = (false, false);
-    loop {
-        if is_stopped && !drains {
-            drains = true;
-            inlet.drain().await;
-        }
-        let delivery = tokio::select! {
-            biased;
-            _ = &mut stopped, if !is_stopped => None,
-            delivery = inlet.next() => match delivery {
-                Some(delivery) => Some(delivery),
-                None => return tally.end(cluster).await,
-            },
-        };
-        let Some(delivery) = delivery else {
-            is_stopped = true;
-            continue;
-        };
-        if let (Some(from), true) = (delivery.from, packet::has_frames(&delivery.payload)) {
-            tally.meet(cluster, from).await;
-        }
-        // Who does not read holds up nobody once the id is another's: NATS must hear of that.
-        let mut takes = true;
-        if !is_stopped {
-            tokio::select! {
-                room = room(cluster, id, key) => takes = !matches!(room, Room::None),
-                _ = &mut stopped => is_stopped = true,
-            }
-        }
-        if is_stopped && !drains {
-            drains = true;
-            inlet.drain().await;
-        }
-        take(cluster, id, delivery, takes, &mut tally).await;
-    }
-}
-
-/// `takes`: the owner of the id takes something, if there is one.
-async fn take(
-    cluster: &Cluster,
-    id: &Arc<str>,
-    delivery: Delivery,
-    takes: bool,
-    tally: &mut Tally,
-) {
-    let Some(from) = delivery.from else { return };
-    match Packet::decode(&delivery.payload) {
-        Some(Packet::Frames {
-            id: for_id,
-            epoch,
-            frames,
-        }) if *for_id == **id && cluster.meet(from.node, epoch) => {
-            if let Some(shared) = cluster.shared() {
-                let asker = cluster.asker(&shared, from.node);
-                let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), takes);
-                inbound.frames(frames);
-                inbound.end();
-            }
-            tally.took(cluster, from, frames.len()).await;
-        }
-        Some(Packet::Question {
-            id: for_id,
-            principal,
-        }) if *for_id == **id => {
-            let has_it = cluster.claims.principal(id);
-            let may = has_it.is_none_or(|owner| owner.as_deref() == principal);
-            let publication = Publication {
-                subject: cluster.subjects.place(from),
-                reply: None,
-                payload: if may { "yes" } else { "no" }.into(),
-            };
-            cluster.bus.publish(publication).await;
-        }
-        // Of another version; or for an id whose hash is the same.
-        _ => {}
-    }
-}
-
-/// Waits until the owner of an id takes something, as who sends to it here would.
-async fn room(cluster: &Cluster, id: &str, key: u64) -> Room {
-    poll_fn(|cx| {
-        let Some(shared) = cluster.shared() else {
-            return Poll::Ready(Room::Gone);
-        };
-        let Some(owner) = shared.router.find(id) else {
-            return Poll::Ready(Room::Gone);
-        };
-        match shared.room(id, &owner, key, cx.waker()) {
-            Room::Held => Poll::Pending,
-            room => Poll::Ready(room),
-        }
-    })
-    .await
-}
+/// That something is not owed is told this much later: an answer that was just taken comes before it.
+const BEHIND: Duration = Duration::from_millis(100);
 
 /// One packet for an id.
-struct Inbound<'a> {
+pub(super) struct Inbound<'a> {
     shared: &'a Shared,
     cluster: &'a Cluster,
     id: &'a str,
@@ -217,6 +33,11 @@ struct Inbound<'a> {
     owner: Option<(Arc<Handle>, u64)>,
     /// Why nothing is delivered, if it is not.
     fault: Option<Fault>,
+    /// Why the last message was not, if that was for another reason.
+    refused: Option<Fault>,
+    /// Acks that are awaited, and to which nothing will come.
+    lost: Vec<String>,
+    is_asked: bool,
     /// Frames that nobody need look at, to be pushed together.
     plain: Vec<u8>,
     count: u64,
@@ -224,7 +45,7 @@ struct Inbound<'a> {
 }
 
 impl<'a> Inbound<'a> {
-    fn new(
+    pub(super) fn new(
         cluster: &'a Cluster,
         shared: &'a Shared,
         id: &'a str,
@@ -245,17 +66,21 @@ impl<'a> Inbound<'a> {
             owner,
             said: Vec::new(),
             fault,
+            refused: None,
+            lost: Vec::new(),
+            is_asked: false,
             plain: Vec::new(),
             count: 0,
             outcomes: Vec::new(),
         }
     }
 
-    fn frames(&mut self, frames: &[u8]) {
+    pub(super) fn frames(&mut self, frames: &[u8]) {
         // To which of them an answer is awaited.
         let mut asked = None;
         for (text, frame) in Frames(frames) {
             if protocol::is_message(text) {
+                self.refused = None;
                 match asked.take() {
                     Some(ack) => self.request(ack, frame),
                     None => self.collect(frame, frames.len()),
@@ -269,23 +94,18 @@ impl<'a> Inbound<'a> {
                     if let Some(asker) = self.asker {
                         let requests = &self.shared.router.requests;
                         let key = protocol::ack_key(ack);
-                        requests.cancel_part(&key, asker, self.id, &mut self.outcomes);
+                        let owner = self.owner.as_ref().map(|(owner, _)| &**owner);
+                        requests.cancel_part(&key, asker, owner, self.id, &mut self.outcomes);
                         self.tell();
                     }
                 }
-                Some(Between::Awaits { ack }) => {
-                    self.deliver();
-                    let key = protocol::ack_key(ack);
-                    let requests = &self.shared.router.requests;
-                    let is_owed = |asker| requests.is_owed(&key, asker, self.id);
-                    if !self.asker.is_some_and(is_owed) {
-                        self.failed(ack, Fault::Gone.code());
-                    }
+                Some(Between::Awaits { ack }) if !self.is_owed(ack) => {
+                    self.lost.push(ack.to_owned());
                 }
                 Some(Between::Settle { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));
-                    let code = self.fault.map(Fault::receipt_code);
+                    let code = self.refused.or(self.fault).map(Fault::receipt_code);
                     self.say(&protocol::settled(&number, &dest, code));
                 }
                 _ => {}
@@ -308,6 +128,7 @@ impl<'a> Inbound<'a> {
         let key = protocol::ack_key(ack);
         let Some(asker) = self.asker else {
             // The id has just come here, and cannot answer for the handle by which it was asked.
+            self.refused = Some(Fault::Gone);
             return self.failed(ack, Fault::Gone.code());
         };
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
@@ -333,9 +154,13 @@ impl<'a> Inbound<'a> {
             match requests.open(&question, Instant::now(), &mut self.outcomes) {
                 Ok(Opened::Asked(request)) => break request,
                 Ok(Opened::Over) => self.tell(),
-                Err(error) => return self.failed(ack, error.code()),
+                Err(error) => {
+                    self.refused = Some(Fault::of_code(error.code()));
+                    return self.failed(ack, error.code());
+                }
             }
         };
+        self.is_asked = true;
         if asker.outbox.state().closed {
             // Its broker was given up meanwhile: nobody would ever withdraw this.
             requests.cancel(&key, asker, &mut self.outcomes);
@@ -347,6 +172,21 @@ impl<'a> Inbound<'a> {
             requests.delivered(&request, &mut self.outcomes);
         }
         self.tell();
+    }
+
+    /// True if whoever has the id may still answer this.
+    fn is_owed(&self, ack: &str) -> bool {
+        let (Some(asker), Some((owner, _))) = (self.asker, &self.owner) else {
+            return false;
+        };
+        let key = protocol::ack_key(ack);
+        (self.shared.router.requests).is_owed(&key, asker, owner, self.id)
+    }
+
+    /// Who was asked something, if anybody was.
+    pub(super) fn asked(&self) -> Option<&Arc<Handle>> {
+        let (owner, _) = self.owner.as_ref()?;
+        self.is_asked.then_some(owner)
     }
 
     fn failed(&mut self, ack: &str, code: &str) {
@@ -391,17 +231,39 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         self.deliver();
         self.tell();
         if let Some((owner, _)) = &self.owner {
             owner.flush();
         }
+        self.tell_lost();
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
             None => told(self.cluster, self.shared, &self.said),
         }
+    }
+}
+
+impl Inbound<'_> {
+    /// Tells to what nothing will come.
+    fn tell_lost(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        let Some(asker) = self.asker.filter(|_| !lost.is_empty()) else {
+            let code = Fault::Gone.code();
+            return lost.iter().for_each(|ack| self.failed(ack, code));
+        };
+        let (asker, dest) = (asker.clone(), protocol::json_string(self.id));
+        self.cluster.runtime.spawn(async move {
+            sleep(BEHIND).await;
+            for ack in lost {
+                asker
+                    .outbox
+                    .push(&version_2::failed(&ack, &dest, Fault::Gone.code()));
+            }
+            asker.flush();
+        });
     }
 }
 

@@ -147,10 +147,11 @@ impl Link {
         let number = self.sent.fetch_add(1, SeqCst) + 1;
         if self.questions.load(SeqCst) > 0 {
             self.note_questions(&payload[self.head.len()..], number);
-            // Given up meanwhile: what was noted just now has been told as not sent.
-            if self.closed.load(SeqCst) {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
+        }
+        // Given up meanwhile: what was noted just now has been told as not sent.
+        if self.closed.load(SeqCst) {
+            self.sent.fetch_sub(1, SeqCst);
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         self.bytes.fetch_add(length, SeqCst);
         self.packets.fetch_add(1, SeqCst);
@@ -190,8 +191,16 @@ impl Link {
 
     /// So much of it was taken.
     pub(super) fn taken(&self, taken: Taken) {
-        self.epoch.store(taken.epoch, Relaxed);
-        self.node.store(taken.node, Relaxed);
+        // Whoever begins to take something says who it is. Others may tell later what they took before.
+        if taken.packets == 0 || self.node().is_none() {
+            let before = (
+                self.node.swap(taken.node, Relaxed),
+                self.epoch.swap(taken.epoch, Relaxed),
+            );
+            if before.0 != 0 && before != (taken.node, taken.epoch) {
+                self.forget_window();
+            }
+        }
         let less = |counter: &AtomicUsize, by: u32| {
             // More may be told than was known to be under way, once that has been forgotten.
             let _ =
@@ -204,9 +213,18 @@ impl Link {
 
     /// The id is at another broker from now on: the former one may not tell what it has taken.
     pub(super) fn moved(&self) {
+        self.forget_window();
+        self.go_on();
+    }
+
+    fn forget_window(&self) {
         self.bytes.store(0, SeqCst);
         self.packets.store(0, SeqCst);
-        self.go_on();
+    }
+
+    /// How many packets have gone out; once it is closed, no more do.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(SeqCst)
     }
 
     /// The outbox may write again.

@@ -17,18 +17,15 @@ use super::{
     packet, tell,
 };
 use crate::{
-    framing,
-    handle::Handle,
-    memory::Charge,
-    protocol,
-    requests::{Fault, Request},
-    server::Shared,
+    framing, handle::Handle, memory::Charge, protocol, requests::Fault, server::Shared,
     socket::WriteHalf,
 };
 
 const SHARDS: usize = 16;
 /// Bytes of memory that a handle takes with its link, about.
 const REMOTE: usize = 1 << 10;
+/// How long it takes to hear which packets of those that went out together nobody has heard.
+const UNSURE: Duration = Duration::from_millis(250);
 /// How long the former broker of an id may say what becomes of what it was asked.
 const MOVED: Duration = Duration::from_secs(1);
 /// An id from which answers are awaited is asked this often whether they may still come.
@@ -46,17 +43,9 @@ pub(super) struct Remotes {
     nodes: Mutex<HashMap<NodeId, Node>>,
     /// By the number of their link.
     links: Mutex<HashMap<u64, Way>>,
-    /// What was asked of ids that have gone to another broker, until when it may be answered.
-    moved: Mutex<Vec<Moved>>,
-}
-
-/// An id that has gone to another broker.
-#[derive(Debug)]
-struct Moved {
-    /// Until when what it was asked may be answered.
-    until: Instant,
-    handle: Arc<Handle>,
-    owed: Vec<Weak<Request>>,
+    /// Those whose ids have gone to another broker, by their keys, and when they are asked for what the
+    /// former one may still have answered.
+    moved: Mutex<HashMap<u64, (Instant, Arc<Handle>)>>,
 }
 
 /// Whose link it is: an id's, or a node's.
@@ -66,6 +55,10 @@ struct Way {
     id: Option<Arc<str>>,
     /// Since when nothing goes by it: of what went before, some may still be told as unheard.
     ended: Option<Instant>,
+    /// How many packets were.
+    unheard: u64,
+    /// It has ended, and what was asked by it has not yet.
+    is_unsure: bool,
 }
 
 #[derive(Debug)]
@@ -134,6 +127,22 @@ impl Remotes {
             false => (*id, node.name.clone()),
         };
         nodes.iter().map(named).collect()
+    }
+
+    /// Those of whose packets some were unheard, and of the others nothing was heard for a while.
+    fn unsure(&self) -> Vec<Arc<Handle>> {
+        let mut links = self.links.lock();
+        let is_due = |way: &&mut Way| {
+            way.is_unsure && way.ended.is_some_and(|ended| ended.elapsed() > UNSURE)
+        };
+        links
+            .values_mut()
+            .filter(is_due)
+            .filter_map(|way| {
+                way.is_unsure = false;
+                way.handle.upgrade()
+            })
+            .collect()
     }
 
     /// Forgets how long others were silent: we could not hear them.
@@ -217,6 +226,8 @@ impl Cluster {
             handle: Arc::downgrade(&handle),
             id,
             ended: None,
+            unheard: 0,
+            is_unsure: false,
         };
         self.remotes.links.lock().insert(key, way);
         handle
@@ -225,21 +236,37 @@ impl Cluster {
     /// Nobody has heard this packet of a link: nobody has the id.
     pub(super) fn unheard(&self, number: u64, packet: u64) {
         let Some(shared) = self.shared() else { return };
+        let absent = self.absent();
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
-            // It has ended already, and this went before.
-            return self.receipts.unheard(number, packet, self.absent());
+            // What was asked by it has ended.
+            return self.receipts.unheard(number, packet, absent);
         };
         self.forget(id, handle);
-        // Somebody may have been there before, and have got some of what was asked.
-        let fault = match packet {
-            0 | 1 => self.absent(),
-            _ => Fault::Gone,
-        };
-        if self.end(&shared, handle, fault, Some(packet)) {
-            shared.not_found(id, self.absent());
-        } else {
-            self.receipts.unheard(number, packet, self.absent());
+        close(handle);
+        // Before what the same `send` has failed (rule 24.7).
+        self.receipts.unheard(number, packet, absent);
+        let (mut is_first, mut fault) = (false, None);
+        if let (Some(way), Some(link)) =
+            (self.remotes.links.lock().get_mut(&number), link_of(handle))
+        {
+            is_first = way.ended.is_none();
+            way.ended.get_or_insert_with(Instant::now);
+            way.unheard += 1;
+            fault = match link.node() {
+                // Somebody was there before, and may have got some of what was asked.
+                Some(_) => Some(Fault::Gone),
+                None if way.unheard == link.sent() => Some(absent),
+                // Somebody may have come since, and have got the rest.
+                None => None,
+            };
+            way.is_unsure = fault.is_none();
+        }
+        if is_first {
+            shared.not_found(id, absent);
+        }
+        if let Some(fault) = fault {
+            leave(&shared, handle, fault);
         }
     }
 
@@ -255,7 +282,7 @@ impl Cluster {
     pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
         let Some(shared) = self.shared() else { return };
         self.forget(id, handle);
-        self.end(&shared, handle, fault, None);
+        self.end(&shared, handle, fault);
     }
 
     fn forget(&self, id: &str, handle: &Arc<Handle>) {
@@ -266,35 +293,22 @@ impl Cluster {
         }
     }
 
-    /// Ends a handle; false if it has ended before. `packet`: the first that nobody has heard.
-    fn end(
-        &self,
-        shared: &Shared,
-        handle: &Arc<Handle>,
-        fault: Fault,
-        packet: Option<u64>,
-    ) -> bool {
+    /// Ends a handle: it leads nowhere any more.
+    fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) {
         let is_first = {
             let mut links = self.remotes.links.lock();
             let way = links.get_mut(&handle.key);
-            way.is_some_and(|way| way.ended.replace(Instant::now()).is_none())
+            way.is_some_and(|way| {
+                way.is_unsure = false;
+                way.ended.replace(Instant::now()).is_none()
+            })
         };
-        if let Some(link) = link_of(handle) {
-            link.close();
-        }
-        handle.set_registration(0);
-        handle.outbox.close();
+        close(handle);
         if is_first {
             // Before what the same `send` has failed (rule 24.7).
-            match packet {
-                Some(packet) => self.receipts.unheard(handle.key, packet, self.absent()),
-                None => self.receipts.lose(handle.key, fault),
-            }
+            self.receipts.lose(handle.key, fault);
         }
-        let mut outcomes = Vec::new();
-        shared.router.requests.leave(handle, fault, &mut outcomes);
-        tell(shared, &mut outcomes);
-        is_first
+        leave(shared, handle, fault);
     }
 
     /// Something came from a broker that says which epoch it is in. False if that is over: whoever
@@ -303,16 +317,17 @@ impl Cluster {
         if node == self.node {
             return epoch == self.epoch();
         }
-        let before = {
+        let (before, asker) = {
             let mut nodes = self.remotes.nodes.lock();
             let entry = nodes.entry(node).or_insert_with(Node::new);
             entry.heard = Instant::now();
             let before = entry.epoch;
             entry.epoch = epoch.max(before);
-            before
+            let is_lost = before != 0 && before < epoch;
+            (before, entry.asker.take_if(|_| is_lost))
         };
         if before != 0 && before < epoch {
-            self.lose_node(node, epoch);
+            self.lose_node(node, epoch, asker);
         }
         before <= epoch
     }
@@ -331,19 +346,15 @@ impl Cluster {
 
     /// A broker has left.
     pub(super) fn forget_node(&self, node: NodeId) {
-        self.lose_node(node, u32::MAX);
-        self.remotes.nodes.lock().remove(&node);
+        let known = self.remotes.nodes.lock().remove(&node);
+        self.lose_node(node, u32::MAX, known.and_then(|known| known.asker));
     }
 
-    /// What was under way to a broker, or asked from there, before this epoch is lost.
-    fn lose_node(&self, node: NodeId, epoch: u32) {
+    /// What was under way to a broker, or asked from there by this one, before this epoch is lost.
+    fn lose_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
         let Some(shared) = self.shared() else { return };
-        let asker = {
-            let mut nodes = self.remotes.nodes.lock();
-            nodes.get_mut(&node).and_then(|node| node.asker.take())
-        };
         if let Some(asker) = asker {
-            self.end(&shared, &asker, Fault::Gone, None);
+            self.end(&shared, &asker, Fault::Gone);
         }
         for (id, handle) in self.remotes.all() {
             let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;
@@ -364,12 +375,12 @@ impl Cluster {
                 .collect()
         };
         for asker in askers {
-            self.end(&shared, &asker, Fault::Gone, None);
+            self.end(&shared, &asker, Fault::Gone);
         }
         for shard in &self.remotes.ids {
             let remotes = std::mem::take(&mut *shard.lock());
             for remote in remotes.into_values() {
-                self.end(&shared, &remote.handle, fault, None);
+                self.end(&shared, &remote.handle, fault);
             }
         }
     }
@@ -386,41 +397,20 @@ impl Cluster {
             return;
         }
         link.moved();
-        let owed = shared.router.requests.owed(&handle);
-        if !owed.is_empty() {
+        if shared.router.requests.owes(&handle) {
             let until = Instant::now() + MOVED;
-            let moved = Moved {
-                until,
-                handle: handle.clone(),
-                owed,
-            };
-            self.remotes.moved.lock().push(moved);
-        }
-    }
-
-    /// Asks an id for all that it owes: a question, or what became of it, may have been lost on its way,
-    /// with a broker or when the id moved, and whoever has the id now knows nothing of it.
-    fn ask_for_owed(&self, shared: &Shared, handle: &Handle) {
-        // Where something still waits to be sent, nothing is late.
-        if handle.outbox.waiting() == 0 {
-            let mut frames = awaits(&shared.router.requests.owed(handle));
-            if !frames.is_empty() {
-                handle.outbox.push_frames(&mut frames);
-                handle.flush();
-            }
+            let mut moved = self.remotes.moved.lock();
+            moved.insert(handle.key, (until, handle.clone()));
         }
     }
 
     /// Looks after all handles: those that nobody answers, and those that nobody uses.
     pub(super) fn sweep(&self, shared: &Shared) {
         let now = Instant::now();
-        let is_over = |moved: &mut Moved| moved.until <= now;
-        let over: Vec<_> = self.remotes.moved.lock().extract_if(.., is_over).collect();
-        for Moved { handle, owed, .. } in over {
-            let mut outcomes = Vec::new();
-            let requests = &shared.router.requests;
-            requests.lose(&owed, &handle, Fault::Gone, &mut outcomes);
-            tell(shared, &mut outcomes);
+        let is_over = |_: &u64, (until, _): &mut (Instant, Arc<Handle>)| *until <= now;
+        let moved: Vec<_> = self.remotes.moved.lock().extract_if(is_over).collect();
+        for (_, (_, handle)) in moved {
+            ask_for_owed(shared, &handle);
         }
         let (mut dead, mut probed) = (Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
@@ -450,13 +440,19 @@ impl Cluster {
                 links.remove(key);
             });
         }
+        for handle in self.remotes.unsure() {
+            leave(shared, &handle, Fault::Gone);
+        }
         let is_over = |way: &Way| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
         self.remotes.links.lock().retain(|_, way| !is_over(way));
         for (id, handle) in dead {
             self.fail(&id, &handle, Fault::Timeout);
         }
         for handle in probed {
-            self.ask_for_owed(shared, &handle);
+            // Where something still waits to be sent, nothing is late.
+            if handle.outbox.waiting() == 0 {
+                ask_for_owed(shared, &handle);
+            }
         }
         let silent: Vec<_> = {
             let nodes = self.remotes.nodes.lock();
@@ -467,14 +463,33 @@ impl Cluster {
     }
 }
 
-/// What asks for the rest of these requests.
-fn awaits(owed: &[Weak<Request>]) -> Vec<u8> {
+/// Asks an id for all that it owes: a question, or what became of it, may have been lost on its way,
+/// with a broker or when the id moved, and whoever has the id now knows nothing of it.
+fn ask_for_owed(shared: &Shared, handle: &Handle) {
     let mut frames = Vec::new();
-    for request in owed.iter().filter_map(Weak::upgrade) {
-        let ack = protocol::json_string(request.ack());
-        framing::append_text(&protocol::awaits(&ack), &mut frames);
+    for ack in shared.router.requests.owed(handle) {
+        framing::append_text(&protocol::awaits(&protocol::json_string(&ack)), &mut frames);
     }
-    frames
+    if !frames.is_empty() {
+        handle.outbox.push_frames(&mut frames);
+        handle.flush();
+    }
+}
+
+/// Nothing goes by a handle any more.
+fn close(handle: &Handle) {
+    if let Some(link) = link_of(handle) {
+        link.close();
+    }
+    handle.set_registration(0);
+    handle.outbox.close();
+}
+
+/// All that a handle was asked, or asked, ends.
+fn leave(shared: &Shared, handle: &Handle, fault: Fault) {
+    let mut outcomes = Vec::new();
+    shared.router.requests.leave(handle, fault, &mut outcomes);
+    tell(shared, &mut outcomes);
 }
 
 /// The link of a handle of ours.

@@ -8,10 +8,11 @@ use super::{
     Cluster,
     bus::{Delivery, NodeId, Publication},
     claims::{Claim, Standing, Verdict},
-    inbound::{self, Tally},
+    inbound,
     packet::{Packet, Taken},
     remotes::link_of,
     said::{self, Claimed, Said},
+    tally::Tally,
     tell,
 };
 use crate::{auth::Denied, event::ServerEvent, handle::Close, protocol, server::Shared};
@@ -58,7 +59,7 @@ impl Cluster {
         };
         match said {
             Said::Beat { node, name, epoch } => match self.other(&node) {
-                Some(node) if self.beat(node, name, epoch) => self.say_beat().await,
+                Some(node) if self.beat(node, name, epoch) => self.beats.notify_one(),
                 Some(_) => {}
                 None => self.heard_ourselves(shared, epoch),
             },

@@ -10,7 +10,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{ANSWER, Cluster, bus::Inlet, inbound::Tally, said::Said};
+use super::{ANSWER, Cluster, bus::Inlet, said::Said, tally::Tally};
 use crate::{
     event::{ClusterEvent, ServerEvent},
     metrics::ClusterStats,
@@ -76,7 +76,7 @@ impl Cluster {
 
     /// The connection is there, or is there again: everybody hears of our ids.
     fn up(self: &Arc<Self>) {
-        let epoch = self.epoch.fetch_add(1, Relaxed) + 1;
+        self.begin_epoch(1);
         *self.since.lock() = Instant::now();
         self.remotes.forgive();
         self.up.store(true, Relaxed);
@@ -86,10 +86,30 @@ impl Cluster {
             for (id, stopped) in cluster.claims.deaf() {
                 cluster.listen(id, stopped).await;
             }
-            cluster.listened.store(epoch, Relaxed);
-            cluster.say_beat().await;
+            let mut listening = cluster.listening.lock();
+            listening.rounds -= 1;
+            cluster.has_listened(&listening);
         });
         self.tell_all_claims();
+    }
+
+    /// What was said before this may be lost. `rounds`: how many more go over all ids to listen for them.
+    fn begin_epoch(&self, rounds: usize) {
+        let mut listening = self.listening.lock();
+        listening.rounds += rounds;
+        listening.epoch = self.epoch.fetch_add(1, Relaxed) + 1;
+        self.has_listened(&listening);
+        drop(listening);
+        // Behind it: handles made meanwhile speak in the former epoch, in which nobody listens to them.
+        self.lose_all(Fault::ClusterDown);
+    }
+
+    /// Once all rounds have ended, that of an earlier connection too, NATS was told all subscriptions.
+    fn has_listened(&self, listening: &Listening) {
+        if listening.rounds == 0 {
+            self.listened.store(listening.epoch, Relaxed);
+            self.beats.notify_one();
+        }
     }
 
     fn tell_all_claims(&self) {
@@ -125,16 +145,11 @@ impl Cluster {
     }
 
     /// Something that was for us is lost: whoever waits for it must not wait in vain.
-    async fn lagged(&self, shared: &Shared) {
+    fn lagged(&self, shared: &Shared) {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
         shared.listener.event(event);
-        self.up.store(false, Relaxed);
-        self.lose_all(Fault::ClusterDown);
-        let epoch = self.epoch.fetch_add(1, Relaxed) + 1;
-        self.listened.store(epoch, Relaxed);
-        self.up.store(true, Relaxed);
-        self.say_beat().await;
+        self.begin_epoch(0);
         // Others' claims may be among it: they answer to ours.
         self.tell_all_claims();
     }
@@ -162,6 +177,15 @@ impl Troubles {
         let last = self.told.last().map(|(reason, _)| reason.as_str());
         last.unwrap_or("no server answered in time")
     }
+}
+
+/// Who goes over all ids, to listen for them.
+#[derive(Debug, Default)]
+pub(super) struct Listening {
+    /// How many do now.
+    rounds: usize,
+    /// Of the connection that there is, or was last.
+    epoch: u32,
 }
 
 /// Keeps the cluster until the server closes.
@@ -194,6 +218,7 @@ async fn run(
     let mut troubles = Troubles::default();
     let (mut connection, mut lags) = (0, false);
     let telling = tokio::spawn(tell_all(cluster.clone()));
+    let beating = tokio::spawn(beat_all(cluster.clone()));
     let mut beat = interval(BEAT);
     let mut look = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,7 +232,7 @@ async fn run(
             },
             _ = beat.tick() => {
                 if cluster.is_up() {
-                    cluster.say_beat().await;
+                    cluster.beats.notify_one();
                 }
                 continue;
             }
@@ -235,7 +260,7 @@ async fn run(
                         cluster.sweep(&shared);
                     }
                     if std::mem::take(&mut lags) && cluster.is_up() {
-                        cluster.lagged(&shared).await;
+                        cluster.lagged(&shared);
                     }
                 }
                 continue;
@@ -270,6 +295,7 @@ async fn run(
     cluster.ended.send_replace(true);
     taking.abort();
     telling.abort();
+    beating.abort();
     hearing.abort();
     cluster.bus.close();
 }
@@ -290,6 +316,14 @@ async fn tell_all(cluster: Arc<Cluster>) {
         cluster.tells.notified().await;
         let claims = std::mem::take(&mut *cluster.untold.lock());
         cluster.tell_claims(&claims).await;
+    }
+}
+
+/// Says that we are there, whenever it is time: nothing else waits where NATS takes nothing.
+async fn beat_all(cluster: Arc<Cluster>) {
+    loop {
+        cluster.beats.notified().await;
+        cluster.say_beat().await;
     }
 }
 

@@ -223,9 +223,19 @@ impl Pending {
         memory
     }
 
-    /// Nobody awaits the answer of whoever was asked as this id any more.
-    pub(super) fn cancel_part(&mut self, id: &str, outcomes: &mut Outcomes) {
-        for (key, responder) in self.responders.asked_as(id) {
+    /// Nobody awaits the answer of whoever was asked as this id any more; its owner, as a rule.
+    pub(super) fn cancel_part(
+        &mut self,
+        owner: Option<&Handle>,
+        id: &str,
+        outcomes: &mut Outcomes,
+    ) {
+        let owner = owner.filter(|owner| self.responders.was_asked_as(owner.key, id));
+        let asked = match owner.and_then(|owner| self.responders.get(owner.key)) {
+            Some(known) => vec![(known.key, known.handle.clone())],
+            None => self.responders.asked_as(id),
+        };
+        for (key, responder) in asked {
             if self.responders.remove(key) {
                 self.asker.book.lock().deliveries -= 1;
                 if let Some(responder) = responder {

@@ -34,6 +34,14 @@ impl Default for Queue {
 }
 
 impl Queue {
+    /// Those with this tag that have not ended.
+    pub(super) fn tagged(&self, tag: u64) -> Vec<Arc<Request>> {
+        let tagged = self.items.iter().filter(|(_, other)| *other == tag);
+        tagged
+            .filter_map(|(request, _)| request.upgrade())
+            .collect()
+    }
+
     pub(super) fn push(&mut self, request: &Arc<Request>, tag: u64) {
         if self.items.len() >= self.sweep_at {
             self.items.retain(|(item, _)| !is_ended(item));

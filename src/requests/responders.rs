@@ -11,13 +11,16 @@ const ENDED: u64 = 1 << 63;
 /// The connections that may answer a request.
 #[derive(Debug)]
 pub(super) struct Responders {
-    /// Their keys, in order. Those whose part has ended stay: taking them out one by one would cost
-    /// the more the more there are.
+    /// Their keys, the first of them in order: sorting them at each that is added would cost the more
+    /// the more there are. So would taking them out: those whose part has ended stay.
     keys: Vec<u64>,
+    /// How many are in order.
+    sorted: u32,
     /// How many of them may answer still.
-    left: usize,
-    /// Those of whom more must be known, in the same order: nobody, where all speak version 1.
+    left: u32,
+    /// Those of whom more must be known, in order as well: nobody, where all speak version 1.
     known: Vec<Known>,
+    sorted_known: u32,
 }
 
 #[derive(Debug)]
@@ -38,18 +41,44 @@ impl Known {
     }
 }
 
+/// So many need not be in order, or this part of them, if that is more.
+const UNSORTED: usize = 16;
+const PART: usize = 16;
+
+/// The place of the one with this key, where so many are in order.
+fn find_in<T>(items: &[T], sorted: u32, key: u64, key_of: impl Fn(&T) -> u64) -> Option<usize> {
+    // Most requests have few, or one.
+    let (sorted, rest) = items.split_at(sorted as usize);
+    match rest.iter().position(|item| key_of(item) == key) {
+        Some(at) => Some(sorted.len() + at),
+        None => sorted.binary_search_by_key(&key, key_of).ok(),
+    }
+}
+
+/// Brings them in order, if there are too many that are not.
+fn sort<T>(items: &mut [T], sorted: &mut u32, key_of: impl Fn(&T) -> u64) {
+    let before = *sorted as usize;
+    if items.len() - before > UNSORTED.max(before / PART) {
+        items.sort_unstable_by_key(key_of);
+        // Nobody knows of so many.
+        *sorted = items.len() as u32;
+    }
+}
+
 impl Responders {
     pub(super) fn with_capacity(count: usize) -> Self {
         Self {
             keys: Vec::with_capacity(count),
+            sorted: 0,
             left: 0,
             known: Vec::new(),
+            sorted_known: 0,
         }
     }
 
     /// How many may answer still.
     pub(super) fn len(&self) -> usize {
-        self.left
+        self.left as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -61,13 +90,11 @@ impl Responders {
     }
 
     fn find(&self, key: u64) -> Option<usize> {
-        let found = self.keys.binary_search_by_key(&key, |other| other & !ENDED);
-        found.ok()
+        find_in(&self.keys, self.sorted, key, |other| other & !ENDED)
     }
 
     fn find_known(&self, key: u64) -> Option<usize> {
-        let found = self.known.binary_search_by_key(&key, |known| known.key);
-        found.ok()
+        find_in(&self.known, self.sorted_known, key, |known| known.key)
     }
 
     /// True for one that was asked, whether its part has ended or not.
@@ -88,15 +115,19 @@ impl Responders {
     }
 
     pub(super) fn sort(&mut self) {
-        if self.keys.len() > 1 {
-            self.keys.sort_unstable_by_key(|key| key & !ENDED);
-            self.known.sort_unstable_by_key(|known| known.key);
-        }
+        sort(&mut self.keys, &mut self.sorted, |key| key & !ENDED);
+        sort(&mut self.known, &mut self.sorted_known, |known| known.key);
     }
 
     /// What is known of this one.
     pub(super) fn get(&self, key: u64) -> Option<&Known> {
         self.find_known(key).map(|at| &self.known[at])
+    }
+
+    /// True for one that may answer, and was asked as this id.
+    pub(super) fn was_asked_as(&self, key: u64, id: &str) -> bool {
+        let known = self.get(key).and_then(|known| known.id.as_deref());
+        known == Some(id) && self.contains(key)
     }
 
     /// Those that were asked as this id, where that is known.
@@ -127,8 +158,14 @@ impl Responders {
     pub(super) fn remove(&mut self, key: u64) -> bool {
         let has_ended = self.end(key);
         if has_ended {
-            self.find(key).map(|at| self.keys.remove(at));
-            self.find_known(key).map(|at| self.known.remove(at));
+            if let Some(at) = self.find(key) {
+                self.keys.remove(at);
+                self.sorted -= u32::from(at < self.sorted as usize);
+            }
+            if let Some(at) = self.find_known(key) {
+                self.known.remove(at);
+                self.sorted_known -= u32::from(at < self.sorted_known as usize);
+            }
         }
         has_ended
     }
@@ -149,6 +186,8 @@ impl Responders {
     #[cfg(test)]
     pub(super) fn keys(&self) -> Vec<u64> {
         let keys = self.keys.iter().copied();
-        keys.filter(|key| key & ENDED == 0).collect()
+        let mut keys: Vec<_> = keys.filter(|key| key & ENDED == 0).collect();
+        keys.sort_unstable();
+        keys
     }
 }

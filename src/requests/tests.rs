@@ -430,41 +430,66 @@ fn a_part_is_cancelled_alone() {
     let mut table = Table::new();
     let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
+    let cancel = |table: &mut Table, ack, asker: &_, owner: Option<&Handle>, id: &str| {
+        let outcomes = &mut table.outcomes;
+        table.requests.cancel_part(ack, asker, owner, id, outcomes);
+        table.told()
+    };
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
-    let requests = &table.requests;
-    requests.cancel_part("k", &other, "2", &mut table.outcomes);
-    requests.cancel_part("k", &asker, "4", &mut table.outcomes);
-    requests.cancel_part("j", &asker, "2", &mut table.outcomes);
-    assert!(table.told().is_empty());
-    let requests = &table.requests;
-    requests.cancel_part("k", &asker, "2", &mut table.outcomes);
-    assert_eq!(table.told(), ["2 k: cancel"]);
-    let owed = |id| table.requests.is_owed("k", &asker, id);
-    assert_eq!(["2", "3", "4"].map(owed), [false, true, false]);
-    assert!(!table.requests.is_owed("k", &other, "3"));
-    assert!(!table.requests.is_owed("j", &asker, "3"));
+    assert!(cancel(&mut table, "k", &other, None, "2").is_empty());
+    assert!(cancel(&mut table, "k", &asker, None, "4").is_empty());
+    assert!(cancel(&mut table, "j", &asker, None, "2").is_empty());
+    // Whoever has the id may be somebody else by now.
+    let told = cancel(&mut table, "k", &asker, Some(&two), "2");
+    assert_eq!(told, ["2 k: cancel"]);
+    let owed = |one: &Handle, id| table.requests.is_owed("k", &asker, one, id);
+    assert_eq!([owed(&one, "2"), owed(&two, "3")], [false, true]);
+    assert_eq!([owed(&two, "2"), owed(&other, "3")], [false, false]);
+    assert!(!table.requests.is_owed("k", &other, &two, "3"));
+    assert!(!table.requests.is_owed("j", &asker, &two, "3"));
     assert_eq!(table.answer("k", &one), None);
     assert_eq!(table.answer("k", &two), Some(1));
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
-    for id in ["2", "3"] {
-        let requests = &table.requests;
-        requests.cancel_part("k", &asker, id, &mut table.outcomes);
+    for (owner, id, told) in [(&one, "2", "2 k: cancel"), (&two, "3", "3 k: cancel")] {
+        assert_eq!(cancel(&mut table, "k", &asker, Some(owner), id), [told]);
     }
-    assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
     table.is_empty(&asker);
 }
 
 #[test]
-fn what_a_receiver_owed_at_a_time_can_be_lost_later() {
+fn who_gave_up_an_id_owes_nothing_to_those_who_asked_from_elsewhere() {
     let mut table = Table::new();
     let [asker, one] = [1, 2].map(|key| table.new_one(key));
-    assert!(table.requests.owed(&one).is_empty());
-    table.open("before", &asker, std::slice::from_ref(&one));
-    let owed = table.requests.owed(&one);
-    table.open("behind", &asker, std::slice::from_ref(&one));
-    let requests = &table.requests;
-    requests.lose(&owed, &one, Fault::Gone, &mut table.outcomes);
-    assert_eq!(table.told(), ["1 before: 2 GONE"]);
-    assert_eq!(table.answer("behind", &one), Some(1));
-    table.is_empty(&asker);
+    let mut far = Handle::new(3, Pipe::deaf(), 1024, table.memory.clone());
+    far.remote = true;
+    far.set_speaks_2(true);
+    let far = Arc::new(far);
+    table.open("near", &asker, std::slice::from_ref(&one));
+    table.open("far", &far, std::slice::from_ref(&one));
+    for (id, told) in [("4", &[][..]), ("2", &["2 far: cancel", "3 far: 2 GONE"])] {
+        table.requests.abandon(&one, id, &mut table.outcomes);
+        assert_eq!(table.told(), told);
+    }
+    assert_eq!(table.answer("far", &one), None);
+    assert_eq!(table.answer("near", &one), Some(1));
+    table.is_empty(&far);
+}
+
+#[test]
+fn what_a_receiver_owes_is_what_has_gone_out_and_is_not_answered() {
+    let mut table = Table::new();
+    let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
+    let both = [one.clone(), two.clone()];
+    assert!(!table.requests.owes(&one));
+    table.ask("k", &asker, &both, u32::MAX, None).unwrap();
+    table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
+    let owed = |table: &Table, one: &Handle| {
+        let acks = table.requests.owed(one);
+        acks.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(owed(&table, &one), ["k", "j"]);
+    assert_eq!(owed(&table, &two), ["k"]);
+    assert_eq!(table.answer("k", &one), Some(1));
+    assert_eq!(owed(&table, &one), ["j"]);
+    assert_eq!(owed(&table, &two), ["k"]);
 }

@@ -1,0 +1,105 @@
+//! What brokers of a cluster tell each other of requests, and ask.
+
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, Weak},
+};
+
+use super::{Fault, Outcomes, Request, Requests};
+use crate::handle::Handle;
+
+impl Requests {
+    /// Ends the part of whoever was asked as this id, in a request that this one asked; its owner, as a
+    /// rule.
+    pub(crate) fn cancel_part(
+        &self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        owner: Option<&Handle>,
+        id: &str,
+        outcomes: &mut Outcomes,
+    ) {
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        if let Some(mut entry) = shard.entry(hash, ack)
+            && Arc::ptr_eq(&entry.get().asker, asker)
+        {
+            entry.get_mut().cancel_part(owner, id, outcomes);
+            if entry.get().responders.is_empty() {
+                entry.remove().0.ended(None, outcomes);
+            }
+        }
+    }
+
+    /// Another broker says that one of its receivers will not answer.
+    pub(crate) fn fail(
+        &self,
+        ack: &str,
+        responder: &Handle,
+        fault: Fault,
+        outcomes: &mut Outcomes,
+    ) {
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        if let Some(pending) = shard.find(hash, ack) {
+            let request = pending.request.clone();
+            shard.lose(&request, responder, None, fault, outcomes);
+        }
+    }
+
+    /// True if this one, who was asked as this id, may still answer to whoever asked.
+    pub(crate) fn is_owed(
+        &self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        responder: &Handle,
+        id: &str,
+    ) -> bool {
+        let hash = self.hasher.hash_one(ack);
+        let shard = self.shard(hash).lock();
+        (shard.find(hash, ack)).is_some_and(|pending| {
+            Arc::ptr_eq(&pending.asker, asker) && pending.responders.was_asked_as(responder.key, id)
+        })
+    }
+
+    /// True if a receiver may answer something, or could a moment ago.
+    pub(crate) fn owes(&self, responder: &Handle) -> bool {
+        let book = responder.book.lock();
+        let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
+        book.owed.items.iter().any(is_pending)
+    }
+
+    /// The acks of all that a receiver may answer, but for what is being delivered just now.
+    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<str>> {
+        let owed: Vec<_> = {
+            let book = responder.book.lock();
+            let owed = book.owed.items.iter();
+            owed.filter_map(|(request, _)| request.upgrade()).collect()
+        };
+        let is_out = |request: &Arc<Request>| {
+            let shard = self.shard(request.hash).lock();
+            let pending = shard.find(request.hash, &request.ack);
+            pending.is_some_and(|pending| {
+                Arc::ptr_eq(&pending.request, request)
+                    && pending.responders.contains(responder.key)
+                    && request.late.lock().is_none()
+            })
+        };
+        let owed = owed.iter().filter(|request| is_out(request));
+        owed.map(|request| request.ack.clone()).collect()
+    }
+
+    /// Whoever was asked by this id from other brokers can not answer there any more, though it is still
+    /// here, and is told so.
+    pub(crate) fn abandon(&self, former: &Handle, id: &str, outcomes: &mut Outcomes) {
+        let tag = self.hasher.hash_one(id);
+        let owed = former.book.lock().owed.tagged(tag);
+        for request in owed {
+            let mut shard = self.shard(request.hash).lock();
+            let pending = shard.find(request.hash, &request.ack);
+            if pending.is_some_and(|pending| pending.asker.remote) {
+                shard.lose(&request, former, Some(id), Fault::Gone, outcomes);
+            }
+        }
+    }
+}
