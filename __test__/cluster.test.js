@@ -238,21 +238,22 @@ test('what is larger than NATS allows is refused with a code, and the connection
 // Rule 33.6.
 test('an ack that is pending at the broker of the receiver is taken', async (t) => {
   const { brokers } = await startCluster(t, 3);
-  const asked = new Promise((resolve) => {
-    answering(t, 'addon', brokers[2], 'x', resolve).then(async () => {
-      const [one, other] = await Promise.all([0, 1].map((n) => raw(t, brokers[n], `asker${n}`)));
-      one.send(JSON.stringify({ action: 'send', message: 1, dest: 'x', ack: 'k' }));
-      await asked;
-      const failed = once(other, 'message');
-      other.send(JSON.stringify({ action: 'send', message: 2, dest: 'x', ack: 'k' }));
-      resolveFailed(JSON.parse((await failed)[0]));
-    });
+  const [one, other, receiver] = await Promise.all(
+    ['one', 'other', 'x'].map((id, n) => raw(t, brokers[n], id)),
+  );
+  const asked = once(receiver, 'message');
+  one.send(JSON.stringify({ action: 'send', message: 1, dest: 'x', ack: 'k' }));
+  await asked;
+  const told = [];
+  const all = new Promise((resolve) => {
+    other.on('message', (data) => told.push(JSON.parse(data)) === 2 && resolve());
   });
-  let resolveFailed;
-  const failed = await new Promise((resolve) => {
-    resolveFailed = resolve;
-  });
-  t.deepEqual(failed, { action: 'failed', ack: 'k', dest: 'x', code: 'ERR_WSMB_ACK_TAKEN' });
+  other.send(JSON.stringify({ action: 'send', message: 2, dest: 'x', ack: 'k', ref: 1 }));
+  await all;
+  t.deepEqual(told, [
+    { action: 'receipt', ref: 1, delivered: [], failed: { x: 'UNKNOWN_ID' } },
+    { action: 'failed', ack: 'k', dest: 'x', code: 'ERR_WSMB_ACK_TAKEN' },
+  ]);
 });
 
 test('clients of version 1 talk across brokers as they do at one', async (t) => {

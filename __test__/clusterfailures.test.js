@@ -20,7 +20,6 @@ const {
 } = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
 const { startNats, startNatsCluster } = require('./support/nats');
-const { natsTalk } = require('./support/natstalk');
 const { WSMsgBroker, startServer } = require('./support/start');
 
 const BROKER = path.join(__dirname, '..', 'soak', 'cluster', 'broker.js');
@@ -123,6 +122,27 @@ for (const version of ['new', 'old']) {
   });
 }
 
+test('a paused server is noticed with much on its way, and local traffic goes on', async (t) => {
+  const { nats, brokers } = await startCluster(t, 2);
+  const a = await join(t, 'addon', brokers[0], 'a');
+  await answering(t, 'addon', brokers[0], 'near', (response) => response.send('near'));
+  const ids = Array.from({ length: 64 }, (_, n) => `far${n}`);
+  await Promise.all(ids.map((id) => join(t, 'addon', brokers[1], id)));
+  t.deepEqual((await told(a.deliver(1, ids))).failed, {});
+  const down = state(brokers[0], 'disconnected');
+  await nats.pause();
+  // More than the system, the client library, and the ways to all of these hold.
+  const big = 'x'.repeat(200_000);
+  for (let n = 0; n < 10; n += 1) a.send(big, ids);
+  const near = a.request(1, 'near');
+  await down;
+  t.is((await near).message, 'near');
+  t.is((await failure(a.request(1, 'far0'))).code, 'CLUSTER_DOWN');
+  const up = state(brokers[0], 'connected');
+  await nats.resume();
+  await up;
+});
+
 test('NATS may be several servers: who loses his goes to another', async (t) => {
   const servers = await startNatsCluster(t, 3);
   const options = (n) => ({ nats: { name: `b${n}` } });
@@ -167,52 +187,6 @@ test('a broker that drains sends its clients away, and they are reached where th
   await until(() => brokers[1].cluster.brokers().length === 1);
   t.deepEqual(brokers[1].cluster.brokers(), ['b1']);
 });
-
-/** A number as bytes, the highest first. */
-function bytes(number, length) {
-  return Buffer.from(number.toString(16).padStart(2 * length, '0'), 'hex');
-}
-
-/**
- * Asks an id for which somebody listens as a broker would, who loses what comes, and says that he has taken
- * it, or not even that. Returns what comes of it, in a promise of its own.
- */
-async function lose(t, nats, asker, id, says) {
-  const loser = await natsTalk(t, nats);
-  const subject = `wsmb.default.to.i${Buffer.from(id).toString('base64url')}`;
-  const end = await loser.sub(subject, 'wsmb');
-  const lost = failure(asker.request('lost', id, { timeout: 60_000 }));
-  const { reply } = await loser.next();
-  if (says === 'taken') {
-    // Who it is, its epoch, bytes and packets.
-    const taken = Buffer.concat([bytes(7, 8), bytes(1, 4), bytes(0, 4), bytes(0, 4)]);
-    loser.pub(reply.split('.').slice(0, -1).join('.'), taken);
-    await loser.flush();
-  }
-  await end();
-  return { lost };
-}
-
-for (const [id, says, where] of [
-  ['a', 'taken', 'nowhere'],
-  ['b', 'taken', 'here'],
-  ['c', 'taken', 'elsewhere'],
-  ['d', 'nothing', 'elsewhere'],
-]) {
-  test(`what a broker loses that says ${says} of it ends when its id is ${where}`, async (t) => {
-    const nats = await startNats(t);
-    const here = await startBroker(t, nats, { nats: { name: 'here' } });
-    const elsewhere = await startBroker(t, nats, { nats: { name: 'elsewhere' } });
-    const asker = await join(t, 'addon', here, 'asker');
-    const { lost } = await lose(t, nats, asker, id, says);
-    const server = { here, elsewhere }[where];
-    if (server) {
-      await answering(t, 'addon', server, id, (response) => response.send('found'));
-      t.is((await asker.request('asked', id)).message, 'found');
-    }
-    t.is((await lost).code, 'GONE');
-  });
-}
 
 test('brokers speak TLS with NATS, which may ask for their certificate', async (t) => {
   const { ca, issue } = authority();

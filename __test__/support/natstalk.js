@@ -20,9 +20,9 @@ function parseHeaders(text) {
   return { status: first?.split(' ')[1], headers };
 }
 
-function formatHeaders(headers) {
+function formatHeaders(headers = {}, status = '') {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-  return `NATS/1.0\r\n${lines.join('')}\r\n`;
+  return `NATS/1.0 ${status}`.trim().concat(`\r\n${lines.join('')}\r\n`);
 }
 
 function failure(code, message) {
@@ -177,11 +177,12 @@ class NatsTalk {
     };
   }
 
-  pub(subject, payload = '', { reply = '', headers } = {}) {
+  pub(subject, payload = '', { reply = '', headers, status } = {}) {
     const body = Buffer.from(payload);
-    const head = Buffer.from(headers ? formatHeaders(headers) : '');
+    const hasHeaders = headers || status;
+    const head = Buffer.from(hasHeaders ? formatHeaders(headers, status) : '');
     const size = head.length + body.length;
-    const line = headers
+    const line = hasHeaders
       ? `HPUB ${subject} ${reply} ${head.length} ${size}`
       : `PUB ${subject} ${reply} ${size}`;
     this.write(Buffer.concat([Buffer.from(`${line}\r\n`), head, body, Buffer.from('\r\n')]));

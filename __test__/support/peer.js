@@ -1,0 +1,98 @@
+'use strict';
+
+// A broker as the others of a cluster see it, which does just what a test says: what no real one would, or
+// only between two steps that nobody can stop at.
+
+const { natsTalk } = require('./natstalk');
+
+const PREFIX = 'wsmb.default';
+/** The first byte of what carries frames. */
+const FRAMES = 1;
+
+/** A big-endian number of so many bytes. */
+function bytes(number, length) {
+  return Buffer.from(number.toString(16).padStart(2 * length, '0'), 'hex');
+}
+
+/** The text frame of a server. */
+function frame(text) {
+  const body = Buffer.from(text);
+  const length = body.length < 126 ? [body.length] : [126, body.length >> 8, body.length & 255];
+  return Buffer.concat([Buffer.from([0x81, ...length]), body]);
+}
+
+/** What is in the frames of a packet, as far as they are short. */
+function* texts(packet) {
+  const idLength = packet.readUInt32BE(5);
+  for (let at = 9 + idLength; at < packet.length; ) {
+    const isLong = packet[at + 1] === 126;
+    const start = at + (isLong ? 4 : 2);
+    const end = start + (isLong ? packet.readUInt16BE(at + 2) : packet[at + 1]);
+    yield JSON.parse(packet.toString('utf8', start, end));
+    at = end;
+  }
+}
+
+class Peer {
+  #talk;
+
+  constructor(talk, node) {
+    this.#talk = talk;
+    this.node = node.toString(16).padStart(16, '0');
+  }
+
+  /** Takes what is for an id; resolves with what ends that. */
+  takes(id) {
+    const name = Buffer.from(id).toString('base64url');
+    return this.#talk.sub(`${PREFIX}.to.i${name}`, 'wsmb');
+  }
+
+  /** The next packet: where it comes from, and what is in its frames. */
+  async next() {
+    const { reply, payload } = await this.#talk.next();
+    return { reply, frames: [...texts(payload)] };
+  }
+
+  /** Says that it has taken so many packets; none: that it begins to. */
+  tellsTaken({ reply }, packets = 0) {
+    const taken = [
+      Buffer.from(this.node, 'hex'),
+      bytes(1, 4),
+      bytes(packets, 4),
+      bytes(packets, 4),
+    ];
+    this.#talk.pub(reply.split('.').slice(0, -1).join('.'), Buffer.concat(taken));
+    return this.#talk.flush();
+  }
+
+  /** As NATS would say it. */
+  tellsUnheard({ reply }) {
+    this.#talk.pub(reply, '', { status: 503 });
+    return this.#talk.flush();
+  }
+
+  /** Tells something to the broker of a packet. */
+  tells({ reply }, value) {
+    const node = reply.split('.')[3];
+    const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(0, 4)];
+    const payload = Buffer.concat([...head, frame(JSON.stringify(value))]);
+    this.#talk.pub(`${PREFIX}.node.${node}.0`, payload, {
+      reply: `${PREFIX}.node.${this.node}.1`,
+    });
+    return this.#talk.flush();
+  }
+
+  /** Says something to all. */
+  says(what) {
+    this.#talk.pub(`${PREFIX}.all`, JSON.stringify({ node: this.node, ...what }));
+    return this.#talk.flush();
+  }
+}
+
+/** So many of them, of one connection: what they do comes in order. */
+async function startPeers(t, nats, count) {
+  const talk = await natsTalk(t, nats);
+  return Array.from({ length: count }, (_, n) => new Peer(talk, n + 7));
+}
+
+module.exports = { startPeers };
