@@ -126,7 +126,7 @@ test('a paused server is noticed with much on its way, and local traffic goes on
   const { nats, brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   await answering(t, 'addon', brokers[0], 'near', (response) => response.send('near'));
-  const ids = Array.from({ length: 64 }, (_, n) => `far${n}`);
+  const ids = Array.from({ length: 200 }, (_, n) => `far${n}`);
   await Promise.all(ids.map((id) => join(t, 'addon', brokers[1], id)));
   t.deepEqual((await told(a.deliver(1, ids))).failed, {});
   const down = state(brokers[0], 'disconnected');
