@@ -35,6 +35,7 @@ mod listener;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod packet;
+mod probes;
 mod receipts;
 mod remotes;
 mod said;
@@ -65,6 +66,7 @@ use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
 use claims::{Claim, Claims, Clock, Stamp, Taken};
 pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
+use probes::Probes;
 use receipts::Receipts;
 use remotes::Remotes;
 pub use search::Found;
@@ -105,6 +107,7 @@ pub(crate) struct Cluster {
     claims: Claims,
     pub(crate) receipts: Arc<Receipts>,
     remotes: Remotes,
+    probes: Probes,
     /// Those who wait for an answer that comes with their number.
     questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
     /// Claims to be told, and those who wait until they have been heard, by their time.
@@ -165,6 +168,7 @@ impl Cluster {
             listening: Mutex::default(),
             told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
+            probes: Probes::default(),
             questions: Mutex::default(),
             untold: Mutex::default(),
             tells: Notify::new(),
@@ -249,12 +253,11 @@ impl Cluster {
             let claimed = cluster.claims.claim(claim.clone(), was_up);
             // Another principal may have come before, since it was looked for.
             let mut stopped = claimed.map_err(|Taken| Denied::Conflict)?;
-            let is_up = cluster.is_up();
-            if is_up && !was_up {
+            if cluster.is_up() && !was_up {
                 // Whoever listened for all ids meanwhile may not have seen this one.
                 stopped = cluster.claims.listen(&id);
             }
-            if is_up {
+            if was_up || cluster.is_up() {
                 let _ = timeout(ANSWER, cluster.make_known(claim, stopped)).await;
             }
             cluster.unheard.lock().remove(&stamp.time);

@@ -25,7 +25,7 @@ mod values;
 
 pub(crate) use between::{
     Between, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_between, is_message,
-    settle, settle_number, settled,
+    lost, settle, settle_number, settled,
 };
 pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo};
 pub(crate) use encode::{

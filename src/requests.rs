@@ -148,6 +148,11 @@ pub(crate) struct Book {
 }
 
 impl Request {
+    /// The ack, as a key.
+    pub(crate) fn ack(&self) -> &str {
+        &self.ack
+    }
+
     /// Tells one that was asked that nobody awaits its answer: behind the message, if that is still
     /// to come.
     fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Outcomes) {

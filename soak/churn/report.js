@@ -16,7 +16,8 @@ const SHARE = 0.8;
 const MAX_PENDING = 64 * MIB;
 
 const REFUSED =
-  'Brokers are connected a moment before NATS has read for which ids they listen: until then nobody seems to have those.';
+  'Other brokers may not listen for theirs again yet: for 2 s after NATS is back, a message that nobody takes is refused\n' +
+  'with `CLUSTER_DOWN`, and its id is not called unknown.';
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 const decimals = (number) => number.toFixed(2);

@@ -66,8 +66,8 @@ pub(crate) trait Inlet: Send {
     /// The next of it; none at the end.
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>>;
 
-    /// Ends it, behind what is on its way already.
-    fn drain(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Ends it, behind what has come already.
+    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// The system that carries what brokers say to each other: at most once, and in order from one

@@ -88,7 +88,7 @@ struct Own {
 impl Own {
     /// What tells who is to listen from now on to stop; none if somebody does already.
     fn listen(&mut self) -> Option<oneshot::Receiver<()>> {
-        if self.listener.is_some() {
+        if self.listener.as_ref().is_some_and(|stop| !stop.is_closed()) {
             return None;
         }
         let (stop, stopped) = oneshot::channel();

@@ -35,8 +35,8 @@ pub(super) struct Inbound<'a> {
     fault: Option<Fault>,
     /// Why the last message was not, if that was for another reason.
     refused: Option<Fault>,
-    /// Acks that are awaited, and to which nothing will come.
-    lost: Vec<String>,
+    /// Acks to which answers are awaited here in vain, and their numbers.
+    lost: Vec<(String, u64)>,
     is_asked: bool,
     /// Frames that nobody need look at, to be pushed together.
     plain: Vec<u8>,
@@ -99,8 +99,8 @@ impl<'a> Inbound<'a> {
                         self.tell();
                     }
                 }
-                Some(Between::Awaits { ack }) if !self.is_owed(ack) => {
-                    self.lost.push(ack.to_owned());
+                Some(Between::Awaits { ack, number }) if !self.is_owed(ack) => {
+                    self.lost.push((ack.to_owned(), number));
                 }
                 Some(Between::Settle { number }) => {
                     self.deliver();
@@ -247,23 +247,45 @@ impl<'a> Inbound<'a> {
 }
 
 impl Inbound<'_> {
-    /// Tells to what nothing will come.
+    /// Tells what is awaited in vain, a little later.
     fn tell_lost(&mut self) {
         let lost = std::mem::take(&mut self.lost);
-        let Some(asker) = self.asker.filter(|_| !lost.is_empty()) else {
-            let code = Fault::Gone.code();
-            return lost.iter().for_each(|ack| self.failed(ack, code));
+        if lost.is_empty() {
+            return;
+        }
+        let (asker, id) = (self.asker.cloned(), self.id.to_owned());
+        let (Some(cluster), runtime) = (self.shared.cluster.clone(), &self.cluster.runtime) else {
+            return;
         };
-        let (asker, dest) = (asker.clone(), protocol::json_string(self.id));
-        self.cluster.runtime.spawn(async move {
+        runtime.spawn(async move {
             sleep(BEHIND).await;
-            for ack in lost {
-                asker
-                    .outbox
-                    .push(&version_2::failed(&ack, &dest, Fault::Gone.code()));
-            }
-            asker.flush();
+            cluster.tell_lost(&id, asker.as_ref(), &lost);
         });
+    }
+}
+
+impl Cluster {
+    /// Tells who asked that whoever has this id owes nothing to these. Only who has it knows.
+    fn tell_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
+        let (Some(shared), Some(_)) = (self.shared(), self.claims.principal(id)) else {
+            return;
+        };
+        let mut outcomes = Vec::new();
+        for (ack, number) in lost {
+            match asker {
+                Some(asker) => {
+                    asker.outbox.push(&protocol::lost(&number.to_string()));
+                    // Who had the id before may be at it still.
+                    let (key, requests) = (protocol::ack_key(ack), &shared.router.requests);
+                    requests.cancel_part(&key, asker, None, id, &mut outcomes);
+                }
+                None => self.lost(&shared, *number, &mut outcomes),
+            }
+        }
+        tell(&shared, &mut outcomes);
+        if let Some(asker) = asker {
+            asker.flush();
+        }
     }
 }
 
@@ -303,6 +325,7 @@ pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
                     requests.fail(&key, &responder, fault, &mut outcomes);
                 }
             }
+            Some(Between::Lost { number }) => cluster.lost(shared, number, &mut outcomes),
             Some(Between::Settled { number, dest, code }) => {
                 let fault = code.map(|code| Fault::of_code(&code));
                 cluster.receipts.settle(number, &dest, fault);

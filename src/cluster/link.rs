@@ -212,7 +212,11 @@ impl Link {
     }
 
     /// The id is at another broker from now on: the former one may not tell what it has taken.
-    pub(super) fn moved(&self) {
+    pub(super) fn moved(&self, to: NodeId, epoch: Option<u32>) {
+        if let Some(epoch) = epoch {
+            self.node.store(to.0, Relaxed);
+            self.epoch.store(epoch, Relaxed);
+        }
         self.forget_window();
         self.go_on();
     }

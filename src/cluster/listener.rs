@@ -34,12 +34,12 @@ pub(super) async fn receive(
     let Some(key) = cluster.shared().map(|shared| shared.next_key()) else {
         return;
     };
-    // The id is not ours any more; and NATS knows.
-    let (mut is_stopped, mut drains) = (false, false);
+    // The id is not ours any more; and NATS was told.
+    let (mut is_stopped, mut ends) = (false, false);
     loop {
-        if is_stopped && !drains {
-            drains = true;
-            inlet.drain().await;
+        if is_stopped && !ends {
+            ends = true;
+            inlet.end().await;
         }
         let delivery = tokio::select! {
             biased;
@@ -66,13 +66,14 @@ pub(super) async fn receive(
                 _ = &mut stopped => is_stopped = true,
             }
         }
-        if is_stopped && !drains {
-            drains = true;
-            inlet.drain().await;
+        if is_stopped && !ends {
+            ends = true;
+            inlet.end().await;
         }
         take(cluster, id, delivery, takes, &mut asked, &mut tally).await;
     }
     tally.end(cluster).await;
+    drop(inlet);
     if asked.strong_count() > 0 {
         sleep(ABANDONED).await;
         abandon(cluster, id, &asked);

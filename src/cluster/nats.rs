@@ -149,11 +149,7 @@ impl Bus for Nats {
             };
             // It fails only when the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
-            Ok(Box::new(Listener {
-                subscriber,
-                client,
-                drained: None,
-            }) as Box<dyn Inlet>)
+            Ok(Box::new(Listener(subscriber)) as Box<dyn Inlet>)
         })
     }
 
@@ -166,7 +162,7 @@ impl Bus for Nats {
     }
 
     fn connections(&self) -> u64 {
-        connections(&self.client)
+        self.client.statistics().connects.load(Relaxed)
     }
 
     fn flush(&self) -> Task<()> {
@@ -195,34 +191,12 @@ async fn publish(client: &Client, publication: Publication) {
     };
 }
 
-struct Listener {
-    subscriber: Subscriber,
-    client: Client,
-    /// That it is to end was said by the connection of this number.
-    drained: Option<u64>,
-}
-
-impl Listener {
-    /// The connection was lost while the client library was about to forget this subscription: it has
-    /// made it again by the new one, and forgotten it all the same. NATS has to hear that nobody listens.
-    async fn end_of_drain(&mut self) {
-        if (self.drained.take()).is_some_and(|number| number != connections(&self.client)) {
-            let _ = self.client.force_reconnect().await;
-        }
-    }
-}
-
-fn connections(client: &Client) -> u64 {
-    client.statistics().connects.load(Relaxed)
-}
+struct Listener(Subscriber);
 
 impl Inlet for Listener {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
-            let Some(message) = self.subscriber.next().await else {
-                self.end_of_drain().await;
-                return None;
-            };
+            let message = self.0.next().await?;
             let (number, packet) = place_of(&message.subject)
                 .map_or_else(Default::default, |(place, packet)| (place.number, packet));
             let from = message.reply.as_deref().and_then(place_of);
@@ -236,15 +210,11 @@ impl Inlet for Listener {
         })
     }
 
-    fn drain(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // Its `drain` would read a moment longer, no more; and where the connection is lost in that moment,
+        // NATS goes on to count it among those who listen.
         Box::pin(async {
-            if self.client.connection_state() != State::Connected {
-                // What was not read yet is all that there is: it is not made again.
-                let _ = self.subscriber.unsubscribe().await;
-                return;
-            }
-            self.drained = Some(connections(&self.client));
-            let _ = self.subscriber.drain().await;
+            let _ = self.0.unsubscribe().await;
         })
     }
 }

@@ -16,18 +16,13 @@ use super::{
     bus::{NodeId, Place},
     packet, tell,
 };
-use crate::{
-    framing, handle::Handle, memory::Charge, protocol, requests::Fault, server::Shared,
-    socket::WriteHalf,
-};
+use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, socket::WriteHalf};
 
 const SHARDS: usize = 16;
 /// Bytes of memory that a handle takes with its link, about.
 const REMOTE: usize = 1 << 10;
 /// How long it takes to hear which packets of those that went out together nobody has heard.
 const UNSURE: Duration = Duration::from_millis(250);
-/// How long the former broker of an id may say what becomes of what it was asked.
-const MOVED: Duration = Duration::from_secs(1);
 /// An id from which answers are awaited is asked this often whether they may still come.
 const PROBE: Duration = Duration::from_secs(5);
 /// A node of which nothing was heard for this long is dead.
@@ -43,9 +38,6 @@ pub(super) struct Remotes {
     nodes: Mutex<HashMap<NodeId, Node>>,
     /// By the number of their link.
     links: Mutex<HashMap<u64, Way>>,
-    /// Those whose ids have gone to another broker, by their keys, and when they are asked for what the
-    /// former one may still have answered.
-    moved: Mutex<HashMap<u64, (Instant, Arc<Handle>)>>,
 }
 
 /// Whose link it is: an id's, or a node's.
@@ -130,10 +122,10 @@ impl Remotes {
     }
 
     /// Those of whose packets some were unheard, and of the others nothing was heard for a while.
-    fn unsure(&self) -> Vec<Arc<Handle>> {
+    fn unsure(&self, since: Duration) -> Vec<Arc<Handle>> {
         let mut links = self.links.lock();
         let is_due = |way: &&mut Way| {
-            way.is_unsure && way.ended.is_some_and(|ended| ended.elapsed() > UNSURE)
+            way.is_unsure && way.ended.is_some_and(|ended| ended.elapsed() >= since)
         };
         links
             .values_mut()
@@ -143,6 +135,13 @@ impl Remotes {
                 way.handle.upgrade()
             })
             .collect()
+    }
+
+    /// The epoch of a broker that is known and has said which.
+    pub(super) fn epoch_of(&self, node: NodeId) -> Option<u32> {
+        let nodes = self.nodes.lock();
+        let epoch = nodes.get(&node).map(|node| node.epoch);
+        epoch.filter(|epoch| *epoch > 0)
     }
 
     /// Forgets how long others were silent: we could not hear them.
@@ -383,35 +382,15 @@ impl Cluster {
                 self.end(&shared, &remote.handle, fault);
             }
         }
-    }
-
-    /// An id is at another broker from now on, or at this one. What the former one has got it answers, or says that it
-    /// will not; but what was on its way there may be lost, and is not waited for.
-    pub(super) fn moved(&self, shared: &Shared, id: &str, to: NodeId) {
-        let Some(handle) = self.remotes.find(id) else {
-            return;
-        };
-        let Some(link) = link_of(&handle) else { return };
-        // It may have been claimed once more by the broker where it is.
-        if link.node().is_none_or(|node| node == to) {
-            return;
-        }
-        link.moved();
-        if shared.router.requests.owes(&handle) {
-            let until = Instant::now() + MOVED;
-            let mut moved = self.remotes.moved.lock();
-            moved.insert(handle.key, (until, handle.clone()));
+        for handle in self.remotes.unsure(Duration::ZERO) {
+            leave(&shared, &handle, fault);
         }
     }
 
     /// Looks after all handles: those that nobody answers, and those that nobody uses.
     pub(super) fn sweep(&self, shared: &Shared) {
         let now = Instant::now();
-        let is_over = |_: &u64, (until, _): &mut (Instant, Arc<Handle>)| *until <= now;
-        let moved: Vec<_> = self.remotes.moved.lock().extract_if(is_over).collect();
-        for (_, (_, handle)) in moved {
-            ask_for_owed(shared, &handle);
-        }
+        self.ask_moved(shared, now);
         let (mut dead, mut probed) = (Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
@@ -440,7 +419,7 @@ impl Cluster {
                 links.remove(key);
             });
         }
-        for handle in self.remotes.unsure() {
+        for handle in self.remotes.unsure(UNSURE) {
             leave(shared, &handle, Fault::Gone);
         }
         let is_over = |way: &Way| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
@@ -451,7 +430,7 @@ impl Cluster {
         for handle in probed {
             // Where something still waits to be sent, nothing is late.
             if handle.outbox.waiting() == 0 {
-                ask_for_owed(shared, &handle);
+                self.ask_for_owed(shared, &handle);
             }
         }
         let silent: Vec<_> = {
@@ -460,19 +439,6 @@ impl Cluster {
             nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
         };
         silent.into_iter().for_each(|node| self.forget_node(node));
-    }
-}
-
-/// Asks an id for all that it owes: a question, or what became of it, may have been lost on its way,
-/// with a broker or when the id moved, and whoever has the id now knows nothing of it.
-fn ask_for_owed(shared: &Shared, handle: &Handle) {
-    let mut frames = Vec::new();
-    for ack in shared.router.requests.owed(handle) {
-        framing::append_text(&protocol::awaits(&protocol::json_string(&ack)), &mut frames);
-    }
-    if !frames.is_empty() {
-        handle.outbox.push_frames(&mut frames);
-        handle.flush();
     }
 }
 

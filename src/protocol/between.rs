@@ -15,7 +15,9 @@ pub(crate) enum Between<'a> {
     /// Nobody awaits the answer to this any more.
     Cancel { ack: &'a str },
     /// Wants to know whether the answer to this may still come.
-    Awaits { ack: &'a str },
+    Awaits { ack: &'a str, number: u64 },
+    /// It will not.
+    Lost { number: u64 },
     /// Wants to know whether the message before it was delivered.
     Settle { number: u64 },
     /// It was, unless there is a code.
@@ -64,7 +66,11 @@ pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
     match members.action()?.as_ref() {
         "asks" => Some(Between::Asks { ack: members.ack? }),
         "cancel" => Some(Between::Cancel { ack: members.ack? }),
-        "awaits" => Some(Between::Awaits { ack: members.ack? }),
+        "awaits" => Some(Between::Awaits {
+            ack: members.ack?,
+            number: number()?,
+        }),
+        "lost" => Some(Between::Lost { number: number()? }),
         "settle" => Some(Between::Settle { number: number()? }),
         "settled" => Some(Between::Settled {
             number: number()?,
@@ -92,9 +98,15 @@ pub(crate) fn asks(ack: &str) -> [&str; 3] {
     ["{\"action\":\"asks\",\"ack\":", ack, "}"]
 }
 
-/// Says that an answer is still awaited; the ack as JSON. Who cannot give it says that it failed.
-pub(crate) fn awaits(ack: &str) -> [&str; 3] {
-    ["{\"action\":\"awaits\",\"ack\":", ack, "}"]
+/// Says that an answer is still awaited; the ack as JSON.
+pub(crate) fn awaits<'a>(ack: &'a str, number: &'a str) -> [&'a str; 5] {
+    let head = "{\"action\":\"awaits\",\"ack\":";
+    [head, ack, ",\"ref\":", number, "}"]
+}
+
+/// Says that what was awaited with this number will not come.
+pub(crate) fn lost(number: &str) -> [&str; 3] {
+    ["{\"action\":\"lost\",\"ref\":", number, "}"]
 }
 
 /// Asks what became of the message before it.
@@ -156,7 +168,9 @@ mod tests {
         assert!(is_message(message.concat().as_bytes()));
         assert_eq!(read(&message), "None");
         assert_eq!(read(&asks("1")), "Some(Asks { ack: \"1\" })");
-        assert_eq!(read(&awaits("1")), "Some(Awaits { ack: \"1\" })");
+        let expected = "Some(Awaits { ack: \"1\", number: 7 })";
+        assert_eq!(read(&awaits("1", "7")), expected);
+        assert_eq!(read(&lost("7")), "Some(Lost { number: 7 })");
         assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
         assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();

@@ -69,8 +69,8 @@ impl Requests {
         book.owed.items.iter().any(is_pending)
     }
 
-    /// The acks of all that a receiver may answer, but for what is being delivered just now.
-    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<str>> {
+    /// All that a receiver may answer, but for what is being delivered just now.
+    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<Request>> {
         let owed: Vec<_> = {
             let book = responder.book.lock();
             let owed = book.owed.items.iter();
@@ -85,8 +85,19 @@ impl Requests {
                     && request.late.lock().is_none()
             })
         };
-        let owed = owed.iter().filter(|request| is_out(request));
-        owed.map(|request| request.ack.clone()).collect()
+        owed.into_iter().filter(is_out).collect()
+    }
+
+    /// A receiver will not answer this any more.
+    pub(crate) fn lose(
+        &self,
+        request: &Arc<Request>,
+        responder: &Handle,
+        fault: Fault,
+        outcomes: &mut Outcomes,
+    ) {
+        let mut shard = self.shard(request.hash).lock();
+        shard.lose(request, responder, None, fault, outcomes);
     }
 
     /// Whoever was asked by this id from other brokers can not answer there any more, though it is still

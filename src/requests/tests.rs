@@ -484,12 +484,22 @@ fn what_a_receiver_owes_is_what_has_gone_out_and_is_not_answered() {
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
     let owed = |table: &Table, one: &Handle| {
-        let acks = table.requests.owed(one);
-        acks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        let owed = table.requests.owed(one);
+        let acks = owed.iter().map(|request| request.ack().to_owned());
+        acks.collect::<Vec<_>>()
     };
     assert_eq!(owed(&table, &one), ["k", "j"]);
     assert_eq!(owed(&table, &two), ["k"]);
     assert_eq!(table.answer("k", &one), Some(1));
     assert_eq!(owed(&table, &one), ["j"]);
     assert_eq!(owed(&table, &two), ["k"]);
+    // Another one under the same ack is another one.
+    let old = table.requests.owed(&one);
+    assert_eq!(table.answer("j", &one), Some(1));
+    table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
+    for request in [old, table.requests.owed(&one)].concat() {
+        let outcomes = &mut table.outcomes;
+        table.requests.lose(&request, &one, Fault::Gone, outcomes);
+    }
+    assert_eq!(table.told(), ["1 j: 2 GONE"]);
 }
