@@ -29,8 +29,8 @@ const PACKETS: usize = 256;
 /// What was taken is told when it comes to this much.
 pub(super) const TELL_BYTES: u32 = (WINDOW / 4) as u32;
 pub(super) const TELL_PACKETS: u32 = (PACKETS / 4) as u32;
-/// Bytes of frames in one packet, but for a frame that is longer.
-const PACKET: usize = 128 << 10;
+/// Bytes of frames in one packet, but for a frame that is longer: NATS copies large ones once more.
+const PACKET: usize = 16 << 10;
 
 /// A way to another broker.
 #[derive(Debug)]
