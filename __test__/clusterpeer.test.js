@@ -165,3 +165,17 @@ test('who gives up an id is told that nobody awaits what it was asked by that fr
   t.deepEqual(await hears('cancel'), { action: 'cancel', ack });
   await Promise.all([settled(broker), settled(elsewhere)]);
 });
+
+test('a way on which all was lost opens again', async (t) => {
+  const { asker, peers } = await scene(t);
+  const [peer] = peers;
+  await peer.takes('x');
+  // Two of them are as much as may be under way, and nobody says that they were taken.
+  const large = 'x'.repeat(300_000);
+  for (let n = 0; n < 3; n += 1) asker.send({ n, large }, 'x');
+  await peer.tellsTaken(await peer.next());
+  await peer.next();
+  await peer.next();
+  // Nor is anybody else held up by that.
+  t.is((await failure(asker.request(1, 'nobody'))).code, 'UNKNOWN_ID');
+});

@@ -21,13 +21,17 @@ function frame(text) {
   return Buffer.concat([Buffer.from([0x81, ...length]), body]);
 }
 
-/** What is in the frames of a packet, as far as they are short. */
+/** What is in the frames of a packet. */
 function* texts(packet) {
   const idLength = packet.readUInt32BE(5);
   for (let at = 9 + idLength; at < packet.length; ) {
-    const isLong = packet[at + 1] === 126;
-    const start = at + (isLong ? 4 : 2);
-    const end = start + (isLong ? packet.readUInt16BE(at + 2) : packet[at + 1]);
+    const mark = packet[at + 1];
+    const start = at + ({ 126: 4, 127: 10 }[mark] ?? 2);
+    const lengths = {
+      126: () => packet.readUInt16BE(at + 2),
+      127: () => packet.readUInt32BE(at + 6),
+    };
+    const end = start + (lengths[mark]?.() ?? mark);
     yield JSON.parse(packet.toString('utf8', start, end));
     at = end;
   }

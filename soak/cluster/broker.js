@@ -12,7 +12,7 @@ const server = new WSMsgBroker.Server({
 });
 server.on('cluster', (state, reason) => {
   // One message: of two at once, whoever waits may miss the second.
-  process.send(state === 'connected' ? { port: server.address().port } : { state, reason });
+  process.send(state === 'connected' ? { port: server.address()?.port } : { state, reason });
 });
 process.on('message', async (message) => {
   if (message === 'stats') process.send({ stats: server.stats() });

@@ -21,6 +21,17 @@ use crate::{
 /// That something is not owed is told this much later: an answer that was just taken comes before it.
 const BEHIND: Duration = Duration::from_millis(100);
 
+/// Who takes what is in a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taking {
+    /// The owner of the id, if there is one.
+    All,
+    /// The owner takes nothing: it does not read.
+    Nothing,
+    /// The id is not ours, or others listen for it: what becomes of it is none of our business.
+    Nobody,
+}
+
 /// One packet for an id.
 pub(super) struct Inbound<'a> {
     shared: &'a Shared,
@@ -31,6 +42,8 @@ pub(super) struct Inbound<'a> {
     asker: Option<&'a Arc<Handle>>,
     said: Vec<u8>,
     owner: Option<(Arc<Handle>, u64)>,
+    /// Whether we know what the owner of the id owes.
+    knows: bool,
     /// Why nothing is delivered, if it is not.
     fault: Option<Fault>,
     /// Why the last message was not, if that was for another reason.
@@ -50,12 +63,15 @@ impl<'a> Inbound<'a> {
         shared: &'a Shared,
         id: &'a str,
         asker: Option<&'a Arc<Handle>>,
-        takes: bool,
+        taking: Taking,
     ) -> Self {
-        let owner = shared.router.find_registration(id);
+        let owner = match taking {
+            Taking::Nobody => None,
+            _ => shared.router.find_registration(id),
+        };
         let fault = match &owner {
             None => Some(Fault::UnknownId),
-            Some(_) if !takes => Some(Fault::Slow),
+            Some(_) if taking == Taking::Nothing => Some(Fault::Slow),
             Some(_) => None,
         };
         Self {
@@ -64,6 +80,7 @@ impl<'a> Inbound<'a> {
             id,
             asker,
             owner,
+            knows: taking != Taking::Nobody,
             said: Vec::new(),
             fault,
             refused: None,
@@ -99,7 +116,7 @@ impl<'a> Inbound<'a> {
                         self.tell();
                     }
                 }
-                Some(Between::Awaits { ack, number }) if !self.is_owed(ack) => {
+                Some(Between::Awaits { ack, number }) if self.knows && !self.is_owed(ack) => {
                     self.lost.push((ack.to_owned(), number));
                 }
                 Some(Between::Settle { number }) => {

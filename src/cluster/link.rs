@@ -57,6 +57,8 @@ pub(crate) struct Link {
     first: OnceLock<Instant>,
     /// How many have gone out.
     sent: AtomicU64,
+    /// How often somebody has said that he has taken something.
+    told: AtomicU64,
     /// Who takes what goes out; zero while that is not known.
     node: AtomicU64,
     /// Its epoch then.
@@ -88,6 +90,7 @@ impl Link {
             closed: AtomicBool::new(false),
             first: OnceLock::new(),
             sent: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             node: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             owner: OnceLock::new(),
@@ -206,19 +209,30 @@ impl Link {
             let _ =
                 counter.fetch_update(SeqCst, SeqCst, |now| Some(now.saturating_sub(by as usize)));
         };
+        self.told.fetch_add(1, Relaxed);
         less(&self.bytes, taken.bytes);
         less(&self.packets, taken.packets);
         self.go_on();
     }
 
-    /// The id is at another broker from now on: the former one may not tell what it has taken.
+    /// The id is at this broker from now on.
     pub(super) fn moved(&self, to: NodeId, epoch: Option<u32>) {
         if let Some(epoch) = epoch {
             self.node.store(to.0, Relaxed);
             self.epoch.store(epoch, Relaxed);
         }
+        self.renew();
+    }
+
+    /// What is under way may be lost, and nobody tell that he has taken it: as much may go out once more.
+    pub(super) fn renew(&self) {
         self.forget_window();
         self.go_on();
+    }
+
+    /// How often something was told of it, while it has no room.
+    pub(super) fn full(&self) -> Option<u64> {
+        (!self.has_room()).then(|| self.told.load(Relaxed))
     }
 
     fn forget_window(&self) {

@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, time::sleep};
 use super::{
     Cluster,
     bus::{Delivery, Inlet, Publication},
-    inbound::Inbound,
+    inbound::{Inbound, Taking},
     packet::{self, Packet},
     tally::Tally,
     tell,
@@ -70,7 +70,13 @@ pub(super) async fn receive(
             ends = true;
             inlet.end().await;
         }
-        take(cluster, id, delivery, takes, &mut asked, &mut tally).await;
+        // Who listens now may have taken what came later: nobody gets this any more.
+        let taking = match (is_stopped, takes) {
+            (true, _) => Taking::Nobody,
+            (false, true) => Taking::All,
+            (false, false) => Taking::Nothing,
+        };
+        take(cluster, id, delivery, taking, &mut asked, &mut tally).await;
     }
     tally.end(cluster).await;
     drop(inlet);
@@ -91,12 +97,12 @@ fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     }
 }
 
-/// `takes`: the owner of the id takes something, if there is one. `asked`: who was asked something last.
+/// `asked`: who was asked something last.
 async fn take(
     cluster: &Cluster,
     id: &Arc<str>,
     delivery: Delivery,
-    takes: bool,
+    taking: Taking,
     asked: &mut Weak<Handle>,
     tally: &mut Tally,
 ) {
@@ -109,7 +115,7 @@ async fn take(
         }) if *for_id == **id && cluster.meet(from.node, epoch) => {
             if let Some(shared) = cluster.shared() {
                 let asker = cluster.asker(&shared, from.node);
-                let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), takes);
+                let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), taking);
                 inbound.frames(frames);
                 if let Some(owner) = inbound.asked() {
                     *asked = Arc::downgrade(owner);

@@ -50,15 +50,15 @@ struct Probe {
 }
 
 impl Cluster {
-    /// An id is at another broker from now on, or at this one. What the former one has got it answers, or
+    /// An id is at this broker from now on. What the former one has got it answers, or
     /// says that it will not; what was on its way there may be lost.
     pub(super) fn moved(&self, shared: &Shared, id: &str, to: NodeId) {
         let Some(handle) = self.remotes.find(id) else {
             return;
         };
         let Some(link) = link_of(&handle) else { return };
-        // It may have been claimed once more by the broker where it is.
-        if link.node().is_none_or(|node| node == to) {
+        // Where it is at the same broker again, others may listen for it there.
+        if link.node().is_none() {
             return;
         }
         link.moved(to, self.remotes.epoch_of(to));

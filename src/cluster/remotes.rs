@@ -25,6 +25,8 @@ const REMOTE: usize = 1 << 10;
 const UNSURE: Duration = Duration::from_millis(250);
 /// An id from which answers are awaited is asked this often whether they may still come.
 const PROBE: Duration = Duration::from_secs(5);
+/// A link that is full, and of which nothing is told for this long, may have lost what is under way.
+const STALLED: Duration = Duration::from_secs(5);
 /// A node of which nothing was heard for this long is dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
 
@@ -60,6 +62,7 @@ struct Remote {
     idle: bool,
     /// When it was asked last what it still owes.
     probed: Instant,
+    full: Option<Full>,
     _charge: Charge,
 }
 
@@ -74,6 +77,37 @@ struct Node {
     heard: Instant,
     /// Stands for all who ask from there.
     asker: Option<Arc<Handle>>,
+}
+
+/// A link that has no room.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    /// How often something had been told of it.
+    told: u64,
+    since: Instant,
+    /// How long it may be so.
+    limit: Duration,
+}
+
+impl Remote {
+    /// True if its link is full and nothing is told of it, for long: what is under way may be lost.
+    fn is_stalled(&mut self, now: Instant) -> bool {
+        let told = link_of(&self.handle).and_then(Link::full);
+        let before = self.full.filter(|full| told == Some(full.told));
+        self.full = before.or(told.map(|told| Full {
+            told,
+            since: now,
+            limit: STALLED,
+        }));
+        match &mut self.full {
+            Some(full) if now - full.since > full.limit => {
+                // It may be slow, and nothing lost: each time that costs some memory there.
+                (full.since, full.limit) = (now, full.limit * 2);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Node {
@@ -186,6 +220,7 @@ impl Cluster {
             handle: handle.clone(),
             idle: false,
             probed: Instant::now(),
+            full: None,
             _charge: Charge::new(&shared.memory, REMOTE + 3 * id.len()),
         };
         shard.insert(id, remote);
@@ -391,7 +426,7 @@ impl Cluster {
     pub(super) fn sweep(&self, shared: &Shared) {
         let now = Instant::now();
         self.ask_moved(shared, now);
-        let (mut dead, mut probed) = (Vec::new(), Vec::new());
+        let (mut dead, mut probed, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
             shard.lock().retain(|id, remote| {
@@ -404,6 +439,9 @@ impl Cluster {
                 } else if now - remote.probed > PROBE {
                     remote.probed = now;
                     probed.push(remote.handle.clone());
+                }
+                if remote.is_stalled(now) {
+                    stalled.push(remote.handle.clone());
                 }
                 // Whoever else holds it may still send, or awaits an answer.
                 let is_used = Arc::strong_count(&remote.handle) > 1
@@ -427,6 +465,10 @@ impl Cluster {
         for (id, handle) in dead {
             self.fail(&id, &handle, Fault::Timeout);
         }
+        stalled
+            .iter()
+            .filter_map(|handle| link_of(handle))
+            .for_each(Link::renew);
         for handle in probed {
             // Where something still waits to be sent, nothing is late.
             if handle.outbox.waiting() == 0 {
