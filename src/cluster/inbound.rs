@@ -72,6 +72,8 @@ impl<'a> Inbound<'a> {
         let fault = match &owner {
             None => Some(Fault::UnknownId),
             Some(_) if taking == Taking::Nothing => Some(Fault::Slow),
+            // It has just come here: what is sent to it here since is there already.
+            Some(_) if asker.is_none() => Some(Fault::Gone),
             Some(_) => None,
         };
         Self {

@@ -175,6 +175,11 @@ impl Link {
         Ok(length)
     }
 
+    /// True while a packet waits for room on the way to the bus: nothing may overtake it.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits.load(SeqCst)
+    }
+
     /// Something that is about to be written asks what becomes of it.
     pub(crate) fn asks(&self) {
         self.questions.fetch_add(1, SeqCst);

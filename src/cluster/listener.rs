@@ -62,8 +62,9 @@ pub(super) async fn receive(
         let mut takes = true;
         if !is_stopped {
             tokio::select! {
-                room = room(cluster, id, key) => takes = !matches!(room, Room::None),
+                biased;
                 _ = &mut stopped => is_stopped = true,
+                room = room(cluster, id, key) => takes = !matches!(room, Room::None),
             }
         }
         if is_stopped && !ends {

@@ -436,7 +436,8 @@ impl Cluster {
                     || link_of(&remote.handle).is_some_and(is_unheard)
                 {
                     dead.push((id.clone(), remote.handle.clone()));
-                } else if now - remote.probed > PROBE {
+                } else if now - remote.probed > PROBE && remote.handle.outbox.waiting() == 0 {
+                    // Where something still waits to be sent, nothing is late.
                     remote.probed = now;
                     probed.push(remote.handle.clone());
                 }
@@ -446,6 +447,7 @@ impl Cluster {
                 // Whoever else holds it may still send, or awaits an answer.
                 let is_used = Arc::strong_count(&remote.handle) > 1
                     || remote.handle.outbox.waiting() > 0
+                    || link_of(&remote.handle).is_some_and(Link::is_waiting)
                     || !std::mem::replace(&mut remote.idle, true);
                 if !is_used {
                     unused.push(remote.handle.key);
@@ -470,10 +472,7 @@ impl Cluster {
             .filter_map(|handle| link_of(handle))
             .for_each(Link::renew);
         for handle in probed {
-            // Where something still waits to be sent, nothing is late.
-            if handle.outbox.waiting() == 0 {
-                self.ask_for_owed(shared, &handle);
-            }
+            self.ask_for_owed(shared, &handle);
         }
         let silent: Vec<_> = {
             let nodes = self.remotes.nodes.lock();
