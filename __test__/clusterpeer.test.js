@@ -179,3 +179,16 @@ test('a way on which all was lost opens again', async (t) => {
   // Nor is anybody else held up by that.
   t.is((await failure(asker.request(1, 'nobody'))).code, 'UNKNOWN_ID');
 });
+
+test('what was under way to an id that has come here is not delivered behind what was sent here', async (t) => {
+  const { broker, asker, peers } = await scene(t);
+  const [peer] = peers;
+  await peer.takes('elsewhere');
+  asker.send(1, 'elsewhere');
+  const [, , , own] = (await peer.next()).reply.split('.');
+  const receiver = await join(t, 'addon', broker, 'x');
+  const heard = once(receiver, 'message');
+  await peer.sends('x', 'under way', own);
+  await peer.sends('x', 'from elsewhere');
+  t.is((await heard)[0], 'from elsewhere');
+});

@@ -86,6 +86,17 @@ class Peer {
     return this.#talk.flush();
   }
 
+  /** Sends a message to an id, as if it came from that broker. */
+  sends(id, message, node = this.node) {
+    const name = Buffer.from(id);
+    const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(name.length, 4), name];
+    const payload = Buffer.concat([...head, frame(JSON.stringify({ action: 'message', message }))]);
+    this.#talk.pub(`${PREFIX}.to.i${name.toString('base64url')}`, payload, {
+      reply: `${PREFIX}.node.${node}.1`,
+    });
+    return this.#talk.flush();
+  }
+
   /** Says something to all. */
   says(what) {
     this.#talk.pub(`${PREFIX}.all`, JSON.stringify({ node: this.node, ...what }));
