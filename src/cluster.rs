@@ -34,6 +34,7 @@ mod link;
 mod listener;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
+mod nodes;
 mod packet;
 mod probes;
 mod receipts;
@@ -66,6 +67,7 @@ use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
 use claims::{Claim, Claims, Clock, Stamp, Taken};
 pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
+use nodes::Nodes;
 use probes::Probes;
 use receipts::Receipts;
 use remotes::Remotes;
@@ -107,6 +109,7 @@ pub(crate) struct Cluster {
     claims: Claims,
     pub(crate) receipts: Arc<Receipts>,
     remotes: Remotes,
+    nodes: Nodes,
     probes: Probes,
     /// Those who wait for an answer that comes with their number.
     questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
@@ -168,6 +171,7 @@ impl Cluster {
             listening: Mutex::default(),
             told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
+            nodes: Nodes::default(),
             probes: Probes::default(),
             questions: Mutex::default(),
             untold: Mutex::default(),

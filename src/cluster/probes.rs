@@ -61,7 +61,7 @@ impl Cluster {
         if link.node().is_none() {
             return;
         }
-        link.moved(to, self.remotes.epoch_of(to));
+        link.moved(to, self.nodes.epoch_of(to));
         if shared.router.requests.owes(&handle) {
             let until = Instant::now() + MOVED;
             let mut moved = self.probes.moved.lock();

@@ -1,4 +1,4 @@
-//! The handles of remote ids, and of remote nodes: made when they are first needed, and given up when
+//! The handles of remote ids: made when they are first needed, and given up when
 //! they lead nowhere or nobody needs them any more.
 
 use std::{
@@ -11,11 +11,7 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use super::{
-    Cluster, Down, Link,
-    bus::{NodeId, Place},
-    packet, tell,
-};
+use super::{Cluster, Down, Link, nodes::DEAD, packet, tell};
 use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, socket::WriteHalf};
 
 const SHARDS: usize = 16;
@@ -27,9 +23,6 @@ const UNSURE: Duration = Duration::from_millis(250);
 const PROBE: Duration = Duration::from_secs(5);
 /// A link that is full, and of which nothing is told for this long, may have lost what is under way.
 const STALLED: Duration = Duration::from_secs(5);
-/// A node of which nothing was heard for this long is dead.
-pub(super) const DEAD: Duration = Duration::from_secs(5);
-
 type Ids = HashMap<Arc<str>, Remote, RandomState>;
 
 /// All of them.
@@ -37,7 +30,6 @@ type Ids = HashMap<Arc<str>, Remote, RandomState>;
 pub(super) struct Remotes {
     hasher: RandomState,
     ids: [Mutex<Ids>; SHARDS],
-    nodes: Mutex<HashMap<NodeId, Node>>,
     /// By the number of their link.
     links: Mutex<HashMap<u64, Way>>,
 }
@@ -64,19 +56,6 @@ struct Remote {
     probed: Instant,
     full: Option<Full>,
     _charge: Charge,
-}
-
-/// Another broker.
-#[derive(Debug)]
-struct Node {
-    name: String,
-    /// Zero until it has said which.
-    epoch: u32,
-    /// That in which it has said its name.
-    met: u32,
-    heard: Instant,
-    /// Stands for all who ask from there.
-    asker: Option<Arc<Handle>>,
 }
 
 /// A link that has no room.
@@ -110,18 +89,6 @@ impl Remote {
     }
 }
 
-impl Node {
-    fn new() -> Self {
-        Self {
-            name: String::new(),
-            epoch: 0,
-            met: 0,
-            heard: Instant::now(),
-            asker: None,
-        }
-    }
-}
-
 impl Remotes {
     fn shard(&self, id: &str) -> &Mutex<Ids> {
         &self.ids[self.hasher.hash_one(id) as usize % SHARDS]
@@ -144,17 +111,6 @@ impl Remotes {
         self.ids.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// All brokers known, but for ourselves: their names by their ids.
-    pub(super) fn nodes(&self) -> HashMap<NodeId, String> {
-        let nodes = self.nodes.lock();
-        // One that has not said its name yet has one all the same.
-        let named = |(id, node): (&NodeId, &Node)| match node.name.is_empty() {
-            true => (*id, id.to_string()),
-            false => (*id, node.name.clone()),
-        };
-        nodes.iter().map(named).collect()
-    }
-
     /// Those of whose packets some were unheard, and of the others nothing was heard for a while.
     fn unsure(&self, since: Duration) -> Vec<Arc<Handle>> {
         let mut links = self.links.lock();
@@ -171,21 +127,7 @@ impl Remotes {
             .collect()
     }
 
-    /// The epoch of a broker that is known and has said which.
-    pub(super) fn epoch_of(&self, node: NodeId) -> Option<u32> {
-        let nodes = self.nodes.lock();
-        let epoch = nodes.get(&node).map(|node| node.epoch);
-        epoch.filter(|epoch| *epoch > 0)
-    }
-
-    /// Forgets how long others were silent: we could not hear them.
-    pub(super) fn forgive(&self) {
-        for node in self.nodes.lock().values_mut() {
-            node.heard = Instant::now();
-        }
-    }
-
-    fn all(&self) -> Vec<(Arc<str>, Arc<Handle>)> {
+    pub(super) fn all(&self) -> Vec<(Arc<str>, Arc<Handle>)> {
         let shards = self.ids.iter();
         shards
             .flat_map(|shard| {
@@ -227,21 +169,7 @@ impl Cluster {
         Ok(handle)
     }
 
-    /// The handle that stands for all who ask from a node; none for this one.
-    pub(super) fn asker(&self, shared: &Shared, node: NodeId) -> Option<Arc<Handle>> {
-        if node == self.node {
-            return None;
-        }
-        let mut nodes = self.remotes.nodes.lock();
-        let entry = nodes.entry(node).or_insert_with(Node::new);
-        let asker = entry.asker.get_or_insert_with(|| {
-            let subject = self.subjects.place(Place { node, number: 0 });
-            self.handle(shared, subject, packet::frames_head("", self.epoch()), None)
-        });
-        Some(asker.clone())
-    }
-
-    fn handle(
+    pub(super) fn handle(
         &self,
         shared: &Shared,
         subject: String,
@@ -328,7 +256,7 @@ impl Cluster {
     }
 
     /// Ends a handle: it leads nowhere any more.
-    fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) {
+    pub(super) fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) {
         let is_first = {
             let mut links = self.remotes.links.lock();
             let way = links.get_mut(&handle.key);
@@ -345,70 +273,10 @@ impl Cluster {
         leave(shared, handle, fault);
     }
 
-    /// Something came from a broker that says which epoch it is in. False if that is over: whoever
-    /// sent it has been told that it is lost.
-    pub(super) fn meet(&self, node: NodeId, epoch: u32) -> bool {
-        if node == self.node {
-            return epoch == self.epoch();
-        }
-        let (before, asker) = {
-            let mut nodes = self.remotes.nodes.lock();
-            let entry = nodes.entry(node).or_insert_with(Node::new);
-            entry.heard = Instant::now();
-            let before = entry.epoch;
-            entry.epoch = epoch.max(before);
-            let is_lost = before != 0 && before < epoch;
-            (before, entry.asker.take_if(|_| is_lost))
-        };
-        if before != 0 && before < epoch {
-            self.lose_node(node, epoch, asker);
-        }
-        before <= epoch
-    }
-
-    /// A broker says that it is there, and how it is called; true if that is new.
-    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u32) -> bool {
-        self.meet(node, epoch);
-        let mut nodes = self.remotes.nodes.lock();
-        let Some(entry) = nodes.get_mut(&node) else {
-            return false;
-        };
-        let is_new = entry.met != epoch;
-        (entry.met, entry.name) = (epoch, name);
-        is_new
-    }
-
-    /// A broker has left.
-    pub(super) fn forget_node(&self, node: NodeId) {
-        let known = self.remotes.nodes.lock().remove(&node);
-        self.lose_node(node, u32::MAX, known.and_then(|known| known.asker));
-    }
-
-    /// What was under way to a broker, or asked from there by this one, before this epoch is lost.
-    fn lose_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
-        let Some(shared) = self.shared() else { return };
-        if let Some(asker) = asker {
-            self.end(&shared, &asker, Fault::Gone);
-        }
-        for (id, handle) in self.remotes.all() {
-            let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;
-            if link_of(&handle).is_some_and(is_old) {
-                self.fail(&id, &handle, Fault::Gone);
-            }
-        }
-    }
-
     /// The cluster cannot be reached any more.
     pub(super) fn lose_all(&self, fault: Fault) {
         let Some(shared) = self.shared() else { return };
-        let askers: Vec<_> = {
-            let mut nodes = self.remotes.nodes.lock();
-            nodes
-                .values_mut()
-                .filter_map(|node| node.asker.take())
-                .collect()
-        };
-        for asker in askers {
+        for asker in self.nodes.take_askers() {
             self.end(&shared, &asker, Fault::Gone);
         }
         for shard in &self.remotes.ids {
@@ -474,12 +342,7 @@ impl Cluster {
         for handle in probed {
             self.ask_for_owed(shared, &handle);
         }
-        let silent: Vec<_> = {
-            let nodes = self.remotes.nodes.lock();
-            let is_dead = |(_, node): &(&NodeId, &Node)| node.heard.elapsed() > DEAD;
-            nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
-        };
-        silent.into_iter().for_each(|node| self.forget_node(node));
+        self.forget_silent();
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Found {
 impl Cluster {
     /// The brokers that are known, by name; ourselves among them.
     pub(crate) fn nodes(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.remotes.nodes().into_values().collect();
+        let mut names: Vec<_> = self.nodes.names().into_values().collect();
         names.push(self.name.clone());
         names.sort_unstable();
         names
@@ -37,7 +37,7 @@ impl Cluster {
     pub(crate) async fn find(&self, id: Option<&str>, within: Duration) -> Found {
         let deadline = tokio::time::Instant::now() + within;
         let mut found = Found::default();
-        let mut missing = self.remotes.nodes();
+        let mut missing = self.nodes.names();
         if !self.is_up() {
             let own = self.shared().map(|shared| match id {
                 None => shared.router.ids(),

@@ -53,7 +53,7 @@ impl Cluster {
     pub(crate) fn stats(&self) -> ClusterStats {
         ClusterStats {
             connected: self.is_heard(),
-            brokers: self.remotes.nodes().len() + 1,
+            brokers: self.nodes.names().len() + 1,
             claims: self.claims.count(),
             remotes: self.remotes.count(),
             received: self.counters.received.load(Relaxed),
@@ -78,7 +78,7 @@ impl Cluster {
     fn up(self: &Arc<Self>) {
         self.begin_epoch(1);
         *self.since.lock() = Instant::now();
-        self.remotes.forgive();
+        self.nodes.forgive();
         self.up.store(true, Relaxed);
         // They may be many, and signs of life must not wait for that.
         let cluster = self.clone();
