@@ -99,9 +99,46 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(unix)]
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Gone already, or not ours to remove: nothing that a closing server could mend.
-            let _ = std::fs::remove_file(path);
+        // A process that is just being forked holds every descriptor until it is another program:
+        // closing alone would leave the port listening, and taken, until then.
+        match self {
+            Self::Tcp(listener) => shut_down(&*listener),
+            Self::Unix(listener, path) => {
+                shut_down(&*listener);
+                // Gone already, or not ours to remove: nothing that a closing server could mend.
+                let _ = std::fs::remove_file(path);
+            }
         }
+    }
+}
+
+/// Ends the listening itself, whoever else holds the socket.
+#[cfg(unix)]
+fn shut_down(listener: &impl std::os::fd::AsFd) {
+    // Where a system refuses this for a socket that listens, closing it has to do.
+    let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frees_its_port_though_a_process_that_is_being_forked_holds_the_socket() {
+        let listen = |port| Listen::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+        };
+        let (first, address) = Acceptor::bind(&listen(0)).unwrap();
+        let (Acceptor::Tcp(listener), Address::Tcp(address)) = (&first, address) else {
+            unreachable!("asked for TCP");
+        };
+        let held = listener.as_fd().try_clone_to_owned().unwrap();
+        drop(first);
+        let (_second, again) = Acceptor::bind(&listen(address.port())).unwrap();
+        assert!(matches!(again, Address::Tcp(again) if again == address));
+        drop(held);
     }
 }
