@@ -1,7 +1,8 @@
 'use strict';
 
 // Plays one scenario on one implementation and returns its recording. A scenario marked `isolated` (one
-// that makes 1.7.2 throw where nobody can catch) is played in a process of its own.
+// that makes 1.7.2 throw where nobody can catch, or that other tests would disturb) is played in a process
+// of its own.
 
 const { fork } = require('node:child_process');
 const path = require('node:path');

@@ -201,6 +201,8 @@ class Stage extends Recorder {
     const { port } = server.address();
     server.close();
     await once(server, 'close');
+    // A process that is just being forked has the socket until it is another program.
+    await refusal(port);
     this.hidePort(port);
     return port;
   }
@@ -271,6 +273,20 @@ class Stage extends Recorder {
       } catch {
         // 1.7.2 throws when a thing is closed that never opened; it is gone either way.
       }
+    }
+  }
+}
+
+// Resolves once connections to a port of 127.0.0.1 are refused.
+async function refusal(port) {
+  for (;;) {
+    const socket = net.connect(port, '127.0.0.1');
+    try {
+      await once(socket, 'connect');
+    } catch {
+      return;
+    } finally {
+      socket.destroy();
     }
   }
 }
