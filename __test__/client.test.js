@@ -4,6 +4,7 @@ const net = require('node:net');
 const { once } = require('node:events');
 const test = require('ava');
 const ws = require('ws');
+const { lastingPort } = require('./support/ports');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
 test('takes an address as a URL', async (t) => {
@@ -236,10 +237,7 @@ test('names what failed when it cannot connect: error, then close, once each', a
     const code = await new Promise((resolve) => client.on('close', resolve));
     return [...seen, code];
   };
-  const free = net.createServer().listen(0, '127.0.0.1');
-  await once(free, 'listening');
-  const { port } = free.address();
-  await new Promise((resolve) => free.close(resolve));
+  const port = await lastingPort(t);
   t.deepEqual(await failing('127.0.0.1', port), ['ECONNREFUSED', 'connect', 1006]);
   t.deepEqual(await failing('localhost', port), ['ECONNREFUSED', 'connect', 1006]);
   t.deepEqual(await failing('no-such-host.invalid', 1), ['ENOTFOUND', 'getaddrinfo', 1006]);

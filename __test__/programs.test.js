@@ -3,13 +3,12 @@
 // The programs of examples/ print what docs/examples.md shows; those with pages are in browser/examples.test.js.
 
 const fs = require('node:fs');
-const net = require('node:net');
 const path = require('node:path');
 const { execFile } = require('node:child_process');
-const { once } = require('node:events');
 const { promisify } = require('node:util');
 const test = require('ava');
 const ts = require('typescript');
+const { lastingPort } = require('./support/ports');
 const { printed } = require('./support/printed');
 
 const root = path.join(__dirname, '..');
@@ -33,28 +32,13 @@ for (const [name, env] of [
   });
 }
 
-/** Runs a program on a free port of its own; another one if somebody has taken it in between. */
-async function runOnPort(args, options) {
-  for (;;) {
-    const server = net.createServer().listen(0);
-    await once(server, 'listening');
-    const { port } = server.address();
-    server.close();
-    await once(server, 'close');
-    try {
-      return await run(args, { ...options, env: { PORT: port } });
-    } catch (error) {
-      if (!error.stderr.includes('EADDRINUSE')) throw error;
-    }
-  }
-}
-
 test('a program of version 1 prints the same with either version', async (t) => {
   const [shown] = printed('original.js');
-  t.is(await runOnPort(['examples/original.js']), shown);
+  const env = { PORT: await lastingPort(t) };
+  t.is(await run(['examples/original.js'], { env }), shown);
   // In this folder the name of the module means 1.7.2.
   const cwd = path.join(__dirname, 'original');
-  t.is(await runOnPort(['-e', read('examples/original.js')], { cwd }), shown);
+  t.is(await run(['-e', read('examples/original.js')], { cwd, env }), shown);
 });
 
 test('the example in TypeScript has no errors, and prints what docs/examples.md says', async (t) => {

@@ -10,7 +10,7 @@ const Program = require('./faults/program');
 const Ledger = require('./restarts/ledger');
 const Peer = require('./restarts/peer');
 const { kinds, open, awaited } = require('./support/clients');
-const { lastingPort } = require('./support/start');
+const { lastingPort } = require('./support/ports');
 
 const RESTARTS = 50;
 const LATE_MS = 60_000;

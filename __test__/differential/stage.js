@@ -6,12 +6,12 @@
 // `message` listeners are recorded as 1.x programs use them: the message, and whether an answer is
 // wanted. Only a client made with `exact` records the arguments as they are (see difference D8).
 
-const net = require('node:net');
 const { once } = require('node:events');
 const { Recorder } = require('./recorder');
 const { RawClient, Peer, Tcp, TcpServer } = require('./actors');
 const { acceptance, frame } = require('./frames');
 const { runProgram, startCommand } = require('./programs');
+const { lastingPort } = require('../support/ports');
 
 const CLIENT_EVENTS = ['open', 'registered', 'unregistered', 'close'];
 const SERVER_EVENTS = ['connection', 'registered', 'unregistered'];
@@ -194,31 +194,9 @@ class Stage extends Recorder {
     return frame(first, Buffer.from(text));
   }
 
-  // A port that was free a moment ago, for what cannot be tested with port 0.
+  // A port of 127.0.0.1 where nobody listens but the scenario, for what cannot be tested with port 0.
   async freePort() {
-    const server = net.createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address();
-    server.close();
-    await once(server, 'close');
-    // A process that is just being forked has the socket until it is another program.
-    await refusal(port);
-    this.hidePort(port);
-    return port;
-  }
-
-  // A port of 127.0.0.1 that refuses connections: it is taken at another loopback address, so that no
-  // other test can be given it meanwhile.
-  async refusedPort() {
-    const holder = net.createServer().listen(0, '127.0.0.2');
-    this.cleanup(() => holder.close());
-    try {
-      await once(holder, 'listening');
-    } catch {
-      // Not every system has the address.
-      return this.freePort();
-    }
-    const { port } = holder.address();
+    const port = await lastingPort({ teardown: (action) => this.cleanup(action) });
     this.hidePort(port);
     return port;
   }
@@ -273,20 +251,6 @@ class Stage extends Recorder {
       } catch {
         // 1.7.2 throws when a thing is closed that never opened; it is gone either way.
       }
-    }
-  }
-}
-
-// Resolves once connections to a port of 127.0.0.1 are refused.
-async function refusal(port) {
-  for (;;) {
-    const socket = net.connect(port, '127.0.0.1');
-    try {
-      await once(socket, 'connect');
-    } catch {
-      return;
-    } finally {
-      socket.destroy();
     }
   }
 }

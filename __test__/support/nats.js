@@ -13,7 +13,7 @@ const os = require('node:os');
 const path = require('node:path');
 const { json } = require('node:stream/consumers');
 const { setTimeout: pause } = require('node:timers/promises');
-const { lastingPort } = require('./start');
+const { lastingPort } = require('./ports');
 
 const LATE_MS = 30_000;
 const POLL_MS = 5;

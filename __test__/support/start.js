@@ -2,14 +2,9 @@
 
 // What most tests begin with: a server on a free port of the loopback, and clients of it.
 
-const { randomInt } = require('node:crypto');
-const dgram = require('node:dgram');
 const { once } = require('node:events');
-const net = require('node:net');
 const WSMsgBroker = require('../..');
-
-/** Ports below those that systems give to whoever does not ask for a certain one. */
-const [LOWEST, HIGHEST] = [20_000, 32_000];
+const { lastingPort } = require('./ports');
 
 /** A listening server; it is closed when the test ends. */
 async function startServer(t, options) {
@@ -19,42 +14,7 @@ async function startServer(t, options) {
   return server;
 }
 
-/** Resolves with whether nobody had this port, by a socket that now has it. */
-async function binds(socket, bind) {
-  const bound = once(socket, 'listening');
-  bind();
-  try {
-    await bound;
-    return true;
-  } catch (error) {
-    if (error.code !== 'EADDRINUSE') throw error;
-    return false;
-  }
-}
-
-/**
- * A free port that nobody takes while nobody listens there, until the test ends: another server can be
- * where one was. Among tests, also those of other threads and processes, who has it is who has the port of
- * UDP with its number, which nobody else here wants.
- */
-async function lastingPort(t) {
-  while (true) {
-    const port = randomInt(LOWEST, HIGHEST);
-    const claim = dgram.createSocket('udp4');
-    const probe = net.createServer();
-    const isFree =
-      (await binds(claim, () => claim.bind(port, '127.0.0.1'))) &&
-      (await binds(probe, () => probe.listen(port, '127.0.0.1')));
-    if (probe.listening) await new Promise((resolve) => probe.close(resolve));
-    if (isFree) {
-      t.teardown(() => claim.close());
-      return port;
-    }
-    claim.close();
-  }
-}
-
-/** A server on such a port. */
+/** A server on a port to which it can come back. */
 async function startLasting(t, options) {
   return startServer(t, { port: await lastingPort(t), ...options });
 }
@@ -74,4 +34,4 @@ function registration(server, id) {
   });
 }
 
-module.exports = { WSMsgBroker, registration, startServer, startClient, lastingPort, startLasting };
+module.exports = { WSMsgBroker, registration, startServer, startClient, startLasting };

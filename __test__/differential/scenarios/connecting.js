@@ -17,7 +17,7 @@ module.exports = [
   ...['127.0.0.1', 'localhost'].map((host) => ({
     title: `a refused connection to ${host} is an error with its code, then close(1006)`,
     async play(stage) {
-      const port = await stage.refusedPort();
+      const port = await stage.freePort();
       const client = stage.connect('a', { port }, { host, name: 'client' });
       client.on('error', (error) => stage.log('program', error instanceof Error, error.code));
       await stage.until('client', 'close');
@@ -118,7 +118,7 @@ module.exports = [
   {
     title: 'a program that reconnects on error and on close makes two clients for one refusal',
     async play(stage) {
-      const port = await stage.refusedPort();
+      const port = await stage.freePort();
       let made = 0;
       const connect = (round) => {
         if (round > KEVOREE_ROUNDS) return;

@@ -265,7 +265,7 @@ module.exports = [
       },
     },
     async play(stage) {
-      const port = await stage.refusedPort();
+      const port = await stage.freePort();
       const client = stage.connect('a', { port });
       client.close();
       const told = () => (stage.recording()['client a'] || []).length > 0;
@@ -277,7 +277,7 @@ module.exports = [
   {
     title: 'close() while a connection is failing gives the error and no close',
     async play(stage) {
-      const port = await stage.refusedPort();
+      const port = await stage.freePort();
       const client = stage.connect('a', { port });
       await new Promise(process.nextTick);
       client.close();

@@ -96,7 +96,7 @@ module.exports = [
         client.on('error', (error) => print(error.code));
         client.on('close', (code) => print(`close ${code}`));
       };
-      await stage.program(main, await stage.refusedPort());
+      await stage.program(main, await stage.freePort());
     },
   },
   program('a server that was closed at once keeps no process alive', (WSMsgBroker, print) => {
@@ -165,7 +165,7 @@ module.exports = [
         process.on('exit', (code) => print(`exit ${code}`));
         new WSMsgBroker('a', '127.0.0.1', port);
       };
-      await stage.program(main, await stage.refusedPort());
+      await stage.program(main, await stage.freePort());
     },
   },
   {
