@@ -320,7 +320,7 @@ impl Cluster {
     }
 
     /// Listens for an id of ours and has all told of its claim, whether somebody waits for that or not.
-    /// Resolves when the claim has been heard: by ourselves, as by others.
+    /// Resolves when the claim has been heard, by ourselves as by others; or is lost before.
     async fn make_known(self: &Arc<Self>, claim: Claim, stopped: Option<oneshot::Receiver<()>>) {
         let (sender, heard) = oneshot::channel();
         self.unheard.lock().insert(claim.stamp.time, sender);
@@ -329,10 +329,12 @@ impl Cluster {
             if let Some(stopped) = stopped {
                 cluster.listen(claim.id.clone(), stopped).await;
             }
-            // Of one that was given up meanwhile nobody need hear.
             if cluster.claims.holds(&claim.id, claim.stamp.time) {
                 cluster.untold.lock().push(claim);
                 cluster.tells.notify_one();
+            } else {
+                // Of one that is lost already nobody need hear, and nobody waits for that.
+                cluster.unheard.lock().remove(&claim.stamp.time);
             }
         });
         let _ = heard.await;
@@ -378,3 +380,6 @@ fn tell(shared: &Shared, outcomes: &mut Outcomes) {
     shared.tell(outcomes, &mut touched);
     touched.iter().for_each(|handle| handle.flush());
 }
+
+#[cfg(test)]
+mod tests;
