@@ -17,9 +17,12 @@
 //! | `packet`, `said` | what is in a message between brokers: frames; things said to all |
 //! | `link` | the way of an outbox to another broker |
 //! | `claims` | which ids are ours, and who wins where others claim them, too |
-//! | `remotes` | the handles of remote ids and nodes, and their end |
+//! | `remotes` | the handles of remote ids, and their end |
+//! | `nodes` | the other brokers, the handles of who asks from there, and what is lost with one |
+//! | `listener`, `tally` | who takes what comes for an id of ours, and tells how much that was |
 //! | `inbound` | what comes: frames for an id, frames for this node |
 //! | `receipts` | receipts that wait for other brokers |
+//! | `probes` | what may have been lost is asked for |
 //! | `talk` | what is said to all, and heard from them |
 //! | `search` | which ids there are, at all brokers |
 //! | `task` | what becomes of the connection, and what is done now and then |

@@ -23,6 +23,7 @@ const UNSURE: Duration = Duration::from_millis(250);
 const PROBE: Duration = Duration::from_secs(5);
 /// A link that is full, and of which nothing is told for this long, may have lost what is under way.
 const STALLED: Duration = Duration::from_secs(5);
+
 type Ids = HashMap<Arc<str>, Remote, RandomState>;
 
 /// All of them.

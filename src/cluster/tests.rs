@@ -2,11 +2,7 @@
 
 use tokio::{sync::Semaphore, time::Instant as Clocked};
 
-use super::{
-    bus::Inlet,
-    claims::{Claim, Stamp},
-    *,
-};
+use super::{bus::Inlet, *};
 use crate::error::{Error, Result};
 
 /// A bus that takes everything, and lets nobody listen before it is told to.
