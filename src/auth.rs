@@ -9,6 +9,7 @@
 //! | `auth` | what is shown, granted and denied |
 //! | `gate` | how a server finds out: by tokens, or by asking its embedder |
 //! | `jwt`, `key` | tokens, and the keys that verify them |
+//! | `verify` | the mathematics of that |
 //! | `pattern` | globs over ids |
 //! | `origin` | from which pages browsers may connect |
 
@@ -17,6 +18,7 @@ mod jwt;
 mod key;
 pub(crate) mod origin;
 mod pattern;
+mod verify;
 
 use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
 

@@ -1,21 +1,10 @@
-//! Keys and algorithms of tokens: `jsonwebtoken` reads them, `ring` does the mathematics.
-//!
-//! `jsonwebtoken` takes its cryptography from a provider that is set once for all its users in a
-//! process: ours, which only verifies, unless the embedder has set another one before.
+//! Keys and algorithms of tokens, as `jsonwebtoken` reads them.
 
 use std::{fmt, str::FromStr};
 
-use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey,
-    crypto::{CryptoProvider, JwtVerifier, KeyUtils},
-    errors::{ErrorKind, Result as JwtResult},
-    signature::{Error as SignatureError, Verifier},
-};
-use ring::{
-    hmac,
-    signature::{self as asymmetric, VerificationAlgorithm},
-};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, errors::Result as JwtResult};
 
+use super::verify::{PROVIDER, hash};
 use crate::error::{Error, Result};
 
 /// Bytes of an RSA key in PKCS#1: RFC 7518 (3.3) asks for a modulus of 2048 bits, `ring` takes up
@@ -188,95 +177,11 @@ fn invalid(name: &'static str, reason: impl Into<String>) -> Error {
     Error::InvalidOption { name, reason }
 }
 
-/// The cryptography of `ring`, for verifying.
-static PROVIDER: CryptoProvider = CryptoProvider {
-    signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
-    verifier_factory: verifier,
-    // For keys as JSON, which we do not read.
-    key_utils: KeyUtils::new_unimplemented(),
-};
-
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
-    let bytes = key.try_get_as_bytes()?;
-    if algorithm.family() != key.family() {
-        return Err(ErrorKind::InvalidAlgorithm.into());
-    }
-    let way = match (hash(*algorithm), scheme(*algorithm)) {
-        (Some(hash), _) => Way::Mac(hmac::Key::new(hash, bytes)),
-        (None, Some(scheme)) => Way::Signature(scheme, bytes.to_vec()),
-        (None, None) => return Err(ErrorKind::UnsupportedAlgorithm.into()),
-    };
-    Ok(Box::new(RingVerifier {
-        algorithm: *algorithm,
-        way,
-    }))
-}
-
-/// The hash of an algorithm with a secret.
-fn hash(algorithm: Algorithm) -> Option<hmac::Algorithm> {
-    match algorithm {
-        Algorithm::HS256 => Some(hmac::HMAC_SHA256),
-        Algorithm::HS384 => Some(hmac::HMAC_SHA384),
-        Algorithm::HS512 => Some(hmac::HMAC_SHA512),
-        _ => None,
-    }
-}
-
-/// How an algorithm with a public key verifies.
-fn scheme(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
-    Some(match algorithm {
-        Algorithm::RS256 => &asymmetric::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::RS384 => &asymmetric::RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::RS512 => &asymmetric::RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::PS256 => &asymmetric::RSA_PSS_2048_8192_SHA256,
-        Algorithm::PS384 => &asymmetric::RSA_PSS_2048_8192_SHA384,
-        Algorithm::PS512 => &asymmetric::RSA_PSS_2048_8192_SHA512,
-        Algorithm::ES256 => &asymmetric::ECDSA_P256_SHA256_FIXED,
-        Algorithm::ES384 => &asymmetric::ECDSA_P384_SHA384_FIXED,
-        Algorithm::EdDSA => &asymmetric::ED25519,
-        _ => return None,
-    })
-}
-
-/// A key, bound to one algorithm.
-struct RingVerifier {
-    algorithm: Algorithm,
-    way: Way,
-}
-
-enum Way {
-    Mac(hmac::Key),
-    Signature(&'static dyn VerificationAlgorithm, Vec<u8>),
-}
-
-impl Verifier<Vec<u8>> for RingVerifier {
-    fn verify(
-        &self,
-        message: &[u8],
-        signature: &Vec<u8>,
-    ) -> std::result::Result<(), SignatureError> {
-        let verified = match &self.way {
-            // Compares in constant time.
-            Way::Mac(key) => hmac::verify(key, message, signature),
-            Way::Signature(scheme, key) => {
-                asymmetric::UnparsedPublicKey::new(*scheme, key).verify(message, signature)
-            }
-        };
-        verified.map_err(|_| SignatureError::new())
-    }
-}
-
-impl JwtVerifier for RingVerifier {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-    use super::*;
+    use super::{super::verify::verifier, *};
 
     const SECRET: &str =
         "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";

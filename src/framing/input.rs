@@ -12,7 +12,7 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{READ_CHUNK, apply_mask};
+use super::{READ_CHUNK, encode::apply_mask};
 use crate::socket::ReadHalf;
 
 /// Bytes asked of a socket at once, and the longest frame that is read where it lies. Short where

@@ -2,7 +2,7 @@
 //!
 //! An event is an array, `[kind, ...]`; events of one object that follow each other are joined
 //! into a batch, which one `JSON.parse` opens. The kinds are listed in `client.rs` and
-//! `server.rs`, and in `lib/`. All objects of an environment share one queue, so that JavaScript
+//! `events.rs`, and in `lib/`. All objects of an environment share one queue, so that JavaScript
 //! hears things in the order in which they happened: a server's event before those of the clients
 //! it causes.
 

@@ -5,6 +5,7 @@
 //! | `hub` | one per JavaScript environment: wakes its event loop, at most once for all that waits |
 //! | `mailbox` | the way of events into the hub's queue, as JSON text in batches |
 //! | `client`, `server` | the classes that `lib/` wraps |
+//! | `events`, `stats` | what a server tells of itself: what happens, and figures |
 //! | `authenticate` | the question whether a client may register |
 //! | `convert` | options and errors, from and to JavaScript |
 //! | `defaults` | the options when nobody sets them |
@@ -16,6 +17,8 @@ mod authenticate;
 mod client;
 mod convert;
 mod defaults;
+mod events;
 mod hub;
 mod mailbox;
 mod server;
+mod stats;

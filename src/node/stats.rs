@@ -1,0 +1,83 @@
+//! The figures of a server, as JavaScript gets them.
+
+use napi_derive::napi;
+
+use crate::{ClusterStats, Stats};
+
+/// What a server has done so far, and what it holds now.
+#[napi(object)]
+pub struct NativeStats {
+    pub connections: f64,
+    pub registered: f64,
+    pub pending: f64,
+    pub memory: f64,
+    pub accepted: f64,
+    pub refused: f64,
+    pub messages_in: f64,
+    pub messages_out: f64,
+    pub unknown_ids: f64,
+    pub errors: f64,
+    pub violations: f64,
+    pub slow: f64,
+    pub dropped: f64,
+    pub evicted: f64,
+    pub dead: f64,
+    pub unregistered: f64,
+    pub denied: f64,
+    pub throttled: f64,
+    pub cluster: Option<NativeClusterStats>,
+}
+
+/// The same of its part in a cluster.
+#[napi(object)]
+pub struct NativeClusterStats {
+    pub connected: bool,
+    pub brokers: f64,
+    pub claims: f64,
+    pub remotes: f64,
+    pub received: f64,
+    pub unreachable: f64,
+    pub lagged: f64,
+    pub lost: f64,
+}
+
+impl From<ClusterStats> for NativeClusterStats {
+    fn from(stats: ClusterStats) -> Self {
+        Self {
+            connected: stats.connected,
+            brokers: stats.brokers as f64,
+            claims: stats.claims as f64,
+            remotes: stats.remotes as f64,
+            received: stats.received as f64,
+            unreachable: stats.unreachable as f64,
+            lagged: stats.lagged as f64,
+            lost: stats.lost as f64,
+        }
+    }
+}
+
+impl From<Stats> for NativeStats {
+    fn from(stats: Stats) -> Self {
+        Self {
+            connections: stats.connections as f64,
+            registered: stats.registered as f64,
+            pending: stats.pending as f64,
+            memory: stats.memory as f64,
+            accepted: stats.accepted as f64,
+            refused: stats.refused as f64,
+            messages_in: stats.messages_in as f64,
+            messages_out: stats.messages_out as f64,
+            unknown_ids: stats.unknown_ids as f64,
+            errors: stats.errors as f64,
+            violations: stats.violations as f64,
+            slow: stats.slow as f64,
+            dropped: stats.dropped as f64,
+            evicted: stats.evicted as f64,
+            dead: stats.dead as f64,
+            unregistered: stats.unregistered as f64,
+            denied: stats.denied as f64,
+            throttled: stats.throttled as f64,
+            cluster: stats.cluster.map(Into::into),
+        }
+    }
+}
