@@ -176,7 +176,9 @@ pub enum ActionError {
     #[error("Unable to parse \"register\" message (msg.id must be a string)")]
     InvalidId,
     /// `register` with an id longer than `maxIdLength`.
-    #[error("Unable to parse \"register\" message (msg.id has {0} bytes, maxIdLength is {1})")]
+    #[error(
+        "Unable to parse \"register\" message (msg.id has {0} bytes as JSON, maxIdLength is {1})"
+    )]
     IdTooLong(usize, usize),
     /// `send` without dest or message.
     #[error("Unable to parse \"send\" message (msg.dest or msg.message are undefined)")]
@@ -189,6 +191,9 @@ pub enum ActionError {
     /// `send` to more ids than `maxDest`.
     #[error("Unable to send message. It has more than {0} receivers (maxDest)")]
     TooManyDest(usize),
+    /// `send` to something that is longer than any id can be.
+    #[error("Unable to send message. An id in its dest has {0} bytes as JSON, maxIdLength is {1}")]
+    DestTooLong(usize, usize),
     /// `send` of more than `maxFanoutBytes`.
     #[error(
         "Unable to send message. {0} receivers of {1} bytes are more than {2} (maxFanoutBytes)"
@@ -201,7 +206,7 @@ pub enum ActionError {
     #[error("Unable to send message. Its ack belongs to another connection")]
     AckTaken,
     /// `send` with an ack longer than `maxIdLength`.
-    #[error("Unable to send message. Its ack has {0} bytes, maxIdLength is {1}")]
+    #[error("Unable to send message. Its ack has {0} bytes as JSON, maxIdLength is {1}")]
     AckTooLong(usize, usize),
     /// `send` or `answer` of more than goes between brokers: what NATS takes, less its head.
     #[error("Unable to send message. {0} bytes are more than {1} (max_payload of NATS)")]
@@ -225,7 +230,9 @@ impl ActionError {
             Self::Binary => "ERR_WSMB_BINARY",
             Self::UnknownAction(_) => "ERR_WSMB_ACTION",
             Self::NoId | Self::InvalidId => "ERR_WSMB_ID",
-            Self::IdTooLong(..) | Self::AckTooLong(..) => "ERR_WSMB_MAX_ID_LENGTH",
+            Self::IdTooLong(..) | Self::DestTooLong(..) | Self::AckTooLong(..) => {
+                "ERR_WSMB_MAX_ID_LENGTH"
+            }
             Self::IncompleteSend => "ERR_WSMB_SEND",
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",

@@ -90,7 +90,7 @@ pub struct ServerOptions {
     pub max_memory: usize,
     /// Connections at one time; a further one is refused with 503. Default: 80 % of the file limit.
     pub max_connections: usize,
-    /// Bytes of an id, and of an ack. Default 8 KiB.
+    /// Bytes of an id, and of an ack, as JSON text without quotes. Default 8 KiB.
     pub max_id_length: usize,
     /// Receivers of one message. Default 65,536.
     pub max_dest: usize,

@@ -35,6 +35,7 @@ pub(crate) use encode::{
 pub(crate) use terms::{Terms, Wanted};
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, is_truthy, json_string, shorten,
+    text_length,
 };
 
 /// What a client asks of the server. All borrowed from the frame, as JSON text.

@@ -116,6 +116,56 @@ async fn an_id_of_eight_kibibytes_is_the_longest() {
     assert_eq!(log.count("refused ERR_WSMB_MAX_ID_LENGTH"), 2);
 }
 
+/// Rules 4.4, 6.11 and 7.12: nothing longer than the text of an id is made into a name, whatever its type.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_longer_than_ids_are_refused_as_they_are() {
+    let (server, log) = start_server(options());
+    let mut a = Peer::register(&server, "a").await;
+    let numbers = format!("[{}0]", "0,".repeat(1 << 20));
+    let objects = format!("[{}{{}}]", "{},".repeat(1 << 20));
+    let nested = format!("[[[[{numbers}]]]]");
+    let escaped = format!("\"{}\"", "\\u0001".repeat(1 << 20));
+    for long in [&numbers, &objects, &nested, &escaped] {
+        for text in [
+            format!(r#"{{"action":"send","message":1,"dest":"a","ack":{long}}}"#),
+            format!(r#"{{"action":"send","message":1,"dest":["a",{long}]}}"#),
+            format!(r#"{{"action":{long},"message":1,"dest":"a"}}"#),
+            format!(r#"{{"action":"register","id":{long}}}"#),
+            // No request has such an ack.
+            format!(r#"{{"action":"answer","message":1,"ack":{long}}}"#),
+            format!(r#"{{"action":"cancel","ack":{long}}}"#),
+        ] {
+            a.send(&text).await;
+        }
+    }
+    a.send(r#"{"action":"send","message":2,"dest":"a"}"#).await;
+    assert_eq!(
+        a.receive().await,
+        r#"{"action":"message","message":2,"from":"a"}"#
+    );
+    assert_eq!(log.count("refused ERR_WSMB_MAX_ID_LENGTH"), 2 * 4 + 1);
+    assert_eq!(log.count("refused ERR_WSMB_ID"), 3);
+    assert_eq!(log.count("refused ERR_WSMB_ACTION"), 4 + 4);
+}
+
+/// Rule 4.4: an id is as long as it is in the `from` of a message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_characters_count_as_they_are_escaped() {
+    let (server, log) = start_server(options());
+    let mut a = Peer::connect(&server).await;
+    let id = |length| "\\u0001".repeat(length);
+    a.send(&format!(r#"{{"action":"register","id":"{}"}}"#, id(1_366)))
+        .await;
+    let id = id(1_365);
+    a.send(&format!(r#"{{"action":"register","id":"{id}"}}"#))
+        .await;
+    assert_eq!(
+        a.receive().await,
+        format!(r#"{{"action":"registered","id":"{id}"}}"#)
+    );
+    assert_eq!(log.count("refused ERR_WSMB_MAX_ID_LENGTH"), 1);
+}
+
 /// Rule 7.12, with the default of 8,192.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_of_eight_kibibytes_is_the_longest() {

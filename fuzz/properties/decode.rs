@@ -41,12 +41,12 @@ pub fn decode(bytes: &[u8]) {
     }
     // Their callers give them JSON, but they must survive anything.
     let _ = protocol::decode_id(text, MAX_ID_LENGTH);
-    let _ = protocol::decode_dest(text, MAX_DEST);
+    let _ = protocol::decode_dest(text, MAX_DEST, MAX_ID_LENGTH);
     let _ = (protocol::ack_key(text), protocol::is_truthy(text));
     let _ = protocol::echo(text, MAX_ID_LENGTH);
     let id = protocol::json_string(text);
     assert_eq!(
-        protocol::decode_id(&id, text.len()).as_deref(),
+        protocol::decode_id(&id, id.len()).as_deref(),
         Ok(text),
         "an id written and read is the same"
     );
@@ -87,6 +87,8 @@ fn action(json: Option<&Json<'_>>) -> Result<Option<String>, Wrong> {
         Some(Value::Null) => Err(Wrong::This(ActionError::Null)),
         _ => match json.and_then(|json| json.member("action")) {
             None => Err(undefined()),
+            // Of a long one the beginning is shown, and no action has such a name.
+            Some(action) if action.raw.len() > SHOWN => Err(Wrong::Action(Some(action.raw.into()))),
             Some(action) => Ok(action.name()),
         },
     }
@@ -226,19 +228,35 @@ fn values(json: &Json<'_>) {
         Value::String(_) | Value::Number(_) => json.name().ok_or(ActionError::InvalidId),
         _ => Err(ActionError::InvalidId),
     };
-    let id = id.and_then(|id| match id.len() {
-        length if length > MAX_ID_LENGTH => Err(ActionError::IdTooLong(length, MAX_ID_LENGTH)),
-        _ => Ok(id),
-    });
+    let too_long = |raw: &str| raw.len() > MAX_ID_LENGTH * 6 + 2;
     let ours = protocol::decode_id(raw, MAX_ID_LENGTH).map(String::from);
-    assert_eq!(ours, id, "{raw}");
+    if matches!(json.value, Value::String(_) | Value::Number(_)) && too_long(raw) {
+        assert_eq!(ours, Err(ActionError::IdTooLong(raw.len(), MAX_ID_LENGTH)));
+    } else {
+        let id = id.and_then(|id| match protocol::json_string(&id).len() - 2 {
+            length if length > MAX_ID_LENGTH => Err(ActionError::IdTooLong(length, MAX_ID_LENGTH)),
+            _ => Ok(id),
+        });
+        assert_eq!(ours, id, "{raw}");
+    }
 
-    match (protocol::decode_dest(raw, MAX_DEST), &json.value) {
+    match (
+        protocol::decode_dest(raw, MAX_DEST, MAX_ID_LENGTH),
+        &json.value,
+    ) {
+        (Err(ActionError::DestTooLong(length, MAX_ID_LENGTH)), Value::String(_)) => {
+            assert!(length == raw.len() && too_long(raw), "{raw}");
+        }
+        (Err(ActionError::DestTooLong(length, MAX_ID_LENGTH)), Value::Array(items)) => {
+            let first = items.iter().find(|item| too_long(item.raw));
+            assert_eq!(first.map(|item| item.raw.len()), Some(length), "{raw}");
+        }
         (Ok(Dest::One(id)), Value::String(_)) => {
             assert!(json.name().is_none_or(|name| name == id), "{raw}");
         }
         (Ok(Dest::Many(ids)), Value::Array(items)) => {
             assert!(items.len() <= MAX_DEST, "{raw}");
+            assert!(!items.iter().any(|item| too_long(item.raw)), "{raw}");
             assert_eq!(ids.len(), items.len(), "{raw}");
             for (id, item) in ids.iter().zip(items) {
                 assert!(item.name().is_none_or(|name| name == *id), "{raw}");

@@ -80,11 +80,10 @@ impl Connection {
     /// The key of a request with this ack.
     #[inline]
     fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
-        let key = protocol::ack_key(ack);
-        let (length, limit) = (key.len(), self.shared.options.max_id_length);
-        match length > limit {
-            true => Err(ActionError::AckTooLong(length, limit)),
-            false => Ok(key),
+        let limit = self.shared.options.max_id_length;
+        match protocol::text_length(ack) {
+            length if length > limit => Err(ActionError::AckTooLong(length, limit)),
+            _ => Ok(protocol::ack_key(ack)),
         }
     }
 
@@ -235,7 +234,10 @@ impl Connection {
         message: Option<&str>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let key = protocol::ack_key(ack);
+        // No request has an ack that is too long.
+        let Ok(key) = self.key(ack) else {
+            return Ok(());
+        };
         let requests = &self.shared.router.requests;
         let now = Instant::now();
         let Some(part) = requests.answer(&key, &self.handle, now, &mut turn.outcomes) else {
@@ -259,7 +261,9 @@ impl Connection {
         error: &str,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let key = protocol::ack_key(ack);
+        let Ok(key) = self.key(ack) else {
+            return Ok(());
+        };
         let requests = &self.shared.router.requests;
         let now = Instant::now();
         let Some(part) = requests.refuse(&key, &self.handle, now, &mut turn.outcomes) else {
@@ -284,7 +288,9 @@ impl Connection {
             return Err(ActionError::UnknownAction("cancel".to_owned()));
         }
         let ack = ack.filter(|ack| protocol::is_truthy(ack));
-        let key = protocol::ack_key(ack.ok_or(ActionError::NoCancelAck)?);
+        let Ok(key) = self.key(ack.ok_or(ActionError::NoCancelAck)?) else {
+            return Ok(());
+        };
         let requests = &self.shared.router.requests;
         requests.cancel(&key, &self.handle, &mut turn.outcomes);
         Ok(())

@@ -61,7 +61,8 @@ impl Connection {
                 return Ok(Some(self.handle.clone()));
             }
         }
-        match protocol::decode_dest(dest, self.shared.options.max_dest)? {
+        let options = &self.shared.options;
+        match protocol::decode_dest(dest, options.max_dest, options.max_id_length)? {
             Dest::One(id) => self.send_to_one(message, &id, &wants, cx, turn),
             Dest::Many(ids) => self.send_to_many(message, &ids, &wants, cx, turn),
         }

@@ -6,16 +6,13 @@ use super::{
     ClientAction, ServerAction, Wanted,
     members::Members,
     usual,
-    values::{decode_protocol, fits, is_truthy, shorten},
+    values::{decode_protocol, fits, is_truthy},
 };
 use crate::error::ActionError;
 
-/// Bytes of an unknown action's name that an error shows.
-const LONGEST_NAME: usize = 1024;
-
 fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
     let name = action.as_deref().unwrap_or("undefined");
-    ActionError::UnknownAction(shorten(name, LONGEST_NAME).to_owned())
+    ActionError::UnknownAction(name.to_owned())
 }
 
 /// Decodes what a client sent (rules 4 to 9, and 23 to 28).

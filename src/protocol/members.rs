@@ -7,9 +7,12 @@ use serde_json::value::RawValue;
 
 use super::{
     plain,
-    values::{json_string, property_name, string},
+    values::{json_string, property_name, shorten, string},
 };
 use crate::error::ActionError;
+
+/// Bytes of an action's text from which a name is made; of a longer one its beginning is shown.
+const LONGEST_NAME: usize = 1024;
 
 /// The members of a frame that any action uses; others are ignored (rule 3).
 #[derive(Default)]
@@ -91,7 +94,11 @@ impl<'a> Members<'a> {
 
     /// The action's name, as JavaScript makes one of any value; none if there is no action.
     pub(super) fn action(&self) -> Option<Cow<'a, str>> {
-        self.action.map(|raw| property_name(raw, 0))
+        self.action.map(|raw| match raw.len() > LONGEST_NAME {
+            // No action has such a name.
+            true => shorten(raw, LONGEST_NAME).into(),
+            false => property_name(raw, 0),
+        })
     }
 }
 

@@ -149,8 +149,62 @@ fn ids_are_strings_or_numbers() {
 }
 
 #[test]
+fn an_id_is_as_long_as_its_json_text_without_needless_escapes() {
+    for (raw, length) in [
+        (r#""\u0041\u0042\u0043""#, 3),
+        (r#""\u0001b\u001f""#, 13),
+        (r#""\"\\\n\t\r\b\f/""#, 15),
+        ("\"\u{e9}\u{7f}\u{2028}\"", 6),
+        (r#""\ud83d\ude00""#, 4),
+        ("1e400", 8),
+    ] {
+        assert!(decode_id(raw, length).is_ok(), "{raw}");
+        let result = decode_id(raw, length - 1);
+        assert!(matches!(result, Err(ActionError::IdTooLong(..))), "{raw}");
+    }
+    // Nothing is made of a text that no such id can have.
+    let raw = format!("\"{}\"", "\\u0041".repeat(9));
+    assert_eq!(decode_id(&raw, 8), Err(ActionError::IdTooLong(56, 8)));
+}
+
+#[test]
+fn a_receiver_longer_than_any_id_is_refused_whatever_it_is() {
+    let long = "x".repeat(49);
+    for raw in [
+        format!("\"{long}\""),
+        format!("[\"{long}\"]"),
+        format!("[0,[\"{long}\"]]"),
+        format!("[{{\"{long}\":[]}}]"),
+        format!("[[{}0]]", "0,".repeat(30)),
+        format!("[{}{}]", "[".repeat(99), "]".repeat(99)),
+        format!("[1{}]", "0".repeat(60)),
+    ] {
+        let result = decode_dest(&raw, 9, 8);
+        assert!(
+            matches!(result, Err(ActionError::DestTooLong(51.., 8))),
+            "{raw}"
+        );
+    }
+    assert!(decode_dest(&format!("\"{}\"", &long[1..]), 9, 8).is_ok());
+}
+
+#[test]
+fn no_name_is_made_of_a_long_action() {
+    for long in [
+        format!("\"{}\"", "x".repeat(9999)),
+        format!("[{}0]", "0,".repeat(9999)),
+        format!("{}0", "1".repeat(9999)),
+    ] {
+        let text = format!(r#"{{"action":{long}}}"#);
+        let shown = long[..1024].to_owned();
+        let unknown = Err(ActionError::UnknownAction(shown));
+        assert_eq!(decode_client_action(&text), unknown);
+    }
+}
+
+#[test]
 fn receivers_are_one_or_many_up_to_the_limit() {
-    assert_eq!(decode_dest(r#""a""#, 1).unwrap(), Dest::One("a".into()));
+    assert_eq!(decode_dest(r#""a""#, 1, 8).unwrap(), Dest::One("a".into()));
     let many = vec![
         "a".into(),
         "5".into(),
@@ -158,16 +212,16 @@ fn receivers_are_one_or_many_up_to_the_limit() {
         "\u{fffd}\u{fffd}\u{fffd}".into(),
     ];
     assert_eq!(
-        decode_dest(r#"["a",5,null,"\ud800"]"#, 4).unwrap(),
+        decode_dest(r#"["a",5,null,"\ud800"]"#, 4, 8).unwrap(),
         Dest::Many(many)
     );
-    assert_eq!(decode_dest("[]", 1).unwrap(), Dest::Many(vec![]));
+    assert_eq!(decode_dest("[]", 1, 8).unwrap(), Dest::Many(vec![]));
     assert_eq!(
-        decode_dest(r#"["a","b"]"#, 1),
+        decode_dest(r#"["a","b"]"#, 1, 8),
         Err(ActionError::TooManyDest(1))
     );
     for raw in ["5", "null", "{}", "true"] {
-        assert_eq!(decode_dest(raw, 1), Err(ActionError::InvalidDest));
+        assert_eq!(decode_dest(raw, 1, 8), Err(ActionError::InvalidDest));
     }
 }
 

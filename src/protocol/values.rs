@@ -37,9 +37,28 @@ pub(super) fn property_name(raw: &str, depth: usize) -> Cow<'_, str> {
     }
 }
 
-/// The id of a `register`: a string, or a number, which becomes one (rule 4).
+/// Bytes that a string has as JSON text, without quotes and needless escapes.
+fn escaped_length(value: &str) -> usize {
+    let escapes = value.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,
+        0..b' ' => 5,
+        _ => 0,
+    });
+    value.len() + escapes.sum::<usize>()
+}
+
+/// The longest text, with its quotes, that can be a string of so many bytes: each escaped as `\u0041`.
+fn longest_text(max_length: usize) -> usize {
+    max_length.saturating_mul(6).saturating_add(2)
+}
+
+/// The id of a `register`: a string, or a number, which becomes one (rule 4). Its length is that of
+/// its JSON text: so long it is in the `from` of each message.
 pub(crate) fn decode_id(raw: &str, max_length: usize) -> Result<Cow<'_, str>, ActionError> {
     let id = match raw.as_bytes().first() {
+        Some(b'"' | b'-' | b'0'..=b'9') if raw.len() > longest_text(max_length) => {
+            return Err(ActionError::IdTooLong(raw.len(), max_length));
+        }
         Some(b'"') => match unescaped(raw) {
             Some(id) => Cow::Borrowed(id),
             // A lone surrogate is no Unicode: no other client could write that id in UTF-8.
@@ -48,7 +67,7 @@ pub(crate) fn decode_id(raw: &str, max_length: usize) -> Result<Cow<'_, str>, Ac
         Some(b'-' | b'0'..=b'9') => Cow::Owned(number(raw)),
         _ => return Err(ActionError::InvalidId),
     };
-    match id.len() {
+    match escaped_length(&id) {
         length if length > max_length => Err(ActionError::IdTooLong(length, max_length)),
         _ => Ok(id),
     }
@@ -59,59 +78,119 @@ pub(crate) fn decode_token(raw: &str) -> Option<Cow<'_, str>> {
     raw.starts_with('"').then(|| string(raw))
 }
 
-/// The receivers of a `send` (rule 6).
-pub(crate) fn decode_dest(raw: &str, max_dest: usize) -> Result<Dest<'_>, ActionError> {
+/// The receivers of a `send` (rule 6): at most `max_dest`, none of them longer than an id can be.
+pub(crate) fn decode_dest(
+    raw: &str,
+    max_dest: usize,
+    max_id_length: usize,
+) -> Result<Dest<'_>, ActionError> {
+    let longest = longest_text(max_id_length);
     match raw.as_bytes().first() {
+        Some(b'"') if raw.len() > longest => {
+            Err(ActionError::DestTooLong(raw.len(), max_id_length))
+        }
         Some(b'"') => Ok(Dest::One(string(raw))),
-        Some(b'[') => decode_ids(raw, max_dest)
-            .map(Dest::Many)
-            .ok_or(ActionError::TooManyDest(max_dest)),
+        Some(b'[') => {
+            decode_ids(raw, max_dest, longest)
+                .map(Dest::Many)
+                .map_err(|error| match error {
+                    IdsError::TooMany => ActionError::TooManyDest(max_dest),
+                    IdsError::TooLong(length) => ActionError::DestTooLong(length, max_id_length),
+                })
+        }
         _ => Err(ActionError::InvalidDest),
     }
 }
 
-/// The ids in an array, which is known to be JSON; none if they are too many.
-pub(super) fn decode_ids(raw: &str, max_dest: usize) -> Option<Vec<Cow<'_, str>>> {
-    let mut ids = Vec::new();
-    let mut fits = true;
-    let is_plain = plain::items(raw, |item| {
-        fits = ids.len() < max_dest;
-        if fits {
-            ids.push(property_name(item, 0));
-        }
-        fits
-    });
-    match is_plain {
-        true => fits.then_some(ids),
-        false => {
-            let visitor = IdsVisitor { max_dest };
-            let ids = serde_json::Deserializer::from_str(raw).deserialize_seq(visitor);
-            ids.ok()
-        }
+/// What is wrong with an array of ids.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum IdsError {
+    TooMany,
+    /// The bytes of an entry's text.
+    TooLong(usize),
+}
+
+/// The ids in an array, which is known to be JSON. Nothing is made of an entry whose text is longer
+/// than `longest`.
+pub(super) fn decode_ids(
+    raw: &str,
+    max_dest: usize,
+    longest: usize,
+) -> Result<Vec<Cow<'_, str>>, IdsError> {
+    let mut ids = Ids::new(max_dest, longest);
+    match plain::items(raw, |item| ids.push(item)) || ids.error.is_some() {
+        true => ids.finish(),
+        false => decode_any_ids(raw, max_dest, longest),
     }
 }
 
-/// Reads an array of ids; the text is known to be JSON, so its only error is "too many".
-pub(super) struct IdsVisitor {
-    pub(super) max_dest: usize,
+/// The same, by `serde_json` alone.
+pub(super) fn decode_any_ids(
+    raw: &str,
+    max_dest: usize,
+    longest: usize,
+) -> Result<Vec<Cow<'_, str>>, IdsError> {
+    let mut ids = Ids::new(max_dest, longest);
+    // Its only errors are ours, which `finish` returns.
+    let _ = serde_json::Deserializer::from_str(raw).deserialize_seq(IdsVisitor(&mut ids));
+    ids.finish()
 }
 
-impl<'de> Visitor<'de> for IdsVisitor {
-    type Value = Vec<Cow<'de, str>>;
+/// The ids of an array so far.
+struct Ids<'a> {
+    ids: Vec<Cow<'a, str>>,
+    max_dest: usize,
+    longest: usize,
+    error: Option<IdsError>,
+}
+
+impl<'a> Ids<'a> {
+    fn new(max_dest: usize, longest: usize) -> Self {
+        Self {
+            ids: Vec::new(),
+            max_dest,
+            longest,
+            error: None,
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Cow<'a, str>>, IdsError> {
+        match self.error {
+            None => Ok(self.ids),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Adds one; false if it is one too many, or too long.
+    fn push(&mut self, raw: &'a str) -> bool {
+        if self.ids.len() == self.max_dest {
+            self.error = Some(IdsError::TooMany);
+        } else if raw.len() > self.longest {
+            self.error = Some(IdsError::TooLong(raw.len()));
+        } else {
+            self.ids.push(property_name(raw, 0));
+        }
+        self.error.is_none()
+    }
+}
+
+/// Reads an array of ids with `serde_json`.
+struct IdsVisitor<'i, 'a>(&'i mut Ids<'a>);
+
+impl<'de> Visitor<'de> for IdsVisitor<'_, 'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at most {} ids", self.max_dest)
+        f.write_str("an array of ids")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut ids = Vec::new();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(raw) = seq.next_element::<&'de RawValue>()? {
-            if ids.len() == self.max_dest {
-                return Err(serde::de::Error::invalid_length(ids.len() + 1, &self));
+            if !self.0.push(raw.get()) {
+                return Err(serde::de::Error::custom("too many or too long"));
             }
-            ids.push(property_name(raw.get(), 0));
         }
-        Ok(ids)
+        Ok(())
     }
 }
 
@@ -145,13 +224,14 @@ pub(super) fn decode_protocol(raw: Option<&str>) -> u8 {
     1 + u8::from(raw.is_some_and(is_2))
 }
 
-/// True for a value of at most so many bytes: those of a string without quotes and escapes, of
-/// anything else its text.
+/// Bytes of a value's text as it was sent, the quotes of a string not counted.
+pub(crate) fn text_length(raw: &str) -> usize {
+    raw.len() - if raw.starts_with('"') { 2 } else { 0 }
+}
+
+/// True for a value whose text has at most so many bytes.
 pub(super) fn fits(raw: &str, max_length: usize) -> bool {
-    match raw.starts_with('"') {
-        true => string(raw).len() <= max_length,
-        false => raw.len() <= max_length,
-    }
+    text_length(raw) <= max_length
 }
 
 /// The text between the quotes of a JSON string that has no escapes.

@@ -119,7 +119,7 @@ async fn json_of_a_million_levels_is_carried_or_refused() {
             ("ERR_WSMB_ID", 1),
             ("ERR_WSMB_ACTION", 3),
             ("ERR_WSMB_DEST", 1),
-            ("ERR_WSMB_MAX_ID_LENGTH", 1),
+            ("ERR_WSMB_MAX_ID_LENGTH", 2),
             ("ERR_WSMB_JSON", 1),
         ] {
             assert_eq!(after.get(code) - before.get(code), expected, "{code}");
