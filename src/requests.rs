@@ -58,8 +58,9 @@ use responders::Responders;
 const SHARDS: usize = 16;
 /// A table keeps room for this many requests, or for a multiple of those it holds.
 const ROOM: usize = 256;
-/// Bytes of memory for each connection that may answer a request: its key, twice.
-const RESPONDER: usize = 32;
+/// Bytes of memory for each connection that may answer a request: its key in the request, and the
+/// request in its queue.
+const RESPONDER: usize = 64;
 
 /// All pending requests of a server. An ack is hashed once: the same hash chooses the shard and the
 /// place in it.
@@ -231,7 +232,8 @@ impl Requests {
                 (pending.request.clone(), is_late)
             }
             Some(over) => {
-                over.remove().0.ended(Some(Fault::Timeout), outcomes);
+                let over = over.remove().0;
+                shard.finish(over, Some(Fault::Timeout), outcomes);
                 return Ok(Opened::Over);
             }
             None => self.insert(&mut shard, hash, question, now, outcomes),
@@ -346,9 +348,11 @@ impl Requests {
             return None;
         }
         if pending.is_over(now) {
-            entry.remove().0.ended(Some(Fault::Timeout), outcomes);
+            let over = entry.remove().0;
+            shard.finish(over, Some(Fault::Timeout), outcomes);
             return None;
         }
+        responder.book.lock().owed.note_end();
         // Who asks from another broker is told whose answer it is.
         let dest = match pending.asker.remote {
             true => pending
@@ -369,7 +373,9 @@ impl Requests {
             });
         }
         pending.responders.forget(responder.key);
-        let asker = entry.remove().0.ended(None, outcomes);
+        let pending = entry.remove().0;
+        shard.note_end(pending.responders.asked() > 1);
+        let asker = pending.ended(None, outcomes);
         Some(Part {
             asker,
             dest,
@@ -384,7 +390,8 @@ impl Requests {
         if let Some(entry) = shard.entry(hash, ack)
             && Arc::ptr_eq(&entry.get().asker, asker)
         {
-            entry.remove().0.ended(None, outcomes);
+            let pending = entry.remove().0;
+            shard.finish(pending, None, outcomes);
         }
     }
 
@@ -439,6 +446,13 @@ impl Requests {
             let mut shard = self.shard(request.hash).lock();
             shard.lose(&request, former, Some(id), Fault::Replaced, outcomes);
         }
+    }
+
+    /// True if connections have ended requests in their queues that only [`Book::sweep`] finds.
+    pub(crate) fn are_littered(&self) -> bool {
+        let take = |shard: &Mutex<Shard>| std::mem::take(&mut shard.lock().is_littered);
+        // All of them: without a short cut.
+        self.shards.iter().filter(|shard| take(shard)).count() > 0
     }
 
     /// Forgets the requests whose time is up; `tell` is called when no lock is held.
@@ -500,6 +514,12 @@ impl Book {
     /// Bytes of memory charged for what it asked.
     pub(crate) fn charged(&self) -> usize {
         self.charged
+    }
+
+    /// Forgets the requests that have ended.
+    pub(crate) fn sweep(&mut self) {
+        self.asked.sweep();
+        self.owed.sweep();
     }
 }
 

@@ -54,6 +54,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_WAITING: usize = 64;
 /// Requests whose time is up are looked for this often, or as often as their time is long.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+/// How often ended requests are swept from the queues of those who did not answer them.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a draining server looks whether all is said.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Bytes read from a peer whose request was refused.
@@ -268,7 +270,7 @@ impl Shared {
             .is_ok()
     }
 
-    fn handles(&self) -> Vec<Arc<Handle>> {
+    pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
         self.connections.lock().values().cloned().collect()
     }
 
@@ -491,13 +493,20 @@ fn start(
     });
 }
 
-/// Lets requests expire until the server closes.
+/// Lets requests expire, and sweeps up what is left of ended ones, until the server closes.
 async fn expire(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     let every = EXPIRE_EVERY.min(shared.options.ack_timeout);
+    let mut swept = Instant::now();
     loop {
         tokio::select! {
-            () = sleep(every) => shared.expire(Instant::now()),
+            () = sleep(every) => {}
             _ = closing.wait_for(|closing| *closing) => return,
+        }
+        let now = Instant::now();
+        shared.expire(now);
+        if now.duration_since(swept) >= SWEEP_EVERY {
+            swept = now;
+            shared.sweep();
         }
     }
 }

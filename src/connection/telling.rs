@@ -66,6 +66,15 @@ impl Shared {
         }
     }
 
+    /// Frees what is left of ended requests in the queues of connections.
+    pub(crate) fn sweep(&self) {
+        if self.router.requests.are_littered() {
+            for handle in self.handles() {
+                handle.book.lock().sweep();
+            }
+        }
+    }
+
     /// Bytes that may wait for a connection, answers included.
     fn most_answers(&self) -> usize {
         self.options.max_backpressure.saturating_mul(ANSWERS)

@@ -26,7 +26,8 @@ impl Requests {
         {
             entry.get_mut().cancel_part(owner, id, outcomes);
             if entry.get().responders.is_empty() {
-                entry.remove().0.ended(None, outcomes);
+                let pending = entry.remove().0;
+                shard.finish(pending, None, outcomes);
             }
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Shard {
     pub(super) pending: HashTable<Pending>,
     /// Ended requests stay until they are swept.
     pub(super) deadlines: Deadlines,
+    /// Requests have ended that some receivers had not answered: they are still in the queues of those.
+    pub(super) is_littered: bool,
 }
 
 #[derive(Debug)]
@@ -70,8 +72,28 @@ impl Shard {
         outcomes: &mut Outcomes,
     ) {
         if let Some(entry) = self.entry_of(request) {
-            entry.remove().0.ended(fault, outcomes);
+            let pending = entry.remove().0;
+            self.finish(pending, fault, outcomes);
         }
+    }
+
+    /// Ends one that has been taken out.
+    pub(super) fn finish(
+        &mut self,
+        pending: Pending,
+        fault: Option<Fault>,
+        outcomes: &mut Outcomes,
+    ) -> Arc<Handle> {
+        let responders = &pending.responders;
+        self.note_end(!responders.is_empty() || responders.asked() > 1);
+        pending.ended(fault, outcomes)
+    }
+
+    /// One has ended; `is_left`: in the queues of receivers that have not answered it.
+    #[inline]
+    pub(super) fn note_end(&mut self, is_left: bool) {
+        self.deadlines.note_end();
+        self.is_littered |= is_left;
     }
 
     /// A receiver can not answer any more; with an `id`: only if it was asked by that.
@@ -106,7 +128,8 @@ impl Shard {
             pending.request.cancel(responder, outcomes);
         }
         if pending.responders.is_empty() {
-            entry.remove().0.ended(None, outcomes);
+            let pending = entry.remove().0;
+            self.finish(pending, None, outcomes);
         }
     }
 }
@@ -260,6 +283,7 @@ impl Pending {
         let mut book = self.asker.book.lock();
         book.deliveries -= self.responders.len();
         book.charged -= self.charge.bytes();
+        book.asked.note_end();
         drop(book);
         for Known { handle, id, .. } in self.responders.into_known() {
             if let (Some(fault), Some(dest)) = (fault, id) {

@@ -256,6 +256,58 @@ fn ended_requests_do_not_pile_up_behind_an_old_one() {
     table.is_empty(&asker);
 }
 
+/// Entries for requests that are left in the queues of a connection.
+fn left(handle: &Handle) -> usize {
+    let book = handle.book.lock();
+    assert!(book.asked.items.capacity() <= 256 && book.owed.items.capacity() <= 256);
+    book.len()
+}
+
+#[test]
+fn a_rush_of_requests_leaves_nothing_behind_once_they_have_ended() {
+    const RUSH: usize = 10_000;
+    let (mut table, acks) = (Table::new(), || (0..RUSH).map(|n| n.to_string()));
+    table.requests.max_pending = 4 * RUSH;
+    let [asker, one, other] = [1, 2, 3].map(|key| table.old(key));
+    let to = [one.clone(), other.clone()];
+    // Answered by one of one, by one of two, by both of two; cancelled; too late.
+    for (receivers, answers, by) in [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 1, 0), (2, 2, 0)] {
+        for ack in acks() {
+            table
+                .ask(&ack, &asker, &to[..receivers], answers, None)
+                .unwrap();
+        }
+        for ack in acks() {
+            for responder in &to[..by] {
+                table.answer(&ack, responder).unwrap();
+            }
+            if by == 0 && receivers == 1 {
+                table.requests.cancel(&ack, &asker, &mut table.outcomes);
+            }
+        }
+        if by == 0 {
+            table.now += HOUR;
+            table
+                .requests
+                .expire(table.now, |outcomes| outcomes.clear());
+        }
+        let is_left = receivers > by || receivers > 1;
+        assert_eq!(
+            table.requests.are_littered(),
+            is_left,
+            "{receivers} {answers} {by}"
+        );
+        if is_left {
+            one.book.lock().sweep();
+            other.book.lock().sweep();
+        }
+        assert!(left(&asker) <= 16 && left(&one) <= 16 && left(&other) <= 16);
+        assert!(table.requests.deadlines() <= 16 * SHARDS);
+        table.told();
+        table.is_empty(&asker);
+    }
+}
+
 #[test]
 fn a_request_ends_after_its_own_time_or_that_of_all() {
     let mut table = Table::new();
