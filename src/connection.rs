@@ -52,6 +52,7 @@ use clocks::{Rate, Window};
 pub(crate) use far::Answered;
 use registration::Access;
 pub(crate) use registration::Peer;
+use routing::Recent;
 pub(crate) use routing::Room;
 use turn::Turn;
 
@@ -81,6 +82,12 @@ pub(crate) struct Connection {
     timer: Timer,
     /// Bytes this connection had taken when the clock of a slow reader started.
     progress: u64,
+    /// The end of the time for which it may delay others.
+    delay_timer: Timer,
+    recent: Recent,
+    /// Memory was short when it added to what waits for another: it is read no further until there is
+    /// enough again.
+    over_share: bool,
     /// The end of the time to register, or of what was granted.
     deadline: Timer,
     heartbeat: Option<Heartbeat>,
@@ -132,6 +139,9 @@ impl Connection {
             closing: false,
             timer: None,
             progress: 0,
+            delay_timer: None,
+            recent: Recent::default(),
+            over_share: false,
             deadline: None,
             controls: Window::default(),
             refusals: Window::default(),
@@ -153,9 +163,7 @@ impl Connection {
         self.deliver(&mut turn);
         self.tell(&mut turn);
         self.send_replies();
-        for handle in turn.touched.drain(..) {
-            handle.flush();
-        }
+        turn.flush();
         let metrics = &self.shared.metrics;
         metrics
             .messages_in
@@ -181,7 +189,7 @@ impl Connection {
 
     fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn, input: &mut Input) -> Poll<()> {
         if let Some((text, mut receiver)) = self.waiting.take() {
-            let waits = match receiver.outbox.hold(self.handle.key, cx.waker()) {
+            let waits = match receiver.outbox.hold(self.handle.key, cx.waker(), false) {
                 true => true,
                 false => match self.route(&text, cx, turn) {
                     Some(full) => {
@@ -258,7 +266,8 @@ impl Connection {
             || self.waiting.is_some()
             || self.access.is_pending()
             // Whoever would need much of what is short waits until there is enough again.
-            || (self.shared.memory.share()).is_some_and(|share| self.reader.part() > share)
+            || (self.shared.memory.share())
+                .is_some_and(|share| self.over_share || self.reader.part() > share)
             || self.is_throttled(cx)
     }
 
@@ -323,6 +332,7 @@ impl Connection {
 
     /// Charges what has been read and not yet passed on.
     fn settle(&mut self) {
+        self.over_share &= self.shared.memory.is_short();
         let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
         let reading = self.reader.held() + waiting;
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();

@@ -217,10 +217,10 @@ impl Handle {
         }
     }
 
-    /// Bytes of memory that would be free without it, about.
-    pub(crate) fn weight(&self) -> usize {
+    /// Bytes of memory that it holds, but for what waits for it.
+    pub(crate) fn holds(&self) -> usize {
         let asked = self.book.lock().charged();
-        self.outbox.waiting() + self.held.load(Relaxed) + asked
+        self.held.load(Relaxed) + asked
     }
 
     /// True if the other may take over its id: both are the same connection, or were registered by

@@ -98,6 +98,7 @@ mod tests {
             empty: waiting == 0,
             closed: false,
             pressed: false,
+            delays: false,
             drained,
         }
     }

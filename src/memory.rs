@@ -2,11 +2,15 @@
 //!
 //! Each owner charges what it holds and discharges what it gives back, in steps coarse enough to
 //! cost nothing. Beyond the limit memory is `short`: those who would need more of it wait, and
-//! [`govern`] ends the connection that holds most if waiting does not help.
+//! [`govern`] ends the connection that holds most if waiting does not help. One that reads what waits for
+//! it is not to blame: its senders wait, and it is spared for as long as that helps.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::sync::atomic::{
     AtomicBool, AtomicUsize,
@@ -17,7 +21,7 @@ use crate::sync::atomic::{
 /// them, so that somebody has more than that whenever there is too little.
 const SHARED_PART: usize = 4;
 /// Nobody needs more to be served as at any other time.
-const MOST_SHARE: usize = 64 << 10;
+pub(crate) const MOST_SHARE: usize = 64 << 10;
 /// One chunk of a socket: with less nothing could be read.
 const LEAST_SHARE: usize = 16 << 10;
 /// A connection, before anything is sent or read on it: its task, socket and table entries.
@@ -32,6 +36,10 @@ pub(crate) const REQUEST: usize = 256;
 const GRACE: Duration = Duration::from_millis(500);
 /// From the end of one to the next.
 const NEXT: Duration = Duration::from_millis(50);
+/// Memory that becomes free by this part of all from one look to the next makes an end unnecessary ...
+const FALLING: usize = 1024;
+/// ... for this long.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// The memory of one server.
 #[derive(Debug)]
@@ -147,33 +155,59 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
+/// Which of those who hold memory may be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Victims {
+    /// Those who do not read what waits for them: memory is being freed.
+    Deaf,
+    /// Those, too, who hold memory themselves: nobody frees any.
+    Holders,
+    /// Everybody, also those who are about to free it: it has been short for too long.
+    All,
+}
+
 /// Whoever holds memory.
 pub(crate) trait Holders: Send {
     /// How many they are.
     fn count(&self) -> usize;
-    /// Ends the one that holds most, if that is `share` or more.
-    fn end_largest(&self, share: usize);
+    /// Memory has become short: whether they free any is seen from now on.
+    fn observe(&mut self);
+    /// Ends the one of the victims that holds most, if that is `share` or more; false if there is none.
+    fn end_largest(&mut self, share: usize, victims: Victims) -> bool;
     /// There is enough again: those who wait go on.
     fn go_on(&self);
 }
 
 /// Keeps a server within its memory, for ever.
-pub(crate) async fn govern(memory: &Memory, holders: impl Holders) {
+pub(crate) async fn govern(memory: &Memory, mut holders: impl Holders) {
     loop {
         memory.changed.notified().await;
-        let mut patience = GRACE;
+        if !memory.is_short() {
+            continue;
+        }
+        let (since, mut patience) = (Instant::now(), GRACE);
+        let mut before = memory.used();
+        holders.observe();
         while memory.is_short() {
             memory.divide(holders.count());
             // Ends early when there is enough again.
             let waited = timeout(patience, memory.changed.notified()).await;
-            if memory.is_enough(memory.used()) {
+            let used = memory.used();
+            if memory.is_enough(used) {
                 memory.short.store(false, SeqCst);
                 // It may have become too much in between, and nobody would have told.
                 memory.charge(0);
                 holders.go_on();
             } else if waited.is_err() {
-                holders.end_largest(memory.share.load(Relaxed));
-                patience = NEXT;
+                let victims = match used + memory.limit / FALLING < before {
+                    _ if since.elapsed() >= LONGEST => Victims::All,
+                    true => Victims::Deaf,
+                    false => Victims::Holders,
+                };
+                before = used;
+                if holders.end_largest(memory.share.load(Relaxed), victims) {
+                    patience = NEXT;
+                }
             }
         }
     }
@@ -223,10 +257,12 @@ mod tests {
             self.2.lock().unwrap().len()
         }
 
-        fn end_largest(&self, share: usize) {
-            assert_eq!(share, LEAST_SHARE);
+        fn observe(&mut self) {}
+
+        fn end_largest(&mut self, share: usize, victims: Victims) -> bool {
+            assert_eq!((share, victims), (LEAST_SHARE, Victims::Holders));
             self.0.fetch_add(1, SeqCst);
-            self.2.lock().unwrap().pop();
+            self.2.lock().unwrap().pop().is_some()
         }
 
         fn go_on(&self) {

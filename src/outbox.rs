@@ -8,12 +8,14 @@
 //! A TLS socket takes what it encrypts at once, and may be left with ciphertext that the system
 //! refuses: this residue still counts as waiting here.
 
+mod delay;
 mod queue;
 
 use std::{
     io,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,7 +30,7 @@ use crate::{
     },
 };
 use queue::Queue;
-pub(crate) use queue::spare_buffer;
+pub(crate) use queue::{PLACE, spare_buffer};
 
 /// From this size a frame for many receivers is shared among them, not copied to each.
 pub(crate) const SHARE_FROM: usize = 4 << 10;
@@ -85,6 +87,8 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// Somebody suffers: a sender is held, or answers pile up.
     pub(crate) pressed: bool,
+    /// A sender is held that others wait for as well.
+    pub(crate) delays: bool,
     pub(crate) drained: u64,
 }
 
@@ -120,6 +124,11 @@ impl Outbox {
         self.waiting() <= self.mark() / 2
     }
 
+    /// True when hardly anything is left of what makes it full: its reader waits for more.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.waiting() <= self.mark() / 8
+    }
+
     /// The bytes from which it counts as full, now.
     fn mark(&self) -> usize {
         match self.memory.as_ref().and_then(|memory| memory.share()) {
@@ -145,10 +154,10 @@ impl Outbox {
         pushed
     }
 
-    /// Appends a frame encoded before, for one of many receivers.
-    pub(crate) fn push_encoded(&self, frame: &Bytes) -> Pushed {
+    /// Appends a frame encoded before, for one of many receivers; `shares`: it is not copied.
+    pub(crate) fn push_encoded(&self, frame: &Bytes, shares: bool) -> Pushed {
         // Beyond the mark only one who is listed many times: copies would have no bound.
-        if frame.len() < SHARE_FROM && self.waiting() < self.mark {
+        if !shares && self.waiting() < self.mark {
             return self.append(Kind::Message, frame.len(), frame.len(), |queue| {
                 queue.room(frame.len()).extend_from_slice(frame);
             });
@@ -260,9 +269,9 @@ impl Outbox {
         !queue.awaited
     }
 
-    /// Waits for room: false if there is some, or the connection has ended. `waker` is woken
-    /// once half the mark is reached.
-    pub(crate) fn hold(&self, key: u64, waker: &Waker) -> bool {
+    /// Waits for room: false if there is some, or never will be. `waker` is woken once half the mark
+    /// is reached. `delays`: others wait for this sender meanwhile.
+    pub(crate) fn hold(&self, key: u64, waker: &Waker, delays: bool) -> bool {
         let mut queue = self.queue.lock();
         if queue.has_room(self.mark()) {
             // The mark may have moved: then nobody has been let go yet.
@@ -273,7 +282,30 @@ impl Outbox {
             Some((_, held)) => held.clone_from(waker),
             None => queue.held.push((key, waker.clone())),
         }
+        if delays {
+            let drained = queue.drained;
+            queue.delay.start(Instant::now(), drained);
+        }
         true
+    }
+
+    /// How much longer it may delay others, of so much at once.
+    pub(crate) fn delay_left(&self, capacity: Duration) -> Duration {
+        let queue = self.queue.lock();
+        queue.delay.left(Instant::now(), queue.drained, capacity)
+    }
+
+    /// Nobody waits for it from now on until it has caught up by half: what it has no room for is to
+    /// be dropped.
+    pub(crate) fn shed(&self) {
+        let mut queue = self.queue.lock();
+        queue.sheds = true;
+        queue.release(self.mark());
+    }
+
+    /// True while what it has no room for is to be dropped.
+    pub(crate) fn sheds(&self) -> bool {
+        self.queue.lock().sheds
     }
 
     /// The sender with this key waits no longer.
@@ -294,6 +326,7 @@ impl Outbox {
             empty: queue.waiting() == 0,
             closed: queue.closed,
             pressed: queue.pressed || !queue.held.is_empty(),
+            delays: queue.delay.is_running(),
             drained: queue.drained,
         }
     }

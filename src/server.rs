@@ -3,6 +3,7 @@
 mod acceptor;
 mod cluster;
 mod directory;
+mod governor;
 mod participant;
 
 use std::{
@@ -35,7 +36,7 @@ use crate::{
     framing::{Bounds, Reader},
     handle::{Close, Handle},
     handshake::{self, Handshake, Refusal},
-    memory::{self, Charge, HANDSHAKE, Memory},
+    memory::{Charge, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
     options::{ServerOptions, TlsServerOptions},
     outbox::Pushed,
@@ -155,7 +156,7 @@ impl Server {
         }
         runtime.spawn(accept(shared.clone(), shared.closing.subscribe()));
         runtime.spawn(expire(shared.clone(), shared.closing.subscribe()));
-        runtime.spawn(govern(shared.clone(), shared.closing.subscribe()));
+        runtime.spawn(governor::govern(shared.clone(), shared.closing.subscribe()));
         Ok(Self {
             shared,
             address,
@@ -272,6 +273,10 @@ impl Shared {
 
     pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
         self.connections.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn handle_of(&self, key: u64) -> Option<Arc<Handle>> {
+        self.connections.lock().get(&key).cloned()
     }
 
     /// Tells all who understand it that the server drains, and those who will.
@@ -507,40 +512,6 @@ async fn expire(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
         if now.duration_since(swept) >= SWEEP_EVERY {
             swept = now;
             shared.sweep();
-        }
-    }
-}
-
-/// Keeps the server within its memory until it closes.
-async fn govern(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
-    tokio::select! {
-        () = memory::govern(&shared.memory, &*shared) => {}
-        _ = closing.wait_for(|closing| *closing) => {}
-    }
-}
-
-impl memory::Holders for &Shared {
-    fn count(&self) -> usize {
-        self.connections.lock().len()
-    }
-
-    fn end_largest(&self, share: usize) {
-        // Those that are asked already are given the time to go; whoever holds little is not the
-        // one to be ended, even if there is nobody else.
-        let handles = self.handles().into_iter();
-        let largest = handles
-            .filter(|handle| handle.requested_close().is_none())
-            .map(|handle| (handle.weight(), handle))
-            .filter(|(weight, _)| *weight >= share)
-            .max_by_key(|(weight, _)| *weight);
-        if let Some((_, handle)) = largest {
-            handle.request_close(Close::Memory);
-        }
-    }
-
-    fn go_on(&self) {
-        for handle in self.handles() {
-            handle.waker.wake();
         }
     }
 }

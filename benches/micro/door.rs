@@ -64,7 +64,7 @@ fn reader(socket: &Arc<Pipe>) -> Reader {
 pub fn decode(text: &str) -> bool {
     match protocol::decode_client_action(text) {
         Ok(ClientAction::Send { dest, .. }) => {
-            black_box(protocol::decode_dest(dest, MAX_DEST)).is_ok()
+            black_box(protocol::decode_dest(dest, MAX_DEST, MAX_ID_LENGTH)).is_ok()
         }
         Ok(ClientAction::Register { id, .. }) => {
             black_box(protocol::decode_id(id, MAX_ID_LENGTH)).is_ok()

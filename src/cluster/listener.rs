@@ -153,7 +153,7 @@ async fn room(cluster: &Cluster, id: &str, key: u64) -> Room {
         let Some(owner) = shared.router.find(id) else {
             return Poll::Ready(Room::Gone);
         };
-        match shared.room(id, &owner, key, cx.waker()) {
+        match shared.room(id, &owner, key, cx.waker(), || false) {
             Room::Held => {
                 held.by = Some(owner);
                 Poll::Pending

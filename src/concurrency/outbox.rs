@@ -164,7 +164,7 @@ fn has_room(handle: &Handle, key: u64) -> bool {
     wait(|cx| {
         if handle.outbox.is_full() {
             handle.flush();
-            if handle.outbox.hold(key, cx.waker()) {
+            if handle.outbox.hold(key, cx.waker(), key == 1) {
                 handle.waker.wake();
                 return Poll::Pending;
             }

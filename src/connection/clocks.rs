@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::atomic::Ordering::Relaxed,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ use crate::{
 
 /// A slow reader's clock starts again whenever it has taken this many bytes.
 const PROGRESS: u64 = 2 << 20;
+/// Others are delayed for no shorter time than this.
+const DELAY_STEP: Duration = Duration::from_millis(10);
 /// A throttled connection is read again after this time at the earliest: in fewer, larger steps.
 const THROTTLE_STEP: Duration = Duration::from_millis(10);
 
@@ -114,11 +116,11 @@ impl Connection {
         self.poll_heartbeat(cx)
     }
 
-    /// Closes this connection when others have waited too long for it.
+    /// Ends the time of those who wait when they have waited too long for this connection.
     fn poll_patience(&mut self, cx: &mut Context<'_>) {
         let state = self.handle.outbox.state();
         if !state.pressed {
-            self.timer = None;
+            (self.timer, self.delay_timer) = (None, None);
             return;
         }
         let patience: Duration = self.shared.options.slow_consumer_timeout;
@@ -126,10 +128,34 @@ impl Connection {
             self.progress = state.drained;
             self.timer = Some(Box::pin(sleep(patience)));
         }
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            self.close(&Close::Slow);
+        let timer = self.timer.as_mut();
+        let is_up = timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        if is_up || state.delays && self.poll_delay(patience, cx).is_ready() {
+            self.is_slow();
+        }
+    }
+
+    /// Ready when this connection has delayed others for too long.
+    #[cold]
+    fn poll_delay(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let left = self.handle.outbox.delay_left(patience);
+            if left < DELAY_STEP {
+                return Poll::Ready(());
+            }
+            let timer = (self.delay_timer).get_or_insert_with(|| Box::pin(sleep(left)));
+            ready!(timer.as_mut().poll(cx));
+            // The bucket has filled a little meanwhile.
+            self.delay_timer = None;
+        }
+    }
+
+    /// Others have waited long enough for this connection: it is closed. The server's own participant
+    /// keeps its id, and loses messages.
+    fn is_slow(&mut self) {
+        match self.handle.participant {
+            false => self.close(&Close::Slow),
+            true => self.handle.outbox.shed(),
         }
     }
 

@@ -33,7 +33,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         self.deliver_to(receiver, turn);
-        if let Room::Held = self.room(id, receiver, cx) {
+        if let Room::Held = self.room(id, receiver, cx, || false) {
             return Ok(Some(receiver.clone()));
         }
         let pieces = protocol::message(message, wants.ack, self.from());

@@ -18,13 +18,38 @@ use crate::{
     event::ServerEvent,
     framing::{self, Mask},
     handle::{Close, Handle},
-    memory::{self, Charge},
+    memory::{self, Charge, MOST_SHARE},
     options::SlowConsumer,
-    outbox::Pushed,
+    outbox::{PLACE, Pushed, SHARE_FROM},
     protocol::{self, Dest, Wanted},
     requests::{Fault, Name},
     server::Shared,
 };
+
+/// From this size a frame for very many is shared among them, not copied to each.
+const LEAST_SHARED: usize = 256;
+/// Bytes of copies for many receivers, before those are written.
+const COPIES: usize = 1 << 20;
+/// A connection that has changed its receiver so often since it was held last has others to serve.
+const SWITCHES: u32 = 8;
+
+/// The receivers to which a connection has sent last.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// Keys of their handles.
+    last: u64,
+    other: u64,
+    switches: u32,
+}
+
+impl Recent {
+    fn note(&mut self, key: u64) {
+        if key != self.last {
+            (self.other, self.last) = (self.last, key);
+            self.switches = self.switches.saturating_add(1);
+        }
+    }
+}
 
 /// Whether a receiver takes a message now.
 pub(crate) enum Room {
@@ -89,6 +114,7 @@ impl Connection {
                     return Ok(None);
                 }
             };
+            self.recent.note(receiver.key);
             turn.batch.set(id, receiver, registration);
         }
         // Lent for this message: a clone for each would cost more than all that is done with it.
@@ -129,9 +155,17 @@ impl Connection {
         if turn.batch.is_full() || receiver.outbox.is_full_with(turn.batch.frames.len()) {
             self.deliver_to(receiver, turn);
         }
-        let room = self.room(id, receiver, cx);
-        if !matches!(room, Room::Free) {
-            return Ok(room);
+        if message.len() > MOST_SHARE && self.awaits_memory() {
+            return Ok(Room::Held);
+        }
+        let room = self.room(id, receiver, cx, || self.serves_others(receiver));
+        match room {
+            Room::Free => {}
+            Room::Held => {
+                self.recent.switches = 0;
+                return Ok(room);
+            }
+            Room::Gone | Room::None => return Ok(room),
         }
         let frame = protocol::message(message, wants.ack, self.from());
         if receiver.remote {
@@ -239,9 +273,14 @@ impl Connection {
                 }
             }
         }
+        // It waits before the copies exist, not those who would get them.
+        if self.awaits_memory() {
+            return Ok(Some(self.handle.clone()));
+        }
         let mut takes = Vec::with_capacity(known);
         for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
-            let takes_it = match self.room(id, receiver, cx) {
+            let delays = || receivers.iter().any(|other| other.outbox.is_starved());
+            let takes_it = match self.room(id, receiver, cx, delays) {
                 Room::Held => return Ok(Some(receiver.clone())),
                 room => matches!(room, Room::Free),
             };
@@ -276,11 +315,19 @@ impl Connection {
         }
         let wants_receipt = wants.receipt();
         let is_asked = is_clustered && (wants_receipt || wants.request().is_some());
+        let shares = size >= SHARE_FROM || size >= LEAST_SHARED && size * known > COPIES;
+        let mut copied = 0;
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
             let is_there = match is_asked && receiver.remote {
-                false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame)),
+                false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame, shares)),
                 true => self.push_far(receiver, &frame, wants, receipt, turn),
             };
+            copied += if shares { PLACE } else { size };
+            if copied > COPIES {
+                // What the sockets take needs no memory here.
+                turn.flush();
+                copied = 0;
+            }
             // Only a receipt names those that have got it; of those elsewhere it is not known yet.
             if is_there && (!wants_receipt || receiver.remote) {
                 continue;
@@ -309,9 +356,34 @@ impl Connection {
         }
     }
 
-    /// Whether the receiver takes a message now. `Held`: this connection is woken when it does.
-    pub(super) fn room(&self, id: &str, receiver: &Arc<Handle>, cx: &Context<'_>) -> Room {
-        self.shared.room(id, receiver, self.handle.key, cx.waker())
+    /// Whether the receiver takes a message now. `Held`: this connection is woken when it does;
+    /// `delays`: whether others wait for it meanwhile.
+    pub(super) fn room(
+        &self,
+        id: &str,
+        receiver: &Arc<Handle>,
+        cx: &Context<'_>,
+        delays: impl FnOnce() -> bool,
+    ) -> Room {
+        let (key, waker) = (self.handle.key, cx.waker());
+        self.shared.room(id, receiver, key, waker, delays)
+    }
+
+    /// True if the messages of this connection go to others, too, and one of those waits for more.
+    #[cold]
+    fn serves_others(&self, receiver: &Handle) -> bool {
+        let Recent {
+            other, switches, ..
+        } = self.recent;
+        let other = (switches >= SWITCHES).then(|| self.shared.handle_of(other));
+        other
+            .flatten()
+            .is_some_and(|other| other.key != receiver.key && other.outbox.is_starved())
+    }
+
+    /// True while memory is short: this connection is to wait, and is woken when there is enough.
+    fn awaits_memory(&self) -> bool {
+        self.shared.memory.is_short()
     }
 
     /// True if there is no room for what this connection is to be told: it is woken when there is.
@@ -321,7 +393,7 @@ impl Connection {
             return false;
         }
         self.handle.flush();
-        outbox.hold(*key, cx.waker())
+        outbox.hold(*key, cx.waker(), false)
     }
 }
 
@@ -337,7 +409,15 @@ impl Shared {
 
     /// Whether the receiver takes a message now. `Held`: the waker, that of the sender with this key,
     /// is woken when it does.
-    pub(crate) fn room(&self, id: &str, receiver: &Arc<Handle>, key: u64, waker: &Waker) -> Room {
+    #[inline]
+    pub(crate) fn room(
+        &self,
+        id: &str,
+        receiver: &Arc<Handle>,
+        key: u64,
+        waker: &Waker,
+        delays: impl FnOnce() -> bool,
+    ) -> Room {
         if !receiver.outbox.is_full() {
             receiver.drops_end();
             return Room::Free;
@@ -346,13 +426,19 @@ impl Shared {
         receiver.flush();
         let router = &self.router;
         // Who is elsewhere is judged there: only the way to it is full.
-        let policy = match receiver.remote {
-            true => SlowConsumer::Pushback,
-            false => self.options.slow_consumer,
+        let policy = match (receiver.remote, self.options.slow_consumer) {
+            (true, _) => SlowConsumer::Pushback,
+            // The server's own participant keeps its id, whatever is sent to it.
+            (false, SlowConsumer::Close) if receiver.participant => SlowConsumer::Drop,
+            (false, policy) => policy,
         };
         match policy {
+            SlowConsumer::Pushback if receiver.outbox.sheds() => {
+                self.drop_message(Some(id), receiver);
+                Room::None
+            }
             SlowConsumer::Pushback if !router.is_strict(id, Instant::now()) => {
-                if !receiver.outbox.hold(key, waker) {
+                if !receiver.outbox.hold(key, waker, delays()) {
                     return Room::Free;
                 }
                 // Its task starts the clock.

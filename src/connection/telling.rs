@@ -104,9 +104,14 @@ impl Shared {
                 let fits = asker.outbox.waiting() < self.most_answers();
                 match fits {
                     true => asker.waker.wake(),
+                    false if asker.participant => self.drop_message(None, asker),
                     false => asker.request_close(Close::Slow),
                 }
                 fits
+            }
+            SlowConsumer::Close if asker.participant => {
+                self.drop_message(None, asker);
+                false
             }
             SlowConsumer::Close => {
                 asker.request_close(Close::Slow);

@@ -80,6 +80,13 @@ impl Turn {
         self.bytes += length;
     }
 
+    /// Writes what has been put into outboxes.
+    pub(super) fn flush(&mut self) {
+        for handle in self.touched.drain(..) {
+            handle.flush();
+        }
+    }
+
     /// Notes what a push came to; false if the receiver has ended.
     pub(super) fn pushed(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
         if pushed == Pushed::First {

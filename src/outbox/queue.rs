@@ -7,10 +7,12 @@ use std::{
     io::{self, IoSlice},
     sync::Arc,
     task::Waker,
+    time::Instant,
 };
 
 use bytes::Bytes;
 
+use super::delay::DelayBudget;
 use crate::{
     memory::{Charge, Memory},
     socket::WriteHalf,
@@ -20,6 +22,9 @@ use crate::{
 const CHUNK: usize = 64 << 10;
 /// Chunks in one vectored write.
 const SLICES: usize = 32;
+
+/// A buffer of this size is worth no allocation to make it smaller.
+const SMALL: usize = 512;
 
 /// Memory is charged in steps of this size, so that it costs little.
 const CHARGE: usize = 16 << 10;
@@ -42,12 +47,23 @@ impl Chunk {
         }
     }
 
-    /// Bytes that this queue alone holds.
+    /// Bytes of memory that this queue alone holds for it: its place, and its buffer.
     fn own(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.len(),
-            Self::Shared(_) => 0,
-        }
+        PLACE
+            + match self {
+                Self::Own(bytes) => bytes.capacity(),
+                Self::Shared(_) => 0,
+            }
+    }
+}
+
+/// The place of a chunk in its queue, which may have as many free places.
+pub(crate) const PLACE: usize = 2 * size_of::<Chunk>();
+
+/// Gives back what a buffer has beyond twice what is in it.
+fn trim(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > 2 * buffer.len() + SMALL {
+        buffer.shrink_to(buffer.len());
     }
 }
 
@@ -62,7 +78,8 @@ pub(super) struct Queue {
     offset: usize,
     /// Bytes waiting in all, those in a writer's hands included.
     pub(super) bytes: usize,
-    /// Those that nobody else holds, too.
+    /// Bytes of memory held for this queue alone: chunks with their buffers and places, and what is
+    /// in the tail.
     pub(super) own: usize,
     /// What is charged for them.
     charge: Option<Charge>,
@@ -86,8 +103,12 @@ pub(super) struct Queue {
     pub(super) closing: bool,
     /// Nothing is accepted any more.
     pub(super) closed: bool,
+    /// Nobody waits for room here: what there is none for is dropped.
+    pub(super) sheds: bool,
     /// Senders that are held, by their key.
     pub(super) held: Vec<(u64, Waker)>,
+    /// How long it has delayed others.
+    pub(super) delay: DelayBudget,
 }
 
 impl Queue {
@@ -104,8 +125,9 @@ impl Queue {
         if self.tail.len() + size > CHUNK {
             self.finish_tail();
         }
-        if self.tail.capacity() == 0 {
-            self.tail = spare_buffer();
+        // A buffer that is not written at once is to be no larger than what is in it.
+        if self.tail.capacity() == 0 && !self.blocked {
+            self.tail = spare_buffer_for(size);
         }
         let length = self.tail.len() + size;
         if length > self.tail.capacity() {
@@ -118,7 +140,7 @@ impl Queue {
 
     /// Appends whole frames. Where nothing waits the buffer itself is taken, and left empty.
     pub(super) fn push_frames(&mut self, frames: &mut Vec<u8>) {
-        if self.is_empty() {
+        if self.is_empty() && !self.blocked {
             std::mem::swap(&mut self.tail, frames);
         } else {
             self.room(frames.len()).extend_from_slice(frames);
@@ -144,13 +166,24 @@ impl Queue {
     pub(super) fn push_shared(&mut self, frame: Bytes) {
         self.finish_tail();
         self.chunks.push_back(Chunk::Shared(frame));
+        self.own += PLACE;
     }
 
     fn finish_tail(&mut self) {
         if !self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
-            self.chunks.push_back(Chunk::Own(tail));
+            let chunk = self.chunk_of(tail);
+            self.chunks.push_back(chunk);
         }
+    }
+
+    /// A chunk of what was the tail, of which the bytes alone are counted.
+    fn chunk_of(&mut self, mut tail: Vec<u8>) -> Chunk {
+        let length = tail.len();
+        trim(&mut tail);
+        let chunk = Chunk::Own(tail);
+        self.own += chunk.own() - length;
+        chunk
     }
 
     pub(super) fn take(&mut self) -> Taken {
@@ -177,7 +210,8 @@ impl Queue {
             return;
         }
         if !left.tail.is_empty() {
-            left.chunks.push_back(Chunk::Own(left.tail));
+            let chunk = self.chunk_of(left.tail);
+            left.chunks.push_back(chunk);
         }
         if std::mem::take(&mut self.discards) {
             for chunk in left.chunks.drain(usize::from(left.offset > 0)..) {
@@ -189,6 +223,10 @@ impl Queue {
         // What was pushed meanwhile is younger.
         left.chunks.append(&mut self.chunks);
         self.chunks = left.chunks;
+        if self.chunks.capacity() > 2 * self.chunks.len() + SLICES {
+            self.chunks.shrink_to(self.chunks.len());
+        }
+        trim(&mut self.tail);
     }
 
     /// Throws away what waits, but for a chunk that the peer has in part: it ends with a frame.
@@ -219,13 +257,17 @@ impl Queue {
 
     /// True when nobody needs to be held: there is room again, or never will be.
     pub(super) fn has_room(&self, mark: usize) -> bool {
-        self.closing || self.closed || self.waiting() <= mark / 2
+        self.closing || self.closed || self.sheds || self.waiting() <= mark / 2
     }
 
     /// Lets go of held senders once there is room for them.
     pub(super) fn release(&mut self, mark: usize) {
         if self.has_room(mark) {
             self.pressed = false;
+            self.sheds &= self.waiting() > mark / 2;
+            if self.delay.is_running() {
+                self.delay.stop(Instant::now(), self.drained);
+            }
             for (_, waker) in self.held.drain(..) {
                 waker.wake();
             }
@@ -238,7 +280,7 @@ pub(super) struct Taken {
     chunks: VecDeque<Chunk>,
     tail: Vec<u8>,
     offset: usize,
-    /// Own bytes that are gone: a chunk's, once all of it is.
+    /// Own memory that is gone: a chunk's, once all of it is.
     freed: usize,
 }
 
@@ -297,9 +339,11 @@ impl Taken {
                 return;
             }
             self.offset -= length;
-            if let Some(Chunk::Own(buffer)) = self.chunks.pop_front() {
-                self.freed += buffer.len();
-                give_buffer(buffer);
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.freed += chunk.own();
+                if let Chunk::Own(buffer) = chunk {
+                    give_buffer(buffer);
+                }
             }
         }
         if self.offset == self.tail.len() {
@@ -319,9 +363,14 @@ thread_local! {
 
 /// An empty buffer: one that served before, if there is one.
 pub(crate) fn spare_buffer() -> Vec<u8> {
+    spare_buffer_for(4 << 10)
+}
+
+/// The same; a new one has room for so many bytes. A frame for many goes into as many buffers.
+fn spare_buffer_for(size: usize) -> Vec<u8> {
     SPARE
         .with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| Vec::with_capacity(4 << 10))
+        .unwrap_or_else(|| Vec::with_capacity(size.clamp(SMALL, CHUNK)))
 }
 
 /// Keeps a buffer for reuse, unless it has grown beyond a chunk or there are enough.
