@@ -61,18 +61,18 @@ mod tests {
     /// Seconds until the budget of a receiver is used up that takes `rate` of the `offered` bytes a
     /// second, holds its senders from `mark` bytes on and lets go of them at half of that.
     fn lasts(rate: u64, offered: u64, mark: u64) -> Option<u64> {
-        const STEP: Duration = Duration::from_millis(10);
+        const STEP: Duration = Duration::from_millis(1);
         let start = Instant::now();
         let (mut budget, mut waiting, mut drained) = (DelayBudget::default(), 0, 0);
-        for step in 0..60_000 {
+        for step in 0..600_000 {
             let now = start + STEP * step;
-            let taken = (rate / 100).min(waiting);
+            let taken = (rate / 1000).min(waiting);
             (waiting, drained) = (waiting - taken, drained + taken);
             if budget.is_running() && waiting <= mark / 2 {
                 budget.stop(now, drained);
             }
             if !budget.is_running() {
-                waiting += offered / 100;
+                waiting += offered / 1000;
                 if waiting >= mark {
                     budget.start(now, drained);
                 }
