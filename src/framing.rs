@@ -155,7 +155,7 @@ impl Reader {
     pub(crate) fn held(&self) -> usize {
         self.rest.capacity()
             + match self.context {
-                Some(_) => READ_CHUNK + self.scan.part,
+                Some(_) => READ_CHUNK + self.scan.held(),
                 None => 0,
             }
     }

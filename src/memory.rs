@@ -30,8 +30,8 @@ pub(crate) const CONNECTION: usize = 4 << 10;
 pub(crate) const HANDSHAKE: usize = 2 << 10;
 /// What TLS adds to it: keys, and rustls' buffer for what it reads.
 pub(crate) const TLS: usize = 8 << 10;
-/// A request that awaits an answer, but for its ack: its table entries.
-pub(crate) const REQUEST: usize = 256;
+/// A request that awaits an answer, but for its ack: its entries in tables that have room for more.
+pub(crate) const REQUEST: usize = 384;
 /// How long those who hold memory may give it back by themselves before one of them is ended.
 const GRACE: Duration = Duration::from_millis(500);
 /// From the end of one to the next.

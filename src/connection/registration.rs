@@ -254,7 +254,8 @@ impl Connection {
             self.unregister(false, turn);
         }
         let id: Arc<str> = id.into();
-        let from = protocol::json_string(&id);
+        let mut from = protocol::json_string(&id);
+        from.shrink_to_fit();
         *self.handle.principal.lock() = grant.as_ref().map(|grant| grant.principal.clone());
         let Self { shared, handle, .. } = self;
         let (mut lost, mut given_up) = (None, None);

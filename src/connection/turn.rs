@@ -18,6 +18,8 @@ const MESSAGES: u32 = 512;
 const BYTES: usize = 256 << 10;
 /// Messages put into outboxes in one turn: one that is read may be for many.
 const DELIVERIES: u32 = 16 << 10;
+/// Entries for which a list keeps its memory from turn to turn.
+const KEPT: usize = 1024;
 /// Frames from this size on go to their receiver's outbox at once: copied once is enough.
 const LARGE: usize = 8 << 10;
 /// A batch ends at this size.
@@ -63,6 +65,9 @@ impl Turn {
     /// Ends it. All must have been written and counted.
     pub(super) fn end(mut self: Box<Self>) {
         self.batch.receiver = None;
+        self.touched.shrink_to(KEPT);
+        self.outcomes.shrink_to(KEPT);
+        self.batch.requests.shrink_to(KEPT);
         (self.read, self.bytes) = (0, 0);
         (self.messages_in, self.messages_out) = (0, 0);
         SPARE.set(Some(self));

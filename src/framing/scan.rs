@@ -62,6 +62,16 @@ impl FrameScan {
         self.payload == 0 && self.header_length == 0 && !self.unfinished
     }
 
+    /// Bytes of memory that tungstenite holds of the message: what has come, and between fragments the
+    /// buffer in which the largest was read.
+    pub(super) fn held(&self) -> usize {
+        let largest = usize::try_from(self.largest).unwrap_or(usize::MAX);
+        match self.fragments {
+            0 | 1 => self.part,
+            _ => self.part + largest.min(self.part),
+        }
+    }
+
     /// Bytes of the current frame's payload that are still to come.
     pub(super) fn payload_left(&self) -> usize {
         self.payload.try_into().unwrap_or(usize::MAX)
