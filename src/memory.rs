@@ -260,7 +260,11 @@ mod tests {
         fn observe(&mut self) {}
 
         fn end_largest(&mut self, share: usize, victims: Victims) -> bool {
-            assert_eq!((share, victims), (LEAST_SHARE, Victims::Holders));
+            assert_eq!(share, LEAST_SHARE);
+            // An end frees memory itself: whether anybody else does is seen at the next look.
+            if victims == Victims::Deaf {
+                return false;
+            }
             self.0.fetch_add(1, SeqCst);
             self.2.lock().unwrap().pop().is_some()
         }
