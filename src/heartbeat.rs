@@ -100,6 +100,7 @@ mod tests {
             pressed: false,
             delays: false,
             drained,
+            held: waiting,
         }
     }
 

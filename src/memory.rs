@@ -36,9 +36,7 @@ pub(crate) const REQUEST: usize = 384;
 const GRACE: Duration = Duration::from_millis(500);
 /// From the end of one to the next.
 const NEXT: Duration = Duration::from_millis(50);
-/// Memory that becomes free by this part of all from one look to the next makes an end unnecessary ...
-const FALLING: usize = 1024;
-/// ... for this long.
+/// How long those are spared who are about to free it.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// The memory of one server.
@@ -155,25 +153,15 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-/// Which of those who hold memory may be ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Victims {
-    /// Those who do not read what waits for them: memory is being freed.
-    Deaf,
-    /// Those, too, who hold memory themselves: nobody frees any.
-    Holders,
-    /// Everybody, also those who are about to free it: it has been short for too long.
-    All,
-}
-
 /// Whoever holds memory.
 pub(crate) trait Holders: Send {
     /// How many they are.
     fn count(&self) -> usize;
     /// Memory has become short: whether they free any is seen from now on.
     fn observe(&mut self);
-    /// Ends the one of the victims that holds most, if that is `share` or more; false if there is none.
-    fn end_largest(&mut self, share: usize, victims: Victims) -> bool;
+    /// Ends the one that holds most, if that is `share` or more; false if there is none. `spares`: not
+    /// those who are about to free it, nor others while that helps.
+    fn end_largest(&mut self, share: usize, spares: bool) -> bool;
     /// There is enough again: those who wait go on.
     fn go_on(&self);
 }
@@ -186,26 +174,19 @@ pub(crate) async fn govern(memory: &Memory, mut holders: impl Holders) {
             continue;
         }
         let (since, mut patience) = (Instant::now(), GRACE);
-        let mut before = memory.used();
         holders.observe();
         while memory.is_short() {
             memory.divide(holders.count());
             // Ends early when there is enough again.
             let waited = timeout(patience, memory.changed.notified()).await;
-            let used = memory.used();
-            if memory.is_enough(used) {
+            if memory.is_enough(memory.used()) {
                 memory.short.store(false, SeqCst);
                 // It may have become too much in between, and nobody would have told.
                 memory.charge(0);
                 holders.go_on();
             } else if waited.is_err() {
-                let victims = match used + memory.limit / FALLING < before {
-                    _ if since.elapsed() >= LONGEST => Victims::All,
-                    true => Victims::Deaf,
-                    false => Victims::Holders,
-                };
-                before = used;
-                if holders.end_largest(memory.share.load(Relaxed), victims) {
+                let spares = since.elapsed() < LONGEST;
+                if holders.end_largest(memory.share.load(Relaxed), spares) {
                     patience = NEXT;
                 }
             }
@@ -259,12 +240,8 @@ mod tests {
 
         fn observe(&mut self) {}
 
-        fn end_largest(&mut self, share: usize, victims: Victims) -> bool {
-            assert_eq!(share, LEAST_SHARE);
-            // An end frees memory itself: whether anybody else does is seen at the next look.
-            if victims == Victims::Deaf {
-                return false;
-            }
+        fn end_largest(&mut self, share: usize, spares: bool) -> bool {
+            assert_eq!((share, spares), (LEAST_SHARE, true));
             self.0.fetch_add(1, SeqCst);
             self.2.lock().unwrap().pop().is_some()
         }

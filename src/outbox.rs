@@ -90,6 +90,8 @@ pub(crate) struct State {
     /// A sender is held that others wait for as well.
     pub(crate) delays: bool,
     pub(crate) drained: u64,
+    /// Bytes of memory that it holds for itself.
+    pub(crate) held: usize,
 }
 
 impl Outbox {
@@ -328,6 +330,7 @@ impl Outbox {
             pressed: queue.pressed || !queue.held.is_empty(),
             delays: queue.delay.is_running(),
             drained: queue.drained,
+            held: queue.own + queue.residue,
         }
     }
 

@@ -346,6 +346,46 @@ async fn a_multicast_waits_for_its_slowest_receiver_and_reaches_all_in_order() {
 }
 
 /// Rules 17.3 and 17.4.
+/// Reads slowly, until the connection ends.
+fn crawl(mut raw: Raw) -> JoinHandle<u16> {
+    tokio::spawn(async move {
+        let mut code = 1006;
+        while let Some((kind, payload)) = raw.next().await {
+            if kind == CLOSE {
+                code = support::raw::code(&payload);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        code
+    })
+}
+
+/// It reads all the time, and never lets anybody wait for long: but others get no more than it takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_delays_other_receivers_again_and_again_is_closed() {
+    for dests in [vec![r#"["fast","slow"]"#], vec![r#""slow""#, r#""fast""#]] {
+        let (server, log) = start_server(limits(256 << 10, Duration::from_secs(1)));
+        let mut fast = Raw::register(&server, "fast").await;
+        let slow = crawl(Raw::register(&server, "slow").await);
+        let (_read, mut sender) = Raw::register(&server, "sender").await.split();
+        let flood = tokio::spawn(async move {
+            for n in 0.. {
+                let dest = dests[n % dests.len()];
+                let message = frame(TEXT, numbered_send(n, dest, 16 << 10));
+                if sender.write_all(&message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let reading = tokio::spawn(async move { while fast.next().await.is_some() {} });
+        log.wait_for(r#"slow Some("slow") Closed"#).await;
+        flood.abort();
+        reading.abort();
+        assert_eq!(slow.await.unwrap(), 1013);
+        assert_eq!(server.stats().slow, 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_multicast_goes_on_without_a_receiver_that_was_closed() {
     // Long enough for the quick one on a busy machine.

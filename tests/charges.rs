@@ -6,11 +6,19 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use peak_alloc::PeakAlloc;
 use support::{
-    bind, comes_true, options,
+    bind,
+    canary::Canary,
+    comes_true, options,
     raw::{MORE, PING, REQUEST, Raw, TEXT, TEXT_FRAGMENT, frame, header, numbered_send},
     start_server, tcp, until,
 };
@@ -18,6 +26,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::Mutex,
+    time::sleep,
 };
 use wsmsgbroker::{Server, ServerOptions};
 
@@ -412,4 +421,123 @@ async fn answers_and_pongs_that_wait() {
     .await;
     held.is_charged(&server, 16 * MIB).await;
     drop(all);
+}
+
+/// Counts the bytes that come, and reads at most so many a second.
+fn count(raw: Raw, pace: usize) -> (tokio::net::tcp::OwnedWriteHalf, Arc<AtomicUsize>) {
+    let (read, write) = raw.split();
+    let (mut socket, count) = (read.0.into_inner(), Arc::new(AtomicUsize::new(0)));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        let mut scratch = vec![0; 256 << 10];
+        while let Ok(length @ 1..) = socket.read(&mut scratch).await {
+            counted.fetch_add(length, Relaxed);
+            if pace < usize::MAX {
+                sleep(Duration::from_secs_f64(length as f64 / pace as f64)).await;
+            }
+        }
+    });
+    (write, count)
+}
+
+/// A stranger lists few receivers very often. The receivers read: none of them is to blame, and the
+/// stranger waits before more copies exist than memory allows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receivers_that_read_are_not_ended_for_what_a_stranger_sends_them() {
+    const RECEIVERS: usize = 16;
+    const ENTRIES: usize = 40_000;
+    const LIMIT: usize = 32 * MIB;
+    let _turn = TURN.lock().await;
+    let server = bind(ServerOptions {
+        max_memory: LIMIT,
+        ..options()
+    })
+    .unwrap();
+    let canary = Canary::start(&server).await;
+    let mut all = Vec::new();
+    for n in 0..RECEIVERS {
+        all.push(count(
+            Raw::register(&server, &format!("a{n}")).await,
+            usize::MAX,
+        ));
+    }
+    let mut stranger = drain(Raw::connect(&server).await);
+    for length in [40, 1_500, 3_000, 6_000] {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let came = |all: &[(_, Arc<AtomicUsize>)]| -> usize {
+            all.iter().map(|(_, count)| count.load(Relaxed)).sum()
+        };
+        let came_before = came(&all);
+        let dest: Vec<_> = (0..ENTRIES)
+            .map(|n| format!("\"a{}\"", n % RECEIVERS))
+            .collect();
+        let text = numbered_send(7, &format!("[{}]", dest.join(",")), length);
+        stranger.write_all(&frame(TEXT, text)).await.unwrap();
+        until("all has come", || {
+            came(&all) - came_before > ENTRIES * length
+        })
+        .await;
+        let peak = MEMORY.peak_usage().saturating_sub(before);
+        println!("{length}: peak {peak}");
+        assert!(peak < LIMIT + 32 * MIB, "{peak}");
+    }
+    assert_eq!((server.stats().evicted, server.stats().slow), (0, 0));
+    canary.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_reads_slower_than_large_messages_come_gets_them_all() {
+    const MESSAGES: usize = 5;
+    const LENGTH: usize = 20 * MIB;
+    let _turn = TURN.lock().await;
+    let server = bind(ServerOptions {
+        max_memory: 32 * MIB,
+        ..options()
+    })
+    .unwrap();
+    let canary = Canary::start(&server).await;
+    let (_write, came) = count(Raw::register(&server, "a").await, 40 * MIB);
+    let mut sender = drain(Raw::register(&server, "sender").await);
+    for n in 0..MESSAGES {
+        let message = frame(TEXT, numbered_send(n, r#""a""#, LENGTH));
+        sender.write_all(&message).await.unwrap();
+    }
+    until("all has come", || came.load(Relaxed) > MESSAGES * LENGTH).await;
+    assert_eq!((server.stats().evicted, server.stats().slow), (0, 0));
+    canary.finish().await;
+}
+
+/// Those who read go on; the one who does not is ended, and all that waited for it is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn among_receivers_that_read_the_one_that_does_not_is_ended() {
+    let _turn = TURN.lock().await;
+    let (server, log) = start_server(ServerOptions {
+        max_memory: 16 * MIB,
+        max_backpressure: 64 * MIB,
+        slow_consumer_timeout: LONG,
+        ..options()
+    });
+    let mut all = Vec::new();
+    for n in 0..4 {
+        all.push(count(
+            Raw::register(&server, &format!("a{n}")).await,
+            usize::MAX,
+        ));
+    }
+    let mut deaf = Raw::register(&server, "deaf").await;
+    let mut sender = drain(Raw::register(&server, "sender").await);
+    let dest = r#"["a0","a1","deaf","a2","a3"]"#;
+    for n in 0..800 {
+        let message = frame(TEXT, numbered_send(n, dest, 64 << 10));
+        sender.write_all(&message).await.unwrap();
+    }
+    until("all has come", || {
+        let all = all.iter().map(|(_, count)| count.load(Relaxed));
+        all.min().unwrap() > 800 * (64 << 10)
+    })
+    .await;
+    assert_eq!(log.count(r#"slow Some("deaf") Memory"#), 1);
+    assert_eq!(server.stats().evicted, 1);
+    assert_eq!(deaf.close_code().await, 1013);
 }

@@ -6,7 +6,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use support::{
     Log, PATIENCE, Peer, options,
-    raw::{REQUEST, Raw},
+    raw::{REQUEST, Raw, TEXT, frame, number, numbered_send},
     start_server, tcp,
     tls::{Authority, secured},
     told::Told,
@@ -19,7 +19,7 @@ use tokio::{
 };
 use wsmsgbroker::{
     Authentication, Client, ClientEvent, ClientListener, ClientOptions, Error, Listen, RateLimit,
-    Server, ServerEvent, ServerOptions,
+    Server, ServerEvent, ServerOptions, SlowConsumer,
     auth::{Credentials, Decision, Denied, JwtKey, JwtOptions},
 };
 
@@ -324,4 +324,95 @@ fn each_end_lives_on_a_runtime_of_its_own() {
     assert!(matches!(client.unregister(), Err(Error::NotOpen)));
     let refused = server.join(named("late"), Told::default(), joining.handle());
     assert!(matches!(refused, Err(Error::Io { .. })));
+}
+
+/// It does not read for longer than any other connection may: what it has no room for is dropped, and
+/// it is there when it reads again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_never_closed_as_slow_and_keeps_its_id() {
+    const FLOOD: usize = 512;
+    for slow_consumer in [
+        SlowConsumer::Pushback,
+        SlowConsumer::Close,
+        SlowConsumer::Drop,
+    ] {
+        let (server, log) = start_server(ServerOptions {
+            slow_consumer,
+            slow_consumer_timeout: Duration::from_millis(200),
+            max_backpressure: 1 << 20,
+            ..options()
+        });
+        let (participant, told) = join(&server, "server").await;
+        participant.hold(true);
+        let mut sender = Raw::register(&server, "sender").await;
+        for n in 0..FLOOD {
+            sender
+                .send(&numbered_send(n, r#""server""#, 64 << 10))
+                .await;
+        }
+        // It holds nobody up any more.
+        sender.send(&numbered_send(7, r#""sender""#, 9)).await;
+        assert_eq!(number(&sender.next().await.unwrap().1), 7);
+        let dropped = server.stats().dropped;
+        assert!(dropped > 0, "{slow_consumer:?}");
+        assert_eq!(server.stats().slow, 0);
+        assert!(log.lines().iter().any(|line| line.ends_with("Dropping")));
+        let mut thief = Peer::connect(&server).await;
+        thief.send(r#"{"action":"register","id":"server"}"#).await;
+        assert_eq!(thief.close_code().await, 4409);
+        participant.hold(false);
+        let kept = FLOOD - dropped as usize;
+        until("what was kept has come", || {
+            told.count("message from \"sender\"") == kept
+        })
+        .await;
+        // Sends and receives as before.
+        participant.send("1", r#"["sender"]"#, "").unwrap();
+        participant.flush();
+        assert!(sender.receive().await.contains(r#""from":"server""#));
+        sender
+            .send(r#"{"action":"send","message":"behind","dest":"server"}"#)
+            .await;
+        told.wait_for(r#"message from "sender": "behind""#).await;
+    }
+}
+
+/// Nor are answers that it does not read a reason, nor that memory is short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_and_scarce_memory_do_not_end_it() {
+    const REQUESTS: usize = 600;
+    for max_memory in [1 << 30, 16 << 20] {
+        let (server, _) = start_server(ServerOptions {
+            slow_consumer_timeout: Duration::from_millis(200),
+            max_backpressure: 1 << 20,
+            max_memory,
+            ..options()
+        });
+        let (participant, _) = join(&server, "server").await;
+        let mut responder = Raw::register(&server, "responder").await;
+        for n in 0..REQUESTS {
+            let ack = format!("\"{n}\"");
+            participant.send("0", r#"["responder"]"#, &ack).unwrap();
+        }
+        participant.flush();
+        for _ in 0..REQUESTS {
+            responder.next().await.unwrap();
+        }
+        participant.hold(true);
+        let filling = "x".repeat(64 << 10);
+        for n in 0..REQUESTS {
+            let answer = format!(r#"{{"action":"answer","ack":"{n}","message":"{filling}"}}"#);
+            responder.write(&frame(TEXT, answer)).await;
+        }
+        responder.send(&numbered_send(7, r#""responder""#, 9)).await;
+        assert_eq!(number(&responder.next().await.unwrap().1), 7);
+        assert!(server.stats().dropped > 0 || max_memory < 1 << 30);
+        assert!(server.has("server"));
+        assert_eq!((server.stats().slow, server.stats().evicted), (0, 0));
+        participant.hold(false);
+        participant.send("1", r#"["responder"]"#, "").unwrap();
+        participant.flush();
+        assert!(responder.receive().await.contains(r#""from":"server""#));
+        until("memory is free", || server.stats().memory < 1 << 20).await;
+    }
 }

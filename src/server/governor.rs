@@ -8,7 +8,8 @@ use super::Shared;
 use crate::{
     event::{ServerEvent, Slow},
     handle::{Close, Handle},
-    memory::{self, Victims},
+    memory,
+    outbox::State,
 };
 
 /// Bytes that a connection must take in a second, or it counts as deaf.
@@ -36,22 +37,10 @@ struct Governor<'a> {
 }
 
 impl Governor<'_> {
-    /// Bytes that a connection is to blame for.
-    fn weight(&self, handle: &Handle, victims: Victims) -> usize {
-        let waiting = match victims < Victims::All && self.reads(handle) {
-            true => 0,
-            false => handle.outbox.waiting(),
-        };
-        match victims {
-            Victims::Deaf => waiting,
-            Victims::Holders | Victims::All => waiting + handle.holds(),
-        }
-    }
-
-    /// True if it takes what waits for it.
-    fn reads(&self, handle: &Handle) -> bool {
+    /// True if a connection takes what waits for it.
+    fn reads(&self, handle: &Handle, state: &State) -> bool {
         let before = self.drained.get(&handle.key).copied().unwrap_or(0);
-        let taken = handle.outbox.state().drained - before;
+        let taken = state.drained - before;
         taken as f64 >= PROGRESS * self.since.elapsed().as_secs_f64()
     }
 
@@ -77,13 +66,26 @@ impl memory::Holders for Governor<'_> {
         (self.since, self.drained) = (Instant::now(), handles.into_iter().map(drained).collect());
     }
 
-    fn end_largest(&mut self, share: usize, victims: Victims) -> bool {
+    fn end_largest(&mut self, share: usize, spares: bool) -> bool {
         // Those that are asked already are given the time to go; whoever holds little is not the
         // one to be ended, even if there is nobody else.
-        let handles = self.shared.handles().into_iter();
-        let largest = handles
-            .filter(|handle| handle.requested_close().is_none())
-            .map(|handle| (self.weight(&handle, victims), handle))
+        let mut handles = self.shared.handles();
+        handles.retain(|handle| handle.requested_close().is_none());
+        // Much is being read: that frees memory, and those who only wait for it are spared, too.
+        let (mut is_freed, mut weights) = (false, Vec::with_capacity(handles.len()));
+        for handle in &handles {
+            let state = handle.outbox.state();
+            // The buffer of a message is free when all of it has been written.
+            let waiting = handle.outbox.waiting().max(state.held);
+            let is_spared = spares && waiting > 0 && self.reads(handle, &state);
+            is_freed |= is_spared && waiting >= share;
+            weights.push(if is_spared { 0 } else { waiting });
+        }
+        let largest = (weights.into_iter().zip(&handles))
+            .map(|(waiting, handle)| match is_freed {
+                true => (waiting, handle),
+                false => (waiting + handle.holds(), handle),
+            })
             .filter(|(weight, _)| *weight >= share)
             .max_by_key(|(weight, _)| *weight);
         if let Some((_, handle)) = &largest {
