@@ -20,8 +20,8 @@ impl Server {
     ///
     /// It may have any id, and no peer takes that over. It is no connection of `Stats`, and no
     /// `Connection` event. What a server asks of strangers it does not ask here: authentication, a
-    /// registration in time, a heartbeat, a rate, a number of refused actions. For all else it is
-    /// as any client: it is closed when the server closes, or when it does not read.
+    /// registration in time, a heartbeat, a rate, a number of refused actions. It is closed when the
+    /// server closes, and not when it does not read: what it has no room for is dropped then.
     ///
     /// Errors: `InvalidOption`; `NotOpen` once the server is closed; `Io`.
     pub fn join(
