@@ -29,6 +29,7 @@ use crate::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+use delay::DelayBudget;
 use queue::Queue;
 pub(crate) use queue::{PLACE, spare_buffer};
 
@@ -286,7 +287,8 @@ impl Outbox {
         }
         if delays {
             let drained = queue.drained;
-            queue.delay.start(Instant::now(), drained);
+            let delay = queue.delay.get_or_insert_default();
+            delay.start(Instant::now(), drained);
         }
         true
     }
@@ -294,7 +296,8 @@ impl Outbox {
     /// How much longer it may delay others, of so much at once.
     pub(crate) fn delay_left(&self, capacity: Duration) -> Duration {
         let queue = self.queue.lock();
-        queue.delay.left(Instant::now(), queue.drained, capacity)
+        let left = |delay: &DelayBudget| delay.left(Instant::now(), queue.drained, capacity);
+        queue.delay.as_deref().map_or(capacity, left)
     }
 
     /// Nobody waits for it from now on until it has caught up by half: what it has no room for is to
@@ -328,7 +331,7 @@ impl Outbox {
             empty: queue.waiting() == 0,
             closed: queue.closed,
             pressed: queue.pressed || !queue.held.is_empty(),
-            delays: queue.delay.is_running(),
+            delays: queue.delay.as_ref().is_some_and(|delay| delay.is_running()),
             drained: queue.drained,
             held: queue.own + queue.residue,
         }

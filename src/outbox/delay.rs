@@ -28,6 +28,9 @@ impl DelayBudget {
 
     /// Nobody is delayed any more.
     pub(super) fn stop(&mut self, now: Instant, drained: u64) {
+        if self.since.is_none() {
+            return;
+        }
         let debt = self.debt(now, drained);
         self.since = None;
         self.full_at = (!debt.is_zero()).then(|| now + debt);

@@ -107,8 +107,8 @@ pub(super) struct Queue {
     pub(super) sheds: bool,
     /// Senders that are held, by their key.
     pub(super) held: Vec<(u64, Waker)>,
-    /// How long it has delayed others.
-    pub(super) delay: DelayBudget,
+    /// How long it has delayed others, if it ever has.
+    pub(super) delay: Option<Box<DelayBudget>>,
 }
 
 impl Queue {
@@ -265,8 +265,8 @@ impl Queue {
         if self.has_room(mark) {
             self.pressed = false;
             self.sheds &= self.waiting() > mark / 2;
-            if self.delay.is_running() {
-                self.delay.stop(Instant::now(), self.drained);
+            if let Some(delay) = &mut self.delay {
+                delay.stop(Instant::now(), self.drained);
             }
             for (_, waker) in self.held.drain(..) {
                 waker.wake();
