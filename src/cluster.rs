@@ -385,4 +385,4 @@ fn tell(shared: &Shared, outcomes: &mut Outcomes) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

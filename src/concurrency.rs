@@ -1,4 +1,4 @@
-//! Outbox, router and requests under thousands of orders of their steps, by [`shuttle`].
+//! Connections, outbox, router and requests under thousands of orders of their steps, by [`shuttle`].
 //!
 //! Shuttle runs the threads of a test one at a time and decides at each lock and atomic who goes
 //! on: at random, and by priorities that change a few times (PCT), which finds what needs a rare
@@ -6,6 +6,7 @@
 //! schedule, and the seed with which it comes again: `WSMB_SEED`. `WSMB_SCHEDULES` says how many
 //! schedules of either kind are tried.
 
+mod connection;
 mod outbox;
 mod requests;
 mod router;

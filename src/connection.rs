@@ -24,6 +24,8 @@ mod far;
 mod registration;
 mod routing;
 mod telling;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::{
@@ -201,10 +203,14 @@ impl Connection {
             };
             self.waiting = waits.then_some((text, receiver));
         }
-        while turn.goes_on() {
+        loop {
+            // Before the budget is looked at: the last message of a turn may be a registration, whose
+            // decision wakes this task only if it was polled. All else that this connection may wait
+            // for is armed where it begins (a receiver's room), at the end of `poll` (the rate, the
+            // clocks), or asked of `handle.waker`, which was registered before (memory, a close).
             self.poll_access(cx, turn);
-            if self.is_paused(cx) {
-                break;
+            if !turn.goes_on() || self.is_paused(cx) {
+                return Poll::Pending;
             }
             match self.reader.poll_message(cx, input) {
                 Poll::Pending => {
@@ -257,7 +263,6 @@ impl Connection {
                 }
             }
         }
-        Poll::Pending
     }
 
     /// True while nothing more may be read.

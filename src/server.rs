@@ -5,6 +5,8 @@ mod cluster;
 mod directory;
 mod governor;
 mod participant;
+#[cfg(test)]
+mod piped;
 
 use std::{
     collections::HashMap,
@@ -121,6 +123,16 @@ impl Server {
         listener: impl ServerListener,
         runtime: &Runtime,
     ) -> Result<Self> {
+        Self::bind_in(cluster::join, options, listener, runtime)
+    }
+
+    /// [`bind`](Self::bind), in the cluster that `join` joins.
+    fn bind_in(
+        join: impl FnOnce(&ServerOptions, &Runtime) -> Result<cluster::Joined>,
+        options: ServerOptions,
+        listener: impl ServerListener,
+        runtime: &Runtime,
+    ) -> Result<Self> {
         options.validate()?;
         let mut options = options;
         if !options.path.starts_with('/') {
@@ -131,7 +143,7 @@ impl Server {
         // Taken: a key is kept by nobody who does not need it.
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
-        let cluster = cluster::join(&options, runtime)?;
+        let cluster = join(&options, runtime)?;
         let entered = runtime.enter();
         let (acceptor, address) = Acceptor::bind(&options.listen)?;
         drop(entered);
@@ -164,8 +176,8 @@ impl Server {
         })
     }
 
-    /// For benchmarks of what lies above a socket.
-    #[cfg(feature = "bench")]
+    /// For tests and benchmarks of what lies above a socket.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

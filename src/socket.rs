@@ -73,7 +73,8 @@ pub(crate) enum ReadHalf {
     #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
     Tls(Box<TlsReadHalf>),
-    #[cfg(feature = "bench")]
+    /// For tests and benchmarks of what lies above a socket.
+    #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
 }
 
@@ -106,7 +107,7 @@ impl AsyncRead for ReadHalf {
             #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Tls(half) => half.poll_read(cx, buf),
-            #[cfg(feature = "bench")]
+            #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_fill(buf, cx).map(Ok),
         }
     }

@@ -51,6 +51,19 @@ impl Bus for Halting {
     fn close(&self) {}
 }
 
+/// A cluster of one broker that is connected, and hears nothing: a claim takes as long as brokers wait
+/// for one another.
+pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
+    let bus = Arc::new(Halting {
+        waiting: Semaphore::new(0),
+        allowed: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+    });
+    let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
+    let cluster = Cluster::new(bus, &options, runtime);
+    cluster.up.store(true, Relaxed);
+    cluster
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
     let bus = Arc::new(Halting {

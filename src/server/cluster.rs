@@ -11,7 +11,7 @@ use crate::{
     options::ServerOptions,
 };
 
-type Joined = Option<(Arc<Cluster>, mpsc::Receiver<BusEvent>)>;
+pub(super) type Joined = Option<(Arc<Cluster>, mpsc::Receiver<BusEvent>)>;
 
 /// Joins the cluster that the options name.
 ///

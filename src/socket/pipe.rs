@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-#[cfg(feature = "bench")]
 use tokio::io::ReadBuf;
 
 #[cfg(test)]
@@ -99,7 +98,6 @@ impl Pipe {
     }
 }
 
-#[cfg(feature = "bench")]
 impl Pipe {
     /// Moves bytes out of it, as a socket does. Ready with none when no more will come.
     pub(super) fn poll_fill(&self, buf: &mut ReadBuf<'_>, cx: &Context<'_>) -> Poll<()> {
@@ -112,10 +110,14 @@ impl Pipe {
         let length = front.len().min(buf.remaining());
         buf.put_slice(&front[..length]);
         state.bytes.drain(..length);
+        if let Some(writer) = state.writer.take() {
+            writer.wake();
+        }
         Poll::Ready(())
     }
 
     /// Throws away what is in it; how many bytes.
+    #[cfg(feature = "bench")]
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.state.lock();
         let length = state.bytes.len();

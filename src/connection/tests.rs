@@ -1,0 +1,413 @@
+//! Whatever a connection waits for, it is woken, wherever in a turn the waiting begins.
+//!
+//! The sockets are in memory: all that a peer sends is there when its turn begins, so that the end of
+//! a turn falls exactly where a test wants it. The clock is tokio's paused one: a connection that is
+//! never woken is found at once.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::AsyncReadExt,
+    runtime::Handle as Runtime,
+    time::{Instant, sleep, timeout},
+};
+
+use super::turn::{BYTES, MESSAGES};
+use crate::{
+    auth::{Authentication, Credentials, Decision, Denied, Grant},
+    handle::Handle,
+    options::{RateLimit, ServerOptions},
+    server::Server,
+    socket::{ReadHalf, WriteHalf, pipe::Pipe},
+};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// What an embedder or a receiver takes to do something.
+const A_WHILE: Duration = Duration::from_millis(50);
+/// Bytes of the messages that lead up to the bound of a turn.
+const LONG: usize = 8 << 10;
+
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+
+/// Where in a turn an action lies.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// It is the message of this number.
+    Number(usize),
+    /// It ends so many bytes behind the bound of a turn, or before.
+    Byte(isize),
+}
+
+/// All places around the end of a turn, and some before and behind it.
+fn places() -> impl Iterator<Item = Place> {
+    let last = MESSAGES as usize;
+    let numbers = (1..=3).chain(last - 3..=last + 3).chain([2 * last]);
+    let bytes = (-3..=3).chain([BYTES as isize]);
+    (numbers.map(Place::Number)).chain(bytes.map(Place::Byte))
+}
+
+/// A peer whose socket is in memory.
+struct Peer {
+    input: Arc<Pipe>,
+    output: ReadHalf,
+    handle: Arc<Handle>,
+    received: Vec<u8>,
+}
+
+impl Peer {
+    fn connect(server: &Server) -> Self {
+        Self::with_room(server, usize::MAX)
+    }
+
+    /// One whose socket takes so many bytes before some are read.
+    fn with_room(server: &Server, room: usize) -> Self {
+        let (input, output) = (Pipe::new(usize::MAX), Pipe::new(room));
+        Self {
+            handle: server.serve_piped(&input, &output),
+            input,
+            output: ReadHalf::Pipe(output),
+            received: Vec::new(),
+        }
+    }
+
+    async fn registered(mut self, id: &str) -> Self {
+        self.write(&register(id));
+        self.expect(&registered(id)).await;
+        self
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let socket = WriteHalf::Pipe(self.input.clone());
+        assert_eq!(socket.try_write(bytes).ok(), Some(bytes.len()));
+    }
+
+    /// Reads until this has come.
+    #[track_caller]
+    fn expect(&mut self, text: &str) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let came = timeout(PATIENCE, self.comes(text.as_bytes())).await;
+            assert_eq!(came.ok(), Some(true), "{caller}: {text}");
+        }
+    }
+
+    /// Reads until this has come; false if it does not before the end.
+    async fn comes(&mut self, bytes: &[u8]) -> bool {
+        loop {
+            let found = self.received.windows(bytes.len()).any(|it| it == bytes);
+            if found {
+                self.received.clear();
+                return true;
+            }
+            // What may be the beginning of it.
+            let kept = self.received.len().saturating_sub(bytes.len());
+            self.received.drain(..kept);
+            if self.output.read_buf(&mut self.received).await.unwrap_or(0) == 0 {
+                return false;
+            }
+        }
+    }
+
+    /// Reads until the connection has ended.
+    async fn ended(&mut self) {
+        let ended = timeout(PATIENCE, async {
+            while self.output.read_buf(&mut self.received).await.unwrap_or(0) > 0 {
+                self.received.clear();
+            }
+        });
+        ended.await.expect("the end of the connection");
+    }
+}
+
+/// A masked frame, whose mask is zero.
+fn frame(first: u8, payload: &str) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..126 => bytes.push(0x80 | length as u8),
+        length => {
+            bytes.push(0x80 | 126);
+            bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(payload.as_bytes());
+    bytes
+}
+
+fn register_text(id: &str) -> String {
+    format!(r#"{{"action":"register","id":"{id}"}}"#)
+}
+
+fn register(id: &str) -> Vec<u8> {
+    frame(TEXT, &register_text(id))
+}
+
+fn registered(id: &str) -> String {
+    format!(r#"{{"action":"registered","id":"{id}"}}"#)
+}
+
+fn send_text(dest: &str, message: &str) -> String {
+    format!(r#"{{"action":"send","message":"{message}","dest":"{dest}"}}"#)
+}
+
+/// Messages of these lengths, and an action behind them, at this place in a turn. `filler` makes one of
+/// a length, or of its own least length.
+fn turn(place: Place, first: u8, action: &str, filler: impl Fn(usize) -> String) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match place {
+        Place::Number(number) => bytes.extend(frame(TEXT, &filler(0)).repeat(number - 1)),
+        Place::Byte(offset) => {
+            let mut left = (BYTES as isize + offset) as usize - action.len();
+            while left > 0 {
+                let length = match left {
+                    0..=LONG => left,
+                    // The last one is no shorter than it can be.
+                    _ => LONG.min(left - LONG / 2),
+                };
+                let text = filler(length);
+                assert_eq!(text.len(), length);
+                bytes.extend(frame(TEXT, &text));
+                left -= length;
+            }
+        }
+    }
+    bytes.extend(frame(first, action));
+    bytes
+}
+
+/// A message that reaches nobody.
+fn unheard(length: usize) -> String {
+    let least = send_text("nobody", "").len();
+    send_text("nobody", &"x".repeat(length.saturating_sub(least)))
+}
+
+/// A registration that is granted at once.
+fn at_once(length: usize) -> String {
+    let text = |token: &str| format!(r#"{{"action":"register","id":"at once","token":"{token}"}}"#);
+    text(&"x".repeat(length.saturating_sub(text("").len())))
+}
+
+/// No clock of the server's own, so that nothing else wakes a connection.
+fn options() -> ServerOptions {
+    ServerOptions {
+        ping_interval: Duration::ZERO,
+        register_timeout: Some(Duration::ZERO),
+        max_control_frames: 1 << 20,
+        ..ServerOptions::default()
+    }
+}
+
+fn server(options: ServerOptions) -> Server {
+    Server::unreachable(options, &Runtime::current())
+}
+
+/// Grants `at once` at once, `refused` never, and all else after a while.
+fn authenticated() -> ServerOptions {
+    let hook = |Credentials { id, .. }: Credentials| -> Decision {
+        Box::pin(async move {
+            if *id != *"at once" {
+                sleep(A_WHILE).await;
+            }
+            match &*id {
+                "refused" => Err(Denied::Forbidden("no".into())),
+                _ => Ok(Grant::new("one")),
+            }
+        })
+    };
+    ServerOptions {
+        authentication: Authentication::Hook(Arc::new(hook), Duration::from_secs(10)),
+        ..options()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_asked_for() {
+    let server = server(authenticated());
+    for place in places() {
+        let mut peer = Peer::connect(&server);
+        peer.write(&turn(place, TEXT, &register_text("a"), at_once));
+        peer.expect(&registered("a")).await;
+        let mut refused = Peer::connect(&server);
+        refused.write(&turn(place, TEXT, &register_text("refused"), at_once));
+        refused.expect("no").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_not_answered() {
+    let never = |Credentials { id, .. }: Credentials| -> Decision {
+        match &*id {
+            "at once" => Box::pin(std::future::ready(Ok(Grant::new("one")))),
+            _ => Box::pin(std::future::pending()),
+        }
+    };
+    let limit = Duration::from_secs(10);
+    let server = server(ServerOptions {
+        authentication: Authentication::Hook(Arc::new(never), limit),
+        ..options()
+    });
+    for place in places() {
+        let mut peer = Peer::connect(&server);
+        let begun = Instant::now();
+        peer.write(&turn(place, TEXT, &register_text("a"), at_once));
+        peer.expect("not authenticated in time").await;
+        assert!(begun.elapsed() < 2 * limit, "{place:?}");
+        // Somebody else may end it before.
+        let mut peer = Peer::connect(&server).registered("at once").await;
+        peer.write(&turn(place, TEXT, &register_text("a"), unheard));
+        sleep(A_WHILE).await;
+        assert!(server.disconnect("at once", 4000, "enough").unwrap());
+        peer.expect("enough").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_and_the_end_of_a_grant() {
+    let server = server(authenticated());
+    for place in places() {
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&turn(place, TEXT, &register_text("a"), unheard));
+        peer.expect(&registered("a")).await;
+    }
+    let expires = |Credentials { .. }: Credentials| -> Decision {
+        let mut grant = Grant::new("one");
+        grant.expires = Some(std::time::SystemTime::now() + Duration::from_secs(5));
+        Box::pin(std::future::ready(Ok(grant)))
+    };
+    let server = self::server(ServerOptions {
+        authentication: Authentication::Hook(Arc::new(expires), Duration::from_secs(10)),
+        ..options()
+    });
+    for place in places() {
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&turn(place, TEXT, &register_text("a"), unheard));
+        peer.expect("expired").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_in_a_cluster() {
+    let server = Server::unreachable_in_cluster(options(), &Runtime::current());
+    for place in places() {
+        let mut peer = Peer::connect(&server);
+        peer.write(&turn(place, TEXT, &register_text("a"), unheard));
+        peer.expect(&registered("a")).await;
+    }
+    for place in places() {
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&turn(place, TEXT, &register_text("b"), unheard));
+        peer.expect(&registered("b")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
+    let server = server(ServerOptions {
+        max_backpressure: 1024,
+        ..options()
+    });
+    let fill = "x".repeat(4 << 10);
+    for place in places() {
+        let mut slow = Peer::with_room(&server, 64).registered("slow").await;
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&frame(TEXT, &send_text("slow", &fill)));
+        let held = send_text("slow", "held");
+        peer.write(&turn(place, TEXT, &held, unheard));
+        peer.write(&register("b"));
+        sleep(A_WHILE).await;
+        slow.expect("held").await;
+        peer.expect(&registered("b")).await;
+        // And one that reads nothing.
+        let deaf = Peer::with_room(&server, 64).registered("deaf").await;
+        peer.write(&frame(TEXT, &send_text("deaf", &fill)));
+        let held = send_text("deaf", "held");
+        peer.write(&turn(place, TEXT, &held, unheard));
+        peer.write(&register("c"));
+        peer.expect(&registered("c")).await;
+        assert!(!deaf.handle.owns_its_id(), "{place:?}");
+    }
+}
+
+/// By the clock of the system: it is the one that a rate goes by.
+#[tokio::test]
+async fn a_rate_that_is_used_up() {
+    for (messages, bytes) in [(10_000, 1 << 30), (1 << 20, 4 << 20)] {
+        let server = server(ServerOptions {
+            rate_limit: Some(RateLimit { messages, bytes }),
+            ..options()
+        });
+        for place in places() {
+            let mut peer = Peer::connect(&server).registered("a").await;
+            peer.write(&turn(place, TEXT, &send_text("a", "last"), unheard));
+            peer.expect("last").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_frames_and_the_end_of_a_registration() {
+    let server = server(ServerOptions {
+        register_timeout: Some(Duration::from_secs(5)),
+        ..options()
+    });
+    for place in places() {
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&turn(place, PING, "ping", unheard));
+        peer.expect("ping").await;
+        peer.write(&turn(place, TEXT, r#"{"action":"unregister"}"#, unheard));
+        peer.expect(r#"{"action":"unregistered","id":"a"}"#).await;
+        peer.expect("not registered in time").await;
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&turn(place, CLOSE, "\u{3}\u{e8}", unheard));
+        peer.ended().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat() {
+    let server = server(ServerOptions {
+        ping_interval: Duration::from_secs(25),
+        ..options()
+    });
+    for place in places() {
+        let mut peer = Peer::connect(&server).registered("a").await;
+        peer.write(&turn(place, TEXT, &send_text("a", "last"), unheard));
+        peer.expect("last").await;
+        peer.expect("\u{0}").await;
+        peer.ended().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_that_is_short() {
+    let limit = 64 << 20;
+    let server = server(ServerOptions {
+        max_memory: limit,
+        ..options()
+    });
+    let memory = &server.shared().memory;
+    for place in places() {
+        let mut peer = Peer::connect(&server).registered("a").await;
+        memory.charge(limit);
+        let long = frame(TEXT, &send_text("a", &"x".repeat(60 << 10)));
+        // Eight times as long, in fragments: more than a connection's share.
+        let mut part = long.repeat(8);
+        let fragment = long.len();
+        for (number, first) in part.iter_mut().step_by(fragment).enumerate() {
+            *first = match number {
+                0 => 0x01,
+                7 => 0x80,
+                _ => 0x00,
+            };
+        }
+        peer.write(&turn(place, TEXT, &unheard(0), unheard));
+        peer.write(&part);
+        peer.write(&frame(TEXT, &send_text("a", "last")));
+        sleep(A_WHILE).await;
+        memory.discharge(limit);
+        peer.expect("last").await;
+    }
+}

@@ -1,0 +1,74 @@
+//! Servers whose peers have sockets in memory, for tests.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle as Runtime;
+
+use super::{Server, start};
+#[cfg(feature = "shuttle")]
+use crate::connection::Connection;
+use crate::{
+    cluster,
+    connection::Peer,
+    event::ServerEvent,
+    framing::Reader,
+    handle::Handle,
+    options::{Listen, ServerOptions},
+    socket::{ReadHalf, WriteHalf, pipe::Pipe},
+};
+
+impl Server {
+    /// A server that nobody else reaches.
+    pub(crate) fn unreachable(options: ServerOptions, runtime: &Runtime) -> Self {
+        Self::bind(here(options), |_: ServerEvent<'_>| {}, runtime).unwrap()
+    }
+
+    /// The same in a cluster, which it is to keep.
+    pub(crate) fn unreachable_in_cluster(options: ServerOptions, runtime: &Runtime) -> Self {
+        let join = |_: &ServerOptions, runtime: &Runtime| {
+            let (_, events) = tokio::sync::mpsc::channel(1);
+            Ok(Some((cluster::tests::alone(runtime), events)))
+        };
+        Self::bind_in(join, here(options), |_: ServerEvent<'_>| {}, runtime).unwrap()
+    }
+
+    /// Serves a peer as if its handshake were done.
+    pub(crate) fn serve_piped(&self, input: &Arc<Pipe>, output: &Arc<Pipe>) -> Arc<Handle> {
+        let (handle, reader) = self.halves(input, output);
+        let (shared, closing) = (self.shared.clone(), self.shared.closing.subscribe());
+        let peer = Some(Peer::default());
+        start(shared, handle.clone(), reader, peer, (closing, None));
+        handle
+    }
+
+    /// The same for a test that polls the connection itself.
+    #[cfg(feature = "shuttle")]
+    pub(crate) fn connection(
+        &self,
+        input: &Arc<Pipe>,
+        output: &Arc<Pipe>,
+    ) -> (Arc<Handle>, Connection) {
+        let (handle, reader) = self.halves(input, output);
+        let peer = Some(Peer::default());
+        let connection = Connection::new(self.shared.clone(), handle.clone(), reader, peer);
+        (handle, connection)
+    }
+
+    fn halves(&self, input: &Arc<Pipe>, output: &Arc<Pipe>) -> (Arc<Handle>, Reader) {
+        let handle = Arc::new(self.shared.handle(WriteHalf::Pipe(output.clone())));
+        let reader = self
+            .shared
+            .reader(ReadHalf::Pipe(input.clone()), Vec::new());
+        (handle, reader)
+    }
+}
+
+fn here(options: ServerOptions) -> ServerOptions {
+    ServerOptions {
+        listen: Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        },
+        ..options
+    }
+}
