@@ -155,6 +155,19 @@ function* handshake() {
     ].map((field) => request('GET /ws HTTP/1.1', [`Sec-WebSocket-${field}`, ...fields])),
     request('GET /ws HTTP/1.1', fields) + onWire([TEXT, Buffer.from('{}')], true),
     request('GET /ws HTTP/1.1', Array(120).fill('a:')),
+    request('GET /ws HTTP/1.0', fields),
+    request('GET http://localhost/ws HTTP/1.1', fields),
+    request('\r\nGET /ws HTTP/1.1', fields),
+    request('GET /ws HTTP/1.1', fields).replaceAll('\r', ''),
+    request('GET /ws HTTP/1.1', fields).replaceAll('\n', ''),
+    ...[
+      'Host: b',
+      ' folded',
+      'A : b',
+      'A: \0',
+      'Content-Length: 5',
+      'Transfer-Encoding: chunked',
+    ].map((field) => request('GET /ws HTTP/1.1', [...fields, field])),
     `GET /ws HTTP/1.1\r\nA: ${'x'.repeat(1000)}`,
   ];
   for (const text of requests) {

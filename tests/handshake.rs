@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use support::{
     Peer, options,
@@ -10,7 +10,10 @@ use support::{
     start_server, tcp, until,
 };
 use tokio::io::{AsyncWriteExt, BufReader};
-use wsmsgbroker::{Server, ServerOptions};
+use wsmsgbroker::{
+    Authentication, Server, ServerOptions,
+    auth::{Credentials, Decision, Grant},
+};
 
 /// Sends bytes on a connection of their own; the status of the answer, after which the server
 /// has ended the connection.
@@ -161,6 +164,105 @@ async fn what_is_no_request_for_a_websocket_is_refused() {
         assert_eq!(found, expected, "{to:?} for {from:?}");
     }
     until("five are accepted", || log.count("connection") == 5).await;
+}
+
+/// Rules 14.11 to 14.13: whoever reads a head otherwise than we do finds no two requests in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_others_may_read_otherwise_is_refused_at_once() {
+    // Nothing here is refused because its time is up.
+    let (server, _) = start_server(ServerOptions {
+        handshake_timeout: Duration::from_secs(3600),
+        ..options()
+    });
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let twice = |line: &str| format!("{line}\r\n{line}");
+    let (two_hosts, two_keys) = (twice("Host: localhost"), twice(key));
+    let two_versions = twice("Sec-WebSocket-Version: 13");
+    for (from, to, expected) in [
+        ("HTTP/1.1", "HTTP/1.0", 400),
+        ("HTTP/1.1", "HTTP/2.0", 400),
+        ("HTTP/1.1", "HTTP/1.1\nA: b", 400),
+        ("HTTP/1.1\r\n", "HTTP/1.1\n", 400),
+        ("Host: localhost\r\n", "Host: localhost\n", 400),
+        ("Host: localhost", "Host: local\rhost", 400),
+        ("Host: localhost", "Host: localhost\r\n folded", 400),
+        ("Host: localhost", "Host: localhost\r\n\tfolded", 400),
+        ("Host: localhost", " Host: localhost", 400),
+        ("Host:", "Host :", 400),
+        ("Host:", "Host\t:", 400),
+        ("Host: localhost", "Host: local\0host", 400),
+        ("Host: localhost", "Host: localhost\r\nA: \u{1}", 400),
+        ("Host: localhost", "Host: localhost\r\n\u{e9}: a", 400),
+        ("Host: localhost", "Host: localhost\r\nA: \u{e9}", 101),
+        ("Host: localhost", &two_hosts, 400),
+        ("Host: localhost", "Host: a, b", 400),
+        ("Host: localhost", "Host: a/b", 400),
+        ("Host: localhost", "Host:", 101),
+        ("Host: localhost\r\n", "", 400),
+        ("Host", "Content-Length: 5\r\nHost", 400),
+        ("Host", "Content-Length: +0\r\nHost", 400),
+        ("Host", "Content-Length: 0\r\nHost", 101),
+        (
+            "Host",
+            "Content-Length: 0\r\nContent-Length: 1\r\nHost",
+            400,
+        ),
+        ("Host", "Transfer-Encoding: chunked\r\nHost", 400),
+        ("Host", "Transfer-Encoding: identity\r\nHost", 400),
+        (key, &two_keys, 400),
+        ("Sec-WebSocket-Version: 13", &two_versions, 400),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j.Q==", 400),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "====================Zg==", 400),
+        // That of RFC 6455, 1.3.
+        ("dGhlIHNhbXBsZSBub25jZQ==", "AQIDBAUGBwgJCgsMDQ4PEC==", 101),
+        ("websocket", "websocket\u{a0}", 400),
+        ("GET /", "get /", 405),
+        ("GET /", "\r\nGET /", 101),
+        ("GET /", "\r\n\r\nGET /", 400),
+        ("GET /", "\nGET /", 400),
+        ("GET /", " GET /", 400),
+        ("GET /", "GET  /", 400),
+        ("GET /", "GET /\u{e9}", 400),
+        ("GET /", "GET *", 400),
+        ("GET /", "GET //", 404),
+        ("GET /", "GET http://localhost/", 101),
+        ("GET /", "GET ws://localhost:80/", 101),
+        ("GET /", "GET http://localhost/other", 404),
+        ("GET /", "GET http://user@localhost/", 400),
+        ("GET /", "GET ftp://localhost/", 400),
+    ] {
+        let request = REQUEST.replacen(from, to, 1);
+        let found = match expected {
+            101 => status_101(&server, &request).await,
+            _ => status(&server, request.as_bytes()).await,
+        };
+        assert_eq!(found, expected, "{to:?} for {from:?}");
+    }
+    // These never come to an end.
+    for bytes in [
+        REQUEST.replace('\r', ""),
+        REQUEST.replace('\n', ""),
+        "\r\n\r\n".into(),
+        "GET /\r\n".into(),
+        "\u{16}\u{3}\u{1}".into(),
+    ] {
+        assert_eq!(status(&server, bytes.as_bytes()).await, 400, "{bytes:?}");
+    }
+}
+
+/// Rule 14.13: the host of a whole URL is the one that a page must come from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_as_target_says_whose_host_it_is() {
+    let hook = |_: Credentials| -> Decision { Box::pin(async { Ok(Grant::new("one")) }) };
+    let (server, _) = start_server(ServerOptions {
+        authentication: Authentication::Hook(Arc::new(hook), Duration::from_secs(10)),
+        ..options()
+    });
+    let url = REQUEST.replacen("GET /", "GET http://a.example/", 1);
+    for (origin, expected) in [("http://a.example", 101), ("http://localhost", 403)] {
+        let request = url.replacen("Host", &format!("Origin: {origin}\r\nHost"), 1);
+        assert_eq!(status_101(&server, &request).await, expected, "{origin}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
