@@ -567,6 +567,20 @@ declare namespace WSMsgBroker {
    * something that was for this broker was lost, and what was under way fails; NATS refused something, or cannot be
    * reached and is tried again; it was `required`, could not be reached in time, and the server closes.
    */
+  /** How `server.disconnect` closes. */
+  interface DisconnectOptions {
+    /** What the `'close'` event of the client tells: 1000, or 3000 to 4999. Default 1000. */
+    code?: number;
+    /** What the close frame says beside the code: 123 bytes of UTF-8 at most. Default none. */
+    reason?: string;
+    /**
+     * True closes all connections here of the principal that owns the id, whatever their ids, whether they
+     * still have one, and also those whose registration is under way. Where nobody is authenticated: all that
+     * registered this id last. Default false: the owner of the id alone.
+     */
+    principal?: boolean;
+  }
+
   type ClusterState = 'connected' | 'disconnected' | 'lagged' | 'failed' | 'missing';
 
   /** Why a `denied` event; `message` is what the client is told. */
@@ -891,7 +905,8 @@ declare namespace WSMsgBroker {
 
     /**
      * Closes the connection that owns this id, behind what waits for it. The id is free when this
-     * returns; nothing keeps the client from coming back.
+     * returns; nothing keeps the client from coming back. Other connections of its principal live on,
+     * such as one that it has replaced.
      *
      * @param code What its `'close'` event tells: 1000, or 3000 to 4999. Default 1000.
      * @param reason What the close frame says beside the code: 123 bytes of UTF-8 at most. Default none.
@@ -899,6 +914,14 @@ declare namespace WSMsgBroker {
      * @throws TypeError or RangeError `ERR_WSMB_OPTION` for what cannot be in a close frame.
      */
     disconnect(id: string, code?: number, reason?: string): boolean;
+
+    /**
+     * The same; with `principal: true` for all connections of the principal that owns this id.
+     *
+     * @returns false if there is no such connection.
+     * @throws TypeError or RangeError `ERR_WSMB_OPTION` for what cannot be in a close frame.
+     */
+    disconnect(id: string, options: DisconnectOptions): boolean;
 
     /**
      * Changes the certificate, and whom it lets in, for the connections to come. Files are read

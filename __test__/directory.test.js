@@ -56,6 +56,27 @@ test('disconnects the owner of an id, which is free at once', async (t) => {
   t.deepEqual(await ended, [1000]);
 });
 
+test('disconnects all connections of a principal, also those without an id', async (t) => {
+  const authenticate = ({ id }) => ({ principal: id.split('-')[0] });
+  const server = await startServer(t, { authenticate });
+  const ids = ['a-1', 'a-1', 'a-2', 'b-1'];
+  const closed = [];
+  for (const id of ids) {
+    const socket = await peer(t, server, id);
+    await once(socket, 'message');
+    closed.push(once(socket, 'close'));
+  }
+  t.true(server.disconnect('a-1', { code: 4000, reason: 'enough', principal: true }));
+  t.deepEqual(server.ids(), ['b-1']);
+  for (const event of closed.slice(0, 3)) {
+    const [code, reason] = await event;
+    t.deepEqual([code, String(reason)], [4000, 'enough']);
+  }
+  t.false(server.disconnect('a-1', { principal: true }));
+  t.true(server.disconnect('b-1', {}));
+  t.is((await closed[3])[0], 1000);
+});
+
 test('writes what waits for one before it is disconnected', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
@@ -92,6 +113,15 @@ test('refuses what cannot be in a close frame, and ids that are none', async (t)
     t.throws(() => server.disconnect('a', 1000, reason), types, String(reason));
   }
   t.throws(() => server.disconnect('a', 1000, 'é'.repeat(62)), ranges);
+  for (const options of [
+    { code: '1000' },
+    { code: 1.5 },
+    { reason: 5 },
+    { principal: 1 },
+    { other: true },
+  ]) {
+    t.throws(() => server.disconnect('a', options), { code: 'ERR_WSMB_OPTION' });
+  }
   t.true(server.has('a'));
   await server.close();
   t.throws(() => server.disconnect('a', 5000), ranges);

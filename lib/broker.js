@@ -166,9 +166,9 @@ class Broker {
     return this.#native?.has(id) ?? false;
   }
 
-  disconnect(id, code, reason) {
+  disconnect(id, { code = 1000, reason = '', principal = false }) {
     try {
-      return this.#native?.disconnect(id, code, reason) ?? false;
+      return this.#native?.disconnect(id, code, reason, principal) ?? false;
     } catch (error) {
       throw nativeError(error);
     }

@@ -119,7 +119,9 @@ const CLIENT = {
 };
 
 /** What methods of a server take, checked as options are. */
-const ARGUMENTS = { id: 'string', code: 'number', reason: 'string', timeout: 'timeout' };
+const ARGUMENTS = { id: 'string', timeout: 'timeout' };
+/** How a connection is closed. */
+const DISCONNECT = { code: 'number', reason: 'string', principal: 'boolean' };
 
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -355,6 +357,7 @@ module.exports = {
   checkClient,
   checkServerTls,
   checkArgument: (name, value) => checkOne(name, value, ARGUMENTS[name]),
+  checkDisconnect: (options) => check(options, DISCONNECT),
   checkClose: (options) => check(object(options), { drain: 'number' }),
   serverOptions: SERVER,
   clientOptions: CLIENT,

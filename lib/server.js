@@ -6,7 +6,13 @@ const { EventEmitter } = require('node:events');
 const util = require('node:util');
 const Broker = require('./broker');
 const { ASYNC_DISPOSE } = require('./client');
-const { checkServer, checkClose, checkServerTls, checkArgument } = require('./options');
+const {
+  checkServer,
+  checkClose,
+  checkDisconnect,
+  checkServerTls,
+  checkArgument,
+} = require('./options');
 
 const kBroker = Symbol('broker');
 
@@ -66,12 +72,16 @@ Object.defineProperty(Server.prototype, 'cluster', {
 /**
  * Closes the connection that owns this id, behind what waits for it: the id is free when this
  * returns. False if nobody had it.
+ *
+ *     server.disconnect(id[, code[, reason]])
+ *     server.disconnect(id, { code, reason, principal })
+ *
+ * With `principal: true` all other connections of the same principal are closed, too.
  */
-Server.prototype.disconnect = function disconnect(id, code = 1000, reason = '') {
+Server.prototype.disconnect = function disconnect(id, code, reason) {
   checkArgument('id', id);
-  checkArgument('code', code);
-  checkArgument('reason', reason);
-  return this[kBroker].disconnect(id, code, reason);
+  const options = typeof code === 'object' && code !== null ? code : { code, reason };
+  return this[kBroker].disconnect(id, checkDisconnect(options));
 };
 
 /**

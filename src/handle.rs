@@ -105,6 +105,9 @@ pub(crate) struct Handle {
     pub(crate) held: AtomicUsize,
     /// Who registered its id, where clients are authenticated.
     pub(crate) principal: Mutex<Option<Arc<str>>>,
+    /// The id that it registered last and has not given up, though another connection may have taken it
+    /// over.
+    pub(crate) last_id: Mutex<Option<Arc<str>>>,
     /// Its right to its id, where there is a cluster.
     pub(crate) claim: Mutex<Option<Ticket>>,
     /// The requests it asked and those it may answer.
@@ -129,6 +132,7 @@ impl Handle {
             dropping: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
+            last_id: Mutex::default(),
             claim: Mutex::default(),
             book: Mutex::default(),
             waker: AtomicWaker::new(),

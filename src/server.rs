@@ -47,6 +47,8 @@ use crate::{
     tls::{self, Acceptor as TlsAcceptor},
 };
 use acceptor::Acceptor;
+use directory::Ended;
+pub(crate) use directory::Moment;
 #[cfg(feature = "node")]
 pub(crate) use directory::check_close;
 
@@ -97,6 +99,8 @@ pub(crate) struct Shared {
     /// Present if this server speaks TLS: for the connections to come.
     tls: Option<Mutex<TlsAcceptor>>,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
+    /// The principals whose connections were all ended, not long ago.
+    pub(crate) ended: Ended,
     next_key: AtomicU64,
     /// Sockets open now, connected or shaking hands.
     sockets: AtomicUsize,
@@ -157,6 +161,7 @@ impl Server {
             acceptor: Mutex::new(Some(acceptor)),
             tls: tls.map(Mutex::new),
             connections: Mutex::default(),
+            ended: Ended::default(),
             next_key: AtomicU64::new(1),
             sockets: AtomicUsize::new(0),
             draining: Mutex::default(),

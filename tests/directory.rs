@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use support::{
     Peer, options, port,
@@ -11,8 +11,12 @@ use support::{
     told::{registered, to_port},
     until,
 };
+use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
-use wsmsgbroker::ServerOptions;
+use wsmsgbroker::{
+    Authentication, ServerOptions,
+    auth::{Credentials, Decision, Grant},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_is_free_when_disconnect_returns() {
@@ -140,4 +144,96 @@ async fn a_server_that_is_closed_has_nobody() {
     server.closed().await;
     assert!(!server.has("a") && server.ids().is_empty());
     assert!(!server.disconnect("a", 1000, "").unwrap());
+}
+
+/// Grants every id to the principal before its hyphen; for `slow` in it, `asked` is told, and it takes
+/// until `told` is.
+fn by_prefix(asked: &Arc<Semaphore>, told: &Arc<Semaphore>) -> ServerOptions {
+    let (asked, told) = (asked.clone(), told.clone());
+    let hook = move |Credentials { id, .. }: Credentials| -> Decision {
+        let (asked, told) = (asked.clone(), told.clone());
+        Box::pin(async move {
+            if id.contains("slow") {
+                asked.add_permits(1);
+                let _ = told.acquire().await;
+            }
+            Ok(Grant::new(id.split('-').next().unwrap_or_default()))
+        })
+    };
+    ServerOptions {
+        authentication: Authentication::Hook(Arc::new(hook), Duration::from_secs(20)),
+        ..options()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_connections_of_a_principal_are_ended_whatever_they_have() {
+    let (asked, told) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (server, log) = start_server(by_prefix(&asked, &told));
+    let mut other = Peer::register(&server, "b-1").await;
+    let mut replaced = Peer::register(&server, "a-1").await;
+    let mut owner = Peer::register(&server, "a-1").await;
+    let mut second = Peer::register(&server, "a-2").await;
+    let mut without = Peer::register(&server, "a-3").await;
+    without.send(r#"{"action":"unregister"}"#).await;
+    without
+        .expect(r#"{"action":"unregistered","id":"a-3"}"#)
+        .await;
+    let mut renewing = Peer::register(&server, "a-4").await;
+    renewing
+        .send(r#"{"action":"register","id":"a-slow"}"#)
+        .await;
+    let mut registering = Peer::connect(&server).await;
+    registering
+        .send(r#"{"action":"register","id":"a-slow"}"#)
+        .await;
+    until("both are asked about", || asked.available_permits() == 2).await;
+    // The one that it replaced is still heard.
+    replaced
+        .send(r#"{"action":"send","message":1,"dest":"b-1"}"#)
+        .await;
+    other.expect(r#"{"action":"message","message":1}"#).await;
+    assert!(server.disconnect_principal("a-1", 4000, "enough").unwrap());
+    assert_eq!(&*server.ids(), ["b-1".into()]);
+    told.add_permits(2);
+    for peer in [
+        &mut replaced,
+        &mut owner,
+        &mut second,
+        &mut without,
+        &mut renewing,
+        &mut registering,
+    ] {
+        assert_eq!(peer.close_code().await, 4000);
+    }
+    assert_eq!(&*server.ids(), ["b-1".into()]);
+    other
+        .send(r#"{"action":"send","message":2,"dest":"b-1"}"#)
+        .await;
+    other
+        .expect(r#"{"action":"message","message":2,"from":"b-1"}"#)
+        .await;
+    for id in ["a-1", "a-2", "a-3", "a-4"] {
+        assert_eq!(log.count(&format!("unregistered {id}")), 1, "{id}");
+    }
+    // Nothing keeps it from coming back.
+    let _again = Peer::register(&server, "a-1").await;
+    let _slow = Peer::register(&server, "a-slow").await;
+    assert!(!server.disconnect_principal("c", 1000, "").unwrap());
+    server.disconnect_principal("c", 5, "").unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_principals_all_that_had_the_id_last_are_ended() {
+    let (server, _) = start_server(options());
+    let mut replaced = Peer::register(&server, "a").await;
+    let mut owner = Peer::register(&server, "a").await;
+    let other = Peer::register(&server, "a").await;
+    let _other = other.registered("b").await;
+    assert!(server.disconnect_principal("a", 1000, "").unwrap());
+    for peer in [&mut replaced, &mut owner] {
+        assert_eq!(peer.close_code().await, 1000);
+    }
+    assert_eq!(&*server.ids(), ["b".into()]);
+    until("one is left", || server.stats().connections == 1).await;
 }

@@ -11,6 +11,10 @@ expectTypeOf(server.ready).toEqualTypeOf<Promise<void>>();
 expectTypeOf(server.ids()).toEqualTypeOf<string[]>();
 expectTypeOf(server.has('a')).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', 4000, 'enough')).toEqualTypeOf<boolean>();
+expectTypeOf(server.disconnect('a', { principal: true })).toEqualTypeOf<boolean>();
+expectTypeOf(server.disconnect('a', { code: 4000, reason: 'enough' })).toEqualTypeOf<boolean>();
+// @ts-expect-error true or false
+server.disconnect('a', { principal: 'a' });
 expectTypeOf(server[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();
 server.on('warn', ({ code }) => code === 'ERR_WSMB_UNKNOWN_ID').once('listening', () => {});
 once(server, 'listening').then(() => {});

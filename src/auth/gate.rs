@@ -22,6 +22,16 @@ pub enum Authentication {
     Hook(Arc<dyn Authenticate>, Duration),
 }
 
+impl Authentication {
+    /// How long an embedder may take to decide, where it is asked.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Hook(_, limit) => Some(*limit),
+            Self::None | Self::Jwt(_) => None,
+        }
+    }
+}
+
 impl fmt::Debug for Authentication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No secrets in a log.

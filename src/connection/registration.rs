@@ -16,6 +16,7 @@ use crate::{
     event::ServerEvent,
     handle::Close,
     protocol,
+    server::Moment,
 };
 
 /// Bytes of a message from a peer that has not shown who it is.
@@ -40,6 +41,7 @@ pub(super) enum Access {
         renews: bool,
         /// The version of the protocol that it is to speak.
         protocol: u8,
+        since: Moment,
     },
     /// Nothing, until the other brokers know that the id is its own.
     Claiming {
@@ -49,6 +51,7 @@ pub(super) enum Access {
         protocol: u8,
         claim: Task<Result<Ticket, Denied>>,
         renews: bool,
+        since: Moment,
     },
     /// What was granted.
     Granted(Grant),
@@ -138,16 +141,17 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
+        let since = self.shared.ended.now();
         let gate = match self.access {
             Access::Free => &Gate::Free,
             _ => &self.shared.gate,
         };
         match gate {
-            Gate::Free => self.granted(&id, None, protocol, turn),
+            Gate::Free => self.granted(&id, None, protocol, since, turn),
             Gate::Jwt(jwt) => {
                 let token = token.and_then(protocol::decode_token);
                 match jwt.verify(token.as_deref(), &id, SystemTime::now()) {
-                    Ok(grant) => self.granted(&id, Some(grant), protocol, turn),
+                    Ok(grant) => self.granted(&id, Some(grant), protocol, since, turn),
                     Err(denied) => self.deny(Some(&id), denied),
                 }
             }
@@ -174,6 +178,7 @@ impl Connection {
                     shown,
                     renews,
                     protocol,
+                    since,
                 };
             }
         }
@@ -187,13 +192,14 @@ impl Connection {
             id,
             decision,
             protocol,
+            since,
             ..
         } = &mut self.access
             && let Poll::Ready(decision) = decision.as_mut().poll(cx)
         {
-            let (id, protocol) = (id.clone(), *protocol);
+            let (id, protocol, since) = (id.clone(), *protocol, *since);
             match decision {
-                Ok(grant) => self.granted(&id, Some(grant), protocol, turn),
+                Ok(grant) => self.granted(&id, Some(grant), protocol, since, turn),
                 Err(denied) => self.deny(Some(&id), denied),
             }
         }
@@ -202,11 +208,12 @@ impl Connection {
             grant,
             protocol,
             claim,
+            since,
             ..
         } = &mut self.access
             && let Poll::Ready(claimed) = claim.as_mut().poll(cx)
         {
-            let (id, grant, protocol) = (id.clone(), grant.take(), *protocol);
+            let (id, grant, protocol, since) = (id.clone(), grant.take(), *protocol, *since);
             match claimed {
                 Ok(ticket) => {
                     self.access = match grant.is_some() {
@@ -214,7 +221,7 @@ impl Connection {
                         true => Access::Closed,
                         false => Access::Free,
                     };
-                    self.registered(&id, grant, Some(ticket), protocol, turn);
+                    self.registered(&id, grant, (Some(ticket), since), protocol, turn);
                 }
                 Err(denied) => self.deny(Some(&id), denied),
             }
@@ -222,9 +229,17 @@ impl Connection {
     }
 
     /// The peer may have the id. Where there is a cluster, the other brokers hear of that first.
-    fn granted(&mut self, id: &str, grant: Option<Grant>, protocol: u8, turn: &mut Turn) {
+    /// `since`: when it was asked for.
+    fn granted(
+        &mut self,
+        id: &str,
+        grant: Option<Grant>,
+        protocol: u8,
+        since: Moment,
+        turn: &mut Turn,
+    ) {
         let Some(cluster) = &self.shared.cluster else {
-            return self.registered(id, grant, None, protocol, turn);
+            return self.registered(id, grant, (None, since), protocol, turn);
         };
         let id: Arc<str> = id.into();
         let principal = grant.as_ref().map(|grant| grant.principal.clone());
@@ -238,6 +253,7 @@ impl Connection {
             grant,
             protocol,
             renews,
+            since,
         };
     }
 
@@ -246,7 +262,7 @@ impl Connection {
         &mut self,
         id: &str,
         grant: Option<Grant>,
-        ticket: Option<Ticket>,
+        (ticket, since): (Option<Ticket>, Moment),
         protocol: u8,
         turn: &mut Turn,
     ) {
@@ -256,7 +272,15 @@ impl Connection {
         let id: Arc<str> = id.into();
         let mut from = protocol::json_string(&id);
         from.shrink_to_fit();
-        *self.handle.principal.lock() = grant.as_ref().map(|grant| grant.principal.clone());
+        let principal = grant.as_ref().map(|grant| grant.principal.clone());
+        self.handle.principal.lock().clone_from(&principal);
+        *self.handle.last_id.lock() = Some(id.clone());
+        // Whoever ends all connections of a principal finds it from here on, or has done so before.
+        if let Some(principal) = &principal
+            && let Some(close) = self.shared.ended.find(principal, since)
+        {
+            return self.close(&close);
+        }
         let Self { shared, handle, .. } = self;
         let (mut lost, mut given_up) = (None, None);
         let taken = shared.router.register(&id, handle, |former| {
@@ -335,6 +359,7 @@ impl Connection {
     /// Gives up the id, if it is still ours; `tell`: with a frame to the peer.
     pub(super) fn unregister(&mut self, tell: bool, turn: &mut Turn) {
         let Some(id) = self.id.take() else { return };
+        self.handle.last_id.lock().take();
         let Self {
             shared,
             handle,

@@ -9,6 +9,9 @@ use super::Refusal;
 /// More header lines than any browser or proxy sends.
 pub(super) const MAX_HEADERS: usize = 100;
 
+/// A whole head, and what follows it.
+pub(super) type Whole = (Vec<u8>, Vec<u8>);
+
 /// A request head in part.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -49,10 +52,10 @@ impl Head {
         self.bytes.capacity()
     }
 
-    /// Adds what has come. What is returned is the whole head, and what follows it.
+    /// Adds what has come. Returns the head once it is whole.
     ///
     /// Errors: it is too large, or no HTTP.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refusal> {
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<Option<Whole>, Refusal> {
         self.bytes.extend_from_slice(bytes);
         while self.judged < self.bytes.len() {
             if self.judged >= self.limit {
@@ -123,7 +126,7 @@ mod tests {
     const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nCookie: \u{e9}\ta\r\n\r\n";
 
     /// Reads a head in portions of this size; none while it is in part.
-    fn read(bytes: &[u8], portion: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refusal> {
+    fn read(bytes: &[u8], portion: usize) -> Result<Option<Whole>, Refusal> {
         let mut head = Head::new(1024);
         for bytes in bytes.chunks(portion) {
             if let Some(whole) = head.add(bytes)? {

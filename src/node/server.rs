@@ -182,12 +182,20 @@ impl NativeServer {
         Ok(())
     }
 
-    /// Closes the connection that owns this id; false if nobody has it.
+    /// Closes the connection that owns this id, or with `principal` all of its principal; false if
+    /// there is none.
     #[napi]
-    pub fn disconnect(&self, id: String, code: f64, reason: String) -> Result<bool> {
+    pub fn disconnect(
+        &self,
+        id: String,
+        code: f64,
+        reason: String,
+        principal: bool,
+    ) -> Result<bool> {
         // Saturates: what is too big for the type is too big for a code, too.
         let code = code as u16;
         match &*self.shared.server.lock() {
+            Some(server) if principal => server.disconnect_principal(&id, code, &reason),
             Some(server) => server.disconnect(&id, code, &reason),
             None => check_close(code, &reason).map(|()| false),
         }

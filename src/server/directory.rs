@@ -1,16 +1,26 @@
 //! The ids of a server: which there are, and the end of one.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use super::Server;
 use crate::{
     error::{Error, Result},
     event::ServerEvent,
-    handle::Close,
+    handle::{Close, Handle},
 };
 
 /// Bytes of a reason: what a close frame has room for beside its code.
 const MAX_REASON: usize = 123;
+/// Longer than a registration takes, beside the time that `authenticate` may take.
+const UNDER_WAY: Duration = Duration::from_secs(60);
 
 impl Server {
     /// The ids registered now, in no order.
@@ -27,30 +37,130 @@ impl Server {
     /// those for applications, 3000 to 4999; `reason` has 123 bytes at most. The id is free when
     /// this returns. False if nobody had it.
     ///
+    /// Other connections of its principal live on, such as one that it has replaced:
+    /// [`disconnect_principal`](Self::disconnect_principal) ends those, too.
+    ///
     /// Errors: `InvalidOption`.
     pub fn disconnect(&self, id: &str, code: u16, reason: &str) -> Result<bool> {
-        check_close(code, reason)?;
-        let router = &self.shared.router;
-        while let Some(owner) = router.find(id) {
-            let mut is_freed = false;
-            router.unregister(id, &owner, || {
-                is_freed = true;
-                let event = ServerEvent::Unregistered(id);
-                self.shared.listener.event(event);
-            });
-            if is_freed {
-                let claim = owner.claim.lock().take();
-                drop(claim);
-                owner.request_close(Close::Requested {
-                    code,
-                    reason: reason.into(),
-                });
+        let close = requested(code, reason)?;
+        while let Some(owner) = self.shared.router.find(id) {
+            if self.end(id, &owner, &close) {
                 return Ok(true);
             }
             // Somebody took it over in this moment: it is him, then.
         }
         Ok(false)
     }
+
+    /// The same for all connections of the principal that owns this id, whatever their ids, and
+    /// whether they have one or not. A registration of it that is under way is ended, too, once its
+    /// principal is known. Where nobody owns the id, it is the principal of the connection that had
+    /// it last and is still here, as where another broker of the cluster took it over.
+    ///
+    /// Without authentication there are no principals: then it ends all connections that had this
+    /// id last.
+    ///
+    /// Errors: `InvalidOption`.
+    pub fn disconnect_principal(&self, id: &str, code: u16, reason: &str) -> Result<bool> {
+        let close = requested(code, reason)?;
+        let shared = &self.shared;
+        let has_last = |handle: &Handle| handle.last_id.lock().as_deref() == Some(id);
+        let owner = shared.router.find(id);
+        let one = owner.or_else(|| shared.handles().into_iter().find(|it| has_last(it)));
+        let principal = one.and_then(|one| one.principal.lock().clone());
+        if let Some(principal) = &principal {
+            let authenticates = shared.options.authentication.timeout();
+            let under_way = UNDER_WAY + authenticates.unwrap_or_default();
+            shared.ended.add(principal, &close, under_way);
+        }
+        let is_meant = |handle: &Arc<Handle>| match &principal {
+            Some(_) => *handle.principal.lock() == principal,
+            None => has_last(handle),
+        };
+        let mut is_any = false;
+        for handle in shared.handles().into_iter().filter(is_meant) {
+            is_any = true;
+            let id = handle.last_id.lock().clone();
+            let is_freed = id.is_some_and(|id| self.end(&id, &handle, &close));
+            if !is_freed {
+                handle.request_close(close.clone());
+            }
+        }
+        Ok(is_any)
+    }
+
+    /// Frees an id and closes its owner; false if it is not, or not any more.
+    fn end(&self, id: &str, owner: &Arc<Handle>, close: &Close) -> bool {
+        let mut is_freed = false;
+        self.shared.router.unregister(id, owner, || {
+            is_freed = true;
+            let event = ServerEvent::Unregistered(id);
+            self.shared.listener.event(event);
+        });
+        if is_freed {
+            let claim = owner.claim.lock().take();
+            drop(claim);
+            owner.request_close(close.clone());
+        }
+        is_freed
+    }
+}
+
+/// A point in the order of the calls that end principals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(u64);
+
+/// The principals whose connections were all ended, for as long as a registration that was under way
+/// then may take.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    count: AtomicU64,
+    recent: Mutex<Vec<Recent>>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    principal: Arc<str>,
+    close: Close,
+    moment: Moment,
+    until: Instant,
+}
+
+impl Ended {
+    /// The moment of a registration that begins now.
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.count.load(SeqCst))
+    }
+
+    fn add(&self, principal: &Arc<str>, close: &Close, under_way: Duration) {
+        let now = Instant::now();
+        let mut recent = self.recent.lock();
+        recent.retain(|one| one.until > now && one.principal != *principal);
+        recent.push(Recent {
+            principal: principal.clone(),
+            close: close.clone(),
+            moment: Moment(self.count.fetch_add(1, SeqCst)),
+            until: now + under_way,
+        });
+    }
+
+    /// How a registration that began at that moment is to end, if its principal was ended since.
+    pub(crate) fn find(&self, principal: &str, since: Moment) -> Option<Close> {
+        if self.now() == since {
+            return None;
+        }
+        let recent = self.recent.lock();
+        let found = recent
+            .iter()
+            .find(|one| *one.principal == *principal && one.moment >= since);
+        found.map(|one| one.close.clone())
+    }
+}
+
+fn requested(code: u16, reason: &str) -> Result<Close> {
+    check_close(code, reason)?;
+    let reason = reason.into();
+    Ok(Close::Requested { code, reason })
 }
 
 /// Checks what a close frame is to say.
