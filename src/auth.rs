@@ -23,7 +23,7 @@ mod verify;
 use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
 
 pub use gate::Authentication;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Verdict};
 pub use jwt::{Jwt, JwtOptions, Subject};
 pub use key::JwtKey;
 pub use pattern::Patterns;

@@ -98,6 +98,8 @@ pub(crate) struct Connection {
     controls: Window,
     /// Refused actions in this minute.
     refusals: Window,
+    /// Renewals of what was granted, in this second.
+    renewals: Window,
     /// Bytes of memory that it takes while it has nothing to do.
     itself: usize,
     /// Its own memory: that, its id, and what it has read but not yet passed on.
@@ -147,6 +149,7 @@ impl Connection {
             deadline: None,
             controls: Window::default(),
             refusals: Window::default(),
+            renewals: Window::default(),
             shared,
             handle,
             reader,

@@ -336,6 +336,11 @@ impl Shared {
         self.handle_with(key, write).of_remote()
     }
 
+    /// The server counts as closed only when this is dropped.
+    pub(crate) fn alive(&self) -> impl Send + 'static {
+        self.closing.subscribe()
+    }
+
     /// A number that nothing else of this server has.
     pub(crate) fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Relaxed)

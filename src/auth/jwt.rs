@@ -115,6 +115,12 @@ impl Jwt {
         })
     }
 
+    /// True if verifying this token takes so much longer than reading it that others are not to wait for
+    /// it: a signature by a key pair.
+    pub(crate) fn is_slow(&self, token: Option<&str>) -> bool {
+        self.key.is_pair() && token.is_some_and(|token| token.len() <= MAX_TOKEN)
+    }
+
     /// What this token grants to a client that wants this id.
     ///
     /// The principal is the claim `sub`; the claim `send`, a pattern or an array of them, limits

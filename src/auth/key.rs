@@ -53,6 +53,11 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
+    /// True for the public half of a pair, which is slow, and not for a secret.
+    pub(super) fn is_pair(&self) -> bool {
+        self.decoding.family() != AlgorithmFamily::Hmac
+    }
+
     /// Without `algorithms`, for the usual one of the key.
     ///
     /// Errors: `InvalidOption` when the key cannot be used, or not with an algorithm.

@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
+    sync::{OnceLock, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -26,6 +26,9 @@ const PROGRESS: u64 = 2 << 20;
 const DELAY_STEP: Duration = Duration::from_millis(10);
 /// A throttled connection is read again after this time at the earliest: in fewer, larger steps.
 const THROTTLE_STEP: Duration = Duration::from_millis(10);
+
+/// Renewals of one connection in a second. Further ones are slowed down to this pace.
+const RENEWALS: u32 = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -72,25 +75,44 @@ impl Rate {
     }
 }
 
-/// Counts what happens in a stretch of time, for a limit on it.
+/// Counts what happens in a stretch of time, for a limit on it. Small: each connection has some.
 #[derive(Default)]
 pub(super) struct Window {
-    start: Option<Instant>,
+    /// When the stretch began, in milliseconds.
+    start: u32,
+    /// Zero if none has begun.
     count: u32,
 }
 
 impl Window {
     /// One more; how many that makes since the stretch began.
     fn count(&mut self, length: Duration, now: Instant) -> u32 {
-        if self
-            .start
-            .is_none_or(|start| now.duration_since(start) >= length)
-        {
-            (self.start, self.count) = (Some(now), 0);
+        let now = millis(now);
+        // The number of milliseconds goes round once in 49 days.
+        if u128::from(now.wrapping_sub(self.start)) >= length.as_millis() {
+            (self.start, self.count) = (now, 0);
+        }
+        if self.count == 0 {
+            self.start = now;
         }
         self.count = self.count.saturating_add(1);
         self.count
     }
+
+    /// Notes a renewal; how long it is to wait, if there were many in this second.
+    pub(super) fn pause(&mut self, now: Instant) -> Duration {
+        match self.count(SECOND, now) > RENEWALS {
+            true => SECOND / RENEWALS,
+            false => Duration::ZERO,
+        }
+    }
+}
+
+/// The milliseconds since this process first asked.
+fn millis(now: Instant) -> u32 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let first = FIRST.get_or_init(Instant::now);
+    now.saturating_duration_since(*first).as_millis() as u32
 }
 
 impl Connection {

@@ -3,14 +3,14 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::time::sleep;
 
 use super::{Connection, Turn};
 use crate::{
-    auth::{Credentials, Decision, Denied, Gate, Grant},
+    auth::{Credentials, Decision, Denied, Gate, Grant, Verdict},
     cluster::{Standing, Task, Ticket},
     error::ActionError,
     event::ServerEvent,
@@ -21,6 +21,9 @@ use crate::{
 
 /// Bytes of a message from a peer that has not shown who it is.
 const STRANGER_PAYLOAD: usize = 64 << 10;
+
+/// Messages that a token counts for, beside its own, when it is verified within a turn.
+const TOKEN: u32 = 31;
 
 /// Bytes of a header beside its name and value.
 const HEADER: usize = size_of::<(String, String)>();
@@ -148,11 +151,30 @@ impl Connection {
         };
         match gate {
             Gate::Free => self.granted(&id, None, protocol, since, turn),
-            Gate::Jwt(jwt) => {
-                let token = token.and_then(protocol::decode_token);
-                match jwt.verify(token.as_deref(), &id, SystemTime::now()) {
-                    Ok(grant) => self.granted(&id, Some(grant), protocol, since, turn),
-                    Err(denied) => self.deny(Some(&id), denied),
+            Gate::Jwt(tokens) => {
+                let id: Arc<str> = id.into();
+                let token: Option<String> = token.and_then(protocol::decode_token).map(Into::into);
+                let shown = token.as_ref().map_or(0, String::len);
+                let renews = self.access.is_granted();
+                let pause = renews.then(|| self.renewals.pause(Instant::now()));
+                let alive = self.shared.alive();
+                match tokens.judge(id.clone(), token, pause, alive) {
+                    Verdict::Known(Ok(grant)) => {
+                        turn.read += TOKEN;
+                        self.granted(&id, Some(grant), protocol, since, turn);
+                    }
+                    Verdict::Known(Err(denied)) => self.deny(Some(&id), denied),
+                    // Whoever has no id has no more time for that than for all of it.
+                    Verdict::Awaited(decision) => {
+                        self.access = Access::Pending {
+                            id,
+                            decision,
+                            shown,
+                            renews,
+                            protocol,
+                            since,
+                        };
+                    }
                 }
             }
             Gate::Hook(hook) => {

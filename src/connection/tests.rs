@@ -4,17 +4,22 @@
 //! a turn falls exactly where a test wants it. The clock is tokio's paused one: a connection that is
 //! never woken is found at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
     runtime::Handle as Runtime,
     time::{Instant, sleep, timeout},
 };
 
 use super::turn::{BYTES, MESSAGES};
 use crate::{
-    auth::{Authentication, Credentials, Decision, Denied, Grant},
+    auth::{Authentication, Credentials, Decision, Denied, Grant, JwtKey, JwtOptions},
     handle::Handle,
     options::{RateLimit, ServerOptions},
     server::Server,
@@ -92,6 +97,27 @@ impl Peer {
             let came = timeout(PATIENCE, self.comes(text.as_bytes())).await;
             assert_eq!(came.ok(), Some(true), "{caller}: {text}");
         }
+    }
+
+    /// What was written so far.
+    fn written(&mut self) -> Vec<u8> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut bytes = vec![0; 64 << 10];
+        let mut buf = ReadBuf::new(&mut bytes);
+        let _ = Pin::new(&mut self.output).poll_read(cx, &mut buf);
+        buf.filled().to_vec()
+    }
+
+    /// Reads until this has come, and no further.
+    async fn expect_next(&mut self, text: &str) {
+        let ending = async {
+            while !self.received.ends_with(text.as_bytes()) {
+                let byte = self.output.read_u8().await.expect(text);
+                self.received.push(byte);
+            }
+        };
+        timeout(PATIENCE, ending).await.expect(text);
+        self.received.clear();
     }
 
     /// Reads until this has come; false if it does not before the end.
@@ -410,4 +436,67 @@ async fn memory_that_is_short() {
         memory.discharge(limit);
         peer.expect("last").await;
     }
+}
+
+/// Messages of others are not behind all the signatures that one connection has verified.
+#[tokio::test]
+async fn many_renewals_do_not_hold_up_others() {
+    const TOKENS: &str = include_str!("../../tests/keys/tokens.txt");
+    let pair = include_str!("../../tests/keys/p384.pem");
+    let secret =
+        "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+    let secret = data_encoding::BASE64URL_NOPAD.decode(secret.as_bytes());
+    for (algorithm, key) in [
+        ("ES384", JwtKey::PublicKey(pair.into())),
+        ("HS512", JwtKey::Secret(secret.unwrap())),
+    ] {
+        let mut jwt = JwtOptions::new(key);
+        jwt.algorithms = vec![algorithm.into()];
+        let server = server(ServerOptions {
+            authentication: Authentication::Jwt(jwt),
+            ..options()
+        });
+        let token = TOKENS.lines().find_map(|line| line.strip_prefix(algorithm));
+        let token = token.unwrap().trim();
+        let register = format!(r#"{{"action":"register","id":"alice","token":"{token}"}}"#);
+        let register = frame(TEXT, &register);
+        let mut other = Peer::connect(&server);
+        other.write(&register);
+        other.expect(&registered("alice")).await;
+        let mut many = Peer::connect(&server);
+        many.write(&register.repeat(100));
+        other.write(&frame(PING, "canary"));
+        // A task as the others: that of the test would wait for more of them.
+        let seen = tokio::spawn(async move {
+            other.expect("canary").await;
+            many.written()
+        });
+        let done = seen.await.unwrap();
+        let done = done.windows(10).filter(|it| it == b"registered").count();
+        assert!(done <= 50, "{algorithm}: {done}");
+    }
+}
+
+/// A client that renews now and then waits for nothing; one that does so all the time is slowed down.
+#[tokio::test]
+async fn a_renewal_waits_only_behind_many_of_the_same_connection() {
+    let jwt = JwtOptions::new(JwtKey::PublicKey(
+        include_str!("../../tests/keys/p384.pem").into(),
+    ));
+    let server = server(ServerOptions {
+        authentication: Authentication::Jwt(jwt),
+        ..options()
+    });
+    let tokens = include_str!("../../tests/keys/tokens.txt");
+    let token = tokens.lines().find_map(|line| line.strip_prefix("ES384 "));
+    let token = token.unwrap();
+    let register = format!(r#"{{"action":"register","id":"alice","token":"{token}"}}"#);
+    let mut peer = Peer::connect(&server);
+    peer.write(&frame(TEXT, &register).repeat(14));
+    let begun = std::time::Instant::now();
+    for _ in 0..14 {
+        peer.expect_next(&registered("alice")).await;
+    }
+    // Ten at once after the first one; then three, each a tenth of a second behind the one before.
+    assert!(begun.elapsed() >= Duration::from_millis(300));
 }
