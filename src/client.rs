@@ -15,6 +15,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use parking_lot::RwLock;
 use tokio::runtime::Handle as Runtime;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -56,8 +57,9 @@ struct Link {
     tls: Option<Connector>,
     listener: Box<dyn ClientListener>,
     outbox: Outbox,
-    /// Set once the handshake is done: nothing is written before.
-    socket: OnceLock<WriteHalf>,
+    /// Present from the end of the handshake to the end of the connection. A handle may live much
+    /// longer (in JavaScript until the garbage collection), and must not keep the descriptor open.
+    socket: RwLock<Option<WriteHalf>>,
     state: AtomicU8,
     /// The embedder has enough for now.
     paused: AtomicBool,
@@ -116,7 +118,7 @@ impl Client {
         let link = Arc::new(Link {
             listener: Box::new(listener),
             outbox: Outbox::new(options.high_water_mark, Mask::Random, None),
-            socket: OnceLock::new(),
+            socket: RwLock::default(),
             state: AtomicU8::new(CONNECTING),
             paused: AtomicBool::new(false),
             held: AtomicBool::new(false),
@@ -241,7 +243,7 @@ impl Client {
     pub fn destroy(&self) {
         self.link.state.store(CLOSED, SeqCst);
         self.link.outbox.close();
-        if let Some(socket) = self.link.socket.get() {
+        if let Some(socket) = &*self.link.socket.read() {
             socket.shutdown(Shutdown::Both);
         }
         self.link.waker.wake();
@@ -256,10 +258,17 @@ pub(crate) fn check(options: &ClientOptions) -> Result<Option<Connector>> {
 
 impl Link {
     fn flush(&self) {
-        if let Some(socket) = self.socket.get()
+        if let Some(socket) = &*self.socket.read()
             && !matches!(self.outbox.flush(socket), Flushed::Done)
         {
             self.waker.wake();
+        }
+    }
+
+    /// Closes the writing half. Waits for a write in progress, which never blocks.
+    fn drop_socket(&self) {
+        if let Some(socket) = self.socket.write().take() {
+            socket.shutdown(Shutdown::Both);
         }
     }
 

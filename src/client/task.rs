@@ -49,7 +49,7 @@ pub(super) async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHal
                 .state
                 .compare_exchange(CONNECTING, OPEN, SeqCst, SeqCst);
             let code = if opened.is_ok() {
-                let _ = link.socket.set(write);
+                *link.socket.write() = Some(write);
                 link.flush();
                 link.tell(ClientEvent::Open);
                 link.listener.batch_end();
@@ -57,13 +57,13 @@ pub(super) async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHal
             } else {
                 // Closed before it was open.
                 write.shutdown(Shutdown::Both);
+                drop((reader, write));
                 None
             };
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
-            if let Some(socket) = link.socket.get() {
-                socket.shutdown(Shutdown::Both);
-            }
+            // Before the event: the descriptor is closed when the embedder hears of the end.
+            link.drop_socket();
             link.tell_closed(code);
         }
     }
@@ -266,7 +266,7 @@ impl Future for Task {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u16>> {
         let this = self.get_mut();
         this.link.waker.register(cx.waker());
-        if let Some(socket) = this.link.socket.get() {
+        if let Some(socket) = &*this.link.socket.read() {
             // A dead socket is told by reading, after what came before its end.
             let _ = this.link.outbox.poll_writable(socket, cx);
         }

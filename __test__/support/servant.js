@@ -1,0 +1,20 @@
+'use strict';
+
+// A server in a process of its own: tells its parent the port, and disconnects all when it is told to.
+
+const WSMsgBroker = require('../..');
+
+const server = new WSMsgBroker.Server({
+  port: 0,
+  host: '127.0.0.1',
+  ...JSON.parse(process.argv[2]),
+});
+server.client.connected().then(() => process.send(server.address().port));
+server.client.on('message', (message) => {
+  if (message === 'disconnect') {
+    for (const id of server.ids()) {
+      if (id !== server.id) server.disconnect(id);
+    }
+  }
+});
+process.on('disconnect', () => process.exit());
