@@ -153,6 +153,12 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
   readonly bufferedAmount: number;
 
   /**
+   * Number of errors that the server or another client has caused on open connections of this client. They are
+   * `error` events only if there is a listener: they never end the process.
+   */
+  readonly peerErrors: number;
+
+  /**
    * Callbacks that await an answer, by ack. Public by accident in version 1, and kept. Not in browsers.
    */
   readonly ack2callback: Record<string, WSMsgBroker.AnswerCallback>;
@@ -311,6 +317,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_MAX_DEST'
     | 'ERR_WSMB_MAX_FANOUT'
     | 'ERR_WSMB_MAX_ID_LENGTH'
+    | 'ERR_WSMB_MAX_PAYLOAD'
     | 'ERR_WSMB_MAX_QUEUED'
     | 'ERR_WSMB_MEMBER'
     | 'ERR_WSMB_MESSAGE'
@@ -369,7 +376,8 @@ declare namespace WSMsgBroker {
     /** Registered again; `registered` came before. */
     reconnected: [];
     /**
-     * The connection failed, the server refused us, or it sent what cannot be understood.
+     * The connection failed, the server refused us, or it sent what cannot be understood. Without a listener
+     * it is thrown only if the connection could not be opened; all other errors are counted in `peerErrors`.
      * `error.code` is stable: `ERR_WSMB_UNAUTHORIZED`, `_FORBIDDEN` and `_CONFLICT` are refusals.
      * With `reconnect` a connection that fails is only told by `reconnecting`, until it is given up.
      */
@@ -771,6 +779,8 @@ declare namespace WSMsgBroker {
     threads?: number;
     /** Bytes of one message; more closes its sender with 1009. Default 100 MiB. */
     maxPayload?: number;
+    /** Bytes of one message to `server.client`; a larger one is dropped, a request refused. Default 1 MiB. */
+    clientMaxPayload?: number;
     /** Bytes that may wait for one connection before `slowConsumer` applies. Default 16 MiB. */
     maxBackpressure?: number;
     /**

@@ -32,6 +32,7 @@ const OPTIONS = {
   host: ['address', 'address to listen on (0.0.0.0)'],
   threads: ['number', 'threads that route (one per core, at most 4)'],
   'max-payload': ['number', 'bytes of one message (100 MiB)'],
+  'client-max-payload': ['number', 'bytes of one message to the server itself (1 MiB)'],
   'max-backpressure': ['number', 'bytes that may wait for one connection (16 MiB)'],
   'slow-consumer': ['policy', 'one that does not read: pushback, close or drop (pushback)'],
   'slow-consumer-timeout': ['number', 'ms a connection may hold up its senders (5000)'],

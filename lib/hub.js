@@ -3,6 +3,7 @@
 // One hub per JavaScript environment: it takes the batches of events that the addon hands over,
 // and gives each to the object it belongs to.
 
+const v8 = require('node:v8');
 const { Hub } = require('./native');
 
 // Taken now: a test framework may replace the global later.
@@ -24,11 +25,13 @@ let items = [];
 let nextItem = 0;
 let events = [];
 let nextEvent = 0;
+/** Characters of each of them, on average. */
+let eventSize = 0;
 let object;
 /** What is left waits for a turn of its own. */
 let isResting = false;
 
-const hub = new Hub(dispatch);
+const hub = new Hub(dispatch, v8.getHeapStatistics().heap_size_limit);
 
 /** Opens an object: it gets a number, and the process stays alive for it. */
 function open(opened) {
@@ -102,8 +105,20 @@ function openItem() {
   } else {
     events = [];
     nextEvent = 0;
-    events = JSON.parse(item);
+    // The text is not kept while its events are delivered.
+    items[nextItem - 1] = undefined;
+    try {
+      events = JSON.parse(item);
+    } catch (error) {
+      object?.unreadable?.(error);
+    }
+    eventSize = Math.ceil(item.length / Math.max(events.length, 1));
   }
+}
+
+/** Characters of the event that is being delivered, about. */
+function size() {
+  return eventSize;
 }
 
 /** Calls `client.flush()` when this tick ends. */
@@ -136,4 +151,4 @@ process.on('exit', () => {
   }
 });
 
-module.exports = { hub, open, close, collect, rest };
+module.exports = { hub, open, close, collect, rest, size };

@@ -55,6 +55,7 @@ const SERVER = {
   path: 'any',
   threads: 'number',
   maxPayload: 'number',
+  clientMaxPayload: 'number',
   maxBackpressure: 'number',
   slowConsumer: ['pushback', 'close', 'drop'],
   slowConsumerTimeout: 'number',

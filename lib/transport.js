@@ -3,7 +3,7 @@
 // One connection of a client, by the addon: it collects what is sent, hands it over when the tick ends, and
 // tells the session what the addon has to tell.
 
-const { text } = require('./client/errors');
+const Response = require('./client/response');
 const { coded, systemError } = require('./errors');
 const hub = require('./hub');
 const { NativeClient } = require('./native');
@@ -19,10 +19,32 @@ const incomplete = () =>
     'Unable to parse "answer" message (msg.from or msg.message are undefined)',
   );
 
-function stray(id, key) {
-  const message = `Unable to find callback method for ${id} and ack = ${text(key)}`;
+let hasWarned = false;
+
+/** Once in a process, and without a word of the peer's: it may be meant for whoever reads it. */
+function warn() {
+  if (!hasWarned) {
+    hasWarned = true;
+    const message = "an error that a peer has caused was dropped: a client has no 'error' listener";
+    process.emitWarning(message, { code: 'WSMB_PEER_ERROR' });
+  }
+}
+
+function unknownAck(id, key) {
+  const message = `Unable to find callback method for ${id} and ack = ${key}`;
   return coded('ERR_WSMB_UNKNOWN_ACK', message);
 }
+
+const tooLarge = (what, size) =>
+  coded('ERR_WSMB_MAX_PAYLOAD', `${what} of ${size} bytes is too large, and was dropped`);
+
+/** The ack of a message as JSON text, and as a name. */
+function readAck(ack) {
+  return Array.isArray(ack) ? ack : [`"${ack}"`, ack];
+}
+
+/** That of a message to which no answer is wanted. */
+const NO_ACK = [undefined, undefined];
 
 class Transport {
   /** It takes frames before it is open. */
@@ -50,6 +72,8 @@ class Transport {
     this.#target = target;
     this.#token = token;
     this.#number = hub.open(this);
+    session.unheard = warn;
+    session.stray = (key) => session.misunderstood(unknownAck(session.client.id, key));
     // Nothing is emitted, and nothing opened, before the current tick ends.
     process.nextTick(() => this.#connect());
   }
@@ -206,15 +230,15 @@ class Transport {
         session.opened();
         break;
       case 1:
-        session.registered(event[1]);
+        session.hear({ action: 'registered', protocol: event[1] });
         // Whoever has waited for it may want the messages that follow.
         hub.rest();
         break;
       case 2:
-        session.unregistered(event[1], event[2]);
+        session.hear({ action: 'unregistered', id: event[1], code: event[2] });
         break;
       case 3:
-        session.message(event[3], event[1], event[2] ?? undefined);
+        this.#message(event);
         break;
       case 4:
         this.#answered(event);
@@ -236,34 +260,81 @@ class Transport {
         session.closed(event[1], this.#silent);
         break;
       case 9:
-        session.receipt(event[1], event[2], event[3]);
+        session.hear({
+          action: 'receipt',
+          ref: event[1],
+          delivered: event[2],
+          failed: event[3],
+        });
         break;
       case 10:
-        session.failed(event[1], event[2], event[3]);
+        session.hear({ action: 'failed', ack: event[1], dest: event[2], code: event[3] });
         break;
-      case 11:
-        session.complaint(event[1], event[2], event[3], event[4]);
+      case 11: {
+        const [, code, message, ref, ack] = event;
+        session.hear({ action: 'error', code, message, ref, ack });
         break;
+      }
       case 12:
-        session.cancelled(event[1]);
+        session.hear({ action: 'cancel', ack: event[1] });
         break;
       case 13:
-        session.goaway(event[1]);
+        session.hear({ action: 'goaway', within: event[1] });
         break;
+      case 14:
+        this.#messageTooLarge(event);
+        break;
+      case 15: {
+        const [, ack, from, size] = event;
+        const error = tooLarge('an answer', size);
+        session.hear({ action: 'answer', ack, from: from ?? undefined, error });
+        break;
+      }
     }
   }
 
-  #answered(event) {
-    const [, key, from, message, error] = event;
-    if (event.length > 4) {
-      this.#session.refusal(key, from ?? undefined, error);
-      return;
+  #message([, ack, from, message]) {
+    const [text, name] = ack === null ? NO_ACK : readAck(ack);
+    const size = hub.size();
+    this.#session.hear({
+      action: 'message',
+      from: from ?? undefined,
+      message,
+      text,
+      ack: name,
+      size,
+    });
+  }
+
+  /** It was dropped. Who awaits an answer is told. */
+  #messageTooLarge([, ack, , size]) {
+    const error = tooLarge('a message', size);
+    if (ack !== null && this.#session.speaks2) {
+      try {
+        new Response(this.#session, ...readAck(ack)).reject(error);
+      } catch {
+        // It is closing, or too much waits already.
+      }
     }
+    this.#session.misunderstood(error);
+  }
+
+  /** What was handed over for this client cannot be parsed. */
+  unreadable({ message }) {
+    this.#session.misunderstood(coded('ERR_WSMB_JSON', message));
+  }
+
+  #answered(event) {
+    const session = this.#session;
+    const [, ack, from, message, error] = event;
     // In version 1 an answer needs both.
-    const isWhole = event.length === 4 && from !== null;
-    const fault = isWhole ? undefined : incomplete();
-    if (!this.#session.answer(key, from ?? undefined, message, fault)) {
-      this.#session.misunderstood(stray(this.#session.client.id, key));
+    const isWhole = event.length > 3 && from !== null;
+    if (!isWhole && session.requests.get(ack)?.deadline) {
+      session.requests.delete(ack);
+      session.pace();
+      session.misunderstood(incomplete());
+    } else {
+      session.hear({ action: 'answer', ack, from: from ?? undefined, message, error });
     }
   }
 

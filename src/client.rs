@@ -250,6 +250,12 @@ impl Client {
     }
 }
 
+/// The name by which a server knows a request: the string that JavaScript makes of its ack.
+#[cfg(feature = "node")]
+pub(crate) fn ack_name(raw: &str) -> std::borrow::Cow<'_, str> {
+    protocol::ack_key(raw)
+}
+
 /// Checks options, and reads what those of TLS name.
 pub(crate) fn check(options: &ClientOptions) -> Result<Option<Connector>> {
     options.validate()?;

@@ -165,6 +165,25 @@ pub enum ClientEvent<'a> {
     },
     /// The server sent an action that could not be understood.
     Refused(ActionError),
+    /// A message that is larger than [`ClientOptions::max_message`](crate::ClientOptions) or than
+    /// [`ClientListener::accepts`] allows. It is dropped; a request should be refused.
+    MessageTooLarge {
+        /// Its ack, if the sender awaits an answer.
+        ack: Option<&'a str>,
+        /// The sender's id, if it has one.
+        from: Option<&'a str>,
+        /// Bytes of its JSON text.
+        size: usize,
+    },
+    /// An answer or a refusal that is larger than that. It is dropped, and used up the request.
+    AnswerTooLarge {
+        /// The request's ack.
+        ack: Option<&'a str>,
+        /// Who answered.
+        from: Option<&'a str>,
+        /// Bytes of its JSON text.
+        size: usize,
+    },
     /// The connection failed, or the server broke the WebSocket protocol.
     Error(Error),
     /// The queue of a client that was above its high-water mark is empty again.
@@ -182,6 +201,12 @@ pub enum ClientEvent<'a> {
 pub trait ClientListener: Send + Sync + 'static {
     /// Something happened. Called on the client's thread: return soon, never block.
     fn event(&self, event: ClientEvent<'_>);
+
+    /// Whether the embedder has room for a message or an answer of this JSON text. Called before the
+    /// event; false makes it [`ClientEvent::MessageTooLarge`] or [`ClientEvent::AnswerTooLarge`].
+    fn accepts(&self, _text: &str) -> bool {
+        true
+    }
 
     /// What was read at once has been told.
     ///

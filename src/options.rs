@@ -73,6 +73,9 @@ pub struct ServerOptions {
     pub path: String,
     /// Bytes of one message from a client; more closes it with 1009. Default 100 MiB, as `ws`.
     pub max_payload: usize,
+    /// Bytes of one message to the server's own participant, or of one answer; a larger one is
+    /// dropped, and a request refused. Default 1 MiB: the embedder parses it.
+    pub client_max_payload: usize,
     /// Bytes that may wait for one connection before `slow_consumer` applies. Default 16 MiB.
     ///
     /// One message may always wait, whatever its size.
@@ -147,6 +150,7 @@ impl Default for ServerOptions {
             },
             path: "/".into(),
             max_payload: MAX_PAYLOAD,
+            client_max_payload: 1 << 20,
             max_backpressure: 16 << 20,
             slow_consumer: SlowConsumer::Pushback,
             slow_consumer_timeout: Duration::from_secs(5),
@@ -181,6 +185,8 @@ impl ServerOptions {
     /// Errors: `InvalidOption` names the first option out of its range.
     pub fn validate(&self) -> Result<()> {
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
+        let client_max_payload = self.client_max_payload;
+        range("clientMaxPayload", client_max_payload, 1, PAYLOAD_CEILING)?;
         range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
         range("maxMemory", self.max_memory, 1 << 20, usize::MAX)?;
         range("maxConnections", self.max_connections, 1, usize::MAX)?;
@@ -275,6 +281,9 @@ pub struct ClientOptions {
     /// Bytes of one message from the server. Default 100 MiB and 64 KiB: the `from` member
     /// lengthens a message that was legal when it was sent.
     pub max_payload: usize,
+    /// Bytes of the JSON text of one message, answer or refusal that the embedder is given; a larger
+    /// one is dropped, and the connection stays open. Default: no limit below `max_payload`.
+    pub max_message: usize,
     /// Bytes waiting above which [`Client::send`](crate::Client::send) asks to slow down. Default 1 MiB.
     pub high_water_mark: usize,
     /// Bytes waiting above which a send fails. Default 1 GiB.
@@ -316,6 +325,7 @@ impl Default for ClientOptions {
             protocol: 1,
             headers: Vec::new(),
             max_payload: MAX_PAYLOAD + (64 << 10),
+            max_message: usize::MAX,
             high_water_mark: 1 << 20,
             max_queued: 1 << 30,
             connect_timeout: Duration::from_secs(30),

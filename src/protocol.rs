@@ -27,6 +27,8 @@ pub(crate) use between::{
     Between, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_between, is_message,
     lost, settle, settle_number, settled,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use decode::LONGEST_ACK;
 pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo};
 pub(crate) use encode::{
     Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,

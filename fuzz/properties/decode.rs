@@ -169,9 +169,14 @@ fn server_action<'a>(
     let truthy = |name| member(name).filter(|json| json.is_truthy());
     let (message, from) = (raw("message"), raw("from"));
     let speaks_2 = version_spoken == 2;
+    let has_long_ack = raw("ack").is_some_and(|ack| ack.len() > protocol::LONGEST_ACK);
     // What is missing has a text of its own, which is not compared.
     let missing = |what: &str| Wrong::Member(what.to_owned());
     match name.as_deref() {
+        Some(name @ ("message" | "answer")) if has_long_ack => Err(missing(name)),
+        Some(name @ ("failed" | "error" | "cancel")) if speaks_2 && has_long_ack => {
+            Err(missing(name))
+        }
         Some("message") => {
             let ack = truthy("ack").map(|ack| ack.raw);
             Ok(ServerAction::Message { message, ack, from })

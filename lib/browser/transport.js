@@ -15,30 +15,24 @@ const REFUSALS = {
   4409: 'ERR_WSMB_CONFLICT',
 };
 
-/** What a frame tells, by its action. */
-const READ = {
-  __proto__: null,
-  registered: (session, { protocol }) => session.registered(protocol),
-  unregistered: (session, { id, code }) => session.unregistered(id, session.speaks2 && code),
-  message: (session, { message, ack, from }) => session.message(message, ack || null, from),
-  answer: (session, { ack, from, message, error }) => {
-    if (session.speaks2 && error) {
-      session.refusal(ack, from, error);
-    } else {
-      session.answer(ack, from, message);
-    }
-  },
-};
+/** Characters of an ack, as JSON: as many as the client of Node.js takes bytes. */
+const LONGEST_ACK = 48 * 1024;
 
-/** The same, of version 2. */
-const READ_2 = {
-  __proto__: null,
-  receipt: (session, { ref, delivered, failed }) => session.receipt(ref, delivered, failed),
-  failed: (session, { ack, dest, code }) => session.failed(ack, dest, code),
-  error: (session, { code, message, ref, ack }) => session.complaint(code, message, ref, ack),
-  cancel: (session, { ack }) => session.cancelled(ack),
-  goaway: (session, { within }) => session.goaway(within),
-};
+/**
+ * The ack of a message, as the text that came. Servers write it behind the message, and only `from` behind it: what
+ * is JSON from the last such name up to there is a whole member. False if it is elsewhere and not a string, or too
+ * long.
+ */
+function ackText(data, ack) {
+  const behind = data.split(',"ack":').pop();
+  let text = behind.replace(/(,"from":("(\\.|[^"\\])*"|\d+))?}$/, '');
+  try {
+    JSON.parse(text);
+  } catch {
+    text = typeof ack === 'string' && JSON.stringify(ack);
+  }
+  return text.length <= LONGEST_ACK && text;
+}
 
 /** Opens one. */
 function open(session, url, token, options) {
@@ -104,22 +98,20 @@ function open(session, url, token, options) {
   };
   socket.onmessage = ({ data }) => {
     heard();
-    let frame;
+    let frame = null;
     try {
-      frame = typeof data === 'string' ? JSON.parse(data) : null;
+      frame = JSON.parse(typeof data === 'string' ? data : '');
     } catch {
       // Told below.
     }
-    const read = READ[frame?.action] ?? (session.speaks2 && READ_2[frame?.action]);
-    if (read) {
-      read(session, frame);
-    } else {
-      session.misunderstood(
-        (frame ?? null) === null
-          ? coded('ERR_WSMB_JSON', 'unable to parse message')
-          : coded('ERR_WSMB_ACTION', `unknown action "${frame.action}"`),
-      );
+    if (frame === null) {
+      session.misunderstood(coded('ERR_WSMB_JSON', 'unable to parse message'));
+      return;
     }
+    frame = Object(frame);
+    frame.text = frame.ack ? ackText(data, frame.ack) : undefined;
+    frame.size = data.length;
+    session.hear(frame);
   };
   socket.onerror = () => {
     // A browser does not say why.

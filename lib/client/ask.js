@@ -126,7 +126,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         cancel();
         const error = coded('TIMEOUT', `nothing within ${limit} ms`);
         if (!session.isRegistered) {
-          error.cause = session.error;
+          error.cause = session.cause;
         }
         entry.end(error);
       }, limit);

@@ -25,18 +25,11 @@ const REASONS = {
   TIMEOUT: 'no answer',
 };
 
-/** A text as it is; what else a peer may send, as JavaScript writes it, if it can. */
-function text(value) {
-  try {
-    return String(value);
-  } catch {
-    return typeof value;
-  }
-}
+/** A value as text. An object is not converted: its own members may say how, and it may be of any depth. */
+const text = (value) => (Object(value) === value ? typeof value : String(value));
 
-/** What became of a receiver, by the code that the server tells. */
-const failure = (code, id) =>
-  coded(text(code), `"${text(id)}": ${REASONS[text(code)] ?? text(code)}`);
+/** Why a receiver will not answer, by the code of the server; both are strings. */
+const failure = (code, id) => coded(code, `${JSON.stringify(id)}: ${REASONS[code] ?? code}`);
 
 /** The error with which a responder has refused, or that a server reports: any JSON. */
 function remote(value, from) {
@@ -46,4 +39,4 @@ function remote(value, from) {
   return error;
 }
 
-module.exports = { coded, aborted, failure, remote, text };
+module.exports = { coded, aborted, failure, remote };

@@ -1,11 +1,45 @@
 'use strict';
 
 // What goes between a client and others, whatever connection carries it: messages, what becomes of requests,
-// and what the program is told of them.
+// and what the program is told of them. The types of all members that come from the wire are checked here: a
+// frame with a wrong one is an error, and nothing of it is converted.
 
-const { failure, remote, text } = require('./errors');
+const { coded, failure, remote } = require('./errors');
 const Requests = require('./requests');
 const Response = require('./response');
+
+/**
+ * The members of each action of a server, in the order of the arguments of our method of its name. Behind the colon,
+ * the kinds of value that a member may be; without one, it may be anything.
+ */
+const MEMBERS = {
+  __proto__: null,
+  registered: 'protocol',
+  // Its id goes to the program as it came.
+  unregistered: 'id code:su',
+  // An id may be a number: servers of version 1 send it as it was registered. Of the ack there is the text, too.
+  message: 'from:snu message text:su ack size',
+  answer: 'ack from:snu message error',
+};
+
+/** The same, of version 2. */
+const MEMBERS_2 = {
+  __proto__: null,
+  receipt: 'ref:sn delivered:lu failed:mu',
+  failed: 'ack:s dest:s code:s',
+  error: 'ref:snu ack:su code:s message:su',
+  cancel: 'ack:s',
+  goaway: 'within:n',
+};
+
+/** What kind of value it is: the first letter of its type; an array, or an object, of strings: l or m; null: u. */
+function kind(value) {
+  if (Object(value) !== value) {
+    return (typeof (value ?? undefined))[0];
+  }
+  const isPlain = Object.values(value).every((item) => typeof item === 'string');
+  return isPlain && (Array.isArray(value) ? 'l' : 'm');
+}
 
 class Exchange {
   /** The program's own object: it has the id, and hears the events. */
@@ -17,10 +51,16 @@ class Exchange {
   requests = new Requests();
   /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
   cancels = new Map();
-  /** Streams of the messages: `push(message)`, `end()`. */
+  /** Streams of the messages: `push(message, size)`, `end()`. */
   streams = new Set();
   /** Those that have enough for now. */
   full = new Set();
+  /** `unheard()`: an error has no listener. */
+  unheard;
+  /** `stray(name)`: an answer has come that nobody awaits, and never did. */
+  stray;
+  /** Errors that the server, or another client, has caused so far. */
+  peerErrors = 0;
 
   constructor(client) {
     this.client = client;
@@ -30,17 +70,42 @@ class Exchange {
     this.client.emit(...event);
   }
 
-  message(message, key, from) {
-    const response = key === null ? null : new Response(this, key, text(key));
+  /** The server has sent a frame. */
+  hear(frame) {
+    const { action, ref, ack } = frame;
+    const members =
+      typeof action === 'string' && (MEMBERS[action] ?? (this.speaks2 && MEMBERS_2[action]));
+    if (!members) {
+      this.misunderstood(coded('ERR_WSMB_ACTION', 'unknown action'));
+      return;
+    }
+    let isRight = true;
+    const values = members.split(' ').map((member) => {
+      const [name, kinds] = member.split(':');
+      isRight &&= !kinds || kinds.includes(kind(frame[name]));
+      return frame[name];
+    });
+    if (isRight) {
+      this[action](...values);
+    } else {
+      this.malformed(ref ?? ack);
+    }
+  }
+
+  /** `ack`: its JSON text, if an answer is wanted; `name`: the same as a name; `size`: characters of it all. */
+  message(from, message, ack, name, size) {
+    const response = ack ? new Response(this, ack, name) : null;
     for (const stream of this.streams) {
-      stream.push({ message, from, response, answer: response?.send });
+      stream.push({ message, from, response, answer: response?.send }, size);
     }
     this.emit('message', message, response, from);
   }
 
-  /** False for an answer that nobody awaits, and never did; `fault`: what is wrong with it, in version 1. */
-  answer(key, from, message, fault) {
-    const name = text(key);
+  answer(name, from, message, error) {
+    if (error && this.speaks2) {
+      this.#fail(name, from, remote(error, from));
+      return;
+    }
     const entry = this.requests.get(name);
     if (entry?.deadline) {
       this.requests.delete(name);
@@ -49,47 +114,52 @@ class Exchange {
     const answered = entry?.answered;
     if (typeof answered !== 'function') {
       // It may have crossed with what has ended its request.
-      return this.forgets;
-    }
-    if (fault && entry.deadline) {
-      this.misunderstood(fault);
+      if (!this.forgets) {
+        this.stray?.(name);
+      }
     } else {
       answered(from, message);
     }
-    return true;
   }
 
-  refusal(key, from, error) {
-    this.#fail(key, from, remote(error, from));
+  failed(name, id, code) {
+    this.#fail(name, id, failure(code, id));
   }
 
-  failed(key, id, code) {
-    this.#fail(key, id, failure(code, id));
-  }
-
-  #fail(key, id, error) {
-    this.requests.failed(text(key), id, error);
+  #fail(name, id, error) {
+    this.requests.failed(name, id, error);
     this.pace();
   }
 
-  receipt(reference, delivered, failed) {
+  receipt(reference, delivered = [], failed = {}) {
     this.requests.get(reference)?.receipt?.(delivered, failed);
   }
 
   /** The server has refused a frame of ours. */
-  complaint(code, message, reference, key) {
+  error(reference, name, code, message) {
     const error = remote({ code, message });
-    const entry = this.requests.take(reference ?? text(key));
-    if (entry?.end) {
-      entry.end(error);
-    } else {
-      this.pace();
+    if (!this.#ends(reference ?? name, error)) {
       this.complained(error);
     }
   }
 
-  cancelled(key) {
-    const name = text(key);
+  /** A frame has a member of a wrong type: what waits under this key fails, or the program hears of it. */
+  malformed(key) {
+    const error = coded('ERR_WSMB_MEMBER', 'a member of a frame has a wrong type');
+    if (!this.#ends(key, error)) {
+      this.misunderstood(error);
+    }
+  }
+
+  /** Ends what waits under this key; false if nobody is told by that. */
+  #ends(key, error) {
+    const end = this.requests.take(key)?.end;
+    this.pace();
+    end?.(error);
+    return end;
+  }
+
+  cancel(name) {
     this.cancels.get(name)?.();
     this.cancels.delete(name);
     this.pace();
@@ -98,13 +168,21 @@ class Exchange {
   /** Nobody can be answered any more. */
   cancelAll() {
     for (const name of this.cancels.keys()) {
-      this.cancelled(name);
+      this.cancel(name);
     }
   }
 
-  /** The server or we have sent what cannot be understood: the connection goes on. */
+  /**
+   * The server, or another client, has sent what cannot be understood: the connection goes on. So does a program
+   * that does not listen: what a peer sends must not end it.
+   */
   misunderstood(error) {
-    this.emit('error', error);
+    this.peerErrors += 1;
+    if (this.client.listenerCount('error') > 0) {
+      this.emit('error', error);
+    } else {
+      this.unheard?.();
+    }
   }
 }
 

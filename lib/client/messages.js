@@ -2,24 +2,30 @@
 
 const { aborted } = require('./errors');
 
+/** Characters that wait in a stream before the socket is read no further: parsed, they take many times that. */
+const MOST = 1024 * 1024;
+
 /**
  * The messages of a client from now on, to be taken one after the other by `for await`. `highWaterMark`:
  * messages that wait here before the socket is read no further.
  */
 function messages(session, { highWaterMark = 64, signal }) {
   const queue = [];
+  /** Characters of what is in it. */
+  let queued = 0;
   let isEnded = false;
   let wake = () => {};
 
   const pace = () => {
-    const isFull = !isEnded && queue.length >= Math.max(highWaterMark, 1);
+    const isFull = !isEnded && (queue.length >= Math.max(highWaterMark, 1) || queued >= MOST);
     session.full[isFull ? 'add' : 'delete'](stream);
     session.pace();
   };
   /** What the session sees of it. */
   const stream = {
-    push: (message) => {
-      queue.push(message);
+    push: (message, size) => {
+      queue.push([message, size]);
+      queued += size;
       pace();
       wake();
     },
@@ -37,7 +43,8 @@ function messages(session, { highWaterMark = 64, signal }) {
     try {
       while (!signal?.aborted) {
         if (queue.length > 0) {
-          const message = queue.shift();
+          const [message, size] = queue.shift();
+          queued -= size;
           pace();
           yield message;
         } else if (isEnded) {

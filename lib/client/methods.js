@@ -173,6 +173,11 @@ const methods = {
     return this.close();
   },
 
+  /** Errors that the server or another client has caused, so far; without an `error` listener only counted. */
+  get peerErrors() {
+    return this[kSession].peerErrors;
+  },
+
   /** Bytes that wait to be written. */
   get bufferedAmount() {
     return this[kSession].bufferedAmount;

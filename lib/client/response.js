@@ -6,20 +6,20 @@ const frames = require('./frames');
 /** What a program answers a request with. */
 class Response {
   #session;
-  #key;
+  #ack;
   #name;
   #controller;
   #isCancelled = false;
 
   /**
-   * `key`: the ack of the request, any JSON; `name`: the same as a name, by which the session finds the
-   * function that cancels it.
+   * `ack`: that of the request, its JSON text as it came; `name`: the same as a name, by which the session finds
+   * the function that cancels it.
    */
-  constructor(session, key, name) {
+  constructor(session, ack, name) {
     this.#session = session;
-    this.#key = key;
+    this.#ack = ack;
     this.#name = name;
-    if (session.speaks2) {
+    if (session.speaks2 && typeof name === 'string') {
       session.cancels.set(name, () => {
         this.#isCancelled = true;
         this.#abort();
@@ -53,7 +53,7 @@ class Response {
     const session = this.#session;
     session.assertOpen();
     session.cancels.delete(this.#name);
-    session.push(frames.answer(JSON.stringify(this.#key), message, error, session.idText()), true);
+    session.push(frames.answer(this.#ack, message, error, session.idText()), true);
     session.pace();
   }
 }

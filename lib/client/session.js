@@ -32,6 +32,8 @@ class Session extends Exchange {
   /** Characters of them. */
   #queued = 0;
   #isReplaced = false;
+  /** The connection is open, or was: what ends it then is not ours. */
+  #wasOpen = false;
   #isClosing = false;
   #isEnded = false;
   /** A draining server is left as soon as nothing is awaited, of others or of us. */
@@ -52,7 +54,7 @@ class Session extends Exchange {
   /** Its id was given up, or taken over: nobody answers it. */
   isNobody = false;
   /** Why there is no connection, if that is known. */
-  error;
+  cause;
   /** `'drain'` is awaited. */
   needsDrain = false;
 
@@ -80,6 +82,7 @@ class Session extends Exchange {
 
   #dial() {
     const { protocol, token } = this.options;
+    this.#wasOpen = false;
     this.speaks2 = protocol === 2;
     const connect = (shown) => {
       if (!this.#isClosing) {
@@ -239,7 +242,7 @@ class Session extends Exchange {
   close(reason) {
     if (!this.#isClosing) {
       this.#isClosing = true;
-      this.error = reason;
+      this.cause = reason;
       clearTimeout(this.#timer);
       if (this.#transport) {
         this.#transport.close();
@@ -268,6 +271,7 @@ class Session extends Exchange {
   // What a transport tells.
 
   opened() {
+    this.#wasOpen = true;
     if (!this.#reconnect && !this.#isReady) {
       this.#flush();
     }
@@ -275,10 +279,10 @@ class Session extends Exchange {
   }
 
   registered(protocol) {
-    this.speaks2 &&= protocol >= 2;
+    this.speaks2 &&= typeof protocol === 'number' && protocol >= 2;
     this.isRegistered = true;
     this.isNobody = this.#isReplaced = false;
-    this.error = undefined;
+    this.cause = undefined;
     if (this.options.protocol === 2 && !this.speaks2) {
       const error = notNegotiated();
       error.isFinal = true;
@@ -310,7 +314,7 @@ class Session extends Exchange {
   }
 
   unregistered(id, code) {
-    const isReplaced = code === 'REPLACED';
+    const isReplaced = this.speaks2 && code === 'REPLACED';
     this.isRegistered = false;
     this.isNobody = true;
     this.#isReplaced ||= isReplaced;
@@ -349,7 +353,7 @@ class Session extends Exchange {
 
   /** The connection fails: `closed` follows. */
   broke(error) {
-    this.error = error;
+    this.cause = error;
     if (!this.#reconnect) {
       this.#tell(error);
     }
@@ -374,7 +378,7 @@ class Session extends Exchange {
     if (this.#reconnect && !isOver) {
       this.#retry(code);
     } else {
-      this.#giveUp(this.#reconnect && !this.#isClosing && this.error, code, isSilent);
+      this.#giveUp(this.#reconnect && !this.#isClosing && this.cause, code, isSilent);
     }
   }
 
@@ -401,7 +405,7 @@ class Session extends Exchange {
       this.#giveUp(reason, code);
       return;
     }
-    this.error = reason;
+    this.cause = reason;
     const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
     const delay = Math.round(longest * (1 - jitter * Math.random()));
     this.#timer = setTimeout(() => this.#dial(), delay);
@@ -410,19 +414,26 @@ class Session extends Exchange {
 
   /** Why the client is not connected. */
   #reason() {
-    if (this.error) {
-      return this.error;
+    if (this.cause) {
+      return this.cause;
     }
     return this.#isClosing
       ? coded('ERR_WSMB_CLOSED', 'the client was closed')
       : coded('ERR_WSMB_CONNECTION_LOST', `the connection has ended (${this.#code})`);
   }
 
-  /** An error of the connection. Who waits for what comes of it is told there, and need not listen. */
+  /**
+   * An error of the connection. Who waits for what comes of it is told there, and need not listen; nor need anybody
+   * where the connection was open, and the server has caused it.
+   */
   #tell(error) {
     const promises = [...this.requests.values()].filter((entry) => entry.end);
-    const isTold = this.#waiters.length + promises.length > 0;
-    if (!isTold || this.client.listenerCount('error') > 0) {
+    if (this.#wasOpen) {
+      this.misunderstood(error);
+    } else if (
+      this.#waiters.length + promises.length === 0 ||
+      this.client.listenerCount('error') > 0
+    ) {
       this.emit('error', error);
     }
   }
@@ -442,7 +453,7 @@ class Session extends Exchange {
       return;
     }
     const error = this.#reason();
-    this.error = error;
+    this.cause = error;
     this.#isClosing = this.#isEnded = true;
     this.#unqueue();
     this.#resolveEnd();

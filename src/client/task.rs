@@ -216,8 +216,45 @@ impl Task {
 
     fn tell(&self, text: &str) {
         let action = protocol::decode_server_action(text, self.link.options.protocol);
-        self.link
-            .tell(action.map_or_else(ClientEvent::Refused, Into::into));
+        let event = action.map_or_else(ClientEvent::Refused, Into::into);
+        self.link.tell(self.bounded(event));
+    }
+
+    /// The event, unless it carries more than the embedder accepts.
+    fn bounded<'a>(&self, event: ClientEvent<'a>) -> ClientEvent<'a> {
+        let link = &self.link;
+        let is_large =
+            |text: &str| text.len() > link.options.max_message || !link.listener.accepts(text);
+        match event {
+            ClientEvent::Message {
+                message: Some(message),
+                ack,
+                from,
+            } if is_large(message) => ClientEvent::MessageTooLarge {
+                ack,
+                from,
+                size: message.len(),
+            },
+            ClientEvent::Answer {
+                ack,
+                from,
+                message,
+                error,
+            } => match error.or(message).filter(|text| is_large(text)) {
+                Some(text) => ClientEvent::AnswerTooLarge {
+                    ack,
+                    from,
+                    size: text.len(),
+                },
+                None => ClientEvent::Answer {
+                    ack,
+                    from,
+                    message,
+                    error,
+                },
+            },
+            event => event,
+        }
     }
 
     /// Ready when the server is dead.

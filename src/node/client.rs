@@ -1,16 +1,17 @@
 //! A client, as `lib/client.js` drives it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use napi_derive::napi;
 use parking_lot::Mutex;
 
 use super::{
     convert::{self, NativeClientOptions, Result},
+    heap::fits_heap,
     hub::{Hub, Source, client_runtime},
     mailbox::{Mailbox, json},
 };
-use crate::{Client, ClientEvent, ClientListener, ClientOptions};
+use crate::{Client, ClientEvent, ClientListener, ClientOptions, client::ack_name};
 
 /// Bytes waiting for JavaScript at which the socket is read no further.
 const MAILBOX: usize = 1 << 20;
@@ -20,6 +21,8 @@ const EXIT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100)
 /// The way to JavaScript, and the way back.
 struct Shared {
     mailbox: Mailbox,
+    /// Bytes of the JavaScript heap that one message may take.
+    heap: usize,
     /// None before the client exists, and after it has ended.
     client: Mutex<Option<Client>>,
 }
@@ -43,11 +46,15 @@ impl Source for Shared {
 /// The listener of the core: events as JSON, by kind.
 ///
 /// `0` open, `1` registered (protocol), `2` unregistered (id, code), `3` message (ack, from,
-/// message), `4` answer (ack, from, message) or, with a fifth element, a refusal (ack, from, null,
+/// message), `4` answer (name, from, message) or, with a fifth element, a refusal (name, from, null,
 /// error), `5` refused (code, text), `6` error (code, text, syscall, target), `7` drain, `8` closed
-/// (code, reason), `9` receipt (ref, delivered, failed), `10` failed (ack, dest, code), `11` error of
-/// the server (code, text, ref, ack), `12` cancel (ack), `13` goaway (within). A member that is
-/// missing at the end is undefined, and `null` before it.
+/// (code, reason), `9` receipt (ref, delivered, failed), `10` failed (name, dest, code), `11` error
+/// of the server (code, text, ref, name), `12` cancel (name), `13` goaway (within), `14` message that
+/// is too large (ack, from, bytes), `15` answer that is too large (name, from, bytes). A member that
+/// is missing at the end is undefined, and `null` before it.
+///
+/// The types of members from the wire are checked in JavaScript, but for acks: the ack of a message
+/// is its name, if the text of the ack is that in quotes, or else an array of the text and the name.
 pub(super) struct Listener(Arc<Shared>);
 
 impl ClientListener for Listener {
@@ -62,11 +69,20 @@ impl ClientListener for Listener {
                 (None, None) => mailbox.push(&["2"]),
             },
             ClientEvent::Message { message, ack, from } => {
-                let (ack, from) = (ack.unwrap_or("null"), from.unwrap_or("null"));
+                let ack = ack.map_or("null".into(), ack_to_answer);
+                let from = from.unwrap_or("null");
                 match message {
-                    Some(message) => mailbox.push(&["3", ack, from, message]),
-                    None => mailbox.push(&["3", ack, from]),
+                    Some(message) => mailbox.push(&["3", &ack, from, message]),
+                    None => mailbox.push(&["3", &ack, from]),
                 }
+            }
+            ClientEvent::MessageTooLarge { ack, from, size } => {
+                let ack = ack.map_or("null".into(), ack_to_answer);
+                mailbox.push(&["14", &ack, from.unwrap_or("null"), &size.to_string()]);
+            }
+            ClientEvent::AnswerTooLarge { ack, from, size } => {
+                let name = ack.map_or("null".into(), name);
+                mailbox.push(&["15", &name, from.unwrap_or("null"), &size.to_string()]);
             }
             ClientEvent::Answer {
                 ack,
@@ -74,14 +90,14 @@ impl ClientListener for Listener {
                 error: Some(error),
                 ..
             } => {
-                let (ack, from) = (ack.unwrap_or("null"), from.unwrap_or("null"));
-                mailbox.push(&["4", ack, from, "null", error]);
+                let ack = ack.map_or("null".into(), name);
+                mailbox.push(&["4", &ack, from.unwrap_or("null"), "null", error]);
             }
             ClientEvent::Answer {
                 ack, from, message, ..
-            } => match (ack, from.unwrap_or("null"), message) {
-                (Some(ack), from, Some(message)) => mailbox.push(&["4", ack, from, message]),
-                (Some(ack), from, None) => mailbox.push(&["4", ack, from]),
+            } => match (ack.map(name), from.unwrap_or("null"), message) {
+                (Some(ack), from, Some(message)) => mailbox.push(&["4", &ack, from, message]),
+                (Some(ack), from, None) => mailbox.push(&["4", &ack, from]),
                 (None, ..) => mailbox.push(&["4"]),
             },
             ClientEvent::Receipt {
@@ -89,17 +105,19 @@ impl ClientListener for Listener {
                 delivered,
                 failed,
             } => mailbox.push(&["9", reference, delivered, failed]),
-            ClientEvent::Failed { ack, dest, code } => mailbox.push(&["10", ack, dest, code]),
+            ClientEvent::Failed { ack, dest, code } => {
+                mailbox.push(&["10", &text_of(ack), dest, code]);
+            }
             ClientEvent::ActionFailed {
                 code,
                 message,
                 reference,
                 ack,
             } => {
-                let (reference, ack) = (reference.unwrap_or("null"), ack.unwrap_or("null"));
-                mailbox.push(&["11", code, message, reference, ack]);
+                let ack = ack.map_or("null".into(), text_of);
+                mailbox.push(&["11", code, message, reference.unwrap_or("null"), &ack]);
             }
-            ClientEvent::Cancel { ack } => mailbox.push(&["12", ack]),
+            ClientEvent::Cancel { ack } => mailbox.push(&["12", &text_of(ack)]),
             ClientEvent::GoAway { within } => mailbox.push(&["13", within]),
             ClientEvent::Refused(error) => {
                 mailbox.push(&["5", &json(error.code()), &json(&error.to_string())]);
@@ -131,8 +149,37 @@ impl ClientListener for Listener {
         }
     }
 
+    fn accepts(&self, text: &str) -> bool {
+        fits_heap(text, self.0.heap)
+    }
+
     fn batch_end(&self) -> bool {
         self.0.mailbox.waiting() < MAILBOX
+    }
+}
+
+/// The name of an ack, as JSON.
+fn name(ack: &str) -> Cow<'_, str> {
+    match ack.starts_with('"') && !ack.contains('\\') {
+        true => ack.into(),
+        false => json(&ack_name(ack)).into(),
+    }
+}
+
+/// The name of an ack that a server has written, as JSON; what is no string stays what it is, and is
+/// refused.
+fn text_of(ack: &str) -> Cow<'_, str> {
+    match ack.starts_with('"') {
+        true => name(ack),
+        false => ack.into(),
+    }
+}
+
+/// The ack of a message, as JSON from which JavaScript has both its text and its name.
+fn ack_to_answer(ack: &str) -> Cow<'_, str> {
+    match name(ack) {
+        name @ Cow::Borrowed(_) => name,
+        Cow::Owned(name) => format!("[{},{name}]", json(ack)).into(),
     }
 }
 
@@ -152,6 +199,7 @@ impl NativeClient {
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(number, hub.inbox().clone()),
+            heap: hub.heap_for_one(),
             client: Mutex::default(),
         });
         hub.inbox().add(number, shared.clone());

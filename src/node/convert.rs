@@ -88,6 +88,7 @@ pub struct NativeServerOptions {
     pub path: String,
     pub threads: Option<f64>,
     pub max_payload: Option<f64>,
+    pub client_max_payload: Option<f64>,
     pub max_backpressure: Option<f64>,
     pub slow_consumer_timeout: Option<f64>,
     pub slow_consumer: Option<String>,
@@ -131,6 +132,7 @@ impl From<NativeServerOptions> for ServerOptions {
             },
         };
         count(&mut options.max_payload, js.max_payload);
+        count(&mut options.client_max_payload, js.client_max_payload);
         count(&mut options.max_backpressure, js.max_backpressure);
         options.slow_consumer = match js.slow_consumer.as_deref() {
             Some("close") => SlowConsumer::Close,

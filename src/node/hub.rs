@@ -6,7 +6,7 @@
 //! while something is open.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -35,6 +35,12 @@ pub(super) trait Source: Send + Sync {
     /// The environment is going: end at once, tell nothing.
     fn destroy(&self);
 }
+
+/// Bytes of text that JavaScript is handed at once, and no batch more: it holds all of them as strings,
+/// and parses one after the other. More waits here, where its objects are bounded.
+const HAND_OVER: usize = 1 << 20;
+/// The part of the JavaScript heap that one message may take: a third.
+const PARTS: f64 = 3.0;
 
 /// What crosses to JavaScript: the number of an object, then its segments, and so on.
 pub enum Item {
@@ -70,7 +76,7 @@ type Wake = ThreadsafeFunction<(), (), Vec<Item>, Status, false, true, 0>;
 pub(super) struct Inbox {
     wake: OnceLock<Wake>,
     /// What waits, in the order in which it happened.
-    queue: Mutex<Vec<Batch>>,
+    queue: Mutex<VecDeque<Batch>>,
     /// JavaScript has not ended with what it has.
     paused: AtomicBool,
     sources: Mutex<HashMap<u32, Arc<dyn Source>>>,
@@ -106,7 +112,10 @@ impl Inbox {
         if self.paused.load(SeqCst) {
             return Vec::new();
         }
-        let batches = std::mem::take(&mut *self.queue.lock());
+        let (batches, is_rest) = take_some(&mut self.queue.lock());
+        if is_rest {
+            self.wake();
+        }
         let mut items = Vec::with_capacity(batches.len() * 2);
         for batch in batches {
             let source = self.sources.lock().get(&batch.number).cloned();
@@ -134,17 +143,39 @@ impl Inbox {
     }
 }
 
+/// The oldest batches, as many as are handed over at once; true if others are left.
+fn take_some(queue: &mut VecDeque<Batch>) -> (VecDeque<Batch>, bool) {
+    let mut bytes = 0;
+    let count = queue
+        .iter()
+        .take_while(|batch| {
+            let fits = bytes < HAND_OVER;
+            bytes += batch.size();
+            fits
+        })
+        .count();
+    let rest = queue.split_off(count);
+    let is_rest = !rest.is_empty();
+    (std::mem::replace(queue, rest), is_rest)
+}
+
 /// The hub of this environment.
 #[napi]
 pub struct Hub {
     inbox: Arc<Inbox>,
+    heap_for_one: usize,
 }
 
 #[napi]
 impl Hub {
     /// `dispatch` gets an array: the number of an object, its segments, the next number, ...
+    /// `heap_limit`: bytes that the JavaScript heap may have.
     #[napi(constructor)]
-    pub fn new(env: Env, dispatch: Function<'_, Vec<Item>, ()>) -> napi::Result<Self> {
+    pub fn new(
+        env: Env,
+        dispatch: Function<'_, Vec<Item>, ()>,
+        heap_limit: f64,
+    ) -> napi::Result<Self> {
         let inbox = Arc::new(Inbox {
             wake: OnceLock::new(),
             queue: Mutex::default(),
@@ -163,7 +194,10 @@ impl Hub {
             })?;
         let _ = inbox.wake.set(wake);
         env.add_env_cleanup_hook(inbox.clone(), |inbox| inbox.close())?;
-        Ok(Self { inbox })
+        Ok(Self {
+            inbox,
+            heap_for_one: (heap_limit / PARTS) as usize,
+        })
     }
 
     /// Hands over nothing until `resume`: a listener threw, and what was handed over is still
@@ -186,6 +220,11 @@ impl Hub {
     #[napi]
     pub fn remove(&self, number: u32) {
         self.inbox.remove(number);
+    }
+
+    /// Bytes of the JavaScript heap that one message may take.
+    pub(super) fn heap_for_one(&self) -> usize {
+        self.heap_for_one
     }
 
     pub(super) fn inbox(&self) -> &Arc<Inbox> {

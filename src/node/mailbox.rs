@@ -6,9 +6,12 @@
 //! hears things in the order in which they happened: a server's event before those of the clients
 //! it causes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use super::hub::Inbox;
@@ -26,8 +29,8 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Appends an event to a queue of batches; the bytes it takes.
-    pub(super) fn append(queue: &mut Vec<Self>, number: u32, parts: &[&str]) -> usize {
-        match queue.last_mut() {
+    pub(super) fn append(queue: &mut VecDeque<Self>, number: u32, parts: &[&str]) -> usize {
+        match queue.back_mut() {
             Some(last) if last.number == number && last.text.len() < BATCH => last.push(',', parts),
             _ => {
                 let mut batch = Self {
@@ -35,7 +38,7 @@ impl Batch {
                     text: String::new(),
                 };
                 let size = batch.push('[', parts);
-                queue.push(batch);
+                queue.push_back(batch);
                 size
             }
         }
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn events_that_follow_each_other_share_a_batch() {
-        let mut queue = Vec::new();
+        let mut queue = VecDeque::new();
         for (number, parts) in [
             (1, &["0"][..]),
             (1, &["3", "null"]),

@@ -7,6 +7,7 @@
 //! | `client`, `server` | the classes that `lib/` wraps |
 //! | `events`, `stats` | what a server tells of itself: what happens, and figures |
 //! | `authenticate` | the question whether a client may register |
+//! | `heap` | what a JSON text takes of the JavaScript heap once it is parsed |
 //! | `convert` | options and errors, from and to JavaScript |
 //! | `defaults` | the options when nobody sets them |
 
@@ -18,6 +19,7 @@ mod client;
 mod convert;
 mod defaults;
 mod events;
+mod heap;
 mod hub;
 mod mailbox;
 mod server;

@@ -10,6 +10,10 @@ use super::{
 };
 use crate::error::ActionError;
 
+/// Bytes of an ack, as JSON text, that a client accepts: `maxIdLength` at its default, each byte
+/// escaped.
+pub(crate) const LONGEST_ACK: usize = 48 << 10;
+
 fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
     let name = action.as_deref().unwrap_or("undefined");
     ActionError::UnknownAction(name.to_owned())
@@ -83,9 +87,27 @@ pub(crate) fn decode_server_action(
     text: &str,
     version: u8,
 ) -> Result<ServerAction<'_>, ActionError> {
-    match usual::server_action(text, version) {
-        Some(action) => Ok(action),
-        None => server_action(Members::parse(text), version),
+    let action = match usual::server_action(text, version) {
+        Some(action) => action,
+        None => server_action(Members::parse(text), version)?,
+    };
+    check_ack(&action)?;
+    Ok(action)
+}
+
+/// A client keeps an ack until it has answered: one without a bound is refused.
+fn check_ack(action: &ServerAction<'_>) -> Result<(), ActionError> {
+    let (ack, what) = match *action {
+        ServerAction::Message { ack, .. } => (ack, "\"message\" message (msg.ack is too long)"),
+        ServerAction::Answer { ack, .. } => (ack, "\"answer\" message (msg.ack is too long)"),
+        ServerAction::Error { ack, .. } => (ack, "\"error\" message (msg.ack is too long)"),
+        ServerAction::Failed { ack, .. } => (Some(ack), "\"failed\" message (msg.ack is too long)"),
+        ServerAction::Cancel { ack } => (Some(ack), "\"cancel\" message (msg.ack is too long)"),
+        _ => return Ok(()),
+    };
+    match ack {
+        Some(ack) if ack.len() > LONGEST_ACK => Err(ActionError::InvalidMember(what)),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,26 @@ fn refusal(text: &str) -> ActionError {
 }
 
 #[test]
+fn an_ack_of_any_kind_has_a_bound_for_a_client() {
+    use super::decode::LONGEST_ACK;
+    let fits = format!("\"{}\"", "x".repeat(LONGEST_ACK - 2));
+    let long = format!("[{}0]", "0,".repeat(LONGEST_ACK / 2));
+    let frames = [
+        r#"{"action":"message","message":1,"ack":ACK}"#,
+        r#"{"message":1, "ack":ACK, "action":"message"}"#,
+        r#"{"action":"answer","ack":ACK,"message":1}"#,
+        r#"{"action":"failed","ack":ACK,"dest":"a","code":"GONE"}"#,
+        r#"{"action":"error","code":"C","message":"m","ack":ACK}"#,
+        r#"{"action":"cancel","ack":ACK}"#,
+    ];
+    for frame in frames {
+        assert!(super::decode_server_action(&frame.replace("ACK", &fits), 2).is_ok());
+        let refused = super::decode_server_action(&frame.replace("ACK", &long), 2).map(drop);
+        assert_eq!(refused.unwrap_err().code(), "ERR_WSMB_MEMBER", "{frame}");
+    }
+}
+
+#[test]
 fn members_come_in_any_order_and_others_are_ignored() {
     let text = r#" {"x":{"action":1},"dest":["a"],"\ud800":0,"message":null,"action":"send"} "#;
     let send = ClientAction::Send {

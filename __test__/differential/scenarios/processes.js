@@ -15,6 +15,11 @@ const differing = (title, differs, original, ours, main) => ({
   play: (stage) => stage.program(main),
 });
 
+/** What a peer sees of a client `a`. */
+const CONNECTS = [
+  ['accepts', '/'],
+  ['frame', '{"action":"register","id":"a"}'],
+];
 const prints = (line) => ['prints', line];
 const ends = (code) => ['ends', code, null];
 
@@ -169,7 +174,21 @@ module.exports = [
     },
   },
   {
-    title: 'bad text for a client without an error listener is an uncaught exception',
+    title: 'bad text for a client without an error listener',
+    differs: ['D4'],
+    expected: {
+      original: {
+        peer: [...CONNECTS, ['close', 1006, '']],
+        program: [
+          prints('unable to parse message (only JSON-encoded messages are handled)'),
+          ends(1),
+        ],
+      },
+      ours: {
+        peer: [...CONNECTS, ['close', 1000, '']],
+        program: [prints('message after'), ends(0)],
+      },
+    },
     async play(stage) {
       const peer = await stage.peer();
       const ended = stage.program((WSMsgBroker, print, port) => {
@@ -177,9 +196,15 @@ module.exports = [
           print(error.message);
           process.exit(1);
         });
-        new WSMsgBroker('a', '127.0.0.1', port);
+        const client = new WSMsgBroker('a', '127.0.0.1', port);
+        client.on('message', (message) => {
+          print(`message ${message}`);
+          client.close();
+        });
       }, peer.port);
-      (await peer.connection()).frame('no json');
+      const connection = await peer.connection();
+      connection.frame('no json');
+      connection.frame('{"action":"message","message":"after"}');
       await ended;
       await stage.until('peer', 'close');
     },

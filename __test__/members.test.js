@@ -1,0 +1,215 @@
+'use strict';
+
+// Each member of each action of a server, as any JSON: at most one error, which is no event without a listener, and
+// the connection goes on.
+
+const { spawn } = require('node:child_process');
+const { once } = require('node:events');
+const path = require('node:path');
+const test = require('ava');
+const { WebSocketServer } = require('ws');
+const { kinds, urlOf } = require('./support/clients');
+const { frames, VALUES } = require('./members/frames');
+
+const PROGRAM = path.join(__dirname, 'members', 'program.js');
+const DEEP = 100_000;
+/** Acks of which not all is kept if they are read and written again. */
+const ACKS = [
+  '1.0',
+  '1E2',
+  '123456789012345678901234567890',
+  '"\\u0041\\/\\ud83d\\ude00"',
+  '[ 1.0 , "a\\"b" ]',
+  '{"a":{"b":[1.0,-0,1e999]},"a":2}',
+  '{"from":"a"}',
+];
+/** What may stand behind an ack. */
+const FROM = ['', ',"from":"peer"', ',"from":"a \\"b\\" \\\\"', ',"from":7'];
+const REGISTERED = '{"action":"registered","id":"client","protocol":2}';
+
+/** A server that plays `play(socket)` behind the registration. */
+async function startServer(t, play) {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  t.teardown(() => {
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  });
+  server.on('connection', (socket) => {
+    socket.once('message', () => {
+      socket.send(REGISTERED);
+      play(socket);
+    });
+  });
+  await once(server, 'listening');
+  return server;
+}
+
+/** Sends a frame; resolves with how many errors the program has counted then. */
+function counted(socket, text) {
+  return new Promise((resolve) => {
+    const hear = (frame) => {
+      const { action, message } = JSON.parse(frame);
+      // It answers the other messages.
+      if (action === 'send') {
+        socket.off('message', hear);
+        resolve(message);
+      }
+    };
+    socket.on('message', hear);
+    socket.send(text);
+    socket.send(say('count'));
+  });
+}
+
+/** Runs the program; resolves with its exit code and what it wrote to stderr. */
+async function run(t, kind, server, ...more) {
+  const args = [PROGRAM, kind, urlOf(server), ...more];
+  const program = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  t.teardown(() => program.kill('SIGKILL'));
+  let stderr = '';
+  program.stderr.on('data', (text) => {
+    stderr += text;
+  });
+  const [code, signal] = await once(program, 'close');
+  return { code: code ?? signal, stderr };
+}
+
+/** Plays these frames to the program, one after the other; resolves with its end and the errors of each. */
+async function play(t, kind, texts) {
+  const errors = [];
+  const server = await startServer(t, async (socket) => {
+    let before = 0;
+    for (const text of texts) {
+      const now = await counted(socket, text);
+      errors.push(now - before);
+      before = now;
+    }
+    socket.send(say('end'));
+  });
+  return { ...(await run(t, kind, server)), errors };
+}
+
+const say = (message) => `{"action":"message","message":"${message}"}`;
+
+const ends = (open, close, count) => open.repeat(count) + close.repeat(count);
+const texts = Object.values(VALUES).flatMap(([text]) => (text === undefined ? [] : [text]));
+
+for (const kind of kinds) {
+  test(`${kind}: a member of any type is one error at most, and ends nothing`, async (t) => {
+    const all = [...frames()];
+    const { code, stderr, errors } = await play(
+      t,
+      kind,
+      all.map(({ text }) => text),
+    );
+    t.is(code, 0, stderr);
+    t.is(errors.length, all.length);
+    // The client of Node.js tells an answer that it does not await.
+    const others = all.filter(({ isWrong, isAnswer }, n) =>
+      isAnswer ? errors[n] > 1 || (isWrong && errors[n] === 0) : errors[n] !== Number(isWrong),
+    );
+    t.deepEqual(
+      others.map(({ name }) => name),
+      [],
+    );
+  });
+
+  test(`${kind}: a registration with an id and a version of any type is one`, async (t) => {
+    const registered = texts.map(
+      (text) => `{"action":"registered","id":${text},"protocol":${text}}`,
+    );
+    const { code, errors } = await play(t, kind, registered);
+    t.deepEqual([code, errors], [0, registered.map(() => 0)]);
+  });
+
+  test(`${kind}: an error of a server is one error, whatever it says`, async (t) => {
+    const failed = texts.flatMap((text) => [
+      `{"action":"error","code":${text},"message":"text"}`,
+      `{"action":"error","code":"CODE","message":${text}}`,
+      `{"action":"error","code":"CODE","message":"text","ref":${text}}`,
+      `{"action":"error","code":"CODE","message":"text","ack":${text}}`,
+    ]);
+    const { code, errors } = await play(t, kind, failed);
+    t.deepEqual([code, errors], [0, failed.map(() => 1)]);
+  });
+
+  test(`${kind}: a draining server that says rubbish is left for another one`, async (t) => {
+    let connections = 0;
+    const server = await startServer(t, (socket) => {
+      connections += 1;
+      if (connections === 1) {
+        for (const text of texts) socket.send(`{"action":"goaway","within":${text}}`);
+      } else {
+        socket.send(say('end'));
+      }
+    });
+    t.like(await run(t, kind, server, 'reconnect'), { code: 0 });
+    t.is(connections, 2);
+  });
+
+  test(`${kind}: what is no action is one error, and ends nothing`, async (t) => {
+    const rubbish = [
+      ...texts,
+      '',
+      '{',
+      '[]',
+      ends('[', ']', DEEP),
+      '{"action":"constructor"}',
+      '{"action":"__proto__"}',
+      '{"action":"hear"}',
+      '{"action":"malformed"}',
+      // As in version 1, the addon takes an array of one text for that text.
+      ...(kind === 'browser' ? ['{"action":["message"],"message":1}'] : []),
+      Buffer.from('binary'),
+    ];
+    const { code, errors } = await play(t, kind, rubbish);
+    t.deepEqual([code, errors], [0, rubbish.map(() => 1)]);
+  });
+
+  test(`${kind}: messages of any depth arrive`, async (t) => {
+    const messages = [
+      ends('[', ']', DEEP),
+      ends('{"a":', '}', DEEP).replace('}', '1}'),
+      `[${'{},'.repeat(DEEP)}{}]`,
+      `{${ends('"__proto__":{', '}', 1000)}}`,
+    ].map((text) => `{"action":"message","message":${text},"ack":"k","from":"peer"}`);
+    const { code, errors } = await play(t, kind, messages);
+    t.deepEqual([code, errors], [0, [0, 0, 0, 0]]);
+  });
+
+  test(`${kind}: the text of an ack is what came`, async (t) => {
+    const acks = [...texts, ...ACKS].filter(({ length }) => length < 49_152);
+    const answers = [];
+    const server = await startServer(t, (socket) => {
+      socket.on('message', (text) => answers.push(String(text)));
+      for (const ack of acks) {
+        for (const from of FROM) {
+          socket.send(`{"action":"message","message":{"a":1,"ack":2},"ack":${ack}${from}}`);
+        }
+      }
+      socket.send(say('end'));
+    });
+    t.like(await run(t, kind, server), { code: 0 });
+    const falsy = ['null', '0', '-0', '""'];
+    const expected = acks
+      .filter((ack) => !falsy.includes(ack))
+      .flatMap((ack) =>
+        FROM.map(() => `{"action":"answer","ack":${ack},"message":1,"from":"client"}`),
+      );
+    t.is(answers.length, expected.length);
+    const others = answers.filter((answer, n) => answer !== expected[n]);
+    t.deepEqual(
+      others.map((answer) => answer.slice(0, 100)),
+      [],
+    );
+  });
+
+  test(`${kind}: an ack that is too long is one error, and is not kept`, async (t) => {
+    const long = 'x'.repeat(49_150);
+    const messages = [long, `${long}x`, `${long}${long}`].map(
+      (ack) => `{"action":"message","message":1,"ack":"${ack}","from":"peer"}`,
+    );
+    const { code, errors } = await play(t, kind, messages);
+    t.deepEqual([code, errors], [0, [0, 1, 1]]);
+  });
+}
