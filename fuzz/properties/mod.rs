@@ -14,6 +14,8 @@ mod framing;
 mod handshake;
 mod json;
 #[cfg(unix)]
+mod members;
+#[cfg(unix)]
 mod peer;
 
 #[cfg(unix)]
@@ -22,6 +24,8 @@ pub use decode::decode;
 #[cfg(unix)]
 pub use framing::framing;
 pub use handshake::handshake;
+#[cfg(unix)]
+pub use members::members;
 
 /// Pieces beyond which the rest comes at once: more would only take time.
 const MOST_PIECES: usize = 64;
@@ -93,6 +97,12 @@ mod tests {
     #[test]
     fn requests_are_judged_as_a_naive_reading_says_however_they_are_cut() {
         hold("handshake", super::handshake);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn members_of_any_type_are_answered_or_refused() {
+        hold("members", super::members);
     }
 
     #[cfg(unix)]
