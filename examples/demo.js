@@ -55,8 +55,8 @@ async function main() {
   await server.ready;
   const { port } = server.address();
   say('server', `listens at ws://127.0.0.1:${port}/foo`);
-  server.on('registered', (id) => say('server', `registered ${id}`));
-  server.on('unregistered', (id) => say('server', `unregistered ${id}`));
+  server.on('registered', (id) => say('server', 'registered', id));
+  server.on('unregistered', (id) => say('server', 'unregistered', id));
 
   const Old = original();
   const clients = [

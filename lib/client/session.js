@@ -423,18 +423,17 @@ class Session extends Exchange {
   }
 
   /**
-   * An error of the connection. Who waits for what comes of it is told there, and need not listen; nor need anybody
-   * where the connection was open, and the server has caused it.
+   * An error of the connection. Where a promise rejects with it, it is an event only for those who listen. An error of
+   * an open connection is the server's doing.
    */
   #tell(error) {
-    const promises = [...this.requests.values()].filter((entry) => entry.end);
-    if (this.#wasOpen) {
-      this.misunderstood(error);
-    } else if (
-      this.#waiters.length + promises.length === 0 ||
-      this.client.listenerCount('error') > 0
-    ) {
-      this.emit('error', error);
+    const isTold = this.#waiters[0] || [...this.requests.values()].some((entry) => entry.end);
+    if (!isTold || this.client.listenerCount('error') > 0) {
+      if (this.#wasOpen) {
+        this.misunderstood(error);
+      } else {
+        this.emit('error', error);
+      }
     }
   }
 
