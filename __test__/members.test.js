@@ -22,6 +22,7 @@ const ACKS = [
   '[ 1.0 , "a\\"b" ]',
   '{"a":{"b":[1.0,-0,1e999]},"a":2}',
   '{"from":"a"}',
+  '[\n\t1,\r\n2 ]',
 ];
 /** What may stand behind an ack. */
 const FROM = ['', ',"from":"peer"', ',"from":"a \\"b\\" \\\\"', ',"from":7'];

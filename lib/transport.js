@@ -13,6 +13,9 @@ const COLLECT = 64 * 1024;
 /** Characters after which requests and answers, for which somebody waits, do not wait for the rest of the tick. */
 const AHEAD = 4 * 1024;
 
+/** What ends a frame: no JSON has it as it is, but an ack of others may have line ends. */
+const END = '\x1e';
+
 const incomplete = () =>
   coded(
     'ERR_WSMB_ANSWER',
@@ -54,7 +57,7 @@ class Transport {
   #token;
   #native = null;
   #number;
-  /** Frames for the addon, one a line, collected until the tick ends. */
+  /** Frames for the addon, each with `END` behind it, collected until the tick ends. */
   #lines = '';
   /** Some of what this tick sends has been handed over. */
   #ahead = false;
@@ -138,7 +141,7 @@ class Transport {
       this.#hand(frame);
       return;
     }
-    this.#lines += `${frame}\n`;
+    this.#lines += frame + END;
     hub.collect(this);
     // Once in a tick: others are at work on it while this tick goes on.
     const isAhead = isAwaited && !this.#ahead && this.#lines.length > AHEAD;
@@ -180,7 +183,7 @@ class Transport {
 
   #hand(lines) {
     if (this.#native === null) {
-      this.#lines += `${lines}\n`;
+      this.#lines += lines + END;
       return;
     }
     try {

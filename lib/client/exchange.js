@@ -51,6 +51,8 @@ class Exchange {
   requests = new Requests();
   /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
   cancels = new Map();
+  /** A value as JSON. */
+  stringify = JSON.stringify;
   /** Streams of the messages: `push(message, size)`, `end()`. */
   streams = new Set();
   /** Those that have enough for now. */

@@ -26,11 +26,11 @@ function destText(dest) {
 }
 
 /** A message as JSON. What JSON cannot express is an error here; in `send` the server complains. */
-function messageText(message) {
+function messageText(session, message) {
   let text;
   let reason = `${typeof message} is no JSON`;
   try {
-    text = JSON.stringify(message);
+    text = session.stringify(message);
   } catch (error) {
     reason = error.message;
   }
@@ -66,7 +66,7 @@ async function question(session, message, dest, options, count) {
   }
   checkSignal(signal);
   const ids = idsOf(dest);
-  const text = messageText(message);
+  const text = messageText(session, message);
   session.assertOpen();
   if (count !== undefined) {
     session.assert2();
@@ -102,7 +102,7 @@ const methods = {
     if (isStrict && typeof dest !== 'string') {
       idsOf(dest);
     }
-    const text = isStrict ? messageText(message) : JSON.stringify(message);
+    const text = isStrict ? messageText(session, message) : session.stringify(message);
     const to = destText(dest);
     session.assertOpen();
     if (!callback) {

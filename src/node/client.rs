@@ -15,6 +15,8 @@ use crate::{Client, ClientEvent, ClientListener, ClientOptions, client::ack_name
 
 /// Bytes waiting for JavaScript at which the socket is read no further.
 const MAILBOX: usize = 1 << 20;
+/// What ends an action on its way from JavaScript: no JSON text has it as it is.
+const END: char = '\u{1e}';
 /// How long the process may be held at its exit for what was sent last.
 const EXIT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -243,12 +245,12 @@ impl NativeClient {
         ClientOptions::default().into()
     }
 
-    /// Sends what one tick has collected: the JSON text of one action in each line (JSON text has no
-    /// raw line ends). Returns the bytes that still wait.
+    /// Sends what one tick has collected: the JSON text of actions, with `END` between them. Returns
+    /// the bytes that still wait.
     #[napi]
-    pub fn send(&self, lines: String) -> Result<f64> {
+    pub fn send(&self, actions: String) -> Result<f64> {
         let mut result = Ok(());
-        for action in lines.lines() {
+        for action in actions.split_terminator(END) {
             result = result.and(self.client.push_action(action));
         }
         let waiting = self.client.flush();

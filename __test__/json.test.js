@@ -1,0 +1,116 @@
+'use strict';
+
+// JSON of any depth, and what is kept of requests that nobody answers.
+
+const test = require('ava');
+const Bounded = require('../lib/bounded');
+const { stringify } = require('../lib/json');
+const { startServer } = require('./support/start');
+const { answering, join } = require('./support/clients');
+
+const DEPTH = 30_000;
+const deep = (open, inside, close) => open.repeat(DEPTH) + inside + close.repeat(DEPTH);
+
+const DEEP = [
+  deep('[', '', ']'),
+  deep('{"a":', 'null', '}'),
+  deep('[{"a":1,"__proto__":', '[1.5,"\\u0000\\ud800",true,{}]', ',"b":[]}]'),
+];
+
+/** The value at the bottom of so many arrays. */
+function wrap(value, levels = DEPTH) {
+  let wrapped = value;
+  for (let n = 0; n < levels; n += 1) wrapped = [wrapped];
+  return wrapped;
+}
+
+test('what is nested too deeply for JSON.stringify is written as it would be', (t) => {
+  for (const text of DEEP) {
+    t.throws(() => JSON.stringify(JSON.parse(text)), { instanceOf: RangeError });
+    t.true(stringify(JSON.parse(text)) === text, text.slice(0, 20));
+  }
+});
+
+test('what JSON leaves out or converts is left out or converted at any depth', (t) => {
+  class Own {
+    visible = 1;
+    #hidden = 2;
+    get gotten() {
+      return this.#hidden;
+    }
+  }
+  const symbol = Symbol('a');
+  const value = {
+    undefined: undefined,
+    function: () => {},
+    symbol,
+    [symbol]: 1,
+    list: [undefined, () => {}, symbol, Number.NaN, Number.POSITIVE_INFINITY, -0, null],
+    holes: new Array(2),
+    date: new Date(0),
+    json: { toJSON: (key) => `json of ${key}` },
+    none: { toJSON: () => undefined },
+    boxed: [new Number(1), new String('a'), new Boolean(false)],
+    own: new Own(),
+    map: new Map([[1, 2]]),
+    bytes: new Uint8Array([1, 2]),
+    '"': 'quote"\u2028\ud800',
+    10: 'ten',
+    9: 'nine',
+  };
+  const expected = JSON.stringify(value);
+  const written = stringify(wrap(value));
+  t.is(written.slice(DEPTH, -DEPTH), expected);
+  for (const top of [undefined, () => {}, symbol, 1, 'a', null]) {
+    t.is(stringify(top), JSON.stringify(top));
+  }
+});
+
+test('what JSON cannot express throws at any depth', (t) => {
+  const circular = {};
+  circular.self = circular;
+  for (const value of [circular, 1n, wrap(circular), wrap(1n)]) {
+    t.throws(() => stringify(value), { instanceOf: TypeError });
+  }
+  // The same twice is no circle.
+  const twice = [1];
+  t.true(stringify(wrap([twice, twice])).includes('[[1],[1]]'));
+});
+
+test('who answers with what it was asked, answers at any depth', async (t) => {
+  const server = await startServer(t);
+  await answering(t, 'addon', server, 'echo', (response, message) => response.send(message));
+  server.client.on('message', (message, response) => response.send(message));
+  await server.client.connected();
+  const client = await join(t, 'addon', server, 'client');
+  for (const text of DEEP) {
+    for (const dest of ['echo', 'server']) {
+      const { message } = await client.request(JSON.parse(text), dest);
+      t.true(stringify(message) === text);
+    }
+  }
+});
+
+test('a map with a bound forgets the oldest', (t) => {
+  const map = new Bounded(1000);
+  map.set('a', 1).set('b', 2).set('c', 3);
+  map.set('a', 4);
+  t.deepEqual(
+    [...map.entries()],
+    [
+      ['b', 2],
+      ['c', 3],
+      ['a', 4],
+    ],
+  );
+  map.set('d', 5);
+  t.deepEqual([...map.keys()], ['c', 'a', 'd']);
+  t.true(map.delete('c'));
+  t.false(map.delete('c'));
+  map.set('e', 6);
+  t.is(map.size, 3);
+  map.set('x'.repeat(500), 7);
+  t.deepEqual([...map.values()], [7]);
+  map.set('y'.repeat(2000), 8);
+  t.is(map.size, 0);
+});
