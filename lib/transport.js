@@ -296,17 +296,16 @@ class Transport {
     }
   }
 
+  /** As `hear` does it, without a table: there are many of them. */
   #message([, ack, from, message]) {
+    const session = this.#session;
     const [text, name] = ack === null ? NO_ACK : readAck(ack);
-    const size = hub.size();
-    this.#session.hear({
-      action: 'message',
-      from: from ?? undefined,
-      message,
-      text,
-      ack: name,
-      size,
-    });
+    if (typeof from === 'string') {
+      session.message(from, message, text, name, hub.size());
+    } else {
+      const size = hub.size();
+      session.hear({ action: 'message', from: from ?? undefined, message, text, ack: name, size });
+    }
   }
 
   /** It was dropped. Who awaits an answer is told. */
@@ -336,6 +335,8 @@ class Transport {
       session.requests.delete(ack);
       session.pace();
       session.misunderstood(incomplete());
+    } else if (typeof from === 'string') {
+      session.answer(ack, from, message, error);
     } else {
       session.hear({ action: 'answer', ack, from: from ?? undefined, message, error });
     }

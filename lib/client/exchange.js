@@ -12,25 +12,29 @@ const Response = require('./response');
  * The members of each action of a server, in the order of the arguments of our method of its name. Behind the colon,
  * the kinds of value that a member may be; without one, it may be anything.
  */
-const MEMBERS = {
-  __proto__: null,
+const MEMBERS = read({
   registered: 'protocol',
   // Its id goes to the program as it came.
   unregistered: 'id code:su',
   // An id may be a number: servers of version 1 send it as it was registered. Of the ack there is the text, too.
   message: 'from:snu message text:su ack size',
   answer: 'ack from:snu message error',
-};
+});
 
 /** The same, of version 2. */
-const MEMBERS_2 = {
-  __proto__: null,
+const MEMBERS_2 = read({
   receipt: 'ref:sn delivered:lu failed:mu',
   failed: 'ack:s dest:s code:s',
   error: 'ref:snu ack:su code:s message:su',
   cancel: 'ack:s',
   goaway: 'within:n',
-};
+});
+
+/** By action, `[name, kinds]` of each member. */
+function read(actions) {
+  const members = (text) => text.split(' ').map((member) => member.split(':'));
+  return new Map(Object.entries(actions).map(([action, text]) => [action, members(text)]));
+}
 
 /** What kind of value it is: the first letter of its type; an array, or an object, of strings: l or m; null: u. */
 function kind(value) {
@@ -72,18 +76,16 @@ class Exchange {
     this.client.emit(...event);
   }
 
-  /** The server has sent a frame. */
+  /** The server has sent a frame: its members by their names. */
   hear(frame) {
     const { action, ref, ack } = frame;
-    const members =
-      typeof action === 'string' && (MEMBERS[action] ?? (this.speaks2 && MEMBERS_2[action]));
+    const members = MEMBERS.get(action) ?? (this.speaks2 && MEMBERS_2.get(action));
     if (!members) {
       this.misunderstood(coded('ERR_WSMB_ACTION', 'unknown action'));
       return;
     }
     let isRight = true;
-    const values = members.split(' ').map((member) => {
-      const [name, kinds] = member.split(':');
+    const values = members.map(([name, kinds]) => {
       isRight &&= !kinds || kinds.includes(kind(frame[name]));
       return frame[name];
     });
