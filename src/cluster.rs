@@ -23,6 +23,7 @@
 //! | `inbound` | what comes: frames for an id, frames for this node |
 //! | `receipts` | receipts that wait for other brokers |
 //! | `probes` | what may have been lost is asked for |
+//! | `repair` | claims that were lost on their way are detected and sent again |
 //! | `talk` | what is said to all, and heard from them |
 //! | `search` | which ids there are, at all brokers |
 //! | `task` | what becomes of the connection, and what is done now and then |
@@ -42,6 +43,7 @@ mod packet;
 mod probes;
 mod receipts;
 mod remotes;
+mod repair;
 mod said;
 mod search;
 mod talk;
@@ -74,6 +76,7 @@ use nodes::Nodes;
 use probes::Probes;
 use receipts::Receipts;
 use remotes::Remotes;
+use repair::{Repairs, Streams};
 pub use search::Found;
 pub(crate) use task::BusEvent;
 use task::Listening;
@@ -119,6 +122,11 @@ pub(crate) struct Cluster {
     /// Claims to be told, and those who wait until they have been heard, by their time.
     untold: Mutex<Vec<Claim>>,
     tells: Notify,
+    /// How many times claims were published.
+    published: AtomicU64,
+    /// Publications of claims by others, and what others have missed of ours.
+    streams: Streams,
+    repairs: Repairs,
     /// That it is time to say that we are there.
     beats: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
@@ -179,6 +187,9 @@ impl Cluster {
             questions: Mutex::default(),
             untold: Mutex::default(),
             tells: Notify::new(),
+            published: AtomicU64::new(0),
+            streams: Streams::default(),
+            repairs: Repairs::default(),
             beats: Notify::new(),
             unheard: Mutex::default(),
             ended: watch::channel(false).0,
@@ -333,8 +344,7 @@ impl Cluster {
                 cluster.listen(claim.id.clone(), stopped).await;
             }
             if cluster.claims.holds(&claim.id, claim.stamp.time) {
-                cluster.untold.lock().push(claim);
-                cluster.tells.notify_one();
+                cluster.queue_claims([claim]);
             } else {
                 // Of one that is lost already nobody need hear, and nobody waits for that.
                 cluster.unheard.lock().remove(&claim.stamp.time);

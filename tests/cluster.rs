@@ -6,7 +6,11 @@ mod support;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use support::{Peer, nats::Nats, options};
+use support::{
+    Log, Peer,
+    nats::{Line, Nats},
+    options, until,
+};
 use tokio::time::timeout;
 use wsmsgbroker::Server;
 
@@ -111,4 +115,74 @@ async fn of_those_who_register_an_id_at_once_one_has_it_and_all_brokers_agree() 
     })
     .await;
     println!("{} races, agreed after {slowest:?} at most", races());
+}
+
+/// How long after the way between their NATS servers is back brokers may take to agree: NATS tries once a
+/// second to connect.
+const HEALED: Duration = Duration::from_secs(5);
+
+/// A broker at each of two NATS servers, and the way between these servers.
+async fn two_sides() -> (Vec<Server>, Log, Line, [Nats; 2]) {
+    let left = Nats::start_clustered(None).await;
+    let line = Line::to(left.route()).await;
+    let right = Nats::start_clustered(Some(line.address())).await;
+    let log = Log::default();
+    let servers = vec![
+        left.broker("routes", "left", options(), &log),
+        right.broker("routes", "right", options(), &log),
+    ];
+    until("they know each other", || know_each_other(&servers)).await;
+    (servers, log, line, [left, right])
+}
+
+fn know_each_other(servers: &[Server]) -> bool {
+    let knows_all = |server: &Server| server.nodes().is_some_and(|nodes| nodes.len() == 2);
+    servers.iter().all(knows_all)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_that_moved_while_nats_servers_had_lost_each_other_have_one_owner_after_it() {
+    for down in [0, 2, 7].map(Duration::from_secs) {
+        let (servers, log, line, _nats) = two_sides().await;
+        let ids: Vec<_> = (0..20).map(|number| format!("id{number}")).collect();
+        let mut former = Vec::new();
+        for (number, id) in ids.iter().enumerate() {
+            former.push(Peer::register_2(&servers[number % 2], id).await);
+        }
+        line.cut().await;
+        let mut newer = Vec::new();
+        for (number, id) in ids.iter().enumerate() {
+            newer.push(Peer::register_2(&servers[(number + 1) % 2], id).await);
+        }
+        tokio::time::sleep(down).await;
+        let owners = |id: &str| servers.iter().filter(|server| server.has(id)).count();
+        assert!(ids.iter().all(|id| owners(id) == 2), "{down:?}");
+        line.mend();
+        let begun = std::time::Instant::now();
+        until("one owner each", || ids.iter().all(|id| owners(id) == 1)).await;
+        let took = begun.elapsed();
+        for (number, id) in ids.iter().enumerate() {
+            assert!(servers[(number + 1) % 2].has(id), "the newest has it");
+            let replaced = format!(r#"{{"action":"unregistered","id":"{id}","code":"REPLACED"}}"#);
+            former[number].expect(&replaced).await;
+        }
+        assert!(took < HEALED, "down for {down:?}: {took:?}");
+        assert_eq!(
+            log.count("Cluster(Up)"),
+            2,
+            "the brokers kept their connections"
+        );
+        println!("down for {down:?}: one owner each after {took:?}");
+        // Whoever sends at either side reaches the owner.
+        for (number, server) in servers.iter().enumerate() {
+            let mut sender = Peer::connect(server).await;
+            for (id, owner) in ids.iter().zip(&mut newer) {
+                let text = format!(r#"{{"action":"send","message":{number},"dest":"{id}"}}"#);
+                sender.send(&text).await;
+                owner
+                    .expect(&format!(r#"{{"action":"message","message":{number}}}"#))
+                    .await;
+            }
+        }
+    }
 }

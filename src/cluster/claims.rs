@@ -83,6 +83,8 @@ struct Own {
     tickets: Vec<u64>,
     /// Ends the listening for what is sent to the id, when dropped; none while nobody listens.
     listener: Option<oneshot::Sender<()>>,
+    /// The number of the publication that has told others of the claim; zero while none has.
+    published: u64,
 }
 
 impl Own {
@@ -163,13 +165,14 @@ impl Claims {
             claim: claim.clone(),
             tickets: Vec::new(),
             listener: None,
+            published: 0,
         });
         if entry.claim.principal != claim.principal && !claim.is_participants() {
             return Err(Taken);
         }
         entry.tickets.push(time);
         if claim.stamp > entry.claim.stamp {
-            entry.claim = claim;
+            (entry.claim, entry.published) = (claim, 0);
         }
         Ok(if listens { entry.listen() } else { None })
     }
@@ -224,10 +227,33 @@ impl Claims {
         own.get(id).map(|entry| entry.claim.principal.clone())
     }
 
-    /// All claims.
-    pub(super) fn all(&self) -> Vec<Claim> {
+    /// These claims are about to be published, under this number.
+    pub(super) fn publish(&self, claims: &[Claim], number: u64) {
+        let mut own = self.own.lock();
+        for claim in claims {
+            if let Some(entry) = own.get_mut(&claim.id)
+                && entry.claim.stamp == claim.stamp
+            {
+                entry.published = number;
+            }
+        }
+    }
+
+    /// Claims that were never published.
+    pub(super) fn unpublished(&self) -> Vec<Claim> {
+        self.select(|number| number == 0)
+    }
+
+    /// Claims published last after this number, or never.
+    pub(super) fn published_after(&self, after: u64) -> Vec<Claim> {
+        self.select(|number| number == 0 || number > after)
+    }
+
+    /// Claims whose last publication has such a number.
+    fn select(&self, is_meant: impl Fn(u64) -> bool) -> Vec<Claim> {
         let own = self.own.lock();
-        own.values().map(|entry| entry.claim.clone()).collect()
+        let meant = own.values().filter(|entry| is_meant(entry.published));
+        meant.map(|entry| entry.claim.clone()).collect()
     }
 
     /// The ids for which nobody listens yet: for each, what tells its listener to stop.

@@ -18,12 +18,24 @@ pub(super) enum Said<'a> {
         node: String,
         name: String,
         epoch: u32,
+        /// How many times this broker has published claims.
+        #[serde(default)]
+        published: u64,
     },
     /// These ids are mine.
     Claims {
         node: String,
         #[serde(borrow)]
         claims: Vec<Claimed<'a>>,
+        /// Which publication of claims of this broker it is, from one on; zero: it is not numbered.
+        #[serde(default)]
+        number: u64,
+    },
+    /// `node` asks the broker `of` for all claims that it published after this number.
+    Missed {
+        node: String,
+        of: String,
+        after: u64,
     },
     /// I am leaving.
     Bye { node: String },
@@ -74,6 +86,18 @@ pub(super) struct Have<'a> {
     pub(super) done: bool,
 }
 
+/// Claims sent again to a broker that asked for them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Repair<'a> {
+    pub(super) node: String,
+    #[serde(borrow)]
+    pub(super) claims: Vec<Claimed<'a>>,
+    /// How many parts of the answer came before this one.
+    pub(super) part: u32,
+    /// In the last part: all claims up to this publication were received with it.
+    pub(super) all: Option<u64>,
+}
+
 /// Items in one message about many, and bytes of it, about.
 const ITEMS: usize = 500;
 const BYTES: usize = 64 << 10;
@@ -90,9 +114,22 @@ pub(super) fn part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) 
     items.split_at(fits.count())
 }
 
+/// Parts the first claims that fit into one message from the rest.
+pub(super) fn part_of_claims(claims: &[Claim]) -> (&[Claim], &[Claim]) {
+    part(claims, |claim| {
+        claim.id.len() + claim.principal.as_ref().map_or(0, |name| name.len())
+    })
+}
+
 impl Said<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
         // It has no maps, and no texts that are not Unicode: it cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+impl Repair<'_> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 //! What is said to all brokers, and what is heard from them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::{
     inbound,
     packet::{Packet, Taken},
     remotes::link_of,
+    repair::REPAIRS,
     said::{self, Claimed, Said},
     tally::Tally,
     tell,
@@ -32,24 +33,34 @@ impl Cluster {
             node: self.node.to_string(),
             name: self.name.clone(),
             epoch: self.epoch(),
+            published: self.published.load(Relaxed),
         })
         .await;
     }
 
-    /// Tells all of these claims.
-    pub(super) async fn tell_claims(&self, claims: &[Claim]) {
+    /// Publishes claims to all. Called by one task only: the numbers are in the order of publication.
+    pub(super) async fn publish_claims(&self, claims: &[Claim]) {
         let mut rest = claims;
         while !rest.is_empty() {
-            let (now, later) = said::part(rest, |claim| {
-                claim.id.len() + claim.principal.as_ref().map_or(0, |name| name.len())
-            });
+            let (now, later) = said::part_of_claims(rest);
+            let number = self.published.load(Relaxed) + 1;
+            self.claims.publish(now, number);
             self.say(&Said::Claims {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),
+                number,
             })
             .await;
+            // A heartbeat with this number is behind it.
+            self.published.store(number, Relaxed);
             rest = later;
         }
+    }
+
+    /// Has claims published with the next ones.
+    pub(super) fn queue_claims(&self, claims: impl IntoIterator<Item = Claim>) {
+        self.untold.lock().extend(claims);
+        self.tells.notify_one();
     }
 
     /// Something was said to all.
@@ -58,17 +69,31 @@ impl Cluster {
             return;
         };
         match said {
-            Said::Beat { node, name, epoch } => match self.other(&node) {
-                Some(node) if self.beat(node, name, epoch) => self.beats.notify_one(),
-                Some(_) => {}
+            Said::Beat {
+                node,
+                name,
+                epoch,
+                published,
+            } => match self.other(&node) {
+                Some(node) => {
+                    if self.beat(node, name, epoch) {
+                        self.beats.notify_one();
+                    }
+                    self.observe_published(node, published);
+                }
                 None => self.heard_ourselves(shared, epoch),
             },
             Said::Bye { node } => {
                 if let Some(node) = self.other(&node) {
+                    self.streams.forget(node);
                     self.forget_node(node);
                 }
             }
-            Said::Claims { node, claims } => {
+            Said::Claims {
+                node,
+                claims,
+                number,
+            } => {
                 let Some(node) = NodeId::parse(&node) else {
                     return;
                 };
@@ -78,7 +103,17 @@ impl Cluster {
                         self.unheard.lock().remove(&claim.stamp.time);
                         self.moved(shared, &claim.id, node);
                     }),
-                    false => self.judge(shared, claims).await,
+                    false => {
+                        self.judge(shared, claims);
+                        self.received_claims(node, number);
+                    }
+                }
+            }
+            Said::Missed { node, of, after } => {
+                if let (Some(node), true) =
+                    (self.other(&node), NodeId::parse(&of) == Some(self.node))
+                {
+                    self.want_repair(node, after);
                 }
             }
             Said::Ids { node, number } => {
@@ -94,11 +129,12 @@ impl Cluster {
     }
 
     /// The broker of this name, if it is another one.
-    fn other(&self, node: &str) -> Option<NodeId> {
+    pub(super) fn other(&self, node: &str) -> Option<NodeId> {
         NodeId::parse(node).filter(|node| *node != self.node)
     }
 
-    async fn judge(&self, shared: &Shared, claims: impl Iterator<Item = Claim>) {
+    /// Resolves conflicts of other brokers' claims with our own.
+    pub(super) fn judge(&self, shared: &Shared, claims: impl Iterator<Item = Claim>) {
         let mut kept = Vec::new();
         for claim in claims {
             self.clock.heard(claim.stamp.time);
@@ -109,7 +145,9 @@ impl Cluster {
                 Verdict::Kept(own) => kept.push(own),
             }
         }
-        self.tell_claims(&kept).await;
+        if !kept.is_empty() {
+            self.queue_claims(kept);
+        }
     }
 
     /// An id is another broker's now: whoever has it here hears of that.
@@ -170,6 +208,9 @@ impl Cluster {
         // A question has no packets. That a node hears nothing will be noticed.
         if unheard && packet > 0 {
             return self.unheard(number, packet);
+        }
+        if number == REPAIRS {
+            return self.receive_repair(shared, &payload);
         }
         if let Some((handle, _)) = self.remotes.by_link(number) {
             if let (Some(taken), Some(link)) = (Taken::decode(&payload), link_of(&handle)) {

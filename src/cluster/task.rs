@@ -10,7 +10,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{ANSWER, Cluster, bus::Inlet, said::Said, tally::Tally};
+use super::{ANSWER, Cluster, bus::Inlet, repair::repair_all, said::Said, tally::Tally};
 use crate::{
     event::{ClusterEvent, ServerEvent},
     metrics::ClusterStats,
@@ -74,7 +74,8 @@ impl Cluster {
         }
     }
 
-    /// The connection is there, or is there again: everybody hears of our ids.
+    /// The connection is there, or is there again: others hear of the ids registered meanwhile. Claims that
+    /// were lost with an earlier connection are asked for.
     fn up(self: &Arc<Self>) {
         self.begin_epoch(1);
         *self.since.lock() = Instant::now();
@@ -90,7 +91,7 @@ impl Cluster {
             listening.rounds -= 1;
             cluster.has_listened(&listening);
         });
-        self.tell_all_claims();
+        self.queue_claims(self.claims.unpublished());
     }
 
     /// What was said before this may be lost. `rounds`: how many more go over all ids to listen for them.
@@ -110,11 +111,6 @@ impl Cluster {
             self.listened.store(listening.epoch, Relaxed);
             self.beats.notify_one();
         }
-    }
-
-    fn tell_all_claims(&self) {
-        self.untold.lock().extend(self.claims.all());
-        self.tells.notify_one();
     }
 
     /// True if NATS can be reached, and has passed on what we said.
@@ -149,9 +145,8 @@ impl Cluster {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
         shared.listener.event(event);
+        // Claims that were among it are missed by their numbers.
         self.begin_epoch(0);
-        // Others' claims may be among it: they answer to ours.
-        self.tell_all_claims();
     }
 }
 
@@ -219,6 +214,7 @@ async fn run(
     let (mut connection, mut lags) = (0, false);
     let telling = tokio::spawn(tell_all(cluster.clone()));
     let beating = tokio::spawn(beat_all(cluster.clone()));
+    let repairing = tokio::spawn(repair_all(cluster.clone()));
     let mut beat = interval(BEAT);
     let mut look = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -296,6 +292,7 @@ async fn run(
     taking.abort();
     telling.abort();
     beating.abort();
+    repairing.abort();
     hearing.abort();
     cluster.bus.close();
 }
@@ -315,7 +312,7 @@ async fn tell_all(cluster: Arc<Cluster>) {
     loop {
         cluster.tells.notified().await;
         let claims = std::mem::take(&mut *cluster.untold.lock());
-        cluster.tell_claims(&claims).await;
+        cluster.publish_claims(&claims).await;
     }
 }
 

@@ -1,9 +1,13 @@
 //! What happens between two steps of a broker, where a real NATS cannot be stopped.
 
+mod hub;
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{sync::Semaphore, time::Instant as Clocked};
 
 use super::{bus::Inlet, *};
 use crate::error::{Error, Result};
+use hub::{Broker, Hub, says};
 
 /// A bus that takes everything, and lets nobody listen before it is told to.
 #[derive(Debug)]
@@ -96,4 +100,149 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
     );
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(cluster.unheard.lock().is_empty());
+}
+
+/// So many brokers that know each other.
+async fn brokers(hub: &Arc<Hub>, count: usize) -> Vec<Broker> {
+    let mut brokers = Vec::new();
+    for number in 0..count {
+        brokers.push(Broker::start(hub, number).await);
+    }
+    let knows_all = |broker: &Broker| broker.cluster.nodes().len() == count;
+    while !brokers.iter().all(knows_all) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    brokers
+}
+
+/// Waits until only the last of these tickets is worth something, and returns how long that took.
+async fn one_owner(brokers: &[Broker], tickets: &[(usize, Ticket)]) -> Duration {
+    let begun = Clocked::now();
+    let held = || {
+        let is_held = |(broker, ticket): &&(usize, Ticket)| brokers[*broker].holds(ticket);
+        tickets.iter().filter(is_held).count()
+    };
+    let last = tickets.last().expect("some");
+    while held() > 1 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{} owners",
+            held()
+        );
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(brokers[last.0].holds(&last.1), "the newest has it");
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_publication_was_lost_is_found_with_the_next_heartbeat() {
+    let hub = Arc::<Hub>::default();
+    let brokers = brokers(&hub, 2).await;
+    let former = brokers[0].claim("a").await;
+    hub.lose(|_, to, publication| to == 0 && says(publication, "claims"));
+    let newer = brokers[1].claim("a").await;
+    assert!(brokers[0].holds(&former) && brokers[1].holds(&newer));
+    hub.mend();
+    let took = one_owner(&brokers, &[(0, former), (1, newer)]).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_repair_was_lost_too_is_asked_for_again() {
+    let hub = Arc::<Hub>::default();
+    let brokers = brokers(&hub, 2).await;
+    let former = brokers[0].claim("a").await;
+    let mut repairs = 0;
+    hub.lose(move |_, to, publication| {
+        let is_repair = publication.subject.ends_with("fffffffffffffffe");
+        repairs += usize::from(is_repair);
+        to == 0 && (says(publication, "claims") || is_repair && repairs < 3)
+    });
+    let newer = brokers[1].claim("a").await;
+    let took = one_owner(&brokers, &[(0, former), (1, newer)]).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
+    for seconds in [2, 30] {
+        let hub = Arc::<Hub>::default();
+        let brokers = brokers(&hub, 4).await;
+        let is_left = |broker: usize| broker < 2;
+        // Claims from before are known and not sent again.
+        let mut others = Vec::new();
+        for number in 0..1000 {
+            others.push(brokers[number % 4].claim(&format!("other.{number}")).await);
+        }
+        hub.lose(move |from, to, _| is_left(from) != is_left(to));
+        let mut tickets = Vec::new();
+        for number in 0..20 {
+            let id = format!("id.{number}");
+            let (left, right) = (number % 2, 2 + number % 2);
+            let (first, last) = [(left, right), (right, left)][number % 2];
+            tickets.push([
+                (first, brokers[first].claim(&id).await),
+                (last, brokers[last].claim(&id).await),
+            ]);
+        }
+        sleep(Duration::from_secs(seconds)).await;
+        hub.mend();
+        *hub.published.lock() = (0, 0);
+        for tickets in &tickets {
+            let took = one_owner(&brokers, tickets).await;
+            assert!(took < Duration::from_secs(2), "{took:?}");
+        }
+        let (count, bytes) = *hub.published.lock();
+        assert!(count < 100 && bytes < 32 << 10, "{count}, {bytes} bytes");
+        for (number, other) in others.iter().enumerate() {
+            assert!(brokers[number % 4].holds(other));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
+    for seed in 0..20 {
+        let hub = Arc::<Hub>::default();
+        let brokers = brokers(&hub, 3).await;
+        let mut lost = SmallRng::seed_from_u64(seed);
+        let mut random = SmallRng::seed_from_u64(seed + 1000);
+        hub.lose(move |_, _, _| lost.random_bool(0.5));
+        let mut tickets: HashMap<u64, Vec<(usize, Ticket)>> = HashMap::new();
+        for _ in 0..200 {
+            let (broker, id) = (random.random_range(0..3), random.random_range(0..20));
+            let ticket = brokers[broker].claim(&id.to_string()).await;
+            tickets.entry(id).or_default().push((broker, ticket));
+            sleep(Duration::from_millis(random.random_range(0..50))).await;
+        }
+        hub.mend();
+        sleep(Duration::from_secs(10)).await;
+        for (id, tickets) in &tickets {
+            let holds = |broker: usize| {
+                (tickets.iter()).any(|(at, ticket)| *at == broker && brokers[broker].holds(ticket))
+            };
+            let owners: Vec<_> = (0..3).filter(|broker| holds(*broker)).collect();
+            assert_eq!(owners.len(), 1, "seed {seed}, id {id}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_broker_without_ids_is_sent_no_claims() {
+    let hub = Arc::<Hub>::default();
+    let mut brokers = brokers(&hub, 1).await;
+    let mut tickets = Vec::new();
+    for number in 0..1000 {
+        tickets.push(brokers[0].claim(&number.to_string()).await);
+    }
+    *hub.published.lock() = (0, 0);
+    brokers.push(Broker::start(&hub, 1).await);
+    sleep(Duration::from_secs(5)).await;
+    let (_, bytes) = *hub.published.lock();
+    assert!(bytes < 4 << 10, "{bytes} bytes");
+    // And takes an id all the same.
+    let former = tickets.swap_remove(7);
+    let newer = brokers[1].claim("7").await;
+    one_owner(&brokers, &[(0, former), (1, newer)]).await;
 }

@@ -1,0 +1,367 @@
+//! Anti-entropy of claims: lost publications of claims are detected, and their claims are sent again.
+//!
+//! Every broker numbers its publications of claims from one on, and its heartbeat carries the number of
+//! the last. A receiver keeps, for each other broker, the number up to which it has received all. If a
+//! number is missing (a route between NATS servers was down, a publication was dropped, a subscription was
+//! too slow, NATS restarted), the receiver asks that broker for all claims published after the last
+//! number without a gap. The claims that are sent again are judged like new ones: the conflict is resolved
+//! at whichever broker receives the claim of the other.
+//!
+//! A broker that has not published any claim needs no claims from before it saw the other broker: each of its
+//! own publications is received there, and a conflict is found at that side. So a new broker without ids
+//! costs nothing.
+//!
+//! Cost: 8 bytes for each own id, 72 bytes for each other broker, and a number in each heartbeat. After a
+//! gap one small request to all, and the claims published since, to the broker that asked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Cluster,
+    bus::{NodeId, Place, Publication},
+    said::{self, Claimed, Repair, Said},
+};
+use crate::server::Shared;
+
+/// The number of the place at which a broker receives claims that it asked for; no key comes near it.
+pub(super) const REPAIRS: u64 = u64::MAX - 1;
+/// A request for claims is repeated if nothing was received for this long.
+const RETRY: Duration = Duration::from_secs(3);
+/// Time between the end of a repair and the next request to the same broker.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Brokers whose publications are followed; beyond that, the one not heard for longest is forgotten. If it
+/// comes back it is asked for all of its claims.
+const MAX_STREAMS: usize = 4096;
+
+/// Publications of claims by the other brokers, and which of them were received.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    of: Mutex<HashMap<NodeId, Stream>>,
+}
+
+/// Publications of one broker.
+#[derive(Debug)]
+struct Stream {
+    /// All up to this number were received.
+    received: u64,
+    /// The first and the last of those received since the last gap.
+    run: Option<(u64, u64)>,
+    /// When claims were asked for, or a part of them was received.
+    asked: Option<Instant>,
+    /// Parts of the answer received so far; none while no answer is awaited, or it has a gap itself.
+    parts: Option<u32>,
+    seen: Instant,
+}
+
+impl Stream {
+    fn new(received: u64, now: Instant) -> Self {
+        Self {
+            received,
+            run: None,
+            asked: None,
+            parts: None,
+            seen: now,
+        }
+    }
+
+    fn receive(&mut self, number: u64) {
+        if number <= self.received {
+            return;
+        }
+        self.run = match self.run {
+            Some((first, last)) if (first..=last + 1).contains(&number) => {
+                Some((first, last.max(number)))
+            }
+            _ => Some((number, number)),
+        };
+        self.join();
+    }
+
+    /// All up to this number were received, one by one or again.
+    fn receive_all(&mut self, number: u64) {
+        self.received = self.received.max(number);
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some((_, last)) = self.run.take_if(|(first, _)| *first <= self.received + 1) {
+            self.received = self.received.max(last);
+        }
+    }
+
+    /// The number after which claims are to be asked for, if it is time to ask.
+    fn ask(&mut self, now: Instant) -> Option<u64> {
+        let pause = match self.parts {
+            Some(_) => RETRY,
+            None => PAUSE,
+        };
+        if self.asked.is_some_and(|asked| now - asked < pause) {
+            return None;
+        }
+        (self.asked, self.parts) = (Some(now), Some(0));
+        Some(self.received)
+    }
+}
+
+impl Streams {
+    /// A broker says that it has published so many times; `is_new`: we have not published any claim. The
+    /// result is the number after which it is to be asked for claims.
+    fn observe(&self, node: NodeId, last: u64, is_new: bool, now: Instant) -> Option<u64> {
+        let start = if is_new { last } else { 0 };
+        self.with(node, start, now, |stream| match last > stream.received {
+            true => stream.ask(now),
+            false => None,
+        })
+    }
+
+    /// The publication of a broker with this number was received. The result is as above.
+    fn receive(&self, node: NodeId, number: u64, is_new: bool, now: Instant) -> Option<u64> {
+        let start = if is_new { number - 1 } else { 0 };
+        self.with(node, start, now, |stream| {
+            stream.receive(number);
+            match stream.run {
+                Some(_) => stream.ask(now),
+                None => None,
+            }
+        })
+    }
+
+    /// A part of the claims that a broker was asked for was received. `all`: the number up to which that
+    /// was all, in the last part.
+    fn receive_part(&self, node: NodeId, part: u32, all: Option<u64>, now: Instant) {
+        let mut streams = self.of.lock();
+        let Some(stream) = streams.get_mut(&node) else {
+            return;
+        };
+        // An answer is sent as a whole: a first part begins another one.
+        let is_next = part == 0 || stream.parts == Some(part);
+        (stream.seen, stream.asked) = (now, Some(now));
+        stream.parts = is_next.then_some(part + 1);
+        if let Some(all) = all {
+            if is_next {
+                stream.receive_all(all);
+            }
+            stream.parts = None;
+        }
+    }
+
+    fn with<T>(
+        &self,
+        node: NodeId,
+        start: u64,
+        now: Instant,
+        change: impl FnOnce(&mut Stream) -> T,
+    ) -> T {
+        let mut streams = self.of.lock();
+        if streams.len() >= MAX_STREAMS && !streams.contains_key(&node) {
+            let oldest = streams.iter().min_by_key(|(_, stream)| stream.seen);
+            if let Some(oldest) = oldest.map(|(node, _)| *node) {
+                streams.remove(&oldest);
+            }
+        }
+        let stream = streams
+            .entry(node)
+            .or_insert_with(|| Stream::new(start, now));
+        stream.seen = now;
+        change(stream)
+    }
+
+    /// A broker has left for good.
+    pub(super) fn forget(&self, node: NodeId) {
+        self.of.lock().remove(&node);
+    }
+}
+
+/// Brokers that asked for our claims, each with the number after which.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    wanted: Mutex<HashMap<NodeId, u64>>,
+    wakes: Notify,
+}
+
+impl Cluster {
+    /// A broker says in its heartbeat that it has published claims so many times.
+    pub(super) fn observe_published(&self, node: NodeId, last: u64) {
+        let missed = (self.streams).observe(node, last, self.is_new(), Instant::now());
+        self.ask_for_missed(node, missed);
+    }
+
+    /// A publication of claims was received from a broker; zero: it has no number.
+    pub(super) fn received_claims(&self, node: NodeId, number: u64) {
+        if number > 0 {
+            let missed = (self.streams).receive(node, number, self.is_new(), Instant::now());
+            self.ask_for_missed(node, missed);
+        }
+    }
+
+    /// True until we publish a claim.
+    fn is_new(&self) -> bool {
+        self.published.load(Relaxed) == 0
+    }
+
+    fn ask_for_missed(&self, node: NodeId, missed: Option<u64>) {
+        let Some(after) = missed else { return };
+        let said = Said::Missed {
+            node: self.node.to_string(),
+            of: node.to_string(),
+            after,
+        };
+        // If there is no room now, the next heartbeat has it asked again.
+        let _ = self.bus.try_publish(Publication {
+            subject: self.subjects.all(),
+            reply: None,
+            payload: said.encode().into(),
+        });
+    }
+
+    /// A broker asks for all claims that we published after this number.
+    pub(super) fn want_repair(&self, node: NodeId, after: u64) {
+        let mut wanted = self.repairs.wanted.lock();
+        let least = wanted.entry(node).or_insert(after);
+        *least = (*least).min(after);
+        drop(wanted);
+        self.repairs.wakes.notify_one();
+    }
+
+    /// Sends a broker the claims that it asked for.
+    async fn repair(&self, node: NodeId, after: u64) {
+        // Read first: whatever is published later may be among the claims, and need not.
+        let last = self.published.load(Relaxed);
+        let claims = self.claims.published_after(after);
+        let subject = self.subjects.place(Place {
+            node,
+            number: REPAIRS,
+        });
+        let mut rest = &claims[..];
+        for part in 0.. {
+            let (now, later) = said::part_of_claims(rest);
+            let repair = Repair {
+                node: self.node.to_string(),
+                claims: now.iter().map(Claimed::new).collect(),
+                part,
+                all: later.is_empty().then_some(last),
+            };
+            let publication = Publication {
+                subject: subject.clone(),
+                reply: None,
+                payload: repair.encode().into(),
+            };
+            self.bus.publish(publication).await;
+            rest = later;
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// A part of the claims that we asked for was received.
+    pub(super) fn receive_repair(&self, shared: &Shared, payload: &Bytes) {
+        let Ok(repair) = serde_json::from_slice::<Repair<'_>>(payload) else {
+            return;
+        };
+        if let Some(node) = self.other(&repair.node) {
+            let claims = repair.claims.iter().map(|claimed| claimed.claim(node));
+            // Before it counts as received.
+            self.judge(shared, claims);
+            (self.streams).receive_part(node, repair.part, repair.all, Instant::now());
+        }
+    }
+}
+
+/// Sends claims to those who have asked for them, one after the other.
+pub(super) async fn repair_all(cluster: Arc<Cluster>) {
+    loop {
+        cluster.repairs.wakes.notified().await;
+        let wanted = std::mem::take(&mut *cluster.repairs.wanted.lock());
+        for (node, after) in wanted {
+            cluster.repair(node, after).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+
+    #[test]
+    fn publications_without_a_gap_are_not_asked_for() {
+        let (streams, now) = (Streams::default(), Instant::now());
+        for number in 1..5 {
+            assert_eq!(streams.receive(NODE, number, false, now), None);
+            assert_eq!(streams.observe(NODE, number, false, now), None);
+        }
+        // What came before the heartbeat that was sent before it.
+        assert_eq!(streams.observe(NODE, 2, false, now), None);
+        assert_eq!(streams.receive(NODE, 2, false, now), None);
+    }
+
+    #[test]
+    fn a_gap_is_asked_for_once_until_its_answer_is_late() {
+        let (streams, now) = (Streams::default(), Instant::now());
+        assert_eq!(streams.receive(NODE, 1, false, now), None);
+        assert_eq!(streams.receive(NODE, 3, false, now), Some(1));
+        assert_eq!(streams.receive(NODE, 4, false, now), None);
+        assert_eq!(streams.observe(NODE, 4, false, now), None);
+        let late = now + RETRY;
+        assert_eq!(streams.observe(NODE, 4, false, late), Some(1));
+        // A part lost from the answer: all of it is asked for again, after a pause.
+        streams.receive_part(NODE, 0, None, late);
+        streams.receive_part(NODE, 2, Some(4), late);
+        assert_eq!(streams.observe(NODE, 4, false, late), None);
+        let later = late + PAUSE;
+        assert_eq!(streams.observe(NODE, 4, false, later), Some(1));
+        streams.receive_part(NODE, 0, None, later);
+        streams.receive_part(NODE, 1, Some(3), later);
+        // The rest was received meanwhile.
+        assert_eq!(streams.observe(NODE, 4, false, later + RETRY), None);
+        assert_eq!(streams.receive(NODE, 5, false, later + RETRY), None);
+    }
+
+    #[test]
+    fn what_was_received_during_a_repair_counts_only_without_a_gap() {
+        let (streams, now) = (Streams::default(), Instant::now());
+        assert_eq!(streams.observe(NODE, 9, false, now), Some(0));
+        for number in [10, 11, 13] {
+            assert_eq!(streams.receive(NODE, number, false, now), None);
+        }
+        streams.receive_part(NODE, 0, Some(9), now);
+        // 10 and 11 are sent once more: only the last run is remembered.
+        let later = now + PAUSE;
+        assert_eq!(streams.observe(NODE, 13, false, later), Some(9));
+        streams.receive_part(NODE, 0, Some(12), later);
+        assert_eq!(streams.observe(NODE, 13, false, later + RETRY), None);
+    }
+
+    #[test]
+    fn a_broker_that_has_published_nothing_asks_for_nothing_from_before() {
+        let (streams, now) = (Streams::default(), Instant::now());
+        assert_eq!(streams.observe(NODE, 9, true, now), None);
+        assert_eq!(streams.receive(NodeId(2), 9, true, now), None);
+        assert_eq!(streams.observe(NODE, 10, true, now), Some(9));
+        assert_eq!(streams.receive(NodeId(2), 11, false, now), Some(9));
+        streams.forget(NODE);
+        assert_eq!(streams.receive(NODE, 2, false, now), Some(0));
+    }
+
+    #[test]
+    fn brokers_that_are_followed_are_bounded() {
+        let (streams, now) = (Streams::default(), Instant::now());
+        for node in 0..2 * MAX_STREAMS as u64 {
+            let later = now + Duration::from_millis(node);
+            streams.observe(NodeId(node), 1, false, later);
+        }
+        let known = streams.of.lock();
+        assert_eq!(known.len(), MAX_STREAMS);
+        assert!(!known.contains_key(&NodeId(0)));
+    }
+}

@@ -1,0 +1,215 @@
+//! A bus within the process that loses the publications it is told to lose.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::super::{
+    bus::{Delivery, Inlet, place_of},
+    *,
+};
+use crate::{
+    error::Result,
+    event::ServerEvent,
+    options::{Listen, ServerOptions},
+    server::Server,
+};
+
+/// Whether a publication from one broker to another is lost.
+type Loses = Box<dyn FnMut(usize, usize, &Publication) -> bool + Send>;
+
+/// What all brokers of a test are connected to.
+#[derive(Default)]
+pub(super) struct Hub {
+    subscriptions: Mutex<Vec<Subscription>>,
+    loses: Mutex<Option<Loses>>,
+    /// Publications, and bytes of them.
+    pub(super) published: Mutex<(usize, usize)>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Subscription {
+    port: usize,
+    subject: String,
+    sender: mpsc::UnboundedSender<Delivery>,
+}
+
+impl Subscription {
+    fn takes(&self, subject: &str) -> bool {
+        match self.subject.strip_suffix('>') {
+            Some(prefix) => subject.starts_with(prefix),
+            None => subject == self.subject,
+        }
+    }
+}
+
+impl Hub {
+    /// From now on publications are lost for which this is true.
+    pub(super) fn lose(
+        &self,
+        loses: impl FnMut(usize, usize, &Publication) -> bool + Send + 'static,
+    ) {
+        *self.loses.lock() = Some(Box::new(loses));
+    }
+
+    /// Nothing is lost any more.
+    pub(super) fn mend(&self) {
+        *self.loses.lock() = None;
+    }
+
+    fn publish(&self, port: usize, publication: &Publication) {
+        {
+            let mut published = self.published.lock();
+            published.0 += 1;
+            published.1 += publication.payload.len();
+        }
+        let mut loses = self.loses.lock();
+        let place = place_of(&publication.subject);
+        let (number, packet) = place.map_or((0, 0), |(place, packet)| (place.number, packet));
+        let from = publication.reply.as_deref().and_then(place_of);
+        self.subscriptions.lock().retain(|subscription| {
+            if !subscription.takes(&publication.subject)
+                || loses
+                    .as_mut()
+                    .is_some_and(|loses| loses(port, subscription.port, publication))
+            {
+                return !subscription.sender.is_closed();
+            }
+            let delivery = Delivery {
+                number,
+                packet,
+                from: from.map(|(place, _)| place),
+                payload: publication.payload.clone(),
+                unheard: false,
+            };
+            subscription.sender.send(delivery).is_ok()
+        });
+    }
+}
+
+/// One broker's connection to it.
+#[derive(Debug)]
+struct Port {
+    hub: Arc<Hub>,
+    number: usize,
+}
+
+impl Bus for Port {
+    fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication> {
+        self.hub.publish(self.number, &publication);
+        Ok(())
+    }
+
+    fn publish(&self, publication: Publication) -> Task<()> {
+        self.hub.publish(self.number, &publication);
+        Box::pin(async {})
+    }
+
+    fn subscribe(&self, subject: String, _: bool) -> Task<Result<Box<dyn Inlet>>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let subscription = Subscription {
+            port: self.number,
+            subject,
+            sender,
+        };
+        self.hub.subscriptions.lock().push(subscription);
+        Box::pin(async { Ok(Box::new(Received(receiver)) as Box<dyn Inlet>) })
+    }
+
+    fn max_payload(&self) -> usize {
+        1 << 20
+    }
+
+    fn is_connected(&self) -> bool {
+        true
+    }
+
+    fn connections(&self) -> u64 {
+        1
+    }
+
+    fn flush(&self) -> Task<()> {
+        Box::pin(async {})
+    }
+
+    fn close(&self) {}
+}
+
+struct Received(mpsc::UnboundedReceiver<Delivery>);
+
+impl Inlet for Received {
+    fn next(&mut self) -> std::pin::Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
+        Box::pin(self.0.recv())
+    }
+
+    fn end(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.0.close();
+        Box::pin(async {})
+    }
+}
+
+/// A broker of such a cluster. Its server knows nothing of it: claims are made by the test.
+pub(super) struct Broker {
+    pub(super) cluster: Arc<Cluster>,
+    _server: Server,
+    _events: mpsc::Sender<BusEvent>,
+    _closing: watch::Sender<bool>,
+}
+
+impl Broker {
+    /// Starts, and is connected.
+    pub(super) async fn start(hub: &Arc<Hub>, number: usize) -> Self {
+        let bus = Arc::new(Port {
+            hub: hub.clone(),
+            number,
+        });
+        let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
+        let cluster = Cluster::new(bus, &options, &Runtime::current());
+        let options = ServerOptions {
+            listen: Listen::Tcp {
+                host: "127.0.0.1".into(),
+                port: 0,
+            },
+            ..ServerOptions::default()
+        };
+        let server = Server::bind(options, |_: ServerEvent<'_>| {}, &Runtime::current())
+            .expect("a free port");
+        let (events_in, events) = mpsc::channel(1);
+        let (closing, is_closing) = watch::channel(false);
+        cluster.start(server.shared(), events, is_closing);
+        while !cluster.is_up() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        Self {
+            cluster,
+            _server: server,
+            _events: events_in,
+            _closing: closing,
+        }
+    }
+
+    /// Claims an id for somebody who is asked for no principal.
+    pub(super) async fn claim(&self, id: &str) -> Ticket {
+        let claimed = self.cluster.claim(id.into(), None, false).await;
+        claimed.expect("no other principal")
+    }
+
+    /// True if a ticket is worth something.
+    pub(super) fn holds(&self, ticket: &Ticket) -> bool {
+        self.cluster.standing(ticket) == Standing::Held
+    }
+}
+
+/// True for a publication to all that says this.
+pub(super) fn says(publication: &Publication, what: &str) -> bool {
+    contains(&publication.payload, format!(r#""is":"{what}""#).as_bytes())
+}
+
+fn contains(payload: &Bytes, text: &[u8]) -> bool {
+    payload.windows(text.len()).any(|window| window == text)
+}
