@@ -331,6 +331,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_THREADS'
     | 'ERR_WSMB_TLS'
     | 'ERR_WSMB_UNAUTHORIZED'
+    | 'ERR_WSMB_UNAVAILABLE'
     | 'ERR_WSMB_UNEXPECTED_RESPONSE'
     | 'ERR_WSMB_UNKNOWN_ACK'
     | 'ERR_WSMB_UNKNOWN_ID'
@@ -539,7 +540,10 @@ declare namespace WSMsgBroker {
     dead: number;
     /** Connections closed because they did not register in time (`registerTimeout`) so far. */
     unregistered: number;
-    /** Connections closed because they may not do what they wanted (4401, 4403, 4409) so far. */
+    /**
+     * Connections closed because they may not do what they wanted (4401, 4403, 4409), or because that could
+     * not be decided (1013), so far.
+     */
     denied: number;
     /** Times that a connection had used up its `rateLimit` so far. */
     throttled: number;
@@ -593,7 +597,11 @@ declare namespace WSMsgBroker {
 
   /** Why a `denied` event; `message` is what the client is told. */
   interface DeniedError extends Error {
-    code: 'ERR_WSMB_UNAUTHORIZED' | 'ERR_WSMB_FORBIDDEN' | 'ERR_WSMB_CONFLICT';
+    code:
+      | 'ERR_WSMB_UNAUTHORIZED'
+      | 'ERR_WSMB_FORBIDDEN'
+      | 'ERR_WSMB_CONFLICT'
+      | 'ERR_WSMB_UNAVAILABLE';
   }
 
   /** The events of a server, with their arguments. */

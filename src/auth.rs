@@ -102,6 +102,9 @@ pub enum Denied {
     Forbidden(Cow<'static, str>),
     /// The id is another principal's, who is connected now.
     Conflict,
+    /// It cannot be decided now whether the id is another principal's. The same registration may be granted
+    /// a little later.
+    Unavailable,
 }
 
 impl Denied {
@@ -111,15 +114,18 @@ impl Denied {
             Self::Unauthorized(_) => "ERR_WSMB_UNAUTHORIZED",
             Self::Forbidden(_) => "ERR_WSMB_FORBIDDEN",
             Self::Conflict => "ERR_WSMB_CONFLICT",
+            Self::Unavailable => "ERR_WSMB_UNAVAILABLE",
         }
     }
 
-    /// The code of the close frame: the HTTP status, in the range that RFC 6455 leaves to us.
+    /// The code of the close frame: the HTTP status, in the range that RFC 6455 leaves to us; "try again
+    /// later" if that may help.
     pub fn close_code(&self) -> u16 {
         match self {
             Self::Unauthorized(_) => 4401,
             Self::Forbidden(_) => 4403,
             Self::Conflict => 4409,
+            Self::Unavailable => 1013,
         }
     }
 
@@ -128,6 +134,7 @@ impl Denied {
         let reason = match self {
             Self::Unauthorized(reason) | Self::Forbidden(reason) => reason,
             Self::Conflict => "the id belongs to another",
+            Self::Unavailable => "the owner of the id cannot be asked now: try again later",
         };
         let end = reason
             .char_indices()
@@ -185,6 +192,8 @@ mod tests {
         let denied = Denied::Forbidden("no".into());
         let told = (denied.code(), denied.close_code(), denied.reason());
         assert_eq!(told, ("ERR_WSMB_FORBIDDEN", 4403, "no"));
+        assert_eq!(Denied::Unavailable.close_code(), 1013);
+        assert!(Denied::Unavailable.reason().ends_with("later"));
     }
 
     #[test]

@@ -232,7 +232,8 @@ impl Cluster {
     /// Resolves when others send to us what is for it; without them it is ours here, and they hear of it
     /// later.
     ///
-    /// Errors: `Conflict` if it is somebody else's at another broker.
+    /// Errors: `Conflict` if it is somebody else's at another broker; `Unavailable` if that cannot be decided
+    /// now.
     pub(crate) fn claim(
         self: &Arc<Self>,
         id: Arc<str>,
@@ -303,10 +304,21 @@ impl Cluster {
                 // Nobody has it, or whoever has it lets it go.
                 Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => return Ok(()),
                 Ok(Some(_)) => return Err(Denied::Conflict),
-                // Whoever has it cannot be asked: it is not given away.
-                Ok(None) | Err(_) if self.is_up() => return Err(Denied::Conflict),
+                Ok(None) | Err(_) if self.is_up() => return self.expect_no_owner(id).await,
                 Ok(None) | Err(_) => return Ok(()),
             }
+        }
+    }
+
+    /// A broker has subscribed to an id and does not answer. It holds the id until nothing was heard of it for
+    /// so long that it counts as dead; NATS may keep its subscription for minutes.
+    ///
+    /// Errors: `Unavailable` if a broker that is not dead may have the id.
+    async fn expect_no_owner(&self, id: &str) -> Result<(), Denied> {
+        let found = self.find(Some(id), ANSWER).await;
+        match found.ids.is_empty() && found.silent.is_empty() {
+            true => Ok(()),
+            false => Err(Denied::Unavailable),
         }
     }
 
