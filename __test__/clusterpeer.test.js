@@ -4,7 +4,7 @@
 
 const test = require('ava');
 const { WebSocket } = require('ws');
-const { answering, failure, join, settled, urlOf } = require('./support/clients');
+const { answering, failure, join, settled, told, urlOf } = require('./support/clients');
 const { once, startBroker } = require('./support/cluster');
 const { startNats } = require('./support/nats');
 const { startPeers } = require('./support/peer');
@@ -102,6 +102,40 @@ test('what was asked of an id that moved is asked for, and ends where nobody kno
   t.is((await lost).code, 'GONE');
   await now.tells(packet, { action: 'answer', dest: 'x', ack: acks[0], from: 'x', message: 1 });
   t.is((await kept).message, 1);
+});
+
+test('an id that moves again and again is asked in time for what its owners have lost', async (t) => {
+  const { asker, peers } = await scene(t, 2);
+  const [peer] = peers;
+  await peer.takes('x');
+  const begun = Date.now();
+  const lost = failure(asker.request('lost', 'x', LONG));
+  const packet = await peer.next();
+  await peer.tellsTaken(packet);
+  const receipt = told(asker.deliver('lost', 'x'));
+  await peer.next();
+  let moves = 0;
+  const moving = setInterval(() => {
+    moves += 1;
+    peers[moves % 2].says({ is: 'claims', claims: [['x', moves, null]] });
+  }, 200);
+  t.teardown(() => clearInterval(moving));
+  // Whoever has the id now knows of nothing.
+  const answers = {
+    awaits: ({ ref }) => ({ action: 'lost', ref }),
+    settle: ({ ref }) => ({ action: 'settled', ref, dest: 'x' }),
+  };
+  const wait = async () => {
+    for (;;) {
+      const { frames } = await peer.next();
+      for (const frame of frames) await peer.tells(packet, answers[frame.action](frame));
+    }
+  };
+  wait().catch(() => {});
+  t.is((await lost).code, 'GONE');
+  t.deepEqual(await receipt, { delivered: [], failed: { x: 'TIMEOUT' } });
+  const took = Date.now() - begun;
+  t.true(took < 4000, `${took} ms, ${moves} moves`);
 });
 
 test('an id is unknown to all who asked it only if nobody has heard any of it', async (t) => {

@@ -30,7 +30,7 @@ const FORGET: Duration = Duration::from_secs(5);
 pub(super) struct Probes {
     open: Mutex<Open>,
     /// Those whose ids have gone to another broker, by their keys, and when they are asked for what the
-    /// former one may still have answered.
+    /// former one may still have answered. An id that moves once more before is not given more time.
     moved: Mutex<HashMap<u64, (Instant, Arc<Handle>)>>,
 }
 
@@ -62,10 +62,12 @@ impl Cluster {
             return;
         }
         link.moved(to, self.nodes.epoch_of(to));
-        if shared.router.requests.owes(&handle) {
+        if shared.router.requests.owes(&handle) || self.receipts.awaits(handle.key) {
             let until = Instant::now() + MOVED;
             let mut moved = self.probes.moved.lock();
-            moved.insert(handle.key, (until, handle.clone()));
+            moved
+                .entry(handle.key)
+                .or_insert_with(|| (until, handle.clone()));
         }
     }
 
@@ -76,6 +78,20 @@ impl Cluster {
         let moved: Vec<_> = self.probes.moved.lock().extract_if(is_over).collect();
         for (_, (_, handle)) in moved {
             self.ask_for_owed(shared, &handle);
+            self.ask_for_receipts(&handle, now);
+        }
+    }
+
+    /// Asks an id for all receipts that it owes.
+    fn ask_for_receipts(&self, handle: &Arc<Handle>, now: Instant) {
+        if let Some(link) = link_of(handle)
+            && let Some(number) = self.receipts.fence(handle.key, now)
+        {
+            let mut frames = Vec::new();
+            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
+            link.asks();
+            handle.outbox.push_frames(&mut frames);
+            handle.flush();
         }
     }
 

@@ -39,6 +39,17 @@ struct Open {
     links: HashMap<u64, Known, RandomState>,
     /// Links that are lost from these times on.
     lost: Vec<(Instant, u64)>,
+    /// Questions behind all others of a link, by their numbers.
+    fences: HashMap<u64, Fence, RandomState>,
+}
+
+/// A question about nothing: when it is answered, all before it have been answered, or are lost.
+#[derive(Debug)]
+struct Fence {
+    link: u64,
+    /// The packet that carries it; zero while it has not gone out.
+    packet: u64,
+    deadline: Instant,
 }
 
 /// What a link knows about.
@@ -214,9 +225,37 @@ impl Receipts {
         }
     }
 
+    /// True while receipts wait for what a link knows.
+    pub(crate) fn awaits(&self, link: u64) -> bool {
+        self.open.lock().links.contains_key(&link)
+    }
+
+    /// A question to be sent behind all others of a link; none if nothing is awaited of it. Those before it
+    /// that are not answered when this one is have no answer.
+    pub(crate) fn fence(&self, link: u64, now: Instant) -> Option<u64> {
+        let mut open = self.open.lock();
+        if !open.links.contains_key(&link) {
+            return None;
+        }
+        open.last += 1;
+        let number = open.last;
+        let fence = Fence {
+            link,
+            packet: 0,
+            deadline: now + SETTLE,
+        };
+        open.fences.insert(number, fence);
+        Some(number)
+    }
+
     /// A broker says what became of a message for an id.
     pub(crate) fn settle(&self, number: u64, id: &str, fault: Option<Fault>) {
         let mut open = self.open.lock();
+        if let Some(Fence { link, packet, .. }) = open.fences.remove(&number) {
+            drop(open);
+            let is_before = |sent| sent != 0 && sent < packet;
+            return self.lose_packets(link, is_before, Fault::Timeout);
+        }
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
@@ -273,6 +312,10 @@ impl Receipts {
     /// What asks for a receipt goes out with this packet.
     pub(crate) fn sent(&self, number: u64, id: &str, packet: u64) {
         let mut open = self.open.lock();
+        if let Some(fence) = open.fences.get_mut(&number) {
+            fence.packet = packet;
+            return;
+        }
         let receipt = open.receipts.get_mut(&number);
         let named = receipt.and_then(|receipt| receipt.fates.get_mut(id));
         if let Some(Named {
@@ -303,6 +346,7 @@ impl Receipts {
             self.lose_packets(link, |_| true, Fault::Timeout);
         }
         let mut open = self.open.lock();
+        open.fences.retain(|_, fence| fence.deadline > now);
         let late: Vec<_> = (open.receipts)
             .extract_if(|_, receipt| receipt.deadline <= now)
             .collect();
