@@ -68,7 +68,8 @@ impl fmt::Debug for Credentials {
 /// What a client may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Who the client is. Ids belong to principals: no other principal may take one over.
+    /// Who the client is. Ids belong to principals: no other principal may take one over. One that begins
+    /// with NUL is refused.
     pub principal: Arc<str>,
     /// Whom it may address; `None` is anybody. Answering what one was asked needs no permission.
     pub send: Option<Patterns>,
@@ -83,6 +84,15 @@ impl Grant {
             principal: principal.into(),
             send: None,
             expires: None,
+        }
+    }
+
+    /// Errors: `Forbidden` if the principal begins with NUL, which no name of a person or a program does:
+    /// programs that take such a text for an internal one, or end it there, are not to be misled.
+    pub(crate) fn checked(self) -> Result<Self, Denied> {
+        match self.principal.starts_with('\0') {
+            true => Err(Denied::Forbidden("the principal begins with NUL".into())),
+            false => Ok(self),
         }
     }
 

@@ -69,7 +69,7 @@ use tokio::{
 use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
 pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
-use claims::{Claim, Claims, Clock, Stamp, Taken};
+use claims::{Claim, Claims, Clock, Owner, Stamp, Taken};
 pub(crate) use claims::{Standing, Ticket};
 pub(crate) use link::Link;
 use nodes::Nodes;
@@ -88,8 +88,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 const SETTLING: Duration = Duration::from_secs(2);
 /// How soon a question is put again that nobody heard then.
 const AGAIN: Duration = Duration::from_millis(250);
-/// The principal of a broker's own participant, which has any id that it wants, begins with this.
-const PARTICIPANT: char = '\0';
 /// Answers to one question that may wait to be looked at.
 const ANSWERS: usize = 1024;
 
@@ -242,14 +240,15 @@ impl Cluster {
     ) -> Task<Result<Ticket, Denied>> {
         let cluster = self.clone();
         Box::pin(async move {
-            // No peer can have one that begins so.
-            let own = || Some(format!("{PARTICIPANT}{}", cluster.node).into());
-            let principal = if participant { own() } else { principal };
-            match cluster.claims.principal(&id) {
+            let owner = match participant {
+                true => Owner::Participant(cluster.node),
+                false => Owner::peer(principal),
+            };
+            match cluster.claims.owner(&id) {
                 _ if participant => {}
-                Some(owner) if owner != principal => return Err(Denied::Conflict),
-                None if principal.is_some() => {
-                    cluster.ask_owner(&id, principal.as_deref()).await?;
+                Some(now) if now != owner => return Err(Denied::Conflict),
+                None if owner.principal().is_some() => {
+                    cluster.ask_owner(&id, owner.principal()).await?;
                 }
                 Some(_) | None => {}
             }
@@ -260,7 +259,7 @@ impl Cluster {
             let claim = Claim {
                 id: id.clone(),
                 stamp,
-                principal,
+                owner,
             };
             // From here on it is given back when nobody holds it.
             let ticket = Ticket {

@@ -105,6 +105,11 @@ async fn who_is_known_is_registered_and_who_is_not_is_told_why() {
         ("42", 4401, "who are you?"),
         ("null", 4401, "who are you?"),
         ("\"forbidden\"", 4403, "not you"),
+        (
+            "\"password \\u0000b\"",
+            4403,
+            "the principal begins with NUL",
+        ),
     ] {
         let mut peer = Peer::connect(&server).await;
         peer.send(&format!(
@@ -114,7 +119,7 @@ async fn who_is_known_is_registered_and_who_is_not_is_told_why() {
         assert_eq!(refusal(&mut peer).await, (code, reason.to_owned()));
         log.wait_for(&format!(r#"denied Some("b") {code}"#)).await;
     }
-    assert_eq!(server.stats().denied, 4);
+    assert_eq!(server.stats().denied, 5);
     a.send(r#"{"action":"send","message":1,"dest":"a"}"#).await;
     assert_eq!(
         a.receive().await,

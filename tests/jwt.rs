@@ -353,6 +353,10 @@ fn sub_is_the_id() {
     jwt.verify(Some(&token), "a*", at(NOW)).unwrap();
     let denied = jwt.verify(Some(&token), "ab", at(NOW)).unwrap_err();
     assert_eq!(denied.code(), FORBIDDEN);
+    let token = sign(&claims(json!({ "sub": "\0alice" })));
+    let denied = jwt.verify(Some(&token), "\0alice", at(NOW)).unwrap_err();
+    assert_eq!(denied.code(), FORBIDDEN);
+    assert_eq!(denied.reason(), "the principal begins with NUL");
     // Not even for the empty id.
     let token = sign(&claims(json!({ "sub": "" })));
     let denied = jwt.verify(Some(&token), "", at(NOW)).unwrap_err();

@@ -160,6 +160,7 @@ impl Hook {
             timeout(limit, answer)
                 .await
                 .unwrap_or_else(|_| Err(Denied::Unauthorized("not authenticated in time".into())))
+                .and_then(Grant::checked)
         })
     }
 }

@@ -126,7 +126,8 @@ impl Jwt {
     /// The principal is the claim `sub`; the claim `send`, a pattern or an array of them, limits
     /// whom the client may address; the grant expires with `exp`.
     ///
-    /// Errors: `Forbidden` when the token is sound, but for another id; else `Unauthorized`.
+    /// Errors: `Forbidden` when the token is sound, but for another id, or `sub` begins with NUL; else
+    /// `Unauthorized`.
     pub fn verify(&self, token: Option<&str>, id: &str, now: SystemTime) -> Result<Grant, Denied> {
         let token = token.ok_or_else(|| unauthorized("token: missing"))?;
         let claims = self.open(token)?;
@@ -143,11 +144,12 @@ impl Jwt {
         if !is_meant {
             return Err(Denied::Forbidden("token: for another id".into()));
         }
-        Ok(Grant {
+        let grant = Grant {
             principal: sub.into(),
             send: claims.patterns("send")?,
             expires,
-        })
+        };
+        grant.checked()
     }
 
     /// The claims of a token that is signed as it must be.

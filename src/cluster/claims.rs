@@ -17,7 +17,7 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Cluster, PARTICIPANT, bus::NodeId};
+use super::{Cluster, bus::NodeId};
 
 /// When an id was claimed, and by which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,29 +49,57 @@ impl Clock {
     }
 }
 
+/// For whom an id is claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A peer that is not asked for a principal.
+    Anyone,
+    Principal(Arc<str>),
+    /// The participant of this broker, from which no peer takes an id.
+    Participant(NodeId),
+}
+
+impl Owner {
+    /// A peer with this principal, if it is asked for one.
+    pub(crate) fn peer(principal: Option<Arc<str>>) -> Self {
+        principal.map_or(Self::Anyone, Self::Principal)
+    }
+
+    /// The principal of a peer that was asked for one.
+    pub(super) fn principal(&self) -> Option<&str> {
+        match self {
+            Self::Principal(principal) => Some(principal),
+            Self::Anyone | Self::Participant(_) => None,
+        }
+    }
+
+    pub(super) fn is_participant(&self) -> bool {
+        matches!(self, Self::Participant(_))
+    }
+
+    /// True for a peer with this principal, or one that is not asked for any.
+    pub(super) fn is_peer(&self, principal: Option<&str>) -> bool {
+        !self.is_participant() && self.principal() == principal
+    }
+}
+
 /// A claim as others hear it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) id: Arc<str>,
     pub(crate) stamp: Stamp,
-    pub(crate) principal: Option<Arc<str>>,
+    pub(crate) owner: Owner,
 }
 
 impl Claim {
     /// True if this one has the id, of the two.
     fn wins(&self, other: &Self) -> bool {
-        match (self.is_participants(), other.is_participants()) {
+        match (self.owner.is_participant(), other.owner.is_participant()) {
             (true, false) => true,
             (false, true) => false,
-            _ if self.principal == other.principal => self.stamp > other.stamp,
+            _ if self.owner == other.owner => self.stamp > other.stamp,
             _ => self.stamp < other.stamp,
         }
-    }
-
-    /// True for the claim of a broker's own participant, from which no peer takes an id.
-    fn is_participants(&self) -> bool {
-        let principal = self.principal.as_deref();
-        principal.is_some_and(|name| name.starts_with(PARTICIPANT))
     }
 }
 
@@ -167,7 +195,7 @@ impl Claims {
             listener: None,
             published: 0,
         });
-        if entry.claim.principal != claim.principal && !claim.is_participants() {
+        if entry.claim.owner != claim.owner && !claim.owner.is_participant() {
             return Err(Taken);
         }
         entry.tickets.push(time);
@@ -214,17 +242,17 @@ impl Claims {
         if !other.wins(&entry.claim) {
             return Verdict::Kept(entry.claim.clone());
         }
-        let conflict = other.principal != entry.claim.principal;
+        let conflict = other.owner != entry.claim.owner;
         if let (Some(lost), true) = (own.remove(&other.id), conflict) {
             self.refused.lock().extend(lost.tickets);
         }
         Verdict::Lost { conflict }
     }
 
-    /// The principal that holds an id here; none if nobody does.
-    pub(super) fn principal(&self, id: &str) -> Option<Option<Arc<str>>> {
+    /// For whom an id is claimed here; none if it is not.
+    pub(super) fn owner(&self, id: &str) -> Option<Owner> {
         let own = self.own.lock();
-        own.get(id).map(|entry| entry.claim.principal.clone())
+        own.get(id).map(|entry| entry.claim.owner.clone())
     }
 
     /// These claims are about to be published, under this number.
@@ -280,14 +308,22 @@ mod tests {
     use super::*;
 
     fn claim(time: u64, node: u64, principal: Option<&str>) -> Claim {
+        claim_of(time, node, Owner::peer(principal.map(Into::into)))
+    }
+
+    fn claim_of(time: u64, node: u64, owner: Owner) -> Claim {
         Claim {
             id: "a".into(),
             stamp: Stamp {
                 time,
                 node: NodeId(node),
             },
-            principal: principal.map(Into::into),
+            owner,
         }
+    }
+
+    fn participants(time: u64, node: u64) -> Claim {
+        claim_of(time, node, Owner::Participant(NodeId(node)))
     }
 
     #[test]
@@ -298,6 +334,7 @@ mod tests {
                 for principal in [None, Some("x"), Some("y"), Some("\0n")] {
                     all.push(claim(time, node, principal));
                 }
+                all.push(participants(time, node));
             }
         }
         for one in &all {
@@ -360,14 +397,29 @@ mod tests {
     #[test]
     fn no_peer_has_what_a_participant_has() {
         let claims = Claims::default();
-        claims.claim(claim(5, 1, Some("\0node")), true).unwrap();
-        let kept = || Verdict::Kept(claim(5, 1, Some("\0node")));
+        claims.claim(participants(5, 1), true).unwrap();
+        let kept = || Verdict::Kept(participants(5, 1));
+        // Whatever its principal is called.
+        let names = [
+            "",
+            "\0",
+            "\u{0}0000000000000001",
+            "0000000000000001",
+            "null",
+        ];
+        for name in names {
+            assert_eq!(claims.judge(&claim(4, 2, Some(name))), kept());
+            let taken = claims.claim(claim(4, 1, Some(name)), true);
+            assert_eq!(taken.err(), Some(Taken));
+            assert!(!participants(5, 1).owner.is_peer(Some(name)));
+        }
+        assert!(!participants(5, 1).owner.is_peer(None));
         assert_eq!(claims.judge(&claim(4, 2, None)), kept());
         assert_eq!(claims.judge(&claim(9, 2, None)), kept());
         let peers = Claims::default();
         peers.claim(claim(5, 1, None), true).unwrap();
         let lost = Verdict::Lost { conflict: true };
-        assert_eq!(peers.judge(&claim(9, 2, Some("\0node"))), lost);
+        assert_eq!(peers.judge(&participants(9, 2)), lost);
     }
 
     #[test]

@@ -286,7 +286,7 @@ impl Inbound<'_> {
 impl Cluster {
     /// Tells who asked that whoever has this id owes nothing to these. Only who has it knows.
     fn tell_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
-        let (Some(shared), Some(_)) = (self.shared(), self.claims.principal(id)) else {
+        let (Some(shared), Some(_)) = (self.shared(), self.claims.owner(id)) else {
             return;
         };
         let mut outcomes = Vec::new();

@@ -89,7 +89,7 @@ pub(super) async fn receive(
 
 /// Whoever had an id and is still there answers in vain what it was asked by that from elsewhere.
 fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
-    let is_ours_again = cluster.claims.principal(id).is_some();
+    let is_ours_again = cluster.claims.owner(id).is_some();
     if let (Some(shared), Some(former), false) = (cluster.shared(), former.upgrade(), is_ours_again)
     {
         let mut outcomes = Vec::new();
@@ -129,8 +129,8 @@ async fn take(
             id: for_id,
             principal,
         }) if *for_id == **id => {
-            let has_it = cluster.claims.principal(id);
-            let may = has_it.is_none_or(|owner| owner.as_deref() == principal);
+            let owner = cluster.claims.owner(id);
+            let may = owner.is_none_or(|owner| owner.is_peer(principal));
             let publication = Publication {
                 subject: cluster.subjects.place(from),
                 reply: None,

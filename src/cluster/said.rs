@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bus::NodeId,
-    claims::{Claim, Stamp},
+    claims::{Claim, Owner, Stamp},
 };
 
 /// Something said to all brokers.
@@ -49,18 +49,29 @@ pub(super) enum Said<'a> {
     },
 }
 
-/// An id, when it was claimed, and by whom.
+/// An id, when it was claimed, and the principal, if there is one; 1 behind that for a participant.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claimed<'a>(
     #[serde(borrow)] Cow<'a, str>,
     u64,
     #[serde(borrow)] Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_zero")] u8,
 );
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
 
 impl<'a> Claimed<'a> {
     pub(super) fn new(claim: &'a Claim) -> Self {
-        let principal = claim.principal.as_deref().map(Into::into);
-        Self((&*claim.id).into(), claim.stamp.time, principal)
+        let principal = claim.owner.principal().map(Into::into);
+        let participant = u8::from(claim.owner.is_participant());
+        Self(
+            (&*claim.id).into(),
+            claim.stamp.time,
+            principal,
+            participant,
+        )
     }
 
     pub(super) fn claim(&self, node: NodeId) -> Claim {
@@ -68,7 +79,10 @@ impl<'a> Claimed<'a> {
         Claim {
             id: (&*self.0).into(),
             stamp,
-            principal: self.2.as_deref().map(Into::into),
+            owner: match self.3 {
+                0 => Owner::peer(self.2.as_deref().map(Into::into)),
+                _ => Owner::Participant(node),
+            },
         }
     }
 }
@@ -117,7 +131,7 @@ pub(super) fn part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) 
 /// Parts the first claims that fit into one message from the rest.
 pub(super) fn part_of_claims(claims: &[Claim]) -> (&[Claim], &[Claim]) {
     part(claims, |claim| {
-        claim.id.len() + claim.principal.as_ref().map_or(0, |name| name.len())
+        claim.id.len() + claim.owner.principal().map_or(0, str::len)
     })
 }
 
@@ -143,6 +157,29 @@ impl Have<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_is_read_as_it_was_written_and_no_principal_is_a_participant() {
+        let node = NodeId(7);
+        let owners = [
+            Owner::Anyone,
+            Owner::Participant(node),
+            Owner::Principal("".into()),
+            Owner::Principal("null".into()),
+            Owner::Principal("\0".into()),
+            Owner::Principal("\u{0}0000000000000007".into()),
+        ];
+        for owner in owners {
+            let stamp = Stamp { time: 5, node };
+            let id = "\0\"é".into();
+            let claim = Claim { id, stamp, owner };
+            let said = serde_json::to_vec(&Claimed::new(&claim)).expect("JSON");
+            let read: Claimed<'_> = serde_json::from_slice(&said).expect("a claim");
+            assert_eq!(read.claim(node), claim);
+        }
+        let former: Claimed<'_> = serde_json::from_str(r#"["a",5,null]"#).expect("a claim");
+        assert_eq!(former.claim(node).owner, Owner::Anyone);
+    }
 
     #[test]
     fn many_go_in_parts_and_nothing_is_left_out() {

@@ -86,7 +86,7 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
             time: cluster.clock.next(),
             node: NodeId(1),
         },
-        principal: None,
+        owner: Owner::Anyone,
     };
     cluster.claims.judge(&newer);
     bus.allowed.add_permits(1);
