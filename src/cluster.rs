@@ -16,10 +16,12 @@
 //! | `nats` | NATS (feature `nats`) |
 //! | `packet`, `said` | what is in a message between brokers: frames; things said to all |
 //! | `link` | the way of an outbox to another broker |
+//! | `lanes` | what all links to one broker share: how much is on its way, and who takes turns |
+//! | `lookups` | how many ids that nobody may have a connection sends to at a time |
 //! | `claims` | which ids are ours, and who wins where others claim them, too |
 //! | `remotes` | the handles of remote ids, and their end |
 //! | `nodes` | the other brokers, the handles of who asks from there, and what is lost with one |
-//! | `listener`, `tally` | who takes what comes for an id of ours, and tells how much that was |
+//! | `listener`, `tally` | who takes what comes for an id of ours; credit for what was taken |
 //! | `inbound` | what comes: frames for an id, frames for this node |
 //! | `receipts` | receipts that wait for other brokers |
 //! | `probes` | what may have been lost is asked for |
@@ -34,8 +36,10 @@
 pub(crate) mod bus;
 mod claims;
 mod inbound;
+mod lanes;
 mod link;
 mod listener;
+mod lookups;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod nodes;
@@ -66,18 +70,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{auth::Denied, options::NatsOptions, requests::Outcomes, server::Shared};
+use crate::{
+    auth::Denied, handle::Handle, options::NatsOptions, requests::Outcomes, server::Shared,
+};
 pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
 use claims::{Claim, Claims, Clock, Owner, Stamp, Taken};
 pub(crate) use claims::{Standing, Ticket};
+use lanes::Lanes;
 pub(crate) use link::Link;
+use lookups::Lookups;
 use nodes::Nodes;
 use probes::Probes;
 use receipts::Receipts;
 use remotes::Remotes;
+pub(crate) use remotes::Unreachable;
 use repair::{Repairs, Streams};
 pub use search::Found;
+use tally::Tally;
 pub(crate) use task::BusEvent;
 use task::Listening;
 
@@ -113,6 +123,11 @@ pub(crate) struct Cluster {
     claims: Claims,
     pub(crate) receipts: Arc<Receipts>,
     remotes: Remotes,
+    lanes: Arc<Lanes>,
+    lookups: Arc<Lookups>,
+    /// What connections wait for that look up as many ids as they may.
+    gate: OnceLock<Arc<Handle>>,
+    tally: Tally,
     nodes: Nodes,
     probes: Probes,
     /// Those who wait for an answer that comes with their number.
@@ -146,10 +161,6 @@ pub(crate) struct Counters {
     pub(crate) lost: AtomicU64,
 }
 
-/// The cluster cannot be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Down;
-
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster")
@@ -180,6 +191,10 @@ impl Cluster {
             listening: Mutex::default(),
             told_up: AtomicU32::new(0),
             remotes: Remotes::default(),
+            lanes: Arc::default(),
+            lookups: Arc::default(),
+            gate: OnceLock::new(),
+            tally: Tally::default(),
             nodes: Nodes::default(),
             probes: Probes::default(),
             questions: Mutex::default(),

@@ -11,6 +11,7 @@
 //! | `routing` | what a `send` does |
 //! | `asking` | acks and answers, and what becomes known of a message to whoever sent it |
 //! | `far` | the same with other brokers |
+//! | `lookup` | ids that are not registered here: which of them other brokers have |
 //! | `telling` | what others are told of a request beside its answer |
 //! | `registration` | `register` and `unregister`, and who may |
 //! | `turn` | what is written, counted and woken at a turn's end |
@@ -21,6 +22,7 @@ mod asking;
 mod clocks;
 mod closing;
 mod far;
+mod lookup;
 mod registration;
 mod routing;
 mod telling;
@@ -75,6 +77,8 @@ pub(crate) struct Connection {
     peer: Option<Peer>,
     /// A message for which a receiver had no room, and that receiver.
     waiting: Option<(Utf8Bytes, Arc<Handle>)>,
+    /// What is known of its ids, where it is for many.
+    lookups: Option<Box<lookup::Lookups>>,
     /// True while the socket may have more to read.
     readable: bool,
     closing: bool,
@@ -139,6 +143,7 @@ impl Connection {
             from: String::new(),
             peer,
             waiting: None,
+            lookups: None,
             readable: true,
             closing: false,
             timer: None,

@@ -3,7 +3,7 @@
 use std::{
     net::Shutdown,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -186,6 +186,31 @@ impl Handle {
         }
     }
 
+    /// The connection with this key is about to send something to it, at another broker.
+    pub(crate) fn written_by(&self, key: u64) {
+        if let WriteHalf::Link(link) = &self.socket {
+            link.written_by(key);
+        }
+    }
+
+    /// True if what the connection with this key sent to its broker, another one, has not gone out: the
+    /// connection is woken once it has.
+    pub(crate) fn holds(&self, key: u64, waker: &Waker) -> bool {
+        matches!(&self.socket, WriteHalf::Link(link) if link.holds(key, waker))
+    }
+
+    /// True if it stands for an id of which it is not known yet whether any broker has it.
+    pub(crate) fn is_unresolved(&self) -> bool {
+        matches!(&self.socket, WriteHalf::Link(link) if link.is_unresolved())
+    }
+
+    /// Asks which broker has its id, unless something that was sent to it does so.
+    pub(crate) fn look_up(&self) {
+        if let WriteHalf::Link(link) = &self.socket {
+            link.look_up();
+        }
+    }
+
     /// There is room again where there was none.
     pub(crate) fn unblock(&self) {
         if self.outbox.unblock() {
@@ -222,7 +247,7 @@ impl Handle {
     }
 
     /// Bytes of memory that it holds, but for what waits for it.
-    pub(crate) fn holds(&self) -> usize {
+    pub(crate) fn own_memory(&self) -> usize {
         let asked = self.book.lock().charged();
         self.held.load(Relaxed) + asked
     }

@@ -165,6 +165,11 @@ impl Outbox {
                 queue.room(frame.len()).extend_from_slice(frame);
             });
         }
+        self.push_shared(frame)
+    }
+
+    /// The same without a copy, however small it is.
+    pub(crate) fn push_shared(&self, frame: &Bytes) -> Pushed {
         self.append(Kind::Message, frame.len(), 0, |queue| {
             queue.push_shared(frame.clone());
         })

@@ -56,6 +56,8 @@ pub(crate) struct Delivery {
     pub(crate) packet: u64,
     /// Where it comes from, and where what is said of it goes.
     pub(crate) from: Option<Place>,
+    /// Which of the packets from there it is, from one on; zero where that is not said.
+    pub(crate) sent: u64,
     pub(crate) payload: Bytes,
     /// What was published there was heard by nobody.
     pub(crate) unheard: bool,

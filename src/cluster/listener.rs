@@ -1,12 +1,14 @@
 //! Takes what other brokers send to an id, as long as that is ours.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     sync::{Arc, Weak},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{
@@ -14,26 +16,42 @@ use super::{
     bus::{Delivery, Inlet, Publication},
     inbound::{Inbound, Taking},
     packet::{self, Packet},
-    tally::Tally,
+    tally::Counted,
     tell,
 };
-use crate::{connection::Room, handle::Handle};
+use crate::{
+    connection::Room,
+    handle::Handle,
+    memory::{Charge, Memory},
+};
 
 /// Once nobody listens for an id any more, all who asked it have given it up after this.
 const ABANDONED: Duration = Duration::from_secs(6);
+/// Bytes of memory that the client of NATS takes for an id: two blocks of a channel, once some messages have
+/// come.
+const SUBSCRIPTION: usize = 12 << 10;
+/// Packets that wait for one id here; more wait in the client of NATS.
+const MOST: usize = 16 << 10;
+/// Bytes of memory that a packet takes here beside its own.
+const PLACE: usize = 256;
 
 /// Takes what is for an id, until it is told to stop, or the cluster ends.
+///
+/// Packets wait here while the owner of the id has no room for them: their sender is told that they have
+/// arrived, and others need not wait behind them.
 pub(super) async fn receive(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
     mut inlet: Box<dyn Inlet>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut tally = Tally::default();
     let mut asked = Weak::new();
-    let Some(key) = cluster.shared().map(|shared| shared.next_key()) else {
+    let Some(shared) = cluster.shared() else {
         return;
     };
+    let key = shared.next_key();
+    let mut backlog = Backlog::new(cluster, &shared.memory);
+    drop(shared);
     // The id is not ours any more; and NATS was told.
     let (mut is_stopped, mut ends) = (false, false);
     loop {
@@ -41,46 +59,44 @@ pub(super) async fn receive(
             ends = true;
             inlet.end().await;
         }
-        let delivery = tokio::select! {
-            biased;
-            _ = &mut stopped, if !is_stopped => None,
-            delivery = inlet.next() => match delivery {
-                Some(delivery) => Some(delivery),
-                None => break,
-            },
-        };
-        let Some(delivery) = delivery else {
-            is_stopped = true;
-            continue;
-        };
-        if let (Some(from), true) = (delivery.from, packet::has_frames(&delivery.payload))
-            && !is_stopped
-        {
-            tally.meet(cluster, from).await;
-        }
-        // Who does not read holds up nobody once the id is another's: NATS must hear of that.
-        let mut takes = true;
-        if !is_stopped {
-            tokio::select! {
+        if backlog.is_empty() {
+            let delivery = tokio::select! {
                 biased;
-                _ = &mut stopped => is_stopped = true,
-                room = room(cluster, id, key) => takes = !matches!(room, Room::None),
-            }
+                _ = &mut stopped, if !is_stopped => None,
+                delivery = inlet.next() => match delivery {
+                    Some(delivery) => Some(delivery),
+                    None => break,
+                },
+            };
+            let Some(delivery) = delivery else {
+                is_stopped = true;
+                continue;
+            };
+            backlog.add(id, delivery);
         }
-        if is_stopped && !ends {
-            ends = true;
-            inlet.end().await;
+        // Who listens now may have taken what came later: once stopped, nobody gets this any more.
+        let mut taking = Taking::Nobody;
+        if !is_stopped {
+            let room = tokio::select! {
+                biased;
+                // Who does not read holds up nobody once the id is another's: NATS must hear of that.
+                _ = &mut stopped => None,
+                room = room(cluster, id, key, &mut backlog, &mut inlet) => Some(room),
+            };
+            taking = match room {
+                None => {
+                    is_stopped = true;
+                    continue;
+                }
+                Some(Room::None) => Taking::Nothing,
+                Some(_) => Taking::All,
+            };
         }
-        // Who listens now may have taken what came later: nobody gets this any more.
-        let taking = match (is_stopped, takes) {
-            (true, _) => Taking::Nobody,
-            (false, true) => Taking::All,
-            (false, false) => Taking::Nothing,
-        };
-        take(cluster, id, delivery, taking, &mut asked, &mut tally).await;
+        if let Some(delivery) = backlog.next() {
+            take(cluster, id, delivery, taking, &mut asked).await;
+        }
     }
-    tally.end(cluster).await;
-    drop(inlet);
+    drop((inlet, backlog));
     if asked.strong_count() > 0 {
         sleep(ABANDONED).await;
         abandon(cluster, id, &asked);
@@ -105,7 +121,6 @@ async fn take(
     delivery: Delivery,
     taking: Taking,
     asked: &mut Weak<Handle>,
-    tally: &mut Tally,
 ) {
     let Some(from) = delivery.from else { return };
     match Packet::decode(&delivery.payload) {
@@ -123,7 +138,6 @@ async fn take(
                 }
                 inbound.end();
             }
-            tally.took(cluster, from, frames.len()).await;
         }
         Some(Packet::Question {
             id: for_id,
@@ -143,10 +157,17 @@ async fn take(
     }
 }
 
-/// Waits until the owner of an id takes something, as who sends to it here would.
-async fn room(cluster: &Cluster, id: &str, key: u64) -> Room {
+/// Waits until the owner of an id has room, as who sends to it here would. Packets that come meanwhile wait
+/// in the backlog.
+async fn room(
+    cluster: &Cluster,
+    id: &str,
+    key: u64,
+    backlog: &mut Backlog<'_>,
+    inlet: &mut Box<dyn Inlet>,
+) -> Room {
     let mut held = Held { by: None, key };
-    poll_fn(|cx| {
+    let mut look = |cx: &mut Context<'_>| {
         let Some(shared) = cluster.shared() else {
             return Poll::Ready(Room::Gone);
         };
@@ -160,8 +181,21 @@ async fn room(cluster: &Cluster, id: &str, key: u64) -> Room {
             }
             room => Poll::Ready(room),
         }
-    })
-    .await
+    };
+    if let Poll::Ready(room) = poll_fn(|cx| Poll::Ready(look(cx))).await {
+        return room;
+    }
+    backlog.keep();
+    loop {
+        tokio::select! {
+            biased;
+            room = poll_fn(&mut look) => return room,
+            Some(delivery) = inlet.next(), if backlog.has_room() => {
+                backlog.add(id, delivery);
+                backlog.keep();
+            }
+        }
+    }
 }
 
 /// Somebody is waited for, until this is dropped: nobody counts as slow for whom nobody waits.
@@ -175,5 +209,96 @@ impl Drop for Held {
         if let Some(by) = &self.by {
             by.outbox.unhold(self.key);
         }
+    }
+}
+
+/// Packets for an id that its owner has not taken, oldest first.
+struct Backlog<'a> {
+    cluster: &'a Cluster,
+    packets: VecDeque<Waiting>,
+    charge: Charge,
+}
+
+struct Waiting {
+    delivery: Delivery,
+    /// What flow control counts of it.
+    counted: Option<Counted>,
+    /// Its arrival was counted, and it is charged.
+    is_kept: bool,
+}
+
+impl Waiting {
+    fn memory(&self) -> usize {
+        PLACE + self.delivery.payload.len()
+    }
+}
+
+impl<'a> Backlog<'a> {
+    fn new(cluster: &'a Cluster, memory: &Arc<Memory>) -> Self {
+        Self {
+            cluster,
+            packets: VecDeque::new(),
+            charge: Charge::new(memory, SUBSCRIPTION),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.packets.len() < MOST
+    }
+
+    fn add(&mut self, id: &str, delivery: Delivery) {
+        let bytes = packet::frames_in(&delivery.payload, id);
+        let counted = delivery.from.zip(bytes).map(|(from, bytes)| Counted {
+            from,
+            packet: delivery.sent,
+            bytes,
+            is_eager: packet::is_eager(&delivery.payload),
+        });
+        if self.packets.capacity() == 0 {
+            // Mostly there is no other one.
+            self.packets.reserve_exact(1);
+        }
+        self.packets.push_back(Waiting {
+            delivery,
+            counted,
+            is_kept: false,
+        });
+    }
+
+    /// The newest packet will wait for long.
+    fn keep(&mut self) {
+        let Some(waiting) = self.packets.back_mut().filter(|waiting| !waiting.is_kept) else {
+            return;
+        };
+        waiting.is_kept = true;
+        // It is a part of all that was read from NATS with it.
+        let payload = &mut waiting.delivery.payload;
+        *payload = Bytes::copy_from_slice(payload);
+        self.charge.set(self.charge.bytes() + waiting.memory());
+        if let Some(counted) = waiting.counted {
+            self.cluster.tally.arrived(counted);
+        }
+    }
+
+    /// The oldest packet, which is taken, or given up.
+    fn next(&mut self) -> Option<Delivery> {
+        let waiting = self.packets.pop_front()?;
+        if waiting.is_kept {
+            self.charge.set(self.charge.bytes() - waiting.memory());
+        }
+        if let Some(counted) = waiting.counted {
+            match waiting.is_kept {
+                true => self.cluster.tally.consumed(counted),
+                false => self.cluster.tally.passed(counted),
+            }
+        }
+        if self.packets.is_empty() && self.packets.capacity() > 1 {
+            self.packets = VecDeque::new();
+        }
+        Some(waiting.delivery)
     }
 }

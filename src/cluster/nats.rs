@@ -199,11 +199,13 @@ impl Inlet for Listener {
             let message = self.0.next().await?;
             let (number, packet) = place_of(&message.subject)
                 .map_or_else(Default::default, |(place, packet)| (place.number, packet));
-            let from = message.reply.as_deref().and_then(place_of);
+            let (from, sent) = (message.reply.as_deref().and_then(place_of))
+                .map_or((None, 0), |(place, sent)| (Some(place), sent));
             Some(Delivery {
                 number,
                 packet,
-                from: from.map(|(place, _)| place),
+                from,
+                sent,
                 unheard: message.status == Some(StatusCode::NO_RESPONDERS),
                 payload: message.payload,
             })

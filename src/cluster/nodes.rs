@@ -8,12 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{
-    Cluster, Link,
-    bus::{NodeId, Place},
-    packet,
-    remotes::link_of,
-};
+use super::{Cluster, Link, bus::NodeId, remotes::link_of};
 use crate::{handle::Handle, requests::Fault, server::Shared};
 
 /// A node of which nothing was heard for this long is dead.
@@ -76,6 +71,15 @@ impl Nodes {
         }
     }
 
+    /// The handles of all who ask from there.
+    pub(super) fn askers(&self) -> Vec<Arc<Handle>> {
+        let nodes = self.known.lock();
+        nodes
+            .values()
+            .filter_map(|node| node.asker.clone())
+            .collect()
+    }
+
     /// All who ask from there, as handles: they are nobody's from here on.
     pub(super) fn take_askers(&self) -> Vec<Arc<Handle>> {
         let mut nodes = self.known.lock();
@@ -94,10 +98,9 @@ impl Cluster {
         }
         let mut nodes = self.nodes.known.lock();
         let entry = nodes.entry(node).or_insert_with(Node::new);
-        let asker = entry.asker.get_or_insert_with(|| {
-            let subject = self.subjects.place(Place { node, number: 0 });
-            self.handle(shared, subject, packet::frames_head("", self.epoch()), None)
-        });
+        let asker = entry
+            .asker
+            .get_or_insert_with(|| self.handle_of(shared, node));
         Some(asker.clone())
     }
 
@@ -137,6 +140,7 @@ impl Cluster {
     /// A broker has left.
     pub(super) fn forget_node(&self, node: NodeId) {
         let known = self.nodes.known.lock().remove(&node);
+        self.lanes.forget(node);
         self.lose_node(node, u32::MAX, known.and_then(|known| known.asker));
     }
 

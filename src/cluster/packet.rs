@@ -9,6 +9,9 @@ use crate::protocol;
 /// The first byte: what follows, and in which version of this format.
 const FRAMES: u8 = 1;
 const QUESTION: u8 = 2;
+const CREDITS: u8 = 3;
+/// Frames whose sender needs credit soon.
+const EAGER_FRAMES: u8 = 4;
 
 /// Bytes before the frames, beside those of the id.
 pub(crate) const HEAD: usize = 9;
@@ -22,6 +25,12 @@ pub(crate) enum Packet<'a> {
         epoch: u32,
         frames: &'a [u8],
     },
+    /// Credit for links of the broker that gets it, from the node that consumes their packets.
+    Credits {
+        node: u64,
+        epoch: u32,
+        credits: &'a [u8],
+    },
     /// May somebody with this principal have the id?
     Question {
         id: &'a str,
@@ -34,11 +43,21 @@ impl<'a> Packet<'a> {
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         let (epoch, rest) = rest.split_first_chunk::<4>()?;
+        let epoch = u32::from_be_bytes(*epoch);
+        if *kind == CREDITS {
+            let (node, credits) = rest.split_first_chunk::<8>()?;
+            let node = u64::from_be_bytes(*node);
+            return Some(Self::Credits {
+                node,
+                epoch,
+                credits,
+            });
+        }
         let (id, rest) = take_text(rest)?;
         match *kind {
-            FRAMES => Some(Self::Frames {
+            FRAMES | EAGER_FRAMES => Some(Self::Frames {
                 id,
-                epoch: u32::from_be_bytes(*epoch),
+                epoch,
                 frames: rest,
             }),
             QUESTION => {
@@ -53,9 +72,23 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// True if what follows are frames, for which its sender wants to hear how much was taken.
-pub(crate) fn has_frames(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&FRAMES)
+/// The bytes of frames in a packet for this id, if it has frames. Looks at the head alone.
+pub(crate) fn frames_in(bytes: &[u8], id: &str) -> Option<usize> {
+    let is_frames = matches!(bytes.first(), Some(&FRAMES | &EAGER_FRAMES));
+    let frames = bytes.len().checked_sub(HEAD + id.len())?;
+    is_frames.then_some(frames)
+}
+
+/// True if the sender of a packet of frames needs credit soon.
+pub(crate) fn is_eager(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&EAGER_FRAMES)
+}
+
+/// Marks a packet of frames: its sender needs credit soon.
+pub(crate) fn make_eager(packet: &mut [u8]) {
+    if let Some(kind) = packet.first_mut() {
+        *kind = EAGER_FRAMES;
+    }
 }
 
 fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -90,25 +123,95 @@ pub(crate) fn question(id: &str, principal: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// How much was taken of what came by a way, and who took it.
+/// Credit for one link: what has arrived, and what was consumed, since the last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Credit {
+    /// The number of the newest packet among them.
+    pub(crate) packet: u64,
+    pub(crate) arrived: Amount,
+    pub(crate) consumed: Amount,
+}
+
+/// Bytes of frames, and packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) bytes: usize,
+    pub(crate) packets: usize,
+}
+
+impl Amount {
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.packets += 1;
+    }
+
+    /// Takes so much away, and no more than there is: that is returned.
+    pub(crate) fn take(&mut self, other: Self) -> Self {
+        let taken = Self {
+            bytes: other.bytes.min(self.bytes),
+            packets: other.packets.min(self.packets),
+        };
+        self.bytes -= taken.bytes;
+        self.packets -= taken.packets;
+        taken
+    }
+}
+
+impl Credit {
+    /// Bytes of one, with the number of its link.
+    const SIZE: usize = 32;
+
+    /// A message with credit for all of these links.
+    pub(crate) fn encode(node: u64, epoch: u32, credits: &[(u64, Self)]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(13 + credits.len() * Self::SIZE);
+        bytes.push(CREDITS);
+        bytes.extend(epoch.to_be_bytes());
+        bytes.extend(node.to_be_bytes());
+        for (link, credit) in credits {
+            bytes.extend(link.to_be_bytes());
+            bytes.extend(credit.packet.to_be_bytes());
+            for Amount {
+                bytes: size,
+                packets,
+            } in [credit.arrived, credit.consumed]
+            {
+                // More than this is not on its way by one link.
+                bytes.extend((size as u32).to_be_bytes());
+                bytes.extend((packets as u32).to_be_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Those in such a message, each with the number of its link.
+    pub(crate) fn decode(bytes: &[u8]) -> impl Iterator<Item = (u64, Self)> {
+        bytes.chunks_exact(Self::SIZE).map(|chunk| {
+            let long = |at| u64::from_be_bytes(std::array::from_fn(|n| chunk[at + n]));
+            let short = |at| u32::from_be_bytes(std::array::from_fn(|n| chunk[at + n])) as usize;
+            let amount = |at| Amount {
+                bytes: short(at),
+                packets: short(at + 4),
+            };
+            let credit = Self {
+                packet: long(8),
+                arrived: amount(16),
+                consumed: amount(24),
+            };
+            (long(0), credit)
+        })
+    }
+}
+
+/// Credit for the one link to which it is sent, as brokers sent it before they sent [`Credit`]. What was
+/// consumed of it has arrived, too; without packets it names who begins to consume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) node: u64,
     pub(crate) epoch: u32,
-    pub(crate) bytes: u32,
-    pub(crate) packets: u32,
+    pub(crate) amount: Amount,
 }
 
 impl Taken {
-    pub(crate) fn encode(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(20);
-        bytes.extend(self.node.to_be_bytes());
-        bytes.extend(self.epoch.to_be_bytes());
-        bytes.extend(self.bytes.to_be_bytes());
-        bytes.extend(self.packets.to_be_bytes());
-        bytes
-    }
-
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (node, rest) = bytes.split_first_chunk::<8>()?;
         let (epoch, rest) = rest.split_first_chunk::<4>()?;
@@ -117,8 +220,10 @@ impl Taken {
         Some(Self {
             node: u64::from_be_bytes(*node),
             epoch: u32::from_be_bytes(*epoch),
-            bytes: u32::from_be_bytes(*taken),
-            packets: u32::from_be_bytes(*packets),
+            amount: Amount {
+                bytes: u32::from_be_bytes(*taken) as usize,
+                packets: u32::from_be_bytes(*packets) as usize,
+            },
         })
     }
 }
@@ -198,13 +303,68 @@ mod tests {
             let expected = Packet::Question { id: "a", principal };
             assert_eq!(Packet::decode(&bytes), Some(expected));
         }
-        let taken = Taken {
-            node: 1 << 60,
-            epoch: 2,
-            bytes: 7,
-            packets: 3,
+        let amount = |bytes, packets| Amount { bytes, packets };
+        let credits = [1, u64::MAX].map(|link| {
+            let credit = Credit {
+                packet: link - 1,
+                arrived: amount(1 << 20, 7),
+                consumed: amount(3, 1),
+            };
+            (link, credit)
+        });
+        let bytes = Credit::encode(1 << 60, 2, &credits);
+        let Some(Packet::Credits {
+            node,
+            epoch,
+            credits: rest,
+        }) = Packet::decode(&bytes)
+        else {
+            panic!("no credits");
         };
-        assert_eq!(Taken::decode(&taken.encode()), Some(taken));
+        assert_eq!((node, epoch), (1 << 60, 2));
+        assert_eq!(Credit::decode(rest).collect::<Vec<_>>(), credits);
+        let taken = Taken {
+            node: 1,
+            epoch: 2,
+            amount: amount(7, 3),
+        };
+        let bytes = [
+            [0, 0, 0, 0],
+            [0, 0, 0, 1],
+            [0, 0, 0, 2],
+            [0, 0, 0, 7],
+            [0, 0, 0, 3],
+        ];
+        assert_eq!(Taken::decode(bytes.as_flattened()), Some(taken));
+    }
+
+    #[test]
+    fn the_head_of_a_packet_says_whether_credit_is_needed_soon() {
+        let mut packet = frames_head("abc", 1);
+        packet.extend(b"frames");
+        assert_eq!(
+            (frames_in(&packet, "abc"), is_eager(&packet)),
+            (Some(6), false)
+        );
+        make_eager(&mut packet);
+        assert_eq!(
+            (frames_in(&packet, "abc"), is_eager(&packet)),
+            (Some(6), true)
+        );
+        let expected = Packet::Frames {
+            id: "abc",
+            epoch: 1,
+            frames: b"frames",
+        };
+        assert_eq!(Packet::decode(&packet), Some(expected));
+        for other in [
+            &question("a", None)[..],
+            &Credit::encode(1, 1, &[]),
+            b"",
+            &[1],
+        ] {
+            assert_eq!((frames_in(other, ""), is_eager(other)), (None, false));
+        }
     }
 
     #[test]
@@ -223,6 +383,8 @@ mod tests {
             None
         );
         assert_eq!(Taken::decode(&[0; 19]), None);
+        assert_eq!(Packet::decode(&[CREDITS; 12]), None);
+        assert_eq!(Credit::decode(&[0; Credit::SIZE - 1]).count(), 0);
     }
 
     #[test]

@@ -5,24 +5,34 @@ use std::{
     collections::HashMap,
     hash::BuildHasher,
     sync::{Arc, Weak},
+    task::Waker,
     time::{Duration, Instant},
 };
 
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use super::{Cluster, Down, Link, nodes::DEAD, packet, tell};
+use super::{
+    Cluster, Link,
+    bus::{NodeId, Place},
+    link::{Parts, Target},
+    lookups::Lookup,
+    nodes::DEAD,
+    packet, tell,
+};
 use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, socket::WriteHalf};
 
 const SHARDS: usize = 16;
 /// Bytes of memory that a handle takes with its link, about.
-const REMOTE: usize = 1 << 10;
+const REMOTE: usize = 2 << 10;
 /// How long it takes to hear which packets of those that went out together nobody has heard.
 const UNSURE: Duration = Duration::from_millis(250);
 /// An id from which answers are awaited is asked this often whether they may still come.
 const PROBE: Duration = Duration::from_secs(5);
-/// A link that is full, and of which nothing is told for this long, may have lost what is under way.
-const STALLED: Duration = Duration::from_secs(5);
+/// Packets of which nothing is heard for this long are lost.
+const LOST: Duration = Duration::from_secs(5);
+/// A link on which something is under way is kept as long as something is heard of it, and this much longer.
+const KEPT: Duration = Duration::from_secs(60);
 
 type Ids = HashMap<Arc<str>, Remote, RandomState>;
 
@@ -55,39 +65,16 @@ struct Remote {
     idle: bool,
     /// When it was asked last what it still owes.
     probed: Instant,
-    full: Option<Full>,
     _charge: Charge,
 }
 
-/// A link that has no room.
-#[derive(Debug, Clone, Copy)]
-struct Full {
-    /// How often something had been told of it.
-    told: u64,
-    since: Instant,
-    /// How long it may be so.
-    limit: Duration,
-}
-
-impl Remote {
-    /// True if its link is full and nothing is told of it, for long: what is under way may be lost.
-    fn is_stalled(&mut self, now: Instant) -> bool {
-        let told = link_of(&self.handle).and_then(Link::full);
-        let before = self.full.filter(|full| told == Some(full.told));
-        self.full = before.or(told.map(|told| Full {
-            told,
-            since: now,
-            limit: STALLED,
-        }));
-        match &mut self.full {
-            Some(full) if now - full.since > full.limit => {
-                // It may be slow, and nothing lost: each time that costs some memory there.
-                (full.since, full.limit) = (now, full.limit * 2);
-                true
-            }
-            _ => false,
-        }
-    }
+/// Why there is no handle for a remote id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// The cluster cannot be reached.
+    Down,
+    /// Whoever asks looks up as many ids as it may: it is woken when it may go on.
+    Held,
 }
 
 impl Remotes {
@@ -142,47 +129,79 @@ impl Remotes {
 }
 
 impl Cluster {
-    /// The handle of an id that is not here.
-    pub(crate) fn remote(&self, shared: &Shared, id: &str) -> Result<Arc<Handle>, Down> {
+    /// The handle of an id that is not here, for the connection with this key.
+    pub(crate) fn remote(
+        &self,
+        shared: &Shared,
+        id: &str,
+        (key, waker): (u64, &Waker),
+    ) -> Result<Arc<Handle>, Unreachable> {
         if !self.is_up() {
-            return Err(Down);
+            return Err(Unreachable::Down);
         }
         let mut shard = self.remotes.shard(id).lock();
         if let Some(remote) = shard.get_mut(id) {
             remote.idle = false;
             return Ok(remote.handle.clone());
         }
-        // Who sends to ids that nobody has makes one after the other.
-        if shared.memory.is_short() {
-            return Err(Down);
-        }
-        let head = packet::frames_head(id, self.epoch());
+        let is_short = shared.memory.is_short();
+        let lookup = self.lookups.open(key, is_short, waker);
+        let lookup = lookup.ok_or(Unreachable::Held)?;
         let id: Arc<str> = id.into();
-        let handle = self.handle(shared, self.subjects.to(&id), head, Some(id.clone()));
+        let handle = self.handle(shared, &id, lookup);
         let remote = Remote {
             handle: handle.clone(),
             idle: false,
             probed: Instant::now(),
-            full: None,
             _charge: Charge::new(&shared.memory, REMOTE + 3 * id.len()),
         };
         shard.insert(id, remote);
         Ok(handle)
     }
 
-    pub(super) fn handle(
+    fn handle(&self, shared: &Shared, id: &Arc<str>, lookup: Lookup) -> Arc<Handle> {
+        let subject = self.subjects.to(id);
+        let head = packet::frames_head(id, self.epoch());
+        self.handle_to(
+            shared,
+            subject,
+            head,
+            (Some(id.clone()), None),
+            Some(lookup),
+        )
+    }
+
+    /// The handle that stands for all who ask from a node.
+    pub(super) fn handle_of(&self, shared: &Shared, node: NodeId) -> Arc<Handle> {
+        let subject = self.subjects.place(Place { node, number: 0 });
+        let head = packet::frames_head("", self.epoch());
+        self.handle_to(shared, subject, head, (None, Some(node)), None)
+    }
+
+    fn handle_to(
         &self,
         shared: &Shared,
         subject: String,
         head: Vec<u8>,
-        id: Option<Arc<str>>,
+        (id, node): (Option<Arc<str>>, Option<NodeId>),
+        lookup: Option<Lookup>,
     ) -> Arc<Handle> {
         let key = shared.next_key();
-        let ways = [subject, self.place(key)];
-        let (bus, runtime) = (self.bus.clone(), self.runtime.clone());
-        let receipts = self.receipts.clone();
-        let link = Link::new(bus, runtime, ways, (head, id.clone()), receipts);
-        let link = Arc::new(link);
+        let parts = Parts {
+            bus: self.bus.clone(),
+            runtime: self.runtime.clone(),
+            memory: shared.memory.clone(),
+            lanes: self.lanes.clone(),
+            receipts: self.receipts.clone(),
+        };
+        let target = Target {
+            subject,
+            reply: self.place(key),
+            head,
+            id: id.clone(),
+            node,
+        };
+        let link = Arc::new(Link::new(parts, target, lookup));
         let handle = Arc::new(shared.remote_handle(key, WriteHalf::Link(link.clone())));
         link.belongs_to(&handle);
         let way = Way {
@@ -194,6 +213,20 @@ impl Cluster {
         };
         self.remotes.links.lock().insert(key, way);
         handle
+    }
+
+    /// A handle that leads nowhere, and has room at any time.
+    pub(crate) fn lookup_gate(&self, shared: &Shared) -> Option<Arc<Handle>> {
+        let gate = self.gate.get_or_init(|| {
+            let node = Some(self.node);
+            self.handle_to(shared, String::new(), Vec::new(), (None, node), None)
+        });
+        Some(gate.clone())
+    }
+
+    /// True if nobody was found to have the id of a handle: why that is.
+    pub(crate) fn is_absent(&self, handle: &Handle) -> Option<Fault> {
+        handle.outbox.state().closed.then(|| self.absent())
     }
 
     /// Nobody has heard this packet of a link: nobody has the id.
@@ -210,22 +243,29 @@ impl Cluster {
         // Before what the same `send` has failed (rule 24.7).
         self.receipts.unheard(number, packet, absent);
         let (mut is_first, mut fault) = (false, None);
-        if let (Some(way), Some(link)) =
-            (self.remotes.links.lock().get_mut(&number), link_of(handle))
-        {
-            is_first = way.ended.is_none();
-            way.ended.get_or_insert_with(Instant::now);
-            way.unheard += 1;
-            fault = match link.node() {
-                // Somebody was there before, and may have got some of what was asked.
-                Some(_) => Some(Fault::Gone),
-                None if way.unheard == link.sent() => Some(absent),
-                // Somebody may have come since, and have got the rest.
-                None => None,
-            };
-            way.is_unsure = fault.is_none();
+        if let Some(link) = link_of(handle) {
+            let mut links = self.remotes.links.lock();
+            if let Some(way) = links.get_mut(&number) {
+                is_first = way.ended.is_none();
+                way.ended.get_or_insert_with(Instant::now);
+                way.unheard += 1;
+                let are_all = way.unheard == link.sent();
+                fault = match link.node() {
+                    // Somebody was there before, and may have got some of what was asked.
+                    Some(_) => Some(Fault::Gone),
+                    None if are_all => Some(absent),
+                    // Somebody may have come since, and have got the rest.
+                    None => None,
+                };
+                way.is_unsure = fault.is_none();
+                if are_all {
+                    // Nothing more will be told of it.
+                    links.remove(&number);
+                }
+            }
         }
-        if is_first {
+        // Of an id that was looked up alone, whoever did so tells.
+        if is_first && !link_of(handle).is_some_and(Link::is_lookup) {
             shared.not_found(id, absent);
         }
         if let Some(fault) = fault {
@@ -295,14 +335,15 @@ impl Cluster {
     pub(super) fn sweep(&self, shared: &Shared) {
         let now = Instant::now();
         self.ask_moved(shared, now);
-        let (mut dead, mut probed, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut dead, mut probed, mut busy) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
-            shard.lock().retain(|id, remote| {
-                let is_unheard = |link: &Link| link.is_unheard(DEAD);
+            let mut shard = shard.lock();
+            shard.retain(|id, remote| {
+                let link = link_of(&remote.handle);
                 // A link that could not go on has closed its outbox.
                 if remote.handle.outbox.state().closed
-                    || link_of(&remote.handle).is_some_and(is_unheard)
+                    || link.is_some_and(|link| link.is_unheard(DEAD))
                 {
                     dead.push((id.clone(), remote.handle.clone()));
                 } else if now - remote.probed > PROBE && remote.handle.outbox.waiting() == 0 {
@@ -310,19 +351,24 @@ impl Cluster {
                     remote.probed = now;
                     probed.push(remote.handle.clone());
                 }
-                if remote.is_stalled(now) {
-                    stalled.push(remote.handle.clone());
+                let is_under_way = link.is_some_and(|link| link.is_used(now, KEPT));
+                if is_under_way {
+                    busy.push(remote.handle.clone());
                 }
                 // Whoever else holds it may still send, or awaits an answer.
-                let is_used = Arc::strong_count(&remote.handle) > 1
+                let is_used = is_under_way
+                    || Arc::strong_count(&remote.handle) > 1
                     || remote.handle.outbox.waiting() > 0
-                    || link_of(&remote.handle).is_some_and(Link::is_waiting)
                     || !std::mem::replace(&mut remote.idle, true);
                 if !is_used {
                     unused.push(remote.handle.key);
                 }
                 is_used
             });
+            if shard.len() < shard.capacity() / 8 {
+                shard.shrink_to_fit();
+            }
+            drop(shard);
             let mut links = self.remotes.links.lock();
             unused.iter().for_each(|key| {
                 links.remove(key);
@@ -332,18 +378,25 @@ impl Cluster {
             leave(shared, &handle, Fault::Gone);
         }
         let is_over = |way: &Way| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
-        self.remotes.links.lock().retain(|_, way| !is_over(way));
+        {
+            let mut links = self.remotes.links.lock();
+            links.retain(|_, way| !is_over(way));
+            if links.len() < links.capacity() / 8 {
+                links.shrink_to_fit();
+            }
+        }
         for (id, handle) in dead {
             self.fail(&id, &handle, Fault::Timeout);
         }
-        stalled
-            .iter()
-            .filter_map(|handle| link_of(handle))
-            .for_each(Link::renew);
+        busy.extend(self.nodes.askers());
+        for link in busy.iter().filter_map(|handle| link_of(handle)) {
+            link.find_lost(now, LOST);
+        }
         for handle in probed {
             self.ask_for_owed(shared, &handle);
         }
         self.forget_silent();
+        self.lanes.run();
     }
 }
 

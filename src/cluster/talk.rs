@@ -9,11 +9,11 @@ use super::{
     bus::{Delivery, NodeId, Publication},
     claims::{Claim, Standing, Verdict},
     inbound,
-    packet::{Packet, Taken},
+    packet::{self, Credit, Packet, Taken},
     remotes::link_of,
     repair::REPAIRS,
     said::{self, Claimed, Said},
-    tally::Tally,
+    tally::Counted,
     tell,
 };
 use crate::{auth::Denied, event::ServerEvent, handle::Close, protocol, server::Shared};
@@ -184,26 +184,43 @@ impl Cluster {
     }
 
     /// Something came for this node.
-    pub(super) async fn take(&self, shared: &Shared, delivery: Delivery, tally: &mut Tally) {
+    pub(super) fn take(&self, shared: &Shared, delivery: Delivery) {
         let Delivery {
             number,
             packet,
             from,
+            sent,
             payload,
             unheard,
         } = delivery;
-        if let (0, Some(from)) = (number, from) {
-            if let Some(Packet::Frames {
-                id: "",
-                epoch,
-                frames,
-            }) = Packet::decode(&payload)
-                && self.meet(from.node, epoch)
-            {
-                inbound::told(self, shared, frames);
-                tally.took(self, from, frames.len()).await;
-            }
-            return;
+        if number == 0 {
+            return match (Packet::decode(&payload), from) {
+                (
+                    Some(Packet::Credits {
+                        node,
+                        epoch,
+                        credits,
+                    }),
+                    _,
+                ) => self.credited(NodeId(node), epoch, credits),
+                (
+                    Some(Packet::Frames {
+                        id: "",
+                        epoch,
+                        frames,
+                    }),
+                    Some(from),
+                ) if self.meet(from.node, epoch) => {
+                    inbound::told(self, shared, frames);
+                    self.tally.passed(Counted {
+                        from,
+                        packet: sent,
+                        bytes: frames.len(),
+                        is_eager: packet::is_eager(&payload),
+                    });
+                }
+                _ => {}
+            };
         }
         // A question has no packets. That a node hears nothing will be noticed.
         if unheard && packet > 0 {
@@ -225,9 +242,21 @@ impl Cluster {
                 number,
                 packet,
                 from,
+                sent,
                 payload,
                 unheard,
             });
+        }
+    }
+
+    /// A broker returns credit for links of ours.
+    fn credited(&self, node: NodeId, epoch: u32, credits: &[u8]) {
+        for (number, credit) in Credit::decode(credits) {
+            if let Some((handle, _)) = self.remotes.by_link(number)
+                && let Some(link) = link_of(&handle)
+            {
+                link.credit(node, epoch, credit);
+            }
         }
     }
 }

@@ -1,88 +1,138 @@
-//! How much of what others send was taken, and when they are told.
+//! Receiver side of flow control: counts what arrives and what is consumed by each link of other brokers,
+//! and returns it as credit, that of many links in one message.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
 };
 
 use super::{
     Cluster,
-    bus::{Place, Publication},
-    link::{TELL_BYTES, TELL_PACKETS},
-    packet::Taken,
+    bus::{NodeId, Place, Publication},
+    packet::Credit,
 };
 
-/// What is known of a way by which nothing came for so long is forgotten.
-const FORGET: Duration = Duration::from_secs(60);
-/// How much came by each way, and was not told yet.
-#[derive(Default)]
+/// Credit waits for this long, so that others go with it: where its sender needs it soon, and elsewhere.
+const SOON: Duration = Duration::from_millis(1);
+const LATER: Duration = Duration::from_millis(100);
+/// Bytes, and packets, of one broker for which credit is returned soon.
+const BYTES: usize = 64 << 10;
+const PACKETS: usize = 32;
+/// Links whose credit fits into one message.
+const LINKS: usize = 1000;
+
+/// Credit that has not been returned yet.
+#[derive(Debug, Default)]
 pub(super) struct Tally {
-    ways: HashMap<Place, (Taken, Instant)>,
-    looked: Option<Instant>,
+    nodes: Mutex<HashMap<NodeId, Pending>>,
+    /// There is some.
+    any: Notify,
+    /// It is to be returned soon.
+    due: Notify,
+}
+
+/// Credit of the links of one broker.
+#[derive(Debug, Default)]
+struct Pending {
+    links: HashMap<u64, Credit, RandomState>,
+    bytes: usize,
+    packets: usize,
+    is_due: bool,
+}
+
+/// A packet of frames, as flow control sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    pub(super) from: Place,
+    pub(super) packet: u64,
+    pub(super) bytes: usize,
+    /// Its sender needs credit soon.
+    pub(super) is_eager: bool,
 }
 
 impl Tally {
-    /// Something has come by a way. Who sends by one that is new learns at once who takes it.
-    pub(super) async fn meet(&mut self, cluster: &Cluster, from: Place) {
-        if let Entry::Vacant(entry) = self.ways.entry(from) {
-            let nothing = nothing(cluster);
-            entry.insert((nothing, Instant::now()));
-            tell_taken(cluster, from, nothing).await;
-        }
+    /// A packet has arrived.
+    pub(super) fn arrived(&self, packet: Counted) {
+        self.count(packet, true, false);
     }
 
-    /// Notes that a packet was taken, and tells that where it is time.
-    pub(super) async fn took(&mut self, cluster: &Cluster, from: Place, bytes: usize) {
-        let now = Instant::now();
-        let nothing = nothing(cluster);
-        let (taken, last) = self.ways.entry(from).or_insert((nothing, now));
-        taken.bytes += bytes as u32;
-        taken.packets += 1;
-        *last = now;
-        if taken.bytes >= TELL_BYTES || taken.packets >= TELL_PACKETS {
-            let told = Taken {
-                epoch: nothing.epoch,
-                ..std::mem::replace(taken, nothing)
+    /// A packet that had arrived was consumed.
+    pub(super) fn consumed(&self, packet: Counted) {
+        self.count(packet, false, true);
+    }
+
+    /// A packet has arrived and was consumed at once.
+    pub(super) fn passed(&self, packet: Counted) {
+        self.count(packet, true, true);
+    }
+
+    fn count(&self, packet: Counted, arrives: bool, is_consumed: bool) {
+        let Counted {
+            from,
+            packet,
+            bytes,
+            is_eager,
+        } = packet;
+        let (is_first, becomes_due) = {
+            let mut nodes = self.nodes.lock();
+            let is_first = nodes.is_empty();
+            let pending = match nodes.entry(from.node) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(Pending::default()),
             };
-            tell_taken(cluster, from, told).await;
+            let credit = pending.links.entry(from.number).or_default();
+            if arrives {
+                credit.packet = credit.packet.max(packet);
+                credit.arrived.add(bytes);
+            }
+            if is_consumed {
+                credit.consumed.add(bytes);
+            }
+            pending.bytes += bytes;
+            pending.packets += 1;
+            let is_due = is_eager || pending.bytes >= BYTES || pending.packets >= PACKETS;
+            let becomes_due = is_due && !pending.is_due;
+            pending.is_due |= is_due;
+            (is_first, becomes_due)
+        };
+        if is_first {
+            self.any.notify_one();
         }
-        if now - *self.looked.get_or_insert(now) > FORGET {
-            self.looked = Some(now);
-            let is_old = |_: &Place, (_, last): &mut (Taken, Instant)| now - *last > FORGET;
-            let old: Vec<_> = self.ways.extract_if(is_old).collect();
-            tell_rest(cluster, old).await;
-        }
-    }
-
-    /// Tells what was not told yet: who listens next does not know of it.
-    pub(super) async fn end(self, cluster: &Cluster) {
-        tell_rest(cluster, self.ways).await;
-    }
-}
-
-fn nothing(cluster: &Cluster) -> Taken {
-    Taken {
-        node: cluster.node.0,
-        epoch: cluster.epoch(),
-        bytes: 0,
-        packets: 0,
-    }
-}
-
-async fn tell_rest(cluster: &Cluster, ways: impl IntoIterator<Item = (Place, (Taken, Instant))>) {
-    for (from, (taken, _)) in ways {
-        // Who has taken nothing is who begins to.
-        if taken.packets > 0 {
-            tell_taken(cluster, from, taken).await;
+        if becomes_due {
+            self.due.notify_one();
         }
     }
 }
 
-async fn tell_taken(cluster: &Cluster, from: Place, taken: Taken) {
-    let publication = Publication {
-        subject: cluster.subjects.place(from),
-        reply: None,
-        payload: taken.encode().into(),
-    };
-    cluster.bus.publish(publication).await;
+/// Returns credit, for ever.
+pub(super) async fn return_credit(cluster: Arc<Cluster>) {
+    let Tally { nodes, any, due } = &cluster.tally;
+    loop {
+        any.notified().await;
+        if timeout(LATER, due.notified()).await.is_ok() {
+            sleep(SOON).await;
+        }
+        let pending = std::mem::take(&mut *nodes.lock());
+        for (node, Pending { links, .. }) in pending {
+            let credits: Vec<_> = links.into_iter().collect();
+            for credits in credits.chunks(LINKS) {
+                let epoch = cluster.epoch();
+                let place = Place { node, number: 0 };
+                let publication = Publication {
+                    subject: cluster.subjects.place(place),
+                    reply: None,
+                    payload: Credit::encode(cluster.node.0, epoch, credits).into(),
+                };
+                cluster.bus.publish(publication).await;
+            }
+        }
+    }
 }

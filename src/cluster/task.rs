@@ -10,7 +10,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{ANSWER, Cluster, bus::Inlet, repair::repair_all, said::Said, tally::Tally};
+use super::{ANSWER, Cluster, bus::Inlet, repair::repair_all, said::Said, tally};
 use crate::{
     event::{ClusterEvent, ServerEvent},
     metrics::ClusterStats,
@@ -215,6 +215,7 @@ async fn run(
     let telling = tokio::spawn(tell_all(cluster.clone()));
     let beating = tokio::spawn(beat_all(cluster.clone()));
     let repairing = tokio::spawn(repair_all(cluster.clone()));
+    let crediting = tokio::spawn(tally::return_credit(cluster.clone()));
     let mut beat = interval(BEAT);
     let mut look = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -293,17 +294,17 @@ async fn run(
     telling.abort();
     beating.abort();
     repairing.abort();
+    crediting.abort();
     hearing.abort();
     cluster.bus.close();
 }
 
 async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
-    let mut tally = Tally::default();
     while let Some(delivery) = inlet.next().await {
         let Some(shared) = cluster.shared() else {
             return;
         };
-        cluster.take(&shared, delivery, &mut tally).await;
+        cluster.take(&shared, delivery);
     }
 }
 

@@ -89,6 +89,7 @@ impl Connection {
         if let Some((_, receiver)) = self.waiting.take() {
             receiver.outbox.unhold(self.handle.key);
         }
+        self.lookups = None;
     }
 
     /// Gives up the id and all requests. From here on it is told nothing that it could not have been

@@ -7,12 +7,14 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
+
 use super::{Connection, Turn, asking::Wants, routing::Room};
 use crate::{
     error::ActionError,
     framing::{self, Mask},
     handle::Handle,
-    outbox::Pushed,
+    outbox::{Pushed, SHARE_FROM},
     protocol::{self, Pieces, version_2},
     requests::{Fault, Name, Outcomes, Part},
     server::Shared,
@@ -77,7 +79,32 @@ impl Connection {
             framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
             receiver.asks();
         }
+        receiver.written_by(self.handle.key);
         turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
+    }
+
+    /// Pushes a message to many, encoded before, to one of them at another broker.
+    pub(super) fn push_encoded_far(
+        &self,
+        receiver: &Arc<Handle>,
+        frame: &Bytes,
+        turn: &mut Turn,
+    ) -> bool {
+        receiver.written_by(self.handle.key);
+        // While it is alone there a copy would have a buffer of its own, for each of many receivers.
+        let pushed = match receiver.outbox.waiting() {
+            0 => receiver.outbox.push_shared(frame),
+            _ => receiver
+                .outbox
+                .push_encoded(frame, frame.len() >= SHARE_FROM),
+        };
+        turn.delivered(receiver, pushed)
+    }
+
+    /// True if what this connection sent to the broker of a receiver has not gone out: it is woken once it
+    /// has.
+    pub(super) fn is_held_by(&self, receiver: &Handle, cx: &Context<'_>) -> bool {
+        receiver.holds(self.handle.key, cx.waker())
     }
 
     /// Errors: the frame, with what is said around it, is larger than what goes between brokers.
@@ -121,6 +148,7 @@ impl Connection {
             return Err(ActionError::ClusterPayload(size, limit));
         }
         if self.shared.has_room_for_answer(asker) {
+            asker.written_by(self.handle.key);
             turn.delivered(asker, asker.outbox.push(&frame));
         }
         Ok(())
@@ -167,16 +195,10 @@ impl Shared {
         (pushed == Pushed::First).then_some(asker)
     }
 
-    /// The handle of an id that is not here.
-    #[inline(never)]
-    pub(super) fn find_far(&self, id: &str) -> Result<(Arc<Handle>, u64), Fault> {
-        let cluster = self.cluster.as_ref().ok_or(Fault::UnknownId)?;
-        if id.len() > self.options.max_id_length {
-            return Err(Fault::UnknownId);
-        }
-        let remote = cluster.remote(self, id).map_err(|_| Fault::ClusterDown)?;
-        let registration = remote.registration();
-        Ok((remote, registration))
+    /// What a connection waits for that looks up as many ids as it may: it has room at any time, and the
+    /// message is tried again whenever the connection is woken.
+    pub(super) fn lookup_gate(&self) -> Option<Arc<Handle>> {
+        (self.cluster.as_ref()).and_then(|cluster| cluster.lookup_gate(self))
     }
 
     /// Notes that a message is for an id that nobody has, or that is perhaps at another broker.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::{
     Connection, Turn,
     asking::{Fates, Wants},
+    lookup::Absent,
 };
 use crate::{
     error::ActionError,
@@ -104,9 +105,13 @@ impl Connection {
         self.check_access(id)?;
         if !turn.batch.is_for(id) {
             self.deliver(turn);
-            let (receiver, registration) = match self.shared.find(id) {
+            let (receiver, registration) = match self.find(id, cx) {
+                Ok((receiver, _)) if receiver.remote && self.is_held_by(&receiver, cx) => {
+                    return Ok(Some(receiver));
+                }
                 Ok(found) => found,
-                Err(fault) => {
+                Err(Absent::Held) => return Ok(self.shared.lookup_gate()),
+                Err(Absent::Fault(fault)) => {
                     if self.is_told(wants) {
                         self.report_one(id, wants, Some(fault), turn)?;
                     }
@@ -179,6 +184,9 @@ impl Connection {
             return Ok(if is_there { room } else { Room::Gone });
         }
         self.deliver_to(receiver, turn);
+        if receiver.remote {
+            receiver.written_by(self.handle.key);
+        }
         let is_there = turn.delivered(receiver, receiver.outbox.push(&frame));
         if let Some(request) = request {
             let requests = &self.shared.router.requests;
@@ -215,6 +223,9 @@ impl Connection {
         if count == 0 {
             return true;
         }
+        if receiver.remote {
+            receiver.written_by(self.handle.key);
+        }
         let pushed = receiver.outbox.push_frames(&mut batch.frames);
         // Few have any: to look costs less than to drain nothing.
         if !batch.requests.is_empty() {
@@ -243,18 +254,51 @@ impl Connection {
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
+        if self.lookups.is_some() && !self.look_up(ids, cx) {
+            return Ok(self.shared.lookup_gate());
+        }
+        let result = self.send_to_all(message, ids, wants, cx, turn);
+        if !matches!(result, Ok(Some(_))) {
+            self.lookups = None;
+        }
+        result
+    }
+
+    fn send_to_all(
+        &mut self,
+        message: &str,
+        ids: &[Cow<'_, str>],
+        wants: &Wants<'_>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
         ids.iter().try_for_each(|id| self.check_access(id))?;
         self.deliver(turn);
         let (mut names, mut receivers) =
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut unknown = Vec::new();
-        for id in ids {
-            match self.shared.find(id) {
+        let was_looked_up = self.lookups.is_some();
+        let is_clustered = self.shared.cluster.is_some();
+        for (place, id) in ids.iter().enumerate() {
+            if was_looked_up && let Some(fault) = self.was_absent(place) {
+                unknown.push((place, fault));
+                continue;
+            }
+            match self.find(id, cx) {
+                Ok((receiver, _)) if is_clustered && self.is_held_by(&receiver, cx) => {
+                    return Ok(Some(receiver));
+                }
                 Ok((receiver, registration)) => {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
                 }
-                Err(fault) => unknown.push((id, fault)),
+                Err(Absent::Fault(fault)) => unknown.push((place, fault)),
+                Err(Absent::Held) => {
+                    // Anew: handles of those that were found may have ended.
+                    self.lookups = None;
+                    self.look_up(ids, cx);
+                    return Ok(self.shared.lookup_gate());
+                }
             }
         }
         let mut fates = self.is_told(wants).then(Fates::default);
@@ -265,7 +309,6 @@ impl Connection {
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
-        let is_clustered = self.shared.cluster.is_some();
         if is_clustered {
             for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
                 if receiver.remote {
@@ -307,20 +350,22 @@ impl Connection {
             bytes: self.frame(message, wants),
             _charge: Charge::new(&self.shared.memory, size),
         });
-        for (id, fault) in unknown {
+        for (place, fault) in unknown {
+            let id = &ids[place];
             self.shared.not_found(id, fault);
             if let Some(fates) = &mut fates {
                 fates.note(id, Some(fault));
             }
         }
         let wants_receipt = wants.receipt();
-        let is_asked = is_clustered && (wants_receipt || wants.request().is_some());
+        let is_asked = wants_receipt || wants.request().is_some();
         let shares = size >= SHARE_FROM || size >= LEAST_SHARED && size * known > COPIES;
         let mut copied = 0;
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
-            let is_there = match is_asked && receiver.remote {
+            let is_there = match is_clustered && receiver.remote {
                 false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame, shares)),
-                true => self.push_far(receiver, &frame, wants, receipt, turn),
+                true if is_asked => self.push_far(receiver, &frame, wants, receipt, turn),
+                true => self.push_encoded_far(receiver, &frame, turn),
             };
             copied += if shares { PLACE } else { size };
             if copied > COPIES {
@@ -398,15 +443,6 @@ impl Connection {
 }
 
 impl Shared {
-    /// The owner of an id, here or elsewhere, and the number of its registration.
-    #[inline]
-    pub(crate) fn find(&self, id: &str) -> Result<(Arc<Handle>, u64), Fault> {
-        match self.router.find_registration(id) {
-            Some(found) => Ok(found),
-            None => self.find_far(id),
-        }
-    }
-
     /// Whether the receiver takes a message now. `Held`: the waker, that of the sender with this key,
     /// is woken when it does.
     #[inline]

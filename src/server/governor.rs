@@ -84,7 +84,7 @@ impl memory::Holders for Governor<'_> {
         let largest = (weights.into_iter().zip(&handles))
             .map(|(waiting, handle)| match is_freed {
                 true => (waiting, handle),
-                false => (waiting + handle.holds(), handle),
+                false => (waiting + handle.own_memory(), handle),
             })
             .filter(|(weight, _)| *weight >= share)
             .max_by_key(|(weight, _)| *weight);

@@ -84,6 +84,7 @@ impl Hub {
                 number,
                 packet,
                 from: from.map(|(place, _)| place),
+                sent: from.map_or(0, |(_, sent)| sent),
                 payload: publication.payload.clone(),
                 unheard: false,
             };

@@ -1,0 +1,156 @@
+//! Ids of which it is not known yet whether any broker has them: how many each connection may look up at a
+//! time.
+//!
+//! NATS answers within a round trip for an id that nobody listens for. Until then the id takes memory here,
+//! so a connection that sends to ever new ids is held once it has as many of these as it may.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    task::Waker,
+};
+
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+
+/// Ids that one connection may look up at a time.
+const EACH: usize = 1024;
+/// The same while all connections together look up so many, or memory is short.
+const ALL: usize = 8 << 10;
+const LEAST: usize = 4;
+
+/// All lookups that are open.
+#[derive(Debug, Default)]
+pub(super) struct Lookups {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    /// By the key of the connection.
+    senders: HashMap<u64, Sender, RandomState>,
+}
+
+#[derive(Debug, Default)]
+struct Sender {
+    count: usize,
+    /// The connection itself, if it is held.
+    held: Option<Waker>,
+}
+
+/// One of them, open until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    lookups: Arc<Lookups>,
+    key: u64,
+}
+
+impl Lookups {
+    /// Opens one for the connection with this key. None if that has as many as it may: it is woken once it
+    /// has half of them.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        key: u64,
+        is_short: bool,
+        waker: &Waker,
+    ) -> Option<Lookup> {
+        let mut open = self.open.lock();
+        let limit = match is_short || open.total >= ALL {
+            true => LEAST,
+            false => EACH,
+        };
+        let sender = open.senders.entry(key).or_default();
+        if sender.count >= limit {
+            sender.held = Some(waker.clone());
+            return None;
+        }
+        sender.count += 1;
+        open.total += 1;
+        Some(Lookup {
+            lookups: self.clone(),
+            key,
+        })
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        let woken = {
+            let mut open = self.lookups.open.lock();
+            open.total -= 1;
+            let is_crowded = open.total >= ALL;
+            let Entry::Occupied(mut entry) = open.senders.entry(self.key) else {
+                return;
+            };
+            let sender = entry.get_mut();
+            sender.count -= 1;
+            // Those of a connection that is woken too early hold it again.
+            let few = match is_crowded {
+                true => LEAST / 2,
+                false => EACH / 2,
+            };
+            let woken = (sender.count <= few).then(|| sender.held.take()).flatten();
+            if sender.count == 0 {
+                entry.remove();
+            }
+            woken
+        };
+        if let Some(waker) = woken {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_connection_has_so_many_lookups_and_is_woken_at_half_of_them() {
+        let lookups = Arc::<Lookups>::default();
+        let woken = Arc::<Woken>::default();
+        let waker = woken.clone().into();
+        let mut open: Vec<_> = std::iter::from_fn(|| lookups.open(1, false, &waker)).collect();
+        assert_eq!(open.len(), EACH);
+        // Others have theirs.
+        drop(lookups.open(2, false, &waker).expect("its own"));
+        open.truncate(EACH / 2 + 1);
+        assert_eq!(woken.0.load(SeqCst), 0);
+        open.pop();
+        assert_eq!(woken.0.load(SeqCst), 1);
+        assert!(lookups.open(1, true, &waker).is_none());
+        drop(open);
+        assert_eq!(woken.0.load(SeqCst), 2);
+        assert!(lookups.open.lock().senders.is_empty());
+    }
+
+    #[test]
+    fn while_many_are_open_each_connection_still_has_some() {
+        let lookups = Arc::<Lookups>::default();
+        let waker = Arc::<Woken>::default().into();
+        let mut open = Vec::new();
+        for key in 0.. {
+            let before = open.len();
+            open.extend(std::iter::from_fn(|| lookups.open(key, false, &waker)));
+            if open.len() - before == LEAST {
+                break;
+            }
+        }
+        assert_eq!(open.len(), ALL + LEAST);
+    }
+}

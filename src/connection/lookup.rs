@@ -1,0 +1,137 @@
+//! Ids of a message that are not registered here: which of them other brokers have.
+//!
+//! A message to one id looks it up by itself. One to an array of ids is sent to all of them or, while its
+//! connection is held, to none: where the array has more unknown ids than a connection may look up at a
+//! time, they are looked up without the message, some after the others.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Context, Waker},
+};
+
+use super::Connection;
+use crate::{
+    cluster::Unreachable, handle::Handle, memory::Charge, requests::Fault, server::Shared,
+};
+
+/// Bytes of memory that an id takes while it is looked up without its message.
+const ID: usize = 64;
+
+/// Why there is no owner of an id.
+pub(super) enum Absent {
+    Fault(Fault),
+    /// This connection looks up as many ids as it may: it is woken when it may go on.
+    Held,
+}
+
+/// The ids of a message that waits, as far as they were looked up.
+pub(super) struct Lookups {
+    /// How many were, of those in `dest`.
+    looked_up: usize,
+    /// Those that no broker has, by their places in `dest`.
+    absent: HashMap<usize, Fault>,
+    /// Those that some broker has: their handles are kept until the message is sent.
+    found: Vec<Arc<Handle>>,
+    /// Those of which it is not known yet.
+    open: Vec<(usize, Arc<Handle>)>,
+    charge: Charge,
+}
+
+impl Connection {
+    /// The owner of an id, here or elsewhere, and the number of its registration.
+    #[inline]
+    pub(super) fn find(&self, id: &str, cx: &Context<'_>) -> Result<(Arc<Handle>, u64), Absent> {
+        match self.shared.router.find_registration(id) {
+            Some(found) => Ok(found),
+            None => self.shared.find_far(id, self.handle.key, cx.waker()),
+        }
+    }
+
+    /// Looks up the ids of a message to many, once one of them had to wait. False if the message is to
+    /// wait: this connection is woken when it may go on.
+    #[cold]
+    pub(super) fn look_up(&mut self, ids: &[impl AsRef<str>], cx: &Context<'_>) -> bool {
+        let mut lookups = self.lookups.take().unwrap_or_else(|| {
+            Box::new(Lookups {
+                looked_up: 0,
+                absent: HashMap::new(),
+                found: Vec::new(),
+                open: Vec::new(),
+                charge: Charge::new(&self.shared.memory, 0),
+            })
+        });
+        lookups.close(&self.shared);
+        let mut is_held = false;
+        while let Some(id) = ids.get(lookups.looked_up) {
+            match self.find(id.as_ref(), cx) {
+                Err(Absent::Held) => {
+                    is_held = true;
+                    break;
+                }
+                Err(Absent::Fault(fault)) => {
+                    lookups.absent.insert(lookups.looked_up, fault);
+                }
+                Ok((handle, _)) if handle.is_unresolved() => {
+                    handle.look_up();
+                    lookups.open.push((lookups.looked_up, handle));
+                }
+                Ok((handle, _)) if handle.remote => lookups.found.push(handle),
+                Ok(_) => {}
+            }
+            lookups.looked_up += 1;
+        }
+        lookups.settle();
+        self.lookups = Some(lookups);
+        !is_held
+    }
+
+    /// Why an id of the message that waits has no owner, if it was looked up and has none.
+    pub(super) fn was_absent(&self, place: usize) -> Option<Fault> {
+        self.lookups.as_ref()?.absent.get(&place).copied()
+    }
+}
+
+impl Lookups {
+    /// Notes those of which it is known by now.
+    fn close(&mut self, shared: &Shared) {
+        let cluster = shared.cluster.as_ref();
+        for (place, handle) in std::mem::take(&mut self.open) {
+            if handle.is_unresolved() {
+                self.open.push((place, handle));
+            } else if let Some(fault) = cluster.and_then(|cluster| cluster.is_absent(&handle)) {
+                self.absent.insert(place, fault);
+            } else {
+                self.found.push(handle);
+            }
+        }
+    }
+
+    /// Charges what it holds.
+    fn settle(&mut self) {
+        let ids = self.absent.len() + self.found.len() + self.open.len();
+        self.charge.set(ids * ID);
+    }
+}
+
+impl Shared {
+    /// The handle of an id that is not here, for the connection with this key.
+    #[inline(never)]
+    fn find_far(&self, id: &str, key: u64, waker: &Waker) -> Result<(Arc<Handle>, u64), Absent> {
+        let unknown = Absent::Fault(Fault::UnknownId);
+        let Some(cluster) = &self.cluster else {
+            return Err(unknown);
+        };
+        if id.len() > self.options.max_id_length {
+            return Err(unknown);
+        }
+        match cluster.remote(self, id, (key, waker)) {
+            Ok(remote) => {
+                let registration = remote.registration();
+                Ok((remote, registration))
+            }
+            Err(Unreachable::Down) => Err(Absent::Fault(Fault::ClusterDown)),
+            Err(Unreachable::Held) => Err(Absent::Held),
+        }
+    }
+}
