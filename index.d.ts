@@ -563,7 +563,7 @@ declare namespace WSMsgBroker {
     remotes: number;
     /** Messages that came from other brokers for ids here so far. */
     received: number;
-    /** Messages for ids not here, while NATS could not be reached or memory was short, so far. */
+    /** Messages for ids not here, while NATS could not be reached, so far. */
     unreachable: number;
     /** Times that something for this broker was lost because it came faster than it was taken so far. */
     lagged: number;

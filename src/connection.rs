@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     waiting: Option<(Utf8Bytes, Arc<Handle>)>,
     /// What is known of its ids, where it is for many.
     lookups: Option<Box<lookup::Lookups>>,
+    /// Whoever it answered last at another broker, if more answers wait for that than may.
+    answered: Option<Arc<Handle>>,
     /// True while the socket may have more to read.
     readable: bool,
     closing: bool,
@@ -144,6 +146,7 @@ impl Connection {
             peer,
             waiting: None,
             lookups: None,
+            answered: None,
             readable: true,
             closing: false,
             timer: None,
@@ -277,6 +280,7 @@ impl Connection {
     fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
         self.closing
             || self.waiting.is_some()
+            || self.answered.is_some() && self.has_answered_much(cx)
             || self.access.is_pending()
             // Whoever would need much of what is short waits until there is enough again.
             || (self.shared.memory.share())

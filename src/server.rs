@@ -323,17 +323,15 @@ impl Shared {
 
     /// What others hold of a new connection.
     fn handle(&self, write: WriteHalf) -> Handle {
-        self.handle_with(self.next_key(), write)
-    }
-
-    fn handle_with(&self, key: u64, write: WriteHalf) -> Handle {
         let mark = self.options.max_backpressure;
-        Handle::new(key, write, mark, self.memory.clone())
+        Handle::new(self.next_key(), write, mark, self.memory.clone())
     }
 
-    /// What others hold of something at another broker.
-    pub(crate) fn remote_handle(&self, key: u64, write: WriteHalf) -> Handle {
-        self.handle_with(key, write).of_remote()
+    /// What others hold of something at another broker. `mark`: bytes from which its outbox counts as full, if
+    /// that is less than for others.
+    pub(crate) fn remote_handle(&self, key: u64, write: WriteHalf, mark: usize) -> Handle {
+        let mark = mark.min(self.options.max_backpressure);
+        Handle::new(key, write, mark, self.memory.clone()).of_remote()
     }
 
     /// The server counts as closed only when this is dropped.

@@ -51,7 +51,7 @@ class NatsTalk {
   });
 
   constructor(port) {
-    this.#listen(net.connect(port, '127.0.0.1'));
+    this.#listen(net.connect({ port, host: '127.0.0.1', noDelay: true }));
   }
 
   #listen(socket) {

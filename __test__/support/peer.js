@@ -6,12 +6,18 @@
 const { natsTalk } = require('./natstalk');
 
 const PREFIX = 'wsmb.default';
-/** The first byte of what carries frames. */
+/** The first byte of what carries frames, and of what returns credit. */
 const FRAMES = 1;
+const CREDITS = 3;
 
 /** A big-endian number of so many bytes. */
 function bytes(number, length) {
-  return Buffer.from(number.toString(16).padStart(2 * length, '0'), 'hex');
+  return Buffer.from(
+    Number(number)
+      .toString(16)
+      .padStart(2 * length, '0'),
+    'hex',
+  );
 }
 
 /** The text frame of a server. */
@@ -51,10 +57,32 @@ class Peer {
     return this.#talk.sub(`${PREFIX}.to.i${name}`, 'wsmb');
   }
 
-  /** The next packet: where it comes from, and what is in its frames. */
+  /** The next packet: where it comes from, the bytes of its frames, and what is in them. */
   async next() {
-    const { reply, payload } = await this.#talk.next();
-    return { reply, frames: [...texts(payload)] };
+    const { reply, payload } = await this.#nextPacket();
+    const size = payload.length - 9 - payload.readUInt32BE(5);
+    return { reply, size, frames: [...texts(payload)] };
+  }
+
+  /** The next message that is no credit. */
+  async #nextPacket() {
+    for (;;) {
+      const message = await this.#talk.next();
+      if (message.payload[0] !== CREDITS) return message;
+    }
+  }
+
+  /** Returns credit for a packet that has arrived, or was consumed, or both. */
+  returnsCredit({ reply, size }, { arrived = true, consumed = true } = {}) {
+    const [, , , node, link, packet] = reply.split('.');
+    const head = [bytes(CREDITS, 1), bytes(1, 4), Buffer.from(this.node, 'hex')];
+    const amounts = [arrived, consumed].flatMap((is) => [bytes(is ? size : 0, 4), bytes(is, 4)]);
+    const number = (hex) => Buffer.from(hex.padStart(16, '0'), 'hex');
+    this.#talk.pub(
+      `${PREFIX}.node.${node}.0`,
+      Buffer.concat([...head, number(link), number(packet), ...amounts]),
+    );
+    return this.#talk.flush();
   }
 
   /** Says that it has taken so many packets; none: that it begins to. */
@@ -88,13 +116,31 @@ class Peer {
 
   /** Sends a message to an id, as if it came from that broker. */
   sends(id, message, node = this.node) {
+    return this.#sendsFrames(id, [{ action: 'message', message }], node);
+  }
+
+  /** Sends a request to an id. */
+  asks(id, message, ack) {
+    return this.#sendsFrames(id, [
+      { action: 'asks', ack },
+      { action: 'message', message, ack },
+    ]);
+  }
+
+  #sendsFrames(id, frames, node = this.node) {
     const name = Buffer.from(id);
     const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(name.length, 4), name];
-    const payload = Buffer.concat([...head, frame(JSON.stringify({ action: 'message', message }))]);
+    const texts = frames.map((one) => frame(JSON.stringify(one)));
+    const payload = Buffer.concat([...head, ...texts]);
     this.#talk.pub(`${PREFIX}.to.i${name.toString('base64url')}`, payload, {
       reply: `${PREFIX}.node.${node}.1`,
     });
     return this.#talk.flush();
+  }
+
+  /** Hears what is for this broker itself: answers, and what became of messages. */
+  hears() {
+    return this.#talk.sub(`${PREFIX}.node.${this.node}.0`);
   }
 
   /** Says something to all. */

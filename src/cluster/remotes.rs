@@ -25,6 +25,9 @@ use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, soc
 const SHARDS: usize = 16;
 /// Bytes of memory that a handle takes with its link, about.
 const REMOTE: usize = 2 << 10;
+/// Bytes that may wait for one link before those who send by it are held. A receiver's own broker has
+/// `max_backpressure` more for it.
+const MARK: usize = 1 << 20;
 /// How long it takes to hear which packets of those that went out together nobody has heard.
 const UNSURE: Duration = Duration::from_millis(250);
 /// An id from which answers are awaited is asked this often whether they may still come.
@@ -202,7 +205,8 @@ impl Cluster {
             node,
         };
         let link = Arc::new(Link::new(parts, target, lookup));
-        let handle = Arc::new(shared.remote_handle(key, WriteHalf::Link(link.clone())));
+        let write = WriteHalf::Link(link.clone());
+        let handle = Arc::new(shared.remote_handle(key, write, MARK));
         link.belongs_to(&handle);
         let way = Way {
             handle: Arc::downgrade(&handle),
@@ -239,6 +243,9 @@ impl Cluster {
             return self.receipts.unheard(number, packet, absent);
         };
         self.forget(id, handle);
+        // Of an id that was looked up without a message, whoever did so tells.
+        let has_message =
+            handle.outbox.waiting() > 0 || !link_of(handle).is_some_and(Link::is_lookup);
         close(handle);
         // Before what the same `send` has failed (rule 24.7).
         self.receipts.unheard(number, packet, absent);
@@ -264,8 +271,7 @@ impl Cluster {
                 }
             }
         }
-        // Of an id that was looked up alone, whoever did so tells.
-        if is_first && !link_of(handle).is_some_and(Link::is_lookup) {
+        if is_first && has_message {
             shared.not_found(id, absent);
         }
         if let Some(fault) = fault {

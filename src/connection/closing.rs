@@ -90,6 +90,9 @@ impl Connection {
             receiver.outbox.unhold(self.handle.key);
         }
         self.lookups = None;
+        if let Some(asker) = self.answered.take() {
+            asker.outbox.unhold(self.handle.key);
+        }
     }
 
     /// Gives up the id and all requests. From here on it is told nothing that it could not have been

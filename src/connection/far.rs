@@ -130,7 +130,7 @@ impl Connection {
 
     /// Answers, or refuses, what somebody at another broker has asked.
     pub(super) fn answer_far(
-        &self,
+        &mut self,
         asker: &Arc<Handle>,
         dest: &str,
         ack: &str,
@@ -151,7 +151,25 @@ impl Connection {
             asker.written_by(self.handle.key);
             turn.delivered(asker, asker.outbox.push(&frame));
         }
+        if asker.outbox.is_full() {
+            // What this turn has promised to write may be what fills it.
+            asker.flush();
+            self.answered = asker.outbox.is_full().then(|| asker.clone());
+        }
         Ok(())
+    }
+
+    /// True if answers of this connection wait for another broker, and it is not to give more: it is woken
+    /// once they have gone out.
+    pub(super) fn has_answered_much(&mut self, cx: &Context<'_>) -> bool {
+        let Some(asker) = &self.answered else {
+            return false;
+        };
+        let is_held = asker.outbox.hold(self.handle.key, cx.waker());
+        if !is_held {
+            self.answered = None;
+        }
+        is_held
     }
 }
 

@@ -1,0 +1,306 @@
+'use strict';
+
+// Flow control between brokers: what one connection sends has bounds, and nobody else waits behind it.
+
+const { once } = require('node:events');
+const test = require('ava');
+const { WebSocket } = require('ws');
+const { answering, join, urlOf } = require('./support/clients');
+const { startBroker, startCluster } = require('./support/cluster');
+const { startNats } = require('./support/nats');
+const { natsTalk } = require('./support/natstalk');
+const { startPeers } = require('./support/peer');
+
+/** Ids that one connection may look up at a time, and one more that somebody else does. */
+const LOOKUPS = 1024 + 1;
+/** Bytes that may be on their way to one broker, and those of a packet with its own. */
+const WINDOW = 4 << 20;
+const PACKET = 16_000;
+
+/** Resolves once something is so. */
+async function until(isTrue) {
+  while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** A connection of version 2 that says what it likes, and all that it hears. */
+async function raw(t, broker, id) {
+  const socket = new WebSocket(urlOf(broker), { maxPayload: 64 << 20 });
+  t.teardown(() => socket.terminate());
+  const heard = [];
+  socket.on('message', (data) => heard.push(JSON.parse(data)));
+  await once(socket, 'open');
+  const say = (action) => socket.send(JSON.stringify(action));
+  say({ action: 'register', id, protocol: 2 });
+  await until(() => heard.length > 0);
+  return { say, heard, pause: () => socket.pause(), resume: () => socket.resume() };
+}
+
+/** The most remote ids that a broker remembers at any time, until this is called. */
+function mostRemotes(broker) {
+  let most = 0;
+  const timer = setInterval(() => {
+    most = Math.max(most, broker.stats().cluster.remotes);
+  }, 1);
+  return () => {
+    clearInterval(timer);
+    return most;
+  };
+}
+
+/** Asks ids that nobody has used yet, one after the other, until it is told to stop: what became of it. */
+function askNew(asker, dest) {
+  let isOver = false;
+  const codes = new Set();
+  const asking = (async () => {
+    for (let n = 0; !isOver; n += 1) {
+      codes.add(
+        await asker.request(n, dest).then(
+          () => 'answered',
+          ({ code }) => code,
+        ),
+      );
+      codes.add(
+        await asker.request(n, `new${n}`).then(
+          () => 'answered',
+          ({ code }) => code,
+        ),
+      );
+    }
+  })();
+  return async () => {
+    isOver = true;
+    await asking;
+    return [...codes].sort();
+  };
+}
+
+test('a message to more unknown ids than may be looked up at a time is told of all, and nobody else notices', async (t) => {
+  const { brokers } = await startCluster(t, 2);
+  const [here, there] = brokers;
+  const asker = await join(t, 'addon', here, 'asker');
+  await answering(t, 'addon', there, 'known', (response) => response?.send(1));
+  const sender = await raw(t, here, 'sender');
+  const ids = Array.from({ length: 20_000 }, (_, n) => `unknown${n}`);
+  const ended = mostRemotes(here);
+  const answers = askNew(asker, 'known');
+  for (const about of [{ ref: 1 }, { ack: 'a', ref: 2, answers: 2 }]) {
+    sender.say({ action: 'send', message: 1, dest: [...ids, 'known'], ...about });
+    await until(() => sender.heard.some(({ ref }) => ref === about.ref));
+  }
+  t.true(ended() <= LOOKUPS + 20);
+  t.deepEqual(await answers(), ['UNKNOWN_ID', 'answered']);
+  const receipts = sender.heard.filter(({ action }) => action === 'receipt');
+  for (const { delivered, failed } of receipts) {
+    t.deepEqual(delivered, ['known']);
+    t.deepEqual(Object.keys(failed), ids);
+    t.deepEqual([...new Set(Object.values(failed))], ['UNKNOWN_ID']);
+  }
+  t.is(receipts.length, 2);
+  await until(() => sender.heard.some(({ action }) => action === 'answer'));
+  const failed = sender.heard.filter(
+    ({ action, code }) => action === 'failed' && code === 'UNKNOWN_ID',
+  );
+  t.is(failed.length, ids.length);
+  t.is(here.stats().unknownIds >= 2 * ids.length, true);
+});
+
+for (const [what, about] of [
+  ['messages', () => ({})],
+  ['requests', (n) => ({ ack: n + 1 })],
+  ['delivered messages', (n) => ({ ref: n })],
+]) {
+  test(`a connection that sends ${what} to ever new unknown ids is held, and loses none`, async (t) => {
+    const { brokers } = await startCluster(t, 2);
+    const [here, there] = brokers;
+    const asker = await join(t, 'addon', here, 'asker');
+    await answering(t, 'addon', there, 'known', (response) => response?.send(1));
+    const sender = await raw(t, here, 'sender');
+    const before = here.stats().unknownIds;
+    const ended = mostRemotes(here);
+    const answers = askNew(asker, 'known');
+    const count = 20_000;
+    const long = 'x'.repeat(500);
+    for (let n = 0; n < count; n += 1) {
+      sender.say({ action: 'send', message: n, dest: `${long}${n}`, ...about(n) });
+    }
+    const told = () => sender.heard.filter(({ action }) => action !== 'registered').length;
+    const isTold = Object.keys(about(0)).length > 0;
+    await until(() => (isTold ? told() : here.stats().unknownIds - before) >= count);
+    t.true(ended() <= LOOKUPS + 20);
+    t.deepEqual(await answers(), ['UNKNOWN_ID', 'answered']);
+    if (isTold) t.is(told(), count);
+  });
+}
+
+test("the broker's own participant may send to ever new unknown ids, too", async (t) => {
+  const { brokers } = await startCluster(t, 2);
+  const [here] = brokers;
+  const ended = mostRemotes(here);
+  for (let n = 0; n < 20_000; n += 1) here.send(n, `unknown${n}`);
+  await until(() => here.stats().unknownIds === 20_000);
+  t.true(ended() <= LOOKUPS);
+});
+
+test('while memory is short at a broker, ids elsewhere are still found', async (t) => {
+  const nats = await startNats(t);
+  const options = { maxMemory: 4 << 20, maxPayload: 64 << 20 };
+  const here = await startBroker(t, nats, { ...options, nats: { name: 'here' } });
+  const there = await startBroker(t, nats, { nats: { name: 'there' } });
+  const asker = await join(t, 'addon', here, 'asker');
+  await answering(t, 'addon', there, 'x', (response) => response.send(1));
+  const large = new WebSocket(urlOf(here));
+  t.teardown(() => large.terminate());
+  large.on('error', () => {});
+  await once(large, 'open');
+  // The first part of a message that never ends.
+  large.send('x'.repeat(5 << 20), { fin: false });
+  await until(() => here.stats().memory >= options.maxMemory);
+  const asked = [asker.request(1, 'x'), asker.request(1, 'nobody').catch(({ code }) => code)];
+  t.deepEqual(await Promise.all(asked), [{ from: 'x', message: 1 }, 'UNKNOWN_ID']);
+});
+
+/**
+ * A broker, two clients there, and a peer of the broker that has these ids, each known to be there; for as long
+ * as something is asked of them, if that is never answered.
+ */
+async function scene(t, ids, { asked = false } = {}) {
+  const nats = await startNats(t);
+  const broker = await startBroker(t, nats, { nats: { name: 'here' } });
+  const [sender, other] = await Promise.all(
+    ['sender', 'other'].map((id) => join(t, 'addon', broker, id)),
+  );
+  const [peer] = await startPeers(t, nats, 1);
+  await Promise.all(ids.map((id) => peer.takes(id)));
+  for (const id of ids) {
+    if (asked) sender.request('first', id, { timeout: Number.POSITIVE_INFINITY }).catch(() => {});
+    else sender.send('first', id);
+    await peer.returnsCredit(await peer.next());
+  }
+  // Both registrations are among them.
+  await until(() => broker.stats().messagesIn === ids.length + 2);
+  return { broker, sender, other, peer };
+}
+
+/** The message in a packet. */
+function messageOf({ frames }) {
+  return frames.find(({ action }) => action === 'message')?.message;
+}
+
+/** The next packet of a peer that has a message: now and then an id is asked for what it owes. */
+async function nextMessage(peer) {
+  for (;;) {
+    const packet = await peer.next();
+    if (messageOf(packet) !== undefined) return packet;
+  }
+}
+
+test('what is on its way to a broker has a bound, and who sends little waits behind one packet of others', async (t) => {
+  const ids = Array.from({ length: 400 }, (_, n) => `r${n}`);
+  const { broker, sender, other, peer } = await scene(t, [...ids, 'own'], { asked: true });
+  const { messagesIn } = broker.stats();
+  sender.send('x'.repeat(PACKET), ids);
+  await until(() => broker.stats().messagesIn === messagesIn + 1);
+  other.send('little', 'own');
+  await until(() => broker.stats().messagesIn === messagesIn + 2);
+  const packets = [];
+  while (packets.length * PACKET < WINDOW - (WINDOW >> 4)) packets.push(await nextMessage(peer));
+  // It is full, or nearly: what has arrived lets as much out.
+  let [before, returned] = [packets.length, 0];
+  for (;;) {
+    await peer.returnsCredit(packets[returned], { consumed: false });
+    returned += 1;
+    const packet = await nextMessage(peer);
+    if (messageOf(packet) === 'little') break;
+    before += 1;
+  }
+  t.true(before * PACKET < WINDOW + 20 * PACKET, `${before} packets`);
+  // Nothing is lost.
+  for (; before < ids.length; before += 1) {
+    if (returned < packets.length) await peer.returnsCredit(packets[returned]);
+    returned += 1;
+    t.is(messageOf(await nextMessage(peer)).length, PACKET);
+  }
+});
+
+test('what was not consumed counts against the window of its id after any pause', async (t) => {
+  const { broker, sender, peer } = await scene(t, ['x', 'y']);
+  const body = 'x'.repeat(300_000);
+  const packets = [];
+  for (let n = 0; n < 2; n += 1) {
+    sender.send([n, body], 'x');
+    packets.push(await peer.next());
+    await peer.returnsCredit(packets[n], { consumed: false });
+    // An unused id is forgotten after two looks, a quarter of a second apart.
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    t.is(broker.stats().cluster.remotes, 1);
+  }
+  sender.send([2, body], 'x');
+  sender.send('to y', 'y');
+  const next = await peer.next();
+  t.is(messageOf(next), 'to y');
+  await peer.returnsCredit(next);
+  await peer.returnsCredit(packets[0], { arrived: false });
+  const last = await peer.next();
+  t.is(messageOf(last)[0], 2);
+  for (const packet of [packets[1], last]) await peer.returnsCredit(packet);
+  await until(() => broker.stats().cluster.remotes === 0);
+});
+
+test('who answers more than another broker takes is held, and no answer is lost', async (t) => {
+  const nats = await startNats(t);
+  const broker = await startBroker(t, nats, { nats: { name: 'here' } });
+  const body = 'x'.repeat(100_000);
+  const count = 200;
+  let answered = 0;
+  await answering(t, 'addon', broker, 'answers', (response) => {
+    response.send(body);
+    answered += 1;
+  });
+  await answering(t, 'addon', broker, 'other', (response) => response.send(1));
+  const asker = await join(t, 'addon', broker, 'asker');
+  const [peer] = await startPeers(t, nats, 1);
+  await peer.hears();
+  for (let n = 1; n <= count; n += 1) await peer.asks('answers', n, n);
+  await until(() => answered === count);
+  // Nobody else is held meanwhile.
+  for (let n = 0; n < 200; n += 1) await asker.request(n, 'other');
+  t.true(broker.stats().memory < 4 << 20, `${broker.stats().memory} bytes`);
+  for (let n = 0; n < count; ) {
+    const packet = await peer.next();
+    await peer.returnsCredit(packet);
+    n += packet.frames.length;
+  }
+  t.pass();
+});
+
+test('what waits for a slow receiver is charged at its broker', async (t) => {
+  const { brokers } = await startCluster(t, 2, { maxBackpressure: 64 << 10 });
+  const [here, there] = brokers;
+  const sender = await join(t, 'addon', here, 'sender');
+  const receiver = await raw(t, there, 'slow');
+  const { memory } = there.stats();
+  receiver.pause();
+  for (let n = 0; n < 400; n += 1) sender.send('x'.repeat(50_000), 'slow');
+  // Its window is half a MiB.
+  await until(() => there.stats().memory - memory > 400_000);
+  t.true(there.stats().memory - memory < 1 << 20);
+  receiver.resume();
+  await until(() => receiver.heard.length === 401);
+  await until(() => there.stats().memory - memory < 100_000);
+});
+
+test('credit of many ids goes together', async (t) => {
+  const { nats, brokers } = await startCluster(t, 2);
+  const [here, there] = brokers;
+  const sender = await join(t, 'addon', here, 'sender');
+  const ids = Array.from({ length: 300 }, (_, n) => `r${n}`);
+  const receivers = await Promise.all(ids.map((id) => join(t, 'addon', there, id)));
+  const talk = await natsTalk(t, nats);
+  await talk.sub('wsmb.default.node.>');
+  const heard = Promise.all(receivers.map((receiver) => once(receiver, 'message')));
+  for (const id of ids) sender.send(1, id);
+  await heard;
+  // An unused id is forgotten once all of its credit has come.
+  await until(() => here.stats().cluster.remotes === 0);
+  t.true(talk.messages.length < ids.length / 2, `${talk.messages.length} messages`);
+});
