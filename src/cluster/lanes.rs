@@ -26,8 +26,8 @@ const ALL: usize = 16 << 20;
 const LEAST: usize = 256 << 10;
 /// Bytes on their way to brokers that are not known yet.
 const UNKNOWN: usize = 1 << 20;
-/// What a packet counts for beside its bytes: its subjects, and its place in queues.
-const PACKET: usize = 512;
+/// What a packet counts for beside its bytes: NATS needs about as long for a small one as for so many bytes.
+const PACKET: usize = 4 << 10;
 /// Bytes that may wait at one broker for receivers that are slow. Beyond it each link may have one packet
 /// there.
 const UNCONSUMED: usize = 8 << 20;

@@ -27,9 +27,10 @@ use crate::{
 
 /// Once nobody listens for an id any more, all who asked it have given it up after this.
 const ABANDONED: Duration = Duration::from_secs(6);
-/// Bytes of memory that the client of NATS takes for an id: two blocks of a channel, once some messages have
-/// come.
-const SUBSCRIPTION: usize = 12 << 10;
+/// Bytes of memory that the client of NATS takes for an id: a block of a channel, and a second one once so
+/// many packets have come that the first was full.
+const BLOCK: usize = 6 << 10;
+const PLACES: u32 = 32;
 /// Packets that wait for one id here; more wait in the client of NATS.
 const MOST: usize = 16 << 10;
 /// Bytes of memory that a packet takes here beside its own.
@@ -217,6 +218,8 @@ struct Backlog<'a> {
     cluster: &'a Cluster,
     packets: VecDeque<Waiting>,
     charge: Charge,
+    /// How many have come, up to the second block.
+    came: u32,
 }
 
 struct Waiting {
@@ -238,7 +241,8 @@ impl<'a> Backlog<'a> {
         Self {
             cluster,
             packets: VecDeque::new(),
-            charge: Charge::new(memory, SUBSCRIPTION),
+            charge: Charge::new(memory, BLOCK),
+            came: 0,
         }
     }
 
@@ -251,6 +255,12 @@ impl<'a> Backlog<'a> {
     }
 
     fn add(&mut self, id: &str, delivery: Delivery) {
+        if self.came < PLACES {
+            self.came += 1;
+            if self.came == PLACES {
+                self.charge.set(self.charge.bytes() + BLOCK);
+            }
+        }
         let bytes = packet::frames_in(&delivery.payload, id);
         let counted = delivery.from.zip(bytes).map(|(from, bytes)| Counted {
             from,
