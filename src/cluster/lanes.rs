@@ -255,3 +255,164 @@ impl Queues {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use tokio::runtime::Handle as Runtime;
+
+    use super::*;
+    use crate::{
+        cluster::{
+            bus::{Bus, Inlet, Publication, Task},
+            link::{Parts, Target},
+        },
+        error::{Error, Result},
+        memory::Memory,
+    };
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Bus for Nowhere {
+        fn try_publish(&self, _: Publication) -> std::result::Result<(), Publication> {
+            Ok(())
+        }
+
+        fn publish(&self, _: Publication) -> Task<()> {
+            Box::pin(async {})
+        }
+
+        fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Inlet>>> {
+            Box::pin(async { Err(Error::NotOpen) })
+        }
+
+        fn max_payload(&self) -> usize {
+            1 << 20
+        }
+
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn connections(&self) -> u64 {
+            1
+        }
+
+        fn flush(&self) -> Task<()> {
+            Box::pin(async {})
+        }
+
+        fn close(&self) {}
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    const NODE: NodeId = NodeId(1);
+    const SOME: Amount = Amount {
+        bytes: WINDOW,
+        packets: 1,
+    };
+
+    /// A link to the node to which the connection with this key has written.
+    fn link(lanes: &Arc<Lanes>, sender: u64) -> Arc<Link> {
+        let parts = Parts {
+            bus: Arc::new(Nowhere),
+            runtime: Runtime::current(),
+            memory: Arc::new(Memory::new(1 << 20)),
+            lanes: lanes.clone(),
+            receipts: Arc::default(),
+        };
+        let target = Target {
+            subject: String::new(),
+            reply: String::new(),
+            head: Vec::new(),
+            id: None,
+            node: Some(NODE),
+        };
+        let link = Arc::new(Link::new(parts, target, None));
+        link.written_by(sender);
+        link
+    }
+
+    #[tokio::test]
+    async fn links_of_different_connections_take_turns_and_each_connection_is_held_until_its_own_have_gone()
+     {
+        let lanes = Arc::<Lanes>::default();
+        let lane = lanes.to(NODE);
+        let senders = [1, 1, 1, 2, 1, 2];
+        let links = senders.map(|sender| link(&lanes, sender));
+        assert!(lane.enter(&links[0]), "there is room");
+        lane.add(SOME, SOME);
+        assert!(links.iter().all(|link| !lane.enter(link)));
+        let woken = [1, 2].map(|_| Arc::<Woken>::default());
+        for (key, woken) in [1, 2].into_iter().zip(&woken) {
+            assert!(lane.holds(key, &woken.clone().into()));
+        }
+        assert!(
+            !lane.holds(3, &woken[0].clone().into()),
+            "it has sent nothing"
+        );
+        assert!(lane.next().is_none(), "it is full");
+        lane.arrived(SOME);
+        lane.consumed(SOME);
+        // Nobody overtakes those that wait.
+        let late = link(&lanes, 3);
+        assert!(!lane.enter(&late));
+        let mut order = Vec::new();
+        while let Some(next) = lane.next() {
+            order.push(next.sender());
+            let counts = woken.each_ref().map(|woken| woken.0.load(SeqCst));
+            let are_left = [1, 2].map(|key| {
+                let gone = order.iter().filter(|sender| **sender == key).count();
+                usize::from(gone == senders.iter().filter(|sender| **sender == key).count())
+            });
+            assert_eq!(counts, are_left, "after {order:?}");
+        }
+        assert_eq!(order, [1, 2, 3, 1, 2, 1, 1]);
+        assert!(lane.enter(&link(&lanes, 1)));
+    }
+
+    #[tokio::test]
+    async fn a_link_waits_in_the_shortest_queue_of_those_who_wrote_to_it() {
+        let lanes = Arc::<Lanes>::default();
+        let lane = lanes.to(NODE);
+        lane.add(SOME, SOME);
+        let links = [1, 1, 1].map(|sender| link(&lanes, sender));
+        assert!(links.iter().all(|link| !lane.enter(link)));
+        links[2].written_by(2);
+        links[1].written_by(2);
+        // Not back again, behind all others.
+        links[2].written_by(1);
+        assert_eq!(links[2].turn.queued_by(), Some(2));
+        lane.arrived(SOME);
+        let next = lane.next().expect("one waits");
+        assert!(Arc::ptr_eq(&next, &links[0]));
+        let next = lane.next().expect("one waits");
+        assert!(Arc::ptr_eq(&next, &links[2]));
+        let next = lane.next().expect("one waits");
+        assert!(Arc::ptr_eq(&next, &links[1]));
+        assert!(lane.next().is_none());
+        assert_eq!(lane.waiting.load(SeqCst), 0);
+        lane.consumed(SOME);
+    }
+
+    #[test]
+    fn many_brokers_share_what_is_on_its_way() {
+        let lanes = Lanes::default();
+        let window = |lanes: &Lanes| lanes.to(NODE).window.load(SeqCst);
+        assert_eq!(window(&lanes), WINDOW);
+        for node in 0..100 {
+            lanes.to(NodeId(node));
+        }
+        assert_eq!(window(&lanes), LEAST);
+    }
+}
