@@ -16,6 +16,7 @@
 //! | `nats` | NATS (feature `nats`) |
 //! | `packet`, `said` | what is in a message between brokers: frames; things said to all |
 //! | `link` | the way of an outbox to another broker |
+//! | `flow` | what is under way by a link |
 //! | `lanes` | what all links to one broker share: how much is on its way, and who takes turns |
 //! | `lookups` | how many ids that nobody may have a connection sends to at a time |
 //! | `claims` | which ids are ours, and who wins where others claim them, too |
@@ -35,6 +36,7 @@
 
 pub(crate) mod bus;
 mod claims;
+mod flow;
 mod inbound;
 mod lanes;
 mod link;

@@ -1,7 +1,7 @@
 //! The link to another broker: what an outbox writes to, in place of a socket.
 //!
 //! The receiving broker returns credit for what arrived and for what was consumed. What is not consumed yet
-//! has a bound for each link, what has not arrived a bound for each broker ([`Lane`]); at either the
+//! has a bound for each link, what has not arrived a bound for each broker (`lanes`); at either the
 //! outbox fills, and those who send are held, as they are by a slow reader.
 
 use std::{
@@ -20,9 +20,10 @@ use tokio::runtime::Handle as Runtime;
 
 use super::{
     bus::{Bus, NodeId, Publication},
-    lanes::{Lane, Lanes},
+    flow::{Flow, PACKET},
+    lanes::Lanes,
     lookups::Lookup,
-    packet::{self, Amount, Credit, Frames, Taken},
+    packet::{self, Credit, Frames, Taken},
     receipts::Receipts,
 };
 use crate::{
@@ -30,14 +31,6 @@ use crate::{
     memory::{self, Charge, Memory},
     protocol,
 };
-
-/// Bytes, and packets, that one link may have sent and that were not consumed yet.
-const WINDOW: usize = 512 << 10;
-const PACKETS: usize = 256;
-/// The same while it is not known which broker consumes them: nobody may have the id.
-const UNKNOWN_PACKETS: usize = 4;
-/// Bytes of frames in one packet, but for a frame that is longer: NATS copies large ones once more.
-const PACKET: usize = 16 << 10;
 
 /// What a link is made of.
 #[derive(Debug, Clone)]
@@ -86,27 +79,6 @@ pub(crate) struct Link {
     owner: OnceLock<Weak<Handle>>,
 }
 
-/// What is under way by a link.
-#[derive(Debug)]
-struct Flow {
-    lane: Arc<Lane>,
-    /// Sent, and not known to have arrived.
-    in_flight: Amount,
-    /// Sent, and not known to have been consumed.
-    unconsumed: Amount,
-    /// The broker that consumes it; zero while that is not known. Its epoch then.
-    node: u64,
-    epoch: u32,
-    /// The newest packet that is known to have arrived there.
-    newest: u64,
-    /// When the first packet went out.
-    first: Option<Instant>,
-    /// When credit came last, or something went out while nothing was in flight.
-    heard: Instant,
-    /// Its place among those whose broker is not known.
-    lookup: Option<Lookup>,
-}
-
 /// Whether a link waits in its lane for a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -151,17 +123,7 @@ impl Link {
             None => parts.lanes.unknown(),
         };
         Self {
-            flow: Mutex::new(Flow {
-                lane,
-                in_flight: Amount::default(),
-                unconsumed: Amount::default(),
-                node: target.node.map_or(0, |node| node.0),
-                epoch: 0,
-                newest: 0,
-                first: None,
-                heard: Instant::now(),
-                lookup,
-            }),
+            flow: Mutex::new(Flow::new(lane, target.node, lookup)),
             parts,
             target,
             questions: AtomicUsize::new(0),
@@ -343,37 +305,13 @@ impl Link {
     /// A broker returns credit.
     pub(super) fn credit(&self, node: NodeId, epoch: u32, credit: Credit) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| {
-            // Of two brokers the one that got the newer packet has the id now. What the other one had is
-            // forgotten already.
-            if flow.node != node.0 {
-                if flow.node != 0 && credit.packet <= flow.newest {
-                    return;
-                }
-                flow.set_node(node, epoch, lanes);
-            }
-            flow.newest = flow.newest.max(credit.packet);
-            flow.heard = Instant::now();
-            let Credit {
-                arrived, consumed, ..
-            } = credit;
-            flow.arrived(arrived);
-            flow.consumed(consumed);
-        });
+        self.change(|flow| flow.credit(node, epoch, credit, lanes));
     }
 
     /// The same by a broker that returns it for this link alone.
     pub(super) fn taken(&self, taken: Taken) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| {
-            // Whoever begins to take something says who it is. Others may tell later what they took before.
-            if taken.amount.packets == 0 || flow.node == 0 {
-                flow.set_node(NodeId(taken.node), taken.epoch, lanes);
-            }
-            flow.heard = Instant::now();
-            flow.arrived(taken.amount);
-            flow.consumed(taken.amount);
-        });
+        self.change(|flow| flow.taken(taken, lanes));
     }
 
     /// Changes what is under way, and goes on: this link, and others of its lanes.
@@ -468,66 +406,5 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.flow.get_mut().forget();
-    }
-}
-
-impl Flow {
-    fn has_window(&self) -> bool {
-        let Amount { bytes, packets } = self.unconsumed;
-        match self.node {
-            0 => packets < UNKNOWN_PACKETS && bytes < WINDOW,
-            _ => packets < PACKETS && bytes < WINDOW && (bytes < PACKET || !self.lane.is_crowded()),
-        }
-    }
-
-    /// Counts a packet; true if credit is needed soon.
-    fn sends(&mut self, bytes: usize) -> bool {
-        if self.in_flight.packets == 0 {
-            self.heard = Instant::now();
-        }
-        self.first.get_or_insert(self.heard);
-        self.in_flight.add(bytes);
-        self.unconsumed.add(bytes);
-        let amount = Amount { bytes, packets: 1 };
-        self.lane.add(amount, amount);
-        self.node == 0
-            || self.unconsumed.bytes > WINDOW / 4
-            || self.unconsumed.packets > PACKETS / 4
-            || self.lane.needs_credit()
-    }
-
-    fn arrived(&mut self, amount: Amount) {
-        // More may be told than is known to be in flight, once that has been forgotten.
-        self.lane.arrived(self.in_flight.take(amount));
-    }
-
-    fn consumed(&mut self, amount: Amount) {
-        self.lane.consumed(self.unconsumed.take(amount));
-    }
-
-    /// What is under way may be lost, and nobody return credit for it.
-    fn forget(&mut self) {
-        self.arrived(self.in_flight);
-        self.consumed(self.unconsumed);
-    }
-
-    /// Notes which broker consumes what goes out.
-    fn set_node(&mut self, node: NodeId, epoch: u32, lanes: &Lanes) {
-        let before = (self.node, self.epoch);
-        (self.node, self.epoch) = (node.0, epoch);
-        if before.0 == node.0 {
-            if before.1 != epoch && before.1 != 0 {
-                self.forget();
-            }
-            return;
-        }
-        if before.0 != 0 {
-            self.forget();
-        }
-        let under_way = (self.in_flight, self.unconsumed);
-        self.forget();
-        self.lane = lanes.to(node);
-        self.lane.add(under_way.0, under_way.1);
-        (self.in_flight, self.unconsumed) = under_way;
     }
 }

@@ -101,12 +101,6 @@ impl Connection {
         turn.delivered(receiver, pushed)
     }
 
-    /// True if what this connection sent to the broker of a receiver has not gone out: it is woken once it
-    /// has.
-    pub(super) fn is_held_by(&self, receiver: &Handle, cx: &Context<'_>) -> bool {
-        receiver.holds(self.handle.key, cx.waker())
-    }
-
     /// Errors: the frame, with what is said around it, is larger than what goes between brokers.
     pub(super) fn check_size(
         &self,

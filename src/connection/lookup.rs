@@ -18,11 +18,13 @@ use crate::{
 /// Bytes of memory that an id takes while it is looked up without its message.
 const ID: usize = 64;
 
-/// Why there is no owner of an id.
+/// Why a message for an id that is not registered here is not sent.
 pub(super) enum Absent {
     Fault(Fault),
     /// This connection looks up as many ids as it may: it is woken when it may go on.
-    Held,
+    Lookups,
+    /// What this connection sent to the broker of this receiver has not gone out: it is woken once it has.
+    Queue(Arc<Handle>),
 }
 
 /// The ids of a message that waits, as far as they were looked up.
@@ -39,12 +41,21 @@ pub(super) struct Lookups {
 }
 
 impl Connection {
-    /// The owner of an id, here or elsewhere, and the number of its registration.
-    #[inline]
-    pub(super) fn find(&self, id: &str, cx: &Context<'_>) -> Result<(Arc<Handle>, u64), Absent> {
-        match self.shared.router.find_registration(id) {
-            Some(found) => Ok(found),
-            None => self.shared.find_far(id, self.handle.key, cx.waker()),
+    /// The handle of an id that is not registered here, and the number of its registration.
+    #[inline(never)]
+    pub(super) fn find_far(
+        &self,
+        id: &str,
+        cx: &Context<'_>,
+    ) -> Result<(Arc<Handle>, u64), Absent> {
+        let (key, waker) = (self.handle.key, cx.waker());
+        let remote = self.shared.find_far(id, key, waker)?;
+        match remote.holds(key, waker) {
+            true => Err(Absent::Queue(remote)),
+            false => {
+                let registration = remote.registration();
+                Ok((remote, registration))
+            }
         }
     }
 
@@ -64,20 +75,23 @@ impl Connection {
         lookups.close(&self.shared);
         let mut is_held = false;
         while let Some(id) = ids.get(lookups.looked_up) {
-            match self.find(id.as_ref(), cx) {
-                Err(Absent::Held) => {
-                    is_held = true;
-                    break;
+            let id = id.as_ref();
+            if self.shared.router.find(id).is_none() {
+                let (key, waker) = (self.handle.key, cx.waker());
+                match self.shared.find_far(id, key, waker) {
+                    Err(Absent::Fault(fault)) => {
+                        lookups.absent.insert(lookups.looked_up, fault);
+                    }
+                    Err(_) => {
+                        is_held = true;
+                        break;
+                    }
+                    Ok(handle) if handle.is_unresolved() => {
+                        handle.look_up();
+                        lookups.open.push((lookups.looked_up, handle));
+                    }
+                    Ok(handle) => lookups.found.push(handle),
                 }
-                Err(Absent::Fault(fault)) => {
-                    lookups.absent.insert(lookups.looked_up, fault);
-                }
-                Ok((handle, _)) if handle.is_unresolved() => {
-                    handle.look_up();
-                    lookups.open.push((lookups.looked_up, handle));
-                }
-                Ok((handle, _)) if handle.remote => lookups.found.push(handle),
-                Ok(_) => {}
             }
             lookups.looked_up += 1;
         }
@@ -116,8 +130,7 @@ impl Lookups {
 
 impl Shared {
     /// The handle of an id that is not here, for the connection with this key.
-    #[inline(never)]
-    fn find_far(&self, id: &str, key: u64, waker: &Waker) -> Result<(Arc<Handle>, u64), Absent> {
+    fn find_far(&self, id: &str, key: u64, waker: &Waker) -> Result<Arc<Handle>, Absent> {
         let unknown = Absent::Fault(Fault::UnknownId);
         let Some(cluster) = &self.cluster else {
             return Err(unknown);
@@ -125,13 +138,9 @@ impl Shared {
         if id.len() > self.options.max_id_length {
             return Err(unknown);
         }
-        match cluster.remote(self, id, (key, waker)) {
-            Ok(remote) => {
-                let registration = remote.registration();
-                Ok((remote, registration))
-            }
-            Err(Unreachable::Down) => Err(Absent::Fault(Fault::ClusterDown)),
-            Err(Unreachable::Held) => Err(Absent::Held),
-        }
+        (cluster.remote(self, id, (key, waker))).map_err(|error| match error {
+            Unreachable::Down => Absent::Fault(Fault::ClusterDown),
+            Unreachable::Held => Absent::Lookups,
+        })
     }
 }

@@ -105,12 +105,14 @@ impl Connection {
         self.check_access(id)?;
         if !turn.batch.is_for(id) {
             self.deliver(turn);
-            let (receiver, registration) = match self.find(id, cx) {
-                Ok((receiver, _)) if receiver.remote && self.is_held_by(&receiver, cx) => {
-                    return Ok(Some(receiver));
-                }
+            let found = match self.shared.router.find_registration(id) {
+                Some(found) => Ok(found),
+                None => self.find_far(id, cx),
+            };
+            let (receiver, registration) = match found {
                 Ok(found) => found,
-                Err(Absent::Held) => return Ok(self.shared.lookup_gate()),
+                Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
+                Err(Absent::Lookups) => return Ok(self.shared.lookup_gate()),
                 Err(Absent::Fault(fault)) => {
                     if self.is_told(wants) {
                         self.report_one(id, wants, Some(fault), turn)?;
@@ -277,23 +279,22 @@ impl Connection {
         let (mut names, mut receivers) =
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut unknown = Vec::new();
-        let was_looked_up = self.lookups.is_some();
-        let is_clustered = self.shared.cluster.is_some();
         for (place, id) in ids.iter().enumerate() {
-            if was_looked_up && let Some(fault) = self.was_absent(place) {
-                unknown.push((place, fault));
-                continue;
-            }
-            match self.find(id, cx) {
-                Ok((receiver, _)) if is_clustered && self.is_held_by(&receiver, cx) => {
-                    return Ok(Some(receiver));
-                }
+            let found = match self.shared.router.find_registration(id) {
+                Some(found) => Ok(found),
+                None => match self.was_absent(place) {
+                    Some(fault) => Err(Absent::Fault(fault)),
+                    None => self.find_far(id, cx),
+                },
+            };
+            match found {
                 Ok((receiver, registration)) => {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
                 }
                 Err(Absent::Fault(fault)) => unknown.push((place, fault)),
-                Err(Absent::Held) => {
+                Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
+                Err(Absent::Lookups) => {
                     // Anew: handles of those that were found may have ended.
                     self.lookups = None;
                     self.look_up(ids, cx);
@@ -309,6 +310,7 @@ impl Connection {
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
+        let is_clustered = self.shared.cluster.is_some();
         if is_clustered {
             for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
                 if receiver.remote {
