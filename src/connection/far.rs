@@ -159,7 +159,7 @@ impl Connection {
         let Some(asker) = &self.answered else {
             return false;
         };
-        let is_held = asker.outbox.hold(self.handle.key, cx.waker());
+        let is_held = asker.outbox.hold(self.handle.key, cx.waker(), false);
         if !is_held {
             self.answered = None;
         }
