@@ -122,7 +122,7 @@ impl Connection {
     ) -> Self {
         let options = &shared.options;
         let peer_memory = peer.as_ref().map_or(0, Peer::memory);
-        let itself = CONNECTION + handle.socket().memory() + peer_memory;
+        let itself = CONNECTION + peer_memory;
         // Nobody asks himself who he is.
         let gate = match handle.participant {
             true => &Gate::Free,
@@ -354,7 +354,8 @@ impl Connection {
         let reading = self.reader.held() + waiting;
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
         let held = self.itself + id + self.access.memory() + reading;
-        self.handle.held.store(held, Relaxed);
+        let socket = self.handle.socket().memory() + self.reader.held_by_socket();
+        self.handle.held.store(held + socket, Relaxed);
         self.charge.set(held);
     }
 }

@@ -151,9 +151,15 @@ impl Reader {
         self.scan.part + rest
     }
 
+    /// Bytes of memory that its socket holds and charges, beyond what that takes at rest.
+    pub(crate) fn held_by_socket(&self) -> usize {
+        self.socket.held()
+    }
+
     /// Bytes of memory that it holds between turns.
     pub(crate) fn held(&self) -> usize {
         self.rest.capacity()
+            + self.socket.unread()
             + match self.context {
                 Some(_) => READ_CHUNK + self.scan.held(),
                 None => 0,

@@ -27,8 +27,9 @@ const LEAST_SHARE: usize = 16 << 10;
 /// A connection, before anything is sent or read on it: its task, socket and table entries.
 pub(crate) const CONNECTION: usize = 4 << 10;
 /// A socket that shakes hands, before anything is read: its task.
-pub(crate) const HANDSHAKE: usize = 2 << 10;
-/// What TLS adds to it: keys, and rustls' buffer for what it reads.
+pub(crate) const HANDSHAKE: usize = 3 << 10;
+/// What TLS adds to it at rest: keys, and rustls' buffer for what it reads. What a peer makes of that
+/// buffer is charged beside it, in `tls/inbound.rs`.
 pub(crate) const TLS: usize = 8 << 10;
 /// A request that awaits an answer, but for its ack: its entries in tables that have room for more.
 pub(crate) const REQUEST: usize = 384;

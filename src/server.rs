@@ -4,6 +4,7 @@ mod acceptor;
 mod cluster;
 mod directory;
 mod governor;
+mod handshakes;
 mod participant;
 #[cfg(test)]
 mod piped;
@@ -24,7 +25,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle as Runtime,
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -51,7 +52,10 @@ use directory::Ended;
 pub(crate) use directory::Moment;
 #[cfg(feature = "node")]
 pub(crate) use directory::check_close;
+use handshakes::{Handshake as UnderWay, Handshakes};
 
+/// The part of the processors that may compute for handshakes of TLS at one time.
+const COMPUTING_PART: usize = 2;
 /// How long accepting rests when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Sockets beyond `max_connections` that may be shaking hands or hearing their refusal; those
@@ -102,6 +106,10 @@ pub(crate) struct Shared {
     /// The principals whose connections were all ended, not long ago.
     pub(crate) ended: Ended,
     next_key: AtomicU64,
+    handshakes: Handshakes,
+    /// Whoever has one of these computes for a handshake of TLS: that takes a millisecond with some keys,
+    /// and nothing else is done by its thread meanwhile.
+    turns: Semaphore,
     /// Sockets open now, connected or shaking hands.
     sockets: AtomicUsize,
     /// Since when it drains, and for how long at most.
@@ -148,6 +156,8 @@ impl Server {
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let cluster = join(&options, runtime)?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = (processors / COMPUTING_PART).max(1);
         let entered = runtime.enter();
         let (acceptor, address) = Acceptor::bind(&options.listen)?;
         drop(entered);
@@ -163,6 +173,8 @@ impl Server {
             connections: Mutex::default(),
             ended: Ended::default(),
             next_key: AtomicU64::new(1),
+            handshakes: Handshakes::new(options.max_connections, options.max_memory),
+            turns: Semaphore::new(turns),
             sockets: AtomicUsize::new(0),
             draining: Mutex::default(),
             closing: watch::channel(false).0,
@@ -359,7 +371,7 @@ impl Shared {
             None => Ok((read, write)),
             Some(tls) => {
                 let acceptor = tls.lock().clone();
-                acceptor.accept(read, write)
+                acceptor.accept(read, write, &self.memory)
             }
         }
     }
@@ -383,7 +395,12 @@ async fn accept(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
         match accepted {
             None => return,
             Some(Ok(socket)) => {
-                tokio::spawn(serve(shared.clone(), socket, closing.clone()));
+                tokio::select! {
+                    () = shared.handshakes.room() => {}
+                    _ = closing.wait_for(|closing| *closing) => return,
+                }
+                let under_way = UnderWay::begin(&shared);
+                tokio::spawn(serve(shared.clone(), socket, under_way, closing.clone()));
             }
             Some(Err(error)) if is_the_peers(&error) => tokio::task::yield_now().await,
             // No descriptor, no memory: whoever waits is accepted when there is some again.
@@ -414,11 +431,16 @@ async fn next_socket(shared: &Shared) -> Option<io::Result<Socket>> {
 
 /// One accepted socket, up to the end of its handshake; the connection is a task of its own,
 /// which does not carry the handshake's state along.
-async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver<bool>) {
+async fn serve(
+    shared: Arc<Shared>,
+    socket: Socket,
+    mut under_way: UnderWay,
+    mut closing: watch::Receiver<bool>,
+) {
     let peer_address = socket.peer_address();
     let (read, write) = socket.into_halves();
     let options = &shared.options;
-    let Some(place) = Place::take(&shared) else {
+    let Some(place) = Place::take(&shared, under_way.follows) else {
         shared.metrics.refused.fetch_add(1, Relaxed);
         return write.shutdown(Shutdown::Both);
     };
@@ -431,13 +453,17 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
         return;
     };
     let secure = shared.tls.is_some();
-    let mut charge = Charge::new(&shared.memory, HANDSHAKE + write.memory());
+    let mut charge = Charge::new(&shared.memory, HANDSHAKE);
     let request = async {
-        read.handshake().await?;
+        read.handshake(Some(&shared.turns)).await?;
         handshake::read_request(&mut read, options, secure, &mut charge).await
     };
     let outcome = tokio::select! {
         outcome = timeout(options.handshake_timeout, request) => outcome,
+        () = under_way.ended() => {
+            shared.metrics.refused.fetch_add(1, Relaxed);
+            return write.shutdown(Shutdown::Both);
+        }
         _ = closing.wait_for(|closing| *closing) => return,
     };
     let refusal = match outcome {
@@ -476,6 +502,7 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
     tokio::select! {
         // Whether the peer has read its refusal or not, that was all.
         _ = timeout(options.close_timeout, refuse) => {}
+        () = under_way.ended() => {}
         _ = closing.wait_for(|closing| *closing) => {}
     }
 }
@@ -484,8 +511,10 @@ async fn serve(shared: Arc<Shared>, socket: Socket, mut closing: watch::Receiver
 struct Place(Arc<Shared>);
 
 impl Place {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let most = shared.options.max_connections.saturating_add(MAX_WAITING);
+    /// `follows`: in the place of one that is about to be free.
+    fn take(shared: &Arc<Shared>, follows: bool) -> Option<Self> {
+        let waiting = MAX_WAITING + usize::from(follows);
+        let most = shared.options.max_connections.saturating_add(waiting);
         let place = Self(shared.clone());
         (shared.sockets.fetch_add(1, Relaxed) < most).then_some(place)
     }

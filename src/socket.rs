@@ -16,6 +16,7 @@ use tokio::net::{UnixStream, unix};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     net::{TcpStream, tcp},
+    sync::Semaphore,
 };
 
 use crate::{
@@ -79,11 +80,38 @@ pub(crate) enum ReadHalf {
 }
 
 impl ReadHalf {
-    /// Does the handshake of TLS, where there is one. Nothing may be read or written before.
-    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+    /// Does the handshake of TLS, where there is one. Nothing may be read or written before. `turns`:
+    /// whoever has one of these computes; the others wait.
+    pub(crate) async fn handshake(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
         match self {
-            Self::Tls(half) => half.handshake().await,
+            Self::Tls(half) => half.handshake(turns).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Ready when a read may give something. For the one task that waits for it.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            #[cfg(unix)]
+            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Bytes that are here, and not yet read. Only TLS keeps any.
+    pub(crate) fn unread(&self) -> usize {
+        match self {
+            Self::Tls(half) => half.unread(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of memory beyond what it takes at rest, but for those. They are charged by itself.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Tls(half) => half.held(),
+            _ => 0,
         }
     }
 

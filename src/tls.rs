@@ -4,6 +4,7 @@
 //! whole process would be the embedder's to choose.
 
 mod halves;
+mod inbound;
 
 use std::{borrow::Cow, io, sync::Arc};
 
@@ -28,8 +29,10 @@ use rustls::{
 };
 
 pub(crate) use self::halves::{TlsReadHalf, TlsWriteHalf};
+use self::inbound::Limits;
 use crate::{
     error::{Error, Result},
+    memory::Memory,
     options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion},
     socket::{ReadHalf, WriteHalf},
 };
@@ -43,7 +46,11 @@ const CA: &str = "tls.ca";
 
 /// The server's part, for any number of connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Acceptor(Arc<ServerConfig>);
+pub(crate) struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// Clients are asked for their certificates.
+    asks: bool,
+}
 
 impl Acceptor {
     /// Errors: `Tls` names the option that cannot be used.
@@ -65,13 +72,22 @@ impl Acceptor {
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![HTTP.to_vec()];
-        Ok(Self(Arc::new(config)))
+        Ok(Self {
+            config: Arc::new(config),
+            asks: options.request_cert,
+        })
     }
 
-    /// Begins a session. The handshake is still to be done.
-    pub(crate) fn accept(&self, read: ReadHalf, write: WriteHalf) -> io::Result<Halves> {
-        let session = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
-        Ok(halves::wrap(session, read, write))
+    /// Begins a session, which is charged. The handshake is still to be done.
+    pub(crate) fn accept(
+        &self,
+        read: ReadHalf,
+        write: WriteHalf,
+        memory: &Arc<Memory>,
+    ) -> io::Result<Halves> {
+        let session = ServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
+        let limits = Limits::of_client(self.asks, memory);
+        Ok(halves::wrap(session, read, write, limits))
     }
 }
 
@@ -114,8 +130,8 @@ impl Connector {
         };
         let session = ClientConnection::new(self.config.clone(), name)
             .map_err(|error| Error::TlsHandshake(error.to_string()))?;
-        let (mut read, write) = halves::wrap(session, read, write);
-        match read.handshake().await {
+        let (mut read, write) = halves::wrap(session, read, write, Limits::of_server());
+        match read.handshake(None).await {
             Ok(()) => Ok((read, write)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(Error::TlsHandshake("socket hang up".to_owned()))

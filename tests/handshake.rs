@@ -9,7 +9,7 @@ use support::{
     raw::{REQUEST, Raw, TEXT, frame},
     start_server, tcp, until,
 };
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use wsmsgbroker::{
     Authentication, Server, ServerOptions,
     auth::{Credentials, Decision, Grant},
@@ -317,4 +317,47 @@ async fn extensions_are_declined_and_the_first_subprotocol_is_taken() {
     assert!(head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
     assert!(head.contains("Sec-WebSocket-Protocol: one\r\n"), "{head}");
     assert!(!head.contains("Extensions"), "{head}");
+}
+
+/// Whoever says nothing makes room for others, though its time is not up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_half_of_a_handshake_makes_room_for_the_next_one() {
+    let many = ServerOptions {
+        max_connections: 10_000,
+        // A handshake may hold something, and all of them a part of this.
+        max_memory: 1 << 20,
+        ..options()
+    };
+    let few = ServerOptions {
+        max_connections: 1,
+        ..options()
+    };
+    for (options, ended) in [(many, 37), (few, 36)] {
+        let (server, _) = start_server(ServerOptions {
+            handshake_timeout: Duration::from_secs(3600),
+            ..options
+        });
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(tcp(&server).await);
+        }
+        // One that is dropped at once may try again.
+        let came = async {
+            loop {
+                let mut raw = Raw(BufReader::new(tcp(&server).await));
+                let _ = raw.0.write_all(REQUEST.as_bytes()).await;
+                let mut first = [0; 12];
+                if raw.0.read_exact(&mut first).await.is_ok() {
+                    assert_eq!(&first, b"HTTP/1.1 101");
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let came = tokio::time::timeout(support::PATIENCE, came).await;
+        came.expect("a place");
+        // Those that were too many, or have made room.
+        until("the others are gone", || server.stats().refused >= ended).await;
+        drop(silent);
+    }
 }

@@ -109,6 +109,24 @@ async fn a_hello_in_single_bytes_is_served_and_one_cut_short_leaves_nothing() {
     assert_eq!((server.stats().accepted, server.stats().refused), (1, 0));
 }
 
+/// Rule 14.14.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_is_too_long_is_ended_before_its_end() {
+    let authority = Authority::new("ca");
+    let (server, _) = start_server(ServerOptions {
+        handshake_timeout: Duration::from_secs(3600),
+        ..authority.server()
+    });
+    // A message of nearly 64 KiB, in records of 8.
+    let mut bytes = Vec::new();
+    for _ in 0..3 {
+        bytes.extend([22, 3, 1, 0x20, 0, 1, 0, 0xff, 0xf0]);
+        bytes.resize(bytes.len() + 0x2000 - 4, 7);
+    }
+    assert!(is_alert(&answer(&server, &bytes).await));
+    until("it is counted", || server.stats().refused == 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_handshake_is_ended_when_its_time_is_up() {
     let authority = Authority::new("ca");

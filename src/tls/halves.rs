@@ -5,6 +5,7 @@
 //! a writer has handed over may remain here as ciphertext when the socket is full: the residue.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice, Read, Write},
     net::Shutdown,
     pin::Pin,
@@ -14,8 +15,12 @@ use std::{
 
 use parking_lot::Mutex;
 use rustls::Connection;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::Semaphore,
+};
 
+use super::inbound::{Inbound, Limits, Records};
 use crate::socket::{ReadHalf, WriteHalf};
 
 /// Bytes encrypted at once: four records of the largest size, and the bound of the residue.
@@ -26,6 +31,7 @@ pub(super) fn wrap(
     connection: impl Into<Connection>,
     read: ReadHalf,
     write: WriteHalf,
+    limits: Limits,
 ) -> (ReadHalf, WriteHalf) {
     let mut connection = connection.into();
     connection.set_buffer_limit(Some(ENCRYPT));
@@ -39,6 +45,7 @@ pub(super) fn wrap(
     let read = TlsReadHalf {
         socket: read,
         write: write.clone(),
+        inbound: Inbound::new(limits),
     };
     (ReadHalf::Tls(Box::new(read)), WriteHalf::Tls(write))
 }
@@ -72,23 +79,43 @@ impl Session {
 pub(crate) struct TlsReadHalf {
     socket: ReadHalf,
     write: Arc<TlsWriteHalf>,
+    inbound: Inbound,
 }
 
 impl TlsReadHalf {
-    /// Shakes hands. An error that rustls has named is told to the peer, too.
-    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| {
-            loop {
-                ready!(self.write.poll_flush(cx))?;
-                if !self.write.session.lock().connection.is_handshaking() {
-                    return Poll::Ready(Ok(()));
-                }
-                if ready!(self.poll_fill(cx))? == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                }
+    /// Shakes hands. An error that rustls has named is told to the peer, too. `turns`: whoever has one of
+    /// these computes; the others wait.
+    pub(crate) async fn handshake(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
+        loop {
+            poll_fn(|cx| self.write.poll_flush(cx)).await?;
+            if !self.write.session.lock().connection.is_handshaking() {
+                return Ok(());
             }
-        })
-        .await
+            poll_fn(|cx| self.socket.poll_readable(cx)).await?;
+            let turn = match turns {
+                None => None,
+                // Never closed: an error would be the end of the server.
+                Some(turns) => turns.acquire().await.ok(),
+            };
+            let filled = poll_fn(|cx| Poll::Ready(self.poll_fill(cx))).await;
+            // Pending: nothing was there, and the socket is not readable any more.
+            if let Poll::Ready(read) = filled
+                && read? == 0
+            {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            drop(turn);
+        }
+    }
+
+    /// Bytes that are decrypted, and not yet read.
+    pub(crate) fn unread(&self) -> usize {
+        self.inbound.unread
+    }
+
+    /// Bytes of memory that it takes beyond what it takes at rest, but for those.
+    pub(crate) fn held(&self) -> usize {
+        self.inbound.held()
     }
 
     /// The socket itself.
@@ -108,6 +135,7 @@ impl TlsReadHalf {
             match read {
                 Ok(length) => {
                     buf.advance(length);
+                    self.inbound.unread = self.inbound.unread.saturating_sub(length);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -118,24 +146,42 @@ impl TlsReadHalf {
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
-            ready!(self.poll_fill(cx))?;
+            if self.poll_fill(cx)?.is_pending() {
+                self.inbound.settle();
+                return Poll::Pending;
+            }
         }
     }
 
     /// Reads and decrypts some of what has come, and writes what that calls for: handshakes,
     /// keys, alerts. How many bytes; none at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self { socket, write } = self;
+        let Self {
+            socket,
+            write,
+            inbound,
+        } = self;
         let mut session = write.session.lock();
         write.settle(&mut session, cx);
-        let read = match session.connection.read_tls(&mut Source { socket, cx }) {
+        let records = &mut inbound.records;
+        let source = &mut Source {
+            socket,
+            records,
+            cx,
+        };
+        let read = match session.connection.read_tls(source) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             read => read?,
         };
         let processed = session.connection.process_new_packets();
         write.settle(&mut session, cx);
+        let is_handshaking = session.connection.is_handshaking();
+        drop(session);
         Poll::Ready(match processed {
-            Ok(_) => Ok(read),
+            Ok(state) => {
+                inbound.unread = state.plaintext_bytes_to_read();
+                inbound.took(read, is_handshaking).map(|()| read)
+            }
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         })
     }
@@ -222,6 +268,7 @@ impl std::fmt::Debug for TlsWriteHalf {
 /// The socket as rustls wants to read it.
 struct Source<'a, 'b> {
     socket: &'a mut ReadHalf,
+    records: &'a mut Records,
     cx: &'a mut Context<'b>,
 }
 
@@ -229,7 +276,10 @@ impl Read for Source<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut buf = ReadBuf::new(buf);
         match Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf) {
-            Poll::Ready(read) => read.map(|()| buf.filled().len()),
+            Poll::Ready(read) => read.map(|()| {
+                self.records.feed(buf.filled());
+                buf.filled().len()
+            }),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -297,10 +347,11 @@ mod tests {
         let far = TcpStream::connect(listener.local_addr().unwrap());
         let (near, far) = tokio::join!(listener.accept(), far);
         let (read, write) = Socket::Tcp(near.unwrap().0).into_halves();
-        let (mut read, write) = acceptor.accept(read, write).unwrap();
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let (mut read, write) = acceptor.accept(read, write, &memory).unwrap();
         let (far_read, far_write) = Socket::Tcp(far.unwrap()).into_halves();
         let far = connector.connect("localhost", far_read, far_write);
-        let (near, far) = tokio::join!(read.handshake(), far);
+        let (near, far) = tokio::join!(read.handshake(None), far);
         near.unwrap();
         ((read, write), far.unwrap())
     }
