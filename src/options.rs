@@ -73,9 +73,6 @@ pub struct ServerOptions {
     pub path: String,
     /// Bytes of one message from a client; more closes it with 1009. Default 100 MiB, as `ws`.
     pub max_payload: usize,
-    /// Bytes of one message to the server's own participant, or of one answer; a larger one is
-    /// dropped, and a request refused. Default 1 MiB: the embedder parses it.
-    pub client_max_payload: usize,
     /// Bytes that may wait for one connection before `slow_consumer` applies. Default 16 MiB.
     ///
     /// One message may always wait, whatever its size.
@@ -150,7 +147,6 @@ impl Default for ServerOptions {
             },
             path: "/".into(),
             max_payload: MAX_PAYLOAD,
-            client_max_payload: 1 << 20,
             max_backpressure: 16 << 20,
             slow_consumer: SlowConsumer::Pushback,
             slow_consumer_timeout: Duration::from_secs(5),
@@ -185,8 +181,6 @@ impl ServerOptions {
     /// Errors: `InvalidOption` names the first option out of its range.
     pub fn validate(&self) -> Result<()> {
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
-        let client_max_payload = self.client_max_payload;
-        range("clientMaxPayload", client_max_payload, 1, PAYLOAD_CEILING)?;
         range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
         range("maxMemory", self.max_memory, 1 << 20, usize::MAX)?;
         range("maxConnections", self.max_connections, 1, usize::MAX)?;
@@ -354,6 +348,12 @@ impl ClientOptions {
         time("pingTimeout", self.ping_timeout)?;
         time("closeTimeout", self.close_timeout)
     }
+}
+
+/// Checks the bytes of a message.
+#[cfg(feature = "node")]
+pub(crate) fn payload(name: &'static str, value: usize) -> Result<()> {
+    range(name, value, 1, PAYLOAD_CEILING)
 }
 
 fn range(name: &'static str, value: usize, least: usize, most: usize) -> Result<()> {

@@ -76,6 +76,65 @@ async fn it_converses_as_any_client_and_is_no_connection() {
     assert_eq!(log.count("unregistered server"), 1);
 }
 
+/// What a bounded participant is told of messages and answers.
+#[derive(Clone, Default)]
+struct Bounded(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl ClientListener for Bounded {
+    fn event(&self, event: ClientEvent<'_>) {
+        let line = match event {
+            ClientEvent::Message { message, .. } => format!("message {}", message.unwrap_or("?")),
+            ClientEvent::MessageTooLarge { ack, from, size } => {
+                format!("message of {size} from {from:?}, ack {ack:?}")
+            }
+            ClientEvent::AnswerTooLarge { ack, size, .. } => format!("answer {ack:?} of {size}"),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn accepts(&self, text: &str) -> bool {
+        text != "666"
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_not_given_what_is_larger_than_it_takes() {
+    let (server, _log) = start_server(options());
+    let listener = Bounded::default();
+    let options = ClientOptions {
+        max_message: 10,
+        protocol: 2,
+        ..named("server")
+    };
+    let participant = server
+        .join(options, listener.clone(), &Handle::current())
+        .unwrap();
+    until("it is there", || server.has("server")).await;
+    let mut peer = Peer::register(&server, "a").await;
+    for message in [r#""12345678""#, r#""123456789""#, "666", "1"] {
+        peer.send(&format!(
+            r#"{{"action":"send","message":{message},"dest":"server"}}"#
+        ))
+        .await;
+    }
+    participant.send("2", r#"["a"]"#, r#""k""#).unwrap();
+    participant.flush();
+    peer.receive().await;
+    peer.send(r#"{"action":"answer","ack":"k","message":[1,2,3,4,5,6]}"#)
+        .await;
+    let lines = || listener.0.lock().unwrap().clone();
+    until("the answer", || lines().len() == 5).await;
+    let expected = [
+        r#"message "12345678""#,
+        r#"message of 11 from Some("\"a\""), ack None"#,
+        r#"message of 3 from Some("\"a\""), ack None"#,
+        "message 1",
+        r#"answer Some("\"k\"") of 13"#,
+    ];
+    assert_eq!(lines(), expected);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_may_have_any_id_and_nobody_else_may_have_that() {
     let (server, log) = start_server(options());

@@ -132,7 +132,6 @@ impl From<NativeServerOptions> for ServerOptions {
             },
         };
         count(&mut options.max_payload, js.max_payload);
-        count(&mut options.client_max_payload, js.client_max_payload);
         count(&mut options.max_backpressure, js.max_backpressure);
         options.slow_consumer = match js.slow_consumer.as_deref() {
             Some("close") => SlowConsumer::Close,

@@ -21,7 +21,6 @@ impl From<ServerOptions> for NativeServerOptions {
             port,
             path: options.path,
             max_payload: Some(options.max_payload as f64),
-            client_max_payload: Some(options.client_max_payload as f64),
             max_backpressure: Some(options.max_backpressure as f64),
             slow_consumer_timeout: Some(options.slow_consumer_timeout.as_millis() as f64),
             slow_consumer: Some(name(options.slow_consumer).to_owned()),

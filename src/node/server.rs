@@ -19,7 +19,7 @@ use super::{
     stats::NativeStats,
 };
 use crate::{
-    Address, Authentication, Found, Server, ServerOptions,
+    Address, Authentication, ClientOptions, Found, Server, ServerOptions,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -29,12 +29,16 @@ const AUTHENTICATE: Duration = Duration::from_secs(5);
 /// More threads gained nothing: one routes some million messages a second.
 const MAX_DEFAULT_THREADS: usize = 4;
 const MAX_THREADS: usize = 256;
+/// Bytes of one message to the server's own participant: JavaScript parses it, and V8 may need 40
+/// times as many.
+const CLIENT_MAX_PAYLOAD: usize = 1 << 20;
 
 /// A broker with threads of its own.
 #[napi]
 pub struct NativeServer {
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
+    client_max_payload: usize,
 }
 
 #[napi]
@@ -52,6 +56,10 @@ impl NativeServer {
                 reason,
             }));
         }
+        let client_max_payload = options
+            .client_max_payload
+            .map_or(CLIENT_MAX_PAYLOAD, |bytes| bytes as usize);
+        crate::options::payload("clientMaxPayload", client_max_payload).map_err(convert::error)?;
         let limit = options
             .authenticate_timeout
             .map_or(AUTHENTICATE, convert::millis);
@@ -77,6 +85,7 @@ impl NativeServer {
         Ok(Self {
             shared,
             runtime: Some(runtime),
+            client_max_payload,
         })
     }
 
@@ -90,6 +99,7 @@ impl NativeServer {
         }
         NativeServerOptions {
             threads: Some(default_threads() as f64),
+            client_max_payload: Some(CLIENT_MAX_PAYLOAD as f64),
             authenticates,
             authenticate_timeout: Some(AUTHENTICATE.as_millis() as f64),
             ..options.into()
@@ -212,6 +222,10 @@ impl NativeServer {
     ) -> Result<NativeClient> {
         let runtime = client_runtime()?.handle();
         NativeClient::start(hub, number, options, |options, listener| {
+            let options = ClientOptions {
+                max_message: self.client_max_payload,
+                ..options
+            };
             match &*self.shared.server.lock() {
                 Some(server) => server.join(options, listener, runtime),
                 None => Err(crate::Error::NotOpen),

@@ -16,7 +16,7 @@ use crate::{
 impl Server {
     /// A client of this server that needs no way to it: wherever the server listens, whoever it
     /// lets in, and however many are there. `options` say what they say of any client, but for host,
-    /// port, path, headers, token and TLS; `client_max_payload` bounds `max_message`.
+    /// port, path, headers, token and TLS.
     ///
     /// It may have any id, and no peer takes that over. It is no connection of `Stats`, and no
     /// `Connection` event. What a server asks of strangers it does not ask here: authentication, a
@@ -39,7 +39,6 @@ impl Server {
             tls: None,
             // In between there is nothing that could die silently.
             ping_interval: Duration::ZERO,
-            max_message: (options.max_message).min(shared.options.client_max_payload),
             ..options
         };
         let (near, far) = pair().map_err(failed)?;
