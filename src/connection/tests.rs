@@ -210,6 +210,12 @@ fn unheard(length: usize) -> String {
     send_text("nobody", &"x".repeat(length.saturating_sub(least)))
 }
 
+/// An action that is refused.
+fn refused(length: usize) -> String {
+    let text = |filling: &str| format!(r#"{{"action":"none","filling":"{filling}"}}"#);
+    text(&"x".repeat(length.saturating_sub(text("").len())))
+}
+
 /// A registration that is granted at once.
 fn at_once(length: usize) -> String {
     let text = |token: &str| format!(r#"{{"action":"register","id":"at once","token":"{token}"}}"#);
@@ -319,12 +325,12 @@ async fn a_registration_in_a_cluster() {
     let server = Server::unreachable_in_cluster(options(), &Runtime::current());
     for place in places() {
         let mut peer = Peer::connect(&server);
-        peer.write(&turn(place, TEXT, &register_text("a"), unheard));
+        peer.write(&turn(place, TEXT, &register_text("a"), refused));
         peer.expect(&registered("a")).await;
     }
     for place in places() {
         let mut peer = Peer::connect(&server).registered("a").await;
-        peer.write(&turn(place, TEXT, &register_text("b"), unheard));
+        peer.write(&turn(place, TEXT, &register_text("b"), refused));
         peer.expect(&registered("b")).await;
     }
 }
