@@ -27,6 +27,12 @@ pub(super) enum Absent {
     Queue(Arc<Handle>),
 }
 
+impl From<Fault> for Absent {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// The ids of a message that waits, as far as they were looked up.
 pub(super) struct Lookups {
     /// How many were, of those in `dest`.

@@ -105,10 +105,8 @@ impl Connection {
         self.check_access(id)?;
         if !turn.batch.is_for(id) {
             self.deliver(turn);
-            let found = match self.shared.router.find_registration(id) {
-                Some(found) => Ok(found),
-                None => self.find_far(id, cx),
-            };
+            let found = self.shared.router.find_registration(id);
+            let found = found.map_or_else(|| self.find_far(id, cx), Ok);
             let (receiver, registration) = match found {
                 Ok(found) => found,
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
@@ -280,14 +278,13 @@ impl Connection {
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut unknown = Vec::new();
         for (place, id) in ids.iter().enumerate() {
-            let found = match self.shared.router.find_registration(id) {
-                Some(found) => Ok(found),
-                None => match self.was_absent(place) {
-                    Some(fault) => Err(Absent::Fault(fault)),
-                    None => self.find_far(id, cx),
-                },
-            };
-            match found {
+            if let Some((receiver, registration)) = self.shared.router.find_registration(id) {
+                names.push(Name { id, registration });
+                receivers.push(receiver);
+                continue;
+            }
+            let was_absent = self.was_absent(place);
+            match was_absent.map_or_else(|| self.find_far(id, cx), |fault| Err(fault.into())) {
                 Ok((receiver, registration)) => {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
