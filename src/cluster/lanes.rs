@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use super::{Link, bus::NodeId, link::Turn, packet::Amount};
 
 /// Bytes on their way to one broker; where there are many brokers, their part of `ALL`.
-const WINDOW: usize = 4 << 20;
+const WINDOW: usize = 2 << 20;
 const ALL: usize = 16 << 20;
 const LEAST: usize = 256 << 10;
 /// Bytes on their way to brokers that are not known yet.
