@@ -360,7 +360,8 @@ fn crawl(mut raw: Raw) -> JoinHandle<u16> {
     })
 }
 
-/// It reads all the time, and never lets anybody wait for long: but others get no more than it takes.
+/// Rule 17.11. It reads all the time, and never lets anybody wait for long: but others get no more than it
+/// takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_delays_other_receivers_again_and_again_is_closed() {
     for dests in [vec![r#"["fast","slow"]"#], vec![r#""slow""#, r#""fast""#]] {

@@ -319,7 +319,7 @@ async fn extensions_are_declined_and_the_first_subprotocol_is_taken() {
     assert!(!head.contains("Extensions"), "{head}");
 }
 
-/// Whoever says nothing makes room for others, though its time is not up.
+/// Rule 14.15. A peer that sends nothing makes room for others, though its time is not up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_half_of_a_handshake_makes_room_for_the_next_one() {
     let many = ServerOptions {

@@ -385,7 +385,7 @@ fn each_end_lives_on_a_runtime_of_its_own() {
     assert!(matches!(refused, Err(Error::Io { .. })));
 }
 
-/// It does not read for longer than any other connection may: what it has no room for is dropped, and
+/// Rule 22.12. It does not read for longer than any other connection may: what it has no room for is dropped, and
 /// it is there when it reads again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_never_closed_as_slow_and_keeps_its_id() {
