@@ -352,7 +352,7 @@ impl Requests {
             shard.finish(over, Some(Fault::Timeout), outcomes);
             return None;
         }
-        responder.book.lock().owed.note_end();
+
         // Who asks from another broker is told whose answer it is.
         let dest = match pending.asker.remote {
             true => pending
@@ -374,8 +374,7 @@ impl Requests {
         }
         pending.responders.forget(responder.key);
         let pending = entry.remove().0;
-        shard.note_end(pending.responders.asked() > 1);
-        let asker = pending.ended(None, outcomes);
+        let asker = shard.finish(pending, None, outcomes);
         Some(Part {
             asker,
             dest,
@@ -448,11 +447,18 @@ impl Requests {
         }
     }
 
-    /// True if connections have ended requests in their queues that only [`Book::sweep`] finds.
-    pub(crate) fn are_littered(&self) -> bool {
-        let take = |shard: &Mutex<Shard>| std::mem::take(&mut shard.lock().is_littered);
-        // All of them: without a short cut.
-        self.shards.iter().filter(|shard| take(shard)).count() > 0
+    /// Forgets what is left of ended requests by their time. True if there were any: connections have them
+    /// in their queues, which are theirs to sweep ([`Book::sweep`]).
+    pub(crate) fn sweep(&self) -> bool {
+        let mut were_any = false;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            if std::mem::take(&mut shard.is_littered) {
+                shard.deadlines.sweep();
+                were_any = true;
+            }
+        }
+        were_any
     }
 
     /// Forgets the requests whose time is up; `tell` is called when no lock is held.

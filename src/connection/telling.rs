@@ -68,7 +68,7 @@ impl Shared {
 
     /// Frees what is left of ended requests in the queues of connections.
     pub(crate) fn sweep(&self) {
-        if self.router.requests.are_littered() {
+        if self.router.requests.sweep() {
             for handle in self.handles() {
                 handle.book.lock().sweep();
             }

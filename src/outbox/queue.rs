@@ -23,6 +23,8 @@ const CHUNK: usize = 64 << 10;
 /// Chunks in one vectored write.
 const SLICES: usize = 32;
 
+/// The first buffer of an outbox has this size at least.
+const FIRST: usize = 2 << 10;
 /// A buffer of this size is worth no allocation to make it smaller.
 const SMALL: usize = 512;
 
@@ -370,7 +372,7 @@ pub(crate) fn spare_buffer() -> Vec<u8> {
 fn spare_buffer_for(size: usize) -> Vec<u8> {
     SPARE
         .with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| Vec::with_capacity(size.clamp(SMALL, CHUNK)))
+        .unwrap_or_else(|| Vec::with_capacity(size.clamp(FIRST, CHUNK)))
 }
 
 /// Keeps a buffer for reuse, unless it has grown beyond a chunk or there are enough.

@@ -17,7 +17,7 @@ pub(super) struct Shard {
     pub(super) pending: HashTable<Pending>,
     /// Ended requests stay until they are swept.
     pub(super) deadlines: Deadlines,
-    /// Requests have ended that some receivers had not answered: they are still in the queues of those.
+    /// Requests have ended since it was swept.
     pub(super) is_littered: bool,
 }
 
@@ -84,16 +84,8 @@ impl Shard {
         fault: Option<Fault>,
         outcomes: &mut Outcomes,
     ) -> Arc<Handle> {
-        let responders = &pending.responders;
-        self.note_end(!responders.is_empty() || responders.asked() > 1);
+        self.is_littered = true;
         pending.ended(fault, outcomes)
-    }
-
-    /// One has ended; `is_left`: in the queues of receivers that have not answered it.
-    #[inline]
-    pub(super) fn note_end(&mut self, is_left: bool) {
-        self.deadlines.note_end();
-        self.is_littered |= is_left;
     }
 
     /// A receiver can not answer any more; with an `id`: only if it was asked by that.
@@ -283,7 +275,6 @@ impl Pending {
         let mut book = self.asker.book.lock();
         book.deliveries -= self.responders.len();
         book.charged -= self.charge.bytes();
-        book.asked.note_end();
         drop(book);
         for Known { handle, id, .. } in self.responders.into_known() {
             if let (Some(fault), Some(dest)) = (fault, id) {

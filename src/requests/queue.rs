@@ -1,4 +1,5 @@
-//! Queues in which ended requests are left behind, and swept when half of a queue has ended.
+//! Queues in which ended requests are left behind. They are swept when a queue has doubled, and once a
+//! second.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -9,31 +10,28 @@ use std::{
 
 use super::Request;
 
-/// So many ended requests may always be left in a queue.
-const SWEEP_FROM: usize = 16;
-
-/// Counts the requests of a queue that have ended since it was swept.
-#[derive(Debug, Default)]
-struct Litter(usize);
-
-impl Litter {
-    /// One more has ended; true if a queue of so many is to be swept.
-    fn add(&mut self, length: usize) -> bool {
-        self.0 += 1;
-        self.0 >= SWEEP_FROM && self.0 * 2 >= length
-    }
-}
+/// Ended requests are swept from a queue when it has at least this length, and has doubled.
+const SWEEP_FROM: usize = 64;
 
 fn is_ended(request: &Weak<Request>) -> bool {
     request.strong_count() == 0
 }
 
 /// The requests of a connection, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     /// Each with a tag, by which some are found without a look at them all.
     pub(super) items: VecDeque<(Weak<Request>, u64)>,
-    litter: Litter,
+    sweep_at: usize,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            sweep_at: SWEEP_FROM,
+        }
+    }
 }
 
 impl Queue {
@@ -46,35 +44,30 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, request: &Arc<Request>, tag: u64) {
-        self.items.push_back((Arc::downgrade(request), tag));
-    }
-
-    /// One of them has ended.
-    #[inline]
-    pub(super) fn note_end(&mut self) {
-        if self.litter.add(self.items.len()) {
+        if self.items.len() >= self.sweep_at {
             self.sweep();
         }
+        self.items.push_back((Arc::downgrade(request), tag));
     }
 
     /// Forgets those that have ended.
     pub(super) fn sweep(&mut self) {
         self.items.retain(|(item, _)| !is_ended(item));
-        self.litter = Litter::default();
-        if self.items.capacity() > SWEEP_FROM.max(self.items.len()) * 4 {
-            self.items.shrink_to(self.items.len() * 2);
+        self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
+        if self.items.capacity() > self.sweep_at * 2 {
+            self.items.shrink_to(self.sweep_at);
         }
     }
 }
 
 /// The requests of a shard, by the time at which they end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deadlines {
     /// Those that last as long as all others: each new one is the last.
     usual: VecDeque<Deadline>,
     /// Those with a time of their own.
     own: BinaryHeap<Reverse<Deadline>>,
-    litter: Litter,
+    sweep_at: usize,
 }
 
 #[derive(Debug)]
@@ -103,9 +96,22 @@ impl PartialEq for Deadline {
 
 impl Eq for Deadline {}
 
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            usual: VecDeque::new(),
+            own: BinaryHeap::new(),
+            sweep_at: SWEEP_FROM,
+        }
+    }
+}
+
 impl Deadlines {
     /// Adds one that ends at this time, which is its own or that of all requests.
     pub(super) fn push(&mut self, at: Instant, is_own: bool, request: &Arc<Request>) {
+        if self.len() >= self.sweep_at {
+            self.sweep();
+        }
         let request = Arc::downgrade(request);
         if is_own {
             self.own.push(Reverse(Deadline { at, request }));
@@ -116,14 +122,11 @@ impl Deadlines {
         }
     }
 
-    /// One of them has ended.
-    #[inline]
-    pub(super) fn note_end(&mut self) {
-        if self.litter.add(self.len()) {
-            self.usual.retain(|old| !is_ended(&old.request));
-            self.own.retain(|Reverse(old)| !is_ended(&old.request));
-            self.litter = Litter::default();
-        }
+    /// Forgets those that have ended.
+    pub(super) fn sweep(&mut self) {
+        self.usual.retain(|old| !is_ended(&old.request));
+        self.own.retain(|Reverse(old)| !is_ended(&old.request));
+        self.sweep_at = (self.len() * 2).max(SWEEP_FROM);
     }
 
     /// The next one whose time is up.

@@ -81,11 +81,6 @@ impl Responders {
         self.left as usize
     }
 
-    /// How many have been asked.
-    pub(super) fn asked(&self) -> usize {
-        self.keys.len()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
     }
