@@ -229,9 +229,13 @@ pub(crate) fn text_length(raw: &str) -> usize {
     raw.len() - if raw.starts_with('"') { 2 } else { 0 }
 }
 
-/// True for a value whose text has at most so many bytes.
+/// True for a value of at most so many bytes: those of a string without quotes and escapes, of
+/// anything else its text.
 pub(super) fn fits(raw: &str, max_length: usize) -> bool {
-    text_length(raw) <= max_length
+    match raw.starts_with('"') {
+        true => raw.len() <= longest_text(max_length) && string(raw).len() <= max_length,
+        false => raw.len() <= max_length,
+    }
 }
 
 /// The text between the quotes of a JSON string that has no escapes.
