@@ -101,7 +101,17 @@ impl Memory {
     }
 
     fn is_enough(&self, used: usize) -> bool {
-        used <= self.limit - self.limit / 8
+        used <= self.enough()
+    }
+
+    /// Bytes held of which there is enough again.
+    fn enough(&self) -> usize {
+        self.limit - self.limit / 8
+    }
+
+    /// Bytes that must become free until there is enough.
+    pub(crate) fn excess(&self) -> usize {
+        self.used().saturating_sub(self.enough())
     }
 }
 
@@ -160,8 +170,8 @@ pub(crate) trait Holders: Send {
     fn count(&self) -> usize;
     /// Memory has become short: whether they free any is seen from now on.
     fn observe(&mut self);
-    /// Ends the one that holds most, if that is `share` or more; false if there is none. `spares`: not
-    /// those who are about to free it, nor others while that helps.
+    /// Ends those that hold most, and at least `share`, until there would be enough; false if there are
+    /// none. `spares`: not those who are about to free it, nor others while that helps.
     fn end_largest(&mut self, share: usize, spares: bool) -> bool;
     /// There is enough again: those who wait go on.
     fn go_on(&self);

@@ -155,6 +155,7 @@ impl Server {
         // Taken: a key is kept by nobody who does not need it.
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
+        let is_secure = tls.is_some();
         let cluster = join(&options, runtime)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = (processors / COMPUTING_PART).max(1);
@@ -173,7 +174,7 @@ impl Server {
             connections: Mutex::default(),
             ended: Ended::default(),
             next_key: AtomicU64::new(1),
-            handshakes: Handshakes::new(options.max_connections, options.max_memory),
+            handshakes: Handshakes::new(options.max_connections, options.max_memory, is_secure),
             turns: Semaphore::new(turns),
             sockets: AtomicUsize::new(0),
             draining: Mutex::default(),

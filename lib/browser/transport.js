@@ -24,9 +24,9 @@ const LONGEST_ACK = 48 * 1024;
  * long.
  */
 function ackText(data, ack) {
-  const behind = data.split(',"ack":').pop();
-  let text = behind.replace(/(,"from":("(\\.|[^"\\])*"|\d+))?}$/, '');
+  let text = data.split(',"ack":').pop();
   try {
+    text = text.replace(/(,"from":("(\\.|[^"\\])*"|\d+))?}$/, '');
     JSON.parse(text);
   } catch {
     text = typeof ack === 'string' && JSON.stringify(ack);

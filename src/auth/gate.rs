@@ -80,7 +80,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Hook {
     hook: Arc<dyn Authenticate>,
     timeout: Duration,
-    questions: Arc<Semaphore>,
+    /// Newcomers do not wait for clients that renew, nor the other way round.
+    newcomers: Arc<Semaphore>,
+    renewals: Arc<Semaphore>,
 }
 
 impl Gate {
@@ -92,7 +94,8 @@ impl Gate {
             Authentication::Hook(hook, timeout) => Self::Hook(Hook {
                 hook: hook.clone(),
                 timeout: *timeout,
-                questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+                newcomers: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+                renewals: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             }),
         })
     }
@@ -149,9 +152,13 @@ impl Tokens {
 }
 
 impl Hook {
-    /// Asks; refuses if there is no answer in time.
-    pub(crate) fn ask(&self, credentials: Credentials) -> Decision {
-        let (hook, questions, limit) = (self.hook.clone(), self.questions.clone(), self.timeout);
+    /// Asks; refuses if there is no answer in time. `renews`: for a client that is there already.
+    pub(crate) fn ask(&self, credentials: Credentials, renews: bool) -> Decision {
+        let questions = match renews {
+            true => self.renewals.clone(),
+            false => self.newcomers.clone(),
+        };
+        let (hook, limit) = (self.hook.clone(), self.timeout);
         Box::pin(async move {
             let answer = async {
                 let _turn = questions.acquire().await;

@@ -250,7 +250,7 @@ impl Connection {
         if self.shared.has_room_for_answer(asker) {
             let frame = protocol::answer(ack, self.from(), message);
             turn.delivered(asker, asker.outbox.push(&frame));
-            self.over_share |= asker.outbox.is_full() && self.shared.memory.is_short();
+            self.over_share |= self.shared.memory.is_short() && asker.outbox.is_full();
         }
         Ok(())
     }

@@ -196,7 +196,7 @@ impl Connection {
                 }
                 self.access = Access::Pending {
                     id,
-                    decision: hook.ask(credentials),
+                    decision: hook.ask(credentials, renews),
                     shown,
                     renews,
                     protocol,

@@ -29,6 +29,10 @@ use crate::{
 
 /// From this size a frame for very many is shared among them, not copied to each.
 const LEAST_SHARED: usize = 256;
+/// Bytes of a `failed` frame beside its ack, about.
+const FAILED: usize = 64;
+/// Bytes of such frames that one request may always bring about.
+const LEAST_TOLD: usize = 1 << 20;
 /// Bytes of copies for many receivers, before those are written.
 const COPIES: usize = 1 << 20;
 /// A connection that has changed its receiver so often since it was held last has others to serve.
@@ -61,6 +65,23 @@ pub(crate) enum Room {
     Gone,
     /// The message is not for it any more: it is being closed, or drops what it cannot take.
     None,
+}
+
+/// Errors: one of the receivers is listed so often that more than `mark` bytes would wait for it.
+#[cold]
+fn check_repeats(receivers: &[Arc<Handle>], size: usize, mark: usize) -> Result<(), ActionError> {
+    let mut keys: Vec<_> = receivers.iter().map(|receiver| receiver.key).collect();
+    keys.sort_unstable();
+    let most = keys
+        .chunk_by(|one, other| one == other)
+        .map(<[u64]>::len)
+        .max();
+    match most.unwrap_or(0) {
+        times if times > 1 && size.saturating_mul(times) > mark => {
+            Err(ActionError::ListedTooOften(times, size, mark))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Connection {
@@ -307,6 +328,26 @@ impl Connection {
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
+        let mark = self.shared.options.max_backpressure;
+        if size.saturating_mul(known) > mark {
+            check_repeats(&receivers, size, mark)?;
+        }
+        // What it may be told of a request waits for it, as what is sent to it does.
+        let told = match (&fates, wants.request()) {
+            (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
+            _ => 0,
+        };
+        let limit = limit.min(mark.max(LEAST_TOLD));
+        if told > limit {
+            return Err(ActionError::FanoutTooLarge(
+                ids.len(),
+                told / ids.len(),
+                limit,
+            ));
+        }
+        if told > 0 && self.is_full(cx) {
+            return Ok(Some(self.handle.clone()));
+        }
         let is_clustered = self.shared.cluster.is_some();
         if is_clustered {
             for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
@@ -316,7 +357,7 @@ impl Connection {
             }
         }
         // It waits before the copies exist, not those who would get them.
-        if self.awaits_memory() {
+        if size.saturating_mul(known) + told > MOST_SHARE && self.awaits_memory() {
             return Ok(Some(self.handle.clone()));
         }
         let mut takes = Vec::with_capacity(known);

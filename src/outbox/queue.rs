@@ -23,8 +23,8 @@ const CHUNK: usize = 64 << 10;
 /// Chunks in one vectored write.
 const SLICES: usize = 32;
 
-/// The first buffer of an outbox has this size at least.
-const FIRST: usize = 2 << 10;
+/// The first buffer of an outbox has this size at least: the largest that an allocator usually has at hand.
+const FIRST: usize = 1000;
 /// A buffer of this size is worth no allocation to make it smaller.
 const SMALL: usize = 512;
 
@@ -134,7 +134,11 @@ impl Queue {
         let length = self.tail.len() + size;
         if length > self.tail.capacity() {
             // In steps up to a chunk and not beyond it, or the buffer would not be kept.
-            let capacity = length.next_power_of_two().min(CHUNK).max(length);
+            let step = match self.blocked {
+                true => length.next_power_of_two(),
+                false => length.next_power_of_two().max(4 * self.tail.capacity()),
+            };
+            let capacity = step.min(CHUNK).max(length);
             self.tail.reserve_exact(capacity - self.tail.len());
         }
         &mut self.tail

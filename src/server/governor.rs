@@ -1,6 +1,6 @@
 //! Keeps a server within its memory: chooses the connection that is ended when there is too little.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
@@ -8,7 +8,7 @@ use super::Shared;
 use crate::{
     event::{ServerEvent, Slow},
     handle::{Close, Handle},
-    memory,
+    memory::{self, CONNECTION},
     outbox::State,
 };
 
@@ -44,6 +44,37 @@ impl Governor<'_> {
         taken as f64 >= PROGRESS * self.since.elapsed().as_secs_f64()
     }
 
+    /// Those who are to blame for `least` bytes or more, and for how many. Those who take what waits for them
+    /// are spared if `readers` is true; and if `others` is, those who hold memory themselves as well, while a
+    /// share or more is freed that way.
+    fn weigh<'h>(
+        &self,
+        handles: &'h [Arc<Handle>],
+        least: usize,
+        readers: bool,
+        others: bool,
+    ) -> Vec<(usize, &'h Arc<Handle>)> {
+        let mut is_freed = false;
+        let waiting: Vec<_> = (handles.iter())
+            .map(|handle| {
+                let state = handle.outbox.state();
+                // The buffer of a message is free when all of it has been written.
+                let waiting = handle.outbox.waiting().max(state.held);
+                let is_spared = readers && waiting > 0 && self.reads(handle, &state);
+                is_freed |= is_spared && waiting >= least;
+                if is_spared { 0 } else { waiting }
+            })
+            .collect();
+        let weight = |waiting: usize, handle: &Handle| match others && is_freed {
+            true => waiting,
+            false => waiting + handle.own_memory(),
+        };
+        (waiting.into_iter().zip(handles))
+            .map(|(waiting, handle)| (weight(waiting, handle), handle))
+            .filter(|(weight, _)| *weight >= least)
+            .collect()
+    }
+
     /// Closes a connection. The server's own participant stays, and loses what waits for it.
     fn end(&self, handle: &Handle) {
         if !handle.participant {
@@ -67,31 +98,25 @@ impl memory::Holders for Governor<'_> {
     }
 
     fn end_largest(&mut self, share: usize, spares: bool) -> bool {
-        // Those that are asked already are given the time to go; whoever holds little is not the
-        // one to be ended, even if there is nobody else.
+        // Those that are asked already are given the time to go.
         let mut handles = self.shared.handles();
         handles.retain(|handle| handle.requested_close().is_none());
-        // Much is being read: that frees memory, and those who only wait for it are spared, too.
-        let (mut is_freed, mut weights) = (false, Vec::with_capacity(handles.len()));
-        for handle in &handles {
-            let state = handle.outbox.state();
-            // The buffer of a message is free when all of it has been written.
-            let waiting = handle.outbox.waiting().max(state.held);
-            let is_spared = spares && waiting > 0 && self.reads(handle, &state);
-            is_freed |= is_spared && waiting >= share;
-            weights.push(if is_spared { 0 } else { waiting });
+        let mut weights = self.weigh(&handles, share, true, spares);
+        if weights.is_empty() && !spares {
+            // Nobody else is left: those who read go, too, and those who hold little each.
+            weights = self.weigh(&handles, CONNECTION + 1, false, false);
         }
-        let largest = (weights.into_iter().zip(&handles))
-            .map(|(waiting, handle)| match is_freed {
-                true => (waiting, handle),
-                false => (waiting + handle.own_memory(), handle),
-            })
-            .filter(|(weight, _)| *weight >= share)
-            .max_by_key(|(weight, _)| *weight);
-        if let Some((_, handle)) = &largest {
+        weights.sort_unstable_by_key(|(weight, _)| Reverse(*weight));
+        // As many as it takes, or others would bring new ones as fast as these go.
+        let mut excess = self.shared.memory.excess();
+        for (weight, handle) in &weights {
             self.end(handle);
+            excess = excess.saturating_sub(*weight);
+            if excess == 0 {
+                break;
+            }
         }
-        largest.is_some()
+        !weights.is_empty()
     }
 
     fn go_on(&self) {

@@ -22,8 +22,9 @@ use super::{MAX_WAITING, Shared};
 const HONEST: Duration = Duration::from_secs(2);
 /// All handshakes under way have this part of the memory,
 const MEMORY_PART: usize = 8;
-/// of which each takes this much at most, unless certificates of clients are asked for.
-const MOST: usize = 64 << 10;
+/// of which each is counted with this much, and charged with what it takes.
+const PLAIN: usize = 8 << 10;
+const TLS: usize = 16 << 10;
 
 /// Those under way.
 #[derive(Debug)]
@@ -51,8 +52,9 @@ pub(super) struct Handshake {
 }
 
 impl Handshakes {
-    pub(super) fn new(max_connections: usize, max_memory: usize) -> Self {
-        let most = (max_memory / MEMORY_PART / MOST).max(MAX_WAITING);
+    pub(super) fn new(max_connections: usize, max_memory: usize, is_secure: bool) -> Self {
+        let each = if is_secure { TLS } else { PLAIN };
+        let most = (max_memory / MEMORY_PART / each).max(MAX_WAITING);
         Self {
             most: most.min(max_connections.saturating_add(MAX_WAITING)),
             under_way: Mutex::default(),
