@@ -26,6 +26,7 @@
 //! | `inbound` | what comes: frames for an id, frames for this node |
 //! | `receipts` | receipts that wait for other brokers |
 //! | `probes` | what may have been lost is asked for |
+//! | `handover` | messages for ids that leave a broker that drains |
 //! | `repair` | claims that were lost on their way are detected and sent again |
 //! | `talk` | what is said to all, and heard from them |
 //! | `search` | which ids there are, at all brokers |
@@ -37,6 +38,7 @@
 pub(crate) mod bus;
 mod claims;
 mod flow;
+mod handover;
 mod inbound;
 mod lanes;
 mod link;
@@ -79,6 +81,7 @@ pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
 use claims::{Claim, Claims, Clock, Owner, Stamp, Taken};
 pub(crate) use claims::{Standing, Ticket};
+use handover::Handover;
 use lanes::Lanes;
 pub(crate) use link::Link;
 use lookups::Lookups;
@@ -98,6 +101,10 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How long brokers are given to listen again for all their ids, when NATS is back: an id that nobody
 /// listens for is not one that nobody has.
 const SETTLING: Duration = Duration::from_secs(2);
+/// How long registrations at a broker that has just started wait for its first connection to NATS, and how
+/// often they look.
+const FIRST: Duration = Duration::from_secs(1);
+const FIRST_STEP: Duration = Duration::from_millis(10);
 /// How soon a question is put again that nobody heard then.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Answers to one question that may wait to be looked at.
@@ -142,6 +149,7 @@ pub(crate) struct Cluster {
     /// Publications of claims by others, and what others have missed of ours.
     streams: Streams,
     repairs: Repairs,
+    handover: Handover,
     /// That it is time to say that we are there.
     beats: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
@@ -205,6 +213,7 @@ impl Cluster {
             published: AtomicU64::new(0),
             streams: Streams::default(),
             repairs: Repairs::default(),
+            handover: Handover::default(),
             beats: Notify::new(),
             unheard: Mutex::default(),
             ended: watch::channel(false).0,
@@ -257,6 +266,7 @@ impl Cluster {
     ) -> Task<Result<Ticket, Denied>> {
         let cluster = self.clone();
         Box::pin(async move {
+            cluster.first_connected().await;
             let owner = match participant {
                 true => Owner::Participant(cluster.node),
                 false => Owner::peer(principal),
@@ -278,6 +288,7 @@ impl Cluster {
                 stamp,
                 owner,
             };
+            cluster.handover.forget(&id);
             // From here on it is given back when nobody holds it.
             let ticket = Ticket {
                 id: id.clone(),
@@ -301,6 +312,21 @@ impl Cluster {
                 _ => Ok(ticket),
             }
         })
+    }
+
+    /// Resolves when there is, or was, a connection to NATS, or it takes too long: who registers in the first
+    /// moments of a broker is not told that others cannot be reached.
+    async fn first_connected(&self) {
+        if self.is_up() || self.epoch() > 0 {
+            return;
+        }
+        let left = FIRST.saturating_sub(self.since.lock().elapsed());
+        let connected = async {
+            while !self.is_up() && self.epoch() == 0 {
+                sleep(FIRST_STEP).await;
+            }
+        };
+        let _ = timeout(left, connected).await;
     }
 
     /// Whether somebody else has claimed it since.

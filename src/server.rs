@@ -312,6 +312,9 @@ impl Shared {
     /// Tells all who understand it that the server drains, and those who will.
     fn warn_all(&self, within: Duration) {
         *self.draining.lock() = Some((Instant::now(), within));
+        if let Some(cluster) = &self.cluster {
+            cluster.say_drain();
+        }
         for handle in self.handles() {
             if handle.warn(within) == Pushed::First {
                 handle.flush();
@@ -331,7 +334,11 @@ impl Shared {
         let is_done = |handle: &Arc<Handle>| {
             handle.outbox.waiting() == 0 && (handle.participant || !handle.is_warned())
         };
-        self.router.requests.count() == 0 && self.handles().iter().all(is_done)
+        let hands_over = |cluster: &Arc<Cluster>| cluster.hands_over();
+        self.router.requests.count() == 0
+            && self.handles().iter().all(is_done)
+            // Last: a connection that ends has had its id handed over before.
+            && !self.cluster.as_ref().is_some_and(hands_over)
     }
 
     /// What others hold of a new connection.
@@ -375,6 +382,11 @@ impl Shared {
                 acceptor.accept(read, write, &self.memory)
             }
         }
+    }
+
+    /// True while connections are open.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.connections.lock().is_empty()
     }
 
     /// A connection has ended.

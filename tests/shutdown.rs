@@ -250,3 +250,27 @@ async fn draining_has_an_end_even_if_nobody_answers() {
         .await
         .unwrap();
 }
+
+/// Rule 31.3.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_told_to_go_answers_under_the_id_that_it_has_given_up() {
+    let (server, _) = start_server(options());
+    let mut x = Peer::register_2(&server, "x").await;
+    let mut asker = Peer::register(&server, "asker").await;
+    asker
+        .send(r#"{"action":"send","message":1,"dest":"x","ack":7}"#)
+        .await;
+    assert!(x.receive().await.contains(r#""message":1"#));
+    let draining = tokio::spawn(server.drain(Duration::from_secs(30)));
+    assert!(x.receive().await.contains("goaway"));
+    x.send(r#"{"action":"unregister","id":"x"}"#).await;
+    assert!(x.receive().await.contains("unregistered"));
+    x.send(r#"{"action":"answer","message":2,"ack":7}"#).await;
+    let answer = r#"{"action":"answer","ack":7,"from":"x","message":2}"#;
+    asker.expect(answer).await;
+    // A message is from nobody.
+    x.send(r#"{"action":"send","message":3,"dest":"asker"}"#)
+        .await;
+    asker.expect(r#"{"action":"message","message":3}"#).await;
+    draining.abort();
+}

@@ -36,7 +36,10 @@ class Session extends Exchange {
   #wasOpen = false;
   #isClosing = false;
   #isEnded = false;
-  /** A draining server is left as soon as nothing is awaited, of others or of us. */
+  /**
+   * A draining server is left as soon as nothing is awaited, of others or of us: the id is given up, what was asked
+   * before that is answered, and the connection is closed.
+   */
   #isLeaving = false;
   /** Connections lost since the last registration. */
   #attempts = 0;
@@ -161,7 +164,8 @@ class Session extends Exchange {
       const message = `more than ${maxQueued} bytes wait (maxQueued)`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
     }
-    if (this.#isReady) {
+    // Answers to what was asked before the id was given up: requests have an entry.
+    if (this.#isReady || (this.#isLeaving && isAwaited && !entry)) {
       this.#transport.push(frame, isAwaited);
     } else {
       this.#enqueue(frame, entry);
@@ -261,10 +265,14 @@ class Session extends Exchange {
   pace() {
     const isIdle = this.requests.size === 0;
     this.#transport?.hold?.(this.#isReady && isIdle && this.full.size > 0);
-    if (this.#isLeaving && isIdle && this.cancels.size === 0) {
-      // Goes elsewhere.
-      this.#isLeaving = this.#isReady = this.isRegistered = false;
-      this.#transport.close();
+    if (this.#isLeaving && this.cancels.size === 0) {
+      if (!this.isRegistered) {
+        this.#transport?.close();
+      } else if (this.#isReady && isIdle) {
+        // What is sent from now on waits until it is elsewhere; what comes for the id waits at the server.
+        this.#isReady = false;
+        this.#transport.push(frames.unregister(this.idText()));
+      }
     }
   }
 
@@ -316,6 +324,9 @@ class Session extends Exchange {
   unregistered(id, code) {
     const isReplaced = this.speaks2 && code === 'REPLACED';
     this.isRegistered = false;
+    if (this.#isLeaving && !isReplaced) {
+      return this.pace();
+    }
     this.isNobody = true;
     this.#isReplaced ||= isReplaced;
     if (isReplaced) {
@@ -335,10 +346,13 @@ class Session extends Exchange {
     if (this.#reconnect && !this.#isClosing) {
       clearTimeout(this.#timer);
       // Not all at once.
-      this.#timer = setTimeout(() => {
-        this.#isLeaving = true;
-        this.pace();
-      }, Math.random() * Math.min(within, LONGEST));
+      this.#timer = setTimeout(
+        () => {
+          this.#isLeaving = true;
+          this.pace();
+        },
+        0.8 * Math.random() * Math.min(within, LONGEST),
+      );
     }
     this.emit('goaway', within);
   }
@@ -371,7 +385,7 @@ class Session extends Exchange {
     const isRefused = code > 4399 && code < 4500 && !isExpired;
     const isOver = this.#isClosing || this.#isReplaced || isFinal || isRefused;
     this.#transport = undefined;
-    this.isRegistered = this.#isReady = this.#isLeaving = false;
+    this.isRegistered = this.#isReady = false;
     this.#code = code;
     clearTimeout(this.#timer);
     this.cancelAll();
@@ -407,7 +421,9 @@ class Session extends Exchange {
     }
     this.cause = reason;
     const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
-    const delay = Math.round(longest * (1 - jitter * Math.random()));
+    // One that was sent away is awaited elsewhere.
+    const delay = this.#isLeaving ? 0 : Math.round(longest * (1 - jitter * Math.random()));
+    this.#isLeaving = false;
     this.#timer = setTimeout(() => this.#dial(), delay);
     this.emit('reconnecting', this.#attempts, delay, reason);
   }

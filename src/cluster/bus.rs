@@ -70,6 +70,12 @@ pub(crate) trait Inlet: Send {
 
     /// Ends it, behind what has come already.
     fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Ends it behind so many more at least, so that those on their way are not lost.
+    fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let _ = more;
+        self.end()
+    }
 }
 
 /// The system that carries what brokers say to each other: at most once, and in order from one

@@ -28,7 +28,8 @@ pub(super) struct Flow {
     /// The broker that consumes it; zero while that is not known. Its epoch then.
     pub(super) node: u64,
     pub(super) epoch: u32,
-    /// The newest packet that is known to have arrived there.
+    /// The newest packet that is known to have arrived there: by an older one no other broker shows that it has
+    /// the id now.
     pub(super) newest: u64,
     /// When the first packet went out.
     pub(super) first: Option<Instant>,
@@ -84,10 +85,10 @@ impl Flow {
             arrived,
             consumed,
         } = credit;
-        // Of two brokers the one that got the newer packet has the id now. What the other one had is
-        // forgotten already.
+        // Of two brokers the one that got the newer packet has the id now; of one that both got, the one that
+        // says so later, to which it was handed over. What the other one had is forgotten already.
         if self.node != node.0 {
-            if self.node != 0 && packet <= self.newest {
+            if self.node != 0 && packet < self.newest {
                 return;
             }
             self.set_node(node, epoch, lanes);
@@ -124,6 +125,16 @@ impl Flow {
         self.consumed(self.unconsumed);
     }
 
+    /// The id is at this broker from now on. `sent`: packets that have gone out before.
+    pub(super) fn moved(&mut self, to: NodeId, epoch: Option<u32>, sent: u64, lanes: &Lanes) {
+        self.forget();
+        if let Some(epoch) = epoch {
+            self.set_node(to, epoch, lanes);
+            // The former broker may still return credit for those.
+            self.newest = sent + 1;
+        }
+    }
+
     /// Notes which broker consumes what goes out.
     pub(super) fn set_node(&mut self, node: NodeId, epoch: u32, lanes: &Lanes) {
         let before = (self.node, self.epoch);
@@ -142,5 +153,74 @@ impl Flow {
         self.lane = lanes.to(node);
         self.lane.add(under_way.0, under_way.1);
         (self.in_flight, self.unconsumed) = under_way;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMER: NodeId = NodeId(1);
+    const NEW: NodeId = NodeId(2);
+    const BYTES: usize = 1000;
+    const ONE: Amount = Amount {
+        bytes: BYTES,
+        packets: 1,
+    };
+
+    /// A link whose id is at the former broker, with so many packets that were not consumed.
+    fn flow(lanes: &Lanes, packets: u64) -> Flow {
+        let mut flow = Flow::new(lanes.unknown(), None, None);
+        for _ in 0..packets {
+            flow.sends(BYTES);
+        }
+        flow.credit(FORMER, 1, arrived(packets), lanes);
+        assert_eq!(flow.node, FORMER.0);
+        flow
+    }
+
+    fn arrived(packet: u64) -> Credit {
+        Credit {
+            packet,
+            arrived: ONE,
+            consumed: Amount::default(),
+        }
+    }
+
+    fn consumed(packet: u64) -> Credit {
+        Credit {
+            packet,
+            arrived: ONE,
+            consumed: ONE,
+        }
+    }
+
+    #[test]
+    fn a_packet_that_arrived_at_one_broker_and_was_handed_over_to_another_gives_credit_there() {
+        let lanes = Lanes::default();
+        let mut flow = flow(&lanes, PACKETS as u64);
+        assert!(!flow.has_window());
+        for packet in 1..=PACKETS as u64 {
+            flow.credit(NEW, 1, consumed(packet), &lanes);
+        }
+        assert_eq!(flow.node, NEW.0);
+        assert_eq!(flow.unconsumed, Amount::default());
+        assert!(flow.has_window());
+    }
+
+    #[test]
+    fn credit_for_packets_from_before_a_move_does_not_lead_back_to_the_former_broker() {
+        let lanes = Lanes::default();
+        let mut flow = flow(&lanes, 2);
+        flow.moved(NEW, Some(1), 4, &lanes);
+        flow.sends(BYTES);
+        flow.credit(FORMER, 1, consumed(4), &lanes);
+        assert_eq!((flow.node, flow.in_flight), (NEW.0, ONE));
+        flow.credit(NEW, 1, consumed(5), &lanes);
+        assert_eq!(flow.unconsumed, Amount::default());
+        // It moves back, and nobody has said so.
+        flow.sends(BYTES);
+        flow.credit(FORMER, 1, consumed(6), &lanes);
+        assert_eq!(flow.node, FORMER.0);
     }
 }

@@ -335,12 +335,7 @@ impl Link {
     /// The id is at this broker from now on.
     pub(super) fn moved(&self, to: NodeId, epoch: Option<u32>) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| {
-            flow.forget();
-            if let Some(epoch) = epoch {
-                flow.set_node(to, epoch, lanes);
-            }
-        });
+        self.change(|flow| flow.moved(to, epoch, self.sent(), lanes));
     }
 
     /// What is in flight is lost if nothing was heard of it for so long: as much may go out once more.

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    pin::pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
@@ -35,6 +36,8 @@ const PLACES: u32 = 32;
 const MOST: usize = 16 << 10;
 /// Bytes of memory that a packet takes here beside its own.
 const PLACE: usize = 256;
+/// How often it is looked whether an id that is claimed has an owner.
+const BETWEEN: Duration = Duration::from_millis(2);
 
 /// Takes what is for an id, until it is told to stop, or the cluster ends.
 ///
@@ -57,6 +60,10 @@ pub(super) async fn receive(
     let (mut is_stopped, mut ends) = (false, false);
     loop {
         if is_stopped && !ends {
+            if cluster.handover.has_moved(id) {
+                cluster.hand_over(id, &mut backlog, &mut inlet).await;
+                break;
+            }
             ends = true;
             inlet.end().await;
         }
@@ -73,7 +80,9 @@ pub(super) async fn receive(
                 is_stopped = true;
                 continue;
             };
-            backlog.add(id, delivery);
+            if !backlog.receive(id, delivery) {
+                continue;
+            }
         }
         // Who listens now may have taken what came later: once stopped, nobody gets this any more.
         let mut taking = Taking::Nobody;
@@ -94,7 +103,7 @@ pub(super) async fn receive(
             };
         }
         if let Some(delivery) = backlog.next() {
-            take(cluster, id, delivery, taking, &mut asked).await;
+            take(cluster, id, delivery, taking, &mut asked);
         }
     }
     drop((inlet, backlog));
@@ -116,7 +125,7 @@ fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
 }
 
 /// `asked`: who was asked something last.
-async fn take(
+fn take(
     cluster: &Cluster,
     id: &Arc<str>,
     delivery: Delivery,
@@ -124,43 +133,79 @@ async fn take(
     asked: &mut Weak<Handle>,
 ) {
     let Some(from) = delivery.from else { return };
-    match Packet::decode(&delivery.payload) {
-        Some(Packet::Frames {
-            id: for_id,
-            epoch,
-            frames,
-        }) if *for_id == **id && cluster.meet(from.node, epoch) => {
-            if let Some(shared) = cluster.shared() {
-                let asker = cluster.asker(&shared, from.node);
-                let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), taking);
-                inbound.frames(frames);
-                if let Some(owner) = inbound.asked() {
-                    *asked = Arc::downgrade(owner);
-                }
-                inbound.end();
-            }
+    let Some(Packet::Frames {
+        id: for_id,
+        epoch,
+        frames,
+    }) = Packet::decode(&delivery.payload)
+    else {
+        // Of another version.
+        return;
+    };
+    // The hash of another id may be the same.
+    if *for_id != **id || !cluster.meet(from.node, epoch) {
+        return;
+    }
+    if let Some(shared) = cluster.shared() {
+        let asker = cluster.asker(&shared, from.node);
+        let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), taking);
+        inbound.frames(frames);
+        if let Some(owner) = inbound.asked() {
+            *asked = Arc::downgrade(owner);
         }
-        Some(Packet::Question {
-            id: for_id,
-            principal,
-        }) if *for_id == **id => {
-            let owner = cluster.claims.owner(id);
-            let may = owner.is_none_or(|owner| owner.is_peer(principal));
-            let publication = Publication {
-                subject: cluster.subjects.place(from),
-                reply: None,
-                payload: if may { "yes" } else { "no" }.into(),
-            };
-            cluster.bus.publish(publication).await;
-        }
-        // Of another version; or for an id whose hash is the same.
-        _ => {}
+        inbound.end();
     }
 }
 
-/// Waits until the owner of an id has room, as who sends to it here would. Packets that come meanwhile wait
-/// in the backlog.
+/// Answers whether somebody with a principal may have an id.
+fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
+    let (
+        Some(from),
+        Some(Packet::Question {
+            id: for_id,
+            principal,
+        }),
+    ) = (delivery.from, Packet::decode(&delivery.payload))
+    else {
+        return;
+    };
+    // Another one may have the same hash.
+    if for_id != id {
+        return;
+    }
+    let owner = cluster.claims.owner(id);
+    let may = owner.is_none_or(|owner| owner.is_peer(principal));
+    let publication = Publication {
+        subject: cluster.subjects.place(from),
+        reply: None,
+        payload: if may { "yes" } else { "no" }.into(),
+    };
+    if let Err(publication) = cluster.bus.try_publish(publication) {
+        cluster.runtime.spawn(cluster.bus.publish(publication));
+    }
+}
+
+/// Waits until the owner of an id has room, as who sends to it here would, or until an id that is claimed has
+/// an owner. Packets that come meanwhile wait in the backlog.
 async fn room(
+    cluster: &Cluster,
+    id: &str,
+    key: u64,
+    backlog: &mut Backlog<'_>,
+    inlet: &mut Box<dyn Inlet>,
+) -> Room {
+    loop {
+        let room = owner_room(cluster, id, key, backlog, inlet).await;
+        if !matches!(room, Room::Gone) || !cluster.is_between(id) {
+            return room;
+        }
+        // It is about to be registered, or to be another broker's.
+        backlog.receive_until(sleep(BETWEEN), id, inlet).await;
+    }
+}
+
+/// Waits until the present owner of an id has room. `Gone` if there is none.
+async fn owner_room(
     cluster: &Cluster,
     id: &str,
     key: u64,
@@ -186,17 +231,7 @@ async fn room(
     if let Poll::Ready(room) = poll_fn(|cx| Poll::Ready(look(cx))).await {
         return room;
     }
-    backlog.keep();
-    loop {
-        tokio::select! {
-            biased;
-            room = poll_fn(&mut look) => return room,
-            Some(delivery) = inlet.next(), if backlog.has_room() => {
-                backlog.add(id, delivery);
-                backlog.keep();
-            }
-        }
-    }
+    backlog.receive_until(poll_fn(look), id, inlet).await
 }
 
 /// Somebody is waited for, until this is dropped: nobody counts as slow for whom nobody waits.
@@ -214,7 +249,7 @@ impl Drop for Held {
 }
 
 /// Packets for an id that its owner has not taken, oldest first.
-struct Backlog<'a> {
+pub(super) struct Backlog<'a> {
     cluster: &'a Cluster,
     packets: VecDeque<Waiting>,
     charge: Charge,
@@ -254,7 +289,17 @@ impl<'a> Backlog<'a> {
         self.packets.len() < MOST
     }
 
-    fn add(&mut self, id: &str, delivery: Delivery) {
+    /// Adds a packet; false if it was a question, which waits for nobody: it is answered.
+    fn receive(&mut self, id: &str, delivery: Delivery) -> bool {
+        let is_question = packet::is_question(&delivery.payload);
+        match is_question {
+            true => answer_question(self.cluster, id, &delivery),
+            false => self.add(id, delivery),
+        }
+        !is_question
+    }
+
+    pub(super) fn add(&mut self, id: &str, delivery: Delivery) {
         if self.came < PLACES {
             self.came += 1;
             if self.came == PLACES {
@@ -279,6 +324,28 @@ impl<'a> Backlog<'a> {
         });
     }
 
+    /// Receives packets until this is done. The newest one that is here will wait for long, too.
+    async fn receive_until<T>(
+        &mut self,
+        done: impl Future<Output = T>,
+        id: &str,
+        inlet: &mut Box<dyn Inlet>,
+    ) -> T {
+        let mut done = pin!(done);
+        self.keep();
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut done => return result,
+                Some(delivery) = inlet.next(), if self.has_room() => {
+                    if self.receive(id, delivery) {
+                        self.keep();
+                    }
+                }
+            }
+        }
+    }
+
     /// The newest packet will wait for long.
     fn keep(&mut self) {
         let Some(waiting) = self.packets.back_mut().filter(|waiting| !waiting.is_kept) else {
@@ -296,19 +363,33 @@ impl<'a> Backlog<'a> {
 
     /// The oldest packet, which is taken, or given up.
     fn next(&mut self) -> Option<Delivery> {
-        let waiting = self.packets.pop_front()?;
-        if waiting.is_kept {
-            self.charge.set(self.charge.bytes() - waiting.memory());
-        }
+        let waiting = self.pop()?;
         if let Some(counted) = waiting.counted {
             match waiting.is_kept {
                 true => self.cluster.tally.consumed(counted),
                 false => self.cluster.tally.passed(counted),
             }
         }
+        Some(waiting.delivery)
+    }
+
+    /// The oldest packet, which goes to the broker that has the id now: that one returns all credit for it.
+    pub(super) fn hand_over(&mut self) -> Option<Delivery> {
+        let waiting = self.pop()?;
+        if let (Some(counted), true) = (waiting.counted, waiting.is_kept) {
+            self.cluster.tally.withdraw(counted.from);
+        }
+        Some(waiting.delivery)
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.packets.pop_front()?;
+        if waiting.is_kept {
+            self.charge.set(self.charge.bytes() - waiting.memory());
+        }
         if self.packets.is_empty() && self.packets.capacity() > 1 {
             self.packets = VecDeque::new();
         }
-        Some(waiting.delivery)
+        Some(waiting)
     }
 }

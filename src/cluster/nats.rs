@@ -149,7 +149,10 @@ impl Bus for Nats {
             };
             // It fails only when the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
-            Ok(Box::new(Listener(subscriber)) as Box<dyn Inlet>)
+            Ok(Box::new(Listener {
+                subscriber,
+                received: 0,
+            }) as Box<dyn Inlet>)
         })
     }
 
@@ -191,12 +194,16 @@ async fn publish(client: &Client, publication: Publication) {
     };
 }
 
-struct Listener(Subscriber);
+struct Listener {
+    subscriber: Subscriber,
+    received: u64,
+}
 
 impl Inlet for Listener {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
-            let message = self.0.next().await?;
+            let message = self.subscriber.next().await?;
+            self.received += 1;
             let (number, packet) = place_of(&message.subject)
                 .map_or_else(Default::default, |(place, packet)| (place.number, packet));
             let (from, sent) = (message.reply.as_deref().and_then(place_of))
@@ -216,7 +223,15 @@ impl Inlet for Listener {
         // Its `drain` would read a moment longer, no more; and where the connection is lost in that moment,
         // NATS goes on to count it among those who listen.
         Box::pin(async {
-            let _ = self.0.unsubscribe().await;
+            let _ = self.subscriber.unsubscribe().await;
+        })
+    }
+
+    fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // NATS sends exactly that many, and the client library takes as many.
+        let last = self.received + more;
+        Box::pin(async move {
+            let _ = self.subscriber.unsubscribe_after(last).await;
         })
     }
 }

@@ -79,6 +79,11 @@ pub(crate) fn frames_in(bytes: &[u8], id: &str) -> Option<usize> {
     is_frames.then_some(frames)
 }
 
+/// True if a packet is a question. Looks at the head alone.
+pub(crate) fn is_question(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&QUESTION)
+}
+
 /// True if the sender of a packet of frames needs credit soon.
 pub(crate) fn is_eager(bytes: &[u8]) -> bool {
     bytes.first() == Some(&EAGER_FRAMES)

@@ -21,6 +21,9 @@ pub(super) enum Said<'a> {
         /// How many times this broker has published claims.
         #[serde(default)]
         published: u64,
+        /// It sends its clients away.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drains: bool,
     },
     /// These ids are mine.
     Claims {

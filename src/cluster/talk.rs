@@ -34,6 +34,9 @@ impl Cluster {
             name: self.name.clone(),
             epoch: self.epoch(),
             published: self.published.load(Relaxed),
+            drains: self
+                .shared()
+                .is_some_and(|shared| shared.drains_for().is_some()),
         })
         .await;
     }
@@ -74,12 +77,16 @@ impl Cluster {
                 name,
                 epoch,
                 published,
+                drains,
             } => match self.other(&node) {
                 Some(node) => {
                     if self.beat(node, name, epoch) {
                         self.beats.notify_one();
                     }
                     self.observe_published(node, published);
+                    if drains {
+                        self.handover.observe_drain();
+                    }
                 }
                 None => self.heard_ourselves(shared, epoch),
             },
@@ -136,13 +143,20 @@ impl Cluster {
     /// Resolves conflicts of other brokers' claims with our own.
     pub(super) fn judge(&self, shared: &Shared, claims: impl Iterator<Item = Claim>) {
         let mut kept = Vec::new();
+        let drains = shared.drains_for().is_some();
         for claim in claims {
             self.clock.heard(claim.stamp.time);
             self.moved(shared, &claim.id, claim.stamp.node);
+            if drains {
+                self.handover.expect(&claim, &self.claims);
+            }
             match self.claims.judge(&claim) {
                 Verdict::None => {}
                 Verdict::Lost { conflict } => self.give_up(shared, &claim.id, conflict),
-                Verdict::Kept(own) => kept.push(own),
+                Verdict::Kept(own) => {
+                    self.handover.forget(&own.id);
+                    kept.push(own);
+                }
             }
         }
         if !kept.is_empty() {

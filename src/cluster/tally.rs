@@ -74,6 +74,14 @@ impl Tally {
         self.count(packet, true, true);
     }
 
+    /// Forgets what was not returned yet to a link: its packets go to another broker, whose credit must not be
+    /// followed by ours.
+    pub(super) fn withdraw(&self, from: Place) {
+        if let Some(pending) = self.nodes.lock().get_mut(&from.node) {
+            pending.links.remove(&from.number);
+        }
+    }
+
     fn count(&self, packet: Counted, arrives: bool, is_consumed: bool) {
         let Counted {
             from,

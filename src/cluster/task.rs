@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{ANSWER, Cluster, bus::Inlet, repair::repair_all, said::Said, tally};
@@ -22,6 +22,8 @@ use crate::{
 const BEAT: Duration = Duration::from_secs(1);
 /// How often it looks after what may be late.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often a broker that closes looks whether its connections have ended.
+const CLOSING_STEP: Duration = Duration::from_millis(10);
 /// The same failure is told once in this time: it is tried again and again.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// So many different failures are told in that time, at most.
@@ -109,6 +111,13 @@ impl Cluster {
     fn has_listened(&self, listening: &Listening) {
         if listening.rounds == 0 {
             self.listened.store(listening.epoch, Relaxed);
+            self.beats.notify_one();
+        }
+    }
+
+    /// This broker begins to drain: others hear that at once.
+    pub(crate) fn say_drain(&self) {
+        if self.is_up() {
             self.beats.notify_one();
         }
     }
@@ -279,6 +288,14 @@ async fn run(
             }
         }
     }
+    // What connections still have under way needs the others: these are told to close.
+    let has_connections = || (cluster.shared()).is_some_and(|shared| shared.has_connections());
+    let connections_end = async {
+        while has_connections() {
+            sleep(CLOSING_STEP).await;
+        }
+    };
+    let _ = timeout(ANSWER, connections_end).await;
     if cluster.is_up() {
         let node = cluster.node.to_string();
         let bye = async {

@@ -246,3 +246,102 @@ async fn a_new_broker_without_ids_is_sent_no_claims() {
     let newer = brokers[1].claim("7").await;
     one_owner(&brokers, &[(0, former), (1, newer)]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_is_left_to_its_new_owner()
+ {
+    const COUNT: u64 = 20;
+    let hub = Arc::<Hub>::default();
+    let brokers = brokers(&hub, 3).await;
+    let [former, new, sender] = [0, 1, 2].map(|number| &brokers[number].cluster);
+    let memory = former.shared().expect("it runs").memory.clone();
+    let before = memory.used();
+    let handed_over = Arc::<Mutex<Vec<Publication>>>::default();
+    let credits = Arc::new(AtomicU64::new(0));
+    let (subject, place) = (former.subjects.to("a"), sender.place(7));
+    let credited = sender.place(0);
+    let (seen, counted, to_id) = (handed_over.clone(), credits.clone(), subject.clone());
+    hub.lose(move |from, to, publication| {
+        if from == 0 && to == 2 && publication.subject == credited {
+            counted.fetch_add(1, Relaxed);
+        }
+        if publication.subject != to_id {
+            return false;
+        }
+        if from == 0 && to == 1 {
+            seen.lock().push(publication.clone());
+        }
+        // What is sent goes to the former broker, and what that one forwards to the new one.
+        (from, to) != (2, 0) && (from, to) != (0, 1)
+    });
+    let ticket = brokers[0].claim("a").await;
+    let _inlet = new.bus.subscribe(subject.clone(), true).await;
+    let publish = |number: u64| {
+        let mut payload = packet::frames_head("a", sender.epoch());
+        payload.resize(payload.len() + 1000, number as u8);
+        let publication = Publication {
+            subject: subject.clone(),
+            reply: Some(format!("{place}.{number:x}")),
+            payload: payload.into(),
+        };
+        sender.bus.try_publish(publication).expect("room");
+    };
+    // Nobody is registered under it: these wait in the backlog, and those behind them in the subscription.
+    (1..=COUNT / 2).for_each(publish);
+    while memory.used() < before + (COUNT / 2) as usize * 1000 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    (COUNT / 2 + 1..=COUNT).for_each(publish);
+    let newer = Claim {
+        id: "a".into(),
+        stamp: Stamp {
+            time: new.clock.next() + 1000,
+            node: new.node,
+        },
+        owner: Owner::Anyone,
+    };
+    former.handover.expect(&newer, &former.claims);
+    former.claims.judge(&newer);
+    assert!(!brokers[0].holds(&ticket));
+    while memory.used() > before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!former.hands_over());
+    // That of its other links, if any, would have been returned by now.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(credits.load(Relaxed), 0);
+    let handed_over = handed_over.lock();
+    let numbers: Vec<_> = (handed_over.iter())
+        .map(|publication| {
+            let reply = publication.reply.as_deref().and_then(bus::place_of);
+            let (from, number) = reply.expect("a place");
+            assert_eq!((from.node, from.number), (sender.node, 7));
+            assert_eq!(publication.payload.last(), Some(&(number as u8)));
+            number
+        })
+        .collect();
+    assert_eq!(numbers, Vec::from_iter(1..=COUNT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_principal_gets_its_id_at_once_where_packets_for_it_wait_at_a_broker_that_drains() {
+    let hub = Arc::<Hub>::default();
+    let brokers = brokers(&hub, 2).await;
+    let [former, new] = [0, 1].map(|number| brokers[number].cluster.clone());
+    let principal = || Some("one".into());
+    let claimed = former.claim("a".into(), principal(), false).await;
+    let former_ticket = claimed.expect("nobody else has it");
+    // Nobody is registered under it.
+    let publication = Publication {
+        subject: former.subjects.to("a"),
+        reply: Some(format!("{}.1", new.place(7))),
+        payload: packet::frames_head("a", new.epoch()).into(),
+    };
+    new.bus.publish(publication).await;
+    sleep(Duration::from_millis(10)).await;
+    let begun = Clocked::now();
+    let claimed = new.claim("a".into(), principal(), false).await;
+    let ticket = claimed.expect("the same principal");
+    assert!(begun.elapsed() < Duration::from_millis(100));
+    one_owner(&brokers, &[(0, former_ticket), (1, ticket)]).await;
+}

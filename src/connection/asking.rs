@@ -248,7 +248,7 @@ impl Connection {
             return self.answer_far(asker, dest, ack, Ok(message), turn);
         }
         if self.shared.has_room_for_answer(asker) {
-            let frame = protocol::answer(ack, self.from(), message);
+            let frame = protocol::answer(ack, self.answers_from(), message);
             turn.delivered(asker, asker.outbox.push(&frame));
             self.over_share |= self.shared.memory.is_short() && asker.outbox.is_full();
         }
@@ -276,7 +276,7 @@ impl Connection {
         let asker = part.asker;
         let pushed = self
             .shared
-            .push_refusal(&asker, part.ended, ack, self.from(), error);
+            .push_refusal(&asker, part.ended, ack, self.answers_from(), error);
         if let Some(pushed) = pushed {
             turn.delivered(&asker, pushed);
         }

@@ -132,7 +132,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let dest = protocol::json_string(dest);
-        let frame = protocol::answer_of(&dest, ack, self.from(), outcome);
+        let frame = protocol::answer_of(&dest, ack, self.answers_from(), outcome);
         let length: usize = frame.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
         let limit = (self.shared.cluster.as_ref()).map_or(0, |cluster| cluster.max_frame(""));

@@ -388,14 +388,26 @@ impl Connection {
             from,
             ..
         } = self;
+        let claim = handle.claim.lock().take();
+        let (claim, parking) = match (&shared.cluster, claim, handle.is_warned()) {
+            // It goes elsewhere: what comes for it meanwhile waits.
+            (Some(cluster), Some(ticket), true) => (None, cluster.park(ticket)),
+            (_, claim, _) => (claim, None),
+        };
         shared.router.unregister(&id, handle, || {
             shared.listener.event(ServerEvent::Unregistered(&id));
             if tell {
                 turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
             }
         });
-        let claim = handle.claim.lock().take();
-        drop(claim);
+        drop((claim, parking));
+    }
+
+    /// The same for answers: one that was told to go, and has given up its id to do so, answers under it what
+    /// it was asked before.
+    pub(super) fn answers_from(&self) -> Option<&str> {
+        let has_left = self.id.is_none() && !self.from.is_empty() && self.handle.is_warned();
+        (has_left || self.handle.owns_its_id()).then_some(&self.from)
     }
 
     /// The id as JSON, if we own one.
