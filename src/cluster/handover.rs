@@ -6,7 +6,7 @@
 //! once more with the reply subject of their sender, so that the new owner answers the sender itself.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     Cluster, Standing, Ticket,
-    bus::{Delivery, Inlet, Publication},
+    bus::{Delivery, Inlet, NodeId, Publication},
     claims::{Claim, Claims},
     listener::Backlog,
 };
@@ -86,14 +86,35 @@ impl Handover {
         *self.drains.lock() = Some(Instant::now());
     }
 
-    /// True if something may be forwarded to here. At other times messages from here to an id that has come
-    /// here since are given up, lest they come behind those sent here since.
+    /// True if something may be forwarded to here.
     pub(super) fn is_expected(&self) -> bool {
         (self.drains.lock()).is_some_and(|drains| drains.elapsed() < RECENT)
     }
 
     pub(super) fn has_moved(&self, id: &str) -> bool {
         self.moved.lock().contains(id)
+    }
+}
+
+/// The newest packet of each broker that was taken for an id: those forwarded behind it come too late.
+#[derive(Debug, Default)]
+pub(super) struct Newest(HashMap<NodeId, (u64, u64)>);
+
+impl Newest {
+    /// True for a packet that comes behind a newer one of the same broker.
+    pub(super) fn is_late(&mut self, handover: &Handover, delivery: &Delivery) -> bool {
+        let Some(from) = delivery.from.filter(|_| delivery.sent > 0) else {
+            return false;
+        };
+        if self.0.is_empty() && !handover.is_expected() {
+            return false;
+        }
+        // Links are numbered one after the other, as are the packets of each.
+        let place = (from.number, delivery.sent);
+        let newest = self.0.entry(from.node).or_insert(place);
+        let is_late = place < *newest;
+        *newest = place.max(*newest);
+        is_late
     }
 }
 

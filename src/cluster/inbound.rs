@@ -73,7 +73,7 @@ impl<'a> Inbound<'a> {
             None => Some(Fault::UnknownId),
             Some(_) if taking == Taking::Nothing => Some(Fault::Slow),
             // It has just come here: what is sent to it here since is there already.
-            Some(_) if asker.is_none() && !cluster.handover.is_expected() => Some(Fault::Gone),
+            Some(_) if asker.is_none() => Some(Fault::Gone),
             Some(_) => None,
         };
         Self {
@@ -146,7 +146,9 @@ impl<'a> Inbound<'a> {
         self.deliver();
         let key = protocol::ack_key(ack);
         let Some(asker) = self.asker else {
-            return self.request_from_here(ack, &key, frame);
+            // The id has just come here, and cannot answer for the handle by which it was asked.
+            self.refused = Some(Fault::Gone);
+            return self.failed(ack, Fault::Gone.code());
         };
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
         else {
@@ -189,33 +191,6 @@ impl<'a> Inbound<'a> {
             requests.delivered(&request, &mut self.outcomes);
         }
         self.tell();
-    }
-
-    /// A request from here for an id that has come here since: its owner answers in place of the handle by
-    /// which it was asked, if the message was forwarded by a broker that drains.
-    fn request_from_here(&mut self, ack: &str, key: &str, frame: &[u8]) {
-        let requests = &self.shared.router.requests;
-        let former = self.cluster.remotes.find(self.id);
-        if let (Some(former), Some((owner, registration)), None) =
-            (former, self.owner.clone(), self.fault)
-        {
-            let name = Name {
-                id: self.id,
-                registration,
-            };
-            let moved = requests.ask_instead(key, &former, &owner, name, &mut self.outcomes);
-            if let Some(request) = moved {
-                self.plain.extend_from_slice(frame);
-                self.count += 1;
-                self.deliver();
-                if let Some(request) = request {
-                    requests.delivered(&request, &mut self.outcomes);
-                }
-                return self.tell();
-            }
-        }
-        self.refused = Some(Fault::Gone);
-        self.failed(ack, Fault::Gone.code());
     }
 
     /// True if whoever has the id may still answer this.

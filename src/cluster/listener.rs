@@ -15,6 +15,7 @@ use tokio::{sync::oneshot, time::sleep};
 use super::{
     Cluster,
     bus::{Delivery, Inlet, Publication},
+    handover::Newest,
     inbound::{Inbound, Taking},
     packet::{self, Packet},
     tally::Counted,
@@ -49,6 +50,7 @@ pub(super) async fn receive(
     mut inlet: Box<dyn Inlet>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let mut newest = Newest::default();
     let mut asked = Weak::new();
     let Some(shared) = cluster.shared() else {
         return;
@@ -103,6 +105,9 @@ pub(super) async fn receive(
             };
         }
         if let Some(delivery) = backlog.next() {
+            if newest.is_late(&cluster.handover, &delivery) {
+                taking = Taking::Nobody;
+            }
             take(cluster, id, delivery, taking, &mut asked);
         }
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Fault, Name, Outcomes, Question, Request, Requests};
+use super::{Fault, Outcomes, Request, Requests};
 use crate::handle::Handle;
 
 impl Requests {
@@ -30,41 +30,6 @@ impl Requests {
                 shard.finish(pending, None, outcomes);
             }
         }
-    }
-
-    /// Another receiver, to whom an id has gone, may answer a request in place of the former one. None if that
-    /// owes no answer; else the request, if it is to be followed by [`delivered`](Self::delivered).
-    pub(crate) fn ask_instead(
-        &self,
-        ack: &str,
-        former: &Handle,
-        owner: &Arc<Handle>,
-        name: Name<'_>,
-        outcomes: &mut Outcomes,
-    ) -> Option<Option<Arc<Request>>> {
-        let hash = self.hasher.hash_one(ack);
-        let mut shard = self.shard(hash).lock();
-        let mut entry = shard.entry(hash, ack)?;
-        let pending = entry.get_mut();
-        if !pending.responders.end(former.key) {
-            return None;
-        }
-        let asker = pending.asker.clone();
-        asker.book.lock().deliveries -= 1;
-        let question = Question {
-            ack,
-            asker: &asker,
-            receivers: std::slice::from_ref(owner),
-            names: &[name],
-            answers: pending.answers,
-            timeout: None,
-        };
-        let is_late = pending.add(&question, false, &self.hasher, outcomes);
-        let request = pending.request.clone();
-        if pending.responders.is_empty() {
-            entry.remove().0.ended(None, outcomes);
-        }
-        Some(is_late.then_some(request))
     }
 
     /// Another broker says that one of its receivers will not answer.
