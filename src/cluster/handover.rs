@@ -14,12 +14,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
     task::unconstrained,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -142,13 +143,6 @@ impl Cluster {
         Some(gives_up)
     }
 
-    /// True if an id is claimed here and nobody has it: it is about to be registered, or it is parked. Neither is
-    /// for long.
-    pub(super) fn is_between(&self, id: &str) -> bool {
-        let has_owner = |shared: Arc<Shared>| shared.router.find(id).is_some();
-        self.claims.owner(id).is_some() && !self.shared().is_none_or(has_owner)
-    }
-
     /// Forwards packets for an id that another broker has now, until none is on its way here any more: those of
     /// the backlog first, in the order in which they came.
     pub(super) async fn hand_over(
@@ -164,22 +158,57 @@ impl Cluster {
             backlog.add(id, delivery);
         }
         inlet.end_behind(ON_THEIR_WAY).await;
+        let until = Instant::now() + LINGER;
+        while Instant::now() < until {
+            if let Some(delivery) = backlog.hand_over() {
+                self.forward_once(id, delivery, backlog, inlet).await;
+            } else if let Ok(Some(delivery)) = timeout_at(until, inlet.next()).await {
+                backlog.add(id, delivery);
+            } else {
+                break;
+            }
+        }
+        inlet.end().await;
         while let Some(delivery) = backlog.hand_over() {
             self.forward(id, delivery).await;
         }
-        let until = Instant::now() + LINGER;
-        while let Ok(Some(delivery)) = timeout(
-            until.saturating_duration_since(Instant::now()),
-            inlet.next(),
-        )
-        .await
-        {
-            self.forward(id, delivery).await;
-        }
-        inlet.end().await;
         while let Some(delivery) = inlet.next().await {
             self.forward(id, delivery).await;
         }
+    }
+
+    /// Forwards a packet, and again if NATS delivers it here once more: those behind it must not overtake it.
+    async fn forward_once(
+        &self,
+        id: &str,
+        delivery: Delivery,
+        backlog: &mut Backlog<'_>,
+        inlet: &mut Box<dyn Inlet>,
+    ) {
+        let key = (delivery.from, delivery.sent);
+        let mut next = Some(delivery);
+        while let Some(delivery) = next.take() {
+            self.forward(id, delivery).await;
+            self.round_trip().await;
+            while let Some(Some(delivery)) = unconstrained(inlet.next()).now_or_never() {
+                match (delivery.from, delivery.sent) == key {
+                    true => next = Some(delivery),
+                    false => backlog.add(id, delivery),
+                }
+            }
+        }
+    }
+
+    /// Resolves once NATS has delivered what this broker published before, as far as it goes to this broker.
+    async fn round_trip(&self) {
+        let mut question = self.question();
+        let publication = Publication {
+            subject: self.place(question.number),
+            reply: None,
+            payload: Bytes::new(),
+        };
+        self.bus.publish(publication).await;
+        let _ = timeout(LINGER, question.answers.recv()).await;
     }
 
     /// Publishes something for an id once more, for whoever has the id now.

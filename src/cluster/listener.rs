@@ -201,10 +201,11 @@ async fn room(
 ) -> Room {
     loop {
         let room = owner_room(cluster, id, key, backlog, inlet).await;
-        if !matches!(room, Room::Gone) || !cluster.is_between(id) {
+        if !matches!(room, Room::Gone) || cluster.shared().is_none() {
             return room;
         }
-        // It is about to be registered, or to be another broker's.
+        // It is about to be registered, or parked; or it is another broker's, and that is about to be heard
+        // here.
         backlog.receive_until(sleep(BETWEEN), id, inlet).await;
     }
 }

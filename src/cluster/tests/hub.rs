@@ -119,7 +119,15 @@ impl Bus for Port {
             sender,
         };
         self.hub.subscriptions.lock().push(subscription);
-        Box::pin(async { Ok(Box::new(Received(receiver)) as Box<dyn Inlet>) })
+        Box::pin(async {
+            {
+                let received = Received {
+                    receiver,
+                    left: None,
+                };
+                Ok(Box::new(received) as Box<dyn Inlet>)
+            }
+        })
     }
 
     fn max_payload(&self) -> usize {
@@ -141,15 +149,31 @@ impl Bus for Port {
     fn close(&self) {}
 }
 
-struct Received(mpsc::UnboundedReceiver<Delivery>);
+struct Received {
+    receiver: mpsc::UnboundedReceiver<Delivery>,
+    /// How many more it takes, if that has a bound.
+    left: Option<u64>,
+}
 
 impl Inlet for Received {
     fn next(&mut self) -> std::pin::Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
-        Box::pin(self.0.recv())
+        if self.left == Some(0) {
+            self.receiver.close();
+        }
+        Box::pin(async {
+            let delivery = self.receiver.recv().await?;
+            self.left = self.left.map(|left| left.saturating_sub(1));
+            Some(delivery)
+        })
     }
 
     fn end(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.0.close();
+        self.receiver.close();
+        Box::pin(async {})
+    }
+
+    fn end_behind(&mut self, more: u64) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.left = Some(more);
         Box::pin(async {})
     }
 }
