@@ -9,6 +9,8 @@ const PREFIX = 'wsmb.default';
 /** The first byte of what carries frames, and of what returns credit. */
 const FRAMES = 1;
 const CREDITS = 3;
+/** How often a broker says that it is there. */
+const BEAT_MS = 1000;
 
 /** A big-endian number of so many bytes. */
 function bytes(number, length) {
@@ -141,6 +143,17 @@ class Peer {
   /** Hears what is for this broker itself: answers, and what became of messages. */
   hears() {
     return this.#talk.sub(`${PREFIX}.node.${this.node}.0`);
+  }
+
+  /**
+   * Says that it is there, now and until the test ends: a broker of which nothing but credit is heard for five
+   * seconds is given up, and what it asked with it.
+   */
+  async lives(t) {
+    const beat = { is: 'beat', name: this.node, epoch: 1 };
+    await this.says(beat);
+    const timer = setInterval(() => this.says(beat).catch(() => {}), BEAT_MS);
+    t.teardown(() => clearInterval(timer));
   }
 
   /** Says something to all. */
