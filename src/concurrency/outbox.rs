@@ -118,7 +118,8 @@ impl World {
                     false => {
                         let mut frame = Vec::new();
                         framing::encode_text(&[&text], text.len(), Mask::None, &mut frame);
-                        handle.outbox.push_encoded(&Bytes::from(frame))
+                        let shares = frame.len() >= SHARE_FROM;
+                        handle.outbox.push_encoded(&Bytes::from(frame), shares)
                     }
                 };
                 owed |= pushed == Pushed::First;
