@@ -300,8 +300,13 @@ test('shortens what a peer has written, in its errors', async (t) => {
   socket.send(JSON.stringify({ action: 'x'.repeat(1_000_000) }));
   t.true((await error)[0].message.length < 2000);
   const warning = once(server, 'warn');
-  socket.send(JSON.stringify({ action: 'send', message: 1, dest: 'é'.repeat(1_000_000) }));
+  socket.send(JSON.stringify({ action: 'send', message: 1, dest: 'é'.repeat(20_000) }));
   t.true((await warning)[0].message.length < 10_000);
+  const refused = once(server, 'error').catch((thrown) => [thrown]);
+  socket.send(JSON.stringify({ action: 'send', message: 1, dest: 'é'.repeat(1_000_000) }));
+  const [{ code, message }] = await refused;
+  t.is(code, 'ERR_WSMB_MAX_ID_LENGTH');
+  t.true(message.length < 2000);
 });
 
 test('refuses an ack that is longer than an id may be', async (t) => {
