@@ -62,6 +62,19 @@ struct Held {
 }
 
 impl Held {
+    /// Once what tests before held is free.
+    async fn begin(server: &Server) -> Self {
+        let (mut last, mut steady) = (0, 0);
+        until("nothing is freed any more", || {
+            let now = MEMORY.current_usage() / 1024;
+            steady = if now == last { steady + 1 } else { 0 };
+            last = now;
+            steady > 50
+        })
+        .await;
+        Self::now(server)
+    }
+
     fn now(server: &Server) -> Self {
         Self {
             allocated: MEMORY.current_usage(),
@@ -156,7 +169,7 @@ async fn fill(sender: &mut Raw, server: &Server, receivers: usize) {
 async fn connections_and_their_ids() {
     let _turn = TURN.lock().await;
     let server = bind(limits()).unwrap();
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     let mut all = Vec::new();
     for n in 0..1_000 {
         let mut socket = tcp(&server).await;
@@ -179,7 +192,7 @@ async fn request_heads() {
         handshake_timeout: LONG,
         ..limits()
     });
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     let mut all: Vec<TcpStream> = Vec::new();
     for _ in 0..1_000 {
         let mut socket = tcp(&server).await;
@@ -198,7 +211,7 @@ async fn parts_of_messages() {
     let (server, _) = start_server(limits());
     // What is announced and has not come takes addresses, and no memory.
     for (length, sent) in [(64 << 10, 60 << 10), (MIB, MIB - 1), (4 * MIB, 4 * MIB - 1)] {
-        let held = Held::now(&server);
+        let held = Held::begin(&server).await;
         let mut all = Vec::new();
         for _ in 0..(24 * MIB / sent) {
             let mut raw = Raw::connect(&server).await;
@@ -211,7 +224,7 @@ async fn parts_of_messages() {
         held.is_free(&server).await;
     }
     // In fragments, and byte by byte.
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     let mut all = Vec::new();
     for _ in 0..8 {
         let mut raw = Raw::connect(&server).await;
@@ -241,7 +254,7 @@ async fn messages_that_wait_for_receivers() {
         (20_000, 1_200),
         (400_000, 60),
     ] {
-        let held = Held::now(&server);
+        let held = Held::begin(&server).await;
         let before = server.stats().messages_out;
         for n in 0..count {
             sender
@@ -275,7 +288,7 @@ async fn messages_for_many_that_wait() {
         ([5_000, 5_000], 4_000),
         ([5_000, 40], 4_000),
     ] {
-        let held = Held::now(&server);
+        let held = Held::begin(&server).await;
         let before = server.stats().messages_out;
         for n in 0..count {
             sender
@@ -288,7 +301,7 @@ async fn messages_for_many_that_wait() {
         .await;
         held.is_charged(&server, 16 * MIB).await;
     }
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     let dest = format!("[{}\"a1\"]", r#""a0","#.repeat(65_535));
     for n in 0..8 {
         sender.send(&numbered_send(n, &dest, 300)).await;
@@ -328,7 +341,7 @@ async fn requests_that_are_pending() {
         (r#""r0""#, long.as_str(), 8_000),
     ] {
         for asker in [&mut asker, &mut asker_2] {
-            let held = Held::now(&server);
+            let held = Held::begin(&server).await;
             let before = server.stats().pending;
             for n in 0..count {
                 let ack = format!("{n:08}{ack}");
@@ -361,7 +374,7 @@ async fn requests_that_have_been_answered() {
         let responder = drain(Raw::register(&server, &format!("r{n}")).await);
         pairs.push((asker, responder));
     }
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     for (n, (asker, responder)) in pairs.iter_mut().enumerate() {
         let before = server.stats().messages_out;
         for k in 0..RUSH {
@@ -388,7 +401,7 @@ async fn answers_and_pongs_that_wait() {
     let mut all = deaf(&server, 10).await;
     let mut sender = Raw::register(&server, "sender").await;
     fill(&mut sender, &server, 10).await;
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     for raw in &mut all {
         for _ in 0..1_000 {
             raw.write(&frame(PING, [b'p'; 125])).await;
@@ -402,7 +415,7 @@ async fn answers_and_pongs_that_wait() {
             raw.write(&frame(TEXT, ask)).await;
         }
     }
-    let held = Held::now(&server);
+    let held = Held::begin(&server).await;
     let before = server.stats().messages_out;
     let filling = "x".repeat(8_000);
     let mut answered = 0;
