@@ -15,6 +15,9 @@ const RECONNECT = {
   factor: 2,
   jitter: 1,
 };
+/** Milliseconds until a connection that leaves is closed, though its server has not confirmed that its id is free. */
+const UNREGISTERS = 1000;
+
 /** Going away, cut off, restarting: what was asked may be asked again. After others it would fail again. */
 const RESENDABLE = [1001, 1006, 1012];
 
@@ -271,7 +274,10 @@ class Session extends Exchange {
       } else if (this.#isReady && isIdle) {
         // What is sent from now on waits until it is elsewhere; what comes for the id waits at the server.
         this.#isReady = false;
-        this.#transport.push(frames.unregister(this.idText()));
+        const transport = this.#transport;
+        transport.push(frames.unregister(this.idText()));
+        // A server may not answer.
+        this.#timer = setTimeout(() => transport.close(), UNREGISTERS);
       }
     }
   }
