@@ -199,11 +199,6 @@ pub enum ActionError {
         "Unable to send message. {0} receivers of {1} bytes are more than {2} (maxFanoutBytes)"
     )]
     FanoutTooLarge(usize, usize, usize),
-    /// `send` that lists one receiver so often that more than `maxBackpressure` would wait for it.
-    #[error(
-        "Unable to send message. A receiver is listed {0} times: {1} bytes each are more than {2} (maxBackpressure)"
-    )]
-    ListedTooOften(usize, usize, usize),
     /// `send` to an id that the sender may not address.
     #[error("Unable to send message. Its sender may not address all its receivers")]
     Forbidden,
@@ -241,7 +236,7 @@ impl ActionError {
             Self::IncompleteSend => "ERR_WSMB_SEND",
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
-            Self::FanoutTooLarge(..) | Self::ListedTooOften(..) => "ERR_WSMB_MAX_FANOUT",
+            Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
             Self::Forbidden => "ERR_WSMB_FORBIDDEN",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::ClusterPayload(..) => "ERR_WSMB_CLUSTER_PAYLOAD",

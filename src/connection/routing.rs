@@ -67,24 +67,6 @@ pub(crate) enum Room {
     None,
 }
 
-/// Errors: one of the receivers is listed so often that more than `mark` bytes would wait for it.
-#[cold]
-fn check_repeats(receivers: &[Arc<Handle>], size: usize, mark: usize) -> Result<(), ActionError> {
-    let mut keys: Vec<_> = receivers.iter().map(|receiver| receiver.key).collect();
-    keys.sort_unstable();
-    let most = keys
-        .chunk_by(|one, other| one == other)
-        .map(<[u64]>::len)
-        .max();
-    match most.unwrap_or(0) {
-        // One message may wait, whatever its size.
-        times if times > 1 && size.saturating_mul(times - 1) > mark => {
-            Err(ActionError::ListedTooOften(times, size, mark))
-        }
-        _ => Ok(()),
-    }
-}
-
 impl Connection {
     /// Sends a message to its receivers. Returns the receiver that is full, if this connection is
     /// to wait for it: then nothing was sent.
@@ -330,9 +312,6 @@ impl Connection {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
         let mark = self.shared.options.max_backpressure;
-        if size.saturating_mul(known) > mark {
-            check_repeats(&receivers, size, mark)?;
-        }
         // What it may be told of a request waits for it, as what is sent to it does.
         let told = match (&fates, wants.request()) {
             (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
