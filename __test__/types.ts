@@ -7,7 +7,11 @@ const other: WSMsgBroker.Server = new WSMsgBroker.Server({ port: 'a.sock', host:
 server.on('registered', (id: string) => id.length);
 server.on('warn', (error) => error.code.length);
 server.on('denied', (id: string | null, error) => {
-  const code: 'ERR_WSMB_UNAUTHORIZED' | 'ERR_WSMB_FORBIDDEN' | 'ERR_WSMB_CONFLICT' = error.code;
+  const code:
+    | 'ERR_WSMB_UNAUTHORIZED'
+    | 'ERR_WSMB_FORBIDDEN'
+    | 'ERR_WSMB_CONFLICT'
+    | 'ERR_WSMB_UNAVAILABLE' = error.code;
   return [id, code];
 });
 server.on('slow', (id: string | null, why: 'closed' | 'memory' | 'dropping') => [id, why]);
