@@ -48,7 +48,7 @@ function begin(client, id, target) {
   const connect = (session, token) => new Transport(session, target, token);
   const session = new Session(client, target.session, ack, connect);
   session.cancels = new Bounded(MOST_ACKS);
-  session.stringify = stringify;
+  session.toText = stringify;
   Object.defineProperty(client, kSession, { value: session });
 }
 

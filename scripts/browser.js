@@ -46,9 +46,12 @@ function asModule(file) {
     .replace(/^module\.exports = (\w+);$/m, 'export default $1;');
 }
 
-/** Names that the files of the client have between them, and nobody else: they may be short in a page. */
+/**
+ * Names that the files of the client have between them, and nothing of JavaScript or a page has: they may be
+ * short in a page.
+ */
 const INTERNAL =
-  /^(?:addCallback|again|answered|ask|assert2|assertOpen|broke|cancelAll|cancels|client|closed|complained|complaint|deadline|drained|forgets|hear|hold|idText|malformed|stray|isEager|isFinal|isNobody|isRegistered|misunderstood|needs2|needsDrain|opened|options|pace|queued|refusal|requests|resends|full|stringify|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
+  /^(?:addCallback|again|answered|ask|assert2|assertOpen|broke|cancelAll|cancels|client|closed|complained|complaint|deadline|drained|forgets|hear|hold|idText|malformed|stray|isEager|isFinal|isNobody|isRegistered|misunderstood|needs2|needsDrain|opened|options|pace|queued|refusal|requests|resends|full|toText|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
 
 const CLASS = "import WSMsgBroker from './index.js';";
 

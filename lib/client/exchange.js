@@ -56,7 +56,7 @@ class Exchange {
   /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
   cancels = new Map();
   /** A value as JSON. */
-  stringify = JSON.stringify;
+  toText = JSON.stringify;
   /** Streams of the messages: `push(message, size)`, `end()`. */
   streams = new Set();
   /** Those that have enough for now. */

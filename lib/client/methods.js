@@ -30,7 +30,7 @@ function messageText(session, message) {
   let text;
   let reason = `${typeof message} is no JSON`;
   try {
-    text = session.stringify(message);
+    text = session.toText(message);
   } catch (error) {
     reason = error.message;
   }
@@ -102,7 +102,7 @@ const methods = {
     if (isStrict && typeof dest !== 'string') {
       idsOf(dest);
     }
-    const text = isStrict ? messageText(session, message) : session.stringify(message);
+    const text = isStrict ? messageText(session, message) : session.toText(message);
     const to = destText(dest);
     session.assertOpen();
     if (!callback) {

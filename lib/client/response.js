@@ -29,7 +29,7 @@ class Response {
 
   // As in version 1 functions that may be taken from it.
 
-  send = (answer) => this.#write(this.#session.stringify(answer));
+  send = (answer) => this.#write(this.#session.toText(answer));
 
   reject = (reason = 'refused') => {
     this.#session.assert2();
