@@ -8,7 +8,7 @@ const { once } = require('node:events');
 const path = require('node:path');
 const test = require('ava');
 const { WebSocketServer } = require('ws');
-const { kinds, urlOf } = require('./support/clients');
+const { join, kinds, urlOf } = require('./support/clients');
 const { frames, VALUES } = require('./members/frames');
 
 const PROGRAM = path.join(__dirname, 'members', 'program.js');
@@ -212,5 +212,26 @@ for (const kind of kinds) {
     );
     const { code, errors } = await play(t, kind, messages);
     t.deepEqual([code, errors], [0, [0, 1, 1]]);
+  });
+
+  test(`${kind}: a receipt settles only a delivery, an answer only a request`, async (t) => {
+    const server = await startServer(t, (socket) => {
+      socket.on('message', (text) => {
+        const { ack, ref } = JSON.parse(text);
+        const key = JSON.stringify(ack ?? ref);
+        // First the reply that does not belong to it.
+        const replies = [
+          `{"action":"receipt","ref":${key},"delivered":null,"failed":null}`,
+          `{"action":"answer","ack":${key},"message":1,"from":"a"}`,
+        ];
+        for (const reply of ack ? replies : replies.reverse()) socket.send(reply);
+      });
+    });
+    const client = await join(t, kind, server, 'client');
+    client.on('error', () => {});
+    t.deepEqual(await client.request('a', 'a'), { from: 'a', message: 1 });
+    const { answers, failed } = await client.requestAll('a', ['a']);
+    t.deepEqual([[...answers], [...failed]], [[['a', 1]], []]);
+    t.deepEqual(await client.deliver('a', 'a'), { delivered: [], failed: new Map() });
   });
 }

@@ -6,7 +6,6 @@ const { EventEmitter } = require('node:events');
 const util = require('node:util');
 const ack = require('./ack');
 const view = require('./ack2callback');
-const Bounded = require('./bounded');
 const { define, kSession } = require('./client/methods');
 const Session = require('./client/session');
 const { coded, nativeError } = require('./errors');
@@ -14,9 +13,6 @@ const { stringify } = require('./json');
 const { NativeClient } = require('./native');
 const { checkClient } = require('./options');
 const Transport = require('./transport');
-
-/** Characters of the requests to be answered of which the end is known: others do not abort `response.signal`. */
-const MOST_ACKS = 32 * 1024 * 1024;
 
 /** What holds where an option of the session is not set; all others are the core's. */
 const DEFAULTS = {
@@ -47,7 +43,6 @@ function begin(client, id, target) {
   client.id = id;
   const connect = (session, token) => new Transport(session, target, token);
   const session = new Session(client, target.session, ack, connect);
-  session.cancels = new Bounded(MOST_ACKS);
   session.toText = stringify;
   Object.defineProperty(client, kSession, { value: session });
 }

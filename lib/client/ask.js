@@ -60,12 +60,14 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
     };
     const entry = {
       needs2: !isOne,
-      receipt: (delivered, codes) => {
-        for (const [id, code] of Object.entries(codes ?? {})) {
-          failed.set(id, failure(code, id));
-        }
-        settle(undefined, { delivered, failed });
-      },
+      receipt: isReceipt
+        ? (delivered, codes) => {
+            for (const [id, code] of Object.entries(codes)) {
+              failed.set(id, failure(code, id));
+            }
+            settle(undefined, { delivered, failed });
+          }
+        : undefined,
       again: (next) => {
         key = next;
         before = new Set(answers.keys());
@@ -75,7 +77,7 @@ function ask(session, { text, dest, ids, count, timeout, limit, signal }) {
         session.forgets = true;
       },
       answered: (from, message) => {
-        if (before.has(from)) {
+        if (before.has(from) || isReceipt) {
           return;
         }
         session.forgets ||= left > 1;

@@ -4,9 +4,13 @@
 // and what the program is told of them. The types of all members that come from the wire are checked here: a
 // frame with a wrong one is an error, and nothing of it is converted.
 
+const Bounded = require('../bounded');
 const { coded, failure, remote } = require('./errors');
 const Requests = require('./requests');
 const Response = require('./response');
+
+/** Characters of the requests to be answered of which the end is known: others do not abort `response.signal`. */
+const MOST_ACKS = 32 * 1024 * 1024;
 
 /**
  * The members of each action of a server, in the order of the arguments of our method of its name. Behind the colon,
@@ -54,7 +58,7 @@ class Exchange {
   forgets = false;
   requests = new Requests();
   /** By ack, what tells a responder that nobody awaits its answer; the server does so in version 2. */
-  cancels = new Map();
+  cancels = new Bounded(MOST_ACKS);
   /** A value as JSON. */
   toText = JSON.stringify;
   /** Streams of the messages: `push(message, size)`, `end()`. */
@@ -135,8 +139,8 @@ class Exchange {
     this.pace();
   }
 
-  receipt(reference, delivered = [], failed = {}) {
-    this.requests.get(reference)?.receipt?.(delivered, failed);
+  receipt(reference, delivered, failed) {
+    this.requests.get(reference)?.receipt?.(delivered ?? [], failed ?? {});
   }
 
   /** The server has refused a frame of ours. */
