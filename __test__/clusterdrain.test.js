@@ -60,6 +60,7 @@ for (const kind of kinds) {
   for (const [asks, where] of [
     ['elsewhere', 1],
     ['at the broker that drains', 0],
+    ['at the broker to which it goes', 2],
   ]) {
     test(`${kind}: a request waits while who is to answer goes elsewhere; asked ${asks}`, async (t) => {
       const { brokers } = await startCluster(t, 3);

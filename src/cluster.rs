@@ -149,7 +149,7 @@ pub(crate) struct Cluster {
     /// Publications of claims by others, and what others have missed of ours.
     streams: Streams,
     repairs: Repairs,
-    handover: Handover,
+    pub(crate) handover: Handover,
     /// That it is time to say that we are there.
     beats: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,

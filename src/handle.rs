@@ -99,6 +99,8 @@ pub(crate) struct Handle {
     speaks_2: AtomicBool,
     /// It has been told that the server drains.
     warned: AtomicBool,
+    /// Its id has just come from a broker that drains.
+    arrived: AtomicBool,
     /// True while what is sent to it is dropped.
     dropping: AtomicBool,
     /// Bytes of memory that its task holds: itself, its id, what it has read and not passed on.
@@ -129,6 +131,7 @@ impl Handle {
             registration: AtomicU64::new(0),
             speaks_2: AtomicBool::new(false),
             warned: AtomicBool::new(false),
+            arrived: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
@@ -296,6 +299,15 @@ impl Handle {
     /// True if it has been told that the server drains.
     pub(crate) fn is_warned(&self) -> bool {
         self.warned.load(Relaxed)
+    }
+
+    /// True if messages that were sent to its id before it came to this broker may still arrive.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.arrived.load(Acquire)
+    }
+
+    pub(crate) fn set_arrived(&self, arrived: bool) {
+        self.arrived.store(arrived, Release);
     }
 
     pub(crate) fn owns_its_id(&self) -> bool {

@@ -29,7 +29,7 @@ pub(crate) use between::{
 };
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decode::LONGEST_ACK;
-pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo};
+pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo, sender_of};
 pub(crate) use encode::{
     Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,
     version_2,

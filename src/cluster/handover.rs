@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::BuildHasher,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -15,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{
@@ -25,11 +27,11 @@ use tokio::{
 
 use super::{
     Cluster, Standing, Ticket,
-    bus::{Delivery, Inlet, NodeId, Publication},
+    bus::{Delivery, Inlet, NodeId, Place, Publication},
     claims::{Claim, Claims},
     listener::Backlog,
 };
-use crate::server::Shared;
+use crate::{handle::Handle, server::Shared};
 
 /// How long an id is parked at most. A client whose balancer is well needs milliseconds.
 const PARKED: Duration = Duration::from_secs(2);
@@ -39,16 +41,22 @@ const STEP: Duration = Duration::from_millis(2);
 const LINGER: Duration = Duration::from_millis(500);
 /// How long after another broker has said that it drains something may be forwarded.
 const RECENT: Duration = Duration::from_secs(10);
+/// How long messages may arrive that were sent to an id before it came to this broker.
+const ARRIVES: Duration = Duration::from_secs(2);
+/// Senders to one id that are told apart.
+const SENDERS: usize = 256;
 /// Packets on their way to a former owner, as many as may be lost if they are not awaited.
 const ON_THEIR_WAY: u64 = 8;
 
 /// Ids that are handed over, or were.
 #[derive(Debug, Default)]
-pub(super) struct Handover {
+pub(crate) struct Handover {
     /// Ids that another broker has claimed since this one drains. It is about to end.
     moved: Mutex<HashSet<Arc<str>>>,
     /// When another broker last said that it drains.
     drains: Mutex<Option<Instant>>,
+    /// Ids that have just come here, by the keys of their owners.
+    arrivals: Mutex<HashMap<u64, Arrival>>,
     /// Parked ids, and subscriptions that await what is on its way.
     busy: AtomicUsize,
 }
@@ -97,22 +105,111 @@ impl Handover {
     }
 }
 
-/// The newest packet of each broker that was taken for an id: those forwarded behind it come too late.
+/// An id that has just come from a broker that drains. Messages that clients of this broker sent to it before are
+/// on their way back; none may come behind a newer one of its sender.
+#[derive(Debug)]
+struct Arrival {
+    until: Instant,
+    /// The ids, as JSON, of those who have sent to it here since.
+    senders: HashSet<Box<str>>,
+}
+
+impl Handover {
+    /// A connection is about to own an id that may have been at a broker that drains.
+    pub(crate) fn arrives(&self, owner: &Handle) {
+        if !self.is_expected() {
+            return;
+        }
+        let now = Instant::now();
+        let arrival = Arrival {
+            until: now + ARRIVES,
+            senders: HashSet::new(),
+        };
+        owner.set_arrived(true);
+        let mut arrivals = self.arrivals.lock();
+        arrivals.retain(|_, arrival| arrival.until > now);
+        arrivals.insert(owner.key, arrival);
+    }
+
+    /// A client of this broker, by its id as JSON, is about to send to an owner that has arrived.
+    #[cold]
+    pub(crate) fn note_sender(&self, owner: &Handle, sender: &str) {
+        let mut arrivals = self.arrivals.lock();
+        match arrivals.get_mut(&owner.key) {
+            Some(arrival) if arrival.until > Instant::now() && arrival.senders.len() < SENDERS => {
+                arrival.senders.insert(sender.into());
+            }
+            _ => {
+                arrivals.remove(&owner.key);
+                owner.set_arrived(false);
+            }
+        }
+    }
+
+    /// Delivers a message that this sender sent before the owner arrived, unless it has sent a newer one since.
+    pub(super) fn deliver_unless_overtaken(
+        &self,
+        owner: &Handle,
+        sender: &str,
+        deliver: impl FnOnce() -> bool,
+    ) -> bool {
+        // Held meanwhile, so that no newer one is sent in between. Before the locks of requests and outboxes.
+        let arrivals = self.arrivals.lock();
+        match arrivals.get(&owner.key) {
+            Some(arrival) if !arrival.senders.contains(sender) => deliver(),
+            _ => false,
+        }
+    }
+}
+
+/// The newest packet of each sender that was taken for an id: those forwarded behind it come too late.
 #[derive(Debug, Default)]
-pub(super) struct Newest(HashMap<NodeId, (u64, u64)>);
+pub(super) struct Newest {
+    hasher: RandomState,
+    /// By broker, and hash of the sender's id.
+    senders: HashMap<(NodeId, u64), (u64, u64)>,
+}
 
 impl Newest {
-    /// True for a packet that comes behind a newer one of the same broker.
-    pub(super) fn is_late(&mut self, handover: &Handover, delivery: &Delivery) -> bool {
-        let Some(from) = delivery.from.filter(|_| delivery.sent > 0) else {
-            return false;
-        };
-        if self.0.is_empty() && !handover.is_expected() {
-            return false;
+    /// Follows the messages of a packet; none where nothing may be forwarded.
+    pub(super) fn follow(
+        &mut self,
+        handover: &Handover,
+        delivery: &Delivery,
+    ) -> Option<Followed<'_>> {
+        let from = delivery.from.filter(|_| delivery.sent > 0)?;
+        if !handover.is_expected() {
+            self.senders = HashMap::new();
+            return None;
         }
+        Some(Followed {
+            newest: self,
+            from,
+            packet: delivery.sent,
+        })
+    }
+}
+
+/// A packet that may have been forwarded.
+#[derive(Debug)]
+pub(super) struct Followed<'a> {
+    newest: &'a mut Newest,
+    from: Place,
+    packet: u64,
+}
+
+impl Followed<'_> {
+    /// True for a message that comes behind a newer one of its sender, whose id this is, as JSON.
+    pub(super) fn is_late(&mut self, sender: Option<&str>) -> bool {
+        let Newest { hasher, senders } = &mut *self.newest;
+        // Beyond that many, all of a broker are taken for one.
+        let sender = match senders.len() < SENDERS {
+            true => hasher.hash_one(sender),
+            false => 0,
+        };
         // Links are numbered one after the other, as are the packets of each.
-        let place = (from.number, delivery.sent);
-        let newest = self.0.entry(from.node).or_insert(place);
+        let place = (self.from.number, self.packet);
+        let newest = senders.entry((self.from.node, sender)).or_insert(place);
         let is_late = place < *newest;
         *newest = place.max(*newest);
         is_late

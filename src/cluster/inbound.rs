@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Cluster, packet::Frames, tell};
+use super::{Cluster, handover::Followed, packet::Frames, tell};
 use crate::{
     connection::Answered,
     framing,
@@ -40,6 +40,10 @@ pub(super) struct Inbound<'a> {
     /// Stands for all who ask from where it comes; none if that is here: what is said to it is kept, and
     /// heard at the end.
     asker: Option<&'a Arc<Handle>>,
+    /// The number of the link by which it comes.
+    pub(super) link: u64,
+    /// None if no message in it can come behind a newer one.
+    pub(super) followed: Option<Followed<'a>>,
     said: Vec<u8>,
     owner: Option<(Arc<Handle>, u64)>,
     /// Whether we know what the owner of the id owes.
@@ -72,8 +76,6 @@ impl<'a> Inbound<'a> {
         let fault = match &owner {
             None => Some(Fault::UnknownId),
             Some(_) if taking == Taking::Nothing => Some(Fault::Slow),
-            // It has just come here: what is sent to it here since is there already.
-            Some(_) if asker.is_none() => Some(Fault::Gone),
             Some(_) => None,
         };
         Self {
@@ -81,6 +83,8 @@ impl<'a> Inbound<'a> {
             cluster,
             id,
             asker,
+            link: 0,
+            followed: None,
             owner,
             knows: taking != Taking::Nobody,
             said: Vec::new(),
@@ -100,9 +104,18 @@ impl<'a> Inbound<'a> {
         for (text, frame) in Frames(frames) {
             if protocol::is_message(text) {
                 self.refused = None;
-                match asked.take() {
-                    Some(ack) => self.request(ack, frame),
-                    None => self.collect(frame, frames.len()),
+                let ack = asked.take();
+                let may_be_late = self.followed.is_some() || self.asker.is_none();
+                if may_be_late && self.is_late(text, frame, ack) {
+                    continue;
+                }
+                match (ack, self.asker) {
+                    (Some(ack), Some(asker)) => self.request(ack, asker, frame),
+                    (Some(ack), None) => {
+                        let fault = self.fault.unwrap_or(Fault::Gone);
+                        self.failed(ack, fault.code());
+                    }
+                    (None, _) => self.collect(frame, frames.len()),
                 }
                 continue;
             }
@@ -141,15 +154,71 @@ impl<'a> Inbound<'a> {
         self.count += 1;
     }
 
+    /// A message during a handover: true if it must not be delivered, as it comes behind a newer one of its sender,
+    /// or has been.
+    #[cold]
+    fn is_late(&mut self, text: &[u8], frame: &[u8], ack: Option<&str>) -> bool {
+        let sender = std::str::from_utf8(text).ok().and_then(protocol::sender_of);
+        let followed = self.followed.as_mut();
+        let mut is_late = followed.is_some_and(|followed| followed.is_late(sender));
+        if self.asker.is_none() && self.fault.is_none() {
+            if !is_late && self.deliver_own(sender, frame, ack) {
+                return true;
+            }
+            is_late = true;
+        }
+        if is_late {
+            self.refused = Some(Fault::Gone);
+            match ack {
+                Some(ack) => self.failed(ack, Fault::Gone.code()),
+                None => self.shared.unknown(self.id),
+            }
+        }
+        is_late
+    }
+
+    /// Delivers a message of a client of this broker, sent before the id came here; its owner then owes the answer,
+    /// in place of the link. False if it has been overtaken, or nothing awaits the answer.
+    fn deliver_own(&mut self, sender: Option<&str>, frame: &[u8], ack: Option<&str>) -> bool {
+        self.deliver();
+        let (Some((owner, registration)), Some(sender)) = (&self.owner, sender) else {
+            return false;
+        };
+        let (requests, handover) = (&self.shared.router.requests, &self.cluster.handover);
+        let mut frame = frame.to_vec();
+        let is_delivered = handover.deliver_unless_overtaken(owner, sender, || {
+            let request = match ack {
+                None => None,
+                Some(ack) => {
+                    let (key, registration) = (protocol::ack_key(ack), *registration);
+                    let name = Name {
+                        id: self.id,
+                        registration,
+                    };
+                    let outcomes = &mut self.outcomes;
+                    match requests.transfer(&key, self.link, owner, name, outcomes) {
+                        Some(request) => request,
+                        None => return false,
+                    }
+                }
+            };
+            let is_there = owner.outbox.push_frames(&mut frame) != Pushed::Closed;
+            if let Some(request) = request {
+                requests.delivered(&request, &mut self.outcomes);
+            }
+            is_there
+        });
+        if is_delivered {
+            self.shared.metrics.messages_out.fetch_add(1, Relaxed);
+        }
+        self.tell();
+        is_delivered
+    }
+
     /// A message that awaits an answer.
-    fn request(&mut self, ack: &str, frame: &[u8]) {
+    fn request(&mut self, ack: &str, asker: &Arc<Handle>, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
-        let Some(asker) = self.asker else {
-            // The id has just come here, and cannot answer for the handle by which it was asked.
-            self.refused = Some(Fault::Gone);
-            return self.failed(ack, Fault::Gone.code());
-        };
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
         else {
             let fault = self.fault.unwrap_or(Fault::UnknownId);

@@ -105,10 +105,7 @@ pub(super) async fn receive(
             };
         }
         if let Some(delivery) = backlog.next() {
-            if newest.is_late(&cluster.handover, &delivery) {
-                taking = Taking::Nobody;
-            }
-            take(cluster, id, delivery, taking, &mut asked);
+            take(cluster, id, delivery, taking, &mut newest, &mut asked);
         }
     }
     drop((inlet, backlog));
@@ -135,6 +132,7 @@ fn take(
     id: &Arc<str>,
     delivery: Delivery,
     taking: Taking,
+    newest: &mut Newest,
     asked: &mut Weak<Handle>,
 ) {
     let Some(from) = delivery.from else { return };
@@ -154,6 +152,8 @@ fn take(
     if let Some(shared) = cluster.shared() {
         let asker = cluster.asker(&shared, from.node);
         let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), taking);
+        inbound.link = from.number;
+        inbound.followed = newest.follow(&cluster.handover, &delivery);
         inbound.frames(frames);
         if let Some(owner) = inbound.asked() {
             *asked = Arc::downgrade(owner);

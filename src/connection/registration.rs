@@ -304,6 +304,9 @@ impl Connection {
             return self.close(&close);
         }
         let Self { shared, handle, .. } = self;
+        if let Some(cluster) = &shared.cluster {
+            cluster.handover.arrives(handle);
+        }
         let (mut lost, mut given_up) = (None, None);
         let taken = shared.router.register(&id, handle, |former| {
             // Told before the peer knows: what it does next is told later.

@@ -112,7 +112,10 @@ impl Connection {
             let found = self.shared.router.find_registration(id);
             let found = found.map_or_else(|| self.find_far(id, cx), Ok);
             let (receiver, registration) = match found {
-                Ok(found) => found,
+                Ok(found) => {
+                    self.note_sender(&found.0);
+                    found
+                }
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => return Ok(self.shared.lookup_gate()),
                 Err(Absent::Fault(fault)) => {
@@ -283,6 +286,7 @@ impl Connection {
         let mut unknown = Vec::new();
         for (place, id) in ids.iter().enumerate() {
             if let Some((receiver, registration)) = self.shared.router.find_registration(id) {
+                self.note_sender(&receiver);
                 names.push(Name { id, registration });
                 receivers.push(receiver);
                 continue;
@@ -412,6 +416,16 @@ impl Connection {
             self.report(ids, wants, fates, receipt, turn)?;
         }
         Ok(None)
+    }
+
+    /// Notes that this connection sends to one whose id has just come from a broker that drains: what it sent to the
+    /// id before must not arrive behind that.
+    fn note_sender(&self, receiver: &Handle) {
+        if receiver.has_arrived()
+            && let (Some(cluster), Some(from)) = (&self.shared.cluster, self.from())
+        {
+            cluster.handover.note_sender(receiver, from);
+        }
     }
 
     fn check_access(&self, id: &str) -> Result<(), ActionError> {

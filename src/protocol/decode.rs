@@ -19,6 +19,14 @@ fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
     ActionError::UnknownAction(name.to_owned())
 }
 
+/// The id of the sender of a message, as JSON; none of something else, or if it has none.
+pub(crate) fn sender_of(text: &str) -> Option<&str> {
+    match decode_server_action(text, 2) {
+        Ok(ServerAction::Message { from, .. }) => from,
+        _ => None,
+    }
+}
+
 /// Decodes what a client sent (rules 4 to 9, and 23 to 28).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
     match usual::client_action(text) {

@@ -2,10 +2,11 @@
 
 use std::{
     hash::BuildHasher,
+    slice,
     sync::{Arc, Weak},
 };
 
-use super::{Fault, Outcomes, Request, Requests};
+use super::{Fault, Name, Outcomes, Question, Request, Requests};
 use crate::handle::Handle;
 
 impl Requests {
@@ -30,6 +31,43 @@ impl Requests {
                 shard.finish(pending, None, outcomes);
             }
         }
+    }
+
+    /// Passes the part of one that was asked, by its key, on to another one, which has its id now. With the request:
+    /// to be followed by [`delivered`](Self::delivered). None if it had no part any more.
+    #[allow(clippy::option_option)]
+    pub(crate) fn transfer(
+        &self,
+        ack: &str,
+        former: u64,
+        receiver: &Arc<Handle>,
+        name: Name<'_>,
+        outcomes: &mut Outcomes,
+    ) -> Option<Option<Arc<Request>>> {
+        let hash = self.hasher.hash_one(ack);
+        let mut shard = self.shard(hash).lock();
+        let mut entry = shard.entry(hash, ack)?;
+        let pending = entry.get_mut();
+        if !pending.responders.remove(former) {
+            return None;
+        }
+        let asker = pending.asker.clone();
+        asker.book.lock().deliveries -= 1;
+        let question = Question {
+            ack,
+            asker: &asker,
+            receivers: slice::from_ref(receiver),
+            names: slice::from_ref(&name),
+            answers: pending.answers,
+            timeout: None,
+        };
+        let is_late = pending.add(&question, false, &self.hasher, outcomes);
+        let request = is_late.then(|| pending.request.clone());
+        if pending.responders.is_empty() {
+            let pending = entry.remove().0;
+            shard.finish(pending, None, outcomes);
+        }
+        Some(request)
     }
 
     /// Another broker says that one of its receivers will not answer.

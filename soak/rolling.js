@@ -1,0 +1,152 @@
+'use strict';
+
+// A rolling restart under load: how many requests fail. `node soak/rolling.js`. See README.md beside this file.
+
+const { fork } = require('node:child_process');
+const { once } = require('node:events');
+const net = require('node:net');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+const WSMsgBroker = require('..');
+const { startNats } = require('../__test__/support/nats');
+
+const USAGE = `usage: node soak/rolling.js [options]
+  --brokers N   brokers of the cluster (default 3): each is drained and replaced once
+  --clients N   clients, each of which asks and answers (default 60)
+  --rate N      requests a second, all together (default 600)
+  --drain MS    how long a broker drains (default 10000)
+`;
+
+/** The end of a whole test as `startNats` expects it. */
+const ends = [];
+const scope = { teardown: (end) => ends.push(end) };
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+function parse() {
+  const names = { brokers: '3', clients: '60', rate: '600', drain: '10000' };
+  const options = Object.entries(names).map(([name, value]) => [
+    name,
+    { type: 'string', default: value },
+  ]);
+  const { values } = parseArgs({
+    options: { ...Object.fromEntries(options), help: { type: 'boolean', default: false } },
+  });
+  if (values.help) return undefined;
+  const numbers = Object.keys(names).map((name) => [name, Number(values[name])]);
+  if (!numbers.every(([, value]) => value > 0)) throw new Error('expected numbers above zero');
+  return Object.fromEntries(numbers);
+}
+
+/** Starts a broker as a process of its own; resolves when it listens. */
+async function startBroker(name, url) {
+  const child = fork(path.join(__dirname, 'cluster', 'broker.js'), [name, url]);
+  const [{ port }] = await once(child, 'message');
+  return { name, child, port };
+}
+
+/** A balancer: each connection goes to the broker that is next in turn. */
+async function startBalancer() {
+  const targets = [];
+  let turn = 0;
+  const server = net.createServer((near) => {
+    turn += 1;
+    const { port } = targets[turn % targets.length];
+    const far = net.connect({ port, host: '127.0.0.1', noDelay: true });
+    near.setNoDelay(true);
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ]) {
+      from.pipe(to);
+      from.on('error', () => {});
+      from.on('close', () => to.destroy());
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { targets, server, url: `ws://127.0.0.1:${server.address().port}/` };
+}
+
+/** Sends requests from everyone to everyone, `rate` a second, until `stop()`, which resolves with what became of them. */
+function startLoad(clients, rate, phase) {
+  const outcomes = new Map();
+  const slow = [0, 0];
+  const open = new Set();
+  let count = 0;
+  let next = performance.now();
+  const ask = () => {
+    count += 1;
+    const from = clients[count % clients.length];
+    const to = clients[Math.floor(Math.random() * clients.length)];
+    const begun = performance.now();
+    const request = from.request(count, to.id, { timeout: 10_000 }).then(
+      () => 'answered',
+      (error) => `${error.code}: ${error.message.replace(/"[^"]*"/, 'id')}, ${phase()}`,
+    );
+    const counted = request.then((outcome) => {
+      const took = performance.now() - begun;
+      if (took > 100) slow[0] += 1;
+      if (took > 1000) slow[1] += 1;
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+      open.delete(counted);
+    });
+    open.add(counted);
+  };
+  const timer = setInterval(() => {
+    for (const now = performance.now(); next < now; next += 1000 / rate) ask();
+  }, 5);
+  const stop = async () => {
+    clearInterval(timer);
+    await Promise.all(open);
+    return { outcomes, slow, count };
+  };
+  return stop;
+}
+
+async function main() {
+  const options = parse();
+  if (!options) return process.stdout.write(USAGE);
+  const nats = await startNats(scope);
+  const balancer = await startBalancer();
+  for (let n = 0; n < options.brokers; n += 1) {
+    balancer.targets.push(await startBroker(`b${n}`, nats.url));
+  }
+  const clients = Array.from({ length: options.clients }, (_, n) => {
+    const client = new WSMsgBroker(`c${n}`, balancer.url, { protocol: 2, reconnect: true });
+    client.on('message', (message, response) => response?.send(message));
+    client.on('error', () => {});
+    return client;
+  });
+  await Promise.all(clients.map((client) => client.connected()));
+  let phase = 'before';
+  const stop = startLoad(clients, options.rate, () => phase);
+  await sleep(1000);
+  for (let n = 0; n < options.brokers; n += 1) {
+    // As an orchestrator does it: the next one is there before the former goes.
+    const fresh = await startBroker(`b${n}+`, nats.url);
+    const former = balancer.targets.shift();
+    balancer.targets.push(fresh);
+    const begun = Date.now();
+    phase = `drain ${n}`;
+    former.child.send({ drain: options.drain });
+    await once(former.child, 'disconnect');
+    console.log(`${former.name} drained in ${Date.now() - begun} ms`);
+    phase = `after ${n}`;
+    await sleep(1000);
+  }
+  const { outcomes, slow, count } = await stop();
+  for (const [outcome, times] of outcomes) console.log(`${times}\t${outcome}`);
+  console.log(
+    `${count} requests, ${slow[0]} longer than 100 ms, ${slow[1]} longer than 1 s; ` +
+      `failed: ${count - outcomes.get('answered')}`,
+  );
+  await Promise.all(clients.map((client) => client.close()));
+  for (const { child } of balancer.targets) child.kill();
+  balancer.server.close();
+  for (const end of ends) await end();
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
