@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
     task::unconstrained,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -259,10 +259,14 @@ impl Cluster {
         while Instant::now() < until {
             if let Some(delivery) = backlog.hand_over() {
                 self.forward_once(id, delivery, backlog, inlet).await;
-            } else if let Ok(Some(delivery)) = timeout_at(until, inlet.next()).await {
-                backlog.add(id, delivery);
-            } else {
-                break;
+                continue;
+            }
+            match timeout(STEP, inlet.next()).await {
+                Ok(Some(delivery)) if delivery.from.is_some() => backlog.add(id, delivery),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // Were NATS told to end at once, it could have sent something already that would be lost.
+                Err(_) => self.publish_filler(id).await,
             }
         }
         inlet.end().await;
@@ -306,6 +310,17 @@ impl Cluster {
         };
         self.bus.publish(publication).await;
         let _ = timeout(LINGER, question.answers.recv()).await;
+    }
+
+    /// Publishes an empty packet for an id, which any of its listeners ignores: the more come, the sooner as many
+    /// have come as this broker is still to be sent.
+    async fn publish_filler(&self, id: &str) {
+        let publication = Publication {
+            subject: self.subjects.to(id),
+            reply: None,
+            payload: Bytes::new(),
+        };
+        self.bus.publish(publication).await;
     }
 
     /// Publishes something for an id once more, for whoever has the id now.

@@ -472,6 +472,50 @@ fn nobody_is_cancelled_before_it_is_asked() {
 }
 
 #[test]
+fn a_part_passes_to_another_receiver() {
+    let mut table = Table::new();
+    let [asker, link, owner, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
+    let transfer = |table: &mut Table, ack, to: &Arc<Handle>, registration| {
+        let name = Name {
+            id: "2",
+            registration,
+        };
+        let outcomes = &mut table.outcomes;
+        let passed = (table.requests).transfer(ack, link.key, to, name, outcomes);
+        if let Some(Some(request)) = &passed {
+            table.requests.delivered(request, &mut table.outcomes);
+        }
+        passed.is_some()
+    };
+    table.open("k", &asker, std::slice::from_ref(&link));
+    assert!(transfer(&mut table, "k", &owner, 8));
+    // The former receiver has no part any more: it cannot answer, fail, or pass it on once more.
+    assert_eq!(table.answer("k", &link), None);
+    table.leave(&link, Fault::Gone);
+    assert!(!transfer(&mut table, "k", &other, 9));
+    assert!(table.told().is_empty());
+    assert_eq!(table.answer("k", &owner), Some(1));
+    table.is_empty(&asker);
+
+    // Beside others, whose parts stay; and to one that has lost the id meanwhile.
+    let link = table.new_one(5);
+    table
+        .ask("k", &asker, &[link.clone(), other.clone()], 2, None)
+        .unwrap();
+    table.requests.replaced(&owner, "2", 8, &mut table.outcomes);
+    let name = Name {
+        id: "2",
+        registration: 8,
+    };
+    let passed = (table.requests).transfer("k", link.key, &owner, name, &mut table.outcomes);
+    assert!(passed.is_some());
+    assert_eq!(table.told(), ["1 k: 2 REPLACED", "3 k: cancel"]);
+    assert_eq!(table.answer("k", &other), Some(1));
+    table.is_empty(&asker);
+    assert!(!transfer(&mut table, "k", &owner, 9));
+}
+
+#[test]
 fn a_part_is_cancelled_alone() {
     let mut table = Table::new();
     let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
