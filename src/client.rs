@@ -20,15 +20,17 @@ use tokio::runtime::Handle as Runtime;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
-    dial::bounds,
     error::{Error, Result},
     event::{ClientEvent, ClientListener},
-    framing::{self, Mask, Reader},
     options::ClientOptions,
-    outbox::{Flushed, Outbox, Pushed},
     protocol,
-    socket::{ReadHalf, WriteHalf},
-    tls::Connector,
+    transport::{
+        dial::bounds,
+        framing::{self, Mask, Reader},
+        outbox::{Flushed, Outbox, Pushed},
+        socket::{ReadHalf, WriteHalf},
+        tls::Connector,
+    },
 };
 
 const CONNECTING: u8 = 0;

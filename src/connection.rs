@@ -44,13 +44,15 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use crate::{
     auth::Gate,
     error::ActionError,
-    framing::{self, Broken, Incoming, Input, Reader},
     handle::{Close, Handle},
-    heartbeat::Heartbeat,
     memory::{CONNECTION, Charge},
     protocol::{self, ClientAction},
     requests::Fault,
     server::Shared,
+    transport::{
+        framing::{self, Broken, Incoming, Input, Reader},
+        heartbeat::Heartbeat,
+    },
 };
 use clocks::{Rate, Window};
 pub(crate) use far::Answered;

@@ -12,18 +12,20 @@ use futures_util::task::AtomicWaker;
 use crate::{
     auth::Denied,
     cluster::Ticket,
-    framing::Mask,
     memory::Memory,
-    outbox::{Flushed, Outbox, Pushed},
     protocol::version_2,
     requests::Book,
-    socket::WriteHalf,
     sync::{
         Mutex,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
+    },
+    transport::{
+        framing::Mask,
+        outbox::{Flushed, Outbox, Pushed},
+        socket::WriteHalf,
     },
 };
 
@@ -175,8 +177,8 @@ impl Handle {
     /// it was known that somebody waits.
     #[cold]
     fn look_again(&self) {
-        if let WriteHalf::Link(link) = &self.socket
-            && link.has_room()
+        if let WriteHalf::Uplink(uplink) = &self.socket
+            && uplink.has_room()
         {
             self.unblock();
         }
@@ -184,33 +186,33 @@ impl Handle {
 
     /// What it is about to be sent, at another broker, asks what becomes of it.
     pub(crate) fn asks(&self) {
-        if let WriteHalf::Link(link) = &self.socket {
-            link.asks();
+        if let WriteHalf::Uplink(uplink) = &self.socket {
+            uplink.expect_report();
         }
     }
 
     /// The connection with this key is about to send something to it, at another broker.
     pub(crate) fn written_by(&self, key: u64) {
-        if let WriteHalf::Link(link) = &self.socket {
-            link.written_by(key);
+        if let WriteHalf::Uplink(uplink) = &self.socket {
+            uplink.clone().set_writer(key);
         }
     }
 
     /// True if what the connection with this key sent to its broker, another one, has not gone out: the
     /// connection is woken once it has.
     pub(crate) fn holds(&self, key: u64, waker: &Waker) -> bool {
-        matches!(&self.socket, WriteHalf::Link(link) if link.holds(key, waker))
+        matches!(&self.socket, WriteHalf::Uplink(uplink) if uplink.holds(key, waker))
     }
 
     /// True if it stands for an id of which it is not known yet whether any broker has it.
     pub(crate) fn is_unresolved(&self) -> bool {
-        matches!(&self.socket, WriteHalf::Link(link) if link.is_unresolved())
+        matches!(&self.socket, WriteHalf::Uplink(uplink) if uplink.is_unresolved())
     }
 
     /// Asks which broker has its id, unless something that was sent to it does so.
     pub(crate) fn look_up(&self) {
-        if let WriteHalf::Link(link) = &self.socket {
-            link.look_up();
+        if let WriteHalf::Uplink(uplink) = &self.socket {
+            uplink.clone().look_up();
         }
     }
 

@@ -42,19 +42,13 @@ pub mod server;
 #[cfg_attr(not(feature = "nats"), allow(dead_code))]
 mod cluster;
 mod connection;
-mod dial;
-mod framing;
 mod handle;
-mod handshake;
-mod heartbeat;
 mod memory;
-mod outbox;
 mod protocol;
 mod requests;
 mod router;
-mod socket;
 mod sync;
-mod tls;
+mod transport;
 
 #[cfg(all(test, feature = "shuttle"))]
 mod concurrency;

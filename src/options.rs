@@ -1,5 +1,6 @@
 //! Every default, bound and unit, in one place.
 
+pub(crate) mod headers;
 mod nats;
 mod tls;
 
@@ -7,7 +8,6 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
     auth::{self, Authentication},
-    dial,
     error::{Error, Result},
 };
 
@@ -339,7 +339,7 @@ impl ClientOptions {
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
         range("protocol", self.protocol.into(), 1, 2)?;
         for (name, value) in &self.headers {
-            dial::header(name, value)?;
+            headers::parse(name, value)?;
         }
         range("highWaterMark", self.high_water_mark, 1, usize::MAX)?;
         range("maxQueued", self.max_queued, 1, usize::MAX)?;

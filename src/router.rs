@@ -228,7 +228,7 @@ mod model;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::pipe::Pipe;
+    use crate::transport::socket::pipe::Pipe;
     use std::cell::Cell;
 
     fn router() -> Router {

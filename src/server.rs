@@ -36,16 +36,18 @@ use crate::{
     connection::{Connection, Peer},
     error::{Error, Result},
     event::{ServerEvent, ServerListener},
-    framing::{Bounds, Reader},
     handle::{Close, Handle},
-    handshake::{self, Handshake, Refusal},
     memory::{Charge, HANDSHAKE, Memory},
     metrics::{Metrics, Stats},
     options::{ServerOptions, TlsServerOptions},
-    outbox::Pushed,
     router::Router,
-    socket::{ReadHalf, Socket, WriteHalf},
-    tls::{self, Acceptor as TlsAcceptor},
+    transport::{
+        framing::{Bounds, Reader},
+        handshake::{self, Handshake, Refusal},
+        outbox::Pushed,
+        socket::{ReadHalf, Socket, WriteHalf},
+        tls::{self, Acceptor as TlsAcceptor},
+    },
 };
 use acceptor::Acceptor;
 use directory::Ended;

@@ -24,11 +24,13 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::{
     Listen, Server, ServerEvent, ServerOptions,
     connection::Connection,
-    framing::{self, Bounds, Input, Mask, Reader},
     handle::Handle,
-    outbox::Outbox,
     protocol::{self, ClientAction},
-    socket::{ReadHalf, WriteHalf, pipe::Pipe},
+    transport::{
+        framing::{self, Bounds, Input, Mask, Reader},
+        outbox::Outbox,
+        socket::{ReadHalf, WriteHalf, pipe::Pipe},
+    },
 };
 
 /// The id of the one who sends, as JSON.

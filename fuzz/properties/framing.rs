@@ -17,9 +17,11 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{cuts, runtime};
 use crate::{
-    framing::{self, Bounds, Broken, FrameScan, Incoming, Input, Mask, Reader},
     protocol,
-    socket::Socket,
+    transport::{
+        framing::{self, Bounds, Broken, FrameScan, Incoming, Input, Mask, Reader},
+        socket::Socket,
+    },
 };
 
 /// The limit on a message, by the input: exceeded by the shortest, by some, and by none.

@@ -13,9 +13,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{cuts, runtime};
 use crate::{
-    handshake::{Handshake, Refusal, read_request},
     memory::{Charge, Memory},
     options::ServerOptions,
+    transport::handshake::{Handshake, Refusal, read_request},
 };
 
 const PATH: &str = "/ws";

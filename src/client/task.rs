@@ -16,14 +16,16 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{CLOSED, CLOSING, CONNECTING, Link, OPEN};
 use crate::{
-    dial::dial,
     error::{ActionError, Error, Result},
     event::ClientEvent,
-    framing::{self, Broken, Incoming, Input, Mask, Reader},
-    heartbeat::{Beat, Heartbeat},
     options::ClientOptions,
     protocol,
-    socket::WriteHalf,
+    transport::{
+        dial::dial,
+        framing::{self, Broken, Incoming, Input, Mask, Reader},
+        heartbeat::{Beat, Heartbeat},
+        socket::WriteHalf,
+    },
 };
 
 /// Messages and bytes read in one turn; what a turn has read is told as one batch.

@@ -10,12 +10,11 @@ use tokio::time::sleep;
 use super::{Cluster, handover::Followed, packet::Frames, tell};
 use crate::{
     connection::Answered,
-    framing,
     handle::Handle,
-    outbox::Pushed,
     protocol::{self, Between, version_2},
     requests::{Fault, Name, Opened, Outcomes, Question},
     server::Shared,
+    transport::{framing, outbox::Pushed},
 };
 
 /// That something is not owed is told this much later: an answer that was just taken comes before it.

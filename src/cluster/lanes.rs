@@ -270,6 +270,7 @@ mod tests {
         },
         error::{Error, Result},
         memory::Memory,
+        transport::uplink::Uplink,
     };
 
     #[derive(Debug)]
@@ -339,7 +340,7 @@ mod tests {
             node: Some(NODE),
         };
         let link = Arc::new(Link::new(parts, target, None));
-        link.written_by(sender);
+        link.clone().set_writer(sender);
         link
     }
 
@@ -388,10 +389,10 @@ mod tests {
         lane.add(SOME, SOME);
         let links = [1, 1, 1].map(|sender| link(&lanes, sender));
         assert!(links.iter().all(|link| !lane.enter(link)));
-        links[2].written_by(2);
-        links[1].written_by(2);
+        links[2].clone().set_writer(2);
+        links[1].clone().set_writer(2);
         // Not back again, behind all others.
-        links[2].written_by(1);
+        links[2].clone().set_writer(1);
         assert_eq!(links[2].turn.queued_by(), Some(2));
         lane.arrived(SOME);
         let next = lane.next().expect("one waits");

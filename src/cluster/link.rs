@@ -30,6 +30,7 @@ use crate::{
     handle::Handle,
     memory::{self, Charge, Memory},
     protocol,
+    transport::uplink::Uplink,
 };
 
 /// What a link is made of.
@@ -116,54 +117,24 @@ impl TurnCell {
     }
 }
 
-impl Link {
-    pub(super) fn new(parts: Parts, target: Target, lookup: Option<Lookup>) -> Self {
-        let lane = match target.node {
-            Some(node) => parts.lanes.to(node),
-            None => parts.lanes.unknown(),
-        };
-        Self {
-            flow: Mutex::new(Flow::new(lane, target.node, lookup)),
-            parts,
-            target,
-            questions: AtomicUsize::new(0),
-            waits: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            is_lookup: AtomicBool::new(false),
-            sent: AtomicU64::new(0),
-            sender: AtomicU64::new(0),
-            turn: TurnCell::default(),
-            owner: OnceLock::new(),
-        }
-    }
-
-    /// Names the handle whose outbox writes here.
-    pub(super) fn belongs_to(&self, owner: &Arc<Handle>) {
-        let _ = self.owner.set(Arc::downgrade(owner));
-    }
-
-    /// The connection that wrote to it last.
-    pub(super) fn sender(&self) -> u64 {
-        self.sender.load(Relaxed)
-    }
-
+impl Uplink for Link {
     /// The connection with this key is about to write to it.
-    pub(crate) fn written_by(self: &Arc<Self>, key: u64) {
+    fn set_writer(self: Arc<Self>, key: u64) {
         if self.sender.swap(key, Relaxed) != key && self.turn.queued_by().is_some() {
             let lane = self.flow.lock().lane.clone();
-            lane.promote(self);
+            lane.promote(&self);
         }
     }
 
     /// True if links of the connection with this key wait for the broker to which this one leads: it is
     /// woken once they do not.
-    pub(crate) fn holds(&self, key: u64, waker: &Waker) -> bool {
+    fn holds(&self, key: u64, waker: &Waker) -> bool {
         let lane = self.flow.lock().lane.clone();
         lane.holds(key, waker)
     }
 
     /// True if it may take something now.
-    pub(crate) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.closed.load(SeqCst)
             || !self.waits.load(SeqCst)
                 && self.turn.queued_by().is_none()
@@ -172,7 +143,7 @@ impl Link {
 
     /// Takes whole frames; `WouldBlock` if it has no room. Only one writes at a time.
     #[inline(never)]
-    pub(crate) fn try_write(self: &Arc<Self>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write(self: Arc<Self>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.closed.load(SeqCst) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -215,21 +186,65 @@ impl Link {
 
     /// Publishes a packet without frames, unless one has gone out before: whoever has the id returns credit
     /// for it.
-    pub(crate) fn look_up(self: &Arc<Self>) {
+    fn look_up(self: Arc<Self>) {
         if self.sent() == 0 {
             self.is_lookup.store(true, SeqCst);
             self.publish(self.target.head.clone());
         }
     }
 
+    /// True if it is not known yet whether any broker has the id.
+    fn is_unresolved(&self) -> bool {
+        !self.closed.load(SeqCst) && self.flow.lock().node == 0
+    }
+
+    /// Something that is about to be written asks what becomes of it.
+    fn expect_report(&self) {
+        self.questions.fetch_add(1, SeqCst);
+    }
+
+    /// Takes nothing more, and makes room in its lane.
+    fn close(&self) {
+        if !self.closed.swap(true, SeqCst) {
+            self.change(Flow::forget);
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn new(parts: Parts, target: Target, lookup: Option<Lookup>) -> Self {
+        let lane = match target.node {
+            Some(node) => parts.lanes.to(node),
+            None => parts.lanes.unknown(),
+        };
+        Self {
+            flow: Mutex::new(Flow::new(lane, target.node, lookup)),
+            parts,
+            target,
+            questions: AtomicUsize::new(0),
+            waits: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            is_lookup: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            sender: AtomicU64::new(0),
+            turn: TurnCell::default(),
+            owner: OnceLock::new(),
+        }
+    }
+
+    /// Names the handle whose outbox writes here.
+    pub(super) fn belongs_to(&self, owner: &Arc<Handle>) {
+        let _ = self.owner.set(Arc::downgrade(owner));
+    }
+
+    /// The connection that wrote to it last.
+    pub(super) fn sender(&self) -> u64 {
+        self.sender.load(Relaxed)
+    }
+
     /// True if nothing but a packet without frames has gone out.
     pub(super) fn is_lookup(&self) -> bool {
         self.is_lookup.load(SeqCst) && self.sent() == 1
-    }
-
-    /// True if it is not known yet whether any broker has the id.
-    pub(crate) fn is_unresolved(&self) -> bool {
-        !self.closed.load(SeqCst) && self.flow.lock().node == 0
     }
 
     /// True if the lane lets a packet out now.
@@ -283,11 +298,6 @@ impl Link {
     /// True while a packet waits for room on the way to the bus: nothing may overtake it.
     pub(super) fn is_waiting(&self) -> bool {
         self.waits.load(SeqCst)
-    }
-
-    /// Something that is about to be written asks what becomes of it.
-    pub(crate) fn asks(&self) {
-        self.questions.fetch_add(1, SeqCst);
     }
 
     /// Notes which packet carries what receipts wait for.
@@ -370,13 +380,6 @@ impl Link {
     pub(super) fn go_on(&self) {
         if let Some(owner) = self.owner.get().and_then(Weak::upgrade) {
             owner.unblock();
-        }
-    }
-
-    /// Takes nothing more, and makes room in its lane.
-    pub(crate) fn close(&self) {
-        if !self.closed.swap(true, SeqCst) {
-            self.change(Flow::forget);
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     options::{NatsAuth, NatsOptions, Pem},
-    tls,
+    transport::tls,
 };
 
 /// Those who listen for an id are one group: what is sent to it goes to one of them, even while it

@@ -291,7 +291,7 @@ pub(crate) fn whole_frames(bytes: &[u8], limit: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::{Mask, encode_text};
+    use crate::transport::framing::{Mask, encode_text};
 
     #[test]
     fn packets_come_out_as_they_went_in() {

@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 
 use super::{Cluster, bus::NodeId, remotes::link_of};
 use crate::{
-    framing,
     handle::Handle,
     protocol,
     requests::{Fault, Outcomes, Request},
     server::Shared,
+    transport::{framing, uplink::Uplink},
 };
 
 /// How long the former broker of an id may say what becomes of what it was asked.
@@ -89,7 +89,7 @@ impl Cluster {
         {
             let mut frames = Vec::new();
             framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
-            link.asks();
+            link.expect_report();
             handle.outbox.push_frames(&mut frames);
             handle.flush();
         }

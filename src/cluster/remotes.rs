@@ -2,6 +2,7 @@
 //! they lead nowhere or nobody needs them any more.
 
 use std::{
+    any::Any,
     collections::HashMap,
     hash::BuildHasher,
     sync::{Arc, Weak},
@@ -20,7 +21,13 @@ use super::{
     nodes::DEAD,
     packet, tell,
 };
-use crate::{handle::Handle, memory::Charge, requests::Fault, server::Shared, socket::WriteHalf};
+use crate::{
+    handle::Handle,
+    memory::Charge,
+    requests::Fault,
+    server::Shared,
+    transport::{socket::WriteHalf, uplink::Uplink},
+};
 
 const SHARDS: usize = 16;
 /// Bytes of memory that a handle takes with its link, about.
@@ -205,7 +212,7 @@ impl Cluster {
             node,
         };
         let link = Arc::new(Link::new(parts, target, lookup));
-        let write = WriteHalf::Link(link.clone());
+        let write = WriteHalf::Uplink(link.clone());
         let handle = Arc::new(shared.remote_handle(key, write, MARK));
         link.belongs_to(&handle);
         let way = Way {
@@ -425,7 +432,7 @@ fn leave(shared: &Shared, handle: &Handle, fault: Fault) {
 /// The link of a handle of ours.
 pub(crate) fn link_of(handle: &Handle) -> Option<&Link> {
     match handle.socket() {
-        WriteHalf::Link(link) => Some(link),
+        WriteHalf::Uplink(uplink) => (&**uplink as &dyn Any).downcast_ref(),
         _ => None,
     }
 }

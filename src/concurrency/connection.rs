@@ -18,8 +18,8 @@ use crate::{
     handle::{Close, Handle},
     options::ServerOptions,
     server::Server,
-    socket::{WriteHalf, pipe::Pipe},
     sync::Mutex,
+    transport::socket::{WriteHalf, pipe::Pipe},
 };
 
 /// Messages that come before one: so many, or fewer, that it is anywhere in a turn.

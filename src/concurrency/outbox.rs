@@ -6,12 +6,14 @@ use bytes::Bytes;
 
 use super::{below, explore, handle, memory, together, wait};
 use crate::{
-    framing::{self, Mask},
     handle::{Close, Handle},
     memory::Memory,
-    outbox::{Pushed, SHARE_FROM},
-    socket::{WriteHalf, pipe::Pipe},
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    transport::{
+        framing::{self, Mask},
+        outbox::{Pushed, SHARE_FROM},
+        socket::{WriteHalf, pipe::Pipe},
+    },
 };
 
 const SENDERS: usize = 2;

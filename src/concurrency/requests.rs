@@ -14,8 +14,8 @@ use crate::{
     handle::Handle,
     memory::Memory,
     requests::{Fault, Name, Outcome, Outcomes, Question, Requests},
-    socket::pipe::Pipe,
     sync::Mutex,
+    transport::socket::pipe::Pipe,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{below, explore, handle, memory, together};
 use crate::{
-    handle::Handle, options::ServerOptions, router::Router, socket::pipe::Pipe, sync::Mutex,
+    handle::Handle, options::ServerOptions, router::Router, sync::Mutex,
+    transport::socket::pipe::Pipe,
 };
 
 const CONNECTIONS: u64 = 3;

@@ -8,10 +8,10 @@ use super::{Connection, Turn};
 use crate::{
     error::ActionError,
     handle::Handle,
-    outbox::Pushed,
     protocol::{self, Terms, version_2},
     requests::{Fault, Name, Opened, Outcome, Question, Request},
     server::Shared,
+    transport::outbox::Pushed,
 };
 
 /// What a `send` wants beside its delivery.

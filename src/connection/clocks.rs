@@ -14,10 +14,12 @@ use tokio::time::{Sleep, sleep};
 use super::Connection;
 use crate::{
     auth::Denied,
-    framing::{self, Mask},
     handle::Close,
-    heartbeat::Beat,
     options::RateLimit,
+    transport::{
+        framing::{self, Mask},
+        heartbeat::Beat,
+    },
 };
 
 /// A slow reader's clock starts again whenever it has taken this many bytes.

@@ -12,9 +12,9 @@ use tokio::time::sleep;
 use super::{Connection, Turn, registration::Access};
 use crate::{
     event::{ServerEvent, Slow},
-    framing::{self, Mask},
     handle::Close,
     requests::Fault,
+    transport::framing::{self, Mask},
 };
 
 impl Connection {

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use super::{Connection, Turn, asking::Wants, routing::Room};
 use crate::{
     error::ActionError,
-    framing::{self, Mask},
     handle::Handle,
-    outbox::{Pushed, SHARE_FROM},
     protocol::{self, Pieces, version_2},
     requests::{Fault, Name, Outcomes, Part},
     server::Shared,
+    transport::{
+        framing::{self, Mask},
+        outbox::{Pushed, SHARE_FROM},
+    },
 };
 
 /// Bytes of what is said around a message between brokers, at most, beside an ack.

@@ -17,14 +17,16 @@ use super::{
 use crate::{
     error::ActionError,
     event::ServerEvent,
-    framing::{self, Mask},
     handle::{Close, Handle},
     memory::{self, Charge, MOST_SHARE},
     options::SlowConsumer,
-    outbox::{PLACE, Pushed, SHARE_FROM},
     protocol::{self, Dest, Wanted},
     requests::{Fault, Name},
     server::Shared,
+    transport::{
+        framing::{self, Mask},
+        outbox::{PLACE, Pushed, SHARE_FROM},
+    },
 };
 
 /// From this size a frame for very many is shared among them, not copied to each.

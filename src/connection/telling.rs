@@ -11,10 +11,10 @@ use crate::{
     event::{ServerEvent, Slow},
     handle::{Close, Handle},
     options::SlowConsumer,
-    outbox::Pushed,
     protocol::{self, version_2},
     requests::{Outcome, Outcomes},
     server::Shared,
+    transport::outbox::Pushed,
 };
 
 /// Answers may fill an outbox to this multiple of its mark.

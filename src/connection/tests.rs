@@ -23,7 +23,7 @@ use crate::{
     handle::Handle,
     options::{RateLimit, ServerOptions},
     server::Server,
-    socket::{ReadHalf, WriteHalf, pipe::Pipe},
+    transport::socket::{ReadHalf, WriteHalf, pipe::Pipe},
 };
 
 /// Longer than anything here takes.

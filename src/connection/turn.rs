@@ -6,11 +6,13 @@
 use std::{cell::Cell, sync::Arc};
 
 use crate::{
-    framing::{self, Mask},
     handle::Handle,
-    outbox::{Pushed, spare_buffer},
     protocol::Pieces,
     requests::{Outcomes, Request},
+    transport::{
+        framing::{self, Mask},
+        outbox::{Pushed, spare_buffer},
+    },
 };
 
 /// Messages read in one turn, and bytes of them, before others get theirs. Few where each step of a

@@ -1,7 +1,7 @@
 //! Requests one after the other: who may answer, how each ends, and who is told.
 
 use super::*;
-use crate::socket::pipe::Pipe;
+use crate::transport::socket::pipe::Pipe;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Deliveries that one asker may await.

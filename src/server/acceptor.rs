@@ -15,7 +15,7 @@ use super::Address;
 use crate::{
     error::{Error, Result},
     options::Listen,
-    socket::Socket,
+    transport::socket::Socket,
 };
 
 /// Connections the system may hold for us before we accept them; Node's own number.

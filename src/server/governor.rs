@@ -9,7 +9,7 @@ use crate::{
     event::{ServerEvent, Slow},
     handle::{Close, Handle},
     memory::{self, CONNECTION},
-    outbox::State,
+    transport::outbox::State,
 };
 
 /// Bytes that a connection must take in a second, or it counts as deaf.

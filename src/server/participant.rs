@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     event::ClientListener,
     options::ClientOptions,
-    socket::pair::pair,
+    transport::socket::pair::pair,
 };
 
 impl Server {

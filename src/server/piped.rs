@@ -11,10 +11,12 @@ use crate::{
     cluster,
     connection::Peer,
     event::ServerEvent,
-    framing::Reader,
     handle::Handle,
     options::{Listen, ServerOptions},
-    socket::{ReadHalf, WriteHalf, pipe::Pipe},
+    transport::{
+        framing::Reader,
+        socket::{ReadHalf, WriteHalf, pipe::Pipe},
+    },
 };
 
 impl Server {

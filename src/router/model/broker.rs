@@ -13,7 +13,7 @@ use crate::{
     memory::Memory,
     options::ServerOptions,
     requests::{Fault, Name, Opened, Outcome, Outcomes, Question},
-    socket::pipe::Pipe,
+    transport::socket::pipe::Pipe,
 };
 
 pub(super) struct Broker {

@@ -13,21 +13,17 @@ use tokio::{
 };
 use tokio_tungstenite::{
     client_async,
-    tungstenite::{
-        self,
-        client::IntoClientRequest,
-        error::ProtocolError,
-        http::{HeaderName, HeaderValue},
-        protocol::Role,
-    },
+    tungstenite::{self, client::IntoClientRequest, error::ProtocolError, protocol::Role},
 };
 
 use crate::{
     error::{Error, Result},
-    framing::{Bounds, Reader},
-    options::ClientOptions,
-    socket::{ReadHalf, Socket, WriteHalf},
-    tls::{self, Connector},
+    options::{ClientOptions, headers},
+    transport::{
+        framing::{Bounds, Reader},
+        socket::{ReadHalf, Socket, WriteHalf},
+        tls::{self, Connector},
+    },
 };
 
 /// Connects and shakes hands.
@@ -48,7 +44,7 @@ pub(crate) async fn dial(
         .into_client_request()
         .map_err(|_| Error::InvalidAddress(url.clone()))?;
     for (name, value) in &options.headers {
-        let (name, value) = header(name, value)?;
+        let (name, value) = headers::parse(name, value)?;
         request.headers_mut().append(name, value);
     }
     let (read, write) = Socket::Tcp(connect(options).await?).into_halves();
@@ -72,23 +68,6 @@ pub(crate) fn bounds(options: &ClientOptions) -> Bounds {
         // A server may cut its messages as it likes.
         fragments: usize::MAX,
     }
-}
-
-/// A header of the handshake, beside those that make it one.
-///
-/// Errors: `InvalidOption` for one that cannot be sent, or is not the caller's to set.
-pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
-    let ours = |name: &HeaderName| {
-        let name = name.as_str();
-        matches!(name, "host" | "connection" | "upgrade") || name.starts_with("sec-websocket-")
-    };
-    let reason = match (name.parse::<HeaderName>(), value.parse()) {
-        (Ok(name), Ok(value)) if !ours(&name) => return Ok((name, value)),
-        (Ok(_), Ok(_)) => format!("sets \"{name}\", which is part of the handshake"),
-        _ => format!("has an invalid name or value for \"{name}\""),
-    };
-    let name = "headers";
-    Err(Error::InvalidOption { name, reason })
 }
 
 /// A host without the brackets of an IPv6 address.

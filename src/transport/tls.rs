@@ -3,9 +3,6 @@
 //! rustls with the cryptography of `ring`, handed over with every configuration: a default of the
 //! whole process would be the embedder's to choose.
 
-mod halves;
-mod inbound;
-
 use std::{borrow::Cow, io, sync::Arc};
 
 use rustls::{
@@ -28,13 +25,14 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-pub(crate) use self::halves::{TlsReadHalf, TlsWriteHalf};
-use self::inbound::Limits;
 use crate::{
     error::{Error, Result},
     memory::Memory,
     options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion},
-    socket::{ReadHalf, WriteHalf},
+    transport::socket::{
+        ReadHalf, WriteHalf,
+        tls::{Limits, wrap},
+    },
 };
 
 /// What is spoken over TLS, for those who ask (ALPN).
@@ -87,7 +85,7 @@ impl Acceptor {
     ) -> io::Result<Halves> {
         let session = ServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
         let limits = Limits::of_client(self.asks, memory);
-        Ok(halves::wrap(session, read, write, limits))
+        Ok(wrap(session, read, write, limits))
     }
 }
 
@@ -130,7 +128,7 @@ impl Connector {
         };
         let session = ClientConnection::new(self.config.clone(), name)
             .map_err(|error| Error::TlsHandshake(error.to_string()))?;
-        let (mut read, write) = halves::wrap(session, read, write, Limits::of_server());
+        let (mut read, write) = wrap(session, read, write, Limits::of_server());
         match read.handshake(None).await {
             Ok(()) => Ok((read, write)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

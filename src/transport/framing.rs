@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
 };
 
-use crate::socket::ReadHalf;
+use crate::transport::socket::ReadHalf;
 pub(crate) use encode::{Mask, append_text, close_frame, encode_text, frame_size, ping, pong};
 pub(crate) use input::Input;
 use input::Next;

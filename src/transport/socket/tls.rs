@@ -4,6 +4,8 @@
 //! or one write takes. What was encrypted must be written before anything else is, so bytes that
 //! a writer has handed over may remain here as ciphertext when the socket is full: the residue.
 
+mod inbound;
+
 use std::{
     future::poll_fn,
     io::{self, IoSlice, Read, Write},
@@ -20,14 +22,15 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::inbound::{Inbound, Limits, Records};
-use crate::socket::{ReadHalf, WriteHalf};
+use super::{ReadHalf, WriteHalf};
+pub(in crate::transport) use inbound::Limits;
+use inbound::{Inbound, Records};
 
 /// Bytes encrypted at once: four records of the largest size, and the bound of the residue.
 const ENCRYPT: usize = 64 << 10;
 
 /// Puts TLS between us and a socket. The handshake is still to be done.
-pub(super) fn wrap(
+pub(in crate::transport) fn wrap(
     connection: impl Into<Connection>,
     read: ReadHalf,
     write: WriteHalf,
@@ -317,12 +320,14 @@ mod tests {
     };
 
     use crate::{
-        framing::Mask,
         memory::Memory,
         options::{TlsClientOptions, TlsServerOptions},
-        outbox::{Flushed, Outbox},
-        socket::{ReadHalf, Socket, WriteHalf},
-        tls::{Acceptor, Connector},
+        transport::{
+            framing::Mask,
+            outbox::{Flushed, Outbox},
+            socket::{ReadHalf, Socket, WriteHalf},
+            tls::{Acceptor, Connector},
+        },
     };
 
     type Halves = (ReadHalf, WriteHalf);
@@ -367,7 +372,7 @@ mod tests {
         let blocked = loop {
             assert!(sent < ENOUGH);
             outbox.push(&[&text]);
-            sent += crate::framing::frame_size(text.len(), Mask::None);
+            sent += crate::transport::framing::frame_size(text.len(), Mask::None);
             if let Flushed::Blocked = outbox.flush(&write) {
                 break outbox.state();
             }

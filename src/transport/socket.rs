@@ -19,15 +19,14 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{
-    cluster::Link,
-    memory::TLS,
-    tls::{TlsReadHalf, TlsWriteHalf},
-};
+use self::tls::{TlsReadHalf, TlsWriteHalf};
+use super::uplink::Uplink;
+use crate::memory::TLS;
 
 pub(crate) mod pair;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod pipe;
+pub(super) mod tls;
 
 /// A connected socket that is not yet in halves.
 pub(crate) enum Socket {
@@ -149,7 +148,7 @@ pub(crate) enum WriteHalf {
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
     /// No socket: the way to another broker.
-    Link(Arc<Link>),
+    Uplink(Arc<dyn Uplink>),
     /// For tests and benchmarks of what lies above a socket.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
@@ -163,7 +162,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
-            Self::Link(link) => link.try_write(&[IoSlice::new(bytes)]),
+            Self::Uplink(uplink) => uplink.clone().try_write(&[IoSlice::new(bytes)]),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
         }
@@ -176,7 +175,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(bytes),
             Self::Tls(half) => half.try_write_vectored(bytes),
-            Self::Link(link) => link.try_write(bytes),
+            Self::Uplink(uplink) => uplink.clone().try_write(bytes),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(bytes),
         }
@@ -223,7 +222,7 @@ impl WriteHalf {
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
             // Whoever owns it is told: it has no task that could wait.
-            Self::Link(_) => Poll::Pending,
+            Self::Uplink(_) => Poll::Pending,
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
@@ -239,8 +238,8 @@ impl WriteHalf {
                 half.shutdown(how);
                 Ok(())
             }
-            Self::Link(link) => {
-                link.close();
+            Self::Uplink(uplink) => {
+                uplink.close();
                 Ok(())
             }
             #[cfg(any(test, feature = "bench"))]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::delay::DelayBudget;
 use crate::{
     memory::{Charge, Memory},
-    socket::WriteHalf,
+    transport::socket::WriteHalf,
 };
 
 /// Frames are collected into chunks of this size: larger ones gain nothing in a write.

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::{
     memory::Charge,
     options::ServerOptions,
-    socket::{ReadHalf, WriteHalf},
+    transport::socket::{ReadHalf, WriteHalf},
 };
 use head::{Head, MAX_HEADERS};
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::{READ_CHUNK, encode::apply_mask};
-use crate::socket::ReadHalf;
+use crate::transport::socket::ReadHalf;
 
 /// Bytes asked of a socket at once, and the longest frame that is read where it lies. Short where
 /// the fuzzer makes up the frames: they are to go beyond it, too.

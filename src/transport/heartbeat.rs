@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::outbox::State;
+use crate::transport::outbox::State;
 
 /// The clock of one connection.
 pub(crate) struct Heartbeat {

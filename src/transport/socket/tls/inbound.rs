@@ -19,14 +19,14 @@ const HEADER: usize = 5;
 
 /// What a peer may send, and where it is charged.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(in crate::transport) struct Limits {
     handshake: usize,
     charge: Option<Charge>,
 }
 
 impl Limits {
     /// Of a client; charged from now on. `asks`: for its certificate.
-    pub(super) fn of_client(asks: bool, memory: &Arc<Memory>) -> Self {
+    pub(in crate::transport) fn of_client(asks: bool, memory: &Arc<Memory>) -> Self {
         Self {
             handshake: match asks {
                 false => HELLO,
@@ -37,7 +37,7 @@ impl Limits {
     }
 
     /// Of a server, which we have chosen.
-    pub(super) fn of_server() -> Self {
+    pub(in crate::transport) fn of_server() -> Self {
         Self {
             handshake: usize::MAX,
             charge: None,

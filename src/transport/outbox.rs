@@ -21,12 +21,14 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    framing::{self, Mask},
     memory::Memory,
-    socket::WriteHalf,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    transport::{
+        framing::{self, Mask},
+        socket::WriteHalf,
     },
 };
 use delay::DelayBudget;
