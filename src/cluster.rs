@@ -20,11 +20,11 @@
 //! | `lanes` | what all links to one broker share: how much is on its way, and who takes turns |
 //! | `lookups` | how many ids that nobody may have a connection sends to at a time |
 //! | `claims` | which ids are ours, and who wins where others claim them, too |
+//! | `peers` | what a broker needs of the cluster |
 //! | `remotes` | the handles of remote ids, and their end |
 //! | `nodes` | the other brokers, the handles of who asks from there, and what is lost with one |
 //! | `listener`, `tally` | who takes what comes for an id of ours; credit for what was taken |
 //! | `inbound` | what comes: frames for an id, frames for this node |
-//! | `receipts` | receipts that wait for other brokers |
 //! | `probes` | what may have been lost is asked for |
 //! | `handover` | messages for ids that leave a broker that drains |
 //! | `repair` | claims that were lost on their way are detected and sent again |
@@ -48,8 +48,8 @@ mod lookups;
 pub(crate) mod nats;
 mod nodes;
 mod packet;
+mod peers;
 mod probes;
-mod receipts;
 mod remotes;
 mod repair;
 mod said;
@@ -75,21 +75,26 @@ use tokio::{
 };
 
 use crate::{
-    auth::Denied, handle::Handle, options::NatsOptions, requests::Outcomes, server::Shared,
+    auth::Denied,
+    broker::{
+        Broker,
+        handle::Handle,
+        lease::{Lease, LeaseState},
+        peers::Task,
+        receipts::Receipts,
+        requests::Outcomes,
+    },
+    options::NatsOptions,
 };
-pub(crate) use bus::Task;
 use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
 use claims::{Claim, Claims, Clock, Owner, Stamp, Taken};
-pub(crate) use claims::{Standing, Ticket};
 use handover::Handover;
 use lanes::Lanes;
-pub(crate) use link::Link;
+use link::Link;
 use lookups::Lookups;
 use nodes::Nodes;
 use probes::Probes;
-use receipts::Receipts;
 use remotes::Remotes;
-pub(crate) use remotes::Unreachable;
 use repair::{Repairs, Streams};
 pub use search::Found;
 use tally::Tally;
@@ -119,7 +124,7 @@ pub(crate) struct Cluster {
     /// The server closes when it cannot be reached for so long at the start.
     required: Option<Duration>,
     runtime: Runtime,
-    shared: OnceLock<Weak<Shared>>,
+    broker: OnceLock<Weak<Broker>>,
     up: AtomicBool,
     epoch: AtomicU32,
     /// Since when there is a connection.
@@ -130,7 +135,7 @@ pub(crate) struct Cluster {
     told_up: AtomicU32,
     clock: Clock,
     claims: Claims,
-    pub(crate) receipts: Arc<Receipts>,
+    receipts: Arc<Receipts>,
     remotes: Remotes,
     lanes: Arc<Lanes>,
     lookups: Arc<Lookups>,
@@ -149,13 +154,13 @@ pub(crate) struct Cluster {
     /// Publications of claims by others, and what others have missed of ours.
     streams: Streams,
     repairs: Repairs,
-    pub(crate) handover: Handover,
+    handover: Handover,
     /// That it is time to say that we are there.
     beats: Notify,
     unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// True once all that listens is to end.
     ended: watch::Sender<bool>,
-    pub(crate) counters: Counters,
+    counters: Counters,
 }
 
 /// What a cluster has done so far.
@@ -190,7 +195,7 @@ impl Cluster {
             name: options.name.clone().unwrap_or_else(|| node.to_string()),
             required: options.required.then_some(options.timeout),
             runtime: runtime.clone(),
-            shared: OnceLock::new(),
+            broker: OnceLock::new(),
             up: AtomicBool::new(false),
             epoch: AtomicU32::new(0),
             clock: Clock::default(),
@@ -222,8 +227,8 @@ impl Cluster {
     }
 
     /// The server that it belongs to; none once that has ended.
-    fn shared(&self) -> Option<Arc<Shared>> {
-        self.shared.get()?.upgrade()
+    fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.get()?.upgrade()
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -263,7 +268,7 @@ impl Cluster {
         id: Arc<str>,
         principal: Option<Arc<str>>,
         participant: bool,
-    ) -> Task<Result<Ticket, Denied>> {
+    ) -> Task<Result<Lease, Denied>> {
         let cluster = self.clone();
         Box::pin(async move {
             cluster.first_connected().await;
@@ -290,10 +295,11 @@ impl Cluster {
             };
             cluster.handover.forget(&id);
             // From here on it is given back when nobody holds it.
-            let ticket = Ticket {
+            let holder = Arc::downgrade(&cluster);
+            let lease = Lease {
                 id: id.clone(),
                 time: stamp.time,
-                cluster: Arc::downgrade(&cluster),
+                holder,
             };
             let was_up = cluster.is_up();
             let claimed = cluster.claims.claim(claim.clone(), was_up);
@@ -307,9 +313,9 @@ impl Cluster {
                 let _ = timeout(ANSWER, cluster.make_known(claim, stopped)).await;
             }
             cluster.unheard.lock().remove(&stamp.time);
-            match cluster.standing(&ticket) {
-                Standing::Lost { conflict: true } => Err(Denied::Conflict),
-                _ => Ok(ticket),
+            match cluster.claims.lease_state(&lease) {
+                LeaseState::Lost { conflict: true } => Err(Denied::Conflict),
+                _ => Ok(lease),
             }
         })
     }
@@ -327,11 +333,6 @@ impl Cluster {
             }
         };
         let _ = timeout(left, connected).await;
-    }
-
-    /// Whether somebody else has claimed it since.
-    pub(crate) fn standing(&self, ticket: &Ticket) -> Standing {
-        self.claims.standing(ticket)
     }
 
     /// Asks the broker where an id is whether this principal may have it.
@@ -377,7 +378,7 @@ impl Cluster {
 
     /// A number for a question, and where its answers come.
     fn question(&self) -> Asked<'_> {
-        let number = self.shared().map_or(u64::MAX, |shared| shared.next_key());
+        let number = self.broker().map_or(u64::MAX, |broker| broker.next_key());
         let (sender, answers) = mpsc::channel(ANSWERS);
         self.questions.lock().insert(number, sender);
         Asked {
@@ -442,9 +443,9 @@ impl Drop for Asked<'_> {
 }
 
 /// Tells what was collected.
-fn tell(shared: &Shared, outcomes: &mut Outcomes) {
+fn tell(broker: &Broker, outcomes: &mut Outcomes) {
     let mut touched = Vec::new();
-    shared.tell(outcomes, &mut touched);
+    broker.notify(outcomes, &mut touched);
     touched.iter().for_each(|handle| handle.flush());
 }
 

@@ -8,8 +8,8 @@
 
 mod connection;
 mod outbox;
+mod registry;
 mod requests;
-mod router;
 
 use std::{
     env,
@@ -25,7 +25,7 @@ use shuttle::{
     thread,
 };
 
-use crate::{handle::Handle, memory::Memory, transport::socket::WriteHalf};
+use crate::{broker::handle::Handle, memory::Memory, transport::socket::WriteHalf};
 
 const SCHEDULES: usize = 1_000;
 /// How often priorities change in one schedule: most defects need fewer changes than this.

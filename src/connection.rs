@@ -18,14 +18,15 @@
 //! | `clocks` | heartbeat, deadlines, patience, rate limit |
 //! | `closing` | the way out |
 
-mod asking;
+mod answer;
 mod clocks;
 mod closing;
-mod far;
 mod lookup;
-mod registration;
-mod routing;
-mod telling;
+mod notify;
+mod register;
+mod remote;
+mod request;
+mod send;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -43,23 +44,23 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::{
     auth::Gate,
+    broker::{
+        Broker,
+        handle::{Close, Handle},
+        requests::Fault,
+    },
     error::ActionError,
-    handle::{Close, Handle},
     memory::{CONNECTION, Charge},
     protocol::{self, ClientAction},
-    requests::Fault,
-    server::Shared,
     transport::{
         framing::{self, Broken, Incoming, Input, Reader},
         heartbeat::Heartbeat,
     },
 };
 use clocks::{Rate, Window};
-pub(crate) use far::Answered;
-use registration::Access;
-pub(crate) use registration::Peer;
-use routing::Recent;
-pub(crate) use routing::Room;
+use register::Access;
+pub(crate) use register::Peer;
+use send::Recent;
 use turn::Turn;
 
 /// A clock that may run.
@@ -67,7 +68,7 @@ type Timer = Option<Pin<Box<Sleep>>>;
 
 /// The task of one connection.
 pub(crate) struct Connection {
-    shared: Arc<Shared>,
+    broker: Arc<Broker>,
     handle: Arc<Handle>,
     reader: Reader,
     /// What it registered last.
@@ -117,18 +118,18 @@ pub(crate) struct Connection {
 impl Connection {
     /// A connection whose handshake is done.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        broker: Arc<Broker>,
         handle: Arc<Handle>,
         reader: Reader,
         peer: Option<Peer>,
     ) -> Self {
-        let options = &shared.options;
+        let options = &broker.options;
         let peer_memory = peer.as_ref().map_or(0, Peer::memory);
         let itself = CONNECTION + peer_memory;
         // Nobody asks himself who he is.
         let gate = match handle.participant {
             true => &Gate::Free,
-            false => &shared.gate,
+            false => &broker.gate,
         };
         let mut connection = Self {
             access: Access::new(gate),
@@ -140,7 +141,7 @@ impl Connection {
                 .rate_limit
                 .filter(|_| !handle.participant)
                 .map(|limit| Rate::new(limit, Instant::now())),
-            charge: Charge::new(&shared.memory, itself),
+            charge: Charge::new(&broker.memory, itself),
             itself,
             discard: options.max_payload,
             id: None,
@@ -160,7 +161,7 @@ impl Connection {
             controls: Window::default(),
             refusals: Window::default(),
             renewals: Window::default(),
-            shared,
+            broker,
             handle,
             reader,
         };
@@ -179,7 +180,7 @@ impl Connection {
         self.tell(&mut turn);
         self.send_replies();
         turn.flush();
-        let metrics = &self.shared.metrics;
+        let metrics = &self.broker.metrics;
         metrics
             .messages_in
             .fetch_add(turn.messages_in.into(), Relaxed);
@@ -271,7 +272,7 @@ impl Connection {
                 Poll::Ready(Err(Broken::Lost)) => return Poll::Ready(()),
                 Poll::Ready(Err(Broken::Rules { code, .. })) => {
                     self.deliver(turn);
-                    self.shared.metrics.violations.fetch_add(1, Relaxed);
+                    self.broker.metrics.violations.fetch_add(1, Relaxed);
                     self.close(&Close::Violation(code));
                 }
             }
@@ -285,7 +286,7 @@ impl Connection {
             || self.answered.is_some() && self.has_answered_much(cx)
             || self.access.is_pending()
             // Whoever would need much of what is short waits until there is enough again.
-            || (self.shared.memory.share())
+            || (self.broker.memory.share())
                 .is_some_and(|share| self.over_share || self.reader.part() > share)
             || self.is_throttled(cx)
     }
@@ -327,12 +328,12 @@ impl Connection {
                 message,
                 error,
             }) => match error.filter(|_| self.handle.speaks_2()) {
-                None => self.answer(ack, message, turn),
-                Some(error) => self.refuse(ack, error, turn),
+                None => self.answer(ack, Ok(message), turn),
+                Some(error) => self.answer(ack, Err(error), turn),
             },
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
-                let requests = &self.shared.router.requests;
+                let requests = &self.broker.registry.requests;
                 requests.withdraw(&self.handle, &mut turn.outcomes);
                 self.await_registration();
                 Ok(())
@@ -351,7 +352,7 @@ impl Connection {
 
     /// Charges what has been read and not yet passed on.
     fn settle(&mut self) {
-        self.over_share &= self.shared.memory.is_short();
+        self.over_share &= self.broker.memory.is_short();
         let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
         let reading = self.reader.held() + waiting;
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
@@ -401,6 +402,6 @@ impl Drop for Connection {
         self.leave(Fault::Gone);
         self.wait_no_longer();
         self.handle.destroy();
-        self.shared.forget(&self.handle);
+        self.broker.remove_connection(&self.handle);
     }
 }

@@ -39,14 +39,12 @@ pub mod metrics;
 pub mod options;
 pub mod server;
 
+mod broker;
 #[cfg_attr(not(feature = "nats"), allow(dead_code))]
 mod cluster;
 mod connection;
-mod handle;
 mod memory;
 mod protocol;
-mod requests;
-mod router;
 mod sync;
 mod transport;
 

@@ -23,8 +23,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
     Listen, Server, ServerEvent, ServerOptions,
+    broker::handle::Handle,
     connection::Connection,
-    handle::Handle,
     protocol::{self, ClientAction},
     transport::{
         framing::{self, Bounds, Input, Mask, Reader},
@@ -210,7 +210,7 @@ impl Switch {
             let socket = pipe();
             let handle = handle(&server, key, &written);
             let reader = reader(&socket);
-            let connection = Connection::new(server.shared().clone(), handle, reader, None);
+            let connection = Connection::new(server.broker().clone(), handle, reader, None);
             let woken = Arc::new(Woken(AtomicBool::new(true)));
             Line {
                 socket,
@@ -222,8 +222,8 @@ impl Switch {
         drop(entered);
         for (number, key) in (1..count).zip(FIRST_KEY..) {
             let (id, handle) = (id(number).into(), handle(&server, key, &written));
-            let router = &server.shared().router;
-            router.register(&id, &handle, |_| {}).expect("a free id");
+            let registry = &server.broker().registry;
+            registry.register(&id, &handle, |_| {}).expect("a free id");
         }
         Self {
             lines,
@@ -235,7 +235,7 @@ impl Switch {
 
     /// True if the id has an owner.
     pub fn find(&self, id: &str) -> bool {
-        self.server.shared().router.find(id).is_some()
+        self.server.broker().registry.find(id).is_some()
     }
 
     /// A line reads bytes, and what they ask for is done; how many bytes are written.
@@ -259,12 +259,12 @@ pub fn id(number: usize) -> String {
 }
 
 fn handle(server: &Server, key: u64, written: &Arc<Pipe>) -> Arc<Handle> {
-    let shared = server.shared();
+    let broker = server.broker();
     let (socket, mark) = (
         WriteHalf::Pipe(written.clone()),
-        shared.options.max_backpressure,
+        broker.options.max_backpressure,
     );
-    Arc::new(Handle::new(key, socket, mark, shared.memory.clone()))
+    Arc::new(Handle::new(key, socket, mark, broker.memory.clone()))
 }
 
 /// In place of seeds at random, which would decide how many ids collide: each hasher has another

@@ -6,14 +6,12 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use ring::digest::{SHA256, digest};
 
+pub(crate) use crate::broker::peers::Task;
 use crate::error::Result;
 
 /// Ids of this many bytes have a subject from which they can be read; that of longer ones is made of
 /// their hash.
 const READABLE: usize = 96;
-
-/// A future that is no part of its maker.
-pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A broker of the cluster, chosen at random when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,8 +85,8 @@ pub(crate) trait Bus: Send + Sync + fmt::Debug {
     /// Publishes once there is room.
     fn publish(&self, publication: Publication) -> Task<()>;
 
-    /// Listens on a subject. With `shared`, each message goes to one of those who listen so.
-    fn subscribe(&self, subject: String, shared: bool) -> Task<Result<Box<dyn Inlet>>>;
+    /// Listens on a subject. With `broker`, each message goes to one of those who listen so.
+    fn subscribe(&self, subject: String, broker: bool) -> Task<Result<Box<dyn Inlet>>>;
 
     /// Bytes of one message.
     fn max_payload(&self) -> usize;

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Cluster, bus::NodeId};
+use crate::broker::lease::{Lease, LeaseState, Release};
 
 /// When an id was claimed, and by which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,8 +108,8 @@ impl Claim {
 #[derive(Debug)]
 struct Own {
     claim: Claim,
-    /// The times of all tickets for it that are held: a registration, and those to come.
-    tickets: Vec<u64>,
+    /// The times of all leases for it that are held: a registration, and those to come.
+    leases: Vec<u64>,
     /// Ends the listening for what is sent to the id, when dropped; none while nobody listens.
     listener: Option<oneshot::Sender<()>>,
     /// The number of the publication that has told others of the claim; zero while none has.
@@ -146,34 +147,14 @@ pub(super) struct Taken;
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     own: Mutex<HashMap<Arc<str>, Own, RandomState>>,
-    /// The times of tickets that are lost to another principal, while they are held.
+    /// The times of leases that are lost to another principal, while they are held.
     refused: Mutex<HashSet<u64, RandomState>>,
 }
 
-/// What a ticket is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Held,
-    /// Somebody else has the id; `conflict`: another principal.
-    Lost {
-        conflict: bool,
-    },
-}
-
-/// The right of a connection to an id, as long as it is held.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pub(super) id: Arc<str>,
-    pub(super) time: u64,
-    pub(super) cluster: Weak<Cluster>,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(cluster) = self.cluster.upgrade() {
-            cluster.claims.release(&self.id, self.time);
-            cluster.unheard.lock().remove(&self.time);
-        }
+impl Release for Cluster {
+    fn release(&self, id: &str, time: u64) {
+        self.claims.release(id, time);
+        self.unheard.lock().remove(&time);
     }
 }
 
@@ -191,14 +172,14 @@ impl Claims {
         let time = claim.stamp.time;
         let entry = own.entry(claim.id.clone()).or_insert_with(|| Own {
             claim: claim.clone(),
-            tickets: Vec::new(),
+            leases: Vec::new(),
             listener: None,
             published: 0,
         });
         if entry.claim.owner != claim.owner && !claim.owner.is_participant() {
             return Err(Taken);
         }
-        entry.tickets.push(time);
+        entry.leases.push(time);
         if claim.stamp > entry.claim.stamp {
             (entry.claim, entry.published) = (claim, 0);
         }
@@ -209,26 +190,26 @@ impl Claims {
         self.refused.lock().remove(&time);
         let mut own = self.own.lock();
         if let Some(entry) = own.get_mut(id) {
-            entry.tickets.retain(|other| *other != time);
-            if entry.tickets.is_empty() {
+            entry.leases.retain(|other| *other != time);
+            if entry.leases.is_empty() {
                 own.remove(id);
             }
         }
     }
 
-    /// Whether the id is ours by the ticket of this time.
+    /// Whether the id is ours by the lease of this time.
     pub(super) fn holds(&self, id: &str, time: u64) -> bool {
         let own = self.own.lock();
         own.get(id)
-            .is_some_and(|entry| entry.tickets.contains(&time))
+            .is_some_and(|entry| entry.leases.contains(&time))
     }
 
-    /// Whether the id is still ours by this ticket.
-    pub(super) fn standing(&self, ticket: &Ticket) -> Standing {
-        match self.holds(&ticket.id, ticket.time) {
-            true => Standing::Held,
-            false => Standing::Lost {
-                conflict: self.refused.lock().contains(&ticket.time),
+    /// Whether the id is still ours by this lease.
+    pub(super) fn lease_state(&self, lease: &Lease) -> LeaseState {
+        match self.holds(&lease.id, lease.time) {
+            true => LeaseState::Held,
+            false => LeaseState::Lost {
+                conflict: self.refused.lock().contains(&lease.time),
             },
         }
     }
@@ -244,7 +225,7 @@ impl Claims {
         }
         let conflict = other.owner != entry.claim.owner;
         if let (Some(lost), true) = (own.remove(&other.id), conflict) {
-            self.refused.lock().extend(lost.tickets);
+            self.refused.lock().extend(lost.leases);
         }
         Verdict::Lost { conflict }
     }
@@ -379,18 +360,18 @@ mod tests {
     #[test]
     fn a_ticket_knows_why_it_is_worth_nothing() {
         let claims = Claims::default();
-        let ticket = |time| Ticket {
+        let lease = |time| Lease {
             id: "a".into(),
             time,
-            cluster: Weak::new(),
+            holder: std::sync::Weak::<Cluster>::new(),
         };
         claims.claim(claim(5, 1, Some("x")), true).unwrap();
-        assert_eq!(claims.standing(&ticket(5)), Standing::Held);
+        assert_eq!(claims.lease_state(&lease(5)), LeaseState::Held);
         claims.judge(&claim(4, 2, Some("y")));
-        let lost = |conflict| Standing::Lost { conflict };
-        assert_eq!(claims.standing(&ticket(5)), lost(true));
+        let lost = |conflict| LeaseState::Lost { conflict };
+        assert_eq!(claims.lease_state(&lease(5)), lost(true));
         claims.release("a", 5);
-        assert_eq!(claims.standing(&ticket(5)), lost(false));
+        assert_eq!(claims.lease_state(&lease(5)), lost(false));
         assert!(claims.refused.lock().is_empty());
     }
 

@@ -26,12 +26,16 @@ use tokio::{
 };
 
 use super::{
-    Cluster, Standing, Ticket,
+    Cluster,
     bus::{Delivery, Inlet, NodeId, Place, Publication},
     claims::{Claim, Claims},
     listener::Backlog,
 };
-use crate::{handle::Handle, server::Shared};
+use crate::broker::{
+    Broker,
+    handle::Handle,
+    lease::{Lease, LeaseState},
+};
 
 /// How long an id is parked at most. A client whose balancer is well needs milliseconds.
 const PARKED: Duration = Duration::from_secs(2);
@@ -50,7 +54,7 @@ const ON_THEIR_WAY: u64 = 8;
 
 /// Ids that are handed over, or were.
 #[derive(Debug, Default)]
-pub(crate) struct Handover {
+pub(super) struct Handover {
     /// Ids that another broker has claimed since this one drains. It is about to end.
     moved: Mutex<HashSet<Arc<str>>>,
     /// When another broker last said that it drains.
@@ -116,7 +120,7 @@ struct Arrival {
 
 impl Handover {
     /// A connection is about to own an id that may have been at a broker that drains.
-    pub(crate) fn arrives(&self, owner: &Handle) {
+    pub(super) fn expect_arrival(&self, owner: &Handle) {
         if !self.is_expected() {
             return;
         }
@@ -133,7 +137,7 @@ impl Handover {
 
     /// A client of this broker, by its id as JSON, is about to send to an owner that has arrived.
     #[cold]
-    pub(crate) fn note_sender(&self, owner: &Handle, sender: &str) {
+    pub(super) fn note_sender(&self, owner: &Handle, sender: &str) {
         let mut arrivals = self.arrivals.lock();
         match arrivals.get_mut(&owner.key) {
             Some(arrival) if arrival.until > Instant::now() && arrival.senders.len() < SENDERS => {
@@ -224,11 +228,11 @@ impl Cluster {
 
     /// A client that was told to go gives up its id: it does when what is returned is dropped. The claim is
     /// kept until another broker, or another connection here, has the id, but not for long.
-    pub(crate) fn park(self: &Arc<Self>, ticket: Ticket) -> Option<oneshot::Sender<()>> {
+    pub(crate) fn park(self: &Arc<Self>, lease: Lease) -> Option<oneshot::Sender<()>> {
         if !self.is_up() {
             return None;
         }
-        let parked = Parked::new(self, ticket);
+        let parked = Parked::new(self, lease);
         let (gives_up, given_up) = oneshot::channel::<()>();
         self.runtime.spawn(async move {
             let _ = given_up.await;
@@ -342,24 +346,24 @@ impl Cluster {
 /// A parked id.
 struct Parked {
     cluster: Arc<Cluster>,
-    ticket: Ticket,
+    lease: Lease,
 }
 
 impl Parked {
-    fn new(cluster: &Arc<Cluster>, ticket: Ticket) -> Self {
+    fn new(cluster: &Arc<Cluster>, lease: Lease) -> Self {
         cluster.handover.busy.fetch_add(1, Relaxed);
         Self {
             cluster: cluster.clone(),
-            ticket,
+            lease,
         }
     }
 
     /// True until somebody has the id.
     fn is_needed(&self) -> bool {
-        let has_owner = |shared: Arc<Shared>| shared.router.find(&self.ticket.id).is_some();
+        let has_owner = |broker: Arc<Broker>| broker.registry.find(&self.lease.id).is_some();
         self.cluster.is_up()
-            && self.cluster.standing(&self.ticket) == Standing::Held
-            && !self.cluster.shared().is_none_or(has_owner)
+            && self.cluster.claims.lease_state(&self.lease) == LeaseState::Held
+            && !self.cluster.broker().is_none_or(has_owner)
     }
 }
 

@@ -9,11 +9,13 @@ use tokio::time::sleep;
 
 use super::{Cluster, handover::Followed, packet::Frames, tell};
 use crate::{
-    connection::Answered,
-    handle::Handle,
+    broker::{
+        Broker,
+        answers::Answer,
+        handle::Handle,
+        requests::{Fault, Name, Opened, Outcomes, Question},
+    },
     protocol::{self, Between, version_2},
-    requests::{Fault, Name, Opened, Outcomes, Question},
-    server::Shared,
     transport::{framing, outbox::Pushed},
 };
 
@@ -33,8 +35,8 @@ pub(super) enum Taking {
 
 /// One packet for an id.
 pub(super) struct Inbound<'a> {
-    shared: &'a Shared,
-    cluster: &'a Cluster,
+    broker: &'a Broker,
+    cluster: &'a Arc<Cluster>,
     id: &'a str,
     /// Stands for all who ask from where it comes; none if that is here: what is said to it is kept, and
     /// heard at the end.
@@ -62,15 +64,15 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     pub(super) fn new(
-        cluster: &'a Cluster,
-        shared: &'a Shared,
+        cluster: &'a Arc<Cluster>,
+        broker: &'a Broker,
         id: &'a str,
         asker: Option<&'a Arc<Handle>>,
         taking: Taking,
     ) -> Self {
         let owner = match taking {
             Taking::Nobody => None,
-            _ => shared.router.find_registration(id),
+            _ => broker.registry.find_registration(id),
         };
         let fault = match &owner {
             None => Some(Fault::UnknownId),
@@ -78,7 +80,7 @@ impl<'a> Inbound<'a> {
             Some(_) => None,
         };
         Self {
-            shared,
+            broker,
             cluster,
             id,
             asker,
@@ -123,7 +125,7 @@ impl<'a> Inbound<'a> {
                 Some(Between::Cancel { ack }) => {
                     self.deliver();
                     if let Some(asker) = self.asker {
-                        let requests = &self.shared.router.requests;
+                        let requests = &self.broker.registry.requests;
                         let key = protocol::ack_key(ack);
                         let owner = self.owner.as_ref().map(|(owner, _)| &**owner);
                         requests.cancel_part(&key, asker, owner, self.id, &mut self.outcomes);
@@ -170,7 +172,7 @@ impl<'a> Inbound<'a> {
             self.refused = Some(Fault::Gone);
             match ack {
                 Some(ack) => self.failed(ack, Fault::Gone.code()),
-                None => self.shared.unknown(self.id),
+                None => self.broker.unknown(self.id),
             }
         }
         is_late
@@ -183,7 +185,7 @@ impl<'a> Inbound<'a> {
         let (Some((owner, registration)), Some(sender)) = (&self.owner, sender) else {
             return false;
         };
-        let (requests, handover) = (&self.shared.router.requests, &self.cluster.handover);
+        let (requests, handover) = (&self.broker.registry.requests, &self.cluster.handover);
         let mut frame = frame.to_vec();
         let is_delivered = handover.deliver_unless_overtaken(owner, sender, || {
             let request = match ack {
@@ -208,7 +210,7 @@ impl<'a> Inbound<'a> {
             is_there
         });
         if is_delivered {
-            self.shared.metrics.messages_out.fetch_add(1, Relaxed);
+            self.broker.metrics.messages_out.fetch_add(1, Relaxed);
         }
         self.tell();
         is_delivered
@@ -223,7 +225,7 @@ impl<'a> Inbound<'a> {
             let fault = self.fault.unwrap_or(Fault::UnknownId);
             return self.failed(ack, fault.code());
         };
-        let requests = &self.shared.router.requests;
+        let requests = &self.broker.registry.requests;
         let name = [Name {
             id: self.id,
             registration,
@@ -267,7 +269,7 @@ impl<'a> Inbound<'a> {
             return false;
         };
         let key = protocol::ack_key(ack);
-        (self.shared.router.requests).is_owed(&key, asker, owner, self.id)
+        (self.broker.registry.requests).is_owed(&key, asker, owner, self.id)
     }
 
     /// Who was asked something, if anybody was.
@@ -300,7 +302,7 @@ impl<'a> Inbound<'a> {
             match owner.outbox.push_frames(&mut self.plain) {
                 Pushed::Closed => self.fault = Some(Fault::Gone),
                 _ => {
-                    self.shared.metrics.messages_out.fetch_add(count, Relaxed);
+                    self.broker.metrics.messages_out.fetch_add(count, Relaxed);
                     return;
                 }
             }
@@ -308,13 +310,13 @@ impl<'a> Inbound<'a> {
         self.plain.clear();
         // Who is slow is told of elsewhere.
         if self.fault != Some(Fault::Slow) {
-            (0..count).for_each(|_| self.shared.unknown(self.id));
+            (0..count).for_each(|_| self.broker.unknown(self.id));
         }
     }
 
     fn tell(&mut self) {
         if !self.outcomes.is_empty() {
-            tell(self.shared, &mut self.outcomes);
+            tell(self.broker, &mut self.outcomes);
         }
     }
 
@@ -328,7 +330,7 @@ impl<'a> Inbound<'a> {
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => told(self.cluster, self.shared, &self.said),
+            None => told(self.cluster, self.broker, &self.said),
         }
     }
 }
@@ -341,10 +343,8 @@ impl Inbound<'_> {
             return;
         }
         let (asker, id) = (self.asker.cloned(), self.id.to_owned());
-        let (Some(cluster), runtime) = (self.shared.cluster.clone(), &self.cluster.runtime) else {
-            return;
-        };
-        runtime.spawn(async move {
+        let cluster = self.cluster.clone();
+        self.cluster.runtime.spawn(async move {
             sleep(BEHIND).await;
             cluster.tell_lost(&id, asker.as_ref(), &lost);
         });
@@ -354,7 +354,7 @@ impl Inbound<'_> {
 impl Cluster {
     /// Tells who asked that whoever has this id owes nothing to these. Only who has it knows.
     fn tell_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
-        let (Some(shared), Some(_)) = (self.shared(), self.claims.owner(id)) else {
+        let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
             return;
         };
         let mut outcomes = Vec::new();
@@ -363,13 +363,13 @@ impl Cluster {
                 Some(asker) => {
                     asker.outbox.push(&protocol::lost(&number.to_string()));
                     // Who had the id before may be at it still.
-                    let (key, requests) = (protocol::ack_key(ack), &shared.router.requests);
+                    let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
                     requests.cancel_part(&key, asker, None, id, &mut outcomes);
                 }
-                None => self.lost(&shared, *number, &mut outcomes),
+                None => self.lost(&broker, *number, &mut outcomes),
             }
         }
-        tell(&shared, &mut outcomes);
+        tell(&broker, &mut outcomes);
         if let Some(asker) = asker {
             asker.flush();
         }
@@ -381,10 +381,10 @@ fn decode(text: &[u8]) -> Option<Between<'_>> {
 }
 
 /// Takes what another broker tells this one: answers, and what became of messages.
-pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
+pub(super) fn told(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
     let mut outcomes = Vec::new();
     let mut touched = Vec::new();
-    let requests = &shared.router.requests;
+    let requests = &broker.registry.requests;
     for (text, _) in Frames(frames) {
         match decode(text) {
             Some(Between::Answer {
@@ -397,12 +397,12 @@ pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
                 let Some(responder) = cluster.remotes.find(&dest) else {
                     continue;
                 };
-                let answered = Answered {
+                let answered = Answer {
                     ack,
                     from,
                     outcome: error.map_or(Ok(message), Err),
                 };
-                let passed = shared.pass_answer(&responder, answered, &mut outcomes);
+                let passed = broker.pass_answer(&responder, &answered, &mut outcomes);
                 touched.extend(passed);
             }
             Some(Between::Failed { dest, ack, code }) => {
@@ -412,7 +412,7 @@ pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
                     requests.fail(&key, &responder, fault, &mut outcomes);
                 }
             }
-            Some(Between::Lost { number }) => cluster.lost(shared, number, &mut outcomes),
+            Some(Between::Lost { number }) => cluster.lost(broker, number, &mut outcomes),
             Some(Between::Settled { number, dest, code }) => {
                 let fault = code.map(|code| Fault::of_code(&code));
                 cluster.receipts.settle(number, &dest, fault);
@@ -420,6 +420,6 @@ pub(super) fn told(cluster: &Cluster, shared: &Shared, frames: &[u8]) {
             _ => {}
         }
     }
-    shared.tell(&mut outcomes, &mut touched);
+    broker.notify(&mut outcomes, &mut touched);
     touched.iter().for_each(|handle| handle.flush());
 }

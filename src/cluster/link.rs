@@ -24,10 +24,9 @@ use super::{
     lanes::Lanes,
     lookups::Lookup,
     packet::{self, Credit, Frames, Taken},
-    receipts::Receipts,
 };
 use crate::{
-    handle::Handle,
+    broker::{handle::Handle, receipts::Receipts},
     memory::{self, Charge, Memory},
     protocol,
     transport::uplink::Uplink,

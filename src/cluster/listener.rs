@@ -22,8 +22,7 @@ use super::{
     tell,
 };
 use crate::{
-    connection::Room,
-    handle::Handle,
+    broker::{delivery::Admission, handle::Handle},
     memory::{Charge, Memory},
 };
 
@@ -52,12 +51,12 @@ pub(super) async fn receive(
 ) {
     let mut newest = Newest::default();
     let mut asked = Weak::new();
-    let Some(shared) = cluster.shared() else {
+    let Some(broker) = cluster.broker() else {
         return;
     };
-    let key = shared.next_key();
-    let mut backlog = Backlog::new(cluster, &shared.memory);
-    drop(shared);
+    let key = broker.next_key();
+    let mut backlog = Backlog::new(cluster, &broker.memory);
+    drop(broker);
     // The id is not ours any more; and NATS was told.
     let (mut is_stopped, mut ends) = (false, false);
     loop {
@@ -100,7 +99,7 @@ pub(super) async fn receive(
                     is_stopped = true;
                     continue;
                 }
-                Some(Room::None) => Taking::Nothing,
+                Some(Admission::Drop) => Taking::Nothing,
                 Some(_) => Taking::All,
             };
         }
@@ -118,17 +117,17 @@ pub(super) async fn receive(
 /// Whoever had an id and is still there answers in vain what it was asked by that from elsewhere.
 fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     let is_ours_again = cluster.claims.owner(id).is_some();
-    if let (Some(shared), Some(former), false) = (cluster.shared(), former.upgrade(), is_ours_again)
+    if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
     {
         let mut outcomes = Vec::new();
-        shared.router.requests.abandon(&former, id, &mut outcomes);
-        tell(&shared, &mut outcomes);
+        broker.registry.requests.abandon(&former, id, &mut outcomes);
+        tell(&broker, &mut outcomes);
     }
 }
 
 /// `asked`: who was asked something last.
 fn take(
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     id: &Arc<str>,
     delivery: Delivery,
     taking: Taking,
@@ -149,9 +148,9 @@ fn take(
     if *for_id != **id || !cluster.meet(from.node, epoch) {
         return;
     }
-    if let Some(shared) = cluster.shared() {
-        let asker = cluster.asker(&shared, from.node);
-        let mut inbound = Inbound::new(cluster, &shared, id, asker.as_ref(), taking);
+    if let Some(broker) = cluster.broker() {
+        let asker = cluster.asker(&broker, from.node);
+        let mut inbound = Inbound::new(cluster, &broker, id, asker.as_ref(), taking);
         inbound.link = from.number;
         inbound.followed = newest.follow(&cluster.handover, &delivery);
         inbound.frames(frames);
@@ -198,10 +197,10 @@ async fn room(
     key: u64,
     backlog: &mut Backlog<'_>,
     inlet: &mut Box<dyn Inlet>,
-) -> Room {
+) -> Admission {
     loop {
         let room = owner_room(cluster, id, key, backlog, inlet).await;
-        if !matches!(room, Room::Gone) || cluster.shared().is_none() {
+        if !matches!(room, Admission::Closed) || cluster.broker().is_none() {
             return room;
         }
         // It is about to be registered, or parked; or it is another broker's, and that is about to be heard
@@ -217,17 +216,17 @@ async fn owner_room(
     key: u64,
     backlog: &mut Backlog<'_>,
     inlet: &mut Box<dyn Inlet>,
-) -> Room {
+) -> Admission {
     let mut held = Held { by: None, key };
     let mut look = |cx: &mut Context<'_>| {
-        let Some(shared) = cluster.shared() else {
-            return Poll::Ready(Room::Gone);
+        let Some(broker) = cluster.broker() else {
+            return Poll::Ready(Admission::Closed);
         };
-        let Some(owner) = shared.router.find(id) else {
-            return Poll::Ready(Room::Gone);
+        let Some(owner) = broker.registry.find(id) else {
+            return Poll::Ready(Admission::Closed);
         };
-        match shared.room(id, &owner, key, cx.waker(), || false) {
-            Room::Held => {
+        match broker.admit(id, &owner, key, cx.waker(), || false) {
+            Admission::Backpressure => {
                 held.by = Some(owner);
                 Poll::Pending
             }

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Cluster, Link, bus::NodeId, remotes::link_of};
-use crate::{handle::Handle, requests::Fault, server::Shared};
+use crate::broker::{Broker, handle::Handle, requests::Fault};
 
 /// A node of which nothing was heard for this long is dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ impl Nodes {
 
 impl Cluster {
     /// The handle that stands for all who ask from a node; none for this one.
-    pub(super) fn asker(&self, shared: &Shared, node: NodeId) -> Option<Arc<Handle>> {
+    pub(super) fn asker(&self, broker: &Broker, node: NodeId) -> Option<Arc<Handle>> {
         if node == self.node {
             return None;
         }
@@ -100,7 +100,7 @@ impl Cluster {
         let entry = nodes.entry(node).or_insert_with(Node::new);
         let asker = entry
             .asker
-            .get_or_insert_with(|| self.handle_of(shared, node));
+            .get_or_insert_with(|| self.handle_of(broker, node));
         Some(asker.clone())
     }
 
@@ -146,9 +146,9 @@ impl Cluster {
 
     /// What was under way to a broker, or asked from there by this one, before this epoch is lost.
     fn lose_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
-        let Some(shared) = self.shared() else { return };
+        let Some(broker) = self.broker() else { return };
         if let Some(asker) = asker {
-            self.end(&shared, &asker, Fault::Gone);
+            self.end(&broker, &asker, Fault::Gone);
         }
         for (id, handle) in self.remotes.all() {
             let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;

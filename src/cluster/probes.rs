@@ -14,10 +14,12 @@ use parking_lot::Mutex;
 
 use super::{Cluster, bus::NodeId, remotes::link_of};
 use crate::{
-    handle::Handle,
+    broker::{
+        Broker,
+        handle::Handle,
+        requests::{Fault, Outcomes, Request},
+    },
     protocol,
-    requests::{Fault, Outcomes, Request},
-    server::Shared,
     transport::{framing, uplink::Uplink},
 };
 
@@ -52,7 +54,7 @@ struct Probe {
 impl Cluster {
     /// An id is at this broker from now on. What the former one has got it answers, or
     /// says that it will not; what was on its way there may be lost.
-    pub(super) fn moved(&self, shared: &Shared, id: &str, to: NodeId) {
+    pub(super) fn moved(&self, broker: &Broker, id: &str, to: NodeId) {
         let Some(handle) = self.remotes.find(id) else {
             return;
         };
@@ -62,7 +64,7 @@ impl Cluster {
             return;
         }
         link.moved(to, self.nodes.epoch_of(to));
-        if shared.router.requests.owes(&handle) || self.receipts.awaits(handle.key) {
+        if broker.registry.requests.owes(&handle) || self.receipts.awaits(handle.key) {
             let until = Instant::now() + MOVED;
             let mut moved = self.probes.moved.lock();
             moved
@@ -72,12 +74,12 @@ impl Cluster {
     }
 
     /// Asks those who have moved, once their former brokers had time to answer.
-    pub(super) fn ask_moved(&self, shared: &Shared, now: Instant) {
+    pub(super) fn ask_moved(&self, broker: &Broker, now: Instant) {
         (self.probes.open.lock().asked).retain(|_, probe| now - probe.at < FORGET);
         let is_over = |_: &u64, (until, _): &mut (Instant, Arc<Handle>)| *until <= now;
         let moved: Vec<_> = self.probes.moved.lock().extract_if(is_over).collect();
         for (_, (_, handle)) in moved {
-            self.ask_for_owed(shared, &handle);
+            self.ask_for_owed(broker, &handle);
             self.ask_for_receipts(&handle, now);
         }
     }
@@ -96,8 +98,8 @@ impl Cluster {
     }
 
     /// Asks an id for all that it owes.
-    pub(super) fn ask_for_owed(&self, shared: &Shared, handle: &Arc<Handle>) {
-        let owed = shared.router.requests.owed(handle);
+    pub(super) fn ask_for_owed(&self, broker: &Broker, handle: &Arc<Handle>) {
+        let owed = broker.registry.requests.owed(handle);
         if owed.is_empty() {
             return;
         }
@@ -123,7 +125,7 @@ impl Cluster {
     }
 
     /// Whoever has the id of which a request was awaited with this number knows nothing of it.
-    pub(super) fn lost(&self, shared: &Shared, number: u64, outcomes: &mut Outcomes) {
+    pub(super) fn lost(&self, broker: &Broker, number: u64, outcomes: &mut Outcomes) {
         let lost = {
             let probes = self.probes.open.lock();
             let probe = probes.asked.range(..=number).next_back();
@@ -133,7 +135,7 @@ impl Cluster {
             })
         };
         if let Some((handle, request)) = lost {
-            let requests = &shared.router.requests;
+            let requests = &broker.registry.requests;
             requests.lose(&request, &handle, Fault::Gone, outcomes);
         }
     }

@@ -22,10 +22,8 @@ use super::{
     packet, tell,
 };
 use crate::{
-    handle::Handle,
+    broker::{Broker, handle::Handle, peers::Unreachable, requests::Fault},
     memory::Charge,
-    requests::Fault,
-    server::Shared,
     transport::{socket::WriteHalf, uplink::Uplink},
 };
 
@@ -76,15 +74,6 @@ struct Remote {
     /// When it was asked last what it still owes.
     probed: Instant,
     _charge: Charge,
-}
-
-/// Why there is no handle for a remote id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unreachable {
-    /// The cluster cannot be reached.
-    Down,
-    /// Whoever asks looks up as many ids as it may: it is woken when it may go on.
-    Held,
 }
 
 impl Remotes {
@@ -140,9 +129,9 @@ impl Remotes {
 
 impl Cluster {
     /// The handle of an id that is not here, for the connection with this key.
-    pub(crate) fn remote(
+    pub(super) fn find_remote(
         &self,
-        shared: &Shared,
+        broker: &Broker,
         id: &str,
         (key, waker): (u64, &Waker),
     ) -> Result<Arc<Handle>, Unreachable> {
@@ -154,26 +143,26 @@ impl Cluster {
             remote.idle = false;
             return Ok(remote.handle.clone());
         }
-        let is_short = shared.memory.is_short();
+        let is_short = broker.memory.is_short();
         let lookup = self.lookups.open(key, is_short, waker);
         let lookup = lookup.ok_or(Unreachable::Held)?;
         let id: Arc<str> = id.into();
-        let handle = self.handle(shared, &id, lookup);
+        let handle = self.handle(broker, &id, lookup);
         let remote = Remote {
             handle: handle.clone(),
             idle: false,
             probed: Instant::now(),
-            _charge: Charge::new(&shared.memory, REMOTE + 3 * id.len()),
+            _charge: Charge::new(&broker.memory, REMOTE + 3 * id.len()),
         };
         shard.insert(id, remote);
         Ok(handle)
     }
 
-    fn handle(&self, shared: &Shared, id: &Arc<str>, lookup: Lookup) -> Arc<Handle> {
+    fn handle(&self, broker: &Broker, id: &Arc<str>, lookup: Lookup) -> Arc<Handle> {
         let subject = self.subjects.to(id);
         let head = packet::frames_head(id, self.epoch());
         self.handle_to(
-            shared,
+            broker,
             subject,
             head,
             (Some(id.clone()), None),
@@ -182,25 +171,25 @@ impl Cluster {
     }
 
     /// The handle that stands for all who ask from a node.
-    pub(super) fn handle_of(&self, shared: &Shared, node: NodeId) -> Arc<Handle> {
+    pub(super) fn handle_of(&self, broker: &Broker, node: NodeId) -> Arc<Handle> {
         let subject = self.subjects.place(Place { node, number: 0 });
         let head = packet::frames_head("", self.epoch());
-        self.handle_to(shared, subject, head, (None, Some(node)), None)
+        self.handle_to(broker, subject, head, (None, Some(node)), None)
     }
 
     fn handle_to(
         &self,
-        shared: &Shared,
+        broker: &Broker,
         subject: String,
         head: Vec<u8>,
         (id, node): (Option<Arc<str>>, Option<NodeId>),
         lookup: Option<Lookup>,
     ) -> Arc<Handle> {
-        let key = shared.next_key();
+        let key = broker.next_key();
         let parts = Parts {
             bus: self.bus.clone(),
             runtime: self.runtime.clone(),
-            memory: shared.memory.clone(),
+            memory: broker.memory.clone(),
             lanes: self.lanes.clone(),
             receipts: self.receipts.clone(),
         };
@@ -213,7 +202,7 @@ impl Cluster {
         };
         let link = Arc::new(Link::new(parts, target, lookup));
         let write = WriteHalf::Uplink(link.clone());
-        let handle = Arc::new(shared.remote_handle(key, write, MARK));
+        let handle = Arc::new(broker.new_remote_handle(key, write, MARK));
         link.belongs_to(&handle);
         let way = Way {
             handle: Arc::downgrade(&handle),
@@ -227,22 +216,17 @@ impl Cluster {
     }
 
     /// A handle that leads nowhere, and has room at any time.
-    pub(crate) fn lookup_gate(&self, shared: &Shared) -> Option<Arc<Handle>> {
+    pub(crate) fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>> {
         let gate = self.gate.get_or_init(|| {
             let node = Some(self.node);
-            self.handle_to(shared, String::new(), Vec::new(), (None, node), None)
+            self.handle_to(broker, String::new(), Vec::new(), (None, node), None)
         });
         Some(gate.clone())
     }
 
-    /// True if nobody was found to have the id of a handle: why that is.
-    pub(crate) fn is_absent(&self, handle: &Handle) -> Option<Fault> {
-        handle.outbox.state().closed.then(|| self.absent())
-    }
-
     /// Nobody has heard this packet of a link: nobody has the id.
     pub(super) fn unheard(&self, number: u64, packet: u64) {
-        let Some(shared) = self.shared() else { return };
+        let Some(broker) = self.broker() else { return };
         let absent = self.absent();
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
@@ -279,15 +263,15 @@ impl Cluster {
             }
         }
         if is_first && has_message {
-            shared.not_found(id, absent);
+            broker.not_found(id, absent);
         }
         if let Some(fault) = fault {
-            leave(&shared, handle, fault);
+            leave(&broker, handle, fault);
         }
     }
 
     /// Why nobody has heard what was for an id.
-    fn absent(&self) -> Fault {
+    pub(super) fn absent(&self) -> Fault {
         match self.settles() {
             true => Fault::ClusterDown,
             false => Fault::UnknownId,
@@ -296,9 +280,9 @@ impl Cluster {
 
     /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
     pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
-        let Some(shared) = self.shared() else { return };
+        let Some(broker) = self.broker() else { return };
         self.forget(id, handle);
-        self.end(&shared, handle, fault);
+        self.end(&broker, handle, fault);
     }
 
     fn forget(&self, id: &str, handle: &Arc<Handle>) {
@@ -310,7 +294,7 @@ impl Cluster {
     }
 
     /// Ends a handle: it leads nowhere any more.
-    pub(super) fn end(&self, shared: &Shared, handle: &Arc<Handle>, fault: Fault) {
+    pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: Fault) {
         let is_first = {
             let mut links = self.remotes.links.lock();
             let way = links.get_mut(&handle.key);
@@ -324,30 +308,30 @@ impl Cluster {
             // Before what the same `send` has failed (rule 24.7).
             self.receipts.lose(handle.key, fault);
         }
-        leave(shared, handle, fault);
+        leave(broker, handle, fault);
     }
 
     /// The cluster cannot be reached any more.
     pub(super) fn lose_all(&self, fault: Fault) {
-        let Some(shared) = self.shared() else { return };
+        let Some(broker) = self.broker() else { return };
         for asker in self.nodes.take_askers() {
-            self.end(&shared, &asker, Fault::Gone);
+            self.end(&broker, &asker, Fault::Gone);
         }
         for shard in &self.remotes.ids {
             let remotes = std::mem::take(&mut *shard.lock());
             for remote in remotes.into_values() {
-                self.end(&shared, &remote.handle, fault);
+                self.end(&broker, &remote.handle, fault);
             }
         }
         for handle in self.remotes.unsure(Duration::ZERO) {
-            leave(&shared, &handle, fault);
+            leave(&broker, &handle, fault);
         }
     }
 
     /// Looks after all handles: those that nobody answers, and those that nobody uses.
-    pub(super) fn sweep(&self, shared: &Shared) {
+    pub(super) fn sweep(&self, broker: &Broker) {
         let now = Instant::now();
-        self.ask_moved(shared, now);
+        self.ask_moved(broker, now);
         let (mut dead, mut probed, mut busy) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
@@ -388,7 +372,7 @@ impl Cluster {
             });
         }
         for handle in self.remotes.unsure(UNSURE) {
-            leave(shared, &handle, Fault::Gone);
+            leave(broker, &handle, Fault::Gone);
         }
         let is_over = |way: &Way| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
         {
@@ -406,7 +390,7 @@ impl Cluster {
             link.find_lost(now, LOST);
         }
         for handle in probed {
-            self.ask_for_owed(shared, &handle);
+            self.ask_for_owed(broker, &handle);
         }
         self.forget_silent();
         self.lanes.run();
@@ -423,10 +407,10 @@ fn close(handle: &Handle) {
 }
 
 /// All that a handle was asked, or asked, ends.
-fn leave(shared: &Shared, handle: &Handle, fault: Fault) {
+fn leave(broker: &Broker, handle: &Handle, fault: Fault) {
     let mut outcomes = Vec::new();
-    shared.router.requests.leave(handle, fault, &mut outcomes);
-    tell(shared, &mut outcomes);
+    broker.registry.requests.leave(handle, fault, &mut outcomes);
+    tell(broker, &mut outcomes);
 }
 
 /// The link of a handle of ours.

@@ -29,7 +29,7 @@ use super::{
     bus::{NodeId, Place, Publication},
     said::{self, Claimed, Repair, Said},
 };
-use crate::server::Shared;
+use crate::broker::Broker;
 
 /// The number of the place at which a broker receives claims that it asked for; no key comes near it.
 pub(super) const REPAIRS: u64 = u64::MAX - 1;
@@ -263,14 +263,14 @@ impl Cluster {
     }
 
     /// A part of the claims that we asked for was received.
-    pub(super) fn receive_repair(&self, shared: &Shared, payload: &Bytes) {
+    pub(super) fn receive_repair(&self, broker: &Broker, payload: &Bytes) {
         let Ok(repair) = serde_json::from_slice::<Repair<'_>>(payload) else {
             return;
         };
         if let Some(node) = self.other(&repair.node) {
             let claims = repair.claims.iter().map(|claimed| claimed.claim(node));
             // Before it counts as received.
-            self.judge(shared, claims);
+            self.judge(broker, claims);
             (self.streams).receive_part(node, repair.part, repair.all, Instant::now());
         }
     }

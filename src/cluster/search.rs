@@ -39,9 +39,9 @@ impl Cluster {
         let mut found = Found::default();
         let mut missing = self.nodes.names();
         if !self.is_up() {
-            let own = self.shared().map(|shared| match id {
-                None => shared.router.ids(),
-                Some(id) => (shared.router.find(id))
+            let own = self.broker().map(|broker| match id {
+                None => broker.registry.ids(),
+                Some(id) => (broker.registry.find(id))
                     .map(|_| id.into())
                     .into_iter()
                     .collect(),

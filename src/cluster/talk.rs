@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     Cluster,
     bus::{Delivery, NodeId, Publication},
-    claims::{Claim, Standing, Verdict},
+    claims::{Claim, Verdict},
     inbound,
     packet::{self, Credit, Packet, Taken},
     remotes::link_of,
@@ -16,7 +16,11 @@ use super::{
     tally::Counted,
     tell,
 };
-use crate::{auth::Denied, event::ServerEvent, handle::Close, protocol, server::Shared};
+use crate::{
+    auth::Denied,
+    broker::{Broker, handle::Close, lease::LeaseState},
+    protocol,
+};
 
 impl Cluster {
     pub(super) async fn say(&self, said: &Said<'_>) {
@@ -35,8 +39,8 @@ impl Cluster {
             epoch: self.epoch(),
             published: self.published.load(Relaxed),
             drains: self
-                .shared()
-                .is_some_and(|shared| shared.drains_for().is_some()),
+                .broker()
+                .is_some_and(|broker| broker.drains_for().is_some()),
         })
         .await;
     }
@@ -67,7 +71,7 @@ impl Cluster {
     }
 
     /// Something was said to all.
-    pub(super) async fn hear(&self, shared: &Shared, payload: &Bytes) {
+    pub(super) async fn hear(&self, broker: &Broker, payload: &Bytes) {
         let Ok(said) = serde_json::from_slice::<Said<'_>>(payload) else {
             return;
         };
@@ -88,7 +92,7 @@ impl Cluster {
                         self.handover.observe_drain();
                     }
                 }
-                None => self.heard_ourselves(shared, epoch),
+                None => self.heard_ourselves(broker, epoch),
             },
             Said::Bye { node } => {
                 if let Some(node) = self.other(&node) {
@@ -108,10 +112,10 @@ impl Cluster {
                 match node == self.node {
                     true => claims.for_each(|claim| {
                         self.unheard.lock().remove(&claim.stamp.time);
-                        self.moved(shared, &claim.id, node);
+                        self.moved(broker, &claim.id, node);
                     }),
                     false => {
-                        self.judge(shared, claims);
+                        self.judge(broker, claims);
                         self.received_claims(node, number);
                     }
                 }
@@ -124,11 +128,11 @@ impl Cluster {
                 }
             }
             Said::Ids { node, number } => {
-                let ids = shared.router.ids();
+                let ids = broker.registry.ids();
                 self.answer_with(&node, number, ids).await;
             }
             Said::Has { node, number, id } => {
-                let found = shared.router.find(&id).map(|_| id.into());
+                let found = broker.registry.find(&id).map(|_| id.into());
                 self.answer_with(&node, number, found.into_iter().collect())
                     .await;
             }
@@ -141,18 +145,18 @@ impl Cluster {
     }
 
     /// Resolves conflicts of other brokers' claims with our own.
-    pub(super) fn judge(&self, shared: &Shared, claims: impl Iterator<Item = Claim>) {
+    pub(super) fn judge(&self, broker: &Broker, claims: impl Iterator<Item = Claim>) {
         let mut kept = Vec::new();
-        let drains = shared.drains_for().is_some();
+        let drains = broker.drains_for().is_some();
         for claim in claims {
             self.clock.heard(claim.stamp.time);
-            self.moved(shared, &claim.id, claim.stamp.node);
+            self.moved(broker, &claim.id, claim.stamp.node);
             if drains {
                 self.handover.expect(&claim, &self.claims);
             }
             match self.claims.judge(&claim) {
                 Verdict::None => {}
-                Verdict::Lost { conflict } => self.give_up(shared, &claim.id, conflict),
+                Verdict::Lost { conflict } => self.end_lost(broker, &claim.id, conflict),
                 Verdict::Kept(own) => {
                     self.handover.forget(&own.id);
                     kept.push(own);
@@ -165,19 +169,16 @@ impl Cluster {
     }
 
     /// An id is another broker's now: whoever has it here hears of that.
-    pub(crate) fn give_up(&self, shared: &Shared, id: &Arc<str>, conflict: bool) {
-        let Some((owner, registration)) = shared.router.find_registration(id) else {
+    pub(crate) fn end_lost(&self, broker: &Broker, id: &Arc<str>, conflict: bool) {
+        let Some((owner, registration)) = broker.registry.find_registration(id) else {
             return;
         };
-        let is_newer = (owner.claim.lock().as_ref())
-            .is_some_and(|ticket| self.standing(ticket) == Standing::Held);
+        let is_newer = (owner.lease.lock().as_ref())
+            .is_some_and(|lease| self.claims.lease_state(lease) == LeaseState::Held);
         if is_newer {
             return;
         }
-        let mut is_freed = false;
-        shared.router.end_registration(id, registration, || {
-            is_freed = true;
-            shared.listener.event(ServerEvent::Unregistered(id));
+        let is_freed = broker.end_registration(id, registration, || {
             if owner.speaks_2() {
                 let from = protocol::json_string(id);
                 owner.outbox.push(&protocol::version_2::replaced(&from));
@@ -186,11 +187,11 @@ impl Cluster {
         if !is_freed {
             return;
         }
-        drop(owner.claim.lock().take());
+        drop(owner.lease.lock().take());
         let mut outcomes = Vec::new();
-        let requests = &shared.router.requests;
+        let requests = &broker.registry.requests;
         requests.replaced(&owner, id, registration, &mut outcomes);
-        tell(shared, &mut outcomes);
+        tell(broker, &mut outcomes);
         owner.flush();
         if conflict {
             owner.request_close(Close::Denied(Denied::Conflict));
@@ -198,7 +199,7 @@ impl Cluster {
     }
 
     /// Something came for this node.
-    pub(super) fn take(&self, shared: &Shared, delivery: Delivery) {
+    pub(super) fn take(&self, broker: &Broker, delivery: Delivery) {
         let Delivery {
             number,
             packet,
@@ -225,7 +226,7 @@ impl Cluster {
                     }),
                     Some(from),
                 ) if self.meet(from.node, epoch) => {
-                    inbound::told(self, shared, frames);
+                    inbound::told(self, broker, frames);
                     self.tally.passed(Counted {
                         from,
                         packet: sent,
@@ -241,7 +242,7 @@ impl Cluster {
             return self.unheard(number, packet);
         }
         if number == REPAIRS {
-            return self.receive_repair(shared, &payload);
+            return self.receive_repair(broker, &payload);
         }
         if let Some((handle, _)) = self.remotes.by_link(number) {
             if let (Some(taken), Some(link)) = (Taken::decode(&payload), link_of(&handle)) {

@@ -12,10 +12,9 @@ use tokio::{
 
 use super::{ANSWER, Cluster, bus::Inlet, repair::repair_all, said::Said, tally};
 use crate::{
+    broker::{Broker, requests::Fault},
     event::{ClusterEvent, ServerEvent},
     metrics::ClusterStats,
-    requests::Fault,
-    server::Shared,
 };
 
 /// How often a broker says that it is there.
@@ -44,11 +43,11 @@ impl Cluster {
     /// Starts the cluster's task. It ends with the server.
     pub(crate) fn start(
         self: &Arc<Self>,
-        shared: &Arc<Shared>,
+        broker: &Arc<Broker>,
         events: mpsc::Receiver<BusEvent>,
         closing: watch::Receiver<bool>,
     ) {
-        let _ = self.shared.set(Arc::downgrade(shared));
+        let _ = self.broker.set(Arc::downgrade(broker));
         self.runtime.spawn(run(self.clone(), events, closing));
     }
 
@@ -66,10 +65,10 @@ impl Cluster {
     }
 
     /// There is a connection; another one than that of this number, perhaps.
-    fn connected(self: &Arc<Self>, shared: &Shared, number: &mut u64) {
+    fn connected(self: &Arc<Self>, broker: &Broker, number: &mut u64) {
         let now = self.bus.connections();
         if std::mem::replace(number, now) != now {
-            self.down(shared);
+            self.down(broker);
         }
         if !self.is_up() {
             self.up();
@@ -128,32 +127,32 @@ impl Cluster {
     }
 
     /// NATS has read all that we said before this, subscriptions too.
-    pub(super) fn heard_ourselves(&self, shared: &Shared, epoch: u32) {
+    pub(super) fn heard_ourselves(&self, broker: &Broker, epoch: u32) {
         if epoch == self.epoch()
             && epoch == self.listened.load(Relaxed)
             && self.told_up.swap(epoch, Relaxed) != epoch
             && self.is_up()
         {
             let event = ServerEvent::Cluster(ClusterEvent::Up);
-            shared.listener.event(event);
+            broker.listener.event(event);
         }
     }
 
-    fn down(&self, shared: &Shared) {
+    fn down(&self, broker: &Broker) {
         if !self.up.swap(false, Relaxed) {
             return;
         }
         self.counters.lost.fetch_add(1, Relaxed);
         self.lose_all(Fault::ClusterDown);
         let event = ServerEvent::Cluster(ClusterEvent::Down);
-        shared.listener.event(event);
+        broker.listener.event(event);
     }
 
     /// Something that was for us is lost: whoever waits for it must not wait in vain.
-    fn lagged(&self, shared: &Shared) {
+    fn lagged(&self, broker: &Broker) {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
-        shared.listener.event(event);
+        broker.listener.event(event);
         // Claims that were among it are missed by their numbers.
         self.begin_epoch(0);
     }
@@ -250,46 +249,46 @@ async fn run(
                 }
                 if missing.is_some_and(|deadline| deadline <= now) {
                     missing = None;
-                    if let Some(shared) = cluster.shared() {
+                    if let Some(broker) = cluster.broker() {
                         let event = ServerEvent::Cluster(ClusterEvent::Missing(troubles.last()));
-                        shared.listener.event(event);
-                        shared.close();
+                        broker.listener.event(event);
+                        broker.close();
                     }
                 }
                 // Events may be lost where there are too many.
-                if let Some(shared) = cluster.shared() {
+                if let Some(broker) = cluster.broker() {
                     match cluster.bus.is_connected() {
-                        true => cluster.connected(&shared, &mut connection),
-                        false => cluster.down(&shared),
+                        true => cluster.connected(&broker, &mut connection),
+                        false => cluster.down(&broker),
                     }
                     if cluster.is_up() {
-                        cluster.sweep(&shared);
+                        cluster.sweep(&broker);
                     }
                     if std::mem::take(&mut lags) && cluster.is_up() {
-                        cluster.lagged(&shared);
+                        cluster.lagged(&broker);
                     }
                 }
                 continue;
             }
         };
-        let Some(shared) = cluster.shared() else {
+        let Some(broker) = cluster.broker() else {
             break;
         };
         match event {
-            BusEvent::Up => cluster.connected(&shared, &mut connection),
-            BusEvent::Down => cluster.down(&shared),
+            BusEvent::Up => cluster.connected(&broker, &mut connection),
+            BusEvent::Down => cluster.down(&broker),
             // There may be one for each message that is lost.
             BusEvent::Lagged => lags = true,
             BusEvent::Failed(reason) => {
                 if troubles.are_new(&reason, Instant::now()) {
                     let event = ServerEvent::Cluster(ClusterEvent::Failed(&reason));
-                    shared.listener.event(event);
+                    broker.listener.event(event);
                 }
             }
         }
     }
     // What connections still have under way needs the others: these are told to close.
-    let has_connections = || (cluster.shared()).is_some_and(|shared| shared.has_connections());
+    let has_connections = || (cluster.broker()).is_some_and(|broker| broker.connection_count() > 0);
     let connections_end = async {
         while has_connections() {
             sleep(CLOSING_STEP).await;
@@ -318,10 +317,10 @@ async fn run(
 
 async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
     while let Some(delivery) = inlet.next().await {
-        let Some(shared) = cluster.shared() else {
+        let Some(broker) = cluster.broker() else {
             return;
         };
-        cluster.take(&shared, delivery);
+        cluster.take(&broker, delivery);
     }
 }
 
@@ -344,10 +343,10 @@ async fn beat_all(cluster: Arc<Cluster>) {
 
 async fn hear_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
     while let Some(delivery) = inlet.next().await {
-        let Some(shared) = cluster.shared() else {
+        let Some(broker) = cluster.broker() else {
             return;
         };
-        cluster.hear(&shared, &delivery.payload).await;
+        cluster.hear(&broker, &delivery.payload).await;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::Instant as Clocked};
 
 use super::{bus::Inlet, *};
 use crate::error::{Error, Result};
-use hub::{Broker, Hub, says};
+use hub::{Hub, TestBroker, says};
 
 /// A bus that takes everything, and lets nobody listen before it is told to.
 #[derive(Debug)]
@@ -92,39 +92,39 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
     };
     cluster.claims.judge(&newer);
     bus.allowed.add_permits(1);
-    let ticket = claiming
+    let lease = claiming
         .await
         .expect("no panic")
         .expect("no other principal");
     assert_eq!(
-        cluster.standing(&ticket),
-        Standing::Lost { conflict: false }
+        cluster.claims.lease_state(&lease),
+        LeaseState::Lost { conflict: false }
     );
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(cluster.unheard.lock().is_empty());
 }
 
 /// So many brokers that know each other.
-async fn brokers(hub: &Arc<Hub>, count: usize) -> Vec<Broker> {
+async fn brokers(hub: &Arc<Hub>, count: usize) -> Vec<TestBroker> {
     let mut brokers = Vec::new();
     for number in 0..count {
-        brokers.push(Broker::start(hub, number).await);
+        brokers.push(TestBroker::start(hub, number).await);
     }
-    let knows_all = |broker: &Broker| broker.cluster.nodes().len() == count;
+    let knows_all = |broker: &TestBroker| broker.cluster.nodes().len() == count;
     while !brokers.iter().all(knows_all) {
         sleep(Duration::from_millis(10)).await;
     }
     brokers
 }
 
-/// Waits until only the last of these tickets is worth something, and returns how long that took.
-async fn one_owner(brokers: &[Broker], tickets: &[(usize, Ticket)]) -> Duration {
+/// Waits until only the last of these leases is worth something, and returns how long that took.
+async fn one_owner(brokers: &[TestBroker], leases: &[(usize, Lease)]) -> Duration {
     let begun = Clocked::now();
     let held = || {
-        let is_held = |(broker, ticket): &&(usize, Ticket)| brokers[*broker].holds(ticket);
-        tickets.iter().filter(is_held).count()
+        let is_held = |(broker, lease): &&(usize, Lease)| brokers[*broker].holds(lease);
+        leases.iter().filter(is_held).count()
     };
-    let last = tickets.last().expect("some");
+    let last = leases.last().expect("some");
     while held() > 1 {
         assert!(
             begun.elapsed() < Duration::from_secs(60),
@@ -178,12 +178,12 @@ async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
             others.push(brokers[number % 4].claim(&format!("other.{number}")).await);
         }
         hub.lose(move |from, to, _| is_left(from) != is_left(to));
-        let mut tickets = Vec::new();
+        let mut leases = Vec::new();
         for number in 0..20 {
             let id = format!("id.{number}");
             let (left, right) = (number % 2, 2 + number % 2);
             let (first, last) = [(left, right), (right, left)][number % 2];
-            tickets.push([
+            leases.push([
                 (first, brokers[first].claim(&id).await),
                 (last, brokers[last].claim(&id).await),
             ]);
@@ -191,8 +191,8 @@ async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
         sleep(Duration::from_secs(seconds)).await;
         hub.mend();
         *hub.published.lock() = (0, 0);
-        for tickets in &tickets {
-            let took = one_owner(&brokers, tickets).await;
+        for leases in &leases {
+            let took = one_owner(&brokers, leases).await;
             assert!(took < Duration::from_secs(2), "{took:?}");
         }
         let (count, bytes) = *hub.published.lock();
@@ -211,18 +211,18 @@ async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
         let mut lost = SmallRng::seed_from_u64(seed);
         let mut random = SmallRng::seed_from_u64(seed + 1000);
         hub.lose(move |_, _, _| lost.random_bool(0.5));
-        let mut tickets: HashMap<u64, Vec<(usize, Ticket)>> = HashMap::new();
+        let mut leases: HashMap<u64, Vec<(usize, Lease)>> = HashMap::new();
         for _ in 0..200 {
             let (broker, id) = (random.random_range(0..3), random.random_range(0..20));
-            let ticket = brokers[broker].claim(&id.to_string()).await;
-            tickets.entry(id).or_default().push((broker, ticket));
+            let lease = brokers[broker].claim(&id.to_string()).await;
+            leases.entry(id).or_default().push((broker, lease));
             sleep(Duration::from_millis(random.random_range(0..50))).await;
         }
         hub.mend();
         sleep(Duration::from_secs(10)).await;
-        for (id, tickets) in &tickets {
+        for (id, leases) in &leases {
             let holds = |broker: usize| {
-                (tickets.iter()).any(|(at, ticket)| *at == broker && brokers[broker].holds(ticket))
+                (leases.iter()).any(|(at, lease)| *at == broker && brokers[broker].holds(lease))
             };
             let owners: Vec<_> = (0..3).filter(|broker| holds(*broker)).collect();
             assert_eq!(owners.len(), 1, "seed {seed}, id {id}");
@@ -234,17 +234,17 @@ async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
 async fn a_new_broker_without_ids_is_sent_no_claims() {
     let hub = Arc::<Hub>::default();
     let mut brokers = brokers(&hub, 1).await;
-    let mut tickets = Vec::new();
+    let mut leases = Vec::new();
     for number in 0..1000 {
-        tickets.push(brokers[0].claim(&number.to_string()).await);
+        leases.push(brokers[0].claim(&number.to_string()).await);
     }
     *hub.published.lock() = (0, 0);
-    brokers.push(Broker::start(&hub, 1).await);
+    brokers.push(TestBroker::start(&hub, 1).await);
     sleep(Duration::from_secs(5)).await;
     let (_, bytes) = *hub.published.lock();
     assert!(bytes < 4 << 10, "{bytes} bytes");
     // And takes an id all the same.
-    let former = tickets.swap_remove(7);
+    let former = leases.swap_remove(7);
     let newer = brokers[1].claim("7").await;
     one_owner(&brokers, &[(0, former), (1, newer)]).await;
 }
@@ -256,7 +256,7 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
     let hub = Arc::<Hub>::default();
     let brokers = brokers(&hub, 3).await;
     let [former, new, sender] = [0, 1, 2].map(|number| &brokers[number].cluster);
-    let memory = former.shared().expect("it runs").memory.clone();
+    let memory = former.broker().expect("it runs").memory.clone();
     let before = memory.used();
     let handed_over = Arc::<Mutex<Vec<Publication>>>::default();
     let credits = Arc::new(AtomicU64::new(0));
@@ -289,7 +289,7 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
         }
         is_lost
     });
-    let ticket = brokers[0].claim("a").await;
+    let lease = brokers[0].claim("a").await;
     let _inlet = new.bus.subscribe(subject.clone(), true).await;
     let publish = |number: u64| {
         let mut payload = packet::frames_head("a", sender.epoch());
@@ -317,7 +317,7 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
     };
     former.handover.expect(&newer, &former.claims);
     former.claims.judge(&newer);
-    assert!(!brokers[0].holds(&ticket));
+    assert!(!brokers[0].holds(&lease));
     while memory.used() > before {
         sleep(Duration::from_millis(1)).await;
     }
@@ -356,7 +356,7 @@ async fn a_principal_gets_its_id_at_once_where_packets_for_it_wait_at_a_broker_t
     sleep(Duration::from_millis(10)).await;
     let begun = Clocked::now();
     let claimed = new.claim("a".into(), principal(), false).await;
-    let ticket = claimed.expect("the same principal");
+    let lease = claimed.expect("the same principal");
     assert!(begun.elapsed() < Duration::from_millis(100));
-    one_owner(&brokers, &[(0, former_ticket), (1, ticket)]).await;
+    one_owner(&brokers, &[(0, former_ticket), (1, lease)]).await;
 }

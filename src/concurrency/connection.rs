@@ -14,8 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::{below, explore, together, wait};
 use crate::{
     auth::{Authentication, Credentials, Decision, Grant},
+    broker::handle::{Close, Handle},
     connection::Connection,
-    handle::{Close, Handle},
     options::ServerOptions,
     server::Server,
     sync::Mutex,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{below, explore, handle, memory, together, wait};
 use crate::{
-    handle::{Close, Handle},
+    broker::handle::{Close, Handle},
     memory::Memory,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     transport::{

@@ -10,10 +10,12 @@ use std::{
 
 use super::{below, explore, handle, memory, together};
 use crate::{
+    broker::{
+        handle::Handle,
+        requests::{Fault, Name, Outcome, Outcomes, Question, Requests},
+    },
     error::ActionError,
-    handle::Handle,
     memory::Memory,
-    requests::{Fault, Name, Outcome, Outcomes, Question, Requests},
     sync::Mutex,
     transport::socket::pipe::Pipe,
 };

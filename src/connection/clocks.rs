@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 use super::Connection;
 use crate::{
     auth::Denied,
-    handle::Close,
+    broker::handle::Close,
     options::RateLimit,
     transport::{
         framing::{self, Mask},
@@ -147,7 +147,7 @@ impl Connection {
             (self.timer, self.delay_timer) = (None, None);
             return;
         }
-        let patience: Duration = self.shared.options.slow_consumer_timeout;
+        let patience: Duration = self.broker.options.slow_consumer_timeout;
         if self.timer.is_none() || state.drained >= self.progress + PROGRESS {
             self.progress = state.drained;
             self.timer = Some(Box::pin(sleep(patience)));
@@ -201,7 +201,7 @@ impl Connection {
                     self.handle.flush();
                 }
                 Some(Beat::Dead) => {
-                    self.shared.metrics.dead.fetch_add(1, Relaxed);
+                    self.broker.metrics.dead.fetch_add(1, Relaxed);
                     return Poll::Ready(());
                 }
             }
@@ -240,7 +240,7 @@ impl Connection {
         }
         if !rate.throttled {
             rate.throttled = true;
-            self.shared.metrics.throttled.fetch_add(1, Relaxed);
+            self.broker.metrics.throttled.fetch_add(1, Relaxed);
         }
         if rate.timer.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
@@ -251,14 +251,14 @@ impl Connection {
     /// The peer has sent a ping or a pong.
     pub(super) fn control_frame(&mut self) {
         let count = self.controls.count(SECOND, Instant::now());
-        if count > self.shared.options.max_control_frames {
+        if count > self.broker.options.max_control_frames {
             self.close(&Close::TooMany("too many control frames"));
         }
     }
 
     /// One of its actions was refused.
     pub(super) fn count_refusal(&mut self) {
-        let limit = self.shared.options.effective_protocol_errors();
+        let limit = self.broker.options.effective_protocol_errors();
         if limit > 0
             && !self.handle.participant
             && self.refusals.count(MINUTE, Instant::now()) > limit

@@ -9,11 +9,10 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Connection, Turn, registration::Access};
+use super::{Connection, Turn, register::Access};
 use crate::{
+    broker::{handle::Close, requests::Fault},
     event::{ServerEvent, Slow},
-    handle::Close,
-    requests::Fault,
     transport::framing::{self, Mask},
 };
 
@@ -29,7 +28,7 @@ impl Connection {
             Close::Slow | Close::Memory => Fault::Slow,
             _ => Fault::Gone,
         };
-        let metrics = &self.shared.metrics;
+        let metrics = &self.broker.metrics;
         let why = match close {
             Close::Slow => {
                 metrics.slow.fetch_add(1, Relaxed);
@@ -57,10 +56,10 @@ impl Connection {
             // An id that was taken over is not the one that is slow.
             let id = self.id.as_ref().filter(|_| self.from().is_some());
             if let (Some(id), Slow::Closed) = (id, why) {
-                self.shared.router.strike(id, Instant::now());
+                self.broker.registry.strike(id, Instant::now());
             }
             let id = id.map(|id| &**id);
-            self.shared.listener.event(ServerEvent::Slow { id, why });
+            self.broker.listener.event(ServerEvent::Slow { id, why });
             self.handle.outbox.discard();
         }
         self.start_closing(fault);
@@ -81,7 +80,7 @@ impl Connection {
             self.access = Access::Closed;
         }
         self.closing = true;
-        self.timer = Some(Box::pin(sleep(self.shared.options.close_timeout)));
+        self.timer = Some(Box::pin(sleep(self.broker.options.close_timeout)));
     }
 
     /// Forgets the message for which a receiver has no room: it does not suffer from us any more.
@@ -101,7 +100,7 @@ impl Connection {
         let mut turn = Turn::default();
         self.handle.set_speaks_2(false);
         self.unregister(false, &mut turn);
-        let requests = &self.shared.router.requests;
+        let requests = &self.broker.registry.requests;
         requests.leave(&self.handle, fault, &mut turn.outcomes);
         self.tell(&mut turn);
         for handle in turn.touched {

@@ -12,7 +12,8 @@ use std::{
 
 use super::Connection;
 use crate::{
-    cluster::Unreachable, handle::Handle, memory::Charge, requests::Fault, server::Shared,
+    broker::{Broker, handle::Handle, peers::Unreachable, requests::Fault},
+    memory::Charge,
 };
 
 /// Bytes of memory that an id takes while it is looked up without its message.
@@ -49,13 +50,13 @@ pub(super) struct Lookups {
 impl Connection {
     /// The handle of an id that is not registered here, and the number of its registration.
     #[inline(never)]
-    pub(super) fn find_far(
+    pub(super) fn find_remote(
         &self,
         id: &str,
         cx: &Context<'_>,
     ) -> Result<(Arc<Handle>, u64), Absent> {
         let (key, waker) = (self.handle.key, cx.waker());
-        let remote = self.shared.find_far(id, key, waker)?;
+        let remote = self.broker.find_remote(id, key, waker)?;
         match remote.holds(key, waker) {
             true => Err(Absent::Queue(remote)),
             false => {
@@ -75,16 +76,16 @@ impl Connection {
                 absent: HashMap::new(),
                 found: Vec::new(),
                 open: Vec::new(),
-                charge: Charge::new(&self.shared.memory, 0),
+                charge: Charge::new(&self.broker.memory, 0),
             })
         });
-        lookups.close(&self.shared);
+        lookups.close(&self.broker);
         let mut is_held = false;
         while let Some(id) = ids.get(lookups.looked_up) {
             let id = id.as_ref();
-            if self.shared.router.find(id).is_none() {
+            if self.broker.registry.find(id).is_none() {
                 let (key, waker) = (self.handle.key, cx.waker());
-                match self.shared.find_far(id, key, waker) {
+                match self.broker.find_remote(id, key, waker) {
                     Err(Absent::Fault(fault)) => {
                         lookups.absent.insert(lookups.looked_up, fault);
                     }
@@ -114,12 +115,12 @@ impl Connection {
 
 impl Lookups {
     /// Notes those of which it is known by now.
-    fn close(&mut self, shared: &Shared) {
-        let cluster = shared.cluster.as_ref();
+    fn close(&mut self, broker: &Broker) {
+        let peers = broker.peers.as_ref();
         for (place, handle) in std::mem::take(&mut self.open) {
             if handle.is_unresolved() {
                 self.open.push((place, handle));
-            } else if let Some(fault) = cluster.and_then(|cluster| cluster.is_absent(&handle)) {
+            } else if let Some(fault) = peers.and_then(|peers| peers.absence(&handle)) {
                 self.absent.insert(place, fault);
             } else {
                 self.found.push(handle);
@@ -134,19 +135,27 @@ impl Lookups {
     }
 }
 
-impl Shared {
-    /// The handle of an id that is not here, for the connection with this key.
-    fn find_far(&self, id: &str, key: u64, waker: &Waker) -> Result<Arc<Handle>, Absent> {
+impl Broker {
+    /// The handle of an id that is not registered here, for the connection with this key.
+    fn find_remote(&self, id: &str, key: u64, waker: &Waker) -> Result<Arc<Handle>, Absent> {
         let unknown = Absent::Fault(Fault::UnknownId);
-        let Some(cluster) = &self.cluster else {
+        let Some(peers) = &self.peers else {
             return Err(unknown);
         };
         if id.len() > self.options.max_id_length {
             return Err(unknown);
         }
-        (cluster.remote(self, id, (key, waker))).map_err(|error| match error {
+        (peers.find_remote(self, id, (key, waker))).map_err(|error| match error {
             Unreachable::Down => Absent::Fault(Fault::ClusterDown),
             Unreachable::Held => Absent::Lookups,
         })
+    }
+
+    /// The handle that a connection waits for which looks up as many ids as it may: it has room at any time, and
+    /// the message is tried again whenever the connection is woken.
+    pub(super) fn lookup_gate(&self) -> Option<Arc<Handle>> {
+        self.peers
+            .as_ref()
+            .and_then(|peers| peers.lookup_gate(self))
     }
 }

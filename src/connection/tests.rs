@@ -20,7 +20,7 @@ use tokio::{
 use super::turn::{BYTES, MESSAGES};
 use crate::{
     auth::{Authentication, Credentials, Decision, Denied, Grant, JwtKey, JwtOptions},
-    handle::Handle,
+    broker::handle::Handle,
     options::{RateLimit, ServerOptions},
     server::Server,
     transport::socket::{ReadHalf, WriteHalf, pipe::Pipe},
@@ -420,7 +420,7 @@ async fn memory_that_is_short() {
         max_memory: limit,
         ..options()
     });
-    let memory = &server.shared().memory;
+    let memory = &server.broker().memory;
     for place in places() {
         let mut peer = Peer::connect(&server).registered("a").await;
         memory.charge(limit);

@@ -6,9 +6,11 @@
 use std::{cell::Cell, sync::Arc};
 
 use crate::{
-    handle::Handle,
+    broker::{
+        handle::Handle,
+        requests::{Outcomes, Request},
+    },
     protocol::Pieces,
-    requests::{Outcomes, Request},
     transport::{
         framing::{self, Mask},
         outbox::{Pushed, spare_buffer},

@@ -33,7 +33,7 @@ pub(super) fn join(_: &ServerOptions, _: &Runtime) -> Result<Joined> {
 impl Server {
     /// The names of the brokers that are one with this one, itself included; none if it is alone.
     pub fn nodes(&self) -> Option<Vec<String>> {
-        let cluster = self.shared.cluster.as_ref()?;
+        let cluster = self.cluster.as_ref()?;
         Some(cluster.nodes())
     }
 
@@ -57,7 +57,7 @@ impl Server {
         id: Option<Arc<str>>,
         within: Duration,
     ) -> impl Future<Output = Found> + Send + 'static {
-        let cluster = self.shared.cluster.clone();
+        let cluster = self.cluster.clone();
         let here = match &id {
             None => self.ids(),
             Some(id) => self.has(id).then(|| id.clone()).into_iter().collect(),

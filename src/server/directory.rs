@@ -1,20 +1,11 @@
 //! The ids of a server: which there are, and the end of one.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-    time::{Duration, Instant},
-};
-
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 use super::Server;
 use crate::{
+    broker::handle::{Close, Handle},
     error::{Error, Result},
-    event::ServerEvent,
-    handle::{Close, Handle},
 };
 
 /// Bytes of a reason: what a close frame has room for beside its code.
@@ -25,12 +16,12 @@ const UNDER_WAY: Duration = Duration::from_secs(60);
 impl Server {
     /// The ids registered now, in no order.
     pub fn ids(&self) -> Vec<Arc<str>> {
-        self.shared.router.ids()
+        self.broker.registry.ids()
     }
 
     /// True if somebody has registered this id.
     pub fn has(&self, id: &str) -> bool {
-        self.shared.router.find(id).is_some()
+        self.broker.registry.find(id).is_some()
     }
 
     /// Closes the connection that owns this id, behind what waits for it: `code` is 1000, or one of
@@ -43,7 +34,7 @@ impl Server {
     /// Errors: `InvalidOption`.
     pub fn disconnect(&self, id: &str, code: u16, reason: &str) -> Result<bool> {
         let close = requested(code, reason)?;
-        while let Some(owner) = self.shared.router.find(id) {
+        while let Some(owner) = self.broker.registry.find(id) {
             if self.end(id, &owner, &close) {
                 return Ok(true);
             }
@@ -63,22 +54,22 @@ impl Server {
     /// Errors: `InvalidOption`.
     pub fn disconnect_principal(&self, id: &str, code: u16, reason: &str) -> Result<bool> {
         let close = requested(code, reason)?;
-        let shared = &self.shared;
+        let broker = &self.broker;
         let has_last = |handle: &Handle| handle.last_id.lock().as_deref() == Some(id);
-        let owner = shared.router.find(id);
-        let one = owner.or_else(|| shared.handles().into_iter().find(|it| has_last(it)));
+        let owner = broker.registry.find(id);
+        let one = owner.or_else(|| broker.handles().into_iter().find(|it| has_last(it)));
         let principal = one.and_then(|one| one.principal.lock().clone());
         if let Some(principal) = &principal {
-            let authenticates = shared.options.authentication.timeout();
+            let authenticates = broker.options.authentication.timeout();
             let under_way = UNDER_WAY + authenticates.unwrap_or_default();
-            shared.ended.add(principal, &close, under_way);
+            broker.ended.add(principal, &close, under_way);
         }
         let is_meant = |handle: &Arc<Handle>| match &principal {
             Some(_) => *handle.principal.lock() == principal,
             None => has_last(handle),
         };
         let mut is_any = false;
-        for handle in shared.handles().into_iter().filter(is_meant) {
+        for handle in broker.handles().into_iter().filter(is_meant) {
             is_any = true;
             let id = handle.last_id.lock().clone();
             let is_freed = id.is_some_and(|id| self.end(&id, &handle, &close));
@@ -91,69 +82,14 @@ impl Server {
 
     /// Frees an id and closes its owner; false if it is not, or not any more.
     fn end(&self, id: &str, owner: &Arc<Handle>, close: &Close) -> bool {
-        let mut is_freed = false;
-        self.shared.router.unregister(id, owner, || {
-            is_freed = true;
-            let event = ServerEvent::Unregistered(id);
-            self.shared.listener.event(event);
-        });
+        let number = owner.registration();
+        let is_freed = number != 0 && self.broker.end_registration(id, number, || {});
         if is_freed {
-            let claim = owner.claim.lock().take();
-            drop(claim);
+            let lease = owner.lease.lock().take();
+            drop(lease);
             owner.request_close(close.clone());
         }
         is_freed
-    }
-}
-
-/// A point in the order of the calls that end principals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(u64);
-
-/// The principals whose connections were all ended, for as long as a registration that was under way
-/// then may take.
-#[derive(Debug, Default)]
-pub(crate) struct Ended {
-    count: AtomicU64,
-    recent: Mutex<Vec<Recent>>,
-}
-
-#[derive(Debug)]
-struct Recent {
-    principal: Arc<str>,
-    close: Close,
-    moment: Moment,
-    until: Instant,
-}
-
-impl Ended {
-    /// The moment of a registration that begins now.
-    pub(crate) fn now(&self) -> Moment {
-        Moment(self.count.load(SeqCst))
-    }
-
-    fn add(&self, principal: &Arc<str>, close: &Close, under_way: Duration) {
-        let now = Instant::now();
-        let mut recent = self.recent.lock();
-        recent.retain(|one| one.until > now && one.principal != *principal);
-        recent.push(Recent {
-            principal: principal.clone(),
-            close: close.clone(),
-            moment: Moment(self.count.fetch_add(1, SeqCst)),
-            until: now + under_way,
-        });
-    }
-
-    /// How a registration that began at that moment is to end, if its principal was ended since.
-    pub(crate) fn find(&self, principal: &str, since: Moment) -> Option<Close> {
-        if self.now() == since {
-            return None;
-        }
-        let recent = self.recent.lock();
-        let found = recent
-            .iter()
-            .find(|one| *one.principal == *principal && one.moment >= since);
-        found.map(|one| one.close.clone())
     }
 }
 

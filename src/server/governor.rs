@@ -4,10 +4,12 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
-use super::Shared;
 use crate::{
+    broker::{
+        Broker,
+        handle::{Close, Handle},
+    },
     event::{ServerEvent, Slow},
-    handle::{Close, Handle},
     memory::{self, CONNECTION},
     transport::outbox::State,
 };
@@ -16,21 +18,21 @@ use crate::{
 const PROGRESS: f64 = (2 << 20) as f64 / 5.0;
 
 /// Keeps the server within its memory until it closes.
-pub(super) async fn govern(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+pub(super) async fn govern(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
     let governor = Governor {
-        shared: &shared,
+        broker: &broker,
         since: Instant::now(),
         drained: HashMap::new(),
     };
     tokio::select! {
-        () = memory::govern(&shared.memory, governor) => {}
+        () = memory::govern(&broker.memory, governor) => {}
         _ = closing.wait_for(|closing| *closing) => {}
     }
 }
 
 /// What is known of the connections while memory is short.
 struct Governor<'a> {
-    shared: &'a Shared,
+    broker: &'a Broker,
     since: Instant,
     /// Bytes that each had taken when memory became short, by its key.
     drained: HashMap<u64, u64>,
@@ -82,24 +84,24 @@ impl Governor<'_> {
         }
         handle.outbox.discard();
         let (id, why) = (None, Slow::Dropping);
-        self.shared.listener.event(ServerEvent::Slow { id, why });
+        self.broker.listener.event(ServerEvent::Slow { id, why });
     }
 }
 
 impl memory::Holders for Governor<'_> {
     fn count(&self) -> usize {
-        self.shared.connections.lock().len()
+        self.broker.connection_count()
     }
 
     fn observe(&mut self) {
-        let handles = self.shared.handles();
+        let handles = self.broker.handles();
         let drained = |handle: Arc<Handle>| (handle.key, handle.outbox.state().drained);
         (self.since, self.drained) = (Instant::now(), handles.into_iter().map(drained).collect());
     }
 
     fn end_largest(&mut self, share: usize, spares: bool) -> bool {
         // Those that are asked already are given the time to go.
-        let mut handles = self.shared.handles();
+        let mut handles = self.broker.handles();
         handles.retain(|handle| handle.requested_close().is_none());
         let mut weights = self.weigh(&handles, share, true, spares);
         if weights.is_empty() && !spares {
@@ -108,7 +110,7 @@ impl memory::Holders for Governor<'_> {
         }
         weights.sort_unstable_by_key(|(weight, _)| Reverse(*weight));
         // As many as it takes, or others would bring new ones as fast as these go.
-        let mut excess = self.shared.memory.excess();
+        let mut excess = self.broker.memory.excess();
         for (weight, handle) in &weights {
             self.end(handle);
             excess = excess.saturating_sub(*weight);
@@ -120,7 +122,7 @@ impl memory::Holders for Governor<'_> {
     }
 
     fn go_on(&self) {
-        for handle in self.shared.handles() {
+        for handle in self.broker.handles() {
             handle.waker.wake();
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{MAX_WAITING, Shared};
+use super::ingress::{Ingress, MAX_WAITING};
 
 /// What an honest handshake takes, over a slow line to a busy server.
 const HONEST: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ struct UnderWay {
 
 /// One that is under way, as long as this is held.
 pub(super) struct Handshake {
-    shared: Arc<Shared>,
+    ingress: Arc<Ingress>,
     number: u64,
     ends: oneshot::Receiver<()>,
     /// Its socket gets the place of one that was ended for it.
@@ -94,10 +94,14 @@ impl Handshakes {
 
 impl Handshake {
     /// Begins one, in the place of the oldest where there is none for its socket.
-    pub(super) fn begin(shared: &Arc<Shared>) -> Self {
-        let handshakes = &shared.handshakes;
-        let most = shared.options.max_connections.saturating_add(MAX_WAITING);
-        let is_full = shared.sockets.load(Relaxed) >= most;
+    pub(super) fn begin(ingress: &Arc<Ingress>) -> Self {
+        let handshakes = &ingress.handshakes;
+        let most = ingress
+            .broker
+            .options
+            .max_connections
+            .saturating_add(MAX_WAITING);
+        let is_full = ingress.sockets.load(Relaxed) >= most;
         let follows = is_full && handshakes.end_oldest().is_ok();
         let (sender, ends) = oneshot::channel();
         let mut under_way = handshakes.under_way.lock();
@@ -106,7 +110,7 @@ impl Handshake {
         under_way.all.insert(number, (Instant::now(), sender));
         drop(under_way);
         Self {
-            shared: shared.clone(),
+            ingress: ingress.clone(),
             number,
             ends,
             follows,
@@ -121,7 +125,7 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        let handshakes = &self.shared.handshakes;
+        let handshakes = &self.ingress.handshakes;
         handshakes.under_way.lock().all.remove(&self.number);
         handshakes.ended.notify_one();
     }

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle as Runtime;
 
-use super::{Server, start};
+use super::{Server, attach::attach};
 use crate::{
     client::Client,
     error::{Error, Result},
@@ -30,8 +30,8 @@ impl Server {
         listener: impl ClientListener,
         runtime: &Runtime,
     ) -> Result<Client> {
-        let Self { shared, .. } = self;
-        let closing = shared.closing.subscribe();
+        let Self { broker, .. } = self;
+        let closing = broker.closing();
         if *closing.borrow() {
             return Err(Error::NotOpen);
         }
@@ -50,9 +50,8 @@ impl Server {
         drop(entered);
         let client = Client::over(socket, options, listener, runtime)?;
         let _entered = self.runtime.enter();
-        let handle = Arc::new(shared.handle(write).of_participant());
-        let reader = shared.reader(read, Vec::new());
-        start(shared.clone(), handle, reader, None, (closing, None));
+        let handle = Arc::new(broker.new_handle(write).of_participant());
+        attach(broker, handle, (read, Vec::new()), None, (closing, None));
         Ok(client)
     }
 }

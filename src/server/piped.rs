@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle as Runtime;
 
-use super::{Server, start};
+use super::{Server, attach};
 #[cfg(feature = "shuttle")]
 use crate::connection::Connection;
 use crate::{
+    broker::handle::Handle,
     cluster,
     connection::Peer,
     event::ServerEvent,
-    handle::Handle,
     options::{Listen, ServerOptions},
-    transport::{
-        framing::Reader,
-        socket::{ReadHalf, WriteHalf, pipe::Pipe},
-    },
+    transport::socket::{ReadHalf, WriteHalf, pipe::Pipe},
 };
 
 impl Server {
@@ -36,10 +33,11 @@ impl Server {
 
     /// Serves a peer as if its handshake were done.
     pub(crate) fn serve_piped(&self, input: &Arc<Pipe>, output: &Arc<Pipe>) -> Arc<Handle> {
-        let (handle, reader) = self.halves(input, output);
-        let (shared, closing) = (self.shared.clone(), self.shared.closing.subscribe());
+        let handle = Arc::new(self.broker.new_handle(WriteHalf::Pipe(output.clone())));
+        let read = (ReadHalf::Pipe(input.clone()), Vec::new());
+        let held = (self.broker.closing(), None);
         let peer = Some(Peer::default());
-        start(shared, handle.clone(), reader, peer, (closing, None));
+        attach::attach(&self.broker, handle.clone(), read, peer, held);
         handle
     }
 
@@ -50,18 +48,11 @@ impl Server {
         input: &Arc<Pipe>,
         output: &Arc<Pipe>,
     ) -> (Arc<Handle>, Connection) {
-        let (handle, reader) = self.halves(input, output);
+        let handle = Arc::new(self.broker.new_handle(WriteHalf::Pipe(output.clone())));
+        let reader = attach::reader(&self.broker, ReadHalf::Pipe(input.clone()), Vec::new());
         let peer = Some(Peer::default());
-        let connection = Connection::new(self.shared.clone(), handle.clone(), reader, peer);
+        let connection = Connection::new(self.broker.clone(), handle.clone(), reader, peer);
         (handle, connection)
-    }
-
-    fn halves(&self, input: &Arc<Pipe>, output: &Arc<Pipe>) -> (Arc<Handle>, Reader) {
-        let handle = Arc::new(self.shared.handle(WriteHalf::Pipe(output.clone())));
-        let reader = self
-            .shared
-            .reader(ReadHalf::Pipe(input.clone()), Vec::new());
-        (handle, reader)
     }
 }
 

@@ -179,14 +179,14 @@ impl Inlet for Received {
 }
 
 /// A broker of such a cluster. Its server knows nothing of it: claims are made by the test.
-pub(super) struct Broker {
+pub(super) struct TestBroker {
     pub(super) cluster: Arc<Cluster>,
     _server: Server,
     _events: mpsc::Sender<BusEvent>,
     _closing: watch::Sender<bool>,
 }
 
-impl Broker {
+impl TestBroker {
     /// Starts, and is connected.
     pub(super) async fn start(hub: &Arc<Hub>, number: usize) -> Self {
         let bus = Arc::new(Port {
@@ -206,7 +206,7 @@ impl Broker {
             .expect("a free port");
         let (events_in, events) = mpsc::channel(1);
         let (closing, is_closing) = watch::channel(false);
-        cluster.start(server.shared(), events, is_closing);
+        cluster.start(server.broker(), events, is_closing);
         while !cluster.is_up() {
             sleep(Duration::from_millis(10)).await;
         }
@@ -219,14 +219,14 @@ impl Broker {
     }
 
     /// Claims an id for somebody who is asked for no principal.
-    pub(super) async fn claim(&self, id: &str) -> Ticket {
+    pub(super) async fn claim(&self, id: &str) -> Lease {
         let claimed = self.cluster.claim(id.into(), None, false).await;
         claimed.expect("no other principal")
     }
 
-    /// True if a ticket is worth something.
-    pub(super) fn holds(&self, ticket: &Ticket) -> bool {
-        self.cluster.standing(ticket) == Standing::Held
+    /// True if a lease is worth something.
+    pub(super) fn holds(&self, lease: &Lease) -> bool {
+        self.cluster.claims.lease_state(lease) == LeaseState::Held
     }
 }
 

@@ -21,10 +21,9 @@ use hashbrown::{HashTable, hash_table::Entry};
 use crate::bench::NumberedState as RandomState;
 
 use crate::{
-    handle::Handle,
+    broker::{handle::Handle, requests::Requests},
     memory::Memory,
     options::ServerOptions,
-    requests::Requests,
     sync::{
         Mutex, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -55,7 +54,7 @@ struct Registration {
 
 /// All ids of a server, and the requests between them.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub(crate) struct Registry {
     shards: [RwLock<Ids>; SHARDS],
     hasher: RandomState,
     /// Numbers of registrations: each is given once.
@@ -77,12 +76,12 @@ impl Strikes {
         now.duration_since(self.last) < STRIKE_WINDOW
     }
 
-    fn are_strict(&self, now: Instant) -> bool {
+    fn are_penalized(&self, now: Instant) -> bool {
         self.strict_until.is_some_and(|until| now < until)
     }
 }
 
-impl Router {
+impl Registry {
     pub(crate) fn new(options: &ServerOptions, memory: Arc<Memory>) -> Self {
         Self {
             shards: Default::default(),
@@ -168,20 +167,11 @@ impl Router {
         Ok(())
     }
 
-    /// Frees `id` if `handle` still owns it, and announces that.
-    pub(crate) fn unregister(&self, id: &str, handle: &Arc<Handle>, announce: impl FnOnce()) {
-        self.free(id, |owner| Arc::ptr_eq(owner, handle), announce);
-    }
-
-    /// The same, if it is owned by the registration of this number.
+    /// Frees `id` if it is owned by the registration with this number, and announces that.
     pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) {
-        self.free(id, |owner| owner.registration() == number, announce);
-    }
-
-    fn free(&self, id: &str, owns: impl Fn(&Arc<Handle>) -> bool, announce: impl FnOnce()) {
         let hash = self.hash(id);
         let mut shard = self.shard(hash).write();
-        let is_it = |each: &Registration| *each.id == *id && owns(&each.owner);
+        let is_it = |each: &Registration| *each.id == *id && each.owner.registration() == number;
         if let Ok(entry) = shard.find_entry(hash, is_it) {
             let (Registration { owner, .. }, _) = entry.remove();
             owner.set_registration(0);
@@ -201,7 +191,7 @@ impl Router {
             return;
         }
         if strikes.len() >= MAX_STRIKES {
-            strikes.retain(|_, strike| strike.are_recent(now) || strike.are_strict(now));
+            strikes.retain(|_, strike| strike.are_recent(now) || strike.are_penalized(now));
         }
         if strikes.len() < MAX_STRIKES {
             let first = Strikes {
@@ -213,12 +203,12 @@ impl Router {
     }
 
     /// True for an id that gets no patience now.
-    pub(crate) fn is_strict(&self, id: &str, now: Instant) -> bool {
+    pub(crate) fn is_penalized(&self, id: &str, now: Instant) -> bool {
         let hash = self.hash(id);
         let strikes = self.strikes.lock();
         strikes
             .get(&hash)
-            .is_some_and(|strike| strike.are_strict(now))
+            .is_some_and(|strike| strike.are_penalized(now))
     }
 }
 
@@ -231,8 +221,8 @@ mod tests {
     use crate::transport::socket::pipe::Pipe;
     use std::cell::Cell;
 
-    fn router() -> Router {
-        Router::new(&ServerOptions::default(), memory())
+    fn registry() -> Registry {
+        Registry::new(&ServerOptions::default(), memory())
     }
 
     fn memory() -> Arc<Memory> {
@@ -243,46 +233,46 @@ mod tests {
         Arc::new(Handle::new(key, Pipe::deaf(), 1024, memory()))
     }
 
-    fn register(router: &Router, id: &str, handle: &Arc<Handle>) {
-        router.register(&id.into(), handle, |_| {}).unwrap();
+    fn register(registry: &Registry, id: &str, handle: &Arc<Handle>) {
+        registry.register(&id.into(), handle, |_| {}).unwrap();
     }
 
     #[test]
     fn the_newest_registration_owns_the_id_and_only_its_end_frees_it() {
-        let (router, first, second) = (router(), handle(1), handle(2));
-        register(&router, "a", &first);
-        register(&router, "a", &second);
+        let (registry, first, second) = (registry(), handle(1), handle(2));
+        register(&registry, "a", &first);
+        register(&registry, "a", &second);
         assert!(!first.owns_its_id() && second.owns_its_id());
-        router.unregister("a", &first, || panic!("not the owner"));
-        assert_eq!(router.find("a").unwrap().key, 2);
+        registry.end_registration("a", first.registration(), || panic!("not the owner"));
+        assert_eq!(registry.find("a").unwrap().key, 2);
         let told = Cell::new(false);
-        router.unregister("a", &second, || told.set(true));
-        assert!(told.get() && router.find("a").is_none());
-        assert_eq!(router.count(), 0);
+        registry.end_registration("a", second.registration(), || told.set(true));
+        assert!(told.get() && registry.find("a").is_none());
+        assert_eq!(registry.count(), 0);
     }
 
     #[test]
     fn slowness_is_remembered_of_so_many_ids_and_no_more() {
-        let (router, now) = (router(), Instant::now());
-        let strike = |n: usize, now| router.strike(&n.to_string(), now);
+        let (registry, now) = (registry(), Instant::now());
+        let strike = |n: usize, now| registry.strike(&n.to_string(), now);
         for n in 0..2 * MAX_STRIKES {
             strike(n, now);
         }
-        assert_eq!(router.strikes.lock().len(), MAX_STRIKES);
+        assert_eq!(registry.strikes.lock().len(), MAX_STRIKES);
         // Those of a minute ago make room.
         strike(MAX_STRIKES, now + STRIKE_WINDOW);
-        assert_eq!(router.strikes.lock().len(), 1);
+        assert_eq!(registry.strikes.lock().len(), 1);
     }
 
     #[test]
     fn an_id_slow_twice_within_a_minute_gets_no_patience_for_ten() {
-        let (router, now) = (router(), Instant::now());
-        router.strike("a", now);
-        assert!(!router.is_strict("a", now));
-        router.strike("a", now + Duration::from_secs(59));
-        assert!(router.is_strict("a", now + Duration::from_secs(60)));
-        assert!(!router.is_strict("a", now + Duration::from_secs(660)));
-        router.strike("a", now + Duration::from_secs(3600));
-        assert!(!router.is_strict("a", now + Duration::from_secs(3601)));
+        let (registry, now) = (registry(), Instant::now());
+        registry.strike("a", now);
+        assert!(!registry.is_penalized("a", now));
+        registry.strike("a", now + Duration::from_secs(59));
+        assert!(registry.is_penalized("a", now + Duration::from_secs(60)));
+        assert!(!registry.is_penalized("a", now + Duration::from_secs(660)));
+        registry.strike("a", now + Duration::from_secs(3600));
+        assert!(!registry.is_penalized("a", now + Duration::from_secs(3601)));
     }
 }

@@ -41,8 +41,8 @@ use foldhash::quality::RandomState;
 use crate::bench::NumberedState as RandomState;
 
 use crate::{
+    broker::handle::Handle,
     error::ActionError,
-    handle::Handle,
     memory::{Charge, Memory, REQUEST},
     sync::{
         Mutex,

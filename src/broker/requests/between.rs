@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Fault, Name, Outcomes, Question, Request, Requests};
-use crate::handle::Handle;
+use crate::broker::handle::Handle;
 
 impl Requests {
     /// Ends the part of whoever was asked as this id, in a request that this one asked; its owner, as a

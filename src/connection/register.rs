@@ -11,12 +11,15 @@ use tokio::time::sleep;
 use super::{Connection, Turn};
 use crate::{
     auth::{Credentials, Decision, Denied, Gate, Grant, Verdict},
-    cluster::{Standing, Task, Ticket},
+    broker::{
+        handle::Close,
+        lease::{Lease, LeaseState},
+        peers::Task,
+        principals::Moment,
+    },
     error::ActionError,
     event::ServerEvent,
-    handle::Close,
     protocol,
-    server::Moment,
 };
 
 /// Bytes of a message from a peer that has not shown who it is.
@@ -52,7 +55,7 @@ pub(super) enum Access {
         /// None where nobody is asked who he is.
         grant: Option<Grant>,
         protocol: u8,
-        claim: Task<Result<Ticket, Denied>>,
+        claim: Task<Result<Lease, Denied>>,
         renews: bool,
         since: Moment,
     },
@@ -128,10 +131,10 @@ impl Connection {
     pub(super) fn await_registration(&mut self) {
         if !matches!(self.access, Access::Free) {
             self.access = Access::Closed;
-            let limit = self.shared.options.max_payload.min(STRANGER_PAYLOAD);
+            let limit = self.broker.options.max_payload.min(STRANGER_PAYLOAD);
             self.reader.set_max_payload(limit);
         }
-        let limit = self.shared.options.effective_register_timeout();
+        let limit = self.broker.options.effective_register_timeout();
         let limit = limit.filter(|_| !self.handle.participant);
         self.deadline = limit.map(|limit| Box::pin(sleep(limit)));
     }
@@ -143,11 +146,11 @@ impl Connection {
         protocol: u8,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let id = protocol::decode_id(id, self.shared.options.max_id_length)?;
-        let since = self.shared.ended.now();
+        let id = protocol::decode_id(id, self.broker.options.max_id_length)?;
+        let since = self.broker.ended.now();
         let gate = match self.access {
             Access::Free => &Gate::Free,
-            _ => &self.shared.gate,
+            _ => &self.broker.gate,
         };
         match gate {
             Gate::Free => self.granted(&id, None, protocol, since, turn),
@@ -157,7 +160,7 @@ impl Connection {
                 let shown = token.as_ref().map_or(0, String::len);
                 let renews = self.access.is_granted();
                 let pause = renews.then(|| self.renewals.pause(Instant::now()));
-                let alive = self.shared.alive();
+                let alive = self.broker.closing();
                 match tokens.judge(id.clone(), token, pause, alive) {
                     Verdict::Known(Ok(grant)) => {
                         turn.read += TOKEN;
@@ -237,13 +240,13 @@ impl Connection {
         {
             let (id, grant, protocol, since) = (id.clone(), grant.take(), *protocol, *since);
             match claimed {
-                Ok(ticket) => {
+                Ok(lease) => {
                     self.access = match grant.is_some() {
                         // Until it is set.
                         true => Access::Closed,
                         false => Access::Free,
                     };
-                    self.registered(&id, grant, (Some(ticket), since), protocol, turn);
+                    self.registered(&id, grant, (Some(lease), since), protocol, turn);
                 }
                 Err(denied) => self.deny(Some(&id), denied),
             }
@@ -260,7 +263,7 @@ impl Connection {
         since: Moment,
         turn: &mut Turn,
     ) {
-        let Some(cluster) = &self.shared.cluster else {
+        let Some(peers) = &self.broker.peers else {
             return self.registered(id, grant, (None, since), protocol, turn);
         };
         let id: Arc<str> = id.into();
@@ -270,7 +273,9 @@ impl Connection {
             self.deadline = None;
         }
         self.access = Access::Claiming {
-            claim: cluster.claim(id.clone(), principal, self.handle.participant),
+            claim: peers
+                .clone()
+                .claim(id.clone(), principal, self.handle.participant),
             id,
             grant,
             protocol,
@@ -284,7 +289,7 @@ impl Connection {
         &mut self,
         id: &str,
         grant: Option<Grant>,
-        (ticket, since): (Option<Ticket>, Moment),
+        (lease, since): (Option<Lease>, Moment),
         protocol: u8,
         turn: &mut Turn,
     ) {
@@ -299,20 +304,20 @@ impl Connection {
         *self.handle.last_id.lock() = Some(id.clone());
         // Whoever ends all connections of a principal finds it from here on, or has done so before.
         if let Some(principal) = &principal
-            && let Some(close) = self.shared.ended.find(principal, since)
+            && let Some(close) = self.broker.ended.find(principal, since)
         {
             return self.close(&close);
         }
-        let Self { shared, handle, .. } = self;
-        if let Some(cluster) = &shared.cluster {
-            cluster.handover.arrives(handle);
+        let Self { broker, handle, .. } = self;
+        if let Some(peers) = &broker.peers {
+            peers.expect_arrival(handle);
         }
         let (mut lost, mut given_up) = (None, None);
-        let taken = shared.router.register(&id, handle, |former| {
+        let taken = broker.registry.register(&id, handle, |former| {
             // Told before the peer knows: what it does next is told later.
             let replaced = former.is_some();
             let event = ServerEvent::Registered { id: &id, replaced };
-            shared.listener.event(event);
+            broker.listener.event(event);
             if let Some((former, registration)) = former
                 && former.key != handle.key
             {
@@ -321,7 +326,7 @@ impl Connection {
                     turn.pushed(former, former.outbox.push(&frame));
                 }
                 lost = Some((former.clone(), registration));
-                given_up = former.claim.lock().take();
+                given_up = former.lease.lock().take();
             }
             if protocol == 1 {
                 handle.set_speaks_2(false);
@@ -336,22 +341,22 @@ impl Connection {
         if taken.is_err() {
             return self.deny(Some(&id), Denied::Conflict);
         }
-        let standing = match (&shared.cluster, &ticket) {
-            (Some(cluster), Some(ticket)) => cluster.standing(ticket),
-            _ => Standing::Held,
+        let state = match (&broker.peers, &lease) {
+            (Some(peers), Some(lease)) => peers.lease_state(lease),
+            _ => LeaseState::Held,
         };
-        let own = std::mem::replace(&mut *handle.claim.lock(), ticket);
+        let own = std::mem::replace(&mut *handle.lease.lock(), lease);
         drop((own, given_up));
         if let Some((former, registration)) = lost {
-            let requests = &shared.router.requests;
+            let requests = &broker.registry.requests;
             requests.replaced(&former, &id, registration, &mut turn.outcomes);
         }
-        if let Some(left) = shared.drains_for() {
+        if let Some(left) = broker.drains_for() {
             turn.pushed(handle, handle.warn(left));
         }
-        if let (Some(cluster), Standing::Lost { conflict }) = (&shared.cluster, standing) {
+        if let (Some(peers), LeaseState::Lost { conflict }) = (&broker.peers, state) {
             // Another broker was faster, or rather later.
-            cluster.give_up(shared, &id, conflict);
+            peers.end_lost(broker, &id, conflict);
         }
         (self.id, self.from) = (Some(id), from);
         self.deadline = None;
@@ -360,7 +365,7 @@ impl Connection {
                 let left = expires.duration_since(SystemTime::now());
                 Box::pin(sleep(left.unwrap_or(Duration::ZERO)))
             });
-            self.reader.set_max_payload(self.shared.options.max_payload);
+            self.reader.set_max_payload(self.broker.options.max_payload);
             self.access = Access::Granted(grant);
         }
         self.tell(turn);
@@ -377,7 +382,7 @@ impl Connection {
             id,
             denied: &denied,
         };
-        self.shared.listener.event(event);
+        self.broker.listener.event(event);
         self.close(&Close::Denied(denied));
     }
 
@@ -386,24 +391,23 @@ impl Connection {
         let Some(id) = self.id.take() else { return };
         self.handle.last_id.lock().take();
         let Self {
-            shared,
+            broker,
             handle,
             from,
             ..
         } = self;
-        let claim = handle.claim.lock().take();
-        let (claim, parking) = match (&shared.cluster, claim, handle.is_warned()) {
+        let lease = handle.lease.lock().take();
+        let (lease, parking) = match (&broker.peers, lease, handle.is_warned()) {
             // It goes elsewhere: what comes for it meanwhile waits.
-            (Some(cluster), Some(ticket), true) => (None, cluster.park(ticket)),
-            (_, claim, _) => (claim, None),
+            (Some(peers), Some(lease), true) => (None, peers.clone().park(lease)),
+            (_, lease, _) => (lease, None),
         };
-        shared.router.unregister(&id, handle, || {
-            shared.listener.event(ServerEvent::Unregistered(&id));
+        broker.end_registration(&id, handle.registration(), || {
             if tell {
                 turn.pushed(handle, handle.outbox.push(&protocol::unregistered(from)));
             }
         });
-        drop((claim, parking));
+        drop((lease, parking));
     }
 
     /// The same for answers: one that was told to go, and has given up its id to do so, answers under it what

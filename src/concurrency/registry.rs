@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use super::{below, explore, handle, memory, together};
 use crate::{
-    handle::Handle, options::ServerOptions, router::Router, sync::Mutex,
+    broker::{handle::Handle, registry::Registry},
+    options::ServerOptions,
+    sync::Mutex,
     transport::socket::pipe::Pipe,
 };
 
 const CONNECTIONS: u64 = 3;
 const STEPS: usize = 3;
 
-/// What a router announces, in its order.
+/// What a registry announces, in its order.
 #[derive(Debug)]
 enum Announced {
     Registered { key: u64, replaced: bool },
@@ -21,7 +23,7 @@ enum Announced {
 struct World {
     /// Connections take turns in belonging to one of so many.
     principals: u64,
-    router: Router,
+    registry: Registry,
     handles: Vec<Arc<Handle>>,
     announced: Mutex<Vec<Announced>>,
 }
@@ -38,7 +40,7 @@ impl World {
             .collect();
         Arc::new(Self {
             principals,
-            router: Router::new(&ServerOptions::default(), memory),
+            registry: Registry::new(&ServerOptions::default(), memory),
             handles,
             announced: Mutex::default(),
         })
@@ -53,11 +55,12 @@ impl World {
                     let replaced = former.is_some();
                     self.announce(Announced::Registered { key, replaced });
                 };
-                let taken = self.router.register(&id, handle, announce);
+                let taken = self.registry.register(&id, handle, announce);
                 assert!(taken.is_ok() || self.principals > 1);
             } else {
                 let announce = || self.announce(Announced::Unregistered { key });
-                self.router.unregister(&id, handle, announce);
+                self.registry
+                    .end_registration(&id, handle.registration(), announce);
             }
         }
     }
@@ -83,8 +86,8 @@ impl World {
                 }
             }
         }
-        assert_eq!(self.router.find("a").map(|found| found.key), owner);
-        assert_eq!(self.router.count(), usize::from(owner.is_some()));
+        assert_eq!(self.registry.find("a").map(|found| found.key), owner);
+        assert_eq!(self.registry.count(), usize::from(owner.is_some()));
         for handle in &self.handles {
             assert_eq!(handle.owns_its_id(), owner == Some(handle.key));
         }
@@ -122,15 +125,18 @@ fn a_connection_that_ends_takes_no_id_from_its_successor() {
         let world = World::new(1);
         let [first, second] = [0, 1].map(|key| world.handles[key].clone());
         let id: Arc<str> = "a".into();
-        world.router.register(&id, &first, |_| {}).unwrap();
+        world.registry.register(&id, &first, |_| {}).unwrap();
         let (ends, takes) = (world.clone(), world.clone());
         together::<()>(vec![
-            Box::new(move || ends.router.unregister("a", &first, || {})),
             Box::new(move || {
-                takes.router.register(&id, &second, |_| {}).unwrap();
-                assert_eq!(takes.router.find("a").unwrap().key, second.key);
+                ends.registry
+                    .end_registration("a", first.registration(), || {})
+            }),
+            Box::new(move || {
+                takes.registry.register(&id, &second, |_| {}).unwrap();
+                assert_eq!(takes.registry.find("a").unwrap().key, second.key);
             }),
         ]);
-        assert_eq!(world.router.find("a").unwrap().key, 1);
+        assert_eq!(world.registry.find("a").unwrap().key, 1);
     });
 }

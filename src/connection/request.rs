@@ -6,12 +6,12 @@ use foldhash::quality::RandomState;
 
 use super::{Connection, Turn};
 use crate::{
+    broker::{
+        handle::Handle,
+        requests::{Fault, Name, Opened, Outcome, Question, Request},
+    },
     error::ActionError,
-    handle::Handle,
     protocol::{self, Terms, version_2},
-    requests::{Fault, Name, Opened, Outcome, Question, Request},
-    server::Shared,
-    transport::outbox::Pushed,
 };
 
 /// What a `send` wants beside its delivery.
@@ -79,8 +79,8 @@ impl Connection {
 
     /// The key of a request with this ack.
     #[inline]
-    fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
-        let limit = self.shared.options.max_id_length;
+    pub(super) fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
+        let limit = self.broker.options.max_id_length;
         match protocol::text_length(ack) {
             length if length > limit => Err(ActionError::AckTooLong(length, limit)),
             _ => Ok(protocol::ack_key(ack)),
@@ -97,7 +97,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Request>>, ActionError> {
         let key = self.key(ack)?;
-        let (requests, now) = (&self.shared.router.requests, Instant::now());
+        let (requests, now) = (&self.broker.registry.requests, Instant::now());
         // Rule 7.9: who has no id is not answered, but may not take an ack either.
         if self.id.is_none() {
             requests.check(&key, &self.handle, now)?;
@@ -120,7 +120,7 @@ impl Connection {
                     if let [receiver] = receivers {
                         self.deliver_to(receiver, turn);
                     }
-                    self.shared.tell(&mut turn.outcomes, &mut turn.touched);
+                    self.broker.notify(&mut turn.outcomes, &mut turn.touched);
                 }
             }
         }
@@ -164,12 +164,12 @@ impl Connection {
         receivers: &[Arc<Handle>],
         names: &[Name<'_>],
     ) -> Option<u64> {
-        let cluster = self.shared.cluster.as_ref()?;
+        let peers = self.broker.peers.as_ref()?;
         let reference = wants.reference()?;
         let remote = names.iter().zip(receivers).filter(|(_, one)| one.remote);
         let awaited = remote.map(|(name, one)| (name.id.into(), one.key));
-        let (asker, memory) = (&self.handle, &self.shared.memory);
-        cluster.receipts.open(asker, reference, awaited, memory)
+        let (asker, memory) = (&self.handle, &self.broker.memory);
+        peers.receipts().open(asker, reference, awaited, memory)
     }
 
     /// Tells what became of a message: all of it in a receipt, and of a request which receivers it
@@ -188,9 +188,9 @@ impl Connection {
         // Rule 7.9: who awaits nothing is told nothing.
         let ack = wants.request().filter(|_| self.id.is_some());
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
-        if let (Some(number), Some(cluster)) = (receipt, &self.shared.cluster) {
+        if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
             let known = fates.0.iter().map(|(id, fate)| ((*id).into(), *fate));
-            cluster.receipts.local(number, known, ids);
+            peers.receipts().local(number, known, ids);
         }
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {
@@ -228,61 +228,6 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn answer(
-        &mut self,
-        ack: &str,
-        message: Option<&str>,
-        turn: &mut Turn,
-    ) -> Result<(), ActionError> {
-        // No request has an ack that is too long.
-        let Ok(key) = self.key(ack) else {
-            return Ok(());
-        };
-        let requests = &self.shared.router.requests;
-        let now = Instant::now();
-        let Some(part) = requests.answer(&key, &self.handle, now, &mut turn.outcomes) else {
-            return Ok(());
-        };
-        let asker = &part.asker;
-        if let Some(dest) = &part.dest {
-            return self.answer_far(asker, dest, ack, Ok(message), turn);
-        }
-        if self.shared.has_room_for_answer(asker) {
-            let frame = protocol::answer(ack, self.answers_from(), message);
-            turn.delivered(asker, asker.outbox.push(&frame));
-            self.over_share |= self.shared.memory.is_short() && asker.outbox.is_full();
-        }
-        Ok(())
-    }
-
-    /// Refuses a request.
-    pub(super) fn refuse(
-        &mut self,
-        ack: &str,
-        error: &str,
-        turn: &mut Turn,
-    ) -> Result<(), ActionError> {
-        let Ok(key) = self.key(ack) else {
-            return Ok(());
-        };
-        let requests = &self.shared.router.requests;
-        let now = Instant::now();
-        let Some(part) = requests.refuse(&key, &self.handle, now, &mut turn.outcomes) else {
-            return Ok(());
-        };
-        if let Some(dest) = &part.dest {
-            return self.answer_far(&part.asker, dest, ack, Err(error), turn);
-        }
-        let asker = part.asker;
-        let pushed = self
-            .shared
-            .push_refusal(&asker, part.ended, ack, self.answers_from(), error);
-        if let Some(pushed) = pushed {
-            turn.delivered(&asker, pushed);
-        }
-        Ok(())
-    }
-
     /// Ends a request that this connection asked.
     pub(super) fn cancel(&mut self, ack: Option<&str>, turn: &mut Turn) -> Result<(), ActionError> {
         if !self.handle.speaks_2() {
@@ -292,29 +237,8 @@ impl Connection {
         let Ok(key) = self.key(ack.ok_or(ActionError::NoCancelAck)?) else {
             return Ok(());
         };
-        let requests = &self.shared.router.requests;
+        let requests = &self.broker.registry.requests;
         requests.cancel(&key, &self.handle, &mut turn.outcomes);
         Ok(())
-    }
-}
-
-impl Shared {
-    /// Who asked in version 1 does not understand a refusal: it gets an answer without a message, if
-    /// nobody is left who could give one (rule 27.4).
-    pub(super) fn push_refusal(
-        &self,
-        asker: &Handle,
-        ended: bool,
-        ack: &str,
-        from: Option<&str>,
-        error: &str,
-    ) -> Option<Pushed> {
-        let frame = match asker.speaks_2() {
-            true => version_2::refusal(ack, from, error),
-            false if ended => protocol::answer(ack, from, None),
-            false => return None,
-        };
-        let has_room = self.has_room_for_answer(asker);
-        has_room.then(|| asker.outbox.push(&frame))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::handle::Handle;
+use crate::broker::handle::Handle;
 
 /// Marks the key of one whose part has ended. Keys are given one after the other, and never come to
 /// this.

@@ -11,10 +11,9 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     auth::Denied,
-    cluster::Ticket,
+    broker::{lease::Lease, requests::Book},
     memory::Memory,
     protocol::version_2,
-    requests::Book,
     sync::{
         Mutex,
         atomic::{
@@ -113,7 +112,7 @@ pub(crate) struct Handle {
     /// over.
     pub(crate) last_id: Mutex<Option<Arc<str>>>,
     /// Its right to its id, where there is a cluster.
-    pub(crate) claim: Mutex<Option<Ticket>>,
+    pub(crate) lease: Mutex<Option<Lease>>,
     /// The requests it asked and those it may answer.
     pub(crate) book: Mutex<Book>,
     /// Wakes its task.
@@ -138,7 +137,7 @@ impl Handle {
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
             last_id: Mutex::default(),
-            claim: Mutex::default(),
+            lease: Mutex::default(),
             book: Mutex::default(),
             waker: AtomicWaker::new(),
             close: Mutex::new(None),

@@ -10,7 +10,7 @@ use super::{
     queue::Deadlines,
     responders::{Known, Responders},
 };
-use crate::{error::ActionError, handle::Handle, memory::Charge};
+use crate::{broker::handle::Handle, error::ActionError, memory::Charge};
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::handle::Handle;
+use crate::broker::handle::Handle;
 
 /// Why a receiver will not answer, or has not got what was sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

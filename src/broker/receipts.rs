@@ -11,10 +11,9 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::{
-    handle::Handle,
+    broker::{handle::Handle, requests::Fault},
     memory::{Charge, Memory},
     protocol::{self, version_2},
-    requests::Fault,
 };
 
 /// How long it may take until it is known what became of a message for another broker.

@@ -1,4 +1,4 @@
-//! The router and the requests beside the simplest broker that keeps the rules of
+//! The registry and the requests beside the simplest broker that keeps the rules of
 //! `spec/protocol.md`: whatever is done to both, in whatever order, both say the same.
 //!
 //! Operations are drawn at random in episodes, each from a seed of its own. A failure names the

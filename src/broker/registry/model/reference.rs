@@ -395,7 +395,7 @@ impl Reference {
     }
 
     /// Closed as slow twice within a minute, and that less than ten ago.
-    fn is_strict(&self, id: usize) -> bool {
+    fn is_penalized(&self, id: usize) -> bool {
         let times = self.slow.iter().filter(|(slow, _)| *slow == id);
         let times: Vec<_> = times.map(|(_, time)| *time).collect();
         times
@@ -405,7 +405,7 @@ impl Reference {
 
     pub(super) fn state(&mut self) -> State {
         let owners = self.owners.iter().map(|(id, key)| {
-            let strict = self.is_strict(*id);
+            let strict = self.is_penalized(*id);
             (*id, (*key, strict))
         });
         let owners: BTreeMap<_, _> = owners.collect();

@@ -1,35 +1,30 @@
 //! What a `send` does.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Waker},
-    time::Instant,
-};
+use std::{borrow::Cow, sync::Arc, task::Context};
 
 use bytes::Bytes;
 
 use super::{
     Connection, Turn,
-    asking::{Fates, Wants},
     lookup::Absent,
+    request::{Fates, Wants},
 };
 use crate::{
+    broker::{
+        delivery::Admission,
+        handle::Handle,
+        requests::{Fault, Name},
+    },
     error::ActionError,
-    event::ServerEvent,
-    handle::{Close, Handle},
     memory::{self, Charge, MOST_SHARE},
-    options::SlowConsumer,
     protocol::{self, Dest, Wanted},
-    requests::{Fault, Name},
-    server::Shared,
     transport::{
         framing::{self, Mask},
         outbox::{PLACE, Pushed, SHARE_FROM},
     },
 };
 
-/// From this size a frame for very many is shared among them, not copied to each.
+/// From this size a frame for very many is broker among them, not copied to each.
 const LEAST_SHARED: usize = 256;
 /// Bytes of a `failed` frame beside its ack, about.
 const FAILED: usize = 64;
@@ -58,17 +53,6 @@ impl Recent {
     }
 }
 
-/// Whether a receiver takes a message now.
-pub(crate) enum Room {
-    Free,
-    /// Its sender waits.
-    Held,
-    /// It has just ended.
-    Gone,
-    /// The message is not for it any more: it is being closed, or drops what it cannot take.
-    None,
-}
-
 impl Connection {
     /// Sends a message to its receivers. Returns the receiver that is full, if this connection is
     /// to wait for it: then nothing was sent.
@@ -86,14 +70,14 @@ impl Connection {
         if let Some(wanted) = wanted
             && self.handle.speaks_2()
         {
-            terms = wanted.terms(self.shared.options.max_id_length)?;
+            terms = wanted.terms(self.broker.options.max_id_length)?;
             wants.terms = Some(&terms);
             // A receipt is written, whether receipts are read or not.
             if wants.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));
             }
         }
-        let options = &self.shared.options;
+        let options = &self.broker.options;
         match protocol::decode_dest(dest, options.max_dest, options.max_id_length)? {
             Dest::One(id) => self.send_to_one(message, &id, &wants, cx, turn),
             Dest::Many(ids) => self.send_to_many(message, &ids, &wants, cx, turn),
@@ -111,20 +95,20 @@ impl Connection {
         self.check_access(id)?;
         if !turn.batch.is_for(id) {
             self.deliver(turn);
-            let found = self.shared.router.find_registration(id);
-            let found = found.map_or_else(|| self.find_far(id, cx), Ok);
+            let found = self.broker.registry.find_registration(id);
+            let found = found.map_or_else(|| self.find_remote(id, cx), Ok);
             let (receiver, registration) = match found {
                 Ok(found) => {
                     self.note_sender(&found.0);
                     found
                 }
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
-                Err(Absent::Lookups) => return Ok(self.shared.lookup_gate()),
+                Err(Absent::Lookups) => return Ok(self.broker.lookup_gate()),
                 Err(Absent::Fault(fault)) => {
                     if self.is_told(wants) {
                         self.report_one(id, wants, Some(fault), turn)?;
                     }
-                    self.shared.not_found(id, fault);
+                    self.broker.not_found(id, fault);
                     return Ok(None);
                 }
             };
@@ -137,18 +121,18 @@ impl Connection {
         };
         if receiver.remote && (wants.receipt() || wants.request().is_some()) {
             turn.batch.receiver = Some(receiver.clone());
-            return self.send_far(&receiver, message, id, wants, cx, turn);
+            return self.send_remote(&receiver, message, id, wants, cx, turn);
         }
         let room = self.send_to(&receiver, message, id, wants, cx, turn);
-        let full = matches!(room, Ok(Room::Held)).then(|| receiver.clone());
+        let full = matches!(room, Ok(Admission::Backpressure)).then(|| receiver.clone());
         turn.batch.receiver = Some(receiver);
         let fate = match room? {
-            Room::Held => return Ok(full),
+            Admission::Backpressure => return Ok(full),
             // Only a receipt names one that has got it.
-            Room::Free if !wants.receipt() => return Ok(None),
-            Room::Free => None,
-            Room::Gone => Some(Fault::Gone),
-            Room::None => Some(Fault::Slow),
+            Admission::Accept if !wants.receipt() => return Ok(None),
+            Admission::Accept => None,
+            Admission::Closed => Some(Fault::Gone),
+            Admission::Drop => Some(Fault::Slow),
         };
         if self.is_told(wants) {
             self.report_one(id, wants, fate, turn)?;
@@ -165,21 +149,21 @@ impl Connection {
         wants: &Wants<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
-    ) -> Result<Room, ActionError> {
+    ) -> Result<Admission, ActionError> {
         if turn.batch.is_full() || receiver.outbox.is_full_with(turn.batch.frames.len()) {
             self.deliver_to(receiver, turn);
         }
         if message.len() > MOST_SHARE && self.awaits_memory() {
-            return Ok(Room::Held);
+            return Ok(Admission::Backpressure);
         }
         let room = self.room(id, receiver, cx, || self.serves_others(receiver));
         match room {
-            Room::Free => {}
-            Room::Held => {
+            Admission::Accept => {}
+            Admission::Backpressure => {
                 self.recent.switches = 0;
                 return Ok(room);
             }
-            Room::Gone | Room::None => return Ok(room),
+            Admission::Closed | Admission::Drop => return Ok(room),
         }
         let frame = protocol::message(message, wants.ack, self.from());
         if receiver.remote {
@@ -190,7 +174,7 @@ impl Connection {
             turn.batch.requests.extend(request);
             // A receipt is true of what is in the outbox only.
             let is_there = !wants.receipt() || self.deliver_to(receiver, turn);
-            return Ok(if is_there { room } else { Room::Gone });
+            return Ok(if is_there { room } else { Admission::Closed });
         }
         self.deliver_to(receiver, turn);
         if receiver.remote {
@@ -198,12 +182,12 @@ impl Connection {
         }
         let is_there = turn.delivered(receiver, receiver.outbox.push(&frame));
         if let Some(request) = request {
-            let requests = &self.shared.router.requests;
+            let requests = &self.broker.registry.requests;
             requests.delivered(&request, &mut turn.outcomes);
         }
         if !is_there {
-            self.shared.unknown(id);
-            return Ok(Room::Gone);
+            self.broker.unknown(id);
+            return Ok(Admission::Closed);
         }
         Ok(room)
     }
@@ -238,14 +222,14 @@ impl Connection {
         let pushed = receiver.outbox.push_frames(&mut batch.frames);
         // Few have any: to look costs less than to drain nothing.
         if !batch.requests.is_empty() {
-            let requests = &self.shared.router.requests;
+            let requests = &self.broker.registry.requests;
             for request in batch.requests.drain(..) {
                 requests.delivered(&request, &mut turn.outcomes);
             }
         }
         match pushed {
             Pushed::Closed => {
-                (0..count).for_each(|_| self.shared.unknown(&batch.id));
+                (0..count).for_each(|_| self.broker.unknown(&batch.id));
                 false
             }
             pushed => {
@@ -264,7 +248,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         if self.lookups.is_some() && !self.look_up(ids, cx) {
-            return Ok(self.shared.lookup_gate());
+            return Ok(self.broker.lookup_gate());
         }
         let result = self.send_to_all(message, ids, wants, cx, turn);
         if !matches!(result, Ok(Some(_))) {
@@ -287,14 +271,14 @@ impl Connection {
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut unknown = Vec::new();
         for (place, id) in ids.iter().enumerate() {
-            if let Some((receiver, registration)) = self.shared.router.find_registration(id) {
+            if let Some((receiver, registration)) = self.broker.registry.find_registration(id) {
                 self.note_sender(&receiver);
                 names.push(Name { id, registration });
                 receivers.push(receiver);
                 continue;
             }
             let was_absent = self.was_absent(place);
-            match was_absent.map_or_else(|| self.find_far(id, cx), |fault| Err(fault.into())) {
+            match was_absent.map_or_else(|| self.find_remote(id, cx), |fault| Err(fault.into())) {
                 Ok((receiver, registration)) => {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
@@ -305,7 +289,7 @@ impl Connection {
                     // Anew: handles of those that were found may have ended.
                     self.lookups = None;
                     self.look_up(ids, cx);
-                    return Ok(self.shared.lookup_gate());
+                    return Ok(self.broker.lookup_gate());
                 }
             }
         }
@@ -313,11 +297,11 @@ impl Connection {
         let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
-        let (known, limit) = (receivers.len(), self.shared.options.max_fanout_bytes);
+        let (known, limit) = (receivers.len(), self.broker.options.max_fanout_bytes);
         if size.saturating_mul(known) > limit {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
-        let mark = self.shared.options.max_backpressure;
+        let mark = self.broker.options.max_backpressure;
         // What it may be told of a request waits for it, as what is sent to it does.
         let told = match (&fates, wants.request()) {
             (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
@@ -334,7 +318,7 @@ impl Connection {
         if told > 0 && self.is_full(cx) {
             return Ok(Some(self.handle.clone()));
         }
-        let is_clustered = self.shared.cluster.is_some();
+        let is_clustered = self.broker.peers.is_some();
         if is_clustered {
             for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
                 if receiver.remote {
@@ -350,8 +334,8 @@ impl Connection {
         for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
             let delays = || receivers.iter().any(|other| other.outbox.is_starved());
             let takes_it = match self.room(id, receiver, cx, delays) {
-                Room::Held => return Ok(Some(receiver.clone())),
-                room => matches!(room, Room::Free),
+                Admission::Backpressure => return Ok(Some(receiver.clone())),
+                room => matches!(room, Admission::Accept),
             };
             if !takes_it && let Some(fates) = &mut fates {
                 fates.note(id, Some(Fault::Slow));
@@ -374,11 +358,11 @@ impl Connection {
         // Encoded once, whatever the number of receivers.
         let frame = Bytes::from_owner(memory::Shared {
             bytes: self.frame(message, wants),
-            _charge: Charge::new(&self.shared.memory, size),
+            _charge: Charge::new(&self.broker.memory, size),
         });
         for (place, fault) in unknown {
             let id = &ids[place];
-            self.shared.not_found(id, fault);
+            self.broker.not_found(id, fault);
             if let Some(fates) = &mut fates {
                 fates.note(id, Some(fault));
             }
@@ -390,8 +374,8 @@ impl Connection {
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
             let is_there = match is_clustered && receiver.remote {
                 false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame, shares)),
-                true if is_asked => self.push_far(receiver, &frame, wants, receipt, turn),
-                true => self.push_encoded_far(receiver, &frame, turn),
+                true if is_asked => self.push_remote(receiver, &frame, wants, receipt, turn),
+                true => self.push_encoded_remote(receiver, &frame, turn),
             };
             copied += if shares { PLACE } else { size };
             if copied > COPIES {
@@ -404,14 +388,14 @@ impl Connection {
                 continue;
             }
             if !is_there {
-                self.shared.unknown(id);
+                self.broker.unknown(id);
             }
             if let Some(fates) = &mut fates {
                 fates.note(id, (!is_there).then_some(Fault::Gone));
             }
         }
         if let Some(request) = request {
-            let requests = &self.shared.router.requests;
+            let requests = &self.broker.registry.requests;
             requests.delivered(&request, &mut turn.outcomes);
         }
         if let Some(fates) = fates {
@@ -424,9 +408,9 @@ impl Connection {
     /// id before must not arrive behind that.
     fn note_sender(&self, receiver: &Handle) {
         if receiver.has_arrived()
-            && let (Some(cluster), Some(from)) = (&self.shared.cluster, self.from())
+            && let (Some(peers), Some(from)) = (&self.broker.peers, self.from())
         {
-            cluster.handover.note_sender(receiver, from);
+            peers.note_sender(receiver, from);
         }
     }
 
@@ -445,9 +429,9 @@ impl Connection {
         receiver: &Arc<Handle>,
         cx: &Context<'_>,
         delays: impl FnOnce() -> bool,
-    ) -> Room {
+    ) -> Admission {
         let (key, waker) = (self.handle.key, cx.waker());
-        self.shared.room(id, receiver, key, waker, delays)
+        self.broker.admit(id, receiver, key, waker, delays)
     }
 
     /// True if the messages of this connection go to others, too, and one of those waits for more.
@@ -456,7 +440,7 @@ impl Connection {
         let Recent {
             other, switches, ..
         } = self.recent;
-        let other = (switches >= SWITCHES).then(|| self.shared.handle_of(other));
+        let other = (switches >= SWITCHES).then(|| self.broker.handle_of(other));
         other
             .flatten()
             .is_some_and(|other| other.key != receiver.key && other.outbox.is_starved())
@@ -464,7 +448,7 @@ impl Connection {
 
     /// True while memory is short: this connection is to wait, and is woken when there is enough.
     fn awaits_memory(&self) -> bool {
-        self.shared.memory.is_short()
+        self.broker.memory.is_short()
     }
 
     /// True if there is no room for what this connection is to be told: it is woken when there is.
@@ -475,65 +459,5 @@ impl Connection {
         }
         self.handle.flush();
         outbox.hold(*key, cx.waker(), false)
-    }
-}
-
-impl Shared {
-    /// Whether the receiver takes a message now. `Held`: the waker, that of the sender with this key,
-    /// is woken when it does.
-    #[inline]
-    pub(crate) fn room(
-        &self,
-        id: &str,
-        receiver: &Arc<Handle>,
-        key: u64,
-        waker: &Waker,
-        delays: impl FnOnce() -> bool,
-    ) -> Room {
-        if !receiver.outbox.is_full() {
-            receiver.drops_end();
-            return Room::Free;
-        }
-        // What this turn has promised to write may be what fills it.
-        receiver.flush();
-        let router = &self.router;
-        // Who is elsewhere is judged there: only the way to it is full.
-        let policy = match (receiver.remote, self.options.slow_consumer) {
-            (true, _) => SlowConsumer::Pushback,
-            // The server's own participant keeps its id, whatever is sent to it.
-            (false, SlowConsumer::Close) if receiver.participant => SlowConsumer::Drop,
-            (false, policy) => policy,
-        };
-        match policy {
-            SlowConsumer::Pushback if receiver.outbox.sheds() => {
-                self.drop_message(Some(id), receiver);
-                Room::None
-            }
-            SlowConsumer::Pushback if !router.is_strict(id, Instant::now()) => {
-                if !receiver.outbox.hold(key, waker, delays()) {
-                    return Room::Free;
-                }
-                // Its task starts the clock.
-                receiver.waker.wake();
-                Room::Held
-            }
-            _ if !receiver.outbox.is_full() => Room::Free,
-            SlowConsumer::Drop => {
-                self.drop_message(Some(id), receiver);
-                Room::None
-            }
-            // Or its id gets no time: who waited would find that nobody owns it.
-            SlowConsumer::Close | SlowConsumer::Pushback => {
-                receiver.request_close(Close::Slow);
-                Room::None
-            }
-        }
-    }
-
-    pub(crate) fn unknown(&self, id: &str) {
-        self.metrics.unknown_ids.fetch_add(1, Relaxed);
-        // Longer ones exist nowhere; their beginning tells enough.
-        let shown = protocol::shorten(id, self.options.max_id_length);
-        self.listener.event(ServerEvent::UnknownId(shown));
     }
 }

@@ -6,18 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{super::Router, Op, Outcome as Came, Request, State, Told, World, principal, speaks_2};
+use super::{
+    super::Registry, Op, Outcome as Came, Request, State, Told, World, principal, speaks_2,
+};
 use crate::{
+    broker::{
+        handle::Handle,
+        requests::{Fault, Name, Opened, Outcome, Outcomes, Question},
+    },
     error::ActionError,
-    handle::Handle,
     memory::Memory,
     options::ServerOptions,
-    requests::{Fault, Name, Opened, Outcome, Outcomes, Question},
     transport::socket::pipe::Pipe,
 };
 
 pub(super) struct Broker {
-    router: Router,
+    registry: Registry,
     memory: Arc<Memory>,
     principals: u64,
     new_among: u64,
@@ -50,7 +54,7 @@ impl Broker {
             ..ServerOptions::default()
         };
         let mut broker = Self {
-            router: Router::new(&options, memory.clone()),
+            registry: Registry::new(&options, memory.clone()),
             memory,
             principals: world.principals,
             new_among: world.new_among,
@@ -89,7 +93,7 @@ impl Broker {
                 let freed = former && self.give_up(place);
                 let (mut replaced, mut lost) = (false, None);
                 let handle = &self.places[place].handle;
-                let taken = self.router.register(&id_text(id), handle, |former| {
+                let taken = self.registry.register(&id_text(id), handle, |former| {
                     replaced = former.is_some();
                     let other = former.filter(|(former, _)| former.key != handle.key);
                     lost = other.map(|(former, registration)| (former.clone(), registration));
@@ -98,7 +102,7 @@ impl Broker {
                     return Came::Conflict { freed };
                 }
                 if let Some((former, registration)) = lost {
-                    let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                    let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
                     requests.replaced(&former, &id_text(id), registration, outcomes);
                 }
                 self.places[place].id = Some(id);
@@ -107,7 +111,7 @@ impl Broker {
             Op::Unregister { place } => {
                 let freed = self.give_up(place);
                 let handle = &self.places[place].handle;
-                self.router.requests.withdraw(handle, &mut self.outcomes);
+                self.registry.requests.withdraw(handle, &mut self.outcomes);
                 Came::Unregistered(freed)
             }
             Op::End { place } => {
@@ -119,7 +123,7 @@ impl Broker {
                 if let Some(id) = connection.id
                     && connection.handle.owns_its_id()
                 {
-                    self.router.strike(&id_text(id), self.now);
+                    self.registry.strike(&id_text(id), self.now);
                 }
                 self.end(place, Fault::Slow);
                 Came::Done
@@ -135,7 +139,7 @@ impl Broker {
                 let ids: Vec<_> = dest.iter().map(|id| id_text(*id)).collect();
                 let (mut receivers, mut names) = (Vec::new(), Vec::new());
                 for id in &ids {
-                    if let Some((receiver, registration)) = self.router.find_registration(id) {
+                    if let Some((receiver, registration)) = self.registry.find_registration(id) {
                         receivers.push(receiver);
                         names.push(Name { id, registration });
                     }
@@ -157,19 +161,19 @@ impl Broker {
             }
             Op::Answer { place, ack } => {
                 let responder = &self.places[place].handle;
-                let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
                 let asker = requests.answer(&ack_text(ack), responder, self.now, outcomes);
                 Came::Answered(asker.map(|part| part.asker.key))
             }
             Op::Refuse { place, ack } => {
                 let responder = &self.places[place].handle;
-                let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
                 let refused = requests.refuse(&ack_text(ack), responder, self.now, outcomes);
                 Came::Declined(refused.map(|part| (part.asker.key, part.ended)))
             }
             Op::Cancel { place, ack } => {
                 let asker = &self.places[place].handle;
-                let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+                let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
                 requests.cancel(&ack_text(ack), asker, outcomes);
                 Came::Done
             }
@@ -179,13 +183,13 @@ impl Broker {
             }
             Op::Expire => {
                 let outcomes = &mut self.outcomes;
-                let requests = &self.router.requests;
+                let requests = &self.registry.requests;
                 requests.expire(self.now, |expired| outcomes.append(expired));
                 Came::Done
             }
             Op::Timeout(millis) => {
                 let timeout = Duration::from_millis(millis);
-                self.router.requests.set_timeout(timeout);
+                self.registry.requests.set_timeout(timeout);
                 Came::Done
             }
         }
@@ -200,7 +204,7 @@ impl Broker {
         (answers, timeout): (u32, Option<Duration>),
     ) -> Result<(), ActionError> {
         let Connection { handle, id } = &self.places[place];
-        let (requests, outcomes) = (&self.router.requests, &mut self.outcomes);
+        let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
         match id {
             _ if receivers.is_empty() => Ok(()),
             Some(_) => {
@@ -256,8 +260,10 @@ impl Broker {
         let mut freed = false;
         let connection = &mut self.places[place];
         if let Some(id) = connection.id.take() {
-            self.router
-                .unregister(&id_text(id), &connection.handle, || freed = true);
+            self.registry
+                .end_registration(&id_text(id), connection.handle.registration(), || {
+                    freed = true
+                });
         }
         freed
     }
@@ -267,7 +273,7 @@ impl Broker {
         self.give_up(place);
         let next = self.connect();
         let Connection { handle, .. } = std::mem::replace(&mut self.places[place], next);
-        self.router
+        self.registry
             .requests
             .leave(&handle, fault, &mut self.outcomes);
         assert_eq!(handle.book.lock().deliveries(), 0);
@@ -275,21 +281,24 @@ impl Broker {
     }
 
     pub(super) fn state(&self, world: &World) -> State {
-        let find = |id| self.router.find(&id_text(id));
+        let find = |id| self.registry.find(&id_text(id));
         let owners: BTreeMap<_, _> = (0..world.ids)
             .filter_map(|id| find(id).map(|owner| (id, owner)))
             .map(|(id, owner)| {
                 (
                     id,
-                    (owner.key, self.router.is_strict(&id_text(id), self.now)),
+                    (
+                        owner.key,
+                        self.registry.is_penalized(&id_text(id), self.now),
+                    ),
                 )
             })
             .collect();
-        let listed: BTreeSet<_> = self.router.ids().into_iter().collect();
+        let listed: BTreeSet<_> = self.registry.ids().into_iter().collect();
         assert_eq!(listed, owners.keys().map(|id| id_text(*id)).collect());
-        assert_eq!(self.router.count(), owners.len());
-        let pending = self.router.requests.pending();
-        assert_eq!(self.router.requests.count(), pending.len());
+        assert_eq!(self.registry.count(), owners.len());
+        let pending = self.registry.requests.pending();
+        assert_eq!(self.registry.requests.count(), pending.len());
         State {
             owners,
             owning: self
@@ -318,10 +327,10 @@ impl Broker {
             self.end(place, Fault::Gone);
         }
         self.outcomes.clear();
-        self.router.requests.expire(self.start, |_| {});
-        assert_eq!(self.router.count(), 0);
-        assert_eq!(self.router.requests.count(), 0);
-        assert_eq!(self.router.requests.deadlines(), 0);
+        self.registry.requests.expire(self.start, |_| {});
+        assert_eq!(self.registry.count(), 0);
+        assert_eq!(self.registry.requests.count(), 0);
+        assert_eq!(self.registry.requests.deadlines(), 0);
         assert_eq!(self.memory.used(), 0);
         for handle in handles {
             assert_eq!(Arc::strong_count(&handle), 1, "somebody holds it");

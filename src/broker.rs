@@ -1,0 +1,228 @@
+//! State and decisions of one broker: which connection owns an id, whether a message is admitted, who awaits which
+//! answer. No sockets and no tasks; time is an argument or read once per decision.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `handle` | a connection as seen by others: its outbox, flags and requests |
+//! | `registry` | id to owner |
+//! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
+//! | `requests` | pending requests and how each ends |
+//! | `answers` | an answer or a refusal arrives |
+//! | `notifications` | failures and cancellations are sent to those they concern |
+//! | `receipts` | receipts that wait for reports of other brokers |
+//! | `principals` | principals whose connections were ended a moment ago |
+//! | `lease` | the right to an id among all brokers |
+//! | `peers` | the trait by which a broker uses other brokers; `cluster` implements it |
+
+pub(crate) mod answers;
+pub(crate) mod delivery;
+pub(crate) mod handle;
+pub(crate) mod lease;
+mod notifications;
+pub(crate) mod peers;
+pub(crate) mod principals;
+pub(crate) mod receipts;
+pub(crate) mod registry;
+pub(crate) mod requests;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    auth::Gate,
+    event::{ServerEvent, ServerListener},
+    memory::Memory,
+    metrics::Metrics,
+    options::ServerOptions,
+    transport::{outbox::Pushed, socket::WriteHalf},
+};
+use handle::{Close, Handle};
+use peers::Peers;
+use principals::EndedPrincipals;
+use registry::Registry;
+
+/// One broker. All its connections share it.
+pub(crate) struct Broker {
+    pub(crate) options: ServerOptions,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) gate: Gate,
+    pub(crate) listener: Box<dyn ServerListener>,
+    /// The other brokers, if there are any.
+    pub(crate) peers: Option<Arc<dyn Peers>>,
+    pub(crate) ended: EndedPrincipals,
+    connections: Mutex<HashMap<u64, Arc<Handle>>>,
+    next_key: AtomicU64,
+    /// Since when it drains, and for how long at most.
+    draining: Mutex<Option<(Instant, Duration)>>,
+    /// True once it closes. Each of its tasks keeps a receiver: when the last is dropped, all have ended.
+    closing: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    pub(crate) fn new(
+        options: ServerOptions,
+        gate: Gate,
+        memory: Arc<Memory>,
+        listener: Box<dyn ServerListener>,
+        peers: Option<Arc<dyn Peers>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Registry::new(&options, memory.clone()),
+            metrics: Metrics::default(),
+            memory,
+            gate,
+            listener,
+            peers,
+            ended: EndedPrincipals::default(),
+            connections: Mutex::default(),
+            next_key: AtomicU64::new(1),
+            draining: Mutex::default(),
+            closing: watch::channel(false).0,
+            options,
+        })
+    }
+
+    /// Ends all its tasks, and asks every connection to close.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+        for handle in self.handles() {
+            handle.request_close(Close::GoingAway);
+        }
+    }
+
+    /// Becomes true when it closes. It counts as closed when the last receiver is dropped.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// Resolves when it is closed and all its tasks have ended.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let closing = self.closing.clone();
+        async move { closing.closed().await }
+    }
+
+    /// Counts a connection whose handshake is done; false if there are `max_connections`, or no
+    /// memory for one more.
+    pub(crate) fn count_connection(&self) -> bool {
+        if self.memory.is_short() {
+            return false;
+        }
+        let max = self.options.max_connections;
+        self.metrics
+            .connections
+            .fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1))
+            .is_ok()
+    }
+
+    /// Adds a connection, so that others find its handle.
+    pub(crate) fn add_connection(&self, handle: &Arc<Handle>) {
+        self.connections.lock().insert(handle.key, handle.clone());
+        // It may have closed before the handle could be found.
+        if *self.closing.borrow() {
+            handle.request_close(Close::GoingAway);
+        }
+    }
+
+    /// Removes a connection that has ended.
+    pub(crate) fn remove_connection(&self, handle: &Handle) {
+        let removed = self.connections.lock().remove(&handle.key);
+        if removed.is_some_and(|handle| !handle.participant) {
+            self.metrics.connections.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// How many connections there are, the participant included.
+    pub(crate) fn connection_count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
+        self.connections.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn handle_of(&self, key: u64) -> Option<Arc<Handle>> {
+        self.connections.lock().get(&key).cloned()
+    }
+
+    /// The handle of a new connection.
+    pub(crate) fn new_handle(&self, write: WriteHalf) -> Handle {
+        let mark = self.options.max_backpressure;
+        Handle::new(self.next_key(), write, mark, self.memory.clone())
+    }
+
+    /// The handle of an id, or a broker, elsewhere. `mark`: bytes from which its outbox counts as full, if
+    /// that is less than for others.
+    pub(crate) fn new_remote_handle(&self, key: u64, write: WriteHalf, mark: usize) -> Handle {
+        let mark = mark.min(self.options.max_backpressure);
+        Handle::new(key, write, mark, self.memory.clone()).of_remote()
+    }
+
+    /// A number that nothing else of this broker has.
+    pub(crate) fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Relaxed)
+    }
+
+    /// Begins to drain: sends `goaway` to all connections that understand it, and later to those that register.
+    pub(crate) fn begin_drain(&self, within: Duration) {
+        *self.draining.lock() = Some((Instant::now(), within));
+        if let Some(peers) = &self.peers {
+            peers.announce_drain();
+        }
+        for handle in self.handles() {
+            if handle.warn(within) == Pushed::First {
+                handle.flush();
+            }
+        }
+    }
+
+    /// The time that is left of a drain; none if it does not drain.
+    pub(crate) fn drains_for(&self) -> Option<Duration> {
+        let draining = *self.draining.lock();
+        draining.map(|(since, within)| within.saturating_sub(since.elapsed()))
+    }
+
+    /// True if no request is pending, nothing waits to be written, and all connections that were sent `goaway`
+    /// have left.
+    pub(crate) fn is_drained(&self) -> bool {
+        let is_done = |handle: &Arc<Handle>| {
+            handle.outbox.waiting() == 0 && (handle.participant || !handle.is_warned())
+        };
+        let hands_over = |peers: &Arc<dyn Peers>| peers.hands_over();
+        self.registry.requests.count() == 0
+            && self.handles().iter().all(is_done)
+            // Last: a connection that ends has had its id handed over before.
+            && !self.peers.as_ref().is_some_and(hands_over)
+    }
+
+    /// Ends the registration with this number, by which a connection owns an id, and emits that. `announce` runs
+    /// before anybody else can register the id. False if it has ended already.
+    pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) -> bool {
+        let mut has_ended = false;
+        self.registry.end_registration(id, number, || {
+            has_ended = true;
+            self.listener.event(ServerEvent::Unregistered(id));
+            announce();
+        });
+        has_ended
+    }
+}

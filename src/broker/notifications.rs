@@ -1,0 +1,69 @@
+//! Notifications: failures go to those who asked, cancellations to those who were asked.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Broker,
+    handle::Handle,
+    requests::{Outcome, Outcomes},
+};
+use crate::{
+    protocol::{self, version_2},
+    transport::outbox::Pushed,
+};
+
+impl Broker {
+    /// Tells outcomes to those whom they concern; those who owe a flush then are added to
+    /// `touched`.
+    pub(crate) fn notify(&self, outcomes: &mut Outcomes, touched: &mut Vec<Arc<Handle>>) {
+        for outcome in outcomes.drain(..) {
+            let (handle, pushed) = match outcome {
+                Outcome::Failed {
+                    asker,
+                    ack,
+                    dest,
+                    fault,
+                } => {
+                    if !asker.speaks_2() || !self.has_room_for_answer(&asker) {
+                        continue;
+                    }
+                    let (ack, dest) = (protocol::json_string(&ack), protocol::json_string(&dest));
+                    let frame = version_2::failed(&ack, &dest, fault.code());
+                    let pushed = asker.outbox.push(&frame);
+                    (asker, pushed)
+                }
+                Outcome::Cancelled { responder, ack } => {
+                    // It costs nothing but work in vain.
+                    if !responder.speaks_2() || responder.outbox.waiting() >= self.most_answers() {
+                        continue;
+                    }
+                    let ack = protocol::json_string(&ack);
+                    let pushed = responder.outbox.push(&version_2::cancel(&ack));
+                    (responder, pushed)
+                }
+            };
+            if pushed == Pushed::First {
+                touched.push(handle);
+            }
+        }
+    }
+
+    /// Lets requests expire.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut touched = Vec::new();
+        let requests = &self.registry.requests;
+        requests.expire(now, |outcomes| self.notify(outcomes, &mut touched));
+        for handle in touched {
+            handle.flush();
+        }
+    }
+
+    /// Frees what is left of ended requests in the queues of connections.
+    pub(crate) fn sweep(&self) {
+        if self.registry.requests.sweep() {
+            for handle in self.handles() {
+                handle.book.lock().sweep();
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The cluster as a broker uses it.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Waker,
+};
+
+use tokio::sync::oneshot;
+
+use super::Cluster;
+use crate::{
+    auth::Denied,
+    broker::{
+        Broker,
+        handle::Handle,
+        lease::{Lease, LeaseState},
+        peers::{Peers, Task, Unreachable},
+        receipts::Receipts,
+        requests::Fault,
+    },
+    metrics::ClusterStats,
+};
+
+impl Peers for Cluster {
+    fn claim(
+        self: Arc<Self>,
+        id: Arc<str>,
+        principal: Option<Arc<str>>,
+        participant: bool,
+    ) -> Task<Result<Lease, Denied>> {
+        Self::claim(&self, id, principal, participant)
+    }
+
+    fn lease_state(&self, lease: &Lease) -> LeaseState {
+        self.claims.lease_state(lease)
+    }
+
+    fn end_lost(&self, broker: &Broker, id: &Arc<str>, conflict: bool) {
+        self.end_lost(broker, id, conflict);
+    }
+
+    fn park(self: Arc<Self>, lease: Lease) -> Option<oneshot::Sender<()>> {
+        Self::park(&self, lease)
+    }
+
+    fn expect_arrival(&self, owner: &Handle) {
+        self.handover.expect_arrival(owner);
+    }
+
+    fn note_sender(&self, owner: &Handle, sender: &str) {
+        self.handover.note_sender(owner, sender);
+    }
+
+    fn find_remote(
+        &self,
+        broker: &Broker,
+        id: &str,
+        connection: (u64, &Waker),
+    ) -> Result<Arc<Handle>, Unreachable> {
+        self.find_remote(broker, id, connection)
+    }
+
+    fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>> {
+        self.lookup_gate(broker)
+    }
+
+    fn absence(&self, handle: &Handle) -> Option<Fault> {
+        handle.outbox.state().closed.then(|| self.absent())
+    }
+
+    fn receipts(&self) -> &Receipts {
+        &self.receipts
+    }
+
+    fn max_frame(&self, id: &str) -> usize {
+        self.max_frame(id)
+    }
+
+    fn count_unreachable(&self) {
+        self.counters.unreachable.fetch_add(1, Relaxed);
+    }
+
+    fn announce_drain(&self) {
+        self.say_drain();
+    }
+
+    fn hands_over(&self) -> bool {
+        self.hands_over()
+    }
+
+    fn stats(&self) -> ClusterStats {
+        self.stats()
+    }
+}

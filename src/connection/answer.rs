@@ -1,0 +1,92 @@
+//! The command `answer`: an answer to a request, or a refusal.
+
+use std::{sync::Arc, task::Context};
+
+use super::{Connection, Turn};
+use crate::{
+    broker::{
+        answers::{Answer, Answered},
+        handle::Handle,
+        requests::Fault,
+    },
+    error::ActionError,
+    protocol::{self, version_2},
+    transport::framing::{self, Mask},
+};
+
+impl Connection {
+    /// Passes an answer on; `outcome`: its message, or the error of a refusal. An answer that is not awaited, or not
+    /// from here, is ignored.
+    pub(super) fn answer(
+        &mut self,
+        ack: &str,
+        outcome: Result<Option<&str>, &str>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        // No request has an ack that is too long.
+        let Ok(key) = self.key(ack) else {
+            return Ok(());
+        };
+        let answer = Answer {
+            ack,
+            from: self.answers_from(),
+            outcome,
+        };
+        let (broker, outcomes) = (&self.broker, &mut turn.outcomes);
+        match broker.take_answer(&self.handle, &key, &answer, outcomes) {
+            None | Some(Answered::Here(_, None)) => Ok(()),
+            Some(Answered::Here(asker, Some(pushed))) => {
+                turn.delivered(&asker, pushed);
+                self.over_share |= self.broker.memory.is_short() && asker.outbox.is_full();
+                Ok(())
+            }
+            Some(Answered::Elsewhere { asker, dest }) => {
+                self.answer_remote(asker, &dest, ack, outcome, turn)
+            }
+        }
+    }
+
+    /// Sends an answer to the broker of the one who asked; `dest`: the id that was asked.
+    fn answer_remote(
+        &mut self,
+        asker: Arc<Handle>,
+        dest: &str,
+        ack: &str,
+        outcome: Result<Option<&str>, &str>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let dest = protocol::json_string(dest);
+        let frame = protocol::answer_of(&dest, ack, self.answers_from(), outcome);
+        let length: usize = frame.iter().map(|piece| piece.len()).sum();
+        let size = framing::frame_size(length, Mask::None);
+        let limit = (self.broker.peers.as_ref()).map_or(0, |peers| peers.max_frame(""));
+        if size > limit {
+            let frame = version_2::failed(ack, &dest, Fault::TooLarge.code());
+            turn.pushed(&asker, asker.outbox.push(&frame));
+            return Err(ActionError::ClusterPayload(size, limit));
+        }
+        if self.broker.has_room_for_answer(&asker) {
+            asker.written_by(self.handle.key);
+            turn.delivered(&asker, asker.outbox.push(&frame));
+        }
+        if asker.outbox.is_full() {
+            // What this turn has promised to write may be what fills it.
+            asker.flush();
+            self.answered = Some(asker).filter(|asker| asker.outbox.is_full());
+        }
+        Ok(())
+    }
+
+    /// True if answers of this connection wait for another broker, and it is not to give more: it is woken
+    /// once they have gone out.
+    pub(super) fn has_answered_much(&mut self, cx: &Context<'_>) -> bool {
+        let Some(asker) = &self.answered else {
+            return false;
+        };
+        let is_held = asker.outbox.hold(self.handle.key, cx.waker(), false);
+        if !is_held {
+            self.answered = None;
+        }
+        is_held
+    }
+}

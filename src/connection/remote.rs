@@ -1,0 +1,123 @@
+//! What goes to other brokers, and comes from them, in place of another connection.
+
+use std::{slice, sync::Arc, task::Context};
+
+use bytes::Bytes;
+
+use super::{Connection, Turn, request::Wants};
+use crate::{
+    broker::{
+        delivery::Admission,
+        handle::Handle,
+        requests::{Fault, Name},
+    },
+    error::ActionError,
+    protocol::{self, Pieces},
+    transport::{
+        framing::{self, Mask},
+        outbox::SHARE_FROM,
+    },
+};
+
+/// Bytes of what is said around a message between brokers, at most, beside an ack.
+const AROUND: usize = 64;
+
+impl Connection {
+    /// Sends a message, of which something is wanted, to one receiver at another broker.
+    pub(super) fn send_remote(
+        &mut self,
+        receiver: &Arc<Handle>,
+        message: &str,
+        id: &str,
+        wants: &Wants<'_>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        self.deliver_to(receiver, turn);
+        if let Admission::Backpressure = self.room(id, receiver, cx, || false) {
+            return Ok(Some(receiver.clone()));
+        }
+        let pieces = protocol::message(message, wants.ack, self.from());
+        self.check_size(&pieces, wants, id)?;
+        let request = self.await_one(receiver, id, wants, turn)?;
+        let registration = turn.batch.registration;
+        let name = [Name { id, registration }];
+        let receipt = self.await_receipt(wants, slice::from_ref(receiver), &name);
+        let frame = self.frame(message, wants);
+        let is_there = self.push_remote(receiver, &frame, wants, receipt, turn);
+        if !is_there {
+            self.broker.unknown(id);
+        }
+        if let Some(request) = request {
+            let requests = &self.broker.registry.requests;
+            requests.delivered(&request, &mut turn.outcomes);
+        }
+        if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
+            let lost = (!is_there).then(|| (id.into(), Some(Fault::Gone)));
+            peers.receipts().local(number, lost.into_iter(), &[]);
+        }
+        Ok(None)
+    }
+
+    /// Pushes a message to another broker: before it that an answer is awaited, and behind it the
+    /// question what became of it.
+    pub(super) fn push_remote(
+        &self,
+        receiver: &Arc<Handle>,
+        frame: &[u8],
+        wants: &Wants<'_>,
+        receipt: Option<u64>,
+        turn: &mut Turn,
+    ) -> bool {
+        let mut frames = Vec::with_capacity(frame.len() + 128);
+        if let Some(ack) = wants.request() {
+            framing::append_text(&protocol::asks(ack), &mut frames);
+        }
+        frames.extend_from_slice(frame);
+        if let Some(number) = receipt {
+            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
+            receiver.asks();
+        }
+        receiver.written_by(self.handle.key);
+        turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
+    }
+
+    /// Pushes a message to many, encoded before, to one of them at another broker.
+    pub(super) fn push_encoded_remote(
+        &self,
+        receiver: &Arc<Handle>,
+        frame: &Bytes,
+        turn: &mut Turn,
+    ) -> bool {
+        receiver.written_by(self.handle.key);
+        // While it is alone there a copy would have a buffer of its own, for each of many receivers.
+        let pushed = match receiver.outbox.waiting() {
+            0 => receiver.outbox.push_shared(frame),
+            _ => receiver
+                .outbox
+                .push_encoded(frame, frame.len() >= SHARE_FROM),
+        };
+        turn.delivered(receiver, pushed)
+    }
+
+    /// Errors: the frame, with what is said around it, is larger than what goes between brokers.
+    pub(super) fn check_size(
+        &self,
+        frame: &Pieces<'_>,
+        wants: &Wants<'_>,
+        id: &str,
+    ) -> Result<(), ActionError> {
+        let Some(peers) = &self.broker.peers else {
+            return Ok(());
+        };
+        let length: usize = frame.iter().map(|piece| piece.len()).sum();
+        let asks = wants.request().map_or(0, |ack| AROUND + ack.len());
+        let settle = if wants.receipt() { AROUND } else { 0 };
+        let size = framing::frame_size(length, Mask::None) + asks + settle;
+        let limit = peers.max_frame(id);
+        match size > limit {
+            true => Err(ActionError::ClusterPayload(size, limit)),
+            false => Ok(()),
+        }
+    }
+}

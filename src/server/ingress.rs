@@ -1,0 +1,295 @@
+//! The way in: accepts sockets, secures them with TLS, and upgrades them to WebSockets.
+
+use std::{
+    io,
+    net::Shutdown,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+use super::{
+    acceptor::Acceptor,
+    attach::attach,
+    handshakes::{Handshake as UnderWay, Handshakes},
+};
+use crate::{
+    broker::Broker,
+    connection::Peer,
+    event::ServerEvent,
+    memory::{Charge, HANDSHAKE},
+    transport::{
+        handshake::{self, Handshake, Refusal},
+        socket::{ReadHalf, Socket, WriteHalf},
+        tls::{self, Acceptor as TlsAcceptor},
+    },
+};
+
+/// The part of the processors that may compute for handshakes of TLS at one time.
+const COMPUTING_PART: usize = 2;
+/// How long accepting rests when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Sockets beyond `max_connections` that may be in their handshake or being refused; those beyond these are
+/// dropped.
+pub(super) const MAX_WAITING: usize = 64;
+/// Bytes read from a peer whose request was refused.
+const DISCARD: usize = 1 << 20;
+
+/// What accepts sockets for a broker.
+pub(super) struct Ingress {
+    pub(super) broker: Arc<Broker>,
+    /// None once the server is closed: the port is free from that moment on.
+    acceptor: Mutex<Option<Acceptor>>,
+    /// Present if this server speaks TLS: for the connections to come.
+    tls: Option<Mutex<TlsAcceptor>>,
+    pub(super) handshakes: Handshakes,
+    /// Permits to compute for a handshake of TLS: that takes a millisecond with some keys, during which the
+    /// thread does nothing else.
+    computing: Semaphore,
+    /// Sockets open now, connected or in their handshake.
+    pub(super) sockets: AtomicUsize,
+}
+
+/// A socket that has become a WebSocket.
+struct Upgraded {
+    read: ReadHalf,
+    write: WriteHalf,
+    headers: Vec<(String, String)>,
+    /// Bytes that came behind the request.
+    early: Vec<u8>,
+}
+
+impl Ingress {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        acceptor: Acceptor,
+        tls: Option<TlsAcceptor>,
+    ) -> Arc<Self> {
+        let options = &broker.options;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let computing = (processors / COMPUTING_PART).max(1);
+        let (most, memory) = (options.max_connections, options.max_memory);
+        Arc::new(Self {
+            handshakes: Handshakes::new(most, memory, tls.is_some()),
+            broker,
+            acceptor: Mutex::new(Some(acceptor)),
+            tls: tls.map(Mutex::new),
+            computing: Semaphore::new(computing),
+            sockets: AtomicUsize::new(0),
+        })
+    }
+
+    /// Stops listening: the port is free when this returns.
+    pub(super) fn stop(&self) {
+        drop(self.acceptor.lock().take());
+    }
+
+    /// Changes the certificate for the connections to come; false without TLS.
+    pub(super) fn set_tls(&self, acceptor: TlsAcceptor) -> bool {
+        let Some(tls) = &self.tls else { return false };
+        *tls.lock() = acceptor;
+        true
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Accepts until the broker closes.
+    pub(super) async fn accept(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.next_socket() => accepted,
+                _ = closing.wait_for(|closing| *closing) => return self.stop(),
+            };
+            match accepted {
+                None => return,
+                Some(Ok(socket)) => {
+                    tokio::select! {
+                        () = self.handshakes.room() => {}
+                        _ = closing.wait_for(|closing| *closing) => return self.stop(),
+                    }
+                    let under_way = UnderWay::begin(&self);
+                    tokio::spawn(self.clone().serve(socket, under_way, closing.clone()));
+                }
+                Some(Err(error)) if is_the_peers(&error) => tokio::task::yield_now().await,
+                // No descriptor, no memory: those that wait are accepted when there is some again.
+                Some(Err(_)) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    /// The next connection; none once the server is closed.
+    async fn next_socket(&self) -> Option<io::Result<Socket>> {
+        std::future::poll_fn(|cx| {
+            Poll::Ready(match &*self.acceptor.lock() {
+                None => None,
+                Some(acceptor) => Some(ready!(acceptor.poll_accept(cx))),
+            })
+        })
+        .await
+    }
+
+    /// One accepted socket, up to the end of its handshake; the connection is a task of its own,
+    /// which does not carry the handshake's state along.
+    async fn serve(
+        self: Arc<Self>,
+        socket: Socket,
+        under_way: UnderWay,
+        mut closing: watch::Receiver<bool>,
+    ) {
+        let address = socket.peer_address();
+        let (read, write) = socket.into_halves();
+        let Some(permit) = SocketPermit::take(&self, under_way.follows) else {
+            return self.drop_socket(&write);
+        };
+        let Some((read, write)) = self.secure(read, write) else {
+            return;
+        };
+        let Some(upgraded) = self.upgrade(read, write, under_way, &mut closing).await else {
+            return;
+        };
+        let peer = self.broker.options.asks_embedder().then(|| Peer {
+            headers: upgraded.headers.into(),
+            address,
+            secure: self.tls.is_some(),
+        });
+        let Upgraded {
+            read, write, early, ..
+        } = upgraded;
+        let handle = Arc::new(self.broker.new_handle(write));
+        attach(
+            &self.broker,
+            handle,
+            (read, early),
+            peer,
+            (closing, Some(permit)),
+        );
+    }
+
+    fn drop_socket(&self, write: &WriteHalf) {
+        self.broker.metrics.refused.fetch_add(1, Relaxed);
+        write.shutdown(Shutdown::Both);
+    }
+
+    /// Puts TLS over an accepted socket, if this server speaks it. None if it is dropped.
+    fn secure(&self, read: ReadHalf, write: WriteHalf) -> Option<(ReadHalf, WriteHalf)> {
+        let Some(tls) = &self.tls else {
+            return Some((read, write));
+        };
+        if self.broker.memory.is_short() {
+            // A refusal that it could read would cost it, and us, a handshake of TLS first.
+            self.drop_socket(&write);
+            return None;
+        }
+        let acceptor = tls.lock().clone();
+        acceptor.accept(read, write, &self.broker.memory).ok()
+    }
+
+    /// Does the handshakes, and counts the connection. None if it came to nothing: then the peer has its refusal, or
+    /// is gone.
+    async fn upgrade(
+        &self,
+        mut read: ReadHalf,
+        write: WriteHalf,
+        mut under_way: UnderWay,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Option<Upgraded> {
+        let (broker, secure) = (&*self.broker, self.tls.is_some());
+        let options = &broker.options;
+        let mut charge = Charge::new(&broker.memory, HANDSHAKE);
+        let request = async {
+            read.handshake(Some(&self.computing)).await?;
+            handshake::read_request(&mut read, options, secure, &mut charge).await
+        };
+        let outcome = tokio::select! {
+            outcome = timeout(options.handshake_timeout, request) => outcome,
+            () = under_way.ended() => {
+                self.drop_socket(&write);
+                return None;
+            }
+            _ = closing.wait_for(|closing| *closing) => return None,
+        };
+        let refusal = match outcome {
+            Ok(Err(error)) if tls::failure(&error).is_some() => None,
+            Ok(Err(_)) => return None,
+            Err(_) => Some(Refusal::Timeout),
+            Ok(Ok(Handshake::Refused(refusal))) => Some(refusal),
+            Ok(Ok(Handshake::Accepted { .. })) if !broker.count_connection() => {
+                Some(Refusal::Unavailable)
+            }
+            Ok(Ok(Handshake::Accepted {
+                response,
+                headers,
+                early,
+            })) => {
+                // Emitted before the peer knows: the events of what it does next come later.
+                broker.listener.event(ServerEvent::Connection);
+                let answer = handshake::write_all(&write, response.as_bytes());
+                // Some hundred bytes: only a peer that means harm does not take them.
+                let answered = timeout(options.handshake_timeout, answer).await;
+                if !matches!(answered, Ok(Ok(()))) {
+                    broker.metrics.connections.fetch_sub(1, Relaxed);
+                    return None;
+                }
+                broker.metrics.accepted.fetch_add(1, Relaxed);
+                return Some(Upgraded {
+                    read,
+                    write,
+                    headers,
+                    early,
+                });
+            }
+        };
+        broker.metrics.refused.fetch_add(1, Relaxed);
+        let refuse = handshake::refuse(refusal, &mut read, &write, DISCARD);
+        tokio::select! {
+            // Whether the peer has read its refusal or not, that was all.
+            _ = timeout(options.close_timeout, refuse) => {}
+            () = under_way.ended() => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        None
+    }
+}
+
+/// True for an error of the connection that was to be accepted, not of ours.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted
+    )
+}
+
+/// One of the sockets that a server may have open, whatever their state.
+pub(super) struct SocketPermit(Arc<Ingress>);
+
+impl SocketPermit {
+    /// `follows`: in the place of one that is about to be free.
+    fn take(ingress: &Arc<Ingress>, follows: bool) -> Option<Self> {
+        let waiting = MAX_WAITING + usize::from(follows);
+        let most = ingress
+            .broker
+            .options
+            .max_connections
+            .saturating_add(waiting);
+        let permit = Self(ingress.clone());
+        (ingress.sockets.fetch_add(1, Relaxed) < most).then_some(permit)
+    }
+}
+
+impl Drop for SocketPermit {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Relaxed);
+    }
+}
