@@ -13,7 +13,7 @@
 //! | `pattern` | globs over ids |
 //! | `origin` | from which pages browsers may connect |
 
-mod gate;
+mod authenticator;
 mod jwt;
 mod key;
 pub(crate) mod origin;
@@ -22,8 +22,8 @@ mod verify;
 
 use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
 
-pub use gate::Authentication;
-pub(crate) use gate::{Gate, Verdict};
+pub use authenticator::Authentication;
+pub(crate) use authenticator::{AuthResult, Authenticator};
 pub use jwt::{Jwt, JwtOptions, Subject};
 pub use key::JwtKey;
 pub use pattern::Patterns;

@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    auth::Gate,
+    auth::Authenticator,
     event::{ServerEvent, ServerListener},
     memory::Memory,
     metrics::Metrics,
@@ -57,7 +57,7 @@ pub(crate) struct Broker {
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<Memory>,
-    pub(crate) gate: Gate,
+    pub(crate) authenticator: Authenticator,
     pub(crate) listener: Box<dyn ServerListener>,
     /// The other brokers, if there are any.
     pub(crate) peers: Option<Arc<dyn Peers>>,
@@ -81,7 +81,7 @@ impl fmt::Debug for Broker {
 impl Broker {
     pub(crate) fn new(
         options: ServerOptions,
-        gate: Gate,
+        authenticator: Authenticator,
         memory: Arc<Memory>,
         listener: Box<dyn ServerListener>,
         peers: Option<Arc<dyn Peers>>,
@@ -90,7 +90,7 @@ impl Broker {
             registry: Registry::new(&options, memory.clone()),
             metrics: Metrics::default(),
             memory,
-            gate,
+            authenticator,
             listener,
             peers,
             ended: EndedPrincipals::default(),
@@ -189,7 +189,7 @@ impl Broker {
             peers.announce_drain();
         }
         for handle in self.handles() {
-            if handle.warn(within) == Pushed::First {
+            if handle.warn(within) == Pushed::NeedsFlush {
                 handle.flush();
             }
         }

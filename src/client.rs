@@ -3,8 +3,8 @@
 //! The handle queues frames and writes them itself where the socket takes them, so that a send
 //! needs no other thread. The task connects, reads, and writes what a full socket had refused.
 
+mod events;
 mod task;
-mod told;
 
 use std::{
     net::Shutdown,
@@ -29,7 +29,7 @@ use crate::{
         framing::{self, Mask, Reader},
         outbox::{Flushed, Outbox, Pushed},
         socket::{ReadHalf, WriteHalf},
-        tls::Connector,
+        tls::TlsConnector,
     },
 };
 
@@ -41,7 +41,7 @@ const CLOSED: u8 = 3;
 /// A connection to a broker. Clones are the same connection; dropping them does not close it.
 #[derive(Clone)]
 pub struct Client {
-    link: Arc<Link>,
+    link: Arc<ClientShared>,
 }
 
 impl std::fmt::Debug for Client {
@@ -53,10 +53,10 @@ impl std::fmt::Debug for Client {
 }
 
 /// What the handles and the task share.
-struct Link {
+struct ClientShared {
     options: ClientOptions,
     /// Present if this client speaks TLS.
-    tls: Option<Connector>,
+    tls: Option<TlsConnector>,
     listener: Box<dyn ClientListener>,
     outbox: Outbox,
     /// Present from the end of the handshake to the end of the connection. A handle may live much
@@ -114,10 +114,10 @@ impl Client {
     /// A client that has queued its registration, and has no task yet.
     fn new(
         options: ClientOptions,
-        tls: Option<Connector>,
+        tls: Option<TlsConnector>,
         listener: impl ClientListener,
     ) -> Result<Self> {
-        let link = Arc::new(Link {
+        let link = Arc::new(ClientShared {
             listener: Box::new(listener),
             outbox: Outbox::new(options.high_water_mark, Mask::Random, None),
             socket: RwLock::default(),
@@ -194,7 +194,7 @@ impl Client {
             return Err(Error::QueueFull { queued, limit });
         }
         match link.outbox.push(pieces) {
-            Pushed::First | Pushed::More => Ok(()),
+            Pushed::NeedsFlush | Pushed::More => Ok(()),
             Pushed::Closed => Err(Error::NotOpen),
         }
     }
@@ -259,12 +259,12 @@ pub(crate) fn ack_name(raw: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// Checks options, and reads what those of TLS name.
-pub(crate) fn check(options: &ClientOptions) -> Result<Option<Connector>> {
+pub(crate) fn check(options: &ClientOptions) -> Result<Option<TlsConnector>> {
     options.validate()?;
-    options.tls.as_ref().map(Connector::new).transpose()
+    options.tls.as_ref().map(TlsConnector::new).transpose()
 }
 
-impl Link {
+impl ClientShared {
     fn flush(&self) {
         if let Some(socket) = &*self.socket.read()
             && !matches!(self.outbox.flush(socket), Flushed::Done)
@@ -291,13 +291,13 @@ impl Link {
         self.waker.wake();
     }
 
-    fn tell(&self, event: ClientEvent<'_>) {
+    fn emit(&self, event: ClientEvent<'_>) {
         self.listener.event(event);
     }
 
-    fn tell_closed(&self, code: Option<u16>) {
+    fn emit_closed(&self, code: Option<u16>) {
         let reason = self.reason.get().map_or("", |reason| reason);
-        self.tell(ClientEvent::Closed { code, reason });
+        self.emit(ClientEvent::Closed { code, reason });
     }
 
     /// True while nothing may be read. Whoever closes reads on, to the end.

@@ -35,9 +35,12 @@
 //! Locks: what is claimed before what is refused; a table of remote ids, or of nodes, before that of
 //! links. No other is taken while one of these is held, and none across an `.await`.
 
+mod broadcast;
 pub(crate) mod bus;
 mod claims;
+mod credit;
 mod flow;
+mod gossip;
 mod handover;
 mod inbound;
 mod lanes;
@@ -52,10 +55,7 @@ mod peers;
 mod probes;
 mod remotes;
 mod repair;
-mod said;
 mod search;
-mod talk;
-mod tally;
 mod task;
 
 use std::{
@@ -82,22 +82,22 @@ use crate::{
         lease::{Lease, LeaseState},
         peers::Task,
         receipts::Receipts,
-        requests::Outcomes,
+        requests::Notifications,
     },
     options::NatsOptions,
 };
-use bus::{Bus, Delivery, NodeId, Place, Publication, Subjects};
-use claims::{Claim, Claims, Clock, Owner, Stamp, Taken};
+use bus::{Bus, Delivery, NodeId, Publication, ReplyAddress, Subjects};
+use claims::{AlreadyClaimed, Claim, Claims, Clock, Owner, Stamp};
+use credit::CreditLedger;
 use handover::Handover;
 use lanes::Lanes;
 use link::Link;
-use lookups::Lookups;
+use lookups::LookupLimits;
 use nodes::Nodes;
 use probes::Probes;
 use remotes::Remotes;
 use repair::{Repairs, Streams};
 pub use search::Found;
-use tally::Tally;
 pub(crate) use task::BusEvent;
 use task::Listening;
 
@@ -132,16 +132,16 @@ pub(crate) struct Cluster {
     /// That in which NATS was told all subscriptions, and that of which the embedder was told so.
     listened: AtomicU32,
     listening: Mutex<Listening>,
-    told_up: AtomicU32,
+    reported_up_epoch: AtomicU32,
     clock: Clock,
     claims: Claims,
     receipts: Arc<Receipts>,
     remotes: Remotes,
     lanes: Arc<Lanes>,
-    lookups: Arc<Lookups>,
+    lookups: Arc<LookupLimits>,
     /// What connections wait for that look up as many ids as they may.
     gate: OnceLock<Arc<Handle>>,
-    tally: Tally,
+    credits: CreditLedger,
     nodes: Nodes,
     probes: Probes,
     /// Those who wait for an answer that comes with their number.
@@ -204,12 +204,12 @@ impl Cluster {
             since: Mutex::new(Instant::now()),
             listened: AtomicU32::new(0),
             listening: Mutex::default(),
-            told_up: AtomicU32::new(0),
+            reported_up_epoch: AtomicU32::new(0),
             remotes: Remotes::default(),
             lanes: Arc::default(),
             lookups: Arc::default(),
             gate: OnceLock::new(),
-            tally: Tally::default(),
+            credits: CreditLedger::default(),
             nodes: Nodes::default(),
             probes: Probes::default(),
             questions: Mutex::default(),
@@ -254,7 +254,7 @@ impl Cluster {
 
     fn place(&self, number: u64) -> String {
         let node = self.node;
-        self.subjects.place(Place { node, number })
+        self.subjects.place(ReplyAddress { node, number })
     }
 
     /// Makes an id ours, everywhere, for somebody with this principal; a participant is asked for none.
@@ -304,7 +304,7 @@ impl Cluster {
             let was_up = cluster.is_up();
             let claimed = cluster.claims.claim(claim.clone(), was_up);
             // Another principal may have come before, since it was looked for.
-            let mut stopped = claimed.map_err(|Taken| Denied::Conflict)?;
+            let mut stopped = claimed.map_err(|AlreadyClaimed| Denied::Conflict)?;
             if cluster.is_up() && !was_up {
                 // Whoever listened for all ids meanwhile may not have seen this one.
                 stopped = cluster.claims.listen(&id);
@@ -443,7 +443,7 @@ impl Drop for Asked<'_> {
 }
 
 /// Tells what was collected.
-fn tell(broker: &Broker, outcomes: &mut Outcomes) {
+fn notify(broker: &Broker, outcomes: &mut Notifications) {
     let mut touched = Vec::new();
     broker.notify(outcomes, &mut touched);
     touched.iter().for_each(|handle| handle.flush());

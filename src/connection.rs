@@ -43,11 +43,11 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::{
-    auth::Gate,
+    auth::Authenticator,
     broker::{
         Broker,
         handle::{Close, Handle},
-        requests::Fault,
+        requests::DeliveryError,
     },
     error::ActionError,
     memory::{CONNECTION, Charge},
@@ -58,9 +58,9 @@ use crate::{
     },
 };
 use clocks::{Rate, Window};
-use register::Access;
+use register::AuthState;
 pub(crate) use register::Peer;
-use send::Recent;
+use send::RecentReceivers;
 use turn::Turn;
 
 /// A clock that may run.
@@ -75,13 +75,13 @@ pub(crate) struct Connection {
     id: Option<Arc<str>>,
     /// The id as JSON, for the messages it sends.
     from: String,
-    access: Access,
+    access: AuthState,
     /// What is known of the peer from its handshake, if somebody wants to know.
     peer: Option<Peer>,
     /// A message for which a receiver had no room, and that receiver.
     waiting: Option<(Utf8Bytes, Arc<Handle>)>,
     /// What is known of its ids, where it is for many.
-    lookups: Option<Box<lookup::Lookups>>,
+    lookups: Option<Box<lookup::PendingLookups>>,
     /// Whoever it answered last at another broker, if more answers wait for that than may.
     answered: Option<Arc<Handle>>,
     /// True while the socket may have more to read.
@@ -95,7 +95,7 @@ pub(crate) struct Connection {
     progress: u64,
     /// The end of the time for which it may delay others.
     delay_timer: Timer,
-    recent: Recent,
+    recent: RecentReceivers,
     /// Memory was short when it added to what waits for another: it is read no further until there is
     /// enough again.
     over_share: bool,
@@ -128,11 +128,11 @@ impl Connection {
         let itself = CONNECTION + peer_memory;
         // Nobody asks himself who he is.
         let gate = match handle.participant {
-            true => &Gate::Free,
-            false => &broker.gate,
+            true => &Authenticator::Free,
+            false => &broker.authenticator,
         };
         let mut connection = Self {
-            access: Access::new(gate),
+            access: AuthState::new(gate),
             // In between there is nothing that could die silently.
             heartbeat: (!handle.participant)
                 .then(|| Heartbeat::new(options.ping_interval, options.ping_timeout))
@@ -155,7 +155,7 @@ impl Connection {
             timer: None,
             progress: 0,
             delay_timer: None,
-            recent: Recent::default(),
+            recent: RecentReceivers::default(),
             over_share: false,
             deadline: None,
             controls: Window::default(),
@@ -177,7 +177,7 @@ impl Connection {
         self.reader.keep(&mut input);
         input.give_back();
         self.deliver(&mut turn);
-        self.tell(&mut turn);
+        self.notify(&mut turn);
         self.send_replies();
         turn.flush();
         let metrics = &self.broker.metrics;
@@ -205,7 +205,10 @@ impl Connection {
 
     fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn, input: &mut Input) -> Poll<()> {
         if let Some((text, mut receiver)) = self.waiting.take() {
-            let waits = match receiver.outbox.hold(self.handle.key, cx.waker(), false) {
+            let waits = match receiver
+                .outbox
+                .add_waiter(self.handle.key, cx.waker(), false)
+            {
                 true => true,
                 false => match self.route(&text, cx, turn) {
                     Some(full) => {
@@ -259,7 +262,7 @@ impl Connection {
                 Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
                     self.deliver(turn);
                     // The echo is among the replies.
-                    self.start_closing(Fault::Gone);
+                    self.start_closing(DeliveryError::Gone);
                 }
                 // Pings are answered by the reader; they count against the turn.
                 Poll::Ready(Ok(_)) => {
@@ -334,7 +337,7 @@ impl Connection {
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
                 let requests = &self.broker.registry.requests;
-                requests.withdraw(&self.handle, &mut turn.outcomes);
+                requests.cancel_all(&self.handle, &mut turn.outcomes);
                 self.await_registration();
                 Ok(())
             }
@@ -342,7 +345,7 @@ impl Connection {
             Err(error) => Err(error),
         };
         if !turn.outcomes.is_empty() {
-            self.tell(turn);
+            self.notify(turn);
         }
         if let Err(error) = result {
             self.refused(error, Some(text), turn);
@@ -399,7 +402,7 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.leave(Fault::Gone);
+        self.leave(DeliveryError::Gone);
         self.wait_no_longer();
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);

@@ -153,12 +153,12 @@ impl Drop for Charge {
 }
 
 /// Bytes that several hold, charged once.
-pub(crate) struct Shared {
+pub(crate) struct ChargedBytes {
     pub(crate) bytes: Vec<u8>,
     pub(crate) _charge: Charge,
 }
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for ChargedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -14,19 +14,15 @@
 //! | `encode` | the frames that we write; `encode/version_2` has those that version 2 adds |
 //! | `between` | the frames that brokers of a cluster write to each other |
 
-mod between;
 mod decode;
 mod encode;
+mod fast_path;
+mod json_scan;
 mod members;
-mod plain;
-mod terms;
-mod usual;
+mod peer_frame;
+mod reply_options;
 mod values;
 
-pub(crate) use between::{
-    Between, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_between, is_message,
-    lost, settle, settle_number, settled,
-};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decode::LONGEST_ACK;
 pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo, sender_of};
@@ -34,7 +30,11 @@ pub(crate) use encode::{
     Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,
     version_2,
 };
-pub(crate) use terms::{Terms, Wanted};
+pub(crate) use peer_frame::{
+    PeerFrame, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_between,
+    is_message, lost, settle, settle_number, settled,
+};
+pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, is_truthy, json_string, shorten,
     text_length,
@@ -55,7 +55,7 @@ pub(crate) enum ClientAction<'a> {
         dest: &'a str,
         ack: Option<&'a str>,
         /// Of no meaning in version 1. Apart, so that who wants nothing carries little.
-        wanted: Option<Box<Wanted<'a>>>,
+        wanted: Option<Box<RawReplyOptions<'a>>>,
     },
     Answer {
         ack: &'a str,

@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::Gate,
+    auth::Authenticator,
     broker::{Broker, peers::Peers},
     cluster::Cluster,
     error::{Error, Result},
@@ -45,9 +45,9 @@ use crate::{
     memory::Memory,
     metrics::Stats,
     options::{ServerOptions, TlsServerOptions},
-    transport::tls::Acceptor as TlsAcceptor,
+    transport::tls::TlsAcceptor,
 };
-use acceptor::Acceptor;
+use acceptor::ListeningSocket;
 #[cfg(feature = "node")]
 pub(crate) use directory::check_close;
 use ingress::Ingress;
@@ -111,14 +111,14 @@ impl Server {
         if !options.path.starts_with('/') {
             options.path.insert(0, '/');
         }
-        let gate = Gate::new(&options.authentication)?;
+        let gate = Authenticator::new(&options.authentication)?;
         let memory = Arc::new(Memory::new(options.max_memory));
         // Taken: a key is kept by nobody who does not need it.
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let cluster = join(&options, runtime)?;
         let entered = runtime.enter();
-        let (acceptor, address) = Acceptor::bind(&options.listen)?;
+        let (acceptor, address) = ListeningSocket::bind(&options.listen)?;
         drop(entered);
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);

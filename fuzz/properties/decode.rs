@@ -4,7 +4,7 @@
 use super::json::{self, Json, Value};
 use crate::{
     error::ActionError,
-    protocol::{self, ClientAction, Dest, ServerAction, Wanted},
+    protocol::{self, ClientAction, Dest, RawReplyOptions, ServerAction},
 };
 
 /// Small enough to be exceeded by short inputs.
@@ -134,9 +134,9 @@ fn wanted<'a>(
     reference: Option<&'a str>,
     answers: Option<&'a str>,
     timeout: Option<&'a str>,
-) -> Option<Box<Wanted<'a>>> {
+) -> Option<Box<RawReplyOptions<'a>>> {
     (reference.is_some() || answers.is_some() || timeout.is_some()).then(|| {
-        Box::new(Wanted {
+        Box::new(RawReplyOptions {
             reference,
             answers,
             timeout,

@@ -35,7 +35,7 @@ const MAX_REASON: usize = 123;
 
 /// What came of reading: messages, the error that ended it, if any, and what is to be sent back.
 #[derive(Debug, Default, PartialEq)]
-struct Outcome {
+struct Notification {
     messages: Vec<Message>,
     error: Option<String>,
     replies: Vec<u8>,
@@ -149,7 +149,7 @@ fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<End>) {
 }
 
 /// The same, but for a control frame that is too long: it is one as soon as its header has come.
-fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Outcome {
+fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Notification {
     let (_, end) = naive_boundaries(bytes);
     let Some(end) = end.filter(|end| end.long_control) else {
         return in_one_piece(bytes, role, max_payload);
@@ -163,7 +163,7 @@ fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Outc
 }
 
 /// All at once, by tungstenite alone.
-fn in_one_piece(bytes: &[u8], role: Role, max_payload: usize) -> Outcome {
+fn in_one_piece(bytes: &[u8], role: Role, max_payload: usize) -> Notification {
     let config = WebSocketConfig::default()
         .max_message_size(Some(max_payload))
         .max_frame_size(Some(max_payload))
@@ -173,7 +173,7 @@ fn in_one_piece(bytes: &[u8], role: Role, max_payload: usize) -> Outcome {
         unread: bytes,
         written: Vec::new(),
     };
-    let mut read = Outcome::default();
+    let mut read = Notification::default();
     loop {
         match context.read(&mut stream) {
             Ok(message) => {
@@ -207,7 +207,7 @@ async fn in_pieces(
     is_early: bool,
     role: Role,
     max_payload: usize,
-) -> Outcome {
+) -> Notification {
     // Another connection's, whose protocol object ours will have.
     let (mut former, _peer) = reader(role, Vec::new(), max_payload / 2);
     assert!(poll(&mut former).await.is_pending());
@@ -215,7 +215,7 @@ async fn in_pieces(
     let early = is_early.then(|| pieces.next()).flatten();
     let early = early.unwrap_or_default().to_vec();
     let (mut reader, peer) = reader(role, early, max_payload);
-    let mut read = Outcome::default();
+    let mut read = Notification::default();
     loop {
         // The runtime hears of what has come before the reader asks for it.
         yield_now().await;

@@ -15,7 +15,7 @@ use super::{cuts, runtime};
 use crate::{
     memory::{Charge, Memory},
     options::ServerOptions,
-    transport::handshake::{Handshake, Refusal, read_request},
+    transport::handshake::{Refusal, Upgrade, read_request},
 };
 
 const PATH: &str = "/ws";
@@ -85,8 +85,8 @@ async fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]> + Unpin) -> Verdict {
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             Verdict::Gone
         }
-        Ok(Handshake::Refused(refusal)) => Verdict::Refused(refusal),
-        Ok(Handshake::Accepted {
+        Ok(Upgrade::Refused(refusal)) => Verdict::Refused(refusal),
+        Ok(Upgrade::Accepted {
             response, early, ..
         }) => {
             assert!(source.taken.ends_with(&early));

@@ -31,8 +31,8 @@ pub(super) fn verifier(
         return Err(ErrorKind::InvalidAlgorithm.into());
     }
     let way = match (hash(*algorithm), scheme(*algorithm)) {
-        (Some(hash), _) => Way::Mac(hmac::Key::new(hash, bytes)),
-        (None, Some(scheme)) => Way::Signature(scheme, bytes.to_vec()),
+        (Some(hash), _) => KeyedVerifier::Mac(hmac::Key::new(hash, bytes)),
+        (None, Some(scheme)) => KeyedVerifier::Signature(scheme, bytes.to_vec()),
         (None, None) => return Err(ErrorKind::UnsupportedAlgorithm.into()),
     };
     Ok(Box::new(RingVerifier {
@@ -70,10 +70,10 @@ fn scheme(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
 /// A key, bound to one algorithm.
 struct RingVerifier {
     algorithm: Algorithm,
-    way: Way,
+    way: KeyedVerifier,
 }
 
-enum Way {
+enum KeyedVerifier {
     Mac(hmac::Key),
     Signature(&'static dyn VerificationAlgorithm, Vec<u8>),
 }
@@ -86,8 +86,8 @@ impl Verifier<Vec<u8>> for RingVerifier {
     ) -> std::result::Result<(), SignatureError> {
         let verified = match &self.way {
             // Compares in constant time.
-            Way::Mac(key) => hmac::verify(key, message, signature),
-            Way::Signature(scheme, key) => {
+            KeyedVerifier::Mac(key) => hmac::verify(key, message, signature),
+            KeyedVerifier::Signature(scheme, key) => {
                 asymmetric::UnparsedPublicKey::new(*scheme, key).verify(message, signature)
             }
         };

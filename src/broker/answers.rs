@@ -8,7 +8,7 @@ use std::{
 use super::{
     Broker,
     handle::{Close, Handle},
-    requests::{Outcomes, Part},
+    requests::{Notifications, ResponderDone},
 };
 use crate::{
     options::SlowConsumer,
@@ -44,7 +44,7 @@ impl Broker {
         responder: &Handle,
         key: &str,
         answer: &Answer<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> Option<Answered> {
         let (requests, now) = (&self.registry.requests, Instant::now());
         let Answer { ack, from, outcome } = *answer;
@@ -52,7 +52,7 @@ impl Broker {
             Ok(_) => requests.answer(key, responder, now, outcomes)?,
             Err(_) => requests.refuse(key, responder, now, outcomes)?,
         };
-        let Part { asker, dest, ended } = part;
+        let ResponderDone { asker, dest, ended } = part;
         if let Some(dest) = dest {
             return Some(Answered::Elsewhere { asker, dest });
         }
@@ -70,7 +70,7 @@ impl Broker {
         &self,
         responder: &Handle,
         answer: &Answer<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> Option<Arc<Handle>> {
         let key = protocol::ack_key(answer.ack);
         let answered = self.take_answer(responder, &key, answer, outcomes)?;
@@ -80,7 +80,7 @@ impl Broker {
         if pushed != Pushed::Closed {
             self.metrics.messages_out.fetch_add(1, Relaxed);
         }
-        (pushed == Pushed::First).then_some(asker)
+        (pushed == Pushed::NeedsFlush).then_some(asker)
     }
 
     /// Who asked in version 1 does not understand a refusal: it gets an answer without a message, if
@@ -127,7 +127,7 @@ impl Broker {
         }
         match self.options.slow_consumer {
             SlowConsumer::Pushback => {
-                asker.outbox.press();
+                asker.outbox.mark_overdue();
                 let fits = asker.outbox.waiting() < self.most_answers();
                 match fits {
                     true => asker.waker.wake(),

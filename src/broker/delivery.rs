@@ -9,7 +9,7 @@ use std::{
 use super::{
     Broker,
     handle::{Close, Handle},
-    requests::Fault,
+    requests::DeliveryError,
 };
 use crate::{
     event::{ServerEvent, Slow},
@@ -61,7 +61,7 @@ impl Broker {
                 Admission::Drop
             }
             SlowConsumer::Pushback if !self.registry.is_penalized(id, Instant::now()) => {
-                if !receiver.outbox.hold(key, waker, delays()) {
+                if !receiver.outbox.add_waiter(key, waker, delays()) {
                     return Admission::Accept;
                 }
                 // Its task starts the clock.
@@ -89,9 +89,9 @@ impl Broker {
     }
 
     /// Counts a message for an id that nobody owns, or whose broker cannot be reached.
-    pub(crate) fn not_found(&self, id: &str, fault: Fault) {
+    pub(crate) fn not_found(&self, id: &str, fault: DeliveryError) {
         match (fault, &self.peers) {
-            (Fault::ClusterDown, Some(peers)) => peers.count_unreachable(),
+            (DeliveryError::ClusterDown, Some(peers)) => peers.count_unreachable(),
             _ => self.unknown(id),
         }
     }

@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     auth::Denied,
-    broker::{lease::Lease, requests::Book},
+    broker::{lease::Lease, requests::ConnectionRequests},
     memory::Memory,
     protocol::version_2,
     sync::{
@@ -114,7 +114,7 @@ pub(crate) struct Handle {
     /// Its right to its id, where there is a cluster.
     pub(crate) lease: Mutex<Option<Lease>>,
     /// The requests it asked and those it may answer.
-    pub(crate) book: Mutex<Book>,
+    pub(crate) book: Mutex<ConnectionRequests>,
     /// Wakes its task.
     pub(crate) waker: AtomicWaker,
     close: Mutex<Option<Close>>,

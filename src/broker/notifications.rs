@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     Broker,
     handle::Handle,
-    requests::{Outcome, Outcomes},
+    requests::{Notification, Notifications},
 };
 use crate::{
     protocol::{self, version_2},
@@ -15,10 +15,10 @@ use crate::{
 impl Broker {
     /// Tells outcomes to those whom they concern; those who owe a flush then are added to
     /// `touched`.
-    pub(crate) fn notify(&self, outcomes: &mut Outcomes, touched: &mut Vec<Arc<Handle>>) {
+    pub(crate) fn notify(&self, outcomes: &mut Notifications, touched: &mut Vec<Arc<Handle>>) {
         for outcome in outcomes.drain(..) {
             let (handle, pushed) = match outcome {
-                Outcome::Failed {
+                Notification::Failed {
                     asker,
                     ack,
                     dest,
@@ -32,7 +32,7 @@ impl Broker {
                     let pushed = asker.outbox.push(&frame);
                     (asker, pushed)
                 }
-                Outcome::Cancelled { responder, ack } => {
+                Notification::Cancelled { responder, ack } => {
                     // It costs nothing but work in vain.
                     if !responder.speaks_2() || responder.outbox.waiting() >= self.most_answers() {
                         continue;
@@ -42,7 +42,7 @@ impl Broker {
                     (responder, pushed)
                 }
             };
-            if pushed == Pushed::First {
+            if pushed == Pushed::NeedsFlush {
                 touched.push(handle);
             }
         }

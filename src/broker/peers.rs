@@ -9,7 +9,7 @@ use super::{
     handle::Handle,
     lease::{Lease, LeaseState},
     receipts::Receipts,
-    requests::Fault,
+    requests::DeliveryError,
 };
 use crate::{auth::Denied, metrics::ClusterStats};
 
@@ -66,7 +66,7 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>>;
 
     /// Why the id of a remote handle has no owner; none if it may have one.
-    fn absence(&self, handle: &Handle) -> Option<Fault>;
+    fn absence(&self, handle: &Handle) -> Option<DeliveryError>;
 
     /// Receipts that wait for reports of other brokers.
     fn receipts(&self) -> &Receipts;

@@ -21,11 +21,11 @@ pub(crate) struct Moment(u64);
 #[derive(Debug, Default)]
 pub(crate) struct EndedPrincipals {
     count: AtomicU64,
-    recent: Mutex<Vec<Recent>>,
+    recent: Mutex<Vec<EndedPrincipal>>,
 }
 
 #[derive(Debug)]
-struct Recent {
+struct EndedPrincipal {
     principal: Arc<str>,
     close: Close,
     moment: Moment,
@@ -42,7 +42,7 @@ impl EndedPrincipals {
         let now = Instant::now();
         let mut recent = self.recent.lock();
         recent.retain(|one| one.until > now && one.principal != *principal);
-        recent.push(Recent {
+        recent.push(EndedPrincipal {
             principal: principal.clone(),
             close: close.clone(),
             moment: Moment(self.count.fetch_add(1, SeqCst)),

@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::{
-    broker::{handle::Handle, requests::Fault},
+    broker::{handle::Handle, requests::DeliveryError},
     memory::{Charge, Memory},
     protocol::{self, version_2},
 };
@@ -27,15 +27,15 @@ const ID: usize = 64;
 /// All receipts that are not yet complete.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    open: Mutex<Open>,
+    open: Mutex<OpenReceipts>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenReceipts {
     last: u64,
     receipts: HashMap<u64, Receipt, RandomState>,
     /// The receipts that a link knows about, and for which id: by the key of the link.
-    links: HashMap<u64, Known, RandomState>,
+    links: HashMap<u64, AwaitedReports, RandomState>,
     /// Links that are lost from these times on.
     lost: Vec<(Instant, u64)>,
     /// Questions behind all others of a link, by their numbers.
@@ -53,30 +53,30 @@ struct Fence {
 
 /// What a link knows about.
 #[derive(Debug)]
-struct Known {
+struct AwaitedReports {
     id: Arc<str>,
     numbers: HashSet<u64, RandomState>,
 }
 
 /// What became of a message for an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Report {
     /// The link with this key knows; it is in this packet, or has not gone out, if that is zero.
     Awaited(u64, u64),
-    Known(Option<Fault>),
+    Known(Option<DeliveryError>),
 }
 
 /// An id of a receipt: what became of the message, and the first place of the id in `dest`.
 #[derive(Debug)]
 struct Named {
-    fate: Fate,
+    report: Report,
     place: usize,
 }
 
 impl Named {
-    fn new(fate: Fate) -> Self {
+    fn new(report: Report) -> Self {
         let place = usize::MAX;
-        Self { fate, place }
+        Self { report, place }
     }
 }
 
@@ -85,7 +85,7 @@ struct Receipt {
     asker: Arc<Handle>,
     /// The `ref`, as JSON.
     reference: String,
-    fates: HashMap<Arc<str>, Named, RandomState>,
+    reports: HashMap<Arc<str>, Named, RandomState>,
     /// Ids that others know about.
     left: usize,
     deadline: Instant,
@@ -95,31 +95,31 @@ struct Receipt {
 impl Receipt {
     /// The link that knows about an id, and the packet that carries the message, if that is awaited.
     fn awaits(&self, id: &str) -> Option<(u64, u64)> {
-        match self.fates.get(id)?.fate {
-            Fate::Awaited(link, packet) => Some((link, packet)),
-            Fate::Known(_) => None,
+        match self.reports.get(id)?.report {
+            Report::Awaited(link, packet) => Some((link, packet)),
+            Report::Known(_) => None,
         }
     }
 
     /// Notes what is known of an id that was awaited; true if that was what was missing.
-    fn note(&mut self, id: &str, fault: Option<Fault>) -> bool {
-        if let Some(named) = self.fates.get_mut(id) {
-            named.fate = Fate::Known(fault);
+    fn note(&mut self, id: &str, fault: Option<DeliveryError>) -> bool {
+        if let Some(named) = self.reports.get_mut(id) {
+            named.report = Report::Known(fault);
             self.left -= 1;
         }
         self.left == 0
     }
 
     /// Tells who asked. What is not known by now has no answer in time.
-    fn tell(self) {
+    fn send(self) {
         let (mut delivered, mut failed) = (String::new(), String::new());
-        let mut fates: Vec<_> = self.fates.iter().collect();
-        fates.sort_unstable_by_key(|(_, named)| named.place);
-        for (id, Named { fate, .. }) in fates {
-            let fault = match fate {
-                Fate::Known(None) => None,
-                Fate::Known(Some(fault)) => Some(fault.receipt_code()),
-                Fate::Awaited(..) => Some(Fault::Timeout.code()),
+        let mut reports: Vec<_> = self.reports.iter().collect();
+        reports.sort_unstable_by_key(|(_, named)| named.place);
+        for (id, Named { report, .. }) in reports {
+            let fault = match report {
+                Report::Known(None) => None,
+                Report::Known(Some(fault)) => Some(fault.receipt_code()),
+                Report::Awaited(..) => Some(DeliveryError::Timeout.code()),
             };
             let list = match fault {
                 None => &mut delivered,
@@ -153,27 +153,27 @@ impl Receipts {
         awaited: impl Iterator<Item = (Arc<str>, u64)>,
         memory: &Arc<Memory>,
     ) -> Option<u64> {
-        let awaited = awaited.map(|(id, link)| (id, Named::new(Fate::Awaited(link, 0))));
-        let fates: HashMap<_, _, _> = awaited.collect();
-        if fates.is_empty() {
+        let awaited = awaited.map(|(id, link)| (id, Named::new(Report::Awaited(link, 0))));
+        let reports: HashMap<_, _, _> = awaited.collect();
+        if reports.is_empty() {
             return None;
         }
-        let names: usize = fates.keys().map(|id| ID + id.len()).sum();
+        let names: usize = reports.keys().map(|id| ID + id.len()).sum();
         let receipt = Receipt {
             asker: asker.clone(),
             reference: reference.to_owned(),
             // One more: the local part is known last.
-            left: fates.len() + 1,
-            fates,
+            left: reports.len() + 1,
+            reports,
             deadline: Instant::now() + SETTLE,
             _charge: Charge::new(memory, RECEIPT + reference.len() + names),
         };
         let mut open = self.open.lock();
         open.last += 1;
         let number = open.last;
-        for (id, named) in &receipt.fates {
-            if let Fate::Awaited(link, _) = named.fate {
-                let known = open.links.entry(link).or_insert_with(|| Known {
+        for (id, named) in &receipt.reports {
+            if let Report::Awaited(link, _) = named.report {
+                let known = open.links.entry(link).or_insert_with(|| AwaitedReports {
                     id: id.clone(),
                     numbers: HashSet::default(),
                 });
@@ -189,7 +189,7 @@ impl Receipts {
     pub(crate) fn local(
         &self,
         number: u64,
-        known: impl Iterator<Item = (Arc<str>, Option<Fault>)>,
+        known: impl Iterator<Item = (Arc<str>, Option<DeliveryError>)>,
         dest: &[Cow<'_, str>],
     ) {
         let mut open = self.open.lock();
@@ -198,17 +198,17 @@ impl Receipts {
         };
         let mut forgotten = Vec::new();
         for (id, fault) in known {
-            let named = receipt.fates.entry(id);
-            let named = named.or_insert_with(|| Named::new(Fate::Known(fault)));
+            let named = receipt.reports.entry(id);
+            let named = named.or_insert_with(|| Named::new(Report::Known(fault)));
             // The first time counts.
-            if let Fate::Awaited(link, _) = named.fate {
-                named.fate = Fate::Known(fault);
+            if let Report::Awaited(link, _) = named.report {
+                named.report = Report::Known(fault);
                 receipt.left -= 1;
                 forgotten.push(link);
             }
         }
         for (place, id) in dest.iter().enumerate() {
-            if let Some(named) = receipt.fates.get_mut(&**id) {
+            if let Some(named) = receipt.reports.get_mut(&**id) {
                 named.place = named.place.min(place);
             }
         }
@@ -220,7 +220,7 @@ impl Receipts {
         if is_done {
             let receipt = open.receipts.remove(&number);
             drop(open);
-            receipt.into_iter().for_each(Receipt::tell);
+            receipt.into_iter().for_each(Receipt::send);
         }
     }
 
@@ -248,12 +248,12 @@ impl Receipts {
     }
 
     /// A broker says what became of a message for an id.
-    pub(crate) fn settle(&self, number: u64, id: &str, fault: Option<Fault>) {
+    pub(crate) fn settle(&self, number: u64, id: &str, fault: Option<DeliveryError>) {
         let mut open = self.open.lock();
         if let Some(Fence { link, packet, .. }) = open.fences.remove(&number) {
             drop(open);
             let is_before = |sent| sent != 0 && sent < packet;
-            return self.lose_packets(link, is_before, Fault::Timeout);
+            return self.lose_packets(link, is_before, DeliveryError::Timeout);
         }
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
@@ -266,22 +266,22 @@ impl Receipts {
         if is_done {
             let receipt = open.receipts.remove(&number);
             drop(open);
-            receipt.into_iter().for_each(Receipt::tell);
+            receipt.into_iter().for_each(Receipt::send);
         }
     }
 
     /// A link will say nothing more.
-    pub(crate) fn lose(&self, link: u64, fault: Fault) {
+    pub(crate) fn fail_link(&self, link: u64, fault: DeliveryError) {
         // Somebody was there, and nobody will say whether he has got it.
-        let fault = if fault == Fault::Gone {
-            Fault::Timeout
+        let fault = if fault == DeliveryError::Gone {
+            DeliveryError::Timeout
         } else {
             fault
         };
         self.lose_packets(link, |_| true, fault);
     }
 
-    fn lose_packets(&self, link: u64, packets: impl Fn(u64) -> bool, fault: Fault) {
+    fn lose_packets(&self, link: u64, packets: impl Fn(u64) -> bool, fault: DeliveryError) {
         let mut open = self.open.lock();
         let Some(known) = open.links.get(&link) else {
             return;
@@ -305,7 +305,7 @@ impl Receipts {
             open.forget(link, number);
         }
         drop(open);
-        done.into_iter().for_each(Receipt::tell);
+        done.into_iter().for_each(Receipt::send);
     }
 
     /// What asks for a receipt goes out with this packet.
@@ -316,9 +316,9 @@ impl Receipts {
             return;
         }
         let receipt = open.receipts.get_mut(&number);
-        let named = receipt.and_then(|receipt| receipt.fates.get_mut(id));
+        let named = receipt.and_then(|receipt| receipt.reports.get_mut(id));
         if let Some(Named {
-            fate: Fate::Awaited(_, sent),
+            report: Report::Awaited(_, sent),
             ..
         }) = named
         {
@@ -328,7 +328,7 @@ impl Receipts {
 
     /// Nobody has heard this packet of a link, which sends no more. Others may have been heard, before
     /// it, and behind it by somebody new: what is said of them may be on its way.
-    pub(crate) fn unheard(&self, link: u64, packet: u64, fault: Fault) {
+    pub(crate) fn unheard(&self, link: u64, packet: u64, fault: DeliveryError) {
         let is_lost = |sent| sent == packet || sent == 0;
         self.lose_packets(link, is_lost, fault);
         let mut open = self.open.lock();
@@ -342,7 +342,7 @@ impl Receipts {
         let is_due = |lost: &mut (Instant, u64)| lost.0 <= now;
         let due: Vec<_> = self.open.lock().lost.extract_if(.., is_due).collect();
         for (_, link) in due {
-            self.lose_packets(link, |_| true, Fault::Timeout);
+            self.lose_packets(link, |_| true, DeliveryError::Timeout);
         }
         let mut open = self.open.lock();
         open.fences.retain(|_, fence| fence.deadline > now);
@@ -350,18 +350,18 @@ impl Receipts {
             .extract_if(|_, receipt| receipt.deadline <= now)
             .collect();
         for (number, receipt) in &late {
-            for named in receipt.fates.values() {
-                if let Fate::Awaited(link, _) = named.fate {
+            for named in receipt.reports.values() {
+                if let Report::Awaited(link, _) = named.report {
                     open.forget(link, *number);
                 }
             }
         }
         drop(open);
-        late.into_iter().for_each(|(_, receipt)| receipt.tell());
+        late.into_iter().for_each(|(_, receipt)| receipt.send());
     }
 }
 
-impl Open {
+impl OpenReceipts {
     /// A link knows nothing more of a receipt.
     fn forget(&mut self, link: u64, number: u64) {
         if let Some(known) = self.links.get_mut(&link) {

@@ -44,7 +44,7 @@ const MAX_STRIKES: usize = 4096;
 pub(crate) struct Conflict;
 
 /// Hashed by us, once: the same hash chooses the shard and the place in it.
-type Ids = HashTable<Registration>;
+type IdTable = HashTable<Registration>;
 
 #[derive(Debug)]
 struct Registration {
@@ -55,7 +55,7 @@ struct Registration {
 /// All ids of a server, and the requests between them.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    shards: [RwLock<Ids>; SHARDS],
+    shards: [RwLock<IdTable>; SHARDS],
     hasher: RandomState,
     /// Numbers of registrations: each is given once.
     numbers: AtomicU64,
@@ -97,7 +97,7 @@ impl Registry {
     }
 
     /// A table uses the lowest and the highest bits of a hash: these are neither.
-    fn shard(&self, hash: u64) -> &RwLock<Ids> {
+    fn shard(&self, hash: u64) -> &RwLock<IdTable> {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 

@@ -22,10 +22,10 @@
 //! | `outcome` | what is to be told, and to whom |
 //! | `between` | what brokers of a cluster tell each other of requests |
 
-mod between;
 mod outcome;
 mod pending;
 mod queue;
+mod remote;
 mod responders;
 
 use std::{
@@ -49,9 +49,9 @@ use crate::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
-pub(crate) use outcome::{Fault, Outcome, Outcomes};
+pub(crate) use outcome::{DeliveryError, Notification, Notifications};
 use pending::{Pending, Shard};
-use queue::Queue;
+use queue::RequestQueue;
 use responders::Responders;
 
 /// Shards of the table: more than threads, so that they seldom meet.
@@ -112,7 +112,7 @@ pub(crate) struct Name<'a> {
 
 /// A receiver's part in a request, as it has ended.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct ResponderDone {
     pub(crate) asker: Arc<Handle>,
     /// The id by which it was asked, where the asker is at another broker.
     pub(crate) dest: Option<Arc<str>>,
@@ -132,18 +132,18 @@ pub(crate) enum Opened {
 
 /// The requests of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub(crate) struct ConnectionRequests {
     /// Those it asked, oldest first.
-    asked: Queue,
+    asked: RequestQueue,
     /// Those it may answer. Tagged, for those who are told, with the hash of the id by which it was
     /// asked.
-    owed: Queue,
+    owed: RequestQueue,
     /// Deliveries it awaits an answer for: requests times receivers.
     deliveries: usize,
     /// Bytes of memory charged for those it asked.
     charged: usize,
     /// The connection has ended, for this reason: it can answer nothing any more.
-    gone: Option<Fault>,
+    gone: Option<DeliveryError>,
     /// The last of its registrations that another connection has taken over.
     lost: u64,
 }
@@ -156,10 +156,10 @@ impl Request {
 
     /// Tells one that was asked that nobody awaits its answer: behind the message, if that is still
     /// to come.
-    fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Outcomes) {
+    fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Notifications) {
         match &mut *self.late.lock() {
             Some(late) => late.push(responder),
-            None => outcomes.push(Outcome::Cancelled {
+            None => outcomes.push(Notification::Cancelled {
                 responder,
                 ack: self.ack.clone(),
             }),
@@ -219,7 +219,7 @@ impl Requests {
         &self,
         question: &Question<'_>,
         now: Instant,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> Result<Opened, ActionError> {
         let Question { ack, asker, .. } = *question;
         let hash = self.hasher.hash_one(ack);
@@ -233,7 +233,7 @@ impl Requests {
             }
             Some(over) => {
                 let over = over.remove().0;
-                shard.finish(over, Some(Fault::Timeout), outcomes);
+                shard.finish(over, Some(DeliveryError::Timeout), outcomes);
                 return Ok(Opened::Over);
             }
             None => self.insert(&mut shard, hash, question, now, outcomes),
@@ -250,7 +250,7 @@ impl Requests {
         hash: u64,
         question: &Question<'_>,
         now: Instant,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> (Arc<Request>, bool) {
         let ack: Arc<str> = question.ack.into();
         let count = question.receivers.len();
@@ -283,7 +283,7 @@ impl Requests {
     }
 
     /// Lets the oldest requests of a connection expire until it is within its limit.
-    fn keep_within_limit(&self, asker: &Handle, outcomes: &mut Outcomes) {
+    fn keep_within_limit(&self, asker: &Handle, outcomes: &mut Notifications) {
         loop {
             let oldest = {
                 let mut book = asker.book.lock();
@@ -294,16 +294,16 @@ impl Requests {
                 book.asked.items.pop_front()
             };
             match oldest {
-                Some((request, _)) => self.end(&request, Some(Fault::Timeout), outcomes),
+                Some((request, _)) => self.end(&request, Some(DeliveryError::Timeout), outcomes),
                 None => return,
             }
         }
     }
 
     /// All messages of a request are in the outboxes of those it was for.
-    pub(crate) fn delivered(&self, request: &Request, outcomes: &mut Outcomes) {
+    pub(crate) fn delivered(&self, request: &Request, outcomes: &mut Notifications) {
         let late = request.late.lock().take().unwrap_or_default();
-        outcomes.extend(late.into_iter().map(|responder| Outcome::Cancelled {
+        outcomes.extend(late.into_iter().map(|responder| Notification::Cancelled {
             responder,
             ack: request.ack.clone(),
         }));
@@ -315,8 +315,8 @@ impl Requests {
         ack: &str,
         responder: &Handle,
         now: Instant,
-        outcomes: &mut Outcomes,
-    ) -> Option<Part> {
+        outcomes: &mut Notifications,
+    ) -> Option<ResponderDone> {
         self.take(ack, responder, 1, now, outcomes)
     }
 
@@ -326,8 +326,8 @@ impl Requests {
         ack: &str,
         responder: &Handle,
         now: Instant,
-        outcomes: &mut Outcomes,
-    ) -> Option<Part> {
+        outcomes: &mut Notifications,
+    ) -> Option<ResponderDone> {
         self.take(ack, responder, 0, now, outcomes)
     }
 
@@ -338,8 +338,8 @@ impl Requests {
         responder: &Handle,
         answers: u32,
         now: Instant,
-        outcomes: &mut Outcomes,
-    ) -> Option<Part> {
+        outcomes: &mut Notifications,
+    ) -> Option<ResponderDone> {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         let mut entry = shard.entry(hash, ack)?;
@@ -349,7 +349,7 @@ impl Requests {
         }
         if pending.is_over(now) {
             let over = entry.remove().0;
-            shard.finish(over, Some(Fault::Timeout), outcomes);
+            shard.finish(over, Some(DeliveryError::Timeout), outcomes);
             return None;
         }
 
@@ -366,7 +366,7 @@ impl Requests {
             pending.responders.end(responder.key);
             pending.asker.book.lock().deliveries -= 1;
             let asker = pending.asker.clone();
-            return Some(Part {
+            return Some(ResponderDone {
                 asker,
                 dest,
                 ended: false,
@@ -375,7 +375,7 @@ impl Requests {
         pending.responders.forget(responder.key);
         let pending = entry.remove().0;
         let asker = shard.finish(pending, None, outcomes);
-        Some(Part {
+        Some(ResponderDone {
             asker,
             dest,
             ended: true,
@@ -383,7 +383,7 @@ impl Requests {
     }
 
     /// Ends a request that this connection asked, if it is pending.
-    pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, outcomes: &mut Outcomes) {
+    pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, outcomes: &mut Notifications) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         if let Some(entry) = shard.entry(hash, ack)
@@ -394,7 +394,12 @@ impl Requests {
         }
     }
 
-    fn end(&self, request: &Weak<Request>, fault: Option<Fault>, outcomes: &mut Outcomes) {
+    fn end(
+        &self,
+        request: &Weak<Request>,
+        fault: Option<DeliveryError>,
+        outcomes: &mut Notifications,
+    ) {
         if let Some(request) = request.upgrade() {
             let mut shard = self.shard(request.hash).lock();
             shard.end(&request, fault, outcomes);
@@ -402,7 +407,7 @@ impl Requests {
     }
 
     /// Forgets all that a connection asked.
-    pub(crate) fn withdraw(&self, handle: &Handle, outcomes: &mut Outcomes) {
+    pub(crate) fn cancel_all(&self, handle: &Handle, outcomes: &mut Notifications) {
         let asked = std::mem::take(&mut handle.book.lock().asked);
         for (request, _) in asked.items {
             self.end(&request, None, outcomes);
@@ -410,17 +415,22 @@ impl Requests {
     }
 
     /// Forgets all that a connection asked or could have answered; `fault`: why it ends.
-    pub(crate) fn leave(&self, handle: &Handle, fault: Fault, outcomes: &mut Outcomes) {
+    pub(crate) fn disconnect(
+        &self,
+        handle: &Handle,
+        fault: DeliveryError,
+        outcomes: &mut Notifications,
+    ) {
         let owed = {
             let mut book = handle.book.lock();
             book.gone.get_or_insert(fault);
             std::mem::take(&mut book.owed)
         };
-        self.withdraw(handle, outcomes);
+        self.cancel_all(handle, outcomes);
         let owed = owed.items.into_iter();
         for request in owed.filter_map(|(request, _)| request.upgrade()) {
             let mut shard = self.shard(request.hash).lock();
-            shard.lose(&request, handle, None, fault, outcomes);
+            shard.fail_responder(&request, handle, None, fault, outcomes);
         }
     }
 
@@ -432,7 +442,7 @@ impl Requests {
         former: &Handle,
         id: &str,
         registration: u64,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) {
         let tag = self.hasher.hash_one(id);
         let owed: Vec<_> = {
@@ -443,12 +453,18 @@ impl Requests {
         };
         for request in owed {
             let mut shard = self.shard(request.hash).lock();
-            shard.lose(&request, former, Some(id), Fault::Replaced, outcomes);
+            shard.fail_responder(
+                &request,
+                former,
+                Some(id),
+                DeliveryError::Replaced,
+                outcomes,
+            );
         }
     }
 
     /// Forgets what is left of ended requests by their time. True if there were any: connections have them
-    /// in their queues, which are theirs to sweep ([`Book::sweep`]).
+    /// in their queues, which are theirs to sweep ([`ConnectionRequests::sweep`]).
     pub(crate) fn sweep(&self) -> bool {
         let mut were_any = false;
         for shard in &self.shards {
@@ -462,12 +478,12 @@ impl Requests {
     }
 
     /// Forgets the requests whose time is up; `tell` is called when no lock is held.
-    pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Outcomes)) {
-        let mut outcomes = Outcomes::new();
+    pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Notifications)) {
+        let mut outcomes = Notifications::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             while let Some(request) = shard.deadlines.pop(now) {
-                shard.end(&request, Some(Fault::Timeout), &mut outcomes);
+                shard.end(&request, Some(DeliveryError::Timeout), &mut outcomes);
             }
             // After a rush, its memory is given back.
             shard.shrink(ROOM);
@@ -516,7 +532,7 @@ impl Opened {
     }
 }
 
-impl Book {
+impl ConnectionRequests {
     /// Bytes of memory charged for what it asked.
     pub(crate) fn charged(&self) -> usize {
         self.charged
@@ -530,7 +546,7 @@ impl Book {
 }
 
 #[cfg(test)]
-impl Book {
+impl ConnectionRequests {
     /// Deliveries that await an answer.
     pub(crate) fn deliveries(&self) -> usize {
         self.deliveries

@@ -14,7 +14,7 @@ use std::{
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{CLOSED, CLOSING, CONNECTING, Link, OPEN};
+use super::{CLOSED, CLOSING, CONNECTING, ClientShared, OPEN};
 use crate::{
     error::{ActionError, Error, Result},
     event::ClientEvent,
@@ -33,18 +33,18 @@ const TURN_MESSAGES: usize = 256;
 const TURN_BYTES: usize = 64 << 10;
 
 /// The life of a connection, once it is open, or why it is not. None: it was given up.
-pub(super) async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHalf)>>) {
+pub(super) async fn run(link: Arc<ClientShared>, opened: Option<Result<(Reader, WriteHalf)>>) {
     match opened {
         None => {
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
-            link.tell_closed(None);
+            link.emit_closed(None);
         }
         Some(Err(error)) => {
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
-            link.tell(ClientEvent::Error(error));
-            link.tell_closed(Some(1006));
+            link.emit(ClientEvent::Error(error));
+            link.emit_closed(Some(1006));
         }
         Some(Ok((reader, write))) => {
             let opened = link
@@ -53,9 +53,9 @@ pub(super) async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHal
             let code = if opened.is_ok() {
                 *link.socket.write() = Some(write);
                 link.flush();
-                link.tell(ClientEvent::Open);
+                link.emit(ClientEvent::Open);
                 link.listener.batch_end();
-                Task::new(link.clone(), reader).await
+                ClientTask::new(link.clone(), reader).await
             } else {
                 // Closed before it was open.
                 write.shutdown(Shutdown::Both);
@@ -66,14 +66,14 @@ pub(super) async fn run(link: Arc<Link>, opened: Option<Result<(Reader, WriteHal
             link.outbox.close();
             // Before the event: the descriptor is closed when the embedder hears of the end.
             link.drop_socket();
-            link.tell_closed(code);
+            link.emit_closed(code);
         }
     }
     link.listener.batch_end();
 }
 
 /// Connects and shakes hands. None: it was given up.
-pub(super) async fn open(link: &Link) -> Option<Result<(Reader, WriteHalf)>> {
+pub(super) async fn open(link: &ClientShared) -> Option<Result<(Reader, WriteHalf)>> {
     let limit = link.options.connect_timeout;
     let handshake = dial(&link.options, link.tls.as_ref());
     let reaches = |state| {
@@ -100,8 +100,8 @@ pub(super) async fn open(link: &Link) -> Option<Result<(Reader, WriteHalf)>> {
 }
 
 /// An open connection; resolves to the code with which it has ended.
-struct Task {
-    link: Arc<Link>,
+struct ClientTask {
+    link: Arc<ClientShared>,
     reader: Reader,
     /// True while the socket may have more to read.
     readable: bool,
@@ -116,8 +116,8 @@ struct Task {
     heartbeat: Option<Heartbeat>,
 }
 
-impl Task {
-    fn new(link: Arc<Link>, reader: Reader) -> Self {
+impl ClientTask {
+    fn new(link: Arc<ClientShared>, reader: Reader) -> Self {
         let ClientOptions {
             ping_interval,
             ping_timeout,
@@ -164,14 +164,14 @@ impl Task {
                 }
                 Poll::Ready(Ok(Incoming::Text(text))) => {
                     bytes += text.len();
-                    self.tell(text);
+                    self.emit(text);
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
                     bytes += text.len();
-                    self.tell(&text);
+                    self.emit(&text);
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
-                    self.link.tell(ClientEvent::Refused(ActionError::NotJson));
+                    self.link.emit(ClientEvent::Refused(ActionError::NotJson));
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Close(frame)))) => {
                     // An empty close frame counts as 1000. The echo is among the replies.
@@ -180,7 +180,7 @@ impl Task {
                     let reason = frame.map_or(String::new(), |frame| frame.reason.to_string());
                     let _ = self.link.reason.set(reason.clone());
                     if let Some(error) = Error::denied(code, reason) {
-                        self.link.tell(ClientEvent::Error(error));
+                        self.link.emit(ClientEvent::Error(error));
                     }
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -188,7 +188,7 @@ impl Task {
                     // What version 1 reports, whatever it has told the server.
                     self.closing = Some(1006);
                     self.broken = true;
-                    self.link.tell(ClientEvent::Error(Error::WebSocket(text)));
+                    self.link.emit(ClientEvent::Error(Error::WebSocket(text)));
                     self.link.start_closing(code, "");
                     return self.discard(cx);
                 }
@@ -216,10 +216,10 @@ impl Task {
         }
     }
 
-    fn tell(&self, text: &str) {
+    fn emit(&self, text: &str) {
         let action = protocol::decode_server_action(text, self.link.options.protocol);
         let event = action.map_or_else(ClientEvent::Refused, Into::into);
-        self.link.tell(self.bounded(event));
+        self.link.emit(self.bounded(event));
     }
 
     /// The event, unless it carries more than the embedder accepts.
@@ -285,12 +285,12 @@ impl Task {
     }
 
     /// Tells the embedder when all has been written, if it wants to know.
-    fn tell_drained(&self) {
+    fn emit_drained(&self) {
         let link = &self.link;
         // Taken first: whoever wants it from here on is told later.
         if link.wants_drain.swap(false, SeqCst) {
             if link.outbox.await_empty() {
-                link.tell(ClientEvent::Drain);
+                link.emit(ClientEvent::Drain);
                 link.listener.batch_end();
             } else {
                 link.wants_drain.store(true, SeqCst);
@@ -299,7 +299,7 @@ impl Task {
     }
 }
 
-impl Future for Task {
+impl Future for ClientTask {
     type Output = Option<u16>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u16>> {
@@ -309,7 +309,7 @@ impl Future for Task {
             // A dead socket is told by reading, after what came before its end.
             let _ = this.link.outbox.poll_writable(socket, cx);
         }
-        this.tell_drained();
+        this.emit_drained();
         if this.link.state.load(SeqCst) == CLOSED {
             return Poll::Ready(Some(1006));
         }

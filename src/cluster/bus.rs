@@ -32,7 +32,7 @@ impl NodeId {
 /// One way to write to a node, or the place of an answer there: its number tells it from all others
 /// of that node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct ReplyAddress {
     pub(crate) node: NodeId,
     pub(crate) number: u64,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Delivery {
     /// Which of the packets that went that way, from one on; zero where that is not said.
     pub(crate) packet: u64,
     /// Where it comes from, and where what is said of it goes.
-    pub(crate) from: Option<Place>,
+    pub(crate) from: Option<ReplyAddress>,
     /// Which of the packets from there it is, from one on; zero where that is not said.
     pub(crate) sent: u64,
     pub(crate) payload: Bytes,
@@ -130,7 +130,7 @@ impl Subjects {
     }
 
     /// Where what is for a place goes.
-    pub(crate) fn place(&self, place: Place) -> String {
+    pub(crate) fn place(&self, place: ReplyAddress) -> String {
         format!("{}.node.{}.{:x}", self.prefix, place.node, place.number)
     }
 
@@ -146,14 +146,14 @@ impl Subjects {
 }
 
 /// The place that a subject names, and which of the packets from there, or zero.
-pub(crate) fn place_of(subject: &str) -> Option<(Place, u64)> {
+pub(crate) fn place_of(subject: &str) -> Option<(ReplyAddress, u64)> {
     let hex = |part: &str| u64::from_str_radix(part, 16).ok();
     // Before these: our prefix, the namespace, and what kind of subject it is.
     let mut parts = subject.split('.').skip(3);
     let node = NodeId(hex(parts.next()?)?);
     let number = hex(parts.next()?)?;
     let packet = parts.next().map_or(Some(0), hex)?;
-    Some((Place { node, number }, packet))
+    Some((ReplyAddress { node, number }, packet))
 }
 
 #[cfg(test)]
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_place_is_found_in_its_subject() {
-        let place = Place {
+        let place = ReplyAddress {
             node: NodeId(u64::MAX - 5),
             number: 0x1f,
         };

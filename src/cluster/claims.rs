@@ -130,7 +130,7 @@ impl Own {
 
 /// What is to be done about somebody else's claim.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ClaimVerdict {
     /// It is about no id of ours.
     None,
     /// He has the id, and we no longer; `conflict`: he is another principal.
@@ -141,7 +141,7 @@ pub(super) enum Verdict {
 
 /// Somebody else has the id already.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken;
+pub(super) struct AlreadyClaimed;
 
 /// All claims of this broker.
 #[derive(Debug, Default)]
@@ -167,7 +167,7 @@ impl Claims {
         &self,
         claim: Claim,
         listens: bool,
-    ) -> Result<Option<oneshot::Receiver<()>>, Taken> {
+    ) -> Result<Option<oneshot::Receiver<()>>, AlreadyClaimed> {
         let mut own = self.own.lock();
         let time = claim.stamp.time;
         let entry = own.entry(claim.id.clone()).or_insert_with(|| Own {
@@ -177,7 +177,7 @@ impl Claims {
             published: 0,
         });
         if entry.claim.owner != claim.owner && !claim.owner.is_participant() {
-            return Err(Taken);
+            return Err(AlreadyClaimed);
         }
         entry.leases.push(time);
         if claim.stamp > entry.claim.stamp {
@@ -215,19 +215,19 @@ impl Claims {
     }
 
     /// Judges somebody else's claim. An id that is lost is not ours from here on.
-    pub(super) fn judge(&self, other: &Claim) -> Verdict {
+    pub(super) fn judge(&self, other: &Claim) -> ClaimVerdict {
         let mut own = self.own.lock();
         let Some(entry) = own.get(&other.id) else {
-            return Verdict::None;
+            return ClaimVerdict::None;
         };
         if !other.wins(&entry.claim) {
-            return Verdict::Kept(entry.claim.clone());
+            return ClaimVerdict::Kept(entry.claim.clone());
         }
         let conflict = other.owner != entry.claim.owner;
         if let (Some(lost), true) = (own.remove(&other.id), conflict) {
             self.refused.lock().extend(lost.leases);
         }
-        Verdict::Lost { conflict }
+        ClaimVerdict::Lost { conflict }
     }
 
     /// For whom an id is claimed here; none if it is not.
@@ -266,7 +266,7 @@ impl Claims {
     }
 
     /// The ids for which nobody listens yet: for each, what tells its listener to stop.
-    pub(super) fn deaf(&self) -> Vec<(Arc<str>, oneshot::Receiver<()>)> {
+    pub(super) fn unsubscribed(&self) -> Vec<(Arc<str>, oneshot::Receiver<()>)> {
         let mut own = self.own.lock();
         own.iter_mut()
             .filter_map(|(id, entry)| Some((id.clone(), entry.listen()?)))
@@ -330,18 +330,18 @@ mod tests {
     #[test]
     fn a_newer_claim_of_the_same_principal_takes_the_id_and_an_older_one_hears_of_ours() {
         let claims = Claims::default();
-        assert_eq!(claims.judge(&claim(9, 2, None)), Verdict::None);
+        assert_eq!(claims.judge(&claim(9, 2, None)), ClaimVerdict::None);
         let mut listens = claims.claim(claim(5, 1, None), true).unwrap().unwrap();
         assert!(claims.claim(claim(6, 1, None), true).unwrap().is_none());
         assert_eq!(
             claims.claim(claim(7, 1, Some("x")), true).err(),
-            Some(Taken)
+            Some(AlreadyClaimed)
         );
-        let kept = Verdict::Kept(claim(6, 1, None));
+        let kept = ClaimVerdict::Kept(claim(6, 1, None));
         assert_eq!(claims.judge(&claim(5, 9, None)), kept);
         assert_eq!(claims.judge(&claim(6, 0, None)), kept);
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        let lost = Verdict::Lost { conflict: false };
+        let lost = ClaimVerdict::Lost { conflict: false };
         assert_eq!(claims.judge(&claim(6, 2, None)), lost);
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert_eq!(claims.count(), 0);
@@ -351,9 +351,9 @@ mod tests {
     fn of_two_principals_the_first_keeps_the_id() {
         let claims = Claims::default();
         claims.claim(claim(5, 1, Some("x")), true).unwrap();
-        let kept = Verdict::Kept(claim(5, 1, Some("x")));
+        let kept = ClaimVerdict::Kept(claim(5, 1, Some("x")));
         assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
-        let lost = Verdict::Lost { conflict: true };
+        let lost = ClaimVerdict::Lost { conflict: true };
         assert_eq!(claims.judge(&claim(4, 2, Some("y"))), lost);
     }
 
@@ -379,7 +379,7 @@ mod tests {
     fn no_peer_has_what_a_participant_has() {
         let claims = Claims::default();
         claims.claim(participants(5, 1), true).unwrap();
-        let kept = || Verdict::Kept(participants(5, 1));
+        let kept = || ClaimVerdict::Kept(participants(5, 1));
         // Whatever its principal is called.
         let names = [
             "",
@@ -391,7 +391,7 @@ mod tests {
         for name in names {
             assert_eq!(claims.judge(&claim(4, 2, Some(name))), kept());
             let taken = claims.claim(claim(4, 1, Some(name)), true);
-            assert_eq!(taken.err(), Some(Taken));
+            assert_eq!(taken.err(), Some(AlreadyClaimed));
             assert!(!participants(5, 1).owner.is_peer(Some(name)));
         }
         assert!(!participants(5, 1).owner.is_peer(None));
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(claims.judge(&claim(9, 2, None)), kept());
         let peers = Claims::default();
         peers.claim(claim(5, 1, None), true).unwrap();
-        let lost = Verdict::Lost { conflict: true };
+        let lost = ClaimVerdict::Lost { conflict: true };
         assert_eq!(peers.judge(&participants(9, 2)), lost);
     }
 

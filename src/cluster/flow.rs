@@ -6,7 +6,7 @@ use super::{
     bus::NodeId,
     lanes::{Lane, Lanes},
     lookups::Lookup,
-    packet::{Amount, Credit, Taken},
+    packet::{Amount, ConsumedReport, Credit},
 };
 
 /// Bytes, and packets, that one link may have sent and that were not consumed yet.
@@ -100,7 +100,7 @@ impl Flow {
     }
 
     /// The same by a broker that returns it for this link alone.
-    pub(super) fn taken(&mut self, taken: Taken, lanes: &Lanes) {
+    pub(super) fn taken(&mut self, taken: ConsumedReport, lanes: &Lanes) {
         // Whoever begins to take something says who it is. Others may tell later what they took before.
         if taken.amount.packets == 0 || self.node == 0 {
             self.set_node(NodeId(taken.node), taken.epoch, lanes);

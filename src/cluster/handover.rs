@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Cluster,
-    bus::{Delivery, Inlet, NodeId, Place, Publication},
+    bus::{Delivery, Inlet, NodeId, Publication, ReplyAddress},
     claims::{Claim, Claims},
     listener::Backlog,
 };
@@ -198,7 +198,7 @@ impl Newest {
 #[derive(Debug)]
 pub(super) struct Followed<'a> {
     newest: &'a mut Newest,
-    from: Place,
+    from: ReplyAddress,
     packet: u64,
 }
 

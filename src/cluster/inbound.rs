@@ -7,15 +7,15 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Cluster, handover::Followed, packet::Frames, tell};
+use super::{Cluster, handover::Followed, notify, packet::Frames};
 use crate::{
     broker::{
         Broker,
         answers::Answer,
         handle::Handle,
-        requests::{Fault, Name, Opened, Outcomes, Question},
+        requests::{DeliveryError, Name, Notifications, Opened, Question},
     },
-    protocol::{self, Between, version_2},
+    protocol::{self, PeerFrame, version_2},
     transport::{framing, outbox::Pushed},
 };
 
@@ -34,7 +34,7 @@ pub(super) enum Taking {
 }
 
 /// One packet for an id.
-pub(super) struct Inbound<'a> {
+pub(super) struct InboundPacket<'a> {
     broker: &'a Broker,
     cluster: &'a Arc<Cluster>,
     id: &'a str,
@@ -50,19 +50,19 @@ pub(super) struct Inbound<'a> {
     /// Whether we know what the owner of the id owes.
     knows: bool,
     /// Why nothing is delivered, if it is not.
-    fault: Option<Fault>,
+    fault: Option<DeliveryError>,
     /// Why the last message was not, if that was for another reason.
-    refused: Option<Fault>,
+    refused: Option<DeliveryError>,
     /// Acks to which answers are awaited here in vain, and their numbers.
     lost: Vec<(String, u64)>,
     is_asked: bool,
     /// Frames that nobody need look at, to be pushed together.
     plain: Vec<u8>,
     count: u64,
-    outcomes: Outcomes,
+    outcomes: Notifications,
 }
 
-impl<'a> Inbound<'a> {
+impl<'a> InboundPacket<'a> {
     pub(super) fn new(
         cluster: &'a Arc<Cluster>,
         broker: &'a Broker,
@@ -75,8 +75,8 @@ impl<'a> Inbound<'a> {
             _ => broker.registry.find_registration(id),
         };
         let fault = match &owner {
-            None => Some(Fault::UnknownId),
-            Some(_) if taking == Taking::Nothing => Some(Fault::Slow),
+            None => Some(DeliveryError::UnknownId),
+            Some(_) if taking == Taking::Nothing => Some(DeliveryError::Slow),
             Some(_) => None,
         };
         Self {
@@ -113,7 +113,7 @@ impl<'a> Inbound<'a> {
                 match (ack, self.asker) {
                     (Some(ack), Some(asker)) => self.request(ack, asker, frame),
                     (Some(ack), None) => {
-                        let fault = self.fault.unwrap_or(Fault::Gone);
+                        let fault = self.fault.unwrap_or(DeliveryError::Gone);
                         self.failed(ack, fault.code());
                     }
                     (None, _) => self.collect(frame, frames.len()),
@@ -121,24 +121,24 @@ impl<'a> Inbound<'a> {
                 continue;
             }
             match decode(text) {
-                Some(Between::Asks { ack }) => asked = Some(ack),
-                Some(Between::Cancel { ack }) => {
+                Some(PeerFrame::Asks { ack }) => asked = Some(ack),
+                Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
                     if let Some(asker) = self.asker {
                         let requests = &self.broker.registry.requests;
                         let key = protocol::ack_key(ack);
                         let owner = self.owner.as_ref().map(|(owner, _)| &**owner);
                         requests.cancel_part(&key, asker, owner, self.id, &mut self.outcomes);
-                        self.tell();
+                        self.notify();
                     }
                 }
-                Some(Between::Awaits { ack, number }) if self.knows && !self.is_owed(ack) => {
+                Some(PeerFrame::Awaits { ack, number }) if self.knows && !self.is_owed(ack) => {
                     self.lost.push((ack.to_owned(), number));
                 }
-                Some(Between::Settle { number }) => {
+                Some(PeerFrame::Settle { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));
-                    let code = self.refused.or(self.fault).map(Fault::receipt_code);
+                    let code = self.refused.or(self.fault).map(DeliveryError::receipt_code);
                     self.say(&protocol::settled(&number, &dest, code));
                 }
                 _ => {}
@@ -169,9 +169,9 @@ impl<'a> Inbound<'a> {
             is_late = true;
         }
         if is_late {
-            self.refused = Some(Fault::Gone);
+            self.refused = Some(DeliveryError::Gone);
             match ack {
-                Some(ack) => self.failed(ack, Fault::Gone.code()),
+                Some(ack) => self.failed(ack, DeliveryError::Gone.code()),
                 None => self.broker.unknown(self.id),
             }
         }
@@ -212,7 +212,7 @@ impl<'a> Inbound<'a> {
         if is_delivered {
             self.broker.metrics.messages_out.fetch_add(1, Relaxed);
         }
-        self.tell();
+        self.notify();
         is_delivered
     }
 
@@ -222,7 +222,7 @@ impl<'a> Inbound<'a> {
         let key = protocol::ack_key(ack);
         let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
         else {
-            let fault = self.fault.unwrap_or(Fault::UnknownId);
+            let fault = self.fault.unwrap_or(DeliveryError::UnknownId);
             return self.failed(ack, fault.code());
         };
         let requests = &self.broker.registry.requests;
@@ -242,9 +242,9 @@ impl<'a> Inbound<'a> {
         let request = loop {
             match requests.open(&question, Instant::now(), &mut self.outcomes) {
                 Ok(Opened::Asked(request)) => break request,
-                Ok(Opened::Over) => self.tell(),
+                Ok(Opened::Over) => self.notify(),
                 Err(error) => {
-                    self.refused = Some(Fault::of_code(error.code()));
+                    self.refused = Some(DeliveryError::of_code(error.code()));
                     return self.failed(ack, error.code());
                 }
             }
@@ -260,7 +260,7 @@ impl<'a> Inbound<'a> {
         if let Some(request) = request {
             requests.delivered(&request, &mut self.outcomes);
         }
-        self.tell();
+        self.notify();
     }
 
     /// True if whoever has the id may still answer this.
@@ -300,7 +300,7 @@ impl<'a> Inbound<'a> {
         self.cluster.counters.received.fetch_add(count, Relaxed);
         if let (Some((owner, _)), None) = (&self.owner, self.fault) {
             match owner.outbox.push_frames(&mut self.plain) {
-                Pushed::Closed => self.fault = Some(Fault::Gone),
+                Pushed::Closed => self.fault = Some(DeliveryError::Gone),
                 _ => {
                     self.broker.metrics.messages_out.fetch_add(count, Relaxed);
                     return;
@@ -309,35 +309,35 @@ impl<'a> Inbound<'a> {
         }
         self.plain.clear();
         // Who is slow is told of elsewhere.
-        if self.fault != Some(Fault::Slow) {
+        if self.fault != Some(DeliveryError::Slow) {
             (0..count).for_each(|_| self.broker.unknown(self.id));
         }
     }
 
-    fn tell(&mut self) {
+    fn notify(&mut self) {
         if !self.outcomes.is_empty() {
-            tell(self.broker, &mut self.outcomes);
+            notify(self.broker, &mut self.outcomes);
         }
     }
 
     pub(super) fn end(mut self) {
         self.deliver();
-        self.tell();
+        self.notify();
         if let Some((owner, _)) = &self.owner {
             owner.flush();
         }
-        self.tell_lost();
+        self.report_lost();
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => told(self.cluster, self.broker, &self.said),
+            None => on_frames_for_broker(self.cluster, self.broker, &self.said),
         }
     }
 }
 
-impl Inbound<'_> {
+impl InboundPacket<'_> {
     /// Tells what is awaited in vain, a little later.
-    fn tell_lost(&mut self) {
+    fn report_lost(&mut self) {
         let lost = std::mem::take(&mut self.lost);
         if lost.is_empty() {
             return;
@@ -346,14 +346,14 @@ impl Inbound<'_> {
         let cluster = self.cluster.clone();
         self.cluster.runtime.spawn(async move {
             sleep(BEHIND).await;
-            cluster.tell_lost(&id, asker.as_ref(), &lost);
+            cluster.report_lost(&id, asker.as_ref(), &lost);
         });
     }
 }
 
 impl Cluster {
     /// Tells who asked that whoever has this id owes nothing to these. Only who has it knows.
-    fn tell_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
+    fn report_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
         let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
             return;
         };
@@ -369,25 +369,25 @@ impl Cluster {
                 None => self.lost(&broker, *number, &mut outcomes),
             }
         }
-        tell(&broker, &mut outcomes);
+        notify(&broker, &mut outcomes);
         if let Some(asker) = asker {
             asker.flush();
         }
     }
 }
 
-fn decode(text: &[u8]) -> Option<Between<'_>> {
+fn decode(text: &[u8]) -> Option<PeerFrame<'_>> {
     protocol::decode_between(std::str::from_utf8(text).ok()?)
 }
 
 /// Takes what another broker tells this one: answers, and what became of messages.
-pub(super) fn told(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
+pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
     let mut outcomes = Vec::new();
     let mut touched = Vec::new();
     let requests = &broker.registry.requests;
     for (text, _) in Frames(frames) {
         match decode(text) {
-            Some(Between::Answer {
+            Some(PeerFrame::Answer {
                 dest,
                 ack,
                 from,
@@ -405,16 +405,16 @@ pub(super) fn told(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
                 let passed = broker.pass_answer(&responder, &answered, &mut outcomes);
                 touched.extend(passed);
             }
-            Some(Between::Failed { dest, ack, code }) => {
+            Some(PeerFrame::Failed { dest, ack, code }) => {
                 if let Some(responder) = cluster.remotes.find(&dest) {
                     let key = protocol::ack_key(ack);
-                    let fault = Fault::of_code(&code);
+                    let fault = DeliveryError::of_code(&code);
                     requests.fail(&key, &responder, fault, &mut outcomes);
                 }
             }
-            Some(Between::Lost { number }) => cluster.lost(broker, number, &mut outcomes),
-            Some(Between::Settled { number, dest, code }) => {
-                let fault = code.map(|code| Fault::of_code(&code));
+            Some(PeerFrame::Lost { number }) => cluster.lost(broker, number, &mut outcomes),
+            Some(PeerFrame::Settled { number, dest, code }) => {
+                let fault = code.map(|code| DeliveryError::of_code(&code));
                 cluster.receipts.settle(number, &dest, fault);
             }
             _ => {}

@@ -18,7 +18,7 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use super::{Link, bus::NodeId, link::Turn, packet::Amount};
+use super::{Link, bus::NodeId, link::LaneTurn, packet::Amount};
 
 /// Bytes on their way to one broker; where there are many brokers, their part of `ALL`.
 const WINDOW: usize = 2 << 20;
@@ -99,11 +99,11 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 struct Queues {
     turns: VecDeque<u64>,
-    senders: HashMap<u64, Queue, RandomState>,
+    senders: HashMap<u64, LaneQueue, RandomState>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LaneQueue {
     links: VecDeque<Arc<Link>>,
     /// The connection itself, if it is held.
     held: Option<Waker>,
@@ -225,10 +225,10 @@ impl Lane {
 impl Queues {
     fn push(&mut self, link: &Arc<Link>) {
         let sender = link.sender();
-        link.turn.set(Turn::Queued(sender));
+        link.turn.set(LaneTurn::Queued(sender));
         let queue = self.senders.entry(sender).or_insert_with(|| {
             self.turns.push_back(sender);
-            Queue::default()
+            LaneQueue::default()
         });
         queue.links.push_back(link.clone());
     }
@@ -248,7 +248,7 @@ impl Queues {
             waiting.fetch_sub(1, SeqCst);
             // It may wait in another queue since.
             if link.turn.queued_by() == Some(sender) {
-                link.turn.set(Turn::Granted);
+                link.turn.set(LaneTurn::Granted);
                 return Some(link);
             }
         }
@@ -266,7 +266,7 @@ mod tests {
     use crate::{
         cluster::{
             bus::{Bus, Inlet, Publication, Task},
-            link::{Parts, Target},
+            link::{LinkTarget, Parts},
         },
         error::{Error, Result},
         memory::Memory,
@@ -332,7 +332,7 @@ mod tests {
             lanes: lanes.clone(),
             receipts: Arc::default(),
         };
-        let target = Target {
+        let target = LinkTarget {
             subject: String::new(),
             reply: String::new(),
             head: Vec::new(),

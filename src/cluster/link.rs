@@ -23,7 +23,7 @@ use super::{
     flow::{Flow, PACKET},
     lanes::Lanes,
     lookups::Lookup,
-    packet::{self, Credit, Frames, Taken},
+    packet::{self, ConsumedReport, Credit, Frames},
 };
 use crate::{
     broker::{handle::Handle, receipts::Receipts},
@@ -44,7 +44,7 @@ pub(super) struct Parts {
 
 /// Where a link leads.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct LinkTarget {
     /// The subject of what is written, and that of what is said of it.
     pub(super) subject: String,
     pub(super) reply: String,
@@ -60,7 +60,7 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(crate) struct Link {
     parts: Parts,
-    target: Target,
+    target: LinkTarget,
     /// Questions for what became of a message that have not gone out.
     questions: AtomicUsize,
     /// A packet waits for room on the way to the bus.
@@ -73,7 +73,7 @@ pub(crate) struct Link {
     /// The connection that wrote to it last, by its key.
     sender: AtomicU64,
     /// Whether it waits in its lane.
-    pub(super) turn: TurnCell,
+    pub(super) turn: LaneTurnCell,
     flow: Mutex<Flow>,
     /// The handle whose outbox writes here.
     owner: OnceLock<Weak<Handle>>,
@@ -81,25 +81,25 @@ pub(crate) struct Link {
 
 /// Whether a link waits in its lane for a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum LaneTurn {
     /// In the queue of the connection with this key.
     Queued(u64),
     /// It may send a packet, whatever else is on its way.
     Granted,
 }
 
-/// A [`Turn`], or none. It is set under the lock of the lane.
+/// A [`LaneTurn`], or none. It is set under the lock of the lane.
 #[derive(Debug, Default)]
-pub(super) struct TurnCell(AtomicU64);
+pub(super) struct LaneTurnCell(AtomicU64);
 
-impl TurnCell {
+impl LaneTurnCell {
     const GRANTED: u64 = 1;
     const FIRST: u64 = 2;
 
-    pub(super) fn set(&self, turn: Turn) {
+    pub(super) fn set(&self, turn: LaneTurn) {
         let value = match turn {
-            Turn::Granted => Self::GRANTED,
-            Turn::Queued(key) => key + Self::FIRST,
+            LaneTurn::Granted => Self::GRANTED,
+            LaneTurn::Queued(key) => key + Self::FIRST,
         };
         self.0.store(value, SeqCst);
     }
@@ -211,7 +211,7 @@ impl Uplink for Link {
 }
 
 impl Link {
-    pub(super) fn new(parts: Parts, target: Target, lookup: Option<Lookup>) -> Self {
+    pub(super) fn new(parts: Parts, target: LinkTarget, lookup: Option<Lookup>) -> Self {
         let lane = match target.node {
             Some(node) => parts.lanes.to(node),
             None => parts.lanes.unknown(),
@@ -226,7 +226,7 @@ impl Link {
             is_lookup: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             sender: AtomicU64::new(0),
-            turn: TurnCell::default(),
+            turn: LaneTurnCell::default(),
             owner: OnceLock::new(),
         }
     }
@@ -277,7 +277,7 @@ impl Link {
         let publication = Publication {
             subject: self.target.subject.clone(),
             reply: Some(format!("{}.{number:x}", self.target.reply)),
-            payload: Bytes::from_owner(memory::Shared {
+            payload: Bytes::from_owner(memory::ChargedBytes {
                 bytes: payload,
                 _charge: charge,
             }),
@@ -318,7 +318,7 @@ impl Link {
     }
 
     /// The same by a broker that returns it for this link alone.
-    pub(super) fn taken(&self, taken: Taken) {
+    pub(super) fn taken(&self, taken: ConsumedReport) {
         let lanes = &self.parts.lanes;
         self.change(|flow| flow.taken(taken, lanes));
     }

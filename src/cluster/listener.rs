@@ -15,11 +15,11 @@ use tokio::{sync::oneshot, time::sleep};
 use super::{
     Cluster,
     bus::{Delivery, Inlet, Publication},
+    credit::Counted,
     handover::Newest,
-    inbound::{Inbound, Taking},
+    inbound::{InboundPacket, Taking},
+    notify,
     packet::{self, Packet},
-    tally::Counted,
-    tell,
 };
 use crate::{
     broker::{delivery::Admission, handle::Handle},
@@ -120,8 +120,11 @@ fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
     {
         let mut outcomes = Vec::new();
-        broker.registry.requests.abandon(&former, id, &mut outcomes);
-        tell(&broker, &mut outcomes);
+        broker
+            .registry
+            .requests
+            .fail_remote_askers(&former, id, &mut outcomes);
+        notify(&broker, &mut outcomes);
     }
 }
 
@@ -145,12 +148,12 @@ fn take(
         return;
     };
     // The hash of another id may be the same.
-    if *for_id != **id || !cluster.meet(from.node, epoch) {
+    if *for_id != **id || !cluster.observe_node(from.node, epoch) {
         return;
     }
     if let Some(broker) = cluster.broker() {
         let asker = cluster.asker(&broker, from.node);
-        let mut inbound = Inbound::new(cluster, &broker, id, asker.as_ref(), taking);
+        let mut inbound = InboundPacket::new(cluster, &broker, id, asker.as_ref(), taking);
         inbound.link = from.number;
         inbound.followed = newest.follow(&cluster.handover, &delivery);
         inbound.frames(frames);
@@ -248,7 +251,7 @@ struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(by) = &self.by {
-            by.outbox.unhold(self.key);
+            by.outbox.remove_waiter(self.key);
         }
     }
 }
@@ -362,7 +365,7 @@ impl<'a> Backlog<'a> {
         *payload = Bytes::copy_from_slice(payload);
         self.charge.set(self.charge.bytes() + waiting.memory());
         if let Some(counted) = waiting.counted {
-            self.cluster.tally.arrived(counted);
+            self.cluster.credits.arrived(counted);
         }
     }
 
@@ -371,8 +374,8 @@ impl<'a> Backlog<'a> {
         let waiting = self.pop()?;
         if let Some(counted) = waiting.counted {
             match waiting.is_kept {
-                true => self.cluster.tally.consumed(counted),
-                false => self.cluster.tally.passed(counted),
+                true => self.cluster.credits.consumed(counted),
+                false => self.cluster.credits.passed(counted),
             }
         }
         Some(waiting.delivery)
@@ -382,7 +385,7 @@ impl<'a> Backlog<'a> {
     pub(super) fn hand_over(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
         if let (Some(counted), true) = (waiting.counted, waiting.is_kept) {
-            self.cluster.tally.withdraw(counted.from);
+            self.cluster.credits.withdraw(counted.from);
         }
         Some(waiting.delivery)
     }

@@ -21,12 +21,12 @@ const LEAST: usize = 4;
 
 /// All lookups that are open.
 #[derive(Debug, Default)]
-pub(super) struct Lookups {
-    open: Mutex<Open>,
+pub(super) struct LookupLimits {
+    open: Mutex<OpenLookups>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenLookups {
     total: usize,
     /// By the key of the connection.
     senders: HashMap<u64, Sender, RandomState>,
@@ -42,11 +42,11 @@ struct Sender {
 /// One of them, open until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    lookups: Arc<Lookups>,
+    lookups: Arc<LookupLimits>,
     key: u64,
 }
 
-impl Lookups {
+impl LookupLimits {
     /// Opens one for the connection with this key. None if that has as many as it may: it is woken once it
     /// has half of them.
     pub(super) fn open(
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_connection_has_so_many_lookups_and_is_woken_at_half_of_them() {
-        let lookups = Arc::<Lookups>::default();
+        let lookups = Arc::<LookupLimits>::default();
         let woken = Arc::<Woken>::default();
         let waker = woken.clone().into();
         let mut open: Vec<_> = std::iter::from_fn(|| lookups.open(1, false, &waker)).collect();
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn while_many_are_open_each_connection_still_has_some() {
-        let lookups = Arc::<Lookups>::default();
+        let lookups = Arc::<LookupLimits>::default();
         let waker = Arc::<Woken>::default().into();
         let mut open = Vec::new();
         for key in 0.. {

@@ -149,7 +149,7 @@ impl Bus for Nats {
             };
             // It fails only when the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
-            Ok(Box::new(Listener {
+            Ok(Box::new(NatsInlet {
                 subscriber,
                 received: 0,
             }) as Box<dyn Inlet>)
@@ -194,12 +194,12 @@ async fn publish(client: &Client, publication: Publication) {
     };
 }
 
-struct Listener {
+struct NatsInlet {
     subscriber: Subscriber,
     received: u64,
 }
 
-impl Inlet for Listener {
+impl Inlet for NatsInlet {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
             let message = self.subscriber.next().await?;

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Cluster, Link, bus::NodeId, remotes::link_of};
-use crate::broker::{Broker, handle::Handle, requests::Fault};
+use crate::broker::{Broker, handle::Handle, requests::DeliveryError};
 
 /// A node of which nothing was heard for this long is dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ impl Cluster {
 
     /// Something came from a broker that says which epoch it is in. False if that is over: whoever
     /// sent it has been told that it is lost.
-    pub(super) fn meet(&self, node: NodeId, epoch: u32) -> bool {
+    pub(super) fn observe_node(&self, node: NodeId, epoch: u32) -> bool {
         if node == self.node {
             return epoch == self.epoch();
         }
@@ -127,7 +127,7 @@ impl Cluster {
 
     /// A broker says that it is there, and how it is called; true if that is new.
     pub(super) fn beat(&self, node: NodeId, name: String, epoch: u32) -> bool {
-        self.meet(node, epoch);
+        self.observe_node(node, epoch);
         let mut nodes = self.nodes.known.lock();
         let Some(entry) = nodes.get_mut(&node) else {
             return false;
@@ -148,12 +148,12 @@ impl Cluster {
     fn lose_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
         let Some(broker) = self.broker() else { return };
         if let Some(asker) = asker {
-            self.end(&broker, &asker, Fault::Gone);
+            self.end(&broker, &asker, DeliveryError::Gone);
         }
         for (id, handle) in self.remotes.all() {
             let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;
             if link_of(&handle).is_some_and(is_old) {
-                self.fail(&id, &handle, Fault::Gone);
+                self.fail(&id, &handle, DeliveryError::Gone);
             }
         }
     }

@@ -210,13 +210,13 @@ impl Credit {
 /// Credit for the one link to which it is sent, as brokers sent it before they sent [`Credit`]. What was
 /// consumed of it has arrived, too; without packets it names who begins to consume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct ConsumedReport {
     pub(crate) node: u64,
     pub(crate) epoch: u32,
     pub(crate) amount: Amount,
 }
 
-impl Taken {
+impl ConsumedReport {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (node, rest) = bytes.split_first_chunk::<8>()?;
         let (epoch, rest) = rest.split_first_chunk::<4>()?;
@@ -328,7 +328,7 @@ mod tests {
         };
         assert_eq!((node, epoch), (1 << 60, 2));
         assert_eq!(Credit::decode(rest).collect::<Vec<_>>(), credits);
-        let taken = Taken {
+        let taken = ConsumedReport {
             node: 1,
             epoch: 2,
             amount: amount(7, 3),
@@ -340,7 +340,7 @@ mod tests {
             [0, 0, 0, 7],
             [0, 0, 0, 3],
         ];
-        assert_eq!(Taken::decode(bytes.as_flattened()), Some(taken));
+        assert_eq!(ConsumedReport::decode(bytes.as_flattened()), Some(taken));
     }
 
     #[test]
@@ -387,7 +387,7 @@ mod tests {
             Packet::decode(&[FRAMES, 0, 0, 0, 0, 255, 255, 255, 255, 1]),
             None
         );
-        assert_eq!(Taken::decode(&[0; 19]), None);
+        assert_eq!(ConsumedReport::decode(&[0; 19]), None);
         assert_eq!(Packet::decode(&[CREDITS; 12]), None);
         assert_eq!(Credit::decode(&[0; Credit::SIZE - 1]).count(), 0);
     }

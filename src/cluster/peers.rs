@@ -16,7 +16,7 @@ use crate::{
         lease::{Lease, LeaseState},
         peers::{Peers, Task, Unreachable},
         receipts::Receipts,
-        requests::Fault,
+        requests::DeliveryError,
     },
     metrics::ClusterStats,
 };
@@ -64,7 +64,7 @@ impl Peers for Cluster {
         self.lookup_gate(broker)
     }
 
-    fn absence(&self, handle: &Handle) -> Option<Fault> {
+    fn absence(&self, handle: &Handle) -> Option<DeliveryError> {
         handle.outbox.state().closed.then(|| self.absent())
     }
 
@@ -81,7 +81,7 @@ impl Peers for Cluster {
     }
 
     fn announce_drain(&self) {
-        self.say_drain();
+        self.broadcast_drain();
     }
 
     fn hands_over(&self) -> bool {

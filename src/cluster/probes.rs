@@ -17,7 +17,7 @@ use crate::{
     broker::{
         Broker,
         handle::Handle,
-        requests::{Fault, Outcomes, Request},
+        requests::{DeliveryError, Notifications, Request},
     },
     protocol,
     transport::{framing, uplink::Uplink},
@@ -30,7 +30,7 @@ const FORGET: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    open: Mutex<Open>,
+    open: Mutex<OpenProbes>,
     /// Those whose ids have gone to another broker, by their keys, and when they are asked for what the
     /// former one may still have answered. An id that moves once more before is not given more time.
     moved: Mutex<HashMap<u64, (Instant, Arc<Handle>)>>,
@@ -38,7 +38,7 @@ pub(super) struct Probes {
 
 /// What ids were asked for of late: requests that may have been lost, each with a number.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenProbes {
     /// By the number of the first.
     asked: BTreeMap<u64, Probe>,
     next: u64,
@@ -125,7 +125,7 @@ impl Cluster {
     }
 
     /// Whoever has the id of which a request was awaited with this number knows nothing of it.
-    pub(super) fn lost(&self, broker: &Broker, number: u64, outcomes: &mut Outcomes) {
+    pub(super) fn lost(&self, broker: &Broker, number: u64, outcomes: &mut Notifications) {
         let lost = {
             let probes = self.probes.open.lock();
             let probe = probes.asked.range(..=number).next_back();
@@ -136,7 +136,7 @@ impl Cluster {
         };
         if let Some((handle, request)) = lost {
             let requests = &broker.registry.requests;
-            requests.lose(&request, &handle, Fault::Gone, outcomes);
+            requests.fail_responder(&request, &handle, DeliveryError::Gone, outcomes);
         }
     }
 }

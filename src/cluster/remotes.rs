@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 
 use super::{
     Cluster, Link,
-    bus::{NodeId, Place},
-    link::{Parts, Target},
+    bus::{NodeId, ReplyAddress},
+    link::{LinkTarget, Parts},
     lookups::Lookup,
     nodes::DEAD,
-    packet, tell,
+    notify, packet,
 };
 use crate::{
-    broker::{Broker, handle::Handle, peers::Unreachable, requests::Fault},
+    broker::{Broker, handle::Handle, peers::Unreachable, requests::DeliveryError},
     memory::Charge,
     transport::{socket::WriteHalf, uplink::Uplink},
 };
@@ -42,20 +42,20 @@ const LOST: Duration = Duration::from_secs(5);
 /// A link on which something is under way is kept as long as something is heard of it, and this much longer.
 const KEPT: Duration = Duration::from_secs(60);
 
-type Ids = HashMap<Arc<str>, Remote, RandomState>;
+type RemoteTable = HashMap<Arc<str>, Remote, RandomState>;
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     hasher: RandomState,
-    ids: [Mutex<Ids>; SHARDS],
+    ids: [Mutex<RemoteTable>; SHARDS],
     /// By the number of their link.
-    links: Mutex<HashMap<u64, Way>>,
+    links: Mutex<HashMap<u64, Route>>,
 }
 
 /// Whose link it is: an id's, or a node's.
 #[derive(Debug)]
-struct Way {
+struct Route {
     handle: Weak<Handle>,
     id: Option<Arc<str>>,
     /// Since when nothing goes by it: of what went before, some may still be told as unheard.
@@ -77,7 +77,7 @@ struct Remote {
 }
 
 impl Remotes {
-    fn shard(&self, id: &str) -> &Mutex<Ids> {
+    fn shard(&self, id: &str) -> &Mutex<RemoteTable> {
         &self.ids[self.hasher.hash_one(id) as usize % SHARDS]
     }
 
@@ -101,7 +101,7 @@ impl Remotes {
     /// Those of whose packets some were unheard, and of the others nothing was heard for a while.
     fn unsure(&self, since: Duration) -> Vec<Arc<Handle>> {
         let mut links = self.links.lock();
-        let is_due = |way: &&mut Way| {
+        let is_due = |way: &&mut Route| {
             way.is_unsure && way.ended.is_some_and(|ended| ended.elapsed() >= since)
         };
         links
@@ -172,7 +172,7 @@ impl Cluster {
 
     /// The handle that stands for all who ask from a node.
     pub(super) fn handle_of(&self, broker: &Broker, node: NodeId) -> Arc<Handle> {
-        let subject = self.subjects.place(Place { node, number: 0 });
+        let subject = self.subjects.place(ReplyAddress { node, number: 0 });
         let head = packet::frames_head("", self.epoch());
         self.handle_to(broker, subject, head, (None, Some(node)), None)
     }
@@ -193,7 +193,7 @@ impl Cluster {
             lanes: self.lanes.clone(),
             receipts: self.receipts.clone(),
         };
-        let target = Target {
+        let target = LinkTarget {
             subject,
             reply: self.place(key),
             head,
@@ -204,7 +204,7 @@ impl Cluster {
         let write = WriteHalf::Uplink(link.clone());
         let handle = Arc::new(broker.new_remote_handle(key, write, MARK));
         link.belongs_to(&handle);
-        let way = Way {
+        let way = Route {
             handle: Arc::downgrade(&handle),
             id,
             ended: None,
@@ -250,7 +250,7 @@ impl Cluster {
                 let are_all = way.unheard == link.sent();
                 fault = match link.node() {
                     // Somebody was there before, and may have got some of what was asked.
-                    Some(_) => Some(Fault::Gone),
+                    Some(_) => Some(DeliveryError::Gone),
                     None if are_all => Some(absent),
                     // Somebody may have come since, and have got the rest.
                     None => None,
@@ -271,15 +271,15 @@ impl Cluster {
     }
 
     /// Why nobody has heard what was for an id.
-    pub(super) fn absent(&self) -> Fault {
+    pub(super) fn absent(&self) -> DeliveryError {
         match self.settles() {
-            true => Fault::ClusterDown,
-            false => Fault::UnknownId,
+            true => DeliveryError::ClusterDown,
+            false => DeliveryError::UnknownId,
         }
     }
 
     /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
-    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: Fault) {
+    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         self.forget(id, handle);
         self.end(&broker, handle, fault);
@@ -294,7 +294,7 @@ impl Cluster {
     }
 
     /// Ends a handle: it leads nowhere any more.
-    pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: Fault) {
+    pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: DeliveryError) {
         let is_first = {
             let mut links = self.remotes.links.lock();
             let way = links.get_mut(&handle.key);
@@ -306,16 +306,16 @@ impl Cluster {
         close(handle);
         if is_first {
             // Before what the same `send` has failed (rule 24.7).
-            self.receipts.lose(handle.key, fault);
+            self.receipts.fail_link(handle.key, fault);
         }
         leave(broker, handle, fault);
     }
 
     /// The cluster cannot be reached any more.
-    pub(super) fn lose_all(&self, fault: Fault) {
+    pub(super) fn lose_all(&self, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         for asker in self.nodes.take_askers() {
-            self.end(&broker, &asker, Fault::Gone);
+            self.end(&broker, &asker, DeliveryError::Gone);
         }
         for shard in &self.remotes.ids {
             let remotes = std::mem::take(&mut *shard.lock());
@@ -372,9 +372,9 @@ impl Cluster {
             });
         }
         for handle in self.remotes.unsure(UNSURE) {
-            leave(broker, &handle, Fault::Gone);
+            leave(broker, &handle, DeliveryError::Gone);
         }
-        let is_over = |way: &Way| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
+        let is_over = |way: &Route| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
         {
             let mut links = self.remotes.links.lock();
             links.retain(|_, way| !is_over(way));
@@ -383,7 +383,7 @@ impl Cluster {
             }
         }
         for (id, handle) in dead {
-            self.fail(&id, &handle, Fault::Timeout);
+            self.fail(&id, &handle, DeliveryError::Timeout);
         }
         busy.extend(self.nodes.askers());
         for link in busy.iter().filter_map(|handle| link_of(handle)) {
@@ -407,10 +407,13 @@ fn close(handle: &Handle) {
 }
 
 /// All that a handle was asked, or asked, ends.
-fn leave(broker: &Broker, handle: &Handle, fault: Fault) {
+fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     let mut outcomes = Vec::new();
-    broker.registry.requests.leave(handle, fault, &mut outcomes);
-    tell(broker, &mut outcomes);
+    broker
+        .registry
+        .requests
+        .disconnect(handle, fault, &mut outcomes);
+    notify(broker, &mut outcomes);
 }
 
 /// The link of a handle of ours.

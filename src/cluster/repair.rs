@@ -26,8 +26,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Cluster,
-    bus::{NodeId, Place, Publication},
-    said::{self, Claimed, Repair, Said},
+    bus::{NodeId, Publication, ReplyAddress},
+    gossip::{self, Claimed, Gossip, Repair},
 };
 use crate::broker::Broker;
 
@@ -44,12 +44,12 @@ const MAX_STREAMS: usize = 4096;
 /// Publications of claims by the other brokers, and which of them were received.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    of: Mutex<HashMap<NodeId, Stream>>,
+    of: Mutex<HashMap<NodeId, ClaimStream>>,
 }
 
 /// Publications of one broker.
 #[derive(Debug)]
-struct Stream {
+struct ClaimStream {
     /// All up to this number were received.
     received: u64,
     /// The first and the last of those received since the last gap.
@@ -61,7 +61,7 @@ struct Stream {
     seen: Instant,
 }
 
-impl Stream {
+impl ClaimStream {
     fn new(received: u64, now: Instant) -> Self {
         Self {
             received,
@@ -158,7 +158,7 @@ impl Streams {
         node: NodeId,
         start: u64,
         now: Instant,
-        change: impl FnOnce(&mut Stream) -> T,
+        change: impl FnOnce(&mut ClaimStream) -> T,
     ) -> T {
         let mut streams = self.of.lock();
         if streams.len() >= MAX_STREAMS && !streams.contains_key(&node) {
@@ -169,7 +169,7 @@ impl Streams {
         }
         let stream = streams
             .entry(node)
-            .or_insert_with(|| Stream::new(start, now));
+            .or_insert_with(|| ClaimStream::new(start, now));
         stream.seen = now;
         change(stream)
     }
@@ -209,7 +209,7 @@ impl Cluster {
 
     fn ask_for_missed(&self, node: NodeId, missed: Option<u64>) {
         let Some(after) = missed else { return };
-        let said = Said::Missed {
+        let said = Gossip::Missed {
             node: self.node.to_string(),
             of: node.to_string(),
             after,
@@ -236,13 +236,13 @@ impl Cluster {
         // Read first: whatever is published later may be among the claims, and need not.
         let last = self.published.load(Relaxed);
         let claims = self.claims.published_after(after);
-        let subject = self.subjects.place(Place {
+        let subject = self.subjects.place(ReplyAddress {
             node,
             number: REPAIRS,
         });
         let mut rest = &claims[..];
         for part in 0.. {
-            let (now, later) = said::part_of_claims(rest);
+            let (now, later) = gossip::part_of_claims(rest);
             let repair = Repair {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),

@@ -10,8 +10,8 @@ use tokio::time::timeout_at;
 
 use super::{
     Cluster,
-    bus::{NodeId, Place, Publication},
-    said::{self, Have, Said},
+    bus::{NodeId, Publication, ReplyAddress},
+    gossip::{self, Gossip, Have},
 };
 
 /// What was found on all brokers.
@@ -56,14 +56,14 @@ impl Cluster {
         let number = question.number;
         let node = self.node.to_string();
         let said = match id {
-            None => Said::Ids { node, number },
-            Some(id) => Said::Has {
+            None => Gossip::Ids { node, number },
+            Some(id) => Gossip::Has {
                 node,
                 number,
                 id: id.into(),
             },
         };
-        let _ = timeout_at(deadline, self.say(&said)).await;
+        let _ = timeout_at(deadline, self.broadcast(&said)).await;
         let mut seen = HashSet::new();
         // Parts of an answer that have come: of one that is not whole, somebody is silent.
         let mut parts: HashMap<NodeId, usize> = HashMap::new();
@@ -99,10 +99,10 @@ impl Cluster {
         let Some(node) = NodeId::parse(node) else {
             return;
         };
-        let subject = self.subjects.place(Place { node, number });
+        let subject = self.subjects.place(ReplyAddress { node, number });
         let mut rest = &ids[..];
         for part in 0.. {
-            let (now, later) = said::part(rest, |id| id.len());
+            let (now, later) = gossip::part(rest, |id| id.len());
             let have = Have {
                 node: self.node.to_string(),
                 name: self.name.clone(),

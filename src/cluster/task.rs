@@ -10,9 +10,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{ANSWER, Cluster, bus::Inlet, repair::repair_all, said::Said, tally};
+use super::{ANSWER, Cluster, bus::Inlet, credit, gossip::Gossip, repair::repair_all};
 use crate::{
-    broker::{Broker, requests::Fault},
+    broker::{Broker, requests::DeliveryError},
     event::{ClusterEvent, ServerEvent},
     metrics::ClusterStats,
 };
@@ -85,7 +85,7 @@ impl Cluster {
         // They may be many, and signs of life must not wait for that.
         let cluster = self.clone();
         self.runtime.spawn(async move {
-            for (id, stopped) in cluster.claims.deaf() {
+            for (id, stopped) in cluster.claims.unsubscribed() {
                 cluster.listen(id, stopped).await;
             }
             let mut listening = cluster.listening.lock();
@@ -103,7 +103,7 @@ impl Cluster {
         self.has_listened(&listening);
         drop(listening);
         // Behind it: handles made meanwhile speak in the former epoch, in which nobody listens to them.
-        self.lose_all(Fault::ClusterDown);
+        self.lose_all(DeliveryError::ClusterDown);
     }
 
     /// Once all rounds have ended, that of an earlier connection too, NATS was told all subscriptions.
@@ -115,7 +115,7 @@ impl Cluster {
     }
 
     /// This broker begins to drain: others hear that at once.
-    pub(crate) fn say_drain(&self) {
+    pub(crate) fn broadcast_drain(&self) {
         if self.is_up() {
             self.beats.notify_one();
         }
@@ -123,14 +123,14 @@ impl Cluster {
 
     /// True if NATS can be reached, and has passed on what we said.
     fn is_heard(&self) -> bool {
-        self.is_up() && self.told_up.load(Relaxed) == self.epoch()
+        self.is_up() && self.reported_up_epoch.load(Relaxed) == self.epoch()
     }
 
     /// NATS has read all that we said before this, subscriptions too.
-    pub(super) fn heard_ourselves(&self, broker: &Broker, epoch: u32) {
+    pub(super) fn on_own_beat(&self, broker: &Broker, epoch: u32) {
         if epoch == self.epoch()
             && epoch == self.listened.load(Relaxed)
-            && self.told_up.swap(epoch, Relaxed) != epoch
+            && self.reported_up_epoch.swap(epoch, Relaxed) != epoch
             && self.is_up()
         {
             let event = ServerEvent::Cluster(ClusterEvent::Up);
@@ -143,7 +143,7 @@ impl Cluster {
             return;
         }
         self.counters.lost.fetch_add(1, Relaxed);
-        self.lose_all(Fault::ClusterDown);
+        self.lose_all(DeliveryError::ClusterDown);
         let event = ServerEvent::Cluster(ClusterEvent::Down);
         broker.listener.event(event);
     }
@@ -160,11 +160,11 @@ impl Cluster {
 
 /// What has gone wrong of late, and when it was told.
 #[derive(Debug, Default)]
-struct Troubles {
+struct ErrorThrottle {
     told: Vec<(String, Instant)>,
 }
 
-impl Troubles {
+impl ErrorThrottle {
     /// True if this one is to be told.
     fn are_new(&mut self, reason: &str, now: Instant) -> bool {
         self.told.retain(|(_, told)| now - *told < TELL_AGAIN);
@@ -216,14 +216,14 @@ async fn run(
     // Each has its own task: what is said to all must not wait behind what is for us, and the other
     // way round.
     let taking = tokio::spawn(take_all(cluster.clone(), node));
-    let hearing = tokio::spawn(hear_all(cluster.clone(), all));
+    let hearing = tokio::spawn(receive_broadcasts(cluster.clone(), all));
     let mut missing = cluster.required.map(|within| Instant::now() + within);
-    let mut troubles = Troubles::default();
+    let mut troubles = ErrorThrottle::default();
     let (mut connection, mut lags) = (0, false);
-    let telling = tokio::spawn(tell_all(cluster.clone()));
+    let telling = tokio::spawn(broadcast_claims(cluster.clone()));
     let beating = tokio::spawn(beat_all(cluster.clone()));
     let repairing = tokio::spawn(repair_all(cluster.clone()));
-    let crediting = tokio::spawn(tally::return_credit(cluster.clone()));
+    let crediting = tokio::spawn(credit::return_credit(cluster.clone()));
     let mut beat = interval(BEAT);
     let mut look = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -298,13 +298,13 @@ async fn run(
     if cluster.is_up() {
         let node = cluster.node.to_string();
         let bye = async {
-            cluster.say(&Said::Bye { node }).await;
+            cluster.broadcast(&Gossip::Bye { node }).await;
             cluster.bus.flush().await;
         };
         let _ = timeout(ANSWER, bye).await;
     }
     cluster.up.store(false, Relaxed);
-    cluster.lose_all(Fault::ClusterDown);
+    cluster.lose_all(DeliveryError::ClusterDown);
     cluster.ended.send_replace(true);
     taking.abort();
     telling.abort();
@@ -325,7 +325,7 @@ async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
 }
 
 /// Tells all of the claims that there are to tell: those that come meanwhile go together.
-async fn tell_all(cluster: Arc<Cluster>) {
+async fn broadcast_claims(cluster: Arc<Cluster>) {
     loop {
         cluster.tells.notified().await;
         let claims = std::mem::take(&mut *cluster.untold.lock());
@@ -341,12 +341,12 @@ async fn beat_all(cluster: Arc<Cluster>) {
     }
 }
 
-async fn hear_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
+async fn receive_broadcasts(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
     while let Some(delivery) = inlet.next().await {
         let Some(broker) = cluster.broker() else {
             return;
         };
-        cluster.hear(&broker, &delivery.payload).await;
+        cluster.on_broadcast(&broker, &delivery.payload).await;
     }
 }
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_same_trouble_is_told_now_and_then_and_of_many_some() {
-        let mut troubles = Troubles::default();
+        let mut troubles = ErrorThrottle::default();
         let start = Instant::now();
         assert_eq!(troubles.last(), "no server answered in time");
         for seconds in 0..29 {

@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::Instant as Clocked};
 
 use super::{bus::Inlet, *};
 use crate::error::{Error, Result};
-use hub::{Hub, TestBroker, says};
+use hub::{TestBroker, TestBus, says};
 
 /// A bus that takes everything, and lets nobody listen before it is told to.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
 }
 
 /// So many brokers that know each other.
-async fn brokers(hub: &Arc<Hub>, count: usize) -> Vec<TestBroker> {
+async fn brokers(hub: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     let mut brokers = Vec::new();
     for number in 0..count {
         brokers.push(TestBroker::start(hub, number).await);
@@ -139,7 +139,7 @@ async fn one_owner(brokers: &[TestBroker], leases: &[(usize, Lease)]) -> Duratio
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_publication_was_lost_is_found_with_the_next_heartbeat() {
-    let hub = Arc::<Hub>::default();
+    let hub = Arc::<TestBus>::default();
     let brokers = brokers(&hub, 2).await;
     let former = brokers[0].claim("a").await;
     hub.lose(|_, to, publication| to == 0 && says(publication, "claims"));
@@ -152,7 +152,7 @@ async fn a_claim_whose_publication_was_lost_is_found_with_the_next_heartbeat() {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_repair_was_lost_too_is_asked_for_again() {
-    let hub = Arc::<Hub>::default();
+    let hub = Arc::<TestBus>::default();
     let brokers = brokers(&hub, 2).await;
     let former = brokers[0].claim("a").await;
     let mut repairs = 0;
@@ -169,7 +169,7 @@ async fn a_claim_whose_repair_was_lost_too_is_asked_for_again() {
 #[tokio::test(start_paused = true)]
 async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
     for seconds in [2, 30] {
-        let hub = Arc::<Hub>::default();
+        let hub = Arc::<TestBus>::default();
         let brokers = brokers(&hub, 4).await;
         let is_left = |broker: usize| broker < 2;
         // Claims from before are known and not sent again.
@@ -206,7 +206,7 @@ async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
 #[tokio::test(start_paused = true)]
 async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
     for seed in 0..20 {
-        let hub = Arc::<Hub>::default();
+        let hub = Arc::<TestBus>::default();
         let brokers = brokers(&hub, 3).await;
         let mut lost = SmallRng::seed_from_u64(seed);
         let mut random = SmallRng::seed_from_u64(seed + 1000);
@@ -232,7 +232,7 @@ async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_broker_without_ids_is_sent_no_claims() {
-    let hub = Arc::<Hub>::default();
+    let hub = Arc::<TestBus>::default();
     let mut brokers = brokers(&hub, 1).await;
     let mut leases = Vec::new();
     for number in 0..1000 {
@@ -253,7 +253,7 @@ async fn a_new_broker_without_ids_is_sent_no_claims() {
 async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_is_left_to_its_new_owner()
  {
     const COUNT: u64 = 20;
-    let hub = Arc::<Hub>::default();
+    let hub = Arc::<TestBus>::default();
     let brokers = brokers(&hub, 3).await;
     let [former, new, sender] = [0, 1, 2].map(|number| &brokers[number].cluster);
     let memory = former.broker().expect("it runs").memory.clone();
@@ -340,7 +340,7 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
 
 #[tokio::test(start_paused = true)]
 async fn a_principal_gets_its_id_at_once_where_packets_for_it_wait_at_a_broker_that_drains() {
-    let hub = Arc::<Hub>::default();
+    let hub = Arc::<TestBus>::default();
     let brokers = brokers(&hub, 2).await;
     let [former, new] = [0, 1].map(|number| brokers[number].cluster.clone());
     let principal = || Some("one".into());

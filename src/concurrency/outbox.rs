@@ -26,7 +26,7 @@ const COPIED: usize = LARGE - 1;
 const SMALL: usize = 40;
 
 /// What one thread does. The peer's says what it has received.
-type Task = Box<dyn FnOnce() -> Option<Received> + Send>;
+type Task = Box<dyn FnOnce() -> Option<ReceivedFrames> + Send>;
 
 /// One connection: its handle, and the peer's end of its socket.
 struct World {
@@ -37,7 +37,7 @@ struct World {
 
 /// What a peer has received: messages as `(sender, number)`, and whether a close frame was last.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Received {
+struct ReceivedFrames {
     messages: Vec<(usize, usize)>,
     closed: bool,
 }
@@ -124,7 +124,7 @@ impl World {
                         handle.outbox.push_encoded(&Bytes::from(frame), shares)
                     }
                 };
-                owed |= pushed == Pushed::First;
+                owed |= pushed == Pushed::NeedsFlush;
                 if pushed == Pushed::Closed {
                     break;
                 }
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// Runs all of it, and returns what the peer has received. Nothing may be left.
-    fn run(self, tasks: Vec<Task>) -> Received {
+    fn run(self, tasks: Vec<Task>) -> ReceivedFrames {
         let received = together(tasks).into_iter().flatten().next();
         self.has_nothing_left();
         received.expect("what the peer has received")
@@ -167,7 +167,7 @@ fn has_room(handle: &Handle, key: u64) -> bool {
     wait(|cx| {
         if handle.outbox.is_full() {
             handle.flush();
-            if handle.outbox.hold(key, cx.waker(), key == 1) {
+            if handle.outbox.add_waiter(key, cx.waker(), key == 1) {
                 handle.waker.wake();
                 return Poll::Pending;
             }
@@ -178,8 +178,8 @@ fn has_room(handle: &Handle, key: u64) -> bool {
 }
 
 /// Reads frames as a client does. Panics on anything but whole ones.
-fn received(mut bytes: &[u8]) -> Received {
-    let mut received = Received::default();
+fn received(mut bytes: &[u8]) -> ReceivedFrames {
+    let mut received = ReceivedFrames::default();
     while let [first, second, ..] = *bytes {
         let (start, length) = match second {
             126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
@@ -205,7 +205,7 @@ fn received(mut bytes: &[u8]) -> Received {
 }
 
 /// The numbers of one sender, which must begin with 0 and go up by one.
-fn count(received: &Received, sender: usize) -> usize {
+fn count(received: &ReceivedFrames, sender: usize) -> usize {
     let numbers = received.messages.iter().filter(|(by, _)| *by == sender);
     let mut count = 0;
     for (_, number) in numbers {

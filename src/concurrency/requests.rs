@@ -12,7 +12,7 @@ use super::{below, explore, handle, memory, together};
 use crate::{
     broker::{
         handle::Handle,
-        requests::{Fault, Name, Outcome, Outcomes, Question, Requests},
+        requests::{DeliveryError, Name, Notification, Notifications, Question, Requests},
     },
     error::ActionError,
     memory::Memory,
@@ -43,7 +43,7 @@ struct World {
 enum Told {
     Message(u64),
     Answered(u64),
-    Failed(u64, Fault),
+    Failed(u64, DeliveryError),
     Cancelled(u64),
 }
 
@@ -105,7 +105,7 @@ impl World {
             answers,
             timeout: None,
         };
-        let mut outcomes = Outcomes::new();
+        let mut outcomes = Notifications::new();
         let opened = self.requests.open(&question, self.now, &mut outcomes)?;
         for responder in responders {
             self.told.lock().push(Told::Message(responder.key));
@@ -117,18 +117,20 @@ impl World {
         Ok(())
     }
 
-    fn tell(&self, outcomes: &mut Outcomes) {
+    fn tell(&self, outcomes: &mut Notifications) {
         self.told
             .lock()
             .extend(outcomes.drain(..).map(|outcome| match outcome {
-                Outcome::Failed { dest, fault, .. } => Told::Failed(dest.parse().unwrap(), fault),
-                Outcome::Cancelled { responder, .. } => Told::Cancelled(responder.key),
+                Notification::Failed { dest, fault, .. } => {
+                    Told::Failed(dest.parse().unwrap(), fault)
+                }
+                Notification::Cancelled { responder, .. } => Told::Cancelled(responder.key),
             }));
     }
 
     /// Answers; whoever asked must be `asker`, if it was taken.
     fn answer(&self, responder: usize, ack: &str, asker: Option<u64>) {
-        let mut outcomes = Outcomes::new();
+        let mut outcomes = Notifications::new();
         let responder = &self.handles[responder];
         let taken = self
             .requests
@@ -142,7 +144,7 @@ impl World {
     }
 
     fn refuse(&self, responder: usize, ack: &str) {
-        let mut outcomes = Outcomes::new();
+        let mut outcomes = Notifications::new();
         let responder = &self.handles[responder];
         let taken = self
             .requests
@@ -154,22 +156,22 @@ impl World {
     }
 
     fn cancel(&self, asker: usize, ack: &str) {
-        let mut outcomes = Outcomes::new();
+        let mut outcomes = Notifications::new();
         self.requests
             .cancel(ack, &self.handles[asker], &mut outcomes);
         self.tell(&mut outcomes);
     }
 
     fn leave(&self, place: usize) {
-        let mut outcomes = Outcomes::new();
+        let mut outcomes = Notifications::new();
         self.requests
-            .leave(&self.handles[place], Fault::Gone, &mut outcomes);
+            .leave(&self.handles[place], DeliveryError::Gone, &mut outcomes);
         self.tell(&mut outcomes);
     }
 
     /// Another connection takes over the id by which this one is asked.
     fn replace(&self, place: usize) {
-        let mut outcomes = Outcomes::new();
+        let mut outcomes = Notifications::new();
         let former = &self.handles[place];
         let id = former.key.to_string();
         self.requests.replaced(former, &id, 7, &mut outcomes);
@@ -213,7 +215,7 @@ impl World {
         self.adds_up();
         for handle in &self.handles {
             self.requests
-                .leave(handle, Fault::Gone, &mut Outcomes::new());
+                .leave(handle, DeliveryError::Gone, &mut Notifications::new());
         }
         self.adds_up();
         assert_eq!(self.requests.count(), 0);
@@ -340,9 +342,9 @@ fn of_all_that_may_end_a_request_one_does_and_is_told() {
             world.task(|world| world.expire()),
         ]);
         match world.told()[1..] {
-            [Told::Answered(2) | Told::Failed(2, Fault::Gone) | Told::Cancelled(2)] => {}
+            [Told::Answered(2) | Told::Failed(2, DeliveryError::Gone) | Told::Cancelled(2)] => {}
             [
-                Told::Failed(2, Fault::Timeout | Fault::Replaced),
+                Told::Failed(2, DeliveryError::Timeout | DeliveryError::Replaced),
                 Told::Cancelled(2),
             ] => {}
             ref told => panic!("{told:?}"),
@@ -415,7 +417,7 @@ fn a_request_is_never_left_to_one_that_has_lost_its_id() {
         ]);
         assert_eq!(world.requests.count(), 0);
         let told = world.told();
-        assert!(told.contains(&Told::Failed(2, Fault::Replaced)));
+        assert!(told.contains(&Told::Failed(2, DeliveryError::Replaced)));
         // It has its message, and then hears that nobody awaits its answer.
         let for_it: Vec<_> = (told.into_iter())
             .filter(|told| matches!(told, Told::Message(2) | Told::Cancelled(2)))

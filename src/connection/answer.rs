@@ -7,7 +7,7 @@ use crate::{
     broker::{
         answers::{Answer, Answered},
         handle::Handle,
-        requests::Fault,
+        requests::DeliveryError,
     },
     error::ActionError,
     protocol::{self, version_2},
@@ -61,7 +61,7 @@ impl Connection {
         let size = framing::frame_size(length, Mask::None);
         let limit = (self.broker.peers.as_ref()).map_or(0, |peers| peers.max_frame(""));
         if size > limit {
-            let frame = version_2::failed(ack, &dest, Fault::TooLarge.code());
+            let frame = version_2::failed(ack, &dest, DeliveryError::TooLarge.code());
             turn.pushed(&asker, asker.outbox.push(&frame));
             return Err(ActionError::ClusterPayload(size, limit));
         }
@@ -83,7 +83,7 @@ impl Connection {
         let Some(asker) = &self.answered else {
             return false;
         };
-        let is_held = asker.outbox.hold(self.handle.key, cx.waker(), false);
+        let is_held = asker.outbox.add_waiter(self.handle.key, cx.waker(), false);
         if !is_held {
             self.answered = None;
         }

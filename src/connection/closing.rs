@@ -9,9 +9,9 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Connection, Turn, register::Access};
+use super::{Connection, Turn, register::AuthState};
 use crate::{
-    broker::{handle::Close, requests::Fault},
+    broker::{handle::Close, requests::DeliveryError},
     event::{ServerEvent, Slow},
     transport::framing::{self, Mask},
 };
@@ -25,8 +25,8 @@ impl Connection {
         // Nothing may follow our close frame.
         self.send_replies();
         let fault = match close {
-            Close::Slow | Close::Memory => Fault::Slow,
-            _ => Fault::Gone,
+            Close::Slow | Close::Memory => DeliveryError::Slow,
+            _ => DeliveryError::Gone,
         };
         let metrics = &self.broker.metrics;
         let why = match close {
@@ -70,14 +70,14 @@ impl Connection {
 
     /// From here on nothing is routed: what waits is written, what comes is thrown away. `fault`:
     /// what those are told whose requests it leaves.
-    pub(super) fn start_closing(&mut self, fault: Fault) {
+    pub(super) fn start_closing(&mut self, fault: DeliveryError) {
         self.leave(fault);
         // Those who wait for room here find the id gone.
         self.handle.outbox.start_closing();
         self.wait_no_longer();
         // Nobody looks at it any more: others may be asked about.
         if self.access.is_pending() {
-            self.access = Access::Closed;
+            self.access = AuthState::Closed;
         }
         self.closing = true;
         self.timer = Some(Box::pin(sleep(self.broker.options.close_timeout)));
@@ -86,23 +86,23 @@ impl Connection {
     /// Forgets the message for which a receiver has no room: it does not suffer from us any more.
     pub(super) fn wait_no_longer(&mut self) {
         if let Some((_, receiver)) = self.waiting.take() {
-            receiver.outbox.unhold(self.handle.key);
+            receiver.outbox.remove_waiter(self.handle.key);
         }
         self.lookups = None;
         if let Some(asker) = self.answered.take() {
-            asker.outbox.unhold(self.handle.key);
+            asker.outbox.remove_waiter(self.handle.key);
         }
     }
 
     /// Gives up the id and all requests. From here on it is told nothing that it could not have been
     /// told in version 1, such as what its own end means to itself.
-    pub(super) fn leave(&mut self, fault: Fault) {
+    pub(super) fn leave(&mut self, fault: DeliveryError) {
         let mut turn = Turn::default();
         self.handle.set_speaks_2(false);
         self.unregister(false, &mut turn);
         let requests = &self.broker.registry.requests;
-        requests.leave(&self.handle, fault, &mut turn.outcomes);
-        self.tell(&mut turn);
+        requests.disconnect(&self.handle, fault, &mut turn.outcomes);
+        self.notify(&mut turn);
         for handle in turn.touched {
             handle.flush();
         }

@@ -12,7 +12,7 @@ use std::{
 
 use super::Connection;
 use crate::{
-    broker::{Broker, handle::Handle, peers::Unreachable, requests::Fault},
+    broker::{Broker, handle::Handle, peers::Unreachable, requests::DeliveryError},
     memory::Charge,
 };
 
@@ -21,25 +21,25 @@ const ID: usize = 64;
 
 /// Why a message for an id that is not registered here is not sent.
 pub(super) enum Absent {
-    Fault(Fault),
+    Failed(DeliveryError),
     /// This connection looks up as many ids as it may: it is woken when it may go on.
     Lookups,
     /// What this connection sent to the broker of this receiver has not gone out: it is woken once it has.
     Queue(Arc<Handle>),
 }
 
-impl From<Fault> for Absent {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<DeliveryError> for Absent {
+    fn from(fault: DeliveryError) -> Self {
+        Self::Failed(fault)
     }
 }
 
 /// The ids of a message that waits, as far as they were looked up.
-pub(super) struct Lookups {
+pub(super) struct PendingLookups {
     /// How many were, of those in `dest`.
     looked_up: usize,
     /// Those that no broker has, by their places in `dest`.
-    absent: HashMap<usize, Fault>,
+    absent: HashMap<usize, DeliveryError>,
     /// Those that some broker has: their handles are kept until the message is sent.
     found: Vec<Arc<Handle>>,
     /// Those of which it is not known yet.
@@ -71,7 +71,7 @@ impl Connection {
     #[cold]
     pub(super) fn look_up(&mut self, ids: &[impl AsRef<str>], cx: &Context<'_>) -> bool {
         let mut lookups = self.lookups.take().unwrap_or_else(|| {
-            Box::new(Lookups {
+            Box::new(PendingLookups {
                 looked_up: 0,
                 absent: HashMap::new(),
                 found: Vec::new(),
@@ -86,7 +86,7 @@ impl Connection {
             if self.broker.registry.find(id).is_none() {
                 let (key, waker) = (self.handle.key, cx.waker());
                 match self.broker.find_remote(id, key, waker) {
-                    Err(Absent::Fault(fault)) => {
+                    Err(Absent::Failed(fault)) => {
                         lookups.absent.insert(lookups.looked_up, fault);
                     }
                     Err(_) => {
@@ -108,12 +108,12 @@ impl Connection {
     }
 
     /// Why an id of the message that waits has no owner, if it was looked up and has none.
-    pub(super) fn was_absent(&self, place: usize) -> Option<Fault> {
+    pub(super) fn was_absent(&self, place: usize) -> Option<DeliveryError> {
         self.lookups.as_ref()?.absent.get(&place).copied()
     }
 }
 
-impl Lookups {
+impl PendingLookups {
     /// Notes those of which it is known by now.
     fn close(&mut self, broker: &Broker) {
         let peers = broker.peers.as_ref();
@@ -138,7 +138,7 @@ impl Lookups {
 impl Broker {
     /// The handle of an id that is not registered here, for the connection with this key.
     fn find_remote(&self, id: &str, key: u64, waker: &Waker) -> Result<Arc<Handle>, Absent> {
-        let unknown = Absent::Fault(Fault::UnknownId);
+        let unknown = Absent::Failed(DeliveryError::UnknownId);
         let Some(peers) = &self.peers else {
             return Err(unknown);
         };
@@ -146,7 +146,7 @@ impl Broker {
             return Err(unknown);
         }
         (peers.find_remote(self, id, (key, waker))).map_err(|error| match error {
-            Unreachable::Down => Absent::Fault(Fault::ClusterDown),
+            Unreachable::Down => Absent::Failed(DeliveryError::ClusterDown),
             Unreachable::Held => Absent::Lookups,
         })
     }

@@ -11,7 +11,7 @@ use crate::{
 
 impl Connection {
     /// Tells what this turn has brought about.
-    pub(super) fn tell(&self, turn: &mut Turn) {
+    pub(super) fn notify(&self, turn: &mut Turn) {
         // Nobody is told of a message that is still to come.
         self.deliver(turn);
         self.broker.notify(&mut turn.outcomes, &mut turn.touched);
@@ -22,7 +22,7 @@ impl Connection {
         // It may be one too many.
         self.deliver(turn);
         self.broker.metrics.errors.fetch_add(1, Relaxed);
-        self.tell_refused(&error, text.unwrap_or_default(), turn);
+        self.push_refused(&error, text.unwrap_or_default(), turn);
         self.broker
             .listener
             .event(ServerEvent::Refused { error, text });
@@ -31,7 +31,7 @@ impl Connection {
 
     /// The same, to a peer that speaks version 2, or would have from now on; not while it has enough
     /// to read (rule 29).
-    fn tell_refused(&self, error: &ActionError, text: &str, turn: &mut Turn) {
+    fn push_refused(&self, error: &ActionError, text: &str, turn: &mut Turn) {
         let Self { handle, broker, .. } = self;
         if handle.outbox.is_full() || !(handle.speaks_2() || protocol::asks_for_2(text)) {
             return;

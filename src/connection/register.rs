@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{Connection, Turn};
 use crate::{
-    auth::{Credentials, Decision, Denied, Gate, Grant, Verdict},
+    auth::{AuthResult, Authenticator, Credentials, Decision, Denied, Grant},
     broker::{
         handle::Close,
         lease::{Lease, LeaseState},
@@ -32,7 +32,7 @@ const TOKEN: u32 = 31;
 const HEADER: usize = size_of::<(String, String)>();
 
 /// What a connection may do.
-pub(super) enum Access {
+pub(super) enum AuthState {
     /// Everything: nobody is asked who he is.
     Free,
     /// Nothing but register.
@@ -81,8 +81,8 @@ impl Peer {
     }
 }
 
-impl Access {
-    pub(super) fn new(gate: &Gate) -> Self {
+impl AuthState {
+    pub(super) fn new(gate: &Authenticator) -> Self {
         match gate.is_free() {
             true => Self::Free,
             false => Self::Closed,
@@ -129,8 +129,8 @@ impl Access {
 impl Connection {
     /// Nobody knows yet who this is: it has little room, and little time.
     pub(super) fn await_registration(&mut self) {
-        if !matches!(self.access, Access::Free) {
-            self.access = Access::Closed;
+        if !matches!(self.access, AuthState::Free) {
+            self.access = AuthState::Closed;
             let limit = self.broker.options.max_payload.min(STRANGER_PAYLOAD);
             self.reader.set_max_payload(limit);
         }
@@ -149,12 +149,12 @@ impl Connection {
         let id = protocol::decode_id(id, self.broker.options.max_id_length)?;
         let since = self.broker.ended.now();
         let gate = match self.access {
-            Access::Free => &Gate::Free,
-            _ => &self.broker.gate,
+            AuthState::Free => &Authenticator::Free,
+            _ => &self.broker.authenticator,
         };
         match gate {
-            Gate::Free => self.granted(&id, None, protocol, since, turn),
-            Gate::Jwt(tokens) => {
+            Authenticator::Free => self.granted(&id, None, protocol, since, turn),
+            Authenticator::Jwt(tokens) => {
                 let id: Arc<str> = id.into();
                 let token: Option<String> = token.and_then(protocol::decode_token).map(Into::into);
                 let shown = token.as_ref().map_or(0, String::len);
@@ -162,14 +162,14 @@ impl Connection {
                 let pause = renews.then(|| self.renewals.pause(Instant::now()));
                 let alive = self.broker.closing();
                 match tokens.judge(id.clone(), token, pause, alive) {
-                    Verdict::Known(Ok(grant)) => {
+                    AuthResult::Known(Ok(grant)) => {
                         turn.read += TOKEN;
                         self.granted(&id, Some(grant), protocol, since, turn);
                     }
-                    Verdict::Known(Err(denied)) => self.deny(Some(&id), denied),
+                    AuthResult::Known(Err(denied)) => self.deny(Some(&id), denied),
                     // Whoever has no id has no more time for that than for all of it.
-                    Verdict::Awaited(decision) => {
-                        self.access = Access::Pending {
+                    AuthResult::Awaited(decision) => {
+                        self.access = AuthState::Pending {
                             id,
                             decision,
                             shown,
@@ -180,7 +180,7 @@ impl Connection {
                     }
                 }
             }
-            Gate::Hook(hook) => {
+            Authenticator::Hook(hook) => {
                 let peer = self.peer.clone().unwrap_or_default();
                 let id: Arc<str> = id.into();
                 let token: Option<String> = token.and_then(protocol::decode_token).map(Into::into);
@@ -197,7 +197,7 @@ impl Connection {
                     // The answer has a time of its own.
                     self.deadline = None;
                 }
-                self.access = Access::Pending {
+                self.access = AuthState::Pending {
                     id,
                     decision: hook.ask(credentials, renews),
                     shown,
@@ -213,7 +213,7 @@ impl Connection {
     /// Goes on with a registration once it is known whether it may be, and where there is a cluster,
     /// once the others know.
     pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
-        if let Access::Pending {
+        if let AuthState::Pending {
             id,
             decision,
             protocol,
@@ -228,7 +228,7 @@ impl Connection {
                 Err(denied) => self.deny(Some(&id), denied),
             }
         }
-        if let Access::Claiming {
+        if let AuthState::Claiming {
             id,
             grant,
             protocol,
@@ -243,8 +243,8 @@ impl Connection {
                 Ok(lease) => {
                     self.access = match grant.is_some() {
                         // Until it is set.
-                        true => Access::Closed,
-                        false => Access::Free,
+                        true => AuthState::Closed,
+                        false => AuthState::Free,
                     };
                     self.registered(&id, grant, (Some(lease), since), protocol, turn);
                 }
@@ -272,7 +272,7 @@ impl Connection {
         if !renews {
             self.deadline = None;
         }
-        self.access = Access::Claiming {
+        self.access = AuthState::Claiming {
             claim: peers
                 .clone()
                 .claim(id.clone(), principal, self.handle.participant),
@@ -366,9 +366,9 @@ impl Connection {
                 Box::pin(sleep(left.unwrap_or(Duration::ZERO)))
             });
             self.reader.set_max_payload(self.broker.options.max_payload);
-            self.access = Access::Granted(grant);
+            self.access = AuthState::Granted(grant);
         }
-        self.tell(turn);
+        self.notify(turn);
     }
 
     /// Ends a connection that wants something else than to register.

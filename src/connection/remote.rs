@@ -4,12 +4,12 @@ use std::{slice, sync::Arc, task::Context};
 
 use bytes::Bytes;
 
-use super::{Connection, Turn, request::Wants};
+use super::{Connection, Turn, request::SendOptions};
 use crate::{
     broker::{
         delivery::Admission,
         handle::Handle,
-        requests::{Fault, Name},
+        requests::{DeliveryError, Name},
     },
     error::ActionError,
     protocol::{self, Pieces},
@@ -29,7 +29,7 @@ impl Connection {
         receiver: &Arc<Handle>,
         message: &str,
         id: &str,
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -53,7 +53,7 @@ impl Connection {
             requests.delivered(&request, &mut turn.outcomes);
         }
         if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
-            let lost = (!is_there).then(|| (id.into(), Some(Fault::Gone)));
+            let lost = (!is_there).then(|| (id.into(), Some(DeliveryError::Gone)));
             peers.receipts().local(number, lost.into_iter(), &[]);
         }
         Ok(None)
@@ -65,7 +65,7 @@ impl Connection {
         &self,
         receiver: &Arc<Handle>,
         frame: &[u8],
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         receipt: Option<u64>,
         turn: &mut Turn,
     ) -> bool {
@@ -104,7 +104,7 @@ impl Connection {
     pub(super) fn check_size(
         &self,
         frame: &Pieces<'_>,
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         id: &str,
     ) -> Result<(), ActionError> {
         let Some(peers) = &self.broker.peers else {

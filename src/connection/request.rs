@@ -8,32 +8,32 @@ use super::{Connection, Turn};
 use crate::{
     broker::{
         handle::Handle,
-        requests::{Fault, Name, Opened, Outcome, Question, Request},
+        requests::{DeliveryError, Name, Notification, Opened, Question, Request},
     },
     error::ActionError,
-    protocol::{self, Terms, version_2},
+    protocol::{self, ReplyOptions, version_2},
 };
 
 /// What a `send` wants beside its delivery.
-pub(super) struct Wants<'a> {
+pub(super) struct SendOptions<'a> {
     pub(super) ack: Option<&'a str>,
     /// None: those of version 1.
-    pub(super) terms: Option<&'a Terms<'a>>,
+    pub(super) terms: Option<&'a ReplyOptions<'a>>,
 }
 
 /// What became of a message for an id; none: it was delivered.
-pub(super) type Fate = Option<Fault>;
+pub(super) type DeliveryResult = Option<DeliveryError>;
 
 /// What became of a message for each of its ids: the first time counts.
 #[derive(Default)]
-pub(super) struct Fates<'a>(HashMap<&'a str, Fate, RandomState>);
+pub(super) struct DeliveryResults<'a>(HashMap<&'a str, DeliveryResult, RandomState>);
 
-impl<'a> Fates<'a> {
+impl<'a> DeliveryResults<'a> {
     fn are_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn note(&mut self, id: &'a str, fate: Fate) {
+    pub(super) fn note(&mut self, id: &'a str, fate: DeliveryResult) {
         self.0.entry(id).or_insert(fate);
     }
 }
@@ -47,14 +47,14 @@ fn await_nothing(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
     told.sort_unstable_by_key(|one| one.key);
     told.dedup_by_key(|one| one.key);
     let ack: Arc<str> = key.into();
-    let cancelled = told.into_iter().map(|responder| Outcome::Cancelled {
+    let cancelled = told.into_iter().map(|responder| Notification::Cancelled {
         responder: responder.clone(),
         ack: ack.clone(),
     });
     turn.outcomes.extend(cancelled);
 }
 
-impl<'a> Wants<'a> {
+impl<'a> SendOptions<'a> {
     /// What a receipt is to name, if one is wanted.
     fn reference(&self) -> Option<&'a str> {
         self.terms?.reference
@@ -73,7 +73,7 @@ impl<'a> Wants<'a> {
 
 impl Connection {
     /// True if this connection is told what became of each receiver.
-    pub(super) fn is_told(&self, wants: &Wants<'_>) -> bool {
+    pub(super) fn is_told(&self, wants: &SendOptions<'_>) -> bool {
         self.handle.speaks_2() && (wants.receipt() || wants.request().is_some())
     }
 
@@ -91,7 +91,7 @@ impl Connection {
     pub(super) fn await_answer(
         &self,
         ack: &str,
-        terms: Option<&Terms<'_>>,
+        terms: Option<&ReplyOptions<'_>>,
         receivers: &[Arc<Handle>],
         names: &[Name<'_>],
         turn: &mut Turn,
@@ -132,7 +132,7 @@ impl Connection {
         &self,
         receiver: &Arc<Handle>,
         id: &str,
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Request>>, ActionError> {
         let Some(ack) = wants.request() else {
@@ -147,11 +147,11 @@ impl Connection {
     pub(super) fn report_one(
         &self,
         id: &str,
-        wants: &Wants<'_>,
-        fate: Fate,
+        wants: &SendOptions<'_>,
+        fate: DeliveryResult,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let mut fates = Fates::default();
+        let mut fates = DeliveryResults::default();
         fates.note(id, fate);
         self.report(&[id.into()], wants, fates, None, turn)
     }
@@ -160,7 +160,7 @@ impl Connection {
     /// completed by [`report`](Self::report).
     pub(super) fn await_receipt(
         &self,
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         receivers: &[Arc<Handle>],
         names: &[Name<'_>],
     ) -> Option<u64> {
@@ -177,8 +177,8 @@ impl Connection {
     pub(super) fn report(
         &self,
         ids: &[Cow<'_, str>],
-        wants: &Wants<'_>,
-        mut fates: Fates<'_>,
+        wants: &SendOptions<'_>,
+        mut fates: DeliveryResults<'_>,
         receipt: Option<u64>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
@@ -212,8 +212,8 @@ impl Connection {
                 failed.extend([":\"", fault.receipt_code(), "\""]);
             }
             // Whoever has gone since the request was opened has ended its part by itself.
-            if let (Some(ack), true) = (&key, fault != Fault::Gone) {
-                turn.outcomes.push(Outcome::Failed {
+            if let (Some(ack), true) = (&key, fault != DeliveryError::Gone) {
+                turn.outcomes.push(Notification::Failed {
                     asker: self.handle.clone(),
                     ack: ack.clone(),
                     dest: (&**id).into(),

@@ -7,17 +7,17 @@ use bytes::Bytes;
 use super::{
     Connection, Turn,
     lookup::Absent,
-    request::{Fates, Wants},
+    request::{DeliveryResults, SendOptions},
 };
 use crate::{
     broker::{
         delivery::Admission,
         handle::Handle,
-        requests::{Fault, Name},
+        requests::{DeliveryError, Name},
     },
     error::ActionError,
     memory::{self, Charge, MOST_SHARE},
-    protocol::{self, Dest, Wanted},
+    protocol::{self, Dest, RawReplyOptions},
     transport::{
         framing::{self, Mask},
         outbox::{PLACE, Pushed, SHARE_FROM},
@@ -37,14 +37,14 @@ const SWITCHES: u32 = 8;
 
 /// The receivers to which a connection has sent last.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentReceivers {
     /// Keys of their handles.
     last: u64,
     other: u64,
     switches: u32,
 }
 
-impl Recent {
+impl RecentReceivers {
     fn note(&mut self, key: u64) {
         if key != self.last {
             (self.other, self.last) = (self.last, key);
@@ -61,12 +61,12 @@ impl Connection {
         message: &str,
         dest: &str,
         ack: Option<&str>,
-        wanted: Option<&Wanted<'_>>,
+        wanted: Option<&RawReplyOptions<'_>>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         let terms;
-        let mut wants = Wants { ack, terms: None };
+        let mut wants = SendOptions { ack, terms: None };
         if let Some(wanted) = wanted
             && self.handle.speaks_2()
         {
@@ -88,7 +88,7 @@ impl Connection {
         &mut self,
         message: &str,
         id: &str,
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -104,7 +104,7 @@ impl Connection {
                 }
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => return Ok(self.broker.lookup_gate()),
-                Err(Absent::Fault(fault)) => {
+                Err(Absent::Failed(fault)) => {
                     if self.is_told(wants) {
                         self.report_one(id, wants, Some(fault), turn)?;
                     }
@@ -131,8 +131,8 @@ impl Connection {
             // Only a receipt names one that has got it.
             Admission::Accept if !wants.receipt() => return Ok(None),
             Admission::Accept => None,
-            Admission::Closed => Some(Fault::Gone),
-            Admission::Drop => Some(Fault::Slow),
+            Admission::Closed => Some(DeliveryError::Gone),
+            Admission::Drop => Some(DeliveryError::Slow),
         };
         if self.is_told(wants) {
             self.report_one(id, wants, fate, turn)?;
@@ -146,7 +146,7 @@ impl Connection {
         receiver: &Arc<Handle>,
         message: &str,
         id: &str,
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Admission, ActionError> {
@@ -193,7 +193,7 @@ impl Connection {
     }
 
     /// A message, encoded.
-    pub(super) fn frame(&self, message: &str, wants: &Wants<'_>) -> Vec<u8> {
+    pub(super) fn frame(&self, message: &str, wants: &SendOptions<'_>) -> Vec<u8> {
         let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
@@ -243,7 +243,7 @@ impl Connection {
         &mut self,
         message: &str,
         ids: &[Cow<'_, str>],
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -261,7 +261,7 @@ impl Connection {
         &mut self,
         message: &str,
         ids: &[Cow<'_, str>],
-        wants: &Wants<'_>,
+        wants: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -283,7 +283,7 @@ impl Connection {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
                 }
-                Err(Absent::Fault(fault)) => unknown.push((place, fault)),
+                Err(Absent::Failed(fault)) => unknown.push((place, fault)),
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => {
                     // Anew: handles of those that were found may have ended.
@@ -293,7 +293,7 @@ impl Connection {
                 }
             }
         }
-        let mut fates = self.is_told(wants).then(Fates::default);
+        let mut fates = self.is_told(wants).then(DeliveryResults::default);
         let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
@@ -338,7 +338,7 @@ impl Connection {
                 room => matches!(room, Admission::Accept),
             };
             if !takes_it && let Some(fates) = &mut fates {
-                fates.note(id, Some(Fault::Slow));
+                fates.note(id, Some(DeliveryError::Slow));
             }
             takes.push(takes_it);
         }
@@ -356,7 +356,7 @@ impl Connection {
         };
         let receipt = self.await_receipt(wants, &receivers, &names);
         // Encoded once, whatever the number of receivers.
-        let frame = Bytes::from_owner(memory::Shared {
+        let frame = Bytes::from_owner(memory::ChargedBytes {
             bytes: self.frame(message, wants),
             _charge: Charge::new(&self.broker.memory, size),
         });
@@ -391,7 +391,7 @@ impl Connection {
                 self.broker.unknown(id);
             }
             if let Some(fates) = &mut fates {
-                fates.note(id, (!is_there).then_some(Fault::Gone));
+                fates.note(id, (!is_there).then_some(DeliveryError::Gone));
             }
         }
         if let Some(request) = request {
@@ -437,7 +437,7 @@ impl Connection {
     /// True if the messages of this connection go to others, too, and one of those waits for more.
     #[cold]
     fn serves_others(&self, receiver: &Handle) -> bool {
-        let Recent {
+        let RecentReceivers {
             other, switches, ..
         } = self.recent;
         let other = (switches >= SWITCHES).then(|| self.broker.handle_of(other));
@@ -458,6 +458,6 @@ impl Connection {
             return false;
         }
         self.handle.flush();
-        outbox.hold(*key, cx.waker(), false)
+        outbox.add_waiter(*key, cx.waker(), false)
     }
 }

@@ -39,7 +39,7 @@ const PING: u8 = 0x89;
 
 /// Where in a turn an action lies.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum TurnPlace {
     /// It is the message of this number.
     Number(usize),
     /// It ends so many bytes behind the bound of a turn, or before.
@@ -47,22 +47,22 @@ enum Place {
 }
 
 /// All places around the end of a turn, and some before and behind it.
-fn places() -> impl Iterator<Item = Place> {
+fn places() -> impl Iterator<Item = TurnPlace> {
     let last = MESSAGES as usize;
     let numbers = (1..=3).chain(last - 3..=last + 3).chain([2 * last]);
     let bytes = (-3..=3).chain([BYTES as isize]);
-    (numbers.map(Place::Number)).chain(bytes.map(Place::Byte))
+    (numbers.map(TurnPlace::Number)).chain(bytes.map(TurnPlace::Byte))
 }
 
 /// A peer whose socket is in memory.
-struct Peer {
+struct TestPeer {
     input: Arc<Pipe>,
     output: ReadHalf,
     handle: Arc<Handle>,
     received: Vec<u8>,
 }
 
-impl Peer {
+impl TestPeer {
     fn connect(server: &Server) -> Self {
         Self::with_room(server, usize::MAX)
     }
@@ -181,11 +181,11 @@ fn send_text(dest: &str, message: &str) -> String {
 
 /// Messages of these lengths, and an action behind them, at this place in a turn. `filler` makes one of
 /// a length, or of its own least length.
-fn turn(place: Place, first: u8, action: &str, filler: impl Fn(usize) -> String) -> Vec<u8> {
+fn turn(place: TurnPlace, first: u8, action: &str, filler: impl Fn(usize) -> String) -> Vec<u8> {
     let mut bytes = Vec::new();
     match place {
-        Place::Number(number) => bytes.extend(frame(TEXT, &filler(0)).repeat(number - 1)),
-        Place::Byte(offset) => {
+        TurnPlace::Number(number) => bytes.extend(frame(TEXT, &filler(0)).repeat(number - 1)),
+        TurnPlace::Byte(offset) => {
             let mut left = (BYTES as isize + offset) as usize - action.len();
             while left > 0 {
                 let length = match left {
@@ -259,10 +259,10 @@ fn authenticated() -> ServerOptions {
 async fn a_registration_that_is_asked_for() {
     let server = server(authenticated());
     for place in places() {
-        let mut peer = Peer::connect(&server);
+        let mut peer = TestPeer::connect(&server);
         peer.write(&turn(place, TEXT, &register_text("a"), at_once));
         peer.expect(&registered("a")).await;
-        let mut refused = Peer::connect(&server);
+        let mut refused = TestPeer::connect(&server);
         refused.write(&turn(place, TEXT, &register_text("refused"), at_once));
         refused.expect("no").await;
     }
@@ -282,13 +282,13 @@ async fn a_registration_that_is_not_answered() {
         ..options()
     });
     for place in places() {
-        let mut peer = Peer::connect(&server);
+        let mut peer = TestPeer::connect(&server);
         let begun = Instant::now();
         peer.write(&turn(place, TEXT, &register_text("a"), at_once));
         peer.expect("not authenticated in time").await;
         assert!(begun.elapsed() < 2 * limit, "{place:?}");
         // Somebody else may end it before.
-        let mut peer = Peer::connect(&server).registered("at once").await;
+        let mut peer = TestPeer::connect(&server).registered("at once").await;
         peer.write(&turn(place, TEXT, &register_text("a"), unheard));
         sleep(A_WHILE).await;
         assert!(server.disconnect("at once", 4000, "enough").unwrap());
@@ -300,7 +300,7 @@ async fn a_registration_that_is_not_answered() {
 async fn a_renewal_and_the_end_of_a_grant() {
     let server = server(authenticated());
     for place in places() {
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&turn(place, TEXT, &register_text("a"), unheard));
         peer.expect(&registered("a")).await;
     }
@@ -314,7 +314,7 @@ async fn a_renewal_and_the_end_of_a_grant() {
         ..options()
     });
     for place in places() {
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&turn(place, TEXT, &register_text("a"), unheard));
         peer.expect("expired").await;
     }
@@ -324,12 +324,12 @@ async fn a_renewal_and_the_end_of_a_grant() {
 async fn a_registration_in_a_cluster() {
     let server = Server::unreachable_in_cluster(options(), &Runtime::current());
     for place in places() {
-        let mut peer = Peer::connect(&server);
+        let mut peer = TestPeer::connect(&server);
         peer.write(&turn(place, TEXT, &register_text("a"), refused));
         peer.expect(&registered("a")).await;
     }
     for place in places() {
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&turn(place, TEXT, &register_text("b"), refused));
         peer.expect(&registered("b")).await;
     }
@@ -343,8 +343,8 @@ async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
     });
     let fill = "x".repeat(4 << 10);
     for place in places() {
-        let mut slow = Peer::with_room(&server, 64).registered("slow").await;
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut slow = TestPeer::with_room(&server, 64).registered("slow").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&frame(TEXT, &send_text("slow", &fill)));
         let held = send_text("slow", "held");
         peer.write(&turn(place, TEXT, &held, unheard));
@@ -353,7 +353,7 @@ async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
         slow.expect("held").await;
         peer.expect(&registered("b")).await;
         // And one that reads nothing.
-        let deaf = Peer::with_room(&server, 64).registered("deaf").await;
+        let deaf = TestPeer::with_room(&server, 64).registered("deaf").await;
         peer.write(&frame(TEXT, &send_text("deaf", &fill)));
         let held = send_text("deaf", "held");
         peer.write(&turn(place, TEXT, &held, unheard));
@@ -372,7 +372,7 @@ async fn a_rate_that_is_used_up() {
             ..options()
         });
         for place in places() {
-            let mut peer = Peer::connect(&server).registered("a").await;
+            let mut peer = TestPeer::connect(&server).registered("a").await;
             peer.write(&turn(place, TEXT, &send_text("a", "last"), unheard));
             peer.expect("last").await;
         }
@@ -386,13 +386,13 @@ async fn control_frames_and_the_end_of_a_registration() {
         ..options()
     });
     for place in places() {
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&turn(place, PING, "ping", unheard));
         peer.expect("ping").await;
         peer.write(&turn(place, TEXT, r#"{"action":"unregister"}"#, unheard));
         peer.expect(r#"{"action":"unregistered","id":"a"}"#).await;
         peer.expect("not registered in time").await;
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&turn(place, CLOSE, "\u{3}\u{e8}", unheard));
         peer.ended().await;
     }
@@ -405,7 +405,7 @@ async fn a_heartbeat() {
         ..options()
     });
     for place in places() {
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         peer.write(&turn(place, TEXT, &send_text("a", "last"), unheard));
         peer.expect("last").await;
         peer.expect("\u{0}").await;
@@ -422,7 +422,7 @@ async fn memory_that_is_short() {
     });
     let memory = &server.broker().memory;
     for place in places() {
-        let mut peer = Peer::connect(&server).registered("a").await;
+        let mut peer = TestPeer::connect(&server).registered("a").await;
         memory.charge(limit);
         let long = frame(TEXT, &send_text("a", &"x".repeat(60 << 10)));
         // Eight times as long, in fragments: more than a connection's share.
@@ -466,10 +466,10 @@ async fn many_renewals_do_not_hold_up_others() {
         let token = token.unwrap().trim();
         let register = format!(r#"{{"action":"register","id":"alice","token":"{token}"}}"#);
         let register = frame(TEXT, &register);
-        let mut other = Peer::connect(&server);
+        let mut other = TestPeer::connect(&server);
         other.write(&register);
         other.expect(&registered("alice")).await;
-        let mut many = Peer::connect(&server);
+        let mut many = TestPeer::connect(&server);
         many.write(&register.repeat(100));
         other.write(&frame(PING, "canary"));
         // A task as the others: that of the test would wait for more of them.
@@ -497,7 +497,7 @@ async fn a_renewal_waits_only_behind_many_of_the_same_connection() {
     let token = tokens.lines().find_map(|line| line.strip_prefix("ES384 "));
     let token = token.unwrap();
     let register = format!(r#"{{"action":"register","id":"alice","token":"{token}"}}"#);
-    let mut peer = Peer::connect(&server);
+    let mut peer = TestPeer::connect(&server);
     peer.write(&frame(TEXT, &register).repeat(14));
     let begun = std::time::Instant::now();
     for _ in 0..14 {

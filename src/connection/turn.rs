@@ -8,7 +8,7 @@ use std::{cell::Cell, sync::Arc};
 use crate::{
     broker::{
         handle::Handle,
-        requests::{Outcomes, Request},
+        requests::{Notifications, Request},
     },
     protocol::Pieces,
     transport::{
@@ -34,9 +34,9 @@ const BATCH: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) touched: Vec<Arc<Handle>>,
-    pub(super) batch: Batch,
+    pub(super) batch: ReceiverBatch,
     /// What is to be told to others, once no lock is held.
-    pub(super) outcomes: Outcomes,
+    pub(super) outcomes: Notifications,
     /// Messages read, pings and pongs among them, and their bytes: what the budget counts.
     pub(super) read: u32,
     pub(super) bytes: usize,
@@ -46,7 +46,7 @@ pub(super) struct Turn {
 
 /// Frames for one receiver that are not yet in its outbox.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct ReceiverBatch {
     pub(super) id: String,
     pub(super) receiver: Option<Arc<Handle>>,
     /// The receiver's registration of this id: as long as it has that, it is the one to send to.
@@ -99,7 +99,7 @@ impl Turn {
 
     /// Notes what a push came to; false if the receiver has ended.
     pub(super) fn pushed(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
-        if pushed == Pushed::First {
+        if pushed == Pushed::NeedsFlush {
             self.touched.push(handle.clone());
         }
         pushed != Pushed::Closed
@@ -112,7 +112,7 @@ impl Turn {
     }
 }
 
-impl Batch {
+impl ReceiverBatch {
     /// True if it is for the owner of this id.
     pub(super) fn is_for(&self, id: &str) -> bool {
         self.id == id

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    ClientAction, ServerAction, Wanted,
+    ClientAction, RawReplyOptions, ServerAction, fast_path,
     members::Members,
-    usual,
     values::{decode_protocol, fits, is_truthy},
 };
 use crate::error::ActionError;
@@ -29,7 +28,7 @@ pub(crate) fn sender_of(text: &str) -> Option<&str> {
 
 /// Decodes what a client sent (rules 4 to 9, and 23 to 28).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
-    match usual::client_action(text) {
+    match fast_path::client_action(text) {
         Some(action) => Ok(action),
         None => client_action(&Members::parse(text)?),
     }
@@ -43,7 +42,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
                 message,
                 dest,
                 ack: members.ack,
-                wanted: Wanted {
+                wanted: RawReplyOptions {
                     reference: members.reference,
                     answers: members.answers,
                     timeout: members.timeout,
@@ -95,7 +94,7 @@ pub(crate) fn decode_server_action(
     text: &str,
     version: u8,
 ) -> Result<ServerAction<'_>, ActionError> {
-    let action = match usual::server_action(text, version) {
+    let action = match fast_path::server_action(text, version) {
         Some(action) => action,
         None => server_action(Members::parse(text), version)?,
     };

@@ -7,9 +7,8 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
     decode::{client_action, server_action},
-    decode_client_action, decode_server_action,
+    decode_client_action, decode_server_action, fast_path, json_scan,
     members::Members,
-    plain, usual,
     values::{decode_any_ids, decode_ids},
 };
 
@@ -190,8 +189,8 @@ fn what_is_read_by_its_shape_is_what_serde_json_reads() {
             assert_eq!(decode_server_action(&text, version), server, "{text}");
         }
         good += u64::from(slow.is_ok());
-        plain += u64::from(plain::members(&text, |_, _| {}));
-        usual += u64::from(usual::client_action(&text).is_some());
+        plain += u64::from(json_scan::members(&text, |_, _| {}));
+        usual += u64::from(fast_path::client_action(&text).is_some());
         if let Some(dest) = slow.ok().and_then(|members| members.dest)
             && dest.starts_with('[')
         {

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    plain,
+    json_scan,
     values::{json_string, property_name, shorten, string},
 };
 use crate::error::ActionError;
@@ -38,7 +38,7 @@ pub(super) struct Members<'a> {
 impl<'a> Members<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, ActionError> {
         let mut members = Self::default();
-        let is_plain = plain::members(text, |name, value| {
+        let is_plain = json_scan::members(text, |name, value| {
             if let Some(slot) = members.slot(name) {
                 *slot = Some(value);
             }

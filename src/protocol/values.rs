@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::plain;
+use super::json_scan;
 use crate::error::ActionError;
 
 /// The receivers of a message.
@@ -118,7 +118,7 @@ pub(super) fn decode_ids(
     longest: usize,
 ) -> Result<Vec<Cow<'_, str>>, IdsError> {
     let mut ids = Ids::new(max_dest, longest);
-    match plain::items(raw, |item| ids.push(item)) || ids.error.is_some() {
+    match json_scan::items(raw, |item| ids.push(item)) || ids.error.is_some() {
         true => ids.finish(),
         false => decode_any_ids(raw, max_dest, longest),
     }

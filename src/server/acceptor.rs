@@ -23,13 +23,13 @@ const BACKLOG: i32 = 511;
 
 /// Listens as long as it lives: dropped, it has freed its port.
 #[derive(Debug)]
-pub(super) enum Acceptor {
+pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixListener, PathBuf),
 }
 
-impl Acceptor {
+impl ListeningSocket {
     pub(super) fn bind(listen: &Listen) -> Result<(Self, Address)> {
         match listen {
             Listen::Tcp { host, port } => {
@@ -97,7 +97,7 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 #[cfg(unix)]
-impl Drop for Acceptor {
+impl Drop for ListeningSocket {
     fn drop(&mut self) {
         // A process that is just being forked holds every descriptor until it is another program:
         // closing alone would leave the port listening, and taken, until then.
@@ -131,13 +131,13 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port,
         };
-        let (first, address) = Acceptor::bind(&listen(0)).unwrap();
-        let (Acceptor::Tcp(listener), Address::Tcp(address)) = (&first, address) else {
+        let (first, address) = ListeningSocket::bind(&listen(0)).unwrap();
+        let (ListeningSocket::Tcp(listener), Address::Tcp(address)) = (&first, address) else {
             unreachable!("asked for TCP");
         };
         let held = listener.as_fd().try_clone_to_owned().unwrap();
         drop(first);
-        let (_second, again) = Acceptor::bind(&listen(address.port())).unwrap();
+        let (_second, again) = ListeningSocket::bind(&listen(address.port())).unwrap();
         assert!(matches!(again, Address::Tcp(again) if again == address));
         drop(held);
     }

@@ -11,7 +11,7 @@ use crate::{
     },
     event::{ServerEvent, Slow},
     memory::{self, CONNECTION},
-    transport::outbox::State,
+    transport::outbox::OutboxState,
 };
 
 /// Bytes that a connection must take in a second, or it counts as deaf.
@@ -40,7 +40,7 @@ struct Governor<'a> {
 
 impl Governor<'_> {
     /// True if a connection takes what waits for it.
-    fn reads(&self, handle: &Handle, state: &State) -> bool {
+    fn reads(&self, handle: &Handle, state: &OutboxState) -> bool {
         let before = self.drained.get(&handle.key).copied().unwrap_or(0);
         let taken = state.drained - before;
         taken as f64 >= PROGRESS * self.since.elapsed().as_secs_f64()

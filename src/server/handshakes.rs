@@ -28,22 +28,22 @@ const TLS: usize = 16 << 10;
 
 /// Those under way.
 #[derive(Debug)]
-pub(super) struct Handshakes {
+pub(super) struct PendingHandshakes {
     most: usize,
-    under_way: Mutex<UnderWay>,
+    under_way: Mutex<PendingList>,
     /// One has ended.
     ended: Notify,
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct PendingList {
     next: u64,
     /// By age: since when, and what ends them.
     all: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
 }
 
 /// One that is under way, as long as this is held.
-pub(super) struct Handshake {
+pub(super) struct PendingHandshake {
     ingress: Arc<Ingress>,
     number: u64,
     ends: oneshot::Receiver<()>,
@@ -51,7 +51,7 @@ pub(super) struct Handshake {
     pub(super) follows: bool,
 }
 
-impl Handshakes {
+impl PendingHandshakes {
     pub(super) fn new(max_connections: usize, max_memory: usize, is_secure: bool) -> Self {
         let each = if is_secure { TLS } else { PLAIN };
         let most = (max_memory / MEMORY_PART / each).max(MAX_WAITING);
@@ -92,7 +92,7 @@ impl Handshakes {
     }
 }
 
-impl Handshake {
+impl PendingHandshake {
     /// Begins one, in the place of the oldest where there is none for its socket.
     pub(super) fn begin(ingress: &Arc<Ingress>) -> Self {
         let handshakes = &ingress.handshakes;
@@ -123,7 +123,7 @@ impl Handshake {
     }
 }
 
-impl Drop for Handshake {
+impl Drop for PendingHandshake {
     fn drop(&mut self) {
         let handshakes = &self.ingress.handshakes;
         handshakes.under_way.lock().all.remove(&self.number);

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::{
-    acceptor::Acceptor,
+    acceptor::ListeningSocket,
     attach::attach,
-    handshakes::{Handshake as UnderWay, Handshakes},
+    handshakes::{PendingHandshake, PendingHandshakes},
 };
 use crate::{
     broker::Broker,
@@ -28,9 +28,9 @@ use crate::{
     event::ServerEvent,
     memory::{Charge, HANDSHAKE},
     transport::{
-        handshake::{self, Handshake, Refusal},
+        handshake::{self, Refusal, Upgrade},
         socket::{ReadHalf, Socket, WriteHalf},
-        tls::{self, Acceptor as TlsAcceptor},
+        tls::{self, TlsAcceptor},
     },
 };
 
@@ -48,10 +48,10 @@ const DISCARD: usize = 1 << 20;
 pub(super) struct Ingress {
     pub(super) broker: Arc<Broker>,
     /// None once the server is closed: the port is free from that moment on.
-    acceptor: Mutex<Option<Acceptor>>,
+    acceptor: Mutex<Option<ListeningSocket>>,
     /// Present if this server speaks TLS: for the connections to come.
     tls: Option<Mutex<TlsAcceptor>>,
-    pub(super) handshakes: Handshakes,
+    pub(super) handshakes: PendingHandshakes,
     /// Permits to compute for a handshake of TLS: that takes a millisecond with some keys, during which the
     /// thread does nothing else.
     computing: Semaphore,
@@ -71,7 +71,7 @@ struct Upgraded {
 impl Ingress {
     pub(super) fn new(
         broker: Arc<Broker>,
-        acceptor: Acceptor,
+        acceptor: ListeningSocket,
         tls: Option<TlsAcceptor>,
     ) -> Arc<Self> {
         let options = &broker.options;
@@ -79,7 +79,7 @@ impl Ingress {
         let computing = (processors / COMPUTING_PART).max(1);
         let (most, memory) = (options.max_connections, options.max_memory);
         Arc::new(Self {
-            handshakes: Handshakes::new(most, memory, tls.is_some()),
+            handshakes: PendingHandshakes::new(most, memory, tls.is_some()),
             broker,
             acceptor: Mutex::new(Some(acceptor)),
             tls: tls.map(Mutex::new),
@@ -118,7 +118,7 @@ impl Ingress {
                         () = self.handshakes.room() => {}
                         _ = closing.wait_for(|closing| *closing) => return self.stop(),
                     }
-                    let under_way = UnderWay::begin(&self);
+                    let under_way = PendingHandshake::begin(&self);
                     tokio::spawn(self.clone().serve(socket, under_way, closing.clone()));
                 }
                 Some(Err(error)) if is_the_peers(&error) => tokio::task::yield_now().await,
@@ -144,7 +144,7 @@ impl Ingress {
     async fn serve(
         self: Arc<Self>,
         socket: Socket,
-        under_way: UnderWay,
+        under_way: PendingHandshake,
         mut closing: watch::Receiver<bool>,
     ) {
         let address = socket.peer_address();
@@ -201,7 +201,7 @@ impl Ingress {
         &self,
         mut read: ReadHalf,
         write: WriteHalf,
-        mut under_way: UnderWay,
+        mut under_way: PendingHandshake,
         closing: &mut watch::Receiver<bool>,
     ) -> Option<Upgraded> {
         let (broker, secure) = (&*self.broker, self.tls.is_some());
@@ -223,11 +223,11 @@ impl Ingress {
             Ok(Err(error)) if tls::failure(&error).is_some() => None,
             Ok(Err(_)) => return None,
             Err(_) => Some(Refusal::Timeout),
-            Ok(Ok(Handshake::Refused(refusal))) => Some(refusal),
-            Ok(Ok(Handshake::Accepted { .. })) if !broker.count_connection() => {
+            Ok(Ok(Upgrade::Refused(refusal))) => Some(refusal),
+            Ok(Ok(Upgrade::Accepted { .. })) if !broker.count_connection() => {
                 Some(Refusal::Unavailable)
             }
-            Ok(Ok(Handshake::Accepted {
+            Ok(Ok(Upgrade::Accepted {
                 response,
                 headers,
                 early,

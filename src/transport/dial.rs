@@ -22,7 +22,7 @@ use crate::{
     transport::{
         framing::{Bounds, Reader},
         socket::{ReadHalf, Socket, WriteHalf},
-        tls::{self, Connector},
+        tls::{self, TlsConnector},
     },
 };
 
@@ -31,7 +31,7 @@ use crate::{
 /// Errors: what the system said, or what the peer answered instead.
 pub(crate) async fn dial(
     options: &ClientOptions,
-    tls: Option<&Connector>,
+    tls: Option<&TlsConnector>,
 ) -> Result<(Reader, WriteHalf)> {
     let host = match options.host.contains(':') && !options.host.starts_with('[') {
         true => format!("[{}]", options.host),

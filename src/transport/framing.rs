@@ -189,7 +189,7 @@ impl Reader {
                     });
                 }
                 Next::Other => self.context = Some(self.borrow_context()),
-                Next::Part => {
+                Next::ResponderDone => {
                     let filled = input.fill(&mut self.socket, &mut self.allowance, cx);
                     self.partial = filled.is_pending();
                     match ready!(filled) {
@@ -242,7 +242,7 @@ impl Reader {
         let Some(mut context) = self.context.take() else {
             return Poll::Pending;
         };
-        let mut stream = Stream {
+        let mut stream = FrameStream {
             reader: self,
             input,
             cx,
@@ -300,13 +300,13 @@ fn limit(config: &mut WebSocketConfig, max_payload: usize) {
 }
 
 /// The peer as tungstenite wants to see it, for the length of one poll.
-struct Stream<'a, 'b> {
+struct FrameStream<'a, 'b> {
     reader: &'a mut Reader,
     input: &'a mut Input,
     cx: &'a mut Context<'b>,
 }
 
-impl Read for Stream<'_, '_> {
+impl Read for FrameStream<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let Reader {
             socket,
@@ -351,7 +351,7 @@ impl Read for Stream<'_, '_> {
     }
 }
 
-impl Write for Stream<'_, '_> {
+impl Write for FrameStream<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.reader.replies.extend_from_slice(bytes);
         Ok(bytes.len())

@@ -63,7 +63,7 @@ impl Refusal {
 pub(crate) type Headers = Vec<(String, String)>;
 
 /// How a handshake ended, if the peer stayed.
-pub(crate) enum Handshake {
+pub(crate) enum Upgrade {
     Accepted {
         /// The answer to send.
         response: String,
@@ -83,7 +83,7 @@ pub(crate) async fn read_request(
     options: &ServerOptions,
     secure: bool,
     charge: &mut Charge,
-) -> io::Result<Handshake> {
+) -> io::Result<Upgrade> {
     let before = charge.bytes();
     let mut head = Head::new(options.max_header_size);
     let mut chunk = [0; 1024];
@@ -97,16 +97,16 @@ pub(crate) async fn read_request(
         let (head, early) = match added {
             Ok(None) => continue,
             Ok(Some(whole)) => whole,
-            Err(refusal) => return Ok(Handshake::Refused(refusal)),
+            Err(refusal) => return Ok(Upgrade::Refused(refusal)),
         };
         charge.set(before + head.capacity() + early.capacity());
         return Ok(match judge(&head, options, secure) {
-            Ok((response, headers)) => Handshake::Accepted {
+            Ok((response, headers)) => Upgrade::Accepted {
                 response,
                 headers,
                 early,
             },
-            Err(refusal) => Handshake::Refused(refusal),
+            Err(refusal) => Upgrade::Refused(refusal),
         });
     }
 }
@@ -324,11 +324,11 @@ mod tests {
             .await
             .unwrap()
         {
-            Handshake::Accepted { early, .. } => {
+            Upgrade::Accepted { early, .. } => {
                 assert!(b"\x81\x00".starts_with(&early[..]));
                 assert!(memory.used() >= 100 + REQUEST.len() + early.len());
             }
-            Handshake::Refused(refusal) => panic!("{refusal:?}"),
+            Upgrade::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
 
@@ -345,8 +345,8 @@ mod tests {
         .await
         .unwrap()
         {
-            Handshake::Refused(refusal) => assert_eq!(refusal, Refusal::HeadersTooLarge),
-            Handshake::Accepted { .. } => panic!("accepted"),
+            Upgrade::Refused(refusal) => assert_eq!(refusal, Refusal::HeadersTooLarge),
+            Upgrade::Accepted { .. } => panic!("accepted"),
         }
     }
 

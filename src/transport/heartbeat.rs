@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::transport::outbox::State;
+use crate::transport::outbox::OutboxState;
 
 /// The clock of one connection.
 pub(crate) struct Heartbeat {
@@ -56,14 +56,14 @@ impl Heartbeat {
 
     /// One beat. `heard`: whether anything has come from the peer since the last one; none if it
     /// was not listened to, for then the clock stands still.
-    pub(crate) fn beat(&mut self, heard: Option<bool>, outbox: State) -> Beat {
+    pub(crate) fn beat(&mut self, heard: Option<bool>, outbox: OutboxState) -> Beat {
         let (beat, next) = self.judge(heard, outbox);
         self.pinged = beat == Beat::Ping;
         self.timer.as_mut().reset(Instant::now() + next);
         beat
     }
 
-    fn judge(&mut self, heard: Option<bool>, outbox: State) -> (Beat, Duration) {
+    fn judge(&mut self, heard: Option<bool>, outbox: OutboxState) -> (Beat, Duration) {
         let waits = (!outbox.empty).then_some(outbox.drained);
         // Not one byte of what waits was taken since the last beat.
         let stuck = waits.is_some() && waits == self.waited;
@@ -92,8 +92,8 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(25);
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    fn outbox(waiting: usize, drained: u64) -> State {
-        State {
+    fn outbox(waiting: usize, drained: u64) -> OutboxState {
+        OutboxState {
             blocked: waiting > 0,
             empty: waiting == 0,
             closed: false,
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    fn beats(script: &[(Option<bool>, State)]) -> Vec<(Beat, u64)> {
+    fn beats(script: &[(Option<bool>, OutboxState)]) -> Vec<(Beat, u64)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()

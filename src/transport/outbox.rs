@@ -32,7 +32,7 @@ use crate::{
     },
 };
 use delay::DelayBudget;
-use queue::Queue;
+use queue::ByteQueue;
 pub(crate) use queue::{PLACE, spare_buffer};
 
 /// From this size a frame for many receivers is shared among them, not copied to each.
@@ -40,7 +40,7 @@ pub(crate) const SHARE_FROM: usize = 4 << 10;
 
 /// What is appended: a closing connection takes control frames only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     Message,
     Control,
 }
@@ -49,7 +49,7 @@ enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
     /// The first since the last flush: the one who pushed owes a flush.
-    First,
+    NeedsFlush,
     /// Somebody else owes it.
     More,
     /// Not at all: the connection has ended.
@@ -79,12 +79,12 @@ pub(crate) struct Outbox {
     mask: Mask,
     /// The server's; a client has bounds of its own.
     memory: Option<Arc<Memory>>,
-    queue: Mutex<Queue>,
+    queue: Mutex<ByteQueue>,
 }
 
 /// How things stand, for the connection's task.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct State {
+pub(crate) struct OutboxState {
     pub(crate) blocked: bool,
     pub(crate) empty: bool,
     pub(crate) closed: bool,
@@ -146,7 +146,7 @@ impl Outbox {
     pub(crate) fn push(&self, pieces: &[&str]) -> Pushed {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, self.mask);
-        self.append(Kind::Message, size, size, |queue| {
+        self.append(FrameKind::Message, size, size, |queue| {
             framing::encode_text(pieces, length, self.mask, queue.room(size));
         })
     }
@@ -154,7 +154,9 @@ impl Outbox {
     /// Appends frames encoded before; takes them away, whether it accepts them or not.
     pub(crate) fn push_frames(&self, frames: &mut Vec<u8>) -> Pushed {
         let size = frames.len();
-        let pushed = self.append(Kind::Message, size, size, |queue| queue.push_frames(frames));
+        let pushed = self.append(FrameKind::Message, size, size, |queue| {
+            queue.push_frames(frames)
+        });
         frames.clear();
         pushed
     }
@@ -163,7 +165,7 @@ impl Outbox {
     pub(crate) fn push_encoded(&self, frame: &Bytes, shares: bool) -> Pushed {
         // Beyond the mark only one who is listed many times: copies would have no bound.
         if !shares && self.waiting() < self.mark {
-            return self.append(Kind::Message, frame.len(), frame.len(), |queue| {
+            return self.append(FrameKind::Message, frame.len(), frame.len(), |queue| {
                 queue.room(frame.len()).extend_from_slice(frame);
             });
         }
@@ -172,14 +174,14 @@ impl Outbox {
 
     /// The same without a copy, however small it is.
     pub(crate) fn push_shared(&self, frame: &Bytes) -> Pushed {
-        self.append(Kind::Message, frame.len(), 0, |queue| {
+        self.append(FrameKind::Message, frame.len(), 0, |queue| {
             queue.push_shared(frame.clone());
         })
     }
 
     /// Appends bytes of control frames.
     pub(crate) fn push_control(&self, bytes: &[u8]) -> Pushed {
-        self.append(Kind::Control, bytes.len(), bytes.len(), |queue| {
+        self.append(FrameKind::Control, bytes.len(), bytes.len(), |queue| {
             queue.room(bytes.len()).extend_from_slice(bytes);
         })
     }
@@ -187,13 +189,13 @@ impl Outbox {
     /// `own`: how many of the `size` bytes are for this queue alone.
     fn append(
         &self,
-        kind: Kind,
+        kind: FrameKind,
         size: usize,
         own: usize,
-        write: impl FnOnce(&mut Queue),
+        write: impl FnOnce(&mut ByteQueue),
     ) -> Pushed {
         let mut queue = self.queue.lock();
-        if queue.closed || queue.closing && kind == Kind::Message {
+        if queue.closed || queue.closing && kind == FrameKind::Message {
             return Pushed::Closed;
         }
         write(&mut queue);
@@ -203,7 +205,7 @@ impl Outbox {
         self.waiting.store(queue.waiting(), Relaxed);
         match std::mem::replace(&mut queue.owed, true) {
             true => Pushed::More,
-            false => Pushed::First,
+            false => Pushed::NeedsFlush,
         }
     }
 
@@ -215,7 +217,7 @@ impl Outbox {
             if queue.writing || queue.blocked {
                 return Flushed::Done;
             }
-            if queue.is_empty() && queue.residue == 0 {
+            if queue.is_empty() && queue.buffered_ciphertext == 0 {
                 return match std::mem::take(&mut queue.awaited) {
                     true => Flushed::Emptied,
                     false => Flushed::Done,
@@ -225,10 +227,10 @@ impl Outbox {
             let mut taken = queue.take();
             drop(queue);
             let (written, result) = taken.write(socket);
-            let residue = socket.residue();
+            let buffered_ciphertext = socket.buffered_ciphertext();
             queue = self.queue.lock();
             queue.writing = false;
-            queue.put_back(taken, written, residue);
+            queue.put_back(taken, written, buffered_ciphertext);
             self.left(&mut queue);
             match result {
                 Ok(()) => {}
@@ -281,7 +283,7 @@ impl Outbox {
 
     /// Waits for room: false if there is some, or never will be. `waker` is woken once half the mark
     /// is reached. `delays`: others wait for this sender meanwhile.
-    pub(crate) fn hold(&self, key: u64, waker: &Waker, delays: bool) -> bool {
+    pub(crate) fn add_waiter(&self, key: u64, waker: &Waker, delays: bool) -> bool {
         let mut queue = self.queue.lock();
         if queue.has_room(self.mark()) {
             // The mark may have moved: then nobody has been let go yet.
@@ -321,26 +323,26 @@ impl Outbox {
     }
 
     /// The sender with this key waits no longer.
-    pub(crate) fn unhold(&self, key: u64) {
+    pub(crate) fn remove_waiter(&self, key: u64) {
         self.queue.lock().held.retain(|(held, _)| *held != key);
     }
 
     /// An answer was pushed beyond the mark: the clock of a slow consumer runs.
-    pub(crate) fn press(&self) {
+    pub(crate) fn mark_overdue(&self) {
         self.queue.lock().pressed = true;
     }
 
     /// How things stand.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> OutboxState {
         let queue = self.queue.lock();
-        State {
+        OutboxState {
             blocked: queue.blocked,
             empty: queue.waiting() == 0,
             closed: queue.closed,
             pressed: queue.pressed || !queue.held.is_empty(),
             delays: queue.delay.as_ref().is_some_and(|delay| delay.is_running()),
             drained: queue.drained,
-            held: queue.own + queue.residue,
+            held: queue.own + queue.buffered_ciphertext,
         }
     }
 
@@ -366,7 +368,7 @@ impl Outbox {
     }
 
     /// Some bytes are gone.
-    fn left(&self, queue: &mut Queue) {
+    fn left(&self, queue: &mut ByteQueue) {
         self.waiting.store(queue.waiting(), Relaxed);
         queue.settle(self.memory.as_ref());
         queue.release(self.mark());

@@ -191,9 +191,9 @@ impl WriteHalf {
     }
 
     /// Bytes that were taken and are still here, about; zero only if there are none.
-    pub(crate) fn residue(&self) -> usize {
+    pub(crate) fn buffered_ciphertext(&self) -> usize {
         match self {
-            Self::Tls(half) => half.residue(),
+            Self::Tls(half) => half.buffered_ciphertext(),
             _ => 0,
         }
     }

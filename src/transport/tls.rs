@@ -44,13 +44,13 @@ const CA: &str = "tls.ca";
 
 /// The server's part, for any number of connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Acceptor {
+pub(crate) struct TlsAcceptor {
     config: Arc<ServerConfig>,
     /// Clients are asked for their certificates.
     asks: bool,
 }
 
-impl Acceptor {
+impl TlsAcceptor {
     /// Errors: `Tls` names the option that cannot be used.
     pub(crate) fn new(options: &TlsServerOptions) -> Result<Self> {
         let provider = Arc::new(ring::default_provider());
@@ -91,13 +91,13 @@ impl Acceptor {
 
 /// The client's part.
 #[derive(Debug)]
-pub(crate) struct Connector {
+pub(crate) struct TlsConnector {
     config: Arc<ClientConfig>,
     /// The server's name, where it is not that of the host.
     name: Option<ServerName<'static>>,
 }
 
-impl Connector {
+impl TlsConnector {
     /// Errors: `Tls` names the option that cannot be used.
     pub(crate) fn new(options: &TlsClientOptions) -> Result<Self> {
         let name = options
@@ -223,13 +223,13 @@ fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Resul
         UnixTime::now(),
         provider.signature_verification_algorithms.all,
     );
-    use CertificateError as Fault;
+    use CertificateError as DeliveryError;
     match judged {
-        Err(rustls::Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
-            Err(wrong(CERT, "has expired"))
-        }
         Err(rustls::Error::InvalidCertificate(
-            Fault::NotValidYet | Fault::NotValidYetContext { .. },
+            DeliveryError::Expired | DeliveryError::ExpiredContext { .. },
+        )) => Err(wrong(CERT, "has expired")),
+        Err(rustls::Error::InvalidCertificate(
+            DeliveryError::NotValidYet | DeliveryError::NotValidYetContext { .. },
         )) => Err(wrong(CERT, "is not valid yet")),
         _ => Ok(()),
     }

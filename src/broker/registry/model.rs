@@ -17,7 +17,7 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use self::{broker::Broker, reference::Reference};
+use self::{broker::RealBroker, reference::Reference};
 use crate::error::ActionError;
 
 /// Operations in one life of a broker.
@@ -78,7 +78,7 @@ enum Op {
 
 /// What came of an operation. Connections go by their keys.
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+enum ModelOutcome {
     Done,
     /// `freed`: the former id has no owner any more. `replaced`: the new one had one before.
     Registered {
@@ -115,18 +115,18 @@ enum Told {
 
 /// All that can be known of a broker.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct State {
+struct ModelState {
     /// The owner of each id, and whether it is given no time when it does not read.
     owners: BTreeMap<usize, (u64, bool)>,
     /// Who owns the id that it registered, by place.
     owning: Vec<bool>,
     /// Deliveries for which an answer is awaited, by place.
     deliveries: Vec<usize>,
-    requests: BTreeMap<usize, Request>,
+    requests: BTreeMap<usize, ModelRequest>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
+struct ModelRequest {
     asker: u64,
     responders: Vec<u64>,
 }
@@ -226,7 +226,7 @@ fn run(world: &World, ops: &[Op]) -> Result<BTreeSet<&'static str>, Difference> 
     let mut at = 0;
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut reference = Reference::new(world);
-        let mut broker = Broker::new(world);
+        let mut broker = RealBroker::new(world);
         for (index, op) in ops.iter().enumerate() {
             at = index;
             same(broker.apply(op), reference.apply(op))?;

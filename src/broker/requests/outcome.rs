@@ -6,7 +6,7 @@ use crate::broker::handle::Handle;
 
 /// Why a receiver will not answer, or has not got what was sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum DeliveryError {
     /// Nobody owns the id.
     UnknownId,
     /// It does not read.
@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     TooLarge,
 }
 
-impl Fault {
+impl DeliveryError {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::UnknownId => "UNKNOWN_ID",
@@ -41,18 +41,18 @@ impl Fault {
 
     /// What another broker means by a code.
     pub(crate) fn of_code(code: &str) -> Self {
-        const ALL: [Fault; 8] = [
-            Fault::UnknownId,
-            Fault::Slow,
-            Fault::Replaced,
-            Fault::Timeout,
-            Fault::ClusterDown,
-            Fault::AckTaken,
-            Fault::TooLarge,
-            Fault::Gone,
+        const ALL: [DeliveryError; 8] = [
+            DeliveryError::UnknownId,
+            DeliveryError::Slow,
+            DeliveryError::Replaced,
+            DeliveryError::Timeout,
+            DeliveryError::ClusterDown,
+            DeliveryError::AckTaken,
+            DeliveryError::TooLarge,
+            DeliveryError::Gone,
         ];
         let known = ALL.into_iter().find(|fault| fault.code() == code);
-        known.unwrap_or(Fault::Gone)
+        known.unwrap_or(DeliveryError::Gone)
     }
 
     /// What a receipt says of a message that was not delivered: nobody owns the id of one who has
@@ -67,13 +67,13 @@ impl Fault {
 
 /// Something to be told.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Notification {
     /// To the one who asked: this receiver will not answer.
     Failed {
         asker: Arc<Handle>,
         ack: Arc<str>,
         dest: Arc<str>,
-        fault: Fault,
+        fault: DeliveryError,
     },
     /// To one who was asked: nobody awaits the answer any more.
     Cancelled {
@@ -83,4 +83,4 @@ pub(crate) enum Outcome {
 }
 
 /// Collected while locks are held, and told when they are not.
-pub(crate) type Outcomes = Vec<Outcome>;
+pub(crate) type Notifications = Vec<Notification>;

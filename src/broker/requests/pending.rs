@@ -5,10 +5,10 @@ use std::{hash::BuildHasher, sync::Arc, time::Instant};
 use hashbrown::{HashTable, hash_table::OccupiedEntry};
 
 use super::{
-    Name, Outcome, Outcomes, Question, RESPONDER, RandomState, Request,
-    outcome::Fault,
+    Name, Notification, Notifications, Question, RESPONDER, RandomState, Request,
+    outcome::DeliveryError,
     queue::Deadlines,
-    responders::{Known, Responders},
+    responders::{NotifiedResponder, Responders},
 };
 use crate::{broker::handle::Handle, error::ActionError, memory::Charge};
 
@@ -68,8 +68,8 @@ impl Shard {
     pub(super) fn end(
         &mut self,
         request: &Arc<Request>,
-        fault: Option<Fault>,
-        outcomes: &mut Outcomes,
+        fault: Option<DeliveryError>,
+        outcomes: &mut Notifications,
     ) {
         if let Some(entry) = self.entry_of(request) {
             let pending = entry.remove().0;
@@ -81,21 +81,21 @@ impl Shard {
     pub(super) fn finish(
         &mut self,
         pending: Pending,
-        fault: Option<Fault>,
-        outcomes: &mut Outcomes,
+        fault: Option<DeliveryError>,
+        outcomes: &mut Notifications,
     ) -> Arc<Handle> {
         self.is_littered = true;
         pending.ended(fault, outcomes)
     }
 
     /// A receiver can not answer any more; with an `id`: only if it was asked by that.
-    pub(super) fn lose(
+    pub(super) fn fail_responder(
         &mut self,
         request: &Arc<Request>,
         handle: &Handle,
         by: Option<&str>,
-        fault: Fault,
-        outcomes: &mut Outcomes,
+        fault: DeliveryError,
+        outcomes: &mut Notifications,
     ) {
         let Some(mut entry) = self.entry_of(request) else {
             return;
@@ -146,7 +146,7 @@ impl Pending {
         question: &Question<'_>,
         is_new: bool,
         hasher: &RandomState,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> bool {
         let before = self.responders.len();
         let mut known = 0;
@@ -199,7 +199,7 @@ impl Pending {
         responder: &Arc<Handle>,
         name: &Name<'_>,
         hasher: &RandomState,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> usize {
         let is_told = self.request.is_told;
         let tag = match is_told {
@@ -209,7 +209,7 @@ impl Pending {
         let mut book = responder.book.lock();
         let fault = match book.gone {
             // For those who asked in version 1, who lost its id may answer.
-            None if is_told && book.lost >= name.registration => Some(Fault::Replaced),
+            None if is_told && book.lost >= name.registration => Some(DeliveryError::Replaced),
             gone => gone,
         };
         if let Some(fault) = fault {
@@ -217,8 +217,8 @@ impl Pending {
                 outcomes.push(self.failed(name.id.into(), fault));
             }
             // It gets its message all the same, from whoever asks, who tells this behind it.
-            if fault == Fault::Replaced && responder.speaks_2() {
-                outcomes.push(Outcome::Cancelled {
+            if fault == DeliveryError::Replaced && responder.speaks_2() {
+                outcomes.push(Notification::Cancelled {
                     responder: responder.clone(),
                     ack: self.request.ack.clone(),
                 });
@@ -228,12 +228,12 @@ impl Pending {
         book.owed.push(&self.request, tag);
         drop(book);
         let speaks_2 = responder.speaks_2();
-        let known = (is_told || speaks_2).then(|| Known {
+        let known = (is_told || speaks_2).then(|| NotifiedResponder {
             key: responder.key,
             handle: speaks_2.then(|| responder.clone()),
             id: is_told.then(|| name.id.into()),
         });
-        let memory = known.as_ref().map_or(0, Known::memory);
+        let memory = known.as_ref().map_or(0, NotifiedResponder::memory);
         self.responders.push(responder.key, known);
         memory
     }
@@ -243,7 +243,7 @@ impl Pending {
         &mut self,
         owner: Option<&Handle>,
         id: &str,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) {
         let owner = owner.filter(|owner| self.responders.was_asked_as(owner.key, id));
         let asked = match owner.and_then(|owner| self.responders.get(owner.key)) {
@@ -260,8 +260,8 @@ impl Pending {
         }
     }
 
-    fn failed(&self, dest: Arc<str>, fault: Fault) -> Outcome {
-        Outcome::Failed {
+    fn failed(&self, dest: Arc<str>, fault: DeliveryError) -> Notification {
+        Notification::Failed {
             asker: self.asker.clone(),
             ack: self.request.ack.clone(),
             dest,
@@ -271,14 +271,18 @@ impl Pending {
 
     /// Gives its deliveries and its memory back, and tells who asked. Those who could still answer
     /// are cancelled, and failed if there is a fault.
-    pub(super) fn ended(self, fault: Option<Fault>, outcomes: &mut Outcomes) -> Arc<Handle> {
+    pub(super) fn ended(
+        self,
+        fault: Option<DeliveryError>,
+        outcomes: &mut Notifications,
+    ) -> Arc<Handle> {
         let mut book = self.asker.book.lock();
         book.deliveries -= self.responders.len();
         book.charged -= self.charge.bytes();
         drop(book);
-        for Known { handle, id, .. } in self.responders.into_known() {
+        for NotifiedResponder { handle, id, .. } in self.responders.into_known() {
             if let (Some(fault), Some(dest)) = (fault, id) {
-                outcomes.push(Outcome::Failed {
+                outcomes.push(Notification::Failed {
                     asker: self.asker.clone(),
                     ack: self.request.ack.clone(),
                     dest,

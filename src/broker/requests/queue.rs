@@ -19,13 +19,13 @@ fn is_ended(request: &Weak<Request>) -> bool {
 
 /// The requests of a connection, oldest first.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct RequestQueue {
     /// Each with a tag, by which some are found without a look at them all.
     pub(super) items: VecDeque<(Weak<Request>, u64)>,
     sweep_at: usize,
 }
 
-impl Default for Queue {
+impl Default for RequestQueue {
     fn default() -> Self {
         Self {
             items: VecDeque::new(),
@@ -34,7 +34,7 @@ impl Default for Queue {
     }
 }
 
-impl Queue {
+impl RequestQueue {
     /// Those with this tag that have not ended.
     pub(super) fn tagged(&self, tag: u64) -> Vec<Arc<Request>> {
         let tagged = self.items.iter().filter(|(_, other)| *other == tag);

@@ -19,12 +19,12 @@ pub(super) struct Responders {
     /// How many of them may answer still.
     left: u32,
     /// Those of whom more must be known, in order as well: nobody, where all speak version 1.
-    known: Vec<Known>,
+    known: Vec<NotifiedResponder>,
     sorted_known: u32,
 }
 
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct NotifiedResponder {
     pub(super) key: u64,
     /// To be told that nobody awaits its answer any more: it speaks version 2.
     pub(super) handle: Option<Arc<Handle>>,
@@ -32,7 +32,7 @@ pub(super) struct Known {
     pub(super) id: Option<Arc<str>>,
 }
 
-impl Known {
+impl NotifiedResponder {
     /// Bytes of memory that it takes.
     pub(super) fn memory(&self) -> usize {
         /// An allocation's two counters.
@@ -108,7 +108,7 @@ impl Responders {
     }
 
     /// Adds one that is not there yet. To be followed by [`sort`](Self::sort).
-    pub(super) fn push(&mut self, key: u64, known: Option<Known>) {
+    pub(super) fn push(&mut self, key: u64, known: Option<NotifiedResponder>) {
         self.keys.push(key);
         self.left += 1;
         self.known.extend(known);
@@ -120,7 +120,7 @@ impl Responders {
     }
 
     /// What is known of this one.
-    pub(super) fn get(&self, key: u64) -> Option<&Known> {
+    pub(super) fn get(&self, key: u64) -> Option<&NotifiedResponder> {
         self.find_known(key).map(|at| &self.known[at])
     }
 
@@ -179,7 +179,7 @@ impl Responders {
     }
 
     /// Those of whom more is known.
-    pub(super) fn into_known(self) -> Vec<Known> {
+    pub(super) fn into_known(self) -> Vec<NotifiedResponder> {
         self.known
     }
 

@@ -12,7 +12,7 @@ struct Table {
     memory: Arc<Memory>,
     requests: Requests,
     now: Instant,
-    outcomes: Outcomes,
+    outcomes: Notifications,
 }
 
 impl Table {
@@ -22,7 +22,7 @@ impl Table {
             requests: Requests::new(HOUR, MAX_PENDING, memory.clone()),
             memory,
             now: Instant::now(),
-            outcomes: Outcomes::new(),
+            outcomes: Notifications::new(),
         }
     }
 
@@ -90,8 +90,8 @@ impl Table {
         part.map(|part| (part.asker.key, part.ended))
     }
 
-    fn leave(&mut self, handle: &Handle, fault: Fault) {
-        self.requests.leave(handle, fault, &mut self.outcomes);
+    fn leave(&mut self, handle: &Handle, fault: DeliveryError) {
+        self.requests.disconnect(handle, fault, &mut self.outcomes);
     }
 
     fn expire(&mut self, after: Duration) {
@@ -104,13 +104,15 @@ impl Table {
     /// What has been told since the last time, in order.
     fn told(&mut self) -> Vec<String> {
         let told = self.outcomes.drain(..).map(|outcome| match outcome {
-            Outcome::Failed {
+            Notification::Failed {
                 asker,
                 ack,
                 dest,
                 fault,
             } => format!("{} {ack}: {dest} {}", asker.key, fault.code()),
-            Outcome::Cancelled { responder, ack } => format!("{} {ack}: cancel", responder.key),
+            Notification::Cancelled { responder, ack } => {
+                format!("{} {ack}: cancel", responder.key)
+            }
         });
         let mut told: Vec<_> = told.collect();
         told.sort();
@@ -183,9 +185,9 @@ fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
         (table, asker, one, two)
     };
     let (mut table, asker, one, two) = open();
-    table.leave(&one, Fault::Slow);
+    table.leave(&one, DeliveryError::Slow);
     assert_eq!(table.requests.count(), 1);
-    table.leave(&two, Fault::Gone);
+    table.leave(&two, DeliveryError::Gone);
     table.is_empty(&asker);
     assert_eq!(table.told(), ["1 k: 2 SLOW", "1 k: 3 GONE"]);
     table.open("late", &asker, &[one]);
@@ -197,7 +199,7 @@ fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
     );
 
     let (mut table, asker, ..) = open();
-    table.leave(&asker, Fault::Gone);
+    table.leave(&asker, DeliveryError::Gone);
     table.is_empty(&asker);
     assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
 
@@ -417,7 +419,7 @@ fn those_of_version_1_are_told_nothing_and_cost_no_more() {
     let [asker, one, two] = [1, 2, 3].map(|key| table.old(key));
     table.open("k", &asker, &[one.clone(), two.clone()]);
     assert_eq!(table.memory.used(), REQUEST + 1 + 2 * RESPONDER);
-    table.leave(&one, Fault::Gone);
+    table.leave(&one, DeliveryError::Gone);
     table.expire(2 * HOUR);
     assert!(table.told().is_empty());
     table.is_empty(&asker);
@@ -491,7 +493,7 @@ fn a_part_passes_to_another_receiver() {
     assert!(transfer(&mut table, "k", &owner, 8));
     // The former receiver has no part any more: it cannot answer, fail, or pass it on once more.
     assert_eq!(table.answer("k", &link), None);
-    table.leave(&link, Fault::Gone);
+    table.leave(&link, DeliveryError::Gone);
     assert!(!transfer(&mut table, "k", &other, 9));
     assert!(table.told().is_empty());
     assert_eq!(table.answer("k", &owner), Some(1));
@@ -557,7 +559,9 @@ fn who_gave_up_an_id_owes_nothing_to_those_who_asked_from_elsewhere() {
     table.open("near", &asker, std::slice::from_ref(&one));
     table.open("far", &far, std::slice::from_ref(&one));
     for (id, told) in [("4", &[][..]), ("2", &["2 far: cancel", "3 far: 2 GONE"])] {
-        table.requests.abandon(&one, id, &mut table.outcomes);
+        table
+            .requests
+            .fail_remote_askers(&one, id, &mut table.outcomes);
         assert_eq!(table.told(), told);
     }
     assert_eq!(table.answer("far", &one), None);
@@ -589,7 +593,9 @@ fn what_a_receiver_owes_is_what_has_gone_out_and_is_not_answered() {
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
     for request in [old, table.requests.owed(&one)].concat() {
         let outcomes = &mut table.outcomes;
-        table.requests.lose(&request, &one, Fault::Gone, outcomes);
+        table
+            .requests
+            .fail_responder(&request, &one, DeliveryError::Gone, outcomes);
     }
     assert_eq!(table.told(), ["1 j: 2 GONE"]);
 }

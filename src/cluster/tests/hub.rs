@@ -19,14 +19,14 @@ type Loses = Box<dyn FnMut(usize, usize, &Publication) -> bool + Send>;
 
 /// What all brokers of a test are connected to.
 #[derive(Default)]
-pub(super) struct Hub {
+pub(super) struct TestBus {
     subscriptions: Mutex<Vec<Subscription>>,
     loses: Mutex<Option<Loses>>,
     /// Publications, and bytes of them.
     pub(super) published: Mutex<(usize, usize)>,
 }
 
-impl std::fmt::Debug for Hub {
+impl std::fmt::Debug for TestBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub").finish_non_exhaustive()
     }
@@ -48,7 +48,7 @@ impl Subscription {
     }
 }
 
-impl Hub {
+impl TestBus {
     /// From now on publications are lost for which this is true.
     pub(super) fn lose(
         &self,
@@ -96,7 +96,7 @@ impl Hub {
 /// One broker's connection to it.
 #[derive(Debug)]
 struct Port {
-    hub: Arc<Hub>,
+    hub: Arc<TestBus>,
     number: usize,
 }
 
@@ -188,7 +188,7 @@ pub(super) struct TestBroker {
 
 impl TestBroker {
     /// Starts, and is connected.
-    pub(super) async fn start(hub: &Arc<Hub>, number: usize) -> Self {
+    pub(super) async fn start(hub: &Arc<TestBus>, number: usize) -> Self {
         let bus = Arc::new(Port {
             hub: hub.clone(),
             number,

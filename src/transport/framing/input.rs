@@ -44,15 +44,15 @@ pub(crate) struct Input {
 /// What lies at the front.
 pub(super) enum Next {
     /// A whole frame with a text.
-    Text(Place),
+    Text(FrameRange),
     /// The beginning of such a frame, or nothing.
-    Part,
+    ResponderDone,
     /// Anything else, or what does not fit.
     Other,
 }
 
 /// Where the frame of a text lies.
-pub(super) struct Place {
+pub(super) struct FrameRange {
     key: Option<[u8; 4]>,
     payload: Range<usize>,
 }
@@ -138,7 +138,7 @@ impl Input {
     pub(super) fn next_frame(&self, role: Role, limit: usize) -> Next {
         let bytes = &self.buffer[self.start..self.end];
         let (first, second) = match bytes {
-            [] | [WHOLE_TEXT] => return Next::Part,
+            [] | [WHOLE_TEXT] => return Next::ResponderDone,
             [first, second, ..] => (*first, *second),
             [_] => return Next::Other,
         };
@@ -156,7 +156,7 @@ impl Input {
                     0..126 => return Next::Other,
                     length => (length.into(), 4),
                 },
-                _ => return Next::Part,
+                _ => return Next::ResponderDone,
             },
             127 => return Next::Other,
             length => (length.into(), 2),
@@ -168,7 +168,7 @@ impl Input {
                     Some(*key)
                 }
                 None if length > limit => return Next::Other,
-                None => return Next::Part,
+                None => return Next::ResponderDone,
             },
             Role::Client => None,
         };
@@ -177,17 +177,17 @@ impl Input {
             return Next::Other;
         }
         if whole > bytes.len() {
-            return Next::Part;
+            return Next::ResponderDone;
         }
         let payload = self.start + header..self.start + whole;
-        Next::Text(Place { key, payload })
+        Next::Text(FrameRange { key, payload })
     }
 
     /// Takes the text in front.
     ///
     /// Errors: it is not UTF-8.
-    pub(super) fn take_text(&mut self, place: Place) -> Result<&str, Utf8Error> {
-        let Place { key, payload } = place;
+    pub(super) fn take_text(&mut self, place: FrameRange) -> Result<&str, Utf8Error> {
+        let FrameRange { key, payload } = place;
         self.start = payload.end;
         let payload = &mut self.buffer[payload];
         apply_mask(key, payload);

@@ -23,11 +23,11 @@ pub(super) struct Head {
     /// Where the line begins that is not whole.
     line: usize,
     /// Which line that is.
-    expected: Line,
+    expected: HeadLine,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum HeadLine {
     /// The request line, or an empty line before it.
     First,
     /// The request line, behind an empty one.
@@ -43,7 +43,7 @@ impl Head {
             limit,
             judged: 0,
             line: 0,
-            expected: Line::First,
+            expected: HeadLine::First,
         }
     }
 
@@ -84,11 +84,11 @@ impl Head {
         let line = &self.bytes[self.line..at - 1];
         self.expected = match self.expected {
             // One empty line before a request is ignored (2.2).
-            Line::First if line.is_empty() => Line::Request,
-            Line::First | Line::Request if is_request_line(line) => Line::Header(0),
-            Line::Header(_) if line.is_empty() => return Ok(true),
-            Line::Header(MAX_HEADERS) => return Err(Refusal::HeadersTooLarge),
-            Line::Header(count) if is_header(line) => Line::Header(count + 1),
+            HeadLine::First if line.is_empty() => HeadLine::Request,
+            HeadLine::First | HeadLine::Request if is_request_line(line) => HeadLine::Header(0),
+            HeadLine::Header(_) if line.is_empty() => return Ok(true),
+            HeadLine::Header(MAX_HEADERS) => return Err(Refusal::HeadersTooLarge),
+            HeadLine::Header(count) if is_header(line) => HeadLine::Header(count + 1),
             _ => return Err(Refusal::BadRequest),
         };
         self.line = at + 1;

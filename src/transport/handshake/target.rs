@@ -4,7 +4,7 @@ use super::Refusal;
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(super) struct RequestTarget<'a> {
     /// Without the query.
     pub(super) path: &'a str,
     /// Host and port.
@@ -16,14 +16,14 @@ pub(super) struct Target<'a> {
 /// A target may be a whole URL, as it is sent to a proxy: then it alone says which host is meant.
 ///
 /// Errors: it is no path and no URL, or the host is none.
-pub(super) fn read<'a>(target: &'a str, host: &'a str) -> Result<Target<'a>, Refusal> {
+pub(super) fn read<'a>(target: &'a str, host: &'a str) -> Result<RequestTarget<'a>, Refusal> {
     if !is_host(host) {
         return Err(Refusal::BadRequest);
     }
     let without_query = target.split('?').next().unwrap_or_default();
     if without_query.starts_with('/') {
         let path = without_query;
-        return Ok(Target { path, host });
+        return Ok(RequestTarget { path, host });
     }
     let (scheme, rest) = without_query.split_once("://").ok_or(Refusal::BadRequest)?;
     let is_ours = |known: &&str| scheme.eq_ignore_ascii_case(known);
@@ -33,7 +33,7 @@ pub(super) fn read<'a>(target: &'a str, host: &'a str) -> Result<Target<'a>, Ref
     };
     let is_meant = ["http", "https", "ws", "wss"].iter().any(is_ours);
     match is_meant && !host.is_empty() && is_host(host) {
-        true => Ok(Target { path, host }),
+        true => Ok(RequestTarget { path, host }),
         false => Err(Refusal::BadRequest),
     }
 }
@@ -61,7 +61,7 @@ mod tests {
             ("ws://b", "/", "b"),
             ("ws://b?x", "/", "b"),
         ] {
-            assert_eq!(read(target, "a:1"), Ok(Target { path, host }));
+            assert_eq!(read(target, "a:1"), Ok(RequestTarget { path, host }));
         }
         for target in [
             "",

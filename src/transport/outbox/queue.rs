@@ -71,7 +71,7 @@ fn trim(buffer: &mut Vec<u8>) {
 
 /// What waits, how it stands, and who waits for it to go.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct ByteQueue {
     /// Full chunks, oldest first.
     chunks: VecDeque<Chunk>,
     /// The chunk being collected, younger than all of `chunks`.
@@ -86,7 +86,7 @@ pub(super) struct Queue {
     /// What is charged for them.
     charge: Option<Charge>,
     /// Bytes that the socket has taken but not passed on.
-    pub(super) residue: usize,
+    pub(super) buffered_ciphertext: usize,
     /// Bytes the socket has taken so far.
     pub(super) drained: u64,
     /// Somebody owes a flush.
@@ -113,13 +113,13 @@ pub(super) struct Queue {
     pub(super) delay: Option<Box<DelayBudget>>,
 }
 
-impl Queue {
+impl ByteQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.bytes + self.residue
+        self.bytes + self.buffered_ciphertext
     }
 
     /// The tail, with room for `size` bytes.
@@ -156,7 +156,7 @@ impl Queue {
     /// Charges what it holds now.
     pub(super) fn settle(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
-        let held = self.own + self.residue;
+        let held = self.own + self.buffered_ciphertext;
         if held <= FREE {
             self.charge = None;
             return;
@@ -192,8 +192,8 @@ impl Queue {
         chunk
     }
 
-    pub(super) fn take(&mut self) -> Taken {
-        Taken {
+    pub(super) fn take(&mut self) -> Writing {
+        Writing {
             chunks: std::mem::take(&mut self.chunks),
             tail: std::mem::take(&mut self.tail),
             offset: std::mem::take(&mut self.offset),
@@ -202,14 +202,19 @@ impl Queue {
     }
 
     /// Takes back what a writer has left.
-    pub(super) fn put_back(&mut self, mut left: Taken, written: usize, residue: usize) {
+    pub(super) fn put_back(
+        &mut self,
+        mut left: Writing,
+        written: usize,
+        buffered_ciphertext: usize,
+    ) {
         self.drained += written as u64;
         if self.closed {
             return;
         }
         self.bytes -= written;
         self.own -= left.freed;
-        self.residue = residue;
+        self.buffered_ciphertext = buffered_ciphertext;
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
             self.discards = false;
@@ -246,7 +251,7 @@ impl Queue {
             self.bytes -= size + waiting.tail.len();
             self.own -= waiting.own();
         } else {
-            self.put_back(waiting, 0, self.residue);
+            self.put_back(waiting, 0, self.buffered_ciphertext);
             self.discards = false;
         }
     }
@@ -258,7 +263,7 @@ impl Queue {
         self.tail = Vec::new();
         self.bytes = 0;
         self.own = 0;
-        self.residue = 0;
+        self.buffered_ciphertext = 0;
     }
 
     /// True when nobody needs to be held: there is room again, or never will be.
@@ -282,7 +287,7 @@ impl Queue {
 }
 
 /// What a writer has in its hands.
-pub(super) struct Taken {
+pub(super) struct Writing {
     chunks: VecDeque<Chunk>,
     tail: Vec<u8>,
     offset: usize,
@@ -290,7 +295,7 @@ pub(super) struct Taken {
     freed: usize,
 }
 
-impl Taken {
+impl Writing {
     /// Bytes that nobody else holds.
     fn own(&self) -> usize {
         self.tail.len() + self.chunks.iter().map(Chunk::own).sum::<usize>()

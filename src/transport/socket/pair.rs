@@ -7,17 +7,17 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use super::{ReadHalf, Socket, WriteHalf};
 
 #[cfg(unix)]
-type Stream = std::os::unix::net::UnixStream;
+type PairStream = std::os::unix::net::UnixStream;
 #[cfg(not(unix))]
-type Stream = TcpStream;
+type PairStream = TcpStream;
 
 /// One end, on no runtime yet.
-pub(crate) struct End(Stream);
+pub(crate) struct End(PairStream);
 
 /// Two ends of a connection that nobody else can have.
 pub(crate) fn pair() -> io::Result<(End, End)> {
     #[cfg(unix)]
-    let (one, other) = Stream::pair()?;
+    let (one, other) = PairStream::pair()?;
     #[cfg(not(unix))]
     let (one, other) = tcp_pair()?;
     one.set_nonblocking(true)?;

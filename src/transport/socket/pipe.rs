@@ -18,11 +18,11 @@ use crate::sync::Mutex;
 pub(crate) struct Pipe {
     /// Bytes it holds at most.
     capacity: usize,
-    state: Mutex<State>,
+    state: Mutex<PipeState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PipeState {
     bytes: VecDeque<u8>,
     /// Nothing more will come.
     ended: bool,

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{ReadHalf, WriteHalf};
 pub(in crate::transport) use inbound::Limits;
-use inbound::{Inbound, Records};
+use inbound::{InboundRecords, Records};
 
 /// Bytes encrypted at once: four records of the largest size, and the bound of the residue.
 const ENCRYPT: usize = 64 << 10;
@@ -42,13 +42,13 @@ pub(in crate::transport) fn wrap(
         socket: write,
         session: Mutex::new(Session {
             connection,
-            residue: 0,
+            buffered_ciphertext: 0,
         }),
     });
     let read = TlsReadHalf {
         socket: read,
         write: write.clone(),
-        inbound: Inbound::new(limits),
+        inbound: InboundRecords::new(limits),
     };
     (ReadHalf::Tls(Box::new(read)), WriteHalf::Tls(write))
 }
@@ -58,22 +58,24 @@ struct Session {
     connection: Connection,
     /// Bytes handed over that are still here as ciphertext; more by the overhead of a few
     /// records, never zero while there is any.
-    residue: usize,
+    buffered_ciphertext: usize,
 }
 
 impl Session {
     /// Writes ciphertext until none is left; `WouldBlock` if some is.
     fn push(&mut self, socket: &WriteHalf) -> io::Result<()> {
         while self.connection.wants_write() {
-            self.residue = self.residue.max(1);
+            self.buffered_ciphertext = self.buffered_ciphertext.max(1);
             match self.connection.write_tls(&mut Sink(socket)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => self.residue = self.residue.saturating_sub(written),
+                Ok(written) => {
+                    self.buffered_ciphertext = self.buffered_ciphertext.saturating_sub(written)
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.residue = 0;
+        self.buffered_ciphertext = 0;
         Ok(())
     }
 }
@@ -82,7 +84,7 @@ impl Session {
 pub(crate) struct TlsReadHalf {
     socket: ReadHalf,
     write: Arc<TlsWriteHalf>,
-    inbound: Inbound,
+    inbound: InboundRecords,
 }
 
 impl TlsReadHalf {
@@ -167,7 +169,7 @@ impl TlsReadHalf {
         let mut session = write.session.lock();
         write.settle(&mut session, cx);
         let records = &mut inbound.records;
-        let source = &mut Source {
+        let source = &mut TlsSource {
             socket,
             records,
             cx,
@@ -203,7 +205,7 @@ impl TlsWriteHalf {
         let mut session = self.session.lock();
         session.push(&self.socket)?;
         let taken = session.connection.writer().write_vectored(bytes)?;
-        session.residue += taken;
+        session.buffered_ciphertext += taken;
         let pushed = session.push(&self.socket);
         match is_would_block(&pushed) {
             true => Ok(taken),
@@ -225,8 +227,8 @@ impl TlsWriteHalf {
         }
     }
 
-    pub(crate) fn residue(&self) -> usize {
-        self.session.lock().residue
+    pub(crate) fn buffered_ciphertext(&self) -> usize {
+        self.session.lock().buffered_ciphertext
     }
 
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -269,13 +271,13 @@ impl std::fmt::Debug for TlsWriteHalf {
 }
 
 /// The socket as rustls wants to read it.
-struct Source<'a, 'b> {
+struct TlsSource<'a, 'b> {
     socket: &'a mut ReadHalf,
     records: &'a mut Records,
     cx: &'a mut Context<'b>,
 }
 
-impl Read for Source<'_, '_> {
+impl Read for TlsSource<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut buf = ReadBuf::new(buf);
         match Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf) {
@@ -326,7 +328,7 @@ mod tests {
             framing::Mask,
             outbox::{Flushed, Outbox},
             socket::{ReadHalf, Socket, WriteHalf},
-            tls::{Acceptor, Connector},
+            tls::{TlsAcceptor, TlsConnector},
         },
     };
 
@@ -342,8 +344,8 @@ mod tests {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let options = TlsServerOptions::new(cert.pem(), signing_key.serialize_pem());
-        let acceptor = Acceptor::new(&options).unwrap();
-        let connector = Connector::new(&TlsClientOptions {
+        let acceptor = TlsAcceptor::new(&options).unwrap();
+        let connector = TlsConnector::new(&TlsClientOptions {
             ca: Some(cert.pem().into()),
             ..TlsClientOptions::default()
         })
@@ -379,8 +381,8 @@ mod tests {
         };
         assert_eq!(blocked.drained, sent as u64);
         assert!(blocked.blocked && !blocked.empty);
-        assert_eq!(outbox.waiting(), write.residue());
-        assert!(write.residue() > 0 && memory.used() >= write.residue());
+        assert_eq!(outbox.waiting(), write.buffered_ciphertext());
+        assert!(write.buffered_ciphertext() > 0 && memory.used() >= write.buffered_ciphertext());
         // Others do not write past it.
         assert!(matches!(outbox.flush(&write), Flushed::Done));
         let taken = write.try_write(b"more").unwrap_err();
@@ -398,7 +400,7 @@ mod tests {
         tokio::time::timeout(PATIENCE, all)
             .await
             .expect("all of it");
-        assert_eq!((outbox.waiting(), write.residue()), (0, 0));
+        assert_eq!((outbox.waiting(), write.buffered_ciphertext()), (0, 0));
         assert_eq!(memory.used(), 0);
         assert!(outbox.state().empty);
     }

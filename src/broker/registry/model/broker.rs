@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
-    super::Registry, Op, Outcome as Came, Request, State, Told, World, principal, speaks_2,
+    super::Registry, ModelOutcome as Came, ModelRequest, ModelState, Op, Told, World, principal,
+    speaks_2,
 };
 use crate::{
     broker::{
         handle::Handle,
-        requests::{Fault, Name, Opened, Outcome, Outcomes, Question},
+        requests::{DeliveryError, Name, Notification, Notifications, Opened, Question},
     },
     error::ActionError,
     memory::Memory,
@@ -20,19 +21,19 @@ use crate::{
     transport::socket::pipe::Pipe,
 };
 
-pub(super) struct Broker {
+pub(super) struct RealBroker {
     registry: Registry,
     memory: Arc<Memory>,
     principals: u64,
     new_among: u64,
     start: Instant,
     now: Instant,
-    places: Vec<Connection>,
+    places: Vec<RealConnection>,
     next_key: u64,
-    outcomes: Outcomes,
+    outcomes: Notifications,
 }
 
-struct Connection {
+struct RealConnection {
     handle: Arc<Handle>,
     id: Option<usize>,
 }
@@ -45,7 +46,7 @@ fn ack_text(ack: usize) -> String {
     format!("ack {ack}")
 }
 
-impl Broker {
+impl RealBroker {
     pub(super) fn new(world: &World) -> Self {
         let now = Instant::now();
         let memory = Arc::new(Memory::new(usize::MAX));
@@ -62,7 +63,7 @@ impl Broker {
             now,
             places: Vec::new(),
             next_key: 0,
-            outcomes: Outcomes::new(),
+            outcomes: Notifications::new(),
         };
         for _ in 0..world.places {
             let connection = broker.connect();
@@ -71,7 +72,7 @@ impl Broker {
         broker
     }
 
-    fn connect(&mut self) -> Connection {
+    fn connect(&mut self) -> RealConnection {
         let key = self.next_key;
         self.next_key += 1;
         let handle = Handle::new(key, Pipe::deaf(), 1024, self.memory.clone());
@@ -80,7 +81,7 @@ impl Broker {
             let principal = principal(key, self.principals).to_string();
             *handle.principal.lock() = Some(principal.into());
         }
-        Connection {
+        RealConnection {
             handle: Arc::new(handle),
             id: None,
         }
@@ -111,11 +112,13 @@ impl Broker {
             Op::Unregister { place } => {
                 let freed = self.give_up(place);
                 let handle = &self.places[place].handle;
-                self.registry.requests.withdraw(handle, &mut self.outcomes);
+                self.registry
+                    .requests
+                    .cancel_all(handle, &mut self.outcomes);
                 Came::Unregistered(freed)
             }
             Op::End { place } => {
-                self.end(place, Fault::Gone);
+                self.end(place, DeliveryError::Gone);
                 Came::Done
             }
             Op::Slow { place } => {
@@ -125,7 +128,7 @@ impl Broker {
                 {
                     self.registry.strike(&id_text(id), self.now);
                 }
-                self.end(place, Fault::Slow);
+                self.end(place, DeliveryError::Slow);
                 Came::Done
             }
             Op::Send {
@@ -145,7 +148,7 @@ impl Broker {
                     }
                 }
                 if let Some(lost) = lost {
-                    self.end(lost, Fault::Gone);
+                    self.end(lost, DeliveryError::Gone);
                 }
                 let timeout = timeout.map(Duration::from_millis);
                 match self.ask(
@@ -203,7 +206,7 @@ impl Broker {
         names: &[Name<'_>],
         (answers, timeout): (u32, Option<Duration>),
     ) -> Result<(), ActionError> {
-        let Connection { handle, id } = &self.places[place];
+        let RealConnection { handle, id } = &self.places[place];
         let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
         match id {
             _ if receivers.is_empty() => Ok(()),
@@ -235,7 +238,7 @@ impl Broker {
         let number = |text: &str| text.rsplit(' ').next().unwrap().parse().unwrap();
         let mut told: Vec<_> = (self.outcomes.drain(..))
             .map(|outcome| match outcome {
-                Outcome::Failed {
+                Notification::Failed {
                     asker,
                     ack,
                     dest,
@@ -246,7 +249,7 @@ impl Broker {
                     id: number(&dest),
                     code: fault.code(),
                 },
-                Outcome::Cancelled { responder, ack } => Told::Cancelled {
+                Notification::Cancelled { responder, ack } => Told::Cancelled {
                     responder: responder.key,
                     ack: number(&ack),
                 },
@@ -269,18 +272,18 @@ impl Broker {
     }
 
     /// Ends a connection: nothing may hold on to it, nor count what it awaited.
-    fn end(&mut self, place: usize, fault: Fault) {
+    fn end(&mut self, place: usize, fault: DeliveryError) {
         self.give_up(place);
         let next = self.connect();
-        let Connection { handle, .. } = std::mem::replace(&mut self.places[place], next);
+        let RealConnection { handle, .. } = std::mem::replace(&mut self.places[place], next);
         self.registry
             .requests
-            .leave(&handle, fault, &mut self.outcomes);
+            .disconnect(&handle, fault, &mut self.outcomes);
         assert_eq!(handle.book.lock().deliveries(), 0);
         assert!(!handle.owns_its_id());
     }
 
-    pub(super) fn state(&self, world: &World) -> State {
+    pub(super) fn state(&self, world: &World) -> ModelState {
         let find = |id| self.registry.find(&id_text(id));
         let owners: BTreeMap<_, _> = (0..world.ids)
             .filter_map(|id| find(id).map(|owner| (id, owner)))
@@ -299,7 +302,7 @@ impl Broker {
         assert_eq!(self.registry.count(), owners.len());
         let pending = self.registry.requests.pending();
         assert_eq!(self.registry.requests.count(), pending.len());
-        State {
+        ModelState {
             owners,
             owning: self
                 .places
@@ -314,7 +317,7 @@ impl Broker {
             requests: (0..world.acks)
                 .filter_map(|ack| {
                     let (asker, responders) = pending.get(&ack_text(ack))?.clone();
-                    Some((ack, Request { asker, responders }))
+                    Some((ack, ModelRequest { asker, responders }))
                 })
                 .collect(),
         }
@@ -324,7 +327,7 @@ impl Broker {
     pub(super) fn finish(&mut self) {
         let handles: Vec<_> = self.places.iter().map(|one| one.handle.clone()).collect();
         for place in 0..self.places.len() {
-            self.end(place, Fault::Gone);
+            self.end(place, DeliveryError::Gone);
         }
         self.outcomes.clear();
         self.registry.requests.expire(self.start, |_| {});

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Op, Outcome, Request, State, Told, World, principal, speaks_2};
+use super::{ModelOutcome, ModelRequest, ModelState, Op, Told, World, principal, speaks_2};
 use crate::error::ActionError;
 
 /// The rules that it knows, by their number in `spec/protocol.md`.
@@ -21,11 +21,11 @@ pub(super) struct Reference {
     principals: u64,
     new_among: u64,
     next_key: u64,
-    places: Vec<Connection>,
+    places: Vec<ModelConnection>,
     /// Who owns which id.
     owners: Vec<(usize, u64)>,
     /// Oldest first.
-    requests: Vec<Pending>,
+    requests: Vec<ModelPending>,
     /// Which id was closed as slow, and when.
     slow: Vec<(usize, u64)>,
     told: Vec<Told>,
@@ -33,13 +33,13 @@ pub(super) struct Reference {
     pub(super) met: BTreeSet<&'static str>,
 }
 
-struct Connection {
+struct ModelConnection {
     key: u64,
     /// What it registered last.
     id: Option<usize>,
 }
 
-struct Pending {
+struct ModelPending {
     ack: usize,
     asker: u64,
     /// Who may answer, and the id by which it was asked.
@@ -53,7 +53,7 @@ struct Pending {
 
 impl Reference {
     pub(super) fn new(world: &World) -> Self {
-        let places = (0..world.places as u64).map(|key| Connection { key, id: None });
+        let places = (0..world.places as u64).map(|key| ModelConnection { key, id: None });
         Self {
             now: 0,
             timeout: HOUR,
@@ -70,7 +70,7 @@ impl Reference {
         }
     }
 
-    pub(super) fn apply(&mut self, op: &Op) -> Outcome {
+    pub(super) fn apply(&mut self, op: &Op) -> ModelOutcome {
         match *op {
             Op::Register { place, id } => self.register(place, id),
             Op::Unregister { place } => {
@@ -80,21 +80,21 @@ impl Reference {
                 if self.end_where(None, |request| request.asker == key) {
                     self.met.insert("7.9");
                 }
-                Outcome::Unregistered(freed)
+                ModelOutcome::Unregistered(freed)
             }
             Op::End { place } => {
                 self.end(place, "GONE");
-                Outcome::Done
+                ModelOutcome::Done
             }
             Op::Slow { place } => {
-                let Connection { key, id } = self.places[place];
+                let ModelConnection { key, id } = self.places[place];
                 if let Some(id) = id
                     && self.owner(id) == Some(key)
                 {
                     self.slow.push((id, self.now));
                 }
                 self.end(place, "SLOW");
-                Outcome::Done
+                ModelOutcome::Done
             }
             Op::Send {
                 place,
@@ -113,57 +113,57 @@ impl Reference {
                 if !receivers.is_empty()
                     && let Err(error) = self.ask(place, ack, &to, (answers, timeout))
                 {
-                    return Outcome::Refused(error);
+                    return ModelOutcome::Refused(error);
                 }
                 if BTreeSet::from_iter(&receivers).len() < receivers.len() {
                     self.met.insert("6.7");
                 }
-                Outcome::Sent(receivers)
+                ModelOutcome::Sent(receivers)
             }
             Op::Answer { place, ack } => {
-                Outcome::Answered(self.answer(place, ack, 1).map(|(asker, _)| asker))
+                ModelOutcome::Answered(self.answer(place, ack, 1).map(|(asker, _)| asker))
             }
-            Op::Refuse { place, ack } => Outcome::Declined(self.answer(place, ack, 0)),
+            Op::Refuse { place, ack } => ModelOutcome::Declined(self.answer(place, ack, 0)),
             Op::Cancel { place, ack } => {
                 let key = self.places[place].key;
                 if self.end_where(None, |one| (one.ack, one.asker) == (ack, key)) {
                     self.met.insert("28.1");
                 }
-                Outcome::Done
+                ModelOutcome::Done
             }
             Op::Wait(millis) => {
                 self.now += millis;
-                Outcome::Done
+                ModelOutcome::Done
             }
             Op::Expire => {
                 let now = self.now;
                 if self.end_where(Some("TIMEOUT"), |request| request.deadline <= now) {
                     self.met.insert("7.7");
                 }
-                Outcome::Done
+                ModelOutcome::Done
             }
             Op::Timeout(millis) => {
                 self.timeout = millis;
-                Outcome::Done
+                ModelOutcome::Done
             }
         }
     }
 
-    fn register(&mut self, place: usize, id: usize) -> Outcome {
-        let Connection { key, id: former } = self.places[place];
+    fn register(&mut self, place: usize, id: usize) -> ModelOutcome {
+        let ModelConnection { key, id: former } = self.places[place];
         let freed = former.is_some_and(|former| former != id) && self.give_up(place);
         self.met.insert(if freed { "4.8" } else { "4.1" });
         let owner = self.owner(id);
         if let Some(owner) = owner {
             if principal(owner, self.principals) != principal(key, self.principals) {
                 self.met.insert("22.4");
-                return Outcome::Conflict { freed };
+                return ModelOutcome::Conflict { freed };
             }
             self.met.insert(if owner == key { "4.7" } else { "4.6" });
             if owner != key {
                 // Who asked in version 1 goes on waiting.
                 let new_among = self.new_among;
-                let is_new = |request: &Pending| speaks_2(request.asker, new_among);
+                let is_new = |request: &ModelPending| speaks_2(request.asker, new_among);
                 self.lose("REPLACED", |request, responder| {
                     is_new(request) && *responder == (owner, id)
                 });
@@ -172,7 +172,7 @@ impl Reference {
         self.owners.retain(|(owned, _)| *owned != id);
         self.owners.push((id, key));
         self.places[place].id = Some(id);
-        Outcome::Registered {
+        ModelOutcome::Registered {
             freed,
             replaced: owner.is_some(),
         }
@@ -185,7 +185,7 @@ impl Reference {
 
     /// The connection gives up its id: true if that was still its own.
     fn give_up(&mut self, place: usize) -> bool {
-        let Connection { key, id } = self.places[place];
+        let ModelConnection { key, id } = self.places[place];
         self.places[place].id = None;
         let before = self.owners.len();
         self.owners.retain(|(_, owner)| *owner != key);
@@ -204,7 +204,7 @@ impl Reference {
             self.met.insert("7.10");
         }
         self.lose(code, |_, responder| responder.0 == key);
-        self.places[place] = Connection {
+        self.places[place] = ModelConnection {
             key: self.next_key,
             id: None,
         };
@@ -212,7 +212,7 @@ impl Reference {
     }
 
     /// These can not answer any more, and those who asked are told why.
-    fn lose(&mut self, code: &'static str, is_lost: impl Fn(&Pending, &(u64, usize)) -> bool) {
+    fn lose(&mut self, code: &'static str, is_lost: impl Fn(&ModelPending, &(u64, usize)) -> bool) {
         for at in 0..self.requests.len() {
             let mut responders = std::mem::take(&mut self.requests[at].responders);
             let request = &self.requests[at];
@@ -259,12 +259,16 @@ impl Reference {
 
     /// Ends requests: true if there were such. `code`: who asked is told that of those who have not
     /// answered.
-    fn end_where(&mut self, code: Option<&'static str>, ends: impl Fn(&Pending) -> bool) -> bool {
+    fn end_where(
+        &mut self,
+        code: Option<&'static str>,
+        ends: impl Fn(&ModelPending) -> bool,
+    ) -> bool {
         let ended: Vec<_> = self
             .requests
             .extract_if(.., |request| ends(request))
             .collect();
-        for Pending {
+        for ModelPending {
             ack,
             asker,
             responders,
@@ -294,9 +298,9 @@ impl Reference {
         to: &[(u64, usize)],
         (answers, own): (u32, Option<u64>),
     ) -> Result<(), ActionError> {
-        let Connection { key: asker, id } = self.places[place];
+        let ModelConnection { key: asker, id } = self.places[place];
         let (now, timeout) = (self.now, self.timeout);
-        let pending = |request: &Pending| request.ack == ack && now < request.deadline;
+        let pending = |request: &ModelPending| request.ack == ack && now < request.deadline;
         if let Some(taken) = self.requests.iter().find(|request| pending(request)) {
             if taken.asker != asker {
                 self.met.insert("7.4");
@@ -309,7 +313,7 @@ impl Reference {
             return Ok(());
         }
         // Its time is up, though nobody has looked for it yet.
-        let is_over = |request: &Pending| request.ack == ack && request.deadline <= now;
+        let is_over = |request: &ModelPending| request.ack == ack && request.deadline <= now;
         if self.end_where(Some("TIMEOUT"), is_over) {
             self.met.insert("7.11");
         }
@@ -319,7 +323,7 @@ impl Reference {
                 if own.is_some_and(|own| own < timeout) {
                     self.met.insert("26.2");
                 }
-                self.requests.push(Pending {
+                self.requests.push(ModelPending {
                     ack,
                     asker,
                     responders: Vec::new(),
@@ -332,7 +336,7 @@ impl Reference {
         };
         let mut seen = BTreeSet::new();
         for (key, id) in to {
-            let Pending {
+            let ModelPending {
                 responders, ended, ..
             } = &mut self.requests[index];
             if ended.contains(key) {
@@ -403,7 +407,7 @@ impl Reference {
             .any(|pair| pair[1] - pair[0] < MINUTE && self.now - pair[1] < 10 * MINUTE)
     }
 
-    pub(super) fn state(&mut self) -> State {
+    pub(super) fn state(&mut self) -> ModelState {
         let owners = self.owners.iter().map(|(id, key)| {
             let strict = self.is_penalized(*id);
             (*id, (*key, strict))
@@ -412,7 +416,7 @@ impl Reference {
         if owners.values().any(|(_, strict)| *strict) {
             self.met.insert("17.7");
         }
-        State {
+        ModelState {
             owning: self
                 .places
                 .iter()
@@ -430,7 +434,7 @@ impl Reference {
                     let responders = request.responders.iter().map(|(key, _)| *key);
                     let responders = BTreeSet::from_iter(responders).into_iter().collect();
                     let asker = request.asker;
-                    (request.ack, Request { asker, responders })
+                    (request.ack, ModelRequest { asker, responders })
                 })
                 .collect(),
             owners,

@@ -47,7 +47,7 @@ impl Limits {
 
 /// What has come, and was not yet passed on.
 #[derive(Debug)]
-pub(super) struct Inbound {
+pub(super) struct InboundRecords {
     limits: Limits,
     pub(super) records: Records,
     /// Bytes of the handshake so far; zero once that is done.
@@ -56,7 +56,7 @@ pub(super) struct Inbound {
     pub(super) unread: usize,
 }
 
-impl Inbound {
+impl InboundRecords {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_held_is_charged_until_it_is_whole() {
         let memory = Arc::new(Memory::new(usize::MAX));
-        let mut inbound = Inbound::new(Limits::of_client(false, &memory));
+        let mut inbound = InboundRecords::new(Limits::of_client(false, &memory));
         assert_eq!(memory.used(), TLS);
         inbound.took(200, true).unwrap();
         assert_eq!(memory.used(), TLS + (4 << 10));
@@ -187,7 +187,7 @@ mod tests {
         inbound.records.feed(&[0; 384]);
         inbound.settle();
         assert_eq!(memory.used(), TLS);
-        let mut inbound = Inbound::new(Limits::of_client(false, &memory));
+        let mut inbound = InboundRecords::new(Limits::of_client(false, &memory));
         inbound.took(HELLO, true).unwrap();
         inbound.took(1, true).unwrap_err();
         drop(inbound);

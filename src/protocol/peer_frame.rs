@@ -9,7 +9,7 @@ use super::{
 
 /// What one broker tells another. Raw JSON text, but for what is a string by itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Between<'a> {
+pub(crate) enum PeerFrame<'a> {
     /// An answer is awaited to the message behind it.
     Asks { ack: &'a str },
     /// Nobody awaits the answer to this any more.
@@ -59,32 +59,32 @@ pub(crate) fn belongs_to_last(text: &[u8]) -> bool {
 }
 
 /// None: it is no frame between brokers, or a message.
-pub(crate) fn decode_between(text: &str) -> Option<Between<'_>> {
+pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
     let members = Members::parse(text).ok()?;
     let number = || members.reference?.parse().ok();
     let dest = || members.dest.map(string);
     match members.action()?.as_ref() {
-        "asks" => Some(Between::Asks { ack: members.ack? }),
-        "cancel" => Some(Between::Cancel { ack: members.ack? }),
-        "awaits" => Some(Between::Awaits {
+        "asks" => Some(PeerFrame::Asks { ack: members.ack? }),
+        "cancel" => Some(PeerFrame::Cancel { ack: members.ack? }),
+        "awaits" => Some(PeerFrame::Awaits {
             ack: members.ack?,
             number: number()?,
         }),
-        "lost" => Some(Between::Lost { number: number()? }),
-        "settle" => Some(Between::Settle { number: number()? }),
-        "settled" => Some(Between::Settled {
+        "lost" => Some(PeerFrame::Lost { number: number()? }),
+        "settle" => Some(PeerFrame::Settle { number: number()? }),
+        "settled" => Some(PeerFrame::Settled {
             number: number()?,
             dest: dest()?,
             code: members.code.map(string),
         }),
-        "answer" => Some(Between::Answer {
+        "answer" => Some(PeerFrame::Answer {
             dest: dest()?,
             ack: members.ack?,
             from: members.from,
             message: members.message,
             error: members.error.filter(|error| is_truthy(error)),
         }),
-        "failed" => Some(Between::Failed {
+        "failed" => Some(PeerFrame::Failed {
             dest: dest()?,
             ack: members.ack?,
             code: string(members.code?),
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
         assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
-        let expected = Between::Settled {
+        let expected = PeerFrame::Settled {
             number: 7,
             dest: "a\n".into(),
             code: Some("SLOW".into()),
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(decode_between(&text), Some(expected));
         for outcome in [Ok(None), Ok(Some("null")), Err("{\"code\":1}")] {
             let text = answer_of("\"b\"", "1", Some("\"b\""), outcome).concat();
-            let expected = Between::Answer {
+            let expected = PeerFrame::Answer {
                 dest: "b".into(),
                 ack: "1",
                 from: Some("\"b\""),
@@ -193,7 +193,7 @@ mod tests {
         }
         let failed = crate::protocol::version_2::failed("\"k\"", "\"b\"", "GONE");
         let text = failed.concat();
-        let expected = Between::Failed {
+        let expected = PeerFrame::Failed {
             dest: "b".into(),
             ack: "\"k\"",
             code: "GONE".into(),

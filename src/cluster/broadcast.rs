@@ -7,14 +7,13 @@ use bytes::Bytes;
 use super::{
     Cluster,
     bus::{Delivery, NodeId, Publication},
-    claims::{Claim, Verdict},
-    inbound,
-    packet::{self, Credit, Packet, Taken},
+    claims::{Claim, ClaimVerdict},
+    credit::Counted,
+    gossip::{self, Claimed, Gossip},
+    inbound, notify,
+    packet::{self, ConsumedReport, Credit, Packet},
     remotes::link_of,
     repair::REPAIRS,
-    said::{self, Claimed, Said},
-    tally::Counted,
-    tell,
 };
 use crate::{
     auth::Denied,
@@ -23,7 +22,7 @@ use crate::{
 };
 
 impl Cluster {
-    pub(super) async fn say(&self, said: &Said<'_>) {
+    pub(super) async fn broadcast(&self, said: &Gossip<'_>) {
         let publication = Publication {
             subject: self.subjects.all(),
             reply: None,
@@ -33,7 +32,7 @@ impl Cluster {
     }
 
     pub(super) async fn say_beat(&self) {
-        self.say(&Said::Beat {
+        self.broadcast(&Gossip::Beat {
             node: self.node.to_string(),
             name: self.name.clone(),
             epoch: self.epoch(),
@@ -49,10 +48,10 @@ impl Cluster {
     pub(super) async fn publish_claims(&self, claims: &[Claim]) {
         let mut rest = claims;
         while !rest.is_empty() {
-            let (now, later) = said::part_of_claims(rest);
+            let (now, later) = gossip::part_of_claims(rest);
             let number = self.published.load(Relaxed) + 1;
             self.claims.publish(now, number);
-            self.say(&Said::Claims {
+            self.broadcast(&Gossip::Claims {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),
                 number,
@@ -71,12 +70,12 @@ impl Cluster {
     }
 
     /// Something was said to all.
-    pub(super) async fn hear(&self, broker: &Broker, payload: &Bytes) {
-        let Ok(said) = serde_json::from_slice::<Said<'_>>(payload) else {
+    pub(super) async fn on_broadcast(&self, broker: &Broker, payload: &Bytes) {
+        let Ok(said) = serde_json::from_slice::<Gossip<'_>>(payload) else {
             return;
         };
         match said {
-            Said::Beat {
+            Gossip::Beat {
                 node,
                 name,
                 epoch,
@@ -92,15 +91,15 @@ impl Cluster {
                         self.handover.observe_drain();
                     }
                 }
-                None => self.heard_ourselves(broker, epoch),
+                None => self.on_own_beat(broker, epoch),
             },
-            Said::Bye { node } => {
+            Gossip::Bye { node } => {
                 if let Some(node) = self.other(&node) {
                     self.streams.forget(node);
                     self.forget_node(node);
                 }
             }
-            Said::Claims {
+            Gossip::Claims {
                 node,
                 claims,
                 number,
@@ -120,18 +119,18 @@ impl Cluster {
                     }
                 }
             }
-            Said::Missed { node, of, after } => {
+            Gossip::Missed { node, of, after } => {
                 if let (Some(node), true) =
                     (self.other(&node), NodeId::parse(&of) == Some(self.node))
                 {
                     self.want_repair(node, after);
                 }
             }
-            Said::Ids { node, number } => {
+            Gossip::Ids { node, number } => {
                 let ids = broker.registry.ids();
                 self.answer_with(&node, number, ids).await;
             }
-            Said::Has { node, number, id } => {
+            Gossip::Has { node, number, id } => {
                 let found = broker.registry.find(&id).map(|_| id.into());
                 self.answer_with(&node, number, found.into_iter().collect())
                     .await;
@@ -155,9 +154,9 @@ impl Cluster {
                 self.handover.expect(&claim, &self.claims);
             }
             match self.claims.judge(&claim) {
-                Verdict::None => {}
-                Verdict::Lost { conflict } => self.end_lost(broker, &claim.id, conflict),
-                Verdict::Kept(own) => {
+                ClaimVerdict::None => {}
+                ClaimVerdict::Lost { conflict } => self.end_lost(broker, &claim.id, conflict),
+                ClaimVerdict::Kept(own) => {
                     self.handover.forget(&own.id);
                     kept.push(own);
                 }
@@ -191,7 +190,7 @@ impl Cluster {
         let mut outcomes = Vec::new();
         let requests = &broker.registry.requests;
         requests.replaced(&owner, id, registration, &mut outcomes);
-        tell(broker, &mut outcomes);
+        notify(broker, &mut outcomes);
         owner.flush();
         if conflict {
             owner.request_close(Close::Denied(Denied::Conflict));
@@ -225,9 +224,9 @@ impl Cluster {
                         frames,
                     }),
                     Some(from),
-                ) if self.meet(from.node, epoch) => {
-                    inbound::told(self, broker, frames);
-                    self.tally.passed(Counted {
+                ) if self.observe_node(from.node, epoch) => {
+                    inbound::on_frames_for_broker(self, broker, frames);
+                    self.credits.passed(Counted {
                         from,
                         packet: sent,
                         bytes: frames.len(),
@@ -245,7 +244,8 @@ impl Cluster {
             return self.receive_repair(broker, &payload);
         }
         if let Some((handle, _)) = self.remotes.by_link(number) {
-            if let (Some(taken), Some(link)) = (Taken::decode(&payload), link_of(&handle)) {
+            if let (Some(taken), Some(link)) = (ConsumedReport::decode(&payload), link_of(&handle))
+            {
                 link.taken(taken);
             }
             return;

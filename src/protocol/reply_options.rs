@@ -8,7 +8,7 @@ use crate::error::ActionError;
 
 /// The members that say so, as JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct RawReplyOptions<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) answers: Option<&'a str>,
     pub(crate) timeout: Option<&'a str>,
@@ -16,7 +16,7 @@ pub(crate) struct Wanted<'a> {
 
 /// What they mean.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Terms<'a> {
+pub(crate) struct ReplyOptions<'a> {
     /// What the receipt is to name, as JSON text; none: no receipt is wanted.
     pub(crate) reference: Option<&'a str>,
     /// Answers that end the request; all of them: as many as there can be.
@@ -24,7 +24,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) timeout: Option<Duration>,
 }
 
-impl Default for Terms<'_> {
+impl Default for ReplyOptions<'_> {
     fn default() -> Self {
         Self {
             reference: None,
@@ -34,15 +34,15 @@ impl Default for Terms<'_> {
     }
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> RawReplyOptions<'a> {
     /// None if it is nothing.
     pub(super) fn boxed(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
 
     /// What it means (rules 24.1, 26.1 and 26.2). `null` counts as a member that is not there.
-    pub(crate) fn terms(&self, max_length: usize) -> Result<Terms<'a>, ActionError> {
-        let mut terms = Terms::default();
+    pub(crate) fn terms(&self, max_length: usize) -> Result<ReplyOptions<'a>, ActionError> {
+        let mut terms = ReplyOptions::default();
         if let Some(raw) = there(self.reference) {
             if !matches!(raw.as_bytes()[0], b'"' | b'-' | b'0'..=b'9') || !fits(raw, max_length) {
                 return Err(ActionError::InvalidMember(

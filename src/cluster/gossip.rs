@@ -12,7 +12,7 @@ use super::{
 /// Something said to all brokers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
-pub(super) enum Said<'a> {
+pub(super) enum Gossip<'a> {
     /// I am here. Another epoch: what was under way to me before may be lost.
     Beat {
         node: String,
@@ -138,7 +138,7 @@ pub(super) fn part_of_claims(claims: &[Claim]) -> (&[Claim], &[Claim]) {
     })
 }
 
-impl Said<'_> {
+impl Gossip<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
         // It has no maps, and no texts that are not Unicode: it cannot fail.
         serde_json::to_vec(self).unwrap_or_default()

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Fault, Name, Outcomes, Question, Request, Requests};
+use super::{DeliveryError, Name, Notifications, Question, Request, Requests};
 use crate::broker::handle::Handle;
 
 impl Requests {
@@ -18,7 +18,7 @@ impl Requests {
         asker: &Arc<Handle>,
         owner: Option<&Handle>,
         id: &str,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
@@ -42,7 +42,7 @@ impl Requests {
         former: u64,
         receiver: &Arc<Handle>,
         name: Name<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &mut Notifications,
     ) -> Option<Option<Arc<Request>>> {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
@@ -75,14 +75,14 @@ impl Requests {
         &self,
         ack: &str,
         responder: &Handle,
-        fault: Fault,
-        outcomes: &mut Outcomes,
+        fault: DeliveryError,
+        outcomes: &mut Notifications,
     ) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         if let Some(pending) = shard.find(hash, ack) {
             let request = pending.request.clone();
-            shard.lose(&request, responder, None, fault, outcomes);
+            shard.fail_responder(&request, responder, None, fault, outcomes);
         }
     }
 
@@ -128,27 +128,32 @@ impl Requests {
     }
 
     /// A receiver will not answer this any more.
-    pub(crate) fn lose(
+    pub(crate) fn fail_responder(
         &self,
         request: &Arc<Request>,
         responder: &Handle,
-        fault: Fault,
-        outcomes: &mut Outcomes,
+        fault: DeliveryError,
+        outcomes: &mut Notifications,
     ) {
         let mut shard = self.shard(request.hash).lock();
-        shard.lose(request, responder, None, fault, outcomes);
+        shard.fail_responder(request, responder, None, fault, outcomes);
     }
 
     /// Whoever was asked by this id from other brokers can not answer there any more, though it is still
     /// here, and is told so.
-    pub(crate) fn abandon(&self, former: &Handle, id: &str, outcomes: &mut Outcomes) {
+    pub(crate) fn fail_remote_askers(
+        &self,
+        former: &Handle,
+        id: &str,
+        outcomes: &mut Notifications,
+    ) {
         let tag = self.hasher.hash_one(id);
         let owed = former.book.lock().owed.tagged(tag);
         for request in owed {
             let mut shard = self.shard(request.hash).lock();
             let pending = shard.find(request.hash, &request.ack);
             if pending.is_some_and(|pending| pending.asker.remote) {
-                shard.lose(&request, former, Some(id), Fault::Gone, outcomes);
+                shard.fail_responder(&request, former, Some(id), DeliveryError::Gone, outcomes);
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Cluster,
-    bus::{NodeId, Place, Publication},
+    bus::{NodeId, Publication, ReplyAddress},
     packet::Credit,
 };
 
@@ -31,8 +31,8 @@ const LINKS: usize = 1000;
 
 /// Credit that has not been returned yet.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    nodes: Mutex<HashMap<NodeId, Pending>>,
+pub(super) struct CreditLedger {
+    nodes: Mutex<HashMap<NodeId, PendingCredit>>,
     /// There is some.
     any: Notify,
     /// It is to be returned soon.
@@ -41,7 +41,7 @@ pub(super) struct Tally {
 
 /// Credit of the links of one broker.
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingCredit {
     links: HashMap<u64, Credit, RandomState>,
     bytes: usize,
     packets: usize,
@@ -51,14 +51,14 @@ struct Pending {
 /// A packet of frames, as flow control sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
-    pub(super) from: Place,
+    pub(super) from: ReplyAddress,
     pub(super) packet: u64,
     pub(super) bytes: usize,
     /// Its sender needs credit soon.
     pub(super) is_eager: bool,
 }
 
-impl Tally {
+impl CreditLedger {
     /// A packet has arrived.
     pub(super) fn arrived(&self, packet: Counted) {
         self.count(packet, true, false);
@@ -76,7 +76,7 @@ impl Tally {
 
     /// Forgets what was not returned yet to a link: its packets go to another broker, whose credit must not be
     /// followed by ours.
-    pub(super) fn withdraw(&self, from: Place) {
+    pub(super) fn withdraw(&self, from: ReplyAddress) {
         if let Some(pending) = self.nodes.lock().get_mut(&from.node) {
             pending.links.remove(&from.number);
         }
@@ -94,7 +94,7 @@ impl Tally {
             let is_first = nodes.is_empty();
             let pending = match nodes.entry(from.node) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(Pending::default()),
+                Entry::Vacant(entry) => entry.insert(PendingCredit::default()),
             };
             let credit = pending.links.entry(from.number).or_default();
             if arrives {
@@ -122,18 +122,18 @@ impl Tally {
 
 /// Returns credit, for ever.
 pub(super) async fn return_credit(cluster: Arc<Cluster>) {
-    let Tally { nodes, any, due } = &cluster.tally;
+    let CreditLedger { nodes, any, due } = &cluster.credits;
     loop {
         any.notified().await;
         if timeout(LATER, due.notified()).await.is_ok() {
             sleep(SOON).await;
         }
         let pending = std::mem::take(&mut *nodes.lock());
-        for (node, Pending { links, .. }) in pending {
+        for (node, PendingCredit { links, .. }) in pending {
             let credits: Vec<_> = links.into_iter().collect();
             for credits in credits.chunks(LINKS) {
                 let epoch = cluster.epoch();
-                let place = Place { node, number: 0 };
+                let place = ReplyAddress { node, number: 0 };
                 let publication = Publication {
                     subject: cluster.subjects.place(place),
                     reply: None,

@@ -3,8 +3,8 @@
 //! nothing of what it is.
 
 use super::{
-    ClientAction, ServerAction, Wanted,
-    plain::Cursor,
+    ClientAction, RawReplyOptions, ServerAction,
+    json_scan::Cursor,
     values::{decode_protocol, is_truthy},
 };
 
@@ -59,8 +59,8 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
 
 /// The rest of a `send` of version 2. Apart, so that the way of all others is short.
 #[inline(never)]
-fn wanted<'a>(at: &mut Cursor<'a>) -> Option<Box<Wanted<'a>>> {
-    let wanted = Wanted {
+fn wanted<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
+    let wanted = RawReplyOptions {
         reference: member(at, r#","ref":"#)?,
         answers: member(at, r#","answers":"#)?,
         timeout: member(at, r#","timeout":"#)?,

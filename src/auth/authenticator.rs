@@ -55,7 +55,7 @@ impl fmt::Debug for Authentication {
 }
 
 /// The same, ready for use.
-pub(crate) enum Gate {
+pub(crate) enum Authenticator {
     Free,
     Jwt(Tokens),
     Hook(Hook),
@@ -70,7 +70,7 @@ pub(crate) struct Tokens {
 }
 
 /// What a token comes to.
-pub(crate) enum Verdict {
+pub(crate) enum AuthResult {
     Known(std::result::Result<Grant, Denied>),
     /// It is known later: it is verified on another thread.
     Awaited(Decision),
@@ -85,7 +85,7 @@ pub(crate) struct Hook {
     renewals: Arc<Semaphore>,
 }
 
-impl Gate {
+impl Authenticator {
     /// Errors: `InvalidOption` for a key or an algorithm that cannot be used.
     pub(crate) fn new(authentication: &Authentication) -> Result<Self> {
         Ok(match authentication {
@@ -125,16 +125,16 @@ impl Tokens {
         token: Option<String>,
         renews: Option<Duration>,
         alive: impl Send + 'static,
-    ) -> Verdict {
+    ) -> AuthResult {
         if !self.jwt.is_slow(token.as_deref()) {
-            return Verdict::Known(self.jwt.verify(token.as_deref(), &id, SystemTime::now()));
+            return AuthResult::Known(self.jwt.verify(token.as_deref(), &id, SystemTime::now()));
         }
         let jwt = self.jwt.clone();
         let turns = match renews {
             None => self.newcomers.clone(),
             Some(_) => self.renewals.clone(),
         };
-        Verdict::Awaited(Box::pin(async move {
+        AuthResult::Awaited(Box::pin(async move {
             if let Some(pause) = renews.filter(|pause| !pause.is_zero()) {
                 sleep(pause).await;
             }
