@@ -165,7 +165,7 @@ impl World {
     fn leave(&self, place: usize) {
         let mut outcomes = Notifications::new();
         self.requests
-            .leave(&self.handles[place], DeliveryError::Gone, &mut outcomes);
+            .disconnect(&self.handles[place], DeliveryError::Gone, &mut outcomes);
         self.tell(&mut outcomes);
     }
 
@@ -215,7 +215,7 @@ impl World {
         self.adds_up();
         for handle in &self.handles {
             self.requests
-                .leave(handle, DeliveryError::Gone, &mut Notifications::new());
+                .disconnect(handle, DeliveryError::Gone, &mut Notifications::new());
         }
         self.adds_up();
         assert_eq!(self.requests.count(), 0);
