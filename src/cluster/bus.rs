@@ -85,8 +85,8 @@ pub(crate) trait Bus: Send + Sync + fmt::Debug {
     /// Publishes once there is room.
     fn publish(&self, publication: Publication) -> Task<()>;
 
-    /// Listens on a subject. With `broker`, each message goes to one of those who listen so.
-    fn subscribe(&self, subject: String, broker: bool) -> Task<Result<Box<dyn Inlet>>>;
+    /// Listens on a subject. With `in_group`, each message goes to one member of the queue group.
+    fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>>;
 
     /// Bytes of one message.
     fn max_payload(&self) -> usize;

@@ -127,7 +127,7 @@ pub(crate) fn connect(
 
 impl Bus for Nats {
     fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication> {
-        // A publication has two texts and broker bytes: to keep one costs little.
+        // A publication has two texts and shared bytes: to keep one costs little.
         let kept = publication.clone();
         match publish(&self.client, publication).now_or_never() {
             Some(()) => Ok(()),
@@ -140,10 +140,10 @@ impl Bus for Nats {
         Box::pin(async move { publish(&client, publication).await })
     }
 
-    fn subscribe(&self, subject: String, broker: bool) -> Task<Result<Box<dyn Inlet>>> {
+    fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>> {
         let client = self.client.clone();
         Box::pin(async move {
-            let subscriber = match broker {
+            let subscriber = match in_group {
                 true => client.queue_subscribe(subject, GROUP.into()).await,
                 false => client.subscribe(subject).await,
             };

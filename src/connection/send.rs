@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// From this size a frame for very many is broker among them, not copied to each.
+/// From this size a frame for very many is shared among them, not copied to each.
 const LEAST_SHARED: usize = 256;
 /// Bytes of a `failed` frame beside its ack, about.
 const FAILED: usize = 64;
