@@ -36,7 +36,8 @@ function issue(claims, secret) {
 }
 
 function connect(server, id, token, options) {
-  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', { token, ...options });
+  const all = { protocol: 2, token, ...options };
+  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', all);
 }
 
 async function register(server, id, token, options) {
@@ -66,9 +67,9 @@ async function asked() {
   const answer = await ann.request('Hi', 'bob-phone');
   console.log(`bob-phone answers: ${answer.message}`);
 
-  const refusal = new Promise((resolve) => server.on('error', resolve));
   bob.send('Hi', 'ann');
-  console.log(`bob-phone may not send to ann: ${(await refusal).code}`);
+  const [refusal] = await once(bob, 'error');
+  console.log(`bob-phone may not send to ann: ${refusal.code}`);
 
   // Before the hour is over, with the same token or another one.
   ann.register('token-of-ann');
