@@ -244,7 +244,9 @@ function codes() {
 
 /** What may become of a receiver, as the server tells it, but for what are codes of errors, too. */
 function outcomes() {
-  const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(read('src/requests/outcome.rs'));
+  const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(
+    read('src/broker/requests/outcome.rs'),
+  );
   const codes = [...body.matchAll(/=> "(\w+)"/g)].map(([, code]) => code);
   return codes.filter((code) => !code.startsWith('ERR_'));
 }
