@@ -244,7 +244,9 @@ function codes() {
 
 /** What may become of a receiver, as the server tells it, but for what are codes of errors, too. */
 function outcomes() {
-  const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(read('src/requests/outcome.rs'));
+  const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(
+    read('src/broker/requests/outcome.rs'),
+  );
   const codes = [...body.matchAll(/=> "(\w+)"/g)].map(([, code]) => code);
   return codes.filter((code) => !code.startsWith('ERR_'));
 }
@@ -293,25 +295,46 @@ test('the code tells a default for every number, and derived ones follow their r
   }
 });
 
-test('docs/api.md has every option with its default', (t) => {
+/** The tables that list limits of a server. */
+const limits = () => Object.assign({}, ...tables('docs/limits.md'));
+
+test('docs/api.md and docs/limits.md have every option with its default, in one table', (t) => {
   const all = tables('docs/api.md');
   const having = (name) => all.find((table) => name in table) ?? {};
-  const [client, server, reconnect] = ['resend', 'threads', 'minDelay'].map(having);
+  const [client, server, reconnect] = ['resend', 'host', 'minDelay'].map(having);
   compare(t, 'client', top(CLIENT), client, 'docs/api.md');
-  compare(t, 'server', top(SERVER), server, 'docs/api.md');
   compare(t, 'client', members(CLIENT, 'reconnect'), reconnect, 'docs/api.md', 'reconnect.');
-  const nats = natsOptions();
-  compare(t, 'server', nats, prefixed('nats', apart(having('namespace'))), 'docs/api.md');
-  for (const [group, table] of [
-    ['rateLimit', server],
-    ['jwt', server],
-    ['nats', server],
-    ['tls', having('namespace')],
-    ['reconnect', client],
-    ['tls', client],
-  ]) {
-    t.true(group in table, group);
-  }
+  const nats = apart(having('namespace'));
+  compare(t, 'server', natsOptions(), prefixed('nats', nats), 'docs/api.md');
+  const isLimit = ([name, type]) =>
+    !name.startsWith('jwt.') &&
+    !name.startsWith('nats.') &&
+    (type === 'number' || name === 'slowConsumer');
+  compare(t, 'server', SERVER.filter(isLimit), limits(), 'docs/limits.md');
+  const others = top(SERVER).filter((option) => !isLimit(option));
+  compare(t, 'server', others, server, 'docs/api.md');
+
+  const names = (options) => options.map(([name]) => name).sort();
+  const groups = (options) => [...new Set(options.map(([name]) => name.split('.')[0]))];
+  const nested = (options, ...groups) => groups.map((name) => [name]).concat(top(options));
+  t.deepEqual(
+    Object.keys(client).sort(),
+    names([...nested(CLIENT, 'reconnect', 'tls'), ['WebSocket']]),
+  );
+  t.deepEqual(Object.keys(reconnect).sort(), names(members(CLIENT, 'reconnect')));
+  t.deepEqual(Object.keys(server).sort(), names(nested(others, 'jwt', 'nats', 'tls')));
+  t.deepEqual(Object.keys(limits()).sort(), names(SERVER.filter(isLimit)));
+  t.deepEqual(
+    Object.keys(nats).sort(),
+    names([...members(SERVER, 'nats').filter(([name]) => !name.includes('.')), ['tls']]),
+  );
+  // The limits are named in docs/api.md, too.
+  const [, section] = /^#### Options of a server\n([\s\S]*?)^####/m.exec(read('docs/api.md'));
+  for (const name of groups(SERVER.filter(isLimit))) t.true(section.includes(`\`${name}\``), name);
+  // The members of `tls`.
+  const [tlsServer, tlsClient] = ['requestCert', 'servername'].map(having);
+  t.deepEqual(Object.keys(tlsServer).sort(), names(members(SERVER, 'tls')));
+  t.deepEqual(Object.keys(tlsClient).sort(), names(members(CLIENT, 'tls')));
 });
 
 test('a client in a browser has the defaults that are told for both', (t) => {
@@ -348,22 +371,6 @@ test('index.d.ts has every error code', (t) => {
   t.deepEqual(
     reasons().filter((code) => !outcomes().includes(code)),
     [],
-  );
-});
-
-test('docs/limits.md has every limit with its default', (t) => {
-  const all = tables('docs/limits.md');
-  const is = ([name, type]) =>
-    (type === 'number' && !name.startsWith('jwt.')) || name === 'slowConsumer';
-  const client = all.pop();
-  const server = Object.assign({}, ...all);
-  compare(t, 'client', CLIENT.filter(is), client, 'docs/limits.md');
-  compare(t, 'server', SERVER.filter(is), server, 'docs/limits.md');
-  t.deepEqual(
-    Object.keys(server).sort(),
-    SERVER.filter(is)
-      .map(([name]) => name)
-      .sort(),
   );
 });
 

@@ -4,14 +4,16 @@
 
 const fs = require('node:fs');
 const path = require('node:path');
-const { execFile } = require('node:child_process');
+const { execFile, spawn } = require('node:child_process');
 const { generateKeyPairSync } = require('node:crypto');
 const { once } = require('node:events');
+const { createInterface } = require('node:readline');
 const { promisify } = require('node:util');
 const test = require('ava');
 const WSMsgBroker = require('..');
 const { startNats } = require('./support/nats');
 const { createNkey } = require('./support/nkey');
+const { printed } = require('./support/printed');
 const { programs, run, compile } = require('./support/snippets');
 
 const root = path.join(__dirname, '..');
@@ -23,14 +25,14 @@ function blocks(file, language) {
   return [...read(file).matchAll(fence)].map(([, block]) => block);
 }
 
-test('the example of authentication prints what its document says', async (t) => {
+test('the example of authentication prints what docs/examples.md shows', async (t) => {
   const script = path.join(root, 'examples', 'authentication.js');
   const { stdout } = await promisify(execFile)(process.execPath, [script], { timeout: 60_000 });
-  const [printed] = blocks('docs/authentication.md', 'text');
-  t.is(stdout, printed);
+  const [shown] = printed('authentication.js');
+  t.is(stdout, shown);
 });
 
-for (const file of ['docs/authentication.md', 'docs/limits.md', 'SECURITY.md']) {
+for (const file of ['docs/limits.md', 'SECURITY.md']) {
   test(`the servers of ${file} listen`, async (t) => {
     const { publicKey } = generateKeyPairSync('ed25519');
     const pem = publicKey.export({ type: 'spki', format: 'pem' });
@@ -48,12 +50,12 @@ for (const file of ['docs/authentication.md', 'docs/limits.md', 'SECURITY.md']) 
   });
 }
 
-test('the servers of docs/cluster.md are one, over the NATS that it shows', async (t) => {
+test('the servers of docs/guides/cluster.md form a cluster over the NATS that it shows', async (t) => {
   const { publicKey, seed } = createNkey();
-  const [shown] = blocks('docs/cluster.md', 'text');
+  const [shown] = blocks('docs/guides/cluster.md', 'text');
   const config = shown.replace(/^tls .*$/m, '').replace('UC...', publicKey);
   const { url } = await startNats(t, { config });
-  const [program] = blocks('docs/cluster.md', 'js');
+  const [program] = blocks('docs/guides/cluster.md', 'js');
   const start = async (name) => {
     const code = program
       .replace('port: 9042', "port: 0, host: '127.0.0.1'")
@@ -77,7 +79,82 @@ test('the servers of docs/cluster.md are one, over the NATS that it shows', asyn
   for (const { states } of [one, two]) t.deepEqual(states, [['cluster', 'connected', '']]);
 });
 
-const DOCUMENTS = ['README.md', 'docs/api.md', 'docs/migrating.md'];
+const GUIDES = fs
+  .readdirSync(path.join(root, 'docs', 'guides'))
+  .map((file) => `docs/guides/${file}`);
+/** Guides with samples that need more than a broker: they have tests of their own. */
+const OWN_TESTS = ['bundling', 'cluster', 'deployment', 'testing'].map(
+  (name) => `docs/guides/${name}.md`,
+);
+const DOCUMENTS = [
+  'README.md',
+  'docs/api.md',
+  ...GUIDES.filter((file) => !OWN_TESTS.includes(file)),
+];
+
+test('every guide has a sample', (t) => {
+  t.true(GUIDES.length >= 10);
+  for (const file of GUIDES) t.true(blocks(file, 'js').length > 0, file);
+});
+
+/** Writes the programs of a guide, each to the file that its first line names. Returns the folder. */
+function writeFiles(t, guide) {
+  // In the repository, where the name of the package leads to it.
+  fs.mkdirSync(path.join(root, 'target'), { recursive: true });
+  const folder = fs.mkdtempSync(path.join(root, 'target', 'guide-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true }));
+  for (const code of blocks(guide, 'js')) {
+    const [, name] = /^\/\/ (\S+\.mjs)\n/.exec(code);
+    fs.writeFileSync(path.join(folder, name), code);
+  }
+  return folder;
+}
+
+/** Runs the commands that a guide shows, in this folder. Returns what they print. */
+async function runCommands(guide, folder) {
+  const bin = path.join(root, 'node_modules', '.bin');
+  const env = { ...process.env, PORT: '0', PATH: `${bin}${path.delimiter}${process.env.PATH}` };
+  const printed = [];
+  for (const command of blocks(guide, 'sh').join('').trim().split('\n')) {
+    const [program, ...args] = command.replace(/^npx /, '').split(' ');
+    const options = { cwd: folder, env, timeout: 60_000, shell: process.platform === 'win32' };
+    printed.push((await promisify(execFile)(program, args, options)).stdout);
+  }
+  return printed;
+}
+
+test('the tests of docs/guides/testing.md pass', async (t) => {
+  const guide = 'docs/guides/testing.md';
+  const [output] = await runCommands(guide, writeFiles(t, guide));
+  t.regex(output, /^# pass 4$|^ℹ pass 4$/m);
+});
+
+test('the server of docs/guides/bundling.md runs from its bundle', async (t) => {
+  const guide = 'docs/guides/bundling.md';
+  const printed = await runCommands(guide, writeFiles(t, guide));
+  t.is(printed.at(-1), 'the broker listens\n');
+});
+
+// Windows has no SIGTERM that a program could handle.
+const posix = process.platform === 'win32' ? test.skip : test;
+
+posix('the broker of docs/guides/deployment.md is healthy and drains', async (t) => {
+  const folder = writeFiles(t, 'docs/guides/deployment.md');
+  const env = { ...process.env, PORT: '0', HEALTH_PORT: '0' };
+  const child = spawn(process.execPath, ['broker.mjs'], { cwd: folder, env });
+  const end = once(child, 'exit');
+  t.teardown(() => child.kill('SIGKILL') && end);
+  const [line] = await once(createInterface(child.stdout), 'line');
+  const [, port, healthPort] = /port (\d+), health at port (\d+)$/.exec(line);
+  const client = new WSMsgBroker('me', `ws://127.0.0.1:${port}`, { protocol: 2 });
+  await client.connected();
+  const response = await fetch(`http://127.0.0.1:${healthPort}`);
+  t.is(response.status, 200);
+  t.is((await response.json()).registered, 1);
+  await client.close();
+  child.kill('SIGTERM');
+  t.deepEqual(await end, [0, null]);
+});
 
 for (const file of DOCUMENTS) {
   for (const [line, code] of programs(file)) {

@@ -1,17 +1,17 @@
 'use strict';
 
-// Who may register, and what they may do: a broker that asks this program, and one that checks
-// JSON Web Tokens by itself. Prints who is let in, and who is not and why; and how a client that
-// comes back after a restart of the broker is let in again.
+// Authentication: a broker that calls a function of this program, and one that verifies JSON Web Tokens. Prints
+// which clients are registered, which are refused and why, and how a client reconnects with a new token after a
+// restart of the broker.
 
 const { createHmac, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const WSMsgBroker = require('wsmsgbroker');
 
-/** Who there is, by token. A real program keeps hashes of tokens, or asks who knows. */
+/** Users by token. A real program stores hashes of tokens, or asks a login service. */
 const USERS = new Map([
   ['token-of-ann', { name: 'ann', send: ['bob', 'bob-*'] }],
-  // Bob may send to nobody. Answering needs no permission.
+  // Bob may not send to any id. Answering needs no permission.
   ['token-of-bob', { name: 'bob', send: [] }],
 ]);
 
@@ -22,13 +22,13 @@ async function authenticate({ id, token }) {
     return false;
   }
   if (id !== user.name && !id.startsWith(`${user.name}-`)) {
-    // With one of our codes the client is told the reason.
+    // With this code the client gets the message.
     throw Object.assign(new Error('that name is not yours'), { code: 'ERR_WSMB_FORBIDDEN' });
   }
   return { principal: user.name, send: user.send, expires: Date.now() + 3_600_000 };
 }
 
-/** A JSON Web Token, as the issuer makes it. */
+/** Issues a JSON Web Token. */
 function issue(claims, secret) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const text = `${part({ alg: 'HS256' })}.${part(claims)}`;
@@ -36,7 +36,8 @@ function issue(claims, secret) {
 }
 
 function connect(server, id, token, options) {
-  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', { token, ...options });
+  const all = { protocol: 2, token, ...options };
+  return new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', all);
 }
 
 async function register(server, id, token, options) {
@@ -45,7 +46,7 @@ async function register(server, id, token, options) {
   return client;
 }
 
-/** A client that is refused: what it hears. */
+/** Connects a client that is refused, and prints the reason. */
 async function refused(server, id, token) {
   const client = connect(server, id, token);
   const closed = new Promise((resolve) => client.on('close', resolve));
@@ -53,8 +54,8 @@ async function refused(server, id, token) {
   console.log(`${id} is refused: ${await closed}, ${error.code}, ${error.message}`);
 }
 
-/** A broker that asks us. */
-async function asked() {
+/** A broker that calls `authenticate`. */
+async function withFunction() {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', authenticate });
   await server.ready;
   const ann = await register(server, 'ann', 'token-of-ann');
@@ -66,19 +67,19 @@ async function asked() {
   const answer = await ann.request('Hi', 'bob-phone');
   console.log(`bob-phone answers: ${answer.message}`);
 
-  const refusal = new Promise((resolve) => server.on('error', resolve));
   bob.send('Hi', 'ann');
-  console.log(`bob-phone may not send to ann: ${(await refusal).code}`);
+  const [refusal] = await once(bob, 'error');
+  console.log(`bob-phone may not send to ann: ${refusal.code}`);
 
-  // Before the hour is over, with the same token or another one.
+  // Renews the grant before it expires, with the same token or another one.
   ann.register('token-of-ann');
   await once(ann, 'registered');
   console.log('ann has another hour');
   await server.close();
 }
 
-/** A broker that checks tokens on its own threads, without JavaScript. */
-async function tokens() {
+/** A broker that verifies tokens on its own threads, without JavaScript. */
+async function withTokens() {
   const secret = randomBytes(32);
   const jwt = { secret, issuer: 'https://login.example.org', audience: 'broker' };
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', jwt });
@@ -90,7 +91,7 @@ async function tokens() {
   await refused(server, 'ann', issue(claims, randomBytes(32)));
   await refused(server, 'ann', issue({ ...claims, exp: 1 }, secret));
 
-  // A token that lasts a minute is of no use at the next connection: the client asks for one each time.
+  // Short-lived tokens: the client calls the function for each connection.
   const fresh = () => issue({ ...claims, exp: Math.floor(Date.now() / 1000) + 60 }, secret);
   const ann = await register(server, 'ann', fresh, { reconnect: { minDelay: 50 } });
   const { port } = server.address();
@@ -102,4 +103,4 @@ async function tokens() {
   await restarted.close();
 }
 
-asked().then(tokens);
+withFunction().then(withTokens);

@@ -1,7 +1,7 @@
 'use strict';
 
-// A broker, two clients of this version and, where npm can install it, one of version 1.7.2,
-// in the conversation of the README. Prints what is sent and heard.
+// A broker, two clients of this version and, if npm can install it, one of 1.7.2, in the conversation of the README
+// of 1.7.2. Prints the messages that each sends and receives.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -11,7 +11,7 @@ const WSMsgBroker = require('wsmsgbroker');
 
 const ORIGINAL = path.join(__dirname, '..', '__test__', 'original');
 
-/** The class of 1.7.2, or null where it cannot be had. */
+/** The class of 1.7.2, or null if it cannot be installed. */
 function original() {
   try {
     if (!fs.existsSync(path.join(ORIGINAL, 'node_modules'))) {
@@ -28,23 +28,23 @@ function say(who, what, ...values) {
   console.log(`${who.padEnd(8)} ${what}`, ...values.map((value) => JSON.stringify(value)));
 }
 
-/** The conversation: a question, its answer, then a message that wants none. Resolves at its end. */
+/** The conversation: a request, its answer, then a message without an answer. Resolves at its end. */
 function converse(asker, answerer) {
   return new Promise((resolve) => {
-    answerer.on('message', function hear(message, response) {
-      say(answerer.id, 'hears', message);
+    answerer.on('message', function listen(message, response) {
+      say(answerer.id, 'receives', message);
       if (response) {
         say(answerer.id, 'answers', 'Hi to you too, sir.');
         response.send('Hi to you too, sir.');
       } else {
-        answerer.removeListener('message', hear);
+        answerer.removeListener('message', listen);
         resolve();
       }
     });
-    say(asker.id, `asks ${answerer.id}`, 'Hi there');
+    say(asker.id, `sends a request to ${answerer.id}`, 'Hi there');
     asker.send('Hi there', answerer.id, (from, answer) => {
-      say(asker.id, `is answered by ${from}`, answer);
-      say(asker.id, `tells ${answerer.id}`, { complex: 'thing' });
+      say(asker.id, `gets an answer of ${from}`, answer);
+      say(asker.id, `sends to ${answerer.id}`, { complex: 'thing' });
       asker.send({ complex: 'thing' }, answerer.id);
     });
   });

@@ -1,11 +1,11 @@
 'use strict';
 
-// One question to many devices, of which some are not there, some do not answer, and one refuses: what comes
-// of it is complete all the same.
+// One request to many devices: some answer, one refuses, one never answers, one disconnects and one is not
+// connected. `requestAll` reports an answer or an error for each.
 
 const WSMsgBroker = require('wsmsgbroker');
 
-/** What each thermometer does when it is asked. The shed has none. */
+/** How the thermometer of each room answers. The shed has none. */
 const THERMOMETERS = {
   cellar: (response) => response.send(12.5),
   kitchen: (response) => response.send(21),
@@ -16,7 +16,7 @@ const THERMOMETERS = {
 };
 const ROOMS = [...Object.keys(THERMOMETERS), 'shed'];
 
-/** Milliseconds that the slowest is waited for. */
+/** Time allowed for the answers, ms. */
 const timeout = Number(process.env.TIMEOUT ?? 1000);
 
 async function main() {
@@ -34,7 +34,7 @@ async function main() {
     console.log(`${room}: ${failed.get(room)?.code ?? `${answers.get(room)} °C`}`);
   }
 
-  // Two are enough for a mean: nobody waits for the garage.
+  // With `count` it resolves after two answers, without waiting for the garage.
   const some = await server.requestAll('temperature', ROOMS, { count: 2 });
   const [a, b] = some.answers.values();
   console.log(`the mean of two rooms: ${(a + b) / 2} °C`);

@@ -1,4 +1,4 @@
-// A program as it was written for version 1, by the README of 1.7.2. It prints the same with either.
+// A program written for version 1, from the README of 1.7.2. It prints the same with both versions.
 
 var WSMsgBroker = require('wsmsgbroker');
 

@@ -1,6 +1,6 @@
 'use strict';
 
-// What the examples with pages share: a small web server. The broker has a port of its own, beside it.
+// A small web server for the examples with pages. The broker has a port of its own.
 
 const fs = require('node:fs');
 const http = require('node:http');
@@ -13,8 +13,8 @@ const TYPES = { '': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascr
 const CLIENT = path.dirname(require.resolve('wsmsgbroker/browser'));
 
 /**
- * Serves a folder's index.html and its script, the browser client, and as broker.json what `broker()` returns
- * then: where a page finds the broker. Resolves with the address of the page.
+ * Serves index.html and the script of a folder, the browser client, and broker.json: the result of `broker()`, from
+ * which the page takes the address of the broker. Resolves with the address of the page.
  */
 async function servePages(folder, script, port, broker) {
   const read = (...names) => fs.readFileSync(path.join(...names));

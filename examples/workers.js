@@ -1,7 +1,7 @@
 'use strict';
 
-// A pool of workers, each a process of its own. All are asked to find a factor of a large number, each looks
-// among other candidates; the one that finds it answers, and the others are told to stop.
+// A pool of worker processes. A request goes to all of them, and each searches a factor of a large number among
+// other candidates. The first one that finds it answers, and the broker cancels the others.
 
 const { fork } = require('node:child_process');
 const { on } = require('node:events');
@@ -10,7 +10,7 @@ const WSMsgBroker = require('wsmsgbroker');
 
 const WORKERS = ['worker-0', 'worker-1', 'worker-2', 'worker-3'];
 
-/** The smallest odd factor in the share of this worker, or undefined when nobody wants it any more. */
+/** The smallest odd factor among the candidates of this worker, or undefined if the signal aborts. */
 async function search(product, share, signal) {
   const step = BigInt(2 * WORKERS.length);
   for (let factor = 3n + 2n * BigInt(share); !signal.aborted; factor += step) {
@@ -18,13 +18,13 @@ async function search(product, share, signal) {
       return factor;
     }
     if (factor % 10_000n < step) {
-      // Now and then the event loop has its turn: only so is the end of the job heard of.
+      // Yield to the event loop, so that the signal can abort.
       await turn();
     }
   }
 }
 
-/** A worker takes one message after the other, while the next ones wait. It ends when the broker does. */
+/** A worker: handles one message after the other, and ends when the broker does. */
 async function work(id, port) {
   const client = new WSMsgBroker(id, '127.0.0.1', port, '/', { protocol: 2 });
   const done = { found: 0, stopped: 0 };
@@ -33,7 +33,7 @@ async function work(id, port) {
       response.send(done);
       continue;
     }
-    // JSON has no large integers: they travel as text.
+    // JSON has no large integers: send them as strings.
     const factor = await search(BigInt(message.product), WORKERS.indexOf(id), response.signal);
     if (factor) {
       done.found += 1;
@@ -61,7 +61,7 @@ async function main() {
     const { from, message } = await server.request({ product }, WORKERS);
     console.log(`${from} has found that ${message} divides ${product}`);
   }
-  // That they answer proves that they have stopped.
+  // An answer proves that the worker has stopped its search.
   const { answers } = await server.requestAll('report', WORKERS);
   for (const id of WORKERS) {
     const { found, stopped } = answers.get(id);

@@ -41,7 +41,7 @@ function markdown({ counts, requests, happened, arrived, faults }, command) {
     'Three brokers and a NATS server are processes of their own; twelve clients send to each other through whatever broker\n' +
       'is there, and one of these faults begins every 2 seconds. Each message has a number; what its sender was told of it\n' +
       '(`deliver`) and what arrived are kept apart, and compared at the end. How, and how to repeat it:\n' +
-      '[soak/README.md](../soak/README.md); what the codes mean: [cluster.md](cluster.md).',
+      '[README.md](../README.md); what the codes mean: [cluster.md](../../docs/cluster.md).',
     origin(command),
     table(['fault', 'times'], rows(happened)),
     `${integer.format(arrived)} messages arrived. What their senders were told, and what became of them:`,

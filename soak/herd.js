@@ -80,7 +80,7 @@ function markdown(results, clients, command) {
   return `${[
     '# When clients come back',
     `${integer.format(clients)} clients with \`reconnect\` lose their broker at the same moment. When is each of them back? How it is\n` +
-      'done, and how to repeat it: [soak/README.md](../soak/README.md).',
+      'done, and how to repeat it: [README.md](../README.md).',
     origin(command),
     `![clients that are back, by time](herd.svg)`,
     'In seconds since the broker was killed, or began to drain; after the first of them another one listens at its port,\n' +

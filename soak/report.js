@@ -152,7 +152,7 @@ function markdown(results, verdict) {
   const parts = [
     '# Soak',
     'A broker under mixed traffic and faults, and what became of its memory. How it is done, and how to repeat it:\n' +
-      '[soak/README.md](../soak/README.md).',
+      '[README.md](../README.md).',
     results.origin,
     table(['check', 'passed', 'found'], verdicts),
   ];

@@ -77,7 +77,7 @@ function markdown(results, command) {
   return `${[
     '# Requests that are answered, time out, or are aborted',
     'Of each kind of client, one asks and one answers, over a broker in a process of its own: what do they, and\n' +
-      'what does the broker, still hold afterwards? How it is done, and how to repeat it: [soak/README.md](../soak/README.md).',
+      'what does the broker, still hold afterwards? How it is done, and how to repeat it: [README.md](../README.md).',
     origin(command),
     ends,
     'What is held before and after, and in parentheses the slope of memory in bytes a request: that of a line through\n' +

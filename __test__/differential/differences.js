@@ -1,6 +1,6 @@
 'use strict';
 
-// Where 2.0 differs from 1.7.2 on purpose, numbered as in docs/migrating.md. A scenario that
+// Where 2.0 differs from 1.7.2 on purpose, numbered as in docs/guides/migrating-from-1x.md. A scenario that
 // shows one names it, and gives both recordings.
 
 module.exports = {

@@ -1,4 +1,4 @@
-// One page of the chat, which is one person. `WSMsgBroker` is a global: the plain script defines it.
+// The script of the page: one user of the chat. The global `WSMsgBroker` is defined by the plain script.
 
 /* global WSMsgBroker */
 const { enter, say } = document.forms;
@@ -6,7 +6,7 @@ const [state, people, said] = ['state', 'people', 'said'].map((id) => document.g
 
 const { port } = await (await fetch('broker.json')).json();
 let client;
-/** Whom we speak to: all who are there, ourselves among them. */
+/** The ids that messages go to: all users online, including this one. */
 let names = [];
 
 function setNames(list) {
@@ -18,9 +18,9 @@ enter.onsubmit = (event) => {
   event.preventDefault();
   client?.close();
   client = new WSMsgBroker(enter.who.value, location.hostname, port, '/', {
-    // By this the broker knows us again: see server.js.
+    // The principal of this page: see server.js.
     token: crypto.randomUUID(),
-    // Soon, for it is a short way.
+    // A short maximum delay, since the broker is on this machine.
     reconnect: { maxDelay: 2000 },
   });
   client.on('registered', () => {
@@ -39,7 +39,7 @@ enter.onsubmit = (event) => {
     state.textContent = `not connected, next try in ${delay} ms`;
     setNames([]);
   });
-  // Refused: what is told by 'reconnecting' is no error.
+  // The broker refused the registration. A lost connection emits 'reconnecting' instead.
   client.on('error', ({ code, message }) => {
     state.textContent = code === 'ERR_WSMB_CONFLICT' ? 'this name is taken' : message;
   });

@@ -1,7 +1,7 @@
 'use strict';
 
-// A chat of browsers: its broker and its page. The broker tells everybody who is there; what people say goes
-// from page to page, and this program never sees it.
+// A chat in web pages: the broker and a web server for the page. The broker publishes who is online; messages go
+// from page to page and do not pass through this program.
 //
 //     node examples/chat/server.js     then open the page in two tabs; Ctrl-C ends it
 
@@ -18,20 +18,19 @@ async function main() {
   const server = new WSMsgBroker.Server({
     port: BROKER_PORT,
     host,
-    // Under this name it takes part itself.
+    // The id of the server's own client.
     id: 'room',
-    // Any other name is for the first who comes with it, and for nobody else until it is free: whoever has
-    // its token is the same again.
+    // The token is the principal: a name belongs to the page that registered it first, also after a reconnect.
     authenticate: ({ token }) => token !== undefined && { principal: token },
-    // No other page may connect.
+    // The origin of the page: no other page may connect.
     allowedOrigins: [page],
   });
-  const tell = () => {
+  const publish = () => {
     const people = server.ids().filter((id) => id !== server.id);
     server.send(people.sort(), people);
   };
-  server.on('registered', tell);
-  server.on('unregistered', tell);
+  server.on('registered', publish);
+  server.on('unregistered', publish);
   await server.ready;
   console.log(`Open ${page} (the broker listens at port ${server.address().port})`);
 }

@@ -1,8 +1,8 @@
 'use strict';
 
-// Three brokers that are one over a nats-server, each a process of its own. While clients at different
-// brokers ask each other and send to each other, one broker is killed. What is printed is what happened;
-// the exit code is 0 if what docs/cluster.md promises held.
+// A cluster of three brokers and a nats-server, each in its own process. One broker is killed while clients at
+// different brokers exchange requests and messages. Prints the outcome; the exit code is 0 if the guarantees of
+// docs/cluster.md held.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -15,17 +15,17 @@ const WSMsgBroker = require('wsmsgbroker');
 const { Roamer } = require('./roamer');
 
 const root = path.join(__dirname, '..', '..');
-/** All of it ends by then, ms. */
+/** Time limit of the demo, ms. */
 const LIMIT = 18_000;
-/** How often each sends, ms. */
+/** Interval between two messages of a sender, ms. */
 const EVERY = 5;
-/** How long the former broker of an id may still answer, and time to notice, ms. */
+/** Range in which a request to an id that moved fails, ms after the id has registered again. */
 const GONE_WITHIN = [900, 3_000];
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-demo-'));
 const children = [];
 
-/** A program that ends when this one does. */
+/** Starts a program that is killed when this one ends. */
 function start(file, args, stdio) {
   const child = spawn(file, args, { stdio });
   children.push(child);
@@ -38,16 +38,16 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
-/** Where nats-server is: a path in NATS_SERVER, in target/nats, or in the PATH. */
+/** The path of nats-server: from NATS_SERVER, in target/nats, or in the PATH. */
 function findNats() {
   const name = process.platform === 'win32' ? 'nats-server.exe' : 'nats-server';
-  // Debian has it where not everybody looks.
+  // Debian installs it in /usr/sbin, which may be missing in the PATH.
   const folders = [...process.env.PATH.split(path.delimiter), '/usr/sbin'];
   const files = [path.join(root, 'target', 'nats'), ...folders].map((at) => path.join(at, name));
   return [process.env.NATS_SERVER, ...files].find((file) => file && fs.existsSync(file));
 }
 
-/** A nats-server at a free port; resolves with its address. */
+/** Starts nats-server at a free port. Resolves with its address. */
 async function startNats(file) {
   const args = ['-a', '127.0.0.1', '-p', '-1', '--ports_file_dir', folder];
   const child = start(file, args, 'ignore');
@@ -59,7 +59,7 @@ async function startNats(file) {
   const ports = path.join(folder, `${path.basename(file)}_${child.pid}.ports`);
   while (isRunning) {
     try {
-      // Half of a file is no JSON.
+      // An incomplete file is not valid JSON.
       return JSON.parse(fs.readFileSync(ports, 'utf8')).nats[0];
     } catch {
       await pause(10);
@@ -68,7 +68,7 @@ async function startNats(file) {
   throw new Error(`${file} has ended with exit code ${child.exitCode}`);
 }
 
-/** `wsbrokerserver` at a free port; resolves when it is one with the others. */
+/** Starts `wsbrokerserver` at a free port. Resolves when it has joined the cluster. */
 async function startBroker(name, nats) {
   const program = path.join(root, 'bin', 'wsbrokerserver.js');
   const flags = ['--host', '127.0.0.1', '--nats', nats, '--nats-name', name];
@@ -79,15 +79,15 @@ async function startBroker(name, nats) {
   return { name, child, url: `ws://127.0.0.1:${port}/` };
 }
 
-/** Asks one id again and again, and counts what comes of it. */
-class Asker {
+/** Sends requests to one id at a fixed rate, and counts the outcomes. */
+class Requester {
   answered = 0;
   failed = new Map();
   #client;
   #dest;
   #timer;
   #open = new Set();
-  /** When an answer last came to what was asked after that time. */
+  /** `again()` resolves with the first answer to a request sent after this time. */
   #since = Number.POSITIVE_INFINITY;
   #resolve;
 
@@ -114,7 +114,7 @@ class Asker {
     }
   }
 
-  /** Resolves when something that is asked from now on is answered. */
+  /** Resolves when a request sent from now on is answered. */
   again() {
     this.#since = performance.now();
     return new Promise((resolve) => {
@@ -122,7 +122,7 @@ class Asker {
     });
   }
 
-  /** Resolves when all that was asked has come to its end. */
+  /** Stops, and resolves when no request is pending. */
   async end() {
     clearInterval(this.#timer);
     await Promise.all(this.#open);
@@ -137,7 +137,7 @@ class Asker {
 
 const faults = [];
 
-/** Notes what does not hold. */
+/** Records a violated expectation. */
 function expect(holds, what) {
   if (!holds) faults.push(what);
 }
@@ -164,14 +164,14 @@ async function main() {
   );
   const [red, green, blue] = brokers;
   const nameOf = (url) => brokers.find((broker) => broker.url === url).name;
-  console.log('one nats-server, and three brokers that are one: red, green and blue');
+  console.log('one nats-server and a cluster of three brokers: red, green and blue');
 
-  // Who is where. Each number that bob is asked, and each that carol is sent, is to come once.
+  // Each number that bob or carol gets must be delivered once.
   const asked = { count: 0, all: new Set() };
-  const heard = [];
-  let isTheLast;
+  const received = [];
+  let gotLast;
   const last = new Promise((resolve) => {
-    isTheLast = resolve;
+    gotLast = resolve;
   });
   const alice = await new WSMsgBroker('alice', red.url, { protocol: 2 }).connected();
   const carol = new WSMsgBroker('carol', blue.url, { protocol: 2 });
@@ -179,15 +179,15 @@ async function main() {
     if (response) {
       response.send(message);
     } else if (message === 'last') {
-      isTheLast();
+      gotLast();
     } else if (typeof message === 'number') {
-      heard.push(message);
+      received.push(message);
     }
   });
   await carol.connected();
   const bob = new Roamer('bob', [green.url, blue.url, red.url], (client) => {
     client.on('message', (message, response) => {
-      // It never answers this one.
+      // A request that stays pending.
       if (message === 'dig a tunnel') return;
       asked.count += 1;
       asked.all.add(message);
@@ -199,21 +199,21 @@ async function main() {
   await once(dave, 'home');
   console.log('alice is at red, bob and dave are at green, carol is at blue');
 
-  const askers = { bob: new Asker(alice, 'bob'), carol: new Asker(alice, 'carol') };
+  const requests = { bob: new Requester(alice, 'bob'), carol: new Requester(alice, 'carol') };
   let sent = 0;
   const sending = setInterval(() => {
     try {
       bob.client.send(sent + 1, 'carol');
       sent += 1;
     } catch {
-      // Between two brokers there is nobody to send it to: it is sent later.
+      // The client is closed and the next one not created yet: the number is sent later.
     }
   }, EVERY);
-  console.log('alice asks bob and carol, bob sends numbers to carol');
+  console.log('alice sends requests to bob and carol, bob sends numbers to carol');
   await pause(1_000);
-  expect(askers.bob.failed.size === 0, 'nothing fails while all is well');
+  expect(requests.bob.failed.size === 0, 'no request fails before the fault');
 
-  // Something of each kind is under way.
+  // Two requests that are pending when the broker is killed.
   const failure = async (dest) => {
     const error = await alice.request('dig a tunnel', dest).catch((error) => error);
     return [error.code, performance.now()];
@@ -228,49 +228,52 @@ async function main() {
   console.log('green is killed');
 
   const [code, when] = await tunnel;
-  console.log(`what bob was working on for alice has failed after ${ms(when - killed)}: ${code}`);
-  expect(code === 'GONE', 'what bob was working on is GONE');
-  const again = askers.bob.again();
+  console.log(`the pending request to bob has failed after ${ms(when - killed)}: ${code}`);
+  expect(code === 'GONE', 'the pending request to bob fails with GONE');
+  const again = requests.bob.again();
   const [url] = await home;
-  console.log(`bob is at ${nameOf(url)} after ${ms(since())}`);
+  console.log(`bob has registered at ${nameOf(url)} after ${ms(since())}`);
   await again;
-  console.log(`bob answers alice again after ${ms(since())}`);
-  expect(since() < 2_000, 'bob is served again within 2 s');
+  console.log(`bob answers requests again after ${ms(since())}`);
+  expect(since() < 2_000, 'bob answers again within 2 s');
   const [[otherUrl, at], [otherCode, otherWhen]] = await Promise.all([otherHome, other]);
-  console.log(`dave, whom nobody asked since, is at ${nameOf(otherUrl)} after ${ms(at - killed)}`);
-  console.log(`what he was working on has failed ${ms(otherWhen - at)} later: ${otherCode}`);
-  expect(otherCode === 'GONE', 'what dave was working on is GONE');
+  console.log(`dave has registered at ${nameOf(otherUrl)} after ${ms(at - killed)}`);
+  console.log(`the pending request to dave has failed ${ms(otherWhen - at)} later: ${otherCode}`);
+  expect(otherCode === 'GONE', 'the pending request to dave fails with GONE');
   const took = otherWhen - at;
   expect(took > GONE_WITHIN[0] && took < GONE_WITHIN[1], 'it fails about 1 s later');
 
   clearInterval(sending);
-  await Promise.all([askers.bob.end(), askers.carol.end()]);
-  // Behind all numbers: what is sent to one id from one comes in order.
+  await Promise.all([requests.bob.end(), requests.carol.end()]);
+  // Delivered after all numbers: messages from one client to another stay in order.
   bob.client.send('last', 'carol');
   await last;
   const { delivered } = await bob.client.deliver('bye', ['alice', 'carol', 'dave']);
-  const [twice, late] = [asked.count - asked.all.size, heard.filter((n, at) => n <= heard[at - 1])];
-  console.log(`alice asked bob: ${askers.bob}; asked twice: ${twice}`);
-  console.log(`alice asked carol: ${askers.carol}`);
+  const [twice, late] = [
+    asked.count - asked.all.size,
+    received.filter((n, at) => n <= received[at - 1]),
+  ];
+  console.log(`requests to bob: ${requests.bob}; delivered twice: ${twice}`);
+  console.log(`requests to carol: ${requests.carol}`);
   console.log(
-    `bob sent carol ${sent} numbers: ${heard.length} came; late or twice: ${late.length}`,
+    `numbers to carol: ${sent} sent, ${received.length} delivered; out of order or twice: ${late.length}`,
   );
-  console.log(`bob, at ${nameOf(url)} now, reaches ${delivered.sort().join(', ')}`);
-  expect(twice === 0, 'bob is asked nothing twice');
-  expect(asked.all.size >= askers.bob.answered, 'what is answered was asked');
-  const codes = [...askers.bob.failed.keys()];
+  console.log(`bob, now at ${nameOf(url)}, reaches ${delivered.sort().join(', ')}`);
+  expect(twice === 0, 'no request is delivered to bob twice');
+  expect(asked.all.size >= requests.bob.answered, 'every answered request was delivered');
+  const codes = [...requests.bob.failed.keys()];
   expect(
     codes.every((one) => ['GONE', 'UNKNOWN_ID'].includes(one)),
-    'what was asked of bob meanwhile is GONE or UNKNOWN_ID',
+    'requests to bob fail with GONE or UNKNOWN_ID only',
   );
-  expect(askers.carol.failed.size === 0, 'who is at other brokers notices nothing');
-  expect(late.length === 0, 'numbers come in order, none twice');
-  expect(heard.at(-1) === sent, 'the last number comes');
-  expect(delivered.length === 3, 'all are found in the end');
+  expect(requests.carol.failed.size === 0, 'no request to another broker fails');
+  expect(late.length === 0, 'numbers are delivered in order, none twice');
+  expect(received.at(-1) === sent, 'the last number is delivered');
+  expect(delivered.length === 3, 'all ids are reachable in the end');
 
   await Promise.all([alice.close(), carol.close(), bob.close(), dave.close()]);
   for (const what of faults) console.log(`NOT: ${what}`);
-  console.log(faults.length === 0 ? 'all that is promised held' : 'not all that is promised held');
+  console.log(faults.length === 0 ? 'all guarantees held' : 'not all guarantees held');
   process.exit(faults.length === 0 ? 0 : 1);
 }
 

@@ -1,14 +1,14 @@
 'use strict';
 
-// A client that knows several brokers of one cluster: when its connection is lost, it goes to the next.
+// A client for clusters without a load balancer: when its connection is lost, it connects to the next broker.
 
 const { EventEmitter } = require('node:events');
 const WSMsgBroker = require('wsmsgbroker');
 
-/** How long it waits before it goes on, ms: a broker that starts again has all its clients at once. */
+/** Average delay before the next attempt, ms. Randomized, so that not all clients reconnect at once. */
 const PAUSE = 200;
 
-/** Events: `home`, with the address of the broker where the id is registered now. */
+/** Emits `home` with the address of the broker where the id was registered. */
 class Roamer extends EventEmitter {
   #id;
   #urls;
@@ -16,7 +16,7 @@ class Roamer extends EventEmitter {
   #client;
   #isClosed = false;
 
-  /** `serve` is called with each client, before it connects: to listen for messages, say. */
+  /** `serve` is called with each new client before it connects, to add listeners. */
   constructor(id, urls, serve = () => {}) {
     super();
     this.#id = id;
@@ -25,19 +25,19 @@ class Roamer extends EventEmitter {
     this.#connect();
   }
 
-  /** The client of the current connection. What is sent before it is connected waits. */
+  /** The client of the current connection. Messages sent before it is connected are queued. */
   get client() {
     return this.#client;
   }
 
-  /** Without `reconnect`: that would come back to the same address. */
+  /** Connects without `reconnect`, which would use the same address again. */
   #connect() {
     const [url] = this.#urls;
     const client = new WSMsgBroker(this.#id, url, { protocol: 2 });
-    // That it is lost is told by `close`, too.
+    // `close` follows.
     client.on('error', () => {});
     client.on('registered', () => this.emit('home', url));
-    // Somebody else has the id now: two would take it from each other for ever.
+    // Another client registered the id. If both reconnected, they would replace each other forever.
     client.on('replaced', () => this.close());
     client.on('close', () => {
       if (this.#isClosed) return;

@@ -1,4 +1,4 @@
-// The page: asks for the job, shows how far it is, and may give it up.
+// The script of the page: starts the job, shows its progress, and can cancel it.
 
 import WSMsgBroker from './wsmsgbroker.mjs';
 
@@ -21,7 +21,7 @@ start.onclick = async () => {
   cancel.onclick = () => controller.abort();
   start.disabled = true;
   try {
-    // It takes as long as it takes.
+    // No timeout: the user cancels.
     const options = { timeout: Number.POSITIVE_INFINITY, signal: controller.signal };
     const { message } = await client.request('work', 'worker', options);
     bar.value = 100;

@@ -1,7 +1,7 @@
 'use strict';
 
-// A long job that a page has asked for, and that tells it how far it is. If the page is closed, or its user has
-// had enough, the job learns it at once, and stops.
+// A long job that a page starts by a request, and that sends its progress to the page. If the page is closed, or
+// its user cancels the job, `response.signal` aborts it.
 //
 //     node examples/progress/server.js     then open the page; Ctrl-C ends it
 
@@ -12,13 +12,13 @@ const servePages = require('../pages');
 const { PORT = '8080', BROKER_PORT = '9042', STEP = '50' } = process.env;
 const host = '127.0.0.1';
 
-/** Does what `from` has asked for. */
+/** The job of a page, whose id is `from`. */
 async function work(server, from, response) {
   let percent = 0;
   try {
     while (percent < 100) {
       server.send(percent, from);
-      // Instead of work: a function that takes a signal, as most of Node's do, stops by itself.
+      // Stands for the work. Most asynchronous functions of Node.js accept a signal.
       await pause(Number(STEP), undefined, { signal: response.signal });
       percent += 1;
     }
@@ -33,9 +33,9 @@ async function work(server, from, response) {
 }
 
 async function main() {
-  // It takes part itself, under a name of its own.
+  // With the option `id` the server has a client of its own.
   const server = new WSMsgBroker.Server({ port: BROKER_PORT, host, id: 'worker' });
-  // From now on: whoever asks as soon as it listens is not missed.
+  // Before the server listens, so that no request is missed.
   const jobs = server.messages();
   await server.ready;
   const { port } = server.address();
@@ -43,7 +43,7 @@ async function main() {
   console.log(`Open ${page} (the broker listens at port ${port})`);
 
   for await (const { from, response } of jobs) {
-    // Not awaited: jobs are done beside each other. Who wants no answer wants no job.
+    // Not awaited: jobs run concurrently. A message without a response is not a job.
     if (response) {
       work(server, from, response);
     }

@@ -1,4 +1,4 @@
-// Questions and answers whose types the compiler knows. Node.js 22.18 and later runs this file as it is.
+// Typed requests and answers. Node.js 22.18 and later runs this file directly.
 
 import WSMsgBroker from 'wsmsgbroker';
 

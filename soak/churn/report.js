@@ -161,7 +161,7 @@ function markdown(results, { files, nats, command }) {
     '# Many ids, and NATS that comes back',
     `How many ids can brokers that are one hold, what does each cost, and when are they reached again once NATS was\n` +
       `gone? ${ids} ids of ${BYTES} bytes are registered at ${brokers} brokers, each by a connection of its own. NATS is killed, and starts\n` +
-      `again after ${DOWN_MS / 1000} s. How, and how to repeat it: [soak/README.md](../soak/README.md).`,
+      `again after ${DOWN_MS / 1000} s. How, and how to repeat it: [README.md](../README.md).`,
     origin(command, `nats-server ${nats}; ${integer.format(files)} files a process`),
     'Seconds: until all were registered; and since NATS listens again, until all brokers were connected, until all of\n' +
       `${integer.format(Math.min(SAMPLE, full.ids))} ids got a message from a client of another broker, and until all brokers had named all ids to that. All\n` +
