@@ -1,16 +1,16 @@
-//! Bytes between this process and its peers: sockets, TLS, WebSocket handshakes and frames, and the queue of
-//! bytes toward each peer. Knows no broker: neither ids nor requests.
+//! Transport: moves bytes between this process and its peers over sockets, TLS and WebSocket frames, with a
+//! bounded write queue per peer. It has no notion of a broker, an id or a request.
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `socket` | the two halves of a stream socket, or of a pair within the process |
+//! | `socket` | the read and write half of a stream socket, or of an in-process socket pair |
 //! | `uplink` | the trait of a write half that leads to another broker |
-//! | `tls` | certificates, and TLS between a socket and its reader and writers |
-//! | `handshake` | the server's side of the HTTP upgrade |
-//! | `dial` | the client's side: addresses, connection, upgrade |
-//! | `framing` | WebSocket frames: bytes to messages, and messages to bytes |
-//! | `outbox` | the bounded queue of bytes toward one peer, and backpressure |
-//! | `heartbeat` | pings, and when a peer counts as dead |
+//! | `tls` | certificates, and the start of a TLS session over a socket |
+//! | `handshake` | the server side of the HTTP upgrade |
+//! | `dial` | the client side: name lookup, TCP connection, TLS, upgrade |
+//! | `framing` | decodes bytes to WebSocket messages, and encodes messages to frames |
+//! | `outbox` | the bounded write queue of one peer, with backpressure |
+//! | `heartbeat` | pings, and detection of dead peers |
 
 pub(crate) mod dial;
 pub(crate) mod framing;

@@ -1,4 +1,4 @@
-//! The client's way to a WebSocket: the addresses of a host, a TCP connection, the handshakes.
+//! Opens the client side of a connection: name lookup, TCP connection, TLS and WebSocket handshake.
 
 use std::{
     io,
@@ -26,9 +26,9 @@ use crate::{
     },
 };
 
-/// Connects and shakes hands.
+/// Connects to the server and upgrades to WebSocket.
 ///
-/// Errors: what the system said, or what the peer answered instead.
+/// Errors: a failure of the system, or an unexpected response of the server.
 pub(crate) async fn dial(
     options: &ClientOptions,
     tls: Option<&TlsConnector>,
@@ -61,11 +61,11 @@ pub(crate) async fn dial(
     Ok((reader, write))
 }
 
-/// What a server may send.
+/// Limits of the messages that a server may send.
 pub(crate) fn bounds(options: &ClientOptions) -> Bounds {
     Bounds {
         payload: options.max_payload,
-        // A server may cut its messages as it likes.
+        // A server may split its messages into any number of fragments.
         fragments: usize::MAX,
     }
 }
@@ -75,7 +75,7 @@ fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// A TCP connection to the first address of the host that takes one.
+/// Opens a TCP connection to the first reachable address of the host.
 async fn connect(options: &ClientOptions) -> Result<TcpStream> {
     let ClientOptions { host, port, .. } = options;
     let name = bare(host);
@@ -99,7 +99,7 @@ fn handshake_error(error: tungstenite::Error) -> Error {
         Ws::Http(response) => Error::UnexpectedResponse(response.status().as_u16()),
         Ws::Protocol(ProtocolError::SecWebSocketAcceptKeyMismatch) => Error::InvalidServerKey,
         Ws::Protocol(ProtocolError::HandshakeIncomplete) => Error::HangUp,
-        // With TLS 1.3 a server that refuses our certificate does so when we are through already.
+        // With TLS 1.3, a server rejects our certificate after our side of the handshake is complete.
         Ws::Io(error) if tls::failure(&error).is_some() => Error::TlsHandshake(error.to_string()),
         Ws::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => Error::HangUp,
         Ws::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Error::HangUp,
@@ -112,14 +112,14 @@ fn handshake_error(error: tungstenite::Error) -> Error {
     }
 }
 
-/// The socket during the handshake. tokio-tungstenite gets no more than the head of the answer:
-/// what came behind it would be lost with its buffers.
+/// The socket during the handshake. tokio-tungstenite reads no further than the end of the response head,
+/// because bytes behind it would be lost with its buffers.
 struct HandshakeIo {
     read: ReadHalf,
     write: WriteHalf,
-    /// Bytes of the empty line that ends the head, seen so far.
+    /// Bytes of the blank line that ends the head, matched so far.
     matched: usize,
-    /// What came behind the head.
+    /// Bytes received behind the head.
     early: Vec<u8>,
 }
 
@@ -135,7 +135,7 @@ impl HandshakeIo {
         }
     }
 
-    /// How many of these bytes belong to the head.
+    /// Returns how many of these bytes belong to the head.
     fn head(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             self.matched = match *byte {

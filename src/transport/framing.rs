@@ -1,11 +1,10 @@
-//! Bytes to WebSocket messages, and messages to bytes.
+//! WebSocket framing: decodes bytes to messages, and encodes messages to frames.
 //!
-//! Nearly all that comes are texts in one frame each: such a frame is unmasked and read where it
-//! lies, in the [`Input`] of the thread. All else goes through tungstenite, frame by frame:
-//! fragments, control frames, what is larger than the input, and whatever breaks the rules, so
-//! that it alone judges. Its protocol object owns a buffer, and thousands of idle connections
-//! would each pay for one: a connection has such an object only while a message is in part with
-//! it, and a thread keeps one for its next connection in need.
+//! Nearly every message is a text in a single frame: it is unmasked and read in place, in the [`Input`] of
+//! the thread. Everything else goes through tungstenite, frame by frame: fragments, control frames, frames
+//! larger than the input, and protocol violations, so that only tungstenite decides about them. Its protocol
+//! object owns a buffer, which would be expensive for thousands of idle connections: a connection has such an
+//! object only while it holds part of a message, and each thread keeps one for reuse.
 
 mod encode;
 mod input;
@@ -32,45 +31,45 @@ use input::Next;
 use scan::Breach;
 pub(crate) use scan::FrameScan;
 
-/// Bytes that tungstenite asks for at once.
+/// Bytes that tungstenite reads at once.
 const READ_CHUNK: usize = 16 << 10;
-/// A frame beyond this size has made its reader's buffer too big to keep.
+/// Bytes of the largest frame after which a protocol object is reused: a larger one has grown its buffer.
 const KEEP_UP_TO: u64 = 64 << 10;
-/// A frame of which this much has come, by and by, is collected by tungstenite: it appends what
-/// comes, where the input would be copied for every byte of a peer that trickles.
+/// Bytes of a partial frame from which tungstenite collects it, if the peer sends it slowly: tungstenite
+/// appends, whereas the input would be copied for each received byte.
 const TRICKLE: usize = 4 << 10;
 
-/// Pongs are dropped while this many bytes wait for a peer that pings but does not read.
+/// Bytes queued from which pongs are dropped, for a peer that pings but does not read.
 pub(crate) const PONG_LIMIT: usize = 64 << 10;
 
-/// What a peer may send.
+/// Limits of the messages that a peer may send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Bytes of a message.
+    /// Bytes per message.
     pub(crate) payload: usize,
-    /// Fragments of a message.
+    /// Fragments per message.
     pub(crate) fragments: usize,
 }
 
-/// What a peer has sent.
+/// A message received from a peer.
 #[derive(Debug)]
 pub(crate) enum Incoming<'a> {
-    /// A text, where it was read.
+    /// A text, in the buffer into which it was read.
     Text(&'a str),
-    /// Anything else, and texts that came in parts.
+    /// Any other message, or a text received in several fragments.
     Message(Message),
 }
 
-/// Why nothing more is read from a peer.
+/// The reason why reading from a peer has ended.
 #[derive(Debug)]
 pub(crate) enum Broken {
     /// The connection is lost.
     Lost,
-    /// It broke the rules.
+    /// The peer violated the protocol or a limit.
     Rules {
-        /// The close code that says how.
+        /// The close code of the violation.
         code: u16,
-        /// The same in words.
+        /// The description of the violation.
         text: String,
     },
 }
@@ -78,33 +77,33 @@ pub(crate) enum Broken {
 /// Reads the messages of one peer.
 pub(crate) struct Reader {
     socket: ReadHalf,
-    /// What was read but not taken when its turn ended.
+    /// Bytes read but not consumed when the last turn ended.
     rest: Vec<u8>,
-    /// It is the beginning of a frame, and nothing else.
+    /// `rest` is the beginning of a single frame.
     partial: bool,
-    /// How much of what is in the input was there when the turn began.
+    /// Bytes that were already in the input when this turn began.
     resumed: usize,
-    /// Of what goes to tungstenite.
+    /// Follows the frame headers of the bytes passed to tungstenite.
     scan: FrameScan,
-    /// Present while a message is in part with it.
+    /// Tungstenite's protocol object, present while it holds part of a message.
     context: Option<Box<WebSocketContext>>,
     role: Role,
     bounds: Bounds,
-    /// Bytes that may be read until this is set anew; none: as many as come.
+    /// Bytes that may still be read until this is set again; none: no limit.
     allowance: Option<usize>,
-    /// Something has been read since this was last asked.
+    /// Something was read since `has_heard` was last called.
     heard: bool,
-    /// What tungstenite answers by itself: pongs, and the echo of a close frame.
+    /// Bytes that tungstenite replies by itself: pongs, and the echo of a close frame.
     replies: Vec<u8>,
 }
 
 thread_local! {
-    /// A protocol object at a frame boundary, with nothing of anybody in it.
+    /// A protocol object at a frame boundary, without data of any connection.
     static SPARE: Cell<Option<(Role, Box<WebSocketContext>)>> = const { Cell::new(None) };
 }
 
 impl Reader {
-    /// `role`: our own. `early`: what came behind the handshake.
+    /// Creates a reader. `role`: of this side. `early`: bytes received behind the handshake.
     pub(crate) fn new(role: Role, socket: ReadHalf, early: Vec<u8>, bounds: Bounds) -> Self {
         Self {
             socket,
@@ -121,7 +120,7 @@ impl Reader {
         }
     }
 
-    /// Changes the bytes that a message may have.
+    /// Changes the maximum bytes of a message.
     pub(crate) fn set_max_payload(&mut self, max_payload: usize) {
         self.bounds.payload = max_payload;
         if let Some(context) = &mut self.context {
@@ -129,34 +128,34 @@ impl Reader {
         }
     }
 
-    /// Reads so many bytes at most until this is called again; then it pretends that nothing
-    /// comes, and nobody is woken when something does.
+    /// Limits the bytes that are read until the next call. Once they are used up, `poll_message` is pending
+    /// and wakes no task when bytes arrive.
     pub(crate) fn set_allowance(&mut self, bytes: Option<usize>) {
         self.allowance = bytes;
     }
 
-    /// What is left of that.
+    /// Bytes left of the allowance.
     pub(crate) fn allowance(&self) -> Option<usize> {
         self.allowance
     }
 
-    /// True if anything has been read since this was last asked.
+    /// True if anything was read since the last call.
     pub(crate) fn has_heard(&mut self) -> bool {
         std::mem::take(&mut self.heard)
     }
 
-    /// Bytes that have come of a message that is not whole.
+    /// Bytes received of an incomplete message.
     pub(crate) fn part(&self) -> usize {
         let rest = if self.partial { self.rest.len() } else { 0 };
         self.scan.part + rest
     }
 
-    /// Bytes of memory that its socket holds and charges, beyond what that takes at rest.
+    /// Bytes of memory that the socket holds and charges beyond what it needs when idle.
     pub(crate) fn held_by_socket(&self) -> usize {
         self.socket.held()
     }
 
-    /// Bytes of memory that it holds between turns.
+    /// Bytes of memory held between turns.
     pub(crate) fn held(&self) -> usize {
         self.rest.capacity()
             + self.socket.unread()
@@ -166,9 +165,9 @@ impl Reader {
             }
     }
 
-    /// The next message. Pending: nothing more has come, the task is woken when it does.
+    /// Returns the next message. Pending: nothing more has arrived; the task is woken when it does.
     ///
-    /// `input`: the thread's. When the turn ends, [`Reader::keep`] leaves nothing in it.
+    /// `input`: the thread's. [`Reader::keep`] empties it at the end of the turn.
     pub(crate) fn poll_message<'a>(
         &mut self,
         cx: &mut Context<'_>,
@@ -202,9 +201,9 @@ impl Reader {
         self.poll_tungstenite(cx, input).map_ok(Incoming::Message)
     }
 
-    /// Ends a turn: keeps what is left in the input.
+    /// Ends a turn: moves the bytes left in the input to this reader.
     pub(crate) fn keep(&mut self, input: &mut Input) {
-        // A turn in which nothing was asked for has put nothing into it.
+        // If nothing was read in this turn, the input is empty.
         if input.is_empty() {
             return;
         }
@@ -233,7 +232,7 @@ impl Reader {
         }
     }
 
-    /// The same by tungstenite, which is given one frame and nothing of the next.
+    /// Reads the next message through tungstenite, which gets one frame at a time and no byte of the next.
     fn poll_tungstenite(
         &mut self,
         cx: &mut Context<'_>,
@@ -248,11 +247,11 @@ impl Reader {
             cx,
         };
         let result = context.read(&mut stream);
-        // Brings out a pong, or the echo of a close frame; its `ConnectionClosed` is no news.
+        // The flush writes a pong or the echo of a close frame. Its `ConnectionClosed` needs no handling.
         if matches!(result, Ok(Message::Ping(_) | Message::Close(_))) {
             let _ = context.flush(&mut stream);
         }
-        // One that has seen a close frame serves nobody else.
+        // A protocol object that has seen a close frame cannot be reused.
         if result.is_err() || !self.scan.at_boundary() || !context.can_write() {
             self.context = Some(context);
         } else if std::mem::take(&mut self.scan.largest) <= KEEP_UP_TO {
@@ -277,12 +276,12 @@ impl Reader {
         })
     }
 
-    /// What is to be sent back by the rules of the WebSocket protocol.
+    /// Takes the bytes that the WebSocket protocol requires as a reply.
     pub(crate) fn take_replies(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.replies)
     }
 
-    /// Reads and throws away; how many bytes. For a peer that is not listened to any more.
+    /// Reads and discards bytes of a peer whose messages are no longer handled. Returns how many.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.context = None;
         self.rest = Vec::new();
@@ -299,7 +298,7 @@ fn limit(config: &mut WebSocketConfig, max_payload: usize) {
     config.max_frame_size = Some(max_payload);
 }
 
-/// The peer as tungstenite wants to see it, for the length of one poll.
+/// The stream that tungstenite reads from and writes to, for one poll.
 struct FrameStream<'a, 'b> {
     reader: &'a mut Reader,
     input: &'a mut Input,
@@ -315,12 +314,12 @@ impl Read for FrameStream<'_, '_> {
             heard,
             ..
         } = self.reader;
-        // Told when more is asked for: what came before is in tungstenite's hands, and whole.
+        // Checked only when more is requested: everything before was complete.
         if scan.breach.is_some() {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         if self.input.is_empty() {
-            // What is only payload for longer than the input need not go through it.
+            // A payload longer than the input is read directly, past the input.
             let filled = match scan.payload_left() > self.input.size() {
                 true => {
                     let most = scan.payload_left().min(buf.len());
@@ -362,7 +361,7 @@ impl Write for FrameStream<'_, '_> {
     }
 }
 
-/// What a violation comes to; the connection is lost if it is none.
+/// Classifies an error of tungstenite: a violation, or else a lost connection.
 fn broken(error: &tungstenite::Error) -> Broken {
     match violation(error) {
         Some(code) => Broken::Rules {
@@ -373,7 +372,7 @@ fn broken(error: &tungstenite::Error) -> Broken {
     }
 }
 
-/// The close code for what a peer did wrong; none where the connection was simply lost.
+/// The close code of a protocol violation; none if the connection was lost.
 pub(crate) fn violation(error: &tungstenite::Error) -> Option<u16> {
     use tungstenite::{Error, error::ProtocolError};
     match error {

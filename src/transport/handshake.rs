@@ -1,10 +1,10 @@
-//! The HTTP request that opens a WebSocket: read it, then refuse or accept it.
+//! The server side of the WebSocket handshake: reads the HTTP request, then refuses or accepts it.
 //!
-//! Read here and not by tungstenite, because a first frame may follow in the same segment, and
-//! because plain HTTP, oversized heads and unknown paths get a proper HTTP answer.
+//! It is not read by tungstenite, because a first frame may follow in the same segment, and because plain
+//! HTTP requests, oversized heads and unknown paths get a proper HTTP response.
 //!
-//! `handshake/head.rs` judges the bytes as they come, `handshake/target.rs` whom the request is for;
-//! here is what the headers must say.
+//! `handshake/head.rs` validates the bytes of the head, `handshake/target.rs` the requested host and path;
+//! this file checks the headers.
 
 mod head;
 mod target;
@@ -21,7 +21,7 @@ use crate::{
 };
 use head::{Head, MAX_HEADERS};
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BadRequest,
@@ -35,7 +35,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The HTTP answer.
+    /// The HTTP response of the refusal.
     pub(crate) fn response(self) -> String {
         let (status, text, headers) = match self {
             Self::BadRequest => (400, "Bad Request", "Sec-WebSocket-Version: 13, 8\r\n"),
@@ -59,25 +59,26 @@ impl Refusal {
     }
 }
 
-/// Lower-case names and values, in the order in which they came.
+/// Lower-case header names with their values, in order of arrival.
 pub(crate) type Headers = Vec<(String, String)>;
 
-/// How a handshake ended, if the peer stayed.
+/// The result of a handshake, if the peer stayed connected.
 pub(crate) enum Upgrade {
     Accepted {
-        /// The answer to send.
+        /// The response to send.
         response: String,
-        /// The request's headers.
+        /// The headers of the request.
         headers: Headers,
-        /// What came behind the request.
+        /// Bytes received behind the request.
         early: Vec<u8>,
     },
     Refused(Refusal),
 }
 
-/// Reads a request head and judges it.
+/// Reads and checks a request head.
 ///
-/// `charge`: of the socket's own memory; what it has sent is added. Errors: the peer went away.
+/// `charge`: the memory charge of the socket, to which the received bytes are added. Errors: the peer has
+/// disconnected.
 pub(crate) async fn read_request(
     socket: &mut (impl AsyncRead + Unpin),
     options: &ServerOptions,
@@ -111,7 +112,7 @@ pub(crate) async fn read_request(
     }
 }
 
-/// The answer to a request head that may be served, and its headers.
+/// Checks a request head. Returns the response that accepts it, and its headers.
 fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, Headers), Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -130,7 +131,7 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
             .map(|value| value.trim_matches([' ', '\t']))
     };
     let header = |name| values(name).next();
-    // A list may be spread over several lines.
+    // A list may be spread over several header lines.
     let has_token = |name, token: &str| {
         values(name)
             .flat_map(|value| value.split(','))
@@ -142,7 +143,7 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
     if request.method != Some("GET") {
         return Err(Refusal::MethodNotAllowed);
     }
-    // A header that may not appear twice, and must once.
+    // The value of a header that must appear exactly once.
     let only = |name| match lines(name).count() {
         1 => header(name).ok_or(Refusal::BadRequest),
         _ => Err(Refusal::BadRequest),
@@ -152,7 +153,7 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
         return Err(Refusal::BadRequest);
     }
     let target = target::read(request.path.unwrap_or_default(), only("host")?)?;
-    // What follows is frames to us; a proxy that believed in a body would read it otherwise.
+    // The following bytes are frames to us. A proxy that expects a body would interpret them differently.
     let has_body = lines("content-length").any(|line| line.value != b"0")
         || lines("transfer-encoding").next().is_some();
     if has_body {
@@ -161,7 +162,7 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
     if target.path != options.path {
         return Err(Refusal::NotFound);
     }
-    // Browsers always send it; an origin that is no text is none that could be allowed.
+    // Browsers always send it. An origin that is not UTF-8 cannot be allowed.
     let foreign = lines("origin").any(|line| {
         let origin = std::str::from_utf8(line.value).unwrap_or_default();
         let origin = origin.trim_matches([' ', '\t']);
@@ -170,7 +171,7 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
     if foreign {
         return Err(Refusal::Forbidden);
     }
-    // Version 8 is the same protocol; the peers of version 1 may still speak it.
+    // Version 8 is the same protocol; clients of version 1 may still use it.
     let version = only("sec-websocket-version")?;
     if !has_token("upgrade", "websocket") || !matches!(version, "13" | "8") {
         return Err(Refusal::BadRequest);
@@ -184,7 +185,7 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
          Sec-WebSocket-Accept: {}\r\n",
         derive_accept_key(key.as_bytes())
     );
-    // As in version 1, the first of the subprotocols offered is accepted.
+    // The first offered subprotocol is accepted, as in version 1.
     let offered = header("sec-websocket-protocol").and_then(|value| value.split(',').next());
     if let Some(protocol) = offered
         .map(str::trim)
@@ -200,15 +201,15 @@ fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, 
     Ok((response, headers))
 }
 
-/// True for 16 bytes in base64. The bits that are left over may be any: those of the example in RFC 6455
-/// (1.3) are not zero.
+/// True for 16 bytes in base64. The unused bits may have any value: those of the example in RFC 6455 (1.3)
+/// are not zero.
 fn is_key(key: &str) -> bool {
     let digits = key.strip_suffix("==").unwrap_or_default().as_bytes();
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
     digits.len() == 22 && digits.iter().all(is_digit)
 }
 
-/// A header as text: what is no UTF-8 is read as Latin-1, as HTTP once had it.
+/// A header as text: a value that is not UTF-8 is read as Latin-1, the former encoding of HTTP.
 fn text(header: &httparse::Header<'_>) -> (String, String) {
     let value = match std::str::from_utf8(header.value) {
         Ok(value) => value.trim().to_owned(),
@@ -217,7 +218,7 @@ fn text(header: &httparse::Header<'_>) -> (String, String) {
     (header.name.to_ascii_lowercase(), value)
 }
 
-/// Writes all of a short answer.
+/// Writes all bytes of a short response.
 pub(crate) async fn write_all(socket: &WriteHalf, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         std::future::poll_fn(|cx| socket.poll_writable(cx)).await?;
@@ -230,9 +231,8 @@ pub(crate) async fn write_all(socket: &WriteHalf, mut bytes: &[u8]) -> io::Resul
     std::future::poll_fn(|cx| socket.poll_flush(cx)).await
 }
 
-/// Answers a request that is refused, then reads on until the peer is done: a socket closed on
-/// unread bytes would reset the connection before the peer has read the answer. No refusal: TLS
-/// has told the peer already.
+/// Sends a refusal, then reads until the peer closes: closing a socket with unread bytes would reset the
+/// connection before the peer has read the response. `refusal`: none if a TLS alert was already sent.
 pub(crate) async fn refuse(
     refusal: Option<Refusal>,
     read: &mut ReadHalf,
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proper_request_is_accepted_with_the_key_of_the_rfc() {
+    fn a_valid_request_is_accepted_with_the_key_of_the_rfc() {
         let response = judge(REQUEST).unwrap();
         assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(!response.contains("Protocol:"));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_is_refused_with_its_status() {
+    fn an_invalid_request_is_refused_with_its_status() {
         for (from, to, refusal) in [
             ("GET", "POST", Refusal::MethodNotAllowed),
             (
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_in_single_bytes_is_read_and_what_follows_it_is_kept() {
+    async fn a_head_in_single_bytes_is_read_and_later_bytes_are_kept() {
         let mut bytes = tokio_test_io(REQUEST.as_bytes(), b"\x81\x00");
         let memory = Arc::new(Memory::new(usize::MAX));
         let mut charge = Charge::new(&memory, 100);
@@ -350,7 +350,7 @@ mod tests {
         }
     }
 
-    /// A source that gives single bytes of the head, then all the rest at once.
+    /// A source that returns the head in single bytes, then the rest at once.
     fn tokio_test_io(head: &[u8], rest: &[u8]) -> impl AsyncRead + Unpin {
         let (mut write, read) = tokio::io::duplex(1);
         let bytes = [head, rest].concat();

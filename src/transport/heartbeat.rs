@@ -1,8 +1,8 @@
-//! Finds out whether a peer is still there, and whether it reads.
+//! The heartbeat of a connection: detects a peer that is dead, or that does not read.
 //!
-//! Once in an interval: if nothing has come from the peer, or what was written for it is still
-//! not taken, it is sent a ping, and has the timeout to show that it lives. No ping is sent to one
-//! that talks and reads, and no clock is touched for a message.
+//! Once per interval: if nothing was received from the peer, or bytes are still queued for it, a ping is sent
+//! and the peer must show activity within the timeout. A peer that sends and reads gets no pings. Handling a
+//! message reads no clock.
 
 use std::{
     future::Future,
@@ -15,30 +15,29 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::transport::outbox::OutboxState;
 
-/// The clock of one connection.
+/// The heartbeat timer of one connection.
 pub(crate) struct Heartbeat {
     interval: Duration,
     timeout: Duration,
     timer: Pin<Box<Sleep>>,
-    /// A ping is under way.
+    /// A ping was sent at the last beat.
     pinged: bool,
-    /// Bytes the peer had taken at the last beat, if more were waiting for it.
+    /// `OutboxState::drained` at the last beat, if bytes were queued then.
     waited: Option<u64>,
 }
 
-/// What is to be done.
+/// The action due after a beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beat {
-    /// Nothing.
     Rest,
     /// Send a ping.
     Ping,
-    /// End the connection: its peer is gone, or deaf.
+    /// Close the connection: its peer is dead, or does not read.
     Dead,
 }
 
 impl Heartbeat {
-    /// None if `interval` is zero.
+    /// Creates a heartbeat; none if `interval` is zero.
     pub(crate) fn new(interval: Duration, timeout: Duration) -> Option<Self> {
         (!interval.is_zero()).then(|| Self {
             interval,
@@ -54,8 +53,8 @@ impl Heartbeat {
         self.timer.as_mut().poll(cx)
     }
 
-    /// One beat. `heard`: whether anything has come from the peer since the last one; none if it
-    /// was not listened to, for then the clock stands still.
+    /// Evaluates one beat and sets the timer for the next. `heard`: whether anything was received since the
+    /// last beat; none if reading was paused, in which case no timeout counts.
     pub(crate) fn beat(&mut self, heard: Option<bool>, outbox: OutboxState) -> Beat {
         let (beat, next) = self.judge(heard, outbox);
         self.pinged = beat == Beat::Ping;
@@ -65,10 +64,10 @@ impl Heartbeat {
 
     fn judge(&mut self, heard: Option<bool>, outbox: OutboxState) -> (Beat, Duration) {
         let waits = (!outbox.empty).then_some(outbox.drained);
-        // Not one byte of what waits was taken since the last beat.
+        // Bytes are queued, and the socket has taken none since the last beat.
         let stuck = waits.is_some() && waits == self.waited;
-        // Some of what waited then was taken: as good as an answer, and the ping may still wait
-        // behind the rest.
+        // The socket has taken some of the bytes queued at the last beat. That counts as activity: the ping
+        // may still be queued behind the rest.
         let took = self.waited.is_some_and(|before| outbox.drained > before);
         self.waited = waits;
         let Some(heard) = heard else {
@@ -77,7 +76,7 @@ impl Heartbeat {
         let lives = (heard || took) && !stuck;
         match self.pinged {
             true if !lives => (Beat::Dead, self.interval),
-            // One interval from ping to ping.
+            // The time left up to one interval after the ping.
             true => (Beat::Rest, self.interval.saturating_sub(self.timeout)),
             false if heard && waits.is_none() => (Beat::Rest, self.interval),
             false => (Beat::Ping, self.timeout),
@@ -122,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn who_talks_and_reads_is_not_pinged() {
+    fn a_peer_that_sends_and_reads_is_not_pinged() {
         let idle = outbox(0, 0);
         assert_eq!(beats(&[(Some(true), idle); 2]), [(Beat::Rest, 25); 2]);
     }
 
     #[test]
-    fn who_is_silent_is_pinged_and_lives_if_it_answers() {
+    fn a_silent_peer_is_pinged_and_stays_connected_if_it_answers() {
         let idle = outbox(0, 0);
         assert_eq!(
             beats(&[(Some(false), idle), (Some(true), idle), (Some(false), idle)]),
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_is_dead() {
+    fn a_peer_that_does_not_answer_is_dead() {
         let idle = outbox(0, 0);
         assert_eq!(
             beats(&[(Some(false), idle), (Some(false), idle)]),
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn who_talks_but_takes_nothing_is_dead_and_who_takes_a_little_lives() {
+    fn a_peer_that_never_reads_is_dead_and_one_that_reads_a_little_is_not() {
         assert_eq!(
             beats(&[(Some(true), outbox(9, 4)), (Some(true), outbox(9, 4))]),
             [(Beat::Ping, 20), (Beat::Dead, 25)]
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_of_one_that_is_not_listened_to_stands_still() {
+    fn no_timeout_counts_while_reading_is_paused() {
         let idle = outbox(0, 0);
         assert_eq!(
             beats(&[(Some(false), idle), (None, idle), (Some(false), idle)]),

@@ -1,12 +1,12 @@
-//! The bounded queue of bytes toward one socket, and how it empties.
+//! The outbox: the bounded write queue of one socket, with backpressure.
 //!
-//! Senders append whole frames under a short lock; whoever finds the socket free takes all that
-//! waits and writes it at once, outside the lock. When the socket takes no more, the queue is
-//! `blocked` and only the connection's own task goes on ([`Outbox::poll_writable`]). The bound
-//! is the sender's to respect: [`Outbox::is_full`] before a push, [`Outbox::hold`] to wait.
+//! Senders append whole frames under a short lock. The sender that finds no other writer takes all queued
+//! bytes and writes them itself, outside the lock. When the socket accepts no more, the outbox is `blocked`,
+//! and only the connection's own task continues ([`Outbox::poll_writable`]). The bound is enforced by the
+//! senders: they check [`Outbox::is_full`] before a push, and wait with [`Outbox::add_waiter`].
 //!
-//! A TLS socket takes what it encrypts at once, and may be left with ciphertext that the system
-//! refuses: this residue still counts as waiting here.
+//! A TLS socket encrypts all it accepts at once, and may keep ciphertext that the system refuses: this
+//! buffered ciphertext still counts as queued here.
 
 mod delay;
 mod queue;
@@ -35,70 +35,70 @@ use delay::DelayBudget;
 use queue::ByteQueue;
 pub(crate) use queue::{PLACE, spare_buffer};
 
-/// From this size a frame for many receivers is shared among them, not copied to each.
+/// Bytes from which a frame for several receivers is shared among them instead of copied to each.
 pub(crate) const SHARE_FROM: usize = 4 << 10;
 
-/// What is appended: a closing connection takes control frames only.
+/// The kind of an appended frame: a closing connection accepts only control frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FrameKind {
     Message,
     Control,
 }
 
-/// What a push came to.
+/// The result of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    /// The first since the last flush: the one who pushed owes a flush.
+    /// The first push since the last flush: the caller must flush.
     NeedsFlush,
-    /// Somebody else owes it.
+    /// Appended; an earlier caller will flush.
     More,
-    /// Not at all: the connection has ended.
+    /// Not appended: the connection is closed or closing.
     Closed,
 }
 
-/// What a flush came to.
+/// The result of a flush.
 #[derive(Debug)]
 pub(crate) enum Flushed {
-    /// Nothing waits, or somebody else is at it.
+    /// The queue is empty, or is being written elsewhere.
     Done,
     /// The socket is full: the connection's task must wait until it is writable.
     Blocked,
-    /// Nothing waits any more, and the connection's task waits for that.
+    /// The queue is empty, and the connection's task waits for that.
     Emptied,
-    /// The socket is dead.
+    /// The socket has failed.
     Failed,
 }
 
-/// The queue toward one socket.
+/// The write queue of one socket.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// Bytes that wait: a copy of what the lock guards, for a look without it.
+    /// Bytes queued: a copy of the value under the lock, readable without it.
     waiting: AtomicUsize,
-    /// Bytes from which senders are asked to wait.
+    /// High-water mark: bytes from which senders should wait.
     mark: usize,
     mask: Mask,
-    /// The server's; a client has bounds of its own.
+    /// The server's memory limit; none for a client, which has limits of its own.
     memory: Option<Arc<Memory>>,
     queue: Mutex<ByteQueue>,
 }
 
-/// How things stand, for the connection's task.
+/// A snapshot of the outbox, for the connection's task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutboxState {
     pub(crate) blocked: bool,
     pub(crate) empty: bool,
     pub(crate) closed: bool,
-    /// Somebody suffers: a sender is held, or answers pile up.
+    /// Backpressure is in effect: a sender is waiting, or answers exceed the high-water mark.
     pub(crate) pressed: bool,
-    /// A sender is held that others wait for as well.
+    /// A sender is waiting whose other receivers are delayed by that.
     pub(crate) delays: bool,
     pub(crate) drained: u64,
-    /// Bytes of memory that it holds for itself.
+    /// Bytes of memory held for this queue alone.
     pub(crate) held: usize,
 }
 
 impl Outbox {
-    /// An empty queue. `mark`: bytes from which it counts as full.
+    /// Creates an empty queue. `mark`: the high-water mark in bytes.
     pub(crate) fn new(mark: usize, mask: Mask, memory: Option<Arc<Memory>>) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
@@ -109,32 +109,32 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait.
+    /// Bytes queued.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// True when a sender should wait. A message of any size may be pushed while it is false.
+    /// True if a sender should wait. While it is false, a message of any size may be pushed.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting() >= self.mark()
     }
 
-    /// True when a sender should wait who has so many bytes for it already.
+    /// True if a sender that holds this many more bytes for it should wait.
     pub(crate) fn is_full_with(&self, bytes: usize) -> bool {
         self.waiting() + bytes >= self.mark()
     }
 
-    /// True when half of what makes it full, or less, is left.
+    /// True if it is drained to half of the high-water mark or less.
     pub(crate) fn has_caught_up(&self) -> bool {
         self.waiting() <= self.mark() / 2
     }
 
-    /// True when hardly anything is left of what makes it full: its reader waits for more.
+    /// True if it is drained to an eighth of the high-water mark or less.
     pub(crate) fn is_starved(&self) -> bool {
         self.waiting() <= self.mark() / 8
     }
 
-    /// The bytes from which it counts as full, now.
+    /// The current high-water mark: lower while memory is short.
     fn mark(&self) -> usize {
         match self.memory.as_ref().and_then(|memory| memory.share()) {
             Some(share) => self.mark.min(share),
@@ -151,7 +151,7 @@ impl Outbox {
         })
     }
 
-    /// Appends frames encoded before; takes them away, whether it accepts them or not.
+    /// Appends encoded frames; empties `frames` even if they are not accepted.
     pub(crate) fn push_frames(&self, frames: &mut Vec<u8>) -> Pushed {
         let size = frames.len();
         let pushed = self.append(FrameKind::Message, size, size, |queue| {
@@ -161,9 +161,10 @@ impl Outbox {
         pushed
     }
 
-    /// Appends a frame encoded before, for one of many receivers; `shares`: it is not copied.
+    /// Appends an encoded frame that goes to several receivers. `shares`: without a copy.
     pub(crate) fn push_encoded(&self, frame: &Bytes, shares: bool) -> Pushed {
-        // Beyond the mark only one who is listed many times: copies would have no bound.
+        // The queue can exceed the mark here only if one receiver is listed many times. Copies would be
+        // unbounded then.
         if !shares && self.waiting() < self.mark {
             return self.append(FrameKind::Message, frame.len(), frame.len(), |queue| {
                 queue.room(frame.len()).extend_from_slice(frame);
@@ -172,7 +173,7 @@ impl Outbox {
         self.push_shared(frame)
     }
 
-    /// The same without a copy, however small it is.
+    /// Appends an encoded frame without a copy, whatever its size.
     pub(crate) fn push_shared(&self, frame: &Bytes) -> Pushed {
         self.append(FrameKind::Message, frame.len(), 0, |queue| {
             queue.push_shared(frame.clone());
@@ -186,7 +187,7 @@ impl Outbox {
         })
     }
 
-    /// `own`: how many of the `size` bytes are for this queue alone.
+    /// Appends `size` bytes, `own` of which are memory of this queue alone.
     fn append(
         &self,
         kind: FrameKind,
@@ -209,7 +210,7 @@ impl Outbox {
         }
     }
 
-    /// Writes what waits, as far as the socket takes it.
+    /// Writes the queued bytes, as far as the socket accepts them.
     pub(crate) fn flush(&self, socket: &WriteHalf) -> Flushed {
         let mut queue = self.queue.lock();
         queue.owed = false;
@@ -246,8 +247,8 @@ impl Outbox {
         }
     }
 
-    /// For the connection's task: goes on where a full socket refused, once it takes something
-    /// again. Ready when the socket is dead.
+    /// For the connection's task: continues writing to a full socket once it is writable again. Ready when
+    /// the socket has failed.
     pub(crate) fn poll_writable(&self, socket: &WriteHalf, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let state = self.state();
@@ -268,25 +269,25 @@ impl Outbox {
         }
     }
 
-    /// The socket may take something again; true if that was waited for.
+    /// Clears `blocked`, since the socket may be writable again; true if it was set.
     pub(crate) fn unblock(&self) -> bool {
         std::mem::take(&mut self.queue.lock().blocked)
     }
 
-    /// For the connection's task: true if nothing waits. If not, whoever writes the last of it is
-    /// told by [`Flushed::Emptied`] to wake the task.
+    /// For the connection's task: true if the queue is empty. Otherwise the flush that empties it returns
+    /// [`Flushed::Emptied`], so that its caller wakes the task.
     pub(crate) fn await_empty(&self) -> bool {
         let mut queue = self.queue.lock();
         queue.awaited = queue.waiting() > 0;
         !queue.awaited
     }
 
-    /// Waits for room: false if there is some, or never will be. `waker` is woken once half the mark
-    /// is reached. `delays`: others wait for this sender meanwhile.
+    /// Adds a waiter for room; false if there is room, or never will be. `waker` is woken once the queue is
+    /// drained to half of the high-water mark. `delays`: other receivers are delayed meanwhile.
     pub(crate) fn add_waiter(&self, key: u64, waker: &Waker, delays: bool) -> bool {
         let mut queue = self.queue.lock();
         if queue.has_room(self.mark()) {
-            // The mark may have moved: then nobody has been let go yet.
+            // The mark may have risen: then the earlier waiters were not woken yet.
             queue.release(self.mark());
             return false;
         }
@@ -302,37 +303,37 @@ impl Outbox {
         true
     }
 
-    /// How much longer it may delay others, of so much at once.
+    /// The time for which this receiver may still delay others, of at most `capacity` in one go.
     pub(crate) fn delay_left(&self, capacity: Duration) -> Duration {
         let queue = self.queue.lock();
         let left = |delay: &DelayBudget| delay.left(Instant::now(), queue.drained, capacity);
         queue.delay.as_deref().map_or(capacity, left)
     }
 
-    /// Nobody waits for it from now on until it has caught up by half: what it has no room for is to
-    /// be dropped.
+    /// Switches to dropping: until the queue is drained to half of the mark, senders do not wait, and drop
+    /// messages that have no room.
     pub(crate) fn shed(&self) {
         let mut queue = self.queue.lock();
         queue.sheds = true;
         queue.release(self.mark());
     }
 
-    /// True while what it has no room for is to be dropped.
+    /// True while messages that have no room are dropped.
     pub(crate) fn sheds(&self) -> bool {
         self.queue.lock().sheds
     }
 
-    /// The sender with this key waits no longer.
+    /// Removes the waiter with this key.
     pub(crate) fn remove_waiter(&self, key: u64) {
         self.queue.lock().held.retain(|(held, _)| *held != key);
     }
 
-    /// An answer was pushed beyond the mark: the clock of a slow consumer runs.
+    /// Records that an answer was pushed beyond the mark, which starts the slow-consumer timeout.
     pub(crate) fn mark_overdue(&self) {
         self.queue.lock().pressed = true;
     }
 
-    /// How things stand.
+    /// Returns a snapshot.
     pub(crate) fn state(&self) -> OutboxState {
         let queue = self.queue.lock();
         OutboxState {
@@ -346,28 +347,28 @@ impl Outbox {
         }
     }
 
-    /// Throws away what waits, but for a chunk that the peer has in part: it ends with a frame.
+    /// Drops the queued frames, except a chunk that is partly written: it ends at a frame boundary.
     pub(crate) fn discard(&self) {
         let mut queue = self.queue.lock();
         queue.discard();
         self.left(&mut queue);
     }
 
-    /// The connection is closing: accepts only control frames, and lets go of those held.
+    /// Starts closing: accepts only control frames from now on, and wakes all waiters.
     pub(crate) fn start_closing(&self) {
         let mut queue = self.queue.lock();
         queue.closing = true;
         queue.release(self.mark());
     }
 
-    /// Accepts nothing more, forgets all and lets go of those held.
+    /// Closes the queue: drops all frames, accepts none, and wakes all waiters.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.close();
         self.left(&mut queue);
     }
 
-    /// Some bytes are gone.
+    /// Updates counters and waiters after the number of queued bytes has changed.
     fn left(&self, queue: &mut ByteQueue) {
         self.waiting.store(queue.waiting(), Relaxed);
         queue.settle(self.memory.as_ref());

@@ -1,7 +1,7 @@
-//! The two halves of a stream socket, TCP or Unix, with or without TLS over it; or what stands for one.
+//! A stream socket in two halves: TCP or Unix, with or without TLS, or a substitute for one.
 //!
-//! The reading half belongs to the connection's task. The writing half is shared: whoever has
-//! queued bytes for a connection may write them, without waking its task.
+//! The read half belongs to the connection's task. The write half is shared: any sender may write the bytes
+//! that it has queued for a connection, without waking its task.
 
 use std::{
     io::{self, IoSlice},
@@ -28,7 +28,7 @@ pub(crate) mod pair;
 pub(crate) mod pipe;
 pub(super) mod tls;
 
-/// A connected socket that is not yet in halves.
+/// A connected socket that is not yet split.
 pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -36,7 +36,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// The peer's IP address; empty where there is none.
+    /// The peer's IP address; empty for a Unix socket.
     pub(crate) fn peer_address(&self) -> String {
         match self {
             Self::Tcp(socket) => socket.peer_addr().map_or_else(
@@ -48,11 +48,11 @@ impl Socket {
         }
     }
 
-    /// Splits it, with Nagle's algorithm off: what is written together was collected by us.
+    /// Splits the socket. Nagle's algorithm is turned off, because writes are already batched.
     pub(crate) fn into_halves(self) -> (ReadHalf, WriteHalf) {
         match self {
             Self::Tcp(socket) => {
-                // Fails only for a socket that is already dead, which reading will tell.
+                // Fails only for a socket that has already failed, which the next read reports.
                 let _ = socket.set_nodelay(true);
                 let (read, write) = socket.into_split();
                 (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
@@ -66,21 +66,21 @@ impl Socket {
     }
 }
 
-/// The reading half.
+/// The read half of a socket.
 #[derive(Debug)]
 pub(crate) enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
     Tls(Box<TlsReadHalf>),
-    /// For tests and benchmarks of what lies above a socket.
+    /// An in-memory pipe, for tests and benchmarks.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
 }
 
 impl ReadHalf {
-    /// Does the handshake of TLS, where there is one. Nothing may be read or written before. `turns`:
-    /// whoever has one of these computes; the others wait.
+    /// Performs the TLS handshake, if the socket has TLS. Nothing may be read or written before. `turns`:
+    /// limits how many handshakes compute at once.
     pub(crate) async fn handshake(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
         match self {
             Self::Tls(half) => half.handshake(turns).await,
@@ -88,7 +88,7 @@ impl ReadHalf {
         }
     }
 
-    /// Ready when a read may give something. For the one task that waits for it.
+    /// Ready when a read may return bytes. Only one task may wait for it.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
@@ -98,7 +98,7 @@ impl ReadHalf {
         }
     }
 
-    /// Bytes that are here, and not yet read. Only TLS keeps any.
+    /// Bytes decrypted but not yet read. Always zero without TLS.
     pub(crate) fn unread(&self) -> usize {
         match self {
             Self::Tls(half) => half.unread(),
@@ -106,7 +106,7 @@ impl ReadHalf {
         }
     }
 
-    /// Bytes of memory beyond what it takes at rest, but for those. They are charged by itself.
+    /// Bytes of memory beyond those needed when idle, without [`Self::unread`]. The socket charges them itself.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Tls(half) => half.held(),
@@ -114,7 +114,7 @@ impl ReadHalf {
         }
     }
 
-    /// The socket without TLS: for what is thrown away as it comes.
+    /// The underlying socket without TLS, to read bytes that are discarded.
     pub(crate) fn socket(&mut self) -> &mut Self {
         match self {
             Self::Tls(half) => half.socket(),
@@ -140,22 +140,22 @@ impl AsyncRead for ReadHalf {
     }
 }
 
-/// The writing half. All its methods take `&self`.
+/// The write half of a socket. All its methods take `&self`.
 #[derive(Debug)]
 pub(crate) enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
-    /// No socket: the way to another broker.
+    /// No socket: a route to another broker.
     Uplink(Arc<dyn Uplink>),
-    /// For tests and benchmarks of what lies above a socket.
+    /// An in-memory pipe, for tests and benchmarks.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
 }
 
 impl WriteHalf {
-    /// Writes what the socket takes now; `WouldBlock` if that is nothing.
+    /// Writes the bytes that the socket accepts now; `WouldBlock` if it accepts none.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(half) => half.try_write(bytes),
@@ -168,7 +168,7 @@ impl WriteHalf {
         }
     }
 
-    /// The same for bytes that lie in several places.
+    /// Writes from several slices.
     pub(crate) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(half) => half.try_write_vectored(bytes),
@@ -181,8 +181,7 @@ impl WriteHalf {
         }
     }
 
-    /// Writes what was taken and is still here; `WouldBlock` if something is left. Only TLS keeps
-    /// anything.
+    /// Writes buffered ciphertext; `WouldBlock` if some is left. Does nothing without TLS.
     pub(crate) fn try_flush(&self) -> io::Result<()> {
         match self {
             Self::Tls(half) => half.try_flush(),
@@ -190,7 +189,7 @@ impl WriteHalf {
         }
     }
 
-    /// Bytes that were taken and are still here, about; zero only if there are none.
+    /// Approximate bytes of buffered ciphertext; zero only if there is none.
     pub(crate) fn buffered_ciphertext(&self) -> usize {
         match self {
             Self::Tls(half) => half.buffered_ciphertext(),
@@ -198,7 +197,7 @@ impl WriteHalf {
         }
     }
 
-    /// Bytes of memory that it takes all the time, about.
+    /// Approximate bytes of memory that it always needs.
     pub(crate) fn memory(&self) -> usize {
         match self {
             Self::Tls(_) => TLS,
@@ -206,7 +205,7 @@ impl WriteHalf {
         }
     }
 
-    /// Ready when nothing that was taken is still here. For the one task that waits for it.
+    /// Ready when no ciphertext is buffered. Only one task may wait for it.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(half) => half.poll_flush(cx),
@@ -214,21 +213,21 @@ impl WriteHalf {
         }
     }
 
-    /// Ready when a write may take something. For the one task that waits for it.
+    /// Ready when a write may accept bytes. Only one task may wait for it.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
-            // Whoever owns it is told: it has no task that could wait.
+            // The cluster unblocks the outbox itself: an uplink has no task to wake.
             Self::Uplink(_) => Poll::Pending,
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
     }
 
-    /// Ends one or both directions. An error means that it has ended already.
+    /// Shuts down one or both directions. An error means that it was already shut down.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match self {
             Self::Tcp(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),

@@ -1,7 +1,7 @@
-//! TLS: certificates and keys from the options, checked; what begins a session with them.
+//! TLS: loads and checks certificates and keys from the options, and starts sessions with them.
 //!
-//! rustls with the cryptography of `ring`, handed over with every configuration: a default of the
-//! whole process would be the embedder's to choose.
+//! Uses rustls with the cryptography of `ring`, passed with each configuration: a process-wide default would
+//! be the embedder's choice.
 
 use std::{borrow::Cow, io, sync::Arc};
 
@@ -35,22 +35,24 @@ use crate::{
     },
 };
 
-/// What is spoken over TLS, for those who ask (ALPN).
+/// Protocol name offered and accepted in ALPN.
 const HTTP: &[u8] = b"http/1.1";
 
 const CERT: &str = "tls.cert";
 const KEY: &str = "tls.key";
 const CA: &str = "tls.ca";
 
-/// The server's part, for any number of connections.
+/// The TLS side of a server, used for all its connections.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsAcceptor {
     config: Arc<ServerConfig>,
-    /// Clients are asked for their certificates.
+    /// Certificates of clients are requested.
     asks: bool,
 }
 
 impl TlsAcceptor {
+    /// Builds the configuration of a server.
+    ///
     /// Errors: `Tls` names the option that cannot be used.
     pub(crate) fn new(options: &TlsServerOptions) -> Result<Self> {
         let provider = Arc::new(ring::default_provider());
@@ -76,7 +78,7 @@ impl TlsAcceptor {
         })
     }
 
-    /// Begins a session, which is charged. The handshake is still to be done.
+    /// Starts a session and charges its memory. The handshake is not done yet.
     pub(crate) fn accept(
         &self,
         read: ReadHalf,
@@ -89,15 +91,17 @@ impl TlsAcceptor {
     }
 }
 
-/// The client's part.
+/// The TLS side of a client.
 #[derive(Debug)]
 pub(crate) struct TlsConnector {
     config: Arc<ClientConfig>,
-    /// The server's name, where it is not that of the host.
+    /// The expected name of the server, if it differs from the host.
     name: Option<ServerName<'static>>,
 }
 
 impl TlsConnector {
+    /// Builds the configuration of a client.
+    ///
     /// Errors: `Tls` names the option that cannot be used.
     pub(crate) fn new(options: &TlsClientOptions) -> Result<Self> {
         let name = options
@@ -112,7 +116,7 @@ impl TlsConnector {
         })
     }
 
-    /// Shakes hands with the server at `host`.
+    /// Connects over TLS to the server at `host`.
     ///
     /// Errors: `InvalidAddress`, `TlsHandshake`.
     pub(crate) async fn connect(
@@ -139,7 +143,7 @@ impl TlsConnector {
     }
 }
 
-/// What rustls needs to know of these options.
+/// Converts the options to a configuration of rustls.
 ///
 /// Errors: `Tls` names the option that cannot be used.
 pub(crate) fn client_config(options: &TlsClientOptions) -> Result<ClientConfig> {
@@ -174,7 +178,7 @@ pub(crate) fn client_config(options: &TlsClientOptions) -> Result<ClientConfig> 
 
 type Halves = (ReadHalf, WriteHalf);
 
-/// What rustls said, if it was rustls that failed and not the socket.
+/// The error of rustls inside an IO error; none if the socket failed.
 pub(crate) fn failure(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -192,7 +196,7 @@ fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-/// A certificate chain and its key, checked: they belong together, and may be used today.
+/// Loads a certificate chain and its key. Checks that they match, and that the certificate is valid today.
 fn certified(cert: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey> {
     let chain = certificates(CERT, cert)?;
     let leaf =
@@ -214,7 +218,7 @@ fn certified(cert: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<Certifi
     }
 }
 
-/// Dates are the first that webpki judges: with nobody to trust, it comes no further.
+/// Checks the dates of a certificate. webpki checks them first, and with no trust anchors it stops there.
 fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Result<()> {
     let judged = verify_server_cert_signed_by_trust_anchor(
         leaf,
@@ -235,7 +239,7 @@ fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Resul
     }
 }
 
-/// The authorities that may sign the other side's certificate.
+/// Loads the certificate authorities that may sign the peer's certificate.
 fn roots(ca: &Pem) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(CA, ca)? {
@@ -245,7 +249,7 @@ fn roots(ca: &Pem) -> Result<RootCertStore> {
     Ok(roots)
 }
 
-/// At least one certificate, in the order given.
+/// Loads at least one certificate, in the given order.
 fn certificates(option: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
     let found: std::result::Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(&read(option, pem)?).collect();
@@ -280,7 +284,7 @@ fn invalid(error: rustls::Error) -> String {
     }
 }
 
-/// Takes any certificate, but not the word of one who has not got its key.
+/// A verifier that accepts any certificate, but still requires a signature made with its key.
 #[derive(Debug)]
 struct AnyCertificate(WebPkiSupportedAlgorithms);
 

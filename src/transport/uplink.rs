@@ -1,4 +1,4 @@
-//! The trait of a write half that leads to another broker in place of a socket.
+//! A write half that leads to another broker instead of a socket.
 
 use std::{
     any::Any,
@@ -8,30 +8,31 @@ use std::{
     task::Waker,
 };
 
-/// The way of an outbox to another broker. The cluster implements it; the transport only writes to it.
+/// The write half of an outbox whose peer is another broker. The cluster implements it; the transport only
+/// writes to it.
 pub(crate) trait Uplink: Any + fmt::Debug + Send + Sync {
-    /// Takes whole frames; `WouldBlock` if it has no room. Only one thread writes at a time.
+    /// Writes whole frames; `WouldBlock` if it has no room. Only one thread writes at a time.
     fn try_write(self: Arc<Self>, frames: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// True if it may take something now.
+    /// True if it may accept frames now.
     fn has_room(&self) -> bool;
 
-    /// Announces that the next frames ask for a report of their delivery.
+    /// Marks the next frames as ones that expect a delivery report.
     fn expect_report(&self);
 
-    /// Announces that the connection with this key is about to write to it.
+    /// Sets the connection, by its key, whose frames are written next.
     fn set_writer(self: Arc<Self>, key: u64);
 
-    /// True if frames of the connection with this key wait for the same broker: the waker is called once they
-    /// have gone out.
+    /// True if frames of the connection with this key are still queued for the other broker. The waker is
+    /// called once they are sent.
     fn holds(&self, key: u64, waker: &Waker) -> bool;
 
-    /// True if it is not known yet which broker it leads to.
+    /// True while the broker at the other end is not yet known.
     fn is_unresolved(&self) -> bool;
 
-    /// Asks which broker it leads to, unless something that was written does so.
+    /// Looks up the broker at the other end, unless a frame already written does so.
     fn look_up(self: Arc<Self>);
 
-    /// Ends it: nothing is taken from here on.
+    /// Closes it: later writes are not accepted.
     fn close(&self);
 }

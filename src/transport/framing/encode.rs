@@ -1,11 +1,11 @@
-//! Messages to frames.
+//! Encodes messages to WebSocket frames.
 
 use tokio_tungstenite::tungstenite::protocol::frame::{
     FrameHeader,
     coding::{Control, Data, OpCode},
 };
 
-/// Whether payloads are masked: by clients they are, by servers not.
+/// Masking of payloads: `Random` for clients, `None` for servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mask {
     None,
@@ -40,8 +40,8 @@ pub(crate) fn encode_text(pieces: &[&str], length: usize, mask: Mask, out: &mut 
     apply_mask(key, &mut out[start..]);
 }
 
-/// The header of a text frame that is not masked: of nearly all that is written, so that it is worth
-/// to be written by hand (RFC 6455, 5.2).
+/// Appends the header of an unmasked text frame (RFC 6455, 5.2). Written by hand because nearly all frames
+/// are of this kind.
 #[inline]
 fn text_header(length: usize, out: &mut Vec<u8>) {
     const TEXT: u8 = 0x81;
@@ -56,14 +56,15 @@ fn text_header(length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The same, out of the way: a further caller of that would change what the others cost.
+/// Appends an unmasked text frame. Not inlined: another call of `encode_text` would change how the compiler
+/// inlines the rest.
 #[inline(never)]
 pub(crate) fn append_text(pieces: &[&str], out: &mut Vec<u8>) {
     let length = pieces.iter().map(|piece| piece.len()).sum();
     encode_text(pieces, length, Mask::None, out);
 }
 
-/// A close frame. A `code` of none makes an empty one.
+/// Encodes a close frame; an empty one if `code` is none.
 pub(crate) fn close_frame(code: Option<u16>, reason: &str, mask: Mask) -> Vec<u8> {
     let mut payload = Vec::new();
     if let Some(code) = code {
@@ -82,12 +83,12 @@ pub(crate) fn close_frame(code: Option<u16>, reason: &str, mask: Mask) -> Vec<u8
     frame
 }
 
-/// An empty ping.
+/// Encodes an empty ping.
 pub(crate) fn ping(mask: Mask) -> Vec<u8> {
     control(Control::Ping, mask)
 }
 
-/// An empty pong, which nobody asked for: a sign of life.
+/// Encodes an empty unsolicited pong: it shows the peer that this side is alive.
 pub(crate) fn pong(mask: Mask) -> Vec<u8> {
     control(Control::Pong, mask)
 }
@@ -105,12 +106,12 @@ fn header(opcode: OpCode, length: usize, mask: Mask, out: &mut Vec<u8>) -> Optio
         mask,
         ..FrameHeader::default()
     };
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     let _ = header.format(length as u64, out);
     mask
 }
 
-/// Masks a payload, or undoes that; nothing without a key.
+/// Masks or unmasks a payload in place; does nothing without a key.
 pub(super) fn apply_mask(key: Option<[u8; 4]>, payload: &mut [u8]) {
     let Some(key) = key else { return };
     let [a, b, c, d] = key;

@@ -1,4 +1,4 @@
-//! What a thread has read for the connection whose turn it is.
+//! The read buffer of a thread, used by the connection that is being polled.
 
 use std::{
     cell::Cell,
@@ -15,25 +15,25 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::{READ_CHUNK, encode::apply_mask};
 use crate::transport::socket::ReadHalf;
 
-/// Bytes asked of a socket at once, and the longest frame that is read where it lies. Short where
-/// the fuzzer makes up the frames: they are to go beyond it, too.
+/// Bytes read from a socket at once, and the longest frame that is read in place. Small in fuzzing, so that
+/// generated frames exceed it.
 const SIZE: usize = if cfg!(feature = "fuzzing") {
     256
 } else {
     64 << 10
 };
 
-/// The first byte of a text in one frame: final, no extension, text.
+/// First byte of an unfragmented text frame: final, no extensions, opcode text.
 const WHOLE_TEXT: u8 = 0x81;
 const MASKED: u8 = 0x80;
-/// The length that says: two bytes of length follow.
+/// Length value that announces two further bytes of length.
 const TWO_BYTES: u8 = 126;
 
 thread_local! {
     static SPARE: Cell<Option<Input>> = const { Cell::new(None) };
 }
 
-/// Bytes of one connection, read and not yet taken.
+/// Bytes of one connection that are read but not yet consumed.
 #[derive(Debug)]
 pub(crate) struct Input {
     buffer: Vec<u8>,
@@ -41,24 +41,24 @@ pub(crate) struct Input {
     end: usize,
 }
 
-/// What lies at the front.
+/// The frame at the front of the buffer.
 pub(super) enum Next {
-    /// A whole frame with a text.
+    /// A complete text frame.
     Text(FrameRange),
-    /// The beginning of such a frame, or nothing.
+    /// An incomplete text frame, or no byte.
     ResponderDone,
-    /// Anything else, or what does not fit.
+    /// Any other frame, or one that does not fit.
     Other,
 }
 
-/// Where the frame of a text lies.
+/// The mask key of a text frame, and the range of its payload in the buffer.
 pub(super) struct FrameRange {
     key: Option<[u8; 4]>,
     payload: Range<usize>,
 }
 
 impl Input {
-    /// The thread's, or a new one; empty.
+    /// Takes the thread's buffer, or a new one; it is empty.
     pub(crate) fn borrow() -> Self {
         SPARE.take().unwrap_or_else(|| Self {
             buffer: vec![0; SIZE],
@@ -67,7 +67,7 @@ impl Input {
         })
     }
 
-    /// Gives it back to the thread.
+    /// Returns the buffer to the thread for reuse.
     pub(crate) fn give_back(self) {
         if self.buffer.len() == SIZE && self.is_empty() {
             SPARE.set(Some(self));
@@ -82,7 +82,7 @@ impl Input {
         self.buffer.len()
     }
 
-    /// Puts what a connection has kept into it.
+    /// Fills it with the bytes that a connection has kept.
     pub(super) fn put(&mut self, rest: Vec<u8>) {
         if rest.len() > self.buffer.len() {
             self.buffer.resize(rest.len(), 0);
@@ -91,26 +91,26 @@ impl Input {
         (self.start, self.end) = (0, rest.len());
     }
 
-    /// Takes all that is left.
+    /// Takes all remaining bytes.
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
         let rest = self.buffer[self.start..self.end].to_vec();
         (self.start, self.end) = (0, 0);
         rest
     }
 
-    /// At most so many of the bytes at the front.
+    /// Returns at most `most` bytes at the front.
     pub(super) fn peek(&self, most: usize) -> &[u8] {
         &self.buffer[self.start..self.end.min(self.start + most)]
     }
 
-    /// Takes as many bytes as there is room for. There must be as many.
+    /// Copies bytes from the front until `room` is full. At least as many must be present.
     pub(super) fn take_bytes(&mut self, room: &mut [u8]) {
         let end = self.start + room.len();
         room.copy_from_slice(&self.buffer[self.start..end]);
         self.start = end;
     }
 
-    /// Reads more behind what is there, for which there must be room; how many bytes.
+    /// Appends bytes read from the socket; there must be room. Returns how many.
     pub(super) fn fill(
         &mut self,
         socket: &mut ReadHalf,
@@ -121,7 +121,7 @@ impl Input {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        // Who is allowed little may leave what comes with it for many turns, copied in each.
+        // With a small allowance these bytes may stay for many turns, and are copied in each.
         let most = match allowance {
             Some(_) => READ_CHUNK.min(self.buffer.len() - self.end),
             None => self.buffer.len() - self.end,
@@ -134,7 +134,7 @@ impl Input {
         read
     }
 
-    /// Looks at the frame in front. `role`: our own; `limit`: the bytes that a text may have.
+    /// Inspects the frame at the front. `role`: of this side; `limit`: the maximum bytes of a text.
     pub(super) fn next_frame(&self, role: Role, limit: usize) -> Next {
         let bytes = &self.buffer[self.start..self.end];
         let (first, second) = match bytes {
@@ -151,7 +151,7 @@ impl Input {
         }
         let (length, mut header): (usize, usize) = match second & !MASKED {
             TWO_BYTES => match bytes {
-                // What could have been said in one byte is not looked at here.
+                // A length that fits into one byte is a violation, left to tungstenite.
                 [_, _, high, low, ..] => match u16::from_be_bytes([*high, *low]) {
                     0..126 => return Next::Other,
                     length => (length.into(), 4),
@@ -183,7 +183,7 @@ impl Input {
         Next::Text(FrameRange { key, payload })
     }
 
-    /// Takes the text in front.
+    /// Consumes the text at the front.
     ///
     /// Errors: it is not UTF-8.
     pub(super) fn take_text(&mut self, place: FrameRange) -> Result<&str, Utf8Error> {
@@ -193,13 +193,13 @@ impl Input {
         apply_mask(key, payload);
         match simdutf8::basic::from_utf8(payload) {
             Ok(text) => Ok(text),
-            // Only std says where.
+            // Only std reports the position of the error.
             Err(_) => std::str::from_utf8(payload),
         }
     }
 }
 
-/// Reads what has come, as much as is allowed; pending, too, if that is nothing.
+/// Reads the bytes that have arrived, within the allowance; pending if there are none, or none are allowed.
 pub(super) fn poll_read(
     socket: &mut ReadHalf,
     buf: &mut [u8],

@@ -1,48 +1,47 @@
-//! Follows the frame headers in the bytes that are read, to know what tungstenite does not tell.
+//! Tracks the frame headers in the bytes passed to tungstenite, for the facts that it does not expose.
 
 use std::io::Cursor;
 
 use tokio_tungstenite::tungstenite::protocol::frame::{FrameHeader, coding::OpCode};
 
-/// The longest frame header: two bytes, eight of length, four of mask.
+/// Bytes of the longest frame header: two, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
-/// The longest payload of a control frame (RFC 6455, 5.5).
+/// Bytes of the longest payload of a control frame (RFC 6455, 5.5).
 const MAX_CONTROL: u64 = 125;
 
-/// What a frame header says that tungstenite would not mind, or not at once.
+/// A violation in a frame header that tungstenite does not detect, or only later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Breach {
-    /// A control frame has more payload than it may have.
+    /// A control frame with too long a payload.
     LongControl,
-    /// A message has more fragments than it may have.
+    /// A message with too many fragments.
     Fragments,
 }
 
-/// Follows the frame headers in the bytes that are read, to know what tungstenite does not tell:
-/// whether a message is in part with it, and of how many fragments.
+/// The state of the frames received so far: whether a message is incomplete, and how many fragments it has.
 pub(crate) struct FrameScan {
-    /// Bytes of the current frame's payload that are still to come.
+    /// Bytes of the current frame's payload still to come.
     payload: u64,
-    /// That frame is a control frame: it is no part of a message.
+    /// The current frame is a control frame, so it is not part of a message.
     control: bool,
-    /// A header that has come in part.
+    /// The part of an incomplete header that has arrived.
     header: [u8; MAX_HEADER],
     header_length: usize,
-    /// A message's last fragment is still to come.
+    /// The last fragment of a message is still to come.
     unfinished: bool,
-    /// The frames of that message so far, and how many it may have.
+    /// Frames of the current message so far, and their maximum.
     fragments: usize,
     max_fragments: usize,
-    /// From here on nothing is looked at.
+    /// Once set, later bytes are not examined.
     pub(super) breach: Option<Breach>,
-    /// Bytes of the message that has come in part.
+    /// Bytes of an incomplete message so far.
     pub(super) part: usize,
-    /// The largest frame since this was last asked.
+    /// Bytes of the largest payload of a frame since this was last reset.
     pub(super) largest: u64,
 }
 
 impl FrameScan {
-    /// `max_fragments`: what one message may have.
+    /// Creates the state before the first frame. `max_fragments`: per message.
     pub(crate) fn new(max_fragments: usize) -> Self {
         Self {
             payload: 0,
@@ -62,8 +61,8 @@ impl FrameScan {
         self.payload == 0 && self.header_length == 0 && !self.unfinished
     }
 
-    /// Bytes of memory that tungstenite holds of the message: what has come, and between fragments the
-    /// buffer in which the largest was read.
+    /// Bytes of memory that tungstenite holds for the message: the bytes received, and between fragments the
+    /// buffer into which the largest was read.
     pub(super) fn held(&self) -> usize {
         let largest = usize::try_from(self.largest).unwrap_or(usize::MAX);
         match self.fragments {
@@ -72,13 +71,13 @@ impl FrameScan {
         }
     }
 
-    /// Bytes of the current frame's payload that are still to come.
+    /// Bytes of the current frame's payload still to come.
     pub(super) fn payload_left(&self) -> usize {
         self.payload.try_into().unwrap_or(usize::MAX)
     }
 
-    /// Follows more bytes, but none beyond the end of a frame. How many of them tungstenite may
-    /// see; none if a frame begins with them that is a breach.
+    /// Follows more bytes, up to the end of the frame. Returns how many of them tungstenite may read; zero if
+    /// the frame that begins with them is a violation.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> usize {
         if self.payload > 0 {
             return self.pass(bytes);
@@ -120,7 +119,7 @@ impl FrameScan {
                 self.header_length = known.len();
                 taken
             }
-            // tungstenite sees the same header and ends the connection for it.
+            // Tungstenite rejects this header and closes the connection.
             _ => {
                 self.unfinished = true;
                 bytes.len()
@@ -128,7 +127,7 @@ impl FrameScan {
         }
     }
 
-    /// Follows bytes of the payload.
+    /// Follows bytes of a payload; returns how many.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let length = self.payload_left().min(bytes.len());
         self.payload -= length as u64;
@@ -146,7 +145,7 @@ impl FrameScan {
 mod tests {
     use super::*;
 
-    /// A masked text frame, or a fragment of one.
+    /// A masked frame: a whole text, a fragment or a control frame.
     fn frame(fin: bool, opcode: u8, length: usize) -> Vec<u8> {
         let mut bytes = vec![if fin { 0x80 | opcode } else { opcode }];
         match length {
@@ -165,7 +164,7 @@ mod tests {
         bytes
     }
 
-    /// Feeds all, or up to a breach; how many bytes that was.
+    /// Feeds all bytes, or those before a violation; returns how many.
     fn feed(scan: &mut FrameScan, bytes: &[u8]) -> usize {
         let mut fed = 0;
         while fed < bytes.len() {
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scan_knows_a_frame_boundary_however_the_bytes_are_cut() {
+    fn frame_boundaries_are_found_for_any_split_of_the_bytes() {
         let mut bytes = Vec::new();
         for length in [0, 1, 125, 126, 70_000] {
             bytes.extend(frame(true, 1, length));
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_is_no_boundary_but_a_ping_between_fragments_does_not_end_it() {
+    fn a_ping_between_fragments_does_not_end_the_message() {
         let mut scan = FrameScan::new(2);
         scan.feed(&frame(false, 1, 10));
         assert!(!scan.at_boundary());
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_a_fragment_too_many_or_a_control_frame_too_long_may_be_read() {
+    fn frames_before_a_violation_may_still_be_read() {
         let whole = frame(true, 1, 5);
         for (bad, breach) in [
             (

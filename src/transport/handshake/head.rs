@@ -1,28 +1,28 @@
-//! The bytes of a request head: where it ends, and whether HTTP/1.1 allows them (RFC 9112).
+//! Validates the bytes of a request head, and finds its end (RFC 9112).
 //!
-//! Bytes are judged as they come, so that a head that can never be right is refused at once and not
-//! when its time is up: a bare CR or LF, a control character, a line without a colon, a name with
-//! whitespace behind it, a folded line. A proxy in front might read such a head otherwise than we do.
+//! Bytes are checked as they arrive, so that a malformed head is refused at once instead of after the
+//! timeout: a bare CR or LF, a control character, a line without a colon, a name followed by whitespace, a
+//! folded line. A proxy might interpret such a head differently than we do.
 
 use super::Refusal;
 
-/// More header lines than any browser or proxy sends.
+/// Maximum number of header lines: more than any browser or proxy sends.
 pub(super) const MAX_HEADERS: usize = 100;
 
-/// A whole head, and what follows it.
+/// A complete head, and the bytes behind it.
 pub(super) type Whole = (Vec<u8>, Vec<u8>);
 
-/// A request head in part.
+/// An incomplete request head.
 #[derive(Debug)]
 pub(super) struct Head {
     bytes: Vec<u8>,
-    /// Bytes that may come up to its end.
+    /// Maximum bytes of the head.
     limit: usize,
-    /// Bytes that were judged.
+    /// Number of bytes checked so far.
     judged: usize,
-    /// Where the line begins that is not whole.
+    /// Start of the current line.
     line: usize,
-    /// Which line that is.
+    /// Kind of the current line.
     expected: HeadLine,
 }
 
@@ -30,9 +30,9 @@ pub(super) struct Head {
 enum HeadLine {
     /// The request line, or an empty line before it.
     First,
-    /// The request line, behind an empty one.
+    /// The request line, after an empty line.
     Request,
-    /// A header, behind so many others, or the empty line at the end.
+    /// A header after this number of others, or the empty line at the end.
     Header(usize),
 }
 
@@ -47,14 +47,14 @@ impl Head {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that it holds.
     pub(super) fn memory(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Adds what has come. Returns the head once it is whole.
+    /// Adds received bytes. Returns the head once it is complete.
     ///
-    /// Errors: it is too large, or no HTTP.
+    /// Errors: it is too large, or malformed.
     pub(super) fn add(&mut self, bytes: &[u8]) -> Result<Option<Whole>, Refusal> {
         self.bytes.extend_from_slice(bytes);
         while self.judged < self.bytes.len() {
@@ -71,7 +71,7 @@ impl Head {
         Ok(None)
     }
 
-    /// Judges the next byte; true if it is the last one of the head.
+    /// Checks the next byte; true if it is the last one of the head.
     fn judge_next(&mut self) -> Result<bool, Refusal> {
         let at = self.judged;
         let before = at.checked_sub(1).map(|before| self.bytes[before]);
@@ -96,7 +96,7 @@ impl Head {
     }
 }
 
-/// True for a method, a target and a version of HTTP/1, with one space between each.
+/// True for a method, a target and a version of HTTP/1, separated by single spaces.
 fn is_request_line(line: &[u8]) -> bool {
     let mut parts = line.split(|byte| *byte == b' ');
     let is_target = |target: &[u8]| !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
@@ -106,14 +106,14 @@ fn is_request_line(line: &[u8]) -> bool {
         && parts.next().is_none()
 }
 
-/// True for a name with a colon right behind it. One that begins with whitespace would be the
-/// continuation of the line before, which no one may send (5.2).
+/// True for a name directly followed by a colon. A line that begins with whitespace would continue the line
+/// before, which is forbidden (5.2).
 fn is_header(line: &[u8]) -> bool {
     let colon = line.iter().position(|byte| *byte == b':');
     colon.is_some_and(|colon| is_token(&line[..colon]))
 }
 
-/// True for what HTTP calls a token (RFC 9110, 5.6.2).
+/// True for a token of HTTP (RFC 9110, 5.6.2).
 fn is_token(bytes: &[u8]) -> bool {
     let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(is_of_token)
@@ -125,7 +125,7 @@ mod tests {
 
     const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nCookie: \u{e9}\ta\r\n\r\n";
 
-    /// Reads a head in portions of this size; none while it is in part.
+    /// Reads a head in portions of this size; none while it is incomplete.
     fn read(bytes: &[u8], portion: usize) -> Result<Option<Whole>, Refusal> {
         let mut head = Head::new(1024);
         for bytes in bytes.chunks(portion) {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_ends_where_its_empty_line_does_however_it_comes() {
+    fn a_head_ends_at_its_empty_line_for_any_split_of_the_bytes() {
         for portion in [1, 2, 3, 7, 1024] {
             for before in ["", "\r\n"] {
                 let head = format!("{before}{HEAD}");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_a_head_is_refused_before_it_ends() {
+    fn a_malformed_head_is_refused_before_it_ends() {
         for (from, to) in [
             ("\r\nHost", "\nHost"),
             ("\r\nHost", "\rHost"),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_so_many_bytes_and_headers_and_no_more() {
+    fn a_head_has_limits_of_bytes_and_headers() {
         let line = "GET / HTTP/1.1\r\n";
         let with = |count| format!("{line}{}\r\n", "a: b\r\n".repeat(count));
         assert!(read(with(MAX_HEADERS).as_bytes(), 9).unwrap().is_some());

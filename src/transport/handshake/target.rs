@@ -1,8 +1,8 @@
-//! Whom a request is for: its target and its `Host` (RFC 9112, 3.2).
+//! The target of a request and its `Host` header (RFC 9112, 3.2).
 
 use super::Refusal;
 
-/// Where a request goes.
+/// The path and the host that a request is for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RequestTarget<'a> {
     /// Without the query.
@@ -11,11 +11,11 @@ pub(super) struct RequestTarget<'a> {
     pub(super) host: &'a str,
 }
 
-/// Reads the target of a request, whose header `Host` has this value.
+/// Parses the target of a request, whose header `Host` has the value `host`.
 ///
-/// A target may be a whole URL, as it is sent to a proxy: then it alone says which host is meant.
+/// A target may be a full URL, as sent to a proxy: then the URL determines the host.
 ///
-/// Errors: it is no path and no URL, or the host is none.
+/// Errors: the target is neither a path nor a URL, or the host is invalid.
 pub(super) fn read<'a>(target: &'a str, host: &'a str) -> Result<RequestTarget<'a>, Refusal> {
     if !is_host(host) {
         return Err(Refusal::BadRequest);
@@ -38,8 +38,8 @@ pub(super) fn read<'a>(target: &'a str, host: &'a str) -> Result<RequestTarget<'
     }
 }
 
-/// True for a host, with or without a port, as a URL has them (RFC 3986, 3.2.2), and for none. A comma
-/// would be that of two hosts in one line.
+/// True for a host with or without a port, as allowed in a URL (RFC 3986, 3.2.2), and for an empty one. A
+/// comma is excluded: it would separate two hosts.
 fn is_host(text: &str) -> bool {
     let is_of_host =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_path_or_a_url_which_says_whose_host_it_is() {
+    fn a_target_is_a_path_or_a_url_that_determines_the_host() {
         for (target, path, host) in [
             ("/", "/", "a:1"),
             ("/foo?x=/y?z", "/foo", "a:1"),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_no_other_characters_than_a_url_may_have_there() {
+    fn a_host_has_only_characters_that_a_url_allows() {
         for host in ["", "a", "a.example:9042", "[::1]:80", "a_b", "xn--a~%20"] {
             assert!(read("/", host).is_ok(), "{host}");
         }

@@ -1,23 +1,24 @@
-//! How long a slow receiver may delay the other receivers of its senders: a token bucket of time.
+//! The delay budget of a slow receiver: a token bucket of the time for which it may delay other receivers of
+//! the same senders.
 
 use std::time::{Duration, Instant};
 
-/// A receiver that takes so many bytes a second is not slow, however fast it is sent to.
+/// Bytes per second from which a receiver counts as fast, whatever the rate at which it is sent to.
 const FAST: u64 = 8 << 20;
-/// The bucket fills at this part of the clock's pace: 5 s in a minute.
+/// The bucket refills at this fraction of real time: 5 s per minute.
 const REFILL: u32 = 12;
 
-/// The delay that a receiver has caused. Time in which it read fast does not count.
+/// The delay that a receiver has caused. Time in which it read fast is not counted.
 #[derive(Debug, Default)]
 pub(super) struct DelayBudget {
-    /// Since when it delays others, and the bytes that it had taken by then.
+    /// The start of the current delay, and the bytes drained by then.
     since: Option<(Instant, u64)>,
-    /// When the bucket is full again; none if it is.
+    /// The time at which the bucket is full again; none if it is full.
     full_at: Option<Instant>,
 }
 
 impl DelayBudget {
-    /// Others are delayed from now on.
+    /// Starts a delay, unless one is running.
     pub(super) fn start(&mut self, now: Instant, drained: u64) {
         self.since.get_or_insert((now, drained));
     }
@@ -26,7 +27,7 @@ impl DelayBudget {
         self.since.is_some()
     }
 
-    /// Nobody is delayed any more.
+    /// Ends the current delay.
     pub(super) fn stop(&mut self, now: Instant, drained: u64) {
         if self.since.is_none() {
             return;
@@ -47,7 +48,7 @@ impl DelayBudget {
         former + counted * REFILL
     }
 
-    /// How much longer others may be delayed, of `capacity` at once.
+    /// The time for which others may still be delayed, of at most `capacity` in one go.
     pub(super) fn left(&self, now: Instant, drained: u64, capacity: Duration) -> Duration {
         let most = capacity.saturating_mul(REFILL);
         most.saturating_sub(self.debt(now, drained)) / REFILL
@@ -61,8 +62,8 @@ mod tests {
     const CAPACITY: Duration = Duration::from_secs(5);
     const MIB: u64 = 1 << 20;
 
-    /// Seconds until the budget of a receiver is used up that takes `rate` of the `offered` bytes a
-    /// second, holds its senders from `mark` bytes on and lets go of them at half of that.
+    /// Seconds until the budget is used up, for a receiver that reads `rate` of `offered` bytes per second:
+    /// its senders wait from `mark` bytes on, and are woken at half of it.
     fn lasts(rate: u64, offered: u64, mark: u64) -> Option<u64> {
         const STEP: Duration = Duration::from_millis(1);
         let start = Instant::now();
@@ -88,9 +89,9 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_reads_slowly_is_given_so_much_time_and_no_more() {
+    fn a_slow_receiver_uses_up_its_delay_budget() {
         for mark in [64 << 10, 16 * MIB] {
-            // Filled after mark / (offered - rate), then held for 5 s at most.
+            // Filled after mark / (offered - rate), then delayed for 5 s at most.
             assert!(
                 lasts(MIB, 4 * MIB, mark).is_some_and(|seconds| seconds <= 15),
                 "{mark}"
@@ -99,7 +100,7 @@ mod tests {
                 lasts(0, 4 * MIB, mark).is_some_and(|seconds| seconds <= 10),
                 "{mark}"
             );
-            // Three quarters of what is offered: within minutes.
+            // It reads three quarters of the offered bytes: used up within minutes.
             assert!(
                 lasts(3 * MIB, 4 * MIB, mark).is_some_and(|seconds| seconds <= 120),
                 "{mark}"
@@ -108,23 +109,23 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_is_fast_or_keeps_up_has_all_the_time() {
+    fn a_fast_receiver_never_uses_up_its_delay_budget() {
         for mark in [64 << 10, 16 * MIB] {
             assert_eq!(lasts(9 * MIB, 1000 * MIB, mark), None);
             assert_eq!(lasts(MIB, MIB, mark), None);
-            // A delay of 7 s in two minutes, one of 3 s each minute.
+            // A delay of 7 s in two minutes, then one of 3 s each minute.
             assert_eq!(lasts(39 * MIB / 10, 4 * MIB, mark), None);
         }
     }
 
     #[test]
-    fn the_bucket_fills_by_five_seconds_a_minute() {
+    fn the_bucket_refills_by_five_seconds_per_minute() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut budget = DelayBudget::default();
         budget.start(at(0), 0);
         assert_eq!(budget.left(at(2), 0, CAPACITY), Duration::from_secs(3));
-        // 16 MiB are two seconds of fast reading.
+        // 16 MiB take two seconds at the fast rate.
         assert_eq!(
             budget.left(at(6), 16 * MIB, CAPACITY),
             Duration::from_secs(1)

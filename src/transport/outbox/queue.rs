@@ -1,5 +1,5 @@
-//! What waits for one socket: whole frames in order, taken out by whoever writes, and put back in
-//! part. No locks, no wake-ups but those of senders that are held.
+//! The byte queue of an outbox: whole frames in order, taken out by the writer and partly put back. It has no
+//! lock, and wakes only waiting senders.
 
 use std::{
     cell::RefCell,
@@ -18,26 +18,26 @@ use crate::{
     transport::socket::WriteHalf,
 };
 
-/// Frames are collected into chunks of this size: larger ones gain nothing in a write.
+/// Bytes of a chunk into which frames are collected: larger ones do not make a write faster.
 const CHUNK: usize = 64 << 10;
 /// Chunks in one vectored write.
 const SLICES: usize = 32;
 
-/// The first buffer of an outbox has this size at least: the largest that an allocator usually has at hand.
+/// Minimum bytes of the first buffer of an outbox: the largest size that an allocator usually has at hand.
 const FIRST: usize = 1000;
-/// A buffer of this size is worth no allocation to make it smaller.
+/// Unused bytes of a buffer that are not worth a reallocation.
 const SMALL: usize = 512;
 
-/// Memory is charged in steps of this size, so that it costs little.
+/// Bytes of one step in which memory is charged, so that charging is cheap.
 const CHARGE: usize = 16 << 10;
-/// What an outbox may hold without a charge: its connection's own covers it.
+/// Bytes that an outbox may hold without a charge: the charge of its connection covers them.
 const FREE: usize = 2 << 10;
 
-/// Whole frames, ready for the wire.
+/// Whole frames, ready to be written.
 #[derive(Debug)]
 enum Chunk {
     Own(Vec<u8>),
-    /// Charged by itself, once for all receivers.
+    /// A frame shared among receivers, which is charged once for all of them.
     Shared(Bytes),
 }
 
@@ -49,7 +49,7 @@ impl Chunk {
         }
     }
 
-    /// Bytes of memory that this queue alone holds for it: its place, and its buffer.
+    /// Bytes of memory held for this queue alone: the entry, and an own buffer.
     fn own(&self) -> usize {
         PLACE
             + match self {
@@ -59,57 +59,57 @@ impl Chunk {
     }
 }
 
-/// The place of a chunk in its queue, which may have as many free places.
+/// Bytes of a chunk's entry in the queue, which may have as many unused entries.
 pub(crate) const PLACE: usize = 2 * size_of::<Chunk>();
 
-/// Gives back what a buffer has beyond twice what is in it.
+/// Shrinks a buffer that is less than half full.
 fn trim(buffer: &mut Vec<u8>) {
     if buffer.capacity() > 2 * buffer.len() + SMALL {
         buffer.shrink_to(buffer.len());
     }
 }
 
-/// What waits, how it stands, and who waits for it to go.
+/// The queued frames, the state of writing, and the waiting senders.
 #[derive(Debug, Default)]
 pub(super) struct ByteQueue {
     /// Full chunks, oldest first.
     chunks: VecDeque<Chunk>,
-    /// The chunk being collected, younger than all of `chunks`.
+    /// The chunk being filled, newer than all of `chunks`.
     tail: Vec<u8>,
-    /// Bytes of the oldest chunk that the socket has taken.
+    /// Bytes of the oldest chunk that are already written.
     offset: usize,
-    /// Bytes waiting in all, those in a writer's hands included.
+    /// Bytes queued, including those that a writer has taken.
     pub(super) bytes: usize,
-    /// Bytes of memory held for this queue alone: chunks with their buffers and places, and what is
-    /// in the tail.
+    /// Bytes of memory held for this queue alone: chunks with their buffers and entries, and the content of
+    /// the tail.
     pub(super) own: usize,
-    /// What is charged for them.
+    /// The memory charge for `own` and `buffered_ciphertext`.
     charge: Option<Charge>,
-    /// Bytes that the socket has taken but not passed on.
+    /// Bytes that the socket has accepted, but still holds as ciphertext.
     pub(super) buffered_ciphertext: usize,
-    /// Bytes the socket has taken so far.
+    /// Bytes that the socket has accepted in total.
     pub(super) drained: u64,
-    /// Somebody owes a flush.
+    /// A flush is due, and some caller will do it.
     pub(super) owed: bool,
-    /// Somebody is writing what was taken from here.
+    /// A writer has taken chunks and is writing them.
     pub(super) writing: bool,
-    /// The socket took no more; the connection's task waits for it.
+    /// The socket accepted no more; the connection's task waits until it is writable.
     pub(super) blocked: bool,
-    /// What waits is thrown away, but for a frame that the peer has in part.
+    /// A writer drops the chunks that it puts back, except one that is partly written.
     discards: bool,
-    /// The connection's task waits until nothing waits here.
+    /// The connection's task waits until the queue is empty.
     pub(super) awaited: bool,
-    /// Answers have gone beyond the mark.
+    /// An answer was pushed beyond the high-water mark.
     pub(super) pressed: bool,
     /// The connection is closing: only control frames are accepted.
     pub(super) closing: bool,
-    /// Nothing is accepted any more.
+    /// The connection is closed: nothing is accepted.
     pub(super) closed: bool,
-    /// Nobody waits for room here: what there is none for is dropped.
+    /// Messages without room are dropped, instead of making their senders wait.
     pub(super) sheds: bool,
-    /// Senders that are held, by their key.
+    /// Waiting senders, by their key.
     pub(super) held: Vec<(u64, Waker)>,
-    /// How long it has delayed others, if it ever has.
+    /// The delay caused to other receivers, if any.
     pub(super) delay: Option<Box<DelayBudget>>,
 }
 
@@ -127,13 +127,13 @@ impl ByteQueue {
         if self.tail.len() + size > CHUNK {
             self.finish_tail();
         }
-        // A buffer that is not written at once is to be no larger than what is in it.
+        // A buffer that cannot be written at once should not be larger than its content.
         if self.tail.capacity() == 0 && !self.blocked {
             self.tail = spare_buffer_for(size);
         }
         let length = self.tail.len() + size;
         if length > self.tail.capacity() {
-            // In steps up to a chunk and not beyond it, or the buffer would not be kept.
+            // Grows in steps up to a chunk. A larger buffer would not be reused.
             let step = match self.blocked {
                 true => length.next_power_of_two(),
                 false => length.next_power_of_two().max(4 * self.tail.capacity()),
@@ -144,7 +144,7 @@ impl ByteQueue {
         &mut self.tail
     }
 
-    /// Appends whole frames. Where nothing waits the buffer itself is taken, and left empty.
+    /// Appends whole frames. If the queue is empty the buffer itself is taken, and left empty.
     pub(super) fn push_frames(&mut self, frames: &mut Vec<u8>) {
         if self.is_empty() && !self.blocked {
             std::mem::swap(&mut self.tail, frames);
@@ -153,7 +153,7 @@ impl ByteQueue {
         }
     }
 
-    /// Charges what it holds now.
+    /// Adjusts the charge to the memory held now.
     pub(super) fn settle(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
         let held = self.own + self.buffered_ciphertext;
@@ -168,7 +168,7 @@ impl ByteQueue {
         }
     }
 
-    /// Appends a frame that others hold, too.
+    /// Appends a frame that other queues hold as well.
     pub(super) fn push_shared(&mut self, frame: Bytes) {
         self.finish_tail();
         self.chunks.push_back(Chunk::Shared(frame));
@@ -183,7 +183,7 @@ impl ByteQueue {
         }
     }
 
-    /// A chunk of what was the tail, of which the bytes alone are counted.
+    /// Turns the former tail, counted by its length until now, into a chunk.
     fn chunk_of(&mut self, mut tail: Vec<u8>) -> Chunk {
         let length = tail.len();
         trim(&mut tail);
@@ -201,7 +201,7 @@ impl ByteQueue {
         }
     }
 
-    /// Takes back what a writer has left.
+    /// Puts back the chunks that a writer has not written.
     pub(super) fn put_back(
         &mut self,
         mut left: Writing,
@@ -231,7 +231,7 @@ impl ByteQueue {
             }
         }
         self.offset = left.offset;
-        // What was pushed meanwhile is younger.
+        // Chunks pushed in the meantime are newer.
         left.chunks.append(&mut self.chunks);
         self.chunks = left.chunks;
         if self.chunks.capacity() > 2 * self.chunks.len() + SLICES {
@@ -240,13 +240,13 @@ impl ByteQueue {
         trim(&mut self.tail);
     }
 
-    /// Throws away what waits, but for a chunk that the peer has in part: it ends with a frame.
+    /// Drops the queued frames, except a chunk that is partly written: it ends at a frame boundary.
     pub(super) fn discard(&mut self) {
         let in_hands = self.writing;
         let waiting = self.take();
         self.discards = true;
         if in_hands {
-            // The writer drops its own rest when it comes back.
+            // The writer drops its own rest when it puts it back.
             let size: usize = waiting.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
             self.bytes -= size + waiting.tail.len();
             self.own -= waiting.own();
@@ -256,7 +256,7 @@ impl ByteQueue {
         }
     }
 
-    /// Accepts nothing more, and forgets all.
+    /// Closes the queue: drops all frames, accepts none.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.chunks = VecDeque::new();
@@ -266,12 +266,12 @@ impl ByteQueue {
         self.buffered_ciphertext = 0;
     }
 
-    /// True when nobody needs to be held: there is room again, or never will be.
+    /// True if no sender needs to wait: there is room again, or never will be.
     pub(super) fn has_room(&self, mark: usize) -> bool {
         self.closing || self.closed || self.sheds || self.waiting() <= mark / 2
     }
 
-    /// Lets go of held senders once there is room for them.
+    /// Wakes the waiting senders if there is room.
     pub(super) fn release(&mut self, mark: usize) {
         if self.has_room(mark) {
             self.pressed = false;
@@ -286,23 +286,23 @@ impl ByteQueue {
     }
 }
 
-/// What a writer has in its hands.
+/// The chunks that a writer has taken.
 pub(super) struct Writing {
     chunks: VecDeque<Chunk>,
     tail: Vec<u8>,
     offset: usize,
-    /// Own memory that is gone: a chunk's, once all of it is.
+    /// Bytes of own memory freed by complete writes.
     freed: usize,
 }
 
 impl Writing {
-    /// Bytes that nobody else holds.
+    /// Bytes of memory that no other queue holds.
     fn own(&self) -> usize {
         self.tail.len() + self.chunks.iter().map(Chunk::own).sum::<usize>()
     }
 
-    /// Writes until all is gone or the socket refuses; the bytes it took, and how it ended. A
-    /// socket that is left with a residue refuses, too.
+    /// Writes until all is written or the socket refuses. Returns the bytes written, and the result. A socket
+    /// that keeps buffered ciphertext counts as refusing.
     pub(super) fn write(&mut self, socket: &WriteHalf) -> (usize, io::Result<()>) {
         let mut total = 0;
         loop {
@@ -341,7 +341,7 @@ impl Writing {
         socket.try_write_vectored(&slices[..count])
     }
 
-    /// Drops what the socket took.
+    /// Removes the written bytes.
     fn advance(&mut self, written: usize) {
         self.offset += written;
         while let Some(chunk) = self.chunks.front() {
@@ -365,26 +365,27 @@ impl Writing {
     }
 }
 
-/// Buffers kept for reuse by each thread.
+/// Maximum number of buffers that each thread keeps for reuse.
 const SPARE_BUFFERS: usize = 8;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer: one that served before, if there is one.
+/// Takes an empty buffer: a reused one, if there is any.
 pub(crate) fn spare_buffer() -> Vec<u8> {
     spare_buffer_for(4 << 10)
 }
 
-/// The same; a new one has room for so many bytes. A frame for many goes into as many buffers.
+/// Takes an empty buffer; a new one has room for `size` bytes. A broadcast frame goes into one buffer per
+/// receiver.
 fn spare_buffer_for(size: usize) -> Vec<u8> {
     SPARE
         .with_borrow_mut(Vec::pop)
         .unwrap_or_else(|| Vec::with_capacity(size.clamp(FIRST, CHUNK)))
 }
 
-/// Keeps a buffer for reuse, unless it has grown beyond a chunk or there are enough.
+/// Keeps a buffer for reuse, unless it is larger than a chunk or there are enough.
 fn give_buffer(mut buffer: Vec<u8>) {
     if (1..=CHUNK).contains(&buffer.capacity()) {
         SPARE.with_borrow_mut(|spare| {

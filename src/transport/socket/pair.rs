@@ -1,4 +1,4 @@
-//! A connection within the process: a pair of sockets, each for a runtime of its own.
+//! A connection within the process: a pair of sockets, each usable on its own runtime.
 
 use std::io;
 #[cfg(any(not(unix), test))]
@@ -11,10 +11,10 @@ type PairStream = std::os::unix::net::UnixStream;
 #[cfg(not(unix))]
 type PairStream = TcpStream;
 
-/// One end, on no runtime yet.
+/// One end of a pair, not yet on a runtime.
 pub(crate) struct End(PairStream);
 
-/// Two ends of a connection that nobody else can have.
+/// Creates two connected ends that no other process can reach.
 pub(crate) fn pair() -> io::Result<(End, End)> {
     #[cfg(unix)]
     let (one, other) = PairStream::pair()?;
@@ -26,7 +26,7 @@ pub(crate) fn pair() -> io::Result<(End, End)> {
 }
 
 impl End {
-    /// Its halves, on the runtime that is entered.
+    /// Splits the end into halves on the current runtime.
     pub(crate) fn into_halves(self) -> io::Result<(ReadHalf, WriteHalf)> {
         #[cfg(unix)]
         let socket = Socket::Unix(tokio::net::UnixStream::from_std(self.0)?);
@@ -36,7 +36,7 @@ impl End {
     }
 }
 
-/// The same over the loopback, where there are no pairs.
+/// Creates a pair over the loopback interface, for systems without socket pairs.
 #[cfg(any(not(unix), test))]
 fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -45,12 +45,12 @@ fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((one, other))
 }
 
-/// The other end of a connection: whoever else has connected meanwhile is turned away.
+/// Accepts the other end of `one`; connections of other processes are closed.
 #[cfg(any(not(unix), test))]
 fn accept_from(listener: &TcpListener, one: &TcpStream) -> io::Result<TcpStream> {
     let ours = one.local_addr()?;
     loop {
-        // Ours is among those that wait: this comes to an end.
+        // Terminates: the connection of `one` is already in the accept queue.
         let (other, address) = listener.accept()?;
         if address == ours {
             return Ok(other);
@@ -64,7 +64,7 @@ mod tests {
     use std::io::{Read, Write};
 
     #[test]
-    fn a_tcp_pair_is_of_our_own_ends_whoever_was_faster() {
+    fn a_tcp_pair_never_includes_a_foreign_connection() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let mut stranger = TcpStream::connect(address).unwrap();

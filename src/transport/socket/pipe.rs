@@ -1,5 +1,4 @@
-//! A socket in memory, for tests and benchmarks: takes so many bytes, and no more until they are
-//! read.
+//! An in-memory pipe that stands for a socket in tests and benchmarks. It refuses writes while it is full.
 
 use std::{
     collections::VecDeque,
@@ -14,9 +13,10 @@ use tokio::io::ReadBuf;
 use super::WriteHalf;
 use crate::sync::Mutex;
 
+/// A bounded buffer with one writer and one reader.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    /// Bytes it holds at most.
+    /// Maximum bytes it holds.
     capacity: usize,
     state: Mutex<PipeState>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Pipe {
 #[derive(Debug, Default)]
 struct PipeState {
     bytes: VecDeque<u8>,
-    /// Nothing more will come.
+    /// The writer has shut it down.
     ended: bool,
     writer: Option<Waker>,
     reader: Option<Waker>,
@@ -38,7 +38,7 @@ impl Pipe {
         })
     }
 
-    /// The writing half of one that takes nothing.
+    /// The write half of a pipe that accepts no bytes.
     #[cfg(test)]
     pub(crate) fn deaf() -> WriteHalf {
         WriteHalf::Pipe(Self::new(0))
@@ -83,7 +83,7 @@ impl Pipe {
 
 #[cfg(feature = "shuttle")]
 impl Pipe {
-    /// Takes at most `most` bytes out of it. Ready with none when no more will come.
+    /// Reads at most `most` bytes. Ready with none at the end of the stream.
     pub(crate) fn poll_read(&self, most: usize, cx: &mut Context<'_>) -> Poll<Vec<u8>> {
         let mut state = self.state.lock();
         if state.bytes.is_empty() && !state.ended {
@@ -99,7 +99,7 @@ impl Pipe {
 }
 
 impl Pipe {
-    /// Moves bytes out of it, as a socket does. Ready with none when no more will come.
+    /// Reads into a buffer, as a socket does. Ready with none at the end of the stream.
     pub(super) fn poll_fill(&self, buf: &mut ReadBuf<'_>, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.bytes.is_empty() && !state.ended {
@@ -116,7 +116,7 @@ impl Pipe {
         Poll::Ready(())
     }
 
-    /// Throws away what is in it; how many bytes.
+    /// Discards the buffered bytes; returns how many.
     #[cfg(feature = "bench")]
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.state.lock();

@@ -1,8 +1,8 @@
 //! TLS over the two halves of a socket.
 //!
-//! Both halves share one rustls connection under a lock that is held for no longer than one read
-//! or one write takes. What was encrypted must be written before anything else is, so bytes that
-//! a writer has handed over may remain here as ciphertext when the socket is full: the residue.
+//! Both halves share one rustls connection under a lock, held no longer than one read or one write.
+//! Ciphertext must be written in order, so when the socket is full, bytes accepted from a writer may remain
+//! here as buffered ciphertext.
 
 mod inbound;
 
@@ -26,10 +26,10 @@ use super::{ReadHalf, WriteHalf};
 pub(in crate::transport) use inbound::Limits;
 use inbound::{InboundRecords, Records};
 
-/// Bytes encrypted at once: four records of the largest size, and the bound of the residue.
+/// Bytes encrypted at once: four records of the largest size. Also the bound of the buffered ciphertext.
 const ENCRYPT: usize = 64 << 10;
 
-/// Puts TLS between us and a socket. The handshake is still to be done.
+/// Wraps a socket in TLS. The handshake is not done yet.
 pub(in crate::transport) fn wrap(
     connection: impl Into<Connection>,
     read: ReadHalf,
@@ -53,11 +53,11 @@ pub(in crate::transport) fn wrap(
     (ReadHalf::Tls(Box::new(read)), WriteHalf::Tls(write))
 }
 
-/// What both halves share.
+/// The TLS connection that both halves share.
 struct Session {
     connection: Connection,
-    /// Bytes handed over that are still here as ciphertext; more by the overhead of a few
-    /// records, never zero while there is any.
+    /// Bytes accepted but still buffered as ciphertext: too high by the overhead of a few records, but zero
+    /// only if there is none.
     buffered_ciphertext: usize,
 }
 
@@ -80,7 +80,7 @@ impl Session {
     }
 }
 
-/// The reading half.
+/// The read half of a TLS socket.
 pub(crate) struct TlsReadHalf {
     socket: ReadHalf,
     write: Arc<TlsWriteHalf>,
@@ -88,8 +88,8 @@ pub(crate) struct TlsReadHalf {
 }
 
 impl TlsReadHalf {
-    /// Shakes hands. An error that rustls has named is told to the peer, too. `turns`: whoever has one of
-    /// these computes; the others wait.
+    /// Performs the handshake. Errors of rustls are also sent to the peer as alerts. `turns`: limits how many
+    /// handshakes compute at once.
     pub(crate) async fn handshake(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
         loop {
             poll_fn(|cx| self.write.poll_flush(cx)).await?;
@@ -99,11 +99,11 @@ impl TlsReadHalf {
             poll_fn(|cx| self.socket.poll_readable(cx)).await?;
             let turn = match turns {
                 None => None,
-                // Never closed: an error would be the end of the server.
+                // The semaphore is never closed, so this cannot fail.
                 Some(turns) => turns.acquire().await.ok(),
             };
             let filled = poll_fn(|cx| Poll::Ready(self.poll_fill(cx))).await;
-            // Pending: nothing was there, and the socket is not readable any more.
+            // Pending: no bytes had arrived, and the socket is no longer readable.
             if let Poll::Ready(read) = filled
                 && read? == 0
             {
@@ -113,17 +113,17 @@ impl TlsReadHalf {
         }
     }
 
-    /// Bytes that are decrypted, and not yet read.
+    /// Bytes decrypted but not yet read.
     pub(crate) fn unread(&self) -> usize {
         self.inbound.unread
     }
 
-    /// Bytes of memory that it takes beyond what it takes at rest, but for those.
+    /// Bytes of memory beyond those needed when idle, without [`Self::unread`].
     pub(crate) fn held(&self) -> usize {
         self.inbound.held()
     }
 
-    /// The socket itself.
+    /// The underlying socket.
     pub(crate) fn socket(&mut self) -> &mut ReadHalf {
         &mut self.socket
     }
@@ -144,8 +144,8 @@ impl TlsReadHalf {
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Cut off without a close_notify: WebSocket has close frames of its own to tell
-                // a proper end from a lost connection.
+                // The stream ended without a close_notify. That is accepted, because WebSocket close frames
+                // already distinguish a clean close from a lost connection.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Poll::Ready(Ok(()));
                 }
@@ -158,8 +158,8 @@ impl TlsReadHalf {
         }
     }
 
-    /// Reads and decrypts some of what has come, and writes what that calls for: handshakes,
-    /// keys, alerts. How many bytes; none at the end of the stream.
+    /// Reads and decrypts arrived bytes, and writes the response of TLS: handshakes, keys, alerts. Returns
+    /// the bytes read; zero at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self {
             socket,
@@ -192,15 +192,15 @@ impl TlsReadHalf {
     }
 }
 
-/// The writing half.
+/// The write half of a TLS socket.
 pub(crate) struct TlsWriteHalf {
     socket: WriteHalf,
     session: Mutex<Session>,
 }
 
 impl TlsWriteHalf {
-    /// Encrypts and writes. What was taken counts as written, though its ciphertext may be left
-    /// over; while there is a residue nothing more is taken.
+    /// Encrypts and writes. Accepted bytes count as written even if their ciphertext stays buffered; while
+    /// some is buffered, no more bytes are accepted.
     pub(crate) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.session.lock();
         session.push(&self.socket)?;
@@ -235,21 +235,20 @@ impl TlsWriteHalf {
         self.socket.poll_writable(cx)
     }
 
-    /// The peer is told the end of the stream where the socket takes it.
+    /// Sends a close_notify, if the socket accepts it, and shuts down.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         if how != Shutdown::Read {
             let mut session = self.session.lock();
             session.connection.send_close_notify();
-            // A socket that is dead or full ends all the same.
+            // A socket that has failed or is full is shut down regardless.
             let _ = session.push(&self.socket);
         }
         self.socket.shutdown(how);
     }
 
-    /// Writes what reading has called for. What a full socket refuses is written when this is
-    /// called again: the task is woken for it.
+    /// Writes pending ciphertext after a read. If the socket is full, the task is woken to call this again.
     fn settle(&self, session: &mut Session, cx: &mut Context<'_>) {
-        // Of a dead socket one hears by reading.
+        // A failed socket is reported by the next read.
         while is_would_block(&session.push(&self.socket)) {
             if !matches!(self.socket.poll_writable(cx), Poll::Ready(Ok(()))) {
                 return;
@@ -270,7 +269,7 @@ impl std::fmt::Debug for TlsWriteHalf {
     }
 }
 
-/// The socket as rustls wants to read it.
+/// Adapts the socket for reads of rustls.
 struct TlsSource<'a, 'b> {
     socket: &'a mut ReadHalf,
     records: &'a mut Records,
@@ -290,7 +289,7 @@ impl Read for TlsSource<'_, '_> {
     }
 }
 
-/// The socket as rustls wants to write it.
+/// Adapts the socket for writes of rustls.
 struct Sink<'a>(&'a WriteHalf);
 
 impl Write for Sink<'_> {
@@ -336,10 +335,10 @@ mod tests {
 
     /// Longer than the test takes, unless it fails.
     const PATIENCE: Duration = Duration::from_secs(30);
-    /// More than two sockets hold, unless they are never full.
+    /// Bytes that exceed the buffers of two sockets.
     const ENOUGH: usize = 256 << 20;
 
-    /// Both ends of a connection, the handshake done.
+    /// Both ends of a connection, after the handshake.
     async fn connected() -> (Halves, Halves) {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -364,13 +363,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_residue_waits_blocks_and_is_written_with_nothing_queued_behind_it() {
+    async fn buffered_ciphertext_blocks_the_outbox_and_is_written_without_another_push() {
         let ((_read, write), (mut far, _far_write)) = connected().await;
         let memory = Arc::new(Memory::new(usize::MAX));
         let outbox = Outbox::new(1 << 30, Mask::None, Some(memory.clone()));
         let text = "x".repeat(10_000);
         let mut sent = 0;
-        // Each is taken whole: what the full socket leaves of the last is all that waits.
+        // Each text is accepted in full: only ciphertext of the last one stays queued.
         let blocked = loop {
             assert!(sent < ENOUGH);
             outbox.push(&[&text]);
@@ -383,7 +382,7 @@ mod tests {
         assert!(blocked.blocked && !blocked.empty);
         assert_eq!(outbox.waiting(), write.buffered_ciphertext());
         assert!(write.buffered_ciphertext() > 0 && memory.used() >= write.buffered_ciphertext());
-        // Others do not write past it.
+        // Other writers cannot write before it.
         assert!(matches!(outbox.flush(&write), Flushed::Done));
         let taken = write.try_write(b"more").unwrap_err();
         assert_eq!(taken.kind(), std::io::ErrorKind::WouldBlock);

@@ -1,23 +1,24 @@
-//! What a peer makes us hold of what it sends over TLS.
+//! Accounts for the memory that rustls holds for incomplete input of a peer.
 //!
-//! rustls keeps what has come of a record until that is whole, and of a message of the handshake until
-//! that is; it does not say how much. A peer that sends the beginning of either, and no more, holds that
-//! much of our memory: it is counted here, as it passes, and charged while nothing more comes.
+//! rustls keeps the bytes of a record until it is complete, and of a handshake message until that is
+//! complete, but does not report how many. A peer that sends only the beginning of either makes us hold that
+//! memory: its bytes are counted here on the way in, and charged while no more arrive.
 
 use std::{io, sync::Arc};
 
 use crate::memory::{Charge, Memory, TLS};
 
-/// Bytes that a client may send up to the end of its handshake: five times what browsers send.
+/// Bytes that a client may send during its handshake: five times as many as browsers send.
 const HELLO: usize = 16 << 10;
-/// The same where it is asked for its certificates; rustls takes no longer message.
+/// Bytes that a client may send during its handshake if it must send certificates; rustls accepts no longer
+/// message.
 const HELLO_WITH_CERTIFICATES: usize = 64 << 10;
-/// Bytes that rustls asks of a socket at once, and its buffer at rest.
+/// Bytes that rustls reads from a socket at once, and the size of its idle buffer.
 const READ: usize = 4 << 10;
-/// Bytes of a record's header.
+/// Bytes of a record header.
 const HEADER: usize = 5;
 
-/// What a peer may send, and where it is charged.
+/// The limit of a peer's handshake, and the charge for its memory.
 #[derive(Debug)]
 pub(in crate::transport) struct Limits {
     handshake: usize,
@@ -25,7 +26,7 @@ pub(in crate::transport) struct Limits {
 }
 
 impl Limits {
-    /// Of a client; charged from now on. `asks`: for its certificate.
+    /// Limits of a client, charged from now on. `asks`: its certificate is requested.
     pub(in crate::transport) fn of_client(asks: bool, memory: &Arc<Memory>) -> Self {
         Self {
             handshake: match asks {
@@ -36,7 +37,7 @@ impl Limits {
         }
     }
 
-    /// Of a server, which we have chosen.
+    /// No limits, and no charge: the server was chosen by this side.
     pub(in crate::transport) fn of_server() -> Self {
         Self {
             handshake: usize::MAX,
@@ -45,14 +46,14 @@ impl Limits {
     }
 }
 
-/// What has come, and was not yet passed on.
+/// The bytes received from a peer and not yet passed on.
 #[derive(Debug)]
 pub(super) struct InboundRecords {
     limits: Limits,
     pub(super) records: Records,
-    /// Bytes of the handshake so far; zero once that is done.
+    /// Bytes of the handshake so far; zero after it.
     handshake: usize,
-    /// Bytes that are decrypted, and not yet read.
+    /// Bytes decrypted but not yet read.
     pub(super) unread: usize,
 }
 
@@ -66,9 +67,9 @@ impl InboundRecords {
         }
     }
 
-    /// Notes what was read and processed.
+    /// Records bytes that were read and processed.
     ///
-    /// Errors: a handshake of too many bytes.
+    /// Errors: the handshake is too long.
     pub(super) fn took(&mut self, length: usize, is_handshaking: bool) -> io::Result<()> {
         if !is_handshaking {
             if self.handshake > 0 {
@@ -88,16 +89,16 @@ impl InboundRecords {
         }
     }
 
-    /// Bytes of rustls' buffer beyond what it has at rest. It grows by doubling.
+    /// Bytes of rustls' buffer beyond its idle size. The buffer grows by doubling.
     pub(super) fn held(&self) -> usize {
-        // Of a handshake in part it is not known how much is needed still: all, at most.
+        // It is unknown how many bytes of an incomplete handshake are still needed: at most all.
         match self.records.part.max(self.handshake) {
             0 => 0,
             part => (part + READ).next_power_of_two() - READ,
         }
     }
 
-    /// Charges what is held now.
+    /// Adjusts the charge to the memory held now.
     pub(super) fn settle(&mut self) {
         let held = TLS + self.held();
         if let Some(charge) = &mut self.limits.charge {
@@ -106,14 +107,14 @@ impl InboundRecords {
     }
 }
 
-/// Where records begin and end in what passes.
+/// Tracks the record boundaries in the received bytes.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// Bytes of a record that is not whole.
+    /// Bytes received of an incomplete record.
     part: usize,
-    /// Bytes of it in all, once its header is whole.
+    /// Bytes of that record in total, once its header is complete.
     length: Option<usize>,
-    /// The length in its header, as far as that has come.
+    /// The length in its header, as far as received.
     announced: usize,
 }
 
@@ -121,7 +122,7 @@ impl Records {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             let Some(length) = self.length else {
-                // The last two of a header are the length of what follows.
+                // The last two bytes of a header are the length of the payload.
                 if self.part >= HEADER - 2 {
                     self.announced = self.announced << 8 | usize::from(*first);
                 }
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_part_of_a_record_is_counted_however_it_comes() {
+    fn an_incomplete_record_is_counted_for_any_split_of_the_bytes() {
         let record = |length: u16| {
             let [high, low] = length.to_be_bytes();
             [&[23, 3, 3, high, low][..], &vec![7; length.into()]].concat()
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_charged_until_it_is_whole() {
+    fn incomplete_input_is_charged_until_it_is_complete() {
         let memory = Arc::new(Memory::new(usize::MAX));
         let mut inbound = InboundRecords::new(Limits::of_client(false, &memory));
         assert_eq!(memory.used(), TLS);
