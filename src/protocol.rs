@@ -1,18 +1,17 @@
-//! The actions of the protocol, as JSON text. Pure: text in, values out, and back.
+//! The protocol: decodes and encodes its actions as JSON text. Pure functions, without IO or a clock.
 //!
-//! Nothing here looks inside a message: `message`, `ack` and `from` are carried as the raw JSON
-//! text that came, whatever its nesting, its numbers or its surrogates. The rules cited are
-//! those of `spec/protocol.md`.
+//! Messages are never parsed: `message`, `ack` and `from` are passed on as the raw JSON text that was
+//! received, whatever its nesting, numbers or surrogates. The cited rules are those of `spec/protocol.md`.
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `usual` | frames known by their shape |
-//! | `members` | the members of any other frame; `plain` cuts plain JSON |
-//! | `decode` | what a frame asks for, or tells |
-//! | `values` | ids, receivers, acks: what single members mean |
-//! | `terms` | the members of a `send` that version 2 adds |
-//! | `encode` | the frames that we write; `encode/version_2` has those that version 2 adds |
-//! | `between` | the frames that brokers of a cluster write to each other |
+//! | `fast_path` | decodes frames whose members are in the usual order |
+//! | `members` | the members of any other frame; `json_scan` splits plain JSON |
+//! | `decode` | decodes the actions of clients and servers |
+//! | `values` | decodes single values: ids, receivers, acks |
+//! | `reply_options` | the members that version 2 adds to a `send` |
+//! | `encode` | encodes actions; `encode/version_2` those that version 2 adds |
+//! | `peer_frame` | the frames between brokers of a cluster |
 
 mod decode;
 mod encode;
@@ -40,13 +39,13 @@ pub(crate) use values::{
     text_length,
 };
 
-/// What a client asks of the server. All borrowed from the frame, as JSON text.
+/// An action of a client. All members are JSON text, borrowed from the frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClientAction<'a> {
     Register {
         id: &'a str,
         token: Option<&'a str>,
-        /// The version that the client speaks from then on: 1, or 2.
+        /// The protocol version that the client will use: 1 or 2.
         protocol: u8,
     },
     Unregister,
@@ -54,13 +53,13 @@ pub(crate) enum ClientAction<'a> {
         message: &'a str,
         dest: &'a str,
         ack: Option<&'a str>,
-        /// Of no meaning in version 1. Apart, so that who wants nothing carries little.
+        /// Ignored in version 1. Boxed, so that a `send` without options stays small.
         wanted: Option<Box<RawReplyOptions<'a>>>,
     },
     Answer {
         ack: &'a str,
         message: Option<&'a str>,
-        /// Why there is none; of no meaning in version 1.
+        /// The reason why there is no message. Ignored in version 1.
         error: Option<&'a str>,
     },
     /// Unknown in version 1.
@@ -69,11 +68,11 @@ pub(crate) enum ClientAction<'a> {
     },
 }
 
-/// What a server tells a client. All borrowed from the frame, as JSON text.
+/// An action of a server. All members are JSON text, borrowed from the frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ServerAction<'a> {
     Registered {
-        /// The version that the server speaks from then on: 1, or 2.
+        /// The protocol version that the server will use: 1 or 2.
         protocol: u8,
     },
     Unregistered {
@@ -91,7 +90,7 @@ pub(crate) enum ServerAction<'a> {
         message: Option<&'a str>,
         error: Option<&'a str>,
     },
-    /// This, and what follows, is unknown in version 1.
+    /// The actions from here on are unknown in version 1.
     Receipt {
         reference: &'a str,
         delivered: &'a str,

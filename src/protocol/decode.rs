@@ -1,4 +1,4 @@
-//! What a frame asks for, or tells. The rules cited are those of `spec/protocol.md`.
+//! Decodes the actions of clients and servers. The cited rules are those of `spec/protocol.md`.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::ActionError;
 
-/// Bytes of an ack, as JSON text, that a client accepts: `maxIdLength` at its default, each byte
+/// Bytes of the longest ack, as JSON text, that a client accepts: the default of `maxIdLength`, each byte
 /// escaped.
 pub(crate) const LONGEST_ACK: usize = 48 << 10;
 
@@ -18,7 +18,7 @@ fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
     ActionError::UnknownAction(name.to_owned())
 }
 
-/// The id of the sender of a message, as JSON; none of something else, or if it has none.
+/// The id of the sender of a message, as JSON; none for another action, or if it has none.
 pub(crate) fn sender_of(text: &str) -> Option<&str> {
     match decode_server_action(text, 2) {
         Ok(ServerAction::Message { from, .. }) => from,
@@ -26,7 +26,7 @@ pub(crate) fn sender_of(text: &str) -> Option<&str> {
     }
 }
 
-/// Decodes what a client sent (rules 4 to 9, and 23 to 28).
+/// Decodes an action of a client (rules 4 to 9, and 23 to 28).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
     match fast_path::client_action(text) {
         Some(action) => Ok(action),
@@ -73,8 +73,8 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
     }
 }
 
-/// What an `error` repeats of the frame that was refused: its `ref` and its `ack`, unless they are
-/// longer than that (rule 29).
+/// The `ref` and the `ack` that an `error` repeats from the refused frame, without those longer than
+/// `max_length` (rule 29).
 pub(crate) fn echo(text: &str, max_length: usize) -> [Option<&str>; 2] {
     let Ok(members) = Members::parse(text) else {
         return [None; 2];
@@ -82,14 +82,14 @@ pub(crate) fn echo(text: &str, max_length: usize) -> [Option<&str>; 2] {
     [members.reference, members.ack].map(|raw| raw.filter(|raw| fits(raw, max_length)))
 }
 
-/// True for a `register` that asks for version 2, whatever else is wrong with it.
+/// True for a `register` that requests version 2, valid or not.
 pub(crate) fn asks_for_2(text: &str) -> bool {
     Members::parse(text).is_ok_and(|members| {
         members.action().as_deref() == Some("register") && decode_protocol(members.protocol) > 1
     })
 }
 
-/// Decodes what a server sent to a client of this version (rules 10 to 13, and 23 to 31).
+/// Decodes an action of a server to a client of this version (rules 10 to 13, and 23 to 31).
 pub(crate) fn decode_server_action(
     text: &str,
     version: u8,
@@ -102,7 +102,7 @@ pub(crate) fn decode_server_action(
     Ok(action)
 }
 
-/// A client keeps an ack until it has answered: one without a bound is refused.
+/// Refuses an ack that is too long: a client stores acks until it answers.
 fn check_ack(action: &ServerAction<'_>) -> Result<(), ActionError> {
     let (ack, what) = match *action {
         ServerAction::Message { ack, .. } => (ack, "\"message\" message (msg.ack is too long)"),
@@ -123,7 +123,7 @@ pub(super) fn server_action<'a>(
     version: u8,
 ) -> Result<ServerAction<'a>, ActionError> {
     let members = members.map_err(|error| match error {
-        // A client of version 1 does not tell `null` from what is not JSON.
+        // A client of version 1 does not distinguish `null` from invalid JSON.
         ActionError::Null => ActionError::NotJson,
         error => error,
     })?;
@@ -163,7 +163,7 @@ pub(super) fn server_action<'a>(
     }
 }
 
-/// The actions that version 2 adds.
+/// Decodes the actions that version 2 adds.
 fn version_2<'a>(
     name: &str,
     members: &Members<'a>,

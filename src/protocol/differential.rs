@@ -1,7 +1,7 @@
-//! Our reading of JSON against that of `serde_json`, on texts made up at random: frames as peers
-//! write them, frames with odd values, and both with a few bytes changed.
+//! Differential test: compares the decoders with `serde_json` on random texts: frames in the usual form,
+//! frames with unusual values, and both with a few bytes changed.
 //!
-//! `WSMB_INPUTS=10000000 cargo test --release --lib differential` tries as many; CI tries fewer.
+//! `WSMB_INPUTS=10000000 cargo test --release --lib differential` tries that many inputs; CI tries fewer.
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -13,10 +13,10 @@ use super::{
 };
 
 const INPUTS: u64 = 100_000;
-/// Another one finds others; this one finds the same again.
+/// Fixed, so that a failure is reproducible; other seeds test other inputs.
 const SEED: u64 = 42;
 
-/// What a change puts in: all that means something in JSON, and some that does not.
+/// Bytes that a change inserts: all with a meaning in JSON, and some without.
 const BYTES: &[u8] = b"{}[]:,\"\\ \t\n\r0123456789-+.eEtrufalsn/bxa\x00\x1f\x7f\xc3\xa4";
 const NAMES: [&str; 17] = [
     "action",
@@ -76,7 +76,7 @@ fn value(random: &mut SmallRng, out: &mut String, depth: u32) {
         0..3 => out.push_str(SCALARS[random.random_range(0..SCALARS.len())]),
         3..6 => {
             out.push('"');
-            // Lengths around those at which the search for the end changes its gait.
+            // Lengths around those at which the search for the end switches its method.
             let length = [3, 9, 40, 70, 300, 5000][random.random_range(0..6)];
             out.extend(std::iter::repeat_n('x', random.random_range(0..length)));
             if random.random_ratio(1, 8) {
@@ -115,7 +115,7 @@ fn value(random: &mut SmallRng, out: &mut String, depth: u32) {
     }
 }
 
-/// A frame in the usual order of its members, or in any.
+/// A frame with its members in the usual order, or in any other.
 fn frame(random: &mut SmallRng) -> String {
     let mut out = String::from("{\"action\":\"");
     let names: &[&str] = match random.random_range(0..12) {
@@ -157,7 +157,7 @@ fn frame(random: &mut SmallRng) -> String {
     out
 }
 
-/// Changes a few bytes; what is then no UTF-8 is made UTF-8.
+/// Changes a few bytes; invalid UTF-8 is replaced.
 fn change(random: &mut SmallRng, text: String) -> String {
     let mut bytes = text.into_bytes();
     for _ in 0..random.random_range(0..3) {
@@ -174,7 +174,7 @@ fn change(random: &mut SmallRng, text: String) -> String {
 }
 
 #[test]
-fn what_is_read_by_its_shape_is_what_serde_json_reads() {
+fn the_fast_path_and_the_scan_agree_with_serde_json() {
     let inputs = std::env::var("WSMB_INPUTS").map_or(INPUTS, |inputs| inputs.parse().unwrap());
     let mut random = SmallRng::seed_from_u64(SEED);
     let (mut usual, mut plain, mut good) = (0, 0, 0);
@@ -201,7 +201,7 @@ fn what_is_read_by_its_shape_is_what_serde_json_reads() {
             );
         }
     }
-    // Each kind is common among them, or little would be shown.
+    // Each kind of input must be frequent, or the test shows little.
     for kind in [usual, plain - usual, good - plain, inputs - good] {
         assert!(kind > inputs / 100, "{usual} {plain} {good} of {inputs}");
     }

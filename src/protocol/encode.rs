@@ -1,12 +1,12 @@
-//! Actions as JSON text, in pieces that are joined where the bytes will lie. The rules cited are
-//! those of `spec/protocol.md`.
+//! Encodes actions as JSON text, in pieces that are joined in the write buffer. The cited rules are those of
+//! `spec/protocol.md`.
 
 pub(crate) mod version_2;
 
-/// A frame as the pieces it is made of: they are joined where the bytes will lie.
+/// The pieces of a frame.
 pub(crate) type Pieces<'a> = [&'a str; 7];
 
-/// `message`, for a receiver; `from` is the sender's id as JSON (rule 11).
+/// Encodes `message`, for a receiver; `from` is the sender's id as JSON (rule 11).
 pub(crate) fn message<'a>(
     message: &'a str,
     ack: Option<&'a str>,
@@ -25,7 +25,7 @@ pub(crate) fn message<'a>(
     ]
 }
 
-/// `answer`, for the asker (rule 12).
+/// Encodes `answer`, for the asker (rule 12).
 pub(crate) fn answer<'a>(
     ack: &'a str,
     from: Option<&'a str>,
@@ -44,7 +44,7 @@ pub(crate) fn answer<'a>(
     ]
 }
 
-/// The member that asks for version 2, or confirms it.
+/// The member that requests or confirms version 2.
 fn protocol(version: u8) -> &'static str {
     match version {
         1 => "",
@@ -52,7 +52,7 @@ fn protocol(version: u8) -> &'static str {
     }
 }
 
-/// `registered`; the id as JSON (rule 10), and the version that is spoken from now on.
+/// Encodes `registered`, with the id as JSON (rule 10), and the protocol version used from now on.
 pub(crate) fn registered(id: &str, version: u8) -> Pieces<'_> {
     [
         "{\"action\":\"registered\",\"id\":",
@@ -65,7 +65,7 @@ pub(crate) fn registered(id: &str, version: u8) -> Pieces<'_> {
     ]
 }
 
-/// `unregistered`; the id as JSON (rule 13).
+/// Encodes `unregistered`, with the id as JSON (rule 13).
 pub(crate) fn unregistered(id: &str) -> Pieces<'_> {
     [
         "{\"action\":\"unregistered\",\"id\":",
@@ -78,8 +78,8 @@ pub(crate) fn unregistered(id: &str) -> Pieces<'_> {
     ]
 }
 
-/// A client's `register`; the id as JSON, left out where JSON has no text for it, the token, and
-/// the version that it speaks.
+/// Encodes a client's `register`, with the id as JSON (left out if it has no JSON text), the token and the
+/// protocol version.
 pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>, version: u8) -> Pieces<'a> {
     let [name, id] = member(",\"id\":", id);
     let [token_name, token] = member(",\"token\":", token);
@@ -94,13 +94,14 @@ pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>, version:
     ]
 }
 
-/// A client's `unregister`; the id as JSON.
+/// Encodes a client's `unregister`, with the id as JSON.
 pub(crate) fn unregister(id: Option<&str>) -> Pieces<'_> {
     let [name, id] = member(",\"id\":", id);
     ["{\"action\":\"unregister\"", name, id, "}", "", "", ""]
 }
 
-/// A client's `send`; a message or dest that JSON drops is left out, and the server complains.
+/// Encodes a client's `send`. A message or dest without JSON text is left out; the server then refuses the
+/// action.
 pub(crate) fn send<'a>(message: &'a str, dest: &'a str, ack: &'a str) -> Vec<&'a str> {
     let mut pieces = vec!["{\"action\":\"send\""];
     pieces.extend(member(",\"message\":", present(message)));
@@ -110,7 +111,7 @@ pub(crate) fn send<'a>(message: &'a str, dest: &'a str, ack: &'a str) -> Vec<&'a
     pieces
 }
 
-/// A client's `answer`; version 1 adds the id of the one who answers.
+/// Encodes a client's `answer`; version 1 adds the id of the responder.
 pub(crate) fn client_answer<'a>(
     ack: &'a str,
     message: &'a str,

@@ -1,6 +1,5 @@
-//! The frames as nearly all peers write them: version 1, we ourselves, and whoever copied their
-//! members in this order, without white space between them. `None`: it is another one, which says
-//! nothing of what it is.
+//! Decodes frames whose members are in the usual order, without whitespace between them, as version 1, this
+//! crate and most other clients write them. `None` means only that the frame is written differently.
 
 use super::{
     ClientAction, RawReplyOptions, ServerAction,
@@ -57,7 +56,7 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
     None
 }
 
-/// The rest of a `send` of version 2. Apart, so that the way of all others is short.
+/// Decodes the options of a `send` of version 2. Not inlined, so that the path of all other frames is short.
 #[inline(never)]
 fn wanted<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
     let wanted = RawReplyOptions {
@@ -118,7 +117,7 @@ pub(super) fn server_action(text: &str, version: u8) -> Option<ServerAction<'_>>
     None
 }
 
-/// The value of a member that need not be there.
+/// The value of an optional member.
 #[allow(clippy::option_option)]
 fn member<'a>(at: &mut Cursor<'a>, name: &str) -> Option<Option<&'a str>> {
     match at.skip(name) {
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_version_1_and_we_write_is_usual() {
+    fn frames_of_version_1_take_the_fast_path() {
         for text in [
             r#"{"action":"send","message":{"a":[1]},"dest":"x"}"#,
             r#"{"action":"send","message":null,"dest":["x","y"],"ack":"k"}"#,
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_version_2_adds_is_usual() {
+    fn frames_of_version_2_take_the_fast_path() {
         for text in [
             r#"{"action":"register","id":"x","token":"t","protocol":2}"#,
             r#"{"action":"send","message":1,"dest":"x","ack":"k","ref":7,"answers":"all","timeout":50}"#,
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_begins_so_is_not() {
+    fn incomplete_or_unusual_frames_do_not_take_the_fast_path() {
         for text in [
             r#"{"action":"send","message":1,"dest":"x","ack":"k","ref":7,"timeout":50}"#,
             r#"{"action":"register","id":"x","token":"t","protocol":2}"#,

@@ -1,26 +1,24 @@
-//! Finds the members of a JSON object, or the items of an array, by looking at its bytes once,
-//! where it is plain.
+//! Splits plain JSON: finds the members of an object, or the items of an array, in one pass over the bytes.
 //!
-//! What is taken for JSON here is JSON, and cut as `serde_json` cuts it. What is not plain,
-//! because it has an escape in a name, is nested deeply, or is no JSON at all, is left to
-//! `serde_json`. The fuzzer holds both against a naive reading.
+//! Any text accepted here is valid JSON, and is split exactly as `serde_json` does it. Other texts are left
+//! to `serde_json`: with an escape in a name, with deep nesting, or invalid. The fuzzer compares both with a
+//! naive parser.
 
-/// Levels of nesting in a member.
+/// Maximum levels of nesting in a member.
 const DEEPEST: u32 = 64;
 
-/// Calls `each` with the name, in its quotes, and the value of every member, in order. False if
-/// the object is not plain: what was told until then is to be forgotten.
+/// Calls `each` with the name, in quotes, and the value of every member, in order. False if the object is not
+/// plain: the members passed until then must be ignored.
 pub(super) fn members<'a>(text: &'a str, each: impl FnMut(&'a str, &'a str)) -> bool {
     object(text, each).is_some()
 }
 
-/// Calls `each` with every item of an array until it returns false. False if the array is not
-/// plain.
+/// Calls `each` with every item of an array until it returns false. False if the array is not plain.
 pub(super) fn items<'a>(text: &'a str, each: impl FnMut(&'a str) -> bool) -> bool {
     array(text, each).is_some()
 }
 
-/// Goes through a text piece by piece.
+/// A position in a text, to parse it piece by piece.
 pub(super) struct Cursor<'a> {
     text: &'a str,
     at: usize,
@@ -31,7 +29,7 @@ impl<'a> Cursor<'a> {
         Self { text, at: 0 }
     }
 
-    /// Goes behind these very characters, if they come next.
+    /// Skips `expected`, if it comes next.
     #[inline]
     pub(super) fn skip(&mut self, expected: &str) -> bool {
         let comes = self.text.as_bytes()[self.at..].starts_with(expected.as_bytes());
@@ -41,20 +39,21 @@ impl<'a> Cursor<'a> {
         comes
     }
 
-    /// Goes behind a plain value, if one comes next.
+    /// Skips a plain value and returns it; none if none comes next.
     pub(super) fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.at = value(self.text.as_bytes(), start)?;
         Some(&self.text[start..self.at])
     }
 
-    /// True if these characters come next, and nothing else.
+    /// True if `expected` is the whole rest.
     pub(super) fn ends(&self, expected: &str) -> bool {
         self.text.as_bytes()[self.at..] == *expected.as_bytes()
     }
 }
 
-// Below, `at` is a position in the text, and `None` means: not plain.
+// In the functions below, `at` is a position in the text. They return the position behind the skipped text;
+// `None` means that the text is not plain.
 
 fn object<'a>(text: &'a str, mut each: impl FnMut(&'a str, &'a str)) -> Option<()> {
     let bytes = text.as_bytes();
@@ -99,17 +98,17 @@ fn array<'a>(text: &'a str, mut each: impl FnMut(&'a str) -> bool) -> Option<()>
     }
 }
 
-/// Nothing follows.
+/// Checks that only whitespace follows.
 fn end(bytes: &[u8], at: usize) -> Option<()> {
     (space(bytes, at) == bytes.len()).then_some(())
 }
 
-/// Behind this byte, which must be there.
+/// Skips a required byte.
 fn expect(byte: u8, bytes: &[u8], at: usize) -> Option<usize> {
     (*bytes.get(at)? == byte).then_some(at + 1)
 }
 
-/// Behind white space.
+/// Skips whitespace.
 #[inline]
 fn space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\t' | b'\r') = bytes.get(at) {
@@ -118,7 +117,7 @@ fn space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind a value.
+/// Skips a value.
 #[inline]
 fn value(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at)? {
@@ -127,7 +126,7 @@ fn value(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Behind a string, a number or a literal.
+/// Skips a string, a number or a literal.
 #[inline]
 fn scalar(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at)? {
@@ -144,12 +143,12 @@ fn literal(word: &[u8], bytes: &[u8], at: usize) -> Option<usize> {
     bytes[at..].starts_with(word).then_some(at + word.len())
 }
 
-/// Behind an array or an object.
+/// Skips an array or an object.
 fn nested(bytes: &[u8], mut at: usize) -> Option<usize> {
-    // One bit for each level, the innermost lowest: set for an object.
+    // A bit per level, the innermost lowest; set for an object.
     let (mut objects, mut depth) = (0_u64, 0);
     loop {
-        // Here begins a value.
+        // A value begins here.
         let opened = match bytes.get(at)? {
             b'{' => Some(1),
             b'[' => Some(0),
@@ -171,7 +170,7 @@ fn nested(bytes: &[u8], mut at: usize) -> Option<usize> {
         } else {
             at = space(bytes, scalar(bytes, at)?);
         }
-        // Here one has ended, or its bracket is to come.
+        // A value has ended here, or a container is empty.
         while *bytes.get(at)? == closing(objects) {
             objects >>= 1;
             depth -= 1;
@@ -194,7 +193,7 @@ fn closing(objects: u64) -> u8 {
     }
 }
 
-/// Behind a name and its colon.
+/// Skips a name and its colon.
 fn name(bytes: &[u8], at: usize) -> Option<usize> {
     let end = string(bytes, expect(b'"', bytes, at)?)?;
     Some(space(bytes, expect(b':', bytes, space(bytes, end))?))
@@ -218,7 +217,7 @@ fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// Behind digits, at least one.
+/// Skips one or more digits.
 fn digits(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start;
     while let Some(b'0'..=b'9') = bytes.get(at) {
@@ -227,7 +226,7 @@ fn digits(bytes: &[u8], start: usize) -> Option<usize> {
     (at > start).then_some(at)
 }
 
-/// Behind the rest of a string.
+/// Skips the rest of a string, behind its opening quote.
 #[inline]
 fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -240,7 +239,7 @@ fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Behind what follows a backslash.
+/// Skips an escape, behind its backslash.
 fn escape(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
@@ -256,12 +255,12 @@ fn is_special(byte: u8) -> bool {
     byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
-/// Words that are looked at one by one, before a string is taken for a long one.
+/// Words of 8 bytes that are searched one by one, before a string counts as long.
 const WORDS: usize = 6;
-/// Bytes of a long string that are looked at together.
+/// Bytes of a long string that are searched at once.
 const LONG: usize = 4 << 10;
 
-/// The place of the next quote, backslash or control character.
+/// The position of the next quote, backslash or control character.
 fn special(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
     let (words, tail) = rest.as_chunks::<8>();
@@ -275,7 +274,7 @@ fn special(bytes: &[u8], at: usize) -> Option<usize> {
         return Some(at + words.len() * 8 + place);
     }
     let mut at = at + WORDS * 8;
-    // In pieces: a backslash may be far beyond a control character, which ends it all.
+    // Searched in pieces: a control character, which ends the search, may be far before the next backslash.
     loop {
         let piece = &bytes[at..bytes.len().min(at + LONG)];
         let found = memchr::memchr2(b'"', b'\\', piece);
@@ -297,11 +296,12 @@ fn special(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The place of the first such byte in a word, the lowest byte first.
+/// The index of the first special byte in a word, from the lowest byte up.
 fn special_of(word: u64) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
-    // A high bit is set where a byte is less than `n`, or above such a byte: the lowest is true.
+    // The high bit is set in each byte that is less than `n`. Bytes above such a byte may be false positives:
+    // only the lowest is reliable.
     let less = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
     let is = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
     let found = less(word, b' '.into()) | is(b'"') | is(b'\\');
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_special_byte_is_found_wherever_it_is() {
+    fn the_next_special_byte_is_found_at_any_position() {
         for length in 0..300 {
             for byte in [b'"', b'\\', 0, 0x1f] {
                 let mut bytes = vec![b'x'; length];
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_object_is_cut_into_its_members() {
+    fn a_plain_object_is_split_into_its_members() {
         let values = [
             "0",
             "-0",
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_array_is_cut_into_its_items_until_there_are_enough() {
+    fn a_plain_array_is_split_into_items_until_the_callback_stops() {
         let text = r#" [ "a" ,[1,{"b":2}],3 , null ] "#;
         let mut told = Vec::new();
         assert!(items(text, |item| {
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_never_plain() {
+    fn invalid_json_is_never_plain() {
         let values = [
             "",
             "01",

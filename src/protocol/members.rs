@@ -1,4 +1,4 @@
-//! The members of a frame.
+//! The members of a frame as JSON text.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::error::ActionError;
 
-/// Bytes of an action's text from which a name is made; of a longer one its beginning is shown.
+/// Bytes of an action's text that is converted to a name; a longer one is truncated.
 const LONGEST_NAME: usize = 1024;
 
-/// The members of a frame that any action uses; others are ignored (rule 3).
+/// The members that any action uses; others are ignored (rule 3).
 #[derive(Default)]
 pub(super) struct Members<'a> {
     pub(super) action: Option<&'a str>,
@@ -49,10 +49,10 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The same, by `serde_json` alone.
+    /// Parses a frame with `serde_json` alone.
     pub(super) fn parse_any(text: &'a str) -> Result<Self, ActionError> {
         serde_json::from_str(text).map_err(|_| {
-            // Not an object, or not JSON at all. Only now is it worth telling which.
+            // Distinguishes invalid JSON from a value that is no object, only once parsing has failed.
             match serde_json::from_str::<IgnoredAny>(text) {
                 Err(_) => ActionError::NotJson,
                 Ok(_) if text.trim_ascii() == "null" => ActionError::Null,
@@ -61,7 +61,7 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// The place of a member, if it is one of ours; the name as JSON.
+    /// The field of a member, if an action uses it. `name`: as JSON.
     fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
         Some(match name {
             r#""action""# => &mut self.action,
@@ -81,7 +81,7 @@ impl<'a> Members<'a> {
             r#""failed""# => &mut self.failed,
             r#""within""# => &mut self.within,
             _ => {
-                // An escape that need not be there is undone; one that must be is in no name of ours.
+                // Removes unnecessary escapes. A name that needs one is not a known member.
                 let plain = name.contains('\\').then(|| json_string(&string(name)))?;
                 return if plain == name {
                     None
@@ -92,10 +92,10 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// The action's name, as JavaScript makes one of any value; none if there is no action.
+    /// The name of the action, converted from any value as in JavaScript; none if there is no action.
     pub(super) fn action(&self) -> Option<Cow<'a, str>> {
         self.action.map(|raw| match raw.len() > LONGEST_NAME {
-            // No action has such a name.
+            // No known action has such a long name.
             true => shorten(raw, LONGEST_NAME).into(),
             false => property_name(raw, 0),
         })
@@ -115,14 +115,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
-                // A member named twice: the last one counts, as in JavaScript.
-                // Names are read raw: a foreign one may hold a lone surrogate, but no line break.
+                // If a member occurs twice, the last one counts, as in JavaScript. Names are read raw: an
+                // unknown one may contain a lone surrogate, but no line break.
                 while let Some(name) = map.next_key::<&RawValue>()? {
                     let Some(slot) = members.slot(name.get()) else {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     };
-                    // Not `Option<&RawValue>`: that would turn `null` into a missing member.
+                    // Not `Option<&RawValue>`, which would turn `null` into a missing member.
                     *slot = Some(map.next_value::<&RawValue>()?.get());
                 }
                 Ok(members)

@@ -7,26 +7,27 @@ use super::{
     values::{is_truthy, string},
 };
 
-/// What one broker tells another. Raw JSON text, but for what is a string by itself.
+/// A frame from one broker to another. Members borrowed as `&str` are raw JSON text; the others are decoded
+/// strings.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PeerFrame<'a> {
-    /// An answer is awaited to the message behind it.
+    /// The next message expects an answer.
     Asks { ack: &'a str },
-    /// Nobody awaits the answer to this any more.
+    /// The answer to this request is no longer awaited.
     Cancel { ack: &'a str },
-    /// Wants to know whether the answer to this may still come.
+    /// Probes whether this request may still be answered.
     Awaits { ack: &'a str, number: u64 },
-    /// It will not.
+    /// The answer to the probe with this number: the request will not be answered.
     Lost { number: u64 },
-    /// Wants to know whether the message before it was delivered.
+    /// Asks whether the previous message was delivered.
     Settle { number: u64 },
-    /// It was, unless there is a code.
+    /// The result of a delivery: delivered, unless there is a code.
     Settled {
         number: u64,
         dest: Cow<'a, str>,
         code: Option<Cow<'a, str>>,
     },
-    /// An answer by the one who was asked as `dest`; with an error, a refusal.
+    /// An answer of the responder that was asked as `dest`; with an error, a refusal.
     Answer {
         dest: Cow<'a, str>,
         ack: &'a str,
@@ -34,7 +35,7 @@ pub(crate) enum PeerFrame<'a> {
         message: Option<&'a str>,
         error: Option<&'a str>,
     },
-    /// The one who was asked as `dest` will not answer.
+    /// The responder that was asked as `dest` will not answer.
     Failed {
         dest: Cow<'a, str>,
         ack: &'a str,
@@ -42,23 +43,23 @@ pub(crate) enum PeerFrame<'a> {
     },
 }
 
-/// True for a message, which goes to the owner of the id as it is. Known by its beginning, which is
-/// ours: nobody need look at the rest.
+/// True for a message, which is passed on unchanged to the owner of the id. Only the beginning is checked,
+/// because brokers always write it the same way.
 pub(crate) fn is_message(text: &[u8]) -> bool {
     text.starts_with(b"{\"action\":\"message\",")
 }
 
-/// True for what is about the message behind it.
+/// True for a frame about the next message.
 pub(crate) fn belongs_to_next(text: &[u8]) -> bool {
     text.starts_with(b"{\"action\":\"asks\",")
 }
 
-/// True for what is about the message before it.
+/// True for a frame about the previous message.
 pub(crate) fn belongs_to_last(text: &[u8]) -> bool {
     text.starts_with(b"{\"action\":\"settle\",")
 }
 
-/// None: it is no frame between brokers, or a message.
+/// Decodes a frame; none for a message, and for anything that brokers do not send.
 pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
     let members = Members::parse(text).ok()?;
     let number = || members.reference?.parse().ok();
@@ -93,28 +94,28 @@ pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
     }
 }
 
-/// Says that an answer is awaited to the message behind it; the ack as JSON.
+/// Encodes `asks`, which announces that the next message expects an answer; the ack as JSON.
 pub(crate) fn asks(ack: &str) -> [&str; 3] {
     ["{\"action\":\"asks\",\"ack\":", ack, "}"]
 }
 
-/// Says that an answer is still awaited; the ack as JSON.
+/// Encodes `awaits`, which probes whether a request may still be answered; the ack as JSON.
 pub(crate) fn awaits<'a>(ack: &'a str, number: &'a str) -> [&'a str; 5] {
     let head = "{\"action\":\"awaits\",\"ack\":";
     [head, ack, ",\"ref\":", number, "}"]
 }
 
-/// Says that what was awaited with this number will not come.
+/// Encodes `lost`, the answer to the probe with this number if the request will not be answered.
 pub(crate) fn lost(number: &str) -> [&str; 3] {
     ["{\"action\":\"lost\",\"ref\":", number, "}"]
 }
 
-/// Asks what became of the message before it.
+/// Encodes `settle`, which asks for the delivery result of the previous message.
 pub(crate) fn settle(number: &str) -> [&str; 3] {
     ["{\"action\":\"settle\",\"ref\":", number, "}"]
 }
 
-/// The number of such a question; none if it is no such.
+/// The number of a `settle` frame; none for any other frame.
 pub(crate) fn settle_number(text: &[u8]) -> Option<u64> {
     let number = text.strip_prefix(b"{\"action\":\"settle\",\"ref\":")?;
     std::str::from_utf8(number.strip_suffix(b"}")?)
@@ -123,7 +124,7 @@ pub(crate) fn settle_number(text: &[u8]) -> Option<u64> {
         .ok()
 }
 
-/// Says that; the id as JSON, and the code, if it was not delivered.
+/// Encodes `settled`, the result of a delivery; the id as JSON, and the code of a failure.
 pub(crate) fn settled<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>) -> Vec<&'a str> {
     let mut pieces = vec!["{\"action\":\"settled\",\"ref\":", number];
     pieces.extend([",\"dest\":", dest]);
@@ -134,7 +135,7 @@ pub(crate) fn settled<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>)
     pieces
 }
 
-/// An answer for an asker at another broker, or a refusal; all as JSON.
+/// Encodes an answer or a refusal for an asker at another broker; all as JSON.
 pub(crate) fn answer_of<'a>(
     dest: &'a str,
     ack: &'a str,
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_none() {
+    fn any_other_text_is_no_peer_frame() {
         for text in [
             "",
             "1",

@@ -1,12 +1,12 @@
-//! What a `send` of version 2 may want beside its delivery: a receipt, and how many answers until
-//! when. The rules cited are those of `spec/protocol.md`.
+//! The reply options of a `send` in version 2: a receipt, the number of answers, and a timeout. The cited
+//! rules are those of `spec/protocol.md`.
 
 use std::time::Duration;
 
 use super::values::{fits, string};
 use crate::error::ActionError;
 
-/// The members that say so, as JSON text.
+/// The members of a `send` that hold its reply options, as JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawReplyOptions<'a> {
     pub(crate) reference: Option<&'a str>,
@@ -14,12 +14,12 @@ pub(crate) struct RawReplyOptions<'a> {
     pub(crate) timeout: Option<&'a str>,
 }
 
-/// What they mean.
+/// The decoded reply options.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReplyOptions<'a> {
-    /// What the receipt is to name, as JSON text; none: no receipt is wanted.
+    /// The `ref` that the receipt repeats, as JSON text; none if no receipt is requested.
     pub(crate) reference: Option<&'a str>,
-    /// Answers that end the request; all of them: as many as there can be.
+    /// Number of answers that end the request; `u32::MAX` for all.
     pub(crate) answers: u32,
     pub(crate) timeout: Option<Duration>,
 }
@@ -35,12 +35,12 @@ impl Default for ReplyOptions<'_> {
 }
 
 impl<'a> RawReplyOptions<'a> {
-    /// None if it is nothing.
+    /// Boxes the options; none if all are absent.
     pub(super) fn boxed(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
 
-    /// What it means (rules 24.1, 26.1 and 26.2). `null` counts as a member that is not there.
+    /// Decodes the options (rules 24.1, 26.1 and 26.2). `null` counts as an absent member.
     pub(crate) fn terms(&self, max_length: usize) -> Result<ReplyOptions<'a>, ActionError> {
         let mut terms = ReplyOptions::default();
         if let Some(raw) = there(self.reference) {
@@ -69,7 +69,7 @@ fn there(raw: Option<&str>) -> Option<&str> {
     raw.filter(|raw| *raw != "null")
 }
 
-/// Bytes that the text of a word may have, each of its letters escaped.
+/// Bytes of the JSON text of a word, each of its letters escaped.
 const LONGEST_WORD: usize = 32;
 
 fn answers(raw: &str) -> Option<u32> {
@@ -77,13 +77,13 @@ fn answers(raw: &str) -> Option<u32> {
         return (fits(raw, LONGEST_WORD) && string(raw) == "all").then_some(u32::MAX);
     }
     let number: f64 = raw.parse().ok()?;
-    // Saturates: nobody has as many receivers.
+    // Saturates at more receivers than a message can have.
     (number >= 1.0 && (number.fract() == 0.0 || number.is_infinite())).then_some(number as u32)
 }
 
 fn timeout(raw: &str) -> Option<Duration> {
     let millis: f64 = raw.parse().ok()?;
     let is_positive = millis > 0.0;
-    // What is longer than any clock lasts as long as clocks do.
+    // A timeout beyond the range of `Duration` is the longest possible one.
     is_positive.then(|| Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX))
 }

@@ -1,4 +1,4 @@
-//! Single frames, and what is read of them.
+//! Unit tests that decode and encode single frames.
 
 use super::*;
 use crate::error::ActionError;
@@ -8,7 +8,7 @@ fn refusal(text: &str) -> ActionError {
 }
 
 #[test]
-fn an_ack_of_any_kind_has_a_bound_for_a_client() {
+fn a_client_limits_the_length_of_every_ack() {
     use super::decode::LONGEST_ACK;
     let fits = format!("\"{}\"", "x".repeat(LONGEST_ACK - 2));
     let long = format!("[{}0]", "0,".repeat(LONGEST_ACK / 2));
@@ -40,7 +40,7 @@ fn members_come_in_any_order_and_others_are_ignored() {
 }
 
 #[test]
-fn a_name_that_is_no_json_is_refused_but_any_json_is_a_name() {
+fn a_member_name_is_any_valid_json_string() {
     for name in ["\n", "\0", "\\u0041\t", "\\x", "\\u12"] {
         let text = format!(r#"{{"{name}":1,"action":"unregister"}}"#);
         assert_eq!(refusal(&text), ActionError::NotJson, "{text:?}");
@@ -56,7 +56,7 @@ fn a_name_that_is_no_json_is_refused_but_any_json_is_a_name() {
 }
 
 #[test]
-fn a_member_named_twice_counts_the_last_time() {
+fn the_last_of_two_equal_members_counts() {
     let text = r#"{"action":"foo","id":"a","action":"register","id":"b"}"#;
     assert_eq!(
         decode_client_action(text).unwrap(),
@@ -69,7 +69,7 @@ fn a_member_named_twice_counts_the_last_time() {
 }
 
 #[test]
-fn messages_pass_as_they_are() {
+fn messages_are_not_changed() {
     for message in [
         "1.0",
         "1e999",
@@ -86,7 +86,7 @@ fn messages_pass_as_they_are() {
 }
 
 #[test]
-fn nesting_of_any_depth_is_carried() {
+fn messages_of_any_depth_are_accepted() {
     let message = "[".repeat(100_000) + &"]".repeat(100_000);
     let text = format!(r#"{{"action":"send","dest":"a","message":{message}}}"#);
     assert!(
@@ -95,7 +95,7 @@ fn nesting_of_any_depth_is_carried() {
 }
 
 #[test]
-fn what_is_no_action_is_refused_with_the_texts_of_version_1() {
+fn invalid_actions_are_refused_with_the_texts_of_version_1() {
     assert_eq!(refusal("{"), ActionError::NotJson);
     assert_eq!(refusal("{} x"), ActionError::NotJson);
     assert_eq!(refusal(" null "), ActionError::Null);
@@ -182,13 +182,13 @@ fn an_id_is_as_long_as_its_json_text_without_needless_escapes() {
         let result = decode_id(raw, length - 1);
         assert!(matches!(result, Err(ActionError::IdTooLong(..))), "{raw}");
     }
-    // Nothing is made of a text that no such id can have.
+    // A text longer than any id allows is refused without decoding it.
     let raw = format!("\"{}\"", "\\u0041".repeat(9));
     assert_eq!(decode_id(&raw, 8), Err(ActionError::IdTooLong(56, 8)));
 }
 
 #[test]
-fn a_receiver_longer_than_any_id_is_refused_whatever_it_is() {
+fn a_receiver_longer_than_any_id_is_refused() {
     let long = "x".repeat(49);
     for raw in [
         format!("\"{long}\""),
@@ -209,7 +209,7 @@ fn a_receiver_longer_than_any_id_is_refused_whatever_it_is() {
 }
 
 #[test]
-fn no_name_is_made_of_a_long_action() {
+fn the_name_of_a_long_action_is_truncated() {
     for long in [
         format!("\"{}\"", "x".repeat(9999)),
         format!("[{}0]", "0,".repeat(9999)),

@@ -1,5 +1,5 @@
-//! JSON values as text: what JavaScript makes of them as names, ids and tokens. The rules cited are
-//! those of `spec/protocol.md`.
+//! Converts JSON values to names, ids and tokens, as JavaScript does. The cited rules are those of
+//! `spec/protocol.md`.
 
 use std::{borrow::Cow, fmt};
 
@@ -16,9 +16,9 @@ pub(crate) enum Dest<'a> {
     Many(Vec<Cow<'a, str>>),
 }
 
-/// What JavaScript makes of a value that names a property.
+/// Converts a JSON value to a property name, as JavaScript does.
 pub(super) fn property_name(raw: &str, depth: usize) -> Cow<'_, str> {
-    /// An array in an array in ... is no honest action.
+    /// Maximum nesting of arrays. A deeper one is not a legitimate action.
     const DEEPEST: usize = 8;
 
     match raw.as_bytes().first() {
@@ -37,7 +37,7 @@ pub(super) fn property_name(raw: &str, depth: usize) -> Cow<'_, str> {
     }
 }
 
-/// Bytes that a string has as JSON text, without quotes and needless escapes.
+/// Bytes of a string as JSON text, without quotes and unnecessary escapes.
 fn escaped_length(value: &str) -> usize {
     let escapes = value.bytes().map(|byte| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,
@@ -47,13 +47,13 @@ fn escaped_length(value: &str) -> usize {
     value.len() + escapes.sum::<usize>()
 }
 
-/// The longest text, with its quotes, that can be a string of so many bytes: each escaped as `\u0041`.
+/// Maximum bytes of the JSON text, with quotes, of a string of `max_length` bytes: each escaped as `\u0041`.
 fn longest_text(max_length: usize) -> usize {
     max_length.saturating_mul(6).saturating_add(2)
 }
 
-/// The id of a `register`: a string, or a number, which becomes one (rule 4). Its length is that of
-/// its JSON text: so long it is in the `from` of each message.
+/// Decodes the id of a `register`: a string, or a number that is converted to one (rule 4). Its length is
+/// measured as JSON text, as it appears in the `from` of each message.
 pub(crate) fn decode_id(raw: &str, max_length: usize) -> Result<Cow<'_, str>, ActionError> {
     let id = match raw.as_bytes().first() {
         Some(b'"' | b'-' | b'0'..=b'9') if raw.len() > longest_text(max_length) => {
@@ -61,7 +61,7 @@ pub(crate) fn decode_id(raw: &str, max_length: usize) -> Result<Cow<'_, str>, Ac
         }
         Some(b'"') => match unescaped(raw) {
             Some(id) => Cow::Borrowed(id),
-            // A lone surrogate is no Unicode: no other client could write that id in UTF-8.
+            // A lone surrogate is not Unicode: no other client could write that id in UTF-8.
             None => Cow::Owned(serde_json::from_str(raw).map_err(|_| ActionError::InvalidId)?),
         },
         Some(b'-' | b'0'..=b'9') => Cow::Owned(number(raw)),
@@ -73,12 +73,12 @@ pub(crate) fn decode_id(raw: &str, max_length: usize) -> Result<Cow<'_, str>, Ac
     }
 }
 
-/// The token of a `register`: a string; anything else is none.
+/// Decodes the token of a `register`: a string; none for any other value.
 pub(crate) fn decode_token(raw: &str) -> Option<Cow<'_, str>> {
     raw.starts_with('"').then(|| string(raw))
 }
 
-/// The receivers of a `send` (rule 6): at most `max_dest`, none of them longer than an id can be.
+/// Decodes the receivers of a `send` (rule 6): at most `max_dest`, none longer than an id can be.
 pub(crate) fn decode_dest(
     raw: &str,
     max_dest: usize,
@@ -102,16 +102,15 @@ pub(crate) fn decode_dest(
     }
 }
 
-/// What is wrong with an array of ids.
+/// The reason why an array of ids is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum IdsError {
     TooMany,
-    /// The bytes of an entry's text.
+    /// Bytes of the JSON text of an item.
     TooLong(usize),
 }
 
-/// The ids in an array, which is known to be JSON. Nothing is made of an entry whose text is longer
-/// than `longest`.
+/// Decodes an array of ids, which is valid JSON. An item whose text is longer than `longest` is not decoded.
 pub(super) fn decode_ids(
     raw: &str,
     max_dest: usize,
@@ -124,19 +123,19 @@ pub(super) fn decode_ids(
     }
 }
 
-/// The same, by `serde_json` alone.
+/// Decodes an array of ids with `serde_json` alone.
 pub(super) fn decode_any_ids(
     raw: &str,
     max_dest: usize,
     longest: usize,
 ) -> Result<Vec<Cow<'_, str>>, IdsError> {
     let mut ids = Ids::new(max_dest, longest);
-    // Its only errors are ours, which `finish` returns.
+    // All errors are those of the visitor, which `finish` returns.
     let _ = serde_json::Deserializer::from_str(raw).deserialize_seq(IdsVisitor(&mut ids));
     ids.finish()
 }
 
-/// The ids of an array so far.
+/// The ids decoded so far.
 struct Ids<'a> {
     ids: Vec<Cow<'a, str>>,
     max_dest: usize,
@@ -161,7 +160,7 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// Adds one; false if it is one too many, or too long.
+    /// Adds an id; false if there are too many, or it is too long.
     fn push(&mut self, raw: &'a str) -> bool {
         if self.ids.len() == self.max_dest {
             self.error = Some(IdsError::TooMany);
@@ -174,7 +173,7 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// Reads an array of ids with `serde_json`.
+/// Collects the items of an array read by `serde_json`.
 struct IdsVisitor<'i, 'a>(&'i mut Ids<'a>);
 
 impl<'de> Visitor<'de> for IdsVisitor<'_, 'de> {
@@ -194,12 +193,12 @@ impl<'de> Visitor<'de> for IdsVisitor<'_, 'de> {
     }
 }
 
-/// The key under which a request is kept (rule 7.3).
+/// The key under which a request is stored (rule 7.3).
 pub(crate) fn ack_key(raw: &str) -> Cow<'_, str> {
     property_name(raw, 0)
 }
 
-/// The beginning of a text, at most so many bytes of it.
+/// The longest prefix of a text with at most `most` bytes.
 pub(crate) fn shorten(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
@@ -218,19 +217,19 @@ pub(crate) fn is_truthy(raw: &str) -> bool {
     }
 }
 
-/// The version that a `protocol` member asks for, or confirms (rule 23).
+/// The version that a `protocol` member requests or confirms (rule 23).
 pub(super) fn decode_protocol(raw: Option<&str>) -> u8 {
     let is_2 = |raw: &str| raw.parse::<f64>().is_ok_and(|number| number >= 2.0);
     1 + u8::from(raw.is_some_and(is_2))
 }
 
-/// Bytes of a value's text as it was sent, the quotes of a string not counted.
+/// Bytes of a value's text as received, without the quotes of a string.
 pub(crate) fn text_length(raw: &str) -> usize {
     raw.len() - if raw.starts_with('"') { 2 } else { 0 }
 }
 
-/// True for a value of at most so many bytes: those of a string without quotes and escapes, of
-/// anything else its text.
+/// True for a value of at most `max_length` bytes: of a string without quotes and escapes, of any other value
+/// as text.
 pub(super) fn fits(raw: &str, max_length: usize) -> bool {
     match raw.starts_with('"') {
         true => raw.len() <= longest_text(max_length) && string(raw).len() <= max_length,
@@ -238,13 +237,13 @@ pub(super) fn fits(raw: &str, max_length: usize) -> bool {
     }
 }
 
-/// The text between the quotes of a JSON string that has no escapes.
+/// The text between the quotes of a JSON string without escapes.
 fn unescaped(raw: &str) -> Option<&str> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     (!inner.as_bytes().contains(&b'\\')).then_some(inner)
 }
 
-/// The value of a JSON string, lone surrogates replaced; other values as their text.
+/// The value of a JSON string, with lone surrogates replaced; the text of any other value.
 pub(super) fn string(raw: &str) -> Cow<'_, str> {
     struct Lossy(String);
 
@@ -277,7 +276,7 @@ pub(super) fn string(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// A JSON number as JavaScript would write it, for numbers that serve as names.
+/// A JSON number as JavaScript writes it, for numbers used as names.
 fn number(raw: &str) -> String {
     match raw.parse::<f64>() {
         Ok(0.0) => "0".to_owned(),
@@ -291,7 +290,7 @@ fn number(raw: &str) -> String {
     }
 }
 
-/// JSON text of a string.
+/// Encodes a string as JSON text.
 pub(crate) fn json_string(value: &str) -> String {
     serde_json::Value::from(value).to_string()
 }

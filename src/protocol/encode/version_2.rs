@@ -1,8 +1,8 @@
-//! The frames that version 2 adds.
+//! Encodes the actions that version 2 adds.
 
 use super::{Pieces, member};
 
-/// `unregistered`, for the one whose id another connection has taken over (rule 30).
+/// Encodes `unregistered`, for a connection whose id was taken over (rule 30).
 pub(crate) fn replaced(id: &str) -> Pieces<'_> {
     [
         "{\"action\":\"unregistered\",\"id\":",
@@ -15,7 +15,7 @@ pub(crate) fn replaced(id: &str) -> Pieces<'_> {
     ]
 }
 
-/// `receipt`: the ids in `delivered`, and the ids with their codes in `failed`, are joined by commas
+/// Encodes `receipt`: the ids in `delivered`, and the ids with their codes in `failed`, are joined by commas
 /// (rule 24).
 pub(crate) fn receipt<'a>(reference: &'a str, delivered: &'a str, failed: &'a str) -> Pieces<'a> {
     [
@@ -29,7 +29,7 @@ pub(crate) fn receipt<'a>(reference: &'a str, delivered: &'a str, failed: &'a st
     ]
 }
 
-/// `failed`; ack and id as JSON (rule 25).
+/// Encodes `failed`, with ack and id as JSON (rule 25).
 pub(crate) fn failed<'a>(ack: &'a str, dest: &'a str, code: &'a str) -> Pieces<'a> {
     [
         "{\"action\":\"failed\",\"ack\":",
@@ -42,7 +42,7 @@ pub(crate) fn failed<'a>(ack: &'a str, dest: &'a str, code: &'a str) -> Pieces<'
     ]
 }
 
-/// `answer`, for the asker whose request was refused (rule 27).
+/// Encodes the `answer` of a refused request, for the asker (rule 27).
 pub(crate) fn refusal<'a>(ack: &'a str, from: Option<&'a str>, error: &'a str) -> Pieces<'a> {
     let [from_name, from] = member(",\"from\":", from);
     [
@@ -56,12 +56,12 @@ pub(crate) fn refusal<'a>(ack: &'a str, from: Option<&'a str>, error: &'a str) -
     ]
 }
 
-/// `cancel`; the ack as JSON (rule 28).
+/// Encodes `cancel`, with the ack as JSON (rule 28).
 pub(crate) fn cancel(ack: &str) -> Pieces<'_> {
     ["{\"action\":\"cancel\",\"ack\":", ack, "}", "", "", "", ""]
 }
 
-/// `error`; the text as JSON, and what [`repeated`] makes of its `ref` and its `ack` (rule 29).
+/// Encodes `error`, with the text as JSON, and the `ref` and `ack` encoded by [`repeated`] (rule 29).
 pub(crate) fn error<'a>(code: &'a str, text: &'a str, repeated: &'a str) -> Pieces<'a> {
     [
         "{\"action\":\"error\",\"code\":\"",
@@ -74,14 +74,14 @@ pub(crate) fn error<'a>(code: &'a str, text: &'a str, repeated: &'a str) -> Piec
     ]
 }
 
-/// The members in which an `error` repeats those of the frame that was refused, as they came. Joined
-/// here: the way of all frames through the outbox is faster where all have as many pieces.
+/// Encodes the members that an `error` repeats from the refused frame. Joined here, because writing frames is
+/// faster if all have the same number of pieces.
 pub(crate) fn repeated(reference: Option<&str>, ack: Option<&str>) -> String {
     let members = [member(",\"ref\":", reference), member(",\"ack\":", ack)];
     members.concat().concat()
 }
 
-/// `goaway`; milliseconds (rule 31).
+/// Encodes `goaway`; `within` is in milliseconds (rule 31).
 pub(crate) fn goaway(within: &str) -> Pieces<'_> {
     [
         "{\"action\":\"goaway\",\"within\":",
