@@ -1,17 +1,17 @@
-//! Who a client is, and what it may do.
+//! Authentication and authorization: identifies a client, and limits what it may do.
 //!
-//! A client that registers shows [`Credentials`]; something that can [`Authenticate`] answers with
-//! a [`Grant`] or with [`Denied`]. [`Jwt`] is such a thing, made of a key and a few rules. Nothing
-//! here owns a task or a socket.
+//! A client that registers presents [`Credentials`]; an implementation of [`Authenticate`] returns a
+//! [`Grant`] or [`Denied`]. [`Jwt`] is one, built from a key and a few rules. This module owns no task and no
+//! socket.
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `auth` | what is shown, granted and denied |
-//! | `gate` | how a server finds out: by tokens, or by asking its embedder |
+//! | `auth` | credentials, grants and denials |
+//! | `authenticator` | checks registrations by tokens, or by the embedder's hook |
 //! | `jwt`, `key` | tokens, and the keys that verify them |
-//! | `verify` | the mathematics of that |
+//! | `verify` | the cryptography of tokens |
 //! | `pattern` | globs over ids |
-//! | `origin` | from which pages browsers may connect |
+//! | `origin` | checks the origin of web pages |
 
 mod authenticator;
 mod jwt;
@@ -28,33 +28,33 @@ pub use jwt::{Jwt, JwtOptions, Subject};
 pub use key::JwtKey;
 pub use pattern::Patterns;
 
-/// Bytes of a reason. A close frame has room for 123, and some of its readers want a spare.
+/// Bytes of a reason. A close frame has room for 123; some implementations need a spare byte.
 const MAX_REASON: usize = 120;
 
-/// What a client shows when it registers.
+/// The credentials that a client presents when it registers.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The id it wants.
+    /// The requested id.
     pub id: Arc<str>,
-    /// The token it sent along.
+    /// The token of the registration.
     pub token: Option<String>,
-    /// The headers of its handshake, in order, with lower-case names.
+    /// The headers of the handshake in order, with lower-case names.
     pub headers: Arc<[(String, String)]>,
-    /// The address at the other end of its socket; that of a proxy, if there is one.
+    /// The address of the peer of the socket, which may be a proxy.
     pub remote_address: String,
-    /// True when the socket speaks TLS with us. A proxy may do so in our place.
+    /// True if the socket uses TLS. A proxy may terminate TLS instead.
     pub secure: bool,
 }
 
 impl Credentials {
-    /// The first header of this lower-case name.
+    /// The first header with this lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(found, _)| found == name);
         header.map(|(_, value)| value.as_str())
     }
 }
 
-/// Leaves out what must not reach a log: the token, and the headers, where cookies are.
+/// Omits secrets: the token, and the headers, which may contain cookies.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
@@ -65,20 +65,20 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What a client may do.
+/// The permissions of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Who the client is. Ids belong to principals: no other principal may take one over. One that begins
-    /// with NUL is refused.
+    /// The identity of the client. Ids belong to principals: no other principal can take one over. A
+    /// principal that begins with NUL is refused.
     pub principal: Arc<str>,
-    /// Whom it may address; `None` is anybody. Answering what one was asked needs no permission.
+    /// The ids it may send to; `None` is any. Answering a request needs no permission.
     pub send: Option<Patterns>,
-    /// When its connection ends, unless it has registered anew by then.
+    /// The time at which its connection is closed, unless it has registered again by then.
     pub expires: Option<SystemTime>,
 }
 
 impl Grant {
-    /// A grant without limits.
+    /// Creates a grant without limits.
     pub fn new(principal: impl Into<Arc<str>>) -> Self {
         Self {
             principal: principal.into(),
@@ -87,8 +87,10 @@ impl Grant {
         }
     }
 
-    /// Errors: `Forbidden` if the principal begins with NUL, which no name of a person or a program does:
-    /// programs that take such a text for an internal one, or end it there, are not to be misled.
+    /// Checks the principal.
+    ///
+    /// Errors: `Forbidden` if the principal begins with NUL. No real name does, and some programs treat such
+    /// a text as internal, or truncate it there.
     pub(crate) fn checked(self) -> Result<Self, Denied> {
         match self.principal.starts_with('\0') {
             true => Err(Denied::Forbidden("the principal begins with NUL".into())),
@@ -96,24 +98,24 @@ impl Grant {
         }
     }
 
-    /// True when the client may address this id.
+    /// True if the client may send to this id.
     pub fn may_send(&self, id: &str) -> bool {
         self.send.as_ref().is_none_or(|send| send.allows(id))
     }
 }
 
-/// Why a client may not register. The peer is told the reason, so it must give nothing away.
+/// The reason why a registration is denied. It is sent to the peer, so it must contain no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denied {
-    /// It did not prove who it is. Another token may.
+    /// The client could not be authenticated. Another token may be accepted.
     Unauthorized(Cow<'static, str>),
-    /// It proved who it is, and must not have this id.
+    /// The client is authenticated, but may not have this id.
     Forbidden(Cow<'static, str>),
-    /// The id is another principal's, who is connected now.
+    /// The id belongs to another principal, which is connected now.
     Conflict,
-    /// It cannot be decided now whether the id is another principal's. The same registration may be granted
-    /// a little later.
+    /// It is unknown now whether the id belongs to another principal. The same registration may succeed
+    /// later.
     Unavailable,
 }
 
@@ -128,8 +130,8 @@ impl Denied {
         }
     }
 
-    /// The code of the close frame: the HTTP status, in the range that RFC 6455 leaves to us; "try again
-    /// later" if that may help.
+    /// The code of the close frame: the HTTP status in the range that RFC 6455 leaves to applications, or
+    /// 1013 ("try again later") if a retry may help.
     pub fn close_code(&self) -> u16 {
         match self {
             Self::Unauthorized(_) => 4401,
@@ -139,7 +141,7 @@ impl Denied {
         }
     }
 
-    /// The reason, cut to 120 bytes of UTF-8, so that it fits into a close frame.
+    /// The reason, truncated to 120 bytes of UTF-8 to fit into a close frame.
     pub fn reason(&self) -> &str {
         let reason = match self {
             Self::Unauthorized(reason) | Self::Forbidden(reason) => reason,
@@ -163,15 +165,15 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-/// A decision that is being made.
+/// A pending decision about a registration.
 pub type Decision = Pin<Box<dyn Future<Output = Result<Grant, Denied>> + Send>>;
 
-/// Decides who may register: the hook an embedder installs.
+/// The hook of an embedder that decides about registrations.
 ///
-/// Any `Fn(Credentials) -> Decision` is one.
+/// Any `Fn(Credentials) -> Decision` implements it.
 pub trait Authenticate: Send + Sync + 'static {
-    /// Judges one registration. The decision is dropped when its time is up; that its client has
-    /// left is not noticed before.
+    /// Decides about one registration. The decision is dropped at its timeout, but not earlier if the client
+    /// disconnects.
     fn authenticate(&self, credentials: Credentials) -> Decision;
 }
 
@@ -181,7 +183,7 @@ impl<F: Fn(Credentials) -> Decision + Send + Sync + 'static> Authenticate for F 
     }
 }
 
-/// [`Jwt::verify`] at this moment, of the token that came with the registration.
+/// Decides by [`Jwt::verify`] of the token, at the current time.
 impl Authenticate for Jwt {
     fn authenticate(&self, credentials: Credentials) -> Decision {
         let Credentials { id, token, .. } = credentials;
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_do_not_show_what_is_secret() {
+    fn debug_output_of_credentials_has_no_secrets() {
         let credentials = Credentials {
             id: "a".into(),
             token: Some("hunter2".into()),
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_limits_whom_its_holder_may_address() {
+    fn a_grant_limits_the_ids_that_its_client_may_send_to() {
         let mut grant = Grant::new("a");
         assert!(grant.may_send("b"));
         grant.send = Some(Patterns::from_iter(["b-*"]));

@@ -1,4 +1,4 @@
-//! How a server finds out who may register: not at all, by tokens, or by asking its embedder.
+//! The authenticator of a server: accepts any client, or checks tokens, or asks the embedder's hook.
 
 use std::{
     fmt,
@@ -15,26 +15,26 @@ use tokio::{
 use super::{Authenticate, Credentials, Decision, Denied, Grant, Jwt, JwtOptions};
 use crate::error::Result;
 
-/// Questions to the embedder that are under way at one time; further ones wait for their turn.
+/// Maximum number of concurrent calls of the hook; further ones are queued.
 const MAX_QUESTIONS: usize = 256;
-/// A signature may take a millisecond: this part of the processors verifies those of newcomers, and as
-/// much those of clients that are there. What is left is for messages.
+/// Verifying a signature may take a millisecond, so only this fraction of the processors verifies those of
+/// new clients, and as many those of registered clients. The rest stays free for messages.
 const VERIFYING_PART: usize = 4;
 
-/// Who may register.
+/// The authentication of clients that register.
 #[derive(Clone, Default)]
 pub enum Authentication {
-    /// Anybody, as in version 1.
+    /// Any client may register, as in version 1.
     #[default]
     None,
-    /// Whoever shows a JSON Web Token for the id.
+    /// A client must present a JSON Web Token for the id.
     Jwt(JwtOptions),
-    /// Whoever this says, within the time given; who is not answered in time is refused.
+    /// The hook decides, within the given time; a client is denied at the timeout.
     Hook(Arc<dyn Authenticate>, Duration),
 }
 
 impl Authentication {
-    /// How long an embedder may take to decide, where it is asked.
+    /// The time limit of the hook, if there is one.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         match self {
             Self::Hook(_, limit) => Some(*limit),
@@ -45,7 +45,7 @@ impl Authentication {
 
 impl fmt::Debug for Authentication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No secrets in a log.
+        // No secrets in logs.
         f.write_str(match self {
             Self::None => "None",
             Self::Jwt(_) => "Jwt",
@@ -54,38 +54,40 @@ impl fmt::Debug for Authentication {
     }
 }
 
-/// The same, ready for use.
+/// The authentication in use, with its keys loaded and its limits.
 pub(crate) enum Authenticator {
     Free,
     Jwt(Tokens),
     Hook(Hook),
 }
 
-/// Tokens, and the turns of those that are slow to verify.
+/// A token verifier, with limits on concurrent verifications.
 pub(crate) struct Tokens {
     jwt: Arc<Jwt>,
-    /// Newcomers do not wait for clients that renew, nor the other way round.
+    /// Separate, so that new clients do not wait for renewals, nor the reverse.
     newcomers: Arc<Semaphore>,
     renewals: Arc<Semaphore>,
 }
 
-/// What a token comes to.
+/// The result of a token verification.
 pub(crate) enum AuthResult {
     Known(std::result::Result<Grant, Denied>),
-    /// It is known later: it is verified on another thread.
+    /// Pending: it is verified on another thread.
     Awaited(Decision),
 }
 
-/// The embedder, to be asked.
+/// The embedder's hook, with limits on concurrent calls.
 pub(crate) struct Hook {
     hook: Arc<dyn Authenticate>,
     timeout: Duration,
-    /// Newcomers do not wait for clients that renew, nor the other way round.
+    /// Separate, so that new clients do not wait for renewals, nor the reverse.
     newcomers: Arc<Semaphore>,
     renewals: Arc<Semaphore>,
 }
 
 impl Authenticator {
+    /// Builds the authenticator of a server.
+    ///
     /// Errors: `InvalidOption` for a key or an algorithm that cannot be used.
     pub(crate) fn new(authentication: &Authentication) -> Result<Self> {
         Ok(match authentication {
@@ -100,7 +102,7 @@ impl Authenticator {
         })
     }
 
-    /// True if anybody is let in.
+    /// True if any client may register.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self, Self::Free)
     }
@@ -117,8 +119,8 @@ impl Tokens {
         }
     }
 
-    /// Verifies a token. `renews`: for a client that is there already, which is to pause before, if it
-    /// renews too often. `alive` is held as long as another thread is at it.
+    /// Verifies a token. `renews`: set if the client is already registered; the pause before verifying slows
+    /// down frequent renewals. `alive` is held while another thread verifies.
     pub(crate) fn judge(
         &self,
         id: Arc<str>,
@@ -140,11 +142,11 @@ impl Tokens {
             }
             let turn = turns.acquire_owned().await;
             let verified = spawn_blocking(move || {
-                // Held for as long as a processor is taken, whether somebody still waits or not.
+                // Held while a thread is in use, even if the client has disconnected.
                 let _held = (turn, alive);
                 jwt.verify(token.as_deref(), &id, SystemTime::now())
             });
-            // A runtime that shuts down verifies nothing.
+            // A runtime that is shutting down runs no blocking tasks.
             let denied = |_| Err(Denied::Unauthorized("token: not verified".into()));
             verified.await.unwrap_or_else(denied)
         }))
@@ -152,7 +154,7 @@ impl Tokens {
 }
 
 impl Hook {
-    /// Asks; refuses if there is no answer in time. `renews`: for a client that is there already.
+    /// Calls the hook; denies at the timeout. `renews`: set if the client is already registered.
     pub(crate) fn ask(&self, credentials: Credentials, renews: bool) -> Decision {
         let questions = match renews {
             true => self.renewals.clone(),

@@ -1,4 +1,4 @@
-//! Keys and algorithms of tokens, as `jsonwebtoken` reads them.
+//! Loads the keys and algorithms of tokens for `jsonwebtoken`.
 
 use std::{fmt, str::FromStr};
 
@@ -7,28 +7,28 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, errors::Result as Jw
 use super::verify::{PROVIDER, hash};
 use crate::error::{Error, Result};
 
-/// Bytes of an RSA key in PKCS#1: RFC 7518 (3.3) asks for a modulus of 2048 bits, `ring` takes up
-/// to 8192, and around it lie some twenty bytes.
+/// Bytes of an RSA key in PKCS#1: RFC 7518 (3.3) requires a modulus of 2048 bits, `ring` accepts up to 8192,
+/// and the encoding adds about twenty bytes.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024 + 32;
 /// Bytes of an uncompressed point on P-256 and P-384.
 const P256_BYTES: usize = 65;
 const P384_BYTES: usize = 97;
-/// The identifiers of these curves in DER (RFC 5480): others have points of the same length.
+/// DER identifiers of these curves (RFC 5480): other curves have points of the same length.
 const P256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 const P384: &[u8] = b"\x06\x05\x2b\x81\x04\x00\x22";
 
-/// The key that tokens are verified with.
+/// The key that verifies tokens.
 #[derive(Clone)]
 pub enum JwtKey {
-    /// A secret that is shared with the issuer: at least 32 bytes for HS256, 48 for HS384, 64 for
-    /// HS512, as RFC 7518 (3.2) asks. Whoever has seen one token can try out a weaker one.
+    /// A secret shared with the issuer: at least 32 bytes for HS256, 48 for HS384, 64 for HS512, as RFC 7518
+    /// (3.2) requires. A shorter one can be guessed offline from a single token.
     Secret(Vec<u8>),
-    /// The issuer's public key in PEM: `PUBLIC KEY` (RSA from 2048 bits, P-256, P-384, Ed25519) or
-    /// `RSA PUBLIC KEY`.
+    /// The issuer's public key in PEM: `PUBLIC KEY` (RSA from 2048 bits, P-256, P-384, Ed25519) or `RSA
+    /// PUBLIC KEY`.
     PublicKey(Vec<u8>),
 }
 
-/// Shows which key it is, and nothing of it.
+/// Shows the kind of key, but not its content.
 impl fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -38,7 +38,7 @@ impl fmt::Debug for JwtKey {
     }
 }
 
-/// A key, and the algorithms for which it serves: never none, and all of its own family.
+/// A loaded key with its allowed algorithms: at least one, all of the key's family.
 pub(super) struct Key {
     pub(super) decoding: DecodingKey,
     pub(super) algorithms: Vec<Algorithm>,
@@ -53,16 +53,16 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// True for the public half of a pair, which is slow, and not for a secret.
+    /// True for a public key, which verifies slowly; false for a secret.
     pub(super) fn is_pair(&self) -> bool {
         self.decoding.family() != AlgorithmFamily::Hmac
     }
 
-    /// Without `algorithms`, for the usual one of the key.
+    /// Loads a key. If `algorithms` is empty, the default algorithm of the key is allowed.
     ///
-    /// Errors: `InvalidOption` when the key cannot be used, or not with an algorithm.
+    /// Errors: `InvalidOption` if the key is unusable, or does not fit an algorithm.
     pub(super) fn new(key: &JwtKey, algorithms: &[String]) -> Result<Self> {
-        // Refused when there is one already: then that one verifies.
+        // Fails if another provider is installed already: then that one verifies.
         let _ = PROVIDER.install_default();
         let (decoding, usual) = match key {
             JwtKey::Secret(secret) => (read_secret(secret)?, Algorithm::HS256),
@@ -85,14 +85,14 @@ impl Key {
     }
 }
 
-/// An algorithm by its name, if it is for the same keys as the usual one.
+/// Parses the name of an algorithm, which must fit the same key as the default one.
 fn read_algorithm(name: &str, usual: Algorithm) -> Result<Algorithm> {
     let Ok(algorithm) = Algorithm::from_str(name) else {
         let reason = format!("has {name:?}, which is not supported");
         return Err(invalid("jwt.algorithms", reason));
     };
     let fits = match usual.family() {
-        // Each curve has an algorithm of its own.
+        // Each curve has its own algorithm.
         AlgorithmFamily::Ec => algorithm == usual,
         family => algorithm.family() == family,
     };
@@ -105,7 +105,7 @@ fn read_algorithm(name: &str, usual: Algorithm) -> Result<Algorithm> {
     }
 }
 
-/// Refuses a key file in place of a secret: a public key is known to all, who could then sign.
+/// Loads a secret. Refuses a key file: with a public key as the secret, anyone could sign tokens.
 fn read_secret(secret: &[u8]) -> Result<DecodingKey> {
     match has_block(secret) {
         true => Err(invalid("jwt.secret", "is a key in PEM, expected a secret")),
@@ -125,7 +125,7 @@ fn check_length(secret: &[u8], algorithm: Algorithm) -> Result<()> {
     }
 }
 
-/// The public key of a PEM text, and the usual algorithm for it.
+/// Loads a public key from PEM; returns its default algorithm as well.
 fn read_public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm)> {
     let invalid = |reason: &str| Err(invalid("jwt.publicKey", reason));
     let text = std::str::from_utf8(pem).unwrap_or_default();
@@ -165,7 +165,7 @@ fn read_public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm)> {
     Ok((key, usual))
 }
 
-/// True if the key names this curve.
+/// True if the key is on this curve.
 fn is_on_curve(pem: &[u8], curve: &[u8]) -> bool {
     use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
     let info = SubjectPublicKeyInfoDer::from_pem_slice(pem);
@@ -190,7 +190,7 @@ mod tests {
 
     const SECRET: &str =
         "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-    /// The payload that all examples of RFC 7515 (A.1 to A.3) share.
+    /// The payload of the examples in RFC 7515 (A.1 to A.3).
     const PAYLOAD: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
 
     fn decode(text: &str) -> Vec<u8> {
@@ -211,7 +211,7 @@ mod tests {
         verifier.verify(message, &signature.to_vec()).is_ok()
     }
 
-    /// The option that is complained of.
+    /// The option named in the error.
     #[track_caller]
     fn complaint(key: &JwtKey, algorithms: &[&str]) -> &'static str {
         match read(key, algorithms) {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_rfcs_verify_and_others_do_not() {
+    fn only_the_matching_examples_of_the_rfcs_verify() {
         let rsa = public(include_str!("../../tests/keys/rfc7515-rsa.pem"));
         let p256 = public(include_str!("../../tests/keys/p256.pem"));
         let ed25519 = public(include_str!("../../tests/keys/ed25519.pem"));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_algorithm_must_be_known_and_for_the_key() {
+    fn an_algorithm_must_be_known_and_fit_the_key() {
         let secret = JwtKey::Secret(vec![7; 64]);
         let rsa = public(include_str!("../../tests/keys/rsa.pem"));
         let p256 = public(include_str!("../../tests/keys/p256.pem"));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_is_no_secret() {
+    fn a_key_file_is_refused_as_a_secret() {
         let pem = include_str!("../../tests/keys/rsa.pem");
         for text in [pem.to_owned(), format!("\n\u{feff}{pem}")] {
             let key = JwtKey::Secret(text.into());
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_is_read_whatever_surrounds_it() {
+    fn a_public_key_may_be_surrounded_by_other_text() {
         let rsa = include_str!("../../tests/keys/rsa.pem");
         let pkcs1 = include_str!("../../tests/keys/rsa-pkcs1.pem");
         let bytes = |pem: &str| {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_cut_is_refused() {
+    fn a_truncated_key_is_refused() {
         for pem in [
             include_str!("../../tests/keys/rsa.pem"),
             include_str!("../../tests/keys/p256.pem"),
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_key_is_shown() {
+    fn debug_output_does_not_contain_the_key() {
         let shown = format!("{:?}", JwtKey::Secret(b"hunter2".to_vec()));
         assert_eq!(shown, "Secret(..)");
         let key = read(&JwtKey::Secret(vec![0xab; 32]), &[]).unwrap();

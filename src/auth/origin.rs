@@ -1,27 +1,26 @@
-//! Which web pages may connect.
+//! Checks the `Origin` header: which web pages may connect.
 //!
-//! A browser names the origin of the page that opens a WebSocket, and asks nobody: the server must
-//! judge it. Programs that are no browser may write what they like there, so this protects the
-//! people at browsers, not the broker.
+//! Browsers send the origin of the page that opens a WebSocket, but do not restrict it: the server must
+//! decide. Other programs can send any origin, so this check protects the users of browsers, not the broker.
 
 use crate::error::{Error, Result};
 
-/// A page's origin: scheme, host, port. Compared without regard to case.
+/// The origin of a page: scheme, host and port. Compared case-insensitively.
 struct Origin<'a> {
     scheme: &'a str,
     host: &'a str,
     port: Option<u16>,
 }
 
-/// True when a page of this origin may connect.
+/// True if a page of this origin may connect.
 ///
-/// With a list, one of its entries must be the same origin (`https://a` and `https://a:443` are),
-/// or `*`, which stands for all. `null`, the origin of a page that has none, must be listed.
+/// With a list, the origin must equal one of its entries (`https://a` equals `https://a:443`), or the list
+/// must contain `*`, which allows all. `null`, the origin of a page without one, must be listed.
 ///
-/// Without a list, the page must come from the host and port that the request names in `Host`.
-/// Its scheme is the page's own where TLS ends at a proxy and we see plain HTTP; where TLS ends at
-/// us (`secure`), a page that came without TLS is refused. A name that leads to a private address
-/// is its own host, so a broker in a private network should list its origins.
+/// Without a list, the page must come from the host and port in the `Host` header of the request. If a proxy
+/// terminates TLS, the request arrives as plain HTTP, so the scheme of the page is accepted as it is; if this
+/// server terminates TLS (`secure`), a page loaded without TLS is refused. A host name that resolves to a
+/// private address equals itself, so a broker in a private network should list its origins.
 pub(crate) fn is_allowed(
     origin: &str,
     allowed: Option<&[String]>,
@@ -40,7 +39,7 @@ pub(crate) fn is_allowed(
     })
 }
 
-/// Refuses entries that no page could ever match.
+/// Refuses entries that match no page.
 pub(crate) fn validate(allowed: &[String]) -> Result<()> {
     let is_valid =
         |entry: &&String| matches!(entry.as_str(), "*" | "null") || Origin::parse(entry).is_some();
@@ -56,7 +55,7 @@ pub(crate) fn validate(allowed: &[String]) -> Result<()> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads an origin as browsers write it: no path, no user, a host in ASCII.
+    /// Parses an origin as browsers write it: no path, no user, an ASCII host.
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let (host, port) = split_authority(authority)?;
@@ -73,7 +72,7 @@ impl<'a> Origin<'a> {
             && self.port.or(self.default_port()) == other.port.or(other.default_port())
     }
 
-    /// True when the page came from where this request goes.
+    /// True if the page comes from the host of this request.
     fn is_of(&self, host: Option<&str>, secure: bool) -> bool {
         let Some((host, port)) = host.and_then(split_authority) else {
             return false;
@@ -85,7 +84,7 @@ impl<'a> Origin<'a> {
             && self.port.or(default) == port.or(default)
     }
 
-    /// The port that goes without saying; `None` for schemes that are no page's on the web.
+    /// The default port of the scheme; none for schemes other than HTTP and HTTPS.
     fn default_port(&self) -> Option<u16> {
         match self.scheme {
             scheme if scheme.eq_ignore_ascii_case("http") => Some(80),
@@ -95,10 +94,10 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Reads `host`, `host:port` or `[IPv6]:port`.
+/// Parses `host`, `host:port` or `[IPv6]:port`.
 fn split_authority(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.rsplit_once(':') {
-        // The colons within brackets are those of the address.
+        // Colons within brackets belong to the address.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (text, None),
     };
@@ -115,7 +114,7 @@ fn split_authority(text: &str) -> Option<(&str, Option<u16>)> {
     };
     let port = match port {
         None => None,
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => Some(port.parse().ok()?),
         Some(_) => return None,
     };
@@ -132,7 +131,7 @@ mod tests {
         entries.iter().map(|&entry| entry.into()).collect()
     }
 
-    /// Judged by a list, which needs no `Host`.
+    /// Checks with a list, which needs no `Host`.
     fn listed(origin: &str, entry: &str) -> bool {
         is_allowed(origin, Some(&list(&["https://other", entry])), None, false)
     }

@@ -1,14 +1,15 @@
 //! Globs over ids.
 
-/// A list of globs: `*` stands for any run of characters, also for none; all else for itself.
+/// A list of globs: `*` matches any sequence of characters, even an empty one; any other character matches
+/// itself.
 ///
-/// There is no escape: an id that contains a `*` is matched by the `*` of a pattern. Matching takes
-/// time linear in the id and the pattern.
+/// There is no escape: an id that contains a `*` is matched by the `*` of a pattern. Matching takes time
+/// linear in the id and the pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patterns(Box<[Box<str>]>);
 
 impl Patterns {
-    /// True when one of the patterns matches the whole id. An empty list allows nothing.
+    /// True if one of the patterns matches the whole id. An empty list allows no id.
     pub fn allows(&self, id: &str) -> bool {
         self.0.iter().any(|pattern| matches(pattern, id))
     }
@@ -20,7 +21,7 @@ impl<S: Into<Box<str>>> FromIterator<S> for Patterns {
     }
 }
 
-/// True when the pattern matches the whole id.
+/// True if the pattern matches the whole id.
 pub(super) fn matches(pattern: &str, id: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else {
         return pattern == id;
@@ -32,7 +33,7 @@ pub(super) fn matches(pattern: &str, id: &str) -> bool {
     let Some(mut inner) = inner else {
         return false;
     };
-    // The leftmost place of a part leaves most room for those behind it: nothing is tried twice.
+    // The leftmost match of a part leaves the most room for the next ones, so no backtracking is needed.
     for part in middle.split('*') {
         let Some((_, rest)) = inner.split_once(part) else {
             return false;
@@ -62,7 +63,7 @@ mod tests {
         texts
     }
 
-    /// What a `*` means, said in the simplest way.
+    /// A naive implementation of matching.
     fn means(pattern: &str, id: &str) -> bool {
         let mut rest = pattern.chars();
         match rest.next() {
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn every_short_pattern_matches_what_it_means() {
+    fn every_short_pattern_agrees_with_a_naive_implementation() {
         for pattern in texts("aß*", 6) {
             for id in texts("aß", 6) {
                 assert_eq!(
@@ -111,9 +112,9 @@ mod tests {
         assert!(Patterns::from_iter(["*"]).allows(""));
     }
 
-    /// With steps back this would not end within our lifetime.
+    /// With backtracking this test would practically never end.
     #[test]
-    fn a_pattern_of_many_stars_ends() {
+    fn matching_many_stars_terminates() {
         let pattern = "*a".repeat(4_096) + "*b";
         assert!(!matches(&pattern, &"a".repeat(65_536)));
         assert!(matches(&pattern, &("a".repeat(65_536) + "b")));

@@ -1,7 +1,7 @@
-//! The mathematics of tokens, by `ring`: one way for each algorithm.
+//! The cryptography of tokens: verifies signatures with `ring`.
 //!
-//! `jsonwebtoken` takes its cryptography from a provider that is set once for all its users in a
-//! process: ours, which only verifies, unless the embedder has set another one before.
+//! `jsonwebtoken` takes its cryptography from a process-wide provider: this one, which can only verify,
+//! unless the embedder has installed another one before.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
@@ -14,11 +14,11 @@ use ring::{
     signature::{self as asymmetric, VerificationAlgorithm},
 };
 
-/// The cryptography of `ring`, for verifying.
+/// The provider based on `ring`. It cannot sign.
 pub(super) static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
     verifier_factory: verifier,
-    // For keys as JSON, which we do not read.
+    // For keys in JSON, which are not supported.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
@@ -41,7 +41,7 @@ pub(super) fn verifier(
     }))
 }
 
-/// The hash of an algorithm with a secret.
+/// The hash of an algorithm that uses a secret.
 pub(super) fn hash(algorithm: Algorithm) -> Option<hmac::Algorithm> {
     match algorithm {
         Algorithm::HS256 => Some(hmac::HMAC_SHA256),
@@ -51,7 +51,7 @@ pub(super) fn hash(algorithm: Algorithm) -> Option<hmac::Algorithm> {
     }
 }
 
-/// How an algorithm with a public key verifies.
+/// The signature scheme of an algorithm that uses a public key.
 fn scheme(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match algorithm {
         Algorithm::RS256 => &asymmetric::RSA_PKCS1_2048_8192_SHA256,
@@ -67,7 +67,7 @@ fn scheme(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     })
 }
 
-/// A key, bound to one algorithm.
+/// A key bound to one algorithm.
 struct RingVerifier {
     algorithm: Algorithm,
     way: KeyedVerifier,
