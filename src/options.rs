@@ -1,4 +1,4 @@
-//! Every default, bound and unit, in one place.
+//! The options of servers and clients, with their defaults, ranges and units.
 
 pub(crate) mod headers;
 mod nats;
@@ -14,127 +14,134 @@ use crate::{
 pub use nats::{NatsAuth, NatsOptions};
 pub use tls::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion};
 
-/// 1.7.2 accepted messages of this size; so do we, both ways.
+/// Default of `maxPayload` in bytes: the limit of 1.7.2, in both directions.
 const MAX_PAYLOAD: usize = 100 << 20;
-/// A message and what is around it must fit into a string of V8, which holds 24 bytes less than 512 MiB.
+/// Upper limit of `maxPayload` in bytes: a frame must fit into a string of V8, which holds 24 bytes less than
+/// 512 MiB.
 const PAYLOAD_CEILING: usize = 511 << 20;
-/// Less than what proxies and routers allow a connection to be silent: 30 s is the least usual.
+/// Shorter than the idle timeout of proxies and routers, the shortest of which is usually 30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Where clients are authenticated, those who are not get little time and few tries.
+/// Default limits for clients that are not authenticated yet, if authentication is required.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 const PROTOCOL_ERRORS: u32 = 100;
 const HOUR: Duration = Duration::from_secs(3600);
-/// The longest time an option may name: beyond it, clocks would overflow.
+/// The maximum of any duration: beyond it, clocks would overflow.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Where a server listens.
+/// The address that a server listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// A TCP port of an address or host name; port 0 takes a free one.
+    /// A TCP port of an address or host name; port 0 picks a free one.
     Tcp {
-        /// Address or name.
+        /// The address or host name.
         host: String,
-        /// Port.
+        /// The port.
         port: u16,
     },
-    /// A Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// What happens to a connection that does not read as fast as others send to it.
+/// The policy for a slow consumer: a connection that reads more slowly than others send to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SlowConsumer {
-    /// Those who send to it are read no further until it has caught up, for `slow_consumer_timeout`.
+    /// Backpressure: connections that send to it are not read until it is drained, for at most
+    /// `slow_consumer_timeout`.
     #[default]
     Pushback,
-    /// It is closed at once, with 1013.
+    /// Close it at once, with 1013.
     Close,
-    /// What is sent to it meanwhile is dropped, and counted.
+    /// Drop messages to it, and count them.
     Drop,
 }
 
-/// What one connection may send in a second. A second's worth may come at once; beyond it the
-/// connection is read no further until its time has come: nothing is lost.
+/// The limits of what one connection may send per second. A burst of one second's worth is allowed; beyond it
+/// the connection is not read until it may send again. No message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Messages of any kind, pings included.
+    /// Messages of any kind, including pings.
     pub messages: u64,
-    /// Bytes, those of frame headers included.
+    /// Bytes, including frame headers.
     pub bytes: u64,
 }
 
 /// The options of a server.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Where to listen. Default: TCP, 0.0.0.0, a free port.
+    /// The address to listen on. Default: TCP, 0.0.0.0, a free port.
     pub listen: Listen,
-    /// The path of the WebSocket endpoint, compared exactly; a missing slash is added. Default `/`.
+    /// The path of the WebSocket endpoint, compared exactly; a missing leading slash is added. Default `/`.
     pub path: String,
-    /// Bytes of one message from a client; more closes it with 1009. Default 100 MiB, as `ws`.
+    /// Maximum bytes of a message from a client; a longer one closes its connection with 1009. Default 100
+    /// MiB, as in `ws`.
     pub max_payload: usize,
-    /// Bytes that may wait for one connection before `slow_consumer` applies. Default 16 MiB.
+    /// Bytes that may be queued for one connection before `slow_consumer` applies. Default 16 MiB.
     ///
-    /// One message may always wait, whatever its size.
+    /// One message may always be queued, whatever its size.
     pub max_backpressure: usize,
-    /// What applies then. Default push-back.
+    /// The policy for slow consumers. Default: backpressure.
     pub slow_consumer: SlowConsumer,
-    /// How long senders are held for a connection that reads less than 2 MiB in that time, before
-    /// it is closed with 1013. Default 5 s.
+    /// How long a connection that reads less than 2 MiB in that time may make its senders wait before it is
+    /// closed with 1013. Default 5 s.
     pub slow_consumer_timeout: Duration,
-    /// Bytes of all buffers and tables together. Beyond it those who send to a connection for which
-    /// more than its share waits (64 KiB, or less where connections are many) are read no further,
-    /// new connections are refused with 503, and when that does not help the connection that holds
-    /// most is closed with 1013, then the next.
-    /// Default: a quarter of what the machine has, or the cgroup allows.
-    pub max_memory: usize,
-    /// Connections at one time; a further one is refused with 503. Default: 80 % of the file limit.
-    pub max_connections: usize,
-    /// Bytes of an id, and of an ack, as JSON text without quotes. Default 8 KiB.
-    pub max_id_length: usize,
-    /// Receivers of one message. Default 65,536.
-    pub max_dest: usize,
-    /// Bytes of one message times its receivers; more is refused. Default 1 GiB.
-    pub max_fanout_bytes: usize,
-    /// Fragments of one message; more closes its sender with 1008. Default 16,384, as `ws`.
-    pub max_fragments: usize,
-    /// Pings and pongs of one connection in a second; more closes it with 1008. Default 100.
-    pub max_control_frames: u32,
-    /// Actions of one connection that may be refused in a minute; more closes it with 1008. Zero:
-    /// no limit. Default: none, as 1.7.2; 100 where clients are authenticated.
-    pub max_protocol_errors: Option<u32>,
-    /// What one connection may send in a second. Default: no limit.
-    pub rate_limit: Option<RateLimit>,
-    /// Bytes of the handshake's request head; more is refused with 431. Default 16 KiB.
-    pub max_header_size: usize,
-    /// From accept to the end of the handshake; longer is refused with 408. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// Who may register. Default: anybody, as 1.7.2.
+    /// Bytes of all buffers and tables together. Beyond it:
     ///
-    /// Otherwise a connection may do nothing but register until it has.
+    /// - connections that send to a receiver whose queue exceeds its share (64 KiB, or less with many
+    ///   connections) are not read,
+    /// - new connections are refused with 503,
+    /// - if that does not help, the connection that holds the most memory is closed with 1013, then the next.
+    ///
+    /// Default: a quarter of the machine's memory, or of the limit of the cgroup.
+    pub max_memory: usize,
+    /// Maximum number of concurrent connections; a further one is refused with 503. Default: 80 % of the file
+    /// limit.
+    pub max_connections: usize,
+    /// Maximum bytes of an id, and of an ack, as JSON text without quotes. Default 8 KiB.
+    pub max_id_length: usize,
+    /// Maximum number of receivers of a message. Default 65,536.
+    pub max_dest: usize,
+    /// Maximum bytes of a message times its receivers; more is refused. Default 1 GiB.
+    pub max_fanout_bytes: usize,
+    /// Maximum fragments of a message; more closes the connection with 1008. Default 16,384, as in `ws`.
+    pub max_fragments: usize,
+    /// Maximum pings and pongs of a connection per second; more closes it with 1008. Default 100.
+    pub max_control_frames: u32,
+    /// Maximum refused actions of a connection per minute; more closes it with 1008. Zero: no limit. Default:
+    /// no limit, as in 1.7.2; 100 if clients are authenticated.
+    pub max_protocol_errors: Option<u32>,
+    /// What one connection may send per second. Default: no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// Maximum bytes of the request head of the handshake; more is refused with 431. Default 16 KiB.
+    pub max_header_size: usize,
+    /// Time limit of the handshake, from accept; longer is refused with 408. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// The authentication of clients. Default: none, as in 1.7.2.
+    ///
+    /// With authentication, a connection cannot do anything before it has registered.
     pub authentication: Authentication,
-    /// The `Origin`s from which browsers may connect, such as `https://example.org`, or `*` for all;
-    /// others are refused with 403. Peers that send no `Origin` are none of this.
-    /// Default: any, as 1.7.2; where clients are authenticated, that of the request's `Host`.
+    /// The origins of web pages that may connect, such as `https://example.org`, or `*` for all; others are
+    /// refused with 403. Requests without an `Origin` header are always accepted. Default: any, as in 1.7.2;
+    /// if clients are authenticated, that of the request's `Host`.
     pub allowed_origins: Option<Vec<String>>,
-    /// How long a connection may stay without an id; longer closes it with 1008. Zero: for ever.
-    /// Default: for ever, as 1.7.2; 10 s where clients are authenticated.
+    /// How long a connection may stay unregistered; longer closes it with 1008. Zero: no limit. Default: no
+    /// limit, as in 1.7.2; 10 s if clients are authenticated.
     pub register_timeout: Option<Duration>,
-    /// A connection from which nothing has come for this long is sent a ping. Zero: never.
-    /// Default 25 s, less than what proxies and routers allow.
+    /// A connection that has sent nothing for this long is sent a ping. Zero: never. Default 25 s, shorter
+    /// than the idle timeout of proxies and routers.
     pub ping_interval: Duration,
-    /// How long it may then stay silent before it counts as dead. Default 20 s.
+    /// Time limit for a sign of life after a ping, before the connection counts as dead. Default 20 s.
     pub ping_timeout: Duration,
-    /// How long a closing connection may take before its socket is destroyed. Default 5 s.
+    /// Time limit of a closing connection, before its socket is destroyed. Default 5 s.
     pub close_timeout: Duration,
-    /// How long a request may be answered. Default 1 h, as 1.7.2.
+    /// Time limit of a request for its answer. Default 1 h, as in 1.7.2.
     pub ack_timeout: Duration,
-    /// Deliveries (requests times receivers) of one connection that may await an answer; beyond
-    /// it the oldest expires. Default 65,536.
+    /// Maximum deliveries (requests times receivers) of a connection that await an answer; beyond it the
+    /// oldest expires. Default 65,536.
     pub max_pending_acks: usize,
-    /// Speak TLS, and nothing else. Default none.
+    /// Accept only TLS connections. Default: no TLS.
     pub tls: Option<TlsServerOptions>,
-    /// Be one with other brokers, over NATS (feature `nats`). Default none: alone.
+    /// Form a cluster with other brokers over NATS (feature `nats`). Default: no cluster.
     pub nats: Option<NatsOptions>,
 }
 
@@ -176,9 +183,9 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
-    /// Checks every bound.
+    /// Checks all options.
     ///
-    /// Errors: `InvalidOption` names the first option out of its range.
+    /// Errors: `InvalidOption` with the first option that is out of range.
     pub fn validate(&self) -> Result<()> {
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
         range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
@@ -222,12 +229,12 @@ impl ServerOptions {
         !matches!(self.authentication, Authentication::None)
     }
 
-    /// True if the embedder decides who may register, and wants to see the request's headers.
+    /// True if a hook of the embedder decides about registrations; it needs the headers of the request.
     pub(crate) fn asks_embedder(&self) -> bool {
         matches!(self.authentication, Authentication::Hook(..))
     }
 
-    /// How long a connection may stay without an id; none if for ever.
+    /// How long a connection may stay unregistered; none if there is no limit.
     pub(crate) fn effective_register_timeout(&self) -> Option<Duration> {
         let default = self.authenticates().then_some(REGISTER_TIMEOUT);
         self.register_timeout
@@ -235,7 +242,7 @@ impl ServerOptions {
             .filter(|limit| !limit.is_zero())
     }
 
-    /// How many actions of a connection may be refused in a minute; zero if any number.
+    /// Maximum refused actions of a connection per minute; zero if there is no limit.
     pub(crate) fn effective_protocol_errors(&self) -> u32 {
         let default = if self.authenticates() {
             PROTOCOL_ERRORS
@@ -245,7 +252,7 @@ impl ServerOptions {
         self.max_protocol_errors.unwrap_or(default)
     }
 
-    /// True if requests from this origin are served. `host`: what the request names.
+    /// True if requests from this origin are accepted. `host`: the `Host` header of the request.
     pub(crate) fn allows_origin(&self, origin: &str, host: Option<&str>, secure: bool) -> bool {
         match &self.allowed_origins {
             None if !self.authenticates() => true,
@@ -257,46 +264,45 @@ impl ServerOptions {
 /// The options of a client.
 #[derive(Clone)]
 pub struct ClientOptions {
-    /// Host name or address.
+    /// The host name or address of the server.
     pub host: String,
-    /// Port.
+    /// The port of the server.
     pub port: u16,
     /// Path and query of the endpoint. Default `/`.
     pub path: String,
-    /// The id to register, as JSON text; none sends a `register` without an id.
+    /// The id to register, as JSON text; without one, `register` is sent without an id.
     pub id: Option<String>,
-    /// What the server is shown at registration. Default: nothing.
+    /// The token for the registration. Default: none.
     pub token: Option<String>,
-    /// The version of the protocol to ask for: 1, or 2. A server of version 1 answers with 1.
-    /// Default 1.
+    /// The protocol version to request: 1 or 2. A server of version 1 confirms version 1. Default 1.
     pub protocol: u8,
-    /// Further headers of the handshake: names and values. Default: none.
+    /// Additional headers of the handshake, as names and values. Default: none.
     pub headers: Vec<(String, String)>,
-    /// Bytes of one message from the server. Default 100 MiB and 64 KiB: the `from` member
-    /// lengthens a message that was legal when it was sent.
+    /// Maximum bytes of a message from the server. Default 100 MiB and 64 KiB: the server adds a `from`
+    /// member to messages of up to 100 MiB.
     pub max_payload: usize,
-    /// Bytes of the JSON text of one message, answer or refusal that the embedder is given; a larger
-    /// one is dropped, and the connection stays open. Default: no limit below `max_payload`.
+    /// Maximum bytes of the JSON text of a message, answer or refusal that is passed to the embedder; a
+    /// larger one is dropped, and the connection stays open. Default: no limit below `max_payload`.
     pub max_message: usize,
-    /// Bytes waiting above which [`Client::send`](crate::Client::send) asks to slow down. Default 1 MiB.
+    /// High-water mark: queued bytes above which [`Client::send`](crate::Client::send) requests backpressure.
+    /// Default 1 MiB.
     pub high_water_mark: usize,
-    /// Bytes waiting above which a send fails. Default 1 GiB.
+    /// Queued bytes above which a send fails. Default 1 GiB.
     pub max_queued: usize,
-    /// From start to open. Default 30 s.
+    /// Time limit from start to open. Default 30 s.
     pub connect_timeout: Duration,
-    /// When nothing has come from the server for this long, it is sent a ping. Zero: never.
-    /// Default 25 s.
+    /// If the server has sent nothing for this long, it is sent a ping. Zero: never. Default 25 s.
     pub ping_interval: Duration,
-    /// How long it may then stay silent before the connection counts as dead (1006). Default 20 s.
+    /// Time limit for a sign of life after a ping, before the connection counts as dead (1006). Default 20 s.
     pub ping_timeout: Duration,
-    /// How long a closing connection may make no progress: nothing of what was sent is taken, or
-    /// our close frame is not answered. Default 5 s.
+    /// How long a closing connection may make no progress: no queued byte is written, or the close frame is
+    /// not answered. Default 5 s.
     pub close_timeout: Duration,
-    /// Speak TLS (`wss:`), and nothing else. Default none.
+    /// Connect with TLS (`wss:`). Default: no TLS.
     pub tls: Option<TlsClientOptions>,
 }
 
-/// Leaves out what must not reach a log: the token, the headers, and the keys.
+/// Omits secrets: the token, the headers and the keys.
 impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientOptions")
@@ -332,9 +338,9 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// Checks every bound.
+    /// Checks all options.
     ///
-    /// Errors: `InvalidOption` names the first option out of its range.
+    /// Errors: `InvalidOption` with the first option that is out of range.
     pub fn validate(&self) -> Result<()> {
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
         range("protocol", self.protocol.into(), 1, 2)?;
@@ -350,7 +356,7 @@ impl ClientOptions {
     }
 }
 
-/// Checks the bytes of a message.
+/// Checks the value of an option that limits the bytes of a message.
 #[cfg(feature = "node")]
 pub(crate) fn payload(name: &'static str, value: usize) -> Result<()> {
     range(name, value, 1, PAYLOAD_CEILING)
@@ -378,7 +384,7 @@ fn time(name: &'static str, value: Duration) -> Result<()> {
     Err(Error::InvalidOption { name, reason })
 }
 
-/// The same, where zero turns it off.
+/// Checks a duration that zero disables.
 fn time_or_never(name: &'static str, value: Duration) -> Result<()> {
     if value.is_zero() {
         return Ok(());
@@ -386,7 +392,7 @@ fn time_or_never(name: &'static str, value: Duration) -> Result<()> {
     time(name, value)
 }
 
-/// A quarter of the memory that we may use: the embedder, and the system, have the rest.
+/// A quarter of the available memory; the rest is left to the embedder and the system.
 fn default_max_memory() -> usize {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
@@ -394,15 +400,15 @@ fn default_max_memory() -> usize {
     let group = system
         .cgroup_limits()
         .map_or(u64::MAX, |it| it.total_memory);
-    // A system that tells neither is not one without memory.
+    // At least 64 MiB, even if the system reports neither value.
     (machine.min(group) / 4).max(64 << 20) as usize
 }
 
-/// 80 % of the files this process may open: the rest is the embedder's.
+/// 80 % of the files that this process may open; the rest is left to the embedder.
 fn default_max_connections() -> usize {
     #[cfg(unix)]
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    // Windows has no such limit; this is the default of its handle tables.
+    // Windows has no such limit; this is the default size of its handle tables.
     #[cfg(not(unix))]
     let files = Some(16_384);
     let files = files.map_or(1 << 20, |n| n.min(1 << 20) as usize);
@@ -420,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_out_of_range_is_named() {
+    fn an_error_names_the_option_out_of_range() {
         let options = ServerOptions {
             max_payload: 0,
             ..ServerOptions::default()

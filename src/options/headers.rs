@@ -1,4 +1,4 @@
-//! Headers that a client adds to its handshake, checked.
+//! Validates the headers that a client adds to its handshake.
 
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 
@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 
 /// Parses a header that a client adds to its handshake.
 ///
-/// Errors: `InvalidOption` for a name or value that HTTP does not allow, and for the headers of the handshake itself.
+/// Errors: `InvalidOption` for a name or value that HTTP does not allow, and for the headers of the handshake
+/// itself.
 pub(crate) fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
     let ours = |name: &HeaderName| {
         let name = name.as_str();

@@ -1,46 +1,45 @@
-//! How a server finds the other brokers of its cluster.
+//! The options of a cluster: how a server connects to NATS.
 
 use std::{fmt, time::Duration};
 
 use super::{Pem, TlsClientOptions, time};
 use crate::error::{Error, Result};
 
-/// Bytes of a namespace, and of a name.
+/// Maximum bytes of a namespace, and of a broker's name.
 const MAX_NAME: usize = 64;
 
-/// The NATS servers by which brokers are one, and how this one makes itself known to them.
+/// The NATS servers that connect the brokers of a cluster, and the identity of this broker.
 #[derive(Clone)]
 pub struct NatsOptions {
-    /// Addresses: `nats://host:4222`, `tls://host`, `host`. One that cannot be reached is passed over
-    /// for the next; a cluster tells of its other servers by itself.
+    /// Addresses: `nats://host:4222`, `tls://host`, `host`. If one is unreachable, the next is tried. The
+    /// other servers of a NATS cluster are discovered.
     pub servers: Vec<String>,
-    /// Brokers of one namespace are one; those of others are not seen. Letters, digits, `-` and `_`,
-    /// at most 64. Default `default`.
+    /// Brokers with the same namespace form a cluster, separate from those with another. Letters, digits, `-`
+    /// and `_`, at most 64. Default `default`.
     pub namespace: String,
-    /// The name by which others know this broker, where it is missed. Default: a random one.
+    /// The name of this broker, shown by others if it is lost. Default: a random one.
     pub name: Option<String>,
-    /// Who we are. Default: nobody.
+    /// The authentication at NATS. Default: none.
     pub auth: NatsAuth,
-    /// Speak TLS. `servername` is that of the address. Default: where the address or the server says
-    /// so.
+    /// Use TLS. `servername` is that of the address. Default: only if the address or the server requires it.
     pub tls: Option<TlsClientOptions>,
-    /// The server closes when NATS cannot be reached within `timeout` at the start. Default false: it
-    /// serves those who are here, and tries on.
+    /// Close the server if NATS cannot be reached within `timeout` at the start. Default false: the server
+    /// serves local clients, and keeps trying to connect.
     pub required: bool,
-    /// The time for that. Default 5 s.
+    /// Time limit of the first connection to NATS. Default 5 s.
     pub timeout: Duration,
 }
 
-/// Who a broker is for NATS.
+/// The authentication of a broker at NATS.
 #[derive(Clone, PartialEq, Eq)]
 pub enum NatsAuth {
-    /// Nobody.
+    /// No authentication.
     None,
-    /// A user.
+    /// A user with a password.
     User {
-        /// Name.
+        /// The name of the user.
         user: String,
-        /// Password.
+        /// The password.
         pass: String,
     },
     /// A token.
@@ -52,7 +51,7 @@ pub enum NatsAuth {
 }
 
 impl fmt::Debug for NatsAuth {
-    /// Secrets are for nobody's log.
+    /// Omits all secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
@@ -64,7 +63,7 @@ impl fmt::Debug for NatsAuth {
     }
 }
 
-/// Leaves out what must not reach a log: an address may have a password in it.
+/// Omits secrets: an address may contain a password.
 impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsOptions")
@@ -77,7 +76,7 @@ impl fmt::Debug for NatsOptions {
 }
 
 impl NatsOptions {
-    /// These servers; all else as by default.
+    /// The default options with these servers.
     pub fn new(servers: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             servers: servers.into_iter().map(Into::into).collect(),

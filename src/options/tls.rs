@@ -1,9 +1,9 @@
-//! How a server and a client make themselves known by certificates, and whom they trust.
+//! The TLS options of servers and clients: certificates, keys and trusted authorities.
 
 use std::{fmt, path::PathBuf};
 
-/// Certificates or a key in PEM. A text that contains `-----BEGIN` is taken as it is, any other
-/// is the path of a file.
+/// Certificates or a key in PEM. A string that contains `-----BEGIN` is the PEM text; any other is the path
+/// of a file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
     /// The PEM text.
@@ -28,7 +28,7 @@ impl From<String> for Pem {
 }
 
 impl fmt::Debug for Pem {
-    /// A key is for nobody's log.
+    /// Omits the text, which may be a private key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(_) => f.debug_tuple("Text").finish_non_exhaustive(),
@@ -47,23 +47,23 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// The certificate of a server, and whom it lets in.
+/// The TLS options of a server.
 #[derive(Debug, Clone)]
 pub struct TlsServerOptions {
-    /// The certificate, those of its issuers behind it.
+    /// The server's certificate, followed by those of its issuers.
     pub cert: Pem,
-    /// Its key: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    /// The key of the certificate: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key: Pem,
     /// The authorities that may sign a client's certificate.
     pub ca: Option<Pem>,
-    /// The oldest version that is spoken. Default TLS 1.2.
+    /// The minimum TLS version. Default TLS 1.2.
     pub min_version: TlsVersion,
-    /// Only clients with a certificate signed by `ca` are let in. Default false.
+    /// Require clients to have a certificate signed by `ca`. Default false.
     pub request_cert: bool,
 }
 
 impl TlsServerOptions {
-    /// A certificate and its key; all else as by default.
+    /// The default options with this certificate and key.
     pub fn new(cert: impl Into<Pem>, key: impl Into<Pem>) -> Self {
         Self {
             cert: cert.into(),
@@ -75,20 +75,21 @@ impl TlsServerOptions {
     }
 }
 
-/// How a client knows its server, and makes itself known.
+/// The TLS options of a client.
 #[derive(Debug, Clone)]
 pub struct TlsClientOptions {
-    /// The authorities that may sign the server's certificate. Default: those that Mozilla trusts.
+    /// The authorities that may sign the server's certificate. Default: those trusted by Mozilla.
     pub ca: Option<Pem>,
-    /// The name that is asked for and that the certificate must have. Default: the host.
+    /// The server name that is requested, and that the certificate must contain. Default: the host.
     pub servername: Option<String>,
-    /// The client's own certificate, those of its issuers behind it.
+    /// The client's own certificate, followed by those of its issuers.
     pub cert: Option<Pem>,
-    /// Its key: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    /// The key of the client's certificate: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key: Option<Pem>,
-    /// False takes any certificate: whoever is in between may read all. Default true.
+    /// Verify the server's certificate. False accepts any, so a man in the middle can read everything.
+    /// Default true.
     pub reject_unauthorized: bool,
-    /// The oldest version that is spoken. Default TLS 1.2.
+    /// The minimum TLS version. Default TLS 1.2.
     pub min_version: TlsVersion,
 }
 
