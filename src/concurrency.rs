@@ -1,10 +1,10 @@
-//! Connections, outbox, router and requests under thousands of orders of their steps, by [`shuttle`].
+//! Concurrency tests with [`shuttle`]: explore thread interleavings of connections, outbox, registry and
+//! requests.
 //!
-//! Shuttle runs the threads of a test one at a time and decides at each lock and atomic who goes
-//! on: at random, and by priorities that change a few times (PCT), which finds what needs a rare
-//! order. A thread that is never woken is a deadlock, and found as such. A failure prints its
-//! schedule, and the seed with which it comes again: `WSMB_SEED`. `WSMB_SCHEDULES` says how many
-//! schedules of either kind are tried.
+//! Shuttle runs the threads of a test one at a time, and decides at each lock and atomic which one continues:
+//! at random, and by priorities that change a few times (PCT), which finds defects that need a rare
+//! interleaving. A thread that is never woken is reported as a deadlock. A failure prints its schedule, and
+//! the seed that reproduces it, `WSMB_SEED`. `WSMB_SCHEDULES` sets the number of schedules of each kind.
 
 mod connection;
 mod outbox;
@@ -28,9 +28,9 @@ use shuttle::{
 use crate::{broker::handle::Handle, memory::Memory, transport::socket::WriteHalf};
 
 const SCHEDULES: usize = 1_000;
-/// How often priorities change in one schedule: most defects need fewer changes than this.
+/// Number of priority changes in a schedule: most defects need fewer.
 const DEPTH: usize = 3;
-/// What a thread of a debug build needs, with room to spare.
+/// Bytes of a thread's stack: enough for a debug build.
 const STACK: usize = 256 << 10;
 
 /// Runs a test under many schedules.
@@ -57,17 +57,17 @@ fn number<T: FromStr>(name: &str, default: T) -> T {
     })
 }
 
-/// A number below `end`, chosen with the schedule.
+/// A random number below `end`, determined by the schedule.
 fn below(end: usize) -> usize {
     shuttle::rand::thread_rng().gen_range(0..end)
 }
 
-/// Polls until ready, asleep in between.
+/// Polls until ready, and sleeps in between.
 fn wait<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     shuttle::future::block_on(std::future::poll_fn(poll))
 }
 
-/// Starts a thread for each task, and returns what they came to when all have ended.
+/// Runs each task in a thread of its own; returns their results when all have ended.
 fn together<T: Send + 'static>(tasks: Vec<Box<dyn FnOnce() -> T + Send>>) -> Vec<T> {
     let threads: Vec<_> = tasks.into_iter().map(thread::spawn).collect();
     threads

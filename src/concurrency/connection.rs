@@ -1,6 +1,6 @@
-//! Whole connections: whatever one waits for, its task is woken, wherever in a turn that begins.
+//! Concurrency tests of whole connections: the task is woken for every event, at any point of a turn.
 //!
-//! No clock of tokio runs here: a wake-up that is lost is not made up for by a timer.
+//! No timer of tokio runs here, so a lost wake-up is not hidden by a timer.
 
 use std::{
     pin::Pin,
@@ -22,13 +22,13 @@ use crate::{
     transport::socket::{WriteHalf, pipe::Pipe},
 };
 
-/// Messages that come before one: so many, or fewer, that it is anywhere in a turn.
+/// Maximum messages before the tested one, which may thus be at any point of a turn.
 const BEFORE: usize = 6;
 const ENOUGH: usize = 1 << 20;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// An embedder that grants whatever is asked, when it is told to.
+/// An authentication hook that grants all registrations once `answer` is called.
 #[derive(Clone, Default)]
 struct Embedder(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -63,13 +63,13 @@ impl Embedder {
     }
 }
 
-/// A server, and the runtime whose clocks stand still.
+/// A server, and a runtime without timers.
 struct World {
     server: Server,
     runtime: Runtime,
 }
 
-/// One connection: what its peer writes and reads.
+/// One connection, and the peer's ends of its socket.
 struct Line {
     input: Arc<Pipe>,
     output: Arc<Pipe>,
@@ -93,7 +93,7 @@ impl World {
         Self { server, runtime }
     }
 
-    /// `room`: bytes that its socket takes before some are read.
+    /// Creates a connection. `room`: bytes that its socket accepts before some are read.
     fn line(&self, room: usize) -> Line {
         let (input, output) = (Pipe::new(ENOUGH), Pipe::new(room));
         let (handle, connection) = self.server.connection(&input, &output);
@@ -113,7 +113,7 @@ impl World {
 }
 
 impl Line {
-    /// Writes some messages that go nowhere, and one behind them.
+    /// Writes some messages to an unknown id, then `text`.
     fn write(&self, text: &str) {
         let nowhere = frame(r#"{"action":"send","message":1,"dest":"nobody"}"#);
         let mut bytes = nowhere.repeat(below(BEFORE));
@@ -126,7 +126,7 @@ impl Line {
         assert_eq!(socket.try_write(bytes).unwrap(), bytes.len());
     }
 
-    /// Hangs up when this has come so often.
+    /// Reads until `text` has been received `times` times, then closes.
     fn until(&self, text: &'static str, times: usize) -> Task {
         let (input, output) = (self.input.clone(), self.output.clone());
         Box::new(move || {
@@ -145,7 +145,7 @@ impl Line {
     }
 }
 
-/// A short text in a masked frame, whose mask is zero.
+/// A short text in a masked frame with a zero mask.
 fn frame(text: &str) -> Vec<u8> {
     let mut bytes = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
     bytes.extend(text.as_bytes());
@@ -155,13 +155,14 @@ fn frame(text: &str) -> Vec<u8> {
 const REGISTER: &str = r#"{"action":"register","id":"a"}"#;
 
 #[test]
-fn one_whose_registration_is_granted_at_any_moment_goes_on() {
+fn a_connection_continues_when_its_registration_is_granted() {
     explore(|| {
         let embedder = Embedder::default();
         let world = World::new(embedder.options());
         let _entered = world.runtime.enter();
         let mut line = world.line(ENOUGH);
-        // Strangers send nothing else: those before are granted, too, once the first one is.
+        // Before its first registration a connection may only register; later registrations are granted as
+        // well.
         line.put(&frame(REGISTER).repeat(1 + below(BEFORE)));
         line.put(&frame(r#"{"action":"send","message":"last","dest":"a"}"#));
         let answer = Box::new(move || embedder.answer());
@@ -171,7 +172,7 @@ fn one_whose_registration_is_granted_at_any_moment_goes_on() {
 }
 
 #[test]
-fn one_that_renews_at_the_end_of_a_turn_goes_on() {
+fn a_connection_that_renews_at_the_end_of_a_turn_continues() {
     explore(|| {
         let embedder = Embedder::default();
         let world = World::new(embedder.options());
@@ -187,7 +188,7 @@ fn one_that_renews_at_the_end_of_a_turn_goes_on() {
 }
 
 #[test]
-fn one_that_is_to_close_ends_whatever_it_waits_for() {
+fn a_connection_closes_on_request_whatever_it_waits_for() {
     explore(|| {
         let embedder = Embedder::default();
         let world = World::new(embedder.options());
@@ -207,17 +208,17 @@ fn one_that_is_to_close_ends_whatever_it_waits_for() {
 }
 
 #[test]
-fn one_that_sends_to_a_full_receiver_at_the_end_of_a_turn_goes_on() {
+fn a_sender_to_a_full_receiver_at_the_end_of_a_turn_continues() {
     explore(|| {
         let world = World::new(options());
-        // All threads of shuttle are one of the system: they are all on the runtime.
+        // The threads of shuttle run on one system thread, so all are on the runtime.
         let _entered = world.runtime.enter();
         let (mut sender, mut receiver) = (world.line(ENOUGH), world.line(50));
         receiver.put(&frame(REGISTER));
         let message = "x".repeat(60);
         let times = 1500 / message.len();
         let send = format!(r#"{{"action":"send","message":"{message}","dest":"a"}}"#);
-        // It has its id before anything is sent.
+        // The receiver is registered before the first message is sent.
         let noop = &mut Context::from_waker(Waker::noop());
         let first = receiver.connection.as_mut().unwrap().as_mut().poll(noop);
         assert!(first.is_pending());

@@ -1,4 +1,4 @@
-//! Many senders, one socket.
+//! Concurrency tests of an outbox with several senders.
 
 use std::{net::Shutdown, sync::Arc, task::Poll};
 
@@ -18,14 +18,14 @@ use crate::{
 
 const SENDERS: usize = 2;
 const MESSAGES: usize = 4;
-/// Far more than all that is sent.
+/// Bytes that exceed all messages of a test.
 const ENOUGH: usize = 1 << 20;
-/// A message that is shared, the longest that is copied, and a short one.
+/// Bytes of messages: a shared one, the longest copied one, and a short one.
 const LARGE: usize = SHARE_FROM;
 const COPIED: usize = LARGE - 1;
 const SMALL: usize = 40;
 
-/// What one thread does. The peer's says what it has received.
+/// The body of a thread. The peer's returns the received frames.
 type Task = Box<dyn FnOnce() -> Option<ReceivedFrames> + Send>;
 
 /// One connection: its handle, and the peer's end of its socket.
@@ -35,7 +35,8 @@ struct World {
     handle: Arc<Handle>,
 }
 
-/// What a peer has received: messages as `(sender, number)`, and whether a close frame was last.
+/// The frames received by a peer: messages as `(sender, number)`, and whether the last frame was a close
+/// frame.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ReceivedFrames {
     messages: Vec<(usize, usize)>,
@@ -43,7 +44,7 @@ struct ReceivedFrames {
 }
 
 impl World {
-    /// `capacity` of the socket, `mark` of the outbox, in bytes.
+    /// Creates a connection. `capacity` of the socket and `mark` of the outbox are in bytes.
     fn new(capacity: usize, mark: usize) -> Self {
         let (memory, pipe) = (memory(), Pipe::new(capacity));
         let handle = handle(1, WriteHalf::Pipe(pipe.clone()), mark, &memory);
@@ -54,7 +55,7 @@ impl World {
         }
     }
 
-    /// What the connection's task does with its writing half: the way of `Connection::poll`.
+    /// The connection's task as far as it writes, like `Connection::poll`.
     fn task(&self) -> Task {
         let handle = self.handle.clone();
         Box::new(move || {
@@ -88,7 +89,7 @@ impl World {
         })
     }
 
-    /// The peer: reads in portions of any size until nothing more comes.
+    /// The peer: reads random portions up to the end of the stream.
     fn peer(&self) -> Task {
         let pipe = self.pipe.clone();
         Box::new(move || {
@@ -104,8 +105,8 @@ impl World {
         })
     }
 
-    /// A sender: messages in turns of any length, each turn ended by a flush if one is owed. Each
-    /// waits for room first, as `Connection::room` does.
+    /// A sender: pushes messages in batches of random length, and flushes after each if needed. Waits for
+    /// room before each message, as connections do.
     fn sender(&self, sender: usize, size: usize) -> Task {
         let handle = self.handle.clone();
         Box::new(move || {
@@ -140,7 +141,7 @@ impl World {
         })
     }
 
-    /// Asks the task to close once the senders are done, or at any moment.
+    /// Requests the close, after the senders or at any time.
     fn closer(&self, close: Close) -> Task {
         let handle = self.handle.clone();
         Box::new(move || {
@@ -149,7 +150,7 @@ impl World {
         })
     }
 
-    /// Runs all of it, and returns what the peer has received. Nothing may be left.
+    /// Runs all tasks and returns the frames received by the peer. Checks that no bytes are left.
     fn run(self, tasks: Vec<Task>) -> ReceivedFrames {
         let received = together(tasks).into_iter().flatten().next();
         self.has_nothing_left();
@@ -162,7 +163,7 @@ impl World {
     }
 }
 
-/// Waits for room; false if there never will be any.
+/// Waits for room; false if there will never be any.
 fn has_room(handle: &Handle, key: u64) -> bool {
     wait(|cx| {
         if handle.outbox.is_full() {
@@ -177,7 +178,7 @@ fn has_room(handle: &Handle, key: u64) -> bool {
     handle.requested_close().is_none()
 }
 
-/// Reads frames as a client does. Panics on anything but whole ones.
+/// Parses frames as a client does. Panics if one is incomplete or invalid.
 fn received(mut bytes: &[u8]) -> ReceivedFrames {
     let mut received = ReceivedFrames::default();
     while let [first, second, ..] = *bytes {
@@ -204,7 +205,7 @@ fn received(mut bytes: &[u8]) -> ReceivedFrames {
     received
 }
 
-/// The numbers of one sender, which must begin with 0 and go up by one.
+/// Checks that the numbers of a sender start with 0 and are consecutive; returns how many there are.
 fn count(received: &ReceivedFrames, sender: usize) -> usize {
     let numbers = received.messages.iter().filter(|(by, _)| *by == sender);
     let mut count = 0;
@@ -215,7 +216,7 @@ fn count(received: &ReceivedFrames, sender: usize) -> usize {
     count
 }
 
-/// All that was sent arrives, whatever the size of messages, socket and outbox.
+/// Checks that all messages arrive, with the given sizes of socket, outbox and messages.
 fn all_of_it_arrives(capacity: usize, mark: usize, sizes: [usize; SENDERS]) {
     explore(move || {
         let world = World::new(capacity, mark);
@@ -237,22 +238,22 @@ fn all_of_it_arrives(capacity: usize, mark: usize, sizes: [usize; SENDERS]) {
 }
 
 #[test]
-fn all_arrives_whole_and_in_order_through_a_socket_that_takes_it() {
+fn messages_arrive_in_order_through_a_socket_with_room() {
     all_of_it_arrives(ENOUGH, ENOUGH, [SMALL, LARGE]);
 }
 
 #[test]
-fn all_arrives_whole_and_in_order_through_a_socket_that_is_full() {
+fn messages_arrive_in_order_through_a_full_socket() {
     all_of_it_arrives(100, ENOUGH, [COPIED, LARGE]);
 }
 
 #[test]
-fn senders_held_by_a_full_outbox_are_let_go() {
+fn senders_waiting_for_a_full_outbox_are_woken() {
     all_of_it_arrives(60, 100, [SMALL, SMALL]);
 }
 
 #[test]
-fn what_is_sent_to_one_that_closes_arrives_up_to_some_message() {
+fn messages_to_a_closing_connection_arrive_without_gaps() {
     explore(|| {
         let world = World::new(100, 200);
         let mut tasks = vec![world.task(), world.peer(), world.closer(Close::GoingAway)];
@@ -266,13 +267,13 @@ fn what_is_sent_to_one_that_closes_arrives_up_to_some_message() {
 }
 
 #[test]
-fn what_is_thrown_away_ends_with_a_whole_message() {
+fn dropped_messages_end_at_a_frame_boundary() {
     explore(|| {
         let world = World::new(100, ENOUGH);
         let mut tasks = vec![world.task(), world.peer(), world.closer(Close::Slow)];
         tasks.extend((0..SENDERS).map(|sender| world.sender(sender, [SMALL, LARGE][sender])));
         let received = world.run(tasks);
-        // Some may have been thrown away before the close, never one in the midst.
+        // Messages may be dropped before the close frame, but only whole ones.
         for sender in 0..SENDERS {
             count(&received, sender);
         }
@@ -281,7 +282,7 @@ fn what_is_thrown_away_ends_with_a_whole_message() {
 }
 
 #[test]
-fn a_connection_that_ends_lets_go_of_its_senders_and_its_memory() {
+fn a_destroyed_connection_wakes_its_senders_and_frees_its_memory() {
     explore(|| {
         let world = World::new(60, 100);
         let handle = world.handle.clone();
@@ -298,7 +299,7 @@ fn a_connection_that_ends_lets_go_of_its_senders_and_its_memory() {
 }
 
 #[test]
-fn a_connection_that_starts_to_close_lets_go_of_its_senders() {
+fn a_closing_connection_wakes_its_senders() {
     explore(|| {
         let world = World::new(60, 100);
         let handle = world.handle.clone();
@@ -306,7 +307,7 @@ fn a_connection_that_starts_to_close_lets_go_of_its_senders() {
             handle.outbox.start_closing();
             None
         });
-        // Nobody reads.
+        // No task reads from the socket.
         let mut tasks = vec![close];
         tasks.extend((0..SENDERS).map(|sender| world.sender(sender, SMALL)));
         together(tasks);
@@ -314,11 +315,11 @@ fn a_connection_that_starts_to_close_lets_go_of_its_senders() {
 }
 
 #[test]
-fn who_waits_until_all_is_written_is_woken() {
+fn a_task_waiting_for_an_empty_outbox_is_woken() {
     explore(|| {
         let world = World::new(10, ENOUGH);
         let asked = Arc::new(AtomicUsize::new(0));
-        // A client's threads: each asks to be told before its last flush.
+        // Threads of a client: each requests the `drain` event before its last flush.
         let sender = |_| -> Task {
             let (handle, asked) = (world.handle.clone(), asked.clone());
             Box::new(move || {
@@ -335,7 +336,7 @@ fn who_waits_until_all_is_written_is_woken() {
             })
         };
         let mut tasks: Vec<_> = (0..SENDERS).map(sender).collect();
-        // Its task, which tells of `drain`.
+        // The client's task, which emits `drain`.
         let (handle, socket) = (world.handle.clone(), WriteHalf::Pipe(world.pipe.clone()));
         tasks.push(Box::new(move || {
             wait(|cx| {

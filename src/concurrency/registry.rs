@@ -1,4 +1,4 @@
-//! One id, and several who want it.
+//! Concurrency tests of the registry: several connections register the same id.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
 const CONNECTIONS: u64 = 3;
 const STEPS: usize = 3;
 
-/// What a registry announces, in its order.
+/// An event of the registry, in the order of emission.
 #[derive(Debug)]
 enum Announced {
     Registered { key: u64, replaced: bool },
@@ -21,7 +21,7 @@ enum Announced {
 }
 
 struct World {
-    /// Connections take turns in belonging to one of so many.
+    /// Number of principals among which the connections are distributed.
     principals: u64,
     registry: Registry,
     handles: Vec<Arc<Handle>>,
@@ -46,7 +46,7 @@ impl World {
         })
     }
 
-    /// Registers and unregisters, by chance.
+    /// Registers and unregisters at random.
     fn contend(&self, handle: &Arc<Handle>) {
         let (key, id) = (handle.key, "a".into());
         for _ in 0..STEPS {
@@ -69,7 +69,7 @@ impl World {
         self.announced.lock().push(what);
     }
 
-    /// Holds what was announced against what is.
+    /// Checks the emitted events against the state of the registry.
     fn check(&self) {
         let mut owner = None;
         for announced in self.announced.lock().iter() {
@@ -110,17 +110,17 @@ fn contention(principals: u64) {
 }
 
 #[test]
-fn what_is_announced_comes_in_the_order_of_what_happened() {
+fn events_are_emitted_in_the_order_of_registrations() {
     contention(1);
 }
 
 #[test]
-fn an_id_never_goes_from_one_principal_to_another() {
+fn an_id_never_moves_to_another_principal() {
     contention(2);
 }
 
 #[test]
-fn a_connection_that_ends_takes_no_id_from_its_successor() {
+fn a_connection_that_ends_does_not_unregister_its_successor() {
     explore(|| {
         let world = World::new(1);
         let [first, second] = [0, 1].map(|key| world.handles[key].clone());

@@ -1,4 +1,4 @@
-//! Askers, responders, deadlines and departures, all at once.
+//! Concurrency tests of requests: askers, responders, timeouts and disconnects at the same time.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Deliveries that one asker may await.
+/// Maximum pending deliveries of one asker.
 const MAX_PENDING: usize = 3;
 
 type Task = Box<dyn FnOnce() + Send>;
@@ -30,15 +30,15 @@ struct World {
     memory: Arc<Memory>,
     requests: Requests,
     now: Instant,
-    /// The first two ask, the others answer. The id of each is its key.
+    /// The first two are askers, the others responders. The id of each is its key.
     handles: Vec<Arc<Handle>>,
-    /// Answers taken.
+    /// Number of accepted answers.
     answers: AtomicUsize,
-    /// What is told, in its order.
+    /// The frames and events for askers and responders, in order.
     told: Mutex<Vec<Told>>,
 }
 
-/// Something that reaches the one who asks, or one who is asked.
+/// A frame or event for an asker or a responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Message(u64),
@@ -62,7 +62,7 @@ impl World {
         })
     }
 
-    /// One in which all speak version 2.
+    /// A world in which all connections use version 2.
     fn new_2() -> Arc<Self> {
         let world = Self::new();
         for handle in &world.handles {
@@ -84,7 +84,7 @@ impl World {
         self.ask(responders, asker, ack, 1)
     }
 
-    /// Asks, and delivers the messages.
+    /// Opens a request and delivers its messages.
     fn ask(
         &self,
         responders: &[Arc<Handle>],
@@ -128,7 +128,7 @@ impl World {
             }));
     }
 
-    /// Answers; whoever asked must be `asker`, if it was taken.
+    /// Answers a request. If the answer is accepted, the asker must be `asker`.
     fn answer(&self, responder: usize, ack: &str, asker: Option<u64>) {
         let mut outcomes = Notifications::new();
         let responder = &self.handles[responder];
@@ -169,7 +169,7 @@ impl World {
         self.tell(&mut outcomes);
     }
 
-    /// Another connection takes over the id by which this one is asked.
+    /// Simulates that another connection takes over the id of this responder.
     fn replace(&self, place: usize) {
         let mut outcomes = Notifications::new();
         let former = &self.handles[place];
@@ -192,7 +192,7 @@ impl World {
         Box::new(move || act(&world))
     }
 
-    /// Every delivery that is awaited is in the table, and the other way round.
+    /// Checks that the request table and the counters of each connection agree.
     fn adds_up(&self) {
         let pending = self.requests.pending();
         for handle in &self.handles {
@@ -210,7 +210,7 @@ impl World {
         );
     }
 
-    /// When all have gone, nothing is left.
+    /// Checks that no request is left after all connections have disconnected.
     fn ends(&self) {
         self.adds_up();
         for handle in &self.handles {
@@ -225,7 +225,7 @@ impl World {
 }
 
 #[test]
-fn of_two_answers_one_is_taken() {
+fn only_one_of_two_answers_is_accepted() {
     explore(|| {
         let world = World::new();
         world.open(0, "a").unwrap();
@@ -239,7 +239,7 @@ fn of_two_answers_one_is_taken() {
 }
 
 #[test]
-fn of_two_who_want_an_ack_one_has_it() {
+fn only_one_of_two_askers_gets_an_ack() {
     explore(|| {
         let world = World::new();
         let won = Arc::new(AtomicUsize::new(0));
@@ -257,7 +257,7 @@ fn of_two_who_want_an_ack_one_has_it() {
 }
 
 #[test]
-fn a_request_is_never_left_to_those_who_have_gone() {
+fn a_request_never_waits_for_disconnected_responders() {
     explore(|| {
         let world = World::new();
         together(vec![
@@ -271,7 +271,7 @@ fn a_request_is_never_left_to_those_who_have_gone() {
 }
 
 #[test]
-fn who_leaves_takes_no_request_of_others_along() {
+fn a_disconnect_never_ends_a_request_of_another_asker() {
     explore(|| {
         let world = World::new();
         world.open(0, "a").unwrap();
@@ -292,7 +292,7 @@ fn who_leaves_takes_no_request_of_others_along() {
 }
 
 #[test]
-fn an_answer_is_taken_for_no_other_request_than_it_was_meant_for() {
+fn an_answer_never_completes_a_later_request_with_its_ack() {
     explore(|| {
         let world = World::new();
         world.open_to(&world.handles[2..3], 0, "a").unwrap();
@@ -309,7 +309,7 @@ fn an_answer_is_taken_for_no_other_request_than_it_was_meant_for() {
 }
 
 #[test]
-fn an_answer_is_taken_unless_the_time_is_up_first() {
+fn an_answer_is_accepted_unless_the_request_has_expired() {
     explore(|| {
         let world = World::new();
         world.open(0, "a").unwrap();
@@ -325,7 +325,7 @@ fn an_answer_is_taken_unless_the_time_is_up_first() {
 }
 
 #[test]
-fn of_all_that_may_end_a_request_one_does_and_is_told() {
+fn a_request_ends_for_exactly_one_reason() {
     explore(|| {
         let world = World::new_2();
         world.open_to(&world.handles[2..3], 0, "a").unwrap();
@@ -380,7 +380,7 @@ fn each_receiver_has_one_outcome() {
 }
 
 #[test]
-fn nobody_is_cancelled_before_it_is_asked() {
+fn a_responder_is_never_cancelled_before_its_message() {
     explore(|| {
         let world = World::new_2();
         together(vec![
@@ -408,7 +408,7 @@ fn nobody_is_cancelled_before_it_is_asked() {
 }
 
 #[test]
-fn a_request_is_never_left_to_one_that_has_lost_its_id() {
+fn a_request_never_waits_for_a_responder_that_lost_its_id() {
     explore(|| {
         let world = World::new_2();
         together(vec![
@@ -418,7 +418,7 @@ fn a_request_is_never_left_to_one_that_has_lost_its_id() {
         assert_eq!(world.requests.count(), 0);
         let told = world.told();
         assert!(told.contains(&Told::Failed(2, DeliveryError::Replaced)));
-        // It has its message, and then hears that nobody awaits its answer.
+        // The responder receives the message, and then its cancellation.
         let for_it: Vec<_> = (told.into_iter())
             .filter(|told| matches!(told, Told::Message(2) | Told::Cancelled(2)))
             .collect();
@@ -428,7 +428,7 @@ fn a_request_is_never_left_to_one_that_has_lost_its_id() {
 }
 
 #[test]
-fn whatever_happens_together_deliveries_add_up() {
+fn pending_deliveries_are_always_counted_correctly() {
     explore(|| {
         let world = [World::new, World::new_2][below(2)]();
         let mut tasks = Vec::new();
