@@ -114,7 +114,7 @@ pub enum Denied {
     Forbidden(Cow<'static, str>),
     /// The id belongs to another principal, which is connected now.
     Conflict,
-    /// It is unknown now whether the id belongs to another principal. The same registration may succeed
+    /// The owner of the id is unknown now, and may be another principal. The same registration may succeed
     /// later.
     Unavailable,
 }

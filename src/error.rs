@@ -1,88 +1,88 @@
-//! What can go wrong, each with a stable code.
+//! Errors, each with a stable code.
 //!
-//! [`Error`] is what a call of this crate returns. [`ActionError`] is what a peer's frame did
-//! wrong: it reaches the embedder as an event and never ends the server.
+//! [`Error`] is returned by calls of this crate. [`ActionError`] describes an invalid action of a peer: it is
+//! emitted to the embedder as an event, and never stops the server.
 
 use std::io;
 
 /// The result of a call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call failed.
+/// The reason why a call failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option has a value it cannot have. Correct the option named.
+    /// An option has an invalid value. Correct the named option.
     #[error("option \"{name}\" {reason}")]
     InvalidOption {
         /// The option, spelled as in JavaScript.
         name: &'static str,
-        /// What was found and what was expected.
+        /// The value found and the values expected.
         reason: String,
     },
-    /// The operating system refused: the port is taken, the address is not ours, ...
+    /// The operating system returned an error: the port is in use, the address is not local, ...
     #[error("{syscall} {}{}", code_of(.source), .target.as_ref().map(|t| format!(": {t}")).unwrap_or_default())]
     Io {
-        /// What was being done: `listen`, `connect`, `getaddrinfo`.
+        /// The operation: `listen`, `connect`, `getaddrinfo`.
         syscall: &'static str,
-        /// With which address or name.
+        /// The address or name that it was called with.
         target: Option<String>,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The connection is closed, or closing: nothing can be sent on it any more.
+    /// The connection is closed or closing: no message can be sent.
     #[error("not opened")]
     NotOpen,
-    /// More bytes wait to be sent than `maxQueued` allows. Wait for `drain`, then send again.
+    /// More bytes are queued than `maxQueued` allows. Wait for `drain`, then send again.
     #[error("{queued} bytes wait to be sent, maxQueued is {limit}")]
     QueueFull {
-        /// Bytes waiting.
+        /// Bytes queued.
         queued: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
     /// The peer answered the handshake with an HTTP status other than 101.
     #[error("unexpected server response ({0})")]
     UnexpectedResponse(u16),
-    /// The peer closed the connection in the middle of the handshake.
+    /// The peer closed the connection during the handshake.
     #[error("socket hang up")]
     HangUp,
-    /// The peer's `Sec-WebSocket-Accept` does not belong to our key: no WebSocket server.
+    /// The peer's `Sec-WebSocket-Accept` does not match the key that was sent: it is not a WebSocket server.
     #[error("invalid server key")]
     InvalidServerKey,
-    /// The handshake did not come through within `connectTimeout`.
+    /// The handshake was not complete within `connectTimeout`.
     #[error("the handshake took longer than {0} ms")]
     ConnectTimeout(u64),
-    /// A certificate, a key or another option of TLS cannot be used.
+    /// A certificate, a key or another TLS option cannot be used.
     #[error("option \"{option}\" {reason}")]
     Tls {
         /// The option, spelled as in JavaScript: `tls.cert`.
         option: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The handshake of TLS failed; nothing was said without it.
+    /// The TLS handshake failed. No unencrypted message was sent.
     #[error("TLS: {0}")]
     TlsHandshake(String),
-    /// The address is no `ws:` or `wss:` URL of a host and a port.
+    /// The address is not a `ws:` or `wss:` URL of a host and a port.
     #[error("invalid address \"{0}\"")]
     InvalidAddress(String),
-    /// The server does not know who we are: the token is missing, wrong or expired. Get a new one.
+    /// The server has refused the token: it is missing, wrong or expired. Get a new one.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
-    /// We may not have the id that we wanted. Ask for another one, or for the right to it.
+    /// The client may not have the requested id. Request another one, or the permission for it.
     #[error("forbidden: {0}")]
     Forbidden(String),
-    /// The id belongs to somebody else who is connected now.
+    /// The id belongs to another principal, which is connected now.
     #[error("conflict: {0}")]
     Conflict(String),
-    /// The peer broke the WebSocket protocol (RFC 6455); the connection is closed.
+    /// The peer violated the WebSocket protocol (RFC 6455); the connection is closed.
     #[error("{0}")]
     WebSocket(String),
 }
 
 impl Error {
-    /// The stable code: Node's own for what the system said, `ERR_WSMB_*` for the rest.
+    /// The stable code: that of Node.js for errors of the system, `ERR_WSMB_*` for all others.
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidOption { .. } => "ERR_WSMB_OPTION",
@@ -102,7 +102,7 @@ impl Error {
         }
     }
 
-    /// What a close frame says with the codes of a refused registration.
+    /// The error of a close frame with the code of a denied registration.
     pub(crate) fn denied(code: u16, reason: String) -> Option<Self> {
         match code {
             4401 => Some(Self::Unauthorized(reason)),
@@ -112,7 +112,7 @@ impl Error {
         }
     }
 
-    /// The error of a system call made for `target`.
+    /// Creates the error of a system call with `target`.
     pub(crate) fn io(syscall: &'static str, target: impl ToString, source: io::Error) -> Self {
         let target = Some(target.to_string());
         Self::Io {
@@ -123,7 +123,7 @@ impl Error {
     }
 }
 
-/// The name Node gives to an error of the system.
+/// The code that Node.js uses for an error of the system.
 pub(crate) fn code_of(error: &io::Error) -> &'static str {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -141,19 +141,19 @@ pub(crate) fn code_of(error: &io::Error) -> &'static str {
         Kind::NetworkDown => "ENETDOWN",
         Kind::InvalidInput => "EINVAL",
         _ if is_out_of_files(error) => "EMFILE",
-        // getaddrinfo has codes of its own, which std turns into a text.
+        // Errors of getaddrinfo have separate codes, which std converts to text.
         _ if error.raw_os_error().is_none() => "ENOTFOUND",
         _ => "EIO",
     }
 }
 
-/// True when no file descriptor was left, neither for the process nor for the machine.
+/// True if no file descriptor was free, in this process or on this machine.
 fn is_out_of_files(error: &io::Error) -> bool {
     // EMFILE and ENFILE; on Windows WSAEMFILE.
     matches!(error.raw_os_error(), Some(23 | 24 | 10024))
 }
 
-/// What was wrong with one action of a peer. The texts are those of version 1, where it had them.
+/// The reason why an action of a peer is refused. The texts are those of version 1, where it has them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
@@ -163,10 +163,10 @@ pub enum ActionError {
     /// The frame is the JSON text `null`, which has no members.
     #[error("unable to parse message (only JSON-encoded messages are handled)")]
     Null,
-    /// The frame is a binary one.
+    /// The frame is binary.
     #[error("\"undefined\" is not valid JSON")]
     Binary,
-    /// The action is unknown, or there is none.
+    /// The action is unknown or missing.
     #[error("\"action\" module must be Functions (action \"{0}\" is a undefined)")]
     UnknownAction(String),
     /// `register` without an id.
@@ -191,7 +191,7 @@ pub enum ActionError {
     /// `send` to more ids than `maxDest`.
     #[error("Unable to send message. It has more than {0} receivers (maxDest)")]
     TooManyDest(usize),
-    /// `send` to something that is longer than any id can be.
+    /// `send` to a receiver that is longer than an id can be.
     #[error("Unable to send message. An id in its dest has {0} bytes as JSON, maxIdLength is {1}")]
     DestTooLong(usize, usize),
     /// `send` of more than `maxFanoutBytes`.
@@ -208,7 +208,8 @@ pub enum ActionError {
     /// `send` with an ack longer than `maxIdLength`.
     #[error("Unable to send message. Its ack has {0} bytes as JSON, maxIdLength is {1}")]
     AckTooLong(usize, usize),
-    /// `send` or `answer` of more than goes between brokers: what NATS takes, less its head.
+    /// `send` or `answer` of more bytes than can be sent to another broker: the limit of NATS, without the
+    /// header.
     #[error("Unable to send message. {0} bytes are more than {1} (max_payload of NATS)")]
     ClusterPayload(usize, usize),
     /// `answer` without ack.
@@ -217,7 +218,7 @@ pub enum ActionError {
     /// `cancel` without ack.
     #[error("Unable to parse \"cancel\" message (msg.ack is undefined)")]
     NoCancelAck,
-    /// A member of version 2 that is missing, or has a value that it cannot have.
+    /// A member of version 2 is missing or invalid.
     #[error("Unable to parse {0}")]
     InvalidMember(&'static str),
 }

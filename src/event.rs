@@ -1,81 +1,82 @@
-//! All that an embedder can hear. Events borrow: an embedder that does not care pays nothing.
+//! Events that are emitted to the embedder. Their texts are borrowed, so an unused event costs nothing.
 
 use crate::{
     auth::Denied,
     error::{ActionError, Error},
 };
 
-/// What a server tells its embedder. Called on the server's threads: return soon, never block.
+/// An event of a server. Emitted on the server's threads: return quickly, never block.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServerEvent<'a> {
     /// A WebSocket was accepted.
     Connection,
-    /// An id has an owner; the `registered` frame is about to be queued for it.
+    /// An id was registered; the `registered` frame is about to be queued.
     Registered {
         /// The id.
         id: &'a str,
-        /// It had an owner before: another connection, or the same.
+        /// True if the id was registered before, by another connection or the same.
         replaced: bool,
     },
-    /// An id has no owner any more.
+    /// An id was unregistered, and has no owner now.
     Unregistered(&'a str),
-    /// A message went to an id that nobody has registered.
+    /// A message was sent to an unknown id.
     UnknownId(&'a str),
-    /// A peer sent an action that could not be carried out.
+    /// An action of a peer was refused.
     Refused {
-        /// What was wrong.
+        /// The reason.
         error: ActionError,
-        /// The frame's text, where it was text.
+        /// The text of the frame; none for a binary frame.
         text: Option<&'a str>,
     },
-    /// A connection does not keep up.
+    /// A connection is a slow consumer.
     Slow {
-        /// Its id, if it has one and that is known.
+        /// The id of the connection, if it has one that is known.
         id: Option<&'a str>,
-        /// What was done about it.
+        /// The measure taken.
         why: Slow,
     },
-    /// Something happened to the connection with the other brokers.
+    /// The connection to the other brokers has changed.
     Cluster(ClusterEvent<'a>),
-    /// A connection may not register, or not any more, and is closed.
+    /// The registration of a connection was denied or revoked: the connection is closed.
     Denied {
-        /// The id that it wants, or had.
+        /// The id that was requested or registered.
         id: Option<&'a str>,
-        /// Why.
+        /// The reason.
         denied: &'a Denied,
     },
 }
 
-/// What happened to the connection of a server with the other brokers of its cluster.
+/// A change in the connection of a server to the other brokers of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterEvent<'a> {
-    /// It is there, or there again: NATS has read for which ids we listen.
+    /// Connected, or connected again: the subscriptions of this broker are active at NATS.
     Up,
-    /// It is lost. What is here goes on; what is for others fails with `CLUSTER_DOWN`.
+    /// Disconnected. Messages between local ids are still delivered; those to other brokers fail with
+    /// `CLUSTER_DOWN`.
     Down,
-    /// NATS has sent more than could be taken, and something of it is lost.
+    /// NATS sent more than could be accepted, so messages were lost.
     Lagged,
-    /// NATS refused something, or cannot be reached: it is tried again.
+    /// NATS refused an operation, or is unreachable: it is retried.
     Failed(&'a str),
-    /// It was required and could not be had in time: the server closes.
+    /// NATS is required, but was not reached in time: the server closes.
     Missing(&'a str),
 }
 
-/// What was done about a connection that does not keep up.
+/// The measure taken against a slow consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slow {
-    /// It was closed.
+    /// The connection was closed.
     Closed,
-    /// It was closed because it held the most memory when there was no more.
+    /// The connection was closed because memory was short and it held the most.
     Memory,
-    /// What is sent to it is being dropped, until it has caught up.
+    /// Messages to the connection are dropped until its queue is drained.
     Dropping,
 }
 
-/// Receives the events of a server.
+/// The receiver of a server's events.
 pub trait ServerListener: Send + Sync + 'static {
-    /// Something happened.
+    /// Called for each event.
     fn event(&self, event: ServerEvent<'_>);
 }
 
@@ -85,133 +86,134 @@ impl<F: Fn(ServerEvent<'_>) + Send + Sync + 'static> ServerListener for F {
     }
 }
 
-/// What a client tells its embedder. All texts are JSON, as they came.
+/// An event of a client. Texts are JSON, as received.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientEvent<'a> {
-    /// Connected; the `register` frame is on its way.
+    /// The connection is open; the `register` frame is queued.
     Open,
-    /// The server confirmed the registration.
+    /// The server has confirmed the registration.
     Registered {
-        /// The version of the protocol that is spoken from now on: 2, or 1 if either side does not
-        /// speak 2.
+        /// The protocol version used from now on: 2, or 1 if either side does not support 2.
         protocol: u8,
     },
-    /// The registration has ended: as we wanted, or because another connection took our id over.
+    /// The registration has ended: as requested, or because another connection took over the id.
     Unregistered {
         /// The id, if the server sent one.
         id: Option<&'a str>,
-        /// Why it has ended without being asked for (version 2): `"REPLACED"`.
+        /// The reason if it was not requested (version 2): `"REPLACED"`.
         code: Option<&'a str>,
     },
-    /// A message.
+    /// A message was received.
     Message {
-        /// The message; none if the frame had none.
+        /// The message; none if the frame has none.
         message: Option<&'a str>,
-        /// Present when the sender awaits an answer.
+        /// The ack, if the sender expects an answer.
         ack: Option<&'a str>,
         /// The sender's id, if it has one.
         from: Option<&'a str>,
     },
-    /// An answer to one of our requests.
+    /// An answer to a request of this client.
     Answer {
-        /// The request's ack.
+        /// The ack of the request.
         ack: Option<&'a str>,
-        /// Who answered.
+        /// The id of the responder.
         from: Option<&'a str>,
         /// The answer.
         message: Option<&'a str>,
-        /// Why there is none: the receiver has refused the request (version 2).
+        /// The refusal instead of an answer (version 2).
         error: Option<&'a str>,
     },
-    /// What became of a message that we sent with a `ref` (version 2).
+    /// The delivery result of a message that was sent with a `ref` (version 2).
     Receipt {
         /// The `ref`.
         reference: &'a str,
-        /// The ids to which it was delivered: an array.
+        /// An array of the ids to which it was delivered.
         delivered: &'a str,
-        /// The ids to which it was not, and why: an object of codes by id.
+        /// An object of the ids to which it was not delivered, with their codes.
         failed: &'a str,
     },
-    /// A receiver of one of our requests will not answer (version 2).
+    /// A receiver will not answer a request of this client (version 2).
     Failed {
-        /// The request's ack.
+        /// The ack of the request.
         ack: &'a str,
-        /// The receiver's id, as the request was sent to it.
+        /// The receiver's id, as in the request.
         dest: &'a str,
-        /// Why.
+        /// The code of the reason.
         code: &'a str,
     },
-    /// The server refused one of our actions (version 2).
+    /// The server refused an action of this client (version 2).
     ActionFailed {
-        /// What was wrong: an [`ActionError::code`].
+        /// The code of the reason: an [`ActionError::code`].
         code: &'a str,
-        /// The same in words.
+        /// The text of the reason.
         message: &'a str,
-        /// The action's `ref`, if it had one.
+        /// The `ref` of the action, if it had one.
         reference: Option<&'a str>,
-        /// The action's ack, if it had one.
+        /// The ack of the action, if it had one.
         ack: Option<&'a str>,
     },
-    /// Nobody awaits our answer to this request any more (version 2).
+    /// The answer to a received request is no longer awaited (version 2).
     Cancel {
-        /// The request's ack.
+        /// The ack of the request.
         ack: &'a str,
     },
     /// The server is about to close (version 2).
     GoAway {
-        /// After so many milliseconds at the latest.
+        /// The time until then, at most, in milliseconds.
         within: &'a str,
     },
-    /// The server sent an action that could not be understood.
+    /// The server sent an invalid action.
     Refused(ActionError),
-    /// A message that is larger than [`ClientOptions::max_message`](crate::ClientOptions) or than
-    /// [`ClientListener::accepts`] allows. It is dropped; a request should be refused.
+    /// A message was dropped because it is larger than [`ClientOptions::max_message`](crate::ClientOptions)
+    /// or than [`ClientListener::accepts`] allows. If it is a request, it should be refused.
     MessageTooLarge {
-        /// Its ack, if the sender awaits an answer.
+        /// The ack, if the sender expects an answer.
         ack: Option<&'a str>,
         /// The sender's id, if it has one.
         from: Option<&'a str>,
         /// Bytes of its JSON text.
         size: usize,
     },
-    /// An answer or a refusal that is larger than that. It is dropped, and used up the request.
+    /// An answer or refusal was dropped because it is larger than those limits. The request is complete
+    /// nevertheless.
     AnswerTooLarge {
-        /// The request's ack.
+        /// The ack of the request.
         ack: Option<&'a str>,
-        /// Who answered.
+        /// The id of the responder.
         from: Option<&'a str>,
         /// Bytes of its JSON text.
         size: usize,
     },
-    /// The connection failed, or the server broke the WebSocket protocol.
+    /// The connection failed, or the server violated the WebSocket protocol.
     Error(Error),
-    /// The queue of a client that was above its high-water mark is empty again.
+    /// The queue has been above its high-water mark, and is empty again.
     Drain,
-    /// The connection has ended. Nothing follows.
+    /// The connection is closed. No event follows.
     Closed {
-        /// The code; none if it was closed before it was open.
+        /// The close code; none if the connection was never open.
         code: Option<u16>,
-        /// What the server's close frame said beside it; empty if it said nothing.
+        /// The reason in the server's close frame; empty if there is none.
         reason: &'a str,
     },
 }
 
-/// Receives the events of a client.
+/// The receiver of a client's events.
 pub trait ClientListener: Send + Sync + 'static {
-    /// Something happened. Called on the client's thread: return soon, never block.
+    /// Called for each event, on the client's thread: return quickly, never block.
     fn event(&self, event: ClientEvent<'_>);
 
-    /// Whether the embedder has room for a message or an answer of this JSON text. Called before the
-    /// event; false makes it [`ClientEvent::MessageTooLarge`] or [`ClientEvent::AnswerTooLarge`].
+    /// Returns whether the embedder has room for a message or an answer with this JSON text. Called before
+    /// the event; if false, [`ClientEvent::MessageTooLarge`] or [`ClientEvent::AnswerTooLarge`] is emitted
+    /// instead.
     fn accepts(&self, _text: &str) -> bool {
         true
     }
 
-    /// What was read at once has been told.
+    /// Called after the events of one read.
     ///
-    /// Returns false to stop the reading until [`Client::resume`](crate::Client::resume): the
-    /// socket then pushes back on the server.
+    /// Returns false to pause reading until [`Client::resume`](crate::Client::resume): the flow control of
+    /// the socket then slows down the server.
     fn batch_end(&self) -> bool {
         true
     }

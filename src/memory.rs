@@ -1,9 +1,10 @@
-//! What a server's buffers and tables hold, and what happens when that is too much.
+//! The memory limit of a server: accounts for its buffers and tables, and sheds load when they exceed the
+//! limit.
 //!
-//! Each owner charges what it holds and discharges what it gives back, in steps coarse enough to
-//! cost nothing. Beyond the limit memory is `short`: those who would need more of it wait, and
-//! [`govern`] ends the connection that holds most if waiting does not help. One that reads what waits for
-//! it is not to blame: its senders wait, and it is spared for as long as that helps.
+//! Each owner charges the memory it holds and discharges the memory it frees, in steps coarse enough to be
+//! cheap. Beyond the limit memory is `short`: connections that need more of it have to wait, and if that does
+//! not help, [`govern`] closes the connection that holds the most. A connection that drains its queue is
+//! spared as long as that helps: its senders wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,35 +18,35 @@ use crate::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
-/// What is a connection's share while memory is short: a quarter of all memory, divided among
-/// them, so that somebody has more than that whenever there is too little.
+/// Divisor of the memory that is shared equally while memory is short: a quarter is divided among all
+/// connections, so that some connection always holds more than its share.
 const SHARED_PART: usize = 4;
-/// Nobody needs more to be served as at any other time.
+/// Maximum bytes of a share: a connection that uses no more is not slowed down.
 pub(crate) const MOST_SHARE: usize = 64 << 10;
-/// One chunk of a socket: with less nothing could be read.
+/// Minimum bytes of a share: one chunk of a socket, without which nothing could be read.
 const LEAST_SHARE: usize = 16 << 10;
-/// A connection, before anything is sent or read on it: its task, socket and table entries.
+/// Bytes of an idle connection: its task, socket and table entries.
 pub(crate) const CONNECTION: usize = 4 << 10;
-/// A socket that shakes hands, before anything is read: its task.
+/// Bytes of a socket during the handshake, before anything is read: its task.
 pub(crate) const HANDSHAKE: usize = 3 << 10;
-/// What TLS adds to it at rest: keys, and rustls' buffer for what it reads. What a peer makes of that
-/// buffer is charged beside it, in `tls/inbound.rs`.
+/// Bytes that TLS adds to an idle connection: keys, and the read buffer of rustls. Growth of that buffer is
+/// charged separately, in `tls/inbound.rs`.
 pub(crate) const TLS: usize = 8 << 10;
-/// A request that awaits an answer, but for its ack: its entries in tables that have room for more.
+/// Bytes of a pending request without its ack: its table entries, including spare capacity.
 pub(crate) const REQUEST: usize = 384;
-/// How long those who hold memory may give it back by themselves before one of them is ended.
+/// Time for owners to free memory by themselves, before a connection is closed.
 const GRACE: Duration = Duration::from_millis(500);
-/// From the end of one to the next.
+/// Time between two such rounds of closing.
 const NEXT: Duration = Duration::from_millis(50);
-/// How long those are spared who are about to free it.
+/// Time for which connections that are about to free memory are spared.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The memory of one server.
+/// The memory account of one server.
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: AtomicUsize,
     limit: usize,
-    /// True from the limit on, until an eighth of it is free again.
+    /// True once the limit is reached, until an eighth of it is free again.
     short: AtomicBool,
     /// Bytes of a connection's share.
     share: AtomicUsize,
@@ -63,23 +64,23 @@ impl Memory {
         }
     }
 
-    /// Bytes held now.
+    /// Bytes charged now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Relaxed)
     }
 
-    /// True while there is too little of it.
+    /// True while memory is short.
     pub(crate) fn is_short(&self) -> bool {
         self.short.load(Relaxed)
     }
 
-    /// While memory is short, what may still wait for one connection, and be read of one message:
-    /// those who need no more than this notice nothing.
+    /// While memory is short, the bytes that may be queued for one connection, and read of one message.
+    /// Connections that use no more are not slowed down.
     pub(crate) fn share(&self) -> Option<usize> {
         self.is_short().then(|| self.share.load(Relaxed))
     }
 
-    /// Divides it anew.
+    /// Recalculates the share.
     fn divide(&self, connections: usize) {
         let share = self.limit / SHARED_PART / connections.max(1);
         let share = share.clamp(LEAST_SHARE, MOST_SHARE);
@@ -104,18 +105,18 @@ impl Memory {
         used <= self.enough()
     }
 
-    /// Bytes held of which there is enough again.
+    /// Bytes charged at which memory is no longer short.
     fn enough(&self) -> usize {
         self.limit - self.limit / 8
     }
 
-    /// Bytes that must become free until there is enough.
+    /// Bytes that must be freed until memory is no longer short.
     pub(crate) fn excess(&self) -> usize {
         self.used().saturating_sub(self.enough())
     }
 }
 
-/// Bytes charged by one owner, which may change; discharged when it is dropped.
+/// A charge of one owner, whose size may change. Discharged when dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     memory: Arc<Memory>,
@@ -135,7 +136,7 @@ impl Charge {
         self.bytes
     }
 
-    /// Holds this many bytes from now on.
+    /// Changes the size of the charge.
     pub(crate) fn set(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {
             Some(0) => return,
@@ -152,7 +153,7 @@ impl Drop for Charge {
     }
 }
 
-/// Bytes that several hold, charged once.
+/// Bytes with shared owners, charged once.
 pub(crate) struct ChargedBytes {
     pub(crate) bytes: Vec<u8>,
     pub(crate) _charge: Charge,
@@ -164,20 +165,21 @@ impl AsRef<[u8]> for ChargedBytes {
     }
 }
 
-/// Whoever holds memory.
+/// The owners of memory, which [`govern`] controls.
 pub(crate) trait Holders: Send {
-    /// How many they are.
+    /// The number of connections.
     fn count(&self) -> usize;
-    /// Memory has become short: whether they free any is seen from now on.
+    /// Called when memory becomes short: progress in freeing it is measured from now on.
     fn observe(&mut self);
-    /// Ends those that hold most, and at least `share`, until there would be enough; false if there are
-    /// none. `spares`: not those who are about to free it, nor others while that helps.
+    /// Closes the connections that hold the most, each at least `share` bytes, until enough would be freed;
+    /// false if there are none. `spares`: spare those that are about to free memory, and the others while
+    /// that helps.
     fn end_largest(&mut self, share: usize, spares: bool) -> bool;
-    /// There is enough again: those who wait go on.
+    /// Called when memory is no longer short: wakes those that wait.
     fn go_on(&self);
 }
 
-/// Keeps a server within its memory, for ever.
+/// Enforces the memory limit of a server; never returns.
 pub(crate) async fn govern(memory: &Memory, mut holders: impl Holders) {
     loop {
         memory.changed.notified().await;
@@ -188,11 +190,11 @@ pub(crate) async fn govern(memory: &Memory, mut holders: impl Holders) {
         holders.observe();
         while memory.is_short() {
             memory.divide(holders.count());
-            // Ends early when there is enough again.
+            // Returns early when enough memory is free.
             let waited = timeout(patience, memory.changed.notified()).await;
             if memory.is_enough(memory.used()) {
                 memory.short.store(false, SeqCst);
-                // It may have become too much in between, and nobody would have told.
+                // The limit may have been reached again in between, without a notification.
                 memory.charge(0);
                 holders.go_on();
             } else if waited.is_err() {
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_charged_is_discharged_and_short_from_the_limit_on() {
+    fn memory_is_short_from_the_limit_on_and_dropped_charges_are_discharged() {
         let memory = Arc::new(Memory::new(1000));
         let mut one = Charge::new(&memory, 400);
         let two = Charge::new(&memory, 599);
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_what_all_may_have_at_once_and_neither_much_nor_nothing() {
+    fn a_share_is_an_equal_part_within_its_bounds() {
         let memory = Memory::new(64 << 20);
         assert_eq!(memory.share(), None);
         memory.charge(64 << 20);
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_after_the_other_is_ended_until_there_is_enough() {
+    async fn connections_are_closed_one_by_one_until_memory_is_no_longer_short() {
         let memory = Arc::new(Memory::new(1000));
         let (ended, went_on) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let charges = (0..5).map(|_| Charge::new(&memory, 300)).collect();

@@ -1,8 +1,8 @@
-//! Counters of a server.
+//! Metrics of a server: counters and gauges.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// The live counters; connections add to them once a batch, not once a message.
+/// The live counters. Connections update them once per batch, not per message.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) connections: AtomicUsize,
@@ -22,70 +22,70 @@ pub(crate) struct Metrics {
     pub(crate) throttled: AtomicU64,
 }
 
-/// What a server has done so far, and what it holds now.
+/// A snapshot of a server's metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// WebSockets open now.
+    /// Open WebSockets.
     pub connections: usize,
-    /// Ids registered now.
+    /// Registered ids.
     pub registered: usize,
-    /// Requests that await an answer now.
+    /// Requests that await an answer.
     pub pending: usize,
-    /// Bytes that buffers and tables hold now, as `max_memory` counts them.
+    /// Bytes held by buffers and tables, as counted by `max_memory`.
     pub memory: usize,
     /// WebSockets accepted so far.
     pub accepted: u64,
     /// Handshakes refused so far.
     pub refused: u64,
-    /// Actions read so far.
+    /// Actions received so far.
     pub messages_in: u64,
-    /// Messages and answers queued for a receiver, or for its broker, so far.
+    /// Messages and answers queued so far for a receiver, or for its broker.
     pub messages_out: u64,
-    /// Messages to an id that nobody had so far.
+    /// Messages to unknown ids so far.
     pub unknown_ids: u64,
-    /// Actions that could not be carried out so far.
+    /// Actions refused so far.
     pub errors: u64,
-    /// Connections closed for breaking the WebSocket protocol, or for exceeding `maxPayload`,
-    /// `maxFragments`, `maxControlFrames` or `maxProtocolErrors`, so far.
+    /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,
+    /// `maxFragments`, `maxControlFrames` or `maxProtocolErrors`.
     pub violations: u64,
-    /// Connections closed because they did not read so far.
+    /// Slow consumers closed so far.
     pub slow: u64,
-    /// Messages dropped for receivers that did not read so far.
+    /// Messages to slow consumers dropped so far.
     pub dropped: u64,
-    /// Connections closed because memory was short so far.
+    /// Connections closed so far because memory was short.
     pub evicted: u64,
-    /// Connections found dead by their silence so far.
+    /// Dead connections detected so far by heartbeats.
     pub dead: u64,
-    /// Connections closed because they did not register in time so far.
+    /// Connections closed so far because they did not register in time.
     pub unregistered: u64,
-    /// Connections closed because they may not do what they wanted so far.
+    /// Connections closed so far because their registration was denied or revoked.
     pub denied: u64,
-    /// Times that a connection had used up its `rateLimit` so far.
+    /// Number of times that a connection has exceeded its `rateLimit` so far.
     pub throttled: u64,
-    /// Its part in a cluster; none where there is none.
+    /// The metrics of its cluster membership; none without a cluster.
     pub cluster: Option<ClusterStats>,
 }
 
-/// The part of a server in its cluster.
+/// The metrics of a server's cluster membership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterStats {
-    /// NATS can be reached now.
+    /// True while connected to NATS.
     pub connected: bool,
-    /// Brokers known now, itself included.
+    /// Known brokers, including this one.
     pub brokers: usize,
-    /// Ids claimed here now: subscriptions.
+    /// Ids claimed by this broker: subscriptions.
     pub claims: usize,
-    /// Ids at other brokers that were sent to lately.
+    /// Ids at other brokers that were sent to recently.
     pub remotes: usize,
-    /// Messages that came from other brokers for ids here so far.
+    /// Messages received so far from other brokers for local ids.
     pub received: u64,
-    /// Messages for ids not here, while NATS could not be reached or memory was short, so far.
+    /// Messages to ids of other brokers that failed so far because NATS was unreachable or memory was short.
     pub unreachable: u64,
-    /// Times that NATS sent more than could be taken so far.
+    /// Number of times so far that NATS sent more than could be accepted, so that messages were lost.
     pub lagged: u64,
-    /// Times that the connection to NATS was lost so far.
+    /// Number of lost connections to NATS so far.
     pub lost: u64,
 }
 

@@ -1,5 +1,5 @@
-//! The locks and atomics through which threads meet: `parking_lot`'s and std's, or, for the tests
-//! in `concurrency`, those of shuttle, which decides who runs at each of them.
+//! Locks and atomics: those of `parking_lot` and std, or those of shuttle, whose scheduler explores thread
+//! interleavings in the tests of `concurrency`.
 
 #[cfg(not(feature = "shuttle"))]
 mod real {

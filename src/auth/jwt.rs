@@ -1,8 +1,8 @@
-//! JSON Web Tokens (RFC 7519), signed (RFC 7515) by somebody we trust.
+//! Verifies JSON Web Tokens (RFC 7519), signed (RFC 7515) by a trusted issuer.
 //!
-//! Nothing in a token is believed before its signature is verified, but for the name of its
-//! algorithm, which must be one of ours. What the header says beyond that (`kid`, `jwk`, `jku`,
-//! `x5c`, ...) is not used: keys come from the options alone.
+//! No part of a token is trusted before its signature is verified, except the name of its algorithm, which
+//! must be allowed. Other header members (`kid`, `jwk`, `jku`, `x5c`, ...) are ignored: keys come only from
+//! the options.
 
 use std::{
     collections::HashMap,
@@ -21,53 +21,53 @@ use super::{
 };
 use crate::error::{self, Error};
 
-/// Bytes of a token: as long as an id may be by default, and longer than proxies let a header be.
+/// Bytes of a token: the default limit of an id, and more than proxies allow for a header.
 const MAX_TOKEN: usize = 8 << 10;
-/// Patterns in `send`: each receiver of each message may be held against all of them.
+/// Patterns in `send`: each receiver of each message may be matched against all of them.
 const MAX_PATTERNS: usize = 256;
-/// Bytes of one of them.
+/// Bytes of a pattern in `send`.
 const MAX_PATTERN: usize = 1 << 10;
-/// RFC 7519 (4.1.4) calls for "no more than a few minutes".
+/// RFC 7519 (4.1.4) recommends "no more than a few minutes".
 const MAX_LEEWAY: Duration = Duration::from_secs(600);
-/// Seconds until the end of the year 9999. Who counts in milliseconds is past it, and told so.
+/// Seconds until the end of the year 9999. A date in milliseconds exceeds it, and is refused as malformed.
 const MAX_DATE: f64 = 253_402_300_799.0;
 
-/// What the claim `sub` says about the id of a client.
+/// The relation between the claim `sub` and the id of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Subject {
-    /// It is the id.
+    /// The claim equals the id.
     #[default]
     Exact,
-    /// It is a pattern that matches the id: `sensor-*` may register `sensor-1`. Only for issuers
-    /// that choose the subjects: a user who may call himself `*` could have any id. Those who share
-    /// a pattern are one principal, and can take over each other's ids.
+    /// The claim is a pattern that matches the id: `sensor-*` may register `sensor-1`. Only for issuers that
+    /// choose the subjects: a user who could choose the subject `*` would get any id. Clients with the same
+    /// pattern are one principal, and can take over each other's ids.
     Pattern,
 }
 
-/// Which tokens are accepted.
+/// The options of token authentication.
 #[derive(Debug, Clone)]
 pub struct JwtOptions {
-    /// The key that verifies them.
+    /// The key that verifies tokens.
     pub key: JwtKey,
-    /// The algorithms allowed: HS256, HS384, HS512 for a secret; RS256, RS384, RS512, PS256, PS384,
-    /// PS512 for an RSA key; ES256 for P-256; ES384 for P-384; EdDSA for Ed25519.
-    /// Default: HS256, RS256, ES256, ES384 or EdDSA, as the key goes.
+    /// The allowed algorithms: HS256, HS384, HS512 for a secret; RS256, RS384, RS512, PS256, PS384, PS512 for
+    /// an RSA key; ES256 for P-256; ES384 for P-384; EdDSA for Ed25519. Default: HS256, RS256, ES256, ES384
+    /// or EdDSA, according to the key.
     pub algorithms: Vec<String>,
-    /// One of these must be the claim `iss`. Default: not checked.
+    /// Accepted values of the claim `iss`. Default: not checked.
     pub issuer: Vec<String>,
-    /// One of these must be among those in the claim `aud`. Default: not checked.
+    /// Accepted values of the claim `aud`, one of which must be present. Default: not checked.
     pub audience: Vec<String>,
-    /// How the claim `sub` gives the id. Default: it is the id.
+    /// The relation between the claim `sub` and the id. Default: they are equal.
     pub subject: Subject,
-    /// How far the clocks of issuer and broker may be apart: `exp` counts as so much later, `nbf`
-    /// as so much earlier. Up to 10 min. Default 0: a connection ends when its token says so.
+    /// The tolerated clock difference between issuer and broker: `exp` counts as this much later, `nbf` as
+    /// this much earlier. At most 10 min. Default 0: a connection is closed exactly when its token expires.
     pub leeway: Duration,
-    /// Refuses a token without `exp`, which would be good for ever. Default true.
+    /// Refuses tokens without `exp`, which would be valid forever. Default true.
     pub require_exp: bool,
 }
 
 impl JwtOptions {
-    /// The defaults, with this key.
+    /// The default options with this key.
     pub fn new(key: JwtKey) -> Self {
         Self {
             key,
@@ -81,7 +81,7 @@ impl JwtOptions {
     }
 }
 
-/// Accepts clients by their tokens.
+/// Authenticates clients by JSON Web Tokens.
 #[derive(Debug)]
 pub struct Jwt {
     key: Key,
@@ -93,10 +93,10 @@ pub struct Jwt {
 }
 
 impl Jwt {
-    /// Reads the key and binds it to the algorithms.
+    /// Loads the key and checks the options.
     ///
-    /// Errors: `InvalidOption` for a key that cannot be read or is too weak, and for an algorithm
-    /// that is unknown or not for this key.
+    /// Errors: `InvalidOption` for a key that cannot be loaded or is too weak, for an algorithm that is
+    /// unknown or not for this key, and for too long a leeway.
     pub fn new(options: JwtOptions) -> error::Result<Self> {
         if options.leeway > MAX_LEEWAY {
             let (found, most) = (options.leeway.as_millis(), MAX_LEEWAY.as_millis());
@@ -115,18 +115,17 @@ impl Jwt {
         })
     }
 
-    /// True if verifying this token takes so much longer than reading it that others are not to wait for
-    /// it: a signature by a key pair.
+    /// True if verifying this token is too slow to block other clients: a signature by a key pair.
     pub(crate) fn is_slow(&self, token: Option<&str>) -> bool {
         self.key.is_pair() && token.is_some_and(|token| token.len() <= MAX_TOKEN)
     }
 
-    /// What this token grants to a client that wants this id.
+    /// Verifies a token of a client that requests this id.
     ///
-    /// The principal is the claim `sub`; the claim `send`, a pattern or an array of them, limits
-    /// whom the client may address; the grant expires with `exp`.
+    /// The principal of the grant is the claim `sub`. The claim `send`, a pattern or an array of patterns,
+    /// limits the ids that the client may send to. The grant expires at `exp`.
     ///
-    /// Errors: `Forbidden` when the token is sound, but for another id, or `sub` begins with NUL; else
+    /// Errors: `Forbidden` if the token is valid, but for another id, or if `sub` begins with NUL; otherwise
     /// `Unauthorized`.
     pub fn verify(&self, token: Option<&str>, id: &str, now: SystemTime) -> Result<Grant, Denied> {
         let token = token.ok_or_else(|| unauthorized("token: missing"))?;
@@ -152,7 +151,7 @@ impl Jwt {
         grant.checked()
     }
 
-    /// The claims of a token that is signed as it must be.
+    /// Verifies the signature of a token and returns its claims.
     fn open(&self, token: &str) -> Result<Object, Denied> {
         if token.len() > MAX_TOKEN {
             return Err(unauthorized("token: too long"));
@@ -169,14 +168,14 @@ impl Jwt {
                 _ => "token: malformed",
             })
         })?;
-        // What is critical must be understood (RFC 7515, 4.1.11), and we know no extension.
+        // Critical extensions must be supported (RFC 7515, 4.1.11), and none is.
         match token.header.crit {
             Some(_) => Err(unauthorized("token: crit is not supported")),
             None => Ok(token.claims),
         }
     }
 
-    /// Checks `exp` and `nbf`; returns when the grant ends.
+    /// Checks `exp` and `nbf`; returns the time at which the grant expires.
     fn check_time(&self, claims: &Object, now: SystemTime) -> Result<Option<SystemTime>, Denied> {
         let expires = claims.date("exp")?.map(|exp| exp + self.leeway);
         match expires {
@@ -193,7 +192,7 @@ impl Jwt {
         Ok(expires)
     }
 
-    /// Checks who issued it, and for whom.
+    /// Checks `iss` and `aud`.
     fn check_parties(&self, claims: &Object) -> Result<(), Denied> {
         let is_one_of = |list: &[String], found: &str| list.iter().any(|entry| entry == found);
         let issuer = claims.string("iss")?;
@@ -208,8 +207,8 @@ impl Jwt {
     }
 }
 
-/// The members of a JSON object, none of which may occur twice (RFC 7519, 4): two readers could
-/// each believe another one.
+/// The members of a JSON object. Duplicates are refused (RFC 7519, 4): two parsers could each pick a
+/// different one.
 struct Object(HashMap<String, Value>);
 
 impl Object {
@@ -220,7 +219,7 @@ impl Object {
             .transpose()
     }
 
-    /// One string, or an array of them.
+    /// A claim that is a string or an array of strings.
     fn strings(&self, name: &str) -> Result<Option<Vec<&str>>, Denied> {
         let strings = match self.0.get(name) {
             None => return Ok(None),
@@ -240,7 +239,8 @@ impl Object {
         Ok(Some(patterns.into_iter().collect()))
     }
 
-    /// Seconds since 1970, perhaps with a fraction. What is before 1970 is past in any case.
+    /// A claim in seconds since 1970, possibly with a fraction. Times before 1970 count as 1970: they are
+    /// past in any case.
     fn date(&self, name: &str) -> Result<Option<SystemTime>, Denied> {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
@@ -276,8 +276,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// The signature is all that is checked where a token is read: its claims are judged here, by the
-/// types that they must have.
+/// Settings that check only the signature: the claims are checked by this module, with their types.
 fn validation(algorithms: &[Algorithm]) -> Validation {
     let mut validation = Validation::new(algorithms[0]);
     validation.algorithms = algorithms.to_vec();

@@ -106,7 +106,8 @@ impl ReadHalf {
         }
     }
 
-    /// Bytes of memory beyond those needed when idle, without [`Self::unread`]. The socket charges them itself.
+    /// Bytes of memory beyond those needed when idle, without [`Self::unread`]. The socket charges them
+    /// itself.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Tls(half) => half.held(),

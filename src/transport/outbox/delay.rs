@@ -100,7 +100,7 @@ mod tests {
                 lasts(0, 4 * MIB, mark).is_some_and(|seconds| seconds <= 10),
                 "{mark}"
             );
-            // It reads three quarters of the offered bytes: used up within minutes.
+            // Reading three quarters of the offered bytes: used up within minutes.
             assert!(
                 lasts(3 * MIB, 4 * MIB, mark).is_some_and(|seconds| seconds <= 120),
                 "{mark}"
