@@ -188,7 +188,7 @@ impl Reader {
                     });
                 }
                 Next::Other => self.context = Some(self.borrow_context()),
-                Next::ResponderDone => {
+                Next::Partial => {
                     let filled = input.fill(&mut self.socket, &mut self.allowance, cx);
                     self.partial = filled.is_pending();
                     match ready!(filled) {

@@ -227,13 +227,13 @@ fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Resul
         UnixTime::now(),
         provider.signature_verification_algorithms.all,
     );
-    use CertificateError as DeliveryError;
+    use CertificateError as Reason;
     match judged {
+        Err(rustls::Error::InvalidCertificate(Reason::Expired | Reason::ExpiredContext { .. })) => {
+            Err(wrong(CERT, "has expired"))
+        }
         Err(rustls::Error::InvalidCertificate(
-            DeliveryError::Expired | DeliveryError::ExpiredContext { .. },
-        )) => Err(wrong(CERT, "has expired")),
-        Err(rustls::Error::InvalidCertificate(
-            DeliveryError::NotValidYet | DeliveryError::NotValidYetContext { .. },
+            Reason::NotValidYet | Reason::NotValidYetContext { .. },
         )) => Err(wrong(CERT, "is not valid yet")),
         _ => Ok(()),
     }

@@ -46,7 +46,7 @@ pub(super) enum Next {
     /// A complete text frame.
     Text(FrameRange),
     /// An incomplete text frame, or no byte.
-    ResponderDone,
+    Partial,
     /// Any other frame, or one that does not fit.
     Other,
 }
@@ -138,7 +138,7 @@ impl Input {
     pub(super) fn next_frame(&self, role: Role, limit: usize) -> Next {
         let bytes = &self.buffer[self.start..self.end];
         let (first, second) = match bytes {
-            [] | [WHOLE_TEXT] => return Next::ResponderDone,
+            [] | [WHOLE_TEXT] => return Next::Partial,
             [first, second, ..] => (*first, *second),
             [_] => return Next::Other,
         };
@@ -156,7 +156,7 @@ impl Input {
                     0..126 => return Next::Other,
                     length => (length.into(), 4),
                 },
-                _ => return Next::ResponderDone,
+                _ => return Next::Partial,
             },
             127 => return Next::Other,
             length => (length.into(), 2),
@@ -168,7 +168,7 @@ impl Input {
                     Some(*key)
                 }
                 None if length > limit => return Next::Other,
-                None => return Next::ResponderDone,
+                None => return Next::Partial,
             },
             Role::Client => None,
         };
@@ -177,7 +177,7 @@ impl Input {
             return Next::Other;
         }
         if whole > bytes.len() {
-            return Next::ResponderDone;
+            return Next::Partial;
         }
         let payload = self.start + header..self.start + whole;
         Next::Text(FrameRange { key, payload })
