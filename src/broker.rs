@@ -1,18 +1,18 @@
-//! State and decisions of one broker: which connection owns an id, whether a message is admitted, who awaits which
-//! answer. No sockets and no tasks; time is an argument or read once per decision.
+//! State and decisions of one broker: owners of ids, admission of messages, pending requests. It has no
+//! sockets and no tasks; time is an argument or read once per decision.
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `handle` | a connection as seen by others: its outbox, flags and requests |
-//! | `registry` | id to owner |
+//! | `handle` | a connection as other connections use it: outbox, flags and requests |
+//! | `registry` | owner of each id |
 //! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
 //! | `requests` | pending requests and how each ends |
-//! | `answers` | an answer or a refusal arrives |
-//! | `notifications` | failures and cancellations are sent to those they concern |
+//! | `answers` | handling of answers and refusals |
+//! | `notifications` | failures to askers, cancellations to responders |
 //! | `receipts` | receipts that wait for reports of other brokers |
-//! | `principals` | principals whose connections were ended a moment ago |
-//! | `lease` | the right to an id among all brokers |
-//! | `peers` | the trait by which a broker uses other brokers; `cluster` implements it |
+//! | `principals` | principals whose connections were closed recently |
+//! | `lease` | the claim of an id within the cluster |
+//! | `peers` | the trait through which a broker uses other brokers; `cluster` implements it |
 
 pub(crate) mod answers;
 pub(crate) mod delivery;
@@ -51,7 +51,7 @@ use peers::Peers;
 use principals::EndedPrincipals;
 use registry::Registry;
 
-/// One broker. All its connections share it.
+/// State of one broker, shared by all its connections.
 pub(crate) struct Broker {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Registry,
@@ -59,14 +59,15 @@ pub(crate) struct Broker {
     pub(crate) memory: Arc<Memory>,
     pub(crate) authenticator: Authenticator,
     pub(crate) listener: Box<dyn ServerListener>,
-    /// The other brokers, if there are any.
+    /// The other brokers, if this one is in a cluster.
     pub(crate) peers: Option<Arc<dyn Peers>>,
     pub(crate) ended: EndedPrincipals,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     next_key: AtomicU64,
-    /// Since when it drains, and for how long at most.
+    /// Start and maximum duration of a drain, if one has begun.
     draining: Mutex<Option<(Instant, Duration)>>,
-    /// True once it closes. Each of its tasks keeps a receiver: when the last is dropped, all have ended.
+    /// True once the broker closes. Each task keeps a receiver: all have ended when the last receiver is
+    /// dropped.
     closing: watch::Sender<bool>,
 }
 
@@ -102,7 +103,7 @@ impl Broker {
         })
     }
 
-    /// Ends all its tasks, and asks every connection to close.
+    /// Ends all tasks of the broker and asks every connection to close.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
         for handle in self.handles() {
@@ -110,19 +111,19 @@ impl Broker {
         }
     }
 
-    /// Becomes true when it closes. It counts as closed when the last receiver is dropped.
+    /// Signal that becomes true when the broker closes. The broker counts as closed when the last receiver
+    /// is dropped.
     pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
-    /// Resolves when it is closed and all its tasks have ended.
+    /// Resolves when the broker is closed and all its tasks have ended.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.clone();
         async move { closing.closed().await }
     }
 
-    /// Counts a connection whose handshake is done; false if there are `max_connections`, or no
-    /// memory for one more.
+    /// Counts a connection after its handshake. False if `max_connections` is reached or memory is short.
     pub(crate) fn count_connection(&self) -> bool {
         if self.memory.is_short() {
             return false;
@@ -134,10 +135,10 @@ impl Broker {
             .is_ok()
     }
 
-    /// Adds a connection, so that others find its handle.
+    /// Adds a connection to those found by key.
     pub(crate) fn add_connection(&self, handle: &Arc<Handle>) {
         self.connections.lock().insert(handle.key, handle.clone());
-        // It may have closed before the handle could be found.
+        // The broker may have closed before the handle was added.
         if *self.closing.borrow() {
             handle.request_close(Close::GoingAway);
         }
@@ -151,7 +152,7 @@ impl Broker {
         }
     }
 
-    /// How many connections there are, the participant included.
+    /// Number of connections, including the participant.
     pub(crate) fn connection_count(&self) -> usize {
         self.connections.lock().len()
     }
@@ -164,25 +165,25 @@ impl Broker {
         self.connections.lock().get(&key).cloned()
     }
 
-    /// The handle of a new connection.
+    /// Handle of a new connection.
     pub(crate) fn new_handle(&self, write: WriteHalf) -> Handle {
         let mark = self.options.max_backpressure;
         Handle::new(self.next_key(), write, mark, self.memory.clone())
     }
 
-    /// The handle of an id, or a broker, elsewhere. `mark`: bytes from which its outbox counts as full, if
-    /// that is less than for others.
+    /// Handle of an id at another broker, or of another broker. `mark`: high-water mark of its outbox in
+    /// bytes, if lower than `max_backpressure`.
     pub(crate) fn new_remote_handle(&self, key: u64, write: WriteHalf, mark: usize) -> Handle {
         let mark = mark.min(self.options.max_backpressure);
         Handle::new(key, write, mark, self.memory.clone()).of_remote()
     }
 
-    /// A number that nothing else of this broker has.
+    /// Number unique within this broker.
     pub(crate) fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Relaxed)
     }
 
-    /// Begins to drain: sends `goaway` to all connections that understand it, and later to those that register.
+    /// Starts to drain: sends `goaway` to all connections of version 2, and to those that register later.
     pub(crate) fn begin_drain(&self, within: Duration) {
         *self.draining.lock() = Some((Instant::now(), within));
         if let Some(peers) = &self.peers {
@@ -195,14 +196,14 @@ impl Broker {
         }
     }
 
-    /// The time that is left of a drain; none if it does not drain.
+    /// Time left of the drain; none if the broker does not drain.
     pub(crate) fn drains_for(&self) -> Option<Duration> {
         let draining = *self.draining.lock();
         draining.map(|(since, within)| within.saturating_sub(since.elapsed()))
     }
 
-    /// True if no request is pending, nothing waits to be written, and all connections that were sent `goaway`
-    /// have left.
+    /// True if no request is pending, all outboxes are empty, and all connections that were sent `goaway`
+    /// have closed.
     pub(crate) fn is_drained(&self) -> bool {
         let is_done = |handle: &Arc<Handle>| {
             handle.outbox.waiting() == 0 && (handle.participant || !handle.is_warned())
@@ -210,12 +211,12 @@ impl Broker {
         let hands_over = |peers: &Arc<dyn Peers>| peers.hands_over();
         self.registry.requests.count() == 0
             && self.handles().iter().all(is_done)
-            // Last: a connection that ends has had its id handed over before.
+            // Checked last: a connection hands its id over before it ends.
             && !self.peers.as_ref().is_some_and(hands_over)
     }
 
-    /// Ends the registration with this number, by which a connection owns an id, and emits that. `announce` runs
-    /// before anybody else can register the id. False if it has ended already.
+    /// Ends the registration with this number and emits `Unregistered`. `announce` runs before the id can
+    /// be registered again. False if the registration had ended already.
     pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) -> bool {
         let mut has_ended = false;
         self.registry.end_registration(id, number, || {

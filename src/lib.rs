@@ -1,35 +1,29 @@
-//! Addressed messages and request/answer over WebSockets: the broker, and a client for it.
+//! Message broker over WebSockets with addressed messages and requests, and a client for it.
 //!
-//! Read the modules in the order in which a message passes them:
+//! A message passes these modules:
 //!
 //! ```text
-//!  socket ─▶ connection ─▶ protocol ─▶ router ─▶ protocol ─▶ outbox ─▶ socket
-//!            one task       decode     who? where?  encode    bounded
+//!  socket ─▶ connection ─▶ protocol ─▶ broker ─▶ protocol ─▶ outbox ─▶ socket
+//!            one task       decode     registry,   encode    bounded
+//!                                      admission
 //! ```
 //!
-//! | module | what it owns |
+//! | module | contents |
 //! | --- | --- |
-//! | [`server`] | bind, accept loop, limits, graceful close |
-//! | `handshake` | the HTTP request head: refuse it, or accept it as a WebSocket |
-//! | `connection` | one accepted socket: the task that reads, routes and closes |
-//! | `framing` | bytes to WebSocket messages, and message headers to bytes |
-//! | `protocol` | JSON actions: decode and encode; pure |
-//! | `router` | who is registered under which id |
-//! | `requests` | who awaits which answer |
-//! | `cluster` | the other brokers: how what is for their ids gets there, over NATS |
-//! | `handle` | what others hold of a connection |
-//! | `outbox` | the bounded queue of bytes toward one socket |
-//! | `sync` | the locks and atomics between threads |
-//! | `tls` | certificates, and TLS between us and a socket |
-//! | `heartbeat` | whether a peer is still there |
-//! | `memory` | what buffers and tables hold, and what happens when that is too much |
-//! | [`auth`] | who a client is and what it may do: grants, JWT, patterns, origins |
-//! | [`client`] | the other end: a handle, and the task that owns its socket |
-//! | `dial` | the client's way to a WebSocket |
-//! | [`options`], [`event`], [`metrics`], [`error`] | every bound; all an embedder hears; counters; errors |
+//! | [`server`] | binds, accepts, limits and closes; joins a cluster |
+//! | `connection` | the task of one accepted connection, and its commands |
+//! | `broker` | state and decisions: owners of ids, admission, pending requests |
+//! | `cluster` | delivery to other brokers over NATS |
+//! | `protocol` | JSON actions and frames between brokers: decode and encode, without I/O |
+//! | `transport` | sockets, TLS, WebSocket handshakes and frames, outboxes, heartbeats |
+//! | [`client`] | the Rust client |
+//! | [`auth`] | authentication and grants: JWT, hook, id patterns, origins |
+//! | `memory` | accounting of buffers and tables, and eviction when memory is short |
+//! | `sync` | locks and atomics, replaced by shuttle's in concurrency tests |
+//! | [`options`], [`event`], [`metrics`], [`error`] | limits and defaults; events; counters; errors |
 //!
-//! The core starts no runtime and installs nothing global: the embedder hands in a
-//! [`tokio::runtime::Handle`]. The Node.js addon is such an embedder (`node/`, feature `node`).
+//! The core starts no runtime and installs no global state: the embedder passes a
+//! [`tokio::runtime::Handle`]. The Node.js addon is such an embedder (`node`, feature `node`).
 
 pub mod auth;
 pub mod client;

@@ -1,4 +1,5 @@
-//! An answer or a refusal arrives: it ends the responder's part, and goes to the one who asked.
+//! Handling of an answer or a refusal: ends the responder's part in the request and forwards it to the
+//! asker.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -16,10 +17,10 @@ use crate::{
     transport::outbox::Pushed,
 };
 
-/// Answers may fill an outbox to this multiple of its mark.
+/// Outboxes may hold this multiple of the high-water mark if the excess is answers.
 const ANSWERS: usize = 8;
 
-/// An answer to a request, as JSON.
+/// Answer to a request, as JSON.
 pub(crate) struct Answer<'a> {
     pub(crate) ack: &'a str,
     pub(crate) from: Option<&'a str>,
@@ -27,18 +28,18 @@ pub(crate) struct Answer<'a> {
     pub(crate) outcome: Result<Option<&'a str>, &'a str>,
 }
 
-/// Where an answer has gone.
+/// Destination of an answer that was accepted.
 pub(crate) enum Answered {
-    /// Into the outbox of the one who asked, unless that has no room.
+    /// The asker's outbox; none if that has no room.
     Here(Arc<Handle>, Option<Pushed>),
-    /// The one who asked is at another broker, to which it is still to be sent; `dest`: the id that was asked.
+    /// Another broker, where the asker is; the answer is still to be sent. `dest`: the id that was asked.
     Elsewhere { asker: Arc<Handle>, dest: Arc<str> },
 }
 
 impl Broker {
-    /// Takes an answer, if this responder still owes one: the request is counted down, and the answer pushed.
-    /// `key`: the ack as a key.
-    // Always: otherwise a request and its answer take one hundredth more instructions.
+    /// Accepts an answer if this responder may still give one: counts the request down and pushes the
+    /// answer. `key`: the ack as a key.
+    // Inlined: otherwise a request with its answer takes 1 % more instructions.
     #[inline(always)]
     pub(crate) fn take_answer(
         &self,
@@ -81,7 +82,7 @@ impl Broker {
         Some(Answered::Here(asker, pushed))
     }
 
-    /// Passes an answer from another broker on to the one who asked, who owes a flush then.
+    /// Forwards an answer from another broker to the asker. Returns the asker if it needs a flush.
     pub(crate) fn pass_answer(
         &self,
         responder: &Handle,
@@ -99,8 +100,8 @@ impl Broker {
         (pushed == Pushed::NeedsFlush).then_some(asker)
     }
 
-    /// Who asked in version 1 does not understand a refusal: it gets an answer without a message, if
-    /// nobody is left who could give one (rule 27.4).
+    /// Pushes a refusal. An asker of version 1 does not understand refusals: it gets an answer without a
+    /// message once no other responder is left (rule 27.4).
     fn push_refusal(
         &self,
         asker: &Handle,
@@ -118,13 +119,12 @@ impl Broker {
         has_room.then(|| asker.outbox.push(&frame))
     }
 
-    /// Bytes that may wait for a connection, answers included.
+    /// Maximum number of bytes in an outbox, answers included.
     pub(super) fn most_answers(&self) -> usize {
         self.options.max_backpressure.saturating_mul(ANSWERS)
     }
 
-    /// Whether an answer may still be added, beyond the mark, too: it never holds the one who
-    /// gives it.
+    /// True if an answer may be added, even above the high-water mark: answers never block the responder.
     #[inline]
     pub(crate) fn has_room_for_answer(&self, asker: &Handle) -> bool {
         !asker.outbox.is_full() || self.has_room_beyond_mark(asker)
@@ -132,13 +132,13 @@ impl Broker {
 
     #[cold]
     fn has_room_beyond_mark(&self, asker: &Handle) -> bool {
-        // What this turn has promised to write may be what fills it.
+        // Frames queued in this turn may be what fills the outbox.
         asker.flush();
         if !asker.outbox.is_full() {
             return true;
         }
         if asker.remote {
-            // It stands for many: none of them is to suffer from the others, and it cannot be closed.
+            // A remote outbox serves many askers: it cannot be closed because of one of them.
             return asker.outbox.waiting() < self.most_answers();
         }
         match self.options.slow_consumer {

@@ -1,4 +1,4 @@
-//! Admission of a message: does its receiver take it now, does its sender wait, or is it dropped?
+//! Admission of a message: accept it, apply backpressure to the sender, or drop it.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -17,21 +17,21 @@ use crate::{
     protocol,
 };
 
-/// Whether a receiver takes a message.
+/// Decision about one message and receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Accept,
-    /// Its queue is full: the sender waits.
+    /// The receiver's outbox is full: the sender waits.
     Backpressure,
-    /// It has just ended.
+    /// The receiver has just closed.
     Closed,
-    /// It does not get this message: it is being closed, or loses what it cannot take.
+    /// The message is dropped: the receiver is being closed, or its policy is to drop.
     Drop,
 }
 
 impl Broker {
-    /// Whether the receiver takes a message now. `Backpressure`: the waker, that of the sender with this key,
-    /// is woken when it does.
+    /// Decides about a message for this receiver. On `Backpressure` the waker of the sender with this key
+    /// is woken when there is room.
     #[inline]
     pub(crate) fn admit(
         &self,
@@ -45,13 +45,13 @@ impl Broker {
             receiver.drops_end();
             return Admission::Accept;
         }
-        // What this turn has promised to write may be what fills it.
+        // Frames queued in this turn may be what fills the outbox.
         receiver.flush();
 
-        // Who is elsewhere is judged there: only the way to it is full.
+        // The slow-consumer policy of a remote receiver is applied at its own broker.
         let policy = match (receiver.remote, self.options.slow_consumer) {
             (true, _) => SlowConsumer::Pushback,
-            // The server's own participant keeps its id, whatever is sent to it.
+            // The server's own participant is never closed for being slow.
             (false, SlowConsumer::Close) if receiver.participant => SlowConsumer::Drop,
             (false, policy) => policy,
         };
@@ -64,7 +64,7 @@ impl Broker {
                 if !receiver.outbox.add_waiter(key, waker, delays()) {
                     return Admission::Accept;
                 }
-                // Its task starts the clock.
+                // Its task starts the timer.
                 receiver.waker.wake();
                 Admission::Backpressure
             }
@@ -73,7 +73,7 @@ impl Broker {
                 self.drop_message(Some(id), receiver);
                 Admission::Drop
             }
-            // Or its id gets no time: who waited would find that nobody owns it.
+            // Also for a penalized id: its senders do not wait.
             SlowConsumer::Close | SlowConsumer::Pushback => {
                 receiver.request_close(Close::Slow);
                 Admission::Drop
@@ -83,12 +83,12 @@ impl Broker {
 
     pub(crate) fn unknown(&self, id: &str) {
         self.metrics.unknown_ids.fetch_add(1, Relaxed);
-        // Longer ones exist nowhere; their beginning tells enough.
+        // Ids longer than the limit cannot be registered; the prefix is enough for the event.
         let shown = protocol::shorten(id, self.options.max_id_length);
         self.listener.event(ServerEvent::UnknownId(shown));
     }
 
-    /// Counts a message for an id that nobody owns, or whose broker cannot be reached.
+    /// Counts a message for an id that has no owner, or whose broker is unreachable.
     pub(crate) fn not_found(&self, id: &str, fault: DeliveryError) {
         match (fault, &self.peers) {
             (DeliveryError::ClusterDown, Some(peers)) => peers.count_unreachable(),
@@ -99,7 +99,7 @@ impl Broker {
     /// Counts a message that its receiver has no room for.
     pub(crate) fn drop_message(&self, id: Option<&str>, receiver: &Handle) {
         self.metrics.dropped.fetch_add(1, Relaxed);
-        // Told once, until there is room again.
+        // Emitted once, until the outbox has room again.
         if receiver.drop_begins() {
             let why = Slow::Dropping;
             self.listener.event(ServerEvent::Slow { id, why });

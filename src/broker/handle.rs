@@ -1,4 +1,4 @@
-//! What others hold of a connection: a way to send to it, and to ask it to close.
+//! Handle of a connection: other connections use it to send to it and to ask it to close.
 
 use std::{
     net::Shutdown,
@@ -28,28 +28,27 @@ use crate::{
     },
 };
 
-/// Why a connection is closed by us.
+/// Reason why the broker closes a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Close {
-    /// The server closes.
     GoingAway,
-    /// It does not read what is sent to it.
+    /// Its outbox was full for too long.
     Slow,
-    /// It holds more memory than any other, and there is none left.
+    /// Memory is short, and it holds the most.
     Memory,
-    /// It has not registered in time.
+    /// No `register` within `register_timeout`.
     NotRegistered,
-    /// Its pings and pongs, or its refused actions, were more than their limit.
+    /// Too many control frames or refused actions; with the reason for the close frame.
     TooMany(&'static str),
-    /// It broke the WebSocket protocol, with the close code that says how.
+    /// Violation of the WebSocket protocol, with the close code.
     Violation(u16),
-    /// It may not do what it wants.
+    /// Not authorized.
     Denied(Denied),
-    /// The embedder wants it so.
+    /// Closed by the embedder.
     Requested {
         /// 1000, or 3000 to 4999.
         code: u16,
-        /// As long as a close frame has room for.
+        /// At most 123 bytes.
         reason: Arc<str>,
     },
 }
@@ -83,46 +82,44 @@ impl Close {
     }
 }
 
-/// One connection, as seen from outside its task.
+/// One connection, as used from outside its task.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    /// Tells it from all other connections of the server, for ever.
+    /// Unique among all connections of the broker, never reused.
     pub(crate) key: u64,
-    /// It is the server's own participant, and no peer.
+    /// True for the server's own participant.
     pub(crate) participant: bool,
-    /// It stands for an id, or for a node, at another broker of the cluster.
+    /// True for an id, or a node, at another broker of the cluster.
     pub(crate) remote: bool,
     pub(crate) outbox: Outbox,
-    /// The number of its registration, while the id is its own: another connection may take it
-    /// over. If not, zero.
+    /// Number of its registration while it owns its id; zero otherwise.
     registration: AtomicU64,
-    /// Its peer understands version 2 of the protocol.
+    /// True if the peer speaks version 2 of the protocol.
     speaks_2: AtomicBool,
-    /// It has been told that the server drains.
+    /// True once `goaway` was sent to it.
     warned: AtomicBool,
-    /// Its id has just come from a broker that drains.
+    /// True if its id has just come from a broker that drains.
     arrived: AtomicBool,
-    /// True while what is sent to it is dropped.
+    /// True while messages to it are dropped.
     dropping: AtomicBool,
-    /// Bytes of memory that its task holds: itself, its id, what it has read and not passed on.
+    /// Bytes held by its task: the task itself, its id, input not yet routed.
     pub(crate) held: AtomicUsize,
-    /// Who registered its id, where clients are authenticated.
+    /// Principal that registered its id; none without authentication.
     pub(crate) principal: Mutex<Option<Arc<str>>>,
-    /// The id that it registered last and has not given up, though another connection may have taken it
-    /// over.
+    /// The id that it registered last and has not given up, even if another connection has taken it over.
     pub(crate) last_id: Mutex<Option<Arc<str>>>,
-    /// Its right to its id, where there is a cluster.
+    /// Claim of its id in the cluster.
     pub(crate) lease: Mutex<Option<Lease>>,
-    /// The requests it asked and those it may answer.
+    /// Requests that it sent, and those that it may answer.
     pub(crate) book: Mutex<ConnectionRequests>,
-    /// Wakes its task.
+    /// Waker of its task.
     pub(crate) waker: AtomicWaker,
     close: Mutex<Option<Close>>,
     socket: WriteHalf,
 }
 
 impl Handle {
-    /// `mark`: bytes from which its outbox counts as full.
+    /// `mark`: high-water mark of the outbox, in bytes.
     pub(crate) fn new(key: u64, socket: WriteHalf, mark: usize, memory: Arc<Memory>) -> Self {
         Self {
             key,
@@ -145,7 +142,7 @@ impl Handle {
         }
     }
 
-    /// The same for the server's own participant.
+    /// Turns it into the handle of the server's own participant.
     pub(crate) fn of_participant(self) -> Self {
         Self {
             participant: true,
@@ -153,7 +150,7 @@ impl Handle {
         }
     }
 
-    /// The same for an id, or a node, at another broker. It understands all that there is.
+    /// Turns it into the handle of an id, or a node, at another broker. Remote handles speak version 2.
     pub(crate) fn of_remote(self) -> Self {
         self.set_registration(self.key);
         self.set_speaks_2(true);
@@ -163,7 +160,7 @@ impl Handle {
         }
     }
 
-    /// Writes what waits for it; its task does the rest where the socket refuses.
+    /// Writes the outbox to the socket. If the socket is full, its task writes the rest.
     pub(crate) fn flush(&self) {
         match self.outbox.flush(&self.socket) {
             Flushed::Done => {}
@@ -172,8 +169,8 @@ impl Handle {
         }
     }
 
-    /// A link has no task that waits for room: it tells when there is some, but perhaps just before
-    /// it was known that somebody waits.
+    /// Checks again whether the link has room. A link has no task: it calls `unblock`, but perhaps just
+    /// before the outbox was marked as blocked.
     #[cold]
     fn look_again(&self) {
         if let WriteHalf::Uplink(uplink) = &self.socket
@@ -183,47 +180,46 @@ impl Handle {
         }
     }
 
-    /// What it is about to be sent, at another broker, asks what becomes of it.
+    /// Announces to another broker that the next frames ask for a report of their delivery.
     pub(crate) fn asks(&self) {
         if let WriteHalf::Uplink(uplink) = &self.socket {
             uplink.expect_report();
         }
     }
 
-    /// The connection with this key is about to send something to it, at another broker.
+    /// Announces that the connection with this key is about to write to the link.
     pub(crate) fn written_by(&self, key: u64) {
         if let WriteHalf::Uplink(uplink) = &self.socket {
             uplink.clone().set_writer(key);
         }
     }
 
-    /// True if what the connection with this key sent to its broker, another one, has not gone out: the
-    /// connection is woken once it has.
+    /// True if frames of the connection with this key wait for the same link: the waker is called once they
+    /// have gone out.
     pub(crate) fn holds(&self, key: u64, waker: &Waker) -> bool {
         matches!(&self.socket, WriteHalf::Uplink(uplink) if uplink.holds(key, waker))
     }
 
-    /// True if it stands for an id of which it is not known yet whether any broker has it.
+    /// True if it is not known yet which broker owns its id.
     pub(crate) fn is_unresolved(&self) -> bool {
         matches!(&self.socket, WriteHalf::Uplink(uplink) if uplink.is_unresolved())
     }
 
-    /// Asks which broker has its id, unless something that was sent to it does so.
+    /// Looks up which broker owns its id, unless a frame sent to it does so.
     pub(crate) fn look_up(&self) {
         if let WriteHalf::Uplink(uplink) = &self.socket {
             uplink.clone().look_up();
         }
     }
 
-    /// There is room again where there was none.
+    /// Resumes writing when the link has room again.
     pub(crate) fn unblock(&self) {
         if self.outbox.unblock() {
             self.flush();
         }
     }
 
-    /// For its task: goes on writing once a full socket takes something again. Ready when the
-    /// socket is dead.
+    /// For its task: resumes writing when the socket is writable. Ready when the socket is dead.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.outbox.poll_writable(&self.socket, cx)
     }
@@ -238,26 +234,26 @@ impl Handle {
         self.close.lock().clone()
     }
 
-    /// Something that is sent to it is dropped; true if that begins now.
+    /// Marks that messages to it are dropped. True if this is the first one.
     pub(crate) fn drop_begins(&self) -> bool {
         !self.dropping.swap(true, Relaxed)
     }
 
-    /// There is room again: that counts as the end of dropping once it has caught up by half.
+    /// Clears that mark once half of the outbox has been written.
     pub(crate) fn drops_end(&self) {
         if self.dropping.load(Relaxed) && self.outbox.has_caught_up() {
             self.dropping.store(false, Relaxed);
         }
     }
 
-    /// Bytes of memory that it holds, but for what waits for it.
+    /// Bytes of memory that it holds, without its outbox.
     pub(crate) fn own_memory(&self) -> usize {
         let asked = self.book.lock().charged();
         self.held.load(Relaxed) + asked
     }
 
-    /// True if the other may take over its id: both are the same connection, or were registered by
-    /// the same principal. No peer is what the participant is, which may have any id.
+    /// True if `other` may take over its id: same connection, same principal, or `other` is the
+    /// participant. The participant's id cannot be taken over by peers.
     pub(crate) fn yields_to(&self, other: &Self) -> bool {
         if self.key == other.key || other.participant {
             return true;
@@ -265,12 +261,13 @@ impl Handle {
         if self.participant {
             return false;
         }
-        // One after the other: the other way round may be asked at the same time.
+        // The locks are taken one after the other: a call with the arguments swapped may run at the same
+        // time.
         let principal = self.principal.lock().clone();
         principal == *other.principal.lock()
     }
 
-    /// The number of its registration; zero if its id is not its own.
+    /// Number of its registration; zero if it does not own its id.
     pub(crate) fn registration(&self) -> u64 {
         self.registration.load(Acquire)
     }
@@ -287,8 +284,7 @@ impl Handle {
         self.speaks_2.store(speaks, Release);
     }
 
-    /// Tells it once that the server drains, if it understands that, and when it will close at the
-    /// latest. Whoever calls owes a flush.
+    /// Sends `goaway` once, if the peer speaks version 2. `within`: time until it is closed.
     pub(crate) fn warn(&self, within: Duration) -> Pushed {
         if !self.speaks_2() || self.warned.swap(true, Relaxed) {
             return Pushed::More;
@@ -297,12 +293,12 @@ impl Handle {
         self.outbox.push(&version_2::goaway(&within))
     }
 
-    /// True if it has been told that the server drains.
+    /// True once `goaway` was sent to it.
     pub(crate) fn is_warned(&self) -> bool {
         self.warned.load(Relaxed)
     }
 
-    /// True if messages that were sent to its id before it came to this broker may still arrive.
+    /// True if messages sent to its id at the former broker may still arrive.
     pub(crate) fn has_arrived(&self) -> bool {
         self.arrived.load(Acquire)
     }
@@ -319,7 +315,7 @@ impl Handle {
         &self.socket
     }
 
-    /// Ends the socket, so that no handle held elsewhere keeps it open.
+    /// Shuts the socket down, so that handles held elsewhere do not keep it open.
     pub(crate) fn destroy(&self) {
         self.set_registration(0);
         self.outbox.close();

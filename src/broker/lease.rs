@@ -1,4 +1,4 @@
-//! The right of a connection to an id among all brokers of a cluster.
+//! Lease: the claim of an id by one connection among all brokers of a cluster.
 
 use std::{
     fmt,
@@ -9,23 +9,23 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaseState {
     Held,
-    /// Another broker has the id; `conflict`: for another principal.
+    /// Another broker has claimed the id. `conflict`: for another principal.
     Lost {
         conflict: bool,
     },
 }
 
-/// Takes leases back. The cluster implements it.
+/// Releases leases. The cluster implements it.
 pub(crate) trait Release: fmt::Debug + Send + Sync {
-    /// The id is free again, unless it was claimed since.
+    /// Frees the id, unless it was claimed after `time`.
     fn release(&self, id: &str, time: u64);
 }
 
-/// The right to an id. Dropping it gives the id back.
+/// Claim of an id. Dropping it frees the id.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: Arc<str>,
-    /// The time of the claim: later claims win.
+    /// Time of the claim: the latest claim wins.
     pub(crate) time: u64,
     pub(crate) holder: Weak<dyn Release>,
 }

@@ -1,4 +1,4 @@
-//! Notifications: failures go to those who asked, cancellations to those who were asked.
+//! Notifications: sends failures to askers and cancellations to responders.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Broker {
-    /// Tells outcomes to those whom they concern; those who owe a flush then are added to
+    /// Pushes notifications to the connections they concern. Handles that need a flush are added to
     /// `touched`.
     pub(crate) fn notify(&self, outcomes: &mut Notifications, touched: &mut Vec<Arc<Handle>>) {
         for outcome in outcomes.drain(..) {
@@ -33,7 +33,7 @@ impl Broker {
                     (asker, pushed)
                 }
                 Notification::Cancelled { responder, ack } => {
-                    // It costs nothing but work in vain.
+                    // A lost cancellation only costs the responder useless work.
                     if !responder.speaks_2() || responder.outbox.waiting() >= self.most_answers() {
                         continue;
                     }
@@ -48,7 +48,7 @@ impl Broker {
         }
     }
 
-    /// Lets requests expire.
+    /// Ends requests on timeout.
     pub(crate) fn expire(&self, now: Instant) {
         let mut touched = Vec::new();
         let requests = &self.registry.requests;
@@ -58,7 +58,7 @@ impl Broker {
         }
     }
 
-    /// Frees what is left of ended requests in the queues of connections.
+    /// Removes entries of ended requests from the queues of connections.
     pub(crate) fn sweep(&self) {
         if self.registry.requests.sweep() {
             for handle in self.handles() {

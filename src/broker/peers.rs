@@ -1,4 +1,4 @@
-//! The trait by which a broker uses the other brokers of its cluster.
+//! The trait through which a broker uses the other brokers of its cluster.
 
 use std::{fmt, pin::Pin, sync::Arc, task::Waker};
 
@@ -13,24 +13,25 @@ use super::{
 };
 use crate::{auth::Denied, metrics::ClusterStats};
 
-/// A future that borrows nothing of its maker.
+/// A boxed future that borrows nothing.
 pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Why there is no handle for an id at another broker.
+/// Reason why there is no handle for an id at another broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    /// The other brokers cannot be reached.
+    /// The other brokers are unreachable.
     Down,
-    /// The connection looks up as many ids as it may: its waker is called when it may go on.
+    /// The connection has reached its limit of concurrent lookups: its waker is called when it may
+    /// continue.
     Held,
 }
 
-/// The other brokers.
+/// The other brokers of a cluster.
 pub(crate) trait Peers: fmt::Debug + Send + Sync {
-    /// Claims an id among all brokers, for a principal; a participant has none and wins.
-    /// Without a connection to the others the lease holds here, and they hear of it later.
+    /// Claims an id among all brokers for a principal. A participant has no principal, and wins. While NATS
+    /// is unreachable the lease holds locally and is announced later.
     ///
-    /// Errors: `Conflict` if another principal has it; `Unavailable` if that cannot be decided now.
+    /// Errors: `Conflict` if another principal owns the id; `Unavailable` if that cannot be decided now.
     fn claim(
         self: Arc<Self>,
         id: Arc<str>,
@@ -41,20 +42,21 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     /// Whether another broker has claimed the id since.
     fn lease_state(&self, lease: &Lease) -> LeaseState;
 
-    /// Ends the registration of an id that another broker has claimed; `conflict`: for another principal.
+    /// Ends the registration of an id that another broker has claimed. `conflict`: for another principal.
     fn end_lost(&self, broker: &Broker, id: &Arc<str>, conflict: bool);
 
-    /// Keeps a lease for a moment, so that messages for an id that moves wait for its next owner. The moment
-    /// begins when the sender that is returned is dropped; none if the others cannot be reached.
+    /// Keeps a lease for a moment, so that messages for a moving id wait for its next owner. The time
+    /// starts when the returned sender is dropped. None if the other brokers are unreachable.
     fn park(self: Arc<Self>, lease: Lease) -> Option<oneshot::Sender<()>>;
 
-    /// A connection is about to own an id that may have been at a broker that drains.
+    /// Prepares a connection to own an id that may come from a draining broker.
     fn expect_arrival(&self, owner: &Handle);
 
-    /// A client of this broker, by its id as JSON, is about to send to an owner that has just arrived.
+    /// Records that a client of this broker (`sender`: its id as JSON) is about to send to an owner that
+    /// has just arrived.
     fn note_sender(&self, owner: &Handle, sender: &str);
 
-    /// The handle of an id that is not registered here, for the connection with this key.
+    /// Handle of an id that is not registered here. `connection`: key and waker of the sender.
     fn find_remote(
         &self,
         broker: &Broker,
@@ -62,7 +64,7 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
         connection: (u64, &Waker),
     ) -> Result<Arc<Handle>, Unreachable>;
 
-    /// The handle that a connection waits for which looks up as many ids as it may.
+    /// Handle on which a connection waits that has reached its limit of lookups.
     fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>>;
 
     /// Why the id of a remote handle has no owner; none if it may have one.
@@ -71,16 +73,16 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     /// Receipts that wait for reports of other brokers.
     fn receipts(&self) -> &Receipts;
 
-    /// Bytes of the largest frame that another broker can be sent, for this id.
+    /// Size in bytes of the largest frame that can be sent to another broker for this id.
     fn max_frame(&self, id: &str) -> usize;
 
-    /// Counts a message that no broker could be reached for.
+    /// Counts a message dropped because NATS was unreachable.
     fn count_unreachable(&self);
 
     /// Announces that this broker drains.
     fn announce_drain(&self);
 
-    /// True while messages for ids that have left are handed over.
+    /// True while messages for moved ids are being handed over.
     fn hands_over(&self) -> bool;
 
     fn stats(&self) -> ClusterStats;

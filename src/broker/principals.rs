@@ -1,4 +1,4 @@
-//! Principals whose connections were all ended: registrations of theirs that were under way end, too.
+//! Recently closed principals: registrations of theirs that were in progress are closed as well.
 
 use std::{
     sync::{
@@ -12,12 +12,11 @@ use parking_lot::Mutex;
 
 use super::handle::Close;
 
-/// A point in the order of the calls that end principals.
+/// Position in the sequence of calls to [`EndedPrincipals::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 
-/// The principals whose connections were all ended, for as long as a registration that was under way
-/// then may take.
+/// Principals whose connections were all closed, kept for as long as a registration in progress may take.
 #[derive(Debug, Default)]
 pub(crate) struct EndedPrincipals {
     count: AtomicU64,
@@ -33,7 +32,7 @@ struct EndedPrincipal {
 }
 
 impl EndedPrincipals {
-    /// The moment of a registration that begins now.
+    /// Start of a registration.
     pub(crate) fn now(&self) -> Moment {
         Moment(self.count.load(SeqCst))
     }
@@ -50,7 +49,7 @@ impl EndedPrincipals {
         });
     }
 
-    /// How a registration that began at that moment is to end, if its principal was ended since.
+    /// Close reason for a registration that began at `since`, if its principal was closed after that.
     pub(crate) fn find(&self, principal: &str, since: Moment) -> Option<Close> {
         if self.now() == since {
             return None;

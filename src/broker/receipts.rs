@@ -1,4 +1,4 @@
-//! Receipts for messages that other brokers deliver: what is known of them so far.
+//! Receipts for messages that other brokers deliver, pending until all reports have arrived.
 
 use std::{
     borrow::Cow,
@@ -16,15 +16,15 @@ use crate::{
     protocol::{self, version_2},
 };
 
-/// How long it may take until it is known what became of a message for another broker.
+/// Time limit for the report of another broker about a delivery.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How long what is on its way may take.
+/// Time that packets in flight may take after a link was lost.
 const GRACE: Duration = Duration::from_millis(500);
-/// Bytes that a receipt takes, and each id of it, about.
+/// Approximate bytes charged for a receipt, and for each of its ids.
 const RECEIPT: usize = 256;
 const ID: usize = 64;
 
-/// All receipts that are not yet complete.
+/// All pending receipts of a broker.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
     open: Mutex<OpenReceipts>,
@@ -34,39 +34,41 @@ pub(crate) struct Receipts {
 struct OpenReceipts {
     last: u64,
     receipts: HashMap<u64, Receipt, RandomState>,
-    /// The receipts that a link knows about, and for which id: by the key of the link.
+    /// Receipts that await reports of a link, by the key of the link.
     links: HashMap<u64, AwaitedReports, RandomState>,
-    /// Links that are lost from these times on.
+    /// Lost links, and the times from which their reports are no longer awaited.
     lost: Vec<(Instant, u64)>,
-    /// Questions behind all others of a link, by their numbers.
+    /// Confirmations requested behind all others of a link, by number.
     fences: HashMap<u64, Fence, RandomState>,
 }
 
-/// A question about nothing: when it is answered, all before it have been answered, or are lost.
+/// Request for confirmation without a message: once it is confirmed, all earlier reports of the link have
+/// arrived or are lost.
 #[derive(Debug)]
 struct Fence {
     link: u64,
-    /// The packet that carries it; zero while it has not gone out.
+    /// The packet that carries it; zero until it is sent.
     packet: u64,
     deadline: Instant,
 }
 
-/// What a link knows about.
+/// Receipts that await reports of one link.
 #[derive(Debug)]
 struct AwaitedReports {
     id: Arc<str>,
     numbers: HashSet<u64, RandomState>,
 }
 
-/// What became of a message for an id.
+/// Delivery of a message to one id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Report {
-    /// The link with this key knows; it is in this packet, or has not gone out, if that is zero.
+    /// The link with this key is to report it. Second: the packet that carries the message, zero until it
+    /// is sent.
     Awaited(u64, u64),
     Known(Option<DeliveryError>),
 }
 
-/// An id of a receipt: what became of the message, and the first place of the id in `dest`.
+/// An id of a receipt: its report, and the first place of the id in `dest`.
 #[derive(Debug)]
 struct Named {
     report: Report,
@@ -86,14 +88,14 @@ struct Receipt {
     /// The `ref`, as JSON.
     reference: String,
     reports: HashMap<Arc<str>, Named, RandomState>,
-    /// Ids that others know about.
+    /// Number of reports still awaited.
     left: usize,
     deadline: Instant,
     _charge: Charge,
 }
 
 impl Receipt {
-    /// The link that knows about an id, and the packet that carries the message, if that is awaited.
+    /// Link and packet of an id whose report is awaited.
     fn awaits(&self, id: &str) -> Option<(u64, u64)> {
         match self.reports.get(id)?.report {
             Report::Awaited(link, packet) => Some((link, packet)),
@@ -101,7 +103,7 @@ impl Receipt {
         }
     }
 
-    /// Notes what is known of an id that was awaited; true if that was what was missing.
+    /// Records the report of an awaited id. True if the receipt is complete.
     fn note(&mut self, id: &str, fault: Option<DeliveryError>) -> bool {
         if let Some(named) = self.reports.get_mut(id) {
             named.report = Report::Known(fault);
@@ -110,7 +112,7 @@ impl Receipt {
         self.left == 0
     }
 
-    /// Tells who asked. What is not known by now has no answer in time.
+    /// Sends the receipt. Reports that are missing count as `TIMEOUT`.
     fn send(self) {
         let (mut delivered, mut failed) = (String::new(), String::new());
         let mut reports: Vec<_> = self.reports.iter().collect();
@@ -133,7 +135,7 @@ impl Receipt {
                 list.extend([":\"", code, "\""]);
             }
         }
-        // Who has gone over to version 1 meanwhile would not understand it.
+        // The asker may have registered with version 1 meanwhile, which has no receipts.
         if !self.asker.speaks_2() {
             return;
         }
@@ -144,8 +146,8 @@ impl Receipt {
 }
 
 impl Receipts {
-    /// Opens a receipt: some of its ids are known about by the links with these keys. Before anything
-    /// is sent that is answered with its number. None if there are none of these.
+    /// Opens a receipt with the ids that the links with these keys are to report. Must be called before its
+    /// number is sent. None if no report is awaited.
     pub(crate) fn open(
         &self,
         asker: &Arc<Handle>,
@@ -162,7 +164,7 @@ impl Receipts {
         let receipt = Receipt {
             asker: asker.clone(),
             reference: reference.to_owned(),
-            // One more: the local part is known last.
+            // The local part counts as one more report, which comes last.
             left: reports.len() + 1,
             reports,
             deadline: Instant::now() + SETTLE,
@@ -184,8 +186,8 @@ impl Receipts {
         Some(number)
     }
 
-    /// Adds what is known of the other ids; those that were to be asked about and were not are among
-    /// them. `dest`: all ids, in order.
+    /// Adds the reports known locally, also of awaited ids that could not be sent. `dest`: all ids, in
+    /// order.
     pub(crate) fn local(
         &self,
         number: u64,
@@ -200,7 +202,7 @@ impl Receipts {
         for (id, fault) in known {
             let named = receipt.reports.entry(id);
             let named = named.or_insert_with(|| Named::new(Report::Known(fault)));
-            // The first time counts.
+            // The first report of an id counts.
             if let Report::Awaited(link, _) = named.report {
                 named.report = Report::Known(fault);
                 receipt.left -= 1;
@@ -224,13 +226,13 @@ impl Receipts {
         }
     }
 
-    /// True while receipts wait for what a link knows.
+    /// True while receipts await reports of a link.
     pub(crate) fn awaits(&self, link: u64) -> bool {
         self.open.lock().links.contains_key(&link)
     }
 
-    /// A question to be sent behind all others of a link; none if nothing is awaited of it. Those before it
-    /// that are not answered when this one is have no answer.
+    /// Number of a fence for a link, to be sent behind all its other frames; none if no report of the link
+    /// is awaited. Reports still missing when the fence is confirmed are lost.
     pub(crate) fn fence(&self, link: u64, now: Instant) -> Option<u64> {
         let mut open = self.open.lock();
         if !open.links.contains_key(&link) {
@@ -247,7 +249,7 @@ impl Receipts {
         Some(number)
     }
 
-    /// A broker says what became of a message for an id.
+    /// Records the report of another broker about an id, or the confirmation of a fence.
     pub(crate) fn settle(&self, number: u64, id: &str, fault: Option<DeliveryError>) {
         let mut open = self.open.lock();
         if let Some(Fence { link, packet, .. }) = open.fences.remove(&number) {
@@ -270,9 +272,9 @@ impl Receipts {
         }
     }
 
-    /// A link will say nothing more.
+    /// Ends a link: its missing reports are lost.
     pub(crate) fn fail_link(&self, link: u64, fault: DeliveryError) {
-        // Somebody was there, and nobody will say whether he has got it.
+        // The receiver existed; whether it got the message is unknown.
         let fault = if fault == DeliveryError::Gone {
             DeliveryError::Timeout
         } else {
@@ -308,7 +310,7 @@ impl Receipts {
         done.into_iter().for_each(Receipt::send);
     }
 
-    /// What asks for a receipt goes out with this packet.
+    /// Records the packet that carries a message, or a fence.
     pub(crate) fn sent(&self, number: u64, id: &str, packet: u64) {
         let mut open = self.open.lock();
         if let Some(fence) = open.fences.get_mut(&number) {
@@ -326,8 +328,8 @@ impl Receipts {
         }
     }
 
-    /// Nobody has heard this packet of a link, which sends no more. Others may have been heard, before
-    /// it, and behind it by somebody new: what is said of them may be on its way.
+    /// Records that a packet of a link, which sends no more, reached no broker. Reports of other packets
+    /// may still be in flight: they are awaited for [`GRACE`].
     pub(crate) fn unheard(&self, link: u64, packet: u64, fault: DeliveryError) {
         let is_lost = |sent| sent == packet || sent == 0;
         self.lose_packets(link, is_lost, fault);
@@ -337,7 +339,7 @@ impl Receipts {
         }
     }
 
-    /// Tells those whose time is up.
+    /// Sends receipts whose time is up.
     pub(crate) fn expire(&self, now: Instant) {
         let is_due = |lost: &mut (Instant, u64)| lost.0 <= now;
         let due: Vec<_> = self.open.lock().lost.extract_if(.., is_due).collect();
@@ -362,7 +364,7 @@ impl Receipts {
 }
 
 impl OpenReceipts {
-    /// A link knows nothing more of a receipt.
+    /// Ends the wait of a receipt for a link.
     fn forget(&mut self, link: u64, number: u64) {
         if let Some(known) = self.links.get_mut(&link) {
             known.numbers.remove(&number);

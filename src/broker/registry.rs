@@ -1,10 +1,10 @@
-//! Who is registered under which id.
+//! Registry: the owner of each id.
 //!
-//! Synchronous, and without a clock: `now` is an argument. The newest registration of an id owns
-//! it; only the owner's own end frees it.
+//! Synchronous, and without a clock: `now` is an argument. The newest registration owns the id; only the
+//! owner can end it.
 //!
-//! Locks: a shard's lock is held while its change is announced, so that what is announced comes
-//! in the order of what happened. Beneath it only an outbox's lock and the listener's are taken.
+//! Locks: a shard stays locked while its change is announced, so announcements come in the order of the
+//! changes. Under it only the locks of outboxes and of the listener are taken.
 
 use std::{
     collections::HashMap,
@@ -30,20 +30,20 @@ use crate::{
     },
 };
 
-/// Shards of the table: more than threads, so that writers seldom meet readers.
+/// Shards of the table: more than threads, to avoid lock contention.
 const SHARDS: usize = 32;
-/// An id closed as slow twice within this time ...
+/// An id whose connection is closed as slow twice within this time is penalized.
 const STRIKE_WINDOW: Duration = Duration::from_secs(60);
-/// ... gets no patience for this time.
+/// Duration of the penalty: a full outbox of that id is closed at once.
 const STRICT_FOR: Duration = Duration::from_secs(600);
-/// Ids whose slowness is remembered.
+/// Maximum number of ids with strikes.
 const MAX_STRIKES: usize = 4096;
 
-/// The id belongs to somebody else.
+/// The id belongs to a connection of another principal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Conflict;
 
-/// Hashed by us, once: the same hash chooses the shard and the place in it.
+/// An id is hashed once, for the shard and for the place in it.
 type IdTable = HashTable<Registration>;
 
 #[derive(Debug)]
@@ -52,22 +52,23 @@ struct Registration {
     owner: Arc<Handle>,
 }
 
-/// All ids of a server, and the requests between them.
+/// All ids of a broker, and its requests.
 #[derive(Debug)]
 pub(crate) struct Registry {
     shards: [RwLock<IdTable>; SHARDS],
     hasher: RandomState,
-    /// Numbers of registrations: each is given once.
+    /// Next registration number; numbers are unique.
     numbers: AtomicU64,
     pub(crate) requests: Requests,
-    /// By the hash of an id, which nobody can aim at: an id may be long.
+    /// Strikes by the hash of an id, because ids may be long. The hash is seeded, so collisions cannot be
+    /// forced.
     strikes: Mutex<HashMap<u64, Strikes, RandomState>>,
 }
 
 #[derive(Debug)]
 struct Strikes {
     last: Instant,
-    /// Set by the second of two within the window.
+    /// End of the penalty, set by a second strike within the window.
     strict_until: Option<Instant>,
 }
 
@@ -96,17 +97,18 @@ impl Registry {
         self.hasher.hash_one(id)
     }
 
-    /// A table uses the lowest and the highest bits of a hash: these are neither.
+    /// Uses bits of the hash that the tables of the shards do not use (they use the lowest and the
+    /// highest).
     fn shard(&self, hash: u64) -> &RwLock<IdTable> {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    /// The owner of an id.
+    /// Owner of an id.
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Handle>> {
         self.find_registration(id).map(|(owner, _)| owner)
     }
 
-    /// The owner of an id, and the number of the registration by which it owns it.
+    /// Owner of an id, and the number of its registration.
     pub(crate) fn find_registration(&self, id: &str) -> Option<(Arc<Handle>, u64)> {
         let hash = self.hash(id);
         let shard = self.shard(hash).read();
@@ -114,12 +116,12 @@ impl Registry {
         Some((found.owner.clone(), found.owner.registration()))
     }
 
-    /// How many ids are registered.
+    /// Number of registered ids.
     pub(crate) fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// All ids registered now, in no order.
+    /// All registered ids, in no order.
     pub(crate) fn ids(&self) -> Vec<Arc<str>> {
         self.shards
             .iter()
@@ -130,10 +132,10 @@ impl Registry {
             .collect()
     }
 
-    /// Makes `handle` the owner of `id`. `announce` runs before anybody else can send to the id,
-    /// and hears who owned it before, if anybody did, and by which registration.
+    /// Makes `handle` the owner of `id`. `announce` runs before anyone can send to the new owner; its
+    /// argument is the former owner and the number of that registration, if there was one.
     ///
-    /// Errors: the id belongs to a connection of another principal.
+    /// Errors: `Conflict` if the id belongs to a connection of another principal.
     pub(crate) fn register(
         &self,
         id: &Arc<str>,
@@ -167,7 +169,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Frees `id` if it is owned by the registration with this number, and announces that.
+    /// Frees `id` if it is owned by the registration with this number, and calls `announce`.
     pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) {
         let hash = self.hash(id);
         let mut shard = self.shard(hash).write();
@@ -179,7 +181,7 @@ impl Registry {
         }
     }
 
-    /// Remembers that the connection with this id was closed as slow.
+    /// Records that the owner of this id was closed as slow.
     pub(crate) fn strike(&self, id: &str, now: Instant) {
         let hash = self.hash(id);
         let mut strikes = self.strikes.lock();
@@ -202,7 +204,7 @@ impl Registry {
         }
     }
 
-    /// True for an id that gets no patience now.
+    /// True while the id is penalized: its connection is closed without `slow_consumer_timeout`.
     pub(crate) fn is_penalized(&self, id: &str, now: Instant) -> bool {
         let hash = self.hash(id);
         let strikes = self.strikes.lock();
@@ -259,7 +261,7 @@ mod tests {
             strike(n, now);
         }
         assert_eq!(registry.strikes.lock().len(), MAX_STRIKES);
-        // Those of a minute ago make room.
+        // Strikes older than the window are evicted.
         strike(MAX_STRIKES, now + STRIKE_WINDOW);
         assert_eq!(registry.strikes.lock().len(), 1);
     }

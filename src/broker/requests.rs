@@ -1,26 +1,24 @@
-//! Who awaits which answer.
+//! Pending requests and how each ends.
 //!
-//! A request is known by its ack, which the asker made. Only connections to which it was
-//! delivered may answer it, each once, and it is forgotten when it has as many answers as it
-//! wants, when its time is up, when its asker is gone or has cancelled it, or when nobody is left
-//! who could answer.
+//! A request is identified by its ack, which the asker chose. Only connections to which it was delivered
+//! may answer it, each once. It ends when it has all its answers, on timeout, when its asker disconnects
+//! or cancels it, or when no responder is left.
 //!
-//! Whoever ends a request, or a receiver's part in it, does so under the shard's lock, and is the
-//! only one: so each outcome is told once. It is told by the caller, when no lock is held. Two
-//! outcomes of one request may therefore overtake each other; they concern different receivers,
-//! and whoever asked counts them. Only a `cancel` must not overtake the message that it is about:
-//! while a request is being delivered, what is to be cancelled is put aside.
+//! A request, or a responder's part in it, ends under the lock of its shard, so each end yields exactly
+//! one notification. The caller sends notifications after it has released the lock. Two notifications
+//! of one request may therefore overtake each other: they concern different receivers, and the asker counts
+//! them. A `cancel` must not overtake its message: while a request is being delivered, its cancellations
+//! are deferred.
 //!
-//! Locks: a shard's lock may be held while a book's, or what was put aside, is taken, never the
-//! other way round.
+//! Lock order: shard, then a connection's requests (`book`) or the deferred cancellations.
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `pending` | what is pending under an ack, and how it ends |
-//! | `responders` | who may answer, and what must be known of them |
-//! | `queue` | requests by age, and by the time at which they end |
-//! | `outcome` | what is to be told, and to whom |
-//! | `between` | what brokers of a cluster tell each other of requests |
+//! | `pending` | pending requests of a shard, and how they end |
+//! | `responders` | connections that may answer a request |
+//! | `queue` | requests of a connection by age, and of a shard by deadline |
+//! | `outcome` | delivery errors and notifications |
+//! | `remote` | operations for requests that cross brokers |
 
 mod outcome;
 mod pending;
@@ -54,97 +52,96 @@ use pending::{Pending, Shard};
 use queue::RequestQueue;
 use responders::Responders;
 
-/// Shards of the table: more than threads, so that they seldom meet.
+/// Shards of the table: more than threads, to avoid lock contention.
 const SHARDS: usize = 16;
-/// A table keeps room for this many requests, or for a multiple of those it holds.
+/// Minimum capacity of a table, in requests, when it is shrunk.
 const ROOM: usize = 256;
-/// Bytes of memory for each connection that may answer a request: its key in the request, and the
-/// request in its queue.
+/// Bytes charged for each responder of a request: its key in the request, and its queue entry.
 const RESPONDER: usize = 64;
 
-/// All pending requests of a server. An ack is hashed once: the same hash chooses the shard and the
-/// place in it.
+/// All pending requests of a broker. An ack is hashed once, for the shard and for the place in it.
 #[derive(Debug)]
 pub(crate) struct Requests {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
-    /// How long an answer is awaited, in milliseconds. May change while the server runs.
+    /// Timeout of requests in milliseconds. May change at run time.
     timeout: AtomicU64,
     max_pending: usize,
     memory: Arc<Memory>,
 }
 
-/// A request, as the queues know it: they hold it weakly, for it lives as long as it is pending.
+/// Identity of a request. Queues hold it weakly: it is alive as long as it is pending.
 #[derive(Debug)]
 pub(crate) struct Request {
     ack: Arc<str>,
-    /// The ack's.
+    /// Hash of the ack.
     hash: u64,
-    /// Who asked is told what becomes of it: it spoke version 2.
+    /// True if the asker spoke version 2: it is notified of failures.
     is_told: bool,
-    /// While its messages are being delivered, if one of those who get them is to be told of its
-    /// end: those that are to be told, once that is done, that nobody awaits their answers.
+    /// Cancellations deferred until the messages of the request are delivered; none if the request is not
+    /// being delivered or no responder is to be notified of its end.
     late: Mutex<Option<Vec<Arc<Handle>>>>,
 }
 
-/// A question, as it is put to others.
+/// A request to be opened.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     /// The ack, as a key.
     pub(crate) ack: &'a str,
     pub(crate) asker: &'a Arc<Handle>,
-    /// Those who may answer.
+    /// Responders.
     pub(crate) receivers: &'a [Arc<Handle>],
-    /// How each of them was found.
+    /// Id and registration of each receiver, in the order of `receivers`.
     pub(crate) names: &'a [Name<'a>],
-    /// Answers that end it.
+    /// Number of answers that end the request.
     pub(crate) answers: u32,
-    /// The time it has, if that is less than all have.
+    /// Timeout of this request, if shorter than the general one.
     pub(crate) timeout: Option<Duration>,
 }
 
-/// The id by which a receiver was found, and the number of the registration by which it owned it.
+/// Id of a receiver, and the number of its registration when it was looked up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) id: &'a str,
     pub(crate) registration: u64,
 }
 
-/// A receiver's part in a request, as it has ended.
+/// Result of an answer or refusal: the responder's part in the request has ended.
 #[derive(Debug)]
 pub(crate) struct ResponderDone {
     pub(crate) asker: Arc<Handle>,
-    /// The id by which it was asked, where the asker is at another broker.
+    /// Id that was asked, if the asker is at another broker.
     pub(crate) dest: Option<Arc<str>>,
-    /// The request has ended with it.
+    /// True if the request has ended as well.
     pub(crate) ended: bool,
 }
 
-/// What came of a question.
+/// Result of opening a request.
 #[derive(Debug)]
 pub(crate) enum Opened {
-    /// Its messages may go out. With a request: to be followed by [`Requests::delivered`].
+    /// The messages may be delivered. With a request, [`Requests::delivered`] must follow.
     Asked(Option<Arc<Request>>),
-    /// Not yet: another one under the same ack was over, and has ended. What becomes of that is told
-    /// first, for it names nothing but the ack: behind the new messages it would end the new request.
+    /// An expired request with the same ack was ended instead. Its notifications must be sent before the
+    /// request is opened: they carry only the ack, and behind the new messages they would end the new
+    /// request.
     Over,
 }
 
-/// The requests of one connection.
+/// Requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionRequests {
-    /// Those it asked, oldest first.
+    /// Requests it sent, oldest first.
     asked: RequestQueue,
-    /// Those it may answer. Tagged, for those who are told, with the hash of the id by which it was
+    /// Requests it may answer. Those that notify of failures are tagged with the hash of the id that was
     /// asked.
     owed: RequestQueue,
-    /// Deliveries it awaits an answer for: requests times receivers.
+    /// Deliveries that await an answer: requests times receivers.
     deliveries: usize,
-    /// Bytes of memory charged for those it asked.
+    /// Bytes charged for the requests it sent.
     charged: usize,
-    /// The connection has ended, for this reason: it can answer nothing any more.
+    /// Set when the connection has ended: it cannot answer any more.
     gone: Option<DeliveryError>,
-    /// The last of its registrations that another connection has taken over.
+    /// Number of its last registration that another connection took over.
     lost: u64,
 }
 
@@ -154,8 +151,7 @@ impl Request {
         &self.ack
     }
 
-    /// Tells one that was asked that nobody awaits its answer: behind the message, if that is still
-    /// to come.
+    /// Cancels a responder, or defers that while the message is being delivered.
     fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Notifications) {
         match &mut *self.late.lock() {
             Some(late) => late.push(responder),
@@ -185,7 +181,7 @@ impl Requests {
         self.timeout.store(millis, Relaxed);
     }
 
-    /// How many requests await an answer.
+    /// Number of pending requests.
     pub(crate) fn count(&self) -> usize {
         self.shards
             .iter()
@@ -193,12 +189,13 @@ impl Requests {
             .sum()
     }
 
-    /// A table uses the lowest and the highest bits of a hash: these are neither.
+    /// Uses bits of the hash that the tables of the shards do not use (they use the lowest and the
+    /// highest).
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
+    /// Errors: `AckTaken` if another connection has a pending request with this ack.
     pub(crate) fn check(
         &self,
         ack: &str,
@@ -212,9 +209,9 @@ impl Requests {
         }
     }
 
-    /// Remembers who awaits an answer, and from whom.
+    /// Opens a request, or adds responders to the pending one of this asker.
     ///
-    /// Errors: `AckTaken` if the ack belongs to a pending request of another connection.
+    /// Errors: `AckTaken` if another connection has a pending request with this ack.
     pub(crate) fn open(
         &self,
         question: &Question<'_>,
@@ -243,7 +240,7 @@ impl Requests {
         Ok(Opened::Asked(is_late.then_some(request)))
     }
 
-    /// The request, and whether it is to be followed by [`delivered`](Self::delivered).
+    /// Returns the request, and whether [`delivered`](Self::delivered) must follow.
     fn insert(
         &self,
         shard: &mut Shard,
@@ -282,12 +279,12 @@ impl Requests {
         (request, is_late)
     }
 
-    /// Lets the oldest requests of a connection expire until it is within its limit.
+    /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
     fn keep_within_limit(&self, asker: &Handle, outcomes: &mut Notifications) {
         loop {
             let oldest = {
                 let mut book = asker.book.lock();
-                // Where many ask, their own broker sees to that.
+                // Remote askers are limited by their own broker.
                 if asker.remote || book.deliveries <= self.max_pending {
                     return;
                 }
@@ -300,7 +297,7 @@ impl Requests {
         }
     }
 
-    /// All messages of a request are in the outboxes of those it was for.
+    /// Ends the delivery of a request: sends its deferred cancellations.
     pub(crate) fn delivered(&self, request: &Request, outcomes: &mut Notifications) {
         let late = request.late.lock().take().unwrap_or_default();
         outcomes.extend(late.into_iter().map(|responder| Notification::Cancelled {
@@ -309,7 +306,7 @@ impl Requests {
         }));
     }
 
-    /// Takes an answer, if this one may answer and still can.
+    /// Accepts an answer if this responder may still give one.
     pub(crate) fn answer(
         &self,
         ack: &str,
@@ -320,7 +317,7 @@ impl Requests {
         self.take(ack, responder, 1, now, outcomes)
     }
 
-    /// Takes a refusal, if this one may answer.
+    /// Accepts a refusal if this responder may still answer.
     pub(crate) fn refuse(
         &self,
         ack: &str,
@@ -331,7 +328,7 @@ impl Requests {
         self.take(ack, responder, 0, now, outcomes)
     }
 
-    /// Ends a receiver's part; `answers`: for how many that counts.
+    /// Ends a responder's part. `answers`: number of answers that this counts for.
     fn take(
         &self,
         ack: &str,
@@ -353,7 +350,7 @@ impl Requests {
             return None;
         }
 
-        // Who asks from another broker is told whose answer it is.
+        // An asker at another broker gets the id that was asked.
         let dest = match pending.asker.remote {
             true => pending
                 .responders
@@ -382,7 +379,7 @@ impl Requests {
         })
     }
 
-    /// Ends a request that this connection asked, if it is pending.
+    /// Ends a pending request of this connection.
     pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, outcomes: &mut Notifications) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
@@ -406,7 +403,7 @@ impl Requests {
         }
     }
 
-    /// Forgets all that a connection asked.
+    /// Ends all requests that a connection sent.
     pub(crate) fn cancel_all(&self, handle: &Handle, outcomes: &mut Notifications) {
         let asked = std::mem::take(&mut handle.book.lock().asked);
         for (request, _) in asked.items {
@@ -414,7 +411,7 @@ impl Requests {
         }
     }
 
-    /// Forgets all that a connection asked or could have answered; `fault`: why it ends.
+    /// Ends all requests that a connection sent, and its part in those it could answer, for this reason.
     pub(crate) fn disconnect(
         &self,
         handle: &Handle,
@@ -434,9 +431,8 @@ impl Requests {
         }
     }
 
-    /// Another connection has taken over the id that this one owned by that registration: what
-    /// was delivered to it by that id it can not answer any more, and is told so. For those who
-    /// asked in version 1 nothing changes.
+    /// Ends the former owner's part in requests that were delivered to it under this registration of the
+    /// id, and cancels them there. Requests of version 1 are not affected.
     pub(crate) fn replaced(
         &self,
         former: &Handle,
@@ -447,7 +443,7 @@ impl Requests {
         let tag = self.hasher.hash_one(id);
         let owed: Vec<_> = {
             let mut book = former.book.lock();
-            // What is about to be opened for that registration is not, from here on.
+            // Requests that are about to be opened for that registration fail from here on.
             book.lost = book.lost.max(registration);
             book.owed.tagged(tag)
         };
@@ -463,8 +459,8 @@ impl Requests {
         }
     }
 
-    /// Forgets what is left of ended requests by their time. True if there were any: connections have them
-    /// in their queues, which are theirs to sweep ([`ConnectionRequests::sweep`]).
+    /// Removes entries of ended requests from the deadlines. True if there were any: the queues of
+    /// connections hold entries, too ([`ConnectionRequests::sweep`]).
     pub(crate) fn sweep(&self) -> bool {
         let mut were_any = false;
         for shard in &self.shards {
@@ -477,7 +473,7 @@ impl Requests {
         were_any
     }
 
-    /// Forgets the requests whose time is up; `tell` is called when no lock is held.
+    /// Ends requests on timeout. `tell` is called with the notifications when no lock is held.
     pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Notifications)) {
         let mut outcomes = Notifications::new();
         for shard in &self.shards {
@@ -485,7 +481,7 @@ impl Requests {
             while let Some(request) = shard.deadlines.pop(now) {
                 shard.end(&request, Some(DeliveryError::Timeout), &mut outcomes);
             }
-            // After a rush, its memory is given back.
+            // Releases memory after a burst.
             shard.shrink(ROOM);
             drop(shard);
             if !outcomes.is_empty() {
@@ -500,7 +496,7 @@ mod tests;
 
 #[cfg(test)]
 impl Requests {
-    /// Who asked under which ack, and who may answer.
+    /// Asker and responders of each ack.
     pub(crate) fn pending(&self) -> std::collections::HashMap<String, (u64, Vec<u64>)> {
         let mut all = std::collections::HashMap::new();
         for shard in &self.shards {
@@ -512,7 +508,7 @@ impl Requests {
         all
     }
 
-    /// How many requests wait for their time, the ended ones included.
+    /// Number of requests in the deadlines, including ended ones.
     pub(crate) fn deadlines(&self) -> usize {
         self.shards
             .iter()
@@ -523,7 +519,7 @@ impl Requests {
 
 #[cfg(test)]
 impl Opened {
-    /// What is to be followed by [`Requests::delivered`].
+    /// The request for which [`Requests::delivered`] must be called.
     pub(crate) fn asked(self) -> Option<Arc<Request>> {
         match self {
             Self::Asked(request) => request,
@@ -533,12 +529,12 @@ impl Opened {
 }
 
 impl ConnectionRequests {
-    /// Bytes of memory charged for what it asked.
+    /// Bytes charged for the requests it sent.
     pub(crate) fn charged(&self) -> usize {
         self.charged
     }
 
-    /// Forgets the requests that have ended.
+    /// Removes entries of ended requests.
     pub(crate) fn sweep(&mut self) {
         self.asked.sweep();
         self.owed.sweep();

@@ -1,9 +1,8 @@
-//! The registry and the requests beside the simplest broker that keeps the rules of
-//! `spec/protocol.md`: whatever is done to both, in whatever order, both say the same.
+//! Model test: the registry and the requests must behave like the simplest broker that follows the rules of
+//! `spec/protocol.md`, whatever the operations and their order.
 //!
-//! Operations are drawn at random in episodes, each from a seed of its own. A failure names the
-//! seed and the shortest sequence that shows it. `WSMB_SEED` starts with that seed,
-//! `WSMB_STEPS` says how many operations are tried.
+//! Operations are drawn at random in episodes, each from its own seed. A failure prints the seed and the
+//! shortest sequence that shows it. `WSMB_SEED` sets the first seed, `WSMB_STEPS` the number of operations.
 
 mod broker;
 mod reference;
@@ -20,15 +19,15 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use self::{broker::RealBroker, reference::Reference};
 use crate::error::ActionError;
 
-/// Operations in one life of a broker.
+/// Operations in one episode.
 const EPISODE: usize = 2_000;
-/// Operations between two comparisons of all state.
+/// Operations between two comparisons of the whole state.
 const LOOK_EVERY: usize = 32;
-/// Times at which something begins or ends, in milliseconds: drawn so often that ends coincide.
+/// Times at which something begins or ends, in milliseconds. Few, so that ends coincide.
 const TIMES: [u64; 8] = [0, 1, 1_000, 59_999, 60_000, 599_999, 600_000, 3_600_000];
 
-/// What may happen to a broker. A connection is named by its place; when it ends, a new one takes
-/// the place: so each sequence of operations is a possible one.
+/// Operation on a broker. A connection is named by its place; when it ends, a new one takes the place, so
+/// that each sequence of operations is valid.
 #[derive(Debug, Clone)]
 enum Op {
     Register {
@@ -45,13 +44,13 @@ enum Op {
     Slow {
         place: usize,
     },
-    /// A send. `lost` ends after it was found to be a receiver, before the request is open.
+    /// A send. `lost` ends after it was found as a receiver and before the request is opened.
     Send {
         place: usize,
         dest: Vec<usize>,
         ack: usize,
         answers: u32,
-        /// Its own time, in milliseconds.
+        /// Timeout of the request, in milliseconds.
         timeout: Option<u64>,
         lost: Option<usize>,
     },
@@ -63,24 +62,24 @@ enum Op {
         place: usize,
         ack: usize,
     },
-    /// Whoever asked wants no answer any more.
+    /// The asker cancels a request.
     Cancel {
         place: usize,
         ack: usize,
     },
-    /// Time passes.
+    /// Time passes, in milliseconds.
     Wait(u64),
-    /// The broker looks for requests whose time is up.
+    /// The broker expires requests.
     Expire,
     /// `ackTimeout` changes.
     Timeout(u64),
 }
 
-/// What came of an operation. Connections go by their keys.
+/// Result of an operation. Connections are named by their keys.
 #[derive(Debug, PartialEq, Eq)]
 enum ModelOutcome {
     Done,
-    /// `freed`: the former id has no owner any more. `replaced`: the new one had one before.
+    /// `freed`: the former id has no owner any more. `replaced`: the new id had an owner.
     Registered {
         freed: bool,
         replaced: bool,
@@ -90,37 +89,37 @@ enum ModelOutcome {
         freed: bool,
     },
     Unregistered(bool),
-    /// Who gets the message, as often as it is listed.
+    /// Receivers, as often as they are listed.
     Sent(Vec<u64>),
     Refused(ActionError),
-    /// Who gets the answer.
+    /// Receiver of the answer.
     Answered(Option<u64>),
-    /// Who gets the refusal, and whether the request has ended with it.
+    /// Receiver of the refusal, and whether the request has ended with it.
     Declined(Option<(u64, bool)>),
 }
 
-/// What others are told of it.
+/// Notification of another connection.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
-    /// Whoever asked: the connection that was asked by this id will not answer.
+    /// To the asker: the connection that was asked by this id will not answer.
     Failed {
         asker: u64,
         ack: usize,
         id: usize,
         code: &'static str,
     },
-    /// Whoever was asked: nobody awaits its answer any more.
+    /// To a responder: its answer is no longer awaited.
     Cancelled { responder: u64, ack: usize },
 }
 
-/// All that can be known of a broker.
+/// Observable state of a broker.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ModelState {
-    /// The owner of each id, and whether it is given no time when it does not read.
+    /// Owner of each id, and whether the id is penalized.
     owners: BTreeMap<usize, (u64, bool)>,
-    /// Who owns the id that it registered, by place.
+    /// Whether the connection owns the id that it registered, by place.
     owning: Vec<bool>,
-    /// Deliveries for which an answer is awaited, by place.
+    /// Deliveries that await an answer, by place.
     deliveries: Vec<usize>,
     requests: BTreeMap<usize, ModelRequest>,
 }
@@ -131,24 +130,23 @@ struct ModelRequest {
     responders: Vec<u64>,
 }
 
-/// The size of a broker's world, and what happens in it.
+/// Size of a broker's world, and the distribution of operations.
 #[derive(Debug, Clone)]
 struct World {
     places: usize,
     ids: usize,
     acks: usize,
-    /// Who registers: the connections take turns. One principal: nobody is asked who he is.
+    /// Number of principals, to which connections belong in turn. One: no authentication.
     principals: u64,
-    /// Of so many connections, one speaks version 2; none if zero.
+    /// One of this many connections speaks version 2; zero: none does.
     new_among: u64,
     max_pending: usize,
-    /// How often each operation is drawn, in the order of [`Op`].
+    /// Weight of each operation, in the order of [`Op`].
     weights: [u32; 11],
 }
 
 impl World {
-    /// Worlds differ much: some are crowded, and in some a thing that is usual elsewhere never
-    /// happens.
+    /// Draws a world. Some are crowded, and some exclude operations that are common in others.
     fn draw(rng: &mut StdRng) -> Self {
         let usual = [12, 4, 2, 2, 40, 30, 6, 4, 8, 4, 1];
         Self {
@@ -211,7 +209,7 @@ impl World {
     }
 }
 
-/// The principal of a connection.
+/// Principal of a connection.
 fn principal(key: u64, world_principals: u64) -> u64 {
     key % world_principals
 }
@@ -221,7 +219,7 @@ fn speaks_2(key: u64, new_among: u64) -> bool {
     new_among > 0 && key.is_multiple_of(new_among)
 }
 
-/// Lets both go through the same, and tells which rules were met; or where they differ first.
+/// Runs the operations on both. Returns the rules that were exercised, or the first difference.
 fn run(world: &World, ops: &[Op]) -> Result<BTreeSet<&'static str>, Difference> {
     let mut at = 0;
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -250,7 +248,7 @@ fn run(world: &World, ops: &[Op]) -> Result<BTreeSet<&'static str>, Difference> 
 }
 
 struct Difference {
-    /// The operation after which it was seen.
+    /// Index of the operation after which it was found.
     at: usize,
     what: String,
 }
@@ -262,7 +260,7 @@ fn same<T: Debug + PartialEq>(broker: T, reference: T) -> Result<(), String> {
     }
 }
 
-/// Leaves out all that is not needed for a difference.
+/// Removes operations that are not needed for the difference.
 fn shorten(world: &World, mut ops: Vec<Op>) -> Vec<Op> {
     let mut length = ops.len() / 2;
     while length > 0 {
@@ -313,7 +311,7 @@ fn a_million_operations_come_out_as_the_rules_say() {
             }
         }
     }
-    // What was never tried was not shown.
+    // A rule that was not exercised was not tested.
     if steps >= 1_000_000 {
         assert_eq!(met, BTreeSet::from(reference::RULES));
     }

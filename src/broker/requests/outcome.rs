@@ -1,27 +1,26 @@
-//! What becomes of a request beside an answer, and whom that concerns.
+//! Delivery errors, and the notifications of a request besides its answers.
 
 use std::sync::Arc;
 
 use crate::broker::handle::Handle;
 
-/// Why a receiver will not answer, or has not got what was sent to it.
+/// Reason why a message was not delivered, or will not be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeliveryError {
-    /// Nobody owns the id.
+    /// The id has no owner.
     UnknownId,
-    /// It does not read.
+    /// The receiver's outbox is full.
     Slow,
-    /// Its connection has ended.
+    /// The receiver has disconnected.
     Gone,
-    /// Another connection owns the id now.
+    /// Another connection has taken over the id.
     Replaced,
-    /// Its time is up.
     Timeout,
-    /// It is at another broker, and there is no way to that.
+    /// The receiver is at another broker, which is unreachable.
     ClusterDown,
-    /// Its broker has another request with that ack.
+    /// Another request with this ack is pending at the receiver's broker.
     AckTaken,
-    /// Its answer is larger than what goes between brokers.
+    /// The answer is larger than a message between brokers may be.
     TooLarge,
 }
 
@@ -39,7 +38,7 @@ impl DeliveryError {
         }
     }
 
-    /// What another broker means by a code.
+    /// Parses the code of another broker. Unknown codes become `Gone`.
     pub(crate) fn of_code(code: &str) -> Self {
         const ALL: [DeliveryError; 8] = [
             DeliveryError::UnknownId,
@@ -55,8 +54,7 @@ impl DeliveryError {
         known.unwrap_or(DeliveryError::Gone)
     }
 
-    /// What a receipt says of a message that was not delivered: nobody owns the id of one who has
-    /// just gone (rule 24.3).
+    /// Code in a receipt: an id whose owner has just disconnected counts as unknown (rule 24.3).
     pub(crate) fn receipt_code(self) -> &'static str {
         match self {
             Self::Slow | Self::Timeout | Self::ClusterDown => self.code(),
@@ -65,22 +63,22 @@ impl DeliveryError {
     }
 }
 
-/// Something to be told.
+/// Notification about a request.
 #[derive(Debug)]
 pub(crate) enum Notification {
-    /// To the one who asked: this receiver will not answer.
+    /// To the asker: this receiver will not answer.
     Failed {
         asker: Arc<Handle>,
         ack: Arc<str>,
         dest: Arc<str>,
         fault: DeliveryError,
     },
-    /// To one who was asked: nobody awaits the answer any more.
+    /// To a responder: its answer is no longer awaited.
     Cancelled {
         responder: Arc<Handle>,
         ack: Arc<str>,
     },
 }
 
-/// Collected while locks are held, and told when they are not.
+/// Collected while locks are held, and sent afterwards.
 pub(crate) type Notifications = Vec<Notification>;

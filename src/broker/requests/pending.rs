@@ -1,4 +1,4 @@
-//! What is pending, and how it ends.
+//! Pending requests of a shard, and how they end.
 
 use std::{hash::BuildHasher, sync::Arc, time::Instant};
 
@@ -15,9 +15,9 @@ use crate::{broker::handle::Handle, error::ActionError, memory::Charge};
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     pub(super) pending: HashTable<Pending>,
-    /// Ended requests stay until they are swept.
+    /// Contains ended requests until they are swept.
     pub(super) deadlines: Deadlines,
-    /// Requests have ended since it was swept.
+    /// True if requests have ended since the last sweep.
     pub(super) is_littered: bool,
 }
 
@@ -26,37 +26,37 @@ pub(super) struct Pending {
     pub(super) request: Arc<Request>,
     pub(super) asker: Arc<Handle>,
     pub(super) deadline: Instant,
-    /// Answers that are still wanted.
+    /// Number of answers still awaited.
     pub(super) answers: u32,
     pub(super) responders: Responders,
     pub(super) charge: Charge,
 }
 
 impl Shard {
-    /// What is pending under this ack.
+    /// Pending request with this ack.
     pub(super) fn find(&self, hash: u64, ack: &str) -> Option<&Pending> {
         (self.pending).find(hash, |pending| *pending.request.ack == *ack)
     }
 
-    /// The same, to be changed or removed.
+    /// Entry of the pending request with this ack.
     pub(super) fn entry(&mut self, hash: u64, ack: &str) -> Option<OccupiedEntry<'_, Pending>> {
         let found = (self.pending).find_entry(hash, |pending| *pending.request.ack == *ack);
         found.ok()
     }
 
-    /// This request, if it is pending: not another one with the same ack.
+    /// Entry of exactly this request, if it is pending: another one may have the same ack.
     fn entry_of(&mut self, request: &Arc<Request>) -> Option<OccupiedEntry<'_, Pending>> {
         let is_it = |pending: &Pending| Arc::ptr_eq(&pending.request, request);
         self.pending.find_entry(request.hash, is_it).ok()
     }
 
-    /// Adds one whose ack is not there yet.
+    /// Adds a request. Its ack must not be in the table.
     pub(super) fn insert(&mut self, pending: Pending) {
         let hash = pending.request.hash;
         (self.pending).insert_unique(hash, pending, |other| other.request.hash);
     }
 
-    /// Gives memory back that was needed in a rush.
+    /// Releases memory after a burst.
     pub(super) fn shrink(&mut self, room: usize) {
         let pending = room.max(self.pending.len() * 4);
         if self.pending.capacity() > pending * 2 {
@@ -77,7 +77,7 @@ impl Shard {
         }
     }
 
-    /// Ends one that has been taken out.
+    /// Ends a request that was removed from the table.
     pub(super) fn finish(
         &mut self,
         pending: Pending,
@@ -88,7 +88,7 @@ impl Shard {
         pending.ended(fault, outcomes)
     }
 
-    /// A receiver can not answer any more; with an `id`: only if it was asked by that.
+    /// Ends a responder's part. `by`: only if the request was delivered to this id.
     pub(super) fn fail_responder(
         &mut self,
         request: &Arc<Request>,
@@ -113,7 +113,7 @@ impl Shard {
         }
         pending.asker.book.lock().deliveries -= 1;
         outcomes.extend(id.map(|dest| pending.failed(dest, fault)));
-        // Who was replaced is still there, and would work in vain.
+        // A responder that lost its id is still connected: cancel its work.
         if by.is_some()
             && let Some(responder) = responder
         {
@@ -127,7 +127,7 @@ impl Shard {
 }
 
 impl Pending {
-    /// Its time is up, whether it has been looked for yet or not.
+    /// True after the deadline, even if the request has not been expired yet.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.deadline <= now
     }
@@ -139,8 +139,8 @@ impl Pending {
         }
     }
 
-    /// Adds those who may answer; `is_new`: the first of them, who are charged already. True if
-    /// what is to be cancelled is put aside until they have their messages.
+    /// Adds responders. `is_new`: the request has none yet, and these are already charged. True if
+    /// cancellations are deferred until the messages are delivered.
     pub(super) fn add(
         &mut self,
         question: &Question<'_>,
@@ -176,7 +176,7 @@ impl Pending {
         self.responders.sort();
         let added = self.responders.len() - before;
         let mut more = known;
-        // Under the shard's lock: whoever ends the request gives back what was counted.
+        // Under the shard's lock, so that the end of the request subtracts exactly these counts.
         let mut book = self.asker.book.lock();
         book.deliveries += added;
         if is_new {
@@ -192,8 +192,8 @@ impl Pending {
         is_late
     }
 
-    /// Adds one who may answer, unless that has become impossible; bytes of what must be known of
-    /// it.
+    /// Adds a responder, unless it has ended or lost its id. Returns the bytes of its
+    /// [`NotifiedResponder`].
     fn add_one(
         &mut self,
         responder: &Arc<Handle>,
@@ -208,7 +208,7 @@ impl Pending {
         };
         let mut book = responder.book.lock();
         let fault = match book.gone {
-            // For those who asked in version 1, who lost its id may answer.
+            // In requests of version 1 a responder may answer after it lost its id.
             None if is_told && book.lost >= name.registration => Some(DeliveryError::Replaced),
             gone => gone,
         };
@@ -216,7 +216,7 @@ impl Pending {
             if is_told {
                 outcomes.push(self.failed(name.id.into(), fault));
             }
-            // It gets its message all the same, from whoever asks, who tells this behind it.
+            // Its message is delivered nevertheless; the caller sends the cancellation behind it.
             if fault == DeliveryError::Replaced && responder.speaks_2() {
                 outcomes.push(Notification::Cancelled {
                     responder: responder.clone(),
@@ -238,7 +238,7 @@ impl Pending {
         memory
     }
 
-    /// Nobody awaits the answer of whoever was asked as this id any more; its owner, as a rule.
+    /// Cancels the responder that was asked as this id, which is usually its owner.
     pub(super) fn cancel_part(
         &mut self,
         owner: Option<&Handle>,
@@ -269,8 +269,8 @@ impl Pending {
         }
     }
 
-    /// Gives its deliveries and its memory back, and tells who asked. Those who could still answer
-    /// are cancelled, and failed if there is a fault.
+    /// Ends the request: uncharges it, cancels the remaining responders, and notifies the asker of their
+    /// failure if there is a reason.
     pub(super) fn ended(
         self,
         fault: Option<DeliveryError>,

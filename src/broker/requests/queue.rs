@@ -1,5 +1,5 @@
-//! Queues in which ended requests are left behind. They are swept when a queue has doubled, and once a
-//! second.
+//! Queues of requests. Entries of ended requests stay until they are swept: when a queue has doubled, and
+//! once a second.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -10,17 +10,17 @@ use std::{
 
 use super::Request;
 
-/// Ended requests are swept from a queue when it has at least this length, and has doubled.
+/// Minimum length at which a queue that has doubled is swept.
 const SWEEP_FROM: usize = 64;
 
 fn is_ended(request: &Weak<Request>) -> bool {
     request.strong_count() == 0
 }
 
-/// The requests of a connection, oldest first.
+/// Requests of a connection, oldest first.
 #[derive(Debug)]
 pub(super) struct RequestQueue {
-    /// Each with a tag, by which some are found without a look at them all.
+    /// Each with a tag, by which they can be filtered.
     pub(super) items: VecDeque<(Weak<Request>, u64)>,
     sweep_at: usize,
 }
@@ -35,7 +35,7 @@ impl Default for RequestQueue {
 }
 
 impl RequestQueue {
-    /// Those with this tag that have not ended.
+    /// Pending requests with this tag.
     pub(super) fn tagged(&self, tag: u64) -> Vec<Arc<Request>> {
         let tagged = self.items.iter().filter(|(_, other)| *other == tag);
         tagged
@@ -50,7 +50,7 @@ impl RequestQueue {
         self.items.push_back((Arc::downgrade(request), tag));
     }
 
-    /// Forgets those that have ended.
+    /// Removes entries of ended requests.
     pub(super) fn sweep(&mut self) {
         self.items.retain(|(item, _)| !is_ended(item));
         self.sweep_at = (self.items.len() * 2).max(SWEEP_FROM);
@@ -60,12 +60,12 @@ impl RequestQueue {
     }
 }
 
-/// The requests of a shard, by the time at which they end.
+/// Requests of a shard by deadline.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    /// Those that last as long as all others: each new one is the last.
+    /// Requests with the general timeout: each new one is the last.
     usual: VecDeque<Deadline>,
-    /// Those with a time of their own.
+    /// Requests with a timeout of their own.
     own: BinaryHeap<Reverse<Deadline>>,
     sweep_at: usize,
 }
@@ -107,7 +107,7 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    /// Adds one that ends at this time, which is its own or that of all requests.
+    /// Adds a request. `is_own`: it has a timeout of its own.
     pub(super) fn push(&mut self, at: Instant, is_own: bool, request: &Arc<Request>) {
         if self.len() >= self.sweep_at {
             self.sweep();
@@ -116,22 +116,22 @@ impl Deadlines {
         if is_own {
             self.own.push(Reverse(Deadline { at, request }));
         } else {
-            // That is the end, unless the time of all has been shortened meanwhile.
+            // This is the end of the queue, unless the general timeout was shortened.
             let place = self.usual.partition_point(|other| other.at <= at);
             self.usual.insert(place, Deadline { at, request });
         }
     }
 
-    /// Forgets those that have ended.
+    /// Removes entries of ended requests.
     pub(super) fn sweep(&mut self) {
         self.usual.retain(|old| !is_ended(&old.request));
         self.own.retain(|Reverse(old)| !is_ended(&old.request));
         self.sweep_at = (self.len() * 2).max(SWEEP_FROM);
     }
 
-    /// The next one whose time is up.
+    /// Removes and returns the next request whose deadline has passed.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Arc<Request>> {
-        // Nobody asks for the time of one that has ended.
+        // Entries of ended requests are removed on the way.
         let is_due = |deadline: &Deadline| deadline.at <= now || is_ended(&deadline.request);
         while self.usual.front().is_some_and(is_due) {
             let request = self.usual.pop_front()?.request.upgrade();
@@ -148,7 +148,7 @@ impl Deadlines {
         None
     }
 
-    /// Gives memory back that was needed in a rush.
+    /// Releases memory after a burst.
     pub(super) fn shrink(&mut self, room: usize) {
         let usual = room.max(self.usual.len() * 4);
         if self.usual.capacity() > usual * 2 {

@@ -1,4 +1,4 @@
-//! What brokers of a cluster tell each other of requests, and ask.
+//! Operations for requests that cross brokers.
 
 use std::{
     hash::BuildHasher,
@@ -10,8 +10,7 @@ use super::{DeliveryError, Name, Notifications, Question, Request, Requests};
 use crate::broker::handle::Handle;
 
 impl Requests {
-    /// Ends the part of whoever was asked as this id, in a request that this one asked; its owner, as a
-    /// rule.
+    /// Cancels the responder that was asked as this id, usually its owner, in a request of this asker.
     pub(crate) fn cancel_part(
         &self,
         ack: &str,
@@ -33,8 +32,9 @@ impl Requests {
         }
     }
 
-    /// Passes the part of one that was asked, by its key, on to another one, which has its id now. With the request:
-    /// to be followed by [`delivered`](Self::delivered). None if it had no part any more.
+    /// Transfers a responder's part to the new owner of its id. `former`: key of the responder. With a
+    /// request, [`delivered`](Self::delivered) must follow. None if the former responder had no part any
+    /// more.
     #[allow(clippy::option_option)]
     pub(crate) fn transfer(
         &self,
@@ -70,7 +70,7 @@ impl Requests {
         Some(request)
     }
 
-    /// Another broker says that one of its receivers will not answer.
+    /// Ends a responder's part after another broker reported its failure.
     pub(crate) fn fail(
         &self,
         ack: &str,
@@ -86,7 +86,7 @@ impl Requests {
         }
     }
 
-    /// True if this one, who was asked as this id, may still answer to whoever asked.
+    /// True if this responder, asked as this id, may still answer a request of this asker.
     pub(crate) fn is_owed(
         &self,
         ack: &str,
@@ -101,14 +101,14 @@ impl Requests {
         })
     }
 
-    /// True if a receiver may answer something, or could a moment ago.
+    /// True if a responder may answer a request. May include requests that have just ended.
     pub(crate) fn owes(&self, responder: &Handle) -> bool {
         let book = responder.book.lock();
         let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
         book.owed.items.iter().any(is_pending)
     }
 
-    /// All that a receiver may answer, but for what is being delivered just now.
+    /// Requests that a responder may answer, without those that are being delivered.
     pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<Request>> {
         let owed: Vec<_> = {
             let book = responder.book.lock();
@@ -127,7 +127,7 @@ impl Requests {
         owed.into_iter().filter(is_out).collect()
     }
 
-    /// A receiver will not answer this any more.
+    /// Ends a responder's part in one request.
     pub(crate) fn fail_responder(
         &self,
         request: &Arc<Request>,
@@ -139,8 +139,8 @@ impl Requests {
         shard.fail_responder(request, responder, None, fault, outcomes);
     }
 
-    /// Whoever was asked by this id from other brokers can not answer there any more, though it is still
-    /// here, and is told so.
+    /// Ends a responder's part in the requests of other brokers that were delivered to it as this id, and
+    /// cancels them there. It is still connected, but no longer owns the id.
     pub(crate) fn fail_remote_askers(
         &self,
         former: &Handle,

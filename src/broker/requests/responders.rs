@@ -1,24 +1,23 @@
-//! Who may answer a request.
+//! Responders: the connections that may answer a request.
 
 use std::sync::Arc;
 
 use crate::broker::handle::Handle;
 
-/// Marks the key of one whose part has ended. Keys are given one after the other, and never come to
-/// this.
+/// Bit in the key of a responder whose part has ended. Keys are sequential and never reach it.
 const ENDED: u64 = 1 << 63;
 
-/// The connections that may answer a request.
+/// Responders of one request.
 #[derive(Debug)]
 pub(super) struct Responders {
-    /// Their keys, the first of them in order: sorting them at each that is added would cost the more
-    /// the more there are. So would taking them out: those whose part has ended stay.
+    /// Keys of all responders; a prefix is sorted. Sorting at each insertion would be quadratic, and so
+    /// would removal: ended ones stay.
     keys: Vec<u64>,
-    /// How many are in order.
+    /// Length of the sorted prefix of `keys`.
     sorted: u32,
-    /// How many of them may answer still.
+    /// Number of responders that may still answer.
     left: u32,
-    /// Those of whom more must be known, in order as well: nobody, where all speak version 1.
+    /// Responders with further data; a prefix is sorted. Empty if asker and responders speak version 1.
     known: Vec<NotifiedResponder>,
     sorted_known: u32,
 }
@@ -26,28 +25,28 @@ pub(super) struct Responders {
 #[derive(Debug)]
 pub(super) struct NotifiedResponder {
     pub(super) key: u64,
-    /// To be told that nobody awaits its answer any more: it speaks version 2.
+    /// For its cancellation; present if it speaks version 2.
     pub(super) handle: Option<Arc<Handle>>,
-    /// The id by which the request was delivered: who asked is told what became of it.
+    /// Id that was asked, for the failure sent to the asker; present if the asker speaks version 2.
     pub(super) id: Option<Arc<str>>,
 }
 
 impl NotifiedResponder {
     /// Bytes of memory that it takes.
     pub(super) fn memory(&self) -> usize {
-        /// An allocation's two counters.
+        /// The two counters of an `Arc`.
         const COUNTERS: usize = 16;
         size_of::<Self>() + self.id.as_ref().map_or(0, |id| COUNTERS + id.len())
     }
 }
 
-/// So many need not be in order, or this part of them, if that is more.
+/// Maximum length of the unsorted rest: this many, or this fraction of the sorted prefix if that is more.
 const UNSORTED: usize = 16;
 const PART: usize = 16;
 
-/// The place of the one with this key, where so many are in order.
+/// Index of the item with this key.
 fn find_in<T>(items: &[T], sorted: u32, key: u64, key_of: impl Fn(&T) -> u64) -> Option<usize> {
-    // Most requests have few, or one.
+    // Most requests have few responders: the unsorted rest is searched first.
     let (sorted, rest) = items.split_at(sorted as usize);
     match rest.iter().position(|item| key_of(item) == key) {
         Some(at) => Some(sorted.len() + at),
@@ -55,12 +54,12 @@ fn find_in<T>(items: &[T], sorted: u32, key: u64, key_of: impl Fn(&T) -> u64) ->
     }
 }
 
-/// Brings them in order, if there are too many that are not.
+/// Sorts the items if the unsorted rest is too long.
 fn sort<T>(items: &mut [T], sorted: &mut u32, key_of: impl Fn(&T) -> u64) {
     let before = *sorted as usize;
     if items.len() - before > UNSORTED.max(before / PART) {
         items.sort_unstable_by_key(key_of);
-        // Nobody knows of so many.
+        // There are never so many responders that the cast truncates.
         *sorted = items.len() as u32;
     }
 }
@@ -76,7 +75,7 @@ impl Responders {
         }
     }
 
-    /// How many may answer still.
+    /// Number of responders that may still answer.
     pub(super) fn len(&self) -> usize {
         self.left as usize
     }
@@ -97,17 +96,17 @@ impl Responders {
         find_in(&self.known, self.sorted_known, key, |known| known.key)
     }
 
-    /// True for one that was asked, whether its part has ended or not.
+    /// True for a responder, even if its part has ended.
     pub(super) fn has(&self, key: u64) -> bool {
         self.find(key).is_some()
     }
 
-    /// True for one that may answer.
+    /// True for a responder that may still answer.
     pub(super) fn contains(&self, key: u64) -> bool {
         self.find(key).is_some_and(|at| self.keys[at] == key)
     }
 
-    /// Adds one that is not there yet. To be followed by [`sort`](Self::sort).
+    /// Adds a responder that is not in the list. To be followed by [`sort`](Self::sort).
     pub(super) fn push(&mut self, key: u64, known: Option<NotifiedResponder>) {
         self.keys.push(key);
         self.left += 1;
@@ -119,18 +118,18 @@ impl Responders {
         sort(&mut self.known, &mut self.sorted_known, |known| known.key);
     }
 
-    /// What is known of this one.
+    /// Further data of a responder.
     pub(super) fn get(&self, key: u64) -> Option<&NotifiedResponder> {
         self.find_known(key).map(|at| &self.known[at])
     }
 
-    /// True for one that may answer, and was asked as this id.
+    /// True for a responder that may still answer and was asked as this id.
     pub(super) fn was_asked_as(&self, key: u64, id: &str) -> bool {
         let known = self.get(key).and_then(|known| known.id.as_deref());
         known == Some(id) && self.contains(key)
     }
 
-    /// Those that were asked as this id, where that is known.
+    /// Responders that were asked as this id, as far as that is recorded.
     pub(super) fn asked_as(&self, id: &str) -> Vec<(u64, Option<Arc<Handle>>)> {
         let those = self
             .known
@@ -141,7 +140,7 @@ impl Responders {
             .collect()
     }
 
-    /// Ends the part of one; false if it has none.
+    /// Ends a responder's part; false if it has none.
     pub(super) fn end(&mut self, key: u64) -> bool {
         self.forget(key);
         match self.find(key) {
@@ -154,7 +153,7 @@ impl Responders {
         }
     }
 
-    /// Takes one out that may be asked again; false if it has no part.
+    /// Removes a responder that may be asked again; false if it has no part.
     pub(super) fn remove(&mut self, key: u64) -> bool {
         let has_ended = self.end(key);
         if has_ended {
@@ -170,7 +169,7 @@ impl Responders {
         has_ended
     }
 
-    /// Knows no more of one than that it is there.
+    /// Drops the further data of a responder.
     pub(super) fn forget(&mut self, key: u64) {
         if let Some(at) = self.find_known(key) {
             let known = &mut self.known[at];
@@ -178,7 +177,7 @@ impl Responders {
         }
     }
 
-    /// Those of whom more is known.
+    /// All further data.
     pub(super) fn into_known(self) -> Vec<NotifiedResponder> {
         self.known
     }

@@ -1,13 +1,13 @@
-//! Requests one after the other: who may answer, how each ends, and who is told.
+//! Requests in sequence: who may answer, how each ends, and its notifications.
 
 use super::*;
 use crate::transport::socket::pipe::Pipe;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Deliveries that one asker may await.
+/// Limit of pending deliveries of one asker.
 const MAX_PENDING: usize = 4;
 
-/// A table, its clock, and what it wants told.
+/// Requests with a clock and the notifications collected.
 struct Table {
     memory: Arc<Memory>,
     requests: Requests,
@@ -26,12 +26,12 @@ impl Table {
         }
     }
 
-    /// A connection of version 1.
+    /// Connection of version 1.
     fn old(&self, key: u64) -> Arc<Handle> {
         Arc::new(Handle::new(key, Pipe::deaf(), 1024, self.memory.clone()))
     }
 
-    /// A connection of version 2.
+    /// Connection of version 2.
     fn new_one(&self, key: u64) -> Arc<Handle> {
         let handle = self.old(key);
         handle.set_speaks_2(true);
@@ -101,7 +101,7 @@ impl Table {
             .expire(self.now, |outcomes| told.append(outcomes));
     }
 
-    /// What has been told since the last time, in order.
+    /// Notifications since the last call, in order.
     fn told(&mut self) -> Vec<String> {
         let told = self.outcomes.drain(..).map(|outcome| match outcome {
             Notification::Failed {
@@ -119,7 +119,7 @@ impl Table {
         told
     }
 
-    /// Nothing is pending, counted or charged.
+    /// Asserts that nothing is pending, counted or charged.
     fn is_empty(&self, asker: &Handle) {
         let book = asker.book.lock();
         assert_eq!((self.requests.count(), book.deliveries()), (0, 0));
@@ -159,7 +159,7 @@ fn an_ack_is_free_again_when_its_time_is_up() {
     let to = std::slice::from_ref(&one);
     table.open("k", &asker, to);
     assert!(table.requests.check("k", &other, table.now).is_err());
-    // Nobody has looked for it yet.
+    // The request has not been expired yet.
     table.now += HOUR;
     table.requests.check("k", &other, table.now).unwrap();
     table.open("k", &asker, to);
@@ -258,7 +258,7 @@ fn ended_requests_do_not_pile_up_behind_an_old_one() {
     table.is_empty(&asker);
 }
 
-/// Entries for requests that are left in the queues of a connection.
+/// Number of entries left in the queues of a connection.
 fn left(handle: &Handle) -> usize {
     let book = handle.book.lock();
     assert!(book.asked.items.capacity() <= 256 && book.owed.items.capacity() <= 256);
@@ -272,7 +272,7 @@ fn a_rush_of_requests_leaves_nothing_behind_once_they_have_ended() {
     table.requests.max_pending = 4 * RUSH;
     let [asker, one, other] = [1, 2, 3].map(|key| table.old(key));
     let to = [one.clone(), other.clone()];
-    // Answered by one of one, by one of two, by both of two; cancelled; too late.
+    // Answered by one of one, by one of two, by both of two; cancelled; expired.
     for (receivers, answers, by) in [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 1, 0), (2, 2, 0)] {
         for ack in acks() {
             table
@@ -402,7 +402,7 @@ fn who_lost_its_id_is_awaited_by_those_of_version_1_only() {
     assert!(table.told().is_empty());
     replaced(&mut table, "2", 7);
     assert_eq!(table.told(), ["1 new: 2 REPLACED", "2 new: cancel"]);
-    // Found by its registration before, asked after: that comes to the same.
+    // A receiver found before it lost its id, and asked afterwards, is treated alike.
     table.open("late", &asker, to);
     table.open("late old", &old, to);
     assert_eq!(table.told(), ["1 late: 2 REPLACED", "2 late: cancel"]);
@@ -423,7 +423,7 @@ fn those_of_version_1_are_told_nothing_and_cost_no_more() {
     table.expire(2 * HOUR);
     assert!(table.told().is_empty());
     table.is_empty(&asker);
-    // Who answers in version 2 is told all the same.
+    // A responder of version 2 is cancelled even in a request of version 1.
     two.set_speaks_2(true);
     table.open("k", &asker, &[table.old(4), two.clone()]);
     table.expire(2 * HOUR);
@@ -446,14 +446,14 @@ fn nobody_is_cancelled_before_it_is_asked() {
         timeout: None,
     };
     let opened = (table.requests).open(&question, table.now, &mut table.outcomes);
-    // The first has its message, and is faster than the second gets its own.
+    // The first responder answers before the second one has its message.
     assert_eq!(table.answer("k", &one), Some(1));
     assert!(table.told().is_empty());
     let request = opened.unwrap().asked().unwrap();
     table.requests.delivered(&request, &mut table.outcomes);
     assert_eq!(table.told(), ["3 k: cancel"]);
     table.is_empty(&asker);
-    // One alone may lose its id, or its time, before it has its message.
+    // A single responder may lose its id, or time out, before it has its message.
     let question = Question {
         receivers: std::slice::from_ref(&one),
         names: &question.names[..1],
@@ -491,7 +491,7 @@ fn a_part_passes_to_another_receiver() {
     };
     table.open("k", &asker, std::slice::from_ref(&link));
     assert!(transfer(&mut table, "k", &owner, 8));
-    // The former receiver has no part any more: it cannot answer, fail, or pass it on once more.
+    // The former receiver has no part any more: it cannot answer, fail, or transfer it again.
     assert_eq!(table.answer("k", &link), None);
     table.leave(&link, DeliveryError::Gone);
     assert!(!transfer(&mut table, "k", &other, 9));
@@ -499,7 +499,7 @@ fn a_part_passes_to_another_receiver() {
     assert_eq!(table.answer("k", &owner), Some(1));
     table.is_empty(&asker);
 
-    // Beside others, whose parts stay; and to one that has lost the id meanwhile.
+    // Transfers beside other parts, which stay; and to a receiver that has lost the id meanwhile.
     let link = table.new_one(5);
     table
         .ask("k", &asker, &[link.clone(), other.clone()], 2, None)
@@ -531,7 +531,7 @@ fn a_part_is_cancelled_alone() {
     assert!(cancel(&mut table, "k", &other, None, "2").is_empty());
     assert!(cancel(&mut table, "k", &asker, None, "4").is_empty());
     assert!(cancel(&mut table, "j", &asker, None, "2").is_empty());
-    // Whoever has the id may be somebody else by now.
+    // The id may have another owner by now.
     let told = cancel(&mut table, "k", &asker, Some(&two), "2");
     assert_eq!(told, ["2 k: cancel"]);
     let owed = |one: &Handle, id| table.requests.is_owed("k", &asker, one, id);
@@ -587,7 +587,7 @@ fn what_a_receiver_owes_is_what_has_gone_out_and_is_not_answered() {
     assert_eq!(table.answer("k", &one), Some(1));
     assert_eq!(owed(&table, &one), ["j"]);
     assert_eq!(owed(&table, &two), ["k"]);
-    // Another one under the same ack is another one.
+    // A new request with the same ack is a different one.
     let old = table.requests.owed(&one);
     assert_eq!(table.answer("j", &one), Some(1));
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();

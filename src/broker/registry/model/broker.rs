@@ -1,4 +1,4 @@
-//! The broker itself, and what its connections do around it.
+//! The real registry and requests, driven like connections drive them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -233,7 +233,7 @@ impl RealBroker {
         }
     }
 
-    /// What others are told of what has happened, in no order.
+    /// Notifications since the last call, in no order.
     pub(super) fn told(&mut self) -> Vec<Told> {
         let number = |text: &str| text.rsplit(' ').next().unwrap().parse().unwrap();
         let mut told: Vec<_> = (self.outcomes.drain(..))
@@ -271,7 +271,7 @@ impl RealBroker {
         freed
     }
 
-    /// Ends a connection: nothing may hold on to it, nor count what it awaited.
+    /// Ends a connection: nothing may refer to it afterwards, nor count what it awaited.
     fn end(&mut self, place: usize, fault: DeliveryError) {
         self.give_up(place);
         let next = self.connect();
@@ -323,7 +323,7 @@ impl RealBroker {
         }
     }
 
-    /// Ends all connections: nothing may be left of them.
+    /// Ends all connections and asserts that nothing is left of them.
     pub(super) fn finish(&mut self) {
         let handles: Vec<_> = self.places.iter().map(|one| one.handle.clone()).collect();
         for place in 0..self.places.len() {

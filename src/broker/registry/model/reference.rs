@@ -1,11 +1,11 @@
-//! The simplest broker that keeps the rules: lists, and a look through all of them.
+//! The simplest broker that follows the rules: lists with linear search.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ModelOutcome, ModelRequest, ModelState, Op, Told, World, principal, speaks_2};
 use crate::error::ActionError;
 
-/// The rules that it knows, by their number in `spec/protocol.md`.
+/// Rules that it implements, by their number in `spec/protocol.md`.
 pub(super) const RULES: [&str; 33] = [
     "4.1", "4.6", "4.7", "4.8", "5.1", "5.3", "5.4", "5.5", "6.7", "7.1", "7.4", "7.5", "7.6",
     "7.7", "7.8", "7.9", "7.10", "7.11", "9.1", "9.2", "9.5", "17.7", "22.4", "25.2", "25.3",
@@ -22,31 +22,31 @@ pub(super) struct Reference {
     new_among: u64,
     next_key: u64,
     places: Vec<ModelConnection>,
-    /// Who owns which id.
+    /// Id and owner.
     owners: Vec<(usize, u64)>,
     /// Oldest first.
     requests: Vec<ModelPending>,
-    /// Which id was closed as slow, and when.
+    /// Id that was closed as slow, and the time in milliseconds.
     slow: Vec<(usize, u64)>,
     told: Vec<Told>,
-    /// The rules that made a difference.
+    /// Rules that made a difference.
     pub(super) met: BTreeSet<&'static str>,
 }
 
 struct ModelConnection {
     key: u64,
-    /// What it registered last.
+    /// The id that it registered last.
     id: Option<usize>,
 }
 
 struct ModelPending {
     ack: usize,
     asker: u64,
-    /// Who may answer, and the id by which it was asked.
+    /// Responders that may still answer, and the id by which each was asked.
     responders: Vec<(u64, usize)>,
-    /// Whose part has ended: it has answered, refused or gone.
+    /// Responders whose part has ended: they have answered, refused or disconnected.
     ended: Vec<u64>,
-    /// Answers that it still wants.
+    /// Number of answers still awaited.
     answers: u32,
     deadline: u64,
 }
@@ -161,7 +161,7 @@ impl Reference {
             }
             self.met.insert(if owner == key { "4.7" } else { "4.6" });
             if owner != key {
-                // Who asked in version 1 goes on waiting.
+                // In version 1 the asker keeps waiting.
                 let new_among = self.new_among;
                 let is_new = |request: &ModelPending| speaks_2(request.asker, new_among);
                 self.lose("REPLACED", |request, responder| {
@@ -183,7 +183,7 @@ impl Reference {
         owner.map(|(_, key)| *key)
     }
 
-    /// The connection gives up its id: true if that was still its own.
+    /// Ends the registration of a connection. True if it still owned its id.
     fn give_up(&mut self, place: usize) -> bool {
         let ModelConnection { key, id } = self.places[place];
         self.places[place].id = None;
@@ -211,7 +211,7 @@ impl Reference {
         self.next_key += 1;
     }
 
-    /// These can not answer any more, and those who asked are told why.
+    /// Ends the parts of these responders and notifies their askers with this code.
     fn lose(&mut self, code: &'static str, is_lost: impl Fn(&ModelPending, &(u64, usize)) -> bool) {
         for at in 0..self.requests.len() {
             let mut responders = std::mem::take(&mut self.requests[at].responders);
@@ -257,7 +257,7 @@ impl Reference {
         }
     }
 
-    /// Ends requests: true if there were such. `code`: who asked is told that of those who have not
+    /// Ends requests; true if there were any. `code`: sent to askers about responders that have not
     /// answered.
     fn end_where(
         &mut self,
@@ -285,7 +285,7 @@ impl Reference {
         !ended.is_empty()
     }
 
-    /// What others are told of what has happened, in no order.
+    /// Notifications since the last call, in no order.
     pub(super) fn told(&mut self) -> Vec<Told> {
         self.told.sort();
         std::mem::take(&mut self.told)
@@ -312,7 +312,7 @@ impl Reference {
             self.met.insert("7.9");
             return Ok(());
         }
-        // Its time is up, though nobody has looked for it yet.
+        // The deadline has passed, but the request has not been expired yet.
         let is_over = |request: &ModelPending| request.ack == ack && request.deadline <= now;
         if self.end_where(Some("TIMEOUT"), is_over) {
             self.met.insert("7.11");
@@ -362,13 +362,13 @@ impl Reference {
         Ok(())
     }
 
-    /// Deliveries for which a connection awaits an answer.
+    /// Deliveries of a connection that await an answer.
     fn awaited(&self, asker: u64) -> usize {
         let asked = self.requests.iter().filter(|one| one.asker == asker);
         asked.map(|request| request.responders.len()).sum()
     }
 
-    /// Who gets an answer, or a refusal, and whether the request has ended with it.
+    /// Receiver of an answer or a refusal, and whether the request has ended with it.
     fn answer(&mut self, place: usize, ack: usize, answers: u32) -> Option<(u64, bool)> {
         let key = self.places[place].key;
         let index = self.requests.iter().position(|one| one.ack == ack)?;
@@ -398,7 +398,7 @@ impl Reference {
         Some((asker, ended))
     }
 
-    /// Closed as slow twice within a minute, and that less than ten ago.
+    /// Closed as slow twice within a minute, the second time less than ten minutes ago.
     fn is_penalized(&self, id: usize) -> bool {
         let times = self.slow.iter().filter(|(slow, _)| *slow == id);
         let times: Vec<_> = times.map(|(_, time)| *time).collect();
