@@ -1,22 +1,23 @@
-//! One accepted connection: the task that reads it, routes what came, and closes it.
+//! One accepted connection: the task that reads it, executes its commands, and closes it.
 //!
-//! A turn reads what the socket has, up to a budget; every message goes into its receivers'
-//! outboxes, and at the turn's end each touched outbox is written once, from here: the receiver's
-//! task is not woken for it. A receiver whose outbox is full holds this connection: it is read no
-//! further until there is room, or the receiver has lost its patience.
+//! A turn reads what the socket has, up to a budget. Messages go into the outboxes of their receivers, and
+//! at the end of the turn this task flushes each touched outbox once, without waking the receiver's task.
+//! If a receiver's outbox is full, this connection stops reading until there is room or the receiver is
+//! closed as slow (backpressure).
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `connection` | the task: reading, writing, and what comes first |
-//! | `routing` | what a `send` does |
-//! | `asking` | acks and answers, and what becomes known of a message to whoever sent it |
-//! | `far` | the same with other brokers |
-//! | `lookup` | ids that are not registered here: which of them other brokers have |
-//! | `telling` | what others are told of a request beside its answer |
-//! | `registration` | `register` and `unregister`, and who may |
-//! | `turn` | what is written, counted and woken at a turn's end |
-//! | `clocks` | heartbeat, deadlines, patience, rate limit |
-//! | `closing` | the way out |
+//! | `connection` | the task: reads, decodes, dispatches commands |
+//! | `send` | the command `send` |
+//! | `request` | options, requests, reports and receipts of a `send`; the command `cancel` |
+//! | `remote` | `send` to receivers at other brokers |
+//! | `lookup` | lookup of ids that are not registered here |
+//! | `answer` | the command `answer` |
+//! | `register` | the commands `register` and `unregister`, and authentication |
+//! | `notify` | notifications and errors at the end of a command |
+//! | `turn` | budget, batch and flushes of one turn |
+//! | `clocks` | heartbeat, deadlines, slow-consumer timers, rate limit |
+//! | `closing` | close handshake and cleanup |
 
 mod answer;
 mod clocks;
@@ -63,60 +64,59 @@ pub(crate) use register::Peer;
 use send::RecentReceivers;
 use turn::Turn;
 
-/// A clock that may run.
+/// Timer, if it is running.
 type Timer = Option<Pin<Box<Sleep>>>;
 
-/// The task of one connection.
+/// Task of one connection.
 pub(crate) struct Connection {
     broker: Arc<Broker>,
     handle: Arc<Handle>,
     reader: Reader,
-    /// What it registered last.
+    /// The id that it registered last.
     id: Option<Arc<str>>,
     /// The id as JSON, for the messages it sends.
     from: String,
     access: AuthState,
-    /// What is known of the peer from its handshake, if somebody wants to know.
+    /// Data from the handshake, if a hook authenticates clients.
     peer: Option<Peer>,
-    /// A message for which a receiver had no room, and that receiver.
+    /// The message that waits for room in a receiver's outbox, and that receiver.
     waiting: Option<(Utf8Bytes, Arc<Handle>)>,
-    /// What is known of its ids, where it is for many.
+    /// Lookups of a message to many ids that waits for them.
     lookups: Option<Box<lookup::PendingLookups>>,
-    /// Whoever it answered last at another broker, if more answers wait for that than may.
+    /// Remote asker that was answered last, if its outbox is full.
     answered: Option<Arc<Handle>>,
-    /// True while the socket may have more to read.
+    /// True if the socket may have more input.
     readable: bool,
     closing: bool,
-    /// Bytes still read from a connection that is closing.
+    /// Bytes that may still be discarded from a closing connection.
     discard: usize,
-    /// The end of closing, or of a slow reader's time.
+    /// Close timeout, or slow-consumer timeout.
     timer: Timer,
-    /// Bytes this connection had taken when the clock of a slow reader started.
+    /// Bytes written when the slow-consumer timer was started.
     progress: u64,
-    /// The end of the time for which it may delay others.
+    /// Runs out when the connection has used up its budget for delaying others.
     delay_timer: Timer,
     recent: RecentReceivers,
-    /// Memory was short when it added to what waits for another: it is read no further until there is
-    /// enough again.
+    /// True if memory was short when it filled another outbox: it stops reading until memory is available.
     over_share: bool,
-    /// The end of the time to register, or of what was granted.
+    /// Timeout for the registration, or expiry of the grant.
     deadline: Timer,
     heartbeat: Option<Heartbeat>,
     rate: Option<Rate>,
-    /// Pings and pongs in this second.
+    /// Pings and pongs in the current second.
     controls: Window,
-    /// Refused actions in this minute.
+    /// Refused actions in the current minute.
     refusals: Window,
-    /// Renewals of what was granted, in this second.
+    /// Renewals of the grant in the current second.
     renewals: Window,
-    /// Bytes of memory that it takes while it has nothing to do.
+    /// Bytes of memory that it takes while idle.
     itself: usize,
-    /// Its own memory: that, its id, and what it has read but not yet passed on.
+    /// Memory charged for the task: `itself`, the id, and input not yet routed.
     charge: Charge,
 }
 
 impl Connection {
-    /// A connection whose handshake is done.
+    /// Connection whose handshake is complete.
     pub(crate) fn new(
         broker: Arc<Broker>,
         handle: Arc<Handle>,
@@ -126,14 +126,14 @@ impl Connection {
         let options = &broker.options;
         let peer_memory = peer.as_ref().map_or(0, Peer::memory);
         let itself = CONNECTION + peer_memory;
-        // Nobody asks himself who he is.
+        // The participant is not authenticated.
         let gate = match handle.participant {
             true => &Authenticator::Free,
             false => &broker.authenticator,
         };
         let mut connection = Self {
             access: AuthState::new(gate),
-            // In between there is nothing that could die silently.
+            // The participant has no network in between that could fail silently.
             heartbeat: (!handle.participant)
                 .then(|| Heartbeat::new(options.ping_interval, options.ping_timeout))
                 .flatten(),
@@ -169,7 +169,7 @@ impl Connection {
         connection
     }
 
-    /// Reads and routes, up to a budget.
+    /// Reads and executes commands, up to the budget of a turn.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut turn = Turn::begin();
         let mut input = Input::borrow();
@@ -192,7 +192,7 @@ impl Connection {
         ended
     }
 
-    /// Sends what the WebSocket protocol answers by itself: pongs, and the echo of a close frame.
+    /// Sends automatic replies of the WebSocket protocol: pongs, and the echo of a close frame.
     fn send_replies(&mut self) {
         let replies = self.reader.take_replies();
         if !replies.is_empty()
@@ -221,17 +221,17 @@ impl Connection {
             self.waiting = waits.then_some((text, receiver));
         }
         loop {
-            // Before the budget is looked at: the last message of a turn may be a registration, whose
-            // decision wakes this task only if it was polled. All else that this connection may wait
-            // for is armed where it begins (a receiver's room), at the end of `poll` (the rate, the
-            // clocks), or asked of `handle.waker`, which was registered before (memory, a close).
+            // Before the budget check: the last message of a turn may be a registration, whose decision
+            // wakes this task only if it was polled. Other wake-ups are registered elsewhere: room in an
+            // outbox where the wait begins, rate limit and timers at the end of `poll`, memory and close
+            // requests through `handle.waker`.
             self.poll_access(cx, turn);
             if !turn.goes_on() || self.is_paused(cx) {
                 return Poll::Pending;
             }
             match self.reader.poll_message(cx, input) {
                 Poll::Pending => {
-                    // It may only have come to the end of what it is allowed.
+                    // The reader may have stopped at its rate allowance, not at the end of the input.
                     self.readable = self.reader.allowance() == Some(0);
                     if !self.readable {
                         return Poll::Pending;
@@ -261,15 +261,15 @@ impl Connection {
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
                     self.deliver(turn);
-                    // The echo is among the replies.
+                    // The echo is among the automatic replies.
                     self.start_closing(DeliveryError::Gone);
                 }
-                // Pings are answered by the reader; they count against the turn.
+                // Pings are answered by the reader; they count against the budget.
                 Poll::Ready(Ok(_)) => {
                     turn.read += 1;
                     self.took_message();
                     self.deliver(turn);
-                    // One may be too many.
+                    // Closes the connection if there were too many.
                     self.control_frame();
                 }
                 Poll::Ready(Err(Broken::Lost)) => return Poll::Ready(()),
@@ -288,22 +288,22 @@ impl Connection {
             || self.waiting.is_some()
             || self.answered.is_some() && self.has_answered_much(cx)
             || self.access.is_pending()
-            // Whoever would need much of what is short waits until there is enough again.
+            // Memory is short: a connection in the middle of a message larger than its share stops reading.
             || (self.broker.memory.share())
                 .is_some_and(|share| self.over_share || self.reader.part() > share)
             || self.is_throttled(cx)
     }
 
-    /// Carries out one action. Returns the connection whose outbox is full, if the action is to
-    /// wait for it: then nothing was done.
+    /// Executes one action. Returns the connection whose outbox is full, if the action must wait for it:
+    /// then nothing was done.
     fn route(&mut self, text: &str, cx: &mut Context<'_>, turn: &mut Turn) -> Option<Arc<Handle>> {
         let action = protocol::decode_client_action(text);
-        // Only sends are collected: all else comes behind them.
+        // Only sends are batched: deliver them before any other action.
         if !matches!(action, Ok(ClientAction::Send { .. })) {
             self.deliver(turn);
         }
         let result = match action {
-            // These are answered, whether the answers are read or not.
+            // Every registration produces a response, so it waits if the connection's own outbox is full.
             Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
                 return Some(self.handle.clone());
             }
@@ -353,7 +353,7 @@ impl Connection {
         None
     }
 
-    /// Charges what has been read and not yet passed on.
+    /// Updates the memory charged for input that is not yet routed.
     fn settle(&mut self) {
         self.over_share &= self.broker.memory.is_short();
         let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
@@ -384,7 +384,7 @@ impl Future for Connection {
                     return Poll::Ready(());
                 }
                 if this.readable && !this.closing && !this.is_paused(cx) {
-                    // The budget is used up: others first.
+                    // The budget is used up: yield to other tasks.
                     cx.waker().wake_by_ref();
                 }
             }
@@ -392,7 +392,7 @@ impl Future for Connection {
         if !this.closing {
             return Poll::Pending;
         }
-        // A flush of the close frame may have found the socket full.
+        // The flush of the close frame may have filled the socket.
         if this.handle.poll_writable(cx).is_ready() {
             return Poll::Ready(());
         }

@@ -1,4 +1,4 @@
-//! The command `answer`: an answer to a request, or a refusal.
+//! Command `answer`: an answer to a request, or a refusal.
 
 use std::{sync::Arc, task::Context};
 
@@ -15,15 +15,15 @@ use crate::{
 };
 
 impl Connection {
-    /// Passes an answer on; `outcome`: its message, or the error of a refusal. An answer that is not awaited, or not
-    /// from here, is ignored.
+    /// Forwards an answer. `outcome`: its message, or the error of a refusal. Answers are ignored if this
+    /// connection may not answer the request.
     pub(super) fn answer(
         &mut self,
         ack: &str,
         outcome: Result<Option<&str>, &str>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        // No request has an ack that is too long.
+        // No pending request has an ack that is too long.
         let Ok(key) = self.key(ack) else {
             return Ok(());
         };
@@ -46,7 +46,7 @@ impl Connection {
         }
     }
 
-    /// Sends an answer to the broker of the one who asked; `dest`: the id that was asked.
+    /// Sends an answer to the broker of the asker. `dest`: the id that was asked.
     fn answer_remote(
         &mut self,
         asker: Arc<Handle>,
@@ -70,15 +70,15 @@ impl Connection {
             turn.delivered(&asker, asker.outbox.push(&frame));
         }
         if asker.outbox.is_full() {
-            // What this turn has promised to write may be what fills it.
+            // Frames queued in this turn may be what fills the outbox.
             asker.flush();
             self.answered = Some(asker).filter(|asker| asker.outbox.is_full());
         }
         Ok(())
     }
 
-    /// True if answers of this connection wait for another broker, and it is not to give more: it is woken
-    /// once they have gone out.
+    /// True while the outbox to the remote asker is full: this connection stops reading, and is woken when
+    /// there is room.
     pub(super) fn has_answered_much(&mut self, cx: &Context<'_>) -> bool {
         let Some(asker) = &self.answered else {
             return false;

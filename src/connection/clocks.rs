@@ -1,5 +1,4 @@
-//! What a connection does because of the time: heartbeat, deadlines, patience, and the pace at
-//! which it may send.
+//! Timers of a connection: heartbeat, deadlines, slow-consumer timers, rate limit.
 
 use std::{
     future::Future,
@@ -22,25 +21,25 @@ use crate::{
     },
 };
 
-/// A slow reader's clock starts again whenever it has taken this many bytes.
+/// Bytes written after which the slow-consumer timer restarts.
 const PROGRESS: u64 = 2 << 20;
-/// Others are delayed for no shorter time than this.
+/// Minimum remaining delay budget for which a timer is started.
 const DELAY_STEP: Duration = Duration::from_millis(10);
-/// A throttled connection is read again after this time at the earliest: in fewer, larger steps.
+/// Minimum pause of a throttled connection: fewer and larger steps.
 const THROTTLE_STEP: Duration = Duration::from_millis(10);
 
-/// Renewals of one connection in a second. Further ones are slowed down to this pace.
+/// Renewals of one connection per second without delay. Further ones are slowed down to this rate.
 const RENEWALS: u32 = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How much may be sent now: two buckets that fill with time.
+/// Rate limit: two token buckets, for messages and bytes.
 pub(super) struct Rate {
     limit: RateLimit,
     messages: f64,
     bytes: f64,
-    /// The bytes that the reader was allowed last.
+    /// Allowance in bytes given to the reader last.
     given: usize,
     filled: Instant,
     timer: Pin<Box<Sleep>>,
@@ -60,7 +59,7 @@ impl Rate {
         }
     }
 
-    /// Fills the buckets, with a second's worth at most.
+    /// Refills the buckets. Their capacity is the rate of one second.
     fn fill(&mut self, now: Instant) {
         let seconds = now.duration_since(self.filled).as_secs_f64();
         self.filled = now;
@@ -69,7 +68,7 @@ impl Rate {
         self.bytes = (self.bytes + seconds * bytes).min(bytes);
     }
 
-    /// How long it takes until there is something in both buckets; none if there is.
+    /// Time until both buckets have a token; none if they have.
     fn empty_for(&self) -> Option<Duration> {
         let (messages, bytes) = (self.limit.messages as f64, self.limit.bytes as f64);
         let missing = ((1.0 - self.messages) / messages).max((1.0 - self.bytes) / bytes);
@@ -77,20 +76,20 @@ impl Rate {
     }
 }
 
-/// Counts what happens in a stretch of time, for a limit on it. Small: each connection has some.
+/// Event counter of a fixed time window. Small, because each connection has several.
 #[derive(Default)]
 pub(super) struct Window {
-    /// When the stretch began, in milliseconds.
+    /// Start of the window, in milliseconds.
     start: u32,
-    /// Zero if none has begun.
+    /// Zero if no window has started.
     count: u32,
 }
 
 impl Window {
-    /// One more; how many that makes since the stretch began.
+    /// Counts an event. Returns the number of events in the window.
     fn count(&mut self, length: Duration, now: Instant) -> u32 {
         let now = millis(now);
-        // The number of milliseconds goes round once in 49 days.
+        // The milliseconds wrap around after 49 days.
         if u128::from(now.wrapping_sub(self.start)) >= length.as_millis() {
             (self.start, self.count) = (now, 0);
         }
@@ -101,7 +100,7 @@ impl Window {
         self.count
     }
 
-    /// Notes a renewal; how long it is to wait, if there were many in this second.
+    /// Counts a renewal. Returns its delay, which is not zero beyond [`RENEWALS`] in a second.
     pub(super) fn pause(&mut self, now: Instant) -> Duration {
         match self.count(SECOND, now) > RENEWALS {
             true => SECOND / RENEWALS,
@@ -110,7 +109,7 @@ impl Window {
     }
 }
 
-/// The milliseconds since this process first asked.
+/// Milliseconds since the first call in this process.
 fn millis(now: Instant) -> u32 {
     static FIRST: OnceLock<Instant> = OnceLock::new();
     let first = FIRST.get_or_init(Instant::now);
@@ -121,7 +120,7 @@ impl Connection {
     /// Ready when the peer is dead.
     pub(super) fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.closing {
-            // The end of closing has its time in the timer of patience.
+            // The close timeout uses `timer` and is polled in `poll_closing`.
             return Poll::Pending;
         }
         if let Some(deadline) = &mut self.deadline
@@ -140,7 +139,7 @@ impl Connection {
         self.poll_heartbeat(cx)
     }
 
-    /// Ends the time of those who wait when they have waited too long for this connection.
+    /// Closes this connection as slow if its senders have waited too long.
     fn poll_patience(&mut self, cx: &mut Context<'_>) {
         let state = self.handle.outbox.state();
         if !state.pressed {
@@ -159,7 +158,7 @@ impl Connection {
         }
     }
 
-    /// Ready when this connection has delayed others for too long.
+    /// Ready when this connection has used up its budget for delaying others.
     #[cold]
     fn poll_delay(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -169,13 +168,12 @@ impl Connection {
             }
             let timer = (self.delay_timer).get_or_insert_with(|| Box::pin(sleep(left)));
             ready!(timer.as_mut().poll(cx));
-            // The bucket has filled a little meanwhile.
+            // The bucket may have been refilled a little.
             self.delay_timer = None;
         }
     }
 
-    /// Others have waited long enough for this connection: it is closed. The server's own participant
-    /// keeps its id, and loses messages.
+    /// Handles a slow consumer: closes the connection. The server's own participant drops messages instead.
     fn is_slow(&mut self) {
         match self.handle.participant {
             false => self.close(&Close::Slow),
@@ -209,14 +207,14 @@ impl Connection {
         Poll::Pending
     }
 
-    /// A message has been read.
+    /// Takes a token for a message that was read.
     pub(super) fn took_message(&mut self) {
         if let Some(rate) = &mut self.rate {
             rate.messages -= 1.0;
         }
     }
 
-    /// True if the peer has sent all that it may for now; the task is woken when it may go on.
+    /// True if the rate limit is reached; the task is woken when it may read again.
     pub(super) fn is_throttled(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(rate) = &mut self.rate else {
             return false;
@@ -248,7 +246,7 @@ impl Connection {
         true
     }
 
-    /// The peer has sent a ping or a pong.
+    /// Counts a ping or a pong, and closes the connection if there are too many.
     pub(super) fn control_frame(&mut self) {
         let count = self.controls.count(SECOND, Instant::now());
         if count > self.broker.options.max_control_frames {
@@ -256,7 +254,7 @@ impl Connection {
         }
     }
 
-    /// One of its actions was refused.
+    /// Counts a refused action, and closes the connection if there are too many.
     pub(super) fn count_refusal(&mut self) {
         let limit = self.broker.options.effective_protocol_errors();
         if limit > 0

@@ -1,4 +1,4 @@
-//! The way out of a connection.
+//! Closing of a connection.
 
 use std::{
     net::Shutdown,
@@ -17,12 +17,12 @@ use crate::{
 };
 
 impl Connection {
-    /// Closes from our side.
+    /// Closes the connection from this side.
     pub(super) fn close(&mut self, close: &Close) {
         if self.closing {
             return;
         }
-        // Nothing may follow our close frame.
+        // No frame may follow the close frame.
         self.send_replies();
         let fault = match close {
             Close::Slow | Close::Memory => DeliveryError::Slow,
@@ -53,7 +53,7 @@ impl Connection {
             Close::GoingAway | Close::Violation(_) | Close::Requested { .. } => None,
         };
         if let Some(why) = why {
-            // An id that was taken over is not the one that is slow.
+            // A former owner of an id gives it no strike.
             let id = self.id.as_ref().filter(|_| self.from().is_some());
             if let (Some(id), Slow::Closed) = (id, why) {
                 self.broker.registry.strike(id, Instant::now());
@@ -68,14 +68,14 @@ impl Connection {
         self.handle.flush();
     }
 
-    /// From here on nothing is routed: what waits is written, what comes is thrown away. `fault`:
-    /// what those are told whose requests it leaves.
+    /// Starts to close: writes the outbox and discards input. `fault`: sent to the askers of its pending
+    /// requests.
     pub(super) fn start_closing(&mut self, fault: DeliveryError) {
         self.leave(fault);
-        // Those who wait for room here find the id gone.
+        // Waiting senders then find that the id has no owner.
         self.handle.outbox.start_closing();
         self.wait_no_longer();
-        // Nobody looks at it any more: others may be asked about.
+        // The decision is no longer needed; the authenticator can continue with others.
         if self.access.is_pending() {
             self.access = AuthState::Closed;
         }
@@ -83,7 +83,7 @@ impl Connection {
         self.timer = Some(Box::pin(sleep(self.broker.options.close_timeout)));
     }
 
-    /// Forgets the message for which a receiver has no room: it does not suffer from us any more.
+    /// Removes this connection from the outboxes and lookups for which it waits.
     pub(super) fn wait_no_longer(&mut self) {
         if let Some((_, receiver)) = self.waiting.take() {
             receiver.outbox.remove_waiter(self.handle.key);
@@ -94,8 +94,8 @@ impl Connection {
         }
     }
 
-    /// Gives up the id and all requests. From here on it is told nothing that it could not have been
-    /// told in version 1, such as what its own end means to itself.
+    /// Gives up the id and all requests. No notification of version 2 is sent to it from here on, such as
+    /// about the consequences of its own end.
     pub(super) fn leave(&mut self, fault: DeliveryError) {
         let mut turn = Turn::default();
         self.handle.set_speaks_2(false);
@@ -117,7 +117,7 @@ impl Connection {
             self.handle.socket().shutdown(Shutdown::Write);
         }
         let discarded = self.discard_input(cx);
-        // What it had in part is gone.
+        // Buffers of an incomplete message have been released.
         self.settle();
         if discarded.is_ready() {
             return Poll::Ready(());
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// Ready when the peer has ended its side, or has sent too much for one that is not heard.
+    /// Ready when the peer has closed its side, or has sent more than the limit for discarded input.
     fn discard_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.reader.poll_discard(cx) {

@@ -1,8 +1,8 @@
-//! Ids of a message that are not registered here: which of them other brokers have.
+//! Lookup of ids that are not registered here, at other brokers.
 //!
-//! A message to one id looks it up by itself. One to an array of ids is sent to all of them or, while its
-//! connection is held, to none: where the array has more unknown ids than a connection may look up at a
-//! time, they are looked up without the message, some after the others.
+//! A message to one id is itself the lookup. A message to an array of ids is sent to all of them or, while
+//! its connection waits, to none. If it has more unknown ids than a connection may look up at a time, they
+//! are looked up first, one group after the other.
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,15 @@ use crate::{
     memory::Charge,
 };
 
-/// Bytes of memory that an id takes while it is looked up without its message.
+/// Bytes charged for each id that is looked up before its message.
 const ID: usize = 64;
 
-/// Why a message for an id that is not registered here is not sent.
+/// Reason why a message is not sent to an id that is not registered here.
 pub(super) enum Absent {
     Failed(DeliveryError),
-    /// This connection looks up as many ids as it may: it is woken when it may go on.
+    /// The limit of concurrent lookups of this connection is reached: it is woken when it may continue.
     Lookups,
-    /// What this connection sent to the broker of this receiver has not gone out: it is woken once it has.
+    /// Frames of this connection wait for the broker of this receiver: it is woken once they have gone out.
     Queue(Arc<Handle>),
 }
 
@@ -34,21 +34,21 @@ impl From<DeliveryError> for Absent {
     }
 }
 
-/// The ids of a message that waits, as far as they were looked up.
+/// Lookups of a waiting message to many ids.
 pub(super) struct PendingLookups {
-    /// How many were, of those in `dest`.
+    /// Number of ids in `dest` whose lookup has been started.
     looked_up: usize,
-    /// Those that no broker has, by their places in `dest`.
+    /// Ids without an owner, by their index in `dest`.
     absent: HashMap<usize, DeliveryError>,
-    /// Those that some broker has: their handles are kept until the message is sent.
+    /// Ids with an owner: their handles are kept until the message is sent.
     found: Vec<Arc<Handle>>,
-    /// Those of which it is not known yet.
+    /// Ids whose lookup is pending, by their index in `dest`.
     open: Vec<(usize, Arc<Handle>)>,
     charge: Charge,
 }
 
 impl Connection {
-    /// The handle of an id that is not registered here, and the number of its registration.
+    /// Handle and registration of an id that is not registered here.
     #[inline(never)]
     pub(super) fn find_remote(
         &self,
@@ -66,8 +66,8 @@ impl Connection {
         }
     }
 
-    /// Looks up the ids of a message to many, once one of them had to wait. False if the message is to
-    /// wait: this connection is woken when it may go on.
+    /// Looks up the ids of a message to many ids. False if the message must wait: this connection is woken
+    /// when it may continue.
     #[cold]
     pub(super) fn look_up(&mut self, ids: &[impl AsRef<str>], cx: &Context<'_>) -> bool {
         let mut lookups = self.lookups.take().unwrap_or_else(|| {
@@ -107,14 +107,15 @@ impl Connection {
         !is_held
     }
 
-    /// Why an id of the message that waits has no owner, if it was looked up and has none.
+    /// Result of the lookup: why the id at this index of `dest` has no owner. None if it has one or was not
+    /// looked up.
     pub(super) fn was_absent(&self, place: usize) -> Option<DeliveryError> {
         self.lookups.as_ref()?.absent.get(&place).copied()
     }
 }
 
 impl PendingLookups {
-    /// Notes those of which it is known by now.
+    /// Records lookups that have been answered.
     fn close(&mut self, broker: &Broker) {
         let peers = broker.peers.as_ref();
         for (place, handle) in std::mem::take(&mut self.open) {
@@ -128,7 +129,7 @@ impl PendingLookups {
         }
     }
 
-    /// Charges what it holds.
+    /// Updates the memory charged.
     fn settle(&mut self) {
         let ids = self.absent.len() + self.found.len() + self.open.len();
         self.charge.set(ids * ID);
@@ -136,7 +137,7 @@ impl PendingLookups {
 }
 
 impl Broker {
-    /// The handle of an id that is not registered here, for the connection with this key.
+    /// Handle of an id that is not registered here. `key` and `waker`: of the sender.
     fn find_remote(&self, id: &str, key: u64, waker: &Waker) -> Result<Arc<Handle>, Absent> {
         let unknown = Absent::Failed(DeliveryError::UnknownId);
         let Some(peers) = &self.peers else {
@@ -151,8 +152,8 @@ impl Broker {
         })
     }
 
-    /// The handle that a connection waits for which looks up as many ids as it may: it has room at any time, and
-    /// the message is tried again whenever the connection is woken.
+    /// Handle on which a connection waits that has reached its limit of lookups. Its outbox always has
+    /// room: the message is tried again whenever the connection is woken.
     pub(super) fn lookup_gate(&self) -> Option<Arc<Handle>> {
         self.peers
             .as_ref()

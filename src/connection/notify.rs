@@ -1,4 +1,4 @@
-//! What others are told of a request beside its answer, and how much of it may wait for them.
+//! Notifications and errors that a command of this connection has caused.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,16 +10,16 @@ use crate::{
 };
 
 impl Connection {
-    /// Tells what this turn has brought about.
+    /// Sends the notifications collected in this turn.
     pub(super) fn notify(&self, turn: &mut Turn) {
-        // Nobody is told of a message that is still to come.
+        // Messages first: a notification must not overtake its message.
         self.deliver(turn);
         self.broker.notify(&mut turn.outcomes, &mut turn.touched);
     }
 
-    /// Tells of an action that was not carried out.
+    /// Reports an action that was refused: counts it, sends `error`, and emits an event.
     pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>, turn: &mut Turn) {
-        // It may be one too many.
+        // The refusal may close this connection.
         self.deliver(turn);
         self.broker.metrics.errors.fetch_add(1, Relaxed);
         self.push_refused(&error, text.unwrap_or_default(), turn);
@@ -29,8 +29,8 @@ impl Connection {
         self.count_refusal();
     }
 
-    /// The same, to a peer that speaks version 2, or would have from now on; not while it has enough
-    /// to read (rule 29).
+    /// Sends `error` to a peer that speaks version 2, or asks for it with this action. Dropped while its
+    /// outbox is full (rule 29).
     fn push_refused(&self, error: &ActionError, text: &str, turn: &mut Turn) {
         let Self { handle, broker, .. } = self;
         if handle.outbox.is_full() || !(handle.speaks_2() || protocol::asks_for_2(text)) {

@@ -1,4 +1,4 @@
-//! `register` and `unregister`: who may, and what follows.
+//! Commands `register` and `unregister`, and authentication.
 
 use std::{
     sync::Arc,
@@ -22,53 +22,53 @@ use crate::{
     protocol,
 };
 
-/// Bytes of a message from a peer that has not shown who it is.
+/// Maximum bytes of a message before authentication.
 const STRANGER_PAYLOAD: usize = 64 << 10;
 
-/// Messages that a token counts for, beside its own, when it is verified within a turn.
+/// Extra messages counted against the turn's budget for a token verified within the turn.
 const TOKEN: u32 = 31;
 
-/// Bytes of a header beside its name and value.
+/// Bytes charged for a header besides its name and value.
 const HEADER: usize = size_of::<(String, String)>();
 
-/// What a connection may do.
+/// Authentication state of a connection.
 pub(super) enum AuthState {
-    /// Everything: nobody is asked who he is.
+    /// No authentication: all actions are allowed.
     Free,
-    /// Nothing but register.
+    /// Only `register` is allowed.
     Closed,
-    /// Nothing, until it is known whether it may register with this id.
+    /// Authentication in progress: reading is paused.
     Pending {
         id: Arc<str>,
         decision: Decision,
-        /// Bytes of what it has shown.
+        /// Bytes of the token.
         shown: usize,
-        /// It holds a grant, whose end is not put off by asking for another.
+        /// True if it holds a grant: its expiry still applies meanwhile.
         renews: bool,
-        /// The version of the protocol that it is to speak.
+        /// Version of the protocol that it asks for.
         protocol: u8,
         since: Moment,
     },
-    /// Nothing, until the other brokers know that the id is its own.
+    /// The id is being claimed in the cluster: reading is paused.
     Claiming {
         id: Arc<str>,
-        /// None where nobody is asked who he is.
+        /// None without authentication.
         grant: Option<Grant>,
         protocol: u8,
         claim: Task<Result<Lease, Denied>>,
         renews: bool,
         since: Moment,
     },
-    /// What was granted.
+    /// Authenticated.
     Granted(Grant),
 }
 
-/// What is known of a peer from its handshake.
+/// Data of a peer from its handshake.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
-    /// Lower-case names and values.
+    /// Names in lower case, and values.
     pub(crate) headers: Arc<[(String, String)]>,
-    /// Its address; empty for a Unix socket.
+    /// IP address; empty for a Unix socket.
     pub(crate) address: String,
     pub(crate) secure: bool,
 }
@@ -89,7 +89,7 @@ impl AuthState {
         }
     }
 
-    /// True if other actions than `register` are carried out.
+    /// True if actions other than `register` are allowed.
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Free | Self::Granted(_))
     }
@@ -98,7 +98,7 @@ impl AuthState {
         matches!(self, Self::Pending { .. } | Self::Claiming { .. })
     }
 
-    /// True if its deadline is the end of a grant.
+    /// True if `deadline` is the expiry of a grant.
     pub(super) fn is_granted(&self) -> bool {
         matches!(
             self,
@@ -117,7 +117,7 @@ impl AuthState {
         }
     }
 
-    /// True if this id may be sent to.
+    /// True if messages to this id are allowed.
     pub(super) fn may_send(&self, id: &str) -> bool {
         match self {
             Self::Granted(grant) => grant.may_send(id),
@@ -127,7 +127,8 @@ impl AuthState {
 }
 
 impl Connection {
-    /// Nobody knows yet who this is: it has little room, and little time.
+    /// Starts the register timeout. Before authentication the message size is limited to
+    /// [`STRANGER_PAYLOAD`].
     pub(super) fn await_registration(&mut self) {
         if !matches!(self.access, AuthState::Free) {
             self.access = AuthState::Closed;
@@ -167,7 +168,7 @@ impl Connection {
                         self.granted(&id, Some(grant), protocol, since, turn);
                     }
                     AuthResult::Known(Err(denied)) => self.deny(Some(&id), denied),
-                    // Whoever has no id has no more time for that than for all of it.
+                    // The register timeout goes on: unlike for a hook, it includes this decision.
                     AuthResult::Awaited(decision) => {
                         self.access = AuthState::Pending {
                             id,
@@ -194,7 +195,7 @@ impl Connection {
                 };
                 let renews = self.access.is_granted();
                 if !renews {
-                    // The answer has a time of its own.
+                    // The hook has its own timeout.
                     self.deadline = None;
                 }
                 self.access = AuthState::Pending {
@@ -210,8 +211,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on with a registration once it is known whether it may be, and where there is a cluster,
-    /// once the others know.
+    /// Continues a registration when its authentication or its claim is decided.
     pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
         if let AuthState::Pending {
             id,
@@ -242,7 +242,7 @@ impl Connection {
             match claimed {
                 Ok(lease) => {
                     self.access = match grant.is_some() {
-                        // Until it is set.
+                        // `registered` sets it to `Granted`.
                         true => AuthState::Closed,
                         false => AuthState::Free,
                     };
@@ -253,8 +253,8 @@ impl Connection {
         }
     }
 
-    /// The peer may have the id. Where there is a cluster, the other brokers hear of that first.
-    /// `since`: when it was asked for.
+    /// Continues a registration after authentication: claims the id if there is a cluster. `since`: start
+    /// of the registration.
     fn granted(
         &mut self,
         id: &str,
@@ -284,7 +284,7 @@ impl Connection {
         };
     }
 
-    /// The peer may have the id, unless somebody else has it already.
+    /// Completes a registration, unless the id belongs to another principal.
     fn registered(
         &mut self,
         id: &str,
@@ -302,7 +302,8 @@ impl Connection {
         let principal = grant.as_ref().map(|grant| grant.principal.clone());
         self.handle.principal.lock().clone_from(&principal);
         *self.handle.last_id.lock() = Some(id.clone());
-        // Whoever ends all connections of a principal finds it from here on, or has done so before.
+        // A concurrent `disconnect_principal` either finds the principal in the handle, or has added it to
+        // `ended` before.
         if let Some(principal) = &principal
             && let Some(close) = self.broker.ended.find(principal, since)
         {
@@ -314,7 +315,7 @@ impl Connection {
         }
         let (mut lost, mut given_up) = (None, None);
         let taken = broker.registry.register(&id, handle, |former| {
-            // Told before the peer knows: what it does next is told later.
+            // Emitted before the peer gets `registered`: events of its next actions come later.
             let replaced = former.is_some();
             let event = ServerEvent::Registered { id: &id, replaced };
             broker.listener.event(event);
@@ -333,7 +334,7 @@ impl Connection {
             }
             let frame = protocol::registered(&from, protocol);
             turn.pushed(handle, handle.outbox.push(&frame));
-            // Behind it only: nobody tells it anything else before.
+            // After the push: frames of version 2 must come behind `registered`.
             if protocol > 1 {
                 handle.set_speaks_2(true);
             }
@@ -355,7 +356,7 @@ impl Connection {
             turn.pushed(handle, handle.warn(left));
         }
         if let (Some(peers), LeaseState::Lost { conflict }) = (&broker.peers, state) {
-            // Another broker was faster, or rather later.
+            // Another broker has claimed the id meanwhile.
             peers.end_lost(broker, &id, conflict);
         }
         (self.id, self.from) = (Some(id), from);
@@ -371,12 +372,12 @@ impl Connection {
         self.notify(turn);
     }
 
-    /// Ends a connection that wants something else than to register.
+    /// Closes a connection that sends another action before `register`.
     pub(super) fn deny_stranger(&mut self) {
         self.deny(None, Denied::Unauthorized("register first".into()));
     }
 
-    /// Ends a connection that may not do what it wants.
+    /// Emits `Denied` and closes the connection.
     pub(super) fn deny(&mut self, id: Option<&str>, denied: Denied) {
         let event = ServerEvent::Denied {
             id,
@@ -386,7 +387,7 @@ impl Connection {
         self.close(&Close::Denied(denied));
     }
 
-    /// Gives up the id, if it is still ours; `tell`: with a frame to the peer.
+    /// Gives up the id, if it still owns it. `tell`: sends `unregistered` to the peer.
     pub(super) fn unregister(&mut self, tell: bool, turn: &mut Turn) {
         let Some(id) = self.id.take() else { return };
         self.handle.last_id.lock().take();
@@ -398,7 +399,7 @@ impl Connection {
         } = self;
         let lease = handle.lease.lock().take();
         let (lease, parking) = match (&broker.peers, lease, handle.is_warned()) {
-            // It goes elsewhere: what comes for it meanwhile waits.
+            // The client is moving to another broker: messages for the id wait for its next owner.
             (Some(peers), Some(lease), true) => (None, peers.clone().park(lease)),
             (_, lease, _) => (lease, None),
         };
@@ -410,14 +411,14 @@ impl Connection {
         drop((lease, parking));
     }
 
-    /// The same for answers: one that was told to go, and has given up its id to do so, answers under it what
-    /// it was asked before.
+    /// The id as JSON, for answers. A client that was sent `goaway` and has given up its id still answers
+    /// earlier requests under it.
     pub(super) fn answers_from(&self) -> Option<&str> {
         let has_left = self.id.is_none() && !self.from.is_empty() && self.handle.is_warned();
         (has_left || self.handle.owns_its_id()).then_some(&self.from)
     }
 
-    /// The id as JSON, if we own one.
+    /// The id as JSON, if this connection owns one.
     pub(super) fn from(&self) -> Option<&str> {
         self.handle.owns_its_id().then_some(&self.from)
     }

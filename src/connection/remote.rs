@@ -1,4 +1,4 @@
-//! What goes to other brokers, and comes from them, in place of another connection.
+//! Command `send` for receivers at other brokers.
 
 use std::{slice, sync::Arc, task::Context};
 
@@ -19,11 +19,11 @@ use crate::{
     },
 };
 
-/// Bytes of what is said around a message between brokers, at most, beside an ack.
+/// Maximum bytes of the frames around a message between brokers, besides the ack.
 const AROUND: usize = 64;
 
 impl Connection {
-    /// Sends a message, of which something is wanted, to one receiver at another broker.
+    /// Sends a request, or a message with a receipt, to one receiver at another broker.
     pub(super) fn send_remote(
         &mut self,
         receiver: &Arc<Handle>,
@@ -59,8 +59,8 @@ impl Connection {
         Ok(None)
     }
 
-    /// Pushes a message to another broker: before it that an answer is awaited, and behind it the
-    /// question what became of it.
+    /// Pushes a message to another broker: before it the announcement of a request, behind it the request
+    /// for a report.
     pub(super) fn push_remote(
         &self,
         receiver: &Arc<Handle>,
@@ -82,7 +82,7 @@ impl Connection {
         turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
     }
 
-    /// Pushes a message to many, encoded before, to one of them at another broker.
+    /// Pushes an encoded message to one of many receivers, at another broker.
     pub(super) fn push_encoded_remote(
         &self,
         receiver: &Arc<Handle>,
@@ -90,7 +90,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> bool {
         receiver.written_by(self.handle.key);
-        // While it is alone there a copy would have a buffer of its own, for each of many receivers.
+        // A copy in an empty outbox would allocate a buffer for each receiver.
         let pushed = match receiver.outbox.waiting() {
             0 => receiver.outbox.push_shared(frame),
             _ => receiver
@@ -100,7 +100,7 @@ impl Connection {
         turn.delivered(receiver, pushed)
     }
 
-    /// Errors: the frame, with what is said around it, is larger than what goes between brokers.
+    /// Errors: `ClusterPayload` if the frames are larger than a message between brokers may be.
     pub(super) fn check_size(
         &self,
         frame: &Pieces<'_>,

@@ -1,4 +1,4 @@
-//! Requests and their answers, and what whoever sent a message wants to know of it.
+//! Requests, reports and receipts of a `send`; the command `cancel`.
 
 use std::{borrow::Cow, collections::HashMap, slice, sync::Arc, time::Instant};
 
@@ -14,17 +14,17 @@ use crate::{
     protocol::{self, ReplyOptions, version_2},
 };
 
-/// What a `send` wants beside its delivery.
+/// Options of a `send`.
 pub(super) struct SendOptions<'a> {
     pub(super) ack: Option<&'a str>,
-    /// None: those of version 1.
+    /// None: options of version 1.
     pub(super) terms: Option<&'a ReplyOptions<'a>>,
 }
 
-/// What became of a message for an id; none: it was delivered.
+/// Result of the delivery to one id; none: it was delivered.
 pub(super) type DeliveryResult = Option<DeliveryError>;
 
-/// What became of a message for each of its ids: the first time counts.
+/// Result of the delivery for each id. The first result of an id counts.
 #[derive(Default)]
 pub(super) struct DeliveryResults<'a>(HashMap<&'a str, DeliveryResult, RandomState>);
 
@@ -38,7 +38,7 @@ impl<'a> DeliveryResults<'a> {
     }
 }
 
-/// Spares the receivers of a request work that nobody awaits: each is told, once, behind its message.
+/// Cancels a request at its receivers, behind its message: its answers are not awaited.
 fn await_nothing(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
     let mut told: Vec<_> = receivers.iter().filter(|one| one.speaks_2()).collect();
     if told.is_empty() {
@@ -55,7 +55,7 @@ fn await_nothing(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
 }
 
 impl<'a> SendOptions<'a> {
-    /// What a receipt is to name, if one is wanted.
+    /// The `ref` of a receipt, if one is wanted.
     fn reference(&self) -> Option<&'a str> {
         self.terms?.reference
     }
@@ -64,7 +64,7 @@ impl<'a> SendOptions<'a> {
         self.reference().is_some()
     }
 
-    /// The ack of a request, if it is one.
+    /// The ack, if the message is a request.
     #[inline]
     pub(super) fn request(&self) -> Option<&'a str> {
         self.ack.filter(|ack| protocol::is_truthy(ack))
@@ -72,12 +72,12 @@ impl<'a> SendOptions<'a> {
 }
 
 impl Connection {
-    /// True if this connection is told what became of each receiver.
+    /// True if failed deliveries are reported to this connection.
     pub(super) fn is_told(&self, wants: &SendOptions<'_>) -> bool {
         self.handle.speaks_2() && (wants.receipt() || wants.request().is_some())
     }
 
-    /// The key of a request with this ack.
+    /// Key of a request with this ack.
     #[inline]
     pub(super) fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
         let limit = self.broker.options.max_id_length;
@@ -87,7 +87,8 @@ impl Connection {
         }
     }
 
-    /// Keeps a request open. What is returned is to be told when its messages are delivered.
+    /// Opens a request. With a request,
+    /// [`Requests::delivered`](crate::broker::requests::Requests::delivered) must follow.
     pub(super) fn await_answer(
         &self,
         ack: &str,
@@ -98,7 +99,8 @@ impl Connection {
     ) -> Result<Option<Arc<Request>>, ActionError> {
         let key = self.key(ack)?;
         let (requests, now) = (&self.broker.registry.requests, Instant::now());
-        // Rule 7.9: who has no id is not answered, but may not take an ack either.
+        // Rule 7.9: a sender without an id gets no answers, but must not use the ack of another request
+        // either.
         if self.id.is_none() {
             requests.check(&key, &self.handle, now)?;
             await_nothing(&key, receivers, turn);
@@ -116,7 +118,7 @@ impl Connection {
             match requests.open(&question, now, &mut turn.outcomes)? {
                 Opened::Asked(request) => return Ok(request),
                 Opened::Over => {
-                    // What was collected for the only receiver: the old message may be among that.
+                    // Flush the batch first: it may contain the message of the expired request.
                     if let [receiver] = receivers {
                         self.deliver_to(receiver, turn);
                     }
@@ -126,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// The same for the receiver of the batch, if that is asked something.
+    /// Opens a request to the receiver of the batch, if the message is one.
     #[inline]
     pub(super) fn await_one(
         &self,
@@ -143,7 +145,7 @@ impl Connection {
         self.await_answer(ack, wants.terms, slice::from_ref(receiver), &name, turn)
     }
 
-    /// Tells what became of a message for one id.
+    /// Reports the result of a message to one id.
     pub(super) fn report_one(
         &self,
         id: &str,
@@ -156,8 +158,8 @@ impl Connection {
         self.report(&[id.into()], wants, fates, None, turn)
     }
 
-    /// Opens a receipt, if one is wanted and some of the receivers are at other brokers. To be
-    /// completed by [`report`](Self::report).
+    /// Opens a receipt if one is wanted and some of the receivers are at other brokers. To be completed by
+    /// [`report`](Self::report).
     pub(super) fn await_receipt(
         &self,
         wants: &SendOptions<'_>,
@@ -172,8 +174,8 @@ impl Connection {
         peers.receipts().open(asker, reference, awaited, memory)
     }
 
-    /// Tells what became of a message: all of it in a receipt, and of a request which receivers it
-    /// has not reached. `receipt`: the number of one that waits for other brokers.
+    /// Reports the results of a message: sends a receipt if one is wanted, and `failed` for each failed
+    /// receiver of a request. `receipt`: number of a receipt that awaits other brokers.
     pub(super) fn report(
         &self,
         ids: &[Cow<'_, str>],
@@ -185,7 +187,7 @@ impl Connection {
         if fates.are_none() && !wants.receipt() {
             return Ok(());
         }
-        // Rule 7.9: who awaits nothing is told nothing.
+        // Rule 7.9: a sender without an id gets no `failed`.
         let ack = wants.request().filter(|_| self.id.is_some());
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
         if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
@@ -211,7 +213,7 @@ impl Connection {
             if wants.receipt() {
                 failed.extend([":\"", fault.receipt_code(), "\""]);
             }
-            // Whoever has gone since the request was opened has ended its part by itself.
+            // `Gone`: the receiver's part ended, with a notification, when it disconnected.
             if let (Some(ack), true) = (&key, fault != DeliveryError::Gone) {
                 turn.outcomes.push(Notification::Failed {
                     asker: self.handle.clone(),
@@ -228,7 +230,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a request that this connection asked.
+    /// Command `cancel`: ends a pending request of this connection.
     pub(super) fn cancel(&mut self, ack: Option<&str>, turn: &mut Turn) -> Result<(), ActionError> {
         if !self.handle.speaks_2() {
             return Err(ActionError::UnknownAction("cancel".to_owned()));

@@ -1,4 +1,4 @@
-//! What a `send` does.
+//! Command `send`: delivers a message to one id or many.
 
 use std::{borrow::Cow, sync::Arc, task::Context};
 
@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// From this size a frame for very many is shared among them, not copied to each.
+/// Minimum size of a frame that is shared by very many receivers instead of copied.
 const LEAST_SHARED: usize = 256;
-/// Bytes of a `failed` frame beside its ack, about.
+/// Approximate bytes of a `failed` frame besides its ack.
 const FAILED: usize = 64;
-/// Bytes of such frames that one request may always bring about.
+/// Bytes of `failed` frames that every request may cause.
 const LEAST_TOLD: usize = 1 << 20;
-/// Bytes of copies for many receivers, before those are written.
+/// Bytes copied for many receivers after which the touched outboxes are flushed.
 const COPIES: usize = 1 << 20;
-/// A connection that has changed its receiver so often since it was held last has others to serve.
+/// Switches between receivers since the last wait from which a connection counts as serving others.
 const SWITCHES: u32 = 8;
 
-/// The receivers to which a connection has sent last.
+/// The two receivers to which a connection has sent last.
 #[derive(Debug, Default)]
 pub(super) struct RecentReceivers {
     /// Keys of their handles.
@@ -54,8 +54,8 @@ impl RecentReceivers {
 }
 
 impl Connection {
-    /// Sends a message to its receivers. Returns the receiver that is full, if this connection is
-    /// to wait for it: then nothing was sent.
+    /// Sends a message to its receivers. Returns the receiver whose outbox is full, if this connection must
+    /// wait for it: then nothing was sent.
     pub(super) fn send(
         &mut self,
         message: &str,
@@ -72,7 +72,7 @@ impl Connection {
         {
             terms = wanted.terms(self.broker.options.max_id_length)?;
             wants.terms = Some(&terms);
-            // A receipt is written, whether receipts are read or not.
+            // Receipts are sent without being read first, so the connection's own outbox must have room.
             if wants.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));
             }
@@ -115,7 +115,7 @@ impl Connection {
             self.recent.note(receiver.key);
             turn.batch.set(id, receiver, registration);
         }
-        // Lent for this message: a clone for each would cost more than all that is done with it.
+        // Moved out for this message: cloning the handle for each message would be too expensive.
         let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
@@ -128,7 +128,7 @@ impl Connection {
         turn.batch.receiver = Some(receiver);
         let fate = match room? {
             Admission::Backpressure => return Ok(full),
-            // Only a receipt names one that has got it.
+            // Successful deliveries matter for receipts only.
             Admission::Accept if !wants.receipt() => return Ok(None),
             Admission::Accept => None,
             Admission::Closed => Some(DeliveryError::Gone),
@@ -172,7 +172,7 @@ impl Connection {
         let request = self.await_one(receiver, id, wants, turn)?;
         if turn.batch.add(&frame) {
             turn.batch.requests.extend(request);
-            // A receipt is true of what is in the outbox only.
+            // A receipt must not report a message that is still in the batch.
             let is_there = !wants.receipt() || self.deliver_to(receiver, turn);
             return Ok(if is_there { room } else { Admission::Closed });
         }
@@ -192,7 +192,7 @@ impl Connection {
         Ok(room)
     }
 
-    /// A message, encoded.
+    /// Encoded frame of a message.
     pub(super) fn frame(&self, message: &str, wants: &SendOptions<'_>) -> Vec<u8> {
         let pieces = protocol::message(message, wants.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
@@ -201,7 +201,7 @@ impl Connection {
         frame
     }
 
-    /// Puts what was collected for one receiver into its outbox.
+    /// Delivers the batch to its receiver's outbox.
     pub(super) fn deliver(&self, turn: &mut Turn) {
         if let Some(receiver) = turn.batch.receiver.take() {
             self.deliver_to(&receiver, turn);
@@ -209,7 +209,7 @@ impl Connection {
         }
     }
 
-    /// The same; false if the receiver has ended.
+    /// Delivers the batch to this receiver. False if it has closed.
     pub(super) fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
         let batch = &mut turn.batch;
         let count = std::mem::take(&mut batch.count);
@@ -220,7 +220,7 @@ impl Connection {
             receiver.written_by(self.handle.key);
         }
         let pushed = receiver.outbox.push_frames(&mut batch.frames);
-        // Few have any: to look costs less than to drain nothing.
+        // Usually empty: the check is cheaper than an empty drain.
         if !batch.requests.is_empty() {
             let requests = &self.broker.registry.requests;
             for request in batch.requests.drain(..) {
@@ -286,7 +286,7 @@ impl Connection {
                 Err(Absent::Failed(fault)) => unknown.push((place, fault)),
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => {
-                    // Anew: handles of those that were found may have ended.
+                    // From the start: handles found earlier may have ended.
                     self.lookups = None;
                     self.look_up(ids, cx);
                     return Ok(self.broker.lookup_gate());
@@ -302,7 +302,7 @@ impl Connection {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
         let mark = self.broker.options.max_backpressure;
-        // What it may be told of a request waits for it, as what is sent to it does.
+        // `failed` frames of a request queue up in this connection's own outbox.
         let told = match (&fates, wants.request()) {
             (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
             _ => 0,
@@ -326,7 +326,7 @@ impl Connection {
                 }
             }
         }
-        // It waits before the copies exist, not those who would get them.
+        // Wait before the copies are made: the sender waits, not the receivers.
         if size.saturating_mul(known) + told > MOST_SHARE && self.awaits_memory() {
             return Ok(Some(self.handle.clone()));
         }
@@ -355,7 +355,7 @@ impl Connection {
             _ => None,
         };
         let receipt = self.await_receipt(wants, &receivers, &names);
-        // Encoded once, whatever the number of receivers.
+        // Encoded once for all receivers.
         let frame = Bytes::from_owner(memory::ChargedBytes {
             bytes: self.frame(message, wants),
             _charge: Charge::new(&self.broker.memory, size),
@@ -379,11 +379,12 @@ impl Connection {
             };
             copied += if shares { PLACE } else { size };
             if copied > COPIES {
-                // What the sockets take needs no memory here.
+                // Flush: frames written to sockets need no more memory.
                 turn.flush();
                 copied = 0;
             }
-            // Only a receipt names those that have got it; of those elsewhere it is not known yet.
+            // Successful deliveries matter for receipts only, and for remote receivers they are not known
+            // yet.
             if is_there && (!wants_receipt || receiver.remote) {
                 continue;
             }
@@ -404,8 +405,8 @@ impl Connection {
         Ok(None)
     }
 
-    /// Notes that this connection sends to one whose id has just come from a broker that drains: what it sent to the
-    /// id before must not arrive behind that.
+    /// Records this sender for a receiver whose id has just come from a draining broker: earlier messages
+    /// to the id must not arrive later.
     fn note_sender(&self, receiver: &Handle) {
         if receiver.has_arrived()
             && let (Some(peers), Some(from)) = (&self.broker.peers, self.from())
@@ -421,8 +422,8 @@ impl Connection {
         }
     }
 
-    /// Whether the receiver takes a message now. `Held`: this connection is woken when it does;
-    /// `delays`: whether others wait for it meanwhile.
+    /// Admission of a message. On `Backpressure` this connection is woken when there is room. `delays`:
+    /// whether other receivers wait meanwhile.
     pub(super) fn room(
         &self,
         id: &str,
@@ -434,7 +435,7 @@ impl Connection {
         self.broker.admit(id, receiver, key, waker, delays)
     }
 
-    /// True if the messages of this connection go to others, too, and one of those waits for more.
+    /// True if this connection also sends to another receiver, whose outbox is nearly empty.
     #[cold]
     fn serves_others(&self, receiver: &Handle) -> bool {
         let RecentReceivers {
@@ -446,12 +447,12 @@ impl Connection {
             .is_some_and(|other| other.key != receiver.key && other.outbox.is_starved())
     }
 
-    /// True while memory is short: this connection is to wait, and is woken when there is enough.
+    /// True while memory is short: this connection must wait, and is woken when it is available.
     fn awaits_memory(&self) -> bool {
         self.broker.memory.is_short()
     }
 
-    /// True if there is no room for what this connection is to be told: it is woken when there is.
+    /// True if this connection's own outbox is full: it is woken when there is room.
     pub(super) fn is_full(&self, cx: &Context<'_>) -> bool {
         let Handle { key, outbox, .. } = &*self.handle;
         if !outbox.is_full() {

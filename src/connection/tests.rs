@@ -1,8 +1,7 @@
-//! Whatever a connection waits for, it is woken, wherever in a turn the waiting begins.
+//! Wake-ups of a connection: wherever in a turn it starts to wait, it is woken.
 //!
-//! The sockets are in memory: all that a peer sends is there when its turn begins, so that the end of
-//! a turn falls exactly where a test wants it. The clock is tokio's paused one: a connection that is
-//! never woken is found at once.
+//! The sockets are in memory: all input is there when a turn begins, so that a test controls where the turn
+//! ends. The clock is tokio's paused one: a connection that is never woken is found at once.
 
 use std::{
     pin::Pin,
@@ -28,25 +27,25 @@ use crate::{
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// What an embedder or a receiver takes to do something.
+/// Delay of an embedder or a receiver.
 const A_WHILE: Duration = Duration::from_millis(50);
-/// Bytes of the messages that lead up to the bound of a turn.
+/// Bytes of the messages before the limit of a turn.
 const LONG: usize = 8 << 10;
 
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 
-/// Where in a turn an action lies.
+/// Position of an action within a turn.
 #[derive(Debug, Clone, Copy)]
 enum TurnPlace {
-    /// It is the message of this number.
+    /// Index of the message, from 1.
     Number(usize),
-    /// It ends so many bytes behind the bound of a turn, or before.
+    /// Offset in bytes of its end from the limit of a turn.
     Byte(isize),
 }
 
-/// All places around the end of a turn, and some before and behind it.
+/// Positions around the end of a turn, and some before and after it.
 fn places() -> impl Iterator<Item = TurnPlace> {
     let last = MESSAGES as usize;
     let numbers = (1..=3).chain(last - 3..=last + 3).chain([2 * last]);
@@ -67,7 +66,7 @@ impl TestPeer {
         Self::with_room(server, usize::MAX)
     }
 
-    /// One whose socket takes so many bytes before some are read.
+    /// A peer whose socket buffers this many bytes.
     fn with_room(server: &Server, room: usize) -> Self {
         let (input, output) = (Pipe::new(usize::MAX), Pipe::new(room));
         Self {
@@ -89,7 +88,7 @@ impl TestPeer {
         assert_eq!(socket.try_write(bytes).ok(), Some(bytes.len()));
     }
 
-    /// Reads until this has come.
+    /// Reads until this text has arrived.
     #[track_caller]
     fn expect(&mut self, text: &str) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -99,7 +98,7 @@ impl TestPeer {
         }
     }
 
-    /// What was written so far.
+    /// Bytes that can be read now.
     fn written(&mut self) -> Vec<u8> {
         let cx = &mut Context::from_waker(Waker::noop());
         let mut bytes = vec![0; 64 << 10];
@@ -108,7 +107,7 @@ impl TestPeer {
         buf.filled().to_vec()
     }
 
-    /// Reads until this has come, and no further.
+    /// Reads until this text has arrived, and no further.
     async fn expect_next(&mut self, text: &str) {
         let ending = async {
             while !self.received.ends_with(text.as_bytes()) {
@@ -120,7 +119,7 @@ impl TestPeer {
         self.received.clear();
     }
 
-    /// Reads until this has come; false if it does not before the end.
+    /// Reads until these bytes have arrived; false if the connection ends before.
     async fn comes(&mut self, bytes: &[u8]) -> bool {
         loop {
             let found = self.received.windows(bytes.len()).any(|it| it == bytes);
@@ -128,7 +127,7 @@ impl TestPeer {
                 self.received.clear();
                 return true;
             }
-            // What may be the beginning of it.
+            // Keeps what may be the beginning of them.
             let kept = self.received.len().saturating_sub(bytes.len());
             self.received.drain(..kept);
             if self.output.read_buf(&mut self.received).await.unwrap_or(0) == 0 {
@@ -179,8 +178,8 @@ fn send_text(dest: &str, message: &str) -> String {
     format!(r#"{{"action":"send","message":"{message}","dest":"{dest}"}}"#)
 }
 
-/// Messages of these lengths, and an action behind them, at this place in a turn. `filler` makes one of
-/// a length, or of its own least length.
+/// Messages that place an action at this position in a turn. `filler` makes a message of a length, or of
+/// its minimum length.
 fn turn(place: TurnPlace, first: u8, action: &str, filler: impl Fn(usize) -> String) -> Vec<u8> {
     let mut bytes = Vec::new();
     match place {
@@ -190,7 +189,7 @@ fn turn(place: TurnPlace, first: u8, action: &str, filler: impl Fn(usize) -> Str
             while left > 0 {
                 let length = match left {
                     0..=LONG => left,
-                    // The last one is no shorter than it can be.
+                    // The last message is not shorter than its minimum length.
                     _ => LONG.min(left - LONG / 2),
                 };
                 let text = filler(length);
@@ -204,7 +203,7 @@ fn turn(place: TurnPlace, first: u8, action: &str, filler: impl Fn(usize) -> Str
     bytes
 }
 
-/// A message that reaches nobody.
+/// A message to an unknown id.
 fn unheard(length: usize) -> String {
     let least = send_text("nobody", "").len();
     send_text("nobody", &"x".repeat(length.saturating_sub(least)))
@@ -222,7 +221,7 @@ fn at_once(length: usize) -> String {
     text(&"x".repeat(length.saturating_sub(text("").len())))
 }
 
-/// No clock of the server's own, so that nothing else wakes a connection.
+/// Options without timers, so that nothing else wakes a connection.
 fn options() -> ServerOptions {
     ServerOptions {
         ping_interval: Duration::ZERO,
@@ -236,7 +235,7 @@ fn server(options: ServerOptions) -> Server {
     Server::unreachable(options, &Runtime::current())
 }
 
-/// Grants `at once` at once, `refused` never, and all else after a while.
+/// Options with a hook that grants `at once` at once. After a while it denies `refused` and grants other ids.
 fn authenticated() -> ServerOptions {
     let hook = |Credentials { id, .. }: Credentials| -> Decision {
         Box::pin(async move {
@@ -287,7 +286,7 @@ async fn a_registration_that_is_not_answered() {
         peer.write(&turn(place, TEXT, &register_text("a"), at_once));
         peer.expect("not authenticated in time").await;
         assert!(begun.elapsed() < 2 * limit, "{place:?}");
-        // Somebody else may end it before.
+        // The server may end the registration before.
         let mut peer = TestPeer::connect(&server).registered("at once").await;
         peer.write(&turn(place, TEXT, &register_text("a"), unheard));
         sleep(A_WHILE).await;
@@ -352,7 +351,7 @@ async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
         sleep(A_WHILE).await;
         slow.expect("held").await;
         peer.expect(&registered("b")).await;
-        // And one that reads nothing.
+        // A receiver that reads nothing.
         let deaf = TestPeer::with_room(&server, 64).registered("deaf").await;
         peer.write(&frame(TEXT, &send_text("deaf", &fill)));
         let held = send_text("deaf", "held");
@@ -363,7 +362,7 @@ async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
     }
 }
 
-/// By the clock of the system: it is the one that a rate goes by.
+/// With the system's clock, which the rate limit uses.
 #[tokio::test]
 async fn a_rate_that_is_used_up() {
     for (messages, bytes) in [(10_000, 1 << 30), (1 << 20, 4 << 20)] {
@@ -444,7 +443,7 @@ async fn memory_that_is_short() {
     }
 }
 
-/// Messages of others are not behind all the signatures that one connection has verified.
+/// Messages of other connections do not wait for all the signatures of one connection.
 #[tokio::test]
 async fn many_renewals_do_not_hold_up_others() {
     const TOKENS: &str = include_str!("../../tests/keys/tokens.txt");
@@ -472,7 +471,7 @@ async fn many_renewals_do_not_hold_up_others() {
         let mut many = TestPeer::connect(&server);
         many.write(&register.repeat(100));
         other.write(&frame(PING, "canary"));
-        // A task as the others: that of the test would wait for more of them.
+        // A separate task, like the others: the test's own task would wait for more of them.
         let seen = tokio::spawn(async move {
             other.expect("canary").await;
             many.written()
@@ -483,7 +482,7 @@ async fn many_renewals_do_not_hold_up_others() {
     }
 }
 
-/// A client that renews now and then waits for nothing; one that does so all the time is slowed down.
+/// A client that renews now and then is not delayed; one that renews all the time is slowed down.
 #[tokio::test]
 async fn a_renewal_waits_only_behind_many_of_the_same_connection() {
     let jwt = JwtOptions::new(JwtKey::PublicKey(
@@ -503,6 +502,6 @@ async fn a_renewal_waits_only_behind_many_of_the_same_connection() {
     for _ in 0..14 {
         peer.expect_next(&registered("alice")).await;
     }
-    // Ten at once after the first one; then three, each a tenth of a second behind the one before.
+    // Ten renewals at once after the first one, then three with a delay of a tenth of a second each.
     assert!(begun.elapsed() >= Duration::from_millis(300));
 }

@@ -1,7 +1,7 @@
-//! What one turn has to write, count and wake at its end.
+//! One turn of a connection: its budget, its batch, and the outboxes to flush at its end.
 //!
-//! Messages to one receiver often come one behind the other: they are encoded here, side by side,
-//! and go into its outbox together when a message for somebody else follows, or the turn ends.
+//! Consecutive messages to one receiver are encoded into a batch. The batch goes into the outbox when a
+//! message for another receiver follows, or when the turn ends.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -17,27 +17,27 @@ use crate::{
     },
 };
 
-/// Messages read in one turn, and bytes of them, before others get theirs. Few where each step of a
-/// turn is tried in many orders.
+/// Maximum messages, and bytes of them, read in one turn, for fairness. Few under shuttle, which tries many
+/// schedules of each step.
 pub(super) const MESSAGES: u32 = if cfg!(feature = "shuttle") { 4 } else { 512 };
 pub(super) const BYTES: usize = 256 << 10;
-/// Messages put into outboxes in one turn: one that is read may be for many.
+/// Maximum messages put into outboxes in one turn: a message may have many receivers.
 const DELIVERIES: u32 = 16 << 10;
-/// Entries for which a list keeps its memory from turn to turn.
+/// Capacity that a list keeps between turns, in entries.
 const KEPT: usize = 1024;
-/// Frames from this size on go to their receiver's outbox at once: copied once is enough.
+/// Frames from this size on bypass the batch, to be copied only once.
 const LARGE: usize = 8 << 10;
-/// A batch ends at this size.
+/// Maximum bytes of a batch.
 const BATCH: usize = 64 << 10;
 
-/// One turn's bookkeeping.
+/// State of one turn.
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) touched: Vec<Arc<Handle>>,
     pub(super) batch: ReceiverBatch,
-    /// What is to be told to others, once no lock is held.
+    /// Notifications to be sent when no lock is held.
     pub(super) outcomes: Notifications,
-    /// Messages read, pings and pongs among them, and their bytes: what the budget counts.
+    /// Messages and control frames read, and the bytes of the messages: both count against the budget.
     pub(super) read: u32,
     pub(super) bytes: usize,
     pub(super) messages_in: u32,
@@ -49,16 +49,16 @@ pub(super) struct Turn {
 pub(super) struct ReceiverBatch {
     pub(super) id: String,
     pub(super) receiver: Option<Arc<Handle>>,
-    /// The receiver's registration of this id: as long as it has that, it is the one to send to.
+    /// Number of the receiver's registration: while it has not changed, the receiver owns the id.
     pub(super) registration: u64,
     pub(super) frames: Vec<u8>,
     pub(super) count: u32,
-    /// The requests among them whose end is not told before they are delivered.
+    /// Requests in the batch with deferred cancellations.
     pub(super) requests: Vec<Arc<Request>>,
 }
 
 thread_local! {
-    /// Its lists are empty between turns, and kept for their memory.
+    /// A turn with empty lists, reused for their memory.
     static SPARE: Cell<Option<Box<Turn>>> = const { Cell::new(None) };
 }
 
@@ -67,7 +67,7 @@ impl Turn {
         SPARE.take().unwrap_or_default()
     }
 
-    /// Ends it. All must have been written and counted.
+    /// Ends the turn. Everything must have been flushed and counted.
     pub(super) fn end(mut self: Box<Self>) {
         self.batch.receiver = None;
         self.touched.shrink_to(KEPT);
@@ -78,26 +78,26 @@ impl Turn {
         SPARE.set(Some(self));
     }
 
-    /// True while more may be read.
+    /// True while the budget is not used up.
     pub(super) fn goes_on(&self) -> bool {
         self.read < MESSAGES && self.bytes < BYTES && self.messages_out < DELIVERIES
     }
 
-    /// Notes a message read; `length`: its bytes.
+    /// Counts a message that was read; `length`: its bytes.
     pub(super) fn took(&mut self, length: usize) {
         self.read += 1;
         self.messages_in += 1;
         self.bytes += length;
     }
 
-    /// Writes what has been put into outboxes.
+    /// Flushes the touched outboxes.
     pub(super) fn flush(&mut self) {
         for handle in self.touched.drain(..) {
             handle.flush();
         }
     }
 
-    /// Notes what a push came to; false if the receiver has ended.
+    /// Records a push. False if the receiver has closed.
     pub(super) fn pushed(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
         if pushed == Pushed::NeedsFlush {
             self.touched.push(handle.clone());
@@ -105,7 +105,7 @@ impl Turn {
         pushed != Pushed::Closed
     }
 
-    /// The same for a message or an answer, which counts.
+    /// Records and counts the push of a message or an answer. False if the receiver has closed.
     pub(super) fn delivered(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
         self.messages_out += u32::from(pushed != Pushed::Closed);
         self.pushed(handle, pushed)
@@ -113,14 +113,14 @@ impl Turn {
 }
 
 impl ReceiverBatch {
-    /// True if it is for the owner of this id.
+    /// True if the batch is for the owner of this id.
     pub(super) fn is_for(&self, id: &str) -> bool {
         self.id == id
             && (self.receiver.as_ref())
                 .is_some_and(|receiver| receiver.registration() == self.registration)
     }
 
-    /// Makes it one for another id. It must be empty.
+    /// Assigns the batch, which must be empty, to another id.
     pub(super) fn set(&mut self, id: &str, receiver: Arc<Handle>, registration: u64) {
         self.id.clear();
         self.id.push_str(id);
@@ -128,7 +128,7 @@ impl ReceiverBatch {
         self.registration = registration;
     }
 
-    /// Adds a frame; false if it is too large for that.
+    /// Adds a frame; false if it is too large for a batch.
     pub(super) fn add(&mut self, pieces: &Pieces<'_>) -> bool {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         if length >= LARGE {
