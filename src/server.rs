@@ -1,15 +1,15 @@
-//! A server: binds a broker to a port, closes and drains it.
+//! Server: binds a broker to a port or socket, drains and closes it.
 //!
-//! | file | what it owns |
+//! | file | contents |
 //! | --- | --- |
-//! | `ingress` | the way in: accept, secure, upgrade |
+//! | `ingress` | accepts sockets, adds TLS, upgrades to WebSockets |
 //! | `acceptor` | the listening socket |
-//! | `handshakes` | handshakes under way, and the end of the oldest |
+//! | `handshakes` | pending handshakes and their limit |
 //! | `attach` | starts the connection of a WebSocket |
 //! | `participant` | the server's own client |
-//! | `directory` | which ids there are, and the end of one |
-//! | `governor` | which connections end when memory is short |
-//! | `cluster` | joining other brokers |
+//! | `directory` | queries ids, disconnects clients |
+//! | `governor` | closes connections when memory is short |
+//! | `cluster` | joins a cluster, queries its ids |
 
 mod acceptor;
 mod attach;
@@ -52,29 +52,29 @@ use acceptor::ListeningSocket;
 pub(crate) use directory::check_close;
 use ingress::Ingress;
 
-/// Requests whose time is up are looked for this often, or as often as their time is long.
+/// Interval at which requests are checked for timeout; less if `ack_timeout` is shorter.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
-/// How often ended requests are swept from the queues of those who did not answer them.
+/// Interval at which entries of ended requests are swept from the queues.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often a draining server looks whether all is said.
+/// Interval at which a draining server checks whether it is drained.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// Where a server listens, as the system says.
+/// Address of a listening server, as reported by the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// Address and port.
+    /// IP address and port.
     Tcp(SocketAddr),
-    /// A Unix socket.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// A running broker. Dropping it closes it.
+/// A running server. Dropping it closes it.
 pub struct Server {
     broker: Arc<Broker>,
     ingress: Arc<Ingress>,
     cluster: Option<Arc<Cluster>>,
     address: Address,
-    /// Where its tasks run.
+    /// Runtime of its tasks.
     runtime: Runtime,
 }
 
@@ -88,9 +88,9 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds and starts to accept. Bound when it returns: the address is known, or the error is.
+    /// Binds and starts to accept connections. The server is bound when this returns.
     ///
-    /// Errors: `InvalidOption`; `Tls`; `Io` with what the system said (`EADDRINUSE`, `EACCES`, ...).
+    /// Errors: `InvalidOption`; `Tls`; `Io` with the system's error (`EADDRINUSE`, `EACCES`, ...).
     pub fn bind(
         options: ServerOptions,
         listener: impl ServerListener,
@@ -99,7 +99,7 @@ impl Server {
         Self::bind_in(cluster::join, options, listener, runtime)
     }
 
-    /// [`bind`](Self::bind), in the cluster that `join` joins.
+    /// [`bind`](Self::bind) with the cluster that `join` returns.
     fn bind_in(
         join: impl FnOnce(&ServerOptions, &Runtime) -> Result<cluster::Joined>,
         options: ServerOptions,
@@ -113,7 +113,7 @@ impl Server {
         }
         let gate = Authenticator::new(&options.authentication)?;
         let memory = Arc::new(Memory::new(options.max_memory));
-        // Taken: a key is kept by nobody who does not need it.
+        // Taken out, so that the options do not keep the private key.
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let cluster = join(&options, runtime)?;
@@ -139,18 +139,18 @@ impl Server {
         })
     }
 
-    /// For tests and benchmarks of what lies above a socket.
+    /// For tests and benchmarks without sockets.
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn broker(&self) -> &Arc<Broker> {
         &self.broker
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// What it has done so far, and what it holds now.
+    /// Counters since the start, and current values.
     pub fn stats(&self) -> Stats {
         let Broker {
             registry,
@@ -166,15 +166,15 @@ impl Server {
         }
     }
 
-    /// Changes `ack_timeout` for the requests to come.
+    /// Changes `ack_timeout` for new requests.
     pub fn set_ack_timeout(&self, timeout: Duration) {
         self.broker.registry.requests.set_timeout(timeout);
     }
 
-    /// Changes the certificate, and whom it lets in, for the connections to come. Those that are
-    /// there live on.
+    /// Changes the certificate and the client verification for new connections. Existing connections are
+    /// not affected.
     ///
-    /// Errors: `Tls`, also for a server without TLS; all stays as it was.
+    /// Errors: `Tls`, also if the server was started without TLS; nothing is changed then.
     pub fn set_tls(&self, options: TlsServerOptions) -> Result<()> {
         let is_set = self.ingress.has_tls() && self.ingress.set_tls(TlsAcceptor::new(&options)?);
         match is_set {
@@ -186,16 +186,16 @@ impl Server {
         }
     }
 
-    /// Stops listening, and asks every connection to close (1001). The port is free when this
-    /// returns; [`closed`](Self::closed) tells when the last connection has ended.
+    /// Stops listening and closes all connections (1001). The port is free when this returns;
+    /// [`closed`](Self::closed) resolves when the last connection has ended.
     pub fn close(&self) {
         self.ingress.stop();
         self.broker.close();
     }
 
-    /// Stops listening, and lets the conversations under way come to their end: resolves when no
-    /// request awaits an answer, nothing waits to be written and no peer is left that was told so,
-    /// or after `within`. The port is free when this returns. To be followed by [`close`](Self::close).
+    /// Stops listening and drains: sends `goaway` to clients of version 2, and resolves when no request is
+    /// pending, all outboxes are empty, and all clients that were sent `goaway` have disconnected, or after
+    /// `within`. The port is free when this returns. Must be followed by [`close`](Self::close).
     pub fn drain(&self, within: Duration) -> impl Future<Output = ()> + Send + 'static {
         self.ingress.stop();
         let broker = self.broker.clone();
@@ -206,13 +206,13 @@ impl Server {
                     sleep(DRAIN_STEP).await;
                 }
             };
-            // Time's up: what is not at its end by now is cut off.
+            // On timeout, `close` cuts off the rest.
             let _ = timeout(within, drained).await;
         }
     }
 
-    /// Resolves when the server is closed and its last connection has ended, which takes no
-    /// longer than `close_timeout` after [`close`](Self::close).
+    /// Resolves when the server is closed and its last connection has ended, at most `close_timeout` after
+    /// [`close`](Self::close).
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         self.broker.closed()
     }
@@ -224,7 +224,7 @@ impl Drop for Server {
     }
 }
 
-/// Lets requests expire, and sweeps up what is left of ended ones, until the server closes.
+/// Expires requests and sweeps entries of ended ones, until the server closes.
 async fn expire(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
     let every = EXPIRE_EVERY.min(broker.options.ack_timeout);
     let mut swept = Instant::now();

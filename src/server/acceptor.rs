@@ -1,4 +1,4 @@
-//! The listening socket: bound at once, so that its address is known, or why there is none.
+//! Listening socket, bound synchronously so that its address or the error is known at once.
 
 use std::{
     io,
@@ -18,10 +18,10 @@ use crate::{
     transport::socket::Socket,
 };
 
-/// Connections the system may hold for us before we accept them; Node's own number.
+/// Maximum connections that the system queues before they are accepted; Node's default.
 const BACKLOG: i32 = 511;
 
-/// Listens as long as it lives: dropped, it has freed its port.
+/// A listening socket. Dropping it frees its port, or removes its Unix socket.
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
@@ -65,7 +65,7 @@ impl ListeningSocket {
         }
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
         match self {
             Self::Tcp(listener) => listener
@@ -86,8 +86,8 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // On Unix this lets a port be bound again while old connections linger; on Windows it would
-    // let two servers have one port.
+    // On Unix this allows binding a port again while old connections linger. On Windows it would allow two
+    // servers on one port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -99,23 +99,23 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(unix)]
 impl Drop for ListeningSocket {
     fn drop(&mut self) {
-        // A process that is just being forked holds every descriptor until it is another program:
-        // closing alone would leave the port listening, and taken, until then.
+        // A child process that is being forked holds copies of all descriptors until it calls `exec`:
+        // closing this descriptor alone would keep the port bound until then.
         match self {
             Self::Tcp(listener) => shut_down(&*listener),
             Self::Unix(listener, path) => {
                 shut_down(&*listener);
-                // Gone already, or not ours to remove: nothing that a closing server could mend.
+                // Fails if the file was removed, or belongs to another user; both are ignored.
                 let _ = std::fs::remove_file(path);
             }
         }
     }
 }
 
-/// Ends the listening itself, whoever else holds the socket.
+/// Stops listening, even if copies of the descriptor exist.
 #[cfg(unix)]
 fn shut_down(listener: &impl std::os::fd::AsFd) {
-    // Where a system refuses this for a socket that listens, closing it has to do.
+    // Some systems refuse this for a listening socket; closing it is enough there.
     let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
 }
 

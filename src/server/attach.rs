@@ -1,4 +1,4 @@
-//! Attaches a WebSocket to a broker: from here on it is a connection.
+//! Attaches a WebSocket to a broker: starts the task of its connection.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Starts the task of a connection. `read`: its reading half, and bytes that have been read from it already.
-/// `held`: dropped when the connection has ended.
+/// Starts the task of a connection. `read`: its read half, and bytes already read from it. `held`: dropped
+/// when the connection has ended.
 pub(super) fn attach(
     broker: &Arc<Broker>,
     handle: Arc<Handle>,
@@ -29,12 +29,12 @@ pub(super) fn attach(
     let connection = Connection::new(broker.clone(), handle, reader, peer);
     tokio::spawn(async move {
         connection.await;
-        // Held until now: when the last one is dropped, the server has closed.
+        // The server counts as closed when the last of these is dropped.
         drop(held);
     });
 }
 
-/// Reads the frames of a peer, within the limits of the broker.
+/// A reader for the frames of a peer, with the limits of the broker.
 pub(super) fn reader(broker: &Broker, read: ReadHalf, early: Vec<u8>) -> Reader {
     let bounds = Bounds {
         payload: broker.options.max_payload,

@@ -1,4 +1,4 @@
-//! The other brokers of a server: joining them, and asking them.
+//! Cluster of a server: joining it, and querying its nodes and ids.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,9 +13,10 @@ use crate::{
 
 pub(super) type Joined = Option<(Arc<Cluster>, mpsc::Receiver<BusEvent>)>;
 
-/// Joins the cluster that the options name.
+/// Joins the cluster given in the options; none if they name no cluster. An unreachable NATS server is no
+/// error: the connection is retried.
 ///
-/// Errors: `InvalidOption`, `Tls`. A cluster that cannot be reached is none.
+/// Errors: `InvalidOption`, `Tls`.
 #[cfg(feature = "nats")]
 pub(super) fn join(options: &ServerOptions, runtime: &Runtime) -> Result<Joined> {
     let Some(nats) = &options.nats else {
@@ -31,19 +32,19 @@ pub(super) fn join(_: &ServerOptions, _: &Runtime) -> Result<Joined> {
 }
 
 impl Server {
-    /// The names of the brokers that are one with this one, itself included; none if it is alone.
+    /// Names of the brokers in the cluster, including this one; none without a cluster.
     pub fn nodes(&self) -> Option<Vec<String>> {
         let cluster = self.cluster.as_ref()?;
         Some(cluster.nodes())
     }
 
-    /// The ids registered at all brokers, and who did not answer within that time; those here alone
-    /// if there are no others.
+    /// The ids registered in the cluster, and the brokers that did not answer within `within`. Without a
+    /// cluster: the ids of this broker.
     pub fn cluster_ids(&self, within: Duration) -> impl Future<Output = Found> + Send + 'static {
         self.look_for(None, within)
     }
 
-    /// The same for one id.
+    /// The brokers at which this id is registered, and the brokers that did not answer within `within`.
     pub fn cluster_has(
         &self,
         id: &str,

@@ -1,4 +1,4 @@
-//! The ids of a server: which there are, and the end of one.
+//! Ids of a server: queries, and disconnecting their owners.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,28 +8,28 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Bytes of a reason: what a close frame has room for beside its code.
+/// Maximum bytes of a close reason: the payload of a close frame without its code.
 const MAX_REASON: usize = 123;
-/// Longer than a registration takes, beside the time that `authenticate` may take.
+/// Maximum time of a registration, in addition to the timeout of `authenticate`.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
 impl Server {
-    /// The ids registered now, in no order.
+    /// The registered ids, in no order.
     pub fn ids(&self) -> Vec<Arc<str>> {
         self.broker.registry.ids()
     }
 
-    /// True if somebody has registered this id.
+    /// True if this id is registered.
     pub fn has(&self, id: &str) -> bool {
         self.broker.registry.find(id).is_some()
     }
 
-    /// Closes the connection that owns this id, behind what waits for it: `code` is 1000, or one of
-    /// those for applications, 3000 to 4999; `reason` has 123 bytes at most. The id is free when
-    /// this returns. False if nobody had it.
+    /// Closes the connection that owns this id, after writing its outbox. `code`: 1000, or 3000 to 4999
+    /// (for applications). `reason`: at most 123 bytes. The id is free when this returns. False if the id
+    /// has no owner.
     ///
-    /// Other connections of its principal live on, such as one that it has replaced:
-    /// [`disconnect_principal`](Self::disconnect_principal) ends those, too.
+    /// Other connections of the same principal stay open, such as a former owner of the id; see
+    /// [`disconnect_principal`](Self::disconnect_principal).
     ///
     /// Errors: `InvalidOption`.
     pub fn disconnect(&self, id: &str, code: u16, reason: &str) -> Result<bool> {
@@ -38,17 +38,18 @@ impl Server {
             if self.end(id, &owner, &close) {
                 return Ok(true);
             }
-            // Somebody took it over in this moment: it is him, then.
+            // Taken over meanwhile: disconnect the new owner.
         }
         Ok(false)
     }
 
-    /// The same for all connections of the principal that owns this id, whatever their ids, and
-    /// whether they have one or not. A registration of it that is under way is ended, too, once its
-    /// principal is known. Where nobody owns the id, it is the principal of the connection that had
-    /// it last and is still here, as where another broker of the cluster took it over.
+    /// Closes all connections of the principal that owns this id, under whatever ids, registered or not. A
+    /// registration of the principal that is in progress is closed, too, once it is authenticated. If the
+    /// id has no owner, the principal is that of a connection that had registered it last and is still
+    /// open, for example after a takeover by another broker of the cluster. `code` and `reason` as for
+    /// [`disconnect`](Self::disconnect). False if there is no such connection.
     ///
-    /// Without authentication there are no principals: then it ends all connections that had this
+    /// Without authentication there are no principals: this closes all connections that had registered this
     /// id last.
     ///
     /// Errors: `InvalidOption`.
@@ -80,7 +81,7 @@ impl Server {
         Ok(is_any)
     }
 
-    /// Frees an id and closes its owner; false if it is not, or not any more.
+    /// Frees an id and closes its owner. False if `owner` does not own it any more.
     fn end(&self, id: &str, owner: &Arc<Handle>, close: &Close) -> bool {
         let number = owner.registration();
         let is_freed = number != 0 && self.broker.end_registration(id, number, || {});
@@ -99,7 +100,9 @@ fn requested(code: u16, reason: &str) -> Result<Close> {
     Ok(Close::Requested { code, reason })
 }
 
-/// Checks what a close frame is to say.
+/// Checks the code and the reason of a close frame.
+///
+/// Errors: `InvalidOption`.
 pub(crate) fn check_close(code: u16, reason: &str) -> Result<()> {
     let invalid = |name, reason| Err(Error::InvalidOption { name, reason });
     if code != 1000 && !(3000..=4999).contains(&code) {

@@ -1,4 +1,4 @@
-//! Keeps a server within its memory: chooses the connection that is ended when there is too little.
+//! Memory governor: closes the connections that hold most while memory is short.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Instant};
 
@@ -14,10 +14,10 @@ use crate::{
     transport::outbox::OutboxState,
 };
 
-/// Bytes that a connection must take in a second, or it counts as deaf.
+/// Bytes per second that a connection must read to be spared: 2 MiB in 5 s.
 const PROGRESS: f64 = (2 << 20) as f64 / 5.0;
 
-/// Keeps the server within its memory until it closes.
+/// Runs the governor until the server closes.
 pub(super) async fn govern(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
     let governor = Governor {
         broker: &broker,
@@ -30,25 +30,25 @@ pub(super) async fn govern(broker: Arc<Broker>, mut closing: watch::Receiver<boo
     }
 }
 
-/// What is known of the connections while memory is short.
+/// Progress of the connections since memory became short.
 struct Governor<'a> {
     broker: &'a Broker,
     since: Instant,
-    /// Bytes that each had taken when memory became short, by its key.
+    /// Bytes that each connection had read at `since`, by its key.
     drained: HashMap<u64, u64>,
 }
 
 impl Governor<'_> {
-    /// True if a connection takes what waits for it.
+    /// True if a connection reads its outbox fast enough.
     fn reads(&self, handle: &Handle, state: &OutboxState) -> bool {
         let before = self.drained.get(&handle.key).copied().unwrap_or(0);
         let taken = state.drained - before;
         taken as f64 >= PROGRESS * self.since.elapsed().as_secs_f64()
     }
 
-    /// Those who are to blame for `least` bytes or more, and for how many. Those who take what waits for them
-    /// are spared if `readers` is true; and if `others` is, those who hold memory themselves as well, while a
-    /// share or more is freed that way.
+    /// Connections that hold `least` bytes or more, with their bytes. `readers`: spare those that read
+    /// their outbox. `others`: count only outboxes, not other memory, while a spared reader is about to
+    /// free `least` bytes or more.
     fn weigh<'h>(
         &self,
         handles: &'h [Arc<Handle>],
@@ -60,7 +60,7 @@ impl Governor<'_> {
         let waiting: Vec<_> = (handles.iter())
             .map(|handle| {
                 let state = handle.outbox.state();
-                // The buffer of a message is free when all of it has been written.
+                // The buffer of a message is freed when all of it has been written.
                 let waiting = handle.outbox.waiting().max(state.held);
                 let is_spared = readers && waiting > 0 && self.reads(handle, &state);
                 is_freed |= is_spared && waiting >= least;
@@ -77,7 +77,7 @@ impl Governor<'_> {
             .collect()
     }
 
-    /// Closes a connection. The server's own participant stays, and loses what waits for it.
+    /// Closes a connection. The server's own participant stays, and its outbox is discarded.
     fn end(&self, handle: &Handle) {
         if !handle.participant {
             return handle.request_close(Close::Memory);
@@ -100,16 +100,16 @@ impl memory::Holders for Governor<'_> {
     }
 
     fn end_largest(&mut self, share: usize, spares: bool) -> bool {
-        // Those that are asked already are given the time to go.
+        // Connections that were asked to close already are given the time to do so.
         let mut handles = self.broker.handles();
         handles.retain(|handle| handle.requested_close().is_none());
         let mut weights = self.weigh(&handles, share, true, spares);
         if weights.is_empty() && !spares {
-            // Nobody else is left: those who read go, too, and those who hold little each.
+            // The last resort: readers, and connections that hold little each.
             weights = self.weigh(&handles, CONNECTION + 1, false, false);
         }
         weights.sort_unstable_by_key(|(weight, _)| Reverse(*weight));
-        // As many as it takes, or others would bring new ones as fast as these go.
+        // Close as many as necessary: otherwise new ones could arrive as fast as these close.
         let mut excess = self.broker.memory.excess();
         for (weight, handle) in &weights {
             self.end(handle);

@@ -1,8 +1,8 @@
-//! The handshakes under way: so many at one time, and the oldest makes room.
+//! Pending handshakes: limits their number, and ends the oldest to make room.
 //!
-//! Whoever opens sockets and says nothing holds memory and places until the time of a handshake is up.
-//! Where there are as many as there may be, the oldest of them is ended for the next one, once it has
-//! had the time that an honest one takes; until then the next ones wait where the system keeps them.
+//! A client that opens sockets and sends nothing holds memory and permits until the handshake timeout. When
+//! the limit is reached, the oldest handshake is ended for the next one if it has taken longer than
+//! [`HONEST`]. Until then new connections wait in the system's backlog.
 
 use std::{
     collections::BTreeMap,
@@ -18,36 +18,36 @@ use tokio::{
 
 use super::ingress::{Ingress, MAX_WAITING};
 
-/// What an honest handshake takes, over a slow line to a busy server.
+/// Time granted to every handshake: enough for a slow network and a busy server.
 const HONEST: Duration = Duration::from_secs(2);
-/// All handshakes under way have this part of the memory,
+/// Pending handshakes may use one of this many parts of `max_memory`.
 const MEMORY_PART: usize = 8;
-/// of which each is counted with this much, and charged with what it takes.
+/// Bytes assumed for each handshake in that limit; actual use is charged separately.
 const PLAIN: usize = 8 << 10;
 const TLS: usize = 16 << 10;
 
-/// Those under way.
+/// Pending handshakes of a server.
 #[derive(Debug)]
 pub(super) struct PendingHandshakes {
     most: usize,
     under_way: Mutex<PendingList>,
-    /// One has ended.
+    /// Notified when a handshake has ended.
     ended: Notify,
 }
 
 #[derive(Debug, Default)]
 struct PendingList {
     next: u64,
-    /// By age: since when, and what ends them.
+    /// By number, which is the order of their start: start, and the sender that ends it.
     all: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
 }
 
-/// One that is under way, as long as this is held.
+/// A pending handshake, until it is dropped.
 pub(super) struct PendingHandshake {
     ingress: Arc<Ingress>,
     number: u64,
     ends: oneshot::Receiver<()>,
-    /// Its socket gets the place of one that was ended for it.
+    /// True if an older handshake was ended for it: its socket may exceed the limit by one meanwhile.
     pub(super) follows: bool,
 }
 
@@ -62,8 +62,8 @@ impl PendingHandshakes {
         }
     }
 
-    /// Ends the oldest one, if it has had its time. If not, how long it has still; none if there is no
-    /// other.
+    /// Ends the oldest handshake if it has had its time. Errors: the time it has left; none if there is no
+    /// handshake.
     fn end_oldest(&self) -> Result<(), Option<Duration>> {
         let mut under_way = self.under_way.lock();
         let Some(oldest) = under_way.all.first_entry() else {
@@ -73,7 +73,7 @@ impl PendingHandshakes {
         match left.is_zero() {
             true => {
                 let (_, ends) = oldest.remove();
-                // It may just have ended by itself.
+                // The handshake may have ended by itself.
                 let _ = ends.send(());
                 Ok(())
             }
@@ -85,7 +85,7 @@ impl PendingHandshakes {
     pub(super) async fn room(&self) {
         while self.under_way.lock().all.len() >= self.most {
             if let Err(Some(left)) = self.end_oldest() {
-                // Ends early when one has ended.
+                // Returns early when a handshake ends.
                 let _ = timeout(left, self.ended.notified()).await;
             }
         }
@@ -93,7 +93,7 @@ impl PendingHandshakes {
 }
 
 impl PendingHandshake {
-    /// Begins one, in the place of the oldest where there is none for its socket.
+    /// Starts a handshake. If all sockets are in use, it ends the oldest one.
     pub(super) fn begin(ingress: &Arc<Ingress>) -> Self {
         let handshakes = &ingress.handshakes;
         let most = ingress
@@ -117,7 +117,7 @@ impl PendingHandshake {
         }
     }
 
-    /// Resolves when it has to make room.
+    /// Resolves when this handshake is ended to make room.
     pub(super) async fn ended(&mut self) {
         let _ = (&mut self.ends).await;
     }

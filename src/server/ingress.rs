@@ -1,4 +1,4 @@
-//! The way in: accepts sockets, secures them with TLS, and upgrades them to WebSockets.
+//! Ingress: accepts sockets, adds TLS, and upgrades them to WebSockets.
 
 use std::{
     io,
@@ -34,37 +34,36 @@ use crate::{
     },
 };
 
-/// The part of the processors that may compute for handshakes of TLS at one time.
+/// TLS handshakes may compute on one of this many parts of the processors at a time.
 const COMPUTING_PART: usize = 2;
-/// How long accepting rests when no file descriptor is left.
+/// Pause of the accept loop when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Sockets beyond `max_connections` that may be in their handshake or being refused; those beyond these are
+/// Sockets above `max_connections` that may be in their handshake or being refused. Further ones are
 /// dropped.
 pub(super) const MAX_WAITING: usize = 64;
-/// Bytes read from a peer whose request was refused.
+/// Maximum bytes discarded from a peer whose request was refused.
 const DISCARD: usize = 1 << 20;
 
-/// What accepts sockets for a broker.
+/// Accept loop of a broker, with its limits.
 pub(super) struct Ingress {
     pub(super) broker: Arc<Broker>,
-    /// None once the server is closed: the port is free from that moment on.
+    /// None once the server is closed: the port is free then.
     acceptor: Mutex<Option<ListeningSocket>>,
-    /// Present if this server speaks TLS: for the connections to come.
+    /// TLS for new connections; none without TLS.
     tls: Option<Mutex<TlsAcceptor>>,
     pub(super) handshakes: PendingHandshakes,
-    /// Permits to compute for a handshake of TLS: that takes a millisecond with some keys, during which the
-    /// thread does nothing else.
+    /// Permits to compute for a TLS handshake: with some keys that blocks the thread for a millisecond.
     computing: Semaphore,
-    /// Sockets open now, connected or in their handshake.
+    /// Number of open sockets, including those in their handshake.
     pub(super) sockets: AtomicUsize,
 }
 
-/// A socket that has become a WebSocket.
+/// A socket that was upgraded to a WebSocket.
 struct Upgraded {
     read: ReadHalf,
     write: WriteHalf,
     headers: Vec<(String, String)>,
-    /// Bytes that came behind the request.
+    /// Bytes received after the request.
     early: Vec<u8>,
 }
 
@@ -93,7 +92,7 @@ impl Ingress {
         drop(self.acceptor.lock().take());
     }
 
-    /// Changes the certificate for the connections to come; false without TLS.
+    /// Changes TLS for new connections; false without TLS.
     pub(super) fn set_tls(&self, acceptor: TlsAcceptor) -> bool {
         let Some(tls) = &self.tls else { return false };
         *tls.lock() = acceptor;
@@ -104,7 +103,7 @@ impl Ingress {
         self.tls.is_some()
     }
 
-    /// Accepts until the broker closes.
+    /// Accepts connections until the broker closes.
     pub(super) async fn accept(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
@@ -122,13 +121,13 @@ impl Ingress {
                     tokio::spawn(self.clone().serve(socket, under_way, closing.clone()));
                 }
                 Some(Err(error)) if is_the_peers(&error) => tokio::task::yield_now().await,
-                // No descriptor, no memory: those that wait are accepted when there is some again.
+                // No descriptor or memory: the connections wait in the backlog.
                 Some(Err(_)) => sleep(ACCEPT_PAUSE).await,
             }
         }
     }
 
-    /// The next connection; none once the server is closed.
+    /// Accepts the next connection; none once the server is closed.
     async fn next_socket(&self) -> Option<io::Result<Socket>> {
         std::future::poll_fn(|cx| {
             Poll::Ready(match &*self.acceptor.lock() {
@@ -139,8 +138,8 @@ impl Ingress {
         .await
     }
 
-    /// One accepted socket, up to the end of its handshake; the connection is a task of its own,
-    /// which does not carry the handshake's state along.
+    /// Serves an accepted socket up to the end of its handshake. The connection gets its own task, so that
+    /// the state of the handshake is freed.
     async fn serve(
         self: Arc<Self>,
         socket: Socket,
@@ -181,13 +180,13 @@ impl Ingress {
         write.shutdown(Shutdown::Both);
     }
 
-    /// Puts TLS over an accepted socket, if this server speaks it. None if it is dropped.
+    /// Adds TLS to an accepted socket, if the server uses it. None if the socket was dropped.
     fn secure(&self, read: ReadHalf, write: WriteHalf) -> Option<(ReadHalf, WriteHalf)> {
         let Some(tls) = &self.tls else {
             return Some((read, write));
         };
         if self.broker.memory.is_short() {
-            // A refusal that it could read would cost it, and us, a handshake of TLS first.
+            // Sending a refusal would require a TLS handshake first.
             self.drop_socket(&write);
             return None;
         }
@@ -195,8 +194,8 @@ impl Ingress {
         acceptor.accept(read, write, &self.broker.memory).ok()
     }
 
-    /// Does the handshakes, and counts the connection. None if it came to nothing: then the peer has its refusal, or
-    /// is gone.
+    /// Performs the handshakes and counts the connection. None if they failed: the peer was refused, or has
+    /// disconnected.
     async fn upgrade(
         &self,
         mut read: ReadHalf,
@@ -232,10 +231,10 @@ impl Ingress {
                 headers,
                 early,
             })) => {
-                // Emitted before the peer knows: the events of what it does next come later.
+                // Emitted before the peer gets the response: events of its next actions come later.
                 broker.listener.event(ServerEvent::Connection);
                 let answer = handshake::write_all(&write, response.as_bytes());
-                // Some hundred bytes: only a peer that means harm does not take them.
+                // A few hundred bytes: only a malicious peer does not read them.
                 let answered = timeout(options.handshake_timeout, answer).await;
                 if !matches!(answered, Ok(Ok(()))) {
                     broker.metrics.connections.fetch_sub(1, Relaxed);
@@ -253,7 +252,7 @@ impl Ingress {
         broker.metrics.refused.fetch_add(1, Relaxed);
         let refuse = handshake::refuse(refusal, &mut read, &write, DISCARD);
         tokio::select! {
-            // Whether the peer has read its refusal or not, that was all.
+            // Ends the same way whether the peer reads the refusal or not.
             _ = timeout(options.close_timeout, refuse) => {}
             () = under_way.ended() => {}
             _ = closing.wait_for(|closing| *closing) => {}
@@ -262,7 +261,7 @@ impl Ingress {
     }
 }
 
-/// True for an error of the connection that was to be accepted, not of ours.
+/// True for an error of the accepted connection, not of the listening socket.
 fn is_the_peers(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -271,11 +270,11 @@ fn is_the_peers(error: &io::Error) -> bool {
     )
 }
 
-/// One of the sockets that a server may have open, whatever their state.
+/// Permit for one open socket, whatever its state.
 pub(super) struct SocketPermit(Arc<Ingress>);
 
 impl SocketPermit {
-    /// `follows`: in the place of one that is about to be free.
+    /// Takes a permit. `follows`: in place of a socket that is about to be closed, so one more is allowed.
     fn take(ingress: &Arc<Ingress>, follows: bool) -> Option<Self> {
         let waiting = MAX_WAITING + usize::from(follows);
         let most = ingress

@@ -14,14 +14,14 @@ use crate::{
 };
 
 impl Server {
-    /// A client of this server that needs no way to it: wherever the server listens, whoever it
-    /// lets in, and however many are there. `options` say what they say of any client, but for host,
-    /// port, path, headers, token and TLS.
+    /// Connects a client of this server within the process, independent of its address, TLS and
+    /// `max_connections`. `options` apply as for any client, except host, port, path, headers, token and
+    /// TLS.
     ///
-    /// It may have any id, and no peer takes that over. It is no connection of `Stats`, and no
-    /// `Connection` event. What a server asks of strangers it does not ask here: authentication, a
-    /// registration in time, a heartbeat, a rate, a number of refused actions. It is closed when the
-    /// server closes, and not when it does not read: what it has no room for is dropped then.
+    /// It may register any id, and no other client can take that over. It is not counted in
+    /// `Stats::connections`, and no `Connection` event is emitted. Authentication, register timeout,
+    /// heartbeat, rate limit and the limit of refused actions do not apply. It is closed when the server
+    /// closes, but not when it is slow: messages that exceed its outbox are dropped.
     ///
     /// Errors: `InvalidOption`; `NotOpen` once the server is closed; `Io`.
     pub fn join(
@@ -37,7 +37,7 @@ impl Server {
         }
         let options = ClientOptions {
             tls: None,
-            // In between there is nothing that could die silently.
+            // There is no network in between that could fail silently.
             ping_interval: Duration::ZERO,
             ..options
         };

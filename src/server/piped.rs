@@ -1,4 +1,4 @@
-//! Servers whose peers have sockets in memory, for tests.
+//! Test servers whose peers have sockets in memory.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::{
 };
 
 impl Server {
-    /// A server that nobody else reaches.
+    /// A server for peers in memory.
     pub(crate) fn unreachable(options: ServerOptions, runtime: &Runtime) -> Self {
         Self::bind(here(options), |_: ServerEvent<'_>| {}, runtime).unwrap()
     }
 
-    /// The same in a cluster, which it is to keep.
+    /// A server for peers in memory, in a cluster of one broker.
     pub(crate) fn unreachable_in_cluster(options: ServerOptions, runtime: &Runtime) -> Self {
         let join = |_: &ServerOptions, runtime: &Runtime| {
             let (_, events) = tokio::sync::mpsc::channel(1);
@@ -31,7 +31,7 @@ impl Server {
         Self::bind_in(join, here(options), |_: ServerEvent<'_>| {}, runtime).unwrap()
     }
 
-    /// Serves a peer as if its handshake were done.
+    /// Serves a peer as if its handshake were complete.
     pub(crate) fn serve_piped(&self, input: &Arc<Pipe>, output: &Arc<Pipe>) -> Arc<Handle> {
         let handle = Arc::new(self.broker.new_handle(WriteHalf::Pipe(output.clone())));
         let read = (ReadHalf::Pipe(input.clone()), Vec::new());
@@ -41,7 +41,7 @@ impl Server {
         handle
     }
 
-    /// The same for a test that polls the connection itself.
+    /// A connection for a test that polls it itself.
     #[cfg(feature = "shuttle")]
     pub(crate) fn connection(
         &self,
