@@ -1,7 +1,7 @@
-//! A client of the broker: a cheap handle, and the task that owns its socket.
+//! Client of a broker: a cheap handle, and the task that owns its socket.
 //!
-//! The handle queues frames and writes them itself where the socket takes them, so that a send
-//! needs no other thread. The task connects, reads, and writes what a full socket had refused.
+//! The handle queues frames and writes them to the socket itself, without switching threads. The task
+//! connects, reads, and writes the rest when the socket was full.
 
 mod events;
 mod task;
@@ -38,7 +38,7 @@ const OPEN: u8 = 1;
 const CLOSING: u8 = 2;
 const CLOSED: u8 = 3;
 
-/// A connection to a broker. Clones are the same connection; dropping them does not close it.
+/// A connection to a broker. Clones share it; dropping them does not close it.
 #[derive(Clone)]
 pub struct Client {
     link: Arc<ClientShared>,
@@ -52,39 +52,39 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// What the handles and the task share.
+/// State shared by the handles and the task.
 struct ClientShared {
     options: ClientOptions,
-    /// Present if this client speaks TLS.
+    /// Present if the client uses TLS.
     tls: Option<TlsConnector>,
     listener: Box<dyn ClientListener>,
     outbox: Outbox,
-    /// Present from the end of the handshake to the end of the connection. A handle may live much
-    /// longer (in JavaScript until the garbage collection), and must not keep the descriptor open.
+    /// Present while the connection is open. Handles may live much longer (in JavaScript until garbage
+    /// collection) and must not keep the descriptor open.
     socket: RwLock<Option<WriteHalf>>,
     state: AtomicU8,
-    /// The embedder has enough for now.
+    /// True if the listener has paused reading, until [`Client::resume`].
     paused: AtomicBool,
-    /// The embedder wants nothing until it says so.
+    /// True if the embedder has paused reading with [`Client::hold`].
     held: AtomicBool,
-    /// What the server's close frame said.
+    /// Reason from the server's close frame.
     reason: OnceLock<String>,
-    /// Above the high-water mark since the last `drain`.
+    /// True if a `Drain` event is due when the outbox is empty.
     wants_drain: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Client {
-    /// Starts to connect, and to register. What is sent before the connection is open waits.
+    /// Starts to connect and to register. Frames sent before the connection is open are queued.
     ///
-    /// Errors: `InvalidOption`, `Tls`; all else comes as events.
+    /// Errors: `InvalidOption`, `Tls`; all other errors are emitted as events.
     pub fn connect(
         mut options: ClientOptions,
         listener: impl ClientListener,
         runtime: &Runtime,
     ) -> Result<Self> {
         let tls = check(&options)?;
-        // A key is kept by nobody who does not need it.
+        // The options do not keep the private key.
         options.tls = None;
         let client = Self::new(options, tls, listener)?;
         let link = client.link.clone();
@@ -95,7 +95,7 @@ impl Client {
         Ok(client)
     }
 
-    /// The same on a socket that is there, without a handshake.
+    /// Starts a client on a connected socket, without a handshake.
     ///
     /// Errors: `InvalidOption`.
     pub(crate) fn over(
@@ -111,7 +111,7 @@ impl Client {
         Ok(client)
     }
 
-    /// A client that has queued its registration, and has no task yet.
+    /// A client with its registration queued, but without a task.
     fn new(
         options: ClientOptions,
         tls: Option<TlsConnector>,
@@ -135,8 +135,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Queues another registration, which renews what the first one was granted; `token`: a new
-    /// one, or none to show none.
+    /// Queues another registration, which renews the grant. `token`: a new one; none for a registration
+    /// without a token.
     ///
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn register(&self, token: Option<&str>) -> Result<()> {
@@ -149,16 +149,17 @@ impl Client {
         ))
     }
 
-    /// Queues a message; all three are JSON text. An empty `message` or `dest` is left out of the
-    /// frame, and the server complains; an empty `ack` asks for no answer.
+    /// Queues a message. All arguments are JSON text. If `message` or `dest` is empty, the member is left
+    /// out of the frame and the server responds with `error`; if `ack` is empty, no answer is requested.
     ///
-    /// Nothing is written before [`flush`](Self::flush): sends that belong together are one write.
+    /// Nothing is written before [`flush`](Self::flush), so that several sends become one write.
+    ///
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn send(&self, message: &str, dest: &str, ack: &str) -> Result<()> {
         self.push(&protocol::send(message, dest, ack))
     }
 
-    /// Queues an answer to the request known by `ack`; both are JSON text.
+    /// Queues an answer to the request with this `ack`. Both arguments are JSON text.
     ///
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn answer(&self, ack: &str, message: &str) -> Result<()> {
@@ -169,14 +170,14 @@ impl Client {
         ))
     }
 
-    /// Queues the end of the registration.
+    /// Queues the action `unregister`.
     ///
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn unregister(&self) -> Result<()> {
         self.push(&protocol::unregister(self.link.options.id.as_deref()))
     }
 
-    /// Queues an action as it is: the JSON text of one object.
+    /// Queues any action, as the JSON text of an object.
     ///
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn push_action(&self, text: &str) -> Result<()> {
@@ -199,8 +200,8 @@ impl Client {
         }
     }
 
-    /// Writes what was queued, as far as the socket takes it now; the bytes that still wait. At
-    /// the high-water mark or above, a `Drain` event follows when all has been written.
+    /// Writes queued frames as far as the socket takes them. Returns the number of bytes still queued. If
+    /// that is `high_water_mark` or more, a `Drain` event follows when all are written.
     pub fn flush(&self) -> usize {
         self.link.flush();
         let waiting = self.link.outbox.waiting();
@@ -210,38 +211,38 @@ impl Client {
         waiting
     }
 
-    /// Asks for a `Drain` event when all has been written; at once if nothing waits.
+    /// Requests a `Drain` event when all queued bytes are written; it comes at once if none are queued.
     pub fn want_drain(&self) {
         self.link.wants_drain.store(true, SeqCst);
         self.link.waker.wake();
     }
 
-    /// Bytes that wait to be written.
+    /// Number of bytes queued.
     pub fn waiting(&self) -> usize {
         self.link.outbox.waiting()
     }
 
-    /// Reads on, after [`ClientListener::batch_end`] has said stop.
+    /// Resumes reading after [`ClientListener::batch_end`] has returned false.
     pub fn resume(&self) {
         if self.link.paused.swap(false, SeqCst) {
             self.link.waker.wake();
         }
     }
 
-    /// Reads nothing more, but for what a batch has taken already, until it is called with false, or
-    /// the connection closes. The socket then pushes back on the server.
+    /// Pauses reading after the current batch (`on` is true), or resumes it. While paused, TCP flow control
+    /// applies backpressure to the server. A pause ends when the connection closes.
     pub fn hold(&self, on: bool) {
         if self.link.held.swap(on, SeqCst) && !on {
             self.link.waker.wake();
         }
     }
 
-    /// Closes (1000): what was queued is written first. A `Closed` event follows.
+    /// Closes the connection (1000) after writing the queue. A `Closed` event follows.
     pub fn close(&self) {
         self.link.start_closing(1000, "");
     }
 
-    /// Ends the connection at once and silently; a `Closed` event may follow.
+    /// Ends the connection at once, without a close frame. A `Closed` event may follow.
     pub fn destroy(&self) {
         self.link.state.store(CLOSED, SeqCst);
         self.link.outbox.close();
@@ -252,13 +253,13 @@ impl Client {
     }
 }
 
-/// The name by which a server knows a request: the string that JavaScript makes of its ack.
+/// Key of a request at the server: the string to which JavaScript converts the ack.
 #[cfg(feature = "node")]
 pub(crate) fn ack_name(raw: &str) -> std::borrow::Cow<'_, str> {
     protocol::ack_key(raw)
 }
 
-/// Checks options, and reads what those of TLS name.
+/// Checks options and loads the TLS files that they name.
 pub(crate) fn check(options: &ClientOptions) -> Result<Option<TlsConnector>> {
     options.validate()?;
     options.tls.as_ref().map(TlsConnector::new).transpose()
@@ -273,14 +274,14 @@ impl ClientShared {
         }
     }
 
-    /// Closes the writing half. Waits for a write in progress, which never blocks.
+    /// Shuts the socket down and drops it. Waits for a write in progress, which never blocks.
     fn drop_socket(&self) {
         if let Some(socket) = self.socket.write().take() {
             socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// Sends a close frame, unless one was sent already.
+    /// Sends a close frame, unless one was sent before.
     fn start_closing(&self, code: u16, reason: &str) {
         let before = self.state.fetch_max(CLOSING, SeqCst);
         if before == OPEN {
@@ -300,9 +301,9 @@ impl ClientShared {
         self.emit(ClientEvent::Closed { code, reason });
     }
 
-    /// True while nothing may be read. Whoever closes reads on, to the end.
+    /// True while reading is paused. A closing connection ignores `hold`, to read up to its end.
     fn is_held(&self) -> bool {
-        // One whose socket has failed has nothing to wait for but its end.
+        // A connection whose socket has failed must read up to its end, too.
         let is_open = || self.state.load(SeqCst) == OPEN && !self.outbox.state().closed;
         self.paused.load(SeqCst) || self.held.load(SeqCst) && is_open()
     }

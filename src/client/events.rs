@@ -1,4 +1,4 @@
-//! What a server tells a client, as its embedder hears it.
+//! Conversion of the server's actions into client events.
 
 use crate::{event::ClientEvent, protocol::ServerAction};
 

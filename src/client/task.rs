@@ -1,4 +1,4 @@
-//! The task that owns a client's socket: it connects, reads, and writes what a full socket had refused.
+//! Task of a client: connects, reads, and writes the rest when the socket was full.
 
 use std::{
     future::{Future, poll_fn},
@@ -28,11 +28,11 @@ use crate::{
     },
 };
 
-/// Messages and bytes read in one turn; what a turn has read is told as one batch.
+/// Maximum messages and bytes read in one turn, which is one batch for the listener.
 const TURN_MESSAGES: usize = 256;
 const TURN_BYTES: usize = 64 << 10;
 
-/// The life of a connection, once it is open, or why it is not. None: it was given up.
+/// Runs a client from the end of its handshake. `opened`: none if it was closed during the handshake.
 pub(super) async fn run(link: Arc<ClientShared>, opened: Option<Result<(Reader, WriteHalf)>>) {
     match opened {
         None => {
@@ -64,7 +64,7 @@ pub(super) async fn run(link: Arc<ClientShared>, opened: Option<Result<(Reader, 
             };
             link.state.store(CLOSED, SeqCst);
             link.outbox.close();
-            // Before the event: the descriptor is closed when the embedder hears of the end.
+            // The descriptor is closed before the embedder gets `Closed`.
             link.drop_socket();
             link.emit_closed(code);
         }
@@ -72,7 +72,7 @@ pub(super) async fn run(link: Arc<ClientShared>, opened: Option<Result<(Reader, 
     link.listener.batch_end();
 }
 
-/// Connects and shakes hands. None: it was given up.
+/// Connects and performs the handshakes. None if the client was closed meanwhile.
 pub(super) async fn open(link: &ClientShared) -> Option<Result<(Reader, WriteHalf)>> {
     let limit = link.options.connect_timeout;
     let handshake = dial(&link.options, link.tls.as_ref());
@@ -87,7 +87,7 @@ pub(super) async fn open(link: &ClientShared) -> Option<Result<(Reader, WriteHal
     };
     let given_up = async {
         reaches(CLOSING).await;
-        // As in version 1 the handshake may come to its end, but not for longer than any close.
+        // As in version 1 the handshake may complete, but within `close_timeout`.
         let _ = timeout(link.options.close_timeout, reaches(CLOSED)).await;
     };
     tokio::select! {
@@ -99,19 +99,19 @@ pub(super) async fn open(link: &ClientShared) -> Option<Result<(Reader, WriteHal
     }
 }
 
-/// An open connection; resolves to the code with which it has ended.
+/// An open connection. Resolves to the close code.
 struct ClientTask {
     link: Arc<ClientShared>,
     reader: Reader,
-    /// True while the socket may have more to read.
+    /// True if the socket may have more input.
     readable: bool,
-    /// The code with which the connection ends.
+    /// Close code, once it is known.
     closing: Option<u16>,
-    /// The peer broke the protocol: what it still sends is thrown away.
+    /// True if the server violated the protocol: further input is discarded.
     broken: bool,
-    /// The end of closing, unless the peer still takes what is sent.
+    /// Close timeout. Restarted while the server still reads.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes the peer had taken when the timer was set.
+    /// Bytes written when the timer was set.
     progress: u64,
     heartbeat: Option<Heartbeat>,
 }
@@ -135,7 +135,7 @@ impl ClientTask {
         }
     }
 
-    /// Reads and tells, up to a budget. Ready when the connection has ended.
+    /// Reads and emits events, up to the budget of a turn. Ready when the connection has ended.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
         if self.broken {
             return self.discard(cx);
@@ -146,7 +146,7 @@ impl ClientTask {
         input.give_back();
         let replies = self.reader.take_replies();
         let wanted = self.closing.is_some() || self.link.outbox.waiting() < framing::PONG_LIMIT;
-        // Nothing follows a close frame of ours.
+        // No frame may follow our close frame.
         if !replies.is_empty() && wanted && self.link.state.load(SeqCst) == OPEN {
             self.link.outbox.push_control(&replies);
             self.link.flush();
@@ -174,7 +174,7 @@ impl ClientTask {
                     self.link.emit(ClientEvent::Refused(ActionError::NotJson));
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Close(frame)))) => {
-                    // An empty close frame counts as 1000. The echo is among the replies.
+                    // An empty close frame counts as 1000. The echo is among the automatic replies.
                     let code = frame.as_ref().map_or(1000, |frame| frame.code.into());
                     self.closing = Some(code);
                     let reason = frame.map_or(String::new(), |frame| frame.reason.to_string());
@@ -185,7 +185,7 @@ impl ClientTask {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(Broken::Rules { code, text })) if self.closing.is_none() => {
-                    // What version 1 reports, whatever it has told the server.
+                    // As in version 1: 1006 in the event, whatever code the server is sent.
                     self.closing = Some(1006);
                     self.broken = true;
                     self.link.emit(ClientEvent::Error(Error::WebSocket(text)));
@@ -201,8 +201,8 @@ impl ClientTask {
         Poll::Pending
     }
 
-    /// Reads and throws away until the peer is done: a socket closed on unread bytes would reset
-    /// the connection before the peer has read our close frame.
+    /// Discards input until the server closes: closing a socket with unread bytes would reset the
+    /// connection before the server has read our close frame.
     fn discard(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
         loop {
             match self.reader.poll_discard(cx) {
@@ -222,7 +222,7 @@ impl ClientTask {
         self.link.emit(self.bounded(event));
     }
 
-    /// The event, unless it carries more than the embedder accepts.
+    /// Replaces an event whose payload exceeds `max_message`, or is refused by the listener.
     fn bounded<'a>(&self, event: ClientEvent<'a>) -> ClientEvent<'a> {
         let link = &self.link;
         let is_large =
@@ -267,7 +267,7 @@ impl ClientTask {
         while heartbeat.poll(cx).is_ready() {
             let listens = !self.link.is_held();
             if !listens && self.link.outbox.waiting() == 0 {
-                // The server's pings are not read: it is told unasked that we live.
+                // While paused, the server's pings are not read: send an unsolicited pong instead.
                 self.link.outbox.push_control(&framing::pong(Mask::Random));
                 self.link.flush();
             }
@@ -284,10 +284,10 @@ impl ClientTask {
         Poll::Pending
     }
 
-    /// Tells the embedder when all has been written, if it wants to know.
+    /// Emits `Drain` if it is due and the outbox is empty.
     fn emit_drained(&self) {
         let link = &self.link;
-        // Taken first: whoever wants it from here on is told later.
+        // Cleared before the check, so that a concurrent request for `Drain` is not lost.
         if link.wants_drain.swap(false, SeqCst) {
             if link.outbox.await_empty() {
                 link.emit(ClientEvent::Drain);
@@ -306,7 +306,7 @@ impl Future for ClientTask {
         let this = self.get_mut();
         this.link.waker.register(cx.waker());
         if let Some(socket) = &*this.link.socket.read() {
-            // A dead socket is told by reading, after what came before its end.
+            // The end of a dead socket is reported by reading, after the remaining input.
             let _ = this.link.outbox.poll_writable(socket, cx);
         }
         this.emit_drained();
@@ -318,7 +318,7 @@ impl Future for ClientTask {
             let ended = this.read(cx);
             if !this.link.listener.batch_end() {
                 this.link.paused.store(true, SeqCst);
-                // Between the answer and the store the embedder may have caught up.
+                // The listener may have called `resume` before the store.
                 if this.link.listener.batch_end() {
                     this.link.paused.store(false, Relaxed);
                 }
