@@ -46,15 +46,17 @@ impl Broker {
         responder: &Handle,
         key: &str,
         answer: &Answer<'_>,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<Answered> {
         let Answer { ack, from, outcome } = *answer;
         let message = match outcome {
             Ok(message) => message,
-            Err(error) => return self.take_refusal(responder, key, (ack, from, error), outcomes),
+            Err(error) => {
+                return self.take_refusal(responder, key, (ack, from, error), notifications);
+            }
         };
         let requests = &self.registry.requests;
-        let part = requests.answer(key, responder, Instant::now(), outcomes)?;
+        let part = requests.answer(key, responder, Instant::now(), notifications)?;
         let ResponderDone { asker, dest, .. } = part;
         if let Some(dest) = dest {
             return Some(Answered::Elsewhere { asker, dest });
@@ -64,16 +66,17 @@ impl Broker {
         Some(Answered::Here(asker, pushed))
     }
 
+    /// Accepts a refusal, as [`take_answer`](Self::take_answer) does an answer.
     #[cold]
     fn take_refusal(
         &self,
         responder: &Handle,
         key: &str,
         (ack, from, error): (&str, Option<&str>, &str),
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<Answered> {
         let requests = &self.registry.requests;
-        let part = requests.refuse(key, responder, Instant::now(), outcomes)?;
+        let part = requests.refuse(key, responder, Instant::now(), notifications)?;
         let ResponderDone { asker, dest, ended } = part;
         if let Some(dest) = dest {
             return Some(Answered::Elsewhere { asker, dest });
@@ -87,10 +90,10 @@ impl Broker {
         &self,
         responder: &Handle,
         answer: &Answer<'_>,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<Arc<Handle>> {
         let key = protocol::ack_key(answer.ack);
-        let answered = self.take_answer(responder, &key, answer, outcomes)?;
+        let answered = self.take_answer(responder, &key, answer, notifications)?;
         let Answered::Here(asker, Some(pushed)) = answered else {
             return None;
         };
@@ -132,7 +135,7 @@ impl Broker {
 
     #[cold]
     fn has_room_beyond_mark(&self, asker: &Handle) -> bool {
-        // Frames queued in this turn may be what fills the outbox.
+        // Frames queued in this turn may have filled the outbox.
         asker.flush();
         if !asker.outbox.is_full() {
             return true;

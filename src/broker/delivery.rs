@@ -45,7 +45,7 @@ impl Broker {
             receiver.drops_end();
             return Admission::Accept;
         }
-        // Frames queued in this turn may be what fills the outbox.
+        // Frames queued in this turn may have filled the outbox.
         receiver.flush();
 
         // The slow-consumer policy of a remote receiver is applied at its own broker.
@@ -64,7 +64,7 @@ impl Broker {
                 if !receiver.outbox.add_waiter(key, waker, delays()) {
                     return Admission::Accept;
                 }
-                // Its task starts the timer.
+                // The receiver's task starts the timer.
                 receiver.waker.wake();
                 Admission::Backpressure
             }
@@ -89,8 +89,8 @@ impl Broker {
     }
 
     /// Counts a message for an id that has no owner, or whose broker is unreachable.
-    pub(crate) fn not_found(&self, id: &str, fault: DeliveryError) {
-        match (fault, &self.peers) {
+    pub(crate) fn not_found(&self, id: &str, error: DeliveryError) {
+        match (error, &self.peers) {
             (DeliveryError::ClusterDown, Some(peers)) => peers.count_unreachable(),
             _ => self.unknown(id),
         }

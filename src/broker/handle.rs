@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Close {
     GoingAway,
-    /// Its outbox was full for too long.
+    /// Slow consumer: its outbox is full.
     Slow,
     /// Memory is short, and it holds the most.
     Memory,
@@ -42,7 +42,7 @@ pub(crate) enum Close {
     TooMany(&'static str),
     /// Violation of the WebSocket protocol, with the close code.
     Violation(u16),
-    /// Not authorized.
+    /// Authentication or authorization failed.
     Denied(Denied),
     /// Closed by the embedder.
     Requested {

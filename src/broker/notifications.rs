@@ -15,20 +15,20 @@ use crate::{
 impl Broker {
     /// Pushes notifications to the connections they concern. Handles that need a flush are added to
     /// `touched`.
-    pub(crate) fn notify(&self, outcomes: &mut Notifications, touched: &mut Vec<Arc<Handle>>) {
-        for outcome in outcomes.drain(..) {
-            let (handle, pushed) = match outcome {
+    pub(crate) fn notify(&self, notifications: &mut Notifications, touched: &mut Vec<Arc<Handle>>) {
+        for notification in notifications.drain(..) {
+            let (handle, pushed) = match notification {
                 Notification::Failed {
                     asker,
                     ack,
                     dest,
-                    fault,
+                    fault: error,
                 } => {
                     if !asker.speaks_2() || !self.has_room_for_answer(&asker) {
                         continue;
                     }
                     let (ack, dest) = (protocol::json_string(&ack), protocol::json_string(&dest));
-                    let frame = version_2::failed(&ack, &dest, fault.code());
+                    let frame = version_2::failed(&ack, &dest, error.code());
                     let pushed = asker.outbox.push(&frame);
                     (asker, pushed)
                 }
@@ -52,7 +52,7 @@ impl Broker {
     pub(crate) fn expire(&self, now: Instant) {
         let mut touched = Vec::new();
         let requests = &self.registry.requests;
-        requests.expire(now, |outcomes| self.notify(outcomes, &mut touched));
+        requests.expire(now, |ended| self.notify(ended, &mut touched));
         for handle in touched {
             handle.flush();
         }

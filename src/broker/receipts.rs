@@ -104,9 +104,9 @@ impl Receipt {
     }
 
     /// Records the report of an awaited id. True if the receipt is complete.
-    fn note(&mut self, id: &str, fault: Option<DeliveryError>) -> bool {
+    fn note(&mut self, id: &str, error: Option<DeliveryError>) -> bool {
         if let Some(named) = self.reports.get_mut(id) {
-            named.report = Report::Known(fault);
+            named.report = Report::Known(error);
             self.left -= 1;
         }
         self.left == 0
@@ -118,12 +118,12 @@ impl Receipt {
         let mut reports: Vec<_> = self.reports.iter().collect();
         reports.sort_unstable_by_key(|(_, named)| named.place);
         for (id, Named { report, .. }) in reports {
-            let fault = match report {
+            let error = match report {
                 Report::Known(None) => None,
-                Report::Known(Some(fault)) => Some(fault.receipt_code()),
+                Report::Known(Some(error)) => Some(error.receipt_code()),
                 Report::Awaited(..) => Some(DeliveryError::Timeout.code()),
             };
-            let list = match fault {
+            let list = match error {
                 None => &mut delivered,
                 Some(_) => &mut failed,
             };
@@ -131,7 +131,7 @@ impl Receipt {
                 list.push(',');
             }
             list.push_str(&protocol::json_string(id));
-            if let Some(code) = fault {
+            if let Some(code) = error {
                 list.extend([":\"", code, "\""]);
             }
         }
@@ -199,12 +199,12 @@ impl Receipts {
             return;
         };
         let mut forgotten = Vec::new();
-        for (id, fault) in known {
+        for (id, error) in known {
             let named = receipt.reports.entry(id);
-            let named = named.or_insert_with(|| Named::new(Report::Known(fault)));
+            let named = named.or_insert_with(|| Named::new(Report::Known(error)));
             // The first report of an id counts.
             if let Report::Awaited(link, _) = named.report {
-                named.report = Report::Known(fault);
+                named.report = Report::Known(error);
                 receipt.left -= 1;
                 forgotten.push(link);
             }
@@ -250,7 +250,7 @@ impl Receipts {
     }
 
     /// Records the report of another broker about an id, or the confirmation of a fence.
-    pub(crate) fn settle(&self, number: u64, id: &str, fault: Option<DeliveryError>) {
+    pub(crate) fn settle(&self, number: u64, id: &str, error: Option<DeliveryError>) {
         let mut open = self.open.lock();
         if let Some(Fence { link, packet, .. }) = open.fences.remove(&number) {
             drop(open);
@@ -263,7 +263,7 @@ impl Receipts {
         let Some((link, _)) = receipt.awaits(id) else {
             return;
         };
-        let is_done = receipt.note(id, fault);
+        let is_done = receipt.note(id, error);
         open.forget(link, number);
         if is_done {
             let receipt = open.receipts.remove(&number);
@@ -273,17 +273,17 @@ impl Receipts {
     }
 
     /// Ends a link: its missing reports are lost.
-    pub(crate) fn fail_link(&self, link: u64, fault: DeliveryError) {
+    pub(crate) fn fail_link(&self, link: u64, error: DeliveryError) {
         // The receiver existed; whether it got the message is unknown.
-        let fault = if fault == DeliveryError::Gone {
+        let error = if error == DeliveryError::Gone {
             DeliveryError::Timeout
         } else {
-            fault
+            error
         };
-        self.lose_packets(link, |_| true, fault);
+        self.lose_packets(link, |_| true, error);
     }
 
-    fn lose_packets(&self, link: u64, packets: impl Fn(u64) -> bool, fault: DeliveryError) {
+    fn lose_packets(&self, link: u64, packets: impl Fn(u64) -> bool, error: DeliveryError) {
         let mut open = self.open.lock();
         let Some(known) = open.links.get(&link) else {
             return;
@@ -301,7 +301,7 @@ impl Receipts {
             {
                 continue;
             }
-            if receipt.note(&id, Some(fault)) {
+            if receipt.note(&id, Some(error)) {
                 done.extend(open.receipts.remove(&number));
             }
             open.forget(link, number);
@@ -330,9 +330,9 @@ impl Receipts {
 
     /// Records that a packet of a link, which sends no more, reached no broker. Reports of other packets
     /// may still be in flight: they are awaited for [`GRACE`].
-    pub(crate) fn unheard(&self, link: u64, packet: u64, fault: DeliveryError) {
+    pub(crate) fn unheard(&self, link: u64, packet: u64, error: DeliveryError) {
         let is_lost = |sent| sent == packet || sent == 0;
-        self.lose_packets(link, is_lost, fault);
+        self.lose_packets(link, is_lost, error);
         let mut open = self.open.lock();
         if open.links.contains_key(&link) {
             open.lost.push((Instant::now() + GRACE, link));

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn slowness_is_remembered_of_so_many_ids_and_no_more() {
+    fn strikes_are_kept_for_a_limited_number_of_ids() {
         let (registry, now) = (registry(), Instant::now());
         let strike = |n: usize, now| registry.strike(&n.to_string(), now);
         for n in 0..2 * MAX_STRIKES {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_slow_twice_within_a_minute_gets_no_patience_for_ten() {
+    fn an_id_slow_twice_within_a_minute_is_penalized_for_ten() {
         let (registry, now) = (registry(), Instant::now());
         registry.strike("a", now);
         assert!(!registry.is_penalized("a", now));

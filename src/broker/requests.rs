@@ -4,8 +4,8 @@
 //! may answer it, each once. It ends when it has all its answers, on timeout, when its asker disconnects
 //! or cancels it, or when no responder is left.
 //!
-//! A request, or a responder's part in it, ends under the lock of its shard, so each end yields exactly
-//! one notification. The caller sends notifications after it has released the lock. Two notifications
+//! A request, or a responder's part in it, ends under the lock of its shard, so no end is
+//! reported twice. The caller sends notifications after it has released the lock. Two notifications
 //! of one request may therefore overtake each other: they concern different receivers, and the asker counts
 //! them. A `cancel` must not overtake its message: while a request is being delivered, its cancellations
 //! are deferred.
@@ -89,7 +89,7 @@ pub(crate) struct Question<'a> {
     /// The ack, as a key.
     pub(crate) ack: &'a str,
     pub(crate) asker: &'a Arc<Handle>,
-    /// Responders.
+    /// Receivers, which may answer.
     pub(crate) receivers: &'a [Arc<Handle>],
     /// Id and registration of each receiver, in the order of `receivers`.
     pub(crate) names: &'a [Name<'a>],
@@ -152,10 +152,10 @@ impl Request {
     }
 
     /// Cancels a responder, or defers that while the message is being delivered.
-    fn cancel(&self, responder: Arc<Handle>, outcomes: &mut Notifications) {
+    fn cancel(&self, responder: Arc<Handle>, notifications: &mut Notifications) {
         match &mut *self.late.lock() {
             Some(late) => late.push(responder),
-            None => outcomes.push(Notification::Cancelled {
+            None => notifications.push(Notification::Cancelled {
                 responder,
                 ack: self.ack.clone(),
             }),
@@ -216,7 +216,7 @@ impl Requests {
         &self,
         question: &Question<'_>,
         now: Instant,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Result<Opened, ActionError> {
         let Question { ack, asker, .. } = *question;
         let hash = self.hasher.hash_one(ack);
@@ -225,18 +225,18 @@ impl Requests {
             Some(mut entry) if !entry.get().is_over(now) => {
                 let pending = entry.get_mut();
                 pending.check(asker, now)?;
-                let is_late = pending.add(question, false, &self.hasher, outcomes);
+                let is_late = pending.add(question, false, &self.hasher, notifications);
                 (pending.request.clone(), is_late)
             }
             Some(over) => {
                 let over = over.remove().0;
-                shard.finish(over, Some(DeliveryError::Timeout), outcomes);
+                shard.finish(over, Some(DeliveryError::Timeout), notifications);
                 return Ok(Opened::Over);
             }
-            None => self.insert(&mut shard, hash, question, now, outcomes),
+            None => self.insert(&mut shard, hash, question, now, notifications),
         };
         drop(shard);
-        self.keep_within_limit(asker, outcomes);
+        self.keep_within_limit(asker, notifications);
         Ok(Opened::Asked(is_late.then_some(request)))
     }
 
@@ -247,7 +247,7 @@ impl Requests {
         hash: u64,
         question: &Question<'_>,
         now: Instant,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> (Arc<Request>, bool) {
         let ack: Arc<str> = question.ack.into();
         let count = question.receivers.len();
@@ -268,9 +268,9 @@ impl Requests {
             responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
         };
-        let is_late = pending.add(question, true, &self.hasher, outcomes);
+        let is_late = pending.add(question, true, &self.hasher, notifications);
         if pending.responders.is_empty() {
-            pending.ended(None, outcomes);
+            pending.ended(None, notifications);
         } else {
             let deadline = pending.deadline;
             shard.deadlines.push(deadline, own.is_some(), &request);
@@ -280,7 +280,7 @@ impl Requests {
     }
 
     /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
-    fn keep_within_limit(&self, asker: &Handle, outcomes: &mut Notifications) {
+    fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
         loop {
             let oldest = {
                 let mut book = asker.book.lock();
@@ -291,16 +291,18 @@ impl Requests {
                 book.asked.items.pop_front()
             };
             match oldest {
-                Some((request, _)) => self.end(&request, Some(DeliveryError::Timeout), outcomes),
+                Some((request, _)) => {
+                    self.end(&request, Some(DeliveryError::Timeout), notifications)
+                }
                 None => return,
             }
         }
     }
 
     /// Ends the delivery of a request: sends its deferred cancellations.
-    pub(crate) fn delivered(&self, request: &Request, outcomes: &mut Notifications) {
+    pub(crate) fn delivered(&self, request: &Request, notifications: &mut Notifications) {
         let late = request.late.lock().take().unwrap_or_default();
-        outcomes.extend(late.into_iter().map(|responder| Notification::Cancelled {
+        notifications.extend(late.into_iter().map(|responder| Notification::Cancelled {
             responder,
             ack: request.ack.clone(),
         }));
@@ -312,9 +314,9 @@ impl Requests {
         ack: &str,
         responder: &Handle,
         now: Instant,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<ResponderDone> {
-        self.take(ack, responder, 1, now, outcomes)
+        self.take(ack, responder, 1, now, notifications)
     }
 
     /// Accepts a refusal if this responder may still answer.
@@ -323,9 +325,9 @@ impl Requests {
         ack: &str,
         responder: &Handle,
         now: Instant,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<ResponderDone> {
-        self.take(ack, responder, 0, now, outcomes)
+        self.take(ack, responder, 0, now, notifications)
     }
 
     /// Ends a responder's part. `answers`: number of answers that this counts for.
@@ -335,7 +337,7 @@ impl Requests {
         responder: &Handle,
         answers: u32,
         now: Instant,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<ResponderDone> {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
@@ -346,7 +348,7 @@ impl Requests {
         }
         if pending.is_over(now) {
             let over = entry.remove().0;
-            shard.finish(over, Some(DeliveryError::Timeout), outcomes);
+            shard.finish(over, Some(DeliveryError::Timeout), notifications);
             return None;
         }
 
@@ -371,7 +373,7 @@ impl Requests {
         }
         pending.responders.forget(responder.key);
         let pending = entry.remove().0;
-        let asker = shard.finish(pending, None, outcomes);
+        let asker = shard.finish(pending, None, notifications);
         Some(ResponderDone {
             asker,
             dest,
@@ -380,34 +382,34 @@ impl Requests {
     }
 
     /// Ends a pending request of this connection.
-    pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, outcomes: &mut Notifications) {
+    pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>, notifications: &mut Notifications) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         if let Some(entry) = shard.entry(hash, ack)
             && Arc::ptr_eq(&entry.get().asker, asker)
         {
             let pending = entry.remove().0;
-            shard.finish(pending, None, outcomes);
+            shard.finish(pending, None, notifications);
         }
     }
 
     fn end(
         &self,
         request: &Weak<Request>,
-        fault: Option<DeliveryError>,
-        outcomes: &mut Notifications,
+        error: Option<DeliveryError>,
+        notifications: &mut Notifications,
     ) {
         if let Some(request) = request.upgrade() {
             let mut shard = self.shard(request.hash).lock();
-            shard.end(&request, fault, outcomes);
+            shard.end(&request, error, notifications);
         }
     }
 
     /// Ends all requests that a connection sent.
-    pub(crate) fn cancel_all(&self, handle: &Handle, outcomes: &mut Notifications) {
+    pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
         let asked = std::mem::take(&mut handle.book.lock().asked);
         for (request, _) in asked.items {
-            self.end(&request, None, outcomes);
+            self.end(&request, None, notifications);
         }
     }
 
@@ -415,19 +417,19 @@ impl Requests {
     pub(crate) fn disconnect(
         &self,
         handle: &Handle,
-        fault: DeliveryError,
-        outcomes: &mut Notifications,
+        error: DeliveryError,
+        notifications: &mut Notifications,
     ) {
         let owed = {
             let mut book = handle.book.lock();
-            book.gone.get_or_insert(fault);
+            book.gone.get_or_insert(error);
             std::mem::take(&mut book.owed)
         };
-        self.cancel_all(handle, outcomes);
+        self.cancel_all(handle, notifications);
         let owed = owed.items.into_iter();
         for request in owed.filter_map(|(request, _)| request.upgrade()) {
             let mut shard = self.shard(request.hash).lock();
-            shard.fail_responder(&request, handle, None, fault, outcomes);
+            shard.fail_responder(&request, handle, None, error, notifications);
         }
     }
 
@@ -438,7 +440,7 @@ impl Requests {
         former: &Handle,
         id: &str,
         registration: u64,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) {
         let tag = self.hasher.hash_one(id);
         let owed: Vec<_> = {
@@ -454,7 +456,7 @@ impl Requests {
                 former,
                 Some(id),
                 DeliveryError::Replaced,
-                outcomes,
+                notifications,
             );
         }
     }
@@ -475,17 +477,17 @@ impl Requests {
 
     /// Ends requests on timeout. `tell` is called with the notifications when no lock is held.
     pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Notifications)) {
-        let mut outcomes = Notifications::new();
+        let mut notifications = Notifications::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             while let Some(request) = shard.deadlines.pop(now) {
-                shard.end(&request, Some(DeliveryError::Timeout), &mut outcomes);
+                shard.end(&request, Some(DeliveryError::Timeout), &mut notifications);
             }
             // Releases memory after a burst.
             shard.shrink(ROOM);
             drop(shard);
-            if !outcomes.is_empty() {
-                tell(&mut outcomes);
+            if !notifications.is_empty() {
+                tell(&mut notifications);
             }
         }
     }

@@ -32,8 +32,8 @@ impl Connection {
             from: self.answers_from(),
             outcome,
         };
-        let (broker, outcomes) = (&self.broker, &mut turn.outcomes);
-        match broker.take_answer(&self.handle, &key, &answer, outcomes) {
+        let (broker, notifications) = (&self.broker, &mut turn.outcomes);
+        match broker.take_answer(&self.handle, &key, &answer, notifications) {
             None | Some(Answered::Here(_, None)) => Ok(()),
             Some(Answered::Here(asker, Some(pushed))) => {
                 turn.delivered(&asker, pushed);
@@ -70,7 +70,7 @@ impl Connection {
             turn.delivered(&asker, asker.outbox.push(&frame));
         }
         if asker.outbox.is_full() {
-            // Frames queued in this turn may be what fills the outbox.
+            // Frames queued in this turn may have filled the outbox.
             asker.flush();
             self.answered = Some(asker).filter(|asker| asker.outbox.is_full());
         }

@@ -24,7 +24,7 @@ impl Connection {
         }
         // No frame may follow the close frame.
         self.send_replies();
-        let fault = match close {
+        let error = match close {
             Close::Slow | Close::Memory => DeliveryError::Slow,
             _ => DeliveryError::Gone,
         };
@@ -62,16 +62,16 @@ impl Connection {
             self.broker.listener.event(ServerEvent::Slow { id, why });
             self.handle.outbox.discard();
         }
-        self.start_closing(fault);
+        self.start_closing(error);
         let frame = framing::close_frame(Some(close.code()), close.reason(), Mask::None);
         self.handle.outbox.push_control(&frame);
         self.handle.flush();
     }
 
-    /// Starts to close: writes the outbox and discards input. `fault`: sent to the askers of its pending
+    /// Starts to close: writes the outbox and discards input. `error`: sent to the askers of its pending
     /// requests.
-    pub(super) fn start_closing(&mut self, fault: DeliveryError) {
-        self.leave(fault);
+    pub(super) fn start_closing(&mut self, error: DeliveryError) {
+        self.leave(error);
         // Waiting senders then find that the id has no owner.
         self.handle.outbox.start_closing();
         self.wait_no_longer();
@@ -96,12 +96,12 @@ impl Connection {
 
     /// Gives up the id and all requests. No notification of version 2 is sent to it from here on, such as
     /// about the consequences of its own end.
-    pub(super) fn leave(&mut self, fault: DeliveryError) {
+    pub(super) fn leave(&mut self, error: DeliveryError) {
         let mut turn = Turn::default();
         self.handle.set_speaks_2(false);
         self.unregister(false, &mut turn);
         let requests = &self.broker.registry.requests;
-        requests.disconnect(&self.handle, fault, &mut turn.outcomes);
+        requests.disconnect(&self.handle, error, &mut turn.outcomes);
         self.notify(&mut turn);
         for handle in turn.touched {
             handle.flush();

@@ -29,8 +29,8 @@ pub(super) enum Absent {
 }
 
 impl From<DeliveryError> for Absent {
-    fn from(fault: DeliveryError) -> Self {
-        Self::Failed(fault)
+    fn from(error: DeliveryError) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -86,8 +86,8 @@ impl Connection {
             if self.broker.registry.find(id).is_none() {
                 let (key, waker) = (self.handle.key, cx.waker());
                 match self.broker.find_remote(id, key, waker) {
-                    Err(Absent::Failed(fault)) => {
-                        lookups.absent.insert(lookups.looked_up, fault);
+                    Err(Absent::Failed(error)) => {
+                        lookups.absent.insert(lookups.looked_up, error);
                     }
                     Err(_) => {
                         is_held = true;
@@ -121,8 +121,8 @@ impl PendingLookups {
         for (place, handle) in std::mem::take(&mut self.open) {
             if handle.is_unresolved() {
                 self.open.push((place, handle));
-            } else if let Some(fault) = peers.and_then(|peers| peers.absence(&handle)) {
-                self.absent.insert(place, fault);
+            } else if let Some(error) = peers.and_then(|peers| peers.absence(&handle)) {
+                self.absent.insert(place, error);
             } else {
                 self.found.push(handle);
             }

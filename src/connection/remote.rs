@@ -29,7 +29,7 @@ impl Connection {
         receiver: &Arc<Handle>,
         message: &str,
         id: &str,
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -37,14 +37,14 @@ impl Connection {
         if let Admission::Backpressure = self.room(id, receiver, cx, || false) {
             return Ok(Some(receiver.clone()));
         }
-        let pieces = protocol::message(message, wants.ack, self.from());
-        self.check_size(&pieces, wants, id)?;
-        let request = self.await_one(receiver, id, wants, turn)?;
+        let pieces = protocol::message(message, options.ack, self.from());
+        self.check_size(&pieces, options, id)?;
+        let request = self.await_one(receiver, id, options, turn)?;
         let registration = turn.batch.registration;
         let name = [Name { id, registration }];
-        let receipt = self.await_receipt(wants, slice::from_ref(receiver), &name);
-        let frame = self.frame(message, wants);
-        let is_there = self.push_remote(receiver, &frame, wants, receipt, turn);
+        let receipt = self.await_receipt(options, slice::from_ref(receiver), &name);
+        let frame = self.frame(message, options);
+        let is_there = self.push_remote(receiver, &frame, options, receipt, turn);
         if !is_there {
             self.broker.unknown(id);
         }
@@ -65,12 +65,12 @@ impl Connection {
         &self,
         receiver: &Arc<Handle>,
         frame: &[u8],
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         receipt: Option<u64>,
         turn: &mut Turn,
     ) -> bool {
         let mut frames = Vec::with_capacity(frame.len() + 128);
-        if let Some(ack) = wants.request() {
+        if let Some(ack) = options.request() {
             framing::append_text(&protocol::asks(ack), &mut frames);
         }
         frames.extend_from_slice(frame);
@@ -104,15 +104,15 @@ impl Connection {
     pub(super) fn check_size(
         &self,
         frame: &Pieces<'_>,
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         id: &str,
     ) -> Result<(), ActionError> {
         let Some(peers) = &self.broker.peers else {
             return Ok(());
         };
         let length: usize = frame.iter().map(|piece| piece.len()).sum();
-        let asks = wants.request().map_or(0, |ack| AROUND + ack.len());
-        let settle = if wants.receipt() { AROUND } else { 0 };
+        let asks = options.request().map_or(0, |ack| AROUND + ack.len());
+        let settle = if options.receipt() { AROUND } else { 0 };
         let size = framing::frame_size(length, Mask::None) + asks + settle;
         let limit = peers.max_frame(id);
         match size > limit {

@@ -33,8 +33,8 @@ impl<'a> DeliveryResults<'a> {
         self.0.is_empty()
     }
 
-    pub(super) fn note(&mut self, id: &'a str, fate: DeliveryResult) {
-        self.0.entry(id).or_insert(fate);
+    pub(super) fn note(&mut self, id: &'a str, result: DeliveryResult) {
+        self.0.entry(id).or_insert(result);
     }
 }
 
@@ -73,8 +73,8 @@ impl<'a> SendOptions<'a> {
 
 impl Connection {
     /// True if failed deliveries are reported to this connection.
-    pub(super) fn is_told(&self, wants: &SendOptions<'_>) -> bool {
-        self.handle.speaks_2() && (wants.receipt() || wants.request().is_some())
+    pub(super) fn is_told(&self, options: &SendOptions<'_>) -> bool {
+        self.handle.speaks_2() && (options.receipt() || options.request().is_some())
     }
 
     /// Key of a request with this ack.
@@ -92,7 +92,7 @@ impl Connection {
     pub(super) fn await_answer(
         &self,
         ack: &str,
-        terms: Option<&ReplyOptions<'_>>,
+        reply: Option<&ReplyOptions<'_>>,
         receivers: &[Arc<Handle>],
         names: &[Name<'_>],
         turn: &mut Turn,
@@ -111,8 +111,8 @@ impl Connection {
             asker: &self.handle,
             receivers,
             names,
-            answers: terms.map_or(1, |terms| terms.answers),
-            timeout: terms.and_then(|terms| terms.timeout),
+            answers: reply.map_or(1, |reply| reply.answers),
+            timeout: reply.and_then(|reply| reply.timeout),
         };
         loop {
             match requests.open(&question, now, &mut turn.outcomes)? {
@@ -134,40 +134,40 @@ impl Connection {
         &self,
         receiver: &Arc<Handle>,
         id: &str,
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Request>>, ActionError> {
-        let Some(ack) = wants.request() else {
+        let Some(ack) = options.request() else {
             return Ok(None);
         };
         let registration = turn.batch.registration;
         let name = [Name { id, registration }];
-        self.await_answer(ack, wants.terms, slice::from_ref(receiver), &name, turn)
+        self.await_answer(ack, options.terms, slice::from_ref(receiver), &name, turn)
     }
 
     /// Reports the result of a message to one id.
     pub(super) fn report_one(
         &self,
         id: &str,
-        wants: &SendOptions<'_>,
-        fate: DeliveryResult,
+        options: &SendOptions<'_>,
+        result: DeliveryResult,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let mut fates = DeliveryResults::default();
-        fates.note(id, fate);
-        self.report(&[id.into()], wants, fates, None, turn)
+        let mut results = DeliveryResults::default();
+        results.note(id, result);
+        self.report(&[id.into()], options, results, None, turn)
     }
 
     /// Opens a receipt if one is wanted and some of the receivers are at other brokers. To be completed by
     /// [`report`](Self::report).
     pub(super) fn await_receipt(
         &self,
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         receivers: &[Arc<Handle>],
         names: &[Name<'_>],
     ) -> Option<u64> {
         let peers = self.broker.peers.as_ref()?;
-        let reference = wants.reference()?;
+        let reference = options.reference()?;
         let remote = names.iter().zip(receivers).filter(|(_, one)| one.remote);
         let awaited = remote.map(|(name, one)| (name.id.into(), one.key));
         let (asker, memory) = (&self.handle, &self.broker.memory);
@@ -179,28 +179,28 @@ impl Connection {
     pub(super) fn report(
         &self,
         ids: &[Cow<'_, str>],
-        wants: &SendOptions<'_>,
-        mut fates: DeliveryResults<'_>,
+        options: &SendOptions<'_>,
+        mut results: DeliveryResults<'_>,
         receipt: Option<u64>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        if fates.are_none() && !wants.receipt() {
+        if results.are_none() && !options.receipt() {
             return Ok(());
         }
         // Rule 7.9: a sender without an id gets no `failed`.
-        let ack = wants.request().filter(|_| self.id.is_some());
+        let ack = options.request().filter(|_| self.id.is_some());
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
         if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
-            let known = fates.0.iter().map(|(id, fate)| ((*id).into(), *fate));
+            let known = results.0.iter().map(|(id, result)| ((*id).into(), *result));
             peers.receipts().local(number, known, ids);
         }
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {
-            let Some(fate) = fates.0.remove(&**id) else {
+            let Some(result) = results.0.remove(&**id) else {
                 continue;
             };
-            if wants.receipt() {
-                let list = match fate {
+            if options.receipt() {
+                let list = match result {
                     None => &mut delivered,
                     Some(_) => &mut failed,
                 };
@@ -209,21 +209,21 @@ impl Connection {
                 }
                 list.push_str(&protocol::json_string(id));
             }
-            let Some(fault) = fate else { continue };
-            if wants.receipt() {
-                failed.extend([":\"", fault.receipt_code(), "\""]);
+            let Some(error) = result else { continue };
+            if options.receipt() {
+                failed.extend([":\"", error.receipt_code(), "\""]);
             }
             // `Gone`: the receiver's part ended, with a notification, when it disconnected.
-            if let (Some(ack), true) = (&key, fault != DeliveryError::Gone) {
+            if let (Some(ack), true) = (&key, error != DeliveryError::Gone) {
                 turn.outcomes.push(Notification::Failed {
                     asker: self.handle.clone(),
                     ack: ack.clone(),
                     dest: (&**id).into(),
-                    fault,
+                    fault: error,
                 });
             }
         }
-        if let Some(reference) = wants.reference().filter(|_| receipt.is_none()) {
+        if let Some(reference) = options.reference().filter(|_| receipt.is_none()) {
             let frame = version_2::receipt(reference, &delivered, &failed);
             turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         }

@@ -61,26 +61,26 @@ impl Connection {
         message: &str,
         dest: &str,
         ack: Option<&str>,
-        wanted: Option<&RawReplyOptions<'_>>,
+        raw: Option<&RawReplyOptions<'_>>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
-        let terms;
-        let mut wants = SendOptions { ack, terms: None };
-        if let Some(wanted) = wanted
+        let reply;
+        let mut options = SendOptions { ack, terms: None };
+        if let Some(raw) = raw
             && self.handle.speaks_2()
         {
-            terms = wanted.terms(self.broker.options.max_id_length)?;
-            wants.terms = Some(&terms);
+            reply = raw.terms(self.broker.options.max_id_length)?;
+            options.terms = Some(&reply);
             // Receipts are sent without being read first, so the connection's own outbox must have room.
-            if wants.receipt() && self.is_full(cx) {
+            if options.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));
             }
         }
-        let options = &self.broker.options;
-        match protocol::decode_dest(dest, options.max_dest, options.max_id_length)? {
-            Dest::One(id) => self.send_to_one(message, &id, &wants, cx, turn),
-            Dest::Many(ids) => self.send_to_many(message, &ids, &wants, cx, turn),
+        let limits = &self.broker.options;
+        match protocol::decode_dest(dest, limits.max_dest, limits.max_id_length)? {
+            Dest::One(id) => self.send_to_one(message, &id, &options, cx, turn),
+            Dest::Many(ids) => self.send_to_many(message, &ids, &options, cx, turn),
         }
     }
 
@@ -88,7 +88,7 @@ impl Connection {
         &mut self,
         message: &str,
         id: &str,
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -104,11 +104,11 @@ impl Connection {
                 }
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => return Ok(self.broker.lookup_gate()),
-                Err(Absent::Failed(fault)) => {
-                    if self.is_told(wants) {
-                        self.report_one(id, wants, Some(fault), turn)?;
+                Err(Absent::Failed(error)) => {
+                    if self.is_told(options) {
+                        self.report_one(id, options, Some(error), turn)?;
                     }
-                    self.broker.not_found(id, fault);
+                    self.broker.not_found(id, error);
                     return Ok(None);
                 }
             };
@@ -119,23 +119,23 @@ impl Connection {
         let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
-        if receiver.remote && (wants.receipt() || wants.request().is_some()) {
+        if receiver.remote && (options.receipt() || options.request().is_some()) {
             turn.batch.receiver = Some(receiver.clone());
-            return self.send_remote(&receiver, message, id, wants, cx, turn);
+            return self.send_remote(&receiver, message, id, options, cx, turn);
         }
-        let room = self.send_to(&receiver, message, id, wants, cx, turn);
+        let room = self.send_to(&receiver, message, id, options, cx, turn);
         let full = matches!(room, Ok(Admission::Backpressure)).then(|| receiver.clone());
         turn.batch.receiver = Some(receiver);
-        let fate = match room? {
+        let result = match room? {
             Admission::Backpressure => return Ok(full),
             // Successful deliveries matter for receipts only.
-            Admission::Accept if !wants.receipt() => return Ok(None),
+            Admission::Accept if !options.receipt() => return Ok(None),
             Admission::Accept => None,
             Admission::Closed => Some(DeliveryError::Gone),
             Admission::Drop => Some(DeliveryError::Slow),
         };
-        if self.is_told(wants) {
-            self.report_one(id, wants, fate, turn)?;
+        if self.is_told(options) {
+            self.report_one(id, options, result, turn)?;
         }
         Ok(None)
     }
@@ -146,7 +146,7 @@ impl Connection {
         receiver: &Arc<Handle>,
         message: &str,
         id: &str,
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Admission, ActionError> {
@@ -165,15 +165,15 @@ impl Connection {
             }
             Admission::Closed | Admission::Drop => return Ok(room),
         }
-        let frame = protocol::message(message, wants.ack, self.from());
+        let frame = protocol::message(message, options.ack, self.from());
         if receiver.remote {
-            self.check_size(&frame, wants, id)?;
+            self.check_size(&frame, options, id)?;
         }
-        let request = self.await_one(receiver, id, wants, turn)?;
+        let request = self.await_one(receiver, id, options, turn)?;
         if turn.batch.add(&frame) {
             turn.batch.requests.extend(request);
             // A receipt must not report a message that is still in the batch.
-            let is_there = !wants.receipt() || self.deliver_to(receiver, turn);
+            let is_there = !options.receipt() || self.deliver_to(receiver, turn);
             return Ok(if is_there { room } else { Admission::Closed });
         }
         self.deliver_to(receiver, turn);
@@ -193,8 +193,8 @@ impl Connection {
     }
 
     /// Encoded frame of a message.
-    pub(super) fn frame(&self, message: &str, wants: &SendOptions<'_>) -> Vec<u8> {
-        let pieces = protocol::message(message, wants.ack, self.from());
+    pub(super) fn frame(&self, message: &str, options: &SendOptions<'_>) -> Vec<u8> {
+        let pieces = protocol::message(message, options.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
         framing::append_text(&pieces, &mut frame);
@@ -243,14 +243,14 @@ impl Connection {
         &mut self,
         message: &str,
         ids: &[Cow<'_, str>],
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         if self.lookups.is_some() && !self.look_up(ids, cx) {
             return Ok(self.broker.lookup_gate());
         }
-        let result = self.send_to_all(message, ids, wants, cx, turn);
+        let result = self.send_to_all(message, ids, options, cx, turn);
         if !matches!(result, Ok(Some(_))) {
             self.lookups = None;
         }
@@ -261,7 +261,7 @@ impl Connection {
         &mut self,
         message: &str,
         ids: &[Cow<'_, str>],
-        wants: &SendOptions<'_>,
+        options: &SendOptions<'_>,
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
@@ -278,12 +278,12 @@ impl Connection {
                 continue;
             }
             let was_absent = self.was_absent(place);
-            match was_absent.map_or_else(|| self.find_remote(id, cx), |fault| Err(fault.into())) {
+            match was_absent.map_or_else(|| self.find_remote(id, cx), |error| Err(error.into())) {
                 Ok((receiver, registration)) => {
                     names.push(Name { id, registration });
                     receivers.push(receiver);
                 }
-                Err(Absent::Failed(fault)) => unknown.push((place, fault)),
+                Err(Absent::Failed(error)) => unknown.push((place, error)),
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => {
                     // From the start: handles found earlier may have ended.
@@ -293,8 +293,8 @@ impl Connection {
                 }
             }
         }
-        let mut fates = self.is_told(wants).then(DeliveryResults::default);
-        let pieces = protocol::message(message, wants.ack, self.from());
+        let mut results = self.is_told(options).then(DeliveryResults::default);
+        let pieces = protocol::message(message, options.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
         let (known, limit) = (receivers.len(), self.broker.options.max_fanout_bytes);
@@ -303,7 +303,7 @@ impl Connection {
         }
         let mark = self.broker.options.max_backpressure;
         // `failed` frames of a request queue up in this connection's own outbox.
-        let told = match (&fates, wants.request()) {
+        let told = match (&results, options.request()) {
             (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
             _ => 0,
         };
@@ -322,7 +322,7 @@ impl Connection {
         if is_clustered {
             for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
                 if receiver.remote {
-                    self.check_size(&pieces, wants, id)?;
+                    self.check_size(&pieces, options, id)?;
                 }
             }
         }
@@ -337,8 +337,8 @@ impl Connection {
                 Admission::Backpressure => return Ok(Some(receiver.clone())),
                 room => matches!(room, Admission::Accept),
             };
-            if !takes_it && let Some(fates) = &mut fates {
-                fates.note(id, Some(DeliveryError::Slow));
+            if !takes_it && let Some(results) = &mut results {
+                results.note(id, Some(DeliveryError::Slow));
             }
             takes.push(takes_it);
         }
@@ -348,33 +348,33 @@ impl Connection {
             let mut each = takes.iter();
             receivers.retain(|_| each.next() == Some(&true));
         }
-        let request = match wants.request() {
+        let request = match options.request() {
             Some(ack) if !receivers.is_empty() => {
-                self.await_answer(ack, wants.terms, &receivers, &names, turn)?
+                self.await_answer(ack, options.terms, &receivers, &names, turn)?
             }
             _ => None,
         };
-        let receipt = self.await_receipt(wants, &receivers, &names);
+        let receipt = self.await_receipt(options, &receivers, &names);
         // Encoded once for all receivers.
         let frame = Bytes::from_owner(memory::ChargedBytes {
-            bytes: self.frame(message, wants),
+            bytes: self.frame(message, options),
             _charge: Charge::new(&self.broker.memory, size),
         });
-        for (place, fault) in unknown {
+        for (place, error) in unknown {
             let id = &ids[place];
-            self.broker.not_found(id, fault);
-            if let Some(fates) = &mut fates {
-                fates.note(id, Some(fault));
+            self.broker.not_found(id, error);
+            if let Some(results) = &mut results {
+                results.note(id, Some(error));
             }
         }
-        let wants_receipt = wants.receipt();
-        let is_asked = wants_receipt || wants.request().is_some();
+        let wants_receipt = options.receipt();
+        let is_asked = wants_receipt || options.request().is_some();
         let shares = size >= SHARE_FROM || size >= LEAST_SHARED && size * known > COPIES;
         let mut copied = 0;
         for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
             let is_there = match is_clustered && receiver.remote {
                 false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame, shares)),
-                true if is_asked => self.push_remote(receiver, &frame, wants, receipt, turn),
+                true if is_asked => self.push_remote(receiver, &frame, options, receipt, turn),
                 true => self.push_encoded_remote(receiver, &frame, turn),
             };
             copied += if shares { PLACE } else { size };
@@ -391,16 +391,16 @@ impl Connection {
             if !is_there {
                 self.broker.unknown(id);
             }
-            if let Some(fates) = &mut fates {
-                fates.note(id, (!is_there).then_some(DeliveryError::Gone));
+            if let Some(results) = &mut results {
+                results.note(id, (!is_there).then_some(DeliveryError::Gone));
             }
         }
         if let Some(request) = request {
             let requests = &self.broker.registry.requests;
             requests.delivered(&request, &mut turn.outcomes);
         }
-        if let Some(fates) = fates {
-            self.report(ids, wants, fates, receipt, turn)?;
+        if let Some(results) = results {
+            self.report(ids, options, results, receipt, turn)?;
         }
         Ok(None)
     }

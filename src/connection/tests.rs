@@ -255,7 +255,7 @@ fn authenticated() -> ServerOptions {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_is_asked_for() {
+async fn a_registration_that_a_hook_decides() {
     let server = server(authenticated());
     for place in places() {
         let mut peer = TestPeer::connect(&server);
@@ -268,7 +268,7 @@ async fn a_registration_that_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_is_not_answered() {
+async fn a_registration_that_a_hook_never_decides() {
     let never = |Credentials { id, .. }: Credentials| -> Decision {
         match &*id {
             "at once" => Box::pin(std::future::ready(Ok(Grant::new("one")))),
@@ -364,7 +364,7 @@ async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
 
 /// With the system's clock, which the rate limit uses.
 #[tokio::test]
-async fn a_rate_that_is_used_up() {
+async fn a_rate_limit_that_is_reached() {
     for (messages, bytes) in [(10_000, 1 << 30), (1 << 20, 4 << 20)] {
         let server = server(ServerOptions {
             rate_limit: Some(RateLimit { messages, bytes }),
@@ -445,7 +445,7 @@ async fn memory_that_is_short() {
 
 /// Messages of other connections do not wait for all the signatures of one connection.
 #[tokio::test]
-async fn many_renewals_do_not_hold_up_others() {
+async fn many_renewals_do_not_delay_others() {
     const TOKENS: &str = include_str!("../../tests/keys/tokens.txt");
     let pair = include_str!("../../tests/keys/p384.pem");
     let secret =
@@ -484,7 +484,7 @@ async fn many_renewals_do_not_hold_up_others() {
 
 /// A client that renews now and then is not delayed; one that renews all the time is slowed down.
 #[tokio::test]
-async fn a_renewal_waits_only_behind_many_of_the_same_connection() {
+async fn a_renewal_is_delayed_only_behind_many_of_the_same_connection() {
     let jwt = JwtOptions::new(JwtKey::PublicKey(
         include_str!("../../tests/keys/p384.pem").into(),
     ));

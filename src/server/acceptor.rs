@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn frees_its_port_though_a_process_that_is_being_forked_holds_the_socket() {
+    async fn dropping_frees_the_port_even_if_a_copy_of_the_descriptor_is_open() {
         let listen = |port| Listen::Tcp {
             host: "127.0.0.1".to_owned(),
             port,

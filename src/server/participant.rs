@@ -18,7 +18,7 @@ impl Server {
     /// `max_connections`. `options` apply as for any client, except host, port, path, headers, token and
     /// TLS.
     ///
-    /// It may register any id, and no other client can take that over. It is not counted in
+    /// The client may register any id, and no other client can take that over. It is not counted in
     /// `Stats::connections`, and no `Connection` event is emitted. Authentication, register timeout,
     /// heartbeat, rate limit and the limit of refused actions do not apply. It is closed when the server
     /// closes, but not when it is slow: messages that exceed its outbox are dropped.

@@ -288,7 +288,7 @@ fn setting<T: FromStr<Err: Display>>(name: &str, default: T) -> T {
 }
 
 #[test]
-fn a_million_operations_come_out_as_the_rules_say() {
+fn a_million_operations_follow_the_rules() {
     let first = setting("WSMB_SEED", 0_u64);
     let steps = setting("WSMB_STEPS", 1_000_000_usize);
     let mut met = BTreeSet::new();

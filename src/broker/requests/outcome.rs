@@ -50,7 +50,7 @@ impl DeliveryError {
             DeliveryError::TooLarge,
             DeliveryError::Gone,
         ];
-        let known = ALL.into_iter().find(|fault| fault.code() == code);
+        let known = ALL.into_iter().find(|error| error.code() == code);
         known.unwrap_or(DeliveryError::Gone)
     }
 

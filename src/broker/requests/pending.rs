@@ -68,12 +68,12 @@ impl Shard {
     pub(super) fn end(
         &mut self,
         request: &Arc<Request>,
-        fault: Option<DeliveryError>,
-        outcomes: &mut Notifications,
+        error: Option<DeliveryError>,
+        notifications: &mut Notifications,
     ) {
         if let Some(entry) = self.entry_of(request) {
             let pending = entry.remove().0;
-            self.finish(pending, fault, outcomes);
+            self.finish(pending, error, notifications);
         }
     }
 
@@ -81,11 +81,11 @@ impl Shard {
     pub(super) fn finish(
         &mut self,
         pending: Pending,
-        fault: Option<DeliveryError>,
-        outcomes: &mut Notifications,
+        error: Option<DeliveryError>,
+        notifications: &mut Notifications,
     ) -> Arc<Handle> {
         self.is_littered = true;
-        pending.ended(fault, outcomes)
+        pending.ended(error, notifications)
     }
 
     /// Ends a responder's part. `by`: only if the request was delivered to this id.
@@ -94,8 +94,8 @@ impl Shard {
         request: &Arc<Request>,
         handle: &Handle,
         by: Option<&str>,
-        fault: DeliveryError,
-        outcomes: &mut Notifications,
+        error: DeliveryError,
+        notifications: &mut Notifications,
     ) {
         let Some(mut entry) = self.entry_of(request) else {
             return;
@@ -112,16 +112,16 @@ impl Shard {
             return;
         }
         pending.asker.book.lock().deliveries -= 1;
-        outcomes.extend(id.map(|dest| pending.failed(dest, fault)));
+        notifications.extend(id.map(|dest| pending.failed(dest, error)));
         // A responder that lost its id is still connected: cancel its work.
         if by.is_some()
             && let Some(responder) = responder
         {
-            pending.request.cancel(responder, outcomes);
+            pending.request.cancel(responder, notifications);
         }
         if pending.responders.is_empty() {
             let pending = entry.remove().0;
-            self.finish(pending, None, outcomes);
+            self.finish(pending, None, notifications);
         }
     }
 }
@@ -146,14 +146,14 @@ impl Pending {
         question: &Question<'_>,
         is_new: bool,
         hasher: &RandomState,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> bool {
         let before = self.responders.len();
         let mut known = 0;
         match (question.receivers, question.names) {
             ([one], [name]) => {
                 if !self.responders.has(one.key) {
-                    known += self.add_one(one, name, hasher, outcomes);
+                    known += self.add_one(one, name, hasher, notifications);
                 }
             }
             (receivers, names) => {
@@ -165,7 +165,7 @@ impl Pending {
                 fresh.sort_unstable();
                 fresh.dedup_by_key(|(key, _)| *key);
                 for (_, at) in fresh {
-                    known += self.add_one(&receivers[at], &names[at], hasher, outcomes);
+                    known += self.add_one(&receivers[at], &names[at], hasher, notifications);
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Pending {
         responder: &Arc<Handle>,
         name: &Name<'_>,
         hasher: &RandomState,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> usize {
         let is_told = self.request.is_told;
         let tag = match is_told {
@@ -207,18 +207,18 @@ impl Pending {
             false => 0,
         };
         let mut book = responder.book.lock();
-        let fault = match book.gone {
+        let error = match book.gone {
             // In requests of version 1 a responder may answer after it lost its id.
             None if is_told && book.lost >= name.registration => Some(DeliveryError::Replaced),
             gone => gone,
         };
-        if let Some(fault) = fault {
+        if let Some(error) = error {
             if is_told {
-                outcomes.push(self.failed(name.id.into(), fault));
+                notifications.push(self.failed(name.id.into(), error));
             }
-            // Its message is delivered nevertheless; the caller sends the cancellation behind it.
-            if fault == DeliveryError::Replaced && responder.speaks_2() {
-                outcomes.push(Notification::Cancelled {
+            // The responder still gets its message; the caller sends the cancellation behind it.
+            if error == DeliveryError::Replaced && responder.speaks_2() {
+                notifications.push(Notification::Cancelled {
                     responder: responder.clone(),
                     ack: self.request.ack.clone(),
                 });
@@ -243,7 +243,7 @@ impl Pending {
         &mut self,
         owner: Option<&Handle>,
         id: &str,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) {
         let owner = owner.filter(|owner| self.responders.was_asked_as(owner.key, id));
         let asked = match owner.and_then(|owner| self.responders.get(owner.key)) {
@@ -254,18 +254,18 @@ impl Pending {
             if self.responders.remove(key) {
                 self.asker.book.lock().deliveries -= 1;
                 if let Some(responder) = responder {
-                    self.request.cancel(responder, outcomes);
+                    self.request.cancel(responder, notifications);
                 }
             }
         }
     }
 
-    fn failed(&self, dest: Arc<str>, fault: DeliveryError) -> Notification {
+    fn failed(&self, dest: Arc<str>, error: DeliveryError) -> Notification {
         Notification::Failed {
             asker: self.asker.clone(),
             ack: self.request.ack.clone(),
             dest,
-            fault,
+            fault: error,
         }
     }
 
@@ -273,24 +273,24 @@ impl Pending {
     /// failure if there is a reason.
     pub(super) fn ended(
         self,
-        fault: Option<DeliveryError>,
-        outcomes: &mut Notifications,
+        error: Option<DeliveryError>,
+        notifications: &mut Notifications,
     ) -> Arc<Handle> {
         let mut book = self.asker.book.lock();
         book.deliveries -= self.responders.len();
         book.charged -= self.charge.bytes();
         drop(book);
         for NotifiedResponder { handle, id, .. } in self.responders.into_known() {
-            if let (Some(fault), Some(dest)) = (fault, id) {
-                outcomes.push(Notification::Failed {
+            if let (Some(error), Some(dest)) = (error, id) {
+                notifications.push(Notification::Failed {
                     asker: self.asker.clone(),
                     ack: self.request.ack.clone(),
                     dest,
-                    fault,
+                    fault: error,
                 });
             }
             if let Some(responder) = handle {
-                self.request.cancel(responder, outcomes);
+                self.request.cancel(responder, notifications);
             }
         }
         self.asker

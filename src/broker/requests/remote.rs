@@ -17,17 +17,17 @@ impl Requests {
         asker: &Arc<Handle>,
         owner: Option<&Handle>,
         id: &str,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         if let Some(mut entry) = shard.entry(hash, ack)
             && Arc::ptr_eq(&entry.get().asker, asker)
         {
-            entry.get_mut().cancel_part(owner, id, outcomes);
+            entry.get_mut().cancel_part(owner, id, notifications);
             if entry.get().responders.is_empty() {
                 let pending = entry.remove().0;
-                shard.finish(pending, None, outcomes);
+                shard.finish(pending, None, notifications);
             }
         }
     }
@@ -42,7 +42,7 @@ impl Requests {
         former: u64,
         receiver: &Arc<Handle>,
         name: Name<'_>,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) -> Option<Option<Arc<Request>>> {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
@@ -61,11 +61,11 @@ impl Requests {
             answers: pending.answers,
             timeout: None,
         };
-        let is_late = pending.add(&question, false, &self.hasher, outcomes);
+        let is_late = pending.add(&question, false, &self.hasher, notifications);
         let request = is_late.then(|| pending.request.clone());
         if pending.responders.is_empty() {
             let pending = entry.remove().0;
-            shard.finish(pending, None, outcomes);
+            shard.finish(pending, None, notifications);
         }
         Some(request)
     }
@@ -75,14 +75,14 @@ impl Requests {
         &self,
         ack: &str,
         responder: &Handle,
-        fault: DeliveryError,
-        outcomes: &mut Notifications,
+        error: DeliveryError,
+        notifications: &mut Notifications,
     ) {
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
         if let Some(pending) = shard.find(hash, ack) {
             let request = pending.request.clone();
-            shard.fail_responder(&request, responder, None, fault, outcomes);
+            shard.fail_responder(&request, responder, None, error, notifications);
         }
     }
 
@@ -132,11 +132,11 @@ impl Requests {
         &self,
         request: &Arc<Request>,
         responder: &Handle,
-        fault: DeliveryError,
-        outcomes: &mut Notifications,
+        error: DeliveryError,
+        notifications: &mut Notifications,
     ) {
         let mut shard = self.shard(request.hash).lock();
-        shard.fail_responder(request, responder, None, fault, outcomes);
+        shard.fail_responder(request, responder, None, error, notifications);
     }
 
     /// Ends a responder's part in the requests of other brokers that were delivered to it as this id, and
@@ -145,7 +145,7 @@ impl Requests {
         &self,
         former: &Handle,
         id: &str,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) {
         let tag = self.hasher.hash_one(id);
         let owed = former.book.lock().owed.tagged(tag);
@@ -153,7 +153,13 @@ impl Requests {
             let mut shard = self.shard(request.hash).lock();
             let pending = shard.find(request.hash, &request.ack);
             if pending.is_some_and(|pending| pending.asker.remote) {
-                shard.fail_responder(&request, former, Some(id), DeliveryError::Gone, outcomes);
+                shard.fail_responder(
+                    &request,
+                    former,
+                    Some(id),
+                    DeliveryError::Gone,
+                    notifications,
+                );
             }
         }
     }

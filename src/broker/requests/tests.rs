@@ -12,7 +12,7 @@ struct Table {
     memory: Arc<Memory>,
     requests: Requests,
     now: Instant,
-    outcomes: Notifications,
+    notifications: Notifications,
 }
 
 impl Table {
@@ -22,7 +22,7 @@ impl Table {
             requests: Requests::new(HOUR, MAX_PENDING, memory.clone()),
             memory,
             now: Instant::now(),
-            outcomes: Notifications::new(),
+            notifications: Notifications::new(),
         }
     }
 
@@ -67,53 +67,61 @@ impl Table {
             timeout,
         };
         let request = loop {
-            match (self.requests).open(&question, self.now, &mut self.outcomes)? {
+            match (self.requests).open(&question, self.now, &mut self.notifications)? {
                 Opened::Asked(request) => break request,
-                Opened::Over => assert!(!self.outcomes.is_empty()),
+                Opened::Over => assert!(!self.notifications.is_empty()),
             }
         };
         if let Some(request) = request {
-            self.requests.delivered(&request, &mut self.outcomes);
+            self.requests.delivered(&request, &mut self.notifications);
         }
         Ok(())
     }
 
     fn answer(&mut self, ack: &str, responder: &Handle) -> Option<u64> {
-        let outcomes = &mut self.outcomes;
-        let part = self.requests.answer(ack, responder, self.now, outcomes);
+        let notifications = &mut self.notifications;
+        let part = self
+            .requests
+            .answer(ack, responder, self.now, notifications);
         part.map(|part| part.asker.key)
     }
 
     fn refuse(&mut self, ack: &str, responder: &Handle) -> Option<(u64, bool)> {
-        let outcomes = &mut self.outcomes;
-        let part = self.requests.refuse(ack, responder, self.now, outcomes);
+        let notifications = &mut self.notifications;
+        let part = self
+            .requests
+            .refuse(ack, responder, self.now, notifications);
         part.map(|part| (part.asker.key, part.ended))
     }
 
-    fn leave(&mut self, handle: &Handle, fault: DeliveryError) {
-        self.requests.disconnect(handle, fault, &mut self.outcomes);
+    fn leave(&mut self, handle: &Handle, error: DeliveryError) {
+        self.requests
+            .disconnect(handle, error, &mut self.notifications);
     }
 
     fn expire(&mut self, after: Duration) {
         self.now += after;
-        let told = &mut self.outcomes;
+        let told = &mut self.notifications;
         self.requests
-            .expire(self.now, |outcomes| told.append(outcomes));
+            .expire(self.now, |notifications| told.append(notifications));
     }
 
     /// Notifications since the last call, in order.
     fn told(&mut self) -> Vec<String> {
-        let told = self.outcomes.drain(..).map(|outcome| match outcome {
-            Notification::Failed {
-                asker,
-                ack,
-                dest,
-                fault,
-            } => format!("{} {ack}: {dest} {}", asker.key, fault.code()),
-            Notification::Cancelled { responder, ack } => {
-                format!("{} {ack}: cancel", responder.key)
-            }
-        });
+        let told = self
+            .notifications
+            .drain(..)
+            .map(|notification| match notification {
+                Notification::Failed {
+                    asker,
+                    ack,
+                    dest,
+                    fault: error,
+                } => format!("{} {ack}: {dest} {}", asker.key, error.code()),
+                Notification::Cancelled { responder, ack } => {
+                    format!("{} {ack}: cancel", responder.key)
+                }
+            });
         let mut told: Vec<_> = told.collect();
         told.sort();
         told
@@ -153,7 +161,7 @@ fn a_pending_ack_cannot_be_taken_over() {
 }
 
 #[test]
-fn an_ack_is_free_again_when_its_time_is_up() {
+fn an_ack_is_free_again_after_the_timeout() {
     let mut table = Table::new();
     let [asker, other, one] = [1, 2, 3].map(|key| table.new_one(key));
     let to = std::slice::from_ref(&one);
@@ -177,7 +185,7 @@ fn an_ack_is_free_again_when_its_time_is_up() {
 }
 
 #[test]
-fn a_request_ends_with_its_asker_its_last_receiver_or_its_time() {
+fn a_request_ends_with_its_asker_its_last_responder_or_on_timeout() {
     let open = || {
         let mut table = Table::new();
         let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
@@ -239,7 +247,7 @@ fn beyond_the_limit_the_oldest_request_expires() {
 }
 
 #[test]
-fn ended_requests_do_not_pile_up_behind_an_old_one() {
+fn ended_requests_do_not_accumulate_behind_a_pending_one() {
     let mut table = Table::new();
     let [asker, one] = [1, 2].map(|key| table.old(key));
     let to = std::slice::from_ref(&one);
@@ -266,7 +274,7 @@ fn left(handle: &Handle) -> usize {
 }
 
 #[test]
-fn a_rush_of_requests_leaves_nothing_behind_once_they_have_ended() {
+fn a_burst_of_requests_leaves_no_memory_behind() {
     const RUSH: usize = 10_000;
     let (mut table, acks) = (Table::new(), || (0..RUSH).map(|n| n.to_string()));
     table.requests.max_pending = 4 * RUSH;
@@ -284,14 +292,16 @@ fn a_rush_of_requests_leaves_nothing_behind_once_they_have_ended() {
                 table.answer(&ack, responder).unwrap();
             }
             if by == 0 && receivers == 1 {
-                table.requests.cancel(&ack, &asker, &mut table.outcomes);
+                table
+                    .requests
+                    .cancel(&ack, &asker, &mut table.notifications);
             }
         }
         if by == 0 {
             table.now += HOUR;
             table
                 .requests
-                .expire(table.now, |outcomes| outcomes.clear());
+                .expire(table.now, |notifications| notifications.clear());
         }
         assert!(table.requests.sweep() && !table.requests.sweep());
         for handle in [&asker, &one, &other] {
@@ -305,7 +315,7 @@ fn a_rush_of_requests_leaves_nothing_behind_once_they_have_ended() {
 }
 
 #[test]
-fn a_request_ends_after_its_own_time_or_that_of_all() {
+fn a_request_ends_after_its_own_timeout_or_the_general_one() {
     let mut table = Table::new();
     let [asker, one] = [1, 2].map(|key| table.new_one(key));
     let to = std::slice::from_ref(&one);
@@ -328,7 +338,7 @@ fn a_request_ends_after_its_own_time_or_that_of_all() {
 }
 
 #[test]
-fn a_request_takes_as_many_answers_as_it_wants() {
+fn a_request_accepts_as_many_answers_as_it_asks_for() {
     let mut table = Table::new();
     let [asker, one, two, three] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let to = [one.clone(), two.clone(), three.clone()];
@@ -349,7 +359,7 @@ fn a_request_takes_as_many_answers_as_it_wants() {
 }
 
 #[test]
-fn a_refusal_is_no_answer_and_the_last_one_ends_the_request() {
+fn refusals_do_not_count_as_answers_and_the_last_one_ends_the_request() {
     let mut table = Table::new();
     let [asker, one, two, three] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let to = [one.clone(), two.clone(), three.clone()];
@@ -368,24 +378,26 @@ fn a_refusal_is_no_answer_and_the_last_one_ends_the_request() {
 }
 
 #[test]
-fn only_who_asked_cancels() {
+fn only_the_asker_can_cancel() {
     let mut table = Table::new();
     let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
     let old = table.old(4);
     table.open("k", &asker, &[one.clone(), two, old]);
     let Table {
-        requests, outcomes, ..
+        requests,
+        notifications,
+        ..
     } = &mut table;
-    requests.cancel("k", &one, outcomes);
-    requests.cancel("other", &asker, outcomes);
-    assert_eq!((requests.count(), outcomes.len()), (1, 0));
-    requests.cancel("k", &asker, outcomes);
+    requests.cancel("k", &one, notifications);
+    requests.cancel("other", &asker, notifications);
+    assert_eq!((requests.count(), notifications.len()), (1, 0));
+    requests.cancel("k", &asker, notifications);
     assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
     table.is_empty(&asker);
 }
 
 #[test]
-fn who_lost_its_id_is_awaited_by_those_of_version_1_only() {
+fn a_former_owner_may_answer_only_requests_of_version_1() {
     let mut table = Table::new();
     let [asker, one] = [1, 2].map(|key| table.new_one(key));
     let old = table.old(3);
@@ -394,9 +406,11 @@ fn who_lost_its_id_is_awaited_by_those_of_version_1_only() {
     table.open("old", &old, to);
     let replaced = |table: &mut Table, id, registration| {
         let Table {
-            requests, outcomes, ..
+            requests,
+            notifications,
+            ..
         } = table;
-        requests.replaced(&one, id, registration, outcomes);
+        requests.replaced(&one, id, registration, notifications);
     };
     replaced(&mut table, "another id", 6);
     assert!(table.told().is_empty());
@@ -414,7 +428,7 @@ fn who_lost_its_id_is_awaited_by_those_of_version_1_only() {
 }
 
 #[test]
-fn those_of_version_1_are_told_nothing_and_cost_no_more() {
+fn connections_of_version_1_get_no_notifications_and_cost_no_more() {
     let mut table = Table::new();
     let [asker, one, two] = [1, 2, 3].map(|key| table.old(key));
     table.open("k", &asker, &[one.clone(), two.clone()]);
@@ -431,7 +445,7 @@ fn those_of_version_1_are_told_nothing_and_cost_no_more() {
 }
 
 #[test]
-fn nobody_is_cancelled_before_it_is_asked() {
+fn a_cancellation_does_not_overtake_its_message() {
     let mut table = Table::new();
     let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
     let question = Question {
@@ -445,12 +459,12 @@ fn nobody_is_cancelled_before_it_is_asked() {
         answers: 1,
         timeout: None,
     };
-    let opened = (table.requests).open(&question, table.now, &mut table.outcomes);
+    let opened = (table.requests).open(&question, table.now, &mut table.notifications);
     // The first responder answers before the second one has its message.
     assert_eq!(table.answer("k", &one), Some(1));
     assert!(table.told().is_empty());
     let request = opened.unwrap().asked().unwrap();
-    table.requests.delivered(&request, &mut table.outcomes);
+    table.requests.delivered(&request, &mut table.notifications);
     assert_eq!(table.told(), ["3 k: cancel"]);
     table.is_empty(&asker);
     // A single responder may lose its id, or time out, before it has its message.
@@ -459,22 +473,22 @@ fn nobody_is_cancelled_before_it_is_asked() {
         names: &question.names[..1],
         ..question
     };
-    for (fault, id) in [("REPLACED", Some("2")), ("TIMEOUT", None)] {
-        let opened = (table.requests).open(&question, table.now, &mut table.outcomes);
+    for (code, id) in [("REPLACED", Some("2")), ("TIMEOUT", None)] {
+        let opened = (table.requests).open(&question, table.now, &mut table.notifications);
         match id {
-            Some(id) => (table.requests).replaced(&one, id, 6, &mut table.outcomes),
+            Some(id) => (table.requests).replaced(&one, id, 6, &mut table.notifications),
             None => table.expire(2 * HOUR),
         }
-        assert_eq!(table.told(), [format!("1 k: 2 {fault}")]);
+        assert_eq!(table.told(), [format!("1 k: 2 {code}")]);
         let request = opened.unwrap().asked().unwrap();
-        table.requests.delivered(&request, &mut table.outcomes);
+        table.requests.delivered(&request, &mut table.notifications);
         assert_eq!(table.told(), ["2 k: cancel"]);
     }
     table.is_empty(&asker);
 }
 
 #[test]
-fn a_part_passes_to_another_receiver() {
+fn a_part_is_transferred_to_another_receiver() {
     let mut table = Table::new();
     let [asker, link, owner, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let transfer = |table: &mut Table, ack, to: &Arc<Handle>, registration| {
@@ -482,10 +496,10 @@ fn a_part_passes_to_another_receiver() {
             id: "2",
             registration,
         };
-        let outcomes = &mut table.outcomes;
-        let passed = (table.requests).transfer(ack, link.key, to, name, outcomes);
+        let notifications = &mut table.notifications;
+        let passed = (table.requests).transfer(ack, link.key, to, name, notifications);
         if let Some(Some(request)) = &passed {
-            table.requests.delivered(request, &mut table.outcomes);
+            table.requests.delivered(request, &mut table.notifications);
         }
         passed.is_some()
     };
@@ -504,12 +518,14 @@ fn a_part_passes_to_another_receiver() {
     table
         .ask("k", &asker, &[link.clone(), other.clone()], 2, None)
         .unwrap();
-    table.requests.replaced(&owner, "2", 8, &mut table.outcomes);
+    table
+        .requests
+        .replaced(&owner, "2", 8, &mut table.notifications);
     let name = Name {
         id: "2",
         registration: 8,
     };
-    let passed = (table.requests).transfer("k", link.key, &owner, name, &mut table.outcomes);
+    let passed = (table.requests).transfer("k", link.key, &owner, name, &mut table.notifications);
     assert!(passed.is_some());
     assert_eq!(table.told(), ["1 k: 2 REPLACED", "3 k: cancel"]);
     assert_eq!(table.answer("k", &other), Some(1));
@@ -518,13 +534,15 @@ fn a_part_passes_to_another_receiver() {
 }
 
 #[test]
-fn a_part_is_cancelled_alone() {
+fn one_part_can_be_cancelled_alone() {
     let mut table = Table::new();
     let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
     let cancel = |table: &mut Table, ack, asker: &_, owner: Option<&Handle>, id: &str| {
-        let outcomes = &mut table.outcomes;
-        table.requests.cancel_part(ack, asker, owner, id, outcomes);
+        let notifications = &mut table.notifications;
+        table
+            .requests
+            .cancel_part(ack, asker, owner, id, notifications);
         table.told()
     };
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
@@ -549,7 +567,7 @@ fn a_part_is_cancelled_alone() {
 }
 
 #[test]
-fn who_gave_up_an_id_owes_nothing_to_those_who_asked_from_elsewhere() {
+fn requests_of_other_brokers_end_when_the_id_is_given_up() {
     let mut table = Table::new();
     let [asker, one] = [1, 2].map(|key| table.new_one(key));
     let mut far = Handle::new(3, Pipe::deaf(), 1024, table.memory.clone());
@@ -561,7 +579,7 @@ fn who_gave_up_an_id_owes_nothing_to_those_who_asked_from_elsewhere() {
     for (id, told) in [("4", &[][..]), ("2", &["2 far: cancel", "3 far: 2 GONE"])] {
         table
             .requests
-            .fail_remote_askers(&one, id, &mut table.outcomes);
+            .fail_remote_askers(&one, id, &mut table.notifications);
         assert_eq!(table.told(), told);
     }
     assert_eq!(table.answer("far", &one), None);
@@ -570,7 +588,7 @@ fn who_gave_up_an_id_owes_nothing_to_those_who_asked_from_elsewhere() {
 }
 
 #[test]
-fn what_a_receiver_owes_is_what_has_gone_out_and_is_not_answered() {
+fn owed_requests_are_those_delivered_and_not_answered() {
     let mut table = Table::new();
     let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
@@ -592,10 +610,10 @@ fn what_a_receiver_owes_is_what_has_gone_out_and_is_not_answered() {
     assert_eq!(table.answer("j", &one), Some(1));
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
     for request in [old, table.requests.owed(&one)].concat() {
-        let outcomes = &mut table.outcomes;
+        let notifications = &mut table.notifications;
         table
             .requests
-            .fail_responder(&request, &one, DeliveryError::Gone, outcomes);
+            .fail_responder(&request, &one, DeliveryError::Gone, notifications);
     }
     assert_eq!(table.told(), ["1 j: 2 GONE"]);
 }

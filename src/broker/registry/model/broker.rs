@@ -30,7 +30,7 @@ pub(super) struct RealBroker {
     now: Instant,
     places: Vec<RealConnection>,
     next_key: u64,
-    outcomes: Notifications,
+    notifications: Notifications,
 }
 
 struct RealConnection {
@@ -63,7 +63,7 @@ impl RealBroker {
             now,
             places: Vec::new(),
             next_key: 0,
-            outcomes: Notifications::new(),
+            notifications: Notifications::new(),
         };
         for _ in 0..world.places {
             let connection = broker.connect();
@@ -103,8 +103,9 @@ impl RealBroker {
                     return Came::Conflict { freed };
                 }
                 if let Some((former, registration)) = lost {
-                    let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
-                    requests.replaced(&former, &id_text(id), registration, outcomes);
+                    let (requests, notifications) =
+                        (&self.registry.requests, &mut self.notifications);
+                    requests.replaced(&former, &id_text(id), registration, notifications);
                 }
                 self.places[place].id = Some(id);
                 Came::Registered { freed, replaced }
@@ -114,7 +115,7 @@ impl RealBroker {
                 let handle = &self.places[place].handle;
                 self.registry
                     .requests
-                    .cancel_all(handle, &mut self.outcomes);
+                    .cancel_all(handle, &mut self.notifications);
                 Came::Unregistered(freed)
             }
             Op::End { place } => {
@@ -164,20 +165,20 @@ impl RealBroker {
             }
             Op::Answer { place, ack } => {
                 let responder = &self.places[place].handle;
-                let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
-                let asker = requests.answer(&ack_text(ack), responder, self.now, outcomes);
+                let (requests, notifications) = (&self.registry.requests, &mut self.notifications);
+                let asker = requests.answer(&ack_text(ack), responder, self.now, notifications);
                 Came::Answered(asker.map(|part| part.asker.key))
             }
             Op::Refuse { place, ack } => {
                 let responder = &self.places[place].handle;
-                let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
-                let refused = requests.refuse(&ack_text(ack), responder, self.now, outcomes);
+                let (requests, notifications) = (&self.registry.requests, &mut self.notifications);
+                let refused = requests.refuse(&ack_text(ack), responder, self.now, notifications);
                 Came::Declined(refused.map(|part| (part.asker.key, part.ended)))
             }
             Op::Cancel { place, ack } => {
                 let asker = &self.places[place].handle;
-                let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
-                requests.cancel(&ack_text(ack), asker, outcomes);
+                let (requests, notifications) = (&self.registry.requests, &mut self.notifications);
+                requests.cancel(&ack_text(ack), asker, notifications);
                 Came::Done
             }
             Op::Wait(millis) => {
@@ -185,9 +186,9 @@ impl RealBroker {
                 Came::Done
             }
             Op::Expire => {
-                let outcomes = &mut self.outcomes;
+                let notifications = &mut self.notifications;
                 let requests = &self.registry.requests;
-                requests.expire(self.now, |expired| outcomes.append(expired));
+                requests.expire(self.now, |expired| notifications.append(expired));
                 Came::Done
             }
             Op::Timeout(millis) => {
@@ -207,7 +208,7 @@ impl RealBroker {
         (answers, timeout): (u32, Option<Duration>),
     ) -> Result<(), ActionError> {
         let RealConnection { handle, id } = &self.places[place];
-        let (requests, outcomes) = (&self.registry.requests, &mut self.outcomes);
+        let (requests, notifications) = (&self.registry.requests, &mut self.notifications);
         match id {
             _ if receivers.is_empty() => Ok(()),
             Some(_) => {
@@ -220,12 +221,14 @@ impl RealBroker {
                     timeout,
                 };
                 let request = loop {
-                    if let Opened::Asked(request) = requests.open(&question, self.now, outcomes)? {
+                    if let Opened::Asked(request) =
+                        requests.open(&question, self.now, notifications)?
+                    {
                         break request;
                     }
                 };
                 if let Some(request) = request {
-                    requests.delivered(&request, outcomes);
+                    requests.delivered(&request, notifications);
                 }
                 Ok(())
             }
@@ -236,18 +239,18 @@ impl RealBroker {
     /// Notifications since the last call, in no order.
     pub(super) fn told(&mut self) -> Vec<Told> {
         let number = |text: &str| text.rsplit(' ').next().unwrap().parse().unwrap();
-        let mut told: Vec<_> = (self.outcomes.drain(..))
-            .map(|outcome| match outcome {
+        let mut told: Vec<_> = (self.notifications.drain(..))
+            .map(|notification| match notification {
                 Notification::Failed {
                     asker,
                     ack,
                     dest,
-                    fault,
+                    fault: error,
                 } => Told::Failed {
                     asker: asker.key,
                     ack: number(&ack),
                     id: number(&dest),
-                    code: fault.code(),
+                    code: error.code(),
                 },
                 Notification::Cancelled { responder, ack } => Told::Cancelled {
                     responder: responder.key,
@@ -272,13 +275,13 @@ impl RealBroker {
     }
 
     /// Ends a connection: nothing may refer to it afterwards, nor count what it awaited.
-    fn end(&mut self, place: usize, fault: DeliveryError) {
+    fn end(&mut self, place: usize, error: DeliveryError) {
         self.give_up(place);
         let next = self.connect();
         let RealConnection { handle, .. } = std::mem::replace(&mut self.places[place], next);
         self.registry
             .requests
-            .disconnect(&handle, fault, &mut self.outcomes);
+            .disconnect(&handle, error, &mut self.notifications);
         assert_eq!(handle.book.lock().deliveries(), 0);
         assert!(!handle.owns_its_id());
     }
@@ -329,7 +332,7 @@ impl RealBroker {
         for place in 0..self.places.len() {
             self.end(place, DeliveryError::Gone);
         }
-        self.outcomes.clear();
+        self.notifications.clear();
         self.registry.requests.expire(self.start, |_| {});
         assert_eq!(self.registry.count(), 0);
         assert_eq!(self.registry.requests.count(), 0);
