@@ -11,7 +11,7 @@
 //! | `notifications` | failures to askers, cancellations to responders |
 //! | `receipts` | receipts that wait for reports of other brokers |
 //! | `principals` | principals whose connections were closed recently |
-//! | `lease` | the claim of an id within the cluster |
+//! | `lease` | the right of a connection to an id within the cluster |
 //! | `peers` | the trait through which a broker uses other brokers; `cluster` implements it |
 
 pub(crate) mod answers;

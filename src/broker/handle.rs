@@ -108,7 +108,7 @@ pub(crate) struct Handle {
     pub(crate) principal: Mutex<Option<Arc<str>>>,
     /// The id that it registered last and has not given up, even if another connection has taken it over.
     pub(crate) last_id: Mutex<Option<Arc<str>>>,
-    /// Claim of its id in the cluster.
+    /// Lease of its id; none without a cluster.
     pub(crate) lease: Mutex<Option<Lease>>,
     /// Requests that it sent, and those that it may answer.
     pub(crate) book: Mutex<ConnectionRequests>,

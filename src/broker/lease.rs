@@ -1,4 +1,4 @@
-//! Lease: the claim of an id by one connection among all brokers of a cluster.
+//! Lease: the right of one connection to an id among all brokers of a cluster.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ pub(crate) trait Release: fmt::Debug + Send + Sync {
     fn release(&self, id: &str, time: u64);
 }
 
-/// Claim of an id. Dropping it frees the id.
+/// Right to an id. Dropping it frees the id.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: Arc<str>,

@@ -72,7 +72,7 @@ impl Connection {
         {
             reply = raw.terms(self.broker.options.max_id_length)?;
             options.terms = Some(&reply);
-            // Receipts are sent without being read first, so the connection's own outbox must have room.
+            // The receipt goes into this connection's own outbox, which must have room.
             if options.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));
             }
@@ -115,7 +115,7 @@ impl Connection {
             self.recent.note(receiver.key);
             turn.batch.set(id, receiver, registration);
         }
-        // Moved out for this message: cloning the handle for each message would be too expensive.
+        // Taken out of the batch while in use: cloning the handle for each message is too expensive.
         let Some(receiver) = turn.batch.receiver.take() else {
             return Ok(None);
         };
