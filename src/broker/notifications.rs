@@ -22,7 +22,7 @@ impl Broker {
                     asker,
                     ack,
                     dest,
-                    fault: error,
+                    error,
                 } => {
                     if !asker.speaks_2() || !self.has_room_for_answer(&asker) {
                         continue;

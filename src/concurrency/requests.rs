@@ -121,8 +121,8 @@ impl World {
         self.told
             .lock()
             .extend(outcomes.drain(..).map(|outcome| match outcome {
-                Notification::Failed { dest, fault, .. } => {
-                    Told::Failed(dest.parse().unwrap(), fault)
+                Notification::Failed { dest, error, .. } => {
+                    Told::Failed(dest.parse().unwrap(), error)
                 }
                 Notification::Cancelled { responder, .. } => Told::Cancelled(responder.key),
             }));

@@ -219,7 +219,7 @@ impl Connection {
                     asker: self.handle.clone(),
                     ack: ack.clone(),
                     dest: (&**id).into(),
-                    fault: error,
+                    error,
                 });
             }
         }

@@ -71,7 +71,7 @@ pub(crate) enum Notification {
         asker: Arc<Handle>,
         ack: Arc<str>,
         dest: Arc<str>,
-        fault: DeliveryError,
+        error: DeliveryError,
     },
     /// To a responder: its answer is no longer awaited.
     Cancelled {

@@ -265,7 +265,7 @@ impl Pending {
             asker: self.asker.clone(),
             ack: self.request.ack.clone(),
             dest,
-            fault: error,
+            error,
         }
     }
 
@@ -286,7 +286,7 @@ impl Pending {
                     asker: self.asker.clone(),
                     ack: self.request.ack.clone(),
                     dest,
-                    fault: error,
+                    error,
                 });
             }
             if let Some(responder) = handle {

@@ -116,7 +116,7 @@ impl Table {
                     asker,
                     ack,
                     dest,
-                    fault: error,
+                    error,
                 } => format!("{} {ack}: {dest} {}", asker.key, error.code()),
                 Notification::Cancelled { responder, ack } => {
                     format!("{} {ack}: cancel", responder.key)

@@ -245,7 +245,7 @@ impl RealBroker {
                     asker,
                     ack,
                     dest,
-                    fault: error,
+                    error,
                 } => Told::Failed {
                     asker: asker.key,
                     ack: number(&ack),
