@@ -1,4 +1,4 @@
-//! What is said to all brokers, and what is heard from them.
+//! Broadcasts to all brokers, and the handling of broadcasts and direct deliveries from them.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -44,7 +44,7 @@ impl Cluster {
         .await;
     }
 
-    /// Publishes claims to all. Called by one task only: the numbers are in the order of publication.
+    /// Broadcasts claims. Only one task may call it, so that publications are in the order of their numbers.
     pub(super) async fn publish_claims(&self, claims: &[Claim]) {
         let mut rest = claims;
         while !rest.is_empty() {
@@ -57,19 +57,19 @@ impl Cluster {
                 number,
             })
             .await;
-            // A heartbeat with this number is behind it.
+            // A heartbeat with this number must follow the publication.
             self.published.store(number, Relaxed);
             rest = later;
         }
     }
 
-    /// Has claims published with the next ones.
+    /// Queues claims for the next broadcast.
     pub(super) fn queue_claims(&self, claims: impl IntoIterator<Item = Claim>) {
         self.untold.lock().extend(claims);
         self.tells.notify_one();
     }
 
-    /// Something was said to all.
+    /// Handles a broadcast.
     pub(super) async fn on_broadcast(&self, broker: &Broker, payload: &Bytes) {
         let Ok(said) = serde_json::from_slice::<Gossip<'_>>(payload) else {
             return;
@@ -138,12 +138,13 @@ impl Cluster {
         }
     }
 
-    /// The broker of this name, if it is another one.
+    /// Parses a node id; none if it is this node.
     pub(super) fn other(&self, node: &str) -> Option<NodeId> {
         NodeId::parse(node).filter(|node| *node != self.node)
     }
 
-    /// Resolves conflicts of other brokers' claims with our own.
+    /// Applies claims of other brokers: ends registrations that lose, and broadcasts the claims again that win
+    /// against them.
     pub(super) fn judge(&self, broker: &Broker, claims: impl Iterator<Item = Claim>) {
         let mut kept = Vec::new();
         let drains = broker.drains_for().is_some();
@@ -167,7 +168,8 @@ impl Cluster {
         }
     }
 
-    /// An id is another broker's now: whoever has it here hears of that.
+    /// Ends the registration of an id that another broker has claimed, and sends its owner `replaced`.
+    /// `conflict`: another principal has claimed it, and the owner is disconnected.
     pub(crate) fn end_lost(&self, broker: &Broker, id: &Arc<str>, conflict: bool) {
         let Some((owner, registration)) = broker.registry.find_registration(id) else {
             return;
@@ -197,7 +199,7 @@ impl Cluster {
         }
     }
 
-    /// Something came for this node.
+    /// Handles a delivery for this node.
     pub(super) fn take(&self, broker: &Broker, delivery: Delivery) {
         let Delivery {
             number,
@@ -236,7 +238,8 @@ impl Cluster {
                 _ => {}
             };
         }
-        // A question has no packets. That a node hears nothing will be noticed.
+        // Questions have no packet number and handle missing responders themselves. For the node's own subject
+        // they are ignored: dead nodes are detected by their heartbeats.
         if unheard && packet > 0 {
             return self.unheard(number, packet);
         }
@@ -252,7 +255,7 @@ impl Cluster {
         }
         let asked = self.questions.lock().get(&number).cloned();
         if let Some(asked) = asked {
-            // Whoever asked more than he can hear goes without.
+            // If the queue is full the answer is dropped.
             let _ = asked.try_send(Delivery {
                 number,
                 packet,
@@ -264,7 +267,7 @@ impl Cluster {
         }
     }
 
-    /// A broker returns credit for links of ours.
+    /// Handles credit for links of this broker.
     fn credited(&self, node: NodeId, epoch: u32, credits: &[u8]) {
         for (number, credit) in Credit::decode(credits) {
             if let Some((handle, _)) = self.remotes.by_link(number)

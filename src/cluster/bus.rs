@@ -1,4 +1,4 @@
-//! What a cluster needs of the system that carries its messages, and how things are named there.
+//! The message bus between brokers: the trait that NATS implements, and the names of its subjects.
 
 use std::{fmt, pin::Pin};
 
@@ -9,11 +9,10 @@ use ring::digest::{SHA256, digest};
 pub(crate) use crate::broker::peers::Task;
 use crate::error::Result;
 
-/// Ids of this many bytes have a subject from which they can be read; that of longer ones is made of
-/// their hash.
+/// Ids up to this many bytes are encoded in their subject; longer ones are hashed.
 const READABLE: usize = 96;
 
-/// A broker of the cluster, chosen at random when it starts.
+/// The random id of a broker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct NodeId(pub(crate) u64);
 
@@ -29,15 +28,15 @@ impl NodeId {
     }
 }
 
-/// One way to write to a node, or the place of an answer there: its number tells it from all others
-/// of that node.
+/// An address at a node for replies: of one link, or of the answers to one question. The number is unique at
+/// that node; 0 is the node itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ReplyAddress {
     pub(crate) node: NodeId,
     pub(crate) number: u64,
 }
 
-/// Something to be published.
+/// A message to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct Publication {
     pub(crate) subject: String,
@@ -45,66 +44,65 @@ pub(crate) struct Publication {
     pub(crate) payload: Bytes,
 }
 
-/// Something that has come.
+/// A message that was received.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    /// The number in a subject of ours: which of our ways, or of our questions, it is about.
+    /// The number in this node's subject: of the link or question that the message is about; otherwise zero.
     pub(crate) number: u64,
-    /// Which of the packets that went that way, from one on; zero where that is not said.
+    /// The number of the packet of that link that the message is about, from one; zero if there is none.
     pub(crate) packet: u64,
-    /// Where it comes from, and where what is said of it goes.
+    /// The sender's address for replies.
     pub(crate) from: Option<ReplyAddress>,
-    /// Which of the packets from there it is, from one on; zero where that is not said.
+    /// The number of this packet among those of its sender's link, from one; zero if it has none.
     pub(crate) sent: u64,
     pub(crate) payload: Bytes,
-    /// What was published there was heard by nobody.
+    /// NATS reports that the message published there had no subscription.
     pub(crate) unheard: bool,
 }
 
-/// What comes on one subject.
+/// A subscription to a subject.
 pub(crate) trait Inlet: Send {
-    /// The next of it; none at the end.
+    /// The next delivery; none at the end.
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>>;
 
-    /// Ends it, behind what has come already.
+    /// Unsubscribes. Deliveries that have been received already still come.
     fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Ends it behind so many more at least, so that those on their way are not lost.
+    /// Unsubscribes after at least so many more deliveries, so that those in flight are not lost.
     fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = more;
         self.end()
     }
 }
 
-/// The system that carries what brokers say to each other: at most once, and in order from one
-/// publisher on one subject.
+/// The message bus: delivers at most once, and in order for each publisher and subject.
 pub(crate) trait Bus: Send + Sync + fmt::Debug {
-    /// Publishes without waiting; gives back what there is no room for now.
+    /// Publishes if there is room now; otherwise gives the publication back.
     fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication>;
 
     /// Publishes once there is room.
     fn publish(&self, publication: Publication) -> Task<()>;
 
-    /// Listens on a subject. With `in_group`, each message goes to one member of the queue group.
+    /// Subscribes to a subject. `in_queue_group`: each message goes to one member of the queue group only.
     fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>>;
 
-    /// Bytes of one message.
+    /// Size limit of a message in bytes.
     fn max_payload(&self) -> usize;
 
-    /// True while there is a connection.
+    /// True while the bus is connected.
     fn is_connected(&self) -> bool;
 
-    /// How many connections there have been, this one included.
+    /// Number of connections so far, the present one included.
     fn connections(&self) -> u64;
 
-    /// Resolves when all that was published is on its way.
+    /// Resolves once all publications have been written to the connection.
     fn flush(&self) -> Task<()>;
 
-    /// Nobody needs it any more.
+    /// Ends reconnecting.
     fn close(&self);
 }
 
-/// The subjects of a cluster. What clients chose never reaches one as it is.
+/// The subjects of a cluster. Ids are encoded or hashed, so that clients cannot choose a subject.
 #[derive(Debug)]
 pub(crate) struct Subjects {
     prefix: String,
@@ -117,7 +115,7 @@ impl Subjects {
         }
     }
 
-    /// Where what is for an id goes.
+    /// The subject of an id.
     pub(crate) fn to(&self, id: &str) -> String {
         let prefix = &self.prefix;
         match id.len() {
@@ -129,26 +127,26 @@ impl Subjects {
         }
     }
 
-    /// Where what is for a place goes.
+    /// The subject of a reply address.
     pub(crate) fn place(&self, place: ReplyAddress) -> String {
         format!("{}.node.{}.{:x}", self.prefix, place.node, place.number)
     }
 
-    /// Where all that is for a node comes.
+    /// The wildcard subject of all addresses of a node.
     pub(crate) fn node(&self, node: NodeId) -> String {
         format!("{}.node.{node}.>", self.prefix)
     }
 
-    /// What all nodes hear.
+    /// The subject of broadcasts.
     pub(crate) fn all(&self) -> String {
         format!("{}.all", self.prefix)
     }
 }
 
-/// The place that a subject names, and which of the packets from there, or zero.
+/// Parses the subject of a reply address, and the packet number behind it; zero if there is none.
 pub(crate) fn place_of(subject: &str) -> Option<(ReplyAddress, u64)> {
     let hex = |part: &str| u64::from_str_radix(part, 16).ok();
-    // Before these: our prefix, the namespace, and what kind of subject it is.
+    // Skips "wsmb", the namespace and the kind of subject.
     let mut parts = subject.split('.').skip(3);
     let node = NodeId(hex(parts.next()?)?);
     let number = hex(parts.next()?)?;

@@ -1,4 +1,4 @@
-//! What is in packets from other brokers: frames for an id of ours, and frames for this broker itself.
+//! Frames from other brokers: delivers those for an id to its owner, and handles those for this broker.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -19,44 +19,44 @@ use crate::{
     transport::{framing, outbox::Pushed},
 };
 
-/// That something is not owed is told this much later: an answer that was just taken comes before it.
+/// Delay of a negative answer to a probe, so that an answer just received goes first.
 const BEHIND: Duration = Duration::from_millis(100);
 
-/// Who takes what is in a packet.
+/// How the messages of a packet are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taking {
-    /// The owner of the id, if there is one.
+    /// Deliver to the owner of the id, if it has one.
     All,
-    /// The owner takes nothing: it does not read.
+    /// Reject: the owner is slow.
     Nothing,
-    /// The id is not ours, or others listen for it: what becomes of it is none of our business.
+    /// Reject without answering probes: this broker has lost the id.
     Nobody,
 }
 
-/// One packet for an id.
+/// A packet for an id while it is handled.
 pub(super) struct InboundPacket<'a> {
     broker: &'a Broker,
     cluster: &'a Arc<Cluster>,
     id: &'a str,
-    /// Stands for all who ask from where it comes; none if that is here: what is said to it is kept, and
-    /// heard at the end.
+    /// The handle of the requesters at the sending node. None if that is this node: replies are collected and
+    /// handled at the end.
     asker: Option<&'a Arc<Handle>>,
-    /// The number of the link by which it comes.
+    /// The number of the sender's link.
     pub(super) link: u64,
-    /// None if no message in it can come behind a newer one.
+    /// Tracking of the order; none if no message can be older than one delivered before.
     pub(super) followed: Option<Followed<'a>>,
     said: Vec<u8>,
     owner: Option<(Arc<Handle>, u64)>,
-    /// Whether we know what the owner of the id owes.
+    /// True if this broker can answer probes for the id.
     knows: bool,
-    /// Why nothing is delivered, if it is not.
+    /// The error for all messages of the packet, if they are not delivered.
     fault: Option<DeliveryError>,
-    /// Why the last message was not, if that was for another reason.
+    /// The error of the last message, if only that one failed.
     refused: Option<DeliveryError>,
-    /// Acks to which answers are awaited here in vain, and their numbers.
+    /// Probes of requests that are unknown here: their acks and numbers.
     lost: Vec<(String, u64)>,
     is_asked: bool,
-    /// Frames that nobody need look at, to be pushed together.
+    /// Messages to push to the outbox in one batch.
     plain: Vec<u8>,
     count: u64,
     outcomes: Notifications,
@@ -100,7 +100,7 @@ impl<'a> InboundPacket<'a> {
     }
 
     pub(super) fn frames(&mut self, frames: &[u8]) {
-        // To which of them an answer is awaited.
+        // The ack of the next message, if it is a request.
         let mut asked = None;
         for (text, frame) in Frames(frames) {
             if protocol::is_message(text) {
@@ -146,7 +146,7 @@ impl<'a> InboundPacket<'a> {
         }
     }
 
-    /// A message like most: pushed together with those beside it. `room`: bytes of them all, at most.
+    /// Adds a message to the batch. `room`: upper bound of the batch in bytes.
     fn collect(&mut self, frame: &[u8], room: usize) {
         if self.plain.is_empty() {
             self.plain.reserve_exact(room);
@@ -155,8 +155,8 @@ impl<'a> InboundPacket<'a> {
         self.count += 1;
     }
 
-    /// A message during a handover: true if it must not be delivered, as it comes behind a newer one of its sender,
-    /// or has been.
+    /// Checks the order of a message during a handover. True if the message is done: rejected because it is
+    /// older than one of its sender that was delivered, or delivered here.
     #[cold]
     fn is_late(&mut self, text: &[u8], frame: &[u8], ack: Option<&str>) -> bool {
         let sender = std::str::from_utf8(text).ok().and_then(protocol::sender_of);
@@ -178,8 +178,8 @@ impl<'a> InboundPacket<'a> {
         is_late
     }
 
-    /// Delivers a message of a client of this broker, sent before the id came here; its owner then owes the answer,
-    /// in place of the link. False if it has been overtaken, or nothing awaits the answer.
+    /// Delivers a message that a client of this broker sent before the id came here; the owner then owes the
+    /// answer, in place of the link. False if a newer message was sent, or the answer is no longer awaited.
     fn deliver_own(&mut self, sender: Option<&str>, frame: &[u8], ack: Option<&str>) -> bool {
         self.deliver();
         let (Some((owner, registration)), Some(sender)) = (&self.owner, sender) else {
@@ -216,7 +216,7 @@ impl<'a> InboundPacket<'a> {
         is_delivered
     }
 
-    /// A message that awaits an answer.
+    /// Delivers a request.
     fn request(&mut self, ack: &str, asker: &Arc<Handle>, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
@@ -235,7 +235,8 @@ impl<'a> InboundPacket<'a> {
             asker,
             receivers: std::slice::from_ref(&owner),
             names: &name,
-            // All who were asked here may answer: whoever asked says when there are enough.
+            // Every receiver here may answer: the requester's broker counts answers, and cancels when it has
+            // enough.
             answers: u32::MAX,
             timeout: None,
         };
@@ -251,7 +252,7 @@ impl<'a> InboundPacket<'a> {
         };
         self.is_asked = true;
         if asker.outbox.state().closed {
-            // Its broker was given up meanwhile: nobody would ever withdraw this.
+            // The requesters' node was removed meanwhile, and will not cancel.
             requests.cancel(&key, asker, &mut self.outcomes);
         }
         self.plain.extend_from_slice(frame);
@@ -263,7 +264,7 @@ impl<'a> InboundPacket<'a> {
         self.notify();
     }
 
-    /// True if whoever has the id may still answer this.
+    /// True if the owner of the id may still answer this request.
     fn is_owed(&self, ack: &str) -> bool {
         let (Some(asker), Some((owner, _))) = (self.asker, &self.owner) else {
             return false;
@@ -272,7 +273,7 @@ impl<'a> InboundPacket<'a> {
         (self.broker.registry.requests).is_owed(&key, asker, owner, self.id)
     }
 
-    /// Who was asked something, if anybody was.
+    /// The owner, if the packet had a request for it.
     pub(super) fn asked(&self) -> Option<&Arc<Handle>> {
         let (owner, _) = self.owner.as_ref()?;
         self.is_asked.then_some(owner)
@@ -283,7 +284,7 @@ impl<'a> InboundPacket<'a> {
         self.say(&version_2::failed(ack, &dest, code));
     }
 
-    /// Says something to the broker from which it came.
+    /// Sends a frame to the broker that the packet came from.
     fn say(&mut self, frame: &[&str]) {
         match self.asker {
             Some(asker) => drop(asker.outbox.push(frame)),
@@ -291,7 +292,7 @@ impl<'a> InboundPacket<'a> {
         }
     }
 
-    /// Delivers what was collected.
+    /// Pushes the batch to the outbox of the owner.
     fn deliver(&mut self) {
         let count = std::mem::take(&mut self.count);
         if count == 0 {
@@ -308,7 +309,7 @@ impl<'a> InboundPacket<'a> {
             }
         }
         self.plain.clear();
-        // Who is slow is told of elsewhere.
+        // Messages dropped for slow receivers are counted elsewhere.
         if self.fault != Some(DeliveryError::Slow) {
             (0..count).for_each(|_| self.broker.unknown(self.id));
         }
@@ -336,7 +337,7 @@ impl<'a> InboundPacket<'a> {
 }
 
 impl InboundPacket<'_> {
-    /// Tells what is awaited in vain, a little later.
+    /// Answers probes of unknown requests after a delay.
     fn report_lost(&mut self) {
         let lost = std::mem::take(&mut self.lost);
         if lost.is_empty() {
@@ -352,7 +353,7 @@ impl InboundPacket<'_> {
 }
 
 impl Cluster {
-    /// Tells who asked that whoever has this id owes nothing to these. Only who has it knows.
+    /// Answers probes of requests that are unknown here. Only a broker that has claimed the id may.
     fn report_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
         let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
             return;
@@ -362,7 +363,7 @@ impl Cluster {
             match asker {
                 Some(asker) => {
                     asker.outbox.push(&protocol::lost(&number.to_string()));
-                    // Who had the id before may be at it still.
+                    // A former owner may still work on it.
                     let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
                     requests.cancel_part(&key, asker, None, id, &mut outcomes);
                 }
@@ -380,7 +381,7 @@ fn decode(text: &[u8]) -> Option<PeerFrame<'_>> {
     protocol::decode_between(std::str::from_utf8(text).ok()?)
 }
 
-/// Takes what another broker tells this one: answers, and what became of messages.
+/// Handles frames for this broker itself: answers, failures and delivery reports.
 pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
     let mut outcomes = Vec::new();
     let mut touched = Vec::new();

@@ -1,4 +1,5 @@
-//! Takes what other brokers send to an id, as long as that is ours.
+//! The subscription of an id of this broker: receives packets of other brokers, and queues them in a backlog
+//! while the owner of the id is slow.
 
 use std::{
     collections::VecDeque,
@@ -26,23 +27,24 @@ use crate::{
     memory::{Charge, Memory},
 };
 
-/// Once nobody listens for an id any more, all who asked it have given it up after this.
+/// Time after the end of a subscription by which remote requesters have given up their open requests: the next
+/// probe has no responder.
 const ABANDONED: Duration = Duration::from_secs(6);
-/// Bytes of memory that the client of NATS takes for an id: a block of a channel, and a second one once so
-/// many packets have come that the first was full.
+/// Memory in bytes that the NATS client library takes for a subscription: one block of a channel, and a second
+/// one once so many packets have filled the first.
 const BLOCK: usize = 6 << 10;
 const PLACES: u32 = 32;
-/// Packets that wait for one id here; more wait in the client of NATS.
+/// Limit of packets in the backlog of one id; further ones are queued in the NATS client library.
 const MOST: usize = 16 << 10;
-/// Bytes of memory that a packet takes here beside its own.
+/// Memory in bytes of a packet in the backlog, besides its payload.
 const PLACE: usize = 256;
-/// How often it is looked whether an id that is claimed has an owner.
+/// Interval at which a claimed id is checked for a registered owner.
 const BETWEEN: Duration = Duration::from_millis(2);
 
-/// Takes what is for an id, until it is told to stop, or the cluster ends.
+/// Receives the packets of an id until `stopped` resolves or the cluster ends.
 ///
-/// Packets wait here while the owner of the id has no room for them: their sender is told that they have
-/// arrived, and others need not wait behind them.
+/// Packets go to the backlog while the owner's queue is full. They count as arrived, so that other packets from
+/// their senders' brokers need not wait.
 pub(super) async fn receive(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
@@ -57,7 +59,7 @@ pub(super) async fn receive(
     let key = broker.next_key();
     let mut backlog = Backlog::new(cluster, &broker.memory);
     drop(broker);
-    // The id is not ours any more; and NATS was told.
+    // The id was lost; and the subscription was ended.
     let (mut is_stopped, mut ends) = (false, false);
     loop {
         if is_stopped && !ends {
@@ -85,12 +87,13 @@ pub(super) async fn receive(
                 continue;
             }
         }
-        // Who listens now may have taken what came later: once stopped, nobody gets this any more.
+        // After the id was lost its new owner may have received later packets: rejects the rest, to keep the
+        // order.
         let mut taking = Taking::Nobody;
         if !is_stopped {
             let room = tokio::select! {
                 biased;
-                // Who does not read holds up nobody once the id is another's: NATS must hear of that.
+                // A slow owner must not delay the end of the subscription once another broker has the id.
                 _ = &mut stopped => None,
                 room = room(cluster, id, key, &mut backlog, &mut inlet) => Some(room),
             };
@@ -114,7 +117,7 @@ pub(super) async fn receive(
     }
 }
 
-/// Whoever had an id and is still there answers in vain what it was asked by that from elsewhere.
+/// Cancels the remote requests of a former owner that is still connected: it can no longer answer them.
 fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     let is_ours_again = cluster.claims.owner(id).is_some();
     if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
@@ -128,7 +131,7 @@ fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     }
 }
 
-/// `asked`: who was asked something last.
+/// Delivers a packet. `requested`: the owner of the last request.
 fn take(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
@@ -144,10 +147,10 @@ fn take(
         frames,
     }) = Packet::decode(&delivery.payload)
     else {
-        // Of another version.
+        // The packet is in a format of another version.
         return;
     };
-    // The hash of another id may be the same.
+    // Two ids may have the same hash.
     if *for_id != **id || !cluster.observe_node(from.node, epoch) {
         return;
     }
@@ -164,7 +167,7 @@ fn take(
     }
 }
 
-/// Answers whether somebody with a principal may have an id.
+/// Answers the question whether a principal may have an id.
 fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     let (
         Some(from),
@@ -176,7 +179,7 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     else {
         return;
     };
-    // Another one may have the same hash.
+    // Two ids may have the same hash.
     if for_id != id {
         return;
     }
@@ -192,8 +195,8 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     }
 }
 
-/// Waits until the owner of an id has room, as who sends to it here would, or until an id that is claimed has
-/// an owner. Packets that come meanwhile wait in the backlog.
+/// Waits until the owner of an id has room, with backpressure and limits like for local senders, or until an id
+/// without registered owner gets one. Packets that come meanwhile go to the backlog.
 async fn room(
     cluster: &Cluster,
     id: &str,
@@ -206,13 +209,13 @@ async fn room(
         if !matches!(room, Admission::Closed) || cluster.broker().is_none() {
             return room;
         }
-        // It is about to be registered, or parked; or it is another broker's, and that is about to be heard
-        // here.
+        // The id is about to be registered or is parked; or another broker has claimed it, and `stopped`
+        // resolves soon.
         backlog.receive_until(sleep(BETWEEN), id, inlet).await;
     }
 }
 
-/// Waits until the present owner of an id has room. `Gone` if there is none.
+/// Waits until the registered owner of an id has room. `Closed` if there is none.
 async fn owner_room(
     cluster: &Cluster,
     id: &str,
@@ -242,7 +245,7 @@ async fn owner_room(
     backlog.receive_until(poll_fn(look), id, inlet).await
 }
 
-/// Somebody is waited for, until this is dropped: nobody counts as slow for whom nobody waits.
+/// A waiter at the outbox of an owner, removed on drop: an owner without waiters does not count as slow.
 struct Held {
     by: Option<Arc<Handle>>,
     key: u64,
@@ -256,20 +259,20 @@ impl Drop for Held {
     }
 }
 
-/// Packets for an id that its owner has not taken, oldest first.
+/// Queue of packets for an id that its owner has not consumed, oldest first.
 pub(super) struct Backlog<'a> {
     cluster: &'a Cluster,
     packets: VecDeque<Waiting>,
     charge: Charge,
-    /// How many have come, up to the second block.
+    /// Number of packets received, up to the second block.
     came: u32,
 }
 
 struct Waiting {
     delivery: Delivery,
-    /// What flow control counts of it.
+    /// The packet as counted by flow control; none if it is not one of frames.
     counted: Option<Counted>,
-    /// Its arrival was counted, and it is charged.
+    /// Its arrival and its memory have been counted.
     is_kept: bool,
 }
 
@@ -297,7 +300,7 @@ impl<'a> Backlog<'a> {
         self.packets.len() < MOST
     }
 
-    /// Adds a packet; false if it was a question, which waits for nobody: it is answered.
+    /// Adds a packet, or answers it if it is a question; false for a question.
     fn receive(&mut self, id: &str, delivery: Delivery) -> bool {
         let is_question = packet::is_question(&delivery.payload);
         match is_question {
@@ -322,7 +325,7 @@ impl<'a> Backlog<'a> {
             is_eager: packet::is_eager(&delivery.payload),
         });
         if self.packets.capacity() == 0 {
-            // Mostly there is no other one.
+            // Mostly it stays the only one.
             self.packets.reserve_exact(1);
         }
         self.packets.push_back(Waiting {
@@ -332,7 +335,7 @@ impl<'a> Backlog<'a> {
         });
     }
 
-    /// Receives packets until this is done. The newest one that is here will wait for long, too.
+    /// Receives packets until `done` resolves. Those in the backlog may wait for long.
     async fn receive_until<T>(
         &mut self,
         done: impl Future<Output = T>,
@@ -354,13 +357,13 @@ impl<'a> Backlog<'a> {
         }
     }
 
-    /// The newest packet will wait for long.
+    /// Prepares the newest packet for a long wait: copies it, and counts its memory and arrival.
     fn keep(&mut self) {
         let Some(waiting) = self.packets.back_mut().filter(|waiting| !waiting.is_kept) else {
             return;
         };
         waiting.is_kept = true;
-        // It is a part of all that was read from NATS with it.
+        // The payload is a slice of a larger read buffer, which would stay in memory.
         let payload = &mut waiting.delivery.payload;
         *payload = Bytes::copy_from_slice(payload);
         self.charge.set(self.charge.bytes() + waiting.memory());
@@ -369,7 +372,7 @@ impl<'a> Backlog<'a> {
         }
     }
 
-    /// The oldest packet, which is taken, or given up.
+    /// Removes the oldest packet and counts it as consumed.
     fn next(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
         if let Some(counted) = waiting.counted {
@@ -381,7 +384,7 @@ impl<'a> Backlog<'a> {
         Some(waiting.delivery)
     }
 
-    /// The oldest packet, which goes to the broker that has the id now: that one returns all credit for it.
+    /// Removes the oldest packet for forwarding: the broker that now has the id returns all credit for it.
     pub(super) fn hand_over(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
         if let (Some(counted), true) = (waiting.counted, waiting.is_kept) {

@@ -1,8 +1,7 @@
-//! Ids of which it is not known yet whether any broker has them: how many each connection may look up at a
-//! time.
+//! Limits how many unresolved remote ids each connection may look up at a time.
 //!
-//! NATS answers within a round trip for an id that nobody listens for. Until then the id takes memory here,
-//! so a connection that sends to ever new ids is held once it has as many of these as it may.
+//! NATS reports within a round trip that an id has no responders. Until then the id takes memory at this
+//! broker, so a connection at its limit stops reading.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -13,13 +12,14 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-/// Ids that one connection may look up at a time.
+/// Limit of concurrent lookups for each connection.
 const EACH: usize = 1024;
-/// The same while all connections together look up so many, or memory is short.
+/// Lookups of all connections together from which on (or while memory is short) each connection has the lower
+/// limit.
 const ALL: usize = 8 << 10;
 const LEAST: usize = 4;
 
-/// All lookups that are open.
+/// All open lookups.
 #[derive(Debug, Default)]
 pub(super) struct LookupLimits {
     open: Mutex<OpenLookups>,
@@ -28,18 +28,18 @@ pub(super) struct LookupLimits {
 #[derive(Debug, Default)]
 struct OpenLookups {
     total: usize,
-    /// By the key of the connection.
+    /// The connections with open lookups, by their keys.
     senders: HashMap<u64, Sender, RandomState>,
 }
 
 #[derive(Debug, Default)]
 struct Sender {
     count: usize,
-    /// The connection itself, if it is held.
+    /// The connection's waker, while it is paused at its limit.
     held: Option<Waker>,
 }
 
-/// One of them, open until it is dropped.
+/// An open lookup. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Lookup {
     lookups: Arc<LookupLimits>,
@@ -47,8 +47,8 @@ pub(super) struct Lookup {
 }
 
 impl LookupLimits {
-    /// Opens one for the connection with this key. None if that has as many as it may: it is woken once it
-    /// has half of them.
+    /// Opens a lookup for the connection with this key. None if the connection is at its limit: its waker is
+    /// called once it is at half of it.
     pub(super) fn open(
         self: &Arc<Self>,
         key: u64,
@@ -85,7 +85,7 @@ impl Drop for Lookup {
             };
             let sender = entry.get_mut();
             sender.count -= 1;
-            // Those of a connection that is woken too early hold it again.
+            // The limits may change in between: a connection woken too early pauses again.
             let few = match is_crowded {
                 true => LEAST / 2,
                 false => EACH / 2,
@@ -127,7 +127,7 @@ mod tests {
         let waker = woken.clone().into();
         let mut open: Vec<_> = std::iter::from_fn(|| lookups.open(1, false, &waker)).collect();
         assert_eq!(open.len(), EACH);
-        // Others have theirs.
+        // Connections have separate limits.
         drop(lookups.open(2, false, &waker).expect("its own"));
         open.truncate(EACH / 2 + 1);
         assert_eq!(woken.0.load(SeqCst), 0);

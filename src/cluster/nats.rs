@@ -1,4 +1,4 @@
-//! NATS as the bus.
+//! The message bus over NATS.
 
 use std::{
     pin::Pin,
@@ -23,21 +23,20 @@ use crate::{
     transport::tls,
 };
 
-/// Those who listen for an id are one group: what is sent to it goes to one of them, even while it
-/// moves.
+/// The queue group of all subscriptions to an id: each message goes to one of them, even while the id moves.
 const GROUP: &str = "wsmb";
-/// A server that is silent for three of these is given up.
+/// Interval of pings. After three without a response the connection is given up.
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// The time to connect to one server.
+/// Timeout for connecting to one server.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The longest pause between two tries to connect.
+/// Upper limit of the reconnect backoff.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A pause that does not end: nobody wants the connection any more.
+/// Backoff that ends reconnecting: the bus was closed.
 const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
-/// Packets on their way to the connection.
+/// Capacity of the client library's queue of outgoing packets.
 const OUTGOING: usize = 256;
-/// Packets that wait for one listener: more than are under way to it at most, unless hundreds of
-/// brokers send at once.
+/// Capacity of the client library's queue of each subscription. Flow control keeps it from filling unless
+/// hundreds of brokers send at once.
 const INCOMING: usize = 64 << 10;
 
 /// A connection to NATS.
@@ -47,9 +46,9 @@ pub(crate) struct Nats {
     closed: Arc<AtomicBool>,
 }
 
-/// Connects, now and whenever the connection is lost.
+/// Connects to NATS, and reconnects whenever the connection is lost.
 ///
-/// Errors: `InvalidOption`, `Tls`. That no server can be reached is told by an event, again and again.
+/// Errors: `InvalidOption`, `Tls`. Failed attempts to connect are reported as events.
 pub(crate) fn connect(
     options: &NatsOptions,
     runtime: &Runtime,
@@ -83,7 +82,7 @@ pub(crate) fn connect(
                     Event::ClientError(error) => BusEvent::Failed(error.to_string()),
                     Event::LameDuckMode | Event::Draining => return,
                 };
-                // When the cluster has ended, nobody hears of it.
+                // Fails once the cluster has ended.
                 let _ = sender.send(event).await;
             }
         });
@@ -117,7 +116,7 @@ pub(crate) fn connect(
         name: "nats.servers",
         reason,
     };
-    // With retries it waits for nothing.
+    // With `retry_on_initial_connect` this resolves at once.
     match connect.connect(&options.servers[..]).now_or_never() {
         Some(Ok(client)) => Ok((Arc::new(Nats { client, closed }), events)),
         Some(Err(error)) => Err(invalid(format!("cannot be used: {error}"))),
@@ -127,7 +126,7 @@ pub(crate) fn connect(
 
 impl Bus for Nats {
     fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication> {
-        // A publication has two texts and shared bytes: to keep one costs little.
+        // Cloning is cheap: two short strings, and shared bytes.
         let kept = publication.clone();
         match publish(&self.client, publication).now_or_never() {
             Some(()) => Ok(()),
@@ -147,7 +146,7 @@ impl Bus for Nats {
                 true => client.queue_subscribe(subject, GROUP.into()).await,
                 false => client.subscribe(subject).await,
             };
-            // It fails only when the connection has been given up.
+            // Fails only after the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
             Ok(Box::new(NatsInlet {
                 subscriber,
@@ -180,8 +179,7 @@ impl Bus for Nats {
     }
 }
 
-/// What cannot be published now will be missed like what is lost on its way: the cluster looks for
-/// both.
+/// Publishes. Errors are ignored: the cluster detects them like packets lost on the way.
 async fn publish(client: &Client, publication: Publication) {
     let Publication {
         subject,
@@ -220,15 +218,15 @@ impl Inlet for NatsInlet {
     }
 
     fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        // Its `drain` would read a moment longer, no more; and where the connection is lost in that moment,
-        // NATS goes on to count it among those who listen.
+        // Not `drain`: it would read only a moment longer, and if the connection is lost in that moment NATS
+        // keeps the subscription.
         Box::pin(async {
             let _ = self.subscriber.unsubscribe().await;
         })
     }
 
     fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        // NATS sends exactly that many, and the client library takes as many.
+        // The NATS server and the client library both count deliveries.
         let last = self.received + more;
         Box::pin(async move {
             let _ = self.subscriber.unsubscribe_after(last).await;

@@ -1,4 +1,4 @@
-//! The cluster as a broker uses it.
+//! Implementation of the trait `Peers`, by which a broker uses the cluster.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

@@ -1,5 +1,4 @@
-//! The handles of remote ids: made when they are first needed, and given up when
-//! they lead nowhere or nobody needs them any more.
+//! The handles of remote ids: created on first use, ended when the id has no owner, and removed when unused.
 
 use std::{
     any::Any,
@@ -28,50 +27,50 @@ use crate::{
 };
 
 const SHARDS: usize = 16;
-/// Bytes of memory that a handle takes with its link, about.
+/// Approximate memory in bytes of a handle with its link.
 const REMOTE: usize = 2 << 10;
-/// Bytes that may wait for one link before those who send by it are held. A receiver's own broker has
-/// `max_backpressure` more for it.
+/// High-water mark in bytes of the outbox of a link: above it senders wait. The receiver's own broker queues up
+/// to `max_backpressure` in addition.
 const MARK: usize = 1 << 20;
-/// How long it takes to hear which packets of those that went out together nobody has heard.
+/// Time in which NATS reports all packets of a burst that had no responders.
 const UNSURE: Duration = Duration::from_millis(250);
-/// An id from which answers are awaited is asked this often whether they may still come.
+/// Interval of probes to an id with open requests.
 const PROBE: Duration = Duration::from_secs(5);
-/// Packets of which nothing is heard for this long are lost.
+/// Packets in flight are lost after this long without credit.
 const LOST: Duration = Duration::from_secs(5);
-/// A link on which something is under way is kept as long as something is heard of it, and this much longer.
+/// A link with unconsumed packets is kept until no credit has come for this long.
 const KEPT: Duration = Duration::from_secs(60);
 
 type RemoteTable = HashMap<Arc<str>, Remote, RandomState>;
 
-/// All of them.
+/// All remote handles.
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     hasher: RandomState,
     ids: [Mutex<RemoteTable>; SHARDS],
-    /// By the number of their link.
+    /// The handles by the numbers of their links.
     links: Mutex<HashMap<u64, Route>>,
 }
 
-/// Whose link it is: an id's, or a node's.
+/// The handle of a link, and the id it leads to; none for a node.
 #[derive(Debug)]
 struct Route {
     handle: Weak<Handle>,
     id: Option<Arc<str>>,
-    /// Since when nothing goes by it: of what went before, some may still be told as unheard.
+    /// When the link ended. NATS may still report missing responders for earlier packets.
     ended: Option<Instant>,
-    /// How many packets were.
+    /// Number of packets reported to have no responders.
     unheard: u64,
-    /// It has ended, and what was asked by it has not yet.
+    /// The link has ended, but its open requests have not failed yet: another broker may have received some.
     is_unsure: bool,
 }
 
 #[derive(Debug)]
 struct Remote {
     handle: Arc<Handle>,
-    /// Nobody has used it since it was last looked at.
+    /// Not used since the last sweep.
     idle: bool,
-    /// When it was asked last what it still owes.
+    /// When its open requests were last probed.
     probed: Instant,
     _charge: Charge,
 }
@@ -81,13 +80,13 @@ impl Remotes {
         &self.ids[self.hasher.hash_one(id) as usize % SHARDS]
     }
 
-    /// The handle of a remote id, if there is one.
+    /// The handle of a remote id, if it has one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Handle>> {
         let shard = self.shard(id).lock();
         shard.get(id).map(|remote| remote.handle.clone())
     }
 
-    /// The handle with the link of this number, and the id that it is for, unless it is a node's.
+    /// The handle with the link of this number, and its id unless it leads to a node.
     pub(super) fn by_link(&self, number: u64) -> Option<(Arc<Handle>, Option<Arc<str>>)> {
         let links = self.links.lock();
         let way = links.get(&number)?;
@@ -98,7 +97,7 @@ impl Remotes {
         self.ids.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Those of whose packets some were unheard, and of the others nothing was heard for a while.
+    /// Handles that are unsure, whose links ended at least this long ago. They are unsure no longer.
     fn unsure(&self, since: Duration) -> Vec<Arc<Handle>> {
         let mut links = self.links.lock();
         let is_due = |way: &&mut Route| {
@@ -128,7 +127,7 @@ impl Remotes {
 }
 
 impl Cluster {
-    /// The handle of an id that is not here, for the connection with this key.
+    /// Finds or creates the handle of an id that is not registered here, for the connection with this key.
     pub(super) fn find_remote(
         &self,
         broker: &Broker,
@@ -170,7 +169,7 @@ impl Cluster {
         )
     }
 
-    /// The handle that stands for all who ask from a node.
+    /// Creates the handle of all requesters at a node.
     pub(super) fn handle_of(&self, broker: &Broker, node: NodeId) -> Arc<Handle> {
         let subject = self.subjects.place(ReplyAddress { node, number: 0 });
         let head = packet::frames_head("", self.epoch());
@@ -215,7 +214,8 @@ impl Cluster {
         handle
     }
 
-    /// A handle that leads nowhere, and has room at any time.
+    /// The handle that a connection at its limit of lookups waits for. Nothing is sent to it, so it always has
+    /// room.
     pub(crate) fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>> {
         let gate = self.gate.get_or_init(|| {
             let node = Some(self.node);
@@ -224,21 +224,21 @@ impl Cluster {
         Some(gate.clone())
     }
 
-    /// Nobody has heard this packet of a link: nobody has the id.
+    /// Handles the report that a packet of a link had no responders: the id has no owner.
     pub(super) fn unheard(&self, number: u64, packet: u64) {
         let Some(broker) = self.broker() else { return };
         let absent = self.absent();
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
-            // What was asked by it has ended.
+            // Its requests have failed already.
             return self.receipts.unheard(number, packet, absent);
         };
         self.forget(id, handle);
-        // Of an id that was looked up without a message, whoever did so tells.
+        // After a lookup without a message, the connection that did it reports the unknown id.
         let has_message =
             handle.outbox.waiting() > 0 || !link_of(handle).is_some_and(Link::is_lookup);
         close(handle);
-        // Before what the same `send` has failed (rule 24.7).
+        // Before the failures of the requests of the same `send` (rule 24.7).
         self.receipts.unheard(number, packet, absent);
         let (mut is_first, mut fault) = (false, None);
         if let Some(link) = link_of(handle) {
@@ -249,15 +249,15 @@ impl Cluster {
                 way.unheard += 1;
                 let are_all = way.unheard == link.sent();
                 fault = match link.node() {
-                    // Somebody was there before, and may have got some of what was asked.
+                    // A broker had the id before, and may have received some of the requests.
                     Some(_) => Some(DeliveryError::Gone),
                     None if are_all => Some(absent),
-                    // Somebody may have come since, and have got the rest.
+                    // Another broker may have claimed the id since, and have received the rest.
                     None => None,
                 };
                 way.is_unsure = fault.is_none();
                 if are_all {
-                    // Nothing more will be told of it.
+                    // No further report can come for it.
                     links.remove(&number);
                 }
             }
@@ -270,7 +270,7 @@ impl Cluster {
         }
     }
 
-    /// Why nobody has heard what was for an id.
+    /// The error for an id without responders.
     pub(super) fn absent(&self) -> DeliveryError {
         match self.settles() {
             true => DeliveryError::ClusterDown,
@@ -278,7 +278,7 @@ impl Cluster {
         }
     }
 
-    /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
+    /// Removes and ends the handle of a remote id: its open requests fail, and its queue is dropped.
     pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         self.forget(id, handle);
@@ -293,7 +293,7 @@ impl Cluster {
         }
     }
 
-    /// Ends a handle: it leads nowhere any more.
+    /// Ends a handle: closes its link, and fails its receipts and requests.
     pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: DeliveryError) {
         let is_first = {
             let mut links = self.remotes.links.lock();
@@ -305,13 +305,13 @@ impl Cluster {
         };
         close(handle);
         if is_first {
-            // Before what the same `send` has failed (rule 24.7).
+            // Before the failures of the requests of the same `send` (rule 24.7).
             self.receipts.fail_link(handle.key, fault);
         }
         leave(broker, handle, fault);
     }
 
-    /// The cluster cannot be reached any more.
+    /// Ends the handles of all remote ids and nodes: NATS is unreachable, or the epoch has changed.
     pub(super) fn lose_all(&self, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         for asker in self.nodes.take_askers() {
@@ -328,7 +328,8 @@ impl Cluster {
         }
     }
 
-    /// Looks after all handles: those that nobody answers, and those that nobody uses.
+    /// Periodic work on all handles: ends those without response, removes unused ones, probes open requests,
+    /// and expires packets in flight.
     pub(super) fn sweep(&self, broker: &Broker) {
         let now = Instant::now();
         self.ask_moved(broker, now);
@@ -338,13 +339,13 @@ impl Cluster {
             let mut shard = shard.lock();
             shard.retain(|id, remote| {
                 let link = link_of(&remote.handle);
-                // A link that could not go on has closed its outbox.
+                // A link that cannot write closes its outbox.
                 if remote.handle.outbox.state().closed
                     || link.is_some_and(|link| link.is_unheard(DEAD))
                 {
                     dead.push((id.clone(), remote.handle.clone()));
                 } else if now - remote.probed > PROBE && remote.handle.outbox.waiting() == 0 {
-                    // Where something still waits to be sent, nothing is late.
+                    // Only if nothing is queued: requests that have not been sent are not late.
                     remote.probed = now;
                     probed.push(remote.handle.clone());
                 }
@@ -352,7 +353,7 @@ impl Cluster {
                 if is_under_way {
                     busy.push(remote.handle.clone());
                 }
-                // Whoever else holds it may still send, or awaits an answer.
+                // Other holders of the handle may still send, or await an answer.
                 let is_used = is_under_way
                     || Arc::strong_count(&remote.handle) > 1
                     || remote.handle.outbox.waiting() > 0
@@ -397,7 +398,7 @@ impl Cluster {
     }
 }
 
-/// Nothing goes by a handle any more.
+/// Closes the link and the outbox of a handle.
 fn close(handle: &Handle) {
     if let Some(link) = link_of(handle) {
         link.close();
@@ -406,7 +407,7 @@ fn close(handle: &Handle) {
     handle.outbox.close();
 }
 
-/// All that a handle was asked, or asked, ends.
+/// Fails the requests to a remote handle, and cancels those from it.
 fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     let mut outcomes = Vec::new();
     broker
@@ -416,7 +417,7 @@ fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     notify(broker, &mut outcomes);
 }
 
-/// The link of a handle of ours.
+/// The link of a handle of this cluster.
 pub(crate) fn link_of(handle: &Handle) -> Option<&Link> {
     match handle.socket() {
         WriteHalf::Uplink(uplink) => (&**uplink as &dyn Any).downcast_ref(),

@@ -1,4 +1,4 @@
-//! The task of a cluster: what becomes of the connection to the bus, and what is done now and then.
+//! The cluster's task: follows the state of the connection to NATS, sends heartbeats and does periodic work.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -17,25 +17,25 @@ use crate::{
     metrics::ClusterStats,
 };
 
-/// How often a broker says that it is there.
+/// Interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
-/// How often it looks after what may be late.
+/// Interval of the sweep over handles, nodes and receipts.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often a broker that closes looks whether its connections have ended.
+/// Interval at which a closing broker checks whether its connections have ended.
 const CLOSING_STEP: Duration = Duration::from_millis(10);
-/// The same failure is told once in this time: it is tried again and again.
+/// An error is reported at most once in this time: connecting is retried continuously.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
-/// So many different failures are told in that time, at most.
+/// Limit of different errors reported in that time.
 const TELL_MOST: usize = 16;
 
-/// What happened to the connection to the bus.
+/// An event of the connection to the bus.
 #[derive(Debug)]
 pub(crate) enum BusEvent {
     Up,
     Down,
-    /// Something that was for us was lost.
+    /// Deliveries to this broker were lost.
     Lagged,
-    /// Something else went wrong, or could not be done.
+    /// An error of NATS or its client library.
     Failed(String),
 }
 
@@ -64,7 +64,7 @@ impl Cluster {
         }
     }
 
-    /// There is a connection; another one than that of this number, perhaps.
+    /// Handles a working connection. If its number is new, an earlier connection was lost.
     fn connected(self: &Arc<Self>, broker: &Broker, number: &mut u64) {
         let now = self.bus.connections();
         if std::mem::replace(number, now) != now {
@@ -75,14 +75,14 @@ impl Cluster {
         }
     }
 
-    /// The connection is there, or is there again: others hear of the ids registered meanwhile. Claims that
-    /// were lost with an earlier connection are asked for.
+    /// Begins an epoch after connecting: subscribes to all ids, and broadcasts unpublished claims. Claims lost
+    /// with an earlier connection are repaired.
     fn up(self: &Arc<Self>) {
         self.begin_epoch(1);
         *self.since.lock() = Instant::now();
         self.nodes.forgive();
         self.up.store(true, Relaxed);
-        // They may be many, and signs of life must not wait for that.
+        // There may be many ids, and heartbeats must not wait for them.
         let cluster = self.clone();
         self.runtime.spawn(async move {
             for (id, stopped) in cluster.claims.unsubscribed() {
@@ -95,18 +95,19 @@ impl Cluster {
         self.queue_claims(self.claims.unpublished());
     }
 
-    /// What was said before this may be lost. `rounds`: how many more go over all ids to listen for them.
+    /// Begins an epoch: earlier packets to this broker may be lost. `rounds`: number of rounds over all ids
+    /// that begin with it.
     fn begin_epoch(&self, rounds: usize) {
         let mut listening = self.listening.lock();
         listening.rounds += rounds;
         listening.epoch = self.epoch.fetch_add(1, Relaxed) + 1;
         self.has_listened(&listening);
         drop(listening);
-        // Behind it: handles made meanwhile speak in the former epoch, in which nobody listens to them.
+        // After the change of the epoch: handles created in between are of the former epoch and end here too.
         self.lose_all(DeliveryError::ClusterDown);
     }
 
-    /// Once all rounds have ended, that of an earlier connection too, NATS was told all subscriptions.
+    /// Once no round is running (of an earlier connection neither), NATS has the subscriptions of all ids.
     fn has_listened(&self, listening: &Listening) {
         if listening.rounds == 0 {
             self.listened.store(listening.epoch, Relaxed);
@@ -114,19 +115,20 @@ impl Cluster {
         }
     }
 
-    /// This broker begins to drain: others hear that at once.
+    /// Broadcasts the begin of a drain at once.
     pub(crate) fn broadcast_drain(&self) {
         if self.is_up() {
             self.beats.notify_one();
         }
     }
 
-    /// True if NATS can be reached, and has passed on what we said.
+    /// True if NATS is reachable and has delivered this broker's own heartbeat of this epoch.
     fn is_heard(&self) -> bool {
         self.is_up() && self.reported_up_epoch.load(Relaxed) == self.epoch()
     }
 
-    /// NATS has read all that we said before this, subscriptions too.
+    /// Handles this broker's own heartbeat: NATS has read all that was written before it, including
+    /// subscriptions.
     pub(super) fn on_own_beat(&self, broker: &Broker, epoch: u32) {
         if epoch == self.epoch()
             && epoch == self.listened.load(Relaxed)
@@ -148,24 +150,24 @@ impl Cluster {
         broker.listener.event(event);
     }
 
-    /// Something that was for us is lost: whoever waits for it must not wait in vain.
+    /// Handles lost deliveries: begins an epoch, so that requests that depend on them fail.
     fn lagged(&self, broker: &Broker) {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
         broker.listener.event(event);
-        // Claims that were among it are missed by their numbers.
+        // Lost claims are detected by their numbers.
         self.begin_epoch(0);
     }
 }
 
-/// What has gone wrong of late, and when it was told.
+/// Errors reported recently, and when.
 #[derive(Debug, Default)]
 struct ErrorThrottle {
     told: Vec<(String, Instant)>,
 }
 
 impl ErrorThrottle {
-    /// True if this one is to be told.
+    /// True if an error must be reported.
     fn are_new(&mut self, reason: &str, now: Instant) -> bool {
         self.told.retain(|(_, told)| now - *told < TELL_AGAIN);
         let is_new = self.told.len() < TELL_MOST && self.told.iter().all(|(one, _)| one != reason);
@@ -175,23 +177,23 @@ impl ErrorThrottle {
         is_new
     }
 
-    /// The last of them.
+    /// The last error reported.
     fn last(&self) -> &str {
         let last = self.told.last().map(|(reason, _)| reason.as_str());
         last.unwrap_or("no server answered in time")
     }
 }
 
-/// Who goes over all ids, to listen for them.
+/// Rounds over all ids that subscribe to each.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
-    /// How many do now.
+    /// Number of rounds running.
     rounds: usize,
-    /// Of the connection that there is, or was last.
+    /// The epoch of the present or last connection.
     epoch: u32,
 }
 
-/// Keeps the cluster until the server closes.
+/// Runs the cluster until the server closes.
 async fn run(
     cluster: Arc<Cluster>,
     mut events: mpsc::Receiver<BusEvent>,
@@ -213,8 +215,7 @@ async fn run(
         () = is_closing(&mut closing) => return,
     };
     let (Ok(node), Ok(all)) = inlets else { return };
-    // Each has its own task: what is said to all must not wait behind what is for us, and the other
-    // way round.
+    // A task for each, so that broadcasts and direct deliveries do not wait for one another.
     let taking = tokio::spawn(take_all(cluster.clone(), node));
     let hearing = tokio::spawn(receive_broadcasts(cluster.clone(), all));
     let mut missing = cluster.required.map(|within| Instant::now() + within);
@@ -255,7 +256,7 @@ async fn run(
                         broker.close();
                     }
                 }
-                // Events may be lost where there are too many.
+                // The queue of events may overflow, so the state is polled too.
                 if let Some(broker) = cluster.broker() {
                     match cluster.bus.is_connected() {
                         true => cluster.connected(&broker, &mut connection),
@@ -277,7 +278,7 @@ async fn run(
         match event {
             BusEvent::Up => cluster.connected(&broker, &mut connection),
             BusEvent::Down => cluster.down(&broker),
-            // There may be one for each message that is lost.
+            // NATS may report each lost message.
             BusEvent::Lagged => lags = true,
             BusEvent::Failed(reason) => {
                 if troubles.are_new(&reason, Instant::now()) {
@@ -287,7 +288,7 @@ async fn run(
             }
         }
     }
-    // What connections still have under way needs the others: these are told to close.
+    // Connections that were told to close may still need other brokers for what is in flight.
     let has_connections = || (cluster.broker()).is_some_and(|broker| broker.connection_count() > 0);
     let connections_end = async {
         while has_connections() {
@@ -324,7 +325,7 @@ async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
     }
 }
 
-/// Tells all of the claims that there are to tell: those that come meanwhile go together.
+/// Broadcasts queued claims, batching those that come meanwhile.
 async fn broadcast_claims(cluster: Arc<Cluster>) {
     loop {
         cluster.tells.notified().await;
@@ -333,7 +334,7 @@ async fn broadcast_claims(cluster: Arc<Cluster>) {
     }
 }
 
-/// Says that we are there, whenever it is time: nothing else waits where NATS takes nothing.
+/// Broadcasts heartbeats when due, in a task of its own: if the bus has no room, only heartbeats wait.
 async fn beat_all(cluster: Arc<Cluster>) {
     loop {
         cluster.beats.notified().await;

@@ -1,4 +1,4 @@
-//! What happens between two steps of a broker, where a real NATS cannot be stopped.
+//! Tests of the cluster with a bus in memory, for timings and losses that a real NATS server cannot produce.
 
 mod hub;
 
@@ -11,12 +11,12 @@ use super::{bus::Inlet, *};
 use crate::error::{Error, Result};
 use hub::{TestBroker, TestBus, says};
 
-/// A bus that takes everything, and lets nobody listen before it is told to.
+/// A bus that drops all publications, and blocks subscriptions until the test allows them.
 #[derive(Debug)]
 struct Halting {
-    /// Subscriptions that wait, one permit each.
+    /// One permit for each blocked subscription.
     waiting: Semaphore,
-    /// What lets them go on, one permit each.
+    /// One permit for each subscription that may go on.
     allowed: Arc<Semaphore>,
 }
 
@@ -57,8 +57,7 @@ impl Bus for Halting {
     fn close(&self) {}
 }
 
-/// A cluster of one broker that is connected, and hears nothing: a claim takes as long as brokers wait
-/// for one another.
+/// A cluster of one broker that is connected but receives nothing: claims take until the timeout.
 pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
     let bus = Arc::new(Halting {
         waiting: Semaphore::new(0),
@@ -104,7 +103,7 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
     assert!(cluster.unheard.lock().is_empty());
 }
 
-/// So many brokers that know each other.
+/// Starts so many brokers, and waits until they know each other.
 async fn brokers(hub: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     let mut brokers = Vec::new();
     for number in 0..count {
@@ -117,7 +116,7 @@ async fn brokers(hub: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     brokers
 }
 
-/// Waits until only the last of these leases is worth something, and returns how long that took.
+/// Waits until only the last of these leases is held, and returns the time that took.
 async fn one_owner(brokers: &[TestBroker], leases: &[(usize, Lease)]) -> Duration {
     let begun = Clocked::now();
     let held = || {
@@ -172,7 +171,7 @@ async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
         let hub = Arc::<TestBus>::default();
         let brokers = brokers(&hub, 4).await;
         let is_left = |broker: usize| broker < 2;
-        // Claims from before are known and not sent again.
+        // Earlier claims are known, and are not sent again.
         let mut others = Vec::new();
         for number in 0..1000 {
             others.push(brokers[number % 4].claim(&format!("other.{number}")).await);
@@ -243,7 +242,7 @@ async fn a_new_broker_without_ids_is_sent_no_claims() {
     sleep(Duration::from_secs(5)).await;
     let (_, bytes) = *hub.published.lock();
     assert!(bytes < 4 << 10, "{bytes} bytes");
-    // And takes an id all the same.
+    // It can take an id nevertheless.
     let former = leases.swap_remove(7);
     let newer = brokers[1].claim("7").await;
     one_owner(&brokers, &[(0, former), (1, newer)]).await;
@@ -271,8 +270,8 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
         if publication.subject != to_id {
             return false;
         }
-        // What is sent goes to the former broker, and what that one forwards to the new one, unless it comes
-        // back first: NATS chooses among all who listen.
+        // Packets of the sender go to the former broker, and forwarded ones to the new broker or once back to
+        // the former one: NATS chooses among the members of a queue group.
         let is_back = from == 0 && {
             let reply = publication.reply.as_deref().and_then(bus::place_of);
             let (_, number) = reply.expect("a place");
@@ -301,7 +300,7 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
         };
         sender.bus.try_publish(publication).expect("room");
     };
-    // Nobody is registered under it: these wait in the backlog, and those behind them in the subscription.
+    // No connection is registered: these packets wait in the backlog, and the next ones in the subscription.
     (1..=COUNT / 2).for_each(publish);
     while memory.used() < before + (COUNT / 2) as usize * 1000 {
         sleep(Duration::from_millis(1)).await;
@@ -322,7 +321,7 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
         sleep(Duration::from_millis(1)).await;
     }
     assert!(!former.hands_over());
-    // That of its other links, if any, would have been returned by now.
+    // Delayed credit would have been returned by now.
     sleep(Duration::from_secs(1)).await;
     assert_eq!(credits.load(Relaxed), 0);
     let handed_over = handed_over.lock();
@@ -346,7 +345,7 @@ async fn a_principal_gets_its_id_at_once_where_packets_for_it_wait_at_a_broker_t
     let principal = || Some("one".into());
     let claimed = former.claim("a".into(), principal(), false).await;
     let former_ticket = claimed.expect("nobody else has it");
-    // Nobody is registered under it.
+    // No connection is registered.
     let publication = Publication {
         subject: former.subjects.to("a"),
         reply: Some(format!("{}.1", new.place(7))),

@@ -1,4 +1,4 @@
-//! A bus within the process that loses the publications it is told to lose.
+//! A bus in memory that loses the publications that a test selects.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -14,15 +14,15 @@ use crate::{
     server::Server,
 };
 
-/// Whether a publication from one broker to another is lost.
+/// Decides whether a publication is lost between two brokers.
 type Loses = Box<dyn FnMut(usize, usize, &Publication) -> bool + Send>;
 
-/// What all brokers of a test are connected to.
+/// The bus that all brokers of a test are connected to.
 #[derive(Default)]
 pub(super) struct TestBus {
     subscriptions: Mutex<Vec<Subscription>>,
     loses: Mutex<Option<Loses>>,
-    /// Publications, and bytes of them.
+    /// Number of publications, and their bytes.
     pub(super) published: Mutex<(usize, usize)>,
 }
 
@@ -49,7 +49,7 @@ impl Subscription {
 }
 
 impl TestBus {
-    /// From now on publications are lost for which this is true.
+    /// From now on loses the publications for which this returns true.
     pub(super) fn lose(
         &self,
         loses: impl FnMut(usize, usize, &Publication) -> bool + Send + 'static,
@@ -57,7 +57,7 @@ impl TestBus {
         *self.loses.lock() = Some(Box::new(loses));
     }
 
-    /// Nothing is lost any more.
+    /// Loses no further publications.
     pub(super) fn mend(&self) {
         *self.loses.lock() = None;
     }
@@ -93,7 +93,7 @@ impl TestBus {
     }
 }
 
-/// One broker's connection to it.
+/// The connection of one broker.
 #[derive(Debug)]
 struct Port {
     hub: Arc<TestBus>,
@@ -151,7 +151,7 @@ impl Bus for Port {
 
 struct Received {
     receiver: mpsc::UnboundedReceiver<Delivery>,
-    /// How many more it takes, if that has a bound.
+    /// Number of deliveries left until it ends, if limited.
     left: Option<u64>,
 }
 
@@ -178,7 +178,7 @@ impl Inlet for Received {
     }
 }
 
-/// A broker of such a cluster. Its server knows nothing of it: claims are made by the test.
+/// A broker of a test cluster. Its server does not use the cluster: the test makes the claims.
 pub(super) struct TestBroker {
     pub(super) cluster: Arc<Cluster>,
     _server: Server,
@@ -187,7 +187,7 @@ pub(super) struct TestBroker {
 }
 
 impl TestBroker {
-    /// Starts, and is connected.
+    /// Starts a broker and waits until it is connected.
     pub(super) async fn start(hub: &Arc<TestBus>, number: usize) -> Self {
         let bus = Arc::new(Port {
             hub: hub.clone(),
@@ -218,19 +218,19 @@ impl TestBroker {
         }
     }
 
-    /// Claims an id for somebody who is asked for no principal.
+    /// Claims an id for a peer without a principal.
     pub(super) async fn claim(&self, id: &str) -> Lease {
         let claimed = self.cluster.claim(id.into(), None, false).await;
         claimed.expect("no other principal")
     }
 
-    /// True if a lease is worth something.
+    /// True if a lease is held.
     pub(super) fn holds(&self, lease: &Lease) -> bool {
         self.cluster.claims.lease_state(lease) == LeaseState::Held
     }
 }
 
-/// True for a publication to all that says this.
+/// True for a broadcast of this kind.
 pub(super) fn says(publication: &Publication, what: &str) -> bool {
     contains(&publication.payload, format!(r#""is":"{what}""#).as_bytes())
 }
