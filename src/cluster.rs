@@ -101,21 +101,21 @@ use remotes::Remotes;
 use repair::{Repairs, Streams};
 pub use search::Found;
 pub(crate) use task::BusEvent;
-use task::Listening;
+use task::SubscriptionRounds;
 
 /// Timeout for answers of other brokers.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for other brokers to renew their subscriptions after NATS was unreachable. Until then an id without a
 /// subscription may still have an owner.
-const SETTLING: Duration = Duration::from_secs(2);
+const RESUBSCRIBE_TIME: Duration = Duration::from_secs(2);
 /// Time that registrations at a new broker wait for its first connection to NATS, and the interval at which
 /// they check for it.
-const FIRST: Duration = Duration::from_secs(1);
-const FIRST_STEP: Duration = Duration::from_millis(10);
+const FIRST_CONNECTION: Duration = Duration::from_secs(1);
+const FIRST_CONNECTION_POLL: Duration = Duration::from_millis(10);
 /// Delay before a question without responders is repeated.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Capacity of the queue of answers to one question.
-const ANSWERS: usize = 1024;
+const ANSWER_QUEUE: usize = 1024;
 
 /// The cluster, as one of its brokers sees it.
 pub(crate) struct Cluster {
@@ -130,11 +130,11 @@ pub(crate) struct Cluster {
     up: AtomicBool,
     epoch: AtomicU32,
     /// Time of the last connect.
-    since: Mutex<Instant>,
+    connected_at: Mutex<Instant>,
     /// The newest epoch in which NATS has all subscriptions, and the newest for which the event `Up` was
     /// emitted.
-    listened: AtomicU32,
-    listening: Mutex<Listening>,
+    subscribed_epoch: AtomicU32,
+    subscription_rounds: Mutex<SubscriptionRounds>,
     reported_up_epoch: AtomicU32,
     clock: Clock,
     claims: Claims,
@@ -143,24 +143,25 @@ pub(crate) struct Cluster {
     lanes: Arc<Lanes>,
     lookups: Arc<LookupLimits>,
     /// The handle that a connection waits for while it is at its limit of lookups.
-    gate: OnceLock<Arc<Handle>>,
+    lookup_gate: OnceLock<Arc<Handle>>,
     credits: CreditLedger,
     nodes: Nodes,
     probes: Probes,
     /// Questions that await answers, by their numbers.
     questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
     /// Claims to be broadcast next.
-    untold: Mutex<Vec<Claim>>,
-    tells: Notify,
+    queued_claims: Mutex<Vec<Claim>>,
+    claims_queued: Notify,
     /// Number of publications of claims so far.
     published: AtomicU64,
-    /// Claims published by other brokers, and requests of others for lost claims of this one.
+    /// Anti-entropy of claims: publications received from other brokers, and repairs to send to them.
     streams: Streams,
     repairs: Repairs,
     handover: Handover,
     /// Wakes the task that publishes heartbeats.
-    beats: Notify,
-    unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    heartbeat_due: Notify,
+    /// Wakes callers once their claim was received back from NATS; by the time of the claim.
+    unconfirmed_claims: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// True once the subscriptions of all ids must end.
     ended: watch::Sender<bool>,
     counters: Counters,
@@ -204,26 +205,26 @@ impl Cluster {
             clock: Clock::default(),
             claims: Claims::default(),
             receipts: Arc::default(),
-            since: Mutex::new(Instant::now()),
-            listened: AtomicU32::new(0),
-            listening: Mutex::default(),
+            connected_at: Mutex::new(Instant::now()),
+            subscribed_epoch: AtomicU32::new(0),
+            subscription_rounds: Mutex::default(),
             reported_up_epoch: AtomicU32::new(0),
             remotes: Remotes::default(),
             lanes: Arc::default(),
             lookups: Arc::default(),
-            gate: OnceLock::new(),
+            lookup_gate: OnceLock::new(),
             credits: CreditLedger::default(),
             nodes: Nodes::default(),
             probes: Probes::default(),
             questions: Mutex::default(),
-            untold: Mutex::default(),
-            tells: Notify::new(),
+            queued_claims: Mutex::default(),
+            claims_queued: Notify::new(),
             published: AtomicU64::new(0),
             streams: Streams::default(),
             repairs: Repairs::default(),
             handover: Handover::default(),
-            beats: Notify::new(),
-            unheard: Mutex::default(),
+            heartbeat_due: Notify::new(),
+            unconfirmed_claims: Mutex::default(),
             ended: watch::channel(false).0,
             counters: Counters::default(),
         })
@@ -245,8 +246,8 @@ impl Cluster {
     }
 
     /// True shortly after a reconnect: other brokers may not have subscribed to all their ids yet.
-    fn settles(&self) -> bool {
-        self.epoch() > 1 && self.since.lock().elapsed() < SETTLING
+    fn is_resubscribing(&self) -> bool {
+        self.epoch() > 1 && self.connected_at.lock().elapsed() < RESUBSCRIBE_TIME
     }
 
     /// The epoch of this broker. It grows with each connection, and when deliveries to this broker were lost.
@@ -254,9 +255,9 @@ impl Cluster {
         self.epoch.load(Relaxed)
     }
 
-    fn place(&self, number: u64) -> String {
+    fn reply_subject(&self, number: u64) -> String {
         let node = self.node;
-        self.subjects.place(ReplyAddress { node, number })
+        self.subjects.reply(ReplyAddress { node, number })
     }
 
     /// Claims an id for a principal in the whole cluster; a participant has no principal. Resolves once the
@@ -272,7 +273,7 @@ impl Cluster {
     ) -> Task<Result<Lease, Denied>> {
         let cluster = self.clone();
         Box::pin(async move {
-            cluster.first_connected().await;
+            cluster.wait_first_connection().await;
             let owner = match participant {
                 true => Owner::Participant(cluster.node),
                 false => Owner::peer(principal),
@@ -294,7 +295,7 @@ impl Cluster {
                 stamp,
                 owner,
             };
-            cluster.handover.forget(&id);
+            cluster.handover.unmark_moved(&id);
             // From here on the claim is released when the lease is dropped.
             let holder = Arc::downgrade(&cluster);
             let lease = Lease {
@@ -308,12 +309,12 @@ impl Cluster {
             let mut stopped = claimed.map_err(|AlreadyClaimed| Denied::Conflict)?;
             if cluster.is_up() && !was_up {
                 // The round over all ids at connect may have run before this claim.
-                stopped = cluster.claims.listen(&id);
+                stopped = cluster.claims.start_listener(&id);
             }
             if was_up || cluster.is_up() {
-                let _ = timeout(ANSWER, cluster.make_known(claim, stopped)).await;
+                let _ = timeout(ANSWER_TIMEOUT, cluster.announce_claim(claim, stopped)).await;
             }
-            cluster.unheard.lock().remove(&stamp.time);
+            cluster.unconfirmed_claims.lock().remove(&stamp.time);
             match cluster.claims.lease_state(&lease) {
                 LeaseState::Lost { conflict: true } => Err(Denied::Conflict),
                 _ => Ok(lease),
@@ -321,16 +322,16 @@ impl Cluster {
         })
     }
 
-    /// Resolves once there is or was a connection to NATS, or after a timeout, so that registrations in the
-    /// first moments of a broker do not fail.
-    async fn first_connected(&self) {
+    /// Resolves once there is or was a connection to NATS, or after a timeout, so that the first
+    /// clients of a new broker do not find NATS unreachable.
+    async fn wait_first_connection(&self) {
         if self.is_up() || self.epoch() > 0 {
             return;
         }
-        let left = FIRST.saturating_sub(self.since.lock().elapsed());
+        let left = FIRST_CONNECTION.saturating_sub(self.connected_at.lock().elapsed());
         let connected = async {
             while !self.is_up() && self.epoch() == 0 {
-                sleep(FIRST_STEP).await;
+                sleep(FIRST_CONNECTION_POLL).await;
             }
         };
         let _ = timeout(left, connected).await;
@@ -342,13 +343,17 @@ impl Cluster {
             if !self.is_up() {
                 return Ok(());
             }
-            match timeout(ANSWER, self.ask_once(id, principal)).await {
+            match timeout(ANSWER_TIMEOUT, self.ask_once(id, principal)).await {
                 // The owner may not have subscribed yet.
-                Ok(Some(answer)) if answer.unheard && self.settles() => sleep(AGAIN).await,
+                Ok(Some(answer)) if answer.no_responders && self.is_resubscribing() => {
+                    sleep(RETRY_DELAY).await
+                }
                 // The id has no owner, or its owner gives it up.
-                Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => return Ok(()),
+                Ok(Some(answer)) if answer.no_responders || *answer.payload == *b"yes" => {
+                    return Ok(());
+                }
                 Ok(Some(_)) => return Err(Denied::Conflict),
-                Ok(None) | Err(_) if self.is_up() => return self.expect_no_owner(id).await,
+                Ok(None) | Err(_) if self.is_up() => return self.confirm_no_owner(id).await,
                 Ok(None) | Err(_) => return Ok(()),
             }
         }
@@ -358,8 +363,8 @@ impl Cluster {
     /// its heartbeats time out; NATS may keep the subscription for minutes.
     ///
     /// Errors: `Unavailable` if a live broker may have the id.
-    async fn expect_no_owner(&self, id: &str) -> Result<(), Denied> {
-        let found = self.find(Some(id), ANSWER).await;
+    async fn confirm_no_owner(&self, id: &str) -> Result<(), Denied> {
+        let found = self.find(Some(id), ANSWER_TIMEOUT).await;
         match found.ids.is_empty() && found.silent.is_empty() {
             true => Ok(()),
             false => Err(Denied::Unavailable),
@@ -367,10 +372,10 @@ impl Cluster {
     }
 
     async fn ask_once(&self, id: &str, principal: Option<&str>) -> Option<Delivery> {
-        let mut question = self.question();
+        let mut question = self.open_question();
         let publication = Publication {
-            subject: self.subjects.to(id),
-            reply: Some(self.place(question.number)),
+            subject: self.subjects.id(id),
+            reply: Some(self.reply_subject(question.number)),
             payload: packet::question(id, principal).into(),
         };
         self.bus.publish(publication).await;
@@ -378,11 +383,11 @@ impl Cluster {
     }
 
     /// Opens a question: allocates its number, and the queue of its answers.
-    fn question(&self) -> Asked<'_> {
+    fn open_question(&self) -> OpenQuestion<'_> {
         let number = self.broker().map_or(u64::MAX, |broker| broker.next_key());
-        let (sender, answers) = mpsc::channel(ANSWERS);
+        let (sender, answers) = mpsc::channel(ANSWER_QUEUE);
         self.questions.lock().insert(number, sender);
-        Asked {
+        OpenQuestion {
             cluster: self,
             number,
             answers,
@@ -391,53 +396,59 @@ impl Cluster {
 
     /// Subscribes to an id and broadcasts its claim, even if the caller stops waiting. Resolves once this
     /// broker has received its own broadcast, or the claim was lost before.
-    async fn make_known(self: &Arc<Self>, claim: Claim, stopped: Option<oneshot::Receiver<()>>) {
-        let (sender, heard) = oneshot::channel();
-        self.unheard.lock().insert(claim.stamp.time, sender);
+    async fn announce_claim(
+        self: &Arc<Self>,
+        claim: Claim,
+        stopped: Option<oneshot::Receiver<()>>,
+    ) {
+        let (sender, confirmed) = oneshot::channel();
+        self.unconfirmed_claims
+            .lock()
+            .insert(claim.stamp.time, sender);
         let cluster = self.clone();
         self.runtime.spawn(async move {
             if let Some(stopped) = stopped {
-                cluster.listen(claim.id.clone(), stopped).await;
+                cluster.spawn_listener(claim.id.clone(), stopped).await;
             }
             if cluster.claims.holds(&claim.id, claim.stamp.time) {
                 cluster.queue_claims([claim]);
             } else {
                 // A lost claim is not broadcast: the caller need not wait.
-                cluster.unheard.lock().remove(&claim.stamp.time);
+                cluster.unconfirmed_claims.lock().remove(&claim.stamp.time);
             }
         });
-        let _ = heard.await;
+        let _ = confirmed.await;
     }
 
     /// Subscribes to an id until `stopped` resolves. Resolves once the client library has the subscription. The
     /// task runs on if the caller stops waiting.
-    async fn listen(self: &Arc<Self>, id: Arc<str>, stopped: oneshot::Receiver<()>) {
-        let (asked, is_asked) = oneshot::channel();
+    async fn spawn_listener(self: &Arc<Self>, id: Arc<str>, stopped: oneshot::Receiver<()>) {
+        let (subscribed, is_subscribed) = oneshot::channel();
         let cluster = self.clone();
         self.runtime.spawn(async move {
-            let inlet = cluster.bus.subscribe(cluster.subjects.to(&id), true).await;
+            let subscription = cluster.bus.subscribe(cluster.subjects.id(&id), true).await;
             // The caller may have stopped waiting.
-            let _ = asked.send(());
-            if let Ok(inlet) = inlet {
+            let _ = subscribed.send(());
+            if let Ok(subscription) = subscription {
                 let mut ended = cluster.ended.subscribe();
                 tokio::select! {
-                    () = listener::receive(&cluster, &id, inlet, stopped) => {}
+                    () = listener::receive(&cluster, &id, subscription, stopped) => {}
                     _ = ended.wait_for(|ended| *ended) => {}
                 }
             }
         });
-        let _ = is_asked.await;
+        let _ = is_subscribed.await;
     }
 }
 
 /// An open question. Dropping it discards further answers.
-struct Asked<'a> {
+struct OpenQuestion<'a> {
     cluster: &'a Cluster,
     number: u64,
     answers: mpsc::Receiver<Delivery>,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         self.cluster.questions.lock().remove(&self.number);
     }

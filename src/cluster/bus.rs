@@ -10,7 +10,7 @@ pub(crate) use crate::broker::peers::Task;
 use crate::error::Result;
 
 /// Ids up to this many bytes are encoded in their subject; longer ones are hashed.
-const READABLE: usize = 96;
+const MAX_ENCODED: usize = 96;
 
 /// The random id of a broker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,21 +57,21 @@ pub(crate) struct Delivery {
     pub(crate) sent: u64,
     pub(crate) payload: Bytes,
     /// NATS reports that the message published there had no subscription.
-    pub(crate) unheard: bool,
+    pub(crate) no_responders: bool,
 }
 
 /// A subscription to a subject.
-pub(crate) trait Inlet: Send {
+pub(crate) trait Subscription: Send {
     /// The next delivery; none at the end.
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>>;
 
     /// Unsubscribes. Deliveries that have been received already still come.
-    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    fn unsubscribe(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Unsubscribes after at least so many more deliveries, so that those in flight are not lost.
-    fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn unsubscribe_after(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = more;
-        self.end()
+        self.unsubscribe()
     }
 }
 
@@ -84,7 +84,11 @@ pub(crate) trait Bus: Send + Sync + fmt::Debug {
     fn publish(&self, publication: Publication) -> Task<()>;
 
     /// Subscribes to a subject. `in_queue_group`: each message goes to one member of the queue group only.
-    fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>>;
+    fn subscribe(
+        &self,
+        subject: String,
+        in_queue_group: bool,
+    ) -> Task<Result<Box<dyn Subscription>>>;
 
     /// Size limit of a message in bytes.
     fn max_payload(&self) -> usize;
@@ -116,10 +120,10 @@ impl Subjects {
     }
 
     /// The subject of an id.
-    pub(crate) fn to(&self, id: &str) -> String {
+    pub(crate) fn id(&self, id: &str) -> String {
         let prefix = &self.prefix;
         match id.len() {
-            0..=READABLE => format!("{prefix}.to.i{}", BASE64URL_NOPAD.encode(id.as_bytes())),
+            0..=MAX_ENCODED => format!("{prefix}.to.i{}", BASE64URL_NOPAD.encode(id.as_bytes())),
             _ => {
                 let hash = digest(&SHA256, id.as_bytes());
                 format!("{prefix}.to.h{}", BASE64URL_NOPAD.encode(hash.as_ref()))
@@ -128,8 +132,8 @@ impl Subjects {
     }
 
     /// The subject of a reply address.
-    pub(crate) fn place(&self, place: ReplyAddress) -> String {
-        format!("{}.node.{}.{:x}", self.prefix, place.node, place.number)
+    pub(crate) fn reply(&self, address: ReplyAddress) -> String {
+        format!("{}.node.{}.{:x}", self.prefix, address.node, address.number)
     }
 
     /// The wildcard subject of all addresses of a node.
@@ -144,7 +148,7 @@ impl Subjects {
 }
 
 /// Parses the subject of a reply address, and the packet number behind it; zero if there is none.
-pub(crate) fn place_of(subject: &str) -> Option<(ReplyAddress, u64)> {
+pub(crate) fn parse_reply(subject: &str) -> Option<(ReplyAddress, u64)> {
     let hex = |part: &str| u64::from_str_radix(part, 16).ok();
     // Skips "wsmb", the namespace and the kind of subject.
     let mut parts = subject.split('.').skip(3);
@@ -159,16 +163,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_id_reaches_a_subject_as_it_is_and_no_two_share_one() {
+    fn ids_are_encoded_into_distinct_subjects() {
         let subjects = Subjects::new("test");
-        let long = "x".repeat(READABLE + 1);
-        let hashed = subjects.to(&long);
+        let long = "x".repeat(MAX_ENCODED + 1);
+        let hashed = subjects.id(&long);
         let ids = [
             "a", "b", "a.b", "*", ">", " ", "\r\n", "\0", "", "é", "😀", "to", &long, &hashed,
         ];
         let mut seen = std::collections::HashSet::new();
         for id in ids {
-            let subject = subjects.to(id);
+            let subject = subjects.id(id);
             let key = subject.strip_prefix("wsmb.test.to.").expect("its prefix");
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             assert!(!key.is_empty() && key.chars().all(is_plain), "{subject}");
@@ -178,16 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_in_its_subject() {
-        let place = ReplyAddress {
+    fn reply_subjects_are_parsed() {
+        let address = ReplyAddress {
             node: NodeId(u64::MAX - 5),
             number: 0x1f,
         };
-        let subject = Subjects::new("a").place(place);
-        assert_eq!(place_of(&subject), Some((place, 0)));
-        assert_eq!(place_of(&format!("{subject}.2a")), Some((place, 42)));
+        let subject = Subjects::new("a").reply(address);
+        assert_eq!(parse_reply(&subject), Some((address, 0)));
+        assert_eq!(parse_reply(&format!("{subject}.2a")), Some((address, 42)));
         for wrong in ["", "a", "a.b", "wsmb.a.node.zz.1", "wsmb.a.node.1.*"] {
-            assert_eq!(place_of(wrong), None, "{wrong}");
+            assert_eq!(parse_reply(wrong), None, "{wrong}");
         }
     }
 }

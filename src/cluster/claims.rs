@@ -45,7 +45,7 @@ impl Clock {
     }
 
     /// Advances the clock to a time received from another broker.
-    pub(super) fn heard(&self, time: u64) {
+    pub(super) fn observe(&self, time: u64) {
         self.0.fetch_max(time, Relaxed);
     }
 }
@@ -120,7 +120,7 @@ struct Own {
 impl Own {
     /// Starts a listener: returns the receiver that resolves when it must stop, or none if the id has a
     /// listener.
-    fn listen(&mut self) -> Option<oneshot::Receiver<()>> {
+    fn start_listener(&mut self) -> Option<oneshot::Receiver<()>> {
         if self.listener.as_ref().is_some_and(|stop| !stop.is_closed()) {
             return None;
         }
@@ -156,7 +156,7 @@ pub(super) struct Claims {
 impl Release for Cluster {
     fn release(&self, id: &str, time: u64) {
         self.claims.release(id, time);
-        self.unheard.lock().remove(&time);
+        self.unconfirmed_claims.lock().remove(&time);
     }
 }
 
@@ -184,7 +184,11 @@ impl Claims {
         if claim.stamp > entry.claim.stamp {
             (entry.claim, entry.published) = (claim, 0);
         }
-        Ok(if listens { entry.listen() } else { None })
+        Ok(if listens {
+            entry.start_listener()
+        } else {
+            None
+        })
     }
 
     fn release(&self, id: &str, time: u64) {
@@ -216,7 +220,7 @@ impl Claims {
     }
 
     /// Applies another broker's claim: last writer wins. A claim that loses is removed here.
-    pub(super) fn judge(&self, other: &Claim) -> ClaimVerdict {
+    pub(super) fn apply(&self, other: &Claim) -> ClaimVerdict {
         let mut own = self.own.lock();
         let Some(entry) = own.get(&other.id) else {
             return ClaimVerdict::None;
@@ -238,7 +242,7 @@ impl Claims {
     }
 
     /// Sets the number of the publication that is about to broadcast these claims.
-    pub(super) fn publish(&self, claims: &[Claim], number: u64) {
+    pub(super) fn mark_published(&self, claims: &[Claim], number: u64) {
         let mut own = self.own.lock();
         for claim in claims {
             if let Some(entry) = own.get_mut(&claim.id)
@@ -260,23 +264,23 @@ impl Claims {
     }
 
     /// Claims whose publication number matches.
-    fn select(&self, is_meant: impl Fn(u64) -> bool) -> Vec<Claim> {
+    fn select(&self, is_selected: impl Fn(u64) -> bool) -> Vec<Claim> {
         let own = self.own.lock();
-        let meant = own.values().filter(|entry| is_meant(entry.published));
-        meant.map(|entry| entry.claim.clone()).collect()
+        let selected = own.values().filter(|entry| is_selected(entry.published));
+        selected.map(|entry| entry.claim.clone()).collect()
     }
 
     /// Starts listeners for the ids without one: returns for each the receiver that ends it.
     pub(super) fn unsubscribed(&self) -> Vec<(Arc<str>, oneshot::Receiver<()>)> {
         let mut own = self.own.lock();
         own.iter_mut()
-            .filter_map(|(id, entry)| Some((id.clone(), entry.listen()?)))
+            .filter_map(|(id, entry)| Some((id.clone(), entry.start_listener()?)))
             .collect()
     }
 
     /// Starts a listener for an id; none if it has one, or is not claimed here.
-    pub(super) fn listen(&self, id: &str) -> Option<oneshot::Receiver<()>> {
-        self.own.lock().get_mut(id)?.listen()
+    pub(super) fn start_listener(&self, id: &str) -> Option<oneshot::Receiver<()>> {
+        self.own.lock().get_mut(id)?.start_listener()
     }
 
     /// Number of claims.
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_claims_exactly_one_wins_whoever_judges() {
+    fn of_two_claims_exactly_one_wins_at_every_broker() {
         let mut all = Vec::new();
         for time in 1..4 {
             for node in 1..4 {
@@ -329,9 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_claim_of_the_same_principal_takes_the_id_and_an_older_one_hears_of_ours() {
+    fn for_one_principal_the_last_claim_wins() {
         let claims = Claims::default();
-        assert_eq!(claims.judge(&claim(9, 2, None)), ClaimVerdict::None);
+        assert_eq!(claims.apply(&claim(9, 2, None)), ClaimVerdict::None);
         let mut listens = claims.claim(claim(5, 1, None), true).unwrap().unwrap();
         assert!(claims.claim(claim(6, 1, None), true).unwrap().is_none());
         assert_eq!(
@@ -339,11 +343,11 @@ mod tests {
             Some(AlreadyClaimed)
         );
         let kept = ClaimVerdict::Kept(claim(6, 1, None));
-        assert_eq!(claims.judge(&claim(5, 9, None)), kept);
-        assert_eq!(claims.judge(&claim(6, 0, None)), kept);
+        assert_eq!(claims.apply(&claim(5, 9, None)), kept);
+        assert_eq!(claims.apply(&claim(6, 0, None)), kept);
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         let lost = ClaimVerdict::Lost { conflict: false };
-        assert_eq!(claims.judge(&claim(6, 2, None)), lost);
+        assert_eq!(claims.apply(&claim(6, 2, None)), lost);
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert_eq!(claims.count(), 0);
     }
@@ -353,13 +357,13 @@ mod tests {
         let claims = Claims::default();
         claims.claim(claim(5, 1, Some("x")), true).unwrap();
         let kept = ClaimVerdict::Kept(claim(5, 1, Some("x")));
-        assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
+        assert_eq!(claims.apply(&claim(7, 2, Some("y"))), kept);
         let lost = ClaimVerdict::Lost { conflict: true };
-        assert_eq!(claims.judge(&claim(4, 2, Some("y"))), lost);
+        assert_eq!(claims.apply(&claim(4, 2, Some("y"))), lost);
     }
 
     #[test]
-    fn a_ticket_knows_why_it_is_worth_nothing() {
+    fn a_lost_lease_knows_whether_there_was_a_conflict() {
         let claims = Claims::default();
         let lease = |time| Lease {
             id: "a".into(),
@@ -368,7 +372,7 @@ mod tests {
         };
         claims.claim(claim(5, 1, Some("x")), true).unwrap();
         assert_eq!(claims.lease_state(&lease(5)), LeaseState::Held);
-        claims.judge(&claim(4, 2, Some("y")));
+        claims.apply(&claim(4, 2, Some("y")));
         let lost = |conflict| LeaseState::Lost { conflict };
         assert_eq!(claims.lease_state(&lease(5)), lost(true));
         claims.release("a", 5);
@@ -377,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn no_peer_has_what_a_participant_has() {
+    fn a_participant_wins_over_any_peer() {
         let claims = Claims::default();
         claims.claim(participants(5, 1), true).unwrap();
         let kept = || ClaimVerdict::Kept(participants(5, 1));
@@ -390,22 +394,22 @@ mod tests {
             "null",
         ];
         for name in names {
-            assert_eq!(claims.judge(&claim(4, 2, Some(name))), kept());
+            assert_eq!(claims.apply(&claim(4, 2, Some(name))), kept());
             let taken = claims.claim(claim(4, 1, Some(name)), true);
             assert_eq!(taken.err(), Some(AlreadyClaimed));
             assert!(!participants(5, 1).owner.is_peer(Some(name)));
         }
         assert!(!participants(5, 1).owner.is_peer(None));
-        assert_eq!(claims.judge(&claim(4, 2, None)), kept());
-        assert_eq!(claims.judge(&claim(9, 2, None)), kept());
+        assert_eq!(claims.apply(&claim(4, 2, None)), kept());
+        assert_eq!(claims.apply(&claim(9, 2, None)), kept());
         let peers = Claims::default();
         peers.claim(claim(5, 1, None), true).unwrap();
         let lost = ClaimVerdict::Lost { conflict: true };
-        assert_eq!(peers.judge(&participants(9, 2)), lost);
+        assert_eq!(peers.apply(&participants(9, 2)), lost);
     }
 
     #[test]
-    fn an_id_is_ours_until_its_last_ticket_is_given_back() {
+    fn a_claim_is_held_until_its_last_lease_is_released() {
         let claims = Claims::default();
         claims.claim(claim(5, 1, None), true).unwrap();
         claims.claim(claim(6, 1, None), true).unwrap();
@@ -417,10 +421,10 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_never_falls_behind_what_it_has_heard() {
+    fn the_clock_never_falls_behind_an_observed_time() {
         let clock = Clock::default();
         let first = clock.next();
-        clock.heard(first + 1_000_000_000);
+        clock.observe(first + 1_000_000_000);
         let next = clock.next();
         assert!(next > first + 1_000_000_000 && clock.next() > next);
     }

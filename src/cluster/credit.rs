@@ -22,8 +22,8 @@ use super::{
 
 /// Delay before credit is returned, so that credit of other links joins the batch: if a sender needs it soon,
 /// and otherwise.
-const SOON: Duration = Duration::from_millis(1);
-const LATER: Duration = Duration::from_millis(100);
+const EAGER_DELAY: Duration = Duration::from_millis(1);
+const DELAY: Duration = Duration::from_millis(100);
 /// Bytes and packets counted for one broker from which on credit is returned soon.
 const BYTES: usize = 64 << 10;
 const PACKETS: usize = 32;
@@ -126,17 +126,17 @@ pub(super) async fn return_credit(cluster: Arc<Cluster>) {
     let CreditLedger { nodes, any, due } = &cluster.credits;
     loop {
         any.notified().await;
-        if timeout(LATER, due.notified()).await.is_ok() {
-            sleep(SOON).await;
+        if timeout(DELAY, due.notified()).await.is_ok() {
+            sleep(EAGER_DELAY).await;
         }
         let pending = std::mem::take(&mut *nodes.lock());
         for (node, PendingCredit { links, .. }) in pending {
             let credits: Vec<_> = links.into_iter().collect();
             for credits in credits.chunks(LINKS) {
                 let epoch = cluster.epoch();
-                let place = ReplyAddress { node, number: 0 };
+                let address = ReplyAddress { node, number: 0 };
                 let publication = Publication {
-                    subject: cluster.subjects.place(place),
+                    subject: cluster.subjects.reply(address),
                     reply: None,
                     payload: Credit::encode(cluster.node.0, epoch, credits).into(),
                 };

@@ -35,7 +35,7 @@ pub(super) struct Flow {
     /// When the first packet was sent.
     pub(super) first: Option<Instant>,
     /// When credit was last received, or a packet was sent while none was in flight.
-    pub(super) heard: Instant,
+    pub(super) last_credit: Instant,
     /// The open lookup, while the broker is unknown.
     pub(super) lookup: Option<Lookup>,
 }
@@ -50,7 +50,7 @@ impl Flow {
             epoch: 0,
             newest: 0,
             first: None,
-            heard: Instant::now(),
+            last_credit: Instant::now(),
             lookup,
         }
     }
@@ -64,11 +64,11 @@ impl Flow {
     }
 
     /// Counts a packet; true if credit is needed soon.
-    pub(super) fn sends(&mut self, bytes: usize) -> bool {
+    pub(super) fn count_sent(&mut self, bytes: usize) -> bool {
         if self.in_flight.packets == 0 {
-            self.heard = Instant::now();
+            self.last_credit = Instant::now();
         }
-        self.first.get_or_insert(self.heard);
+        self.first.get_or_insert(self.last_credit);
         self.in_flight.add(bytes);
         self.unconsumed.add(bytes);
         let amount = Amount { bytes, packets: 1 };
@@ -96,41 +96,41 @@ impl Flow {
             self.set_node(node, epoch, lanes);
         }
         self.newest = self.newest.max(packet);
-        self.heard = Instant::now();
+        self.last_credit = Instant::now();
         self.arrived(arrived);
         self.consumed(consumed);
     }
 
     /// Applies credit in the format of earlier versions.
-    pub(super) fn taken(&mut self, taken: ConsumedReport, lanes: &Lanes) {
+    pub(super) fn on_consumed_report(&mut self, report: ConsumedReport, lanes: &Lanes) {
         // A report without packets announces the new consumer. Later reports of the former one must not switch
         // back.
-        if taken.amount.packets == 0 || self.node == 0 {
-            self.set_node(NodeId(taken.node), taken.epoch, lanes);
+        if report.amount.packets == 0 || self.node == 0 {
+            self.set_node(NodeId(report.node), report.epoch, lanes);
         }
-        self.heard = Instant::now();
-        self.arrived(taken.amount);
-        self.consumed(taken.amount);
+        self.last_credit = Instant::now();
+        self.arrived(report.amount);
+        self.consumed(report.amount);
     }
 
     pub(super) fn arrived(&mut self, amount: Amount) {
         // Credit may exceed the amount in flight once that has been discarded.
-        self.lane.arrived(self.in_flight.take(amount));
+        self.lane.arrived(self.in_flight.subtract(amount));
     }
 
     pub(super) fn consumed(&mut self, amount: Amount) {
-        self.lane.consumed(self.unconsumed.take(amount));
+        self.lane.consumed(self.unconsumed.subtract(amount));
     }
 
     /// Discards what is in flight and unconsumed: the packets may be lost, and no credit may come for them.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.arrived(self.in_flight);
         self.consumed(self.unconsumed);
     }
 
     /// Redirects the link to the broker that now has the id. `sent`: number of packets sent so far.
-    pub(super) fn moved(&mut self, to: NodeId, epoch: Option<u32>, sent: u64, lanes: &Lanes) {
-        self.forget();
+    pub(super) fn on_moved(&mut self, to: NodeId, epoch: Option<u32>, sent: u64, lanes: &Lanes) {
+        self.discard();
         if let Some(epoch) = epoch {
             self.set_node(to, epoch, lanes);
             // The former broker may still return credit for earlier packets.
@@ -144,15 +144,15 @@ impl Flow {
         (self.node, self.epoch) = (node.0, epoch);
         if before.0 == node.0 {
             if before.1 != epoch && before.1 != 0 {
-                self.forget();
+                self.discard();
             }
             return;
         }
         if before.0 != 0 {
-            self.forget();
+            self.discard();
         }
         let under_way = (self.in_flight, self.unconsumed);
-        self.forget();
+        self.discard();
         self.lane = lanes.to(node);
         self.lane.add(under_way.0, under_way.1);
         (self.in_flight, self.unconsumed) = under_way;
@@ -175,7 +175,7 @@ mod tests {
     fn flow(lanes: &Lanes, packets: u64) -> Flow {
         let mut flow = Flow::new(lanes.unknown(), None, None);
         for _ in 0..packets {
-            flow.sends(BYTES);
+            flow.count_sent(BYTES);
         }
         flow.credit(FORMER, 1, arrived(packets), lanes);
         assert_eq!(flow.node, FORMER.0);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_arrived_at_one_broker_and_was_handed_over_to_another_gives_credit_there() {
+    fn credit_for_a_handed_over_packet_redirects_to_the_new_broker() {
         let lanes = Lanes::default();
         let mut flow = flow(&lanes, PACKETS as u64);
         assert!(!flow.has_window());
@@ -212,17 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn credit_for_packets_from_before_a_move_does_not_lead_back_to_the_former_broker() {
+    fn credit_for_packets_from_before_a_move_does_not_redirect_to_the_former_broker() {
         let lanes = Lanes::default();
         let mut flow = flow(&lanes, 2);
-        flow.moved(NEW, Some(1), 4, &lanes);
-        flow.sends(BYTES);
+        flow.on_moved(NEW, Some(1), 4, &lanes);
+        flow.count_sent(BYTES);
         flow.credit(FORMER, 1, consumed(4), &lanes);
         assert_eq!((flow.node, flow.in_flight), (NEW.0, ONE));
         flow.credit(NEW, 1, consumed(5), &lanes);
         assert_eq!(flow.unconsumed, Amount::default());
         // The id moves back, and the claim has not been received.
-        flow.sends(BYTES);
+        flow.count_sent(BYTES);
         flow.credit(FORMER, 1, consumed(6), &lanes);
         assert_eq!(flow.node, FORMER.0);
     }

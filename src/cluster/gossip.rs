@@ -14,7 +14,8 @@ use super::{
 #[serde(tag = "is", rename_all = "lowercase")]
 pub(super) enum Gossip<'a> {
     /// Heartbeat. A new epoch means that earlier packets to this node may be lost.
-    Beat {
+    #[serde(rename = "beat")]
+    Heartbeat {
         node: String,
         name: String,
         epoch: u32,
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_read_as_it_was_written_and_no_principal_is_a_participant() {
+    fn claims_are_decoded_as_encoded_and_no_principal_is_a_participant() {
         let node = NodeId(7);
         let owners = [
             Owner::Anyone,
@@ -175,8 +176,8 @@ mod tests {
             let stamp = Stamp { time: 5, node };
             let id = "\0\"é".into();
             let claim = Claim { id, stamp, owner };
-            let said = serde_json::to_vec(&Claimed::new(&claim)).expect("JSON");
-            let read: Claimed<'_> = serde_json::from_slice(&said).expect("a claim");
+            let encoded = serde_json::to_vec(&Claimed::new(&claim)).expect("JSON");
+            let read: Claimed<'_> = serde_json::from_slice(&encoded).expect("a claim");
             assert_eq!(read.claim(node), claim);
         }
         let former: Claimed<'_> = serde_json::from_str(r#"["a",5,null]"#).expect("a claim");
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn many_go_in_parts_and_nothing_is_left_out() {
+    fn long_lists_are_split_into_parts_without_loss() {
         for (count, bytes, parts) in [
             (0, 1, 0),
             (1, 1 << 20, 1),

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Cluster,
-    bus::{Delivery, Inlet, NodeId, Publication, ReplyAddress},
+    bus::{Delivery, NodeId, Publication, ReplyAddress, Subscription},
     claims::{Claim, Claims},
     listener::Backlog,
 };
@@ -38,20 +38,20 @@ use crate::broker::{
 };
 
 /// Limit of the time that an id is parked. A client behind a working load balancer needs milliseconds.
-const PARKED: Duration = Duration::from_secs(2);
+const PARK_TIME: Duration = Duration::from_secs(2);
 /// Interval at which a parked id is checked.
-const STEP: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(2);
 /// Time for packets in flight to a former owner to arrive.
 const LINGER: Duration = Duration::from_millis(500);
 /// Time after the last heartbeat of a draining broker during which forwarded packets may arrive.
-const RECENT: Duration = Duration::from_secs(10);
+const DRAIN_RECENT: Duration = Duration::from_secs(10);
 /// Time during which messages may arrive that were sent to an id before it came to this broker.
-const ARRIVES: Duration = Duration::from_secs(2);
+const ARRIVAL_TIME: Duration = Duration::from_secs(2);
 /// Limit of senders to one id that are tracked separately.
-const SENDERS: usize = 256;
+const MAX_SENDERS: usize = 256;
 /// Deliveries that may be in flight to a former owner when it unsubscribes: NATS ends the subscription after so
 /// many more.
-const ON_THEIR_WAY: u64 = 8;
+const MAX_IN_FLIGHT: u64 = 8;
 
 /// State of the handover of ids.
 #[derive(Debug, Default)]
@@ -85,14 +85,14 @@ impl Drop for Busy<'_> {
 impl Handover {
     /// Marks an id of this broker that the claim may take. Called before the claim is applied, since the
     /// listener checks the mark when it stops.
-    pub(super) fn expect(&self, claim: &Claim, own: &Claims) {
+    pub(super) fn mark_moved(&self, claim: &Claim, own: &Claims) {
         if own.owner(&claim.id).is_some() {
             self.moved.lock().insert(claim.id.clone());
         }
     }
 
     /// Removes the mark of an id that stays here, or is here again.
-    pub(super) fn forget(&self, id: &str) {
+    pub(super) fn unmark_moved(&self, id: &str) {
         self.moved.lock().remove(id);
     }
 
@@ -103,7 +103,7 @@ impl Handover {
 
     /// True if forwarded packets may arrive.
     pub(super) fn is_expected(&self) -> bool {
-        (self.drains.lock()).is_some_and(|drains| drains.elapsed() < RECENT)
+        (self.drains.lock()).is_some_and(|drains| drains.elapsed() < DRAIN_RECENT)
     }
 
     pub(super) fn has_moved(&self, id: &str) -> bool {
@@ -128,7 +128,7 @@ impl Handover {
         }
         let now = Instant::now();
         let arrival = Arrival {
-            until: now + ARRIVES,
+            until: now + ARRIVAL_TIME,
             senders: HashSet::new(),
         };
         owner.set_arrived(true);
@@ -143,7 +143,9 @@ impl Handover {
     pub(super) fn note_sender(&self, owner: &Handle, sender: &str) {
         let mut arrivals = self.arrivals.lock();
         match arrivals.get_mut(&owner.key) {
-            Some(arrival) if arrival.until > Instant::now() && arrival.senders.len() < SENDERS => {
+            Some(arrival)
+                if arrival.until > Instant::now() && arrival.senders.len() < MAX_SENDERS =>
+            {
                 arrival.senders.insert(sender.into());
             }
             _ => {
@@ -180,17 +182,17 @@ pub(super) struct Newest {
 
 impl Newest {
     /// Tracks the messages of a packet; none while forwarded packets are not expected.
-    pub(super) fn follow(
+    pub(super) fn track(
         &mut self,
         handover: &Handover,
         delivery: &Delivery,
-    ) -> Option<Followed<'_>> {
+    ) -> Option<TrackedPacket<'_>> {
         let from = delivery.from.filter(|_| delivery.sent > 0)?;
         if !handover.is_expected() {
             self.senders = HashMap::new();
             return None;
         }
-        Some(Followed {
+        Some(TrackedPacket {
             newest: self,
             from,
             packet: delivery.sent,
@@ -200,26 +202,26 @@ impl Newest {
 
 /// A packet that may have been forwarded.
 #[derive(Debug)]
-pub(super) struct Followed<'a> {
+pub(super) struct TrackedPacket<'a> {
     newest: &'a mut Newest,
     from: ReplyAddress,
     packet: u64,
 }
 
-impl Followed<'_> {
+impl TrackedPacket<'_> {
     /// True for a message that is older than the newest one of this sender (its id as JSON).
     pub(super) fn is_late(&mut self, sender: Option<&str>) -> bool {
         let Newest { hasher, senders } = &mut *self.newest;
         // Above the limit, all further senders of a node count as one.
-        let sender = match senders.len() < SENDERS {
+        let sender = match senders.len() < MAX_SENDERS {
             true => hasher.hash_one(sender),
             false => 0,
         };
         // Numbers of links grow, and so do those of the packets of each link.
-        let place = (self.from.number, self.packet);
-        let newest = senders.entry((self.from.node, sender)).or_insert(place);
-        let is_late = place < *newest;
-        *newest = place.max(*newest);
+        let position = (self.from.number, self.packet);
+        let newest = senders.entry((self.from.node, sender)).or_insert(position);
+        let is_late = position < *newest;
+        *newest = position.max(*newest);
         is_late
     }
 }
@@ -240,9 +242,9 @@ impl Cluster {
         let (gives_up, given_up) = oneshot::channel::<()>();
         self.runtime.spawn(async move {
             let _ = given_up.await;
-            let until = Instant::now() + PARKED;
+            let until = Instant::now() + PARK_TIME;
             while parked.is_needed() && Instant::now() < until {
-                sleep(STEP).await;
+                sleep(POLL).await;
             }
         });
         Some(gives_up)
@@ -254,22 +256,22 @@ impl Cluster {
         &self,
         id: &str,
         backlog: &mut Backlog<'_>,
-        inlet: &mut Box<dyn Inlet>,
+        subscription: &mut Box<dyn Subscription>,
     ) {
         let _busy = Busy::new(&self.handover.busy);
         // Deliveries received already do not count as in flight, and forwarded ones must not come back.
         // `unconstrained`: the loop must not end early when tokio's budget is used up.
-        while let Some(Some(delivery)) = unconstrained(inlet.next()).now_or_never() {
+        while let Some(Some(delivery)) = unconstrained(subscription.next()).now_or_never() {
             backlog.add(id, delivery);
         }
-        inlet.end_behind(ON_THEIR_WAY).await;
+        subscription.unsubscribe_after(MAX_IN_FLIGHT).await;
         let until = Instant::now() + LINGER;
         while Instant::now() < until {
             if let Some(delivery) = backlog.hand_over() {
-                self.forward_once(id, delivery, backlog, inlet).await;
+                self.forward_once(id, delivery, backlog, subscription).await;
                 continue;
             }
-            match timeout(STEP, inlet.next()).await {
+            match timeout(POLL, subscription.next()).await {
                 Ok(Some(delivery)) if delivery.from.is_some() => backlog.add(id, delivery),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
@@ -278,11 +280,11 @@ impl Cluster {
                 Err(_) => self.publish_filler(id).await,
             }
         }
-        inlet.end().await;
+        subscription.unsubscribe().await;
         while let Some(delivery) = backlog.hand_over() {
             self.forward(id, delivery).await;
         }
-        while let Some(delivery) = inlet.next().await {
+        while let Some(delivery) = subscription.next().await {
             self.forward(id, delivery).await;
         }
     }
@@ -294,14 +296,14 @@ impl Cluster {
         id: &str,
         delivery: Delivery,
         backlog: &mut Backlog<'_>,
-        inlet: &mut Box<dyn Inlet>,
+        subscription: &mut Box<dyn Subscription>,
     ) {
         let key = (delivery.from, delivery.sent);
         let mut next = Some(delivery);
         while let Some(delivery) = next.take() {
             self.forward(id, delivery).await;
             self.round_trip().await;
-            while let Some(Some(delivery)) = unconstrained(inlet.next()).now_or_never() {
+            while let Some(Some(delivery)) = unconstrained(subscription.next()).now_or_never() {
                 match (delivery.from, delivery.sent) == key {
                     true => next = Some(delivery),
                     false => backlog.add(id, delivery),
@@ -313,9 +315,9 @@ impl Cluster {
     /// Resolves once NATS has delivered this broker's earlier publications, as far as they go to this broker
     /// itself.
     async fn round_trip(&self) {
-        let mut question = self.question();
+        let mut question = self.open_question();
         let publication = Publication {
-            subject: self.place(question.number),
+            subject: self.reply_subject(question.number),
             reply: None,
             payload: Bytes::new(),
         };
@@ -327,7 +329,7 @@ impl Cluster {
     /// of the ending subscription.
     async fn publish_filler(&self, id: &str) {
         let publication = Publication {
-            subject: self.subjects.to(id),
+            subject: self.subjects.id(id),
             reply: None,
             payload: Bytes::new(),
         };
@@ -337,12 +339,12 @@ impl Cluster {
     /// Publishes a packet for an id again, for the new owner.
     async fn forward(&self, id: &str, delivery: Delivery) {
         let Some(from) = delivery.from else { return };
-        let mut reply = self.subjects.place(from);
+        let mut reply = self.subjects.reply(from);
         if delivery.sent > 0 {
             reply.push_str(&format!(".{:x}", delivery.sent));
         }
         let publication = Publication {
-            subject: self.subjects.to(id),
+            subject: self.subjects.id(id),
             reply: Some(reply),
             payload: delivery.payload,
         };

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Cluster, handover::Followed, notify, packet::Frames};
+use super::{Cluster, handover::TrackedPacket, notify, packet::Frames};
 use crate::{
     broker::{
         Broker,
@@ -20,17 +20,17 @@ use crate::{
 };
 
 /// Delay of a negative answer to a probe, so that an answer just received goes first.
-const BEHIND: Duration = Duration::from_millis(100);
+const PROBE_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
 /// How the messages of a packet are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taking {
+pub(super) enum Disposition {
     /// Deliver to the owner of the id, if it has one.
-    All,
+    Deliver,
     /// Reject: the owner is slow.
-    Nothing,
+    RejectSlow,
     /// Reject without answering probes: this broker has lost the id.
-    Nobody,
+    NotOwner,
 }
 
 /// A packet for an id while it is handled.
@@ -44,20 +44,20 @@ pub(super) struct InboundPacket<'a> {
     /// The number of the sender's link.
     pub(super) link: u64,
     /// Tracking of the order; none if no message can be older than one delivered before.
-    pub(super) followed: Option<Followed<'a>>,
-    said: Vec<u8>,
+    pub(super) tracked: Option<TrackedPacket<'a>>,
+    own_replies: Vec<u8>,
     owner: Option<(Arc<Handle>, u64)>,
     /// True if this broker can answer probes for the id.
-    knows: bool,
+    is_claimed: bool,
     /// The error for all messages of the packet, if they are not delivered.
-    fault: Option<DeliveryError>,
+    packet_error: Option<DeliveryError>,
     /// The error of the last message, if only that one failed.
-    refused: Option<DeliveryError>,
+    message_error: Option<DeliveryError>,
     /// Probes of requests that are unknown here: their acks and numbers.
-    lost: Vec<(String, u64)>,
-    is_asked: bool,
+    unknown_probes: Vec<(String, u64)>,
+    has_request: bool,
     /// Messages to push to the outbox in one batch.
-    plain: Vec<u8>,
+    batch: Vec<u8>,
     count: u64,
     outcomes: Notifications,
 }
@@ -68,15 +68,15 @@ impl<'a> InboundPacket<'a> {
         broker: &'a Broker,
         id: &'a str,
         asker: Option<&'a Arc<Handle>>,
-        taking: Taking,
+        disposition: Disposition,
     ) -> Self {
-        let owner = match taking {
-            Taking::Nobody => None,
+        let owner = match disposition {
+            Disposition::NotOwner => None,
             _ => broker.registry.find_registration(id),
         };
-        let fault = match &owner {
+        let packet_error = match &owner {
             None => Some(DeliveryError::UnknownId),
-            Some(_) if taking == Taking::Nothing => Some(DeliveryError::Slow),
+            Some(_) if disposition == Disposition::RejectSlow => Some(DeliveryError::Slow),
             Some(_) => None,
         };
         Self {
@@ -85,35 +85,35 @@ impl<'a> InboundPacket<'a> {
             id,
             asker,
             link: 0,
-            followed: None,
+            tracked: None,
             owner,
-            knows: taking != Taking::Nobody,
-            said: Vec::new(),
-            fault,
-            refused: None,
-            lost: Vec::new(),
-            is_asked: false,
-            plain: Vec::new(),
+            is_claimed: disposition != Disposition::NotOwner,
+            own_replies: Vec::new(),
+            packet_error,
+            message_error: None,
+            unknown_probes: Vec::new(),
+            has_request: false,
+            batch: Vec::new(),
             count: 0,
             outcomes: Vec::new(),
         }
     }
 
-    pub(super) fn frames(&mut self, frames: &[u8]) {
+    pub(super) fn on_frames(&mut self, frames: &[u8]) {
         // The ack of the next message, if it is a request.
-        let mut asked = None;
+        let mut expected_ack = None;
         for (text, frame) in Frames(frames) {
             if protocol::is_message(text) {
-                self.refused = None;
-                let ack = asked.take();
-                let may_be_late = self.followed.is_some() || self.asker.is_none();
+                self.message_error = None;
+                let ack = expected_ack.take();
+                let may_be_late = self.tracked.is_some() || self.asker.is_none();
                 if may_be_late && self.is_late(text, frame, ack) {
                     continue;
                 }
                 match (ack, self.asker) {
                     (Some(ack), Some(asker)) => self.request(ack, asker, frame),
                     (Some(ack), None) => {
-                        let fault = self.fault.unwrap_or(DeliveryError::Gone);
+                        let fault = self.packet_error.unwrap_or(DeliveryError::Gone);
                         self.failed(ack, fault.code());
                     }
                     (None, _) => self.collect(frame, frames.len()),
@@ -121,7 +121,7 @@ impl<'a> InboundPacket<'a> {
                 continue;
             }
             match decode(text) {
-                Some(PeerFrame::Asks { ack }) => asked = Some(ack),
+                Some(PeerFrame::Asks { ack }) => expected_ack = Some(ack),
                 Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
                     if let Some(asker) = self.asker {
@@ -132,14 +132,19 @@ impl<'a> InboundPacket<'a> {
                         self.notify();
                     }
                 }
-                Some(PeerFrame::Awaits { ack, number }) if self.knows && !self.is_owed(ack) => {
-                    self.lost.push((ack.to_owned(), number));
+                Some(PeerFrame::Awaits { ack, number })
+                    if self.is_claimed && !self.is_owed(ack) =>
+                {
+                    self.unknown_probes.push((ack.to_owned(), number));
                 }
                 Some(PeerFrame::Settle { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));
-                    let code = self.refused.or(self.fault).map(DeliveryError::receipt_code);
-                    self.say(&protocol::settled(&number, &dest, code));
+                    let code = self
+                        .message_error
+                        .or(self.packet_error)
+                        .map(DeliveryError::receipt_code);
+                    self.reply(&protocol::settled(&number, &dest, code));
                 }
                 _ => {}
             }
@@ -148,10 +153,10 @@ impl<'a> InboundPacket<'a> {
 
     /// Adds a message to the batch. `room`: upper bound of the batch in bytes.
     fn collect(&mut self, frame: &[u8], room: usize) {
-        if self.plain.is_empty() {
-            self.plain.reserve_exact(room);
+        if self.batch.is_empty() {
+            self.batch.reserve_exact(room);
         }
-        self.plain.extend_from_slice(frame);
+        self.batch.extend_from_slice(frame);
         self.count += 1;
     }
 
@@ -160,16 +165,16 @@ impl<'a> InboundPacket<'a> {
     #[cold]
     fn is_late(&mut self, text: &[u8], frame: &[u8], ack: Option<&str>) -> bool {
         let sender = std::str::from_utf8(text).ok().and_then(protocol::sender_of);
-        let followed = self.followed.as_mut();
-        let mut is_late = followed.is_some_and(|followed| followed.is_late(sender));
-        if self.asker.is_none() && self.fault.is_none() {
+        let tracked = self.tracked.as_mut();
+        let mut is_late = tracked.is_some_and(|tracked| tracked.is_late(sender));
+        if self.asker.is_none() && self.packet_error.is_none() {
             if !is_late && self.deliver_own(sender, frame, ack) {
                 return true;
             }
             is_late = true;
         }
         if is_late {
-            self.refused = Some(DeliveryError::Gone);
+            self.message_error = Some(DeliveryError::Gone);
             match ack {
                 Some(ack) => self.failed(ack, DeliveryError::Gone.code()),
                 None => self.broker.unknown(self.id),
@@ -220,9 +225,10 @@ impl<'a> InboundPacket<'a> {
     fn request(&mut self, ack: &str, asker: &Arc<Handle>, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
-        let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
+        let Some((owner, registration)) =
+            self.owner.clone().filter(|_| self.packet_error.is_none())
         else {
-            let fault = self.fault.unwrap_or(DeliveryError::UnknownId);
+            let fault = self.packet_error.unwrap_or(DeliveryError::UnknownId);
             return self.failed(ack, fault.code());
         };
         let requests = &self.broker.registry.requests;
@@ -245,17 +251,17 @@ impl<'a> InboundPacket<'a> {
                 Ok(Opened::Asked(request)) => break request,
                 Ok(Opened::Over) => self.notify(),
                 Err(error) => {
-                    self.refused = Some(DeliveryError::of_code(error.code()));
+                    self.message_error = Some(DeliveryError::of_code(error.code()));
                     return self.failed(ack, error.code());
                 }
             }
         };
-        self.is_asked = true;
+        self.has_request = true;
         if asker.outbox.state().closed {
             // The requesters' node was removed meanwhile, and will not cancel.
             requests.cancel(&key, asker, &mut self.outcomes);
         }
-        self.plain.extend_from_slice(frame);
+        self.batch.extend_from_slice(frame);
         self.count += 1;
         self.deliver();
         if let Some(request) = request {
@@ -274,21 +280,21 @@ impl<'a> InboundPacket<'a> {
     }
 
     /// The owner, if the packet had a request for it.
-    pub(super) fn asked(&self) -> Option<&Arc<Handle>> {
+    pub(super) fn requested_owner(&self) -> Option<&Arc<Handle>> {
         let (owner, _) = self.owner.as_ref()?;
-        self.is_asked.then_some(owner)
+        self.has_request.then_some(owner)
     }
 
     fn failed(&mut self, ack: &str, code: &str) {
         let dest = protocol::json_string(self.id);
-        self.say(&version_2::failed(ack, &dest, code));
+        self.reply(&version_2::failed(ack, &dest, code));
     }
 
     /// Sends a frame to the broker that the packet came from.
-    fn say(&mut self, frame: &[&str]) {
+    fn reply(&mut self, frame: &[&str]) {
         match self.asker {
             Some(asker) => drop(asker.outbox.push(frame)),
-            None => framing::append_text(frame, &mut self.said),
+            None => framing::append_text(frame, &mut self.own_replies),
         }
     }
 
@@ -299,18 +305,18 @@ impl<'a> InboundPacket<'a> {
             return;
         }
         self.cluster.counters.received.fetch_add(count, Relaxed);
-        if let (Some((owner, _)), None) = (&self.owner, self.fault) {
-            match owner.outbox.push_frames(&mut self.plain) {
-                Pushed::Closed => self.fault = Some(DeliveryError::Gone),
+        if let (Some((owner, _)), None) = (&self.owner, self.packet_error) {
+            match owner.outbox.push_frames(&mut self.batch) {
+                Pushed::Closed => self.packet_error = Some(DeliveryError::Gone),
                 _ => {
                     self.broker.metrics.messages_out.fetch_add(count, Relaxed);
                     return;
                 }
             }
         }
-        self.plain.clear();
+        self.batch.clear();
         // Messages dropped for slow receivers are counted elsewhere.
-        if self.fault != Some(DeliveryError::Slow) {
+        if self.packet_error != Some(DeliveryError::Slow) {
             (0..count).for_each(|_| self.broker.unknown(self.id));
         }
     }
@@ -321,45 +327,45 @@ impl<'a> InboundPacket<'a> {
         }
     }
 
-    pub(super) fn end(mut self) {
+    pub(super) fn finish(mut self) {
         self.deliver();
         self.notify();
         if let Some((owner, _)) = &self.owner {
             owner.flush();
         }
-        self.report_lost();
+        self.answer_probes();
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => on_frames_for_broker(self.cluster, self.broker, &self.said),
+            None => on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
         }
     }
 }
 
 impl InboundPacket<'_> {
     /// Answers probes of unknown requests after a delay.
-    fn report_lost(&mut self) {
-        let lost = std::mem::take(&mut self.lost);
-        if lost.is_empty() {
+    fn answer_probes(&mut self) {
+        let unknown = std::mem::take(&mut self.unknown_probes);
+        if unknown.is_empty() {
             return;
         }
         let (asker, id) = (self.asker.cloned(), self.id.to_owned());
         let cluster = self.cluster.clone();
         self.cluster.runtime.spawn(async move {
-            sleep(BEHIND).await;
-            cluster.report_lost(&id, asker.as_ref(), &lost);
+            sleep(PROBE_ANSWER_DELAY).await;
+            cluster.answer_probes(&id, asker.as_ref(), &unknown);
         });
     }
 }
 
 impl Cluster {
     /// Answers probes of requests that are unknown here. Only a broker that has claimed the id may.
-    fn report_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
+    fn answer_probes(&self, id: &str, asker: Option<&Arc<Handle>>, unknown: &[(String, u64)]) {
         let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
             return;
         };
         let mut outcomes = Vec::new();
-        for (ack, number) in lost {
+        for (ack, number) in unknown {
             match asker {
                 Some(asker) => {
                     asker.outbox.push(&protocol::lost(&number.to_string()));
@@ -367,7 +373,7 @@ impl Cluster {
                     let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
                     requests.cancel_part(&key, asker, None, id, &mut outcomes);
                 }
-                None => self.lost(&broker, *number, &mut outcomes),
+                None => self.on_probe_failed(&broker, *number, &mut outcomes),
             }
         }
         notify(&broker, &mut outcomes);
@@ -413,7 +419,9 @@ pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &
                     requests.fail(&key, &responder, fault, &mut outcomes);
                 }
             }
-            Some(PeerFrame::Lost { number }) => cluster.lost(broker, number, &mut outcomes),
+            Some(PeerFrame::Lost { number }) => {
+                cluster.on_probe_failed(broker, number, &mut outcomes)
+            }
             Some(PeerFrame::Settled { number, dest, code }) => {
                 let fault = code.map(|code| DeliveryError::of_code(&code));
                 cluster.receipts.settle(number, &dest, fault);

@@ -23,15 +23,15 @@ use super::{Link, bus::NodeId, link::LaneTurn, packet::Amount};
 /// The window of one broker, in bytes in flight: with many brokers, an equal share of `TOTAL_WINDOW`, but at
 /// least `MIN_WINDOW`.
 const WINDOW: usize = 2 << 20;
-const ALL: usize = 16 << 20;
-const LEAST: usize = 256 << 10;
+const TOTAL_WINDOW: usize = 16 << 20;
+const MIN_WINDOW: usize = 256 << 10;
 /// The window, in bytes in flight, of all links whose broker is unknown.
-const UNKNOWN: usize = 1 << 20;
+const UNKNOWN_WINDOW: usize = 1 << 20;
 /// Bytes that a packet counts in addition to its size: NATS takes about as long for a small packet as for so
 /// many bytes.
-const PACKET: usize = 4 << 10;
+const PACKET_COST: usize = 4 << 10;
 /// Unconsumed bytes at one broker (slow receivers) above which each link may have only one more packet there.
-const UNCONSUMED: usize = 8 << 20;
+const MAX_UNCONSUMED: usize = 8 << 20;
 
 /// All lanes.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Lanes {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            unknown: Arc::new(Lane::new(UNKNOWN)),
+            unknown: Arc::new(Lane::new(UNKNOWN_WINDOW)),
             nodes: Mutex::default(),
         }
     }
@@ -59,7 +59,7 @@ impl Lanes {
         }
         let lane = Arc::new(Lane::new(WINDOW));
         nodes.insert(node, lane.clone());
-        let window = (ALL / nodes.len()).clamp(LEAST, WINDOW);
+        let window = (TOTAL_WINDOW / nodes.len()).clamp(MIN_WINDOW, WINDOW);
         for lane in nodes.values() {
             lane.window.store(window, SeqCst);
         }
@@ -107,12 +107,12 @@ struct Queues {
 struct LaneQueue {
     links: VecDeque<Arc<Link>>,
     /// The connection's waker, while it is paused.
-    held: Option<Waker>,
+    waker: Option<Waker>,
 }
 
 /// The cost of an amount in the window of a lane.
 fn cost(amount: Amount) -> usize {
-    amount.bytes + amount.packets * PACKET
+    amount.bytes + amount.packets * PACKET_COST
 }
 
 impl Lane {
@@ -177,13 +177,13 @@ impl Lane {
 
     /// True if so many bytes are unconsumed that each link may have only one packet there.
     pub(super) fn is_crowded(&self) -> bool {
-        self.unconsumed.load(SeqCst) >= UNCONSUMED
+        self.unconsumed.load(SeqCst) >= MAX_UNCONSUMED
     }
 
     /// True if credit is needed soon.
     pub(super) fn needs_credit(&self) -> bool {
         self.in_flight.load(SeqCst) >= self.window.load(SeqCst) / 4
-            || self.unconsumed.load(SeqCst) >= UNCONSUMED / 2
+            || self.unconsumed.load(SeqCst) >= MAX_UNCONSUMED / 2
     }
 
     /// True if links of this connection wait: it must pause until they have sent, and its waker is called then.
@@ -194,7 +194,7 @@ impl Lane {
         let mut queues = self.queues.lock();
         let queue = queues.senders.get_mut(&key);
         queue.is_some_and(|queue| {
-            queue.held = Some(waker.clone());
+            queue.waker = Some(waker.clone());
             true
         })
     }
@@ -204,7 +204,7 @@ impl Lane {
         while self.waiting.load(SeqCst) > 0
             && let Some(link) = self.next()
         {
-            link.go_on();
+            link.unblock();
         }
     }
 
@@ -242,7 +242,7 @@ impl Queues {
             };
             let link = queue.links.pop_front();
             match queue.links.is_empty() {
-                true => woken.extend(self.senders.remove(&sender).and_then(|queue| queue.held)),
+                true => woken.extend(self.senders.remove(&sender).and_then(|queue| queue.waker)),
                 false => self.turns.push_back(sender),
             }
             let Some(link) = link else { continue };
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::{
-            bus::{Bus, Inlet, Publication, Task},
+            bus::{Bus, Publication, Subscription, Task},
             link::{LinkTarget, Parts},
         },
         error::{Error, Result},
@@ -286,7 +286,7 @@ mod tests {
             Box::pin(async {})
         }
 
-        fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Inlet>>> {
+        fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
             Box::pin(async { Err(Error::NotOpen) })
         }
 
@@ -346,8 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_of_different_connections_take_turns_and_each_connection_is_held_until_its_own_have_gone()
-     {
+    async fn connections_take_turns_and_each_one_pauses_until_its_links_have_sent() {
         let lanes = Arc::<Lanes>::default();
         let lane = lanes.to(NODE);
         let senders = [1, 1, 1, 2, 1, 2];
@@ -359,10 +358,7 @@ mod tests {
         for (key, woken) in [1, 2].into_iter().zip(&woken) {
             assert!(lane.holds(key, &woken.clone().into()));
         }
-        assert!(
-            !lane.holds(3, &woken[0].clone().into()),
-            "it has sent nothing"
-        );
+        assert!(!lane.holds(3, &woken[0].clone().into()), "it has no queue");
         assert!(lane.next().is_none(), "it is full");
         lane.arrived(SOME);
         lane.consumed(SOME);
@@ -384,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_waits_in_the_shortest_queue_of_those_who_wrote_to_it() {
+    async fn a_link_waits_in_the_shortest_queue_of_its_writers() {
         let lanes = Arc::<Lanes>::default();
         let lane = lanes.to(NODE);
         lane.add(SOME, SOME);
@@ -408,13 +404,13 @@ mod tests {
     }
 
     #[test]
-    fn many_brokers_share_what_is_on_its_way() {
+    fn many_brokers_share_the_total_window() {
         let lanes = Lanes::default();
         let window = |lanes: &Lanes| lanes.to(NODE).window.load(SeqCst);
         assert_eq!(window(&lanes), WINDOW);
         for node in 0..100 {
             lanes.to(NodeId(node));
         }
-        assert_eq!(window(&lanes), LEAST);
+        assert_eq!(window(&lanes), MIN_WINDOW);
     }
 }

@@ -62,9 +62,9 @@ pub(crate) struct Link {
     parts: Parts,
     target: LinkTarget,
     /// Number of report requests in the outbox that have not been sent yet.
-    questions: AtomicUsize,
+    pending_reports: AtomicUsize,
     /// A packet waits for room on the bus.
-    waits: AtomicBool,
+    is_publish_pending: AtomicBool,
     closed: AtomicBool,
     /// The first packet was a lookup, without frames.
     is_lookup: AtomicBool,
@@ -135,7 +135,7 @@ impl Uplink for Link {
     /// True if the link may take frames now.
     fn has_room(&self) -> bool {
         self.closed.load(SeqCst)
-            || !self.waits.load(SeqCst)
+            || !self.is_publish_pending.load(SeqCst)
                 && self.turn.queued_by().is_none()
                 && self.flow.lock().has_window()
     }
@@ -146,7 +146,7 @@ impl Uplink for Link {
         if self.closed.load(SeqCst) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if !self.has_room() || !self.enters() {
+        if !self.has_room() || !self.enter_lane() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let head = &self.target.head;
@@ -198,13 +198,13 @@ impl Uplink for Link {
 
     /// Counts a report request that is about to be written.
     fn expect_report(&self) {
-        self.questions.fetch_add(1, SeqCst);
+        self.pending_reports.fetch_add(1, SeqCst);
     }
 
     /// Closes the link, and frees its share of the lane's window.
     fn close(&self) {
         if !self.closed.swap(true, SeqCst) {
-            self.change(Flow::forget);
+            self.change(Flow::discard);
         }
     }
 }
@@ -219,8 +219,8 @@ impl Link {
             flow: Mutex::new(Flow::new(lane, target.node, lookup)),
             parts,
             target,
-            questions: AtomicUsize::new(0),
-            waits: AtomicBool::new(false),
+            pending_reports: AtomicUsize::new(0),
+            is_publish_pending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             is_lookup: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -231,7 +231,7 @@ impl Link {
     }
 
     /// Sets the handle whose outbox writes here.
-    pub(super) fn belongs_to(&self, owner: &Arc<Handle>) {
+    pub(super) fn set_owner(&self, owner: &Arc<Handle>) {
         let _ = self.owner.set(Arc::downgrade(owner));
     }
 
@@ -246,7 +246,7 @@ impl Link {
     }
 
     /// True if the lane allows a packet now; otherwise the link is queued in it.
-    fn enters(self: &Arc<Self>) -> bool {
+    fn enter_lane(self: &Arc<Self>) -> bool {
         if self.turn.use_grant() {
             return true;
         }
@@ -258,8 +258,8 @@ impl Link {
     fn publish(self: &Arc<Self>, mut payload: Vec<u8>) -> bool {
         let length = payload.len() - self.target.head.len();
         let number = self.sent.fetch_add(1, SeqCst) + 1;
-        if self.questions.load(SeqCst) > 0 {
-            self.note_questions(&payload[self.target.head.len()..], number);
+        if self.pending_reports.load(SeqCst) > 0 {
+            self.note_reports(&payload[self.target.head.len()..], number);
         }
         {
             let mut flow = self.flow.lock();
@@ -268,7 +268,7 @@ impl Link {
                 self.sent.fetch_sub(1, SeqCst);
                 return false;
             }
-            if flow.sends(length) {
+            if flow.count_sent(length) {
                 packet::make_eager(&mut payload);
             }
         }
@@ -282,29 +282,29 @@ impl Link {
             }),
         };
         if let Err(publication) = self.parts.bus.try_publish(publication) {
-            self.waits.store(true, SeqCst);
+            self.is_publish_pending.store(true, SeqCst);
             let link = self.clone();
             self.parts.runtime.spawn(async move {
                 link.parts.bus.publish(publication).await;
-                link.waits.store(false, SeqCst);
-                link.go_on();
+                link.is_publish_pending.store(false, SeqCst);
+                link.unblock();
             });
         }
         true
     }
 
     /// True while a packet waits for room on the bus: later packets must not overtake it.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waits.load(SeqCst)
+    pub(super) fn is_publish_pending(&self) -> bool {
+        self.is_publish_pending.load(SeqCst)
     }
 
     /// Notes which packet carries the report requests of receipts.
     #[cold]
-    fn note_questions(&self, frames: &[u8], packet: u64) {
+    fn note_reports(&self, frames: &[u8], packet: u64) {
         let Some(id) = &self.target.id else { return };
         for (text, _) in Frames(frames) {
             if let Some(number) = protocol::settle_number(text) {
-                self.questions.fetch_sub(1, SeqCst);
+                self.pending_reports.fetch_sub(1, SeqCst);
                 self.parts.receipts.sent(number, id, packet);
             }
         }
@@ -317,9 +317,9 @@ impl Link {
     }
 
     /// Applies credit in the format of earlier versions.
-    pub(super) fn taken(&self, taken: ConsumedReport) {
+    pub(super) fn on_consumed_report(&self, report: ConsumedReport) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| flow.taken(taken, lanes));
+        self.change(|flow| flow.on_consumed_report(report, lanes));
     }
 
     /// Changes the state of flow control, and then lets this link and others of its lanes send.
@@ -333,7 +333,7 @@ impl Link {
             (before, flow.lane.clone(), lookup)
         };
         drop(lookup);
-        self.go_on();
+        self.unblock();
         before.run();
         if !Arc::ptr_eq(&before, &after) {
             after.run();
@@ -341,33 +341,34 @@ impl Link {
     }
 
     /// Redirects the link to the broker that now has the id.
-    pub(super) fn moved(&self, to: NodeId, epoch: Option<u32>) {
+    pub(super) fn on_moved(&self, to: NodeId, epoch: Option<u32>) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| flow.moved(to, epoch, self.sent(), lanes));
+        self.change(|flow| flow.on_moved(to, epoch, self.sent(), lanes));
     }
 
     /// Discards packets in flight without credit for this long: they are lost, and their share of the window is
     /// free again.
-    pub(super) fn find_lost(&self, now: Instant, limit: Duration) {
+    pub(super) fn expire_in_flight(&self, now: Instant, limit: Duration) {
         let is_lost = {
             let flow = self.flow.lock();
-            flow.in_flight.packets > 0 && now.saturating_duration_since(flow.heard) > limit
+            flow.in_flight.packets > 0 && now.saturating_duration_since(flow.last_credit) > limit
         };
         if is_lost {
             self.change(|flow| {
                 let lost = flow.in_flight;
                 flow.arrived(lost);
                 flow.consumed(lost);
-                flow.heard = now;
+                flow.last_credit = now;
             });
         }
     }
 
-    /// True if packets are unconsumed, unless no credit has come for this long.
-    pub(super) fn is_used(&self, now: Instant, limit: Duration) -> bool {
+    /// True if a packet waits for the bus, or packets are unconsumed and credit has come within this time.
+    pub(super) fn has_unconsumed(&self, now: Instant, limit: Duration) -> bool {
         let flow = self.flow.lock();
-        self.is_waiting()
-            || flow.unconsumed.packets > 0 && now.saturating_duration_since(flow.heard) < limit
+        self.is_publish_pending()
+            || flow.unconsumed.packets > 0
+                && now.saturating_duration_since(flow.last_credit) < limit
     }
 
     /// Number of packets sent. It stays the same once the link is closed.
@@ -376,7 +377,7 @@ impl Link {
     }
 
     /// Lets the outbox write again.
-    pub(super) fn go_on(&self) {
+    pub(super) fn unblock(&self) {
         if let Some(owner) = self.owner.get().and_then(Weak::upgrade) {
             owner.unblock();
         }
@@ -394,7 +395,7 @@ impl Link {
     }
 
     /// True if no broker has returned credit for this long.
-    pub(super) fn is_unheard(&self, limit: Duration) -> bool {
+    pub(super) fn is_unresponsive(&self, limit: Duration) -> bool {
         let flow = self.flow.lock();
         flow.node == 0 && flow.first.is_some_and(|first| first.elapsed() > limit)
     }
@@ -402,6 +403,6 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.flow.get_mut().forget();
+        self.flow.get_mut().discard();
     }
 }

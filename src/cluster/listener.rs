@@ -15,10 +15,10 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     Cluster,
-    bus::{Delivery, Inlet, Publication},
+    bus::{Delivery, Publication, Subscription},
     credit::Counted,
     handover::Newest,
-    inbound::{InboundPacket, Taking},
+    inbound::{Disposition, InboundPacket},
     notify,
     packet::{self, Packet},
 };
@@ -29,17 +29,17 @@ use crate::{
 
 /// Time after the end of a subscription by which remote requesters have given up their open requests: the next
 /// probe has no responder.
-const ABANDONED: Duration = Duration::from_secs(6);
+const ABANDON_DELAY: Duration = Duration::from_secs(6);
 /// Memory in bytes that the NATS client library takes for a subscription: one block of a channel, and a second
 /// one once so many packets have filled the first.
-const BLOCK: usize = 6 << 10;
-const PLACES: u32 = 32;
+const CHANNEL_BLOCK: usize = 6 << 10;
+const BLOCK_PACKETS: u32 = 32;
 /// Limit of packets in the backlog of one id; further ones are queued in the NATS client library.
-const MOST: usize = 16 << 10;
+const MAX_BACKLOG: usize = 16 << 10;
 /// Memory in bytes of a packet in the backlog, besides its payload.
-const PLACE: usize = 256;
+const PACKET_OVERHEAD: usize = 256;
 /// Interval at which a claimed id is checked for a registered owner.
-const BETWEEN: Duration = Duration::from_millis(2);
+const OWNER_POLL: Duration = Duration::from_millis(2);
 
 /// Receives the packets of an id until `stopped` resolves or the cluster ends.
 ///
@@ -48,33 +48,33 @@ const BETWEEN: Duration = Duration::from_millis(2);
 pub(super) async fn receive(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
-    mut inlet: Box<dyn Inlet>,
+    mut subscription: Box<dyn Subscription>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut newest = Newest::default();
-    let mut asked = Weak::new();
+    let mut requested = Weak::new();
     let Some(broker) = cluster.broker() else {
         return;
     };
     let key = broker.next_key();
     let mut backlog = Backlog::new(cluster, &broker.memory);
     drop(broker);
-    // The id was lost; and the subscription was ended.
-    let (mut is_stopped, mut ends) = (false, false);
+    // `is_stopped`: the id was lost, or given up.
+    let (mut is_stopped, mut is_unsubscribed) = (false, false);
     loop {
-        if is_stopped && !ends {
+        if is_stopped && !is_unsubscribed {
             if cluster.handover.has_moved(id) {
-                cluster.hand_over(id, &mut backlog, &mut inlet).await;
+                cluster.hand_over(id, &mut backlog, &mut subscription).await;
                 break;
             }
-            ends = true;
-            inlet.end().await;
+            is_unsubscribed = true;
+            subscription.unsubscribe().await;
         }
         if backlog.is_empty() {
             let delivery = tokio::select! {
                 biased;
                 _ = &mut stopped, if !is_stopped => None,
-                delivery = inlet.next() => match delivery {
+                delivery = subscription.next() => match delivery {
                     Some(delivery) => Some(delivery),
                     None => break,
                 },
@@ -89,36 +89,45 @@ pub(super) async fn receive(
         }
         // After the id was lost its new owner may have received later packets: rejects the rest, to keep the
         // order.
-        let mut taking = Taking::Nobody;
+        let mut disposition = Disposition::NotOwner;
         if !is_stopped {
-            let room = tokio::select! {
+            let admission = tokio::select! {
                 biased;
                 // A slow owner must not delay the end of the subscription once another broker has the id.
                 _ = &mut stopped => None,
-                room = room(cluster, id, key, &mut backlog, &mut inlet) => Some(room),
+                admission = wait_for_owner(cluster, id, key, &mut backlog, &mut subscription) => {
+                    Some(admission)
+                }
             };
-            taking = match room {
+            disposition = match admission {
                 None => {
                     is_stopped = true;
                     continue;
                 }
-                Some(Admission::Drop) => Taking::Nothing,
-                Some(_) => Taking::All,
+                Some(Admission::Drop) => Disposition::RejectSlow,
+                Some(_) => Disposition::Deliver,
             };
         }
         if let Some(delivery) = backlog.next() {
-            take(cluster, id, delivery, taking, &mut newest, &mut asked);
+            deliver(
+                cluster,
+                id,
+                delivery,
+                disposition,
+                &mut newest,
+                &mut requested,
+            );
         }
     }
-    drop((inlet, backlog));
-    if asked.strong_count() > 0 {
-        sleep(ABANDONED).await;
-        abandon(cluster, id, &asked);
+    drop((subscription, backlog));
+    if requested.strong_count() > 0 {
+        sleep(ABANDON_DELAY).await;
+        fail_remote_askers(cluster, id, &requested);
     }
 }
 
 /// Cancels the remote requests of a former owner that is still connected: it can no longer answer them.
-fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
+fn fail_remote_askers(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     let is_ours_again = cluster.claims.owner(id).is_some();
     if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
     {
@@ -132,13 +141,13 @@ fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
 }
 
 /// Delivers a packet. `requested`: the owner of the last request.
-fn take(
+fn deliver(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
     delivery: Delivery,
-    taking: Taking,
+    disposition: Disposition,
     newest: &mut Newest,
-    asked: &mut Weak<Handle>,
+    requested: &mut Weak<Handle>,
 ) {
     let Some(from) = delivery.from else { return };
     let Some(Packet::Frames {
@@ -156,14 +165,14 @@ fn take(
     }
     if let Some(broker) = cluster.broker() {
         let asker = cluster.asker(&broker, from.node);
-        let mut inbound = InboundPacket::new(cluster, &broker, id, asker.as_ref(), taking);
+        let mut inbound = InboundPacket::new(cluster, &broker, id, asker.as_ref(), disposition);
         inbound.link = from.number;
-        inbound.followed = newest.follow(&cluster.handover, &delivery);
-        inbound.frames(frames);
-        if let Some(owner) = inbound.asked() {
-            *asked = Arc::downgrade(owner);
+        inbound.tracked = newest.track(&cluster.handover, &delivery);
+        inbound.on_frames(frames);
+        if let Some(owner) = inbound.requested_owner() {
+            *requested = Arc::downgrade(owner);
         }
-        inbound.end();
+        inbound.finish();
     }
 }
 
@@ -186,7 +195,7 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     let owner = cluster.claims.owner(id);
     let may = owner.is_none_or(|owner| owner.is_peer(principal));
     let publication = Publication {
-        subject: cluster.subjects.place(from),
+        subject: cluster.subjects.reply(from),
         reply: None,
         payload: if may { "yes" } else { "no" }.into(),
     };
@@ -197,34 +206,36 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
 
 /// Waits until the owner of an id has room, with backpressure and limits like for local senders, or until an id
 /// without registered owner gets one. Packets that come meanwhile go to the backlog.
-async fn room(
+async fn wait_for_owner(
     cluster: &Cluster,
     id: &str,
     key: u64,
     backlog: &mut Backlog<'_>,
-    inlet: &mut Box<dyn Inlet>,
+    subscription: &mut Box<dyn Subscription>,
 ) -> Admission {
     loop {
-        let room = owner_room(cluster, id, key, backlog, inlet).await;
-        if !matches!(room, Admission::Closed) || cluster.broker().is_none() {
-            return room;
+        let admission = wait_for_room(cluster, id, key, backlog, subscription).await;
+        if !matches!(admission, Admission::Closed) || cluster.broker().is_none() {
+            return admission;
         }
         // The id is about to be registered or is parked; or another broker has claimed it, and `stopped`
         // resolves soon.
-        backlog.receive_until(sleep(BETWEEN), id, inlet).await;
+        backlog
+            .receive_until(sleep(OWNER_POLL), id, subscription)
+            .await;
     }
 }
 
 /// Waits until the registered owner of an id has room. `Closed` if there is none.
-async fn owner_room(
+async fn wait_for_room(
     cluster: &Cluster,
     id: &str,
     key: u64,
     backlog: &mut Backlog<'_>,
-    inlet: &mut Box<dyn Inlet>,
+    subscription: &mut Box<dyn Subscription>,
 ) -> Admission {
-    let mut held = Held { by: None, key };
-    let mut look = |cx: &mut Context<'_>| {
+    let mut waiter = Waiter { owner: None, key };
+    let mut poll = |cx: &mut Context<'_>| {
         let Some(broker) = cluster.broker() else {
             return Poll::Ready(Admission::Closed);
         };
@@ -233,28 +244,28 @@ async fn owner_room(
         };
         match broker.admit(id, &owner, key, cx.waker(), || false) {
             Admission::Backpressure => {
-                held.by = Some(owner);
+                waiter.owner = Some(owner);
                 Poll::Pending
             }
-            room => Poll::Ready(room),
+            admission => Poll::Ready(admission),
         }
     };
-    if let Poll::Ready(room) = poll_fn(|cx| Poll::Ready(look(cx))).await {
-        return room;
+    if let Poll::Ready(admission) = poll_fn(|cx| Poll::Ready(poll(cx))).await {
+        return admission;
     }
-    backlog.receive_until(poll_fn(look), id, inlet).await
+    backlog.receive_until(poll_fn(poll), id, subscription).await
 }
 
 /// A waiter at the outbox of an owner, removed on drop: an owner without waiters does not count as slow.
-struct Held {
-    by: Option<Arc<Handle>>,
+struct Waiter {
+    owner: Option<Arc<Handle>>,
     key: u64,
 }
 
-impl Drop for Held {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        if let Some(by) = &self.by {
-            by.outbox.remove_waiter(self.key);
+        if let Some(owner) = &self.owner {
+            owner.outbox.remove_waiter(self.key);
         }
     }
 }
@@ -262,23 +273,23 @@ impl Drop for Held {
 /// Queue of packets for an id that its owner has not consumed, oldest first.
 pub(super) struct Backlog<'a> {
     cluster: &'a Cluster,
-    packets: VecDeque<Waiting>,
+    packets: VecDeque<QueuedPacket>,
     charge: Charge,
     /// Number of packets received, up to the second block.
-    came: u32,
+    received: u32,
 }
 
-struct Waiting {
+struct QueuedPacket {
     delivery: Delivery,
     /// The packet as counted by flow control; none if it is not one of frames.
     counted: Option<Counted>,
     /// Its arrival and its memory have been counted.
-    is_kept: bool,
+    is_retained: bool,
 }
 
-impl Waiting {
+impl QueuedPacket {
     fn memory(&self) -> usize {
-        PLACE + self.delivery.payload.len()
+        PACKET_OVERHEAD + self.delivery.payload.len()
     }
 }
 
@@ -287,8 +298,8 @@ impl<'a> Backlog<'a> {
         Self {
             cluster,
             packets: VecDeque::new(),
-            charge: Charge::new(memory, BLOCK),
-            came: 0,
+            charge: Charge::new(memory, CHANNEL_BLOCK),
+            received: 0,
         }
     }
 
@@ -297,7 +308,7 @@ impl<'a> Backlog<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.packets.len() < MOST
+        self.packets.len() < MAX_BACKLOG
     }
 
     /// Adds a packet, or answers it if it is a question; false for a question.
@@ -311,10 +322,10 @@ impl<'a> Backlog<'a> {
     }
 
     pub(super) fn add(&mut self, id: &str, delivery: Delivery) {
-        if self.came < PLACES {
-            self.came += 1;
-            if self.came == PLACES {
-                self.charge.set(self.charge.bytes() + BLOCK);
+        if self.received < BLOCK_PACKETS {
+            self.received += 1;
+            if self.received == BLOCK_PACKETS {
+                self.charge.set(self.charge.bytes() + CHANNEL_BLOCK);
             }
         }
         let bytes = packet::frames_in(&delivery.payload, id);
@@ -328,10 +339,10 @@ impl<'a> Backlog<'a> {
             // Mostly it stays the only one.
             self.packets.reserve_exact(1);
         }
-        self.packets.push_back(Waiting {
+        self.packets.push_back(QueuedPacket {
             delivery,
             counted,
-            is_kept: false,
+            is_retained: false,
         });
     }
 
@@ -340,17 +351,17 @@ impl<'a> Backlog<'a> {
         &mut self,
         done: impl Future<Output = T>,
         id: &str,
-        inlet: &mut Box<dyn Inlet>,
+        subscription: &mut Box<dyn Subscription>,
     ) -> T {
         let mut done = pin!(done);
-        self.keep();
+        self.retain_newest();
         loop {
             tokio::select! {
                 biased;
                 result = &mut done => return result,
-                Some(delivery) = inlet.next(), if self.has_room() => {
+                Some(delivery) = subscription.next(), if self.has_room() => {
                     if self.receive(id, delivery) {
-                        self.keep();
+                        self.retain_newest();
                     }
                 }
             }
@@ -358,11 +369,15 @@ impl<'a> Backlog<'a> {
     }
 
     /// Prepares the newest packet for a long wait: copies it, and counts its memory and arrival.
-    fn keep(&mut self) {
-        let Some(waiting) = self.packets.back_mut().filter(|waiting| !waiting.is_kept) else {
+    fn retain_newest(&mut self) {
+        let Some(waiting) = self
+            .packets
+            .back_mut()
+            .filter(|waiting| !waiting.is_retained)
+        else {
             return;
         };
-        waiting.is_kept = true;
+        waiting.is_retained = true;
         // The payload is a slice of a larger read buffer, which would stay in memory.
         let payload = &mut waiting.delivery.payload;
         *payload = Bytes::copy_from_slice(payload);
@@ -376,7 +391,7 @@ impl<'a> Backlog<'a> {
     fn next(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
         if let Some(counted) = waiting.counted {
-            match waiting.is_kept {
+            match waiting.is_retained {
                 true => self.cluster.credits.consumed(counted),
                 false => self.cluster.credits.passed(counted),
             }
@@ -387,15 +402,15 @@ impl<'a> Backlog<'a> {
     /// Removes the oldest packet for forwarding: the broker that now has the id returns all credit for it.
     pub(super) fn hand_over(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
-        if let (Some(counted), true) = (waiting.counted, waiting.is_kept) {
+        if let (Some(counted), true) = (waiting.counted, waiting.is_retained) {
             self.cluster.credits.withdraw(counted.from);
         }
         Some(waiting.delivery)
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<QueuedPacket> {
         let waiting = self.packets.pop_front()?;
-        if waiting.is_kept {
+        if waiting.is_retained {
             self.charge.set(self.charge.bytes() - waiting.memory());
         }
         if self.packets.is_empty() && self.packets.capacity() > 1 {

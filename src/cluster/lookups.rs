@@ -13,11 +13,11 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 /// Limit of concurrent lookups for each connection.
-const EACH: usize = 1024;
+const MAX_LOOKUPS: usize = 1024;
 /// Lookups of all connections together from which on (or while memory is short) each connection has the lower
 /// limit.
-const ALL: usize = 8 << 10;
-const LEAST: usize = 4;
+const CROWDED: usize = 8 << 10;
+const MIN_LOOKUPS: usize = 4;
 
 /// All open lookups.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ struct OpenLookups {
 struct Sender {
     count: usize,
     /// The connection's waker, while it is paused at its limit.
-    held: Option<Waker>,
+    waker: Option<Waker>,
 }
 
 /// An open lookup. Dropping it closes it.
@@ -56,13 +56,13 @@ impl LookupLimits {
         waker: &Waker,
     ) -> Option<Lookup> {
         let mut open = self.open.lock();
-        let limit = match is_short || open.total >= ALL {
-            true => LEAST,
-            false => EACH,
+        let limit = match is_short || open.total >= CROWDED {
+            true => MIN_LOOKUPS,
+            false => MAX_LOOKUPS,
         };
         let sender = open.senders.entry(key).or_default();
         if sender.count >= limit {
-            sender.held = Some(waker.clone());
+            sender.waker = Some(waker.clone());
             return None;
         }
         sender.count += 1;
@@ -79,18 +79,20 @@ impl Drop for Lookup {
         let woken = {
             let mut open = self.lookups.open.lock();
             open.total -= 1;
-            let is_crowded = open.total >= ALL;
+            let is_crowded = open.total >= CROWDED;
             let Entry::Occupied(mut entry) = open.senders.entry(self.key) else {
                 return;
             };
             let sender = entry.get_mut();
             sender.count -= 1;
             // The limits may change in between: a connection woken too early pauses again.
-            let few = match is_crowded {
-                true => LEAST / 2,
-                false => EACH / 2,
+            let resume_at = match is_crowded {
+                true => MIN_LOOKUPS / 2,
+                false => MAX_LOOKUPS / 2,
             };
-            let woken = (sender.count <= few).then(|| sender.held.take()).flatten();
+            let woken = (sender.count <= resume_at)
+                .then(|| sender.waker.take())
+                .flatten();
             if sender.count == 0 {
                 entry.remove();
             }
@@ -121,15 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_so_many_lookups_and_is_woken_at_half_of_them() {
+    fn a_connection_pauses_at_its_limit_of_lookups_and_is_woken_at_half_of_it() {
         let lookups = Arc::<LookupLimits>::default();
         let woken = Arc::<Woken>::default();
         let waker = woken.clone().into();
         let mut open: Vec<_> = std::iter::from_fn(|| lookups.open(1, false, &waker)).collect();
-        assert_eq!(open.len(), EACH);
+        assert_eq!(open.len(), MAX_LOOKUPS);
         // Connections have separate limits.
         drop(lookups.open(2, false, &waker).expect("its own"));
-        open.truncate(EACH / 2 + 1);
+        open.truncate(MAX_LOOKUPS / 2 + 1);
         assert_eq!(woken.0.load(SeqCst), 0);
         open.pop();
         assert_eq!(woken.0.load(SeqCst), 1);
@@ -140,17 +142,17 @@ mod tests {
     }
 
     #[test]
-    fn while_many_are_open_each_connection_still_has_some() {
+    fn with_many_open_lookups_each_connection_has_the_lower_limit() {
         let lookups = Arc::<LookupLimits>::default();
         let waker = Arc::<Woken>::default().into();
         let mut open = Vec::new();
         for key in 0.. {
             let before = open.len();
             open.extend(std::iter::from_fn(|| lookups.open(key, false, &waker)));
-            if open.len() - before == LEAST {
+            if open.len() - before == MIN_LOOKUPS {
                 break;
             }
         }
-        assert_eq!(open.len(), ALL + LEAST);
+        assert_eq!(open.len(), CROWDED + MIN_LOOKUPS);
     }
 }

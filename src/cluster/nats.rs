@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::{runtime::Handle as Runtime, sync::mpsc, time::timeout};
 
 use super::{
-    bus::{Bus, Delivery, Inlet, Publication, Task, place_of},
+    bus::{Bus, Delivery, Publication, Subscription, Task, parse_reply},
     task::BusEvent,
 };
 use crate::{
@@ -24,20 +24,20 @@ use crate::{
 };
 
 /// The queue group of all subscriptions to an id: each message goes to one of them, even while the id moves.
-const GROUP: &str = "wsmb";
+const QUEUE_GROUP: &str = "wsmb";
 /// Interval of pings. After three without a response the connection is given up.
-const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for connecting to one server.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Upper limit of the reconnect backoff.
-const PAUSE: Duration = Duration::from_secs(2);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Backoff that ends reconnecting: the bus was closed.
-const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// Capacity of the client library's queue of outgoing packets.
-const OUTGOING: usize = 256;
+const OUTGOING_QUEUE: usize = 256;
 /// Capacity of the client library's queue of each subscription. Flow control keeps it from filling unless
 /// hundreds of brokers send at once.
-const INCOMING: usize = 64 << 10;
+const SUBSCRIPTION_QUEUE: usize = 64 << 10;
 
 /// A connection to NATS.
 #[derive(Debug)]
@@ -60,15 +60,15 @@ pub(crate) fn connect(
         .name("wsmsgbroker")
         .retry_on_initial_connect()
         .skip_subject_validation(true)
-        .connection_timeout(CONNECT)
-        .ping_interval(PING_EVERY)
-        .client_capacity(OUTGOING)
-        .subscription_capacity(INCOMING)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .client_capacity(OUTGOING_QUEUE)
+        .subscription_capacity(SUBSCRIPTION_QUEUE)
         .reconnect_delay_callback(move |attempts| {
             let pause = Duration::from_millis(50 << attempts.min(6));
             match is_closed.load(Relaxed) {
-                true => FOR_EVER,
-                false => pause.min(PAUSE),
+                true => NEVER,
+                false => pause.min(MAX_BACKOFF),
             }
         })
         .event_callback(move |event| {
@@ -139,19 +139,23 @@ impl Bus for Nats {
         Box::pin(async move { publish(&client, publication).await })
     }
 
-    fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>> {
+    fn subscribe(
+        &self,
+        subject: String,
+        in_queue_group: bool,
+    ) -> Task<Result<Box<dyn Subscription>>> {
         let client = self.client.clone();
         Box::pin(async move {
-            let subscriber = match in_group {
-                true => client.queue_subscribe(subject, GROUP.into()).await,
+            let subscriber = match in_queue_group {
+                true => client.queue_subscribe(subject, QUEUE_GROUP.into()).await,
                 false => client.subscribe(subject).await,
             };
             // Fails only after the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
-            Ok(Box::new(NatsInlet {
+            Ok(Box::new(NatsSubscription {
                 subscriber,
                 received: 0,
-            }) as Box<dyn Inlet>)
+            }) as Box<dyn Subscription>)
         })
     }
 
@@ -170,7 +174,7 @@ impl Bus for Nats {
     fn flush(&self) -> Task<()> {
         let client = self.client.clone();
         Box::pin(async move {
-            let _ = timeout(CONNECT, client.flush()).await;
+            let _ = timeout(CONNECT_TIMEOUT, client.flush()).await;
         })
     }
 
@@ -192,32 +196,34 @@ async fn publish(client: &Client, publication: Publication) {
     };
 }
 
-struct NatsInlet {
+struct NatsSubscription {
     subscriber: Subscriber,
     received: u64,
 }
 
-impl Inlet for NatsInlet {
+impl Subscription for NatsSubscription {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
             let message = self.subscriber.next().await?;
             self.received += 1;
-            let (number, packet) = place_of(&message.subject)
-                .map_or_else(Default::default, |(place, packet)| (place.number, packet));
-            let (from, sent) = (message.reply.as_deref().and_then(place_of))
-                .map_or((None, 0), |(place, sent)| (Some(place), sent));
+            let (number, packet) = parse_reply(&message.subject)
+                .map_or_else(Default::default, |(address, packet)| {
+                    (address.number, packet)
+                });
+            let (from, sent) = (message.reply.as_deref().and_then(parse_reply))
+                .map_or((None, 0), |(address, sent)| (Some(address), sent));
             Some(Delivery {
                 number,
                 packet,
                 from,
                 sent,
-                unheard: message.status == Some(StatusCode::NO_RESPONDERS),
+                no_responders: message.status == Some(StatusCode::NO_RESPONDERS),
                 payload: message.payload,
             })
         })
     }
 
-    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn unsubscribe(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         // Not `drain`: it would read only a moment longer, and if the connection is lost in that moment NATS
         // keeps the subscription.
         Box::pin(async {
@@ -225,7 +231,7 @@ impl Inlet for NatsInlet {
         })
     }
 
-    fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn unsubscribe_after(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         // The NATS server and the client library both count deliveries.
         let last = self.received + more;
         Box::pin(async move {

@@ -12,7 +12,7 @@ use super::{Cluster, Link, bus::NodeId, remotes::link_of};
 use crate::broker::{Broker, handle::Handle, requests::DeliveryError};
 
 /// A node is dead after this long without any delivery from it.
-pub(super) const DEAD: Duration = Duration::from_secs(5);
+pub(super) const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All known nodes.
 #[derive(Debug, Default)]
@@ -27,8 +27,8 @@ struct Node {
     /// Its epoch; zero while unknown.
     epoch: u32,
     /// The epoch of the last heartbeat that named it.
-    met: u32,
-    heard: Instant,
+    named_epoch: u32,
+    last_seen: Instant,
     /// The handle of all requesters at that node.
     asker: Option<Arc<Handle>>,
 }
@@ -38,8 +38,8 @@ impl Node {
         Self {
             name: String::new(),
             epoch: 0,
-            met: 0,
-            heard: Instant::now(),
+            named_epoch: 0,
+            last_seen: Instant::now(),
             asker: None,
         }
     }
@@ -65,9 +65,9 @@ impl Nodes {
     }
 
     /// Restarts the liveness timeout of all nodes, because this broker could not receive anything.
-    pub(super) fn forgive(&self) {
+    pub(super) fn reset_liveness(&self) {
         for node in self.known.lock().values_mut() {
-            node.heard = Instant::now();
+            node.last_seen = Instant::now();
         }
     }
 
@@ -114,39 +114,39 @@ impl Cluster {
         let (before, asker) = {
             let mut nodes = self.nodes.known.lock();
             let entry = nodes.entry(node).or_insert_with(Node::new);
-            entry.heard = Instant::now();
+            entry.last_seen = Instant::now();
             let before = entry.epoch;
             entry.epoch = epoch.max(before);
             let is_lost = before != 0 && before < epoch;
             (before, entry.asker.take_if(|_| is_lost))
         };
         if before != 0 && before < epoch {
-            self.lose_node(node, epoch, asker);
+            self.end_node(node, epoch, asker);
         }
         before <= epoch
     }
 
     /// Records a heartbeat; true if it is the first from this node in this epoch.
-    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u32) -> bool {
+    pub(super) fn on_heartbeat(&self, node: NodeId, name: String, epoch: u32) -> bool {
         self.observe_node(node, epoch);
         let mut nodes = self.nodes.known.lock();
         let Some(entry) = nodes.get_mut(&node) else {
             return false;
         };
-        let is_new = entry.met != epoch;
-        (entry.met, entry.name) = (epoch, name);
+        let is_new = entry.named_epoch != epoch;
+        (entry.named_epoch, entry.name) = (epoch, name);
         is_new
     }
 
     /// Removes a node that has left or died.
-    pub(super) fn forget_node(&self, node: NodeId) {
+    pub(super) fn remove_node(&self, node: NodeId) {
         let known = self.nodes.known.lock().remove(&node);
         self.lanes.forget(node);
-        self.lose_node(node, u32::MAX, known.and_then(|known| known.asker));
+        self.end_node(node, u32::MAX, known.and_then(|known| known.asker));
     }
 
     /// Ends the handles that lead to a node in an epoch before this one, and `asker`, that of its requesters.
-    fn lose_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
+    fn end_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
         let Some(broker) = self.broker() else { return };
         if let Some(asker) = asker {
             self.end(&broker, &asker, DeliveryError::Gone);
@@ -160,12 +160,12 @@ impl Cluster {
     }
 
     /// Removes nodes whose liveness timeout has expired.
-    pub(super) fn forget_silent(&self) {
+    pub(super) fn remove_dead(&self) {
         let silent: Vec<_> = {
             let nodes = self.nodes.known.lock();
-            let is_dead = |(_, node): &(&NodeId, &Node)| node.heard.elapsed() > DEAD;
+            let is_dead = |(_, node): &(&NodeId, &Node)| node.last_seen.elapsed() > NODE_TIMEOUT;
             nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
         };
-        silent.into_iter().for_each(|node| self.forget_node(node));
+        silent.into_iter().for_each(|node| self.remove_node(node));
     }
 }

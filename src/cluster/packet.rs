@@ -53,7 +53,7 @@ impl<'a> Packet<'a> {
                 credits,
             });
         }
-        let (id, rest) = take_text(rest)?;
+        let (id, rest) = split_text(rest)?;
         match *kind {
             FRAMES | EAGER_FRAMES => Some(Self::Frames {
                 id,
@@ -96,7 +96,7 @@ pub(crate) fn make_eager(packet: &mut [u8]) {
     }
 }
 
-fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+fn split_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_be_bytes(*length) as usize;
     let (text, rest) = rest.split_at_checked(length)?;
@@ -151,14 +151,14 @@ impl Amount {
     }
 
     /// Subtracts an amount, down to zero; returns the difference.
-    pub(crate) fn take(&mut self, other: Self) -> Self {
-        let taken = Self {
+    pub(crate) fn subtract(&mut self, other: Self) -> Self {
+        let subtracted = Self {
             bytes: other.bytes.min(self.bytes),
             packets: other.packets.min(self.packets),
         };
-        self.bytes -= taken.bytes;
-        self.packets -= taken.packets;
-        taken
+        self.bytes -= subtracted.bytes;
+        self.packets -= subtracted.packets;
+        subtracted
     }
 }
 
@@ -220,13 +220,13 @@ impl ConsumedReport {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (node, rest) = bytes.split_first_chunk::<8>()?;
         let (epoch, rest) = rest.split_first_chunk::<4>()?;
-        let (taken, rest) = rest.split_first_chunk::<4>()?;
+        let (consumed, rest) = rest.split_first_chunk::<4>()?;
         let (packets, _) = rest.split_first_chunk::<4>()?;
         Some(Self {
             node: u64::from_be_bytes(*node),
             epoch: u32::from_be_bytes(*epoch),
             amount: Amount {
-                bytes: u32::from_be_bytes(*taken) as usize,
+                bytes: u32::from_be_bytes(*consumed) as usize,
                 packets: u32::from_be_bytes(*packets) as usize,
             },
         })
@@ -240,7 +240,7 @@ impl<'a> Iterator for Frames<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (start, end) = text_of_frame(self.0)?;
+        let (start, end) = text_range(self.0)?;
         let (frame, rest) = self.0.split_at_checked(end)?;
         self.0 = rest;
         Some((&frame[start..], frame))
@@ -248,7 +248,7 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 /// The byte range of the text of the first frame. Frames between brokers are not masked.
-fn text_of_frame(bytes: &[u8]) -> Option<(usize, usize)> {
+fn text_range(bytes: &[u8]) -> Option<(usize, usize)> {
     let (start, length) = match *bytes.get(1)? {
         126 => {
             let length = bytes.get(2..4)?;
@@ -269,7 +269,7 @@ fn text_of_frame(bytes: &[u8]) -> Option<(usize, usize)> {
 pub(crate) fn whole_frames(bytes: &[u8], limit: usize) -> usize {
     let (mut cut, mut length, mut opens) = (0, 0, false);
     while length <= limit {
-        let Some((start, end)) = text_of_frame(&bytes[length..]) else {
+        let Some((start, end)) = text_range(&bytes[length..]) else {
             break;
         };
         let Some(text) = bytes.get(length + start..length + end) else {
@@ -293,7 +293,7 @@ mod tests {
     use crate::transport::framing::{Mask, encode_text};
 
     #[test]
-    fn packets_come_out_as_they_went_in() {
+    fn packets_are_decoded_as_they_were_encoded() {
         let mut bytes = frames_head("a\u{0}é", 7);
         bytes.extend(b"frames");
         let expected = Packet::Frames {
@@ -327,7 +327,7 @@ mod tests {
         };
         assert_eq!((node, epoch), (1 << 60, 2));
         assert_eq!(Credit::decode(rest).collect::<Vec<_>>(), credits);
-        let taken = ConsumedReport {
+        let consumed = ConsumedReport {
             node: 1,
             epoch: 2,
             amount: amount(7, 3),
@@ -339,11 +339,11 @@ mod tests {
             [0, 0, 0, 7],
             [0, 0, 0, 3],
         ];
-        assert_eq!(ConsumedReport::decode(bytes.as_flattened()), Some(taken));
+        assert_eq!(ConsumedReport::decode(bytes.as_flattened()), Some(consumed));
     }
 
     #[test]
-    fn the_head_of_a_packet_says_whether_credit_is_needed_soon() {
+    fn the_first_byte_of_a_packet_marks_it_as_eager() {
         let mut packet = frames_head("abc", 1);
         packet.extend(b"frames");
         assert_eq!(
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_none() {
+    fn malformed_packets_are_not_decoded() {
         let good = frames_head("abc", 1);
         for length in 0..good.len() {
             assert_eq!(Packet::decode(&good[..length]), None);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_together_is_not_parted() {
+    fn a_message_is_not_split_from_its_control_frames() {
         let asks = protocol::asks("1").concat();
         let settle = protocol::settle("2").concat();
         let message = protocol::message("1", None, None).concat();

@@ -65,7 +65,7 @@ impl Peers for Cluster {
     }
 
     fn absence(&self, handle: &Handle) -> Option<DeliveryError> {
-        handle.outbox.state().closed.then(|| self.absent())
+        handle.outbox.state().closed.then(|| self.absence_error())
     }
 
     fn receipts(&self) -> &Receipts {

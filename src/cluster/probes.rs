@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// Time for the former broker of an id to answer, before requests and receipts are probed at the new one.
-const MOVED: Duration = Duration::from_secs(1);
+const MOVE_GRACE: Duration = Duration::from_secs(1);
 /// Time after which a probe without an answer is forgotten.
-const FORGET: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Probes {
@@ -40,7 +40,7 @@ pub(super) struct Probes {
 #[derive(Debug, Default)]
 struct OpenProbes {
     /// Batches of probes, by the number of the first in each.
-    asked: BTreeMap<u64, Probe>,
+    batches: BTreeMap<u64, Probe>,
     next: u64,
 }
 
@@ -54,7 +54,7 @@ struct Probe {
 impl Cluster {
     /// Redirects the link of a remote id to the node that has claimed it. The former node still answers or
     /// fails requests that arrived there; those in flight to it may be lost, so they are probed.
-    pub(super) fn moved(&self, broker: &Broker, id: &str, to: NodeId) {
+    pub(super) fn on_moved(&self, broker: &Broker, id: &str, to: NodeId) {
         let Some(handle) = self.remotes.find(id) else {
             return;
         };
@@ -64,9 +64,9 @@ impl Cluster {
         if link.node().is_none() {
             return;
         }
-        link.moved(to, self.nodes.epoch_of(to));
+        link.on_moved(to, self.nodes.epoch_of(to));
         if broker.registry.requests.owes(&handle) || self.receipts.awaits(handle.key) {
-            let until = Instant::now() + MOVED;
+            let until = Instant::now() + MOVE_GRACE;
             let mut moved = self.probes.moved.lock();
             moved
                 .entry(handle.key)
@@ -75,18 +75,18 @@ impl Cluster {
     }
 
     /// Probes handles whose ids have moved, once their former brokers had time to answer.
-    pub(super) fn ask_moved(&self, broker: &Broker, now: Instant) {
-        (self.probes.open.lock().asked).retain(|_, probe| now - probe.at < FORGET);
+    pub(super) fn probe_moved(&self, broker: &Broker, now: Instant) {
+        (self.probes.open.lock().batches).retain(|_, probe| now - probe.at < PROBE_TIMEOUT);
         let is_over = |_: &u64, (until, _): &mut (Instant, Arc<Handle>)| *until <= now;
         let moved: Vec<_> = self.probes.moved.lock().extract_if(is_over).collect();
         for (_, (_, handle)) in moved {
-            self.ask_for_owed(broker, &handle);
-            self.ask_for_receipts(&handle, now);
+            self.probe_requests(broker, &handle);
+            self.probe_receipts(&handle, now);
         }
     }
 
     /// Probes all open receipts of a remote id.
-    fn ask_for_receipts(&self, handle: &Arc<Handle>, now: Instant) {
+    fn probe_receipts(&self, handle: &Arc<Handle>, now: Instant) {
         if let Some(link) = link_of(handle)
             && let Some(number) = self.receipts.fence(handle.key, now)
         {
@@ -99,7 +99,7 @@ impl Cluster {
     }
 
     /// Probes all open requests to a remote id.
-    pub(super) fn ask_for_owed(&self, broker: &Broker, handle: &Arc<Handle>) {
+    pub(super) fn probe_requests(&self, broker: &Broker, handle: &Arc<Handle>) {
         let owed = broker.registry.requests.owed(handle);
         if owed.is_empty() {
             return;
@@ -113,7 +113,7 @@ impl Cluster {
                 handle: Arc::downgrade(handle),
                 requests: owed.iter().map(Arc::downgrade).collect(),
             };
-            probes.asked.insert(first, probe);
+            probes.batches.insert(first, probe);
             first
         };
         let mut frames = Vec::new();
@@ -126,10 +126,15 @@ impl Cluster {
     }
 
     /// Fails the request with this probe number: the owner of the id does not know it.
-    pub(super) fn lost(&self, broker: &Broker, number: u64, outcomes: &mut Notifications) {
+    pub(super) fn on_probe_failed(
+        &self,
+        broker: &Broker,
+        number: u64,
+        outcomes: &mut Notifications,
+    ) {
         let lost = {
             let probes = self.probes.open.lock();
-            let probe = probes.asked.range(..=number).next_back();
+            let probe = probes.batches.range(..=number).next_back();
             probe.and_then(|(first, probe)| {
                 let request = probe.requests.get((number - first) as usize)?;
                 Some((probe.handle.upgrade()?, request.upgrade()?))

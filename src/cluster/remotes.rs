@@ -17,7 +17,7 @@ use super::{
     bus::{NodeId, ReplyAddress},
     link::{LinkTarget, Parts},
     lookups::Lookup,
-    nodes::DEAD,
+    nodes::NODE_TIMEOUT,
     notify, packet,
 };
 use crate::{
@@ -28,18 +28,18 @@ use crate::{
 
 const SHARDS: usize = 16;
 /// Approximate memory in bytes of a handle with its link.
-const REMOTE: usize = 2 << 10;
+const REMOTE_MEMORY: usize = 2 << 10;
 /// High-water mark in bytes of the outbox of a link: above it senders wait. The receiver's own broker queues up
 /// to `max_backpressure` in addition.
-const MARK: usize = 1 << 20;
+const HIGH_WATER_MARK: usize = 1 << 20;
 /// Time in which NATS reports all packets of a burst that had no responders.
-const UNSURE: Duration = Duration::from_millis(250);
+const REPORT_TIME: Duration = Duration::from_millis(250);
 /// Interval of probes to an id with open requests.
-const PROBE: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Packets in flight are lost after this long without credit.
-const LOST: Duration = Duration::from_secs(5);
+const LOST_AFTER: Duration = Duration::from_secs(5);
 /// A link with unconsumed packets is kept until no credit has come for this long.
-const KEPT: Duration = Duration::from_secs(60);
+const KEEP: Duration = Duration::from_secs(60);
 
 type RemoteTable = HashMap<Arc<str>, Remote, RandomState>;
 
@@ -60,9 +60,9 @@ struct Route {
     /// When the link ended. NATS may still report missing responders for earlier packets.
     ended: Option<Instant>,
     /// Number of packets reported to have no responders.
-    unheard: u64,
+    no_responders: u64,
     /// The link has ended, but its open requests have not failed yet: another broker may have received some.
-    is_unsure: bool,
+    is_failure_pending: bool,
 }
 
 #[derive(Debug)]
@@ -89,26 +89,26 @@ impl Remotes {
     /// The handle with the link of this number, and its id unless it leads to a node.
     pub(super) fn by_link(&self, number: u64) -> Option<(Arc<Handle>, Option<Arc<str>>)> {
         let links = self.links.lock();
-        let way = links.get(&number)?;
-        Some((way.handle.upgrade()?, way.id.clone()))
+        let route = links.get(&number)?;
+        Some((route.handle.upgrade()?, route.id.clone()))
     }
 
     pub(super) fn count(&self) -> usize {
         self.ids.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Handles that are unsure, whose links ended at least this long ago. They are unsure no longer.
-    fn unsure(&self, since: Duration) -> Vec<Arc<Handle>> {
+    /// Handles whose requests are still to fail, and whose links ended at least this long ago. Returns each once.
+    fn take_pending_failures(&self, since: Duration) -> Vec<Arc<Handle>> {
         let mut links = self.links.lock();
-        let is_due = |way: &&mut Route| {
-            way.is_unsure && way.ended.is_some_and(|ended| ended.elapsed() >= since)
+        let is_due = |route: &&mut Route| {
+            route.is_failure_pending && route.ended.is_some_and(|ended| ended.elapsed() >= since)
         };
         links
             .values_mut()
             .filter(is_due)
-            .filter_map(|way| {
-                way.is_unsure = false;
-                way.handle.upgrade()
+            .filter_map(|route| {
+                route.is_failure_pending = false;
+                route.handle.upgrade()
             })
             .collect()
     }
@@ -151,14 +151,14 @@ impl Cluster {
             handle: handle.clone(),
             idle: false,
             probed: Instant::now(),
-            _charge: Charge::new(&broker.memory, REMOTE + 3 * id.len()),
+            _charge: Charge::new(&broker.memory, REMOTE_MEMORY + 3 * id.len()),
         };
         shard.insert(id, remote);
         Ok(handle)
     }
 
     fn handle(&self, broker: &Broker, id: &Arc<str>, lookup: Lookup) -> Arc<Handle> {
-        let subject = self.subjects.to(id);
+        let subject = self.subjects.id(id);
         let head = packet::frames_head(id, self.epoch());
         self.handle_to(
             broker,
@@ -171,7 +171,7 @@ impl Cluster {
 
     /// Creates the handle of all requesters at a node.
     pub(super) fn handle_of(&self, broker: &Broker, node: NodeId) -> Arc<Handle> {
-        let subject = self.subjects.place(ReplyAddress { node, number: 0 });
+        let subject = self.subjects.reply(ReplyAddress { node, number: 0 });
         let head = packet::frames_head("", self.epoch());
         self.handle_to(broker, subject, head, (None, Some(node)), None)
     }
@@ -194,30 +194,30 @@ impl Cluster {
         };
         let target = LinkTarget {
             subject,
-            reply: self.place(key),
+            reply: self.reply_subject(key),
             head,
             id: id.clone(),
             node,
         };
         let link = Arc::new(Link::new(parts, target, lookup));
         let write = WriteHalf::Uplink(link.clone());
-        let handle = Arc::new(broker.new_remote_handle(key, write, MARK));
-        link.belongs_to(&handle);
-        let way = Route {
+        let handle = Arc::new(broker.new_remote_handle(key, write, HIGH_WATER_MARK));
+        link.set_owner(&handle);
+        let route = Route {
             handle: Arc::downgrade(&handle),
             id,
             ended: None,
-            unheard: 0,
-            is_unsure: false,
+            no_responders: 0,
+            is_failure_pending: false,
         };
-        self.remotes.links.lock().insert(key, way);
+        self.remotes.links.lock().insert(key, route);
         handle
     }
 
     /// The handle that a connection at its limit of lookups waits for. Nothing is sent to it, so it always has
     /// room.
     pub(crate) fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>> {
-        let gate = self.gate.get_or_init(|| {
+        let gate = self.lookup_gate.get_or_init(|| {
             let node = Some(self.node);
             self.handle_to(broker, String::new(), Vec::new(), (None, node), None)
         });
@@ -225,9 +225,9 @@ impl Cluster {
     }
 
     /// Handles the report that a packet of a link had no responders: the id has no owner.
-    pub(super) fn unheard(&self, number: u64, packet: u64) {
+    pub(super) fn on_no_responders(&self, number: u64, packet: u64) {
         let Some(broker) = self.broker() else { return };
-        let absent = self.absent();
+        let absent = self.absence_error();
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
             // Its requests have failed already.
@@ -243,11 +243,11 @@ impl Cluster {
         let (mut is_first, mut fault) = (false, None);
         if let Some(link) = link_of(handle) {
             let mut links = self.remotes.links.lock();
-            if let Some(way) = links.get_mut(&number) {
-                is_first = way.ended.is_none();
-                way.ended.get_or_insert_with(Instant::now);
-                way.unheard += 1;
-                let are_all = way.unheard == link.sent();
+            if let Some(route) = links.get_mut(&number) {
+                is_first = route.ended.is_none();
+                route.ended.get_or_insert_with(Instant::now);
+                route.no_responders += 1;
+                let are_all = route.no_responders == link.sent();
                 fault = match link.node() {
                     // A broker had the id before, and may have received some of the requests.
                     Some(_) => Some(DeliveryError::Gone),
@@ -255,7 +255,7 @@ impl Cluster {
                     // Another broker may have claimed the id since, and have received the rest.
                     None => None,
                 };
-                way.is_unsure = fault.is_none();
+                route.is_failure_pending = fault.is_none();
                 if are_all {
                     // No further report can come for it.
                     links.remove(&number);
@@ -266,13 +266,13 @@ impl Cluster {
             broker.not_found(id, absent);
         }
         if let Some(fault) = fault {
-            leave(&broker, handle, fault);
+            disconnect(&broker, handle, fault);
         }
     }
 
     /// The error for an id without responders.
-    pub(super) fn absent(&self) -> DeliveryError {
-        match self.settles() {
+    pub(super) fn absence_error(&self) -> DeliveryError {
+        match self.is_resubscribing() {
             true => DeliveryError::ClusterDown,
             false => DeliveryError::UnknownId,
         }
@@ -297,10 +297,10 @@ impl Cluster {
     pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: DeliveryError) {
         let is_first = {
             let mut links = self.remotes.links.lock();
-            let way = links.get_mut(&handle.key);
-            way.is_some_and(|way| {
-                way.is_unsure = false;
-                way.ended.replace(Instant::now()).is_none()
+            let route = links.get_mut(&handle.key);
+            route.is_some_and(|route| {
+                route.is_failure_pending = false;
+                route.ended.replace(Instant::now()).is_none()
             })
         };
         close(handle);
@@ -308,11 +308,11 @@ impl Cluster {
             // Before the failures of the requests of the same `send` (rule 24.7).
             self.receipts.fail_link(handle.key, fault);
         }
-        leave(broker, handle, fault);
+        disconnect(broker, handle, fault);
     }
 
     /// Ends the handles of all remote ids and nodes: NATS is unreachable, or the epoch has changed.
-    pub(super) fn lose_all(&self, fault: DeliveryError) {
+    pub(super) fn end_all(&self, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         for asker in self.nodes.take_askers() {
             self.end(&broker, &asker, DeliveryError::Gone);
@@ -323,8 +323,8 @@ impl Cluster {
                 self.end(&broker, &remote.handle, fault);
             }
         }
-        for handle in self.remotes.unsure(Duration::ZERO) {
-            leave(&broker, &handle, fault);
+        for handle in self.remotes.take_pending_failures(Duration::ZERO) {
+            disconnect(&broker, &handle, fault);
         }
     }
 
@@ -332,7 +332,7 @@ impl Cluster {
     /// and expires packets in flight.
     pub(super) fn sweep(&self, broker: &Broker) {
         let now = Instant::now();
-        self.ask_moved(broker, now);
+        self.probe_moved(broker, now);
         let (mut dead, mut probed, mut busy) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
@@ -341,20 +341,22 @@ impl Cluster {
                 let link = link_of(&remote.handle);
                 // A link that cannot write closes its outbox.
                 if remote.handle.outbox.state().closed
-                    || link.is_some_and(|link| link.is_unheard(DEAD))
+                    || link.is_some_and(|link| link.is_unresponsive(NODE_TIMEOUT))
                 {
                     dead.push((id.clone(), remote.handle.clone()));
-                } else if now - remote.probed > PROBE && remote.handle.outbox.waiting() == 0 {
+                } else if now - remote.probed > PROBE_INTERVAL
+                    && remote.handle.outbox.waiting() == 0
+                {
                     // Only if nothing is queued: requests that have not been sent are not late.
                     remote.probed = now;
                     probed.push(remote.handle.clone());
                 }
-                let is_under_way = link.is_some_and(|link| link.is_used(now, KEPT));
-                if is_under_way {
+                let has_unconsumed = link.is_some_and(|link| link.has_unconsumed(now, KEEP));
+                if has_unconsumed {
                     busy.push(remote.handle.clone());
                 }
                 // Other holders of the handle may still send, or await an answer.
-                let is_used = is_under_way
+                let is_used = has_unconsumed
                     || Arc::strong_count(&remote.handle) > 1
                     || remote.handle.outbox.waiting() > 0
                     || !std::mem::replace(&mut remote.idle, true);
@@ -372,13 +374,17 @@ impl Cluster {
                 links.remove(key);
             });
         }
-        for handle in self.remotes.unsure(UNSURE) {
-            leave(broker, &handle, DeliveryError::Gone);
+        for handle in self.remotes.take_pending_failures(REPORT_TIME) {
+            disconnect(broker, &handle, DeliveryError::Gone);
         }
-        let is_over = |way: &Route| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
+        let is_over = |route: &Route| {
+            route
+                .ended
+                .is_some_and(|ended| ended.elapsed() > NODE_TIMEOUT)
+        };
         {
             let mut links = self.remotes.links.lock();
-            links.retain(|_, way| !is_over(way));
+            links.retain(|_, route| !is_over(route));
             if links.len() < links.capacity() / 8 {
                 links.shrink_to_fit();
             }
@@ -388,12 +394,12 @@ impl Cluster {
         }
         busy.extend(self.nodes.askers());
         for link in busy.iter().filter_map(|handle| link_of(handle)) {
-            link.find_lost(now, LOST);
+            link.expire_in_flight(now, LOST_AFTER);
         }
         for handle in probed {
-            self.ask_for_owed(broker, &handle);
+            self.probe_requests(broker, &handle);
         }
-        self.forget_silent();
+        self.remove_dead();
         self.lanes.run();
     }
 }
@@ -408,7 +414,7 @@ fn close(handle: &Handle) {
 }
 
 /// Fails the requests to a remote handle, and cancels those from it.
-fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
+fn disconnect(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     let mut outcomes = Vec::new();
     broker
         .registry
@@ -417,7 +423,7 @@ fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     notify(broker, &mut outcomes);
 }
 
-/// The link of a handle of this cluster.
+/// The link that the outbox of a handle writes to; none if it writes to a socket.
 pub(crate) fn link_of(handle: &Handle) -> Option<&Link> {
     match handle.socket() {
         WriteHalf::Uplink(uplink) => (&**uplink as &dyn Any).downcast_ref(),

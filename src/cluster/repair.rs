@@ -100,7 +100,7 @@ impl ClaimStream {
     }
 
     /// Returns the number after which to ask for claims, if a request is due.
-    fn ask(&mut self, now: Instant) -> Option<u64> {
+    fn next_request(&mut self, now: Instant) -> Option<u64> {
         let pause = match self.parts {
             Some(_) => RETRY,
             None => PAUSE,
@@ -119,7 +119,7 @@ impl Streams {
     fn observe(&self, node: NodeId, last: u64, is_new: bool, now: Instant) -> Option<u64> {
         let start = if is_new { last } else { 0 };
         self.with(node, start, now, |stream| match last > stream.received {
-            true => stream.ask(now),
+            true => stream.next_request(now),
             false => None,
         })
     }
@@ -130,7 +130,7 @@ impl Streams {
         self.with(node, start, now, |stream| {
             stream.receive(number);
             match stream.run {
-                Some(_) => stream.ask(now),
+                Some(_) => stream.next_request(now),
                 None => None,
             }
         })
@@ -192,7 +192,7 @@ impl Cluster {
     /// Compares the number of publications in a heartbeat with those received, and asks for missing claims.
     pub(super) fn observe_published(&self, node: NodeId, last: u64) {
         let missed = (self.streams).observe(node, last, self.is_new(), Instant::now());
-        self.ask_for_missed(node, missed);
+        self.request_missing(node, missed);
     }
 
     /// Records a received publication of claims, and asks for missing claims; zero means that it is not
@@ -200,7 +200,7 @@ impl Cluster {
     pub(super) fn received_claims(&self, node: NodeId, number: u64) {
         if number > 0 {
             let missed = (self.streams).receive(node, number, self.is_new(), Instant::now());
-            self.ask_for_missed(node, missed);
+            self.request_missing(node, missed);
         }
     }
 
@@ -209,9 +209,9 @@ impl Cluster {
         self.published.load(Relaxed) == 0
     }
 
-    fn ask_for_missed(&self, node: NodeId, missed: Option<u64>) {
+    fn request_missing(&self, node: NodeId, missed: Option<u64>) {
         let Some(after) = missed else { return };
-        let said = Gossip::Missed {
+        let gossip = Gossip::Missed {
             node: self.node.to_string(),
             of: node.to_string(),
             after,
@@ -220,12 +220,12 @@ impl Cluster {
         let _ = self.bus.try_publish(Publication {
             subject: self.subjects.all(),
             reply: None,
-            payload: said.encode().into(),
+            payload: gossip.encode().into(),
         });
     }
 
     /// Queues a repair for a broker that asked for the claims published after this number.
-    pub(super) fn want_repair(&self, node: NodeId, after: u64) {
+    pub(super) fn queue_repair(&self, node: NodeId, after: u64) {
         let mut wanted = self.repairs.wanted.lock();
         let least = wanted.entry(node).or_insert(after);
         *least = (*least).min(after);
@@ -234,11 +234,11 @@ impl Cluster {
     }
 
     /// Sends a broker the claims that it asked for.
-    async fn repair(&self, node: NodeId, after: u64) {
+    async fn send_repair(&self, node: NodeId, after: u64) {
         // Read before the claims: later publications may be among them, but need not.
         let last = self.published.load(Relaxed);
         let claims = self.claims.published_after(after);
-        let subject = self.subjects.place(ReplyAddress {
+        let subject = self.subjects.reply(ReplyAddress {
             node,
             number: REPAIRS,
         });
@@ -269,22 +269,22 @@ impl Cluster {
         let Ok(repair) = serde_json::from_slice::<Repair<'_>>(payload) else {
             return;
         };
-        if let Some(node) = self.other(&repair.node) {
+        if let Some(node) = self.parse_other(&repair.node) {
             let claims = repair.claims.iter().map(|claimed| claimed.claim(node));
             // The claims must be applied before they count as received.
-            self.judge(broker, claims);
+            self.apply_claims(broker, claims);
             (self.streams).receive_part(node, repair.part, repair.all, Instant::now());
         }
     }
 }
 
 /// Sends repairs to the brokers that asked for them, one after the other.
-pub(super) async fn repair_all(cluster: Arc<Cluster>) {
+pub(super) async fn send_repairs(cluster: Arc<Cluster>) {
     loop {
         cluster.repairs.wakes.notified().await;
         let wanted = std::mem::take(&mut *cluster.repairs.wanted.lock());
         for (node, after) in wanted {
-            cluster.repair(node, after).await;
+            cluster.send_repair(node, after).await;
         }
     }
 }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_during_a_repair_counts_only_without_a_gap() {
+    fn publications_received_during_a_repair_count_only_without_a_gap() {
         let (streams, now) = (Streams::default(), Instant::now());
         assert_eq!(streams.observe(NODE, 9, false, now), Some(0));
         for number in [10, 11, 13] {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_has_published_nothing_asks_for_nothing_from_before() {
+    fn a_broker_without_publications_asks_for_no_earlier_claims() {
         let (streams, now) = (Streams::default(), Instant::now());
         assert_eq!(streams.observe(NODE, 9, true, now), None);
         assert_eq!(streams.receive(NodeId(2), 9, true, now), None);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_that_are_followed_are_bounded() {
+    fn the_number_of_tracked_brokers_is_limited() {
         let (streams, now) = (Streams::default(), Instant::now());
         for node in 0..2 * MAX_STREAMS as u64 {
             let later = now + Duration::from_millis(node);

@@ -52,10 +52,10 @@ impl Cluster {
             return found;
         }
         missing.insert(self.node, self.name.clone());
-        let mut question = self.question();
+        let mut question = self.open_question();
         let number = question.number;
         let node = self.node.to_string();
-        let said = match id {
+        let gossip = match id {
             None => Gossip::Ids { node, number },
             Some(id) => Gossip::Has {
                 node,
@@ -63,7 +63,7 @@ impl Cluster {
                 id: id.into(),
             },
         };
-        let _ = timeout_at(deadline, self.broadcast(&said)).await;
+        let _ = timeout_at(deadline, self.broadcast(&gossip)).await;
         let mut seen = HashSet::new();
         // Parts received from each broker. A broker with a missing part counts as silent.
         let mut parts: HashMap<NodeId, usize> = HashMap::new();
@@ -95,11 +95,11 @@ impl Cluster {
         found
     }
 
-    pub(super) async fn answer_with(&self, node: &str, number: u64, ids: Vec<Arc<str>>) {
+    pub(super) async fn answer_search(&self, node: &str, number: u64, ids: Vec<Arc<str>>) {
         let Some(node) = NodeId::parse(node) else {
             return;
         };
-        let subject = self.subjects.place(ReplyAddress { node, number });
+        let subject = self.subjects.reply(ReplyAddress { node, number });
         let mut rest = &ids[..];
         for part in 0.. {
             let (now, later) = gossip::part(rest, |id| id.len());
