@@ -129,7 +129,7 @@ pub(crate) struct Cluster {
     broker: OnceLock<Weak<Broker>>,
     up: AtomicBool,
     epoch: AtomicU32,
-    /// Time of the last connect.
+    /// Time of the last connect, or of the start.
     connected_at: Mutex<Instant>,
     /// The newest epoch in which NATS has all subscriptions, and the newest for which the event `Up` was
     /// emitted.

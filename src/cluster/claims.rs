@@ -1,8 +1,8 @@
 //! The claims of this broker to ids, and the resolution of conflicts with claims of other brokers.
 //!
 //! A claim has the time of a hybrid logical clock and a node. Between claims of the same principal the last
-//! writer wins, at every broker. Between different principals the first one keeps the id. The clock never falls
-//! behind the time of a claim that the broker has received.
+//! writer wins, at every broker. Between different principals the first one keeps the id. A participant wins
+//! over any peer. The clock never falls behind the time of a claim that the broker has received.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -72,14 +72,14 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Bytes of frames in a packet for this id; none if it has no frames. Does not decode it.
+/// Bytes of frames in a packet for this id; none if it has no frames. Does not decode the packet.
 pub(crate) fn frames_in(bytes: &[u8], id: &str) -> Option<usize> {
     let is_frames = matches!(bytes.first(), Some(&FRAMES | &EAGER_FRAMES));
     let frames = bytes.len().checked_sub(HEAD + id.len())?;
     is_frames.then_some(frames)
 }
 
-/// True if a packet is a question. Does not decode it.
+/// True if a packet is a question. Does not decode the rest.
 pub(crate) fn is_question(bytes: &[u8]) -> bool {
     bytes.first() == Some(&QUESTION)
 }
