@@ -1,39 +1,41 @@
-//! Many brokers as one: what is for an id that is not here goes to the broker where it is.
+//! The cluster: connects brokers over NATS, so that a client reaches an id at any of them.
 //!
-//! To the rest of a broker a remote id is a [`Handle`] like any other. Its outbox writes to a `link`
-//! in place of a socket, and so does that of a remote node, which stands for all who ask from there:
-//! so holding of senders, requests, receipts and cancels are what they are on one broker. What
-//! carries packets between brokers is a `bus`: NATS.
+//! To the rest of a broker a remote id is a [`Handle`] like any other, but its outbox writes to a `link` in
+//! place of a socket. A remote node has such a handle too, for all requesters there. So backpressure, requests,
+//! receipts and cancels work as they do on one broker. Packets between brokers travel over a `bus`, which NATS
+//! implements.
 //!
-//! - A subject per registered id, for which its owner's broker listens. What is published there and
-//!   heard by nobody comes back as such: nobody has the id.
-//! - A subject per broker, for answers, for what became of messages, and for how much was taken.
-//! - A subject for all brokers: claims of ids, signs of life, questions to all.
+//! - Each registered id has a subject, to which its owner's broker subscribes. If it has no subscription, NATS
+//!   reports "no responders": the id is unknown.
+//! - Each broker has subjects for answers, delivery reports and credit.
+//! - All brokers share one subject for broadcasts: claims, heartbeats, searches.
 //!
-//! | file | what it owns |
+//! | file | content |
 //! | --- | --- |
-//! | `bus` | what is needed of NATS, and the names of subjects |
-//! | `nats` | NATS (feature `nats`) |
-//! | `packet`, `said` | what is in a message between brokers: frames; things said to all |
-//! | `link` | the way of an outbox to another broker |
-//! | `flow` | what is under way by a link |
-//! | `lanes` | what all links to one broker share: how much is on its way, and who takes turns |
-//! | `lookups` | how many ids that nobody may have a connection sends to at a time |
-//! | `claims` | which ids are ours, and who wins where others claim them, too |
-//! | `peers` | what a broker needs of the cluster |
-//! | `remotes` | the handles of remote ids, and their end |
-//! | `nodes` | the other brokers, the handles of who asks from there, and what is lost with one |
-//! | `listener`, `tally` | who takes what comes for an id of ours; credit for what was taken |
-//! | `inbound` | what comes: frames for an id, frames for this node |
-//! | `probes` | what may have been lost is asked for |
-//! | `handover` | messages for ids that leave a broker that drains |
-//! | `repair` | claims that were lost on their way are detected and sent again |
-//! | `talk` | what is said to all, and heard from them |
-//! | `search` | which ids there are, at all brokers |
-//! | `task` | what becomes of the connection, and what is done now and then |
+//! | `bus` | the trait that NATS implements, and the names of subjects |
+//! | `nats` | the bus over NATS (feature `nats`) |
+//! | `packet` | the format of packets between brokers |
+//! | `gossip` | the format of broadcasts and of the answers to them |
+//! | `link` | the uplink of an outbox to another broker |
+//! | `flow` | sender side of flow control, one link |
+//! | `lanes` | sender side of flow control, all links to one broker |
+//! | `lookups` | limit of concurrent lookups of unresolved ids |
+//! | `claims` | the ids of this broker, and conflicts with claims of others |
+//! | `peers` | the trait `Peers`, by which a broker uses the cluster |
+//! | `remotes` | the handles of remote ids |
+//! | `nodes` | the other brokers: names, epochs, liveness |
+//! | `listener` | the subscription of a registered id, and its backlog |
+//! | `credit` | receiver side of flow control |
+//! | `inbound` | frames from other brokers, for an id or for this broker |
+//! | `probes` | probes of remote requests and receipts that may be lost |
+//! | `handover` | handover of ids by a broker that drains |
+//! | `repair` | anti-entropy: lost claims are detected and sent again |
+//! | `broadcast` | sending and receiving of broadcasts, and direct deliveries |
+//! | `search` | search for ids at all brokers |
+//! | `task` | the cluster's task: connection state and periodic work |
 //!
-//! Locks: what is claimed before what is refused; a table of remote ids, or of nodes, before that of
-//! links. No other is taken while one of these is held, and none across an `.await`.
+//! Lock order: `Claims::own` before `Claims::refused`; the table of remote ids or of nodes before that of
+//! links. No other lock is taken while one of these is held, and none is held across an `.await`.
 
 mod broadcast;
 pub(crate) mod bus;
@@ -99,39 +101,40 @@ use remotes::Remotes;
 use repair::{Repairs, Streams};
 pub use search::Found;
 pub(crate) use task::BusEvent;
-use task::Listening;
+use task::SubscriptionRounds;
 
-/// How long a broker waits for an answer of others before it goes on without.
-const ANSWER: Duration = Duration::from_secs(2);
-/// How long brokers are given to listen again for all their ids, when NATS is back: an id that nobody
-/// listens for is not one that nobody has.
-const SETTLING: Duration = Duration::from_secs(2);
-/// How long registrations at a broker that has just started wait for its first connection to NATS, and how
-/// often they look.
-const FIRST: Duration = Duration::from_secs(1);
-const FIRST_STEP: Duration = Duration::from_millis(10);
-/// How soon a question is put again that nobody heard then.
-const AGAIN: Duration = Duration::from_millis(250);
-/// Answers to one question that may wait to be looked at.
-const ANSWERS: usize = 1024;
+/// Timeout for answers of other brokers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for other brokers to renew their subscriptions after NATS was unreachable. Until then an id without a
+/// subscription may still have an owner.
+const RESUBSCRIBE_TIME: Duration = Duration::from_secs(2);
+/// Time that registrations at a new broker wait for its first connection to NATS, and the interval at which
+/// they check for it.
+const FIRST_CONNECTION: Duration = Duration::from_secs(1);
+const FIRST_CONNECTION_POLL: Duration = Duration::from_millis(10);
+/// Delay before a question without responders is repeated.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// Capacity of the queue of answers to one question.
+const ANSWER_QUEUE: usize = 1024;
 
-/// The other brokers, as one of them sees them.
+/// The cluster, as one of its brokers sees it.
 pub(crate) struct Cluster {
     bus: Arc<dyn Bus>,
     subjects: Subjects,
     node: NodeId,
     name: String,
-    /// The server closes when it cannot be reached for so long at the start.
+    /// The server closes if NATS is unreachable for this long at the start.
     required: Option<Duration>,
     runtime: Runtime,
     broker: OnceLock<Weak<Broker>>,
     up: AtomicBool,
     epoch: AtomicU32,
-    /// Since when there is a connection.
-    since: Mutex<Instant>,
-    /// That in which NATS was told all subscriptions, and that of which the embedder was told so.
-    listened: AtomicU32,
-    listening: Mutex<Listening>,
+    /// Time of the last connect, or of the start.
+    connected_at: Mutex<Instant>,
+    /// The newest epoch in which NATS has all subscriptions, and the newest for which the event `Up` was
+    /// emitted.
+    subscribed_epoch: AtomicU32,
+    subscription_rounds: Mutex<SubscriptionRounds>,
     reported_up_epoch: AtomicU32,
     clock: Clock,
     claims: Claims,
@@ -139,38 +142,39 @@ pub(crate) struct Cluster {
     remotes: Remotes,
     lanes: Arc<Lanes>,
     lookups: Arc<LookupLimits>,
-    /// What connections wait for that look up as many ids as they may.
-    gate: OnceLock<Arc<Handle>>,
+    /// The handle that a connection waits for while it is at its limit of lookups.
+    lookup_gate: OnceLock<Arc<Handle>>,
     credits: CreditLedger,
     nodes: Nodes,
     probes: Probes,
-    /// Those who wait for an answer that comes with their number.
+    /// Questions that await answers, by their numbers.
     questions: Mutex<HashMap<u64, mpsc::Sender<Delivery>>>,
-    /// Claims to be told, and those who wait until they have been heard, by their time.
-    untold: Mutex<Vec<Claim>>,
-    tells: Notify,
-    /// How many times claims were published.
+    /// Claims to be broadcast next.
+    queued_claims: Mutex<Vec<Claim>>,
+    claims_queued: Notify,
+    /// Number of publications of claims so far.
     published: AtomicU64,
-    /// Publications of claims by others, and what others have missed of ours.
+    /// Anti-entropy of claims: publications received from other brokers, and repairs to send to them.
     streams: Streams,
     repairs: Repairs,
     handover: Handover,
-    /// That it is time to say that we are there.
-    beats: Notify,
-    unheard: Mutex<HashMap<u64, oneshot::Sender<()>>>,
-    /// True once all that listens is to end.
+    /// Wakes the task that publishes heartbeats.
+    heartbeat_due: Notify,
+    /// Wakes callers once their claim was received back from NATS; by the time of the claim.
+    unconfirmed_claims: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    /// True once the subscriptions of all ids must end.
     ended: watch::Sender<bool>,
     counters: Counters,
 }
 
-/// What a cluster has done so far.
+/// Counters of the cluster for statistics.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Messages that came for ids here.
+    /// Messages received for ids of this broker.
     pub(crate) received: AtomicU64,
-    /// Messages that were for others while they could not be reached.
+    /// Messages for other brokers while NATS was unreachable.
     pub(crate) unreachable: AtomicU64,
-    /// Times that NATS or the way from it lost something for us.
+    /// Times that NATS or its client library dropped deliveries to this broker.
     pub(crate) lagged: AtomicU64,
     /// Times that the connection to NATS was lost.
     pub(crate) lost: AtomicU64,
@@ -186,7 +190,7 @@ impl std::fmt::Debug for Cluster {
 
 impl Cluster {
     pub(crate) fn new(bus: Arc<dyn Bus>, options: &NatsOptions, runtime: &Runtime) -> Arc<Self> {
-        // Zero stands for nobody.
+        // Zero means that the node is unknown.
         let node = NodeId(rand::random::<u64>().max(1));
         Arc::new(Self {
             bus,
@@ -201,32 +205,32 @@ impl Cluster {
             clock: Clock::default(),
             claims: Claims::default(),
             receipts: Arc::default(),
-            since: Mutex::new(Instant::now()),
-            listened: AtomicU32::new(0),
-            listening: Mutex::default(),
+            connected_at: Mutex::new(Instant::now()),
+            subscribed_epoch: AtomicU32::new(0),
+            subscription_rounds: Mutex::default(),
             reported_up_epoch: AtomicU32::new(0),
             remotes: Remotes::default(),
             lanes: Arc::default(),
             lookups: Arc::default(),
-            gate: OnceLock::new(),
+            lookup_gate: OnceLock::new(),
             credits: CreditLedger::default(),
             nodes: Nodes::default(),
             probes: Probes::default(),
             questions: Mutex::default(),
-            untold: Mutex::default(),
-            tells: Notify::new(),
+            queued_claims: Mutex::default(),
+            claims_queued: Notify::new(),
             published: AtomicU64::new(0),
             streams: Streams::default(),
             repairs: Repairs::default(),
             handover: Handover::default(),
-            beats: Notify::new(),
-            unheard: Mutex::default(),
+            heartbeat_due: Notify::new(),
+            unconfirmed_claims: Mutex::default(),
             ended: watch::channel(false).0,
             counters: Counters::default(),
         })
     }
 
-    /// The server that it belongs to; none once that has ended.
+    /// The broker of this cluster; none once it has ended.
     fn broker(&self) -> Option<Arc<Broker>> {
         self.broker.get()?.upgrade()
     }
@@ -235,34 +239,32 @@ impl Cluster {
         self.up.load(Relaxed)
     }
 
-    /// Bytes of the largest frame that another broker can be sent, for this id.
+    /// Size limit in bytes of a frame for this id.
     pub(crate) fn max_frame(&self, id: &str) -> usize {
         let head = packet::HEAD + id.len();
         self.bus.max_payload().saturating_sub(head)
     }
 
-    /// True when NATS has been lost and is back only now: others may not listen yet for ids that are
-    /// theirs.
-    fn settles(&self) -> bool {
-        self.epoch() > 1 && self.since.lock().elapsed() < SETTLING
+    /// True shortly after a reconnect: other brokers may not have subscribed to all their ids yet.
+    fn is_resubscribing(&self) -> bool {
+        self.epoch() > 1 && self.connected_at.lock().elapsed() < RESUBSCRIBE_TIME
     }
 
-    /// Counts the times that this broker was heard without a loss in between.
+    /// The epoch of this broker. It grows with each connection, and when deliveries to this broker were lost.
     fn epoch(&self) -> u32 {
         self.epoch.load(Relaxed)
     }
 
-    fn place(&self, number: u64) -> String {
+    fn reply_subject(&self, number: u64) -> String {
         let node = self.node;
-        self.subjects.place(ReplyAddress { node, number })
+        self.subjects.reply(ReplyAddress { node, number })
     }
 
-    /// Makes an id ours, everywhere, for somebody with this principal; a participant is asked for none.
-    /// Resolves when others send to us what is for it; without them it is ours here, and they hear of it
+    /// Claims an id for a principal in the whole cluster; a participant has no principal. Resolves once the
+    /// other brokers send to this one. Without a connection the claim holds at this broker, and is broadcast
     /// later.
     ///
-    /// Errors: `Conflict` if it is somebody else's at another broker; `Unavailable` if that cannot be decided
-    /// now.
+    /// Errors: `Conflict` if another principal has the id; `Unavailable` if that cannot be decided now.
     pub(crate) fn claim(
         self: &Arc<Self>,
         id: Arc<str>,
@@ -271,7 +273,7 @@ impl Cluster {
     ) -> Task<Result<Lease, Denied>> {
         let cluster = self.clone();
         Box::pin(async move {
-            cluster.first_connected().await;
+            cluster.wait_first_connection().await;
             let owner = match participant {
                 true => Owner::Participant(cluster.node),
                 false => Owner::peer(principal),
@@ -293,8 +295,8 @@ impl Cluster {
                 stamp,
                 owner,
             };
-            cluster.handover.forget(&id);
-            // From here on it is given back when nobody holds it.
+            cluster.handover.unmark_moved(&id);
+            // From here on the claim is released when the lease is dropped.
             let holder = Arc::downgrade(&cluster);
             let lease = Lease {
                 id: id.clone(),
@@ -303,16 +305,16 @@ impl Cluster {
             };
             let was_up = cluster.is_up();
             let claimed = cluster.claims.claim(claim.clone(), was_up);
-            // Another principal may have come before, since it was looked for.
+            // Another principal may have claimed the id here since the check above.
             let mut stopped = claimed.map_err(|AlreadyClaimed| Denied::Conflict)?;
             if cluster.is_up() && !was_up {
-                // Whoever listened for all ids meanwhile may not have seen this one.
-                stopped = cluster.claims.listen(&id);
+                // The round over all ids at connect may have run before this claim.
+                stopped = cluster.claims.start_listener(&id);
             }
             if was_up || cluster.is_up() {
-                let _ = timeout(ANSWER, cluster.make_known(claim, stopped)).await;
+                let _ = timeout(ANSWER_TIMEOUT, cluster.announce_claim(claim, stopped)).await;
             }
-            cluster.unheard.lock().remove(&stamp.time);
+            cluster.unconfirmed_claims.lock().remove(&stamp.time);
             match cluster.claims.lease_state(&lease) {
                 LeaseState::Lost { conflict: true } => Err(Denied::Conflict),
                 _ => Ok(lease),
@@ -320,45 +322,49 @@ impl Cluster {
         })
     }
 
-    /// Resolves when there is, or was, a connection to NATS, or it takes too long: who registers in the first
-    /// moments of a broker is not told that others cannot be reached.
-    async fn first_connected(&self) {
+    /// Resolves once there is or was a connection to NATS, or after a timeout, so that the first
+    /// clients of a new broker do not find NATS unreachable.
+    async fn wait_first_connection(&self) {
         if self.is_up() || self.epoch() > 0 {
             return;
         }
-        let left = FIRST.saturating_sub(self.since.lock().elapsed());
+        let left = FIRST_CONNECTION.saturating_sub(self.connected_at.lock().elapsed());
         let connected = async {
             while !self.is_up() && self.epoch() == 0 {
-                sleep(FIRST_STEP).await;
+                sleep(FIRST_CONNECTION_POLL).await;
             }
         };
         let _ = timeout(left, connected).await;
     }
 
-    /// Asks the broker where an id is whether this principal may have it.
+    /// Asks the broker that owns an id whether this principal may have it.
     async fn ask_owner(&self, id: &str, principal: Option<&str>) -> Result<(), Denied> {
         loop {
             if !self.is_up() {
                 return Ok(());
             }
-            match timeout(ANSWER, self.ask_once(id, principal)).await {
-                // Whoever has it may not listen yet.
-                Ok(Some(answer)) if answer.unheard && self.settles() => sleep(AGAIN).await,
-                // Nobody has it, or whoever has it lets it go.
-                Ok(Some(answer)) if answer.unheard || *answer.payload == *b"yes" => return Ok(()),
+            match timeout(ANSWER_TIMEOUT, self.ask_once(id, principal)).await {
+                // The owner may not have subscribed yet.
+                Ok(Some(answer)) if answer.no_responders && self.is_resubscribing() => {
+                    sleep(RETRY_DELAY).await
+                }
+                // The id has no owner, or its owner gives it up.
+                Ok(Some(answer)) if answer.no_responders || *answer.payload == *b"yes" => {
+                    return Ok(());
+                }
                 Ok(Some(_)) => return Err(Denied::Conflict),
-                Ok(None) | Err(_) if self.is_up() => return self.expect_no_owner(id).await,
+                Ok(None) | Err(_) if self.is_up() => return self.confirm_no_owner(id).await,
                 Ok(None) | Err(_) => return Ok(()),
             }
         }
     }
 
-    /// A broker has subscribed to an id and does not answer. It holds the id until nothing was heard of it for
-    /// so long that it counts as dead; NATS may keep its subscription for minutes.
+    /// Asks all brokers for an owner of the id, after its subscriber did not answer. A broker keeps an id until
+    /// its heartbeats time out; NATS may keep the subscription for minutes.
     ///
-    /// Errors: `Unavailable` if a broker that is not dead may have the id.
-    async fn expect_no_owner(&self, id: &str) -> Result<(), Denied> {
-        let found = self.find(Some(id), ANSWER).await;
+    /// Errors: `Unavailable` if a live broker may have the id.
+    async fn confirm_no_owner(&self, id: &str) -> Result<(), Denied> {
+        let found = self.find(Some(id), ANSWER_TIMEOUT).await;
         match found.ids.is_empty() && found.silent.is_empty() {
             true => Ok(()),
             false => Err(Denied::Unavailable),
@@ -366,83 +372,89 @@ impl Cluster {
     }
 
     async fn ask_once(&self, id: &str, principal: Option<&str>) -> Option<Delivery> {
-        let mut question = self.question();
+        let mut question = self.open_question();
         let publication = Publication {
-            subject: self.subjects.to(id),
-            reply: Some(self.place(question.number)),
+            subject: self.subjects.id(id),
+            reply: Some(self.reply_subject(question.number)),
             payload: packet::question(id, principal).into(),
         };
         self.bus.publish(publication).await;
         question.answers.recv().await
     }
 
-    /// A number for a question, and where its answers come.
-    fn question(&self) -> Asked<'_> {
+    /// Opens a question: allocates its number, and the queue of its answers.
+    fn open_question(&self) -> OpenQuestion<'_> {
         let number = self.broker().map_or(u64::MAX, |broker| broker.next_key());
-        let (sender, answers) = mpsc::channel(ANSWERS);
+        let (sender, answers) = mpsc::channel(ANSWER_QUEUE);
         self.questions.lock().insert(number, sender);
-        Asked {
+        OpenQuestion {
             cluster: self,
             number,
             answers,
         }
     }
 
-    /// Listens for an id of ours and has all told of its claim, whether somebody waits for that or not.
-    /// Resolves when the claim has been heard, by ourselves as by others; or is lost before.
-    async fn make_known(self: &Arc<Self>, claim: Claim, stopped: Option<oneshot::Receiver<()>>) {
-        let (sender, heard) = oneshot::channel();
-        self.unheard.lock().insert(claim.stamp.time, sender);
+    /// Subscribes to an id and broadcasts its claim, even if the caller stops waiting. Resolves once this
+    /// broker has received its own broadcast, or the claim was lost before.
+    async fn announce_claim(
+        self: &Arc<Self>,
+        claim: Claim,
+        stopped: Option<oneshot::Receiver<()>>,
+    ) {
+        let (sender, confirmed) = oneshot::channel();
+        self.unconfirmed_claims
+            .lock()
+            .insert(claim.stamp.time, sender);
         let cluster = self.clone();
         self.runtime.spawn(async move {
             if let Some(stopped) = stopped {
-                cluster.listen(claim.id.clone(), stopped).await;
+                cluster.spawn_listener(claim.id.clone(), stopped).await;
             }
             if cluster.claims.holds(&claim.id, claim.stamp.time) {
                 cluster.queue_claims([claim]);
             } else {
-                // Of one that is lost already nobody need hear, and nobody waits for that.
-                cluster.unheard.lock().remove(&claim.stamp.time);
+                // A lost claim is not broadcast: the caller need not wait.
+                cluster.unconfirmed_claims.lock().remove(&claim.stamp.time);
             }
         });
-        let _ = heard.await;
+        let _ = confirmed.await;
     }
 
-    /// Listens for what is for an id, until it is told to stop. Resolves when NATS was asked; whoever
-    /// does not wait for that changes nothing.
-    async fn listen(self: &Arc<Self>, id: Arc<str>, stopped: oneshot::Receiver<()>) {
-        let (asked, is_asked) = oneshot::channel();
+    /// Subscribes to an id until `stopped` resolves. Resolves once the client library has the subscription. The
+    /// task runs on if the caller stops waiting.
+    async fn spawn_listener(self: &Arc<Self>, id: Arc<str>, stopped: oneshot::Receiver<()>) {
+        let (subscribed, is_subscribed) = oneshot::channel();
         let cluster = self.clone();
         self.runtime.spawn(async move {
-            let inlet = cluster.bus.subscribe(cluster.subjects.to(&id), true).await;
-            // Nobody may wait for it any more.
-            let _ = asked.send(());
-            if let Ok(inlet) = inlet {
+            let subscription = cluster.bus.subscribe(cluster.subjects.id(&id), true).await;
+            // The caller may have stopped waiting.
+            let _ = subscribed.send(());
+            if let Ok(subscription) = subscription {
                 let mut ended = cluster.ended.subscribe();
                 tokio::select! {
-                    () = listener::receive(&cluster, &id, inlet, stopped) => {}
+                    () = listener::receive(&cluster, &id, subscription, stopped) => {}
                     _ = ended.wait_for(|ended| *ended) => {}
                 }
             }
         });
-        let _ = is_asked.await;
+        let _ = is_subscribed.await;
     }
 }
 
-/// A question whose answers come with its number, as long as somebody waits for them.
-struct Asked<'a> {
+/// An open question. Dropping it discards further answers.
+struct OpenQuestion<'a> {
     cluster: &'a Cluster,
     number: u64,
     answers: mpsc::Receiver<Delivery>,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         self.cluster.questions.lock().remove(&self.number);
     }
 }
 
-/// Tells what was collected.
+/// Sends the notifications that were collected.
 fn notify(broker: &Broker, outcomes: &mut Notifications) {
     let mut touched = Vec::new();
     broker.notify(outcomes, &mut touched);

@@ -1,4 +1,4 @@
-//! What is said to all brokers, and what is heard from them.
+//! Broadcasts to all brokers, and the handling of broadcasts and direct deliveries from them.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -22,17 +22,17 @@ use crate::{
 };
 
 impl Cluster {
-    pub(super) async fn broadcast(&self, said: &Gossip<'_>) {
+    pub(super) async fn broadcast(&self, gossip: &Gossip<'_>) {
         let publication = Publication {
             subject: self.subjects.all(),
             reply: None,
-            payload: said.encode().into(),
+            payload: gossip.encode().into(),
         };
         self.bus.publish(publication).await;
     }
 
-    pub(super) async fn say_beat(&self) {
-        self.broadcast(&Gossip::Beat {
+    pub(super) async fn publish_heartbeat(&self) {
+        self.broadcast(&Gossip::Heartbeat {
             node: self.node.to_string(),
             name: self.name.clone(),
             epoch: self.epoch(),
@@ -44,59 +44,59 @@ impl Cluster {
         .await;
     }
 
-    /// Publishes claims to all. Called by one task only: the numbers are in the order of publication.
+    /// Broadcasts claims. Only one task may call it, so that publications are in the order of their numbers.
     pub(super) async fn publish_claims(&self, claims: &[Claim]) {
         let mut rest = claims;
         while !rest.is_empty() {
             let (now, later) = gossip::part_of_claims(rest);
             let number = self.published.load(Relaxed) + 1;
-            self.claims.publish(now, number);
+            self.claims.mark_published(now, number);
             self.broadcast(&Gossip::Claims {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),
                 number,
             })
             .await;
-            // A heartbeat with this number is behind it.
+            // A heartbeat with this number must follow the publication.
             self.published.store(number, Relaxed);
             rest = later;
         }
     }
 
-    /// Has claims published with the next ones.
+    /// Queues claims for the next broadcast.
     pub(super) fn queue_claims(&self, claims: impl IntoIterator<Item = Claim>) {
-        self.untold.lock().extend(claims);
-        self.tells.notify_one();
+        self.queued_claims.lock().extend(claims);
+        self.claims_queued.notify_one();
     }
 
-    /// Something was said to all.
+    /// Handles a broadcast.
     pub(super) async fn on_broadcast(&self, broker: &Broker, payload: &Bytes) {
-        let Ok(said) = serde_json::from_slice::<Gossip<'_>>(payload) else {
+        let Ok(gossip) = serde_json::from_slice::<Gossip<'_>>(payload) else {
             return;
         };
-        match said {
-            Gossip::Beat {
+        match gossip {
+            Gossip::Heartbeat {
                 node,
                 name,
                 epoch,
                 published,
                 drains,
-            } => match self.other(&node) {
+            } => match self.parse_other(&node) {
                 Some(node) => {
-                    if self.beat(node, name, epoch) {
-                        self.beats.notify_one();
+                    if self.on_heartbeat(node, name, epoch) {
+                        self.heartbeat_due.notify_one();
                     }
                     self.observe_published(node, published);
                     if drains {
                         self.handover.observe_drain();
                     }
                 }
-                None => self.on_own_beat(broker, epoch),
+                None => self.on_own_heartbeat(broker, epoch),
             },
             Gossip::Bye { node } => {
-                if let Some(node) = self.other(&node) {
+                if let Some(node) = self.parse_other(&node) {
                     self.streams.forget(node);
-                    self.forget_node(node);
+                    self.remove_node(node);
                 }
             }
             Gossip::Claims {
@@ -110,54 +110,56 @@ impl Cluster {
                 let claims = claims.iter().map(|claimed| claimed.claim(node));
                 match node == self.node {
                     true => claims.for_each(|claim| {
-                        self.unheard.lock().remove(&claim.stamp.time);
-                        self.moved(broker, &claim.id, node);
+                        self.unconfirmed_claims.lock().remove(&claim.stamp.time);
+                        self.on_moved(broker, &claim.id, node);
                     }),
                     false => {
-                        self.judge(broker, claims);
+                        self.apply_claims(broker, claims);
                         self.received_claims(node, number);
                     }
                 }
             }
             Gossip::Missed { node, of, after } => {
-                if let (Some(node), true) =
-                    (self.other(&node), NodeId::parse(&of) == Some(self.node))
-                {
-                    self.want_repair(node, after);
+                if let (Some(node), true) = (
+                    self.parse_other(&node),
+                    NodeId::parse(&of) == Some(self.node),
+                ) {
+                    self.queue_repair(node, after);
                 }
             }
             Gossip::Ids { node, number } => {
                 let ids = broker.registry.ids();
-                self.answer_with(&node, number, ids).await;
+                self.answer_search(&node, number, ids).await;
             }
             Gossip::Has { node, number, id } => {
                 let found = broker.registry.find(&id).map(|_| id.into());
-                self.answer_with(&node, number, found.into_iter().collect())
+                self.answer_search(&node, number, found.into_iter().collect())
                     .await;
             }
         }
     }
 
-    /// The broker of this name, if it is another one.
-    pub(super) fn other(&self, node: &str) -> Option<NodeId> {
+    /// Parses a node id; none if it is this node.
+    pub(super) fn parse_other(&self, node: &str) -> Option<NodeId> {
         NodeId::parse(node).filter(|node| *node != self.node)
     }
 
-    /// Resolves conflicts of other brokers' claims with our own.
-    pub(super) fn judge(&self, broker: &Broker, claims: impl Iterator<Item = Claim>) {
+    /// Applies claims of other brokers: ends registrations that lose, and broadcasts the claims again that win
+    /// against them.
+    pub(super) fn apply_claims(&self, broker: &Broker, claims: impl Iterator<Item = Claim>) {
         let mut kept = Vec::new();
         let drains = broker.drains_for().is_some();
         for claim in claims {
-            self.clock.heard(claim.stamp.time);
-            self.moved(broker, &claim.id, claim.stamp.node);
+            self.clock.observe(claim.stamp.time);
+            self.on_moved(broker, &claim.id, claim.stamp.node);
             if drains {
-                self.handover.expect(&claim, &self.claims);
+                self.handover.mark_moved(&claim, &self.claims);
             }
-            match self.claims.judge(&claim) {
+            match self.claims.apply(&claim) {
                 ClaimVerdict::None => {}
                 ClaimVerdict::Lost { conflict } => self.end_lost(broker, &claim.id, conflict),
                 ClaimVerdict::Kept(own) => {
-                    self.handover.forget(&own.id);
+                    self.handover.unmark_moved(&own.id);
                     kept.push(own);
                 }
             }
@@ -167,7 +169,8 @@ impl Cluster {
         }
     }
 
-    /// An id is another broker's now: whoever has it here hears of that.
+    /// Ends the registration of an id that another broker has claimed, and sends its owner `replaced`.
+    /// `conflict`: another principal has claimed it, and the owner is disconnected.
     pub(crate) fn end_lost(&self, broker: &Broker, id: &Arc<str>, conflict: bool) {
         let Some((owner, registration)) = broker.registry.find_registration(id) else {
             return;
@@ -197,15 +200,15 @@ impl Cluster {
         }
     }
 
-    /// Something came for this node.
-    pub(super) fn take(&self, broker: &Broker, delivery: Delivery) {
+    /// Handles a delivery for this node.
+    pub(super) fn on_delivery(&self, broker: &Broker, delivery: Delivery) {
         let Delivery {
             number,
             packet,
             from,
             sent,
             payload,
-            unheard,
+            no_responders,
         } = delivery;
         if number == 0 {
             return match (Packet::decode(&payload), from) {
@@ -216,7 +219,7 @@ impl Cluster {
                         credits,
                     }),
                     _,
-                ) => self.credited(NodeId(node), epoch, credits),
+                ) => self.on_credits(NodeId(node), epoch, credits),
                 (
                     Some(Packet::Frames {
                         id: "",
@@ -236,36 +239,37 @@ impl Cluster {
                 _ => {}
             };
         }
-        // A question has no packets. That a node hears nothing will be noticed.
-        if unheard && packet > 0 {
-            return self.unheard(number, packet);
+        // Questions have no packet number and handle missing responders themselves. For the node's own subject
+        // they are ignored: dead nodes are detected by their heartbeats.
+        if no_responders && packet > 0 {
+            return self.on_no_responders(number, packet);
         }
         if number == REPAIRS {
             return self.receive_repair(broker, &payload);
         }
         if let Some((handle, _)) = self.remotes.by_link(number) {
-            if let (Some(taken), Some(link)) = (ConsumedReport::decode(&payload), link_of(&handle))
+            if let (Some(report), Some(link)) = (ConsumedReport::decode(&payload), link_of(&handle))
             {
-                link.taken(taken);
+                link.on_consumed_report(report);
             }
             return;
         }
-        let asked = self.questions.lock().get(&number).cloned();
-        if let Some(asked) = asked {
-            // Whoever asked more than he can hear goes without.
-            let _ = asked.try_send(Delivery {
+        let queue = self.questions.lock().get(&number).cloned();
+        if let Some(queue) = queue {
+            // If the queue is full the answer is dropped.
+            let _ = queue.try_send(Delivery {
                 number,
                 packet,
                 from,
                 sent,
                 payload,
-                unheard,
+                no_responders,
             });
         }
     }
 
-    /// A broker returns credit for links of ours.
-    fn credited(&self, node: NodeId, epoch: u32, credits: &[u8]) {
+    /// Handles credit for links of this broker.
+    fn on_credits(&self, node: NodeId, epoch: u32, credits: &[u8]) {
         for (number, credit) in Credit::decode(credits) {
             if let Some((handle, _)) = self.remotes.by_link(number)
                 && let Some(link) = link_of(&handle)

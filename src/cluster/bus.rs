@@ -1,4 +1,4 @@
-//! What a cluster needs of the system that carries its messages, and how things are named there.
+//! The message bus between brokers: the trait that NATS implements, and the names of its subjects.
 
 use std::{fmt, pin::Pin};
 
@@ -9,11 +9,10 @@ use ring::digest::{SHA256, digest};
 pub(crate) use crate::broker::peers::Task;
 use crate::error::Result;
 
-/// Ids of this many bytes have a subject from which they can be read; that of longer ones is made of
-/// their hash.
-const READABLE: usize = 96;
+/// Ids up to this many bytes are encoded in their subject; longer ones are hashed.
+const MAX_ENCODED: usize = 96;
 
-/// A broker of the cluster, chosen at random when it starts.
+/// The random id of a broker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct NodeId(pub(crate) u64);
 
@@ -29,15 +28,15 @@ impl NodeId {
     }
 }
 
-/// One way to write to a node, or the place of an answer there: its number tells it from all others
-/// of that node.
+/// An address at a node for replies: of one link, or of the answers to one question. The number is unique at
+/// that node; 0 is the node itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ReplyAddress {
     pub(crate) node: NodeId,
     pub(crate) number: u64,
 }
 
-/// Something to be published.
+/// A message to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct Publication {
     pub(crate) subject: String,
@@ -45,66 +44,69 @@ pub(crate) struct Publication {
     pub(crate) payload: Bytes,
 }
 
-/// Something that has come.
+/// A message that was received.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    /// The number in a subject of ours: which of our ways, or of our questions, it is about.
+    /// The number in this node's subject: of the link or question that the message is about; otherwise zero.
     pub(crate) number: u64,
-    /// Which of the packets that went that way, from one on; zero where that is not said.
+    /// The number of the packet of that link that the message is about, from one; zero if there is none.
     pub(crate) packet: u64,
-    /// Where it comes from, and where what is said of it goes.
+    /// The sender's address for replies.
     pub(crate) from: Option<ReplyAddress>,
-    /// Which of the packets from there it is, from one on; zero where that is not said.
+    /// The number of this packet among those of its sender's link, from one; zero if it has none.
     pub(crate) sent: u64,
     pub(crate) payload: Bytes,
-    /// What was published there was heard by nobody.
-    pub(crate) unheard: bool,
+    /// NATS reports that the message published there had no subscription.
+    pub(crate) no_responders: bool,
 }
 
-/// What comes on one subject.
-pub(crate) trait Inlet: Send {
-    /// The next of it; none at the end.
+/// A subscription to a subject.
+pub(crate) trait Subscription: Send {
+    /// The next delivery; none at the end.
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>>;
 
-    /// Ends it, behind what has come already.
-    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Unsubscribes. Deliveries that have been received already still come.
+    fn unsubscribe(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Ends it behind so many more at least, so that those on their way are not lost.
-    fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    /// Unsubscribes after at least so many more deliveries, so that those in flight are not lost.
+    fn unsubscribe_after(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = more;
-        self.end()
+        self.unsubscribe()
     }
 }
 
-/// The system that carries what brokers say to each other: at most once, and in order from one
-/// publisher on one subject.
+/// The message bus: delivers at most once, and in order for each publisher and subject.
 pub(crate) trait Bus: Send + Sync + fmt::Debug {
-    /// Publishes without waiting; gives back what there is no room for now.
+    /// Publishes if there is room now; otherwise gives the publication back.
     fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication>;
 
     /// Publishes once there is room.
     fn publish(&self, publication: Publication) -> Task<()>;
 
-    /// Listens on a subject. With `in_group`, each message goes to one member of the queue group.
-    fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>>;
+    /// Subscribes to a subject. `in_queue_group`: each message goes to one member of the queue group only.
+    fn subscribe(
+        &self,
+        subject: String,
+        in_queue_group: bool,
+    ) -> Task<Result<Box<dyn Subscription>>>;
 
-    /// Bytes of one message.
+    /// Size limit of a message in bytes.
     fn max_payload(&self) -> usize;
 
-    /// True while there is a connection.
+    /// True while the bus is connected.
     fn is_connected(&self) -> bool;
 
-    /// How many connections there have been, this one included.
+    /// Number of connections so far, the present one included.
     fn connections(&self) -> u64;
 
-    /// Resolves when all that was published is on its way.
+    /// Resolves once all publications have been written to the connection.
     fn flush(&self) -> Task<()>;
 
-    /// Nobody needs it any more.
+    /// Ends reconnecting.
     fn close(&self);
 }
 
-/// The subjects of a cluster. What clients chose never reaches one as it is.
+/// The subjects of a cluster. Ids are encoded or hashed, so that clients cannot choose a subject.
 #[derive(Debug)]
 pub(crate) struct Subjects {
     prefix: String,
@@ -117,11 +119,11 @@ impl Subjects {
         }
     }
 
-    /// Where what is for an id goes.
-    pub(crate) fn to(&self, id: &str) -> String {
+    /// The subject of an id.
+    pub(crate) fn id(&self, id: &str) -> String {
         let prefix = &self.prefix;
         match id.len() {
-            0..=READABLE => format!("{prefix}.to.i{}", BASE64URL_NOPAD.encode(id.as_bytes())),
+            0..=MAX_ENCODED => format!("{prefix}.to.i{}", BASE64URL_NOPAD.encode(id.as_bytes())),
             _ => {
                 let hash = digest(&SHA256, id.as_bytes());
                 format!("{prefix}.to.h{}", BASE64URL_NOPAD.encode(hash.as_ref()))
@@ -129,26 +131,26 @@ impl Subjects {
         }
     }
 
-    /// Where what is for a place goes.
-    pub(crate) fn place(&self, place: ReplyAddress) -> String {
-        format!("{}.node.{}.{:x}", self.prefix, place.node, place.number)
+    /// The subject of a reply address.
+    pub(crate) fn reply(&self, address: ReplyAddress) -> String {
+        format!("{}.node.{}.{:x}", self.prefix, address.node, address.number)
     }
 
-    /// Where all that is for a node comes.
+    /// The wildcard subject of all addresses of a node.
     pub(crate) fn node(&self, node: NodeId) -> String {
         format!("{}.node.{node}.>", self.prefix)
     }
 
-    /// What all nodes hear.
+    /// The subject of broadcasts.
     pub(crate) fn all(&self) -> String {
         format!("{}.all", self.prefix)
     }
 }
 
-/// The place that a subject names, and which of the packets from there, or zero.
-pub(crate) fn place_of(subject: &str) -> Option<(ReplyAddress, u64)> {
+/// Parses the subject of a reply address, and the packet number behind it; zero if there is none.
+pub(crate) fn parse_reply(subject: &str) -> Option<(ReplyAddress, u64)> {
     let hex = |part: &str| u64::from_str_radix(part, 16).ok();
-    // Before these: our prefix, the namespace, and what kind of subject it is.
+    // Skips "wsmb", the namespace and the kind of subject.
     let mut parts = subject.split('.').skip(3);
     let node = NodeId(hex(parts.next()?)?);
     let number = hex(parts.next()?)?;
@@ -161,16 +163,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_id_reaches_a_subject_as_it_is_and_no_two_share_one() {
+    fn ids_are_encoded_into_distinct_subjects() {
         let subjects = Subjects::new("test");
-        let long = "x".repeat(READABLE + 1);
-        let hashed = subjects.to(&long);
+        let long = "x".repeat(MAX_ENCODED + 1);
+        let hashed = subjects.id(&long);
         let ids = [
             "a", "b", "a.b", "*", ">", " ", "\r\n", "\0", "", "é", "😀", "to", &long, &hashed,
         ];
         let mut seen = std::collections::HashSet::new();
         for id in ids {
-            let subject = subjects.to(id);
+            let subject = subjects.id(id);
             let key = subject.strip_prefix("wsmb.test.to.").expect("its prefix");
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             assert!(!key.is_empty() && key.chars().all(is_plain), "{subject}");
@@ -180,16 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_in_its_subject() {
-        let place = ReplyAddress {
+    fn reply_subjects_are_parsed() {
+        let address = ReplyAddress {
             node: NodeId(u64::MAX - 5),
             number: 0x1f,
         };
-        let subject = Subjects::new("a").place(place);
-        assert_eq!(place_of(&subject), Some((place, 0)));
-        assert_eq!(place_of(&format!("{subject}.2a")), Some((place, 42)));
+        let subject = Subjects::new("a").reply(address);
+        assert_eq!(parse_reply(&subject), Some((address, 0)));
+        assert_eq!(parse_reply(&format!("{subject}.2a")), Some((address, 42)));
         for wrong in ["", "a", "a.b", "wsmb.a.node.zz.1", "wsmb.a.node.1.*"] {
-            assert_eq!(place_of(wrong), None, "{wrong}");
+            assert_eq!(parse_reply(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Which ids are this broker's, since when, and who has them if others claim them, too.
+//! The claims of this broker to ids, and the resolution of conflicts with claims of other brokers.
 //!
-//! A claim has a time and a broker; of two by the same principal the newer one wins, everywhere. The
-//! clock is a hybrid one: it never falls behind a claim that it has heard of. Where principals
-//! differ, whoever had the id first keeps it.
+//! A claim has the time of a hybrid logical clock and a node. Between claims of the same principal the last
+//! writer wins, at every broker. Between different principals the first one keeps the id. A participant wins
+//! over any peer. The clock never falls behind the time of a claim that the broker has received.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,20 +20,20 @@ use tokio::sync::oneshot;
 use super::{Cluster, bus::NodeId};
 use crate::broker::lease::{Lease, LeaseState, Release};
 
-/// When an id was claimed, and by which broker.
+/// The time and the node of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stamp {
-    /// Microseconds since 1970, or a little more.
+    /// Time of the hybrid logical clock: microseconds since 1970, or slightly later.
     pub(crate) time: u64,
     pub(crate) node: NodeId,
 }
 
-/// Tells claims that follow each other apart, on all brokers that hear of each other.
+/// A hybrid logical clock: orders claims of brokers that have received each other's claims.
 #[derive(Debug, Default)]
 pub(super) struct Clock(AtomicU64);
 
 impl Clock {
-    /// A time later than all that are known.
+    /// A time later than all times known.
     pub(super) fn next(&self) -> u64 {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         let wall = wall.map_or(0, |since| since.as_micros() as u64);
@@ -44,29 +44,29 @@ impl Clock {
         last.map_or(wall, next)
     }
 
-    /// Notes a time that others know.
-    pub(super) fn heard(&self, time: u64) {
+    /// Advances the clock to a time received from another broker.
+    pub(super) fn observe(&self, time: u64) {
         self.0.fetch_max(time, Relaxed);
     }
 }
 
-/// For whom an id is claimed.
+/// The owner that an id is claimed for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// A peer that is not asked for a principal.
+    /// A peer at a server without authentication.
     Anyone,
     Principal(Arc<str>),
-    /// The participant of this broker, from which no peer takes an id.
+    /// The participant of a broker. It wins over any peer.
     Participant(NodeId),
 }
 
 impl Owner {
-    /// A peer with this principal, if it is asked for one.
+    /// The owner for a peer with this principal, or without one.
     pub(crate) fn peer(principal: Option<Arc<str>>) -> Self {
         principal.map_or(Self::Anyone, Self::Principal)
     }
 
-    /// The principal of a peer that was asked for one.
+    /// The principal of a peer, if it has one.
     pub(super) fn principal(&self) -> Option<&str> {
         match self {
             Self::Principal(principal) => Some(principal),
@@ -78,13 +78,13 @@ impl Owner {
         matches!(self, Self::Participant(_))
     }
 
-    /// True for a peer with this principal, or one that is not asked for any.
+    /// True for a peer with this principal, or for one without if there is none.
     pub(super) fn is_peer(&self, principal: Option<&str>) -> bool {
         !self.is_participant() && self.principal() == principal
     }
 }
 
-/// A claim as others hear it.
+/// A claim as it is broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) id: Arc<str>,
@@ -93,7 +93,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// True if this one has the id, of the two.
+    /// True if this claim wins over the other one.
     fn wins(&self, other: &Self) -> bool {
         match (self.owner.is_participant(), other.owner.is_participant()) {
             (true, false) => true,
@@ -104,21 +104,23 @@ impl Claim {
     }
 }
 
-/// What this broker claims for an id.
+/// A claim of this broker with its leases.
 #[derive(Debug)]
 struct Own {
     claim: Claim,
-    /// The times of all leases for it that are held: a registration, and those to come.
+    /// The claim times of all leases held for the id: of the registered connection, and of those about to
+    /// register.
     leases: Vec<u64>,
-    /// Ends the listening for what is sent to the id, when dropped; none while nobody listens.
+    /// Ends the subscription to the id when dropped; none while there is no subscription.
     listener: Option<oneshot::Sender<()>>,
-    /// The number of the publication that has told others of the claim; zero while none has.
+    /// The number of the publication that broadcast the claim; zero while none has.
     published: u64,
 }
 
 impl Own {
-    /// What tells who is to listen from now on to stop; none if somebody does already.
-    fn listen(&mut self) -> Option<oneshot::Receiver<()>> {
+    /// Starts a listener: returns the receiver that resolves when it must stop, or none if the id has a
+    /// listener.
+    fn start_listener(&mut self) -> Option<oneshot::Receiver<()>> {
         if self.listener.as_ref().is_some_and(|stop| !stop.is_closed()) {
             return None;
         }
@@ -128,18 +130,18 @@ impl Own {
     }
 }
 
-/// What is to be done about somebody else's claim.
+/// The result of applying another broker's claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClaimVerdict {
-    /// It is about no id of ours.
+    /// This broker has no claim to the id.
     None,
-    /// He has the id, and we no longer; `conflict`: he is another principal.
+    /// The other claim wins. `conflict`: it is of another principal.
     Lost { conflict: bool },
-    /// We keep the id, and he must hear that.
+    /// This broker's claim wins, and must be broadcast again.
     Kept(Claim),
 }
 
-/// Somebody else has the id already.
+/// Another owner has the id at this broker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AlreadyClaimed;
 
@@ -147,22 +149,21 @@ pub(super) struct AlreadyClaimed;
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     own: Mutex<HashMap<Arc<str>, Own, RandomState>>,
-    /// The times of leases that are lost to another principal, while they are held.
+    /// The claim times of leases lost to another principal, while they are still held.
     refused: Mutex<HashSet<u64, RandomState>>,
 }
 
 impl Release for Cluster {
     fn release(&self, id: &str, time: u64) {
         self.claims.release(id, time);
-        self.unheard.lock().remove(&time);
+        self.unconfirmed_claims.lock().remove(&time);
     }
 }
 
 impl Claims {
-    /// Claims an id. What is returned listens until it is told to stop; none if somebody does
-    /// already, or is not to.
+    /// Claims an id. If `listens`, returns the receiver that ends its new listener; none if it has one already.
     ///
-    /// Errors: another principal has it here.
+    /// Errors: another owner has the id here.
     pub(super) fn claim(
         &self,
         claim: Claim,
@@ -183,7 +184,11 @@ impl Claims {
         if claim.stamp > entry.claim.stamp {
             (entry.claim, entry.published) = (claim, 0);
         }
-        Ok(if listens { entry.listen() } else { None })
+        Ok(if listens {
+            entry.start_listener()
+        } else {
+            None
+        })
     }
 
     fn release(&self, id: &str, time: u64) {
@@ -197,14 +202,14 @@ impl Claims {
         }
     }
 
-    /// Whether the id is ours by the lease of this time.
+    /// True if a lease with this time is held for the id.
     pub(super) fn holds(&self, id: &str, time: u64) -> bool {
         let own = self.own.lock();
         own.get(id)
             .is_some_and(|entry| entry.leases.contains(&time))
     }
 
-    /// Whether the id is still ours by this lease.
+    /// The state of a lease.
     pub(super) fn lease_state(&self, lease: &Lease) -> LeaseState {
         match self.holds(&lease.id, lease.time) {
             true => LeaseState::Held,
@@ -214,8 +219,8 @@ impl Claims {
         }
     }
 
-    /// Judges somebody else's claim. An id that is lost is not ours from here on.
-    pub(super) fn judge(&self, other: &Claim) -> ClaimVerdict {
+    /// Applies another broker's claim: last writer wins. A claim that loses is removed here.
+    pub(super) fn apply(&self, other: &Claim) -> ClaimVerdict {
         let mut own = self.own.lock();
         let Some(entry) = own.get(&other.id) else {
             return ClaimVerdict::None;
@@ -230,14 +235,14 @@ impl Claims {
         ClaimVerdict::Lost { conflict }
     }
 
-    /// For whom an id is claimed here; none if it is not.
+    /// The owner that an id is claimed for here, if any.
     pub(super) fn owner(&self, id: &str) -> Option<Owner> {
         let own = self.own.lock();
         own.get(id).map(|entry| entry.claim.owner.clone())
     }
 
-    /// These claims are about to be published, under this number.
-    pub(super) fn publish(&self, claims: &[Claim], number: u64) {
+    /// Sets the number of the publication that is about to broadcast these claims.
+    pub(super) fn mark_published(&self, claims: &[Claim], number: u64) {
         let mut own = self.own.lock();
         for claim in claims {
             if let Some(entry) = own.get_mut(&claim.id)
@@ -253,32 +258,32 @@ impl Claims {
         self.select(|number| number == 0)
     }
 
-    /// Claims published last after this number, or never.
+    /// Claims last published after this number, or never.
     pub(super) fn published_after(&self, after: u64) -> Vec<Claim> {
         self.select(|number| number == 0 || number > after)
     }
 
-    /// Claims whose last publication has such a number.
-    fn select(&self, is_meant: impl Fn(u64) -> bool) -> Vec<Claim> {
+    /// Claims whose publication number matches.
+    fn select(&self, is_selected: impl Fn(u64) -> bool) -> Vec<Claim> {
         let own = self.own.lock();
-        let meant = own.values().filter(|entry| is_meant(entry.published));
-        meant.map(|entry| entry.claim.clone()).collect()
+        let selected = own.values().filter(|entry| is_selected(entry.published));
+        selected.map(|entry| entry.claim.clone()).collect()
     }
 
-    /// The ids for which nobody listens yet: for each, what tells its listener to stop.
+    /// Starts listeners for the ids without one: returns for each the receiver that ends it.
     pub(super) fn unsubscribed(&self) -> Vec<(Arc<str>, oneshot::Receiver<()>)> {
         let mut own = self.own.lock();
         own.iter_mut()
-            .filter_map(|(id, entry)| Some((id.clone(), entry.listen()?)))
+            .filter_map(|(id, entry)| Some((id.clone(), entry.start_listener()?)))
             .collect()
     }
 
-    /// The same for one id; none if somebody listens, or it is not ours.
-    pub(super) fn listen(&self, id: &str) -> Option<oneshot::Receiver<()>> {
-        self.own.lock().get_mut(id)?.listen()
+    /// Starts a listener for an id; none if it has one, or is not claimed here.
+    pub(super) fn start_listener(&self, id: &str) -> Option<oneshot::Receiver<()>> {
+        self.own.lock().get_mut(id)?.start_listener()
     }
 
-    /// How many there are.
+    /// Number of claims.
     pub(super) fn count(&self) -> usize {
         self.own.lock().len()
     }
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_claims_exactly_one_wins_whoever_judges() {
+    fn of_two_claims_exactly_one_wins_at_every_broker() {
         let mut all = Vec::new();
         for time in 1..4 {
             for node in 1..4 {
@@ -328,9 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_claim_of_the_same_principal_takes_the_id_and_an_older_one_hears_of_ours() {
+    fn for_one_principal_the_last_claim_wins() {
         let claims = Claims::default();
-        assert_eq!(claims.judge(&claim(9, 2, None)), ClaimVerdict::None);
+        assert_eq!(claims.apply(&claim(9, 2, None)), ClaimVerdict::None);
         let mut listens = claims.claim(claim(5, 1, None), true).unwrap().unwrap();
         assert!(claims.claim(claim(6, 1, None), true).unwrap().is_none());
         assert_eq!(
@@ -338,11 +343,11 @@ mod tests {
             Some(AlreadyClaimed)
         );
         let kept = ClaimVerdict::Kept(claim(6, 1, None));
-        assert_eq!(claims.judge(&claim(5, 9, None)), kept);
-        assert_eq!(claims.judge(&claim(6, 0, None)), kept);
+        assert_eq!(claims.apply(&claim(5, 9, None)), kept);
+        assert_eq!(claims.apply(&claim(6, 0, None)), kept);
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         let lost = ClaimVerdict::Lost { conflict: false };
-        assert_eq!(claims.judge(&claim(6, 2, None)), lost);
+        assert_eq!(claims.apply(&claim(6, 2, None)), lost);
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert_eq!(claims.count(), 0);
     }
@@ -352,13 +357,13 @@ mod tests {
         let claims = Claims::default();
         claims.claim(claim(5, 1, Some("x")), true).unwrap();
         let kept = ClaimVerdict::Kept(claim(5, 1, Some("x")));
-        assert_eq!(claims.judge(&claim(7, 2, Some("y"))), kept);
+        assert_eq!(claims.apply(&claim(7, 2, Some("y"))), kept);
         let lost = ClaimVerdict::Lost { conflict: true };
-        assert_eq!(claims.judge(&claim(4, 2, Some("y"))), lost);
+        assert_eq!(claims.apply(&claim(4, 2, Some("y"))), lost);
     }
 
     #[test]
-    fn a_ticket_knows_why_it_is_worth_nothing() {
+    fn a_lost_lease_knows_whether_there_was_a_conflict() {
         let claims = Claims::default();
         let lease = |time| Lease {
             id: "a".into(),
@@ -367,7 +372,7 @@ mod tests {
         };
         claims.claim(claim(5, 1, Some("x")), true).unwrap();
         assert_eq!(claims.lease_state(&lease(5)), LeaseState::Held);
-        claims.judge(&claim(4, 2, Some("y")));
+        claims.apply(&claim(4, 2, Some("y")));
         let lost = |conflict| LeaseState::Lost { conflict };
         assert_eq!(claims.lease_state(&lease(5)), lost(true));
         claims.release("a", 5);
@@ -376,11 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn no_peer_has_what_a_participant_has() {
+    fn a_participant_wins_over_any_peer() {
         let claims = Claims::default();
         claims.claim(participants(5, 1), true).unwrap();
         let kept = || ClaimVerdict::Kept(participants(5, 1));
-        // Whatever its principal is called.
+        // Whatever the name of the principal.
         let names = [
             "",
             "\0",
@@ -389,22 +394,22 @@ mod tests {
             "null",
         ];
         for name in names {
-            assert_eq!(claims.judge(&claim(4, 2, Some(name))), kept());
+            assert_eq!(claims.apply(&claim(4, 2, Some(name))), kept());
             let taken = claims.claim(claim(4, 1, Some(name)), true);
             assert_eq!(taken.err(), Some(AlreadyClaimed));
             assert!(!participants(5, 1).owner.is_peer(Some(name)));
         }
         assert!(!participants(5, 1).owner.is_peer(None));
-        assert_eq!(claims.judge(&claim(4, 2, None)), kept());
-        assert_eq!(claims.judge(&claim(9, 2, None)), kept());
+        assert_eq!(claims.apply(&claim(4, 2, None)), kept());
+        assert_eq!(claims.apply(&claim(9, 2, None)), kept());
         let peers = Claims::default();
         peers.claim(claim(5, 1, None), true).unwrap();
         let lost = ClaimVerdict::Lost { conflict: true };
-        assert_eq!(peers.judge(&participants(9, 2)), lost);
+        assert_eq!(peers.apply(&participants(9, 2)), lost);
     }
 
     #[test]
-    fn an_id_is_ours_until_its_last_ticket_is_given_back() {
+    fn a_claim_is_held_until_its_last_lease_is_released() {
         let claims = Claims::default();
         claims.claim(claim(5, 1, None), true).unwrap();
         claims.claim(claim(6, 1, None), true).unwrap();
@@ -416,10 +421,10 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_never_falls_behind_what_it_has_heard() {
+    fn the_clock_never_falls_behind_an_observed_time() {
         let clock = Clock::default();
         let first = clock.next();
-        clock.heard(first + 1_000_000_000);
+        clock.observe(first + 1_000_000_000);
         let next = clock.next();
         assert!(next > first + 1_000_000_000 && clock.next() > next);
     }

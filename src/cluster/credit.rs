@@ -1,5 +1,5 @@
-//! Receiver side of flow control: counts what arrives and what is consumed by each link of other brokers,
-//! and returns it as credit, that of many links in one message.
+//! Receiver side of flow control: counts the packets that arrive and those that are consumed, and returns
+//! credit to the links of other brokers, batched.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,26 +20,27 @@ use super::{
     packet::Credit,
 };
 
-/// Credit waits for this long, so that others go with it: where its sender needs it soon, and elsewhere.
-const SOON: Duration = Duration::from_millis(1);
-const LATER: Duration = Duration::from_millis(100);
-/// Bytes, and packets, of one broker for which credit is returned soon.
+/// Delay before credit is returned, so that credit of other links joins the batch: if a sender needs it soon,
+/// and otherwise.
+const EAGER_DELAY: Duration = Duration::from_millis(1);
+const DELAY: Duration = Duration::from_millis(100);
+/// Bytes and packets counted for one broker from which on credit is returned soon.
 const BYTES: usize = 64 << 10;
 const PACKETS: usize = 32;
-/// Links whose credit fits into one message.
+/// Number of links whose credit fits into one message.
 const LINKS: usize = 1000;
 
 /// Credit that has not been returned yet.
 #[derive(Debug, Default)]
 pub(super) struct CreditLedger {
     nodes: Mutex<HashMap<NodeId, PendingCredit>>,
-    /// There is some.
+    /// Wakes the task when the ledger is no longer empty.
     any: Notify,
-    /// It is to be returned soon.
+    /// Wakes the task when credit must be returned soon.
     due: Notify,
 }
 
-/// Credit of the links of one broker.
+/// Credit for the links of one broker.
 #[derive(Debug, Default)]
 struct PendingCredit {
     links: HashMap<u64, Credit, RandomState>,
@@ -48,34 +49,34 @@ struct PendingCredit {
     is_due: bool,
 }
 
-/// A packet of frames, as flow control sees it.
+/// A packet of frames, as counted by flow control.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     pub(super) from: ReplyAddress,
     pub(super) packet: u64,
     pub(super) bytes: usize,
-    /// Its sender needs credit soon.
+    /// The sender needs credit soon.
     pub(super) is_eager: bool,
 }
 
 impl CreditLedger {
-    /// A packet has arrived.
+    /// Counts a packet that arrived.
     pub(super) fn arrived(&self, packet: Counted) {
         self.count(packet, true, false);
     }
 
-    /// A packet that had arrived was consumed.
+    /// Counts a packet as consumed whose arrival was counted before.
     pub(super) fn consumed(&self, packet: Counted) {
         self.count(packet, false, true);
     }
 
-    /// A packet has arrived and was consumed at once.
+    /// Counts a packet that arrived and was consumed at once.
     pub(super) fn passed(&self, packet: Counted) {
         self.count(packet, true, true);
     }
 
-    /// Forgets what was not returned yet to a link: its packets go to another broker, whose credit must not be
-    /// followed by ours.
+    /// Discards credit not yet returned to a link: its packets are handed over to another broker, which returns
+    /// all credit for them.
     pub(super) fn withdraw(&self, from: ReplyAddress) {
         if let Some(pending) = self.nodes.lock().get_mut(&from.node) {
             pending.links.remove(&from.number);
@@ -120,22 +121,22 @@ impl CreditLedger {
     }
 }
 
-/// Returns credit, for ever.
+/// Returns credit in batches until the cluster ends.
 pub(super) async fn return_credit(cluster: Arc<Cluster>) {
     let CreditLedger { nodes, any, due } = &cluster.credits;
     loop {
         any.notified().await;
-        if timeout(LATER, due.notified()).await.is_ok() {
-            sleep(SOON).await;
+        if timeout(DELAY, due.notified()).await.is_ok() {
+            sleep(EAGER_DELAY).await;
         }
         let pending = std::mem::take(&mut *nodes.lock());
         for (node, PendingCredit { links, .. }) in pending {
             let credits: Vec<_> = links.into_iter().collect();
             for credits in credits.chunks(LINKS) {
                 let epoch = cluster.epoch();
-                let place = ReplyAddress { node, number: 0 };
+                let address = ReplyAddress { node, number: 0 };
                 let publication = Publication {
-                    subject: cluster.subjects.place(place),
+                    subject: cluster.subjects.reply(address),
                     reply: None,
                     payload: Credit::encode(cluster.node.0, epoch, credits).into(),
                 };

@@ -1,4 +1,5 @@
-//! Sender side of flow control of one link: what is under way by it, and who consumes that.
+//! Sender side of flow control for one link: counts packets in flight and unconsumed, and the broker that
+//! consumes them.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,15 +10,15 @@ use super::{
     packet::{Amount, ConsumedReport, Credit},
 };
 
-/// Bytes, and packets, that one link may have sent and that were not consumed yet.
+/// The window of a link: bytes and packets sent but not yet consumed.
 const WINDOW: usize = 512 << 10;
 const PACKETS: usize = 256;
-/// The same while it is not known which broker consumes them: nobody may have the id.
+/// The window in packets while the consuming broker is unknown: the id may not exist.
 const UNKNOWN_PACKETS: usize = 4;
-/// Bytes of frames in one packet, but for a frame that is longer: NATS copies large ones once more.
+/// Limit of frame bytes in one packet, unless a single frame is longer. NATS copies larger packets once more.
 pub(super) const PACKET: usize = 16 << 10;
 
-/// What is under way by a link.
+/// State of flow control of a link.
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) lane: Arc<Lane>,
@@ -25,17 +26,17 @@ pub(super) struct Flow {
     pub(super) in_flight: Amount,
     /// Sent, and not known to have been consumed.
     pub(super) unconsumed: Amount,
-    /// The broker that consumes it; zero while that is not known. Its epoch then.
+    /// The broker that consumes the packets, or zero while it is unknown; and its epoch.
     pub(super) node: u64,
     pub(super) epoch: u32,
-    /// The newest packet that is known to have arrived there: by an older one no other broker shows that it has
-    /// the id now.
+    /// The newest packet known to have arrived at that broker. Credit of another broker for an older packet
+    /// does not prove that the id is there now.
     pub(super) newest: u64,
-    /// When the first packet went out.
+    /// When the first packet was sent.
     pub(super) first: Option<Instant>,
-    /// When credit came last, or something went out while nothing was in flight.
-    pub(super) heard: Instant,
-    /// Its place among those whose broker is not known.
+    /// When credit was last received, or a packet was sent while none was in flight.
+    pub(super) last_credit: Instant,
+    /// The open lookup, while the broker is unknown.
     pub(super) lookup: Option<Lookup>,
 }
 
@@ -49,7 +50,7 @@ impl Flow {
             epoch: 0,
             newest: 0,
             first: None,
-            heard: Instant::now(),
+            last_credit: Instant::now(),
             lookup,
         }
     }
@@ -63,11 +64,11 @@ impl Flow {
     }
 
     /// Counts a packet; true if credit is needed soon.
-    pub(super) fn sends(&mut self, bytes: usize) -> bool {
+    pub(super) fn count_sent(&mut self, bytes: usize) -> bool {
         if self.in_flight.packets == 0 {
-            self.heard = Instant::now();
+            self.last_credit = Instant::now();
         }
-        self.first.get_or_insert(self.heard);
+        self.first.get_or_insert(self.last_credit);
         self.in_flight.add(bytes);
         self.unconsumed.add(bytes);
         let amount = Amount { bytes, packets: 1 };
@@ -78,15 +79,16 @@ impl Flow {
             || self.lane.needs_credit()
     }
 
-    /// A broker returns credit.
+    /// Applies credit from a broker.
     pub(super) fn credit(&mut self, node: NodeId, epoch: u32, credit: Credit, lanes: &Lanes) {
         let Credit {
             packet,
             arrived,
             consumed,
         } = credit;
-        // Of two brokers the one that got the newer packet has the id now; of one that both got, the one that
-        // says so later, to which it was handed over. What the other one had is forgotten already.
+        // While an id moves, two brokers may return credit. The one that received the newer packet has the id;
+        // for one packet it is the one whose credit comes later, since the packet was handed over to it. Counts
+        // of the other one are discarded already.
         if self.node != node.0 {
             if self.node != 0 && packet < self.newest {
                 return;
@@ -94,62 +96,63 @@ impl Flow {
             self.set_node(node, epoch, lanes);
         }
         self.newest = self.newest.max(packet);
-        self.heard = Instant::now();
+        self.last_credit = Instant::now();
         self.arrived(arrived);
         self.consumed(consumed);
     }
 
-    /// The same by a broker that returns it for this link alone.
-    pub(super) fn taken(&mut self, taken: ConsumedReport, lanes: &Lanes) {
-        // Whoever begins to take something says who it is. Others may tell later what they took before.
-        if taken.amount.packets == 0 || self.node == 0 {
-            self.set_node(NodeId(taken.node), taken.epoch, lanes);
+    /// Applies credit in the format of earlier versions.
+    pub(super) fn on_consumed_report(&mut self, report: ConsumedReport, lanes: &Lanes) {
+        // A report without packets announces the new consumer. Later reports of the former one must not switch
+        // back.
+        if report.amount.packets == 0 || self.node == 0 {
+            self.set_node(NodeId(report.node), report.epoch, lanes);
         }
-        self.heard = Instant::now();
-        self.arrived(taken.amount);
-        self.consumed(taken.amount);
+        self.last_credit = Instant::now();
+        self.arrived(report.amount);
+        self.consumed(report.amount);
     }
 
     pub(super) fn arrived(&mut self, amount: Amount) {
-        // More may be told than is known to be in flight, once that has been forgotten.
-        self.lane.arrived(self.in_flight.take(amount));
+        // Credit may exceed the amount in flight once that has been discarded.
+        self.lane.arrived(self.in_flight.subtract(amount));
     }
 
     pub(super) fn consumed(&mut self, amount: Amount) {
-        self.lane.consumed(self.unconsumed.take(amount));
+        self.lane.consumed(self.unconsumed.subtract(amount));
     }
 
-    /// What is under way may be lost, and nobody may return credit for it.
-    pub(super) fn forget(&mut self) {
+    /// Discards what is in flight and unconsumed: the packets may be lost, and no credit may come for them.
+    pub(super) fn discard(&mut self) {
         self.arrived(self.in_flight);
         self.consumed(self.unconsumed);
     }
 
-    /// The id is at this broker from now on. `sent`: packets that have gone out before.
-    pub(super) fn moved(&mut self, to: NodeId, epoch: Option<u32>, sent: u64, lanes: &Lanes) {
-        self.forget();
+    /// Redirects the link to the broker that now has the id. `sent`: number of packets sent so far.
+    pub(super) fn on_moved(&mut self, to: NodeId, epoch: Option<u32>, sent: u64, lanes: &Lanes) {
+        self.discard();
         if let Some(epoch) = epoch {
             self.set_node(to, epoch, lanes);
-            // The former broker may still return credit for those.
+            // The former broker may still return credit for earlier packets.
             self.newest = sent + 1;
         }
     }
 
-    /// Notes which broker consumes what goes out.
+    /// Sets the broker that consumes the packets.
     pub(super) fn set_node(&mut self, node: NodeId, epoch: u32, lanes: &Lanes) {
         let before = (self.node, self.epoch);
         (self.node, self.epoch) = (node.0, epoch);
         if before.0 == node.0 {
             if before.1 != epoch && before.1 != 0 {
-                self.forget();
+                self.discard();
             }
             return;
         }
         if before.0 != 0 {
-            self.forget();
+            self.discard();
         }
         let under_way = (self.in_flight, self.unconsumed);
-        self.forget();
+        self.discard();
         self.lane = lanes.to(node);
         self.lane.add(under_way.0, under_way.1);
         (self.in_flight, self.unconsumed) = under_way;
@@ -168,11 +171,11 @@ mod tests {
         packets: 1,
     };
 
-    /// A link whose id is at the former broker, with so many packets that were not consumed.
+    /// A link to the former broker with so many unconsumed packets.
     fn flow(lanes: &Lanes, packets: u64) -> Flow {
         let mut flow = Flow::new(lanes.unknown(), None, None);
         for _ in 0..packets {
-            flow.sends(BYTES);
+            flow.count_sent(BYTES);
         }
         flow.credit(FORMER, 1, arrived(packets), lanes);
         assert_eq!(flow.node, FORMER.0);
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_arrived_at_one_broker_and_was_handed_over_to_another_gives_credit_there() {
+    fn credit_for_a_handed_over_packet_redirects_to_the_new_broker() {
         let lanes = Lanes::default();
         let mut flow = flow(&lanes, PACKETS as u64);
         assert!(!flow.has_window());
@@ -209,17 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn credit_for_packets_from_before_a_move_does_not_lead_back_to_the_former_broker() {
+    fn credit_for_packets_from_before_a_move_does_not_redirect_to_the_former_broker() {
         let lanes = Lanes::default();
         let mut flow = flow(&lanes, 2);
-        flow.moved(NEW, Some(1), 4, &lanes);
-        flow.sends(BYTES);
+        flow.on_moved(NEW, Some(1), 4, &lanes);
+        flow.count_sent(BYTES);
         flow.credit(FORMER, 1, consumed(4), &lanes);
         assert_eq!((flow.node, flow.in_flight), (NEW.0, ONE));
         flow.credit(NEW, 1, consumed(5), &lanes);
         assert_eq!(flow.unconsumed, Amount::default());
-        // It moves back, and nobody has said so.
-        flow.sends(BYTES);
+        // The id moves back, and the claim has not been received.
+        flow.count_sent(BYTES);
         flow.credit(FORMER, 1, consumed(6), &lanes);
         assert_eq!(flow.node, FORMER.0);
     }

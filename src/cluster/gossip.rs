@@ -1,4 +1,4 @@
-//! What brokers of a cluster say to all others, and the answers to it: JSON.
+//! The JSON format of broadcasts between brokers, and of the answers to them.
 
 use std::borrow::Cow;
 
@@ -9,42 +9,43 @@ use super::{
     claims::{Claim, Owner, Stamp},
 };
 
-/// Something said to all brokers.
+/// A broadcast.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub(super) enum Gossip<'a> {
-    /// I am here. Another epoch: what was under way to me before may be lost.
-    Beat {
+    /// Heartbeat. A new epoch means that earlier packets to this node may be lost.
+    #[serde(rename = "beat")]
+    Heartbeat {
         node: String,
         name: String,
         epoch: u32,
-        /// How many times this broker has published claims.
+        /// Number of publications of claims by this broker so far.
         #[serde(default)]
         published: u64,
-        /// It sends its clients away.
+        /// The broker drains.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         drains: bool,
     },
-    /// These ids are mine.
+    /// Claims of ids.
     Claims {
         node: String,
         #[serde(borrow)]
         claims: Vec<Claimed<'a>>,
-        /// Which publication of claims of this broker it is, from one on; zero: it is not numbered.
+        /// The number of this publication of claims, from one; zero if it is not numbered (earlier versions).
         #[serde(default)]
         number: u64,
     },
-    /// `node` asks the broker `of` for all claims that it published after this number.
+    /// Asks the broker `of` to send its claims published after this number to `node`.
     Missed {
         node: String,
         of: String,
         after: u64,
     },
-    /// I am leaving.
+    /// The broker leaves the cluster.
     Bye { node: String },
-    /// Which ids have you?
+    /// Search for all ids of each broker.
     Ids { node: String, number: u64 },
-    /// Have you this id?
+    /// Search for one id.
     Has {
         node: String,
         number: u64,
@@ -52,7 +53,7 @@ pub(super) enum Gossip<'a> {
     },
 }
 
-/// An id, when it was claimed, and the principal, if there is one; 1 behind that for a participant.
+/// A claim: id, time, principal if any, and 1 for a participant.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claimed<'a>(
     #[serde(borrow)] Cow<'a, str>,
@@ -90,37 +91,36 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// An answer to one who asked for ids, or for one of them.
+/// A part of an answer to a search.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Have<'a> {
     pub(super) node: String,
     pub(super) name: String,
     #[serde(borrow)]
     pub(super) ids: Vec<Cow<'a, str>>,
-    /// How many parts of the answer came before this one.
+    /// Number of parts before this one.
     pub(super) part: usize,
-    /// True if nothing follows.
+    /// True for the last part.
     pub(super) done: bool,
 }
 
-/// Claims sent again to a broker that asked for them.
+/// A part of an answer to [`Gossip::Missed`]: claims that are sent again.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Repair<'a> {
     pub(super) node: String,
     #[serde(borrow)]
     pub(super) claims: Vec<Claimed<'a>>,
-    /// How many parts of the answer came before this one.
+    /// Number of parts before this one.
     pub(super) part: u32,
-    /// In the last part: all claims up to this publication were received with it.
+    /// In the last part: the number of the publication up to which the answer has all claims.
     pub(super) all: Option<u64>,
 }
 
-/// Items in one message about many, and bytes of it, about.
+/// Limits for one message of many items: their number, and approximately their bytes.
 const ITEMS: usize = 500;
 const BYTES: usize = 64 << 10;
 
-/// Parts the first items that fit into one message from the rest; `bytes`: of one. All that fit, and one
-/// at least.
+/// Splits off the first items that fit into one message, at least one. `bytes`: the size of an item.
 pub(super) fn part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) {
     let mut sum = 0;
     let fits = items.iter().take(ITEMS).take_while(|item| {
@@ -131,7 +131,7 @@ pub(super) fn part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) 
     items.split_at(fits.count())
 }
 
-/// Parts the first claims that fit into one message from the rest.
+/// Splits off the first claims that fit into one message.
 pub(super) fn part_of_claims(claims: &[Claim]) -> (&[Claim], &[Claim]) {
     part(claims, |claim| {
         claim.id.len() + claim.owner.principal().map_or(0, str::len)
@@ -140,7 +140,7 @@ pub(super) fn part_of_claims(claims: &[Claim]) -> (&[Claim], &[Claim]) {
 
 impl Gossip<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
-        // It has no maps, and no texts that are not Unicode: it cannot fail.
+        // Cannot fail: only numbers, lists and Unicode strings.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_read_as_it_was_written_and_no_principal_is_a_participant() {
+    fn claims_are_decoded_as_encoded_and_no_principal_is_a_participant() {
         let node = NodeId(7);
         let owners = [
             Owner::Anyone,
@@ -176,8 +176,8 @@ mod tests {
             let stamp = Stamp { time: 5, node };
             let id = "\0\"é".into();
             let claim = Claim { id, stamp, owner };
-            let said = serde_json::to_vec(&Claimed::new(&claim)).expect("JSON");
-            let read: Claimed<'_> = serde_json::from_slice(&said).expect("a claim");
+            let encoded = serde_json::to_vec(&Claimed::new(&claim)).expect("JSON");
+            let read: Claimed<'_> = serde_json::from_slice(&encoded).expect("a claim");
             assert_eq!(read.claim(node), claim);
         }
         let former: Claimed<'_> = serde_json::from_str(r#"["a",5,null]"#).expect("a claim");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn many_go_in_parts_and_nothing_is_left_out() {
+    fn long_lists_are_split_into_parts_without_loss() {
         for (count, bytes, parts) in [
             (0, 1, 0),
             (1, 1 << 20, 1),

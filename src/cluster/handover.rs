@@ -1,9 +1,9 @@
-//! Handover of ids by a broker that drains: messages for a client that is on its way to another broker wait for it.
+//! Handover of ids by a broker that drains: messages for a client on its way to another broker are kept for it.
 //!
-//! When a client that was told to go gives up its id, the broker keeps the claim for a moment (the id is
-//! parked): packets for it stay in the subscription, and their senders notice nothing but a delay. When another
-//! broker claims the id, these packets, and those still on their way here, are forwarded: they are published
-//! once more with the reply subject of their sender, so that the new owner answers the sender itself.
+//! When a client that was sent away by the drain gives up its id, its broker keeps the claim for a moment (the
+//! id is parked): packets for the id stay in the subscription, and their senders see only a delay. When another
+//! broker claims the id, these packets, and those still in flight to the former one, are forwarded: published
+//! again with the reply subject of their sender, so that the new owner answers the sender directly.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Cluster,
-    bus::{Delivery, Inlet, NodeId, Publication, ReplyAddress},
+    bus::{Delivery, NodeId, Publication, ReplyAddress, Subscription},
     claims::{Claim, Claims},
     listener::Backlog,
 };
@@ -37,35 +37,36 @@ use crate::broker::{
     lease::{Lease, LeaseState},
 };
 
-/// How long an id is parked at most. A client whose balancer is well needs milliseconds.
-const PARKED: Duration = Duration::from_secs(2);
-/// How often a parked id is looked at.
-const STEP: Duration = Duration::from_millis(2);
-/// How long packets on their way to a former owner are awaited.
+/// Limit of the time that an id is parked. A client behind a working load balancer needs milliseconds.
+const PARK_TIME: Duration = Duration::from_secs(2);
+/// Interval at which a parked id is checked.
+const POLL: Duration = Duration::from_millis(2);
+/// Time for packets in flight to a former owner to arrive.
 const LINGER: Duration = Duration::from_millis(500);
-/// How long after another broker has said that it drains something may be forwarded.
-const RECENT: Duration = Duration::from_secs(10);
-/// How long messages may arrive that were sent to an id before it came to this broker.
-const ARRIVES: Duration = Duration::from_secs(2);
-/// Senders to one id that are told apart.
-const SENDERS: usize = 256;
-/// Packets on their way to a former owner, as many as may be lost if they are not awaited.
-const ON_THEIR_WAY: u64 = 8;
+/// Time after the last heartbeat of a draining broker during which forwarded packets may arrive.
+const DRAIN_RECENT: Duration = Duration::from_secs(10);
+/// Time during which messages may arrive that were sent to an id before it came to this broker.
+const ARRIVAL_TIME: Duration = Duration::from_secs(2);
+/// Limit of senders to one id that are tracked separately.
+const MAX_SENDERS: usize = 256;
+/// Deliveries that may be in flight to a former owner when it unsubscribes: NATS ends the subscription after so
+/// many more.
+const MAX_IN_FLIGHT: u64 = 8;
 
-/// Ids that are handed over, or were.
+/// State of the handover of ids.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
-    /// Ids that another broker has claimed since this one drains. It is about to end.
+    /// Ids claimed by other brokers since this broker drains. They are kept until it ends.
     moved: Mutex<HashSet<Arc<str>>>,
-    /// When another broker last said that it drains.
+    /// When another broker last announced that it drains.
     drains: Mutex<Option<Instant>>,
-    /// Ids that have just come here, by the keys of their owners.
+    /// Ids that have just arrived here, by the keys of their owners.
     arrivals: Mutex<HashMap<u64, Arrival>>,
-    /// Parked ids, and subscriptions that await what is on its way.
+    /// Number of parked ids, and of subscriptions that still forward.
     busy: AtomicUsize,
 }
 
-/// Something that is to end before the broker does.
+/// Guard that counts a handover in progress: the broker waits for it before it ends.
 struct Busy<'a>(&'a AtomicUsize);
 
 impl<'a> Busy<'a> {
@@ -82,26 +83,27 @@ impl Drop for Busy<'_> {
 }
 
 impl Handover {
-    /// A claim is about to be judged. Before that: whoever listens for the id asks when that ends.
-    pub(super) fn expect(&self, claim: &Claim, own: &Claims) {
+    /// Marks an id of this broker that the claim may take. Called before the claim is applied, since the
+    /// listener checks the mark when it stops.
+    pub(super) fn mark_moved(&self, claim: &Claim, own: &Claims) {
         if own.owner(&claim.id).is_some() {
             self.moved.lock().insert(claim.id.clone());
         }
     }
 
-    /// The id stays here, or is here again.
-    pub(super) fn forget(&self, id: &str) {
+    /// Removes the mark of an id that stays here, or is here again.
+    pub(super) fn unmark_moved(&self, id: &str) {
         self.moved.lock().remove(id);
     }
 
-    /// Another broker drains.
+    /// Records that another broker drains.
     pub(super) fn observe_drain(&self) {
         *self.drains.lock() = Some(Instant::now());
     }
 
-    /// True if something may be forwarded to here.
+    /// True if forwarded packets may arrive.
     pub(super) fn is_expected(&self) -> bool {
-        (self.drains.lock()).is_some_and(|drains| drains.elapsed() < RECENT)
+        (self.drains.lock()).is_some_and(|drains| drains.elapsed() < DRAIN_RECENT)
     }
 
     pub(super) fn has_moved(&self, id: &str) -> bool {
@@ -109,24 +111,24 @@ impl Handover {
     }
 }
 
-/// An id that has just come from a broker that drains. Messages that clients of this broker sent to it before are
-/// on their way back; none may come behind a newer one of its sender.
+/// An id that has just arrived from a draining broker. Messages sent to it before by clients of this broker are
+/// still coming back; one that is older than a newer message of the same sender must be rejected.
 #[derive(Debug)]
 struct Arrival {
     until: Instant,
-    /// The ids, as JSON, of those who have sent to it here since.
+    /// The ids, as JSON, of the clients that have sent to it here since.
     senders: HashSet<Box<str>>,
 }
 
 impl Handover {
-    /// A connection is about to own an id that may have been at a broker that drains.
+    /// Starts tracking senders to an owner whose id may have been at a draining broker.
     pub(super) fn expect_arrival(&self, owner: &Handle) {
         if !self.is_expected() {
             return;
         }
         let now = Instant::now();
         let arrival = Arrival {
-            until: now + ARRIVES,
+            until: now + ARRIVAL_TIME,
             senders: HashSet::new(),
         };
         owner.set_arrived(true);
@@ -135,12 +137,15 @@ impl Handover {
         arrivals.insert(owner.key, arrival);
     }
 
-    /// A client of this broker, by its id as JSON, is about to send to an owner that has arrived.
+    /// Records that a client of this broker, by its id as JSON, is about to send to an owner that has just
+    /// arrived.
     #[cold]
     pub(super) fn note_sender(&self, owner: &Handle, sender: &str) {
         let mut arrivals = self.arrivals.lock();
         match arrivals.get_mut(&owner.key) {
-            Some(arrival) if arrival.until > Instant::now() && arrival.senders.len() < SENDERS => {
+            Some(arrival)
+                if arrival.until > Instant::now() && arrival.senders.len() < MAX_SENDERS =>
+            {
                 arrival.senders.insert(sender.into());
             }
             _ => {
@@ -150,14 +155,15 @@ impl Handover {
         }
     }
 
-    /// Delivers a message that this sender sent before the owner arrived, unless it has sent a newer one since.
+    /// Delivers a message that was sent before the owner arrived, unless the sender has sent a newer one since.
     pub(super) fn deliver_unless_overtaken(
         &self,
         owner: &Handle,
         sender: &str,
         deliver: impl FnOnce() -> bool,
     ) -> bool {
-        // Held meanwhile, so that no newer one is sent in between. Before the locks of requests and outboxes.
+        // Held during the delivery, so that no newer message comes first. Lock order: before requests and
+        // outboxes.
         let arrivals = self.arrivals.lock();
         match arrivals.get(&owner.key) {
             Some(arrival) if !arrival.senders.contains(sender) => deliver(),
@@ -166,27 +172,27 @@ impl Handover {
     }
 }
 
-/// The newest packet of each sender that was taken for an id: those forwarded behind it come too late.
+/// The newest packet delivered to an id from each sender: forwarded ones that are older come too late.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
     hasher: RandomState,
-    /// By broker, and hash of the sender's id.
+    /// By node, and hash of the sender's id.
     senders: HashMap<(NodeId, u64), (u64, u64)>,
 }
 
 impl Newest {
-    /// Follows the messages of a packet; none where nothing may be forwarded.
-    pub(super) fn follow(
+    /// Tracks the messages of a packet; none while forwarded packets are not expected.
+    pub(super) fn track(
         &mut self,
         handover: &Handover,
         delivery: &Delivery,
-    ) -> Option<Followed<'_>> {
+    ) -> Option<TrackedPacket<'_>> {
         let from = delivery.from.filter(|_| delivery.sent > 0)?;
         if !handover.is_expected() {
             self.senders = HashMap::new();
             return None;
         }
-        Some(Followed {
+        Some(TrackedPacket {
             newest: self,
             from,
             packet: delivery.sent,
@@ -196,38 +202,38 @@ impl Newest {
 
 /// A packet that may have been forwarded.
 #[derive(Debug)]
-pub(super) struct Followed<'a> {
+pub(super) struct TrackedPacket<'a> {
     newest: &'a mut Newest,
     from: ReplyAddress,
     packet: u64,
 }
 
-impl Followed<'_> {
-    /// True for a message that comes behind a newer one of its sender, whose id this is, as JSON.
+impl TrackedPacket<'_> {
+    /// True for a message that is older than the newest one of this sender (its id as JSON).
     pub(super) fn is_late(&mut self, sender: Option<&str>) -> bool {
         let Newest { hasher, senders } = &mut *self.newest;
-        // Beyond that many, all of a broker are taken for one.
-        let sender = match senders.len() < SENDERS {
+        // Above the limit, all further senders of a node count as one.
+        let sender = match senders.len() < MAX_SENDERS {
             true => hasher.hash_one(sender),
             false => 0,
         };
-        // Links are numbered one after the other, as are the packets of each.
-        let place = (self.from.number, self.packet);
-        let newest = senders.entry((self.from.node, sender)).or_insert(place);
-        let is_late = place < *newest;
-        *newest = place.max(*newest);
+        // Numbers of links grow, and so do those of the packets of each link.
+        let position = (self.from.number, self.packet);
+        let newest = senders.entry((self.from.node, sender)).or_insert(position);
+        let is_late = position < *newest;
+        *newest = position.max(*newest);
         is_late
     }
 }
 
 impl Cluster {
-    /// True while ids are handed over.
+    /// True while ids are being handed over.
     pub(crate) fn hands_over(&self) -> bool {
         self.handover.busy.load(Relaxed) > 0
     }
 
-    /// A client that was told to go gives up its id: it does when what is returned is dropped. The claim is
-    /// kept until another broker, or another connection here, has the id, but not for long.
+    /// Parks the id of a client that is being sent away, from when the returned sender is dropped: keeps the
+    /// claim until the id has another owner, or for a short time. None if NATS is unreachable.
     pub(crate) fn park(self: &Arc<Self>, lease: Lease) -> Option<oneshot::Sender<()>> {
         if !self.is_up() {
             return None;
@@ -236,66 +242,68 @@ impl Cluster {
         let (gives_up, given_up) = oneshot::channel::<()>();
         self.runtime.spawn(async move {
             let _ = given_up.await;
-            let until = Instant::now() + PARKED;
+            let until = Instant::now() + PARK_TIME;
             while parked.is_needed() && Instant::now() < until {
-                sleep(STEP).await;
+                sleep(POLL).await;
             }
         });
         Some(gives_up)
     }
 
-    /// Forwards packets for an id that another broker has now, until none is on its way here any more: those of
-    /// the backlog first, in the order in which they came.
+    /// Forwards the packets of an id that another broker has claimed, in order, until none is in flight to this
+    /// broker any more.
     pub(super) async fn hand_over(
         &self,
         id: &str,
         backlog: &mut Backlog<'_>,
-        inlet: &mut Box<dyn Inlet>,
+        subscription: &mut Box<dyn Subscription>,
     ) {
         let _busy = Busy::new(&self.handover.busy);
-        // What has come already is not counted among what is on its way; and nothing is to come back. However
-        // much that is, it is all that is there.
-        while let Some(Some(delivery)) = unconstrained(inlet.next()).now_or_never() {
+        // Deliveries received already do not count as in flight, and forwarded ones must not come back.
+        // `unconstrained`: the loop must not end early when tokio's budget is used up.
+        while let Some(Some(delivery)) = unconstrained(subscription.next()).now_or_never() {
             backlog.add(id, delivery);
         }
-        inlet.end_behind(ON_THEIR_WAY).await;
+        subscription.unsubscribe_after(MAX_IN_FLIGHT).await;
         let until = Instant::now() + LINGER;
         while Instant::now() < until {
             if let Some(delivery) = backlog.hand_over() {
-                self.forward_once(id, delivery, backlog, inlet).await;
+                self.forward_once(id, delivery, backlog, subscription).await;
                 continue;
             }
-            match timeout(STEP, inlet.next()).await {
+            match timeout(POLL, subscription.next()).await {
                 Ok(Some(delivery)) if delivery.from.is_some() => backlog.add(id, delivery),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                // Were NATS told to end at once, it could have sent something already that would be lost.
+                // An immediate unsubscribe could lose deliveries in flight. Fillers use up the remaining count
+                // instead.
                 Err(_) => self.publish_filler(id).await,
             }
         }
-        inlet.end().await;
+        subscription.unsubscribe().await;
         while let Some(delivery) = backlog.hand_over() {
             self.forward(id, delivery).await;
         }
-        while let Some(delivery) = inlet.next().await {
+        while let Some(delivery) = subscription.next().await {
             self.forward(id, delivery).await;
         }
     }
 
-    /// Forwards a packet, and again if NATS delivers it here once more: those behind it must not overtake it.
+    /// Forwards a packet, and again if NATS delivers it to this broker once more: later packets must not
+    /// overtake it.
     async fn forward_once(
         &self,
         id: &str,
         delivery: Delivery,
         backlog: &mut Backlog<'_>,
-        inlet: &mut Box<dyn Inlet>,
+        subscription: &mut Box<dyn Subscription>,
     ) {
         let key = (delivery.from, delivery.sent);
         let mut next = Some(delivery);
         while let Some(delivery) = next.take() {
             self.forward(id, delivery).await;
             self.round_trip().await;
-            while let Some(Some(delivery)) = unconstrained(inlet.next()).now_or_never() {
+            while let Some(Some(delivery)) = unconstrained(subscription.next()).now_or_never() {
                 match (delivery.from, delivery.sent) == key {
                     true => next = Some(delivery),
                     false => backlog.add(id, delivery),
@@ -304,11 +312,12 @@ impl Cluster {
         }
     }
 
-    /// Resolves once NATS has delivered what this broker published before, as far as it goes to this broker.
+    /// Resolves once NATS has delivered this broker's earlier publications, as far as they go to this broker
+    /// itself.
     async fn round_trip(&self) {
-        let mut question = self.question();
+        let mut question = self.open_question();
         let publication = Publication {
-            subject: self.place(question.number),
+            subject: self.reply_subject(question.number),
             reply: None,
             payload: Bytes::new(),
         };
@@ -316,26 +325,26 @@ impl Cluster {
         let _ = timeout(LINGER, question.answers.recv()).await;
     }
 
-    /// Publishes an empty packet for an id, which any of its listeners ignores: the more come, the sooner as many
-    /// have come as this broker is still to be sent.
+    /// Publishes an empty packet for an id, which every listener ignores: it uses up the remaining deliveries
+    /// of the ending subscription.
     async fn publish_filler(&self, id: &str) {
         let publication = Publication {
-            subject: self.subjects.to(id),
+            subject: self.subjects.id(id),
             reply: None,
             payload: Bytes::new(),
         };
         self.bus.publish(publication).await;
     }
 
-    /// Publishes something for an id once more, for whoever has the id now.
+    /// Publishes a packet for an id again, for the new owner.
     async fn forward(&self, id: &str, delivery: Delivery) {
         let Some(from) = delivery.from else { return };
-        let mut reply = self.subjects.place(from);
+        let mut reply = self.subjects.reply(from);
         if delivery.sent > 0 {
             reply.push_str(&format!(".{:x}", delivery.sent));
         }
         let publication = Publication {
-            subject: self.subjects.to(id),
+            subject: self.subjects.id(id),
             reply: Some(reply),
             payload: delivery.payload,
         };
@@ -358,7 +367,7 @@ impl Parked {
         }
     }
 
-    /// True until somebody has the id.
+    /// True until the id has another owner.
     fn is_needed(&self) -> bool {
         let has_owner = |broker: Arc<Broker>| broker.registry.find(&self.lease.id).is_some();
         self.cluster.is_up()

@@ -1,4 +1,4 @@
-//! What is in packets from other brokers: frames for an id of ours, and frames for this broker itself.
+//! Frames from other brokers: delivers those for an id to its owner, and handles those for this broker.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Cluster, handover::Followed, notify, packet::Frames};
+use super::{Cluster, handover::TrackedPacket, notify, packet::Frames};
 use crate::{
     broker::{
         Broker,
@@ -19,45 +19,45 @@ use crate::{
     transport::{framing, outbox::Pushed},
 };
 
-/// That something is not owed is told this much later: an answer that was just taken comes before it.
-const BEHIND: Duration = Duration::from_millis(100);
+/// Delay of a negative answer to a probe, so that an answer just received goes first.
+const PROBE_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
-/// Who takes what is in a packet.
+/// How the messages of a packet are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taking {
-    /// The owner of the id, if there is one.
-    All,
-    /// The owner takes nothing: it does not read.
-    Nothing,
-    /// The id is not ours, or others listen for it: what becomes of it is none of our business.
-    Nobody,
+pub(super) enum Disposition {
+    /// Deliver to the owner of the id, if it has one.
+    Deliver,
+    /// Reject: the owner is slow.
+    RejectSlow,
+    /// Reject without answering probes: this broker has lost the id.
+    NotOwner,
 }
 
-/// One packet for an id.
+/// A packet for an id while it is handled.
 pub(super) struct InboundPacket<'a> {
     broker: &'a Broker,
     cluster: &'a Arc<Cluster>,
     id: &'a str,
-    /// Stands for all who ask from where it comes; none if that is here: what is said to it is kept, and
-    /// heard at the end.
+    /// The handle of the requesters at the sending node. None if that is this node: replies are collected and
+    /// handled at the end.
     asker: Option<&'a Arc<Handle>>,
-    /// The number of the link by which it comes.
+    /// The number of the sender's link.
     pub(super) link: u64,
-    /// None if no message in it can come behind a newer one.
-    pub(super) followed: Option<Followed<'a>>,
-    said: Vec<u8>,
+    /// Tracking of the order; none if no message can be older than one delivered before.
+    pub(super) tracked: Option<TrackedPacket<'a>>,
+    own_replies: Vec<u8>,
     owner: Option<(Arc<Handle>, u64)>,
-    /// Whether we know what the owner of the id owes.
-    knows: bool,
-    /// Why nothing is delivered, if it is not.
-    fault: Option<DeliveryError>,
-    /// Why the last message was not, if that was for another reason.
-    refused: Option<DeliveryError>,
-    /// Acks to which answers are awaited here in vain, and their numbers.
-    lost: Vec<(String, u64)>,
-    is_asked: bool,
-    /// Frames that nobody need look at, to be pushed together.
-    plain: Vec<u8>,
+    /// True if this broker can answer probes for the id.
+    is_claimed: bool,
+    /// The error for all messages of the packet, if they are not delivered.
+    packet_error: Option<DeliveryError>,
+    /// The error of the last message, if only that one failed.
+    message_error: Option<DeliveryError>,
+    /// Probes of requests that are unknown here: their acks and numbers.
+    unknown_probes: Vec<(String, u64)>,
+    has_request: bool,
+    /// Messages to push to the outbox in one batch.
+    batch: Vec<u8>,
     count: u64,
     outcomes: Notifications,
 }
@@ -68,15 +68,15 @@ impl<'a> InboundPacket<'a> {
         broker: &'a Broker,
         id: &'a str,
         asker: Option<&'a Arc<Handle>>,
-        taking: Taking,
+        disposition: Disposition,
     ) -> Self {
-        let owner = match taking {
-            Taking::Nobody => None,
+        let owner = match disposition {
+            Disposition::NotOwner => None,
             _ => broker.registry.find_registration(id),
         };
-        let fault = match &owner {
+        let packet_error = match &owner {
             None => Some(DeliveryError::UnknownId),
-            Some(_) if taking == Taking::Nothing => Some(DeliveryError::Slow),
+            Some(_) if disposition == Disposition::RejectSlow => Some(DeliveryError::Slow),
             Some(_) => None,
         };
         Self {
@@ -85,35 +85,35 @@ impl<'a> InboundPacket<'a> {
             id,
             asker,
             link: 0,
-            followed: None,
+            tracked: None,
             owner,
-            knows: taking != Taking::Nobody,
-            said: Vec::new(),
-            fault,
-            refused: None,
-            lost: Vec::new(),
-            is_asked: false,
-            plain: Vec::new(),
+            is_claimed: disposition != Disposition::NotOwner,
+            own_replies: Vec::new(),
+            packet_error,
+            message_error: None,
+            unknown_probes: Vec::new(),
+            has_request: false,
+            batch: Vec::new(),
             count: 0,
             outcomes: Vec::new(),
         }
     }
 
-    pub(super) fn frames(&mut self, frames: &[u8]) {
-        // To which of them an answer is awaited.
-        let mut asked = None;
+    pub(super) fn on_frames(&mut self, frames: &[u8]) {
+        // The ack of the next message, if it is a request.
+        let mut expected_ack = None;
         for (text, frame) in Frames(frames) {
             if protocol::is_message(text) {
-                self.refused = None;
-                let ack = asked.take();
-                let may_be_late = self.followed.is_some() || self.asker.is_none();
+                self.message_error = None;
+                let ack = expected_ack.take();
+                let may_be_late = self.tracked.is_some() || self.asker.is_none();
                 if may_be_late && self.is_late(text, frame, ack) {
                     continue;
                 }
                 match (ack, self.asker) {
                     (Some(ack), Some(asker)) => self.request(ack, asker, frame),
                     (Some(ack), None) => {
-                        let fault = self.fault.unwrap_or(DeliveryError::Gone);
+                        let fault = self.packet_error.unwrap_or(DeliveryError::Gone);
                         self.failed(ack, fault.code());
                     }
                     (None, _) => self.collect(frame, frames.len()),
@@ -121,7 +121,7 @@ impl<'a> InboundPacket<'a> {
                 continue;
             }
             match decode(text) {
-                Some(PeerFrame::Asks { ack }) => asked = Some(ack),
+                Some(PeerFrame::Asks { ack }) => expected_ack = Some(ack),
                 Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
                     if let Some(asker) = self.asker {
@@ -132,44 +132,49 @@ impl<'a> InboundPacket<'a> {
                         self.notify();
                     }
                 }
-                Some(PeerFrame::Awaits { ack, number }) if self.knows && !self.is_owed(ack) => {
-                    self.lost.push((ack.to_owned(), number));
+                Some(PeerFrame::Awaits { ack, number })
+                    if self.is_claimed && !self.is_owed(ack) =>
+                {
+                    self.unknown_probes.push((ack.to_owned(), number));
                 }
                 Some(PeerFrame::Settle { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));
-                    let code = self.refused.or(self.fault).map(DeliveryError::receipt_code);
-                    self.say(&protocol::settled(&number, &dest, code));
+                    let code = self
+                        .message_error
+                        .or(self.packet_error)
+                        .map(DeliveryError::receipt_code);
+                    self.reply(&protocol::settled(&number, &dest, code));
                 }
                 _ => {}
             }
         }
     }
 
-    /// A message like most: pushed together with those beside it. `room`: bytes of them all, at most.
+    /// Adds a message to the batch. `room`: upper bound of the batch in bytes.
     fn collect(&mut self, frame: &[u8], room: usize) {
-        if self.plain.is_empty() {
-            self.plain.reserve_exact(room);
+        if self.batch.is_empty() {
+            self.batch.reserve_exact(room);
         }
-        self.plain.extend_from_slice(frame);
+        self.batch.extend_from_slice(frame);
         self.count += 1;
     }
 
-    /// A message during a handover: true if it must not be delivered, as it comes behind a newer one of its sender,
-    /// or has been.
+    /// Checks the order of a message during a handover. True if the message is done: rejected because it is
+    /// older than one of its sender that was delivered, or delivered here.
     #[cold]
     fn is_late(&mut self, text: &[u8], frame: &[u8], ack: Option<&str>) -> bool {
         let sender = std::str::from_utf8(text).ok().and_then(protocol::sender_of);
-        let followed = self.followed.as_mut();
-        let mut is_late = followed.is_some_and(|followed| followed.is_late(sender));
-        if self.asker.is_none() && self.fault.is_none() {
+        let tracked = self.tracked.as_mut();
+        let mut is_late = tracked.is_some_and(|tracked| tracked.is_late(sender));
+        if self.asker.is_none() && self.packet_error.is_none() {
             if !is_late && self.deliver_own(sender, frame, ack) {
                 return true;
             }
             is_late = true;
         }
         if is_late {
-            self.refused = Some(DeliveryError::Gone);
+            self.message_error = Some(DeliveryError::Gone);
             match ack {
                 Some(ack) => self.failed(ack, DeliveryError::Gone.code()),
                 None => self.broker.unknown(self.id),
@@ -178,8 +183,8 @@ impl<'a> InboundPacket<'a> {
         is_late
     }
 
-    /// Delivers a message of a client of this broker, sent before the id came here; its owner then owes the answer,
-    /// in place of the link. False if it has been overtaken, or nothing awaits the answer.
+    /// Delivers a message that a client of this broker sent before the id came here; the owner then owes the
+    /// answer, in place of the link. False if a newer message was sent, or the answer is no longer awaited.
     fn deliver_own(&mut self, sender: Option<&str>, frame: &[u8], ack: Option<&str>) -> bool {
         self.deliver();
         let (Some((owner, registration)), Some(sender)) = (&self.owner, sender) else {
@@ -216,13 +221,14 @@ impl<'a> InboundPacket<'a> {
         is_delivered
     }
 
-    /// A message that awaits an answer.
+    /// Delivers a request.
     fn request(&mut self, ack: &str, asker: &Arc<Handle>, frame: &[u8]) {
         self.deliver();
         let key = protocol::ack_key(ack);
-        let Some((owner, registration)) = self.owner.clone().filter(|_| self.fault.is_none())
+        let Some((owner, registration)) =
+            self.owner.clone().filter(|_| self.packet_error.is_none())
         else {
-            let fault = self.fault.unwrap_or(DeliveryError::UnknownId);
+            let fault = self.packet_error.unwrap_or(DeliveryError::UnknownId);
             return self.failed(ack, fault.code());
         };
         let requests = &self.broker.registry.requests;
@@ -235,7 +241,8 @@ impl<'a> InboundPacket<'a> {
             asker,
             receivers: std::slice::from_ref(&owner),
             names: &name,
-            // All who were asked here may answer: whoever asked says when there are enough.
+            // Every receiver here may answer: the requester's broker counts answers, and cancels when it has
+            // enough.
             answers: u32::MAX,
             timeout: None,
         };
@@ -244,17 +251,17 @@ impl<'a> InboundPacket<'a> {
                 Ok(Opened::Asked(request)) => break request,
                 Ok(Opened::Over) => self.notify(),
                 Err(error) => {
-                    self.refused = Some(DeliveryError::of_code(error.code()));
+                    self.message_error = Some(DeliveryError::of_code(error.code()));
                     return self.failed(ack, error.code());
                 }
             }
         };
-        self.is_asked = true;
+        self.has_request = true;
         if asker.outbox.state().closed {
-            // Its broker was given up meanwhile: nobody would ever withdraw this.
+            // The requesters' node was removed meanwhile, and will not cancel.
             requests.cancel(&key, asker, &mut self.outcomes);
         }
-        self.plain.extend_from_slice(frame);
+        self.batch.extend_from_slice(frame);
         self.count += 1;
         self.deliver();
         if let Some(request) = request {
@@ -263,7 +270,7 @@ impl<'a> InboundPacket<'a> {
         self.notify();
     }
 
-    /// True if whoever has the id may still answer this.
+    /// True if the owner of the id may still answer this request.
     fn is_owed(&self, ack: &str) -> bool {
         let (Some(asker), Some((owner, _))) = (self.asker, &self.owner) else {
             return false;
@@ -272,44 +279,44 @@ impl<'a> InboundPacket<'a> {
         (self.broker.registry.requests).is_owed(&key, asker, owner, self.id)
     }
 
-    /// Who was asked something, if anybody was.
-    pub(super) fn asked(&self) -> Option<&Arc<Handle>> {
+    /// The owner, if the packet had a request for it.
+    pub(super) fn requested_owner(&self) -> Option<&Arc<Handle>> {
         let (owner, _) = self.owner.as_ref()?;
-        self.is_asked.then_some(owner)
+        self.has_request.then_some(owner)
     }
 
     fn failed(&mut self, ack: &str, code: &str) {
         let dest = protocol::json_string(self.id);
-        self.say(&version_2::failed(ack, &dest, code));
+        self.reply(&version_2::failed(ack, &dest, code));
     }
 
-    /// Says something to the broker from which it came.
-    fn say(&mut self, frame: &[&str]) {
+    /// Sends a frame to the broker that the packet came from.
+    fn reply(&mut self, frame: &[&str]) {
         match self.asker {
             Some(asker) => drop(asker.outbox.push(frame)),
-            None => framing::append_text(frame, &mut self.said),
+            None => framing::append_text(frame, &mut self.own_replies),
         }
     }
 
-    /// Delivers what was collected.
+    /// Pushes the batch to the outbox of the owner.
     fn deliver(&mut self) {
         let count = std::mem::take(&mut self.count);
         if count == 0 {
             return;
         }
         self.cluster.counters.received.fetch_add(count, Relaxed);
-        if let (Some((owner, _)), None) = (&self.owner, self.fault) {
-            match owner.outbox.push_frames(&mut self.plain) {
-                Pushed::Closed => self.fault = Some(DeliveryError::Gone),
+        if let (Some((owner, _)), None) = (&self.owner, self.packet_error) {
+            match owner.outbox.push_frames(&mut self.batch) {
+                Pushed::Closed => self.packet_error = Some(DeliveryError::Gone),
                 _ => {
                     self.broker.metrics.messages_out.fetch_add(count, Relaxed);
                     return;
                 }
             }
         }
-        self.plain.clear();
-        // Who is slow is told of elsewhere.
-        if self.fault != Some(DeliveryError::Slow) {
+        self.batch.clear();
+        // Messages dropped for slow receivers are counted elsewhere.
+        if self.packet_error != Some(DeliveryError::Slow) {
             (0..count).for_each(|_| self.broker.unknown(self.id));
         }
     }
@@ -320,53 +327,53 @@ impl<'a> InboundPacket<'a> {
         }
     }
 
-    pub(super) fn end(mut self) {
+    pub(super) fn finish(mut self) {
         self.deliver();
         self.notify();
         if let Some((owner, _)) = &self.owner {
             owner.flush();
         }
-        self.report_lost();
+        self.answer_probes();
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => on_frames_for_broker(self.cluster, self.broker, &self.said),
+            None => on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
         }
     }
 }
 
 impl InboundPacket<'_> {
-    /// Tells what is awaited in vain, a little later.
-    fn report_lost(&mut self) {
-        let lost = std::mem::take(&mut self.lost);
-        if lost.is_empty() {
+    /// Answers probes of unknown requests after a delay.
+    fn answer_probes(&mut self) {
+        let unknown = std::mem::take(&mut self.unknown_probes);
+        if unknown.is_empty() {
             return;
         }
         let (asker, id) = (self.asker.cloned(), self.id.to_owned());
         let cluster = self.cluster.clone();
         self.cluster.runtime.spawn(async move {
-            sleep(BEHIND).await;
-            cluster.report_lost(&id, asker.as_ref(), &lost);
+            sleep(PROBE_ANSWER_DELAY).await;
+            cluster.answer_probes(&id, asker.as_ref(), &unknown);
         });
     }
 }
 
 impl Cluster {
-    /// Tells who asked that whoever has this id owes nothing to these. Only who has it knows.
-    fn report_lost(&self, id: &str, asker: Option<&Arc<Handle>>, lost: &[(String, u64)]) {
+    /// Answers probes of requests that are unknown here. Only a broker that has claimed the id may.
+    fn answer_probes(&self, id: &str, asker: Option<&Arc<Handle>>, unknown: &[(String, u64)]) {
         let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
             return;
         };
         let mut outcomes = Vec::new();
-        for (ack, number) in lost {
+        for (ack, number) in unknown {
             match asker {
                 Some(asker) => {
                     asker.outbox.push(&protocol::lost(&number.to_string()));
-                    // Who had the id before may be at it still.
+                    // A former owner may still work on it.
                     let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
                     requests.cancel_part(&key, asker, None, id, &mut outcomes);
                 }
-                None => self.lost(&broker, *number, &mut outcomes),
+                None => self.on_probe_failed(&broker, *number, &mut outcomes),
             }
         }
         notify(&broker, &mut outcomes);
@@ -380,7 +387,7 @@ fn decode(text: &[u8]) -> Option<PeerFrame<'_>> {
     protocol::decode_between(std::str::from_utf8(text).ok()?)
 }
 
-/// Takes what another broker tells this one: answers, and what became of messages.
+/// Handles frames for this broker itself: answers, failures and delivery reports.
 pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
     let mut outcomes = Vec::new();
     let mut touched = Vec::new();
@@ -412,7 +419,9 @@ pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &
                     requests.fail(&key, &responder, fault, &mut outcomes);
                 }
             }
-            Some(PeerFrame::Lost { number }) => cluster.lost(broker, number, &mut outcomes),
+            Some(PeerFrame::Lost { number }) => {
+                cluster.on_probe_failed(broker, number, &mut outcomes)
+            }
             Some(PeerFrame::Settled { number, dest, code }) => {
                 let fault = code.map(|code| DeliveryError::of_code(&code));
                 cluster.receipts.settle(number, &dest, fault);

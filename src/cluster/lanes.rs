@@ -1,10 +1,10 @@
-//! Sender side of flow control toward each broker: bounds the bytes on their way there, and lets the links
-//! of those who send take turns.
+//! Sender side of flow control toward each broker: bounds the bytes in flight to it, with fair queueing of the
+//! sending connections.
 //!
-//! A lane is what all links to one broker share. While it is full, links with something to send wait in it,
-//! each in the queue of the connection that wrote to it last. The queues take turns, a packet each, so that
-//! a connection that sends to thousands of ids delays nobody else by more than one packet. A connection
-//! is held (its reading pauses) while links wait in its queue.
+//! A lane is shared by all links to one broker. While its window is full, links with something to send wait in
+//! it, each in the queue of the connection that wrote to it last. The queues take turns of one packet each
+//! (round robin), so that a connection that sends to thousands of ids delays another by at most one packet. A
+//! connection stops reading (backpressure) while links wait in its queue.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,22 +20,23 @@ use parking_lot::Mutex;
 
 use super::{Link, bus::NodeId, link::LaneTurn, packet::Amount};
 
-/// Bytes on their way to one broker; where there are many brokers, their part of `ALL`.
+/// The window of one broker, in bytes in flight: with many brokers, an equal share of `TOTAL_WINDOW`, but at
+/// least `MIN_WINDOW`.
 const WINDOW: usize = 2 << 20;
-const ALL: usize = 16 << 20;
-const LEAST: usize = 256 << 10;
-/// Bytes on their way to brokers that are not known yet.
-const UNKNOWN: usize = 1 << 20;
-/// What a packet counts for beside its bytes: NATS needs about as long for a small one as for so many bytes.
-const PACKET: usize = 4 << 10;
-/// Bytes that may wait at one broker for receivers that are slow. Beyond it each link may have one packet
-/// there.
-const UNCONSUMED: usize = 8 << 20;
+const TOTAL_WINDOW: usize = 16 << 20;
+const MIN_WINDOW: usize = 256 << 10;
+/// The window, in bytes in flight, of all links whose broker is unknown.
+const UNKNOWN_WINDOW: usize = 1 << 20;
+/// Bytes that a packet counts in addition to its size: NATS takes about as long for a small packet as for so
+/// many bytes.
+const PACKET_COST: usize = 4 << 10;
+/// Unconsumed bytes at one broker (slow receivers) above which each link may have only one more packet there.
+const MAX_UNCONSUMED: usize = 8 << 20;
 
-/// All of them.
+/// All lanes.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// That of links whose broker is not known yet.
+    /// The lane of links whose broker is unknown.
     unknown: Arc<Lane>,
     nodes: Mutex<HashMap<NodeId, Arc<Lane>>>,
 }
@@ -43,7 +44,7 @@ pub(super) struct Lanes {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            unknown: Arc::new(Lane::new(UNKNOWN)),
+            unknown: Arc::new(Lane::new(UNKNOWN_WINDOW)),
             nodes: Mutex::default(),
         }
     }
@@ -58,7 +59,7 @@ impl Lanes {
         }
         let lane = Arc::new(Lane::new(WINDOW));
         nodes.insert(node, lane.clone());
-        let window = (ALL / nodes.len()).clamp(LEAST, WINDOW);
+        let window = (TOTAL_WINDOW / nodes.len()).clamp(MIN_WINDOW, WINDOW);
         for lane in nodes.values() {
             lane.window.store(window, SeqCst);
         }
@@ -69,33 +70,33 @@ impl Lanes {
         self.unknown.clone()
     }
 
-    /// Lets all that wait go on, as far as there is room.
+    /// Lets waiting links of all lanes send, as far as the windows allow.
     pub(super) fn run(&self) {
         let lanes: Vec<_> = self.nodes.lock().values().cloned().collect();
         lanes.iter().for_each(|lane| lane.run());
         self.unknown.run();
     }
 
-    /// A broker has gone. Links that still lead there keep its lane until they end.
+    /// Removes a broker that has left. Links to it keep the lane until they end.
     pub(super) fn forget(&self, node: NodeId) {
         self.nodes.lock().remove(&node);
     }
 }
 
-/// What all links to one broker share.
+/// Flow control shared by all links to one broker.
 #[derive(Debug)]
 pub(super) struct Lane {
     window: AtomicUsize,
-    /// What is on its way, as [`cost`] counts it.
+    /// Amount in flight, in units of [`cost`].
     in_flight: AtomicUsize,
-    /// Bytes that were not consumed yet, those on their way among them.
+    /// Bytes not yet consumed, including those in flight.
     unconsumed: AtomicUsize,
-    /// Links in the queues.
+    /// Number of links in the queues.
     waiting: AtomicUsize,
     queues: Mutex<Queues>,
 }
 
-/// Links that wait, by the key of the connection that wrote to them last.
+/// Waiting links, by the key of the connection that wrote to each last.
 #[derive(Debug, Default)]
 struct Queues {
     turns: VecDeque<u64>,
@@ -105,13 +106,13 @@ struct Queues {
 #[derive(Debug, Default)]
 struct LaneQueue {
     links: VecDeque<Arc<Link>>,
-    /// The connection itself, if it is held.
-    held: Option<Waker>,
+    /// The connection's waker, while it is paused.
+    waker: Option<Waker>,
 }
 
-/// What a lane counts for such an amount.
+/// The cost of an amount in the window of a lane.
 fn cost(amount: Amount) -> usize {
-    amount.bytes + amount.packets * PACKET
+    amount.bytes + amount.packets * PACKET_COST
 }
 
 impl Lane {
@@ -129,13 +130,13 @@ impl Lane {
         self.in_flight.load(SeqCst) < self.window.load(SeqCst)
     }
 
-    /// True if a link may send a packet now; if not, it waits for its turn.
+    /// True if a link may send a packet now; otherwise it is queued.
     pub(super) fn enter(&self, link: &Arc<Link>) -> bool {
         if self.waiting.load(SeqCst) == 0 && self.has_room() {
             return true;
         }
         let mut queues = self.queues.lock();
-        // Before the look at what is on its way: whoever takes some away looks at this behind it.
+        // Before the check of the window: `arrived` first shrinks the amount in flight, then `run` checks `waiting`.
         self.waiting.fetch_add(1, SeqCst);
         if queues.turns.is_empty() && self.has_room() {
             self.waiting.fetch_sub(1, SeqCst);
@@ -145,7 +146,7 @@ impl Lane {
         false
     }
 
-    /// A link that waits was written to by another connection: it waits in the shorter queue of the two.
+    /// Moves a waiting link to the queue of the connection that wrote to it last, if that queue is shorter.
     pub(super) fn promote(&self, link: &Arc<Link>) {
         let mut queues = self.queues.lock();
         let Some(former) = link.turn.queued_by() else {
@@ -158,34 +159,34 @@ impl Lane {
         }
     }
 
-    /// So much is on its way by it, and so much was not consumed.
+    /// Adds to the amounts in flight and unconsumed.
     pub(super) fn add(&self, in_flight: Amount, unconsumed: Amount) {
         self.in_flight.fetch_add(cost(in_flight), SeqCst);
         self.unconsumed.fetch_add(unconsumed.bytes, SeqCst);
     }
 
-    /// So much has arrived, or is lost. Its room is for others: [`Lane::run`] follows.
+    /// Removes an amount that has arrived or is lost. The caller then calls [`Lane::run`].
     pub(super) fn arrived(&self, amount: Amount) {
         self.in_flight.fetch_sub(cost(amount), SeqCst);
     }
 
-    /// So much was consumed, or is lost.
+    /// Removes an amount that was consumed or is lost.
     pub(super) fn consumed(&self, amount: Amount) {
         self.unconsumed.fetch_sub(amount.bytes, SeqCst);
     }
 
-    /// True if much waits there for receivers that are slow.
+    /// True if so many bytes are unconsumed that each link may have only one packet there.
     pub(super) fn is_crowded(&self) -> bool {
-        self.unconsumed.load(SeqCst) >= UNCONSUMED
+        self.unconsumed.load(SeqCst) >= MAX_UNCONSUMED
     }
 
     /// True if credit is needed soon.
     pub(super) fn needs_credit(&self) -> bool {
         self.in_flight.load(SeqCst) >= self.window.load(SeqCst) / 4
-            || self.unconsumed.load(SeqCst) >= UNCONSUMED / 2
+            || self.unconsumed.load(SeqCst) >= MAX_UNCONSUMED / 2
     }
 
-    /// True if links of this connection wait: it is held until they have gone out.
+    /// True if links of this connection wait: it must pause until they have sent, and its waker is called then.
     pub(super) fn holds(&self, key: u64, waker: &Waker) -> bool {
         if self.waiting.load(SeqCst) == 0 {
             return false;
@@ -193,21 +194,21 @@ impl Lane {
         let mut queues = self.queues.lock();
         let queue = queues.senders.get_mut(&key);
         queue.is_some_and(|queue| {
-            queue.held = Some(waker.clone());
+            queue.waker = Some(waker.clone());
             true
         })
     }
 
-    /// Lets those that wait go on, as far as there is room. No lock may be held.
+    /// Lets waiting links send, as far as the window allows. The caller must not hold a lock.
     pub(super) fn run(&self) {
         while self.waiting.load(SeqCst) > 0
             && let Some(link) = self.next()
         {
-            link.go_on();
+            link.unblock();
         }
     }
 
-    /// The link whose turn it is.
+    /// The link whose turn it is, if the window allows a packet.
     fn next(&self) -> Option<Arc<Link>> {
         let mut woken = Vec::new();
         let next = {
@@ -233,7 +234,7 @@ impl Queues {
         queue.links.push_back(link.clone());
     }
 
-    /// Takes the next link out, and grants it a packet. `woken`: connections of which no link waits any more.
+    /// Removes the next link and grants it a packet. `woken`: wakers of connections whose queues became empty.
     fn pop(&mut self, woken: &mut Vec<Waker>, waiting: &AtomicUsize) -> Option<Arc<Link>> {
         while let Some(sender) = self.turns.pop_front() {
             let Some(queue) = self.senders.get_mut(&sender) else {
@@ -241,12 +242,12 @@ impl Queues {
             };
             let link = queue.links.pop_front();
             match queue.links.is_empty() {
-                true => woken.extend(self.senders.remove(&sender).and_then(|queue| queue.held)),
+                true => woken.extend(self.senders.remove(&sender).and_then(|queue| queue.waker)),
                 false => self.turns.push_back(sender),
             }
             let Some(link) = link else { continue };
             waiting.fetch_sub(1, SeqCst);
-            // It may wait in another queue since.
+            // The link may have moved to another queue.
             if link.turn.queued_by() == Some(sender) {
                 link.turn.set(LaneTurn::Granted);
                 return Some(link);
@@ -265,7 +266,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::{
-            bus::{Bus, Inlet, Publication, Task},
+            bus::{Bus, Publication, Subscription, Task},
             link::{LinkTarget, Parts},
         },
         error::{Error, Result},
@@ -285,7 +286,7 @@ mod tests {
             Box::pin(async {})
         }
 
-        fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Inlet>>> {
+        fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
             Box::pin(async { Err(Error::NotOpen) })
         }
 
@@ -323,7 +324,7 @@ mod tests {
         packets: 1,
     };
 
-    /// A link to the node to which the connection with this key has written.
+    /// A link to the node, last written to by the connection with this key.
     fn link(lanes: &Arc<Lanes>, sender: u64) -> Arc<Link> {
         let parts = Parts {
             bus: Arc::new(Nowhere),
@@ -345,8 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_of_different_connections_take_turns_and_each_connection_is_held_until_its_own_have_gone()
-     {
+    async fn connections_take_turns_and_each_one_pauses_until_its_links_have_sent() {
         let lanes = Arc::<Lanes>::default();
         let lane = lanes.to(NODE);
         let senders = [1, 1, 1, 2, 1, 2];
@@ -358,14 +358,11 @@ mod tests {
         for (key, woken) in [1, 2].into_iter().zip(&woken) {
             assert!(lane.holds(key, &woken.clone().into()));
         }
-        assert!(
-            !lane.holds(3, &woken[0].clone().into()),
-            "it has sent nothing"
-        );
+        assert!(!lane.holds(3, &woken[0].clone().into()), "it has no queue");
         assert!(lane.next().is_none(), "it is full");
         lane.arrived(SOME);
         lane.consumed(SOME);
-        // Nobody overtakes those that wait.
+        // New links wait behind the queued ones.
         let late = link(&lanes, 3);
         assert!(!lane.enter(&late));
         let mut order = Vec::new();
@@ -383,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_waits_in_the_shortest_queue_of_those_who_wrote_to_it() {
+    async fn a_link_waits_in_the_shortest_queue_of_its_writers() {
         let lanes = Arc::<Lanes>::default();
         let lane = lanes.to(NODE);
         lane.add(SOME, SOME);
@@ -391,7 +388,7 @@ mod tests {
         assert!(links.iter().all(|link| !lane.enter(link)));
         links[2].clone().set_writer(2);
         links[1].clone().set_writer(2);
-        // Not back again, behind all others.
+        // Not to the longer queue, where it would be last.
         links[2].clone().set_writer(1);
         assert_eq!(links[2].turn.queued_by(), Some(2));
         lane.arrived(SOME);
@@ -407,13 +404,13 @@ mod tests {
     }
 
     #[test]
-    fn many_brokers_share_what_is_on_its_way() {
+    fn many_brokers_share_the_total_window() {
         let lanes = Lanes::default();
         let window = |lanes: &Lanes| lanes.to(NODE).window.load(SeqCst);
         assert_eq!(window(&lanes), WINDOW);
         for node in 0..100 {
             lanes.to(NodeId(node));
         }
-        assert_eq!(window(&lanes), LEAST);
+        assert_eq!(window(&lanes), MIN_WINDOW);
     }
 }

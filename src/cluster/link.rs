@@ -1,8 +1,8 @@
-//! The link to another broker: what an outbox writes to, in place of a socket.
+//! The link to a remote id or node: an outbox writes to it in place of a socket, and it publishes packets.
 //!
-//! The receiving broker returns credit for what arrived and for what was consumed. What is not consumed yet
-//! has a bound for each link, what has not arrived a bound for each broker (`lanes`); at either the
-//! outbox fills, and those who send are held, as they are by a slow reader.
+//! The receiving broker returns credit for packets that arrive and that are consumed. Unconsumed packets are
+//! bounded for each link, packets in flight for each broker (`lanes`). At either limit the outbox fills, and
+//! senders get backpressure as with a slow local receiver.
 
 use std::{
     io::{self, IoSlice},
@@ -32,7 +32,7 @@ use crate::{
     transport::uplink::Uplink,
 };
 
-/// What a link is made of.
+/// The shared services that a link uses.
 #[derive(Debug, Clone)]
 pub(super) struct Parts {
     pub(super) bus: Arc<dyn Bus>,
@@ -42,53 +42,53 @@ pub(super) struct Parts {
     pub(super) receipts: Arc<Receipts>,
 }
 
-/// Where a link leads.
+/// The target of a link.
 #[derive(Debug)]
 pub(super) struct LinkTarget {
-    /// The subject of what is written, and that of what is said of it.
+    /// The subject that packets are published to, and the reply subject for credit and reports.
     pub(super) subject: String,
     pub(super) reply: String,
-    /// The bytes with which each packet begins.
+    /// The head of each packet.
     pub(super) head: Vec<u8>,
-    /// The id, unless it leads to a node.
+    /// The id; none if the link leads to a node.
     pub(super) id: Option<Arc<str>>,
-    /// The broker, where it is known.
+    /// The broker, if known.
     pub(super) node: Option<NodeId>,
 }
 
-/// A way to another broker.
+/// A link to a remote id or node.
 #[derive(Debug)]
 pub(crate) struct Link {
     parts: Parts,
     target: LinkTarget,
-    /// Questions for what became of a message that have not gone out.
-    questions: AtomicUsize,
-    /// A packet waits for room on the way to the bus.
-    waits: AtomicBool,
+    /// Number of report requests in the outbox that have not been sent yet.
+    pending_reports: AtomicUsize,
+    /// A packet waits for room on the bus.
+    is_publish_pending: AtomicBool,
     closed: AtomicBool,
-    /// The first packet was one without frames.
+    /// The first packet was a lookup, without frames.
     is_lookup: AtomicBool,
-    /// How many packets have gone out.
+    /// Number of packets sent.
     sent: AtomicU64,
-    /// The connection that wrote to it last, by its key.
+    /// The key of the connection that wrote last.
     sender: AtomicU64,
-    /// Whether it waits in its lane.
+    /// The turn of the link in its lane.
     pub(super) turn: LaneTurnCell,
     flow: Mutex<Flow>,
     /// The handle whose outbox writes here.
     owner: OnceLock<Weak<Handle>>,
 }
 
-/// Whether a link waits in its lane for a turn.
+/// The turn of a link in its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneTurn {
-    /// In the queue of the connection with this key.
+    /// Waits in the queue of the connection with this key.
     Queued(u64),
-    /// It may send a packet, whatever else is on its way.
+    /// May send one packet, whatever is in flight.
     Granted,
 }
 
-/// A [`LaneTurn`], or none. It is set under the lock of the lane.
+/// An atomic [`LaneTurn`], or none. It is written under the lock of the lane.
 #[derive(Debug, Default)]
 pub(super) struct LaneTurnCell(AtomicU64);
 
@@ -104,12 +104,12 @@ impl LaneTurnCell {
         self.0.store(value, SeqCst);
     }
 
-    /// The key of the queue in which it waits.
+    /// The key of the connection in whose queue the link waits.
     pub(super) fn queued_by(&self) -> Option<u64> {
         self.0.load(SeqCst).checked_sub(Self::FIRST)
     }
 
-    /// True if a packet was granted: once.
+    /// Consumes a grant; true if there was one.
     fn use_grant(&self) -> bool {
         let used = self.0.compare_exchange(Self::GRANTED, 0, SeqCst, SeqCst);
         used.is_ok()
@@ -117,7 +117,7 @@ impl LaneTurnCell {
 }
 
 impl Uplink for Link {
-    /// The connection with this key is about to write to it.
+    /// Notes that the connection with this key is about to write.
     fn set_writer(self: Arc<Self>, key: u64) {
         if self.sender.swap(key, Relaxed) != key && self.turn.queued_by().is_some() {
             let lane = self.flow.lock().lane.clone();
@@ -125,28 +125,28 @@ impl Uplink for Link {
         }
     }
 
-    /// True if links of the connection with this key wait for the broker to which this one leads: it is
-    /// woken once they do not.
+    /// True if links of the connection with this key wait in this link's lane: its waker is called once none
+    /// does.
     fn holds(&self, key: u64, waker: &Waker) -> bool {
         let lane = self.flow.lock().lane.clone();
         lane.holds(key, waker)
     }
 
-    /// True if it may take something now.
+    /// True if the link may take frames now.
     fn has_room(&self) -> bool {
         self.closed.load(SeqCst)
-            || !self.waits.load(SeqCst)
+            || !self.is_publish_pending.load(SeqCst)
                 && self.turn.queued_by().is_none()
                 && self.flow.lock().has_window()
     }
 
-    /// Takes whole frames; `WouldBlock` if it has no room. Only one writes at a time.
+    /// Takes whole frames; `WouldBlock` if it has no room. Only one thread writes at a time.
     #[inline(never)]
     fn try_write(self: Arc<Self>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.closed.load(SeqCst) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if !self.has_room() || !self.enters() {
+        if !self.has_room() || !self.enter_lane() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let head = &self.target.head;
@@ -157,7 +157,7 @@ impl Uplink for Link {
         let mut payload = Vec::with_capacity(head.len() + room);
         payload.extend_from_slice(head);
         let mut length = 0;
-        // All that lies in one place are whole frames, unless a part of it went before.
+        // Each slice consists of whole frames: one that was sent in part was cut between frames.
         for slice in slices {
             let fits = slice.len().min(limit.saturating_sub(length));
             if length > 0 && length + slice.len() > PACKET.min(limit) {
@@ -174,7 +174,7 @@ impl Uplink for Link {
             }
         }
         if length == 0 {
-            // A frame that was let through while more was allowed.
+            // A frame above the size limit, admitted while the limit was higher.
             return Err(io::ErrorKind::InvalidData.into());
         }
         match self.publish(payload) {
@@ -183,8 +183,7 @@ impl Uplink for Link {
         }
     }
 
-    /// Publishes a packet without frames, unless one has gone out before: whoever has the id returns credit
-    /// for it.
+    /// Publishes a packet without frames if none has been sent yet: the owner's broker returns credit for it.
     fn look_up(self: Arc<Self>) {
         if self.sent() == 0 {
             self.is_lookup.store(true, SeqCst);
@@ -192,20 +191,20 @@ impl Uplink for Link {
         }
     }
 
-    /// True if it is not known yet whether any broker has the id.
+    /// True while it is unknown which broker has the id.
     fn is_unresolved(&self) -> bool {
         !self.closed.load(SeqCst) && self.flow.lock().node == 0
     }
 
-    /// Something that is about to be written asks what becomes of it.
+    /// Counts a report request that is about to be written.
     fn expect_report(&self) {
-        self.questions.fetch_add(1, SeqCst);
+        self.pending_reports.fetch_add(1, SeqCst);
     }
 
-    /// Takes nothing more, and makes room in its lane.
+    /// Closes the link, and frees its share of the lane's window.
     fn close(&self) {
         if !self.closed.swap(true, SeqCst) {
-            self.change(Flow::forget);
+            self.change(Flow::discard);
         }
     }
 }
@@ -220,8 +219,8 @@ impl Link {
             flow: Mutex::new(Flow::new(lane, target.node, lookup)),
             parts,
             target,
-            questions: AtomicUsize::new(0),
-            waits: AtomicBool::new(false),
+            pending_reports: AtomicUsize::new(0),
+            is_publish_pending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             is_lookup: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -231,23 +230,23 @@ impl Link {
         }
     }
 
-    /// Names the handle whose outbox writes here.
-    pub(super) fn belongs_to(&self, owner: &Arc<Handle>) {
+    /// Sets the handle whose outbox writes here.
+    pub(super) fn set_owner(&self, owner: &Arc<Handle>) {
         let _ = self.owner.set(Arc::downgrade(owner));
     }
 
-    /// The connection that wrote to it last.
+    /// The key of the connection that wrote last.
     pub(super) fn sender(&self) -> u64 {
         self.sender.load(Relaxed)
     }
 
-    /// True if nothing but a packet without frames has gone out.
+    /// True if only a lookup without frames has been sent.
     pub(super) fn is_lookup(&self) -> bool {
         self.is_lookup.load(SeqCst) && self.sent() == 1
     }
 
-    /// True if the lane lets a packet out now.
-    fn enters(self: &Arc<Self>) -> bool {
+    /// True if the lane allows a packet now; otherwise the link is queued in it.
+    fn enter_lane(self: &Arc<Self>) -> bool {
         if self.turn.use_grant() {
             return true;
         }
@@ -255,21 +254,21 @@ impl Link {
         lane.enter(self)
     }
 
-    /// Publishes a packet; false if the link has been closed.
+    /// Publishes a packet; false if the link is closed.
     fn publish(self: &Arc<Self>, mut payload: Vec<u8>) -> bool {
         let length = payload.len() - self.target.head.len();
         let number = self.sent.fetch_add(1, SeqCst) + 1;
-        if self.questions.load(SeqCst) > 0 {
-            self.note_questions(&payload[self.target.head.len()..], number);
+        if self.pending_reports.load(SeqCst) > 0 {
+            self.note_reports(&payload[self.target.head.len()..], number);
         }
         {
             let mut flow = self.flow.lock();
-            // Given up meanwhile: what was noted just now has been told as not sent.
+            // Closed meanwhile: the receipts noted above have already failed.
             if self.closed.load(SeqCst) {
                 self.sent.fetch_sub(1, SeqCst);
                 return false;
             }
-            if flow.sends(length) {
+            if flow.count_sent(length) {
                 packet::make_eager(&mut payload);
             }
         }
@@ -283,47 +282,47 @@ impl Link {
             }),
         };
         if let Err(publication) = self.parts.bus.try_publish(publication) {
-            self.waits.store(true, SeqCst);
+            self.is_publish_pending.store(true, SeqCst);
             let link = self.clone();
             self.parts.runtime.spawn(async move {
                 link.parts.bus.publish(publication).await;
-                link.waits.store(false, SeqCst);
-                link.go_on();
+                link.is_publish_pending.store(false, SeqCst);
+                link.unblock();
             });
         }
         true
     }
 
-    /// True while a packet waits for room on the way to the bus: nothing may overtake it.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waits.load(SeqCst)
+    /// True while a packet waits for room on the bus: later packets must not overtake it.
+    pub(super) fn is_publish_pending(&self) -> bool {
+        self.is_publish_pending.load(SeqCst)
     }
 
-    /// Notes which packet carries what receipts wait for.
+    /// Notes which packet carries the report requests of receipts.
     #[cold]
-    fn note_questions(&self, frames: &[u8], packet: u64) {
+    fn note_reports(&self, frames: &[u8], packet: u64) {
         let Some(id) = &self.target.id else { return };
         for (text, _) in Frames(frames) {
             if let Some(number) = protocol::settle_number(text) {
-                self.questions.fetch_sub(1, SeqCst);
+                self.pending_reports.fetch_sub(1, SeqCst);
                 self.parts.receipts.sent(number, id, packet);
             }
         }
     }
 
-    /// A broker returns credit.
+    /// Applies credit from a broker.
     pub(super) fn credit(&self, node: NodeId, epoch: u32, credit: Credit) {
         let lanes = &self.parts.lanes;
         self.change(|flow| flow.credit(node, epoch, credit, lanes));
     }
 
-    /// The same by a broker that returns it for this link alone.
-    pub(super) fn taken(&self, taken: ConsumedReport) {
+    /// Applies credit in the format of earlier versions.
+    pub(super) fn on_consumed_report(&self, report: ConsumedReport) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| flow.taken(taken, lanes));
+        self.change(|flow| flow.on_consumed_report(report, lanes));
     }
 
-    /// Changes what is under way, and goes on: this link, and others of its lanes.
+    /// Changes the state of flow control, and then lets this link and others of its lanes send.
     fn change(&self, change: impl FnOnce(&mut Flow)) {
         let (before, after, lookup) = {
             let mut flow = self.flow.lock();
@@ -334,55 +333,57 @@ impl Link {
             (before, flow.lane.clone(), lookup)
         };
         drop(lookup);
-        self.go_on();
+        self.unblock();
         before.run();
         if !Arc::ptr_eq(&before, &after) {
             after.run();
         }
     }
 
-    /// The id is at this broker from now on.
-    pub(super) fn moved(&self, to: NodeId, epoch: Option<u32>) {
+    /// Redirects the link to the broker that now has the id.
+    pub(super) fn on_moved(&self, to: NodeId, epoch: Option<u32>) {
         let lanes = &self.parts.lanes;
-        self.change(|flow| flow.moved(to, epoch, self.sent(), lanes));
+        self.change(|flow| flow.on_moved(to, epoch, self.sent(), lanes));
     }
 
-    /// What is in flight is lost if nothing was heard of it for so long: as much may go out once more.
-    pub(super) fn find_lost(&self, now: Instant, limit: Duration) {
+    /// Discards packets in flight without credit for this long: they are lost, and their share of the window is
+    /// free again.
+    pub(super) fn expire_in_flight(&self, now: Instant, limit: Duration) {
         let is_lost = {
             let flow = self.flow.lock();
-            flow.in_flight.packets > 0 && now.saturating_duration_since(flow.heard) > limit
+            flow.in_flight.packets > 0 && now.saturating_duration_since(flow.last_credit) > limit
         };
         if is_lost {
             self.change(|flow| {
                 let lost = flow.in_flight;
                 flow.arrived(lost);
                 flow.consumed(lost);
-                flow.heard = now;
+                flow.last_credit = now;
             });
         }
     }
 
-    /// True if something is under way that was not consumed, unless nothing was heard of it for so long.
-    pub(super) fn is_used(&self, now: Instant, limit: Duration) -> bool {
+    /// True if a packet waits for the bus, or packets are unconsumed and credit has come within this time.
+    pub(super) fn has_unconsumed(&self, now: Instant, limit: Duration) -> bool {
         let flow = self.flow.lock();
-        self.is_waiting()
-            || flow.unconsumed.packets > 0 && now.saturating_duration_since(flow.heard) < limit
+        self.is_publish_pending()
+            || flow.unconsumed.packets > 0
+                && now.saturating_duration_since(flow.last_credit) < limit
     }
 
-    /// How many packets have gone out; once it is closed, no more do.
+    /// Number of packets sent. It stays the same once the link is closed.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(SeqCst)
     }
 
-    /// The outbox may write again.
-    pub(super) fn go_on(&self) {
+    /// Lets the outbox write again.
+    pub(super) fn unblock(&self) {
         if let Some(owner) = self.owner.get().and_then(Weak::upgrade) {
             owner.unblock();
         }
     }
 
-    /// The broker that consumes what goes out, where that is known.
+    /// The broker that consumes the packets, if known.
     pub(super) fn node(&self) -> Option<NodeId> {
         let node = self.flow.lock().node;
         (node != 0).then_some(NodeId(node))
@@ -393,8 +394,8 @@ impl Link {
         self.flow.lock().epoch
     }
 
-    /// True if nobody has returned credit for this long.
-    pub(super) fn is_unheard(&self, limit: Duration) -> bool {
+    /// True if no broker has returned credit for this long.
+    pub(super) fn is_unresponsive(&self, limit: Duration) -> bool {
         let flow = self.flow.lock();
         flow.node == 0 && flow.first.is_some_and(|first| first.elapsed() > limit)
     }
@@ -402,6 +403,6 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.flow.get_mut().forget();
+        self.flow.get_mut().discard();
     }
 }

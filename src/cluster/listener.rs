@@ -1,4 +1,5 @@
-//! Takes what other brokers send to an id, as long as that is ours.
+//! The subscription of an id of this broker: receives packets of other brokers, and queues them in a backlog
+//! while the owner of the id is slow.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +15,10 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     Cluster,
-    bus::{Delivery, Inlet, Publication},
+    bus::{Delivery, Publication, Subscription},
     credit::Counted,
     handover::Newest,
-    inbound::{InboundPacket, Taking},
+    inbound::{Disposition, InboundPacket},
     notify,
     packet::{self, Packet},
 };
@@ -26,53 +27,54 @@ use crate::{
     memory::{Charge, Memory},
 };
 
-/// Once nobody listens for an id any more, all who asked it have given it up after this.
-const ABANDONED: Duration = Duration::from_secs(6);
-/// Bytes of memory that the client of NATS takes for an id: a block of a channel, and a second one once so
-/// many packets have come that the first was full.
-const BLOCK: usize = 6 << 10;
-const PLACES: u32 = 32;
-/// Packets that wait for one id here; more wait in the client of NATS.
-const MOST: usize = 16 << 10;
-/// Bytes of memory that a packet takes here beside its own.
-const PLACE: usize = 256;
-/// How often it is looked whether an id that is claimed has an owner.
-const BETWEEN: Duration = Duration::from_millis(2);
+/// Time after the end of a subscription by which remote requesters have given up their open requests: the next
+/// probe has no responder.
+const ABANDON_DELAY: Duration = Duration::from_secs(6);
+/// Memory in bytes that the NATS client library takes for a subscription: one block of a channel, and a second
+/// one once so many packets have filled the first.
+const CHANNEL_BLOCK: usize = 6 << 10;
+const BLOCK_PACKETS: u32 = 32;
+/// Limit of packets in the backlog of one id; further ones are queued in the NATS client library.
+const MAX_BACKLOG: usize = 16 << 10;
+/// Memory in bytes of a packet in the backlog, besides its payload.
+const PACKET_OVERHEAD: usize = 256;
+/// Interval at which a claimed id is checked for a registered owner.
+const OWNER_POLL: Duration = Duration::from_millis(2);
 
-/// Takes what is for an id, until it is told to stop, or the cluster ends.
+/// Receives the packets of an id until `stopped` resolves or the cluster ends.
 ///
-/// Packets wait here while the owner of the id has no room for them: their sender is told that they have
-/// arrived, and others need not wait behind them.
+/// Packets go to the backlog while the owner's queue is full. They count as arrived, so that other packets from
+/// their senders' brokers need not wait.
 pub(super) async fn receive(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
-    mut inlet: Box<dyn Inlet>,
+    mut subscription: Box<dyn Subscription>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut newest = Newest::default();
-    let mut asked = Weak::new();
+    let mut requested = Weak::new();
     let Some(broker) = cluster.broker() else {
         return;
     };
     let key = broker.next_key();
     let mut backlog = Backlog::new(cluster, &broker.memory);
     drop(broker);
-    // The id is not ours any more; and NATS was told.
-    let (mut is_stopped, mut ends) = (false, false);
+    // `is_stopped`: the id was lost, or given up.
+    let (mut is_stopped, mut is_unsubscribed) = (false, false);
     loop {
-        if is_stopped && !ends {
+        if is_stopped && !is_unsubscribed {
             if cluster.handover.has_moved(id) {
-                cluster.hand_over(id, &mut backlog, &mut inlet).await;
+                cluster.hand_over(id, &mut backlog, &mut subscription).await;
                 break;
             }
-            ends = true;
-            inlet.end().await;
+            is_unsubscribed = true;
+            subscription.unsubscribe().await;
         }
         if backlog.is_empty() {
             let delivery = tokio::select! {
                 biased;
                 _ = &mut stopped, if !is_stopped => None,
-                delivery = inlet.next() => match delivery {
+                delivery = subscription.next() => match delivery {
                     Some(delivery) => Some(delivery),
                     None => break,
                 },
@@ -85,37 +87,47 @@ pub(super) async fn receive(
                 continue;
             }
         }
-        // Who listens now may have taken what came later: once stopped, nobody gets this any more.
-        let mut taking = Taking::Nobody;
+        // After the id was lost its new owner may have received later packets: rejects the rest, to keep the
+        // order.
+        let mut disposition = Disposition::NotOwner;
         if !is_stopped {
-            let room = tokio::select! {
+            let admission = tokio::select! {
                 biased;
-                // Who does not read holds up nobody once the id is another's: NATS must hear of that.
+                // A slow owner must not delay the end of the subscription once another broker has the id.
                 _ = &mut stopped => None,
-                room = room(cluster, id, key, &mut backlog, &mut inlet) => Some(room),
+                admission = wait_for_owner(cluster, id, key, &mut backlog, &mut subscription) => {
+                    Some(admission)
+                }
             };
-            taking = match room {
+            disposition = match admission {
                 None => {
                     is_stopped = true;
                     continue;
                 }
-                Some(Admission::Drop) => Taking::Nothing,
-                Some(_) => Taking::All,
+                Some(Admission::Drop) => Disposition::RejectSlow,
+                Some(_) => Disposition::Deliver,
             };
         }
         if let Some(delivery) = backlog.next() {
-            take(cluster, id, delivery, taking, &mut newest, &mut asked);
+            deliver(
+                cluster,
+                id,
+                delivery,
+                disposition,
+                &mut newest,
+                &mut requested,
+            );
         }
     }
-    drop((inlet, backlog));
-    if asked.strong_count() > 0 {
-        sleep(ABANDONED).await;
-        abandon(cluster, id, &asked);
+    drop((subscription, backlog));
+    if requested.strong_count() > 0 {
+        sleep(ABANDON_DELAY).await;
+        fail_remote_askers(cluster, id, &requested);
     }
 }
 
-/// Whoever had an id and is still there answers in vain what it was asked by that from elsewhere.
-fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
+/// Cancels the remote requests of a former owner that is still connected: it can no longer answer them.
+fn fail_remote_askers(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     let is_ours_again = cluster.claims.owner(id).is_some();
     if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
     {
@@ -128,14 +140,14 @@ fn abandon(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     }
 }
 
-/// `asked`: who was asked something last.
-fn take(
+/// Delivers a packet. `requested`: the owner of the last request.
+fn deliver(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
     delivery: Delivery,
-    taking: Taking,
+    disposition: Disposition,
     newest: &mut Newest,
-    asked: &mut Weak<Handle>,
+    requested: &mut Weak<Handle>,
 ) {
     let Some(from) = delivery.from else { return };
     let Some(Packet::Frames {
@@ -144,27 +156,27 @@ fn take(
         frames,
     }) = Packet::decode(&delivery.payload)
     else {
-        // Of another version.
+        // The packet is in a format of another version.
         return;
     };
-    // The hash of another id may be the same.
+    // Two ids may have the same hash.
     if *for_id != **id || !cluster.observe_node(from.node, epoch) {
         return;
     }
     if let Some(broker) = cluster.broker() {
         let asker = cluster.asker(&broker, from.node);
-        let mut inbound = InboundPacket::new(cluster, &broker, id, asker.as_ref(), taking);
+        let mut inbound = InboundPacket::new(cluster, &broker, id, asker.as_ref(), disposition);
         inbound.link = from.number;
-        inbound.followed = newest.follow(&cluster.handover, &delivery);
-        inbound.frames(frames);
-        if let Some(owner) = inbound.asked() {
-            *asked = Arc::downgrade(owner);
+        inbound.tracked = newest.track(&cluster.handover, &delivery);
+        inbound.on_frames(frames);
+        if let Some(owner) = inbound.requested_owner() {
+            *requested = Arc::downgrade(owner);
         }
-        inbound.end();
+        inbound.finish();
     }
 }
 
-/// Answers whether somebody with a principal may have an id.
+/// Answers the question whether a principal may have an id.
 fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     let (
         Some(from),
@@ -176,14 +188,14 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     else {
         return;
     };
-    // Another one may have the same hash.
+    // Two ids may have the same hash.
     if for_id != id {
         return;
     }
     let owner = cluster.claims.owner(id);
     let may = owner.is_none_or(|owner| owner.is_peer(principal));
     let publication = Publication {
-        subject: cluster.subjects.place(from),
+        subject: cluster.subjects.reply(from),
         reply: None,
         payload: if may { "yes" } else { "no" }.into(),
     };
@@ -192,36 +204,38 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     }
 }
 
-/// Waits until the owner of an id has room, as who sends to it here would, or until an id that is claimed has
-/// an owner. Packets that come meanwhile wait in the backlog.
-async fn room(
+/// Waits until the owner of an id has room, with backpressure and limits like for local senders, or until an id
+/// without registered owner gets one. Packets that come meanwhile go to the backlog.
+async fn wait_for_owner(
     cluster: &Cluster,
     id: &str,
     key: u64,
     backlog: &mut Backlog<'_>,
-    inlet: &mut Box<dyn Inlet>,
+    subscription: &mut Box<dyn Subscription>,
 ) -> Admission {
     loop {
-        let room = owner_room(cluster, id, key, backlog, inlet).await;
-        if !matches!(room, Admission::Closed) || cluster.broker().is_none() {
-            return room;
+        let admission = wait_for_room(cluster, id, key, backlog, subscription).await;
+        if !matches!(admission, Admission::Closed) || cluster.broker().is_none() {
+            return admission;
         }
-        // It is about to be registered, or parked; or it is another broker's, and that is about to be heard
-        // here.
-        backlog.receive_until(sleep(BETWEEN), id, inlet).await;
+        // The id is about to be registered or is parked; or another broker has claimed it, and `stopped`
+        // resolves soon.
+        backlog
+            .receive_until(sleep(OWNER_POLL), id, subscription)
+            .await;
     }
 }
 
-/// Waits until the present owner of an id has room. `Gone` if there is none.
-async fn owner_room(
+/// Waits until the registered owner of an id has room. `Closed` if there is none.
+async fn wait_for_room(
     cluster: &Cluster,
     id: &str,
     key: u64,
     backlog: &mut Backlog<'_>,
-    inlet: &mut Box<dyn Inlet>,
+    subscription: &mut Box<dyn Subscription>,
 ) -> Admission {
-    let mut held = Held { by: None, key };
-    let mut look = |cx: &mut Context<'_>| {
+    let mut waiter = Waiter { owner: None, key };
+    let mut poll = |cx: &mut Context<'_>| {
         let Some(broker) = cluster.broker() else {
             return Poll::Ready(Admission::Closed);
         };
@@ -230,52 +244,52 @@ async fn owner_room(
         };
         match broker.admit(id, &owner, key, cx.waker(), || false) {
             Admission::Backpressure => {
-                held.by = Some(owner);
+                waiter.owner = Some(owner);
                 Poll::Pending
             }
-            room => Poll::Ready(room),
+            admission => Poll::Ready(admission),
         }
     };
-    if let Poll::Ready(room) = poll_fn(|cx| Poll::Ready(look(cx))).await {
-        return room;
+    if let Poll::Ready(admission) = poll_fn(|cx| Poll::Ready(poll(cx))).await {
+        return admission;
     }
-    backlog.receive_until(poll_fn(look), id, inlet).await
+    backlog.receive_until(poll_fn(poll), id, subscription).await
 }
 
-/// Somebody is waited for, until this is dropped: nobody counts as slow for whom nobody waits.
-struct Held {
-    by: Option<Arc<Handle>>,
+/// A waiter at the outbox of an owner, removed on drop: an owner without waiters does not count as slow.
+struct Waiter {
+    owner: Option<Arc<Handle>>,
     key: u64,
 }
 
-impl Drop for Held {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        if let Some(by) = &self.by {
-            by.outbox.remove_waiter(self.key);
+        if let Some(owner) = &self.owner {
+            owner.outbox.remove_waiter(self.key);
         }
     }
 }
 
-/// Packets for an id that its owner has not taken, oldest first.
+/// Queue of packets for an id that its owner has not consumed, oldest first.
 pub(super) struct Backlog<'a> {
     cluster: &'a Cluster,
-    packets: VecDeque<Waiting>,
+    packets: VecDeque<QueuedPacket>,
     charge: Charge,
-    /// How many have come, up to the second block.
-    came: u32,
+    /// Number of packets received, up to the second block.
+    received: u32,
 }
 
-struct Waiting {
+struct QueuedPacket {
     delivery: Delivery,
-    /// What flow control counts of it.
+    /// The packet as counted by flow control; none if it is not one of frames.
     counted: Option<Counted>,
-    /// Its arrival was counted, and it is charged.
-    is_kept: bool,
+    /// Its arrival and its memory have been counted.
+    is_retained: bool,
 }
 
-impl Waiting {
+impl QueuedPacket {
     fn memory(&self) -> usize {
-        PLACE + self.delivery.payload.len()
+        PACKET_OVERHEAD + self.delivery.payload.len()
     }
 }
 
@@ -284,8 +298,8 @@ impl<'a> Backlog<'a> {
         Self {
             cluster,
             packets: VecDeque::new(),
-            charge: Charge::new(memory, BLOCK),
-            came: 0,
+            charge: Charge::new(memory, CHANNEL_BLOCK),
+            received: 0,
         }
     }
 
@@ -294,10 +308,10 @@ impl<'a> Backlog<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.packets.len() < MOST
+        self.packets.len() < MAX_BACKLOG
     }
 
-    /// Adds a packet; false if it was a question, which waits for nobody: it is answered.
+    /// Adds a packet, or answers it if it is a question; false for a question.
     fn receive(&mut self, id: &str, delivery: Delivery) -> bool {
         let is_question = packet::is_question(&delivery.payload);
         match is_question {
@@ -308,10 +322,10 @@ impl<'a> Backlog<'a> {
     }
 
     pub(super) fn add(&mut self, id: &str, delivery: Delivery) {
-        if self.came < PLACES {
-            self.came += 1;
-            if self.came == PLACES {
-                self.charge.set(self.charge.bytes() + BLOCK);
+        if self.received < BLOCK_PACKETS {
+            self.received += 1;
+            if self.received == BLOCK_PACKETS {
+                self.charge.set(self.charge.bytes() + CHANNEL_BLOCK);
             }
         }
         let bytes = packet::frames_in(&delivery.payload, id);
@@ -322,45 +336,49 @@ impl<'a> Backlog<'a> {
             is_eager: packet::is_eager(&delivery.payload),
         });
         if self.packets.capacity() == 0 {
-            // Mostly there is no other one.
+            // Mostly it stays the only one.
             self.packets.reserve_exact(1);
         }
-        self.packets.push_back(Waiting {
+        self.packets.push_back(QueuedPacket {
             delivery,
             counted,
-            is_kept: false,
+            is_retained: false,
         });
     }
 
-    /// Receives packets until this is done. The newest one that is here will wait for long, too.
+    /// Receives packets until `done` resolves. Those in the backlog may wait for long.
     async fn receive_until<T>(
         &mut self,
         done: impl Future<Output = T>,
         id: &str,
-        inlet: &mut Box<dyn Inlet>,
+        subscription: &mut Box<dyn Subscription>,
     ) -> T {
         let mut done = pin!(done);
-        self.keep();
+        self.retain_newest();
         loop {
             tokio::select! {
                 biased;
                 result = &mut done => return result,
-                Some(delivery) = inlet.next(), if self.has_room() => {
+                Some(delivery) = subscription.next(), if self.has_room() => {
                     if self.receive(id, delivery) {
-                        self.keep();
+                        self.retain_newest();
                     }
                 }
             }
         }
     }
 
-    /// The newest packet will wait for long.
-    fn keep(&mut self) {
-        let Some(waiting) = self.packets.back_mut().filter(|waiting| !waiting.is_kept) else {
+    /// Prepares the newest packet for a long wait: copies it, and counts its memory and arrival.
+    fn retain_newest(&mut self) {
+        let Some(waiting) = self
+            .packets
+            .back_mut()
+            .filter(|waiting| !waiting.is_retained)
+        else {
             return;
         };
-        waiting.is_kept = true;
-        // It is a part of all that was read from NATS with it.
+        waiting.is_retained = true;
+        // The payload is a slice of a larger read buffer, which would stay in memory.
         let payload = &mut waiting.delivery.payload;
         *payload = Bytes::copy_from_slice(payload);
         self.charge.set(self.charge.bytes() + waiting.memory());
@@ -369,11 +387,11 @@ impl<'a> Backlog<'a> {
         }
     }
 
-    /// The oldest packet, which is taken, or given up.
+    /// Removes the oldest packet and counts it as consumed.
     fn next(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
         if let Some(counted) = waiting.counted {
-            match waiting.is_kept {
+            match waiting.is_retained {
                 true => self.cluster.credits.consumed(counted),
                 false => self.cluster.credits.passed(counted),
             }
@@ -381,18 +399,18 @@ impl<'a> Backlog<'a> {
         Some(waiting.delivery)
     }
 
-    /// The oldest packet, which goes to the broker that has the id now: that one returns all credit for it.
+    /// Removes the oldest packet for forwarding: the broker that now has the id returns all credit for it.
     pub(super) fn hand_over(&mut self) -> Option<Delivery> {
         let waiting = self.pop()?;
-        if let (Some(counted), true) = (waiting.counted, waiting.is_kept) {
+        if let (Some(counted), true) = (waiting.counted, waiting.is_retained) {
             self.cluster.credits.withdraw(counted.from);
         }
         Some(waiting.delivery)
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<QueuedPacket> {
         let waiting = self.packets.pop_front()?;
-        if waiting.is_kept {
+        if waiting.is_retained {
             self.charge.set(self.charge.bytes() - waiting.memory());
         }
         if self.packets.is_empty() && self.packets.capacity() > 1 {

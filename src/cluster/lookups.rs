@@ -1,8 +1,7 @@
-//! Ids of which it is not known yet whether any broker has them: how many each connection may look up at a
-//! time.
+//! Limits how many unresolved remote ids each connection may look up at a time.
 //!
-//! NATS answers within a round trip for an id that nobody listens for. Until then the id takes memory here,
-//! so a connection that sends to ever new ids is held once it has as many of these as it may.
+//! NATS reports within a round trip that an id has no responders. Until then the id takes memory at this
+//! broker, so a connection at its limit stops reading.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -13,13 +12,14 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-/// Ids that one connection may look up at a time.
-const EACH: usize = 1024;
-/// The same while all connections together look up so many, or memory is short.
-const ALL: usize = 8 << 10;
-const LEAST: usize = 4;
+/// Limit of concurrent lookups for each connection.
+const MAX_LOOKUPS: usize = 1024;
+/// Lookups of all connections together from which on (or while memory is short) each connection has the lower
+/// limit.
+const CROWDED: usize = 8 << 10;
+const MIN_LOOKUPS: usize = 4;
 
-/// All lookups that are open.
+/// All open lookups.
 #[derive(Debug, Default)]
 pub(super) struct LookupLimits {
     open: Mutex<OpenLookups>,
@@ -28,18 +28,18 @@ pub(super) struct LookupLimits {
 #[derive(Debug, Default)]
 struct OpenLookups {
     total: usize,
-    /// By the key of the connection.
+    /// The connections with open lookups, by their keys.
     senders: HashMap<u64, Sender, RandomState>,
 }
 
 #[derive(Debug, Default)]
 struct Sender {
     count: usize,
-    /// The connection itself, if it is held.
-    held: Option<Waker>,
+    /// The connection's waker, while it is paused at its limit.
+    waker: Option<Waker>,
 }
 
-/// One of them, open until it is dropped.
+/// An open lookup. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Lookup {
     lookups: Arc<LookupLimits>,
@@ -47,8 +47,8 @@ pub(super) struct Lookup {
 }
 
 impl LookupLimits {
-    /// Opens one for the connection with this key. None if that has as many as it may: it is woken once it
-    /// has half of them.
+    /// Opens a lookup for the connection with this key. None if the connection is at its limit: its waker is
+    /// called once it is at half of it.
     pub(super) fn open(
         self: &Arc<Self>,
         key: u64,
@@ -56,13 +56,13 @@ impl LookupLimits {
         waker: &Waker,
     ) -> Option<Lookup> {
         let mut open = self.open.lock();
-        let limit = match is_short || open.total >= ALL {
-            true => LEAST,
-            false => EACH,
+        let limit = match is_short || open.total >= CROWDED {
+            true => MIN_LOOKUPS,
+            false => MAX_LOOKUPS,
         };
         let sender = open.senders.entry(key).or_default();
         if sender.count >= limit {
-            sender.held = Some(waker.clone());
+            sender.waker = Some(waker.clone());
             return None;
         }
         sender.count += 1;
@@ -79,18 +79,20 @@ impl Drop for Lookup {
         let woken = {
             let mut open = self.lookups.open.lock();
             open.total -= 1;
-            let is_crowded = open.total >= ALL;
+            let is_crowded = open.total >= CROWDED;
             let Entry::Occupied(mut entry) = open.senders.entry(self.key) else {
                 return;
             };
             let sender = entry.get_mut();
             sender.count -= 1;
-            // Those of a connection that is woken too early hold it again.
-            let few = match is_crowded {
-                true => LEAST / 2,
-                false => EACH / 2,
+            // The limits may change in between: a connection woken too early pauses again.
+            let resume_at = match is_crowded {
+                true => MIN_LOOKUPS / 2,
+                false => MAX_LOOKUPS / 2,
             };
-            let woken = (sender.count <= few).then(|| sender.held.take()).flatten();
+            let woken = (sender.count <= resume_at)
+                .then(|| sender.waker.take())
+                .flatten();
             if sender.count == 0 {
                 entry.remove();
             }
@@ -121,15 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_so_many_lookups_and_is_woken_at_half_of_them() {
+    fn a_connection_pauses_at_its_limit_of_lookups_and_is_woken_at_half_of_it() {
         let lookups = Arc::<LookupLimits>::default();
         let woken = Arc::<Woken>::default();
         let waker = woken.clone().into();
         let mut open: Vec<_> = std::iter::from_fn(|| lookups.open(1, false, &waker)).collect();
-        assert_eq!(open.len(), EACH);
-        // Others have theirs.
+        assert_eq!(open.len(), MAX_LOOKUPS);
+        // Connections have separate limits.
         drop(lookups.open(2, false, &waker).expect("its own"));
-        open.truncate(EACH / 2 + 1);
+        open.truncate(MAX_LOOKUPS / 2 + 1);
         assert_eq!(woken.0.load(SeqCst), 0);
         open.pop();
         assert_eq!(woken.0.load(SeqCst), 1);
@@ -140,17 +142,17 @@ mod tests {
     }
 
     #[test]
-    fn while_many_are_open_each_connection_still_has_some() {
+    fn with_many_open_lookups_each_connection_has_the_lower_limit() {
         let lookups = Arc::<LookupLimits>::default();
         let waker = Arc::<Woken>::default().into();
         let mut open = Vec::new();
         for key in 0.. {
             let before = open.len();
             open.extend(std::iter::from_fn(|| lookups.open(key, false, &waker)));
-            if open.len() - before == LEAST {
+            if open.len() - before == MIN_LOOKUPS {
                 break;
             }
         }
-        assert_eq!(open.len(), ALL + LEAST);
+        assert_eq!(open.len(), CROWDED + MIN_LOOKUPS);
     }
 }

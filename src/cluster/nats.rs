@@ -1,4 +1,4 @@
-//! NATS as the bus.
+//! The message bus over NATS.
 
 use std::{
     pin::Pin,
@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::{runtime::Handle as Runtime, sync::mpsc, time::timeout};
 
 use super::{
-    bus::{Bus, Delivery, Inlet, Publication, Task, place_of},
+    bus::{Bus, Delivery, Publication, Subscription, Task, parse_reply},
     task::BusEvent,
 };
 use crate::{
@@ -23,22 +23,21 @@ use crate::{
     transport::tls,
 };
 
-/// Those who listen for an id are one group: what is sent to it goes to one of them, even while it
-/// moves.
-const GROUP: &str = "wsmb";
-/// A server that is silent for three of these is given up.
-const PING_EVERY: Duration = Duration::from_secs(1);
-/// The time to connect to one server.
-const CONNECT: Duration = Duration::from_secs(5);
-/// The longest pause between two tries to connect.
-const PAUSE: Duration = Duration::from_secs(2);
-/// A pause that does not end: nobody wants the connection any more.
-const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
-/// Packets on their way to the connection.
-const OUTGOING: usize = 256;
-/// Packets that wait for one listener: more than are under way to it at most, unless hundreds of
-/// brokers send at once.
-const INCOMING: usize = 64 << 10;
+/// The queue group of all subscriptions to an id: each message goes to one of them, even while the id moves.
+const QUEUE_GROUP: &str = "wsmb";
+/// Interval of pings. After three without a response the connection is given up.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Timeout for connecting to one server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Upper limit of the reconnect backoff.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Backoff that ends reconnecting: the bus was closed.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+/// Capacity of the client library's queue of outgoing packets.
+const OUTGOING_QUEUE: usize = 256;
+/// Capacity of the client library's queue of each subscription. Flow control keeps it from filling unless
+/// hundreds of brokers send at once.
+const SUBSCRIPTION_QUEUE: usize = 64 << 10;
 
 /// A connection to NATS.
 #[derive(Debug)]
@@ -47,9 +46,9 @@ pub(crate) struct Nats {
     closed: Arc<AtomicBool>,
 }
 
-/// Connects, now and whenever the connection is lost.
+/// Connects to NATS, and reconnects whenever the connection is lost.
 ///
-/// Errors: `InvalidOption`, `Tls`. That no server can be reached is told by an event, again and again.
+/// Errors: `InvalidOption`, `Tls`. Failed attempts to connect are reported as events.
 pub(crate) fn connect(
     options: &NatsOptions,
     runtime: &Runtime,
@@ -61,15 +60,15 @@ pub(crate) fn connect(
         .name("wsmsgbroker")
         .retry_on_initial_connect()
         .skip_subject_validation(true)
-        .connection_timeout(CONNECT)
-        .ping_interval(PING_EVERY)
-        .client_capacity(OUTGOING)
-        .subscription_capacity(INCOMING)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .client_capacity(OUTGOING_QUEUE)
+        .subscription_capacity(SUBSCRIPTION_QUEUE)
         .reconnect_delay_callback(move |attempts| {
             let pause = Duration::from_millis(50 << attempts.min(6));
             match is_closed.load(Relaxed) {
-                true => FOR_EVER,
-                false => pause.min(PAUSE),
+                true => NEVER,
+                false => pause.min(MAX_BACKOFF),
             }
         })
         .event_callback(move |event| {
@@ -83,7 +82,7 @@ pub(crate) fn connect(
                     Event::ClientError(error) => BusEvent::Failed(error.to_string()),
                     Event::LameDuckMode | Event::Draining => return,
                 };
-                // When the cluster has ended, nobody hears of it.
+                // Fails once the cluster has ended.
                 let _ = sender.send(event).await;
             }
         });
@@ -117,7 +116,7 @@ pub(crate) fn connect(
         name: "nats.servers",
         reason,
     };
-    // With retries it waits for nothing.
+    // With `retry_on_initial_connect` this resolves at once.
     match connect.connect(&options.servers[..]).now_or_never() {
         Some(Ok(client)) => Ok((Arc::new(Nats { client, closed }), events)),
         Some(Err(error)) => Err(invalid(format!("cannot be used: {error}"))),
@@ -127,7 +126,7 @@ pub(crate) fn connect(
 
 impl Bus for Nats {
     fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication> {
-        // A publication has two texts and shared bytes: to keep one costs little.
+        // Cloning is cheap: two short strings, and shared bytes.
         let kept = publication.clone();
         match publish(&self.client, publication).now_or_never() {
             Some(()) => Ok(()),
@@ -140,19 +139,23 @@ impl Bus for Nats {
         Box::pin(async move { publish(&client, publication).await })
     }
 
-    fn subscribe(&self, subject: String, in_group: bool) -> Task<Result<Box<dyn Inlet>>> {
+    fn subscribe(
+        &self,
+        subject: String,
+        in_queue_group: bool,
+    ) -> Task<Result<Box<dyn Subscription>>> {
         let client = self.client.clone();
         Box::pin(async move {
-            let subscriber = match in_group {
-                true => client.queue_subscribe(subject, GROUP.into()).await,
+            let subscriber = match in_queue_group {
+                true => client.queue_subscribe(subject, QUEUE_GROUP.into()).await,
                 false => client.subscribe(subject).await,
             };
-            // It fails only when the connection has been given up.
+            // Fails only after the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;
-            Ok(Box::new(NatsInlet {
+            Ok(Box::new(NatsSubscription {
                 subscriber,
                 received: 0,
-            }) as Box<dyn Inlet>)
+            }) as Box<dyn Subscription>)
         })
     }
 
@@ -171,7 +174,7 @@ impl Bus for Nats {
     fn flush(&self) -> Task<()> {
         let client = self.client.clone();
         Box::pin(async move {
-            let _ = timeout(CONNECT, client.flush()).await;
+            let _ = timeout(CONNECT_TIMEOUT, client.flush()).await;
         })
     }
 
@@ -180,8 +183,7 @@ impl Bus for Nats {
     }
 }
 
-/// What cannot be published now will be missed like what is lost on its way: the cluster looks for
-/// both.
+/// Publishes. Errors are ignored: the cluster detects them like packets lost on the way.
 async fn publish(client: &Client, publication: Publication) {
     let Publication {
         subject,
@@ -194,41 +196,43 @@ async fn publish(client: &Client, publication: Publication) {
     };
 }
 
-struct NatsInlet {
+struct NatsSubscription {
     subscriber: Subscriber,
     received: u64,
 }
 
-impl Inlet for NatsInlet {
+impl Subscription for NatsSubscription {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         Box::pin(async {
             let message = self.subscriber.next().await?;
             self.received += 1;
-            let (number, packet) = place_of(&message.subject)
-                .map_or_else(Default::default, |(place, packet)| (place.number, packet));
-            let (from, sent) = (message.reply.as_deref().and_then(place_of))
-                .map_or((None, 0), |(place, sent)| (Some(place), sent));
+            let (number, packet) = parse_reply(&message.subject)
+                .map_or_else(Default::default, |(address, packet)| {
+                    (address.number, packet)
+                });
+            let (from, sent) = (message.reply.as_deref().and_then(parse_reply))
+                .map_or((None, 0), |(address, sent)| (Some(address), sent));
             Some(Delivery {
                 number,
                 packet,
                 from,
                 sent,
-                unheard: message.status == Some(StatusCode::NO_RESPONDERS),
+                no_responders: message.status == Some(StatusCode::NO_RESPONDERS),
                 payload: message.payload,
             })
         })
     }
 
-    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        // Its `drain` would read a moment longer, no more; and where the connection is lost in that moment,
-        // NATS goes on to count it among those who listen.
+    fn unsubscribe(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // Not `drain`: it would read only a moment longer, and if the connection is lost in that moment NATS
+        // keeps the subscription.
         Box::pin(async {
             let _ = self.subscriber.unsubscribe().await;
         })
     }
 
-    fn end_behind(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        // NATS sends exactly that many, and the client library takes as many.
+    fn unsubscribe_after(&mut self, more: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // The NATS server and the client library both count deliveries.
         let last = self.received + more;
         Box::pin(async move {
             let _ = self.subscriber.unsubscribe_after(last).await;

@@ -1,4 +1,4 @@
-//! The other brokers: which there are, when something was heard of them, and what is lost with one.
+//! The other brokers of the cluster: their names, epochs and liveness, and cleanup when one is lost.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use super::{Cluster, Link, bus::NodeId, remotes::link_of};
 use crate::broker::{Broker, handle::Handle, requests::DeliveryError};
 
-/// A node of which nothing was heard for this long is dead.
-pub(super) const DEAD: Duration = Duration::from_secs(5);
+/// A node is dead after this long without any delivery from it.
+pub(super) const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// All that are known.
+/// All known nodes.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     known: Mutex<HashMap<NodeId, Node>>,
@@ -24,12 +24,12 @@ pub(super) struct Nodes {
 #[derive(Debug)]
 struct Node {
     name: String,
-    /// Zero until it has said which.
+    /// Its epoch; zero while unknown.
     epoch: u32,
-    /// That in which it has said its name.
-    met: u32,
-    heard: Instant,
-    /// Stands for all who ask from there.
+    /// The epoch of the last heartbeat that named it.
+    named_epoch: u32,
+    last_seen: Instant,
+    /// The handle of all requesters at that node.
     asker: Option<Arc<Handle>>,
 }
 
@@ -38,18 +38,18 @@ impl Node {
         Self {
             name: String::new(),
             epoch: 0,
-            met: 0,
-            heard: Instant::now(),
+            named_epoch: 0,
+            last_seen: Instant::now(),
             asker: None,
         }
     }
 }
 
 impl Nodes {
-    /// All brokers known, but for ourselves: their names by their ids.
+    /// The names of all known brokers but this one, by node.
     pub(super) fn names(&self) -> HashMap<NodeId, String> {
         let nodes = self.known.lock();
-        // One that has not said its name yet has one all the same.
+        // Until its first heartbeat a node is named by its id.
         let named = |(id, node): (&NodeId, &Node)| match node.name.is_empty() {
             true => (*id, id.to_string()),
             false => (*id, node.name.clone()),
@@ -57,21 +57,21 @@ impl Nodes {
         nodes.iter().map(named).collect()
     }
 
-    /// The epoch of a broker that is known and has said which.
+    /// The epoch of a node; none if it is unknown.
     pub(super) fn epoch_of(&self, node: NodeId) -> Option<u32> {
         let nodes = self.known.lock();
         let epoch = nodes.get(&node).map(|node| node.epoch);
         epoch.filter(|epoch| *epoch > 0)
     }
 
-    /// Forgets how long others were silent: we could not hear them.
-    pub(super) fn forgive(&self) {
+    /// Restarts the liveness timeout of all nodes, because this broker could not receive anything.
+    pub(super) fn reset_liveness(&self) {
         for node in self.known.lock().values_mut() {
-            node.heard = Instant::now();
+            node.last_seen = Instant::now();
         }
     }
 
-    /// The handles of all who ask from there.
+    /// The handles of the requesters at all nodes.
     pub(super) fn askers(&self) -> Vec<Arc<Handle>> {
         let nodes = self.known.lock();
         nodes
@@ -80,7 +80,7 @@ impl Nodes {
             .collect()
     }
 
-    /// All who ask from there, as handles: they are nobody's from here on.
+    /// Removes and returns the handles of the requesters at all nodes.
     pub(super) fn take_askers(&self) -> Vec<Arc<Handle>> {
         let mut nodes = self.known.lock();
         nodes
@@ -91,7 +91,7 @@ impl Nodes {
 }
 
 impl Cluster {
-    /// The handle that stands for all who ask from a node; none for this one.
+    /// The handle of all requesters at a node; none for this node itself.
     pub(super) fn asker(&self, broker: &Broker, node: NodeId) -> Option<Arc<Handle>> {
         if node == self.node {
             return None;
@@ -104,8 +104,9 @@ impl Cluster {
         Some(asker.clone())
     }
 
-    /// Something came from a broker that says which epoch it is in. False if that is over: whoever
-    /// sent it has been told that it is lost.
+    /// Records that a packet or heartbeat came from a node in this epoch. A newer epoch means that earlier
+    /// packets may be lost. False if the packet is of an older epoch: its sender has already failed what it
+    /// carried.
     pub(super) fn observe_node(&self, node: NodeId, epoch: u32) -> bool {
         if node == self.node {
             return epoch == self.epoch();
@@ -113,39 +114,39 @@ impl Cluster {
         let (before, asker) = {
             let mut nodes = self.nodes.known.lock();
             let entry = nodes.entry(node).or_insert_with(Node::new);
-            entry.heard = Instant::now();
+            entry.last_seen = Instant::now();
             let before = entry.epoch;
             entry.epoch = epoch.max(before);
             let is_lost = before != 0 && before < epoch;
             (before, entry.asker.take_if(|_| is_lost))
         };
         if before != 0 && before < epoch {
-            self.lose_node(node, epoch, asker);
+            self.end_node(node, epoch, asker);
         }
         before <= epoch
     }
 
-    /// A broker says that it is there, and how it is called; true if that is new.
-    pub(super) fn beat(&self, node: NodeId, name: String, epoch: u32) -> bool {
+    /// Records a heartbeat; true if it is the first from this node in this epoch.
+    pub(super) fn on_heartbeat(&self, node: NodeId, name: String, epoch: u32) -> bool {
         self.observe_node(node, epoch);
         let mut nodes = self.nodes.known.lock();
         let Some(entry) = nodes.get_mut(&node) else {
             return false;
         };
-        let is_new = entry.met != epoch;
-        (entry.met, entry.name) = (epoch, name);
+        let is_new = entry.named_epoch != epoch;
+        (entry.named_epoch, entry.name) = (epoch, name);
         is_new
     }
 
-    /// A broker has left.
-    pub(super) fn forget_node(&self, node: NodeId) {
+    /// Removes a node that has left or died.
+    pub(super) fn remove_node(&self, node: NodeId) {
         let known = self.nodes.known.lock().remove(&node);
         self.lanes.forget(node);
-        self.lose_node(node, u32::MAX, known.and_then(|known| known.asker));
+        self.end_node(node, u32::MAX, known.and_then(|known| known.asker));
     }
 
-    /// What was under way to a broker, or asked from there by this one, before this epoch is lost.
-    fn lose_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
+    /// Ends the handles that lead to a node in an epoch before this one, and `asker`, that of its requesters.
+    fn end_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
         let Some(broker) = self.broker() else { return };
         if let Some(asker) = asker {
             self.end(&broker, &asker, DeliveryError::Gone);
@@ -158,13 +159,13 @@ impl Cluster {
         }
     }
 
-    /// Forgets those of whom nothing was heard for long.
-    pub(super) fn forget_silent(&self) {
+    /// Removes nodes whose liveness timeout has expired.
+    pub(super) fn remove_dead(&self) {
         let silent: Vec<_> = {
             let nodes = self.nodes.known.lock();
-            let is_dead = |(_, node): &(&NodeId, &Node)| node.heard.elapsed() > DEAD;
+            let is_dead = |(_, node): &(&NodeId, &Node)| node.last_seen.elapsed() > NODE_TIMEOUT;
             nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
         };
-        silent.into_iter().for_each(|node| self.forget_node(node));
+        silent.into_iter().for_each(|node| self.remove_node(node));
     }
 }

@@ -1,37 +1,37 @@
-//! What is in one message between brokers.
+//! The format of packets between brokers.
 //!
-//! A packet is a head and then frames, as the WebSocket of a client would get them: what is for an
-//! id goes into the outbox of its owner as it is, and so does what is for whoever asked. Among them
-//! are frames that no client sees, which say what is to be known of those before them.
+//! A packet is a head and then WebSocket frames as a client gets them: frames for an id go into the outbox of
+//! its owner unchanged, and answers into that of the requester. Between them are control frames for brokers
+//! (`PeerFrame`), each about the frame next to it.
 
 use crate::protocol;
 
-/// The first byte: what follows, and in which version of this format.
+/// The first byte of a packet: its kind, and the version of its format.
 const FRAMES: u8 = 1;
 const QUESTION: u8 = 2;
 const CREDITS: u8 = 3;
 /// Frames whose sender needs credit soon.
 const EAGER_FRAMES: u8 = 4;
 
-/// Bytes before the frames, beside those of the id.
+/// Size in bytes of the head of a packet of frames, without the id.
 pub(crate) const HEAD: usize = 9;
 
-/// What is in a packet.
+/// A decoded packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Packet<'a> {
-    /// Frames for an id; for a node itself, where the id is empty. `epoch`: the sender's.
+    /// Frames for an id; an empty id is the receiving node itself. `epoch`: that of the sender.
     Frames {
         id: &'a str,
         epoch: u32,
         frames: &'a [u8],
     },
-    /// Credit for links of the broker that gets it, from the node that consumes their packets.
+    /// Credit for links of the receiver, from the node that consumes their packets.
     Credits {
         node: u64,
         epoch: u32,
         credits: &'a [u8],
     },
-    /// May somebody with this principal have the id?
+    /// Asks whether a client with this principal may have the id.
     Question {
         id: &'a str,
         principal: Option<&'a str>,
@@ -39,7 +39,7 @@ pub(crate) enum Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// None: it is of no kind that we know.
+    /// Decodes a packet; none if its kind is unknown or it is malformed.
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         let (epoch, rest) = rest.split_first_chunk::<4>()?;
@@ -53,7 +53,7 @@ impl<'a> Packet<'a> {
                 credits,
             });
         }
-        let (id, rest) = take_text(rest)?;
+        let (id, rest) = split_text(rest)?;
         match *kind {
             FRAMES | EAGER_FRAMES => Some(Self::Frames {
                 id,
@@ -72,14 +72,14 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The bytes of frames in a packet for this id, if it has frames. Looks at the head alone.
+/// Bytes of frames in a packet for this id; none if it has no frames. Does not decode the packet.
 pub(crate) fn frames_in(bytes: &[u8], id: &str) -> Option<usize> {
     let is_frames = matches!(bytes.first(), Some(&FRAMES | &EAGER_FRAMES));
     let frames = bytes.len().checked_sub(HEAD + id.len())?;
     is_frames.then_some(frames)
 }
 
-/// True if a packet is a question. Looks at the head alone.
+/// True if a packet is a question. Does not decode the rest.
 pub(crate) fn is_question(bytes: &[u8]) -> bool {
     bytes.first() == Some(&QUESTION)
 }
@@ -96,7 +96,7 @@ pub(crate) fn make_eager(packet: &mut [u8]) {
     }
 }
 
-fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+fn split_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_be_bytes(*length) as usize;
     let (text, rest) = rest.split_at_checked(length)?;
@@ -107,18 +107,18 @@ fn head(kind: u8, epoch: u32, id: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD + id.len());
     head.push(kind);
     head.extend(epoch.to_be_bytes());
-    // An id has a bound far below.
+    // The length fits: ids have a far lower limit.
     head.extend((id.len() as u32).to_be_bytes());
     head.extend(id.as_bytes());
     head
 }
 
-/// What goes before the frames for an id.
+/// Encodes the head of a packet of frames for an id.
 pub(crate) fn frames_head(id: &str, epoch: u32) -> Vec<u8> {
     head(FRAMES, epoch, id)
 }
 
-/// Asks whether somebody with this principal may have the id.
+/// Encodes a question whether a client with this principal may have the id.
 pub(crate) fn question(id: &str, principal: Option<&str>) -> Vec<u8> {
     let mut bytes = head(QUESTION, 0, id);
     if let Some(principal) = principal {
@@ -128,16 +128,16 @@ pub(crate) fn question(id: &str, principal: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// Credit for one link: what has arrived, and what was consumed, since the last.
+/// Credit for one link: amounts since the last credit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Credit {
-    /// The number of the newest packet among them.
+    /// The number of the newest packet counted here.
     pub(crate) packet: u64,
     pub(crate) arrived: Amount,
     pub(crate) consumed: Amount,
 }
 
-/// Bytes of frames, and packets.
+/// A number of packets, and the bytes of their frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Amount {
     pub(crate) bytes: usize,
@@ -150,23 +150,23 @@ impl Amount {
         self.packets += 1;
     }
 
-    /// Takes so much away, and no more than there is: that is returned.
-    pub(crate) fn take(&mut self, other: Self) -> Self {
-        let taken = Self {
+    /// Subtracts an amount, down to zero; returns the difference.
+    pub(crate) fn subtract(&mut self, other: Self) -> Self {
+        let subtracted = Self {
             bytes: other.bytes.min(self.bytes),
             packets: other.packets.min(self.packets),
         };
-        self.bytes -= taken.bytes;
-        self.packets -= taken.packets;
-        taken
+        self.bytes -= subtracted.bytes;
+        self.packets -= subtracted.packets;
+        subtracted
     }
 }
 
 impl Credit {
-    /// Bytes of one, with the number of its link.
+    /// Encoded size in bytes, with the number of the link.
     const SIZE: usize = 32;
 
-    /// A message with credit for all of these links.
+    /// Encodes a packet with credit for these links.
     pub(crate) fn encode(node: u64, epoch: u32, credits: &[(u64, Self)]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(13 + credits.len() * Self::SIZE);
         bytes.push(CREDITS);
@@ -180,7 +180,7 @@ impl Credit {
                 packets,
             } in [credit.arrived, credit.consumed]
             {
-                // More than this is not on its way by one link.
+                // Fits into 32 bits: the window of a link is smaller.
                 bytes.extend((size as u32).to_be_bytes());
                 bytes.extend((packets as u32).to_be_bytes());
             }
@@ -188,7 +188,7 @@ impl Credit {
         bytes
     }
 
-    /// Those in such a message, each with the number of its link.
+    /// Decodes the credit of a packet, with the number of each link.
     pub(crate) fn decode(bytes: &[u8]) -> impl Iterator<Item = (u64, Self)> {
         bytes.chunks_exact(Self::SIZE).map(|chunk| {
             let long = |at| u64::from_be_bytes(std::array::from_fn(|n| chunk[at + n]));
@@ -207,8 +207,8 @@ impl Credit {
     }
 }
 
-/// Credit for the one link to which it is sent, as brokers sent it before they sent [`Credit`]. What was
-/// consumed of it has arrived, too; without packets it names who begins to consume.
+/// Credit for one link in the format of earlier versions. A consumed amount also counts as arrived. Without
+/// packets it announces the broker that begins to consume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConsumedReport {
     pub(crate) node: u64,
@@ -220,36 +220,35 @@ impl ConsumedReport {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (node, rest) = bytes.split_first_chunk::<8>()?;
         let (epoch, rest) = rest.split_first_chunk::<4>()?;
-        let (taken, rest) = rest.split_first_chunk::<4>()?;
+        let (consumed, rest) = rest.split_first_chunk::<4>()?;
         let (packets, _) = rest.split_first_chunk::<4>()?;
         Some(Self {
             node: u64::from_be_bytes(*node),
             epoch: u32::from_be_bytes(*epoch),
             amount: Amount {
-                bytes: u32::from_be_bytes(*taken) as usize,
+                bytes: u32::from_be_bytes(*consumed) as usize,
                 packets: u32::from_be_bytes(*packets) as usize,
             },
         })
     }
 }
 
-/// Frames, one after the other: the bytes of the text of each, and all its bytes. Ends where they are
-/// no frames of ours.
+/// Iterates over frames: the text of each, and the whole frame. Ends at a malformed one.
 pub(crate) struct Frames<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Frames<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (start, end) = text_of_frame(self.0)?;
+        let (start, end) = text_range(self.0)?;
         let (frame, rest) = self.0.split_at_checked(end)?;
         self.0 = rest;
         Some((&frame[start..], frame))
     }
 }
 
-/// Where the text of the first frame begins, and where it ends. They are ours: not masked.
-fn text_of_frame(bytes: &[u8]) -> Option<(usize, usize)> {
+/// The byte range of the text of the first frame. Frames between brokers are not masked.
+fn text_range(bytes: &[u8]) -> Option<(usize, usize)> {
     let (start, length) = match *bytes.get(1)? {
         126 => {
             let length = bytes.get(2..4)?;
@@ -265,12 +264,12 @@ fn text_of_frame(bytes: &[u8]) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
-/// Bytes of the frames at the beginning that are whole and, together, at most `limit` long. What
-/// belongs together is not parted: a message, what is said before it, and what is asked behind it.
+/// Length in bytes of the longest prefix of at most `limit` bytes that can be sent as one packet: whole frames,
+/// and no message apart from the control frames about it.
 pub(crate) fn whole_frames(bytes: &[u8], limit: usize) -> usize {
     let (mut cut, mut length, mut opens) = (0, 0, false);
     while length <= limit {
-        let Some((start, end)) = text_of_frame(&bytes[length..]) else {
+        let Some((start, end)) = text_range(&bytes[length..]) else {
             break;
         };
         let Some(text) = bytes.get(length + start..length + end) else {
@@ -294,7 +293,7 @@ mod tests {
     use crate::transport::framing::{Mask, encode_text};
 
     #[test]
-    fn packets_come_out_as_they_went_in() {
+    fn packets_are_decoded_as_they_were_encoded() {
         let mut bytes = frames_head("a\u{0}é", 7);
         bytes.extend(b"frames");
         let expected = Packet::Frames {
@@ -328,7 +327,7 @@ mod tests {
         };
         assert_eq!((node, epoch), (1 << 60, 2));
         assert_eq!(Credit::decode(rest).collect::<Vec<_>>(), credits);
-        let taken = ConsumedReport {
+        let consumed = ConsumedReport {
             node: 1,
             epoch: 2,
             amount: amount(7, 3),
@@ -340,11 +339,11 @@ mod tests {
             [0, 0, 0, 7],
             [0, 0, 0, 3],
         ];
-        assert_eq!(ConsumedReport::decode(bytes.as_flattened()), Some(taken));
+        assert_eq!(ConsumedReport::decode(bytes.as_flattened()), Some(consumed));
     }
 
     #[test]
-    fn the_head_of_a_packet_says_whether_credit_is_needed_soon() {
+    fn the_first_byte_of_a_packet_marks_it_as_eager() {
         let mut packet = frames_head("abc", 1);
         packet.extend(b"frames");
         assert_eq!(
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_none() {
+    fn malformed_packets_are_not_decoded() {
         let good = frames_head("abc", 1);
         for length in 0..good.len() {
             assert_eq!(Packet::decode(&good[..length]), None);
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_together_is_not_parted() {
+    fn a_message_is_not_split_from_its_control_frames() {
         let asks = protocol::asks("1").concat();
         let settle = protocol::settle("2").concat();
         let message = protocol::message("1", None, None).concat();
@@ -432,7 +431,7 @@ mod tests {
             let expected = ends.iter().rfind(|end| **end <= limit);
             assert_eq!(Some(&whole_frames(&bytes, limit)), expected);
         }
-        // One that is cut off is none.
+        // A truncated frame is not returned.
         assert_eq!(Frames(&bytes[..bytes.len() - 1]).count(), 2);
     }
 }

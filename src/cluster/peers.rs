@@ -1,4 +1,4 @@
-//! The cluster as a broker uses it.
+//! Implementation of the trait `Peers`, by which a broker uses the cluster.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -65,7 +65,7 @@ impl Peers for Cluster {
     }
 
     fn absence(&self, handle: &Handle) -> Option<DeliveryError> {
-        handle.outbox.state().closed.then(|| self.absent())
+        handle.outbox.state().closed.then(|| self.absence_error())
     }
 
     fn receipts(&self) -> &Receipts {

@@ -1,8 +1,8 @@
-//! What ids at other brokers are asked for: what they owe, and may have lost.
+//! Probes: asks the owners of remote ids whether open requests and receipts may still be answered.
 //!
-//! A question, or what became of it, may be lost on its way, with a broker or when an id moves. So now and
-//! then an id from which answers are awaited is asked for them, one by one. Whoever has the id and knows
-//! nothing of one says so, and it fails; where nobody has it, all fail.
+//! A request or its answer may be lost with a packet, with a broker, or when an id moves. So open requests of a
+//! remote id are probed periodically, each by its number. If the owner of the id does not know a request, that
+//! request fails; if the id has no owner, all fail.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,24 +23,24 @@ use crate::{
     transport::{framing, uplink::Uplink},
 };
 
-/// How long the former broker of an id may say what becomes of what it was asked.
-const MOVED: Duration = Duration::from_secs(1);
-/// How long it may take to hear that something was lost.
-const FORGET: Duration = Duration::from_secs(5);
+/// Time for the former broker of an id to answer, before requests and receipts are probed at the new one.
+const MOVE_GRACE: Duration = Duration::from_secs(1);
+/// Time after which a probe without an answer is forgotten.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     open: Mutex<OpenProbes>,
-    /// Those whose ids have gone to another broker, by their keys, and when they are asked for what the
-    /// former one may still have answered. An id that moves once more before is not given more time.
+    /// Remote handles whose ids have moved, by their keys, and when to probe them. A further move does not
+    /// extend that time.
     moved: Mutex<HashMap<u64, (Instant, Arc<Handle>)>>,
 }
 
-/// What ids were asked for of late: requests that may have been lost, each with a number.
+/// Recent probes.
 #[derive(Debug, Default)]
 struct OpenProbes {
-    /// By the number of the first.
-    asked: BTreeMap<u64, Probe>,
+    /// Batches of probes, by the number of the first in each.
+    batches: BTreeMap<u64, Probe>,
     next: u64,
 }
 
@@ -52,20 +52,21 @@ struct Probe {
 }
 
 impl Cluster {
-    /// An id is at this broker from now on. What the former one has got it answers, or
-    /// says that it will not; what was on its way there may be lost.
-    pub(super) fn moved(&self, broker: &Broker, id: &str, to: NodeId) {
+    /// Redirects the link of a remote id to the node that has claimed it. The former node still answers or
+    /// fails requests that arrived there; those in flight to it may be lost, so they are probed.
+    pub(super) fn on_moved(&self, broker: &Broker, id: &str, to: NodeId) {
         let Some(handle) = self.remotes.find(id) else {
             return;
         };
         let Some(link) = link_of(&handle) else { return };
-        // Where it is at the same broker again, others may listen for it there.
+        // An unresolved link stays as it is. One to the same node does not: a new subscription may receive
+        // there now.
         if link.node().is_none() {
             return;
         }
-        link.moved(to, self.nodes.epoch_of(to));
+        link.on_moved(to, self.nodes.epoch_of(to));
         if broker.registry.requests.owes(&handle) || self.receipts.awaits(handle.key) {
-            let until = Instant::now() + MOVED;
+            let until = Instant::now() + MOVE_GRACE;
             let mut moved = self.probes.moved.lock();
             moved
                 .entry(handle.key)
@@ -73,19 +74,19 @@ impl Cluster {
         }
     }
 
-    /// Asks those who have moved, once their former brokers had time to answer.
-    pub(super) fn ask_moved(&self, broker: &Broker, now: Instant) {
-        (self.probes.open.lock().asked).retain(|_, probe| now - probe.at < FORGET);
+    /// Probes handles whose ids have moved, once their former brokers had time to answer.
+    pub(super) fn probe_moved(&self, broker: &Broker, now: Instant) {
+        (self.probes.open.lock().batches).retain(|_, probe| now - probe.at < PROBE_TIMEOUT);
         let is_over = |_: &u64, (until, _): &mut (Instant, Arc<Handle>)| *until <= now;
         let moved: Vec<_> = self.probes.moved.lock().extract_if(is_over).collect();
         for (_, (_, handle)) in moved {
-            self.ask_for_owed(broker, &handle);
-            self.ask_for_receipts(&handle, now);
+            self.probe_requests(broker, &handle);
+            self.probe_receipts(&handle, now);
         }
     }
 
-    /// Asks an id for all receipts that it owes.
-    fn ask_for_receipts(&self, handle: &Arc<Handle>, now: Instant) {
+    /// Probes all open receipts of a remote id.
+    fn probe_receipts(&self, handle: &Arc<Handle>, now: Instant) {
         if let Some(link) = link_of(handle)
             && let Some(number) = self.receipts.fence(handle.key, now)
         {
@@ -97,8 +98,8 @@ impl Cluster {
         }
     }
 
-    /// Asks an id for all that it owes.
-    pub(super) fn ask_for_owed(&self, broker: &Broker, handle: &Arc<Handle>) {
+    /// Probes all open requests to a remote id.
+    pub(super) fn probe_requests(&self, broker: &Broker, handle: &Arc<Handle>) {
         let owed = broker.registry.requests.owed(handle);
         if owed.is_empty() {
             return;
@@ -112,7 +113,7 @@ impl Cluster {
                 handle: Arc::downgrade(handle),
                 requests: owed.iter().map(Arc::downgrade).collect(),
             };
-            probes.asked.insert(first, probe);
+            probes.batches.insert(first, probe);
             first
         };
         let mut frames = Vec::new();
@@ -124,11 +125,16 @@ impl Cluster {
         handle.flush();
     }
 
-    /// Whoever has the id of which a request was awaited with this number knows nothing of it.
-    pub(super) fn lost(&self, broker: &Broker, number: u64, outcomes: &mut Notifications) {
+    /// Fails the request with this probe number: the owner of the id does not know it.
+    pub(super) fn on_probe_failed(
+        &self,
+        broker: &Broker,
+        number: u64,
+        outcomes: &mut Notifications,
+    ) {
         let lost = {
             let probes = self.probes.open.lock();
-            let probe = probes.asked.range(..=number).next_back();
+            let probe = probes.batches.range(..=number).next_back();
             probe.and_then(|(first, probe)| {
                 let request = probe.requests.get((number - first) as usize)?;
                 Some((probe.handle.upgrade()?, request.upgrade()?))

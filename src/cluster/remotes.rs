@@ -1,5 +1,4 @@
-//! The handles of remote ids: made when they are first needed, and given up when
-//! they lead nowhere or nobody needs them any more.
+//! The handles of remote ids: created on first use, ended when the id has no owner, and removed when unused.
 
 use std::{
     any::Any,
@@ -18,7 +17,7 @@ use super::{
     bus::{NodeId, ReplyAddress},
     link::{LinkTarget, Parts},
     lookups::Lookup,
-    nodes::DEAD,
+    nodes::NODE_TIMEOUT,
     notify, packet,
 };
 use crate::{
@@ -28,50 +27,50 @@ use crate::{
 };
 
 const SHARDS: usize = 16;
-/// Bytes of memory that a handle takes with its link, about.
-const REMOTE: usize = 2 << 10;
-/// Bytes that may wait for one link before those who send by it are held. A receiver's own broker has
-/// `max_backpressure` more for it.
-const MARK: usize = 1 << 20;
-/// How long it takes to hear which packets of those that went out together nobody has heard.
-const UNSURE: Duration = Duration::from_millis(250);
-/// An id from which answers are awaited is asked this often whether they may still come.
-const PROBE: Duration = Duration::from_secs(5);
-/// Packets of which nothing is heard for this long are lost.
-const LOST: Duration = Duration::from_secs(5);
-/// A link on which something is under way is kept as long as something is heard of it, and this much longer.
-const KEPT: Duration = Duration::from_secs(60);
+/// Approximate memory in bytes of a handle with its link.
+const REMOTE_MEMORY: usize = 2 << 10;
+/// High-water mark in bytes of the outbox of a link: above it senders wait. The receiver's own broker queues up
+/// to `max_backpressure` in addition.
+const HIGH_WATER_MARK: usize = 1 << 20;
+/// Time in which NATS reports all packets of a burst that had no responders.
+const REPORT_TIME: Duration = Duration::from_millis(250);
+/// Interval of probes to an id with open requests.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// Packets in flight are lost after this long without credit.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// A link with unconsumed packets is kept until no credit has come for this long.
+const KEEP: Duration = Duration::from_secs(60);
 
 type RemoteTable = HashMap<Arc<str>, Remote, RandomState>;
 
-/// All of them.
+/// All remote handles.
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     hasher: RandomState,
     ids: [Mutex<RemoteTable>; SHARDS],
-    /// By the number of their link.
+    /// The handles by the numbers of their links.
     links: Mutex<HashMap<u64, Route>>,
 }
 
-/// Whose link it is: an id's, or a node's.
+/// The handle of a link, and the id it leads to; none for a node.
 #[derive(Debug)]
 struct Route {
     handle: Weak<Handle>,
     id: Option<Arc<str>>,
-    /// Since when nothing goes by it: of what went before, some may still be told as unheard.
+    /// When the link ended. NATS may still report missing responders for earlier packets.
     ended: Option<Instant>,
-    /// How many packets were.
-    unheard: u64,
-    /// It has ended, and what was asked by it has not yet.
-    is_unsure: bool,
+    /// Number of packets reported to have no responders.
+    no_responders: u64,
+    /// The link has ended, but its open requests have not failed yet: another broker may have received some.
+    is_failure_pending: bool,
 }
 
 #[derive(Debug)]
 struct Remote {
     handle: Arc<Handle>,
-    /// Nobody has used it since it was last looked at.
+    /// Not used since the last sweep.
     idle: bool,
-    /// When it was asked last what it still owes.
+    /// When its open requests were last probed.
     probed: Instant,
     _charge: Charge,
 }
@@ -81,35 +80,35 @@ impl Remotes {
         &self.ids[self.hasher.hash_one(id) as usize % SHARDS]
     }
 
-    /// The handle of a remote id, if there is one.
+    /// The handle of a remote id, if it has one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Handle>> {
         let shard = self.shard(id).lock();
         shard.get(id).map(|remote| remote.handle.clone())
     }
 
-    /// The handle with the link of this number, and the id that it is for, unless it is a node's.
+    /// The handle with the link of this number, and its id unless it leads to a node.
     pub(super) fn by_link(&self, number: u64) -> Option<(Arc<Handle>, Option<Arc<str>>)> {
         let links = self.links.lock();
-        let way = links.get(&number)?;
-        Some((way.handle.upgrade()?, way.id.clone()))
+        let route = links.get(&number)?;
+        Some((route.handle.upgrade()?, route.id.clone()))
     }
 
     pub(super) fn count(&self) -> usize {
         self.ids.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Those of whose packets some were unheard, and of the others nothing was heard for a while.
-    fn unsure(&self, since: Duration) -> Vec<Arc<Handle>> {
+    /// Handles whose requests are still to fail, and whose links ended at least this long ago. Returns each once.
+    fn take_pending_failures(&self, since: Duration) -> Vec<Arc<Handle>> {
         let mut links = self.links.lock();
-        let is_due = |way: &&mut Route| {
-            way.is_unsure && way.ended.is_some_and(|ended| ended.elapsed() >= since)
+        let is_due = |route: &&mut Route| {
+            route.is_failure_pending && route.ended.is_some_and(|ended| ended.elapsed() >= since)
         };
         links
             .values_mut()
             .filter(is_due)
-            .filter_map(|way| {
-                way.is_unsure = false;
-                way.handle.upgrade()
+            .filter_map(|route| {
+                route.is_failure_pending = false;
+                route.handle.upgrade()
             })
             .collect()
     }
@@ -128,7 +127,7 @@ impl Remotes {
 }
 
 impl Cluster {
-    /// The handle of an id that is not here, for the connection with this key.
+    /// Finds or creates the handle of an id that is not registered here, for the connection with this key.
     pub(super) fn find_remote(
         &self,
         broker: &Broker,
@@ -152,14 +151,14 @@ impl Cluster {
             handle: handle.clone(),
             idle: false,
             probed: Instant::now(),
-            _charge: Charge::new(&broker.memory, REMOTE + 3 * id.len()),
+            _charge: Charge::new(&broker.memory, REMOTE_MEMORY + 3 * id.len()),
         };
         shard.insert(id, remote);
         Ok(handle)
     }
 
     fn handle(&self, broker: &Broker, id: &Arc<str>, lookup: Lookup) -> Arc<Handle> {
-        let subject = self.subjects.to(id);
+        let subject = self.subjects.id(id);
         let head = packet::frames_head(id, self.epoch());
         self.handle_to(
             broker,
@@ -170,9 +169,9 @@ impl Cluster {
         )
     }
 
-    /// The handle that stands for all who ask from a node.
+    /// Creates the handle of all requesters at a node.
     pub(super) fn handle_of(&self, broker: &Broker, node: NodeId) -> Arc<Handle> {
-        let subject = self.subjects.place(ReplyAddress { node, number: 0 });
+        let subject = self.subjects.reply(ReplyAddress { node, number: 0 });
         let head = packet::frames_head("", self.epoch());
         self.handle_to(broker, subject, head, (None, Some(node)), None)
     }
@@ -195,69 +194,70 @@ impl Cluster {
         };
         let target = LinkTarget {
             subject,
-            reply: self.place(key),
+            reply: self.reply_subject(key),
             head,
             id: id.clone(),
             node,
         };
         let link = Arc::new(Link::new(parts, target, lookup));
         let write = WriteHalf::Uplink(link.clone());
-        let handle = Arc::new(broker.new_remote_handle(key, write, MARK));
-        link.belongs_to(&handle);
-        let way = Route {
+        let handle = Arc::new(broker.new_remote_handle(key, write, HIGH_WATER_MARK));
+        link.set_owner(&handle);
+        let route = Route {
             handle: Arc::downgrade(&handle),
             id,
             ended: None,
-            unheard: 0,
-            is_unsure: false,
+            no_responders: 0,
+            is_failure_pending: false,
         };
-        self.remotes.links.lock().insert(key, way);
+        self.remotes.links.lock().insert(key, route);
         handle
     }
 
-    /// A handle that leads nowhere, and has room at any time.
+    /// The handle that a connection at its limit of lookups waits for. Nothing is sent to it, so it always has
+    /// room.
     pub(crate) fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>> {
-        let gate = self.gate.get_or_init(|| {
+        let gate = self.lookup_gate.get_or_init(|| {
             let node = Some(self.node);
             self.handle_to(broker, String::new(), Vec::new(), (None, node), None)
         });
         Some(gate.clone())
     }
 
-    /// Nobody has heard this packet of a link: nobody has the id.
-    pub(super) fn unheard(&self, number: u64, packet: u64) {
+    /// Handles the report that a packet of a link had no responders: the id has no owner.
+    pub(super) fn on_no_responders(&self, number: u64, packet: u64) {
         let Some(broker) = self.broker() else { return };
-        let absent = self.absent();
+        let absent = self.absence_error();
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
-            // What was asked by it has ended.
+            // Its requests have failed already.
             return self.receipts.unheard(number, packet, absent);
         };
         self.forget(id, handle);
-        // Of an id that was looked up without a message, whoever did so tells.
+        // After a lookup without a message, the connection that did it reports the unknown id.
         let has_message =
             handle.outbox.waiting() > 0 || !link_of(handle).is_some_and(Link::is_lookup);
         close(handle);
-        // Before what the same `send` has failed (rule 24.7).
+        // Before the failures of the requests of the same `send` (rule 24.7).
         self.receipts.unheard(number, packet, absent);
         let (mut is_first, mut fault) = (false, None);
         if let Some(link) = link_of(handle) {
             let mut links = self.remotes.links.lock();
-            if let Some(way) = links.get_mut(&number) {
-                is_first = way.ended.is_none();
-                way.ended.get_or_insert_with(Instant::now);
-                way.unheard += 1;
-                let are_all = way.unheard == link.sent();
+            if let Some(route) = links.get_mut(&number) {
+                is_first = route.ended.is_none();
+                route.ended.get_or_insert_with(Instant::now);
+                route.no_responders += 1;
+                let are_all = route.no_responders == link.sent();
                 fault = match link.node() {
-                    // Somebody was there before, and may have got some of what was asked.
+                    // A broker had the id before, and may have received some of the requests.
                     Some(_) => Some(DeliveryError::Gone),
                     None if are_all => Some(absent),
-                    // Somebody may have come since, and have got the rest.
+                    // Another broker may have claimed the id since, and have received the rest.
                     None => None,
                 };
-                way.is_unsure = fault.is_none();
+                route.is_failure_pending = fault.is_none();
                 if are_all {
-                    // Nothing more will be told of it.
+                    // No further report can come for it.
                     links.remove(&number);
                 }
             }
@@ -266,19 +266,19 @@ impl Cluster {
             broker.not_found(id, absent);
         }
         if let Some(fault) = fault {
-            leave(&broker, handle, fault);
+            disconnect(&broker, handle, fault);
         }
     }
 
-    /// Why nobody has heard what was for an id.
-    pub(super) fn absent(&self) -> DeliveryError {
-        match self.settles() {
+    /// The error for an id without responders.
+    pub(super) fn absence_error(&self) -> DeliveryError {
+        match self.is_resubscribing() {
             true => DeliveryError::ClusterDown,
             false => DeliveryError::UnknownId,
         }
     }
 
-    /// Gives up the handle of a remote id: what was asked by it fails, and what waits for it is gone.
+    /// Removes and ends the handle of a remote id: its open requests fail, and its queue is dropped.
     pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         self.forget(id, handle);
@@ -293,26 +293,26 @@ impl Cluster {
         }
     }
 
-    /// Ends a handle: it leads nowhere any more.
+    /// Ends a handle: closes its link, and fails its receipts and requests.
     pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: DeliveryError) {
         let is_first = {
             let mut links = self.remotes.links.lock();
-            let way = links.get_mut(&handle.key);
-            way.is_some_and(|way| {
-                way.is_unsure = false;
-                way.ended.replace(Instant::now()).is_none()
+            let route = links.get_mut(&handle.key);
+            route.is_some_and(|route| {
+                route.is_failure_pending = false;
+                route.ended.replace(Instant::now()).is_none()
             })
         };
         close(handle);
         if is_first {
-            // Before what the same `send` has failed (rule 24.7).
+            // Before the failures of the requests of the same `send` (rule 24.7).
             self.receipts.fail_link(handle.key, fault);
         }
-        leave(broker, handle, fault);
+        disconnect(broker, handle, fault);
     }
 
-    /// The cluster cannot be reached any more.
-    pub(super) fn lose_all(&self, fault: DeliveryError) {
+    /// Ends the handles of all remote ids and nodes: NATS is unreachable, or the epoch has changed.
+    pub(super) fn end_all(&self, fault: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         for asker in self.nodes.take_askers() {
             self.end(&broker, &asker, DeliveryError::Gone);
@@ -323,37 +323,40 @@ impl Cluster {
                 self.end(&broker, &remote.handle, fault);
             }
         }
-        for handle in self.remotes.unsure(Duration::ZERO) {
-            leave(&broker, &handle, fault);
+        for handle in self.remotes.take_pending_failures(Duration::ZERO) {
+            disconnect(&broker, &handle, fault);
         }
     }
 
-    /// Looks after all handles: those that nobody answers, and those that nobody uses.
+    /// Periodic work on all handles: ends those without response, removes unused ones, probes open requests,
+    /// and expires packets in flight.
     pub(super) fn sweep(&self, broker: &Broker) {
         let now = Instant::now();
-        self.ask_moved(broker, now);
+        self.probe_moved(broker, now);
         let (mut dead, mut probed, mut busy) = (Vec::new(), Vec::new(), Vec::new());
         for shard in &self.remotes.ids {
             let mut unused = Vec::new();
             let mut shard = shard.lock();
             shard.retain(|id, remote| {
                 let link = link_of(&remote.handle);
-                // A link that could not go on has closed its outbox.
+                // A link that cannot write closes its outbox.
                 if remote.handle.outbox.state().closed
-                    || link.is_some_and(|link| link.is_unheard(DEAD))
+                    || link.is_some_and(|link| link.is_unresponsive(NODE_TIMEOUT))
                 {
                     dead.push((id.clone(), remote.handle.clone()));
-                } else if now - remote.probed > PROBE && remote.handle.outbox.waiting() == 0 {
-                    // Where something still waits to be sent, nothing is late.
+                } else if now - remote.probed > PROBE_INTERVAL
+                    && remote.handle.outbox.waiting() == 0
+                {
+                    // Only if nothing is queued: requests that have not been sent are not late.
                     remote.probed = now;
                     probed.push(remote.handle.clone());
                 }
-                let is_under_way = link.is_some_and(|link| link.is_used(now, KEPT));
-                if is_under_way {
+                let has_unconsumed = link.is_some_and(|link| link.has_unconsumed(now, KEEP));
+                if has_unconsumed {
                     busy.push(remote.handle.clone());
                 }
-                // Whoever else holds it may still send, or awaits an answer.
-                let is_used = is_under_way
+                // Other holders of the handle may still send, or await an answer.
+                let is_used = has_unconsumed
                     || Arc::strong_count(&remote.handle) > 1
                     || remote.handle.outbox.waiting() > 0
                     || !std::mem::replace(&mut remote.idle, true);
@@ -371,13 +374,17 @@ impl Cluster {
                 links.remove(key);
             });
         }
-        for handle in self.remotes.unsure(UNSURE) {
-            leave(broker, &handle, DeliveryError::Gone);
+        for handle in self.remotes.take_pending_failures(REPORT_TIME) {
+            disconnect(broker, &handle, DeliveryError::Gone);
         }
-        let is_over = |way: &Route| way.ended.is_some_and(|ended| ended.elapsed() > DEAD);
+        let is_over = |route: &Route| {
+            route
+                .ended
+                .is_some_and(|ended| ended.elapsed() > NODE_TIMEOUT)
+        };
         {
             let mut links = self.remotes.links.lock();
-            links.retain(|_, way| !is_over(way));
+            links.retain(|_, route| !is_over(route));
             if links.len() < links.capacity() / 8 {
                 links.shrink_to_fit();
             }
@@ -387,17 +394,17 @@ impl Cluster {
         }
         busy.extend(self.nodes.askers());
         for link in busy.iter().filter_map(|handle| link_of(handle)) {
-            link.find_lost(now, LOST);
+            link.expire_in_flight(now, LOST_AFTER);
         }
         for handle in probed {
-            self.ask_for_owed(broker, &handle);
+            self.probe_requests(broker, &handle);
         }
-        self.forget_silent();
+        self.remove_dead();
         self.lanes.run();
     }
 }
 
-/// Nothing goes by a handle any more.
+/// Closes the link and the outbox of a handle.
 fn close(handle: &Handle) {
     if let Some(link) = link_of(handle) {
         link.close();
@@ -406,8 +413,8 @@ fn close(handle: &Handle) {
     handle.outbox.close();
 }
 
-/// All that a handle was asked, or asked, ends.
-fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
+/// Fails the requests to a remote handle, and cancels those from it.
+fn disconnect(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     let mut outcomes = Vec::new();
     broker
         .registry
@@ -416,7 +423,7 @@ fn leave(broker: &Broker, handle: &Handle, fault: DeliveryError) {
     notify(broker, &mut outcomes);
 }
 
-/// The link of a handle of ours.
+/// The link that the outbox of a handle writes to; none if it writes to a socket.
 pub(crate) fn link_of(handle: &Handle) -> Option<&Link> {
     match handle.socket() {
         WriteHalf::Uplink(uplink) => (&**uplink as &dyn Any).downcast_ref(),

@@ -1,18 +1,18 @@
-//! Anti-entropy of claims: lost publications of claims are detected, and their claims are sent again.
+//! Anti-entropy of claims: detects lost publications of claims, and sends their claims again.
 //!
-//! Every broker numbers its publications of claims from one on, and its heartbeat carries the number of
-//! the last. A receiver keeps, for each other broker, the number up to which it has received all. If a
-//! number is missing (a route between NATS servers was down, a publication was dropped, a subscription was
-//! too slow, NATS restarted), the receiver asks that broker for all claims published after the last
-//! number without a gap. The claims that are sent again are judged like new ones: the conflict is resolved
-//! at whichever broker receives the claim of the other.
+//! Every broker numbers its publications of claims from one, and its heartbeat carries the number of the last.
+//! A receiver keeps, for each other broker, the number up to which it has received all. If a number is missing
+//! (a route between NATS servers was down, a publication was dropped, a subscription was too slow, NATS
+//! restarted), the receiver asks that broker for all claims published after the last number without a gap.
+//! Claims that are sent again are applied like new ones: the conflict is resolved at whichever broker receives
+//! the claim of the other.
 //!
 //! A broker that has not published any claim needs no claims from before it saw the other broker: each of its
-//! own publications is received there, and a conflict is found at that side. So a new broker without ids
-//! costs nothing.
+//! own publications is received there, and a conflict is found at that side. So a new broker without ids costs
+//! nothing.
 //!
-//! Cost: 8 bytes for each own id, 72 bytes for each other broker, and a number in each heartbeat. After a
-//! gap one small request to all, and the claims published since, to the broker that asked.
+//! Cost: 8 bytes for each own id, 72 bytes for each other broker, and a number in each heartbeat. After a gap:
+//! one small broadcast, and the claims published since, to the broker that asked.
 
 use std::{
     collections::HashMap,
@@ -31,32 +31,34 @@ use super::{
 };
 use crate::broker::Broker;
 
-/// The number of the place at which a broker receives claims that it asked for; no key comes near it.
+/// The number of the reply address at which a broker receives repairs. Keys of links start at the other end of
+/// the range.
 pub(super) const REPAIRS: u64 = u64::MAX - 1;
-/// A request for claims is repeated if nothing was received for this long.
+/// Time without any part of an answer after which claims are asked for again.
 const RETRY: Duration = Duration::from_secs(3);
 /// Time between the end of a repair and the next request to the same broker.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Brokers whose publications are followed; beyond that, the one not heard for longest is forgotten. If it
-/// comes back it is asked for all of its claims.
+/// Limit of brokers whose publications are tracked. Beyond it the one silent for longest is forgotten; if it
+/// comes back, all of its claims are asked for.
 const MAX_STREAMS: usize = 4096;
 
-/// Publications of claims by the other brokers, and which of them were received.
+/// The publications of claims received from each other broker.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     of: Mutex<HashMap<NodeId, ClaimStream>>,
 }
 
-/// Publications of one broker.
+/// The publications received from one broker.
 #[derive(Debug)]
 struct ClaimStream {
-    /// All up to this number were received.
+    /// All publications up to this number were received.
     received: u64,
-    /// The first and the last of those received since the last gap.
+    /// The first and the last number of the publications received since the last gap.
     run: Option<(u64, u64)>,
-    /// When claims were asked for, or a part of them was received.
+    /// When claims were last asked for, or a part of them was received.
     asked: Option<Instant>,
-    /// Parts of the answer received so far; none while no answer is awaited, or it has a gap itself.
+    /// Number of parts of the answer received so far; none while no answer is awaited, or after a part of it
+    /// was lost.
     parts: Option<u32>,
     seen: Instant,
 }
@@ -85,7 +87,7 @@ impl ClaimStream {
         self.join();
     }
 
-    /// All up to this number were received, one by one or again.
+    /// Records that all publications up to this number were received, one by one or by a repair.
     fn receive_all(&mut self, number: u64) {
         self.received = self.received.max(number);
         self.join();
@@ -97,8 +99,8 @@ impl ClaimStream {
         }
     }
 
-    /// The number after which claims are to be asked for, if it is time to ask.
-    fn ask(&mut self, now: Instant) -> Option<u64> {
+    /// Returns the number after which to ask for claims, if a request is due.
+    fn next_request(&mut self, now: Instant) -> Option<u64> {
         let pause = match self.parts {
             Some(_) => RETRY,
             None => PAUSE,
@@ -112,36 +114,35 @@ impl ClaimStream {
 }
 
 impl Streams {
-    /// A broker says that it has published so many times; `is_new`: we have not published any claim. The
-    /// result is the number after which it is to be asked for claims.
+    /// Records the number of publications in a heartbeat. `is_new`: this broker has not published any claim.
+    /// Returns the number after which to ask for claims, if they are missing.
     fn observe(&self, node: NodeId, last: u64, is_new: bool, now: Instant) -> Option<u64> {
         let start = if is_new { last } else { 0 };
         self.with(node, start, now, |stream| match last > stream.received {
-            true => stream.ask(now),
+            true => stream.next_request(now),
             false => None,
         })
     }
 
-    /// The publication of a broker with this number was received. The result is as above.
+    /// Records a publication of claims. Returns the number after which to ask for claims, if they are missing.
     fn receive(&self, node: NodeId, number: u64, is_new: bool, now: Instant) -> Option<u64> {
         let start = if is_new { number - 1 } else { 0 };
         self.with(node, start, now, |stream| {
             stream.receive(number);
             match stream.run {
-                Some(_) => stream.ask(now),
+                Some(_) => stream.next_request(now),
                 None => None,
             }
         })
     }
 
-    /// A part of the claims that a broker was asked for was received. `all`: the number up to which that
-    /// was all, in the last part.
+    /// Records a part of a repair. `all`: in the last part, the number up to which the repair has all claims.
     fn receive_part(&self, node: NodeId, part: u32, all: Option<u64>, now: Instant) {
         let mut streams = self.of.lock();
         let Some(stream) = streams.get_mut(&node) else {
             return;
         };
-        // An answer is sent as a whole: a first part begins another one.
+        // Parts of one answer come in order; part 0 begins a new answer.
         let is_next = part == 0 || stream.parts == Some(part);
         (stream.seen, stream.asked) = (now, Some(now));
         stream.parts = is_next.then_some(part + 1);
@@ -174,13 +175,13 @@ impl Streams {
         change(stream)
     }
 
-    /// A broker has left for good.
+    /// Removes a broker that has left.
     pub(super) fn forget(&self, node: NodeId) {
         self.of.lock().remove(&node);
     }
 }
 
-/// Brokers that asked for our claims, each with the number after which.
+/// Brokers that asked for claims of this one, each with the number after which.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     wanted: Mutex<HashMap<NodeId, u64>>,
@@ -188,42 +189,43 @@ pub(super) struct Repairs {
 }
 
 impl Cluster {
-    /// A broker says in its heartbeat that it has published claims so many times.
+    /// Compares the number of publications in a heartbeat with those received, and asks for missing claims.
     pub(super) fn observe_published(&self, node: NodeId, last: u64) {
         let missed = (self.streams).observe(node, last, self.is_new(), Instant::now());
-        self.ask_for_missed(node, missed);
+        self.request_missing(node, missed);
     }
 
-    /// A publication of claims was received from a broker; zero: it has no number.
+    /// Records a received publication of claims, and asks for missing claims; zero means that it is not
+    /// numbered.
     pub(super) fn received_claims(&self, node: NodeId, number: u64) {
         if number > 0 {
             let missed = (self.streams).receive(node, number, self.is_new(), Instant::now());
-            self.ask_for_missed(node, missed);
+            self.request_missing(node, missed);
         }
     }
 
-    /// True until we publish a claim.
+    /// True until this broker publishes a claim.
     fn is_new(&self) -> bool {
         self.published.load(Relaxed) == 0
     }
 
-    fn ask_for_missed(&self, node: NodeId, missed: Option<u64>) {
+    fn request_missing(&self, node: NodeId, missed: Option<u64>) {
         let Some(after) = missed else { return };
-        let said = Gossip::Missed {
+        let gossip = Gossip::Missed {
             node: self.node.to_string(),
             of: node.to_string(),
             after,
         };
-        // If there is no room now, the next heartbeat has it asked again.
+        // If there is no room now, the next heartbeat triggers the request again.
         let _ = self.bus.try_publish(Publication {
             subject: self.subjects.all(),
             reply: None,
-            payload: said.encode().into(),
+            payload: gossip.encode().into(),
         });
     }
 
-    /// A broker asks for all claims that we published after this number.
-    pub(super) fn want_repair(&self, node: NodeId, after: u64) {
+    /// Queues a repair for a broker that asked for the claims published after this number.
+    pub(super) fn queue_repair(&self, node: NodeId, after: u64) {
         let mut wanted = self.repairs.wanted.lock();
         let least = wanted.entry(node).or_insert(after);
         *least = (*least).min(after);
@@ -232,11 +234,11 @@ impl Cluster {
     }
 
     /// Sends a broker the claims that it asked for.
-    async fn repair(&self, node: NodeId, after: u64) {
-        // Read first: whatever is published later may be among the claims, and need not.
+    async fn send_repair(&self, node: NodeId, after: u64) {
+        // Read before the claims: later publications may be among them, but need not.
         let last = self.published.load(Relaxed);
         let claims = self.claims.published_after(after);
-        let subject = self.subjects.place(ReplyAddress {
+        let subject = self.subjects.reply(ReplyAddress {
             node,
             number: REPAIRS,
         });
@@ -262,27 +264,27 @@ impl Cluster {
         }
     }
 
-    /// A part of the claims that we asked for was received.
+    /// Handles a part of the claims that this broker asked for.
     pub(super) fn receive_repair(&self, broker: &Broker, payload: &Bytes) {
         let Ok(repair) = serde_json::from_slice::<Repair<'_>>(payload) else {
             return;
         };
-        if let Some(node) = self.other(&repair.node) {
+        if let Some(node) = self.parse_other(&repair.node) {
             let claims = repair.claims.iter().map(|claimed| claimed.claim(node));
-            // Before it counts as received.
-            self.judge(broker, claims);
+            // The claims must be applied before they count as received.
+            self.apply_claims(broker, claims);
             (self.streams).receive_part(node, repair.part, repair.all, Instant::now());
         }
     }
 }
 
-/// Sends claims to those who have asked for them, one after the other.
-pub(super) async fn repair_all(cluster: Arc<Cluster>) {
+/// Sends repairs to the brokers that asked for them, one after the other.
+pub(super) async fn send_repairs(cluster: Arc<Cluster>) {
     loop {
         cluster.repairs.wakes.notified().await;
         let wanted = std::mem::take(&mut *cluster.repairs.wanted.lock());
         for (node, after) in wanted {
-            cluster.repair(node, after).await;
+            cluster.send_repair(node, after).await;
         }
     }
 }
@@ -300,7 +302,7 @@ mod tests {
             assert_eq!(streams.receive(NODE, number, false, now), None);
             assert_eq!(streams.observe(NODE, number, false, now), None);
         }
-        // What came before the heartbeat that was sent before it.
+        // Publications and heartbeats that come late are ignored.
         assert_eq!(streams.observe(NODE, 2, false, now), None);
         assert_eq!(streams.receive(NODE, 2, false, now), None);
     }
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(streams.observe(NODE, 4, false, now), None);
         let late = now + RETRY;
         assert_eq!(streams.observe(NODE, 4, false, late), Some(1));
-        // A part lost from the answer: all of it is asked for again, after a pause.
+        // A part of the answer is lost: all of it is asked for again, after a pause.
         streams.receive_part(NODE, 0, None, late);
         streams.receive_part(NODE, 2, Some(4), late);
         assert_eq!(streams.observe(NODE, 4, false, late), None);
@@ -322,20 +324,20 @@ mod tests {
         assert_eq!(streams.observe(NODE, 4, false, later), Some(1));
         streams.receive_part(NODE, 0, None, later);
         streams.receive_part(NODE, 1, Some(3), later);
-        // The rest was received meanwhile.
+        // Publication 4 was received meanwhile.
         assert_eq!(streams.observe(NODE, 4, false, later + RETRY), None);
         assert_eq!(streams.receive(NODE, 5, false, later + RETRY), None);
     }
 
     #[test]
-    fn what_was_received_during_a_repair_counts_only_without_a_gap() {
+    fn publications_received_during_a_repair_count_only_without_a_gap() {
         let (streams, now) = (Streams::default(), Instant::now());
         assert_eq!(streams.observe(NODE, 9, false, now), Some(0));
         for number in [10, 11, 13] {
             assert_eq!(streams.receive(NODE, number, false, now), None);
         }
         streams.receive_part(NODE, 0, Some(9), now);
-        // 10 and 11 are sent once more: only the last run is remembered.
+        // 10 and 11 are sent again: only the last run is remembered.
         let later = now + PAUSE;
         assert_eq!(streams.observe(NODE, 13, false, later), Some(9));
         streams.receive_part(NODE, 0, Some(12), later);
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_has_published_nothing_asks_for_nothing_from_before() {
+    fn a_broker_without_publications_asks_for_no_earlier_claims() {
         let (streams, now) = (Streams::default(), Instant::now());
         assert_eq!(streams.observe(NODE, 9, true, now), None);
         assert_eq!(streams.receive(NodeId(2), 9, true, now), None);
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_that_are_followed_are_bounded() {
+    fn the_number_of_tracked_brokers_is_limited() {
         let (streams, now) = (Streams::default(), Instant::now());
         for node in 0..2 * MAX_STREAMS as u64 {
             let later = now + Duration::from_millis(node);

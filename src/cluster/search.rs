@@ -1,4 +1,4 @@
-//! Looking for ids at all brokers: the question, and the answer to it.
+//! Search for ids at all brokers: sends the question and collects the answers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,17 +14,17 @@ use super::{
     gossip::{self, Gossip, Have},
 };
 
-/// What was found on all brokers.
+/// The result of a search at all brokers.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The ids found, each with the name of the broker where it is. In no order.
+    /// The ids found, each with the name of its broker, in no particular order.
     pub ids: Vec<(Arc<str>, String)>,
     /// The names of the brokers that did not answer in time.
     pub silent: Vec<String>,
 }
 
 impl Cluster {
-    /// The brokers that are known, by name; ourselves among them.
+    /// The sorted names of all known brokers, including this one.
     pub(crate) fn nodes(&self) -> Vec<String> {
         let mut names: Vec<_> = self.nodes.names().into_values().collect();
         names.push(self.name.clone());
@@ -32,8 +32,8 @@ impl Cluster {
         names
     }
 
-    /// Asks all brokers which ids they have, or whether they have this one. Ends when all have said
-    /// so, or after that time, with what is known by then.
+    /// Asks all brokers for all their ids, or for this one. Resolves once all have answered or at the timeout,
+    /// with the ids known by then.
     pub(crate) async fn find(&self, id: Option<&str>, within: Duration) -> Found {
         let deadline = tokio::time::Instant::now() + within;
         let mut found = Found::default();
@@ -52,10 +52,10 @@ impl Cluster {
             return found;
         }
         missing.insert(self.node, self.name.clone());
-        let mut question = self.question();
+        let mut question = self.open_question();
         let number = question.number;
         let node = self.node.to_string();
-        let said = match id {
+        let gossip = match id {
             None => Gossip::Ids { node, number },
             Some(id) => Gossip::Has {
                 node,
@@ -63,9 +63,9 @@ impl Cluster {
                 id: id.into(),
             },
         };
-        let _ = timeout_at(deadline, self.broadcast(&said)).await;
+        let _ = timeout_at(deadline, self.broadcast(&gossip)).await;
         let mut seen = HashSet::new();
-        // Parts of an answer that have come: of one that is not whole, somebody is silent.
+        // Parts received from each broker. A broker with a missing part counts as silent.
         let mut parts: HashMap<NodeId, usize> = HashMap::new();
         while !missing.is_empty() {
             let Ok(Some(answer)) = timeout_at(deadline, question.answers.recv()).await else {
@@ -75,7 +75,7 @@ impl Cluster {
                 continue;
             };
             for id in have.ids {
-                // One that moves meanwhile is named by both.
+                // Both brokers may list an id that moves meanwhile.
                 let id: Arc<str> = id.into();
                 if seen.insert(id.clone()) {
                     found.ids.push((id, have.name.clone()));
@@ -95,11 +95,11 @@ impl Cluster {
         found
     }
 
-    pub(super) async fn answer_with(&self, node: &str, number: u64, ids: Vec<Arc<str>>) {
+    pub(super) async fn answer_search(&self, node: &str, number: u64, ids: Vec<Arc<str>>) {
         let Some(node) = NodeId::parse(node) else {
             return;
         };
-        let subject = self.subjects.place(ReplyAddress { node, number });
+        let subject = self.subjects.reply(ReplyAddress { node, number });
         let mut rest = &ids[..];
         for part in 0.. {
             let (now, later) = gossip::part(rest, |id| id.len());

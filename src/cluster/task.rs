@@ -1,4 +1,4 @@
-//! The task of a cluster: what becomes of the connection to the bus, and what is done now and then.
+//! The cluster's task: follows the state of the connection to NATS, sends heartbeats and does periodic work.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -10,32 +10,34 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{ANSWER, Cluster, bus::Inlet, credit, gossip::Gossip, repair::repair_all};
+use super::{
+    ANSWER_TIMEOUT, Cluster, bus::Subscription, credit, gossip::Gossip, repair::send_repairs,
+};
 use crate::{
     broker::{Broker, requests::DeliveryError},
     event::{ClusterEvent, ServerEvent},
     metrics::ClusterStats,
 };
 
-/// How often a broker says that it is there.
-const BEAT: Duration = Duration::from_secs(1);
-/// How often it looks after what may be late.
-const LOOK: Duration = Duration::from_millis(250);
-/// How often a broker that closes looks whether its connections have ended.
-const CLOSING_STEP: Duration = Duration::from_millis(10);
-/// The same failure is told once in this time: it is tried again and again.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
-/// So many different failures are told in that time, at most.
-const TELL_MOST: usize = 16;
+/// Interval of heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Interval of the sweep over handles, nodes and receipts.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Interval at which a closing broker checks whether its connections have ended.
+const CLOSING_POLL: Duration = Duration::from_millis(10);
+/// An error is reported at most once in this time: connecting is retried continuously.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
+/// Limit of different errors reported in that time.
+const MAX_ERRORS: usize = 16;
 
-/// What happened to the connection to the bus.
+/// An event of the connection to the bus.
 #[derive(Debug)]
 pub(crate) enum BusEvent {
     Up,
     Down,
-    /// Something that was for us was lost.
+    /// Deliveries to this broker were lost.
     Lagged,
-    /// Something else went wrong, or could not be done.
+    /// An error of NATS or its client library.
     Failed(String),
 }
 
@@ -53,7 +55,7 @@ impl Cluster {
 
     pub(crate) fn stats(&self) -> ClusterStats {
         ClusterStats {
-            connected: self.is_heard(),
+            connected: self.is_confirmed(),
             brokers: self.nodes.names().len() + 1,
             claims: self.claims.count(),
             remotes: self.remotes.count(),
@@ -64,7 +66,7 @@ impl Cluster {
         }
     }
 
-    /// There is a connection; another one than that of this number, perhaps.
+    /// Handles a working connection. If its number is new, an earlier connection was lost.
     fn connected(self: &Arc<Self>, broker: &Broker, number: &mut u64) {
         let now = self.bus.connections();
         if std::mem::replace(number, now) != now {
@@ -75,61 +77,64 @@ impl Cluster {
         }
     }
 
-    /// The connection is there, or is there again: others hear of the ids registered meanwhile. Claims that
-    /// were lost with an earlier connection are asked for.
+    /// Begins an epoch after connecting: subscribes to all ids, and broadcasts unpublished claims. Claims lost
+    /// with an earlier connection are repaired.
     fn up(self: &Arc<Self>) {
         self.begin_epoch(1);
-        *self.since.lock() = Instant::now();
-        self.nodes.forgive();
+        *self.connected_at.lock() = Instant::now();
+        self.nodes.reset_liveness();
         self.up.store(true, Relaxed);
-        // They may be many, and signs of life must not wait for that.
+        // There may be many ids, and heartbeats must not wait for them.
         let cluster = self.clone();
         self.runtime.spawn(async move {
             for (id, stopped) in cluster.claims.unsubscribed() {
-                cluster.listen(id, stopped).await;
+                cluster.spawn_listener(id, stopped).await;
             }
-            let mut listening = cluster.listening.lock();
-            listening.rounds -= 1;
-            cluster.has_listened(&listening);
+            let mut subscriptions = cluster.subscription_rounds.lock();
+            subscriptions.running -= 1;
+            cluster.update_subscribed_epoch(&subscriptions);
         });
         self.queue_claims(self.claims.unpublished());
     }
 
-    /// What was said before this may be lost. `rounds`: how many more go over all ids to listen for them.
+    /// Begins an epoch: earlier packets to this broker may be lost. `rounds`: number of rounds over all ids
+    /// that begin with it.
     fn begin_epoch(&self, rounds: usize) {
-        let mut listening = self.listening.lock();
-        listening.rounds += rounds;
-        listening.epoch = self.epoch.fetch_add(1, Relaxed) + 1;
-        self.has_listened(&listening);
-        drop(listening);
-        // Behind it: handles made meanwhile speak in the former epoch, in which nobody listens to them.
-        self.lose_all(DeliveryError::ClusterDown);
+        let mut subscriptions = self.subscription_rounds.lock();
+        subscriptions.running += rounds;
+        subscriptions.epoch = self.epoch.fetch_add(1, Relaxed) + 1;
+        self.update_subscribed_epoch(&subscriptions);
+        drop(subscriptions);
+        // After the change of the epoch: handles created in between are of the former epoch and end here too.
+        self.end_all(DeliveryError::ClusterDown);
     }
 
-    /// Once all rounds have ended, that of an earlier connection too, NATS was told all subscriptions.
-    fn has_listened(&self, listening: &Listening) {
-        if listening.rounds == 0 {
-            self.listened.store(listening.epoch, Relaxed);
-            self.beats.notify_one();
+    /// Updates the subscribed epoch once no round is running, including those of earlier connections: NATS then
+    /// has the subscriptions of all ids.
+    fn update_subscribed_epoch(&self, subscriptions: &SubscriptionRounds) {
+        if subscriptions.running == 0 {
+            self.subscribed_epoch.store(subscriptions.epoch, Relaxed);
+            self.heartbeat_due.notify_one();
         }
     }
 
-    /// This broker begins to drain: others hear that at once.
+    /// Broadcasts the begin of a drain at once.
     pub(crate) fn broadcast_drain(&self) {
         if self.is_up() {
-            self.beats.notify_one();
+            self.heartbeat_due.notify_one();
         }
     }
 
-    /// True if NATS can be reached, and has passed on what we said.
-    fn is_heard(&self) -> bool {
+    /// True if NATS is reachable and has delivered this broker's own heartbeat of this epoch.
+    fn is_confirmed(&self) -> bool {
         self.is_up() && self.reported_up_epoch.load(Relaxed) == self.epoch()
     }
 
-    /// NATS has read all that we said before this, subscriptions too.
-    pub(super) fn on_own_beat(&self, broker: &Broker, epoch: u32) {
+    /// Handles this broker's own heartbeat: NATS has read all that was written before it, including
+    /// subscriptions.
+    pub(super) fn on_own_heartbeat(&self, broker: &Broker, epoch: u32) {
         if epoch == self.epoch()
-            && epoch == self.listened.load(Relaxed)
+            && epoch == self.subscribed_epoch.load(Relaxed)
             && self.reported_up_epoch.swap(epoch, Relaxed) != epoch
             && self.is_up()
         {
@@ -143,55 +148,57 @@ impl Cluster {
             return;
         }
         self.counters.lost.fetch_add(1, Relaxed);
-        self.lose_all(DeliveryError::ClusterDown);
+        self.end_all(DeliveryError::ClusterDown);
         let event = ServerEvent::Cluster(ClusterEvent::Down);
         broker.listener.event(event);
     }
 
-    /// Something that was for us is lost: whoever waits for it must not wait in vain.
+    /// Handles lost deliveries: begins an epoch, so that requests that depend on them fail.
     fn lagged(&self, broker: &Broker) {
         self.counters.lagged.fetch_add(1, Relaxed);
         let event = ServerEvent::Cluster(ClusterEvent::Lagged);
         broker.listener.event(event);
-        // Claims that were among it are missed by their numbers.
+        // Lost claims are detected by their numbers.
         self.begin_epoch(0);
     }
 }
 
-/// What has gone wrong of late, and when it was told.
+/// Errors reported recently, and when.
 #[derive(Debug, Default)]
 struct ErrorThrottle {
-    told: Vec<(String, Instant)>,
+    reported: Vec<(String, Instant)>,
 }
 
 impl ErrorThrottle {
-    /// True if this one is to be told.
-    fn are_new(&mut self, reason: &str, now: Instant) -> bool {
-        self.told.retain(|(_, told)| now - *told < TELL_AGAIN);
-        let is_new = self.told.len() < TELL_MOST && self.told.iter().all(|(one, _)| one != reason);
+    /// True if an error must be reported.
+    fn should_report(&mut self, reason: &str, now: Instant) -> bool {
+        self.reported
+            .retain(|(_, reported)| now - *reported < REPEAT_AFTER);
+        let is_new =
+            self.reported.len() < MAX_ERRORS && self.reported.iter().all(|(one, _)| one != reason);
         if is_new {
-            self.told.push((reason.to_owned(), now));
+            self.reported.push((reason.to_owned(), now));
         }
         is_new
     }
 
-    /// The last of them.
+    /// The last error reported.
     fn last(&self) -> &str {
-        let last = self.told.last().map(|(reason, _)| reason.as_str());
+        let last = self.reported.last().map(|(reason, _)| reason.as_str());
         last.unwrap_or("no server answered in time")
     }
 }
 
-/// Who goes over all ids, to listen for them.
+/// Rounds over all ids that subscribe to each.
 #[derive(Debug, Default)]
-pub(super) struct Listening {
-    /// How many do now.
-    rounds: usize,
-    /// Of the connection that there is, or was last.
+pub(super) struct SubscriptionRounds {
+    /// Number of rounds running.
+    running: usize,
+    /// The epoch of the present or last connection.
     epoch: u32,
 }
 
-/// Keeps the cluster until the server closes.
+/// Runs the cluster until the server closes.
 async fn run(
     cluster: Arc<Cluster>,
     mut events: mpsc::Receiver<BusEvent>,
@@ -200,7 +207,7 @@ async fn run(
     let is_closing = async |closing: &mut watch::Receiver<bool>| {
         let _ = closing.wait_for(|closing| *closing).await;
     };
-    let inlets = async {
+    let subscriptions = async {
         let node = cluster
             .bus
             .subscribe(cluster.subjects.node(cluster.node), false)
@@ -208,26 +215,27 @@ async fn run(
         let all = cluster.bus.subscribe(cluster.subjects.all(), false).await;
         (node, all)
     };
-    let inlets = tokio::select! {
-        inlets = inlets => inlets,
+    let subscriptions = tokio::select! {
+        subscriptions = subscriptions => subscriptions,
         () = is_closing(&mut closing) => return,
     };
-    let (Ok(node), Ok(all)) = inlets else { return };
-    // Each has its own task: what is said to all must not wait behind what is for us, and the other
-    // way round.
-    let taking = tokio::spawn(take_all(cluster.clone(), node));
-    let hearing = tokio::spawn(receive_broadcasts(cluster.clone(), all));
+    let (Ok(node), Ok(all)) = subscriptions else {
+        return;
+    };
+    // A task for each, so that broadcasts and direct deliveries do not wait for one another.
+    let direct = tokio::spawn(receive_direct(cluster.clone(), node));
+    let broadcasts = tokio::spawn(receive_broadcasts(cluster.clone(), all));
     let mut missing = cluster.required.map(|within| Instant::now() + within);
-    let mut troubles = ErrorThrottle::default();
-    let (mut connection, mut lags) = (0, false);
-    let telling = tokio::spawn(broadcast_claims(cluster.clone()));
-    let beating = tokio::spawn(beat_all(cluster.clone()));
-    let repairing = tokio::spawn(repair_all(cluster.clone()));
-    let crediting = tokio::spawn(credit::return_credit(cluster.clone()));
-    let mut beat = interval(BEAT);
-    let mut look = interval(LOOK);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut errors = ErrorThrottle::default();
+    let (mut connection, mut has_lagged) = (0, false);
+    let claims = tokio::spawn(broadcast_claims(cluster.clone()));
+    let heartbeats = tokio::spawn(send_heartbeats(cluster.clone()));
+    let repairs = tokio::spawn(send_repairs(cluster.clone()));
+    let credits = tokio::spawn(credit::return_credit(cluster.clone()));
+    let mut heartbeat = interval(HEARTBEAT);
+    let mut sweep = interval(SWEEP);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             () = is_closing(&mut closing) => break,
@@ -235,27 +243,27 @@ async fn run(
                 Some(event) => event,
                 None => break,
             },
-            _ = beat.tick() => {
+            _ = heartbeat.tick() => {
                 if cluster.is_up() {
-                    cluster.beats.notify_one();
+                    cluster.heartbeat_due.notify_one();
                 }
                 continue;
             }
-            _ = look.tick() => {
+            _ = sweep.tick() => {
                 let now = Instant::now();
                 cluster.receipts.expire(now);
-                if cluster.is_heard() {
+                if cluster.is_confirmed() {
                     missing = None;
                 }
                 if missing.is_some_and(|deadline| deadline <= now) {
                     missing = None;
                     if let Some(broker) = cluster.broker() {
-                        let event = ServerEvent::Cluster(ClusterEvent::Missing(troubles.last()));
+                        let event = ServerEvent::Cluster(ClusterEvent::Missing(errors.last()));
                         broker.listener.event(event);
                         broker.close();
                     }
                 }
-                // Events may be lost where there are too many.
+                // The queue of events may overflow, so the state is polled too.
                 if let Some(broker) = cluster.broker() {
                     match cluster.bus.is_connected() {
                         true => cluster.connected(&broker, &mut connection),
@@ -264,7 +272,7 @@ async fn run(
                     if cluster.is_up() {
                         cluster.sweep(&broker);
                     }
-                    if std::mem::take(&mut lags) && cluster.is_up() {
+                    if std::mem::take(&mut has_lagged) && cluster.is_up() {
                         cluster.lagged(&broker);
                     }
                 }
@@ -277,72 +285,72 @@ async fn run(
         match event {
             BusEvent::Up => cluster.connected(&broker, &mut connection),
             BusEvent::Down => cluster.down(&broker),
-            // There may be one for each message that is lost.
-            BusEvent::Lagged => lags = true,
+            // NATS may report each lost message.
+            BusEvent::Lagged => has_lagged = true,
             BusEvent::Failed(reason) => {
-                if troubles.are_new(&reason, Instant::now()) {
+                if errors.should_report(&reason, Instant::now()) {
                     let event = ServerEvent::Cluster(ClusterEvent::Failed(&reason));
                     broker.listener.event(event);
                 }
             }
         }
     }
-    // What connections still have under way needs the others: these are told to close.
+    // Connections that were told to close may still need other brokers for what is in flight.
     let has_connections = || (cluster.broker()).is_some_and(|broker| broker.connection_count() > 0);
     let connections_end = async {
         while has_connections() {
-            sleep(CLOSING_STEP).await;
+            sleep(CLOSING_POLL).await;
         }
     };
-    let _ = timeout(ANSWER, connections_end).await;
+    let _ = timeout(ANSWER_TIMEOUT, connections_end).await;
     if cluster.is_up() {
         let node = cluster.node.to_string();
         let bye = async {
             cluster.broadcast(&Gossip::Bye { node }).await;
             cluster.bus.flush().await;
         };
-        let _ = timeout(ANSWER, bye).await;
+        let _ = timeout(ANSWER_TIMEOUT, bye).await;
     }
     cluster.up.store(false, Relaxed);
-    cluster.lose_all(DeliveryError::ClusterDown);
+    cluster.end_all(DeliveryError::ClusterDown);
     cluster.ended.send_replace(true);
-    taking.abort();
-    telling.abort();
-    beating.abort();
-    repairing.abort();
-    crediting.abort();
-    hearing.abort();
+    direct.abort();
+    claims.abort();
+    heartbeats.abort();
+    repairs.abort();
+    credits.abort();
+    broadcasts.abort();
     cluster.bus.close();
 }
 
-async fn take_all(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
-    while let Some(delivery) = inlet.next().await {
+async fn receive_direct(cluster: Arc<Cluster>, mut subscription: Box<dyn Subscription>) {
+    while let Some(delivery) = subscription.next().await {
         let Some(broker) = cluster.broker() else {
             return;
         };
-        cluster.take(&broker, delivery);
+        cluster.on_delivery(&broker, delivery);
     }
 }
 
-/// Tells all of the claims that there are to tell: those that come meanwhile go together.
+/// Broadcasts queued claims, batching those that come meanwhile.
 async fn broadcast_claims(cluster: Arc<Cluster>) {
     loop {
-        cluster.tells.notified().await;
-        let claims = std::mem::take(&mut *cluster.untold.lock());
+        cluster.claims_queued.notified().await;
+        let claims = std::mem::take(&mut *cluster.queued_claims.lock());
         cluster.publish_claims(&claims).await;
     }
 }
 
-/// Says that we are there, whenever it is time: nothing else waits where NATS takes nothing.
-async fn beat_all(cluster: Arc<Cluster>) {
+/// Broadcasts heartbeats when due, in a task of its own: if the bus has no room, only heartbeats wait.
+async fn send_heartbeats(cluster: Arc<Cluster>) {
     loop {
-        cluster.beats.notified().await;
-        cluster.say_beat().await;
+        cluster.heartbeat_due.notified().await;
+        cluster.publish_heartbeat().await;
     }
 }
 
-async fn receive_broadcasts(cluster: Arc<Cluster>, mut inlet: Box<dyn Inlet>) {
-    while let Some(delivery) = inlet.next().await {
+async fn receive_broadcasts(cluster: Arc<Cluster>, mut subscription: Box<dyn Subscription>) {
+    while let Some(delivery) = subscription.next().await {
         let Some(broker) = cluster.broker() else {
             return;
         };
@@ -355,20 +363,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_trouble_is_told_now_and_then_and_of_many_some() {
-        let mut troubles = ErrorThrottle::default();
+    fn repeated_errors_are_throttled_and_their_number_is_limited() {
+        let mut errors = ErrorThrottle::default();
         let start = Instant::now();
-        assert_eq!(troubles.last(), "no server answered in time");
+        assert_eq!(errors.last(), "no server answered in time");
         for seconds in 0..29 {
             let now = start + Duration::from_secs(seconds);
-            let are_new = ["a", "b"].map(|reason| troubles.are_new(reason, now));
-            assert_eq!(are_new, [seconds == 0; 2]);
+            let should_report = ["a", "b"].map(|reason| errors.should_report(reason, now));
+            assert_eq!(should_report, [seconds == 0; 2]);
         }
-        assert_eq!(troubles.last(), "b");
-        let later = start + TELL_AGAIN;
-        let told = (0..99).filter(|n| troubles.are_new(&n.to_string(), later));
-        assert_eq!(told.count(), TELL_MOST);
-        assert!(!troubles.are_new("a", later));
-        assert!(troubles.are_new("a", later + TELL_AGAIN));
+        assert_eq!(errors.last(), "b");
+        let later = start + REPEAT_AFTER;
+        let reported = (0..99).filter(|n| errors.should_report(&n.to_string(), later));
+        assert_eq!(reported.count(), MAX_ERRORS);
+        assert!(!errors.should_report("a", later));
+        assert!(errors.should_report("a", later + REPEAT_AFTER));
     }
 }

@@ -1,26 +1,26 @@
-//! What happens between two steps of a broker, where a real NATS cannot be stopped.
+//! Tests of the cluster with a bus in memory, for timings and losses that a real NATS server cannot produce.
 
-mod hub;
+mod test_bus;
 
 use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{sync::Semaphore, time::Instant as Clocked};
 
-use super::{bus::Inlet, *};
+use super::{bus::Subscription, *};
 use crate::error::{Error, Result};
-use hub::{TestBroker, TestBus, says};
+use test_bus::{TestBroker, TestBus, is_gossip};
 
-/// A bus that takes everything, and lets nobody listen before it is told to.
+/// A bus that drops all publications, and blocks subscriptions until the test allows them.
 #[derive(Debug)]
-struct Halting {
-    /// Subscriptions that wait, one permit each.
+struct BlockingBus {
+    /// One permit for each blocked subscription.
     waiting: Semaphore,
-    /// What lets them go on, one permit each.
+    /// One permit for each subscription that may go on.
     allowed: Arc<Semaphore>,
 }
 
-impl Bus for Halting {
+impl Bus for BlockingBus {
     fn try_publish(&self, _: Publication) -> std::result::Result<(), Publication> {
         Ok(())
     }
@@ -29,7 +29,7 @@ impl Bus for Halting {
         Box::pin(async {})
     }
 
-    fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Inlet>>> {
+    fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
         self.waiting.add_permits(1);
         let allowed = self.allowed.clone();
         Box::pin(async move {
@@ -57,10 +57,9 @@ impl Bus for Halting {
     fn close(&self) {}
 }
 
-/// A cluster of one broker that is connected, and hears nothing: a claim takes as long as brokers wait
-/// for one another.
+/// A cluster of one broker that is connected but receives nothing: claims take until the timeout.
 pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
-    let bus = Arc::new(Halting {
+    let bus = Arc::new(BlockingBus {
         waiting: Semaphore::new(0),
         allowed: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
     });
@@ -71,8 +70,8 @@ pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
-    let bus = Arc::new(Halting {
+async fn a_claim_lost_before_its_broadcast_resolves_at_once() {
+    let bus = Arc::new(BlockingBus {
         waiting: Semaphore::new(0),
         allowed: Arc::new(Semaphore::new(0)),
     });
@@ -90,7 +89,7 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
         },
         owner: Owner::Anyone,
     };
-    cluster.claims.judge(&newer);
+    cluster.claims.apply(&newer);
     bus.allowed.add_permits(1);
     let lease = claiming
         .await
@@ -101,14 +100,14 @@ async fn who_has_lost_an_id_before_anybody_heard_of_it_is_told_at_once() {
         LeaseState::Lost { conflict: false }
     );
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert!(cluster.unheard.lock().is_empty());
+    assert!(cluster.unconfirmed_claims.lock().is_empty());
 }
 
-/// So many brokers that know each other.
-async fn brokers(hub: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
+/// Starts so many brokers, and waits until they know each other.
+async fn brokers(bus: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     let mut brokers = Vec::new();
     for number in 0..count {
-        brokers.push(TestBroker::start(hub, number).await);
+        brokers.push(TestBroker::start(bus, number).await);
     }
     let knows_all = |broker: &TestBroker| broker.cluster.nodes().len() == count;
     while !brokers.iter().all(knows_all) {
@@ -117,8 +116,8 @@ async fn brokers(hub: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     brokers
 }
 
-/// Waits until only the last of these leases is worth something, and returns how long that took.
-async fn one_owner(brokers: &[TestBroker], leases: &[(usize, Lease)]) -> Duration {
+/// Waits until only the last of these leases is held, and returns the time that took.
+async fn wait_for_one_owner(brokers: &[TestBroker], leases: &[(usize, Lease)]) -> Duration {
     let begun = Clocked::now();
     let held = || {
         let is_held = |(broker, lease): &&(usize, Lease)| brokers[*broker].holds(lease);
@@ -138,46 +137,46 @@ async fn one_owner(brokers: &[TestBroker], leases: &[(usize, Lease)]) -> Duratio
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_whose_publication_was_lost_is_found_with_the_next_heartbeat() {
-    let hub = Arc::<TestBus>::default();
-    let brokers = brokers(&hub, 2).await;
+async fn a_lost_claim_is_detected_by_the_next_heartbeat() {
+    let bus = Arc::<TestBus>::default();
+    let brokers = brokers(&bus, 2).await;
     let former = brokers[0].claim("a").await;
-    hub.lose(|_, to, publication| to == 0 && says(publication, "claims"));
+    bus.lose_if(|_, to, publication| to == 0 && is_gossip(publication, "claims"));
     let newer = brokers[1].claim("a").await;
     assert!(brokers[0].holds(&former) && brokers[1].holds(&newer));
-    hub.mend();
-    let took = one_owner(&brokers, &[(0, former), (1, newer)]).await;
+    bus.heal();
+    let took = wait_for_one_owner(&brokers, &[(0, former), (1, newer)]).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_whose_repair_was_lost_too_is_asked_for_again() {
-    let hub = Arc::<TestBus>::default();
-    let brokers = brokers(&hub, 2).await;
+async fn a_lost_repair_is_asked_for_again() {
+    let bus = Arc::<TestBus>::default();
+    let brokers = brokers(&bus, 2).await;
     let former = brokers[0].claim("a").await;
     let mut repairs = 0;
-    hub.lose(move |_, to, publication| {
+    bus.lose_if(move |_, to, publication| {
         let is_repair = publication.subject.ends_with("fffffffffffffffe");
         repairs += usize::from(is_repair);
-        to == 0 && (says(publication, "claims") || is_repair && repairs < 3)
+        to == 0 && (is_gossip(publication, "claims") || is_repair && repairs < 3)
     });
     let newer = brokers[1].claim("a").await;
-    let took = one_owner(&brokers, &[(0, former), (1, newer)]).await;
+    let took = wait_for_one_owner(&brokers, &[(0, former), (1, newer)]).await;
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
+async fn brokers_agree_after_a_partition_with_little_traffic() {
     for seconds in [2, 30] {
-        let hub = Arc::<TestBus>::default();
-        let brokers = brokers(&hub, 4).await;
+        let bus = Arc::<TestBus>::default();
+        let brokers = brokers(&bus, 4).await;
         let is_left = |broker: usize| broker < 2;
-        // Claims from before are known and not sent again.
+        // Earlier claims are known, and are not sent again.
         let mut others = Vec::new();
         for number in 0..1000 {
             others.push(brokers[number % 4].claim(&format!("other.{number}")).await);
         }
-        hub.lose(move |from, to, _| is_left(from) != is_left(to));
+        bus.lose_if(move |from, to, _| is_left(from) != is_left(to));
         let mut leases = Vec::new();
         for number in 0..20 {
             let id = format!("id.{number}");
@@ -189,13 +188,13 @@ async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
             ]);
         }
         sleep(Duration::from_secs(seconds)).await;
-        hub.mend();
-        *hub.published.lock() = (0, 0);
+        bus.heal();
+        *bus.published.lock() = (0, 0);
         for leases in &leases {
-            let took = one_owner(&brokers, leases).await;
+            let took = wait_for_one_owner(&brokers, leases).await;
             assert!(took < Duration::from_secs(2), "{took:?}");
         }
-        let (count, bytes) = *hub.published.lock();
+        let (count, bytes) = *bus.published.lock();
         assert!(count < 100 && bytes < 32 << 10, "{count}, {bytes} bytes");
         for (number, other) in others.iter().enumerate() {
             assert!(brokers[number % 4].holds(other));
@@ -204,13 +203,13 @@ async fn brokers_that_could_not_hear_of_each_other_agree_when_they_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
+async fn after_random_losses_each_id_has_one_owner() {
     for seed in 0..20 {
-        let hub = Arc::<TestBus>::default();
-        let brokers = brokers(&hub, 3).await;
+        let bus = Arc::<TestBus>::default();
+        let brokers = brokers(&bus, 3).await;
         let mut lost = SmallRng::seed_from_u64(seed);
         let mut random = SmallRng::seed_from_u64(seed + 1000);
-        hub.lose(move |_, _, _| lost.random_bool(0.5));
+        bus.lose_if(move |_, _, _| lost.random_bool(0.5));
         let mut leases: HashMap<u64, Vec<(usize, Lease)>> = HashMap::new();
         for _ in 0..200 {
             let (broker, id) = (random.random_range(0..3), random.random_range(0..20));
@@ -218,7 +217,7 @@ async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
             leases.entry(id).or_default().push((broker, lease));
             sleep(Duration::from_millis(random.random_range(0..50))).await;
         }
-        hub.mend();
+        bus.heal();
         sleep(Duration::from_secs(10)).await;
         for (id, leases) in &leases {
             let holds = |broker: usize| {
@@ -232,50 +231,49 @@ async fn whatever_is_lost_each_id_has_one_owner_in_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_broker_without_ids_is_sent_no_claims() {
-    let hub = Arc::<TestBus>::default();
-    let mut brokers = brokers(&hub, 1).await;
+    let bus = Arc::<TestBus>::default();
+    let mut brokers = brokers(&bus, 1).await;
     let mut leases = Vec::new();
     for number in 0..1000 {
         leases.push(brokers[0].claim(&number.to_string()).await);
     }
-    *hub.published.lock() = (0, 0);
-    brokers.push(TestBroker::start(&hub, 1).await);
+    *bus.published.lock() = (0, 0);
+    brokers.push(TestBroker::start(&bus, 1).await);
     sleep(Duration::from_secs(5)).await;
-    let (_, bytes) = *hub.published.lock();
+    let (_, bytes) = *bus.published.lock();
     assert!(bytes < 4 << 10, "{bytes} bytes");
-    // And takes an id all the same.
+    // It can take an id nevertheless.
     let former = leases.swap_remove(7);
     let newer = brokers[1].claim("7").await;
-    one_owner(&brokers, &[(0, former), (1, newer)]).await;
+    wait_for_one_owner(&brokers, &[(0, former), (1, newer)]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_is_left_to_its_new_owner()
- {
+async fn packets_are_handed_over_in_order_without_credit_from_the_former_owner() {
     const COUNT: u64 = 20;
-    let hub = Arc::<TestBus>::default();
-    let brokers = brokers(&hub, 3).await;
+    let bus = Arc::<TestBus>::default();
+    let brokers = brokers(&bus, 3).await;
     let [former, new, sender] = [0, 1, 2].map(|number| &brokers[number].cluster);
     let memory = former.broker().expect("it runs").memory.clone();
     let before = memory.used();
     let handed_over = Arc::<Mutex<Vec<Publication>>>::default();
     let credits = Arc::new(AtomicU64::new(0));
-    let (subject, place) = (former.subjects.to("a"), sender.place(7));
-    let credited = sender.place(0);
+    let (subject, reply) = (former.subjects.id("a"), sender.reply_subject(7));
+    let credited = sender.reply_subject(0);
     let (seen, counted, to_id) = (handed_over.clone(), credits.clone(), subject.clone());
     let (mut back, mut news) = (HashSet::new(), HashSet::new());
-    hub.lose(move |from, to, publication| {
+    bus.lose_if(move |from, to, publication| {
         if from == 0 && to == 2 && publication.subject == credited {
             counted.fetch_add(1, Relaxed);
         }
         if publication.subject != to_id {
             return false;
         }
-        // What is sent goes to the former broker, and what that one forwards to the new one, unless it comes
-        // back first: NATS chooses among all who listen.
+        // Packets of the sender go to the former broker, and forwarded ones to the new broker or once back to
+        // the former one: NATS chooses among the members of a queue group.
         let is_back = from == 0 && {
-            let reply = publication.reply.as_deref().and_then(bus::place_of);
-            let (_, number) = reply.expect("a place");
+            let reply = publication.reply.as_deref().and_then(bus::parse_reply);
+            let (_, number) = reply.expect("a reply address");
             number % 3 == 0 && (to == 0 && back.insert(number) || to == 1 && news.insert(number))
         };
         let is_lost = match (from, to) {
@@ -296,12 +294,12 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
         payload.resize(payload.len() + 1000, number as u8);
         let publication = Publication {
             subject: subject.clone(),
-            reply: Some(format!("{place}.{number:x}")),
+            reply: Some(format!("{reply}.{number:x}")),
             payload: payload.into(),
         };
         sender.bus.try_publish(publication).expect("room");
     };
-    // Nobody is registered under it: these wait in the backlog, and those behind them in the subscription.
+    // No connection is registered: these packets wait in the backlog, and the next ones in the subscription.
     (1..=COUNT / 2).for_each(publish);
     while memory.used() < before + (COUNT / 2) as usize * 1000 {
         sleep(Duration::from_millis(1)).await;
@@ -315,21 +313,21 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
         },
         owner: Owner::Anyone,
     };
-    former.handover.expect(&newer, &former.claims);
-    former.claims.judge(&newer);
+    former.handover.mark_moved(&newer, &former.claims);
+    former.claims.apply(&newer);
     assert!(!brokers[0].holds(&lease));
     while memory.used() > before {
         sleep(Duration::from_millis(1)).await;
     }
     assert!(!former.hands_over());
-    // That of its other links, if any, would have been returned by now.
+    // Delayed credit would have been returned by now.
     sleep(Duration::from_secs(1)).await;
     assert_eq!(credits.load(Relaxed), 0);
     let handed_over = handed_over.lock();
     let numbers: Vec<_> = (handed_over.iter())
         .map(|publication| {
-            let reply = publication.reply.as_deref().and_then(bus::place_of);
-            let (from, number) = reply.expect("a place");
+            let reply = publication.reply.as_deref().and_then(bus::parse_reply);
+            let (from, number) = reply.expect("a reply address");
             assert_eq!((from.node, from.number), (sender.node, 7));
             assert_eq!(publication.payload.last(), Some(&(number as u8)));
             number
@@ -339,17 +337,17 @@ async fn packets_for_an_id_that_moves_are_handed_over_in_order_and_their_credit_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_principal_gets_its_id_at_once_where_packets_for_it_wait_at_a_broker_that_drains() {
-    let hub = Arc::<TestBus>::default();
-    let brokers = brokers(&hub, 2).await;
+async fn a_principal_moves_its_id_at_once_while_packets_wait_at_a_draining_broker() {
+    let bus = Arc::<TestBus>::default();
+    let brokers = brokers(&bus, 2).await;
     let [former, new] = [0, 1].map(|number| brokers[number].cluster.clone());
     let principal = || Some("one".into());
     let claimed = former.claim("a".into(), principal(), false).await;
-    let former_ticket = claimed.expect("nobody else has it");
-    // Nobody is registered under it.
+    let former_lease = claimed.expect("no other principal");
+    // No connection is registered.
     let publication = Publication {
-        subject: former.subjects.to("a"),
-        reply: Some(format!("{}.1", new.place(7))),
+        subject: former.subjects.id("a"),
+        reply: Some(format!("{}.1", new.reply_subject(7))),
         payload: packet::frames_head("a", new.epoch()).into(),
     };
     new.bus.publish(publication).await;
@@ -358,5 +356,5 @@ async fn a_principal_gets_its_id_at_once_where_packets_for_it_wait_at_a_broker_t
     let claimed = new.claim("a".into(), principal(), false).await;
     let lease = claimed.expect("the same principal");
     assert!(begun.elapsed() < Duration::from_millis(100));
-    one_owner(&brokers, &[(0, former_ticket), (1, lease)]).await;
+    wait_for_one_owner(&brokers, &[(0, former_lease), (1, lease)]).await;
 }

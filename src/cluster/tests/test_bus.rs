@@ -1,10 +1,10 @@
-//! A bus within the process that loses the publications it is told to lose.
+//! A bus in memory that loses the publications that a test selects.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::super::{
-    bus::{Delivery, Inlet, place_of},
+    bus::{Delivery, Subscription, parse_reply},
     *,
 };
 use crate::{
@@ -14,33 +14,33 @@ use crate::{
     server::Server,
 };
 
-/// Whether a publication from one broker to another is lost.
-type Loses = Box<dyn FnMut(usize, usize, &Publication) -> bool + Send>;
+/// Decides whether a publication is lost between two brokers.
+type LosesFn = Box<dyn FnMut(usize, usize, &Publication) -> bool + Send>;
 
-/// What all brokers of a test are connected to.
+/// The bus that all brokers of a test are connected to.
 #[derive(Default)]
 pub(super) struct TestBus {
-    subscriptions: Mutex<Vec<Subscription>>,
-    loses: Mutex<Option<Loses>>,
-    /// Publications, and bytes of them.
+    subscriptions: Mutex<Vec<Subscriber>>,
+    loses: Mutex<Option<LosesFn>>,
+    /// Number of publications, and their bytes.
     pub(super) published: Mutex<(usize, usize)>,
 }
 
 impl std::fmt::Debug for TestBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").finish_non_exhaustive()
+        f.debug_struct("TestBus").finish_non_exhaustive()
     }
 }
 
 #[derive(Debug)]
-struct Subscription {
-    port: usize,
+struct Subscriber {
+    connection: usize,
     subject: String,
     sender: mpsc::UnboundedSender<Delivery>,
 }
 
-impl Subscription {
-    fn takes(&self, subject: &str) -> bool {
+impl Subscriber {
+    fn matches(&self, subject: &str) -> bool {
         match self.subject.strip_suffix('>') {
             Some(prefix) => subject.starts_with(prefix),
             None => subject == self.subject,
@@ -49,83 +49,83 @@ impl Subscription {
 }
 
 impl TestBus {
-    /// From now on publications are lost for which this is true.
-    pub(super) fn lose(
+    /// From now on loses the publications for which this returns true.
+    pub(super) fn lose_if(
         &self,
         loses: impl FnMut(usize, usize, &Publication) -> bool + Send + 'static,
     ) {
         *self.loses.lock() = Some(Box::new(loses));
     }
 
-    /// Nothing is lost any more.
-    pub(super) fn mend(&self) {
+    /// Loses no further publications.
+    pub(super) fn heal(&self) {
         *self.loses.lock() = None;
     }
 
-    fn publish(&self, port: usize, publication: &Publication) {
+    fn publish(&self, connection: usize, publication: &Publication) {
         {
             let mut published = self.published.lock();
             published.0 += 1;
             published.1 += publication.payload.len();
         }
         let mut loses = self.loses.lock();
-        let place = place_of(&publication.subject);
-        let (number, packet) = place.map_or((0, 0), |(place, packet)| (place.number, packet));
-        let from = publication.reply.as_deref().and_then(place_of);
-        self.subscriptions.lock().retain(|subscription| {
-            if !subscription.takes(&publication.subject)
+        let address = parse_reply(&publication.subject);
+        let (number, packet) = address.map_or((0, 0), |(address, packet)| (address.number, packet));
+        let from = publication.reply.as_deref().and_then(parse_reply);
+        self.subscriptions.lock().retain(|subscriber| {
+            if !subscriber.matches(&publication.subject)
                 || loses
                     .as_mut()
-                    .is_some_and(|loses| loses(port, subscription.port, publication))
+                    .is_some_and(|loses| loses(connection, subscriber.connection, publication))
             {
-                return !subscription.sender.is_closed();
+                return !subscriber.sender.is_closed();
             }
             let delivery = Delivery {
                 number,
                 packet,
-                from: from.map(|(place, _)| place),
+                from: from.map(|(address, _)| address),
                 sent: from.map_or(0, |(_, sent)| sent),
                 payload: publication.payload.clone(),
-                unheard: false,
+                no_responders: false,
             };
-            subscription.sender.send(delivery).is_ok()
+            subscriber.sender.send(delivery).is_ok()
         });
     }
 }
 
-/// One broker's connection to it.
+/// The connection of one broker.
 #[derive(Debug)]
-struct Port {
-    hub: Arc<TestBus>,
+struct TestConnection {
+    bus: Arc<TestBus>,
     number: usize,
 }
 
-impl Bus for Port {
+impl Bus for TestConnection {
     fn try_publish(&self, publication: Publication) -> std::result::Result<(), Publication> {
-        self.hub.publish(self.number, &publication);
+        self.bus.publish(self.number, &publication);
         Ok(())
     }
 
     fn publish(&self, publication: Publication) -> Task<()> {
-        self.hub.publish(self.number, &publication);
+        self.bus.publish(self.number, &publication);
         Box::pin(async {})
     }
 
-    fn subscribe(&self, subject: String, _: bool) -> Task<Result<Box<dyn Inlet>>> {
+    fn subscribe(&self, subject: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let subscription = Subscription {
-            port: self.number,
+        let subscriber = Subscriber {
+            connection: self.number,
             subject,
             sender,
         };
-        self.hub.subscriptions.lock().push(subscription);
+        self.bus.subscriptions.lock().push(subscriber);
         Box::pin(async {
             {
-                let received = Received {
+                let subscription = TestSubscription {
                     receiver,
                     left: None,
                 };
-                Ok(Box::new(received) as Box<dyn Inlet>)
+                Ok(Box::new(subscription) as Box<dyn Subscription>)
             }
         })
     }
@@ -149,13 +149,13 @@ impl Bus for Port {
     fn close(&self) {}
 }
 
-struct Received {
+struct TestSubscription {
     receiver: mpsc::UnboundedReceiver<Delivery>,
-    /// How many more it takes, if that has a bound.
+    /// Number of deliveries left until it ends, if limited.
     left: Option<u64>,
 }
 
-impl Inlet for Received {
+impl Subscription for TestSubscription {
     fn next(&mut self) -> std::pin::Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>> {
         if self.left == Some(0) {
             self.receiver.close();
@@ -167,18 +167,21 @@ impl Inlet for Received {
         })
     }
 
-    fn end(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn unsubscribe(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.receiver.close();
         Box::pin(async {})
     }
 
-    fn end_behind(&mut self, more: u64) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn unsubscribe_after(
+        &mut self,
+        more: u64,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.left = Some(more);
         Box::pin(async {})
     }
 }
 
-/// A broker of such a cluster. Its server knows nothing of it: claims are made by the test.
+/// A broker of a test cluster. Its server does not use the cluster: the test makes the claims.
 pub(super) struct TestBroker {
     pub(super) cluster: Arc<Cluster>,
     _server: Server,
@@ -187,10 +190,10 @@ pub(super) struct TestBroker {
 }
 
 impl TestBroker {
-    /// Starts, and is connected.
-    pub(super) async fn start(hub: &Arc<TestBus>, number: usize) -> Self {
-        let bus = Arc::new(Port {
-            hub: hub.clone(),
+    /// Starts a broker and waits until it is connected.
+    pub(super) async fn start(bus: &Arc<TestBus>, number: usize) -> Self {
+        let bus = Arc::new(TestConnection {
+            bus: bus.clone(),
             number,
         });
         let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
@@ -218,21 +221,21 @@ impl TestBroker {
         }
     }
 
-    /// Claims an id for somebody who is asked for no principal.
+    /// Claims an id for a peer without a principal.
     pub(super) async fn claim(&self, id: &str) -> Lease {
         let claimed = self.cluster.claim(id.into(), None, false).await;
         claimed.expect("no other principal")
     }
 
-    /// True if a lease is worth something.
+    /// True if a lease is held.
     pub(super) fn holds(&self, lease: &Lease) -> bool {
         self.cluster.claims.lease_state(lease) == LeaseState::Held
     }
 }
 
-/// True for a publication to all that says this.
-pub(super) fn says(publication: &Publication, what: &str) -> bool {
-    contains(&publication.payload, format!(r#""is":"{what}""#).as_bytes())
+/// True for a broadcast of this kind.
+pub(super) fn is_gossip(publication: &Publication, kind: &str) -> bool {
+    contains(&publication.payload, format!(r#""is":"{kind}""#).as_bytes())
 }
 
 fn contains(payload: &Bytes, text: &[u8]) -> bool {
