@@ -121,7 +121,7 @@ impl<'a> InboundPacket<'a> {
                 continue;
             }
             match decode(text) {
-                Some(PeerFrame::Asks { ack }) => expected_ack = Some(ack),
+                Some(PeerFrame::ExpectReply { ack }) => expected_ack = Some(ack),
                 Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
                     if let Some(asker) = self.asker {
@@ -132,12 +132,10 @@ impl<'a> InboundPacket<'a> {
                         self.notify();
                     }
                 }
-                Some(PeerFrame::Awaits { ack, number })
-                    if self.is_claimed && !self.is_owed(ack) =>
-                {
+                Some(PeerFrame::Probe { ack, number }) if self.is_claimed && !self.is_owed(ack) => {
                     self.unknown_probes.push((ack.to_owned(), number));
                 }
-                Some(PeerFrame::Settle { number }) => {
+                Some(PeerFrame::Confirm { number }) => {
                     self.deliver();
                     let (number, dest) = (number.to_string(), protocol::json_string(self.id));
                     let code = self
@@ -419,10 +417,10 @@ pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &
                     requests.fail(&key, &responder, fault, &mut outcomes);
                 }
             }
-            Some(PeerFrame::Lost { number }) => {
+            Some(PeerFrame::ProbeFailed { number }) => {
                 cluster.on_probe_failed(broker, number, &mut outcomes)
             }
-            Some(PeerFrame::Settled { number, dest, code }) => {
+            Some(PeerFrame::Confirmed { number, dest, code }) => {
                 let fault = code.map(|code| DeliveryError::of_code(&code));
                 cluster.receipts.settle(number, &dest, fault);
             }

@@ -12,17 +12,17 @@ use super::{
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PeerFrame<'a> {
     /// The next message expects an answer.
-    Asks { ack: &'a str },
+    ExpectReply { ack: &'a str },
     /// The answer to this request is no longer awaited.
     Cancel { ack: &'a str },
     /// Probes whether this request may still be answered.
-    Awaits { ack: &'a str, number: u64 },
+    Probe { ack: &'a str, number: u64 },
     /// The answer to the probe with this number: the request will not be answered.
-    Lost { number: u64 },
+    ProbeFailed { number: u64 },
     /// Asks whether the previous message was delivered.
-    Settle { number: u64 },
+    Confirm { number: u64 },
     /// The result of a delivery: delivered, unless there is a code.
-    Settled {
+    Confirmed {
         number: u64,
         dest: Cow<'a, str>,
         code: Option<Cow<'a, str>>,
@@ -65,15 +65,15 @@ pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
     let number = || members.reference?.parse().ok();
     let dest = || members.dest.map(string);
     match members.action()?.as_ref() {
-        "asks" => Some(PeerFrame::Asks { ack: members.ack? }),
+        "asks" => Some(PeerFrame::ExpectReply { ack: members.ack? }),
         "cancel" => Some(PeerFrame::Cancel { ack: members.ack? }),
-        "awaits" => Some(PeerFrame::Awaits {
+        "awaits" => Some(PeerFrame::Probe {
             ack: members.ack?,
             number: number()?,
         }),
-        "lost" => Some(PeerFrame::Lost { number: number()? }),
-        "settle" => Some(PeerFrame::Settle { number: number()? }),
-        "settled" => Some(PeerFrame::Settled {
+        "lost" => Some(PeerFrame::ProbeFailed { number: number()? }),
+        "settle" => Some(PeerFrame::Confirm { number: number()? }),
+        "settled" => Some(PeerFrame::Confirmed {
             number: number()?,
             dest: dest()?,
             code: members.code.map(string),
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
         assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
-        let expected = PeerFrame::Settled {
+        let expected = PeerFrame::Confirmed {
             number: 7,
             dest: "a\n".into(),
             code: Some("SLOW".into()),
