@@ -16,6 +16,7 @@ const CLEAN = [
   'CODE_OF_CONDUCT.md',
   'SECURITY.md',
   'index.d.ts',
+  'scripts/autobahn',
   'scripts/coverage.js',
   'scripts/prose.js',
   'spec',
