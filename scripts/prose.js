@@ -24,6 +24,18 @@ const CLEAN = [
   'scripts/coverage.js',
   'scripts/prose.js',
   'spec',
+  'src/concurrency',
+  'src/concurrency.rs',
+  'src/error.rs',
+  'src/event.rs',
+  'src/memory.rs',
+  'src/metrics.rs',
+  'src/options',
+  'src/protocol',
+  'src/protocol.rs',
+  'src/sync.rs',
+  'src/transport',
+  'src/transport.rs',
 ];
 
 /** Folders without prose of our own. */
