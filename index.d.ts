@@ -1,16 +1,16 @@
-// For Node.js and browsers: nothing here needs `@types/node`, or another `lib` than ES2022 and one that has
-// AbortSignal (`@types/node`, DOM or WebWorker). What only one of the two clients has says so; docs/api.md
-// has it in one table.
+// Types for Node.js and browsers. They need TypeScript 5, `lib` ES2022 and a declaration of AbortSignal
+// (`@types/node`, DOM or WebWorker), but not `@types/node` itself. A member that exists on one platform
+// only is marked; docs/api.md lists the differences.
 
 /** A listener of one event. */
 type Listener<Events extends EventMap<Events>, Name extends keyof Events> = (
   ...args: Events[Name]
 ) => void;
 
-/** Events by name, each with the arguments of its listeners. */
+/** Maps the name of each event to the arguments of its listeners. */
 type EventMap<Events> = { [Name in keyof Events]: any[] };
 
-/** Node's EventEmitter with events of certain types; Node's own functions take it for one. */
+/** Node's EventEmitter with typed events. Functions that expect an EventEmitter accept it. */
 interface Emitter<Events extends EventMap<Events>> {
   on<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
   once<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): this;
@@ -39,21 +39,20 @@ interface Emitter<Events extends EventMap<Events>> {
   getMaxListeners(): number;
 }
 
-/** `await using`, for programs whose `lib` knows `Symbol.asyncDispose`. */
+/** `await using`, for programs whose `lib` declares `Symbol.asyncDispose`. */
 type Disposal = SymbolConstructor extends { readonly asyncDispose: infer Key extends symbol }
   ? { [Name in Key]: () => Promise<void> }
   : unknown;
 
-/** What a client can do, and a server that takes part itself. */
+/** Methods that clients and servers have in common. */
 interface Messaging<Message, Answer> {
   /**
-   * Sends a message, and does not wait.
+   * Queues a message and returns at once.
    *
-   * @param message Anything that `JSON.stringify` takes; serialised now, later changes do not travel.
-   * @param dest One id, or many. An id that nobody has registered is the server's `warn` event.
-   * @param callback Called with the first answer of a receiver, the fastest wins; never called if there is
-   *   none: `request` tells.
-   * @returns false above `highWaterMark`: slow down until `'drain'`. Nothing is lost either way.
+   * @param message Any value that `JSON.stringify` accepts; it is serialised before `send` returns.
+   * @param dest One id or several. An unknown id emits `warn` on the server; the sender gets no error.
+   * @param callback Called with the first answer. If no receiver answers, it is never called: use `request`.
+   * @returns false above `highWaterMark`: wait for `'drain'`. The message is queued in either case.
    * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
    * @throws Error `ERR_WSMB_MAX_QUEUED` above `maxQueued`.
    */
@@ -64,10 +63,11 @@ interface Messaging<Message, Answer> {
   ): boolean;
 
   /**
-   * Asks one id or many; resolves with the first answer. Of many the fastest wins, and the others are
-   * told to stop; one that fails or refuses counts only when nobody else is left.
+   * Sends a request and resolves with the first answer. The other receivers get a cancel. A failure or a
+   * refusal rejects only if no other receiver can still answer.
    *
-   * Rejects with a `RequestError`. With a server that speaks version 1, only an answer or the `timeout` ends it.
+   * Rejects with a `RequestError`. A server of version 1 reports no failures: without an answer `timeout` ends the
+   * request.
    *
    * @example const { from, message } = await client.request<Result>(job, ['worker-1', 'worker-2']);
    */
@@ -78,9 +78,10 @@ interface Messaging<Message, Answer> {
   ): Promise<WSMsgBroker.Answered<Received>>;
 
   /**
-   * Asks many, and resolves with the outcome of each: no rejection for some who do not answer. Version 2 only.
+   * Sends a request to several receivers and resolves with the outcome of each. Version 2 only.
    *
-   * Rejects with a `RequestError` when nothing was asked, or nobody waits any more.
+   * A receiver that does not answer is listed in `failed`. Rejects with a `RequestError` if the request was not
+   * sent or was aborted.
    */
   requestAll<Received = any, Sent = unknown>(
     message: Sent,
@@ -89,8 +90,8 @@ interface Messaging<Message, Answer> {
   ): Promise<WSMsgBroker.Gathered<Received>>;
 
   /**
-   * Sends, and resolves when the broker has said in whose queue the message is. That is no proof that it was
-   * read: only an answer is. Version 2 only. Rejects with a `RequestError`.
+   * Sends a message and resolves with the broker's receipt: for which receivers the message is queued. Only an
+   * answer proves that a receiver has read it. Version 2 only. Rejects with a `RequestError`.
    */
   deliver<Sent = unknown>(
     message: Sent,
@@ -99,8 +100,8 @@ interface Messaging<Message, Answer> {
   ): Promise<WSMsgBroker.Delivery>;
 
   /**
-   * The messages from now on, one after the other; ends when the client does. Each call makes a stream of its
-   * own, and each stream, as well as the `message` event, gets every message.
+   * Async iterator over the messages that arrive from now on, with backpressure. Ends when the client ends. Each
+   * call returns an independent stream; every stream and the `message` event get every message.
    *
    * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
    * @example for await (const { message, answer } of client.messages()) answer?.(message * 2);
@@ -110,19 +111,19 @@ interface Messaging<Message, Answer> {
   ): AsyncIterableIterator<WSMsgBroker.Incoming<Message, Answer>>;
 }
 
-/** Not there at run time: what both classes have. */
+/** Base type of both classes; it does not exist at run time. */
 declare const Peer: new <Events extends EventMap<Events>, Message, Answer>() => Emitter<Events> &
   Messaging<Message, Answer> &
   Disposal;
 
 /**
- * A connection to a broker, registered there under an id.
+ * A client: a connection to a broker, registered there under an id.
  *
- * It connects when the tick of its construction ends. What is sent before it is open waits, in
- * order, behind the registration.
+ * It connects at the end of the tick in which it is constructed. Messages sent before it is registered are queued
+ * and sent in order after the registration.
  *
- * `Message` is what others send to this client, `Answer` what it answers them. What it asks of others has a
- * type at each call: `client.request<Result>(job, 'worker')`.
+ * `Message` is the type of incoming messages, `Answer` of the answers to them. The answer to a request is typed at
+ * each call: `client.request<Result>(job, 'worker')`.
  */
 declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
   WSMsgBroker.ClientEvents<Message, Answer>,
@@ -130,7 +131,7 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
   Answer
 > {
   /**
-   * @param id The name under which others reach this client: 1 to 8,192 bytes of UTF-8.
+   * @param id The id of this client: 1 to 8,192 bytes of UTF-8.
    * @param host Host name or address of the broker.
    * @param port Port of the broker.
    * @param path Path of the broker; a missing slash is added. Default `/`.
@@ -146,74 +147,73 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
   /** @param url Address of the broker, such as `ws://host:9042/path`, or `wss:` for TLS. */
   constructor(id: string | number, url: string, options?: WSMsgBroker.ClientOptions | null);
 
-  /** The id given at construction. */
+  /** The id given to the constructor. */
   id: string | number;
 
-  /** Bytes that wait to be written, about. */
+  /** Approximate number of bytes queued. */
   readonly bufferedAmount: number;
 
   /**
-   * Number of errors that the server or another client has caused on open connections of this client. They are
-   * `error` events only if there is a listener: they never end the process.
+   * Number of errors that the server or other clients have caused on open connections. They are emitted as `error`
+   * only if there is a listener, so they never end the process.
    */
   readonly peerErrors: number;
 
-  /**
-   * Callbacks that await an answer, by ack. Public by accident in version 1, and kept. Not in browsers.
-   */
+  /** Callbacks of pending `send` calls, by ack. Kept for compatibility with 1.x. Not in browsers. */
   readonly ack2callback: Record<string, WSMsgBroker.AnswerCallback>;
 
   /**
-   * Resolves with this client as soon as it is registered, at once if it is. Rejects with the reason if it ends
-   * before; whoever waits here needs no `error` listener for that.
+   * Resolves with this client once it is registered. Rejects with the cause if the client ends before; that error
+   * needs no `error` listener.
    */
   connected(): Promise<this>;
 
   /**
-   * Registers again under the same id, with another token: what was granted is renewed, and
-   * `'registered'` follows. Also registers anew after `unregister`.
+   * Registers the id again; `'registered'` follows. Renews the grant, or takes the id back after `unregister` or
+   * `replaced`.
    *
-   * @param token What the server is shown this time, and when the client reconnects, unless the option
-   *   `token` is a function; without it, nothing.
+   * @param token Token for this registration (omitted: none). Later connections send it too, unless the option
+   *   `token` is a function.
    * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
-   * @throws TypeError `ERR_WSMB_OPTION` for a token that is no string.
+   * @throws TypeError `ERR_WSMB_OPTION` if the token is not a string.
    */
   register(token?: string): void;
 
   /**
-   * Gives up the id. The connection stays open and may still send, without a name; where clients
-   * are authenticated, only `register` may follow.
+   * Gives up the id. The connection stays open and may still send, without `from`. On a server with
+   * authentication the next call must be `register`.
    *
    * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
    */
   unregister(): void;
 
   /**
-   * Closes the client, for good; what was sent is written first, if it was open. Resolves when the
-   * connection has ended, never rejects.
+   * Closes the client for good. Queued messages are written first if the connection is open. Resolves when the
+   * connection has ended; never rejects.
    */
   close(): Promise<void>;
 }
 
 declare namespace WSMsgBroker {
-  /** One id, or many. */
+  /** One id or several. */
   type Destination = string | readonly string[];
 
-  /** Called with the id of the one who answered, and the answer. */
+  /** Called with the id of the responder and its answer. */
   type AnswerCallback<Answer = any> = (from: string, answer: Answer) => void;
 
-  /** The way to answer a message. `send` may be taken from it. */
+  /** Answers or refuses a request. The methods need no `this`: they can be destructured. */
   interface Response<Answer = any> {
     /**
-     * Answers. Of a request to many only as many answers reach the sender as it wants, by default the first.
+     * Sends the answer. If a request has several receivers, the asker gets as many answers as it asked for, by
+     * default the first one.
      *
      * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) once the connection has ended.
      */
     send(answer: Answer): void;
 
     /**
-     * Refuses: the one who asked gets an error with this `code` (default `ERR_WSMB_REJECTED`) and `message`.
-     * Nothing else of an error travels. Version 2 only.
+     * Refuses the request: the asker gets an error with this `code` (default `ERR_WSMB_REJECTED`) and `message`.
+     * Other properties of the error are not sent. Version 2 only.
      *
      * @param reason An error, an object with `code` and `message`, or a text.
      * @throws Error `ERR_WSMB_NOT_NEGOTIATED` on a connection of version 1.
@@ -222,79 +222,79 @@ declare namespace WSMsgBroker {
     reject(reason: unknown): void;
 
     /**
-     * Aborts when nobody awaits the answer any more: the request was cancelled, answered by somebody else or
-     * timed out, who asked has gone, or the own connection has ended. The reason has the code
-     * `ERR_WSMB_CANCELLED`. On a connection of version 1 it never aborts.
+     * Aborts when the answer is no longer needed: the request was cancelled, answered by another receiver or timed
+     * out, its asker has disconnected, or this connection has ended. The reason has the code
+     * `ERR_WSMB_CANCELLED`. Never aborts on a connection of version 1.
      */
     readonly signal: AbortSignal;
   }
 
-  /** A message, as `messages()` has it. */
+  /** A message from `messages()`. */
   interface Incoming<Message = any, Answer = any> {
     message: Message;
-    /** The id of its sender, undefined for one without. */
+    /** The id of the sender; undefined if it has none. */
     from: string | undefined;
-    /** Null when no answer is wanted. */
+    /** Null if the sender wants no answer. */
     response: Response<Answer> | null;
-    /** `response.send`, undefined when no answer is wanted. */
+    /** `response.send`; undefined if the sender wants no answer. */
     answer: Response<Answer>['send'] | undefined;
   }
 
-  /** What `request` resolves with. */
+  /** Result of `request`. */
   interface Answered<Answer = any> {
-    /** Who has answered; undefined for one that has given up its id since. */
+    /** The id of the responder; undefined if it has lost its id since. */
     from: string | undefined;
     message: Answer;
   }
 
-  /** What `requestAll` resolves with: each of those asked is in one of them, unless `count` was reached. */
+  /** Result of `requestAll`. Each receiver is in one of the two maps, unless `count` ended the request. */
   interface Gathered<Answer = any> {
-    /** The answers by id, in the order in which they came. */
+    /** Answers by id, in the order of arrival. */
     answers: Map<string, Answer>;
-    /** Why there is none, by id. */
+    /** Errors by id. */
     failed: Map<string, RequestError>;
   }
 
-  /** What `deliver` resolves with: each id is in one of them. */
+  /** Result of `deliver`. Each id is in one of the two. */
   interface Delivery {
-    /** Those in whose connection's queue the message is. */
+    /** Receivers for which the broker has queued the message. */
     delivered: string[];
-    /** Why it is not, by id. */
+    /** Errors of the others, by id. */
     failed: Map<string, RequestError>;
   }
 
   /** Options of `request` and `deliver`. */
   interface RequestOptions {
-    /** How long to wait, in milliseconds, more than 0; `Infinity` for ever. Default `requestTimeout`. */
+    /** Timeout in milliseconds, more than 0; `Infinity`: no timeout. Default `requestTimeout`. */
     timeout?: number;
-    /** Gives the request up: it rejects with `ABORT_ERR`, and who works on it is told to stop. Default none. */
+    /** Cancels the request: it rejects with `ABORT_ERR`, and its receivers get a cancel. Default none. */
     signal?: AbortSignal;
   }
 
   /** Options of `requestAll`. */
   interface GatherOptions extends RequestOptions {
-    /** So many answers are enough: the others are told to stop. Default: all. */
+    /** Resolve after this number of answers and cancel the rest. Default: all. */
     count?: number;
   }
 
   /** Options of `messages`. */
   interface MessagesOptions {
     /**
-     * Messages that may wait in the stream before the socket, pings included, is read no further. Browsers read
-     * on, and so does a client that itself awaits answers or receipts. Default 64.
+     * Messages that the stream may buffer before the client stops reading its socket, pings included. No effect in
+     * browsers, nor while this client has requests or receipts pending. Default 64.
      */
     highWaterMark?: number;
-    /** Ends the stream: it throws an `AbortError`. Default none. */
+    /** Ends the stream: the iterator throws an `AbortError`. Default none. */
     signal?: AbortSignal;
   }
 
-  /** Any other text. It leaves a union of texts its completion in editors. */
+  /** Any other string. Keeps the completion of a union of literals in editors. */
   type OtherCode = string & Record<never, never>;
 
-  /** What became of one receiver, as the server tells it. */
+  /** Codes by which the server reports that a receiver failed. */
   type FailureCode = 'UNKNOWN_ID' | 'GONE' | 'REPLACED' | 'SLOW' | 'TIMEOUT' | 'CLUSTER_DOWN';
 
-  /** The codes of our own errors; docs/api.md says what each means, and what to do. */
+  /** Error codes of this package; docs/api.md explains each and what to do. */
   type ErrorCode =
     | 'ERR_WSMB_ACK_TAKEN'
     | 'ERR_WSMB_ACTION'
@@ -337,265 +337,264 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_UNKNOWN_ID'
     | 'ERR_WSMB_WEBSOCKET';
 
-  /** An error of ours, of the system, or of your own functions. */
+  /** An error of this package, of the system, or of your own functions. */
   interface CodedError extends Error {
     code?: ErrorCode | OtherCode;
   }
 
-  /** Why there is no answer, or no receipt. */
+  /** Rejection of a request or a delivery. */
   interface RequestError extends Error {
-    /** One of these, one of the server's, or that with which a responder has refused. */
+    /** A code of the client, of the server, or one that a responder passed to `reject`. */
     code: FailureCode | 'ABORT_ERR' | ErrorCode | OtherCode;
-    /** The id of the one who has refused, if somebody has. */
+    /** The id of the responder that refused the request. */
     from?: string;
   }
 
-  /** The events of a client, with their arguments. */
+  /** Events of a client and their arguments. */
   interface ClientEvents<Message = any, Answer = any> {
-    /** Connected; the registration is on its way. */
+    /** Connected; the registration has been sent. */
     open: [];
     /** The server confirmed the registration. */
     registered: [];
-    /** A message; `response` is null when no answer is wanted, `from` the id of its sender. */
+    /** A message arrived. `response` is null if no answer is wanted; `from` is the id of the sender. */
     message: [message: Message, response: Response<Answer> | null, from: string | undefined];
-    /** The server confirmed the end of the registration. */
+    /** The server confirmed `unregister`. */
     unregistered: [id: string];
     /**
-     * Another connection has registered the id. This one stays open, without a name, and does not reconnect
+     * Another connection has registered the id. This connection stays open without an id, and does not reconnect
      * when it ends. Version 2 only.
      */
     replaced: [id: string];
-    /** What was sent has been written, after `send` had returned false. */
+    /** The queue has been written, after `send` had returned false. */
     drain: [];
     /**
-     * The server closes within so many milliseconds. With `reconnect` the client goes by itself, at some moment
-     * of that time and as soon as nothing is awaited. Version 2 only.
+     * The server will close within this number of milliseconds. With `reconnect` the client connects again by
+     * itself within that time, once no requests are pending in either direction. Version 2 only.
      */
     goaway: [within: number];
-    /** The connection is lost: the how manieth attempt follows, after so many milliseconds, and why. */
+    /** The connection is lost: number of the next attempt (from 1), its delay in milliseconds, and the cause. */
     reconnecting: [attempt: number, delay: number, error: CodedError];
-    /** Registered again; `registered` came before. */
+    /** Registered again; emitted after `registered`. */
     reconnected: [];
     /**
-     * The connection failed, the server refused us, or it sent what cannot be understood. Without a listener
-     * it is thrown only if the connection could not be opened; all other errors are counted in `peerErrors`.
-     * `error.code` is stable: `ERR_WSMB_UNAUTHORIZED`, `_FORBIDDEN` and `_CONFLICT` are refusals.
-     * With `reconnect` a connection that fails is only told by `reconnecting`, until it is given up.
+     * The connection failed, the server refused the registration, or it sent an invalid frame. `error.code` is
+     * stable: `ERR_WSMB_UNAUTHORIZED`, `_FORBIDDEN` and `_CONFLICT` are refusals.
+     *
+     * Without a listener an error is thrown only if the connection could not be opened; all others are counted in
+     * `peerErrors`. With `reconnect` a failed connection emits `reconnecting`; `error` follows the last attempt.
      */
     error: [error: CodedError];
     /**
-     * The client has ended, once; undefined if it was closed before it was open. 4401, 4403 and
-     * 4409 are refusals: to try again with the same token is in vain.
+     * The client has ended; emitted once. The code is undefined if the client was closed before it was open. 4401,
+     * 4403 and 4409 are refusals: a retry with the same token fails again.
      */
     close: [code: number | undefined];
   }
 
-  /** PEM as text or bytes, or the path of a file with it. */
+  /** PEM as text or bytes, or the path of a PEM file. */
   type Pem = string | Uint8Array;
 
-  /** A version of TLS. */
+  /** TLS version. */
   type TlsVersion = 'TLSv1.2' | 'TLSv1.3';
 
-  /** How a client knows its server, and makes itself known. */
+  /** TLS of a client: trusted authorities and the client's own certificate. */
   interface ClientTlsOptions {
-    /** Authorities that may sign the server's certificate, in place of those Mozilla trusts. */
+    /** Authorities for the server's certificate. They replace Mozilla's list. */
     ca?: Pem;
-    /** The name that is asked for and that the certificate must have. Default: the host. */
+    /** Server name for SNI, and the name that the certificate must have. Default: the host. */
     servername?: string;
-    /** The client's own certificate, those of its issuers behind it. */
+    /** The client's certificate, followed by those of its issuers. */
     cert?: Pem;
-    /** Its key: PKCS#8, PKCS#1 or SEC1, not encrypted. */
+    /** The key of `cert`: PKCS#8, PKCS#1 or SEC1, not encrypted. */
     key?: Pem;
-    /** `false` takes any certificate: whoever is in between may read all. Default true. */
+    /** `false` accepts any certificate: the connection is open to interception. Default true. */
     rejectUnauthorized?: boolean;
-    /** The oldest version that is spoken. Default `TLSv1.2`. */
+    /** Oldest accepted TLS version. Default `TLSv1.2`. */
     minVersion?: TlsVersion;
   }
 
-  /** The certificate of a server, and whom it lets in. */
+  /** TLS of a server: its certificate, and whether it requires client certificates. */
   interface ServerTlsOptions {
-    /** The certificate, those of its issuers behind it. */
+    /** The server's certificate, followed by those of its issuers. */
     cert: Pem;
-    /** Its key: PKCS#8, PKCS#1 or SEC1, not encrypted. */
+    /** The key of `cert`: PKCS#8, PKCS#1 or SEC1, not encrypted. */
     key: Pem;
-    /** Authorities that may sign the certificate of a client; only with `requestCert`. */
+    /** Authorities for client certificates; only with `requestCert`. */
     ca?: Pem;
-    /** The oldest version that is spoken. Default `TLSv1.2`. */
+    /** Oldest accepted TLS version. Default `TLSv1.2`. */
     minVersion?: TlsVersion;
-    /** Only clients with a certificate signed by `ca` are let in. Default false. */
+    /** Require a client certificate signed by `ca`. Default false. */
     requestCert?: boolean;
   }
 
-  /** When a client connects again: the delay doubles, up to a limit, and a part of it is left to chance. */
+  /** Reconnect with exponential backoff and jitter. */
   interface ReconnectOptions {
-    /** The first delay, in milliseconds. Default 500. */
+    /** First delay in milliseconds. Default 500. */
     minDelay?: number;
-    /** The longest delay, in milliseconds. Default 30,000. */
+    /** Longest delay in milliseconds. Default 30,000. */
     maxDelay?: number;
-    /** By what each delay is longer than the one before, 1 to 100. Default 2. */
+    /** Growth of the delay per attempt, 1 to 100. Default 2. */
     factor?: number;
-    /** The share of each delay that is left to chance, 0 to 1. Default 1. */
+    /** Random share of each delay, 0 to 1. Default 1. */
     jitter?: number;
-    /** Attempts before it is given up, since the last registration. Default: no limit. */
+    /** Attempts since the last registration before the client ends. Default: no limit. */
     maxAttempts?: number;
   }
 
-  /** Options of a client: bytes and milliseconds, whole numbers. */
+  /** Options of a client. Sizes are in bytes, times in milliseconds, both whole numbers. */
   interface ClientOptions {
     /**
-     * The newest version of the protocol that is spoken. 1 is that of version 1 to the byte; with 2 a client learns
-     * why there is no answer, and a server of version 1 is spoken to in version 1. Default 1; 2 in browsers.
+     * Newest protocol version to speak. 1 is compatible with 1.x to the byte. 2 adds the reasons of failed requests,
+     * and falls back to 1 if the server speaks only that. Default 1; 2 in browsers.
      */
     protocol?: 1 | 2;
-    /** What the server is shown at registration; a function is asked at each connection. Default: none. */
+    /** Token sent with the registration. A function is called for each connection. Default: none. */
     token?: string | (() => string | undefined | Promise<string | undefined>);
-    /** Connects again when the connection is lost, and registers; `true` as by default. Default false. */
+    /** Reconnect and register again when the connection is lost; `true` uses the defaults. Default false. */
     reconnect?: boolean | ReconnectOptions;
     /**
-     * With `reconnect`: whether requests whose connection was lost (1001, 1006, 1012) are sent once more,
-     * so that a receiver may see one twice, or they fail with `ERR_WSMB_CONNECTION_LOST`. Default `never`.
+     * With `reconnect`: whether requests pending when the connection was lost (1001, 1006, 1012) are sent again, so
+     * that a receiver may get one twice. With `never` they fail with `ERR_WSMB_CONNECTION_LOST`. Default `never`.
      */
     resend?: 'never' | 'requests';
-    /** How long a request may wait for its answer, in milliseconds; `Infinity` for ever. Default 30,000. */
+    /** Timeout of requests; `Infinity`: no timeout. Default 30,000. */
     requestTimeout?: number;
-    /** Closes the client. Default: none. */
+    /** Closes the client when it aborts. Default: none. */
     signal?: AbortSignal;
     /**
-     * Further headers of the handshake; those that make it one are not yours to set. Not in browsers.
-     * Default: none.
+     * Additional headers of the handshake. `Host`, `Connection`, `Upgrade` and `Sec-WebSocket-*` cannot be set. Not
+     * in browsers. Default: none.
      */
     headers?: Record<string, string>;
-    /** Bytes of one message from the server. Not in browsers. Default 100 MiB + 64 KiB. */
+    /** Largest message from the server. Not in browsers. Default 100 MiB + 64 KiB. */
     maxPayload?: number;
-    /** Bytes waiting above which `send` returns false. Default 1 MiB. */
+    /** Queued bytes above which `send` returns false. Default 1 MiB. */
     highWaterMark?: number;
-    /** Bytes waiting above which `send` throws. Default 1 GiB. */
+    /** Queued bytes above which `send` throws. Default 1 GiB. */
     maxQueued?: number;
-    /** From start to open, in milliseconds. Default 30,000. */
+    /** Time until the WebSocket is open (in browsers: until the server's first message). Default 30,000. */
     connectTimeout?: number;
     /**
-     * Silence of the server, in milliseconds, before it is sent a ping; 0: never. In browsers, which cannot ping,
-     * a server of version 2 is sent a small request. Default 25,000.
+     * Send a ping if nothing arrived for this time; 0: never. In browsers, which cannot ping, a small request to
+     * a server of version 2. Default 25,000.
      */
     pingInterval?: number;
-    /** Silence after the ping, in milliseconds, before it counts as dead: 1006. Default 20,000. */
+    /** Time without a sign of life after the ping until the connection is dead (1006). Default 20,000. */
     pingTimeout?: number;
-    /**
-     * How long, in milliseconds, a closing connection may make no progress. Not in browsers.
-     * Default 5,000.
-     */
+    /** Time without progress until a closing connection is cut. Not in browsers. Default 5,000. */
     closeTimeout?: number;
     /**
-     * Speaks TLS; `true` as by default. A `wss:` URL needs none of it, a `ws:` URL allows none. In
-     * browsers only a boolean, for host and port. Default false; as the page came in browsers.
+     * Use TLS; `true` uses the defaults. Not needed with a `wss:` URL, not allowed with a `ws:` URL. In browsers only
+     * a boolean, for host and port. Default false; in browsers that of the page.
      */
     tls?: boolean | ClientTlsOptions;
-    /** Browsers only: a class that is used as that of the page. Default `globalThis.WebSocket`. */
+    /** Browsers only: the WebSocket class to use. Default `globalThis.WebSocket`. */
     WebSocket?: new (
       url: string,
     ) => object;
   }
 
-  /** Where a server listens. */
+  /** Address on which a server listens. */
   interface Address {
     address: string;
     family: 'IPv4' | 'IPv6';
     port: number;
   }
 
-  /** What a server has done so far, and what it holds now. */
+  /** Metrics of a server: gauges ("now") and counters since its start. */
   interface Stats {
     /** WebSockets open now. */
     connections: number;
     /** Ids registered now. */
     registered: number;
-    /** Requests that await an answer now. */
+    /** Requests pending now. */
     pending: number;
-    /** Bytes that buffers and tables hold now, as `maxMemory` counts them. */
+    /** Bytes in buffers and tables now, as limited by `maxMemory`. */
     memory: number;
-    /** WebSockets accepted so far. */
+    /** WebSockets accepted. */
     accepted: number;
-    /** Handshakes refused so far. */
+    /** Handshakes refused. */
     refused: number;
-    /** Actions read so far. */
+    /** Actions read. */
     messagesIn: number;
-    /** Messages and answers queued for a receiver, or for its broker, so far. */
+    /** Messages and answers queued for a receiver or its broker. */
     messagesOut: number;
-    /** Messages to an id that nobody had so far. */
+    /** Messages to unknown ids. */
     unknownIds: number;
-    /** Actions that could not be carried out so far. */
+    /** Actions refused. */
     errors: number;
     /**
-     * Connections closed for breaking the WebSocket protocol, or for exceeding `maxPayload`,
-     * `maxFragments`, `maxControlFrames` or `maxProtocolErrors`, so far.
+     * Connections closed because they violated the WebSocket protocol or exceeded `maxPayload`, `maxFragments`,
+     * `maxControlFrames` or `maxProtocolErrors`.
      */
     violations: number;
-    /** Connections closed because they did not read so far. */
+    /** Connections closed as slow consumers. */
     slow: number;
-    /** Messages and answers dropped for receivers that did not read (`slowConsumer: 'drop'`) so far. */
+    /** Messages and answers dropped for slow consumers (`slowConsumer: 'drop'`). */
     dropped: number;
-    /** Connections closed because memory was short (`maxMemory`) so far. */
+    /** Connections closed because memory was short (`maxMemory`). */
     evicted: number;
-    /** Connections found dead by their silence (`pingTimeout`) so far. */
+    /** Connections found dead by the heartbeat (`pingTimeout`). */
     dead: number;
-    /** Connections closed because they did not register in time (`registerTimeout`) so far. */
+    /** Connections closed because they did not register in time (`registerTimeout`). */
     unregistered: number;
-    /**
-     * Connections closed because they may not do what they wanted (4401, 4403, 4409), or because that could
-     * not be decided (1013), so far.
-     */
+    /** Connections closed because the registration was refused (4401, 4403, 4409) or undecided (1013). */
     denied: number;
-    /** Times that a connection had used up its `rateLimit` so far. */
+    /** Number of times that a connection was paused by `rateLimit`. */
     throttled: number;
-    /** Its part in a cluster; missing where it is alone (no option `nats`). */
+    /** Metrics of the cluster; missing without the option `nats`. */
     cluster?: ClusterStats;
   }
 
-  /** What a server has done so far as one of a cluster, and what it holds now. */
+  /** Metrics of a server in a cluster. */
   interface ClusterStats {
-    /** Whether NATS can be reached now, and passes on what this broker says. */
+    /** Whether NATS is reachable and passes on the messages of this broker. */
     connected: boolean;
-    /** Brokers known now, this one among them. While NATS is away: those known before. */
+    /** Brokers known now, including this one. While NATS is unreachable: those known before. */
     brokers: number;
-    /** Ids that this broker claims now: one subscription each at NATS. */
+    /** Ids claimed by this broker now; each is one NATS subscription. */
     claims: number;
-    /** Ids not registered here that are sent to from here now, or were half a second ago, or owe an answer. */
+    /** Ids at other brokers in use now: a message was sent in the last half second, or an answer is pending. */
     remotes: number;
-    /** Messages that came from other brokers for ids here so far. */
+    /** Messages received from other brokers. */
     received: number;
-    /** Messages for ids not here, while NATS could not be reached, so far. */
+    /** Messages to ids at other brokers while NATS was unreachable. */
     unreachable: number;
-    /** Times that something for this broker was lost because it came faster than it was taken so far. */
+    /** Number of times that messages for this broker were lost because they arrived too fast. */
     lagged: number;
-    /** Times that the connection to NATS was lost so far. */
+    /** Number of times that the connection to NATS was lost. */
     lost: number;
   }
 
-  /** Why a `slow` event: closed, closed for its memory, or its messages are being dropped. */
+  /** Argument of `slow`: the connection was closed, was closed to free memory, or its messages are dropped. */
   type SlowReason = 'closed' | 'memory' | 'dropping';
 
-  /**
-   * How the cluster of a server is: NATS is reached, and has read for which ids this broker listens; it is lost;
-   * something that was for this broker was lost, and what was under way fails; NATS refused something, or cannot be
-   * reached and is tried again; it was `required`, could not be reached in time, and the server closes.
-   */
-  /** How `server.disconnect` closes. */
+  /** Options of `server.disconnect`. */
   interface DisconnectOptions {
-    /** What the `'close'` event of the client tells: 1000, or 3000 to 4999. Default 1000. */
+    /** Close code: 1000, or 3000 to 4999. Default 1000. */
     code?: number;
-    /** What the close frame says beside the code: 123 bytes of UTF-8 at most. Default none. */
+    /** Close reason: at most 123 bytes of UTF-8. Default none. */
     reason?: string;
     /**
-     * True closes all connections here of the principal that owns the id, whatever their ids, whether they
-     * still have one, and also those whose registration is under way. Where nobody is authenticated: all that
-     * registered this id last. Default false: the owner of the id alone.
+     * Close all connections at this server of the principal that owns the id, also those without an id and those
+     * whose registration is pending. Without authentication: all connections whose last registration was this id.
+     * Default false: only the owner of the id.
      */
     principal?: boolean;
   }
 
+  /**
+   * State of the cluster connection of a server.
+   *
+   * - `connected`: NATS is reachable and has processed the subscriptions of this broker.
+   * - `disconnected`: the connection to NATS is lost.
+   * - `lagged`: messages for this broker were lost; requests in flight fail.
+   * - `failed`: NATS refused an operation, or is unreachable and retried.
+   * - `missing`: NATS is `required` but was unreachable until the timeout; the server closes.
+   */
   type ClusterState = 'connected' | 'disconnected' | 'lagged' | 'failed' | 'missing';
 
-  /** Why a `denied` event; `message` is what the client is told. */
+  /** Error of a `denied` event; the client receives its `message`. */
   interface DeniedError extends Error {
     code:
       | 'ERR_WSMB_UNAUTHORIZED'
@@ -604,159 +603,150 @@ declare namespace WSMsgBroker {
       | 'ERR_WSMB_UNAVAILABLE';
   }
 
-  /** The events of a server, with their arguments. */
+  /** Events of a server and their arguments. */
   interface ServerEvents {
-    /** Bound: `address()` is known. With `nats.required` the cluster is `'connected'`, too. */
+    /** Bound: `address()` is known. With `nats.required` the cluster is also connected. */
     listening: [];
     /** A WebSocket was accepted. */
     connection: [];
-    /** An id has an owner; also when another connection takes it over. */
+    /** A connection registered an id; also when it takes the id over from another one. */
     registered: [id: string];
     /** An id has no owner any more. */
     unregistered: [id: string];
-    /** A message went to an id that nobody has registered; with `nats`: anywhere, and one may stand for several. */
+    /** A message was sent to an unknown id. In a cluster one event may stand for several messages. */
     warn: [error: Error & { code: ErrorCode }];
-    /**
-     * A peer sent what cannot be understood or may not be, `authenticate` failed, or the server
-     * could not listen.
-     */
+    /** A peer sent an invalid or forbidden frame, `authenticate` failed, or the server could not listen. */
     error: [error: CodedError];
-    /** A connection may not register, or not any more, and is closed; the id it wants, or had. */
+    /** A registration was refused or has expired, and the connection is closed. `id`: requested or former id. */
     denied: [id: string | null, error: DeniedError];
-    /** A connection does not keep up; its id, if it has one, and what was done about it. */
+    /** A connection is a slow consumer: its id, if any, and the measure taken. */
     slow: [id: string | null, why: SlowReason];
-    /** With `nats`: how the cluster is, and why it is `failed` or `missing`; null for the others. */
+    /** With `nats`: the state of the cluster; a reason for `failed` and `missing`, else null. */
     cluster: [state: ClusterState, reason: string | null];
     /**
-     * So many `connection`, `warn`, `error`, `slow` and `denied` events were only counted:
-     * JavaScript was behind.
+     * Number of `connection`, `warn`, `error`, `slow` and `denied` events that were counted but not emitted,
+     * because the event loop was busy.
      */
     dropped: [count: number];
   }
 
-  /** What a client shows when it registers. */
+  /** Credentials of a registration. */
   interface Credentials {
-    /** The id it wants. */
+    /** The requested id. */
     id: string;
-    /** The token it sent along. */
+    /** The token of the registration. */
     token: string | undefined;
-    /** The headers of its handshake: lower-case names, the values of any one name joined by `, `. */
+    /** Headers of the handshake: lower-case names; repeated headers are joined by `, `. */
     headers: Record<string, string>;
-    /** The address at the other end of its socket, a proxy's if there is one; empty for a Unix socket. */
+    /** Remote address of the socket (that of a proxy, if any); empty for a Unix socket. */
     remoteAddress: string;
-    /** True when the socket speaks TLS with us. */
+    /** Whether the socket uses TLS. */
     secure: boolean;
   }
 
-  /** What a client may do: a plain object, with no other members. */
+  /** Rights of a client: a plain object without other members. */
   interface Grant {
     /**
-     * Who the client is: not empty, and a number is finite. No other principal may take over an id while its owner is connected.
-     * Default: the id.
+     * Identity of the client: a string that is not empty, or a finite number. Other principals cannot take over an
+     * id while its owner is connected. Default: the id.
      */
     principal?: string | number;
-    /**
-     * Whom it may address: patterns in which `*` stands for any characters, and cannot be escaped.
-     * Default: anybody.
-     */
+    /** Ids that it may send to: patterns with `*` for any characters (no escape). Default: anybody. */
     send?: string | readonly string[];
-    /** When its connection ends, unless it has registered anew by then. Default: never. */
+    /** Time at which its connection ends unless it has registered again. Default: never. */
     expires?: Date | number;
   }
 
   /**
-   * Decides who may register. `true` or a grant lets a client in; all else refuses it, and so does
-   * what is thrown. An error with the code `ERR_WSMB_UNAUTHORIZED` or `ERR_WSMB_FORBIDDEN` tells
-   * the client its message; any other error is the server's `error` event, and so is a `TypeError`
-   * for what is neither a boolean, nothing, nor a grant.
+   * Decides on a registration. `true` or a grant accepts the client; any other value, and an exception, refuse it.
+   *
+   * The client gets the message of an error whose code is `ERR_WSMB_UNAUTHORIZED` or `ERR_WSMB_FORBIDDEN`. The
+   * server emits `error` for any other error, and a `TypeError` for a value of another type.
    */
   type Authenticate = (
     credentials: Credentials,
   ) => boolean | Grant | null | undefined | Promise<boolean | Grant | null | undefined>;
 
-  /** Which JSON Web Tokens are accepted: of a secret, or of a public key. */
+  /** Which JSON Web Tokens are accepted. One of `secret` and `publicKey` is required. */
   interface JwtOptions {
-    /** The secret shared with the issuer: 32 bytes at least (48 for HS384, 64 for HS512). */
+    /** Secret shared with the issuer: at least 32 bytes (HS384: 48, HS512: 64). */
     secret?: string | Uint8Array;
-    /** Or the issuer's public key, in PEM: RSA, P-256, P-384 or Ed25519. */
+    /** Public key of the issuer in PEM: RSA, P-256, P-384 or Ed25519. */
     publicKey?: string | Uint8Array;
-    /** The algorithms allowed. Default: HS256, RS256, ES256, ES384 or EdDSA, as the key goes. */
+    /** Allowed algorithms. Default: HS256, RS256, ES256, ES384 or EdDSA, according to the key. */
     algorithms?: readonly string[];
-    /** Who may have issued them: one of these, not empty, is the claim `iss`. Default: anybody. */
+    /** Allowed values of the claim `iss`, not empty. Default: anybody. */
     issuer?: string | readonly string[];
-    /** For whom they may be: one of these, not empty, is in the claim `aud`. Default: anybody. */
+    /** Allowed values of the claim `aud`, not empty. Default: anybody. */
     audience?: string | readonly string[];
-    /** What the claim `sub` is: the id, or a pattern of ids. Default `exact`. */
+    /** Whether the claim `sub` is the id or a pattern of ids. Default `exact`. */
     subject?: 'exact' | 'pattern';
-    /** Milliseconds that clocks may differ, 600,000 at most. Default 0. */
+    /** Tolerated clock difference in milliseconds, at most 600,000. Default 0. */
     leeway?: number;
-    /** Whether tokens must have an end, the claim `exp`. Default true. */
+    /** Whether tokens must expire (claim `exp`). Default true. */
     requireExp?: boolean;
   }
 
   /**
-   * NATS, by which many brokers are one; docs/cluster.md has how to run them. Who we are for NATS is said by one of
-   * `user`, `token`, `nkey` and `creds`, or by nothing.
+   * NATS connection of a broker. Brokers that use the same NATS and `namespace` form a cluster; see docs/cluster.md.
+   * Credentials: at most one of `user`, `token`, `nkey` and `creds`.
    */
   interface NatsOptions {
     /**
-     * Where it is: `nats://host:4222`, `tls://host`, `host`, one or many; `nats://user:password@host` says who we
-     * are, too. One that cannot be reached is passed over for the next.
+     * URLs of NATS servers: `nats://host:4222`, `tls://host` or `host`; credentials as in
+     * `nats://user:password@host`. If one is unreachable, the next is tried.
      */
     servers: string | readonly string[];
-    /**
-     * Brokers of one namespace are one, and do not see those of others: 1 to 64 letters, digits, `-` and `_`.
-     * Default `default`.
-     */
+    /** Name of the cluster: 1 to 64 letters, digits, `-` and `_`. Default `default`. */
     namespace?: string;
-    /** The name of this broker for the others, 1 to 64 bytes; each needs its own. Default: a random one. */
+    /** Name of this broker, unique in the cluster, 1 to 64 bytes. Default: a random one. */
     name?: string;
-    /** A user of NATS. Default: none. */
+    /** NATS user. Default: none. */
     user?: string;
-    /** The password of `user`. Default: none. */
+    /** Password of `user`. Default: none. */
     pass?: string;
-    /** A token. Default: none. */
+    /** NATS token. Default: none. */
     token?: string;
-    /** The seed of an NKey, `SU...`. Default: none. */
+    /** Seed of an NKey, `SU...`. Default: none. */
     nkey?: string;
-    /** A file of credentials: its path, or its text. Default: none. */
+    /** Credentials file: its path or its text. Default: none. */
     creds?: string;
     /**
-     * Speaks TLS, `true` as by default; `servername` is that of the address. Default false: where the address
-     * (`tls://`) or NATS itself says so.
+     * Use TLS; `true` uses the defaults; `servername` is always the host of the URL. Default false: TLS only if the
+     * URL (`tls://`) or NATS requires it.
      */
     tls?: boolean | ClientTlsOptions;
     /**
-     * Whether the server closes (`ERR_WSMB_CLUSTER`) when NATS cannot be reached within `timeout` at the start;
-     * `'listening'` waits for it. Otherwise it serves those who are here, and tries on. Default false.
+     * Require NATS at the start: `'listening'` waits for it, and after `timeout` the server closes
+     * (`ERR_WSMB_CLUSTER`). Otherwise the server starts without the cluster and keeps trying. Default false.
      */
     required?: boolean;
-    /** The time for that, in milliseconds. Default 5,000. */
+    /** Timeout for `required`, in milliseconds. Default 5,000. */
     timeout?: number;
   }
 
-  /** How long all brokers are waited for. */
+  /** Options of cluster queries. */
   interface ClusterSearchOptions {
-    /** Milliseconds, more than 0. Default 1,000. */
+    /** Timeout in milliseconds, more than 0. Default 1,000. */
     timeout?: number;
   }
 
-  /** All brokers of a cluster, as one of them sees them. */
+  /** A cluster of brokers, as seen by one of them. */
   interface Cluster {
-    /** The names of the brokers known now, this one among them, in order; none once the server is closed. */
+    /** Names of the brokers known now, including this one, sorted. Empty once the server is closed. */
     brokers(): string[];
 
     /**
-     * The ids registered at all brokers now, in no order. `silent` are the names of brokers that did not answer in
-     * time: theirs may be missing. It brings all ids here: with very many of them that takes its time.
+     * Resolves with the ids registered at all brokers, in no order. `silent` names the brokers that did not
+     * answer in time; their ids may be missing. Expensive with very many ids: all are transferred.
      *
      * Rejects with `ERR_WSMB_NOT_OPEN` once the server is closed.
      */
     ids(options?: ClusterSearchOptions): Promise<{ ids: string[]; silent: string[] }>;
 
     /**
-     * Whether somebody has registered this id, and the name of the broker where that is. All are asked: it
-     * resolves when all have answered or the time is up, then with those that did not in `silent`.
+     * Resolves with whether an id is registered, and the name of its broker. Asks all brokers; `silent` names those
+     * that did not answer in time.
      *
      * Rejects with `ERR_WSMB_NOT_OPEN` once the server is closed.
      */
@@ -766,190 +756,192 @@ declare namespace WSMsgBroker {
     ): Promise<{ has: boolean; broker: string | null; silent: string[] }>;
   }
 
-  /** What one connection may send in a second; what is missing has no limit. */
+  /** Limits per connection and second. */
   interface RateLimit {
-    /** Messages of any kind, pings included. Default: no limit. */
+    /** Messages of any kind, including pings. Default: no limit. */
     messages?: number;
-    /** Bytes, those of frame headers included. Default: no limit. */
+    /** Bytes, including frame headers. Default: no limit. */
     bytes?: number;
   }
 
-  /** Options of a server: bytes, counts and milliseconds, whole numbers; `docs/limits.md` has the reasons. */
+  /**
+   * Options of a server. Sizes are in bytes, times in milliseconds, both whole numbers. `docs/limits.md` explains
+   * each limit.
+   */
   interface ServerOptions {
     /**
-     * The id under which the server takes part itself: from the start if it is set, else once it does. Default
-     * `server`; with `nats` `server-` and the name of the broker: in a cluster each needs its own.
+     * Id of the server's own client, unique in a cluster. If set, it is registered at the start, otherwise at first
+     * use. Default `server`; with `nats` `server-` and the name of the broker.
      */
     id?: string;
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;
-    /** Threads that route. Default: one per core, at most 4. */
+    /** Routing threads. Default: one per core, at most 4. */
     threads?: number;
-    /** Bytes of one message; more closes its sender with 1009. Default 100 MiB. */
+    /** Largest message; beyond it the sender is closed with 1009. Default 100 MiB. */
     maxPayload?: number;
-    /** Bytes of one message to `server.client`; a larger one is dropped, a request refused. Default 1 MiB. */
+    /** Largest message to `server.client`; beyond it a message is dropped, a request refused. Default 1 MiB. */
     clientMaxPayload?: number;
-    /** Bytes that may wait for one connection before `slowConsumer` applies. Default 16 MiB. */
+    /** Bytes queued for one connection before `slowConsumer` applies. Default 16 MiB. */
     maxBackpressure?: number;
     /**
-     * What happens then: those who send to it are read no further until it catches up, or it is
-     * closed at once, or what is sent to it is dropped and counted. Default `pushback`.
+     * Policy for slow consumers. `pushback`: backpressure, the broker stops reading from its senders. `close`: the
+     * connection is closed at once. `drop`: messages to it are dropped and counted. Default `pushback`.
      */
     slowConsumer?: 'pushback' | 'close' | 'drop';
-    /** How long, in milliseconds, senders are held before the one that does not read is closed. Default 5,000. */
+    /** Time that senders are blocked before the slow connection is closed. Default 5,000. */
     slowConsumerTimeout?: number;
     /**
-     * Bytes of all buffers and tables. Beyond it those who need more wait, new connections are
-     * refused with 503, and the one that holds most is closed. Default: a quarter of the memory.
+     * Bytes of all buffers and tables. Beyond it senders wait, new connections are refused with 503, and the
+     * connection that uses most is closed. Default: a quarter of the memory.
      */
     maxMemory?: number;
-    /** Connections at one time; more are refused with 503. Default: 80 % of the file limit. */
+    /** Open connections; more are refused with 503. Default: 80 % of the file limit. */
     maxConnections?: number;
-    /** Bytes of an id, and of an ack; more is refused. Default 8,192. */
+    /** Length of an id or an ack in bytes; longer ones are refused. Default 8,192. */
     maxIdLength?: number;
-    /** Receivers of one message; more is refused. Default 65,536. */
+    /** Receivers of one message; beyond it the message is refused. Default 65,536. */
     maxDest?: number;
-    /** Bytes of one message times its receivers; more is refused. Default 1 GiB. */
+    /** Bytes of one message times its receivers; beyond it the message is refused. Default 1 GiB. */
     maxFanoutBytes?: number;
-    /** Fragments of one message; more closes its sender with 1008. Default 16,384. */
+    /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */
     maxFragments?: number;
-    /** Pings and pongs of one connection in a second; more closes it with 1008. Default 100. */
+    /** Pings and pongs per connection and second; beyond it the connection is closed with 1008. Default 100. */
     maxControlFrames?: number;
     /**
-     * Refused actions of one connection in a minute; more closes it with 1008; 0: no limit.
+     * Refused actions per connection and minute; beyond it the connection is closed with 1008; 0: no limit.
      * Default: no limit; 100 with authentication.
      */
     maxProtocolErrors?: number;
-    /** What one connection may send in a second; beyond it, it is read later. Default: no limit. */
+    /** Rate limit per connection; beyond it the connection is read later. Default: no limit. */
     rateLimit?: RateLimit;
-    /** Bytes of the head of a handshake; more is refused with 431. Default 16,384. */
+    /** Size of the handshake request; larger ones are refused with 431. Default 16,384. */
     maxHeaderSize?: number;
-    /** How long a handshake may take, in milliseconds; more is refused with 408. Default 10,000. */
+    /** Time for the handshake; later ones are refused with 408. Default 10,000. */
     handshakeTimeout?: number;
     /**
-     * How long a connection may have no id, in milliseconds; more closes it with 1008; 0: for ever.
+     * Time that a connection may stay without an id before it is closed with 1008; 0: no limit.
      * Default: no limit; 10,000 with authentication.
      */
     registerTimeout?: number;
-    /** Silence of a peer, in milliseconds, before it is sent a ping; 0: never. Default 25,000. */
+    /** Send a ping if nothing arrived for this time; 0: never. Default 25,000. */
     pingInterval?: number;
-    /** Silence after the ping, in milliseconds, before the peer counts as dead. Default 20,000. */
+    /** Time without a sign of life after the ping until the connection is dead. Default 20,000. */
     pingTimeout?: number;
-    /** How long a closing connection may take, in milliseconds. Default 5,000. */
+    /** Time until a closing connection is cut. Default 5,000. */
     closeTimeout?: number;
-    /** How long a request may be answered, in milliseconds. Default 3,600,000. */
+    /** Longest lifetime of a request. Default 3,600,000. */
     ackTimeout?: number;
-    /** Deliveries of one connection that may await an answer. Default 65,536. */
+    /** Pending deliveries of requests per connection. Default 65,536. */
     maxPendingAcks?: number;
-    /** Decides who may register; excludes `jwt`. Default: anybody may. */
+    /** Decides on each registration; excludes `jwt`. Default: anybody may. */
     authenticate?: Authenticate;
-    /** How long it may take, in milliseconds, before the client is refused. Default 5,000. */
+    /** Timeout of `authenticate`; then the client is refused. Default 5,000. */
     authenticateTimeout?: number;
-    /** Lets in who shows a JSON Web Token for its id; excludes `authenticate`. Default: anybody may. */
+    /** Requires a JSON Web Token for each id; excludes `authenticate`. Default: anybody may. */
     jwt?: JwtOptions;
     /**
      * Origins from which browsers may connect, such as `https://example.org`; `*` for all.
      * Default: any; that of the `Host` with authentication.
      */
     allowedOrigins?: readonly string[];
-    /** Speaks TLS, and nothing else. Default: no TLS. */
+    /** Accept only TLS connections. Default: no TLS. */
     tls?: ServerTlsOptions;
-    /** Is one with the other brokers of these NATS servers. Default: it is alone. */
+    /** Form a cluster with the other brokers of these NATS servers. Default: no cluster. */
     nats?: NatsOptions;
   }
 
-  /** How a server closes. */
+  /** Options of `server.close`. */
   interface CloseOptions {
     /**
-     * Milliseconds for the conversations under way: requests are answered, and what waits is
-     * written, before the connections are closed. Default 0.
+     * Drain timeout in milliseconds: pending requests are answered and queues written before connections are closed.
+     * Default 0.
      */
     drain?: number;
   }
 
   /**
-   * A broker. It routes on threads of its own, whatever JavaScript does meanwhile.
+   * A broker. It routes on its own threads, even while the event loop is busy.
    *
-   * It takes part itself, as a client of its own: `send` and the like are those of `client`. `Message` is what
-   * others send to it, `Answer` what it answers them.
+   * A server has a client of its own, `client`; its messaging methods such as `send` are those of that client.
+   * `Message` is the type of messages to it, `Answer` of its answers.
    *
    * Not in browsers: there the constructor throws `ERR_WSMB_BROWSER`.
    */
   class Server<Message = any, Answer = any> extends Peer<ServerEvents, Message, Answer> {
     /**
-     * @param port Port to listen on; 0 takes a free one; a name that is no number is a Unix socket.
+     * @param port Port to listen on; 0 takes a free one; a string that is not a number is a Unix socket.
      * @param path Path of the endpoint; a missing slash is added. Default `/`.
      */
     constructor(port: number | string, path?: string | null, options?: ServerOptions | null);
     constructor(port: number | string, options: ServerOptions & { path?: string });
     constructor(options: ServerOptions & { port: number | string; path?: string });
 
-    /** The id under which it takes part itself. */
+    /** The id of `client`. */
     readonly id: string;
 
     /**
-     * Resolves when it listens; rejects with the error that is told in place of `'listening'`, or with
-     * `ERR_WSMB_NOT_OPEN` where `close()` came first. Also when that is past. Where it is asked for in time
-     * and nobody listens for `'error'`, the rejection is all that tells why the server could not listen.
+     * Resolves when the server listens. Rejects with the error that is emitted instead of `'listening'`, or with
+     * `ERR_WSMB_NOT_OPEN` if `close()` came first. It can be read at any time; if you read it in the tick of the
+     * construction, the error needs no `error` listener, and if you never read it, there is no unhandled rejection.
      */
     readonly ready: Promise<void>;
 
     /**
-     * The server as one of its clients, over no network: it is made, and registers the id of the option
-     * `id`, when it is first asked for, by one of a client's methods too. It speaks version 2.
+     * The server's own client: speaks version 2 without a network connection. Created and registered at the start if
+     * the option `id` is set, otherwise at first use, also by a messaging method of the server.
      */
     readonly client: WSMsgBroker<Message, Answer>;
 
-    /** How long a request may be answered, in milliseconds: `ackTimeout`, changeable. */
+    /** Longest lifetime of a request in milliseconds: `ackTimeout`, can be changed. */
     ttl: number;
 
-    /** What it was started with; null once it is closed. */
+    /** The arguments of the constructor; null once the server is closed. */
     readonly wss: { options: { host: string; port: number | string; path: string } } | null;
 
-    /** Where it listens: the path of a Unix socket, null once it is closed. */
+    /** The bound address, or the path of a Unix socket; null once the server is closed. */
     address(): Address | string | null;
 
-    /** Counters; null once it is closed. */
+    /** Metrics; null once the server is closed. */
     stats(): Stats | null;
 
-    /** The ids registered here now, in no order; none once it is closed. */
+    /** Ids registered at this server, in no order; empty once it is closed. */
     ids(): string[];
 
-    /** Whether somebody has registered this id here. */
+    /** Whether an id is registered at this server. */
     has(id: string): boolean;
 
-    /** All brokers of its cluster; null where it is alone (no option `nats`). */
+    /** The cluster of this server; null without the option `nats`. */
     readonly cluster: Cluster | null;
 
     /**
-     * Closes the connection that owns this id, behind what waits for it. The id is free when this
-     * returns; nothing keeps the client from coming back. Other connections of its principal live on,
-     * such as one that it has replaced.
+     * Closes the connection that owns an id, after its queue is written. The id is free when `disconnect` returns.
+     * The client may connect again, and other connections of its principal, such as one that it replaced, stay open.
      *
-     * @param code What its `'close'` event tells: 1000, or 3000 to 4999. Default 1000.
-     * @param reason What the close frame says beside the code: 123 bytes of UTF-8 at most. Default none.
-     * @returns false if nobody has the id.
-     * @throws TypeError or RangeError `ERR_WSMB_OPTION` for what cannot be in a close frame.
+     * @param code Close code: 1000, or 3000 to 4999. Default 1000.
+     * @param reason Close reason: at most 123 bytes of UTF-8. Default none.
+     * @returns false if the id is unknown.
+     * @throws TypeError or RangeError `ERR_WSMB_OPTION` for an invalid code or reason.
      */
     disconnect(id: string, code?: number, reason?: string): boolean;
 
     /**
-     * The same; with `principal: true` for all connections of the principal that owns this id.
+     * Closes the connection that owns an id; with `principal: true` all connections of its principal.
      *
      * @returns false if there is no such connection.
-     * @throws TypeError or RangeError `ERR_WSMB_OPTION` for what cannot be in a close frame.
+     * @throws TypeError or RangeError `ERR_WSMB_OPTION` for an invalid code or reason.
      */
     disconnect(id: string, options: DisconnectOptions): boolean;
 
     /**
-     * Changes the certificate, and whom it lets in, for the connections to come. Files are read
-     * again; connections that are there live on.
+     * Replaces certificate, key and client authorities for new connections. Files are read again. Open connections
+     * are not affected.
      *
-     * @throws Error `ERR_WSMB_TLS` for what cannot be used, or a server without TLS: all stays as it was.
+     * @throws Error `ERR_WSMB_TLS` for an invalid certificate or key, or a server without TLS; nothing changes then.
      */
     setTls(tls: ServerTlsOptions): void;
 
-    /** Closes; the port is free when this returns. Resolves when the last connection has ended. */
+    /** Closes the server; the port is free when `close` returns. Resolves when the last connection has ended. */
     close(options?: CloseOptions): Promise<void>;
   }
 }

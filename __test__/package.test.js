@@ -18,12 +18,14 @@ const platforms = fs.readdirSync(path.join(root, 'npm')).sort();
 test('the platform packages have the version and the name that the loader looks for', (t) => {
   t.is(platforms.length, manifest.napi.targets.length);
   for (const platform of platforms) {
-    const { name, version, main, os, cpu, engines } = require(`../npm/${platform}/package.json`);
+    const platformManifest = require(`../npm/${platform}/package.json`);
+    const { name, version, main, os, cpu, engines, repository } = platformManifest;
     t.is(name, `wsmsgbroker-${platform}`);
     t.is(version, manifest.version);
     t.is(main, `wsmsgbroker.${platform}.node`);
     t.is(`${os}-${cpu}`, platform.replace(/-(gnu|musl|msvc)$/, ''));
     t.deepEqual(engines, manifest.engines);
+    t.deepEqual(repository, manifest.repository);
   }
   const cargo = fs.readFileSync(path.join(root, 'Cargo.toml'), 'utf8');
   t.is(/^version = "(.+)"$/m.exec(cargo)[1], manifest.version);

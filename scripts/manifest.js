@@ -1,11 +1,12 @@
 'use strict';
 
-// What package.json and Cargo.toml must say at certain moments:
-//   pack     names the platform packages as optional dependencies, for the tarball only: a clone
-//            builds its own addon, and `npm ci` must not ask for versions not published yet. Refuses
-//            where something is not built: npm would leave it out without a word
-//   unpack   takes them out again
-//   version  gives Cargo.toml and Cargo.lock the version of package.json (`npm version` runs it)
+// Changes package.json and the files that must agree with it:
+//   pack         adds the platform packages as optional dependencies, for the tarball only: a clone
+//                builds its own addon, and `npm ci` must not request versions that are not published yet.
+//                Fails if a file is not built, because npm would silently omit it
+//   unpack       removes them again
+//   version      copies the version of package.json to Cargo.toml and Cargo.lock (`npm version` runs it)
+//   repository OWNER/NAME   sets the GitHub repository in package.json, npm/*/package.json and CODEOWNERS
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -38,14 +39,37 @@ const steps = {
     write(cargo, text.replace(/^version = ".*"$/m, `version = "${manifest.version}"`));
     execFileSync('cargo', ['update', '--workspace', '--offline'], { cwd: root, stdio: 'inherit' });
   },
+  repository(repository) {
+    const [, owner] = /^([\w-]+)\/[\w.-]+$/.exec(repository ?? '') ?? [];
+    if (owner === undefined) {
+      console.error('usage: node scripts/manifest.js repository OWNER/NAME');
+      process.exit(2);
+    }
+    const page = `https://github.com/${repository}`;
+    manifest.homepage = `${page}#readme`;
+    manifest.repository.url = `git+${page}.git`;
+    manifest.bugs = `${page}/issues`;
+    write(file, `${JSON.stringify(manifest, null, 2)}\n`);
+    // npm verifies the origin of each published package by its own `repository`.
+    for (const platform of fs.readdirSync(path.join(root, 'npm'))) {
+      const own = path.join(root, 'npm', platform, 'package.json');
+      const changed = {
+        ...JSON.parse(fs.readFileSync(own, 'utf8')),
+        repository: manifest.repository,
+      };
+      write(own, `${JSON.stringify(changed, null, 2)}\n`);
+    }
+    const owners = path.join(root, '.github', 'CODEOWNERS');
+    write(owners, fs.readFileSync(owners, 'utf8').replace(/^\* @.+$/m, `* @${owner}`));
+  },
 };
 
-const step = steps[process.argv[2]];
-if (!step) {
+const [name, argument] = process.argv.slice(2);
+if (!Object.hasOwn(steps, name)) {
   console.error(`usage: node scripts/manifest.js ${Object.keys(steps).join('|')}`);
   process.exit(2);
 }
-step();
+steps[name](argument);
 
 function write(to, text) {
   fs.writeFileSync(`${to}.new`, text);

@@ -25,7 +25,7 @@ const TOGETHER: &str = "Messages for an id that nobody owns come back from NATS 
 
 const DIFFERENCES: &[Difference] = &[
     Difference {
-        conversation: "an id that is taken over fails the request, and its former owner can not answer",
+        conversation: "an id that is taken over fails the request, and its former owner cannot answer",
         why: LATER,
         steps: &[(
             4,
@@ -41,7 +41,7 @@ const DIFFERENCES: &[Difference] = &[
         steps: &[(8, &[r#"{"event":"unregistered x","times":2}"#])],
     },
     Difference {
-        conversation: "a server that closes tells each connection so, behind what waits for it",
+        conversation: "a closing server sends 1001 to each connection, after its queue",
         why: LATER,
         steps: &[(
             3,
@@ -52,12 +52,12 @@ const DIFFERENCES: &[Difference] = &[
         )],
     },
     Difference {
-        conversation: "a receipt says what became of each id, once, in the order of dest",
+        conversation: "a receipt has the outcome of each id, once, in the order of dest",
         why: TOGETHER,
         steps: &[(5, &[r#"{"event":"unknown nobody","perhapsMore":true}"#])],
     },
     Difference {
-        conversation: "a request ends with the last one who could answer it",
+        conversation: "a request ends with the last connection that could answer it",
         why: "That an ack is taken by somebody at another server is known there alone: nothing is \
             refused, and the message goes to nobody. Who asks by version 1 is not told.",
         steps: &[(
@@ -69,7 +69,7 @@ const DIFFERENCES: &[Difference] = &[
         )],
     },
     Difference {
-        conversation: "what follows a register is read by the version that it asks for",
+        conversation: "actions after a register are read by the version that it asks for",
         why: "A receipt that another server has a part in comes when that has said it, and a register \
             does not wait for it: who goes back to version 1 before gets none.",
         steps: &[
@@ -97,7 +97,7 @@ const DIFFERENCES: &[Difference] = &[
         )],
     },
     Difference {
-        conversation: "who does not read is not told that it was refused",
+        conversation: "a connection that does not read gets no error",
         why: LATER,
         steps: &[(
             1,
@@ -108,18 +108,18 @@ const DIFFERENCES: &[Difference] = &[
         )],
     },
     Difference {
-        conversation: "a request to ids of which some have no owner is told so, and answered by the others",
+        conversation: "a request fails for unknown ids, and is answered by the others",
         why: TOGETHER,
         steps: &[(3, &[r#"{"event":"unknown nobody","perhapsMore":true}"#])],
     },
     Difference {
-        conversation: "what awaits nothing does not fail",
+        conversation: "a send that is not a request does not fail",
         why: TOGETHER,
         steps: &[(5, &[r#"{"event":"unknown nobody","perhapsMore":true}"#])],
     },
     // Rule 33.8.
     Difference {
-        conversation: "who was asked by version 1 may answer though it was replaced",
+        conversation: "a replaced receiver may answer a request of version 1",
         why: "The server of a receiver knows nothing of the version of who asks at another one: it does \
             as it would for version 2, and tells the receiver that it works in vain.",
         steps: &[
@@ -134,7 +134,7 @@ const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        conversation: "who has not read for long is not told that a request has ended",
+        conversation: "a receiver that has not read for long gets no cancel",
         why: "What another server tells of a receiver that does not read waits there, as messages for it \
             do, and is no burden here: it is told when it has read.",
         steps: &[(
