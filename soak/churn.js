@@ -6,7 +6,7 @@ const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
-const { executable } = require('../__test__/support/nats');
+const { executable } = require('../testkit/nats');
 const { play } = require('./churn/play');
 const { capacity, judge, markdown } = require('./churn/report');
 

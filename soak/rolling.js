@@ -8,7 +8,7 @@ const net = require('node:net');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 const WSMsgBroker = require('..');
-const { startNats } = require('../__test__/support/nats');
+const { startNats } = require('../testkit/nats');
 
 const USAGE = `usage: node soak/rolling.js [options]
   --brokers N   brokers of the cluster (default 3): each is drained and replaced once

@@ -5,8 +5,8 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { launch } = require('../../__test__/support/chromium');
-const { startSite } = require('../../__test__/support/site');
+const { launch } = require('../../testkit/chromium');
+const { startSite } = require('../../testkit/site');
 const Child = require('../processes');
 const { ask, sizes, start } = require('./ask');
 

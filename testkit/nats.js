@@ -19,7 +19,7 @@ const LATE_MS = 30_000;
 const POLL_MS = 5;
 
 const windows = process.platform === 'win32';
-const root = path.join(__dirname, '..', '..');
+const root = path.join(__dirname, '..');
 const program = windows ? 'nats-server.exe' : 'nats-server';
 
 /** Where Debian puts its own, which is the older one. */
