@@ -1,14 +1,14 @@
 //! A server, and peers that speak to it: one of text frames, one of raw bytes.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 pub mod canary;
+pub mod client_log;
 #[cfg(feature = "nats")]
 pub mod nats;
-pub mod played;
 pub mod raw;
+pub mod scripted_server;
 pub mod tls;
-pub mod told;
 pub mod violations;
 
 use std::{
