@@ -11,7 +11,7 @@ const os = require('node:os');
 const path = require('node:path');
 const readline = require('node:readline');
 
-const LOAD = path.join(__dirname, '../load/target/release/wsmsgbroker-load');
+const LOAD = path.join(__dirname, '../../target/release/wsmsgbroker-load');
 const START_TIMEOUT = 20_000;
 // Beyond what a load process was told to run: it gives up by itself after 10 s without progress.
 const GRACE = 30_000;
