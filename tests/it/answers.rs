@@ -1,30 +1,18 @@
-//! Answers never hold who answers: they may fill the asker's outbox to a multiple of the mark
-//! (rule 17.5). And how a connection that is too slow again and again is treated (rule 17.7).
+//! Answers are never blocked by backpressure: they may fill the asker's outbox to a multiple of the
+//! high-water mark (rule 17.5). A connection that is too slow several times is closed (rule 17.7).
 
 use std::time::Duration;
 
-use wsmsgbroker::{Server, ServerOptions};
+use wsmsgbroker::Server;
 
 use crate::support::{
+    LONG, backpressure,
     canary::Canary,
-    options,
     raw::{Raw, TEXT, frame, numbered_send},
     start_server, until,
 };
 
-/// Longer than a test takes: what happens does not happen because this time is up.
-const LONG: Duration = Duration::from_secs(3600);
 const MIB: usize = 1 << 20;
-
-fn limits(max_backpressure: usize, slow_consumer_timeout: Duration) -> ServerOptions {
-    ServerOptions {
-        max_backpressure,
-        slow_consumer_timeout,
-        // For those who read their close frame late.
-        close_timeout: LONG,
-        ..options()
-    }
-}
 
 /// `asker` asks `count` requests; they are answered with 1 MiB each, whether it reads or not.
 /// Ends when the server has carried out all answers.
@@ -56,7 +44,7 @@ async fn ask_and_answer(server: &Server, asker: &mut Raw, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_large_answers_arrive_though_the_asker_reads_them_late() {
-    let (server, _) = start_server(limits(16 * MIB, LONG));
+    let (server, _) = start_server(backpressure(16 * MIB, LONG));
     let mut asker = Raw::register(&server, "asker").await;
     let count = 100;
     // Six times the mark, and the one who answers was never held.
@@ -72,7 +60,7 @@ async fn many_large_answers_arrive_though_the_asker_reads_them_late() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_asker_that_never_reads_is_closed_at_eight_times_the_mark() {
-    let (server, log) = start_server(limits(MIB / 4, LONG));
+    let (server, log) = start_server(backpressure(MIB / 4, LONG));
     let canary = Canary::start(&server).await;
     let mut asker = Raw::register(&server, "asker").await;
     ask_and_answer(&server, &mut asker, 48).await;
@@ -83,7 +71,7 @@ async fn an_asker_that_never_reads_is_closed_at_eight_times_the_mark() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_asker_that_never_reads_is_closed_when_its_time_is_up() {
-    let (server, log) = start_server(limits(8 * MIB, Duration::from_millis(200)));
+    let (server, log) = start_server(backpressure(8 * MIB, Duration::from_millis(200)));
     let mut asker = Raw::register(&server, "asker").await;
     // Beyond the mark, far from eight times as much.
     ask_and_answer(&server, &mut asker, 40).await;
@@ -93,7 +81,7 @@ async fn an_asker_that_never_reads_is_closed_when_its_time_is_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_was_slow_twice_is_closed_at_once_the_third_time() {
-    let (server, log) = start_server(limits(MIB / 4, LONG));
+    let (server, log) = start_server(backpressure(MIB / 4, LONG));
     for _ in 0..2 {
         let mut asker = Raw::register(&server, "again").await;
         ask_and_answer(&server, &mut asker, 48).await;

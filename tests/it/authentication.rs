@@ -1,4 +1,5 @@
-//! Who may register: what the embedder says (rule 22).
+//! Authentication: the embedder's decision on who may register, and the grant that comes with it
+//! (rule 22).
 
 use std::{
     sync::{

@@ -1,5 +1,5 @@
-//! A connection that does not read holds those who send to it, then is closed; all others go on
-//! (rule 17).
+//! Backpressure: a connection that does not read pauses its senders, then is closed; other connections
+//! are not affected (rule 17).
 
 use std::time::{Duration, Instant};
 
@@ -10,28 +10,16 @@ use tokio::{
 use wsmsgbroker::ServerOptions;
 
 use crate::support::{
+    LONG, backpressure,
     canary::Canary,
     options,
     raw::{CLOSE, PING, PONG, Raw, TEXT, code, frame, number, numbered_send},
     start_server, until,
 };
 
-/// Longer than a test takes: what happens does not happen because this time is up.
-const LONG: Duration = Duration::from_secs(3600);
 /// Bytes of a message, and messages of a flood: more than the buffers of two sockets take.
 const LENGTH: usize = 64 << 10;
 const FLOOD: usize = 768;
-
-/// `pushback` with a short fuse, or none.
-fn limits(max_backpressure: usize, slow_consumer_timeout: Duration) -> ServerOptions {
-    ServerOptions {
-        max_backpressure,
-        slow_consumer_timeout,
-        // For those who read their close frame late.
-        close_timeout: LONG,
-        ..options()
-    }
-}
 
 /// Sends a flood of numbered messages, then `last`. Ends when all is written.
 fn flood(
@@ -81,7 +69,7 @@ const IS_DONE: &str = r#"{"action":"message","message":"done"}"#;
 /// Rules 17.1, 17.4 and 15.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_never_reads_holds_its_senders_and_is_closed_then_they_go_on() {
-    let (server, log) = start_server(limits(256 << 10, Duration::from_millis(200)));
+    let (server, log) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let mut deaf = Raw::register(&server, "deaf").await;
     let mut done = Raw::register(&server, "done").await;
@@ -105,7 +93,7 @@ async fn who_never_reads_holds_its_senders_and_is_closed_then_they_go_on() {
 /// Rule 17.4: also when what the reader has in part is more than half the mark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_reader_in_the_midst_of_a_large_message_goes_on_when_it_is_closed() {
-    let (server, log) = start_server(limits(1024, Duration::from_millis(200)));
+    let (server, log) = start_server(backpressure(1024, Duration::from_millis(200)));
     let mut deaf = Raw::register(&server, "deaf").await;
     let mut done = Raw::register(&server, "done").await;
     let mut sender = Raw::connect(&server).await;
@@ -122,7 +110,7 @@ async fn who_waits_for_a_reader_in_the_midst_of_a_large_message_goes_on_when_it_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_lost_while_it_waits_for_a_reader_waits_no_longer() {
     let patience = Duration::from_secs(2);
-    let (server, log) = start_server(limits(1024, patience));
+    let (server, log) = start_server(backpressure(1024, patience));
     let mut deaf = Raw::register(&server, "deaf").await;
     let (read, write) = Raw::register(&server, "sender").await.split();
     let flood = flood(write, r#""deaf""#, "");
@@ -158,7 +146,7 @@ async fn who_is_lost_while_it_waits_for_a_reader_waits_no_longer() {
 /// Rules 17.1 and 16.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_late_but_in_time_misses_nothing() {
-    let (server, log) = start_server(limits(1024, LONG));
+    let (server, log) = start_server(backpressure(1024, LONG));
     let late = Raw::register(&server, "late").await;
     let sender = Raw::connect(&server).await;
     let _flood = flood(
@@ -178,7 +166,7 @@ async fn who_reads_late_but_in_time_misses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_slowly_but_steadily_is_not_closed() {
     let patience = Duration::from_secs(2);
-    let (server, _) = start_server(limits(256 << 10, patience));
+    let (server, _) = start_server(backpressure(256 << 10, patience));
     let (mut slow, _write) = Raw::register(&server, "slow").await.split();
     let sender = Raw::connect(&server).await;
     let _flood = flood(sender.split().1, r#""slow""#, DONE);
@@ -199,7 +187,7 @@ async fn who_reads_slowly_but_steadily_is_not_closed() {
 /// Rule 17.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_larger_than_the_mark_may_always_wait() {
-    let (server, _) = start_server(limits(1024, LONG));
+    let (server, _) = start_server(backpressure(1024, LONG));
     let mut a = Raw::register(&server, "a").await;
     for n in 0..3 {
         a.send(&numbered_send(n, r#""a""#, 4 << 20)).await;
@@ -211,7 +199,7 @@ async fn a_message_larger_than_the_mark_may_always_wait() {
 /// Rules 17.4 and 17.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_who_flood_each_other_without_reading_do_not_stop_the_broker() {
-    let (server, log) = start_server(limits(256 << 10, Duration::from_millis(200)));
+    let (server, log) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let mut done = Raw::register(&server, "done").await;
     let (a_read, a) = Raw::register(&server, "a").await.split();
@@ -234,7 +222,7 @@ async fn two_who_flood_each_other_without_reading_do_not_stop_the_broker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_who_flood_each_other_and_read_late_miss_nothing() {
-    let (server, log) = start_server(limits(256 << 10, LONG));
+    let (server, log) = start_server(backpressure(256 << 10, LONG));
     let (mut a_read, a) = Raw::register(&server, "a").await.split();
     let (mut b_read, b) = Raw::register(&server, "b").await.split();
     let last = |dest| format!(r#"{{"action":"send","message":0,"dest":"{dest}"}}"#);
@@ -256,7 +244,7 @@ async fn two_who_flood_each_other_and_read_late_miss_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_floods_itself_without_reading_is_closed() {
-    let (server, log) = start_server(limits(256 << 10, Duration::from_millis(200)));
+    let (server, log) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let (mut read, write) = Raw::register(&server, "self").await.split();
     let _flood = flood(write, r#""self""#, DONE);
@@ -268,7 +256,7 @@ async fn who_floods_itself_without_reading_is_closed() {
 /// Rule 17.10.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_registers_again_and_again_without_reading_is_closed() {
-    let (server, _) = start_server(limits(256 << 10, Duration::from_millis(200)));
+    let (server, _) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let (mut read, mut write) = Raw::connect(&server).await.split();
     let flood = tokio::spawn(async move {
@@ -290,7 +278,7 @@ async fn who_registers_again_and_again_without_reading_is_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_registers_again_and_again_and_reads_late_is_told_all() {
     const PAIRS: usize = 50_000;
-    let (server, log) = start_server(limits(1024, LONG));
+    let (server, log) = start_server(backpressure(1024, LONG));
     let (mut read, mut write) = Raw::connect(&server).await.split();
     let flood = tokio::spawn(async move {
         let pair = [
@@ -315,7 +303,7 @@ async fn who_registers_again_and_again_and_reads_late_is_told_all() {
 /// Rule 17.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_multicast_waits_for_its_slowest_receiver_and_reaches_all_in_order() {
-    let (server, _) = start_server(limits(256 << 10, LONG));
+    let (server, _) = start_server(backpressure(256 << 10, LONG));
     let mut slow = Raw::register(&server, "slow").await;
     let mut quick = Raw::register(&server, "quick").await;
     let sender = Raw::connect(&server).await;
@@ -364,7 +352,7 @@ fn crawl(mut raw: Raw) -> JoinHandle<u16> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_delays_other_receivers_again_and_again_is_closed() {
     for dests in [vec![r#"["fast","slow"]"#], vec![r#""slow""#, r#""fast""#]] {
-        let (server, log) = start_server(limits(256 << 10, Duration::from_secs(1)));
+        let (server, log) = start_server(backpressure(256 << 10, Duration::from_secs(1)));
         let mut fast = Raw::register(&server, "fast").await;
         let slow = crawl(Raw::register(&server, "slow").await);
         let (_read, mut sender) = Raw::register(&server, "sender").await.split();
@@ -389,7 +377,7 @@ async fn who_delays_other_receivers_again_and_again_is_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_multicast_goes_on_without_a_receiver_that_was_closed() {
     // Long enough for the quick one on a busy machine.
-    let (server, log) = start_server(limits(256 << 10, Duration::from_secs(1)));
+    let (server, log) = start_server(backpressure(256 << 10, Duration::from_secs(1)));
     let _deaf = Raw::register(&server, "deaf").await;
     let mut quick = Raw::register(&server, "quick").await;
     let sender = Raw::connect(&server).await;

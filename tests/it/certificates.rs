@@ -1,5 +1,5 @@
-//! Certificates and keys: what cannot be used fails at the start, and whoever shows what the
-//! other side does not trust is not let in.
+//! Certificates and keys: unusable ones are refused at startup, and a peer whose certificate is not
+//! trusted cannot connect.
 
 use rcgen::{KeyPair, PKCS_ED25519};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};

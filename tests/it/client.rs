@@ -1,5 +1,5 @@
-//! The client where no conversation goes: connections that fail, queues that fill, readers that
-//! pause.
+//! The Rust client, where no conversation of the specification applies: failed connections, full queues,
+//! readers that pause.
 
 use std::{
     sync::{

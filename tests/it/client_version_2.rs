@@ -1,4 +1,4 @@
-//! A client that speaks version 2: what it writes, and what it tells (rule 32).
+//! The Rust client with protocol version 2: the frames it writes and the events it emits (rule 32).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Many brokers that are one, as JavaScript cannot see them.
+//! A cluster of brokers, for cases that cannot be observed from JavaScript.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The ids of a server: which there are, and the end of one (rule 15.10).
+//! The ids of a server: listing them, and disconnecting one (rule 15.10).
 
 use std::{sync::Arc, time::Duration};
 

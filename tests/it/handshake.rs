@@ -1,4 +1,5 @@
-//! The request that opens a connection: served however it comes, refused with its status (rule 14).
+//! The HTTP request that opens a connection: accepted however it is split, or refused with a status
+//! (rule 14).
 
 use std::{sync::Arc, time::Duration};
 

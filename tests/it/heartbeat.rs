@@ -1,4 +1,4 @@
-//! Who is silent is asked whether he is there, and who does not answer is not (rule 21).
+//! Heartbeats: a silent connection gets a ping, and is closed if it does not answer (rule 21).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{
 use wsmsgbroker::{Client, ClientEvent, ClientListener, ClientOptions, ServerOptions};
 
 use crate::support::{
-    Log,
+    LONG, Log,
     canary::Canary,
     options, port,
     raw::{PING, PONG, Raw, TEXT, frame, number, numbered_send},
@@ -17,7 +17,6 @@ use crate::support::{
 };
 
 const SHORT: Duration = Duration::from_millis(100);
-const LONG: Duration = Duration::from_secs(3600);
 
 fn beating() -> ServerOptions {
     ServerOptions {

@@ -1,4 +1,4 @@
-//! Which tokens are accepted, and what they grant.
+//! JSON Web Tokens: which are accepted, and the grants they carry.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

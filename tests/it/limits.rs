@@ -1,4 +1,5 @@
-//! Input at its limits: what fits passes, what does not is refused, and the connection stays.
+//! Limits on input: what fits is delivered; what exceeds a limit is refused, and the connection stays
+//! open.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::support::{
     Peer,
     canary::Canary,
     options,
+    random::Random,
     raw::{Raw, TEXT, frame, header},
     start_server, until,
 };
@@ -273,17 +275,8 @@ async fn a_shorter_time_for_answers_holds_for_the_requests_to_come() {
 async fn noise_costs_nobody_else_anything() {
     let (server, _) = start_server(options());
     let canary = Canary::start(&server).await;
-    // xorshift: the same noise each time.
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut noise = move |length: usize| -> Vec<u8> {
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
-        (0..length).map(|_| (next() >> 32) as u8).collect()
-    };
+    let mut random = Random::new(1);
+    let mut noise = |length| random.bytes(length);
     for round in 0..200 {
         let mut raw = Raw::connect(&server).await;
         let length = 1 + round * 7 % 300;

@@ -1,12 +1,11 @@
-//! `max_memory`: whoever needs much waits, whoever holds most goes, all others notice nothing
-//! (rule 20.6).
-
-use std::time::Duration;
+//! `max_memory`: connections that need much memory wait, those that hold most are closed, others are not
+//! affected (rule 20.6).
 
 use tokio::io::AsyncWriteExt;
 use wsmsgbroker::ServerOptions;
 
 use crate::support::{
+    LONG,
     canary::Canary,
     options,
     raw::{REQUEST, Raw, TEXT, frame, header, number, numbered_send},
@@ -14,7 +13,6 @@ use crate::support::{
 };
 
 const MIB: usize = 1 << 20;
-const LONG: Duration = Duration::from_secs(3600);
 
 fn memory(max_memory: usize) -> ServerOptions {
     ServerOptions {

@@ -1,4 +1,4 @@
-//! The main thing: registering, sending, answering, taking over, leaving.
+//! Messaging: register, send, answer, take over an id, unregister.
 
 use crate::support::{Peer, options, start_server};
 

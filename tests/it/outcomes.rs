@@ -1,5 +1,5 @@
-//! What becomes of a request: answers, refusals, receivers that fail, and its end, each told to
-//! whom it concerns, once (rules 25 to 28).
+//! The outcome of a request: answers, refusals, failed receivers, and its end, each reported once to the
+//! connections concerned (rules 25 to 28).
 
 use std::time::Duration;
 
@@ -9,12 +9,11 @@ use tokio_tungstenite::tungstenite::Message;
 use wsmsgbroker::{Server, ServerOptions, SlowConsumer};
 
 use crate::support::{
-    PATIENCE, Peer, options,
+    LONG, PATIENCE, Peer, options,
     raw::{Raw, TEXT, frame, numbered_send},
     start_server, until,
 };
 
-const LONG: Duration = Duration::from_secs(3600);
 const MIB: usize = 1 << 20;
 
 /// Sends a request, and lets the receivers have it.
@@ -513,10 +512,7 @@ async fn who_does_not_read_what_has_failed_is_closed_at_eight_times_the_mark() {
         slow_consumer_timeout: LONG,
         ..options()
     });
-    let mut raw = Raw::connect(&server).await;
-    raw.send(r#"{"action":"register","id":"a","protocol":2}"#)
-        .await;
-    raw.receive().await;
+    let mut raw = Raw::register_2(&server, "a").await;
     let ids: Vec<_> = (0..100).map(|n| format!("\"{n}\"")).collect();
     let send = format!(
         r#"{{"action":"send","message":0,"dest":[{}],"ack":"{}"}}"#,
@@ -539,10 +535,7 @@ async fn what_is_cancelled_does_not_pile_up_for_one_who_does_not_read_it() {
         slow_consumer_timeout: LONG,
         ..options()
     });
-    let mut b = Raw::connect(&server).await;
-    b.send(r#"{"action":"register","id":"b","protocol":2}"#)
-        .await;
-    b.receive().await;
+    let mut b = Raw::register_2(&server, "b").await;
     let mut a = Peer::register_2(&server, "a").await;
     let fill = "k".repeat(8000);
     for n in 0..COUNT {

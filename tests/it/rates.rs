@@ -1,5 +1,4 @@
-//! How much, and how often: what stays within a limit passes, what exceeds it ends its sender,
-//! or makes it wait.
+//! Rate limits: traffic within a limit passes; beyond it, the sender is closed or has to wait.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a peer sends in one piece is handled in its order, though it is read and written together.
+//! Frames that arrive in one read are handled in order, though they are read and written together.
 
 use crate::support::{
     options,

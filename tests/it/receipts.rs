@@ -1,4 +1,4 @@
-//! Receipts: what became of a message, for whoever wants to know (rule 24).
+//! Receipts: the result of a delivery, reported to a sender that asks for it (rule 24).
 
 use std::time::Duration;
 
@@ -6,12 +6,11 @@ use tokio::io::AsyncWriteExt;
 use wsmsgbroker::{ServerOptions, SlowConsumer};
 
 use crate::support::{
-    Peer, options,
+    LONG, Peer, options,
     raw::{Raw, TEXT, frame, numbered_send},
     start_server, until,
 };
 
-const LONG: Duration = Duration::from_secs(3600);
 const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,10 +245,7 @@ async fn who_does_not_read_its_receipts_is_read_no_further_and_loses_none() {
         slow_consumer_timeout: LONG,
         ..options()
     });
-    let mut raw = Raw::connect(&server).await;
-    raw.send(r#"{"action":"register","id":"a","protocol":2}"#)
-        .await;
-    raw.receive().await;
+    let raw = Raw::register_2(&server, "a").await;
     let fill = "x".repeat(8000);
     let (mut reader, mut writer) = raw.split();
     let text = fill.clone();

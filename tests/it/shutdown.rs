@@ -1,4 +1,4 @@
-//! The end of a server: the port is free at once, the peers are told, and everything ends.
+//! Shutdown of a server: its port is free at once, connections are closed with a code, and all tasks end.
 
 use std::time::{Duration, Instant};
 

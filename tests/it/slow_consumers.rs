@@ -1,4 +1,5 @@
-//! `slow_consumer`: closed at once, or not sent what it does not take (rules 17.8 and 17.9).
+//! `slow_consumer`: a slow connection is closed at once, or messages for it are dropped (rules 17.8 and
+//! 17.9).
 
 use std::time::Duration;
 

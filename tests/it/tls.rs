@@ -1,6 +1,4 @@
-//! The broker over TLS: all that it does without, and what only TLS has.
-
-use std::time::Duration;
+//! The broker over TLS: the behavior it shares with plain connections, and the options that only TLS has.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -13,7 +11,7 @@ use tokio_tungstenite::accept_async;
 use wsmsgbroker::{Listen, Server, ServerOptions};
 
 use crate::support::{
-    PATIENCE, bind,
+    LONG, PATIENCE, bind,
     canary::Canary,
     client_log, port,
     raw::{CLOSE, PING, PONG, REQUEST, Raw, TEXT, frame, number, numbered_send},
@@ -21,9 +19,6 @@ use crate::support::{
     tls::{Authority, BOTH, acceptor, connect, connector, peer, secured, try_connect},
     until,
 };
-
-/// Longer than a test takes: what happens does not happen because this time is up.
-const LONG: Duration = Duration::from_secs(3600);
 
 /// An open WebSocket over TLS, as bytes.
 async fn open(server: &Server, connector: &TlsConnector) -> Raw<TlsStream<TcpStream>> {

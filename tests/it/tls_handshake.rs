@@ -1,5 +1,5 @@
-//! Handshakes of TLS that come to nothing, cost nobody else anything, and never fall back; and
-//! certificates that are changed while others talk.
+//! TLS handshakes that fail: they affect no other connection and never fall back to plain text. And
+//! certificates that are replaced while connections are open.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{
     client_log, options, port,
     raw::{REQUEST, Raw},
     start_server, tcp,
-    tls::{Authority, BOTH, connect, connector, peer, tls_of, try_connect},
+    tls::{Authority, BOTH, client_hello, connect, connector, peer, tls_of},
     until,
 };
 
@@ -41,20 +41,6 @@ fn is_alert(answer: &[u8]) -> bool {
         }
         _ => false,
     }
-}
-
-/// The first message of a client, as a library says it.
-async fn client_hello() -> Vec<u8> {
-    let (near, mut far) = tokio::io::duplex(1 << 16);
-    let connector = connector(&Authority::new("nobody"), BOTH, None);
-    let task = tokio::spawn(async move { try_connect(near, &connector).await.is_ok() });
-    let mut hello = vec![0; 5];
-    far.read_exact(&mut hello).await.unwrap();
-    let mut rest = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];
-    far.read_exact(&mut rest).await.unwrap();
-    hello.extend(rest);
-    task.abort();
-    hello
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

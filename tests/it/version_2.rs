@@ -1,5 +1,5 @@
-//! How version 2 is agreed on, and what a connection that speaks it is told beside receipts and
-//! the outcomes of its requests (rules 23, 29, 30 and 31).
+//! Protocol version 2: how it is negotiated, and the frames a connection gets beside receipts and the
+//! outcomes of its requests (rules 23, 29, 30 and 31).
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,10 @@ use tokio_tungstenite::tungstenite::Message;
 use wsmsgbroker::ServerOptions;
 
 use crate::support::{
-    PATIENCE, Peer, options,
+    LONG, PATIENCE, Peer, options,
     raw::{Raw, TEXT, frame},
     start_server, until,
 };
-
-const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_from_2_on_asks_for_version_2_and_anything_else_for_1() {
@@ -221,10 +219,7 @@ async fn errors_do_not_pile_up_for_one_who_does_not_read_them() {
         slow_consumer_timeout: LONG,
         ..options()
     });
-    let mut raw = Raw::connect(&server).await;
-    raw.send(r#"{"action":"register","id":"a","protocol":2}"#)
-        .await;
-    raw.receive().await;
+    let mut raw = Raw::register_2(&server, "a").await;
     let before = server.stats().memory;
     let bad = frame(TEXT, format!(r#"{{"action":"{}"}}"#, "x".repeat(1000)));
     for _ in 0..COUNT {

@@ -1,5 +1,5 @@
-//! A peer that breaks the WebSocket protocol loses its connection, with the code that says why,
-//! and costs nobody else anything (rules 15.2 to 15.4 and 15.8).
+//! A peer that violates the WebSocket protocol is closed with the code for the violation, and no other
+//! connection is affected (rules 15.2 to 15.4 and 15.8).
 
 use std::time::Duration;
 

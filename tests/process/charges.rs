@@ -1,5 +1,5 @@
-//! `stats().memory` is what the server really holds: for every kind of state that a peer can create, what
-//! is allocated is compared with what is charged (rule 20.6).
+//! `stats().memory` is what the server holds: for every kind of state that a peer can create, the bytes
+//! allocated are compared with the bytes charged (rule 20.6).
 //!
 //! The peers are in the same process, so they allocate little themselves.
 
@@ -21,7 +21,7 @@ use wsmsgbroker::{Server, ServerOptions};
 use crate::{
     MEMORY, alone,
     support::{
-        bind,
+        LONG, bind,
         canary::Canary,
         comes_true, options,
         raw::{MORE, PING, REQUEST, Raw, TEXT, TEXT_FRAGMENT, frame, header, numbered_send},
@@ -32,7 +32,6 @@ use crate::{
 const MIB: usize = 1 << 20;
 /// Buffers that threads keep for reuse, tables with room for more, and what peers and a runtime allocate.
 const SLACK: usize = 3 * MIB;
-const LONG: Duration = Duration::from_secs(3600);
 
 /// No limit is in the way.
 fn limits() -> ServerOptions {

@@ -1,11 +1,8 @@
-//! What is held of a peer before it is a WebSocket, and of what it sends over TLS, is charged.
+//! Memory held for a peer before it is a WebSocket, and for records of TLS, is charged.
 
 use std::time::Duration;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::TlsConnector;
 use wsmsgbroker::{Server, ServerOptions};
 
@@ -15,7 +12,7 @@ use crate::{
         bind, options,
         raw::REQUEST,
         tcp,
-        tls::{Authority, BOTH, connect, connector, try_connect},
+        tls::{Authority, BOTH, client_hello, connect, connector},
         until,
     },
 };
@@ -37,19 +34,6 @@ struct Stage {
 fn record(kind: u8, length: u16, body: &[u8]) -> Vec<u8> {
     let [high, low] = length.to_be_bytes();
     [&[kind, 3, 3, high, low][..], body].concat()
-}
-
-async fn client_hello() -> Vec<u8> {
-    let (near, mut far) = tokio::io::duplex(1 << 16);
-    let connector = connector(&Authority::new("nobody"), BOTH, None);
-    let task = tokio::spawn(async move { try_connect(near, &connector).await.is_ok() });
-    let mut hello = vec![0; 5];
-    far.read_exact(&mut hello).await.unwrap();
-    let mut rest = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];
-    far.read_exact(&mut rest).await.unwrap();
-    hello.extend(rest);
-    task.abort();
-    hello
 }
 
 impl Stage {

@@ -1,4 +1,4 @@
-//! What the server allocates: bounded under load, and given back.
+//! Memory that the server allocates: bounded under load, and freed afterwards.
 //!
 //! The peers are in the same process, so they allocate little themselves.
 

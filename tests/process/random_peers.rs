@@ -1,5 +1,5 @@
-//! Peers that come, take each other's ids, ask, answer and vanish, all at once: afterwards every
-//! table is empty, and every id was given up as often as it should be.
+//! Random peers that connect, take over ids, ask, answer and disconnect at the same time: afterwards every
+//! table is empty, and each id was released as often as it was owned.
 
 use std::{
     collections::BTreeMap,
@@ -14,38 +14,26 @@ use wsmsgbroker::{Server, ServerOptions};
 
 use crate::{
     alone,
-    support::{Peer, options, start_server, until},
+    support::{Peer, options, random::Random, start_server, until},
 };
 
 const PEERS: u64 = 12;
 const LIVES: u64 = 40;
-const IDS: u64 = 5;
+const IDS: usize = 5;
 
 /// Panics of any thread: those of the server's tasks would go unseen.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// Numbers that are the same each time (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
 /// One connection, from its registration to an end of some kind.
-async fn live(server: &Server, numbers: &mut Numbers, name: &str) {
+async fn live(server: &Server, random: &mut Random, name: &str) {
     let mut peer = Peer::connect(server).await;
     let mut actions = Vec::new();
-    for _ in 0..numbers.below(30) {
-        let id = numbers.below(IDS);
-        let other = numbers.below(IDS);
+    for _ in 0..random.below(30) {
+        let id = random.below(IDS);
+        let other = random.below(IDS);
         // Few enough acks that peers meet at them.
-        let ack = numbers.below(20);
-        actions.push(match numbers.below(8) {
+        let ack = random.below(20);
+        actions.push(match random.below(8) {
             0 => format!(r#"{{"action":"register","id":"{id}"}}"#),
             1 => r#"{"action":"unregister"}"#.to_owned(),
             2 => format!(r#"{{"action":"send","message":1,"dest":"{id}","ack":{ack}}}"#),
@@ -58,7 +46,7 @@ async fn live(server: &Server, numbers: &mut Numbers, name: &str) {
     }
     peer.send(&format!(
         r#"{{"action":"register","id":"{}"}}"#,
-        numbers.below(IDS)
+        random.below(IDS)
     ))
     .await;
     for action in actions {
@@ -74,7 +62,7 @@ async fn live(server: &Server, numbers: &mut Numbers, name: &str) {
             }
         }
     }
-    match numbers.below(3) {
+    match random.below(3) {
         0 => drop(peer),
         1 => {
             // It may be reset by what it has not read.
@@ -102,9 +90,9 @@ async fn nothing_is_left_of_many_lives() {
     for n in 0..PEERS {
         let server = server.clone();
         tasks.push(tokio::spawn(async move {
-            let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15 ^ (n << 40));
+            let mut random = Random::new(n + 1);
             for life in 0..LIVES {
-                live(&server, &mut numbers, &format!("{n}-{life}-")).await;
+                live(&server, &mut random, &format!("{n}-{life}-")).await;
             }
         }));
     }
@@ -130,5 +118,5 @@ async fn nothing_is_left_of_many_lives() {
             _ => {}
         }
     }
-    assert!(owned.len() as u64 == IDS && owned.values().all(|owned| !owned));
+    assert!(owned.len() == IDS && owned.values().all(|owned| !owned));
 }

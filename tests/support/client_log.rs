@@ -1,4 +1,4 @@
-//! A client, and what it tells.
+//! Clients whose events are recorded as lines.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,18 +16,18 @@ impl ClientLog {
         self.0.lock().unwrap().clone()
     }
 
-    /// How many lines begin so.
+    /// Number of lines that begin with `start`.
     pub fn count(&self, start: &str) -> usize {
         let lines = self.0.lock().unwrap();
         lines.iter().filter(|line| line.starts_with(start)).count()
     }
 
-    /// Waits until a line begins so.
+    /// Waits until a line begins with `start`.
     pub async fn wait_for(&self, start: &str) {
         until(start, || self.count(start) > 0).await;
     }
 
-    /// Waits for the end; what was told from start to end.
+    /// Waits until the client is closed; returns all lines.
     pub async fn end(&self) -> Vec<String> {
         self.wait_for("closed").await;
         self.lines()

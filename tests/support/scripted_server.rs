@@ -1,4 +1,4 @@
-//! A server that is played: it writes what no server of ours would, when a test says so.
+//! A scripted server: each test decides which bytes it writes, valid or not.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},

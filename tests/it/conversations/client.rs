@@ -1,4 +1,4 @@
-//! The conversations with a client, whose server is played.
+//! Plays the conversations with the Rust client, against a scripted server.
 
 use futures_util::SinkExt;
 use tokio::{

@@ -1,4 +1,4 @@
-//! The conversations with a server once more, with two that are one: the peers take turns at them.
+//! Plays the conversations with a server once more, with a cluster of two: the peers connect to them in turn.
 
 use super::{
     script::{self, Conversation, Members},

@@ -1,7 +1,7 @@
-//! Plays `spec/conversations.json`: with a server over real sockets, with two servers that are one
-//! (feature `nats`), and with a client whose server is played (those in JavaScript are played by
-//! `__test__/conversations.test.js`). And keeps the specification together: what is cited exists, and
-//! all is cited.
+//! Plays `spec/conversations.json`: with a server over real sockets, with a cluster of two servers (feature
+//! `nats`), and with the Rust client against a scripted server (`__test__/conversations.test.js` plays
+//! those of the clients in JavaScript). And checks the specification: rules that are cited exist, and
+//! all rules are cited.
 
 mod client;
 #[cfg(feature = "nats")]

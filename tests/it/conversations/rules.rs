@@ -1,4 +1,4 @@
-//! Keeps `spec/protocol.md` and what cites it together.
+//! Checks the numbers of the rules in `spec/protocol.md` against all citations of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

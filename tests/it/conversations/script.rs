@@ -1,4 +1,4 @@
-//! `spec/conversations.json`, as the tests read it.
+//! Reads `spec/conversations.json`.
 
 use std::collections::BTreeMap;
 

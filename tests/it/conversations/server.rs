@@ -1,4 +1,4 @@
-//! The conversations with a server, over real sockets.
+//! Plays the conversations with a server, over real sockets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

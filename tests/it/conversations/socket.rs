@@ -1,4 +1,4 @@
-//! What both sides of a conversation do with a WebSocket.
+//! Steps of a conversation on a WebSocket, for both sides.
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::timeout;

@@ -1,4 +1,4 @@
-//! Connections that come and go in numbers, in every way there is.
+//! Many connections that open and close, in every way there is.
 
 use tokio::io::AsyncWriteExt;
 
