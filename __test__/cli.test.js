@@ -8,7 +8,7 @@ const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const readline = require('node:readline');
 const test = require('ava');
-const { startNats } = require('./support/nats');
+const { startNats } = require('../testkit/nats');
 const { WSMsgBroker, startServer } = require('./support/start');
 
 const CLI = path.join(__dirname, '..', 'bin', 'wsbrokerserver.js');

@@ -4,7 +4,7 @@ const net = require('node:net');
 const { once } = require('node:events');
 const test = require('ava');
 const ws = require('ws');
-const { lastingPort } = require('./support/ports');
+const { lastingPort } = require('../testkit/ports');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
 test('takes an address as a URL', async (t) => {

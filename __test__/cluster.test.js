@@ -7,7 +7,7 @@ const test = require('ava');
 const { WebSocket } = require('ws');
 const { answering, aborted, failure, join, settled, told, urlOf } = require('./support/clients');
 const { startBroker, startCluster } = require('./support/cluster');
-const { startNats } = require('./support/nats');
+const { startNats } = require('../testkit/nats');
 const { WSMsgBroker } = require('./support/start');
 
 /** The next message of a client, and who sent it. */

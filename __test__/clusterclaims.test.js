@@ -8,7 +8,7 @@ const path = require('node:path');
 const test = require('ava');
 const { join, open, refused, urlOf } = require('./support/clients');
 const { acquainted, startBroker, startCluster } = require('./support/cluster');
-const { startNats, startNatsCluster } = require('./support/nats');
+const { startNats, startNatsCluster } = require('../testkit/nats');
 
 const IDS = 20;
 const AGREED_MS = 10_000;

@@ -7,7 +7,7 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 const path = require('node:path');
 const test = require('ava');
-const { authority } = require('./support/certificates');
+const { authority } = require('../testkit/certificates');
 const {
   answering,
   failure,
@@ -19,7 +19,7 @@ const {
   urlOf,
 } = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
-const { startNats, startNatsCluster } = require('./support/nats');
+const { startNats, startNatsCluster } = require('../testkit/nats');
 const { WSMsgBroker, startServer } = require('./support/start');
 
 const BROKER = path.join(__dirname, '..', 'soak', 'cluster', 'broker.js');

@@ -7,7 +7,7 @@ const test = require('ava');
 const { WebSocket } = require('ws');
 const { answering, join, urlOf } = require('./support/clients');
 const { startBroker, startCluster } = require('./support/cluster');
-const { startNats } = require('./support/nats');
+const { startNats } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
 const { startPeers } = require('./support/peer');
 

@@ -6,7 +6,7 @@ const { once } = require('node:events');
 const test = require('ava');
 const { failure, join, open, refused, told, urlOf } = require('./support/clients');
 const { startBroker, startCluster } = require('./support/cluster');
-const { startNats } = require('./support/nats');
+const { startNats } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
 const { startServer } = require('./support/start');
 

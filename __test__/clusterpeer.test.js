@@ -6,7 +6,7 @@ const test = require('ava');
 const { WebSocket } = require('ws');
 const { answering, failure, join, settled, told, urlOf } = require('./support/clients');
 const { once, startBroker } = require('./support/cluster');
-const { startNats } = require('./support/nats');
+const { startNats } = require('../testkit/nats');
 const { startPeers } = require('./support/peer');
 
 const LONG = { timeout: 60_000 };

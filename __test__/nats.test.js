@@ -7,8 +7,8 @@ const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const path = require('node:path');
 const test = require('ava');
-const { authority } = require('./support/certificates');
-const { startNats, startNatsCluster } = require('./support/nats');
+const { authority } = require('../testkit/certificates');
+const { startNats, startNatsCluster } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
 const { createNkey } = require('./support/nkey');
 
@@ -122,7 +122,7 @@ for (const version of versions) {
   });
 
   posix(`the ${version} NATS server ends with who started it, however that ends`, async (t) => {
-    const support = path.join(__dirname, 'support', 'nats.js');
+    const support = path.join(__dirname, '..', 'testkit', 'nats.js');
     const program = spawn(process.execPath, ['-e', PROGRAM, support, version], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });

@@ -8,7 +8,7 @@ const { execFile } = require('node:child_process');
 const { promisify } = require('node:util');
 const test = require('ava');
 const ts = require('typescript');
-const { lastingPort } = require('./support/ports');
+const { lastingPort } = require('../testkit/ports');
 const { printed } = require('./support/printed');
 
 const root = path.join(__dirname, '..');

@@ -5,12 +5,12 @@
 
 const { setTimeout: pause } = require('node:timers/promises');
 const test = require('ava');
-const Random = require('../soak/random');
+const Random = require('../testkit/random');
 const Program = require('./faults/program');
 const Ledger = require('./restarts/ledger');
 const Peer = require('./restarts/peer');
 const { kinds, open, awaited } = require('./support/clients');
-const { lastingPort } = require('./support/ports');
+const { lastingPort } = require('../testkit/ports');
 
 const RESTARTS = 50;
 const LATE_MS = 60_000;

@@ -6,7 +6,7 @@ const test = require('ava');
 const chart = require('../soak/chart');
 const { Ledger } = require('../soak/ledger');
 const { DEADLINE } = require('../soak/limits');
-const Random = require('../soak/random');
+const Random = require('../testkit/random');
 const { judge } = require('../soak/report');
 const { line, minima } = require('../soak/statistics');
 

@@ -13,7 +13,7 @@ const { setTimeout: pause } = require('node:timers/promises');
 const { X509Certificate } = require('node:crypto');
 const test = require('ava');
 const ws = require('ws');
-const { authority, DAY } = require('./support/certificates');
+const { authority, DAY } = require('../testkit/certificates');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
 const CLI = path.join(__dirname, '..', 'bin', 'wsbrokerserver.js');

@@ -3,9 +3,9 @@
 // The benchmark: `npm run bench`, or `node benches/run.js --help`. See README.md beside this file.
 
 const fs = require('node:fs');
-const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { machine, today } = require('../testkit/report');
 const { PINNED } = require('./driver/processes');
 const { charts } = require('./driver/plot');
 const { markdown } = require('./driver/report');
@@ -96,13 +96,10 @@ async function main() {
   const rivals = suite.choose(run);
 
   const results = {
-    date: new Date().toISOString().slice(0, 10),
+    date: today(),
     command: ['node benches/run.js', ...process.argv.slice(2)].join(' '),
     machine: {
-      cpu: os.cpus()[0].model.trim(),
-      cores: os.cpus().length,
-      memory_gib: Math.round(os.totalmem() / 2 ** 30),
-      system: `${os.type()} ${os.release().split('-')[0]} ${os.arch()}`,
+      ...machine(),
       measured: suite.measured,
       cpus_of: run.placements[0] === 'pinned' ? PINNED : null,
     },

@@ -72,12 +72,12 @@ function build() {
   // Named, even if it is this machine's: build scripts are then built without the flags.
   const [, host] = /^host: (.*)$/m.exec(run('rustc', ['-vV']));
   const out = folder('target');
-  const args = ['build', '--release', '--target', host, '--target-dir', out];
+  const args = ['build', '--profile', 'fuzz', '--target', host, '--target-dir', out];
   run('cargo', [...args, '--manifest-path', folder('Cargo.toml')], {
     stdio: 'inherit',
     env: { ...process.env, RUSTFLAGS: RUSTFLAGS.join(' ') },
   });
-  return path.join(out, host, 'release');
+  return path.join(out, host, 'fuzz');
 }
 
 // One run of libFuzzer; what it had to say.

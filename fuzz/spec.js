@@ -3,11 +3,12 @@
 // Inputs made of spec/conversations.json, so that the fuzzer starts with all that the contract says.
 
 const { client, server } = require('../spec/conversations.json');
+const kit = require('../testkit/frames');
 
-const TEXT = 0x81;
-const BINARY = 0x82;
-const CLOSE = 0x88;
-const PING = 0x89;
+const TEXT = kit.FIN | kit.TEXT;
+const BINARY = kit.FIN | kit.BINARY;
+const CLOSE = kit.FIN | kit.CLOSE;
+const PING = kit.FIN | kit.PING;
 
 // First bytes of the fragments of a text.
 const fragment = (n, count) => (n === 0 ? 0x01 : 0x00) | (n === count - 1 ? 0x80 : 0x00);
@@ -37,11 +38,7 @@ function framesOf(step) {
 
 // On the wire, masked with zeros or not at all.
 function onWire([first, payload], masked) {
-  const mask = masked ? 0x80 : 0;
-  const { length } = payload;
-  const header =
-    length < 126 ? [first, mask | length] : [first, mask | 126, length >> 8, length & 0xff];
-  return Buffer.concat([Buffer.from(header), Buffer.alloc(masked ? 4 : 0), payload]);
+  return kit.frame(first, payload, { mask: masked ? kit.ZERO_MASK : undefined });
 }
 
 // decode: a text. Names that JavaScript makes of numbers are in no conversation.

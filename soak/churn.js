@@ -4,29 +4,15 @@
 
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
-const path = require('node:path');
-const { parseArgs } = require('node:util');
-const { executable } = require('../__test__/support/nats');
+const { executable } = require('../testkit/nats');
 const { play } = require('./churn/play');
 const { capacity, judge, markdown } = require('./churn/report');
+const { RESULTS, parse, publish, requireLinux, run } = require('./command');
 
 const USAGE = `usage: node soak/churn.js [options]
   --ids N       how many (default 40000)
   --out FOLDER  where churn.md is written (default soak/results)
 `;
-
-function parse() {
-  const { values } = parseArgs({
-    options: {
-      ids: { type: 'string', default: '40000' },
-      out: { type: 'string', default: path.join(__dirname, 'results') },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  const ids = Number(values.ids);
-  if (!(ids > 1)) throw new Error('--ids expects a number');
-  return { ...values, ids };
-}
 
 /** How many files a process may open: that of each of ours is the same. */
 function openFiles() {
@@ -35,9 +21,8 @@ function openFiles() {
 }
 
 async function main() {
-  const options = parse();
-  if (options.help) return process.stdout.write(USAGE);
-  if (process.platform !== 'linux') throw new Error('it reads /proc: Linux only');
+  const options = parse(USAGE, { ids: 40_000, out: RESULTS });
+  requireLinux();
   const files = openFiles();
   const brokers = Math.max(2, Math.ceil(options.ids / capacity(files)));
   const results = { alone: [], cluster: [] };
@@ -54,13 +39,8 @@ async function main() {
     nats: /[\d.]+/.exec(nats)[0],
     command: `node soak/churn.js --ids ${options.ids}`,
   });
-  fs.mkdirSync(options.out, { recursive: true });
-  fs.writeFileSync(path.join(options.out, 'churn.md'), report);
-  process.stdout.write(report);
+  publish(options.out, { 'churn.md': report });
   if (judge(results).length > 0) process.exitCode = 1;
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(main);

@@ -2,11 +2,9 @@
 
 // Brokers that are one, while something breaks all the time: `node soak/cluster.js`. See README.md beside this file.
 
-const fs = require('node:fs');
-const path = require('node:path');
-const { parseArgs } = require('node:util');
+const { integer, origin, table } = require('../testkit/report');
 const play = require('./cluster/play');
-const { integer, origin, table } = require('./page');
+const { RESULTS, parse, publish, run } = require('./command');
 
 const USAGE = `usage: node soak/cluster.js [options]
   --minutes N   how long (default 10)
@@ -15,25 +13,10 @@ const USAGE = `usage: node soak/cluster.js [options]
   --out FOLDER  where cluster-faults.md is written (default soak/results)
 `;
 
-function parse() {
-  const { values } = parseArgs({
-    options: {
-      minutes: { type: 'string', default: '10' },
-      every: { type: 'string', default: '2000' },
-      seed: { type: 'string', default: '1' },
-      out: { type: 'string', default: path.join(__dirname, 'results') },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  const [minutes, every, seed] = [values.minutes, values.every, values.seed].map(Number);
-  if (!(minutes > 0 && every > 0 && seed >= 0)) throw new Error('expected numbers');
-  return { ...values, minutes, every, seed };
-}
-
 const rows = (counts) =>
   Object.entries(counts)
     .sort(([, one], [, other]) => other - one)
-    .map(([what, count]) => [what, integer.format(count)]);
+    .map(([what, count]) => [what, integer(count)]);
 
 function markdown({ counts, requests, happened, arrived, faults }, command) {
   return `${[
@@ -44,7 +27,7 @@ function markdown({ counts, requests, happened, arrived, faults }, command) {
       '[README.md](../README.md); what the codes mean: [cluster.md](../../docs/cluster.md).',
     origin(command),
     table(['fault', 'times'], rows(happened)),
-    `${integer.format(arrived)} messages arrived. What their senders were told, and what became of them:`,
+    `${integer(arrived)} messages arrived. What their senders were told, and what became of them:`,
     table(['told, and became', 'messages'], rows(counts)),
     'What is told `delivered` and is lost was in the outbox of a connection that ended, or at a broker that was killed.\n' +
       'What is told `CLUSTER_DOWN`, `TIMEOUT` or `ERR_WSMB_CONNECTION_LOST` may have arrived all the same: nobody could say so.',
@@ -60,21 +43,15 @@ function markdown({ counts, requests, happened, arrived, faults }, command) {
 }
 
 async function main() {
-  const options = parse();
-  if (options.help) return process.stdout.write(USAGE);
+  const options = parse(USAGE, { minutes: 10, every: 2000, seed: 1, out: RESULTS });
   const { minutes, every, seed } = options;
   const begun = Date.now();
   const log = (name) => console.error(`${((Date.now() - begun) / 1000).toFixed(1)} s: ${name}`);
   const played = await play({ ms: minutes * 60_000, every, seed, log });
   const command = `node soak/cluster.js --minutes ${minutes} --every ${every} --seed ${seed}`;
   const report = markdown(played, command);
-  fs.mkdirSync(options.out, { recursive: true });
-  fs.writeFileSync(path.join(options.out, 'cluster-faults.md'), report);
-  process.stdout.write(report);
+  publish(options.out, { 'cluster-faults.md': report });
   process.exitCode = played.faults.length > 0 ? 1 : 0;
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(main);

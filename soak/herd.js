@@ -2,12 +2,10 @@
 
 // When many clients come back to a broker: `node soak/herd.js`. See README.md beside this file.
 
-const fs = require('node:fs');
-const path = require('node:path');
-const { parseArgs } = require('node:util');
+const { integer, origin, table } = require('../testkit/report');
+const { RESULTS, parse, publish, run } = require('./command');
 const chart = require('./herd/chart');
 const play = require('./herd/play');
-const { integer, origin, table } = require('./page');
 
 const USAGE = `usage: node soak/herd.js [options]
   --clients N   how many (default 1000)
@@ -39,19 +37,6 @@ const WAYS = {
 };
 const KINDS = { native: 'addon', browser: 'browser client on ws' };
 
-function parse() {
-  const { values } = parseArgs({
-    options: {
-      clients: { type: 'string', default: '1000' },
-      out: { type: 'string', default: path.join(__dirname, 'results') },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  const clients = Number(values.clients);
-  if (!(clients > 0)) throw new Error('--clients expects a number');
-  return { ...values, clients };
-}
-
 /** How many were back in each slot. */
 function slots(back) {
   const counts = Array(Math.floor(back.at(-1) / SLOT) + 1).fill(0);
@@ -79,7 +64,7 @@ function markdown(results, clients, command) {
   const more = [`most in ${SLOT} ms`, 'attempts that failed', 'registered'];
   return `${[
     '# When clients come back',
-    `${integer.format(clients)} clients with \`reconnect\` lose their broker at the same moment. When is each of them back? How it is\n` +
+    `${integer(clients)} clients with \`reconnect\` lose their broker at the same moment. When is each of them back? How it is\n` +
       'done, and how to repeat it: [README.md](../README.md).',
     origin(command),
     `![clients that are back, by time](herd.svg)`,
@@ -104,8 +89,7 @@ function picture(results) {
 }
 
 async function main() {
-  const options = parse();
-  if (options.help) return process.stdout.write(USAGE);
+  const options = parse(USAGE, { clients: 1000, out: RESULTS });
   const results = [];
   for (const kind of Object.keys(KINDS)) {
     for (const [name, { way, reconnect }] of Object.entries(WAYS)) {
@@ -119,14 +103,8 @@ async function main() {
     options.clients,
     `node soak/herd.js --clients ${options.clients}`,
   );
-  fs.mkdirSync(options.out, { recursive: true });
-  fs.writeFileSync(path.join(options.out, 'herd.md'), report);
-  fs.writeFileSync(path.join(options.out, 'herd.svg'), picture(results));
-  process.stdout.write(report);
+  publish(options.out, { 'herd.md': report, 'herd.svg': picture(results) });
   if (results.some(({ registered }) => registered !== options.clients)) process.exitCode = 1;
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(main);

@@ -4,7 +4,7 @@
 // soon. Whatever breaks that is told at once.
 
 const { DEADLINE } = require('./limits');
-const Random = require('./random');
+const Random = require('../testkit/random');
 
 /** Characters of one, two, three and four bytes, and those that JSON escapes. */
 const ALPHABET = [...'abcdefghijklmnopqrstuvwxyz0123456789 \t\n"\\/<>äöüßλЖ中文€😀𝄞'];

@@ -7,15 +7,13 @@ const { fork } = require('node:child_process');
 const { once } = require('node:events');
 const fs = require('node:fs');
 const path = require('node:path');
+const proc = require('../testkit/proc');
 const { DEADLINE } = require('./limits');
 
 const children = new Set();
 process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
-
-/** What the kernel says of a process. */
-const read = (pid, name) => fs.readFileSync(`/proc/${pid}/${name}`, 'utf8');
 
 class Child {
   /** `broken` is told what it says is wrong, and when it ends by itself. */
@@ -65,25 +63,18 @@ class Child {
     return Child.processorTimeOf(this.child.pid);
   }
 
-  /** Processor time in seconds, that of its own ended children included; resolution 10 ms. */
+  /** Processor time in seconds, that of its own ended children included. */
   static processorTimeOf(pid) {
-    const stat = read(pid, 'stat');
-    // The second field is a name in parentheses that may hold spaces: count from behind it.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / 100;
+    const { own, children } = proc.processorTime(pid);
+    return own + children;
   }
 
   resident() {
-    return Child.residentOf(this.child.pid);
-  }
-
-  /** Resident bytes. The kernel counts them exactly here, and by the hundred elsewhere. */
-  static residentOf(pid) {
-    return Number(/^Rss:\s+(\d+)/m.exec(read(pid, 'smaps_rollup'))[1]) * 1024;
+    return proc.memory(this.child.pid).rss;
   }
 
   threads() {
-    return Number(/^Threads:\s+(\d+)/m.exec(read(this.child.pid, 'status'))[1]);
+    return Number(/^Threads:\s+(\d+)/m.exec(proc.read(this.child.pid, 'status'))[1]);
   }
 
   /** What its open descriptors stand for, without the numbers of sockets and what became of files. */

@@ -3,7 +3,7 @@
 // From samples to a verdict, a page and a picture.
 
 const chart = require('./chart');
-const { MIB, integer, mib, table } = require('./page');
+const { MIB, integer, mib, table } = require('../testkit/report');
 const { line, minima } = require('./statistics');
 
 /** Of a run, before what was reserved at first is all in use. */
@@ -126,9 +126,9 @@ function memory({ samples, before, after, minutes }, verdict) {
     [
       row('resident memory, MiB', (s) => s.resident, slope(verdict.memory.fit), mib),
       row('heap of JavaScript, MiB', (s) => s.heap, slope(verdict.heap.fit), mib),
-      row('descriptors', (s) => s.descriptors.length, '', integer.format),
-      row('connections', (s) => total(s.stats, 'connections'), '', integer.format),
-      row('requests pending', (s) => total(s.stats, 'pending'), '', integer.format),
+      row('descriptors', (s) => s.descriptors.length, '', integer),
+      row('connections', (s) => total(s.stats, 'connections'), '', integer),
+      row('requests pending', (s) => total(s.stats, 'pending'), '', integer),
     ],
   );
 }
@@ -171,13 +171,13 @@ function markdown(results, verdict) {
       ['counter', ...servers],
       Object.keys(after.stats[servers[0]]).map((counter) => [
         counter,
-        ...servers.map((name) => integer.format(after.stats[name][counter])),
+        ...servers.map((name) => integer(after.stats[name][counter])),
       ]),
     ),
-    `${integer.format(results.arrived)} messages and answers of the traffic were accounted for one by one. How often each act was played (some last as long as the run):`,
+    `${integer(results.arrived)} messages and answers of the traffic were accounted for one by one. How often each act was played (some last as long as the run):`,
     table(
       ['act', 'times'],
-      Object.entries(counts).map(([name, n]) => [name, integer.format(n)]),
+      Object.entries(counts).map(([name, n]) => [name, integer(n)]),
     ),
   );
   return `${parts.join('\n\n')}\n`;

@@ -2,10 +2,8 @@
 
 // Many requests, and what is left of them: `node soak/requests.js`. See README.md beside this file.
 
-const fs = require('node:fs');
-const path = require('node:path');
-const { parseArgs } = require('node:util');
-const { integer, mib, origin, table } = require('./page');
+const { integer, mib, origin, table } = require('../testkit/report');
+const { RESULTS, parse, publish, requireLinux, run } = require('./command');
 const { growth, judge, measure } = require('./requests/measure');
 
 const USAGE = `usage: node soak/requests.js [options]
@@ -21,22 +19,6 @@ const KINDS = {
 };
 const PARTS = 20;
 
-function parse() {
-  const { values } = parseArgs({
-    options: {
-      count: { type: 'string', default: '1000000' },
-      kinds: { type: 'string', default: Object.keys(KINDS).join() },
-      out: { type: 'string', default: path.join(__dirname, 'results') },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  const kinds = values.kinds.split(',');
-  const count = Number(values.count);
-  if (!(count > 0)) throw new Error('--count expects a number');
-  if (!kinds.every((kind) => KINDS[kind])) throw new Error('--kinds: native, browser, page');
-  return { ...values, kinds, count };
-}
-
 function markdown(results, command) {
   const row = (cells) => results.map((result) => cells(result));
   const held =
@@ -47,11 +29,8 @@ function markdown(results, command) {
     `${held((sample) => mib(of(sample)))(result)} (${rate(growth(result.samples, of))})`;
   const sections = [
     [
-      ['asked', ({ count }) => integer.format(count)],
-      ...['answered', 'TIMEOUT', 'ABORT_ERR'].map((end) => [
-        end,
-        ({ ends }) => integer.format(ends[end]),
-      ]),
+      ['asked', ({ count }) => integer(count)],
+      ...['answered', 'TIMEOUT', 'ABORT_ERR'].map((end) => [end, ({ ends }) => integer(ends[end])]),
       ['seconds', ({ seconds }) => seconds.toFixed(0)],
     ],
     [
@@ -60,7 +39,7 @@ function markdown(results, command) {
       ['clients: heap, MiB', bytes(({ clients }) => clients.heap)],
       ['clients: resident, MiB', bytes(({ clients }) => clients.resident)],
       ['broker: `pending`', held(({ server }) => server.pending)],
-      ['broker: `memory`, bytes', held(({ server }) => integer.format(server.memory))],
+      ['broker: `memory`, bytes', held(({ server }) => integer(server.memory))],
       ['broker: heap, MiB', bytes(({ server }) => server.heap)],
       ['broker: resident, MiB', bytes(({ server }) => server.resident)],
     ],
@@ -90,11 +69,13 @@ function markdown(results, command) {
 const rate = ({ slope, error }) => `${slope.toFixed(2)} ± ${error.toFixed(2)}`;
 
 async function main() {
-  const options = parse();
-  if (options.help) return process.stdout.write(USAGE);
-  if (process.platform !== 'linux') throw new Error('it reads /proc: Linux only');
+  const defaults = { count: 1_000_000, kinds: Object.keys(KINDS).join(), out: RESULTS };
+  const options = parse(USAGE, defaults);
+  const kinds = options.kinds.split(',');
+  if (!kinds.every((kind) => KINDS[kind])) throw new Error('--kinds: native, browser, page');
+  requireLinux();
   const results = [];
-  for (const kind of options.kinds) {
+  for (const kind of kinds) {
     results.push(await measure(kind, { count: options.count, parts: PARTS }));
     console.error(
       `${kind}: ${results.at(-1).seconds.toFixed(0)} s, ${judge(results.at(-1)).length} faults`,
@@ -102,13 +83,8 @@ async function main() {
   }
   const command = `node soak/requests.js --count ${options.count} --kinds ${options.kinds}`;
   const report = markdown(results, command);
-  fs.mkdirSync(options.out, { recursive: true });
-  fs.writeFileSync(path.join(options.out, 'requests.md'), report);
-  process.stdout.write(report);
+  publish(options.out, { 'requests.md': report });
   if (results.some((result) => judge(result).length > 0)) process.exitCode = 1;
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(main);

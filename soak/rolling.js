@@ -6,9 +6,9 @@ const { fork } = require('node:child_process');
 const { once } = require('node:events');
 const net = require('node:net');
 const path = require('node:path');
-const { parseArgs } = require('node:util');
 const WSMsgBroker = require('..');
-const { startNats } = require('../__test__/support/nats');
+const { startNats } = require('../testkit/nats');
+const { parse, run } = require('./command');
 
 const USAGE = `usage: node soak/rolling.js [options]
   --brokers N   brokers of the cluster (default 3): each is drained and replaced once
@@ -21,21 +21,6 @@ const USAGE = `usage: node soak/rolling.js [options]
 const ends = [];
 const scope = { teardown: (end) => ends.push(end) };
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-function parse() {
-  const names = { brokers: '3', clients: '60', rate: '600', drain: '10000' };
-  const options = Object.entries(names).map(([name, value]) => [
-    name,
-    { type: 'string', default: value },
-  ]);
-  const { values } = parseArgs({
-    options: { ...Object.fromEntries(options), help: { type: 'boolean', default: false } },
-  });
-  if (values.help) return undefined;
-  const numbers = Object.keys(names).map((name) => [name, Number(values[name])]);
-  if (!numbers.every(([, value]) => value > 0)) throw new Error('expected numbers above zero');
-  return Object.fromEntries(numbers);
-}
 
 /** Starts a broker as a process of its own; resolves when it listens. */
 async function startBroker(name, url) {
@@ -104,8 +89,7 @@ function startLoad(clients, rate, phase) {
 }
 
 async function main() {
-  const options = parse();
-  if (!options) return process.stdout.write(USAGE);
+  const options = parse(USAGE, { brokers: 3, clients: 60, rate: 600, drain: 10_000 });
   const nats = await startNats(scope);
   const balancer = await startBalancer();
   for (let n = 0; n < options.brokers; n += 1) {
@@ -146,7 +130,4 @@ async function main() {
   for (const end of ends) await end();
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(main);

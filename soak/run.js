@@ -2,12 +2,10 @@
 
 // The soak: `npm run soak -- --minutes 60`. See README.md beside this file.
 
-const fs = require('node:fs');
-const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { parseArgs } = require('node:util');
+const { origin } = require('../testkit/report');
+const { RESULTS, parse, publish, requireLinux, run } = require('./command');
 const { DEADLINE, LIMITS } = require('./limits');
-const { origin } = require('./page');
 const Child = require('./processes');
 const { HELD, judge, markdown, picture, total } = require('./report');
 const World = require('./world');
@@ -32,20 +30,6 @@ const ACTORS = {
   traffic: ['traffic', 'secure'],
   faults: ['faults', 'silence', 'intruders', 'records'],
 };
-
-function parse() {
-  const { values } = parseArgs({
-    options: {
-      minutes: { type: 'string', default: '10' },
-      seed: { type: 'string', default: String(Date.now()) },
-      out: { type: 'string', default: path.join(__dirname, 'results') },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  const minutes = Number(values.minutes);
-  if (!(minutes > 0)) throw new Error('--minutes expects a number');
-  return { ...values, minutes };
-}
 
 class Soak {
   samples = [];
@@ -192,9 +176,8 @@ function isEqual(state, before) {
 }
 
 async function main() {
-  const options = parse();
-  if (options.help) return process.stdout.write(USAGE);
-  if (process.platform !== 'linux') throw new Error('the soak reads /proc: Linux only');
+  const options = parse(USAGE, { minutes: 10, seed: String(Date.now()), out: RESULTS });
+  requireLinux();
   const soak = new Soak(options);
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => soak.stop());
   const results = {
@@ -206,14 +189,8 @@ async function main() {
   };
   const verdict = judge(results);
   const report = markdown(results, verdict);
-  fs.mkdirSync(options.out, { recursive: true });
-  fs.writeFileSync(path.join(options.out, 'soak.md'), report);
-  fs.writeFileSync(path.join(options.out, 'soak.svg'), picture(results, verdict));
-  process.stdout.write(report);
+  publish(options.out, { 'soak.md': report, 'soak.svg': picture(results, verdict) });
   if (verdict.checks.some(({ passed }) => passed === false)) process.exitCode = 1;
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(main);

@@ -8,17 +8,12 @@ const crypto = require('node:crypto');
 const { EventEmitter } = require('node:events');
 const net = require('node:net');
 const tls = require('node:tls');
+const kit = require('../testkit/frames');
 const { DEADLINE } = require('./limits');
 
-const TEXT = 1;
-const CLOSE = 8;
-const PING = 9;
-const PONG = 10;
 const KEY = crypto.randomBytes(16).toString('base64');
-const ACCEPT = crypto
-  .createHash('sha1')
-  .update(`${KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
-  .digest('base64');
+const ACCEPT = kit.acceptKey(KEY);
+const { CLOSE, FIN, PING, PONG, TEXT } = kit;
 
 /** The head of a request for a WebSocket; `fields` are added to it. */
 function request({ method = 'GET', path = '/', version = 13, fields = '' } = {}) {
@@ -28,28 +23,11 @@ function request({ method = 'GET', path = '/', version = 13, fields = '' } = {})
   );
 }
 
-/** The bytes of a frame, right or wrong; `length` is what it says, not what it has. */
+/** The bytes of a frame, valid or not; `length` is the one in its header. */
 function frame(opcode, payload, { fin = true, rsv = 0, masked = true, length } = {}) {
-  const data = Buffer.from(payload);
-  const said = length ?? data.length;
-  const head = Buffer.alloc(14);
-  head[0] = (fin ? 0x80 : 0) | (rsv << 4) | opcode;
-  let end = 2;
-  if (said < 126) {
-    head[1] = said;
-  } else if (said < 65_536) {
-    head[1] = 126;
-    end = head.writeUInt16BE(said, 2);
-  } else {
-    head[1] = 127;
-    end = head.writeBigUInt64BE(BigInt(said), 2);
-  }
-  if (!masked) return Buffer.concat([head.subarray(0, end), data]);
-  head[1] |= 0x80;
-  const mask = crypto.randomBytes(4);
-  mask.copy(head, end);
-  for (let i = 0; i < data.length; i += 1) data[i] ^= mask[i & 3];
-  return Buffer.concat([head.subarray(0, end + 4), data]);
+  const first = (fin ? FIN : 0) | (rsv << 4) | opcode;
+  const mask = masked ? crypto.randomBytes(4) : undefined;
+  return kit.frame(first, payload, { mask, claimed: length });
 }
 
 const text = (action) => frame(TEXT, JSON.stringify(action));

@@ -8,7 +8,7 @@ const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('..');
 const { DEADLINE } = require('./limits');
 const Plain = require('./plain');
-const Random = require('./random');
+const Random = require('../testkit/random');
 const { ISSUER, inSeconds, sign } = require('./token');
 const { Wire, request } = require('./wire');
 

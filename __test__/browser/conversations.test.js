@@ -6,9 +6,9 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { once } = require('node:events');
 const test = require('ava');
-const { authority } = require('../support/certificates');
-const { openPage, startChromium } = require('../support/chromium');
-const { startSite } = require('../support/site');
+const { authority } = require('../../testkit/certificates');
+const { openPage, startChromium } = require('../../testkit/chromium');
+const { startSite } = require('../../testkit/site');
 const { registration, startClient, startLasting, startServer } = require('../support/start');
 
 const chromium = startChromium(test);

@@ -7,7 +7,7 @@ const readline = require('node:readline');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
-const { startChromium } = require('../support/chromium');
+const { startChromium } = require('../../testkit/chromium');
 const { printed } = require('../support/printed');
 
 const chromium = startChromium(test);

@@ -11,7 +11,7 @@ const { fileURLToPath } = require('node:url');
 const test = require('ava');
 const esbuild = require('esbuild');
 const { install, pack } = require('../../scripts/pack');
-const { openPage, startChromium } = require('../support/chromium');
+const { openPage, startChromium } = require('../../testkit/chromium');
 const { registration, startClient, startServer } = require('../support/start');
 
 const chromium = startChromium(test);

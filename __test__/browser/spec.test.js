@@ -6,7 +6,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const test = require('ava');
 const Stage = require('../conversations/stage');
-const { openPage, startChromium } = require('../support/chromium');
+const { openPage, startChromium } = require('../../testkit/chromium');
 const { client: conversations } = require('../../spec/conversations.json');
 
 const chromium = startChromium(test);

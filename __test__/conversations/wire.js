@@ -2,19 +2,10 @@
 
 // A server that is played: sockets on which anything may be said, WebSocket or not.
 
-const { createHash } = require('node:crypto');
 const { once } = require('node:events');
 const net = require('node:net');
+const { BINARY, CLOSE, FIN, PING, PONG, TEXT, acceptKey, frame } = require('../../testkit/frames');
 
-const TEXT = 1;
-const BINARY = 2;
-const CLOSE = 8;
-const PING = 9;
-const PONG = 10;
-const FIN = 0x80;
-
-/** How the key of a handshake becomes its acceptance (RFC 6455). */
-const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 /** Longer than anything that comes at all takes. */
 const PATIENCE = 30_000;
 
@@ -29,14 +20,6 @@ async function soon(promise, what) {
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** The header of a frame without a mask, as servers send it, and its payload. */
-function frame(first, payload) {
-  const bytes = Buffer.from(payload);
-  const { length } = bytes;
-  const size = length < 126 ? [length] : [126, length >> 8, length & 0xff];
-  return Buffer.concat([Buffer.from([first, ...size]), bytes]);
 }
 
 /** One socket of a client: bytes, and the frames in them. */
@@ -82,10 +65,9 @@ class Wire {
   /** Completes the handshake. */
   async accept() {
     const [, key] = /^sec-websocket-key: *(\S+)/im.exec(await this.head());
-    const accept = createHash('sha1').update(`${key}${GUID}`).digest('base64');
     this.write(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
-        `Sec-WebSocket-Accept: ${accept}\r\n\r\n`,
+        `Sec-WebSocket-Accept: ${acceptKey(key)}\r\n\r\n`,
     );
   }
 

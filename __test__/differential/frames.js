@@ -2,9 +2,8 @@
 
 // WebSocket bytes by hand, for what no library would send.
 
-const crypto = require('node:crypto');
+const kit = require('../../testkit/frames');
 
-const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 const KEY = 'dGhlIHNhbXBsZSBub25jZQ==';
 
 // A client's upgrade request; `extra` are further header lines.
@@ -25,40 +24,19 @@ function request(path = '/', extra = []) {
 // The 101 to a request head.
 function acceptance(head) {
   const [, key] = /sec-websocket-key: *(\S+)/i.exec(head);
-  const accept = crypto
-    .createHash('sha1')
-    .update(key + GUID)
-    .digest('base64');
   return [
     'HTTP/1.1 101 Switching Protocols',
     'Connection: Upgrade',
     'Upgrade: websocket',
-    `Sec-WebSocket-Accept: ${accept}`,
+    `Sec-WebSocket-Accept: ${kit.acceptKey(key)}`,
     '',
     '',
   ].join('\r\n');
 }
 
-// One frame from its first byte and payload; `claimed` is the length it pretends to have.
-function frame(
-  first,
-  payload = Buffer.alloc(0),
-  { masked = false, claimed = payload.length } = {},
-) {
-  const bit = masked ? 0x80 : 0;
-  let head;
-  if (claimed < 126) {
-    head = Buffer.from([first, bit | claimed]);
-  } else if (claimed < 0x10000) {
-    head = Buffer.from([first, bit | 126, claimed >> 8, claimed & 0xff]);
-  } else {
-    head = Buffer.alloc(10);
-    head[0] = first;
-    head[1] = bit | 127;
-    head.writeBigUInt64BE(BigInt(claimed), 2);
-  }
-  // A mask of zeros masks nothing, which is allowed.
-  return Buffer.concat([head, Buffer.alloc(masked ? 4 : 0), payload]);
+// One frame from its first byte and payload; `claimed` is the length in its header.
+function frame(first, payload, { masked = false, claimed } = {}) {
+  return kit.frame(first, payload, { mask: masked ? kit.ZERO_MASK : undefined, claimed });
 }
 
 // The code of the masked close frame that `data` begins with.

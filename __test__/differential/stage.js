@@ -11,7 +11,7 @@ const { Recorder } = require('./recorder');
 const { RawClient, Peer, Tcp, TcpServer } = require('./actors');
 const { acceptance, frame } = require('./frames');
 const { runProgram, startCommand } = require('./programs');
-const { lastingPort } = require('../support/ports');
+const { lastingPort } = require('../../testkit/ports');
 
 const CLIENT_EVENTS = ['open', 'registered', 'unregistered', 'close'];
 const SERVER_EVENTS = ['connection', 'registered', 'unregistered'];

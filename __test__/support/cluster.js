@@ -4,7 +4,7 @@
 
 const { once } = require('node:events');
 const { startServer } = require('./start');
-const { startNats } = require('./nats');
+const { startNats } = require('../../testkit/nats');
 
 /** Resolves when the cluster of a server is in this state next. */
 function state(server, wanted) {

@@ -15,7 +15,7 @@ const os = require('node:os');
 const path = require('node:path');
 const util = require('node:util');
 const ts = require('typescript');
-const { authority } = require('./certificates');
+const { authority } = require('../../testkit/certificates');
 const WSMsgBroker = require('../..');
 
 const root = path.join(__dirname, '..', '..');

@@ -4,7 +4,7 @@
 
 const { once } = require('node:events');
 const WSMsgBroker = require('../..');
-const { lastingPort } = require('./ports');
+const { lastingPort } = require('../../testkit/ports');
 
 /** A listening server; it is closed when the test ends. */
 async function startServer(t, options) {

@@ -7,7 +7,7 @@
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
 const WSMsgBroker = require('../..');
-const { authority } = require('../../__test__/support/certificates');
+const { authority } = require('../../testkit/certificates');
 const { announce } = require('./stdio');
 
 const SECRET = 'known to all, and long enough for HS256';

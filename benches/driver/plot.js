@@ -4,12 +4,11 @@
 // logarithmic, as the figures lie orders of magnitude apart; a figure is a median, the line through it reaches
 // from the lowest to the highest round.
 
+const { GRID, QUIET, polyline, stroke, svg, text } = require('../../testkit/chart');
+
 const WIDTH = 820;
 const AREA = { left: 84, right: 650, top: 56 };
 const LINES_BOTTOM = 400;
-const INK = '#1f2328';
-const QUIET = '#59636e';
-const GRID = '#e4e8ec';
 /** Lines of text that are nearer than this overlap. */
 const LINE = 16;
 
@@ -25,22 +24,8 @@ const STYLES = {
 };
 const OTHER = ['#000000', 'diamond'];
 
-const escaped = (text) => String(text).replace(/[&<>"]/g, (sign) => `&#${sign.codePointAt(0)};`);
 const integer = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
 const compact = new Intl.NumberFormat('en-US', { notation: 'compact', maximumFractionDigits: 1 });
-
-function text(x, y, words, { anchor = 'middle', fill = INK, more = '' } = {}) {
-  const place = `x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${anchor}" fill="${fill}"`;
-  return `<text ${place} ${more}>${escaped(words)}</text>`;
-}
-
-function stroke(x1, y1, x2, y2, colour, width = 1) {
-  const [from, to] = [
-    `x1="${x1.toFixed(1)}" y1="${y1.toFixed(1)}"`,
-    `x2="${x2.toFixed(1)}" y2="${y2.toFixed(1)}"`,
-  ];
-  return `<line ${from} ${to} stroke="${colour}" stroke-width="${width}"/>`;
-}
 
 /** The mark of a rival at a place, as a path of about nine pixels. */
 function mark(x, y, [colour, shape]) {
@@ -100,17 +85,11 @@ function spread(places, bottom) {
   return moved;
 }
 
-function svg(title, height, parts) {
-  const head = text(AREA.left, 26, title, {
-    anchor: 'start',
-    more: 'font-size="16" font-weight="600"',
-  });
-  return (
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" ` +
-    `font-family="system-ui, 'DejaVu Sans', sans-serif" font-size="12.5">\n` +
-    `<title>${escaped(title)}</title>\n<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>\n` +
-    `${[head, ...parts].join('\n')}\n</svg>\n`
-  );
+/** A picture with its title above the chart. */
+function picture(title, height, parts) {
+  const more = 'font-size="16" font-weight="600"';
+  const head = text(AREA.left, 26, title, { anchor: 'start', more });
+  return svg(title, { width: WIDTH, height }, [head, ...parts]);
 }
 
 /** Of rows, those that have both figures and can stand on such axes. */
@@ -156,16 +135,9 @@ function lines({ title, rows, x, y }) {
   rivals.forEach(([rival, own], index) => {
     const style = STYLES[rival] ?? OTHER;
     const at = (row) => [across.at(row[x.field]), up.at(row[y.field].median)];
-    const path = own
-      .map((row) =>
-        at(row)
-          .map((place) => place.toFixed(1))
-          .join(','),
-      )
-      .join(' ');
     const width = rival === 'wsmsgbroker' ? 2.6 : 1.6;
     parts.push(
-      `<polyline points="${path}" fill="none" stroke="${style[0]}" stroke-width="${width}"/>`,
+      polyline(own.map(at), style[0], width),
       ...own.flatMap((row) => {
         const [left, { min, max }] = [across.at(row[x.field]), row[y.field]];
         return [stroke(left, up.at(min), left, up.at(max), style[0]), mark(...at(row), style)];
@@ -174,7 +146,7 @@ function lines({ title, rows, x, y }) {
       text(AREA.right + 28, names[index] + 4, rival, { anchor: 'start' }),
     );
   });
-  return svg(title, LINES_BOTTOM + 60, parts);
+  return picture(title, LINES_BOTTOM + 60, parts);
 }
 
 // The middle one is named below its mark, the others above: they may lie close together.
@@ -210,7 +182,7 @@ function percentiles({ title, rows }) {
     const places = PERCENTILES.map(([field]) => across.at(row[field].median));
     parts.push(
       text(left - 14, y + 4, row.rival, { anchor: 'end' }),
-      stroke(places[0], y, places[2], y, style[0], 2),
+      stroke(places[0], y, places[2], y, style[0], { width: 2 }),
       ...places.flatMap((x, n) => [
         mark(x, y, style),
         text(x, y + PERCENTILES[n][2], PERCENTILES[n][1], {
@@ -220,7 +192,7 @@ function percentiles({ title, rows }) {
       ]),
     );
   });
-  return svg(title, bottom + 56, parts);
+  return picture(title, bottom + 56, parts);
 }
 
 /** All charts that the results are enough for: file name to SVG. */

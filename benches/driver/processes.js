@@ -6,12 +6,12 @@
 
 const { spawn, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
-const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const readline = require('node:readline');
+const proc = require('../../testkit/proc');
 
-const LOAD = path.join(__dirname, '../load/target/release/wsmsgbroker-load');
+const LOAD = path.join(__dirname, '../../target/release/wsmsgbroker-load');
 const START_TIMEOUT = 20_000;
 // Beyond what a load process was told to run: it gives up by itself after 10 s without progress.
 const GRACE = 30_000;
@@ -107,10 +107,7 @@ class Broker {
 
   /** User and system time of all its threads, in seconds; resolution 10 ms. */
   cpuSeconds() {
-    const stat = fs.readFileSync(`/proc/${this.pid}/stat`, 'utf8');
-    // The second field is a name in parentheses that may hold spaces: count from behind it.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / 100;
+    return proc.processorTime(this.pid).own;
   }
 
   /** Keeps its JavaScript busy, and tells from when to when, in milliseconds of the wall clock. */
@@ -121,9 +118,7 @@ class Broker {
   /** Resident and proportional bytes after a full collection. */
   async memory() {
     await this.ask('gc');
-    const rollup = fs.readFileSync(`/proc/${this.pid}/smaps_rollup`, 'utf8');
-    const bytes = (key) => Number(rollup.match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'))[1]) * 1024;
-    return { rss: bytes('Rss'), pss: bytes('Pss') };
+    return proc.memory(this.pid);
   }
 
   /**

@@ -2,6 +2,8 @@
 
 // From samples to a table. A figure is the median of its rounds, with the lowest and the highest.
 
+const { describe, integer, list, table: markdownTable } = require('../../testkit/report');
+
 function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -43,9 +45,6 @@ function compare(rows, groups, fields, base = 'ws8') {
   return rows;
 }
 
-const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
-const integer = (value) => whole.format(value);
-
 function number(value) {
   if (value >= 100 || value === 0) return integer(value);
   return value >= 10 ? value.toFixed(1) : value.toFixed(2);
@@ -72,9 +71,10 @@ function throughput(row, field = 'messages_per_second') {
 
 /** A table in Markdown: columns as `[head, row => cell]`. */
 function table(rows, columns) {
-  const line = (cells) => `| ${cells.join(' | ')} |`;
-  const cells = rows.map((row) => line(columns.map(([, cell]) => cell(row))));
-  return [line(columns.map(([head]) => head)), line(columns.map(() => '---')), ...cells].join('\n');
+  return markdownTable(
+    columns.map(([head]) => head),
+    rows.map((row) => columns.map(([, cell]) => cell(row))),
+  );
 }
 
 // The kernel's own work on the loopback interface is counted here too: some percent are always there.
@@ -99,16 +99,16 @@ function markdown(results, measures) {
     ? `pinned: ${machine.measured ?? 'broker'} on processor ${machine.cpus_of.broker}, load on ${machine.cpus_of.load}`
     : `${machine.measured ?? 'broker'} and load share all processors`;
   const brokers = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
-  const head = [
-    `- machine: ${machine.cpu}, ${machine.cores} cores, ${machine.memory_gib} GiB, ${machine.system}`,
-    `- processors: ${cpus}; ${others(results)}`,
-    `- versions: ${brokers.join(', ')}`,
-    `- ${results.date}, \`${results.command}\`: median of ${settings.rounds} rounds (lowest-highest), ${settings.seconds} s each`,
-  ];
+  const head = list([
+    describe(machine),
+    `processors: ${cpus}; ${others(results)}`,
+    `versions: ${brokers.join(', ')}`,
+    `${results.date}, \`${results.command}\`: median of ${settings.rounds} rounds (lowest-highest), ${settings.seconds} s each`,
+  ]);
   const tables = measures
     .filter(({ name }) => results[name]?.length > 0)
     .map(({ name, title, table }) => `**${title}**\n\n${table(results[name])}`);
-  return `${[head.join('\n'), ...tables].join('\n\n')}\n`;
+  return `${[head, ...tables].join('\n\n')}\n`;
 }
 
 module.exports = {

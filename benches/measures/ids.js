@@ -9,7 +9,7 @@ const { eachRound } = require('../api/rounds');
 const report = require('../driver/report');
 
 const FOLDER = path.join(__dirname, '../ids');
-const PROGRAM = path.join(FOLDER, 'target/release/wsmsgbroker-ids');
+const PROGRAM = path.join(__dirname, '../../target/release/wsmsgbroker-ids');
 /** The first is what the others are compared with. */
 const IDS = [10, 1000, 500_000];
 const FIELDS = ['any_ns', 'hot_ns'];
@@ -17,8 +17,7 @@ const BUILD_TIMEOUT = 900_000;
 const RUN_TIMEOUT = 60_000;
 
 function build() {
-  // Not `--locked`: the lock file names the version of the broker, too, which may be newer.
-  const { error, status } = spawnSync('cargo', ['build', '--release', '--quiet'], {
+  const { error, status } = spawnSync('cargo', ['build', '--release', '--locked', '--quiet'], {
     cwd: FOLDER,
     stdio: ['ignore', 'ignore', 'inherit'],
     timeout: BUILD_TIMEOUT,

@@ -4,25 +4,14 @@
 
 const { once } = require('node:events');
 const net = require('node:net');
+const kit = require('../../testkit/frames');
 
 const HEAD =
   'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
   'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n';
 
-/** A masked text frame; the mask is zero. */
-function frame(text) {
-  const payload = Buffer.from(text);
-  const { length } = payload;
-  const head = Buffer.alloc(length < 126 ? 6 : 8);
-  head[0] = 0x81;
-  if (length < 126) {
-    head[1] = 0x80 | length;
-  } else {
-    head[1] = 0x80 | 126;
-    head.writeUInt16BE(length, 2);
-  }
-  return Buffer.concat([head, payload]);
-}
+/** A text frame of a client; the mask is zero. */
+const frame = (text) => kit.frame(kit.FIN | kit.TEXT, text, { mask: kit.ZERO_MASK });
 
 /** A registered connection; nothing waits to be read. */
 async function connect(port, id) {

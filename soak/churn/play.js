@@ -4,7 +4,8 @@
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('../..');
-const { startNats } = require('../../__test__/support/nats');
+const { startNats } = require('../../testkit/nats');
+const proc = require('../../testkit/proc');
 const Child = require('../processes');
 const { idOf } = require('./ids');
 
@@ -100,7 +101,7 @@ class World {
     const held = stats.slice(0, this.holders.length);
     return {
       brokers: this.holders.map(({ child }) => child.resident()),
-      nats: this.nats && Child.residentOf(this.nats.pid),
+      nats: this.nats && proc.memory(this.nats.pid).rss,
       work: {
         holders: sum(this.holders.map(({ child }) => child.processorTime())),
         asker: this.asker?.child.processorTime(),

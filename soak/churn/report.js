@@ -3,7 +3,7 @@
 // The page of what was measured, and what follows from it for a million ids.
 
 const os = require('node:os');
-const { MIB, integer, mib, origin, table } = require('../page');
+const { MIB, integer, mib, origin, table } = require('../../testkit/report');
 const { BYTES } = require('./ids');
 const { DOWN_MS, SAMPLE } = require('./play');
 
@@ -52,7 +52,7 @@ function times(cluster) {
     cluster.map(({ ids, register, seconds, failed }) => {
       const vain = Object.entries(failed).map(([code, count]) => `${code}: ${count}`);
       return [
-        integer.format(ids),
+        integer(ids),
         ...[register, seconds.connected, seconds.reached, seconds.named].map(decimals),
         vain.join(', ') || 'nothing',
       ];
@@ -63,19 +63,12 @@ function times(cluster) {
 function memory({ cluster, alone }) {
   const each = (state) => (state ? state.brokers.map(mib).join(', ') : '');
   const rows = cluster.flatMap((one, n) => [
-    [
-      one.ids,
-      'brokers',
-      each(one.empty),
-      each(one.full),
-      each(one.after),
-      integer.format(ofBrokers(one)),
-    ],
+    [one.ids, 'brokers', each(one.empty), each(one.full), each(one.after), integer(ofBrokers(one))],
     [
       one.ids,
       'nats-server',
       ...[one.empty, one.full, one.after].map(({ nats }) => mib(nats)),
-      integer.format(ofNats(one)),
+      integer(ofNats(one)),
     ],
     [
       one.ids,
@@ -83,12 +76,12 @@ function memory({ cluster, alone }) {
       each(alone[n].empty),
       each(alone[n].full),
       '',
-      integer.format(ofBrokers(alone[n])),
+      integer(ofBrokers(alone[n])),
     ],
   ]);
   return table(
     ['ids', 'resident, MiB', 'empty', 'with ids', 'after the restart', 'bytes an id'],
-    rows.map(([ids, ...cells]) => [integer.format(ids), ...cells]),
+    rows.map(([ids, ...cells]) => [integer(ids), ...cells]),
   );
 }
 
@@ -98,9 +91,9 @@ function work(cluster) {
   return table(
     [...head, ...bytes],
     cluster.map(({ ids, work: seconds, traffic }) => [
-      integer.format(ids),
+      integer(ids),
       ...[seconds.holders, seconds.asker, seconds.nats].map(decimals),
-      ...[traffic.heard, traffic.told].map((count) => integer.format(count / ids)),
+      ...[traffic.heard, traffic.told].map((count) => integer(count / ids)),
     ]),
   );
 }
@@ -120,20 +113,20 @@ function paper({ cluster, alone }, files) {
   };
   const [here, many] = [broker(files), broker(MANY_FILES)];
   const natsSize = one.empty.nats + nats * MILLION;
-  const slots = integer.format(MANY_FILES);
+  const slots = integer(MANY_FILES);
   const pending = heard * MILLION;
-  const pace = (seconds) => integer.format((seconds / one.ids) * MILLION);
+  const pace = (seconds) => integer((seconds / one.ids) * MILLION);
   return [
-    `Brokers: each takes ${SHARE * 100} % of the files it may open as connections. With ${integer.format(files)} files, as here,\n` +
-      `that is ${integer.format(capacity(files))} ids: ${here.count} brokers of ${gib(here.size)} GiB each. With ${slots} files it is ${many.count}, of\n` +
+    `Brokers: each takes ${SHARE * 100} % of the files it may open as connections. With ${integer(files)} files, as here,\n` +
+      `that is ${integer(capacity(files))} ids: ${here.count} brokers of ${gib(here.size)} GiB each. With ${slots} files it is ${many.count}, of\n` +
       `${gib(many.size)} GiB each. All ids together take ${gib(joined * MILLION)} GiB at the brokers, of which ${gib(single * MILLION)} GiB are\n` +
       `those of brokers without \`nats\`; what the kernel keeps for sockets comes on top.`,
     `NATS: one server of ${gib(natsSize)} GiB holds all subscriptions. Servers that are one NATS cluster tell each other of\n` +
       `theirs, so that more of them do not make that less: three are for when one ends, not for memory. (That is not\n` +
       'measured here.)',
-    `The restart: each broker hears the claims of all others, at most ${integer.format(heard)} bytes an id, which is\n` +
-      `${integer.format(pending / MIB)} MiB for each of them. NATS tells ${gib(here.told)} GiB to ${here.count} brokers, ${gib(many.told)} GiB to ${many.count}:\n` +
-      `${seconds10(here.told)} and ${seconds10(many.told)} seconds of 10 Gbit/s. To hear that takes a broker at most ${integer.format(hears)} seconds of a\n` +
+    `The restart: each broker hears the claims of all others, at most ${integer(heard)} bytes an id, which is\n` +
+      `${integer(pending / MIB)} MiB for each of them. NATS tells ${gib(here.told)} GiB to ${here.count} brokers, ${gib(many.told)} GiB to ${many.count}:\n` +
+      `${seconds10(here.told)} and ${seconds10(many.told)} seconds of 10 Gbit/s. To hear that takes a broker at most ${integer(hears)} seconds of a\n` +
       `processor, by what the one that asks took here. For a client that is behind, NATS keeps ${MAX_PENDING / MIB} MiB (\`max_pending\`)\n` +
       `before it cuts it off: ${pending > MAX_PENDING ? 'less than that; more would be safe' : 'more than that'}.`,
     `Time: at the pace of this machine, whose ${os.cpus().length} processors have all of this and the clients, all are registered after\n` +
@@ -145,15 +138,11 @@ const seconds10 = (bytes) => ((bytes * 8) / 10e9).toFixed(1);
 
 function markdown(results, { files, nats, command }) {
   const [half, full] = results.cluster;
-  const [brokers, ids] = [full.brokers, integer.format(full.ids)];
+  const [brokers, ids] = [full.brokers, integer(full.ids)];
   const added = results.cluster.map((one, n) => ofBrokers(one) - ofBrokers(results.alone[n]));
   const model = (what, of) => {
     const [small, large] = results.cluster.map(of);
-    return [
-      what,
-      ...[small, large].map(integer.format),
-      `${Math.round((large / small - 1) * 100)} %`,
-    ];
+    return [what, ...[small, large].map(integer), `${Math.round((large / small - 1) * 100)} %`];
   };
   const wrong = judge(results);
   const isRefused = results.cluster.some(({ failed }) => failed.UNKNOWN_ID > 0);
@@ -162,9 +151,9 @@ function markdown(results, { files, nats, command }) {
     `How many ids can brokers that are one hold, what does each cost, and when are they reached again once NATS was\n` +
       `gone? ${ids} ids of ${BYTES} bytes are registered at ${brokers} brokers, each by a connection of its own. NATS is killed, and starts\n` +
       `again after ${DOWN_MS / 1000} s. How, and how to repeat it: [README.md](../README.md).`,
-    origin(command, `nats-server ${nats}; ${integer.format(files)} files a process`),
+    origin(command, `nats-server ${nats}; ${integer(files)} files a process`),
     'Seconds: until all were registered; and since NATS listens again, until all brokers were connected, until all of\n' +
-      `${integer.format(Math.min(SAMPLE, full.ids))} ids got a message from a client of another broker, and until all brokers had named all ids to that. All\n` +
+      `${integer(Math.min(SAMPLE, full.ids))} ids got a message from a client of another broker, and until all brokers had named all ids to that. All\n` +
       'processes share the processors. In vain: how often a message to a registered id was refused until then.',
     times(results.cluster),
     ...(isRefused ? [REFUSED] : []),
@@ -173,7 +162,7 @@ function markdown(results, { files, nats, command }) {
     memory(results),
     'Does it grow in line? Bytes an id at both sizes:',
     table(
-      ['', integer.format(half.ids), ids, 'more'],
+      ['', integer(half.ids), ids, 'more'],
       [
         model('at a broker', ofBrokers),
         model('of these, by the cluster', (one) => added[results.cluster.indexOf(one)]),

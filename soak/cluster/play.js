@@ -4,7 +4,7 @@
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('../..');
-const { startNats } = require('../../__test__/support/nats');
+const { startNats } = require('../../testkit/nats');
 const Child = require('../processes');
 const Ledger = require('./ledger');
 const Line = require('./line');

@@ -5,8 +5,9 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { launch } = require('../../__test__/support/chromium');
-const { startSite } = require('../../__test__/support/site');
+const { launch } = require('../../testkit/chromium');
+const proc = require('../../testkit/proc');
+const { startSite } = require('../../testkit/site');
 const Child = require('../processes');
 const { ask, sizes, start } = require('./ask');
 
@@ -60,7 +61,7 @@ async function inPage(_kind, url, broken) {
         const [busiest] = processInfo
           .filter(({ type }) => type === 'renderer')
           .sort((a, b) => b.cpuTime - a.cpuTime);
-        return { ...tables, heap: usedSize, resident: Child.residentOf(busiest.id) };
+        return { ...tables, heap: usedSize, resident: proc.memory(busiest.id).rss };
       },
       end: () => endAll(ends),
     };

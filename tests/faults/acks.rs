@@ -1,4 +1,4 @@
-//! Answers by those who were not asked, or not any more.
+//! Answers from connections that were not asked, or no longer are.
 
 use crate::{
     case::{count, endure},

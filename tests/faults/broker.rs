@@ -1,5 +1,5 @@
-//! A broker in a process of its own: what that process holds and uses is the broker's alone, and
-//! it can be killed.
+//! A broker in a process of its own, whose memory, descriptors and processor time are therefore the
+//! broker's alone, and which can be killed.
 
 use std::{
     collections::BTreeMap,

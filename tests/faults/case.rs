@@ -1,4 +1,4 @@
-//! What all cases share: what is there before, throughout and after.
+//! The frame of every case: the state before a fault, a canary beside it, and the checks afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const SLACK: u64 = MIB;
 const RESIDENT_SLACK: u64 = 8 * MIB;
 /// How often a fault is endured again, until it takes no more memory than the last time.
 const AGAIN: usize = 4;
-/// A fault that takes longer than this takes it with the canary's song in between.
+/// During a fault that takes longer than this, the canary must exchange messages.
 const SILENCE: Duration = Duration::from_secs(1);
 /// A broker is at rest when it uses less than 2 % of a processor for this long ...
 const REST: Duration = Duration::from_millis(500);
@@ -69,14 +69,14 @@ pub(crate) async fn endure(options: &str, count: usize, fault: impl AsyncFn(&Bro
     println!("{count} in {took:.1?}; {before:?} became {after:?}");
 }
 
-/// A fault while a canary sings; returns when both have come to their end, and no table holds
+/// Runs a fault beside a canary; returns when both have ended, and no table holds
 /// anything of either.
 async fn beside_a_canary(broker: &Broker, fault: impl Future<Output = ()>) {
     let canary = broker.canary().await;
-    let (sung, start) = (canary.sung(), Instant::now());
+    let (exchanged, start) = (canary.exchanged(), Instant::now());
     fault.await;
-    let in_time = canary.sung() > sung || start.elapsed() < SILENCE;
-    assert!(in_time, "nothing was heard of the canary");
+    let in_time = canary.exchanged() > exchanged || start.elapsed() < SILENCE;
+    assert!(in_time, "the canary exchanged no message");
     canary.finish().await;
     all_gone(broker).await;
 }

@@ -1,4 +1,4 @@
-//! Processes that are killed in the midst of their work.
+//! Processes that are killed while they work.
 
 use crate::{
     broker::Broker,

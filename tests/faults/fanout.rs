@@ -1,4 +1,4 @@
-//! One send that is to reach a crowd.
+//! One message to very many receivers.
 
 use tokio::task::JoinSet;
 

@@ -1,4 +1,4 @@
-//! A broker without a file descriptor left.
+//! A broker without a free file descriptor.
 
 use std::time::Duration;
 
@@ -75,7 +75,10 @@ async fn a_broker_out_of_files_waits_without_spinning_and_accepts_again() {
     at_rest(&broker).await;
     let canary = async {
         let canary = Canary::start(&broker).await;
-        until("it sings", || canary.sung() > 0).await;
+        until("the canary has exchanged messages", || {
+            canary.exchanged() > 0
+        })
+        .await;
         canary.finish().await;
     };
     let others = async {

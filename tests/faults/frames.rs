@@ -1,10 +1,11 @@
-//! Bytes that are no WebSocket frames, or too many of them.
+//! Bytes that are not WebSocket frames, or too many of them.
 
 use tokio::io::{AsyncWriteExt, BufReader};
 
 use crate::{
     case::{MIB, count, crowd, endure},
     support::{
+        random::Random,
         raw::{
             CLOSE, LAST, MORE, PING, PONG, REQUEST, Raw, TEXT, TEXT_FRAGMENT, code, frame, header,
         },
@@ -53,18 +54,11 @@ async fn mutated_frames_end_in_a_close_code_or_in_nothing() {
     .concat();
     endure("", count(5_000, 500_000), async |broker, count| {
         crowd(count, AT_ONCE, async |n| {
-            // xorshift: the same mutations each time.
-            let mut state = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut below = |limit: usize| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state as usize % limit
-            };
+            let mut random = Random::new(n as u64 + 1);
             let mut bytes = conversation.clone();
-            for _ in 0..=below(8) {
-                let place = below(bytes.len());
-                bytes[place] ^= 1 << below(8);
+            for _ in 0..=random.below(8) {
+                let place = random.below(bytes.len());
+                bytes[place] ^= 1 << random.below(8);
             }
             let mut raw = Raw::connect(broker).await;
             // The broker may have had enough of it before its end.

@@ -1,4 +1,4 @@
-//! Requests that never end, hold too much, or are given up.
+//! Handshake requests that never end, are too large, or are abandoned.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Crowds that want one id, and some that want all of them.
+//! Many connections that claim one id, and a few that claim very many ids.
 
 use tokio::io::AsyncWriteExt;
 

@@ -1,4 +1,4 @@
-//! Texts that are no JSON, or too much of it.
+//! Texts that are not JSON, or too large.
 
 use crate::{
     case::{count, crowd, endure},

@@ -1,6 +1,17 @@
-//! Faults over real sockets. In each case a pair of peers exchanges numbered messages throughout
-//! and misses none, who does wrong gets the one error or close code that says so, and afterwards
-//! the broker, a process of its own, holds and uses no more than before, and ends when asked to.
+//! A program of its own because it starts itself again as brokers and as clients, whose processes are
+//! measured, killed, or run in a network namespace.
+//!
+//! Faults over real sockets: in each case a canary exchanges numbered messages and loses none, the peer at
+//! fault gets the one error or close code of its fault, and afterwards the broker holds and uses no more
+//! than before, and ends when asked to.
+//!
+//! Faults over real sockets: in each case a canary exchanges numbered messages and loses none, the peer at
+//! fault gets the one error or close code of its fault, and afterwards the broker holds and uses no more
+//! than before, and ends when asked to.
+//!
+//! Faults over real sockets: in each case a canary exchanges numbered messages and loses none, the peer at
+//! fault gets the one error or close code of its fault, and afterwards the broker holds and uses no more
+//! than before, and ends when asked to.
 //!
 //! The counts are those that show the fact within seconds; `WSMB_FAULTS=full` takes the large ones.
 
@@ -9,7 +20,7 @@
 mod acks;
 mod broker;
 mod case;
-mod churn;
+mod connections;
 mod death;
 mod fanout;
 mod files;

@@ -1,4 +1,4 @@
-//! A link that is cut: no reset tells either end of it.
+//! A network link that is cut: neither end receives a reset.
 
 use std::{
     ffi::OsStr,

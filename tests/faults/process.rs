@@ -1,4 +1,4 @@
-//! Processes that the cases start: this very program, which runs one of its ignored tests.
+//! Processes that the cases start: this very program, running one of its ignored tests.
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,4 +1,4 @@
-//! Peers that do not read what is sent to them, or hardly.
+//! Peers that read slowly or not at all.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Those who have no business here: pages of other sites, and whoever guesses.
+//! Connections from web pages of other origins, and from peers that guess tokens.
 
 use tokio::io::BufReader;
 

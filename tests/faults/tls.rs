@@ -1,4 +1,4 @@
-//! Bytes where TLS was expected, and TLS that is given up.
+//! Plain bytes where TLS is expected, and TLS handshakes that are abandoned.
 
 use std::time::Duration;
 

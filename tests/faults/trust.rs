@@ -1,4 +1,4 @@
-//! Certificates of a broker in another process, and of those who may speak to it.
+//! Certificates of a broker in another process, and of its clients.
 
 use rustls::RootCertStore;
 use tokio_rustls::TlsConnector;

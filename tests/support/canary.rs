@@ -1,4 +1,4 @@
-//! Two peers that talk while others misbehave, and miss nothing.
+//! Two peers that exchange messages while others misbehave, and check that none is lost.
 
 use std::{
     sync::{
@@ -17,14 +17,14 @@ use super::{Listening, Peer};
 
 /// Messages in a round.
 const ROUND: u64 = 8;
-/// Between rounds, so that the canary does not sing the whole machine full.
+/// Time between rounds, so that the canary leaves the processors to the test.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A pair of peers that exchange numbered messages, requests and answers.
 pub struct Canary {
     task: JoinHandle<u64>,
-    enough: Arc<AtomicBool>,
-    sung: Arc<AtomicU64>,
+    stop_requested: Arc<AtomicBool>,
+    exchanged: Arc<AtomicU64>,
 }
 
 impl Canary {
@@ -32,20 +32,20 @@ impl Canary {
         Self::between(Peer::connect(server).await, Peer::connect(server).await).await
     }
 
-    /// The same between two peers that are connected.
+    /// Starts a canary between two peers that are connected.
     pub async fn between<S>(a: Peer<S>, b: Peer<S>) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut a = a.registered("canary a").await;
         let mut b = b.registered("canary b").await;
-        let enough = Arc::new(AtomicBool::new(false));
-        let sung = Arc::new(AtomicU64::new(0));
-        let (stop, count) = (enough.clone(), sung.clone());
+        let stop_requested = Arc::new(AtomicBool::new(false));
+        let exchanged = Arc::new(AtomicU64::new(0));
+        let (stop, count) = (stop_requested.clone(), exchanged.clone());
         let task = tokio::spawn(async move {
             let mut number = 0;
             loop {
-                // What is asked to stop sings once more.
+                // When asked to stop, it plays one more round.
                 let last = stop.load(Relaxed);
                 for n in number..number + ROUND {
                     a.send(&format!(
@@ -81,17 +81,21 @@ impl Canary {
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        Self { task, enough, sung }
+        Self {
+            task,
+            stop_requested,
+            exchanged,
+        }
     }
 
     /// Messages exchanged so far.
-    pub fn sung(&self) -> u64 {
-        self.sung.load(Relaxed)
+    pub fn exchanged(&self) -> u64 {
+        self.exchanged.load(Relaxed)
     }
 
-    /// Ends it; panics if anything was lost, late or out of order.
+    /// Ends the canary; panics if anything was lost, late or out of order.
     pub async fn finish(self) {
-        self.enough.store(true, Relaxed);
+        self.stop_requested.store(true, Relaxed);
         assert!(self.task.await.unwrap() >= ROUND);
     }
 }

@@ -1,14 +1,16 @@
-//! A server, and peers that speak to it: one of text frames, one of raw bytes.
+//! Help that all Rust test programs share: a server, and peers that connect to it, one in text frames and
+//! one in raw bytes.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 pub mod canary;
+pub mod client_log;
 #[cfg(feature = "nats")]
 pub mod nats;
-pub mod played;
+pub mod random;
 pub mod raw;
+pub mod scripted_server;
 pub mod tls;
-pub mod told;
 pub mod violations;
 
 use std::{
@@ -31,6 +33,8 @@ use wsmsgbroker::{Address, Error, Listen, Server, ServerEvent, ServerOptions};
 
 /// Longer than anything a test waits for, unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than a test takes, for an option whose time must not be up.
+pub const LONG: Duration = Duration::from_secs(3600);
 
 /// The events of a server, as lines.
 #[derive(Clone, Default)]
@@ -59,23 +63,23 @@ impl Log {
         self.0.lock().unwrap().push(line);
     }
 
-    /// How often a line is there.
+    /// Number of lines that are equal to this one.
     pub fn count(&self, line: &str) -> usize {
         self.lines().iter().filter(|l| *l == line).count()
     }
 
-    /// Waits until a line is there.
+    /// Waits until the log has this line.
     pub async fn wait_for(&self, line: &str) {
         until(line, || self.count(line) > 0).await;
     }
 }
 
-/// Waits until something is true; `what` says what, should it never be.
+/// Waits until a condition holds; `what` describes it in the panic if it never does.
 pub async fn until(what: &str, is_true: impl FnMut() -> bool) {
     assert!(comes_true(is_true).await, "still not: {what}");
 }
 
-/// Waits until something is true; false if it never is.
+/// Waits until a condition holds; false if it does not within [`PATIENCE`].
 pub async fn comes_true(mut is_true: impl FnMut() -> bool) -> bool {
     let there = async {
         while !is_true() {
@@ -95,20 +99,31 @@ pub fn options() -> ServerOptions {
     }
 }
 
+/// Bounds for what waits for a slow receiver.
+pub fn backpressure(max_backpressure: usize, slow_consumer_timeout: Duration) -> ServerOptions {
+    ServerOptions {
+        max_backpressure,
+        slow_consumer_timeout,
+        // For peers that read their close frame late.
+        close_timeout: LONG,
+        ..options()
+    }
+}
+
 /// A server on a free port of the loopback.
 pub fn start_server(options: ServerOptions) -> (Server, Log) {
     let log = Log::default();
     (start_server_with(options, &log), log)
 }
 
-/// The same for one whose events come to that log.
+/// Starts a server on a free port of the loopback that reports its events to `log`.
 pub fn start_server_with(options: ServerOptions, log: &Log) -> Server {
     let log = log.clone();
     let listener = move |event: ServerEvent<'_>| log.add(&event);
     Server::bind(options, listener, &Handle::current()).unwrap()
 }
 
-/// A server whose events nobody hears, or why there is none.
+/// Starts a server without an event listener.
 pub fn bind(options: ServerOptions) -> Result<Server, Error> {
     Server::bind(options, |_: ServerEvent<'_>| {}, &Handle::current())
 }
@@ -120,7 +135,7 @@ pub fn port(server: &Server) -> u16 {
     }
 }
 
-/// What peers connect to: a server of this process, or one in another.
+/// A server to which peers connect: in this process, or in another.
 pub trait Listening {
     fn socket_address(&self) -> SocketAddr;
 }
@@ -162,7 +177,7 @@ impl Peer {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
-    /// Registers.
+    /// Registers this connection.
     pub async fn registered(self, id: &str) -> Self {
         let mut peer = self;
         peer.send(&format!(r#"{{"action":"register","id":"{id}"}}"#))
@@ -197,13 +212,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
-    /// The next text is this one.
+    /// Asserts that the next text is this one.
     pub async fn expect(&mut self, text: &str) {
         assert_eq!(self.receive().await, text);
     }
 
-    /// Nothing comes of what was sent until now, and nothing has come that was not received. The
-    /// peer has another id then, and speaks version 1.
+    /// Asserts that nothing sent so far caused a frame that has not been received yet. Afterwards the peer
+    /// has another id and speaks version 1.
     pub async fn expect_nothing(&mut self) {
         self.send(r#"{"action":"register","id":"(marker)"}"#).await;
         self.expect(r#"{"action":"registered","id":"(marker)"}"#)

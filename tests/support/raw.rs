@@ -1,4 +1,4 @@
-//! A peer that speaks bytes: for what no WebSocket library lets one send.
+//! A peer that writes bytes, valid WebSocket frames or not.
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
@@ -83,6 +83,16 @@ impl Raw {
         raw.send(&format!(r#"{{"action":"register","id":"{id}"}}"#))
             .await;
         let registered = format!(r#"{{"action":"registered","id":"{id}"}}"#);
+        assert_eq!(raw.receive().await, registered);
+        raw
+    }
+
+    /// Connected and registered; speaks version 2.
+    pub async fn register_2(server: &impl Listening, id: &str) -> Self {
+        let mut raw = Self::connect(server).await;
+        let register = format!(r#"{{"action":"register","id":"{id}","protocol":2}}"#);
+        raw.send(&register).await;
+        let registered = format!(r#"{{"action":"registered","id":"{id}","protocol":2}}"#);
         assert_eq!(raw.receive().await, registered);
         raw
     }

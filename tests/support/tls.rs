@@ -1,4 +1,4 @@
-//! Certificates of an authority of our own, and peers that speak TLS by a library of their own.
+//! Certificates of a test authority, and peers that speak TLS by another library.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
@@ -204,4 +204,18 @@ pub async fn try_connect<S: AsyncRead + AsyncWrite + Unpin>(
 pub async fn peer(server: &impl Listening, connector: &TlsConnector) -> Peer<TlsStream<TcpStream>> {
     let stream = connect(server, connector).await;
     Peer(client_async("wss://localhost/", stream).await.unwrap().0)
+}
+
+/// The first message of a client, made by a TLS library.
+pub async fn client_hello() -> Vec<u8> {
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let connector = connector(&Authority::new("nobody"), BOTH, None);
+    let task = tokio::spawn(async move { try_connect(near, &connector).await.is_ok() });
+    let mut hello = vec![0; 5];
+    far.read_exact(&mut hello).await.unwrap();
+    let mut rest = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];
+    far.read_exact(&mut rest).await.unwrap();
+    hello.extend(rest);
+    task.abort();
+    hello
 }

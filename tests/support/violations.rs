@@ -1,4 +1,4 @@
-//! Each way to break the WebSocket protocol, with the close code that it earns.
+//! Violations of the WebSocket protocol, each with the close code for it.
 
 use super::raw::{BINARY, CLOSE, LAST, MORE, PING, PONG, TEXT, TEXT_FRAGMENT, frame, header};
 

@@ -13,7 +13,7 @@ const path = require('node:path');
 const readline = require('node:readline');
 const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('../../..');
-const { executable } = require('../nats');
+const { executable } = require('../../../testkit/nats');
 
 const HERE = '10.0.0.1';
 const THERE = '10.0.0.2';
