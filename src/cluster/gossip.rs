@@ -185,6 +185,20 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_has_its_name_and_members_on_the_wire() {
+        let heartbeat = Gossip::Heartbeat {
+            node: "0000000000000007".into(),
+            name: "a".into(),
+            epoch: 2,
+            published: 3,
+            drains: false,
+        };
+        let expected =
+            r#"{"is":"beat","node":"0000000000000007","name":"a","epoch":2,"published":3}"#;
+        assert_eq!(heartbeat.encode(), expected.as_bytes());
+    }
+
+    #[test]
     fn long_lists_are_split_into_parts_without_loss() {
         for (count, bytes, parts) in [
             (0, 1, 0),
