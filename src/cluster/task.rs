@@ -295,7 +295,7 @@ async fn run(
             }
         }
     }
-    // Connections that were told to close may still need other brokers for what is in flight.
+    // Connections that are closing may still need other brokers for messages in flight.
     let has_connections = || (cluster.broker()).is_some_and(|broker| broker.connection_count() > 0);
     let connections_end = async {
         while has_connections() {
