@@ -245,7 +245,8 @@ async fn who_has_enough_is_told_nothing_more_until_it_resumes() {
         }
         write
     });
-    until("it has said stop", || told.stops.load(SeqCst) > 0).await;
+    // The client asks twice, the second time after it has paused: before that, `resume` does nothing.
+    until("the client has paused", || told.stops.load(SeqCst) > 1).await;
     until("the server is stuck", || server.stats().messages_out > 100).await;
     let heard = told.messages.load(SeqCst);
     assert!(heard < 3, "{heard}");
