@@ -1,4 +1,4 @@
-//! The options as they are when nobody sets them: what the documents say is held against this.
+//! Converts the default options for JavaScript. A test compares the defaults in the documents with them.
 
 use super::convert::{NativeClientOptions, NativeJwt, NativeServerOptions};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl From<ServerOptions> for NativeServerOptions {
-    /// The key of tokens stays behind. Zero: no limit.
+    /// Leaves out the key of `jwt`. A limit of zero is no limit.
     fn from(options: ServerOptions) -> Self {
         let limit = options.effective_register_timeout();
         let errors = options.effective_protocol_errors();
