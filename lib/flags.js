@@ -48,13 +48,13 @@ const DESCRIPTIONS = {
   'tls.minVersion': ['oldest accepted version of TLS', 'TLSv1.2'],
   'tls.requestCert': ['require a certificate of each client', 'no'],
   'nats.servers': ['URL of a NATS server, by which brokers form a cluster', 'no cluster'],
-  'nats.namespace': ['brokers of one namespace form a cluster', 'default'],
+  'nats.namespace': ['brokers of one namespace form a cluster'],
   'nats.name': ['name of this broker in the cluster', 'random'],
   'nats.token': ['NATS token: the first line of this file'],
   'nats.nkey': ['seed of a NATS NKey: the first line of this file'],
   'nats.creds': ['NATS credentials file'],
   'nats.tls': ['require TLS to NATS', 'no'],
-  'nats.required': ['exit if NATS cannot be reached at the start', 'no'],
+  'nats.required': ['exit if NATS cannot be reached at the start'],
 };
 
 /** Flags with another name than their option. */

@@ -10,7 +10,7 @@ const { ClientEventKind, NativeClient } = require('../native');
 
 /** Characters after which the frames of a tick are passed to the addon before the tick ends. */
 const MAX_COLLECTED = 64 * 1024;
-/** The same limit for urgent frames, once per tick: other threads handle them while the tick continues. */
+/** This limit for urgent frames, which applies once per tick: other threads handle them while the tick continues. */
 const MAX_COLLECTED_URGENT = 4 * 1024;
 
 /** The end of a frame: a character that JSON text never contains. Line ends may occur in the acks of others. */

@@ -28,9 +28,6 @@ function bit(name) {
   return Object.hasOwn(OPTIONAL_EVENTS, name) ? 1 << OPTIONAL_EVENTS[name] : 0;
 }
 
-/** Default of `nats.timeout`, for the text of an error, in milliseconds. */
-const NATS_TIMEOUT = 5000;
-
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
 
 /** Calls a function of the addon. Its error for an invalid option becomes a RangeError. */
@@ -318,7 +315,7 @@ class ServerImpl {
   /** Handles a change of the cluster connection, even if a listener of `'cluster'` throws. */
   onCluster([, state, reason]) {
     const server = this.#server;
-    const { required, timeout = NATS_TIMEOUT } = this.#options.native.nats;
+    const { required, timeout = DEFAULTS.nats.timeout } = this.#options.native.nats;
     const isReached = this.#awaitsCluster && state === 'connected' && server.wss !== null;
     const isMissing = state === 'missing';
     if (isReached || isMissing) {

@@ -19,7 +19,7 @@ use super::{
     stats::NativeStats,
 };
 use crate::{
-    Address, Authentication, ClientOptions, Found, Server, ServerOptions,
+    Address, Authentication, ClientOptions, Found, NatsOptions, Server, ServerOptions,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -90,7 +90,8 @@ impl NativeServer {
         })
     }
 
-    /// The default options. `authenticates`: return the defaults of a server that authenticates clients.
+    /// The default options. `authenticates`: return the defaults of a server that authenticates clients. `nats`
+    /// has the defaults of its members, although a server has no `nats` by default.
     #[napi]
     pub fn defaults(authenticates: bool) -> NativeServerOptions {
         let mut options = ServerOptions::default();
@@ -103,6 +104,7 @@ impl NativeServer {
             client_max_payload: Some(CLIENT_MAX_PAYLOAD as f64),
             authenticates,
             authenticate_timeout: Some(AUTHENTICATE.as_millis() as f64),
+            nats: Some(NatsOptions::new(Vec::<String>::new()).into()),
             ..options.into()
         }
     }
