@@ -20,9 +20,9 @@ function aborted({ reason }) {
 /** Explanations of the codes with which a broker reports that a receiver will not answer. */
 const REASONS = {
   __proto__: null,
-  UNKNOWN_ID: 'id is not registered',
+  UNKNOWN_ID: 'id not registered',
   GONE: 'disconnected',
-  REPLACED: 'id was taken over',
+  REPLACED: 'id taken over',
   SLOW: 'too slow',
   TIMEOUT: 'no answer',
   CLUSTER_DOWN: 'cluster unreachable',

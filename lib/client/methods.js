@@ -46,7 +46,7 @@ const wrong = (code, message, Type = TypeError) => coded(`ERR_WSMB_${code}`, mes
 function idsOf(dest) {
   const ids = [dest].flat();
   if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
-    throw wrong('DEST', 'dest must be an id or an array of ids');
+    throw wrong('DEST', 'dest must be an id or array of ids');
   }
   return ids.map(String);
 }
