@@ -126,12 +126,15 @@ function eventSize() {
  * name. Throws if a kind has no method, so that the two lists cannot differ.
  */
 function handlersOf(kinds, prototype) {
+  if (kinds === undefined) {
+    throw new Error('the addon is older than lib/: build it again');
+  }
   const handlers = [];
   for (const [name, kind] of Object.entries(kinds)) {
     handlers[kind] = prototype[`on${name}`];
     if (handlers[kind] === undefined) {
       throw new Error(
-        `the addon emits events of kind "${name}", which have no handler: rebuild it`,
+        `the addon does not match lib/, which has no handler for events of kind ${name}`,
       );
     }
   }
