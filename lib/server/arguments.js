@@ -70,8 +70,8 @@ function parse({ id, ...options }) {
   } else {
     throw badPort(port);
   }
-  const takesPart = id !== undefined;
-  return { id: takesPart ? checkLength(id, limits) : defaultId(native), takesPart, shown, native };
+  const hasOwnId = id !== undefined;
+  return { id: hasOwnId ? checkLength(id, limits) : defaultId(native), hasOwnId, shown, native };
 }
 
 /** The id of the server's own client if the program sets none. In a cluster it contains the broker's name. */

@@ -101,7 +101,7 @@ class ServerImpl {
 
   #emitListening() {
     const server = this.#server;
-    if (this.#options.takesPart) {
+    if (this.#options.hasOwnId) {
       // Register the server's own id before a client can.
       server.client.connected().catch(() => {});
     }
