@@ -128,7 +128,7 @@ class Transport {
   }
 
   get bufferedAmount() {
-    return (this.#native ? this.#native.waiting() : 0) + this.#collected.length;
+    return (this.#native ? this.#native.bufferedAmount() : 0) + this.#collected.length;
   }
 
   /** A `bufferedAmount` that does not call the addon, and may be too large. */
@@ -169,7 +169,7 @@ class Transport {
   #checkDrain() {
     if (this.#session.needsDrain) {
       if (this.#queuedInAddon > 0) {
-        this.#native?.wantDrain();
+        this.#native?.requestDrain();
       } else {
         process.nextTick(() => this.#drain());
       }
@@ -210,7 +210,7 @@ class Transport {
   pauseReading(isPaused) {
     if (isPaused !== this.#isPaused && this.#native !== null) {
       this.#isPaused = isPaused;
-      this.#native.hold(isPaused);
+      this.#native.pauseReading(isPaused);
     }
   }
 
@@ -313,7 +313,7 @@ class Transport {
 
   onDrain() {
     // Frames may have been passed to the addon since this event was created.
-    this.#queuedInAddon = this.#native.waiting();
+    this.#queuedInAddon = this.#native.bufferedAmount();
     this.#checkDrain();
   }
 

@@ -299,19 +299,19 @@ impl NativeClient {
 
     /// Stops reading from the socket while `on`. Closing the client resumes it.
     #[napi]
-    pub fn hold(&self, on: bool) {
+    pub fn pause_reading(&self, on: bool) {
         self.client.hold(on);
     }
 
     /// Requests a `Drain` event for when everything queued has been written.
     #[napi]
-    pub fn want_drain(&self) {
+    pub fn request_drain(&self) {
         self.client.want_drain();
     }
 
     /// Number of bytes that are queued for writing.
     #[napi]
-    pub fn waiting(&self) -> f64 {
+    pub fn buffered_amount(&self) -> f64 {
         self.client.waiting() as f64
     }
 
