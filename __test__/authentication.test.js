@@ -132,7 +132,7 @@ test('names what authenticate gave in place of a grant', async (t) => {
   for (const id of given.keys()) {
     await connect(t, server, String(id)).closed;
   }
-  for (const [n, name] of ['Array', '"sends"', 'Map', 'string', 'no plain object'].entries()) {
+  for (const [n, name] of ['Array', '"sends"', 'Map', 'string', 'not a plain object'].entries()) {
     t.true(faults[n].includes(name), faults[n]);
   }
 });

@@ -161,7 +161,7 @@ for (const host of [...ANY, ...LOCAL]) {
     await once(child.stdout, 'data');
     child.kill('SIGINT');
     t.deepEqual(await ended, [0, null]);
-    t.is(stderr.includes('anybody who reaches this machine may register'), warns, stderr);
+    t.is(stderr.includes('any client that can reach this machine may register'), warns, stderr);
     t.is(stderr.split('\n').length, warns ? 2 : 1, stderr);
   });
 }

@@ -95,7 +95,7 @@ function defaultsOf(native) {
 function sessionOptions(Client, options) {
   const client = new Client('a', 'ws://127.0.0.1:9', options);
   client[kSession].close();
-  return client[kSession].options;
+  return client[kSession].settings;
 }
 
 /** What the client itself does without options: the addon knows nothing of these. */

@@ -3,7 +3,7 @@
 // JSON of any depth, and what is kept of requests that nobody answers.
 
 const test = require('ava');
-const Bounded = require('../lib/bounded');
+const BoundedMap = require('../lib/client/boundedMap');
 const { stringify } = require('../lib/json');
 const { startServer } = require('./support/start');
 const { answering, join } = require('./support/clients');
@@ -92,7 +92,7 @@ test('who answers with what it was asked, answers at any depth', async (t) => {
 });
 
 test('a map with a bound forgets the oldest', (t) => {
-  const map = new Bounded(1000);
+  const map = new BoundedMap(1000);
   map.set('a', 1).set('b', 2).set('c', 3);
   map.set('a', 4);
   t.deepEqual(

@@ -157,8 +157,8 @@ for (const kind of kinds) {
       ends('[', ']', DEEP),
       '{"action":"constructor"}',
       '{"action":"__proto__"}',
-      '{"action":"hear"}',
-      '{"action":"malformed"}',
+      '{"action":"handleFrame"}',
+      '{"action":"reportPeerError"}',
       // As in version 1, the addon takes an array of one text for that text.
       ...(kind === 'browser' ? ['{"action":["message"],"message":1}'] : []),
       Buffer.from('binary'),

@@ -1,15 +1,17 @@
 'use strict';
 
+// Makes the errors of clients and servers that only Node.js has.
+
 const os = require('node:os');
 const util = require('node:util');
 const { coded } = require('./client/errors');
 
-/** An error of the system, as Node itself would make it. */
+/** An error of the operating system, with the text and members of Node's own errors. */
 function systemError(code, syscall, address, port) {
   const where = port === undefined ? address : `${address}:${port}`;
   const errno = os.constants.errno[code];
   const known = errno === undefined ? undefined : util.getSystemErrorMap().get(-errno);
-  // Node names the reason for what failed when listening only.
+  // Node adds the reason only to the errors of `listen`.
   const reason = syscall === 'listen' && known ? `: ${known[1]}` : '';
   const error = coded(code, `${syscall} ${code}${reason} ${where}`);
   error.syscall = syscall;
@@ -27,7 +29,7 @@ function systemError(code, syscall, address, port) {
   return error;
 }
 
-/** What the addon threw: a refused option is a RangeError, as in Node. */
+/** An error thrown by the addon. For an invalid option it becomes a RangeError. */
 function nativeError(error) {
   return error.code === 'ERR_WSMB_OPTION' ? coded(error.code, error.message, RangeError) : error;
 }

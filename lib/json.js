@@ -1,9 +1,9 @@
 'use strict';
 
-// JSON of any depth. A program that passes on what it was sent (an echo, a relay) must not be ended by how deeply
-// somebody has nested it: `JSON.stringify` is recursive, and throws a RangeError at some thousand levels.
+// Writes JSON of any depth. `JSON.stringify` is recursive, and throws a RangeError at some thousand levels: a program
+// that forwards received values must not fail because of their depth.
 
-/** As `JSON.stringify(value)`. */
+/** Converts a value to JSON text, as `JSON.stringify(value)` does. */
 function stringify(value) {
   try {
     return JSON.stringify(value);
@@ -15,7 +15,7 @@ function stringify(value) {
   }
 }
 
-/** What `JSON.stringify` makes of a member or an item before it looks at its type. */
+/** Applies the conversions of `JSON.stringify` (`toJSON`, boxed values) to a member or an item. */
 function prepared(value, key) {
   const converted = typeof value?.toJSON === 'function' ? value.toJSON(key) : value;
   const isBoxed =
@@ -28,7 +28,7 @@ function prepared(value, key) {
 
 const isNested = (value) => typeof value === 'object' && value !== null;
 
-/** The same without recursion. An object that is within itself is found by `JSON.stringify`, or here. */
+/** Converts a value to JSON text without recursion. Throws a TypeError for a circular structure. */
 function stringifyDeep(value) {
   const top = prepared(value, '');
   if (!isNested(top)) {

@@ -1,18 +1,18 @@
 'use strict';
 
-// The names and types of all options. Their defaults and ranges are the core's (src/options.rs).
+// The names and types of all options, and the functions that check them. src/options.rs has the defaults, and the
+// ranges of most options.
 
 const util = require('node:util');
+const { MAX_TIMER } = require('./client/pendingRequest');
 const { coded } = require('./errors');
 
-/** The longest that a timer may run, ms. */
-const LONGEST = 2 ** 31 - 1;
-/** 100 years in milliseconds: the longest that anything may take. */
-const CENTURY = 100 * 365 * 86_400_000;
+/** The longest timeout of the addon: 100 years, in milliseconds. */
+const MAX_TIMEOUT = 100 * 365 * 86_400_000;
 
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'];
 
-/** Certificates and keys: PEM, or the path of a file with it. */
+/** The option `tls` of a server. Certificates and keys are PEM, or the path of a PEM file. */
 const SERVER_TLS = {
   cert: 'bytes',
   key: 'bytes',
@@ -21,6 +21,7 @@ const SERVER_TLS = {
   requestCert: 'boolean',
 };
 
+/** The option `tls` of a client, and of `nats`. */
 const CLIENT_TLS = {
   ca: 'bytes',
   servername: 'string',
@@ -30,7 +31,7 @@ const CLIENT_TLS = {
   minVersion: VERSIONS,
 };
 
-/** NATS, by which brokers are one. */
+/** The option `nats`: the NATS servers by which brokers form a cluster. */
 const NATS = {
   servers: 'list',
   namespace: 'string',
@@ -45,7 +46,7 @@ const NATS = {
   timeout: 'number',
 };
 
-/** The ways to say who we are: one of them. */
+/** Ways to authenticate at NATS, which exclude each other. */
 const NATS_AUTH = ['user', 'token', 'nkey', 'creds'];
 
 const SERVER = {
@@ -119,28 +120,31 @@ const CLIENT = {
   tls: CLIENT_TLS,
 };
 
-/** What methods of a server take, checked as options are. */
+/** Arguments of a server's methods. */
 const ARGUMENTS = { id: 'string', timeout: 'timeout' };
-/** How a connection is closed. */
+/** Options of `disconnect`. */
 const DISCONNECT = { code: 'number', reason: 'string', principal: 'boolean' };
 
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** A number within limits. */
+/** The type of a number with a range. */
 const limited = (accepts, expected) => [
   (value) => typeof value === 'number',
   'a number',
   [accepts, expected],
 ];
 
-/** What each type accepts, and how it is called; what of that is in range, and how that is called. */
+/**
+ * The types of options: a function that accepts a value, the expected value in words, and for some a range: a function
+ * and the expected values in words.
+ */
 const TYPES = {
   any: [() => true],
   number: [
     (value) => typeof value === 'number' && value >= 0,
     'a number that is not negative',
-    // Half a millisecond or half a connection would be none: off, for some.
+    // A fraction would be rounded down, and 0 turns some limits off.
     [Number.isInteger, 'a whole number'],
   ],
   string: [isString, 'a string'],
@@ -150,17 +154,17 @@ const TYPES = {
   ],
   signal: [(value) => typeof value?.addEventListener === 'function', 'an AbortSignal'],
   timeout: limited(
-    (value) => (value >= 1 && value <= LONGEST) || value === Number.POSITIVE_INFINITY,
-    `1 to ${LONGEST} ms, or Infinity`,
+    (value) => (value >= 1 && value <= MAX_TIMER) || value === Number.POSITIVE_INFINITY,
+    `1 to ${MAX_TIMER} ms, or Infinity`,
   ),
-  delay: limited((value) => value >= 0 && value <= LONGEST, `0 to ${LONGEST} ms`),
+  delay: limited((value) => value >= 0 && value <= MAX_TIMER, `0 to ${MAX_TIMER} ms`),
   factor: limited((value) => value >= 1 && value <= 100, '1 to 100'),
   share: limited((value) => value >= 0 && value <= 1, '0 to 1'),
   count: limited((value) => value >= 1, 'at least 1'),
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],
   strings: [(value) => Array.isArray(value) && value.every(isString), 'an array of strings'],
-  /** One string, or several. Where none is named, nothing would be checked. */
+  /** One string or several. An empty list would disable a check. */
   list: [
     (value) => isString(value) || TYPES.strings[0](value),
     'a string or an array of strings',
@@ -176,13 +180,13 @@ const TYPES = {
   ],
 };
 
-/** The options that are set; a TypeError names one that is unknown or of a wrong type. */
+/** Returns the options that are set. Throws an error that names an unknown or invalid option. */
 function check(options, known, prefix = '') {
   const checked = {};
   for (const [key, value] of Object.entries(options)) {
     const name = prefix + key;
     if (!Object.hasOwn(known, key)) {
-      throw coded('ERR_WSMB_OPTION', `unknown option "${name}"`, TypeError);
+      throw invalid(`unknown option "${name}", expected ${Object.keys(known).join(', ')}`);
     }
     if (value !== undefined) {
       checked[key] = checkOne(name, value, known[key]);
@@ -214,10 +218,10 @@ function checkOne(name, value, type) {
   return value;
 }
 
-/** What belongs to these is shown in no message. */
+/** Options whose values may be secret: messages contain only their type. */
 const SECRET = /^(?:jwt|tls|token|nats)\b/;
 
-function kind(value) {
+function kindOf(value) {
   if (value === null || Array.isArray(value)) {
     return value === null ? 'null' : 'an array';
   }
@@ -226,12 +230,16 @@ function kind(value) {
 
 function wrong(name, expected, value, Type = TypeError) {
   const found = SECRET.test(name)
-    ? kind(value)
+    ? kindOf(value)
     : util.inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY });
-  return coded('ERR_WSMB_OPTION', `option "${name}" is ${found}, expected ${expected}`, Type);
+  return invalid(`option "${name}" is ${found}, expected ${expected}`, Type);
 }
 
-/** A server's certificate, and its key, must be there; authorities are for clients that it asks. */
+function invalid(message, Type = TypeError) {
+  return coded('ERR_WSMB_OPTION', message, Type);
+}
+
+/** Checks the option `tls` of a server: `cert` and `key` are required. */
 function checkServerTls(tls) {
   const checked = checkOne('tls', tls, SERVER_TLS);
   for (const member of ['cert', 'key']) {
@@ -240,13 +248,12 @@ function checkServerTls(tls) {
     }
   }
   if (checked.ca !== undefined && !checked.requestCert) {
-    const message = 'option "tls.ca" is of no use unless "tls.requestCert" is true';
-    throw coded('ERR_WSMB_OPTION', message, TypeError);
+    throw invalid('option "tls.ca" needs option "tls.requestCert"');
   }
   return checked;
 }
 
-/** An address of NATS without who we are, and that. What is no address is for the core to refuse. */
+/** Divides the URL of a NATS server into the URL without credentials, and these. The addon rejects an invalid URL. */
 function parseNatsServer(text) {
   let url;
   try {
@@ -260,43 +267,49 @@ function parseNatsServer(text) {
   }
   url.username = '';
   url.password = '';
-  let who;
+  let credentials;
   try {
-    who = [username, password].map(decodeURIComponent);
+    credentials = [username, password].map(decodeURIComponent);
   } catch {
-    throw wrong('nats.servers', 'user and password as in a URL', text);
+    throw wrong('nats.servers', 'user and password with valid URL escapes', text);
   }
-  return { server: url.href, who };
+  return { server: url.href, credentials };
 }
 
-/** Where NATS is, and who we are there by what an address says, as `nats://user:password@host`. */
+/** Parses `nats.servers`. The credentials in all URLs (`nats://user:password@host`) must be equal. */
 function parseNatsServers(servers) {
   const parsed = [servers].flat().map(parseNatsServer);
-  const [first, ...others] = parsed.flatMap(({ who }) => (who === undefined ? [] : [who]));
+  const [first, ...others] = parsed.flatMap(({ credentials }) =>
+    credentials ? [credentials] : [],
+  );
   if (others.some((other) => !util.isDeepStrictEqual(other, first))) {
-    const message = 'option "nats.servers" names several users, expected one for all';
-    throw coded('ERR_WSMB_OPTION', message, TypeError);
+    throw invalid(
+      'option "nats.servers" has several users, expected the same user for all servers',
+    );
   }
-  const who = first && (first[1] === '' ? { token: first[0] } : { user: first[0], pass: first[1] });
-  return { servers: parsed.map(({ server }) => server), who };
+  const [user, pass] = first ?? [];
+  const auth = pass === '' ? { token: user } : { user, pass };
+  return { servers: parsed.map(({ server }) => server), auth: first && auth };
 }
 
-/** NATS must be somewhere, and know us by one name at most. */
+/** Checks the option `nats`: `servers` is required, and at most one way to authenticate is allowed. */
 function checkNats(options) {
   const { tls, ...given } = checkOne('nats', options, { ...NATS, tls: 'any' });
   if (given.servers === undefined) {
     throw wrong('nats.servers', TYPES.list[1], undefined);
   }
-  const { servers, who } = parseNatsServers(given.servers);
-  // What is said apart counts.
-  const others = NATS_AUTH.some((name) => given[name] !== undefined) ? given : { ...given, ...who };
+  const { servers, auth } = parseNatsServers(given.servers);
+  // Options take precedence over the credentials in URLs.
+  const others = NATS_AUTH.some((name) => given[name] !== undefined)
+    ? given
+    : { ...given, ...auth };
   const named = NATS_AUTH.filter((name) => others[name] !== undefined);
   if (named.length > 1) {
     const names = named.map((name) => `"nats.${name}"`).join(' and ');
-    throw coded('ERR_WSMB_OPTION', `options ${names} exclude each other`, TypeError);
+    throw invalid(`options ${names} exclude each other, expected one of them`);
   }
   if (others.pass !== undefined && others.user === undefined) {
-    throw coded('ERR_WSMB_OPTION', 'option "nats.pass" needs "nats.user"', TypeError);
+    throw invalid('option "nats.pass" needs option "nats.user"');
   }
   const checked = checkSwitch('nats.tls', tls, CLIENT_TLS);
   return { ...others, servers, tls: checked || undefined };
@@ -309,14 +322,14 @@ function checkServer(options) {
     checked.nats = checkNats(nats);
   }
   const { authenticateTimeout: limit } = checked;
-  // The core knows it only where it asks.
-  if (limit !== undefined && (limit < 1 || limit > CENTURY)) {
+  // The addon checks this option only if there is a function `authenticate`.
+  if (limit !== undefined && (limit < 1 || limit > MAX_TIMEOUT)) {
     throw wrong('authenticateTimeout', '1 ms to 100 years', limit, RangeError);
   }
   return checked.tls === undefined ? checked : { ...checked, tls: checkServerTls(checked.tls) };
 }
 
-/** Where true is the same as no options of it, and false is without: not null. */
+/** Checks an option that is true, false, or an object. True becomes an empty object. */
 function checkSwitch(name, value, known) {
   if (value === undefined || typeof value === 'boolean') {
     return value === true ? {} : value;
@@ -342,13 +355,13 @@ function checkClient(options) {
   return checked;
 }
 
-/** An argument that must be an object if it is there. */
+/** An optional argument that must be an object. */
 function object(options) {
   if (options === undefined || options === null) {
     return {};
   }
   if (typeof options !== 'object') {
-    throw coded('ERR_WSMB_OPTION', `options is ${String(options)}, expected an object`, TypeError);
+    throw invalid(`options is ${String(options)}, expected an object`);
   }
   return options;
 }

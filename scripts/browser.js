@@ -1,10 +1,10 @@
 'use strict';
 
-// Makes browser/ of lib/browser/, in the three forms in which programs load it, and prints their sizes:
+// Builds browser/ from lib/browser/ in three formats, and prints their sizes:
 //   wsmsgbroker.mjs   an ES module: the class is its default export
 //   wsmsgbroker.cjs   CommonJS: the class is what `require` returns
 //   wsmsgbroker.js    for a plain <script>: the class is the global WSMsgBroker
-// It is an error if one of them is larger than a page should have to load.
+// Fails if a file is larger than the limit.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -13,15 +13,16 @@ const esbuild = require('esbuild');
 const terser = require('terser');
 const { name, version, license } = require('../package.json');
 
-/** Bytes of each file, minified and gzipped. */
+/** Maximum size of each file in bytes, minified and gzipped. */
 const LIMIT = 6.5 * 1024;
 
 const root = path.join(__dirname, '..');
 const folder = path.join(root, 'browser');
 
 /**
- * Reads the CommonJS of lib/ as ES modules: these are joined in one scope, where CommonJS keeps a function
- * around each file, a tenth more for a page to load. Only what lib/ writes is understood.
+ * Converts the CommonJS modules of lib/ to ES modules, which a bundle joins in one scope. CommonJS modules would each
+ * keep a function around them, a tenth of the bundle. Only the forms of `require` and `module.exports` that lib/ uses
+ * are supported.
  */
 const asModules = {
   name: 'as-modules',
@@ -30,7 +31,7 @@ const asModules = {
   },
 };
 
-/** What `module.exports` is: an object of names, or one thing. */
+/** A `module.exports` that is an object of names. All other modules export one value. */
 const NAMES = /^module\.exports = (\{[^}]+\});$/m;
 
 function asModule(file) {
@@ -47,16 +48,83 @@ function asModule(file) {
 }
 
 /**
- * Names that the files of the client have between them, and nothing of JavaScript or a page has: they may be
- * short in a page.
+ * Properties that the classes in lib/ have for each other alone. The bundle shortens their names wherever they occur,
+ * so that none may be a property of an object of JavaScript or of a browser: `checkInternal` verifies that.
  */
-const INTERNAL =
-  /^(?:addCallback|again|answered|ask|assert2|assertOpen|broke|cancelAll|cancels|client|closed|complained|complaint|deadline|drained|forgets|hear|hold|idText|malformed|stray|isEager|isFinal|isNobody|isRegistered|misunderstood|needs2|needsDrain|opened|options|pace|queued|refusal|requests|resends|full|toText|speaks2|streams|take|waiting|wantDrain|withdraw)$/;
+const INTERNAL = [
+  'acceptsEarlyFrames',
+  'addCallback',
+  'addFrame',
+  'assertOpen',
+  'assertVersion2',
+  'cancelAll',
+  'cancelHandlers',
+  'characters',
+  'client',
+  'deadline',
+  'drainTo',
+  'endStream',
+  'failMatching',
+  'failReceiver',
+  'frameText',
+  'handleFrame',
+  'hasLostId',
+  'idText',
+  'ignoresStrayAnswers',
+  'isRegistered',
+  'isSingle',
+  'knownBufferedAmount',
+  'lastError',
+  'messageStreams',
+  'needsDrain',
+  'nextReference',
+  'onAnswer',
+  'onFailure',
+  'onReceipt',
+  'onResend',
+  'onStrayAnswer',
+  'onTransportClose',
+  'onTransportDrain',
+  'onTransportError',
+  'onTransportFailure',
+  'onTransportOpen',
+  'onUnheardError',
+  'pauseReading',
+  'pushMessage',
+  'queuedItem',
+  'receivers',
+  'removeAll',
+  'removeFrame',
+  'reportActionError',
+  'reportPeerError',
+  'requestDrain',
+  'requests',
+  'resendsRequests',
+  'saturatedStreams',
+  'sendFrame',
+  'sendQueue',
+  'sendRequest',
+  'settings',
+  'toJsonText',
+  'updateFlowControl',
+  'usesVersion2',
+];
+
+/** Throws if the declarations of TypeScript for ECMAScript or for browsers have a property with an internal name. */
+function checkInternal() {
+  const types = path.dirname(require.resolve('typescript'));
+  const names = INTERNAL.join('|');
+  for (const file of fs.readdirSync(types).filter((name) => /^lib\..*\.d\.ts$/.test(name))) {
+    const text = fs.readFileSync(path.join(types, file), 'utf8');
+    const found = new RegExp(`^ +(?:readonly |get |set )?"?(${names})"?[?:(<]`, 'm').exec(text);
+    if (found) throw new Error(`"${found[1]}" is a property of an object in ${file}: rename it`);
+  }
+}
 
 const CLASS = "import WSMsgBroker from './index.js';";
 
 const FORMS = {
-  // Beside the class, the name that Node.js finds in the package by itself.
+  // The named export that Node.js also finds in the CommonJS package.
   'wsmsgbroker.mjs': {
     format: 'esm',
     contents: `${CLASS} export default WSMsgBroker; export const { Server } = WSMsgBroker;`,
@@ -65,7 +133,7 @@ const FORMS = {
   'wsmsgbroker.js': { format: 'iife', contents: `${CLASS} globalThis.WSMsgBroker = WSMsgBroker;` },
 };
 
-/** What TypeScript must know of a module: its kind, which is in the name, and where the class is. */
+/** The declarations of both module formats. The extension tells TypeScript the format. */
 const TYPES = {
   'wsmsgbroker.d.mts': "export { default, Server } from '../index.js';\n",
   'wsmsgbroker.d.cts': "import WSMsgBroker = require('../index.js');\n\nexport = WSMsgBroker;\n",
@@ -75,18 +143,18 @@ async function build(file, { contents, ...form }) {
   const { outputFiles } = await esbuild.build({
     ...form,
     stdin: { contents, resolveDir: path.join(root, 'lib', 'browser'), sourcefile: file },
-    // A module of Node.js is an error.
+    // Modules of Node.js are an error.
     platform: 'browser',
     bundle: true,
     minify: true,
     write: false,
-    mangleProps: INTERNAL,
+    mangleProps: new RegExp(`^(?:${INTERNAL.join('|')})$`),
     target: 'es2022',
     logLevel: 'warning',
     logOverride: { 'commonjs-variable-in-esm': 'silent' },
     plugins: [asModules],
   });
-  // Some hundred bytes less than by esbuild alone.
+  // Terser saves some hundred bytes more than esbuild alone.
   const { code } = await terser.minify(outputFiles[0].text, {
     ecma: 2020,
     toplevel: true,
@@ -102,13 +170,14 @@ async function build(file, { contents, ...form }) {
   fs.writeFileSync(path.join(folder, file), code);
 }
 
-/** Bytes of a file: as it is, and gzipped. */
+/** The size of a file in bytes, and its size gzipped. */
 function measure(file) {
   const bytes = fs.readFileSync(path.join(folder, file));
   return { file, size: bytes.length, gzipped: zlib.gzipSync(bytes, { level: 9 }).length };
 }
 
 async function main() {
+  checkInternal();
   fs.rmSync(folder, { recursive: true, force: true });
   fs.mkdirSync(folder);
   for (const [file, form] of Object.entries(FORMS)) await build(file, form);
@@ -117,8 +186,8 @@ async function main() {
   }
   for (const { file, size, gzipped } of Object.keys(FORMS).map(measure)) {
     const show = (bytes) => bytes.toLocaleString('en-US');
-    const verdict = `${show(gzipped)} gzipped, of ${show(LIMIT)} at most`;
-    console.log(`browser/${file}: ${show(size)} bytes, ${verdict}`);
+    const limits = `${show(gzipped)} gzipped, of ${show(LIMIT)} at most`;
+    console.log(`browser/${file}: ${show(size)} bytes, ${limits}`);
     if (gzipped > LIMIT) process.exitCode = 1;
   }
   if (process.exitCode) console.error('the browser client is too large');

@@ -5,7 +5,7 @@
 
 const DEPTH = 10_000;
 
-/** JSON texts by name, and what kind each is: see `MEMBERS` in lib/client/exchange.js. */
+/** JSON texts by name, and what kind each is: see `MEMBERS` in lib/client/incoming.js. */
 const VALUES = {
   missing: [undefined, 'u'],
   null: ['null', 'u'],

@@ -1,6 +1,6 @@
 'use strict';
 
-/** An ack: 20 letters and digits that nobody can guess. */
+/** Creates an ack: 20 random letters and digits, which other clients cannot guess. */
 function ack() {
   const bytes = [...crypto.getRandomValues(new Uint8Array(20))];
   return bytes.map((byte) => (byte % 36).toString(36)).join('');

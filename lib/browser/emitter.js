@@ -1,6 +1,6 @@
 'use strict';
 
-// What of Node's EventEmitter a client is used by, for where there is no Node.
+// The methods of Node's EventEmitter that clients offer, for browsers.
 
 class Emitter {
   #listeners = new Map();
@@ -23,14 +23,14 @@ class Emitter {
     return this.on(name, once);
   }
 
-  /** However often it was added, as a page's own targets do. */
+  /** Removes a listener, even if it was added several times: the same as `removeEventListener`. */
   off(name, listener) {
     const isOther = (each) => each !== listener && each.listener !== listener;
     this.#listeners.set(name, this.#list(name).filter(isOther));
     return this;
   }
 
-  /** As there: true if anybody listened, and an error that nobody listens to is thrown. */
+  /** Calls the listeners. Returns false if there are none; throws an `'error'` that has none. */
   emit(name, ...args) {
     const list = this.#list(name);
     if (name === 'error' && list.length === 0) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// class WSMsgBroker where there is no addon: in browsers, and wherever there is a WebSocket.
+// The class WSMsgBroker for browsers and other environments that have a `WebSocket` and no addon.
 
 const ack = require('./ack');
 const { coded } = require('../client/errors');
@@ -9,7 +9,7 @@ const Session = require('../client/session');
 const Emitter = require('./emitter');
 const open = require('./transport');
 
-/** All options, and what holds where they are not set. */
+/** All options and their defaults. */
 const DEFAULTS = {
   protocol: 2,
   token: undefined,
@@ -27,7 +27,7 @@ const DEFAULTS = {
 };
 
 /**
- * A connection to a broker, registered there under an id.
+ * A client: a connection to a broker, on which an id is registered.
  *
  *     new WSMsgBroker(id, host, port[, path[, options]])
  *     new WSMsgBroker(id, 'wss://host:port/path'[, options])
@@ -45,23 +45,23 @@ class WSMsgBroker extends Emitter {
       }
       all[name] = value ?? all[name];
     }
-    // A page that came by TLS may connect by nothing else.
+    // Browsers allow a page loaded by https to connect by wss only.
     const { tls = globalThis.location?.protocol === 'https:' } = all;
     const scheme = tls ? 'wss' : 'ws';
     const url = isUrl
       ? host
       : `${scheme}://${host}:${port}/${String(path ?? '').replace(/^\//, '')}`;
-    const connect = (session, token) => open(session, url, token, all);
+    const connect = (session, token) => open(session, token, url);
     Object.defineProperty(this, kSession, { value: new Session(this, all, ack, connect) });
   }
 }
 
 define(WSMsgBroker);
 
-/** As in version 1, only a program of Node.js can be a server. */
+/** The class Server, which browsers cannot provide. */
 WSMsgBroker.Server = class Server {
   constructor() {
-    throw coded('ERR_WSMB_BROWSER', 'a browser cannot listen: use Node.js');
+    throw coded('ERR_WSMB_BROWSER', 'Server requires Node.js');
   }
 };
 

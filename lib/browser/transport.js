@@ -1,27 +1,27 @@
 'use strict';
 
-// One connection of a client, by the WebSocket of the browser.
+// One connection of a client in a browser: a `WebSocket`, and timers in place of pings.
 
 const { coded } = require('../client/errors');
 const frames = require('../client/frames');
 
-/** How often a buffer that was too full is looked at, ms: a WebSocket does not tell when it is empty. */
-const LOOK = 50;
+/** Interval at which a WebSocket's buffer is checked, in milliseconds: there is no event for an empty buffer. */
+const DRAIN_CHECK = 50;
 
-/** The close codes of a refusal. */
+/** The errors of the close codes with which a broker refuses a client. */
 const REFUSALS = {
   4401: 'ERR_WSMB_UNAUTHORIZED',
   4403: 'ERR_WSMB_FORBIDDEN',
   4409: 'ERR_WSMB_CONFLICT',
 };
 
-/** Characters of an ack, as JSON: as many as the client of Node.js takes bytes. */
-const LONGEST_ACK = 48 * 1024;
+/** Maximum length of an ack as JSON text, in characters. The client of Node.js has the same limit in bytes. */
+const MAX_ACK = 48 * 1024;
 
 /**
- * The ack of a message, as the text that came. Servers write it behind the message, and only `from` behind it: what
- * is JSON from the last such name up to there is a whole member. False if it is elsewhere and not a string, or too
- * long.
+ * The JSON text of a message's ack, unchanged. Brokers write the ack behind the message, and only `from` behind it:
+ * the text from the last `"ack"` up to there is the ack if it is valid JSON. Returns false if the ack is at another
+ * place and is not a string, or if it is too long.
  */
 function ackText(data, ack) {
   let text = data.split(',"ack":').pop();
@@ -31,93 +31,94 @@ function ackText(data, ack) {
   } catch {
     text = typeof ack === 'string' && JSON.stringify(ack);
   }
-  return text.length <= LONGEST_ACK && text;
+  return text.length <= MAX_ACK && text;
 }
 
-/** Opens one. */
-function open(session, url, token, options) {
-  const { WebSocket, protocol, connectTimeout, pingInterval, pingTimeout } = options;
+/** Opens a connection, and returns its transport. */
+function open(session, token, url) {
+  const { settings } = session;
+  const { WebSocket, protocol, pingInterval } = settings;
   let isOpen = false;
-  let looks;
-  /** The end of connecting, up to the first frame; then, of the server's silence. */
+  let drainCheck;
+  /** The `connectTimeout` until the first frame, and then the `pingInterval` or `pingTimeout`. */
   let timer;
   let socket;
   try {
     socket = new WebSocket(url);
   } catch (error) {
-    const reason = WebSocket ? error.message : 'there is no WebSocket here';
+    const reason = WebSocket ? error.message : 'no WebSocket: set option "WebSocket"';
     throw coded('ERR_WSMB_ADDRESS', reason, TypeError);
   }
 
-  const end = (code) => {
+  const stopTimers = () => {
     clearTimeout(timer);
-    clearInterval(looks);
-    session.closed(code);
+    clearInterval(drainCheck);
   };
-  /** The end with an error, whatever its listener does. */
+  const end = (code) => {
+    stopTimers();
+    session.onTransportClose(code);
+  };
   const fail = (code, error) => {
-    try {
-      session.broke(error);
-    } finally {
-      end(code);
-    }
+    stopTimers();
+    session.onTransportFailure(code, error);
   };
-  /** Hears no more of it: it may never say another word. */
+  /** Closes the socket without waiting for its events: the peer may never answer. */
   const abandon = () => {
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.onerror = () => {};
     socket.close();
   };
-  const failAfter = (limit, what) => {
+  /** Fails the connection when this option's time is over. */
+  const failAfter = (name) => {
     timer = setTimeout(() => {
       abandon();
-      fail(1006, coded('ETIMEDOUT', `${what} for ${limit} ms`));
-    }, limit);
+      fail(1006, coded('ETIMEDOUT', `${name} of ${settings[name]} ms exceeded`));
+    }, settings[name]);
   };
   /**
-   * The server is alive. After so much silence it is asked for a receipt of nothing, as there are no pings
-   * in a browser; a server of version 1 is not asked.
+   * Restarts the heartbeat when a frame has arrived. Browsers have no pings: after `pingInterval` the client
+   * requests a receipt for a message without receivers. A broker of version 1 has no receipts, and is not checked.
    */
-  const heard = () => {
+  const restartHeartbeat = () => {
     clearTimeout(timer);
     if (pingInterval > 0) {
       timer = setTimeout(() => {
-        if (session.speaks2 && session.isRegistered) {
+        if (session.usesVersion2 && session.isRegistered) {
           socket.send(frames.send(0, '[]', undefined, ',"ref":0'));
-          failAfter(pingTimeout, 'silence');
+          failAfter('pingTimeout');
         }
       }, pingInterval);
     }
   };
 
-  failAfter(connectTimeout, 'no answer');
+  failAfter('connectTimeout');
   socket.onopen = () => {
     isOpen = true;
     socket.send(frames.register(session.idText(), token && JSON.stringify(token), protocol));
-    session.opened();
+    session.onTransportOpen();
   };
   socket.onmessage = ({ data }) => {
-    heard();
+    restartHeartbeat();
     let frame = null;
     try {
       frame = JSON.parse(typeof data === 'string' ? data : '');
     } catch {
-      // Told below.
+      // `frame` stays null.
     }
     if (frame === null) {
-      session.misunderstood(coded('ERR_WSMB_JSON', 'unable to parse message'));
+      session.reportPeerError(coded('ERR_WSMB_JSON', 'unable to parse message'));
       return;
     }
     frame = Object(frame);
     frame.text = frame.ack ? ackText(data, frame.ack) : undefined;
     frame.size = data.length;
-    session.hear(frame);
+    session.handleFrame(frame);
   };
   socket.onerror = () => {
-    // A browser does not say why.
-    session.broke(
+    // Browsers do not reveal the reason.
+    session.onTransportError(
       isOpen
-        ? coded('ERR_WSMB_WEBSOCKET', 'the connection has failed')
+        ? coded('ERR_WSMB_WEBSOCKET', 'connection failed')
         : coded('ERR_WSMB_CONNECT', `cannot connect to ${url}`),
     );
   };
@@ -125,28 +126,28 @@ function open(session, url, token, options) {
     if (REFUSALS[code]) {
       fail(code, coded(REFUSALS[code], reason));
     } else {
-      // 1005 stands for a close frame without a code.
+      // 1005 means a close frame without a code.
       end(code === 1005 ? 1000 : code);
     }
   };
 
-  // Nothing that holds it: a browser's WebSocket cannot push back, and what is not taken waits.
+  // There is no `pauseReading`: the WebSocket of a browser has no backpressure, and messages queue up.
   return {
     get bufferedAmount() {
       return socket.bufferedAmount;
     },
-    get waiting() {
+    get knownBufferedAmount() {
       return socket.bufferedAmount;
     },
-    push: (frame) => socket.send(frame),
-    wantDrain: () => {
-      looks ??= setInterval(() => {
+    sendFrame: (frame) => socket.send(frame),
+    requestDrain: () => {
+      drainCheck ??= setInterval(() => {
         if (isOpen && socket.bufferedAmount === 0) {
-          clearInterval(looks);
-          looks = undefined;
-          session.drained();
+          clearInterval(drainCheck);
+          drainCheck = undefined;
+          session.onTransportDrain();
         }
-      }, LOOK);
+      }, DRAIN_CHECK);
     },
     close: () => {
       if (isOpen) {

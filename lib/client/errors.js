@@ -1,5 +1,7 @@
 'use strict';
 
+// Makes the errors of a client, each with a stable code.
+
 /** An error with a stable code. */
 function coded(code, message, Type = Error) {
   const error = new Type(message);
@@ -7,7 +9,7 @@ function coded(code, message, Type = Error) {
   return error;
 }
 
-/** What an operation fails with that a signal has ended, as Node's own do. */
+/** The error of an operation that an AbortSignal has ended, as Node.js makes it. */
 function aborted({ reason }) {
   const error = coded('ABORT_ERR', 'aborted');
   error.name = 'AbortError';
@@ -15,23 +17,24 @@ function aborted({ reason }) {
   return error;
 }
 
-/** Why nobody will answer, in words. */
+/** Explanations of the codes with which a broker reports that a receiver will not answer. */
 const REASONS = {
   __proto__: null,
-  UNKNOWN_ID: 'nobody has registered this id',
-  GONE: 'it has left',
-  REPLACED: 'its id was taken over',
-  SLOW: 'slow',
+  UNKNOWN_ID: 'id not registered',
+  GONE: 'disconnected',
+  REPLACED: 'id taken over',
+  SLOW: 'too slow',
   TIMEOUT: 'no answer',
+  CLUSTER_DOWN: 'cluster unreachable',
 };
 
-/** A value as text. An object is not converted: its own members may say how, and it may be of any depth. */
+/** A value as text. An object is not converted: it may have its own `toString`, or any depth. */
 const text = (value) => (Object(value) === value ? typeof value : String(value));
 
-/** Why a receiver will not answer, by the code of the server; both are strings. */
+/** The error of a receiver that will not answer. `code` comes from the broker; both are strings. */
 const failure = (code, id) => coded(code, `${JSON.stringify(id)}: ${REASONS[code] ?? code}`);
 
-/** The error with which a responder has refused, or that a server reports: any JSON. */
+/** The error with which a responder has rejected a request, or that a broker reports: any JSON value. */
 function remote(value, from) {
   const { code = 'ERR_WSMB_REJECTED', message = value } = Object(value);
   const error = coded(text(code), text(message));

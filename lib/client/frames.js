@@ -1,11 +1,11 @@
 'use strict';
 
-// The frames that a client writes (rules 18 and 32 of spec/protocol.md). All arguments are JSON texts; a
-// member that is undefined is left out, and where it may not be, the server complains.
+// Writes the frames that a client sends (rules 18 and 32 of spec/protocol.md). All arguments are JSON texts. A
+// member that is undefined is left out; if the broker requires it, the broker reports an error.
 
 const member = (name, text) => (text === undefined ? '' : `,"${name}":${text}`);
 
-/** `more`: the members of version 2. */
+/** `more`: further members, of version 2. */
 const send = (message, dest, ack, more = '') =>
   `{"action":"send"${member('message', message)}${member('dest', dest)}${member('ack', ack)}${more}}`;
 

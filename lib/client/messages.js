@@ -2,50 +2,51 @@
 
 const { aborted } = require('./errors');
 
-/** Characters that wait in a stream before the socket is read no further: parsed, they take many times that. */
-const MOST = 1024 * 1024;
+/** Characters in a stream's queue at which reading stops: parsed messages take many times their size. */
+const MAX_QUEUED = 1024 * 1024;
 
 /**
- * The messages of a client from now on, to be taken one after the other by `for await`. `highWaterMark`:
- * messages that wait here before the socket is read no further.
+ * The messages of a client as an async iterator with backpressure: when `highWaterMark` messages are queued, the
+ * client stops reading from its socket.
  */
 function messages(session, { highWaterMark = 64, signal }) {
   const queue = [];
-  /** Characters of what is in it. */
-  let queued = 0;
+  /** Characters of the queued messages. */
+  let queuedSize = 0;
   let isEnded = false;
   let wake = () => {};
 
-  const pace = () => {
-    const isFull = !isEnded && (queue.length >= Math.max(highWaterMark, 1) || queued >= MOST);
-    session.full[isFull ? 'add' : 'delete'](stream);
-    session.pace();
+  const updateFlowControl = () => {
+    const isSaturated =
+      !isEnded && (queue.length >= Math.max(highWaterMark, 1) || queuedSize >= MAX_QUEUED);
+    session.saturatedStreams[isSaturated ? 'add' : 'delete'](stream);
+    session.updateFlowControl();
   };
-  /** What the session sees of it. */
+  /** The interface for the session. */
   const stream = {
-    push: (message, size) => {
+    pushMessage: (message, size) => {
       queue.push([message, size]);
-      queued += size;
-      pace();
+      queuedSize += size;
+      updateFlowControl();
       wake();
     },
-    /** No more will come; those that wait may still be taken. */
-    end: () => {
+    /** Accepts no further messages. Queued messages are still delivered. */
+    endStream: () => {
       isEnded = true;
-      session.streams.delete(stream);
-      signal?.removeEventListener('abort', stream.end);
-      pace();
+      session.messageStreams.delete(stream);
+      signal?.removeEventListener('abort', stream.endStream);
+      updateFlowControl();
       wake();
     },
   };
 
-  async function* take() {
+  async function* iterate() {
     try {
       while (!signal?.aborted) {
         if (queue.length > 0) {
           const [message, size] = queue.shift();
-          queued -= size;
-          pace();
+          queuedSize -= size;
+          updateFlowControl();
           yield message;
         } else if (isEnded) {
           return;
@@ -57,17 +58,17 @@ function messages(session, { highWaterMark = 64, signal }) {
       }
       throw aborted(signal);
     } finally {
-      stream.end();
+      stream.endStream();
     }
   }
 
-  const iterator = take();
-  session.streams.add(stream);
-  signal?.addEventListener('abort', stream.end);
+  const iterator = iterate();
+  session.messageStreams.add(stream);
+  signal?.addEventListener('abort', stream.endStream);
   return {
     next: () => iterator.next(),
     return: () => {
-      stream.end();
+      stream.endStream();
       return iterator.return();
     },
     [Symbol.asyncIterator]() {

@@ -1,16 +1,16 @@
 'use strict';
 
-// The methods of a client, the same in Node.js and in a browser: arguments in, frames out.
+// The public methods of a client, in Node.js and in browsers: they check arguments, and write frames.
 
-const { ask, LONGEST } = require('./ask');
 const { aborted, coded } = require('./errors');
 const frames = require('./frames');
 const stream = require('./messages');
+const { PendingRequest, MAX_TIMER } = require('./pendingRequest');
 
-/** Where a client keeps its session; not a private field, because 1.x programs subclass by `call`. */
+/** The key of a client's session. Not a private field, because programs of 1.x create subclasses by `call`. */
 const kSession = Symbol('session');
 
-/** The id of the message before, and its JSON: the next one often is for the same. */
+/** The id of the previous message and its JSON text: consecutive messages often have the same receiver. */
 let lastId = '';
 let lastIdText = '""';
 
@@ -25,12 +25,12 @@ function destText(dest) {
   return lastIdText;
 }
 
-/** A message as JSON. What JSON cannot express is an error here; in `send` the server complains. */
+/** A message as JSON text. Throws if JSON cannot represent it. */
 function messageText(session, message) {
   let text;
-  let reason = `${typeof message} is no JSON`;
+  let reason = `message is ${typeof message}, expected JSON`;
   try {
-    text = session.toText(message);
+    text = session.toJsonText(message);
   } catch (error) {
     reason = error.message;
   }
@@ -42,149 +42,144 @@ function messageText(session, message) {
 
 const wrong = (code, message, Type = TypeError) => coded(`ERR_WSMB_${code}`, message, Type);
 
-/** The ids that are addressed, as JavaScript names them. */
+/** The receivers as an array of strings. */
 function idsOf(dest) {
   const ids = [dest].flat();
   if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
-    throw wrong('DEST', 'dest must be an id, or an array of them');
+    throw wrong('DEST', 'dest must be an id or array of ids');
   }
   return ids.map(String);
 }
 
 function checkSignal(signal) {
   if (signal !== undefined && !signal?.addEventListener) {
-    throw wrong('OPTION', '"signal" must be an AbortSignal');
+    throw wrong('OPTION', 'option "signal" must be an AbortSignal');
   }
 }
 
-/** Asks; `count` as `ask` has it. */
-async function question(session, message, dest, options, count) {
+/** Checks the arguments of a request, and sends it. For `count` see `PendingRequest`. */
+async function startRequest(session, message, dest, options, count) {
   const { timeout, signal } = options ?? {};
-  const limit = timeout ?? session.options.requestTimeout;
+  const limit = timeout ?? session.settings.requestTimeout;
   if (!(limit > 0)) {
-    throw wrong('OPTION', `"timeout" must be more than 0 ms`, RangeError);
+    throw wrong('OPTION', `option "timeout" is ${limit}, expected more than 0 ms`, RangeError);
   }
   checkSignal(signal);
   const ids = idsOf(dest);
   const text = messageText(session, message);
   session.assertOpen();
   if (count !== undefined) {
-    session.assert2();
+    session.assertVersion2();
   }
-  if (session.isNobody && count !== 0) {
-    throw wrong('NOT_REGISTERED', 'this client has lost its id', Error);
+  if (session.hasLostId && count !== 0) {
+    throw wrong('NOT_REGISTERED', 'id was lost: call register()', Error);
   }
   if (signal?.aborted) {
     throw aborted(signal);
   }
-  return ask(session, {
-    text,
-    dest: destText(Array.isArray(dest) ? ids : ids[0]),
-    ids,
-    count,
-    timeout: limit > LONGEST ? undefined : timeout,
-    limit,
-    signal,
-  });
+  const to = destText(Array.isArray(dest) ? ids : ids[0]);
+  const brokerTimeout = limit > MAX_TIMER ? undefined : timeout;
+  return new PendingRequest(session, ids, count, signal).start(text, to, limit, brokerTimeout);
 }
 
 const methods = {
   /**
-   * Sends `message` to one id or to many. With a callback, the fastest receiver's answer arrives as
-   * `callback(from, answer)`. Returns false above the high-water mark: `'drain'` follows.
+   * Sends `message` to one id or to several. `callback(from, answer)` is called with the first answer. Returns
+   * false above the high-water mark; a `'drain'` event follows.
    */
   send(message, dest, callback) {
     const session = this[kSession];
     if (callback && typeof callback !== 'function') {
       throw new Error('Client.send(data, callback) expects "callback" to be a Function');
     }
-    const isStrict = session.options.protocol === 2;
+    const isStrict = session.settings.protocol === 2;
     if (isStrict && typeof dest !== 'string') {
       idsOf(dest);
     }
-    const text = isStrict ? messageText(session, message) : session.toText(message);
+    // With protocol 1 the broker reports an invalid message.
+    const text = isStrict ? messageText(session, message) : session.toJsonText(message);
     const to = destText(dest);
     session.assertOpen();
     if (!callback) {
-      return session.push(frames.send(text, to));
+      return session.sendFrame(frames.send(text, to));
     }
     const key = session.ack();
     const frame = frames.send(text, to, `"${key}"`);
-    const left = Array.isArray(dest) ? dest.length : 1;
-    return session.ask(
+    const receivers = Array.isArray(dest) ? dest.length : 1;
+    return session.sendRequest(
       frame,
-      session.requests.addCallback(key, callback, session.resends && frame, left),
+      session.requests.addCallback(key, callback, session.resendsRequests && frame, receivers),
     );
   },
 
-  /** Asks one id or many, and resolves with the fastest answer: `{ from, message }`. */
+  /** Sends a request to one id or to several. Resolves with the first answer: `{ from, message }`. */
   request(message, dest, options) {
-    return question(this[kSession], message, dest, options);
+    return startRequest(this[kSession], message, dest, options);
   },
 
-  /** Asks many, and resolves with all that came of it: `{ answers, failed }`, both by id. */
+  /** Sends a request to several ids. Resolves with all answers and failures: two Maps by id. */
   async requestAll(message, ids, options) {
-    const count = options?.count ?? LONGEST;
+    const count = options?.count ?? MAX_TIMER;
     if (!(count >= 1)) {
-      throw wrong('OPTION', `"count" must be at least 1`, RangeError);
+      throw wrong('OPTION', `option "count" is ${count}, expected at least 1`, RangeError);
     }
-    return question(this[kSession], message, ids, options, Math.floor(count));
+    return startRequest(this[kSession], message, ids, options, Math.floor(count));
   },
 
-  /** Sends, and resolves when the broker has told who is given it: `{ delivered, failed }`. */
+  /** Sends a message. Resolves with the broker's receipt: `{ delivered, failed }`. */
   deliver(message, dest, options) {
-    return question(this[kSession], message, dest, options, 0);
+    return startRequest(this[kSession], message, dest, options, 0);
   },
 
-  /** The messages from now on: `for await (const { message, from, response } of client.messages())`. */
+  /** An async iterator of incoming messages: `{ message, from, response }`. */
   messages(options) {
     checkSignal(options?.signal);
     this[kSession].assertOpen();
     return stream(this[kSession], options ?? {});
   },
 
-  /** Registers again, with another token: what was granted is renewed. `'registered'` follows. */
+  /** Registers again with another token, which renews the grant. A `'registered'` event follows. */
   register(token) {
     if (token !== undefined && typeof token !== 'string') {
-      throw wrong('OPTION', 'the token must be a string');
+      throw wrong('OPTION', 'token must be a string');
     }
     this[kSession].register(token);
   },
 
-  /** Gives up the id; the connection stays open. */
+  /** Gives up the id. The connection stays open. */
   unregister() {
     const session = this[kSession];
     session.assertOpen();
-    session.push(frames.unregister(session.idText()));
+    session.sendFrame(frames.unregister(session.idText()));
   },
 
-  /** Resolves with this client once it is registered; rejects with the reason if it ends before. */
+  /** Resolves with this client when it is registered. Rejects if the client ends before. */
   connected() {
     return this[kSession].connected();
   },
 
-  /** Closes the connection; resolves when it has ended. */
+  /** Closes the connection. Resolves when it has ended. */
   close() {
     return this[kSession].close();
   },
 
-  /** By this name where there is no symbol for it. */
+  /** Closes the connection at the end of an `await using` block. */
   [Symbol.asyncDispose ?? 'asyncDispose']() {
     return this.close();
   },
 
-  /** Errors that the server or another client has caused, so far; without an `error` listener only counted. */
+  /** Number of errors caused by the broker or another client. Without an `error` listener they are only counted. */
   get peerErrors() {
     return this[kSession].peerErrors;
   },
 
-  /** Bytes that wait to be written. */
+  /** Approximate number of bytes queued for sending. */
   get bufferedAmount() {
     return this[kSession].bufferedAmount;
   },
 };
 
-/** Gives them to a class. */
+/** Adds the methods to a class. */
 function define(Class) {
   Object.defineProperties(Class.prototype, Object.getOwnPropertyDescriptors(methods));
 }

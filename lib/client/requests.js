@@ -1,45 +1,36 @@
 'use strict';
 
-/** How long a callback may wait for an answer, ms: as long as a server of version 1 did. */
-const TIMEOUT = 60 * 60 * 1000;
-/** How often those whose time is up are looked for, ms. */
-const SWEEP = 60 * 1000;
+/** Time for which a callback waits for an answer, in milliseconds: the same as in a broker of version 1. */
+const CALLBACK_TIMEOUT = 60 * 60 * 1000;
+/** Interval at which expired callbacks are removed, in milliseconds. */
+const SWEEP_INTERVAL = 60 * 1000;
 
 /**
- * What a client awaits. A `Map`, for as an object's properties thousands of acks would each go through V8's
- * table of strings.
+ * The pending requests of a client, by key: the name of an ack, or the number of a request for a receipt. A `Map`,
+ * because acks as properties of an object would each enter V8's table of strings.
  *
- * An entry that awaits answers is known by its ack, a string; one that awaits a receipt by its number:
+ * An entry is a `PendingRequest`, or the callback of a `send`:
  *
- *     answered(from, message), failed(id, error)   for answers; a callback of version 1 has only the first
- *     receipt(delivered, codes)                    for a receipt
- *     end(error)                                   nothing more will come; a callback is never told
- *     left                                         how many may still answer a callback
- *     deadline                                     of a callback, ms: nobody else would forget it
- *     frame                                        what may be sent once more if the connection is lost
- *     again(ack)                                   it will be, under this ack
- *     needs2                                       of no use with a server of version 1
- *     queued                                       it is not sent yet: what waits
+ *     callback       called with the first answer: (from, message)
+ *     receivers      how many receivers may still answer
+ *     deadline       when the callback expires, in milliseconds: it has no timer
+ *     frameText      the frame, if it may be sent again after a lost connection
+ *     queuedItem     the item of the send queue, until the frame is sent
  */
 class Requests extends Map {
-  #references = 0;
+  #lastReference = 0;
   #swept = 0;
 
-  /** Adds what awaits answers to this ack, or a receipt, which gets a number; returns either. */
-  add(entry, key = this.#nextReference()) {
-    this.set(key, entry);
-    return key;
+  /** A new number for a request for a receipt. */
+  nextReference() {
+    this.#lastReference += 1;
+    return this.#lastReference;
   }
 
-  #nextReference() {
-    this.#references += 1;
-    return this.#references;
-  }
-
-  /** Adds a callback, which is kept until it is taken, its time is up, or none of `left` can answer. */
-  addCallback(key, answered, frame, left) {
+  /** Adds a callback. It stays until it is called or has expired, or until no receiver can answer. */
+  addCallback(key, callback, frameText, receivers) {
     const now = Date.now();
-    if (now > this.#swept + SWEEP) {
+    if (now > this.#swept + SWEEP_INTERVAL) {
       this.#swept = now;
       for (const [old, { deadline }] of this) {
         if (deadline < now) {
@@ -47,38 +38,30 @@ class Requests extends Map {
         }
       }
     }
-    const entry = { answered, frame, left, deadline: now + TIMEOUT };
+    const entry = { callback, frameText, receivers, deadline: now + CALLBACK_TIMEOUT };
     this.set(key, entry);
     return entry;
   }
 
-  /** One of those who were asked will not answer. */
-  failed(key, id, error) {
+  /** Handles that one receiver of a request will not answer. A callback is not called, as in version 1. */
+  failReceiver(key, id, error) {
     const entry = this.get(key);
-    if (entry?.failed) {
-      entry.failed(id, error);
+    if (entry?.onFailure) {
+      entry.onFailure(id, error);
     } else if (entry) {
-      // Nobody is told, as in version 1.
-      entry.left -= 1;
-      if (entry.left === 0) {
+      entry.receivers -= 1;
+      if (entry.receivers === 0) {
         this.delete(key);
       }
     }
   }
 
-  /** The entry, which is forgotten. */
-  take(key) {
-    const entry = this.get(key);
-    this.delete(key);
-    return entry;
-  }
-
-  /** Ends those that the function chooses. */
-  end(error, choose) {
+  /** Removes the entries that `matches` selects, and fails those that are requests. For `rejects` see `fail`. */
+  failMatching(error, matches, rejects) {
     for (const [key, entry] of this) {
-      if (choose(entry)) {
+      if (matches(entry)) {
         this.delete(key);
-        entry.end?.(error);
+        entry.fail?.(error, rejects);
       }
     }
   }

@@ -3,7 +3,7 @@
 const { coded, remote } = require('./errors');
 const frames = require('./frames');
 
-/** What a program answers a request with. */
+/** The object with which a program answers or rejects an incoming request. */
 class Response {
   #session;
   #ack;
@@ -11,28 +11,25 @@ class Response {
   #controller;
   #isCancelled = false;
 
-  /**
-   * `ack`: that of the request, its JSON text as it came; `name`: the same as a name, by which the session finds
-   * the function that cancels it.
-   */
+  /** `ack`: the ack of the request as the JSON text that was received; `name`: the ack as a name. */
   constructor(session, ack, name) {
     this.#session = session;
     this.#ack = ack;
     this.#name = name;
-    if (session.speaks2 && typeof name === 'string') {
-      session.cancels.set(name, () => {
+    if (session.usesVersion2 && typeof name === 'string') {
+      session.cancelHandlers.set(name, () => {
         this.#isCancelled = true;
         this.#abort();
       });
     }
   }
 
-  // As in version 1 functions that may be taken from it.
+  // As in version 1, `send` may be detached from its object.
 
-  send = (answer) => this.#write(this.#session.toText(answer));
+  send = (answer) => this.#write(this.#session.toJsonText(answer));
 
   reject = (reason = 'refused') => {
-    this.#session.assert2();
+    this.#session.assertVersion2();
     const { code, message } = remote(reason);
     this.#write(undefined, JSON.stringify({ code, message }));
   };
@@ -46,15 +43,15 @@ class Response {
   }
 
   #abort() {
-    this.#controller?.abort(coded('ERR_WSMB_CANCELLED', 'nobody awaits an answer'));
+    this.#controller?.abort(coded('ERR_WSMB_CANCELLED', 'request was cancelled'));
   }
 
   #write(message, error) {
     const session = this.#session;
     session.assertOpen();
-    session.cancels.delete(this.#name);
-    session.push(frames.answer(this.#ack, message, error, session.idText()), true);
-    session.pace();
+    session.cancelHandlers.delete(this.#name);
+    session.sendFrame(frames.answer(this.#ack, message, error, session.idText()), true);
+    session.updateFlowControl();
   }
 }
 

@@ -1,83 +1,83 @@
 'use strict';
 
-// What one client is across the connections that it has, one after the other. A transport (the addon's, or
-// a browser's WebSocket) carries frames one way and tells events the other; all that lasts is here.
+// The state of a client across its connections: send queue, registration, reconnection and close. A transport (the
+// addon's, or a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
 
 const { aborted, coded } = require('./errors');
-const Exchange = require('./exchange');
 const frames = require('./frames');
-const { LONGEST } = require('./ask');
+const Messaging = require('./messaging');
+const { MAX_TIMER } = require('./pendingRequest');
+const SendQueue = require('./sendQueue');
 
-/** What holds where `reconnect` does not say it; milliseconds, and as many attempts as it takes. */
+/** The defaults of the option `reconnect`, in milliseconds. The number of attempts is not limited. */
 const RECONNECT = {
   minDelay: 500,
   maxDelay: 30_000,
   factor: 2,
   jitter: 1,
 };
-/** Milliseconds until a connection that leaves is closed, though its server has not confirmed that its id is free. */
-const UNREGISTERS = 1000;
+/** Time to wait for the confirmation of `unregister` before a draining broker is left, in milliseconds. */
+const UNREGISTER_TIMEOUT = 1000;
 
-/** Going away, cut off, restarting: what was asked may be asked again. After others it would fail again. */
+/** Close codes (going away, connection lost, restart) after which requests are sent again. */
 const RESENDABLE = [1001, 1006, 1012];
 
 const notNegotiated = () =>
-  coded('ERR_WSMB_NOT_NEGOTIATED', 'version 2 is not spoken: set { protocol: 2 }');
+  coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 2 in client and broker');
 
-class Session extends Exchange {
+class Session extends Messaging {
   #reconnect;
-  /** `connect(session, token)` makes a transport. */
+  /** `connect(session, token)` creates a transport. */
   #connect;
   #transport;
-  /** True while frames go to the transport; if not, they wait here as `[frame, entry]`, in order. */
+  /** True while frames are passed to the transport. Otherwise they are queued. */
   #isReady = false;
-  #queue = new Set();
-  /** Characters of them. */
-  #queued = 0;
   #isReplaced = false;
-  /** The connection is open, or was: what ends it then is not ours. */
+  /** True once the connection was open: a later error is caused by the broker. */
   #wasOpen = false;
   #isClosing = false;
   #isEnded = false;
   /**
-   * A draining server is left as soon as nothing is awaited, of others or of us: the id is given up, what was asked
-   * before that is answered, and the connection is closed.
+   * True while the client leaves a draining broker: as soon as no request is pending in either direction, it gives
+   * up the id, answers the requests that arrived before that, and closes the connection.
    */
   #isLeaving = false;
-  /** Connections lost since the last registration. */
+  /** Number of connections lost since the last registration. */
   #attempts = 0;
   #timer;
-  /** The code with which the connection has ended. */
+  /** The close code of the last connection. */
   #code;
-  /** Those who wait for the registration: `{ resolve, reject }`. */
+  /** Callers of `connected()` that wait for the registration: `{ resolve, reject }`. */
   #waiters = [];
   #resolveEnd;
   #end = new Promise((resolve) => {
     this.#resolveEnd = resolve;
   });
 
+  /** Frames that wait for a connection. */
+  sendQueue = new SendQueue();
   isRegistered = false;
-  /** Its id was given up, or taken over: nobody answers it. */
-  isNobody = false;
-  /** Why there is no connection, if that is known. */
-  cause;
-  /** `'drain'` is awaited. */
+  /** True after the id was given up or taken over: requests would get no answer. */
+  hasLostId = false;
+  /** The error because of which there is no connection, if it is known. */
+  lastError;
+  /** True if a `'drain'` event must follow. */
   needsDrain = false;
 
-  /** `options`: all of them, with their defaults; `ack()` makes an ack. */
-  constructor(client, options, ack, connect) {
+  /** `settings`: all options, with their defaults; `ack()` creates an ack. */
+  constructor(client, settings, ack, connect) {
     super(client);
-    this.options = options;
+    this.settings = settings;
     this.ack = ack;
     this.#connect = connect;
-    this.#reconnect = options.reconnect && { ...RECONNECT, ...Object(options.reconnect) };
-    this.resends = this.#reconnect && options.resend === 'requests';
+    this.#reconnect = settings.reconnect && { ...RECONNECT, ...Object(settings.reconnect) };
+    this.resendsRequests = this.#reconnect && settings.resend === 'requests';
     const { id } = client;
-    if (options.protocol === 2 && !((typeof id === 'string' || Number.isFinite(id)) && id)) {
-      throw coded('ERR_WSMB_ID', `the id is ${String(id)}, expected a string`, TypeError);
+    if (settings.protocol === 2 && !((typeof id === 'string' || Number.isFinite(id)) && id)) {
+      throw coded('ERR_WSMB_ID', `id is ${String(id)}, expected a string`, TypeError);
     }
     this.#dial();
-    const { signal } = options;
+    const { signal } = settings;
     const abort = () => this.close(aborted(signal));
     if (signal?.aborted) {
       abort();
@@ -87,14 +87,14 @@ class Session extends Exchange {
   }
 
   #dial() {
-    const { protocol, token } = this.options;
+    const { protocol, token } = this.settings;
     this.#wasOpen = false;
-    this.speaks2 = protocol === 2;
-    const connect = (shown) => {
+    this.usesVersion2 = protocol === 2;
+    const connect = (currentToken) => {
       if (!this.#isClosing) {
-        this.#transport = this.#connect(this, shown);
-        if (!this.#reconnect && this.#transport.isEager) {
-          // With nobody to connect once more, what is sent early is the transport's to keep.
+        this.#transport = this.#connect(this, currentToken);
+        if (!this.#reconnect && this.#transport.acceptsEarlyFrames) {
+          // Without reconnection the transport itself can queue early frames.
           this.#flush();
         }
       }
@@ -105,26 +105,22 @@ class Session extends Exchange {
     }
     const fail = (error) => {
       if (!this.#isClosing) {
-        try {
-          this.broke(error);
-        } finally {
-          this.closed(1006);
-        }
+        this.onTransportFailure(1006, error);
       }
     };
-    // What a listener throws is no rejection.
+    // `setTimeout`, so that an error thrown by a listener is an uncaught exception, and not a rejection.
     new Promise((resolve) => resolve(token()))
       .then(connect)
       .catch((error) => setTimeout(fail, 0, error));
   }
 
-  /** Registers once more, with another token. */
+  /** Registers again, with another token. */
   register(token) {
     this.assertOpen();
-    if (typeof this.options.token !== 'function') {
-      this.options.token = token;
+    if (typeof this.settings.token !== 'function') {
+      this.settings.token = token;
     }
-    this.push(frames.register(this.idText(), JSON.stringify(token), this.options.protocol));
+    this.sendFrame(frames.register(this.idText(), JSON.stringify(token), this.settings.protocol));
   }
 
   idText() {
@@ -132,12 +128,12 @@ class Session extends Exchange {
   }
 
   get bufferedAmount() {
-    return this.#queued + (this.#transport?.bufferedAmount ?? 0);
+    return this.sendQueue.characters + (this.#transport?.bufferedAmount ?? 0);
   }
 
-  /** The same, as far as is known without asking. */
-  get #waiting() {
-    return this.#queued + (this.#transport?.waiting ?? 0);
+  /** A cheaper `bufferedAmount` that may be too large: bytes may have been written since the last send. */
+  get #knownBufferedAmount() {
+    return this.sendQueue.characters + (this.#transport?.knownBufferedAmount ?? 0);
   }
 
   assertOpen() {
@@ -146,93 +142,61 @@ class Session extends Exchange {
     }
   }
 
-  assert2() {
-    if (!this.speaks2) {
+  assertVersion2() {
+    if (!this.usesVersion2) {
       throw notNegotiated();
     }
   }
 
   /**
-   * Sends a frame; `isAwaited`: somebody waits for what it brings; `entry`: that of the request. False above
-   * the high-water mark: `'drain'` follows.
+   * Sends or queues a frame. Returns false above the high-water mark; a `'drain'` event follows.
+   *
+   * `isUrgent`: a peer or the program waits for its effect; `entry`: the entry of a request.
    */
-  push(frame, isAwaited, entry) {
-    const { maxQueued, highWaterMark } = this.options;
-    let queued = this.#waiting + frame.length;
-    if (queued > maxQueued) {
-      // Some of it may have been written since we last asked.
-      queued = this.bufferedAmount + frame.length;
-    }
-    if (queued > maxQueued) {
-      const message = `more than ${maxQueued} bytes wait (maxQueued)`;
+  sendFrame(frame, isUrgent, entry) {
+    const { maxQueued, highWaterMark } = this.settings;
+    const limit = maxQueued - frame.length;
+    if (this.#knownBufferedAmount > limit && this.bufferedAmount > limit) {
+      const message = `more than ${maxQueued} bytes queued (maxQueued): await 'drain'`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
     }
-    // Answers to what was asked before the id was given up: requests have an entry.
-    if (this.#isReady || (this.#isLeaving && isAwaited && !entry)) {
-      this.#transport.push(frame, isAwaited);
+    // While leaving, only answers are sent to the draining broker. Requests have an entry.
+    if (this.#isReady || (this.#isLeaving && isUrgent && !entry)) {
+      this.#transport.sendFrame(frame, isUrgent);
     } else {
-      this.#enqueue(frame, entry);
+      this.sendQueue.addFrame(frame, entry);
     }
-    const isBelow = this.#waiting < highWaterMark;
+    const isBelow = this.#knownBufferedAmount < highWaterMark;
     if (!isBelow) {
       this.needsDrain = true;
-      this.#transport?.wantDrain();
+      this.#transport?.requestDrain();
     }
     return isBelow;
   }
 
-  /** Sends a request. What cannot be sent, fails; for a callback that is thrown. */
-  ask(frame, entry) {
-    this.pace();
+  /** Sends a request. If that fails, the request fails; for a callback the error is thrown. */
+  sendRequest(frame, entry) {
+    this.updateFlowControl();
     try {
-      return this.push(frame, true, entry);
+      return this.sendFrame(frame, true, entry);
     } catch (error) {
-      error.isFinal = true;
-      this.requests.end(error, (each) => each === entry);
-      if (!entry.end) {
+      this.requests.failMatching(error, (each) => each === entry, true);
+      if (!entry.fail) {
         throw error;
       }
     }
   }
 
-  #enqueue(frame, entry) {
-    const item = [frame, entry];
-    this.#queue.add(item);
-    this.#queued += frame.length;
-    if (entry) {
-      entry.queued = item;
-    }
-  }
-
-  /** What is given up before it is sent, is not sent. */
-  withdraw({ queued }) {
-    if (this.#queue.delete(queued)) {
-      this.#queued -= queued[0].length;
-    }
-  }
-
-  /** Nothing is queued any more. */
-  #unqueue() {
-    this.#queue.clear();
-    this.#queued = 0;
-  }
-
-  /** From now on frames go to the transport, those first that were queued. */
+  /** Passes queued frames, and all further ones, to the transport. */
   #flush() {
     this.#isReady = true;
-    for (const [frame, entry] of this.#queue) {
-      this.#transport.push(frame);
-      if (entry) {
-        entry.queued = undefined;
-      }
-    }
-    this.#unqueue();
+    this.sendQueue.drainTo(this.#transport);
     if (this.needsDrain) {
-      this.#transport.wantDrain();
+      this.#transport.requestDrain();
     }
   }
 
-  /** Resolves when the client is registered; rejects when it has ended. */
+  /** Resolves when the client is registered. Rejects when the client has ended. */
   connected() {
     return new Promise((resolve, reject) => {
       if (this.isRegistered) {
@@ -245,16 +209,16 @@ class Session extends Exchange {
     });
   }
 
-  /** `reason`: what is awaited fails with it. */
+  /** Closes the client. `reason`: the error with which pending requests fail. */
   close(reason) {
     if (!this.#isClosing) {
       this.#isClosing = true;
-      this.cause = reason;
+      this.lastError = reason;
       clearTimeout(this.#timer);
       if (this.#transport) {
         this.#transport.close();
       } else {
-        // Between two connections. Nothing is told before this call has returned.
+        // There is no connection at the moment. `'close'` must not be emitted before this call has returned.
         queueMicrotask(() => this.#finish(this.#code));
       }
     }
@@ -262,29 +226,29 @@ class Session extends Exchange {
   }
 
   /**
-   * Reads no further while the program has enough: the socket then pushes back. But whoever awaits an
-   * answer must be given it, whatever lies before it.
+   * Stops reading from the socket while a stream is saturated, or resumes it. While a request is pending, reading
+   * continues: its answer may be behind any number of messages. Called whenever a request has begun or ended.
    */
-  pace() {
+  updateFlowControl() {
     const isIdle = this.requests.size === 0;
-    this.#transport?.hold?.(this.#isReady && isIdle && this.full.size > 0);
-    if (this.#isLeaving && this.cancels.size === 0) {
+    this.#transport?.pauseReading?.(this.#isReady && isIdle && this.saturatedStreams.size > 0);
+    if (this.#isLeaving && this.cancelHandlers.size === 0) {
       if (!this.isRegistered) {
         this.#transport?.close();
       } else if (this.#isReady && isIdle) {
-        // What is sent from now on waits until it is elsewhere; what comes for the id waits at the server.
+        // Further frames are queued for the next connection. The broker keeps further messages for this id.
         this.#isReady = false;
         const transport = this.#transport;
-        transport.push(frames.unregister(this.idText()));
-        // A server may not answer.
-        this.#timer = setTimeout(() => transport.close(), UNREGISTERS);
+        transport.sendFrame(frames.unregister(this.idText()));
+        // In case the broker does not confirm.
+        this.#timer = setTimeout(() => transport.close(), UNREGISTER_TIMEOUT);
       }
     }
   }
 
-  // What a transport tells.
+  // Called by the transport, or by `handleFrame` for an action of the same name.
 
-  opened() {
+  onTransportOpen() {
     this.#wasOpen = true;
     if (!this.#reconnect && !this.#isReady) {
       this.#flush();
@@ -293,22 +257,20 @@ class Session extends Exchange {
   }
 
   registered(protocol) {
-    this.speaks2 &&= typeof protocol === 'number' && protocol >= 2;
+    this.usesVersion2 &&= typeof protocol === 'number' && protocol >= 2;
     this.isRegistered = true;
-    this.isNobody = this.#isReplaced = false;
-    this.cause = undefined;
-    if (this.options.protocol === 2 && !this.speaks2) {
-      const error = notNegotiated();
-      error.isFinal = true;
-      this.requests.end(error, (entry) => entry.needs2);
+    this.hasLostId = this.#isReplaced = false;
+    this.lastError = undefined;
+    if (this.settings.protocol === 2 && !this.usesVersion2) {
+      this.requests.failMatching(notNegotiated(), (entry) => entry.isSingle === false, true);
     }
     const wasLost = this.#attempts > 0;
     this.#attempts = 0;
     if (!this.#isReady) {
       this.#flush();
     }
-    this.#settle('resolve', this.client);
-    this.pace();
+    this.#settleWaiters('resolve', this.client);
+    this.updateFlowControl();
     try {
       this.emit('registered');
     } finally {
@@ -318,8 +280,8 @@ class Session extends Exchange {
     }
   }
 
-  /** Tells those who wait for the registration; false if nobody does. */
-  #settle(how, value) {
+  /** Resolves or rejects the promises of `connected()`. Returns false if there are none. */
+  #settleWaiters(how, value) {
     const waiters = this.#waiters.splice(0);
     for (const waiter of waiters) {
       waiter[how](value);
@@ -328,12 +290,12 @@ class Session extends Exchange {
   }
 
   unregistered(id, code) {
-    const isReplaced = this.speaks2 && code === 'REPLACED';
+    const isReplaced = this.usesVersion2 && code === 'REPLACED';
     this.isRegistered = false;
     if (this.#isLeaving && !isReplaced) {
-      return this.pace();
+      return this.updateFlowControl();
     }
-    this.isNobody = true;
+    this.hasLostId = true;
     this.#isReplaced ||= isReplaced;
     if (isReplaced) {
       this.cancelAll();
@@ -341,53 +303,62 @@ class Session extends Exchange {
     this.emit(isReplaced ? 'replaced' : 'unregistered', id);
   }
 
-  /** The server has refused what nobody awaits: it may be the registration. */
-  complained(error) {
-    if (!this.#settle('reject', error)) {
-      this.misunderstood(error);
+  /** The broker has rejected a frame that is no request. It may be the registration. */
+  reportActionError(error) {
+    if (!this.#settleWaiters('reject', error)) {
+      this.reportPeerError(error);
     }
   }
 
   goaway(within) {
     if (this.#reconnect && !this.#isClosing) {
       clearTimeout(this.#timer);
-      // Not all at once.
+      // Jitter: the clients of the broker leave one after the other.
       this.#timer = setTimeout(
         () => {
           this.#isLeaving = true;
-          this.pace();
+          this.updateFlowControl();
         },
-        0.8 * Math.random() * Math.min(within, LONGEST),
+        0.8 * Math.random() * Math.min(within, MAX_TIMER),
       );
     }
     this.emit('goaway', within);
   }
 
-  /** The transport has written all that it had. */
-  drained() {
-    if (this.needsDrain && this.#queued === 0) {
+  /** The transport has written all its frames. */
+  onTransportDrain() {
+    if (this.needsDrain && this.sendQueue.characters === 0) {
       this.needsDrain = false;
       this.emit('drain');
     }
   }
 
-  /** The connection fails: `closed` follows. */
-  broke(error) {
-    this.cause = error;
+  /** The connection has failed. A call of `onTransportClose` follows. */
+  onTransportError(error) {
+    this.lastError = error;
     if (!this.#reconnect) {
-      this.#tell(error);
+      this.#reportError(error);
+    }
+  }
+
+  /** The connection has failed, and has ended with this code, even if a listener of `'error'` throws. */
+  onTransportFailure(code, error, isFinal) {
+    try {
+      this.onTransportError(error);
+    } finally {
+      this.onTransportClose(code, false, isFinal);
     }
   }
 
   /**
-   * The connection has ended with this code. `isSilent`: as in version 1, that is not told; `isFinal`: to
-   * try once more would not help.
+   * The connection has ended with this code. `isSilent`: no `'close'` event, as in version 1; `isFinal`: another
+   * attempt would fail, too.
    */
-  closed(code, isSilent, isFinal) {
-    // What was granted has expired: there may be another token.
+  onTransportClose(code, isSilent, isFinal) {
+    // The grant has expired, and the token function may return another token.
     const isExpired =
-      code === 4401 && this.isRegistered && typeof this.options.token === 'function';
-    // Refused (44xx): not without another token.
+      code === 4401 && this.isRegistered && typeof this.settings.token === 'function';
+    // The broker has refused the client (44xx): without another token it would do so again.
     const isRefused = code > 4399 && code < 4500 && !isExpired;
     const isOver = this.#isClosing || this.#isReplaced || isFinal || isRefused;
     this.#transport = undefined;
@@ -398,7 +369,7 @@ class Session extends Exchange {
     if (this.#reconnect && !isOver) {
       this.#retry(code);
     } else {
-      this.#giveUp(this.#reconnect && !this.#isClosing && this.cause, code, isSilent);
+      this.#giveUp(this.#reconnect && !this.#isClosing && this.lastError, code, isSilent);
     }
   }
 
@@ -406,18 +377,21 @@ class Session extends Exchange {
     const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect;
     const reason = this.#reason();
     const mayResend = RESENDABLE.includes(code);
-    // What was on its way is lost.
-    this.requests.end(reason, (entry) => !entry.queued && !(mayResend && entry.frame));
+    // Requests that were sent are lost, unless they may be sent again.
+    this.requests.failMatching(
+      reason,
+      (entry) => !entry.queuedItem && !(mayResend && entry.frameText),
+    );
     for (const [key, entry] of this.requests) {
-      // Then nothing waits yet: while it is not ready, nothing is on its way.
-      if (!entry.queued) {
-        // The server may still await an answer to the former ack: it has not noticed.
+      // Appending keeps the order: if a request was sent, the queue was empty.
+      if (!entry.queuedItem) {
+        // A new ack: the broker may still wait for an answer to the former one.
         const next = this.ack();
         this.requests.delete(key);
         this.requests.set(next, entry);
-        entry.frame = entry.frame.replace(key, next);
-        entry.again?.(next);
-        this.#enqueue(entry.frame, entry);
+        entry.frameText = entry.frameText.replace(key, next);
+        entry.onResend?.(next);
+        this.sendQueue.addFrame(entry.frameText, entry);
       }
     }
     this.#attempts += 1;
@@ -425,34 +399,34 @@ class Session extends Exchange {
       this.#giveUp(reason, code);
       return;
     }
-    this.cause = reason;
+    this.lastError = reason;
     const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
-    // One that was sent away is awaited elsewhere.
+    // After leaving a draining broker, another broker is available.
     const delay = this.#isLeaving ? 0 : Math.round(longest * (1 - jitter * Math.random()));
     this.#isLeaving = false;
     this.#timer = setTimeout(() => this.#dial(), delay);
     this.emit('reconnecting', this.#attempts, delay, reason);
   }
 
-  /** Why the client is not connected. */
+  /** The error that explains why the client is not connected. */
   #reason() {
-    if (this.cause) {
-      return this.cause;
+    if (this.lastError) {
+      return this.lastError;
     }
     return this.#isClosing
-      ? coded('ERR_WSMB_CLOSED', 'the client was closed')
-      : coded('ERR_WSMB_CONNECTION_LOST', `the connection has ended (${this.#code})`);
+      ? coded('ERR_WSMB_CLOSED', 'client was closed')
+      : coded('ERR_WSMB_CONNECTION_LOST', `connection closed with code ${this.#code}`);
   }
 
   /**
-   * An error of the connection. Where a promise rejects with it, it is an event only for those who listen. An error of
-   * an open connection is the server's doing.
+   * Emits an error of the connection as `'error'`. If a promise rejects with it, it is emitted only if there is a
+   * listener. An error of an open connection is caused by the broker.
    */
-  #tell(error) {
-    const isTold = this.#waiters[0] || [...this.requests.values()].some((entry) => entry.end);
-    if (!isTold || this.client.listenerCount('error') > 0) {
+  #reportError(error) {
+    const isAwaited = this.#waiters[0] || [...this.requests.values()].some((entry) => entry.fail);
+    if (!isAwaited || this.client.listenerCount('error') > 0) {
       if (this.#wasOpen) {
-        this.misunderstood(error);
+        this.reportPeerError(error);
       } else {
         this.emit('error', error);
       }
@@ -462,7 +436,7 @@ class Session extends Exchange {
   #giveUp(error, code, isSilent) {
     try {
       if (error) {
-        this.#tell(error);
+        this.#reportError(error);
       }
     } finally {
       this.#finish(code, isSilent);
@@ -474,15 +448,15 @@ class Session extends Exchange {
       return;
     }
     const error = this.#reason();
-    this.cause = error;
+    this.lastError = error;
     this.#isClosing = this.#isEnded = true;
-    this.#unqueue();
+    this.sendQueue.removeAll();
     this.#resolveEnd();
-    // Callbacks stay, as in version 1.
-    this.requests.end(error, (entry) => entry.end);
-    this.#settle('reject', error);
-    for (const stream of this.streams) {
-      stream.end();
+    // Callbacks stay in the table, as in version 1.
+    this.requests.failMatching(error, (entry) => entry.fail);
+    this.#settleWaiters('reject', error);
+    for (const stream of this.messageStreams) {
+      stream.endStream();
     }
     if (!isSilent) {
       this.emit('close', code);

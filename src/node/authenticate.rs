@@ -1,4 +1,4 @@
-//! The question whether a client may register, put to JavaScript, and its answer.
+//! Asks the JavaScript function `authenticate` whether a client may register, and waits for its result.
 
 use std::{
     collections::HashMap,
@@ -16,57 +16,57 @@ use tokio::{sync::oneshot, time::sleep};
 use super::mailbox::json;
 use crate::auth::{Authenticate, Credentials, Decision, Denied, Grant, Patterns};
 
-/// What JavaScript says: a grant, or with `code` (4401 or 4403) a denial.
+/// The result of `authenticate`: a grant, or a denial if it has a `code` (4401 or 4403).
 #[napi(object)]
 #[derive(Debug)]
-pub struct NativeVerdict {
+pub struct NativeAuthResult {
     pub code: Option<u32>,
     pub reason: Option<String>,
     pub principal: Option<String>,
-    /// Patterns of the ids that may be sent to.
+    /// Patterns of the ids to which the client may send.
     pub send: Option<Vec<String>>,
     pub expires: Option<f64>,
 }
 
-/// The questions that JavaScript has not answered, by number.
+/// The questions that JavaScript has not answered yet, by number.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    open: Mutex<HashMap<u32, oneshot::Sender<NativeVerdict>>>,
+    pending: Mutex<HashMap<u32, oneshot::Sender<NativeAuthResult>>>,
     last: AtomicU32,
 }
 
 impl Questions {
-    fn open(&self) -> (u32, oneshot::Receiver<NativeVerdict>) {
+    fn open(&self) -> (u32, oneshot::Receiver<NativeAuthResult>) {
         let (sender, receiver) = oneshot::channel();
         let number = self.last.fetch_add(1, Relaxed);
-        self.open.lock().insert(number, sender);
+        self.pending.lock().insert(number, sender);
         (number, receiver)
     }
 
-    /// An answer has come; too late, if nobody waits for it any more.
-    pub(super) fn answer(&self, number: u32, verdict: NativeVerdict) {
-        if let Some(sender) = self.open.lock().remove(&number) {
-            let _ = sender.send(verdict);
+    /// Passes an answer to the task that waits for it. An answer after the timeout is dropped.
+    pub(super) fn answer(&self, number: u32, result: NativeAuthResult) {
+        if let Some(sender) = self.pending.lock().remove(&number) {
+            let _ = sender.send(result);
         }
     }
 }
 
-/// A question that is under way, forgotten when nobody waits for it any more.
-struct Open {
+/// Removes a pending question when the task that waits for its answer ends.
+struct PendingQuestion {
     questions: Arc<Questions>,
     number: u32,
 }
 
-impl Drop for Open {
+impl Drop for PendingQuestion {
     fn drop(&mut self) {
-        self.questions.open.lock().remove(&self.number);
+        self.questions.pending.lock().remove(&self.number);
     }
 }
 
-/// How often it is looked whether JavaScript has caught up.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval at which a delayed question checks whether JavaScript has collected its events.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 
-/// Asks JavaScript.
+/// The `Authenticate` implementation that asks JavaScript.
 pub(super) struct Asker<P, B> {
     questions: Arc<Questions>,
     push: Arc<P>,
@@ -78,7 +78,8 @@ where
     P: Fn(&[&str]) + Send + Sync + 'static,
     B: Fn() -> bool + Send + Sync + 'static,
 {
-    /// `push`: takes a question, as JSON texts. `is_behind`: true while it had better not.
+    /// `push` sends a question, as JSON texts. `is_behind` returns true while questions must wait because
+    /// JavaScript has too many uncollected events.
     pub(super) fn new(questions: Arc<Questions>, push: P, is_behind: B) -> Self {
         Self {
             questions,
@@ -97,12 +98,12 @@ where
         let (questions, push) = (self.questions.clone(), self.push.clone());
         let is_behind = self.is_behind.clone();
         Box::pin(async move {
-            // Questions whose time is up still wait for JavaScript: more of them would pile up.
+            // Questions stay in the queue after their timeout: without this limit they would pile up.
             while is_behind() {
-                sleep(LOOK_EVERY).await;
+                sleep(CHECK_EVERY).await;
             }
             let (number, answer) = questions.open();
-            let _open = Open { questions, number };
+            let _pending = PendingQuestion { questions, number };
             let Credentials {
                 id,
                 token,
@@ -119,14 +120,14 @@ where
                 if secure { "true" } else { "false" },
             ]);
             match answer.await {
-                Ok(verdict) => grant(verdict, id),
+                Ok(result) => grant(result, id),
                 Err(_) => Err(Denied::Unauthorized("not authenticated".into())),
             }
         })
     }
 }
 
-/// An object; of a header that came several times the values are joined, as RFC 9110 has it.
+/// Headers as a JSON object. The values of a repeated header are joined, as in RFC 9110.
 fn headers_json(headers: &[(String, String)]) -> String {
     let mut joined: Vec<(&str, String)> = Vec::new();
     for (name, value) in headers {
@@ -144,22 +145,22 @@ fn headers_json(headers: &[(String, String)]) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn grant(verdict: NativeVerdict, id: Arc<str>) -> Result<Grant, Denied> {
-    let reason = verdict.reason.unwrap_or_default();
-    match verdict.code {
+fn grant(result: NativeAuthResult, id: Arc<str>) -> Result<Grant, Denied> {
+    let reason = result.reason.unwrap_or_default();
+    match result.code {
         None => Ok(Grant {
-            principal: verdict.principal.map_or(id, Into::into),
-            send: verdict.send.map(Patterns::from_iter),
-            expires: verdict.expires.map(at),
+            principal: result.principal.map_or(id, Into::into),
+            send: result.send.map(Patterns::from_iter),
+            expires: result.expires.map(at),
         }),
         Some(4403) => Err(Denied::Forbidden(reason.into())),
         Some(_) => Err(Denied::Unauthorized(reason.into())),
     }
 }
 
-/// A time in milliseconds since 1970, as JavaScript has it.
+/// A JavaScript timestamp (milliseconds since 1970) as a time.
 fn at(millis: f64) -> SystemTime {
-    /// Later is never: a hundred years.
+    /// A hundred years. Later times are limited to twice this value.
     const LATEST: f64 = 100.0 * 365.0 * 86_400_000.0;
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis.clamp(0.0, 2.0 * LATEST) as u64)
 }

@@ -1,4 +1,4 @@
-//! A client, as `lib/client.js` drives it.
+//! The class `NativeClient`: a client as `lib/node/transport.js` uses it.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::{Client, ClientEvent, ClientListener, ClientOptions, client::ack_name};
 
-/// Bytes waiting for JavaScript at which the socket is read no further.
+/// Bytes of events that JavaScript has not collected, at which reading from the socket stops.
 const MAILBOX: usize = 1 << 20;
-/// What ends an action on its way from JavaScript: no JSON text has it as it is.
+/// Separator between actions from JavaScript: it never occurs unescaped in a JSON text.
 const END: char = '\u{1e}';
-/// How long the process may be held at its exit for what was sent last.
+/// Maximum time for which the exit of the process is delayed so that the last frames are written.
 const EXIT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// The way to JavaScript, and the way back.
+/// State shared by the listener and the class: the queue of events toward JavaScript, and the client.
 struct Shared {
     mailbox: Mailbox,
     /// Bytes of the JavaScript heap that one message may take.
     heap: usize,
-    /// None before the client exists, and after it has ended.
+    /// `None` before the client exists, and after its connection has ended.
     client: Mutex<Option<Client>>,
 }
 
@@ -45,46 +45,87 @@ impl Source for Shared {
     }
 }
 
-/// The listener of the core: events as JSON, by kind.
+/// The kinds of events that a client hands to JavaScript: `[kind, ...arguments]`, the arguments in the
+/// order of the comment. Exported to JavaScript as an object of numbers by name: this is the only list.
 ///
-/// `0` open, `1` registered (protocol), `2` unregistered (id, code), `3` message (ack, from,
-/// message), `4` answer (name, from, message) or, with a fifth element, a refusal (name, from, null,
-/// error), `5` refused (code, text), `6` error (code, text, syscall, target), `7` drain, `8` closed
-/// (code, reason), `9` receipt (ref, delivered, failed), `10` failed (name, dest, code), `11` error
-/// of the server (code, text, ref, name), `12` cancel (name), `13` goaway (within), `14` message that
-/// is too large (ack, from, bytes), `15` answer that is too large (name, from, bytes). A member that
-/// is missing at the end is undefined, and `null` before it.
-///
-/// The types of members from the wire are checked in JavaScript, but for acks: the ack of a message
-/// is its name, if the text of the ack is that in quotes, or else an array of the text and the name.
+/// A missing argument is left out at the end of an event, and is `null` before it. JavaScript checks the
+/// types of arguments that come from the wire, except for acks: the `ack` of a message is its name if its
+/// JSON text is that name in quotes, and otherwise an array of the text and the name.
+#[napi]
+pub enum ClientEventKind {
+    /// The WebSocket is open.
+    Open,
+    /// `protocol`
+    Registered,
+    /// `id, code`
+    Unregistered,
+    /// `ack, from, message`
+    Message,
+    /// `name, from, message`, or a rejection: `name, from, null, error`
+    Answer,
+    /// `code, text`: a frame of the server was invalid.
+    Refused,
+    /// `code, text, syscall, target`: the connection failed.
+    Error,
+    /// Everything queued has been written.
+    Drain,
+    /// `code, reason`
+    Closed,
+    /// `reference, delivered, failed`
+    Receipt,
+    /// `name, dest, code`: one receiver of a request failed.
+    Failed,
+    /// `code, text, reference, name`: the server rejected an action.
+    ActionFailed,
+    /// `name`: the requester no longer waits for an answer.
+    Cancel,
+    /// `within`: the server is shutting down.
+    GoAway,
+    /// `ack, from, bytes`: a message was dropped because of its size.
+    MessageTooLarge,
+    /// `name, from, bytes`: an answer was dropped because of its size.
+    AnswerTooLarge,
+}
+
+/// Turns the events of the core into events for JavaScript.
 pub(super) struct Listener(Arc<Shared>);
+
+impl Listener {
+    fn push(&self, kind: ClientEventKind, arguments: &[&str]) {
+        self.0.mailbox.push(kind as u8, arguments);
+    }
+}
 
 impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
-        let mailbox = &self.0.mailbox;
+        use ClientEventKind as Kind;
         match event {
-            ClientEvent::Open => mailbox.push(&["0"]),
-            ClientEvent::Registered { protocol } => mailbox.push(&["1", &protocol.to_string()]),
+            ClientEvent::Open => self.push(Kind::Open, &[]),
+            ClientEvent::Registered { protocol } => {
+                self.push(Kind::Registered, &[&protocol.to_string()]);
+            }
             ClientEvent::Unregistered { id, code } => match (id, code) {
-                (id, Some(code)) => mailbox.push(&["2", id.unwrap_or("null"), code]),
-                (Some(id), None) => mailbox.push(&["2", id]),
-                (None, None) => mailbox.push(&["2"]),
+                (id, Some(code)) => self.push(Kind::Unregistered, &[id.unwrap_or("null"), code]),
+                (Some(id), None) => self.push(Kind::Unregistered, &[id]),
+                (None, None) => self.push(Kind::Unregistered, &[]),
             },
             ClientEvent::Message { message, ack, from } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
                 let from = from.unwrap_or("null");
                 match message {
-                    Some(message) => mailbox.push(&["3", &ack, from, message]),
-                    None => mailbox.push(&["3", &ack, from]),
+                    Some(message) => self.push(Kind::Message, &[&ack, from, message]),
+                    None => self.push(Kind::Message, &[&ack, from]),
                 }
             }
             ClientEvent::MessageTooLarge { ack, from, size } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
-                mailbox.push(&["14", &ack, from.unwrap_or("null"), &size.to_string()]);
+                let (from, size) = (from.unwrap_or("null"), size.to_string());
+                self.push(Kind::MessageTooLarge, &[&ack, from, &size]);
             }
             ClientEvent::AnswerTooLarge { ack, from, size } => {
                 let name = ack.map_or("null".into(), name);
-                mailbox.push(&["15", &name, from.unwrap_or("null"), &size.to_string()]);
+                let (from, size) = (from.unwrap_or("null"), size.to_string());
+                self.push(Kind::AnswerTooLarge, &[&name, from, &size]);
             }
             ClientEvent::Answer {
                 ack,
@@ -93,22 +134,23 @@ impl ClientListener for Listener {
                 ..
             } => {
                 let ack = ack.map_or("null".into(), name);
-                mailbox.push(&["4", &ack, from.unwrap_or("null"), "null", error]);
+                let from = from.unwrap_or("null");
+                self.push(Kind::Answer, &[&ack, from, "null", error]);
             }
             ClientEvent::Answer {
                 ack, from, message, ..
             } => match (ack.map(name), from.unwrap_or("null"), message) {
-                (Some(ack), from, Some(message)) => mailbox.push(&["4", &ack, from, message]),
-                (Some(ack), from, None) => mailbox.push(&["4", &ack, from]),
-                (None, ..) => mailbox.push(&["4"]),
+                (Some(ack), from, Some(message)) => self.push(Kind::Answer, &[&ack, from, message]),
+                (Some(ack), from, None) => self.push(Kind::Answer, &[&ack, from]),
+                (None, ..) => self.push(Kind::Answer, &[]),
             },
             ClientEvent::Receipt {
                 reference,
                 delivered,
                 failed,
-            } => mailbox.push(&["9", reference, delivered, failed]),
+            } => self.push(Kind::Receipt, &[reference, delivered, failed]),
             ClientEvent::Failed { ack, dest, code } => {
-                mailbox.push(&["10", &text_of(ack), dest, code]);
+                self.push(Kind::Failed, &[&name_or_value(ack), dest, code]);
             }
             ClientEvent::ActionFailed {
                 code,
@@ -116,13 +158,15 @@ impl ClientListener for Listener {
                 reference,
                 ack,
             } => {
-                let ack = ack.map_or("null".into(), text_of);
-                mailbox.push(&["11", code, message, reference.unwrap_or("null"), &ack]);
+                let ack = ack.map_or("null".into(), name_or_value);
+                let reference = reference.unwrap_or("null");
+                self.push(Kind::ActionFailed, &[code, message, reference, &ack]);
             }
-            ClientEvent::Cancel { ack } => mailbox.push(&["12", &text_of(ack)]),
-            ClientEvent::GoAway { within } => mailbox.push(&["13", within]),
+            ClientEvent::Cancel { ack } => self.push(Kind::Cancel, &[&name_or_value(ack)]),
+            ClientEvent::GoAway { within } => self.push(Kind::GoAway, &[within]),
             ClientEvent::Refused(error) => {
-                mailbox.push(&["5", &json(error.code()), &json(&error.to_string())]);
+                let (code, text) = (json(error.code()), json(&error.to_string()));
+                self.push(Kind::Refused, &[&code, &text]);
             }
             ClientEvent::Error(error) => {
                 let (syscall, target) = match &error {
@@ -131,21 +175,17 @@ impl ClientListener for Listener {
                     } => (*syscall, target.as_deref()),
                     _ => ("", None),
                 };
-                mailbox.push(&[
-                    "6",
-                    &json(error.code()),
-                    &json(&error.to_string()),
-                    &json(syscall),
-                    &json(target.unwrap_or_default()),
-                ]);
+                let (code, text) = (json(error.code()), json(&error.to_string()));
+                let (syscall, target) = (json(syscall), json(target.unwrap_or_default()));
+                self.push(Kind::Error, &[&code, &text, &syscall, &target]);
             }
-            ClientEvent::Drain => mailbox.push(&["7"]),
+            ClientEvent::Drain => self.push(Kind::Drain, &[]),
             ClientEvent::Closed { code, reason } => {
                 self.0.client.lock().take();
                 match code.map(|code| code.to_string()) {
-                    Some(code) if reason.is_empty() => mailbox.push(&["8", &code]),
-                    Some(code) => mailbox.push(&["8", &code, &json(reason)]),
-                    None => mailbox.push(&["8"]),
+                    Some(code) if reason.is_empty() => self.push(Kind::Closed, &[&code]),
+                    Some(code) => self.push(Kind::Closed, &[&code, &json(reason)]),
+                    None => self.push(Kind::Closed, &[]),
                 }
             }
         }
@@ -168,16 +208,16 @@ fn name(ack: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name of an ack that a server has written, as JSON; what is no string stays what it is, and is
-/// refused.
-fn text_of(ack: &str) -> Cow<'_, str> {
+/// The name of an ack that a server has written, as JSON. A value that is not a string stays unchanged, and
+/// JavaScript rejects it.
+fn name_or_value(ack: &str) -> Cow<'_, str> {
     match ack.starts_with('"') {
         true => name(ack),
         false => ack.into(),
     }
 }
 
-/// The ack of a message, as JSON from which JavaScript has both its text and its name.
+/// The ack of a message, as JSON from which JavaScript gets both the ack's text and its name.
 fn ack_to_answer(ack: &str) -> Cow<'_, str> {
     match name(ack) {
         name @ Cow::Borrowed(_) => name,
@@ -192,7 +232,7 @@ pub struct NativeClient {
 }
 
 impl NativeClient {
-    /// A client that `connect` has started.
+    /// Creates a client with `connect`.
     pub(super) fn start(
         hub: &Hub,
         number: u32,
@@ -205,9 +245,9 @@ impl NativeClient {
             client: Mutex::default(),
         });
         hub.inbox().add(number, shared.clone());
-        // Held until the handle is in place, so that the end of the client finds it.
+        // Locked until the handle is stored, so that the event `Closed` finds it.
         let mut slot = shared.client.lock();
-        // JavaScript has counted already, in characters: what it has taken is not refused here.
+        // JavaScript enforces `maxQueued`, in characters: a frame that it has accepted is not rejected here.
         let options = ClientOptions {
             max_queued: usize::MAX,
             ..options.into()
@@ -221,7 +261,7 @@ impl NativeClient {
 
 #[napi]
 impl NativeClient {
-    /// Starts to connect. `number`: how the hub calls this client.
+    /// Starts to connect. `number`: the number of this client in the hub.
     #[napi(constructor)]
     pub fn new(hub: &Hub, number: u32, options: NativeClientOptions) -> Result<Self> {
         let runtime = client_runtime()?.handle();
@@ -239,14 +279,14 @@ impl NativeClient {
             .map_err(convert::error)
     }
 
-    /// The options when nobody sets them.
+    /// The default options.
     #[napi]
     pub fn defaults() -> NativeClientOptions {
         ClientOptions::default().into()
     }
 
-    /// Sends what one tick has collected: the JSON text of actions, with `END` between them. Returns
-    /// the bytes that still wait.
+    /// Sends the actions that one tick has collected: JSON texts, with `END` between them. Returns the number
+    /// of bytes that are queued.
     #[napi]
     pub fn send(&self, actions: String) -> Result<f64> {
         let mut result = Ok(());
@@ -257,31 +297,31 @@ impl NativeClient {
         result.map(|()| waiting as f64).map_err(convert::error)
     }
 
-    /// Reads nothing more while `on`, whatever JavaScript has collected; closing ends that.
+    /// Stops reading from the socket while `on`. Closing the client resumes it.
     #[napi]
-    pub fn hold(&self, on: bool) {
+    pub fn pause_reading(&self, on: bool) {
         self.client.hold(on);
     }
 
-    /// Asks for a drain event when all has been written.
+    /// Requests a `Drain` event for when everything queued has been written.
     #[napi]
-    pub fn want_drain(&self) {
+    pub fn request_drain(&self) {
         self.client.want_drain();
     }
 
-    /// Bytes that wait to be written.
+    /// Number of bytes that are queued for writing.
     #[napi]
-    pub fn waiting(&self) -> f64 {
+    pub fn buffered_amount(&self) -> f64 {
         self.client.waiting() as f64
     }
 
-    /// Closes; a closed event follows.
+    /// Closes the connection. A `Closed` event follows.
     #[napi]
     pub fn close(&self) {
         self.client.close();
     }
 
-    /// At the exit of the process: waits a moment for what was sent last.
+    /// At the exit of the process: blocks for a moment until the last frames are written.
     #[napi]
     pub fn linger(&self) {
         let end = std::time::Instant::now() + EXIT_PATIENCE;

@@ -1,5 +1,5 @@
-//! Options and errors, from and to JavaScript. The types were checked in `lib/options.js`; the
-//! ranges are checked by the core.
+//! Converts options from JavaScript, and errors for it. `lib/options.js` has checked the types of options;
+//! the core checks their ranges.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     auth::{JwtKey, JwtOptions, Subject},
 };
 
-/// Errors carry our code: JavaScript finds it as `error.code`.
+/// The result of a method of the addon. The error has its code, which JavaScript reads as `error.code`.
 pub(super) type Result<T> = std::result::Result<T, napi::Error<String>>;
 
 pub(super) fn error(error: Error) -> napi::Error<String> {
@@ -23,7 +23,7 @@ pub(super) fn failure(code: &str, error: impl ToString) -> napi::Error<String> {
     napi::Error::new(code.to_owned(), error.to_string())
 }
 
-/// A limit per second; what is missing has none.
+/// The option `rateLimit`: limits per second. A missing member is no limit.
 #[napi(object)]
 #[derive(Clone, Copy)]
 pub struct NativeRateLimit {
@@ -41,7 +41,7 @@ impl From<NativeRateLimit> for RateLimit {
     }
 }
 
-/// Which tokens are accepted.
+/// The option `jwt`: conditions under which a token is accepted.
 #[napi(object)]
 pub struct NativeJwt {
     pub secret: Option<Vec<u8>>,
@@ -103,7 +103,7 @@ pub struct NativeServerOptions {
     pub rate_limit: Option<NativeRateLimit>,
     pub allowed_origins: Option<Vec<String>>,
     pub jwt: Option<NativeJwt>,
-    /// True if JavaScript decides who may register.
+    /// True if there is a function `authenticate`.
     pub authenticates: bool,
     pub authenticate_timeout: Option<f64>,
     pub max_header_size: Option<f64>,
@@ -168,7 +168,7 @@ impl From<NativeServerOptions> for ServerOptions {
     }
 }
 
-/// How a server finds the other brokers of its cluster.
+/// The option `nats`: how a server reaches the other brokers of its cluster.
 #[napi(object)]
 pub struct NativeNats {
     pub servers: Vec<String>,
@@ -249,7 +249,7 @@ impl From<NativeClientOptions> for ClientOptions {
         };
         count(&mut options.max_payload, js.max_payload);
         if let Some(protocol) = js.protocol {
-            // Saturates, and stays out of range if it was. A fraction is out of it, too.
+            // The conversion saturates, so that a number out of range stays invalid. So is a fraction.
             options.protocol = match protocol.fract() == 0.0 {
                 true => protocol as u8,
                 false => 0,
@@ -266,7 +266,7 @@ impl From<NativeClientOptions> for ClientOptions {
     }
 }
 
-/// PEM or the path of a file, or PEM as bytes.
+/// A certificate or key: PEM text, the path of a file, or PEM as bytes.
 type NativePem = Either<String, Uint8Array>;
 
 /// The options of TLS on a server.
@@ -317,7 +317,7 @@ impl From<NativeTlsClientOptions> for TlsClientOptions {
 fn pem(value: NativePem) -> Pem {
     match value {
         Either::A(text) => text.into(),
-        // Never the name of a file, whatever is in it.
+        // Bytes are PEM text, and never the path of a file.
         Either::B(bytes) => Pem::Text(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
@@ -331,7 +331,7 @@ fn version(name: Option<String>) -> TlsVersion {
 
 fn count(slot: &mut usize, value: Option<f64>) {
     if let Some(value) = value {
-        // Saturates: what is too big for the type is too big for the option, too.
+        // The conversion saturates, so that a number out of range stays invalid.
         *slot = value as usize;
     }
 }

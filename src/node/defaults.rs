@@ -1,13 +1,13 @@
-//! The options as they are when nobody sets them: what the documents say is held against this.
+//! Converts the default options for JavaScript. A test compares the defaults in the documents with them.
 
-use super::convert::{NativeClientOptions, NativeJwt, NativeServerOptions};
+use super::convert::{NativeClientOptions, NativeJwt, NativeNats, NativeServerOptions};
 use crate::{
-    Authentication, ClientOptions, Listen, ServerOptions, SlowConsumer,
+    Authentication, ClientOptions, Listen, NatsOptions, ServerOptions, SlowConsumer,
     auth::{JwtOptions, Subject},
 };
 
 impl From<ServerOptions> for NativeServerOptions {
-    /// The key of tokens stays behind. Zero: no limit.
+    /// Leaves out the key of `jwt`. A limit of zero is no limit.
     fn from(options: ServerOptions) -> Self {
         let limit = options.effective_register_timeout();
         let errors = options.effective_protocol_errors();
@@ -69,6 +69,25 @@ impl From<JwtOptions> for NativeJwt {
             pattern: options.subject == Subject::Pattern,
             leeway: Some(options.leeway.as_millis() as f64),
             require_exp: Some(options.require_exp),
+        }
+    }
+}
+
+impl From<NatsOptions> for NativeNats {
+    /// Leaves out credentials and TLS.
+    fn from(options: NatsOptions) -> Self {
+        Self {
+            servers: options.servers,
+            namespace: Some(options.namespace),
+            name: options.name,
+            user: None,
+            pass: None,
+            token: None,
+            nkey: None,
+            creds: None,
+            tls: None,
+            required: Some(options.required),
+            timeout: Some(options.timeout.as_millis() as f64),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a server tells `lib/broker.js`, in a mailbox that is bounded whatever happens.
+//! The events of a server for `lib/server/serverImpl.js`, in a queue with a bounded size.
 
 use std::{
     collections::HashMap,
@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use napi_derive::napi;
 use parking_lot::Mutex;
 
 use super::{
@@ -17,43 +18,58 @@ use super::{
 };
 use crate::{ClusterEvent, Found, Server, ServerEvent, ServerListener, Slow};
 
-/// Bytes waiting for JavaScript beyond which warnings and errors are only counted.
+/// Bytes of uncollected events above which warnings and errors are counted instead of sent.
 const SAMPLE_FROM: usize = 256 << 10;
-/// Bytes waiting for JavaScript beyond which it is asked nothing more.
+/// Bytes of uncollected events above which no further authentication question is sent.
 const QUESTIONS_TO: usize = 4 << 20;
-/// Bytes waiting for JavaScript beyond which registrations that have ended are not told.
+/// Bytes of uncollected events above which registrations are merged: see [`Shared::registration`].
 const NET_FROM: usize = 4 << 20;
-/// Bytes of a refused text that JavaScript gets, to name the fault in its engine's own words.
+/// Bytes of a refused frame up to which JavaScript receives its text, so that the JavaScript engine can
+/// phrase the error.
 const TEXT: usize = 4 << 10;
-/// The kinds of events, and their bits in the mask of those that JavaScript listens to:
-/// `0` connection, `1` registered (id), `2` unregistered (id), `3` unknown id (id), `4` refused
-/// (code, text, frame), `5` slow (id, why), `6` closed, `7` events that were only counted (number),
-/// `8` denied (id, code, text), `9` a question (number, id, token, headers, address, secure),
-/// `10` cluster (state, reason), `11` what was found on all brokers (number, ids, silent ones).
+
+/// The kinds of events that a server hands to JavaScript: `[kind, ...arguments]`, the arguments in the order
+/// of the comment. Exported to JavaScript as an object of numbers by name: this is the only list. A kind is
+/// also the number of its bit in the mask of events that have listeners.
+#[napi]
 #[derive(Clone, Copy)]
-enum Kind {
+pub enum ServerEventKind {
+    /// A WebSocket was accepted.
     Connection,
+    /// `id`
     Registered,
+    /// `id`
     Unregistered,
+    /// `id`: a message had this unknown receiver.
     UnknownId,
+    /// `code, text, frame`: a frame of a client was invalid.
     Refused,
+    /// `id, reason`
     Slow,
+    /// The last connection has ended.
     Closed,
+    /// `number` of events that were counted instead of sent.
     Counted,
+    /// `id, code, text`
     Denied,
+    /// `number, id, token, headers, address, secure`: may this client register?
     Question,
+    /// `state, reason`
     Cluster,
+    /// `number, ids, silent brokers`: the result of a search of the cluster.
     Found,
 }
 
-/// What a server and its listener share.
+use ServerEventKind as Kind;
+
+/// State shared by a server and its listener.
 pub(super) struct Shared {
     mailbox: Mailbox,
-    /// A bit for each kind that JavaScript listens to.
+    /// A bit for each kind of event that has a listener in JavaScript.
     pub(super) interest: AtomicU32,
-    /// Events that were not told.
+    /// Number of events that were counted instead of sent.
     counted: AtomicU64,
-    /// Beyond `NET_FROM`: ids, and whether they were registered before and are now.
+    /// Above `NET_FROM`: ids, and whether they were registered before and are registered now.
     net: Mutex<HashMap<Box<str>, Net>>,
     pub(super) questions: Arc<Questions>,
     pub(super) server: Mutex<Option<Server>>,
@@ -77,12 +93,12 @@ impl Shared {
         }
     }
 
-    /// Asks JavaScript whether a client may register.
+    /// Sends JavaScript the question whether a client may register.
     pub(super) fn ask(&self, question: &[&str]) {
         self.push(Kind::Question, question);
     }
 
-    /// True if JavaScript is so far behind that it is asked nothing more.
+    /// True if JavaScript has so many uncollected events that no further question is sent.
     pub(super) fn is_behind(&self) -> bool {
         self.mailbox.waiting() > QUESTIONS_TO
     }
@@ -91,15 +107,12 @@ impl Shared {
         self.interest.load(Relaxed) & (1 << kind as u32) != 0
     }
 
-    fn push(&self, kind: Kind, parts: &[&str]) {
-        let kind = (kind as u32).to_string();
-        let mut event = vec![kind.as_str()];
-        event.extend(parts);
-        self.mailbox.push(&event);
+    fn push(&self, kind: Kind, arguments: &[&str]) {
+        self.mailbox.push(kind as u8, arguments);
     }
 
-    /// True if this event is to be told: JavaScript listens to it, and is not behind. What can be
-    /// spared is only counted then, and the next one that is told tells how many.
+    /// True if this event is sent: it has a listener, and few events are uncollected. Otherwise it is
+    /// counted, and the next event that is sent is preceded by a `Counted` event.
     fn samples(&self, kind: Kind) -> bool {
         if !self.listens_to(kind) {
             return false;
@@ -115,14 +128,15 @@ impl Shared {
         true
     }
 
-    /// Registrations are never lost; when JavaScript is far behind, those that began and ended
-    /// meanwhile cancel out, so that what waits is bounded by the ids that exist.
-    /// `was`: the id had an owner before; `is`: it has one now.
+    /// Sends a registration or its end. `was`: the id had an owner before; `is`: it has one now.
+    ///
+    /// Above `NET_FROM` bytes of uncollected events, registrations that begin and end meanwhile cancel
+    /// out, so that the queue is bounded by the number of ids. No other registration is lost.
     fn registration(&self, id: &str, was: bool, is: bool) {
         if !self.listens_to(Kind::Registered) && !self.listens_to(Kind::Unregistered) {
             return;
         }
-        // Held while the mailbox is asked: who collects empties the mailbox first, then this.
+        // Locked before the mailbox is read: `collected` empties the mailbox first, then this map.
         let mut net = self.net.lock();
         if net.is_empty() && self.mailbox.waiting() <= NET_FROM {
             let kind = if is {
@@ -144,15 +158,15 @@ impl Shared {
 }
 
 impl Shared {
-    /// What has come of the registrations that were not told.
+    /// Takes the merged registrations, as events.
     fn take_net(&self) -> Vec<(Kind, String)> {
         let net = std::mem::take(&mut *self.net.lock());
-        let told = net.into_iter().filter_map(|(id, net)| match net {
+        let events = net.into_iter().filter_map(|(id, net)| match net {
             Net { is: true, .. } => Some((Kind::Registered, json(&id))),
             Net { was: true, .. } => Some((Kind::Unregistered, json(&id))),
             Net { .. } => None,
         });
-        told.collect()
+        events.collect()
     }
 
     fn cluster(&self, event: ClusterEvent<'_>) {
@@ -166,7 +180,7 @@ impl Shared {
         self.push(Kind::Cluster, &[state, &or_null(reason)]);
     }
 
-    /// Answers a search of this number.
+    /// Sends the result of the search with this number.
     pub(super) fn found(&self, number: u32, found: &Found) {
         let ids = (found.ids.iter()).map(|(id, node)| format!("[{},{}]", json(id), json(node)));
         let ids = format!("[{}]", ids.collect::<Vec<_>>().join(","));
@@ -175,7 +189,7 @@ impl Shared {
         self.push(Kind::Found, &[&number.to_string(), &ids, &silent]);
     }
 
-    /// The last event: what waits is told before it.
+    /// Sends the merged registrations, and then `Closed`, the last event.
     pub(super) fn closed(&self) {
         for (kind, id) in self.take_net() {
             self.push(kind, &[&id]);
@@ -187,7 +201,7 @@ impl Shared {
 impl Source for Shared {
     fn collected(&self, bytes: usize) -> Option<String> {
         self.mailbox.collected(bytes);
-        // Behind all that waits: another batch will bring them.
+        // Merged registrations are newer than the queued events: a later batch brings them.
         if self.mailbox.waiting() > 0 {
             return None;
         }
@@ -204,7 +218,7 @@ impl Source for Shared {
     }
 }
 
-/// The listener of the core.
+/// Turns the events of the core into events for JavaScript.
 pub(super) struct Listener(pub(super) Arc<Shared>);
 
 impl ServerListener for Listener {

@@ -1,30 +1,29 @@
-//! What a JSON text takes of the JavaScript heap once it is parsed.
+//! Estimates how much of the JavaScript heap a JSON text takes once it is parsed.
 //!
-//! The process ends when V8 has no memory left, and three bytes of JSON (`{},`) may take 64 of its
-//! heap. A text that could fill a large part of it is therefore not parsed.
+//! V8 ends the process when its heap is full, and three bytes of JSON (`{},`) may take 64 bytes of heap. A
+//! text that could fill a large part of the heap is therefore not parsed.
 
 use memchr::memchr2;
 
-/// Of an object or an array: the object itself, its first members, and what the parser holds for it.
+/// Bytes of an object or an array: the object itself, its first members, and the parser's bookkeeping.
 const NESTED: usize = 120;
-/// Of a member of an object: its place, and a name or a shape that no other object has.
+/// Bytes of a member of an object: its slot, and a name or a shape that no other object shares.
 const MEMBER: usize = 160;
-/// Of an item: its place, and a number.
+/// Bytes of an item of an array: its slot, and a number.
 const ITEM: usize = 24;
-/// Of a string, beside its characters.
+/// Bytes of a string without its characters.
 const STRING: usize = 24;
-/// No text takes more than this for each of its bytes: the worst is `[` alone.
+/// Maximum heap per byte of JSON text: a text of `[` alone takes the most.
 const MOST_PER_BYTE: usize = NESTED + 4;
 
-/// True if this JSON text takes at most so many bytes of the heap, by an estimate that is rather too
-/// high.
+/// True if this JSON text takes at most `heap` bytes of the heap. The estimate is an upper bound.
 pub(super) fn fits_heap(text: &str, heap: usize) -> bool {
     text.len().saturating_mul(MOST_PER_BYTE) <= heap || estimate(text) <= heap
 }
 
-/// Bytes of the heap, at most: the text itself, and what it becomes.
+/// Upper bound of the heap that a text and its parsed value take.
 fn estimate(text: &str) -> usize {
-    // Two bytes a character where they are not all Latin: for the text, and for its strings.
+    // V8 stores two bytes per character unless all are Latin-1: in the text, and in its strings.
     let per_byte = if text.is_ascii() { 2 } else { 4 };
     let bytes = text.as_bytes();
     let (mut heap, mut at) = (text.len().saturating_mul(per_byte), 0);
@@ -44,14 +43,14 @@ fn estimate(text: &str) -> usize {
     heap
 }
 
-/// Behind the string whose first character is here.
+/// The position after the end of the string whose first character is at `at`.
 fn string_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found + 1;
         if bytes[at - 1] == b'"' {
             return at;
         }
-        // Behind what is escaped.
+        // Skip the escaped character.
         at += 1;
     }
     bytes.len()

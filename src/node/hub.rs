@@ -1,9 +1,9 @@
-//! One per JavaScript environment (the main thread, each worker): collects what its servers and
-//! clients have to tell, and wakes its event loop once for all of it.
+//! The hub of a JavaScript environment (the main thread, each worker): queues the events of all its
+//! servers and clients, and wakes the event loop once for all queued events.
 //!
-//! One thread-safe function serves all objects of an environment, because libuv visits every
-//! handle of its kind whenever one is woken. It is weak: `lib/hub.js` keeps the process alive
-//! while something is open.
+//! One thread-safe function serves all objects of an environment, because libuv visits every handle of
+//! its kind whenever one is woken. The function is weak: `lib/eventHub.js` keeps the process alive while
+//! a server or client is open.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,22 +27,23 @@ use super::{
     mailbox::Batch,
 };
 
-/// One thing that can be heard of: a server or a client.
+/// An object that emits events: a server or a client.
 pub(super) trait Source: Send + Sync {
-    /// So many bytes of its events are being handed over; a JSON text of events to add to them.
-    /// Called on the JavaScript thread.
+    /// Called on the JavaScript thread when so many bytes of the object's events are handed over. May
+    /// return further events, as a JSON array.
     fn collected(&self, bytes: usize) -> Option<String>;
-    /// The environment is going: end at once, tell nothing.
+    /// The environment is being torn down: close at once, and emit nothing.
     fn destroy(&self);
 }
 
-/// Bytes of text that JavaScript is handed at once, and no batch more: it holds all of them as strings,
-/// and parses one after the other. More waits here, where its objects are bounded.
+/// Bytes of text after which no further batch is handed over at once: JavaScript holds all batches as
+/// strings, and parses one after the other. The rest stays queued here, where each object has a bound.
 const HAND_OVER: usize = 1 << 20;
-/// The part of the JavaScript heap that one message may take: a third.
+/// One message may take this fraction of the JavaScript heap: a third.
 const PARTS: f64 = 3.0;
 
-/// What crosses to JavaScript: the number of an object, then its segments, and so on.
+/// One element of the array that is handed to JavaScript: the number of an object, then the JSON texts of
+/// its events, then the next number.
 pub enum Item {
     Object(u32),
     Segment(String),
@@ -72,12 +73,12 @@ impl ToNapiValue for Item {
 
 type Wake = ThreadsafeFunction<(), (), Vec<Item>, Status, false, true, 0>;
 
-/// The part of a hub that other threads hold.
+/// The part of a hub that other threads share.
 pub(super) struct Inbox {
     wake: OnceLock<Wake>,
-    /// What waits, in the order in which it happened.
+    /// Events that JavaScript has not collected, oldest first.
     queue: Mutex<VecDeque<Batch>>,
-    /// JavaScript has not ended with what it has.
+    /// JavaScript is still delivering the events of the last collection.
     paused: AtomicBool,
     sources: Mutex<HashMap<u32, Arc<dyn Source>>>,
 }
@@ -89,12 +90,13 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// Appends an event of object `number`, counts its bytes as waiting, and wakes the loop if it
-    /// has not been woken for what waits already.
-    pub(super) fn push(&self, number: u32, parts: &[&str], waiting: &AtomicUsize) {
+    /// Appends an event of object `number`, adds its bytes to `waiting`, and wakes the event loop if the
+    /// queue was empty.
+    pub(super) fn push(&self, number: u32, kind: u8, arguments: &[&str], waiting: &AtomicUsize) {
         let mut queue = self.queue.lock();
         let first = queue.is_empty();
-        waiting.fetch_add(Batch::append(&mut queue, number, parts), SeqCst);
+        let size = Batch::append(&mut queue, number, kind, arguments);
+        waiting.fetch_add(size, SeqCst);
         drop(queue);
         if first {
             self.wake();
@@ -103,7 +105,7 @@ impl Inbox {
 
     fn wake(&self) {
         if let Some(wake) = self.wake.get() {
-            // Fails only when the environment is going.
+            // Fails only while the environment is torn down.
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
@@ -143,7 +145,7 @@ impl Inbox {
     }
 }
 
-/// The oldest batches, as many as are handed over at once; true if others are left.
+/// Takes the oldest batches, as many as are handed over at once. True if batches are left.
 fn take_some(queue: &mut VecDeque<Batch>) -> (VecDeque<Batch>, bool) {
     let mut bytes = 0;
     let count = queue
@@ -159,7 +161,7 @@ fn take_some(queue: &mut VecDeque<Batch>) -> (VecDeque<Batch>, bool) {
     (std::mem::replace(queue, rest), is_rest)
 }
 
-/// The hub of this environment.
+/// Queues the events of all servers and clients of a JavaScript environment.
 #[napi]
 pub struct Hub {
     inbox: Arc<Inbox>,
@@ -168,8 +170,8 @@ pub struct Hub {
 
 #[napi]
 impl Hub {
-    /// `dispatch` gets an array: the number of an object, its segments, the next number, ...
-    /// `heap_limit`: bytes that the JavaScript heap may have.
+    /// `dispatch` is called with an array: the number of an object, the JSON texts of its events, the next
+    /// number, and so on. `heap_limit`: maximum size of the JavaScript heap in bytes.
     #[napi(constructor)]
     pub fn new(
         env: Env,
@@ -200,14 +202,14 @@ impl Hub {
         })
     }
 
-    /// Hands over nothing until `resume`: a listener threw, and what was handed over is still
-    /// being delivered.
+    /// Stops handing over events until `resume`: a listener threw, and earlier events are still being
+    /// delivered.
     #[napi]
     pub fn pause(&self) {
         self.inbox.paused.store(true, SeqCst);
     }
 
-    /// Goes on.
+    /// Hands over events again.
     #[napi]
     pub fn resume(&self) {
         self.inbox.paused.store(false, SeqCst);
@@ -216,7 +218,7 @@ impl Hub {
         }
     }
 
-    /// Forgets an object: it has told its last.
+    /// Removes an object that has emitted its last event.
     #[napi]
     pub fn remove(&self, number: u32) {
         self.inbox.remove(number);
@@ -232,7 +234,7 @@ impl Hub {
     }
 }
 
-/// The runtime of all clients of the process: one thread, started with the first.
+/// The runtime of all clients of the process: one thread, started with the first client.
 pub(super) fn client_runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| runtime("wsmsgbroker-cli", 1));

@@ -1,17 +1,17 @@
-//! The Node.js addon: the only place that names napi. It decides nothing about messages.
+//! The Node.js addon: classes and events for `lib/`. Only this folder uses napi, and no message is routed here.
 //!
-//! | file | what it owns |
+//! | file | purpose |
 //! | --- | --- |
-//! | `hub` | one per JavaScript environment: wakes its event loop, at most once for all that waits |
-//! | `mailbox` | the way of events into the hub's queue, as JSON text in batches |
-//! | `client`, `server` | the classes that `lib/` wraps |
-//! | `events`, `stats` | what a server tells of itself: what happens, and figures |
-//! | `authenticate` | the question whether a client may register |
-//! | `heap` | what a JSON text takes of the JavaScript heap once it is parsed |
-//! | `convert` | options and errors, from and to JavaScript |
-//! | `defaults` | the options when nobody sets them |
+//! | `hub` | queues events for a JavaScript environment, and wakes its event loop |
+//! | `mailbox` | the queue of one object's events, as JSON text in batches |
+//! | `client`, `server` | the classes that `lib/` wraps; `client` lists the kinds of client events |
+//! | `events`, `stats` | the events of a server with the list of their kinds, and its counters |
+//! | `authenticate` | asks JavaScript whether a client may register |
+//! | `heap` | estimates the JavaScript heap that a JSON text takes once it is parsed |
+//! | `convert` | options from JavaScript, and errors for it |
+//! | `defaults` | the default options, for JavaScript |
 
-// The macros of napi write `unsafe` and items without documentation.
+// The macros of napi generate `unsafe` code and items without documentation.
 #![allow(unsafe_code, missing_docs)]
 
 mod authenticate;

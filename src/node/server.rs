@@ -1,4 +1,4 @@
-//! A server, as `lib/broker.js` drives it.
+//! The class `NativeServer`: a broker as `lib/server/serverImpl.js` uses it.
 
 use std::{
     pin::Pin,
@@ -10,7 +10,7 @@ use napi_derive::napi;
 use tokio::runtime::Runtime;
 
 use super::{
-    authenticate::{Asker, NativeVerdict},
+    authenticate::{Asker, NativeAuthResult},
     client::NativeClient,
     convert::{self, NativeClientOptions, NativeServerOptions, NativeTlsServerOptions, Result},
     events::{Listener, Shared},
@@ -19,21 +19,21 @@ use super::{
     stats::NativeStats,
 };
 use crate::{
-    Address, Authentication, ClientOptions, Found, Server, ServerOptions,
+    Address, Authentication, ClientOptions, Found, NatsOptions, Server, ServerOptions,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
 
-/// How long JavaScript may take to say whether a client may register.
+/// Default of `authenticateTimeout`.
 const AUTHENTICATE: Duration = Duration::from_secs(5);
-/// More threads gained nothing: one routes some million messages a second.
+/// Default limit of `threads`. More threads were not faster: one routes about a million messages a second.
 const MAX_DEFAULT_THREADS: usize = 4;
 const MAX_THREADS: usize = 256;
-/// Bytes of one message to the server's own participant: JavaScript parses it, and V8 may need 40
-/// times as many.
+/// Default of `clientMaxPayload`: bytes of one message to the server's own client. JavaScript parses such a
+/// message, and V8 may need 40 times its size.
 const CLIENT_MAX_PAYLOAD: usize = 1 << 20;
 
-/// A broker with threads of its own.
+/// A broker that runs on its own threads.
 #[napi]
 pub struct NativeServer {
     shared: Arc<Shared>,
@@ -43,7 +43,8 @@ pub struct NativeServer {
 
 #[napi]
 impl NativeServer {
-    /// Binds; throws what the system says. `number`: how the hub calls this server.
+    /// Binds the address, or throws the error of the operating system. `number`: the number of this server in
+    /// the hub.
     #[napi(constructor)]
     pub fn new(hub: &Hub, number: u32, options: NativeServerOptions) -> Result<Self> {
         let threads = options
@@ -89,7 +90,8 @@ impl NativeServer {
         })
     }
 
-    /// The options when nobody sets them; `authenticates`: where clients are authenticated.
+    /// The default options. `authenticates`: return the defaults of a server that authenticates clients. `nats`
+    /// has the defaults of its members, although a server has no `nats` by default.
     #[napi]
     pub fn defaults(authenticates: bool) -> NativeServerOptions {
         let mut options = ServerOptions::default();
@@ -102,14 +104,15 @@ impl NativeServer {
             client_max_payload: Some(CLIENT_MAX_PAYLOAD as f64),
             authenticates,
             authenticate_timeout: Some(AUTHENTICATE.as_millis() as f64),
+            nats: Some(NatsOptions::new(Vec::<String>::new()).into()),
             ..options.into()
         }
     }
 
-    /// Host and port, or the path of a Unix socket; none once closed.
+    /// Host and port, or the path of a Unix socket. Nothing after `close`.
     #[napi]
     pub fn address(&self) -> Option<(String, u16)> {
-        // Nobody listens any more while a drain goes on.
+        // The listener is closed while a drain is in progress.
         self.runtime.as_ref()?;
         let server = self.shared.server.lock();
         Some(match server.as_ref()?.address() {
@@ -118,7 +121,7 @@ impl NativeServer {
         })
     }
 
-    /// Sets which kinds of events are told.
+    /// Sets the mask of events to send: a bit for each `ServerEventKind`.
     #[napi]
     pub fn listen(&self, interest: u32) {
         self.shared.interest.store(interest, Relaxed);
@@ -132,7 +135,7 @@ impl NativeServer {
         }
     }
 
-    /// Changes the certificate for the connections to come.
+    /// Changes the certificate for new connections.
     #[napi]
     pub fn set_tls(&self, tls: NativeTlsServerOptions) -> Result<()> {
         match &*self.shared.server.lock() {
@@ -141,7 +144,7 @@ impl NativeServer {
         }
     }
 
-    /// Counters; none once closed.
+    /// Counters. Nothing after `close`.
     #[napi]
     pub fn stats(&self) -> Option<NativeStats> {
         self.shared
@@ -151,7 +154,7 @@ impl NativeServer {
             .map(|server| server.stats().into())
     }
 
-    /// The ids registered now.
+    /// The ids that are registered at this broker.
     #[napi]
     pub fn ids(&self) -> Vec<String> {
         let server = self.shared.server.lock();
@@ -159,21 +162,21 @@ impl NativeServer {
         ids.iter().map(|id| id.to_string()).collect()
     }
 
-    /// True if somebody has registered this id.
+    /// True if this id is registered at this broker.
     #[napi]
     pub fn has(&self, id: String) -> bool {
         let server = self.shared.server.lock();
         server.as_ref().is_some_and(|server| server.has(&id))
     }
 
-    /// The names of all brokers of the cluster; none where there is none.
+    /// The names of all known brokers of the cluster. Nothing without a cluster.
     #[napi]
     pub fn nodes(&self) -> Option<Vec<String>> {
         let server = self.shared.server.lock();
         server.as_ref()?.nodes()
     }
 
-    /// Looks for all ids, or one, at all brokers: an event of this number has what was found.
+    /// Searches all brokers for all ids, or for one. A `Found` event with this number has the result.
     #[napi]
     pub fn find(&self, number: u32, id: Option<String>, within: f64) -> Result<()> {
         let within = convert::millis(within);
@@ -192,8 +195,8 @@ impl NativeServer {
         Ok(())
     }
 
-    /// Closes the connection that owns this id, or with `principal` all of its principal; false if
-    /// there is none.
+    /// Closes the connection that owns this id, or with `principal` all connections of the same principal.
+    /// False if the id has no owner.
     #[napi]
     pub fn disconnect(
         &self,
@@ -202,7 +205,7 @@ impl NativeServer {
         reason: String,
         principal: bool,
     ) -> Result<bool> {
-        // Saturates: what is too big for the type is too big for a code, too.
+        // The conversion saturates: a number above 65535 stays invalid as a close code.
         let code = code as u16;
         match &*self.shared.server.lock() {
             Some(server) if principal => server.disconnect_principal(&id, code, &reason),
@@ -212,7 +215,7 @@ impl NativeServer {
         .map_err(convert::error)
     }
 
-    /// A client within the process. `number`: how the hub calls it.
+    /// Creates a client that is connected to this server within the process. `number`: its number in the hub.
     #[napi]
     pub fn join(
         &self,
@@ -233,14 +236,14 @@ impl NativeServer {
         })
     }
 
-    /// Answers a question.
+    /// Answers the `Question` event with this number.
     #[napi]
-    pub fn answer(&self, question: u32, verdict: NativeVerdict) {
-        self.shared.questions.answer(question, verdict);
+    pub fn answer(&self, question: u32, result: NativeAuthResult) {
+        self.shared.questions.answer(question, result);
     }
 
-    /// Stops listening at once; a closed event follows when the last connection has ended. `drain`:
-    /// milliseconds for the conversations under way.
+    /// Closes the listener immediately. A `Closed` event follows when the last connection has ended. `drain`:
+    /// time in milliseconds for pending requests.
     #[napi]
     pub fn close(&mut self, drain: Option<f64>) -> Result<()> {
         let waiting = client_runtime()?;
@@ -250,22 +253,22 @@ impl NativeServer {
         let closed = open.closed();
         let drained = drain.map(|within| open.drain(convert::millis(within)));
         if drained.is_none() {
-            // Dropped, it closes.
+            // Dropping the server closes its connections.
             *server = None;
         }
         drop(server);
-        // Whoever called first waits for the end.
+        // The first call has the runtime, and waits for the end.
         let Some(runtime) = self.runtime.take() else {
             return Ok(());
         };
-        // Waited for on another runtime: none can end itself.
+        // Runs on another runtime: a runtime cannot shut itself down.
         waiting.spawn(async move {
             tokio::pin!(closed);
             let is_closed = match drained {
                 None => false,
                 Some(drained) => tokio::select! {
                     () = drained => false,
-                    // Somebody has not waited for the end of that.
+                    // A further call of `close`, without `drain`, has ended the drain.
                     () = &mut closed => true,
                 },
             };

@@ -1,10 +1,10 @@
-//! The figures of a server, as JavaScript gets them.
+//! Converts the counters of a server for JavaScript.
 
 use napi_derive::napi;
 
 use crate::{ClusterStats, Stats};
 
-/// What a server has done so far, and what it holds now.
+/// The counters of a server.
 #[napi(object)]
 pub struct NativeStats {
     pub connections: f64,
@@ -28,7 +28,7 @@ pub struct NativeStats {
     pub cluster: Option<NativeClusterStats>,
 }
 
-/// The same of its part in a cluster.
+/// The counters of a server's cluster connection.
 #[napi(object)]
 pub struct NativeClusterStats {
     pub connected: bool,

@@ -1,8 +1,8 @@
 'use strict';
 
-/** The callbacks of a client as the object that version 1 had: what is deleted there is forgotten here. */
+/** The pending callbacks of a client, as an object like `ack2callback` of version 1. Its changes take effect. */
 function view(requests) {
-  const callback = (key) => (requests.get(key)?.deadline ? requests.get(key).answered : undefined);
+  const callback = (key) => requests.get(key)?.callback;
   const describe = (key) =>
     callback(key) && { value: callback(key), writable: true, enumerable: true, configurable: true };
   return new Proxy(Object.create(null), {

@@ -1,20 +1,20 @@
 'use strict';
 
-// class Server, as programs have it. Routing is the addon's, on threads of its own.
+// The class Server: a broker. Its methods check their arguments; `ServerImpl` does the work.
 
 const { EventEmitter } = require('node:events');
 const util = require('node:util');
-const Broker = require('./broker');
-const { ASYNC_DISPOSE } = require('./client');
+const { ASYNC_DISPOSE } = require('../node');
 const {
   checkServer,
   checkClose,
   checkDisconnect,
   checkServerTls,
   checkArgument,
-} = require('./options');
+} = require('../options');
+const ServerImpl = require('./serverImpl');
 
-const kBroker = Symbol('broker');
+const kImpl = Symbol('impl');
 
 /**
  * A broker.
@@ -30,87 +30,84 @@ function Server(port, endpoint, options) {
     merged = isObject(endpoint) ? { ...endpoint, port } : { ...options, port, path: endpoint };
   }
   merged = checkServer(merged);
-  const broker = new Broker(this, merged);
-  Object.defineProperty(this, kBroker, { value: broker });
-  /** The id under which it takes part itself. */
-  this.id = broker.id;
-  /** As in version 1: what it was started with, and null once it is closed. */
-  this.wss = broker.facade;
-  broker.start();
+  const impl = new ServerImpl(this, merged);
+  Object.defineProperty(this, kImpl, { value: impl });
+  /** The id of the server's own client. */
+  this.id = impl.id;
+  /** An object like that of version 1, with the options of the constructor. Null once the server is closed. */
+  this.wss = impl.facade;
+  impl.start();
 }
 
 util.inherits(Server, EventEmitter);
 
-/** Where it listens: `{ address, family, port }`, the path of a Unix socket, or null. */
+/** The address of the listener: `{ address, family, port }`, the path of a Unix socket, or null. */
 Server.prototype.address = function address() {
-  return this[kBroker].address();
+  return this[kImpl].address();
 };
 
-/** Counters: what it has done so far, and what it holds now; null once closed. */
+/** The counters of the server, or null once it is closed. */
 Server.prototype.stats = function stats() {
-  return this[kBroker].stats();
+  return this[kImpl].stats();
 };
 
-/** The ids registered now. */
+/** The ids registered at this broker. */
 Server.prototype.ids = function ids() {
-  return this[kBroker].ids();
+  return this[kImpl].ids();
 };
 
-/** Whether somebody has registered this id. */
+/** Whether this id is registered at this broker. */
 Server.prototype.has = function has(id) {
-  return this[kBroker].has(checkArgument('id', id));
+  return this[kImpl].has(checkArgument('id', id));
 };
 
-/** All brokers of its cluster; null where it is alone. */
+/** The cluster of the server, or null without `nats`. */
 Object.defineProperty(Server.prototype, 'cluster', {
   configurable: true,
   get() {
-    return this[kBroker].cluster;
+    return this[kImpl].cluster;
   },
 });
 
 /**
- * Closes the connection that owns this id, behind what waits for it: the id is free when this
- * returns. False if nobody had it.
+ * Closes the connection that owns this id, after its queued messages are sent. The id is free when this returns.
+ * Returns false if the id is not registered.
  *
  *     server.disconnect(id[, code[, reason]])
  *     server.disconnect(id, { code, reason, principal })
  *
- * With `principal: true` all other connections of the same principal are closed, too.
+ * With `principal: true` all connections of the same principal are closed.
  */
 Server.prototype.disconnect = function disconnect(id, code, reason) {
   checkArgument('id', id);
   const options = typeof code === 'object' && code !== null ? code : { code, reason };
-  return this[kBroker].disconnect(id, checkDisconnect(options));
+  return this[kImpl].disconnect(id, checkDisconnect(options));
 };
 
-/**
- * Changes the certificate, and whom it lets in, for the connections to come. What cannot be used
- * is thrown, and all stays as it was.
- */
+/** Replaces the TLS certificate and options for new connections. If they are invalid, this throws and changes nothing. */
 Server.prototype.setTls = function setTls(tls) {
-  this[kBroker].setTls(checkServerTls(tls));
+  this[kImpl].setTls(checkServerTls(tls));
 };
 
 /**
- * Closes: the port is free when this returns; resolves when the last connection has ended. With
- * `drain` the conversations under way have so many milliseconds to come to their end.
+ * Closes the server. The port is free when this returns; the promise resolves when the last connection has ended.
+ * With `drain` pending requests have this time, in milliseconds, to be answered.
  */
 Server.prototype.close = function close(options) {
   const { drain } = checkClose(options);
   this.wss = null;
-  return this[kBroker].close(drain);
+  return this[kImpl].close(drain);
 };
 
-/** The server as one of its clients, with an id of its own: there from when it is first asked for. */
+/** The server's own client, which connects when this is first read. */
 Object.defineProperty(Server.prototype, 'client', {
   configurable: true,
   get() {
-    return this[kBroker].client;
+    return this[kImpl].client;
   },
 });
 
-// As the methods of a client.
+// Methods of the server's own client.
 
 for (const name of ['send', 'messages']) {
   Server.prototype[name] = function asClient(...args) {
@@ -124,34 +121,34 @@ for (const name of ['request', 'requestAll', 'deliver']) {
   };
 }
 
-/** `await using server = ...` closes it at the end of its block. */
+/** Closes the server at the end of an `await using` block. */
 Server.prototype[ASYNC_DISPOSE] = function dispose() {
   return this.close();
 };
 
-/** As an EventEmitter's, but for our own listeners, which follow what is listened to. */
+/** Removes listeners, as EventEmitter does, but not the internal ones. */
 Server.prototype.removeAllListeners = function removeAllListeners(...names) {
   EventEmitter.prototype.removeAllListeners.apply(this, names);
-  this[kBroker].watch();
+  this[kImpl].followListeners();
   return this;
 };
 
-/** A promise of what `'listening'`, or `'error'` in its place, tells; also when that is past. */
+/** A promise that resolves when the server listens. Rejects if it cannot. */
 Object.defineProperty(Server.prototype, 'ready', {
   configurable: true,
   get() {
-    return this[kBroker].ready.promise;
+    return this[kImpl].ready.promise;
   },
 });
 
-/** How long a request may be answered, in milliseconds. */
+/** The option `ackTimeout`: the time within which a request may be answered, in milliseconds. */
 Object.defineProperty(Server.prototype, 'ttl', {
   configurable: true,
   get() {
-    return this[kBroker].ttl;
+    return this[kImpl].ttl;
   },
   set(millis) {
-    this[kBroker].ttl = millis;
+    this[kImpl].ttl = millis;
   },
 });
 

@@ -1,19 +1,19 @@
 'use strict';
 
-// The arguments of a server's constructor, of any version, as the addon wants them.
+// Converts the checked options of a server's constructor to those of the addon.
 
 const crypto = require('node:crypto');
 const net = require('node:net');
 const path = require('node:path');
 const util = require('node:util');
-const { coded } = require('./errors');
-const { NativeServer } = require('./native');
+const { coded } = require('../errors');
+const { NativeServer } = require('../native');
 
-/** What holds for options that are not set. */
+/** The default options. */
 const DEFAULTS = NativeServer.defaults(false);
 const DEFAULT_ID = 'server';
 
-/** The error for a port out of range, in the words of this version of Node. */
+/** The error of Node.js itself for a port out of range. */
 function badPort(port) {
   const probe = net.createServer();
   try {
@@ -26,10 +26,10 @@ function badPort(port) {
   return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
 }
 
-/** The option `jwt`, as the addon wants it. */
+/** Converts the option `jwt`. */
 function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
   if ((secret === undefined) === (publicKey === undefined)) {
-    const message = 'option "jwt" needs either "secret" or "publicKey"';
+    const message = 'option "jwt" needs exactly one of "secret" and "publicKey"';
     throw coded('ERR_WSMB_OPTION', message, TypeError);
   }
   return {
@@ -42,7 +42,7 @@ function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) 
   };
 }
 
-/** The arguments of version 1, as the addon wants them and as `wss.options` shows them. */
+/** Converts all options. `shown` are the members of `wss.options`. */
 function parse({ id, ...options }) {
   const { port, host = DEFAULTS.host, path: endpoint, authenticate, jwt, ...limits } = options;
   if (port === undefined || port === null) {
@@ -70,11 +70,11 @@ function parse({ id, ...options }) {
   } else {
     throw badPort(port);
   }
-  const takesPart = id !== undefined;
-  return { id: takesPart ? checkLength(id, limits) : defaultId(native), takesPart, shown, native };
+  const hasOwnId = id !== undefined;
+  return { id: hasOwnId ? checkLength(id, limits) : defaultId(native), hasOwnId, shown, native };
 }
 
-/** Where many brokers are one, each has an id of its own. */
+/** The id of the server's own client if the program sets none. In a cluster it contains the broker's name. */
 function defaultId({ nats }) {
   if (nats === undefined) {
     return DEFAULT_ID;
@@ -83,7 +83,7 @@ function defaultId({ nats }) {
   return `${DEFAULT_ID}-${nats.name}`;
 }
 
-/** An id that could be registered here. */
+/** Checks that the id of the server's own client can be registered. */
 function checkLength(id, { maxIdLength = DEFAULTS.maxIdLength }) {
   const length = Buffer.byteLength(id);
   if (length === 0 || length > maxIdLength) {

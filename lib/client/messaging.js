@@ -1,0 +1,149 @@
+'use strict';
+
+// The part of a session that does not depend on its connection: delivers messages to the program, and answers and
+// failures to the requests that wait for them.
+
+const BoundedMap = require('./boundedMap');
+const { coded, failure, remote } = require('./errors');
+const { readMembers } = require('./incoming');
+const Requests = require('./requests');
+const Response = require('./response');
+
+/** Characters of incoming requests that are tracked so that `response.signal` can be aborted. Older ones are not. */
+const MAX_TRACKED = 32 * 1024 * 1024;
+
+class Messaging {
+  /** The client of the program: it has the id, and emits the events. */
+  client;
+  /** True if the connection uses version 2 of the protocol, as far as is known. */
+  usesVersion2;
+  /** True once a request was given up: its answer may still arrive, and is no error of the broker. */
+  ignoresStrayAnswers = false;
+  /** Requests of this client that are pending. */
+  requests = new Requests();
+  /** By name of the ack, functions that abort `response.signal` of an incoming request (version 2). */
+  cancelHandlers = new BoundedMap(MAX_TRACKED);
+  /** Converts a value to JSON text. */
+  toJsonText = JSON.stringify;
+  /** Streams of messages: `pushMessage(message, size)`, `endStream()`. */
+  messageStreams = new Set();
+  /** Streams whose queue has reached its high-water mark. */
+  saturatedStreams = new Set();
+  /** Called when an error of a peer has no `error` listener. */
+  onUnheardError;
+  /** Called with the name of the ack of an answer that no request has asked for. */
+  onStrayAnswer;
+  /** Number of errors caused by the broker or another client. */
+  peerErrors = 0;
+
+  constructor(client) {
+    this.client = client;
+  }
+
+  emit(...event) {
+    this.client.emit(...event);
+  }
+
+  /** Handles a frame of the broker, an object with the members of the frame. */
+  handleFrame(frame) {
+    const values = readMembers(frame, this.usesVersion2);
+    if (values) {
+      this[frame.action](...values);
+    } else if (values === false) {
+      // If the frame belongs to a request, the error is its outcome.
+      const error = coded('ERR_WSMB_MEMBER', 'a frame member has a wrong type');
+      if (!this.#failRequest(frame.ref ?? frame.ack, error)) {
+        this.reportPeerError(error);
+      }
+    } else {
+      this.reportPeerError(coded('ERR_WSMB_ACTION', 'unknown action'));
+    }
+  }
+
+  // Handlers of actions, with the arguments that incoming.js lists.
+
+  /** `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame. */
+  message(from, message, ack, name, size) {
+    const response = ack ? new Response(this, ack, name) : null;
+    for (const stream of this.messageStreams) {
+      stream.pushMessage({ message, from, response, answer: response?.send }, size);
+    }
+    this.emit('message', message, response, from);
+  }
+
+  answer(name, from, message, error) {
+    const entry = this.requests.get(name);
+    if (error && this.usesVersion2) {
+      this.#failReceiver(name, from, remote(error, from));
+    } else if (entry?.onAnswer) {
+      entry.onAnswer(from, message);
+    } else {
+      this.requests.delete(name);
+      this.updateFlowControl();
+      const { callback } = Object(entry);
+      if (typeof callback === 'function') {
+        callback(from, message);
+      } else if (!this.ignoresStrayAnswers) {
+        this.onStrayAnswer?.(name);
+      }
+    }
+  }
+
+  failed(name, id, code) {
+    this.#failReceiver(name, id, failure(code, id));
+  }
+
+  #failReceiver(name, id, error) {
+    this.requests.failReceiver(name, id, error);
+    this.updateFlowControl();
+  }
+
+  receipt(reference, delivered, failed) {
+    this.requests.get(reference)?.onReceipt?.(delivered ?? [], failed ?? {});
+  }
+
+  /** The broker has rejected a frame of this client. */
+  error(reference, name, code, message) {
+    const error = remote({ code, message });
+    if (!this.#failRequest(reference ?? name, error)) {
+      this.reportActionError(error);
+    }
+  }
+
+  cancel(name) {
+    this.cancelHandlers.get(name)?.();
+    this.cancelHandlers.delete(name);
+    this.updateFlowControl();
+  }
+
+  /** Cancels all incoming requests: their answers cannot be delivered any more. */
+  cancelAll() {
+    for (const name of this.cancelHandlers.keys()) {
+      this.cancel(name);
+    }
+  }
+
+  /** Fails the request with this key. Returns a false value if there is none that can fail. */
+  #failRequest(key, error) {
+    const entry = this.requests.get(key);
+    this.requests.delete(key);
+    this.updateFlowControl();
+    entry?.fail?.(error);
+    return entry?.fail;
+  }
+
+  /**
+   * Reports an error caused by the broker or another client. The connection stays open. Without an `error` listener
+   * the error is counted, and not thrown: a peer must not be able to end the process.
+   */
+  reportPeerError(error) {
+    this.peerErrors += 1;
+    if (this.client.listenerCount('error') > 0) {
+      this.emit('error', error);
+    } else {
+      this.onUnheardError?.();
+    }
+  }
+}
+
+module.exports = Messaging;

@@ -1,0 +1,197 @@
+'use strict';
+
+// A request of this client that waits for answers or for a receipt.
+
+const { aborted, coded, failure } = require('./errors');
+const frames = require('./frames');
+
+/** The longest timer that JavaScript supports, in milliseconds. A longer timeout never ends. */
+const MAX_TIMER = 2 ** 31 - 1;
+
+class PendingRequest {
+  #session;
+  #ids;
+  /** Number of answers that are still to be collected. */
+  #wanted;
+  #signal;
+  /** True if a receipt is the outcome. */
+  #isReceipt;
+  #key;
+  #timer;
+  /** Receivers that have neither answered nor failed, by id. */
+  #open;
+  /** The number of them. Not the size of `#open`: a receiver may answer without its id, or with another one. */
+  #openCount;
+  #answers = new Map();
+  #failed = new Map();
+  /** Receivers that had answered before the request was sent again. They answer again, and are ignored then. */
+  #answeredBefore;
+  #resolve;
+  #reject;
+  #outcome = new Promise((resolve, reject) => {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  });
+
+  /** True if the first answer is the outcome. Otherwise the request needs a broker of version 2. */
+  isSingle;
+  /** The frame, if it may be sent again after a lost connection. */
+  frameText;
+  /** The item of the send queue, until the frame is sent. */
+  queuedItem;
+
+  /**
+   * `ids`: all receivers. `count`: how many answers to collect; undefined for the first answer alone, 0 for a
+   * receipt instead of answers.
+   */
+  constructor(session, ids, count, signal) {
+    this.#session = session;
+    this.#ids = ids;
+    this.#wanted = count;
+    this.#signal = signal;
+    this.#isReceipt = count === 0;
+    this.isSingle = count === undefined;
+    this.#reopen();
+  }
+
+  /**
+   * Sends the request, and returns a promise of its outcome. `text`, `dest`: JSON; `limit`: the timeout in
+   * milliseconds; `timeout`: the timeout for the broker, if the program has set one.
+   */
+  start(text, dest, limit, timeout) {
+    const session = this.#session;
+    const { requests } = session;
+    let ack;
+    let more;
+    if (this.#isReceipt) {
+      this.#key = requests.nextReference();
+      more = frames.member('ref', this.#key);
+    } else {
+      this.#key = session.ack();
+      ack = `"${this.#key}"`;
+      if (session.usesVersion2) {
+        const count = this.#wanted >= this.#openCount ? '"all"' : this.#wanted;
+        more = frames.member('answers', count) + frames.member('timeout', timeout);
+      }
+    }
+    requests.set(this.#key, this);
+    const frame = frames.send(text, dest, ack, more);
+    if (session.resendsRequests && ack) {
+      this.frameText = frame;
+    }
+    if (limit <= MAX_TIMER) {
+      this.#timer = setTimeout(() => {
+        const error = coded('TIMEOUT', `timeout of ${limit} ms exceeded`);
+        if (!session.isRegistered) {
+          error.cause = session.lastError;
+        }
+        this.#giveUp(error);
+      }, limit);
+    }
+    this.#signal?.addEventListener('abort', this.#abort);
+    if (this.#openCount > 0 || this.#isReceipt) {
+      session.sendRequest(frame, this);
+    } else {
+      this.#settle(this.isSingle && failure('UNKNOWN_ID', ''));
+    }
+    return this.#outcome;
+  }
+
+  onReceipt(delivered, codes) {
+    if (this.#isReceipt) {
+      for (const [id, code] of Object.entries(codes)) {
+        this.#failed.set(id, failure(code, id));
+      }
+      this.#settle(undefined, { delivered, failed: this.#failed });
+    }
+  }
+
+  onAnswer(from, message) {
+    if (this.#answeredBefore.has(from) || this.#isReceipt) {
+      return;
+    }
+    this.#session.ignoresStrayAnswers ||= this.#openCount > 1;
+    this.#answers.set(from, message);
+    this.#wanted -= 1;
+    this.#close(from);
+    if (this.isSingle) {
+      this.#settle(undefined, { from, message });
+    } else if (this.#wanted <= 0 || this.#openCount === 0) {
+      this.#settle();
+    }
+  }
+
+  onFailure(id, error) {
+    if (!this.#answeredBefore.has(id)) {
+      this.#failed.set(id, error);
+      this.#close(id);
+      if (this.#openCount === 0) {
+        this.#settle(this.isSingle && error);
+      }
+    }
+  }
+
+  #close(id) {
+    this.#open.delete(id);
+    this.#openCount -= 1;
+  }
+
+  /** Prepares to be sent again, with this ack. */
+  onResend(key) {
+    this.#key = key;
+    this.#reopen();
+    this.#failed.clear();
+    this.#session.ignoresStrayAnswers = true;
+  }
+
+  /** Opens all receivers that have not answered. */
+  #reopen() {
+    this.#answeredBefore = new Set(this.#answers.keys());
+    this.#open = new Set(this.#ids.filter((id) => !this.#answeredBefore.has(id)));
+    this.#openCount = this.#open.size;
+  }
+
+  /**
+   * Ends the request: no receiver will answer any more. `rejects`: even a request for several answers rejects, instead
+   * of resolving with the answers and failures so far.
+   */
+  fail(error, rejects) {
+    for (const id of this.#open) {
+      this.#failed.set(id, error);
+    }
+    this.#settle((this.isSingle || this.#isReceipt || rejects) && error);
+  }
+
+  #abort = () => this.#giveUp(aborted(this.#signal), true);
+
+  /** Ends the request early, and informs the broker, so that receivers can stop. For `rejects` see `fail`. */
+  #giveUp(error, rejects) {
+    const session = this.#session;
+    session.ignoresStrayAnswers = true;
+    if (session.usesVersion2 && !this.queuedItem && !this.#isReceipt) {
+      try {
+        session.sendFrame(frames.cancel(`"${this.#key}"`));
+      } catch {
+        // The send queue is full: the broker cancels the request when its timeout expires.
+      }
+    }
+    this.fail(error, rejects);
+  }
+
+  /** Rejects with `error`, or resolves with `outcome`. */
+  #settle(error, outcome = { answers: this.#answers, failed: this.#failed }) {
+    const session = this.#session;
+    session.sendQueue.removeFrame(this);
+    clearTimeout(this.#timer);
+    this.#signal?.removeEventListener('abort', this.#abort);
+    session.requests.delete(this.#key);
+    if (error) {
+      this.#reject(error);
+    } else {
+      this.#resolve(outcome);
+    }
+    session.updateFlowControl();
+  }
+}
+
+module.exports = { PendingRequest, MAX_TIMER };

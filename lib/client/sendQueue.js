@@ -1,0 +1,37 @@
+'use strict';
+
+/** The frames that wait for a connection, in order, each with the entry of its request, if it is one. */
+class SendQueue {
+  #items = new Set();
+  /** Characters of all frames. */
+  characters = 0;
+
+  addFrame(frame, entry = {}) {
+    entry.queuedItem = [frame, entry];
+    this.#items.add(entry.queuedItem);
+    this.characters += frame.length;
+  }
+
+  /** Removes the frame of a request, if it is queued. */
+  removeFrame({ queuedItem }) {
+    if (this.#items.delete(queuedItem)) {
+      this.characters -= queuedItem[0].length;
+    }
+  }
+
+  /** Sends all frames, and removes them. */
+  drainTo(transport) {
+    for (const [frame, entry] of this.#items) {
+      transport.sendFrame(frame);
+      entry.queuedItem = undefined;
+    }
+    this.removeAll();
+  }
+
+  removeAll() {
+    this.#items.clear();
+    this.characters = 0;
+  }
+}
+
+module.exports = SendQueue;

@@ -1,0 +1,174 @@
+'use strict';
+
+// The event hub of a JavaScript environment: receives batches of events from the addon, and passes each event to
+// the object (server or client) that it belongs to.
+
+const v8 = require('node:v8');
+const { Hub } = require('./native');
+
+// Imported here, because a test framework may replace the global functions later.
+const { setInterval, clearInterval, setImmediate } = require('node:timers');
+
+/** The longest interval of a timer, in milliseconds. The timer only keeps the process alive. */
+const MAX_INTERVAL = 2 ** 31 - 1;
+
+/** Open objects by number. This reference keeps them alive. */
+const objects = new Map();
+/** Clients with frames to pass to the addon at the end of this tick. */
+const clientsToFlush = new Set();
+
+let lastNumber = 0;
+let keepAlive = null;
+
+// The position in the current delivery: it continues here after a listener has thrown.
+let items = [];
+let nextItem = 0;
+let events = [];
+let nextEvent = 0;
+/** The average size of these events, in characters. */
+let averageSize = 0;
+let object;
+/** True if the rest of the delivery must wait for a turn of the event loop. */
+let isYielding = false;
+
+const hub = new Hub(receiveBatches, v8.getHeapStatistics().heap_size_limit);
+
+/** Adds an object. Returns its number, and keeps the process alive until it is removed. */
+function add(added) {
+  lastNumber += 1;
+  objects.set(lastNumber, added);
+  keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
+  return lastNumber;
+}
+
+/** Removes an object, which receives no further events. */
+function remove(number) {
+  hub.remove(number);
+  if (objects.delete(number) && objects.size === 0) {
+    clearInterval(keepAlive);
+    keepAlive = null;
+  }
+}
+
+/** Called by the addon with the number of an object, the JSON texts of its events, the next number, and so on. */
+function receiveBatches(batches) {
+  // The array is empty while the hub is paused.
+  if (batches.length > 0) {
+    items = batches;
+    nextItem = 0;
+    deliver();
+  }
+}
+
+/** Delivers events. An error thrown by a listener is an uncaught exception; the delivery continues after it. */
+function deliver() {
+  let isFinished = false;
+  try {
+    while (nextEvent < events.length || nextItem < items.length) {
+      if (nextEvent < events.length) {
+        const event = events[nextEvent];
+        nextEvent += 1;
+        object?.receive(event);
+        if (isYielding) {
+          return;
+        }
+      } else {
+        openItem();
+      }
+    }
+    isFinished = true;
+  } finally {
+    if (!isFinished) {
+      hub.pause();
+      setImmediate(resume);
+    }
+  }
+}
+
+/** Interrupts the delivery after the current event, so that callbacks of promises run before the next event. */
+function yieldToPromises() {
+  isYielding = true;
+}
+
+function resume() {
+  isYielding = false;
+  hub.resume();
+  deliver();
+}
+
+/** Reads the next item: the number of an object, or the events of one. */
+function openItem() {
+  const item = items[nextItem];
+  nextItem += 1;
+  if (typeof item === 'number') {
+    object = objects.get(item);
+  } else {
+    events = [];
+    nextEvent = 0;
+    // Release the text before its events are delivered.
+    items[nextItem - 1] = undefined;
+    try {
+      events = JSON.parse(item);
+    } catch (error) {
+      object?.receiveInvalid?.(error);
+    }
+    averageSize = Math.ceil(item.length / Math.max(events.length, 1));
+  }
+}
+
+/** The approximate size of the event that is being delivered, in characters. */
+function eventSize() {
+  return averageSize;
+}
+
+/**
+ * The method `on<Name>` of each kind of event, by the number of the kind. `kinds`: an enum of the addon, numbers by
+ * name. Throws if a kind has no method, so that the two lists cannot differ.
+ */
+function handlersOf(kinds, prototype) {
+  if (kinds === undefined) {
+    throw new Error('the addon is older than lib/: build it again');
+  }
+  const handlers = [];
+  for (const [name, kind] of Object.entries(kinds)) {
+    handlers[kind] = prototype[`on${name}`];
+    if (handlers[kind] === undefined) {
+      throw new Error(
+        `the addon does not match lib/, which has no handler for events of kind ${name}`,
+      );
+    }
+  }
+  return handlers;
+}
+
+/** Calls `client.flush()` at the end of this tick. */
+function flushAtTickEnd(client) {
+  if (clientsToFlush.size === 0) {
+    process.nextTick(flush);
+  }
+  clientsToFlush.add(client);
+}
+
+function flush() {
+  try {
+    for (const client of clientsToFlush) {
+      clientsToFlush.delete(client);
+      client.flush();
+    }
+  } finally {
+    // After an error of one client, the others are flushed in the next tick.
+    if (clientsToFlush.size > 0) {
+      process.nextTick(flush);
+    }
+  }
+}
+
+// Frames that were sent in the last tick of the process still reach the socket.
+process.on('exit', () => {
+  flush();
+  for (const opened of objects.values()) {
+    opened.linger?.();
+  }
+});
+
+module.exports = { hub, add, remove, flushAtTickEnd, yieldToPromises, eventSize, handlersOf };

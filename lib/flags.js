@@ -1,0 +1,193 @@
+'use strict';
+
+// The command-line flags of wsbrokerserver, derived from the options of a server: names and types from options.js,
+// defaults from the addon. Only the descriptions are written here.
+
+const fs = require('node:fs');
+const { serverOptions } = require('./options');
+
+/** Descriptions of all options that have a flag. A default in words stands where the addon has none. */
+const DESCRIPTIONS = {
+  host: ['address to listen on'],
+  threads: ['threads that route messages', 'one per core, at most 4'],
+  maxPayload: ['bytes of one message'],
+  clientMaxPayload: ["bytes of one message to the server's own client"],
+  maxBackpressure: ['bytes queued for one connection'],
+  slowConsumer: ['policy for a connection whose queue is full'],
+  slowConsumerTimeout: ['ms for which a slow connection may delay its senders'],
+  maxMemory: ['bytes of all buffers and tables', 'a quarter of the memory'],
+  maxConnections: ['simultaneous connections', '80 % of the file limit'],
+  maxIdLength: ['bytes of an id'],
+  maxDest: ['receivers of one message'],
+  maxFanoutBytes: ['bytes of a message times its receivers'],
+  maxFragments: ['fragments of one message'],
+  maxControlFrames: ['pings and pongs of one connection per second'],
+  maxProtocolErrors: ['rejected actions of one connection per minute'],
+  'rateLimit.messages': ['messages of one connection per second', 'no limit'],
+  'rateLimit.bytes': ['bytes of one connection per second', 'no limit'],
+  maxHeaderSize: ['bytes of the HTTP request head'],
+  handshakeTimeout: ['ms for the handshake'],
+  registerTimeout: ['ms in which a connection must register an id'],
+  pingInterval: ['ms of silence before a ping; 0: no pings'],
+  pingTimeout: ['ms of silence after a ping until the connection is closed'],
+  closeTimeout: ['ms for the closing handshake of a connection'],
+  ackTimeout: ['ms in which a request may be answered'],
+  maxPendingAcks: ['pending deliveries of the requests of one connection'],
+  'jwt.secret': ['secret of the tokens; clients then need a token to register'],
+  'jwt.publicKey': ['public key (PEM) of the tokens, instead of a secret'],
+  'jwt.algorithms': ['accepted algorithm', 'those of the key'],
+  'jwt.issuer': ['accepted issuer, claim iss', 'any'],
+  'jwt.audience': ['accepted audience, claim aud', 'any'],
+  'jwt.subject': ['claim sub is the id, or a pattern of ids', 'exact'],
+  'jwt.leeway': ['ms by which clocks may differ'],
+  'jwt.requireExp': ['require tokens with an expiry, claim exp'],
+  allowedOrigins: ['origin from which pages may connect', 'any'],
+  'tls.cert': ['certificate (PEM): accept TLS connections only'],
+  'tls.key': ['private key of the certificate (PEM)'],
+  'tls.ca': ['authorities that sign the certificates of clients (PEM)'],
+  'tls.minVersion': ['oldest accepted version of TLS', 'TLSv1.2'],
+  'tls.requestCert': ['require a certificate of each client', 'no'],
+  'nats.servers': ['URL of a NATS server, by which brokers form a cluster', 'no cluster'],
+  'nats.namespace': ['brokers of one namespace form a cluster'],
+  'nats.name': ['name of this broker in the cluster', 'random'],
+  'nats.token': ['NATS token: the first line of this file'],
+  'nats.nkey': ['seed of a NATS NKey: the first line of this file'],
+  'nats.creds': ['NATS credentials file'],
+  'nats.tls': ['require TLS to NATS', 'no'],
+  'nats.required': ['exit if NATS cannot be reached at the start'],
+};
+
+/** Flags with another name than their option. */
+const NAMES = { 'nats.servers': 'nats' };
+
+/** Flags that take another type of value than their option. */
+const TYPES = {
+  'nats.token': 'line',
+  'nats.nkey': 'line',
+  'nats.creds': 'file',
+  'nats.tls': 'boolean',
+};
+
+/** By the type of an option, the placeholder of a flag's value, and the function that reads the value. */
+const VALUES = {
+  number: [
+    'number',
+    (text) => {
+      if (!/^\d+$/.test(text)) {
+        throw new Error(`is '${text}', expected a number`);
+      }
+      return Number(text);
+    },
+  ],
+  boolean: [
+    'yes|no',
+    (text) => {
+      if (text !== 'yes' && text !== 'no') {
+        throw new Error(`is '${text}', expected yes or no`);
+      }
+      return text === 'yes';
+    },
+  ],
+  bytes: ['file', (file) => fs.readFileSync(file)],
+  line: ['file', (file) => fs.readFileSync(file, 'utf8').split(/\r?\n/)[0]],
+  file: ['file', (file) => file],
+  string: ['text', (text) => text],
+  // Flags of these types may be repeated.
+  strings: ['text', (texts) => texts],
+  list: ['text', (texts) => texts],
+};
+
+const isGroup = (type) => typeof type === 'object' && !Array.isArray(type);
+
+/** The options that have a flag: `[option, type]`, with `group.member` for a member of a group. */
+function optionsWithFlag(known = serverOptions, prefix = '') {
+  return Object.entries(known).flatMap(([name, type]) => {
+    const option = prefix + name;
+    if (isGroup(type) && !(option in TYPES)) {
+      return optionsWithFlag(type, `${option}.`);
+    }
+    return option in DESCRIPTIONS ? [[option, TYPES[option] ?? flagType(option, type)]] : [];
+  });
+}
+
+/** The server reads the files of TLS itself, at the start and whenever they are renewed. */
+function flagType(option, type) {
+  return option.startsWith('tls.') && type === 'bytes' ? 'file' : type;
+}
+
+function nameOf(option) {
+  const kebab = option.replace(/[A-Z.]/g, (c) => `-${c === '.' ? '' : c.toLowerCase()}`);
+  return NAMES[option] ?? kebab;
+}
+
+/** The flags: name, option, placeholder of the value, whether it may be repeated, and `read(text)`. */
+const FLAGS = optionsWithFlag().map(([option, type]) => {
+  const [placeholder, read] = VALUES[type] ?? [type.join('|'), (word) => word];
+  const isRepeatable = type === 'strings' || type === 'list';
+  return { name: nameOf(option), option, placeholder, isRepeatable, read };
+});
+
+/** The value of a flag. Throws an error that names the flag. */
+function readFlag(name, read, text) {
+  try {
+    return read(text);
+  } catch (error) {
+    throw new Error(`--${name} ${error.message}`);
+  }
+}
+
+/** The options of a server for the values of flags, by name. */
+function readFlags(values) {
+  const options = {};
+  for (const { name, option, read } of FLAGS) {
+    if (values[name] !== undefined) {
+      const value = readFlag(name, read, values[name]);
+      const [group, member] = option.split('.');
+      options[group] = member === undefined ? value : { ...options[group], [member]: value };
+    }
+  }
+  return options;
+}
+
+const MIB = 2 ** 20;
+
+function format(value) {
+  if (typeof value === 'boolean') {
+    return value ? 'yes' : 'no';
+  }
+  if (typeof value === 'number' && value > 0 && value % MIB === 0) {
+    return value % (1024 * MIB) === 0 ? `${value / MIB / 1024} GiB` : `${value / MIB} MiB`;
+  }
+  return String(value);
+}
+
+/** The default of an option as text, or undefined if it has none. */
+function defaultText(option, words) {
+  if (words !== undefined) {
+    return words;
+  }
+  // Required here: the addon is not needed to read flags.
+  const { NativeServer } = require('./native');
+  const [group, member] = option.split('.');
+  const [value, authenticated] = [false, true].map((authenticates) => {
+    const defaults = NativeServer.defaults(authenticates);
+    return member === undefined ? defaults[group] : defaults[group]?.[member];
+  });
+  if (group === 'jwt' || value === authenticated) {
+    return authenticated === undefined ? undefined : format(authenticated);
+  }
+  return `${value === 0 ? 'no limit' : format(value)}; ${format(authenticated)} with tokens`;
+}
+
+/** For each flag the lines of `--help`: the flag with its value, and the description. */
+function helpLines() {
+  return FLAGS.map(({ name, option, placeholder, isRepeatable }) => {
+    const [description, words] = DESCRIPTIONS[option];
+    const repeated = isRepeatable ? '; may be repeated' : '';
+    const text = defaultText(option, words);
+    const suffix = text === undefined ? '' : ` (${text})`;
+    return [`--${name} <${placeholder}>`, `${description}${repeated}${suffix}`];
+  });
+}
+
+module.exports = { FLAGS, VALUES, readFlag, readFlags, helpLines };

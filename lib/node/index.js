@@ -1,0 +1,132 @@
+'use strict';
+
+// The class WSMsgBroker in Node.js: parses the arguments of its constructor, and connects through the addon.
+
+const { EventEmitter } = require('node:events');
+const util = require('node:util');
+const { define, kSession } = require('../client/methods');
+const Session = require('../client/session');
+const { coded, nativeError } = require('../errors');
+const { stringify } = require('../json');
+const { NativeClient } = require('../native');
+const { checkClient } = require('../options');
+const ack = require('./ack');
+const view = require('./ack2callback');
+const Transport = require('./transport');
+
+/** The defaults of all options: those of the addon, and those that only JavaScript knows. */
+const DEFAULTS = {
+  ...NativeClient.defaults(),
+  protocol: 1,
+  reconnect: false,
+  resend: 'never',
+  requestTimeout: 30_000,
+};
+
+/**
+ * A client: a connection to a broker, on which an id is registered.
+ *
+ *     new WSMsgBroker(id, host, port[, path[, options]])
+ *     new WSMsgBroker(id, 'ws://host:port/path'[, options])
+ *     new WSMsgBroker(id, 'wss://host:port/path'[, options])
+ */
+function WSMsgBroker(id, host, port, path, options) {
+  initialize(this, id, parseTarget(host, port, path, options));
+}
+
+util.inherits(WSMsgBroker, EventEmitter);
+
+define(WSMsgBroker);
+
+function initialize(client, id, target) {
+  EventEmitter.call(client);
+  client.id = id;
+  const connect = (session, token) => new Transport(session, target, token);
+  const session = new Session(client, target.settings, ack, connect);
+  session.toJsonText = stringify;
+  Object.defineProperty(client, kSession, { value: session });
+}
+
+/** Creates a client in the process of its server. `join` creates the client's half in the addon. */
+function createInProcess(id, join) {
+  const client = Object.create(WSMsgBroker.prototype);
+  initialize(client, id, { join, native: { protocol: 2 }, settings: { ...DEFAULTS, protocol: 2 } });
+  return client;
+}
+
+/** The symbol is missing in some versions of Node.js, where libraries agree on this one. */
+const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
+
+WSMsgBroker.prototype[ASYNC_DISPOSE] = function dispose() {
+  return this.close();
+};
+
+/** The pending callbacks by ack, as an object like that of version 1. */
+Object.defineProperty(WSMsgBroker.prototype, 'ack2callback', {
+  configurable: true,
+  get() {
+    return view(this[kSession].requests);
+  },
+});
+
+/** Characters that must be escaped in the path of an HTTP request. Existing escapes stay as they are. */
+const UNSAFE = /[^\x21-\x7e]|["<>\\^`{|}]/gu;
+
+/** Parses either form of the constructor's arguments. */
+function parseTarget(host, port, path, options) {
+  if (host instanceof URL || /^(?:ws|http)s?:\/\//i.test(host)) {
+    return parseUrl(host, port);
+  }
+  const text = (path ? String(path) : '').replace(UNSAFE, encodeURIComponent);
+  return {
+    host: String(host),
+    port: Number(port),
+    path: text.startsWith('/') ? text : `/${text}`,
+    ...parseOptions(checkClient(options)),
+  };
+}
+
+function parseUrl(text, options) {
+  let url;
+  try {
+    url = new URL(text);
+  } catch {
+    const expected = 'expected ws://host:port/path or wss://host:port/path';
+    throw coded('ERR_WSMB_ADDRESS', `invalid URL "${text}": ${expected}`, TypeError);
+  }
+  const checked = checkClient(options);
+  const isSecure = url.protocol === 'wss:' || url.protocol === 'https:';
+  checked.tls ??= isSecure ? {} : false;
+  if (isSecure !== Boolean(checked.tls)) {
+    const address = `${url.protocol}//${url.host}`;
+    const advice = isSecure ? 'remove the option, or use ws://' : 'use wss:// with it';
+    const message = `option "tls" contradicts the URL "${address}": ${advice}`;
+    throw coded('ERR_WSMB_OPTION', message, TypeError);
+  }
+  return {
+    host: url.hostname,
+    // A URL leaves out the default port of its scheme.
+    port: url.port === '' ? (isSecure ? 443 : 80) : Number(url.port),
+    path: url.pathname + url.search,
+    ...parseOptions(checked),
+  };
+}
+
+/** Divides checked options into those of the addon, which checks their ranges, and those of the session. */
+function parseOptions(checked) {
+  const { token, reconnect, resend, requestTimeout, signal, tls, ...native } = checked;
+  if (tls) {
+    native.tls = tls;
+  }
+  if (native.headers) {
+    native.headers = Object.entries(native.headers);
+  }
+  try {
+    NativeClient.validate({ host: '', port: 0, path: '/', ...native });
+  } catch (error) {
+    throw nativeError(error);
+  }
+  return { native, settings: { ...DEFAULTS, ...checked } };
+}
+
+module.exports = { WSMsgBroker, ASYNC_DISPOSE, createInProcess };

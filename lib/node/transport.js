@@ -1,0 +1,375 @@
+'use strict';
+
+// One connection of a client in Node.js. The transport collects the frames of a tick, passes them to the addon when
+// the tick ends, and passes the events of the addon to the session.
+
+const Response = require('../client/response');
+const { coded, systemError } = require('../errors');
+const eventHub = require('../eventHub');
+const { ClientEventKind, NativeClient } = require('../native');
+
+/** Characters after which the frames of a tick are passed to the addon before the tick ends. */
+const MAX_COLLECTED = 64 * 1024;
+/** This limit for urgent frames, which applies once per tick: other threads handle them while the tick continues. */
+const MAX_COLLECTED_URGENT = 4 * 1024;
+
+/** The end of a frame: a character that JSON text never contains. Line ends may occur in the acks of others. */
+const END = '\x1e';
+
+/** The error of an incomplete answer, with the text of version 1. */
+const incompleteAnswer = () =>
+  coded(
+    'ERR_WSMB_ANSWER',
+    'Unable to parse "answer" message (msg.from or msg.message are undefined)',
+  );
+
+/** The error of an answer that no request waits for, with the text of version 1. */
+function unknownAck(id, key) {
+  const message = `Unable to find callback method for ${id} and ack = ${key}`;
+  return coded('ERR_WSMB_UNKNOWN_ACK', message);
+}
+
+/** The error of a message or answer that was dropped because of its size. */
+function tooLarge(what, size) {
+  const limits = 'larger than "clientMaxPayload" or the JavaScript heap allows';
+  return coded('ERR_WSMB_MAX_PAYLOAD', `dropped ${what} of ${size} bytes: ${limits}`);
+}
+
+let hasWarned = false;
+
+/** Emits one warning per process. It contains no text of the peer, which may be directed at the reader. */
+function warnUnheard() {
+  if (!hasWarned) {
+    hasWarned = true;
+    const message = "an error caused by a peer was dropped: add an 'error' listener to the client";
+    process.emitWarning(message, { code: 'WSMB_PEER_ERROR' });
+  }
+}
+
+/** The JSON text and the name of an ack, as the addon passes them. */
+function parseAck(ack) {
+  if (ack === null) {
+    return NO_ACK;
+  }
+  return Array.isArray(ack) ? ack : [`"${ack}"`, ack];
+}
+
+/** The text and name of the ack of a message whose sender waits for no answer. */
+const NO_ACK = [undefined, undefined];
+
+class Transport {
+  /** The transport queues frames that are sent before the connection is open. */
+  acceptsEarlyFrames = true;
+  #session;
+  #target;
+  #token;
+  #native = null;
+  #number;
+  /** The frames of this tick, each followed by `END`. */
+  #collected = '';
+  /** True if urgent frames of this tick were passed to the addon. */
+  #hasSentUrgent = false;
+  /** Bytes queued in the addon when the transport last asked. */
+  #queuedInAddon = 0;
+  #isPaused = false;
+  #wasOpened = false;
+  #isClosing = false;
+  /** True if no `'close'` event is emitted, as for some connections of version 1. */
+  #isSilent = false;
+
+  /** `target`: host, port, path and options. */
+  constructor(session, target, token) {
+    this.#session = session;
+    this.#target = target;
+    this.#token = token;
+    this.#number = eventHub.add(this);
+    session.onUnheardError = warnUnheard;
+    session.onStrayAnswer = (key) => session.reportPeerError(unknownAck(session.client.id, key));
+    // The program can add listeners, or close the client, before the current tick ends.
+    process.nextTick(() => this.#connect());
+  }
+
+  #connect() {
+    if (this.#isClosing) {
+      eventHub.remove(this.#number);
+      this.#session.onTransportClose(undefined);
+      return;
+    }
+    const { host, port, path, native, join } = this.#target;
+    if (!join && (!Number.isInteger(port) || port < 0 || port > 65_535)) {
+      this.#fail(coded('ERR_SOCKET_BAD_PORT', badPort(host, port)));
+      return;
+    }
+    try {
+      const id = this.#session.idText();
+      const address = join ? { host: '', port: 0, path: '/' } : { host, port, path };
+      const options = { ...native, ...address, id, token: this.#token };
+      this.#native = join
+        ? join(this.#number, options)
+        : new NativeClient(eventHub.hub, this.#number, options);
+    } catch (error) {
+      if (join && error.code === 'ERR_WSMB_NOT_OPEN') {
+        // The server was closed before its own client has connected.
+        eventHub.remove(this.#number);
+        this.#session.onTransportClose(undefined);
+        return;
+      }
+      // JSON cannot represent the id, or threads cannot be started.
+      this.#fail(error);
+      return;
+    }
+    this.flush();
+  }
+
+  /** Handles a failure before there is a connection. Another attempt would fail, too. */
+  #fail(error) {
+    eventHub.remove(this.#number);
+    this.#session.onTransportFailure(1006, error, true);
+  }
+
+  get bufferedAmount() {
+    return (this.#native ? this.#native.bufferedAmount() : 0) + this.#collected.length;
+  }
+
+  /** A `bufferedAmount` that does not call the addon, and may be too large. */
+  get knownBufferedAmount() {
+    return this.#queuedInAddon + this.#collected.length;
+  }
+
+  /** Collects a frame. `isUrgent`: a peer or the program waits for its effect. */
+  sendFrame(frame, isUrgent) {
+    if (frame.length > MAX_COLLECTED) {
+      // Joining a large frame with others would only copy it.
+      this.#passCollected();
+      this.#pass(frame);
+      return;
+    }
+    this.#collected += frame + END;
+    eventHub.flushAtTickEnd(this);
+    const { length } = this.#collected;
+    const sendsUrgent = isUrgent && !this.#hasSentUrgent && length > MAX_COLLECTED_URGENT;
+    if (sendsUrgent || length > MAX_COLLECTED) {
+      this.#hasSentUrgent = true;
+      this.#passCollected();
+    }
+  }
+
+  /** Requests a call of `onTransportDrain`. */
+  requestDrain() {
+    eventHub.flushAtTickEnd(this);
+  }
+
+  /** Passes the collected frames to the addon. Called at the end of a tick. */
+  flush() {
+    this.#hasSentUrgent = false;
+    this.#passCollected();
+    this.#checkDrain();
+  }
+
+  #checkDrain() {
+    if (this.#session.needsDrain) {
+      if (this.#queuedInAddon > 0) {
+        this.#native?.requestDrain();
+      } else {
+        process.nextTick(() => this.#drain());
+      }
+    }
+  }
+
+  #passCollected() {
+    if (this.#native !== null && this.#collected !== '') {
+      const frames = this.#collected;
+      this.#collected = '';
+      this.#pass(frames);
+    }
+  }
+
+  #pass(frames) {
+    if (this.#native === null) {
+      this.#collected += frames + END;
+      return;
+    }
+    try {
+      this.#queuedInAddon = this.#native.send(frames);
+    } catch (error) {
+      // After the end of the connection its `Closed` event follows.
+      if (error.code !== 'ERR_WSMB_NOT_OPEN') {
+        throw error;
+      }
+    }
+  }
+
+  /** Reports that everything was written. Frames collected meanwhile request another drain when they are passed. */
+  #drain() {
+    if (this.#collected === '' && this.#queuedInAddon === 0) {
+      this.#session.onTransportDrain();
+    }
+  }
+
+  /** Stops reading from the socket, or resumes it. */
+  pauseReading(isPaused) {
+    if (isPaused !== this.#isPaused && this.#native !== null) {
+      this.#isPaused = isPaused;
+      this.#native.pauseReading(isPaused);
+    }
+  }
+
+  /** Called when the process exits: waits a moment until the last frames are written. */
+  linger() {
+    this.#native?.linger();
+  }
+
+  close() {
+    if (!this.#isClosing) {
+      this.flush();
+      this.#isClosing = true;
+      this.#native?.close();
+    }
+  }
+
+  /** Handles an event of the addon. */
+  receive(event) {
+    HANDLERS[event[0]].call(this, event);
+  }
+
+  /** Handles events that cannot be parsed. */
+  receiveInvalid({ message }) {
+    this.#session.reportPeerError(coded('ERR_WSMB_JSON', message));
+  }
+
+  // The handlers of events: `on` and the name of a `ClientEventKind`, where src/node/client.rs lists the arguments.
+
+  onOpen() {
+    this.#wasOpened = true;
+    this.#session.onTransportOpen();
+  }
+
+  onRegistered([, protocol]) {
+    this.#session.handleFrame({ action: 'registered', protocol });
+    // Programs that await `connected()` can add listeners before the next message is delivered.
+    eventHub.yieldToPromises();
+  }
+
+  onUnregistered([, id, code]) {
+    this.#session.handleFrame({ action: 'unregistered', id, code });
+  }
+
+  /** Most messages have a valid sender, and need no check by `handleFrame`. */
+  onMessage([, ack, from, message]) {
+    const session = this.#session;
+    const [text, name] = parseAck(ack);
+    const size = eventHub.eventSize();
+    if (typeof from === 'string') {
+      session.message(from, message, text, name, size);
+    } else {
+      session.handleFrame({
+        action: 'message',
+        from: from ?? undefined,
+        message,
+        text,
+        ack: name,
+        size,
+      });
+    }
+  }
+
+  onAnswer(event) {
+    const session = this.#session;
+    const [, ack, from, message, error] = event;
+    // In version 1 an answer must have both members.
+    const isComplete = event.length > 3 && from !== null;
+    if (!isComplete && session.requests.get(ack)?.deadline) {
+      session.requests.delete(ack);
+      session.updateFlowControl();
+      session.reportPeerError(incompleteAnswer());
+    } else if (typeof from === 'string') {
+      session.answer(ack, from, message, error);
+    } else {
+      session.handleFrame({ action: 'answer', ack, from: from ?? undefined, message, error });
+    }
+  }
+
+  onRefused([, code, text]) {
+    this.#session.reportPeerError(coded(code, text));
+  }
+
+  onError([, code, message, syscall, target]) {
+    const session = this.#session;
+    if (code === 'ERR_WSMB_SERVER_KEY' && session.settings.protocol === 1) {
+      // The peer is no WebSocket server. Version 1 emits a text as error, and no `'close'`.
+      this.#isSilent = true;
+      session.onTransportError(message);
+      return;
+    }
+    // In version 1 a client that was closed before it was open emits no `'close'` if it could not connect.
+    this.#isSilent = this.#isClosing && !this.#wasOpened;
+    let error = coded(code, message);
+    if (syscall) {
+      const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];
+      error = systemError(code, syscall, address.replace(/^\[|\]$/g, ''), port && Number(port));
+    }
+    session.onTransportError(error);
+  }
+
+  onDrain() {
+    // Frames may have been passed to the addon since this event was created.
+    this.#queuedInAddon = this.#native.bufferedAmount();
+    this.#checkDrain();
+  }
+
+  onClosed([, code]) {
+    this.#isClosing = true;
+    eventHub.remove(this.#number);
+    this.#session.onTransportClose(code, this.#isSilent);
+  }
+
+  onReceipt([, ref, delivered, failed]) {
+    this.#session.handleFrame({ action: 'receipt', ref, delivered, failed });
+  }
+
+  onFailed([, ack, dest, code]) {
+    this.#session.handleFrame({ action: 'failed', ack, dest, code });
+  }
+
+  onActionFailed([, code, message, ref, ack]) {
+    this.#session.handleFrame({ action: 'error', code, message, ref, ack });
+  }
+
+  onCancel([, ack]) {
+    this.#session.handleFrame({ action: 'cancel', ack });
+  }
+
+  onGoAway([, within]) {
+    this.#session.handleFrame({ action: 'goaway', within });
+  }
+
+  /** Rejects a request that was too large. */
+  onMessageTooLarge([, ack, , size]) {
+    const session = this.#session;
+    const error = tooLarge('a message', size);
+    if (ack !== null && session.usesVersion2) {
+      try {
+        new Response(session, ...parseAck(ack)).reject(error);
+      } catch {
+        // The client is closing, or its send queue is full.
+      }
+    }
+    session.reportPeerError(error);
+  }
+
+  onAnswerTooLarge([, ack, from, size]) {
+    const error = tooLarge('an answer', size);
+    this.#session.handleFrame({ action: 'answer', ack, from: from ?? undefined, error });
+  }
+}
+
+/** By the number of a kind, the method that handles its events. */
+const HANDLERS = eventHub.handlersOf(ClientEventKind, Transport.prototype);
+
+function badPort(host, port) {
+  return Number.isNaN(port) && host.includes(':')
+    ? `invalid URL "${host}": expected ws://host:port or wss://host:port`
+    : `port is ${port}, expected an integer from 0 to 65535`;
+}
+
+module.exports = Transport;

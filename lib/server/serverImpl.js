@@ -1,0 +1,366 @@
+'use strict';
+
+// The implementation behind class Server: passes options and calls to the addon, and emits its events.
+
+const { coded, systemError, nativeError } = require('../errors');
+const eventHub = require('../eventHub');
+const { NativeServer, ServerEventKind } = require('../native');
+const { createInProcess } = require('../node');
+const { DEFAULTS, parse } = require('./arguments');
+const authResult = require('./authResult');
+const Cluster = require('./cluster');
+const Ready = require('./ready');
+
+/** Kinds of events that the addon sends only while the event of this name has a listener. */
+const OPTIONAL_EVENTS = {
+  __proto__: null,
+  connection: ServerEventKind.Connection,
+  registered: ServerEventKind.Registered,
+  unregistered: ServerEventKind.Unregistered,
+  warn: ServerEventKind.UnknownId,
+  error: ServerEventKind.Refused,
+  slow: ServerEventKind.Slow,
+  denied: ServerEventKind.Denied,
+};
+
+/** The bit of an event in the mask of events that have listeners. */
+function bit(name) {
+  return Object.hasOwn(OPTIONAL_EVENTS, name) ? 1 << OPTIONAL_EVENTS[name] : 0;
+}
+
+const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
+
+/** Calls a function of the addon. Its error for an invalid option becomes a RangeError. */
+function callNative(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw nativeError(error);
+  }
+}
+
+class ServerImpl {
+  #server;
+  #options;
+  #native = null;
+  #number = 0;
+  #authenticate;
+  #ttl;
+  /** The mask of events that have listeners. */
+  #listened = 0;
+  #closed;
+  #resolveClosed;
+  #client;
+  #hasWarned = false;
+  /** By number, functions that resolve pending searches of the cluster. */
+  #searches = new Map();
+  #lastSearch = 0;
+  /** True until the cluster is reached for the first time, if it is required. */
+  #awaitsCluster = false;
+  ready = new Ready();
+
+  constructor(server, options) {
+    this.#server = server;
+    this.#options = parse(options);
+    this.id = this.#options.id;
+    this.#authenticate = options.authenticate;
+    this.cluster = options.nats === undefined ? null : new Cluster(this);
+    this.#ttl = options.ackTimeout ?? DEFAULTS.ackTimeout;
+    const { host, port, path: endpoint } = this.#options.shown;
+    this.#awaitsCluster = this.#options.native.nats?.required ?? false;
+    this.facade = { options: { host, port, path: endpoint }, close: () => server.close() };
+    this.#closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+  }
+
+  start() {
+    this.#number = eventHub.add(this);
+    try {
+      this.#native = new NativeServer(eventHub.hub, this.#number, this.#options.native);
+    } catch (error) {
+      eventHub.remove(this.#number);
+      this.#resolveClosed();
+      if (error.code.startsWith('ERR_')) {
+        throw nativeError(error);
+      }
+      process.nextTick(() => this.#failToListen(this.#listenError(error.code)));
+      return;
+    }
+    this.followListeners();
+    const server = this.#server;
+    process.nextTick(() => {
+      if (server.wss === null) {
+        // The program has closed the server in the tick of its construction: no unhandled rejection.
+        this.ready.settle(notOpened(), true);
+      } else if (!this.#awaitsCluster) {
+        this.#emitListening();
+      }
+    });
+  }
+
+  #emitListening() {
+    const server = this.#server;
+    if (this.#options.hasOwnId) {
+      // Register the server's own id before a client can.
+      server.client.connected().catch(() => {});
+    }
+    this.ready.settle(null);
+    server.emit('listening');
+  }
+
+  /** Reports that the server cannot listen: by a rejected `ready`, and by `'error'` if `ready` was not read. */
+  #failToListen(error) {
+    const hasListener = this.#server.listenerCount('error') > 0;
+    const wasRead = this.ready.settle(error, hasListener);
+    if (hasListener || !wasRead) {
+      this.#server.emit('error', error);
+    }
+  }
+
+  /** Informs the addon which events have listeners. It does not send other events. */
+  followListeners() {
+    const server = this.#server;
+    server.removeListener('newListener', this.#added).on('newListener', this.#added);
+    server.removeListener('removeListener', this.#removed).on('removeListener', this.#removed);
+    const names = Object.keys(OPTIONAL_EVENTS).filter((name) => server.listenerCount(name) > 0);
+    this.#setListened(names.reduce((bits, name) => bits | bit(name), 0));
+  }
+
+  #added = (name) => this.#setListened(this.#listened | bit(name));
+
+  #removed = (name) => {
+    if (this.#server.listenerCount(name) === 0) {
+      this.#setListened(this.#listened & ~bit(name));
+    }
+  };
+
+  #setListened(listened) {
+    if (listened !== this.#listened) {
+      this.#listened = listened;
+      this.#native?.listen(listened);
+    }
+  }
+
+  #listenError(code) {
+    const { host, port, unix } = this.#options.native;
+    const syscall = code === 'ENOTFOUND' ? 'getaddrinfo' : 'listen';
+    return unix === undefined
+      ? systemError(code, syscall, host, syscall === 'listen' ? port : undefined)
+      : systemError(code, syscall, unix);
+  }
+
+  address() {
+    const found = this.#native?.address();
+    if (!found) {
+      return null;
+    }
+    const [address, port] = found;
+    if (this.#options.native.unix !== undefined) {
+      return address;
+    }
+    return { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port };
+  }
+
+  stats() {
+    return this.#native?.stats() ?? null;
+  }
+
+  ids() {
+    return this.#native?.ids() ?? [];
+  }
+
+  has(id) {
+    return this.#native?.has(id) ?? false;
+  }
+
+  disconnect(id, { code = 1000, reason = '', principal = false }) {
+    return callNative(() => this.#native?.disconnect(id, code, reason, principal) ?? false);
+  }
+
+  /** The server's own client, created when it is first read. */
+  get client() {
+    if (!this.#client && this.#server.wss === null) {
+      throw notOpened();
+    }
+    this.#client ??= createInProcess(this.id, (number, options) => this.#join(number, options));
+    return this.#client;
+  }
+
+  #join(number, options) {
+    if (!this.#native) {
+      throw notOpened();
+    }
+    return callNative(() => this.#native.join(eventHub.hub, number, options));
+  }
+
+  get ttl() {
+    return this.#ttl;
+  }
+
+  set ttl(millis) {
+    this.#ttl = millis;
+    if (typeof millis === 'number' && millis > 0) {
+      // At least one millisecond, the same as in setTimeout.
+      this.#native?.setAckTimeout(Math.max(millis, 1));
+    }
+  }
+
+  setTls(tls) {
+    if (!this.#native) {
+      throw notOpened();
+    }
+    callNative(() => this.#native.setTls(tls));
+  }
+
+  close(drain) {
+    this.#native?.close(drain);
+    return this.#closed;
+  }
+
+  /** The names of all known brokers of the cluster, or null without a cluster. */
+  brokers() {
+    return this.#native?.nodes() ?? null;
+  }
+
+  /** Searches all brokers of the cluster for all ids, or for this one. */
+  find(id, timeout) {
+    if (this.#native === null || this.#server.wss === null) {
+      return Promise.reject(notOpened());
+    }
+    this.#lastSearch += 1;
+    const number = this.#lastSearch;
+    return new Promise((resolve) => {
+      // Throws if the server has just closed: the promise then rejects.
+      this.#native.find(number, id, timeout);
+      this.#searches.set(number, resolve);
+    });
+  }
+
+  /** Handles an event of the addon. */
+  receive(event) {
+    HANDLERS[event[0]].call(this, event);
+  }
+
+  // The handlers of events: `on` and the name of a `ServerEventKind`, where src/node/events.rs lists the arguments.
+
+  onConnection() {
+    this.#server.emit('connection');
+  }
+
+  onRegistered([, id]) {
+    this.#server.emit('registered', id);
+  }
+
+  onUnregistered([, id]) {
+    this.#server.emit('unregistered', id);
+  }
+
+  onUnknownId([, id]) {
+    const message = `Unable to send message. Client "${id}" unknown`;
+    this.#server.emit('warn', coded('ERR_WSMB_UNKNOWN_ID', message));
+  }
+
+  onRefused([, code, text, frame]) {
+    // Without a listener the error is dropped: a peer must not be able to end the process.
+    if (this.#server.listenerCount('error') > 0) {
+      this.#server.emit('error', refusalError(code, text, frame));
+    }
+  }
+
+  onSlow([, id, reason]) {
+    this.#server.emit('slow', id, reason);
+  }
+
+  onClosed() {
+    eventHub.remove(this.#number);
+    if (this.#awaitsCluster) {
+      this.ready.settle(notOpened(), true);
+    }
+    for (const resolve of this.#searches.values()) {
+      resolve({ ids: [], silent: [] });
+    }
+    this.#resolveClosed();
+  }
+
+  onCounted([, number]) {
+    this.#server.emit('dropped', number);
+  }
+
+  onDenied([, id, code, text]) {
+    this.#server.emit('denied', id, coded(code, text));
+  }
+
+  /** Calls `authenticate`, and passes its result to the addon. */
+  async onQuestion([, number, id, token, headers, remoteAddress, secure]) {
+    const credentials = { id, token: token ?? undefined, headers, remoteAddress, secure };
+    const { result, fault } = await authResult(this.#authenticate, credentials);
+    // Outside of this promise, so that an error thrown by a listener is an uncaught exception.
+    process.nextTick(() => this.#answer(number, result, fault));
+  }
+
+  #answer(number, result, fault) {
+    this.#native?.answer(number, result);
+    if (fault === undefined) {
+      return;
+    }
+    if (this.#server.listenerCount('error') > 0) {
+      this.#server.emit('error', fault);
+    } else if (!this.#hasWarned) {
+      this.#hasWarned = true;
+      process.emitWarning(`authenticate has failed: ${fault.stack}`, { code: 'WSMB_AUTHENTICATE' });
+    }
+  }
+
+  /** Handles a change of the cluster connection, even if a listener of `'cluster'` throws. */
+  onCluster([, state, reason]) {
+    const server = this.#server;
+    const { required, timeout = DEFAULTS.nats.timeout } = this.#options.native.nats;
+    const isReached = this.#awaitsCluster && state === 'connected' && server.wss !== null;
+    const isMissing = state === 'missing';
+    if (isReached || isMissing) {
+      this.#awaitsCluster = false;
+    }
+    if (isMissing) {
+      server.close();
+    }
+    if (state === 'failed' && !required && server.listenerCount('cluster') === 0) {
+      process.emitWarning(`cannot connect to NATS, retrying: ${reason}`, { code: 'WSMB_CLUSTER' });
+    }
+    try {
+      server.emit('cluster', state, reason);
+    } finally {
+      if (isReached) {
+        this.#emitListening();
+      } else if (isMissing) {
+        const message = `NATS cannot be reached within ${timeout} ms: ${reason}`;
+        this.#failToListen(coded('ERR_WSMB_CLUSTER', message));
+      }
+    }
+  }
+
+  onFound([, number, ids, silent]) {
+    this.#searches.get(number)?.({ ids, silent });
+    this.#searches.delete(number);
+  }
+}
+
+/** By the number of a kind, the method that handles its events. */
+const HANDLERS = eventHub.handlersOf(ServerEventKind, ServerImpl.prototype);
+
+/** The error of an invalid frame. If its text is short enough, the error of a JSON text is V8's own. */
+function refusalError(code, message, text) {
+  if (code === 'ERR_WSMB_JSON' && text !== null) {
+    try {
+      // `null` is valid JSON, and has no action.
+      JSON.parse(text).action;
+    } catch (error) {
+      error.code = code;
+      return error;
+    }
+  }
+  const Type = code === 'ERR_WSMB_JSON' || code === 'ERR_WSMB_BINARY' ? SyntaxError : Error;
+  return coded(code, message, Type);
+}
+
+module.exports = ServerImpl;
