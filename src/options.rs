@@ -110,7 +110,7 @@ pub struct ServerOptions {
     /// Maximum refused actions of a connection per minute; more closes it with 1008. Zero: no limit. Default:
     /// no limit, as in 1.7.2; 100 if clients are authenticated.
     pub max_protocol_errors: Option<u32>,
-    /// What one connection may send per second. Default: no limit.
+    /// Limit of what one connection may send per second. Default: no limit.
     pub rate_limit: Option<RateLimit>,
     /// Maximum bytes of the request head of the handshake; more is refused with 431. Default 16 KiB.
     pub max_header_size: usize,

@@ -40,7 +40,7 @@ pub enum Subject {
     Exact,
     /// The claim is a pattern that matches the id: `sensor-*` may register `sensor-1`. Only for issuers that
     /// choose the subjects: a user who could choose the subject `*` would get any id. Clients with the same
-    /// pattern are one principal, and can take over each other's ids.
+    /// pattern share a principal, and can take over each other's ids.
     Pattern,
 }
 
