@@ -320,8 +320,8 @@ impl Connection {
                 message,
                 dest,
                 ack,
-                wanted,
-            }) => match self.send(message, dest, ack, wanted.as_deref(), cx, turn) {
+                reply,
+            }) => match self.send(message, dest, ack, reply.as_deref(), cx, turn) {
                 Ok(None) => Ok(()),
                 Ok(full) => return full,
                 Err(error) => Err(error),
@@ -337,14 +337,14 @@ impl Connection {
             Ok(ClientAction::Unregister) => {
                 self.unregister(true, turn);
                 let requests = &self.broker.registry.requests;
-                requests.cancel_all(&self.handle, &mut turn.outcomes);
+                requests.cancel_all(&self.handle, &mut turn.notifications);
                 self.await_registration();
                 Ok(())
             }
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Err(error) => Err(error),
         };
-        if !turn.outcomes.is_empty() {
+        if !turn.notifications.is_empty() {
             self.notify(turn);
         }
         if let Err(error) = result {

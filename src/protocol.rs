@@ -54,7 +54,7 @@ pub(crate) enum ClientAction<'a> {
         dest: &'a str,
         ack: Option<&'a str>,
         /// Ignored in version 1. Boxed, so that a `send` without options stays small.
-        wanted: Option<Box<RawReplyOptions<'a>>>,
+        reply: Option<Box<RawReplyOptions<'a>>>,
     },
     Answer {
         ack: &'a str,

@@ -114,7 +114,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 message,
                 dest,
                 ack: raw("ack"),
-                wanted: wanted(raw("ref"), raw("answers"), raw("timeout")),
+                reply: reply(raw("ref"), raw("answers"), raw("timeout")),
             })
             .ok_or(ActionError::IncompleteSend),
         Some("answer") => truthy("ack")
@@ -130,7 +130,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
     result.map_err(Wrong::This)
 }
 
-fn wanted<'a>(
+fn reply<'a>(
     reference: Option<&'a str>,
     answers: Option<&'a str>,
     timeout: Option<&'a str>,
@@ -358,7 +358,7 @@ fn encoders(json: &Json<'_>, id: &str) {
         message,
         dest,
         ack,
-        wanted: None,
+        reply: None,
     };
     assert_eq!(protocol::decode_client_action(&frame), Ok(read));
     version_2(json, id);

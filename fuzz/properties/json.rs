@@ -134,8 +134,8 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn take(&mut self, wanted: impl Fn(u8) -> bool) -> Option<u8> {
-        let byte = self.peek().filter(|byte| wanted(*byte))?;
+    fn take(&mut self, reply: impl Fn(u8) -> bool) -> Option<u8> {
+        let byte = self.peek().filter(|byte| reply(*byte))?;
         self.at += 1;
         Some(byte)
     }

@@ -32,7 +32,7 @@ impl Connection {
             from: self.answers_from(),
             outcome,
         };
-        let (broker, notifications) = (&self.broker, &mut turn.outcomes);
+        let (broker, notifications) = (&self.broker, &mut turn.notifications);
         match broker.take_answer(&self.handle, &key, &answer, notifications) {
             None | Some(Answered::Here(_, None)) => Ok(()),
             Some(Answered::Here(asker, Some(pushed))) => {

@@ -101,7 +101,7 @@ impl Connection {
         self.handle.set_speaks_2(false);
         self.unregister(false, &mut turn);
         let requests = &self.broker.registry.requests;
-        requests.disconnect(&self.handle, error, &mut turn.outcomes);
+        requests.disconnect(&self.handle, error, &mut turn.notifications);
         self.notify(&mut turn);
         for handle in turn.touched {
             handle.flush();

@@ -14,7 +14,8 @@ impl Connection {
     pub(super) fn notify(&self, turn: &mut Turn) {
         // Messages first: a notification must not overtake its message.
         self.deliver(turn);
-        self.broker.notify(&mut turn.outcomes, &mut turn.touched);
+        self.broker
+            .notify(&mut turn.notifications, &mut turn.touched);
     }
 
     /// Reports an action that was refused: counts it, sends `error`, and emits an event.

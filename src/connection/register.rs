@@ -350,7 +350,7 @@ impl Connection {
         drop((own, given_up));
         if let Some((former, registration)) = lost {
             let requests = &broker.registry.requests;
-            requests.replaced(&former, &id, registration, &mut turn.outcomes);
+            requests.replaced(&former, &id, registration, &mut turn.notifications);
         }
         if let Some(left) = broker.drains_for() {
             turn.pushed(handle, handle.warn(left));

@@ -34,7 +34,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         self.deliver_to(receiver, turn);
-        if let Admission::Backpressure = self.room(id, receiver, cx, || false) {
+        if let Admission::Backpressure = self.admit(id, receiver, cx, || false) {
             return Ok(Some(receiver.clone()));
         }
         let pieces = protocol::message(message, options.ack, self.from());
@@ -50,7 +50,7 @@ impl Connection {
         }
         if let Some(request) = request {
             let requests = &self.broker.registry.requests;
-            requests.delivered(&request, &mut turn.outcomes);
+            requests.delivered(&request, &mut turn.notifications);
         }
         if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
             let lost = (!is_there).then(|| (id.into(), Some(DeliveryError::Gone)));

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct SendOptions<'a> {
     pub(super) ack: Option<&'a str>,
     /// None: options of version 1.
-    pub(super) terms: Option<&'a ReplyOptions<'a>>,
+    pub(super) reply: Option<&'a ReplyOptions<'a>>,
 }
 
 /// Result of the delivery to one id; none: it was delivered.
@@ -51,13 +51,13 @@ fn await_nothing(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
         responder: responder.clone(),
         ack: ack.clone(),
     });
-    turn.outcomes.extend(cancelled);
+    turn.notifications.extend(cancelled);
 }
 
 impl<'a> SendOptions<'a> {
     /// The `ref` of a receipt, if one is wanted.
     fn reference(&self) -> Option<&'a str> {
-        self.terms?.reference
+        self.reply?.reference
     }
 
     pub(super) fn receipt(&self) -> bool {
@@ -115,14 +115,15 @@ impl Connection {
             timeout: reply.and_then(|reply| reply.timeout),
         };
         loop {
-            match requests.open(&question, now, &mut turn.outcomes)? {
+            match requests.open(&question, now, &mut turn.notifications)? {
                 Opened::Asked(request) => return Ok(request),
                 Opened::Over => {
                     // Flush the batch first: it may contain the message of the expired request.
                     if let [receiver] = receivers {
                         self.deliver_to(receiver, turn);
                     }
-                    self.broker.notify(&mut turn.outcomes, &mut turn.touched);
+                    self.broker
+                        .notify(&mut turn.notifications, &mut turn.touched);
                 }
             }
         }
@@ -142,7 +143,7 @@ impl Connection {
         };
         let registration = turn.batch.registration;
         let name = [Name { id, registration }];
-        self.await_answer(ack, options.terms, slice::from_ref(receiver), &name, turn)
+        self.await_answer(ack, options.reply, slice::from_ref(receiver), &name, turn)
     }
 
     /// Reports the result of a message to one id.
@@ -215,7 +216,7 @@ impl Connection {
             }
             // `Gone`: the receiver's part ended, with a notification, when it disconnected.
             if let (Some(ack), true) = (&key, error != DeliveryError::Gone) {
-                turn.outcomes.push(Notification::Failed {
+                turn.notifications.push(Notification::Failed {
                     asker: self.handle.clone(),
                     ack: ack.clone(),
                     dest: (&**id).into(),
@@ -240,7 +241,7 @@ impl Connection {
             return Ok(());
         };
         let requests = &self.broker.registry.requests;
-        requests.cancel(&key, &self.handle, &mut turn.outcomes);
+        requests.cancel(&key, &self.handle, &mut turn.notifications);
         Ok(())
     }
 }

@@ -66,12 +66,12 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         let reply;
-        let mut options = SendOptions { ack, terms: None };
+        let mut options = SendOptions { ack, reply: None };
         if let Some(raw) = raw
             && self.handle.speaks_2()
         {
-            reply = raw.terms(self.broker.options.max_id_length)?;
-            options.terms = Some(&reply);
+            reply = raw.check(self.broker.options.max_id_length)?;
+            options.reply = Some(&reply);
             // The receipt goes into this connection's own outbox, which must have room.
             if options.receipt() && self.is_full(cx) {
                 return Ok(Some(self.handle.clone()));
@@ -156,7 +156,7 @@ impl Connection {
         if message.len() > MOST_SHARE && self.awaits_memory() {
             return Ok(Admission::Backpressure);
         }
-        let room = self.room(id, receiver, cx, || self.serves_others(receiver));
+        let room = self.admit(id, receiver, cx, || self.serves_others(receiver));
         match room {
             Admission::Accept => {}
             Admission::Backpressure => {
@@ -183,7 +183,7 @@ impl Connection {
         let is_there = turn.delivered(receiver, receiver.outbox.push(&frame));
         if let Some(request) = request {
             let requests = &self.broker.registry.requests;
-            requests.delivered(&request, &mut turn.outcomes);
+            requests.delivered(&request, &mut turn.notifications);
         }
         if !is_there {
             self.broker.unknown(id);
@@ -224,7 +224,7 @@ impl Connection {
         if !batch.requests.is_empty() {
             let requests = &self.broker.registry.requests;
             for request in batch.requests.drain(..) {
-                requests.delivered(&request, &mut turn.outcomes);
+                requests.delivered(&request, &mut turn.notifications);
             }
         }
         match pushed {
@@ -333,7 +333,7 @@ impl Connection {
         let mut takes = Vec::with_capacity(known);
         for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
             let delays = || receivers.iter().any(|other| other.outbox.is_starved());
-            let takes_it = match self.room(id, receiver, cx, delays) {
+            let takes_it = match self.admit(id, receiver, cx, delays) {
                 Admission::Backpressure => return Ok(Some(receiver.clone())),
                 room => matches!(room, Admission::Accept),
             };
@@ -350,7 +350,7 @@ impl Connection {
         }
         let request = match options.request() {
             Some(ack) if !receivers.is_empty() => {
-                self.await_answer(ack, options.terms, &receivers, &names, turn)?
+                self.await_answer(ack, options.reply, &receivers, &names, turn)?
             }
             _ => None,
         };
@@ -397,7 +397,7 @@ impl Connection {
         }
         if let Some(request) = request {
             let requests = &self.broker.registry.requests;
-            requests.delivered(&request, &mut turn.outcomes);
+            requests.delivered(&request, &mut turn.notifications);
         }
         if let Some(results) = results {
             self.report(ids, options, results, receipt, turn)?;
@@ -424,7 +424,7 @@ impl Connection {
 
     /// Admission of a message. On `Backpressure` this connection is woken when there is room. `delays`:
     /// whether other receivers wait meanwhile.
-    pub(super) fn room(
+    pub(super) fn admit(
         &self,
         id: &str,
         receiver: &Arc<Handle>,

@@ -36,7 +36,7 @@ pub(super) struct Turn {
     pub(super) touched: Vec<Arc<Handle>>,
     pub(super) batch: ReceiverBatch,
     /// Notifications to be sent when no lock is held.
-    pub(super) outcomes: Notifications,
+    pub(super) notifications: Notifications,
     /// Messages and control frames read, and the bytes of the messages: both count against the budget.
     pub(super) read: u32,
     pub(super) bytes: usize,
@@ -71,7 +71,7 @@ impl Turn {
     pub(super) fn end(mut self: Box<Self>) {
         self.batch.receiver = None;
         self.touched.shrink_to(KEPT);
-        self.outcomes.shrink_to(KEPT);
+        self.notifications.shrink_to(KEPT);
         self.batch.requests.shrink_to(KEPT);
         (self.read, self.bytes) = (0, 0);
         (self.messages_in, self.messages_out) = (0, 0);

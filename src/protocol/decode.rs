@@ -42,7 +42,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
                 message,
                 dest,
                 ack: members.ack,
-                wanted: RawReplyOptions {
+                reply: RawReplyOptions {
                     reference: members.reference,
                     answers: members.answers,
                     timeout: members.timeout,

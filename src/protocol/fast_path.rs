@@ -13,15 +13,15 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
         let message = at.value()?;
         let dest = at.skip(r#","dest":"#).then(|| at.value())??;
         let ack = member(&mut at, r#","ack":"#)?;
-        let wanted = match at.ends("}") {
+        let reply = match at.ends("}") {
             true => None,
-            false => Some(wanted(&mut at)?),
+            false => Some(reply(&mut at)?),
         };
         return Some(ClientAction::Send {
             message,
             dest,
             ack,
-            wanted,
+            reply,
         });
     }
     if at.skip(r#"{"action":"answer","ack":"#) {
@@ -58,13 +58,13 @@ pub(super) fn client_action(text: &str) -> Option<ClientAction<'_>> {
 
 /// Decodes the options of a `send` of version 2. Not inlined, so that the path of all other frames is short.
 #[inline(never)]
-fn wanted<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
-    let wanted = RawReplyOptions {
+fn reply<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
+    let reply = RawReplyOptions {
         reference: member(at, r#","ref":"#)?,
         answers: member(at, r#","answers":"#)?,
         timeout: member(at, r#","timeout":"#)?,
     };
-    at.ends("}").then(|| Box::new(wanted))
+    at.ends("}").then(|| Box::new(reply))
 }
 
 pub(super) fn server_action(text: &str, version: u8) -> Option<ServerAction<'_>> {

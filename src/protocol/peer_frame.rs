@@ -168,12 +168,12 @@ mod tests {
         let message = crate::protocol::message("[1]", Some("\"k\""), Some("\"a\""));
         assert!(is_message(message.concat().as_bytes()));
         assert_eq!(read(&message), "None");
-        assert_eq!(read(&asks("1")), "Some(Asks { ack: \"1\" })");
-        let expected = "Some(Awaits { ack: \"1\", number: 7 })";
+        assert_eq!(read(&asks("1")), "Some(ExpectReply { ack: \"1\" })");
+        let expected = "Some(Probe { ack: \"1\", number: 7 })";
         assert_eq!(read(&awaits("1", "7")), expected);
-        assert_eq!(read(&lost("7")), "Some(Lost { number: 7 })");
+        assert_eq!(read(&lost("7")), "Some(ProbeFailed { number: 7 })");
         assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
-        assert_eq!(read(&settle("7")), "Some(Settle { number: 7 })");
+        assert_eq!(read(&settle("7")), "Some(Confirm { number: 7 })");
         let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
         let expected = PeerFrame::Confirmed {
             number: 7,

@@ -41,27 +41,27 @@ impl<'a> RawReplyOptions<'a> {
     }
 
     /// Decodes the options (rules 24.1, 26.1 and 26.2). `null` counts as an absent member.
-    pub(crate) fn terms(&self, max_length: usize) -> Result<ReplyOptions<'a>, ActionError> {
-        let mut terms = ReplyOptions::default();
+    pub(crate) fn check(&self, max_length: usize) -> Result<ReplyOptions<'a>, ActionError> {
+        let mut options = ReplyOptions::default();
         if let Some(raw) = there(self.reference) {
             if !matches!(raw.as_bytes()[0], b'"' | b'-' | b'0'..=b'9') || !fits(raw, max_length) {
                 return Err(ActionError::InvalidMember(
                     "\"send\" message (msg.ref must be a number or a string within maxIdLength)",
                 ));
             }
-            terms.reference = Some(raw);
+            options.reference = Some(raw);
         }
         if let Some(raw) = there(self.answers) {
-            terms.answers = answers(raw).ok_or(ActionError::InvalidMember(
+            options.answers = answers(raw).ok_or(ActionError::InvalidMember(
                 "\"send\" message (msg.answers must be a positive whole number or \"all\")",
             ))?;
         }
         if let Some(raw) = there(self.timeout) {
-            terms.timeout = Some(timeout(raw).ok_or(ActionError::InvalidMember(
+            options.timeout = Some(timeout(raw).ok_or(ActionError::InvalidMember(
                 "\"send\" message (msg.timeout must be a positive number)",
             ))?);
         }
-        Ok(terms)
+        Ok(options)
     }
 }
 

@@ -34,7 +34,7 @@ fn members_come_in_any_order_and_others_are_ignored() {
         message: "null",
         dest: "[\"a\"]",
         ack: None,
-        wanted: None,
+        reply: None,
     };
     assert_eq!(decode_client_action(text).unwrap(), send);
 }
