@@ -310,7 +310,10 @@ impl Connection {
             return self.close(&close);
         }
         let Self { broker, handle, .. } = self;
-        if let Some(peers) = &broker.peers {
+        // A renewal, or a takeover at this broker, is no arrival: senders noted since the arrival stay known.
+        if let Some(peers) = &broker.peers
+            && broker.registry.find(&id).is_none()
+        {
             peers.expect_arrival(handle);
         }
         let (mut lost, mut given_up) = (None, None);
