@@ -69,6 +69,18 @@ pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
     cluster
 }
 
+/// As `alone`, but another broker has just announced that it drains.
+pub(crate) fn beside_draining(runtime: &Runtime) -> Arc<Cluster> {
+    let cluster = alone(runtime);
+    cluster.handover.observe_drain();
+    cluster
+}
+
+/// True if a message of this sender (its id as JSON) that was sent before the owner arrived would be delivered.
+pub(crate) fn delivers_earlier(cluster: &Cluster, owner: &Handle, sender: &str) -> bool {
+    (cluster.handover).deliver_unless_overtaken(owner, sender, || true)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_lost_before_its_broadcast_resolves_at_once() {
     let bus = Arc::new(BlockingBus {

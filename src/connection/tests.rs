@@ -20,6 +20,7 @@ use super::turn::{BYTES, MESSAGES};
 use crate::{
     auth::{Authentication, Credentials, Decision, Denied, Grant, JwtKey, JwtOptions},
     broker::handle::Handle,
+    cluster::tests::{beside_draining, delivers_earlier},
     options::{RateLimit, ServerOptions},
     server::Server,
     transport::socket::{ReadHalf, WriteHalf, pipe::Pipe},
@@ -332,6 +333,25 @@ async fn a_registration_in_a_cluster() {
         peer.write(&turn(place, TEXT, &register_text("b"), refused));
         peer.expect(&registered("b")).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_message_never_comes_after_a_newer_one_to_an_id_that_has_moved() {
+    let cluster = beside_draining(&Runtime::current());
+    let server = Server::unreachable_beside(cluster.clone(), options(), &Runtime::current());
+    let sender = TestPeer::connect(&server).registered("sender").await;
+    let mut owner = TestPeer::connect(&server).registered("a").await;
+    assert!(delivers_earlier(&cluster, &owner.handle, r#""sender""#));
+    sender.write(&frame(TEXT, &send_text("a", "newer")));
+    owner.expect("newer").await;
+    assert!(!delivers_earlier(&cluster, &owner.handle, r#""sender""#));
+    assert!(delivers_earlier(&cluster, &owner.handle, r#""other""#));
+    // A renewal.
+    let owner = owner.registered("a").await;
+    assert!(!delivers_earlier(&cluster, &owner.handle, r#""sender""#));
+    // A takeover at the same broker.
+    let next = TestPeer::connect(&server).registered("a").await;
+    assert!(!delivers_earlier(&cluster, &next.handle, r#""sender""#));
 }
 
 #[tokio::test(start_paused = true)]

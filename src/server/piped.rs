@@ -9,7 +9,7 @@ use super::{Server, attach};
 use crate::connection::Connection;
 use crate::{
     broker::handle::Handle,
-    cluster,
+    cluster::{self, Cluster},
     connection::Peer,
     event::ServerEvent,
     options::{Listen, ServerOptions},
@@ -24,9 +24,18 @@ impl Server {
 
     /// A server for peers in memory, in a cluster of one broker.
     pub(crate) fn unreachable_in_cluster(options: ServerOptions, runtime: &Runtime) -> Self {
-        let join = |_: &ServerOptions, runtime: &Runtime| {
+        Self::unreachable_beside(cluster::tests::alone(runtime), options, runtime)
+    }
+
+    /// A server for peers in memory, in this cluster.
+    pub(crate) fn unreachable_beside(
+        cluster: Arc<Cluster>,
+        options: ServerOptions,
+        runtime: &Runtime,
+    ) -> Self {
+        let join = |_: &ServerOptions, _: &Runtime| {
             let (_, events) = tokio::sync::mpsc::channel(1);
-            Ok(Some((cluster::tests::alone(runtime), events)))
+            Ok(Some((cluster, events)))
         };
         Self::bind_in(join, here(options), |_: ServerEvent<'_>| {}, runtime).unwrap()
     }
