@@ -1,11 +1,11 @@
 'use strict';
 
-// Holds 2.0 to 1.7.2: every scenario is played on both, and the recordings must be equal. Where 2.0
+// Compares 2.0 with 1.7.2: every scenario is played on both, and the recordings must be equal. Where 2.0
 // differs on purpose, the scenario names the difference and both recordings are checked against it.
 //
-//   npm install --ignore-scripts --prefix __test__/original
-//   npx ava __test__/differential.test.js                         2.0 against 1.7.2
-//   WSMB_SUBJECT=original npx ava __test__/differential.test.js   1.7.2 against itself
+// npm install --ignore-scripts --prefix __test__/original
+// npx ava __test__/differential.test.js                         2.0 against 1.7.2
+// WSMB_SUBJECT=original npx ava __test__/differential.test.js   1.7.2 against itself
 
 const test = require('ava');
 const differences = require('./differential/differences');
@@ -13,7 +13,7 @@ const { original, subject } = require('./differential/implementations');
 const { play, SCENARIO_TIMEOUT_MS } = require('./differential/play');
 const scenarios = require('./differential/scenarios');
 
-// A client of 1.7.2 at a wrong path waits for ever, and keeps the process alive.
+// A client of 1.7.2 at a wrong path waits forever and keeps the process alive.
 test.before(async () => {
   const { registerCompletionHandler } = await import('ava');
   registerCompletionHandler(() => process.exit());
@@ -36,12 +36,12 @@ for (const scenario of scenarios) {
   });
 }
 
-test('every scenario has a title of its own', (t) => {
+test('every scenario has a unique title', (t) => {
   const titles = scenarios.map(({ title }) => title);
   t.deepEqual(titles, [...new Set(titles)]);
 });
 
-test('every named difference is shown by a scenario, and no other is named', (t) => {
+test('every difference is shown by a scenario, and scenarios name no others', (t) => {
   const shown = new Set(scenarios.flatMap(({ differs }) => differs || []));
   t.deepEqual([...shown].sort(), Object.keys(differences).sort());
 });

@@ -1,17 +1,17 @@
 'use strict';
 
-// 1.7.2 and 2.0 on one wire: clients of either version, and both together, on a server of the other,
-// through everything the protocol has, and through the death of the server.
+// 1.7.2 and 2.0 on the same wire: clients of either version, and of both, on a server of the other version,
+// with the whole protocol and a crash of the server.
 //
-//   npm install --ignore-scripts --prefix __test__/original
-//   npx ava __test__/interop.test.js
+// npm install --ignore-scripts --prefix __test__/original
+// npx ava __test__/interop.test.js
 
 const test = require('ava');
 const { original, subject } = require('./differential/implementations');
 const { Stage } = require('./differential/stage');
 
 const TIMEOUT_MS = 60_000;
-// How long a 1.x program waits before it connects again.
+// The delay before a 1.x program reconnects, ms.
 const RECONNECT_MS = 25;
 const DEATHS = 3;
 
@@ -25,13 +25,13 @@ const MIXES = [
   ['old', 'new', 'old'],
 ];
 
-// A test for each mix: a server, and two clients a and b that are connected to it.
+// A test for each mix of versions: a server and two clients a and b.
 function interop(title, body) {
   for (const [ofServer, ofA, ofB] of MIXES) {
     test.serial(`${title} (${ofServer} server, ${ofA} and ${ofB} clients)`, async (t) => {
       t.timeout(2 * TIMEOUT_MS);
       const broker = new Stage(VERSIONS[ofServer]);
-      // Clients of both versions log into one recording.
+      // Clients of both versions log to one recording.
       const clients = new Stage();
       const join = (version, id, port, name = id) => {
         const client = new VERSIONS[version].WSMsgBroker(id, '127.0.0.1', port);
@@ -63,7 +63,7 @@ async function both({ broker, clients, join, ofA, ofB }) {
   return { server, a, b };
 }
 
-// What a client has heard, and what a server has told, of one event.
+// Entries of one event of a client or a server.
 const of = (stage, who, event) =>
   (stage.recording()[who] || []).filter(([name]) => name === event).map(([, ...rest]) => rest);
 
@@ -83,7 +83,7 @@ interop('clients register, unregister and close', async (t, scene) => {
   t.deepEqual(of(broker, 'server', 'unregistered'), [['a'], ['b']]);
 });
 
-interop('messages arrive in order, both ways', async (t, scene) => {
+interop('messages arrive in order in both directions', async (t, scene) => {
   const { clients } = scene;
   const { a, b } = await both(scene);
   for (let number = 0; number < 100; number++) {
@@ -100,7 +100,7 @@ interop('messages arrive in order, both ways', async (t, scene) => {
   });
 });
 
-interop('a message goes to many, and unknown ones are warned of', async (t, scene) => {
+interop('a message goes to many receivers, with a warning for unknown ones', async (t, scene) => {
   const { broker, clients } = scene;
   const { a } = await both(scene);
   a.send('m', ['nobody', 'b', 'a', 'b']);
@@ -112,7 +112,7 @@ interop('a message goes to many, and unknown ones are warned of', async (t, scen
   ]);
 });
 
-interop('requests are answered, in both roles', async (t, scene) => {
+interop('requests are answered in both roles', async (t, scene) => {
   const { clients } = scene;
   const { a, b } = await both(scene);
   for (const client of [a, b]) {
@@ -128,7 +128,7 @@ interop('requests are answered, in both roles', async (t, scene) => {
   t.deepEqual(of(clients, 'answers', 'a'), [[{ answer: 'of b', of: 'a' }]]);
 });
 
-interop('the fastest of many answers, and only that one', async (t, scene) => {
+interop('only the fastest of many answers is delivered', async (t, scene) => {
   const { clients } = scene;
   const { a, b } = await both(scene);
   const waiting = [];
@@ -140,7 +140,7 @@ interop('the fastest of many answers, and only that one', async (t, scene) => {
   await clients.until('b', 'message');
   for (const answer of waiting) answer();
   await clients.until('answers', 'answer');
-  // What was answered too late has been dropped once these have gone the same way.
+  // Late answers have been dropped once these messages have arrived on the same connection.
   a.send('behind', 'b');
   b.send('behind', 'a');
   await clients.until('a', 'message', 2);
@@ -149,7 +149,7 @@ interop('the fastest of many answers, and only that one', async (t, scene) => {
   t.deepEqual(of(clients, 'a', 'error'), []);
 });
 
-interop('answers of nothing and of falsy values', async (t, scene) => {
+interop('answers of undefined and of falsy values', async (t, scene) => {
   const { clients } = scene;
   const { a, b } = await both(scene);
   const answers = [null, '', 0, false, undefined];
@@ -167,7 +167,7 @@ interop('answers of nothing and of falsy values', async (t, scene) => {
   ]);
 });
 
-interop('a newer client takes an id over', async (t, scene) => {
+interop('a newer client takes over an id', async (t, scene) => {
   const { clients, join, ofB } = scene;
   const { server, a } = await both(scene);
   join(ofB, 'b', server.port, 'newer b');
@@ -177,22 +177,19 @@ interop('a newer client takes an id over', async (t, scene) => {
   t.deepEqual(of(clients, 'b', 'message'), []);
 });
 
-interop(
-  'a client that unregistered sends as nobody and can be reached no more',
-  async (t, scene) => {
-    const { broker, clients } = scene;
-    const { a, b } = await both(scene);
-    a.unregister();
-    await clients.until('a', 'unregistered');
-    a.send('from nobody', 'b');
-    await clients.until('b', 'message');
-    b.send('to nobody', 'a');
-    await broker.until('server', 'warn');
-    t.deepEqual(of(clients, 'a', 'message'), []);
-  },
-);
+interop('a client that unregistered sends without an id and is not reachable', async (t, scene) => {
+  const { broker, clients } = scene;
+  const { a, b } = await both(scene);
+  a.unregister();
+  await clients.until('a', 'unregistered');
+  a.send('from nobody', 'b');
+  await clients.until('b', 'message');
+  b.send('to nobody', 'a');
+  await broker.until('server', 'warn');
+  t.deepEqual(of(clients, 'a', 'message'), []);
+});
 
-interop('a megabyte passes both ways', async (t, scene) => {
+interop('a message of a megabyte passes in both directions', async (t, scene) => {
   const { clients } = scene;
   const { a, b } = await both(scene);
   const text = 'é 😀 x'.repeat(150_000);
@@ -203,7 +200,7 @@ interop('a megabyte passes both ways', async (t, scene) => {
   t.deepEqual(clients.recording().answers, [['answer', true]]);
 });
 
-interop('a server that closes ends its clients', async (t, scene) => {
+interop('a closing server closes its clients', async (t, scene) => {
   const { broker, clients, ofServer } = scene;
   const { server } = await both(scene);
   server.close();
@@ -215,12 +212,12 @@ interop('a server that closes ends its clients', async (t, scene) => {
   t.deepEqual(of(clients, 'b', 'close'), [[code]]);
 });
 
-interop('clients come back when a server was killed and restarted', async (t, scene) => {
+interop('clients reconnect when a server was killed and restarted', async (t, scene) => {
   const { broker, clients, ofA, ofB } = scene;
   const port = await broker.freePort();
   const start = (life) => broker.command([port], `life ${life}`);
 
-  // As 1.x programs do it: a new client whenever the last one has closed.
+  // As 1.x programs do it: a new client after each close event.
   const current = {};
   const keep = (version, id) => {
     const client = new VERSIONS[version].WSMsgBroker(id, '127.0.0.1', port);
@@ -231,7 +228,7 @@ interop('clients come back when a server was killed and restarted', async (t, sc
       clients.log(id, 'message', message);
       if (response) response.send(`${message} heard by ${id}`);
     });
-    // Refused while the server is down; lost, without an error, when it dies.
+    // Connections are refused while the server is down, and lost without an error when it is killed.
     client.on('error', () => {});
     client.on('close', () => {
       clients.log(id, 'closed');

@@ -1,13 +1,14 @@
 'use strict';
 
-// Raw actors: WebSocket clients and servers (by the `ws` of 1.7.2, without compression) and TCP
-// connections. They log what reaches them and do what a scenario says; they know no protocol.
+// Raw actors: WebSocket clients and servers (with the `ws` of 1.7.2, without compression) and TCP
+// connections. They log everything they receive and do what a scenario asks for. They do not know the
+// protocol.
 
 const net = require('node:net');
 const { once } = require('node:events');
 const { WebSocket } = require('../original');
 
-// The pieces both ends of a raw WebSocket share.
+// The common part of both ends of a raw WebSocket.
 class RawSocket {
   constructor(stage, name, ws) {
     this.stage = stage;
@@ -51,7 +52,7 @@ class RawClient extends RawSocket {
     await this.stage.awaits(once(this.ws, 'open'), `${this.name} to open`);
   }
 
-  // As a client of the broker sends, so that Stage.handled takes either.
+  // Sends as a client of the broker does, so that Stage.handled accepts both.
   send(message, dest) {
     this.frame({ action: 'send', message, dest });
   }
@@ -63,7 +64,8 @@ class RawClient extends RawSocket {
     await arrived();
   }
 
-  // Registers (again): the answer proves that all before it was handled and nothing was told.
+  // Registers (again). The answer proves that all earlier frames were handled and no other frame was sent
+  // back.
   async register(id) {
     const { stage, name } = this;
     const before = (stage.recording()[name] || []).length;
@@ -103,7 +105,7 @@ class Peer {
     this.port = this.#server._server.address().port;
   }
 
-  // The n-th connection, once it has sent its first frame (a client registers first).
+  // The connection with this number, once it has sent its first frame (a client registers first).
   async connection(number = 1) {
     const name = number === 1 ? this.name : `${this.name} ${number}`;
     await this.stage.until(name, 'frame');
@@ -140,7 +142,7 @@ class Tcp {
     this.#socket.write(data, 'latin1');
   }
 
-  // What was received, once `holds(text)` or the connection has ended.
+  // The received text, once `holds(text)` is true or the connection has ended.
   async received(holds) {
     const seen = () => holds(this.text);
     if (seen()) return this.text;
@@ -151,7 +153,7 @@ class Tcp {
     return this.text;
   }
 
-  // What was received when the connection has ended.
+  // The received text at the end of the connection.
   async toEnd() {
     await this.stage.awaits(this.ended, `${this.name} to end`);
     return this.text;
@@ -174,7 +176,7 @@ class TcpServer {
     this.#server = net.createServer((socket) => {
       this.#sockets.add(socket);
       socket.on('error', () => {});
-      // The request head is read here, so that handlers speak only of what they answer.
+      // Reads the request head, so that handlers contain only their response.
       let head = '';
       const read = (data) => {
         head += data.toString('latin1');

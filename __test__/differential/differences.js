@@ -1,7 +1,7 @@
 'use strict';
 
-// Where 2.0 differs from 1.7.2 on purpose, numbered as in docs/guides/migrating-from-1x.md. A scenario that
-// shows one names it, and gives both recordings.
+// Intended differences between 2.0 and 1.7.2, numbered as in docs/guides/migrating-from-1x.md. A scenario
+// that shows one names it and gives both recordings.
 
 module.exports = {
   D1: 'the newest registration owns an id',

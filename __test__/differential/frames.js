@@ -1,12 +1,12 @@
 'use strict';
 
-// WebSocket bytes by hand, for what no library would send.
+// Handwritten WebSocket bytes that no library would send.
 
 const kit = require('../../testkit/frames');
 
 const KEY = 'dGhlIHNhbXBsZSBub25jZQ==';
 
-// A client's upgrade request; `extra` are further header lines.
+// The upgrade request of a client. `extra`: further header lines.
 function request(path = '/', extra = []) {
   return [
     `GET ${path} HTTP/1.1`,
@@ -21,7 +21,7 @@ function request(path = '/', extra = []) {
   ].join('\r\n');
 }
 
-// The 101 to a request head.
+// The 101 response to a request head.
 function acceptance(head) {
   const [, key] = /sec-websocket-key: *(\S+)/i.exec(head);
   return [
@@ -34,12 +34,12 @@ function acceptance(head) {
   ].join('\r\n');
 }
 
-// One frame from its first byte and payload; `claimed` is the length in its header.
+// One frame from its first byte and payload. `claimed`: the length in its header.
 function frame(first, payload, { masked = false, claimed } = {}) {
   return kit.frame(first, payload, { mask: masked ? kit.ZERO_MASK : undefined, claimed });
 }
 
-// The code of the masked close frame that `data` begins with.
+// The code of the masked close frame at the start of `data`.
 function maskedCloseCode(data) {
   if (data[0] !== 0x88 || data.length < 8) return undefined;
   const [first, second] = [data[6] ^ data[2], data[7] ^ data[3]];

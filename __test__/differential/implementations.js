@@ -1,7 +1,8 @@
 'use strict';
 
-// What is compared: 1.7.2, and the subject. The subject is this package; WSMB_SUBJECT=original makes it
-// 1.7.2 as well (which proves the machinery: nothing may differ then), any other value is a module path.
+// The two implementations: 1.7.2 and the subject. The subject is this package by default.
+// WSMB_SUBJECT=original makes it 1.7.2 as well, which tests the comparison itself, as nothing may differ
+// then. Any other value is a module path.
 
 const path = require('node:path');
 const { directory } = require('../original');

@@ -1,14 +1,14 @@
 'use strict';
 
-// Plays one scenario on one implementation and returns its recording. A scenario marked `isolated` (one
-// that makes 1.7.2 throw where nobody can catch, or that other tests would disturb) is played in a process
-// of its own.
+// Plays one scenario on one implementation and returns its recording. A scenario marked `isolated` is played
+// in a process of its own: in 1.7.2 it throws an exception that cannot be caught, or other tests would
+// disturb it.
 
 const { fork } = require('node:child_process');
 const path = require('node:path');
 const { Stage } = require('./stage');
 
-// Generous, because a loaded machine is no difference; a scenario takes some 50 ms.
+// Long, because a busy machine is not a difference. A scenario takes about 50 ms.
 const SCENARIO_TIMEOUT_MS = 30_000;
 
 async function play(scenario, implementation) {
@@ -25,7 +25,7 @@ async function playHere(scenario, implementation) {
   });
   try {
     await Promise.race([scenario.play(stage).then(() => stage.settle()), late]);
-    // As isolated scenarios arrive: without anything that JSON would drop.
+    // Drops what JSON drops, as for isolated scenarios.
     return JSON.parse(JSON.stringify(stage.recording()));
   } finally {
     clearTimeout(timer);

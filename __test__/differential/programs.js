@@ -1,6 +1,6 @@
 'use strict';
 
-// Scenarios whose point is how a process ends, or what it prints, run as processes of their own.
+// Runs scenarios about the end or the output of a process in processes of their own.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -25,7 +25,7 @@ async function runProgram(stage, implementation, main, argument) {
   return { lines: output.split('\n').filter(Boolean), code, signal };
 }
 
-// Starts wsbrokerserver; its lines are logged as they come.
+// Starts wsbrokerserver and logs its lines as they arrive.
 function startCommand(stage, implementation, args, name) {
   const child = spawn(process.execPath, [implementation.command, ...args.map(String)], {
     stdio: ['ignore', 'pipe', 'ignore'],

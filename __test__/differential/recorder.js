@@ -1,13 +1,13 @@
 'use strict';
 
-// The recording of one scenario: for each object (a client, a server, a raw socket) the list of what it
-// was seen to do, in order. The order between objects is recorded only where a scenario makes it an entry.
-// Entries are plain JSON, so that recordings cross process borders and compare by value.
+// The recording of one scenario: for each object (a client, a server, a raw socket) the ordered list of its
+// observed events. The order between objects is recorded only where a scenario makes it an entry. Entries are
+// plain JSON, so that recordings can be sent between processes and compared by value.
 
 const crypto = require('node:crypto');
 
 const ACK = /("ack":"|and ack = )([a-zA-Z0-9]{20})("|$)/g;
-// Longer texts are recorded by length and digest, so that a difference can still be read.
+// Longer texts are recorded by length and digest, so that a difference remains readable.
 const LONGEST_TEXT = 2000;
 const SENTINEL = /sentinel-\d+/g;
 
@@ -21,7 +21,7 @@ class Recorder {
   #forgotten = new Set();
   #frozen = false;
 
-  // Appends one entry to what `who` did.
+  // Appends one entry to the list of `who`.
   log(who, ...entry) {
     if (this.#frozen || this.#forgotten.has(who)) return;
     if (!this.#lines.has(who)) this.#lines.set(who, []);
@@ -36,7 +36,7 @@ class Recorder {
     return this.when(seen, `${count} x "${event}" of ${who}`);
   }
 
-  // Resolves when `holds()` does; it is asked again after each entry.
+  // Resolves when `holds()` is true. It is called again after each entry.
   when(holds, description) {
     if (holds()) return Promise.resolve();
     return new Promise((resolve) => {
@@ -63,7 +63,7 @@ class Recorder {
     }
   }
 
-  // A token to send behind what is being tested: when it arrives, all that went before it has arrived.
+  // A token to send after the tested frames: when it arrives, all earlier frames have arrived.
   sentinel() {
     const token = `sentinel-${this.#nextSentinel++}`;
     let resolve;
@@ -74,7 +74,7 @@ class Recorder {
     return { token, arrived: () => this.awaits(arrived, `${token} to arrive`) };
   }
 
-  // True if the text carries a sentinel, which then counts as arrived and belongs in no recording.
+  // True if the text contains a sentinel. It then counts as arrived and is not recorded.
   isSentinel(text) {
     const tokens = String(text).match(SENTINEL);
     if (!tokens) return false;
@@ -82,12 +82,12 @@ class Recorder {
     return true;
   }
 
-  // Ports differ from run to run: they are recorded as <port>.
+  // Ports differ between runs and are recorded as <port>.
   hidePort(port) {
     this.#ports.add(String(port));
   }
 
-  // Takes a whole object out of the recording, for good, or the last entry of one event.
+  // Removes an object from the recording for good, or its last entry of one event.
   forget(who) {
     this.#forgotten.add(who);
     this.#lines.delete(who);
@@ -107,7 +107,7 @@ class Recorder {
     return Object.fromEntries([...this.#lines].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
-  // What a scenario that does not end has been waiting for, and how far it came.
+  // The awaited conditions of a stuck scenario and its recording so far.
   stuck() {
     const waiting = [...this.#waiting].map((waiter) => waiter.description).join(', ');
     return `waiting for: ${waiting || 'nothing known'}; seen so far: ${JSON.stringify(this.recording(), null, 1)}`;
@@ -128,7 +128,7 @@ class Recorder {
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, this.#plain(item)]));
   }
 
-  // Acks made by a client are random: they are numbered as they appear.
+  // Acks made by a client are random and are numbered as they appear.
   #text(text) {
     let plain = text.replace(ACK, (_, before, ack, after) => {
       if (!this.#acks.has(ack)) this.#acks.set(ack, `<ack ${this.#acks.size + 1}>`);

@@ -1,10 +1,10 @@
 'use strict';
 
-// What a scenario is given: one implementation, and the actors it can be driven with. Actors log what
-// they see by themselves; a scenario adds what it alone can know (return values, thrown errors).
+// The stage of a scenario: one implementation and the actors to drive it. Actors log what they receive. A
+// scenario adds return values and thrown errors.
 //
-// `message` listeners are recorded as 1.x programs use them: the message, and whether an answer is
-// wanted. Only a client made with `exact` records the arguments as they are (see difference D8).
+// `message` listeners are recorded in the form of 1.x programs: the message, and whether an answer is wanted.
+// Only a client created with `exact` records the actual arguments (see difference D8).
 
 const { once } = require('node:events');
 const { Recorder } = require('./recorder');
@@ -31,7 +31,7 @@ class Stage extends Recorder {
     return this.implementation.WSMsgBroker;
   }
 
-  // Starts a broker on a free port; `port` is set on the returned server once it listens.
+  // Starts a broker on a free port. `port` is set on the returned server once it listens.
   async server({ name = 'server', path, port = 0 } = {}) {
     const server = this.watchServer(new this.WSMsgBroker.Server(port, path), name);
     server.port = await this.portOf(server);
@@ -39,8 +39,8 @@ class Stage extends Recorder {
     return server;
   }
 
-  // Waits until the servers have told all that they know: a connection of our own, left out of the
-  // recording, goes the same way behind everything else.
+  // Waits until the servers have emitted all pending events: an unrecorded connection of our own passes the
+  // same queues behind them.
   async settle() {
     this.#settling = true;
     for (const { server, name, path } of this.#listening) {
@@ -55,7 +55,7 @@ class Stage extends Recorder {
 
   watchServer(server, name = 'server') {
     this.cleanup(() => server.close());
-    // 1.7.2 keeps a timer of an hour for each request without an answer, and the process with it.
+    // 1.7.2 keeps a timer of an hour, and thereby the process, for each request without an answer.
     this.cleanup(() =>
       Object.values(server.ack2timeout || {})
         .flat()
@@ -71,7 +71,7 @@ class Stage extends Recorder {
     return server;
   }
 
-  // 1.7.2 tells its port through the http server inside, and only later; 2.0 has address().
+  // 1.7.2 has its port in the inner http server, with a delay. 2.0 has address().
   async portOf(server) {
     let { port } = (typeof server.address === 'function' && server.address()) || {};
     if (!port) {
@@ -83,7 +83,7 @@ class Stage extends Recorder {
     return port;
   }
 
-  // Connects a client of the implementation; resolves once it is registered (or has seen `until`).
+  // Connects a client of the implementation. Resolves once it is registered (or has emitted `until`).
   async client(id, target, { until = 'registered', ...options } = {}) {
     const client = this.connect(id, target, options);
     if (until) await this.until(client.recordedAs, until);
@@ -112,8 +112,8 @@ class Stage extends Recorder {
     return client;
   }
 
-  // Resolves when the server has handled all that `sender` has sent so far, and told its listeners:
-  // it warns about the unknown receiver of the last message.
+  // Resolves when the server has handled all that `sender` has sent so far and has called its listeners: it
+  // warns about the unknown receiver of the last message.
   async handled(sender) {
     const { token, arrived } = this.sentinel();
     sender.send('nobody hears this', token);
@@ -127,8 +127,8 @@ class Stage extends Recorder {
     await arrived();
   }
 
-  // A connection that comes, registers and goes: when the server has told of its end, it has noticed the
-  // end of every connection that was gone before. It leaves nothing in the recording.
+  // A connection that registers and closes, without a trace in the recording. When the server has emitted its
+  // end, it has detected the end of every connection that closed earlier.
   async passBy(server, name = 'server') {
     const id = `passer-by ${++this.#passersBy}`;
     const raw = await this.raw(server, id, { register: id });
@@ -143,7 +143,7 @@ class Stage extends Recorder {
     this.forgetLast(name, 'unregistered');
   }
 
-  // A WebSocket client that sends what it is told, and records each frame as it came.
+  // A WebSocket client whose frames a scenario sends, and which records each received frame.
   async raw(target, name = 'raw', options = {}) {
     const raw = new RawClient(this, name, target.port ?? target, options);
     this.cleanup(() => raw.terminate());
@@ -155,7 +155,7 @@ class Stage extends Recorder {
     return raw;
   }
 
-  // A WebSocket server that is no broker: it records what clients send and answers what it is told.
+  // A WebSocket server that is not a broker: it records the frames of clients, and a scenario answers them.
   async peer(name = 'peer') {
     const peer = new Peer(this, name);
     this.cleanup(() => peer.close());
@@ -164,7 +164,7 @@ class Stage extends Recorder {
     return peer;
   }
 
-  // A plain TCP connection, and a plain TCP server, for handshakes and malformed frames.
+  // A plain TCP connection and a plain TCP server, for handshakes and malformed frames.
   async tcp(target, name = 'tcp') {
     const tcp = new Tcp(this, name, target.port ?? target);
     this.cleanup(() => tcp.destroy());
@@ -180,12 +180,12 @@ class Stage extends Recorder {
     return server;
   }
 
-  // Answers an upgrade request read by tcpServer with 101, and what follows right behind it.
+  // Answers an upgrade request read by tcpServer with 101, immediately followed by these frames.
   upgrade(socket, head, frames = []) {
     socket.write(Buffer.concat([Buffer.from(acceptance(head)), ...frames]));
   }
 
-  // An unmasked text frame, as servers send them; `bytes` is any frame.
+  // An unmasked text frame, as servers send them. `bytes`: any frame.
   textFrame(text) {
     return this.bytes(0x81, text);
   }
@@ -194,14 +194,14 @@ class Stage extends Recorder {
     return frame(first, Buffer.from(text));
   }
 
-  // A port of 127.0.0.1 where nobody listens but the scenario, for what cannot be tested with port 0.
+  // A port of 127.0.0.1 on which only the scenario listens, for cases that cannot use port 0.
   async freePort() {
     const port = await lastingPort({ teardown: (action) => this.cleanup(action) });
     this.hidePort(port);
     return port;
   }
 
-  // Runs `main(WSMsgBroker, print, argument)` as a process of its own; records its lines and its end.
+  // Runs `main(WSMsgBroker, print, argument)` in a process of its own. Records its lines and its end.
   async program(main, argument, name = 'program') {
     const { lines, code, signal } = await this.awaits(
       runProgram(this, this.implementation, main, argument),
@@ -218,14 +218,14 @@ class Stage extends Recorder {
     return command;
   }
 
-  // Logs how many arguments an event comes with, beside what watchClient logs.
+  // Logs the number of arguments of an event, in addition to the log of watchClient.
   countArguments(emitter, who, event) {
     emitter.on(event, (...args) => {
       if (!this.#settling) this.log(who, event, args.length, ...args);
     });
   }
 
-  // Logs what a call throws, or what `result` makes of its return value.
+  // Logs the exception of a call, or its return value as converted by `result`.
   attempt(who, call, what, result) {
     try {
       const value = what();
@@ -242,14 +242,14 @@ class Stage extends Recorder {
     this.#cleanups.push(action);
   }
 
-  // Ends what the scenario left open; what happens from here on is not recorded.
+  // Ends everything the scenario left open. Later events are not recorded.
   end() {
     this.freeze();
     for (const action of this.#cleanups.reverse()) {
       try {
         action();
       } catch {
-        // 1.7.2 throws when a thing is closed that never opened; it is gone either way.
+        // 1.7.2 throws when an object is closed that was never open. It is closed in either case.
       }
     }
   }

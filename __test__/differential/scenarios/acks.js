@@ -1,9 +1,8 @@
 'use strict';
 
-// Requests as raw connections make them: acks of any kind, and who may answer whom when registrations
-// have changed meanwhile.
+// Requests of raw connections: acks of any kind, and the right to answer after registrations have changed.
 
-// Two raw connections and a third: asker a, receiver b, stranger c.
+// Three raw connections: asker a, receiver b and stranger c.
 async function rawThree(stage) {
   const server = await stage.server();
   const a = await stage.raw(server, 'a', { register: 'a' });
@@ -15,7 +14,7 @@ async function rawThree(stage) {
 const question = (dest, ack, message = 'm') => ({ action: 'send', message, dest, ack });
 const answer = (ack, message) => ({ action: 'answer', ack, message });
 
-// What the others see while a stranger tries to answer: nothing of it.
+// Recordings of the others while a stranger tries to answer: no trace of it.
 const untouched = {
   b: [
     ['frame', '{"action":"registered","id":"b"}'],
@@ -27,7 +26,7 @@ const untouched = {
 
 module.exports = [
   {
-    title: 'the ack of an answered request may be used again',
+    title: 'an ack can be reused after its request was answered',
     async play(stage) {
       const { a, b } = await rawThree(stage);
       for (const round of [1, 2, 3]) {
@@ -68,7 +67,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer to an asker who has gone is dropped in silence',
+    title: 'an answer to a disconnected asker is dropped without an error',
     async play(stage) {
       const { server, a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -85,7 +84,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer goes nowhere when the asker is back on a new connection',
+    title: 'an answer is dropped when the asker has returned on a new connection',
     async play(stage) {
       const { server, a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -100,7 +99,7 @@ module.exports = [
     },
   },
   {
-    title: 'answers to one who has unregistered are dropped in silence',
+    title: 'answers to an asker that has unregistered are dropped without an error',
     async play(stage) {
       const { a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -114,7 +113,7 @@ module.exports = [
     },
   },
   {
-    title: 'answers to one who never registered are dropped in silence',
+    title: 'answers to an asker that never registered are dropped without an error',
     async play(stage) {
       const { server, b } = await rawThree(stage);
       const nobody = await stage.raw(server, 'nobody');
@@ -126,7 +125,7 @@ module.exports = [
     },
   },
   {
-    title: 'answers to one who registered only after asking are dropped in silence',
+    title: 'answers to an asker that registered only after asking are dropped without an error',
     async play(stage) {
       const { server, b } = await rawThree(stage);
       const late = await stage.raw(server, 'late');
@@ -139,7 +138,8 @@ module.exports = [
     },
   },
   {
-    title: 'answers to one who unregistered and registered again are dropped in silence',
+    title:
+      'answers to an asker that unregistered and registered again are dropped without an error',
     async play(stage) {
       const { a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -153,7 +153,7 @@ module.exports = [
     },
   },
   {
-    title: 'answers to one who registered the same id again meanwhile',
+    title: 'answers to an asker that registered the same id again meanwhile',
     async play(stage) {
       const { a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -165,7 +165,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer of one who has unregistered comes without from',
+    title: 'an answer of a connection that has unregistered arrives without from',
     async play(stage) {
       const { a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -177,7 +177,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer by one who was not asked',
+    title: 'an answer of a connection that was not asked',
     differs: ['D2'],
     expected: {
       original: {
@@ -207,7 +207,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer to one who has registered another id meanwhile',
+    title: 'an answer to an asker that has registered another id meanwhile',
     async play(stage) {
       const { a, b } = await rawThree(stage);
       a.frame(question('b', 'ack'));
@@ -216,7 +216,7 @@ module.exports = [
       b.frame(answer('ack', 'x'));
       await stage.handled(b);
       await a.caughtUp('other');
-      // What the server tells of the former id is another scenario (D3).
+      // The server's events for the former id are the subject of another scenario (D3).
       stage.forget('server');
     },
   },

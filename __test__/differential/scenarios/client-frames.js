@@ -1,8 +1,9 @@
 'use strict';
 
-// What a client writes on the wire, and how it reads what a server writes.
+// Frames that a client writes, and how it reads the frames of a server.
 
-// Sends each text to a client of a peer; a message behind proves that it was read and nothing followed.
+// Sends each text to a client of a peer. A message afterwards proves that the texts were read without further
+// effect.
 async function told(stage, frames, then = () => {}) {
   const peer = await stage.peer();
   const client = await stage.client('a', peer, { until: 'open' });
@@ -14,7 +15,7 @@ async function told(stage, frames, then = () => {}) {
 
 module.exports = [
   {
-    title: 'the frames of a client, to the byte',
+    title: 'the frames of a client, byte by byte',
     async play(stage) {
       const peer = await stage.peer();
       const client = await stage.client('a', peer, { until: 'open' });
@@ -36,17 +37,17 @@ module.exports = [
     },
   })),
   {
-    title: 'an ack is 20 letters and digits, and new each time',
+    title: 'an ack is 20 letters and digits, and unique',
     async play(stage) {
       const peer = await stage.peer();
       const client = await stage.client('a', peer, { until: 'open' });
       for (let number = 0; number < 20; number++) client.send(number, 'b', () => {});
       await stage.until('peer', 'frame', 21);
-      // The recorder gives numbers to acks of that form alone: 20 different ones end with <ack 20>.
+      // The recorder numbers only acks of that form: 20 different ones end with <ack 20>.
     },
   },
   {
-    title: 'arguments of send are not checked but serialised',
+    title: 'arguments of send are serialized without checks',
     async play(stage) {
       const peer = await stage.peer();
       const client = await stage.client('a', peer, { until: 'open' });
@@ -102,7 +103,7 @@ module.exports = [
     },
   },
   {
-    title: 'send serialises at once: exceptions reach the caller, later changes do not travel',
+    title: 'send serializes at once: exceptions reach the caller, later changes are not sent',
     async play(stage) {
       const peer = await stage.peer();
       const client = await stage.client('a', peer, { until: 'open' });
@@ -112,7 +113,7 @@ module.exports = [
         try {
           client.send(circular, 'b');
         } catch (error) {
-          // The rest of the text shows the circle, in words of the engine.
+          // The rest of the text describes the circle in the words of the engine.
           throw new TypeError(error.message.split('\n')[0]);
         }
       });
@@ -134,7 +135,7 @@ module.exports = [
     },
   },
   {
-    title: 'a client reports what is not JSON, or null, or binary, and goes on',
+    title: 'a client emits errors for invalid JSON, null and binary frames, and stays connected',
     play: (stage) =>
       told(
         stage,
@@ -147,7 +148,7 @@ module.exports = [
       ),
   },
   {
-    title: 'a client reports unknown actions, and goes on',
+    title: 'a client emits errors for unknown actions, and stays connected',
     play: (stage) =>
       told(stage, [
         '{}',
@@ -170,7 +171,7 @@ module.exports = [
       told(stage, ['{"action":["message"],"message":"in an array"}', '{"action":["foo","bar"]}']),
   },
   {
-    title: 'a client reports answers that nobody asked for',
+    title: 'a client emits errors for answers without a request',
     play: (stage) =>
       told(stage, [
         '{"action":"answer","ack":"unknown","from":"b","message":1}',
@@ -181,7 +182,7 @@ module.exports = [
       ]),
   },
   {
-    title: 'a client takes messages with any members missing',
+    title: 'a client accepts messages without any of their members',
     play: (stage) =>
       told(stage, [
         '{"action":"message"}',
@@ -199,7 +200,7 @@ module.exports = [
       ]),
   },
   {
-    title: 'a client takes registered and unregistered as they come',
+    title: 'a client accepts registered and unregistered at any time',
     play: (stage) =>
       told(stage, [
         '{"action":"registered"}',
@@ -229,7 +230,7 @@ module.exports = [
     },
   },
   {
-    title: 'answers reach the callback of their request, in whatever order',
+    title: 'answers reach the callback of their request in any order',
     async play(stage) {
       const peer = await stage.peer();
       const client = await stage.client('a', peer, { until: 'open' });
@@ -303,7 +304,7 @@ module.exports = [
     },
   },
   {
-    title: 'pings of a server are answered, messages in fragments are joined',
+    title: 'pings of a server are answered, fragments of messages are joined',
     async play(stage) {
       const peer = await stage.peer();
       await stage.client('a', peer, { until: 'open' });

@@ -2,7 +2,7 @@
 
 // The command line tool, wsbrokerserver <port> [path].
 
-// The first client that is not refused; the others leave nothing in the recording.
+// The first client that is not refused. The others leave no trace in the recording.
 async function connected(stage, port, path) {
   for (let attempt = 1; ; attempt++) {
     const name = `attempt ${attempt}`;
@@ -17,12 +17,12 @@ async function connected(stage, port, path) {
 
 module.exports = [
   ...[[], ['some'], ['/some'], ['']].map((args) => ({
-    title: `wsbrokerserver <port> ${JSON.stringify(args)} prints where it listens, who comes and who goes`,
+    title: `wsbrokerserver <port> ${JSON.stringify(args)} prints its address, registrations and disconnections`,
     async play(stage) {
       const port = await stage.freePort();
       stage.command([port, ...args]);
       await stage.until('command', 'prints');
-      // 1.7.2 prints its line before it listens, so that a first client may be refused.
+      // 1.7.2 prints its line before it listens, so a first client may be refused.
       const client = await connected(stage, port, args[0]);
       await stage.until('command', 'prints', 2);
       client.close();
@@ -38,7 +38,7 @@ module.exports = [
     },
   },
   {
-    title: 'wsbrokerserver ends by a signal',
+    title: 'a signal ends wsbrokerserver',
     async play(stage) {
       const port = await stage.freePort();
       const command = stage.command([port]);

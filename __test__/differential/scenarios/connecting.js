@@ -1,8 +1,8 @@
 'use strict';
 
-// How a connection comes about, or does not: handshakes, refusals, and what the client makes of them.
+// Successful and failed connections: handshakes, refusals, and the events of the client.
 
-// A client against a peer that answers its upgrade request with this text, and then does `then(socket)`.
+// A client of a peer that answers its upgrade request with this text and then calls `then(socket)`.
 async function answered(stage, text, then = (socket) => socket.end()) {
   const peer = await stage.tcpServer((socket) => {
     socket.write(text);
@@ -59,7 +59,7 @@ module.exports = [
     },
   },
   {
-    title: 'the first frames may come in the segment of the handshake, and in pieces',
+    title: 'the first frames may arrive with the handshake in one segment, and in pieces',
     async play(stage) {
       const registered = stage.textFrame('{"action":"registered","id":"a"}');
       const message = stage.textFrame('{"action":"message","message":"hello","from":"b"}');
@@ -102,7 +102,7 @@ module.exports = [
     },
   },
   {
-    title: 'a host that does not exist is an error, then close(1006)',
+    title: 'an unknown host name is an error, then close(1006)',
     async play(stage) {
       const client = stage.connect(
         'a',
@@ -111,12 +111,12 @@ module.exports = [
       );
       client.on('error', (error) => stage.log('program', error instanceof Error));
       await stage.until('client', 'close');
-      // Which resolver error it is depends on the network around.
+      // The error of the resolver depends on the network.
       stage.forgetLast('client', 'error');
     },
   },
   {
-    title: 'a program that reconnects on error and on close makes two clients for one refusal',
+    title: 'a program that reconnects on error and on close creates two clients after one refusal',
     async play(stage) {
       const port = await stage.freePort();
       let made = 0;
@@ -134,7 +134,7 @@ module.exports = [
     },
   },
   {
-    title: 'a program that reconnects on close is served again by the next server on the port',
+    title: 'a program that reconnects on close is served by the next server on the port',
     async play(stage) {
       const peer = await stage.peer('first');
       const server = await stage.server();

@@ -1,6 +1,6 @@
 'use strict';
 
-// Every way in which 1.x programs construct clients and servers.
+// All ways in which 1.x programs construct clients and servers.
 
 const { EventEmitter } = require('node:events');
 const net = require('node:net');
@@ -34,7 +34,7 @@ module.exports = [
     },
   })),
   {
-    title: 'a query behind the path does not matter to the server',
+    title: 'a query after the path does not matter to the server',
     async play(stage) {
       const server = await stage.server({ path: 'some' });
       await stage.client('a', server, { path: 'some?token=1' });
@@ -67,7 +67,7 @@ module.exports = [
     },
   },
   {
-    title: 'clients may be made in the tick of their server',
+    title: 'clients may be constructed in the tick of their server',
     async play(stage) {
       const port = await stage.freePort();
       stage.watchServer(new stage.WSMsgBroker.Server(port));
@@ -102,7 +102,7 @@ module.exports = [
     },
   },
   {
-    title: 'a port that is no number is the name of a unix socket',
+    title: 'a port that is not a number is the name of a Unix socket',
     isolated: true,
     async play(stage) {
       const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-'));
@@ -160,7 +160,7 @@ module.exports = [
     },
   },
   {
-    title: 'client.id is what was given',
+    title: 'client.id is the given value',
     async play(stage) {
       const peer = await stage.peer();
       for (const id of ['a', '', 7, 0, null, undefined]) {
@@ -173,7 +173,7 @@ module.exports = [
     },
   },
   {
-    title: 'both can be extended by ES6 classes',
+    title: 'ES6 classes can extend clients and servers',
     async play(stage) {
       const { WSMsgBroker } = stage;
       class MyServer extends WSMsgBroker.Server {
@@ -203,7 +203,7 @@ module.exports = [
     },
   },
   {
-    title: 'a client can be extended in the ES5 way',
+    title: 'an ES5 constructor can extend a client',
     async play(stage) {
       const { WSMsgBroker } = stage;
       const server = await stage.server();
@@ -233,7 +233,7 @@ module.exports = [
     },
   },
   {
-    title: 'a server can be extended in the ES5 way',
+    title: 'an ES5 constructor can extend a server',
     async play(stage) {
       const { Server } = stage.WSMsgBroker;
       function Old() {

@@ -1,6 +1,6 @@
 'use strict';
 
-// What a server makes of requests: upgrades, plain HTTP, and what is neither.
+// A server's response to upgrade requests, plain HTTP and other bytes.
 
 const { frame, request } = require('../frames');
 
@@ -13,7 +13,7 @@ function header(text, name) {
   return found ? found[1] : undefined;
 }
 
-// Plain HTTP: what it answers.
+// Sends plain HTTP requests and logs the responses.
 async function plain(stage, ...requests) {
   const server = await stage.server({ path: 'some' });
   for (const [number, text] of requests.entries()) {
@@ -25,7 +25,7 @@ async function plain(stage, ...requests) {
   }
 }
 
-// An upgrade request: the status line of its answer and these headers.
+// Sends an upgrade request and logs the status line and these headers of its response.
 async function upgraded(stage, text, headers = []) {
   const server = await stage.server({ path: 'some' });
   const tcp = await stage.tcp(server);
@@ -50,7 +50,7 @@ function wrongPath(path) {
       const server = await stage.server({ path: 'some' });
       const tcp = await stage.tcp(server);
       tcp.write(request(path));
-      // 1.7.2 never answers: what comes until another client has been served.
+      // 1.7.2 never answers: records what arrives until another client has been served.
       await stage.client('a', server, { path: 'some' });
       if (stage.implementation.name !== '1.7.2')
         await tcp.received((text) => text.includes('\r\n'));
@@ -82,7 +82,7 @@ module.exports = [
     play: (stage) => plain(stage, get('/some', 'Upgrade: websocket')),
   },
   {
-    title: 'an upgrade is answered with 101 and the key of its key',
+    title: 'an upgrade is answered with 101 and the accept key for its key',
     play: (stage) =>
       upgraded(stage, request('/some'), [
         'upgrade',
@@ -109,7 +109,7 @@ module.exports = [
     },
   },
   {
-    title: 'an origin and cookies are not looked at',
+    title: 'origin and cookies are ignored',
     play: (stage) =>
       upgraded(stage, request('/some', ['Origin: http://evil.example', 'Cookie: a=b'])),
   },
@@ -126,12 +126,12 @@ module.exports = [
     play: (stage) => upgraded(stage, request('/some').replace('Version: 13', 'Version: 8')),
   },
   {
-    title: 'an upgrade to something else is a bad request',
+    title: 'an upgrade to another protocol is a bad request',
     play: (stage) =>
       upgraded(stage, request('/some').replace('Upgrade: websocket', 'Upgrade: h2c')),
   },
   {
-    title: 'what is no HTTP is a bad request',
+    title: 'bytes that are not HTTP are a bad request',
     play: (stage) => upgraded(stage, 'hello\r\n\r\n'),
   },
   {
@@ -194,7 +194,7 @@ module.exports = [
     },
   },
   {
-    title: 'a handshake may come in pieces, with the first frame behind it',
+    title: 'a handshake may arrive in pieces, followed by the first frame',
     async play(stage) {
       const server = await stage.server({ path: 'some' });
       const tcp = await stage.tcp(server);
@@ -209,7 +209,7 @@ module.exports = [
     },
   },
   {
-    title: 'a handshake and its first frames may come at once',
+    title: 'a handshake and its first frames may arrive at once',
     async play(stage) {
       const server = await stage.server({ path: 'some' });
       const tcp = await stage.tcp(server);
@@ -226,7 +226,7 @@ module.exports = [
     },
   },
   {
-    title: 'pings are answered, and messages in fragments are joined',
+    title: 'pings are answered, and fragments of messages are joined',
     async play(stage) {
       const server = await stage.server();
       const raw = await stage.raw(server);

@@ -1,11 +1,11 @@
 'use strict';
 
-// Ids that are no ordinary text (D11).
+// Ids that are not ordinary texts (D11).
 
 const registered = (id) => ['frame', `{"action":"registered","id":${id}}`];
 const message = (text, from) => ['frame', `{"action":"message","message":${text},"from":${from}}`];
 
-// An id registered and written to by another connection, which then leaves.
+// Registers an id, sends to it from another connection, and closes that connection.
 async function used(stage, id, dest = id) {
   const server = await stage.server();
   const a = await stage.raw(server, 'a', { register: 'a' });
@@ -16,7 +16,7 @@ async function used(stage, id, dest = id) {
   await stage.until('a', 'frame', 2);
 }
 
-// 1.7.2 keeps ids as they came, 2.0 makes them strings.
+// 1.7.2 keeps the type of ids, 2.0 converts them to strings.
 function number(id, text = String(id)) {
   const recording = (frame, event) => ({
     a: [registered('"a"'), message(2, frame)],
@@ -38,7 +38,7 @@ module.exports = [
   number(1.5),
   number(-3),
   {
-    title: 'ids that name members of objects work once they are registered',
+    title: 'ids with names of object members work once they are registered',
     async play(stage) {
       const server = await stage.server();
       const a = await stage.raw(server, 'a', { register: 'a' });
@@ -51,7 +51,7 @@ module.exports = [
     },
   },
   {
-    title: 'ids that name members of objects are unknown until they are registered',
+    title: 'ids with names of object members are unknown until they are registered',
     differs: ['D11'],
     expected: {
       original: {
@@ -105,7 +105,7 @@ module.exports = [
     },
   },
   {
-    title: '__proto__ is an id as any other',
+    title: '__proto__ is an id like any other',
     differs: ['D11'],
     expected: {
       original: {
@@ -145,7 +145,7 @@ module.exports = [
     },
   },
   {
-    title: 'an id that is neither text nor number is refused',
+    title: 'an id that is neither a string nor a number is refused',
     differs: ['D11'],
     expected: {
       original: {
@@ -197,7 +197,7 @@ module.exports = [
     },
   },
   {
-    title: 'receivers that are no strings are unknown by the text they make',
+    title: 'receivers that are not strings are unknown under their text',
     async play(stage) {
       const server = await stage.server();
       const raw = await stage.raw(server, 'raw', { register: '5' });
@@ -208,7 +208,7 @@ module.exports = [
   },
 ];
 
-// Registers each id on one connection; the texts of 2.0's errors are its own, so only their coming counts.
+// Registers each id on one connection. Error texts of 2.0 differ, so only their number counts.
 async function refused(stage, ids) {
   const server = await stage.server();
   const raw = await stage.raw(server);

@@ -1,7 +1,7 @@
 'use strict';
 
-// All scenarios, each `{ title, play(stage) }`. One whose recordings differ on purpose also has `differs`
-// (names of differences.js) and `expected` ({ original, ours }: both recordings, in full).
+// All scenarios, each `{ title, play(stage) }`. A scenario with an intended difference also has `differs`
+// (names of differences.js) and `expected` ({ original, ours }: both recordings in full).
 
 const fs = require('node:fs');
 

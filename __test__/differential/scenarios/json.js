@@ -1,12 +1,12 @@
 'use strict';
 
-// JSON that no JSON.stringify writes, but other programs do. 1.7.2 parses and writes every message anew,
-// 2.0 carries its text (D10); what a listener in JavaScript sees is mostly the same.
+// JSON that other programs than JSON.stringify write. 1.7.2 parses and writes every message anew, 2.0 carries
+// its text (D10). A listener in JavaScript receives the same value in most cases.
 
 const asked = (message) => `{"action":"send","message":${message},"dest":"b"}`;
 const told = (message) => ['frame', `{"action":"message","message":${message},"from":"a"}`];
 
-// One raw message from a to b, to be carried as `original` by 1.7.2 and as it is by 2.0.
+// One raw message from a to b. 1.7.2 carries it as `original`, 2.0 unchanged.
 function carried(title, message, original) {
   const recording = (text) => ({
     a: [['frame', '{"action":"registered","id":"a"}']],
@@ -28,7 +28,7 @@ function carried(title, message, original) {
   };
 }
 
-// What a listener, and the callback of a request, make of raw JSON.
+// The values that a listener and the callback of a request receive for raw JSON.
 async function heard(stage, messages) {
   const server = await stage.server();
   await stage.client('b', server);
@@ -61,7 +61,7 @@ module.exports = [
   carried('spaces are kept', '{ "a" : [ 1 , 2 ] }', '{"a":[1,2]}'),
   carried('escapes are kept', '"\\u003c\\/\\u00e9\\u2028\\ud83d\\ude00"', '"</é\u2028😀"'),
   {
-    title: 'members keep the order they were sent in',
+    title: 'members keep their order',
     async play(stage) {
       const server = await stage.server();
       await stage.raw(server, 'b', { register: 'b' });
@@ -86,7 +86,7 @@ module.exports = [
     },
   },
   {
-    title: 'a listener hears the same of what JSON writes in several ways',
+    title: 'a listener receives equal values for different JSON texts of a value',
     play: (stage) =>
       heard(stage, [
         '1.0',
@@ -100,7 +100,7 @@ module.exports = [
       ]),
   },
   {
-    title: 'a listener hears Infinity where 1.7.2 made it null',
+    title: 'a listener receives Infinity where 1.7.2 made it null',
     differs: ['D10'],
     expected: {
       original: {
@@ -121,7 +121,7 @@ module.exports = [
     play: (stage) => heard(stage, ['[1e999,-1e999]']),
   },
   {
-    title: 'answers are carried as they were sent, too',
+    title: 'answers are carried unchanged, too',
     differs: ['D10'],
     expected: {
       original: {

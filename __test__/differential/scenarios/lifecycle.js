@@ -1,6 +1,6 @@
 'use strict';
 
-// A client's life in its events: what comes, in which order, with which arguments.
+// The events of a client: their order and their arguments.
 
 module.exports = [
   {
@@ -48,7 +48,7 @@ module.exports = [
     },
   },
   {
-    title: 'a server sees connection, registered and, once, unregistered',
+    title: 'a server emits connection, registered and, once, unregistered',
     async play(stage) {
       const server = await stage.server();
       const client = await stage.client('a', server);
@@ -71,7 +71,7 @@ module.exports = [
     },
   },
   {
-    title: 'in one process, a server tells of a thing before its clients do',
+    title: 'within one process, a server emits its events before its clients do',
     async play(stage) {
       const server = await stage.server();
       const seen = { connection: 0, registered: 0, unregistered: 0, warn: 0 };
@@ -123,7 +123,7 @@ module.exports = [
     },
   },
   {
-    title: 'send works in the open listener, behind the register frame',
+    title: 'send works in the open listener, after the register frame',
     async play(stage) {
       const peer = await stage.peer();
       const client = stage.connect('a', peer);
@@ -178,7 +178,7 @@ module.exports = [
     },
   },
   {
-    title: 'close() is idempotent and gives close(1000) once',
+    title: 'close() is idempotent and emits close(1000) once',
     async play(stage) {
       const server = await stage.server();
       const client = await stage.client('a', server);
@@ -220,7 +220,7 @@ module.exports = [
     },
   },
   {
-    title: 'close() right after new gives a close without a code, and nothing else',
+    title: 'close() right after new emits close without a code, and nothing else',
     async play(stage) {
       const peer = await stage.peer();
       const client = stage.connect('a', peer);
@@ -229,13 +229,13 @@ module.exports = [
       await stage.until('client a', 'close');
       // A later client proves that the first one is not registered after all.
       await stage.client('b', peer, { until: 'open' });
-      // Whether it came as far as the handshake is not its user's business.
+      // It does not matter whether the connection reached the handshake.
       stage.forget('peer');
       stage.forget('peer 2');
     },
   },
   {
-    title: 'close() while the handshake is under way gives a close without a code',
+    title: 'close() during the handshake emits close without a code',
     async play(stage) {
       let answer;
       const peer = await stage.tcpServer((socket, head) => {
@@ -275,7 +275,7 @@ module.exports = [
     },
   },
   {
-    title: 'close() while a connection is failing gives the error and no close',
+    title: 'close() while a connection is failing emits the error and no close',
     async play(stage) {
       const port = await stage.freePort();
       const client = stage.connect('a', { port });

@@ -1,6 +1,6 @@
 'use strict';
 
-// Limits that 1.7.2 did not have (D15), and what is below them.
+// Limits that 1.7.2 does not have (D15), and use below them.
 
 module.exports = [
   {
@@ -56,7 +56,7 @@ module.exports = [
     },
   },
   {
-    title: 'a burst of 2,000 messages to a client that reads them arrives in full',
+    title: 'a burst of 2,000 messages to a reading client arrives in full',
     async play(stage) {
       const server = await stage.server();
       const a = await stage.client('a', server);

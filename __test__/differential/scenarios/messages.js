@@ -1,6 +1,6 @@
 'use strict';
 
-// Messages between clients: to one, to many, to oneself, to nobody.
+// Messages between clients: to one, to many, to oneself, to an unknown id.
 
 async function pair(stage, options) {
   const server = await stage.server();
@@ -11,7 +11,7 @@ async function pair(stage, options) {
 
 module.exports = [
   {
-    title: 'values arrive as JSON carries them',
+    title: 'values arrive as JSON represents them',
     async play(stage) {
       const { a, b } = await pair(stage);
       const values = [
@@ -54,7 +54,7 @@ module.exports = [
     },
   },
   {
-    title: 'a message of undefined is an error of the server and reaches nobody',
+    title: 'a message of undefined is an error of the server and is not delivered',
     async play(stage) {
       const { a, b } = await pair(stage);
       a.send(undefined, 'b');
@@ -75,7 +75,7 @@ module.exports = [
     },
   },
   {
-    title: 'an array of receivers is served in order, unknown ones are warned of',
+    title: 'an array of receivers is served in order, with a warning for each unknown one',
     async play(stage) {
       const { a, b } = await pair(stage);
       a.send('m', ['nobody', 'b', 'a', 'no one', 'b']);
@@ -115,7 +115,7 @@ module.exports = [
     },
   },
   {
-    title: 'an unknown receiver is warned of, once each time',
+    title: 'each message to an unknown receiver is one warning',
     async play(stage) {
       const { a } = await pair(stage);
       a.send('m', 'nobody');
@@ -126,7 +126,7 @@ module.exports = [
     },
   },
   {
-    title: 'a client that has gone is unknown, and known again when it returns',
+    title: 'a disconnected client is unknown, and reachable again when it returns',
     async play(stage) {
       const { server, a, b } = await pair(stage);
       b.close();
@@ -140,7 +140,7 @@ module.exports = [
     },
   },
   {
-    title: 'two servers keep their clients apart',
+    title: 'clients of two servers are separate',
     async play(stage) {
       const first = await stage.server({ name: 'first' });
       const second = await stage.server({ name: 'second', path: 'second' });
@@ -151,7 +151,7 @@ module.exports = [
     },
   },
   {
-    title: 'messages without a listener are lost, later ones are heard',
+    title: 'messages without a listener are lost, later ones are received',
     async play(stage) {
       const { server, a } = await pair(stage);
       const deaf = new stage.WSMsgBroker('deaf', '127.0.0.1', server.port);
@@ -160,7 +160,7 @@ module.exports = [
       a.send('lost', 'deaf');
       a.send('lost, too', 'deaf', () => stage.log('program', 'answered'));
       a.on('message', (_message, response) => response?.send('yes'));
-      // The answer to this comes behind the two.
+      // The answer to this request arrives after the two messages.
       await new Promise((resolve) => {
         deaf.send('question', 'a', resolve);
       });
@@ -170,7 +170,7 @@ module.exports = [
     },
   },
   {
-    title: 'what was sent before close() arrives',
+    title: 'messages sent before close() arrive',
     async play(stage) {
       const { server, a } = await pair(stage);
       const c = await stage.client('c', server);
@@ -182,7 +182,7 @@ module.exports = [
     },
   },
   {
-    title: 'listeners may come and go while messages arrive',
+    title: 'listeners can be added and removed while messages arrive',
     async play(stage) {
       const { a, b } = await pair(stage);
       const log = (name) => (message) => stage.log('program', name, message);
@@ -312,7 +312,7 @@ module.exports = [
     },
   },
   {
-    title: 'what methods return',
+    title: 'return values of methods',
     differs: ['D9', 'D13'],
     expected: {
       original: {

@@ -1,11 +1,11 @@
 'use strict';
 
-// What a program does to its process: when it ends, and of what. Programs are functions without free
-// variables, run by node with (WSMsgBroker, print, argument, WebSocket).
+// How programs affect their process: when it ends, and by which error. Programs are functions without free
+// variables, run by Node.js with (WSMsgBroker, print, argument, WebSocket).
 
 const { request, frame } = require('../frames');
 
-// Scenarios of one program without differences.
+// A scenario of one program without differences.
 const program = (title, main) => ({ title, play: (stage) => stage.program(main) });
 
 const differing = (title, differs, original, ours, main) => ({
@@ -15,7 +15,7 @@ const differing = (title, differs, original, ours, main) => ({
   play: (stage) => stage.program(main),
 });
 
-/** What a peer sees of a client `a`. */
+/** The entries of a peer for a client `a`. */
 const CONNECTS = [
   ['accepts', '/'],
   ['frame', '{"action":"register","id":"a"}'],
@@ -23,7 +23,7 @@ const CONNECTS = [
 const prints = (line) => ['prints', line];
 const ends = (code) => ['ends', code, null];
 
-// A broker, a raw connection to it, and what happens after bad text was sent.
+// A broker, a raw connection to it, and the effect of invalid text.
 function badText(WSMsgBroker, print, _, WebSocket) {
   const server = new WSMsgBroker.Server(0);
   process.on('uncaughtException', (error) => {
@@ -46,7 +46,7 @@ function badText(WSMsgBroker, print, _, WebSocket) {
   else server.wss.on('listening', () => start(server.wss._server.address().port));
 }
 
-// A client whose listener throws, with and without listeners for the consequences.
+// A client whose listener throws, with or without listeners for the exception.
 function throwingListener(WSMsgBroker, print, { listen }) {
   const server = new WSMsgBroker.Server(0);
   process.on('uncaughtException', (error) => print(`uncaught ${error.message}`));
@@ -104,14 +104,17 @@ module.exports = [
       await stage.program(main, await stage.freePort());
     },
   },
-  program('a server that was closed at once keeps no process alive', (WSMsgBroker, print) => {
-    new WSMsgBroker.Server(0).close();
-    process.on('exit', () => print('ended'));
-  }),
+  program(
+    'a server that was closed at once does not keep the process alive',
+    (WSMsgBroker, print) => {
+      new WSMsgBroker.Server(0).close();
+      process.on('exit', () => print('ended'));
+    },
+  ),
   program('an open server keeps its process alive', (WSMsgBroker, print) => {
     const server = new WSMsgBroker.Server(0);
     process.on('exit', () => print('ended'));
-    // Nothing but the server can keep the loop going until this timer.
+    // Only the server can keep the event loop running until this timer.
     setTimeout(() => {
       print('still alive');
       server.close();
@@ -135,7 +138,7 @@ module.exports = [
     },
   },
   {
-    title: 'what is sent right before process.exit() arrives',
+    title: 'messages sent right before process.exit() arrive',
     async play(stage) {
       const peer = await stage.peer();
       await stage.program((WSMsgBroker, _print, port) => {
@@ -174,7 +177,7 @@ module.exports = [
     },
   },
   {
-    title: 'bad text for a client without an error listener',
+    title: 'invalid text for a client without an error listener',
     differs: ['D4'],
     expected: {
       original: {
@@ -327,7 +330,7 @@ module.exports = [
     },
   ),
   differing(
-    'a request without an answer keeps no process alive',
+    'a request without an answer does not keep the process alive',
     ['D6'],
     [prints('kept alive'), ends(0)],
     [prints('ended by itself'), ends(0)],
@@ -339,7 +342,7 @@ module.exports = [
         client.on('message', () => {
           client.close();
           server.close();
-          // 1.7.2 waits for an hour here; ending by itself takes milliseconds.
+          // 1.7.2 waits for an hour here. A process that ends by itself takes milliseconds.
           setTimeout(() => {
             end = 'kept alive';
             process.exit();

@@ -1,6 +1,6 @@
 'use strict';
 
-// Requests and answers: who is called, with what, and how often.
+// Requests and answers: which callbacks are called, with which arguments, and how often.
 
 async function pair(stage) {
   const server = await stage.server();
@@ -9,14 +9,14 @@ async function pair(stage) {
   return { server, a, b };
 }
 
-// Asks and logs what the callback gets.
+// Sends a request and logs the arguments of its callback.
 function ask(stage, client, question, dest) {
   client.send(question, dest, (...args) => stage.log(question, 'answered', args.length, ...args));
 }
 
 module.exports = [
   {
-    title: 'a callback gets the id of who answered, and the answer',
+    title: 'a callback gets the id of the responder and the answer',
     async play(stage) {
       const { a, b } = await pair(stage);
       b.on('message', (message, response) => response.send(`${message} answered`));
@@ -27,7 +27,7 @@ module.exports = [
     },
   },
   {
-    title: 'answers of every kind arrive, even null, empty and false',
+    title: 'answers of every kind arrive, including null, empty and false',
     async play(stage) {
       const { a, b } = await pair(stage);
       const answers = [null, '', 0, false, 'text', [], {}, { deep: [null] }, -1.5];
@@ -39,7 +39,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer of undefined is an error of the asker and uses the request up',
+    title: 'an answer of undefined is an error of the asker and ends the request',
     async play(stage) {
       const { a, b } = await pair(stage);
       b.on('message', (_message, response) => {
@@ -53,7 +53,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer that JSON drops is as one of undefined, one it refuses throws',
+    title: 'an answer that JSON drops counts as undefined, one that it rejects throws',
     async play(stage) {
       const { a, b } = await pair(stage);
       b.on('message', (_message, response) => {
@@ -65,7 +65,7 @@ module.exports = [
     },
   },
   {
-    title: 'the fastest answer wins, later ones are dropped in silence',
+    title: 'the fastest answer wins, later ones are dropped without an error',
     async play(stage) {
       const { server, a, b } = await pair(stage);
       const c = await stage.client('c', server);
@@ -89,7 +89,8 @@ module.exports = [
     },
   },
   {
-    title: 'response.send works detached from its object and returns nothing, twice',
+    title:
+      'response.send works detached from its object and returns undefined, also the second time',
     async play(stage) {
       const { a, b } = await pair(stage);
       b.on('message', (_, response) => {
@@ -106,7 +107,7 @@ module.exports = [
     },
   },
   {
-    title: 'response.send throws when the connection is gone',
+    title: 'response.send throws when the connection is closed',
     async play(stage) {
       const { a, b } = await pair(stage);
       let late;
@@ -123,7 +124,7 @@ module.exports = [
     },
   },
   {
-    title: 'response.send may come later, and from another tick',
+    title: 'response.send may be called later, in another tick',
     async play(stage) {
       const { a, b } = await pair(stage);
       const responses = [];
@@ -138,7 +139,7 @@ module.exports = [
     },
   },
   {
-    title: 'a client may ask itself',
+    title: 'a client may send a request to itself',
     async play(stage) {
       const { a } = await pair(stage);
       a.on('message', (message, response) => response.send([message]));
@@ -169,7 +170,7 @@ module.exports = [
     },
   },
   {
-    title: 'an answer may be a request: asking back from the callback',
+    title: 'an answer may be a request, sent back from the callback',
     async play(stage) {
       const { a, b } = await pair(stage);
       b.on('message', (message, response) => response.send(message + 1));
@@ -181,7 +182,7 @@ module.exports = [
     },
   },
   {
-    title: 'requests that are never answered keep nothing from working',
+    title: 'requests that are never answered do not affect others',
     async play(stage) {
       const { a, b } = await pair(stage);
       for (let number = 0; number < 50; number++)

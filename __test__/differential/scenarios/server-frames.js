@@ -1,9 +1,9 @@
 'use strict';
 
-// What a server writes on the wire, and how it reads what clients write. Raw clients on both sides; that
-// nothing else was told to one is proven by registering it again, whose answer comes behind.
+// Frames that a server writes, and how it reads the frames of clients, with raw clients on both sides.
+// Registering a client again proves that it received no other frame: the answer would arrive after it.
 
-// Sends each frame from an unregistered connection; nothing may come back for any of them.
+// Sends each frame from an unregistered connection. No frame may come back.
 async function told(stage, frames) {
   const server = await stage.server();
   const raw = await stage.raw(server);
@@ -25,7 +25,7 @@ async function exchanged(stage, frames) {
 
 module.exports = [
   {
-    title: 'the frames of a server, to the byte',
+    title: 'the frames of a server, byte by byte',
     async play(stage) {
       const server = await stage.server();
       const b = await stage.raw(server, 'b', { register: 'b' });
@@ -48,7 +48,7 @@ module.exports = [
     },
   },
   {
-    title: 'unknown members are ignored and not passed on, and from is never believed',
+    title: 'unknown members are ignored and not passed on, and from is not trusted',
     play: (stage) =>
       exchanged(stage, [
         { action: 'send', message: 'm', dest: 'b', from: 'a liar', more: 1 },
@@ -57,7 +57,7 @@ module.exports = [
       ]),
   },
   {
-    title: 'the members of a frame may come in any order, spaced and escaped',
+    title: 'the members of a frame may have any order, spacing and escapes',
     play: (stage) =>
       exchanged(stage, [
         '{"dest":"b","message":"order","action":"send"}',
@@ -88,7 +88,7 @@ module.exports = [
       ),
   },
   {
-    title: 'a message that is missing, or a dest that is, is an error of the server',
+    title: 'a missing message or dest is an error of the server',
     play: (stage) =>
       told(stage, [
         '{"action":"send"}',
@@ -128,7 +128,7 @@ module.exports = [
       ),
   },
   {
-    title: 'an answer to an unknown ack is dropped in silence',
+    title: 'an answer to an unknown ack is dropped without an error',
     play: (stage) =>
       told(stage, [
         '{"action":"answer","ack":"unknown","message":1,"from":"x"}',
@@ -142,7 +142,7 @@ module.exports = [
       told(stage, ['{"action":"unregister"}', '{"action":"unregister","id":"after"}']),
   },
   {
-    title: 'text that is no JSON is an error of the server, and the connection stays',
+    title: 'text that is not JSON is an error of the server, and the connection stays open',
     play: (stage) =>
       told(stage, [
         '',
@@ -159,11 +159,11 @@ module.exports = [
       ]),
   },
   {
-    title: 'JSON null is an error of the server, and the connection stays',
+    title: 'JSON null is an error of the server, and the connection stays open',
     play: (stage) => told(stage, ['null', ' null ']),
   },
   {
-    title: 'a binary frame is an error of the server, whatever it holds',
+    title: 'a binary frame is an error of the server, whatever its content',
     play: (stage) =>
       told(stage, [
         Buffer.from('{"action":"register","id":"binary"}'),
@@ -172,7 +172,7 @@ module.exports = [
       ]),
   },
   {
-    title: 'unknown actions are errors of the server, and the connection stays',
+    title: 'unknown actions are errors of the server, and the connection stays open',
     play: (stage) =>
       told(stage, [
         '{}',
@@ -197,7 +197,7 @@ module.exports = [
     play: (stage) => told(stage, ['{"action":["send"]}', '{"action":["foo","bar"]}']),
   },
   {
-    title: 'ids of all kinds of text arrive as they are',
+    title: 'ids of all kinds of text arrive unchanged',
     async play(stage) {
       const server = await stage.server();
       const ids = [
@@ -238,7 +238,7 @@ module.exports = [
     },
   },
   {
-    title: 'a falsy ack asks for no answer',
+    title: 'a falsy ack requests no answer',
     play: (stage) =>
       exchanged(
         stage,
@@ -319,7 +319,7 @@ module.exports = [
     },
   },
   {
-    title: 'unregister leaves room for a new registration on the same connection',
+    title: 'after unregister, the same connection can register again',
     async play(stage) {
       const server = await stage.server();
       const raw = await stage.raw(server, 'raw', { register: 'one' });

@@ -1,10 +1,10 @@
 'use strict';
 
-// A server's life: construction, close, and the port it leaves behind.
+// The life of a server: construction, close, and its port afterwards.
 
 const SETTLED = ['connection', 'registered'];
 
-// The events of a server after its clients had come, in an order that does not matter.
+// The events of a server after its clients had connected, in any order.
 function ends(stage, name = 'server') {
   const lines = stage.recording()[name] || [];
   const later = lines.filter(([event]) => !SETTLED.includes(event));
@@ -49,7 +49,7 @@ module.exports = [
     },
   },
   {
-    title: 'wss is null after close(), which may be called again and emits nothing itself',
+    title: 'wss is null after close(), which may be called again and emits nothing',
     async play(stage) {
       const server = await stage.server();
       server.on('close', () => stage.log('server', 'close event'));
@@ -64,7 +64,8 @@ module.exports = [
   },
   {
     title: 'the port is free in the tick of close()',
-    // Whatever is being forked holds the sockets of 1.7.2 for a moment: no other test forks there.
+    // A process that is being forked holds the sockets of 1.7.2 for a moment. No other test forks in an
+    // isolated one.
     isolated: true,
     async play(stage) {
       const first = await stage.server({ name: 'first' });
@@ -75,13 +76,14 @@ module.exports = [
       await stage.client('b', second);
       await stage.until('first', 'unregistered');
       await stage.until('client a', 'close');
-      // The code of the close is the subject of another scenario (D13).
+      // The close code is the subject of another scenario (D13).
       stage.forget('client a');
     },
   },
   {
     title: 'close() right after construction leaves the port free',
-    // Whatever is being forked holds the sockets of 1.7.2 for a moment: no other test forks there.
+    // A process that is being forked holds the sockets of 1.7.2 for a moment. No other test forks in an
+    // isolated one.
     isolated: true,
     async play(stage) {
       const port = await stage.freePort();
@@ -104,7 +106,7 @@ module.exports = [
     },
   },
   {
-    title: 'a server without a listener of any event works',
+    title: 'a server without any listener works',
     async play(stage) {
       const server = new stage.WSMsgBroker.Server(0);
       stage.cleanup(() => server.close());
@@ -142,7 +144,7 @@ module.exports = [
       stage.connect('a', server);
       await stage.until('client a', 'close');
       await stage.until('server', 'unregistered');
-      // The code is the subject of another scenario (D13); registered may or may not still arrive.
+      // The code is the subject of another scenario (D13). Whether registered still arrives is not defined.
       stage.forget('client a');
     },
   },
@@ -178,7 +180,7 @@ module.exports = [
     },
   },
   {
-    title: 'a client that connects and leaves again and again is registered each time',
+    title: 'a client that connects and leaves repeatedly is registered each time',
     async play(stage) {
       const server = await stage.server();
       for (const round of [1, 2, 3, 4, 5]) {
@@ -207,7 +209,7 @@ module.exports = [
       const b = await stage.raw(server, 'b', { register: 'b' });
       a.frame({ action: 'send', message: 'm', dest: 'b', ack: 'ack' });
       await stage.until('b', 'frame', 2);
-      // Time itself is the subject here: many times the ttl, so that it has certainly passed.
+      // Time is the subject here: many times the ttl, so that it has certainly passed.
       await new Promise((resolve) => setTimeout(resolve, 600));
       b.frame({ action: 'answer', ack: 'ack', message: 'too late' });
       await stage.handled(b);

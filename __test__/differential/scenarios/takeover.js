@@ -1,6 +1,6 @@
 'use strict';
 
-// One id, several connections (D1, D2), and one connection, several ids (D3).
+// One id on several connections (D1, D2), and several ids on one connection (D3).
 
 const registered = (id) => ['frame', `{"action":"registered","id":"${id}"}`];
 const message = (text, from) => [
@@ -9,7 +9,7 @@ const message = (text, from) => [
 ];
 const warned = (id) => ['warn', `<Error: Unable to send message. Client "${id}" unknown>`];
 
-// x is registered by two connections; a writes to it.
+// Two connections register x, and a sends to it.
 async function contested(stage) {
   const server = await stage.server();
   const a = await stage.raw(server, 'a', { register: 'a' });
@@ -29,7 +29,7 @@ const CONTESTED = [
 
 module.exports = [
   {
-    title: 'the newest registration of an id gets its messages, and the former hears nothing',
+    title: 'the newest registration of an id receives its messages, and the former none',
     async play(stage) {
       const { a, first } = await contested(stage);
       a.send('for the newest', 'x');
@@ -39,10 +39,10 @@ module.exports = [
     },
   },
   {
-    title: 'the newest owner goes, and the id is unknown',
+    title: 'an id is unknown after its newest owner disconnects',
     differs: ['D1'],
     expected: {
-      // The former registration is still in the tables, and frees the id a second time.
+      // The former registration is still in the tables and frees the id a second time.
       original: {
         a: [registered('a')],
         first: [registered('x'), ['close', 1000, '']],
@@ -69,7 +69,7 @@ module.exports = [
     },
   },
   {
-    title: 'the replaced connection goes, and the new owner keeps the id',
+    title: 'the new owner keeps the id when the replaced connection disconnects',
     differs: ['D1'],
     expected: {
       original: {
@@ -95,7 +95,7 @@ module.exports = [
     },
   },
   {
-    title: 'the replaced connection unregisters, and the new owner keeps the id',
+    title: 'the new owner keeps the id when the replaced connection unregisters',
     differs: ['D1'],
     expected: {
       original: {
@@ -125,7 +125,7 @@ module.exports = [
     },
   },
   {
-    title: 'the replaced connection sends as nobody',
+    title: 'messages of the replaced connection have no sender',
     differs: ['D1'],
     expected: {
       original: {
@@ -214,7 +214,7 @@ module.exports = [
       a.frame({ action: 'answer', ack: 'ack', message: 'for who asked' });
       await stage.handled(a);
       await second.caughtUp('x');
-      // A pong comes behind what was written before the ping was read.
+      // A pong follows everything written before the ping was read.
       first.ping('first');
       await stage.until('first', 'pong');
       stage.forgetLast('first', 'pong');
@@ -269,7 +269,7 @@ module.exports = [
     },
   },
   {
-    title: 'a connection that registers another id gives up the former',
+    title: 'a connection that registers another id releases the former',
     differs: ['D3'],
     expected: {
       original: {
@@ -310,7 +310,7 @@ module.exports = [
     },
   },
   {
-    title: 'all ids of a connection end with it',
+    title: 'all ids of a connection are released when it closes',
     differs: ['D3'],
     expected: {
       original: {

@@ -1,7 +1,7 @@
 'use strict';
 
-// Bytes that break the WebSocket protocol (D4). In 1.7.2 most of them end the broker's process, so these
-// scenarios are isolated and watch for its uncaught exceptions.
+// Bytes that violate the WebSocket protocol (D4). In 1.7.2 most of them end the broker's process, so these
+// scenarios are isolated and record its uncaught exceptions.
 
 const { frame, maskedCloseCode, request } = require('../frames');
 
@@ -9,13 +9,14 @@ const text = (bytes) => Buffer.from(bytes);
 const masked = { masked: true };
 const REGISTER = '{"action":"register","id":"x"}';
 
-// The code of the close frame behind the handshake in what a server has written, if there is one.
+// The code of the close frame after the handshake in the bytes from a server, if any.
 function closeCode(received) {
   const frames = Buffer.from(received.slice(received.indexOf('\r\n\r\n') + 4), 'latin1');
   return frames[0] === 0x88 && frames[1] >= 2 ? frames.readUInt16BE(2) : undefined;
 }
 
-// Sends bytes behind a handshake; records what they do to the process, to the connection, and to others.
+// Sends bytes after a handshake and records their effect on the process, the connection and other
+// connections.
 async function broken(stage, bytes) {
   const uncaught = new Promise((resolve) => {
     process.on('uncaughtException', (error) => {
@@ -34,13 +35,13 @@ async function broken(stage, bytes) {
   tcp.destroy();
   witness.send('others go on', 'witness');
   await stage.until('client witness', 'message');
-  // A connection that could not be told in time says nothing of its end in 1.7.2's listeners.
+  // 1.7.2 emits no event for the end of a connection that it had not announced before.
   stage.forget('server');
 }
 
 const WITNESS = [['open'], ['registered'], ['message', 'others go on', 'no answer wanted']];
 
-// `crash` is the exception that 1.7.2 dies of.
+// A violation that closes the connection. `crash`: the exception that ends 1.7.2.
 function violation(title, bytes, code, crash, originalCode = code) {
   return {
     title,
@@ -58,7 +59,7 @@ function violation(title, bytes, code, crash, originalCode = code) {
   };
 }
 
-// What 1.7.2 took and 2.0 does not: whether the frame behind it is still served.
+// A violation that 1.7.2 accepts and 2.0 does not: records whether the next frame is still served.
 function accepted(title, bytes, code) {
   return {
     title,
@@ -83,72 +84,72 @@ const LARGE = 101 * 1024 * 1024;
 
 module.exports = [
   violation(
-    'a frame with a reserved bit costs its connection, not the process',
+    'a frame with a reserved bit closes its connection, not the process',
     frame(0xa1, text(REGISTER), masked),
     1002,
     'reserved fields must be empty',
   ),
   violation(
-    'a compressed frame without compression costs its connection, not the process',
+    'a compressed frame without compression closes its connection, not the process',
     frame(0xc1, text(REGISTER), masked),
     1002,
     'reserved fields must be empty',
   ),
   violation(
-    'an unknown opcode costs its connection, not the process',
+    'an unknown opcode closes its connection, not the process',
     frame(0x83, text('x'), masked),
     1002,
     'no handler for opcode 3',
   ),
   violation(
-    'a lone continuation costs its connection, not the process',
+    'a lone continuation closes its connection, not the process',
     frame(0x80, text('x'), masked),
     1002,
     'continuation frame cannot follow current opcode',
   ),
   violation(
-    'a ping in fragments costs its connection, not the process',
+    'a ping in fragments closes its connection, not the process',
     frame(0x09, text('x'), masked),
     1002,
     'fragmented ping is not supported',
   ),
   violation(
-    'a ping that is too long costs its connection, not the process',
+    'a ping that is too long closes its connection, not the process',
     frame(0x89, Buffer.alloc(126), masked),
     1002,
     'control frames cannot have more than 125 bytes of data',
   ),
   violation(
-    'a close frame of one byte costs its connection, not the process',
+    'a close frame of one byte closes its connection, not the process',
     frame(0x88, text('x'), masked),
     1002,
     'close packets with data must be at least two bytes long',
   ),
   violation(
-    'a close code that is reserved costs its connection, not the process',
+    'a close code that is reserved closes its connection, not the process',
     frame(0x88, Buffer.from([0x03, 0xed]), masked),
     1002,
     'invalid error code',
   ),
   violation(
-    'a message within a message in fragments costs its connection, not the process',
+    'a message within a message in fragments closes its connection, not the process',
     Buffer.concat([frame(0x01, text('x'), masked), frame(0x01, text('y'), masked)]),
     1002,
     'data frames after the initial data frame must have opcode 0',
   ),
   violation(
-    'a message above 100 MiB costs its connection, not the process',
+    'a message above 100 MiB closes its connection, not the process',
     frame(0x81, Buffer.alloc(0), { masked: true, claimed: LARGE }),
     1009,
     'payload cannot exceed 104857600 bytes',
   ),
   accepted(
-    'a text that is no UTF-8 costs its connection, where 1.7.2 reads what is left of it',
+    'text that is not UTF-8 closes its connection, while 1.7.2 decodes the rest of it',
     frame(0x81, Buffer.from([0x22, 0xff, 0xfe, 0x22]), masked),
     1007,
   ),
   accepted(
-    'a frame without a mask costs its connection, where 1.7.2 takes it',
+    'an unmasked frame closes its connection, while 1.7.2 accepts it',
     frame(0x81, text(REGISTER)),
     1002,
   ),
@@ -162,7 +163,7 @@ module.exports = [
         const client = stage.connect('a', peer, { name: `client ${number}` });
         client.removeAllListeners('error');
         client.on('error', (error) => {
-          // The words are those of the WebSocket library.
+          // The text depends on the WebSocket library.
           stage.log(`client ${number}`, 'error', error instanceof Error);
         });
         await stage.until(`client ${number}`, 'close');
@@ -182,7 +183,7 @@ module.exports = [
       const peer = await stage.tcpServer((socket, head) => {
         breaks(stage, socket, head, large);
         if (stage.implementation.name !== '1.7.2') return;
-        // 1.7.2 waits for the message, however long it is.
+        // 1.7.2 waits for the message, whatever its length.
         stage.until('client a', 'open').then(() => {
           stage.log('peer', 'waited for');
           socket.end();
@@ -194,7 +195,7 @@ module.exports = [
   },
 ];
 
-// A server that sends these bytes, records the code it is closed with, and echoes it.
+// A server that sends these bytes, records the close code of the client, and echoes it.
 function breaks(stage, socket, head, bytes) {
   const register = frame(0x81, text('{"action":"register","id":"a"}'), masked).length;
   let received = Buffer.alloc(0);
