@@ -1,6 +1,6 @@
 'use strict';
 
-// Many brokers as one: what works at one works across them.
+// Several brokers as one cluster: behaviour is the same as on one broker.
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -10,13 +10,13 @@ const { startBroker, startCluster } = require('./support/cluster');
 const { startNats } = require('../testkit/nats');
 const { WSMsgBroker } = require('./support/start');
 
-/** The next message of a client, and who sent it. */
+/** The next message of a client, and its sender. */
 async function heard(client) {
   const [message, , from] = await once(client, 'message');
   return [message, from];
 }
 
-/** A registered connection that says what it likes. */
+/** A registered connection on which a test can write any frame. */
 async function raw(t, broker, id) {
   const socket = new WebSocket(urlOf(broker));
   t.teardown(() => socket.terminate());
@@ -27,7 +27,7 @@ async function raw(t, broker, id) {
   return socket;
 }
 
-test('a message reaches an id at another broker, with its sender', async (t) => {
+test('a message reaches an id on another broker, with its sender', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   const b = await join(t, 'addon', brokers[1], 'b');
@@ -37,14 +37,14 @@ test('a message reaches an id at another broker, with its sender', async (t) => 
   const back = heard(a);
   b.send('x', 'a');
   t.deepEqual(await back, ['x', 'b']);
-  // Each has passed on what came from its client, and what was for it, from elsewhere.
+  // Each broker has passed on the message of its own client and the one from the other broker.
   for (const { messagesOut, cluster } of brokers.map((broker) => broker.stats())) {
     t.deepEqual([messagesOut, cluster.received], [2, 1]);
   }
 });
 
 // Rule 33.2.
-test('many messages come in order, and none is lost or doubled', async (t) => {
+test('many messages arrive in order, without loss or duplicates', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   const b = await join(t, 'addon', brokers[1], 'b');
@@ -58,7 +58,7 @@ test('many messages come in order, and none is lost or doubled', async (t) => {
   t.true(got.every((value, n) => value === n));
 });
 
-test('large messages fill the way, and go on', async (t) => {
+test('large messages exceed the window of a link, and traffic continues', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   const b = await join(t, 'addon', brokers[1], 'b');
@@ -76,7 +76,7 @@ test('large messages fill the way, and go on', async (t) => {
   t.deepEqual(lengths, [...Array(40).keys()]);
 });
 
-test('a multicast reaches all its receivers, wherever they are, each once', async (t) => {
+test('a multicast reaches each of its receivers once, on any broker', async (t) => {
   const { brokers } = await startCluster(t, 3);
   const sender = await join(t, 'addon', brokers[0], 's');
   const ids = ['a', 'b', 'c', 'd', 'e', 'f'];
@@ -89,7 +89,7 @@ test('a multicast reaches all its receivers, wherever they are, each once', asyn
   t.deepEqual(receipt.failed, { nobody: 'UNKNOWN_ID' });
 });
 
-test('requests are answered, refused and gathered across brokers', async (t) => {
+test('requests across brokers are answered, rejected and gathered', async (t) => {
   const { brokers } = await startCluster(t, 3);
   const asker = await join(t, 'addon', brokers[0], 'asker');
   await answering(t, 'addon', brokers[1], 'one', (response, n, from) => response.send([n, from]));
@@ -97,7 +97,7 @@ test('requests are answered, refused and gathered across brokers', async (t) => 
     response.reject({ code: 'NO', message: 'not me' }),
   );
   await answering(t, 'addon', brokers[0], 'three', (response) => response.send(3));
-  // Two at the same broker: both may answer.
+  // Both are on the same broker, and both may answer.
   await answering(t, 'addon', brokers[1], 'four', (response) => response.send(4));
   const asked = [...Array(200).keys()].map((n) => asker.request(n, 'one'));
   const expected = (n) => ({ from: 'one', message: [n, 'asker'] });
@@ -119,7 +119,7 @@ test('requests are answered, refused and gathered across brokers', async (t) => 
   t.pass();
 });
 
-test('the fastest wins, and the others hear that it is over', async (t) => {
+test('the fastest answer wins, and the other responders are aborted', async (t) => {
   const { brokers } = await startCluster(t, 3);
   const asker = await join(t, 'addon', brokers[0], 'asker');
   const slow = await join(t, 'addon', brokers[1], 'slow');
@@ -131,7 +131,7 @@ test('the fastest wins, and the others hear that it is over', async (t) => {
   await Promise.all(brokers.map(settled));
 });
 
-test('who has answered hears of no end, and the others at his broker go on', async (t) => {
+test('a responder that has answered is not aborted, and others on its broker continue', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const asker = await join(t, 'addon', brokers[0], 'asker');
   await answering(t, 'addon', brokers[1], 'one', (response) => response.send(1));
@@ -148,8 +148,8 @@ test('who has answered hears of no end, and the others at his broker go on', asy
   ]);
 });
 
-// At first two share what NATS allows but for a little; then each is as large as that, and larger.
-test('what is nearly too large is asked and settled all the same', async (t) => {
+// The message to both receivers first just fits into the NATS payload, then each copy does, then none.
+test('messages just below the NATS payload limit are delivered and answered', async (t) => {
   const nats = await startNats(t, { maxPayload: 2000 });
   const options = (name) => ({ nats: { name } });
   const brokers = await Promise.all(
@@ -177,7 +177,7 @@ test('what is nearly too large is asked and settled all the same', async (t) => 
   t.true(served > 300 && refused > 10, `${served} served, ${refused} refused`);
 });
 
-test('a request fails when nobody is there, or whoever was asked leaves', async (t) => {
+test('a request fails if its id is unknown or its responder disconnects', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const asker = await join(t, 'addon', brokers[0], 'asker');
   t.is((await failure(asker.request(1, 'nobody'))).code, 'UNKNOWN_ID');
@@ -194,7 +194,7 @@ test('a request fails when nobody is there, or whoever was asked leaves', async 
   });
 });
 
-test('what is aborted is cancelled at the other broker, and what is late is given up', async (t) => {
+test('abort and timeout of a request cancel it on the other broker', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const asker = await join(t, 'addon', brokers[0], 'asker');
   const signals = [];
@@ -219,7 +219,7 @@ test('what is aborted is cancelled at the other broker, and what is late is give
 
 // Rule 33.1.
 // Rule 33.5.
-test('what is larger than NATS allows is refused with a code, and the connection goes on', async (t) => {
+test('a message larger than the NATS payload is rejected with a code, and the connection stays open', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   const big = 'x'.repeat(1_100_000);
@@ -236,7 +236,7 @@ test('what is larger than NATS allows is refused with a code, and the connection
 });
 
 // Rule 33.6.
-test('an ack that is pending at the broker of the receiver is taken', async (t) => {
+test("an ack that is pending on the receiver's broker is taken", async (t) => {
   const { brokers } = await startCluster(t, 3);
   const [one, other, receiver] = await Promise.all(
     ['one', 'other', 'x'].map((id, n) => raw(t, brokers[n], id)),
@@ -256,7 +256,7 @@ test('an ack that is pending at the broker of the receiver is taken', async (t) 
   ]);
 });
 
-test('clients of version 1 talk across brokers as they do at one', async (t) => {
+test('version 1 clients exchange messages across brokers', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const open = async (broker, id) => {
     const client = new WSMsgBroker(id, '127.0.0.1', broker.address().port, '/');
@@ -273,7 +273,7 @@ test('clients of version 1 talk across brokers as they do at one', async (t) => 
   t.deepEqual(answer.slice(0, 2).flat().includes('back'), true);
 });
 
-test('a slow receiver holds who sends to it from another broker, and loses nothing', async (t) => {
+test('a slow receiver delays its senders on other brokers, and no message is lost', async (t) => {
   const { brokers } = await startCluster(t, 2, { maxBackpressure: 1 << 20 });
   const a = await join(t, 'addon', brokers[0], 'a', { highWaterMark: 1 << 20 });
   const b = await join(t, 'addon', brokers[1], 'b');
@@ -282,7 +282,7 @@ test('a slow receiver holds who sends to it from another broker, and loses nothi
   const messages = b.messages();
   const count = 300;
   for (let n = 0; n < count; n += 1) a.send([n, body], 'b');
-  // While nobody reads, bystanders are served.
+  // While the receiver reads nothing, other clients are served.
   const c = await join(t, 'addon', brokers[0], 'c');
   const got = heard(other);
   c.send('hello', 'other');

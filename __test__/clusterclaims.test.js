@@ -1,6 +1,6 @@
 'use strict';
 
-// Many brokers as one: each id has one owner in the end, whatever becomes of NATS.
+// Claims: each id has one owner in the end, whatever NATS does.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
@@ -13,7 +13,7 @@ const { startNats, startNatsCluster } = require('../testkit/nats');
 const IDS = 20;
 const AGREED_MS = 10_000;
 
-/** Resolves when it is true; false if it is not in time. */
+/** Resolves with true as soon as the condition holds, and with false if it does not hold in time. */
 async function comesTrue(isTrue, ms = AGREED_MS) {
   const deadline = Date.now() + ms;
   while (!isTrue()) {
@@ -23,7 +23,7 @@ async function comesTrue(isTrue, ms = AGREED_MS) {
   return true;
 }
 
-test('ids that move while NATS servers are restarted one after the other have one owner after it', async (t) => {
+test('ids that move during a rolling restart of NATS have one owner afterwards', async (t) => {
   t.timeout(120_000);
   const servers = await startNatsCluster(t, 3);
   const order = (n) => [servers[n], ...servers.filter((_, other) => other !== n)];
@@ -60,7 +60,7 @@ test('ids that move while NATS servers are restarted one after the other have on
 const authenticate = ({ token }) => ({ principal: token });
 const RECONNECT = { minDelay: 50, maxDelay: 200 };
 
-/** A client that tries until it is registered; what happens to it, and when it is. */
+/** A client that reconnects until it is registered, with its events and a promise of its registration. */
 function returning(t, broker, id, token) {
   const seen = { reconnecting: 0, ends: [] };
   const client = open(t, 'addon', id, urlOf(broker), { token, reconnect: RECONNECT });
@@ -71,7 +71,9 @@ function returning(t, broker, id, token) {
   return { client, seen, registered: client.connected() };
 }
 
-/** A broker with authentication here, another one in a process of its own with clients, and NATS. */
+/**
+ * NATS, a broker with authentication in this process, and another one with clients in a process of its own.
+ */
 async function scene(t, count) {
   const nats = await startNats(t);
   const near = await startBroker(t, nats, { authenticate, nats: { name: 'near' } });
@@ -88,7 +90,7 @@ async function scene(t, count) {
 }
 
 if (process.platform !== 'win32') {
-  test('while a broker hangs its clients are refused for now, and register elsewhere once it is missed', async (t) => {
+  test('while a broker hangs, its clients are refused temporarily, and register elsewhere once it is missed', async (t) => {
     t.timeout(60_000);
     const { near, child, ids, former } = await scene(t, 5);
     const denied = new Set();
@@ -103,14 +105,14 @@ if (process.platform !== 'win32') {
       t.deepEqual(seen.ends, []);
     }
     t.deepEqual([...denied], ['ERR_WSMB_UNAVAILABLE']);
-    // When it is back its own client had the id first.
+    // The client of the resumed broker had the id first.
     const closed = refused(stranger.client);
     child.kill('SIGCONT');
     t.deepEqual(await closed, ['ERR_WSMB_CONFLICT', 4409]);
     await Promise.all(replaced);
   });
 
-  test('clients of a broker that hangs for a moment come back, and nobody else has their ids', async (t) => {
+  test('clients of a broker that hangs for a moment reconnect and keep their ids', async (t) => {
     t.timeout(60_000);
     const { near, child, ids, former } = await scene(t, 5);
     child.kill('SIGSTOP');
@@ -128,7 +130,7 @@ if (process.platform !== 'win32') {
     t.deepEqual(await refused(conflict), ['ERR_WSMB_CONFLICT', 4409]);
   });
 
-  test('while NATS hangs nobody is refused for good', async (t) => {
+  test('while NATS hangs, no client is refused permanently', async (t) => {
     t.timeout(60_000);
     const { nats, brokers } = await startCluster(t, 2, { authenticate });
     const ids = Array.from({ length: 10 }, (_, n) => `id${n}`);

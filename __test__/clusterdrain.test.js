@@ -1,6 +1,6 @@
 'use strict';
 
-// A broker of several that drains: its clients go elsewhere, and what is sent to them meanwhile waits for them.
+// A draining broker of a cluster: its clients move to other brokers, and messages to them wait meanwhile.
 
 const net = require('node:net');
 const { once } = require('node:events');
@@ -9,12 +9,12 @@ const { WebSocket } = require('ws');
 const { join, kinds, open, told, urlOf } = require('./support/clients');
 const { startCluster } = require('./support/cluster');
 
-/** Resolves a moment later. */
+/** Resolves after a moment. */
 function tick() {
   return new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-/** A connection of version 2 that is registered, and reads nothing from then on. */
+/** A registered version 2 connection that reads nothing from then on. */
 async function deaf(t, broker, id) {
   const socket = new WebSocket(urlOf(broker));
   t.teardown(() => socket.terminate());
@@ -25,7 +25,7 @@ async function deaf(t, broker, id) {
   return socket;
 }
 
-/** A balancer: connections wait in it while it has no broker to go to. */
+/** A load balancer: connections wait in it while it has no target. */
 async function startFront(t, broker) {
   const sockets = new Set();
   const waiting = [];
@@ -58,11 +58,11 @@ async function startFront(t, broker) {
 
 for (const kind of kinds) {
   for (const [asks, where] of [
-    ['elsewhere', 1],
-    ['at the broker that drains', 0],
-    ['at the broker to which it goes', 2],
+    ['from another broker', 1],
+    ['from the draining broker', 0],
+    ['from its next broker', 2],
   ]) {
-    test(`${kind}: a request waits while who is to answer goes elsewhere; asked ${asks}`, async (t) => {
+    test(`${kind}: a request waits while its responder moves to another broker (sent ${asks})`, async (t) => {
       const { brokers } = await startCluster(t, 3);
       const front = await startFront(t, brokers[0]);
       const x = open(t, kind, 'x', front.url, { reconnect: true });
@@ -94,7 +94,7 @@ for (const kind of kinds) {
       const leaving = once(x, 'goaway');
       const closed = brokers[0].close({ drain: 5000 });
       await leaving;
-      // It goes once it has answered what it was asked.
+      // The client leaves once it has answered its pending request.
       (await finish)();
       t.is((await slow).message, 'before');
       while (brokers[0].has('x')) await new Promise(setImmediate);
@@ -113,7 +113,7 @@ for (const kind of kinds) {
   }
 }
 
-test('what waits for a slow client at a broker that drains is handed over in order, and its sender is not held', async (t) => {
+test('messages queued for a slow client on a draining broker are handed over in order, without delay for the sender', async (t) => {
   const { brokers } = await startCluster(t, 3, { maxBackpressure: 64 << 10 });
   const [former, here, there] = brokers;
   const slow = await deaf(t, former, 'x');
@@ -123,7 +123,7 @@ test('what waits for a slow client at a broker that drains is handed over in ord
   const send = (from, to) => {
     for (let n = from; n < to; n += 1) sender.send([n, body], 'x');
   };
-  // The window of a link is half a MiB: all of it waits there, and more at the broker of the sender.
+  // The window of a link is 512 KiB: a full window is queued there, and the rest on the sender's broker.
   send(0, 400);
   while (former.stats().memory - memory < 400_000) await tick();
   const closed = former.close({ drain: 5000 });
@@ -133,21 +133,21 @@ test('what waits for a slow client at a broker that drains is handed over in ord
   const numbers = [];
   x.on('message', ([n]) => numbers.push(n));
   await closed;
-  // More than the window, once more.
+  // Again more than the window.
   send(400, 800);
   while (numbers.at(-1) !== 799) await tick();
   t.deepEqual(
     numbers,
     [...new Set(numbers)].sort((a, b) => a - b),
   );
-  // All that was sent since it is there.
+  // All messages sent after the new registration have arrived.
   t.deepEqual(
     numbers.slice(-400),
     Array.from({ length: 400 }, (_, n) => 400 + n),
   );
 });
 
-test('what is sent to a client that does not come back fails', async (t) => {
+test('messages to a client that does not return from a drain fail', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const x = await join(t, 'addon', brokers[0], 'x');
   const asker = await join(t, 'addon', brokers[1], 'asker');

@@ -1,6 +1,6 @@
 'use strict';
 
-// What breaks around brokers that are one: NATS, one of its servers, a broker.
+// Failures in a cluster: of NATS, of one of its servers, of a broker.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
@@ -32,7 +32,7 @@ async function startProcess(t, nats, name) {
   return { child, port, address: () => ({ port }) };
 }
 
-/** Resolves when it resolves to true. */
+/** Resolves when the condition holds. */
 async function until(isTrue) {
   while (!(await isTrue())) await new Promise((resolve) => setTimeout(resolve, 10));
 }
@@ -45,7 +45,7 @@ function threads(pid) {
 }
 
 // Rule 33.7.
-test('the ids of a broker that is killed are unknown at once, and what it was asked fails', async (t) => {
+test('the ids of a killed broker are unknown at once, and its pending requests fail', async (t) => {
   const nats = await startNats(t);
   const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
   const far = await startProcess(t, nats, 'far');
@@ -61,14 +61,14 @@ test('the ids of a broker that is killed are unknown at once, and what it was as
   await once(far.child, 'exit');
   await until(async () => (await failure(asker.request(2, 'x'))).code === 'UNKNOWN_ID');
   t.is((await lost).code, 'GONE');
-  // Until it is missed, it is one that does not answer.
+  // Until the killed broker is missed, it is listed as silent.
   await until(() => near.cluster.brokers().length === 1);
   t.deepEqual(await near.cluster.ids(), { ids: ['asker'], silent: [] });
   await settled(near);
 });
 
 // Rule 33.4.
-test('what became of a message for a broker that stands still is not known, and is told so', async (t) => {
+test('delivery to a suspended broker is unknown, and the receipt says TIMEOUT', async (t) => {
   const nats = await startNats(t);
   const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
   const far = await startProcess(t, nats, 'far');
@@ -80,7 +80,7 @@ test('what became of a message for a broker that stands still is not known, and 
   t.deepEqual(await told(sender.deliver(2, 'x')), { delivered: [], failed: { x: 'TIMEOUT' } });
 });
 
-test('what a broker asked that is killed is cancelled where it was asked', async (t) => {
+test("requests of a killed broker are cancelled at the responder's broker", async (t) => {
   const nats = await startNats(t);
   const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
   const far = await startProcess(t, nats, 'far');
@@ -98,7 +98,7 @@ test('what a broker asked that is killed is cancelled where it was asked', async
 });
 
 for (const version of ['new', 'old']) {
-  test(`${version} NATS: a paused server is noticed, local traffic goes on, and all is well after it`, async (t) => {
+  test(`${version} NATS: a paused server is detected, local traffic continues, and the cluster recovers`, async (t) => {
     const nats = await startNats(t, { version });
     const brokers = await Promise.all(
       ['b0', 'b1'].map((name) => startBroker(t, nats, { nats: { name } })),
@@ -122,7 +122,7 @@ for (const version of ['new', 'old']) {
   });
 }
 
-test('a paused server is noticed with much on its way, and local traffic goes on', async (t) => {
+test('a paused server is detected under load, and local traffic continues', async (t) => {
   const { nats, brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   await answering(t, 'addon', brokers[0], 'near', (response) => response.send('near'));
@@ -131,7 +131,7 @@ test('a paused server is noticed with much on its way, and local traffic goes on
   t.deepEqual((await told(a.deliver(1, ids))).failed, {});
   const down = state(brokers[0], 'disconnected');
   await nats.pause();
-  // More than the system, the client library, and the ways to all of these hold.
+  // More than the buffers of the system, the NATS client and all links hold.
   const big = 'x'.repeat(200_000);
   for (let n = 0; n < 10; n += 1) a.send(big, ids);
   const near = a.request(1, 'near');
@@ -143,7 +143,7 @@ test('a paused server is noticed with much on its way, and local traffic goes on
   await up;
 });
 
-test('NATS may be several servers: who loses his goes to another', async (t) => {
+test('a broker moves to another NATS server when its own is lost', async (t) => {
   const servers = await startNatsCluster(t, 3);
   const options = (n) => ({ nats: { name: `b${n}` } });
   const order = (n) => [servers[n], ...servers.filter((_, other) => other !== n)];
@@ -157,7 +157,7 @@ test('NATS may be several servers: who loses his goes to another', async (t) => 
       ['one', 1],
       ['two', 2],
     ]) {
-      // Servers tell each other of subscriptions in their own time.
+      // NATS servers propagate subscriptions with a delay.
       await until(async () => {
         const answer = await asker.request(0, id).catch(({ code }) => ({ code }));
         return answer.message === expected;
@@ -170,7 +170,7 @@ test('NATS may be several servers: who loses his goes to another', async (t) => 
   t.is(brokers[0].stats().cluster.brokers, 3);
 });
 
-test('a broker that drains sends its clients away, and they are reached where they go', async (t) => {
+test('a draining broker sends its clients away, and they are reachable on their next broker', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const asker = await join(t, 'addon', brokers[1], 'asker');
   const client = await answering(t, 'addon', brokers[0], 'x', (response) => response.send('here'));
@@ -178,7 +178,7 @@ test('a broker that drains sends its clients away, and they are reached where th
   const told = once(client, 'goaway');
   const closed = brokers[0].close({ drain: 5000 });
   await told;
-  // It is served until it has gone.
+  // The client is reachable until it has left.
   t.is((await asker.request(1, 'x')).message, 'here');
   await client.close();
   await answering(t, 'addon', brokers[1], 'x', (response) => response.send('there'));
@@ -188,7 +188,7 @@ test('a broker that drains sends its clients away, and they are reached where th
   t.deepEqual(brokers[1].cluster.brokers(), ['b1']);
 });
 
-test('brokers speak TLS with NATS, which may ask for their certificate', async (t) => {
+test('brokers speak TLS with NATS, with a client certificate if it is required', async (t) => {
   const { ca, issue } = authority();
   const cases = [
     [issue(), { ca }],
@@ -214,7 +214,7 @@ test('brokers speak TLS with NATS, which may ask for their certificate', async (
   }
 });
 
-test('brokers make themselves known to NATS by password, token and key', async (t) => {
+test('brokers authenticate to NATS by password, token and key', async (t) => {
   const { createNkey } = require('./support/nkey');
   const key = createNkey();
   const cases = [
@@ -238,7 +238,7 @@ test('brokers make themselves known to NATS by password, token and key', async (
   }
 });
 
-test('while NATS is away what is here goes on, and what is elsewhere fails at once', async (t) => {
+test('without NATS, local traffic continues and remote requests fail at once', async (t) => {
   const { nats, brokers } = await startCluster(t, 2);
   const a = await join(t, 'addon', brokers[0], 'a');
   await answering(t, 'addon', brokers[0], 'near', (response) => response?.send('near'));
@@ -266,10 +266,10 @@ test('while NATS is away what is here goes on, and what is elsewhere fails at on
   for (let n = 0; n < 3; n += 1) a.send(n, 'far');
   await a.request(1, 'near');
   t.is(brokers[0].stats().cluster.unreachable - before, 3);
-  // Who registers meanwhile is found when NATS is back.
+  // A client that registers during the outage is reachable afterwards.
   await answering(t, 'addon', brokers[1], 'late', (response) => response.send('late'));
   const up = brokers.map((broker) => state(broker, 'connected'));
-  // Somebody who has an id may not listen again yet.
+  // The owner of an id may not have subscribed again yet.
   const unsure = up[0].then(() => failure(a.request(1, 'nobody')));
   await nats.start();
   await Promise.all(up);
@@ -286,7 +286,7 @@ test('while NATS is away what is here goes on, and what is elsewhere fails at on
   t.regex((await warning).join(), /nobody/);
 });
 
-test('both sides of a partition had an id: when it heals, the newest has it', async (t) => {
+test('after a partition, the newest registration of an id owns it', async (t) => {
   const { nats, brokers } = await startCluster(t, 2);
   const down = brokers.map((broker) => state(broker, 'disconnected'));
   await nats.kill();
@@ -310,7 +310,7 @@ test('both sides of a partition had an id: when it heals, the newest has it', as
   t.deepEqual(await a.request(1, 'x'), { from: 'x', message: 'second' });
 });
 
-test('both sides had an id with principals of their own: the first keeps it', async (t) => {
+test('after a partition, the first of two principals keeps an id', async (t) => {
   const authenticate = ({ token }) => ({ principal: token });
   const { nats, brokers } = await startCluster(t, 2, { authenticate });
   const down = brokers.map((broker) => state(broker, 'disconnected'));
@@ -327,7 +327,7 @@ test('both sides had an id with principals of their own: the first keeps it', as
   );
 });
 
-test('a server whose NATS lets it in and allows it nothing is as one without', async (t) => {
+test('a server without permissions at NATS behaves as one without NATS', async (t) => {
   const nats = await startNats(t, {
     config: `authorization: { users: [{
       user: u, password: p, permissions: { publish: "else.>", subscribe: "else.>" }
@@ -352,7 +352,7 @@ test('a server whose NATS lets it in and allows it nothing is as one without', a
   t.deepEqual(await a.request(1, 'b'), { from: 'b', message: 1 });
 });
 
-test('a server whose NATS is required ends without it, and says why', async (t) => {
+test('a server with required NATS rejects `ready` with the reason if NATS is unreachable', async (t) => {
   const server = new WSMsgBroker.Server({
     port: 0,
     host: '127.0.0.1',
@@ -363,7 +363,7 @@ test('a server whose NATS is required ends without it, and says why', async (t) 
   t.regex(error.message, /NATS/);
 });
 
-test('a server that does not require it serves those who are here, and tries on', async (t) => {
+test('a server with optional NATS serves its local clients and keeps connecting', async (t) => {
   const server = await startServer(t, { nats: { servers: ['nats://127.0.0.1:1'] } });
   const failed = await once(server, 'cluster');
   t.is(failed[0], 'failed');

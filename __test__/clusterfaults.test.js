@@ -1,6 +1,6 @@
 'use strict';
 
-// Brokers that are one, while something breaks all the time. Ten minutes of it: `node soak/cluster.js`.
+// A cluster under continuous failures. Ten minutes of it: `node soak/cluster.js`.
 
 const test = require('ava');
 const Ledger = require('../soak/cluster/ledger');
@@ -8,7 +8,7 @@ const play = require('../soak/cluster/play');
 
 for (const seed of [1, 2]) {
   test.serial(
-    `nothing comes twice or is lost untold, whatever breaks (seed ${seed})`,
+    `no message is duplicated or lost without a receipt, whatever fails (seed ${seed})`,
     async (t) => {
       t.timeout(180_000);
       const { counts, arrived, happened, faults } = await play({ ms: 15_000, every: 1000, seed });
@@ -20,7 +20,7 @@ for (const seed of [1, 2]) {
   );
 }
 
-test('a ledger tells of what came twice, out of order, unsent, untold, or lost though delivered', (t) => {
+test('a ledger reports duplicates, reordering, unsent messages, missing receipts, and lost messages with a receipt', (t) => {
   const ledger = new Ledger();
   const sent = [0, 1, 2, 3].map(() => ledger.send('a', 'b'));
   ledger.got('b', { from: 'a', number: 1 });

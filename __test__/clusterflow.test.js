@@ -1,6 +1,6 @@
 'use strict';
 
-// Flow control between brokers: what one connection sends has bounds, and nobody else waits behind it.
+// Flow control between brokers: the queues of one connection are bounded, and do not delay other connections.
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -11,22 +11,22 @@ const { startNats } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
 const { startPeers } = require('./support/peer');
 
-/** Ids that one connection may look up at a time, and one more that somebody else does. */
+/** Ids that one connection may look up at a time, and one for another connection. */
 const LOOKUPS = 1024 + 1;
 /**
- * Bytes that may be on their way to ids of which it is not known where they are, those of a message, and of a
- * packet, as they are counted.
+ * Window for ids without a known broker; size of a message; size of its packet as the window counts it. In
+ * bytes.
  */
 const WINDOW = 1 << 20;
 const BODY = 16_000;
 const PACKET = BODY + 4096;
 
-/** Resolves once something is so. */
+/** Resolves when the condition holds. */
 async function until(isTrue) {
   while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-/** A connection of version 2 that says what it likes, and all that it hears. */
+/** A version 2 connection on which a test can write any frame, with all frames it received. */
 async function raw(t, broker, id) {
   const socket = new WebSocket(urlOf(broker), { maxPayload: 64 << 20 });
   t.teardown(() => socket.terminate());
@@ -39,7 +39,7 @@ async function raw(t, broker, id) {
   return { say, heard, pause: () => socket.pause(), resume: () => socket.resume() };
 }
 
-/** The most remote ids that a broker remembers at any time, until this is called. */
+/** Counts the maximum of remote ids at a broker until the returned function is called. */
 function mostRemotes(broker) {
   let most = 0;
   const timer = setInterval(() => {
@@ -51,7 +51,10 @@ function mostRemotes(broker) {
   };
 }
 
-/** Asks ids that nobody has used yet, one after the other, until it is told to stop: what became of it. */
+/**
+ * Sends requests to `dest` and to new ids in turn. The returned function stops it and resolves with all
+ * outcomes.
+ */
 function askNew(asker, dest) {
   let isOver = false;
   const codes = new Set();
@@ -78,7 +81,7 @@ function askNew(asker, dest) {
   };
 }
 
-test('a message to more unknown ids than may be looked up at a time is told of all, and nobody else notices', async (t) => {
+test('a message to more unknown ids than may be looked up at a time gets all receipts, without effect on others', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const [here, there] = brokers;
   const asker = await join(t, 'addon', here, 'asker');
@@ -101,7 +104,7 @@ test('a message to more unknown ids than may be looked up at a time is told of a
   }
   t.is(receipts.length, 2);
   await until(() => sender.heard.some(({ action }) => action === 'answer'));
-  // What has failed is told behind the receipt, by a frame for each id.
+  // The failures follow the receipt, in one frame per id.
   const failed = () => sender.heard.filter(({ action }) => action === 'failed');
   await until(() => failed().length >= ids.length);
   t.is(failed().length, ids.length);
@@ -114,7 +117,7 @@ for (const [what, about] of [
   ['requests', (n) => ({ ack: n + 1 })],
   ['delivered messages', (n) => ({ ref: n })],
 ]) {
-  test(`a connection that sends ${what} to ever new unknown ids is held, and loses none`, async (t) => {
+  test(`a connection that sends ${what} to ever new unknown ids gets backpressure and loses none`, async (t) => {
     const { brokers } = await startCluster(t, 2);
     const [here, there] = brokers;
     const asker = await join(t, 'addon', here, 'asker');
@@ -137,7 +140,7 @@ for (const [what, about] of [
   });
 }
 
-test("the broker's own participant may send to ever new unknown ids, too", async (t) => {
+test("the server's own client may send to ever new unknown ids, too", async (t) => {
   const { brokers } = await startCluster(t, 2);
   const [here] = brokers;
   const ended = mostRemotes(here);
@@ -146,7 +149,7 @@ test("the broker's own participant may send to ever new unknown ids, too", async
   t.true(ended() <= LOOKUPS);
 });
 
-test('while memory is short at a broker, ids elsewhere are still found', async (t) => {
+test('remote ids are found while a broker is short of memory', async (t) => {
   const nats = await startNats(t);
   const options = { maxMemory: 4 << 20, maxPayload: 64 << 20 };
   const here = await startBroker(t, nats, { ...options, nats: { name: 'here' } });
@@ -157,15 +160,15 @@ test('while memory is short at a broker, ids elsewhere are still found', async (
   t.teardown(() => large.terminate());
   large.on('error', () => {});
   await once(large, 'open');
-  // The first part of a message that never ends.
+  // The first fragment of a message that never ends.
   large.send('x'.repeat(5 << 20), { fin: false });
-  // It is closed for that half a second later; if it is already, there is nothing to see.
+  // The broker closes the connection for that after half a second; it may have done so already.
   await until(() => here.stats().memory >= options.maxMemory || here.stats().evicted > 0);
   const asked = [asker.request(1, 'x'), asker.request(1, 'nobody').catch(({ code }) => code)];
   t.deepEqual(await Promise.all(asked), [{ from: 'x', message: 1 }, 'UNKNOWN_ID']);
 });
 
-/** A broker, two clients there, and a peer of the broker that has these ids. */
+/** A broker, two of its clients, and a peer broker that owns these ids. */
 async function scene(t, ids) {
   const nats = await startNats(t);
   const broker = await startBroker(t, nats, { nats: { name: 'here' } });
@@ -175,7 +178,7 @@ async function scene(t, ids) {
   // Both registrations.
   await until(() => broker.stats().messagesIn === 2);
   const [peer] = await startPeers(t, nats, 1);
-  await Promise.all(ids.map((id) => peer.takes(id)));
+  await Promise.all(ids.map((id) => peer.subscribe(id)));
   return { broker, sender, other, peer };
 }
 
@@ -184,7 +187,7 @@ function messageOf({ frames }) {
   return frames.find(({ action }) => action === 'message')?.message;
 }
 
-test('what is on its way has a bound, and who sends little waits behind one packet of others', async (t) => {
+test('packets in flight are bounded, and a small message waits for one packet of others', async (t) => {
   const ids = Array.from({ length: 200 }, (_, n) => `r${n}`);
   const { broker, sender, other, peer } = await scene(t, [...ids, 'own']);
   sender.send('x'.repeat(BODY), ids);
@@ -194,10 +197,10 @@ test('what is on its way has a bound, and who sends little waits behind one pack
   const most = Math.ceil(WINDOW / PACKET);
   const packets = [];
   while (packets.length < most - 5) packets.push(await peer.next());
-  // It is full, or nearly: what has arrived lets as much out.
+  // The window is full, or nearly: each returned credit lets one more packet out.
   let [before, returned] = [packets.length, 0];
   for (;;) {
-    await peer.returnsCredit(packets[returned], { consumed: false });
+    await peer.returnCredit(packets[returned], { consumed: false });
     returned += 1;
     const packet = await peer.next();
     packets.push(packet);
@@ -205,24 +208,24 @@ test('what is on its way has a bound, and who sends little waits behind one pack
     before += 1;
   }
   t.true(before < most + 10, `${before} packets`);
-  // Nothing is lost.
+  // No message is lost.
   for (; before < ids.length; before += 1) {
-    await peer.returnsCredit(packets[returned]);
+    await peer.returnCredit(packets[returned]);
     returned += 1;
     packets.push(await peer.next());
     t.is(messageOf(packets.at(-1)).length, BODY);
   }
 });
 
-test('what was not consumed counts against the window of its id after any pause', async (t) => {
+test('bytes that were not consumed count against the window of their id after any pause', async (t) => {
   const { broker, sender, peer } = await scene(t, ['x', 'y']);
   const body = 'x'.repeat(300_000);
   const packets = [];
   for (let n = 0; n < 2; n += 1) {
     sender.send([n, body], 'x');
     packets.push(await peer.next());
-    await peer.returnsCredit(packets[n], { consumed: false });
-    // An unused id is forgotten after two looks, a quarter of a second apart.
+    await peer.returnCredit(packets[n], { consumed: false });
+    // An unused remote id is forgotten after two checks, a quarter of a second apart.
     await new Promise((resolve) => setTimeout(resolve, 1200));
     t.is(broker.stats().cluster.remotes, 1);
   }
@@ -230,15 +233,15 @@ test('what was not consumed counts against the window of its id after any pause'
   sender.send('to y', 'y');
   const next = await peer.next();
   t.is(messageOf(next), 'to y');
-  await peer.returnsCredit(next);
-  await peer.returnsCredit(packets[0], { arrived: false });
+  await peer.returnCredit(next);
+  await peer.returnCredit(packets[0], { arrived: false });
   const last = await peer.next();
   t.is(messageOf(last)[0], 2);
-  for (const packet of [packets[1], last]) await peer.returnsCredit(packet);
+  for (const packet of [packets[1], last]) await peer.returnCredit(packet);
   await until(() => broker.stats().cluster.remotes === 0);
 });
 
-test('who answers more than another broker takes is held, and no answer is lost', async (t) => {
+test('a responder that outruns another broker gets backpressure, and no answer is lost', async (t) => {
   const nats = await startNats(t);
   const broker = await startBroker(t, nats, { nats: { name: 'here' } });
   const body = 'x'.repeat(100_000);
@@ -251,22 +254,22 @@ test('who answers more than another broker takes is held, and no answer is lost'
   await answering(t, 'addon', broker, 'other', (response) => response.send(1));
   const asker = await join(t, 'addon', broker, 'asker');
   const [peer] = await startPeers(t, nats, 1);
-  await peer.hears();
-  await peer.lives(t);
-  for (let n = 1; n <= count; n += 1) await peer.asks('answers', n, n);
+  await peer.subscribeNode();
+  await peer.sendHeartbeats(t);
+  for (let n = 1; n <= count; n += 1) await peer.sendRequest('answers', n, n);
   await until(() => answered === count);
-  // Nobody else is held meanwhile.
+  // Other connections are not delayed.
   for (let n = 0; n < 200; n += 1) await asker.request(n, 'other');
   t.true(broker.stats().memory < 4 << 20, `${broker.stats().memory} bytes`);
   for (let n = 0; n < count; ) {
     const packet = await peer.next();
-    await peer.returnsCredit(packet);
+    await peer.returnCredit(packet);
     n += packet.frames.length;
   }
   t.pass();
 });
 
-test('what waits for a slow receiver is charged at its broker', async (t) => {
+test('bytes queued for a slow receiver count as memory of its broker', async (t) => {
   const { brokers } = await startCluster(t, 2, { maxBackpressure: 64 << 10 });
   const [here, there] = brokers;
   const sender = await join(t, 'addon', here, 'sender');
@@ -274,7 +277,7 @@ test('what waits for a slow receiver is charged at its broker', async (t) => {
   const { memory } = there.stats();
   receiver.pause();
   for (let n = 0; n < 400; n += 1) sender.send('x'.repeat(50_000), 'slow');
-  // Its window is half a MiB.
+  // The window of the receiver's link is 512 KiB.
   await until(() => there.stats().memory - memory > 400_000);
   t.true(there.stats().memory - memory < 1 << 20);
   receiver.resume();
@@ -282,7 +285,7 @@ test('what waits for a slow receiver is charged at its broker', async (t) => {
   await until(() => there.stats().memory - memory < 100_000);
 });
 
-test('credit of many ids goes together', async (t) => {
+test('credit for many ids is combined', async (t) => {
   const { nats, brokers } = await startCluster(t, 2);
   const [here, there] = brokers;
   const sender = await join(t, 'addon', here, 'sender');
@@ -293,7 +296,7 @@ test('credit of many ids goes together', async (t) => {
   const heard = Promise.all(receivers.map((receiver) => once(receiver, 'message')));
   for (const id of ids) sender.send(1, id);
   await heard;
-  // An unused id is forgotten once all of its credit has come.
+  // An unused remote id is forgotten once all of its credit was returned.
   await until(() => here.stats().cluster.remotes === 0);
   t.true(talk.messages.length < ids.length / 2, `${talk.messages.length} messages`);
 });

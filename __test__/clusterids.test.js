@@ -1,6 +1,6 @@
 'use strict';
 
-// Many brokers as one: whose an id is, and which there are.
+// Ids in a cluster: who owns an id, and which ids exist.
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -10,7 +10,7 @@ const { startNats } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
 const { startServer } = require('./support/start');
 
-test('the newest registration has the id, at whatever broker; the old one hears of it', async (t) => {
+test('the newest registration owns the id on any broker, and the former owner emits replaced', async (t) => {
   const { brokers } = await startCluster(t, 2);
   const asker = await join(t, 'addon', brokers[0], 'asker');
   const old = await join(t, 'addon', brokers[0], 'x');
@@ -34,7 +34,7 @@ test('the newest registration has the id, at whatever broker; the old one hears 
     brokers.map((broker) => broker.has('x')),
     [false, true],
   );
-  // And back, where the other has not been answered yet.
+  // And back, possibly before the other registration was answered.
   const again = once(next, 'replaced');
   await join(t, 'addon', brokers[0], 'x');
   await again;
@@ -44,7 +44,7 @@ test('the newest registration has the id, at whatever broker; the old one hears 
   );
 });
 
-test('all brokers say which ids they have, and who does not is named', async (t) => {
+test('each broker lists its ids, and a broker that does not answer is named', async (t) => {
   const { brokers } = await startCluster(t, 3);
   const ids = ['a', 'b', 'c', 'd.*', 'e >'];
   await Promise.all(ids.map((id, n) => join(t, 'addon', brokers[n % 3], id)));
@@ -57,7 +57,7 @@ test('all brokers say which ids they have, and who does not is named', async (t)
   t.is((await startServer(t)).cluster, null);
 });
 
-test('any id works across brokers, and none reaches a subject as it is', async (t) => {
+test('any id works across brokers, and NATS subjects contain it only in encoded form', async (t) => {
   const { nats, brokers } = await startCluster(t, 2);
   const spy = await natsTalk(t, nats);
   await spy.sub('>');
@@ -93,7 +93,7 @@ test('any id works across brokers, and none reaches a subject as it is', async (
   for (const { subject } of spy.messages) t.regex(subject, /^wsmb\.default\.[\w.-]+$/);
 });
 
-test('an id belongs to its principal, at whatever broker', async (t) => {
+test('an id belongs to its principal on every broker', async (t) => {
   const authenticate = ({ token }) => ({ principal: token });
   const { brokers } = await startCluster(t, 2, { authenticate });
   await join(t, 'addon', brokers[0], 'x', { token: 'alice' });
@@ -107,7 +107,7 @@ test('an id belongs to its principal, at whatever broker', async (t) => {
   t.true(brokers[1].has('x'));
 });
 
-test('each broker takes part under an id of its own', async (t) => {
+test('the client of each server has an id of its own', async (t) => {
   const { brokers } = await startCluster(t, 2);
   t.deepEqual(
     brokers.map(({ id }) => id),
@@ -118,7 +118,7 @@ test('each broker takes part under an id of its own', async (t) => {
   t.deepEqual(await brokers[0].request(1, 'c'), { from: 'c', message: 2 });
 });
 
-test('no peer takes the id of a participant, at whatever broker', async (t) => {
+test("no client can take over the id of a server's own client on any broker", async (t) => {
   const { brokers } = await startCluster(t, 2);
   await brokers[0].client.connected();
   const thief = open(t, 'addon', brokers[0].id, urlOf(brokers[1]));
@@ -135,7 +135,7 @@ test('no peer takes the id of a participant, at whatever broker', async (t) => {
   t.is((await client.request(1, brokers[0].id)).message, 1);
 });
 
-test('a participant takes its id from a peer at another broker', async (t) => {
+test("a server's own client takes over its id from a client of another broker", async (t) => {
   const { brokers } = await startCluster(t, 2);
   const peer = await join(t, 'addon', brokers[1], brokers[0].id);
   const lost = refused(peer);
@@ -147,21 +147,21 @@ test('a participant takes its id from a peer at another broker', async (t) => {
   );
 });
 
-test('of two brokers with one name the first has the id of its participant', async (t) => {
+test('of two brokers with the same name, the first keeps the id of its own client', async (t) => {
   const nats = await startNats(t);
   const [one, two] = [
     await startBroker(t, nats, { nats: { name: 'twin' } }),
     await startBroker(t, nats, { nats: { name: 'twin' } }),
   ];
   await one.client.connected();
-  // Perhaps after it was registered.
+  // Possibly after it was registered.
   t.deepEqual(await refused(two.client), ['ERR_WSMB_CONFLICT', 4409]);
   const client = await join(t, 'addon', two, 'c');
   one.client.on('message', (message, response) => response.send(message));
   t.is((await client.request(1, 'server-twin')).message, 1);
 });
 
-test('brokers of another namespace are not there', async (t) => {
+test('brokers of another namespace are not visible', async (t) => {
   const { nats, brokers } = await startCluster(t, 1);
   const other = await startBroker(t, nats, { nats: { namespace: 'other' } });
   await join(t, 'addon', other, 'x');

@@ -1,6 +1,6 @@
 'use strict';
 
-// What a broker makes of others that end, or go on, between two steps: the others are the test's.
+// A broker and its peers, which stop or continue between two steps. The tests play the peers.
 
 const test = require('ava');
 const { WebSocket } = require('ws');
@@ -11,7 +11,7 @@ const { startPeers } = require('./support/peer');
 
 const LONG = { timeout: 60_000 };
 
-/** A broker, somebody there who asks, and so many peers of the broker. */
+/** A broker, an asker connected to it, and `count` played peers. */
 async function scene(t, count = 1) {
   const nats = await startNats(t);
   const broker = await startBroker(t, nats, { nats: { name: 'here' } });
@@ -20,14 +20,14 @@ async function scene(t, count = 1) {
   return { nats, broker, asker, peers };
 }
 
-/** Resolves when a broker knows so many, itself among them. */
+/** Resolves when a broker knows this many brokers, including itself. */
 async function knows(broker, count) {
   while (broker.stats().cluster.brokers !== count) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
-/** The ack that is in a packet, and under which action. */
+/** The ack of this action in a packet. */
 function ackOf({ frames }, action) {
   return frames.find((frame) => frame.action === action)?.ack;
 }
@@ -38,14 +38,14 @@ for (const [says, where] of [
   ['taken', 'elsewhere'],
   ['nothing', 'elsewhere'],
 ]) {
-  test(`what a broker loses that says ${says} of it ends when its id is ${where}`, async (t) => {
+  test(`a pending request fails when its peer unsubscribes (confirmed: ${says}, new owner: ${where})`, async (t) => {
     const { nats, broker, asker, peers } = await scene(t);
     const [peer] = peers;
     const elsewhere = await startBroker(t, nats, { nats: { name: 'elsewhere' } });
-    const end = await peer.takes('x');
+    const end = await peer.subscribe('x');
     const lost = failure(asker.request('lost', 'x', LONG));
     const packet = await peer.next();
-    if (says === 'taken') await peer.tellsTaken(packet);
+    if (says === 'taken') await peer.confirm(packet);
     await end();
     const server = { here: broker, elsewhere }[where];
     if (server) {
@@ -56,71 +56,71 @@ for (const [says, where] of [
   });
 }
 
-test('of two that take, the one that began last has the id, whatever the other tells later', async (t) => {
+test('of two peers that subscribe, the newer owns the id, whatever the older confirms later', async (t) => {
   const { broker, asker, peers } = await scene(t, 2);
   const [former, now] = peers;
-  await former.takes('x');
+  await former.subscribe('x');
   const answered = asker.request('asked', 'x', LONG);
   const packet = await former.next();
-  await former.says({ is: 'beat', name: 'former', epoch: 1 });
+  await former.broadcast({ is: 'beat', name: 'former', epoch: 1 });
   await knows(broker, 2);
-  await former.tellsTaken(packet);
-  await now.tellsTaken(packet);
-  await former.tellsTaken(packet, 1);
-  // What is told on the same way is heard in its order: when this is answered, all of that was.
+  await former.confirm(packet);
+  await now.confirm(packet);
+  await former.confirm(packet, 1);
+  // Packets of one peer are read in order: when this request is answered, all earlier packets were read.
   const other = asker.request('other', 'x', LONG);
   const ack = ackOf(await former.next(), 'asks');
-  await now.tells(packet, { action: 'answer', dest: 'x', ack, from: 'x', message: 2 });
+  await now.sendFrame(packet, { action: 'answer', dest: 'x', ack, from: 'x', message: 2 });
   t.is((await other).message, 2);
-  await former.says({ is: 'bye' });
+  await former.broadcast({ is: 'bye' });
   await knows(broker, 2);
   const first = ackOf(packet, 'asks');
-  await now.tells(packet, { action: 'answer', dest: 'x', ack: first, from: 'x', message: 1 });
+  await now.sendFrame(packet, { action: 'answer', dest: 'x', ack: first, from: 'x', message: 1 });
   t.is((await answered).message, 1);
 });
 
-test('what was asked of an id that moved is asked for, and ends where nobody knows of it', async (t) => {
+test('requests to an id that moved are probed, and fail if the new owner does not know them', async (t) => {
   const { asker, peers } = await scene(t, 2);
   const [former, now] = peers;
-  await former.takes('x');
+  await former.subscribe('x');
   const kept = asker.request('kept', 'x', LONG);
   const packet = await former.next();
   const lost = failure(asker.request('lost', 'x', LONG));
   const acks = [packet, await former.next()].map((one) => ackOf(one, 'asks'));
-  await former.tellsTaken(packet);
-  await now.says({ is: 'claims', claims: [['x', 1, null]] });
+  await former.confirm(packet);
+  await now.broadcast({ is: 'claims', claims: [['x', 1, null]] });
   const { frames } = await now.next();
   const [, { ref }] = frames;
   t.deepEqual(frames, [
     { action: 'awaits', ack: acks[0], ref: ref - 1 },
     { action: 'awaits', ack: acks[1], ref },
   ]);
-  // Numbers that nobody has asked with mean nothing.
+  // Unused request numbers have no effect.
   for (const number of [ref, ref + 1, ref + 1000]) {
-    await now.tells(packet, { action: 'lost', ref: number });
+    await now.sendFrame(packet, { action: 'lost', ref: number });
   }
   t.is((await lost).code, 'GONE');
-  await now.tells(packet, { action: 'answer', dest: 'x', ack: acks[0], from: 'x', message: 1 });
+  await now.sendFrame(packet, { action: 'answer', dest: 'x', ack: acks[0], from: 'x', message: 1 });
   t.is((await kept).message, 1);
 });
 
-test('an id that moves again and again is asked in time for what its owners have lost', async (t) => {
+test('requests lost by former owners fail in time, even if the id keeps moving', async (t) => {
   const { asker, peers } = await scene(t, 2);
   const [peer] = peers;
-  await peer.takes('x');
+  await peer.subscribe('x');
   const begun = Date.now();
   const lost = failure(asker.request('lost', 'x', LONG));
   const packet = await peer.next();
-  await peer.tellsTaken(packet);
+  await peer.confirm(packet);
   const receipt = told(asker.deliver('lost', 'x'));
   await peer.next();
   let moves = 0;
   const moving = setInterval(() => {
     moves += 1;
-    peers[moves % 2].says({ is: 'claims', claims: [['x', moves, null]] });
+    peers[moves % 2].broadcast({ is: 'claims', claims: [['x', moves, null]] });
   }, 200);
   t.teardown(() => clearInterval(moving));
-  // Whoever has the id now knows of nothing.
+  // The current owner knows neither the request nor the message.
   const answers = {
     awaits: ({ ref }) => ({ action: 'lost', ref }),
     settle: ({ ref }) => ({ action: 'settled', ref, dest: 'x' }),
@@ -128,7 +128,7 @@ test('an id that moves again and again is asked in time for what its owners have
   const wait = async () => {
     for (;;) {
       const { frames } = await peer.next();
-      for (const frame of frames) await peer.tells(packet, answers[frame.action](frame));
+      for (const frame of frames) await peer.sendFrame(packet, answers[frame.action](frame));
     }
   };
   wait().catch(() => {});
@@ -138,7 +138,7 @@ test('an id that moves again and again is asked in time for what its owners have
   t.true(took < 4000, `${took} ms, ${moves} moves`);
 });
 
-test('an id is unknown to all who asked it only if nobody has heard any of it', async (t) => {
+test('an id is unknown only if none of its requests had a responder', async (t) => {
   const { asker, peers } = await scene(t);
   const [peer] = peers;
   for (const [id, unheard, code] of [
@@ -146,20 +146,20 @@ test('an id is unknown to all who asked it only if nobody has heard any of it', 
     ['first', [0], 'GONE'],
     ['second', [1], 'GONE'],
   ]) {
-    await peer.takes(id);
+    await peer.subscribe(id);
     const asked = [];
     const packets = [];
     for (let n = 0; n < 2; n += 1) {
       asked.push(failure(asker.request(n, id, LONG)));
       packets.push(await peer.next());
     }
-    for (const n of unheard) await peer.tellsUnheard(packets[n]);
+    for (const n of unheard) await peer.reportNoResponders(packets[n]);
     const codes = (await Promise.all(asked)).map((one) => one.code);
     t.deepEqual(codes, [code, code], id);
   }
 });
 
-test('many that ask an id that nobody has hear that it is unknown', async (t) => {
+test('concurrent requests to an unknown id all fail with UNKNOWN_ID', async (t) => {
   const { asker } = await scene(t);
   const asked = [];
   for (let n = 0; n < 50; n += 1) {
@@ -170,7 +170,7 @@ test('many that ask an id that nobody has hear that it is unknown', async (t) =>
   t.deepEqual([...new Set(codes)], ['UNKNOWN_ID']);
 });
 
-test('who gives up an id is told that nobody awaits what it was asked by that from elsewhere', async (t) => {
+test('a responder that unregisters gets a cancellation for each remote request', async (t) => {
   const { nats, broker, asker } = await scene(t);
   const elsewhere = await startBroker(t, nats, { nats: { name: 'elsewhere' } });
   const socket = new WebSocket(urlOf(elsewhere));
@@ -181,7 +181,7 @@ test('who gives up an id is told that nobody awaits what it was asked by that fr
     heard.push(JSON.parse(data));
     wake?.();
   });
-  const hears = async (action) => {
+  const nextFrame = async (action) => {
     while (!heard.some((one) => one.action === action)) {
       await new Promise((resolve) => {
         wake = resolve;
@@ -191,38 +191,38 @@ test('who gives up an id is told that nobody awaits what it was asked by that fr
   };
   await once(socket, 'open');
   socket.send(JSON.stringify({ action: 'register', id: 'worker', protocol: 2 }));
-  await hears('registered');
+  await nextFrame('registered');
   const lost = failure(asker.request('work', 'worker', LONG));
-  const { ack } = await hears('message');
+  const { ack } = await nextFrame('message');
   socket.send(JSON.stringify({ action: 'unregister' }));
   t.is((await lost).code, 'GONE');
-  t.deepEqual(await hears('cancel'), { action: 'cancel', ack });
+  t.deepEqual(await nextFrame('cancel'), { action: 'cancel', ack });
   await Promise.all([settled(broker), settled(elsewhere)]);
 });
 
-test('a way on which all was lost opens again', async (t) => {
+test('a link that lost its whole window opens again', async (t) => {
   const { asker, peers } = await scene(t);
   const [peer] = peers;
-  await peer.takes('x');
-  // Two of them are as much as may be under way, and nobody says that they were taken.
+  await peer.subscribe('x');
+  // Two of these messages fill the window, and no credit is returned.
   const large = 'x'.repeat(300_000);
   for (let n = 0; n < 3; n += 1) asker.send({ n, large }, 'x');
-  await peer.tellsTaken(await peer.next());
+  await peer.confirm(await peer.next());
   await peer.next();
   await peer.next();
-  // Nor is anybody else held up by that.
+  // Other requests are not delayed.
   t.is((await failure(asker.request(1, 'nobody'))).code, 'UNKNOWN_ID');
 });
 
-test('what was under way to an id that has come here is not delivered behind what was sent here', async (t) => {
+test('late messages to an id that moved here are not delivered after newer local ones', async (t) => {
   const { broker, asker, peers } = await scene(t);
   const [peer] = peers;
-  await peer.takes('elsewhere');
+  await peer.subscribe('elsewhere');
   asker.send(1, 'elsewhere');
   const [, , , own] = (await peer.next()).reply.split('.');
   const receiver = await join(t, 'addon', broker, 'x');
   const heard = once(receiver, 'message');
-  await peer.sends('x', 'under way', own);
-  await peer.sends('x', 'from elsewhere');
+  await peer.sendMessage('x', 'under way', own);
+  await peer.sendMessage('x', 'from elsewhere');
   t.is((await heard)[0], 'from elsewhere');
 });

@@ -1,6 +1,6 @@
 'use strict';
 
-// Plays the conversations with a client of spec/conversations.json with the clients of this package.
+// Plays the client conversations of spec/conversations.json with the clients of this package.
 
 const test = require('ava');
 const ws = require('ws');
@@ -9,22 +9,22 @@ const actor = require('./conversations/actor');
 const Stage = require('./conversations/stage');
 const { client: conversations } = require('../spec/conversations.json');
 
-// The client for browsers finds its WebSocket here.
+// The browser client finds its WebSocket here.
 globalThis.WebSocket = ws;
 const BrowserClient = require('../lib/browser');
 
-/** A client of this class, and its program. */
+/** A client of this class and its program. */
 const start = (Client, id, port, options) =>
   actor(new Client(id, `ws://127.0.0.1:${port}/`, options));
 
 /**
- * Who plays: `make(id, port, { token, protocol })` gives a client, or a promise of one, with `call(step)`
- * and `nextReport()`, which speak JSON.
+ * The clients under test. `make(id, port, { token, protocol })` returns a client, or a promise of one, with
+ * `call(step)` and `nextReport()`, which speak JSON.
  */
 const drivers = [
   {
     name: 'native',
-    // Version 1 is what it speaks unless it is told to.
+    // The addon's client speaks version 1 by default.
     make: (id, port, { token, protocol }) =>
       start(WSMsgBroker, id, port, { token, ...(protocol > 1 && { protocol }) }),
   },

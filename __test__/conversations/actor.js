@@ -1,15 +1,15 @@
 'use strict';
 
-// The program of a client: does what a conversation calls for, and tells what the client reports. It
-// needs no other file and speaks JSON, so that it may run where the test does not: in a page.
+// The program of a client: carries out the calls of a conversation and reports the events of the client. It
+// needs no other file and speaks JSON, so that it can also run in a page.
 
-/** What an error has of the members that conversations name. */
+/** The members of an error that conversations name. */
 const described = ({ code, message, from }) => ({ code, message, from });
 
-/** Codes by id, of a map that has them, or errors with them. */
+/** Codes by id, from a map of codes or of errors with codes. */
 const codes = (failed) => Object.fromEntries([...failed].map(([id, why]) => [id, why.code ?? why]));
 
-/** What the calls that come to something come to. */
+/** The result of each call that returns a promise, as JSON. */
 const RESULTS = {
   request: ({ from, message }) => ({ from, message }),
   requestAll: ({ answers, failed }) => ({
@@ -19,16 +19,16 @@ const RESULTS = {
   deliver: ({ delivered, failed }) => ({ delivered, failed: codes(failed) }),
 };
 
-/** The program of this client: `call(step)`, and `nextReport()`. */
+/** The program of this client: `call(step)` and `nextReport()`. */
 function actor(client) {
   const reports = [];
   const waiting = [];
-  /** Ways to answer, by the number under which they were reported. */
+  /** Responses by the number under which they were reported. */
   const responses = [];
-  /** What gives a call up, by its name. */
+  /** Abort controllers of calls by name. */
   const controllers = new Map();
 
-  // Undefined members are none in JSON.
+  // JSON drops undefined members.
   const tell = (report) => {
     const text = JSON.parse(JSON.stringify(report));
     if (waiting.length > 0) waiting.shift()(text);
@@ -48,7 +48,7 @@ function actor(client) {
     tell({ report: 'message', message, response: number, from });
   });
 
-  /** A call that comes to something, later. */
+  /** A call whose result is reported later. */
   function start({ call, as, message, dest, timeout, count }) {
     const controller = new AbortController();
     controllers.set(as, controller);
@@ -93,7 +93,7 @@ function actor(client) {
   }
 
   return {
-    /** Carries out a step; gives the code of the error that this threw, or null. */
+    /** Carries out a step. Returns the code of the error that it threw, or null. */
     call(step) {
       try {
         perform(step);
@@ -102,7 +102,7 @@ function actor(client) {
         return error.code ?? String(error);
       }
     },
-    /** The next report or outcome. */
+    /** The next report or result. */
     nextReport() {
       if (reports.length > 0) return Promise.resolve(reports.shift());
       return new Promise((resolve) => waiting.push(resolve));

@@ -1,7 +1,7 @@
 'use strict';
 
-// Plays a conversation of spec/conversations.json with a client, whose server is played. What the steps
-// are is said there.
+// Plays a conversation of spec/conversations.json with a client and a played server. The steps are described
+// in that file.
 
 const { isDeepStrictEqual } = require('node:util');
 const { BINARY, FIN, Played, TEXT, soon } = require('./wire');
@@ -12,20 +12,20 @@ const WRONG_KEY =
 
 const text = (frame) => (typeof frame === 'string' ? frame : JSON.stringify(frame));
 
-/** A client and its server, in the midst of a conversation. */
+/** A client and its server during a conversation. */
 class Stage {
   #conversation;
   #server;
   #client;
   /** The connection of the client. */
   #wire = null;
-  /** The next report, when it has been asked for. */
+  /** The promise of the next report, once requested. */
   #asked = null;
   #reports = [];
   #outcomes = new Map();
-  /** The client's acks, by the names that the steps have for them. */
+  /** Acks of the client by their names in the steps. */
   #acks = new Map();
-  /** Numbers of the ways to answer, by the JSON of the ack. */
+  /** Numbers of responses by the JSON of their acks. */
   #responses = new Map();
   #closed = false;
 
@@ -44,7 +44,7 @@ class Stage {
   async #play(driver) {
     const { id, token, protocol = 1, open, registered, steps } = this.#conversation;
     this.#client = await driver.make(id, this.#server.port, { token, protocol });
-    // It connects when the tick of its construction has ended.
+    // The client connects at the end of the tick in which it is constructed.
     await new Promise(setImmediate);
     const begin = [
       { accept: true },
@@ -80,7 +80,7 @@ class Stage {
     if (step.ping !== undefined) return wire.ping(step.ping);
     if (step.close !== undefined) return wire.close(step.close, step.reason);
     if (step.expectClose !== undefined) return this.#expectClose(step.expectClose);
-    throw new Error('what is that?');
+    throw new Error('unknown step');
   }
 
   async #call(step) {
@@ -112,12 +112,12 @@ class Stage {
     this.#wire = null;
   }
 
-  /** A frame, with the acks in the places of their names. */
+  /** A frame with acks in place of their names. */
   #filled(frame) {
     return frame.replace(/<(\w+)>/g, (_, name) => this.#acks.get(name));
   }
 
-  /** The next frame is this one. An ack that is seen for the first time is that of its name. */
+  /** Expects the next frame. An ack that is seen for the first time belongs to its name. */
   async #expect(expected) {
     const found = (await this.#wire.expect(TEXT, expected)).toString();
     const fresh = /<(\w+)>/.exec(expected)?.[1];
@@ -129,7 +129,7 @@ class Stage {
     same(found, this.#filled(expected));
   }
 
-  /** Waits for one more report, or outcome. */
+  /** Waits for one more report or result. */
   async #hear() {
     this.#asked ??= this.#client.nextReport();
     const heard = await soon(this.#asked, 'report');
@@ -145,7 +145,7 @@ class Stage {
     if (expected.code === '<any>') delete expected.code;
     if (found.report === 'error' && !('code' in expected)) delete found.code;
     same(found, expected);
-    // An ack is known to the client alone, the way to answer to its program.
+    // The ack is known to the client only, the response to its program only.
     const key = JSON.stringify(ack);
     if (found.report === 'message') {
       same(response !== undefined, ack !== undefined);
@@ -168,7 +168,7 @@ class Stage {
     same('rejects' in found, true);
   }
 
-  /** Proves that the client writes and reports nothing more. */
+  /** Checks that the client writes and reports nothing more. */
   async #end() {
     if (!this.#closed) {
       const { id } = this.#conversation;
@@ -197,7 +197,7 @@ function same(found, expected) {
   }
 }
 
-/** Without members that are undefined. */
+/** A value without its undefined members. */
 function json(value) {
   return value === undefined ? undefined : JSON.parse(JSON.stringify(value));
 }

@@ -1,19 +1,19 @@
 'use strict';
 
-// A server that is played: sockets on which anything may be said, WebSocket or not.
+// A played server: sockets on which a test can write anything, WebSocket or not.
 
 const { once } = require('node:events');
 const net = require('node:net');
 const { BINARY, CLOSE, FIN, PING, PONG, TEXT, acceptKey, frame } = require('../../testkit/frames');
 
-/** Longer than anything that comes at all takes. */
-const PATIENCE = 30_000;
+/** Longer than any expected step takes, ms. */
+const TIMEOUT_MS = 30_000;
 
-/** What a promise comes to, if that is soon. */
+/** The value of a promise. Rejects if it does not settle in time. */
 async function soon(promise, what) {
   let timer;
   const never = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`still no ${what}`)), PATIENCE);
+    timer = setTimeout(() => reject(new Error(`no ${what} in time`)), TIMEOUT_MS);
   });
   try {
     return await Promise.race([promise, never]);
@@ -22,7 +22,7 @@ async function soon(promise, what) {
   }
 }
 
-/** One socket of a client: bytes, and the frames in them. */
+/** One socket of a client: its bytes and the frames in them. */
 class Wire {
   #socket;
   #bytes;
@@ -33,11 +33,11 @@ class Wire {
     this.#bytes = socket[Symbol.asyncIterator]();
     this.buffer = Buffer.alloc(0);
     socket.setNoDelay(true);
-    // The end of a client is seen by reading.
+    // Reading detects the end of the client.
     socket.on('error', () => {});
   }
 
-  /** Reads on; false at the end. */
+  /** Reads more bytes. Returns false at the end. */
   async #more() {
     const { done, value } = await this.#bytes.next().catch(() => ({ done: true }));
     if (!done) this.buffer = Buffer.concat([this.buffer, value]);
@@ -53,10 +53,10 @@ class Wire {
     return taken;
   }
 
-  /** Reads the request of a handshake. */
+  /** Reads a handshake request. */
   async head() {
     while (!this.buffer.includes('\r\n\r\n')) {
-      if (!(await this.#more())) throw new Error('the end instead of a request');
+      if (!(await this.#more())) throw new Error('the connection ended before a request');
     }
     const end = this.buffer.indexOf('\r\n\r\n') + 4;
     return (await this.#take(end)).toString();
@@ -75,7 +75,7 @@ class Wire {
     this.#socket.write(bytes);
   }
 
-  /** Ends it, once all is written. */
+  /** Ends the connection once everything is written. */
   end() {
     this.#socket.destroySoon();
   }
@@ -89,7 +89,7 @@ class Wire {
     this.send(FIN | TEXT, payload);
   }
 
-  /** The next frame: opcode and payload; null at the end. */
+  /** The next frame with opcode and payload, or null at the end. */
   async next() {
     const header = await this.#take(2);
     if (!header) return null;
@@ -98,11 +98,11 @@ class Wire {
     const mask = await this.#take(4);
     const payload = length > 0 ? Buffer.from(await this.#take(length)) : Buffer.alloc(0);
     for (let n = 0; n < length; n += 1) payload[n] ^= mask[n % 4];
-    if (!(header[0] & FIN) || !(header[1] & 0x80)) throw new Error('a fragment, or no mask');
+    if (!(header[0] & FIN) || !(header[1] & 0x80)) throw new Error('a fragment, or unmasked');
     return { opcode: header[0] & 0x0f, payload };
   }
 
-  /** The payload of the next frame, which is of this kind. */
+  /** The payload of the next frame, which must have this opcode. */
   async expect(opcode, what) {
     const found = await soon(this.next(), what);
     if (found?.opcode !== opcode) {
@@ -119,7 +119,7 @@ class Wire {
     if (pong.toString() !== payload) throw new Error(`a pong of "${pong}"`);
   }
 
-  /** A text in pieces, with a ping before each further one. */
+  /** Sends a text in fragments, with a ping before each fragment but the first. */
   async fragments(pieces) {
     for (const [n, piece] of pieces.entries()) {
       if (n > 0) await this.ping(`between ${n}`);
@@ -132,12 +132,12 @@ class Wire {
     this.send(FIN | CLOSE, Buffer.concat([start, Buffer.from(reason)]));
   }
 
-  /** The code of the close frame that is next, or null; behind it there is nothing. */
+  /** The code of the next close frame, or null. No frame may follow it. */
   async closed() {
     const payload = await this.expect(CLOSE, 'close frame');
     if (!this.#closing) this.send(FIN | CLOSE, payload);
     this.end();
-    if ((await soon(this.next(), 'end')) !== null) throw new Error('more, behind a close frame');
+    if ((await soon(this.next(), 'end')) !== null) throw new Error('a frame after the close frame');
     return payload.length === 0 ? null : payload.readUInt16BE();
   }
 }

@@ -1,7 +1,6 @@
 'use strict';
 
-// A worker thread with a server that lets nobody in, and that blocks when it is told so, until
-// `blocked` is set.
+// A worker thread with a server that admits no clients, and that blocks on request until `blocked` is set.
 
 const { parentPort, workerData } = require('node:worker_threads');
 const WSMsgBroker = require('../..');

@@ -1,5 +1,5 @@
-// A conversation of two browser clients, without a browser: `node browser.mjs ws://host:port`. Uses
-// what every runtime has, and ends by itself when both are closed.
+// A conversation of two browser clients without a browser: `node browser.mjs ws://host:port`. Needs only
+// standard APIs of any runtime, and ends by itself when both clients are closed.
 
 import WSMsgBroker from 'wsmsgbroker/browser';
 
@@ -11,7 +11,7 @@ const message = { text: 'grüße 🦀', list: [1, null, true], long: 'x'.repeat(
 echo.on('message', (received, response) => response.send(received));
 const answer = await asker.request(message, 'echo');
 if (answer.from !== 'echo' || JSON.stringify(answer.message) !== JSON.stringify(message)) {
-  throw new Error('not what was sent');
+  throw new Error('the message differs from the sent one');
 }
 await Promise.all([asker.close(), echo.close()]);
 console.log('ok: the browser client');

@@ -1,7 +1,7 @@
 'use strict';
 
-// Both clients of version 2, so that what is promised of one is tested of the other: the addon's, and the
-// browser's on the WebSocket of `ws`.
+// Both version 2 clients, so that tests cover each of them: the addon's client, and the browser client on the
+// WebSocket of `ws`.
 
 const { WebSocket } = require('ws');
 const Browser = require('../../lib/browser');
@@ -13,7 +13,7 @@ const KINDS = {
   browser: (id, url, options) => new Browser(id, url, { WebSocket, ...options }),
 };
 
-/** Where a server listens. */
+/** The URL of a server. */
 function urlOf(server) {
   return `ws://127.0.0.1:${server.address().port}/`;
 }
@@ -25,24 +25,24 @@ function open(t, kind, id, url, options) {
   return client;
 }
 
-/** One that is registered. */
+/** A registered client. */
 function join(t, kind, server, id, options) {
   return open(t, kind, id, urlOf(server), options).connected();
 }
 
-/** A client that answers each message by what the function makes of it. */
+/** A client that calls `answer` for each message. */
 async function answering(t, kind, server, id, answer) {
   const client = await join(t, kind, server, id);
   client.on('message', (message, response, from) => answer(response, message, from));
   return client;
 }
 
-/** Resolves when the server has nothing pending any more. */
+/** Resolves when the server has no pending requests. */
 async function settled(server) {
   while (server.stats().pending > 0) await new Promise(setImmediate);
 }
 
-/** What a promise rejects with, in short. */
+/** The error of a rejected promise with its code and message. */
 async function failure(promise) {
   const error = await promise.then(
     (value) => {
@@ -53,13 +53,13 @@ async function failure(promise) {
   return { code: error.code, message: error.message, from: error.from, error };
 }
 
-/** A receipt in short: codes by id. */
+/** A receipt with codes instead of errors: codes by id. */
 async function told(receipt) {
   const { delivered, failed } = await receipt;
   return { delivered, failed: Object.fromEntries([...failed].map(([id, { code }]) => [id, code])) };
 }
 
-/** Resolves when a client was closed after an error, with the codes of both. */
+/** Resolves when a client was closed after an error, with both codes. */
 function refused(client) {
   let code;
   client.once('error', (error) => {
@@ -70,7 +70,7 @@ function refused(client) {
   });
 }
 
-/** How many answers and receipts a client awaits. */
+/** The number of pending answers and receipts of a client. */
 function awaited(client) {
   return client[kSession].requests.size;
 }

@@ -1,12 +1,12 @@
 'use strict';
 
-// Brokers that are one over a NATS server of the test.
+// A cluster of brokers with a NATS server for a test.
 
 const { once } = require('node:events');
 const { startServer } = require('./start');
 const { startNats } = require('../../testkit/nats');
 
-/** Resolves when the cluster of a server is in this state next. */
+/** Resolves when the cluster of a server next reaches this state. */
 function state(server, wanted) {
   return new Promise((resolve) => {
     server.on('cluster', function heard(is) {
@@ -18,7 +18,7 @@ function state(server, wanted) {
   });
 }
 
-/** A broker of a cluster that is connected. */
+/** A broker that is connected to NATS. */
 async function startBroker(t, nats, options) {
   const { nats: more, ...others } = options ?? {};
   const servers = [nats].flat().map(({ url }) => url);
@@ -34,7 +34,7 @@ async function acquainted(brokers) {
   }
 }
 
-/** So many brokers that know each other, and their NATS server. */
+/** A cluster of this many brokers that know each other, and their NATS server. */
 async function startCluster(t, count, options) {
   const nats = await startNats(t);
   const starting = Array.from({ length: count }, (_, n) =>

@@ -1,7 +1,7 @@
 'use strict';
 
-// A broker with authentication, as a process that can be stopped. Arguments: its name, the address of NATS. The
-// token is the principal.
+// A broker with authentication as a process that can be suspended. Arguments: its name, the address of NATS.
+// The token is the principal.
 
 const WSMsgBroker = require('../..');
 

@@ -1,14 +1,14 @@
 'use strict';
 
-// A client of NATS that is nobody else's: it speaks the protocol as text over a plain socket. For tests of
-// what goes over a NATS server, and who listens there.
+// An independent NATS client that speaks the protocol as text over a plain socket. Used to observe messages
+// and subscriptions on a NATS server.
 
 const net = require('node:net');
 const tls = require('node:tls');
 
 const LATE_MS = 30_000;
 
-/** `Name: value` lines after the first, which has the version, and perhaps a status. */
+/** Parses `Name: value` lines after the first line, which has the version and optionally a status. */
 function parseHeaders(text) {
   const [first, ...lines] = text.split('\r\n').filter(Boolean);
   const headers = Object.fromEntries(
@@ -39,11 +39,11 @@ class NatsTalk {
   #error;
   #close;
 
-  /** What the server has said of itself, last. */
+  /** The last INFO of the server. */
   info;
-  /** All messages that have come: each has `subject`, `reply`, `status`, `headers`, `payload` and `text`. */
+  /** All received messages, each with `subject`, `reply`, `status`, `headers`, `payload` and `text`. */
   messages = [];
-  /** What the server has complained of, last. */
+  /** The last error of the server. */
   complaint;
   /** Resolves when the connection has ended. */
   closed = new Promise((resolve) => {
@@ -65,7 +65,7 @@ class NatsTalk {
       this.#wake();
     });
     socket.on('close', () => {
-      // With TLS there are two; the inner one goes on.
+      // With TLS there are two sockets, and the inner one stays in use.
       if (socket !== this.#socket) return;
       this.#close();
       this.#wake();
@@ -76,7 +76,7 @@ class NatsTalk {
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
-  /** Resolves when something is so, which what the server says decides. */
+  /** Resolves when the condition holds. It is checked after each message of the server. */
   async #until(what, isTrue) {
     const deadline = Date.now() + LATE_MS;
     while (!isTrue()) {
@@ -94,7 +94,7 @@ class NatsTalk {
     }
   }
 
-  /** Reads one line and what belongs to it; false if not all of it is there. */
+  /** Parses one line and its payload. Returns false if it is incomplete. */
   #parse() {
     const end = this.#input.indexOf('\r\n');
     if (end < 0) return false;
@@ -150,12 +150,12 @@ class NatsTalk {
     await this.flush();
   }
 
-  /** Any text, or any bytes. */
+  /** Writes any text or bytes. */
   write(bytes) {
     this.#socket.write(bytes);
   }
 
-  /** Resolves when the server has read all that was written until now. */
+  /** Resolves when the server has read everything written so far. */
   async flush() {
     let isDone = false;
     this.#pongs.push(() => {
@@ -165,7 +165,7 @@ class NatsTalk {
     await this.#until('no PONG', () => isDone);
   }
 
-  /** Resolves when this server knows of it; with what ends it again. */
+  /** Subscribes. Resolves once this server knows the subscription, with the function that ends it. */
   async sub(subject, queue = '') {
     this.#lastSid += 1;
     const sid = this.#lastSid;
@@ -188,7 +188,7 @@ class NatsTalk {
     this.write(Buffer.concat([Buffer.from(`${line}\r\n`), head, body, Buffer.from('\r\n')]));
   }
 
-  /** The next message that nobody has got by this. */
+  /** The next message that no earlier call has returned. */
   async next() {
     await this.#until('no message', () => this.messages.length > this.#read);
     this.#read += 1;
@@ -202,8 +202,8 @@ class NatsTalk {
 }
 
 /**
- * Talks to a server of nats.js, until the test ends. The options say who: `user` and `pass`, `token`, `nkey`
- * (see nkey.js); `tls`: what `tls.connect` takes; all others are for CONNECT as they are.
+ * Connects to a server of nats.js until the test ends. Options for authentication: `user` and `pass`,
+ * `token`, `nkey` (see nkey.js). `tls`: options of `tls.connect`. All others are passed to CONNECT.
  */
 async function natsTalk(t, server, options = {}) {
   const talk = new NatsTalk(server.port);

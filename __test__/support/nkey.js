@@ -1,14 +1,14 @@
 'use strict';
 
-// The keys by which NATS knows a user without a password: Ed25519 in base32, with a prefix that says of
-// what kind it is, and a CRC-16.
+// Keys with which NATS authenticates users without a password: Ed25519 in base32, with a prefix for the kind
+// of key, and a CRC-16.
 
 const crypto = require('node:crypto');
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 const SEED = 18 << 3;
 const USER = 20 << 3;
-/** Of a PKCS #8 key, before the 32 bytes of the seed. */
+/** The bytes of a PKCS #8 key before the 32 bytes of the seed. */
 const HEAD = Buffer.from('302e020100300506032b657004220420', 'hex');
 
 function crc16(bytes) {
@@ -35,14 +35,14 @@ function encode(...parts) {
   return base32(Buffer.concat([bytes, crc]));
 }
 
-/** A user's: `seed` is what it keeps for itself, `publicKey` what the server has. */
+/** A key of a user: `seed` is the private part, `publicKey` the part that the server knows. */
 function createNkey() {
   const raw = crypto.randomBytes(32);
   const der = Buffer.concat([HEAD, raw]);
   const key = crypto.createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
   const spki = crypto.createPublicKey(key).export({ type: 'spki', format: 'der' });
   return {
-    // The prefix of a seed says what it is, and in the bits after that for whom: 5 of 8 bits each.
+    // The prefix of a seed consists of its kind and the kind of its owner, with 5 bits each.
     seed: encode([SEED | (USER >> 5), (USER & 31) << 3], raw),
     publicKey: encode([USER], spki.subarray(-32)),
     sign: (nonce) => crypto.sign(null, Buffer.from(nonce), key).toString('base64url'),

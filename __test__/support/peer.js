@@ -1,18 +1,18 @@
 'use strict';
 
-// A broker as the others of a cluster see it, which does just what a test says: what no real one would, or
-// only between two steps that nobody can stop at.
+// A played broker of a cluster. It does exactly what a test asks for: things that a real broker would not do,
+// or between steps at which a real one cannot be stopped.
 
 const { natsTalk } = require('./natstalk');
 
 const PREFIX = 'wsmb.default';
-/** The first byte of what carries frames, and of what returns credit. */
+/** The first byte of packets with frames, and of packets with credit. */
 const FRAMES = 1;
 const CREDITS = 3;
-/** How often a broker says that it is there. */
+/** The interval between two heartbeats of a broker, ms. */
 const BEAT_MS = 1000;
 
-/** A big-endian number of so many bytes. */
+/** A big-endian number of this many bytes. */
 function bytes(number, length) {
   return Buffer.from(
     Number(number)
@@ -22,14 +22,14 @@ function bytes(number, length) {
   );
 }
 
-/** The text frame of a server. */
+/** A text frame of a server. */
 function frame(text) {
   const body = Buffer.from(text);
   const length = body.length < 126 ? [body.length] : [126, body.length >> 8, body.length & 255];
   return Buffer.concat([Buffer.from([0x81, ...length]), body]);
 }
 
-/** What is in the frames of a packet. */
+/** The texts in the frames of a packet. */
 function* texts(packet) {
   const idLength = packet.readUInt32BE(5);
   for (let at = 9 + idLength; at < packet.length; ) {
@@ -53,20 +53,20 @@ class Peer {
     this.node = node.toString(16).padStart(16, '0');
   }
 
-  /** Takes what is for an id; resolves with what ends that. */
-  takes(id) {
+  /** Subscribes to an id. Resolves with the function that unsubscribes. */
+  subscribe(id) {
     const name = Buffer.from(id).toString('base64url');
     return this.#talk.sub(`${PREFIX}.to.i${name}`, 'wsmb');
   }
 
-  /** The next packet: where it comes from, the bytes of its frames, and what is in them. */
+  /** The next packet: its source, the bytes of its frames, and their contents. */
   async next() {
     const { reply, payload } = await this.#nextPacket();
     const size = payload.length - 9 - payload.readUInt32BE(5);
     return { reply, size, frames: [...texts(payload)] };
   }
 
-  /** The next message that is no credit. */
+  /** The next message that is not credit. */
   async #nextPacket() {
     for (;;) {
       const message = await this.#talk.next();
@@ -75,7 +75,7 @@ class Peer {
   }
 
   /** Returns credit for a packet that has arrived, or was consumed, or both. */
-  returnsCredit({ reply, size }, { arrived = true, consumed = true } = {}) {
+  returnCredit({ reply, size }, { arrived = true, consumed = true } = {}) {
     const [, , , node, link, packet] = reply.split('.');
     const head = [bytes(CREDITS, 1), bytes(1, 4), Buffer.from(this.node, 'hex')];
     const amounts = [arrived, consumed].flatMap((is) => [bytes(is ? size : 0, 4), bytes(is, 4)]);
@@ -87,8 +87,8 @@ class Peer {
     return this.#talk.flush();
   }
 
-  /** Says that it has taken so many packets; none: that it begins to. */
-  tellsTaken({ reply }, packets = 0) {
+  /** Confirms this many packets. Zero confirms the subscription only. */
+  confirm({ reply }, packets = 0) {
     const taken = [
       Buffer.from(this.node, 'hex'),
       bytes(1, 4),
@@ -99,14 +99,14 @@ class Peer {
     return this.#talk.flush();
   }
 
-  /** As NATS would say it. */
-  tellsUnheard({ reply }) {
+  /** Sends the no responders status of NATS. */
+  reportNoResponders({ reply }) {
     this.#talk.pub(reply, '', { status: 503 });
     return this.#talk.flush();
   }
 
-  /** Tells something to the broker of a packet. */
-  tells({ reply }, value) {
+  /** Sends a value to the broker of a packet. */
+  sendFrame({ reply }, value) {
     const node = reply.split('.')[3];
     const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(0, 4)];
     const payload = Buffer.concat([...head, frame(JSON.stringify(value))]);
@@ -116,20 +116,20 @@ class Peer {
     return this.#talk.flush();
   }
 
-  /** Sends a message to an id, as if it came from that broker. */
-  sends(id, message, node = this.node) {
-    return this.#sendsFrames(id, [{ action: 'message', message }], node);
+  /** Sends a message to an id in the name of a broker. */
+  sendMessage(id, message, node = this.node) {
+    return this.#publishFrames(id, [{ action: 'message', message }], node);
   }
 
   /** Sends a request to an id. */
-  asks(id, message, ack) {
-    return this.#sendsFrames(id, [
+  sendRequest(id, message, ack) {
+    return this.#publishFrames(id, [
       { action: 'asks', ack },
       { action: 'message', message, ack },
     ]);
   }
 
-  #sendsFrames(id, frames, node = this.node) {
+  #publishFrames(id, frames, node = this.node) {
     const name = Buffer.from(id);
     const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(name.length, 4), name];
     const texts = frames.map((one) => frame(JSON.stringify(one)));
@@ -140,30 +140,30 @@ class Peer {
     return this.#talk.flush();
   }
 
-  /** Hears what is for this broker itself: answers, and what became of messages. */
-  hears() {
+  /** Subscribes to messages for this broker itself: answers and failures. */
+  subscribeNode() {
     return this.#talk.sub(`${PREFIX}.node.${this.node}.0`);
   }
 
   /**
-   * Says that it is there, now and until the test ends: a broker of which nothing but credit is heard for five
-   * seconds is given up, and what it asked with it.
+   * Sends heartbeats until the test ends. A broker that sends only credit for five seconds is given up, along
+   * with its requests.
    */
-  async lives(t) {
+  async sendHeartbeats(t) {
     const beat = { is: 'beat', name: this.node, epoch: 1 };
-    await this.says(beat);
-    const timer = setInterval(() => this.says(beat).catch(() => {}), BEAT_MS);
+    await this.broadcast(beat);
+    const timer = setInterval(() => this.broadcast(beat).catch(() => {}), BEAT_MS);
     t.teardown(() => clearInterval(timer));
   }
 
-  /** Says something to all. */
-  says(what) {
+  /** Broadcasts a value to all brokers. */
+  broadcast(what) {
     this.#talk.pub(`${PREFIX}.all`, JSON.stringify({ node: this.node, ...what }));
     return this.#talk.flush();
   }
 }
 
-/** So many of them, of one connection: what they do comes in order. */
+/** Peers on one connection: their packets arrive in order. */
 async function startPeers(t, nats, count) {
   const talk = await natsTalk(t, nats);
   return Array.from({ length: count }, (_, n) => new Peer(talk, n + 7));

@@ -3,7 +3,7 @@
 const fs = require('node:fs');
 const path = require('node:path');
 
-/** What docs/examples.md shows of an example: the texts of its section, which has the command that runs it. */
+/** The texts in the section of docs/examples.md that contains the command for an example. */
 function printed(name) {
   const document = path.join(__dirname, '..', '..', 'docs', 'examples.md');
   const sections = fs.readFileSync(document, 'utf8').split(/^## /m);

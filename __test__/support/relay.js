@@ -3,11 +3,11 @@
 const { once } = require('node:events');
 const net = require('node:net');
 
-/** A line to a server that can be cut: for the clients on it, the server is gone until it is mended. */
+/** A relay to a server that can be cut. For its clients the server is unreachable until it is mended. */
 async function startRelay(t, server) {
   const { port } = server.address();
   const sockets = new Set();
-  /** Each cuts the client's half of a line. */
+  /** Functions that cut the client's half of a connection. */
   const halves = new Set();
   let isCut = false;
   const relay = net.createServer((near) => {
@@ -37,7 +37,7 @@ async function startRelay(t, server) {
     isCut = true;
     for (const socket of sockets) socket.destroy();
   };
-  /** Of the lines that there are: the server does not notice. */
+  /** Cuts the existing connections of clients. The server does not detect it. */
   const cutNear = () => {
     for (const cutHalf of halves) cutHalf();
     halves.clear();

@@ -1,14 +1,14 @@
 'use strict';
 
-// The examples of a document, as a reader would run them.
+// Runs the examples of a document as a reader would.
 //
-//     ```js          runs, as a module of its own if it imports something; if not, it goes on from the first
-//                    one of its document
-//     ```ts          compiles
-//     // Prints: x   what the example must print, in this order, and nothing else
+// ```js          runs, as a module of its own if it imports something; otherwise it continues the first
+//                one of its document
+// ```ts          compiles
+// // Prints: x   the exact output of the example, line by line
 //
-// In examples the broker is at port 9042; here each has one on a free port. Examples of other languages are
-// for the eye (```javascript is somebody else's).
+// Examples use port 9042; here each gets a broker on a free port. Examples of other languages are not checked
+// (```javascript belongs to other projects).
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -37,7 +37,7 @@ function blocks(file, language) {
 function programs(file) {
   const found = blocks(file, 'js');
   const isWhole = (code) => code.search(IMPORT) >= 0;
-  // In braces: it may have names that are taken.
+  // In braces, because it may declare names that exist already.
   const whole = (code) => (isWhole(code) ? code : `${found[0][1]}\n{\n${code}\n}`);
   return found.map(([line, code]) => [line, whole(code)]);
 }
@@ -51,7 +51,7 @@ const required = (code) =>
       .join(' '),
   );
 
-/** Our class, for programs in which a broker is at 9042. `opened`: all that they make. */
+/** The class for programs whose broker is at port 9042. `opened` collects all created objects. */
 function local(opened) {
   let port = PORT;
   const map = (value) => (typeof value === 'string' ? value.replace(PORT, port) : value);
@@ -82,7 +82,7 @@ function local(opened) {
   });
 }
 
-/** Runs a program; it must print what it says it prints. */
+/** Runs a program and compares its output with the comments. */
 async function run(t, code) {
   const expected = [...code.matchAll(/\/\/ Prints: (.*)$/gm)].map(([, text]) => text);
   const opened = [];
@@ -115,7 +115,7 @@ async function run(t, code) {
   t.deepEqual(printed, expected);
 }
 
-/** What the compiler says of the examples in TypeScript. */
+/** The output of the compiler for the TypeScript examples. */
 function compile(files) {
   const config = ts.readConfigFile(path.join(root, '__test__', 'tsconfig.json'), ts.sys.readFile);
   const parsed = ts.parseJsonConfigFileContent(config.config, ts.sys, root);

@@ -1,7 +1,7 @@
 'use strict';
 
-// Run in a network of its own: NATS and a broker here, another broker behind a link that is cut without
-// a word to either end, and mended. Ends with 0 if all is as it must be.
+// Runs in a network namespace of its own: NATS and a broker here, another broker behind a link that drops all
+// packets for a while. Exits with 0 on success.
 
 const assert = require('node:assert');
 const { execFileSync, spawn } = require('node:child_process');
@@ -19,11 +19,11 @@ const HERE = '10.0.0.1';
 const THERE = '10.0.0.2';
 const ip = (words) => execFileSync('ip', words.split(' '));
 
-/** Resolves when it is true. */
+/** Resolves when the condition holds. */
 async function until(what, isTrue, ms = 20_000) {
   const end = Date.now() + ms;
   while (!(await isTrue())) {
-    assert.ok(Date.now() < end, `still not: ${what}`);
+    assert.ok(Date.now() < end, `timeout: ${what}`);
     await sleep(20);
   }
 }
@@ -33,7 +33,8 @@ async function startNats() {
     fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-apart-')),
     'nats.conf',
   );
-  // What docs/cluster.md advises, in short: who says nothing for two of these is dropped.
+  // A short form of the advice in docs/cluster.md: NATS drops a connection that is silent for two of these
+  // intervals.
   fs.writeFileSync(config, 'listen: "0.0.0.0:4222"\nping_interval: "1s"\nping_max: 1\n');
   const nats = spawn(executable('new'), ['-c', config], { stdio: 'ignore' });
   process.on('exit', () => nats.kill('SIGKILL'));
@@ -48,7 +49,7 @@ async function startNats() {
   });
 }
 
-/** The other end of the link: its broker does what it is told, and says what happens. */
+/** The other end of the link. Its broker follows commands and reports events. */
 async function startThere() {
   const script = path.join(__dirname, 'there.js');
   const child = spawn('unshare', ['--net', '--', process.execPath, script], {
@@ -56,17 +57,17 @@ async function startThere() {
   });
   process.on('exit', () => child.kill('SIGKILL'));
   const lines = readline.createInterface({ input: child.stdout });
-  const said = [];
-  lines.on('line', (line) => said.push(line));
-  const says = (line) => until(`it says ${line}`, () => said.includes(line));
-  const tell = (line) => child.stdin.write(`${line}\n`);
-  await says('ready');
+  const reports = [];
+  lines.on('line', (line) => reports.push(line));
+  const reported = (line) => until(`report ${line}`, () => reports.includes(line));
+  const command = (line) => child.stdin.write(`${line}\n`);
+  await reported('ready');
   ip(`link add near type veth peer name far netns ${child.pid}`);
   ip(`addr add ${HERE}/24 dev near`);
   ip('link set near up');
-  tell(`join ${THERE} nats://${HERE}:4222`);
-  await says('joined');
-  return { says, tell, said };
+  command(`join ${THERE} nats://${HERE}:4222`);
+  await reported('joined');
+  return { reported, command };
 }
 
 async function main() {
@@ -79,7 +80,7 @@ async function main() {
     nats: { servers: `nats://${HERE}:4222`, name: 'here', required: true },
   });
   await server.ready;
-  await there.says('connected');
+  await there.reported('connected');
   const url = `ws://127.0.0.1:${server.address().port}/`;
   const asker = await new WSMsgBroker('asker', url, { protocol: 2 }).connected();
   await until('both are known', () => server.cluster.brokers().length === 2);
@@ -89,14 +90,15 @@ async function main() {
   const waited = asker
     .request('wait', 'y', { timeout: 60_000 })
     .then(assert.fail, ({ code }) => code);
-  await there.says('asked to wait');
+  await there.reported('asked to wait');
   ip('link set near down');
-  // Its client comes here instead: what is sent meanwhile may go where nobody is, and its sender hears that.
+  // Its client connects here instead. Meanwhile a message may go to a lost connection, which its sender
+  // learns.
   const x = await new WSMsgBroker('x', url, { protocol: 2 }).connected();
   x.on('message', (_message, response) => response?.send('x here'));
   assert.equal(await waited, 'GONE');
-  assert.ok(Date.now() - begun < 12_000, 'a broker that is silent is given up in time');
-  await until('what is for x comes here', async () => {
+  assert.ok(Date.now() - begun < 12_000, 'a silent broker is given up in time');
+  await until('messages to x arrive here', async () => {
     const { failed } = await asker.deliver(1, 'x');
     return failed.size === 0;
   });
@@ -106,13 +108,13 @@ async function main() {
   assert.deepEqual(await server.cluster.has('y'), { has: false, broker: null, silent: [] });
   const lost = await asker.request(1, 'y').then(assert.fail, ({ code }) => code);
   assert.equal(lost, 'UNKNOWN_ID');
-  await there.says('disconnected');
-  there.tell('talk');
-  await there.says('x and y talk');
+  await there.reported('disconnected');
+  there.command('talk');
+  await there.reported('x and y talk');
 
   ip('link set near up');
   await until('both are known again', () => server.cluster.brokers().length === 2);
-  await there.says('x was replaced');
+  await there.reported('x was replaced');
   assert.deepEqual(await asker.request(1, 'y'), { from: 'y', message: 'y there' });
   assert.deepEqual(await asker.request(1, 'x'), { from: 'x', message: 'x here' });
   assert.equal((await server.cluster.has('x')).broker, 'here');
