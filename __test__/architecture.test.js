@@ -1,6 +1,6 @@
 'use strict';
 
-// The floors of ARCHITECTURE.md hold: modules of src/ import lower floors only.
+// Checks the floors of ARCHITECTURE.md: modules of src/ import modules of lower floors only.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -15,14 +15,14 @@ test('modules import lower floors only', (t) => {
   const { rooms, arrows, faults } = check(path.join(root, 'src'), markdown);
   t.deepEqual(faults, []);
   t.deepEqual(circles(rooms, arrows), []);
-  // As many as there are at least: a parser that finds nothing would find no fault.
+  // A lower bound: a parser that finds no modules would find no violations either.
   t.true(
     rooms.length > 12 && arrows.length > 50,
     `${rooms.length} modules, ${arrows.length} arrows`,
   );
 });
 
-/** The faults of a copy of src/ in which a file was changed. */
+/** The violations in a copy of src/ with one changed file. */
 function changed(t, file, change) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-layers-'));
   t.teardown(() => fs.rmSync(folder, { recursive: true }));
@@ -60,13 +60,13 @@ for (const [name, file, line, fault] of [
     'imports the public name "Server"',
   ],
 ]) {
-  test(`an import of a higher floor is a fault: ${name}`, (t) => {
+  test(`reports an import of a higher floor: ${name}`, (t) => {
     const { faults } = changed(t, file, (text) => `${line}\n${text}`);
     t.deepEqual(faults, [`${file}: ${fault}`]);
   });
 }
 
-test('a module on no floor, and a floor without its module, are faults', (t) => {
+test('reports a module on no floor, and a listed module that does not exist', (t) => {
   const { faults } = changed(t, 'extra.rs', () => '//! Nothing.\n');
   t.deepEqual(faults, ['extra.rs: module "extra" is on no floor']);
   const { faults: others } = check(
@@ -76,7 +76,7 @@ test('a module on no floor, and a floor without its module, are faults', (t) => 
   t.deepEqual(others, ['ARCHITECTURE.md: there is no module "attic"']);
 });
 
-test('modules that use each other are a circle', (t) => {
+test('reports modules that import each other', (t) => {
   const arrows = [
     ['a', 'b'],
     ['b', 'c'],

@@ -6,7 +6,7 @@ const vm = require('node:vm');
 const test = require('ava');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
-/** A client that is not registered yet, and what it hears of its end. */
+/** A client that is not registered yet, and the events with which its connection ends. */
 function connect(t, server, id, options) {
   const client = new WSMsgBroker(id, '127.0.0.1', server.address().port, '/', options);
   t.teardown(() => client.close());
@@ -21,7 +21,7 @@ function connect(t, server, id, options) {
 
 const SECRET = 'a secret of no less than 32 bytes';
 
-/** A token, signed with the secret unless another one is given. */
+/** A token, signed with `secret`. */
 function token(claims, secret = SECRET) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const text = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
@@ -30,7 +30,7 @@ function token(claims, secret = SECRET) {
 
 const later = () => Math.floor(Date.now() / 1000) + 3600;
 
-test('asks authenticate, and lets in whom it accepts', async (t) => {
+test('calls authenticate and admits the clients that it accepts', async (t) => {
   const asked = [];
   const server = await startServer(t, {
     async authenticate(credentials) {
@@ -53,7 +53,7 @@ test('asks authenticate, and lets in whom it accepts', async (t) => {
   t.deepEqual(shown, { id: 'a', token: 'sésame\n"', remoteAddress, secure: false });
 });
 
-test('refuses whom authenticate does not accept, and says why', async (t) => {
+test('refuses clients that authenticate does not accept, with a reason', async (t) => {
   const denied = [];
   const faults = [];
   const refusal = (code, message) => Object.assign(new Error(message), { code });
@@ -72,7 +72,7 @@ test('refuses whom authenticate does not accept, and says why', async (t) => {
   };
   const server = await startServer(t, {
     authenticate: ({ id }) => answers[id](),
-    // Long enough for all but the one that never comes, on a busy machine.
+    // Long enough on a busy machine for every result but the one that never arrives.
     authenticateTimeout: 2000,
   });
   server.on('denied', (id, error) => denied.push([id, error.code, error.message]));
@@ -92,7 +92,7 @@ test('refuses whom authenticate does not accept, and says why', async (t) => {
   t.deepEqual(faults.slice(1, 3), ['database: password is hunter2', 'a fault']);
 });
 
-test('takes nothing for a grant but true, and a plain object of what a grant has', async (t) => {
+test('accepts only true or a plain object with the members of a grant', async (t) => {
   class Session {
     send = 'b';
   }
@@ -124,7 +124,7 @@ test('takes nothing for a grant but true, and a plain object of what a grant has
   t.is(faults.length, 0);
 });
 
-test('names what authenticate gave in place of a grant', async (t) => {
+test('names the invalid value that authenticate returned', async (t) => {
   const given = [[], { sends: 'b' }, new Map(), 'yes', Object.create({ a: 1 })];
   const server = await startServer(t, { authenticate: ({ id }) => given[Number(id)] });
   const faults = [];
@@ -137,7 +137,7 @@ test('names what authenticate gave in place of a grant', async (t) => {
   }
 });
 
-test('lets in by true and by any plain object, one without a prototype, too', async (t) => {
+test('accepts true and any plain object, also one without a prototype', async (t) => {
   const foreign = vm.runInNewContext('({ send: ["a"] })');
   const plain = [{}, { __proto__: null, send: [] }, { principal: 7 }, { send: undefined }];
   const given = [true, ...plain, foreign];
@@ -148,7 +148,7 @@ test('lets in by true and by any plain object, one without a prototype, too', as
   t.is(server.stats().registered, given.length);
 });
 
-test('survives whatever authenticate throws or returns, and asks the next one', async (t) => {
+test('survives anything that authenticate throws or returns, and continues to authenticate clients', async (t) => {
   const unreadable = (code, message) => Object.defineProperty({ code }, 'message', message);
   const trap = new Proxy(
     {},
@@ -179,7 +179,7 @@ test('survives whatever authenticate throws or returns, and asks the next one', 
     undefined: () => Promise.reject(),
     null: () => Promise.reject(null),
     sparse: () => ({ send: new Array(2) }),
-    // Another one each time it is looked at.
+    // Returns a different value on each read.
     fickle: () => ({ send: Object.defineProperty([], 0, { get: fickle, enumerable: true }) }),
     constructor: () => Object.create({ constructor: Object.create(null) }),
   };
@@ -208,7 +208,7 @@ test('survives whatever authenticate throws or returns, and asks the next one', 
   t.deepEqual(unhandled, []);
 });
 
-test('refuses a principal that is no name: all who have none would be one', async (t) => {
+test('refuses an empty principal, which unrelated clients would share', async (t) => {
   const principals = [null, {}, true, '', Number.NaN, Number.POSITIVE_INFINITY, 5n, []];
   const server = await startServer(t, {
     authenticate: ({ id }) => ({ principal: principals[Number(id)] }),
@@ -225,7 +225,7 @@ test('refuses a principal that is no name: all who have none would be one', asyn
   );
 });
 
-test('grants a principal, ids to send to, and an end', async (t) => {
+test('a grant limits principal, receivers and time', async (t) => {
   const server = await startServer(t, {
     authenticate: ({ id, token: principal }) => ({
       principal,
@@ -248,7 +248,7 @@ test('grants a principal, ids to send to, and an end', async (t) => {
   t.deepEqual(await short.closed, ['registered', 'ERR_WSMB_UNAUTHORIZED', 4401]);
 });
 
-test('renews what was granted with a register of the open connection', async (t) => {
+test('a register frame on an open connection renews its grant', async (t) => {
   let asked = 0;
   const server = await startServer(t, {
     authenticate: () => {
@@ -266,7 +266,7 @@ test('renews what was granted with a register of the open connection', async (t)
   t.is((await heard)[0], 1);
 });
 
-test('checks tokens without asking JavaScript', async (t) => {
+test('verifies tokens without calling JavaScript', async (t) => {
   const server = await startServer(t, { jwt: { secret: SECRET, issuer: 'us' } });
   const good = { sub: 'a', iss: 'us', exp: later() };
   await startClient(t, server, 'a', { token: token(good) });
@@ -284,7 +284,7 @@ test('checks tokens without asking JavaScript', async (t) => {
   t.deepEqual(await none.closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
 });
 
-test('takes a public key, and a subject that is a pattern', async (t) => {
+test('accepts a public key, and a subject that is a pattern', async (t) => {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const text = `${part({ alg: 'EdDSA' })}.${part({ sub: 'sensor-*' })}`;
@@ -298,7 +298,7 @@ test('takes a public key, and a subject that is a pattern', async (t) => {
   t.deepEqual(await closed, ['ERR_WSMB_FORBIDDEN', 4403]);
 });
 
-test('refuses options that cannot be', (t) => {
+test('rejects invalid options', (t) => {
   for (const [options, pattern, type] of [
     [{ authenticate: true }, /authenticate/, TypeError],
     [{ authenticate() {}, jwt: { secret: SECRET } }, /exclude/, TypeError],
@@ -343,7 +343,7 @@ test('refuses options that cannot be', (t) => {
   }
 });
 
-test('a fault of `authenticate` that nobody listens to is a warning, once', async (t) => {
+test('an error of `authenticate` without an error listener is one warning', async (t) => {
   const warned = [];
   const listener = ({ code, message }) => {
     if (code === 'WSMB_AUTHENTICATE') warned.push(message);

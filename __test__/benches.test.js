@@ -1,8 +1,7 @@
 'use strict';
 
-// The benchmark's own judgement: what breaks a scenario, what reaches a target, and what the charts show. The
-// benchmark itself is
-// `npm run bench`.
+// Tests of the benchmark itself: when a scenario fails, when a target is met, and what the charts show. The
+// benchmark: `npm run bench`.
 
 const { EventEmitter } = require('node:events');
 const test = require('ava');
@@ -14,7 +13,7 @@ const { judge, targets } = require('../benches/driver/targets');
 
 const sum = (median, spread = 0) => ({ median, min: median - spread, max: median + spread });
 
-/** Pipelined rows of 100 bytes. */
+/** Rows of the pipelined scenario with messages of 100 bytes. */
 function flows(cpus, rates, busy = 0.5) {
   return Object.entries(rates).map(([rival, rate]) => ({
     rival,
@@ -26,14 +25,14 @@ function flows(cpus, rates, busy = 0.5) {
   }));
 }
 
-/** What is said of one measure. */
+/** The result of one measure in the report. */
 function said(results, measure) {
   const rows = judge(results).filter((row) => row.measure === measure);
   if (rows.length !== 1) throw new Error(`${rows.length} rows for ${measure}`);
   return rows[0];
 }
 
-test('a target is beyond, met or missed by the ratio of medians', (t) => {
+test('the ratio of medians decides whether a target is exceeded, met or missed', (t) => {
   const verdict = (rate) =>
     said({ pipelined: flows('pinned', { wsmsgbroker: rate, ws8: 100 }) }, 'pipelined 100 B to ws8');
   t.like(verdict(2499), { verdict: 'missed', target: 'at least 25x', beyond: 'at least 40x' });
@@ -42,14 +41,14 @@ test('a target is beyond, met or missed by the ratio of medians', (t) => {
   t.like(verdict(4000), { verdict: 'beyond', measured: '40x' });
 });
 
-test('where less is better it is the other way round', (t) => {
+test('for measures where less is better the ratio is inverted', (t) => {
   const measure = 'CPU a message, 100 B, to ws8';
   const verdict = (rate) =>
     said({ pipelined: flows('pinned', { wsmsgbroker: rate, ws8: 100 }) }, measure).verdict;
   t.deepEqual([1900, 2100, 3600].map(verdict), ['missed', 'met', 'beyond']);
 });
 
-test('processors apart are judged, processors shared are shown beside, and the two are never mixed', (t) => {
+test('rows with separate processors are judged, rows with shared processors are listed beside them, never mixed', (t) => {
   const measure = 'pipelined 100 B to ws8';
   const apart = flows('pinned', { wsmsgbroker: 3000, ws8: 100 });
   const shared = flows('shared', { wsmsgbroker: 8000, ws8: 200 });
@@ -62,7 +61,7 @@ test('processors apart are judged, processors shared are shown beside, and the t
   t.like(said({ pipelined: mixed }, measure), { verdict: 'not measured' });
 });
 
-test('a load at its limit is not judged', (t) => {
+test('a row whose load generator was saturated is not judged', (t) => {
   const measure = 'pipelined 100 B to ws8';
   const apart = flows('pinned', { wsmsgbroker: 3000, ws8: 100 }, 0.95);
   t.like(said({ pipelined: apart }, measure), { measured: '30x', verdict: 'not measured' });
@@ -75,7 +74,7 @@ test('a load at its limit is not judged', (t) => {
   });
 });
 
-test('what was not measured is not judged', (t) => {
+test('a row without a measurement is not judged', (t) => {
   const empty = judge({});
   t.true(empty.length > 25);
   t.deepEqual([...new Set(empty.map((row) => row.verdict))], ['not measured']);
@@ -84,7 +83,7 @@ test('what was not measured is not judged', (t) => {
   t.true(targets({}).endsWith(`\n\n${empty.length} not measured.`));
 });
 
-test('growth is that from the fewest to the most, and the table says which', (t) => {
+test('growth compares the smallest number with the largest, and the table names both', (t) => {
   const row = (connections, rate) => ({
     rival: 'wsmsgbroker',
     connections,
@@ -102,7 +101,7 @@ test('growth is that from the fewest to the most, and the table says which', (t)
   );
 });
 
-test('with time per message, throughput is the other way round', (t) => {
+test('throughput derived from time per message is inverted', (t) => {
   const ids = [
     { rival: 'wsmsgbroker', ids: 10, any_ns: sum(100), hot_ns: sum(100) },
     { rival: 'wsmsgbroker', ids: 500_000, any_ns: sum(400), hot_ns: sum(105) },
@@ -114,7 +113,7 @@ test('with time per message, throughput is the other way round', (t) => {
   t.is(said({ ids }, 'routing with many ids, 16 of them used').verdict, 'beyond');
 });
 
-test('the latest message counts by its worst round', (t) => {
+test('the age of the latest message is judged by its worst round', (t) => {
   const stall = [{ rival: 'wsmsgbroker', share: sum(0.9), longest_gap_ms: sum(15, 10) }];
   t.like(said({ stall }, 'latest message while JavaScript blocks'), {
     measured: '25 ms',
@@ -136,7 +135,7 @@ test('a ratio without a target is reported', (t) => {
   });
 });
 
-test('a cluster is held against NATS, against one broker, and by the time of its way', (t) => {
+test('a cluster is compared with NATS, with one broker and by its latency', (t) => {
   const flow = (rival, rate, sender_us, receiver_us) => ({
     ...flows('pinned', { [rival]: rate })[0],
     sender_us: sum(sender_us),
@@ -184,14 +183,14 @@ test('the table has a line for each target', (t) => {
 const x = { field: 'size', label: 'bytes' };
 const y = { field: 'messages_per_second', label: 'messages a second' };
 
-/** Pairs of numbers in a polyline. */
+/** Pairs of coordinates of a polyline. */
 const path = (svg) =>
   svg
     .match(/<polyline points="([^"]*)"/)[1]
     .split(' ')
     .map((place) => place.split(',').map(Number));
 
-test('a line goes through the medians, larger ones higher up, sizes from left to right', (t) => {
+test('a line connects the medians, larger values higher, sizes from left to right', (t) => {
   const rows = [1024, 100, 16_384].map((size) => ({
     rival: 'ws8',
     size,
@@ -208,12 +207,12 @@ test('a line goes through the medians, larger ones higher up, sizes from left to
     down,
     down.toSorted((a, b) => a - b),
   );
-  // Logarithmic: 100 to 1,024 is nearer than 1,024 to 16,384, and not much.
+  // Logarithmic: the distance from 100 to 1,024 is slightly shorter than from 1,024 to 16,384.
   const ratio = (across[1] - across[0]) / (across[2] - across[1]);
   t.true(Math.abs(ratio - Math.log(10.24) / Math.log(16)) < 0.01, String(ratio));
 });
 
-test('a chart has a title, its units, and a name for each rival; what comes from outside is escaped', (t) => {
+test('a chart has a title, units and a name for each rival, with external text escaped', (t) => {
   const rows = ['ws8', 'wsmsgbroker', '<b>&"'].map((rival) => ({
     rival,
     size: 100,
@@ -226,14 +225,14 @@ test('a chart has a title, its units, and a name for each rival; what comes from
   }
   t.false(svg.includes('<b>'));
   t.notRegex(svg, /NaN|Infinity|undefined/);
-  // Figures that are the same, but names that can be read.
+  // Equal values, but labels that do not overlap.
   const names = [...svg.matchAll(/y="([\d.]+)" text-anchor="start" fill="#1f2328" >/g)];
   const places = names.map(([, top]) => Number(top)).sort((a, b) => a - b);
   t.is(places.length, 3);
   t.true(places.every((place, n) => n === 0 || place - places[n - 1] >= 14));
 });
 
-test('percentiles lie from left to right', (t) => {
+test('percentiles increase from left to right', (t) => {
   const rows = [{ rival: 'bun', p50_us: sum(50), p99_us: sum(200), p999_us: sum(4000) }];
   const svg = percentiles({ title: 'a', rows });
   const marks = [...svg.matchAll(/translate\(([\d.]+) /g)].map(([, left]) => Number(left));
@@ -245,7 +244,7 @@ test('percentiles lie from left to right', (t) => {
   t.true(svg.includes('microseconds'));
 });
 
-test('there are charts of what was measured, and of nothing else', (t) => {
+test('charts show measured values only', (t) => {
   t.deepEqual(charts({}), {});
   t.is(lines({ title: 'a', rows: [{ rival: 'ws8', size: 100 }], x, y }), null);
   const results = {
@@ -260,7 +259,7 @@ test('there are charts of what was measured, and of nothing else', (t) => {
   ]);
 });
 
-/** Two clients without a broker; `spoil` may alter what passes, or let it pass twice or not at all. */
+/** Two clients without a broker. `spoil` may alter, repeat or drop the messages in between. */
 function clients(spoil = (message) => [message]) {
   const pass = (message, receive) => setImmediate(() => spoil(message).forEach(receive));
   const client = (id) => Object.assign(new EventEmitter(), { id });
@@ -274,7 +273,7 @@ function clients(spoil = (message) => [message]) {
 }
 
 for (const name of ['oneway', 'asks', 'ping']) {
-  test(`${name} ends when all has arrived`, async (t) => {
+  test(`${name} ends when all messages have arrived`, async (t) => {
     let passed = 0;
     const pair = clients((message) => {
       passed += 1;
@@ -286,7 +285,7 @@ for (const name of ['oneway', 'asks', 'ping']) {
     t.is(pair[1].listenerCount('message'), 0);
   });
 
-  test(`${name} breaks at a message that is altered, repeated or out of order`, async (t) => {
+  test(`${name} fails at an altered, repeated or reordered message`, async (t) => {
     let kept;
     const spoilt = {
       altered: (message) => [{ ...message, text: `y${message.text.slice(1)}` }],
@@ -312,12 +311,12 @@ test('messages have 100 bytes', async (t) => {
   t.deepEqual([...lengths], [100]);
 });
 
-test('percentiles are positive and in order', async (t) => {
+test('percentiles are positive and increase', async (t) => {
   const { p50_us, p99_us, p999_us } = await scenarios.ping(...clients(), 0.05);
   t.true(p50_us > 0 && p50_us <= p99_us && p99_us <= p999_us);
 });
 
-test('a process that ends instead of answering says why', async (t) => {
+test('the error of a process that ends without an answer contains the reason', async (t) => {
   const child = new Process('worker.js', 'nobody', 'both');
   await t.throwsAsync(child.ask('start'), { message: /worker nobody both: .*TypeError/s });
 });

@@ -1,6 +1,6 @@
 'use strict';
 
-// Ids at brokers that are one are all reached again when NATS comes back. 40,000 of them: `node soak/churn.js`.
+// All ids of a cluster are reachable again after an outage of NATS. With 40,000 ids: `node soak/churn.js`.
 
 const test = require('ava');
 const { play } = require('../soak/churn/play');
@@ -8,10 +8,10 @@ const { judge, markdown } = require('../soak/churn/report');
 
 const IDS = 300;
 const REST = 100;
-// It reads /proc.
+// The test reads /proc.
 const onLinux = process.platform === 'linux' ? test.serial : test.serial.skip;
 
-onLinux(`${IDS} ids are all reached again when NATS comes back`, async (t) => {
+onLinux(`${IDS} ids are reachable again after an outage of NATS`, async (t) => {
   const played = await play({ ids: IDS, brokers: 3, rest: REST });
   t.is(played.arrived, IDS);
   t.is(played.after.registered, IDS);
@@ -19,7 +19,7 @@ onLinux(`${IDS} ids are all reached again when NATS comes back`, async (t) => {
   t.deepEqual(judge({ cluster: [played], alone: [alone] }), []);
 });
 
-/** A result with so many bytes an id at both brokers together. */
+/** A result with this many ids and this many bytes per id on both brokers together. */
 function result(ids, bytes) {
   const state = (grown) => ({
     brokers: [grown, grown].map((share) => 2 ** 20 + (share * ids) / 2),
@@ -42,7 +42,7 @@ function result(ids, bytes) {
   };
 }
 
-test('a page tells what a million ids take, and what must not be', (t) => {
+test('a report lists the cost of a million ids and every violation', (t) => {
   const results = {
     cluster: [result(1000, 8192), result(2000, 8192)],
     alone: [result(1000, 2048), result(2000, 2048)],

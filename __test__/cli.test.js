@@ -19,7 +19,7 @@ function run(t, ...args) {
   return child;
 }
 
-/** Exit code, stdout and stderr of a call that ends by itself. */
+/** Exit code, stdout and stderr of a command that ends by itself. */
 async function finish(t, ...args) {
   const child = run(t, ...args);
   const output = { stdout: '', stderr: '' };
@@ -33,7 +33,7 @@ async function finish(t, ...args) {
 }
 
 for (const signal of ['SIGINT', 'SIGTERM']) {
-  test(`prints where it listens, who comes and who goes, and ends well on ${signal}`, async (t) => {
+  test(`prints address, registrations and disconnections, and exits with 0 on ${signal}`, async (t) => {
     const child = run(t, '0', 'foo', '--host', '127.0.0.1', '--max-payload', '1000');
     const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     const next = async () => (await lines.next()).value;
@@ -50,7 +50,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
   });
 }
 
-/** A broker of the command line: its process, port and lines of output, the first left out. */
+/** A broker of the command line: its process, port and lines of output after the first. */
 async function broker(t, ...flags) {
   const child = run(t, '0', '--host', '127.0.0.1', ...flags);
   const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
@@ -58,7 +58,9 @@ async function broker(t, ...flags) {
   return { child, port: Number(/:(\d+)\/$/.exec(await next())[1]), next };
 }
 
-/** Asks the other of two clients, and returns its response, the answer to come, and both ends. */
+/**
+ * Sends a request from one client to the other. Returns the response, the pending answer and both clients.
+ */
 async function ask(t, port) {
   const [asker, responder] = ['asker', 'responder'].map((id) => {
     const client = new WSMsgBroker(id, '127.0.0.1', port);
@@ -75,7 +77,7 @@ async function ask(t, port) {
   return { response, answer, ends };
 }
 
-/** Resolves when nothing listens there any more: the first thing that a signal does. */
+/** Resolves when the port refuses connections, which is the first effect of a signal. */
 async function refused(port) {
   for (;;) {
     const socket = net.connect(port, '127.0.0.1');
@@ -87,7 +89,7 @@ async function refused(port) {
   }
 }
 
-test('a request that is open at SIGTERM is answered before the end', async (t) => {
+test('a request that is pending at SIGTERM is answered before the process exits', async (t) => {
   const { child, port } = await broker(t, '--drain', '60000');
   const { response, answer, ends } = await ask(t, port);
   const exit = once(child, 'exit');
@@ -100,7 +102,7 @@ test('a request that is open at SIGTERM is answered before the end', async (t) =
 });
 
 for (const signal of ['SIGINT', 'SIGTERM']) {
-  test(`${signal} ends what SIGTERM drains, well and at once`, async (t) => {
+  test(`${signal} during the drain after SIGTERM exits with 0 at once`, async (t) => {
     t.timeout(90_000);
     const { child, port } = await broker(t, '--drain', '60000');
     const { ends } = await ask(t, port);
@@ -111,7 +113,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
     child.kill(signal);
     t.deepEqual(await ends, [[1001], [1001]]);
     t.deepEqual(await exit, [0, null]);
-    t.true(Date.now() - second < 30_000, 'it went on draining');
+    t.true(Date.now() - second < 30_000, 'the drain went on');
   });
 }
 
@@ -119,9 +121,9 @@ for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ]) {
-  test(`a third signal, ${signal}, ends the process, whoever is connected`, async (t) => {
+  test(`a third signal, ${signal}, ends the process even with open connections`, async (t) => {
     const { child, port, next } = await broker(t, '--close-timeout', '60000', '--drain', '60000');
-    // It does not answer a close: closing it takes a minute.
+    // The socket does not answer a close frame, so a normal close would take a minute.
     const socket = net.connect(port, '127.0.0.1');
     t.teardown(() => socket.destroy());
     socket.on('error', () => {});
@@ -136,7 +138,7 @@ for (const [signal, code] of [
     const exit = once(child, 'exit');
     child.kill(signal);
     await refused(port);
-    // Two that come too fast are one; those after the third find nobody.
+    // Two signals in quick succession may be merged; those after the third have no effect.
     const again = setInterval(() => child.kill(signal), 20);
     t.teardown(() => clearInterval(again));
     t.deepEqual(await exit, [code, null]);
@@ -151,7 +153,7 @@ const LOCAL = ['127.0.0.1', 'localhost', ...(IPV6 ? ['::1'] : [])];
 
 for (const host of [...ANY, ...LOCAL]) {
   const warns = ANY.includes(host);
-  test(`on ${host} it ${warns ? 'says' : 'does not say'} that anybody may register`, async (t) => {
+  test(`on ${host} it ${warns ? 'warns' : 'does not warn'} that any client may register`, async (t) => {
     const child = run(t, '0', '--host', host);
     let stderr = '';
     child.stderr.on('data', (data) => {
@@ -166,7 +168,7 @@ for (const host of [...ANY, ...LOCAL]) {
   });
 }
 
-test('prints ids that no line can be forged with, and ordinary ones as they are', async (t) => {
+test('escapes ids that could forge a line, and prints ordinary ones unchanged', async (t) => {
   const { port, next } = await broker(t);
   for (const [id, shown] of [
     ['a b/c#1', 'a b/c#1'],
@@ -180,7 +182,7 @@ test('prints ids that no line can be forged with, and ordinary ones as they are'
     ['a\u2028b\u2029', '"a\\u2028b\\u2029"'],
     ['\u202eb\u2066c\u200f\u061c', '"\\u202eb\\u2066c\\u200f\\u061c"'],
     ['\0', '"\\u0000"'],
-    // As one that was escaped would look.
+    // An id that looks like an escaped one.
     ['"a\\n + b"', '"\\"a\\\\n + b\\""'],
   ]) {
     const client = new WSMsgBroker(id, '127.0.0.1', port);
@@ -190,7 +192,7 @@ test('prints ids that no line can be forged with, and ordinary ones as they are'
   }
 });
 
-test('prints its help and its version', async (t) => {
+test('prints help and version', async (t) => {
   const help = await finish(t, '--help');
   t.is(help.code, 0);
   t.regex(help.stdout, /Usage: wsbrokerserver <port> \[path\]/);
@@ -204,7 +206,7 @@ test('prints its help and its version', async (t) => {
 test('has a flag for every option of the server', async (t) => {
   const { serverOptions } = require('../lib/options');
   const { stdout } = await finish(t, '--help');
-  // Arguments, and what only a program can say.
+  // Arguments, and options that only a program can set.
   const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
   const without = ['--nats-user', '--nats-pass', '--nats-timeout'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {
@@ -218,13 +220,13 @@ test('has a flag for every option of the server', async (t) => {
   }
 });
 
-test('is one with those who name the same NATS, and says on stderr how that is', async (t) => {
+test('brokers with the same NATS form a cluster, and stderr shows its state', async (t) => {
   const [user, pass] = ['broker', 'sesame'];
   const { url } = await startNats(t, { user, pass });
   const address = url.replace('//', `//${user}:${pass}@`);
   const start = async (name) => {
     const flags = ['--nats-name', name, '--nats-namespace', 'cli', '--nats-required', 'yes'];
-    // The first one is at nobody's port.
+    // No server listens at the first address.
     const started = await broker(t, '--nats', 'nats://127.0.0.1:1', '--nats', address, ...flags);
     const lines = readline.createInterface({ input: started.child.stderr });
     return { ...started, errors: lines[Symbol.asyncIterator]() };
@@ -240,7 +242,7 @@ test('is one with those who name the same NATS, and says on stderr how that is',
   t.deepEqual(await near.request('hi', 'c1'), { from: 'c1', message: 'hi' });
   for (const { errors } of brokers) {
     let line;
-    // That the first address did not work may come before.
+    // A line about the unreachable first address may come before.
     do line = (await errors.next()).value;
     while (line.startsWith('wsbrokerserver: cluster failed ('));
     t.is(line, 'wsbrokerserver: cluster connected');
@@ -250,7 +252,7 @@ test('is one with those who name the same NATS, and says on stderr how that is',
   t.deepEqual(await ended, [0, null]);
 });
 
-test('reads a token from the first line of a file, and ends without the NATS that it requires', async (t) => {
+test('reads a token from the first line of a file, and exits if the required NATS is unreachable', async (t) => {
   const { url } = await startNats(t, { token: 'sesame' });
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-cli-'));
   t.teardown(() => fs.rmSync(folder, { recursive: true }));
@@ -268,7 +270,7 @@ test('reads a token from the first line of a file, and ends without the NATS tha
   t.false(stderr.includes('sesame') || stderr.includes('wrong'), stderr);
 });
 
-test('says in one line what is wrong', async (t) => {
+test('reports a usage error in one line', async (t) => {
   const server = await startServer(t);
   const taken = String(server.address().port);
   for (const [code, pattern, ...args] of [

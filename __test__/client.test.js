@@ -7,7 +7,7 @@ const ws = require('ws');
 const { lastingPort } = require('../testkit/ports');
 const { WSMsgBroker, startServer, startClient } = require('./support/start');
 
-test('takes an address as a URL', async (t) => {
+test('accepts a URL as its address', async (t) => {
   const server = await startServer(t, { path: 'foo' });
   const client = new WSMsgBroker('a', `ws://127.0.0.1:${server.address().port}/foo?x=1`);
   await once(client, 'registered');
@@ -25,13 +25,13 @@ test('takes an address as a URL', async (t) => {
   t.throws(contradiction, { code: 'ERR_WSMB_OPTION' });
 });
 
-test('is a class for `import`, with Server beside it', async (t) => {
+test('is a class for `import`, with Server as its named export', async (t) => {
   const module = await import('../index.js');
   t.is(module.default, WSMsgBroker);
   t.is(module.Server, WSMsgBroker.Server);
 });
 
-test('sends what was sent before the connection was open, in order, behind the registration', async (t) => {
+test('sends messages queued before open in order, after the registration', async (t) => {
   const server = await startServer(t);
   const client = new WSMsgBroker('a', '127.0.0.1', server.address().port);
   const heard = [];
@@ -48,7 +48,7 @@ test('sends what was sent before the connection was open, in order, behind the r
   await client.close();
 });
 
-test('keeps answers apart, forgets their callbacks, and gives `from` with a message', async (t) => {
+test('matches answers to callbacks, releases the callbacks, and passes `from` with a message', async (t) => {
   const server = await startServer(t);
   const asker = await startClient(t, server, 'asker');
   const answerer = await startClient(t, server, 'answerer');
@@ -66,7 +66,7 @@ test('keeps answers apart, forgets their callbacks, and gives `from` with a mess
   t.deepEqual(Object.keys(asker.ack2callback), []);
 });
 
-test('`ack2callback` has the callbacks that await an answer, and forgets what is deleted there', async (t) => {
+test('`ack2callback` has the pending callbacks, and deleting one forgets it', async (t) => {
   const server = await startServer(t);
   const asker = await startClient(t, server, 'asker');
   const answerer = await startClient(t, server, 'answerer');
@@ -99,7 +99,7 @@ test('`ack2callback` has the callbacks that await an answer, and forgets what is
   t.deepEqual(Object.keys(asker.ack2callback), []);
 });
 
-test('carries what JSON carries, large and small', async (t) => {
+test('carries any JSON value, small or large', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
   const values = [
@@ -122,7 +122,7 @@ test('carries what JSON carries, large and small', async (t) => {
   t.deepEqual(JSON.stringify(heard), JSON.stringify(values));
 });
 
-/** A server of our own making, which hears what a client says: `heard(frame, socket)`. */
+/** A played server that passes each frame of the client to `heard(frame, socket)`. */
 async function startPlain(t, heard) {
   const server = new ws.WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.teardown(() => {
@@ -136,7 +136,7 @@ async function startPlain(t, heard) {
   return server;
 }
 
-test('knows an answer by its ack, whatever JSON the responder has made of that', async (t) => {
+test('matches an answer by its ack, however the responder formats the JSON of the ack', async (t) => {
   const server = await startPlain(t, ({ action, id, ack }, socket) => {
     if (action === 'register') socket.send(JSON.stringify({ action: 'registered', id }));
     else socket.send(JSON.stringify({ action: 'answer', ack: [ack], from: 'x', message: 7 }));
@@ -157,7 +157,7 @@ test('survives an answer whose ack has no name', async (t) => {
   await client.close();
 });
 
-test('emits no drain while something waits, whatever went before in the same tick', async (t) => {
+test('emits no drain while messages are queued, even after others were sent in the same tick', async (t) => {
   const sockets = [];
   const server = await startPlain(t, ({ id }, socket) => {
     if (sockets.push(socket) === 1) socket.send(JSON.stringify({ action: 'registered', id }));
@@ -169,7 +169,7 @@ test('emits no drain while something waits, whatever went before in the same tic
   sockets[0].pause();
   const waiting = [];
   client.on('drain', () => waiting.push(client.bufferedAmount));
-  // Enough to be handed over before the tick ends, and then more than the system takes.
+  // First a batch that is handed over within the tick, then more than the system buffers.
   for (let n = 0; n < 100; n += 1) client.send('x'.repeat(100), 'x', () => {});
   for (let n = 0; n < 1000; n += 1) client.send('x'.repeat(60_000), 'x');
   const drained = once(client, 'drain');
@@ -179,7 +179,7 @@ test('emits no drain while something waits, whatever went before in the same tic
   await client.close();
 });
 
-test('returns false above the high-water mark, loses nothing, and emits drain', async (t) => {
+test('send returns false above the high-water mark, loses nothing, and drain follows', async (t) => {
   const server = await startServer(t);
   const sender = await startClient(t, server, 'sender', { highWaterMark: 1000 });
   const receiver = await startClient(t, server, 'receiver');
@@ -198,7 +198,7 @@ test('returns false above the high-water mark, loses nothing, and emits drain', 
   t.is(sender.bufferedAmount, 0);
 });
 
-test('throws above maxQueued', async (t) => {
+test('send throws above maxQueued', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a', { maxQueued: 1000 });
   t.throws(() => client.send('x'.repeat(2000), 'a'), { code: 'ERR_WSMB_MAX_QUEUED' });
@@ -207,7 +207,7 @@ test('throws above maxQueued', async (t) => {
   t.is((await heard)[0], 'small');
 });
 
-test('closes once, with a promise, and throws when it is used afterwards', async (t) => {
+test('close() emits close once and returns a promise, and later calls throw', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
   const codes = [];
@@ -219,7 +219,7 @@ test('closes once, with a promise, and throws when it is used afterwards', async
   t.throws(() => client.unregister(), { message: 'not opened' });
 });
 
-test('opens nothing when it is closed in the tick of its construction', async (t) => {
+test('close() in the tick of construction opens no connection', async (t) => {
   const listener = net.createServer(() => t.fail('a connection was opened')).listen(0, '127.0.0.1');
   await once(listener, 'listening');
   const client = new WSMsgBroker('a', '127.0.0.1', listener.address().port);
@@ -229,7 +229,7 @@ test('opens nothing when it is closed in the tick of its construction', async (t
   await new Promise((resolve) => listener.close(resolve));
 });
 
-test('names what failed when it cannot connect: error, then close, once each', async (t) => {
+test('a failed connection emits error, which names the cause, and close, once each', async (t) => {
   const failing = async (host, port, options) => {
     const client = new WSMsgBroker('a', host, port, '/', options);
     const seen = [];
@@ -252,7 +252,7 @@ test('names what failed when it cannot connect: error, then close, once each', a
   silent.close();
 });
 
-test('refuses options of a wrong type, range or name', (t) => {
+test('rejects options with an unknown name, a wrong type or a value out of range', (t) => {
   const make = (options) => () => new WSMsgBroker('a', 'localhost', 1, '/', options);
   t.throws(make({ maxPayload: '1' }), { code: 'ERR_WSMB_OPTION', instanceOf: TypeError });
   t.throws(make({ maxPayload: Number.NaN }), { code: 'ERR_WSMB_OPTION', instanceOf: TypeError });
@@ -273,7 +273,7 @@ test('refuses options of a wrong type, range or name', (t) => {
   t.throws(make('x'), { code: 'ERR_WSMB_OPTION' });
 });
 
-/** A server that sends a registered client one message, in a frame of so many bytes. */
+/** A server that sends a registered client one message in a frame of this size. */
 async function sendFrame(t, bytes) {
   const server = new ws.WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.teardown(() => server.close());
@@ -291,7 +291,7 @@ async function sendFrame(t, bytes) {
   return { port: server.address().port, told };
 }
 
-test('takes a message of exactly maxPayload bytes', async (t) => {
+test('receives a message of exactly maxPayload bytes', async (t) => {
   const { port, told } = await sendFrame(t, 1000);
   const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { maxPayload: 1000 });
   const [message, , from] = await once(client, 'message');
@@ -300,7 +300,7 @@ test('takes a message of exactly maxPayload bytes', async (t) => {
   t.is(await told, 1000);
 });
 
-test('ends on a message of more than maxPayload, and tells the server 1009', async (t) => {
+test('closes with 1009 on a message larger than maxPayload', async (t) => {
   const { port, told } = await sendFrame(t, 1001);
   const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { maxPayload: 1000 });
   const heard = [];
@@ -312,7 +312,7 @@ test('ends on a message of more than maxPayload, and tells the server 1009', asy
   t.deepEqual(heard, ['ERR_WSMB_WEBSOCKET']);
 });
 
-test('accepts up to maxQueued and sends all it has accepted, whatever else is refused', async (t) => {
+test('queues up to maxQueued and sends every queued message, whether or not others are refused', async (t) => {
   const server = await startServer(t);
   const bystander = await startClient(t, server, 'bystander');
   const sender = await startClient(t, server, 'sender', { maxQueued: 20_000 });
@@ -336,7 +336,7 @@ test('accepts up to maxQueued and sends all it has accepted, whatever else is re
   t.true(sender.send('again', 'bystander'));
 });
 
-test('asks what still waits before it refuses to send more', async (t) => {
+test('checks the current queue before it refuses to send', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a', { maxQueued: 500_000 });
   const message = 'x'.repeat(100_000);
@@ -348,7 +348,7 @@ test('asks what still waits before it refuses to send more', async (t) => {
   t.is(client.bufferedAmount, 0);
 });
 
-test('ends with error and close when its id cannot be written as JSON', async (t) => {
+test('emits error and close when its id cannot be written as JSON', async (t) => {
   const server = await startServer(t);
   const client = new WSMsgBroker(5n, '127.0.0.1', server.address().port);
   const seen = [];

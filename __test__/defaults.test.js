@@ -1,8 +1,7 @@
 'use strict';
 
-// What documents, types and command line say of each option is what the code does without it: held
-// against the defaults that the addon tells, and those of the clients in JavaScript. And they name every
-// error that there is.
+// Options in documents, types and on the command line must have the defaults of the code: those that the
+// addon returns, and those of the clients in JavaScript. The documents must also list every error code.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -19,36 +18,36 @@ const root = path.join(__dirname, '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
 
 const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
-/** Where there is none, and for numbers that is 0. */
+/** Words for no default, and for the number 0. */
 const NONE = ['none', 'no limit', 'any', 'anybody', 'anybody may'];
-/** Defaults that depend on the machine, and whether a value follows what is written. */
+/** Defaults that depend on the machine, each with a check of the actual value. */
 const RULES = {
   threads: ['one per core, at most 4', (n) => n >= 1 && n <= Math.min(os.cpus().length, 4)],
-  // Pages, and what is kept for the kernel, are not counted alike everywhere.
+  // Systems count pages and memory of the kernel differently.
   maxMemory: ['a quarter of the memory', (n) => Math.abs(n / memory() - 1) < 0.01],
   maxConnections: ['80 % of the file limit', (n) => n === Math.floor(files() / 5) * 4],
 };
-/** What an interface of counters has, as index.d.ts tells. */
+/** The members of an interface of counters in index.d.ts. */
 const counters = (name) =>
   [
     ...new RegExp(`interface ${name} \\{([\\s\\S]*?)\\n {2}\\}`)
       .exec(read('index.d.ts'))[1]
       .matchAll(/^ {4}(\w+): (?:number|boolean)/gm),
   ].map(([, name]) => name);
-/** What `stats()` has. */
+/** The members of the result of `stats()`. */
 const COUNTERS = [
   ...counters('Stats'),
   ...counters('ClusterStats').map((name) => `cluster.${name}`),
 ];
-/** Arguments rather than options. */
+/** Arguments of the constructor rather than options. */
 const ARGUMENTS = ['port', 'path'];
-/** What only a program can say. */
+/** Options that only a program can set. */
 const NO_FLAGS = ['id', 'authenticate', 'authenticateTimeout'];
-/** Members of `nats` without a flag: what the address may have in it, and what few need. */
+/** Members of `nats` without a flag: those that the address can contain, and rare ones. */
 const NO_NATS_FLAGS = ['nats.user', 'nats.pass', 'nats.timeout'];
 
 function memory() {
-  // What no limit is called differs.
+  // The value for an unlimited group differs between systems.
   const group = process.constrainedMemory?.() || Number.POSITIVE_INFINITY;
   return Math.max(Math.floor(Math.min(os.totalmem(), group) / 4), 64 * UNITS.MiB);
 }
@@ -57,12 +56,12 @@ function files() {
   if (process.platform === 'win32') {
     return 16_384;
   }
-  // Node has raised its own limit, and its children have the same.
+  // Node.js has raised its own limit, and child processes inherit it.
   const limit = execFileSync('sh', ['-c', 'ulimit -n'], { encoding: 'utf8' }).trim();
   return limit === 'unlimited' ? 2 ** 20 : Math.min(Number(limit), 2 ** 20);
 }
 
-/** The options in `known` that have a type of their own: members of a group as `group.member`. */
+/** The options in `known` with their types, members of a group as `group.member`. */
 function flatten(known, prefix = '') {
   return Object.entries(known).flatMap(([name, type]) =>
     typeof type === 'object' && !Array.isArray(type)
@@ -71,7 +70,7 @@ function flatten(known, prefix = '') {
   );
 }
 
-/** `name: default` of all that the code says about them. */
+/** Pairs of name and default for all values of the code. */
 function flattenValues(values, prefix = '') {
   return Object.entries(values).flatMap(([name, value]) =>
     typeof value === 'object' && !Array.isArray(value)
@@ -83,7 +82,7 @@ function flattenValues(values, prefix = '') {
 const isList = (value) => Array.isArray(value);
 
 function defaultsOf(native) {
-  // An empty list is a default in words.
+  // An empty list is described in words.
   const values = Object.fromEntries(flattenValues(native).filter(([, value]) => !isList(value)));
   if ('jwt.pattern' in values) {
     values['jwt.subject'] = values['jwt.pattern'] ? 'pattern' : 'exact';
@@ -91,21 +90,21 @@ function defaultsOf(native) {
   return values;
 }
 
-/** The options of a client, with their defaults. It is closed before it connects. */
+/** The options of a client with their defaults. The client is closed before it connects. */
 function sessionOptions(Client, options) {
   const client = new Client('a', 'ws://127.0.0.1:9', options);
   client[kSession].close();
   return client[kSession].settings;
 }
 
-/** What the client itself does without options: the addon knows nothing of these. */
+/** Defaults of the JavaScript client, which the addon does not know. */
 function ownDefaults() {
   const [, members] = /^const RECONNECT = \{([^}]*)\};$/m.exec(read('lib/client/session.js'));
   const reconnect = new Function(`return {${members}};`)();
   return { ...sessionOptions(WSMsgBroker), ...defaultsOf({ reconnect }) };
 }
 
-/** What the addon does without members of `nats`: it does not tell, for by itself there is no NATS. */
+/** Defaults of the members of `nats`. Without NATS the addon does not return them. */
 function natsDefaults() {
   const [, body] = /pub fn new\([\s\S]*?Self \{([\s\S]*?)\n {8}\}/.exec(
     read('src/options/nats.rs'),
@@ -123,11 +122,11 @@ const CODE = {
     ...defaultsOf(NativeServer.defaults(false)),
     ...natsDefaults(),
   },
-  /** The same where clients are authenticated. */
+  /** Defaults of a server with authentication. */
   authenticated: { ...defaultsOf(NativeServer.defaults(true)), ...natsDefaults() },
   client: { ...defaultsOf(NativeClient.defaults()), ...ownDefaults() },
 };
-/** What the client of browsers does without options. */
+/** Defaults of the browser client. */
 const BROWSER = sessionOptions(Browser, {
   WebSocket: class {
     close() {}
@@ -136,7 +135,7 @@ const BROWSER = sessionOptions(Browser, {
 const SERVER = flatten(serverOptions).filter(([name]) => !ARGUMENTS.includes(name));
 const CLIENT = flatten(clientOptions);
 
-/** The value that a text such as `100 MiB + 64 KiB` stands for; other texts stand for themselves. */
+/** The value of a text such as `100 MiB + 64 KiB`. Other texts stand for themselves. */
 function value(text) {
   const bare = text.replace(/[`']/g, '').trim();
   if (NONE.includes(bare)) {
@@ -161,8 +160,8 @@ function values(text) {
 }
 
 /**
- * Holds what is written about the options of `who` against the code. `found`: text by name; `prefix`: of a
- * group, whose members they are.
+ * Compares the documented options of `who` with the code. `found`: text by name. `prefix`: the group of the
+ * options.
  */
 function compare(t, who, options, found, place, prefix = '') {
   for (const [name, type] of options) {
@@ -179,7 +178,7 @@ function compare(t, who, options, found, place, prefix = '') {
   }
 }
 
-/** The tables of a document whose columns are an option and its default: text by name, each table apart. */
+/** The tables of a document with columns for option and default, each as text by name. */
 function tables(file) {
   const cells = (line) =>
     line
@@ -217,7 +216,7 @@ function remarks(name) {
   return found;
 }
 
-/** The flags that `--help` lists: what stands in the last parentheses, by name. */
+/** The flags in `--help`: the text of the last parentheses by name. */
 function flags() {
   const cli = path.join(root, 'bin', 'wsbrokerserver.js');
   const help = execFileSync(process.execPath, [cli, '--help'], { encoding: 'utf8' });
@@ -225,7 +224,7 @@ function flags() {
   return Object.fromEntries(lines.map(([, flag, text]) => [flag, /\(([^()]*)\)$/.exec(text)?.[1]]));
 }
 
-/** The codes of our own errors, wherever they are made. */
+/** The error codes in all of our sources. */
 function codes() {
   const files = (folder) =>
     fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
@@ -242,7 +241,7 @@ function codes() {
   return [...new Set([...written, ...called])].filter((code) => !others.includes(code));
 }
 
-/** What may become of a receiver, as the server tells it, but for what are codes of errors, too. */
+/** Outcomes that a server sends for a receiver, except for error codes. */
 function outcomes() {
   const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(
     read('src/broker/requests/outcome.rs'),
@@ -251,19 +250,19 @@ function outcomes() {
   return codes.filter((code) => !code.startsWith('ERR_'));
 }
 
-/** Those that the client has words for. */
+/** Outcomes for which the client has a message. */
 function reasons() {
   const [, reasons] = /^const REASONS = \{([^}]*)\};$/m.exec(read('lib/client/errors.js'));
   return Object.keys(new Function(`return {${reasons}};`)());
 }
 
-/** The texts of a union in index.d.ts. */
+/** The texts of a union type in index.d.ts. */
 function union(name) {
   const [, body] = new RegExp(`^ {2}type ${name} =([^;]*);`, 'm').exec(read('index.d.ts'));
   return [...body.matchAll(/'(\w+)'/g)].map(([, text]) => text);
 }
 
-/** The members of `nats`; those of its `tls` are told elsewhere. */
+/** The members of `nats`. Those of its `tls` are documented elsewhere. */
 const natsOptions = () =>
   SERVER.filter((option) => option[0].startsWith('nats.') && !isNested(option));
 const isNested = ([name]) => name.split('.').length > 2;
@@ -273,7 +272,7 @@ const members = (options, group) =>
   options
     .filter(([name]) => name.startsWith(`${group}.`))
     .map(([name, type]) => [name.slice(group.length + 1), type]);
-/** A row about two options, `a`, `b`, is one about each. */
+/** Splits rows about two options, `a`, `b`, into one row for each. */
 const apart = (table) =>
   Object.fromEntries(
     Object.entries(table).flatMap(([names, text]) => names.split(', ').map((name) => [name, text])),
@@ -281,7 +280,7 @@ const apart = (table) =>
 const prefixed = (group, found) =>
   Object.fromEntries(Object.entries(found).map(([name, text]) => [`${group}.${name}`, text]));
 
-test('the code tells a default for every number, and derived ones follow their rule', (t) => {
+test('every numeric option has a default, and derived defaults follow their rule', (t) => {
   for (const [who, options] of [
     ['server', SERVER],
     ['client', CLIENT],
@@ -295,10 +294,10 @@ test('the code tells a default for every number, and derived ones follow their r
   }
 });
 
-/** The tables that list limits of a server. */
+/** The tables of limits of a server. */
 const limits = () => Object.assign({}, ...tables('docs/limits.md'));
 
-test('docs/api.md and docs/limits.md have every option with its default, in one table', (t) => {
+test('docs/api.md and docs/limits.md list every option with its default in one table', (t) => {
   const all = tables('docs/api.md');
   const having = (name) => all.find((table) => name in table) ?? {};
   const [client, server, reconnect] = ['resend', 'host', 'minDelay'].map(having);
@@ -328,7 +327,7 @@ test('docs/api.md and docs/limits.md have every option with its default, in one 
     Object.keys(nats).sort(),
     names([...members(SERVER, 'nats').filter(([name]) => !name.includes('.')), ['tls']]),
   );
-  // The limits are named in docs/api.md, too.
+  // docs/api.md names the limits as well.
   const [, section] = /^#### Options of a server\n([\s\S]*?)^####/m.exec(read('docs/api.md'));
   for (const name of groups(SERVER.filter(isLimit))) t.true(section.includes(`\`${name}\``), name);
   // The members of `tls`.
@@ -337,8 +336,8 @@ test('docs/api.md and docs/limits.md have every option with its default, in one 
   t.deepEqual(Object.keys(tlsClient).sort(), names(members(CLIENT, 'tls')));
 });
 
-test('a client in a browser has the defaults that are told for both', (t) => {
-  // As the page, and of the page.
+test('a browser client has the documented defaults of all clients', (t) => {
+  // Options that a page chooses itself or that only browsers have.
   const { tls, WebSocket, protocol, ...others } = BROWSER;
   t.is(protocol, 2);
   t.deepEqual(
@@ -347,7 +346,7 @@ test('a client in a browser has the defaults that are told for both', (t) => {
   );
 });
 
-test('docs/api.md has every error code, and the counters under stats', (t) => {
+test('docs/api.md lists every error code, and every counter of stats', (t) => {
   t.true(codes().length > 20);
   const text = read('docs/api.md');
   const table = text.slice(text.indexOf('## Error codes'), text.indexOf('## Command line'));
@@ -360,7 +359,7 @@ test('docs/api.md has every error code, and the counters under stats', (t) => {
   }
 });
 
-test('index.d.ts has every error code', (t) => {
+test('index.d.ts lists every error code', (t) => {
   const ours = codes().filter((code) => code.startsWith('ERR_WSMB_'));
   const types = union('ErrorCode');
   t.deepEqual(
@@ -374,13 +373,13 @@ test('index.d.ts has every error code', (t) => {
   );
 });
 
-test('docs/authentication.md has every option of tokens with its default', (t) => {
+test('docs/authentication.md lists every option of tokens with its default', (t) => {
   const [found] = tables('docs/authentication.md');
   const jwt = SERVER.filter(([name]) => name.startsWith('jwt.'));
   compare(t, 'server', jwt, prefixed('jwt', found), 'docs/authentication.md');
 });
 
-test('index.d.ts has every option with its default', (t) => {
+test('index.d.ts lists every option with its default', (t) => {
   compare(t, 'client', top(CLIENT), remarks('ClientOptions'), 'index.d.ts');
   compare(t, 'server', top(SERVER), remarks('ServerOptions'), 'index.d.ts');
   const reconnect = remarks('ReconnectOptions');
@@ -395,12 +394,12 @@ test('index.d.ts has every option with its default', (t) => {
   }
   t.true('nats' in remarks('ServerOptions') && 'tls' in remarks('NatsOptions'));
   const told = prefixed('nats', remarks('NatsOptions'));
-  // There is no default for where NATS is.
+  // The address of NATS has no default.
   const nats = natsOptions().filter(([name]) => name !== 'nats.servers');
   compare(t, 'server', nats, told, 'index.d.ts');
 });
 
-test('the command line has every option with its default', (t) => {
+test('the command line lists every option with its default', (t) => {
   const found = flags();
   const none = [...NO_FLAGS, ...NO_NATS_FLAGS];
   const options = SERVER.filter((option) => !none.includes(option[0]) && !isNested(option));

@@ -1,6 +1,6 @@
 'use strict';
 
-// Every direct dependency has its reason in CONTRIBUTING.md, and every reason its dependency.
+// Every direct dependency must have a reason in CONTRIBUTING.md, and every reason a dependency.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -9,7 +9,7 @@ const manifest = require('../package.json');
 
 const read = (name) => fs.readFileSync(path.join(__dirname, '..', name), 'utf8');
 
-/** The crates that Cargo.toml names, in whichever of its tables. */
+/** The crates in all dependency tables of Cargo.toml. */
 function crates() {
   const names = new Set();
   let wanted = false;
@@ -22,14 +22,14 @@ function crates() {
   return names;
 }
 
-/** The names in the first column of the table below "Dependencies". */
+/** The names in the first column of the table in the section "Dependencies". */
 function explained() {
   const [, section] = /^## Dependencies\n(.*?)^## /ms.exec(read('CONTRIBUTING.md'));
   const rows = section.matchAll(/^\| (`.+`) \| (.+) \|$/gm);
   return [...rows].flatMap(([, names]) => names.split(', ').map((name) => name.slice(1, -1)));
 }
 
-test('every direct dependency has its reason in CONTRIBUTING.md, and no other has', (t) => {
+test('CONTRIBUTING.md gives a reason for exactly the direct dependencies', (t) => {
   const { dependencies, devDependencies } = manifest;
   const packages = Object.keys({ ...dependencies, ...devDependencies });
   const direct = [...crates(), ...packages];

@@ -1,7 +1,8 @@
 'use strict';
 
-// A connection that has ended keeps no descriptor, neither of a client nor of a server, whoever still holds its
-// object: a program that opens and closes many would run out of them before the garbage collection.
+// Ended connections of clients and servers keep no file descriptor, even while their objects are still
+// referenced. Otherwise a program that opens and closes many would run out of descriptors before garbage
+// collection.
 
 const path = require('node:path');
 const { spawn } = require('node:child_process');
@@ -13,10 +14,10 @@ const PROGRAM = path.join(__dirname, 'descriptors', 'program.js');
 const linux = process.platform === 'linux' ? test : test.skip;
 
 const SCENES = {
-  closed: 'a client has no descriptor once it says that it is closed, and nor has its server',
-  disconnected: 'a client that its server disconnects has none, and nor has the server',
-  early: 'clients that are closed before they are open have none',
-  participant: 'a server that takes part itself leaves none behind',
+  closed: 'a closed client keeps no descriptor, on either side',
+  disconnected: 'a client that its server disconnected keeps no descriptor, on either side',
+  early: 'clients that are closed before open keep no descriptors',
+  participant: 'a server with a client of its own keeps no descriptors',
 };
 
 for (const [name, title] of Object.entries(SCENES)) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// What a server tells of its ids, and does about one; when it is ready; and its own participant.
+// The server's directory of ids, `ready`, and the id of its own client.
 
 const { execFile } = require('node:child_process');
 const { once } = require('node:events');
@@ -12,7 +12,7 @@ const { WSMsgBroker, startServer, startClient } = require('./support/start');
 const root = path.join(__dirname, '..');
 const HERE = { port: 0, host: '127.0.0.1' };
 
-/** A peer that speaks WebSocket and has sent its registration. */
+/** A raw WebSocket that has sent its registration. */
 async function peer(t, server, id) {
   const socket = new WebSocket(`ws://127.0.0.1:${server.address().port}/`);
   t.teardown(() => socket.terminate());
@@ -21,7 +21,7 @@ async function peer(t, server, id) {
   return socket;
 }
 
-test('knows its ids', async (t) => {
+test('ids() and has() return the registered ids', async (t) => {
   const server = await startServer(t);
   t.deepEqual(server.ids(), []);
   t.false(server.has('a'));
@@ -36,7 +36,7 @@ test('knows its ids', async (t) => {
   );
 });
 
-test('disconnects the owner of an id, which is free at once', async (t) => {
+test('disconnect() disconnects the owner of an id, which is free at once', async (t) => {
   const server = await startServer(t);
   const gone = [];
   server.on('unregistered', (id) => gone.push(id));
@@ -56,7 +56,7 @@ test('disconnects the owner of an id, which is free at once', async (t) => {
   t.deepEqual(await ended, [1000]);
 });
 
-test('disconnects all connections of a principal, also those without an id', async (t) => {
+test('disconnect() by principal disconnects all its connections, also those without an id', async (t) => {
   const authenticate = ({ id }) => ({ principal: id.split('-')[0] });
   const server = await startServer(t, { authenticate });
   const ids = ['a-1', 'a-1', 'a-2', 'b-1'];
@@ -77,7 +77,7 @@ test('disconnects all connections of a principal, also those without an id', asy
   t.is((await closed[3])[0], 1000);
 });
 
-test('writes what waits for one before it is disconnected', async (t) => {
+test('disconnect() sends queued messages before the close frame', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
   const sender = await startClient(t, server, 'b');
@@ -93,7 +93,7 @@ test('writes what waits for one before it is disconnected', async (t) => {
   t.deepEqual(texts, [long, 'last']);
 });
 
-test('refuses what cannot be in a close frame, and ids that are none', async (t) => {
+test('disconnect() rejects codes and reasons that a close frame cannot carry, and invalid ids', async (t) => {
   const server = await startServer(t);
   await startClient(t, server, 'a');
   const types = { code: 'ERR_WSMB_OPTION', instanceOf: TypeError };
@@ -127,7 +127,7 @@ test('refuses what cannot be in a close frame, and ids that are none', async (t)
   t.throws(() => server.disconnect('a', 5000), ranges);
 });
 
-test('has nobody once it is closed, but while it drains', async (t) => {
+test('ids remain during a drain, and are gone once the server is closed', async (t) => {
   const server = await startServer(t);
   const asker = await startClient(t, server, 'a');
   const answerer = await startClient(t, server, 'b');
@@ -147,7 +147,7 @@ test('has nobody once it is closed, but while it drains', async (t) => {
   t.deepEqual([other.ids(), other.has('a'), other.disconnect('a')], [[], false, false]);
 });
 
-test('is ready when it listens, and later', async (t) => {
+test('ready resolves after listening', async (t) => {
   const server = new WSMsgBroker.Server(HERE);
   t.teardown(() => server.close());
   const told = [];
@@ -162,7 +162,7 @@ test('is ready when it listens, and later', async (t) => {
   await unasked.ready;
 });
 
-test('is not ready when it cannot listen: told by its promise, and to those who listen', async (t) => {
+test('ready rejects, and error is emitted, if the server cannot listen', async (t) => {
   const { port } = (await startServer(t)).address();
   const code = 'EADDRINUSE';
   const alone = new WSMsgBroker.Server({ ...HERE, port });
@@ -181,9 +181,9 @@ test('is not ready when it cannot listen: told by its promise, and to those who 
   t.deepEqual([late.ids(), late.has('a'), late.disconnect('a')], [[], false, false]);
 });
 
-test('ends no process but one that has no other way to hear of it', async (t) => {
+test('failure to listen ends a process only if neither ready nor error is handled', async (t) => {
   const { port } = (await startServer(t)).address();
-  /** The exit code of a program whose `server` cannot listen, and whether it has said why. */
+  /** The exit code of a program whose `server` cannot listen, and whether stderr contains the reason. */
   const run = (line) =>
     new Promise((resolve) => {
       const start = (number) => `new Server(${number}, '/', { host: '127.0.0.1' })`;
@@ -209,9 +209,9 @@ test('ends no process but one that has no other way to hear of it', async (t) =>
   t.deepEqual(outcomes, [dies, dies, lives, lives, lives, lives]);
 });
 
-test('is not ready when it was closed first', async (t) => {
+test('ready rejects if the server is closed first', async (t) => {
   const server = new WSMsgBroker.Server(HERE);
-  server.on('listening', () => t.fail('it is closed'));
+  server.on('listening', () => t.fail('listening after close'));
   const { ready } = server;
   await server.close();
   const error = await t.throwsAsync(ready, { code: 'ERR_WSMB_NOT_OPEN' });
@@ -221,7 +221,7 @@ test('is not ready when it was closed first', async (t) => {
   await t.throwsAsync(unasked.ready, { code: 'ERR_WSMB_NOT_OPEN' });
 });
 
-test('closes when it is disposed of', async (t) => {
+test('asynchronous disposal closes the server', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
   const ended = once(client, 'close');
@@ -232,7 +232,7 @@ test('closes when it is disposed of', async (t) => {
   await server[dispose]();
 });
 
-test('has an id of its own, as long as an id may be', async (t) => {
+test("the server's own id has a default and the maximum length of ids", async (t) => {
   t.is((await startServer(t)).id, 'server');
   t.is((await startServer(t, { maxIdLength: 3 })).id, 'server');
   t.is((await startServer(t, { id: 'é'.repeat(4096) })).id, 'é'.repeat(4096));

@@ -1,6 +1,6 @@
 'use strict';
 
-// What the documents show is run.
+// Runs the examples of the documents.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -25,7 +25,7 @@ function blocks(file, language) {
   return [...read(file).matchAll(fence)].map(([, block]) => block);
 }
 
-test('the example of authentication prints what docs/examples.md shows', async (t) => {
+test('the authentication example prints the output in docs/examples.md', async (t) => {
   const script = path.join(root, 'examples', 'authentication.js');
   const { stdout } = await promisify(execFile)(process.execPath, [script], { timeout: 60_000 });
   const [shown] = printed('authentication.js');
@@ -36,7 +36,7 @@ for (const file of ['docs/limits.md', 'SECURITY.md']) {
   test(`the servers of ${file} listen`, async (t) => {
     const { publicKey } = generateKeyPairSync('ed25519');
     const pem = publicKey.export({ type: 'spki', format: 'pem' });
-    // The only module that they use, but for the broker: it brings keys.
+    // Apart from the broker, the examples use only this module, for keys.
     const modules = { wsmsgbroker: WSMsgBroker, 'node:fs': { readFileSync: () => pem } };
     const programs = blocks(file, 'js').filter((block) => block.includes('const server ='));
     t.true(programs.length > 0);
@@ -50,7 +50,7 @@ for (const file of ['docs/limits.md', 'SECURITY.md']) {
   });
 }
 
-test('the servers of docs/guides/cluster.md form a cluster over the NATS that it shows', async (t) => {
+test('the servers of docs/guides/cluster.md form a cluster with the NATS configuration shown there', async (t) => {
   const { publicKey, seed } = createNkey();
   const [shown] = blocks('docs/guides/cluster.md', 'text');
   const config = shown.replace(/^tls .*$/m, '').replace('UC...', publicKey);
@@ -75,14 +75,14 @@ test('the servers of docs/guides/cluster.md form a cluster over the NATS that it
   const { delivered } = await two.server.deliver(1, 'server-one');
   t.deepEqual(delivered, ['server-one']);
   t.deepEqual((await two.server.cluster.ids()).ids.sort(), ['server-one', 'server-two']);
-  // NATS has refused them nothing.
+  // NATS has denied them no permission.
   for (const { states } of [one, two]) t.deepEqual(states, [['cluster', 'connected', '']]);
 });
 
 const GUIDES = fs
   .readdirSync(path.join(root, 'docs', 'guides'))
   .map((file) => `docs/guides/${file}`);
-/** Guides with samples that need more than a broker: they have tests of their own. */
+/** Guides with samples that need more than a broker. They have tests of their own. */
 const OWN_TESTS = ['bundling', 'cluster', 'deployment', 'testing'].map(
   (name) => `docs/guides/${name}.md`,
 );
@@ -97,9 +97,9 @@ test('every guide has a sample', (t) => {
   for (const file of GUIDES) t.true(blocks(file, 'js').length > 0, file);
 });
 
-/** Writes the programs of a guide, each to the file that its first line names. Returns the folder. */
+/** Writes the programs of a guide, each to the file named in its first line. Returns the folder. */
 function writeFiles(t, guide) {
-  // In the repository, where the name of the package leads to it.
+  // Inside the repository, where the package can be loaded by its name.
   fs.mkdirSync(path.join(root, 'target'), { recursive: true });
   const folder = fs.mkdtempSync(path.join(root, 'target', 'guide-'));
   t.teardown(() => fs.rmSync(folder, { recursive: true }));
@@ -110,7 +110,7 @@ function writeFiles(t, guide) {
   return folder;
 }
 
-/** Runs the commands that a guide shows, in this folder. Returns what they print. */
+/** Runs the commands of a guide in this folder. Returns their output. */
 async function runCommands(guide, folder) {
   const bin = path.join(root, 'node_modules', '.bin');
   const env = { ...process.env, PORT: '0', PATH: `${bin}${path.delimiter}${process.env.PATH}` };
@@ -135,7 +135,7 @@ test('the server of docs/guides/bundling.md runs from its bundle', async (t) => 
   t.is(printed.at(-1), 'the broker listens\n');
 });
 
-// Windows has no SIGTERM that a program could handle.
+// A program cannot handle SIGTERM on Windows.
 const posix = process.platform === 'win32' ? test.skip : test;
 
 posix('the broker of docs/guides/deployment.md is healthy and drains', async (t) => {
@@ -164,13 +164,13 @@ for (const file of DOCUMENTS) {
   }
 }
 
-test('the examples in TypeScript compile', (t) => {
+test('the TypeScript examples compile', (t) => {
   const { count, found } = compile(DOCUMENTS);
   t.true(count > 0);
   t.deepEqual(found, []);
 });
 
-test('the tests that SECURITY.md names are there', (t) => {
+test('the tests named in SECURITY.md exist', (t) => {
   const [, promises] = read('SECURITY.md').split('## What we promise');
   const files = promises
     .match(/`(?:tests|__test__|src|spec)\/[^`]+`/g)

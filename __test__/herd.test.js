@@ -1,6 +1,7 @@
 'use strict';
 
-// Clients that lose their broker all at once come back, each of them once. A thousand: `node soak/herd.js`.
+// Clients that lose their broker at the same time all reconnect, each of them once. With a thousand: `node
+// soak/herd.js`.
 
 const test = require('ava');
 const chart = require('../soak/herd/chart');
@@ -15,7 +16,7 @@ for (const kind of ['native', 'browser']) {
     'drains, with nothing to wait for': { drain: 500 },
     'drains, until a request has been given up': { drain: 500, isBusy: true },
   })) {
-    test.serial(`${kind}: ${COUNT} clients come back to a broker that ${name}`, async (t) => {
+    test.serial(`${kind}: ${COUNT} clients reconnect to a broker that ${name}`, async (t) => {
       const played = await play({ kind, count: COUNT, reconnect: QUICK, way });
       t.is(played.lost.length, COUNT);
       t.is(played.back.length, COUNT);
@@ -25,7 +26,7 @@ for (const kind of ['native', 'browser']) {
   }
 }
 
-test('a picture has a panel for each way, and an outline for each kind of client', (t) => {
+test('a chart has a panel for each way, and an outline for each kind of client', (t) => {
   const lines = ['native', 'browser'].map((kind) => ({ kind, counts: [0, 5, 1] }));
   const panels = ['one', 'two'].map((title) => ({ title, lines, listening: 0.1 }));
   const svg = chart(panels, { native: 'a', browser: 'b' }, 100);

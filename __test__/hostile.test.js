@@ -1,6 +1,6 @@
 'use strict';
 
-// What peers, servers and listeners may do to a client: it goes on, or ends in order.
+// Malicious peers, servers and listeners: a client continues, or ends normally.
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -11,7 +11,7 @@ const { kinds, urlOf, open, join, failure, awaited } = require('./support/client
 
 const QUICK = { minDelay: 5, maxDelay: 20 };
 
-/** JSON that JavaScript cannot make a text of. */
+/** JSON values that JavaScript cannot convert to strings. */
 const UNSPEAKABLE = ['{"toString":0}', `${'['.repeat(50_000)}${']'.repeat(50_000)}`];
 
 /** A peer that writes its own frames. */
@@ -24,7 +24,7 @@ async function startPeer(t, server, id) {
   return peer;
 }
 
-/** A server of our own making: `heard(frame, socket)` for all behind the registration. */
+/** A played server that calls `heard(frame, socket)` for each frame after the registration. */
 async function startPlayed(t, heard) {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.teardown(() => {
@@ -45,7 +45,7 @@ async function startPlayed(t, heard) {
   return server;
 }
 
-/** Takes what is thrown where nobody catches it. */
+/** Collects uncaught exceptions. */
 function catchUncaught(t) {
   const caught = [];
   const listener = (error) => caught.push(error);
@@ -60,7 +60,7 @@ function catchUncaught(t) {
 }
 
 for (const kind of kinds) {
-  test(`${kind}: an error that is no text fails a request, and nothing else`, async (t) => {
+  test(`${kind}: an error that cannot be converted to a string fails its request only`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const peer = await startPeer(t, server, 'peer');
@@ -82,7 +82,7 @@ for (const kind of kinds) {
     t.is(awaited(client), 0);
   });
 
-  test(`${kind}: what a server says that is no text fails what it is about, and nothing else`, async (t) => {
+  test(`${kind}: values of a server that cannot be converted to strings fail their call only`, async (t) => {
     for (const value of UNSPEAKABLE) {
       const server = await startPlayed(t, ({ ack, ref, message }, socket) => {
         const about = ack === undefined ? `"ref":${ref}` : `"ack":"${ack}"`;
@@ -104,7 +104,7 @@ for (const kind of kinds) {
     }
   });
 
-  test(`${kind}: a code that JavaScript knows otherwise is a code`, async (t) => {
+  test(`${kind}: a code that is a property name of objects is passed on`, async (t) => {
     const server = await startPlayed(t, ({ ack }, socket) => {
       socket.send(`{"action":"failed","ack":"${ack}","dest":"a","code":"constructor"}`);
     });
@@ -113,7 +113,7 @@ for (const kind of kinds) {
     t.deepEqual([code, message], ['constructor', '"a": constructor']);
   });
 
-  test(`${kind}: a client that is closed while its token is on the way never connects`, async (t) => {
+  test(`${kind}: a client that is closed while its token is pending never connects`, async (t) => {
     const server = await startServer(t);
     const opened = [];
     const ends = [(client) => client.close(), (client, control) => control.abort(client)];
@@ -136,7 +136,7 @@ for (const kind of kinds) {
     for (const name of ['error', 'close']) client.on(name, () => seen.push(name));
     await client.close();
     giveUp(new Error('too late'));
-    // The server has nobody, and will have nobody.
+    // The server has no other id, and gets no further one.
     const other = await join(t, kind, server, 'other');
     t.deepEqual(server.ids(), ['other']);
     t.is(server.stats().accepted, 1);
@@ -144,7 +144,7 @@ for (const kind of kinds) {
     t.deepEqual([opened, seen], [[], ['close']]);
   });
 
-  test(`${kind}: a stream that has enough does not keep a client from registering again`, async (t) => {
+  test(`${kind}: a full stream does not prevent a new registration`, async (t) => {
     const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
     t.teardown(() => server.close());
     const registered = '{"action":"registered","id":"client","protocol":2}';
@@ -161,7 +161,7 @@ for (const kind of kinds) {
             resolve(socket);
           }
         });
-        // The client notices, though it does not read: it has been told to write.
+        // The client does not read, but detects the end because it writes.
         if (isFirst) socket.on('message', () => socket.terminate());
       });
     });
@@ -172,7 +172,7 @@ for (const kind of kinds) {
     const writes = setInterval(() => client.send('x', 'a'), 5);
     const socket = await again;
     clearInterval(writes);
-    // Given up before there is a registration.
+    // The request times out before the registration.
     t.is((await failure(client.request(1, 'a', { timeout: 1 }))).code, 'TIMEOUT');
     socket.send(registered);
     await client.connected();
@@ -180,7 +180,7 @@ for (const kind of kinds) {
     t.teardown(() => socket.terminate());
   });
 
-  test(`${kind}: answers are counted, whatever names they have`, async (t) => {
+  test(`${kind}: answers are counted even if their senders have no id`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const nameless = [];
@@ -205,34 +205,31 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
-  test.serial(
-    `${kind}: a client leaves a draining server, whatever became of its callbacks`,
-    async (t) => {
-      const server = await startServer(t);
-      const client = await join(t, kind, server, 'client', { reconnect: QUICK });
-      const peer = await startPeer(t, server, 'peer');
-      const asked = once(peer, 'message');
-      client.send(1, 'peer', () => t.fail('answered'));
-      await asked;
-      const left = once(client, 'reconnecting');
-      const told = once(client, 'goaway');
-      // Its time to leave has come at once.
-      const { random } = Math;
-      t.teardown(() => {
-        Math.random = random;
-      });
-      Math.random = () => 0;
-      server.close({ drain: 60_000 });
-      await told;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-      t.is(awaited(client), 1);
-      peer.terminate();
-      await left;
-      t.is(awaited(client), 0);
-    },
-  );
+  test.serial(`${kind}: a client with a pending callback leaves a draining server`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client', { reconnect: QUICK });
+    const peer = await startPeer(t, server, 'peer');
+    const asked = once(peer, 'message');
+    client.send(1, 'peer', () => t.fail('answered'));
+    await asked;
+    const left = once(client, 'reconnecting');
+    const told = once(client, 'goaway');
+    // Sets the delay before it leaves to zero.
+    const { random } = Math;
+    t.teardown(() => {
+      Math.random = random;
+    });
+    Math.random = () => 0;
+    server.close({ drain: 60_000 });
+    await told;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    t.is(awaited(client), 1);
+    peer.terminate();
+    await left;
+    t.is(awaited(client), 0);
+  });
 
-  test.serial(`${kind}: a listener that throws does not keep a client from its end`, async (t) => {
+  test.serial(`${kind}: close follows even if the error listener throws`, async (t) => {
     const caught = catchUncaught(t);
     const server = await startServer(t, { authenticate: () => false });
     const client = open(t, kind, 'client', urlOf(server));
@@ -246,7 +243,7 @@ for (const kind of kinds) {
     );
   });
 
-  test(`${kind}: a stream asks for one message at least`, async (t) => {
+  test(`${kind}: a stream requests at least one message`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const messages = client.messages({ highWaterMark: 0 });
@@ -258,7 +255,7 @@ for (const kind of kinds) {
   });
 }
 
-test.serial('addon: a listener that throws keeps no event from the others', async (t) => {
+test.serial('addon: an exception of one listener does not prevent other events', async (t) => {
   const caught = catchUncaught(t);
   const server = await startServer(t);
   const line = await startRelay(t, server);
@@ -282,7 +279,7 @@ test.serial('addon: a listener that throws keeps no event from the others', asyn
   );
 });
 
-test('browser: a server that falls silent is given up, also by a program that does not listen', async (t) => {
+test('browser: a silent server times out, even without listeners', async (t) => {
   const silent = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.teardown(() => silent.close());
   await once(silent, 'listening');
@@ -293,7 +290,7 @@ test('browser: a server that falls silent is given up, also by a program that do
   t.is(await closed, 1006);
 });
 
-test('a resent request is taken, though the server has not noticed that its asker was lost', async (t) => {
+test('a resent request is accepted while the server still has the lost connection', async (t) => {
   for (const kind of kinds) {
     const server = await startServer(t);
     const line = await startRelay(t, server);
@@ -309,7 +306,7 @@ test('a resent request is taken, though the server has not noticed that its aske
     });
     const asked = client.request(1, 'peer');
     while (acks.length === 0) await once(peer, 'message');
-    // The client's end of the line alone.
+    // Only the client's half of the connection.
     line.cutNear();
     t.is((await asked).message, 'here');
     t.is(awaited(client), 0);

@@ -1,6 +1,6 @@
 'use strict';
 
-// Which counts of instructions pass: the benchmarks themselves need Valgrind, this does not.
+// Judgement of instruction counts. The benchmarks themselves need Valgrind, this test does not.
 
 const test = require('ava');
 const { compare, parse } = require('../scripts/instructions');
@@ -8,14 +8,14 @@ const { compare, parse } = require('../scripts/instructions');
 const verdicts = (counts, baseline) =>
   Object.fromEntries(compare(counts, baseline).map(({ name, verdict }) => [name, verdict]));
 
-test('a count may be three in a hundred more or less than its baseline', (t) => {
+test('a count may differ from its baseline by three percent', (t) => {
   const baseline = { least: 1000, most: 1000, less: 1000, more: 1000 };
   const counts = { least: 970, most: 1030, less: 969, more: 1031 };
   const expected = { least: 'same', most: 'same', less: 'less', more: 'more' };
   t.deepEqual(verdicts(counts, baseline), expected);
 });
 
-test('a benchmark without a baseline, or the other way round, is told', (t) => {
+test('a benchmark without a baseline, and a baseline without a benchmark, are reported', (t) => {
   t.deepEqual(verdicts({ both: 1, young: 1 }, { both: 1, old: 1 }), {
     both: 'same',
     young: 'new',
@@ -23,7 +23,7 @@ test('a benchmark without a baseline, or the other way round, is told', (t) => {
   });
 });
 
-test('counts are read from the lines of JSON among what the runner prints', (t) => {
+test('counts are read from the JSON lines in the output of the runner', (t) => {
   const line = (id, count) =>
     JSON.stringify({
       function_name: 'decode',

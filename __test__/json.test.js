@@ -1,6 +1,6 @@
 'use strict';
 
-// JSON of any depth, and what is kept of requests that nobody answers.
+// JSON of any depth, and bounded maps of unanswered requests.
 
 const test = require('ava');
 const BoundedMap = require('../lib/client/boundedMap');
@@ -17,21 +17,21 @@ const DEEP = [
   deep('[{"a":1,"__proto__":', '[1.5,"\\u0000\\ud800",true,{}]', ',"b":[]}]'),
 ];
 
-/** The value at the bottom of so many arrays. */
+/** The value nested in this many arrays. */
 function wrap(value, levels = DEPTH) {
   let wrapped = value;
   for (let n = 0; n < levels; n += 1) wrapped = [wrapped];
   return wrapped;
 }
 
-test('what is nested too deeply for JSON.stringify is written as it would be', (t) => {
+test('values nested too deeply for JSON.stringify are written like it would', (t) => {
   for (const text of DEEP) {
     t.throws(() => JSON.stringify(JSON.parse(text)), { instanceOf: RangeError });
     t.true(stringify(JSON.parse(text)) === text, text.slice(0, 20));
   }
 });
 
-test('what JSON leaves out or converts is left out or converted at any depth', (t) => {
+test('values that JSON drops or converts are dropped or converted at any depth', (t) => {
   class Own {
     visible = 1;
     #hidden = 2;
@@ -66,18 +66,18 @@ test('what JSON leaves out or converts is left out or converted at any depth', (
   }
 });
 
-test('what JSON cannot express throws at any depth', (t) => {
+test('values that JSON cannot represent throw at any depth', (t) => {
   const circular = {};
   circular.self = circular;
   for (const value of [circular, 1n, wrap(circular), wrap(1n)]) {
     t.throws(() => stringify(value), { instanceOf: TypeError });
   }
-  // The same twice is no circle.
+  // Two references to one object are not a circle.
   const twice = [1];
   t.true(stringify(wrap([twice, twice])).includes('[[1],[1]]'));
 });
 
-test('who answers with what it was asked, answers at any depth', async (t) => {
+test('a message of any depth can be sent back as the answer', async (t) => {
   const server = await startServer(t);
   await answering(t, 'addon', server, 'echo', (response, message) => response.send(message));
   server.client.on('message', (message, response) => response.send(message));
@@ -91,7 +91,7 @@ test('who answers with what it was asked, answers at any depth', async (t) => {
   }
 });
 
-test('a map with a bound forgets the oldest', (t) => {
+test('a bounded map forgets the oldest entry', (t) => {
   const map = new BoundedMap(1000);
   map.set('a', 1).set('b', 2).set('c', 3);
   map.set('a', 4);

@@ -1,6 +1,6 @@
 'use strict';
 
-// What is left of requests that were answered, timed out or were aborted: nothing. A million of each kind of
+// Requests that were answered, timed out or were aborted leave nothing behind. With a million of each kind of
 // client: `node soak/requests.js`.
 
 const test = require('ava');
@@ -9,17 +9,17 @@ const { judge, measure } = require('../soak/requests/measure');
 const COUNT = 10_000;
 const TIMEOUT_MS = 90_000;
 
-// It reads /proc.
+// The test reads /proc.
 const linux = process.platform === 'linux' ? test.serial : test.skip;
 
 for (const kind of ['native', 'browser']) {
-  linux(`${kind}: nothing is left of ${COUNT} requests`, async (t) => {
+  linux(`${kind}: ${COUNT} requests leave nothing behind`, async (t) => {
     t.timeout(TIMEOUT_MS);
     t.deepEqual(judge(await measure(kind, { count: COUNT, parts: 2 })), []);
   });
 }
 
-test('what is left is seen', (t) => {
+test('the measurement detects a leak', (t) => {
   const clients = { requests: 0, cancels: 0, waiting: 0, heap: 4e6, resident: 60e6 };
   const server = { heap: 4e6, resident: 50e6, pending: 0, memory: 8224, connections: 2 };
   const ends = { answered: 3400, TIMEOUT: 3300, ABORT_ERR: 3300 };

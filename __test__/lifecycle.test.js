@@ -1,7 +1,7 @@
 'use strict';
 
-// How processes, workers and objects begin and end. WSMB_REPEAT (default 20) says how often what
-// could fail by chance is tried.
+// Start and end of processes, workers and objects. WSMB_REPEAT (default 20): repetitions of tests that depend
+// on timing.
 
 const net = require('node:net');
 const path = require('node:path');
@@ -65,7 +65,7 @@ test('an open client keeps the process alive', async (t) => {
 });
 
 for (const count of [1, 100]) {
-  test(`send, ${count} times, then process.exit in one tick reaches the receiver`, async (t) => {
+  test(`${count} messages sent in one tick before process.exit reach the receiver`, async (t) => {
     const server = await listen(t);
     const parent = await connect(t, server, 'parent');
     const received = [];
@@ -79,7 +79,7 @@ for (const count of [1, 100]) {
       const ended = await run('send and exit', server.address().port, count).end;
       t.like(ended, { code: 0, stderr: '' });
       t.deepEqual(await gone, ['child']);
-      // What the child had sent was routed before it went, and so before this.
+      // The messages of the child were routed before it exited, and so before this one.
       await new Promise((resolve) => parent.send({}, 'parent', resolve));
       t.deepEqual(received, [...Array(count).keys(), undefined]);
     }
@@ -90,7 +90,7 @@ test('an unreferenced open server and client survive garbage collection', async 
   t.like(await run('collect garbage').end, { code: 0, stdout: 'answered\n', stderr: '' });
 });
 
-test('what a listener throws is an uncaughtException, and the next event still arrives', async (t) => {
+test('an exception of a listener is an uncaughtException, and the next event still arrives', async (t) => {
   const ended = await run('survive a listener that throws').end;
   t.like(ended, { code: 0, stdout: 'survived\n', stderr: '' });
 });
@@ -101,7 +101,7 @@ test('worker threads load, use and end the addon under traffic', async (t) => {
   t.like(ended, { code: 0, stdout: 'ended\n', stderr: '' });
 });
 
-test('several environments use the addon at once', async (t) => {
+test('several environments use the addon at the same time', async (t) => {
   t.like(await run('share with workers').end, { code: 0, stdout: 'shared\n', stderr: '' });
 });
 
@@ -136,7 +136,7 @@ test('close right after new opens nothing', async (t) => {
   for (const event of ['open', 'registered', 'error']) client.on(event, () => t.fail(event));
   await client.close();
 
-  // Connections are accepted in order: with this one, any earlier one has been counted.
+  // Connections are accepted in order, so any earlier one was counted before this one.
   await once(net.connect(port, host), 'close');
   t.is(connections, 1);
 });
@@ -158,7 +158,7 @@ test('a close without drain ends a drain', async (t) => {
   t.is(server.stats(), null);
 });
 
-test('a server that drains ends with its worker thread', async (t) => {
+test('a draining server ends with its worker thread', async (t) => {
   const worker = new Worker(path.join(__dirname, 'lifecycle', 'drain.js'));
   const [port] = await once(worker, 'message');
   const client = new WSMsgBroker('client', host, port);
@@ -188,8 +188,8 @@ async function connect(t, server, id) {
   return client;
 }
 
-// Starts a program of lifecycle/programs.js. `end` resolves with the way it ended; a program that
-// hangs is killed, and so ends by SIGKILL.
+// Starts a program of lifecycle/programs.js. `end` resolves with its exit. A program that hangs is killed and
+// ends by SIGKILL.
 function run(name, ...args) {
   const programs = path.join(__dirname, 'lifecycle', 'programs.js');
   const child = spawn(process.execPath, ['--expose-gc', programs, name, ...args.map(String)], {

@@ -1,7 +1,7 @@
 'use strict';
 
-// Relative links in the documents lead to a file that exists, and to a heading in it. Links in a document of
-// the package lead to a file of the package.
+// Relative links in documents must lead to an existing file and heading. In documents of the package they
+// must lead to a file of the package.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -11,7 +11,7 @@ const { files } = require('../package.json');
 const root = path.join(__dirname, '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
 
-/** All documents in the repository, by their paths from its root. */
+/** All documents of the repository by their paths from its root. */
 function documents() {
   const skipped = new Set(['node_modules', 'target', '.git', '.nodes', 'original']);
   const walk = (folder) =>
@@ -23,7 +23,7 @@ function documents() {
   return walk('.');
 }
 
-/** Without what only looks like a link or a heading: code. */
+/** The text without code, which may look like a link or a heading. */
 const prose = (text) =>
   text
     .replace(/^```[\s\S]*?^```$/gm, '')
@@ -41,7 +41,7 @@ function links(file) {
     });
 }
 
-/** The anchors of a document: its headings, as GitHub and npm name them. */
+/** The anchors of a document: its headings as GitHub and npm name them. */
 function anchors(file) {
   const seen = new Map();
   return [...prose(read(file)).matchAll(/^#{1,6} (.+)$/gm)].map(([, heading]) => {
@@ -72,7 +72,7 @@ test('every relative link leads to a file and a heading', (t) => {
   t.true(count > 150);
 });
 
-test('links of packed documents lead to packed files', (t) => {
+test('links in packed documents lead to packed files', (t) => {
   const packed = documents().filter(isPacked);
   t.true(packed.length > 15);
   for (const file of packed) {

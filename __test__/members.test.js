@@ -1,7 +1,7 @@
 'use strict';
 
-// Each member of each action of a server, as any JSON: at most one error, which is no event without a listener, and
-// the connection goes on.
+// Each member of each server action with any JSON value: it causes at most one error, which is no event
+// without a listener, and the connection stays open.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -13,7 +13,7 @@ const { frames, VALUES } = require('./members/frames');
 
 const PROGRAM = path.join(__dirname, 'members', 'program.js');
 const DEEP = 100_000;
-/** Acks of which not all is kept if they are read and written again. */
+/** Acks that change if they are parsed and serialized again. */
 const ACKS = [
   '1.0',
   '1E2',
@@ -24,11 +24,11 @@ const ACKS = [
   '{"from":"a"}',
   '[\n\t1,\r\n2 ]',
 ];
-/** What may stand behind an ack. */
+/** Possible texts after an ack. */
 const FROM = ['', ',"from":"peer"', ',"from":"a \\"b\\" \\\\"', ',"from":7'];
 const REGISTERED = '{"action":"registered","id":"client","protocol":2}';
 
-/** A server that plays `play(socket)` behind the registration. */
+/** A server that calls `play(socket)` after the registration. */
 async function startServer(t, play) {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.teardown(() => {
@@ -45,12 +45,12 @@ async function startServer(t, play) {
   return server;
 }
 
-/** Sends a frame; resolves with how many errors the program has counted then. */
+/** Sends a frame. Resolves with the program's number of errors so far. */
 function counted(socket, text) {
   return new Promise((resolve) => {
     const hear = (frame) => {
       const { action, message } = JSON.parse(frame);
-      // It answers the other messages.
+      // The program answers the other messages.
       if (action === 'send') {
         socket.off('message', hear);
         resolve(message);
@@ -62,7 +62,7 @@ function counted(socket, text) {
   });
 }
 
-/** Runs the program; resolves with its exit code and what it wrote to stderr. */
+/** Runs the program. Resolves with its exit code and its stderr. */
 async function run(t, kind, server, ...more) {
   const args = [PROGRAM, kind, urlOf(server), ...more];
   const program = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -75,7 +75,10 @@ async function run(t, kind, server, ...more) {
   return { code: code ?? signal, stderr };
 }
 
-/** Plays these frames to the program, one after the other; resolves with its end and the errors of each. */
+/**
+ * Plays these frames to the program one after the other. Resolves with its exit code, its stderr and the
+ * errors per frame.
+ */
 async function play(t, kind, texts) {
   const errors = [];
   const server = await startServer(t, async (socket) => {
@@ -96,7 +99,7 @@ const ends = (open, close, count) => open.repeat(count) + close.repeat(count);
 const texts = Object.values(VALUES).flatMap(([text]) => (text === undefined ? [] : [text]));
 
 for (const kind of kinds) {
-  test(`${kind}: a member of any type is one error at most, and ends nothing`, async (t) => {
+  test(`${kind}: a member of any type causes at most one error, and the connection stays open`, async (t) => {
     const all = [...frames()];
     const { code, stderr, errors } = await play(
       t,
@@ -105,7 +108,7 @@ for (const kind of kinds) {
     );
     t.is(code, 0, stderr);
     t.is(errors.length, all.length);
-    // The client of Node.js tells an answer that it does not await.
+    // The Node.js client also emits an error for an answer without a request.
     const others = all.filter(({ isWrong, isAnswer }, n) =>
       isAnswer ? errors[n] > 1 || (isWrong && errors[n] === 0) : errors[n] !== Number(isWrong),
     );
@@ -115,7 +118,7 @@ for (const kind of kinds) {
     );
   });
 
-  test(`${kind}: a registration with an id and a version of any type is one`, async (t) => {
+  test(`${kind}: a registration is accepted with an id and a version of any type`, async (t) => {
     const registered = texts.map(
       (text) => `{"action":"registered","id":${text},"protocol":${text}}`,
     );
@@ -123,7 +126,7 @@ for (const kind of kinds) {
     t.deepEqual([code, errors], [0, registered.map(() => 0)]);
   });
 
-  test(`${kind}: an error of a server is one error, whatever it says`, async (t) => {
+  test(`${kind}: an error frame is one error, whatever its members`, async (t) => {
     const failed = texts.flatMap((text) => [
       `{"action":"error","code":${text},"message":"text"}`,
       `{"action":"error","code":"CODE","message":${text}}`,
@@ -134,7 +137,7 @@ for (const kind of kinds) {
     t.deepEqual([code, errors], [0, failed.map(() => 1)]);
   });
 
-  test(`${kind}: a draining server that says rubbish is left for another one`, async (t) => {
+  test(`${kind}: a client leaves a draining server whose goaway frame is invalid`, async (t) => {
     let connections = 0;
     const server = await startServer(t, (socket) => {
       connections += 1;
@@ -148,7 +151,7 @@ for (const kind of kinds) {
     t.is(connections, 2);
   });
 
-  test(`${kind}: what is no action is one error, and ends nothing`, async (t) => {
+  test(`${kind}: a frame that is not an action is one error, and the connection stays open`, async (t) => {
     const rubbish = [
       ...texts,
       '',
@@ -159,7 +162,7 @@ for (const kind of kinds) {
       '{"action":"__proto__"}',
       '{"action":"handleFrame"}',
       '{"action":"reportPeerError"}',
-      // As in version 1, the addon takes an array of one text for that text.
+      // As in version 1, the addon accepts an array with one text in place of the text.
       ...(kind === 'browser' ? ['{"action":["message"],"message":1}'] : []),
       Buffer.from('binary'),
     ];
@@ -178,7 +181,7 @@ for (const kind of kinds) {
     t.deepEqual([code, errors], [0, [0, 0, 0, 0]]);
   });
 
-  test(`${kind}: the text of an ack is what came`, async (t) => {
+  test(`${kind}: the text of an ack is returned unchanged`, async (t) => {
     const acks = [...texts, ...ACKS].filter(({ length }) => length < 49_152);
     const answers = [];
     const server = await startServer(t, (socket) => {
@@ -205,7 +208,7 @@ for (const kind of kinds) {
     );
   });
 
-  test(`${kind}: an ack that is too long is one error, and is not kept`, async (t) => {
+  test(`${kind}: an ack that is too long is one error, and is not stored`, async (t) => {
     const long = 'x'.repeat(49_150);
     const messages = [long, `${long}x`, `${long}${long}`].map(
       (ack) => `{"action":"message","message":1,"ack":"${ack}","from":"peer"}`,
@@ -219,7 +222,7 @@ for (const kind of kinds) {
       socket.on('message', (text) => {
         const { ack, ref } = JSON.parse(text);
         const key = JSON.stringify(ack ?? ref);
-        // First the reply that does not belong to it.
+        // The reply that does not match comes first.
         const replies = [
           `{"action":"receipt","ref":${key},"delivered":null,"failed":null}`,
           `{"action":"answer","ack":${key},"message":1,"from":"a"}`,

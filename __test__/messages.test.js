@@ -1,20 +1,20 @@
 'use strict';
 
-// The messages of a client as an asynchronous iterator.
+// The asynchronous iterator of a client's messages.
 
 const { once } = require('node:events');
 const test = require('ava');
 const { startServer } = require('./support/start');
 const { kinds, join } = require('./support/clients');
 
-/** The next so many of an iterator. */
+/** The next `count` messages of an iterator. */
 async function take(iterator, count) {
   const taken = [];
   while (taken.length < count) taken.push((await iterator.next()).value);
   return taken;
 }
 
-/** Resolves when the number has not changed for a while, and is what it is. */
+/** Resolves with the number once it has not changed for a while. */
 async function steady(number) {
   let [last, since] = [Number.NaN, 0];
   while (since < 20) {
@@ -26,7 +26,7 @@ async function steady(number) {
 }
 
 for (const kind of kinds) {
-  test(`${kind}: messages come in order from the call on, each with its response`, async (t) => {
+  test(`${kind}: messages arrive in order from the call on, each with its response`, async (t) => {
     const server = await startServer(t);
     const a = await join(t, kind, server, 'a');
     const b = await join(t, kind, server, 'b');
@@ -50,7 +50,7 @@ for (const kind of kinds) {
     t.deepEqual(await messages.next(), { value: undefined, done: true });
   });
 
-  test(`${kind}: who waits for the registration misses no message behind it`, async (t) => {
+  test(`${kind}: a client that awaits its registration receives all messages after it`, async (t) => {
     const server = await startServer(t);
     const sender = await join(t, kind, server, 'sender');
     const ids = [...Array(50).keys()].map((n) => `client ${n}`);
@@ -64,7 +64,7 @@ for (const kind of kinds) {
     for (const messages of await Promise.all(heard)) t.deepEqual(messages, [...Array(20).keys()]);
   });
 
-  test(`${kind}: every iterator has every message`, async (t) => {
+  test(`${kind}: every iterator receives every message`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const iterators = [client.messages(), client.messages()];
@@ -76,7 +76,7 @@ for (const kind of kinds) {
     t.true((await iterators[0].next()).done);
   });
 
-  test(`${kind}: an iterator ends with its client, behind what waits`, async (t) => {
+  test(`${kind}: an iterator ends with its client, after its queued messages`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const messages = client.messages();
@@ -108,7 +108,7 @@ for (const kind of kinds) {
   });
 }
 
-test('addon: who does not take its messages is read no further, and loses none', async (t) => {
+test('addon: a client whose messages are not consumed applies backpressure and loses none', async (t) => {
   t.timeout(60_000);
   const server = await startServer(t, { maxBackpressure: 65_536, slowConsumerTimeout: 60_000 });
   const sender = await join(t, 'addon', server, 'sender');
@@ -123,7 +123,7 @@ test('addon: who does not take its messages is read no further, and loses none',
   for (let n = 0; n < count; n += 1) sender.send([n, fill], 'taker');
   const held = await steady(() => arrived);
   t.true(held > 0 && held < count, `${held} of ${count}`);
-  // An answer is read nevertheless, and all that lies before it.
+  // An answer is still read, along with everything before it.
   const other = await join(t, 'addon', server, 'other');
   other.on('message', (_message, response) => response.send('here'));
   t.is((await taker.request('?', 'other')).message, 'here');

@@ -1,7 +1,7 @@
 'use strict';
 
-// What the tests of the cluster stand on: NATS servers that start, end, pause and come back when they are
-// told to, and somebody who listens to them.
+// Tests of the cluster tests' own tools: NATS servers that start, end, pause and restart on request, and a
+// NATS client.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -12,12 +12,12 @@ const { startNats, startNatsCluster } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
 const { createNkey } = require('./support/nkey');
 
-/** Debian's is for Linux alone. */
+/** The old version comes from Debian, for Linux only. */
 const versions = process.platform === 'linux' ? ['new', 'old'] : ['new'];
 /** Windows has no signals. */
 const posix = process.platform === 'win32' ? test.skip : test;
 
-/** Starts a server, and says where it is. */
+/** Starts a server and prints its address. */
 const PROGRAM = `
 const { startNats } = require(process.argv[1]);
 startNats({ teardown() {} }, { version: process.argv[2] }).then(({ port, pid }) => {
@@ -25,7 +25,7 @@ startNats({ teardown() {} }, { version: process.argv[2] }).then(({ port, pid }) 
 });`;
 
 for (const version of versions) {
-  test(`the ${version} NATS server comes back at its port, after any end`, async (t) => {
+  test(`the ${version} NATS server restarts on its port after any end`, async (t) => {
     const server = await startNats(t, { version, maxPayload: 2048 });
     const { port, pid } = server;
     const before = await natsTalk(t, server);
@@ -47,7 +47,7 @@ for (const version of versions) {
     await last.closed;
   });
 
-  posix(`the ${version} NATS server says nothing while it is paused`, async (t) => {
+  posix(`the ${version} NATS server does not respond while it is paused`, async (t) => {
     const server = await startNats(t, { version });
     const talk = await natsTalk(t, server);
     await talk.sub('wsmb.>');
@@ -57,18 +57,18 @@ for (const version of versions) {
     const read = talk.flush().then(() => {
       isRead = true;
     });
-    // Longer than it takes when it is not paused.
+    // Longer than a response takes without the pause.
     await new Promise((resolve) => setTimeout(resolve, 100));
     t.false(isRead);
     t.deepEqual(talk.messages, []);
     server.resume();
     await read;
     t.is((await talk.next()).text, 'later');
-    // So it is at the end, too: the next test has nothing of it.
+    // The server is paused at the end, too. The next test must not be affected.
     await server.pause();
   });
 
-  test(`a cluster of three ${version} NATS servers passes messages on, with any two`, async (t) => {
+  test(`a cluster of three ${version} NATS servers forwards messages between any two`, async (t) => {
     const cluster = await startNatsCluster(t, 3, { version });
     const [first, second, third] = cluster;
     const spy = await natsTalk(t, third);
@@ -96,7 +96,7 @@ for (const version of versions) {
     );
   });
 
-  test(`the ${version} NATS server lets in who has the right name, token, key or certificate`, async (t) => {
+  test(`the ${version} NATS server accepts the right name, token, key or certificate`, async (t) => {
     const nkey = createNkey();
     const { ca, issue } = authority();
     const ways = [
@@ -121,7 +121,7 @@ for (const version of versions) {
     }
   });
 
-  posix(`the ${version} NATS server ends with who started it, however that ends`, async (t) => {
+  posix(`the ${version} NATS server ends with its parent process, however that ends`, async (t) => {
     const support = path.join(__dirname, '..', 'testkit', 'nats.js');
     const program = spawn(process.execPath, ['-e', PROGRAM, support, version], {
       stdio: ['ignore', 'pipe', 'inherit'],

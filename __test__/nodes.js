@@ -1,8 +1,8 @@
 'use strict';
 
-// Installs each Node.js line we support, Deno and Bun into .nodes/, and holds a short conversation under
-// each: through the addon, whose one binary must serve them all, and through the browser client, where
-// there is a WebSocket.
+// Installs every supported Node.js version, Deno and Bun into .nodes/, and runs a short conversation under
+// each: with the addon, whose single binary must work in all of them, and with the browser client where
+// WebSocket exists.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -18,14 +18,14 @@ const ADDON = [__filename, 'addon'];
 const LIFECYCLE = [path.join(__dirname, 'lifecycle', 'programs.js'), 'end workers', '3'];
 const BROWSER = [path.join(__dirname, 'support', 'browser.mjs')];
 
-// The packages that hold the binaries behind npm's packages `node`, `deno` and `bun`; installed
-// directly, since those fetch them in an install script.
+// The packages with the binaries of npm's packages `node`, `deno` and `bun`. They are installed directly,
+// because those packages fetch them in an install script.
 const RUNTIMES = {
   ...Object.fromEntries([18, 20, 22, 24, 26].map((line) => [`node${line}`, node(line)])),
   deno2: {
     from: `@deno/${process.platform}-${arch}${process.platform === 'linux' ? '-glibc' : ''}@2`,
     program: 'deno',
-    // The browser client needs no permission but for the network.
+    // The browser client needs network permission only.
     runs: [
       ['run', '-A', ...ADDON],
       ['run', '--allow-net=127.0.0.1', ...BROWSER],
@@ -58,7 +58,7 @@ function install() {
   });
 }
 
-/** Holds the conversations of a runtime; whether all of them came to their end. */
+/** Runs the conversations under a runtime. Returns whether all of them were completed. */
 function check([name, { program, runs }], address) {
   const file = path.join(folder, 'node_modules', name, program) + (windows ? '.exe' : '');
   console.log(
@@ -77,7 +77,7 @@ function check([name, { program, runs }], address) {
 
 async function main() {
   install();
-  // Of the browser client, which brings no server. It routes while this thread waits.
+  // The server of the browser client. It routes while this thread waits.
   const server = new (require('..').Server)({ port: 0, host: '127.0.0.1' });
   await once(server, 'listening');
   const address = `ws://127.0.0.1:${server.address().port}`;
@@ -88,7 +88,7 @@ async function main() {
   process.exitCode = failed ? 1 : 0;
 }
 
-// Runs under the runtime that is tried, and ends by itself when all is closed.
+// Runs under the tested runtime and ends by itself when everything is closed.
 async function conversation() {
   const WSMsgBroker = require('..');
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });

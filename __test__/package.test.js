@@ -1,7 +1,7 @@
 'use strict';
 
-// What users get: two tarballs which install together with no compiler and no install script, and an
-// error that says what to do where the addon is missing. Works on a copy: nothing in the tree changes.
+// The published package: two tarballs that install together without a compiler or an install script, and a
+// helpful error where the addon is missing. Works on a copy and changes nothing in the tree.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -15,7 +15,7 @@ const manifest = require('../package.json');
 const { install, pack } = require('../scripts/pack');
 const platforms = fs.readdirSync(path.join(root, 'npm')).sort();
 
-test('the platform packages have the version and the name that the loader looks for', (t) => {
+test('the platform packages have the version and the name that the loader expects', (t) => {
   t.is(platforms.length, manifest.napi.targets.length);
   for (const platform of platforms) {
     const platformManifest = require(`../npm/${platform}/package.json`);
@@ -31,19 +31,19 @@ test('the platform packages have the version and the name that the loader looks 
   t.is(/^version = "(.+)"$/m.exec(cargo)[1], manifest.version);
 });
 
-test('nothing runs at install, and the lock file names no host', (t) => {
+test('no install script exists, and the lock file names no host', (t) => {
   for (const script of ['preinstall', 'install', 'postinstall'])
     t.false(script in manifest.scripts);
   t.is(manifest.dependencies, undefined);
   t.notRegex(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8'), /"resolved":/);
 });
 
-test('the lock file names the packages of every platform', async (t) => {
+test('the lock file lists the packages of every platform', async (t) => {
   const script = path.join(root, 'scripts', 'lock.js');
   await t.notThrowsAsync(node([script, '--check']), 'run `node scripts/lock.js`');
 });
 
-test('both tarballs install in an empty folder and hold a conversation', async (t) => {
+test('both tarballs work after installation in an empty folder', async (t) => {
   t.timeout(5 * 60_000);
   const work = temporary(t);
   const { main, addon } = pack(work);
@@ -55,7 +55,7 @@ test('both tarballs install in an empty folder and hold a conversation', async (
   for (const file of filesOf(manifest.exports)) t.true(main.files.includes(file), file);
 
   const user = path.join(work, 'user');
-  // Offline: the packages of the other platforms cannot be had, and are not needed.
+  // Offline: the packages of the other platforms are not available and not needed.
   install(user, main.tarball, addon.tarball);
   const installed = path.join(user, 'node_modules', 'wsmsgbroker', 'package.json');
   const { optionalDependencies } = JSON.parse(fs.readFileSync(installed, 'utf8'));
@@ -78,7 +78,7 @@ test('both tarballs install in an empty folder and hold a conversation', async (
   t.true(fs.existsSync(path.join(user, 'node_modules', '.bin', 'wsbrokerserver')));
 });
 
-test('without an addon the error tells the platform and what to do', async (t) => {
+test('without an addon the error names the platform and the remedy', async (t) => {
   const folder = temporary(t);
   fs.cpSync(path.join(root, 'lib', 'native.js'), path.join(folder, 'lib', 'native.js'));
   const load = async (prelude = '') => {
@@ -133,7 +133,7 @@ function temporary(t) {
   return folder;
 }
 
-/** The files that `exports` names, under whichever condition. */
+/** The files in `exports` under any condition. */
 function filesOf(target) {
   if (typeof target === 'string') return [path.posix.normalize(target)];
   return Object.values(target).flatMap(filesOf);

@@ -1,6 +1,6 @@
 'use strict';
 
-// A server that takes part itself.
+// The server's own client (`server.client`).
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -8,7 +8,7 @@ const { WSMsgBroker, startServer } = require('./support/start');
 const { kinds, urlOf, open, join, failure, told, awaited } = require('./support/clients');
 
 for (const kind of kinds) {
-  test(`${kind}: a server sends, asks and is asked`, async (t) => {
+  test(`${kind}: a server sends, requests and responds`, async (t) => {
     const server = await startServer(t);
     t.deepEqual(server.ids(), []);
     const client = await join(t, kind, server, 'client');
@@ -40,7 +40,7 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
-  test(`${kind}: nobody else has the id of a server`, async (t) => {
+  test(`${kind}: no other client can own the id of a server's own client`, async (t) => {
     const server = await startServer(t);
     const before = await join(t, kind, server, 'server');
     const replaced = once(before, 'replaced');
@@ -53,28 +53,28 @@ for (const kind of kinds) {
   });
 }
 
-test('a server is no connection of its own', async (t) => {
+test("a server's own client does not count as a connection", async (t) => {
   const server = await startServer(t, { id: 'hub', authenticate: () => false });
-  server.on('connection', () => t.fail('it is no connection'));
+  server.on('connection', () => t.fail('its own client emitted connection'));
   await server.client.connected();
   t.deepEqual(server.ids(), ['hub']);
   t.like(server.stats(), { connections: 0, accepted: 0, registered: 1 });
 });
 
-test('a server asks from its first moment, whatever it asks of others', async (t) => {
+test("a server's own client can request at once, without authentication", async (t) => {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', authenticate: () => false });
   t.teardown(() => server.close());
   t.is((await failure(server.request(1, 'nobody'))).code, 'UNKNOWN_ID');
   t.is(server.stats().denied, 0);
 });
 
-test('a server with an id has it from the start', async (t) => {
+test('a server with the option id owns it from the start', async (t) => {
   const server = await startServer(t, { id: 'hub' });
   const thief = open(t, 'browser', 'hub', urlOf(server));
   t.is((await failure(thief.connected())).code, 'ERR_WSMB_CONFLICT');
 });
 
-test('a server that is closed at once sends nothing, and nobody has to hear of it', async (t) => {
+test('a server that is closed at once sends nothing, and no error is unhandled', async (t) => {
   const server = await startServer(t);
   server.send(1, 'a');
   const closed = new Promise((resolve) => server.client.on('close', resolve));
@@ -88,7 +88,7 @@ test('a server that is closed at once sends nothing, and nobody has to hear of i
   t.throws(() => other.client, { code: 'ERR_WSMB_NOT_OPEN' });
 });
 
-test('what a closed server is asked, it refuses', async (t) => {
+test('requests of a closed server are rejected', async (t) => {
   const server = await startServer(t);
   await server.client.connected();
   const asked = failure(server.request(1, 'server'));

@@ -1,6 +1,6 @@
 'use strict';
 
-// What others send, and how much of the heap of a program it takes.
+// Memory that messages of others use in the heap of a program.
 
 const path = require('node:path');
 const { spawn } = require('node:child_process');
@@ -12,7 +12,7 @@ const { join, urlOf, failure } = require('./support/clients');
 
 const PROGRAM = path.join(__dirname, 'payload', 'program.js');
 
-/** Runs a program with a heap of so many MiB; what it prints, as JSON. */
+/** Runs a program with a heap of this many MiB. Returns its output, parsed as JSON. */
 async function run(t, name, heap) {
   const args = [`--max-old-space-size=${heap}`, PROGRAM, name];
   const program = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -28,7 +28,7 @@ async function run(t, name, heap) {
   return JSON.parse(texts[0]);
 }
 
-test('a message that takes much of the heap once it is parsed does not reach a server', async (t) => {
+test('a message that would use much of the heap once parsed does not reach a server', async (t) => {
   const answers = [
     ['large', 'ERR_WSMB_MAX_PAYLOAD'],
     ['small', undefined],
@@ -36,15 +36,15 @@ test('a message that takes much of the heap once it is parsed does not reach a s
   t.deepEqual(await run(t, 'participant', 64), [JSON.parse(JSON.stringify(answers)), 2]);
 });
 
-test('a message that takes most of the heap once it is parsed does not reach a client', async (t) => {
+test('a message that would use most of the heap once parsed does not reach a client', async (t) => {
   t.deepEqual(await run(t, 'client', 64), ['small', 1]);
 });
 
-test('a stream holds back what would take too much of the heap, and loses nothing', async (t) => {
+test('a stream applies backpressure before its messages use too much of the heap, and loses none', async (t) => {
   t.deepEqual(await run(t, 'stream', 128), [101, 0]);
 });
 
-test('a server takes messages and answers up to clientMaxPayload, and says what is larger', async (t) => {
+test('a server accepts messages and answers up to clientMaxPayload, and rejects larger ones', async (t) => {
   const server = await startServer(t, { clientMaxPayload: 1000 });
   await server.client.connected();
   const client = await join(t, 'addon', server, 'client');
@@ -64,7 +64,7 @@ test('a server takes messages and answers up to clientMaxPayload, and says what 
   t.like(server.stats(), { connections: 1, pending: 0 });
 });
 
-test('a refusal that is too large is one, and a sender that waits for no answer costs nothing', async (t) => {
+test('a rejection that is too large is still a rejection, and a message without an ack costs nothing', async (t) => {
   const server = await startServer(t, { clientMaxPayload: 1000 });
   const peer = new WebSocket(urlOf(server));
   t.teardown(() => peer.terminate());

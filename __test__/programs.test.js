@@ -1,6 +1,7 @@
 'use strict';
 
-// The programs of examples/ print what docs/examples.md shows; those with pages are in browser/examples.test.js.
+// The output of the programs in examples/ must match docs/examples.md. Those with pages are in
+// browser/examples.test.js.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -14,7 +15,7 @@ const { printed } = require('./support/printed');
 const root = path.join(__dirname, '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
 
-/** Runs Node.js with these arguments; resolves with what it prints. */
+/** Runs Node.js with these arguments. Resolves with its output. */
 async function run(args, { env, cwd = root } = {}) {
   const options = { cwd, env: { ...process.env, ...env }, timeout: 60_000 };
   const { stdout } = await promisify(execFile)(process.execPath, args, options);
@@ -23,25 +24,25 @@ async function run(args, { env, cwd = root } = {}) {
 
 for (const [name, env] of [
   ['workers.js'],
-  // Time enough for all that are to answer.
+  // Enough time for every responder.
   ['gather.js', { TIMEOUT: '3000' }],
 ]) {
-  test(`the example ${name} prints what docs/examples.md says`, async (t) => {
+  test(`the example ${name} prints the output in docs/examples.md`, async (t) => {
     const [shown] = printed(name);
     t.is(await run([`examples/${name}`], { env }), shown);
   });
 }
 
-test('a program of version 1 prints the same with either version', async (t) => {
+test('a version 1 program prints the same with either version', async (t) => {
   const [shown] = printed('original.js');
   const env = { PORT: await lastingPort(t) };
   t.is(await run(['examples/original.js'], { env }), shown);
-  // In this folder the name of the module means 1.7.2.
+  // The module name resolves to 1.7.2 in this folder.
   const cwd = path.join(__dirname, 'original');
   t.is(await run(['-e', read('examples/original.js')], { cwd, env }), shown);
 });
 
-test('the example in TypeScript has no errors, and prints what docs/examples.md says', async (t) => {
+test('the TypeScript example compiles and prints the output in docs/examples.md', async (t) => {
   t.is(await run([require.resolve('typescript/bin/tsc'), '-p', 'examples/typescript']), '');
   const program = read('examples/typescript/program.mts');
   const { outputText } = ts.transpileModule(program, {
@@ -51,15 +52,15 @@ test('the example in TypeScript has no errors, and prints what docs/examples.md 
   t.is(await run(['--input-type=module', '-e', outputText]), shown);
 });
 
-test('the demo of a cluster shows what docs/examples.md says, and that what is promised held', async (t) => {
+test('the cluster demo prints the output in docs/examples.md and confirms its promises', async (t) => {
   const [shown] = printed('cluster/demo.js');
-  // How many, how long, and where in between it was when the broker was killed.
+  // Replaces counts, durations and the time at which the broker was killed.
   const general = (text) =>
     text.replace(/\d+/g, 'N').replace(/N failed(?: with [A-Z_]+(?:, [A-Z_]+)*)?;/, 'N failed;');
   t.is(general(await run(['examples/cluster/demo.js'])), general(shown));
 });
 
-test('the demo comes to its end', async (t) => {
+test('the demo runs to its end', async (t) => {
   const lines = (await run(['examples/demo.js'])).trim().split('\n');
   t.is(lines.at(-1), 'demo     is done: every message arrived');
 });

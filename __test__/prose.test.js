@@ -1,6 +1,7 @@
 'use strict';
 
-// scripts/prose.js on files in a temporary folder: it reports each phrase with file and line, and nothing else.
+// Tests of scripts/prose.js with files in a temporary folder: it reports each phrase with file and line, and
+// nothing else.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -10,7 +11,7 @@ const test = require('ava');
 
 const script = path.join(__dirname, '..', 'scripts', 'prose.js');
 
-/** Runs the linter in a temporary folder with these files: its exit status, and its lines. */
+/** Runs the linter on these files in a temporary folder. Returns its exit status and its lines. */
 function lint(t, files) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
   t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
@@ -25,7 +26,7 @@ function lint(t, files) {
   return { status, lines: stdout.split('\n').filter((line) => line !== '') };
 }
 
-/** Sentences, and the phrase that is reported in each. */
+/** Sentences, and the reported phrase of each. */
 const PHRASES = [
   ['It goes to whoever asks.', 'whoever'],
   ['It goes to nobody.', 'nobody'],
@@ -58,7 +59,7 @@ test('each phrase is reported in Markdown, Rust, JavaScript and TypeScript', (t)
     'a.d.ts': (text) => `// Types.\n\n/**\n * Text.\n *\n * ${text}\n */\n`,
   };
   for (const [name, format] of Object.entries(formats)) {
-    // Every sentence has its folder, in the order of their names.
+    // Each sentence has a folder of its own, in the order of their names.
     const folders = PHRASES.map((_, index) => String(index).padStart(2, '0'));
     const files = PHRASES.map(([text], index) => [`${folders[index]}/${name}`, format(text)]);
     const { status, lines } = lint(t, Object.fromEntries(files));
@@ -110,7 +111,8 @@ test('clean prose, code and foreign folders are not reported', (t) => {
       'The id `nobody` is unknown. A number is one of these. Whatever the version.',
       '',
       '```js',
-      "send('it', 'nobody'); // nobody",
+      "send('it', 'nobody');",
+      '// nobody',
       '```',
       '',
       '    nobody',

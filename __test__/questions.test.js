@@ -1,6 +1,6 @@
 'use strict';
 
-// What is asked of a program that does not answer, because its event loop is blocked.
+// The bounded queue of authentication calls for a program whose event loop is blocked.
 
 const path = require('node:path');
 const { once } = require('node:events');
@@ -8,13 +8,13 @@ const { Worker } = require('node:worker_threads');
 const test = require('ava');
 const WebSocket = require('ws');
 
-/** Far more than the questions that may wait, which their tokens fill. */
+/** Far more than fit into the queue, which the tokens fill. */
 const REFUSALS = 1500;
 const AT_ONCE = 300;
 const MOST_QUESTIONS = 256;
 const TOKEN = 't'.repeat(60_000);
 
-test('a blocked program is asked no more than it can hold, and everything again once it is not', async (t) => {
+test('calls to authenticate are bounded while JavaScript is blocked, and work again afterwards', async (t) => {
   const blocked = new Int32Array(new SharedArrayBuffer(4));
   const worker = new Worker(path.join(__dirname, 'support', 'blocked.js'), {
     workerData: { blocked, authenticateTimeout: 100 },
@@ -22,7 +22,7 @@ test('a blocked program is asked no more than it can hold, and everything again 
   t.teardown(() => worker.terminate());
   const [port] = await once(worker, 'message');
 
-  /** How the server refuses a client. */
+  /** The close code and reason with which the server refuses a client. */
   async function refusal() {
     const socket = new WebSocket(`ws://127.0.0.1:${port}`);
     socket.on('open', () => {
@@ -45,7 +45,7 @@ test('a blocked program is asked no more than it can hold, and everything again 
   );
   Atomics.store(blocked, 0, 1);
   Atomics.notify(blocked, 0);
-  // Its question comes behind all others; until they are answered, it may be too late.
+  // Its call is queued behind all others and may time out until they are done.
   while ((await refusal()) !== '4401 not authenticated');
   worker.postMessage('count');
   const [asked] = await once(worker, 'message');

@@ -1,6 +1,6 @@
 'use strict';
 
-// A client that connects again by itself.
+// Automatic reconnection of a client.
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -11,14 +11,14 @@ const { kinds, urlOf, open, join, failure, awaited, aborted } = require('./suppo
 
 const QUICK = { minDelay: 5, maxDelay: 20 };
 
-/** Starts a server where another one was. */
+/** Starts a server on the port of its predecessor. */
 async function restart(t, server, options) {
   const { port } = server.address();
   await server.close();
   return () => startServer(t, { port, ...options });
 }
 
-/** The names of the events of a client, as they come. */
+/** The names of a client's events in the order of their emission. */
 function record(client) {
   const names = [
     ...['open', 'registered', 'unregistered', 'replaced', 'goaway'],
@@ -30,7 +30,7 @@ function record(client) {
 }
 
 for (const kind of kinds) {
-  test(`${kind}: comes back to its broker under its id, with what was sent meanwhile`, async (t) => {
+  test(`${kind}: reconnects under its id and sends the queued messages`, async (t) => {
     const first = await startLasting(t);
     const client = await join(t, kind, first, 'client', { reconnect: QUICK });
     const seen = record(client);
@@ -62,7 +62,7 @@ for (const kind of kinds) {
     t.is(seen.at(-1), 'close');
   });
 
-  test(`${kind}: tries until the broker is there, in ever longer steps`, async (t) => {
+  test(`${kind}: retries with growing delays until the broker is reachable`, async (t) => {
     const server = await startLasting(t);
     const url = urlOf(server);
     const again = await restart(t, server);
@@ -82,7 +82,7 @@ for (const kind of kinds) {
     await client.close();
   });
 
-  test(`${kind}: a request that is over before there is a connection says why there is none`, async (t) => {
+  test(`${kind}: the error of a request without a connection has the connection error as its cause`, async (t) => {
     const server = await startLasting(t);
     const url = urlOf(server);
     await server.close();
@@ -93,7 +93,7 @@ for (const kind of kinds) {
     t.is(error.cause.code, kind === 'addon' ? 'ECONNREFUSED' : 'ERR_WSMB_CONNECT');
   });
 
-  test(`${kind}: gives up after so many attempts`, async (t) => {
+  test(`${kind}: closes after maxAttempts`, async (t) => {
     const server = await startLasting(t);
     const url = urlOf(server);
     await server.close();
@@ -109,7 +109,7 @@ for (const kind of kinds) {
     t.is(awaited(client), 0);
   });
 
-  test(`${kind}: what was on its way fails, unless it is to be sent again`, async (t) => {
+  test(`${kind}: requests in flight fail when the connection is lost, unless they are resent`, async (t) => {
     for (const resend of ['never', 'requests']) {
       const server = await startServer(t);
       const line = await startRelay(t, server);
@@ -135,12 +135,12 @@ for (const kind of kinds) {
       const lost = once(asker, 'reconnecting');
       line.cut();
       await lost;
-      // The server has noticed too.
+      // The server has detected the loss, too.
       await Promise.all(cancelled);
       line.mend();
       await asker.connected();
       const [one, all] = await settled;
-      // What was asked in between, and all before it, has been answered.
+      // All earlier requests were answered before this one.
       await asker.request('last', 'answerer');
       if (resend === 'never') {
         t.is(one.reason.code, 'ERR_WSMB_CONNECTION_LOST');
@@ -157,7 +157,7 @@ for (const kind of kinds) {
     }
   });
 
-  test(`${kind}: what is sent again, waits for those who have not answered before`, async (t) => {
+  test(`${kind}: a resent request goes only to responders that have not answered yet`, async (t) => {
     const server = await startServer(t);
     const line = await startRelay(t, server);
     const reconnect = QUICK;
@@ -175,7 +175,7 @@ for (const kind of kinds) {
     const all = asker.requestAll('all', ['quick', 'slow', 'nobody']);
     const one = asker.request('one', ['nobody', 'slow']);
     const both = once(slow, 'heard 2');
-    // Behind the answer of the quick one, and what is told of nobody.
+    // After the answer of `quick` and the failure for `nobody`.
     await asker.request('last', 'quick');
     await both;
     const lost = once(asker, 'reconnecting');
@@ -194,7 +194,7 @@ for (const kind of kinds) {
     t.is(awaited(asker), 0);
   });
 
-  test(`${kind}: does not come back once it is replaced, refused or closed`, async (t) => {
+  test(`${kind}: does not reconnect once it is replaced, refused or closed`, async (t) => {
     const server = await startServer(t);
     const first = await join(t, kind, server, 'taken', { reconnect: QUICK });
     const seen = record(first);
@@ -222,7 +222,7 @@ for (const kind of kinds) {
     t.is(strict.stats().accepted, 1);
   });
 
-  test(`${kind}: shows the token that is asked for at each connection`, async (t) => {
+  test(`${kind}: gets a token for each connection`, async (t) => {
     const shown = [];
     const options = {
       authenticate: ({ token }) => {
@@ -265,8 +265,8 @@ for (const kind of kinds) {
     t.is((await failure(failing.connected())).message, 'no token today');
   });
 
-  test.serial(`${kind}: leaves a broker that drains, once nothing is awaited there`, async (t) => {
-    // It would leave at once.
+  test.serial(`${kind}: leaves a draining broker once its requests are answered`, async (t) => {
+    // Without a random delay before it leaves.
     const { random } = Math;
     t.teardown(() => Object.assign(Math, { random }));
     Math.random = () => 0;
@@ -294,16 +294,16 @@ for (const kind of kinds) {
     t.deepEqual(await asked, { from: 'responder', message: 'late' });
     await lost;
     await back;
-    // The broker waits for all that it has told.
+    // The broker waits for all clients that got goaway.
     await responder.close();
     await closed;
     t.is(second.stats().registered, 1);
   });
 
   test.serial(
-    `${kind}: leaves a broker that drains, once it has answered what it was asked`,
+    `${kind}: leaves a draining broker once it has answered all requests to it`,
     async (t) => {
-      // It would leave at once.
+      // Without a random delay before it leaves.
       const { random } = Math;
       t.teardown(() => Object.assign(Math, { random }));
       Math.random = () => 0;
@@ -339,7 +339,7 @@ for (const kind of kinds) {
     },
   );
 
-  test(`${kind}: queues no more than it may`, async (t) => {
+  test(`${kind}: queues at most maxQueued`, async (t) => {
     const server = await startLasting(t);
     const url = urlOf(server);
     const again = await restart(t, server);
@@ -360,7 +360,7 @@ for (const kind of kinds) {
     t.is(client.bufferedAmount, 0);
   });
 
-  test(`${kind}: what is given up before it is sent, is not sent`, async (t) => {
+  test(`${kind}: a request that ends before it is sent is not sent`, async (t) => {
     const server = await startLasting(t);
     const url = urlOf(server);
     const again = await restart(t, server);
@@ -370,7 +370,7 @@ for (const kind of kinds) {
     const control = new AbortController();
     const asked = failure(client.request('given up', 'client', control));
     client.send('sent', 'client');
-    // While it tries to connect, its registration waits as well.
+    // While the client connects, its registration is queued as well.
     const comesTo = async (isRight) => {
       while (!isRight(client.bufferedAmount)) await new Promise(setImmediate);
     };
@@ -388,7 +388,7 @@ for (const kind of kinds) {
   });
 }
 
-test('browser: a server that says nothing once it is connected, is given up', async (t) => {
+test('browser: a connected server that never responds times out', async (t) => {
   const silent = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   t.teardown(() => silent.close());
   await once(silent, 'listening');
@@ -397,7 +397,7 @@ test('browser: a server that says nothing once it is connected, is given up', as
   t.is((await failure(client.connected())).code, 'ETIMEDOUT');
 });
 
-test('the options of reconnecting are checked', (t) => {
+test('reconnect options are validated', (t) => {
   for (const reconnect of [
     null,
     1,

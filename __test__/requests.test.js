@@ -1,6 +1,6 @@
 'use strict';
 
-// Promises of a client: answers, all answers, receipts, and what they fail with.
+// Promises of a client: requests, receipts, and their errors.
 
 const { once } = require('node:events');
 const test = require('ava');
@@ -10,7 +10,7 @@ const clients = require('./support/clients');
 
 const { kinds, urlOf, open, join, answering, settled, failure, told, awaited, aborted } = clients;
 
-/** A promise, and what settles it. */
+/** A promise with the function that resolves it. */
 function deferred() {
   const made = {};
   made.promise = new Promise((resolve) => {
@@ -31,7 +31,7 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
-  test(`${kind}: the fastest of several wins, and the others hear that it is over`, async (t) => {
+  test(`${kind}: the fastest answer wins, and the other responders are aborted`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
     const loser = deferred();
@@ -49,7 +49,7 @@ for (const kind of kinds) {
     t.is(awaited(asker), 0);
   });
 
-  test(`${kind}: a request fails as soon as nobody can answer`, async (t) => {
+  test(`${kind}: a request fails as soon as it has no responder`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
     const unknown = await failure(asker.request(1, 'nobody'));
@@ -67,7 +67,7 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
-  test(`${kind}: a refusal is the responder's own error, unless somebody else answers`, async (t) => {
+  test(`${kind}: a rejection is the responder's own error, unless another responder answers`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
     const refused = deferred();
@@ -86,7 +86,7 @@ for (const kind of kinds) {
     t.is((await asker.request('error', ['strict', 'kind'])).message, 'fine');
   });
 
-  test(`${kind}: a request that takes too long fails, and its responder hears of it`, async (t) => {
+  test(`${kind}: a request that times out fails, and its responder is aborted`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
     const idle = deferred();
@@ -99,7 +99,7 @@ for (const kind of kinds) {
     t.is((await failure(quick.request(1, 'idle'))).code, 'TIMEOUT');
   });
 
-  test(`${kind}: a request is given up by its signal, and its responder hears of it`, async (t) => {
+  test(`${kind}: a signal aborts a request, and its responder is aborted`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
     const idle = deferred();
@@ -122,14 +122,14 @@ for (const kind of kinds) {
     t.is(awaited(asker), 0);
   });
 
-  test(`${kind}: all answers are gathered, with what became of the others`, async (t) => {
+  test(`${kind}: requestAll gathers all answers and the errors of the others`, async (t) => {
     const server = await startServer(t);
     const asker = open(t, kind, 'asker', urlOf(server));
     await answering(t, kind, server, 'a', (response, n) => response.send(n + 1));
     await answering(t, kind, server, 'b', (response, n) => response.send(n + 2));
     await answering(t, kind, server, 'no', (response) => response.reject(new Error('busy')));
     await answering(t, kind, server, 'idle', () => {});
-    // Before the server has told what it speaks.
+    // Before the server has announced its protocol version.
     const early = await asker.requestAll(1, ['a', 'b']);
     t.deepEqual([early.answers.get('a'), early.answers.get('b'), early.failed.size], [2, 3, 0]);
     const ids = ['a', 'b', 'no', 'idle', 'nobody', 'a'];
@@ -146,7 +146,7 @@ for (const kind of kinds) {
     t.is(awaited(asker), 0);
   });
 
-  test(`${kind}: enough answers are enough, and the others hear that it is over`, async (t) => {
+  test(`${kind}: requestAll resolves after enough answers, and aborts the other responders`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
     const idle = deferred();
@@ -164,19 +164,19 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
-  test(`${kind}: a callback that nobody can call any more is forgotten`, async (t) => {
+  test(`${kind}: a callback without remaining responders is forgotten`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     await answering(t, kind, server, 'no', (response) => response.reject('no'));
     client.send(1, ['nobody', 'no'], () => t.fail('nobody answers'));
     client.send(1, 'nobody', () => t.fail('nobody answers'));
     t.is(awaited(client), 2);
-    // What is answered in the end comes behind what became of the others.
+    // The last answer arrives after the failures of the others.
     while (awaited(client) > 0) await failure(client.request(1, 'no'));
     t.pass();
   });
 
-  test(`${kind}: a receipt tells who is given a message`, async (t) => {
+  test(`${kind}: a receipt lists the ids to which a message was delivered`, async (t) => {
     const server = await startServer(t, { maxDest: 4 });
     const sender = await join(t, kind, server, 'sender');
     const receiver = await join(t, kind, server, 'receiver');
@@ -198,7 +198,7 @@ for (const kind of kinds) {
     t.is(awaited(sender), 0);
   });
 
-  test(`${kind}: a message for one that does not read is told to be lost`, async (t) => {
+  test(`${kind}: the receipt for a slow receiver says SLOW`, async (t) => {
     const server = await startServer(t, { slowConsumer: 'drop', maxBackpressure: 65_536 });
     const sender = await join(t, kind, server, 'sender');
     const deaf = new WebSocket(urlOf(server));
@@ -216,7 +216,7 @@ for (const kind of kinds) {
     t.is((await failure(sender.request(text, 'deaf'))).code, 'SLOW');
   });
 
-  test(`${kind}: what cannot be meant is refused before anything is sent`, async (t) => {
+  test(`${kind}: invalid arguments are rejected before anything is sent`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const { messagesIn } = server.stats();
@@ -239,7 +239,7 @@ for (const kind of kinds) {
     t.is(server.stats().messagesIn, messagesIn);
   });
 
-  test(`${kind}: without an id there is no client, and who has lost it is not answered`, async (t) => {
+  test(`${kind}: an invalid id is rejected, and requests without a registration fail`, async (t) => {
     const server = await startServer(t, { maxIdLength: 20 });
     for (const id of [undefined, null, '', 0, Number.NaN, {}, [], true, Symbol('x')]) {
       const code = 'ERR_WSMB_ID';
@@ -258,7 +258,7 @@ for (const kind of kinds) {
     t.is((await client.request(1, 'a')).message, 'here');
   });
 
-  test(`${kind}: what version 2 sends is checked before it is sent`, async (t) => {
+  test(`${kind}: send of version 2 validates its arguments`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     for (const message of [undefined, () => {}, 1n]) {
@@ -269,7 +269,7 @@ for (const kind of kinds) {
     }
   });
 
-  test(`${kind}: what is awaited fails when the connection ends`, async (t) => {
+  test(`${kind}: pending requests and receipts fail when the connection ends`, async (t) => {
     const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
     t.teardown(() => server.close());
     server.on('connection', (socket) => {
@@ -295,7 +295,7 @@ for (const kind of kinds) {
     t.is(awaited(client), 0);
   });
 
-  test(`${kind}: what is awaited fails when the program closes the client`, async (t) => {
+  test(`${kind}: pending requests fail when the program closes the client`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     await answering(t, kind, server, 'idle', () => {});
@@ -304,7 +304,7 @@ for (const kind of kinds) {
     t.is((await asked).code, 'ERR_WSMB_CLOSED');
   });
 
-  test(`${kind}: who waits for a connection that fails need not listen to errors`, async (t) => {
+  test(`${kind}: a failed connection needs no error listener if its promise is awaited`, async (t) => {
     const server = await startLasting(t);
     const url = urlOf(server);
     await server.close();
@@ -332,7 +332,7 @@ for (const kind of kinds) {
     t.deepEqual(server.ids?.() ?? ['idle'], ['idle']);
   });
 
-  test(`${kind}: an asynchronous scope closes its client`, async (t) => {
+  test(`${kind}: asynchronous disposal closes the client`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const closed = once(client, 'close');

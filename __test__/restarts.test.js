@@ -1,7 +1,6 @@
 'use strict';
 
-// A broker that is killed and started again under the traffic of clients that connect again: what they
-// were promised holds.
+// A broker that is killed and restarted under the traffic of reconnecting clients. All guarantees must hold.
 
 const { setTimeout: pause } = require('node:timers/promises');
 const test = require('ava');
@@ -15,10 +14,10 @@ const { lastingPort } = require('../testkit/ports');
 const RESTARTS = 50;
 const LATE_MS = 60_000;
 const POLL_MS = 2;
-/** Every how manieth time all that was promised must have come true before the broker is killed. */
+/** Before every fifth kill, all promises must have settled. */
 const CALM_EVERY = 5;
 
-/** What a promise may come to: its broker is killed, or who is addressed is not back yet. */
+/** Valid outcomes of a promise: its broker was killed, or the receiver has not reconnected yet. */
 const LOST = ['ERR_WSMB_CONNECTION_LOST', 'UNKNOWN_ID'];
 const EXPECTED = {
   deliver: [...LOST, 'fine'],
@@ -31,12 +30,12 @@ const EXPECTED = {
 async function until(what, isTrue) {
   const deadline = Date.now() + LATE_MS;
   while (!(await isTrue())) {
-    if (Date.now() > deadline) throw new Error(`still not: ${what()}`);
+    if (Date.now() > deadline) throw new Error(`timeout: ${what()}`);
     await pause(POLL_MS);
   }
 }
 
-/** A broker at this port, as soon as that is free. */
+/** A broker on this port, as soon as the port is free. */
 async function startBroker(t, port) {
   const program = new Program('broker.js', JSON.stringify({ port }));
   t.teardown(() => program.kill());
@@ -44,7 +43,7 @@ async function startBroker(t, port) {
   return program;
 }
 
-/** Clients of both kinds, of which some send their requests again. */
+/** Clients of both kinds, some of which resend their requests. */
 function startPeers(t, port, ledger) {
   const casts = kinds.flatMap((kind) =>
     [0, 1, 2].map((n) => ({ kind, id: `${kind} ${n}`, isResending: n === 2 })),
@@ -65,14 +64,14 @@ const each = (peers, visit) => {
   }
 };
 
-/** All fall silent, and all that was promised since the broker started comes true. */
+/** Stops all peers and waits until all promises since the start of the broker have settled. */
 async function calm(peers, ledger) {
   for (const peer of peers) peer.hush();
   await until(
     () => `all has settled: ${JSON.stringify([...ledger.open])}`,
     () => ledger.open.size === 0,
   );
-  // Behind all others: on these connections, whatever was not the last has arrived with them.
+  // Sent after all others: on these connections, every earlier message has arrived with these.
   await Promise.all(peers.map((peer) => peer.deliver(peer.others)));
   const missing = () => {
     const found = [];
@@ -85,7 +84,7 @@ async function calm(peers, ledger) {
   );
 }
 
-test('a ledger is silent about what may be, and tells what may not', (t) => {
+test('a ledger reports violations only', (t) => {
   const faults = (...events) => {
     const ledger = new Ledger();
     for (const [name, ...args] of events) ledger[name]('a', 'b', ...args);
@@ -93,7 +92,7 @@ test('a ledger is silent about what may be, and tells what may not', (t) => {
   };
   const heard = (connection, n, once) => ['arrive', connection, { n, once }];
   t.is(faults(heard(1, 1, 1), heard(1, 2), heard(1, 3, 2)), 0);
-  // What came last is lost with the broker, and a request comes again.
+  // The last message is lost with the broker, and a request is repeated.
   t.is(faults(heard(1, 1, 1), heard(1, 2), heard(2, 2), heard(2, 4, 3)), 0);
   t.true(faults(heard(1, 1, 1), heard(1, 1, 1)) > 0);
   t.true(faults(heard(1, 1, 1), heard(2, 1, 1)) > 0);
@@ -108,7 +107,7 @@ test('a ledger is silent about what may be, and tells what may not', (t) => {
   t.is(ledger.missing('a', 'b', 8).length, 0);
 });
 
-test(`${RESTARTS} times a broker is killed and started again under traffic`, async (t) => {
+test(`guarantees hold while a broker is killed and restarted ${RESTARTS} times under traffic`, async (t) => {
   t.timeout(3 * LATE_MS);
   const ledger = new Ledger();
   const random = new Random('restarts', 'driver');
@@ -121,7 +120,7 @@ test(`${RESTARTS} times a broker is killed and started again under traffic`, asy
   }
 
   for (let n = 1; n <= RESTARTS; n += 1) {
-    // It waits for the port.
+    // Waits for the port.
     const successor = startBroker(t, port);
     if (n % CALM_EVERY === 0) {
       await until(
@@ -130,7 +129,7 @@ test(`${RESTARTS} times a broker is killed and started again under traffic`, asy
       );
       await calm(peers, ledger);
     } else if (random.chance(0.2)) {
-      // In the midst of their coming back.
+      // While clients reconnect.
       await until(
         () => 'one is up',
         () => peers.some(({ isUp }) => isUp),

@@ -10,7 +10,7 @@ const test = require('ava');
 const { WebSocket } = require('./original');
 const { WSMsgBroker, startLasting, startServer, startClient } = require('./support/start');
 
-/** A peer that speaks WebSocket, open. */
+/** An open raw WebSocket. */
 async function connect(t, server) {
   const socket = new WebSocket(`ws://127.0.0.1:${server.address().port}/`);
   t.teardown(() => socket.terminate());
@@ -18,7 +18,7 @@ async function connect(t, server) {
   return socket;
 }
 
-test('tells its address, what it has done, and null once it is closed', async (t) => {
+test('address() and stats() return values while it listens, and null once it is closed', async (t) => {
   const server = await startServer(t);
   const { address, family, port } = server.address();
   t.deepEqual([address, family, port > 0], ['127.0.0.1', 'IPv4', true]);
@@ -34,14 +34,14 @@ test('tells its address, what it has done, and null once it is closed', async (t
   t.is(server.wss, null);
 });
 
-test('listens again on its port in the tick in which it was closed', async (t) => {
+test('a port can be listened on again in the tick in which its server was closed', async (t) => {
   const first = await startLasting(t);
   const { port } = first.address();
   for (let n = 0; n < 20; n += 1) {
     const closed = new WSMsgBroker.Server(port, '/', { host: '127.0.0.1' });
     closed.on('error', (error) => t.fail(error.message));
     if (n === 0) {
-      // The first is still listening: this one could not.
+      // The first server still listens, so this one could not.
       closed.removeAllListeners('error');
       const [error] = await once(closed, 'error');
       t.like(error, { code: 'EADDRINUSE', syscall: 'listen', address: '127.0.0.1', port });
@@ -54,7 +54,7 @@ test('listens again on its port in the tick in which it was closed', async (t) =
   await last.close();
 });
 
-test('tells its clients 1001 when it closes, and resolves when they are gone', async (t) => {
+test('close() closes its clients with 1001 and resolves when they are gone', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
   const gone = [];
@@ -65,7 +65,7 @@ test('tells its clients 1001 when it closes, and resolves when they are gone', a
   t.deepEqual(await closed, [1001]);
 });
 
-test('is a Unix socket when its port is a name', async (t) => {
+test('listens on a Unix socket when its port is a name', async (t) => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
   const file = path.join(folder, 'broker');
   const server = new WSMsgBroker.Server(file);
@@ -81,7 +81,7 @@ test('is a Unix socket when its port is a name', async (t) => {
   fs.rmSync(folder, { recursive: true });
 });
 
-test('survives what peers send, without an error listener', async (t) => {
+test('survives invalid frames without an error listener', async (t) => {
   const server = await startServer(t);
   const socket = await connect(t, server);
   for (const text of ['{', 'null', '{}', '{"action":"send"}', '{"action":"answer"}']) {
@@ -93,7 +93,7 @@ test('survives what peers send, without an error listener', async (t) => {
   t.is(server.stats().errors, 6);
 });
 
-test('tells what peers did wrong, in the words of the engine where they are not JSON', async (t) => {
+test('emits an error for each invalid frame, with the text of the engine for invalid JSON', async (t) => {
   const server = await startServer(t);
   const socket = await connect(t, server);
   const errors = [];
@@ -114,7 +114,7 @@ test('tells what peers did wrong, in the words of the engine where they are not 
   );
 });
 
-test('warns of unknown ids, however many', async (t) => {
+test('emits warn for an unknown id', async (t) => {
   const server = await startServer(t);
   const client = await startClient(t, server, 'a');
   const warning = once(server, 'warn');
@@ -124,7 +124,7 @@ test('warns of unknown ids, however many', async (t) => {
   t.is(error.code, 'ERR_WSMB_UNKNOWN_ID');
 });
 
-test('counts what JavaScript was too busy to hear, and never loses a registration', async (t) => {
+test('counts events dropped for busy JavaScript, and never loses a registration', async (t) => {
   const server = await startServer(t);
   const ids = new Set();
   server.on('registered', (id) => ids.add(id));
@@ -144,8 +144,8 @@ test('counts what JavaScript was too busy to hear, and never loses a registratio
     const { workerData } = require('node:worker_threads');
     const { WebSocket } = require(workerData.original);
     const socket = new WebSocket(workerData.url);
-    // Long enough that registrations alone are more than is kept for JavaScript, and that what is
-    // kept ends between a registration and its end.
+    // Long enough that registrations alone exceed the queue for JavaScript, and that the queue is full at
+    // some point between a registration and its end.
     const pad = 'x'.repeat(900);
     socket.on('open', () => {
       for (let n = 0; n < 20000; n += 1) {
@@ -159,7 +159,7 @@ test('counts what JavaScript was too busy to hear, and never loses a registratio
   const url = `ws://127.0.0.1:${server.address().port}/`;
   const workerData = { url, original: require.resolve('./original') };
   const worker = new Worker(flood, { eval: true, workerData });
-  // Blocked until the flood has been routed: nothing of it needs this thread.
+  // Blocks until the flood was routed, which does not need this thread.
   const blocked = new Int32Array(new SharedArrayBuffer(4));
   while (server.stats().messagesIn < 40_001) {
     Atomics.wait(blocked, 0, 0, 5);
@@ -169,12 +169,12 @@ test('counts what JavaScript was too busy to hear, and never loses a registratio
   client.send(1, 'nobody');
   await once(server, 'warn');
   t.deepEqual([...ids], ['last']);
-  t.is(early, 0, 'an end was told before its beginning');
-  t.true(dropped > 0, 'the flood was larger than what is kept');
+  t.is(early, 0, 'unregistered was emitted before registered');
+  t.true(dropped > 0, 'the flood was larger than the queue');
   t.is(warned + dropped, 20_001);
 });
 
-test('closes the one who does not read, with a slow event, and the sender goes on', async (t) => {
+test('emits slow and closes a receiver that does not read, and the sender continues', async (t) => {
   const options = { maxBackpressure: 65_536, slowConsumerTimeout: 100, closeTimeout: 100 };
   const server = await startServer(t, options);
   const socket = net.connect(server.address().port, '127.0.0.1');
@@ -219,7 +219,7 @@ test('forgets requests after ttl', async (t) => {
   t.is((await heard)[0], 'next');
 });
 
-test('refuses options of a wrong type, range or name', (t) => {
+test('rejects options with an unknown name, a wrong type or a value out of range', (t) => {
   const make = (options) => () => new WSMsgBroker.Server(0, '/', options);
   t.throws(make({ maxDest: -1 }), {
     code: 'ERR_WSMB_OPTION',
@@ -241,7 +241,7 @@ test('refuses options of a wrong type, range or name', (t) => {
   t.throws(() => new WSMsgBroker.Server(), { instanceOf: TypeError });
 });
 
-test('refuses a number that is not whole, rather than take it for a smaller one', async (t) => {
+test('rejects fractions where whole numbers are required', async (t) => {
   const { serverOptions } = require('../lib/options');
   const numbers = Object.keys(serverOptions).filter((name) => serverOptions[name] === 'number');
   t.true(numbers.length > 15);
@@ -251,7 +251,7 @@ test('refuses a number that is not whole, rather than take it for a smaller one'
   }
   for (const [name, option] of options) {
     for (const value of [0.5, 1e5 + 0.5, Number.POSITIVE_INFINITY]) {
-      // Were it taken, nothing would listen anywhere but here.
+      // If such a value were accepted, the server would listen on the loopback only.
       const make = () => new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...option(value) });
       const error = t.throws(make, { code: 'ERR_WSMB_OPTION', instanceOf: RangeError }, name);
       t.true(error?.message.includes(`"${name}" is ${value}`), error?.message);
@@ -262,12 +262,12 @@ test('refuses a number that is not whole, rather than take it for a smaller one'
   t.not(server.address(), null);
 });
 
-test('takes a ttl of less than a millisecond for one, as setTimeout does', async (t) => {
+test('rounds a ttl below one millisecond up to one, as setTimeout does', async (t) => {
   const server = await startServer(t);
   const { NativeServer } = require('../lib/native');
   const { setAckTimeout } = NativeServer.prototype;
   const set = [];
-  // Restored in this tick. Whether an answer comes within a millisecond, or none, cannot be told.
+  // Restored within this tick. The test cannot observe whether an answer arrives within a millisecond.
   NativeServer.prototype.setAckTimeout = (millis) => set.push(millis);
   try {
     for (const ttl of [0.5, Number.MIN_VALUE, 1, 1.5, 20]) {
@@ -280,7 +280,7 @@ test('takes a ttl of less than a millisecond for one, as setTimeout does', async
   t.deepEqual(set.map(Math.trunc), [1, 1, 1, 1, 20]);
 });
 
-test('hears peers after removeAllListeners, too', async (t) => {
+test('emits events to listeners added after removeAllListeners', async (t) => {
   const server = await startServer(t);
   server.on('registered', () => t.fail('it was removed'));
   t.is(server.removeAllListeners(), server);
@@ -293,7 +293,7 @@ test('hears peers after removeAllListeners, too', async (t) => {
   t.deepEqual(ids, ['a']);
 });
 
-test('shortens what a peer has written, in its errors', async (t) => {
+test('shortens the texts of peers in its errors', async (t) => {
   const server = await startServer(t);
   const socket = await connect(t, server);
   const error = once(server, 'error').catch((thrown) => [thrown]);
@@ -309,7 +309,7 @@ test('shortens what a peer has written, in its errors', async (t) => {
   t.true(message.length < 2000);
 });
 
-test('refuses an ack that is longer than an id may be', async (t) => {
+test('rejects an ack that is longer than the maximum of an id', async (t) => {
   const server = await startServer(t);
   const socket = await connect(t, server);
   socket.send('{"action":"register","id":"a"}');
@@ -320,7 +320,7 @@ test('refuses an ack that is longer than an id may be', async (t) => {
   t.is(server.stats().pending, 0);
 });
 
-test('lets open conversations come to their end when it drains', async (t) => {
+test('a drain lets pending requests complete', async (t) => {
   const server = await startServer(t);
   const asker = await startClient(t, server, 'asker');
   const responder = await startClient(t, server, 'responder');
@@ -344,7 +344,7 @@ test('lets open conversations come to their end when it drains', async (t) => {
   t.is(error.code, 'ERR_WSMB_OPTION');
 });
 
-test('takes its options behind the port', async (t) => {
+test('accepts options after the port', async (t) => {
   const server = new WSMsgBroker.Server(0, { host: '127.0.0.1', path: 'foo', maxDest: 3 });
   t.teardown(() => server.close());
   await server.ready;
@@ -353,7 +353,7 @@ test('takes its options behind the port', async (t) => {
   t.throws(() => new WSMsgBroker.Server(0, { hots: '127.0.0.1' }), { code: 'ERR_WSMB_OPTION' });
 });
 
-test('tells of its limits what stats can tell', async (t) => {
+test('stats() counts enforced limits', async (t) => {
   const server = await startServer(t, { maxProtocolErrors: 1, registerTimeout: 2000 });
   const client = await startClient(t, server, 'a');
   const closed = once(client, 'close');

@@ -1,6 +1,6 @@
 'use strict';
 
-// The soak's own judgement: it must see what is wrong, and nothing else. The soak itself is `npm run soak`.
+// Tests of the soak test itself: it must detect violations, and nothing else. The soak test: `npm run soak`.
 
 const test = require('ava');
 const chart = require('../soak/chart');
@@ -10,7 +10,7 @@ const Random = require('../testkit/random');
 const { judge } = require('../soak/report');
 const { line, minima } = require('../soak/statistics');
 
-/** What a ledger says when `play` has had its stream. */
+/** The violations that a ledger reports after `play`. */
 function told(play) {
   const said = [];
   const ledger = new Ledger((what) => said.push(what));
@@ -18,7 +18,7 @@ function told(play) {
   return said;
 }
 
-test('a ledger is silent about messages that come once, in order and unaltered', (t) => {
+test('a ledger reports nothing for messages that arrive once, in order and unaltered', (t) => {
   const said = told((stream, ledger) => {
     const messages = [10, 0, 50_000].map((length) => stream.next(length));
     for (const message of messages) stream.arrive(JSON.parse(JSON.stringify(message)));
@@ -28,7 +28,7 @@ test('a ledger is silent about messages that come once, in order and unaltered',
   t.deepEqual(said, []);
 });
 
-test('a ledger tells of a message that is lost, repeated, out of order, altered, unknown or late', (t) => {
+test('a ledger reports lost, repeated, reordered, altered, unknown and late messages', (t) => {
   const breaches = {
     lost(stream) {
       stream.next();
@@ -59,7 +59,7 @@ test('a ledger tells of a message that is lost, repeated, out of order, altered,
   for (const [name, breach] of Object.entries(breaches)) t.true(told(breach).length > 0, name);
 });
 
-test('the minimum of each window is kept, with its time', (t) => {
+test('the minimum of each window is kept with its time', (t) => {
   const points = [
     [0.1, 5],
     [0.9, 3],
@@ -74,23 +74,24 @@ test('the minimum of each window is kept, with its time', (t) => {
   ]);
 });
 
-test('a line has the slope of its points, and the error of their noise', (t) => {
+test('a fitted line has the slope of its points and the error of their noise', (t) => {
   const exact = line(Array.from({ length: 10 }, (_, x) => [x, 3 + 2 * x]));
   t.true(Math.abs(exact.slope - 2) < 1e-9);
   t.true(Math.abs(exact.intercept - 3) < 1e-9);
   t.true(exact.error < 1e-9);
-  // Alike neighbours tell less: the same values, in blocks, have a larger error than by turns.
+  // Correlated neighbours carry less information: equal values in blocks have a larger error than alternating
+  // ones.
   const at = (value) => line(Array.from({ length: 40 }, (_, x) => [x, value(x)]));
   t.true(at((x) => (x >> 2) % 2).error > 1.5 * at((x) => x % 2).error);
 });
 
-/** What a server counts that had nothing to do, or this. */
+/** Counters of an idle server, with these changes. */
 function counters(more) {
   const none = { connections: 0, registered: 0, pending: 0, dead: 0, denied: 0, unregistered: 0 };
   return { ...none, ...more };
 }
 
-/** A run of an hour, in which memory is what `resident` says. */
+/** A run of one hour with the memory given by `resident`. */
 function run(resident, { after = {}, failures = [], met = {} } = {}) {
   const state = {
     resident: 60 * MIB,
@@ -109,7 +110,7 @@ function run(resident, { after = {}, failures = [], met = {} } = {}) {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-/** Bursts of up to 20 MiB above something that wanders by some 100 KiB. */
+/** Bursts of up to 20 MiB above a base that drifts by about 100 KiB. */
 function noisy(seed, trend = 0) {
   const random = new Random(seed, 'noise');
   let drift = 0;
@@ -121,14 +122,14 @@ function noisy(seed, trend = 0) {
 
 const passed = (results) => judge(results).checks.every((check) => check.passed);
 
-test('a broker whose memory stays where it is passes, and one that leaks does not', (t) => {
+test('a broker with stable memory passes, and one that leaks fails', (t) => {
   for (let seed = 0; seed < 10; seed += 1) {
     t.true(passed(run(noisy(seed))), `${seed}`);
     t.false(passed(run(noisy(seed, 100 * KIB))), `${seed}`);
   }
 });
 
-test('what is left in tables, descriptors or threads fails a run, and so does a broken ledger', (t) => {
+test('entries left in tables, descriptors or threads fail a run, and so does a violation in the ledger', (t) => {
   const steady = noisy(1);
   for (const server of ['plain', 'secure']) {
     const left = { plain: counters(), secure: counters(), [server]: counters({ registered: 1 }) };
@@ -139,7 +140,7 @@ test('what is left in tables, descriptors or threads fails a run, and so does a 
   t.false(passed(run(steady, { failures: ['one was lost'] })));
 });
 
-test('who is found dead or denied is counted as often as it was played, and nobody else is', (t) => {
+test('dead, denied and lost clients must be counted exactly as often as they were played', (t) => {
   const steady = noisy(1);
   const stats = { plain: counters({ dead: 2 }), secure: counters({ denied: 3, unregistered: 1 }) };
   const met = { plain: { dead: 2 }, secure: { denied: 3, unregistered: 1 } };
@@ -149,14 +150,14 @@ test('who is found dead or denied is counted as often as it was played, and nobo
   t.false(passed(run(steady, { met })));
 });
 
-test('a run that is too short does not judge memory', (t) => {
+test('a short run does not judge memory', (t) => {
   const { samples, ...rest } = run(noisy(1));
   const short = { ...rest, minutes: 10, samples: samples.filter(({ minute }) => minute < 10) };
   const { checks } = judge(short);
   t.deepEqual([...new Set(checks.map((check) => check.passed))].sort(), [null, true]);
 });
 
-test('a picture has a point for each sample, and a line for the slope if there is one', (t) => {
+test('a chart has a point for each sample, and a line for the slope if there is one', (t) => {
   const points = Array.from({ length: 100 }, (_, index) => [index / 12, 50 + index / 100]);
   const plain = {
     title: '',

@@ -21,7 +21,7 @@ const CLI = path.join(__dirname, '..', 'bin', 'wsbrokerserver.js');
 const trusted = authority();
 const { ca } = trusted;
 
-/** The certificate that a port shows. */
+/** The certificate of the server on a port. */
 async function shown(port) {
   const socket = tls.connect({ host: 'localhost', port, ca });
   await once(socket, 'secureConnect');
@@ -32,7 +32,7 @@ async function shown(port) {
 
 const fingerprint = ({ cert }) => new X509Certificate(cert).fingerprint256;
 
-/** What a client that does not get through emits. */
+/** The error of a client that cannot connect. */
 async function failure(t, ...args) {
   const client = new WSMsgBroker('a', ...args);
   t.teardown(() => client.close());
@@ -106,7 +106,7 @@ test('a burst of 50 MB arrives complete and in order', async (t) => {
   t.is(await arrived, 'all');
 });
 
-test('without TLS on one side nobody is served', async (t) => {
+test('a connection fails if only one side uses TLS', async (t) => {
   const secure = await startServer(t, { tls: trusted.issue() });
   const plain = await startServer(t, { handshakeTimeout: 300 });
   const error = await failure(t, '127.0.0.1', plain.address().port, '/', { tls: { ca } });
@@ -114,12 +114,12 @@ test('without TLS on one side nobody is served', async (t) => {
   await failure(t, '127.0.0.1', secure.address().port);
   const { port } = secure.address();
   const [hangUp] = await once(http.get({ host: '127.0.0.1', port }), 'error');
-  // An alert is no HTTP, and a closed socket is no answer.
+  // A TLS alert is not valid HTTP, and a closed socket is not a response.
   t.regex(hangUp.code, /^(HPE_|ECONNRESET)/);
   t.is(secure.stats().accepted + plain.stats().accepted, 0);
 });
 
-test('who is not trusted is not talked to, unless rejectUnauthorized is false', async (t) => {
+test('a client refuses an untrusted server unless rejectUnauthorized is false', async (t) => {
   const server = await startServer(t, { tls: trusted.issue() });
   const { port } = server.address();
   const url = `wss://localhost:${port}`;
@@ -136,7 +136,7 @@ test('who is not trusted is not talked to, unless rejectUnauthorized is false', 
   t.is((await failure(t, 'localhost', port, '/', { tls: true })).code, 'ERR_WSMB_TLS');
 });
 
-test('requestCert lets in only those whom ca has signed', async (t) => {
+test('requestCert admits only clients whose certificate ca has signed', async (t) => {
   const clients = authority('clients');
   const own = { ...trusted.issue(), ca: clients.ca, requestCert: true, minVersion: 'TLSv1.3' };
   const server = await startServer(t, { tls: own });
@@ -149,7 +149,7 @@ test('requestCert lets in only those whom ca has signed', async (t) => {
   t.is(server.stats().refused, 2);
 });
 
-test('what cannot be used is thrown by the constructor, with its name', (t) => {
+test('invalid TLS options are thrown by the constructor, with their name', (t) => {
   const { cert, key } = trusted.issue();
   const expired = trusted.issue({ from: Date.now() - 3 * DAY, to: Date.now() - 2 * DAY });
   const server = (options) => () => new WSMsgBroker.Server({ port: 0, tls: options });
@@ -193,7 +193,7 @@ test('what cannot be used is thrown by the constructor, with its name', (t) => {
   }
 });
 
-test('a client whose tls is neither a boolean nor an object does not speak plain', (t) => {
+test('a client whose tls is neither a boolean nor an object does not connect without TLS', (t) => {
   for (const tls of [null, 0, '', Number.NaN, 0n, []]) {
     const error = t.throws(() => new WSMsgBroker('a', '127.0.0.1', 1, '/', { tls }));
     t.is(error?.code, 'ERR_WSMB_OPTION');
@@ -202,7 +202,7 @@ test('a client whose tls is neither a boolean nor an object does not speak plain
   }
 });
 
-test('setTls is for new connections, and one that fails changes nothing', async (t) => {
+test('setTls applies to new connections, and a failed call changes nothing', async (t) => {
   const [first, second] = [trusted.issue(), trusted.issue()];
   const server = await startServer(t, { tls: first });
   const { port } = server.address();
@@ -225,7 +225,7 @@ test('setTls is for new connections, and one that fails changes nothing', async 
 });
 
 for (const version of ['TLSv1.2', 'TLSv1.3']) {
-  test(`a client of ws 8 talks to our server over ${version}`, async (t) => {
+  test(`a ws 8 client connects to our server over ${version}`, async (t) => {
     const server = await startServer(t, { tls: trusted.issue() });
     const only = { ca, minVersion: version, maxVersion: version };
     const socket = new ws.WebSocket(`wss://localhost:${server.address().port}/`, only);
@@ -244,7 +244,7 @@ for (const version of ['TLSv1.2', 'TLSv1.3']) {
     t.is((await closed)[0], 1000);
   });
 
-  test(`our client talks to a server of ws 8 over ${version}`, async (t) => {
+  test(`our client connects to a ws 8 server over ${version}`, async (t) => {
     const only = { minVersion: version, maxVersion: version };
     const listener = https.createServer({ ...trusted.issue(), ...only });
     const broker = new ws.WebSocketServer({ server: listener });
@@ -270,7 +270,7 @@ for (const version of ['TLSv1.2', 'TLSv1.3']) {
   });
 }
 
-test('the command line speaks TLS, and reads its files again on SIGHUP', async (t) => {
+test('the command line speaks TLS and reloads its files on SIGHUP', async (t) => {
   const { names, write } = files(t);
   const [first, second] = [trusted.issue(), trusted.issue()];
   write(first);
@@ -289,7 +289,7 @@ test('the command line speaks TLS, and reads its files again on SIGHUP', async (
   while ((await shown(port)) !== fingerprint(second)) {
     await pause(10);
   }
-  // A file in the midst of being replaced: one line, and the old certificate stays.
+  // A file that is being replaced: one line is printed, and the old certificate stays.
   write({ cert: second.cert, key: 'half of a ke' });
   child.kill('SIGHUP');
   t.regex((await complaints.next()).value, /^wsbrokerserver: .*"tls.key"/);
@@ -303,7 +303,7 @@ test('the command line speaks TLS, and reads its files again on SIGHUP', async (
   t.deepEqual(await exited, [0, null]);
 });
 
-test('the command line says in one line which certificate is wrong', async (t) => {
+test('the command line names the invalid certificate in one line', async (t) => {
   const { names, write } = files(t);
   write(trusted.issue());
   for (const [pattern, ...flags] of [

@@ -1,4 +1,4 @@
-// Compiled, never run: index.d.ts must allow what works and refuse what does not.
+// Compiled, never run: index.d.ts must accept correct programs and reject wrong ones.
 
 import WSMsgBroker, { Server } from 'wsmsgbroker';
 
@@ -51,7 +51,7 @@ const nats: WSMsgBroker.NatsOptions = {
 };
 new Server({ port: 0, nats });
 
-// Who may register: a hook, at once or later, or tokens.
+// Authentication: a hook, synchronous or not, or tokens.
 new Server({ port: 0, authenticate: ({ token }) => token === 'sesame', authenticateTimeout: 9 });
 new Server(0, '/', {
   async authenticate({ id, token, headers, remoteAddress, secure }) {
@@ -114,41 +114,41 @@ new Server(0, '/', { maxPayloads: 1 });
 new Server(0, '/', { slowConsumer: 'kick' });
 // @ts-expect-error a rate has members
 new Server(0, '/', { rateLimit: 100 });
-// @ts-expect-error a member of a rate that there is not
+// @ts-expect-error no such member of a rate
 new Server(0, '/', { rateLimit: { frames: 100 } });
-// @ts-expect-error a text grants nothing
+// @ts-expect-error a string is not a grant
 new Server(0, '/', { authenticate: () => 'yes' });
 // @ts-expect-error a grant has no other members
 new Server(0, '/', { authenticate: () => ({ sends: ['a'] }) });
-// @ts-expect-error patterns are texts
+// @ts-expect-error patterns are strings
 new Server(0, '/', { authenticate: () => ({ send: [1] }) });
 // @ts-expect-error the subject is the id or a pattern
 new Server(0, '/', { jwt: { secret: 'x', subject: 'prefix' } });
 // @ts-expect-error origins are a list
 new Server(0, '/', { allowedOrigins: 'https://example.org' });
-// @ts-expect-error an id is a text
+// @ts-expect-error an id is a string
 new Server(0, '/', { id: 5 });
-// @ts-expect-error an id is a text
+// @ts-expect-error an id is a string
 server.has(5);
 // @ts-expect-error the code comes first
 server.disconnect('a', 'enough');
-// @ts-expect-error its id is given at construction
+// @ts-expect-error the id is set at construction
 server.id = 'other';
-// @ts-expect-error a drain is a time
+// @ts-expect-error drain is a member of options
 server.close(1000);
 // @ts-expect-error no such counter
 server.stats()?.evictions;
-// @ts-expect-error NATS is somewhere
+// @ts-expect-error NATS needs an address
 new Server({ port: 0, nats: { namespace: 'blue' } });
-// @ts-expect-error an address is a member
+// @ts-expect-error the address is a member
 new Server({ port: 0, nats: 'nats://a' });
-// @ts-expect-error a seed is a text
+// @ts-expect-error a seed is a string
 new Server({ port: 0, nats: { servers: 'a', nkey: Buffer.from('SU') } });
 // @ts-expect-error no such member
 new Server({ port: 0, nats: { servers: 'a', url: 'b' } });
-// @ts-expect-error a token is a text
+// @ts-expect-error a token is a string
 client.register(5);
-// @ts-expect-error headers are texts
+// @ts-expect-error headers are strings
 new WSMsgBroker('a', 'ws://localhost', { headers: { 'x-key': 5 } });
 // @ts-expect-error a certificate needs its key
 new Server({ port: 0, tls: { cert: 'cert.pem' } });

@@ -1,6 +1,6 @@
 'use strict';
 
-// Programs without an `error` listener: what a server or another client does to them does not end them.
+// Programs without an `error` listener survive attacks of a server or another client.
 
 const path = require('node:path');
 const { spawn } = require('node:child_process');
@@ -32,16 +32,16 @@ const RESULTS = {
 };
 
 for (const [name, expected] of Object.entries(RESULTS)) {
-  test(`${name}: is counted, and ends nobody`, async (t) => {
+  test(`${name}: is counted, and does not end the process`, async (t) => {
     const { code, result, stderr } = await run(t, name);
     t.is(code, 0, stderr);
     t.deepEqual(result, expected);
-    // The first of a process is a warning, without a word of the peer's.
+    // The first error of a process is a warning, without any text of the peer.
     t.is(stderr.includes('WSMB_PEER_ERROR'), expected !== 0, stderr);
   });
 }
 
-test('a connection that cannot be opened is thrown', async (t) => {
+test('a connection that cannot be opened throws an error', async (t) => {
   const { code, stderr } = await run(t, 'refused');
   t.not(code, 0);
   t.regex(stderr, /ECONNREFUSED/);

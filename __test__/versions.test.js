@@ -1,6 +1,6 @@
 'use strict';
 
-// Clients of version 2 with servers and peers of version 1, 1.7.2 among them, and clients that speak only that.
+// Version 2 clients with version 1 servers and peers, including 1.7.2, and version 1 clients.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -17,7 +17,7 @@ const {
   awaited,
 } = require('./support/clients');
 
-/** A server of 1.7.2, in a process of its own, which its timers keep alive. */
+/** A 1.7.2 server in a process of its own, which its timers keep alive. */
 async function startOriginal(t) {
   const program = `
     const { WSMsgBroker } = require('./original');
@@ -33,7 +33,7 @@ async function startOriginal(t) {
 }
 
 for (const kind of kinds) {
-  test(`${kind}: with a peer of version 1 a request is answered, a refusal is not told`, async (t) => {
+  test(`${kind}: a version 1 peer can answer requests, but not reject or see a rejection`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
     const old = await startClient(t, server, 'old');
@@ -48,7 +48,7 @@ for (const kind of kinds) {
     t.is((await error)[0].code, 'ERR_WSMB_ANSWER');
   });
 
-  test(`${kind}: what a client of version 1 cannot do, it says`, async (t) => {
+  test(`${kind}: version 2 methods fail with a code in version 1`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client', { protocol: 1 });
     await answering(t, kind, server, 'answerer', (response, n) => response.send(n + 1));
@@ -59,7 +59,7 @@ for (const kind of kinds) {
     t.is(awaited(client), 0);
   });
 
-  test(`${kind}: a server of version 1 is told by its silence`, async (t) => {
+  test(`${kind}: a version 1 server is detected because it announces no version`, async (t) => {
     const url = await startOriginal(t);
     const client = open(t, kind, 'client', url);
     const early = [client.deliver(1, 'answerer'), client.requestAll(1, ['answerer'])].map(failure);
@@ -73,7 +73,7 @@ for (const kind of kinds) {
   });
 }
 
-test('a client of 1.7.2 among those of version 2 hears of nothing that it does not know', async (t) => {
+test('a 1.7.2 client among version 2 clients receives no unknown frames', async (t) => {
   const { WSMsgBroker: Original } = require('./original');
   const server = await startServer(t, { ackTimeout: 200, maxDest: 2 });
   const { port } = server.address();
@@ -85,11 +85,11 @@ test('a client of 1.7.2 among those of version 2 hears of nothing that it does n
   old.conn.on('message', (text) => frames.push(JSON.parse(text)));
   await once(old, 'registered');
 
-  // It answers, and leaves a request unanswered that is then cancelled.
+  // It answers one request. Another one is never answered, and is cancelled.
   old.on('message', (message, response) => message === 'answer' && response.send('fine'));
   t.deepEqual(await client.request('answer', 'old'), { from: 'old', message: 'fine' });
   t.is((await failure(client.request('wait', 'old', { timeout: 20 }))).code, 'TIMEOUT');
-  // What it asks is refused, is too much, goes to nobody, and is never answered.
+  // Its requests are rejected, exceed a limit, go to an unknown id, or are never answered.
   client.on('message', (message, response) => message === 'refuse' && response.reject('no'));
   const faults = [];
   old.on('error', (error) => faults.push(error.message));
@@ -110,7 +110,7 @@ test('a client of 1.7.2 among those of version 2 hears of nothing that it does n
   );
 });
 
-test('a client of the addon speaks version 1 unless it is told otherwise', async (t) => {
+test('a client of the addon speaks version 1 by default', async (t) => {
   const server = await startServer(t);
   const client = new WSMsgBroker('client', urlOf(server));
   t.teardown(() => client.close());

@@ -1,6 +1,6 @@
 'use strict';
 
-// The client in a page of a real browser, with clients of Node.js at the other end.
+// The client in a page of a real browser, with Node.js clients as its peers.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -15,15 +15,15 @@ const chromium = startChromium(test);
 const script = fs.readFileSync(path.join(__dirname, '../../browser/wsmsgbroker.js'));
 const FILES = { '/': '<script src="/client.js"></script>', '/client.js': script };
 
-/** Of all that could hang, so that a test says what it waits for. */
+/** For every step that might hang, so that the failed test names the step. */
 const timeout = 30_000;
 
 const addressOf = (server, scheme = 'ws') => `${scheme}://127.0.0.1:${server.address().port}/`;
 
-/** A client of version 2 in this process. */
+/** A version 2 client in this process. */
 const startNode = (t, server, id = 'node') => startClient(t, server, id, { protocol: 2 });
 
-/** A page that has a connected client with the id `page`, as its global `client`. */
+/** A page with a connected client of the id `page`, as its global `client`. */
 async function startPage(t, address, { tls, options = {} } = {}) {
   const page = await openPage(t, await chromium.context(t), FILES, { tls });
   await page.evaluate(
@@ -36,13 +36,13 @@ async function startPage(t, address, { tls, options = {} } = {}) {
   return page;
 }
 
-/** The page answers each request with what it got, and who it got it from. */
+/** Makes the page answer each request with the request and its sender. */
 const answerAll = (page) =>
   page.evaluate(() => {
     window.client.on('message', (message, response, from) => response?.send({ message, from }));
   });
 
-/** Has the page make a request: its answer, or what it is rejected with. */
+/** Makes the page send a request. Returns its answer or its error. */
 const ask = (page, ...args) =>
   page.evaluate(async (args) => {
     try {
@@ -52,7 +52,7 @@ const ask = (page, ...args) =>
     }
   }, args);
 
-test('a page and a client of Node.js send each other messages', async (t) => {
+test('a page and a Node.js client send each other messages', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
@@ -89,7 +89,7 @@ test('a callback gets the answer, in the page and in Node.js', async (t) => {
   t.deepEqual(inPage, ['node', { message: 'hello', from: 'page' }]);
 });
 
-test('requests go from the page to Node.js and back', async (t) => {
+test('a page requests from Node.js, and Node.js from the page', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
@@ -105,7 +105,7 @@ test('requests go from the page to Node.js and back', async (t) => {
   t.deepEqual(answer.message, { message: { n: 2 }, from: 'node' });
 });
 
-test('a page is told to whom its message was delivered', async (t) => {
+test('a page gets a receipt for its message', async (t) => {
   const server = await startServer(t);
   await startNode(t, server);
   const page = await startPage(t, addressOf(server));
@@ -141,7 +141,7 @@ test('a page iterates over its messages', async (t) => {
   ]);
 });
 
-test('a page learns that its request is refused, fails or is late', async (t) => {
+test('a request of a page rejects when it is refused, fails or times out', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
@@ -159,7 +159,7 @@ test('a page learns that its request is refused, fails or is late', async (t) =>
   await aborted(signals[1]);
 });
 
-test('a page that gives a request up ends the work on it', async (t) => {
+test('aborting a request in a page aborts its responder', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
@@ -176,14 +176,14 @@ test('a page that gives a request up ends the work on it', async (t) => {
   await aborted(response.signal);
 });
 
-test('a page that is closed ends the work on its request, and fails those to it', async (t) => {
+test('closing a page cancels its requests and fails the requests to it', async (t) => {
   const server = await startServer(t);
   const node = await startNode(t, server);
   const page = await startPage(t, addressOf(server));
   const asked = once(node, 'message');
   await page.evaluate(() => {
     window.client.on('message', () => window.client.send('I have it', 'node'));
-    // Its end is that of the page.
+    // This request ends with the page.
     window.client.request('work', 'node').catch(() => {});
   });
   const [, response] = await asked;
@@ -224,7 +224,7 @@ test('a page in the background answers', async (t) => {
   }
 });
 
-test('a page comes back when the broker does', async (t) => {
+test('a page reconnects to a restarted broker', async (t) => {
   const first = await startLasting(t);
   const { port } = first.address();
   const page = await startPage(t, addressOf(first), { options: { reconnect: true } });
@@ -249,7 +249,7 @@ test('a page comes back when the broker does', async (t) => {
   t.like(await ask(page, 'me too', 'node', { timeout }), { answer: { message: 'me too' } });
 });
 
-test('a page of https speaks wss', async (t) => {
+test('a page served over https connects by wss', async (t) => {
   const { issue } = authority();
   const tls = issue();
   const server = await startServer(t, { tls });
@@ -264,7 +264,7 @@ test('a page of https speaks wss', async (t) => {
   t.deepEqual(message, { message: 'hello', from: 'node' });
 });
 
-test('a page that closes its client leaves the broker', async (t) => {
+test('closing the client of a page disconnects it from the broker', async (t) => {
   const server = await startServer(t);
   const page = await startPage(t, addressOf(server));
   const left = once(server, 'unregistered');
@@ -279,7 +279,7 @@ test('a page that closes its client leaves the broker', async (t) => {
   t.deepEqual(await left, ['page']);
 });
 
-/** Resolves when the signal aborts, or at once. */
+/** Resolves when the signal is aborted, or at once if it already is. */
 function aborted(signal) {
   return signal.aborted ? undefined : once(signal, 'abort');
 }

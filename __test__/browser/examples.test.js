@@ -1,6 +1,6 @@
 'use strict';
 
-// The examples with pages, in a real browser; what their servers print is held against docs/examples.md.
+// The examples with pages, in a real browser. The output of their servers must match docs/examples.md.
 
 const path = require('node:path');
 const readline = require('node:readline');
@@ -12,9 +12,9 @@ const { printed } = require('../support/printed');
 
 const chromium = startChromium(test);
 
-/** Runs the server of an example until the test ends, on free ports if none are given. */
+/** Runs the server of an example until the test ends, on free ports unless `env` has some. */
 async function startExample(t, name, env) {
-  // Before AVA itself has had enough: that would leave the server behind.
+  // Shorter than the timeout of AVA, which would leave the server running.
   t.timeout(60_000);
   const script = path.join(__dirname, '..', '..', 'examples', name, 'server.js');
   const child = spawn(process.execPath, [script], {
@@ -36,7 +36,7 @@ async function startExample(t, name, env) {
   return { url, port, nextLine, stop };
 }
 
-/** Opens a page, in which nothing may be thrown. */
+/** Opens a page in which any uncaught exception fails the test. */
 async function open(t, context, url) {
   const page = await context.newPage();
   page.on('pageerror', (error) => t.fail(`the page has thrown ${error.stack}`));
@@ -44,7 +44,7 @@ async function open(t, context, url) {
   return page;
 }
 
-/** Resolves when this is the text of an element. */
+/** Resolves when an element has this text. */
 const shows = (page, id, text) =>
   page.waitForFunction(
     ([id, text]) => document.getElementById(id).textContent === text,
@@ -61,7 +61,7 @@ async function say(page, text) {
   await page.click('#say button');
 }
 
-test('two pages chat, and return when the broker has been killed and started again', async (t) => {
+test('two pages chat and reconnect after the broker was killed and restarted', async (t) => {
   const { url, port, stop } = await startExample(t, 'chat');
   const context = await chromium.context(t);
   const [ann, bob] = [await open(t, context, url), await open(t, context, url)];
@@ -87,7 +87,7 @@ test('two pages chat, and return when the broker has been killed and started aga
   await both('said', 'ann: hello, is <b>anybody</b> here?bob: yesbob: again');
 });
 
-test('in the chat a name is for one page, until it leaves', async (t) => {
+test('a name in the chat belongs to one page until that page leaves', async (t) => {
   const { url } = await startExample(t, 'chat');
   const context = await chromium.context(t);
   const [ann, other] = [await open(t, context, url), await open(t, context, url)];
@@ -105,9 +105,9 @@ test('in the chat a name is for one page, until it leaves', async (t) => {
   await shows(other, 'people', 'ann');
 });
 
-/** A step of a job that does not end within a test, ms. */
+/** Duration of a job step that never ends within a test, ms. */
 const NEVER = '1000000000';
-/** What is printed of a job that is given up in the first step. */
+/** The output for a job that is cancelled in its first step. */
 const givenUp = () => printed('progress/server.js')[1].replace('42 %', '0 %').trim();
 
 test('the progress bar reaches its end', async (t) => {
@@ -130,7 +130,7 @@ test('the progress bar reaches its end', async (t) => {
   t.is(await nextLine(), 'a job is done');
 });
 
-test('a job learns that its page is closed', async (t) => {
+test('closing the page aborts its job', async (t) => {
   const { url, nextLine } = await startExample(t, 'progress', { STEP: NEVER });
   const page = await open(t, await chromium.context(t), url);
   await page.click('#start');
@@ -139,7 +139,7 @@ test('a job learns that its page is closed', async (t) => {
   t.is(await nextLine(), givenUp());
 });
 
-test('a job learns that it is cancelled, and another may begin', async (t) => {
+test('cancelling a job aborts it, and another one can start', async (t) => {
   const { url, nextLine } = await startExample(t, 'progress', { STEP: NEVER });
   const page = await open(t, await chromium.context(t), url);
   await page.click('#start');

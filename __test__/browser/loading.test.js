@@ -1,7 +1,7 @@
 'use strict';
 
-// The ways in which a page gets the client: as a file, and through a bundler, which takes it from the
-// installed package. Each way, the page answers a request.
+// Ways to load the client in a page: as a file, and by bundlers from the installed package. The page answers
+// a request in each case.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -16,7 +16,7 @@ const { registration, startClient, startServer } = require('../support/start');
 
 const chromium = startChromium(test);
 const work = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
-/** The folder of a user, and the package in it. */
+/** The folder of a user of the package, and the installed package in it. */
 const user = path.join(work, 'user');
 let installed;
 
@@ -27,7 +27,7 @@ test.before('the package is installed', () => {
 
 test.after.always(() => fs.rmSync(work, { recursive: true, force: true }));
 
-/** What each page does with the class: answers. The address of the broker is behind the `?` of its own. */
+/** The program of each page: answers requests. The query of the page's URL is the broker's address. */
 const APP = `
   const client = new WSMsgBroker('page', location.search.slice(1));
   client.on('message', (message, response) => response.send(['the page got', message]));
@@ -37,7 +37,7 @@ const APP = `
 const built = (name) => fs.readFileSync(path.join(installed, 'browser', name));
 const write = (name, text) => fs.writeFileSync(path.join(user, name), text);
 
-/** Opens the page, asks it, and returns it. */
+/** Opens the page, sends it a request, and returns the page. */
 async function converse(t, files) {
   const server = await startServer(t);
   const asker = await startClient(t, server, 'asker');
@@ -52,7 +52,7 @@ async function converse(t, files) {
   return page;
 }
 
-/** A page that runs what a bundler has made. */
+/** A page that runs the output of a bundler. */
 const bundled = (code) => ({
   '/': '<script type="module" src="/app.js"></script>',
   '/app.js': code,
@@ -72,7 +72,7 @@ test('a page loads the client as a plain script', async (t) => {
   });
 });
 
-test('a production build of Vite has the client', async (t) => {
+test('a production build of Vite contains the client', async (t) => {
   write('index.html', '<script type="module" src="/vite.js"></script>');
   write('vite.js', `import WSMsgBroker from 'wsmsgbroker'; ${APP}`);
   const vite = await import('vite');
@@ -89,7 +89,7 @@ test('a production build of Vite has the client', async (t) => {
   );
 });
 
-/** What esbuild makes of a program for browsers. */
+/** The output of esbuild for a browser program. */
 function bundle(name, text) {
   write(name, text);
   const { outputFiles } = esbuild.buildSync({
@@ -101,17 +101,17 @@ function bundle(name, text) {
   return outputFiles[0].text;
 }
 
-test('a bundle of esbuild has the client', async (t) => {
+test('a bundle of esbuild contains the client', async (t) => {
   await converse(t, bundled(bundle('import.js', `import WSMsgBroker from 'wsmsgbroker'; ${APP}`)));
 });
 
-test('what require returns is the class, in a bundle too', async (t) => {
+test('require returns the class, in a bundle too', async (t) => {
   const program = `const WSMsgBroker = require('wsmsgbroker'); ${APP}`;
   const page = await converse(t, bundled(bundle('require.js', program)));
   t.true(await page.evaluate('client instanceof WSMsgBroker && !WSMsgBroker.default'));
 });
 
-test('in a page the server is an error that says why', async (t) => {
+test('Server throws an explanatory error in a page', async (t) => {
   const code = bundle('server.js', `import { Server } from 'wsmsgbroker'; window.Server = Server;`);
   const page = await openPage(t, await chromium.context(t), bundled(code));
   const thrown = await page.evaluate(() => {
@@ -127,7 +127,10 @@ test('in a page the server is an error that says why', async (t) => {
   t.regex(thrown.message, /Node\.js/);
 });
 
-/** The file that is `name` to `import` and to `require`, under this condition beside those of Node.js. */
+/**
+ * The files to which `import` and `require` resolve `name` under this condition in addition to those of
+ * Node.js.
+ */
 function resolve(name, condition) {
   const run = (...args) => {
     const options = { cwd: user, encoding: 'utf8' };

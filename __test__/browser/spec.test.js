@@ -1,6 +1,6 @@
 'use strict';
 
-// Plays the conversations with a client of spec/conversations.json in a page of a real browser.
+// Plays the client conversations of spec/conversations.json in a page of a real browser.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -17,7 +17,7 @@ const FILES = {
   '/actor.js': `{ const module = {}; ${read('../conversations/actor.js')}; window.actor = module.exports; }`,
 };
 
-/** Plays in this page (see ../conversations.test.js). */
+/** Drives a client in this page (see ../conversations.test.js). */
 const driver = (page) => ({
   name: 'browser',
   async make(...args) {

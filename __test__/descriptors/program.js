@@ -1,7 +1,7 @@
 'use strict';
 
-// Programs that open and close connections, in a process of their own: what others have open does not count.
-// Each throws if a descriptor is left.
+// Programs that open and close connections. They run in a process of their own, without descriptors of other
+// tests. Each throws if a descriptor is left.
 
 const assert = require('node:assert');
 const fs = require('node:fs');
@@ -23,12 +23,12 @@ async function startServer() {
   return { port, pid: program.pid, end: () => program.disconnect() };
 }
 
-/** Resolves when a process has no more descriptors than that. */
+/** Resolves when a process has at most `most` descriptors. */
 async function fewer(pid, most) {
   while (count(pid) > most) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
-/** Opens clients, lets them talk, and resolves when all are closed. */
+/** Opens clients, exchanges messages, and resolves when all clients are closed. */
 async function round(port, kept, end) {
   const open = (n) =>
     new WSMsgBroker(`client ${n}`, `ws://127.0.0.1:${port}`, { protocol: 2 }).connected();
@@ -36,7 +36,7 @@ async function round(port, kept, end) {
   kept.push(...clients);
   const ids = clients.map(({ id }) => id);
   for (const client of clients) {
-    // Nobody answers: the request is pending when its ends go.
+    // The request is never answered and still pending when its clients close.
     client.request('?', `client ${CLIENTS / 2}`).catch(() => {});
     client.send('!', ids);
   }
@@ -46,7 +46,10 @@ async function round(port, kept, end) {
   await Promise.all(closed);
 }
 
-/** Closed by `end`: the clients have no descriptor once they say so, and nor has their server. */
+/**
+ * Clients closed by `end` keep no descriptor after their close event, neither in their process nor in the
+ * server's.
+ */
 async function rounds(end) {
   const { port, pid, end: stop } = await startServer();
   const there = count(pid);
@@ -80,11 +83,11 @@ const PROGRAMS = {
         (_, k) => new WSMsgBroker(`client ${k}`, `ws://127.0.0.1:${port}`),
       );
       kept.push(...clients);
-      // Their connections are on their way.
+      // The connections are being opened.
       await new Promise(setImmediate);
       await Promise.all(clients.map((client) => client.close()));
     }
-    // Those of the threads that serve clients.
+    // Descriptors of the threads that serve clients.
     await fewer('self', before + 10);
     end();
   },

@@ -1,6 +1,6 @@
 'use strict';
 
-// A server in a process of its own: tells its parent the port, and disconnects all when it is told to.
+// A server in a process of its own: sends its port to its parent, and disconnects all clients on request.
 
 const WSMsgBroker = require('../..');
 

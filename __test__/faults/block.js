@@ -2,10 +2,10 @@
 
 const fs = require('node:fs');
 
-/** The pipe by which a program is woken. */
+/** The pipe that unblocks the program. */
 const WAKE = 4;
 
-/** Nothing of JavaScript runs in this process until it is woken; said before and after. */
+/** Blocks the thread until data arrives on the pipe. Sends a message to the parent before and afterwards. */
 module.exports = function block() {
   process.send({ blocked: true }, () => {
     fs.readSync(WAKE, Buffer.alloc(1));

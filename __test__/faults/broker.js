@@ -1,7 +1,7 @@
 'use strict';
 
-// A broker of faults.test.js. Its options come as JSON, with `throws`: whether every listener does.
-// It tells its port, and then what it is asked.
+// The broker of faults.test.js. Its options come as JSON. With `throws`, every listener throws. Sends its
+// port, then answers questions.
 
 const WSMsgBroker = require('../..');
 const block = require('./block');
@@ -10,7 +10,7 @@ const RETRY_MS = 25;
 const EVENTS = ['connection', 'registered', 'unregistered', 'warn', 'slow'];
 const { throws, ...options } = JSON.parse(process.argv[2]);
 
-/** How often each event was heard, and what was caught of what the listeners throw. */
+/** How often each event was emitted, and how many exceptions of listeners were caught. */
 const heard = Object.fromEntries(EVENTS.map((event) => [event, 0]));
 let caught = 0;
 process.on('uncaughtException', () => {
@@ -28,7 +28,7 @@ function listen() {
     });
   }
   server.on('error', ({ code }) => {
-    // Somebody else's connection may have the port of one that was killed, for a moment.
+    // Another connection may use the port of a killed broker for a moment.
     if (code === 'EADDRINUSE') setTimeout(listen, RETRY_MS);
   });
   server.on('listening', () => {

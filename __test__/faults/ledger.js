@@ -1,21 +1,24 @@
 'use strict';
 
 /**
- * What has arrived, by the connections it went between. Its `faults` are what may not be: a message
- * that comes twice, out of order, or with a gap before it.
+ * Received messages by the pair of connections. `faults` lists violations: a message that arrives twice, out
+ * of order or after a gap.
  */
 class Ledger {
   faults = [];
-  /** The last number from one connection to another, by both their names. */
+  /** The last number from one connection to another, by both names. */
   #between = new Map();
-  /** The last number from one connection to an id, whatever connection had it. */
+  /** The last number from one connection to an id, whichever connection owned it. */
   #toId = new Map();
 
-  /** Messages `[from, n, to]`: from which connection, its how manieth to this id, to which one. */
+  /**
+   * Records messages `[from, n, to]`: sending connection, number of the message to this id, receiving
+   * connection.
+   */
   arrive(id, messages) {
     for (const [from, n, to] of messages) {
       const last = this.last(from, to);
-      // The first to a connection follows those that went to an earlier one, or were lost with it.
+      // The first message to a connection follows those to its predecessor, or those lost with it.
       const inOrder = last > 0 ? n === last + 1 : n > (this.#toId.get(`${from} ${id}`) ?? 0);
       if (!inOrder) this.faults.push({ id, from, to, n, last });
       this.#between.set(`${from} ${to}`, n);
@@ -23,7 +26,7 @@ class Ledger {
     }
   }
 
-  /** The number of the last message from one connection to another; 0 if there was none. */
+  /** The number of the last message from one connection to another, or 0. */
   last(from, to) {
     return this.#between.get(`${from} ${to}`) ?? 0;
   }

@@ -1,8 +1,8 @@
 'use strict';
 
-// A peer of faults.test.js: it talks to the others without end, and connects again whenever its
-// connection has ended. Each connection has a name; what it sends is numbered by receiver, and what
-// arrives is told, as `[from, n, to]` with the names of both connections.
+// A peer of faults.test.js: sends messages to the others continuously, and reconnects whenever its connection
+// has ended. Each connection has a name. Sent messages are numbered per receiver. Received messages are
+// reported as `[from, n, to]` with the names of both connections.
 // usage: node peer.js PORT ID [ID ...]: its own id first
 
 const { randomUUID } = require('node:crypto');
@@ -13,9 +13,9 @@ const RECONNECT_MS = 25;
 const TALK_MS = 5;
 const [port, id, ...others] = process.argv.slice(2);
 
-/** What has arrived and is not yet told. */
+/** Received messages that are not reported yet. */
 let arrived = [];
-/** While it is up, the connection: its name, the client, and its last number to each other. */
+/** The open connection: its name, the client, and its last number to each other peer. Null while closed. */
 let connection = null;
 let silent = false;
 
@@ -37,7 +37,7 @@ function connect() {
     process.send({ up: name });
   });
   client.on('message', ({ from, n }) => arrived.push([from, n, name]));
-  // Refused or lost: a close follows.
+  // Refused or lost: a close event follows.
   client.on('error', () => {});
   client.on('close', (code) => {
     if (connection?.name === name) {

@@ -6,7 +6,7 @@ const { fork } = require('node:child_process');
 
 const HANG_MS = 60_000;
 
-/** A program of this folder, in a process of its own, that speaks by IPC. */
+/** A program of this folder in a process of its own, with IPC. */
 class Program {
   #child;
 
@@ -14,20 +14,20 @@ class Program {
     this.#child = fork(path.join(__dirname, name), args.map(String), {
       stdio: ['inherit', 'inherit', 'inherit', 'ipc', 'pipe'],
     });
-    // Any number of questions may be open at one time.
+    // The number of open questions has no limit.
     this.#child.setMaxListeners(0);
-    /** How it has ended: its code and its signal. All that it has said has been heard by then. */
+    /** The exit code and signal of the program, once all of its messages were received. */
     this.ended = Promise.all([once(this.#child, 'exit'), once(this.#child, 'disconnect')]).then(
       ([end]) => end,
     );
   }
 
-  /** Calls `listener` with all that it says. */
+  /** Calls `listener` with each message of the program. */
   on(listener) {
     this.#child.on('message', listener);
   }
 
-  /** Ends what `block.js` has begun. */
+  /** Ends the block that `block.js` has begun. */
   wake() {
     this.#child.stdio[4].write('w');
   }
@@ -36,7 +36,7 @@ class Program {
     this.#child.send(command);
   }
 
-  /** Tells it something, if there is something; the next that it says with this member. */
+  /** Sends a command, if given. Resolves with the next message that has this member. */
   hear(member, command) {
     return new Promise((resolve, reject) => {
       const settle = (outcome, value) => {
@@ -56,7 +56,7 @@ class Program {
     });
   }
 
-  /** Ends it as the system does it to one that does not listen. */
+  /** Kills the program as the system kills one that does not react. */
   kill() {
     this.#child.kill('SIGKILL');
     return this.ended;

@@ -7,14 +7,14 @@ const Program = require('./program');
 const LATE_MS = 60_000;
 const POLL_MS = 5;
 
-/** A broker, and peers that talk to each other, each in a process of its own; and the ledger of it. */
+/** A broker and peers that exchange messages, each in a process of its own, with their ledger. */
 class Scene {
   ledger = new Ledger();
   port = 0;
   broker;
-  /** By id: the program, and the name of its connection while that is up. */
+  /** By id: the program, and the name of its open connection. */
   peers = new Map();
-  /** The codes with which connections have ended that were up. */
+  /** The close codes of connections that were open. */
   codes = [];
   #options;
 
@@ -22,13 +22,13 @@ class Scene {
     this.#options = options;
   }
 
-  /** Starts a broker, at the port of the one before. */
+  /** Starts a broker on the port of its predecessor. */
   async startBroker() {
     this.broker = new Program('broker.js', JSON.stringify({ ...this.#options, port: this.port }));
     ({ port: this.port } = await this.broker.hear('port'));
   }
 
-  /** Starts a peer, in the place of the one before. */
+  /** Starts a peer in place of its predecessor. */
   startPeer(id, others) {
     const peer = { program: new Program('peer.js', this.port, id, ...others), name: null };
     peer.program.on(({ up, down, code, arrived }) => {
@@ -42,7 +42,7 @@ class Scene {
     this.peers.set(id, peer);
   }
 
-  /** Waits until all of these are up, and each has heard each other since. */
+  /** Waits until all of these are connected and each has received a new message from each other. */
   async talking(ids = [...this.peers.keys()]) {
     const names = () => ids.map((id) => this.peers.get(id).name);
     const heard = new Map();
@@ -50,13 +50,13 @@ class Scene {
     for (const [from, to] of pairs(names())) heard.set(`${from} ${to}`, this.ledger.last(from, to));
     await this.until('all talk', () =>
       pairs(names()).every(
-        // One that has another name by now has a new connection.
+        // A different name means a new connection.
         ([from, to]) => this.ledger.last(from, to) > (heard.get(`${from} ${to}`) ?? 0),
       ),
     );
   }
 
-  /** Lets the peers fall silent, and waits until all that is on its way has arrived. */
+  /** Stops the peers and waits until all messages in flight have arrived. */
   async silence() {
     const told = [];
     for (const { program } of this.peers.values()) {
@@ -79,12 +79,12 @@ class Scene {
   async until(what, isTrue) {
     const deadline = Date.now() + LATE_MS;
     while (!(await isTrue())) {
-      if (Date.now() > deadline) throw new Error(`still not: ${what}`);
+      if (Date.now() > deadline) throw new Error(`timeout: ${what}`);
       await pause(POLL_MS);
     }
   }
 
-  /** Ends what has not ended. */
+  /** Ends all remaining processes. */
   async end() {
     const programs = [this.broker, ...[...this.peers.values()].map(({ program }) => program)];
     await Promise.all(programs.map((program) => program.kill()));

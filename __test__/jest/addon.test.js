@@ -1,11 +1,11 @@
 'use strict';
 
-// Jest loads modules in its own way, into a realm of its own. This proves that the addon bears it.
+// Jest loads modules into a separate realm. The addon must work there.
 
 const { once } = require('node:events');
 const WSMsgBroker = require('../..');
 
-test('loads and holds a conversation', async () => {
+test('loads and exchanges messages', async () => {
   const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
   await once(server, 'listening');
   const { port } = server.address();

@@ -1,6 +1,6 @@
 'use strict';
 
-// A worker thread with a server, which drains for a long time when it is told so.
+// A worker thread with a server, which starts a long drain on request.
 
 const { parentPort } = require('node:worker_threads');
 const WSMsgBroker = require('../..');

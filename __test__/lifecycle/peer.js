@@ -1,6 +1,6 @@
 'use strict';
 
-// A worker thread of programs.js: one client of somebody else's server, which answers with its id.
+// A worker thread of programs.js: a client of a server outside, which answers with its id.
 
 const { workerData } = require('node:worker_threads');
 const WSMsgBroker = require('../..');

@@ -1,6 +1,6 @@
 'use strict';
 
-// Short programs, each run by lifecycle.test.js in a process of its own: how it ends is the test.
+// Short programs, each run by lifecycle.test.js in a process of its own to test how it ends.
 // usage: node programs.js NAME [ARGUMENT ...]
 
 const assert = require('node:assert');
@@ -43,7 +43,7 @@ const programs = {
     });
   },
 
-  // A request stays unanswered on purpose: no timer of it may hold the process.
+  // One request is never answered: its timer must not keep the process alive.
   async 'close everything'() {
     const { server, clients } = await open('asker', 'mute');
     const asked = once(clients[1], 'message');
@@ -58,7 +58,7 @@ const programs = {
     server.close();
   },
 
-  // The unreferenced timer fires only where something else keeps the process alive.
+  // The unreferenced timer fires only while something else keeps the process alive.
   async 'stay with a server'() {
     const server = new WSMsgBroker.Server({ port: 0, host });
     await once(server, 'listening');
@@ -84,7 +84,7 @@ const programs = {
     process.exit(0);
   },
 
-  // Nothing but the addon knows the server and the echoing client while garbage is collected.
+  // During garbage collection, only the addon references the server and the echoing client.
   async 'collect garbage'() {
     const port = await (async () => {
       const server = new WSMsgBroker.Server({ port: 0, host });
@@ -127,7 +127,7 @@ const programs = {
         else if (message % 2 === 1) throw new Error(`client: ${message}`);
       });
     });
-    // One tick, so that they cross into JavaScript as one batch.
+    // In one tick, so that they reach JavaScript in one batch.
     for (const n of [1, 2, 3, 4]) clients[0].send(n, 'receiver');
     await last;
     const answer = new Promise((resolve) => clients[0].send('self', 'sender', resolve));
@@ -153,14 +153,14 @@ const programs = {
         await once(worker, 'message');
         await worker.terminate();
       }
-      // What the first rounds opened for good (a runtime, say) is no leak.
+      // Descriptors that the first rounds open permanently (e.g. of a runtime) are not a leak.
       if (n === ways.length - 1) settled = await descriptors();
     }
     if (settled) assert.ok((await descriptors(settled)) <= settled, 'descriptors leak');
     console.log('ended');
   },
 
-  // Three environments at once; the end of one is nothing to the others.
+  // Three environments at the same time. The end of one does not affect the others.
   async 'share with workers'() {
     const { server, clients, port } = await open('main');
     const ask = (id) =>
@@ -194,8 +194,8 @@ async function open(...ids) {
   return { server, clients, port };
 }
 
-// The number of open descriptors once it is at most `wanted`, or after ten seconds; 0 where there is
-// no /proc. Threads of ours close sockets a moment after the environment has gone.
+// The number of open descriptors once it is at most `wanted`, or after ten seconds; 0 without /proc. Threads
+// of the addon close sockets shortly after the environment has ended.
 async function descriptors(wanted = Infinity) {
   const folder = '/proc/self/fd';
   if (!fs.existsSync(folder)) return 0;

@@ -1,7 +1,6 @@
 'use strict';
 
-// A broker and two clients that never stop talking: messages and requests both ways, so that whatever
-// comes next comes while all threads are at work.
+// A broker and two clients that continuously exchange messages and requests, so that all threads are busy.
 
 const { once } = require('node:events');
 const WSMsgBroker = require('../..');
@@ -43,7 +42,7 @@ async function traffic() {
   await flow;
   return {
     clients,
-    // What was received before a close is still delivered after it, when nothing can be sent.
+    // Messages received before a close are still delivered after it, when sending is no longer possible.
     close() {
       stopped = true;
       for (const client of clients) client.close();

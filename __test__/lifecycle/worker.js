@@ -1,6 +1,6 @@
 'use strict';
 
-// A worker thread of programs.js: starts traffic, then ends, or is ended, in the way it is told.
+// A worker thread of programs.js: starts traffic, then ends or is ended in the requested way.
 
 const { parentPort, workerData } = require('node:worker_threads');
 const { traffic } = require('./traffic');

@@ -1,11 +1,11 @@
 'use strict';
 
-// What a server may write: each action, each of its members, each kind of JSON in its place. As text, for much of
-// it is nothing that JavaScript would write.
+// Frames of a server: each action, each of its members, each kind of JSON value in its place. Given as text,
+// because JavaScript would not serialize many of them.
 
 const DEPTH = 10_000;
 
-/** JSON texts by name, and what kind each is: see `MEMBERS` in lib/client/incoming.js. */
+/** JSON texts by name, and their kinds: see `MEMBERS` in lib/client/incoming.js. */
 const VALUES = {
   missing: [undefined, 'u'],
   null: ['null', 'u'],
@@ -30,7 +30,7 @@ const VALUES = {
   'a length': ['{"length":1e9,"0":"a"}', 'o'],
 };
 
-/** The members of each action with a value that is right, and the kinds that are; all are by default. */
+/** The members of each action with a valid value and the valid kinds, which are all by default. */
 const ANY = 'ubnsolm';
 const ACTIONS = {
   unregistered: { id: ['"client"', ANY], code: ['"OTHER"', 'su'] },
@@ -42,7 +42,9 @@ const ACTIONS = {
   goaway: { within: ['60000', 'n'] },
 };
 
-/** `{ name, text, isWrong }` for each. An empty list is a list of strings, and an empty object a map. */
+/**
+ * Yields `{ name, text, isWrong }` per frame. An empty list is a list of strings, and an empty object a map.
+ */
 function* frames() {
   for (const [action, members] of Object.entries(ACTIONS)) {
     for (const [member, [, right]] of Object.entries(members)) {

@@ -1,7 +1,7 @@
 'use strict';
 
-// A program that listens to nothing: it takes messages until one says "end", says how many errors there were when
-// one says "count", and closes. Whatever its server writes, it ends by that, and by itself.
+// A program without listeners for errors. It receives messages until "end", reports its number of errors on
+// "count", and closes. It must end in this way, and by itself, whatever its server writes.
 
 const { WebSocket } = require('ws');
 const Browser = require('../../lib/browser');

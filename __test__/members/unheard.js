@@ -1,7 +1,7 @@
 'use strict';
 
-// Programs without an `error` listener, to which a server or another client does what it can. Each prints how many
-// errors were counted, and ends by itself.
+// Programs without an `error` listener, and a server or another client that attacks them. Each prints its
+// number of errors and ends by itself.
 
 const net = require('node:net');
 const { once } = require('node:events');
@@ -16,7 +16,7 @@ async function start(options) {
   return { server, url: `ws://127.0.0.1:${server.address().port}` };
 }
 
-/** A peer that writes its own frames: `next()` is the next that it gets. */
+/** A peer that writes its own frames. `next()` returns the next frame that it receives. */
 async function startPeer(url, id) {
   const socket = new WebSocket(url);
   await once(socket, 'open');
@@ -50,7 +50,7 @@ async function startPlayed(bytes) {
 const DEEP = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
 
 const PROGRAMS = {
-  /** Both a client and the server itself answer, whatever the ack. */
+  /** A client and the server's own client answer, whatever the ack. */
   async acks() {
     const { server, url } = await start();
     const client = await new WSMsgBroker('client', url, { protocol: 2 }).connected();
@@ -68,7 +68,7 @@ const PROGRAMS = {
       }
     }
     for (const dest of ['client', 'server']) {
-      // It may be refused, or answered, but ends nobody.
+      // The broker may refuse the request, but its process must not end.
       peer.send(`{"action":"send","message":1,"dest":"${dest}","ack":${DEEP}}`);
       await peer.next();
     }
@@ -78,7 +78,7 @@ const PROGRAMS = {
     return client.peerErrors + server.client.peerErrors;
   },
 
-  /** A callback gets an answer without a message, and an answer is given by who has no id. */
+  /** A callback gets an answer without a message, and an answer comes from a connection without an id. */
   async answers() {
     const { server, url } = await start({ authenticate: () => true });
     const peer = await startPeer(url, 'peer');
@@ -102,7 +102,7 @@ const PROGRAMS = {
     return asker.peerErrors;
   },
 
-  /** Another client takes the id, where clients are authenticated. */
+  /** Another client takes over the id on a server with authentication. */
   async conflict() {
     const authenticate = ({ token }) => ({ principal: token });
     const { server, url } = await start({ authenticate });
@@ -114,7 +114,7 @@ const PROGRAMS = {
     return [code, second.peerErrors];
   },
 
-  /** The server breaks the WebSocket protocol: an unknown opcode. */
+  /** The server violates the WebSocket protocol with an unknown opcode. */
   async violation() {
     const { url, end } = await startPlayed(Buffer.from([0x83, 0x00]));
     const client = new WSMsgBroker('client', url);
@@ -123,7 +123,7 @@ const PROGRAMS = {
     return [code, client.peerErrors];
   },
 
-  /** The server announces more than the client takes. */
+  /** The server announces more than the client accepts. */
   async payload() {
     const { url, end } = await startPlayed(
       Buffer.from([0x81, 0x7f, 0, 0, 0, 0, 255, 255, 255, 255]),
@@ -134,7 +134,7 @@ const PROGRAMS = {
     return [code, client.peerErrors];
   },
 
-  /** A connection that cannot be opened is an error as everywhere in Node. */
+  /** A connection that cannot be opened is an error, as everywhere in Node.js. */
   async refused() {
     const probe = net.createServer().listen(0, '127.0.0.1');
     await once(probe, 'listening');

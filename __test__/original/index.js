@@ -1,7 +1,7 @@
 'use strict';
 
-// wsmsgbroker 1.7.2 and the `ws` it runs on, for the tests that compare 2.0 with it. They are installed
-// here and nowhere else; the versions are exact, so no lock file is needed.
+// wsmsgbroker 1.7.2 and its `ws`, for the tests that compare 2.0 with it. They are installed only here. The
+// versions are exact, so no lock file is needed.
 
 const path = require('node:path');
 

@@ -1,12 +1,12 @@
 'use strict';
 
-// Programs with a small heap, to which a peer sends JSON that takes many times its size once it is parsed.
+// Programs with a small heap, to which a peer sends JSON that uses many times its size once parsed.
 
 const { once } = require('node:events');
 const { WebSocket } = require('ws');
 const WSMsgBroker = require('../..');
 
-/** JSON of so many bytes that V8 needs some twenty times as many for. */
+/** JSON of this many bytes for which V8 needs about twenty times as many. */
 const objects = (bytes) => `[${'{},'.repeat(bytes / 3)}{}]`;
 
 async function start() {
@@ -33,7 +33,7 @@ async function start() {
 const answer = (_message, response) => response?.send('here');
 
 const PROGRAMS = {
-  /** To the server itself: a message, and a request. */
+  /** To the server's own client: a message and a request. */
   async participant() {
     const { server, send, heard, end } = await start();
     server.client.on('message', answer);
@@ -47,7 +47,7 @@ const PROGRAMS = {
     await end();
   },
 
-  /** To a client that speaks version 1, and listens to nothing else. */
+  /** To a version 1 client that only listens to messages. */
   async client() {
     const { url, send, end } = await start();
     const client = await new WSMsgBroker('client', url).connected();
@@ -59,7 +59,7 @@ const PROGRAMS = {
     await end();
   },
 
-  /** To a stream from which nothing is taken for a while, and to a program that is busy. */
+  /** To a stream from which nothing is consumed for a while, in a busy program. */
   async stream() {
     const { url, send, end } = await start();
     const client = await new WSMsgBroker('client', url, { protocol: 2 }).connected();

@@ -1,23 +1,23 @@
 'use strict';
 
 /**
- * What was sent from one id to another, what has arrived, and what became of each promise. `faults` are what
- * may not be.
+ * Messages sent from one id to another, received messages, and the outcome of each promise. `faults` lists
+ * violations.
  *
- * Each message from one id to another has two numbers: `n`, of all messages; `once`, of those only that must
- * never be sent a second time. On one connection of the receiver there is one connection of the sender at
- * most, as both end with their broker. So there, what arrives has ever larger `n`, also if it was sent again;
- * and its `once` has no gap: only what came last may be lost with the broker. From one connection of the
- * receiver to the next `once` grows, or something came twice.
+ * Each message from one id to another has two numbers: `n` counts all messages, `once` only those that must
+ * never be sent a second time. As both ends lose their connections with their broker, each connection of the
+ * receiver has at most one connection of the sender. On it, `n` always grows, even if a message was resent,
+ * and `once` has no gap: only the last messages may be lost with the broker. From one connection of the
+ * receiver to the next `once` grows; otherwise a message arrived twice.
  */
 class Ledger {
   faults = [];
   arrived = 0;
-  /** Requests that were heard once more. */
+  /** Requests that arrived again. */
   repeated = 0;
-  /** How many promises of a kind came to which end: `{ 'request: fine': 3 }`. */
+  /** Number of promises by kind and outcome: `{ 'request: fine': 3 }`. */
   outcomes = {};
-  /** Promises that have not settled. */
+  /** Pending promises. */
   open = new Set();
   #pairs = new Map();
 
@@ -29,7 +29,7 @@ class Ledger {
     return this.#pairs.get(name);
   }
 
-  /** The numbers of the next message; `isRepeatable`: it may be sent again. */
+  /** The numbers of the next message. `isRepeatable`: it may be sent again. */
   number(from, to, isRepeatable) {
     const pair = this.#pair(from, to);
     pair.n += 1;
@@ -38,7 +38,7 @@ class Ledger {
     return { n: pair.n, once: pair.once };
   }
 
-  /** A message has arrived, on the receiver's connection with this number. */
+  /** Records a message on the receiver's connection with this number. */
   arrive(from, to, connection, { n, once }) {
     const pair = this.#pair(from, to);
     const { name, last, heard } = pair;
@@ -54,17 +54,17 @@ class Ledger {
     }
     if (once <= last.ever) wrong('twice, or out of order');
     if (last.once > 0 && once !== last.once + 1) wrong('a gap');
-    if (pair.refused?.has(once)) wrong('told to be undeliverable');
+    if (pair.refused?.has(once)) wrong('has a receipt of failure');
     last.once = last.ever = once;
     heard.add(once);
   }
 
-  /** How many have arrived from one id to another on this connection of the receiver, or after it. */
+  /** Whether a message has arrived from one id at another on this connection of the receiver, or after it. */
   hasHeard(from, to, connection) {
     return this.#pair(from, to).last.connection >= connection;
   }
 
-  /** The broker has told what became of a message, on this connection of the sender. */
+  /** Records the receipt for a message on this connection of the sender. */
   told(from, to, once, isDelivered, connection) {
     const pair = this.#pair(from, to);
     if (isDelivered) {
@@ -73,12 +73,16 @@ class Ledger {
       pair.refused ??= new Set();
       pair.refused.add(once);
       if (pair.heard.has(once)) {
-        this.faults.push({ pair: pair.name, what: 'delivered, but not told so', once });
+        this.faults.push({
+          pair: pair.name,
+          what: 'delivered, but has a receipt of failure',
+          once,
+        });
       }
     }
   }
 
-  /** What was delivered on this connection of the sender and has not arrived. */
+  /** Delivered messages on this connection of the sender that have not arrived. */
   missing(from, to, connection) {
     const { name, delivered, heard } = this.#pair(from, to);
     return [...delivered]
@@ -86,7 +90,7 @@ class Ledger {
       .map(([once]) => ({ pair: name, what: 'delivered, but lost', once }));
   }
 
-  /** Waits for a promise, and notes its end by what `describe` makes of its value. */
+  /** Waits for a promise and counts its outcome, as described by `describe`. */
   async settle(what, promise, describe) {
     const entry = { what };
     this.open.add(entry);

@@ -1,16 +1,15 @@
 'use strict';
 
-// One of those who talk to each other while their broker is killed and started again: it sends all that a
-// client can send, and answers what it is asked.
+// A peer whose broker is killed and restarted. It uses every way to send, and answers requests.
 
-/** Promises that it awaits at one time. */
+/** Maximum number of pending promises. */
 const MOST_OPEN = 24;
-/** What may wait to be sent, bytes: while there is no broker, this much is queued. */
+/** Bytes queued while the broker is down. */
 const MOST_QUEUED = 16 * 1024;
 const TALK_MS = 1;
 
 class Peer {
-  /** How many connections it has had; those before the last have ended with their broker. */
+  /** Number of its connections. All but the last have ended with their broker. */
   connection = 0;
   isUp = false;
   #open = 0;
@@ -36,7 +35,7 @@ class Peer {
     }, TALK_MS);
   }
 
-  /** Says nothing more; what it has asked may still be answered. */
+  /** Stops sending. Pending requests may still be answered. */
   hush() {
     clearInterval(this.#timer);
     this.#timer = undefined;
@@ -50,7 +49,7 @@ class Peer {
     if (ids.length > 0) this[what](ids);
   }
 
-  /** A message with a number for each who is to have it. */
+  /** A message with numbers for each receiver. */
   #message(ids, isRepeatable) {
     const { id, ledger } = this;
     return Object.fromEntries(ids.map((to) => [to, ledger.number(id, to, isRepeatable)]));
@@ -103,13 +102,13 @@ class Peer {
     const numbers = message[this.id];
     this.ledger.arrive(from, this.id, this.connection, numbers);
     if (!response) return;
-    // Some are on their way, or with us, when the broker is killed.
+    // Some requests are in flight or unanswered when the broker is killed.
     if (this.random.chance(0.5)) response.send(numbers.n);
     else setTimeout(() => response.send(numbers.n), this.random.int(0, 10));
   }
 }
 
-/** What became of it, in short: the codes that there were, each once. */
+/** The outcome as text: each of the occurring codes once. */
 function codes(fine, failed) {
   const found = new Set([...failed.values()].map((error) => error.code ?? error));
   return [...(fine.length > 0 ? ['fine'] : []), ...[...found].sort()].join(', ');

@@ -1,4 +1,4 @@
-// Compiled, never run: in a project that knows nothing of Node.js, nor of `Symbol.asyncDispose`.
+// Compiled, never run: the types in a project without the types of Node.js and without `Symbol.asyncDispose`.
 
 import { expectTypeOf } from 'expect-type';
 import WSMsgBroker from 'wsmsgbroker';
@@ -17,11 +17,11 @@ expectTypeOf(client.connected()).toEqualTypeOf<Promise<WSMsgBroker<string>>>();
 expectTypeOf(client.listenerCount('open')).toEqualTypeOf<number>();
 fetch('/', { signal: new AbortController().signal }).then(() => client.close());
 
-// @ts-expect-error a class is wanted
+// @ts-expect-error WebSocket is a class
 new WSMsgBroker('page', 'wss://broker.example.org', { WebSocket: 'ws' });
 // @ts-expect-error no such event
 client.on('opened', () => {});
 // @ts-expect-error there is no Buffer
 Buffer.from('');
-// @ts-expect-error this `lib` does not know it
+// @ts-expect-error not in this `lib`
 Symbol.asyncDispose;

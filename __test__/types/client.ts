@@ -1,4 +1,4 @@
-// Compiled, never run: what a client takes and gives, in Node.js.
+// Compiled, never run: arguments and results of a client in Node.js.
 
 import { once } from 'node:events';
 import { expectTypeOf } from 'expect-type';
@@ -22,20 +22,20 @@ new WSMsgBroker('a', 'ws://localhost', { token: async () => undefined });
 new WSMsgBroker('a', 'ws://localhost', { protocol: 3 });
 // @ts-expect-error a version is a number
 new WSMsgBroker('a', 'ws://localhost', { protocol: '2' });
-// @ts-expect-error whether, or how; not how long
+// @ts-expect-error a boolean or an object, not a delay
 new WSMsgBroker('a', 'ws://localhost', { reconnect: 1000 });
 // @ts-expect-error no such member
 new WSMsgBroker('a', 'ws://localhost', { reconnect: { delay: 1 } });
 // @ts-expect-error messages are not resent
 new WSMsgBroker('a', 'ws://localhost', { resend: 'messages' });
-// @ts-expect-error a token is a text
+// @ts-expect-error a token is a string
 new WSMsgBroker('a', 'ws://localhost', { token: () => 5 });
 // @ts-expect-error milliseconds are a number
 new WSMsgBroker('a', 'ws://localhost', { requestTimeout: '30s' });
-// @ts-expect-error a controller is no signal
+// @ts-expect-error a controller is not a signal
 new WSMsgBroker('a', 'ws://localhost', { signal: new AbortController() });
 
-// Without types: what JSON may be.
+// Without type parameters: any JSON value.
 const client = new WSMsgBroker('a', 'localhost', 9042);
 expectTypeOf(client).toEqualTypeOf<WSMsgBroker<any, any>>();
 expectTypeOf(client.connected()).toEqualTypeOf<Promise<WSMsgBroker>>();
@@ -61,23 +61,23 @@ client
   .off('drain', () => {})
   .on('close', (code) => expectTypeOf(code).toEqualTypeOf<number | undefined>())
   .on('error', ({ code }) => code === 'ERR_WSMB_UNAUTHORIZED' || code === 'ECONNREFUSED');
-// Node's own functions take it for an EventEmitter.
+// Functions of Node.js accept it as an EventEmitter.
 once(client, 'registered').then(() => {});
 expectTypeOf(client.emit('open')).toEqualTypeOf<boolean>();
 // @ts-expect-error no such event
 client.on('reconnect', () => {});
 // @ts-expect-error the first argument is the attempt
 client.on('reconnecting', (error: Error) => error);
-// @ts-expect-error nothing comes with it
+// @ts-expect-error the event has no arguments
 client.on('registered', (id: string) => id);
 // @ts-expect-error the code may be missing
 client.on('close', (code: number) => code);
-// @ts-expect-error an id is a text
+// @ts-expect-error an id is a string
 client.emit('replaced', 5);
 // @ts-expect-error no such event
 client.listenerCount('messages');
 
-// Messages of a type, and answers to them.
+// Messages of a given type, and answers to them.
 const worker = new WSMsgBroker<Job, Result>('worker', 'ws://localhost');
 expectTypeOf(worker.connected()).toEqualTypeOf<Promise<WSMsgBroker<Job, Result>>>();
 worker.on('message', ({ n }, response) => {
@@ -88,12 +88,12 @@ worker.on('message', ({ n }, response) => {
   if (response) {
     expectTypeOf(response.signal).toEqualTypeOf<AbortSignal>();
   }
-  // @ts-expect-error not that answer
+  // @ts-expect-error not the type of an answer
   response?.send({ cube: n ** 3 });
-  // @ts-expect-error a refusal has a reason
+  // @ts-expect-error a rejection has a reason
   response?.reject();
 });
-// @ts-expect-error not that message
+// @ts-expect-error not the type of a message
 worker.on('message', (text: string) => text);
 
 export async function work() {
@@ -104,35 +104,35 @@ export async function work() {
     answer?.({ square: message.n });
     // @ts-expect-error an answer may not be wanted
     answer({ square: 1 });
-    // @ts-expect-error not that answer
+    // @ts-expect-error not the type of an answer
     answer?.(message.n);
-    // @ts-expect-error not in that message
+    // @ts-expect-error not a member of the message
     message.m;
   }
   // @ts-expect-error no such option
   worker.messages({ limit: 8 });
 }
 
-// What is asked has a type at each call.
+// Each call can have its own types.
 export async function ask() {
   const { from, message } = await client.request<Result>(job, 'worker');
   expectTypeOf(from).toEqualTypeOf<string | undefined>();
   expectTypeOf(message).toEqualTypeOf<Result>();
   const options = { timeout: 1000, signal: AbortSignal.timeout(2000) };
   await client.request<Result, Job>(job, ['worker-1', 'worker-2'] as const, options);
-  // @ts-expect-error not that message
+  // @ts-expect-error not the type of a message
   await client.request<Result, Job>({ m: 4 }, 'worker');
-  // @ts-expect-error not in that answer
+  // @ts-expect-error not a member of the answer
   (await client.request<Result>(job, 'worker')).message.cube;
-  // @ts-expect-error an id is a text
+  // @ts-expect-error an id is a string
   await client.request(job, 7);
-  // @ts-expect-error nobody is asked
+  // @ts-expect-error a request needs a receiver
   await client.request(job);
-  // @ts-expect-error one answer is what a request is for
+  // @ts-expect-error a request has one answer
   await client.request(job, ['a', 'b'], { count: 2 });
   // @ts-expect-error milliseconds are a number
   await client.request(job, 'worker', { timeout: '1s' });
-  // @ts-expect-error an answer is a promise's
+  // @ts-expect-error a promise has no message
   client.request(job, 'worker').message;
 }
 
@@ -149,22 +149,22 @@ export async function deliver() {
   expectTypeOf(delivered).toEqualTypeOf<string[]>();
   expectTypeOf(failed).toEqualTypeOf<Map<string, WSMsgBroker.RequestError>>();
   client.deliver(job, 'a', { timeout: 1 });
-  // @ts-expect-error nobody answers, so there is nothing to count
+  // @ts-expect-error a delivery has no answers to count
   client.deliver(job, 'a', { count: 1 });
 }
 
-// A callback, as in version 1, or its type at the call.
+// A callback as in version 1, with or without a type.
 client.send(job, 'worker', (from, answer: Result) => [from, answer.square]);
 client.send<Result>(job, 'worker', (_from, answer) => {
   expectTypeOf(answer).toEqualTypeOf<Result>();
 });
 client.send<Result, Job>(job, ['a', 'b'], null);
-// @ts-expect-error not that message
+// @ts-expect-error not the type of a message
 client.send<Result, Job>({ m: 4 }, 'worker');
-// @ts-expect-error the one who answers comes first
+// @ts-expect-error the id of the responder comes first
 client.send(job, 'worker', (answer: Result) => answer);
 
-// Errors: their codes are known, and may be others.
+// Errors: known codes, and others.
 export async function fail(): Promise<string | undefined> {
   try {
     await client.request(job, 'worker');
@@ -187,7 +187,7 @@ export async function fail(): Promise<string | undefined> {
 const known: WSMsgBroker.ErrorCode = 'ERR_WSMB_CLOSED';
 // @ts-expect-error no such code
 const unknown: WSMsgBroker.ErrorCode = 'ERR_WSMB_CLOSE';
-// @ts-expect-error an outcome is no code of ours
+// @ts-expect-error an outcome is not an ErrorCode
 const outcome: WSMsgBroker.ErrorCode = 'TIMEOUT';
 
 export { known, outcome, unknown };

@@ -1,4 +1,4 @@
-// Compiled, never run: what an ES module finds, in Node.js and in bundlers.
+// Compiled, never run: the exports for an ES module, in Node.js and in bundlers.
 
 import { expectTypeOf } from 'expect-type';
 import WSMsgBroker, { Server } from 'wsmsgbroker';
@@ -10,7 +10,7 @@ expectTypeOf(Server).toEqualTypeOf(WSMsgBroker.Server);
 expectTypeOf(BrowserServer).toEqualTypeOf(Browser.Server);
 expectTypeOf<Browser.ClientOptions>().toHaveProperty('token');
 
-// @ts-expect-error a page loads the script: it is no module
+// @ts-expect-error the script for pages is not a module
 import('wsmsgbroker/browser/wsmsgbroker.js');
-// @ts-expect-error what is not exported is not there
+// @ts-expect-error not exported
 import('wsmsgbroker/lib/client');

@@ -1,4 +1,4 @@
-// Compiled, never run: what `require` finds, in Node.js and in bundlers.
+// Compiled, never run: the exports for `require`, in Node.js and in bundlers.
 
 import { expectTypeOf } from 'expect-type';
 
@@ -9,7 +9,7 @@ expectTypeOf(new WSMsgBroker('a', 'ws://localhost')).toEqualTypeOf<WSMsgBroker>(
 expectTypeOf(new Browser('a', 'ws://localhost')).toEqualTypeOf<Browser>();
 expectTypeOf<Browser.ClientOptions>().toHaveProperty('token');
 
-// @ts-expect-error the class is what is required, not a member of it
+// @ts-expect-error require returns the class
 new WSMsgBroker.default('a', 'ws://localhost');
-// @ts-expect-error the class is what is required, not a member of it
+// @ts-expect-error require returns the class
 new Browser.default('a', 'ws://localhost');

@@ -1,4 +1,4 @@
-// Compiled, never run: what a server takes and gives. Its options are in ../types.ts.
+// Compiled, never run: arguments and results of a server. Its options are in ../types.ts.
 
 import { once } from 'node:events';
 import { expectTypeOf } from 'expect-type';
@@ -13,7 +13,7 @@ expectTypeOf(server.has('a')).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', 4000, 'enough')).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', { principal: true })).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', { code: 4000, reason: 'enough' })).toEqualTypeOf<boolean>();
-// @ts-expect-error true or false
+// @ts-expect-error principal is a boolean
 server.disconnect('a', { principal: 'a' });
 expectTypeOf(server[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();
 server.on('warn', ({ code }) => code === 'ERR_WSMB_UNKNOWN_ID').once('listening', () => {});
@@ -26,12 +26,12 @@ server.on('cluster', (state, reason) => {
 });
 // @ts-expect-error no such state
 server.on('cluster', (state) => state === 'lost');
-// @ts-expect-error a warning has a code of ours
+// @ts-expect-error no such code of a warning
 server.on('warn', ({ code }) => code === 'UNKNOWN');
-// @ts-expect-error of a client
+// @ts-expect-error an event of clients
 server.on('reconnected', () => {});
 
-// It may be one of many.
+// A broker of a cluster.
 new Server({ port: 0, nats: { servers: 'nats://a:4222' } });
 new Server(0, '/', { nats: { servers: ['a', 'b'] as const, tls: true, creds: 'broker.creds' } });
 export async function search() {
@@ -44,18 +44,18 @@ export async function search() {
   expectTypeOf(has).toEqualTypeOf<boolean>();
   expectTypeOf(broker).toEqualTypeOf<string | null>();
   expectTypeOf(silent).toEqualTypeOf<string[]>();
-  // @ts-expect-error an id is a text
+  // @ts-expect-error an id is a string
   all.has(5);
-  // @ts-expect-error a time is a member
+  // @ts-expect-error the timeout is a member of options
   all.ids(100);
 }
 expectTypeOf(server.stats()?.cluster).toEqualTypeOf<WSMsgBroker.ClusterStats | undefined>();
-// @ts-expect-error it may be alone
+// @ts-expect-error cluster may be null
 server.cluster.brokers();
-// @ts-expect-error it is made of its options
+// @ts-expect-error cluster is read-only
 server.cluster = null;
 
-// It takes part as a client does.
+// The server's own client.
 export async function participate() {
   expectTypeOf(server.send('x', 'a')).toEqualTypeOf<boolean>();
   const { from, message } = await server.request<{ n: number }>('x', ['a', 'b'], { timeout: 9 });
@@ -71,11 +71,11 @@ export async function participate() {
   for await (const { message, answer } of hub.messages()) {
     expectTypeOf(message).toEqualTypeOf<'ping'>();
     answer?.('pong');
-    // @ts-expect-error not that answer
+    // @ts-expect-error not the type of an answer
     answer?.('ping');
   }
   expectTypeOf(hub.client).toEqualTypeOf<WSMsgBroker<'ping', 'pong'>>();
-  // @ts-expect-error it is connected to nothing
+  // @ts-expect-error a server has no connection
   server.connected();
   // @ts-expect-error its id is an option
   server.register();
