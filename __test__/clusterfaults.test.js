@@ -27,10 +27,10 @@ test('a ledger reports duplicates, reordering, unsent messages, missing receipts
   ledger.got('b', { from: 'a', number: 1 });
   ledger.got('b', { from: 'a', number: 0 });
   ledger.got('b', { from: 'a', number: 9 });
-  sent[0].tell('UNKNOWN_ID');
-  sent[1].tell('delivered');
-  sent[1].tell('delivered');
-  sent[2].tell('delivered');
+  sent[0].settle('UNKNOWN_ID');
+  sent[1].settle('delivered');
+  sent[1].settle('delivered');
+  sent[2].settle('delivered');
   const counts = ledger.close(1000);
   t.deepEqual(counts, {
     'UNKNOWN_ID, arrived': 1,
@@ -41,17 +41,17 @@ test('a ledger reports duplicates, reordering, unsent messages, missing receipts
   t.deepEqual(
     ledger.faults.map((fault) => fault.replace(/^a to b: /, '')),
     [
-      '1 came twice',
+      '1 arrived twice',
       '9 was never sent',
-      '1 was told twice',
-      '0 came behind 1',
-      '0 was told UNKNOWN_ID, and arrived',
-      '2 was told delivered, and is lost',
-      '3 was told nothing',
+      '1 has two receipts',
+      '0 arrived after 1',
+      '0 has the receipt UNKNOWN_ID, but arrived',
+      '2 has the receipt delivered, but is lost',
+      '3 has no receipt',
     ],
   );
   const other = new Ledger();
-  other.send('a', 'b').tell('delivered');
+  other.send('a', 'b').settle('delivered');
   other.ended('b');
   t.deepEqual(other.close(1000), { 'delivered, lost': 1 });
   t.deepEqual(other.faults, []);

@@ -1,22 +1,22 @@
 'use strict';
 
-// A process that plays the acts of some files until it is told to stop: each over and over, beside the
-// others, so many times a minute, or as often as it ends where that is 0. A file says with `on` which
-// of the servers its acts are for; PLACES tells, as JSON, where those are (see World).
+// A process that plays the acts of some files until it is stopped. Each act is repeated the given number of
+// times per minute, or without a pause for 0; all acts run concurrently. A file exports `on`, the server of
+// its acts. PLACES has the addresses of the servers as JSON (see World).
 //
-//     node actor.js FILE,FILE PLACES SEED
+// node actor.js FILE,FILE PLACES SEED
 
 const { setMaxListeners } = require('node:events');
 const { Ledger } = require('./ledger');
 const World = require('./world');
 
-/** How often the ledger is looked through, in milliseconds. */
+/** The interval between two checks of the ledger, ms. */
 const CHECK_EVERY = 1000;
 
 const [files, places, seed] = process.argv.slice(2);
 const stop = new AbortController();
 const counts = {};
-/** What the servers must have counted, by server and counter. */
+/** Expected counts by server and counter. */
 const met = {};
 setMaxListeners(0, stop.signal);
 
@@ -26,14 +26,14 @@ function broken(what) {
 
 async function play(act, perMinute, { on, place, ledger }) {
   const name = on === 'plain' ? act.name : `${on}.${act.name}`;
-  const tell = (what) => broken(`${name}: ${what}`);
+  const report = (what) => broken(`${name}: ${what}`);
   const world = new World({
     name,
     place,
     seed,
     ledger,
     stopped: stop.signal,
-    broken: tell,
+    broken: report,
     met(counter) {
       met[on] ??= {};
       met[on][counter] = (met[on][counter] ?? 0) + 1;
@@ -47,7 +47,7 @@ async function play(act, perMinute, { on, place, ledger }) {
       await act(world);
       counts[name] += 1;
     } catch (error) {
-      tell(error.stack);
+      report(error.stack);
       return;
     }
   }
@@ -69,6 +69,6 @@ async function main() {
 process.on('message', (message) => {
   if (message === 'stop') stop.abort();
 });
-// The driver is gone.
+// The driver has ended.
 process.on('disconnect', () => process.exit());
 main();

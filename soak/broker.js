@@ -1,9 +1,9 @@
 'use strict';
 
-// The broker of the soak: our addon, in a process of its own. One server is plain and lets in anybody,
-// the other one speaks TLS, wants tokens, and changes its certificate now and then. Both have listeners
-// for every event and a memory of the last of them, as a program that logs would have. Asked, the
-// process tells what they hold.
+// The broker of the soak test: the addon in a process of its own. One server is plain and open to all
+// clients. The other speaks TLS, requires tokens and changes its certificate regularly. Both have listeners
+// for every event and keep the last events in memory, like a program that logs. The process reports counters
+// on request.
 
 const { randomBytes } = require('node:crypto');
 const { once } = require('node:events');
@@ -40,17 +40,18 @@ function start(options) {
 }
 
 const plain = start();
-// An id is a pattern, too: that of nobody else. A wider one is another principal.
+// An id without wildcards is a pattern, too, which matches only itself. A wider one would be another
+// principal.
 const jwt = { secret, issuer: ISSUER, subject: 'pattern' };
 const secure = start({ tls: trusted.issue(), jwt });
 const servers = { plain, secure };
 
-/** Another certificate; before it one that cannot be used, which must change nothing. */
+/** Sets a new certificate, after an unusable one that must change nothing. */
 function renew() {
   const [next, other] = [trusted.issue(), trusted.issue()];
   try {
     secure.setTls({ ...other, key: next.key });
-    process.send({ broken: 'setTls took the key of another certificate' });
+    process.send({ broken: 'setTls accepted the key of another certificate' });
   } catch (error) {
     if (error.code !== 'ERR_WSMB_TLS') throw error;
   }
@@ -79,10 +80,10 @@ process.on('message', async (message) => {
     process.send({ heap: process.memoryUsage().heapUsed, stats });
   } else if (message === 'close') {
     await close();
-    // Nothing keeps the process alive from here on.
+    // From here on, nothing keeps the process alive.
     process.disconnect();
   }
 });
-// The driver is gone.
+// The driver has ended.
 process.on('disconnect', close);
 main();

@@ -12,8 +12,8 @@ const DESCRIPTORS = '#9a6700';
 const SLOPE = '#cf222e';
 
 /**
- * `memory` (MiB) and `descriptors` are points `[minute, value]`, `lowest` the minima to which `fit` was
- * fitted; `warmUp` is where that begins.
+ * `memory` (MiB) and `descriptors` are points `[minute, value]`. `lowest`: the minima to which `fit` was
+ * fitted, from the minute `warmUp` on.
  */
 function chart({ title, memory, descriptors, lowest, fit, warmUp }) {
   const most = (points) => points.reduce((highest, [, value]) => Math.max(highest, value), 0);

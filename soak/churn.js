@@ -1,6 +1,6 @@
 'use strict';
 
-// Many ids at brokers that are one, and NATS that comes back: `node soak/churn.js`. See README.md beside this file.
+// Many ids in a cluster during an outage of NATS: `node soak/churn.js`. See README.md beside this file.
 
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
@@ -10,11 +10,11 @@ const { capacity, judge, markdown } = require('./churn/report');
 const { RESULTS, parse, publish, requireLinux, run } = require('./command');
 
 const USAGE = `usage: node soak/churn.js [options]
-  --ids N       how many (default 40000)
+  --ids N       number of ids (default 40000)
   --out FOLDER  where churn.md is written (default soak/results)
 `;
 
-/** How many files a process may open: that of each of ours is the same. */
+/** The limit of open files, which each child process inherits. */
 function openFiles() {
   const limits = fs.readFileSync('/proc/self/limits', 'utf8');
   return Number(/^Max open files\s+(\d+)/m.exec(limits)[1]);
@@ -26,7 +26,7 @@ async function main() {
   const files = openFiles();
   const brokers = Math.max(2, Math.ceil(options.ids / capacity(files)));
   const results = { alone: [], cluster: [] };
-  // Two sizes: one would not tell whether it grows in line.
+  // Two sizes show whether the cost grows linearly.
   for (const ids of [Math.round(options.ids / 2), options.ids]) {
     results.alone.push(await play({ ids, brokers, isClustered: false }));
     const played = await play({ ids, brokers });

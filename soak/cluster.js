@@ -1,15 +1,15 @@
 'use strict';
 
-// Brokers that are one, while something breaks all the time: `node soak/cluster.js`. See README.md beside this file.
+// A cluster under continuous failures: `node soak/cluster.js`. See README.md beside this file.
 
 const { integer, origin, table } = require('../testkit/report');
 const play = require('./cluster/play');
 const { RESULTS, parse, publish, run } = require('./command');
 
 const USAGE = `usage: node soak/cluster.js [options]
-  --minutes N   how long (default 10)
-  --every MS    a fault begins each so many ms (default 2000)
-  --seed N      of the order of faults (default 1)
+  --minutes N   duration (default 10)
+  --every MS    a fault begins every MS milliseconds (default 2000)
+  --seed N      determines the order of faults (default 1)
   --out FOLDER  where cluster-faults.md is written (default soak/results)
 `;
 
@@ -20,22 +20,22 @@ const rows = (counts) =>
 
 function markdown({ counts, requests, happened, arrived, faults }, command) {
   return `${[
-    '# Brokers that are one, while something breaks',
-    'Three brokers and a NATS server are processes of their own; twelve clients send to each other through whatever broker\n' +
-      'is there, and one of these faults begins every 2 seconds. Each message has a number; what its sender was told of it\n' +
-      '(`deliver`) and what arrived are kept apart, and compared at the end. How, and how to repeat it:\n' +
-      '[README.md](../README.md); what the codes mean: [cluster.md](../../docs/cluster.md).',
+    '# A cluster under continuous failures',
+    'Three brokers and a NATS server run as separate processes. Twelve clients send to each other through any running\n' +
+      'broker, and one of these faults begins every 2 seconds. Messages are numbered. Their receipts (`deliver`) and their\n' +
+      'arrivals are recorded separately and compared at the end. Method and repetition: [README.md](../README.md). Meaning\n' +
+      'of the codes: [cluster.md](../../docs/cluster.md).',
     origin(command),
     table(['fault', 'times'], rows(happened)),
-    `${integer(arrived)} messages arrived. What their senders were told, and what became of them:`,
-    table(['told, and became', 'messages'], rows(counts)),
-    'What is told `delivered` and is lost was in the outbox of a connection that ended, or at a broker that was killed.\n' +
-      'What is told `CLUSTER_DOWN`, `TIMEOUT` or `ERR_WSMB_CONNECTION_LOST` may have arrived all the same: nobody could say so.',
-    'What became of requests:',
+    `${integer(arrived)} messages arrived. Receipts and actual outcomes:`,
+    table(['receipt, outcome', 'messages'], rows(counts)),
+    'A message that is `delivered` but lost was in the outbox of a connection that ended, or on a broker that was killed. A\n' +
+      'message with `CLUSTER_DOWN`, `TIMEOUT` or `ERR_WSMB_CONNECTION_LOST` may have arrived: its outcome is unknown.',
+    'Outcomes of requests:',
     table(['outcome', 'requests'], rows(requests)),
     faults.length === 0
-      ? 'Nothing came twice, each pair was in order, every promise was settled, and in the end each id was at one broker.'
-      : `What must not be:\n\n${faults
+      ? 'No message was duplicated or reordered, every promise settled, and at the end each id was registered on one broker.'
+      : `Violations:\n\n${faults
           .slice(0, 100)
           .map((fault) => `- ${fault}`)
           .join('\n')}`,

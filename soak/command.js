@@ -1,13 +1,13 @@
 'use strict';
 
-// The command line of the programs in this folder: options in, a report out.
+// The command line of the programs in this folder: parses options and publishes reports.
 
 const fs = require('node:fs');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 
 /**
- * The options of the command line, by name. One whose default is a number must be a number above zero.
+ * The options of the command line by name. An option with a numeric default must be a number above zero.
  * `--help` prints the usage and ends the process.
  */
 function parse(usage, defaults) {
@@ -34,7 +34,7 @@ function parse(usage, defaults) {
 /** The default of `--out`. */
 const RESULTS = path.join(__dirname, 'results');
 
-/** Writes files, name to text, to a folder, and prints the first of them: the report. */
+/** Writes files (name to text) to a folder and prints the first one, which is the report. */
 function publish(folder, files) {
   fs.mkdirSync(folder, { recursive: true });
   for (const [name, text] of Object.entries(files)) {

@@ -1,8 +1,8 @@
 'use strict';
 
-// What clients do wrong, one function each: it ends when the broker has done what it must. The list at
-// the end says how often a minute each is played. To add one: write it, and add it there.
-// What the broker should answer is in spec/protocol.md; the rules are cited by number.
+// Misbehaving clients, one function each, which ends when the broker has reacted as required. The list at the
+// end has the number of plays per minute. To add a fault, write a function and add it to the list. The
+// required reactions are in spec/protocol.md, cited by rule.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
@@ -10,9 +10,9 @@ const path = require('node:path');
 const { DEADLINE, LIMITS } = require('./limits');
 const { CLOSE, PING, TEXT, Wire, frame, request, text } = require('./wire');
 
-/** More than an outbox and the buffers of the kernel hold. */
+/** More than an outbox and the buffers of the kernel hold, bytes. */
 const FLOOD = 24 << 20;
-/** One message of a flood. */
+/** One message of a flood, bytes. */
 const WAVE = 256 << 10;
 const OVERSIZE = LIMITS.maxPayload + 1;
 
@@ -20,7 +20,7 @@ async function ends(world, wire, code, what) {
   world.expect(await world.within(wire.ended, what), code, what);
 }
 
-/** Texts that are no action: refused, and what follows is carried out (rules 1.2 to 1.5). */
+/** Texts that are not actions are refused, and later ones are carried out (rules 1.2 to 1.5). */
 async function malformedJson(world) {
   const wire = await world.dial(world.id());
   const texts = ['', '{', '[]', 'null', '1', '"register"', '{"action":{}}', '{"action":"dance"}'];
@@ -34,13 +34,13 @@ async function malformedJson(world) {
   await wire.close();
 }
 
-/** Actions that are refused, for the limits too (rules 4 and 6 to 8). */
+/** Invalid actions and actions beyond limits are refused (rules 4 and 6 to 8). */
 async function refusedActions(world) {
   const id = world.id();
   const wire = await world.dial(id);
   const other = await world.dial(world.id());
   const ack = world.id();
-  wire.tell({ action: 'send', message: 'held', dest: id, ack });
+  wire.send({ action: 'send', message: 'held', dest: id, ack });
   await wire.action('message');
   const refused = [
     { action: 'register' },
@@ -54,13 +54,13 @@ async function refusedActions(world) {
     { action: 'answer', message: 1 },
     { action: 'answer', message: 1, ack: 'nobody asked' },
   ];
-  other.tell(world.random.pick(refused));
-  other.tell(world.random.pick(refused));
+  other.send(world.random.pick(refused));
+  other.send(world.random.pick(refused));
   await other.ping();
   await Promise.all([wire.close(), other.close()]);
 }
 
-/** Frames that break RFC 6455 (rule 15.2). */
+/** Frames that violate RFC 6455 (rule 15.2). */
 async function malformedFrames(world) {
   const wire = await world.dial(world.id());
   const started = frame(TEXT, '{', { fin: false });
@@ -88,7 +88,7 @@ async function notUtf8(world) {
   await ends(world, wire, 1007, 'a text that is not UTF-8');
 }
 
-/** More than maxPayload: announced, or in fragments (rule 15.4). */
+/** A message larger than maxPayload, by its header or in fragments (rule 15.4). */
 async function oversize(world) {
   const wire = await world.dial(world.id());
   if (world.random.chance(0.8)) {
@@ -101,7 +101,7 @@ async function oversize(world) {
   await ends(world, wire, 1009, 'a message that is too large');
 }
 
-/** Any bytes at all, and gone. */
+/** Random bytes, then disconnects. */
 async function garbage(world) {
   const wire = await world.dial(world.id());
   wire.write(world.random.bytes(world.random.int(1, 2000)));
@@ -109,17 +109,17 @@ async function garbage(world) {
   await wire.destroy();
 }
 
-/** Messages to ids that nobody has (rule 6.5). */
+/** Messages to unknown ids (rule 6.5). */
 async function unknownReceivers(world) {
   const id = world.id();
   const wire = await world.dial(id);
   const dest = Array.from({ length: world.random.int(1, 20) }, () => world.id());
-  wire.tell({ action: 'send', message: 1, dest: [...dest, id], ack: world.id() });
+  wire.send({ action: 'send', message: 1, dest: [...dest, id], ack: world.id() });
   await wire.action('message');
   await wire.close();
 }
 
-/** Requests that are no handshake (rules 14.2 to 14.7). */
+/** Requests that are not a handshake (rules 14.2 to 14.7). */
 async function refusedHandshakes(world) {
   const requests = [
     [request({ path: '/elsewhere' }), 404],
@@ -136,7 +136,7 @@ async function refusedHandshakes(world) {
   await wire.ended;
 }
 
-/** A part of a handshake, and gone. */
+/** A part of a handshake, then disconnects. */
 async function halfHandshakes(world) {
   const wire = new Wire(world.place);
   const head = request();
@@ -145,7 +145,7 @@ async function halfHandshakes(world) {
   await wire.destroy(world.random.chance(0.5));
 }
 
-/** A part of a handshake, and silence (rule 14.5). */
+/** A part of a handshake, then silence (rule 14.5). */
 async function slowHandshakes(world) {
   const wire = new Wire(world.place);
   const head = request();
@@ -193,7 +193,7 @@ async function tinyFragments(world) {
   await wire.close();
 }
 
-/** A message of which only the beginning comes. */
+/** The beginning of a message only. */
 async function halfMessages(world) {
   const wire = await world.dial(world.id());
   const bytes = frame(TEXT, world.random.bytes(100), { length: world.random.int(101, 1 << 20) });
@@ -202,37 +202,37 @@ async function halfMessages(world) {
   await wire.destroy(world.random.chance(0.5));
 }
 
-/** Gone without a close frame, with requests open both ways (rules 5.4 and 7.10). */
+/** Disconnects without a close frame, with pending requests in both directions (rules 5.4 and 7.10). */
 async function vanish(world) {
   const ids = [world.id(), world.id()];
   const [wire, other] = await Promise.all(ids.map((id) => world.dial(id)));
-  wire.tell({ action: 'send', message: 1, dest: ids, ack: world.id() });
-  other.tell({ action: 'send', message: 1, dest: ids, ack: world.id() });
+  wire.send({ action: 'send', message: 1, dest: ids, ack: world.id() });
+  other.send({ action: 'send', message: 1, dest: ids, ack: world.id() });
   await Promise.all([wire.ping(), other.ping()]);
   await wire.destroy(world.random.chance(0.5));
   await other.ping();
   await other.destroy(world.random.chance(0.5));
 }
 
-/** Ends its side without a close frame. */
+/** Half-closes its connection without a close frame. */
 async function halfClosed(world) {
   const wire = await world.dial(world.id());
   wire.socket.end();
   await ends(world, wire, 1006, 'an end without a close frame');
 }
 
-/** Says goodbye, and stays: its socket is destroyed after closeTimeout (rule 15.7). */
+/** Sends a close frame but stays: its socket is destroyed after closeTimeout (rule 15.7). */
 async function overstaying(world) {
   const wire = await world.dial(world.id());
   wire.socket.pause();
   wire.write(frame(CLOSE, [3, 232]));
-  // As long as the broker may wait for it; what came is read then.
+  // As long as the broker may wait for it. Received bytes are read afterwards.
   await world.sleep(6000);
   wire.socket.resume();
   await ends(world, wire, 1000, 'a goodbye');
 }
 
-/** Many connections at once, most of which leave at once. */
+/** Many connections at the same time, most of which disconnect at once. */
 async function storm(world) {
   const wires = Array.from({ length: 100 }, () => new Wire(world.place));
   await Promise.all(
@@ -244,18 +244,18 @@ async function storm(world) {
   );
 }
 
-/** One connection that changes its id all the time (rules 4.8 and 5.1). */
+/** One connection that changes its id continuously (rules 4.8 and 5.1). */
 async function idJuggling(world) {
   const wire = await world.dial();
   for (let left = 50; left > 0; left -= 1) {
-    wire.tell(world.registration(world.id()));
-    if (world.random.chance(0.3)) wire.tell({ action: 'unregister' });
+    wire.send(world.registration(world.id()));
+    if (world.random.chance(0.3)) wire.send({ action: 'unregister' });
   }
   await wire.ping();
   await wire.close();
 }
 
-/** Pings without end, whose pongs are not read: those beyond a bound are dropped. */
+/** Continuous pings, with pongs that are not read. Pongs beyond a limit are dropped. */
 async function pingFlood(world) {
   const wire = await world.dial(world.id());
   wire.socket.pause();
@@ -266,50 +266,50 @@ async function pingFlood(world) {
   await wire.close();
 }
 
-/** Receives and does not read; who sends to it is held until it is closed (rule 17.4). */
+/** Reads nothing: its senders get backpressure until it is closed (rule 17.4). */
 async function neverReads(world) {
-  // Few ids: some come again within a minute, and are given no time (rule 17.7).
+  // Few ids: some return within a minute and get no delay budget (rule 17.7).
   const id = `never-reads-${world.random.int(1, 4)}`;
   const slow = await world.dial(id);
   slow.socket.pause();
   const sender = await world.dial(world.id());
   const wave = text({ action: 'send', message: 'x'.repeat(WAVE), dest: id });
   for (let sent = 0; sent < FLOOD; sent += WAVE) sender.write(wave);
-  // Not answered while it is held.
+  // The ping is not answered while the sender is delayed.
   await sender.ping();
   slow.socket.resume();
   await ends(world, slow, 1013, 'one that does not read');
   await sender.close();
 }
 
-/** Asks, and does not read the answers (rule 17.5). */
+/** Sends requests without reading the answers (rule 17.5). */
 async function neverReadsAnswers(world) {
   const [asking, answering] = [world.id(), world.id()];
   const slow = await world.dial(asking);
   const answerer = await world.dial(answering);
   slow.socket.pause();
   const message = 'x'.repeat(WAVE);
-  answerer.on('action', ({ ack }) => answerer.tell({ action: 'answer', ack, message }));
+  answerer.on('action', ({ ack }) => answerer.send({ action: 'answer', ack, message }));
   let sent = 0;
   for (; sent < FLOOD; sent += WAVE) {
-    slow.tell({ action: 'send', message: sent, dest: answering, ack: `${asking}-${sent}` });
+    slow.send({ action: 'send', message: sent, dest: answering, ack: `${asking}-${sent}` });
   }
   await answerer.next('action', (last) => last.message === sent - WAVE);
-  // Answers are held by nobody; this is, until the one that does not read is closed.
-  answerer.tell({ action: 'send', message, dest: asking });
+  // Answers get no backpressure. This message does, until the slow asker is closed.
+  answerer.send({ action: 'send', message, dest: asking });
   await answerer.ping();
   slow.socket.resume();
   await ends(world, slow, 1013, 'one that does not read answers');
   await answerer.close();
 }
 
-/** Requests that nobody answers in time: they expire, and an answer is too late (rule 7.7). */
+/** Requests that are not answered in time expire, and a late answer is dropped (rule 7.7). */
 async function unanswered(world) {
   const silentId = world.id();
   const asker = await world.dial(world.id());
   const silent = await world.dial(silentId);
   const acks = Array.from({ length: world.random.int(1, 500) }, () => world.id());
-  for (const ack of acks) asker.tell({ action: 'send', message: 1, dest: silentId, ack });
+  for (const ack of acks) asker.send({ action: 'send', message: 1, dest: silentId, ack });
   await Promise.all([asker.ping(), silent.ping()]);
   let late = 0;
   asker.on('action', () => {
@@ -317,7 +317,7 @@ async function unanswered(world) {
   });
   await world.sleep(LIMITS.ackTimeout + 1000);
   if (!world.stopping) {
-    for (const ack of acks) silent.tell({ action: 'answer', ack, message: 1 });
+    for (const ack of acks) silent.send({ action: 'answer', ack, message: 1 });
     await silent.ping();
     await asker.ping();
     world.expect(late, 0, 'answers that came too late');
@@ -325,7 +325,7 @@ async function unanswered(world) {
   await Promise.all([asker.close(), silent.close()]);
 }
 
-/** A process that is killed in the midst of its traffic. */
+/** A process that is killed during its traffic. */
 async function killedProcess(world) {
   const args = [String(world.place.port), world.id()];
   const child = fork(path.join(__dirname, 'victim.js'), args);

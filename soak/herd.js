@@ -1,6 +1,6 @@
 'use strict';
 
-// When many clients come back to a broker: `node soak/herd.js`. See README.md beside this file.
+// Many clients that reconnect to a broker: `node soak/herd.js`. See README.md beside this file.
 
 const { integer, origin, table } = require('../testkit/report');
 const { RESULTS, parse, publish, run } = require('./command');
@@ -8,13 +8,13 @@ const chart = require('./herd/chart');
 const play = require('./herd/play');
 
 const USAGE = `usage: node soak/herd.js [options]
-  --clients N   how many (default 1000)
+  --clients N   number of clients (default 1000)
   --out FOLDER  where herd.md and herd.svg are written (default soak/results)
 `;
 
 const DOWN = 1000;
 const DRAIN = 10_000;
-/** What is counted together, ms. */
+/** Width of a slot, ms. */
 const SLOT = 100;
 
 const WAYS = {
@@ -25,19 +25,19 @@ const WAYS = {
     reconnect: { jitter: 0 },
   },
   quiet: {
-    title: `\`close({ drain: ${DRAIN} })\`, nothing under way`,
+    title: `\`close({ drain: ${DRAIN} })\`, no request in flight`,
     way: { drain: DRAIN },
     reconnect: true,
   },
   busy: {
-    title: `\`close({ drain: ${DRAIN} })\`, a request under way throughout`,
+    title: `\`close({ drain: ${DRAIN} })\`, a request in flight throughout`,
     way: { drain: DRAIN, isBusy: true },
     reconnect: true,
   },
 };
 const KINDS = { native: 'addon', browser: 'browser client on ws' };
 
-/** How many were back in each slot. */
+/** How many clients reconnected in each slot. */
 function slots(back) {
   const counts = Array(Math.floor(back.at(-1) / SLOT) + 1).fill(0);
   for (const at of back) counts[Math.floor(at / SLOT)] += 1;
@@ -61,18 +61,18 @@ function row({ kind, name, back, failed, listening, registered }) {
 
 function markdown(results, clients, command) {
   const head = ['client', 'the broker is', 'listens again', '10 %', '50 %', '90 %', '99 %', 'all'];
-  const more = [`most in ${SLOT} ms`, 'attempts that failed', 'registered'];
+  const more = [`most in ${SLOT} ms`, 'failed attempts', 'registered'];
   return `${[
-    '# When clients come back',
-    `${integer(clients)} clients with \`reconnect\` lose their broker at the same moment. When is each of them back? How it is\n` +
-      'done, and how to repeat it: [README.md](../README.md).',
+    '# Reconnection of many clients',
+    `${integer(clients)} clients with \`reconnect\` lose their broker at the same moment. When is each of them connected\n` +
+      'again? Method and repetition: [README.md](../README.md).',
     origin(command),
-    `![clients that are back, by time](herd.svg)`,
-    'In seconds since the broker was killed, or began to drain; after the first of them another one listens at its port,\n' +
-      'and after the others so many of the clients were registered there:',
+    `![reconnected clients over time](herd.svg)`,
+    'Seconds since the broker was killed or began to drain: until the next broker listens on its port, and until the given\n' +
+      'share of the clients was registered there:',
     table([...head, ...more], results.map(row)),
-    'What spreads them is `reconnect.jitter`, and `goaway`, after which each leaves at a time of its own within that of\n' +
-      'the drain: a broker that drains waits for all that it has told.',
+    '`reconnect.jitter` spreads the clients after a kill. During a drain, `goaway` makes each client leave at a random time\n' +
+      'within the time of the drain, and the broker waits for all of them.',
   ].join('\n\n')}\n`;
 }
 
@@ -80,7 +80,7 @@ function picture(results) {
   const panels = Object.entries(WAYS).map(([name, { title }]) => {
     const those = results.filter((result) => result.name === name);
     return {
-      title: `clients back each ${SLOT} ms: ${title.replaceAll('`', '')}`,
+      title: `reconnected clients per ${SLOT} ms: ${title.replaceAll('`', '')}`,
       lines: those.map(({ kind, back }) => ({ kind, counts: slots(back) })),
       listening: those[0].listening / 1000,
     };
@@ -95,7 +95,7 @@ async function main() {
     for (const [name, { way, reconnect }] of Object.entries(WAYS)) {
       const played = await play({ kind, count: options.clients, reconnect, way });
       results.push({ kind, name, ...played });
-      console.error(`${kind}, ${name}: all back after ${played.back.at(-1)} ms`);
+      console.error(`${kind}, ${name}: all reconnected after ${played.back.at(-1)} ms`);
     }
   }
   const report = markdown(

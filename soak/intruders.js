@@ -1,27 +1,27 @@
 'use strict';
 
-// What those do on the server with TLS and tokens who may not: come in, have an id, send to somebody,
-// or stay. The list at the end is as in faults.js.
+// Unauthorized attempts on the server with TLS and tokens: to connect, to own an id, to send to an id, or to
+// stay. The list at the end is as in faults.js.
 
 const { ends } = require('./faults');
 const { DEADLINE } = require('./limits');
 const { ISSUER, inSeconds, sign } = require('./token');
 const { frame, TEXT } = require('./wire');
 
-/** What our client reports before it is closed. */
+/** The errors of our client before it is closed. */
 const REASONS = {
   4401: 'ERR_WSMB_UNAUTHORIZED',
   4403: 'ERR_WSMB_FORBIDDEN',
   4409: 'ERR_WSMB_CONFLICT',
 };
 
-/** The end of a connection that may not do what it wanted. */
+/** Expects the close code of a refused connection. */
 async function denied(world, wire, code, what) {
   await ends(world, wire, code, what);
   world.met('denied');
 }
 
-/** Tokens that are not good for an id, or for nothing, and what becomes of those who show them. */
+/** Tokens that are invalid or do not allow the id, with the close code of each. */
 function badTokens(world, id) {
   const claims = { sub: id, iss: ISSUER, exp: inSeconds(3600) };
   const { secret } = world.place;
@@ -48,15 +48,15 @@ function badTokens(world, id) {
   ];
 }
 
-/** Registrations with tokens that are no good (rules 22.2 and 22.3). */
+/** Registrations with unacceptable tokens (rules 22.2 and 22.3). */
 async function refusedTokens(world) {
   const id = world.id();
   const [what, token, code] = world.random.pick(badTokens(world, id));
   if (world.random.chance(0.5)) {
     const wire = await world.dial();
-    wire.tell({ action: 'register', id, token });
-    // Not carried out.
-    wire.tell({ action: 'send', message: 1, dest: id });
+    wire.send({ action: 'register', id, token });
+    // This message is not delivered.
+    wire.send({ action: 'send', message: 1, dest: id });
     await denied(world, wire, code, what);
     return;
   }
@@ -69,14 +69,14 @@ async function refusedTokens(world) {
   world.met('denied');
 }
 
-/** The next event of a client, whose errors have their own listener. */
+/** The next event of a client, without `once` rejecting on its errors. */
 function heard(client, event) {
   return new Promise((resolve) => {
     client.once(event, (...values) => resolve(values));
   });
 }
 
-/** Anything but `register` from one that has not registered (rule 22.1). */
+/** Any action but `register` before the registration (rule 22.1). */
 async function strangers(world) {
   const id = world.id();
   const wire = await world.dial();
@@ -93,14 +93,14 @@ async function strangers(world) {
   await denied(world, wire, 4401, 'a stranger');
 }
 
-/** More than a stranger may send in one message (rule 22.8). */
+/** A message larger than unregistered connections may send (rule 22.8). */
 async function longStrangers(world) {
   const wire = await world.dial();
   wire.write(frame(TEXT, '', { length: (64 << 10) + 1 }));
   await ends(world, wire, 1009, 'a long message of a stranger');
 }
 
-/** Connected, and does not register in time (rule 22.7). */
+/** Connects and does not register in time (rule 22.7). */
 async function lingerers(world) {
   const wires = await Promise.all(Array.from({ length: 5 }, () => world.dial()));
   await Promise.all(
@@ -111,17 +111,17 @@ async function lingerers(world) {
   );
 }
 
-/** Registered no more, and goes on as if it were (rule 22.1). */
+/** Unregisters and continues to send (rule 22.1). */
 async function unregistered(world) {
   const id = world.id();
   const wire = await world.dial(id);
-  wire.tell({ action: 'unregister' });
+  wire.send({ action: 'unregister' });
   await wire.action('unregistered');
-  wire.tell({ action: 'send', message: 1, dest: id });
+  wire.send({ action: 'send', message: 1, dest: id });
   await denied(world, wire, 4401, 'one that has unregistered');
 }
 
-/** An id that another principal has: its owner notices nothing (rule 22.4). */
+/** An id that another principal owns: the owner is not affected (rule 22.4). */
 async function conflicts(world) {
   const id = world.id();
   const owner = await world.client(world.random.chance(0.5), id);
@@ -129,7 +129,7 @@ async function conflicts(world) {
   owner.on('message', (message) => stream.arrive(message));
   owner.send(stream.next(), id);
   const wire = await world.dial();
-  wire.tell(world.registration(id, { sub: `${world.name}-*` }));
+  wire.send(world.registration(id, { sub: `${world.name}-*` }));
   await denied(world, wire, 4409, 'an id of another principal');
   owner.send(stream.next(), id);
   await stream.settled();
@@ -137,7 +137,7 @@ async function conflicts(world) {
   await owner.close();
 }
 
-/** Messages to ids that the token does not name, among others: only those arrive (rule 22.10). */
+/** Messages to several ids of which the token allows some: only those are delivered (rule 22.10). */
 async function forbidden(world) {
   const ids = [world.id(), world.id()];
   const [friend, other] = await Promise.all(ids.map((id) => world.client(true, id)));
@@ -156,22 +156,22 @@ async function forbidden(world) {
   await Promise.all([friend.close(), other.close(), from.close()]);
 }
 
-/** A registered one shows another token, which is no good: it is judged like the first (rule 22.6). */
+/** A renewal with an unacceptable token is refused like a registration (rule 22.6). */
 async function refusedRenewals(world) {
   const id = world.id();
   const wire = await world.dial(id);
   const [what, token, code] = world.random.pick(badTokens(world, id));
-  wire.tell({ action: 'register', id, token });
+  wire.send({ action: 'register', id, token });
   await denied(world, wire, code, `a renewal, ${what}`);
 }
 
-/** Tokens that end while their clients are there, and talk (rule 22.6). */
+/** Tokens that expire while their clients exchange messages (rule 22.6). */
 async function expiries(world) {
   const id = world.id();
-  // Time enough to register first, on a machine that is busy.
+  // Enough time to register first on a busy machine.
   const exp = inSeconds(world.random.int(8, 12));
   const client = await world.client(world.random.chance(0.5), id, { exp });
-  // Its error is expected now.
+  // The error is expected from now on.
   client.removeAllListeners('error');
   const reasons = [];
   client.on('error', (error) => reasons.push(error.code));
@@ -184,7 +184,8 @@ async function expiries(world) {
   const [code] = await world.within(closed, 'a token that ends', DEADLINE + 12_000);
   world.expect(code, 4401, 'a token that ends');
   if (!client.wire) world.expect(reasons.join(), REASONS[4401], 'a token that ends');
-  if (Date.now() < exp * 1000 - 50) throw new Error('it ended before its token');
+  if (Date.now() < exp * 1000 - 50)
+    throw new Error('the connection ended before its token expired');
   world.met('denied');
 }
 

@@ -1,22 +1,22 @@
 'use strict';
 
-// What was sent and what has arrived: numbered messages, each expected once, in order, unaltered, and
-// soon. Whatever breaks that is told at once.
+// Sent and received messages: numbered, each expected once, in order, unaltered and in time. Violations are
+// reported at once.
 
 const { DEADLINE } = require('./limits');
 const Random = require('../testkit/random');
 
-/** Characters of one, two, three and four bytes, and those that JSON escapes. */
+/** Characters of one, two, three and four bytes, and characters that JSON escapes. */
 const ALPHABET = [...'abcdefghijklmnopqrstuvwxyz0123456789 \t\n"\\/<>äöüßλЖ中文€😀𝄞'];
 const PERIOD = 16_384;
-/** The longest text, in characters; about a megabyte as JSON. */
+/** The longest text in characters, about a megabyte as JSON. */
 const LONGEST = 600_000;
 
 const random = new Random(0, 'text');
 const period = Array.from({ length: PERIOD }, () => random.pick(ALPHABET)).join('');
 const TEXT = period.repeat(Math.ceil(LONGEST / PERIOD) + 1);
 
-/** The text that belongs to a number: known to both sides, and not the next number's. */
+/** The text for a number: both sides can compute it, and it differs from that of the next number. */
 function textOf(n, length) {
   const start = (n * 7919) % PERIOD;
   return TEXT.slice(start, start + length);
@@ -27,7 +27,7 @@ class Ledger {
   #broken;
   #closed = 0;
 
-  /** `broken` is told what is wrong. */
+  /** `broken` is called with each violation. */
   constructor(broken) {
     this.#broken = broken;
   }
@@ -39,18 +39,18 @@ class Ledger {
     return stream;
   }
 
-  /** Ends a stream whose messages have all arrived. */
+  /** Removes a stream whose messages have all arrived. */
   close(stream) {
     this.#streams.delete(stream);
     this.#closed += stream.arrived;
   }
 
-  /** How many have arrived as they should. */
+  /** The number of messages that arrived correctly. */
   get arrived() {
     return [...this.#streams].reduce((sum, { arrived }) => sum + arrived, this.#closed);
   }
 
-  /** Looks for what is late. */
+  /** Reports late messages. */
   check(now = Date.now()) {
     for (const stream of this.#streams) stream.check(now);
   }
@@ -60,7 +60,7 @@ class Stream {
   #broken;
   #sent = 0;
   #arrived = 0;
-  /** Since when there is something to arrive, and nothing has. */
+  /** The time since which a message is pending without any arrival. */
   #since = 0;
   #settled = null;
 
@@ -102,7 +102,7 @@ class Stream {
     }
   }
 
-  /** Resolves when all that was sent has arrived; what does not come is the check's to tell. */
+  /** Resolves when all sent messages have arrived. The check reports missing ones. */
   async settled() {
     if (this.#arrived < this.#sent) {
       await new Promise((resolve) => {

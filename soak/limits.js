@@ -1,25 +1,28 @@
 'use strict';
 
-// The options of both servers that are not their defaults: small enough that what they bound is met
-// within minutes, at a modest cost. And how long anything may take here before it counts as lost.
+// The options of both servers that differ from the defaults: small enough that the limits are reached within
+// minutes at little cost. Also the timeout of every step.
 
 const LIMITS = {
-  /** A client that sends more is closed; the largest message that is sent on purpose is 1 MiB. */
+  /** A client that sends more is closed. The largest intended message has 1 MiB. */
   maxPayload: 4 << 20,
-  /** A few large messages fill an outbox: senders are held, and go on. */
+  /** A few large messages fill an outbox, so that senders get backpressure. */
   maxBackpressure: 4 << 20,
-  /** Unanswered requests expire while their clients are still there. */
+  /** Unanswered requests expire while their clients are still connected. */
   ackTimeout: 30_000,
-  /** A peer that falls silent is found dead within twice of this, and the timeout. */
+  /** A silent peer is detected as dead within twice this interval plus the timeout. */
   pingInterval: 12_000,
-  /** Longer than slowConsumerTimeout, by what a flood may take: who does not read is slow first. */
+  /**
+   * Longer than slowConsumerTimeout plus the time of a flood: a peer that reads nothing is slow before it is
+   * dead.
+   */
   pingTimeout: 10_000,
 };
 
-/** How often the server with TLS gets another certificate, in milliseconds. */
+/** The interval between two certificates of the TLS server, ms. */
 const CERTIFICATE_EVERY = 60_000;
 
-/** Milliseconds: far more than a busy machine needs, far less than a run. */
+/** Far more than a busy machine needs, and far less than a run, ms. */
 const DEADLINE = 30_000;
 
 module.exports = { LIMITS, CERTIFICATE_EVERY, DEADLINE };

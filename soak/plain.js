@@ -1,6 +1,6 @@
 'use strict';
 
-// A client over a Wire, with the face of ours: traffic need not know which of the two it has.
+// A client over a Wire with the interface of our client, so that traffic works with both.
 
 const { EventEmitter } = require('node:events');
 const { Wire, request } = require('./wire');
@@ -9,7 +9,7 @@ class Plain extends EventEmitter {
   #callbacks = new Map();
   #acks = 0;
 
-  /** `place`: where the server is (see World). */
+  /** `place`: the address of the server (see World). */
   constructor(id, place, token) {
     super();
     this.id = id;
@@ -22,21 +22,21 @@ class Plain extends EventEmitter {
 
   send(message, dest, callback) {
     if (!callback) {
-      this.wire.tell({ action: 'send', message, dest });
+      this.wire.send({ action: 'send', message, dest });
       return;
     }
     this.#acks += 1;
     const ack = `${this.id}:${this.#acks}`;
     this.#callbacks.set(ack, callback);
-    this.wire.tell({ action: 'send', message, dest, ack });
+    this.wire.send({ action: 'send', message, dest, ack });
   }
 
   register(token) {
-    this.wire.tell({ action: 'register', id: this.id, token });
+    this.wire.send({ action: 'register', id: this.id, token });
   }
 
   unregister() {
-    this.wire.tell({ action: 'unregister' });
+    this.wire.send({ action: 'unregister' });
   }
 
   close() {
@@ -52,7 +52,7 @@ class Plain extends EventEmitter {
         this.emit('unregistered', id);
         break;
       case 'message': {
-        const send = (answer) => this.wire.tell({ action: 'answer', ack, message: answer });
+        const send = (answer) => this.wire.send({ action: 'answer', ack, message: answer });
         this.emit('message', message, ack === undefined ? null : { send }, from);
         break;
       }

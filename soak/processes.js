@@ -1,7 +1,7 @@
 'use strict';
 
-// The processes of a soak: started, asked, measured from outside, and ended; each killed by its own pid
-// when the driver ends.
+// The processes of a soak test: starts, queries, measures and ends them. Each is killed by its pid when the
+// driver ends.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
@@ -16,11 +16,11 @@ process.on('exit', () => {
 });
 
 class Child {
-  /** `broken` is told what it says is wrong, and when it ends by itself. */
+  /** `broken` is called with each violation that the process reports, and if it ends unexpectedly. */
   constructor(name, script, args, broken) {
     this.name = name;
     this.ending = false;
-    // A group of its own: an interrupt from the keyboard is the driver's alone.
+    // In a group of its own, so that an interrupt from the keyboard reaches only the driver.
     this.child = fork(path.join(__dirname, script), args, { detached: true });
     children.add(this.child);
     this.exited = once(this.child, 'exit').then(([code, signal]) => {
@@ -33,7 +33,7 @@ class Child {
     });
   }
 
-  /** The next message in which there is this member. */
+  /** The next message with this member. */
   async message(member, deadline = DEADLINE) {
     const signal = AbortSignal.timeout(deadline);
     for (;;) {
@@ -42,14 +42,14 @@ class Child {
     }
   }
 
-  /** Says something, and resolves with the next message that has this member. */
+  /** Sends a question. Resolves with the next message with this member. */
   ask(question, member, deadline) {
     const answer = this.message(member, deadline);
     this.child.send(question);
     return answer;
   }
 
-  /** Tells it to end, and resolves when it has: what it ended with, 0 if all is well. */
+  /** Sends a command to end. Resolves with the exit code or signal, 0 for success. */
   async end(word, timeout) {
     this.ending = true;
     if (this.child.connected) this.child.send(word);
@@ -63,7 +63,7 @@ class Child {
     return Child.processorTimeOf(this.child.pid);
   }
 
-  /** Processor time in seconds, that of its own ended children included. */
+  /** Processor time in seconds, including ended children. */
   static processorTimeOf(pid) {
     const { own, children } = proc.processorTime(pid);
     return own + children;
@@ -77,7 +77,7 @@ class Child {
     return Number(/^Threads:\s+(\d+)/m.exec(proc.read(this.child.pid, 'status'))[1]);
   }
 
-  /** What its open descriptors stand for, without the numbers of sockets and what became of files. */
+  /** The targets of its open descriptors, without socket numbers and markers of deleted files. */
   descriptors() {
     const folder = `/proc/${this.child.pid}/fd`;
     const targets = [];
@@ -86,7 +86,7 @@ class Child {
         const target = fs.readlinkSync(path.join(folder, name));
         targets.push(target.replace(/\[\d+\]$| \(deleted\)$/, ''));
       } catch {
-        // Closed meanwhile.
+        // The descriptor was closed meanwhile.
       }
     }
     return targets.sort();

@@ -1,7 +1,7 @@
 'use strict';
 
-// What goes wrong with TLS itself, on the server that speaks it; and, within TLS, what goes wrong on the
-// plain one. The list at the end is as in faults.js.
+// Faults of TLS itself on the TLS server, and the faults of the plain server within TLS. The list at the end
+// is as in faults.js.
 
 const { once } = require('node:events');
 const net = require('node:net');
@@ -17,7 +17,7 @@ const { ends } = faults;
 const ALERT = 21;
 const DATA = 23;
 
-/** All that comes until the end of a socket. */
+/** All bytes until the end of a socket. */
 async function all(world, socket, what) {
   const chunks = [];
   socket.on('data', (chunk) => chunks.push(chunk));
@@ -26,7 +26,7 @@ async function all(world, socket, what) {
   return Buffer.concat(chunks);
 }
 
-/** What is no TLS is answered by an alert, or not at all: never served. */
+/** Expects an alert, or no answer, for bytes that are not TLS. */
 async function refused(world, socket, what) {
   const answer = await all(world, socket, what);
   if (answer.length > 0) world.expect(answer[0], ALERT, what);
@@ -36,7 +36,7 @@ function dialTcp(world) {
   return net.connect({ port: world.place.port, host: '127.0.0.1', noDelay: true });
 }
 
-/** Text, noise, or records out of place, where TLS is spoken. */
+/** Text, noise or misplaced records on a TLS port. */
 async function plainText(world) {
   const socket = dialTcp(world);
   const wrong = [
@@ -44,7 +44,7 @@ async function plainText(world) {
     'GET / HTTP/1.0\r\n\r\n',
     '{"action":"register","id":"a"}\n',
     Buffer.alloc(1000),
-    // At least the head of a record: less than that may still become one.
+    // At least the head of a record. Fewer bytes might still become one.
     Buffer.concat([Buffer.from([0xff]), world.random.bytes(world.random.int(10, 3000))]),
     Buffer.from([DATA, 3, 3, 0, 4, 1, 2, 3, 4]),
     Buffer.from([ALERT, 3, 3, 0, 2, 2, 40]),
@@ -53,7 +53,7 @@ async function plainText(world) {
   await refused(world, socket, 'what is no TLS');
 }
 
-/** The first message of a client of TLS. */
+/** The first message of a TLS client. */
 function hello() {
   return new Promise((resolve) => {
     const wire = new Duplex({
@@ -69,7 +69,7 @@ function hello() {
   });
 }
 
-/** A part of a handshake of TLS, or all that can be said at first, and gone. */
+/** A part of a TLS handshake, or all of the first flight, then disconnects. */
 async function halfTls(world) {
   const { random } = world;
   const socket = dialTcp(world);
@@ -81,7 +81,7 @@ async function halfTls(world) {
   } else {
     socket.write(bytes);
     await world.within(once(socket, 'data'), 'the answer to a hello');
-    // The rest of the handshake, as nobody can read it.
+    // The rest of the handshake with random bytes.
     if (random.chance(0.5)) socket.write(record(random.bytes(50), 50));
   }
   const closed = once(socket, 'close');
@@ -91,7 +91,7 @@ async function halfTls(world) {
   await world.within(closed, 'the end of half a handshake');
 }
 
-/** A part of a handshake of TLS, and silence: it ends when its time is up. */
+/** A part of a TLS handshake, then silence: it ends after a timeout. */
 async function slowTls(world) {
   const bytes = await hello();
   const socket = dialTcp(world);
@@ -99,16 +99,16 @@ async function slowTls(world) {
   await refused(world, socket, 'a slow handshake of TLS');
 }
 
-/** A record of data, or what is there of it. */
+/** A data record, or the given part of it. */
 function record(bytes, length) {
   return Buffer.concat([Buffer.from([DATA, 3, 3, length >> 8, length & 0xff]), bytes]);
 }
 
-/** Records that nobody encrypted, on a connection that was good so far. */
+/** Records that are not encrypted, on a working connection. */
 async function garbageRecords(world) {
   const wire = await world.dial(world.id());
   const noise = world.random.bytes(world.random.int(17, 2000));
-  // Noise, as a record of data or as what it is; an alert that is not encrypted.
+  // Noise as a data record or without a record header, and an unencrypted alert.
   const wrong = [
     record(noise, noise.length),
     Buffer.concat([Buffer.from([0xff]), noise]),
@@ -118,7 +118,7 @@ async function garbageRecords(world) {
   await ends(world, wire, 1006, 'garbage in place of a record');
 }
 
-/** The end in the midst of a record. */
+/** A connection that ends within a record. */
 async function midRecord(world) {
   const wire = await world.dial(world.id());
   const length = world.random.int(100, 16_000);

@@ -1,20 +1,20 @@
 'use strict';
 
-// From samples to a verdict, a page and a picture.
+// Computes a verdict, a report and a chart from samples.
 
 const chart = require('./chart');
 const { MIB, integer, mib, table } = require('../testkit/report');
 const { line, minima } = require('./statistics');
 
-/** Of a run, before what was reserved at first is all in use. */
+/** The share of a run after which all memory that is reserved at first is in use. */
 const WARM_UP = 1 / 4;
-/** Minutes after the warm-up below which a slope says nothing. */
+/** Minutes after the warm-up that a slope needs. */
 const LEAST_MINUTES = 10;
-/** Standard errors that a slope must be above zero to be no chance. */
+/** Standard errors above zero at which a slope is significant. */
 const SIGNIFICANT = 3;
-/** What the servers hold, and give back; by the names of their counters. */
+/** Counters of resources that the servers hold and release. */
 const HELD = ['connections', 'registered', 'pending'];
-/** What they count as often as an act has brought it about, and never for anybody else. */
+/** Counters that must equal the number of acts that cause them. */
 const PLAYED = ['dead', 'denied', 'unregistered'];
 const KIB = 1024;
 
@@ -23,7 +23,7 @@ function series(samples, value) {
   return samples.map((sample) => [sample.minute, value(sample)]);
 }
 
-/** The line through the minimum of each whole minute after the warm-up, if there are enough of them. */
+/** The line through the minimum of each whole minute after the warm-up, if there are enough minutes. */
 function trend(samples, minutes, value) {
   const [from, to] = [Math.ceil(minutes * WARM_UP), Math.floor(minutes)];
   const whole = samples.filter(({ minute }) => minute >= from && minute < to);
@@ -31,12 +31,12 @@ function trend(samples, minutes, value) {
   return { lowest, fit: lowest.length < LEAST_MINUTES ? null : line(lowest) };
 }
 
-/** A counter, of all servers together. */
+/** The sum of a counter over all servers. */
 function total(stats, name) {
   return Object.values(stats).reduce((sum, counters) => sum + counters[name], 0);
 }
 
-/** What was found: the lines, and each check with what it saw; `passed` is null if it could not tell. */
+/** The fitted lines, and each check with its findings. `passed` is null if a check could not be judged. */
 function judge({ samples, failures, before, after, met, minutes }) {
   const memory = trend(samples, minutes, ({ resident }) => resident);
   const heap = trend(samples, minutes, (sample) => sample.heap);
@@ -51,7 +51,7 @@ function judge({ samples, failures, before, after, met, minutes }) {
   const kinds = ({ descriptors }) => descriptors.join();
   const checks = [
     {
-      name: 'nothing lost, repeated, out of order or altered; every fault met as it should be',
+      name: 'no message lost, repeated, reordered or altered; every fault handled as specified',
       passed: failures.length === 0,
       found: failures.length === 0 ? 'yes' : failures[0],
     },
@@ -61,24 +61,24 @@ function judge({ samples, failures, before, after, met, minutes }) {
       found: slope(memory.fit),
     },
     {
-      name: 'tables are as before',
+      name: 'tables as before',
       passed: list(after) === list(before),
       found: `${list(after)} (before: ${list(before)})`,
     },
     {
-      name: 'as many were found dead, denied or not registered as should be',
+      name: 'dead, denied and unregistered connections as played',
       passed: played.every(({ n, expected }) => n === expected),
       found: played
         .map(({ server, name, n, expected }) => `${server} ${n} ${name} (played: ${expected})`)
         .join(', '),
     },
     {
-      name: 'descriptors are as before',
+      name: 'descriptors as before',
       passed: kinds(after) === kinds(before),
       found: `${count(after)} (before: ${count(before)})${extra(before, after)}`,
     },
     {
-      name: 'threads are as before',
+      name: 'threads as before',
       passed: after.threads === before.threads,
       found: `${after.threads} (before: ${before.threads})`,
     },
@@ -91,12 +91,12 @@ function grows({ slope, error }) {
 }
 
 function slope(fit) {
-  if (fit === null) return `not known: fewer than ${LEAST_MINUTES} minutes after the warm-up`;
+  if (fit === null) return `unknown: fewer than ${LEAST_MINUTES} minutes after the warm-up`;
   const [kib, error] = [fit.slope / KIB, fit.error / KIB].map((value) => value.toFixed(1));
-  return `${kib} KiB a minute, standard error ${error}`;
+  return `${kib} KiB per minute, standard error ${error}`;
 }
 
-/** The descriptors that are new, by what they stand for. */
+/** The new descriptors by target. */
 function extra(before, after) {
   const left = [...before.descriptors];
   const more = after.descriptors.filter((target) => {
@@ -107,7 +107,7 @@ function extra(before, after) {
   return more.length > 0 ? `: ${more.slice(0, 5).join(', ')}` : '';
 }
 
-/** Share of one processor that something took between the first sample and the last. */
+/** Share of one processor between the first sample and the last. */
 function share(samples, seconds) {
   const [first, last] = [samples[0], samples.at(-1)];
   const minutes = last.minute - first.minute;
@@ -150,9 +150,8 @@ function markdown(results, verdict) {
     found,
   ]);
   const parts = [
-    '# Soak',
-    'A broker under mixed traffic and faults, and what became of its memory. How it is done, and how to repeat it:\n' +
-      '[README.md](../README.md).',
+    '# Soak test',
+    'The memory of a broker under mixed traffic and faults. Method and repetition: [README.md](../README.md).',
     results.origin,
     table(['check', 'passed', 'found'], verdicts),
   ];
@@ -160,13 +159,13 @@ function markdown(results, verdict) {
   if (samples.length > 1) {
     parts.push(
       '![resident memory and descriptors over time](soak.svg)',
-      `Memory, after a warm-up of a quarter of the time (${(results.minutes * WARM_UP).toFixed(1)} minutes). The slope is that of a line through the minimum of each minute:`,
+      `Memory, after a warm-up of a quarter of the time (${(results.minutes * WARM_UP).toFixed(1)} minutes). Slope: of a line through the minimum of each minute:`,
       memory(results, verdict),
-      `Of one processor: ${processors(results)}.`,
+      `Share of one processor: ${processors(results)}.`,
     );
   }
   parts.push(
-    'What the servers counted, the plain one and the one with TLS and tokens:',
+    'Counters of the plain server and of the one with TLS and tokens:',
     table(
       ['counter', ...servers],
       Object.keys(after.stats[servers[0]]).map((counter) => [
@@ -174,7 +173,7 @@ function markdown(results, verdict) {
         ...servers.map((name) => integer(after.stats[name][counter])),
       ]),
     ),
-    `${integer(results.arrived)} messages and answers of the traffic were accounted for one by one. How often each act was played (some last as long as the run):`,
+    `${integer(results.arrived)} messages and answers of the traffic were checked individually. Number of plays of each act (some last as long as the run):`,
     table(
       ['act', 'times'],
       Object.entries(counts).map(([name, n]) => [name, integer(n)]),
@@ -183,7 +182,7 @@ function markdown(results, verdict) {
   return `${parts.join('\n\n')}\n`;
 }
 
-/** In the picture memory is in MiB. */
+/** Memory is in MiB in the chart. */
 function picture({ samples, minutes }, { memory: { lowest, fit } }) {
   if (samples.length === 0) return '';
   const scaled = (points) => points.map(([at, value]) => [at, value / MIB]);

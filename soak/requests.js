@@ -1,13 +1,13 @@
 'use strict';
 
-// Many requests, and what is left of them: `node soak/requests.js`. See README.md beside this file.
+// Leaks of many requests: `node soak/requests.js`. See README.md beside this file.
 
 const { integer, mib, origin, table } = require('../testkit/report');
 const { RESULTS, parse, publish, requireLinux, run } = require('./command');
 const { growth, judge, measure } = require('./requests/measure');
 
 const USAGE = `usage: node soak/requests.js [options]
-  --count N     requests of each kind of client (default 1000000)
+  --count N     requests per kind of client (default 1000000)
   --kinds LIST  of native, browser and page (default: all)
   --out FOLDER  where requests.md is written (default soak/results)
 `;
@@ -29,13 +29,13 @@ function markdown(results, command) {
     `${held((sample) => mib(of(sample)))(result)} (${rate(growth(result.samples, of))})`;
   const sections = [
     [
-      ['asked', ({ count }) => integer(count)],
+      ['requests', ({ count }) => integer(count)],
       ...['answered', 'TIMEOUT', 'ABORT_ERR'].map((end) => [end, ({ ends }) => integer(ends[end])]),
       ['seconds', ({ seconds }) => seconds.toFixed(0)],
     ],
     [
-      ['clients: requests they await', held(({ clients }) => clients.requests)],
-      ['clients: requests they may answer', held(({ clients }) => clients.cancels)],
+      ['clients: pending requests', held(({ clients }) => clients.requests)],
+      ['clients: unanswered incoming requests', held(({ clients }) => clients.cancels)],
       ['clients: heap, MiB', bytes(({ clients }) => clients.heap)],
       ['clients: resident, MiB', bytes(({ clients }) => clients.resident)],
       ['broker: `pending`', held(({ server }) => server.pending)],
@@ -54,15 +54,15 @@ function markdown(results, command) {
     judge(result).map((what) => `- **${KINDS[result.kind]}: ${what}**`),
   );
   return `${[
-    '# Requests that are answered, time out, or are aborted',
-    'Of each kind of client, one asks and one answers, over a broker in a process of its own: what do they, and\n' +
-      'what does the broker, still hold afterwards? How it is done, and how to repeat it: [README.md](../README.md).',
+    '# Leaks of requests that are answered, time out or are aborted',
+    'One client of each kind sends requests to another one, through a broker in a process of its own. What do the clients\n' +
+      'and the broker still hold afterwards? Method and repetition: [README.md](../README.md).',
     origin(command),
     ends,
-    'What is held before and after, and in parentheses the slope of memory in bytes a request: that of a line through\n' +
-      `${PARTS + 1} samples, each after a collection of all garbage, and its standard error.`,
+    'Values before and after. In parentheses: growth of memory in bytes per request, which is the slope of a line through\n' +
+      `${PARTS + 1} samples, each after a full garbage collection, and its standard error.`,
     left,
-    wrong.length > 0 ? wrong.join('\n') : 'All as it should be.',
+    wrong.length > 0 ? wrong.join('\n') : 'No leaks.',
   ].join('\n\n')}\n`;
 }
 
@@ -78,7 +78,7 @@ async function main() {
   for (const kind of kinds) {
     results.push(await measure(kind, { count: options.count, parts: PARTS }));
     console.error(
-      `${kind}: ${results.at(-1).seconds.toFixed(0)} s, ${judge(results.at(-1)).length} faults`,
+      `${kind}: ${results.at(-1).seconds.toFixed(0)} s, ${judge(results.at(-1)).length} violations`,
     );
   }
   const command = `node soak/requests.js --count ${options.count} --kinds ${options.kinds}`;

@@ -1,6 +1,7 @@
 'use strict';
 
-// A rolling restart under load: how many requests fail. `node soak/rolling.js`. See README.md beside this file.
+// A rolling restart under load: counts failed requests. `node soak/rolling.js`. See README.md beside this
+// file.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
@@ -12,24 +13,24 @@ const { parse, run } = require('./command');
 
 const USAGE = `usage: node soak/rolling.js [options]
   --brokers N   brokers of the cluster (default 3): each is drained and replaced once
-  --clients N   clients, each of which asks and answers (default 60)
-  --rate N      requests a second, all together (default 600)
-  --drain MS    how long a broker drains (default 10000)
+  --clients N   clients, each of which sends and answers requests (default 60)
+  --rate N      requests per second in total (default 600)
+  --drain MS    maximum time of a drain (default 10000)
 `;
 
-/** The end of a whole test as `startNats` expects it. */
+/** Functions for the end, as `startNats` expects of a test. */
 const ends = [];
 const scope = { teardown: (end) => ends.push(end) };
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Starts a broker as a process of its own; resolves when it listens. */
+/** Starts a broker in a process of its own. Resolves when it listens. */
 async function startBroker(name, url) {
   const child = fork(path.join(__dirname, 'cluster', 'broker.js'), [name, url]);
   const [{ port }] = await once(child, 'message');
   return { name, child, port };
 }
 
-/** A balancer: each connection goes to the broker that is next in turn. */
+/** A load balancer: each connection goes to the next broker in turn. */
 async function startBalancer() {
   const targets = [];
   let turn = 0;
@@ -52,7 +53,9 @@ async function startBalancer() {
   return { targets, server, url: `ws://127.0.0.1:${server.address().port}/` };
 }
 
-/** Sends requests from everyone to everyone, `rate` a second, until `stop()`, which resolves with what became of them. */
+/**
+ * Sends `rate` requests per second between all clients, until `stop()`, which resolves with their outcomes.
+ */
 function startLoad(clients, rate, phase) {
   const outcomes = new Map();
   const slow = [0, 0];
@@ -106,7 +109,7 @@ async function main() {
   const stop = startLoad(clients, options.rate, () => phase);
   await sleep(1000);
   for (let n = 0; n < options.brokers; n += 1) {
-    // As an orchestrator does it: the next one is there before the former goes.
+    // As an orchestrator does: the new broker starts before the old one ends.
     const fresh = await startBroker(`b${n}+`, nats.url);
     const former = balancer.targets.shift();
     balancer.targets.push(fresh);

@@ -1,6 +1,6 @@
 'use strict';
 
-// The soak: `npm run soak -- --minutes 60`. See README.md beside this file.
+// The soak test: `npm run soak -- --minutes 60`. See README.md beside this file.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const { origin } = require('../testkit/report');
@@ -11,21 +11,23 @@ const { HELD, judge, markdown, picture, total } = require('./report');
 const World = require('./world');
 
 const USAGE = `usage: node soak/run.js [options]
-  --minutes N   how long the load lasts (default 10)
-  --seed TEXT   what the random numbers begin with (default: the time)
+  --minutes N   duration of the load (default 10)
+  --seed TEXT   seed of the random numbers (default: the time)
   --out FOLDER  where soak.md and soak.svg are written (default soak/results)
 `;
 
-/** Time between two samples, in milliseconds. */
+/** The interval between two samples, ms. */
 const SAMPLE_EVERY = 5000;
-/** Lines of what is wrong; the first one ends the run, the others came with it. */
+/**
+ * Maximum number of reported violations. The first one ends the run; the others occurred at the same time.
+ */
 const MOST_FAILURES = 20;
-/** After the load has gone: what the broker may take to give back what it held for it. */
+/** Time for the broker to release everything after the load has ended, ms. */
 const COOL_DOWN = LIMITS.ackTimeout + DEADLINE;
-/** Then it rests, before memory is read for the last time. */
+/** Pause before memory is read for the last time, ms. */
 const REST = 10_000;
 
-/** The processes that play acts, and the files that they have them from. */
+/** The processes that play acts, with the files of their acts. */
 const ACTORS = {
   traffic: ['traffic', 'secure'],
   faults: ['faults', 'silence', 'intruders', 'records'],
@@ -45,10 +47,10 @@ class Soak {
   async run() {
     await this.#start();
     await this.#soak();
-    // Less than wanted, if it was ended early.
+    // Less than requested if the run was ended early.
     const lasted = Math.min(this.minutes, (Date.now() - this.begun) / 60_000);
     const played = await this.#end();
-    // A broker that has died is told already.
+    // The end of the broker has been reported already.
     const after = await this.#coolDown().catch(() => this.samples.at(-1) ?? this.before);
     const broker = await this.broker.end('close', DEADLINE);
     if (broker !== 0) this.broken(`the broker ended with ${broker}`);
@@ -56,7 +58,7 @@ class Soak {
     return { minutes: lasted, samples, failures, before, after, ...played };
   }
 
-  /** Ends the run early: something is wrong, or a person is impatient. */
+  /** Ends the run early: on a violation, or on request. */
   broken(what) {
     if (this.failures.length < MOST_FAILURES) {
       console.error(`broken: ${what}`);
@@ -73,7 +75,7 @@ class Soak {
     const broken = (what) => this.broken(what);
     this.broker = new Child('the broker', 'broker.js', [], broken);
     const { places } = await this.broker.message('places');
-    // What is made with the first connection, and stays, is no leak.
+    // Permanent resources that the first connection creates are not a leak.
     for (const place of Object.values(places)) {
       const wire = await new World({ name: 'first', place, seed: this.seed }).dial('first');
       await wire.close();
@@ -116,7 +118,7 @@ class Soak {
     }
   }
 
-  /** What the broker is, seen from outside and by its own account. */
+  /** The state of the broker, measured from outside and from its counters. */
   async #state() {
     const { heap, stats } = await this.broker.ask('sample', 'stats');
     return {
@@ -130,8 +132,8 @@ class Soak {
   }
 
   /**
-   * Ends the load: how often each act was played, how many messages are in the ledgers, and what the
-   * servers must have counted, by server.
+   * Ends the load. Returns how often each act was played, the number of messages in the ledgers, and the
+   * expected counts by server.
    */
   async #end() {
     const counts = {};
@@ -156,7 +158,7 @@ class Soak {
     return { counts, met, arrived };
   }
 
-  /** Waits until the broker holds no more than before, for a time; then lets it rest. */
+  /** Waits until the broker holds no more than before, with a timeout, and then for a pause. */
   async #coolDown() {
     const deadline = Date.now() + COOL_DOWN;
     let state;

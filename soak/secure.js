@@ -1,19 +1,19 @@
 'use strict';
 
-// What well-behaved clients do on the server with TLS and tokens: what they do on the plain one, and
-// what only is there. The list at the end is as in traffic.js.
+// Well-behaved clients on the server with TLS and tokens: the acts of the plain server, and those for TLS and
+// tokens. The list at the end is as in traffic.js.
 
 const { once } = require('node:events');
 const { CERTIFICATE_EVERY, DEADLINE } = require('./limits');
 const { inSeconds } = require('./token');
 const { MIXTURES, bursts, churn, length, pairs, questions, takeOvers } = require('./traffic');
 
-/** How long the tokens of `renewals` last, in seconds: far more than a busy machine takes to renew one. */
+/** The lifetime of the tokens of `renewals` in seconds: far more than a busy machine needs to renew one. */
 const SHORT = 30;
-/** The most between two renewals, in milliseconds. */
+/** The longest time between two renewals, ms. */
 const RENEW_WITHIN = 8000;
 
-/** Tokens that end soon, renewed on the open connection while messages are on their way (rule 22.6). */
+/** Tokens that are renewed on the open connection during traffic before they expire (rule 22.6). */
 async function renewals(world) {
   await Promise.all(MIXTURES.map((mixture) => renewing(world, ...mixture)));
 }
@@ -41,7 +41,7 @@ async function renewing(world, fromPlain, toPlain) {
   await Promise.all([from.close(), to.close()]);
 }
 
-/** The server changes its certificate: new connections are shown it, old ones live on. */
+/** The server changes its certificate: new connections get the new one, old connections stay open. */
 async function certificates(world) {
   const old = await world.dial(world.id());
   const before = shown(old);
@@ -52,13 +52,13 @@ async function certificates(world) {
     await world.sleep(2000);
     const wire = await world.dial();
     now = shown(wire);
-    world.expect(await wire.close(), 1000, 'the end of one that looks');
+    world.expect(await wire.close(), 1000, 'the end of a connection that reads the certificate');
   }
   await old.ping();
-  world.expect(await old.close(), 1000, 'the end of one that has the old certificate');
+  world.expect(await old.close(), 1000, 'the end of a connection with the old certificate');
 }
 
-/** Which certificate a connection was shown. */
+/** The certificate that a connection received. */
 function shown({ socket }) {
   return socket.getPeerCertificate().fingerprint256;
 }

@@ -1,8 +1,8 @@
 'use strict';
 
-// Is it growing? A line through what was measured, and how much of its slope may be chance.
+// Detects growth: a line through measured points, with the standard error of its slope.
 
-/** The lowest point of each window of x: what is left when the work of a moment has gone. */
+/** The lowest point of each window of x, without short-lived peaks. */
 function minima(points, window) {
   const lowest = new Map();
   for (const [x, y] of points) {
@@ -13,12 +13,12 @@ function minima(points, window) {
 }
 
 /**
- * The least-squares line through points `[x, y]`, in order of x: slope, intercept, and the standard
- * error of the slope.
+ * The least-squares line through points `[x, y]`, in order of x: slope, intercept, and the standard error of
+ * the slope.
  *
- * What a process holds now resembles what it held a minute ago, so that n points tell less than n
- * independent ones would: the error is that of n (1 - r) / (1 + r) of them, r being the correlation
- * of neighbouring residuals.
+ * Successive measurements of memory are correlated, so that n points carry less information than n
+ * independent ones. The error is that of n (1 - r) / (1 + r) points, where r is the correlation of
+ * neighbouring residuals.
  */
 function line(points) {
   const n = points.length;
@@ -31,13 +31,13 @@ function line(points) {
   const squares = residuals.reduce((sum, residual) => sum + residual ** 2, 0);
   const products = residuals.slice(1).reduce((sum, next, i) => sum + next * residuals[i], 0);
   const found = squares > 0 ? products / squares : 0;
-  // Around a line that was fitted to them, residuals look less alike than they are.
+  // Residuals of a fitted line look less correlated than the noise is.
   const r = Math.min(Math.max(found + (2 + 4 * found) / n, 0), MOST_ALIKE);
   const independent = Math.max((n * (1 - r)) / (1 + r), 3);
   return { slope, intercept, error: Math.sqrt(squares / (independent - 2) / spread) };
 }
 
-/** Beyond it the points would tell nothing at all. */
+/** Above it the points would carry no information. */
 const MOST_ALIKE = 0.95;
 
 module.exports = { minima, line };

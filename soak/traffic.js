@@ -1,23 +1,23 @@
 'use strict';
 
-// What well-behaved clients do, with a ledger of it. Each act is played as often a minute as the list
-// at the end says; those with a 0 last as long as the run.
+// Traffic of well-behaved clients, checked by a ledger. The list at the end has the number of plays per
+// minute of each act; those with 0 last as long as the run.
 
 const { once } = require('node:events');
 const { LONGEST } = require('./ledger');
 
-/** Ours to ours, ours to plain, plain to ours, plain to plain. */
+/** Pairs of clients, ours and plain, as sender and receiver. */
 const MIXTURES = [false, true].flatMap((from) => [false, true].map((to) => [from, to]));
 
-/** Between two batches of one sender, in milliseconds, on average. */
+/** Average pause between two batches of a sender, ms. */
 const PAUSE = 120;
 
-/** Mostly short, now and then long, in characters. */
+/** A length in characters: mostly short, sometimes long. */
 function length(random) {
   return random.chance(0.01) ? random.int(0, 50_000) : random.int(0, 400);
 }
 
-/** Two of each mixture: one sends to the other, in batches. */
+/** Two clients of each pair: one sends to the other in batches. */
 async function pairs(world) {
   await Promise.all([...MIXTURES, ...MIXTURES].map((mixture) => pair(world, ...mixture)));
 }
@@ -37,7 +37,7 @@ async function pair(world, fromPlain, toPlain) {
   await Promise.all([from.close(), to.close()]);
 }
 
-/** One of each mixture: one asks, the other answers; several questions at a time. */
+/** Two clients of each pair: one sends several requests at a time, the other answers. */
 async function questions(world) {
   await Promise.all(MIXTURES.map((mixture) => dialogue(world, ...mixture)));
 }
@@ -64,7 +64,7 @@ async function dialogue(world, askerPlain, answererPlain) {
   await Promise.all([asker.close(), answerer.close()]);
 }
 
-/** One question to several: the fastest answers, once. */
+/** One request to several responders: the fastest answer wins, once. */
 async function races(world) {
   const asker = await world.client(true);
   const answerers = await Promise.all([false, true, true].map((plain) => world.client(plain)));
@@ -86,7 +86,7 @@ async function races(world) {
   await Promise.all([asker, ...answerers].map((client) => client.close()));
 }
 
-/** One to many. */
+/** One message to many receivers. */
 async function multicast(world) {
   const from = await world.client(false);
   const receivers = await Promise.all(
@@ -100,7 +100,7 @@ async function multicast(world) {
   const ids = receivers.map(({ id }) => id);
   while (!world.stopping) {
     const size = length(world.random);
-    // All streams are at the same number.
+    // All streams have the same next number.
     const [message] = streams.map((stream) => stream.next(size));
     from.send(message, ids);
     await world.sleep(world.random.interval(PAUSE));
@@ -109,7 +109,7 @@ async function multicast(world) {
   await Promise.all([from, ...receivers].map((client) => client.close()));
 }
 
-/** Some large messages at once, to a receiver that may hesitate: the sender is held, and goes on. */
+/** Several large messages to a receiver that pauses: the sender gets backpressure. */
 async function bursts(world) {
   const from = await world.client(world.random.chance(0.5));
   const to = await world.client(world.random.chance(0.5));
@@ -121,7 +121,7 @@ async function bursts(world) {
     from.send(stream.next(LONGEST), to.id);
   }
   if (hesitates) {
-    // Less than the time after which it would count as too slow.
+    // Shorter than the time after which it would be closed as slow.
     await world.sleep(world.random.int(0, 2000));
     to.wire.socket.resume();
   }
@@ -130,7 +130,7 @@ async function bursts(world) {
   await Promise.all([from.close(), to.close()]);
 }
 
-/** A client that comes, talks to itself, and goes in one of the ways in which clients go. */
+/** A client that connects, sends to itself, and disconnects in any of the possible ways. */
 async function churn(world) {
   const { random } = world;
   const plain = random.chance(0.5);
@@ -163,7 +163,7 @@ async function churn(world) {
   );
 }
 
-/** Registered ones that hardly speak; now and then one is replaced. */
+/** Registered clients that rarely send. Some are replaced from time to time. */
 async function idlers(world) {
   const wires = [];
   while (!world.stopping) {
@@ -181,7 +181,7 @@ async function idlers(world) {
   await Promise.all(wires.map((wire) => wire.close()));
 }
 
-/** One id, taken over again and again while messages go to it: each one reaches one owner. */
+/** One id that is taken over repeatedly while messages are sent to it: each message reaches one owner. */
 async function takeOvers(world) {
   const throne = world.id();
   const from = await world.client(false);
@@ -196,7 +196,7 @@ async function takeOvers(world) {
     await world.sleep(world.random.interval(2000));
     const next = await reign(world, throne);
     await world.within(next.begun, 'a message to the new owner');
-    // Behind all that was on the way to the old one.
+    // The pong follows everything that was sent to the old owner.
     await old.wire.ping();
     world.expect(old.last, next.first - 1, 'the last message to the old owner');
     await old.wire.close();
@@ -207,7 +207,7 @@ async function takeOvers(world) {
   await Promise.all([from.close(), old.wire.close()]);
 }
 
-/** An owner of the id, and the first and last message it got. */
+/** An owner of the id, with the first and last message that it received. */
 async function reign(world, id) {
   const wire = await world.dial();
   const owner = { wire };
@@ -220,7 +220,7 @@ async function reign(world, id) {
       resolve();
     });
   });
-  wire.tell(world.registration(id));
+  wire.send(world.registration(id));
   await wire.action('registered');
   return owner;
 }

@@ -1,8 +1,8 @@
 'use strict';
 
-// A process that lives to be killed: some clients that talk to each other, and requests that stay open.
+// A process that is killed from outside: some clients that exchange messages, with pending requests.
 //
-//     node victim.js PORT NAME
+// node victim.js PORT NAME
 
 const { once } = require('node:events');
 const WSMsgBroker = require('..');

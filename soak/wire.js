@@ -1,8 +1,8 @@
 'use strict';
 
-// A WebSocket over a socket of Node.js, with TLS or without, for what a well-behaved client cannot do:
-// frames of any shape, bytes at any pace, reading when it likes, silence, ending without a word. It is
-// strict about what it reads: what the broker may not write is an error.
+// A WebSocket over a socket of Node.js, with or without TLS, for behaviour that clients of a library do not
+// have: frames of any shape, bytes at any pace, pauses in reading, silence, an end without a close frame. It
+// checks what it reads: any frame that the broker must not write is an error.
 
 const crypto = require('node:crypto');
 const { EventEmitter } = require('node:events');
@@ -15,7 +15,7 @@ const KEY = crypto.randomBytes(16).toString('base64');
 const ACCEPT = kit.acceptKey(KEY);
 const { CLOSE, FIN, PING, PONG, TEXT } = kit;
 
-/** The head of a request for a WebSocket; `fields` are added to it. */
+/** The head of a WebSocket request. `fields`: additional header lines. */
 function request({ method = 'GET', path = '/', version = 13, fields = '' } = {}) {
   return (
     `${method} ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
@@ -23,7 +23,7 @@ function request({ method = 'GET', path = '/', version = 13, fields = '' } = {})
   );
 }
 
-/** The bytes of a frame, valid or not; `length` is the one in its header. */
+/** The bytes of a frame, valid or not. `length`: the length in its header. */
 function frame(opcode, payload, { fin = true, rsv = 0, masked = true, length } = {}) {
   const first = (fin ? FIN : 0) | (rsv << 4) | opcode;
   const mask = masked ? crypto.randomBytes(4) : undefined;
@@ -33,13 +33,13 @@ function frame(opcode, payload, { fin = true, rsv = 0, masked = true, length } =
 const text = (action) => frame(TEXT, JSON.stringify(action));
 
 /**
- * Emits `action` (an object), `ping`, `pong` (its text) and, once, `end` with the code of the close
- * frame, 1006 if there was none.
+ * Emits `action` (an object), `ping`, `pong` (its text) and, once, `end` with the code of the close frame, or
+ * 1006.
  */
 class Wire extends EventEmitter {
   #received = [];
   #length = 0;
-  /** Bytes without which there is nothing to do. */
+  /** Bytes needed before the next frame can be parsed. */
   #needed = 0;
   #code = 1006;
   #pings = 0;
@@ -48,24 +48,24 @@ class Wire extends EventEmitter {
   #answered;
   #over = false;
 
-  /** `ca`: whom to trust, if the server speaks TLS. */
+  /** `ca`: the trusted authority, if the server speaks TLS. */
   constructor({ port, ca }) {
     super();
     this.setMaxListeners(0);
-    /** What is below TLS; without it, the socket itself. */
+    /** The socket below TLS, or the socket itself. */
     this.raw = net.connect({ port, host: '127.0.0.1', noDelay: true });
     this.raw.on('error', () => {});
     this.socket = ca ? tls.connect({ socket: this.raw, ca, servername: 'localhost' }) : this.raw;
-    /** True for one that answers no pings. */
+    /** True if it answers no pings. */
     this.silent = false;
     this.socket.on('data', (chunk) => this.#receive(chunk));
-    // How it ends is told by `end`: a reset is one of the ways.
+    // `end` reports the end, including a reset.
     this.socket.on('error', () => {});
-    /** The status of the answer to the request; 0 if there was none. */
+    /** The status of the response to the request, or 0 without one. */
     this.status = new Promise((resolve) => {
       this.#answered = resolve;
     });
-    /** The code with which it ended. */
+    /** The code with which the connection ended. */
     this.ended = new Promise((resolve) => {
       this.socket.once('close', () => {
         this.#over = true;
@@ -81,11 +81,11 @@ class Wire extends EventEmitter {
   }
 
   /** Writes an action. */
-  tell(action) {
+  send(action) {
     this.socket.write(text(action));
   }
 
-  /** Resolves with the next event for which `wanted` holds. */
+  /** Resolves with the next event for which `wanted` returns true. */
   next(event, wanted = () => true, millis = DEADLINE) {
     return new Promise((resolve, reject) => {
       const settle = (how, value) => {
@@ -112,7 +112,7 @@ class Wire extends EventEmitter {
     return this.next('action', ({ action }) => action === name);
   }
 
-  /** Resolves when all that the broker had for us before this is here. */
+  /** Resolves when all that the broker has sent before the pong has arrived. */
   async ping() {
     this.#pings += 1;
     const payload = `ping ${this.#pings}`;
@@ -120,7 +120,7 @@ class Wire extends EventEmitter {
     await this.next('pong', (pong) => pong === payload);
   }
 
-  /** Says goodbye; resolves with the code of the end. */
+  /** Sends a close frame. Resolves with the code of the end. */
   close(code = 1000) {
     if (!this.#closing && this.socket.writable) {
       this.#closing = true;
@@ -129,9 +129,9 @@ class Wire extends EventEmitter {
     return this.ended;
   }
 
-  /** Ends without a word; with a reset if wanted. */
+  /** Destroys the connection without a close frame, optionally with a reset. */
   destroy(reset = false) {
-    // Of TLS no socket can be reset: the one below it can.
+    // Only the socket below TLS can be reset.
     if (reset) this.raw.resetAndDestroy();
     else this.socket.destroy();
     return this.ended;
@@ -159,7 +159,7 @@ class Wire extends EventEmitter {
     if (rest.length === 0) this.#needed = 0;
   }
 
-  /** Reads the answer to the request; returns where it ends. */
+  /** Reads the response to the request. Returns its end. */
   #answer(bytes) {
     const end = bytes.indexOf('\r\n\r\n');
     if (end < 0) return 0;
@@ -197,7 +197,7 @@ class Wire extends EventEmitter {
   }
 }
 
-/** The frame at an offset, or at least how far it goes: `end`. */
+/** The frame at an offset, or `{ end }`, the bytes it needs at least. */
 function parse(bytes, offset) {
   if (bytes.length < offset + 2) return { end: offset + 2 };
   const [first, second] = [bytes[offset], bytes[offset + 1]];

@@ -1,7 +1,7 @@
 'use strict';
 
-// What an act has at hand: ways to one of the broker's servers, time, chance, and whom to tell what is
-// wrong.
+// The environment of an act: connections to one of the servers, time, random numbers, and functions to report
+// violations.
 
 const { once } = require('node:events');
 const { setTimeout: sleep } = require('node:timers/promises');
@@ -20,9 +20,9 @@ class World {
   #ids = 0;
 
   /**
-   * `place`: where the server is, its `port`; its `ca` if it speaks TLS, and the `secret` of its tokens
-   * if it wants any. `stopped`: an AbortSignal for the end of the run. `broken` is told what is wrong,
-   * `met` each time that the server must have counted something, by the name of its counter.
+   * `place`: the address of the server: its `port`, its `ca` if it speaks TLS, and the `secret` of its tokens
+   * if it requires them. `stopped`: an AbortSignal for the end of the run. `broken` is called with each
+   * violation, `met` with the name of a counter that the server must have incremented.
    */
   constructor({ name, place, seed, ledger, stopped, broken, met }) {
     this.name = name;
@@ -38,22 +38,22 @@ class World {
     return this.#stopped.aborted;
   }
 
-  /** Waits, but for no longer than the run lasts. */
+  /** Waits, at most until the end of the run. */
   async sleep(millis) {
     try {
       await sleep(millis, undefined, { signal: this.#stopped });
     } catch {
-      // The run is over.
+      // The run has ended.
     }
   }
 
-  /** An id that nobody has. */
+  /** A new, unknown id. */
   id() {
     this.#ids += 1;
     return `${this.name}-${process.pid}-${this.#ids}`;
   }
 
-  /** A token for an id, if the server wants one; `claims` come on top of what makes it valid. */
+  /** A token for an id, if the server requires one. `claims` override those of a valid token. */
   token(id, claims) {
     const { secret } = this.place;
     const valid = { iss: ISSUER, sub: id, exp: inSeconds(MONTH) };
@@ -72,7 +72,7 @@ class World {
     return new WSMsgBroker(id, '127.0.0.1', port, '/', { token, tls: ca && { ca } });
   }
 
-  /** One that is registered. */
+  /** A registered client. */
   async client(plain, id = this.id(), claims = {}) {
     const client = this.connect(plain, id, this.token(id, claims));
     client.on('error', (error) => this.broken(`${id}: ${error.code} ${error.message}`));
@@ -80,13 +80,13 @@ class World {
     return client;
   }
 
-  /** A socket whose handshake is done; registered, if there is an id. */
+  /** A Wire after its handshake, registered if an id is given. */
   async dial(id, claims = {}) {
     const wire = new Wire(this.place);
     wire.write(request());
     this.expect(await this.within(wire.status, 'the handshake'), 101, 'the handshake');
     if (id !== undefined) {
-      wire.tell(this.registration(id, claims));
+      wire.send(this.registration(id, claims));
       await wire.action('registered');
     }
     return wire;
@@ -96,11 +96,11 @@ class World {
     if (found !== expected) throw new Error(`${what}: ${found} instead of ${expected}`);
   }
 
-  /** The promise, or an error if it takes too long. */
+  /** The promise, or an error after a timeout. */
   async within(promise, what, millis = DEADLINE) {
     let timer;
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`${what}: not within ${millis} ms`)), millis);
+      timer = setTimeout(() => reject(new Error(`${what}: timeout after ${millis} ms`)), millis);
     });
     try {
       return await Promise.race([promise, late]);

@@ -1,6 +1,7 @@
 'use strict';
 
-// A broker, in a process of its own. Arguments: its name, and the address of NATS; without one it is alone.
+// A broker in a process of its own. Arguments: its name and the address of NATS. Without an address it is no
+// cluster.
 
 const WSMsgBroker = require('../..');
 const heap = require('../requests/memory');
@@ -19,11 +20,11 @@ server.on(nats ? 'cluster' : 'listening', (state) => {
 process.on('message', async (message) => {
   if (message === 'find') {
     const { ids, silent } = await server.cluster.ids({ timeout: SEARCH_MS });
-    // The client that asks has one, too.
+    // The asking client has an id, too.
     const found = ids.filter((id) => id.startsWith(PREFIX)).length;
     process.send({ found, silent: silent.length });
   } else if (message === 'stats') {
-    // What JavaScript holds for nothing is not to be measured.
+    // Unused objects of JavaScript must not be measured.
     await heap();
     process.send({ stats: server.stats() });
   } else {

@@ -1,28 +1,31 @@
 'use strict';
 
-// The cheapest clients there are: a socket each, which registers, answers pings and counts messages.
-// usage: node clients.js PORT COUNT FIRST PLACE: of the broker; how many; the number of the first id; which of
-// these processes it is
+// Minimal clients: one socket each, which registers, answers pings and counts messages.
+// usage: node clients.js PORT COUNT FIRST PLACE: port of the broker; number of clients; number of the first id; index of this
+// process
 
 const net = require('node:net');
 const { PING, frame, request, text } = require('../wire');
 const { idOf } = require('./ids');
 
 const PONG = 10;
-/** Connections that are made at a time. */
+/** Connections opened at a time. */
 const LANES = 64;
-/** Each process has addresses of its own, and of each these ports: to look for a free one takes longer. */
+/**
+ * Each process has its own source addresses, with these ports each. Searching for a free port would take
+ * longer.
+ */
 const [LOWEST, PORTS] = [20_000, 40_000];
 
 const [port, count, first, place] = process.argv.slice(2).map(Number);
 const HEAD = Buffer.from(request());
 const HEAD_END = '\r\n\r\n';
 
-/** Messages that came, by what they say. */
+/** Received messages by content. */
 const arrived = {};
 let isOver = false;
 
-/** Bytes of the frame that these begin with, and where its payload begins; none if it is not there as a whole. */
+/** The length of the first frame and the start of its payload, or none if it is incomplete. */
 function measure(bytes) {
   if (bytes.length < 2) return undefined;
   const isLong = bytes[1] === 126;
@@ -32,7 +35,7 @@ function measure(bytes) {
   return end <= bytes.length ? { start, end } : undefined;
 }
 
-/** Resolves when it is registered. */
+/** Resolves when the client is registered. */
 function open(number) {
   const socket = net.connect({
     port,
@@ -41,7 +44,7 @@ function open(number) {
     localPort: LOWEST + ((number - first) % PORTS),
     noDelay: true,
   });
-  // The broker reads what comes with the handshake.
+  // The broker reads bytes that arrive with the handshake.
   socket.write(Buffer.concat([HEAD, text({ action: 'register', id: idOf(number) })]));
   return new Promise((resolve) => {
     let rest;
@@ -61,7 +64,7 @@ function open(number) {
       }
       rest = bytes.length > 0 ? bytes : undefined;
     });
-    let why = 'it was closed';
+    let why = 'the connection was closed';
     socket.on('error', ({ message }) => {
       why = message;
     });

@@ -1,6 +1,6 @@
 'use strict';
 
-// The ids, all of the same length: whoever has the number has the id.
+// Ids of equal length, derived from their number.
 
 const PREFIX = 'client-';
 const DIGITS = 9;

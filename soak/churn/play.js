@@ -1,6 +1,6 @@
 'use strict';
 
-// Many ids at a few brokers. They lose NATS, and it comes back: when is each id reached again, and what does it cost?
+// Many ids on a few brokers during an outage of NATS: measures when each id is reachable again, and the cost.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('../..');
@@ -9,35 +9,37 @@ const proc = require('../../testkit/proc');
 const Child = require('../processes');
 const { idOf } = require('./ids');
 
-/** How long NATS is gone. */
+/** Duration of the outage, ms. */
 const DOWN_MS = 1000;
-/** Before memory is read. */
+/** Pause before memory is read, ms. */
 const REST_MS = 3000;
-/** All that is waited for is there sooner, or never. */
+/** Timeout of every step, ms. */
 const DEADLINE_MS = 300_000;
 const POLL_MS = 20;
 const END_MS = 10_000;
 const SAMPLE = 1000;
 
-/** So many numbers below `count`, spread evenly. */
+/** At most `most` numbers below `count`, spread evenly. */
 function spread(count, most) {
   const size = Math.min(count, most);
   return Array.from({ length: size }, (_, n) => Math.floor((n * count) / size));
 }
 
-/** Asks until it is so; how often that was in vain. */
+/** Repeats until the condition holds. Returns the number of failed attempts. */
 async function until(what, isSo) {
   const deadline = Date.now() + DEADLINE_MS;
   for (let vain = 0; ; vain += 1) {
     if (await isSo()) return vain;
-    if (Date.now() > deadline) throw new Error(`never ${what}`);
+    if (Date.now() > deadline) throw new Error(`timeout: ${what}`);
     await sleep(POLL_MS);
   }
 }
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
-/** Brokers that hold ids, the processes of their clients and, in a cluster, one more broker, which asks. */
+/**
+ * Brokers with ids, the processes of their clients and, in a cluster, one more broker for the asking client.
+ */
 class World {
   #ends = [];
   #rest;
@@ -84,7 +86,7 @@ class World {
     }
   }
 
-  /** All register at the same time. */
+  /** Registers all clients at the same time. */
   async register() {
     const begun = Date.now();
     const times = this.clients.map((child) => child.ask('register', 'registered', DEADLINE_MS));
@@ -92,7 +94,7 @@ class World {
     return (last - begun) / 1000;
   }
 
-  /** What all hold, and have worked, when they rest. */
+  /** Memory, counters and processor time of all processes at rest. */
   async measure() {
     await sleep(this.#rest);
     const brokers = this.asker ? [...this.holders, this.asker] : this.holders;
@@ -112,7 +114,10 @@ class World {
     };
   }
 
-  /** Sends to a sample, from where none of them is, until all have got it; what it was told in vain. */
+  /**
+   * Sends to a sample from a broker that owns none of the ids, until all messages arrived. Returns the
+   * failures by code.
+   */
   async #reachAll() {
     const ids = spread(this.count, SAMPLE).map(idOf);
     const failed = {};
@@ -133,7 +138,7 @@ class World {
     return failed;
   }
 
-  /** Asks until all brokers have named all ids; how often that was in vain. */
+  /** Repeats until all brokers have listed all ids. Returns the number of failed attempts. */
   async #nameAll() {
     return until('named', async () => {
       const { found, silent } = await this.asker.child.ask('find', 'found');
@@ -141,7 +146,7 @@ class World {
     });
   }
 
-  /** Resolves when all is as it should be: when that was. */
+  /** Resolves with the times once everything works again. */
   async reach() {
     const failed = await this.#reachAll();
     const reached = Date.now();
@@ -149,7 +154,7 @@ class World {
     return { reached, failed, named: Date.now(), vain };
   }
 
-  /** How many of the last sample came. */
+  /** How many messages of the last sample arrived. */
   async arrived() {
     const counts = () => Promise.all(this.clients.map((child) => child.ask('arrived', 'arrived')));
     let came;
@@ -160,7 +165,7 @@ class World {
     return came;
   }
 
-  /** NATS is killed, and comes back: after how many seconds was what? */
+  /** Kills and restarts NATS. Returns the seconds until each state was reached again. */
   async breakNats() {
     const brokers = [...this.holders, this.asker];
     const back = brokers.map(({ child }) => child.message('connected', DEADLINE_MS));
@@ -180,7 +185,7 @@ class World {
   }
 }
 
-/** `ids` at so many `brokers`, that are one or each alone. */
+/** Plays `ids` on this many `brokers`, which are a cluster or independent. */
 async function play({ ids, brokers, isClustered = true, rest = REST_MS }) {
   const world = new World(ids, rest);
   try {
@@ -198,7 +203,7 @@ async function play({ ids, brokers, isClustered = true, rest = REST_MS }) {
     const after = await world.measure();
     const work = {};
     for (const who of ['holders', 'asker']) work[who] = after.work[who] - before.work[who];
-    // It is another process since.
+    // NATS is a new process.
     work.nats = after.work.nats;
     return { ...result, ...broken, after, arrived, work, traffic: { heard, told } };
   } finally {

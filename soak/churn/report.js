@@ -1,6 +1,6 @@
 'use strict';
 
-// The page of what was measured, and what follows from it for a million ids.
+// The report of the measurement, with an extrapolation to a million ids.
 
 const os = require('node:os');
 const { MIB, integer, mib, origin, table } = require('../../testkit/report');
@@ -8,28 +8,28 @@ const { BYTES } = require('./ids');
 const { DOWN_MS, SAMPLE } = require('./play');
 
 const MILLION = 1e6;
-/** A limit of open files that systems allow without more ado. */
+/** A limit of open files that systems allow without further configuration. */
 const MANY_FILES = 1 << 20;
-/** What a broker takes of the files that it may open: `maxConnections`. */
+/** The share of its open files that a broker uses for connections: `maxConnections`. */
 const SHARE = 0.8;
-/** What NATS keeps for a client that does not read, unless it is told otherwise. */
+/** The default of `max_pending`: what NATS queues for a client that does not read. */
 const MAX_PENDING = 64 * MIB;
 
 const REFUSED =
-  'Other brokers may not listen for theirs again yet: for 2 s after NATS is back, a message that nobody takes is refused\n' +
-  'with `CLUSTER_DOWN`, and its id is not called unknown.';
+  'Owners may not have subscribed again yet: for 2 s after NATS is reachable again, a message without a subscriber fails\n' +
+  'with `CLUSTER_DOWN` instead of `UNKNOWN_ID`.';
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 const decimals = (number) => number.toFixed(2);
 
-/** How many ids a broker can hold that may open so many files. */
+/** How many ids a broker can hold with this limit of open files. */
 const capacity = (files) => Math.floor(files * SHARE);
 
-/** Bytes by which all brokers, or NATS, have grown for each id. */
+/** Bytes per id by which all brokers, or NATS, have grown. */
 const ofBrokers = ({ ids, empty, full }) => (sum(full.brokers) - sum(empty.brokers)) / ids;
 const ofNats = ({ ids, empty, full }) => (full.nats - empty.nats) / ids;
 
-/** What is not as it should be; each in a line. */
+/** Violations, one line each. */
 function judge({ cluster, alone }) {
   const wrong = [];
   const check = (what, value, right) => {
@@ -40,13 +40,13 @@ function judge({ cluster, alone }) {
     if (!after) continue;
     check('registered after the restart', after.registered, ids);
     check('messages that arrived', arrived, Math.min(ids, SAMPLE));
-    check('times that something was lost', after.lagged, 0);
+    check('losses of slow NATS subscriptions', after.lagged, 0);
   }
   return wrong;
 }
 
 function times(cluster) {
-  const head = ['ids', 'register all', 'all connected', 'all reached', 'all named', 'told in vain'];
+  const head = ['ids', 'register all', 'all connected', 'all reachable', 'all listed', 'failures'];
   return table(
     head,
     cluster.map(({ ids, register, seconds, failed }) => {
@@ -80,14 +80,14 @@ function memory({ cluster, alone }) {
     ],
   ]);
   return table(
-    ['ids', 'resident, MiB', 'empty', 'with ids', 'after the restart', 'bytes an id'],
+    ['ids', 'resident, MiB', 'empty', 'with ids', 'after the restart', 'bytes per id'],
     rows.map(([ids, ...cells]) => [integer(ids), ...cells]),
   );
 }
 
 function work(cluster) {
-  const head = ['ids', 'brokers together', 'the one that asks', 'nats-server'];
-  const bytes = ['NATS is told, bytes an id', 'and tells'];
+  const head = ['ids', 'brokers together', 'asking broker', 'nats-server'];
+  const bytes = ['to NATS, bytes per id', 'from NATS'];
   return table(
     [...head, ...bytes],
     cluster.map(({ ids, work: seconds, traffic }) => [
@@ -98,18 +98,18 @@ function work(cluster) {
   );
 }
 
-/** A million ids, from the larger of what was measured. */
+/** The extrapolation to a million ids from the larger measurement. */
 function paper({ cluster, alone }, files) {
   const one = cluster.at(-1);
   const [joined, single, nats] = [ofBrokers(one), ofBrokers(alone.at(-1)), ofNats(one)];
   const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
   const [empty] = one.empty.brokers;
   const heard = one.traffic.heard / one.ids;
-  const hears = (one.work.asker / one.ids) * MILLION;
+  const processor = (one.work.asker / one.ids) * MILLION;
   const broker = (limit) => {
     const count = Math.max(2, Math.ceil(MILLION / capacity(limit)));
     const size = empty + (joined * MILLION) / count;
-    return { count, size, told: heard * MILLION * count };
+    return { count, size, sent: heard * MILLION * count };
   };
   const [here, many] = [broker(files), broker(MANY_FILES)];
   const natsSize = one.empty.nats + nats * MILLION;
@@ -117,20 +117,19 @@ function paper({ cluster, alone }, files) {
   const pending = heard * MILLION;
   const pace = (seconds) => integer((seconds / one.ids) * MILLION);
   return [
-    `Brokers: each takes ${SHARE * 100} % of the files it may open as connections. With ${integer(files)} files, as here,\n` +
+    `Brokers: each uses ${SHARE * 100} % of its limit of open files for connections. With ${integer(files)} files, as here,\n` +
       `that is ${integer(capacity(files))} ids: ${here.count} brokers of ${gib(here.size)} GiB each. With ${slots} files it is ${many.count}, of\n` +
-      `${gib(many.size)} GiB each. All ids together take ${gib(joined * MILLION)} GiB at the brokers, of which ${gib(single * MILLION)} GiB are\n` +
-      `those of brokers without \`nats\`; what the kernel keeps for sockets comes on top.`,
-    `NATS: one server of ${gib(natsSize)} GiB holds all subscriptions. Servers that are one NATS cluster tell each other of\n` +
-      `theirs, so that more of them do not make that less: three are for when one ends, not for memory. (That is not\n` +
-      'measured here.)',
-    `The restart: each broker hears the claims of all others, at most ${integer(heard)} bytes an id, which is\n` +
-      `${integer(pending / MIB)} MiB for each of them. NATS tells ${gib(here.told)} GiB to ${here.count} brokers, ${gib(many.told)} GiB to ${many.count}:\n` +
-      `${seconds10(here.told)} and ${seconds10(many.told)} seconds of 10 Gbit/s. To hear that takes a broker at most ${integer(hears)} seconds of a\n` +
-      `processor, by what the one that asks took here. For a client that is behind, NATS keeps ${MAX_PENDING / MIB} MiB (\`max_pending\`)\n` +
-      `before it cuts it off: ${pending > MAX_PENDING ? 'less than that; more would be safe' : 'more than that'}.`,
-    `Time: at the pace of this machine, whose ${os.cpus().length} processors have all of this and the clients, all are registered after\n` +
-      `${pace(one.register)} seconds, and reached ${pace(one.seconds.reached - one.seconds.connected)} seconds after the brokers are connected again.`,
+      `${gib(many.size)} GiB each. All ids together take ${gib(joined * MILLION)} GiB at the brokers, of which ${gib(single * MILLION)} GiB\n` +
+      'are not caused by the cluster. Memory of the kernel for sockets is not included.',
+    `NATS: one server of ${gib(natsSize)} GiB holds all subscriptions. Each server of a NATS cluster knows the\n` +
+      'subscriptions of all, so more servers do not reduce memory: three are for availability. (Not measured here.)',
+    `The restart: each broker receives the claims of all others, at most ${integer(heard)} bytes per id, which is\n` +
+      `${integer(pending / MIB)} MiB per broker. NATS sends ${gib(here.sent)} GiB to ${here.count} brokers, ${gib(many.sent)} GiB to ${many.count}:\n` +
+      `${seconds10(here.sent)} and ${seconds10(many.sent)} seconds of 10 Gbit/s. Receiving that takes a broker at most ${integer(processor)} seconds of\n` +
+      `processor time, as measured on the asking broker. NATS queues at most ${MAX_PENDING / MIB} MiB (\`max_pending\`) for a slow client\n` +
+      `before it disconnects it: ${pending > MAX_PENDING ? 'less than that; increase it' : 'more than that'}.`,
+    `Time: at the rate of this machine, whose ${os.cpus().length} processors run all brokers and clients, all ids are registered after\n` +
+      `${pace(one.register)} seconds, and reachable ${pace(one.seconds.reached - one.seconds.connected)} seconds after the brokers are connected again.`,
   ].join('\n\n');
 }
 
@@ -147,20 +146,20 @@ function markdown(results, { files, nats, command }) {
   const wrong = judge(results);
   const isRefused = results.cluster.some(({ failed }) => failed.UNKNOWN_ID > 0);
   return `${[
-    '# Many ids, and NATS that comes back',
-    `How many ids can brokers that are one hold, what does each cost, and when are they reached again once NATS was\n` +
-      `gone? ${ids} ids of ${BYTES} bytes are registered at ${brokers} brokers, each by a connection of its own. NATS is killed, and starts\n` +
-      `again after ${DOWN_MS / 1000} s. How, and how to repeat it: [README.md](../README.md).`,
-    origin(command, `nats-server ${nats}; ${integer(files)} files a process`),
-    'Seconds: until all were registered; and since NATS listens again, until all brokers were connected, until all of\n' +
-      `${integer(Math.min(SAMPLE, full.ids))} ids got a message from a client of another broker, and until all brokers had named all ids to that. All\n` +
-      'processes share the processors. In vain: how often a message to a registered id was refused until then.',
+    '# Many ids during an outage of NATS',
+    `How many ids can a cluster hold, what does each cost, and when are they reachable again after an outage of NATS?\n` +
+      `${ids} ids of ${BYTES} bytes are registered on ${brokers} brokers, each by a connection of its own. NATS is killed and restarted\n` +
+      `after ${DOWN_MS / 1000} s. Method and repetition: [README.md](../README.md).`,
+    origin(command, `nats-server ${nats}; ${integer(files)} files per process`),
+    'Seconds until all ids were registered. Then seconds from the restart of NATS until all brokers were connected, until\n' +
+      `${integer(Math.min(SAMPLE, full.ids))} ids had received a message from a client of another broker, and until all brokers had listed all ids to\n` +
+      'that broker. All processes share the processors. Failures: messages to registered ids that failed meanwhile.',
     times(results.cluster),
     ...(isRefused ? [REFUSED] : []),
-    'Resident memory of each broker and of NATS; the bytes are those by which all of them grew, by the number of ids. Without\n' +
-      '`nats` there are as many brokers, and each is alone.',
+    'Resident memory of each broker and of NATS. Bytes per id: the growth of all of them, divided by the number of ids.\n' +
+      'Without `nats` the same number of brokers runs independently.',
     memory(results),
-    'Does it grow in line? Bytes an id at both sizes:',
+    'Is the growth linear? Bytes per id at both sizes:',
     table(
       ['', integer(half.ids), ids, 'more'],
       [
@@ -169,14 +168,14 @@ function markdown(results, { files, nats, command }) {
         model('at NATS', ofNats),
       ],
     ),
-    'Seconds of a processor, from the end of NATS until all had come to rest again; and what went through it until all ids\n' +
-      'were named: claims of ids, and the answers to who asked.',
+    'Seconds of processor time from the end of NATS until all processes were at rest again. Traffic of NATS until all ids\n' +
+      'were listed: claims of ids, and lists of ids.',
     work(results.cluster),
-    '## A million ids, on paper',
+    '## Extrapolation to a million ids',
     paper(results, files),
     wrong.length === 0
-      ? 'All as it should be: no connection was lost, and all ids were reached again.'
-      : `What must not be:\n\n${wrong.map((what) => `- ${what}`).join('\n')}`,
+      ? 'All as it should be: no connection was lost, and all ids were reachable again.'
+      : `Violations:\n\n${wrong.map((what) => `- ${what}`).join('\n')}`,
   ].join('\n\n')}\n`;
 }
 

@@ -11,7 +11,7 @@ const server = new WSMsgBroker.Server({
   nats: { servers: [url], namespace: 'soak', name },
 });
 server.on('cluster', (state, reason) => {
-  // One message: of two at once, whoever waits may miss the second.
+  // One message: a process that waits for two in turn may miss the second.
   process.send(state === 'connected' ? { port: server.address()?.port } : { state, reason });
 });
 process.on('message', async (message) => {

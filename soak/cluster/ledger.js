@@ -1,17 +1,18 @@
 'use strict';
 
-// What was sent, what its sender was told of it, and what arrived: kept apart, and compared at the end.
+// Sent messages, their receipts and received messages, recorded separately and compared at the end.
 //
-// Order holds between two connections: who comes back to another broker may overtake what he sent before.
+// Messages are ordered between two connections. A client that reconnects to another broker may overtake its
+// earlier messages.
 
-/** What must hold of each message, whatever broke. */
+/** Checks the guarantees of each message. */
 class Ledger {
-  /** Of each pair, all that was sent: what became of it, and when. */
+  /** All messages per pair of ids, with outcome and time. */
   #pairs = new Map();
-  /** When connections of a receiver ended. */
+  /** The times at which connections of a receiver ended. */
   #ends = new Map();
-  /** What came behind something that was sent later. */
-  #behind = [];
+  /** Messages that arrived after a later one. */
+  #reordered = [];
   arrived = 0;
   faults = [];
 
@@ -25,62 +26,63 @@ class Ledger {
     return pair;
   }
 
-  /** The number of the next message; what is told of it goes to what is returned. */
+  /** The number of the next message, and a function to record its receipt. */
   send(from, to) {
     const pair = this.#pair(from, to);
-    const entry = { at: Date.now(), told: null, got: 0, settled: 0 };
+    const entry = { at: Date.now(), receipt: null, got: 0, settled: 0 };
     const number = pair.sent.push(entry) - 1;
-    const tell = (code) => {
-      if (entry.told !== null) this.faults.push(`${from} to ${to}: ${number} was told twice`);
-      entry.told = code;
+    const settle = (code) => {
+      if (entry.receipt !== null) this.faults.push(`${from} to ${to}: ${number} has two receipts`);
+      entry.receipt = code;
       entry.settled = Date.now();
     };
-    return { number, tell };
+    return { number, settle };
   }
 
-  /** `line`: the connections it came by, of its sender and of its receiver. */
+  /** Records a received message. `line`: the connections of its sender and of its receiver. */
   got(to, { from, number }, line = '') {
     const pair = this.#pair(from, to);
     const entry = pair.sent[number];
     this.arrived += 1;
     if (!entry) this.faults.push(`${from} to ${to}: ${number} was never sent`);
-    else if (++entry.got > 1) this.faults.push(`${from} to ${to}: ${number} came twice`);
+    else if (++entry.got > 1) this.faults.push(`${from} to ${to}: ${number} arrived twice`);
     const last = pair.last.get(line) ?? -1;
-    if (number < last) this.#behind.push({ from, to, number, last, at: entry?.at });
+    if (number < last) this.#reordered.push({ from, to, number, last, at: entry?.at });
     pair.last.set(line, Math.max(last, number));
   }
 
-  /** The connection of this one has ended, or lost its id. */
+  /** Records that the connection of an id has ended or lost its id. */
   ended(id) {
     const ends = this.#ends.get(id) ?? [];
     ends.push(Date.now());
     this.#ends.set(id, ends);
   }
 
-  /** Counts by what was told and whether it arrived; what must not be is a fault. */
+  /** Counts messages by receipt and arrival, and adds violations to `faults`. */
   close(window) {
     const counts = {};
     const isNear = (id, from, to) =>
       (this.#ends.get(id) ?? []).some((end) => end >= from - window && end <= to + window);
-    for (const { from, to, number, last, at } of this.#behind) {
-      // Who was about to leave his connection has sent the one by it, and the other by the next.
+    for (const { from, to, number, last, at } of this.#reordered) {
+      // A sender that is about to change connections has sent these two on different ones.
       if (!isNear(from, at, at))
-        this.faults.push(`${from} to ${to}: ${number} came behind ${last}`);
+        this.faults.push(`${from} to ${to}: ${number} arrived after ${last}`);
     }
     const note = (what) => {
       counts[what] = (counts[what] ?? 0) + 1;
     };
     for (const { from, to, sent } of this.#pairs.values()) {
       for (const [number, entry] of sent.entries()) {
-        const { at, told, got, settled } = entry;
+        const { at, receipt, got, settled } = entry;
         const name = `${from} to ${to}: ${number}`;
-        note(`${told ?? 'nothing'}${got > 0 ? ', arrived' : ', lost'}`);
-        if (told === null) this.faults.push(`${name} was told nothing`);
-        if (['UNKNOWN_ID', 'SLOW'].includes(told) && got > 0) {
-          this.faults.push(`${name} was told ${told}, and arrived`);
+        note(`${receipt ?? 'nothing'}${got > 0 ? ', arrived' : ', lost'}`);
+        if (receipt === null) this.faults.push(`${name} has no receipt`);
+        if (['UNKNOWN_ID', 'SLOW'].includes(receipt) && got > 0) {
+          this.faults.push(`${name} has the receipt ${receipt}, but arrived`);
         }
-        if (told === 'delivered' && got === 0) {
-          if (!isNear(to, at, settled)) this.faults.push(`${name} was told delivered, and is lost`);
+        if (receipt === 'delivered' && got === 0) {
+          if (!isNear(to, at, settled))
+            this.faults.push(`${name} has the receipt delivered, but is lost`);
         }
       }
     }

@@ -1,11 +1,11 @@
 'use strict';
 
-// Lines of TCP that can be cut: from a broker to its NATS, and from clients to whatever broker is there.
+// TCP relays that can be cut: from a broker to NATS, and from clients to any running broker.
 
 const { once } = require('node:events');
 const net = require('node:net');
 
-/** Passes each connection on to the port that `to()` names; none: it is refused. */
+/** Forwards each connection to the port that `to()` returns, or refuses it if there is none. */
 class Line {
   #server;
   #pairs = new Set();
@@ -42,7 +42,7 @@ class Line {
     return this;
   }
 
-  /** Cuts all connections that there are; `stays`: and refuses others until it is mended. */
+  /** Cuts all open connections. With `stays`, refuses new ones until it is mended. */
   cut(stays = false) {
     this.isCut = stays;
     for (const { near, far } of this.#pairs) {
@@ -55,7 +55,7 @@ class Line {
     this.isCut = false;
   }
 
-  /** Nothing passes, and nobody hears that, until it goes on. */
+  /** Forwards nothing until it thaws, without closing connections. */
   freeze() {
     for (const { near, far } of this.#pairs) {
       near.pause();

@@ -1,6 +1,6 @@
 'use strict';
 
-// Clients that send to each other through brokers, while NATS, brokers and lines break.
+// Clients that send to each other through brokers, while NATS, brokers and connections fail.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('../..');
@@ -11,7 +11,7 @@ const Line = require('./line');
 
 const RECONNECT = { minDelay: 20, maxDelay: 200, jitter: 1 };
 
-/** A broker behind a line to NATS. */
+/** A broker behind a relay to NATS. */
 class Broker {
   port;
 
@@ -47,7 +47,7 @@ class Broker {
   }
 }
 
-/** Answers, unless its own connection ends in this moment. */
+/** Answers, unless the connection has just ended. */
 function answer(response, message) {
   try {
     response.send(message);
@@ -56,7 +56,7 @@ function answer(response, message) {
   }
 }
 
-/** What breaks, by name; each mends it before it ends. */
+/** Faults by name. Each is repaired before its function ends. */
 const FAULTS = {
   async 'NATS killed'({ nats, random }) {
     await nats.kill();
@@ -104,8 +104,8 @@ const FAULTS = {
 };
 
 /**
- * Plays for so many ms, with a fault every `every` ms. `seed`: of the order of faults. Resolves with what was
- * counted, and with what must not have been.
+ * Plays for `ms` milliseconds, with a fault every `every` ms. `seed` determines the order of faults. Resolves
+ * with the counts and the violations.
  */
 async function play({
   brokers: count = 3,
@@ -119,7 +119,7 @@ async function play({
   const t = { teardown: (end) => cleanup.unshift(end) };
   let state = seed;
   const random = (most) => {
-    // Numerical Recipes' constants: the same order of faults for the same seed.
+    // A linear congruential generator, so that a seed determines the order of faults.
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return state % most;
   };
@@ -171,10 +171,10 @@ async function play({
     const requests = {};
     let isOver = false;
     let open_ = 0;
-    const settled = (promise, tell) => {
+    const track = (promise, onSettled) => {
       open_ += 1;
       promise
-        .then(tell, (error) => tell(error))
+        .then(onSettled, (error) => onSettled(error))
         .finally(() => {
           open_ -= 1;
         });
@@ -185,18 +185,18 @@ async function play({
         for (let n = 0; n < 5; n += 1) {
           const to = ids[random(ids.length)];
           if (to === id) continue;
-          const { number, tell } = ledger.send(id, to);
-          settled(client.deliver({ from: id, number, line: client.line }, to), (receipt) => {
-            if (receipt instanceof Error) tell(receipt.code);
-            else tell(receipt.failed.get(to)?.code ?? 'delivered');
+          const { number, settle } = ledger.send(id, to);
+          track(client.deliver({ from: id, number, line: client.line }, to), (receipt) => {
+            if (receipt instanceof Error) settle(receipt.code);
+            else settle(receipt.failed.get(to)?.code ?? 'delivered');
           });
         }
         const to = ids[random(ids.length)];
-        settled(client.request(id, to, { timeout: 8000 }), (answer) => {
+        track(client.request(id, to, { timeout: 8000 }), (answer) => {
           const what = answer instanceof Error ? answer.code : 'answered';
           requests[what] = (requests[what] ?? 0) + 1;
           if (!(answer instanceof Error) && answer.message !== id) {
-            ledger.faults.push(`${id} got ${answer.message} as answer of ${to}`);
+            ledger.faults.push(`${id} got ${answer.message} as the answer of ${to}`);
           }
         });
         await sleep(10 + random(20));
@@ -230,15 +230,15 @@ async function play({
     }
     isOver = true;
     await Promise.all(running);
-    // All that was asked is told in the end.
+    // Every promise must settle.
     const late = Date.now() + 40_000;
     while (open_ > 0 && Date.now() < late) await sleep(50);
-    if (open_ > 0) ledger.faults.push(`${open_} promises are not settled`);
+    if (open_ > 0) ledger.faults.push(`${open_} promises are still pending`);
 
-    // Every id is at one broker, and all brokers agree.
+    // Every id is registered on one broker, and all brokers agree.
     await Promise.all([...clients.values()].map((client) => client.connected()));
     await sleep(1000);
-    // One that was killed is missed after a while, and silent until then.
+    // A killed broker is listed as silent until it is missed.
     const missed = Date.now() + 15_000;
     let found = await brokers[0].child.ask('found', 'found');
     while (found.found.silent.length > 0 && Date.now() < missed) {
@@ -246,7 +246,7 @@ async function play({
     }
     const everywhere = (
       await Promise.all(brokers.map(({ child }) => child.ask('ids', 'ids')))
-    ).flatMap((told) => told.ids);
+    ).flatMap((answer) => answer.ids);
     const ghosts = everywhere.length - ids.length;
     if (ghosts !== 0) ledger.faults.push(`${everywhere.length} registrations of ${ids.length} ids`);
     if (found.found.ids.length !== ids.length || found.found.silent.length > 0) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// A broker at a port, in a process of its own. It listens when it is told where; told to drain, it closes.
+// A broker on a given port in a process of its own. Listens, reports and drains on request.
 
 const WSMsgBroker = require('../..');
 
@@ -11,7 +11,7 @@ function listen(port) {
   server = new WSMsgBroker.Server({ port, host: '127.0.0.1' });
   server.on('listening', () => process.send({ port: server.address().port, at: Date.now() }));
   server.on('error', ({ code }) => {
-    // Somebody else's connection may have the port for a moment.
+    // Another connection may use the port for a moment.
     if (code === 'EADDRINUSE') setTimeout(listen, RETRY_MS, port);
   });
 }
@@ -23,7 +23,7 @@ process.on('message', (message) => {
     server.close({ drain: message.drain }).then(() => process.send({ drained: Date.now() }));
     process.send({ closing: Date.now() });
   } else {
-    // What it counts, or its end.
+    // Reports its counters, or drains.
     if (message === 'stats') process.send({ stats: server.stats() });
     else process.disconnect();
   }

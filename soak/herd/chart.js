@@ -1,6 +1,7 @@
 'use strict';
 
-// How many clients came back in each slot of time, as an SVG: a panel for each way in which the broker went.
+// The number of reconnected clients per slot of time as an SVG, with a panel for each way in which the broker
+// ended.
 
 const { GRID, QUIET, axis, path, stroke, svg, text } = require('../../testkit/chart');
 
@@ -43,7 +44,10 @@ function panel({ title, lines, listening }, place, seconds, slot) {
   ];
 }
 
-/** `panels`: their titles, lines of counts by kind of client, and when the broker listens again, seconds. */
+/**
+ * `panels`: title, lines of counts by kind of client, and the time in seconds at which the next broker
+ * listens.
+ */
 function chart(panels, names, slot) {
   const slots = Math.max(
     ...panels.flatMap(({ lines }) => lines.map(({ counts }) => counts.length)),
@@ -55,9 +59,9 @@ function chart(panels, names, slot) {
       text(AREA.right - 170 * n, AREA.top - 10, name, { anchor: 'end', fill: COLOURS[kind] }),
     ),
     ...panels.flatMap((each, place) => panel(each, place, seconds, slot)),
-    text(WIDTH / 2, height - 8, 'seconds; dashed: a broker listens again'),
+    text(WIDTH / 2, height - 8, 'seconds; dashed: the next broker listens'),
   ];
-  return svg(`Clients that come back, each ${slot} ms`, { width: WIDTH, height }, parts);
+  return svg(`Reconnected clients per ${slot} ms`, { width: WIDTH, height }, parts);
 }
 
 module.exports = chart;

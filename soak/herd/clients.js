@@ -1,8 +1,7 @@
 'use strict';
 
-// Many clients that connect again by themselves, in a process of their own. It tells when each has come back.
-// usage: node clients.js KIND PORT COUNT RECONNECT BUSY: the last two as JSON; BUSY: a request that nobody
-// answers is under way
+// Many clients that reconnect automatically, in a process of their own. Reports when each has reconnected.
+// usage: node clients.js KIND PORT COUNT RECONNECT BUSY: the last two as JSON; BUSY: a request is pending throughout
 
 const [kind, port, count, reconnect, isBusy] = process.argv
   .slice(2)
@@ -14,7 +13,7 @@ const options =
     ? { protocol: 2, reconnect }
     : { WebSocket: require('ws').WebSocket, reconnect };
 
-/** When each had lost its connection, and when it was back; and how many attempts have failed. */
+/** When each lost its connection and had reconnected, and the number of failed attempts. */
 const lost = [];
 const back = [];
 let failed = 0;

@@ -1,6 +1,6 @@
 'use strict';
 
-// A broker with many clients goes away, and another one comes: when is each of them back?
+// A broker with many clients ends, and another one starts: measures when each client has reconnected.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const Child = require('../processes');
@@ -9,13 +9,14 @@ const END_MS = 10_000;
 
 async function startBroker(port, broken) {
   const broker = new Child('a broker', 'herd/broker.js', [], broken);
-  // It is ready to listen at once.
+  // The new broker can listen at once.
   return { broker, listen: () => broker.ask({ listen: port }, 'port') };
 }
 
 /**
- * `way`: `{ down }`, the broker is killed, and another one listens after so many ms; or `{ drain }`, it drains
- * for so many ms, and another one has its port at once; with `isBusy` a request is under way throughout. Resolves with the ms after which each was back.
+ * `way` is `{ down }` (the broker is killed, and the next one listens after `down` ms) or `{ drain }` (it
+ * drains for `drain` ms, and the next one has its port at once). With `isBusy`, a request is pending
+ * throughout. Resolves with the time in ms after which each client had reconnected.
  */
 async function play({ kind, count, reconnect, way }) {
   const children = [];
@@ -35,7 +36,7 @@ async function play({ kind, count, reconnect, way }) {
     children.push(clients);
     await clients.message('ready');
     const second = await start(port);
-    // Its process has started, and waits.
+    // The process of the new broker has started and waits.
     await sleep(500);
 
     const told = clients.message('back');

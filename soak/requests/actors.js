@@ -1,6 +1,6 @@
 'use strict';
 
-// Those who ask and answer, wherever they run, by what they all can: `ask`, `sample`, `end`.
+// The asker and the responder of each kind of client, with the functions `ask`, `sample` and `end`.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -26,8 +26,9 @@ async function inProcess(kind, url, broken) {
 }
 
 /**
- * In a page of Chromium. Playwright would be told of every frame of the page's WebSockets, which costs several
- * times what the page does itself: it only starts the browser, and the page is spoken to beside it.
+ * In a page of Chromium. Playwright would receive an event for every frame of the page's WebSockets, which
+ * costs several times more than the page itself. Therefore it only starts the browser, and the page is
+ * controlled by a connection of our own.
  */
 async function inPage(_kind, url, broken) {
   const browser = await launch();
@@ -44,7 +45,7 @@ async function inPage(_kind, url, broken) {
         broken(exceptionDetails.exception?.description ?? exceptionDetails.text);
       return result.value;
     };
-    // Until then it may be the empty page that comes first.
+    // Until then the page may be the initial empty one.
     while (!(await evaluate("document.readyState === 'complete' && 'start' in window")))
       await sleep(20);
     await evaluate(
@@ -57,7 +58,7 @@ async function inPage(_kind, url, broken) {
         await tools('HeapProfiler.collectGarbage');
         const { usedSize } = await tools('Runtime.getHeapUsage');
         const { processInfo } = await session.send('SystemInfo.getProcessInfo');
-        // One is kept for the next page; it has nothing to do.
+        // Chromium keeps an idle renderer for the next page.
         const [busiest] = processInfo
           .filter(({ type }) => type === 'renderer')
           .sort((a, b) => b.cpuTime - a.cpuTime);

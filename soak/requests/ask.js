@@ -1,25 +1,25 @@
 'use strict';
 
-// What is asked, and answered or not. These functions run in Node.js and in a page, to which they are handed
-// as text: they may use nothing but their arguments.
+// Sends requests, of which some are answered. These functions run in Node.js and, passed as text, in a page:
+// they may use nothing but their arguments.
 
-/** The asker and the responder, connected. `Client`: the class; `url`: of the broker. */
+/** The connected asker and responder. `Client`: the class. `url`: the address of the broker. */
 async function start(Client, url, options) {
   const [asker, responder] = ['asker', 'responder'].map((id) => new Client(id, url, options));
   await Promise.all([asker.connected(), responder.connected()]);
   responder.on('message', ([what, n], response) => {
     if (what === 'answer') response.send(n);
-    // Some watch whether it is still of use.
+    // Every other responder listens for the cancellation.
     else if (n % 2 === 0) response.signal.addEventListener('abort', () => {});
   });
-  // As of a program that could end them all at once: it outlives them.
+  // A shared signal that outlives all requests, as in programs that can abort everything.
   const { signal } = new AbortController();
   return { asker, responder, signal };
 }
 
 /**
- * Makes so many requests, `inFlight` at a time: a third is answered, a third is not within `timeout` ms, and
- * a third is aborted. Resolves with how many came to which end.
+ * Sends `count` requests, `inFlight` at a time: a third is answered, a third times out after `timeout` ms,
+ * and a third is aborted. Resolves with the number of each outcome.
  */
 async function ask({ asker, signal }, { count, inFlight, timeout }) {
   const ends = {};
@@ -34,7 +34,7 @@ async function ask({ asker, signal }, { count, inFlight, timeout }) {
     }
     const control = new AbortController();
     const asked = asker.request(['silence', n], 'responder', { signal: control.signal });
-    // Before it is sent, or when it has been.
+    // Before it is sent, or afterwards.
     if (n % 2 === 0) control.abort();
     else setTimeout(() => control.abort(), 1);
     await asked;
@@ -49,12 +49,15 @@ async function ask({ asker, signal }, { count, inFlight, timeout }) {
     }
   };
   await Promise.all(Array.from({ length: inFlight }, lane));
-  // Behind all that was sent: whatever was cancelled, the responder knows by now.
+  // Sent after all others: the responder has received all cancellations before this one.
   await asker.request(['answer', 0], 'responder');
   return ends;
 }
 
-/** What the two remember. The names of a session are others in a page: its tables are known by their classes. */
+/**
+ * The sizes of the tables of both clients. Names of a session are shortened in a page, so tables are found by
+ * class.
+ */
 function sizes(pair) {
   const found = { requests: 0, cancels: 0, waiting: 0 };
   for (const client of [pair.asker, pair.responder]) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// The broker, in a process of its own. Asked, it tells what it holds.
+// The broker in a process of its own. Reports its counters and memory on request.
 
 const WSMsgBroker = require('../..');
 const heap = require('./memory');
@@ -16,5 +16,5 @@ process.on('message', async (message) => {
     process.disconnect();
   }
 });
-// The driver is gone.
+// The driver has ended.
 process.on('disconnect', () => server.close());

@@ -1,6 +1,6 @@
 'use strict';
 
-// The asker and the responder, in a process of their own, of either class.
+// The asker and the responder, of either class, in a process of their own.
 // usage: node client.js KIND URL
 
 const { setMaxListeners } = require('node:events');
@@ -14,7 +14,7 @@ async function main() {
     kind === 'native'
       ? await start(require('../..'), url, { protocol: 2 })
       : await start(require('../../lib/browser'), url, { WebSocket: require('ws').WebSocket });
-  // One for all requests that are in flight.
+  // Shared by all requests in flight.
   setMaxListeners(0, pair.signal);
   process.on('message', async (message) => {
     if (message === 'close') {
@@ -29,6 +29,6 @@ async function main() {
   process.send({ ready: true });
 }
 
-// The driver is gone.
+// The driver has ended.
 process.on('disconnect', () => process.exit());
 main();

@@ -1,20 +1,19 @@
 'use strict';
 
-// Many requests of a pair of clients, and what they, and the broker, still hold then.
+// Sends many requests between two clients and measures what they and the broker still hold.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const Child = require('../processes');
 const { line } = require('../statistics');
 const actors = require('./actors');
 
-/** How many at a time, and after how many ms one is given up. */
+/** Requests in flight, and their timeout in ms. */
 const IN_FLIGHT = 300;
 const TIMEOUT = 3;
 const CLOSE_MS = 10_000;
 
 /**
- * Makes `count` requests in so many `parts`, between which all is measured; before that, one part that does
- * not count.
+ * Sends `count` requests in `parts` equal parts and measures after each. One part before them does not count.
  */
 async function measure(kind, { count, parts }) {
   const broken = (what) => {
@@ -25,7 +24,7 @@ async function measure(kind, { count, parts }) {
   const actor = await actors[kind](kind, `ws://127.0.0.1:${port}/`, broken);
 
   const sample = async (asked) => {
-    // Let timers and sockets come to rest.
+    // Lets timers and sockets come to rest.
     await sleep(50);
     const clients = await actor.sample();
     const { heap, stats } = await broker.ask('sample', 'stats');
@@ -51,12 +50,12 @@ async function measure(kind, { count, parts }) {
   }
 }
 
-/** Bytes by which a heap may have grown: it is never twice the same. One that is kept takes hundreds. */
+/** Allowed growth of a heap in bytes, which varies. A leaked request would take hundreds of bytes. */
 const most = (count) => Math.max(512 * 1024, count);
-/** The same, of resident memory, of which allocators keep what they have had. */
+/** Allowed growth of resident memory, larger because allocators keep freed memory. */
 const mostResident = (count) => 32 * 1024 ** 2 + count;
 
-/** What is not as it should be; each in a line. */
+/** Violations, one line each. */
 function judge({ count, ends, samples }) {
   const [before, after] = [samples[0], samples.at(-1)];
   const wrong = [];
@@ -81,7 +80,7 @@ function judge({ count, ends, samples }) {
   return wrong;
 }
 
-/** How a value went, in units a request: the line through the samples. */
+/** The line through the samples of a value, per request. */
 const growth = (samples, of) => line(samples.map((sample) => [sample.asked, of(sample)]));
 
 module.exports = { measure, judge, growth };

@@ -1,6 +1,6 @@
 'use strict';
 
-// What the heap of this process holds, once all is collected that may be.
+// The size of the heap of this process after garbage collection.
 
 const v8 = require('node:v8');
 const vm = require('node:vm');
@@ -8,7 +8,7 @@ const vm = require('node:vm');
 v8.setFlagsFromString('--expose-gc');
 const collect = vm.runInNewContext('gc');
 
-/** Bytes. Twice, for what a first collection only lets go. */
+/** Bytes. Collects twice, because the first collection makes further objects collectable. */
 async function heap() {
   for (let n = 0; n < 2; n += 1) {
     await new Promise(setImmediate);
