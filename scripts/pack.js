@@ -1,8 +1,7 @@
 'use strict';
 
-// The tarballs that users get, made of a copy: nothing in the tree changes. `npm run check:package` has
-// publint and attw look at the main one: do its `exports` lead every program to a file that is there, of
-// the kind that it expects, and to its types?
+// Packs the published tarballs from a copy of the tree. `npm run check:package` also runs publint and attw on
+// the main one: `exports` must lead every program to an existing file of the expected kind, and to its types.
 
 const fs = require('node:fs');
 const os = require('node:os');
@@ -12,17 +11,19 @@ const { root, run } = require('./tool');
 
 const windows = process.platform === 'win32';
 
-/** What pages name by its path: a script without types, and the module behind `./browser`, which no
- *  `require` of CommonJS is meant to reach. */
+/**
+ * Files that pages load by path: a script without types, and the module behind `./browser`, which CommonJS
+ * cannot require.
+ */
 const BY_PATH = ['./browser/wsmsgbroker.js', './browser/wsmsgbroker.mjs'];
 
-/** Runs npm; what it prints. */
+/** Runs npm. Returns its output. */
 function npm(cwd, ...args) {
   const options = { cwd, shell: windows, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] };
   return execFileSync(windows ? 'npm.cmd' : 'npm', args, { ...options, timeout: 120_000 });
 }
 
-/** The package of the platform whose addon is built here. */
+/** The platform package whose addon is built here. */
 function builtPlatform() {
   const folders = fs.readdirSync(path.join(root, 'npm'));
   const has = (name) => fs.existsSync(path.join(root, 'npm', name, `wsmsgbroker.${name}.node`));
@@ -31,7 +32,7 @@ function builtPlatform() {
   return platform;
 }
 
-/** Packs what is in a folder: the tarball, and the files in it. */
+/** Packs the package in a folder. Returns the tarball and its files. */
 function tarball(folder) {
   const output = npm(folder, 'pack', '--json');
   // The output of prepack and postpack comes first.
@@ -39,11 +40,11 @@ function tarball(folder) {
   return { tarball: path.join(folder, filename), files: files.map((file) => file.path) };
 }
 
-/** Packs the main package and that of this platform, in a copy below `work`. */
+/** Packs the main package and that of this platform in a copy below `work`. */
 function pack(work) {
   const copy = path.join(work, 'copy');
   const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
-  // It is packed as it is; everything else of `npm pack` runs.
+  // The copy is packed without a build. All other scripts of `npm pack` run.
   delete manifest.scripts.prepare;
   for (const file of ['README.md', 'LICENSE', 'scripts', 'npm', ...manifest.files]) {
     const from = path.join(root, file);
@@ -53,12 +54,12 @@ function pack(work) {
   fs.writeFileSync(path.join(copy, 'package.json'), text);
   const main = tarball(copy);
   if (fs.readFileSync(path.join(copy, 'package.json'), 'utf8') !== text) {
-    throw new Error('packing has left another package.json than it has found');
+    throw new Error('packing has changed package.json');
   }
   return { main, addon: tarball(path.join(copy, 'npm', builtPlatform())) };
 }
 
-/** A folder with the package installed as users do, without network. */
+/** A folder with the package installed as by a user, without network. */
 function install(folder, ...tarballs) {
   fs.mkdirSync(folder, { recursive: true });
   npm(folder, 'install', '--offline', '--ignore-scripts', ...tarballs);
