@@ -79,7 +79,7 @@ test('a row without a measurement is not judged', (t) => {
   t.true(empty.length > 25);
   t.deepEqual([...new Set(empty.map((row) => row.verdict))], ['not measured']);
   const half = { pairs200: [{ rival: 'ws8', messages_per_second: sum(5) }] };
-  t.is(said(half, '200 pairs, one under way, to ws8').verdict, 'not measured');
+  t.is(said(half, '200 pairs, one in flight, to ws8').verdict, 'not measured');
   t.true(targets({}).endsWith(`\n\n${empty.length} not measured.`));
 });
 

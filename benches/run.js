@@ -13,7 +13,7 @@ const cluster = require('./cluster');
 const { RIVALS, choose, prepare, versions } = require('./driver/rivals');
 const { targets } = require('./driver/targets');
 
-// In this order they run, and stand in the report.
+// In the order of execution and of the report.
 const measures = [
   'pipelined',
   'pairs200',
@@ -34,15 +34,15 @@ const suite = process.argv.includes('--cluster') ? cluster : wire;
 
 const list = (items) => items.map(({ name }) => name).join(', ');
 const USAGE = `usage: node benches/run.js [options]
-  --quick            2 short rounds: is it alive, and about how fast
+  --quick            2 short rounds, for rough figures
   --rounds N         rounds for each figure (default 5)
   --rivals a,b       of ${list(suite.rivals.filter((rival) => !rival.onRequest))}
                      (default: these), ${list(suite.rivals.filter((rival) => rival.onRequest))}
   --only WHAT        of ${list(suite.measures)}
                      (may be given more than once)
-  --threads N        worker threads of wsmsgbroker (default: its own)
+  --threads N        worker threads of wsmsgbroker (default: that of the package)
   --share-cpus       broker and load on all processors in every measurement
-  --cluster          several brokers with NATS between them, instead of one (with --help: of whom and what)
+  --cluster          clusters instead of a single broker (with --help: their rivals and measurements)
 `;
 
 function parse() {
@@ -78,7 +78,7 @@ function parse() {
     measures: suite.measures.filter(({ name }) => only.includes(name)),
     names,
     threads: values.threads,
-    // Where broker and load may run; what is measured in one way only takes the first.
+    // Placements of broker and load. Measures with one placement use the first.
     placements: PINNED && !values['share-cpus'] ? ['pinned', 'shared'] : ['shared'],
     settings: {
       rounds,

@@ -1,9 +1,9 @@
 'use strict';
 
-// What a receiver that does not read costs the others: `node benches/slow.js`. See README.md.
+// The effect of a receiver that does not read on others: `node benches/slow.js`. See README.md.
 //
-// Every part is a process of its own: the broker, the flood with its receiver, and a healthy pair
-// whose round trips are timed without the flood and beside it.
+// The broker, the flood with its receiver, and a healthy pair run in processes of their own. The round trips
+// of the pair are measured without the flood and beside it.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
@@ -12,7 +12,7 @@ const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 
 const MARK = 16 * 1024 * 1024;
-/** For the allocator, and for what the healthy pair leaves. */
+/** Allowance for the allocator and for memory of the healthy pair. */
 const SLACK = 32 * 1024 * 1024;
 
 const SCENARIOS = [
@@ -100,13 +100,13 @@ async function main() {
   });
   const head = [
     'policy',
-    'the receiver takes',
+    'the receiver reads',
     'p99 of the pair, us, without / beside',
     'ratio',
     'growth, MiB',
     'sent',
     'received',
-    'longest hold, ms',
+    'longest delay, ms',
     'slow / dropped / events',
   ];
   console.log(`| ${head.join(' | ')} |\n|${' --- |'.repeat(head.length)}`);
@@ -115,7 +115,7 @@ async function main() {
     const result = await run(scenario, Number(values.seconds));
     console.log(`| ${row(result).join(' | ')} |`);
     if (result.growth > MARK + SLACK) {
-      console.log(`beyond the bound of ${mib(MARK + SLACK)} MiB`);
+      console.log(`more than the limit of ${mib(MARK + SLACK)} MiB`);
       process.exitCode = 1;
     }
     if (scenario.burst && result.received !== result.sent) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// A fresh process: milliseconds from `require` to a server that listens. `coldstart.js RIVAL`.
+// Measures the milliseconds from `require` to a listening server in a fresh process: `coldstart.js RIVAL`.
 
 const rivals = require('./rivals');
 

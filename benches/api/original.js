@@ -1,8 +1,8 @@
 'use strict';
 
-// wsmsgbroker 1.7.2 as it was shipped, or without the compression that its two sides negotiate. What its
-// server cannot be told by options is told to the `ws` 1 beneath it: the address, and no compression. Its
-// clients then offer compression, and get none.
+// wsmsgbroker 1.7.2 as it was shipped, or without the compression that its two sides negotiate. Its server
+// has no option for the address or for compression, so both are set on its inner `ws` 1. Its clients then
+// offer compression, and the server declines it.
 
 const { createRequire } = require('node:module');
 const Client = require('wsmsgbroker');

@@ -1,13 +1,13 @@
 'use strict';
 
-// A child process that is asked one thing after the other, each with a deadline; it is killed by its own
-// pid when that passes, when its work is done, and when the parent ends.
+// A child process that executes one command at a time, each with a timeout. It is killed by its pid after a
+// timeout, at the end of its work, and when the parent ends.
 
 const { fork } = require('node:child_process');
 const { once } = require('node:events');
 const path = require('node:path');
 
-/** Beyond what it was told to take. */
+/** Time in addition to the duration of a command, ms. */
 const GRACE = 20_000;
 
 const running = new Set();
@@ -27,7 +27,7 @@ class Process {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
     running.add(this.#child);
-    this.#child.on('error', () => {}); // it ends then, and that is told
+    this.#child.on('error', () => {}); // then it ends, and `next` rejects
     this.#child.stderr.setEncoding('utf8').on('data', (text) => {
       if (this.#errors.length < 4096) this.#errors += text;
     });
@@ -37,7 +37,7 @@ class Process {
     });
   }
 
-  /** What it says next, within `seconds` and some grace. */
+  /** The next message of the process, within `seconds` and some grace. */
   async next(seconds = 0) {
     const milliseconds = seconds * 1000 + GRACE;
     const give = new AbortController();
@@ -51,15 +51,15 @@ class Process {
       const [answer] = await Promise.race([said, silent]);
       return answer;
     } finally {
-      silent.catch(() => {}); // when it ends later, nobody waits for it
+      silent.catch(() => {}); // if it ends later, this rejection is not awaited
       give.abort();
       clearTimeout(timer);
     }
   }
 
-  /** What it answers to a command that takes `options.seconds`. */
+  /** Sends a command that takes `options.seconds`. Resolves with its result. */
   ask(command, options = {}) {
-    this.#child.send({ command, ...options }, () => {}); // if it is gone, `next` tells
+    this.#child.send({ command, ...options }, () => {}); // if the process has ended, `next` rejects
     return this.next(options.seconds);
   }
 

@@ -1,10 +1,10 @@
 'use strict';
 
-// Who is measured: two classes of one API each, loaded only when asked for.
+// The rivals of the Node API: two classes with one interface each, loaded on demand.
 //
-//     new Client(id, host, port)      'registered', 'message (message, response, from)', 'error'
-//     client.send(message, dest[, (from, answer) => ...]), response.send(answer)
-//     new Server({ port, host })      'listening', 'warn', 'error'; server.address()
+// new Client(id, host, port)      'registered', 'message (message, response, from)', 'error'
+// client.send(message, dest[, (from, answer) => ...]), response.send(answer)
+// new Server({ port, host })      'listening', 'warn', 'error'; server.address()
 
 function ours() {
   const WSMsgBroker = require('../..');

@@ -2,13 +2,16 @@
 
 const rivals = require('./rivals');
 
-/** Those of ours that are among the rivals of a run; both versions of the original go together. */
+/** The rivals of this API among those of a run. Both variants of the original are chosen together. */
 function choose(chosen, all = Object.keys(rivals)) {
   const names = new Set(chosen.map(({ name }) => name));
   return all.filter((name) => names.has(name) || names.has(name.replace('-uncompressed', '')));
 }
 
-/** Calls `measure(rival)` so many times for each, by turns, another one first in each round. */
+/**
+ * Calls `measure(rival)` `rounds` times for each rival. Rivals alternate, and each round starts with another
+ * one.
+ */
 async function eachRound(names, rounds, measure) {
   const samples = [];
   for (let round = 0; round < rounds; round += 1) {
@@ -18,7 +21,7 @@ async function eachRound(names, rounds, measure) {
       process.stderr.write('.');
     }
   }
-  // Rounds alternate, tables do not.
+  // Rounds alternate between rivals, tables list them one after the other.
   return samples.sort((a, b) => names.indexOf(a.rival) - names.indexOf(b.rival));
 }
 

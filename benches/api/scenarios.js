@@ -1,25 +1,25 @@
 'use strict';
 
-// What two clients do, for so many seconds. Each scenario ends when all that was sent has arrived, resolves to
-// its figures, and rejects at the first message that is not the expected one.
+// Scenarios of two clients with a duration in seconds. Each ends when all sent messages have arrived,
+// resolves with its figures, and rejects at the first unexpected message.
 
 const SIZE = 100;
-const FIRST = 1_000_000_000; // numbers of one length, so that all messages have one
+const FIRST = 1_000_000_000; // numbers of equal length, so that all messages have the same length
 const TEXT = 'x'.repeat(SIZE - JSON.stringify({ n: FIRST, text: '' }).length);
-/** Messages under way, one way: enough for batches to form. */
+/** Messages in flight in one direction: enough for batches to form. */
 const WINDOW = 512;
-/** Requests under way. */
+/** Requests in flight. */
 const ASKS = 64;
 
 const now = () => performance.now();
 
-/** Throws unless `message` is number `n` of those that are sent. */
+/** Throws unless `message` is the message with number `n`. */
 function verify(message, n) {
   if (message?.n === n && message.text === TEXT) return;
   throw new Error(`message ${n - FIRST} came as ${JSON.stringify(message)}`);
 }
 
-/** Runs `begin(resolve, guard)`: what a guarded listener throws ends the scenario. */
+/** Runs `begin(resolve, guard)`. An exception of a guarded listener ends the scenario. */
 function guarded(begin) {
   return new Promise((resolve, reject) => {
     const guard =
@@ -35,7 +35,7 @@ function guarded(begin) {
   });
 }
 
-/** One way, pipelined: the sender goes on once a quarter of the window has arrived. */
+/** One direction, pipelined: the sender continues once a quarter of the window has arrived. */
 function oneway(sender, receiver, seconds) {
   return guarded((resolve, guard) => {
     const start = now();
@@ -50,7 +50,7 @@ function oneway(sender, receiver, seconds) {
     };
     const arrived = (message, _response, from) => {
       verify(message, expected);
-      // Version 1 does not tell.
+      // Version 1 does not name the sender.
       if (from !== undefined && from !== sender.id) throw new Error(`it came from ${from}`);
       expected += 1;
       if (sent - expected > (3 * WINDOW) / 4) return;
@@ -68,7 +68,10 @@ function oneway(sender, receiver, seconds) {
   });
 }
 
-/** Requests, so many of them under way; each answer brings the next. `latencies` are kept if there is a place. */
+/**
+ * Requests, `underWay` of them in flight. Each answer triggers the next request. Latencies are added to
+ * `latencies`, if given.
+ */
 function requests(asker, responder, seconds, underWay, latencies) {
   return guarded((resolve, guard) => {
     const start = now();
@@ -107,7 +110,7 @@ function requests(asker, responder, seconds, underWay, latencies) {
 
 const asks = (asker, responder, seconds) => requests(asker, responder, seconds, ASKS);
 
-/** One request under way: what a round trip takes. */
+/** One request in flight: measures the round trip. */
 async function ping(asker, responder, seconds) {
   const latencies = new Float64Array(1e6);
   const result = await requests(asker, responder, seconds, 1, latencies);

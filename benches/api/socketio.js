@@ -1,13 +1,13 @@
 'use strict';
 
-// The same API on socket.io 4, by its own means: events to the socket of an id, acknowledgements for
-// answers, WebSocket from the first packet on, no compression (its default).
+// The API of the rivals on socket.io 4: events to the socket of an id, acknowledgements as answers, WebSocket
+// from the first packet on, and no compression (its default).
 
 const { EventEmitter } = require('node:events');
 const http = require('node:http');
 const socketio = require('socket.io');
 
-/** The client comes with it, but is loaded only where there are clients. */
+/** Loaded only where there are clients. */
 class Client extends EventEmitter {
   #socket;
 
@@ -17,7 +17,7 @@ class Client extends EventEmitter {
     const { io } = require('socket.io-client');
     this.#socket = io(`ws://${host}:${port}`, {
       transports: ['websocket'],
-      forceNew: true, // as a client elsewhere would
+      forceNew: true, // a connection of its own, as in another process
       reconnection: false,
     });
     this.#socket.on('connect', () => {
@@ -69,7 +69,7 @@ class Server extends EventEmitter {
     });
     socket.on('send', (message, dest, callback) => {
       const receiver = this.#sockets.get(dest);
-      if (!receiver) this.emit('warn', new Error(`nobody is ${dest}`));
+      if (!receiver) this.emit('warn', new Error(`unknown id ${dest}`));
       else if (!callback) receiver.emit('message', message, from);
       else receiver.emit('message', message, from, (answer) => callback(dest, answer));
     });

@@ -1,7 +1,8 @@
 'use strict';
 
-// One process of the measurement: `worker.js RIVAL ROLE`. A `broker` has the server, `clients` have both clients,
-// `both` has all three. It is told what to do by its parent, does it and says so; without its parent it ends.
+// One process of the measurement: `worker.js RIVAL ROLE`. A `broker` has the server, `clients` have both
+// clients, `both` has all three. It executes commands of its parent and sends the results. It ends with its
+// parent.
 
 const { once } = require('node:events');
 const rivals = require('./rivals');
@@ -18,7 +19,7 @@ function fail(error) {
 
 async function serve() {
   const server = new Server({ port: 0, host: HOST });
-  // Nothing of what is measured is a reason to complain.
+  // No measurement causes warnings.
   server.on('warn', fail);
   server.on('error', fail);
   await once(server, 'listening');
@@ -28,7 +29,7 @@ async function serve() {
 async function connect(id, port) {
   const client = new Client(id, HOST, port);
   client.on('error', fail);
-  client.on('close', (why) => fail(new Error(`${id} was closed: ${why}`)));
+  client.on('close', (why) => fail(new Error(`${id} was closed with ${why}`)));
   await once(client, 'registered');
   return client;
 }

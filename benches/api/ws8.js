@@ -1,14 +1,14 @@
 'use strict';
 
-// The same API and protocol on `ws` 8, as a careful author would write it: no compression, no tracking,
-// one encoding for all receivers. With `cork`, what one tick sends to a socket leaves in one write.
+// The API and protocol of this package on `ws` 8, written carefully: no compression, no tracking of clients,
+// one encoding for all receivers. With `cork`, all messages of one tick to a socket are sent in one write.
 
 const { EventEmitter } = require('node:events');
 const { WebSocket, WebSocketServer } = require('ws');
 
 const OPTIONS = { perMessageDeflate: false, clientTracking: false };
 
-/** Writes texts to a WebSocket, each by itself or, corked, all of a tick at once. */
+/** Writes texts to a WebSocket, one by one or, corked, all of a tick at once. */
 function writer(socket, tcp, cork) {
   if (!cork) return (text) => socket.send(text);
   const uncork = () => tcp.uncork();
@@ -21,7 +21,7 @@ function writer(socket, tcp, cork) {
   };
 }
 
-/** Both classes; `cork` holds for both. */
+/** The classes of both sides. `cork` applies to both. */
 function classes(cork) {
   class Client extends EventEmitter {
     #asked = new Map();
@@ -49,7 +49,7 @@ function classes(cork) {
       if (callback === undefined) {
         return this.#write(JSON.stringify({ action: 'send', message, dest }));
       }
-      // Unique among all clients, as the server keeps them in one table.
+      // Unique among all clients, because the server keeps acks in one table.
       const ack = `${this.id}-${++this.#acks}`;
       this.#asked.set(ack, callback);
       this.#write(JSON.stringify({ action: 'send', message, dest, ack }));
@@ -68,14 +68,14 @@ function classes(cork) {
         const callback = this.#asked.get(ack);
         this.#asked.delete(ack);
         if (callback) callback(from, message);
-        else this.emit('error', new Error(`nobody awaits ${ack}`));
+        else this.emit('error', new Error(`unknown ack ${ack}`));
       } else if (action === 'registered') this.emit('registered', id);
     }
   }
 
   class Server extends EventEmitter {
     #writers = new Map(); // by id
-    #asked = new Map(); // who asked, by ack
+    #asked = new Map(); // askers by ack
     #server;
 
     constructor({ port, host }) {
@@ -102,7 +102,7 @@ function classes(cork) {
         for (const name of typeof dest === 'string' ? [dest] : dest) {
           const write = this.#writers.get(name);
           if (write) write(text);
-          else this.emit('warn', new Error(`nobody is ${name}`));
+          else this.emit('warn', new Error(`unknown id ${name}`));
         }
       } else if (action === 'answer') {
         const text = JSON.stringify({ action, ack, from: peer.id, message });

@@ -1,17 +1,17 @@
 'use strict';
 
-// The same protocol on Bun's own server. What a turn brings is queued for each receiver and sent under
-// one cork, so that it leaves in one write: by itself Bun corks only the socket that it reads from. That
-// takes half the processor time of a send for each message (`--unqueued`) where messages are pipelined
-// and a quarter in a fan-out; microtasks and nextTick come too early, after each message, to gather
-// anything. Without anything to gather, both do as well.
+// The protocol of this package on Bun's own server. Messages of one turn are queued per receiver and sent
+// under one cork, so that they leave in one write: by itself, Bun corks only the socket that it reads from.
+// That takes half the processor time of one send per message (`--unqueued`) for pipelined messages, and a
+// quarter of it in a fan-out. Microtasks and nextTick run after each message, too early to collect several.
+// With single messages both perform equally.
 
 const { announce } = require('./stdio');
 
 const queueing = !process.argv.includes('--unqueued');
 const clients = new Map(); // id -> socket
-const asked = new Map(); // ack -> the socket that asked
-let waiting = []; // sockets for which texts are queued
+const asked = new Map(); // ack -> the asking socket
+let waiting = []; // sockets with queued texts
 
 function flushAll() {
   const sockets = waiting;

@@ -1,7 +1,7 @@
 'use strict';
 
-// nats-server with its own WebSocket listener and its own protocol. This process only starts it, learns
-// its ports, and ends it.
+// nats-server with its own WebSocket listener and protocol. This process only starts it, determines its
+// ports, and ends it.
 
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
@@ -23,7 +23,7 @@ websocket { listen: "127.0.0.1:-1", no_tls: true, compression: false }
 );
 
 const server = spawn(natsServer(), ['-c', file], {
-  // Go takes the number of processors by itself, but that it does is not to be relied on.
+  // Go determines the number of processors itself, but not reliably.
   env: { ...process.env, GOMAXPROCS: String(os.availableParallelism()) },
   stdio: ['ignore', 'ignore', 'pipe'],
 });
@@ -33,7 +33,7 @@ process.on('exit', () => {
 });
 process.on('SIGTERM', () => process.exit(1));
 
-/** Its log says what went wrong; a slow consumer is told in the same way, and is none of that. */
+/** Reports errors in its log. Log lines about slow consumers are not errors. */
 server.stderr.setEncoding('utf8').on('data', (text) => {
   for (const line of text.split('\n')) {
     if (/\[(ERR|FTL)\]/.test(line)) console.error('error:', line);
@@ -49,7 +49,7 @@ function fail(message) {
 
 const ports = path.join(folder, `nats-server_${server.pid}.ports`);
 const timer = setInterval(() => {
-  // It is there a moment before there is anything in it.
+  // The file exists shortly before it has contents.
   const text = fs.existsSync(ports) ? fs.readFileSync(ports, 'utf8') : '';
   if (text === '') return;
   clearInterval(timer);

@@ -1,7 +1,7 @@
 'use strict';
 
-// wsmsgbroker 1.7.2 as its users run it. Two things it cannot be told by options are done around
-// it: it always listens on 0.0.0.0, where a benchmark has no business, and it tells no port.
+// wsmsgbroker 1.7.2 as in production. It has no option for its address, and would listen on 0.0.0.0, and no
+// way to ask for its port. Both are solved here.
 
 const net = require('node:net');
 

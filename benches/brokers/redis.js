@@ -1,7 +1,7 @@
 'use strict';
 
-// redis-server, in memory alone: what is between the nodes of Socket.IO. This process only starts it on a free
-// port, and ends it.
+// redis-server without persistence, for the nodes of Socket.IO. This process only starts it on a free port
+// and ends it.
 
 const { spawn } = require('node:child_process');
 const net = require('node:net');
@@ -13,7 +13,7 @@ function fail(message) {
   process.exit(1);
 }
 
-/** It cannot be told to take any port. */
+/** It cannot choose a free port itself. */
 const probe = net.createServer().listen(0, '127.0.0.1', () => {
   const { port } = probe.address();
   probe.close(() => start(port));

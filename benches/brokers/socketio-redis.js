@@ -1,8 +1,8 @@
 'use strict';
 
-// A node of Socket.IO 4 with its Redis adapter: WebSocket alone, no compression, a room for each id. Who is
-// at this node is found in a map, as in socketio.js, and costs no word to the others. A request to another
-// node is an acknowledged broadcast to the room of one.
+// A node of Socket.IO 4 with its Redis adapter: WebSocket only, no compression, a room per id. Ids of this
+// node are found in a map, as in socketio.js, without traffic to other nodes. A request to another node is an
+// acknowledged broadcast to the room of one id.
 
 const { createServer } = require('node:http');
 const { parseArgs } = require('node:util');
@@ -11,7 +11,7 @@ const { createAdapter, createShardedAdapter } = require('@socket.io/redis-adapte
 const { Server } = require('socket.io');
 const { announce } = require('./stdio');
 
-/** How long an answer may take, ms. */
+/** Timeout of an answer, ms. */
 const ANSWER = 10_000;
 
 const { values } = parseArgs({
@@ -25,7 +25,7 @@ async function main() {
   await Promise.all(redis.map((client) => client.connect()));
   const adapter = values.sharded
     ? createShardedAdapter(...redis, { subscriptionMode: 'dynamic' })
-    : // Answers go to who asked, not to all.
+    : // Answers are sent to the asker only.
       createAdapter(...redis, { publishOnSpecificResponseChannel: true });
   const http = createServer();
   const io = new Server(http, { transports: ['websocket'], perMessageDeflate: false, adapter });

@@ -1,7 +1,7 @@
 'use strict';
 
-// Socket.IO 4 with addressed events: WebSocket alone, no compression, a map from ids to sockets, a room
-// for those who listen to a broadcast, and its own acknowledgements for request and answer.
+// Socket.IO 4 with addressed events: WebSocket only, no compression, a map from ids to sockets, a room for
+// the receivers of a broadcast, and its own acknowledgements for requests.
 
 const { createServer } = require('node:http');
 const { Server } = require('socket.io');

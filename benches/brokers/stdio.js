@@ -1,10 +1,10 @@
 'use strict';
 
-// How a broker process and the driver talk. The address goes out once as JSON, with what the load needs
-// besides, by the names of its options: the protocol to speak, the token that clients must show, the
-// authority that they must trust; where a child does the work, its pid; and where brokers find it, if it is
-// between them. On standard input, "gc" is answered when a full collection is done, "spin MS" once JavaScript
-// has been busy for so long; its end ends the process.
+// Communication of a broker process with the driver. The process prints its address once as JSON, with
+// options for the load by their names: the protocol, the token of clients, the trusted authority; the pid of
+// a child that does the work; and the address for brokers, if it connects them. It answers "gc" on standard
+// input after a full garbage collection, and "spin MS" after JavaScript was busy for that time. It ends with
+// its standard input.
 
 const readline = require('node:readline');
 
@@ -17,7 +17,7 @@ const orders = {
     say({ gc: true });
   },
 
-  /** Times are those of the wall clock: the load has no other in common with this process. */
+  /** Times are those of the wall clock, the only clock that the load shares with this process. */
   spin(millis) {
     const from = Date.now();
     while (Date.now() - from < millis);

@@ -1,7 +1,7 @@
 'use strict';
 
-// The same protocol on `ws` 8, tuned as well as we know how: no compression, no tracking, one encoding
-// for all receivers, and one write per receiver for all that a read brought.
+// The protocol of this package on `ws` 8, optimized: no compression, no tracking, one encoding for all
+// receivers, and one write per receiver for all messages of one read.
 
 const { WebSocketServer } = require('ws');
 const { announce } = require('./stdio');

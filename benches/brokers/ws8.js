@@ -1,13 +1,13 @@
 'use strict';
 
-// The same protocol on `ws` 8 with its defaults, as programs on it usually are: short, and one write
-// for each message. The tables compare with this one.
+// The protocol of this package on `ws` 8 with its defaults, in the simple style of most programs: one write
+// per message. It is the base of the ratios in the tables.
 
 const { WebSocketServer } = require('ws');
 const { announce } = require('./stdio');
 
 const clients = new Map(); // id -> socket
-const asked = new Map(); // ack -> the socket that asked
+const asked = new Map(); // ack -> the asking socket
 
 function leave(socket) {
   const owner = socket.id !== undefined && clients.get(socket.id) === socket;

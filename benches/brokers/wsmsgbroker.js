@@ -1,8 +1,8 @@
 'use strict';
 
-// This package, with its defaults. `--threads N` overrides the number of worker threads; with `--jwt`
-// clients must show a token; with `--tls` it speaks TLS, by a certificate made at the start; with `--nats URL`
-// it is one of several, by way of NATS.
+// This package with its defaults. `--threads N` sets the number of worker threads. With `--jwt` clients need
+// a token. With `--tls` it speaks TLS with a certificate created at the start. With `--nats URL` it is a
+// broker of a cluster.
 
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
@@ -29,7 +29,7 @@ const { values } = parseArgs({
   },
 });
 const options = { port: 0, host: '127.0.0.1' };
-const needed = {}; // by clients
+const needed = {}; // options for the load
 if (values.threads !== undefined) options.threads = Number(values.threads);
 if (values.jwt) {
   options.jwt = { secret: SECRET, subject: 'pattern' };
@@ -41,7 +41,7 @@ if (values.tls) {
   Object.assign(needed, { scheme: 'wss', ca });
 }
 
-// It listens once it has heard of the others.
+// It listens once it has received the claims of the other brokers.
 if (values.nats !== undefined) {
   options.nats = { servers: [values.nats], namespace: 'bench', required: true };
 }

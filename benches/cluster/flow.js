@@ -1,7 +1,7 @@
 'use strict';
 
-// A flow of messages, as `pipelined` is: eight senders, each to a receiver of its own, at the same broker or at
-// another.
+// A flow of messages, as in `pipelined`: eight senders, each with a receiver of its own, on the same broker
+// or on another one.
 
 const { PAIRS, SIZES, windowOf } = require('../measures/pipelined');
 const report = require('../driver/report');

@@ -1,6 +1,6 @@
 'use strict';
 
-// Several brokers with NATS between them, beside what one is compared with: `npm run bench -- --cluster`.
+// Clusters of brokers, and the rivals they are compared with: `npm run bench -- --cluster`.
 
 const { spawnSync } = require('node:child_process');
 const { natsVersion } = require('../driver/nats');
@@ -12,8 +12,8 @@ const OURS = { script: 'wsmsgbroker.js', System };
 const SOCKETIO = { script: 'socketio-redis.js', hub: 'redis', brokers: 2, System };
 
 /**
- * How many brokers, what is between them, and whether senders and receivers are at `one` of them or `apart`.
- * Those that are `judged` are what targets are about.
+ * The rivals: number of brokers, the hub between them, and whether senders and receivers are on `one` broker
+ * or `apart`. Targets apply to those that are `judged`.
  */
 const RIVALS = [
   { ...OURS, name: 'single', brokers: 1, ends: 'one', judged: true },
@@ -31,7 +31,7 @@ const RIVALS = [
 const redisVersion = () =>
   spawnSync('redis-server', ['--version'], { encoding: 'utf8' }).stdout?.match(/v=([\d.]+)/)?.[1];
 
-/** Why a rival cannot be measured here, or nothing. */
+/** The reason why a rival cannot be measured here, or undefined. */
 function obstacle({ script, hub }) {
   const parts = [script, hub && `${hub}.js`];
   if (parts.includes('wsmsgbroker.js')) {
@@ -45,7 +45,7 @@ function obstacle({ script, hub }) {
   return undefined;
 }
 
-/** Nobody is left out: a cluster says little without what it is compared with. */
+/** No rival may be missing: figures of a cluster mean little without a comparison. */
 function choose(run) {
   const rivals = meant(RIVALS, run);
   for (const rival of rivals) {
@@ -68,7 +68,7 @@ const versions = () =>
 
 module.exports = {
   file: 'cluster',
-  measured: 'brokers, and what is between them,',
+  measured: 'brokers, and the hub between them,',
   measures: [require('./flow'), require('./pairs200'), require('./request')],
   rivals: RIVALS,
   choose,

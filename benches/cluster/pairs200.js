@@ -1,7 +1,7 @@
 'use strict';
 
-// Many pairs with one message under way each, as `pairs200` is: nothing can be gathered for a receiver, so that every
-// message between two brokers is a packet of its own.
+// Many pairs with one message in flight each, as in `pairs200`: batches cannot form, so every message between
+// two brokers is a packet of its own.
 
 const { VARIANTS } = require('../measures/pairs200');
 const report = require('../driver/report');

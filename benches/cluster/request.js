@@ -1,6 +1,6 @@
 'use strict';
 
-// Request and answer of one pair, at the same broker or at two.
+// Requests of one pair, on the same broker or on two.
 
 const report = require('../driver/report');
 const { columns, rowsOf } = require('./rows');

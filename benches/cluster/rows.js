@@ -1,6 +1,6 @@
 'use strict';
 
-// What the measurements of a cluster have in common: the turns, and what a message costs whom.
+// The common part of the measurements of a cluster: rounds, and the processor time per message.
 
 const report = require('../driver/report');
 const { eachRound, measured } = require('../driver/rounds');
@@ -11,11 +11,13 @@ async function once(system, mode, options, run) {
   return { ...result, ...system.costs(cpu_us_of_parts) };
 }
 
-/** One row for each rival, placement and variant, which differ in `group`; NATS alone is what they are held against. */
+/**
+ * One row per rival, placement and variant. Variants differ in `group`. Ratios are relative to NATS alone.
+ */
 async function rowsOf(mode, variants, group, ratios, rivals, run) {
   const samples = [];
   for (const cpus of run.placements) {
-    // In the second way only those that the targets are about, unless others were asked for.
+    // With shared processors, only rivals with targets are measured, unless others were requested.
     const chosen =
       run.names || cpus === run.placements[0] ? rivals : rivals.filter(({ judged }) => judged);
     for (const options of variants) {
@@ -28,9 +30,9 @@ async function rowsOf(mode, variants, group, ratios, rivals, run) {
   return report.compare(report.summarize(samples, groups, fields), groups, ratios, 'nats');
 }
 
-/** The columns of such a row, with its own figures among them. */
+/** The columns of such a row, including its own figures. */
 function columns(what, figures) {
-  // One that has no broker of a kind has no figure for it.
+  // A rival without brokers of a role has no figure for it.
   const cost = (role) => (row) => {
     const figure = row[`${role}_us`];
     return Number.isFinite(figure.median) ? report.withSpread(figure) : '';

@@ -1,18 +1,19 @@
 'use strict';
 
-// Brokers and what is between them, measured as one broker is.
+// Brokers and the hub between them, with the interface of one broker.
 
 const { Broker } = require('../driver/processes');
 
-/** What a broker is there for. */
+/** The roles of processes. */
 const ROLES = ['sender', 'receiver', 'idle', 'hub'];
 
 class System {
   #all = [];
 
   /**
-   * As many `brokers` as the rival has, with its `hub` (of `brokers/`) between them, if any. With `ends` `apart`
-   * senders are at the first of them, receivers at the others; else all are at the first.
+   * Starts the `brokers` of the rival and the `hub` (of `brokers/`) between them, if any. With `ends`
+   * `apart`, senders connect to the first broker and receivers to the others; otherwise all connect to the
+   * first.
    */
   static async start(rival, cpus) {
     const system = new System();
@@ -56,8 +57,8 @@ class System {
   }
 
   /**
-   * Processor time by role, of that of the parts: a message passes one broker of its sender, one of its receiver
-   * if that is another, and what is between them.
+   * Processor time by role, from that of all processes: a message passes one broker of its sender, one of its
+   * receiver if that is another one, and the hub.
    */
   costs(parts) {
     const costs = {};
@@ -68,7 +69,7 @@ class System {
     return costs;
   }
 
-  /** What is between the brokers goes last: they would complain. */
+  /** Stops the hub last, because brokers report its loss as an error. */
   async stop() {
     for (const broker of this.parts) await broker.stop();
   }

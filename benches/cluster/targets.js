@@ -1,11 +1,11 @@
 'use strict';
 
-// What a cluster is to reach. As of the other targets, all are ratios within one run.
+// Targets for a cluster. Like the other targets, all are ratios within one run.
 
 const { atLeast, atMost, divide, placed, targets } = require('../driver/targets');
 
 const RATE = 'messages_per_second';
-/** Flows: what measured them, which of its rows, and what they are called. */
+/** Flows: their measurement, the selected rows, and their name. */
 const FLOWS = [
   ['flow', { size: 100 }, '100 B'],
   ['flow', { size: 1024 }, '1 KB'],
@@ -16,14 +16,14 @@ const FLOWS = [
 const flow = ([kind, where], one, field, other) =>
   placed(kind, where, (rowOf) => divide(rowOf(one), rowOf(other), field));
 
-/** What a message costs at one of the two brokers that it passes, to what it costs where it passes one. */
+/** The ratio of the processor time per message on one of two brokers to that on a single broker. */
 const cost = ([kind, where], field) =>
   placed(kind, where, (rowOf) => {
     const [two, one] = [rowOf('cluster-2-apart')?.[field], rowOf('cluster-2')?.sender_us];
     return divide({ cost: two }, { cost: one }, 'cost');
   });
 
-/** A hop: half of what a request and its answer take at one broker. */
+/** The time of a hop: half of a request's round trip on one broker. */
 const across = placed('request', {}, (rowOf) => {
   const [two, one, nats] = ['cluster-2-apart', 'cluster-2', 'nats'].map(
     (name) => rowOf(name)?.p50_us?.median,

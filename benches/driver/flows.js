@@ -1,6 +1,6 @@
 'use strict';
 
-// What measurements of a flow have in common: how much goes through, and what it costs the broker.
+// The common part of measurements of a flow: throughput, and processor time of the broker.
 
 const report = require('./report');
 const { eachRound, measured } = require('./rounds');
@@ -8,8 +8,8 @@ const { eachRound, measured } = require('./rounds');
 const RATIOS = ['messages_per_second', 'cpu_us_per_message'];
 
 /**
- * One row for each rival and variant: options of the load's `mode`, and `cpus` unless they are the first
- * of the run. The load tells its options again, and by those named in `groups` variants are told apart.
+ * One row per rival and variant. A variant has options of the load's `mode`, and `cpus` unless they are the
+ * first of the run. The load prints its options, and `groups` names those that distinguish variants.
  */
 async function flows(mode, variants, groups, rivals, run) {
   const samples = [];

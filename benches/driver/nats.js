@@ -1,18 +1,18 @@
 'use strict';
 
-// Where nats-server is.
+// The path and version of nats-server.
 
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 
-/** Where `scripts/nats.js` installs it. */
+/** The path to which `scripts/nats.js` installs it. */
 const OWN = path.join(__dirname, '../../target/nats/nats-server');
 
-/** That, or what the system has. */
+/** That path, or the program of the system. */
 const natsServer = () => (fs.existsSync(OWN) ? OWN : 'nats-server');
 
-/** Nothing where there is none. */
+/** The version, or undefined without a nats-server. */
 function natsVersion() {
   const { stdout } = spawnSync(natsServer(), ['--version'], { encoding: 'utf8' });
   return stdout?.match(/v([\d.]+)/)?.[1];

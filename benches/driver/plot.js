@@ -1,7 +1,7 @@
 'use strict';
 
-// From rows to charts, as SVG: how something grows along an axis, and percentiles by rival. Both axes are
-// logarithmic, as the figures lie orders of magnitude apart; a figure is a median, the line through it reaches
+// Converts rows to charts in SVG: a figure along an axis, and percentiles by rival. Both axes are
+// logarithmic, because figures differ by orders of magnitude. A mark is a median; the line through it reaches
 // from the lowest to the highest round.
 
 const { GRID, QUIET, polyline, stroke, svg, text } = require('../../testkit/chart');
@@ -9,10 +9,10 @@ const { GRID, QUIET, polyline, stroke, svg, text } = require('../../testkit/char
 const WIDTH = 820;
 const AREA = { left: 84, right: 650, top: 56 };
 const LINES_BOTTOM = 400;
-/** Lines of text that are nearer than this overlap. */
+/** Lines of text closer than this overlap. */
 const LINE = 16;
 
-// Okabe's and Ito's colours, which the colour-blind tell apart too; the shapes say the same once more.
+// Colours of Okabe and Ito, which are distinguishable for the colour-blind. Shapes differ as well.
 const STYLES = {
   wsmsgbroker: ['#0072b2', 'circle'],
   nats: ['#009e73', 'square'],
@@ -27,7 +27,7 @@ const OTHER = ['#000000', 'diamond'];
 const integer = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
 const compact = new Intl.NumberFormat('en-US', { notation: 'compact', maximumFractionDigits: 1 });
 
-/** The mark of a rival at a place, as a path of about nine pixels. */
+/** The mark of a rival at a position, as a path of about nine pixels. */
 function mark(x, y, [colour, shape]) {
   const at = `transform="translate(${x.toFixed(1)} ${y.toFixed(1)})"`;
   const drawn = {
@@ -41,7 +41,10 @@ function mark(x, y, [colour, shape]) {
   return `<path ${at} d="${drawn[shape]}" fill="${colour}" ${line}/>`;
 }
 
-/** A logarithmic axis that holds all values: 1, 2 and 5 of each decade are ticks, or 1 alone if that is enough. */
+/**
+ * A logarithmic axis that contains all values. Ticks are 1, 2 and 5 of each decade, or 1 alone if that is
+ * enough.
+ */
 function logarithmic(values, from, to) {
   const [least, most] = [Math.min(...values), Math.max(...values)].map(Math.log10);
   const decades = [];
@@ -61,7 +64,7 @@ function logarithmic(values, from, to) {
   };
 }
 
-/** An axis of just the values that were measured, as far apart as their logarithms. */
+/** An axis with a tick for each measured value, at logarithmic distances. */
 function measured(values, from, to) {
   const ticks = [...new Set(values)].sort((a, b) => a - b);
   const [start, end] = [ticks[0], ticks.at(-1)].map(Math.log10);
@@ -73,7 +76,7 @@ function measured(values, from, to) {
   };
 }
 
-/** Moves places apart that are nearer than a line of text, and keeps their order. */
+/** Moves positions apart that are closer than a line of text, and keeps their order. */
 function spread(places, bottom) {
   const order = places.map((y, index) => ({ y, index })).sort((a, b) => a.y - b.y);
   for (let n = 1; n < order.length; n += 1) {
@@ -85,14 +88,14 @@ function spread(places, bottom) {
   return moved;
 }
 
-/** A picture with its title above the chart. */
+/** A chart with its title above it. */
 function picture(title, height, parts) {
   const more = 'font-size="16" font-weight="600"';
   const head = text(AREA.left, 26, title, { anchor: 'start', more });
   return svg(title, { width: WIDTH, height }, [head, ...parts]);
 }
 
-/** Of rows, those that have both figures and can stand on such axes. */
+/** The rows that have both figures with values above zero. */
 function points(rows, x, y) {
   return rows.filter((row) => row[x] > 0 && row[y]?.min > 0);
 }
@@ -105,7 +108,7 @@ function byRival(rows, x) {
   return [...rivals];
 }
 
-/** A line for each rival. `x` and `y` are `{ field, label }`; null where there is nothing to draw. */
+/** A line per rival. `x` and `y` are `{ field, label }`. Returns null if there is nothing to draw. */
 function lines({ title, rows, x, y }) {
   const shown = points(rows, x.field, y.field);
   if (shown.length === 0) return null;
@@ -149,14 +152,14 @@ function lines({ title, rows, x, y }) {
   return picture(title, LINES_BOTTOM + 60, parts);
 }
 
-// The middle one is named below its mark, the others above: they may lie close together.
+// The middle label is below its mark, the others above, because marks may be close together.
 const PERCENTILES = [
   ['p50_us', 'p50', -9],
   ['p99_us', 'p99', 17],
   ['p999_us', 'p99.9', -9],
 ];
 
-/** A row for each rival, with a mark for each percentile; null where there is nothing to draw. */
+/** A row per rival, with a mark per percentile. Returns null if there is nothing to draw. */
 function percentiles({ title, rows }) {
   const shown = PERCENTILES.reduce(
     (left, [field]) => left.filter((row) => row[field]?.min > 0),
@@ -195,7 +198,7 @@ function percentiles({ title, rows }) {
   return picture(title, bottom + 56, parts);
 }
 
-/** All charts that the results are enough for: file name to SVG. */
+/** All charts for which there are results: file name to SVG. */
 function charts({ pipelined = [], request = [], idle = [], growth = [], api = [] }) {
   const rate = { field: 'messages_per_second', label: 'messages a second' };
   const connections = { field: 'connections', label: 'connections' };

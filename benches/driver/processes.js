@@ -1,8 +1,8 @@
 'use strict';
 
-// The two kinds of process that a measurement needs: a broker and the load on it. Both are waited
-// for with a deadline, and ended by their own pid when it passes or the driver ends: by SIGTERM, so that
-// one with a child of its own can take it along.
+// The two kinds of process of a measurement: a broker, and the load on it. Both have timeouts, and are ended
+// by their pid after a timeout or when the driver ends. SIGTERM allows a process with a child of its own to
+// end that, too.
 
 const { spawn, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
@@ -13,7 +13,7 @@ const proc = require('../../testkit/proc');
 
 const LOAD = path.join(__dirname, '../../target/release/wsmsgbroker-load');
 const START_TIMEOUT = 20_000;
-// Beyond what a load process was told to run: it gives up by itself after 10 s without progress.
+// Time in addition to the duration of a load process, which ends by itself after 10 s without progress.
 const GRACE = 30_000;
 
 const running = new Set();
@@ -22,7 +22,7 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
-/** Which processors the load and the broker get when pinned, or null where that cannot be. */
+/** The processors of the load and of the broker when pinned, or null if that is not possible. */
 function separateCpus() {
   const last = os.cpus().length - 1;
   if (last < 1 || spawnSync('taskset', ['-V']).error) return null;
@@ -31,14 +31,14 @@ function separateCpus() {
 
 const PINNED = separateCpus();
 
-/** `cpus` is 'pinned', to what is meant for its role, or 'shared'. */
+/** `cpus` is 'pinned', to the processors of its role, or 'shared'. */
 function start(role, cpus, command, args) {
   const [file, list] =
     cpus === 'pinned' ? ['taskset', ['-c', PINNED[role], command, ...args]] : [command, args];
   const child = spawn(file, list, { stdio: ['pipe', 'pipe', 'pipe'] });
   running.add(child);
   child.once('close', () => running.delete(child));
-  child.stdin.on('error', () => {}); // it may be gone already
+  child.stdin.on('error', () => {}); // the process may have ended
   child.errors = '';
   child.stderr.setEncoding('utf8').on('data', (text) => {
     if (child.errors.length < 4096) child.errors += text;
@@ -47,7 +47,7 @@ function start(role, cpus, command, args) {
   return child;
 }
 
-/** The next line a child prints, parsed; a child that ends or stays silent instead is an error. */
+/** The next line that a child prints, parsed. It is an error if the child ends or prints nothing in time. */
 async function nextLine(child, what, timeout) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -57,7 +57,7 @@ async function nextLine(child, what, timeout) {
     const { done, value } = await Promise.race([child.lines.next(), late]);
     if (!done) return JSON.parse(value);
     if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
-    throw new Error(`${what}: ${child.errors.trim() || 'ended without a word'}`);
+    throw new Error(`${what}: ${child.errors.trim() || 'ended without an error message'}`);
   } catch (error) {
     child.kill();
     throw error;
@@ -66,7 +66,7 @@ async function nextLine(child, what, timeout) {
   }
 }
 
-/** Waits for the end of a child whose standard input is closed by this. */
+/** Closes the standard input of a child and waits for its end. */
 async function finish(child, what) {
   const timer = setTimeout(() => child.kill(), GRACE);
   const closed = once(child, 'close');
@@ -84,47 +84,43 @@ class Broker {
     const broker = new Broker();
     broker.name = rival.name;
     broker.cpus = cpus;
-    // Collections are forced before memory is read, so that garbage is nobody's footprint.
+    // Garbage is collected before memory is read, so that it is not counted.
     const flags = rival.runtime ? [] : ['--expose-gc'];
     const args = [...flags, script, ...(rival.args ?? [])];
     broker.child = start('broker', cpus, rival.runtime ?? process.execPath, args);
-    // What its clients need, as options of the load, the process that does the work, and where other
-    // brokers find it.
+    // Options of the load for this broker, the process that does the work, and the address for other brokers.
     const { pid = broker.child.pid, hub, ...address } = await broker.ask();
     return Object.assign(broker, { pid, hub, address });
   }
 
-  /** All whose processor time counts. */
+  /** All processes whose processor time counts. */
   get parts() {
     return [this];
   }
 
-  /** Gives it an order, if any, and waits for what it says. */
+  /** Sends a command, if given, and waits for a line. */
   ask(order) {
     if (order) this.child.stdin.write(`${order}\n`);
     return nextLine(this.child, this.name, START_TIMEOUT);
   }
 
-  /** User and system time of all its threads, in seconds; resolution 10 ms. */
+  /** User and system time of all its threads in seconds, with a resolution of 10 ms. */
   cpuSeconds() {
     return proc.processorTime(this.pid).own;
   }
 
-  /** Keeps its JavaScript busy, and tells from when to when, in milliseconds of the wall clock. */
+  /** Keeps its JavaScript busy. Resolves with the start and end in milliseconds of the wall clock. */
   spin(millis) {
     return this.ask(`spin ${millis}`);
   }
 
-  /** Resident and proportional bytes after a full collection. */
+  /** Resident and proportional bytes after a full garbage collection. */
   async memory() {
     await this.ask('gc');
     return proc.memory(this.pid);
   }
 
-  /**
-   * A broker that complained has not done its work, whatever the load saw of it, unless the measurement
-   * has `provoked` the complaint.
-   */
+  /** Ends the broker. Its error messages fail the measurement, unless the measurement has `provoked` them. */
   async stop() {
     await finish(this.child, this.name);
     const complaints = this.child.errors.match(/^(?:warn|error): .*$/gm) ?? [];
@@ -146,7 +142,7 @@ function startLoad(mode, broker, options) {
   return start('load', broker.cpus, LOAD, loadArguments(mode, broker, options));
 }
 
-/** Runs the load to its end and returns what it printed. */
+/** Runs the load to its end. Returns its output. */
 async function runLoad(mode, broker, options) {
   const what = `${mode} on ${broker.name}`;
   const child = startLoad(mode, broker, options);
@@ -156,8 +152,8 @@ async function runLoad(mode, broker, options) {
 }
 
 /**
- * Starts a load that goes on until it is told to end, calls `during` once it is under way, and returns
- * what that returned and what the load said at its end, if anything.
+ * Starts a load that runs until it is ended, and calls `during` meanwhile. Returns the result of `during` and
+ * the final output of the load, if any.
  */
 async function hold(mode, broker, options, during) {
   const what = `${mode} on ${broker.name}`;

@@ -1,6 +1,6 @@
 'use strict';
 
-// From samples to a table. A figure is the median of its rounds, with the lowest and the highest.
+// Converts samples to a table. A figure is the median of its rounds, with the lowest and the highest.
 
 const { describe, integer, list, table: markdownTable } = require('../../testkit/report');
 
@@ -14,10 +14,10 @@ function summary(values) {
   return { median: median(values), min: Math.min(...values), max: Math.max(...values) };
 }
 
-/** What a row is about, besides its rival, as one key. */
+/** The key of a row without its rival. */
 const keyOf = (groups, row) => groups.map((group) => row[group]).join('\n');
 
-/** One row for each rival and value of the groups; `fields` are the numbers that are summed up. */
+/** One row per rival and combination of group values. `fields` are the numbers to summarize. */
 function summarize(samples, groups, fields) {
   const rows = new Map();
   for (const { rival, ...sample } of samples) {
@@ -33,7 +33,7 @@ function summarize(samples, groups, fields) {
   });
 }
 
-/** Adds to each of the fields its `ratio`: the median over that of `base` in the same groups. */
+/** Adds `ratio` to each field: its median relative to that of `base` in the same groups. */
 function compare(rows, groups, fields, base = 'ws8') {
   const others = rows.filter(({ rival }) => rival === base);
   for (const row of rows) {
@@ -60,10 +60,10 @@ function times({ ratio }) {
 
 const percent = (share) => `${(share * 100).toFixed(0)} %`;
 
-// A generator at its own limit measures itself; what the broker could have done is then unknown.
+// A load generator that is this busy limits the measurement, and the capacity of the broker is unknown.
 const SATURATED = 0.9;
 
-/** A throughput, marked where the load could not have done more. */
+/** A throughput, with "at least" if the load generator was saturated. */
 function throughput(row, field = 'messages_per_second') {
   const limited = row.saturation.median >= SATURATED ? 'at least ' : '';
   return `${limited}${withSpread(row[field])}`;
@@ -77,22 +77,22 @@ function table(rows, columns) {
   );
 }
 
-// The kernel's own work on the loopback interface is counted here too: some percent are always there.
+// Processor time of the kernel for the loopback interface is included here, which is always some percent.
 const NOISE = 0.3;
 
-/** How much of one processor other programs, and the host, had while it was measured. */
+/** Share of one processor that other programs and the host used during the measurement. */
 function others(results) {
   const rounds = Object.values(results).flatMap(
     (rows) => rows.flatMap?.((row) => row.rounds) ?? [],
   );
   const shares = rounds.map((round) => round?.others).filter((share) => share !== undefined);
-  if (shares.length === 0) return 'what other programs used was not measured';
-  const quiet = median(shares) < NOISE ? '' : ': not a quiet machine, the figures are worth little';
+  if (shares.length === 0) return 'the load of other programs was not measured';
+  const quiet = median(shares) < NOISE ? '' : ': the machine was busy, the figures are unreliable';
   const most = percent(Math.max(...shares));
   return `others used ${percent(median(shares))} of one meanwhile (at most ${most})${quiet}`;
 }
 
-/** All of it: the circumstances, then the table of each measure that has rows. */
+/** The whole report: machine and versions, then the table of each measure with rows. */
 function markdown(results, measures) {
   const { machine, versions, settings } = results;
   const cpus = machine.cpus_of

@@ -1,6 +1,6 @@
 'use strict';
 
-// Who is measured, and what has to be installed or built for it.
+// The rivals, and their installation.
 
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
@@ -12,7 +12,7 @@ const BUN = path.join(ROOT, 'node_modules/@oven/bun-linux-x64/bin/bun');
 const INSTALL_NATS = path.join(ROOT, '../scripts/nats.js');
 const NO_NATS = 'there is no nats-server: `node scripts/nats.js` installs one into target/nats/';
 
-/** A script of `brokers/`, what runs it, and whether it is measured without being asked for. */
+/** A script of `brokers/`, its runtime, and whether it is measured only on request. */
 const RIVALS = [
   { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
   { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
@@ -20,7 +20,7 @@ const RIVALS = [
   { name: 'nats', script: 'nats.js' },
   { name: 'nats-framed', script: 'nats.js', args: ['--framed'], onRequest: true },
   { name: 'bun', script: 'bun.js', runtime: BUN },
-  // Only where the queue of the former is said to help.
+  // Only where the queue of the former is an improvement.
   { name: 'bun-plain', script: 'bun.js', args: ['--unqueued'], runtime: BUN, only: ['pipelined'] },
   { name: 'ws8-corked', script: 'ws8-corked.js' },
   { name: 'ws8', script: 'ws8.js' },
@@ -42,13 +42,13 @@ function mustRun(command, args, cwd) {
   if (error || status !== 0) throw new Error(`${command} ${args.join(' ')} failed in ${cwd}`);
 }
 
-/** That of the package in a folder, or nothing while there is none. */
+/** The version of the package in a folder, or undefined. */
 function version(...folders) {
   const file = path.join(ROOT, ...folders, 'package.json');
   return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file)).version : undefined;
 }
 
-/** Installs and builds what is missing; the lock files say what exactly. */
+/** Installs and builds missing programs. Lock files determine the versions. */
 function prepare() {
   const wanted = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'))).dependencies;
   const isInstalled = ([name, expected]) => version('node_modules', name) === expected;
@@ -59,12 +59,12 @@ function prepare() {
   fetchNats();
 }
 
-/** The server of NATS, in the version that is measured. Where it cannot be had, that of the system is. */
+/** Installs the measured version of nats-server. If that fails, the one of the system is used. */
 function fetchNats() {
   run(process.execPath, [INSTALL_NATS], ROOT);
 }
 
-/** Why wsmsgbroker does not load, or nothing. */
+/** The reason why wsmsgbroker cannot be loaded, or undefined. */
 function missingAddon() {
   const load = ['-e', 'require(process.argv[1])', path.join(ROOT, '..')];
   const { status, stderr } = spawnSync(process.execPath, load, {
@@ -76,7 +76,7 @@ function missingAddon() {
   return `${error} (npm run build?)`;
 }
 
-/** Why a rival cannot be measured here, or nothing. */
+/** The reason why a rival cannot be measured here, or undefined. */
 function obstacle({ script, runtime }) {
   if (script === 'wsmsgbroker.js') return missingAddon();
   if (script === 'nats.js' && !natsVersion()) return NO_NATS;
@@ -84,7 +84,7 @@ function obstacle({ script, runtime }) {
   return undefined;
 }
 
-/** Those that were named, or all that are not on request, with the options of the command line. */
+/** The named rivals, or all that are not on request, with the options of the command line. */
 function meant(rivals, { names, threads }) {
   const chosen = rivals.filter(({ name, onRequest }) =>
     names ? names.includes(name) : !onRequest,
@@ -95,7 +95,7 @@ function meant(rivals, { names, threads }) {
   });
 }
 
-/** The rivals to run. One that is not named and cannot be run is left out, with a word. */
+/** The rivals to run. Unavailable ones are omitted with a message, unless they were named. */
 function choose(run) {
   return meant(RIVALS, run).filter((rival) => {
     const reason = obstacle(rival);
@@ -105,7 +105,7 @@ function choose(run) {
   });
 }
 
-/** What exactly was measured. */
+/** The measured versions. */
 function versions() {
   const all = {
     node: process.versions.node,

@@ -1,7 +1,6 @@
 'use strict';
 
-// The rules by which all rivals are measured: who runs when, and what is noted besides the load's own
-// figures.
+// Rules for the measurement of all rivals: their order, and additional figures.
 
 const fs = require('node:fs');
 const { Broker, runLoad } = require('./processes');
@@ -9,8 +8,9 @@ const { Broker, runLoad } = require('./processes');
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 /**
- * A fresh broker for each measurement, rivals by turns, another one first in each round. `cpus` is
- * 'pinned' or 'shared'; each sample notes it. A rival that is more than a broker brings what starts it.
+ * Starts a new broker for each measurement. Rivals alternate, and each round starts with another one. `cpus`
+ * is 'pinned' or 'shared' and is part of each sample. A rival with several processes has a function that
+ * starts them.
  */
 async function eachRound(rivals, rounds, cpus, measure) {
   const samples = [];
@@ -27,12 +27,12 @@ async function eachRound(rivals, rounds, cpus, measure) {
       process.stderr.write('.');
     }
   }
-  // Rounds alternate, tables do not: one rival below the other, in the order of the list.
+  // Rounds alternate between rivals, tables list them one after the other.
   const place = (sample) => rivals.findIndex(({ name }) => name === sample.rival);
   return samples.sort((a, b) => place(a) - place(b));
 }
 
-/** Seconds that the processors have spent since boot: working at all, and taken by the host. */
+/** Seconds that the processors have worked since boot, and seconds stolen by the host. */
 function processorTime() {
   const line = fs.readFileSync('/proc/stat', 'utf8').split('\n', 1)[0];
   const [user, nice, system, , , irq, softirq, stolen] = line.split(/\s+/).slice(1).map(Number);
@@ -40,8 +40,7 @@ function processorTime() {
 }
 
 /**
- * The same load twice: once to warm up, once with the processor time of the broker and of everybody else
- * around it.
+ * Runs a load twice: once to warm up, and once with the processor time of the broker and of other programs.
  */
 async function measured(mode, broker, options, { settings }) {
   await runLoad(mode, broker, { ...options, seconds: settings.warmup_seconds });
@@ -51,7 +50,7 @@ async function measured(mode, broker, options, { settings }) {
   const [after, { busy, stolen }] = [spent(), processorTime()];
   const each = after.map((seconds, part) => seconds - before[part]);
   const cpu = sum(each);
-  // What neither broker nor load has used was not ours; it makes a figure worth less.
+  // Processor time of other programs makes a figure less reliable.
   const others = busy - machine.busy - cpu - result.cpu_seconds + stolen - machine.stolen;
   return {
     ...result,
@@ -61,10 +60,10 @@ async function measured(mode, broker, options, { settings }) {
   };
 }
 
-/** Those to which the targets compare. */
+/** The rivals in targets. */
 const COMPARED = ['wsmsgbroker', 'nats', 'bun', 'ws8'];
 
-/** Those that a measurement is about, unless others were asked for. */
+/** The rivals of a measurement, unless others were requested. */
 function among(rivals, run, ...names) {
   return run.names ? rivals : rivals.filter(({ name }) => names.includes(name));
 }

@@ -1,15 +1,15 @@
 'use strict';
 
-// What the figures are to reach, and whether they do. All are ratios within one run, of medians, unless a unit is
-// named; what a run has not measured is not judged.
+// The targets of the figures. All are ratios of medians within one run, unless they have a unit. Figures that
+// a run has not measured are not judged.
 
 const OURS = 'wsmsgbroker';
-/** A load thread as busy as this measures itself. */
+/** From this load on, a load thread limits the measurement. */
 const SATURATED = 0.9;
 
 const integer = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
 
-/** Three digits or so, whatever the size. */
+/** About three significant digits. */
 function number(value) {
   if (value >= 100) return integer.format(value);
   const digits = value >= 10 ? 1 : value >= 0.1 ? 2 : 3;
@@ -22,19 +22,19 @@ const UNITS = {
   ms: (value) => `${number(value)} ms`,
 };
 
-/** The row of a kind in which all of `where` is so. */
+/** The row of a kind with all values of `where`. */
 function find(results, kind, where) {
   const isIt = (row) => Object.entries(where).every(([key, value]) => row[key] === value);
   return results[kind]?.find(isIt);
 }
 
-/** What `a` has of what `b` has; undefined where either was not measured. */
+/** The ratio of a field of two rows, or undefined if one of them was not measured. */
 function divide(a, b, field) {
   const value = a?.[field]?.median / b?.[field]?.median;
   return Number.isFinite(value) ? value : undefined;
 }
 
-/** Ours in proportion to a rival's. */
+/** The ratio of our figure to that of a rival. */
 const against = (rival, kind, field, where) => (results) => ({
   value: divide(
     find(results, kind, { ...where, rival: OURS }),
@@ -44,9 +44,9 @@ const against = (rival, kind, field, where) => (results) => ({
 });
 
 /**
- * What `at` makes of the rows with the processors of broker and load apart, and beside it of those with all of
- * them shared. It finds a row by `rowOf(rival)`. Judged is the former, or the latter where there is none or a
- * load was at its limit: never one rival of this, another of that.
+ * The value of `at` for rows with separate processors and for rows with shared processors. `at` finds rows by
+ * `rowOf(rival)`. The former is judged, or the latter if the former is missing or its load was saturated.
+ * Rivals are never compared across the two.
  */
 const placed = (kind, where, at) => (results) => {
   let isSaturated = false;
@@ -65,25 +65,25 @@ const placed = (kind, where, at) => (results) => {
 const pipelined = (rival, field, size) =>
   placed('pipelined', { size }, (rowOf) => divide(rowOf(OURS), rowOf(rival), field));
 
-/** Throughput with as many of something as were measured, in proportion to that with the fewest. */
+/** Throughput at the largest count, relative to that at the smallest. */
 const grown = (kind, count, field, what) => (results) => {
   const rows = (results[kind] ?? []).filter(({ rival }) => rival === OURS);
   const [few, ...more] = rows.toSorted((a, b) => a[count] - b[count]);
   const many = more.at(-1);
   if (!many) return {};
   const note = `${integer.format(many[count])} against ${integer.format(few[count])}`;
-  // Of time per message the other way round.
+  // A time per message is inverse to throughput.
   const isTime = field.endsWith('_ns');
   const value = isTime ? divide(few, many, field) : divide(many, few, field);
   return { value, note: what ? `${note}, ${what}` : note };
 };
 
-/** One of our own figures, as it is; `of` is the median or the worst. */
+/** One of our own figures. `of` is the median or the worst. */
 const own = (kind, field, of) => (results) => ({
   value: find(results, kind, { rival: OURS })?.[field]?.[of],
 });
 
-/** Bytes of a connection, with as many as were measured. */
+/** Bytes per connection at the largest count. */
 const idle = (results) => {
   const rows = (results.idle ?? []).filter(({ rival }) => rival === OURS);
   const most = rows.toSorted((a, b) => a.connections - b.connections).at(-1);
@@ -138,8 +138,8 @@ const TARGETS = [
     pipelined('ws8', 'cpu_us_per_message', 100),
   ),
   atMost('CPU a message, 100 B, to nats', 1, null, pipelined('nats', 'cpu_us_per_message', 100)),
-  atLeast('200 pairs, one under way, to ws8', 2.5, 3, against('ws8', 'pairs200', RATE)),
-  atLeast('200 pairs, one under way, to bun', 1.1, null, against('bun', 'pairs200', RATE)),
+  atLeast('200 pairs, one in flight, to ws8', 2.5, 3, against('ws8', 'pairs200', RATE)),
+  atLeast('200 pairs, one in flight, to bun', 1.1, null, against('bun', 'pairs200', RATE)),
   atLeast('requests of 8 pairs to bun', 1.2, null, against('bun', 'request', RATE, { pairs: 8 })),
   atMost('p99 of 8 pairs to bun', 1, null, against('bun', 'request', 'p99_us', { pairs: 8 })),
   atMost('p50 of one pair to bun', 1, null, against('bun', 'request', 'p50_us', { pairs: 1 })),
@@ -179,7 +179,7 @@ function verdictOf({ target, beyond, reaches }, value) {
   return reaches(value, target) ? 'met' : 'missed';
 }
 
-/** A row for each target: `measure`, `target`, `beyond`, `measured`, `shared` as text, and the `verdict`. */
+/** A row per target: `measure`, `target`, `beyond`, `measured`, `shared` as text, and the `verdict`. */
 function judge(results, goals = TARGETS) {
   return goals.map((goal) => {
     const { value, measured = value, shared, note } = goal.read(results);
@@ -197,7 +197,7 @@ function judge(results, goals = TARGETS) {
   });
 }
 
-/** The same as Markdown, and how many there are of each verdict. */
+/** The rows as Markdown, with the number of each verdict. */
 function targets(results, goals) {
   const rows = judge(results, goals);
   const verdicts = ['beyond', 'met', 'reported', 'missed', 'not measured'];

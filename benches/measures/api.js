@@ -1,6 +1,6 @@
 'use strict';
 
-// The Node API: what programs get of it that send and receive in JavaScript.
+// The performance of the Node API for programs that send and receive in JavaScript.
 
 const Process = require('../api/process');
 const { choose, eachRound } = require('../api/rounds');
@@ -15,13 +15,13 @@ const SCENARIOS = {
   ping: { fields: ['p50_us', 'p99_us', 'p999_us', ...RATES], ratios: ['p50_us', 'p99_us'] },
 };
 
-/** How long, and how often: so that all of it takes about four minutes, or, quick, twenty seconds. */
+/** Durations and rounds: about four minutes in total, or twenty seconds with --quick. */
 function plan({ quick, settings: { rounds } }) {
   if (quick) return { rounds: 1, warm: 0.1, seconds: 0.2 };
   return { rounds, warm: 0.4, seconds: 0.7 };
 }
 
-/** One scenario in fresh processes: broker and clients in one, or apart. */
+/** Runs one scenario in fresh processes: broker and clients in one, or in two. */
 async function sample(rival, layout, scenario, { warm, seconds }) {
   const processes =
     layout === 'one'
@@ -64,7 +64,7 @@ async function measure(rivals, run) {
   return rows;
 }
 
-const WHAT = { oneway: 'one way', asks: '64 requests under way', ping: 'one request under way' };
+const WHAT = { oneway: 'one way', asks: '64 requests in flight', ping: 'one request in flight' };
 const WHERE = { one: 'one process', two: 'two processes' };
 
 function table(rows) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// From `require` to a server that listens, in a fresh process.
+// Measures the time from `require` to a listening server in a fresh process.
 
 const Process = require('../api/process');
 const { choose, eachRound } = require('../api/rounds');
@@ -8,7 +8,7 @@ const report = require('../driver/report');
 
 const RIVALS = ['wsmsgbroker', 'ws8', 'original', 'socketio'];
 const GROUPS = ['to'];
-/** More than of other measures: each takes a moment only. */
+/** More rounds than other measures, because each is short. */
 const ROUNDS = 10;
 
 async function sample(rival) {

@@ -1,6 +1,6 @@
 'use strict';
 
-// Connections that come and go: connect, register, close, and again, 32 of them at a time.
+// Connection cycles: connect, register, close, and again, 32 at a time.
 
 const { columns, flows } = require('../driver/flows');
 const { table: markdown } = require('../driver/report');
@@ -8,7 +8,7 @@ const { table: markdown } = require('../driver/report');
 const VARIANTS = [{ connections: 32 }];
 
 function measure(rivals, run) {
-  // The load connects without TLS here.
+  // The load has no TLS in this mode.
   const chosen = rivals.filter(({ args }) => !args?.includes('--tls'));
   return flows('cycles', VARIANTS, ['connections'], chosen, run);
 }

@@ -1,12 +1,12 @@
 'use strict';
 
-// One sender, many receivers, and each gets every message: an array of ids, a subject, or a room.
+// One sender and many receivers that receive every message: an array of ids, a subject, or a room.
 
 const { columns, flows } = require('../driver/flows');
 const { COMPARED, among } = require('../driver/rounds');
 const { integer, table: markdown } = require('../driver/report');
 
-// The window is of messages that the last receiver has not got yet.
+// The window counts messages that the last receiver does not have yet.
 const VARIANTS = [
   { receivers: 100, size: 100, window: 32 },
   { receivers: 1000, size: 100, window: 8 },

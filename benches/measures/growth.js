@@ -1,6 +1,6 @@
 'use strict';
 
-// Whether a flow becomes slower when more and more others are registered and silent.
+// Throughput of a flow with a growing number of other, silent connections.
 
 const { hold } = require('../driver/processes');
 const report = require('../driver/report');
@@ -11,7 +11,7 @@ const LOAD = { pairs: 8, size: 100, window: 512 };
 const GROUPS = ['connections'];
 const FIELDS = ['messages_per_second', 'cpu_us_per_message'];
 
-/** Adds `to_fewest`: the throughput in proportion to that with the fewest connections. */
+/** Adds `to_fewest`: the throughput relative to that with the fewest connections. */
 function compareGrowth(rows) {
   for (const row of rows) {
     const fewest = rows.find(({ rival }) => rival === row.rival);

@@ -1,6 +1,6 @@
 'use strict';
 
-// What a registered connection costs in memory while nothing happens.
+// Memory of a registered idle connection.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const { hold } = require('../driver/processes');
@@ -10,7 +10,7 @@ const { COMPARED, among, eachRound } = require('../driver/rounds');
 const CONNECTIONS = [5000, 15_000];
 const GROUPS = ['connections'];
 const RATIOS = ['rss_per_connection', 'pss_per_connection'];
-// Before memory is read: time to give back what only the handshakes needed.
+// Pause before memory is read, so that memory of the handshakes is released, ms.
 const SETTLE = 1000;
 
 async function once(broker, connections) {

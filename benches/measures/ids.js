@@ -1,6 +1,6 @@
 'use strict';
 
-// What a message costs in the broker's core with few ids and with many: no sockets, no JavaScript.
+// Cost of a message in the broker's core with few and many ids, without sockets and JavaScript.
 
 const { execFile, spawnSync } = require('node:child_process');
 const path = require('node:path');
@@ -10,7 +10,7 @@ const report = require('../driver/report');
 
 const FOLDER = path.join(__dirname, '../ids');
 const PROGRAM = path.join(__dirname, '../../target/release/wsmsgbroker-ids');
-/** The first is what the others are compared with. */
+/** The others are compared with the first. */
 const IDS = [10, 1000, 500_000];
 const FIELDS = ['any_ns', 'hot_ns'];
 const BUILD_TIMEOUT = 900_000;
@@ -31,7 +31,7 @@ async function sample(ids, seconds) {
   return JSON.parse(stdout);
 }
 
-/** Only this package has a core that can be called without sockets. */
+/** Only the core of this package can be called without sockets. */
 async function measure(rivals, { quick, settings }) {
   const ours = rivals.filter(({ name }) => name === 'wsmsgbroker').map(({ name }) => name);
   if (ours.length === 0) return [];
@@ -43,7 +43,7 @@ async function measure(rivals, { quick, settings }) {
   }
   const rows = report.summarize(samples, ['ids'], FIELDS);
   for (const row of rows) {
-    // Of throughput, which is the other way round than of time.
+    // Ratios of throughput, the inverse of time.
     for (const field of FIELDS) row[field].ratio = rows[0][field].median / row[field].median;
   }
   return rows;

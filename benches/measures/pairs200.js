@@ -1,7 +1,7 @@
 'use strict';
 
-// Many pairs with one message under way each: what arrives calls for the next, so that nothing can be
-// gathered for one receiver, and every message costs a read and a write.
+// Many pairs with one message in flight each. An arrival triggers the next message, so batches cannot form,
+// and every message needs a read and a write.
 
 const { columns, flows } = require('../driver/flows');
 const { table: markdown } = require('../driver/report');

@@ -1,6 +1,6 @@
 'use strict';
 
-// A flow of messages: eight senders, each to a receiver of its own.
+// A flow of messages: eight senders, each with a receiver of its own.
 
 const { columns, flows } = require('../driver/flows');
 const { COMPARED, among } = require('../driver/rounds');
@@ -8,8 +8,8 @@ const { integer, table: markdown } = require('../driver/report');
 
 const PAIRS = 8;
 const SIZES = [100, 1024, 16_384];
-// What is under way for each pair: enough for batches to form, small enough to be no queue of
-// seconds, and far from the limits at which brokers slow a sender down.
+// Messages in flight per pair: enough for batches to form, small enough to avoid queues of seconds and the
+// limits at which brokers slow a sender down.
 const windowOf = (size) => Math.min(512, Math.floor((1024 * 1024) / size));
 
 async function measure(rivals, run) {
@@ -17,7 +17,7 @@ async function measure(rivals, run) {
   const rows = [];
   for (const cpus of run.placements) {
     const variants = sizes.map((size) => ({ cpus, pairs: PAIRS, size, window: windowOf(size) }));
-    // In the second way only those to which the targets compare: it is the same for all.
+    // With shared processors, only the rivals in targets are measured.
     const chosen = cpus === run.placements[0] ? rivals : among(rivals, run, ...COMPARED);
     rows.push(...(await flows('pairs', variants, ['size', 'cpus'], chosen, run)));
   }

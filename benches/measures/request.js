@@ -1,6 +1,6 @@
 'use strict';
 
-// Request and answer: each asker waits for its answer before it asks again.
+// Requests: each asker waits for its answer before it sends the next request.
 
 const report = require('../driver/report');
 const { eachRound, measured } = require('../driver/rounds');

@@ -1,7 +1,7 @@
 'use strict';
 
-// What a receiver that takes nothing costs the others: the round trips of a healthy pair without and
-// beside a flood of 4 KB messages to it. What a broker does about that receiver is its own affair.
+// The effect of a receiver that reads nothing on others: round trips of a healthy pair with and without a
+// flood of 4 KB messages to that receiver. Each broker may treat the receiver in its own way.
 
 const os = require('node:os');
 const { setTimeout: sleep } = require('node:timers/promises');
@@ -20,17 +20,17 @@ const FIELDS = [
   'longest_hold_ms',
   'saturation',
 ];
-// What the flood does at its very beginning, to an empty queue, is nothing that lasts.
+// The beginning of the flood, with an empty queue, is not representative.
 const SETTLE = 300;
 
 async function once(broker, run) {
   const seconds = run.quick ? 0.5 : 2.5;
-  // Once a broker has given up the receiver, it may well say that it is gone.
+  // A broker that closes the receiver may log that.
   broker.provoked = /deaf/;
   await runLoad('request', broker, { ...PAIR, seconds: run.settings.warmup_seconds });
   const quiet = await runLoad('request', broker, { ...PAIR, seconds: seconds / 2 });
   const [beside, flood] = await hold('flood', broker, FLOOD, async (pid) => {
-    // It stands for another machine: what it computes is not to be taken from the healthy pair.
+    // The flood represents another machine, so it must not take processor time from the healthy pair.
     os.setPriority(pid, os.constants.priority.PRIORITY_LOW);
     await sleep(SETTLE);
     return runLoad('request', broker, { ...PAIR, seconds });
@@ -62,10 +62,10 @@ function table(rows) {
     ['to nats', (row) => report.times(row.p99_us)],
     ['p50 us beside', (row) => report.withSpread(row.p50_us)],
     ['flood, messages/s', (row) => report.withSpread(row.flood_per_second)],
-    ['longest hold of the flood, ms', (row) => report.withSpread(row.longest_hold_ms)],
+    ['longest delay of the flood, ms', (row) => report.withSpread(row.longest_hold_ms)],
     ['load thread busy', (row) => report.percent(row.saturation.median)],
     ['rounds', (row) => row.rounds.length],
   ]);
 }
 
-module.exports = { name: 'slow', title: 'Beside a receiver that takes nothing', measure, table };
+module.exports = { name: 'slow', title: 'Beside a receiver that reads nothing', measure, table };

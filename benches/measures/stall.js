@@ -1,7 +1,7 @@
 'use strict';
 
-// The host's JavaScript is busy with something else, while clients outside go on talking: what goes on
-// without it. NATS has no host, and is not here.
+// Throughput while the JavaScript of the host process is busy and clients in other processes continue. NATS
+// has no host process and is not measured.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const { runLoad } = require('../driver/processes');
@@ -13,7 +13,7 @@ const LOAD = { pairs: 8, size: 100, window: 64, slice: SLICE };
 const GROUPS = ['stall_ms', 'cpus'];
 const FIELDS = ['before', 'during', 'share', 'longest_gap_ms', 'saturation'];
 
-/** Messages a second from one time to another, in whole slices. */
+/** Messages per second between two times, in whole slices. */
 function rate({ started_at_ms: start, slices }, from, to) {
   const [first, last] = [Math.ceil((from - start) / SLICE), Math.floor((to - start) / SLICE)];
   const counts = slices.slice(Math.max(first, 0), last);
@@ -26,7 +26,7 @@ async function once(broker, run) {
   const lead = run.quick ? 500 : 1000;
   const seconds = (lead + stall + 500) / 1000;
   const loading = runLoad('pairs', broker, { ...LOAD, seconds });
-  // Should it fail while the broker spins, nobody waits for it yet.
+  // A rejection while the broker spins is handled later.
   loading.catch(() => {});
   await sleep(lead);
   const { from, to } = await broker.spin(stall);
@@ -46,7 +46,7 @@ async function once(broker, run) {
 async function measure(rivals, run) {
   const chosen = rivals.filter(({ script }) => script !== 'nats.js');
   const rounds = Math.min(run.settings.rounds, run.quick ? 1 : 3);
-  // On all processors: it is about who waits for whom, not about who gets the only one.
+  // On all processors: the measurement is about blocking, not about competition for one processor.
   const samples = await eachRound(chosen, rounds, 'shared', (broker) => once(broker, run));
   return report.summarize(samples, GROUPS, FIELDS);
 }

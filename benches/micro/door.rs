@@ -1,8 +1,8 @@
-//! What the micro benchmarks reach of the broker: bytes in, counts out.
+//! The interface of the broker for the micro benchmarks: bytes in, counts out.
 //!
-//! This is a module of the broker (feature `bench`), so that it sees what users do not. It is
-//! narrow, so that what lies behind it may change: a benchmark stays the same, and what it counts
-//! can be compared.
+//! This file is a module of the broker (feature `bench`) and can therefore use its private parts.
+//! The interface is small, so that the code behind it may change while the benchmarks and their
+//! counts remain comparable.
 
 use std::{
     future::Future,
@@ -33,15 +33,15 @@ use crate::{
     },
 };
 
-/// The id of the one who sends, as JSON.
+/// The id of the sender as JSON.
 const FROM: Option<&str> = Some(r#""sender""#);
-/// What bounds what is decoded, as by default.
+/// Default limits for decoding.
 const MAX_DEST: usize = 65_536;
 const MAX_ID_LENGTH: usize = 8 << 10;
-/// Keys of handles that are no connection's begin here.
+/// First key for handles that belong to no connection.
 const FIRST_KEY: u64 = 1 << 32;
 
-/// A socket that takes whatever comes.
+/// A socket that accepts all bytes.
 fn pipe() -> Arc<Pipe> {
     Pipe::new(usize::MAX)
 }
@@ -62,7 +62,7 @@ fn reader(socket: &Arc<Pipe>) -> Reader {
     Reader::new(Role::Server, socket, Vec::new(), bounds)
 }
 
-/// Decodes a client's action with all that it names; false if it is none.
+/// Decodes an action of a client with all its members. Returns false if it is invalid.
 pub fn decode(text: &str) -> bool {
     match protocol::decode_client_action(text) {
         Ok(ClientAction::Send { dest, .. }) => {
@@ -77,7 +77,7 @@ pub fn decode(text: &str) -> bool {
     }
 }
 
-/// Appends the frame in which a receiver gets a message; how many bytes there are now.
+/// Appends the frame of a message to a receiver. Returns the number of bytes in `out`.
 pub fn encode(message: &str, out: &mut Vec<u8>) -> usize {
     let pieces = protocol::message(message, None, FROM);
     let length = pieces.iter().map(|piece| piece.len()).sum();
@@ -85,21 +85,21 @@ pub fn encode(message: &str, out: &mut Vec<u8>) -> usize {
     out.len()
 }
 
-/// What reads frames.
+/// A reader of frames.
 pub struct Wire {
     socket: Arc<Pipe>,
     reader: Reader,
 }
 
 impl Wire {
-    /// One that has read nothing.
+    /// Creates a reader.
     pub fn new() -> Self {
         let socket = pipe();
         let reader = reader(&socket);
         Self { socket, reader }
     }
 
-    /// Reads frames; how many messages they are.
+    /// Reads frames. Returns the number of messages.
     pub fn feed(&mut self, bytes: &[u8]) -> usize {
         put(&self.socket, bytes);
         let cx = &mut Context::from_waker(Waker::noop());
@@ -121,7 +121,7 @@ impl Default for Wire {
     }
 }
 
-/// What waits for one receiver.
+/// The outbox of one receiver.
 pub struct Queue {
     outbox: Outbox,
     pipe: Arc<Pipe>,
@@ -129,7 +129,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty one.
+    /// Creates an empty outbox.
     pub fn new() -> Self {
         let pipe = pipe();
         Self {
@@ -144,7 +144,7 @@ impl Queue {
         self.outbox.push(&protocol::message(message, None, FROM));
     }
 
-    /// Writes what waits; how many bytes.
+    /// Writes the queued messages. Returns the number of bytes.
     pub fn flush(&self) -> usize {
         self.outbox.flush(&self.socket);
         self.pipe.clear()
@@ -157,7 +157,7 @@ impl Default for Queue {
     }
 }
 
-/// A connection whose socket is in memory, and whose task is run by hand.
+/// A connection with a socket in memory, whose task is run manually.
 struct Line {
     socket: Arc<Pipe>,
     connection: Pin<Box<Connection>>,
@@ -165,7 +165,7 @@ struct Line {
     waker: Waker,
 }
 
-/// True if there is something to do.
+/// True if the task must run.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
@@ -174,28 +174,28 @@ impl Wake for Woken {
     }
 }
 
-/// The whole way of a message, from bytes read to bytes written.
+/// The whole path of a message, from received bytes to written bytes.
 pub struct Switch {
-    /// `sender`, and the one that owns the first of the ids.
+    /// The connection of `sender`, and the owner of the first id.
     lines: [Line; 2],
     server: Server,
-    /// All that is written, to whomever.
+    /// All written bytes, of any receiver.
     written: Arc<Pipe>,
     runtime: Runtime,
 }
 
 impl Switch {
-    /// The line whose id is `sender`.
+    /// The connection with the id `sender`.
     pub const SENDER: usize = 0;
-    /// The line whose id is `id(0)`.
+    /// The connection with the id `id(0)`.
     pub const RECEIVER: usize = 1;
 
-    /// So many ids have an owner, and the sender.
+    /// Creates a broker with `count` registered ids and a sender.
     pub fn with_ids(count: usize) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let options = ServerOptions {
-            // Nobody comes there.
+            // No client connects to it.
             listen: Listen::Tcp {
                 host: "127.0.0.1".to_owned(),
                 port: 0,
@@ -238,13 +238,13 @@ impl Switch {
         self.server.broker().registry.find(id).is_some()
     }
 
-    /// A line reads bytes, and what they ask for is done; how many bytes are written.
+    /// Processes bytes received on a connection. Returns the number of written bytes.
     pub fn feed(&mut self, line: usize, bytes: &[u8]) -> usize {
         let _entered = self.runtime.enter();
         let line = &mut self.lines[line];
         put(&line.socket, bytes);
         let cx = &mut Context::from_waker(&line.waker);
-        // A turn has a budget, and may end early.
+        // A turn has a budget and may end early.
         while line.woken.0.swap(false, Relaxed) {
             let polled = line.connection.as_mut().poll(cx);
             assert!(polled.is_pending(), "the connection has ended");
@@ -253,7 +253,7 @@ impl Switch {
     }
 }
 
-/// The name of an id of [`Switch::with_ids`].
+/// The id with this number of [`Switch::with_ids`].
 pub fn id(number: usize) -> String {
     format!("receiver-{number}")
 }
@@ -267,8 +267,8 @@ fn handle(server: &Server, key: u64, written: &Arc<Pipe>) -> Arc<Handle> {
     Arc::new(Handle::new(key, socket, mark, broker.memory.clone()))
 }
 
-/// In place of seeds at random, which would decide how many ids collide: each hasher has another
-/// seed, but the same each time.
+/// Replaces random seeds, which would determine the number of collisions: each hasher has another
+/// seed, but the same in every run.
 #[derive(Debug, Clone)]
 pub(crate) struct NumberedState(FixedState);
 

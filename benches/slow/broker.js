@@ -1,6 +1,6 @@
 'use strict';
 
-// The broker, and what it says of itself.
+// The broker, with a report of its counters and memory.
 
 const WSMsgBroker = require('../..');
 

@@ -1,7 +1,7 @@
 'use strict';
 
-// A flood of messages of 4 KB, and its receiver, which takes nothing or so many bytes a second.
-// Asked for a time, it tells what was sent, what arrived in order, and the longest hold.
+// A flood of 4 KB messages and its receiver, which reads nothing or at a given rate of bytes per second.
+// After each period it reports the numbers of messages sent and received in order, and the longest delay.
 
 const { once } = require('node:events');
 const os = require('node:os');
@@ -15,7 +15,7 @@ function message(number) {
   return frame(`{"action":"send","message":"${text}","dest":"deaf"}`);
 }
 
-/** Reads at a pace, and counts the messages that come in order. */
+/** Reads at a given rate and counts the messages that arrive in order. */
 class Receiver {
   received = 0;
   #rest = Buffer.alloc(0);
@@ -39,7 +39,7 @@ class Receiver {
 
   #read(chunk) {
     this.#rest = Buffer.concat([this.#rest, chunk]);
-    // Two bytes, two of length.
+    // Two bytes of header, two of length.
     while (this.#rest.length >= 4) {
       if (this.#rest[0] === 0x89) {
         this.#rest = this.#rest.subarray(2);
@@ -55,7 +55,7 @@ class Receiver {
 }
 
 async function main(port, rate, burst) {
-  // It stands for another machine: what it computes is not to be taken from the healthy pair.
+  // The flood represents another machine, so it must not take processor time from the healthy pair.
   os.setPriority(os.constants.priority.PRIORITY_LOW);
   const deaf = await connect(port, 'deaf');
   const receiver = new Receiver(deaf, rate);

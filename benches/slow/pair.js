@@ -1,7 +1,7 @@
 'use strict';
 
-// Two peers that send to each other in turns; asked for a time in milliseconds, it tells the
-// percentiles of the round trips in microseconds.
+// Two peers that send to each other in turn. On request, they do so for a time in milliseconds and report
+// percentiles of the round trip in microseconds.
 
 const { frame, connect } = require('./socket');
 

@@ -1,7 +1,8 @@
-//! What it costs to route a message of 100 bytes: `wsmsgbroker-ids IDS SECONDS`.
+//! Measures the time to route a message of 100 bytes: `wsmsgbroker-ids IDS SECONDS`.
 //!
-//! The whole way but the kernel's, from the frame of a `send` to the frame for its receiver, of 128
-//! messages that are read at once. They go to any of the ids, then to 16 of them.
+//! It covers the whole path without the kernel, from the frame of a `send` to the frame for its
+//! receiver, in batches of 128 messages. Messages are sent to any of the ids first, and then to 16
+//! of them.
 
 use std::{
     process::ExitCode,
@@ -10,18 +11,18 @@ use std::{
 
 use wsmsgbroker::bench::{Switch, id};
 
-/// Messages that a connection reads in one turn, before it writes what it has routed.
+/// Messages that a connection reads in one turn before it writes.
 const TURN: usize = 128;
-/// Ids that get all of it, the second time.
+/// Ids that receive all messages of the second run.
 const HOT: usize = 16;
 const SIZE: usize = 100;
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// Sends to some of the ids.
+/// A sender to some of the ids.
 struct Traffic {
     switch: Switch,
     message: String,
-    /// Bytes of a message as its receiver gets it.
+    /// Bytes of a message as received.
     received: usize,
     random: u64,
 }
@@ -44,7 +45,7 @@ impl Traffic {
         }
     }
 
-    /// A number below `end`, by xorshift: fast, and each run has the same.
+    /// A number below `end` by xorshift: fast, and equal in every run.
     fn below(&mut self, end: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -52,8 +53,8 @@ impl Traffic {
         ((self.random >> 32) as usize * end) >> 32
     }
 
-    /// Nanoseconds of a message to one of `span` ids that lie `step` apart: the median of all turns, as
-    /// other programs on the machine interrupt some.
+    /// Nanoseconds per message to one of `span` ids at a distance of `step`: the median of all
+    /// turns, because other programs interrupt some of them.
     fn cost(&mut self, span: usize, step: usize, time: Duration) -> Result<f64, String> {
         let mut turns = Vec::new();
         let end = Instant::now() + time;
@@ -78,7 +79,7 @@ impl Traffic {
     }
 }
 
-/// A frame of a client, of a text that fits into 64 KiB.
+/// A frame of a client with a text that fits into 64 KiB.
 fn frame(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).expect("a short text");
     let mut frame = vec![0x81];
@@ -105,7 +106,7 @@ fn run() -> Result<(), String> {
     let time = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
     let mut traffic = Traffic::new(ids);
     let hot = HOT.min(ids);
-    traffic.cost(ids, 1, time / 2)?; // warm
+    traffic.cost(ids, 1, time / 2)?; // warm-up
     let any = traffic.cost(ids, 1, time)?;
     traffic.cost(hot, ids / hot, time / 2)?;
     let hot = traffic.cost(hot, ids / hot, time)?;

@@ -1,4 +1,4 @@
-//! The command line: `--name value` pairs, nothing else.
+//! The command line: pairs of `--name value` only.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -22,18 +22,18 @@ const NAMES: [&str; 12] = [
     "slice",
 ];
 
-/// The options that were given, by name without the dashes.
+/// The given options, by name without the dashes.
 pub(crate) struct Arguments(Vec<(String, String)>);
 
-/// Where the broker listens.
+/// The address of a broker.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) protocol: Protocol,
-    /// How to begin a session, if it speaks TLS.
+    /// TLS configuration, if it speaks TLS.
     pub(crate) tls: Option<Connector>,
-    /// What its clients show when they register, if it wants to see something.
+    /// The token with which clients register, if required.
     pub(crate) token: Option<String>,
 }
 
@@ -60,18 +60,18 @@ impl Arguments {
         }
     }
 
-    /// Where all connect, or with `--to` those who send.
+    /// The broker of all clients, or with `--to` that of senders.
     pub(crate) fn target(&self) -> Result<Target> {
         self.at(self.text("url").ok_or("--url is missing")?)
     }
 
-    /// Where those connect who receive: they are dealt out among these.
+    /// The brokers of receivers, which are distributed among them.
     pub(crate) fn receivers(&self) -> Result<Vec<Target>> {
         let urls = self.text("to").or(self.text("url")).unwrap_or_default();
         urls.split(',').map(|url| self.at(url)).collect()
     }
 
-    /// Only loopback addresses are accepted: this program is never aimed at anybody else's server.
+    /// Accepts loopback addresses only, so that this program cannot be used against other servers.
     fn at(&self, url: &str) -> Result<Target> {
         let (secure, rest) = match url.split_once("://") {
             Some(("ws", rest)) => (false, rest),

@@ -1,4 +1,4 @@
-//! One registered client: connects and registers while it may block, then never blocks again.
+//! A registered client: blocks while it connects and registers, and never blocks afterwards.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
@@ -15,16 +15,16 @@ use crate::nats;
 use crate::protocol::{Protocol, Role};
 use crate::stream::Stream;
 
-/// How long the handshake and the registration may take.
+/// Timeout of the handshake and the registration.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections are opened at a time.
+/// Connections opened at a time.
 const OPENERS: usize = 16;
 
-/// One read of the kernel brings at most this much; a multiple of the frames that are expected.
+/// Maximum bytes of one read; a multiple of the expected frames.
 pub(crate) const READ_BUFFER: usize = 256 * 1024;
 
-/// A socket with what was read of an incomplete frame and what could not be written yet.
+/// A socket with the bytes of an incomplete frame and the bytes that are not written yet.
 pub(crate) struct Connection {
     stream: Stream<mio::net::TcpStream>,
     protocol: Protocol,
@@ -56,8 +56,9 @@ impl Connection {
         })
     }
 
-    /// All of them, dealt out among the targets, several at a time: one by one, each would wait for its
-    /// broker alone. That needs threads because handshakes block, which is over before any clock runs.
+    /// Opens all connections, distributed among the targets, several at a time, because each waits
+    /// for its broker. Handshakes block, so this needs threads, which end before the measurement
+    /// starts.
     pub(crate) fn open_all(targets: &[Target], ids: &[String], role: Role) -> Result<Vec<Self>> {
         let open = |dealt: &[(&String, &Target)]| -> Result<Vec<Self>> {
             let one = |&(id, target): &(&String, &Target)| Self::open(target, id, role);
@@ -87,7 +88,7 @@ impl Connection {
         Ok(registry.register(self.stream.socket(), Token(token), interest)?)
     }
 
-    /// Reads all there is and hands over each text; replies to pings are kept until `flush`.
+    /// Reads everything available and passes each text on. Replies to pings are kept until `flush`.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -111,15 +112,15 @@ impl Connection {
             };
             self.partial.clear();
             self.partial.extend_from_slice(&buffer[used..end]);
-            // A short read has emptied the socket: what comes later is a new edge for epoll, and
-            // the read that would say so is spared.
+            // A short read has emptied the socket. Later bytes cause a new event of epoll, so
+            // another read is not needed.
             if end < buffer.len() {
                 return Ok(());
             }
         }
     }
 
-    /// Hands over the text of each frame, and returns their length.
+    /// Passes the text of each frame on. Returns the length of the frames.
     fn unpack(
         &mut self,
         bytes: &[u8],
@@ -142,7 +143,7 @@ impl Connection {
         Ok(bytes.len() - rest.len())
     }
 
-    /// Writes what is pending of a batch; false when the socket would not take all of it.
+    /// Writes the pending part of a batch. Returns false if the socket does not accept all of it.
     pub(crate) fn write(&mut self, batch: &mut Batch) -> Result<bool> {
         while !batch.pending().is_empty() {
             match write_some(&mut self.stream, batch.pending())? {
@@ -153,13 +154,13 @@ impl Connection {
         Ok(true)
     }
 
-    /// Writes whole frames; what the socket does not take waits for `flush`.
+    /// Writes whole frames. Bytes that the socket does not accept are kept until `flush`.
     pub(crate) fn send(&mut self, frames: &[u8]) -> Result<()> {
         self.unsent.extend_from_slice(frames);
         self.flush()
     }
 
-    /// Goes on writing, replies to pings included. Not to be called in the middle of a batch.
+    /// Continues writing, including replies to pings. Must not be called in the middle of a batch.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.unsent.append(&mut self.replies);
         while !self.unsent.is_empty() {
@@ -174,7 +175,7 @@ impl Connection {
         }
     }
 
-    /// Whether `flush` has left something over; a batch must wait for it.
+    /// Whether `flush` has left bytes, which a batch must wait for.
     pub(crate) fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
     }

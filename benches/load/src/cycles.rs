@@ -1,4 +1,4 @@
-//! Connections that come and go: connect, register, close, and again.
+//! Connection cycles: connect, register, close, and again.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,11 +19,11 @@ use crate::protocol::Role;
 /// A close frame with code 1000.
 const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
 
-/// Closed connections keep their port for a minute: one address would soon have none left.
+/// Closed connections occupy their port for a minute, so one source address would run out of ports.
 const SOURCES: u64 = 200;
 
 enum State {
-    /// The words to write once there is a connection.
+    /// The bytes to write once connected.
     Connecting(Vec<u8>),
     Greeting,
     Closing,
@@ -33,7 +33,7 @@ struct Cycle {
     socket: TcpStream,
     hello: Hello,
     state: State,
-    /// What was read behind the registration.
+    /// Bytes read after the registration.
     rest: Vec<u8>,
 }
 
@@ -48,7 +48,7 @@ impl Cycle {
         })
     }
 
-    /// Goes as far as it can; true once the broker has closed in turn.
+    /// Continues as far as possible. Returns true once the broker has closed the connection.
     fn advance(&mut self) -> Result<bool> {
         if let State::Connecting(request) = &self.state {
             match self.socket.write(request) {
@@ -70,7 +70,7 @@ impl Cycle {
             if self.hear(&chunk[..length])? {
                 return Ok(true);
             }
-            // A short read has emptied the socket; the next event comes with more.
+            // A short read has emptied the socket. The next event signals more.
             if length < chunk.len() {
                 return Ok(false);
             }
@@ -106,7 +106,7 @@ fn is_early(error: &std::io::Error) -> bool {
 }
 
 fn connect(address: SocketAddr, number: u64) -> Result<TcpStream> {
-    // Nothing is written before the answer to what was written before: nothing waits for an ACK.
+    // Each write follows the answer to the previous one, so Nagle's algorithm causes no delay.
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.is_ipv4() {
@@ -162,7 +162,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 continue;
             }
             done += 1;
-            // The former socket is closed by this.
+            // This closes the previous socket.
             cycles[slot] = if progress.elapsed() < duration {
                 begin(&poll, slot)?
             } else {

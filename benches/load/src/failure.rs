@@ -1,8 +1,8 @@
-//! Why a run ended early: one sentence for the person who reads the benchmark's output.
+//! The reason why a run failed, as one sentence for the user of the benchmark.
 
 use std::fmt;
 
-/// What went wrong, in words; nobody tells failures apart except by reading them.
+/// An error message. Failures are not distinguished otherwise.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 

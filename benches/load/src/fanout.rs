@@ -1,4 +1,4 @@
-//! One sender, many receivers, and all of them get every message.
+//! One sender and many receivers that all receive every message.
 
 use std::collections::VecDeque;
 use std::slice;
@@ -24,7 +24,7 @@ struct Receiver {
     received: u64,
 }
 
-/// The window is one of messages, which count as under way until the last receiver has them.
+/// The window counts messages, which are in flight until the last receiver has them.
 struct Fanout {
     poll: Poll,
     events: Events,
@@ -35,9 +35,9 @@ struct Fanout {
     next: Sequence,
     expected: Template,
     receivers: Vec<Receiver>,
-    /// How many receivers still have to get each of the messages that are under way, oldest first.
+    /// For each message in flight, oldest first, the number of receivers that do not have it yet.
     missing: VecDeque<usize>,
-    /// Messages that all receivers have.
+    /// Messages that all receivers have received.
     done: u64,
 }
 
@@ -133,7 +133,7 @@ impl Fanout {
         connection.flush()
     }
 
-    /// Waits for the sockets once, and tells how many messages have arrived.
+    /// Waits for socket events once. Returns the number of messages that have arrived.
     fn turn(&mut self, stopping: bool, timeout: Duration) -> Result<u64> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(0),

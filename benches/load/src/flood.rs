@@ -1,4 +1,4 @@
-//! A flood at full speed to a receiver that takes nothing, until standard input ends.
+//! A flood at full speed to a receiver that reads nothing, until standard input ends.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use crate::message::{self, Batch, Sequence};
 use crate::os;
 use crate::protocol::Role;
 
-/// What is written in one go.
+/// Bytes of one write.
 const WRITE_BUFFER: usize = 64 * 1024;
 
-/// Prints a line when the flood begins, and its figures at the end.
+/// Prints a line when the flood starts, and its figures at the end.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let target = arguments.target()?;
     let value = message::value(arguments.number("size", 4096_usize)?)?;
-    // Nothing is ever read of it, nor expected.
+    // The receiver never reads.
     let _deaf = Connection::open(&target, "deaf", Role::Member)?;
     let mut sender = Connection::open(&target, "flooder", Role::Member)?;
     let sent = target.protocol.message(&value, "flooder", "deaf").sent;

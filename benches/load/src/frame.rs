@@ -1,9 +1,9 @@
-//! WebSocket framing, as much of it as a client needs that makes its frames beforehand.
+//! WebSocket framing for a client with precomputed frames.
 
 use crate::failure::Result;
 
-/// One key for all frames: a broker has to unmask them whatever the key is, and a constant lets
-/// frames be masked once, before the clock runs.
+/// One key for all frames: a broker unmasks them in any case, and with a constant key frames are
+/// masked once, before the measurement starts.
 const MASK: [u8; 4] = [0x5a, 0x3c, 0x96, 0xe1];
 
 const FINAL: u8 = 0x80;
@@ -15,15 +15,15 @@ pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;
 
-/// A frame that a server sent, still in the read buffer.
+/// A frame of a server, still in the read buffer.
 pub(crate) struct Frame<'a> {
     pub(crate) opcode: u8,
     pub(crate) payload: &'a [u8],
-    /// Header and payload together, in bytes.
+    /// Length of header and payload in bytes.
     pub(crate) length: usize,
 }
 
-/// A masked frame of a client, and where in it the payload begins.
+/// A masked frame of a client, and the offset of its payload.
 pub(crate) fn encode(opcode: u8, payload: &[u8]) -> (Vec<u8>, usize) {
     let mut frame = vec![FINAL | opcode];
     match payload.len() {
@@ -44,18 +44,18 @@ pub(crate) fn encode(opcode: u8, payload: &[u8]) -> (Vec<u8>, usize) {
     (frame, start)
 }
 
-/// Masks bytes that stand at `offset` of the payload.
+/// Masks bytes at `offset` of the payload.
 pub(crate) fn mask(bytes: &mut [u8], offset: usize) {
     for (index, byte) in bytes.iter_mut().enumerate() {
         *byte ^= MASK[(offset + index) % MASK.len()];
     }
 }
 
-/// What stands before the payload of a frame.
+/// The header of a frame.
 pub(crate) struct Header {
     pub(crate) opcode: u8,
     last: bool,
-    /// Where the payload starts, and its bytes.
+    /// The offset of the payload, and its length.
     pub(crate) start: usize,
     pub(crate) payload: usize,
 }
@@ -110,7 +110,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
 mod tests {
     use super::*;
 
-    /// What a server would send: the same frame without the mask.
+    /// A frame as a server sends it, without a mask.
     fn unmasked(payload: &[u8]) -> Vec<u8> {
         let (mut frame, start) = encode(TEXT, payload);
         frame[1] &= !MASKED;

@@ -1,4 +1,5 @@
-//! The words between a client and a broker until the client is registered. Pure: bytes in, bytes out.
+//! The exchange between a client and a broker until the client is registered. Pure: bytes in, bytes
+//! out.
 
 use std::collections::VecDeque;
 
@@ -8,21 +9,21 @@ use crate::failure::Result;
 use crate::frame;
 use crate::protocol::{Protocol, Role, Step};
 
-/// The example key of RFC 6455 with its answer: no hash is needed to check the handshake.
+/// The example key of RFC 6455 with its answer, so that no hash is needed to check the handshake.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 pub(crate) struct Hello {
     id: String,
     protocol: Protocol,
-    /// The first step is the handshake of WebSocket.
+    /// The first step follows the WebSocket handshake.
     steps: VecDeque<Step>,
     upgraded: bool,
     received: Vec<u8>,
 }
 
 impl Hello {
-    /// And the request to write first.
+    /// Returns the state and the first bytes to write.
     pub(crate) fn new(target: &Target, id: &str, role: Role) -> (Self, Vec<u8>) {
         let protocol = target.protocol;
         let request = format!(
@@ -44,12 +45,12 @@ impl Hello {
         self.steps.is_empty()
     }
 
-    /// What has come beyond the registration.
+    /// The bytes received after the registration.
     pub(crate) fn into_rest(self) -> Vec<u8> {
         self.received
     }
 
-    /// Takes in what was read, and returns what to write in turn.
+    /// Processes received bytes. Returns the bytes to write in response.
     pub(crate) fn hear(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
         self.received.extend_from_slice(bytes);
         let mut replies = Vec::new();
@@ -96,7 +97,7 @@ fn is_awaited(protocol: Protocol, awaited: &str, payload: &[u8]) -> bool {
     }
 }
 
-/// The length of the answer to the handshake, once all of it is there.
+/// The length of the handshake response once it is complete.
 fn head(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else {
         return Ok(None);
@@ -123,7 +124,7 @@ mod tests {
         }
     }
 
-    /// What a broker says: its answer to the handshake, then a frame for each text.
+    /// The bytes of a broker: its handshake response, then a frame per text.
     fn said(texts: &[&str]) -> Vec<u8> {
         let head = format!("HTTP/1.1 101 \r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n");
         let frames = texts
@@ -132,7 +133,8 @@ mod tests {
         head.bytes().chain(frames).collect()
     }
 
-    /// How many frames a client has said when all is heard, in pieces of `step` bytes.
+    /// The number of frames that a client has written when all bytes were received in pieces of
+    /// `step` bytes.
     fn frames_in_turn(protocol: Protocol, texts: &[&str], step: usize) -> Result<usize> {
         let (mut hello, _) = Hello::new(&target(protocol), "a", Role::Member);
         let mut frames = 0;

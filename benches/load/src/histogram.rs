@@ -1,10 +1,10 @@
-//! Latencies in buckets of constant relative width, after the idea of HdrHistogram.
+//! A histogram of latencies with buckets of constant relative width, similar to HdrHistogram.
 
-/// Buckets for each power of two: a value is known to better than one percent.
+/// Buckets per power of two: the error of a value is below one percent.
 const STEPS: u64 = 128;
 const STEPS_LOG2: u32 = STEPS.ilog2();
 
-/// Counts of values; the unit is the caller's.
+/// Counts of values in the unit of the caller.
 pub(crate) struct Histogram {
     buckets: Vec<u64>,
     count: u64,
@@ -34,7 +34,7 @@ impl Histogram {
         self.maximum
     }
 
-    /// The value that `share` (0 to 1) of all values do not exceed, to the width of a bucket.
+    /// The value that `share` (0 to 1) of all values do not exceed, with the precision of a bucket.
     pub(crate) fn quantile(&self, share: f64) -> u64 {
         let wanted = (self.count as f64 * share).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -48,7 +48,7 @@ impl Histogram {
     }
 }
 
-/// Values below `2 * STEPS` have a bucket each; above, the leading bits choose it.
+/// Values below `2 * STEPS` have a bucket each. Above, the leading bits select it.
 fn index(value: u64) -> usize {
     let shift = (u64::BITS - (value | STEPS).leading_zeros()) - STEPS_LOG2 - 1;
     (u64::from(shift) * STEPS + (value >> shift)) as usize

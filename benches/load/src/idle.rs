@@ -1,4 +1,4 @@
-//! Registered connections that only stay open, so that the broker's memory can be looked at.
+//! Registered connections that stay open, so that the memory of the broker can be measured.
 
 use std::io::ErrorKind;
 use std::slice;
@@ -13,7 +13,7 @@ use crate::held::{self, HOLD};
 use crate::os;
 use crate::protocol::Role;
 
-/// Prints its line when all are registered, then holds them until standard input ends.
+/// Prints its line when all are registered, and keeps them open until standard input ends.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let target = arguments.target()?;
     let count = arguments.number("connections", 5000_usize)?;

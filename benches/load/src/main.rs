@@ -1,14 +1,14 @@
-//! Load for a broker: the protocol of wsmsgbroker, or that of a rival.
+//! Load for a broker, in the protocol of wsmsgbroker or of a rival.
 //!
-//! One thread drives every socket, so that the generator costs as little as it can on a machine
-//! it shares with the broker. Frames are built and masked beforehand; only a sequence number is
-//! patched into each. All that arrives is compared byte for byte with what was expected: the
-//! process ends with a non-zero status at the first lost, reordered, repeated or altered message.
+//! One thread drives every socket, so that the generator uses little processor time of a machine
+//! that it shares with the broker. Frames are built and masked beforehand; only a sequence number
+//! is patched into each. Every received byte is compared with the expected one: the process exits
+//! with a non-zero status at the first lost, reordered, repeated or altered message.
 //!
-//! `pairs` measures a pipelined flow, `request` the latency of request and answer, `fanout` messages to
-//! many, `cycles` how fast connections come and go. `idle` only holds connections open, and `flood`
-//! floods a receiver that takes nothing, until standard input ends. Each prints its figures as one line
-//! of JSON.
+//! `pairs` measures a pipelined flow, `request` the latency of requests, `fanout` messages to many
+//! receivers, `cycles` the rate of connection cycles. `idle` only keeps connections open, and
+//! `flood` floods a receiver that reads nothing, until standard input ends. Each prints its figures
+//! as one line of JSON.
 
 mod arguments;
 mod connection;

@@ -1,17 +1,17 @@
-//! The payloads: JSON texts of a fixed length with a sequence number that is patched in place.
+//! Payloads: JSON texts of a fixed length with a sequence number that is patched in place.
 
 use crate::failure::Result;
 use crate::frame;
 
 const DIGITS: usize = 12;
 
-/// Where counting starts: twelve digits without a leading zero, so that the number is valid JSON,
-/// exact in a double and of the same length for ever.
+/// The first number: twelve digits without a leading zero, so that the number is valid JSON, exact
+/// in a double and of constant length.
 pub(crate) const FIRST: &str = "100000000000";
 
 const FILLER: &str = "the quick brown fox jumps over the lazy dog ";
 
-/// A number that counts upward in ASCII; cheaper than formatting it for every message.
+/// A number that counts upward in ASCII, which is cheaper than formatting it for every message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sequence([u8; DIGITS]);
 
@@ -31,7 +31,7 @@ impl Sequence {
     }
 }
 
-/// The JSON value that is sent: an object of exactly `size` bytes.
+/// The JSON value to send: an object of exactly `size` bytes.
 pub(crate) fn value(size: usize) -> Result<String> {
     let empty = format!(r#"{{"n":{FIRST},"text":""}}"#);
     let room = size
@@ -41,7 +41,7 @@ pub(crate) fn value(size: usize) -> Result<String> {
     Ok(format!(r#"{{"n":{FIRST},"text":"{text}"}}"#))
 }
 
-/// A text with its number still to come: as it is expected to arrive, or to be sent.
+/// A text with a placeholder for its number, as sent or as expected.
 pub(crate) struct Template {
     text: Vec<u8>,
     places: Vec<usize>,
@@ -62,7 +62,7 @@ impl Template {
         &self.text
     }
 
-    /// Compares all of it, and says what differs: the number alone, or the rest as well.
+    /// Compares the whole text. The error shows whether the number or the rest differs.
     pub(crate) fn check(&mut self, sequence: &Sequence, actual: &[u8]) -> Result<()> {
         if actual == self.numbered(sequence) {
             return Ok(());
@@ -85,15 +85,15 @@ impl Template {
     }
 }
 
-/// Masked copies of one text, one behind the other, written in one go: no byte of the payload but the
-/// number is touched once the clock runs.
+/// Masked copies of one text in sequence, sent in one write. Only the numbers change during the
+/// measurement.
 pub(crate) struct Batch {
     frames: Vec<u8>,
-    /// The bytes of a frame, where in it the payload begins, and the bytes of a text.
+    /// The length of a frame, the offset of its payload, and the length of a text.
     frame: usize,
     start: usize,
     text: usize,
-    /// How many texts are in a frame.
+    /// Number of texts in a frame.
     together: usize,
     places: Vec<usize>,
     written: usize,
@@ -101,8 +101,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Frames of `together` copies, as many as fit into `bytes`, at least one and at most as many as hold
-    /// `copies`.
+    /// Frames of `together` copies: as many as fit into `bytes`, at least one, and at most enough
+    /// for `copies`.
     pub(crate) fn new(
         opcode: u8,
         text: &str,
@@ -124,14 +124,14 @@ impl Batch {
         }
     }
 
-    /// How many of `wanted` copies can be sent at once: whole frames.
+    /// How many of `wanted` copies can be sent at once in whole frames.
     pub(crate) fn fitting(&self, wanted: usize) -> usize {
         let frames = self.frames.len() / self.frame;
         (wanted / self.together).min(frames) * self.together
     }
 
-    /// Numbers the first `count` copies, which fill whole frames, counting `sequence` upward, and makes
-    /// them pending.
+    /// Numbers the first `count` copies, which fill whole frames, by counting `sequence` upward,
+    /// and makes them pending.
     pub(crate) fn fill(&mut self, count: usize, sequence: &mut Sequence) {
         let frames = count / self.together;
         for frame in self.frames.chunks_exact_mut(self.frame).take(frames) {

@@ -1,20 +1,20 @@
-//! What a broker of NATS writes: one stream of messages, cut into frames anywhere.
+//! Parses the output of a NATS server: one stream of messages, divided into frames at any position.
 
 use crate::failure::Result;
 use crate::frame::{self, BINARY, CLOSE, CONTINUATION, PING, PONG};
 
-/// Where in the stream the last read ended.
+/// The state of the stream after the last read.
 #[derive(Default)]
 pub(crate) struct Stream {
-    /// What is still to come of the payload of a frame.
+    /// Remaining bytes of the payload of a frame.
     left: usize,
-    /// A message of which not all has come.
+    /// The received part of an incomplete message.
     incomplete: Vec<u8>,
 }
 
 impl Stream {
-    /// Hands over each message, its line and its payload, and answers pings. Returns how many bytes were
-    /// used: all but those of an incomplete frame header.
+    /// Passes each message on, its line and its payload, and answers pings. Returns the number of
+    /// used bytes: all but those of an incomplete frame header.
     pub(crate) fn read(
         &mut self,
         bytes: &[u8],
@@ -70,7 +70,7 @@ impl Stream {
     }
 }
 
-/// Hands over the complete messages, and returns their length.
+/// Passes complete messages on. Returns their length.
 fn messages(
     bytes: &[u8],
     replies: &mut Vec<u8>,

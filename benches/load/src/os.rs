@@ -1,4 +1,4 @@
-//! What the standard library does not tell: processor time, and the limit of open files.
+//! System calls that the standard library lacks: processor time, and the limit of open files.
 
 use std::mem::MaybeUninit;
 
@@ -14,8 +14,8 @@ pub(crate) fn cpu_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-/// Raises the soft limit of open files to the hard one, as Node does for itself; a limit that is
-/// still too low shows when a connection cannot be opened.
+/// Raises the soft limit of open files to the hard limit, as Node.js does. If that is too low, a
+/// connection fails to open.
 pub(crate) fn raise_file_limit() {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();
     // SAFETY: both calls get a pointer to one rlimit, filled before it is read.

@@ -1,7 +1,7 @@
-//! Pipelined flow: senders `s0`, `s1`, ... each to a receiver `r0`, `r1`, ...
+//! Pipelined flow: senders `s0`, `s1`, ... each with a receiver `r0`, `r1`, ...
 //!
-//! A credit window bounds what is under way: both ends live in this process, so a sender knows
-//! what its receiver has got, and no message of the protocol is spent on flow control.
+//! A credit window limits the messages in flight. Both ends are in this process, so a sender knows
+//! how many messages its receiver has, and flow control needs no messages.
 
 use std::slice;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crate::os;
 use crate::progress::{LINGER, Progress};
 use crate::protocol::{Protocol, Role};
 
-/// One write hands at most this much to the kernel.
+/// Maximum bytes of one write.
 const WRITE_BUFFER: usize = 256 * 1024;
 
-/// Less than so much of a window is not worth a write: the flow would decay into writes of one message,
-/// and the generator would be what is measured.
+/// The minimum part of a window for a write. Otherwise the flow would degrade to writes of one
+/// message, and the generator would limit the measurement.
 pub(crate) fn worthwhile(window: usize) -> usize {
     window.div_ceil(4)
 }
@@ -74,7 +74,7 @@ impl Pair {
         }
     }
 
-    /// Sends what the window allows, if it is worth it.
+    /// Sends as much as the window allows, if it is enough for a write.
     fn send(&mut self, window: usize) -> Result<()> {
         loop {
             if !self.sender.write(&mut self.batch)? {
@@ -91,7 +91,7 @@ impl Pair {
         }
     }
 
-    /// Writes what has been begun, and nothing more.
+    /// Completes a partial write only.
     fn finish(&mut self) -> Result<()> {
         if self.sender.write(&mut self.batch)? {
             self.sender.flush()?;
@@ -194,8 +194,8 @@ impl Flow {
         })
     }
 
-    /// Waits for the sockets once, lets the pairs that they belong to go on, and tells how many messages
-    /// have arrived.
+    /// Waits for socket events once and continues the affected pairs. Returns the number of
+    /// messages that have arrived.
     fn turn(&mut self, stopping: bool, timeout: Duration) -> Result<u64> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(0),

@@ -1,26 +1,26 @@
-//! The clock of a run: when messages arrived, and whether they still do.
+//! The clock of a run: times of arrivals, and detection of stalls.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::failure::Result;
 use crate::os;
 
-/// The run has failed if nothing arrives for so long while something is under way.
+/// The run fails if nothing arrives for this time while messages are in flight.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
 
-/// How long to listen after the last expected message for one that should not come.
+/// Time to wait for unexpected messages after the last expected one.
 pub(crate) const LINGER: Duration = Duration::from_millis(50);
 
 pub(crate) struct Progress {
     start: Instant,
-    /// By the wall clock, which other processes have too; in milliseconds.
+    /// Milliseconds of the wall clock, which other processes share.
     started_at: u128,
     cpu: f64,
     last: Instant,
     messages: u64,
     /// The longest time without an arrival.
     gap: Duration,
-    /// How many arrived in each slice of time, unless that is zero.
+    /// Arrivals per slice of time, unless the slice is zero.
     slice: Duration,
     slices: Vec<u64>,
 }
@@ -45,7 +45,7 @@ impl Progress {
         self.start.elapsed()
     }
 
-    /// A turn has brought so many messages; without any for too long the run has failed.
+    /// Records the arrivals of a turn. Fails if there were none for too long.
     pub(crate) fn note(&mut self, arrived: u64, under_way: impl Fn() -> u64) -> Result<()> {
         let now = Instant::now();
         if arrived == 0 {
@@ -66,7 +66,7 @@ impl Progress {
         Ok(())
     }
 
-    /// The figures, from the start to the last arrival, as members of a JSON object.
+    /// The figures from the start to the last arrival, as members of a JSON object.
     pub(crate) fn stop(self) -> String {
         let seconds = (self.last - self.start).as_secs_f64();
         let cpu = os::cpu_seconds() - self.cpu;

@@ -1,7 +1,7 @@
-//! What clients and brokers say to each other: everything in which the protocols differ, as texts.
+//! The texts that clients and brokers exchange, in which the protocols differ.
 //!
-//! The pairs of texts that are made here are all that the rest of the load knows of a protocol: what is
-//! sent, and what has to arrive for it, byte for byte.
+//! The rest of the load knows a protocol only by these pairs of texts: the sent text, and the text
+//! that must arrive for it, byte for byte.
 
 use std::str::FromStr;
 
@@ -9,41 +9,42 @@ use crate::failure::{Failure, Result};
 use crate::frame::{BINARY, TEXT};
 use crate::message::FIRST;
 
-/// What clients of NATS write in one go at most before they wait for the end of their turn.
+/// The most that NATS clients write at once within a turn, bytes.
 const TOGETHER: usize = 32 * 1024;
 
-/// Whom a broadcast reaches, where a protocol has a name for that.
+/// The name for all receivers of a broadcast, where a protocol has one.
 const ALL: &str = "all";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// That of wsmsgbroker, in `spec/protocol.md`.
+    /// The protocol of wsmsgbroker, in `spec/protocol.md`.
     Wsmb,
-    /// That of NATS over WebSocket; what is written in one go is one frame, as its own clients do it.
+    /// NATS over WebSocket, with one frame per write, as its own clients do it.
     Nats,
-    /// The same with a frame for each message.
+    /// NATS with one frame per message.
     NatsFramed,
     /// Socket.IO 5 over Engine.IO 4.
     SocketIo,
 }
 
-/// What a connection is for, besides being sent to by its id.
+/// The role of a connection, in addition to receiving messages by its id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Member,
-    /// It awaits answers.
+    /// Receives answers.
     Asker,
-    /// It hears broadcasts.
+    /// Receives broadcasts.
     Listener,
 }
 
-/// Once a text that begins with `awaited` (or, with NATS, has it) is there, `say` is said.
+/// A step of the registration: `say` is sent after a text that begins with `awaited` (with NATS:
+/// contains it).
 pub(crate) struct Step {
     pub(crate) awaited: String,
     pub(crate) say: String,
 }
 
-/// What one client sends, and what arrives at the other.
+/// A message as one client sends it, and as the other receives it.
 pub(crate) struct Message {
     pub(crate) sent: String,
     pub(crate) arrives: String,
@@ -68,12 +69,12 @@ impl Protocol {
         matches!(self, Protocol::Nats | Protocol::NatsFramed)
     }
 
-    /// Of the frames that clients write.
+    /// The opcode of client frames.
     pub(crate) fn opcode(self) -> u8 {
         if self.is_nats() { BINARY } else { TEXT }
     }
 
-    /// How many messages of that length share a frame when `count` are sent in one go.
+    /// How many messages of that length share a frame when `count` are sent at once.
     pub(crate) fn together(self, length: usize, count: usize) -> usize {
         match self {
             Protocol::Nats => TOGETHER.div_ceil(length).min(count).max(1),
@@ -81,8 +82,7 @@ impl Protocol {
         }
     }
 
-    /// What is said from the handshake until the connection is registered; the first step is the end
-    /// of the handshake.
+    /// The steps from the handshake to the registration. The first step follows the handshake.
     pub(crate) fn greeting(self, id: &str, role: Role, token: Option<&str>) -> Vec<Step> {
         let step = |awaited: &str, say: String| Step {
             awaited: awaited.to_owned(),
@@ -141,7 +141,7 @@ impl Protocol {
         }
     }
 
-    /// `to` are all the listeners there are.
+    /// `to` are all existing listeners.
     pub(crate) fn broadcast(self, value: &str, from: &str, to: &[String]) -> Message {
         let Message { sent, arrives } = self.message(value, from, "");
         match self {
@@ -157,8 +157,8 @@ impl Protocol {
         }
     }
 
-    /// A request and the answer to it; of either, what arrives is without the ack that `split_ack`
-    /// takes off, and what answers goes behind it.
+    /// A request and its answer. The received texts are without the ack, which `split_ack` removes
+    /// and which is appended to the answer.
     pub(crate) fn request(
         self,
         value: &str,
@@ -210,8 +210,9 @@ impl Protocol {
         }
     }
 
-    /// Takes off a request what a broker numbers by itself: what an answer to it begins with, and the
-    /// rest. Acks of Socket.IO are of one connection, so that its broker gives the request another.
+    /// Removes the ack from a request, because a broker may assign a new one. Returns the beginning
+    /// of its answer and the rest. Acks of Socket.IO belong to one connection, so its broker
+    /// replaces them.
     pub(crate) fn split_ack(self, request: &[u8]) -> Result<(Vec<u8>, &[u8])> {
         if self != Protocol::SocketIo {
             return Ok((Vec::new(), request));
@@ -227,7 +228,7 @@ fn inbox(id: &str) -> String {
     format!("_INBOX.{id}")
 }
 
-/// What is published under a subject, and arrives under the number that its subscriber gave it.
+/// A message published under a subject, as received by a subscription with this number.
 fn published(value: &str, subject: &str, subscription: u32) -> Message {
     let length = value.len();
     Message {

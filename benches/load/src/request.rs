@@ -1,4 +1,4 @@
-//! Request and answer: each asker waits for its answer before it asks again.
+//! Requests: each asker waits for its answer before it sends the next request.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,9 @@ struct Pair {
     message: Template,
     answer: Template,
     answered: Template,
-    /// The number of the request that is under way; its ack is made of it.
+    /// The number of the request in flight, from which its ack is made.
     current: Sequence,
-    /// What the responder will see next, so that a request delivered twice is found.
+    /// The number that the responder expects next, to detect duplicate requests.
     awaited: Sequence,
     asked_at: Instant,
     waiting: bool,
@@ -51,7 +51,7 @@ impl Pair {
     }
 
     fn ask(&mut self) -> Result<()> {
-        // `fill` counts on, `current` has to stay: it is what the answer will carry.
+        // `fill` increments the sequence, but `current` must stay: the answer will contain it.
         self.request.fill(1, &mut self.current.clone());
         self.waiting = true;
         self.asked_at = Instant::now();
@@ -82,7 +82,7 @@ impl Pair {
         responder.send(&replies)
     }
 
-    /// True once the answer is there.
+    /// Returns true once the answer has arrived.
     fn hear(&mut self, buffer: &mut [u8]) -> Result<bool> {
         let mut heard = false;
         self.asker.read(buffer, |payload| {

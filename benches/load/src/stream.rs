@@ -1,6 +1,7 @@
-//! The way to the broker: TCP, or TLS over it.
+//! A stream to the broker: TCP, or TLS over TCP.
 //!
-//! An enum and no trait object: without TLS a read or a write costs one branch more than the socket.
+//! An enum instead of a trait object: without TLS, a read or write costs only one additional
+//! branch.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,12 +13,12 @@ use crate::tls::TlsStream;
 
 pub(crate) enum Stream<S> {
     Plain(S),
-    /// In a box, for it is far larger than a socket.
+    /// Boxed, because it is far larger than a socket.
     Tls(Box<TlsStream<S>>),
 }
 
 impl Stream<TcpStream> {
-    /// Connects, the handshake of TLS included; reads and writes block.
+    /// Connects, including the TLS handshake. Reads and writes block.
     pub(crate) fn connect(target: &Target, timeout: Duration) -> Result<Self> {
         let socket = TcpStream::connect_timeout(&target.address, timeout)?;
         socket.set_nodelay(true)?;
@@ -28,7 +29,7 @@ impl Stream<TcpStream> {
         })
     }
 
-    /// The same, but never blocking again.
+    /// Makes the stream non-blocking.
     pub(crate) fn into_nonblocking(self) -> Result<Stream<mio::net::TcpStream>> {
         let convert = |socket: TcpStream| {
             socket.set_read_timeout(None)?;
@@ -43,7 +44,7 @@ impl Stream<TcpStream> {
 }
 
 impl<S> Stream<S> {
-    /// What to wait for events on.
+    /// The socket to register for events.
     pub(crate) fn socket(&mut self) -> &mut S {
         match self {
             Stream::Plain(socket) => socket,
@@ -71,7 +72,7 @@ impl<S: Read + Write> Write for Stream<S> {
         }
     }
 
-    /// Goes on with what `write` has taken; `WouldBlock` if some of it is still here.
+    /// Continues to send the bytes that `write` has accepted. `WouldBlock` if some are left.
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         match self {

@@ -1,4 +1,4 @@
-//! TLS over a socket that may block or not: always TLS 1.3, always the same cipher.
+//! TLS over a blocking or non-blocking socket: always TLS 1.3 with the same cipher.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
@@ -12,22 +12,21 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::failure::Result;
 
-/// One read of the kernel brings at most this much ciphertext: four records of the largest size.
-/// Left to itself rustls reads one of them at most, and 4 KiB where it has nothing of one yet.
+/// Maximum ciphertext of one read: four records of the largest size. By default rustls reads one
+/// record at most, and 4 KiB if it has no part of one yet.
 const READ_CIPHERTEXT: usize = 64 * 1024;
 
-/// What a stream begins with; most of those that stay idle need no more.
+/// The initial buffer size, enough for most idle streams.
 const FIRST_READ: usize = 4 * 1024;
 
-/// What every session has in common.
+/// The common configuration of all sessions.
 pub(crate) struct Connector {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
 impl Connector {
-    /// `host` is that of a URL, with or without a port; `ca` has the certificates of whoever may
-    /// have signed for it, in PEM.
+    /// `host` is that of a URL, with or without a port. `ca` has the trusted authorities in PEM.
     pub(crate) fn new(host: &str, ca: &str) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
@@ -41,8 +40,8 @@ impl Connector {
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("{name} is no name for a certificate"))?;
-        // One cipher, so that figures of different days and machines can be compared: the first
-        // choice of rustls, thus of this package's own clients, and of Node.js.
+        // One cipher, so that figures of different days and machines are comparable: the first
+        // choice of rustls, which the clients of this package and of Node.js negotiate as well.
         let provider = CryptoProvider {
             cipher_suites: vec![ring::cipher_suite::TLS13_AES_256_GCM_SHA384],
             ..ring::default_provider()
@@ -51,7 +50,7 @@ impl Connector {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        // The connections stand for as many clients, who would have no session in common.
+        // Each connection represents a separate client, so sessions are not resumed.
         config.resumption = Resumption::disabled();
         Ok(Connector {
             config: Arc::new(config),
@@ -59,7 +58,7 @@ impl Connector {
         })
     }
 
-    /// Shakes hands over a socket that blocks.
+    /// Performs the handshake over a blocking socket.
     pub(crate) fn connect<S: Read + Write>(&self, mut socket: S) -> Result<TlsStream<S>> {
         let mut session = ClientConnection::new(Arc::clone(&self.config), self.name.clone())?;
         session.complete_io(&mut socket)?;
@@ -77,7 +76,7 @@ pub(crate) struct TlsStream<S> {
     session: ClientConnection,
     socket: S,
     ciphertext: Vec<u8>,
-    /// What of the ciphertext has been read from the socket and not been given to the session.
+    /// Ciphertext read from the socket but not yet passed to the session.
     unread: Range<usize>,
 }
 
@@ -86,7 +85,7 @@ impl<S> TlsStream<S> {
         &mut self.socket
     }
 
-    /// The same session on what `convert` makes of the socket.
+    /// The stream with its socket converted by `convert`.
     pub(crate) fn try_map<T>(
         self,
         convert: impl FnOnce(S) -> io::Result<T>,
@@ -101,7 +100,7 @@ impl<S> TlsStream<S> {
 }
 
 impl<S: Read + Write> TlsStream<S> {
-    /// Reads ciphertext; with more room if the last read filled all there was.
+    /// Reads ciphertext. The buffer grows if the last read filled it.
     fn fill(&mut self) -> io::Result<usize> {
         if self.unread.end == self.ciphertext.len() {
             let twice = READ_CIPHERTEXT.min(2 * self.ciphertext.len());
@@ -112,7 +111,8 @@ impl<S: Read + Write> TlsStream<S> {
         Ok(length)
     }
 
-    /// Decrypts some of what is unread, and writes what that calls for, such as a change of keys.
+    /// Decrypts a part of the unread ciphertext, and writes responses of the session, such as key
+    /// updates.
     fn decrypt(&mut self) -> io::Result<()> {
         let mut bytes = &self.ciphertext[self.unread.clone()];
         self.unread.start += self.session.read_tls(&mut bytes)?;
@@ -125,7 +125,7 @@ impl<S: Read + Write> TlsStream<S> {
         }
     }
 
-    /// Writes ciphertext until none is left; `WouldBlock` if some is.
+    /// Writes ciphertext until none is left. `WouldBlock` if some is left.
     fn push(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.socket) {
@@ -138,9 +138,9 @@ impl<S: Read + Write> TlsStream<S> {
 }
 
 impl<S: Read + Write> Read for TlsStream<S> {
-    /// Fills the buffer as far as it can: here, too, a short read has emptied the socket. The end
-    /// of the stream is told at once, in place of what came before it: after a short read nobody
-    /// would ask again, and a run that loses a connection has failed.
+    /// Fills the buffer as far as possible, so that a short read has emptied the socket. The end of
+    /// the stream is an error at once, even before remaining data: after a short read there is no
+    /// further read, and a run that loses a connection has failed.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         let mut emptied = false;
@@ -177,8 +177,8 @@ impl<S: Read + Write> Read for TlsStream<S> {
 }
 
 impl<S: Read + Write> Write for TlsStream<S> {
-    /// Encrypts and writes. What was taken counts as written, though its ciphertext may be left
-    /// over; while there is any, nothing more is taken.
+    /// Encrypts and writes. Accepted bytes count as written even if ciphertext is left. While any
+    /// is left, no further bytes are accepted.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push()?;
         let taken = self.session.writer().write(bytes)?;
@@ -201,12 +201,12 @@ mod tests {
 
     use super::*;
 
-    /// The broker's end, and a socket to it that takes no more than `room` and never blocks.
+    /// The broker's end, and a socket to it that accepts at most `room` bytes and never blocks.
     struct Peer {
         session: ServerConnection,
         room: usize,
         received: Vec<u8>,
-        /// Whether to alter what is on its way to the client.
+        /// Whether to alter bytes on their way to the client.
         altering: bool,
     }
 
@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// A broker for localhost, and the certificate by which it is trusted.
+    /// A broker for localhost, and its trusted certificate.
     fn peer() -> (Peer, String) {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -300,7 +300,7 @@ mod tests {
         let mut stream = connected();
         let mut buffer = vec![0; 30_000];
         assert!(blocks(stream.read(&mut buffer)));
-        // Beyond one read of the socket, and beyond one record.
+        // More than one read of the socket, and more than one record.
         let sent = text(500_000);
         stream.socket().send(&sent);
         let mut received = Vec::new();

@@ -1,11 +1,11 @@
-//! How many instructions each takes: `npm run bench:instructions`.
+//! Counts the instructions of each benchmark: `npm run bench:instructions`.
 
 #![allow(missing_docs, reason = "what the macros make has none")]
 
 use gungraun::{Callgrind, prelude::*};
 use wsmsgbroker_micro::{self as micro, Run};
 
-/// Does the work once more. It is handed back, so that its end is not counted.
+/// Runs the benchmark once more. It is returned, so that dropping it is not counted.
 fn once(mut run: Run) -> (Run, usize) {
     let result = run();
     (run, result)
@@ -73,9 +73,9 @@ library_benchmark_group!(
 
 main!(
     config = LibraryBenchmarkConfig::default()
-        // Instructions alone: of caches nothing is believed, and it would take twice as long.
+        // Instructions only: simulated caches are not realistic, and would double the time.
         .tool(Callgrind::with_args(["--cache-sim=no"]))
-        // Valgrind counts a `rep movsb` as an instruction for each byte.
+        // Valgrind counts a `rep movsb` as one instruction per byte.
         .env("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=0x7fffffff");
     library_benchmark_groups = way
 );

@@ -1,4 +1,4 @@
-//! How long each takes: `npm run bench:micro`.
+//! Measures the time of each benchmark: `npm run bench:micro`.
 
 use divan::{Bencher, counter::ItemsCount};
 use wsmsgbroker_micro::{self as micro, BATCH, Run};
@@ -9,7 +9,7 @@ fn main() {
     divan::main();
 }
 
-/// A run that works on so many messages.
+/// Times a run that processes this many messages.
 fn time(bencher: Bencher<'_, '_>, messages: usize, run: Run) {
     bencher.counter(ItemsCount::new(messages)).bench_local(run);
 }

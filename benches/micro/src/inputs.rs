@@ -1,18 +1,18 @@
-//! What clients send: texts, and the frames that carry them.
+//! Inputs of the benchmarks: texts of clients, and the frames that carry them.
 
-/// Letters of a plain message.
+/// Text of a plain message.
 const PLAIN: &str = "the quick brown fox jumps over the lazy dog, 0123456789; ";
-/// The same of one with escapes and letters beyond ASCII.
+/// Text with escapes and letters beyond ASCII.
 const ESCAPED: &str = r#"the \"quick\" brown f\u00f6x,\n jümps över the ℓazy dog; "#;
 
-/// A message of so many bytes: a JSON object of a number and an ASCII text.
+/// A message of `bytes` bytes: a JSON object of a number and an ASCII text.
 pub(crate) fn message(bytes: usize) -> String {
     let text = PLAIN.repeat(bytes / PLAIN.len() + 1);
     let envelope = object("").len();
     object(&text[..bytes - envelope])
 }
 
-/// A message of about so many bytes that do not all stand for themselves.
+/// A message of about `bytes` bytes with escapes and letters beyond ASCII.
 pub(crate) fn escaped_message(bytes: usize) -> String {
     object(&ESCAPED.repeat(bytes / ESCAPED.len()))
 }
@@ -29,7 +29,7 @@ pub(crate) fn send_to_many(message: &str, ids: &[String]) -> String {
     format!(r#"{{"action":"send","message":{message},"dest":{ids:?}}}"#)
 }
 
-/// A request; its ack is like those of the clients of version 1.
+/// A request. Its ack is like those of version 1 clients.
 pub(crate) fn request(number: usize, message: &str, id: &str) -> String {
     format!(r#"{{"action":"send","message":{message},"dest":"{id}","ack":"sender-{number}"}}"#)
 }
@@ -43,7 +43,7 @@ pub(crate) fn register(id: &str) -> String {
     format!(r#"{{"action":"register","id":"{id}"}}"#)
 }
 
-/// Text frames as a client sends them, each masked with another key.
+/// Text frames of a client, each masked with another key.
 pub(crate) fn frames(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<u8> {
     const TEXT: u8 = 0x81;
     const MASKED: u8 = 0x80;

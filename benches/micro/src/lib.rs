@@ -1,5 +1,5 @@
-//! What is measured, whether by the clock or in instructions: each benchmark is a [`Run`], made
-//! ready beforehand. Its inputs are the same every time.
+//! The micro benchmarks, measured in time or in instructions. Each is a [`Run`], prepared
+//! beforehand, with equal inputs every time.
 
 mod inputs;
 
@@ -7,17 +7,17 @@ use wsmsgbroker::bench::{self, Queue, Switch, Wire, decode, id};
 
 use inputs::{answer, escaped_message, frames, message, register, request, send, send_to_many};
 
-/// Does the work once; what came of it, so that nobody can leave it out.
+/// Runs the benchmark once. The result depends on the work, so that the compiler cannot omit it.
 pub type Run = Box<dyn FnMut() -> usize>;
 
-/// Messages in one run of what works on many.
+/// Messages in one run of benchmarks that process several.
 pub const BATCH: usize = 64;
-/// Bytes of a message where their number is not what is varied.
+/// Bytes of a message where its size is not varied.
 const SHORT: usize = 100;
-/// Receivers of a message to many.
+/// Receivers of a message to many receivers.
 const MANY: usize = 100;
 
-/// Runs it until it has the buffers that it keeps; it must do what is expected of it.
+/// Runs it until its buffers have their final size, and checks its result.
 fn ready(expected: usize, mut run: impl FnMut() -> usize + 'static) -> Run {
     for _ in 0..3 {
         assert_eq!(run(), expected);
@@ -29,17 +29,17 @@ fn decoding(text: String) -> Run {
     ready(1, move || decode(&text).into())
 }
 
-/// Decodes a `send` of a message of so many bytes.
+/// Decodes a `send` with a message of `bytes` bytes.
 pub fn decode_send(bytes: usize) -> Run {
     decoding(send(&message(bytes), &id(0)))
 }
 
-/// Decodes a `send` of a message of so many bytes, with escapes and letters beyond ASCII.
+/// Decodes a `send` with a message of `bytes` bytes, with escapes and letters beyond ASCII.
 pub fn decode_escaped(bytes: usize) -> Run {
     decoding(send(&escaped_message(bytes), &id(0)))
 }
 
-/// Decodes a `send` to so many receivers.
+/// Decodes a `send` to `receivers` receivers.
 pub fn decode_dest(receivers: usize) -> Run {
     let ids: Vec<_> = (0..receivers).map(id).collect();
     decoding(send_to_many(&message(SHORT), &ids))
@@ -55,7 +55,7 @@ pub fn decode_register() -> Run {
     decoding(register(&id(0)))
 }
 
-/// Takes messages of so many bytes out of the frames of a client.
+/// Extracts messages of `bytes` bytes from the frames of a client.
 pub fn read(bytes: usize) -> Run {
     let text = message(bytes);
     let frames = frames([&text; BATCH]);
@@ -63,7 +63,7 @@ pub fn read(bytes: usize) -> Run {
     ready(BATCH, move || wire.feed(&frames))
 }
 
-/// Finds ids among so many.
+/// Finds ids among `ids` registered ones.
 pub fn find(ids: usize) -> Run {
     let switch = switch(ids);
     let wanted: Vec<_> = numbers(ids).map(id).collect();
@@ -72,7 +72,7 @@ pub fn find(ids: usize) -> Run {
     })
 }
 
-/// Makes the frame of a message of so many bytes.
+/// Encodes the frame of a message of `bytes` bytes.
 pub fn encode(bytes: usize) -> Run {
     let message = message(bytes);
     let mut out = Vec::new();
@@ -83,7 +83,7 @@ pub fn encode(bytes: usize) -> Run {
     })
 }
 
-/// Queues messages of so many bytes, and writes them at once.
+/// Queues messages of `bytes` bytes and writes them at once.
 pub fn queue(bytes: usize) -> Run {
     let message = message(bytes);
     let expected = BATCH * bench::encode(&message, &mut Vec::new());
@@ -96,17 +96,17 @@ pub fn queue(bytes: usize) -> Run {
     })
 }
 
-/// The whole way of messages of so many bytes, each to one receiver among ten.
+/// Routes messages of `bytes` bytes over the whole path, each to one receiver among ten.
 pub fn route(bytes: usize) -> Run {
     routing(bytes, 1, 10)
 }
 
-/// The same of 100 bytes, each to one receiver among so many ids.
+/// Routes messages of 100 bytes over the whole path, each to one receiver among `ids` ids.
 pub fn route_among(ids: usize) -> Run {
     routing(SHORT, 1, ids)
 }
 
-/// The same, each to a hundred receivers among so many ids.
+/// Routes messages of 100 bytes over the whole path, each to a hundred receivers among `ids` ids.
 pub fn route_to_many(ids: usize) -> Run {
     routing(SHORT, MANY, ids)
 }
@@ -125,7 +125,7 @@ fn routing(bytes: usize, receivers: usize, ids: usize) -> Run {
     ready(expected, move || switch.feed(Switch::SENDER, &frames))
 }
 
-/// The whole way of requests, and of an answer to each.
+/// Routes requests, and an answer to each, over the whole path.
 pub fn ask() -> Run {
     let message = message(SHORT);
     let requests = frames((0..BATCH).map(|number| request(number, &message, &id(0))));
@@ -141,7 +141,7 @@ pub fn ask() -> Run {
     ready(expected, run)
 }
 
-/// One in which both lines have their id.
+/// A broker in which both connections are registered.
 fn switch(ids: usize) -> Switch {
     let mut switch = Switch::with_ids(ids);
     for (line, id) in [(Switch::SENDER, "sender"), (Switch::RECEIVER, &id(0))] {
@@ -150,9 +150,9 @@ fn switch(ids: usize) -> Switch {
     switch
 }
 
-/// Numbers below `ids`, far from each other.
+/// Numbers below `ids`, far apart.
 fn numbers(ids: usize) -> impl Iterator<Item = usize> {
-    /// Prime, so that none comes twice before all have come.
+    /// Prime, so that no number repeats before all were used.
     const STEP: usize = 7_919;
     (0..BATCH).map(move |n| n * STEP % ids)
 }
