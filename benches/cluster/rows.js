@@ -39,11 +39,11 @@ function columns(what, figures) {
   };
   return [
     ['processors', (row) => row.cpus],
-    ['who', (row) => row.rival],
+    ['rival', (row) => row.rival],
     ...figures,
     [`CPU us/${what}: sender's broker`, cost('sender')],
     ["receiver's", cost('receiver')],
-    ['between', cost('hub')],
+    ['hub', cost('hub')],
     ['other brokers', cost('idle')],
     ['all', (row) => report.withSpread(row.cpu_us_per_message)],
     ['load thread busy', (row) => report.percent(row.saturation.median)],

@@ -20,4 +20,4 @@ function table(rows) {
   ]);
 }
 
-module.exports = { name: 'cycles', title: 'Connections that come and go', measure, table };
+module.exports = { name: 'cycles', title: 'Connection cycles', measure, table };
