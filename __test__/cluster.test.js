@@ -5,7 +5,15 @@
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocket } = require('ws');
-const { answering, aborted, failure, join, settled, told, urlOf } = require('./support/clients');
+const {
+  answering,
+  aborted,
+  failure,
+  join,
+  settled,
+  receiptCodes,
+  urlOf,
+} = require('./support/clients');
 const { startBroker, startCluster } = require('./support/cluster');
 const { startNats } = require('../testkit/nats');
 const { WSMsgBroker } = require('./support/start');
@@ -84,7 +92,7 @@ test('a multicast reaches each of its receivers once, on any broker', async (t) 
   const all = Promise.all(joined.map(heard));
   sender.send('all', ids);
   t.deepEqual(await all, Array(6).fill(['all', 's']));
-  const receipt = await told(sender.deliver(1, [...ids, 'nobody']));
+  const receipt = await receiptCodes(sender.deliver(1, [...ids, 'nobody']));
   t.deepEqual([...receipt.delivered].sort(), ids);
   t.deepEqual(receipt.failed, { nobody: 'UNKNOWN_ID' });
 });
@@ -163,7 +171,7 @@ test('messages just below the NATS payload limit are delivered and answered', as
   for (let length = 700; length < 2000; length += length < 1000 ? 1 : 7) {
     const text = 'x'.repeat(length);
     const [receipt, answer] = await Promise.all([
-      told(a.deliver(text, 'b')).catch(({ code }) => ({ failed: { b: code } })),
+      receiptCodes(a.deliver(text, 'b')).catch(({ code }) => ({ failed: { b: code } })),
       a.request(text, 'b').catch(({ code }) => ({ message: code })),
     ]);
     if (answer.message === length) served += 1;
@@ -188,7 +196,7 @@ test('a request fails if its id is unknown or its responder disconnects', async 
     brokers[1].disconnect('leaver');
   });
   t.is((await failure(asker.request(1, 'leaver'))).code, 'GONE');
-  t.deepEqual(await told(asker.deliver(1, 'leaver')), {
+  t.deepEqual(await receiptCodes(asker.deliver(1, 'leaver')), {
     delivered: [],
     failed: { leaver: 'UNKNOWN_ID' },
   });
@@ -232,7 +240,7 @@ test('a message larger than the NATS payload is rejected with a code, and the co
   t.is((await failure(a.request('big', 'b'))).code, 'ERR_WSMB_CLUSTER_PAYLOAD');
   t.is((await refused)[0].code, 'ERR_WSMB_CLUSTER_PAYLOAD');
   t.deepEqual(await a.request('small', 'b'), { from: 'b', message: 'small' });
-  t.deepEqual(await told(a.deliver(big, 'a')), { delivered: ['a'], failed: {} });
+  t.deepEqual(await receiptCodes(a.deliver(big, 'a')), { delivered: ['a'], failed: {} });
 });
 
 // Rule 33.6.
@@ -244,13 +252,13 @@ test("an ack that is pending on the receiver's broker is taken", async (t) => {
   const asked = once(receiver, 'message');
   one.send(JSON.stringify({ action: 'send', message: 1, dest: 'x', ack: 'k' }));
   await asked;
-  const told = [];
+  const replies = [];
   const all = new Promise((resolve) => {
-    other.on('message', (data) => told.push(JSON.parse(data)) === 2 && resolve());
+    other.on('message', (data) => replies.push(JSON.parse(data)) === 2 && resolve());
   });
   other.send(JSON.stringify({ action: 'send', message: 2, dest: 'x', ack: 'k', ref: 1 }));
   await all;
-  t.deepEqual(told, [
+  t.deepEqual(replies, [
     { action: 'receipt', ref: 1, delivered: [], failed: { x: 'UNKNOWN_ID' } },
     { action: 'failed', ack: 'k', dest: 'x', code: 'ERR_WSMB_ACK_TAKEN' },
   ]);

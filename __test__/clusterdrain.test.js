@@ -6,7 +6,7 @@ const net = require('node:net');
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocket } = require('ws');
-const { join, kinds, open, told, urlOf } = require('./support/clients');
+const { join, kinds, open, receiptCodes, urlOf } = require('./support/clients');
 const { startCluster } = require('./support/cluster');
 
 /** Resolves after a moment. */
@@ -99,7 +99,7 @@ for (const kind of kinds) {
       t.is((await slow).message, 'before');
       while (brokers[0].has('x')) await new Promise(setImmediate);
       const waits = asker.request('fast', 'x');
-      const receipt = told(asker.deliver('sent', 'x'));
+      const receipt = receiptCodes(asker.deliver('sent', 'x'));
       if (delays.length === 0) await once(x, 'reconnecting');
       front.set(brokers[2]);
       t.is((await waits).message, 'after');

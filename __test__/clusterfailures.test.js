@@ -15,7 +15,7 @@ const {
   open,
   refused,
   settled,
-  told,
+  receiptCodes,
   urlOf,
 } = require('./support/clients');
 const { acquainted, startBroker, startCluster, state } = require('./support/cluster');
@@ -74,10 +74,13 @@ test('delivery to a suspended broker is unknown, and the receipt says TIMEOUT', 
   const far = await startProcess(t, nats, 'far');
   const sender = await join(t, 'addon', near, 'sender');
   await join(t, 'addon', far, 'x');
-  t.deepEqual(await told(sender.deliver(1, 'x')), { delivered: ['x'], failed: {} });
+  t.deepEqual(await receiptCodes(sender.deliver(1, 'x')), { delivered: ['x'], failed: {} });
   far.child.kill('SIGSTOP');
   await until(() => threads(far.child.pid).every((state) => state === 'T'));
-  t.deepEqual(await told(sender.deliver(2, 'x')), { delivered: [], failed: { x: 'TIMEOUT' } });
+  t.deepEqual(await receiptCodes(sender.deliver(2, 'x')), {
+    delivered: [],
+    failed: { x: 'TIMEOUT' },
+  });
 });
 
 test("requests of a killed broker are cancelled at the responder's broker", async (t) => {
@@ -128,7 +131,7 @@ test('a paused server is detected under load, and local traffic continues', asyn
   await answering(t, 'addon', brokers[0], 'near', (response) => response.send('near'));
   const ids = Array.from({ length: 200 }, (_, n) => `far${n}`);
   await Promise.all(ids.map((id) => join(t, 'addon', brokers[1], id)));
-  t.deepEqual((await told(a.deliver(1, ids))).failed, {});
+  t.deepEqual((await receiptCodes(a.deliver(1, ids))).failed, {});
   const down = state(brokers[0], 'disconnected');
   await nats.pause();
   // More than the buffers of the system, the NATS client and all links hold.
@@ -255,7 +258,7 @@ test('without NATS, local traffic continues and remote requests fail at once', a
   await Promise.all(down);
   t.is((await lost).code, 'CLUSTER_DOWN');
   t.is((await failure(a.request(1, 'far'))).code, 'CLUSTER_DOWN');
-  t.deepEqual(await told(a.deliver(1, ['near', 'far'])), {
+  t.deepEqual(await receiptCodes(a.deliver(1, ['near', 'far'])), {
     delivered: ['near'],
     failed: { far: 'CLUSTER_DOWN' },
   });

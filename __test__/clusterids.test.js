@@ -4,7 +4,7 @@
 
 const { once } = require('node:events');
 const test = require('ava');
-const { failure, join, open, refused, told, urlOf } = require('./support/clients');
+const { failure, join, open, refused, receiptCodes, urlOf } = require('./support/clients');
 const { startBroker, startCluster } = require('./support/cluster');
 const { startNats } = require('../testkit/nats');
 const { natsTalk } = require('./support/natstalk');
@@ -83,7 +83,7 @@ test('any id works across brokers, and NATS subjects contain it only in encoded 
   ];
   await Promise.all(ids.map((id) => join(t, 'addon', brokers[1], id)));
   for (const id of ids) {
-    const receipt = await told(sender.deliver(1, id));
+    const receipt = await receiptCodes(sender.deliver(1, id));
     t.deepEqual(receipt, { delivered: [id], failed: {} });
   }
   const { ids: found } = await brokers[0].cluster.ids();

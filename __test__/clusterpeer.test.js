@@ -4,7 +4,7 @@
 
 const test = require('ava');
 const { WebSocket } = require('ws');
-const { answering, failure, join, settled, told, urlOf } = require('./support/clients');
+const { answering, failure, join, settled, receiptCodes, urlOf } = require('./support/clients');
 const { once, startBroker } = require('./support/cluster');
 const { startNats } = require('../testkit/nats');
 const { startPeers } = require('./support/peer');
@@ -112,7 +112,7 @@ test('requests lost by former owners fail in time, even if the id keeps moving',
   const lost = failure(asker.request('lost', 'x', LONG));
   const packet = await peer.next();
   await peer.confirm(packet);
-  const receipt = told(asker.deliver('lost', 'x'));
+  const receipt = receiptCodes(asker.deliver('lost', 'x'));
   await peer.next();
   let moves = 0;
   const moving = setInterval(() => {

@@ -5,7 +5,7 @@
 const { once } = require('node:events');
 const test = require('ava');
 const { WSMsgBroker, startServer } = require('./support/start');
-const { kinds, urlOf, open, join, failure, told, awaited } = require('./support/clients');
+const { kinds, urlOf, open, join, failure, receiptCodes, awaited } = require('./support/clients');
 
 for (const kind of kinds) {
   test(`${kind}: a server sends, requests and responds`, async (t) => {
@@ -23,7 +23,7 @@ for (const kind of kinds) {
     t.deepEqual(await called, ['client', [2, 'server']]);
     const { answers, failed } = await server.requestAll(3, ['client', 'nobody']);
     t.deepEqual([answers.get('client'), failed.get('nobody').code], [[3, 'server'], 'UNKNOWN_ID']);
-    t.deepEqual(await told(server.deliver(4, ['client', 'nobody'])), {
+    t.deepEqual(await receiptCodes(server.deliver(4, ['client', 'nobody'])), {
       delivered: ['client'],
       failed: { nobody: 'UNKNOWN_ID' },
     });

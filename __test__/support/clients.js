@@ -54,7 +54,7 @@ async function failure(promise) {
 }
 
 /** A receipt with codes instead of errors: codes by id. */
-async function told(receipt) {
+async function receiptCodes(receipt) {
   const { delivered, failed } = await receipt;
   return { delivered, failed: Object.fromEntries([...failed].map(([id, { code }]) => [id, code])) };
 }
@@ -92,7 +92,7 @@ module.exports = {
   answering,
   settled,
   failure,
-  told,
+  receiptCodes,
   refused,
   awaited,
   aborted,
