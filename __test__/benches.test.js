@@ -26,7 +26,7 @@ function flows(cpus, rates, busy = 0.5) {
 }
 
 /** The result of one measure in the report. */
-function said(results, measure) {
+function verdictOf(results, measure) {
   const rows = judge(results).filter((row) => row.measure === measure);
   if (rows.length !== 1) throw new Error(`${rows.length} rows for ${measure}`);
   return rows[0];
@@ -34,7 +34,10 @@ function said(results, measure) {
 
 test('the ratio of medians decides whether a target is exceeded, met or missed', (t) => {
   const verdict = (rate) =>
-    said({ pipelined: flows('pinned', { wsmsgbroker: rate, ws8: 100 }) }, 'pipelined 100 B to ws8');
+    verdictOf(
+      { pipelined: flows('pinned', { wsmsgbroker: rate, ws8: 100 }) },
+      'pipelined 100 B to ws8',
+    );
   t.like(verdict(2499), { verdict: 'missed', target: 'at least 25x', beyond: 'at least 40x' });
   t.like(verdict(2500), { verdict: 'met', measured: '25x' });
   t.like(verdict(3999), { verdict: 'met' });
@@ -44,7 +47,7 @@ test('the ratio of medians decides whether a target is exceeded, met or missed',
 test('for measures where less is better the ratio is inverted', (t) => {
   const measure = 'CPU a message, 100 B, to ws8';
   const verdict = (rate) =>
-    said({ pipelined: flows('pinned', { wsmsgbroker: rate, ws8: 100 }) }, measure).verdict;
+    verdictOf({ pipelined: flows('pinned', { wsmsgbroker: rate, ws8: 100 }) }, measure).verdict;
   t.deepEqual([1900, 2100, 3600].map(verdict), ['missed', 'met', 'beyond']);
 });
 
@@ -52,21 +55,21 @@ test('rows with separate processors are judged, rows with shared processors are 
   const measure = 'pipelined 100 B to ws8';
   const apart = flows('pinned', { wsmsgbroker: 3000, ws8: 100 });
   const shared = flows('shared', { wsmsgbroker: 8000, ws8: 200 });
-  t.like(said({ pipelined: [...shared, ...apart] }, measure), {
+  t.like(verdictOf({ pipelined: [...shared, ...apart] }, measure), {
     measured: '30x',
     shared: '40x',
     verdict: 'met',
   });
   const mixed = [apart[0], shared[1]];
-  t.like(said({ pipelined: mixed }, measure), { verdict: 'not measured' });
+  t.like(verdictOf({ pipelined: mixed }, measure), { verdict: 'not measured' });
 });
 
 test('a row whose load generator was saturated is not judged', (t) => {
   const measure = 'pipelined 100 B to ws8';
   const apart = flows('pinned', { wsmsgbroker: 3000, ws8: 100 }, 0.95);
-  t.like(said({ pipelined: apart }, measure), { measured: '30x', verdict: 'not measured' });
+  t.like(verdictOf({ pipelined: apart }, measure), { measured: '30x', verdict: 'not measured' });
   const shared = flows('shared', { wsmsgbroker: 8000, ws8: 200 });
-  t.like(said({ pipelined: [...apart, ...shared] }, measure), {
+  t.like(verdictOf({ pipelined: [...apart, ...shared] }, measure), {
     measured: '30x',
     shared: '40x',
     verdict: 'beyond',
@@ -79,7 +82,7 @@ test('a row without a measurement is not judged', (t) => {
   t.true(empty.length > 25);
   t.deepEqual([...new Set(empty.map((row) => row.verdict))], ['not measured']);
   const half = { pairs200: [{ rival: 'ws8', messages_per_second: sum(5) }] };
-  t.is(said(half, '200 pairs, one in flight, to ws8').verdict, 'not measured');
+  t.is(verdictOf(half, '200 pairs, one in flight, to ws8').verdict, 'not measured');
   t.true(targets({}).endsWith(`\n\n${empty.length} not measured.`));
 });
 
@@ -90,13 +93,13 @@ test('growth compares the smallest number with the largest, and the table names 
     messages_per_second: sum(rate),
   });
   const growth = [row(10_000, 80), row(10, 100), row(5000, 95)];
-  t.like(said({ growth }, 'throughput with many connections'), {
+  t.like(verdictOf({ growth }, 'throughput with many connections'), {
     measured: '0.8x',
     verdict: 'met',
     note: '10,000 against 10',
   });
   t.is(
-    said({ growth: [row(10, 100)] }, 'throughput with many connections').verdict,
+    verdictOf({ growth: [row(10, 100)] }, 'throughput with many connections').verdict,
     'not measured',
   );
 });
@@ -106,20 +109,20 @@ test('throughput derived from time per message is inverted', (t) => {
     { rival: 'wsmsgbroker', ids: 10, any_ns: sum(100), hot_ns: sum(100) },
     { rival: 'wsmsgbroker', ids: 500_000, any_ns: sum(400), hot_ns: sum(105) },
   ];
-  t.like(said({ ids }, 'routing with many ids, all of them used'), {
+  t.like(verdictOf({ ids }, 'routing with many ids, all of them used'), {
     measured: '0.25x',
     verdict: 'missed',
   });
-  t.is(said({ ids }, 'routing with many ids, 16 of them used').verdict, 'beyond');
+  t.is(verdictOf({ ids }, 'routing with many ids, 16 of them used').verdict, 'beyond');
 });
 
 test('the age of the latest message is judged by its worst round', (t) => {
   const stall = [{ rival: 'wsmsgbroker', share: sum(0.9), longest_gap_ms: sum(15, 10) }];
-  t.like(said({ stall }, 'latest message while JavaScript blocks'), {
+  t.like(verdictOf({ stall }, 'latest message while JavaScript blocks'), {
     measured: '25 ms',
     verdict: 'missed',
   });
-  t.is(said({ stall }, 'throughput while JavaScript blocks').verdict, 'met');
+  t.is(verdictOf({ stall }, 'throughput while JavaScript blocks').verdict, 'met');
 });
 
 test('a ratio without a target is reported', (t) => {
@@ -129,7 +132,7 @@ test('a ratio without a target is reported', (t) => {
     layout: 'one',
     p50_us: sum(60 - 10 * index),
   }));
-  t.like(said({ api }, 'API, one process: ping p50 to ws8'), {
+  t.like(verdictOf({ api }, 'API, one process: ping p50 to ws8'), {
     measured: '1.2x',
     verdict: 'reported',
   });

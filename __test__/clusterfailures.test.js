@@ -68,7 +68,7 @@ test('the ids of a killed broker are unknown at once, and its pending requests f
 });
 
 // Rule 33.4.
-test('delivery to a suspended broker is unknown, and the receipt says TIMEOUT', async (t) => {
+test("a receipt has the code TIMEOUT if the receiver's broker is suspended", async (t) => {
   const nats = await startNats(t);
   const near = await startBroker(t, nats, { nats: { namespace: 'soak', name: 'near' } });
   const far = await startProcess(t, nats, 'far');

@@ -32,20 +32,20 @@ function ackOf({ frames }, action) {
   return frames.find((frame) => frame.action === action)?.ack;
 }
 
-for (const [says, where] of [
+for (const [confirmed, where] of [
   ['taken', 'nowhere'],
   ['taken', 'here'],
   ['taken', 'elsewhere'],
   ['nothing', 'elsewhere'],
 ]) {
-  test(`a pending request fails when its peer unsubscribes (confirmed: ${says}, new owner: ${where})`, async (t) => {
+  test(`a pending request fails when its peer unsubscribes (confirmed: ${confirmed}, new owner: ${where})`, async (t) => {
     const { nats, broker, asker, peers } = await scene(t);
     const [peer] = peers;
     const elsewhere = await startBroker(t, nats, { nats: { name: 'elsewhere' } });
     const end = await peer.subscribe('x');
     const lost = failure(asker.request('lost', 'x', LONG));
     const packet = await peer.next();
-    if (says === 'taken') await peer.confirm(packet);
+    if (confirmed === 'taken') await peer.confirm(packet);
     await end();
     const server = { here: broker, elsewhere }[where];
     if (server) {

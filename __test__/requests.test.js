@@ -8,7 +8,8 @@ const { WebSocket, WebSocketServer } = require('ws');
 const { startLasting, startServer } = require('./support/start');
 const clients = require('./support/clients');
 
-const { kinds, urlOf, open, join, answering, settled, failure, told, awaited, aborted } = clients;
+const { kinds, urlOf, open, join, answering, settled, failure, receiptCodes, awaited, aborted } =
+  clients;
 
 /** A promise with the function that resolves it. */
 function deferred() {
@@ -183,7 +184,7 @@ for (const kind of kinds) {
     await join(t, kind, server, '__proto__');
     const heard = once(receiver, 'message');
     t.deepEqual(
-      await told(sender.deliver('x', ['receiver', 'constructor', '__proto__', 'receiver'])),
+      await receiptCodes(sender.deliver('x', ['receiver', 'constructor', '__proto__', 'receiver'])),
       {
         delivered: ['receiver', '__proto__'],
         failed: { constructor: 'UNKNOWN_ID' },
@@ -198,7 +199,7 @@ for (const kind of kinds) {
     t.is(awaited(sender), 0);
   });
 
-  test(`${kind}: the receipt for a slow receiver says SLOW`, async (t) => {
+  test(`${kind}: a receipt has the code SLOW for a slow receiver`, async (t) => {
     const server = await startServer(t, { slowConsumer: 'drop', maxBackpressure: 65_536 });
     const sender = await join(t, kind, server, 'sender');
     const deaf = new WebSocket(urlOf(server));
@@ -210,7 +211,7 @@ for (const kind of kinds) {
     const text = 'x'.repeat(60_000);
     let outcome;
     do {
-      outcome = await told(sender.deliver(text, 'deaf'));
+      outcome = await receiptCodes(sender.deliver(text, 'deaf'));
     } while (outcome.delivered.length > 0);
     t.deepEqual(outcome, { delivered: [], failed: { deaf: 'SLOW' } });
     t.is((await failure(sender.request(text, 'deaf'))).code, 'SLOW');

@@ -11,21 +11,21 @@ const { judge } = require('../soak/report');
 const { line, minima } = require('../soak/statistics');
 
 /** The violations that a ledger reports after `play`. */
-function told(play) {
-  const said = [];
-  const ledger = new Ledger((what) => said.push(what));
+function violationsOf(play) {
+  const violations = [];
+  const ledger = new Ledger((what) => violations.push(what));
   play(ledger.stream('here'), ledger);
-  return said;
+  return violations;
 }
 
 test('a ledger reports nothing for messages that arrive once, in order and unaltered', (t) => {
-  const said = told((stream, ledger) => {
+  const violations = violationsOf((stream, ledger) => {
     const messages = [10, 0, 50_000].map((length) => stream.next(length));
     for (const message of messages) stream.arrive(JSON.parse(JSON.stringify(message)));
     ledger.check(Date.now() + 2 * DEADLINE);
     t.is(ledger.arrived, 3);
   });
-  t.deepEqual(said, []);
+  t.deepEqual(violations, []);
 });
 
 test('a ledger reports lost, repeated, reordered, altered, unknown and late messages', (t) => {
@@ -56,7 +56,8 @@ test('a ledger reports lost, repeated, reordered, altered, unknown and late mess
       ledger.check(Date.now() + DEADLINE + 1);
     },
   };
-  for (const [name, breach] of Object.entries(breaches)) t.true(told(breach).length > 0, name);
+  for (const [name, breach] of Object.entries(breaches))
+    t.true(violationsOf(breach).length > 0, name);
 });
 
 test('the minimum of each window is kept with its time', (t) => {

@@ -16,7 +16,7 @@ module.exports = {
   D10: 'messages are carried as the text that was sent',
   D11: 'ids are strings of 1 to 8,192 bytes',
   D12: 'compression is not negotiated',
-  D13: 'server.close() tells its clients 1001',
+  D13: 'server.close() closes its clients with 1001',
   D14: 'maxPayload is 100 MiB in both directions',
   D15: 'everything has a limit',
 };
