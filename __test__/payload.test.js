@@ -44,6 +44,18 @@ test('a stream holds back what would take too much of the heap, and loses nothin
   t.deepEqual(await run(t, 'stream', 128), [101, 0]);
 });
 
+test('a stream holds back messages while an answer is awaited behind them, and loses nothing', async (t) => {
+  t.deepEqual(await run(t, 'asking', 128), [101, 'answer']);
+});
+
+test('requests whose acks have short names and long texts do not fill the heap', async (t) => {
+  t.is(await run(t, 'acks', 160), 20_000);
+});
+
+test('no member of a frame fills the heap of a client', async (t) => {
+  t.deepEqual(await run(t, 'members', 128), ['small', true]);
+});
+
 test('a server takes messages and answers up to clientMaxPayload, and says what is larger', async (t) => {
   const server = await startServer(t, { clientMaxPayload: 1000 });
   await server.client.connected();

@@ -226,12 +226,12 @@ class Session extends Messaging {
   }
 
   /**
-   * Stops reading from the socket while a stream is saturated, or resumes it. While a request is pending, reading
-   * continues: its answer may be behind any number of messages. Called whenever a request has begun or ended.
+   * Stops reading from the socket while streams are saturated, or resumes it. Called whenever a request has begun
+   * or ended.
    */
   updateFlowControl() {
     const isIdle = this.requests.size === 0;
-    this.#transport?.pauseReading?.(this.#isReady && isIdle && this.saturatedStreams.size > 0);
+    this.#transport?.updateReading?.(this.#isReady, isIdle);
     if (this.#isLeaving && this.cancelHandlers.size === 0) {
       if (!this.isRegistered) {
         this.#transport?.close();
