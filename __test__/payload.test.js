@@ -44,6 +44,18 @@ test('a stream applies backpressure before its messages use too much of the heap
   t.deepEqual(await run(t, 'stream', 128), [101, 0]);
 });
 
+test('a stream holds back messages while an answer after them is pending, and loses none', async (t) => {
+  t.deepEqual(await run(t, 'asking', 128), [101, 'answer']);
+});
+
+test('requests whose acks have short names and long texts do not fill the heap', async (t) => {
+  t.is(await run(t, 'acks', 160), 20_000);
+});
+
+test('no member of a frame fills the heap of a client', async (t) => {
+  t.deepEqual(await run(t, 'members', 128), ['small', true]);
+});
+
 test('a server accepts messages and answers up to clientMaxPayload, and rejects larger ones', async (t) => {
   const server = await startServer(t, { clientMaxPayload: 1000 });
   await server.client.connected();

@@ -198,6 +198,29 @@ pub enum ClientEvent<'a> {
     },
 }
 
+impl<'a> ClientEvent<'a> {
+    /// The members that name something: ids, acks, codes and references, but no messages and no lists.
+    pub(crate) fn names(&self) -> [Option<&'a str>; 4] {
+        match *self {
+            Self::Unregistered { id, code } => [id, code, None, None],
+            Self::Message { ack, from, .. } | Self::Answer { ack, from, .. } => {
+                [ack, from, None, None]
+            }
+            Self::Receipt { reference, .. } => [Some(reference), None, None, None],
+            Self::Failed { ack, dest, code } => [Some(ack), Some(dest), Some(code), None],
+            Self::ActionFailed {
+                code,
+                message,
+                reference,
+                ack,
+            } => [Some(code), Some(message), reference, ack],
+            Self::Cancel { ack } => [Some(ack), None, None, None],
+            Self::GoAway { within } => [Some(within), None, None, None],
+            _ => [None; 4],
+        }
+    }
+}
+
 /// The receiver of a client's events.
 pub trait ClientListener: Send + Sync + 'static {
     /// Called for each event, on the client's thread: return quickly, never block.

@@ -3,7 +3,7 @@
 // Programs with a small heap, to which a peer sends JSON that uses many times its size once parsed.
 
 const { once } = require('node:events');
-const { WebSocket } = require('ws');
+const { WebSocket, WebSocketServer } = require('ws');
 const WSMsgBroker = require('../..');
 
 /** JSON of this many bytes for which V8 needs about twenty times as many. */
@@ -23,20 +23,21 @@ async function start() {
     const more = ack === undefined ? '' : `,"ack":${JSON.stringify(ack)}`;
     peer.send(`{"action":"send","message":${message},"dest":"${dest}"${more}}`);
   };
+  const answer = (ack) => peer.send(`{"action":"answer","ack":"${ack}","message":"answer"}`);
   const end = () => {
     peer.terminate();
     return server.close();
   };
-  return { server, url, send, heard, end };
+  return { server, url, send, heard, answer, end };
 }
 
-const answer = (_message, response) => response?.send('here');
+const answerAll = (_message, response) => response?.send('here');
 
 const PROGRAMS = {
   /** To the server's own client: a message and a request. */
   async participant() {
     const { server, send, heard, end } = await start();
-    server.client.on('message', answer);
+    server.client.on('message', answerAll);
     send(objects(6e6), 'server');
     send(objects(6e6), 'server', 'large');
     send('1', 'server', 'small');
@@ -78,6 +79,83 @@ const PROGRAMS = {
     console.log(JSON.stringify([count, client.peerErrors]));
     await client.close();
     await end();
+  },
+
+  /** To a stream from which nothing is consumed while a request is pending. */
+  async asking() {
+    const { url, send, heard, answer, end } = await start();
+    const client = await new WSMsgBroker('client', url, { protocol: 2 }).connected();
+    const messages = client.messages();
+    const request = client.request('question', 'peer');
+    while (heard.length === 0) await new Promise(setImmediate);
+    const message = objects(200e3);
+    for (let n = 0; n < 100; n += 1) send(message, 'client');
+    send('"last"', 'client');
+    answer(heard[0].ack);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    let count = 0;
+    for await (const { message } of messages) {
+      count += 1;
+      if (message === 'last') break;
+    }
+    console.log(JSON.stringify([count, (await request).message]));
+    await client.close();
+    await end();
+  },
+
+  /** Requests to the server's own client, never answered: their acks have short names and long texts. */
+  async acks() {
+    const { server, send, end } = await start();
+    let count = 0;
+    server.client.on('message', () => {
+      count += 1;
+    });
+    const text = `\u0100${'x'.repeat(8000)}`;
+    for (let n = 0; n < 20_000; n += 1) {
+      send('1', 'server', [{ text }, n]);
+      while (n - count > 100) await new Promise(setImmediate);
+    }
+    while (count < 20_000) await new Promise(setImmediate);
+    console.log(JSON.stringify(count));
+    await end();
+  },
+
+  /** From a server: frames with a large member other than the message. */
+  async members() {
+    const large = objects(9e6);
+    const frames = [
+      () => `{"action":"message","message":1,"from":${large}}`,
+      () => `{"action":"message","message":1,"ack":"k","from":${large}}`,
+      () => `{"action":"answer","ack":"k","message":1,"from":${large}}`,
+      () => `{"action":"unregistered","id":${large}}`,
+      () => `{"action":"unregistered","id":"client","code":${large}}`,
+      () => `{"action":"receipt","ref":1,"delivered":${large},"failed":{}}`,
+      () => `{"action":"receipt","ref":1,"delivered":[],"failed":{"a":${large}}}`,
+      () => `{"action":"receipt","ref":${large},"delivered":[],"failed":{}}`,
+      () => `{"action":"failed","ack":"k","dest":${large},"code":"GONE"}`,
+      () => `{"action":"failed","ack":"k","dest":"a","code":${large}}`,
+      () => `{"action":"failed","ack":${large},"dest":"a","code":"GONE"}`,
+      () => `{"action":"error","code":${large},"message":"a"}`,
+      () => `{"action":"error","code":"a","message":${large}}`,
+      () => `{"action":"error","code":"a","message":"a","ref":${large}}`,
+      () => `{"action":"cancel","ack":${large}}`,
+      () => `{"action":"goaway","within":${large}}`,
+    ];
+    const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+    await once(server, 'listening');
+    server.on('connection', (socket) => {
+      socket.once('message', () => {
+        socket.send('{"action":"registered","id":"client","protocol":2}');
+        for (const frame of frames) socket.send(Buffer.from(frame()), { binary: false });
+        socket.send('{"action":"message","message":"small","from":"a"}');
+      });
+    });
+    const { port } = server.address();
+    const client = new WSMsgBroker('client', `ws://127.0.0.1:${port}`, { protocol: 2 });
+    const message = new Promise((resolve) => client.on('message', resolve));
+    console.log(JSON.stringify([await message, client.peerErrors === frames.length]));
+    await client.close();
+    server.close();
   },
 };
 

@@ -131,7 +131,7 @@ function open(session, token, url) {
     }
   };
 
-  // There is no `pauseReading`: the WebSocket of a browser has no backpressure, and messages queue up.
+  // There is no `updateReading`: the WebSocket of a browser has no backpressure, and messages queue up.
   return {
     get bufferedAmount() {
       return socket.bufferedAmount;

@@ -1,35 +1,49 @@
 'use strict';
 
-/** Size of an entry in addition to its key, approximately, in characters. */
+/** Size of an entry in addition to its key and the text of its value, approximately, in characters. */
 const ENTRY = 256;
 
 /** A `Map` with string keys and a maximum size in characters: when it is exceeded, the oldest entries are removed. */
-class BoundedMap extends Map {
+class BoundedMap {
   #maximum;
   #used = 0;
+  /** By key, the value and the size of the entry. */
+  #entries = new Map();
 
   constructor(maximum) {
-    super();
     this.#maximum = maximum;
   }
 
-  set(key, value) {
+  get size() {
+    return this.#entries.size;
+  }
+
+  keys() {
+    return this.#entries.keys();
+  }
+
+  get(key) {
+    return this.#entries.get(key)?.[0];
+  }
+
+  /** `length`: characters that the value keeps. */
+  set(key, value, length) {
     this.delete(key);
-    super.set(key, value);
-    this.#used += key.length + ENTRY;
+    const size = key.length + length + ENTRY;
+    this.#entries.set(key, [value, size]);
+    this.#used += size;
     while (this.#used > this.#maximum) {
       const [oldest] = this.keys();
       this.delete(oldest);
     }
-    return this;
   }
 
   delete(key) {
-    const isRemoved = super.delete(key);
-    if (isRemoved) {
-      this.#used -= key.length + ENTRY;
+    const entry = this.#entries.get(key);
+    if (entry) {
+      this.#entries.delete(key);
+      this.#used -= entry[1];
     }
-    return isRemoved;
   }
 }
 

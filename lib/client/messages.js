@@ -19,7 +19,7 @@ function messages(session, { highWaterMark = 64, signal }) {
   const updateFlowControl = () => {
     const isSaturated =
       !isEnded && (queue.length >= Math.max(highWaterMark, 1) || queuedSize >= MAX_QUEUED);
-    session.saturatedStreams[isSaturated ? 'add' : 'delete'](stream);
+    session.saturatedStreams[isSaturated ? 'set' : 'delete'](stream, queuedSize);
     session.updateFlowControl();
   };
   /** The interface for the session. */

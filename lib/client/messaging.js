@@ -27,8 +27,8 @@ class Messaging {
   toJsonText = JSON.stringify;
   /** Streams of messages: `pushMessage(message, size)`, `endStream()`. */
   messageStreams = new Set();
-  /** Streams whose queue has reached its high-water mark. */
-  saturatedStreams = new Set();
+  /** Streams whose queue has reached its high-water mark, with the characters in the queue. */
+  saturatedStreams = new Map();
   /** Called when an error of a peer has no `error` listener. */
   onUnheardError;
   /** Called with the name of the ack of an answer that no request has asked for. */

@@ -17,10 +17,11 @@ class Response {
     this.#ack = ack;
     this.#name = name;
     if (session.usesVersion2 && typeof name === 'string') {
-      session.cancelHandlers.set(name, () => {
+      const cancel = () => {
         this.#isCancelled = true;
         this.#abort();
-      });
+      };
+      session.cancelHandlers.set(name, cancel, ack.length);
     }
   }
 

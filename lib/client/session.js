@@ -33,7 +33,7 @@ class Session extends Messaging {
   /** True while frames are passed to the transport. Otherwise they are queued. */
   #isReady = false;
   #isReplaced = false;
-  /** True once the connection was open: a later error is caused by the broker. */
+  /** True once the connection was open: later errors are caused by the broker. */
   #wasOpen = false;
   #isClosing = false;
   #isEnded = false;
@@ -42,7 +42,7 @@ class Session extends Messaging {
    * up the id, answers the requests that arrived before that, and closes the connection.
    */
   #isLeaving = false;
-  /** Number of connections lost since the last registration. */
+  /** Number of connections lost or failed since the last registration. */
   #attempts = 0;
   #timer;
   /** The close code of the last connection. */
@@ -59,7 +59,7 @@ class Session extends Messaging {
   isRegistered = false;
   /** True after the id was given up or taken over: requests would get no answer. */
   hasLostId = false;
-  /** The error because of which there is no connection, if it is known. */
+  /** The reason why there is no connection, if known. */
   lastError;
   /** True if a `'drain'` event must follow. */
   needsDrain = false;
@@ -174,7 +174,7 @@ class Session extends Messaging {
     return isBelow;
   }
 
-  /** Sends a request. If that fails, the request fails; for a callback the error is thrown. */
+  /** Sends a request. If that throws, its promise rejects; without one (a callback) the error is thrown. */
   sendRequest(frame, entry) {
     this.updateFlowControl();
     try {
@@ -226,17 +226,17 @@ class Session extends Messaging {
   }
 
   /**
-   * Stops reading from the socket while a stream is saturated, or resumes it. While a request is pending, reading
-   * continues: its answer may be behind any number of messages. Called whenever a request has begun or ended.
+   * Stops reading from the socket while streams are saturated, or resumes it. Called whenever a request has begun
+   * or ended.
    */
   updateFlowControl() {
     const isIdle = this.requests.size === 0;
-    this.#transport?.pauseReading?.(this.#isReady && isIdle && this.saturatedStreams.size > 0);
+    this.#transport?.updateReading?.(this.#isReady, isIdle);
     if (this.#isLeaving && this.cancelHandlers.size === 0) {
       if (!this.isRegistered) {
         this.#transport?.close();
       } else if (this.#isReady && isIdle) {
-        // Further frames are queued for the next connection. The broker keeps further messages for this id.
+        // Further frames are queued for the next connection. In a cluster the broker keeps messages to the id.
         this.#isReady = false;
         const transport = this.#transport;
         transport.sendFrame(frames.unregister(this.idText()));
@@ -303,7 +303,7 @@ class Session extends Messaging {
     this.emit(isReplaced ? 'replaced' : 'unregistered', id);
   }
 
-  /** The broker has rejected a frame that is no request. It may be the registration. */
+  /** The broker has rejected a frame that is not a request, perhaps the registration. */
   reportActionError(error) {
     if (!this.#settleWaiters('reject', error)) {
       this.reportPeerError(error);
@@ -333,7 +333,7 @@ class Session extends Messaging {
     }
   }
 
-  /** The connection has failed. A call of `onTransportClose` follows. */
+  /** The connection has failed. `onTransportClose` follows. */
   onTransportError(error) {
     this.lastError = error;
     if (!this.#reconnect) {
@@ -341,7 +341,7 @@ class Session extends Messaging {
     }
   }
 
-  /** The connection has failed, and has ended with this code, even if a listener of `'error'` throws. */
+  /** The connection has failed and ended with this code. Cleans up even if an `'error'` listener throws. */
   onTransportFailure(code, error, isFinal) {
     try {
       this.onTransportError(error);
@@ -351,7 +351,7 @@ class Session extends Messaging {
   }
 
   /**
-   * The connection has ended with this code. `isSilent`: no `'close'` event, as in version 1; `isFinal`: another
+   * The connection has ended with this code. `isSilent`: no `'close'` event, as in 1.7.2; `isFinal`: another
    * attempt would fail, too.
    */
   onTransportClose(code, isSilent, isFinal) {
@@ -383,7 +383,7 @@ class Session extends Messaging {
       (entry) => !entry.queuedItem && !(mayResend && entry.frameText),
     );
     for (const [key, entry] of this.requests) {
-      // Appending keeps the order: if a request was sent, the queue was empty.
+      // Appending keeps the order: the queue was empty when the request was sent.
       if (!entry.queuedItem) {
         // A new ack: the broker may still wait for an answer to the former one.
         const next = this.ack();
@@ -401,7 +401,7 @@ class Session extends Messaging {
     }
     this.lastError = reason;
     const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
-    // After leaving a draining broker, another broker is available.
+    // A client that left a draining broker connects again at once.
     const delay = this.#isLeaving ? 0 : Math.round(longest * (1 - jitter * Math.random()));
     this.#isLeaving = false;
     this.#timer = setTimeout(() => this.#dial(), delay);
@@ -452,7 +452,7 @@ class Session extends Messaging {
     this.#isClosing = this.#isEnded = true;
     this.sendQueue.removeAll();
     this.#resolveEnd();
-    // Callbacks stay in the table, as in version 1.
+    // Callbacks stay in the table, as in 1.7.2.
     this.requests.failMatching(error, (entry) => entry.fail);
     this.#settleWaiters('reject', error);
     for (const stream of this.messageStreams) {

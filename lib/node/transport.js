@@ -3,6 +3,7 @@
 // One connection of a client in Node.js. The transport collects the frames of a tick, passes them to the addon when
 // the tick ends, and passes the events of the addon to the session.
 
+const v8 = require('node:v8');
 const Response = require('../client/response');
 const { coded, systemError } = require('../errors');
 const eventHub = require('../eventHub');
@@ -12,6 +13,12 @@ const { ClientEventKind, NativeClient } = require('../native');
 const MAX_COLLECTED = 64 * 1024;
 /** This limit for urgent frames, which applies once per tick: other threads handle them while the tick continues. */
 const MAX_COLLECTED_URGENT = 4 * 1024;
+
+/**
+ * Characters in the queue of a stream above which reading stops even if an answer is awaited: parsed, they take up to
+ * 60 bytes each, and thus a quarter of the heap at most.
+ */
+const MAX_STREAM_SIZE = v8.getHeapStatistics().heap_size_limit / 256;
 
 /** The end of a frame: a character that JSON text never contains. Line ends may occur in the acks of others. */
 const END = '\x1e';
@@ -206,8 +213,16 @@ class Transport {
     }
   }
 
-  /** Stops reading from the socket, or resumes it. */
-  pauseReading(isPaused) {
+  /**
+   * Stops reading from the socket while a stream is saturated, or resumes it. While a request is pending (not
+   * `isIdle`) a stream may grow further, since the answer may be behind many messages.
+   */
+  updateReading(isReady, isIdle) {
+    let isFull = false;
+    for (const size of this.#session.saturatedStreams.values()) {
+      isFull ||= isIdle || size > MAX_STREAM_SIZE;
+    }
+    const isPaused = isReady && isFull;
     if (isPaused !== this.#isPaused && this.#native !== null) {
       this.#isPaused = isPaused;
       this.#native.pauseReading(isPaused);

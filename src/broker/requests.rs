@@ -1,14 +1,14 @@
 //! Pending requests and how each ends.
 //!
-//! A request is identified by its ack, which the asker chose. Only connections to which it was delivered
-//! may answer it, each once. It ends when it has all its answers, on timeout, when its asker disconnects
-//! or cancels it, or when no responder is left.
+//! A request is identified by its `ack`, a value that the asker chose. Only connections to which it was
+//! delivered may answer it, each once. It ends when it has all its answers, on timeout, when its asker
+//! disconnects or cancels it, or when no responder is left.
 //!
 //! A request, or a responder's part in it, ends under the lock of its shard, so no end is
 //! reported twice. The caller sends notifications after it has released the lock. Two notifications
-//! of one request may therefore overtake each other: they concern different receivers, and the asker counts
-//! them. A `cancel` must not overtake its message: while a request is being delivered, its cancellations
-//! are deferred.
+//! of one request may therefore overtake each other, without harm: they concern different receivers, and
+//! the asker counts them. A `cancel` must not overtake its message: while a request is being delivered, its
+//! cancellations are deferred.
 //!
 //! Lock order: shard, then a connection's requests (`book`) or the deferred cancellations.
 //!
@@ -78,8 +78,8 @@ pub(crate) struct Request {
     hash: u64,
     /// True if the asker spoke version 2: it is notified of failures.
     is_told: bool,
-    /// Cancellations deferred until the messages of the request are delivered; none if the request is not
-    /// being delivered or no responder is to be notified of its end.
+    /// Cancellations deferred until the messages of the request are delivered. `None` unless it is being
+    /// delivered and a responder is to be notified of its end.
     late: Mutex<Option<Vec<Arc<Handle>>>>,
 }
 
@@ -122,7 +122,7 @@ pub(crate) enum Opened {
     /// The messages may be delivered. With a request, [`Requests::delivered`] must follow.
     Asked(Option<Arc<Request>>),
     /// An expired request with the same ack was ended instead. Its notifications must be sent before the
-    /// request is opened: they carry only the ack, and behind the new messages they would end the new
+    /// request is opened: they carry only the ack, and after the new messages they would end the new
     /// request.
     Over,
 }
@@ -132,10 +132,10 @@ pub(crate) enum Opened {
 pub(crate) struct ConnectionRequests {
     /// Requests it sent, oldest first.
     asked: RequestQueue,
-    /// Requests it may answer. Those that notify of failures are tagged with the hash of the id that was
-    /// asked.
+    /// Requests it may answer. Tag: the hash of the id that was asked, if the asker is notified of
+    /// failures.
     owed: RequestQueue,
-    /// Deliveries that await an answer: requests times receivers.
+    /// Receivers that may still answer, summed over its requests.
     deliveries: usize,
     /// Bytes charged for the requests it sent.
     charged: usize,
@@ -151,7 +151,7 @@ impl Request {
         &self.ack
     }
 
-    /// Cancels a responder, or defers that while the message is being delivered.
+    /// Cancels a responder; deferred while the message is being delivered.
     fn cancel(&self, responder: Arc<Handle>, notifications: &mut Notifications) {
         match &mut *self.late.lock() {
             Some(late) => late.push(responder),
@@ -330,7 +330,7 @@ impl Requests {
         self.take(ack, responder, 0, now, notifications)
     }
 
-    /// Ends a responder's part. `answers`: number of answers that this counts for.
+    /// Ends a responder's part. `answers`: 1 for an answer, 0 for a refusal.
     fn take(
         &self,
         ack: &str,
@@ -413,7 +413,7 @@ impl Requests {
         }
     }
 
-    /// Ends all requests that a connection sent, and its part in those it could answer, for this reason.
+    /// Ends all requests that a connection sent, and with `error` its part in those it could answer.
     pub(crate) fn disconnect(
         &self,
         handle: &Handle,

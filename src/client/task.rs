@@ -31,6 +31,9 @@ use crate::{
 /// Maximum messages and bytes read in one turn, which is one batch for the listener.
 const TURN_MESSAGES: usize = 256;
 const TURN_BYTES: usize = 64 << 10;
+/// Limit in bytes of a member that is neither a message, nor an error, nor a list of ids. Brokers bound ids, acks and
+/// codes to less; a larger one is refused before JavaScript parses it.
+const MAX_NAME: usize = 1 << 20;
 
 /// Runs a client from the end of its handshake. `opened`: none if it was closed during the handshake.
 pub(super) async fn run(link: Arc<ClientShared>, opened: Option<Result<(Reader, WriteHalf)>>) {
@@ -222,11 +225,15 @@ impl ClientTask {
         self.link.emit(self.bounded(event));
     }
 
-    /// Replaces an event whose payload exceeds `max_message`, or is refused by the listener.
+    /// Replaces an event whose payload exceeds `max_message`, or is refused by the listener, and one whose other
+    /// members are larger than those of a broker.
     fn bounded<'a>(&self, event: ClientEvent<'a>) -> ClientEvent<'a> {
         let link = &self.link;
         let is_large =
             |text: &str| text.len() > link.options.max_message || !link.listener.accepts(text);
+        if event.names().iter().flatten().any(|it| it.len() > MAX_NAME) {
+            return ClientEvent::Refused(ActionError::InvalidMember("a member: it is too long"));
+        }
         match event {
             ClientEvent::Message {
                 message: Some(message),
@@ -255,6 +262,11 @@ impl ClientTask {
                     error,
                 },
             },
+            ClientEvent::Receipt {
+                delivered, failed, ..
+            } if !link.listener.accepts(delivered) || !link.listener.accepts(failed) => {
+                ClientEvent::Refused(ActionError::InvalidMember("a receipt: it is too large"))
+            }
             event => event,
         }
     }

@@ -74,10 +74,11 @@ impl<'a> InboundPacket<'a> {
             Disposition::NotOwner => None,
             _ => broker.registry.find_registration(id),
         };
-        let packet_error = match &owner {
-            None => Some(DeliveryError::UnknownId),
-            Some(_) if disposition == Disposition::RejectSlow => Some(DeliveryError::Slow),
-            Some(_) => None,
+        // An owner closed as slow may have left its id already.
+        let packet_error = match (disposition, &owner) {
+            (Disposition::RejectSlow, _) => Some(DeliveryError::Slow),
+            (_, None) => Some(DeliveryError::UnknownId),
+            (_, Some(_)) => None,
         };
         Self {
             broker,
@@ -429,4 +430,27 @@ pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &
     }
     broker.notify(&mut outcomes, &mut touched);
     touched.iter().for_each(|handle| handle.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::alone, *};
+    use crate::{options::ServerOptions, server::Server};
+    use tokio::runtime::Handle as Runtime;
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_rejected_as_slow_fail_as_slow_even_if_the_owner_has_left() {
+        let runtime = Runtime::current();
+        let cluster = alone(&runtime);
+        let options = ServerOptions::default();
+        let server = Server::unreachable_beside(cluster.clone(), options, &runtime);
+        for (disposition, error) in [
+            (Disposition::RejectSlow, DeliveryError::Slow),
+            (Disposition::Deliver, DeliveryError::UnknownId),
+            (Disposition::NotOwner, DeliveryError::UnknownId),
+        ] {
+            let packet = InboundPacket::new(&cluster, server.broker(), "a", None, disposition);
+            assert_eq!(packet.packet_error, Some(error), "{disposition:?}");
+        }
+    }
 }

@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// Minimum size of a frame that is shared by very many receivers instead of copied.
+/// Minimum size of a frame that is shared by very many receivers, not copied for each.
 const LEAST_SHARED: usize = 256;
 /// Approximate bytes of a `failed` frame besides its ack.
 const FAILED: usize = 64;
-/// Bytes of `failed` frames that every request may cause.
+/// Bytes of `failed` frames that a request may cause even if `max_backpressure` is smaller.
 const LEAST_TOLD: usize = 1 << 20;
-/// Bytes copied for many receivers after which the touched outboxes are flushed.
+/// Bytes copied into outboxes after which these are flushed.
 const COPIES: usize = 1 << 20;
-/// Switches between receivers since the last wait from which a connection counts as serving others.
+/// A connection serves others if it switched receivers this often since its last wait.
 const SWITCHES: u32 = 8;
 
-/// The two receivers to which a connection has sent last.
+/// The two receivers to which a connection sent last.
 #[derive(Debug, Default)]
 pub(super) struct RecentReceivers {
     /// Keys of their handles.
@@ -54,8 +54,8 @@ impl RecentReceivers {
 }
 
 impl Connection {
-    /// Sends a message to its receivers. Returns the receiver whose outbox is full, if this connection must
-    /// wait for it: then nothing was sent.
+    /// Sends a message to its receivers. If it returns a handle, nothing was sent: this connection must
+    /// wait for room in that outbox, for lookups or for memory.
     pub(super) fn send(
         &mut self,
         message: &str,
@@ -286,7 +286,7 @@ impl Connection {
                 Err(Absent::Failed(error)) => unknown.push((place, error)),
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => {
-                    // From the start: handles found earlier may have ended.
+                    // Start over: handles found earlier may have ended.
                     self.lookups = None;
                     self.look_up(ids, cx);
                     return Ok(self.broker.lookup_gate());
@@ -326,7 +326,7 @@ impl Connection {
                 }
             }
         }
-        // Wait before the copies are made: the sender waits, not the receivers.
+        // Before the copies are made, so that the sender waits, not the receivers.
         if size.saturating_mul(known) + told > MOST_SHARE && self.awaits_memory() {
             return Ok(Some(self.handle.clone()));
         }
@@ -422,8 +422,8 @@ impl Connection {
         }
     }
 
-    /// Admission of a message. On `Backpressure` this connection is woken when there is room. `delays`:
-    /// whether other receivers wait meanwhile.
+    /// Whether the receiver takes a message. On `Backpressure` this connection is woken when there is room.
+    /// `delays`: whether other receivers wait meanwhile.
     pub(super) fn admit(
         &self,
         id: &str,
@@ -435,7 +435,7 @@ impl Connection {
         self.broker.admit(id, receiver, key, waker, delays)
     }
 
-    /// True if this connection also sends to another receiver, whose outbox is nearly empty.
+    /// True if this connection also sends to another receiver whose outbox is nearly empty.
     #[cold]
     fn serves_others(&self, receiver: &Handle) -> bool {
         let RecentReceivers {
@@ -447,7 +447,7 @@ impl Connection {
             .is_some_and(|other| other.key != receiver.key && other.outbox.is_starved())
     }
 
-    /// True while memory is short: this connection must wait, and is woken when it is available.
+    /// True while memory is short: this connection must wait, and is woken when there is enough.
     fn awaits_memory(&self) -> bool {
         self.broker.memory.is_short()
     }

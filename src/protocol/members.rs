@@ -7,12 +7,15 @@ use serde_json::value::RawValue;
 
 use super::{
     json_scan,
-    values::{json_string, property_name, shorten, string},
+    values::{property_name, shorten},
 };
 use crate::error::ActionError;
 
 /// Bytes of an action's text that is converted to a name; a longer one is truncated.
 const LONGEST_NAME: usize = 1024;
+
+/// Length of the longest of the members below.
+const LONGEST_MEMBER: usize = "delivered".len();
 
 /// The members that any action uses; others are ignored (rule 3).
 #[derive(Default)]
@@ -81,13 +84,8 @@ impl<'a> Members<'a> {
             r#""failed""# => &mut self.failed,
             r#""within""# => &mut self.within,
             _ => {
-                // Removes unnecessary escapes. A name that needs one is not a known member.
-                let plain = name.contains('\\').then(|| json_string(&string(name)))?;
-                return if plain == name {
-                    None
-                } else {
-                    self.slot(&plain)
-                };
+                let mut buffer = [0; LONGEST_MEMBER + 2];
+                return self.slot(unescape_name(name, &mut buffer)?);
             }
         })
     }
@@ -100,6 +98,31 @@ impl<'a> Members<'a> {
             false => property_name(raw, 0),
         })
     }
+}
+
+/// Writes a name with escapes (as JSON) without them. None if it has no escapes, or cannot be one of the members: a
+/// frame may consist of millions of names, so nothing is allocated.
+fn unescape_name<'b>(name: &str, buffer: &'b mut [u8; LONGEST_MEMBER + 2]) -> Option<&'b str> {
+    let has_escapes = name.len() <= 6 * LONGEST_MEMBER + 2 && name.contains('\\');
+    let mut rest = has_escapes.then_some(name.as_bytes())?;
+    let mut length = 0;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match (first, after) {
+            // Other escapes stand for characters that occur in no member.
+            (b'\\', [b'u', b'0', b'0', high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                let digits = std::str::from_utf8(&digits).ok()?;
+                let byte = u8::from_str_radix(digits, 16).ok()?;
+                (Some(byte).filter(u8::is_ascii_lowercase)?, after)
+            }
+            (b'\\', _) => return None,
+            (byte, after) => (*byte, after),
+        };
+        *buffer.get_mut(length)? = byte;
+        length += 1;
+        rest = after;
+    }
+    std::str::from_utf8(&buffer[..length]).ok()
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {

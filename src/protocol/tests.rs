@@ -53,6 +53,34 @@ fn a_member_name_is_any_valid_json_string() {
         let action = decode_client_action(text);
         assert_eq!(action, Ok(ClientAction::Unregister), "{text}");
     }
+    // An escaped escape is not an escape.
+    for name in [
+        r"\\u0061ction",
+        r"\u005cu0061ction",
+        r"\u0041ction",
+        r"action\u0000",
+    ] {
+        let text = format!(r#"{{"action":"unregister","{name}":"none"}}"#);
+        let action = decode_client_action(&text);
+        assert_eq!(action, Ok(ClientAction::Unregister), "{text}");
+    }
+    let escaped =
+        |name: &str| -> String { name.bytes().map(|byte| format!("\\u{byte:04x}")).collect() };
+    let text = format!(
+        r#"{{"action":"receipt","ref":1,"{}":["a"],"failed":{{}}}}"#,
+        escaped("delivered")
+    );
+    let action = decode_server_action(&text, 2);
+    assert!(
+        matches!(
+            action,
+            Ok(ServerAction::Receipt {
+                delivered: r#"["a"]"#,
+                ..
+            })
+        ),
+        "{action:?}"
+    );
 }
 
 #[test]
@@ -243,6 +271,19 @@ fn receivers_are_one_or_many_up_to_the_limit() {
     for raw in ["5", "null", "{}", "true"] {
         assert_eq!(decode_dest(raw, 1, 8), Err(ActionError::InvalidDest));
     }
+}
+
+#[test]
+fn arrays_among_the_receivers_are_limited_all_together() {
+    let array = format!("[{}1]", "1,".repeat(511));
+    let dest = |count| format!("[{}]", vec![&*array; count].join(","));
+    let most = (64 << 10) / array.len();
+    assert!(decode_dest(&dest(most), 1000, 8192).is_ok());
+    let length = array.len();
+    assert_eq!(
+        decode_dest(&dest(most + 1), 1000, 8192),
+        Err(ActionError::DestTooLong(length, 8192))
+    );
 }
 
 #[test]

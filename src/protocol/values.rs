@@ -135,11 +135,17 @@ pub(super) fn decode_any_ids(
     ids.finish()
 }
 
+/// Limit in bytes of all items that are arrays. Each is converted to a text as in JavaScript, which takes long and may
+/// be five times longer than the array.
+const MAX_ARRAYS: usize = 64 << 10;
+
 /// The ids decoded so far.
 struct Ids<'a> {
     ids: Vec<Cow<'a, str>>,
     max_dest: usize,
     longest: usize,
+    /// Bytes of the items that are arrays.
+    arrays: usize,
     error: Option<IdsError>,
 }
 
@@ -149,6 +155,7 @@ impl<'a> Ids<'a> {
             ids: Vec::new(),
             max_dest,
             longest,
+            arrays: 0,
             error: None,
         }
     }
@@ -162,9 +169,12 @@ impl<'a> Ids<'a> {
 
     /// Adds an id; false if there are too many, or it is too long.
     fn push(&mut self, raw: &'a str) -> bool {
+        if raw.starts_with('[') {
+            self.arrays += raw.len();
+        }
         if self.ids.len() == self.max_dest {
             self.error = Some(IdsError::TooMany);
-        } else if raw.len() > self.longest {
+        } else if raw.len() > self.longest || self.arrays > MAX_ARRAYS {
             self.error = Some(IdsError::TooLong(raw.len()));
         } else {
             self.ids.push(property_name(raw, 0));

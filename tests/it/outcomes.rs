@@ -393,7 +393,12 @@ async fn a_refusal_reaches_the_one_who_asked_and_counts_as_no_answer() {
     a.expect(r#"{"action":"answer","ack":"k","from":"b","error":{ "code":"E" }}"#)
         .await;
     assert_eq!(server.stats().pending, 1);
+    // A second answer of the same responder is ignored. The message to itself shows that it was handled.
     b.send(r#"{"action":"answer","ack":"k","message":1}"#).await;
+    b.send(r#"{"action":"send","message":"handled","dest":"b"}"#)
+        .await;
+    b.expect(r#"{"action":"message","message":"handled","from":"b"}"#)
+        .await;
     // Falsy: no refusal.
     c.send(r#"{"action":"answer","ack":"k","message":1,"error":0}"#)
         .await;
