@@ -280,7 +280,9 @@ impl ClientTask {
             let listens = !self.link.is_held();
             if !listens && self.link.outbox.waiting() == 0 {
                 // While paused, the server's pings are not read: send an unsolicited pong instead.
-                self.link.outbox.push_control(&framing::pong(Mask::Random));
+                self.link
+                    .outbox
+                    .push_control(&framing::pong(&[], Mask::Random));
                 self.link.flush();
             }
             let heard = self.reader.has_heard();

@@ -1,42 +1,47 @@
 //! WebSocket framing: decodes bytes to messages, and encodes messages to frames.
 //!
 //! Nearly every message is a text in a single frame: it is unmasked and read in place, in the [`Input`] of
-//! the thread. Everything else goes through tungstenite, frame by frame: fragments, control frames, frames
-//! larger than the input, and protocol violations, so that only tungstenite decides about them. Its protocol
-//! object owns a buffer, which would be expensive for thousands of idle connections: a connection has such an
-//! object only while it holds part of a message, and each thread keeps one for reuse.
+//! the thread. Larger frames and fragments are collected in an [`Assembly`], which a connection has only
+//! while it holds part of a message. A frame that violates the protocol or a limit is rejected as soon as its
+//! header has arrived.
 
+mod assembly;
 mod encode;
 mod input;
-mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    cell::Cell,
-    io::{self, Read, Write},
+    io::{self, Cursor},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::{
-    self, Message,
-    error::ProtocolError,
-    protocol::{Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
+    self, Message, Utf8Bytes,
+    error::{CapacityError, ProtocolError},
+    protocol::{
+        CloseFrame, Role,
+        frame::{
+            FrameHeader,
+            coding::{CloseCode, Control, Data, OpCode},
+        },
+    },
 };
 
 use crate::transport::socket::ReadHalf;
+use assembly::Assembly;
 pub(crate) use encode::{Mask, append_text, close_frame, encode_text, frame_size, ping, pong};
 pub(crate) use input::Input;
 use input::Next;
-use scan::Breach;
-pub(crate) use scan::FrameScan;
 
-/// Bytes that tungstenite reads at once.
-const READ_CHUNK: usize = 16 << 10;
-/// Bytes of the largest frame after which a protocol object is reused: a larger one has grown its buffer.
-const KEEP_UP_TO: u64 = 64 << 10;
-/// Bytes of a partial frame from which tungstenite collects it, if the peer sends it slowly: tungstenite
-/// appends, whereas the input would be copied for each received byte.
+/// Bytes of the longest frame header: two, eight of length, four of mask.
+const MAX_HEADER: usize = 14;
+/// Bytes of the longest payload of a control frame (RFC 6455, 5.5).
+const MAX_CONTROL: usize = 125;
+/// Bytes of a partial frame from which it is assembled, if the peer sends it slowly: an assembly appends,
+/// whereas the input would be copied for each received byte.
 const TRICKLE: usize = 4 << 10;
 
 /// Bytes queued from which pongs are dropped, for a peer that pings but does not read.
@@ -56,7 +61,7 @@ pub(crate) struct Bounds {
 pub(crate) enum Incoming<'a> {
     /// A text, in the buffer into which it was read.
     Text(&'a str),
-    /// Any other message, or a text received in several fragments.
+    /// Any other message, or a text that was assembled.
     Message(Message),
 }
 
@@ -74,6 +79,34 @@ pub(crate) enum Broken {
     },
 }
 
+impl From<tungstenite::Error> for Broken {
+    fn from(error: tungstenite::Error) -> Self {
+        match violation(&error) {
+            Some(code) => Self::Rules {
+                code,
+                text: error.to_string(),
+            },
+            None => Self::Lost,
+        }
+    }
+}
+
+impl From<ProtocolError> for Broken {
+    fn from(error: ProtocolError) -> Self {
+        tungstenite::Error::from(error).into()
+    }
+}
+
+/// The beginning of a frame that is not read in place.
+enum Start {
+    /// The header of a data frame, or of a control frame with its payload, is incomplete.
+    Partial,
+    /// A data frame, whose payload follows.
+    Data,
+    /// A complete control frame.
+    Control(Message),
+}
+
 /// Reads the messages of one peer.
 pub(crate) struct Reader {
     socket: ReadHalf,
@@ -83,23 +116,18 @@ pub(crate) struct Reader {
     partial: bool,
     /// Bytes that were already in the input when this turn began.
     resumed: usize,
-    /// Follows the frame headers of the bytes passed to tungstenite.
-    scan: FrameScan,
-    /// Tungstenite's protocol object, present while it holds part of a message.
-    context: Option<Box<WebSocketContext>>,
+    /// The message that is being assembled.
+    message: Option<Assembly>,
+    /// A close frame was received.
+    closed: bool,
     role: Role,
     bounds: Bounds,
     /// Bytes that may still be read until this is set again; none: no limit.
     allowance: Option<usize>,
     /// Something was read since `has_heard` was last called.
     heard: bool,
-    /// Bytes that tungstenite replies by itself: pongs, and the echo of a close frame.
+    /// Bytes of automatic replies: pongs, and the echo of a close frame.
     replies: Vec<u8>,
-}
-
-thread_local! {
-    /// A protocol object at a frame boundary, without data of any connection.
-    static SPARE: Cell<Option<(Role, Box<WebSocketContext>)>> = const { Cell::new(None) };
 }
 
 impl Reader {
@@ -110,8 +138,8 @@ impl Reader {
             rest: early,
             partial: false,
             resumed: 0,
-            scan: FrameScan::new(bounds.fragments),
-            context: None,
+            message: None,
+            closed: false,
             role,
             bounds,
             allowance: None,
@@ -123,9 +151,6 @@ impl Reader {
     /// Changes the maximum bytes of a message.
     pub(crate) fn set_max_payload(&mut self, max_payload: usize) {
         self.bounds.payload = max_payload;
-        if let Some(context) = &mut self.context {
-            context.set_config(|config| limit(config, max_payload));
-        }
     }
 
     /// Limits the bytes that are read until the next call. Once they are used up, `poll_message` is pending
@@ -147,7 +172,7 @@ impl Reader {
     /// Bytes received of an incomplete message.
     pub(crate) fn part(&self) -> usize {
         let rest = if self.partial { self.rest.len() } else { 0 };
-        self.scan.part + rest
+        self.message.as_ref().map_or(0, Assembly::len) + rest
     }
 
     /// Bytes of memory that the socket holds and charges beyond what it needs when idle.
@@ -159,10 +184,7 @@ impl Reader {
     pub(crate) fn held(&self) -> usize {
         self.rest.capacity()
             + self.socket.unread()
-            + match self.context {
-                Some(_) => READ_CHUNK + self.scan.held(),
-                None => 0,
-            }
+            + self.message.as_ref().map_or(0, Assembly::held)
     }
 
     /// Returns the next message. Pending: nothing more has arrived; the task is woken when it does.
@@ -178,27 +200,60 @@ impl Reader {
             input.put(std::mem::take(&mut self.rest));
         }
         self.partial = false;
-        while self.context.is_none() {
-            match input.next_frame(self.role, self.bounds.payload) {
+        loop {
+            if let Some(message) = &mut self.message
+                && let Some(left) = message.left()
+            {
+                if left == 0 {
+                    if let Some(whole) = message.end_frame()? {
+                        self.message = None;
+                        return Poll::Ready(Ok(Incoming::Message(whole)));
+                    }
+                } else if !input.is_empty() {
+                    let bytes = input.peek(left);
+                    message.append(bytes);
+                    let length = bytes.len();
+                    input.consume(length);
+                } else {
+                    let filled = message.fill(&mut self.socket, &mut self.allowance, cx);
+                    self.on_read(ready!(filled))?;
+                }
+                continue;
+            }
+            let next = match self.message.is_some() || self.closed {
+                true => Next::Other,
+                false => input.next_frame(self.role, self.bounds.payload),
+            };
+            match next {
                 Next::Text(place) => {
                     self.resumed = 0;
                     return Poll::Ready(match input.take_text(place) {
                         Ok(text) => Ok(Incoming::Text(text)),
-                        Err(error) => Err(broken(&error.into())),
+                        Err(error) => Err(tungstenite::Error::from(error).into()),
                     });
                 }
-                Next::Other => self.context = Some(self.borrow_context()),
-                Next::Partial => {
-                    let filled = input.fill(&mut self.socket, &mut self.allowance, cx);
-                    self.partial = filled.is_pending();
-                    match ready!(filled) {
-                        Ok(1..) => self.heard = true,
-                        Ok(0) | Err(_) => return Poll::Ready(Err(Broken::Lost)),
-                    }
-                }
+                Next::Partial => {}
+                Next::Other => match self.start_frame(input)? {
+                    Start::Partial => {}
+                    Start::Data => continue,
+                    Start::Control(message) => return Poll::Ready(Ok(Incoming::Message(message))),
+                },
             }
+            let filled = input.fill(&mut self.socket, &mut self.allowance, cx);
+            self.partial = filled.is_pending();
+            self.on_read(ready!(filled))?;
         }
-        self.poll_tungstenite(cx, input).map_ok(Incoming::Message)
+    }
+
+    /// Handles the result of a read from the socket.
+    fn on_read(&mut self, read: io::Result<usize>) -> Result<(), Broken> {
+        match read {
+            Ok(1..) => {
+                self.heard = true;
+                Ok(())
+            }
+            Ok(0) | Err(_) => Err(Broken::Lost),
+        }
     }
 
     /// Ends a turn: moves the bytes left in the input to this reader.
@@ -207,72 +262,124 @@ impl Reader {
         if input.is_empty() {
             return;
         }
-        self.rest = input.take_rest();
-        let length = self.rest.len();
+        let length = input.len();
         if self.partial && length >= TRICKLE && length < self.resumed + self.resumed / 4 {
-            self.context = Some(self.borrow_context());
+            // The header of a partial text was already checked.
+            let _ = self.start_frame(input);
         }
+        self.rest = input.take_rest();
         self.resumed = 0;
     }
 
-    fn borrow_context(&self) -> Box<WebSocketContext> {
-        match SPARE.take() {
-            Some((spare, mut context)) if spare == self.role => {
-                context.set_config(|config| limit(config, self.bounds.payload));
-                context
+    /// Starts the frame at the front of the input.
+    fn start_frame(&mut self, input: &mut Input) -> Result<Start, Broken> {
+        let bytes = input.peek(MAX_HEADER + MAX_CONTROL);
+        let mut cursor = Cursor::new(bytes);
+        let Some((header, length)) = FrameHeader::parse(&mut cursor)? else {
+            return Ok(Start::Partial);
+        };
+        self.check(&header, length)?;
+        // Both are within the limits.
+        let (start, length) = (cursor.position() as usize, length as usize);
+        match header.opcode {
+            OpCode::Data(kind) => {
+                let new = || Assembly::new(kind == Data::Text);
+                let message = self.message.get_or_insert_with(new);
+                message.start_frame(&header, length);
+                input.consume(start);
+                Ok(Start::Data)
             }
-            _ => {
-                let config = WebSocketConfig::default()
-                    .read_buffer_size(READ_CHUNK)
-                    .write_buffer_size(0);
-                let mut context = WebSocketContext::new(self.role, Some(config));
-                context.set_config(|config| limit(config, self.bounds.payload));
-                Box::new(context)
+            OpCode::Control(kind) => {
+                let Some(payload) = bytes.get(start..start + length) else {
+                    return Ok(Start::Partial);
+                };
+                let mut payload = payload.to_vec();
+                input.consume(start + length);
+                encode::apply_mask(header.mask, &mut payload);
+                Ok(Start::Control(self.on_control(kind, payload)?))
             }
         }
     }
 
-    /// Reads the next message through tungstenite, which gets one frame at a time and no byte of the next.
-    fn poll_tungstenite(
-        &mut self,
-        cx: &mut Context<'_>,
-        input: &mut Input,
-    ) -> Poll<Result<Message, Broken>> {
-        let Some(mut context) = self.context.take() else {
-            return Poll::Pending;
-        };
-        let mut stream = FrameStream {
-            reader: self,
-            input,
-            cx,
-        };
-        let result = context.read(&mut stream);
-        // The flush writes a pong or the echo of a close frame. Its `ConnectionClosed` needs no handling.
-        if matches!(result, Ok(Message::Ping(_) | Message::Close(_))) {
-            let _ = context.flush(&mut stream);
+    /// Checks a frame header against the protocol and the limits, in the order of tungstenite.
+    fn check(&self, header: &FrameHeader, length: u64) -> Result<(), Broken> {
+        let is_control = matches!(header.opcode, OpCode::Control(_));
+        if is_control && length > MAX_CONTROL as u64 {
+            return Err(ProtocolError::ControlFrameTooBig.into());
         }
-        // A protocol object that has seen a close frame cannot be reused.
-        if result.is_err() || !self.scan.at_boundary() || !context.can_write() {
-            self.context = Some(context);
-        } else if std::mem::take(&mut self.scan.largest) <= KEEP_UP_TO {
-            SPARE.set(Some((self.role, context)));
+        self.check_size(length)?;
+        let is_masked = header.mask.is_some();
+        if !is_masked && self.role == Role::Server {
+            return Err(ProtocolError::UnmaskedFrameFromClient.into());
         }
-        Poll::Ready(match result {
-            Ok(message) => Ok(message),
-            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Poll::Pending;
+        if self.closed {
+            return Err(ProtocolError::ReceivedAfterClosing.into());
+        }
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(ProtocolError::NonZeroReservedBits.into());
+        }
+        if is_masked && self.role == Role::Client {
+            return Err(ProtocolError::MaskedFrameFromServer.into());
+        }
+        let (received, fragments) = match (header.opcode, &self.message) {
+            (OpCode::Control(_), _) => {
+                return match header.is_final {
+                    true => Ok(()),
+                    false => Err(ProtocolError::FragmentedControlFrame.into()),
+                };
             }
-            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::QuotaExceeded => {
-                Err(match self.scan.breach {
-                    None => Broken::Lost,
-                    Some(Breach::LongControl) => broken(&ProtocolError::ControlFrameTooBig.into()),
-                    Some(Breach::Fragments) => Broken::Rules {
-                        code: CloseCode::Policy.into(),
-                        text: format!("a message in more than {} fragments", self.bounds.fragments),
-                    },
-                })
+            (OpCode::Data(Data::Continue), None) => {
+                return Err(ProtocolError::UnexpectedContinueFrame.into());
             }
-            Err(error) => Err(broken(&error)),
+            (OpCode::Data(Data::Continue), Some(message)) => (message.len(), message.fragments),
+            (OpCode::Data(kind), Some(_)) => {
+                return Err(ProtocolError::ExpectedFragment(kind).into());
+            }
+            (OpCode::Data(_), None) => (0, 0),
+        };
+        if fragments == self.bounds.fragments {
+            return Err(Broken::Rules {
+                code: CloseCode::Policy.into(),
+                text: format!("a message in more than {fragments} fragments"),
+            });
+        }
+        self.check_size(received as u64 + length)
+    }
+
+    /// Checks the length of a frame or message.
+    fn check_size(&self, length: u64) -> Result<(), Broken> {
+        let max_size = self.bounds.payload;
+        if length <= max_size as u64 {
+            return Ok(());
+        }
+        let size = length.try_into().unwrap_or(usize::MAX);
+        let error = CapacityError::MessageTooLong { size, max_size };
+        Err(tungstenite::Error::from(error).into())
+    }
+
+    /// Handles a control frame, and queues the reply that the protocol requires.
+    fn on_control(&mut self, kind: Control, payload: Vec<u8>) -> Result<Message, Broken> {
+        let mask = match self.role {
+            Role::Server => Mask::None,
+            Role::Client => Mask::Random,
+        };
+        Ok(match kind {
+            Control::Ping => {
+                self.replies.extend(pong(&payload, mask));
+                Message::Ping(payload.into())
+            }
+            Control::Close => {
+                let close = close_reason(&payload)?;
+                self.closed = true;
+                let (code, reason) = match &close {
+                    Some(close) => (Some(close.code.into()), close.reason.as_str()),
+                    None => (None, ""),
+                };
+                self.replies.extend(close_frame(code, reason, mask));
+                Message::Close(close)
+            }
+            // The header was rejected if the opcode is reserved.
+            Control::Pong | Control::Reserved(_) => Message::Pong(payload.into()),
         })
     }
 
@@ -283,7 +390,7 @@ impl Reader {
 
     /// Reads and discards bytes of a peer whose messages are no longer handled. Returns how many.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.context = None;
+        self.message = None;
         self.rest = Vec::new();
         let mut scratch = [0; 4 << 10];
         let mut buf = ReadBuf::new(&mut scratch);
@@ -293,83 +400,24 @@ impl Reader {
     }
 }
 
-fn limit(config: &mut WebSocketConfig, max_payload: usize) {
-    config.max_message_size = Some(max_payload);
-    config.max_frame_size = Some(max_payload);
-}
-
-/// The stream that tungstenite reads from and writes to, for one poll.
-struct FrameStream<'a, 'b> {
-    reader: &'a mut Reader,
-    input: &'a mut Input,
-    cx: &'a mut Context<'b>,
-}
-
-impl Read for FrameStream<'_, '_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let Reader {
-            socket,
-            scan,
-            allowance,
-            heard,
-            ..
-        } = self.reader;
-        // Checked only when more is requested: everything before was complete.
-        if scan.breach.is_some() {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        if self.input.is_empty() {
-            // A payload longer than the input is read directly, past the input.
-            let filled = match scan.payload_left() > self.input.size() {
-                true => {
-                    let most = scan.payload_left().min(buf.len());
-                    let read = input::poll_read(socket, &mut buf[..most], allowance, self.cx);
-                    read.map_ok(|length| scan.feed(&buf[..length]))
-                }
-                false => self.input.fill(socket, allowance, self.cx),
-            };
-            let direct = self.input.is_empty();
-            match filled {
-                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
-                Poll::Ready(Ok(length)) => {
-                    *heard |= length > 0;
-                    if direct {
-                        return Ok(length);
-                    }
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-            }
-        }
-        match scan.feed(self.input.peek(buf.len())) {
-            0 => Err(io::ErrorKind::QuotaExceeded.into()),
-            length => {
-                self.input.take_bytes(&mut buf[..length]);
-                Ok(length)
-            }
-        }
-    }
-}
-
-impl Write for FrameStream<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.reader.replies.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Classifies an error of tungstenite: a violation, or else a lost connection.
-fn broken(error: &tungstenite::Error) -> Broken {
-    match violation(error) {
-        Some(code) => Broken::Rules {
+/// Decodes the payload of a close frame. A code that may not be sent counts as a protocol violation.
+fn close_reason(payload: &[u8]) -> Result<Option<CloseFrame>, tungstenite::Error> {
+    let (code, reason) = match payload {
+        [] => return Ok(None),
+        [_] => return Err(ProtocolError::InvalidCloseSequence.into()),
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+    };
+    let (code, reason) = (CloseCode::from(code), std::str::from_utf8(reason)?);
+    Ok(Some(match code.is_allowed() {
+        true => CloseFrame {
             code,
-            text: error.to_string(),
+            reason: reason.into(),
         },
-        None => Broken::Lost,
-    }
+        false => CloseFrame {
+            code: CloseCode::Protocol,
+            reason: Utf8Bytes::from_static("Protocol violation"),
+        },
+    }))
 }
 
 /// The close code of a protocol violation; none if the connection was lost.

@@ -24,7 +24,9 @@ use crate::{
         LONG, bind,
         canary::Canary,
         comes_true, options,
-        raw::{MORE, PING, REQUEST, Raw, TEXT, TEXT_FRAGMENT, frame, header, numbered_send},
+        raw::{
+            BINARY, MORE, PING, REQUEST, Raw, TEXT, TEXT_FRAGMENT, frame, header, numbered_send,
+        },
         start_server, tcp, until,
     },
 };
@@ -201,13 +203,20 @@ async fn request_heads() {
 async fn parts_of_messages() {
     let _alone = alone().await;
     let (server, _) = start_server(limits());
-    // What is announced and has not come takes addresses, and no memory.
-    for (length, sent) in [(64 << 10, 60 << 10), (MIB, MIB - 1), (4 * MIB, 4 * MIB - 1)] {
+    for (first, length, sent) in [
+        (TEXT, 64 << 10, 60 << 10),
+        (TEXT, MIB, MIB - 1),
+        (TEXT, 4 * MIB, 4 * MIB - 1),
+        // Nothing is allocated for bytes that are announced and have not arrived.
+        (TEXT, 100 * MIB, 150_000),
+        (BINARY, 100 * MIB, 150_000),
+        (TEXT_FRAGMENT, 100 * MIB, MIB),
+    ] {
         let held = Held::begin(&server).await;
         let mut all = Vec::new();
         for _ in 0..(24 * MIB / sent) {
             let mut raw = Raw::connect(&server).await;
-            raw.write(&header(TEXT, length)).await;
+            raw.write(&header(first, length)).await;
             raw.write(&vec![b'x'; sent]).await;
             all.push(raw);
         }

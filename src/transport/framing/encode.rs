@@ -71,31 +71,25 @@ pub(crate) fn close_frame(code: Option<u16>, reason: &str, mask: Mask) -> Vec<u8
         payload.extend_from_slice(&code.to_be_bytes());
         payload.extend_from_slice(reason.as_bytes());
     }
-    let mut frame = Vec::with_capacity(frame_size(payload.len(), mask));
-    let key = header(
-        OpCode::Control(Control::Close),
-        payload.len(),
-        mask,
-        &mut frame,
-    );
-    apply_mask(key, &mut payload);
-    frame.extend_from_slice(&payload);
-    frame
+    control(Control::Close, &payload, mask)
 }
 
 /// Encodes an empty ping.
 pub(crate) fn ping(mask: Mask) -> Vec<u8> {
-    control(Control::Ping, mask)
+    control(Control::Ping, &[], mask)
 }
 
-/// Encodes an empty unsolicited pong: it shows the peer that this side is alive.
-pub(crate) fn pong(mask: Mask) -> Vec<u8> {
-    control(Control::Pong, mask)
+/// Encodes a pong. An empty unsolicited one shows the peer that this side is alive.
+pub(crate) fn pong(payload: &[u8], mask: Mask) -> Vec<u8> {
+    control(Control::Pong, payload, mask)
 }
 
-fn control(control: Control, mask: Mask) -> Vec<u8> {
-    let mut frame = Vec::new();
-    header(OpCode::Control(control), 0, mask, &mut frame);
+fn control(control: Control, payload: &[u8], mask: Mask) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(frame_size(payload.len(), mask));
+    let key = header(OpCode::Control(control), payload.len(), mask, &mut frame);
+    let start = frame.len();
+    frame.extend_from_slice(payload);
+    apply_mask(key, &mut frame[start..]);
     frame
 }
 

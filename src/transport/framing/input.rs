@@ -12,16 +12,19 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{READ_CHUNK, encode::apply_mask};
+use super::encode::apply_mask;
 use crate::transport::socket::ReadHalf;
 
 /// Bytes read from a socket at once, and the longest frame that is read in place. Small in fuzzing, so that
 /// generated frames exceed it.
-const SIZE: usize = if cfg!(feature = "fuzzing") {
+pub(super) const SIZE: usize = if cfg!(feature = "fuzzing") {
     256
 } else {
     64 << 10
 };
+
+/// Bytes read at once with an allowance.
+const READ_CHUNK: usize = 16 << 10;
 
 /// First byte of an unfragmented text frame: final, no extensions, opcode text.
 const WHOLE_TEXT: u8 = 0x81;
@@ -78,8 +81,8 @@ impl Input {
         self.start == self.end
     }
 
-    pub(super) fn size(&self) -> usize {
-        self.buffer.len()
+    pub(super) fn len(&self) -> usize {
+        self.end - self.start
     }
 
     /// Fills it with the bytes that a connection has kept.
@@ -100,14 +103,12 @@ impl Input {
 
     /// Returns at most `most` bytes at the front.
     pub(super) fn peek(&self, most: usize) -> &[u8] {
-        &self.buffer[self.start..self.end.min(self.start + most)]
+        &self.buffer[self.start..][..most.min(self.len())]
     }
 
-    /// Copies bytes from the front until `room` is full. At least as many must be present.
-    pub(super) fn take_bytes(&mut self, room: &mut [u8]) {
-        let end = self.start + room.len();
-        room.copy_from_slice(&self.buffer[self.start..end]);
-        self.start = end;
+    /// Consumes bytes at the front. At least as many must be present.
+    pub(super) fn consume(&mut self, length: usize) {
+        self.start += length;
     }
 
     /// Appends bytes read from the socket; there must be room. Returns how many.
@@ -151,7 +152,7 @@ impl Input {
         }
         let (length, mut header): (usize, usize) = match second & !MASKED {
             TWO_BYTES => match bytes {
-                // A length that fits into one byte is a violation, left to tungstenite.
+                // Rare: a length that would fit into one byte.
                 [_, _, high, low, ..] => match u16::from_be_bytes([*high, *low]) {
                     0..126 => return Next::Other,
                     length => (length.into(), 4),
@@ -200,7 +201,7 @@ impl Input {
 }
 
 /// Reads the bytes that have arrived, within the allowance; pending if there are none, or none are allowed.
-pub(super) fn poll_read(
+fn poll_read(
     socket: &mut ReadHalf,
     buf: &mut [u8],
     allowance: &mut Option<usize>,
