@@ -74,7 +74,7 @@ interface Messaging<Message, Answer> {
   request<Received = any, Sent = unknown>(
     message: Sent,
     dest: WSMsgBroker.Destination,
-    options?: WSMsgBroker.RequestOptions,
+    options?: WSMsgBroker.WaitingOptions,
   ): Promise<WSMsgBroker.Answered<Received>>;
 
   /**
@@ -96,7 +96,7 @@ interface Messaging<Message, Answer> {
   deliver<Sent = unknown>(
     message: Sent,
     dest: WSMsgBroker.Destination,
-    options?: WSMsgBroker.RequestOptions,
+    options?: WSMsgBroker.WaitingOptions,
   ): Promise<WSMsgBroker.Delivery>;
 
   /**
@@ -109,6 +109,21 @@ interface Messaging<Message, Answer> {
   messages(
     options?: WSMsgBroker.MessagesOptions,
   ): AsyncIterableIterator<WSMsgBroker.Incoming<Message, Answer>>;
+
+  /**
+   * Calls a function for each message. If the sender waits for an answer, the result is the answer (`undefined`: null),
+   * and an error refuses the request with its `code` and `message`. An error without `code`, or of a message whose
+   * sender does not wait, is emitted as `error` if there is a listener; it never ends the process.
+   *
+   * @returns A function that stops the handler: messages that have arrived are still handled.
+   * @throws Error `ERR_WSMB_HANDLER` if there is a handler already.
+   * @throws Error `not opened` (`ERR_WSMB_NOT_OPEN`) on a client that is closed or closing.
+   * @example client.handle(async ({ a, b }) => a + b, { concurrency: 10 });
+   */
+  handle(
+    handler: (message: Message, context: WSMsgBroker.HandlerContext) => Answer | Promise<Answer>,
+    options?: WSMsgBroker.HandleOptions,
+  ): () => void;
 }
 
 /** Base type of both classes; it does not exist at run time. */
@@ -166,7 +181,26 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
    * Resolves with this client once it is registered. Rejects with the cause if the client ends before; that error
    * needs no `error` listener.
    */
-  connected(): Promise<this>;
+  connected(options?: WSMsgBroker.ConnectedOptions): Promise<this>;
+
+  /** The state of the connection. `'open'`: without an id, before the registration or after `unregister`. */
+  readonly state: 'connecting' | 'open' | 'registered' | 'reconnecting' | 'closed';
+
+  /** Connects at once if the client waits for its next attempt to connect. */
+  reconnectNow(): void;
+
+  /**
+   * Ends the client without losing anything: no request or message may begin any more, pending requests of this client
+   * end, the id is given up, requests that have arrived are answered, and the connection is closed. Resolves when the
+   * client has ended; never rejects.
+   */
+  drain(): Promise<void>;
+
+  /** Lets the process end although the client is open. Not in browsers. */
+  unref(): this;
+
+  /** Reverts `unref`. Not in browsers. */
+  ref(): this;
 
   /**
    * Registers the id again; `'registered'` follows. Renews the grant, or takes the id back after `unregister` or
@@ -263,12 +297,42 @@ declare namespace WSMsgBroker {
     failed: Map<string, RequestError>;
   }
 
-  /** Options of `request` and `deliver`. */
+  /** Options of `request`, `requestAll` and `deliver`. */
   interface RequestOptions {
     /** Timeout in milliseconds, more than 0; `Infinity`: no timeout. Default `requestTimeout`. */
     timeout?: number;
     /** Cancels the request: it rejects with `ABORT_ERR`, and its receivers get a cancel. Default none. */
     signal?: AbortSignal;
+  }
+
+  /** Options of `request` and `deliver`. */
+  interface WaitingOptions extends RequestOptions {
+    /**
+     * Time in milliseconds for which an unknown id is tried again, for example while its client reconnects. Default 0.
+     */
+    waitFor?: number;
+  }
+
+  /** Options of `connected`. */
+  interface ConnectedOptions {
+    /** Rejects with `TIMEOUT` after so many milliseconds; the client goes on. Default none. */
+    timeout?: number;
+    /** Ends the wait with an `AbortError`; the client goes on. Default none. */
+    signal?: AbortSignal;
+  }
+
+  /** Options of `handle`. */
+  interface HandleOptions {
+    /** Number of calls at a time; further messages wait, and the socket is not read. Default: no limit. */
+    concurrency?: number;
+  }
+
+  /** The second argument of a handler. */
+  interface HandlerContext {
+    /** The sender's id; undefined if it has none. */
+    readonly from: string | undefined;
+    /** As `signal` of a `Response`. Never aborts if the sender does not wait for an answer. */
+    readonly signal: AbortSignal;
   }
 
   /** Options of `requestAll`. */
@@ -312,6 +376,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_CONNECTION_LOST'
     | 'ERR_WSMB_DEST'
     | 'ERR_WSMB_FORBIDDEN'
+    | 'ERR_WSMB_HANDLER'
     | 'ERR_WSMB_ID'
     | 'ERR_WSMB_JSON'
     | 'ERR_WSMB_MAX_DEST'
@@ -388,7 +453,8 @@ declare namespace WSMsgBroker {
      * The client has ended; emitted once. The code is undefined if the client was closed before it was open. 4401,
      * 4403 and 4409 are refusals: a retry with the same token fails again.
      */
-    close: [code: number | undefined];
+    close: [code: number | undefined, reason?: string];
+    refused: [error: Error];
   }
 
   /** PEM as text or bytes, or the path of a PEM file. */
@@ -444,11 +510,15 @@ declare namespace WSMsgBroker {
   /** Options of a client. Sizes are in bytes, times in milliseconds, both whole numbers. */
   interface ClientOptions {
     /**
-     * Newest protocol version to speak. 1 is compatible with 1.x to the byte. 2 adds the reasons of failed requests,
-     * and falls back to 1 if the server speaks only that. Default 1; 2 in browsers.
+     * Newest protocol version to speak. 2 adds the reasons of failed requests, and falls back to 1 if the server speaks
+     * only that; arguments of calls are checked. 1 is compatible with 1.x to the byte. By default a client in Node.js
+     * offers version 2 and behaves as 1.x otherwise; in browsers the default is 2.
      */
     protocol?: 1 | 2;
-    /** Token sent with the registration. A function is called for each connection. Default: none. */
+    /**
+     * Token sent with the registration. A function is called for each connection, and before a JWT expires. Default:
+     * none.
+     */
     token?: string | (() => string | undefined | Promise<string | undefined>);
     /** Reconnect and register again when the connection is lost; `true` uses the defaults. Default false. */
     reconnect?: boolean | ReconnectOptions;

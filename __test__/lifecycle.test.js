@@ -153,7 +153,7 @@ test('a close without drain ends a drain', async (t) => {
   t.like(server.stats(), { connections: 2, pending: 1 });
   const gone = once(asker, 'close');
   await server.close();
-  t.deepEqual(await gone, [1001]);
+  t.deepEqual(await gone, [1001, 'server is closing']);
   await drained;
   t.is(server.stats(), null);
 });

@@ -36,7 +36,7 @@ for (const kind of kinds) {
   test(`${kind}: a version 1 peer can answer requests, but not reject or see a rejection`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
-    const old = await startClient(t, server, 'old');
+    const old = await startClient(t, server, 'old', { protocol: 1 });
     old.on('message', (message, response) => {
       t.throws(() => response.reject('no'), { code: 'ERR_WSMB_NOT_NEGOTIATED' });
       response.send(message + 1);

@@ -9,11 +9,16 @@ const { Hub } = require('./native');
 // Imported here, because a test framework may replace the global functions later.
 const { setInterval, clearInterval, setImmediate } = require('node:timers');
 
+// As it is when this module is loaded: a test framework may replace it later.
+const { nextTick } = process;
+
 /** The longest interval of a timer, in milliseconds. The timer only keeps the process alive. */
 const MAX_INTERVAL = 2 ** 31 - 1;
 
 /** Open objects by number. This reference keeps them alive. */
 const objects = new Map();
+/** The keys of everything that keeps the process alive. */
+const holders = new Set();
 /** Clients with frames to pass to the addon at the end of this tick. */
 const clientsToFlush = new Set();
 
@@ -33,21 +38,30 @@ let isYielding = false;
 
 const hub = new Hub(receiveBatches, v8.getHeapStatistics().heap_size_limit);
 
-/** Adds an object. Returns its number, and keeps the process alive until it is removed. */
+/** Adds an object, and returns its number. */
 function add(added) {
   lastNumber += 1;
   objects.set(lastNumber, added);
-  keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
   return lastNumber;
+}
+
+/** Keeps the process alive until `release` is called with the same key. */
+function hold(key) {
+  holders.add(key);
+  keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
+}
+
+function release(key) {
+  if (holders.delete(key) && holders.size === 0) {
+    clearInterval(keepAlive);
+    keepAlive = null;
+  }
 }
 
 /** Removes an object, which receives no further events. */
 function remove(number) {
   hub.remove(number);
-  if (objects.delete(number) && objects.size === 0) {
-    clearInterval(keepAlive);
-    keepAlive = null;
-  }
+  objects.delete(number);
 }
 
 /** Called by the addon with the number of an object, the JSON texts of its events, the next number, and so on. */
@@ -144,7 +158,7 @@ function handlersOf(kinds, prototype) {
 /** Calls `client.flush()` at the end of this tick. */
 function flushAtTickEnd(client) {
   if (clientsToFlush.size === 0) {
-    process.nextTick(flush);
+    nextTick(flush);
   }
   clientsToFlush.add(client);
 }
@@ -158,7 +172,7 @@ function flush() {
   } finally {
     // After an error of one client, the others are flushed in the next tick.
     if (clientsToFlush.size > 0) {
-      process.nextTick(flush);
+      nextTick(flush);
     }
   }
 }
@@ -171,4 +185,14 @@ process.on('exit', () => {
   }
 });
 
-module.exports = { hub, add, remove, flushAtTickEnd, yieldToPromises, eventSize, handlersOf };
+module.exports = {
+  hub,
+  add,
+  remove,
+  hold,
+  release,
+  flushAtTickEnd,
+  yieldToPromises,
+  eventSize,
+  handlersOf,
+};

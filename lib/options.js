@@ -4,7 +4,7 @@
 // ranges of most options.
 
 const util = require('node:util');
-const { MAX_TIMER } = require('./client/pendingRequest');
+const { MAX_TIMER } = require('./client/wait');
 const { coded } = require('./errors');
 
 /** The longest timeout of the addon: 100 years, in milliseconds. */

@@ -8,6 +8,9 @@ const net = require('node:net');
 const { once } = require('node:events');
 const { WebSocket } = require('../original');
 
+/** The member that a client of 2.0 adds to the frame that registers its id. */
+const OFFER = /^(\{"action":"register".*),"protocol":2\}$/;
+
 // The common part of both ends of a raw WebSocket.
 class RawSocket {
   constructor(stage, name, ws) {
@@ -16,7 +19,8 @@ class RawSocket {
     this.ws = ws;
     ws.on('message', (data, flags) => {
       if (flags.binary) stage.log(name, 'binary', data);
-      else if (!stage.isSentinel(data)) stage.log(name, 'frame', data);
+      // D17: a client offers version 2 when it registers.
+      else if (!stage.isSentinel(data)) stage.log(name, 'frame', data.replace(OFFER, '$1}'));
     });
     ws.on('pong', (data) => stage.log(name, 'pong', String(data)));
     ws.on('close', (code, reason) => stage.log(name, 'close', code, reason));

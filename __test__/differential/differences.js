@@ -19,4 +19,5 @@ module.exports = {
   D13: 'server.close() closes its clients with 1001',
   D14: 'maxPayload is 100 MiB in both directions',
   D15: 'everything has a limit',
+  D17: 'a client offers version 2, and closes exactly once',
 };

@@ -99,7 +99,10 @@ class Stage extends Recorder {
     client.recordedAs = name;
     this.cleanup(() => client.close());
     for (const event of CLIENT_EVENTS)
-      client.on(event, (...args) => this.log(name, event, ...args));
+      client.on(event, (...args) => {
+        // D17: a reason follows the code.
+        this.log(name, event, ...(event === 'close' ? args.slice(0, 1) : args));
+      });
     client.on('error', (...args) => {
       if (!this.isSentinel(args[0]?.message)) this.log(name, 'error', ...args);
     });

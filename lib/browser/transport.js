@@ -4,6 +4,7 @@
 
 const { coded } = require('../client/errors');
 const frames = require('../client/frames');
+const timers = require('../client/timers');
 
 /** Interval at which a WebSocket's buffer is checked, in milliseconds: there is no event for an empty buffer. */
 const DRAIN_CHECK = 50;
@@ -37,7 +38,7 @@ function ackText(data, ack) {
 /** Opens a connection, and returns its transport. */
 function open(session, token, url) {
   const { settings } = session;
-  const { WebSocket, protocol, pingInterval } = settings;
+  const { WebSocket, pingInterval } = settings;
   let isOpen = false;
   let drainCheck;
   /** The `connectTimeout` until the first frame, and then the `pingInterval` or `pingTimeout`. */
@@ -51,12 +52,12 @@ function open(session, token, url) {
   }
 
   const stopTimers = () => {
-    clearTimeout(timer);
+    timers.clearTimeout(timer);
     clearInterval(drainCheck);
   };
-  const end = (code) => {
+  const end = (code, reason) => {
     stopTimers();
-    session.onTransportClose(code);
+    session.onTransportClose(code, false, false, reason);
   };
   const fail = (code, error) => {
     stopTimers();
@@ -70,7 +71,7 @@ function open(session, token, url) {
   };
   /** Fails the connection when this option's time is over. */
   const failAfter = (name) => {
-    timer = setTimeout(() => {
+    timer = timers.setTimeout(() => {
       abandon();
       fail(1006, coded('ETIMEDOUT', `${name} of ${settings[name]} ms exceeded`));
     }, settings[name]);
@@ -80,9 +81,9 @@ function open(session, token, url) {
    * requests a receipt for a message without receivers. A broker of version 1 has no receipts, and is not checked.
    */
   const restartHeartbeat = () => {
-    clearTimeout(timer);
+    timers.clearTimeout(timer);
     if (pingInterval > 0) {
-      timer = setTimeout(() => {
+      timer = timers.setTimeout(() => {
         if (session.usesVersion2 && session.isRegistered) {
           socket.send(frames.send(0, '[]', undefined, ',"ref":0'));
           failAfter('pingTimeout');
@@ -94,7 +95,7 @@ function open(session, token, url) {
   failAfter('connectTimeout');
   socket.onopen = () => {
     isOpen = true;
-    socket.send(frames.register(session.idText(), token && JSON.stringify(token), protocol));
+    socket.send(session.registerFrame(token));
     session.onTransportOpen();
   };
   socket.onmessage = ({ data }) => {
@@ -127,7 +128,7 @@ function open(session, token, url) {
       fail(code, coded(REFUSALS[code], reason));
     } else {
       // 1005 means a close frame without a code.
-      end(code === 1005 ? 1000 : code);
+      end(code === 1005 ? 1000 : code, reason);
     }
   };
 
@@ -154,7 +155,7 @@ function open(session, token, url) {
         socket.close(1000);
       } else {
         abandon();
-        queueMicrotask(end);
+        timers.setTimeout(end, 0);
       }
     },
   };

@@ -12,8 +12,8 @@ const send = (message, dest, ack, more = '') =>
 const answer = (ack, message, error, from) =>
   `{"action":"answer","ack":${ack}${member('message', message)}${member('error', error)}${member('from', from)}}`;
 
-const register = (id, token, protocol) =>
-  `{"action":"register"${member('id', id)}${member('token', token)}${protocol === 2 ? ',"protocol":2' : ''}}`;
+const register = (id, token, offersVersion2) =>
+  `{"action":"register"${member('id', id)}${member('token', token)}${offersVersion2 ? ',"protocol":2' : ''}}`;
 
 const unregister = (id) => `{"action":"unregister"${member('id', id)}}`;
 

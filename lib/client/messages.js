@@ -1,6 +1,7 @@
 'use strict';
 
 const { aborted } = require('./errors');
+const { addAbortListener, removeAbortListener } = require('./signals');
 
 /** Characters in a stream's queue at which reading stops: parsed messages take many times their size. */
 const MAX_QUEUED = 1024 * 1024;
@@ -34,7 +35,7 @@ function messages(session, { highWaterMark = 64, signal }) {
     endStream: () => {
       isEnded = true;
       session.messageStreams.delete(stream);
-      signal?.removeEventListener('abort', stream.endStream);
+      removeAbortListener(signal, stream.endStream);
       updateFlowControl();
       wake();
     },
@@ -64,8 +65,9 @@ function messages(session, { highWaterMark = 64, signal }) {
 
   const iterator = iterate();
   session.messageStreams.add(stream);
-  signal?.addEventListener('abort', stream.endStream);
+  addAbortListener(signal, stream.endStream);
   return {
+    endStream: stream.endStream,
     next: () => iterator.next(),
     return: () => {
       stream.endStream();

@@ -33,8 +33,24 @@ class Messaging {
   onUnheardError;
   /** Called with the name of the ack of an answer that no request has asked for. */
   onStrayAnswer;
+  /** Number of frames that have arrived. */
+  eventCount = 0;
+  /** The handler that was set by `handle()`. */
+  handler;
   /** Number of errors caused by the broker or another client. */
   peerErrors = 0;
+
+  /** Converts a value to JSON text. The error of a value that JSON cannot represent has a code. */
+  toText(value) {
+    try {
+      return this.toJsonText(value);
+    } catch (error) {
+      if (error instanceof Error) {
+        error.code ??= 'ERR_WSMB_MESSAGE';
+      }
+      throw error;
+    }
+  }
 
   constructor(client) {
     this.client = client;
@@ -64,6 +80,7 @@ class Messaging {
 
   /** `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame. */
   message(from, message, ack, name, size) {
+    this.eventCount += 1;
     const response = ack ? new Response(this, ack, name) : null;
     for (const stream of this.messageStreams) {
       stream.pushMessage({ message, from, response, answer: response?.send }, size);
@@ -72,6 +89,7 @@ class Messaging {
   }
 
   answer(name, from, message, error) {
+    this.eventCount += 1;
     const entry = this.requests.get(name);
     if (error && this.usesVersion2) {
       this.#failReceiver(name, from, remote(error, from));
@@ -106,7 +124,7 @@ class Messaging {
   error(reference, name, code, message) {
     const error = remote({ code, message });
     if (!this.#failRequest(reference ?? name, error)) {
-      this.reportActionError(error);
+      this.onRefusal(error);
     }
   }
 
@@ -133,11 +151,32 @@ class Messaging {
   }
 
   /**
+   * Handles an error of a handler. If a sender waits for an answer, its request is refused. Unless the handler gave the
+   * error a code, it is a mistake of the program, and reported to it, too. It does not end the process: any peer could.
+   */
+  reportHandlerError(error, response) {
+    let isRefused = false;
+    try {
+      response?.reject(error);
+      isRefused = Boolean(response);
+    } catch {
+      // The connection has ended, or the protocol has no refusals.
+    }
+    if (!isRefused || typeof error?.code !== 'string') {
+      this.emitError(error);
+    }
+  }
+
+  /**
    * Reports an error caused by the broker or another client. The connection stays open. Without an `error` listener
    * the error is counted, and not thrown: a peer must not be able to end the process.
    */
   reportPeerError(error) {
     this.peerErrors += 1;
+    this.emitError(error);
+  }
+
+  emitError(error) {
     if (this.client.listenerCount('error') > 0) {
       this.emit('error', error);
     } else {

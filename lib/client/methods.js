@@ -2,10 +2,14 @@
 
 // The public methods of a client, in Node.js and in browsers: they check arguments, and write frames.
 
-const { aborted, coded } = require('./errors');
+const { checkOptions, wrong } = require('./arguments');
+const { aborted } = require('./errors');
 const frames = require('./frames');
+const handle = require('./handle');
 const stream = require('./messages');
-const { PendingRequest, MAX_TIMER } = require('./pendingRequest');
+const PendingRequest = require('./pendingRequest');
+const retry = require('./retry');
+const { MAX_TIMER } = require('./wait');
 
 /** The key of a client's session. Not a private field, because programs of 1.x create subclasses by `call`. */
 const kSession = Symbol('session');
@@ -30,7 +34,7 @@ function messageText(session, message) {
   let text;
   let reason = `message is ${typeof message}, expected JSON`;
   try {
-    text = session.toJsonText(message);
+    text = session.toText(message);
   } catch (error) {
     reason = error.message;
   }
@@ -39,8 +43,6 @@ function messageText(session, message) {
   }
   return text;
 }
-
-const wrong = (code, message, Type = TypeError) => coded(`ERR_WSMB_${code}`, message, Type);
 
 /** The receivers as an array of strings. */
 function idsOf(dest) {
@@ -51,35 +53,29 @@ function idsOf(dest) {
   return ids.map(String);
 }
 
-function checkSignal(signal) {
-  if (signal !== undefined && !signal?.addEventListener) {
-    throw wrong('OPTION', 'option "signal" must be an AbortSignal');
-  }
-}
-
 /** Checks the arguments of a request, and sends it. For `count` see `PendingRequest`. */
-async function startRequest(session, message, dest, options, count) {
-  const { timeout, signal } = options ?? {};
+async function startRequest(session, message, dest, { timeout, signal, waitFor }, count) {
   const limit = timeout ?? session.settings.requestTimeout;
-  if (!(limit > 0)) {
-    throw wrong('OPTION', `option "timeout" is ${limit}, expected more than 0 ms`, RangeError);
-  }
-  checkSignal(signal);
   const ids = idsOf(dest);
   const text = messageText(session, message);
-  session.assertOpen();
-  if (count !== undefined) {
-    session.assertVersion2();
-  }
-  if (session.hasLostId && count !== 0) {
-    throw wrong('NOT_REGISTERED', 'id was lost: call register()', Error);
-  }
-  if (signal?.aborted) {
-    throw aborted(signal);
-  }
-  const to = destText(Array.isArray(dest) ? ids : ids[0]);
-  const brokerTimeout = limit > MAX_TIMER ? undefined : timeout;
-  return new PendingRequest(session, ids, count, signal).start(text, to, limit, brokerTimeout);
+  const start = (to, left, brokerTimeout) => {
+    session.assertOpen(true);
+    if (count !== undefined) {
+      session.assertVersion2();
+    }
+    if (session.hasLostId && count !== 0) {
+      throw wrong('NOT_REGISTERED', 'id was lost: call register()', Error);
+    }
+    if (signal?.aborted) {
+      throw aborted(signal);
+    }
+    const request = new PendingRequest(session, to, count, signal);
+    const target = destText(Array.isArray(dest) ? to : to[0]);
+    return request.start(text, target, left, left > MAX_TIMER ? undefined : brokerTimeout);
+  };
+  return waitFor > 0
+    ? retry((to, left) => start(to, left, left), ids, { waitFor, limit, signal })
+    : start(ids, limit, timeout);
 }
 
 const methods = {
@@ -92,14 +88,14 @@ const methods = {
     if (callback && typeof callback !== 'function') {
       throw new Error('Client.send(data, callback) expects "callback" to be a Function');
     }
-    const isStrict = session.settings.protocol === 2;
+    const { isStrict } = session;
     if (isStrict && typeof dest !== 'string') {
       idsOf(dest);
     }
-    // With protocol 1 the broker reports an invalid message.
-    const text = isStrict ? messageText(session, message) : session.toJsonText(message);
+    // Unless the program asks for version 2, the broker reports an invalid message, as in 1.7.2.
+    const text = isStrict ? messageText(session, message) : session.toText(message);
     const to = destText(dest);
-    session.assertOpen();
+    session.assertOpen(true);
     if (!callback) {
       return session.sendFrame(frames.send(text, to));
     }
@@ -113,29 +109,39 @@ const methods = {
   },
 
   /** Sends a request to one id or to several. Resolves with the first answer: `{ from, message }`. */
-  request(message, dest, options) {
-    return startRequest(this[kSession], message, dest, options);
+  async request(message, dest, options) {
+    const checked = checkOptions(options, 'timeout', 'signal', 'waitFor');
+    return startRequest(this[kSession], message, dest, checked);
   },
 
   /** Sends a request to several ids. Resolves with all answers and failures: two Maps by id. */
   async requestAll(message, ids, options) {
-    const count = options?.count ?? MAX_TIMER;
-    if (!(count >= 1)) {
-      throw wrong('OPTION', `option "count" is ${count}, expected at least 1`, RangeError);
-    }
-    return startRequest(this[kSession], message, ids, options, Math.floor(count));
+    const checked = checkOptions(options, 'timeout', 'signal', 'count');
+    const count = Math.floor(checked.count ?? MAX_TIMER);
+    return startRequest(this[kSession], message, ids, checked, count);
   },
 
   /** Sends a message. Resolves with the broker's receipt: `{ delivered, failed }`. */
-  deliver(message, dest, options) {
-    return startRequest(this[kSession], message, dest, options, 0);
+  async deliver(message, dest, options) {
+    const checked = checkOptions(options, 'timeout', 'signal', 'waitFor');
+    return startRequest(this[kSession], message, dest, checked, 0);
   },
 
   /** An async iterator of incoming messages: `{ message, from, response }`. */
   messages(options) {
-    checkSignal(options?.signal);
+    const checked = checkOptions(options, 'highWaterMark', 'signal');
     this[kSession].assertOpen();
-    return stream(this[kSession], options ?? {});
+    return stream(this[kSession], checked);
+  },
+
+  /** Answers incoming messages with the results of a function. Returns a function that stops it. */
+  handle(handler, options) {
+    if (typeof handler !== 'function') {
+      throw wrong('OPTION', 'handler is no function');
+    }
+    const checked = checkOptions(options, 'concurrency');
+    this[kSession].assertOpen();
+    return handle(this[kSession], handler, checked);
   },
 
   /** Registers again with another token, which renews the grant. A `'registered'` event follows. */
@@ -153,9 +159,24 @@ const methods = {
     session.sendFrame(frames.unregister(session.idText()));
   },
 
-  /** Resolves with this client when it is registered. Rejects if the client ends before. */
-  connected() {
-    return this[kSession].connected();
+  /** Resolves with this client when it is registered. Rejects if the client ends before, or the wait. */
+  async connected(options) {
+    return this[kSession].connected(checkOptions(options, 'timeout', 'signal'));
+  },
+
+  /** `'connecting'`, `'open'`, `'registered'`, `'reconnecting'` or `'closed'`. */
+  get state() {
+    return this[kSession].state;
+  },
+
+  /** Connects at once if the client waits for its next attempt to connect. */
+  reconnectNow() {
+    this[kSession].reconnectNow();
+  },
+
+  /** Gives up the id, waits for pending requests in both directions, and closes. Resolves when that is done. */
+  drain() {
+    return this[kSession].drain();
   },
 
   /** Closes the connection. Resolves when it has ended. */

@@ -2,11 +2,13 @@
 
 // A request of this client that waits for answers or for a receipt.
 
-const { aborted, coded, failure } = require('./errors');
+const { coded, failure } = require('./errors');
 const frames = require('./frames');
+const timers = require('./timers');
+const { startWait } = require('./wait');
 
-/** The longest timer that JavaScript supports, in milliseconds. A longer timeout never ends. */
-const MAX_TIMER = 2 ** 31 - 1;
+/** Turns of the event loop for which an overdue request waits for events that have arrived, at most. */
+const MAX_ROUNDS = 100;
 
 class PendingRequest {
   #session;
@@ -17,7 +19,9 @@ class PendingRequest {
   /** True if a receipt is the outcome. */
   #isReceipt;
   #key;
-  #timer;
+  /** Ends the wait for the timeout and the signal. */
+  #stopWait;
+  #isSettled = false;
   /** Receivers that have neither answered nor failed, by id. */
   #open;
   /** The number of them. Not the size of `#open`: a receiver may answer without its id, or with another one. */
@@ -79,16 +83,12 @@ class PendingRequest {
     if (session.resendsRequests && ack) {
       this.frameText = frame;
     }
-    if (limit <= MAX_TIMER) {
-      this.#timer = setTimeout(() => {
-        const error = coded('TIMEOUT', `timeout of ${limit} ms exceeded`);
-        if (!session.isRegistered) {
-          error.cause = session.lastError;
-        }
-        this.#giveUp(error);
-      }, limit);
-    }
-    this.#signal?.addEventListener('abort', this.#abort);
+    this.#stopWait = startWait(
+      limit,
+      this.#signal,
+      () => this.#expire(limit, MAX_ROUNDS),
+      (error) => this.#giveUp(error, true),
+    );
     if (this.#openCount > 0 || this.#isReceipt) {
       session.sendRequest(frame, this);
     } else {
@@ -162,7 +162,28 @@ class PendingRequest {
     this.#settle((this.isSingle || this.#isReceipt || rejects) && error);
   }
 
-  #abort = () => this.#giveUp(aborted(this.#signal), true);
+  /**
+   * Ends the request because its time is over, unless its answer is among the events that have arrived: after a blocked
+   * event loop timers come first. Waits while events are being handled, for so many rounds at most.
+   */
+  #expire(limit, rounds) {
+    const session = this.#session;
+    const { eventCount } = session;
+    timers.afterEvents(() => {
+      if (this.#isSettled) {
+        return;
+      }
+      if (session.eventCount !== eventCount && rounds > 0) {
+        this.#expire(limit, rounds - 1);
+        return;
+      }
+      const error = coded('TIMEOUT', `timeout of ${limit} ms exceeded`);
+      if (!session.isRegistered) {
+        error.cause = session.lastError;
+      }
+      this.#giveUp(error);
+    });
+  }
 
   /** Ends the request early, and informs the broker, so that receivers can stop. For `rejects` see `fail`. */
   #giveUp(error, rejects) {
@@ -182,8 +203,8 @@ class PendingRequest {
   #settle(error, outcome = { answers: this.#answers, failed: this.#failed }) {
     const session = this.#session;
     session.sendQueue.removeFrame(this);
-    clearTimeout(this.#timer);
-    this.#signal?.removeEventListener('abort', this.#abort);
+    this.#stopWait();
+    this.#isSettled = true;
     session.requests.delete(this.#key);
     if (error) {
       this.#reject(error);
@@ -194,4 +215,4 @@ class PendingRequest {
   }
 }
 
-module.exports = { PendingRequest, MAX_TIMER };
+module.exports = PendingRequest;

@@ -29,7 +29,7 @@ class Requests extends Map {
 
   /** Adds a callback. It stays until it is called or has expired, or until no receiver can answer. */
   addCallback(key, callback, frameText, receivers) {
-    const now = Date.now();
+    const now = performance.now();
     if (now > this.#swept + SWEEP_INTERVAL) {
       this.#swept = now;
       for (const [old, { deadline }] of this) {

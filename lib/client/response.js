@@ -27,7 +27,7 @@ class Response {
 
   // As in version 1, `send` may be detached from its object.
 
-  send = (answer) => this.#write(this.#session.toJsonText(answer));
+  send = (answer) => this.#write(this.#session.toText(answer));
 
   reject = (reason = 'refused') => {
     this.#session.assertVersion2();

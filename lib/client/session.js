@@ -4,10 +4,13 @@
 // addon's, or a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
 
 const { aborted, coded } = require('./errors');
+const renewalDelay = require('./expiry');
 const frames = require('./frames');
 const Messaging = require('./messaging');
-const { MAX_TIMER } = require('./pendingRequest');
 const SendQueue = require('./sendQueue');
+const { addAbortListener, removeAbortListener } = require('./signals');
+const timers = require('./timers');
+const { MAX_TIMER, startWait } = require('./wait');
 
 /** The defaults of the option `reconnect`, in milliseconds. The number of attempts is not limited. */
 const RECONNECT = {
@@ -45,10 +48,21 @@ class Session extends Messaging {
   /** Number of connections lost or failed since the last registration. */
   #attempts = 0;
   #timer;
-  /** The close code of the last connection. */
+  /** True while `#timer` waits for the next attempt to connect. */
+  #isWaiting = false;
+  /** The timer of the renewal of a grant. */
+  #renewalTimer;
+  /** The timer of a call of the token function. */
+  #tokenTimer;
+  /** The token of the connection. */
+  #token;
+  /** True once `drain()` was called: the client takes no further messages, and ends when nothing is pending. */
+  #isDraining = false;
+  /** The close code and reason of the last connection. */
   #code;
+  #closeReason = '';
   /** Callers of `connected()` that wait for the registration: `{ resolve, reject }`. */
-  #waiters = [];
+  #waiters = new Set();
   #resolveEnd;
   #end = new Promise((resolve) => {
     this.#resolveEnd = resolve;
@@ -61,6 +75,8 @@ class Session extends Messaging {
   hasLostId = false;
   /** The reason why there is no connection, if known. */
   lastError;
+  /** Called when the client has ended. */
+  onEnd;
   /** True if a `'drain'` event must follow. */
   needsDrain = false;
 
@@ -72,26 +88,38 @@ class Session extends Messaging {
     this.#connect = connect;
     this.#reconnect = settings.reconnect && { ...RECONNECT, ...Object(settings.reconnect) };
     this.resendsRequests = this.#reconnect && settings.resend === 'requests';
-    const { id } = client;
-    if (settings.protocol === 2 && !((typeof id === 'string' || Number.isFinite(id)) && id)) {
-      throw coded('ERR_WSMB_ID', `id is ${String(id)}, expected a string`, TypeError);
+    const { protocol, signal } = settings;
+    this.isStrict = protocol === 2;
+    if (this.isStrict && !this.#hasId()) {
+      throw this.#invalidId();
     }
+    this.offersVersion2 = this.isStrict || (protocol !== 1 && this.#hasId());
     this.#dial();
-    const { signal } = settings;
     const abort = () => this.close(aborted(signal));
     if (signal?.aborted) {
       abort();
     }
-    signal?.addEventListener('abort', abort);
-    this.#end.then(() => signal?.removeEventListener('abort', abort));
+    addAbortListener(signal, abort);
+    this.#end.then(() => removeAbortListener(signal, abort));
+  }
+
+  /** True if a broker accepts the id of the client. */
+  #hasId() {
+    const { id } = this.client;
+    return (typeof id === 'string' || Number.isFinite(id)) && Boolean(id);
+  }
+
+  #invalidId() {
+    return coded('ERR_WSMB_ID', `id is ${String(this.client.id)}, expected a string`, TypeError);
   }
 
   #dial() {
-    const { protocol, token } = this.settings;
-    this.#wasOpen = false;
-    this.usesVersion2 = protocol === 2;
+    const { token } = this.settings;
+    this.#wasOpen = this.#isWaiting = false;
+    this.usesVersion2 = this.offersVersion2;
     const connect = (currentToken) => {
       if (!this.#isClosing) {
+        this.#token = currentToken;
         this.#transport = this.#connect(this, currentToken);
         if (!this.#reconnect && this.#transport.acceptsEarlyFrames) {
           // Without reconnection the transport itself can queue early frames.
@@ -108,10 +136,65 @@ class Session extends Messaging {
         this.onTransportFailure(1006, error);
       }
     };
-    // `setTimeout`, so that an error thrown by a listener is an uncaught exception, and not a rejection.
-    new Promise((resolve) => resolve(token()))
+    // A timer, so that an error thrown by a listener is an uncaught exception, and not a rejection.
+    this.#requestToken()
       .then(connect)
-      .catch((error) => setTimeout(fail, 0, error));
+      .catch((error) => timers.setTimeout(() => fail(error), 0));
+  }
+
+  /** The result of the token function. Rejects if it is no token, or takes longer than `connectTimeout`. */
+  #requestToken() {
+    const { token, connectTimeout } = this.settings;
+    const expiry = new Promise((_resolve, reject) => {
+      const expire = () =>
+        reject(coded('ETIMEDOUT', `connectTimeout of ${connectTimeout} ms exceeded`));
+      this.#tokenTimer = timers.setTimeout(expire, connectTimeout);
+    });
+    const result = new Promise((resolve) => resolve(token()));
+    return Promise.race([expiry, result])
+      .finally(() => timers.clearTimeout(this.#tokenTimer))
+      .then((value) => {
+        if (value !== undefined && typeof value !== 'string') {
+          throw coded('ERR_WSMB_OPTION', `token() has returned ${value && typeof value}`);
+        }
+        return value;
+      });
+  }
+
+  /** Renews a grant shortly before it expires, if the program gives a function for tokens. */
+  #scheduleRenewal() {
+    timers.clearTimeout(this.#renewalTimer);
+    const delay = typeof this.settings.token === 'function' && renewalDelay(this.#token);
+    if (delay && delay <= MAX_TIMER) {
+      this.#renewalTimer = timers.startIdle(() => this.#renew(), delay);
+    }
+  }
+
+  async #renew() {
+    try {
+      const token = await this.#requestToken();
+      if (this.isRegistered) {
+        this.#token = token;
+        this.register(token);
+      }
+    } catch {
+      // The broker ends the connection when the grant expires, and the next attempt reports the error.
+    }
+  }
+
+  get state() {
+    if (this.#isClosing) return 'closed';
+    if (this.isRegistered) return 'registered';
+    if (this.#transport && this.#wasOpen) return 'open';
+    return this.#attempts > 0 ? 'reconnecting' : 'connecting';
+  }
+
+  /** Ends the wait for the next attempt to connect. */
+  reconnectNow() {
+    if (this.#isWaiting && !this.#isClosing) {
+      timers.clearTimeout(this.#timer);
+      this.#dial();
+    }
   }
 
   /** Registers again, with another token. */
@@ -120,7 +203,12 @@ class Session extends Messaging {
     if (typeof this.settings.token !== 'function') {
       this.settings.token = token;
     }
-    this.sendFrame(frames.register(this.idText(), JSON.stringify(token), this.settings.protocol));
+    this.sendFrame(this.registerFrame(token));
+  }
+
+  /** The frame that registers the id. */
+  registerFrame(token) {
+    return frames.register(this.idText(), JSON.stringify(token), this.offersVersion2);
   }
 
   idText() {
@@ -136,8 +224,9 @@ class Session extends Messaging {
     return this.sendQueue.characters + (this.#transport?.knownBufferedAmount ?? 0);
   }
 
-  assertOpen() {
-    if (this.#isClosing) {
+  /** Throws if the client is closed. `begins`: or drains, because a request or message begins. */
+  assertOpen(begins) {
+    if (this.#isClosing || (begins && this.#isDraining)) {
       throw coded('ERR_WSMB_NOT_OPEN', 'not opened');
     }
   }
@@ -160,8 +249,8 @@ class Session extends Messaging {
       const message = `more than ${maxQueued} bytes queued (maxQueued): await 'drain'`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
     }
-    // While leaving, only answers are sent to the draining broker. Requests have an entry.
-    if (this.#isReady || (this.#isLeaving && isUrgent && !entry)) {
+    // While leaving or draining, only answers are sent. Requests have an entry.
+    if (this.#isReady || ((this.#isLeaving || this.#isDraining) && isUrgent && !entry)) {
       this.#transport.sendFrame(frame, isUrgent);
     } else {
       this.sendQueue.addFrame(frame, entry);
@@ -196,17 +285,48 @@ class Session extends Messaging {
     }
   }
 
-  /** Resolves when the client is registered. Rejects when the client has ended. */
-  connected() {
+  /** Resolves when the client is registered. Rejects when the client has ended, or the wait. */
+  connected({ timeout, signal }) {
     return new Promise((resolve, reject) => {
       if (this.isRegistered) {
-        resolve(this.client);
-      } else if (this.#isEnded) {
-        reject(this.#reason());
-      } else {
-        this.#waiters.push({ resolve, reject });
+        return resolve(this.client);
       }
+      if (this.#isEnded) {
+        return reject(this.#reason());
+      }
+      if (signal?.aborted) {
+        return reject(aborted(signal));
+      }
+      if (!this.#hasId()) {
+        return reject(this.#invalidId());
+      }
+      const settle = (how) => (value) => {
+        this.#waiters.delete(waiter);
+        stopWait();
+        how(value);
+      };
+      const waiter = { resolve: settle(resolve), reject: settle(reject) };
+      const expire = () => {
+        const error = coded('TIMEOUT', `timeout of ${timeout} ms exceeded`);
+        error.cause = this.lastError;
+        waiter.reject(error);
+      };
+      const stopWait = startWait(timeout, signal, expire, waiter.reject);
+      this.#waiters.add(waiter);
     });
+  }
+
+  /** Gives up the id, waits until nothing is pending in either direction, and closes the client. */
+  drain() {
+    if (!this.#isClosing && !this.#isDraining) {
+      this.#isDraining = true;
+      if (this.isRegistered) {
+        this.updateFlowControl();
+      } else {
+        this.close();
+      }
+    }
+    return this.#end;
   }
 
   /** Closes the client. `reason`: the error with which pending requests fail. */
@@ -214,12 +334,13 @@ class Session extends Messaging {
     if (!this.#isClosing) {
       this.#isClosing = true;
       this.lastError = reason;
-      clearTimeout(this.#timer);
+      timers.clearTimeout(this.#timer);
+      timers.clearTimeout(this.#tokenTimer);
       if (this.#transport) {
         this.#transport.close();
       } else {
         // There is no connection at the moment. `'close'` must not be emitted before this call has returned.
-        queueMicrotask(() => this.#finish(this.#code));
+        timers.setTimeout(() => this.#finish(this.#code), 0);
       }
     }
     return this.#end;
@@ -232,7 +353,14 @@ class Session extends Messaging {
   updateFlowControl() {
     const isIdle = this.requests.size === 0;
     this.#transport?.updateReading?.(this.#isReady, isIdle);
-    if (this.#isLeaving && this.cancelHandlers.size === 0) {
+    if (this.#isDraining && isIdle && this.isRegistered && this.#isReady) {
+      // Requests that arrived before are answered.
+      this.#isReady = false;
+      this.#transport.sendFrame(frames.unregister(this.idText()));
+      this.#timer = timers.setTimeout(() => this.close(), UNREGISTER_TIMEOUT);
+    } else if (this.#isDraining && !this.isRegistered && this.cancelHandlers.size === 0) {
+      this.close();
+    } else if (this.#isLeaving && this.cancelHandlers.size === 0) {
       if (!this.isRegistered) {
         this.#transport?.close();
       } else if (this.#isReady && isIdle) {
@@ -241,7 +369,7 @@ class Session extends Messaging {
         const transport = this.#transport;
         transport.sendFrame(frames.unregister(this.idText()));
         // In case the broker does not confirm.
-        this.#timer = setTimeout(() => transport.close(), UNREGISTER_TIMEOUT);
+        this.#timer = timers.setTimeout(() => transport.close(), UNREGISTER_TIMEOUT);
       }
     }
   }
@@ -261,7 +389,7 @@ class Session extends Messaging {
     this.isRegistered = true;
     this.hasLostId = this.#isReplaced = false;
     this.lastError = undefined;
-    if (this.settings.protocol === 2 && !this.usesVersion2) {
+    if (this.offersVersion2 && !this.usesVersion2) {
       this.requests.failMatching(notNegotiated(), (entry) => entry.isSingle === false, true);
     }
     const wasLost = this.#attempts > 0;
@@ -270,6 +398,7 @@ class Session extends Messaging {
       this.#flush();
     }
     this.#settleWaiters('resolve', this.client);
+    this.#scheduleRenewal();
     this.updateFlowControl();
     try {
       this.emit('registered');
@@ -282,7 +411,7 @@ class Session extends Messaging {
 
   /** Resolves or rejects the promises of `connected()`. Returns false if there are none. */
   #settleWaiters(how, value) {
-    const waiters = this.#waiters.splice(0);
+    const waiters = [...this.#waiters];
     for (const waiter of waiters) {
       waiter[how](value);
     }
@@ -292,7 +421,7 @@ class Session extends Messaging {
   unregistered(id, code) {
     const isReplaced = this.usesVersion2 && code === 'REPLACED';
     this.isRegistered = false;
-    if (this.#isLeaving && !isReplaced) {
+    if ((this.#isLeaving || this.#isDraining) && !isReplaced) {
       return this.updateFlowControl();
     }
     this.hasLostId = true;
@@ -303,18 +432,27 @@ class Session extends Messaging {
     this.emit(isReplaced ? 'replaced' : 'unregistered', id);
   }
 
-  /** The broker has rejected a frame that is not a request, perhaps the registration. */
-  reportActionError(error) {
-    if (!this.#settleWaiters('reject', error)) {
-      this.reportPeerError(error);
+  /**
+   * The broker has refused a frame for which no promise waits, perhaps the registration. Brokers of version 1 report
+   * nothing, so that a program written for it must not get an `'error'`.
+   */
+  onRefusal(error) {
+    if (this.#settleWaiters('reject', error)) {
+      return;
+    }
+    this.peerErrors += 1;
+    if (this.client.listenerCount('refused') > 0) {
+      this.emit('refused', error);
+    } else if (this.isStrict) {
+      this.emitError(error);
     }
   }
 
   goaway(within) {
     if (this.#reconnect && !this.#isClosing) {
-      clearTimeout(this.#timer);
+      timers.clearTimeout(this.#timer);
       // Jitter: the clients of the broker leave one after the other.
-      this.#timer = setTimeout(
+      this.#timer = timers.setTimeout(
         () => {
           this.#isLeaving = true;
           this.updateFlowControl();
@@ -335,6 +473,9 @@ class Session extends Messaging {
 
   /** The connection has failed. `onTransportClose` follows. */
   onTransportError(error) {
+    if (this.#isClosing) {
+      return;
+    }
     this.lastError = error;
     if (!this.#reconnect) {
       this.#reportError(error);
@@ -354,7 +495,7 @@ class Session extends Messaging {
    * The connection has ended with this code. `isSilent`: no `'close'` event, as in 1.7.2; `isFinal`: another
    * attempt would fail, too.
    */
-  onTransportClose(code, isSilent, isFinal) {
+  onTransportClose(code, isSilent, isFinal, reason = '') {
     // The grant has expired, and the token function may return another token.
     const isExpired =
       code === 4401 && this.isRegistered && typeof this.settings.token === 'function';
@@ -364,9 +505,11 @@ class Session extends Messaging {
     this.#transport = undefined;
     this.isRegistered = this.#isReady = false;
     this.#code = code;
-    clearTimeout(this.#timer);
+    this.#closeReason = reason;
+    timers.clearTimeout(this.#timer);
+    timers.clearTimeout(this.#renewalTimer);
     this.cancelAll();
-    if (this.#reconnect && !isOver) {
+    if (this.#reconnect && !isOver && !this.#isDraining) {
       this.#retry(code);
     } else {
       this.#giveUp(this.#reconnect && !this.#isClosing && this.lastError, code, isSilent);
@@ -404,7 +547,8 @@ class Session extends Messaging {
     // A client that left a draining broker connects again at once.
     const delay = this.#isLeaving ? 0 : Math.round(longest * (1 - jitter * Math.random()));
     this.#isLeaving = false;
-    this.#timer = setTimeout(() => this.#dial(), delay);
+    this.#isWaiting = true;
+    this.#timer = timers.startIdle(() => this.#dial(), delay);
     this.emit('reconnecting', this.#attempts, delay, reason);
   }
 
@@ -413,9 +557,12 @@ class Session extends Messaging {
     if (this.lastError) {
       return this.lastError;
     }
-    return this.#isClosing
-      ? coded('ERR_WSMB_CLOSED', 'client was closed')
-      : coded('ERR_WSMB_CONNECTION_LOST', `connection closed with code ${this.#code}`);
+    if (this.#isClosing) {
+      return coded('ERR_WSMB_CLOSED', 'client was closed');
+    }
+    const [closeCode, reason] = [this.#code, this.#closeReason];
+    const message = `connection closed with code ${closeCode} ${reason}`.trim();
+    return Object.assign(coded('ERR_WSMB_CONNECTION_LOST', message), { closeCode, reason });
   }
 
   /**
@@ -423,7 +570,8 @@ class Session extends Messaging {
    * listener. An error of an open connection is caused by the broker.
    */
   #reportError(error) {
-    const isAwaited = this.#waiters[0] || [...this.requests.values()].some((entry) => entry.fail);
+    const isAwaited =
+      this.#waiters.size > 0 || [...this.requests.values()].some((entry) => entry.fail);
     if (!isAwaited || this.client.listenerCount('error') > 0) {
       if (this.#wasOpen) {
         this.reportPeerError(error);
@@ -452,6 +600,7 @@ class Session extends Messaging {
     this.#isClosing = this.#isEnded = true;
     this.sendQueue.removeAll();
     this.#resolveEnd();
+    this.onEnd?.();
     // Callbacks stay in the table, as in 1.7.2.
     this.requests.failMatching(error, (entry) => entry.fail);
     this.#settleWaiters('reject', error);
@@ -459,7 +608,8 @@ class Session extends Messaging {
       stream.endStream();
     }
     if (!isSilent) {
-      this.emit('close', code);
+      // Without a reason, one argument, as in 1.7.2.
+      this.emit('close', ...[code, this.#closeReason || []].flat());
     }
   }
 }

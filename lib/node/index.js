@@ -6,7 +6,9 @@ const { EventEmitter } = require('node:events');
 const util = require('node:util');
 const { define, kSession } = require('../client/methods');
 const Session = require('../client/session');
+const timers = require('../client/timers');
 const { coded, nativeError } = require('../errors');
+const eventHub = require('../eventHub');
 const { stringify } = require('../json');
 const { NativeClient } = require('../native');
 const { checkClient } = require('../options');
@@ -14,10 +16,21 @@ const ack = require('./ack');
 const view = require('./ack2callback');
 const Transport = require('./transport');
 
+const { setTimeout, clearTimeout, setImmediate } = require('node:timers');
+
+Object.assign(timers, {
+  setTimeout,
+  clearTimeout,
+  // While a client is open, the event hub keeps the process alive.
+  startIdle: (...args) => setTimeout(...args).unref(),
+  afterEvents: setImmediate,
+});
+
 /** The defaults of all options: those of the addon, and those that only JavaScript knows. */
 const DEFAULTS = {
   ...NativeClient.defaults(),
-  protocol: 1,
+  /** Undefined: version 2 where the broker has it, with the arguments and events of 1.7.2. */
+  protocol: undefined,
   reconnect: false,
   resend: 'never',
   requestTimeout: 30_000,
@@ -44,6 +57,8 @@ function initialize(client, id, target) {
   const connect = (session, token) => new Transport(session, target, token);
   const session = new Session(client, target.settings, ack, connect);
   session.toJsonText = stringify;
+  session.onEnd = () => eventHub.release(session);
+  eventHub.hold(session);
   Object.defineProperty(client, kSession, { value: session });
 }
 
@@ -56,6 +71,20 @@ function createInProcess(id, join) {
 
 /** The symbol is missing in some versions of Node.js, where libraries agree on this one. */
 const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
+
+/** Lets the process end although the client is open. */
+WSMsgBroker.prototype.unref = function unref() {
+  eventHub.release(this[kSession]);
+  return this;
+};
+
+/** Reverts `unref`. */
+WSMsgBroker.prototype.ref = function ref() {
+  if (this.state !== 'closed') {
+    eventHub.hold(this[kSession]);
+  }
+  return this;
+};
 
 WSMsgBroker.prototype[ASYNC_DISPOSE] = function dispose() {
   return this.close();

@@ -9,6 +9,9 @@ const { coded, systemError } = require('../errors');
 const eventHub = require('../eventHub');
 const { ClientEventKind, NativeClient } = require('../native');
 
+// As it is when this module is loaded: a test framework may replace it later.
+const { nextTick } = process;
+
 /** Characters after which the frames of a tick are passed to the addon before the tick ends. */
 const MAX_COLLECTED = 64 * 1024;
 /** This limit for urgent frames, which applies once per tick: other threads handle them while the tick continues. */
@@ -79,7 +82,6 @@ class Transport {
   /** Bytes queued in the addon when the transport last asked. */
   #queuedInAddon = 0;
   #isPaused = false;
-  #wasOpened = false;
   #isClosing = false;
   /** True if no `'close'` event is emitted, as for some connections of version 1. */
   #isSilent = false;
@@ -93,7 +95,7 @@ class Transport {
     session.onUnheardError = warnUnheard;
     session.onStrayAnswer = (key) => session.reportPeerError(unknownAck(session.client.id, key));
     // The program can add listeners, or close the client, before the current tick ends.
-    process.nextTick(() => this.#connect());
+    nextTick(() => this.#connect());
   }
 
   #connect() {
@@ -110,7 +112,8 @@ class Transport {
     try {
       const id = this.#session.idText();
       const address = join ? { host: '', port: 0, path: '/' } : { host, port, path };
-      const options = { ...native, ...address, id, token: this.#token };
+      const protocol = this.#session.offersVersion2 ? 2 : 1;
+      const options = { ...native, ...address, id, protocol, token: this.#token };
       this.#native = join
         ? join(this.#number, options)
         : new NativeClient(eventHub.hub, this.#number, options);
@@ -178,7 +181,7 @@ class Transport {
       if (this.#queuedInAddon > 0) {
         this.#native?.requestDrain();
       } else {
-        process.nextTick(() => this.#drain());
+        nextTick(() => this.#drain());
       }
     }
   }
@@ -255,7 +258,6 @@ class Transport {
   // The handlers of events: `on` and the name of a `ClientEventKind`, where src/node/client.rs lists the arguments.
 
   onOpen() {
-    this.#wasOpened = true;
     this.#session.onTransportOpen();
   }
 
@@ -310,14 +312,12 @@ class Transport {
 
   onError([, code, message, syscall, target]) {
     const session = this.#session;
-    if (code === 'ERR_WSMB_SERVER_KEY' && session.settings.protocol === 1) {
+    if (code === 'ERR_WSMB_SERVER_KEY' && !session.isStrict) {
       // The peer is no WebSocket server. Version 1 emits a text as error, and no `'close'`.
       this.#isSilent = true;
       session.onTransportError(message);
       return;
     }
-    // In version 1 a client that was closed before it was open emits no `'close'` if it could not connect.
-    this.#isSilent = this.#isClosing && !this.#wasOpened;
     let error = coded(code, message);
     if (syscall) {
       const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];
@@ -332,10 +332,10 @@ class Transport {
     this.#checkDrain();
   }
 
-  onClosed([, code]) {
+  onClosed([, code, reason]) {
     this.#isClosing = true;
     eventHub.remove(this.#number);
-    this.#session.onTransportClose(code, this.#isSilent);
+    this.#session.onTransportClose(code, this.#isSilent, false, reason);
   }
 
   onReceipt([, ref, delivered, failed]) {

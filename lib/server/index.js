@@ -109,7 +109,7 @@ Object.defineProperty(Server.prototype, 'client', {
 
 // Methods of the server's own client.
 
-for (const name of ['send', 'messages']) {
+for (const name of ['send', 'messages', 'handle']) {
   Server.prototype[name] = function asClient(...args) {
     return this.client[name](...args);
   };

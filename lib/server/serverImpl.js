@@ -11,6 +11,9 @@ const authResult = require('./authResult');
 const Cluster = require('./cluster');
 const Ready = require('./ready');
 
+// As it is when this module is loaded: a test framework may replace it later.
+const { nextTick } = process;
+
 /** Kinds of events that the addon sends only while the event of this name has a listener. */
 const OPTIONAL_EVENTS = {
   __proto__: null,
@@ -76,20 +79,22 @@ class ServerImpl {
 
   start() {
     this.#number = eventHub.add(this);
+    eventHub.hold(this);
     try {
       this.#native = new NativeServer(eventHub.hub, this.#number, this.#options.native);
     } catch (error) {
       eventHub.remove(this.#number);
+      eventHub.release(this);
       this.#resolveClosed();
       if (error.code.startsWith('ERR_')) {
         throw nativeError(error);
       }
-      process.nextTick(() => this.#failToListen(this.#listenError(error.code)));
+      nextTick(() => this.#failToListen(this.#listenError(error.code)));
       return;
     }
     this.followListeners();
     const server = this.#server;
-    process.nextTick(() => {
+    nextTick(() => {
       if (server.wss === null) {
         // The program has closed the server in the tick of its construction: no unhandled rejection.
         this.ready.settle(notOpened(), true);
@@ -274,6 +279,7 @@ class ServerImpl {
 
   onClosed() {
     eventHub.remove(this.#number);
+    eventHub.release(this);
     if (this.#awaitsCluster) {
       this.ready.settle(notOpened(), true);
     }
@@ -296,7 +302,7 @@ class ServerImpl {
     const credentials = { id, token: token ?? undefined, headers, remoteAddress, secure };
     const { result, fault } = await authResult(this.#authenticate, credentials);
     // Outside of this promise, so that an error thrown by a listener is an uncaught exception.
-    process.nextTick(() => this.#answer(number, result, fault));
+    nextTick(() => this.#answer(number, result, fault));
   }
 
   #answer(number, result, fault) {

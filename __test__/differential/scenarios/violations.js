@@ -197,7 +197,8 @@ module.exports = [
 
 // A server that sends these bytes, records the close code of the client, and echoes it.
 function breaks(stage, socket, head, bytes) {
-  const register = frame(0x81, text('{"action":"register","id":"a"}'), masked).length;
+  const offer = stage.implementation.name === '1.7.2' ? '' : ',"protocol":2';
+  const register = frame(0x81, text(`{"action":"register","id":"a"${offer}}`), masked).length;
   let received = Buffer.alloc(0);
   stage.upgrade(socket, head, [bytes]);
   socket.on('data', (data) => {

@@ -1,0 +1,49 @@
+'use strict';
+
+// Repeats a request or delivery while its receivers are not registered yet.
+
+const { startWait } = require('./wait');
+
+/** The delays between attempts in milliseconds: the first, and the longest. */
+const MIN_DELAY = 50;
+const MAX_DELAY = 1000;
+
+/** The ids whose failure is that they are not registered. */
+const unknown = (failed) =>
+  [...failed].filter(([, { code }]) => code === 'UNKNOWN_ID').map(([id]) => id);
+
+/**
+ * Calls `start(ids, left)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
+ * unknown. A receipt is repeated for the unknown ids alone, and the result has all receipts.
+ */
+async function retry(start, ids, { waitFor, limit, signal }) {
+  const begin = performance.now();
+  const delivered = [];
+  let failed = new Map();
+  for (let delay = MIN_DELAY, rest = ids; ; delay = Math.min(2 * delay, MAX_DELAY)) {
+    const left = limit - (performance.now() - begin);
+    const isOver = () => performance.now() - begin + delay > Math.min(waitFor, limit);
+    try {
+      const outcome = await start(rest, Math.max(left, 1));
+      if (!outcome.delivered) {
+        return outcome;
+      }
+      delivered.push(...outcome.delivered);
+      failed = new Map([...failed, ...outcome.failed]);
+      for (const id of outcome.delivered) {
+        failed.delete(id);
+      }
+      rest = unknown(outcome.failed);
+      if (rest.length === 0 || isOver()) {
+        return { delivered, failed };
+      }
+    } catch (error) {
+      if (error.code !== 'UNKNOWN_ID' || isOver()) {
+        throw error;
+      }
+    }
+    await new Promise((resolve, reject) => startWait(delay, signal, resolve, reject));
+  }
+}
+
+module.exports = retry;

@@ -1,0 +1,32 @@
+'use strict';
+
+const { aborted } = require('./errors');
+const { addAbortListener, removeAbortListener } = require('./signals');
+const timers = require('./timers');
+
+/** The longest timer that JavaScript supports, in milliseconds. A longer wait never ends by itself. */
+const MAX_TIMER = 2 ** 31 - 1;
+
+/**
+ * Waits for a time in milliseconds, or for a signal (optional). Then calls `onTimeout()` or `onAbort(error)`, unless the
+ * returned function was called before.
+ */
+function startWait(limit, signal, onTimeout, onAbort) {
+  const stop = () => {
+    timers.clearTimeout(timer);
+    removeAbortListener(signal, abort);
+  };
+  const abort = () => {
+    stop();
+    onAbort(aborted(signal));
+  };
+  const expire = () => {
+    stop();
+    onTimeout();
+  };
+  const timer = limit <= MAX_TIMER ? timers.setTimeout(expire, limit) : undefined;
+  addAbortListener(signal, abort);
+  return stop;
+}
+
+module.exports = { MAX_TIMER, startWait };
