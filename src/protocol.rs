@@ -5,9 +5,9 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `fast_path` | decodes frames whose members are in the usual order |
-//! | `members` | the members of any other frame; `json_scan` splits plain JSON |
-//! | `decode` | decodes the actions of clients and servers |
+//! | `decode` | decodes the actions of clients and servers; itself those whose members are in the usual order |
+//! | `members` | decodes actions from their members in any order |
+//! | `json_scan` | finds the end of a JSON value; splits plain JSON into members |
 //! | `values` | decodes single values: ids, receivers, acks |
 //! | `reply_options` | the members that version 2 adds to a `send` |
 //! | `encode` | encodes actions; `encode/version_2` those that version 2 adds |
@@ -15,7 +15,6 @@
 
 mod decode;
 mod encode;
-mod fast_path;
 mod json_scan;
 mod members;
 mod peer_frame;
