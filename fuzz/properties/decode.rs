@@ -13,7 +13,7 @@ const MAX_DEST: usize = 4;
 /// Bytes of an unknown action that an error shows, give or take the rest of a character.
 const SHOWN: usize = 1024;
 
-/// What is wrong with a frame, by the naive reading.
+/// The fault of a frame, by the naive parser.
 enum Wrong {
     This(ActionError),
     /// The action of this name is unknown. None: of a name that is not promised.
@@ -364,7 +364,7 @@ fn encoders(json: &Json<'_>, id: &str) {
     version_2(json, id);
 }
 
-/// The same of the frames that version 2 adds.
+/// Checks the frames that version 2 adds.
 fn version_2(json: &Json<'_>, id: &str) {
     let raw = |name| json.member(name).map(|json| json.raw);
     let (reference, ack) = (raw("ref"), raw("ack"));

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_between_brokers_are_read_as_they_were_written() {
+    fn peer_frames_are_decoded_as_encoded() {
         let read = |pieces: &[&str]| {
             let text = pieces.concat();
             format!("{:?}", decode_between(&text))

@@ -488,7 +488,7 @@ fn a_cancellation_does_not_overtake_its_message() {
 }
 
 #[test]
-fn a_part_is_transferred_to_another_receiver() {
+fn a_responder_is_replaced_by_another_receiver() {
     let mut table = Table::new();
     let [asker, link, owner, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let transfer = |table: &mut Table, ack, to: &Arc<Handle>, registration| {
@@ -534,7 +534,7 @@ fn a_part_is_transferred_to_another_receiver() {
 }
 
 #[test]
-fn one_part_can_be_cancelled_alone() {
+fn one_responder_can_be_cancelled_alone() {
     let mut table = Table::new();
     let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
@@ -588,7 +588,7 @@ fn requests_of_other_brokers_end_when_the_id_is_given_up() {
 }
 
 #[test]
-fn owed_requests_are_those_delivered_and_not_answered() {
+fn incoming_requests_are_those_delivered_and_not_answered() {
     let mut table = Table::new();
     let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
