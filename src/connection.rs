@@ -8,7 +8,8 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `connection` | the task: reads, decodes, dispatches commands |
-//! | `send` | the command `send` |
+//! | `send` | the command `send`; delivers a message to one id |
+//! | `send_many` | delivers a message to many ids |
 //! | `request` | options, requests, reports and receipts of a `send`; the command `cancel` |
 //! | `remote` | `send` to receivers at other brokers |
 //! | `lookup` | lookup of ids that are not registered here |
@@ -28,6 +29,7 @@ mod register;
 mod remote;
 mod request;
 mod send;
+mod send_many;
 #[cfg(test)]
 mod tests;
 mod turn;
