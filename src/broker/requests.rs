@@ -16,10 +16,14 @@
 //! | --- | --- |
 //! | `pending` | pending requests of a shard, and how they end |
 //! | `responders` | connections that may answer a request |
+//! | `connection` | requests of one connection, and how they end with it |
+//! | `expiry` | timeouts, and the sweep of ended requests |
 //! | `queue` | requests of a connection by age, and of a shard by deadline |
 //! | `outcome` | delivery errors and notifications |
 //! | `remote` | operations for requests that cross brokers |
 
+mod connection;
+mod expiry;
 mod outcome;
 mod pending;
 mod queue;
@@ -47,15 +51,13 @@ use crate::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+pub(crate) use connection::ConnectionRequests;
 pub(crate) use outcome::{DeliveryError, Notification, Notifications};
 use pending::{Pending, Shard};
-use queue::RequestQueue;
 use responders::Responders;
 
 /// Shards of the table: more than threads, to avoid lock contention.
 const SHARDS: usize = 16;
-/// Minimum capacity of a table, in requests, when it is shrunk.
-const ROOM: usize = 256;
 /// Bytes charged for each responder of a request: its key in the request, and its queue entry.
 const RESPONDER: usize = 64;
 
@@ -127,24 +129,6 @@ pub(crate) enum Opened {
     Over,
 }
 
-/// Requests of one connection.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionRequests {
-    /// Requests it sent, oldest first.
-    asked: RequestQueue,
-    /// Requests it may answer. Tag: the hash of the id that was asked, if the asker is notified of
-    /// failures.
-    owed: RequestQueue,
-    /// Receivers that may still answer, summed over its requests.
-    deliveries: usize,
-    /// Bytes charged for the requests it sent.
-    charged: usize,
-    /// Set when the connection has ended: it cannot answer any more.
-    gone: Option<DeliveryError>,
-    /// Number of its last registration that another connection took over.
-    lost: u64,
-}
-
 impl Request {
     /// The ack, as a key.
     pub(crate) fn ack(&self) -> &str {
@@ -174,11 +158,6 @@ impl Requests {
         };
         requests.set_timeout(timeout);
         requests
-    }
-
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
-        let millis = timeout.as_millis().try_into().unwrap_or(u64::MAX);
-        self.timeout.store(millis, Relaxed);
     }
 
     /// Number of pending requests.
@@ -277,26 +256,6 @@ impl Requests {
             shard.insert(pending);
         }
         (request, is_late)
-    }
-
-    /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
-    fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
-        loop {
-            let oldest = {
-                let mut book = asker.book.lock();
-                // Remote askers are limited by their own broker.
-                if asker.remote || book.deliveries <= self.max_pending {
-                    return;
-                }
-                book.asked.items.pop_front()
-            };
-            match oldest {
-                Some((request, _)) => {
-                    self.end(&request, Some(DeliveryError::Timeout), notifications)
-                }
-                None => return,
-            }
-        }
     }
 
     /// Ends the delivery of a request: sends its deferred cancellations.
@@ -404,93 +363,6 @@ impl Requests {
             shard.end(&request, error, notifications);
         }
     }
-
-    /// Ends all requests that a connection sent.
-    pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
-        let asked = std::mem::take(&mut handle.book.lock().asked);
-        for (request, _) in asked.items {
-            self.end(&request, None, notifications);
-        }
-    }
-
-    /// Ends all requests that a connection sent, and with `error` its part in those it could answer.
-    pub(crate) fn disconnect(
-        &self,
-        handle: &Handle,
-        error: DeliveryError,
-        notifications: &mut Notifications,
-    ) {
-        let owed = {
-            let mut book = handle.book.lock();
-            book.gone.get_or_insert(error);
-            std::mem::take(&mut book.owed)
-        };
-        self.cancel_all(handle, notifications);
-        let owed = owed.items.into_iter();
-        for request in owed.filter_map(|(request, _)| request.upgrade()) {
-            let mut shard = self.shard(request.hash).lock();
-            shard.fail_responder(&request, handle, None, error, notifications);
-        }
-    }
-
-    /// Ends the former owner's part in requests that were delivered to it under this registration of the
-    /// id, and cancels them there. Requests of version 1 are not affected.
-    pub(crate) fn replaced(
-        &self,
-        former: &Handle,
-        id: &str,
-        registration: u64,
-        notifications: &mut Notifications,
-    ) {
-        let tag = self.hasher.hash_one(id);
-        let owed: Vec<_> = {
-            let mut book = former.book.lock();
-            // Requests that are about to be opened for that registration fail from here on.
-            book.lost = book.lost.max(registration);
-            book.owed.tagged(tag)
-        };
-        for request in owed {
-            let mut shard = self.shard(request.hash).lock();
-            shard.fail_responder(
-                &request,
-                former,
-                Some(id),
-                DeliveryError::Replaced,
-                notifications,
-            );
-        }
-    }
-
-    /// Removes entries of ended requests from the deadlines. True if there were any: the queues of
-    /// connections hold entries, too ([`ConnectionRequests::sweep`]).
-    pub(crate) fn sweep(&self) -> bool {
-        let mut were_any = false;
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            if std::mem::take(&mut shard.is_littered) {
-                shard.deadlines.sweep();
-                were_any = true;
-            }
-        }
-        were_any
-    }
-
-    /// Ends requests on timeout. `tell` is called with the notifications when no lock is held.
-    pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Notifications)) {
-        let mut notifications = Notifications::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            while let Some(request) = shard.deadlines.pop(now) {
-                shard.end(&request, Some(DeliveryError::Timeout), &mut notifications);
-            }
-            // Releases memory after a burst.
-            shard.shrink(ROOM);
-            drop(shard);
-            if !notifications.is_empty() {
-                tell(&mut notifications);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -509,14 +381,6 @@ impl Requests {
         }
         all
     }
-
-    /// Number of requests in the deadlines, including ended ones.
-    pub(crate) fn deadlines(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().deadlines.len())
-            .sum()
-    }
 }
 
 #[cfg(test)]
@@ -527,30 +391,5 @@ impl Opened {
             Self::Asked(request) => request,
             Self::Over => panic!("another one was over"),
         }
-    }
-}
-
-impl ConnectionRequests {
-    /// Bytes charged for the requests it sent.
-    pub(crate) fn charged(&self) -> usize {
-        self.charged
-    }
-
-    /// Removes entries of ended requests.
-    pub(crate) fn sweep(&mut self) {
-        self.asked.sweep();
-        self.owed.sweep();
-    }
-}
-
-#[cfg(test)]
-impl ConnectionRequests {
-    /// Deliveries that await an answer.
-    pub(crate) fn deliveries(&self) -> usize {
-        self.deliveries
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.asked.items.len() + self.owed.items.len()
     }
 }

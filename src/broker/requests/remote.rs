@@ -1,10 +1,6 @@
 //! Operations for requests that cross brokers.
 
-use std::{
-    hash::BuildHasher,
-    slice,
-    sync::{Arc, Weak},
-};
+use std::{hash::BuildHasher, slice, sync::Arc};
 
 use super::{DeliveryError, Name, Notifications, Question, Request, Requests};
 use crate::broker::handle::Handle;
@@ -99,32 +95,6 @@ impl Requests {
         (shard.find(hash, ack)).is_some_and(|pending| {
             Arc::ptr_eq(&pending.asker, asker) && pending.responders.was_asked_as(responder.key, id)
         })
-    }
-
-    /// True if a responder may answer a request. May include requests that have just ended.
-    pub(crate) fn owes(&self, responder: &Handle) -> bool {
-        let book = responder.book.lock();
-        let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
-        book.owed.items.iter().any(is_pending)
-    }
-
-    /// Requests that a responder may answer, without those that are being delivered.
-    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<Request>> {
-        let owed: Vec<_> = {
-            let book = responder.book.lock();
-            let owed = book.owed.items.iter();
-            owed.filter_map(|(request, _)| request.upgrade()).collect()
-        };
-        let is_out = |request: &Arc<Request>| {
-            let shard = self.shard(request.hash).lock();
-            let pending = shard.find(request.hash, &request.ack);
-            pending.is_some_and(|pending| {
-                Arc::ptr_eq(&pending.request, request)
-                    && pending.responders.contains(responder.key)
-                    && request.late.lock().is_none()
-            })
-        };
-        owed.into_iter().filter(is_out).collect()
     }
 
     /// Ends a responder's part in one request.

@@ -1,0 +1,156 @@
+//! Requests of one connection: those it sent, and those it may answer; how they end with it.
+
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, Weak},
+};
+
+use super::{DeliveryError, Notifications, Request, Requests, queue::RequestQueue};
+use crate::broker::handle::Handle;
+
+/// Requests of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionRequests {
+    /// Requests it sent, oldest first.
+    pub(super) asked: RequestQueue,
+    /// Requests it may answer. Tag: the hash of the id that was asked, if the asker is notified of
+    /// failures.
+    pub(super) owed: RequestQueue,
+    /// Receivers that may still answer, summed over its requests.
+    pub(super) deliveries: usize,
+    /// Bytes charged for the requests it sent.
+    pub(super) charged: usize,
+    /// Set when the connection has ended: it cannot answer any more.
+    pub(super) gone: Option<DeliveryError>,
+    /// Number of its last registration that another connection took over.
+    pub(super) lost: u64,
+}
+
+impl ConnectionRequests {
+    /// Bytes charged for the requests it sent.
+    pub(crate) fn charged(&self) -> usize {
+        self.charged
+    }
+
+    /// Removes entries of ended requests.
+    pub(crate) fn sweep(&mut self) {
+        self.asked.sweep();
+        self.owed.sweep();
+    }
+}
+
+#[cfg(test)]
+impl ConnectionRequests {
+    /// Deliveries that await an answer.
+    pub(crate) fn deliveries(&self) -> usize {
+        self.deliveries
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.asked.items.len() + self.owed.items.len()
+    }
+}
+
+impl Requests {
+    /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
+    pub(super) fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
+        loop {
+            let oldest = {
+                let mut book = asker.book.lock();
+                // Remote askers are limited by their own broker.
+                if asker.remote || book.deliveries <= self.max_pending {
+                    return;
+                }
+                book.asked.items.pop_front()
+            };
+            match oldest {
+                Some((request, _)) => {
+                    self.end(&request, Some(DeliveryError::Timeout), notifications)
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Ends all requests that a connection sent.
+    pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
+        let asked = std::mem::take(&mut handle.book.lock().asked);
+        for (request, _) in asked.items {
+            self.end(&request, None, notifications);
+        }
+    }
+
+    /// Ends all requests that a connection sent, and with `error` its part in those it could answer.
+    pub(crate) fn disconnect(
+        &self,
+        handle: &Handle,
+        error: DeliveryError,
+        notifications: &mut Notifications,
+    ) {
+        let owed = {
+            let mut book = handle.book.lock();
+            book.gone.get_or_insert(error);
+            std::mem::take(&mut book.owed)
+        };
+        self.cancel_all(handle, notifications);
+        let owed = owed.items.into_iter();
+        for request in owed.filter_map(|(request, _)| request.upgrade()) {
+            let mut shard = self.shard(request.hash).lock();
+            shard.fail_responder(&request, handle, None, error, notifications);
+        }
+    }
+
+    /// Ends the former owner's part in requests that were delivered to it under this registration of the
+    /// id, and cancels them there. Requests of version 1 are not affected.
+    pub(crate) fn replaced(
+        &self,
+        former: &Handle,
+        id: &str,
+        registration: u64,
+        notifications: &mut Notifications,
+    ) {
+        let tag = self.hasher.hash_one(id);
+        let owed: Vec<_> = {
+            let mut book = former.book.lock();
+            // Requests that are about to be opened for that registration fail from here on.
+            book.lost = book.lost.max(registration);
+            book.owed.tagged(tag)
+        };
+        for request in owed {
+            let mut shard = self.shard(request.hash).lock();
+            shard.fail_responder(
+                &request,
+                former,
+                Some(id),
+                DeliveryError::Replaced,
+                notifications,
+            );
+        }
+    }
+
+    /// True if a responder may answer a request. May include requests that have just ended.
+    pub(crate) fn owes(&self, responder: &Handle) -> bool {
+        let book = responder.book.lock();
+        let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
+        book.owed.items.iter().any(is_pending)
+    }
+
+    /// Requests that a responder may answer, without those that are being delivered.
+    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<Request>> {
+        let owed: Vec<_> = {
+            let book = responder.book.lock();
+            let owed = book.owed.items.iter();
+            owed.filter_map(|(request, _)| request.upgrade()).collect()
+        };
+        let is_out = |request: &Arc<Request>| {
+            let shard = self.shard(request.hash).lock();
+            let pending = shard.find(request.hash, &request.ack);
+            pending.is_some_and(|pending| {
+                Arc::ptr_eq(&pending.request, request)
+                    && pending.responders.contains(responder.key)
+                    && request.late.lock().is_none()
+            })
+        };
+        owed.into_iter().filter(is_out).collect()
+    }
+}
