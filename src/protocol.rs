@@ -29,7 +29,7 @@ pub(crate) use encode::{
     version_2,
 };
 pub(crate) use peer_frame::{
-    PeerFrame, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_between,
+    PeerFrame, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_peer_frame,
     is_message, lost, settle, settle_number, settled,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};

@@ -10,10 +10,11 @@ use super::{
     claims::{Claim, ClaimVerdict},
     credit::Counted,
     gossip::{self, Claimed, Gossip},
-    inbound, notify,
+    notify,
     packet::{self, ConsumedReport, Credit, Packet},
     remotes::link_of,
     repair::REPAIRS,
+    replies,
 };
 use crate::{
     auth::Denied,
@@ -228,7 +229,7 @@ impl Cluster {
                     }),
                     Some(from),
                 ) if self.observe_node(from.node, epoch) => {
-                    inbound::on_frames_for_broker(self, broker, frames);
+                    replies::on_frames_for_broker(self, broker, frames);
                     self.credits.passed(Counted {
                         from,
                         packet: sent,
@@ -254,18 +255,14 @@ impl Cluster {
             }
             return;
         }
-        let queue = self.questions.lock().get(&number).cloned();
-        if let Some(queue) = queue {
-            // If the queue is full the answer is dropped.
-            let _ = queue.try_send(Delivery {
-                number,
-                packet,
-                from,
-                sent,
-                payload,
-                no_responders,
-            });
-        }
+        self.questions.on_answer(Delivery {
+            number,
+            packet,
+            from,
+            sent,
+            payload,
+            no_responders,
+        });
     }
 
     /// Handles credit for links of this broker.

@@ -1,26 +1,20 @@
-//! Frames from other brokers: delivers those for an id to its owner, and handles those for this broker.
+//! Frames from other brokers for an id: delivers messages to its owner, opens and cancels requests.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::time::sleep;
-
-use super::{Cluster, handover::TrackedPacket, notify, packet::Frames};
+use super::{Cluster, handover::TrackedPacket, notify, packet::Frames, replies};
 use crate::{
     broker::{
         Broker,
-        answers::Answer,
         handle::Handle,
         requests::{DeliveryError, Name, Notifications, Opened, Question},
     },
     protocol::{self, PeerFrame, version_2},
     transport::{framing, outbox::Pushed},
 };
-
-/// Delay of a negative answer to a probe, so that an answer just received goes first.
-const PROBE_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
 /// How the messages of a packet are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +115,7 @@ impl<'a> InboundPacket<'a> {
                 }
                 continue;
             }
-            match decode(text) {
+            match protocol::decode_peer_frame(text) {
                 Some(PeerFrame::ExpectReply { ack }) => expected_ack = Some(ack),
                 Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
@@ -336,12 +330,10 @@ impl<'a> InboundPacket<'a> {
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
+            None => replies::on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
         }
     }
-}
 
-impl InboundPacket<'_> {
     /// Answers probes of unknown requests after a delay.
     fn answer_probes(&mut self) {
         let unknown = std::mem::take(&mut self.unknown_probes);
@@ -351,85 +343,9 @@ impl InboundPacket<'_> {
         let (asker, id) = (self.asker.cloned(), self.id.to_owned());
         let cluster = self.cluster.clone();
         self.cluster.runtime.spawn(async move {
-            sleep(PROBE_ANSWER_DELAY).await;
-            cluster.answer_probes(&id, asker.as_ref(), &unknown);
+            cluster.answer_probes(&id, asker.as_ref(), &unknown).await;
         });
     }
-}
-
-impl Cluster {
-    /// Answers probes of requests that are unknown here. Only a broker that has claimed the id may.
-    fn answer_probes(&self, id: &str, asker: Option<&Arc<Handle>>, unknown: &[(String, u64)]) {
-        let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
-            return;
-        };
-        let mut outcomes = Vec::new();
-        for (ack, number) in unknown {
-            match asker {
-                Some(asker) => {
-                    asker.outbox.push(&protocol::lost(&number.to_string()));
-                    // A former owner may still work on it.
-                    let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
-                    requests.cancel_part(&key, asker, None, id, &mut outcomes);
-                }
-                None => self.on_probe_failed(&broker, *number, &mut outcomes),
-            }
-        }
-        notify(&broker, &mut outcomes);
-        if let Some(asker) = asker {
-            asker.flush();
-        }
-    }
-}
-
-fn decode(text: &[u8]) -> Option<PeerFrame<'_>> {
-    protocol::decode_between(std::str::from_utf8(text).ok()?)
-}
-
-/// Handles frames for this broker itself: answers, failures and delivery reports.
-pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
-    let mut outcomes = Vec::new();
-    let mut touched = Vec::new();
-    let requests = &broker.registry.requests;
-    for (text, _) in Frames(frames) {
-        match decode(text) {
-            Some(PeerFrame::Answer {
-                dest,
-                ack,
-                from,
-                message,
-                error,
-            }) => {
-                let Some(responder) = cluster.remotes.find(&dest) else {
-                    continue;
-                };
-                let answered = Answer {
-                    ack,
-                    from,
-                    outcome: error.map_or(Ok(message), Err),
-                };
-                let passed = broker.pass_answer(&responder, &answered, &mut outcomes);
-                touched.extend(passed);
-            }
-            Some(PeerFrame::Failed { dest, ack, code }) => {
-                if let Some(responder) = cluster.remotes.find(&dest) {
-                    let key = protocol::ack_key(ack);
-                    let fault = DeliveryError::of_code(&code);
-                    requests.fail(&key, &responder, fault, &mut outcomes);
-                }
-            }
-            Some(PeerFrame::ProbeFailed { number }) => {
-                cluster.on_probe_failed(broker, number, &mut outcomes)
-            }
-            Some(PeerFrame::Confirmed { number, dest, code }) => {
-                let fault = code.map(|code| DeliveryError::of_code(&code));
-                cluster.receipts.settle(number, &dest, fault);
-            }
-            _ => {}
-        }
-    }
-    broker.notify(&mut outcomes, &mut touched);
-    touched.iter().for_each(|handle| handle.flush());
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
-use super::{Cluster, bus::NodeId, remotes::link_of};
+use super::{Cluster, bus::NodeId, notify, remotes::link_of};
 use crate::{
     broker::{
         Broker,
@@ -27,6 +28,8 @@ use crate::{
 const MOVE_GRACE: Duration = Duration::from_secs(1);
 /// Time after which a probe without an answer is forgotten.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay of a negative answer to a probe, so that an answer just received goes first.
+const PROBE_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(super) struct Probes {
@@ -143,6 +146,36 @@ impl Cluster {
         if let Some((handle, request)) = lost {
             let requests = &broker.registry.requests;
             requests.fail_responder(&request, &handle, DeliveryError::Gone, outcomes);
+        }
+    }
+
+    /// Answers probes of requests that are unknown here, after a delay. Only a broker that has claimed the id
+    /// may.
+    pub(super) async fn answer_probes(
+        &self,
+        id: &str,
+        asker: Option<&Arc<Handle>>,
+        unknown: &[(String, u64)],
+    ) {
+        sleep(PROBE_ANSWER_DELAY).await;
+        let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
+            return;
+        };
+        let mut outcomes = Vec::new();
+        for (ack, number) in unknown {
+            match asker {
+                Some(asker) => {
+                    asker.outbox.push(&protocol::lost(&number.to_string()));
+                    // A former owner may still work on it.
+                    let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
+                    requests.cancel_part(&key, asker, None, id, &mut outcomes);
+                }
+                None => self.on_probe_failed(&broker, *number, &mut outcomes),
+            }
+        }
+        notify(&broker, &mut outcomes);
+        if let Some(asker) = asker {
+            asker.flush();
         }
     }
 }

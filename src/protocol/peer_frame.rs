@@ -60,8 +60,8 @@ pub(crate) fn belongs_to_last(text: &[u8]) -> bool {
 }
 
 /// Decodes a frame; none for a message, and for anything that brokers do not send.
-pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
-    let members = Members::parse(text).ok()?;
+pub(crate) fn decode_peer_frame(text: &[u8]) -> Option<PeerFrame<'_>> {
+    let members = Members::parse(std::str::from_utf8(text).ok()?).ok()?;
     let number = || members.reference?.parse().ok();
     let dest = || members.dest.map(string);
     match members.action()?.as_ref() {
@@ -163,7 +163,7 @@ mod tests {
     fn peer_frames_are_decoded_as_encoded() {
         let read = |pieces: &[&str]| {
             let text = pieces.concat();
-            format!("{:?}", decode_between(&text))
+            format!("{:?}", decode_peer_frame(text.as_bytes()))
         };
         let message = crate::protocol::message("[1]", Some("\"k\""), Some("\"a\""));
         assert!(is_message(message.concat().as_bytes()));
@@ -180,7 +180,7 @@ mod tests {
             dest: "a\n".into(),
             code: Some("SLOW".into()),
         };
-        assert_eq!(decode_between(&text), Some(expected));
+        assert_eq!(decode_peer_frame(text.as_bytes()), Some(expected));
         for outcome in [Ok(None), Ok(Some("null")), Err("{\"code\":1}")] {
             let text = answer_of("\"b\"", "1", Some("\"b\""), outcome).concat();
             let expected = PeerFrame::Answer {
@@ -190,7 +190,7 @@ mod tests {
                 message: outcome.unwrap_or_default(),
                 error: outcome.err(),
             };
-            assert_eq!(decode_between(&text), Some(expected));
+            assert_eq!(decode_peer_frame(text.as_bytes()), Some(expected));
         }
         let failed = crate::protocol::version_2::failed("\"k\"", "\"b\"", "GONE");
         let text = failed.concat();
@@ -199,7 +199,7 @@ mod tests {
             ack: "\"k\"",
             code: "GONE".into(),
         };
-        assert_eq!(decode_between(&text), Some(expected));
+        assert_eq!(decode_peer_frame(text.as_bytes()), Some(expected));
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             "{\"action\":\"register\"}",
             "{\"action\":\"settle\"}",
         ] {
-            assert_eq!(decode_between(text), None, "{text}");
+            assert_eq!(decode_peer_frame(text.as_bytes()), None, "{text}");
         }
     }
 }
