@@ -250,9 +250,9 @@ impl Cluster {
 }
 
 /// Sends the notifications that were collected.
-fn notify(broker: &Broker, outcomes: &mut Notifications) {
+fn notify(broker: &Broker, notifications: &mut Notifications) {
     let mut touched = Vec::new();
-    broker.notify(outcomes, &mut touched);
+    broker.notify(notifications, &mut touched);
     touched.iter().for_each(|handle| handle.flush());
 }
 

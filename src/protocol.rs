@@ -29,8 +29,8 @@ pub(crate) use encode::{
     version_2,
 };
 pub(crate) use peer_frame::{
-    PeerFrame, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_peer_frame,
-    is_message, lost, settle, settle_number, settled,
+    PeerFrame, belongs_to_last, belongs_to_next, confirm, confirm_number, confirmed,
+    decode_peer_frame, expect_reply, is_message, probe, probe_failed, remote_answer,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
 pub(crate) use values::{

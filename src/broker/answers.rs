@@ -113,7 +113,7 @@ impl Broker {
         from: Option<&str>,
         error: &str,
     ) -> Option<Pushed> {
-        let frame = match asker.speaks_2() {
+        let frame = match asker.uses_version_2() {
             true => version_2::refusal(ack, from, error),
             false if ended => protocol::answer(ack, from, None),
             false => return None,

@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn handle(key: u64) -> Arc<Handle> {
-        Arc::new(Handle::new(key, Pipe::deaf(), 1024, memory()))
+        Arc::new(Handle::new(key, Pipe::full(), 1024, memory()))
     }
 
     fn register(registry: &Registry, id: &str, handle: &Arc<Handle>) {

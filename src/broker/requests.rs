@@ -10,7 +10,7 @@
 //! the asker counts them. A `cancel` must not overtake its message: while a request is being delivered, its
 //! cancellations are deferred.
 //!
-//! Lock order: shard, then a connection's requests (`book`) or the deferred cancellations.
+//! Lock order: shard, then a connection's requests (`Handle::requests`) or the deferred cancellations.
 //!
 //! | file | contents |
 //! | --- | --- |
@@ -19,12 +19,12 @@
 //! | `connection` | requests of one connection, and how they end with it |
 //! | `expiry` | timeouts, and the sweep of ended requests |
 //! | `queue` | requests of a connection by age, and of a shard by deadline |
-//! | `outcome` | delivery errors and notifications |
+//! | `delivery_error` | reasons why a message is not delivered or not answered |
 //! | `remote` | operations for requests that cross brokers |
 
 mod connection;
+mod delivery_error;
 mod expiry;
-mod outcome;
 mod pending;
 mod queue;
 mod remote;
@@ -42,6 +42,7 @@ use foldhash::quality::RandomState;
 #[cfg(feature = "bench")]
 use crate::bench::NumberedState as RandomState;
 
+pub(crate) use super::notifications::{Notification, Notifications};
 use crate::{
     broker::handle::Handle,
     error::ActionError,
@@ -52,7 +53,7 @@ use crate::{
     },
 };
 pub(crate) use connection::ConnectionRequests;
-pub(crate) use outcome::{DeliveryError, Notification, Notifications};
+pub(crate) use delivery_error::DeliveryError;
 use pending::{Pending, Shard};
 use responders::Responders;
 
@@ -79,10 +80,10 @@ pub(crate) struct Request {
     /// Hash of the ack.
     hash: u64,
     /// True if the asker spoke version 2: it is notified of failures.
-    is_told: bool,
+    notifies_asker: bool,
     /// Cancellations deferred until the messages of the request are delivered. `None` unless it is being
     /// delivered and a responder is to be notified of its end.
-    late: Mutex<Option<Vec<Arc<Handle>>>>,
+    deferred_cancels: Mutex<Option<Vec<Arc<Handle>>>>,
 }
 
 /// A request to be opened.
@@ -122,11 +123,11 @@ pub(crate) struct ResponderDone {
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// The messages may be delivered. With a request, [`Requests::delivered`] must follow.
-    Asked(Option<Arc<Request>>),
+    Pending(Option<Arc<Request>>),
     /// An expired request with the same ack was ended instead. Its notifications must be sent before the
     /// request is opened: they carry only the ack, and after the new messages they would end the new
     /// request.
-    Over,
+    Expired,
 }
 
 impl Request {
@@ -137,8 +138,8 @@ impl Request {
 
     /// Cancels a responder; deferred while the message is being delivered.
     fn cancel(&self, responder: Arc<Handle>, notifications: &mut Notifications) {
-        match &mut *self.late.lock() {
-            Some(late) => late.push(responder),
+        match &mut *self.deferred_cancels.lock() {
+            Some(deferred) => deferred.push(responder),
             None => notifications.push(Notification::Cancelled {
                 responder,
                 ack: self.ack.clone(),
@@ -200,23 +201,23 @@ impl Requests {
         let Question { ack, asker, .. } = *question;
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
-        let (request, is_late) = match shard.entry(hash, ack) {
+        let (request, defers_cancels) = match shard.entry(hash, ack) {
             Some(mut entry) if !entry.get().is_over(now) => {
                 let pending = entry.get_mut();
                 pending.check(asker, now)?;
-                let is_late = pending.add(question, false, &self.hasher, notifications);
-                (pending.request.clone(), is_late)
+                let defers_cancels = pending.add(question, false, &self.hasher, notifications);
+                (pending.request.clone(), defers_cancels)
             }
             Some(over) => {
                 let over = over.remove().0;
                 shard.finish(over, Some(DeliveryError::Timeout), notifications);
-                return Ok(Opened::Over);
+                return Ok(Opened::Expired);
             }
             None => self.insert(&mut shard, hash, question, now, notifications),
         };
         drop(shard);
         self.keep_within_limit(asker, notifications);
-        Ok(Opened::Asked(is_late.then_some(request)))
+        Ok(Opened::Pending(defers_cancels.then_some(request)))
     }
 
     /// Returns the request, and whether [`delivered`](Self::delivered) must follow.
@@ -234,8 +235,8 @@ impl Requests {
         let request = Arc::new(Request {
             ack,
             hash,
-            is_told: question.asker.speaks_2(),
-            late: Mutex::new(None),
+            notifies_asker: question.asker.uses_version_2(),
+            deferred_cancels: Mutex::new(None),
         });
         let usual = Duration::from_millis(self.timeout.load(Relaxed));
         let own = question.timeout.filter(|own| *own < usual);
@@ -247,7 +248,7 @@ impl Requests {
             responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
         };
-        let is_late = pending.add(question, true, &self.hasher, notifications);
+        let defers_cancels = pending.add(question, true, &self.hasher, notifications);
         if pending.responders.is_empty() {
             pending.ended(None, notifications);
         } else {
@@ -255,16 +256,20 @@ impl Requests {
             shard.deadlines.push(deadline, own.is_some(), &request);
             shard.insert(pending);
         }
-        (request, is_late)
+        (request, defers_cancels)
     }
 
     /// Ends the delivery of a request: sends its deferred cancellations.
     pub(crate) fn delivered(&self, request: &Request, notifications: &mut Notifications) {
-        let late = request.late.lock().take().unwrap_or_default();
-        notifications.extend(late.into_iter().map(|responder| Notification::Cancelled {
-            responder,
-            ack: request.ack.clone(),
-        }));
+        let deferred = request.deferred_cancels.lock().take().unwrap_or_default();
+        notifications.extend(
+            deferred
+                .into_iter()
+                .map(|responder| Notification::Cancelled {
+                    responder,
+                    ack: request.ack.clone(),
+                }),
+        );
     }
 
     /// Accepts an answer if this responder may still give one.
@@ -322,7 +327,7 @@ impl Requests {
         pending.answers -= answers;
         if pending.answers > 0 && pending.responders.len() > 1 {
             pending.responders.end(responder.key);
-            pending.asker.book.lock().deliveries -= 1;
+            pending.asker.requests.lock().deliveries -= 1;
             let asker = pending.asker.clone();
             return Some(ResponderDone {
                 asker,
@@ -386,10 +391,10 @@ impl Requests {
 #[cfg(test)]
 impl Opened {
     /// The request for which [`Requests::delivered`] must be called.
-    pub(crate) fn asked(self) -> Option<Arc<Request>> {
+    pub(crate) fn pending(self) -> Option<Arc<Request>> {
         match self {
-            Self::Asked(request) => request,
-            Self::Over => panic!("another one was over"),
+            Self::Pending(request) => request,
+            Self::Expired => panic!("another one was over"),
         }
     }
 }

@@ -182,7 +182,7 @@ impl Cluster {
             return;
         }
         let is_freed = broker.end_registration(id, registration, || {
-            if owner.speaks_2() {
+            if owner.uses_version_2() {
                 let from = protocol::json_string(id);
                 owner.outbox.push(&protocol::version_2::replaced(&from));
             }
@@ -191,10 +191,10 @@ impl Cluster {
             return;
         }
         drop(owner.lease.lock().take());
-        let mut outcomes = Vec::new();
+        let mut notifications = Vec::new();
         let requests = &broker.registry.requests;
-        requests.replaced(&owner, id, registration, &mut outcomes);
-        notify(broker, &mut outcomes);
+        requests.replaced(&owner, id, registration, &mut notifications);
+        notify(broker, &mut notifications);
         owner.flush();
         if conflict {
             owner.request_close(Close::Denied(Denied::Conflict));

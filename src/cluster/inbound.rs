@@ -53,7 +53,7 @@ pub(super) struct InboundPacket<'a> {
     /// Messages to push to the outbox in one batch.
     batch: Vec<u8>,
     count: u64,
-    outcomes: Notifications,
+    notifications: Notifications,
 }
 
 impl<'a> InboundPacket<'a> {
@@ -90,7 +90,7 @@ impl<'a> InboundPacket<'a> {
             has_request: false,
             batch: Vec::new(),
             count: 0,
-            outcomes: Vec::new(),
+            notifications: Vec::new(),
         }
     }
 
@@ -108,8 +108,8 @@ impl<'a> InboundPacket<'a> {
                 match (ack, self.asker) {
                     (Some(ack), Some(asker)) => self.request(ack, asker, frame),
                     (Some(ack), None) => {
-                        let fault = self.packet_error.unwrap_or(DeliveryError::Gone);
-                        self.failed(ack, fault.code());
+                        let error = self.packet_error.unwrap_or(DeliveryError::Gone);
+                        self.failed(ack, error.code());
                     }
                     (None, _) => self.collect(frame, frames.len()),
                 }
@@ -123,11 +123,13 @@ impl<'a> InboundPacket<'a> {
                         let requests = &self.broker.registry.requests;
                         let key = protocol::ack_key(ack);
                         let owner = self.owner.as_ref().map(|(owner, _)| &**owner);
-                        requests.cancel_part(&key, asker, owner, self.id, &mut self.outcomes);
+                        requests.cancel_part(&key, asker, owner, self.id, &mut self.notifications);
                         self.notify();
                     }
                 }
-                Some(PeerFrame::Probe { ack, number }) if self.is_claimed && !self.is_owed(ack) => {
+                Some(PeerFrame::Probe { ack, number })
+                    if self.is_claimed && !self.may_answer(ack) =>
+                {
                     self.unknown_probes.push((ack.to_owned(), number));
                 }
                 Some(PeerFrame::Confirm { number }) => {
@@ -137,7 +139,7 @@ impl<'a> InboundPacket<'a> {
                         .message_error
                         .or(self.packet_error)
                         .map(DeliveryError::receipt_code);
-                    self.reply(&protocol::settled(&number, &dest, code));
+                    self.reply(&protocol::confirmed(&number, &dest, code));
                 }
                 _ => {}
             }
@@ -194,8 +196,8 @@ impl<'a> InboundPacket<'a> {
                         id: self.id,
                         registration,
                     };
-                    let outcomes = &mut self.outcomes;
-                    match requests.transfer(&key, self.link, owner, name, outcomes) {
+                    let notifications = &mut self.notifications;
+                    match requests.transfer(&key, self.link, owner, name, notifications) {
                         Some(request) => request,
                         None => return false,
                     }
@@ -203,7 +205,7 @@ impl<'a> InboundPacket<'a> {
             };
             let is_there = owner.outbox.push_frames(&mut frame) != Pushed::Closed;
             if let Some(request) = request {
-                requests.delivered(&request, &mut self.outcomes);
+                requests.delivered(&request, &mut self.notifications);
             }
             is_there
         });
@@ -221,8 +223,8 @@ impl<'a> InboundPacket<'a> {
         let Some((owner, registration)) =
             self.owner.clone().filter(|_| self.packet_error.is_none())
         else {
-            let fault = self.packet_error.unwrap_or(DeliveryError::UnknownId);
-            return self.failed(ack, fault.code());
+            let error = self.packet_error.unwrap_or(DeliveryError::UnknownId);
+            return self.failed(ack, error.code());
         };
         let requests = &self.broker.registry.requests;
         let name = [Name {
@@ -240,9 +242,9 @@ impl<'a> InboundPacket<'a> {
             timeout: None,
         };
         let request = loop {
-            match requests.open(&question, Instant::now(), &mut self.outcomes) {
-                Ok(Opened::Asked(request)) => break request,
-                Ok(Opened::Over) => self.notify(),
+            match requests.open(&question, Instant::now(), &mut self.notifications) {
+                Ok(Opened::Pending(request)) => break request,
+                Ok(Opened::Expired) => self.notify(),
                 Err(error) => {
                     self.message_error = Some(DeliveryError::of_code(error.code()));
                     return self.failed(ack, error.code());
@@ -252,24 +254,24 @@ impl<'a> InboundPacket<'a> {
         self.has_request = true;
         if asker.outbox.state().closed {
             // The requesters' node was removed meanwhile, and will not cancel.
-            requests.cancel(&key, asker, &mut self.outcomes);
+            requests.cancel(&key, asker, &mut self.notifications);
         }
         self.batch.extend_from_slice(frame);
         self.count += 1;
         self.deliver();
         if let Some(request) = request {
-            requests.delivered(&request, &mut self.outcomes);
+            requests.delivered(&request, &mut self.notifications);
         }
         self.notify();
     }
 
     /// True if the owner of the id may still answer this request.
-    fn is_owed(&self, ack: &str) -> bool {
+    fn may_answer(&self, ack: &str) -> bool {
         let (Some(asker), Some((owner, _))) = (self.asker, &self.owner) else {
             return false;
         };
         let key = protocol::ack_key(ack);
-        (self.broker.registry.requests).is_owed(&key, asker, owner, self.id)
+        (self.broker.registry.requests).may_answer(&key, asker, owner, self.id)
     }
 
     /// The owner, if the packet had a request for it.
@@ -315,8 +317,8 @@ impl<'a> InboundPacket<'a> {
     }
 
     fn notify(&mut self) {
-        if !self.outcomes.is_empty() {
-            notify(self.broker, &mut self.outcomes);
+        if !self.notifications.is_empty() {
+            notify(self.broker, &mut self.notifications);
         }
     }
 

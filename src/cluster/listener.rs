@@ -157,12 +157,12 @@ fn fail_remote_askers(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     let is_ours_again = cluster.claims.owner(id).is_some();
     if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
     {
-        let mut outcomes = Vec::new();
+        let mut notifications = Vec::new();
         broker
             .registry
             .requests
-            .fail_remote_askers(&former, id, &mut outcomes);
-        notify(&broker, &mut outcomes);
+            .fail_remote_askers(&former, id, &mut notifications);
+        notify(&broker, &mut notifications);
     }
 }
 

@@ -68,7 +68,7 @@ impl Cluster {
             return;
         }
         link.on_moved(to, self.nodes.epoch_of(to));
-        if broker.registry.requests.owes(&handle) || self.receipts.awaits(handle.key) {
+        if broker.registry.requests.has_incoming(&handle) || self.receipts.is_awaited(handle.key) {
             let until = Instant::now() + MOVE_GRACE;
             let mut moved = self.probes.moved.lock();
             moved
@@ -94,7 +94,7 @@ impl Cluster {
             && let Some(number) = self.receipts.fence(handle.key, now)
         {
             let mut frames = Vec::new();
-            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
+            framing::append_text(&protocol::confirm(&number.to_string()), &mut frames);
             link.expect_report();
             handle.outbox.push_frames(&mut frames);
             handle.flush();
@@ -103,7 +103,7 @@ impl Cluster {
 
     /// Probes all open requests to a remote id.
     pub(super) fn probe_requests(&self, broker: &Broker, handle: &Arc<Handle>) {
-        let owed = broker.registry.requests.owed(handle);
+        let owed = broker.registry.requests.incoming(handle);
         if owed.is_empty() {
             return;
         }
@@ -122,7 +122,7 @@ impl Cluster {
         let mut frames = Vec::new();
         for (number, request) in (first..).zip(&owed) {
             let (ack, number) = (protocol::json_string(request.ack()), number.to_string());
-            framing::append_text(&protocol::awaits(&ack, &number), &mut frames);
+            framing::append_text(&protocol::probe(&ack, &number), &mut frames);
         }
         handle.outbox.push_frames(&mut frames);
         handle.flush();
@@ -133,7 +133,7 @@ impl Cluster {
         &self,
         broker: &Broker,
         number: u64,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) {
         let lost = {
             let probes = self.probes.open.lock();
@@ -145,7 +145,7 @@ impl Cluster {
         };
         if let Some((handle, request)) = lost {
             let requests = &broker.registry.requests;
-            requests.fail_responder(&request, &handle, DeliveryError::Gone, outcomes);
+            requests.fail_responder(&request, &handle, DeliveryError::Gone, notifications);
         }
     }
 
@@ -161,19 +161,21 @@ impl Cluster {
         let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
             return;
         };
-        let mut outcomes = Vec::new();
+        let mut notifications = Vec::new();
         for (ack, number) in unknown {
             match asker {
                 Some(asker) => {
-                    asker.outbox.push(&protocol::lost(&number.to_string()));
+                    asker
+                        .outbox
+                        .push(&protocol::probe_failed(&number.to_string()));
                     // A former owner may still work on it.
                     let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
-                    requests.cancel_part(&key, asker, None, id, &mut outcomes);
+                    requests.cancel_part(&key, asker, None, id, &mut notifications);
                 }
-                None => self.on_probe_failed(&broker, *number, &mut outcomes),
+                None => self.on_probe_failed(&broker, *number, &mut notifications),
             }
         }
-        notify(&broker, &mut outcomes);
+        notify(&broker, &mut notifications);
         if let Some(asker) = asker {
             asker.flush();
         }

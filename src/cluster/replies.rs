@@ -8,7 +8,7 @@ use crate::{
 
 /// Handles frames for this broker itself: answers, failures and delivery reports.
 pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
-    let mut outcomes = Vec::new();
+    let mut notifications = Vec::new();
     let mut touched = Vec::new();
     let requests = &broker.registry.requests;
     for (text, _) in Frames(frames) {
@@ -28,26 +28,26 @@ pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &
                     from,
                     outcome: error.map_or(Ok(message), Err),
                 };
-                let passed = broker.pass_answer(&responder, &answered, &mut outcomes);
+                let passed = broker.pass_answer(&responder, &answered, &mut notifications);
                 touched.extend(passed);
             }
             Some(PeerFrame::Failed { dest, ack, code }) => {
                 if let Some(responder) = cluster.remotes.find(&dest) {
                     let key = protocol::ack_key(ack);
-                    let fault = DeliveryError::of_code(&code);
-                    requests.fail(&key, &responder, fault, &mut outcomes);
+                    let error = DeliveryError::of_code(&code);
+                    requests.fail(&key, &responder, error, &mut notifications);
                 }
             }
             Some(PeerFrame::ProbeFailed { number }) => {
-                cluster.on_probe_failed(broker, number, &mut outcomes)
+                cluster.on_probe_failed(broker, number, &mut notifications)
             }
             Some(PeerFrame::Confirmed { number, dest, code }) => {
-                let fault = code.map(|code| DeliveryError::of_code(&code));
-                cluster.receipts.settle(number, &dest, fault);
+                let error = code.map(|code| DeliveryError::of_code(&code));
+                cluster.receipts.on_report(number, &dest, error);
             }
             _ => {}
         }
     }
-    broker.notify(&mut outcomes, &mut touched);
+    broker.notify(&mut notifications, &mut touched);
     touched.iter().for_each(|handle| handle.flush());
 }

@@ -50,7 +50,7 @@ impl Connection {
         let reply;
         let mut options = SendOptions { ack, reply: None };
         if let Some(raw) = raw
-            && self.handle.speaks_2()
+            && self.handle.uses_version_2()
         {
             reply = raw.check(self.broker.options.max_id_length)?;
             options.reply = Some(&reply);
@@ -87,7 +87,7 @@ impl Connection {
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => return Ok(self.broker.lookup_gate()),
                 Err(Absent::Failed(error)) => {
-                    if self.is_told(options) {
+                    if self.wants_results(options) {
                         self.report_one(id, options, Some(error), turn)?;
                     }
                     self.broker.not_found(id, error);
@@ -116,7 +116,7 @@ impl Connection {
             Admission::Closed => Some(DeliveryError::Gone),
             Admission::Drop => Some(DeliveryError::Slow),
         };
-        if self.is_told(options) {
+        if self.wants_results(options) {
             self.report_one(id, options, result, turn)?;
         }
         Ok(None)
@@ -160,7 +160,7 @@ impl Connection {
         }
         self.deliver_to(receiver, turn);
         if receiver.remote {
-            receiver.written_by(self.handle.key);
+            receiver.set_writer(self.handle.key);
         }
         let is_there = turn.delivered(receiver, receiver.outbox.push(&frame));
         if let Some(request) = request {
@@ -199,7 +199,7 @@ impl Connection {
             return true;
         }
         if receiver.remote {
-            receiver.written_by(self.handle.key);
+            receiver.set_writer(self.handle.key);
         }
         let pushed = receiver.outbox.push_frames(&mut batch.frames);
         // Usually empty: the check is cheaper than an empty drain.

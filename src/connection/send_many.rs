@@ -80,7 +80,7 @@ impl Connection {
             Ok(receivers) => receivers,
             Err(wait) => return Ok(wait),
         };
-        let mut results = self.is_told(options).then(DeliveryResults::default);
+        let mut results = self.wants_results(options).then(DeliveryResults::default);
         let pieces = protocol::message(message, options.ack, self.from());
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
@@ -218,7 +218,7 @@ impl Connection {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
         let failed = match options.request() {
-            Some(ack) if self.is_told(options) => (FAILED + ack.len()).saturating_mul(count),
+            Some(ack) if self.wants_results(options) => (FAILED + ack.len()).saturating_mul(count),
             _ => 0,
         };
         let limit = limit.min(self.broker.options.max_backpressure.max(LEAST_FAILED));

@@ -12,18 +12,18 @@ use crate::broker::handle::Handle;
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionRequests {
     /// Requests it sent, oldest first.
-    pub(super) asked: RequestQueue,
+    pub(super) outgoing: RequestQueue,
     /// Requests it may answer. Tag: the hash of the id that was asked, if the asker is notified of
     /// failures.
-    pub(super) owed: RequestQueue,
+    pub(super) incoming: RequestQueue,
     /// Receivers that may still answer, summed over its requests.
     pub(super) deliveries: usize,
     /// Bytes charged for the requests it sent.
     pub(super) charged: usize,
     /// Set when the connection has ended: it cannot answer any more.
-    pub(super) gone: Option<DeliveryError>,
+    pub(super) disconnected: Option<DeliveryError>,
     /// Number of its last registration that another connection took over.
-    pub(super) lost: u64,
+    pub(super) replaced: u64,
 }
 
 impl ConnectionRequests {
@@ -34,8 +34,8 @@ impl ConnectionRequests {
 
     /// Removes entries of ended requests.
     pub(crate) fn sweep(&mut self) {
-        self.asked.sweep();
-        self.owed.sweep();
+        self.outgoing.sweep();
+        self.incoming.sweep();
     }
 }
 
@@ -47,7 +47,7 @@ impl ConnectionRequests {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.asked.items.len() + self.owed.items.len()
+        self.outgoing.items.len() + self.incoming.items.len()
     }
 }
 
@@ -56,12 +56,12 @@ impl Requests {
     pub(super) fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
         loop {
             let oldest = {
-                let mut book = asker.book.lock();
+                let mut requests = asker.requests.lock();
                 // Remote askers are limited by their own broker.
-                if asker.remote || book.deliveries <= self.max_pending {
+                if asker.remote || requests.deliveries <= self.max_pending {
                     return;
                 }
-                book.asked.items.pop_front()
+                requests.outgoing.items.pop_front()
             };
             match oldest {
                 Some((request, _)) => {
@@ -74,8 +74,8 @@ impl Requests {
 
     /// Ends all requests that a connection sent.
     pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
-        let asked = std::mem::take(&mut handle.book.lock().asked);
-        for (request, _) in asked.items {
+        let outgoing = std::mem::take(&mut handle.requests.lock().outgoing);
+        for (request, _) in outgoing.items {
             self.end(&request, None, notifications);
         }
     }
@@ -87,14 +87,14 @@ impl Requests {
         error: DeliveryError,
         notifications: &mut Notifications,
     ) {
-        let owed = {
-            let mut book = handle.book.lock();
-            book.gone.get_or_insert(error);
-            std::mem::take(&mut book.owed)
+        let incoming = {
+            let mut requests = handle.requests.lock();
+            requests.disconnected.get_or_insert(error);
+            std::mem::take(&mut requests.incoming)
         };
         self.cancel_all(handle, notifications);
-        let owed = owed.items.into_iter();
-        for request in owed.filter_map(|(request, _)| request.upgrade()) {
+        let incoming = incoming.items.into_iter();
+        for request in incoming.filter_map(|(request, _)| request.upgrade()) {
             let mut shard = self.shard(request.hash).lock();
             shard.fail_responder(&request, handle, None, error, notifications);
         }
@@ -110,13 +110,13 @@ impl Requests {
         notifications: &mut Notifications,
     ) {
         let tag = self.hasher.hash_one(id);
-        let owed: Vec<_> = {
-            let mut book = former.book.lock();
+        let incoming: Vec<_> = {
+            let mut requests = former.requests.lock();
             // Requests that are about to be opened for that registration fail from here on.
-            book.lost = book.lost.max(registration);
-            book.owed.tagged(tag)
+            requests.replaced = requests.replaced.max(registration);
+            requests.incoming.tagged(tag)
         };
-        for request in owed {
+        for request in incoming {
             let mut shard = self.shard(request.hash).lock();
             shard.fail_responder(
                 &request,
@@ -129,18 +129,20 @@ impl Requests {
     }
 
     /// True if a responder may answer a request. May include requests that have just ended.
-    pub(crate) fn owes(&self, responder: &Handle) -> bool {
-        let book = responder.book.lock();
+    pub(crate) fn has_incoming(&self, responder: &Handle) -> bool {
+        let requests = responder.requests.lock();
         let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
-        book.owed.items.iter().any(is_pending)
+        requests.incoming.items.iter().any(is_pending)
     }
 
     /// Requests that a responder may answer, without those that are being delivered.
-    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<Request>> {
-        let owed: Vec<_> = {
-            let book = responder.book.lock();
-            let owed = book.owed.items.iter();
-            owed.filter_map(|(request, _)| request.upgrade()).collect()
+    pub(crate) fn incoming(&self, responder: &Handle) -> Vec<Arc<Request>> {
+        let incoming: Vec<_> = {
+            let requests = responder.requests.lock();
+            let incoming = requests.incoming.items.iter();
+            incoming
+                .filter_map(|(request, _)| request.upgrade())
+                .collect()
         };
         let is_out = |request: &Arc<Request>| {
             let shard = self.shard(request.hash).lock();
@@ -148,9 +150,9 @@ impl Requests {
             pending.is_some_and(|pending| {
                 Arc::ptr_eq(&pending.request, request)
                     && pending.responders.contains(responder.key)
-                    && request.late.lock().is_none()
+                    && request.deferred_cancels.lock().is_none()
             })
         };
-        owed.into_iter().filter(is_out).collect()
+        incoming.into_iter().filter(is_out).collect()
     }
 }

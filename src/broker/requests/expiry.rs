@@ -28,8 +28,8 @@ impl Requests {
         were_any
     }
 
-    /// Ends requests on timeout. `tell` is called with the notifications when no lock is held.
-    pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Notifications)) {
+    /// Ends requests on timeout. `notify` is called with the notifications when no lock is held.
+    pub(crate) fn expire(&self, now: Instant, mut notify: impl FnMut(&mut Notifications)) {
         let mut notifications = Notifications::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -40,7 +40,7 @@ impl Requests {
             shard.shrink(ROOM);
             drop(shard);
             if !notifications.is_empty() {
-                tell(&mut notifications);
+                notify(&mut notifications);
             }
         }
     }

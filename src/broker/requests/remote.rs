@@ -48,7 +48,7 @@ impl Requests {
             return None;
         }
         let asker = pending.asker.clone();
-        asker.book.lock().deliveries -= 1;
+        asker.requests.lock().deliveries -= 1;
         let question = Question {
             ack,
             asker: &asker,
@@ -57,8 +57,8 @@ impl Requests {
             answers: pending.answers,
             timeout: None,
         };
-        let is_late = pending.add(&question, false, &self.hasher, notifications);
-        let request = is_late.then(|| pending.request.clone());
+        let defers_cancels = pending.add(&question, false, &self.hasher, notifications);
+        let request = defers_cancels.then(|| pending.request.clone());
         if pending.responders.is_empty() {
             let pending = entry.remove().0;
             shard.finish(pending, None, notifications);
@@ -83,7 +83,7 @@ impl Requests {
     }
 
     /// True if this responder, asked as this id, may still answer a request of this asker.
-    pub(crate) fn is_owed(
+    pub(crate) fn may_answer(
         &self,
         ack: &str,
         asker: &Arc<Handle>,
@@ -118,8 +118,8 @@ impl Requests {
         notifications: &mut Notifications,
     ) {
         let tag = self.hasher.hash_one(id);
-        let owed = former.book.lock().owed.tagged(tag);
-        for request in owed {
+        let incoming = former.requests.lock().incoming.tagged(tag);
+        for request in incoming {
             let mut shard = self.shard(request.hash).lock();
             let pending = shard.find(request.hash, &request.ack);
             if pending.is_some_and(|pending| pending.asker.remote) {
