@@ -117,6 +117,7 @@ impl Memory {
 }
 
 /// A charge of one owner, whose size may change. Discharged when dropped.
+#[must_use]
 #[derive(Debug)]
 pub(crate) struct Charge {
     memory: Arc<Memory>,

@@ -29,6 +29,7 @@ pub(crate) struct Answer<'a> {
 }
 
 /// Destination of an answer that was accepted.
+#[must_use]
 pub(crate) enum Answered {
     /// The asker's outbox; none if that has no room.
     Here(Arc<Handle>, Option<Pushed>),

@@ -160,6 +160,12 @@ impl Handle {
         }
     }
 
+    /// Appends frames to the outbox and writes it to the socket.
+    pub(crate) fn write(&self, push: impl FnOnce(&Outbox) -> Pushed) {
+        let _ = push(&self.outbox);
+        self.flush();
+    }
+
     /// Writes the outbox to the socket. If the socket is full, its task writes the rest.
     pub(crate) fn flush(&self) {
         match self.outbox.flush(&self.socket) {

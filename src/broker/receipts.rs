@@ -140,8 +140,7 @@ impl Receipt {
             return;
         }
         let frame = version_2::receipt(&self.reference, &delivered, &failed);
-        self.asker.outbox.push(&frame);
-        self.asker.flush();
+        self.asker.write(|outbox| outbox.push(&frame));
     }
 }
 

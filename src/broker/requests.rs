@@ -109,7 +109,8 @@ pub(crate) struct Name<'a> {
     pub(crate) registration: u64,
 }
 
-/// Result of an answer or refusal: the responder's part in the request has ended.
+/// Result of an answer or refusal: the responder's part in the request has ended, and the asker is to get it.
+#[must_use]
 #[derive(Debug)]
 pub(crate) struct ResponderDone {
     pub(crate) asker: Arc<Handle>,
@@ -120,6 +121,7 @@ pub(crate) struct ResponderDone {
 }
 
 /// Result of opening a request.
+#[must_use]
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// The messages may be delivered. With a request, [`Requests::delivered`] must follow.

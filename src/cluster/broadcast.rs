@@ -184,7 +184,8 @@ impl Cluster {
         let is_freed = broker.end_registration(id, registration, || {
             if owner.uses_version_2() {
                 let from = protocol::json_string(id);
-                owner.outbox.push(&protocol::version_2::replaced(&from));
+                // Flushed below, without the lock of the registry.
+                let _ = owner.outbox.push(&protocol::version_2::replaced(&from));
             }
         });
         if !is_freed {

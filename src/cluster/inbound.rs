@@ -288,7 +288,10 @@ impl<'a> InboundPacket<'a> {
     /// Sends a frame to the broker that the packet came from.
     fn reply(&mut self, frame: &[&str]) {
         match self.asker {
-            Some(asker) => drop(asker.outbox.push(frame)),
+            Some(asker) => {
+                // `finish` flushes it.
+                let _ = asker.outbox.push(frame);
+            }
             None => framing::append_text(frame, &mut self.own_replies),
         }
     }

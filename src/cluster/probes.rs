@@ -96,8 +96,7 @@ impl Cluster {
             let mut frames = Vec::new();
             framing::append_text(&protocol::confirm(&number.to_string()), &mut frames);
             link.expect_report();
-            handle.outbox.push_frames(&mut frames);
-            handle.flush();
+            handle.write(|outbox| outbox.push_frames(&mut frames));
         }
     }
 
@@ -124,8 +123,7 @@ impl Cluster {
             let (ack, number) = (protocol::json_string(request.ack()), number.to_string());
             framing::append_text(&protocol::probe(&ack, &number), &mut frames);
         }
-        handle.outbox.push_frames(&mut frames);
-        handle.flush();
+        handle.write(|outbox| outbox.push_frames(&mut frames));
     }
 
     /// Fails the request with this probe number: the owner of the id does not know it.
@@ -165,9 +163,9 @@ impl Cluster {
         for (ack, number) in unknown {
             match asker {
                 Some(asker) => {
-                    asker
-                        .outbox
-                        .push(&protocol::probe_failed(&number.to_string()));
+                    let number = number.to_string();
+                    // Flushed below.
+                    let _ = asker.outbox.push(&protocol::probe_failed(&number));
                     // A former owner may still work on it.
                     let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
                     requests.cancel_part(&key, asker, None, id, &mut notifications);

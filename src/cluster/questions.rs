@@ -25,6 +25,7 @@ impl Questions {
 }
 
 /// An open question. Dropping it discards further answers.
+#[must_use]
 pub(super) struct OpenQuestion<'a> {
     cluster: &'a Cluster,
     pub(super) number: u64,

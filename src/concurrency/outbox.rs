@@ -324,7 +324,7 @@ fn a_task_waiting_for_an_empty_outbox_is_woken() {
             let (handle, asked) = (world.handle.clone(), asked.clone());
             Box::new(move || {
                 for _ in 0..MESSAGES {
-                    handle.outbox.push(&["x"]);
+                    let _ = handle.outbox.push(&["x"]);
                     if below(2) == 0 {
                         handle.flush();
                     }

@@ -46,6 +46,7 @@ enum FrameKind {
 }
 
 /// The result of a push.
+#[must_use = "after `NeedsFlush` the caller must flush the outbox"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
     /// The first push since the last flush: the caller must flush.
@@ -57,6 +58,7 @@ pub(crate) enum Pushed {
 }
 
 /// The result of a flush.
+#[must_use = "unless it is `Done` the connection's task must be woken"]
 #[derive(Debug)]
 pub(crate) enum Flushed {
     /// The queue is empty, or is being written elsewhere.
@@ -180,11 +182,12 @@ impl Outbox {
         })
     }
 
-    /// Appends bytes of control frames.
-    pub(crate) fn push_control(&self, bytes: &[u8]) -> Pushed {
-        self.append(FrameKind::Control, bytes.len(), bytes.len(), |queue| {
+    /// Appends bytes of control frames, unless the connection is closed. The caller flushes in any case: control
+    /// frames are not batched.
+    pub(crate) fn push_control(&self, bytes: &[u8]) {
+        let _ = self.append(FrameKind::Control, bytes.len(), bytes.len(), |queue| {
             queue.room(bytes.len()).extend_from_slice(bytes);
-        })
+        });
     }
 
     /// Appends `size` bytes, `own` of which are memory of this queue alone.
@@ -263,7 +266,8 @@ impl Outbox {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {
                     self.queue.lock().blocked = false;
-                    self.flush(socket);
+                    // The task itself calls this: it checks the state again.
+                    let _ = self.flush(socket);
                 }
             }
         }
