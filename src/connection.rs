@@ -8,9 +8,9 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `connection` | the task: reads, decodes, dispatches commands |
-//! | `send` | the command `send`; delivers a message to one id |
+//! | `send` | the command `send` and its options; delivers a message to one id |
 //! | `send_many` | delivers a message to many ids |
-//! | `request` | options, requests, reports and receipts of a `send`; the command `cancel` |
+//! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
 //! | `remote` | `send` to receivers at other brokers |
 //! | `lookup` | lookup of ids that are not registered here |
 //! | `answer` | the command `answer` |

@@ -261,6 +261,26 @@ impl Requests {
         (request, defers_cancels)
     }
 
+    /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
+    fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
+        loop {
+            let oldest = {
+                let mut requests = asker.requests.lock();
+                // Remote askers are limited by their own broker.
+                if asker.remote || requests.deliveries <= self.max_pending {
+                    return;
+                }
+                requests.outgoing.items.pop_front()
+            };
+            match oldest {
+                Some((request, _)) => {
+                    self.end(&request, Some(DeliveryError::Timeout), notifications)
+                }
+                None => return,
+            }
+        }
+    }
+
     /// Ends the delivery of a request: sends its deferred cancellations.
     pub(crate) fn delivered(&self, request: &Request, notifications: &mut Notifications) {
         let deferred = request.deferred_cancels.lock().take().unwrap_or_default();

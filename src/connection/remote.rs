@@ -4,7 +4,7 @@ use std::{slice, sync::Arc, task::Context};
 
 use bytes::Bytes;
 
-use super::{Connection, Turn, request::SendOptions};
+use super::{Connection, Turn, send::SendOptions};
 use crate::{
     broker::{
         delivery::Admission,

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, slice, sync::Arc, time::Instant};
 
 use foldhash::quality::RandomState;
 
-use super::{Connection, Turn};
+use super::{Connection, Turn, send::SendOptions};
 use crate::{
     broker::{
         handle::Handle,
@@ -13,13 +13,6 @@ use crate::{
     error::ActionError,
     protocol::{self, ReplyOptions, version_2},
 };
-
-/// Options of a `send`.
-pub(super) struct SendOptions<'a> {
-    pub(super) ack: Option<&'a str>,
-    /// None: options of version 1.
-    pub(super) reply: Option<&'a ReplyOptions<'a>>,
-}
 
 /// Result of the delivery to one id; none: it was delivered.
 pub(super) type DeliveryResult = Option<DeliveryError>;
@@ -59,29 +52,7 @@ fn cancel_at_once(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
     turn.notifications.extend(cancelled);
 }
 
-impl<'a> SendOptions<'a> {
-    /// The `ref` of a receipt, if one is wanted.
-    fn reference(&self) -> Option<&'a str> {
-        self.reply?.reference
-    }
-
-    pub(super) fn receipt(&self) -> bool {
-        self.reference().is_some()
-    }
-
-    /// The ack, if the message is a request.
-    #[inline]
-    pub(super) fn request(&self) -> Option<&'a str> {
-        self.ack.filter(|ack| protocol::is_truthy(ack))
-    }
-}
-
 impl Connection {
-    /// True if failed deliveries are reported to this connection.
-    pub(super) fn wants_results(&self, options: &SendOptions<'_>) -> bool {
-        self.handle.uses_version_2() && (options.receipt() || options.request().is_some())
-    }
-
     /// Key of a request with this ack.
     #[inline]
     pub(super) fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, task::Context};
 
-use super::{Connection, Turn, lookup::Absent, request::SendOptions};
+use super::{Connection, Turn, lookup::Absent};
 use crate::{
     broker::{delivery::Admission, handle::Handle, requests::DeliveryError},
     error::ActionError,
     memory::MOST_SHARE,
-    protocol::{self, Dest, RawReplyOptions},
+    protocol::{self, Dest, RawReplyOptions, ReplyOptions},
     transport::{
         framing::{self, Mask},
         outbox::Pushed,
@@ -16,6 +16,30 @@ use crate::{
 
 /// A connection serves others if it switched receivers this often since its last wait.
 const SWITCHES: u32 = 8;
+
+/// Options of a `send`.
+pub(super) struct SendOptions<'a> {
+    pub(super) ack: Option<&'a str>,
+    /// None: options of version 1.
+    pub(super) reply: Option<&'a ReplyOptions<'a>>,
+}
+
+impl<'a> SendOptions<'a> {
+    /// The `ref` of a receipt, if one is wanted.
+    pub(super) fn reference(&self) -> Option<&'a str> {
+        self.reply?.reference
+    }
+
+    pub(super) fn receipt(&self) -> bool {
+        self.reference().is_some()
+    }
+
+    /// The ack, if the message is a request.
+    #[inline]
+    pub(super) fn request(&self) -> Option<&'a str> {
+        self.ack.filter(|ack| protocol::is_truthy(ack))
+    }
+}
 
 /// The two receivers to which a connection sent last.
 #[derive(Debug, Default)]
@@ -219,6 +243,11 @@ impl Connection {
                 turn.pushed(receiver, pushed)
             }
         }
+    }
+
+    /// True if failed deliveries are reported to this connection.
+    pub(super) fn wants_results(&self, options: &SendOptions<'_>) -> bool {
+        self.handle.uses_version_2() && (options.receipt() || options.request().is_some())
     }
 
     /// Records this sender for a receiver whose id has just come from a draining broker: earlier messages

@@ -4,11 +4,7 @@ use std::{borrow::Cow, sync::Arc, task::Context};
 
 use bytes::Bytes;
 
-use super::{
-    Connection, Turn,
-    lookup::Absent,
-    request::{DeliveryResults, SendOptions},
-};
+use super::{Connection, Turn, lookup::Absent, request::DeliveryResults, send::SendOptions};
 use crate::{
     broker::{
         delivery::Admission,

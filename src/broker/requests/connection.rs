@@ -52,26 +52,6 @@ impl ConnectionRequests {
 }
 
 impl Requests {
-    /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
-    pub(super) fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
-        loop {
-            let oldest = {
-                let mut requests = asker.requests.lock();
-                // Remote askers are limited by their own broker.
-                if asker.remote || requests.deliveries <= self.max_pending {
-                    return;
-                }
-                requests.outgoing.items.pop_front()
-            };
-            match oldest {
-                Some((request, _)) => {
-                    self.end(&request, Some(DeliveryError::Timeout), notifications)
-                }
-                None => return,
-            }
-        }
-    }
-
     /// Ends all requests that a connection sent.
     pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
         let outgoing = std::mem::take(&mut handle.requests.lock().outgoing);
