@@ -247,9 +247,9 @@ mod tests {
         assert!(!first.owns_its_id() && second.owns_its_id());
         registry.end_registration("a", first.registration(), || panic!("not the owner"));
         assert_eq!(registry.find("a").unwrap().key, 2);
-        let told = Cell::new(false);
-        registry.end_registration("a", second.registration(), || told.set(true));
-        assert!(told.get() && registry.find("a").is_none());
+        let announced = Cell::new(false);
+        registry.end_registration("a", second.registration(), || announced.set(true));
+        assert!(announced.get() && registry.find("a").is_none());
         assert_eq!(registry.count(), 0);
     }
 

@@ -102,24 +102,24 @@ impl Cluster {
 
     /// Probes all open requests to a remote id.
     pub(super) fn probe_requests(&self, broker: &Broker, handle: &Arc<Handle>) {
-        let owed = broker.registry.requests.incoming(handle);
-        if owed.is_empty() {
+        let incoming = broker.registry.requests.incoming(handle);
+        if incoming.is_empty() {
             return;
         }
         let first = {
             let mut probes = self.probes.open.lock();
             let first = probes.next;
-            probes.next += owed.len() as u64;
+            probes.next += incoming.len() as u64;
             let probe = Probe {
                 at: Instant::now(),
                 handle: Arc::downgrade(handle),
-                requests: owed.iter().map(Arc::downgrade).collect(),
+                requests: incoming.iter().map(Arc::downgrade).collect(),
             };
             probes.batches.insert(first, probe);
             first
         };
         let mut frames = Vec::new();
-        for (number, request) in (first..).zip(&owed) {
+        for (number, request) in (first..).zip(&incoming) {
             let (ack, number) = (protocol::json_string(request.ack()), number.to_string());
             framing::append_text(&protocol::probe(&ack, &number), &mut frames);
         }

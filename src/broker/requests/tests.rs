@@ -552,9 +552,15 @@ fn one_responder_can_be_cancelled_alone() {
     // The id may have another owner by now.
     let notified = cancel(&mut table, "k", &asker, Some(&two), "2");
     assert_eq!(notified, ["2 k: cancel"]);
-    let owed = |one: &Handle, id| table.requests.may_answer("k", &asker, one, id);
-    assert_eq!([owed(&one, "2"), owed(&two, "3")], [false, true]);
-    assert_eq!([owed(&two, "2"), owed(&other, "3")], [false, false]);
+    let may_answer = |one: &Handle, id| table.requests.may_answer("k", &asker, one, id);
+    assert_eq!(
+        [may_answer(&one, "2"), may_answer(&two, "3")],
+        [false, true]
+    );
+    assert_eq!(
+        [may_answer(&two, "2"), may_answer(&other, "3")],
+        [false, false]
+    );
     assert!(!table.requests.may_answer("k", &other, &two, "3"));
     assert!(!table.requests.may_answer("j", &asker, &two, "3"));
     assert_eq!(table.answer("k", &one), None);
@@ -595,16 +601,16 @@ fn incoming_requests_are_those_delivered_and_not_answered() {
     assert!(!table.requests.has_incoming(&one));
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
-    let owed = |table: &Table, one: &Handle| {
-        let owed = table.requests.incoming(one);
-        let acks = owed.iter().map(|request| request.ack().to_owned());
+    let incoming = |table: &Table, one: &Handle| {
+        let incoming = table.requests.incoming(one);
+        let acks = incoming.iter().map(|request| request.ack().to_owned());
         acks.collect::<Vec<_>>()
     };
-    assert_eq!(owed(&table, &one), ["k", "j"]);
-    assert_eq!(owed(&table, &two), ["k"]);
+    assert_eq!(incoming(&table, &one), ["k", "j"]);
+    assert_eq!(incoming(&table, &two), ["k"]);
     assert_eq!(table.answer("k", &one), Some(1));
-    assert_eq!(owed(&table, &one), ["j"]);
-    assert_eq!(owed(&table, &two), ["k"]);
+    assert_eq!(incoming(&table, &one), ["j"]);
+    assert_eq!(incoming(&table, &two), ["k"]);
     // A new request with the same ack is a different one.
     let old = table.requests.incoming(&one);
     assert_eq!(table.answer("j", &one), Some(1));
