@@ -30,7 +30,7 @@ const RUSTFLAGS = [
 
 // Bytes of an input. Longer ones find nothing that these do not, but slower.
 const MAX_LENGTH = 4096;
-// Seconds for one input: above the patience of the conversations, which say more than a timeout.
+// Seconds for one input: above the timeouts of the conversations, whose errors are more precise.
 const UNIT_TIMEOUT = 60;
 // MiB; nothing a short input does takes as much.
 const MAX_MEMORY = 1024;

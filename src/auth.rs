@@ -199,11 +199,11 @@ mod tests {
     #[test]
     fn a_denial_has_a_code_a_close_code_and_a_reason() {
         let denied = Denied::Unauthorized("who?".into());
-        let told = (denied.code(), denied.close_code(), denied.reason());
-        assert_eq!(told, ("ERR_WSMB_UNAUTHORIZED", 4401, "who?"));
+        let denial = (denied.code(), denied.close_code(), denied.reason());
+        assert_eq!(denial, ("ERR_WSMB_UNAUTHORIZED", 4401, "who?"));
         let denied = Denied::Forbidden("no".into());
-        let told = (denied.code(), denied.close_code(), denied.reason());
-        assert_eq!(told, ("ERR_WSMB_FORBIDDEN", 4403, "no"));
+        let denial = (denied.code(), denied.close_code(), denied.reason());
+        assert_eq!(denial, ("ERR_WSMB_FORBIDDEN", 4403, "no"));
         assert_eq!(Denied::Unavailable.close_code(), 1013);
         assert!(Denied::Unavailable.reason().ends_with("later"));
     }

@@ -8,8 +8,9 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `connection` | the task: reads, decodes, dispatches commands |
-//! | `send` | the command `send` |
-//! | `request` | options, requests, reports and receipts of a `send`; the command `cancel` |
+//! | `send` | the command `send` and its options; delivers a message to one id |
+//! | `send_many` | delivers a message to many ids |
+//! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
 //! | `remote` | `send` to receivers at other brokers |
 //! | `lookup` | lookup of ids that are not registered here |
 //! | `answer` | the command `answer` |
@@ -28,6 +29,7 @@ mod register;
 mod remote;
 mod request;
 mod send;
+mod send_many;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -188,7 +190,7 @@ impl Connection {
             .messages_out
             .fetch_add(turn.messages_out.into(), Relaxed);
         turn.end();
-        self.settle();
+        self.update_charge();
         ended
     }
 
@@ -226,7 +228,7 @@ impl Connection {
             // outbox where the wait begins, rate limit and timers at the end of `poll`, memory and close
             // requests through `handle.waker`.
             self.poll_access(cx, turn);
-            if !turn.goes_on() || self.is_paused(cx) {
+            if !turn.has_budget() || self.is_paused(cx) {
                 return Poll::Pending;
             }
             match self.reader.poll_message(cx, input) {
@@ -238,25 +240,25 @@ impl Connection {
                     }
                 }
                 Poll::Ready(Ok(Incoming::Text(text))) => {
-                    turn.took(text.len());
-                    self.took_message();
+                    turn.count_message(text.len());
+                    self.on_message();
                     if let Some(receiver) = self.route(text, cx, turn) {
                         self.waiting = Some((text.into(), receiver));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
-                    turn.took(text.len());
-                    self.took_message();
+                    turn.count_message(text.len());
+                    self.on_message();
                     if let Some(receiver) = self.route(&text, cx, turn) {
                         self.waiting = Some((text, receiver));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
-                    turn.took(0);
-                    self.took_message();
+                    turn.count_message(0);
+                    self.on_message();
                     match self.access.is_open() {
                         true => self.refused(ActionError::Binary, None, turn),
-                        false => self.deny_stranger(),
+                        false => self.deny_unregistered(),
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
@@ -267,7 +269,7 @@ impl Connection {
                 // Pings are answered by the reader; they count against the budget.
                 Poll::Ready(Ok(_)) => {
                     turn.read += 1;
-                    self.took_message();
+                    self.on_message();
                     self.deliver(turn);
                     // Closes the connection if there were too many.
                     self.control_frame();
@@ -313,7 +315,7 @@ impl Connection {
                 protocol,
             }) => self.register(id, token, protocol, turn),
             Ok(_) | Err(_) if !self.access.is_open() => {
-                self.deny_stranger();
+                self.deny_unregistered();
                 return None;
             }
             Ok(ClientAction::Send {
@@ -330,7 +332,7 @@ impl Connection {
                 ack,
                 message,
                 error,
-            }) => match error.filter(|_| self.handle.speaks_2()) {
+            }) => match error.filter(|_| self.handle.uses_version_2()) {
                 None => self.answer(ack, Ok(message), turn),
                 Some(error) => self.answer(ack, Err(error), turn),
             },
@@ -354,7 +356,7 @@ impl Connection {
     }
 
     /// Updates the memory charged for input that is not yet routed.
-    fn settle(&mut self) {
+    fn update_charge(&mut self) {
         self.over_share &= self.broker.memory.is_short();
         let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
         let reading = self.reader.held() + waiting;

@@ -117,6 +117,7 @@ impl Memory {
 }
 
 /// A charge of one owner, whose size may change. Discharged when dropped.
+#[must_use]
 #[derive(Debug)]
 pub(crate) struct Charge {
     memory: Arc<Memory>,
@@ -174,9 +175,9 @@ pub(crate) trait Holders: Send {
     /// Closes the connections that hold the most, each at least `share` bytes, until enough would be freed;
     /// false if there are none. `spares`: spare those that are about to free memory, and the others while
     /// that helps.
-    fn end_largest(&mut self, share: usize, spares: bool) -> bool;
+    fn close_largest(&mut self, share: usize, spares: bool) -> bool;
     /// Called when memory is no longer short: wakes those that wait.
-    fn go_on(&self);
+    fn wake_all(&self);
 }
 
 /// Enforces the memory limit of a server; never returns.
@@ -186,21 +187,21 @@ pub(crate) async fn govern(memory: &Memory, mut holders: impl Holders) {
         if !memory.is_short() {
             continue;
         }
-        let (since, mut patience) = (Instant::now(), GRACE);
+        let (since, mut pause) = (Instant::now(), GRACE);
         holders.observe();
         while memory.is_short() {
             memory.divide(holders.count());
             // Returns early when enough memory is free.
-            let waited = timeout(patience, memory.changed.notified()).await;
+            let waited = timeout(pause, memory.changed.notified()).await;
             if memory.is_enough(memory.used()) {
                 memory.short.store(false, SeqCst);
                 // The limit may have been reached again in between, without a notification.
                 memory.charge(0);
-                holders.go_on();
+                holders.wake_all();
             } else if waited.is_err() {
                 let spares = since.elapsed() < LONGEST;
-                if holders.end_largest(memory.share.load(Relaxed), spares) {
-                    patience = NEXT;
+                if holders.close_largest(memory.share.load(Relaxed), spares) {
+                    pause = NEXT;
                 }
             }
         }
@@ -253,13 +254,13 @@ mod tests {
 
         fn observe(&mut self) {}
 
-        fn end_largest(&mut self, share: usize, spares: bool) -> bool {
+        fn close_largest(&mut self, share: usize, spares: bool) -> bool {
             assert_eq!((share, spares), (LEAST_SHARE, true));
             self.0.fetch_add(1, SeqCst);
             self.2.lock().unwrap().pop().is_some()
         }
 
-        fn go_on(&self) {
+        fn wake_all(&self) {
             self.1.fetch_add(1, SeqCst);
         }
     }
@@ -267,13 +268,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn connections_are_closed_one_by_one_until_memory_is_no_longer_short() {
         let memory = Arc::new(Memory::new(1000));
-        let (ended, went_on) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (ended, woken) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let charges = (0..5).map(|_| Charge::new(&memory, 300)).collect();
-        let holders = Count(&ended, &went_on, std::sync::Mutex::new(charges));
+        let holders = Count(&ended, &woken, std::sync::Mutex::new(charges));
         let wait = timeout(Duration::from_secs(10), govern(&memory, holders));
         assert!(wait.await.is_err());
         assert_eq!(memory.used(), 0, "dropped with the holders");
-        assert_eq!((ended.into_inner(), went_on.into_inner()), (3, 1));
+        assert_eq!((ended.into_inner(), woken.into_inner()), (3, 1));
         assert!(!memory.is_short());
     }
 }

@@ -5,9 +5,9 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `fast_path` | decodes frames whose members are in the usual order |
-//! | `members` | the members of any other frame; `json_scan` splits plain JSON |
-//! | `decode` | decodes the actions of clients and servers |
+//! | `decode` | decodes the actions of clients and servers; itself those whose members are in the usual order |
+//! | `members` | decodes actions from their members in any order |
+//! | `json_scan` | finds the end of a JSON value; splits plain JSON into members |
 //! | `values` | decodes single values: ids, receivers, acks |
 //! | `reply_options` | the members that version 2 adds to a `send` |
 //! | `encode` | encodes actions; `encode/version_2` those that version 2 adds |
@@ -15,7 +15,6 @@
 
 mod decode;
 mod encode;
-mod fast_path;
 mod json_scan;
 mod members;
 mod peer_frame;
@@ -30,8 +29,8 @@ pub(crate) use encode::{
     version_2,
 };
 pub(crate) use peer_frame::{
-    PeerFrame, answer_of, asks, awaits, belongs_to_last, belongs_to_next, decode_between,
-    is_message, lost, settle, settle_number, settled,
+    PeerFrame, belongs_to_last, belongs_to_next, confirm, confirm_number, confirmed,
+    decode_peer_frame, expect_reply, is_message, probe, probe_failed, remote_answer,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
 pub(crate) use values::{

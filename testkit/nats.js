@@ -52,7 +52,7 @@ function executable(version) {
   return found;
 }
 
-/** What becomes true, and soon. */
+/** Waits a limited time until a condition is true. */
 async function until(what, isTrue) {
   const deadline = Date.now() + LATE_MS;
   while (!(await isTrue())) {
@@ -61,7 +61,7 @@ async function until(what, isTrue) {
   }
 }
 
-/** What the server at this port says first, in clear text even with TLS; nothing if nobody says anything. */
+/** The first bytes from the server at this port, in clear text even with TLS; none if nothing arrives. */
 function greeting(port) {
   return new Promise((resolve) => {
     const socket = net.connect(port, '127.0.0.1');
@@ -79,7 +79,7 @@ function greeting(port) {
   });
 }
 
-/** Who is let in: anybody, unless the options say something else. */
+/** The `authorization` section; every client is accepted unless the options set credentials. */
 function authorization({ user, pass, token, nkey }) {
   if (token) return { token };
   if (nkey) return { users: [{ nkey }, ...(user ? [{ user, password: pass }] : [])] };
@@ -136,7 +136,7 @@ class NatsServer {
     write('nats.conf', `${lines.join('')}${config}\n`);
   }
 
-  /** What it has logged, over all its starts. */
+  /** The log of all its starts. */
   get log() {
     return fs.readFileSync(path.join(this.#folder, 'log'), 'utf8');
   }
@@ -214,7 +214,7 @@ class NatsServer {
     );
   }
 
-  /** What its monitoring says: `connz`, `routez`, `varz`, `subsz?subs=1` and so on. */
+  /** A page of its monitoring port: `connz`, `routez`, `varz`, `subsz?subs=1` and so on. */
   async monitor(page) {
     const url = `http://127.0.0.1:${this.#ports.monitor}/${page}`;
     // A connection of its own: one that is kept may be from before a restart.
@@ -271,7 +271,7 @@ class NatsServer {
     this.#isPaused = false;
   }
 
-  /** In order: its clients are told. Resolves when it has ended. */
+  /** Stops it gracefully: its clients are notified. Resolves when it has ended. */
   async stop() {
     if (!this.isRunning) return;
     if (this.#isPaused) this.resume();
@@ -312,7 +312,7 @@ async function startTogether(t, count, options) {
   }
   const routes = count > 1 ? ports.map(({ cluster }) => `nats://127.0.0.1:${cluster}`) : undefined;
   const servers = [];
-  // One after the other: two that look for each other at the same time, in vain, try again a second later.
+  // One after the other: two servers that fail to connect to each other at the same time retry a second later.
   for (const own of ports) {
     const server = new NatsServer(options, own, servers, routes);
     servers.push(server);

@@ -7,10 +7,10 @@ const dgram = require('node:dgram');
 const { once } = require('node:events');
 const net = require('node:net');
 
-/** Ports below those that systems give to whoever does not ask for a certain one. */
+/** Ports below those that systems assign as ephemeral ports. */
 const [LOWEST, HIGHEST] = [20_000, 32_000];
 
-/** Resolves with whether nobody had this port of UDP, which the socket now has. */
+/** Resolves with whether this UDP port was free; the socket is then bound to it. */
 async function binds(socket, port) {
   const bound = once(socket, 'listening');
   socket.bind(port, '127.0.0.1');
@@ -24,8 +24,8 @@ async function binds(socket, port) {
 }
 
 /**
- * Resolves with whether nobody listens there. It is not tried by listening: what is closed again would
- * still listen in a process that another test is forking at that moment.
+ * Resolves with whether no process listens there. The test does not listen itself: a socket that is closed again
+ * would still listen in a process that another test is forking at that moment.
  */
 async function refuses(port) {
   const socket = net.connect(port, '127.0.0.1');
@@ -41,9 +41,9 @@ async function refuses(port) {
 }
 
 /**
- * A free port that nobody takes while nobody listens there, until the test ends: another server can be
- * where one was. Among tests, also those of other threads and processes, who has it is who has the port of
- * UDP with its number, which nobody else here wants.
+ * A free port that is reserved until the test ends, also while no server listens there, so that a server can be
+ * restarted. Reserved among all tests, threads and processes by binding the UDP port with the same number, which
+ * nothing else uses here.
  */
 async function lastingPort(t) {
   while (true) {

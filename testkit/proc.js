@@ -1,6 +1,6 @@
 'use strict';
 
-// What Linux knows of a process: its files in `/proc`.
+// Data of Linux about a process: its files in `/proc`.
 
 const fs = require('node:fs');
 

@@ -141,12 +141,12 @@ impl Queue {
 
     /// Queues a message.
     pub fn push(&self, message: &str) {
-        self.outbox.push(&protocol::message(message, None, FROM));
+        let _ = self.outbox.push(&protocol::message(message, None, FROM));
     }
 
     /// Writes the queued messages. Returns the number of bytes.
     pub fn flush(&self) -> usize {
-        self.outbox.flush(&self.socket);
+        let _ = self.outbox.flush(&self.socket);
         self.pipe.clear()
     }
 }

@@ -26,14 +26,14 @@ use super::{
 use crate::{Listen, Server, ServerEvent, ServerOptions};
 
 const PEERS: usize = 4;
-/// Every timeout of the server: longer than our patience, so that what waits for one is found out.
+/// Every timeout of the server: longer than our own, so that a frame that waits for one of them is detected.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Turns of the runtime from the connection of a peer to the end of what it has sent.
 const SETTLE: usize = 6;
 /// Bytes that the peers may write: repeating is cheap for the fuzzer, not for the server.
 const MOST_WRITTEN: usize = 2 << 20;
 
-/// What a peer does, by the second byte of a line.
+/// An operation of a peer, by the second byte of a line.
 enum Deed {
     /// Writes a frame that begins with this byte: `t`, `b` binary, `p` ping, `o` pong, `c` close,
     /// `<` first fragment, `+` further fragment, `>` last fragment.
@@ -92,7 +92,7 @@ pub fn conversation(input: &[u8]) {
 struct Stage {
     server: Server,
     path: PathBuf,
-    /// The ids that have an owner, as the server's events tell.
+    /// The ids that have an owner, according to the server's events.
     owned: Arc<Mutex<HashSet<String>>>,
     canaries: [Peer; 2],
 }

@@ -13,7 +13,7 @@ const MAX_DEST: usize = 4;
 /// Bytes of an unknown action that an error shows, give or take the rest of a character.
 const SHOWN: usize = 1024;
 
-/// What is wrong with a frame, by the naive reading.
+/// The fault of a frame, by the naive parser.
 enum Wrong {
     This(ActionError),
     /// The action of this name is unknown. None: of a name that is not promised.
@@ -168,13 +168,13 @@ fn server_action<'a>(
     let raw = |name| member(name).map(|json| json.raw);
     let truthy = |name| member(name).filter(|json| json.is_truthy());
     let (message, from) = (raw("message"), raw("from"));
-    let speaks_2 = version_spoken == 2;
+    let uses_version_2 = version_spoken == 2;
     let has_long_ack = raw("ack").is_some_and(|ack| ack.len() > protocol::LONGEST_ACK);
     // What is missing has a text of its own, which is not compared.
     let missing = |what: &str| Wrong::Member(what.to_owned());
     match name.as_deref() {
         Some(name @ ("message" | "answer")) if has_long_ack => Err(missing(name)),
-        Some(name @ ("failed" | "error" | "cancel")) if speaks_2 && has_long_ack => {
+        Some(name @ ("failed" | "error" | "cancel")) if uses_version_2 && has_long_ack => {
             Err(missing(name))
         }
         Some("message") => {
@@ -185,35 +185,37 @@ fn server_action<'a>(
             ack: raw("ack"),
             from,
             message,
-            error: truthy("error").filter(|_| speaks_2).map(|json| json.raw),
+            error: truthy("error")
+                .filter(|_| uses_version_2)
+                .map(|json| json.raw),
         }),
         Some("registered") => Ok(ServerAction::Registered {
             protocol: version(member("protocol")).min(version_spoken),
         }),
         Some("unregistered") => Ok(ServerAction::Unregistered {
             id: raw("id"),
-            code: raw("code").filter(|_| speaks_2),
+            code: raw("code").filter(|_| uses_version_2),
         }),
-        Some("receipt") if speaks_2 => Ok(ServerAction::Receipt {
+        Some("receipt") if uses_version_2 => Ok(ServerAction::Receipt {
             reference: raw("ref").ok_or_else(|| missing("receipt"))?,
             delivered: raw("delivered").unwrap_or("[]"),
             failed: raw("failed").unwrap_or("{}"),
         }),
-        Some("failed") if speaks_2 => match (raw("ack"), raw("dest"), raw("code")) {
+        Some("failed") if uses_version_2 => match (raw("ack"), raw("dest"), raw("code")) {
             (Some(ack), Some(dest), Some(code)) => Ok(ServerAction::Failed { ack, dest, code }),
             _ => Err(missing("failed")),
         },
-        Some("error") if speaks_2 => Ok(ServerAction::Error {
+        Some("error") if uses_version_2 => Ok(ServerAction::Error {
             code: raw("code").ok_or_else(|| missing("error"))?,
             message: message.unwrap_or("\"\""),
             reference: raw("ref"),
             ack: raw("ack"),
         }),
-        Some("cancel") if speaks_2 => {
+        Some("cancel") if uses_version_2 => {
             let ack = raw("ack").ok_or_else(|| missing("cancel"))?;
             Ok(ServerAction::Cancel { ack })
         }
-        Some("goaway") if speaks_2 => {
+        Some("goaway") if uses_version_2 => {
             let within = raw("within").ok_or_else(|| missing("goaway"))?;
             Ok(ServerAction::GoAway { within })
         }
@@ -364,7 +366,7 @@ fn encoders(json: &Json<'_>, id: &str) {
     version_2(json, id);
 }
 
-/// The same of the frames that version 2 adds.
+/// Checks the frames that version 2 adds.
 fn version_2(json: &Json<'_>, id: &str) {
     let raw = |name| json.member(name).map(|json| json.raw);
     let (reference, ack) = (raw("ref"), raw("ack"));

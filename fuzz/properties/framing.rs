@@ -26,7 +26,7 @@ use crate::{
 
 /// The limit on a message, by the input: exceeded by the shortest, by some, and by none.
 const MAX_PAYLOAD: [usize; 4] = [8, 130, 1 << 10, 1 << 20];
-/// What is said of a connection that has ended without a fault of its peer.
+/// The end of a connection that was not closed for a violation.
 const LOST: &str = "lost";
 /// Bytes that a reader reserves for a message of which little has come.
 const RESERVED: usize = 16 << 10;
@@ -37,7 +37,7 @@ const MAX_CONTROL: u128 = 125;
 /// The longest reason of a close frame: that less the code.
 const MAX_REASON: usize = 123;
 
-/// What came of reading: messages, the error that ended it, if any, and what is to be sent back.
+/// Result of reading: messages, the error that ended it, if any, and the replies.
 #[derive(Debug, Default, PartialEq)]
 struct Notification {
     messages: Vec<Message>,
@@ -135,7 +135,7 @@ fn naive_boundaries(bytes: &[u8]) -> (Vec<bool>, Option<Last>) {
     }
 }
 
-/// The same, but for a frame that is refused as soon as its header has come: tungstenite reads the
+/// Reads with tungstenite alone. Differs in a frame that is refused once its header has arrived: tungstenite reads the
 /// whole frame before.
 fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Notification {
     let mut read = in_one_piece(bytes, role, max_payload);
@@ -223,7 +223,7 @@ async fn in_pieces(
     let mut read = Notification::default();
     let (known, _) = naive_boundaries(bytes);
     loop {
-        // The runtime hears of what has come before the reader asks for it.
+        // The runtime polls the socket before the reader does.
         yield_now().await;
         loop {
             let polled = poll(&mut reader).await;
@@ -292,7 +292,7 @@ async fn poll(reader: &mut Reader) -> Poll<Result<Message, Broken>> {
     polled
 }
 
-/// What we write, a peer reads.
+/// A peer reads a frame as it was written.
 fn round_trip(text: &str, cut: usize) {
     let (head, tail) = text.split_at(protocol::shorten(text, cut).len());
     for (role, mask) in [(Role::Client, Mask::None), (Role::Server, Mask::Random)] {

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_member_may_be_of_every_type_and_nesting() {
+    fn members_of_any_type_and_nesting_are_decoded() {
         let values = FLAT.len() + NESTED.len();
         for depth in [0, 4, DEEPEST as u8] {
             for member in 0..count() {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_right_but_for_one_member() {
+    fn frames_with_one_wrong_member_are_handled() {
         assert_eq!(
             frame_of(1, 10, 0),
             r#"{"action":"register","id":"text","token":"t","protocol":2}"#

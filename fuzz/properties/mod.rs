@@ -1,8 +1,8 @@
-//! What holds whatever bytes come: a function for each part that bytes from outside reach first.
-//! Each panics where it does not hold.
+//! Properties that hold for any bytes: a function for each part that outside bytes reach first. Each panics
+//! if the property does not hold.
 //!
-//! This is a module of the broker (feature `fuzzing`, and its tests), so that it sees what users do
-//! not. The targets beside it give it what the fuzzer makes up; its test gives it the seeds.
+//! This is a module of the broker (feature `fuzzing`, and its tests), so it tests the code that users run.
+//! The targets beside it pass the fuzzer's inputs; its test passes the seeds.
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -84,18 +84,18 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_decoded_as_a_naive_reading_of_their_json_says() {
+    fn frames_are_decoded_like_the_naive_parser_does() {
         hold("decode", super::decode);
     }
 
     #[cfg(unix)]
     #[test]
-    fn frames_are_read_as_tungstenite_reads_them_however_they_are_cut() {
+    fn frames_in_any_pieces_are_read_like_tungstenite_does() {
         hold("framing", super::framing);
     }
 
     #[test]
-    fn requests_are_judged_as_a_naive_reading_says_however_they_are_cut() {
+    fn requests_in_any_pieces_are_accepted_like_the_naive_parser_does() {
         hold("handshake", super::handshake);
     }
 
@@ -107,7 +107,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn peers_that_do_what_they_like_leave_nothing_behind() {
+    fn peers_with_arbitrary_input_leave_no_resources() {
         hold("conversation", super::conversation);
     }
 }

@@ -1,4 +1,4 @@
-//! A peer at the other end of a real socket: it writes what it is told, and reads with care.
+//! A peer at the other end of a real socket: it writes given bytes, and reads with a limit.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -30,10 +30,10 @@ const PONG: u8 = 0x8a;
 /// First byte and payload.
 type Frame<'a> = (u8, &'a [u8]);
 
-/// One end of a socket. It blocks nobody: what the server does not take is lost.
+/// One end of a socket. It never blocks: bytes that the server does not accept are dropped.
 pub(super) struct Peer {
     socket: UnixStream,
-    /// What it writes, and may write again.
+    /// The bytes it wrote last, and may write again.
     pub(super) last: Vec<u8>,
     received: Vec<u8>,
     has_ended: bool,

@@ -121,7 +121,7 @@ impl Tokens {
 
     /// Verifies a token. `renews`: set if the client is already registered; the pause before verifying slows
     /// down frequent renewals. `alive` is held while another thread verifies.
-    pub(crate) fn judge(
+    pub(crate) fn verify(
         &self,
         id: Arc<str>,
         token: Option<String>,

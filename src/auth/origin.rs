@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_tls_is_no_same_origin_where_tls_ends_at_us() {
+    fn a_plain_http_page_is_no_same_origin_if_the_server_uses_tls() {
         assert!(same("https://a.example", "a.example", true));
         assert!(!same("http://a.example", "a.example", true));
         assert!(!same("http://a.example:443", "a.example:443", true));

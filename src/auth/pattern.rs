@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_star_is_special() {
+    fn only_the_star_is_a_wildcard() {
         for literal in ["a.c", "a?c", "[abc]", "a\\*", "{a,b}", "a+", "^a$"] {
             assert!(matches(literal, &literal.replace('*', "x")), "{literal}");
             assert!(
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_allows_what_one_of_its_patterns_matches() {
+    fn a_list_allows_an_id_that_one_of_its_patterns_matches() {
         let patterns = Patterns::from_iter(["room-*", "alice"]);
         assert!(patterns.allows("room-") && patterns.allows("room-1") && patterns.allows("alice"));
         assert!(!patterns.allows("alice2") && !patterns.allows("Room-1") && !patterns.allows(""));

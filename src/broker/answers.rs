@@ -29,6 +29,7 @@ pub(crate) struct Answer<'a> {
 }
 
 /// Destination of an answer that was accepted.
+#[must_use]
 pub(crate) enum Answered {
     /// The asker's outbox; none if that has no room.
     Here(Arc<Handle>, Option<Pushed>),
@@ -113,7 +114,7 @@ impl Broker {
         from: Option<&str>,
         error: &str,
     ) -> Option<Pushed> {
-        let frame = match asker.speaks_2() {
+        let frame = match asker.uses_version_2() {
             true => version_2::refusal(ack, from, error),
             false if ended => protocol::answer(ack, from, None),
             false => return None,

@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// Decision about one message and receiver.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Accept,

@@ -95,7 +95,7 @@ pub(crate) struct Handle {
     /// Number of its registration while it owns its id; zero otherwise.
     registration: AtomicU64,
     /// True if the peer speaks version 2 of the protocol.
-    speaks_2: AtomicBool,
+    uses_version_2: AtomicBool,
     /// True once `goaway` was sent to it.
     warned: AtomicBool,
     /// True if its id has just come from a broker that drains.
@@ -111,7 +111,7 @@ pub(crate) struct Handle {
     /// Lease of its id; none without a cluster.
     pub(crate) lease: Mutex<Option<Lease>>,
     /// Requests that it sent, and those that it may answer.
-    pub(crate) book: Mutex<ConnectionRequests>,
+    pub(crate) requests: Mutex<ConnectionRequests>,
     /// Waker of its task.
     pub(crate) waker: AtomicWaker,
     close: Mutex<Option<Close>>,
@@ -127,7 +127,7 @@ impl Handle {
             remote: false,
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
-            speaks_2: AtomicBool::new(false),
+            uses_version_2: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             arrived: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
@@ -135,7 +135,7 @@ impl Handle {
             principal: Mutex::default(),
             last_id: Mutex::default(),
             lease: Mutex::default(),
-            book: Mutex::default(),
+            requests: Mutex::default(),
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
             socket,
@@ -153,18 +153,24 @@ impl Handle {
     /// Turns it into the handle of an id, or a node, at another broker. Remote handles speak version 2.
     pub(crate) fn of_remote(self) -> Self {
         self.set_registration(self.key);
-        self.set_speaks_2(true);
+        self.set_uses_version_2(true);
         Self {
             remote: true,
             ..self
         }
     }
 
+    /// Appends frames to the outbox and writes it to the socket.
+    pub(crate) fn write(&self, push: impl FnOnce(&Outbox) -> Pushed) {
+        let _ = push(&self.outbox);
+        self.flush();
+    }
+
     /// Writes the outbox to the socket. If the socket is full, its task writes the rest.
     pub(crate) fn flush(&self) {
         match self.outbox.flush(&self.socket) {
             Flushed::Done => {}
-            Flushed::Blocked if self.remote => self.look_again(),
+            Flushed::Blocked if self.remote => self.recheck_room(),
             Flushed::Blocked | Flushed::Emptied | Flushed::Failed => self.waker.wake(),
         }
     }
@@ -172,7 +178,7 @@ impl Handle {
     /// Checks again whether the link has room. A link has no task: it calls `unblock`, but perhaps just
     /// before the outbox was marked as blocked.
     #[cold]
-    fn look_again(&self) {
+    fn recheck_room(&self) {
         if let WriteHalf::Uplink(uplink) = &self.socket
             && uplink.has_room()
         {
@@ -181,14 +187,14 @@ impl Handle {
     }
 
     /// Announces to another broker that the next frames ask for a report of their delivery.
-    pub(crate) fn asks(&self) {
+    pub(crate) fn expect_report(&self) {
         if let WriteHalf::Uplink(uplink) = &self.socket {
             uplink.expect_report();
         }
     }
 
     /// Announces that the connection with this key is about to write to the link.
-    pub(crate) fn written_by(&self, key: u64) {
+    pub(crate) fn set_writer(&self, key: u64) {
         if let WriteHalf::Uplink(uplink) = &self.socket {
             uplink.clone().set_writer(key);
         }
@@ -248,7 +254,7 @@ impl Handle {
 
     /// Bytes of memory that it holds, without its outbox.
     pub(crate) fn own_memory(&self) -> usize {
-        let asked = self.book.lock().charged();
+        let asked = self.requests.lock().charged();
         self.held.load(Relaxed) + asked
     }
 
@@ -276,17 +282,17 @@ impl Handle {
         self.registration.store(number, Release);
     }
 
-    pub(crate) fn speaks_2(&self) -> bool {
-        self.speaks_2.load(Acquire)
+    pub(crate) fn uses_version_2(&self) -> bool {
+        self.uses_version_2.load(Acquire)
     }
 
-    pub(crate) fn set_speaks_2(&self, speaks: bool) {
-        self.speaks_2.store(speaks, Release);
+    pub(crate) fn set_uses_version_2(&self, speaks: bool) {
+        self.uses_version_2.store(speaks, Release);
     }
 
     /// Sends `goaway` once, if the peer speaks version 2. `within`: time until it is closed.
     pub(crate) fn warn(&self, within: Duration) -> Pushed {
-        if !self.speaks_2() || self.warned.swap(true, Relaxed) {
+        if !self.uses_version_2() || self.warned.swap(true, Relaxed) {
             return Pushed::More;
         }
         let within = within.as_millis().to_string();

@@ -22,6 +22,7 @@ pub(crate) trait Release: fmt::Debug + Send + Sync {
 }
 
 /// Right to an id. Dropping it frees the id.
+#[must_use]
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: Arc<str>,

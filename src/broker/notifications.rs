@@ -1,16 +1,32 @@
-//! Notifications: sends failures to askers and cancellations to responders.
+//! Notifications about requests: failures to askers, and cancellations to responders.
 
 use std::{sync::Arc, time::Instant};
 
-use super::{
-    Broker,
-    handle::Handle,
-    requests::{Notification, Notifications},
-};
+use super::{Broker, handle::Handle, requests::DeliveryError};
 use crate::{
     protocol::{self, version_2},
     transport::outbox::Pushed,
 };
+
+/// Notification about a request.
+#[derive(Debug)]
+pub(crate) enum Notification {
+    /// To the asker: this receiver will not answer.
+    Failed {
+        asker: Arc<Handle>,
+        ack: Arc<str>,
+        dest: Arc<str>,
+        error: DeliveryError,
+    },
+    /// To a responder: its answer is no longer awaited.
+    Cancelled {
+        responder: Arc<Handle>,
+        ack: Arc<str>,
+    },
+}
+
+/// Collected while locks are held, and sent afterwards.
+pub(crate) type Notifications = Vec<Notification>;
 
 impl Broker {
     /// Pushes notifications to the connections they concern. Handles that need a flush are added to
@@ -24,7 +40,7 @@ impl Broker {
                     dest,
                     error,
                 } => {
-                    if !asker.speaks_2() || !self.has_room_for_answer(&asker) {
+                    if !asker.uses_version_2() || !self.has_room_for_answer(&asker) {
                         continue;
                     }
                     let (ack, dest) = (protocol::json_string(&ack), protocol::json_string(&dest));
@@ -34,7 +50,9 @@ impl Broker {
                 }
                 Notification::Cancelled { responder, ack } => {
                     // A lost cancellation only costs the responder useless work.
-                    if !responder.speaks_2() || responder.outbox.waiting() >= self.most_answers() {
+                    if !responder.uses_version_2()
+                        || responder.outbox.waiting() >= self.most_answers()
+                    {
                         continue;
                     }
                     let ack = protocol::json_string(&ack);
@@ -62,7 +80,7 @@ impl Broker {
     pub(crate) fn sweep(&self) {
         if self.registry.requests.sweep() {
             for handle in self.handles() {
-                handle.book.lock().sweep();
+                handle.requests.lock().sweep();
             }
         }
     }

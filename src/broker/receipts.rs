@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Time limit for the report of another broker about a delivery.
-const SETTLE: Duration = Duration::from_secs(10);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that packets in flight may take after a link was lost.
 const GRACE: Duration = Duration::from_millis(500);
 /// Approximate bytes charged for a receipt, and for each of its ids.
@@ -96,7 +96,7 @@ struct Receipt {
 
 impl Receipt {
     /// Link and packet of an id whose report is awaited.
-    fn awaits(&self, id: &str) -> Option<(u64, u64)> {
+    fn awaited(&self, id: &str) -> Option<(u64, u64)> {
         match self.reports.get(id)?.report {
             Report::Awaited(link, packet) => Some((link, packet)),
             Report::Known(_) => None,
@@ -104,7 +104,7 @@ impl Receipt {
     }
 
     /// Records the report of an awaited id. True if the receipt is complete.
-    fn note(&mut self, id: &str, error: Option<DeliveryError>) -> bool {
+    fn record(&mut self, id: &str, error: Option<DeliveryError>) -> bool {
         if let Some(named) = self.reports.get_mut(id) {
             named.report = Report::Known(error);
             self.left -= 1;
@@ -136,12 +136,11 @@ impl Receipt {
             }
         }
         // The asker may have registered with version 1 meanwhile, which has no receipts.
-        if !self.asker.speaks_2() {
+        if !self.asker.uses_version_2() {
             return;
         }
         let frame = version_2::receipt(&self.reference, &delivered, &failed);
-        self.asker.outbox.push(&frame);
-        self.asker.flush();
+        self.asker.write(|outbox| outbox.push(&frame));
     }
 }
 
@@ -167,7 +166,7 @@ impl Receipts {
             // The local part counts as one more report, which comes last.
             left: reports.len() + 1,
             reports,
-            deadline: Instant::now() + SETTLE,
+            deadline: Instant::now() + REPORT_TIMEOUT,
             _charge: Charge::new(memory, RECEIPT + reference.len() + names),
         };
         let mut open = self.open.lock();
@@ -188,7 +187,7 @@ impl Receipts {
 
     /// Adds the reports known locally, also of awaited ids that could not be sent. `dest`: all ids, in
     /// order.
-    pub(crate) fn local(
+    pub(crate) fn add_local(
         &self,
         number: u64,
         known: impl Iterator<Item = (Arc<str>, Option<DeliveryError>)>,
@@ -227,7 +226,7 @@ impl Receipts {
     }
 
     /// True while receipts await reports of a link.
-    pub(crate) fn awaits(&self, link: u64) -> bool {
+    pub(crate) fn is_awaited(&self, link: u64) -> bool {
         self.open.lock().links.contains_key(&link)
     }
 
@@ -243,14 +242,14 @@ impl Receipts {
         let fence = Fence {
             link,
             packet: 0,
-            deadline: now + SETTLE,
+            deadline: now + REPORT_TIMEOUT,
         };
         open.fences.insert(number, fence);
         Some(number)
     }
 
     /// Records the report of another broker about an id, or the confirmation of a fence.
-    pub(crate) fn settle(&self, number: u64, id: &str, error: Option<DeliveryError>) {
+    pub(crate) fn on_report(&self, number: u64, id: &str, error: Option<DeliveryError>) {
         let mut open = self.open.lock();
         if let Some(Fence { link, packet, .. }) = open.fences.remove(&number) {
             drop(open);
@@ -260,10 +259,10 @@ impl Receipts {
         let Some(receipt) = open.receipts.get_mut(&number) else {
             return;
         };
-        let Some((link, _)) = receipt.awaits(id) else {
+        let Some((link, _)) = receipt.awaited(id) else {
             return;
         };
-        let is_done = receipt.note(id, error);
+        let is_done = receipt.record(id, error);
         open.forget(link, number);
         if is_done {
             let receipt = open.receipts.remove(&number);
@@ -296,12 +295,12 @@ impl Receipts {
                 continue;
             };
             if !receipt
-                .awaits(&id)
+                .awaited(&id)
                 .is_some_and(|(_, packet)| packets(packet))
             {
                 continue;
             }
-            if receipt.note(&id, Some(error)) {
+            if receipt.record(&id, Some(error)) {
                 done.extend(open.receipts.remove(&number));
             }
             open.forget(link, number);
@@ -311,7 +310,7 @@ impl Receipts {
     }
 
     /// Records the packet that carries a message, or a fence.
-    pub(crate) fn sent(&self, number: u64, id: &str, packet: u64) {
+    pub(crate) fn on_sent(&self, number: u64, id: &str, packet: u64) {
         let mut open = self.open.lock();
         if let Some(fence) = open.fences.get_mut(&number) {
             fence.packet = packet;
@@ -330,7 +329,7 @@ impl Receipts {
 
     /// Records that a packet of a link, which sends no more, reached no broker. Reports of other packets
     /// may still be in flight: they are awaited for [`GRACE`].
-    pub(crate) fn unheard(&self, link: u64, packet: u64, error: DeliveryError) {
+    pub(crate) fn on_no_responders(&self, link: u64, packet: u64, error: DeliveryError) {
         let is_lost = |sent| sent == packet || sent == 0;
         self.lose_packets(link, is_lost, error);
         let mut open = self.open.lock();

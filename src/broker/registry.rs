@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn handle(key: u64) -> Arc<Handle> {
-        Arc::new(Handle::new(key, Pipe::deaf(), 1024, memory()))
+        Arc::new(Handle::new(key, Pipe::full(), 1024, memory()))
     }
 
     fn register(registry: &Registry, id: &str, handle: &Arc<Handle>) {
@@ -247,9 +247,9 @@ mod tests {
         assert!(!first.owns_its_id() && second.owns_its_id());
         registry.end_registration("a", first.registration(), || panic!("not the owner"));
         assert_eq!(registry.find("a").unwrap().key, 2);
-        let told = Cell::new(false);
-        registry.end_registration("a", second.registration(), || told.set(true));
-        assert!(told.get() && registry.find("a").is_none());
+        let announced = Cell::new(false);
+        registry.end_registration("a", second.registration(), || announced.set(true));
+        assert!(announced.get() && registry.find("a").is_none());
         assert_eq!(registry.count(), 0);
     }
 

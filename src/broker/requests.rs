@@ -10,17 +10,21 @@
 //! the asker counts them. A `cancel` must not overtake its message: while a request is being delivered, its
 //! cancellations are deferred.
 //!
-//! Lock order: shard, then a connection's requests (`book`) or the deferred cancellations.
+//! Lock order: shard, then a connection's requests (`Handle::requests`) or the deferred cancellations.
 //!
 //! | file | contents |
 //! | --- | --- |
 //! | `pending` | pending requests of a shard, and how they end |
 //! | `responders` | connections that may answer a request |
+//! | `connection` | requests of one connection, and how they end with it |
+//! | `expiry` | timeouts, and the sweep of ended requests |
 //! | `queue` | requests of a connection by age, and of a shard by deadline |
-//! | `outcome` | delivery errors and notifications |
+//! | `delivery_error` | reasons why a message is not delivered or not answered |
 //! | `remote` | operations for requests that cross brokers |
 
-mod outcome;
+mod connection;
+mod delivery_error;
+mod expiry;
 mod pending;
 mod queue;
 mod remote;
@@ -38,6 +42,7 @@ use foldhash::quality::RandomState;
 #[cfg(feature = "bench")]
 use crate::bench::NumberedState as RandomState;
 
+pub(crate) use super::notifications::{Notification, Notifications};
 use crate::{
     broker::handle::Handle,
     error::ActionError,
@@ -47,15 +52,13 @@ use crate::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
-pub(crate) use outcome::{DeliveryError, Notification, Notifications};
+pub(crate) use connection::ConnectionRequests;
+pub(crate) use delivery_error::DeliveryError;
 use pending::{Pending, Shard};
-use queue::RequestQueue;
 use responders::Responders;
 
 /// Shards of the table: more than threads, to avoid lock contention.
 const SHARDS: usize = 16;
-/// Minimum capacity of a table, in requests, when it is shrunk.
-const ROOM: usize = 256;
 /// Bytes charged for each responder of a request: its key in the request, and its queue entry.
 const RESPONDER: usize = 64;
 
@@ -77,10 +80,10 @@ pub(crate) struct Request {
     /// Hash of the ack.
     hash: u64,
     /// True if the asker spoke version 2: it is notified of failures.
-    is_told: bool,
+    notifies_asker: bool,
     /// Cancellations deferred until the messages of the request are delivered. `None` unless it is being
     /// delivered and a responder is to be notified of its end.
-    late: Mutex<Option<Vec<Arc<Handle>>>>,
+    deferred_cancels: Mutex<Option<Vec<Arc<Handle>>>>,
 }
 
 /// A request to be opened.
@@ -106,7 +109,8 @@ pub(crate) struct Name<'a> {
     pub(crate) registration: u64,
 }
 
-/// Result of an answer or refusal: the responder's part in the request has ended.
+/// Result of an answer or refusal: the responder's part in the request has ended, and the asker is to get it.
+#[must_use]
 #[derive(Debug)]
 pub(crate) struct ResponderDone {
     pub(crate) asker: Arc<Handle>,
@@ -117,32 +121,15 @@ pub(crate) struct ResponderDone {
 }
 
 /// Result of opening a request.
+#[must_use]
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// The messages may be delivered. With a request, [`Requests::delivered`] must follow.
-    Asked(Option<Arc<Request>>),
+    Pending(Option<Arc<Request>>),
     /// An expired request with the same ack was ended instead. Its notifications must be sent before the
     /// request is opened: they carry only the ack, and after the new messages they would end the new
     /// request.
-    Over,
-}
-
-/// Requests of one connection.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionRequests {
-    /// Requests it sent, oldest first.
-    asked: RequestQueue,
-    /// Requests it may answer. Tag: the hash of the id that was asked, if the asker is notified of
-    /// failures.
-    owed: RequestQueue,
-    /// Receivers that may still answer, summed over its requests.
-    deliveries: usize,
-    /// Bytes charged for the requests it sent.
-    charged: usize,
-    /// Set when the connection has ended: it cannot answer any more.
-    gone: Option<DeliveryError>,
-    /// Number of its last registration that another connection took over.
-    lost: u64,
+    Expired,
 }
 
 impl Request {
@@ -153,8 +140,8 @@ impl Request {
 
     /// Cancels a responder; deferred while the message is being delivered.
     fn cancel(&self, responder: Arc<Handle>, notifications: &mut Notifications) {
-        match &mut *self.late.lock() {
-            Some(late) => late.push(responder),
+        match &mut *self.deferred_cancels.lock() {
+            Some(deferred) => deferred.push(responder),
             None => notifications.push(Notification::Cancelled {
                 responder,
                 ack: self.ack.clone(),
@@ -174,11 +161,6 @@ impl Requests {
         };
         requests.set_timeout(timeout);
         requests
-    }
-
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
-        let millis = timeout.as_millis().try_into().unwrap_or(u64::MAX);
-        self.timeout.store(millis, Relaxed);
     }
 
     /// Number of pending requests.
@@ -221,23 +203,23 @@ impl Requests {
         let Question { ack, asker, .. } = *question;
         let hash = self.hasher.hash_one(ack);
         let mut shard = self.shard(hash).lock();
-        let (request, is_late) = match shard.entry(hash, ack) {
+        let (request, defers_cancels) = match shard.entry(hash, ack) {
             Some(mut entry) if !entry.get().is_over(now) => {
                 let pending = entry.get_mut();
                 pending.check(asker, now)?;
-                let is_late = pending.add(question, false, &self.hasher, notifications);
-                (pending.request.clone(), is_late)
+                let defers_cancels = pending.add(question, false, &self.hasher, notifications);
+                (pending.request.clone(), defers_cancels)
             }
             Some(over) => {
                 let over = over.remove().0;
                 shard.finish(over, Some(DeliveryError::Timeout), notifications);
-                return Ok(Opened::Over);
+                return Ok(Opened::Expired);
             }
             None => self.insert(&mut shard, hash, question, now, notifications),
         };
         drop(shard);
         self.keep_within_limit(asker, notifications);
-        Ok(Opened::Asked(is_late.then_some(request)))
+        Ok(Opened::Pending(defers_cancels.then_some(request)))
     }
 
     /// Returns the request, and whether [`delivered`](Self::delivered) must follow.
@@ -255,8 +237,8 @@ impl Requests {
         let request = Arc::new(Request {
             ack,
             hash,
-            is_told: question.asker.speaks_2(),
-            late: Mutex::new(None),
+            notifies_asker: question.asker.uses_version_2(),
+            deferred_cancels: Mutex::new(None),
         });
         let usual = Duration::from_millis(self.timeout.load(Relaxed));
         let own = question.timeout.filter(|own| *own < usual);
@@ -268,7 +250,7 @@ impl Requests {
             responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
         };
-        let is_late = pending.add(question, true, &self.hasher, notifications);
+        let defers_cancels = pending.add(question, true, &self.hasher, notifications);
         if pending.responders.is_empty() {
             pending.ended(None, notifications);
         } else {
@@ -276,19 +258,19 @@ impl Requests {
             shard.deadlines.push(deadline, own.is_some(), &request);
             shard.insert(pending);
         }
-        (request, is_late)
+        (request, defers_cancels)
     }
 
     /// Expires the oldest requests of a connection until it is within `max_pending_acks`.
     fn keep_within_limit(&self, asker: &Handle, notifications: &mut Notifications) {
         loop {
             let oldest = {
-                let mut book = asker.book.lock();
+                let mut requests = asker.requests.lock();
                 // Remote askers are limited by their own broker.
-                if asker.remote || book.deliveries <= self.max_pending {
+                if asker.remote || requests.deliveries <= self.max_pending {
                     return;
                 }
-                book.asked.items.pop_front()
+                requests.outgoing.items.pop_front()
             };
             match oldest {
                 Some((request, _)) => {
@@ -301,11 +283,15 @@ impl Requests {
 
     /// Ends the delivery of a request: sends its deferred cancellations.
     pub(crate) fn delivered(&self, request: &Request, notifications: &mut Notifications) {
-        let late = request.late.lock().take().unwrap_or_default();
-        notifications.extend(late.into_iter().map(|responder| Notification::Cancelled {
-            responder,
-            ack: request.ack.clone(),
-        }));
+        let deferred = request.deferred_cancels.lock().take().unwrap_or_default();
+        notifications.extend(
+            deferred
+                .into_iter()
+                .map(|responder| Notification::Cancelled {
+                    responder,
+                    ack: request.ack.clone(),
+                }),
+        );
     }
 
     /// Accepts an answer if this responder may still give one.
@@ -363,7 +349,7 @@ impl Requests {
         pending.answers -= answers;
         if pending.answers > 0 && pending.responders.len() > 1 {
             pending.responders.end(responder.key);
-            pending.asker.book.lock().deliveries -= 1;
+            pending.asker.requests.lock().deliveries -= 1;
             let asker = pending.asker.clone();
             return Some(ResponderDone {
                 asker,
@@ -404,93 +390,6 @@ impl Requests {
             shard.end(&request, error, notifications);
         }
     }
-
-    /// Ends all requests that a connection sent.
-    pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
-        let asked = std::mem::take(&mut handle.book.lock().asked);
-        for (request, _) in asked.items {
-            self.end(&request, None, notifications);
-        }
-    }
-
-    /// Ends all requests that a connection sent, and with `error` its part in those it could answer.
-    pub(crate) fn disconnect(
-        &self,
-        handle: &Handle,
-        error: DeliveryError,
-        notifications: &mut Notifications,
-    ) {
-        let owed = {
-            let mut book = handle.book.lock();
-            book.gone.get_or_insert(error);
-            std::mem::take(&mut book.owed)
-        };
-        self.cancel_all(handle, notifications);
-        let owed = owed.items.into_iter();
-        for request in owed.filter_map(|(request, _)| request.upgrade()) {
-            let mut shard = self.shard(request.hash).lock();
-            shard.fail_responder(&request, handle, None, error, notifications);
-        }
-    }
-
-    /// Ends the former owner's part in requests that were delivered to it under this registration of the
-    /// id, and cancels them there. Requests of version 1 are not affected.
-    pub(crate) fn replaced(
-        &self,
-        former: &Handle,
-        id: &str,
-        registration: u64,
-        notifications: &mut Notifications,
-    ) {
-        let tag = self.hasher.hash_one(id);
-        let owed: Vec<_> = {
-            let mut book = former.book.lock();
-            // Requests that are about to be opened for that registration fail from here on.
-            book.lost = book.lost.max(registration);
-            book.owed.tagged(tag)
-        };
-        for request in owed {
-            let mut shard = self.shard(request.hash).lock();
-            shard.fail_responder(
-                &request,
-                former,
-                Some(id),
-                DeliveryError::Replaced,
-                notifications,
-            );
-        }
-    }
-
-    /// Removes entries of ended requests from the deadlines. True if there were any: the queues of
-    /// connections hold entries, too ([`ConnectionRequests::sweep`]).
-    pub(crate) fn sweep(&self) -> bool {
-        let mut were_any = false;
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            if std::mem::take(&mut shard.is_littered) {
-                shard.deadlines.sweep();
-                were_any = true;
-            }
-        }
-        were_any
-    }
-
-    /// Ends requests on timeout. `tell` is called with the notifications when no lock is held.
-    pub(crate) fn expire(&self, now: Instant, mut tell: impl FnMut(&mut Notifications)) {
-        let mut notifications = Notifications::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            while let Some(request) = shard.deadlines.pop(now) {
-                shard.end(&request, Some(DeliveryError::Timeout), &mut notifications);
-            }
-            // Releases memory after a burst.
-            shard.shrink(ROOM);
-            drop(shard);
-            if !notifications.is_empty() {
-                tell(&mut notifications);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -509,48 +408,15 @@ impl Requests {
         }
         all
     }
-
-    /// Number of requests in the deadlines, including ended ones.
-    pub(crate) fn deadlines(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().deadlines.len())
-            .sum()
-    }
 }
 
 #[cfg(test)]
 impl Opened {
     /// The request for which [`Requests::delivered`] must be called.
-    pub(crate) fn asked(self) -> Option<Arc<Request>> {
+    pub(crate) fn pending(self) -> Option<Arc<Request>> {
         match self {
-            Self::Asked(request) => request,
-            Self::Over => panic!("another one was over"),
+            Self::Pending(request) => request,
+            Self::Expired => panic!("another one was over"),
         }
-    }
-}
-
-impl ConnectionRequests {
-    /// Bytes charged for the requests it sent.
-    pub(crate) fn charged(&self) -> usize {
-        self.charged
-    }
-
-    /// Removes entries of ended requests.
-    pub(crate) fn sweep(&mut self) {
-        self.asked.sweep();
-        self.owed.sweep();
-    }
-}
-
-#[cfg(test)]
-impl ConnectionRequests {
-    /// Deliveries that await an answer.
-    pub(crate) fn deliveries(&self) -> usize {
-        self.deliveries
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.asked.items.len() + self.owed.items.len()
     }
 }

@@ -10,10 +10,11 @@ use super::{
     claims::{Claim, ClaimVerdict},
     credit::Counted,
     gossip::{self, Claimed, Gossip},
-    inbound, notify,
+    notify,
     packet::{self, ConsumedReport, Credit, Packet},
     remotes::link_of,
     repair::REPAIRS,
+    replies,
 };
 use crate::{
     auth::Denied,
@@ -181,19 +182,20 @@ impl Cluster {
             return;
         }
         let is_freed = broker.end_registration(id, registration, || {
-            if owner.speaks_2() {
+            if owner.uses_version_2() {
                 let from = protocol::json_string(id);
-                owner.outbox.push(&protocol::version_2::replaced(&from));
+                // Flushed below, without the lock of the registry.
+                let _ = owner.outbox.push(&protocol::version_2::replaced(&from));
             }
         });
         if !is_freed {
             return;
         }
         drop(owner.lease.lock().take());
-        let mut outcomes = Vec::new();
+        let mut notifications = Vec::new();
         let requests = &broker.registry.requests;
-        requests.replaced(&owner, id, registration, &mut outcomes);
-        notify(broker, &mut outcomes);
+        requests.replaced(&owner, id, registration, &mut notifications);
+        notify(broker, &mut notifications);
         owner.flush();
         if conflict {
             owner.request_close(Close::Denied(Denied::Conflict));
@@ -228,7 +230,7 @@ impl Cluster {
                     }),
                     Some(from),
                 ) if self.observe_node(from.node, epoch) => {
-                    inbound::on_frames_for_broker(self, broker, frames);
+                    replies::on_frames_for_broker(self, broker, frames);
                     self.credits.passed(Counted {
                         from,
                         packet: sent,
@@ -254,18 +256,14 @@ impl Cluster {
             }
             return;
         }
-        let queue = self.questions.lock().get(&number).cloned();
-        if let Some(queue) = queue {
-            // If the queue is full the answer is dropped.
-            let _ = queue.try_send(Delivery {
-                number,
-                packet,
-                from,
-                sent,
-                payload,
-                no_responders,
-            });
-        }
+        self.questions.on_answer(Delivery {
+            number,
+            packet,
+            from,
+            sent,
+            payload,
+            no_responders,
+        });
     }
 
     /// Handles credit for links of this broker.

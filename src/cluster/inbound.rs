@@ -1,26 +1,20 @@
-//! Frames from other brokers: delivers those for an id to its owner, and handles those for this broker.
+//! Frames from other brokers for an id: delivers messages to its owner, opens and cancels requests.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::time::sleep;
-
-use super::{Cluster, handover::TrackedPacket, notify, packet::Frames};
+use super::{Cluster, handover::TrackedPacket, notify, packet::Frames, replies};
 use crate::{
     broker::{
         Broker,
-        answers::Answer,
         handle::Handle,
         requests::{DeliveryError, Name, Notifications, Opened, Question},
     },
     protocol::{self, PeerFrame, version_2},
     transport::{framing, outbox::Pushed},
 };
-
-/// Delay of a negative answer to a probe, so that an answer just received goes first.
-const PROBE_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
 /// How the messages of a packet are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +53,7 @@ pub(super) struct InboundPacket<'a> {
     /// Messages to push to the outbox in one batch.
     batch: Vec<u8>,
     count: u64,
-    outcomes: Notifications,
+    notifications: Notifications,
 }
 
 impl<'a> InboundPacket<'a> {
@@ -96,7 +90,7 @@ impl<'a> InboundPacket<'a> {
             has_request: false,
             batch: Vec::new(),
             count: 0,
-            outcomes: Vec::new(),
+            notifications: Vec::new(),
         }
     }
 
@@ -114,14 +108,14 @@ impl<'a> InboundPacket<'a> {
                 match (ack, self.asker) {
                     (Some(ack), Some(asker)) => self.request(ack, asker, frame),
                     (Some(ack), None) => {
-                        let fault = self.packet_error.unwrap_or(DeliveryError::Gone);
-                        self.failed(ack, fault.code());
+                        let error = self.packet_error.unwrap_or(DeliveryError::Gone);
+                        self.failed(ack, error.code());
                     }
                     (None, _) => self.collect(frame, frames.len()),
                 }
                 continue;
             }
-            match decode(text) {
+            match protocol::decode_peer_frame(text) {
                 Some(PeerFrame::ExpectReply { ack }) => expected_ack = Some(ack),
                 Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
@@ -129,11 +123,13 @@ impl<'a> InboundPacket<'a> {
                         let requests = &self.broker.registry.requests;
                         let key = protocol::ack_key(ack);
                         let owner = self.owner.as_ref().map(|(owner, _)| &**owner);
-                        requests.cancel_part(&key, asker, owner, self.id, &mut self.outcomes);
+                        requests.cancel_part(&key, asker, owner, self.id, &mut self.notifications);
                         self.notify();
                     }
                 }
-                Some(PeerFrame::Probe { ack, number }) if self.is_claimed && !self.is_owed(ack) => {
+                Some(PeerFrame::Probe { ack, number })
+                    if self.is_claimed && !self.may_answer(ack) =>
+                {
                     self.unknown_probes.push((ack.to_owned(), number));
                 }
                 Some(PeerFrame::Confirm { number }) => {
@@ -143,7 +139,7 @@ impl<'a> InboundPacket<'a> {
                         .message_error
                         .or(self.packet_error)
                         .map(DeliveryError::receipt_code);
-                    self.reply(&protocol::settled(&number, &dest, code));
+                    self.reply(&protocol::confirmed(&number, &dest, code));
                 }
                 _ => {}
             }
@@ -200,8 +196,8 @@ impl<'a> InboundPacket<'a> {
                         id: self.id,
                         registration,
                     };
-                    let outcomes = &mut self.outcomes;
-                    match requests.transfer(&key, self.link, owner, name, outcomes) {
+                    let notifications = &mut self.notifications;
+                    match requests.transfer(&key, self.link, owner, name, notifications) {
                         Some(request) => request,
                         None => return false,
                     }
@@ -209,7 +205,7 @@ impl<'a> InboundPacket<'a> {
             };
             let is_there = owner.outbox.push_frames(&mut frame) != Pushed::Closed;
             if let Some(request) = request {
-                requests.delivered(&request, &mut self.outcomes);
+                requests.delivered(&request, &mut self.notifications);
             }
             is_there
         });
@@ -227,8 +223,8 @@ impl<'a> InboundPacket<'a> {
         let Some((owner, registration)) =
             self.owner.clone().filter(|_| self.packet_error.is_none())
         else {
-            let fault = self.packet_error.unwrap_or(DeliveryError::UnknownId);
-            return self.failed(ack, fault.code());
+            let error = self.packet_error.unwrap_or(DeliveryError::UnknownId);
+            return self.failed(ack, error.code());
         };
         let requests = &self.broker.registry.requests;
         let name = [Name {
@@ -246,9 +242,9 @@ impl<'a> InboundPacket<'a> {
             timeout: None,
         };
         let request = loop {
-            match requests.open(&question, Instant::now(), &mut self.outcomes) {
-                Ok(Opened::Asked(request)) => break request,
-                Ok(Opened::Over) => self.notify(),
+            match requests.open(&question, Instant::now(), &mut self.notifications) {
+                Ok(Opened::Pending(request)) => break request,
+                Ok(Opened::Expired) => self.notify(),
                 Err(error) => {
                     self.message_error = Some(DeliveryError::of_code(error.code()));
                     return self.failed(ack, error.code());
@@ -258,24 +254,24 @@ impl<'a> InboundPacket<'a> {
         self.has_request = true;
         if asker.outbox.state().closed {
             // The requesters' node was removed meanwhile, and will not cancel.
-            requests.cancel(&key, asker, &mut self.outcomes);
+            requests.cancel(&key, asker, &mut self.notifications);
         }
         self.batch.extend_from_slice(frame);
         self.count += 1;
         self.deliver();
         if let Some(request) = request {
-            requests.delivered(&request, &mut self.outcomes);
+            requests.delivered(&request, &mut self.notifications);
         }
         self.notify();
     }
 
     /// True if the owner of the id may still answer this request.
-    fn is_owed(&self, ack: &str) -> bool {
+    fn may_answer(&self, ack: &str) -> bool {
         let (Some(asker), Some((owner, _))) = (self.asker, &self.owner) else {
             return false;
         };
         let key = protocol::ack_key(ack);
-        (self.broker.registry.requests).is_owed(&key, asker, owner, self.id)
+        (self.broker.registry.requests).may_answer(&key, asker, owner, self.id)
     }
 
     /// The owner, if the packet had a request for it.
@@ -292,7 +288,10 @@ impl<'a> InboundPacket<'a> {
     /// Sends a frame to the broker that the packet came from.
     fn reply(&mut self, frame: &[&str]) {
         match self.asker {
-            Some(asker) => drop(asker.outbox.push(frame)),
+            Some(asker) => {
+                // `finish` flushes it.
+                let _ = asker.outbox.push(frame);
+            }
             None => framing::append_text(frame, &mut self.own_replies),
         }
     }
@@ -321,8 +320,8 @@ impl<'a> InboundPacket<'a> {
     }
 
     fn notify(&mut self) {
-        if !self.outcomes.is_empty() {
-            notify(self.broker, &mut self.outcomes);
+        if !self.notifications.is_empty() {
+            notify(self.broker, &mut self.notifications);
         }
     }
 
@@ -336,12 +335,10 @@ impl<'a> InboundPacket<'a> {
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
+            None => replies::on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
         }
     }
-}
 
-impl InboundPacket<'_> {
     /// Answers probes of unknown requests after a delay.
     fn answer_probes(&mut self) {
         let unknown = std::mem::take(&mut self.unknown_probes);
@@ -351,85 +348,9 @@ impl InboundPacket<'_> {
         let (asker, id) = (self.asker.cloned(), self.id.to_owned());
         let cluster = self.cluster.clone();
         self.cluster.runtime.spawn(async move {
-            sleep(PROBE_ANSWER_DELAY).await;
-            cluster.answer_probes(&id, asker.as_ref(), &unknown);
+            cluster.answer_probes(&id, asker.as_ref(), &unknown).await;
         });
     }
-}
-
-impl Cluster {
-    /// Answers probes of requests that are unknown here. Only a broker that has claimed the id may.
-    fn answer_probes(&self, id: &str, asker: Option<&Arc<Handle>>, unknown: &[(String, u64)]) {
-        let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
-            return;
-        };
-        let mut outcomes = Vec::new();
-        for (ack, number) in unknown {
-            match asker {
-                Some(asker) => {
-                    asker.outbox.push(&protocol::lost(&number.to_string()));
-                    // A former owner may still work on it.
-                    let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
-                    requests.cancel_part(&key, asker, None, id, &mut outcomes);
-                }
-                None => self.on_probe_failed(&broker, *number, &mut outcomes),
-            }
-        }
-        notify(&broker, &mut outcomes);
-        if let Some(asker) = asker {
-            asker.flush();
-        }
-    }
-}
-
-fn decode(text: &[u8]) -> Option<PeerFrame<'_>> {
-    protocol::decode_between(std::str::from_utf8(text).ok()?)
-}
-
-/// Handles frames for this broker itself: answers, failures and delivery reports.
-pub(super) fn on_frames_for_broker(cluster: &Cluster, broker: &Broker, frames: &[u8]) {
-    let mut outcomes = Vec::new();
-    let mut touched = Vec::new();
-    let requests = &broker.registry.requests;
-    for (text, _) in Frames(frames) {
-        match decode(text) {
-            Some(PeerFrame::Answer {
-                dest,
-                ack,
-                from,
-                message,
-                error,
-            }) => {
-                let Some(responder) = cluster.remotes.find(&dest) else {
-                    continue;
-                };
-                let answered = Answer {
-                    ack,
-                    from,
-                    outcome: error.map_or(Ok(message), Err),
-                };
-                let passed = broker.pass_answer(&responder, &answered, &mut outcomes);
-                touched.extend(passed);
-            }
-            Some(PeerFrame::Failed { dest, ack, code }) => {
-                if let Some(responder) = cluster.remotes.find(&dest) {
-                    let key = protocol::ack_key(ack);
-                    let fault = DeliveryError::of_code(&code);
-                    requests.fail(&key, &responder, fault, &mut outcomes);
-                }
-            }
-            Some(PeerFrame::ProbeFailed { number }) => {
-                cluster.on_probe_failed(broker, number, &mut outcomes)
-            }
-            Some(PeerFrame::Confirmed { number, dest, code }) => {
-                let fault = code.map(|code| DeliveryError::of_code(&code));
-                cluster.receipts.settle(number, &dest, fault);
-            }
-            _ => {}
-        }
-    }
-    broker.notify(&mut outcomes, &mut touched);
-    touched.iter().for_each(|handle| handle.flush());
 }
 
 #[cfg(test)]

@@ -266,48 +266,12 @@ mod tests {
     use super::*;
     use crate::{
         cluster::{
-            bus::{Bus, Publication, Subscription, Task},
             link::{LinkTarget, Parts},
+            tests::test_bus::TestConnection,
         },
-        error::{Error, Result},
         memory::Memory,
         transport::uplink::Uplink,
     };
-
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl Bus for Nowhere {
-        fn try_publish(&self, _: Publication) -> std::result::Result<(), Publication> {
-            Ok(())
-        }
-
-        fn publish(&self, _: Publication) -> Task<()> {
-            Box::pin(async {})
-        }
-
-        fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
-            Box::pin(async { Err(Error::NotOpen) })
-        }
-
-        fn max_payload(&self) -> usize {
-            1 << 20
-        }
-
-        fn is_connected(&self) -> bool {
-            true
-        }
-
-        fn connections(&self) -> u64 {
-            1
-        }
-
-        fn flush(&self) -> Task<()> {
-            Box::pin(async {})
-        }
-
-        fn close(&self) {}
-    }
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
@@ -327,7 +291,7 @@ mod tests {
     /// A link to the node, last written to by the connection with this key.
     fn link(lanes: &Arc<Lanes>, sender: u64) -> Arc<Link> {
         let parts = Parts {
-            bus: Arc::new(Nowhere),
+            bus: Arc::new(TestConnection::isolated()),
             runtime: Runtime::current(),
             memory: Arc::new(Memory::new(1 << 20)),
             lanes: lanes.clone(),

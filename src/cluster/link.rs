@@ -303,9 +303,9 @@ impl Link {
     fn note_reports(&self, frames: &[u8], packet: u64) {
         let Some(id) = &self.target.id else { return };
         for (text, _) in Frames(frames) {
-            if let Some(number) = protocol::settle_number(text) {
+            if let Some(number) = protocol::confirm_number(text) {
                 self.pending_reports.fetch_sub(1, SeqCst);
-                self.parts.receipts.sent(number, id, packet);
+                self.parts.receipts.on_sent(number, id, packet);
             }
         }
     }

@@ -41,11 +41,37 @@ const PACKET_OVERHEAD: usize = 256;
 /// Interval at which a claimed id is checked for a registered owner.
 const OWNER_POLL: Duration = Duration::from_millis(2);
 
+impl Cluster {
+    /// Subscribes to an id until `stopped` resolves. Resolves once the client library has the subscription. The
+    /// task runs on if the caller stops waiting.
+    pub(super) async fn spawn_listener(
+        self: &Arc<Self>,
+        id: Arc<str>,
+        stopped: oneshot::Receiver<()>,
+    ) {
+        let (subscribed, is_subscribed) = oneshot::channel();
+        let cluster = self.clone();
+        self.runtime.spawn(async move {
+            let subscription = cluster.bus.subscribe(cluster.subjects.id(&id), true).await;
+            // The caller may have stopped waiting.
+            let _ = subscribed.send(());
+            if let Ok(subscription) = subscription {
+                let mut ended = cluster.ended.subscribe();
+                tokio::select! {
+                    () = receive(&cluster, &id, subscription, stopped) => {}
+                    _ = ended.wait_for(|ended| *ended) => {}
+                }
+            }
+        });
+        let _ = is_subscribed.await;
+    }
+}
+
 /// Receives the packets of an id until `stopped` resolves or the cluster ends.
 ///
 /// Packets go to the backlog while the owner's queue is full. They count as arrived, so that other packets from
 /// their senders' brokers need not wait.
-pub(super) async fn receive(
+async fn receive(
     cluster: &Arc<Cluster>,
     id: &Arc<str>,
     mut subscription: Box<dyn Subscription>,
@@ -131,12 +157,12 @@ fn fail_remote_askers(cluster: &Cluster, id: &str, former: &Weak<Handle>) {
     let is_ours_again = cluster.claims.owner(id).is_some();
     if let (Some(broker), Some(former), false) = (cluster.broker(), former.upgrade(), is_ours_again)
     {
-        let mut outcomes = Vec::new();
+        let mut notifications = Vec::new();
         broker
             .registry
             .requests
-            .fail_remote_askers(&former, id, &mut outcomes);
-        notify(&broker, &mut outcomes);
+            .fail_remote_askers(&former, id, &mut notifications);
+        notify(&broker, &mut notifications);
     }
 }
 

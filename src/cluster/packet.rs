@@ -393,16 +393,16 @@ mod tests {
 
     #[test]
     fn a_message_is_not_split_from_its_control_frames() {
-        let asks = protocol::asks("1").concat();
-        let settle = protocol::settle("2").concat();
+        let expect_reply = protocol::expect_reply("1").concat();
+        let confirm = protocol::confirm("2").concat();
         let message = protocol::message("1", None, None).concat();
         let mut bytes = Vec::new();
         let mut cuts = vec![0];
         for group in [
             &[&message][..],
-            &[&asks, &message],
-            &[&message, &settle],
-            &[&asks, &message, &settle],
+            &[&expect_reply, &message],
+            &[&message, &confirm],
+            &[&expect_reply, &message, &confirm],
         ] {
             for text in group {
                 encode_text(&[text], text.len(), Mask::None, &mut bytes);

@@ -11,8 +11,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
-use super::{Cluster, bus::NodeId, remotes::link_of};
+use super::{Cluster, bus::NodeId, notify, remotes::link_of};
 use crate::{
     broker::{
         Broker,
@@ -27,6 +28,8 @@ use crate::{
 const MOVE_GRACE: Duration = Duration::from_secs(1);
 /// Time after which a probe without an answer is forgotten.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay of a negative answer to a probe, so that an answer just received goes first.
+const PROBE_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(super) struct Probes {
@@ -65,7 +68,7 @@ impl Cluster {
             return;
         }
         link.on_moved(to, self.nodes.epoch_of(to));
-        if broker.registry.requests.owes(&handle) || self.receipts.awaits(handle.key) {
+        if broker.registry.requests.has_incoming(&handle) || self.receipts.is_awaited(handle.key) {
             let until = Instant::now() + MOVE_GRACE;
             let mut moved = self.probes.moved.lock();
             moved
@@ -91,38 +94,36 @@ impl Cluster {
             && let Some(number) = self.receipts.fence(handle.key, now)
         {
             let mut frames = Vec::new();
-            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
+            framing::append_text(&protocol::confirm(&number.to_string()), &mut frames);
             link.expect_report();
-            handle.outbox.push_frames(&mut frames);
-            handle.flush();
+            handle.write(|outbox| outbox.push_frames(&mut frames));
         }
     }
 
     /// Probes all open requests to a remote id.
     pub(super) fn probe_requests(&self, broker: &Broker, handle: &Arc<Handle>) {
-        let owed = broker.registry.requests.owed(handle);
-        if owed.is_empty() {
+        let incoming = broker.registry.requests.incoming(handle);
+        if incoming.is_empty() {
             return;
         }
         let first = {
             let mut probes = self.probes.open.lock();
             let first = probes.next;
-            probes.next += owed.len() as u64;
+            probes.next += incoming.len() as u64;
             let probe = Probe {
                 at: Instant::now(),
                 handle: Arc::downgrade(handle),
-                requests: owed.iter().map(Arc::downgrade).collect(),
+                requests: incoming.iter().map(Arc::downgrade).collect(),
             };
             probes.batches.insert(first, probe);
             first
         };
         let mut frames = Vec::new();
-        for (number, request) in (first..).zip(&owed) {
+        for (number, request) in (first..).zip(&incoming) {
             let (ack, number) = (protocol::json_string(request.ack()), number.to_string());
-            framing::append_text(&protocol::awaits(&ack, &number), &mut frames);
+            framing::append_text(&protocol::probe(&ack, &number), &mut frames);
         }
-        handle.outbox.push_frames(&mut frames);
-        handle.flush();
+        handle.write(|outbox| outbox.push_frames(&mut frames));
     }
 
     /// Fails the request with this probe number: the owner of the id does not know it.
@@ -130,7 +131,7 @@ impl Cluster {
         &self,
         broker: &Broker,
         number: u64,
-        outcomes: &mut Notifications,
+        notifications: &mut Notifications,
     ) {
         let lost = {
             let probes = self.probes.open.lock();
@@ -142,7 +143,39 @@ impl Cluster {
         };
         if let Some((handle, request)) = lost {
             let requests = &broker.registry.requests;
-            requests.fail_responder(&request, &handle, DeliveryError::Gone, outcomes);
+            requests.fail_responder(&request, &handle, DeliveryError::Gone, notifications);
+        }
+    }
+
+    /// Answers probes of requests that are unknown here, after a delay. Only a broker that has claimed the id
+    /// may.
+    pub(super) async fn answer_probes(
+        &self,
+        id: &str,
+        asker: Option<&Arc<Handle>>,
+        unknown: &[(String, u64)],
+    ) {
+        sleep(PROBE_ANSWER_DELAY).await;
+        let (Some(broker), Some(_)) = (self.broker(), self.claims.owner(id)) else {
+            return;
+        };
+        let mut notifications = Vec::new();
+        for (ack, number) in unknown {
+            match asker {
+                Some(asker) => {
+                    let number = number.to_string();
+                    // Flushed below.
+                    let _ = asker.outbox.push(&protocol::probe_failed(&number));
+                    // A former owner may still work on it.
+                    let (key, requests) = (protocol::ack_key(ack), &broker.registry.requests);
+                    requests.cancel_part(&key, asker, None, id, &mut notifications);
+                }
+                None => self.on_probe_failed(&broker, *number, &mut notifications),
+            }
+        }
+        notify(&broker, &mut notifications);
+        if let Some(asker) = asker {
+            asker.flush();
         }
     }
 }

@@ -231,7 +231,7 @@ impl Cluster {
         let found = self.remotes.by_link(number);
         let Some((handle, Some(id))) = &found else {
             // Its requests have failed already.
-            return self.receipts.unheard(number, packet, absent);
+            return self.receipts.on_no_responders(number, packet, absent);
         };
         self.forget(id, handle);
         // After a lookup without a message, the connection that did it reports the unknown id.
@@ -239,8 +239,8 @@ impl Cluster {
             handle.outbox.waiting() > 0 || !link_of(handle).is_some_and(Link::is_lookup);
         close(handle);
         // Before the failures of the requests of the same `send` (rule 24.7).
-        self.receipts.unheard(number, packet, absent);
-        let (mut is_first, mut fault) = (false, None);
+        self.receipts.on_no_responders(number, packet, absent);
+        let (mut is_first, mut error) = (false, None);
         if let Some(link) = link_of(handle) {
             let mut links = self.remotes.links.lock();
             if let Some(route) = links.get_mut(&number) {
@@ -248,14 +248,14 @@ impl Cluster {
                 route.ended.get_or_insert_with(Instant::now);
                 route.no_responders += 1;
                 let are_all = route.no_responders == link.sent();
-                fault = match link.node() {
+                error = match link.node() {
                     // A broker had the id before, and may have received some of the requests.
                     Some(_) => Some(DeliveryError::Gone),
                     None if are_all => Some(absent),
                     // Another broker may have claimed the id since, and have received the rest.
                     None => None,
                 };
-                route.is_failure_pending = fault.is_none();
+                route.is_failure_pending = error.is_none();
                 if are_all {
                     // No further report can come for it.
                     links.remove(&number);
@@ -265,8 +265,8 @@ impl Cluster {
         if is_first && has_message {
             broker.not_found(id, absent);
         }
-        if let Some(fault) = fault {
-            disconnect(&broker, handle, fault);
+        if let Some(error) = error {
+            disconnect(&broker, handle, error);
         }
     }
 
@@ -279,10 +279,10 @@ impl Cluster {
     }
 
     /// Removes and ends the handle of a remote id: its open requests fail, and its queue is dropped.
-    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, fault: DeliveryError) {
+    pub(super) fn fail(&self, id: &str, handle: &Arc<Handle>, error: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         self.forget(id, handle);
-        self.end(&broker, handle, fault);
+        self.end(&broker, handle, error);
     }
 
     fn forget(&self, id: &str, handle: &Arc<Handle>) {
@@ -294,7 +294,7 @@ impl Cluster {
     }
 
     /// Ends a handle: closes its link, and fails its receipts and requests.
-    pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, fault: DeliveryError) {
+    pub(super) fn end(&self, broker: &Broker, handle: &Arc<Handle>, error: DeliveryError) {
         let is_first = {
             let mut links = self.remotes.links.lock();
             let route = links.get_mut(&handle.key);
@@ -306,13 +306,13 @@ impl Cluster {
         close(handle);
         if is_first {
             // Before the failures of the requests of the same `send` (rule 24.7).
-            self.receipts.fail_link(handle.key, fault);
+            self.receipts.fail_link(handle.key, error);
         }
-        disconnect(broker, handle, fault);
+        disconnect(broker, handle, error);
     }
 
     /// Ends the handles of all remote ids and nodes: NATS is unreachable, or the epoch has changed.
-    pub(super) fn end_all(&self, fault: DeliveryError) {
+    pub(super) fn end_all(&self, error: DeliveryError) {
         let Some(broker) = self.broker() else { return };
         for asker in self.nodes.take_askers() {
             self.end(&broker, &asker, DeliveryError::Gone);
@@ -320,11 +320,11 @@ impl Cluster {
         for shard in &self.remotes.ids {
             let remotes = std::mem::take(&mut *shard.lock());
             for remote in remotes.into_values() {
-                self.end(&broker, &remote.handle, fault);
+                self.end(&broker, &remote.handle, error);
             }
         }
         for handle in self.remotes.take_pending_failures(Duration::ZERO) {
-            disconnect(&broker, &handle, fault);
+            disconnect(&broker, &handle, error);
         }
     }
 
@@ -414,13 +414,13 @@ fn close(handle: &Handle) {
 }
 
 /// Fails the requests to a remote handle, and cancels those from it.
-fn disconnect(broker: &Broker, handle: &Handle, fault: DeliveryError) {
-    let mut outcomes = Vec::new();
+fn disconnect(broker: &Broker, handle: &Handle, error: DeliveryError) {
+    let mut notifications = Vec::new();
     broker
         .registry
         .requests
-        .disconnect(handle, fault, &mut outcomes);
-    notify(broker, &mut outcomes);
+        .disconnect(handle, error, &mut notifications);
+    notify(broker, &mut notifications);
 }
 
 /// The link that the outbox of a handle writes to; none if it writes to a socket.

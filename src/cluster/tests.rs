@@ -1,68 +1,23 @@
 //! Tests of the cluster with a bus in memory, for timings and losses that a real NATS server cannot produce.
 
-mod test_bus;
+pub(super) mod test_bus;
 
 use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use tokio::{sync::Semaphore, time::Instant as Clocked};
+use tokio::time::{Instant as Clocked, sleep};
 
-use super::{bus::Subscription, *};
-use crate::error::{Error, Result};
-use test_bus::{TestBroker, TestBus, is_gossip};
-
-/// A bus that drops all publications, and blocks subscriptions until the test allows them.
-#[derive(Debug)]
-struct BlockingBus {
-    /// One permit for each blocked subscription.
-    waiting: Semaphore,
-    /// One permit for each subscription that may go on.
-    allowed: Arc<Semaphore>,
-}
-
-impl Bus for BlockingBus {
-    fn try_publish(&self, _: Publication) -> std::result::Result<(), Publication> {
-        Ok(())
-    }
-
-    fn publish(&self, _: Publication) -> Task<()> {
-        Box::pin(async {})
-    }
-
-    fn subscribe(&self, _: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
-        self.waiting.add_permits(1);
-        let allowed = self.allowed.clone();
-        Box::pin(async move {
-            let _ = allowed.acquire().await;
-            Err(Error::NotOpen)
-        })
-    }
-
-    fn max_payload(&self) -> usize {
-        1 << 20
-    }
-
-    fn is_connected(&self) -> bool {
-        true
-    }
-
-    fn connections(&self) -> u64 {
-        1
-    }
-
-    fn flush(&self) -> Task<()> {
-        Box::pin(async {})
-    }
-
-    fn close(&self) {}
-}
+use super::{
+    bus::Publication,
+    claims::{Owner, Stamp},
+    *,
+};
+use crate::broker::lease::{Lease, LeaseState};
+use test_bus::{TestBroker, TestBus, TestConnection, is_gossip};
 
 /// A cluster of one broker that is connected but receives nothing: claims take until the timeout.
 pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
-    let bus = Arc::new(BlockingBus {
-        waiting: Semaphore::new(0),
-        allowed: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-    });
+    let bus = Arc::new(TestConnection::isolated());
     let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
     let cluster = Cluster::new(bus, &options, runtime);
     cluster.up.store(true, Relaxed);
@@ -83,16 +38,14 @@ pub(crate) fn delivers_earlier(cluster: &Cluster, owner: &Handle, sender: &str) 
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_lost_before_its_broadcast_resolves_at_once() {
-    let bus = Arc::new(BlockingBus {
-        waiting: Semaphore::new(0),
-        allowed: Arc::new(Semaphore::new(0)),
-    });
+    let (connection, allow_subscription) = TestConnection::with_blocked_subscriptions();
+    let bus = Arc::new(connection);
     let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
     let cluster = Cluster::new(bus.clone(), &options, &Runtime::current());
     cluster.up.store(true, Relaxed);
     let begun = Clocked::now();
     let claiming = tokio::spawn(cluster.claim("a".into(), None, false));
-    let _ = bus.waiting.acquire().await;
+    bus.subscribing().await;
     let newer = Claim {
         id: "a".into(),
         stamp: Stamp {
@@ -102,7 +55,7 @@ async fn a_claim_lost_before_its_broadcast_resolves_at_once() {
         owner: Owner::Anyone,
     };
     cluster.claims.apply(&newer);
-    bus.allowed.add_permits(1);
+    allow_subscription.add_permits(1);
     let lease = claiming
         .await
         .expect("no panic")

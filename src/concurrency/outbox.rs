@@ -110,7 +110,7 @@ impl World {
     fn sender(&self, sender: usize, size: usize) -> Task {
         let handle = self.handle.clone();
         Box::new(move || {
-            let mut owed = false;
+            let mut flush_due = false;
             for number in 0..MESSAGES {
                 if !has_room(&handle, sender as u64) {
                     break;
@@ -125,16 +125,16 @@ impl World {
                         handle.outbox.push_encoded(&Bytes::from(frame), shares)
                     }
                 };
-                owed |= pushed == Pushed::NeedsFlush;
+                flush_due |= pushed == Pushed::NeedsFlush;
                 if pushed == Pushed::Closed {
                     break;
                 }
-                if owed && below(2) == 0 {
+                if flush_due && below(2) == 0 {
                     handle.flush();
-                    owed = false;
+                    flush_due = false;
                 }
             }
-            if owed {
+            if flush_due {
                 handle.flush();
             }
             None
@@ -324,7 +324,7 @@ fn a_task_waiting_for_an_empty_outbox_is_woken() {
             let (handle, asked) = (world.handle.clone(), asked.clone());
             Box::new(move || {
                 for _ in 0..MESSAGES {
-                    handle.outbox.push(&["x"]);
+                    let _ = handle.outbox.push(&["x"]);
                     if below(2) == 0 {
                         handle.flush();
                     }

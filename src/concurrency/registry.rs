@@ -33,7 +33,7 @@ impl World {
         let memory = memory();
         let handles = (0..CONNECTIONS)
             .map(|key| {
-                let handle = handle(key, Pipe::deaf(), 1024, &memory);
+                let handle = handle(key, Pipe::full(), 1024, &memory);
                 *handle.principal.lock() = Some((key % principals).to_string().into());
                 handle
             })

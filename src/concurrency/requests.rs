@@ -35,12 +35,12 @@ struct World {
     /// Number of accepted answers.
     answers: AtomicUsize,
     /// The frames and events for askers and responders, in order.
-    told: Mutex<Vec<Told>>,
+    notified: Mutex<Vec<Notified>>,
 }
 
 /// A frame or event for an asker or a responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Notified {
     Message(u64),
     Answered(u64),
     Failed(u64, DeliveryError),
@@ -54,10 +54,10 @@ impl World {
             requests: Requests::new(HOUR, MAX_PENDING, memory.clone()),
             now: Instant::now(),
             handles: (0..4)
-                .map(|key| handle(key, Pipe::deaf(), 1024, &memory))
+                .map(|key| handle(key, Pipe::full(), 1024, &memory))
                 .collect(),
             answers: AtomicUsize::new(0),
-            told: Mutex::default(),
+            notified: Mutex::default(),
             memory,
         })
     }
@@ -66,7 +66,7 @@ impl World {
     fn new_2() -> Arc<Self> {
         let world = Self::new();
         for handle in &world.handles {
-            handle.set_speaks_2(true);
+            handle.set_uses_version_2(true);
         }
         world
     }
@@ -105,86 +105,92 @@ impl World {
             answers,
             timeout: None,
         };
-        let mut outcomes = Notifications::new();
-        let opened = self.requests.open(&question, self.now, &mut outcomes)?;
+        let mut notifications = Notifications::new();
+        let opened = self
+            .requests
+            .open(&question, self.now, &mut notifications)?;
         for responder in responders {
-            self.told.lock().push(Told::Message(responder.key));
+            self.notified.lock().push(Notified::Message(responder.key));
         }
-        if let Some(request) = opened.asked() {
-            self.requests.delivered(&request, &mut outcomes);
+        if let Some(request) = opened.pending() {
+            self.requests.delivered(&request, &mut notifications);
         }
-        self.tell(&mut outcomes);
+        self.notify(&mut notifications);
         Ok(())
     }
 
-    fn tell(&self, outcomes: &mut Notifications) {
-        self.told
+    fn notify(&self, notifications: &mut Notifications) {
+        self.notified
             .lock()
-            .extend(outcomes.drain(..).map(|outcome| match outcome {
+            .extend(notifications.drain(..).map(|outcome| match outcome {
                 Notification::Failed { dest, error, .. } => {
-                    Told::Failed(dest.parse().unwrap(), error)
+                    Notified::Failed(dest.parse().unwrap(), error)
                 }
-                Notification::Cancelled { responder, .. } => Told::Cancelled(responder.key),
+                Notification::Cancelled { responder, .. } => Notified::Cancelled(responder.key),
             }));
     }
 
     /// Answers a request. If the answer is accepted, the asker must be `asker`.
     fn answer(&self, responder: usize, ack: &str, asker: Option<u64>) {
-        let mut outcomes = Notifications::new();
+        let mut notifications = Notifications::new();
         let responder = &self.handles[responder];
         let taken = self
             .requests
-            .answer(ack, responder, self.now, &mut outcomes);
+            .answer(ack, responder, self.now, &mut notifications);
         if let Some(taken) = taken {
             assert!(asker.is_none_or(|asker| asker == taken.asker.key));
             self.answers.fetch_add(1, Relaxed);
-            self.told.lock().push(Told::Answered(responder.key));
+            self.notified.lock().push(Notified::Answered(responder.key));
         }
-        self.tell(&mut outcomes);
+        self.notify(&mut notifications);
     }
 
     fn refuse(&self, responder: usize, ack: &str) {
-        let mut outcomes = Notifications::new();
+        let mut notifications = Notifications::new();
         let responder = &self.handles[responder];
         let taken = self
             .requests
-            .refuse(ack, responder, self.now, &mut outcomes);
+            .refuse(ack, responder, self.now, &mut notifications);
         if taken.is_some() {
-            self.told.lock().push(Told::Answered(responder.key));
+            self.notified.lock().push(Notified::Answered(responder.key));
         }
-        self.tell(&mut outcomes);
+        self.notify(&mut notifications);
     }
 
     fn cancel(&self, asker: usize, ack: &str) {
-        let mut outcomes = Notifications::new();
+        let mut notifications = Notifications::new();
         self.requests
-            .cancel(ack, &self.handles[asker], &mut outcomes);
-        self.tell(&mut outcomes);
+            .cancel(ack, &self.handles[asker], &mut notifications);
+        self.notify(&mut notifications);
     }
 
     fn leave(&self, place: usize) {
-        let mut outcomes = Notifications::new();
-        self.requests
-            .disconnect(&self.handles[place], DeliveryError::Gone, &mut outcomes);
-        self.tell(&mut outcomes);
+        let mut notifications = Notifications::new();
+        self.requests.disconnect(
+            &self.handles[place],
+            DeliveryError::Gone,
+            &mut notifications,
+        );
+        self.notify(&mut notifications);
     }
 
     /// Simulates that another connection takes over the id of this responder.
     fn replace(&self, place: usize) {
-        let mut outcomes = Notifications::new();
+        let mut notifications = Notifications::new();
         let former = &self.handles[place];
         let id = former.key.to_string();
-        self.requests.replaced(former, &id, 7, &mut outcomes);
-        self.tell(&mut outcomes);
+        self.requests.replaced(former, &id, 7, &mut notifications);
+        self.notify(&mut notifications);
     }
 
     fn expire(&self) {
-        self.requests
-            .expire(self.now + 2 * HOUR, |outcomes| self.tell(outcomes));
+        self.requests.expire(self.now + 2 * HOUR, |notifications| {
+            self.notify(notifications)
+        });
     }
 
-    fn told(&self) -> Vec<Told> {
-        self.told.lock().clone()
+    fn notified(&self) -> Vec<Notified> {
+        self.notified.lock().clone()
     }
 
     fn task(self: &Arc<Self>, act: impl FnOnce(&Self) + Send + 'static) -> Task {
@@ -200,7 +206,7 @@ impl World {
                 .filter(|(asker, _)| *asker == handle.key)
                 .map(|(_, responders)| responders.len())
                 .sum();
-            assert_eq!(handle.book.lock().deliveries(), awaited);
+            assert_eq!(handle.requests.lock().deliveries(), awaited);
             assert!(awaited <= MAX_PENDING);
         }
         assert!(
@@ -341,13 +347,17 @@ fn a_request_ends_for_exactly_one_reason() {
             world.task(|world| world.cancel(0, "a")),
             world.task(|world| world.expire()),
         ]);
-        match world.told()[1..] {
-            [Told::Answered(2) | Told::Failed(2, DeliveryError::Gone) | Told::Cancelled(2)] => {}
+        match world.notified()[1..] {
             [
-                Told::Failed(2, DeliveryError::Timeout | DeliveryError::Replaced),
-                Told::Cancelled(2),
+                Notified::Answered(2)
+                | Notified::Failed(2, DeliveryError::Gone)
+                | Notified::Cancelled(2),
             ] => {}
-            ref told => panic!("{told:?}"),
+            [
+                Notified::Failed(2, DeliveryError::Timeout | DeliveryError::Replaced),
+                Notified::Cancelled(2),
+            ] => {}
+            ref notified => panic!("{notified:?}"),
         }
         assert_eq!(world.requests.count(), 0);
         world.ends();
@@ -369,10 +379,10 @@ fn each_receiver_has_one_outcome() {
             world.task(|world| world.expire()),
         ]);
         for key in [2, 3] {
-            let outcomes = world.told().into_iter().filter(
-                |told| matches!(*told, Told::Answered(of) | Told::Failed(of, _) if of == key),
+            let notifications = world.notified().into_iter().filter(
+                |notified| matches!(*notified, Notified::Answered(of) | Notified::Failed(of, _) if of == key),
             );
-            assert_eq!(outcomes.count(), 1, "{:?}", world.told());
+            assert_eq!(notifications.count(), 1, "{:?}", world.notified());
         }
         assert_eq!(world.requests.count(), 0);
         world.ends();
@@ -395,12 +405,12 @@ fn a_responder_is_never_cancelled_before_its_message() {
             }),
         ]);
         for key in [2, 3] {
-            let told = world.told();
-            let at = |this| told.iter().position(|told| *told == this);
-            let cancelled = at(Told::Cancelled(key));
+            let notified = world.notified();
+            let at = |this| notified.iter().position(|notified| *notified == this);
+            let cancelled = at(Notified::Cancelled(key));
             assert!(
-                cancelled.is_none_or(|cancelled| at(Told::Message(key)) < Some(cancelled)),
-                "{told:?}"
+                cancelled.is_none_or(|cancelled| at(Notified::Message(key)) < Some(cancelled)),
+                "{notified:?}"
             );
         }
         world.ends();
@@ -416,13 +426,13 @@ fn a_request_never_waits_for_a_responder_that_lost_its_id() {
             world.task(|world| world.replace(2)),
         ]);
         assert_eq!(world.requests.count(), 0);
-        let told = world.told();
-        assert!(told.contains(&Told::Failed(2, DeliveryError::Replaced)));
+        let notified = world.notified();
+        assert!(notified.contains(&Notified::Failed(2, DeliveryError::Replaced)));
         // The responder receives the message, and then its cancellation.
-        let for_it: Vec<_> = (told.into_iter())
-            .filter(|told| matches!(told, Told::Message(2) | Told::Cancelled(2)))
+        let for_it: Vec<_> = (notified.into_iter())
+            .filter(|notified| matches!(notified, Notified::Message(2) | Notified::Cancelled(2)))
             .collect();
-        assert_eq!(for_it, [Told::Message(2), Told::Cancelled(2)]);
+        assert_eq!(for_it, [Notified::Message(2), Notified::Cancelled(2)]);
         world.ends();
     });
 }

@@ -56,7 +56,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let dest = protocol::json_string(dest);
-        let frame = protocol::answer_of(&dest, ack, self.answers_from(), outcome);
+        let frame = protocol::remote_answer(&dest, ack, self.answers_from(), outcome);
         let length: usize = frame.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
         let limit = (self.broker.peers.as_ref()).map_or(0, |peers| peers.max_frame(""));
@@ -66,7 +66,7 @@ impl Connection {
             return Err(ActionError::ClusterPayload(size, limit));
         }
         if self.broker.has_room_for_answer(&asker) {
-            asker.written_by(self.handle.key);
+            asker.set_writer(self.handle.key);
             turn.delivered(&asker, asker.outbox.push(&frame));
         }
         if asker.outbox.is_full() {

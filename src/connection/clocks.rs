@@ -142,7 +142,7 @@ impl Connection {
     /// Closes this connection as slow if its senders have waited too long.
     fn poll_patience(&mut self, cx: &mut Context<'_>) {
         let state = self.handle.outbox.state();
-        if !state.pressed {
+        if !state.backpressure {
             (self.timer, self.delay_timer) = (None, None);
             return;
         }
@@ -208,7 +208,7 @@ impl Connection {
     }
 
     /// Takes a token for a message that was read.
-    pub(super) fn took_message(&mut self) {
+    pub(super) fn on_message(&mut self) {
         if let Some(rate) = &mut self.rate {
             rate.messages -= 1.0;
         }

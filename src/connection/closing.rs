@@ -98,7 +98,7 @@ impl Connection {
     /// about the consequences of its own end.
     pub(super) fn leave(&mut self, error: DeliveryError) {
         let mut turn = Turn::default();
-        self.handle.set_speaks_2(false);
+        self.handle.set_uses_version_2(false);
         self.unregister(false, &mut turn);
         let requests = &self.broker.registry.requests;
         requests.disconnect(&self.handle, error, &mut turn.notifications);
@@ -118,7 +118,7 @@ impl Connection {
         }
         let discarded = self.discard_input(cx);
         // Buffers of an incomplete message have been released.
-        self.settle();
+        self.update_charge();
         if discarded.is_ready() {
             return Poll::Ready(());
         }

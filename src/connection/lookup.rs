@@ -102,7 +102,7 @@ impl Connection {
             }
             lookups.looked_up += 1;
         }
-        lookups.settle();
+        lookups.update_charge();
         self.lookups = Some(lookups);
         !is_held
     }
@@ -130,7 +130,7 @@ impl PendingLookups {
     }
 
     /// Updates the memory charged.
-    fn settle(&mut self) {
+    fn update_charge(&mut self) {
         let ids = self.absent.len() + self.found.len() + self.open.len();
         self.charge.set(ids * ID);
     }

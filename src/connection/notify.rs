@@ -34,7 +34,7 @@ impl Connection {
     /// outbox is full (rule 29).
     fn push_refused(&self, error: &ActionError, text: &str, turn: &mut Turn) {
         let Self { handle, broker, .. } = self;
-        if handle.outbox.is_full() || !(handle.speaks_2() || protocol::asks_for_2(text)) {
+        if handle.outbox.is_full() || !(handle.uses_version_2() || protocol::asks_for_2(text)) {
             return;
         }
         let [reference, ack] = protocol::echo(text, broker.options.max_id_length);

@@ -162,7 +162,7 @@ impl Connection {
                 let renews = self.access.is_granted();
                 let pause = renews.then(|| self.renewals.pause(Instant::now()));
                 let alive = self.broker.closing();
-                match tokens.judge(id.clone(), token, pause, alive) {
+                match tokens.verify(id.clone(), token, pause, alive) {
                     AuthResult::Known(Ok(grant)) => {
                         turn.read += TOKEN;
                         self.granted(&id, Some(grant), protocol, since, turn);
@@ -325,7 +325,7 @@ impl Connection {
             if let Some((former, registration)) = former
                 && former.key != handle.key
             {
-                if former.speaks_2() {
+                if former.uses_version_2() {
                     let frame = protocol::version_2::replaced(&from);
                     turn.pushed(former, former.outbox.push(&frame));
                 }
@@ -333,13 +333,13 @@ impl Connection {
                 given_up = former.lease.lock().take();
             }
             if protocol == 1 {
-                handle.set_speaks_2(false);
+                handle.set_uses_version_2(false);
             }
             let frame = protocol::registered(&from, protocol);
             turn.pushed(handle, handle.outbox.push(&frame));
             // After the push: frames of version 2 must come behind `registered`.
             if protocol > 1 {
-                handle.set_speaks_2(true);
+                handle.set_uses_version_2(true);
             }
         });
         if taken.is_err() {
@@ -376,7 +376,7 @@ impl Connection {
     }
 
     /// Closes a connection that sends another action before `register`.
-    pub(super) fn deny_stranger(&mut self) {
+    pub(super) fn deny_unregistered(&mut self) {
         self.deny(None, Denied::Unauthorized("register first".into()));
     }
 

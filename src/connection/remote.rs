@@ -4,7 +4,7 @@ use std::{slice, sync::Arc, task::Context};
 
 use bytes::Bytes;
 
-use super::{Connection, Turn, request::SendOptions};
+use super::{Connection, Turn, send::SendOptions};
 use crate::{
     broker::{
         delivery::Admission,
@@ -54,7 +54,7 @@ impl Connection {
         }
         if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
             let lost = (!is_there).then(|| (id.into(), Some(DeliveryError::Gone)));
-            peers.receipts().local(number, lost.into_iter(), &[]);
+            peers.receipts().add_local(number, lost.into_iter(), &[]);
         }
         Ok(None)
     }
@@ -71,14 +71,14 @@ impl Connection {
     ) -> bool {
         let mut frames = Vec::with_capacity(frame.len() + 128);
         if let Some(ack) = options.request() {
-            framing::append_text(&protocol::asks(ack), &mut frames);
+            framing::append_text(&protocol::expect_reply(ack), &mut frames);
         }
         frames.extend_from_slice(frame);
         if let Some(number) = receipt {
-            framing::append_text(&protocol::settle(&number.to_string()), &mut frames);
-            receiver.asks();
+            framing::append_text(&protocol::confirm(&number.to_string()), &mut frames);
+            receiver.expect_report();
         }
-        receiver.written_by(self.handle.key);
+        receiver.set_writer(self.handle.key);
         turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
     }
 
@@ -89,7 +89,7 @@ impl Connection {
         frame: &Bytes,
         turn: &mut Turn,
     ) -> bool {
-        receiver.written_by(self.handle.key);
+        receiver.set_writer(self.handle.key);
         // A copy in an empty outbox would allocate a buffer for each receiver.
         let pushed = match receiver.outbox.waiting() {
             0 => receiver.outbox.push_shared(frame),

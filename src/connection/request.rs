@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, slice, sync::Arc, time::Instant};
 
 use foldhash::quality::RandomState;
 
-use super::{Connection, Turn};
+use super::{Connection, Turn, send::SendOptions};
 use crate::{
     broker::{
         handle::Handle,
@@ -13,13 +13,6 @@ use crate::{
     error::ActionError,
     protocol::{self, ReplyOptions, version_2},
 };
-
-/// Options of a `send`.
-pub(super) struct SendOptions<'a> {
-    pub(super) ack: Option<&'a str>,
-    /// None: options of version 1.
-    pub(super) reply: Option<&'a ReplyOptions<'a>>,
-}
 
 /// Result of the delivery to one id; none: it was delivered.
 pub(super) type DeliveryResult = Option<DeliveryError>;
@@ -39,44 +32,27 @@ impl<'a> DeliveryResults<'a> {
 }
 
 /// Cancels a request at its receivers, behind its message: its answers are not awaited.
-fn await_nothing(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
-    let mut told: Vec<_> = receivers.iter().filter(|one| one.speaks_2()).collect();
-    if told.is_empty() {
+fn cancel_at_once(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
+    let mut responders: Vec<_> = receivers
+        .iter()
+        .filter(|one| one.uses_version_2())
+        .collect();
+    if responders.is_empty() {
         return;
     }
-    told.sort_unstable_by_key(|one| one.key);
-    told.dedup_by_key(|one| one.key);
+    responders.sort_unstable_by_key(|one| one.key);
+    responders.dedup_by_key(|one| one.key);
     let ack: Arc<str> = key.into();
-    let cancelled = told.into_iter().map(|responder| Notification::Cancelled {
-        responder: responder.clone(),
-        ack: ack.clone(),
-    });
+    let cancelled = responders
+        .into_iter()
+        .map(|responder| Notification::Cancelled {
+            responder: responder.clone(),
+            ack: ack.clone(),
+        });
     turn.notifications.extend(cancelled);
 }
 
-impl<'a> SendOptions<'a> {
-    /// The `ref` of a receipt, if one is wanted.
-    fn reference(&self) -> Option<&'a str> {
-        self.reply?.reference
-    }
-
-    pub(super) fn receipt(&self) -> bool {
-        self.reference().is_some()
-    }
-
-    /// The ack, if the message is a request.
-    #[inline]
-    pub(super) fn request(&self) -> Option<&'a str> {
-        self.ack.filter(|ack| protocol::is_truthy(ack))
-    }
-}
-
 impl Connection {
-    /// True if failed deliveries are reported to this connection.
-    pub(super) fn is_told(&self, options: &SendOptions<'_>) -> bool {
-        self.handle.speaks_2() && (options.receipt() || options.request().is_some())
-    }
-
     /// Key of a request with this ack.
     #[inline]
     pub(super) fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
@@ -103,7 +79,7 @@ impl Connection {
         // either.
         if self.id.is_none() {
             requests.check(&key, &self.handle, now)?;
-            await_nothing(&key, receivers, turn);
+            cancel_at_once(&key, receivers, turn);
             return Ok(None);
         }
         let question = Question {
@@ -116,8 +92,8 @@ impl Connection {
         };
         loop {
             match requests.open(&question, now, &mut turn.notifications)? {
-                Opened::Asked(request) => return Ok(request),
-                Opened::Over => {
+                Opened::Pending(request) => return Ok(request),
+                Opened::Expired => {
                     // Flush the batch first: it may contain the message of the expired request.
                     if let [receiver] = receivers {
                         self.deliver_to(receiver, turn);
@@ -193,7 +169,7 @@ impl Connection {
         let key: Option<Arc<str>> = ack.map(|ack| self.key(ack)).transpose()?.map(Into::into);
         if let (Some(number), Some(peers)) = (receipt, &self.broker.peers) {
             let known = results.0.iter().map(|(id, result)| ((*id).into(), *result));
-            peers.receipts().local(number, known, ids);
+            peers.receipts().add_local(number, known, ids);
         }
         let (mut delivered, mut failed) = (String::new(), String::new());
         for id in ids {
@@ -233,7 +209,7 @@ impl Connection {
 
     /// Command `cancel`: ends a pending request of this connection.
     pub(super) fn cancel(&mut self, ack: Option<&str>, turn: &mut Turn) -> Result<(), ActionError> {
-        if !self.handle.speaks_2() {
+        if !self.handle.uses_version_2() {
             return Err(ActionError::UnknownAction("cancel".to_owned()));
         }
         let ack = ack.filter(|ack| protocol::is_truthy(ack));

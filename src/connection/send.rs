@@ -1,39 +1,45 @@
-//! Command `send`: delivers a message to one id or many.
+//! Command `send`: its options, and the delivery of a message to one id.
 
-use std::{borrow::Cow, sync::Arc, task::Context};
+use std::{sync::Arc, task::Context};
 
-use bytes::Bytes;
-
-use super::{
-    Connection, Turn,
-    lookup::Absent,
-    request::{DeliveryResults, SendOptions},
-};
+use super::{Connection, Turn, lookup::Absent};
 use crate::{
-    broker::{
-        delivery::Admission,
-        handle::Handle,
-        requests::{DeliveryError, Name},
-    },
+    broker::{delivery::Admission, handle::Handle, requests::DeliveryError},
     error::ActionError,
-    memory::{self, Charge, MOST_SHARE},
-    protocol::{self, Dest, RawReplyOptions},
+    memory::MOST_SHARE,
+    protocol::{self, Dest, RawReplyOptions, ReplyOptions},
     transport::{
         framing::{self, Mask},
-        outbox::{PLACE, Pushed, SHARE_FROM},
+        outbox::Pushed,
     },
 };
 
-/// Minimum size of a frame that is shared by very many receivers, not copied for each.
-const LEAST_SHARED: usize = 256;
-/// Approximate bytes of a `failed` frame besides its ack.
-const FAILED: usize = 64;
-/// Bytes of `failed` frames that a request may cause even if `max_backpressure` is smaller.
-const LEAST_TOLD: usize = 1 << 20;
-/// Bytes copied into outboxes after which these are flushed.
-const COPIES: usize = 1 << 20;
 /// A connection serves others if it switched receivers this often since its last wait.
 const SWITCHES: u32 = 8;
+
+/// Options of a `send`.
+pub(super) struct SendOptions<'a> {
+    pub(super) ack: Option<&'a str>,
+    /// None: options of version 1.
+    pub(super) reply: Option<&'a ReplyOptions<'a>>,
+}
+
+impl<'a> SendOptions<'a> {
+    /// The `ref` of a receipt, if one is wanted.
+    pub(super) fn reference(&self) -> Option<&'a str> {
+        self.reply?.reference
+    }
+
+    pub(super) fn receipt(&self) -> bool {
+        self.reference().is_some()
+    }
+
+    /// The ack, if the message is a request.
+    #[inline]
+    pub(super) fn request(&self) -> Option<&'a str> {
+        self.ack.filter(|ack| protocol::is_truthy(ack))
+    }
+}
 
 /// The two receivers to which a connection sent last.
 #[derive(Debug, Default)]
@@ -68,7 +74,7 @@ impl Connection {
         let reply;
         let mut options = SendOptions { ack, reply: None };
         if let Some(raw) = raw
-            && self.handle.speaks_2()
+            && self.handle.uses_version_2()
         {
             reply = raw.check(self.broker.options.max_id_length)?;
             options.reply = Some(&reply);
@@ -105,7 +111,7 @@ impl Connection {
                 Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
                 Err(Absent::Lookups) => return Ok(self.broker.lookup_gate()),
                 Err(Absent::Failed(error)) => {
-                    if self.is_told(options) {
+                    if self.wants_results(options) {
                         self.report_one(id, options, Some(error), turn)?;
                     }
                     self.broker.not_found(id, error);
@@ -134,7 +140,7 @@ impl Connection {
             Admission::Closed => Some(DeliveryError::Gone),
             Admission::Drop => Some(DeliveryError::Slow),
         };
-        if self.is_told(options) {
+        if self.wants_results(options) {
             self.report_one(id, options, result, turn)?;
         }
         Ok(None)
@@ -178,7 +184,7 @@ impl Connection {
         }
         self.deliver_to(receiver, turn);
         if receiver.remote {
-            receiver.written_by(self.handle.key);
+            receiver.set_writer(self.handle.key);
         }
         let is_there = turn.delivered(receiver, receiver.outbox.push(&frame));
         if let Some(request) = request {
@@ -217,7 +223,7 @@ impl Connection {
             return true;
         }
         if receiver.remote {
-            receiver.written_by(self.handle.key);
+            receiver.set_writer(self.handle.key);
         }
         let pushed = receiver.outbox.push_frames(&mut batch.frames);
         // Usually empty: the check is cheaper than an empty drain.
@@ -239,175 +245,14 @@ impl Connection {
         }
     }
 
-    fn send_to_many(
-        &mut self,
-        message: &str,
-        ids: &[Cow<'_, str>],
-        options: &SendOptions<'_>,
-        cx: &Context<'_>,
-        turn: &mut Turn,
-    ) -> Result<Option<Arc<Handle>>, ActionError> {
-        if self.lookups.is_some() && !self.look_up(ids, cx) {
-            return Ok(self.broker.lookup_gate());
-        }
-        let result = self.send_to_all(message, ids, options, cx, turn);
-        if !matches!(result, Ok(Some(_))) {
-            self.lookups = None;
-        }
-        result
-    }
-
-    fn send_to_all(
-        &mut self,
-        message: &str,
-        ids: &[Cow<'_, str>],
-        options: &SendOptions<'_>,
-        cx: &Context<'_>,
-        turn: &mut Turn,
-    ) -> Result<Option<Arc<Handle>>, ActionError> {
-        ids.iter().try_for_each(|id| self.check_access(id))?;
-        self.deliver(turn);
-        let (mut names, mut receivers) =
-            (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
-        let mut unknown = Vec::new();
-        for (place, id) in ids.iter().enumerate() {
-            if let Some((receiver, registration)) = self.broker.registry.find_registration(id) {
-                self.note_sender(&receiver);
-                names.push(Name { id, registration });
-                receivers.push(receiver);
-                continue;
-            }
-            let was_absent = self.was_absent(place);
-            match was_absent.map_or_else(|| self.find_remote(id, cx), |error| Err(error.into())) {
-                Ok((receiver, registration)) => {
-                    names.push(Name { id, registration });
-                    receivers.push(receiver);
-                }
-                Err(Absent::Failed(error)) => unknown.push((place, error)),
-                Err(Absent::Queue(receiver)) => return Ok(Some(receiver)),
-                Err(Absent::Lookups) => {
-                    // Start over: handles found earlier may have ended.
-                    self.lookups = None;
-                    self.look_up(ids, cx);
-                    return Ok(self.broker.lookup_gate());
-                }
-            }
-        }
-        let mut results = self.is_told(options).then(DeliveryResults::default);
-        let pieces = protocol::message(message, options.ack, self.from());
-        let length = pieces.iter().map(|piece| piece.len()).sum();
-        let size = framing::frame_size(length, Mask::None);
-        let (known, limit) = (receivers.len(), self.broker.options.max_fanout_bytes);
-        if size.saturating_mul(known) > limit {
-            return Err(ActionError::FanoutTooLarge(known, size, limit));
-        }
-        let mark = self.broker.options.max_backpressure;
-        // `failed` frames of a request queue up in this connection's own outbox.
-        let told = match (&results, options.request()) {
-            (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
-            _ => 0,
-        };
-        let limit = limit.min(mark.max(LEAST_TOLD));
-        if told > limit {
-            return Err(ActionError::FanoutTooLarge(
-                ids.len(),
-                told / ids.len(),
-                limit,
-            ));
-        }
-        if told > 0 && self.is_full(cx) {
-            return Ok(Some(self.handle.clone()));
-        }
-        let is_clustered = self.broker.peers.is_some();
-        if is_clustered {
-            for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
-                if receiver.remote {
-                    self.check_size(&pieces, options, id)?;
-                }
-            }
-        }
-        // Before the copies are made, so that the sender waits, not the receivers.
-        if size.saturating_mul(known) + told > MOST_SHARE && self.awaits_memory() {
-            return Ok(Some(self.handle.clone()));
-        }
-        let mut takes = Vec::with_capacity(known);
-        for (Name { id, .. }, receiver) in names.iter().zip(&receivers) {
-            let delays = || receivers.iter().any(|other| other.outbox.is_starved());
-            let takes_it = match self.admit(id, receiver, cx, delays) {
-                Admission::Backpressure => return Ok(Some(receiver.clone())),
-                room => matches!(room, Admission::Accept),
-            };
-            if !takes_it && let Some(results) = &mut results {
-                results.note(id, Some(DeliveryError::Slow));
-            }
-            takes.push(takes_it);
-        }
-        if takes.contains(&false) {
-            let mut each = takes.iter();
-            names.retain(|_| each.next() == Some(&true));
-            let mut each = takes.iter();
-            receivers.retain(|_| each.next() == Some(&true));
-        }
-        let request = match options.request() {
-            Some(ack) if !receivers.is_empty() => {
-                self.await_answer(ack, options.reply, &receivers, &names, turn)?
-            }
-            _ => None,
-        };
-        let receipt = self.await_receipt(options, &receivers, &names);
-        // Encoded once for all receivers.
-        let frame = Bytes::from_owner(memory::ChargedBytes {
-            bytes: self.frame(message, options),
-            _charge: Charge::new(&self.broker.memory, size),
-        });
-        for (place, error) in unknown {
-            let id = &ids[place];
-            self.broker.not_found(id, error);
-            if let Some(results) = &mut results {
-                results.note(id, Some(error));
-            }
-        }
-        let wants_receipt = options.receipt();
-        let is_asked = wants_receipt || options.request().is_some();
-        let shares = size >= SHARE_FROM || size >= LEAST_SHARED && size * known > COPIES;
-        let mut copied = 0;
-        for (Name { id, .. }, receiver) in names.into_iter().zip(&receivers) {
-            let is_there = match is_clustered && receiver.remote {
-                false => turn.delivered(receiver, receiver.outbox.push_encoded(&frame, shares)),
-                true if is_asked => self.push_remote(receiver, &frame, options, receipt, turn),
-                true => self.push_encoded_remote(receiver, &frame, turn),
-            };
-            copied += if shares { PLACE } else { size };
-            if copied > COPIES {
-                // Flush: frames written to sockets need no more memory.
-                turn.flush();
-                copied = 0;
-            }
-            // Successful deliveries matter for receipts only, and for remote receivers they are not known
-            // yet.
-            if is_there && (!wants_receipt || receiver.remote) {
-                continue;
-            }
-            if !is_there {
-                self.broker.unknown(id);
-            }
-            if let Some(results) = &mut results {
-                results.note(id, (!is_there).then_some(DeliveryError::Gone));
-            }
-        }
-        if let Some(request) = request {
-            let requests = &self.broker.registry.requests;
-            requests.delivered(&request, &mut turn.notifications);
-        }
-        if let Some(results) = results {
-            self.report(ids, options, results, receipt, turn)?;
-        }
-        Ok(None)
+    /// True if failed deliveries are reported to this connection.
+    pub(super) fn wants_results(&self, options: &SendOptions<'_>) -> bool {
+        self.handle.uses_version_2() && (options.receipt() || options.request().is_some())
     }
 
     /// Records this sender for a receiver whose id has just come from a draining broker: earlier messages
     /// to the id must not arrive later.
-    fn note_sender(&self, receiver: &Handle) {
+    pub(super) fn note_sender(&self, receiver: &Handle) {
         if receiver.has_arrived()
             && let (Some(peers), Some(from)) = (&self.broker.peers, self.from())
         {
@@ -415,7 +260,7 @@ impl Connection {
         }
     }
 
-    fn check_access(&self, id: &str) -> Result<(), ActionError> {
+    pub(super) fn check_access(&self, id: &str) -> Result<(), ActionError> {
         match self.access.may_send(id) {
             true => Ok(()),
             false => Err(ActionError::Forbidden),
@@ -448,7 +293,7 @@ impl Connection {
     }
 
     /// True while memory is short: this connection must wait, and is woken when there is enough.
-    fn awaits_memory(&self) -> bool {
+    pub(super) fn awaits_memory(&self) -> bool {
         self.broker.memory.is_short()
     }
 

@@ -256,7 +256,7 @@ fn authenticated() -> ServerOptions {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_a_hook_decides() {
+async fn a_hook_decides_a_registration() {
     let server = server(authenticated());
     for place in places() {
         let mut peer = TestPeer::connect(&server);
@@ -269,7 +269,7 @@ async fn a_registration_that_a_hook_decides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_a_hook_never_decides() {
+async fn an_undecided_registration_times_out() {
     let never = |Credentials { id, .. }: Credentials| -> Decision {
         match &*id {
             "at once" => Box::pin(std::future::ready(Ok(Grant::new("one")))),
@@ -355,7 +355,7 @@ async fn an_earlier_message_never_comes_after_a_newer_one_to_an_id_that_has_move
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_that_is_full_and_reads_on_or_is_closed() {
+async fn a_full_receiver_reads_or_is_closed() {
     let server = server(ServerOptions {
         max_backpressure: 1024,
         ..options()

@@ -79,12 +79,12 @@ impl Turn {
     }
 
     /// True while the budget is not used up.
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn has_budget(&self) -> bool {
         self.read < MESSAGES && self.bytes < BYTES && self.messages_out < DELIVERIES
     }
 
     /// Counts a message that was read; `length`: its bytes.
-    pub(super) fn took(&mut self, length: usize) {
+    pub(super) fn count_message(&mut self, length: usize) {
         self.read += 1;
         self.messages_in += 1;
         self.bytes += length;

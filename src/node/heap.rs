@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn structure_counts_and_what_is_in_strings_does_not() {
+    fn structure_counts_and_string_contents_do_not() {
         let objects = format!("[{}{{}}]", "{},".repeat(1000));
         assert!(estimate(&objects) > 1000 * NESTED);
         let string = format!("\"{}\\\"{}\"", "{},".repeat(500), "[[\\\\".repeat(500));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_takes_more_than_the_most() {
+    fn no_text_exceeds_the_maximum() {
         for text in ["[[]]", "{},{}", "{\"\":{\"\":0}}", "\"é\"", "[[[[[[[["] {
             assert!(estimate(text) <= text.len() * MOST_PER_BYTE, "{text}");
             assert!(fits_heap(text, estimate(text)) && !fits_heap(text, estimate(text) - 1));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_does_not_end_is_one() {
+    fn an_unterminated_string_counts_as_a_string() {
         for text in ["\"", "\"\\", "\"a\\\""] {
             assert_eq!(estimate(text), 2 * text.len() + STRING);
         }

@@ -1,10 +1,12 @@
 //! Decodes the actions of clients and servers. The cited rules are those of `spec/protocol.md`.
-
-use std::borrow::Cow;
+//!
+//! Version 1, this crate and most other clients write the members of a frame in the same order, without
+//! whitespace between them. Such a frame is decoded here in one pass; any other by `members`.
 
 use super::{
-    ClientAction, RawReplyOptions, ServerAction, fast_path,
-    members::Members,
+    ClientAction, RawReplyOptions, ServerAction,
+    json_scan::Cursor,
+    members::{self, Members},
     values::{decode_protocol, fits, is_truthy},
 };
 use crate::error::ActionError;
@@ -12,11 +14,6 @@ use crate::error::ActionError;
 /// Bytes of the longest ack, as JSON text, that a client accepts: the default of `maxIdLength`, each byte
 /// escaped.
 pub(crate) const LONGEST_ACK: usize = 48 << 10;
-
-fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
-    let name = action.as_deref().unwrap_or("undefined");
-    ActionError::UnknownAction(name.to_owned())
-}
 
 /// The id of the sender of a message, as JSON; none for another action, or if it has none.
 pub(crate) fn sender_of(text: &str) -> Option<&str> {
@@ -28,48 +25,9 @@ pub(crate) fn sender_of(text: &str) -> Option<&str> {
 
 /// Decodes an action of a client (rules 4 to 9, and 23 to 28).
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
-    match fast_path::client_action(text) {
+    match client_in_order(text) {
         Some(action) => Ok(action),
-        None => client_action(&Members::parse(text)?),
-    }
-}
-
-pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a>, ActionError> {
-    let action = members.action();
-    match action.as_deref() {
-        Some("send") => match (members.message, members.dest) {
-            (Some(message), Some(dest)) => Ok(ClientAction::Send {
-                message,
-                dest,
-                ack: members.ack,
-                reply: RawReplyOptions {
-                    reference: members.reference,
-                    answers: members.answers,
-                    timeout: members.timeout,
-                }
-                .boxed(),
-            }),
-            _ => Err(ActionError::IncompleteSend),
-        },
-        Some("answer") => match members.ack {
-            Some(ack) if is_truthy(ack) => Ok(ClientAction::Answer {
-                ack,
-                message: members.message,
-                error: members.error.filter(|error| is_truthy(error)),
-            }),
-            _ => Err(ActionError::NoAck),
-        },
-        Some("register") => match members.id {
-            Some(id) if is_truthy(id) => Ok(ClientAction::Register {
-                id,
-                token: members.token,
-                protocol: decode_protocol(members.protocol),
-            }),
-            _ => Err(ActionError::NoId),
-        },
-        Some("unregister") => Ok(ClientAction::Unregister),
-        Some("cancel") => Ok(ClientAction::Cancel { ack: members.ack }),
-        _ => Err(unknown_action(action)),
+        None => members::client_action(&Members::parse(text)?),
     }
 }
 
@@ -94,9 +52,9 @@ pub(crate) fn decode_server_action(
     text: &str,
     version: u8,
 ) -> Result<ServerAction<'_>, ActionError> {
-    let action = match fast_path::server_action(text, version) {
+    let action = match server_in_order(text, version) {
         Some(action) => action,
-        None => server_action(Members::parse(text), version)?,
+        None => members::server_action(Members::parse(text), version)?,
     };
     check_ack(&action)?;
     Ok(action)
@@ -118,94 +76,191 @@ fn check_ack(action: &ServerAction<'_>) -> Result<(), ActionError> {
     }
 }
 
-pub(super) fn server_action<'a>(
-    members: Result<Members<'a>, ActionError>,
-    version: u8,
-) -> Result<ServerAction<'a>, ActionError> {
-    let members = members.map_err(|error| match error {
-        // A client of version 1 does not distinguish `null` from invalid JSON.
-        ActionError::Null => ActionError::NotJson,
-        error => error,
-    })?;
-    let action = members.action();
-    let Members {
-        id,
-        message,
-        ack,
-        from,
-        error,
-        ..
-    } = members;
-    match action.as_deref() {
-        Some("message") => Ok(ServerAction::Message {
+/// Decodes an action of a client whose members are in the usual order; none if it is written differently.
+pub(super) fn client_in_order(text: &str) -> Option<ClientAction<'_>> {
+    let mut at = Cursor::new(text);
+    if at.skip(r#"{"action":"send","message":"#) {
+        let message = at.value()?;
+        let dest = at.skip(r#","dest":"#).then(|| at.value())??;
+        let ack = member(&mut at, r#","ack":"#)?;
+        let reply = match at.ends("}") {
+            true => None,
+            false => Some(reply(&mut at)?),
+        };
+        return Some(ClientAction::Send {
             message,
-            ack: ack.filter(|ack| is_truthy(ack)),
-            from,
-        }),
-        Some("answer") => Ok(ServerAction::Answer {
+            dest,
+            ack,
+            reply,
+        });
+    }
+    if at.skip(r#"{"action":"answer","ack":"#) {
+        let ack = at.value()?;
+        let message = member(&mut at, r#","message":"#)?;
+        member(&mut at, r#","from":"#)?;
+        let mut error = None;
+        if !at.ends("}") {
+            error = member(&mut at, r#","error":"#)?.filter(|error| is_truthy(error));
+            member(&mut at, r#","from":"#)?;
+        }
+        return (at.ends("}") && is_truthy(ack)).then_some(ClientAction::Answer {
+            ack,
+            message,
+            error,
+        });
+    }
+    if at.skip(r#"{"action":"register","id":"#) {
+        let id = at.value()?;
+        let token = member(&mut at, r#","token":"#)?;
+        let protocol = decode_protocol(member(&mut at, r#","protocol":"#)?);
+        return (at.ends("}") && is_truthy(id)).then_some(ClientAction::Register {
+            id,
+            token,
+            protocol,
+        });
+    }
+    if at.skip(r#"{"action":"cancel","ack":"#) {
+        let ack = Some(at.value()?);
+        return at.ends("}").then_some(ClientAction::Cancel { ack });
+    }
+    None
+}
+
+/// Decodes the options of a `send` of version 2. Not inlined, so that the path of all other frames is short.
+#[inline(never)]
+fn reply<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
+    let reply = RawReplyOptions {
+        reference: member(at, r#","ref":"#)?,
+        answers: member(at, r#","answers":"#)?,
+        timeout: member(at, r#","timeout":"#)?,
+    };
+    at.ends("}").then(|| Box::new(reply))
+}
+
+/// Decodes an action of a server whose members are in the usual order; none if it is written differently.
+fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
+    let mut at = Cursor::new(text);
+    if at.skip(r#"{"action":"message","message":"#) {
+        let message = Some(at.value()?);
+        let ack = member(&mut at, r#","ack":"#)?.filter(|ack| is_truthy(ack));
+        let from = member(&mut at, r#","from":"#)?;
+        return at
+            .ends("}")
+            .then_some(ServerAction::Message { message, ack, from });
+    }
+    if at.skip(r#"{"action":"answer","ack":"#) {
+        let ack = Some(at.value()?);
+        let from = member(&mut at, r#","from":"#)?;
+        let message = member(&mut at, r#","message":"#)?;
+        let error = member(&mut at, r#","error":"#)?;
+        return at.ends("}").then_some(ServerAction::Answer {
             ack,
             from,
             message,
             error: error.filter(|error| version > 1 && is_truthy(error)),
-        }),
-        Some("registered") => Ok(ServerAction::Registered {
-            protocol: decode_protocol(members.protocol).min(version),
-        }),
-        Some("unregistered") => Ok(ServerAction::Unregistered {
-            id,
-            code: members.code.filter(|_| version > 1),
-        }),
-        Some(name) if version > 1 => match version_2(name, &members) {
-            Some(action) => action,
-            None => Err(unknown_action(action)),
-        },
-        _ => Err(unknown_action(action)),
+        });
+    }
+    if version == 1 {
+        return None;
+    }
+    if at.skip(r#"{"action":"receipt","ref":"#) {
+        let reference = at.value()?;
+        let delivered = at.skip(r#","delivered":"#).then(|| at.value())??;
+        let failed = at.skip(r#","failed":"#).then(|| at.value())??;
+        return at.ends("}").then_some(ServerAction::Receipt {
+            reference,
+            delivered,
+            failed,
+        });
+    }
+    if at.skip(r#"{"action":"failed","ack":"#) {
+        let ack = at.value()?;
+        let dest = at.skip(r#","dest":"#).then(|| at.value())??;
+        let code = at.skip(r#","code":"#).then(|| at.value())??;
+        return at
+            .ends("}")
+            .then_some(ServerAction::Failed { ack, dest, code });
+    }
+    if at.skip(r#"{"action":"cancel","ack":"#) {
+        let ack = at.value()?;
+        return at.ends("}").then_some(ServerAction::Cancel { ack });
+    }
+    None
+}
+
+/// The value of an optional member.
+#[allow(clippy::option_option)]
+fn member<'a>(at: &mut Cursor<'a>, name: &str) -> Option<Option<&'a str>> {
+    match at.skip(name) {
+        true => at.value().map(Some),
+        false => Some(None),
     }
 }
 
-/// Decodes the actions that version 2 adds.
-fn version_2<'a>(
-    name: &str,
-    members: &Members<'a>,
-) -> Option<Result<ServerAction<'a>, ActionError>> {
-    let Members {
-        dest, ack, code, ..
-    } = *members;
-    let (action, what) = match name {
-        "receipt" => (
-            members.reference.map(|reference| ServerAction::Receipt {
-                reference,
-                delivered: members.delivered.unwrap_or("[]"),
-                failed: members.failed.unwrap_or("{}"),
-            }),
-            "\"receipt\" message (msg.ref is undefined)",
-        ),
-        "failed" => (
-            (ack.zip(dest).zip(code)).map(|((ack, dest), code)| ServerAction::Failed {
-                ack,
-                dest,
-                code,
-            }),
-            "\"failed\" message (msg.ack, msg.dest or msg.code are undefined)",
-        ),
-        "error" => (
-            code.map(|code| ServerAction::Error {
-                code,
-                message: members.message.unwrap_or("\"\""),
-                reference: members.reference,
-                ack,
-            }),
-            "\"error\" message (msg.code is undefined)",
-        ),
-        "cancel" => (
-            ack.map(|ack| ServerAction::Cancel { ack }),
-            "\"cancel\" message (msg.ack is undefined)",
-        ),
-        "goaway" => (
-            members.within.map(|within| ServerAction::GoAway { within }),
-            "\"goaway\" message (msg.within is undefined)",
-        ),
-        _ => return None,
-    };
-    Some(action.ok_or(ActionError::InvalidMember(what)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_version_1_are_in_the_usual_order() {
+        for text in [
+            r#"{"action":"send","message":{"a":[1]},"dest":"x"}"#,
+            r#"{"action":"send","message":null,"dest":["x","y"],"ack":"k"}"#,
+            r#"{"action":"answer","ack":"k"}"#,
+            r#"{"action":"answer","ack":"k","message":1,"from":"x"}"#,
+            r#"{"action":"register","id":"x","token":"t"}"#,
+        ] {
+            assert!(client_in_order(text).is_some(), "{text}");
+        }
+        for text in [
+            r#"{"action":"message","message":1}"#,
+            r#"{"action":"message","message":1,"ack":"k","from":"x"}"#,
+            r#"{"action":"answer","ack":"k","from":"x","message":1}"#,
+        ] {
+            assert!(server_in_order(text, 1).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn frames_of_version_2_are_in_the_usual_order() {
+        for text in [
+            r#"{"action":"register","id":"x","token":"t","protocol":2}"#,
+            r#"{"action":"send","message":1,"dest":"x","ack":"k","ref":7,"answers":"all","timeout":50}"#,
+            r#"{"action":"send","message":1,"dest":"x","ref":"r"}"#,
+            r#"{"action":"answer","ack":"k","error":{"code":"c"},"from":"x"}"#,
+            r#"{"action":"cancel","ack":"k"}"#,
+        ] {
+            assert!(client_in_order(text).is_some(), "{text}");
+        }
+        for text in [
+            r#"{"action":"receipt","ref":7,"delivered":["x"],"failed":{}}"#,
+            r#"{"action":"failed","ack":"k","dest":"x","code":"GONE"}"#,
+            r#"{"action":"cancel","ack":"k"}"#,
+        ] {
+            assert!(server_in_order(text, 2).is_some(), "{text}");
+            assert!(server_in_order(text, 1).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn incomplete_or_unusual_frames_are_not_in_the_usual_order() {
+        for text in [
+            r#"{"action":"send","message":1,"dest":"x","ack":"k","ref":7,"timeout":50}"#,
+            r#"{"action":"register","id":"x","token":"t","protocol":2}"#,
+        ] {
+            for end in 0..text.len() {
+                assert!(client_in_order(&text[..end]).is_none(), "{end}");
+            }
+        }
+        for text in [
+            r#"{"action":"send","message":1,"dest":"x"} "#,
+            r#"{"action":"send","message":1,"dest":"x","message":2}"#,
+            r#"{"action":"send","message":1,"ack":"k","dest":"x"}"#,
+            r#"{"action":"send","message": 1,"dest":"x"}"#,
+            r#"{"action":"send","message":01,"dest":"x"}"#,
+            r#"{"action":"answer","ack":0}"#,
+        ] {
+            assert!(client_in_order(text).is_none(), "{text}");
+        }
+    }
 }

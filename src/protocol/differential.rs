@@ -6,9 +6,9 @@
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
-    decode::{client_action, server_action},
-    decode_client_action, decode_server_action, fast_path, json_scan,
-    members::Members,
+    decode::client_in_order,
+    decode_client_action, decode_server_action, json_scan,
+    members::{Members, client_action, server_action},
     values::{decode_any_ids, decode_ids},
 };
 
@@ -174,7 +174,7 @@ fn change(random: &mut SmallRng, text: String) -> String {
 }
 
 #[test]
-fn the_fast_path_and_the_scan_agree_with_serde_json() {
+fn decoding_in_order_and_scanning_agree_with_serde_json() {
     let inputs = std::env::var("WSMB_INPUTS").map_or(INPUTS, |inputs| inputs.parse().unwrap());
     let mut random = SmallRng::seed_from_u64(SEED);
     let (mut usual, mut plain, mut good) = (0, 0, 0);
@@ -190,7 +190,7 @@ fn the_fast_path_and_the_scan_agree_with_serde_json() {
         }
         good += u64::from(slow.is_ok());
         plain += u64::from(json_scan::members(&text, |_, _| {}));
-        usual += u64::from(fast_path::client_action(&text).is_some());
+        usual += u64::from(client_in_order(&text).is_some());
         if let Some(dest) = slow.ok().and_then(|members| members.dest)
             && dest.starts_with('[')
         {

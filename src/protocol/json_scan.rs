@@ -314,9 +314,9 @@ mod tests {
 
     use super::*;
 
-    fn told(text: &str) -> Option<Vec<(&str, &str)>> {
-        let mut told = Vec::new();
-        members(text, |name, value| told.push((name, value))).then_some(told)
+    fn members_of(text: &str) -> Option<Vec<(&str, &str)>> {
+        let mut found = Vec::new();
+        members(text, |name, value| found.push((name, value))).then_some(found)
     }
 
     #[test]
@@ -359,30 +359,30 @@ mod tests {
                 format!(r#"{{"a":{value},"a":{value},"b":"c"}}"#),
                 format!(" {{ \"a\"\t:\r\n{value} , \"b\" : \"c\" }} "),
             ] {
-                let told = told(&text).unwrap_or_else(|| panic!("{text}"));
-                assert_eq!(told[0], (r#""a""#, value));
-                if told.len() > 1 {
-                    assert_eq!(told[told.len() - 1], (r#""b""#, r#""c""#));
+                let found = members_of(&text).unwrap_or_else(|| panic!("{text}"));
+                assert_eq!(found[0], (r#""a""#, value));
+                if found.len() > 1 {
+                    assert_eq!(found[found.len() - 1], (r#""b""#, r#""c""#));
                 }
             }
         }
-        assert_eq!(told("{}"), Some(Vec::new()));
+        assert_eq!(members_of("{}"), Some(Vec::new()));
     }
 
     #[test]
     fn a_plain_array_is_split_into_items_until_the_callback_stops() {
         let text = r#" [ "a" ,[1,{"b":2}],3 , null ] "#;
-        let mut told = Vec::new();
+        let mut found = Vec::new();
         assert!(items(text, |item| {
-            told.push(item);
-            told.len() < 9
+            found.push(item);
+            found.len() < 9
         }));
-        assert_eq!(told, [r#""a""#, r#"[1,{"b":2}]"#, "3", "null"]);
+        assert_eq!(found, [r#""a""#, r#"[1,{"b":2}]"#, "3", "null"]);
         assert!(items(text, |_| {
-            told.pop();
-            told.len() > 2
+            found.pop();
+            found.len() > 2
         }));
-        assert_eq!(told.len(), 2);
+        assert_eq!(found.len(), 2);
         for text in ["", "[", "[1", "[1,]", "[1 2]", "[1]]", "{}", "1"] {
             assert!(!items(text, |_| true), "{text}");
         }
@@ -425,7 +425,7 @@ mod tests {
         for value in values {
             let text = format!(r#"{{"a":{value}}}"#);
             assert!(serde_json::from_str::<&RawValue>(&text).is_err(), "{text}");
-            assert_eq!(told(&text), None, "{text}");
+            assert_eq!(members_of(&text), None, "{text}");
         }
         for text in [
             "",
@@ -439,7 +439,7 @@ mod tests {
             "{,}",
             "{\"a\" 1}",
         ] {
-            assert_eq!(told(text), None, "{text}");
+            assert_eq!(members_of(text), None, "{text}");
         }
     }
 
@@ -449,7 +449,7 @@ mod tests {
             let (open, close) = ("[".repeat(levels), "]".repeat(levels));
             format!(r#"{{"a":{open}{close}}}"#)
         };
-        assert!(told(&nest(64)).is_some());
-        assert!(told(&nest(65)).is_none());
+        assert!(members_of(&nest(64)).is_some());
+        assert!(members_of(&nest(65)).is_none());
     }
 }

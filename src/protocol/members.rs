@@ -1,4 +1,4 @@
-//! The members of a frame as JSON text.
+//! The members of a frame as JSON text, and the actions decoded from them, whatever their order.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,8 +6,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    json_scan,
-    values::{property_name, shorten},
+    ClientAction, RawReplyOptions, ServerAction, json_scan,
+    values::{decode_protocol, is_truthy, property_name, shorten},
 };
 use crate::error::ActionError;
 
@@ -154,4 +154,142 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
         deserializer.deserialize_map(MembersVisitor)
     }
+}
+
+/// Decodes an action of a client from its members, in any order.
+pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a>, ActionError> {
+    let action = members.action();
+    match action.as_deref() {
+        Some("send") => match (members.message, members.dest) {
+            (Some(message), Some(dest)) => Ok(ClientAction::Send {
+                message,
+                dest,
+                ack: members.ack,
+                reply: RawReplyOptions {
+                    reference: members.reference,
+                    answers: members.answers,
+                    timeout: members.timeout,
+                }
+                .boxed(),
+            }),
+            _ => Err(ActionError::IncompleteSend),
+        },
+        Some("answer") => match members.ack {
+            Some(ack) if is_truthy(ack) => Ok(ClientAction::Answer {
+                ack,
+                message: members.message,
+                error: members.error.filter(|error| is_truthy(error)),
+            }),
+            _ => Err(ActionError::NoAck),
+        },
+        Some("register") => match members.id {
+            Some(id) if is_truthy(id) => Ok(ClientAction::Register {
+                id,
+                token: members.token,
+                protocol: decode_protocol(members.protocol),
+            }),
+            _ => Err(ActionError::NoId),
+        },
+        Some("unregister") => Ok(ClientAction::Unregister),
+        Some("cancel") => Ok(ClientAction::Cancel { ack: members.ack }),
+        _ => Err(unknown_action(action)),
+    }
+}
+
+/// Decodes an action of a server from its members, in any order.
+pub(super) fn server_action<'a>(
+    members: Result<Members<'a>, ActionError>,
+    version: u8,
+) -> Result<ServerAction<'a>, ActionError> {
+    let members = members.map_err(|error| match error {
+        // A client of version 1 does not distinguish `null` from invalid JSON.
+        ActionError::Null => ActionError::NotJson,
+        error => error,
+    })?;
+    let action = members.action();
+    let Members {
+        id,
+        message,
+        ack,
+        from,
+        error,
+        ..
+    } = members;
+    match action.as_deref() {
+        Some("message") => Ok(ServerAction::Message {
+            message,
+            ack: ack.filter(|ack| is_truthy(ack)),
+            from,
+        }),
+        Some("answer") => Ok(ServerAction::Answer {
+            ack,
+            from,
+            message,
+            error: error.filter(|error| version > 1 && is_truthy(error)),
+        }),
+        Some("registered") => Ok(ServerAction::Registered {
+            protocol: decode_protocol(members.protocol).min(version),
+        }),
+        Some("unregistered") => Ok(ServerAction::Unregistered {
+            id,
+            code: members.code.filter(|_| version > 1),
+        }),
+        Some(name) if version > 1 => match version_2(name, &members) {
+            Some(action) => action,
+            None => Err(unknown_action(action)),
+        },
+        _ => Err(unknown_action(action)),
+    }
+}
+
+/// Decodes the actions that version 2 adds.
+fn version_2<'a>(
+    name: &str,
+    members: &Members<'a>,
+) -> Option<Result<ServerAction<'a>, ActionError>> {
+    let Members {
+        dest, ack, code, ..
+    } = *members;
+    let (action, what) = match name {
+        "receipt" => (
+            members.reference.map(|reference| ServerAction::Receipt {
+                reference,
+                delivered: members.delivered.unwrap_or("[]"),
+                failed: members.failed.unwrap_or("{}"),
+            }),
+            "\"receipt\" message (msg.ref is undefined)",
+        ),
+        "failed" => (
+            (ack.zip(dest).zip(code)).map(|((ack, dest), code)| ServerAction::Failed {
+                ack,
+                dest,
+                code,
+            }),
+            "\"failed\" message (msg.ack, msg.dest or msg.code are undefined)",
+        ),
+        "error" => (
+            code.map(|code| ServerAction::Error {
+                code,
+                message: members.message.unwrap_or("\"\""),
+                reference: members.reference,
+                ack,
+            }),
+            "\"error\" message (msg.code is undefined)",
+        ),
+        "cancel" => (
+            ack.map(|ack| ServerAction::Cancel { ack }),
+            "\"cancel\" message (msg.ack is undefined)",
+        ),
+        "goaway" => (
+            members.within.map(|within| ServerAction::GoAway { within }),
+            "\"goaway\" message (msg.within is undefined)",
+        ),
+        _ => return None,
+    };
+    Some(action.ok_or(ActionError::InvalidMember(what)))
+}
+
+fn unknown_action(action: Option<Cow<'_, str>>) -> ActionError {
+    let name = action.as_deref().unwrap_or("undefined");
+    ActionError::UnknownAction(name.to_owned())
 }

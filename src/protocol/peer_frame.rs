@@ -60,8 +60,8 @@ pub(crate) fn belongs_to_last(text: &[u8]) -> bool {
 }
 
 /// Decodes a frame; none for a message, and for anything that brokers do not send.
-pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
-    let members = Members::parse(text).ok()?;
+pub(crate) fn decode_peer_frame(text: &[u8]) -> Option<PeerFrame<'_>> {
+    let members = Members::parse(std::str::from_utf8(text).ok()?).ok()?;
     let number = || members.reference?.parse().ok();
     let dest = || members.dest.map(string);
     match members.action()?.as_ref() {
@@ -95,28 +95,28 @@ pub(crate) fn decode_between(text: &str) -> Option<PeerFrame<'_>> {
 }
 
 /// Encodes `asks`, which announces that the next message expects an answer; the ack as JSON.
-pub(crate) fn asks(ack: &str) -> [&str; 3] {
+pub(crate) fn expect_reply(ack: &str) -> [&str; 3] {
     ["{\"action\":\"asks\",\"ack\":", ack, "}"]
 }
 
 /// Encodes `awaits`, which probes whether a request may still be answered; the ack as JSON.
-pub(crate) fn awaits<'a>(ack: &'a str, number: &'a str) -> [&'a str; 5] {
+pub(crate) fn probe<'a>(ack: &'a str, number: &'a str) -> [&'a str; 5] {
     let head = "{\"action\":\"awaits\",\"ack\":";
     [head, ack, ",\"ref\":", number, "}"]
 }
 
 /// Encodes `lost`, the answer to the probe with this number if the request will not be answered.
-pub(crate) fn lost(number: &str) -> [&str; 3] {
+pub(crate) fn probe_failed(number: &str) -> [&str; 3] {
     ["{\"action\":\"lost\",\"ref\":", number, "}"]
 }
 
 /// Encodes `settle`, which asks for the delivery result of the previous message.
-pub(crate) fn settle(number: &str) -> [&str; 3] {
+pub(crate) fn confirm(number: &str) -> [&str; 3] {
     ["{\"action\":\"settle\",\"ref\":", number, "}"]
 }
 
 /// The number of a `settle` frame; none for any other frame.
-pub(crate) fn settle_number(text: &[u8]) -> Option<u64> {
+pub(crate) fn confirm_number(text: &[u8]) -> Option<u64> {
     let number = text.strip_prefix(b"{\"action\":\"settle\",\"ref\":")?;
     std::str::from_utf8(number.strip_suffix(b"}")?)
         .ok()?
@@ -125,7 +125,7 @@ pub(crate) fn settle_number(text: &[u8]) -> Option<u64> {
 }
 
 /// Encodes `settled`, the result of a delivery; the id as JSON, and the code of a failure.
-pub(crate) fn settled<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>) -> Vec<&'a str> {
+pub(crate) fn confirmed<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>) -> Vec<&'a str> {
     let mut pieces = vec!["{\"action\":\"settled\",\"ref\":", number];
     pieces.extend([",\"dest\":", dest]);
     if let Some(code) = code {
@@ -136,7 +136,7 @@ pub(crate) fn settled<'a>(number: &'a str, dest: &'a str, code: Option<&'a str>)
 }
 
 /// Encodes an answer or a refusal for an asker at another broker; all as JSON.
-pub(crate) fn answer_of<'a>(
+pub(crate) fn remote_answer<'a>(
     dest: &'a str,
     ack: &'a str,
     from: Option<&'a str>,
@@ -160,29 +160,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_between_brokers_are_read_as_they_were_written() {
+    fn peer_frames_are_decoded_as_encoded() {
         let read = |pieces: &[&str]| {
             let text = pieces.concat();
-            format!("{:?}", decode_between(&text))
+            format!("{:?}", decode_peer_frame(text.as_bytes()))
         };
         let message = crate::protocol::message("[1]", Some("\"k\""), Some("\"a\""));
         assert!(is_message(message.concat().as_bytes()));
         assert_eq!(read(&message), "None");
-        assert_eq!(read(&asks("1")), "Some(ExpectReply { ack: \"1\" })");
+        assert_eq!(read(&expect_reply("1")), "Some(ExpectReply { ack: \"1\" })");
         let expected = "Some(Probe { ack: \"1\", number: 7 })";
-        assert_eq!(read(&awaits("1", "7")), expected);
-        assert_eq!(read(&lost("7")), "Some(ProbeFailed { number: 7 })");
-        assert_eq!(settle_number(settle("7").concat().as_bytes()), Some(7));
-        assert_eq!(read(&settle("7")), "Some(Confirm { number: 7 })");
-        let text = settled("7", "\"a\\n\"", Some("SLOW")).concat();
+        assert_eq!(read(&probe("1", "7")), expected);
+        assert_eq!(read(&probe_failed("7")), "Some(ProbeFailed { number: 7 })");
+        assert_eq!(confirm_number(confirm("7").concat().as_bytes()), Some(7));
+        assert_eq!(read(&confirm("7")), "Some(Confirm { number: 7 })");
+        let text = confirmed("7", "\"a\\n\"", Some("SLOW")).concat();
         let expected = PeerFrame::Confirmed {
             number: 7,
             dest: "a\n".into(),
             code: Some("SLOW".into()),
         };
-        assert_eq!(decode_between(&text), Some(expected));
+        assert_eq!(decode_peer_frame(text.as_bytes()), Some(expected));
         for outcome in [Ok(None), Ok(Some("null")), Err("{\"code\":1}")] {
-            let text = answer_of("\"b\"", "1", Some("\"b\""), outcome).concat();
+            let text = remote_answer("\"b\"", "1", Some("\"b\""), outcome).concat();
             let expected = PeerFrame::Answer {
                 dest: "b".into(),
                 ack: "1",
@@ -190,7 +190,7 @@ mod tests {
                 message: outcome.unwrap_or_default(),
                 error: outcome.err(),
             };
-            assert_eq!(decode_between(&text), Some(expected));
+            assert_eq!(decode_peer_frame(text.as_bytes()), Some(expected));
         }
         let failed = crate::protocol::version_2::failed("\"k\"", "\"b\"", "GONE");
         let text = failed.concat();
@@ -199,7 +199,7 @@ mod tests {
             ack: "\"k\"",
             code: "GONE".into(),
         };
-        assert_eq!(decode_between(&text), Some(expected));
+        assert_eq!(decode_peer_frame(text.as_bytes()), Some(expected));
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             "{\"action\":\"register\"}",
             "{\"action\":\"settle\"}",
         ] {
-            assert_eq!(decode_between(text), None, "{text}");
+            assert_eq!(decode_peer_frame(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -169,17 +169,28 @@ impl<'a> Ids<'a> {
 
     /// Adds an id; false if there are too many, or it is too long.
     fn push(&mut self, raw: &'a str) -> bool {
+        if self.ids.len() == self.max_dest {
+            self.error = Some(IdsError::TooMany);
+        } else if raw.len() > self.longest {
+            self.error = Some(IdsError::TooLong(raw.len()));
+        } else if raw.starts_with('"') {
+            self.ids.push(string(raw));
+        } else {
+            self.push_other(raw);
+        }
+        self.error.is_none()
+    }
+
+    /// Adds an id that is not a string.
+    #[cold]
+    fn push_other(&mut self, raw: &'a str) {
         if raw.starts_with('[') {
             self.arrays += raw.len();
         }
-        if self.ids.len() == self.max_dest {
-            self.error = Some(IdsError::TooMany);
-        } else if raw.len() > self.longest || self.arrays > MAX_ARRAYS {
-            self.error = Some(IdsError::TooLong(raw.len()));
-        } else {
-            self.ids.push(property_name(raw, 0));
+        match self.arrays > MAX_ARRAYS {
+            true => self.error = Some(IdsError::TooLong(raw.len())),
+            false => self.ids.push(property_name(raw, 0)),
         }
-        self.error.is_none()
     }
 }
 

@@ -61,7 +61,7 @@ impl Governor<'_> {
             .map(|handle| {
                 let state = handle.outbox.state();
                 // The buffer of a message is freed when all of it has been written.
-                let waiting = handle.outbox.waiting().max(state.held);
+                let waiting = handle.outbox.waiting().max(state.memory);
                 let is_spared = readers && waiting > 0 && self.reads(handle, &state);
                 is_freed |= is_spared && waiting >= least;
                 if is_spared { 0 } else { waiting }
@@ -78,7 +78,7 @@ impl Governor<'_> {
     }
 
     /// Closes a connection. The server's own participant stays, and its outbox is discarded.
-    fn end(&self, handle: &Handle) {
+    fn close(&self, handle: &Handle) {
         if !handle.participant {
             return handle.request_close(Close::Memory);
         }
@@ -99,7 +99,7 @@ impl memory::Holders for Governor<'_> {
         (self.since, self.drained) = (Instant::now(), handles.into_iter().map(drained).collect());
     }
 
-    fn end_largest(&mut self, share: usize, spares: bool) -> bool {
+    fn close_largest(&mut self, share: usize, spares: bool) -> bool {
         // Connections that were asked to close already are given the time to do so.
         let mut handles = self.broker.handles();
         handles.retain(|handle| handle.requested_close().is_none());
@@ -112,7 +112,7 @@ impl memory::Holders for Governor<'_> {
         // Close as many as necessary: otherwise new ones could arrive as fast as these close.
         let mut excess = self.broker.memory.excess();
         for (weight, handle) in &weights {
-            self.end(handle);
+            self.close(handle);
             excess = excess.saturating_sub(*weight);
             if excess == 0 {
                 break;
@@ -121,7 +121,7 @@ impl memory::Holders for Governor<'_> {
         !weights.is_empty()
     }
 
-    fn go_on(&self) {
+    fn wake_all(&self) {
         for handle in self.broker.handles() {
             handle.waker.wake();
         }

@@ -101,7 +101,7 @@ pub(crate) async fn read_request(
             Err(refusal) => return Ok(Upgrade::Refused(refusal)),
         };
         charge.set(before + head.capacity() + early.capacity());
-        return Ok(match judge(&head, options, secure) {
+        return Ok(match respond(&head, options, secure) {
             Ok((response, headers)) => Upgrade::Accepted {
                 response,
                 headers,
@@ -113,7 +113,11 @@ pub(crate) async fn read_request(
 }
 
 /// Checks a request head. Returns the response that accepts it, and its headers.
-fn judge(head: &[u8], options: &ServerOptions, secure: bool) -> Result<(String, Headers), Refusal> {
+fn respond(
+    head: &[u8],
+    options: &ServerOptions,
+    secure: bool,
+) -> Result<(String, Headers), Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -273,19 +277,19 @@ mod tests {
         }
     }
 
-    fn judge(request: &str) -> Result<String, Refusal> {
-        let judged = super::judge(request.as_bytes(), &options("/foo", 1024), false);
-        judged.map(|(response, _)| response)
+    fn respond(request: &str) -> Result<String, Refusal> {
+        let response = super::respond(request.as_bytes(), &options("/foo", 1024), false);
+        response.map(|(response, _)| response)
     }
 
     #[test]
     fn a_valid_request_is_accepted_with_the_key_of_the_rfc() {
-        let response = judge(REQUEST).unwrap();
+        let response = respond(REQUEST).unwrap();
         assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(!response.contains("Protocol:"));
         let offers = REQUEST.replace("Host: a", "Host: a\r\nSec-WebSocket-Protocol: one, two");
         assert!(
-            judge(&offers)
+            respond(&offers)
                 .unwrap()
                 .contains("Sec-WebSocket-Protocol: one\r\n")
         );
@@ -309,10 +313,10 @@ mod tests {
             ("HTTP/1.1", "HTTP/1.0", Refusal::BadRequest),
             ("HTTP/1.1", "HTTQ", Refusal::BadRequest),
         ] {
-            assert_eq!(judge(&REQUEST.replace(from, to)), Err(refusal), "{to}");
+            assert_eq!(respond(&REQUEST.replace(from, to)), Err(refusal), "{to}");
         }
         let many = format!("GET /foo HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(2000));
-        assert_eq!(judge(&many), Err(Refusal::HeadersTooLarge));
+        assert_eq!(respond(&many), Err(Refusal::HeadersTooLarge));
     }
 
     #[tokio::test]

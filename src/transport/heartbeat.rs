@@ -56,13 +56,13 @@ impl Heartbeat {
     /// Evaluates one beat and sets the timer for the next. `heard`: whether anything was received since the
     /// last beat; none if reading was paused, in which case no timeout counts.
     pub(crate) fn beat(&mut self, heard: Option<bool>, outbox: OutboxState) -> Beat {
-        let (beat, next) = self.judge(heard, outbox);
+        let (beat, next) = self.evaluate(heard, outbox);
         self.pinged = beat == Beat::Ping;
         self.timer.as_mut().reset(Instant::now() + next);
         beat
     }
 
-    fn judge(&mut self, heard: Option<bool>, outbox: OutboxState) -> (Beat, Duration) {
+    fn evaluate(&mut self, heard: Option<bool>, outbox: OutboxState) -> (Beat, Duration) {
         let waits = (!outbox.empty).then_some(outbox.drained);
         // Bytes are queued, and the socket has taken none since the last beat.
         let stuck = waits.is_some() && waits == self.waited;
@@ -96,10 +96,10 @@ mod tests {
             blocked: waiting > 0,
             empty: waiting == 0,
             closed: false,
-            pressed: false,
+            backpressure: false,
             delays: false,
             drained,
-            held: waiting,
+            memory: waiting,
         }
     }
 
@@ -113,7 +113,7 @@ mod tests {
         script
             .iter()
             .map(|(heard, state)| {
-                let (beat, next) = heartbeat.judge(*heard, *state);
+                let (beat, next) = heartbeat.evaluate(*heard, *state);
                 heartbeat.pinged = beat == Beat::Ping;
                 (beat, next.as_secs())
             })

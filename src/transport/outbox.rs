@@ -46,6 +46,7 @@ enum FrameKind {
 }
 
 /// The result of a push.
+#[must_use = "after `NeedsFlush` the caller must flush the outbox"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
     /// The first push since the last flush: the caller must flush.
@@ -57,6 +58,7 @@ pub(crate) enum Pushed {
 }
 
 /// The result of a flush.
+#[must_use = "unless it is `Done` the connection's task must be woken"]
 #[derive(Debug)]
 pub(crate) enum Flushed {
     /// The queue is empty, or is being written elsewhere.
@@ -89,12 +91,12 @@ pub(crate) struct OutboxState {
     pub(crate) empty: bool,
     pub(crate) closed: bool,
     /// Backpressure is in effect: a sender is waiting, or answers exceed the high-water mark.
-    pub(crate) pressed: bool,
+    pub(crate) backpressure: bool,
     /// A sender is waiting whose other receivers are delayed by that.
     pub(crate) delays: bool,
     pub(crate) drained: u64,
     /// Bytes of memory held for this queue alone.
-    pub(crate) held: usize,
+    pub(crate) memory: usize,
 }
 
 impl Outbox {
@@ -180,11 +182,12 @@ impl Outbox {
         })
     }
 
-    /// Appends bytes of control frames.
-    pub(crate) fn push_control(&self, bytes: &[u8]) -> Pushed {
-        self.append(FrameKind::Control, bytes.len(), bytes.len(), |queue| {
+    /// Appends bytes of control frames, unless the connection is closed. The caller flushes in any case: control
+    /// frames are not batched.
+    pub(crate) fn push_control(&self, bytes: &[u8]) {
+        let _ = self.append(FrameKind::Control, bytes.len(), bytes.len(), |queue| {
             queue.room(bytes.len()).extend_from_slice(bytes);
-        })
+        });
     }
 
     /// Appends `size` bytes, `own` of which are memory of this queue alone.
@@ -202,9 +205,9 @@ impl Outbox {
         write(&mut queue);
         queue.bytes += size;
         queue.own += own;
-        queue.settle(self.memory.as_ref());
+        queue.update_charge(self.memory.as_ref());
         self.waiting.store(queue.waiting(), Relaxed);
-        match std::mem::replace(&mut queue.owed, true) {
+        match std::mem::replace(&mut queue.flush_due, true) {
             true => Pushed::More,
             false => Pushed::NeedsFlush,
         }
@@ -213,7 +216,7 @@ impl Outbox {
     /// Writes the queued bytes, as far as the socket accepts them.
     pub(crate) fn flush(&self, socket: &WriteHalf) -> Flushed {
         let mut queue = self.queue.lock();
-        queue.owed = false;
+        queue.flush_due = false;
         loop {
             if queue.writing || queue.blocked {
                 return Flushed::Done;
@@ -232,7 +235,7 @@ impl Outbox {
             queue = self.queue.lock();
             queue.writing = false;
             queue.put_back(taken, written, buffered_ciphertext);
-            self.left(&mut queue);
+            self.update_waiting(&mut queue);
             match result {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -263,7 +266,8 @@ impl Outbox {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {
                     self.queue.lock().blocked = false;
-                    self.flush(socket);
+                    // The task itself calls this: it checks the state again.
+                    let _ = self.flush(socket);
                 }
             }
         }
@@ -291,9 +295,9 @@ impl Outbox {
             queue.release(self.mark());
             return false;
         }
-        match queue.held.iter_mut().find(|(held, _)| *held == key) {
-            Some((_, held)) => held.clone_from(waker),
-            None => queue.held.push((key, waker.clone())),
+        match queue.waiters.iter_mut().find(|(waiter, _)| *waiter == key) {
+            Some((_, waiter)) => waiter.clone_from(waker),
+            None => queue.waiters.push((key, waker.clone())),
         }
         if delays {
             let drained = queue.drained;
@@ -325,12 +329,15 @@ impl Outbox {
 
     /// Removes the waiter with this key.
     pub(crate) fn remove_waiter(&self, key: u64) {
-        self.queue.lock().held.retain(|(held, _)| *held != key);
+        self.queue
+            .lock()
+            .waiters
+            .retain(|(waiter, _)| *waiter != key);
     }
 
     /// Records that an answer was pushed beyond the mark, which starts the slow-consumer timeout.
     pub(crate) fn mark_overdue(&self) {
-        self.queue.lock().pressed = true;
+        self.queue.lock().overdue = true;
     }
 
     /// Returns a snapshot.
@@ -340,10 +347,10 @@ impl Outbox {
             blocked: queue.blocked,
             empty: queue.waiting() == 0,
             closed: queue.closed,
-            pressed: queue.pressed || !queue.held.is_empty(),
+            backpressure: queue.overdue || !queue.waiters.is_empty(),
             delays: queue.delay.as_ref().is_some_and(|delay| delay.is_running()),
             drained: queue.drained,
-            held: queue.own + queue.buffered_ciphertext,
+            memory: queue.own + queue.buffered_ciphertext,
         }
     }
 
@@ -351,7 +358,7 @@ impl Outbox {
     pub(crate) fn discard(&self) {
         let mut queue = self.queue.lock();
         queue.discard();
-        self.left(&mut queue);
+        self.update_waiting(&mut queue);
     }
 
     /// Starts closing: accepts only control frames from now on, and wakes all waiters.
@@ -365,13 +372,13 @@ impl Outbox {
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.close();
-        self.left(&mut queue);
+        self.update_waiting(&mut queue);
     }
 
     /// Updates counters and waiters after the number of queued bytes has changed.
-    fn left(&self, queue: &mut ByteQueue) {
+    fn update_waiting(&self, queue: &mut ByteQueue) {
         self.waiting.store(queue.waiting(), Relaxed);
-        queue.settle(self.memory.as_ref());
+        queue.update_charge(self.memory.as_ref());
         queue.release(self.mark());
     }
 }

@@ -63,7 +63,7 @@ impl TlsAcceptor {
             .map_err(|error| wrong("tls.minVersion", error))?;
         let builder = match (options.request_cert, roots) {
             (false, _) => builder.with_no_client_auth(),
-            (true, None) => return Err(wrong(CA, "is missing: requestCert is judged by it")),
+            (true, None) => return Err(wrong(CA, "is missing: requestCert is verified by it")),
             (true, Some(roots)) => builder.with_client_cert_verifier(
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                     .build()
@@ -220,7 +220,7 @@ fn certified(cert: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<Certifi
 
 /// Checks the dates of a certificate. webpki checks them first, and with no trust anchors it stops there.
 fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Result<()> {
-    let judged = verify_server_cert_signed_by_trust_anchor(
+    let verified = verify_server_cert_signed_by_trust_anchor(
         leaf,
         &RootCertStore::empty(),
         &[],
@@ -228,7 +228,7 @@ fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Resul
         provider.signature_verification_algorithms.all,
     );
     use CertificateError as Reason;
-    match judged {
+    match verified {
         Err(rustls::Error::InvalidCertificate(Reason::Expired | Reason::ExpiredContext { .. })) => {
             Err(wrong(CERT, "has expired"))
         }

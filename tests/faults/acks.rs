@@ -8,7 +8,7 @@ use crate::{
 /// The ack of the request at stake.
 const ACK: &str = "4f1c6a0e9d5b4c3e8a7f2b1d0c9e8f7a";
 
-/// Asks `b` something, which it has heard when this returns.
+/// Sends a request from `a` to `b`; returns once `b` has received it.
 async fn ask(a: &mut Raw, b: &mut Raw, ack: &str) {
     a.send(&format!(
         r#"{{"action":"send","message":1,"dest":"b","ack":"{ack}"}}"#
@@ -31,7 +31,7 @@ async fn carried_out(raw: &mut Raw) {
     );
 }
 
-/// The answer of the one who was asked is the first thing that the asker hears.
+/// The responder's answer is the first frame that the asker receives.
 async fn is_still_answered(a: &mut Raw, b: &mut Raw) {
     b.send(&answer(ACK, "2")).await;
     let expected = format!(r#"{{"action":"answer","ack":"{ACK}","from":"b","message":2}}"#);
@@ -39,7 +39,7 @@ async fn is_still_answered(a: &mut Raw, b: &mut Raw) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guesses_at_an_ack_reach_nobody_even_when_they_are_right() {
+async fn answers_with_a_guessed_ack_are_ignored() {
     endure("", count(100_000, 1_000_000), async |broker, count| {
         let (mut a, mut b) = (
             Raw::register(broker, "a").await,
@@ -67,7 +67,7 @@ async fn guesses_at_an_ack_reach_nobody_even_when_they_are_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ack_that_is_used_up_answers_nothing_more() {
+async fn an_ack_cannot_be_answered_twice() {
     endure("", count(20_000, 200_000), async |broker, count| {
         let (mut a, mut b) = (
             Raw::register(broker, "a").await,
@@ -118,9 +118,9 @@ async fn a_pending_ack_cannot_be_taken_by_another_asker() {
     .await;
 }
 
-/// The oldest make room: requests that nobody answers cost a table of bounded length.
+/// Unanswered requests are bounded: beyond the limit the oldest ones expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_without_answers_are_bounded_and_end_with_who_asked() {
+async fn unanswered_requests_are_bounded_and_end_with_their_asker() {
     const BATCH: usize = 1_000;
     let options = format!("max_pending_acks={BATCH}");
     endure(&options, count(50_000, 1_000_000), async |broker, count| {

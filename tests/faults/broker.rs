@@ -27,7 +27,7 @@ use crate::{
 /// Panics of any thread: those of a task end nothing but the task.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// What happened, by name, and how often.
+/// Counts of events by name.
 type Tally = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Is a broker with the options that are its task: says its address, does what its input says,
@@ -131,8 +131,8 @@ fn parse(text: &str) -> ServerOptions {
     parsed
 }
 
-/// Whoever has a token that begins with this word may register, as the principal whom the token
-/// names; canaries need none.
+/// Authenticates every token that begins with this word, as the principal that the token names. Canaries
+/// need no token.
 fn password(word: Arc<str>) -> Authentication {
     let hook = move |credentials: Credentials| -> Decision {
         let token = credentials.token.unwrap_or_default();
@@ -146,7 +146,7 @@ fn password(word: Arc<str>) -> Authentication {
     Authentication::Hook(Arc::new(hook), Duration::from_secs(10))
 }
 
-/// What an event is counted as; the server counts some of them itself.
+/// The name under which an event is counted. The server counts some events itself.
 fn name(event: &ServerEvent<'_>) -> String {
     match event {
         ServerEvent::Registered { replaced: true, .. } => "replaced".into(),
@@ -233,7 +233,7 @@ impl Broker {
         }
     }
 
-    /// What its peers need for TLS.
+    /// TLS settings for peers of this broker.
     pub(crate) fn trust(&self) -> &Trust {
         self.trust.as_ref().expect("a broker that speaks TLS")
     }

@@ -99,7 +99,7 @@ pub(crate) async fn crowd(count: usize, at_once: usize, one: impl AsyncFn(usize)
         .await;
 }
 
-/// What a broker holds of the system.
+/// System resources of a broker.
 #[derive(Debug)]
 struct Holdings {
     allocated: u64,

@@ -16,7 +16,7 @@ const AT_ONCE: usize = 64;
 const ENDS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_come_and_go_in_every_way_leave_nothing() {
+async fn connections_that_end_in_any_way_leave_no_resources() {
     endure("", count(5_000, 100_000), async |broker, count| {
         crowd(count, AT_ONCE, async |n| {
             if n % ENDS == 0 {
@@ -32,7 +32,7 @@ async fn connections_that_come_and_go_in_every_way_leave_nothing() {
             let register = format!(r#"{{"action":"register","id":"{}"}}"#, n % 100);
             raw.send(&register).await;
             match n % ENDS {
-                // Not even what it is told is read.
+                // This client reads nothing, not even the server's frames.
                 2 => {}
                 3 => drop(raw.receive().await),
                 4 => raw.0.get_ref().set_zero_linger().unwrap(),

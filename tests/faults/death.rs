@@ -16,7 +16,7 @@ use crate::{
 const CLIENTS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ids_of_a_process_that_is_killed_are_free_and_nothing_else_is_lost() {
+async fn ids_of_a_killed_process_are_free_and_others_lose_nothing() {
     endure("", count(10, 200), async |broker, count| {
         for _ in 0..count {
             let port = broker.socket_address().port();
@@ -30,9 +30,9 @@ async fn the_ids_of_a_process_that_is_killed_are_free_and_nothing_else_is_lost()
     .await;
 }
 
-/// Whoever was connected knows it; a new broker at the same port serves them all.
+/// Every client detects the end of the broker, and a new broker on the same port serves them all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_is_killed_leaves_nobody_waiting_and_another_takes_its_place() {
+async fn clients_of_a_killed_broker_are_disconnected_and_served_by_the_next_one() {
     let _turn = turn().await;
     let mut broker = Broker::start("");
     let port = broker.socket_address().port();

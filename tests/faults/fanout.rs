@@ -47,7 +47,7 @@ async fn fan_out(broker: &Broker, receivers: usize, entries: usize, length: usiz
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_send_to_as_many_ids_as_may_be_reaches_each_as_often_as_it_is_listed() {
+async fn a_send_to_the_maximum_of_ids_reaches_each_once_per_listing() {
     endure("", count(100, 1_000), async |broker, receivers| {
         let before = broker.forget_the_peak();
         fan_out(broker, receivers, MAX_DEST, 1_000).await;
@@ -60,7 +60,7 @@ async fn one_send_to_as_many_ids_as_may_be_reaches_each_as_often_as_it_is_listed
 
 /// A megabyte for a thousand is a megabyte, and what their sockets hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_large_send_to_a_crowd_is_kept_once() {
+async fn a_large_message_to_many_receivers_is_stored_once() {
     endure("", count(200, 1_000), async |broker, receivers| {
         let before = broker.forget_the_peak();
         fan_out(broker, receivers, receivers, 1 << 20).await;

@@ -48,7 +48,7 @@ async fn full(broker: &Broker) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_out_of_files_waits_without_spinning_and_accepts_again() {
+async fn a_broker_without_file_descriptors_pauses_and_accepts_again() {
     let _turn = turn().await;
     // Or it would refuse in good time.
     let broker = Broker::start(&format!("files={FILES} max_connections=10000"));

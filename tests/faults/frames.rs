@@ -18,7 +18,7 @@ use crate::{
 const AT_ONCE: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_violation_ends_its_connection_with_the_code_that_says_why() {
+async fn each_violation_closes_its_connection_with_the_right_code() {
     let violations = violations();
     let options = format!("max_payload={MAX_PAYLOAD}");
     endure(&options, count(2_000, 100_000), async |broker, count| {
@@ -35,10 +35,10 @@ async fn each_violation_ends_its_connection_with_the_code_that_says_why() {
     .await;
 }
 
-/// A conversation with some of its bits turned over: what it comes to is nobody's to foresee, but
-/// that it is a close code of the protocol, or silence.
+/// A conversation with some of its bits flipped. It ends with a close code of the protocol, or without any
+/// close frame.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mutated_frames_end_in_a_close_code_or_in_nothing() {
+async fn mutated_frames_end_with_a_valid_close_code_or_none() {
     let conversation = [
         frame(TEXT, r#"{"action":"register","id":"culprit"}"#),
         frame(
@@ -75,7 +75,7 @@ async fn mutated_frames_end_in_a_close_code_or_in_nothing() {
 
 /// A million bytes in as many fragments, where that many are allowed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_in_tiny_fragments_costs_what_it_is_long() {
+async fn a_message_in_tiny_fragments_takes_memory_of_its_length() {
     let options = "max_fragments=16777216";
     endure(options, count(100_000, 1_000_000), async |broker, count| {
         let before = broker.forget_the_peak();
@@ -98,7 +98,7 @@ async fn a_message_in_tiny_fragments_costs_what_it_is_long() {
 
 /// With the default of 16,384.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fragments_without_end_are_ended() {
+async fn endless_fragments_are_closed() {
     endure("", count(1_000_000, 10_000_000), async |broker, count| {
         let before = broker.forget_the_peak();
         let (mut read, mut write) = Raw::connect(broker).await.split();
@@ -106,7 +106,7 @@ async fn fragments_without_end_are_ended() {
             write.write_all(&frame(TEXT_FRAGMENT, "x")).await.unwrap();
             let fragments = frame(MORE, "x").repeat(1_000);
             for _ in 0..count / 1_000 {
-                // Nobody listens any more before all is said.
+                // The server closes before all fragments are written.
                 if write.write_all(&fragments).await.is_err() {
                     break;
                 }
@@ -123,9 +123,9 @@ async fn fragments_without_end_are_ended() {
     .await;
 }
 
-/// What is announced is not yet there: memory is taken for what has come.
+/// Memory is charged for received bytes, not for the length announced in a header.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unfinished_messages_cost_what_has_come_of_them_until_their_senders_time_is_up() {
+async fn incomplete_messages_take_memory_of_the_bytes_received_until_timeout() {
     const SENT: usize = 256 << 10;
     let options = "register_timeout=4000";
     endure(options, count(60, 300), async |broker, count| {
@@ -160,9 +160,9 @@ async fn unfinished_messages_cost_what_has_come_of_them_until_their_senders_time
     .await;
 }
 
-/// Who holds most of what is short goes first; what is left ends with its time.
+/// The largest holder is closed first; the others end by timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unfinished_messages_beyond_the_memory_are_ended() {
+async fn incomplete_messages_beyond_max_memory_are_closed() {
     const SENT: usize = 1 << 20;
     const MEMORY: usize = 16 << 20;
     let options = format!("max_memory={MEMORY} register_timeout=5000");
@@ -194,8 +194,8 @@ async fn unfinished_messages_beyond_the_memory_are_ended() {
             assert!(broker.count("evicted") > evicted);
         }
         let cost = broker.most_resident() - before;
-        // A buffer has its place for the whole message from its header on: pages that one who has
-        // gone has touched serve nobody who has begun, and the allocator keeps them for a while.
+        // A buffer reserves room for the whole message once its header has arrived. Pages touched for a closed
+        // connection are not reused for new ones, and the allocator keeps them for a while.
         let most = (2 * MEMORY).max(count * SENT / 4);
         assert!(cost < most as u64, "{cost}");
     })
@@ -205,7 +205,7 @@ async fn unfinished_messages_beyond_the_memory_are_ended() {
 const ANY_PINGS: &str = "max_control_frames=16777216";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_without_end_are_answered_one_by_one() {
+async fn endless_pings_are_answered_one_by_one() {
     endure(
         ANY_PINGS,
         count(200_000, 10_000_000),
@@ -240,7 +240,7 @@ async fn pings_without_end_are_answered_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_of_who_does_not_read_cost_no_memory() {
+async fn pings_of_a_peer_that_does_not_read_take_no_memory() {
     endure(
         ANY_PINGS,
         count(200_000, 10_000_000),
@@ -269,7 +269,7 @@ async fn pings_of_who_does_not_read_cost_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pongs_that_nobody_asked_for_are_nothing() {
+async fn unsolicited_pongs_are_ignored() {
     endure(
         ANY_PINGS,
         count(200_000, 10_000_000),
@@ -293,7 +293,7 @@ async fn pongs_that_nobody_asked_for_are_nothing() {
 
 /// With the default of 100 a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_of_pings_and_pongs_are_ended() {
+async fn floods_of_pings_and_pongs_are_closed() {
     endure("", count(200, 10_000), async |broker, count| {
         crowd(count, AT_ONCE, async |n| {
             let (mut read, mut write) = Raw::connect(broker).await.split();
@@ -317,7 +317,7 @@ async fn floods_of_pings_and_pongs_are_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn control_frames_too_long_are_violations_however_long_they_are() {
+async fn control_frames_of_any_excessive_length_are_violations() {
     endure("", count(400, 40_000), async |broker, count| {
         crowd(count, AT_ONCE, async |n| {
             let kind = [PING, PONG, CLOSE][n % 3];

@@ -18,7 +18,7 @@ const AT_ONCE: usize = 32;
 
 /// A thousand at once, a byte a second each, for as long as they are let.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_handshakes_are_refused_in_their_time_and_keep_nobody_out() {
+async fn slow_handshakes_time_out_and_block_no_other_client() {
     let options = format!("handshake_timeout={}", count(4_000, 10_000));
     endure(&options, 1_000, async |broker, count| {
         let before = broker.count("refused");
@@ -51,7 +51,7 @@ async fn slow_handshakes_are_refused_in_their_time_and_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn header_bombs_are_refused_for_the_price_of_a_header() {
+async fn oversized_headers_are_refused_in_little_memory() {
     let (line, rest) = REQUEST.split_once("\r\n").unwrap();
     let with = |headers: &str| format!("{line}\r\n{headers}\r\n{rest}");
     let bombs = [
@@ -90,7 +90,7 @@ async fn header_bombs_are_refused_for_the_price_of_a_header() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handshakes_that_are_given_up_leave_nothing() {
+async fn aborted_handshakes_leave_no_resources() {
     endure("", count(2_000, 100_000), async |broker, count| {
         let before = broker.counters();
         crowd(count, AT_ONCE, async |n| {

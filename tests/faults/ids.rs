@@ -23,7 +23,7 @@ fn register(id: &str) -> Vec<u8> {
     frame(TEXT, format!(r#"{{"action":"register","id":"{id}"}}"#))
 }
 
-/// What a peer has been sent before it is answered here.
+/// Frames that a peer received before the answer to this probe.
 async fn heard(raw: &mut Raw) -> Vec<String> {
     raw.write(&frame(PING, "")).await;
     let mut texts = Vec::new();
@@ -35,8 +35,8 @@ async fn heard(raw: &mut Raw) -> Vec<String> {
     }
 }
 
-/// So many connections take one id from each other, all at once, so often in all. Then one of
-/// them has it; the others, though they have been told nothing, send as nobody.
+/// `contenders` connections take over one id from each other, `count` times in all. In the end one of them
+/// owns it; the others get no notification, and their messages have no `from`.
 async fn race(broker: &Broker, contenders: usize, count: usize) {
     let mut crowd = Vec::new();
     for _ in 0..contenders {
@@ -84,7 +84,7 @@ async fn race(broker: &Broker, contenders: usize, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_that_take_an_id_from_each_other_one_has_it_in_the_end() {
+async fn an_id_taken_over_by_two_connections_has_one_owner() {
     endure("", count(1_000, 100_000), async |broker, count| {
         race(broker, 2, count).await
     })
@@ -92,7 +92,7 @@ async fn of_two_that_take_an_id_from_each_other_one_has_it_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_fifty_that_take_an_id_from_each_other_one_has_it_in_the_end() {
+async fn an_id_taken_over_by_fifty_connections_has_one_owner() {
     endure("", count(1_000, 100_000), async |broker, count| {
         race(broker, 50, count).await
     })
@@ -100,7 +100,7 @@ async fn of_fifty_that_take_an_id_from_each_other_one_has_it_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_takes_ever_new_ids_has_one_of_them() {
+async fn a_connection_that_registers_many_ids_owns_the_last() {
     endure("", count(2_000, 100_000), async |broker, count| {
         let before = broker.forget_the_peak();
         let mut raw = Raw::connect(broker).await;
@@ -120,7 +120,7 @@ async fn a_connection_that_takes_ever_new_ids_has_one_of_them() {
     .await;
 }
 
-/// What it is told waits for it, and so it is made to wait, as one that sends to itself.
+/// The responses fill its own outbox, so it gets backpressure, like a client that sends to itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_registers_without_reading_is_closed_as_slow() {
     let options = "max_backpressure=1048576 slow_consumer_timeout=500 close_timeout=3600000";
@@ -148,7 +148,7 @@ async fn a_connection_that_registers_without_reading_is_closed_as_slow() {
 
 /// A thousand connections, with as many ids each as there is count for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ever_new_ids_of_many_connections_are_all_free_again() {
+async fn many_ids_of_many_connections_are_free_again_at_the_end() {
     const MANY: usize = 1_000;
     endure("", count(4_000, 100_000), async |broker, count| {
         let each = count.div_ceil(MANY);

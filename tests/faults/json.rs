@@ -7,7 +7,7 @@ use crate::{
 
 /// Each is refused by itself; the connection stays open, as in version 1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn malformed_json_is_refused_text_by_text() {
+async fn each_malformed_json_text_is_refused() {
     let whole = r#"{"action":"send","message":{"a":[1,"\u00e9"]},"dest":["nobody"],"ack":"k"}"#;
     let wrong = [
         "",
@@ -59,7 +59,7 @@ async fn malformed_json_is_refused_text_by_text() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn malformed_json_ends_who_sends_too_much_of_it_where_that_is_asked_for() {
+async fn too_much_malformed_json_closes_its_sender_if_so_configured() {
     endure(
         "max_protocol_errors=10",
         count(200, 10_000),
@@ -77,10 +77,10 @@ async fn malformed_json_ends_who_sends_too_much_of_it_where_that_is_asked_for() 
     .await;
 }
 
-/// A million levels would end a process that follows them on its stack. The message is passed on as
-/// it came; where a member is read, such a value is refused or known to nobody.
+/// Recursion over a million levels would overflow the stack. The message is passed on unchanged; in a member
+/// that is decoded, such a value is refused or an unknown id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_of_a_million_levels_is_carried_or_refused() {
+async fn json_of_a_million_levels_is_delivered_or_refused() {
     endure("", count(1_000_000, 10_000_000), async |broker, levels| {
         let before = broker.counters();
         let mut raw = Raw::register(broker, "culprit").await;

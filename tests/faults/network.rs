@@ -48,7 +48,7 @@ fn start_apart(test: &str, task: &str) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_behind_a_link_that_is_cut_are_found_dead() {
+async fn peers_behind_a_broken_network_link_are_detected_as_dead() {
     let _turn = turn().await;
     let probe = apart("ip".as_ref())
         .args("link add near type veth peer name far".split(' '))

@@ -9,9 +9,9 @@ use std::{
 
 use crate::support::PATIENCE;
 
-/// What it is to do, in the environment of a process.
+/// Environment variable with the task of a child process.
 const TASK: &str = "WSMB_FAULTS_TASK";
-/// What the lines of a process begin with: the test harness prints others.
+/// Prefix of the lines that a child process prints; the test harness prints other lines.
 const MARK: &str = "> ";
 
 /// The task of this process; none if it is a run of the tests by hand.
@@ -42,7 +42,7 @@ impl Process {
         Self::start_by(Command::new(std::env::current_exe().unwrap()), test, task)
     }
 
-    /// The same by a command that this program is to be run by.
+    /// Starts a child process by a command that runs this program.
     pub(crate) fn start_by(mut command: Command, test: &str, task: &str) -> Self {
         let mut child = command
             .args(["--ignored", "--exact", "--nocapture", test])

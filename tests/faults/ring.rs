@@ -23,7 +23,7 @@ pub(crate) async fn turn() {
     let ring = Ring::connect(count.parse().unwrap(), port.parse().unwrap());
     ring.turns().await;
     say("it turns");
-    // It ends with its input, if nobody ends it before; this thread may wait for that.
+    // The process ends at the end of its input, or is killed before. This thread may block.
     for _ in std::io::stdin().lines() {}
 }
 
@@ -50,7 +50,7 @@ impl Place {
     fn ask(&self) {
         let n = self.asked.fetch_add(1, SeqCst);
         if let Some(client) = self.client.get() {
-            // Once it is closed there is nobody to ask.
+            // Fails once the client is closed.
             let _ = client.send(
                 &n.to_string(),
                 &self.next,

@@ -14,11 +14,11 @@ use crate::{
 const LENGTH: usize = 64 << 10;
 /// Messages to each: more than may wait, and than the buffers of two sockets take.
 const FLOOD: usize = 512;
-/// A mark below the default, so that a flood may be short; a short patience, but for those who read
-/// their close frame late.
+/// A high-water mark below the default keeps the flood short. The slow-consumer timeout is short; the close
+/// timeout is long, for clients that read their close frame late.
 const PUSHBACK: &str = "max_backpressure=2097152 slow_consumer_timeout=500 close_timeout=3600000";
 
-/// A name that nobody had before: one that was closed as slow is given no time the next time.
+/// A new id: one that was closed as slow before is penalized the next time.
 fn unique(broker: &Broker, n: usize) -> String {
     format!("deaf {} {n}", broker.count("accepted"))
 }
@@ -48,7 +48,7 @@ async fn rest_of_flood(raw: &mut Raw<impl AsyncRead + Unpin>) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_reads_is_closed_and_whoever_sends_to_it_goes_on() {
+async fn a_receiver_that_never_reads_is_closed_and_its_senders_continue() {
     endure(PUSHBACK, count(8, 100), async |broker, count| {
         let before = broker.forget_the_peak();
         let slow = broker.count("slow");
@@ -69,7 +69,7 @@ async fn who_never_reads_is_closed_and_whoever_sends_to_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_a_byte_a_second_is_closed_like_one_who_never_reads() {
+async fn a_receiver_of_one_byte_per_second_is_closed_as_slow() {
     let options = "max_backpressure=2097152 slow_consumer_timeout=2000 close_timeout=3600000";
     endure(options, count(8, 100), async |broker, count| {
         crowd(count, 100, async |n| {
@@ -96,9 +96,9 @@ async fn who_reads_a_byte_a_second_is_closed_like_one_who_never_reads() {
     .await;
 }
 
-/// At once, and nobody waits for it.
+/// It is closed at once, and no sender waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_reads_is_closed_by_the_first_message_too_many_where_that_is_asked_for() {
+async fn with_policy_close_a_full_receiver_is_closed_at_once() {
     // What happens does not happen because this time is up.
     let options = "slow_consumer=close max_backpressure=2097152 slow_consumer_timeout=3600000 \
         close_timeout=3600000";
@@ -118,9 +118,9 @@ async fn who_never_reads_is_closed_by_the_first_message_too_many_where_that_is_a
     .await;
 }
 
-/// What is dropped is counted, what is not comes in order, and nobody is closed.
+/// Dropped messages are counted, the others arrive in order, and no connection is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_reads_misses_what_is_too_much_where_that_is_asked_for() {
+async fn with_policy_drop_a_full_receiver_loses_messages() {
     let options = "slow_consumer=drop max_backpressure=2097152 close_timeout=3600000";
     endure(options, count(8, 100), async |broker, count| {
         let before = broker.forget_the_peak();

@@ -14,7 +14,7 @@ use crate::{
 const AT_ONCE: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_other_sites_are_refused() {
+async fn connections_from_other_origins_are_refused() {
     let origins = [
         "https://evil.example",
         "http://example.org",
@@ -51,7 +51,7 @@ async fn pages_of_other_sites_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guesses_at_a_token_are_refused_one_by_one_and_change_nothing() {
+async fn guessed_tokens_are_refused_without_side_effects() {
     endure(
         "authenticate=password",
         count(1_000, 100_000),

@@ -64,7 +64,7 @@ async fn is_refused(socket: &mut TcpStream, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_tls_is_refused_by_an_alert() {
+async fn plain_text_is_refused_by_a_tls_alert() {
     let wrong = [
         ("plain HTTP", REQUEST.as_bytes().to_vec()),
         (
@@ -121,7 +121,7 @@ async fn what_is_no_tls_is_refused_by_an_alert() {
 
 /// Honest in every byte, but never done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_handshakes_of_tls_end_when_their_time_is_up() {
+async fn slow_tls_handshakes_time_out() {
     let options = format!("tls=server handshake_timeout={}", count(2_000, 10_000));
     endure(&options, count(200, 1_000), async |broker, count| {
         let (before, hello) = (broker.count("refused"), hello(broker));
@@ -151,7 +151,7 @@ async fn slow_handshakes_of_tls_end_when_their_time_is_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_that_is_given_up_at_any_point_leaves_nothing() {
+async fn tls_connections_aborted_at_any_point_leave_no_resources() {
     endure(
         "tls=server",
         count(1_200, 100_000),
@@ -166,7 +166,7 @@ async fn tls_that_is_given_up_at_any_point_leaves_nothing() {
                 let mut stream = connect(broker, &connector).await;
                 match n % 6 {
                     1 => {}
-                    // Bytes that nobody encrypted.
+                    // Bytes that are not encrypted.
                     2 => {
                         let (mut socket, _) = stream.into_inner();
                         socket.write_all(&record(DATA, &[7; 100])).await.unwrap();
@@ -184,7 +184,7 @@ async fn tls_that_is_given_up_at_any_point_leaves_nothing() {
                         let register = format!(r#"{{"action":"register","id":"{n}"}}"#);
                         stream.write_all(&frame(TEXT, register)).await.unwrap();
                         stream.flush().await.unwrap();
-                        // Ends with a reset, and without a word.
+                        // Resets the connection, without an alert.
                         stream.into_inner().0.set_zero_linger().unwrap();
                     }
                     _ => stream.shutdown().await.unwrap(),
@@ -197,7 +197,7 @@ async fn tls_that_is_given_up_at_any_point_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_shows_no_certificate_or_a_wrong_one_is_refused_where_one_is_asked_for() {
+async fn a_client_without_a_valid_certificate_is_refused_if_one_is_required() {
     let strangers = [
         None,
         Some(self_signed()),

@@ -36,14 +36,14 @@ impl Issued {
         }
     }
 
-    /// What its peers need, on one line.
+    /// The settings for peers, on one line.
     pub(crate) fn to_line(&self) -> String {
         let Identity { cert, key } = self.authority.issue();
         serde_json::json!([self.authority.pem(), cert, key]).to_string()
     }
 }
 
-/// What the peers of a broker have heard from it: whom to trust, and a certificate of their own.
+/// The trusted authority of a broker, and a client certificate for it.
 pub(crate) struct Trust {
     roots: RootCertStore,
     own: Identity,

@@ -43,7 +43,7 @@ async fn ask_and_answer(server: &Server, asker: &mut Raw, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_large_answers_arrive_though_the_asker_reads_them_late() {
+async fn many_large_answers_arrive_at_an_asker_that_reads_late() {
     let (server, _) = start_server(backpressure(16 * MIB, LONG));
     let mut asker = Raw::register(&server, "asker").await;
     let count = 100;
@@ -59,7 +59,7 @@ async fn many_large_answers_arrive_though_the_asker_reads_them_late() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_asker_that_never_reads_is_closed_at_eight_times_the_mark() {
+async fn an_asker_that_never_reads_is_closed_at_eight_times_the_high_water_mark() {
     let (server, log) = start_server(backpressure(MIB / 4, LONG));
     let canary = Canary::start(&server).await;
     let mut asker = Raw::register(&server, "asker").await;
@@ -70,7 +70,7 @@ async fn an_asker_that_never_reads_is_closed_at_eight_times_the_mark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_asker_that_never_reads_is_closed_when_its_time_is_up() {
+async fn an_asker_that_never_reads_is_closed_on_timeout() {
     let (server, log) = start_server(backpressure(8 * MIB, Duration::from_millis(200)));
     let mut asker = Raw::register(&server, "asker").await;
     // Beyond the mark, far from eight times as much.

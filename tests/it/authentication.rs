@@ -21,7 +21,7 @@ use crate::support::{
     start_server, tcp, until,
 };
 
-/// Who knows the password may be what he likes to be; tokens say what else there is to try.
+/// A hook that accepts a password for any id; other tokens select the other cases.
 #[derive(Clone, Default)]
 struct Guard {
     asked: Arc<Mutex<Vec<Credentials>>>,
@@ -32,7 +32,7 @@ impl Authenticate for Guard {
         let token = credentials.token.clone().unwrap_or_default();
         self.asked.lock().unwrap().push(credentials);
         Box::pin(async move {
-            // Later than at once, or else nobody could have overtaken it.
+            // Delayed, so that another registration could overtake it.
             tokio::time::sleep(Duration::from_millis(20)).await;
             let (word, rest) = token.split_once(' ').unwrap_or((&token, ""));
             match word {
@@ -97,7 +97,7 @@ async fn refusal(peer: &mut Peer) -> (u16, String) {
 
 /// Rules 22.2 and 22.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_known_is_registered_and_who_is_not_is_told_why() {
+async fn accepted_clients_are_registered_and_others_get_the_reason() {
     let (server, log) = start();
     let mut a = registered(&server, "a", "password").await;
     for (token, code, reason) in [
@@ -130,7 +130,7 @@ async fn who_is_known_is_registered_and_who_is_not_is_told_why() {
 
 /// Rule 22.1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_not_registered_can_do_nothing_else() {
+async fn a_client_can_only_register_before_it_is_authenticated() {
     let (server, log) = start();
     let mut a = registered(&server, "a", "password").await;
     for text in [
@@ -173,7 +173,7 @@ async fn who_has_not_registered_can_do_nothing_else() {
 
 /// Rule 22.5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_behind_a_registration_is_carried_out_once_it_has_succeeded() {
+async fn actions_after_a_register_are_executed_once_it_has_succeeded() {
     let (server, _) = start();
     let mut raw = Raw::connect(&server).await;
     let send = r#"{"action":"send","message":1,"dest":"a"}"#;
@@ -230,7 +230,7 @@ async fn an_id_is_taken_over_by_its_principal_only() {
 
 /// Rule 22.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_granted_ends_unless_it_is_renewed() {
+async fn a_grant_expires_unless_it_is_renewed() {
     let (server, _) = start();
     let mut short = registered(&server, "short", "short 100").await;
     let mut renewed = registered(&server, "renewed", "short 300").await;
@@ -254,7 +254,7 @@ async fn what_was_granted_ends_unless_it_is_renewed() {
 
 /// Rule 22.10.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_send_to_some_sends_to_no_others_and_answers_anybody() {
+async fn a_client_limited_to_some_receivers_may_answer_any_asker() {
     let (server, log) = start();
     let mut limited = registered(&server, "limited", "limited friend-*,one").await;
     let mut friend = registered(&server, "friend-1", "password").await;
@@ -299,7 +299,7 @@ async fn who_may_send_to_some_sends_to_no_others_and_answers_anybody() {
 
 /// Rule 22.7, and that a question without an answer has an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn there_is_a_time_to_register_and_a_time_to_decide() {
+async fn registration_and_decision_have_timeouts() {
     let short = Duration::from_millis(100);
     let (options, _) = guarded(short);
     let (server, _) = start_server(ServerOptions {
@@ -320,7 +320,7 @@ async fn there_is_a_time_to_register_and_a_time_to_decide() {
 
 /// Rule 22.6: asking for another grant puts no end off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_ends_while_it_is_not_known_whether_it_is_renewed() {
+async fn a_grant_expires_while_its_renewal_is_undecided() {
     let (server, _) = start();
     let mut peer = registered(&server, "a", "short 300").await;
     peer.send(&register("a", "never")).await;
@@ -369,7 +369,7 @@ async fn a_decision_is_dropped_when_its_connection_closes() {
 
 /// Rule 20.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_strangers_show_is_memory_until_it_is_judged() {
+async fn credentials_count_as_memory_until_the_decision() {
     let (server, _) = start();
     let cookie = "c".repeat(10 << 10);
     let request = REQUEST.replace("Host:", &format!("Cookie: {cookie}\r\nHost:"));
@@ -391,7 +391,7 @@ async fn what_strangers_show_is_memory_until_it_is_judged() {
 
 /// A register timeout of zero is none, also with authentication.
 #[tokio::test]
-async fn there_may_be_no_time_to_register() {
+async fn the_register_timeout_can_be_disabled() {
     let (server, _) = start_server(ServerOptions {
         register_timeout: Some(Duration::ZERO),
         ping_interval: Duration::ZERO,
@@ -406,7 +406,7 @@ async fn there_may_be_no_time_to_register() {
 
 /// As 1.7.2 has it, and with a limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_authentication_the_time_to_register_is_what_was_set() {
+async fn without_authentication_the_register_timeout_is_as_configured() {
     let (server, _) = start_server(ServerOptions {
         register_timeout: Some(Duration::from_millis(100)),
         ..options()
@@ -422,7 +422,7 @@ async fn without_authentication_the_time_to_register_is_what_was_set() {
 
 /// Rule 22.8.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_may_not_send_much() {
+async fn the_input_of_an_unregistered_client_is_limited() {
     let (server, _) = start();
     let mut stranger = Raw::connect(&server).await;
     stranger
@@ -440,7 +440,7 @@ async fn a_stranger_may_not_send_much() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_embedder_sees_what_the_client_shows() {
+async fn the_hook_gets_the_data_of_the_handshake() {
     let (options, guard) = guarded(LIMIT);
     let (server, _) = start_server(options);
     let socket = tcp(&server).await;
@@ -469,7 +469,7 @@ async fn the_embedder_sees_what_the_client_shows() {
 
 /// Where clients are authenticated, a hundred errors in a minute are enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_authentication_errors_have_a_limit() {
+async fn with_authentication_errors_are_limited() {
     let (server, _) = start();
     let mut a = registered(&server, "a", "password").await;
     for _ in 0..100 {
@@ -482,7 +482,7 @@ async fn with_authentication_errors_have_a_limit() {
 
 /// Rule 22.9.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_from_elsewhere_may_not_connect() {
+async fn connections_from_other_origins_are_not_accepted() {
     let ask = async |server: &Server, origin: &str| -> String {
         let mut raw = Raw(tokio::io::BufReader::new(tcp(server).await));
         let head = REQUEST.replace(
@@ -517,7 +517,7 @@ async fn pages_from_elsewhere_may_not_connect() {
     assert_eq!(listed.stats().refused, 4);
 }
 
-/// A client, and the events it tells.
+/// A client, and a log of its events.
 fn client(server: &Server, id: &str, token: &str) -> (Client, Log) {
     struct Events(Log);
     impl ClientListener for Events {
@@ -546,7 +546,7 @@ fn client(server: &Server, id: &str, token: &str) -> (Client, Log) {
 
 /// Rule 19.11.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_shows_its_token_and_hears_why_it_is_refused() {
+async fn a_client_sends_its_token_and_gets_the_reason_of_a_denial() {
     let (options, guard) = guarded(LIMIT);
     let (server, _) = start_server(options);
     let (known, log) = client(&server, "known", "password \"one\"\n");

@@ -68,7 +68,7 @@ const IS_DONE: &str = r#"{"action":"message","message":"done"}"#;
 
 /// Rules 17.1, 17.4 and 15.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_reads_holds_its_senders_and_is_closed_then_they_go_on() {
+async fn a_receiver_that_never_reads_pauses_its_senders_until_it_is_closed() {
     let (server, log) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let mut deaf = Raw::register(&server, "deaf").await;
@@ -92,7 +92,7 @@ async fn who_never_reads_holds_its_senders_and_is_closed_then_they_go_on() {
 
 /// Rule 17.4: also when what the reader has in part is more than half the mark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_for_a_reader_in_the_midst_of_a_large_message_goes_on_when_it_is_closed() {
+async fn a_sender_paused_within_a_large_message_continues_when_the_receiver_is_closed() {
     let (server, log) = start_server(backpressure(1024, Duration::from_millis(200)));
     let mut deaf = Raw::register(&server, "deaf").await;
     let mut done = Raw::register(&server, "done").await;
@@ -108,7 +108,7 @@ async fn who_waits_for_a_reader_in_the_midst_of_a_large_message_goes_on_when_it_
 
 /// Rule 17.4: the time is that of senders who wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_lost_while_it_waits_for_a_reader_waits_no_longer() {
+async fn a_sender_that_disconnects_while_paused_stops_waiting() {
     let patience = Duration::from_secs(2);
     let (server, log) = start_server(backpressure(1024, patience));
     let mut deaf = Raw::register(&server, "deaf").await;
@@ -123,7 +123,7 @@ async fn who_is_lost_while_it_waits_for_a_reader_waits_no_longer() {
         since.elapsed() > Duration::from_millis(100)
     })
     .await;
-    // Nobody reads it while it waits: that it is gone shows when something is sent to it.
+    // The connection is not read while it waits, so its reset is detected by the next write to it.
     read.0.get_ref().as_ref().set_zero_linger().unwrap();
     flood.abort();
     drop((read, flood.await));
@@ -145,7 +145,7 @@ async fn who_is_lost_while_it_waits_for_a_reader_waits_no_longer() {
 
 /// Rules 17.1 and 16.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_late_but_in_time_misses_nothing() {
+async fn a_receiver_that_reads_before_the_timeout_loses_nothing() {
     let (server, log) = start_server(backpressure(1024, LONG));
     let late = Raw::register(&server, "late").await;
     let sender = Raw::connect(&server).await;
@@ -164,14 +164,14 @@ async fn who_reads_late_but_in_time_misses_nothing() {
 
 /// Rule 17.4.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_slowly_but_steadily_is_not_closed() {
+async fn a_receiver_that_reads_slowly_but_steadily_is_not_closed() {
     let patience = Duration::from_secs(2);
     let (server, _) = start_server(backpressure(256 << 10, patience));
     let (mut slow, _write) = Raw::register(&server, "slow").await.split();
     let sender = Raw::connect(&server).await;
     let _flood = flood(sender.split().1, r#""slow""#, DONE);
     let start = Instant::now();
-    // In all longer than the patience of the server, but it sees 2 MiB go in a fraction of that.
+    // Longer in all than the slow-consumer timeout, but 2 MiB are read in a fraction of that.
     while start.elapsed() < patience * 3 / 2 {
         let (first, message) = slow.next().await.unwrap();
         assert_eq!((first, message.len() > LENGTH), (TEXT, true));
@@ -186,7 +186,7 @@ async fn who_reads_slowly_but_steadily_is_not_closed() {
 
 /// Rule 17.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_larger_than_the_mark_may_always_wait() {
+async fn a_message_larger_than_the_high_water_mark_is_queued() {
     let (server, _) = start_server(backpressure(1024, LONG));
     let mut a = Raw::register(&server, "a").await;
     for n in 0..3 {
@@ -198,7 +198,7 @@ async fn a_message_larger_than_the_mark_may_always_wait() {
 
 /// Rules 17.4 and 17.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_who_flood_each_other_without_reading_do_not_stop_the_broker() {
+async fn two_clients_that_flood_each_other_without_reading_do_not_block_the_broker() {
     let (server, log) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let mut done = Raw::register(&server, "done").await;
@@ -221,7 +221,7 @@ async fn two_who_flood_each_other_without_reading_do_not_stop_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_who_flood_each_other_and_read_late_miss_nothing() {
+async fn two_clients_that_flood_each_other_and_read_late_lose_nothing() {
     let (server, log) = start_server(backpressure(256 << 10, LONG));
     let (mut a_read, a) = Raw::register(&server, "a").await.split();
     let (mut b_read, b) = Raw::register(&server, "b").await.split();
@@ -243,7 +243,7 @@ async fn two_who_flood_each_other_and_read_late_miss_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_floods_itself_without_reading_is_closed() {
+async fn a_client_that_floods_itself_without_reading_is_closed() {
     let (server, log) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let (mut read, write) = Raw::register(&server, "self").await.split();
@@ -255,7 +255,7 @@ async fn who_floods_itself_without_reading_is_closed() {
 
 /// Rule 17.10.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_registers_again_and_again_without_reading_is_closed() {
+async fn a_client_that_registers_repeatedly_without_reading_is_closed() {
     let (server, _) = start_server(backpressure(256 << 10, Duration::from_millis(200)));
     let canary = Canary::start(&server).await;
     let (mut read, mut write) = Raw::connect(&server).await.split();
@@ -276,7 +276,7 @@ async fn who_registers_again_and_again_without_reading_is_closed() {
 
 /// Rule 17.10.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_registers_again_and_again_and_reads_late_is_told_all() {
+async fn a_client_that_registers_repeatedly_and_reads_late_gets_all_responses() {
     const PAIRS: usize = 50_000;
     let (server, log) = start_server(backpressure(1024, LONG));
     let (mut read, mut write) = Raw::connect(&server).await.split();
@@ -350,7 +350,7 @@ fn crawl(mut raw: Raw) -> JoinHandle<u16> {
 /// Rule 17.11. It reads all the time, and never lets anybody wait for long: but others get no more than it
 /// takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_delays_other_receivers_again_and_again_is_closed() {
+async fn a_receiver_that_delays_others_repeatedly_is_closed() {
     for dests in [vec![r#"["fast","slow"]"#], vec![r#""slow""#, r#""fast""#]] {
         let (server, log) = start_server(backpressure(256 << 10, Duration::from_secs(1)));
         let mut fast = Raw::register(&server, "fast").await;
@@ -375,7 +375,7 @@ async fn who_delays_other_receivers_again_and_again_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_multicast_goes_on_without_a_receiver_that_was_closed() {
+async fn a_multicast_continues_without_a_closed_receiver() {
     // Long enough for the quick one on a busy machine.
     let (server, log) = start_server(backpressure(256 << 10, Duration::from_secs(1)));
     let _deaf = Raw::register(&server, "deaf").await;
@@ -389,7 +389,7 @@ async fn a_multicast_goes_on_without_a_receiver_that_was_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_pings_without_reading_costs_only_itself() {
+async fn a_peer_that_pings_without_reading_affects_no_other() {
     let (server, _) = start_server(ServerOptions {
         max_control_frames: 1 << 24,
         ..options()

@@ -49,7 +49,7 @@ fn nonsense(kind: &str) -> Pem {
 }
 
 #[tokio::test]
-async fn a_server_does_not_start_with_what_it_cannot_use_and_names_it() {
+async fn a_server_refuses_unusable_tls_options_by_name() {
     let authority = Authority::new("ca");
     let good = authority.issue();
     let other = authority.issue();
@@ -114,7 +114,7 @@ async fn a_server_does_not_start_with_what_it_cannot_use_and_names_it() {
 }
 
 #[tokio::test]
-async fn a_client_does_not_start_with_what_it_cannot_use_and_names_it() {
+async fn a_client_refuses_unusable_tls_options_by_name() {
     let authority = Authority::new("ca");
     let good = authority.issue();
     let other = authority.issue();
@@ -163,14 +163,14 @@ const RSA_KEY: &str = include_str!("../support/rsa.pem");
 const EC_AT: usize = 29;
 const RSA_AT: usize = 26;
 
-/// The same key without PKCS#8 around it: in SEC1 or PKCS#1.
+/// A key without its PKCS#8 wrapper: in SEC1 or PKCS#1.
 fn unwrapped(kind: &str, at: usize, key: &str) -> String {
     let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).unwrap();
     pem::encode(&pem::Pem::new(kind, &key.secret_pkcs8_der()[at..]))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_and_every_common_format_of_a_key_are_read() {
+async fn files_and_all_common_key_formats_are_read() {
     let folder = std::env::temp_dir().join(format!("wsmb-pem-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let authority = Authority::new("ca");
@@ -209,7 +209,7 @@ async fn files_and_every_common_format_of_a_key_are_read() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// What becomes of a client that connects to a played server with this certificate.
+/// Events of a client that connects to a fake server with this certificate.
 async fn meets(identity: &Identity, tls: TlsClientOptions) -> Vec<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -224,7 +224,7 @@ async fn meets(identity: &Identity, tls: TlsClientOptions) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_trusts_no_other_authority_no_expired_certificate_and_no_other_name() {
+async fn a_client_refuses_unknown_authorities_expired_certificates_and_wrong_names() {
     let authority = Authority::new("ca");
     let trusting = authority.client();
     let careless = TlsClientOptions {
@@ -249,7 +249,7 @@ async fn a_client_trusts_no_other_authority_no_expired_certificate_and_no_other_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servername_is_the_name_that_is_verified_and_a_self_signed_one_may_be_trusted_itself() {
+async fn servername_is_verified_and_a_self_signed_certificate_can_be_trusted() {
     let authority = Authority::new("ca");
     let elsewhere = authority.issue_for(&["example.org"]);
     let named = TlsClientOptions {
@@ -267,7 +267,7 @@ async fn servername_is_the_name_that_is_verified_and_a_self_signed_one_may_be_tr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_shows_a_certificate_without_having_its_key_is_trusted_by_nobody() {
+async fn a_certificate_without_its_key_is_refused() {
     let authority = Authority::new("ca");
     let (shown, own) = (authority.issue(), authority.issue());
     let thief = acceptor_with(&shown, &own);
@@ -288,7 +288,7 @@ async fn who_shows_a_certificate_without_having_its_key_is_trusted_by_nobody() {
     }
 }
 
-/// Hears why.
+/// Forwards the reason of a disconnect.
 struct Reason(std::sync::mpsc::Sender<String>);
 
 impl ClientListener for Reason {
@@ -300,7 +300,7 @@ impl ClientListener for Reason {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_reason_is_told() {
+async fn the_reason_of_a_tls_failure_is_reported() {
     let (server, _) = start_server(Authority::new("ca").server());
     let (sender, reasons) = std::sync::mpsc::channel();
     let options = client_log::to_port(port(&server), "a", Some(Authority::new("other").client()));
@@ -328,7 +328,7 @@ fn known_as(identity: &Identity, authority: &Authority, min_version: TlsVersion)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_must_show_a_certificate_is_let_in_with_one_of_the_authority_only() {
+async fn a_required_client_certificate_must_be_signed_by_the_authority() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let (server, log) = start_server(ServerOptions {
         tls: Some(TlsServerOptions {
@@ -379,7 +379,7 @@ async fn who_must_show_a_certificate_is_let_in_with_one_of_the_authority_only() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_below_the_least_is_not_spoken_by_either_side() {
+async fn neither_side_accepts_a_tls_version_below_the_minimum() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(ServerOptions {
         tls: Some(TlsServerOptions {
@@ -404,7 +404,7 @@ async fn a_version_below_the_least_is_not_spoken_by_either_side() {
 }
 
 #[test]
-fn a_key_is_not_in_what_is_logged() {
+fn debug_output_contains_no_key() {
     let options = secured(&self_signed());
     assert!(!format!("{options:?}").contains("BEGIN"), "{options:?}");
 }

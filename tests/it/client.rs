@@ -23,7 +23,7 @@ use crate::support::{
     start_server, until,
 };
 
-/// What a client has told, and whether it is to read on.
+/// Events of a client, and whether it continues reading.
 #[derive(Default)]
 struct ClientLog {
     lines: Mutex<Vec<String>>,
@@ -95,7 +95,7 @@ async fn listen() -> (TcpListener, ClientOptions) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_where_nobody_listens_refuses() {
+async fn connecting_to_a_closed_port_is_refused() {
     let (listener, options) = listen().await;
     drop(listener);
     let (client, told) = connect(options);
@@ -106,7 +106,7 @@ async fn a_port_where_nobody_listens_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_never_answers_is_given_up() {
+async fn connecting_to_a_silent_server_times_out() {
     let (listener, options) = listen().await;
     let (_client, told) = connect(ClientOptions {
         connect_timeout: Duration::from_millis(50),
@@ -118,7 +118,7 @@ async fn a_server_that_never_answers_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_closes_while_connecting_waits_no_longer_than_any_close() {
+async fn closing_while_connecting_takes_no_longer_than_any_close() {
     let (listener, options) = listen().await;
     let (client, told) = connect(ClientOptions {
         connect_timeout: Duration::from_secs(3600),
@@ -132,7 +132,7 @@ async fn who_closes_while_connecting_waits_no_longer_than_any_close() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_answer_to_a_handshake_is_an_error() {
+async fn an_invalid_handshake_response_is_an_error() {
     for answer in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..],
         b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
@@ -154,7 +154,7 @@ async fn what_is_no_answer_to_a_handshake_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_in_the_segment_of_the_handshake_is_heard() {
+async fn a_frame_in_the_segment_of_the_handshake_is_received() {
     let (listener, options) = listen().await;
     let (_client, told) = connect(options);
     let registered = server_frame(r#"{"action":"registered","id":"a"}"#);
@@ -164,7 +164,7 @@ async fn a_frame_in_the_segment_of_the_handshake_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_queue_refuses_and_loses_nothing_that_it_took() {
+async fn a_full_queue_rejects_messages_and_loses_no_accepted_one() {
     let (listener, options) = listen().await;
     let (client, told) = connect(ClientOptions {
         max_queued: 1_000,
@@ -198,7 +198,7 @@ async fn a_full_queue_refuses_and_loses_nothing_that_it_took() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_sends_beyond_the_mark_is_told_when_all_is_written() {
+async fn drained_is_emitted_after_sending_beyond_the_high_water_mark() {
     let (listener, options) = listen().await;
     let (client, told) = connect(options);
     let mark = ClientOptions::default().high_water_mark;
@@ -225,7 +225,7 @@ async fn who_sends_beyond_the_mark_is_told_when_all_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_enough_is_told_nothing_more_until_it_resumes() {
+async fn a_paused_client_emits_no_events_until_it_resumes() {
     let (server, _) = start_server(ServerOptions {
         // The client is slow on purpose.
         slow_consumer_timeout: Duration::from_secs(3600),
@@ -267,7 +267,7 @@ async fn who_has_enough_is_told_nothing_more_until_it_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_does_not_answer_a_close_has_only_a_time() {
+async fn closing_times_out_if_the_server_does_not_answer() {
     let (listener, options) = listen().await;
     let (client, told) = connect(ClientOptions {
         close_timeout: Duration::from_millis(50),
@@ -304,7 +304,7 @@ async fn a_client_closed_or_destroyed_while_it_connects_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_lives_on_without_its_handles() {
+async fn a_client_continues_without_its_handles() {
     let (server, log) = start_server(options());
     let (client, told) = connect(to_port(port(&server)));
     told.wait_for("Registered").await;
@@ -321,7 +321,7 @@ async fn a_client_lives_on_without_its_handles() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn options_that_cannot_be_are_refused_at_once() {
+async fn invalid_options_are_refused_at_once() {
     for options in [
         ClientOptions {
             high_water_mark: 0,
@@ -339,7 +339,7 @@ async fn options_that_cannot_be_are_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_is_written_before_the_close_however_slow_the_server_reads() {
+async fn messages_are_written_before_the_close_frame_to_a_slow_server() {
     let (listener, options) = listen().await;
     let (client, told) = connect(ClientOptions {
         close_timeout: Duration::from_secs(3),
@@ -365,7 +365,7 @@ async fn what_was_sent_is_written_before_the_close_however_slow_the_server_reads
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_of_a_server_that_does_not_read_pile_up_no_pongs() {
+async fn pongs_for_a_server_that_does_not_read_are_bounded() {
     let (listener, options) = listen().await;
     let (client, told) = connect(options);
     let mut socket = accept(&listener, b"").await;

@@ -33,7 +33,7 @@ async fn played(protocol: u8) -> (Client, BufReader<TcpStream>, ClientLog) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_asks_for_version_2_and_writes_actions_as_they_are() {
+async fn a_client_requests_version_2_and_sends_actions_unchanged() {
     let (client, mut socket, _) = played(2).await;
     let register = br#"{"action":"register","id":"a","protocol":2}"#;
     assert_eq!(client_frame(&mut socket).await, register);
@@ -49,7 +49,7 @@ async fn it_asks_for_version_2_and_writes_actions_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_versions_1_and_2_can_be_asked_for() {
+async fn only_versions_1_and_2_can_be_requested() {
     for protocol in [0, 3, 255] {
         let error = connect(ClientOptions {
             protocol,
@@ -156,7 +156,7 @@ const FRAMES: [(&str, &str, &str); 20] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_tells_what_version_2_adds_and_one_of_version_1_does_not_know_it() {
+async fn actions_of_version_2_are_events_only_for_clients_of_version_2() {
     for protocol in [1, 2] {
         let (_client, mut socket, events) = played(protocol).await;
         for (text, _, _) in FRAMES {
@@ -174,7 +174,7 @@ async fn it_tells_what_version_2_adds_and_one_of_version_1_does_not_know_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_agrees() {
+async fn the_server_accepts_version_2() {
     let (server, _) = start_server(options());
     let mut b = Peer::register_2(&server, "b").await;
     let (client, events) = connect(ClientOptions {
@@ -199,7 +199,7 @@ async fn the_server_agrees() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_is_held_reads_nothing_until_it_is_let_go_or_closes() {
+async fn a_paused_client_reads_nothing_until_it_resumes_or_closes() {
     for lets_go in [true, false] {
         let (server, _) = start_server(ServerOptions {
             // The client is slow on purpose.
@@ -238,7 +238,7 @@ async fn one_that_is_held_reads_nothing_until_it_is_let_go_or_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_does_not_read_shows_that_it_lives() {
+async fn a_paused_client_sends_heartbeats() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (client, events) = connect(ClientOptions {
@@ -251,7 +251,7 @@ async fn one_that_does_not_read_shows_that_it_lives() {
     events.wait_for("open").await;
     client.hold(true);
     client_frame(&mut socket).await;
-    // Pongs that nobody asked for; and what it may have begun with, a ping.
+    // Unsolicited pongs; a ping may come first.
     let mut pongs = 0;
     while pongs < 3 {
         let opcode = socket.fill_buf().await.unwrap()[0];
@@ -262,7 +262,7 @@ async fn one_that_does_not_read_shows_that_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_does_not_read_hears_of_the_end_when_it_writes() {
+async fn a_paused_client_detects_the_end_of_the_connection_when_it_writes() {
     let (client, socket, events) = played(2).await;
     client.hold(true);
     // What has come is not read: the connection is reset.

@@ -15,7 +15,7 @@ use crate::support::{
 const SOON: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn senders_go_on_however_often_their_receiver_moves() {
+async fn senders_continue_however_often_their_receiver_moves() {
     let nats = Nats::start().await;
     let (servers, _) = nats.brokers("moves", 3, options).await;
     let mut sender = Peer::register(&servers[0], "sender").await;
@@ -68,7 +68,7 @@ async fn race(servers: &[Server], id: &str) -> Vec<Peer> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_those_who_register_an_id_at_once_one_has_it_and_all_brokers_agree() {
+async fn concurrent_registrations_of_an_id_leave_one_owner_at_all_brokers() {
     let nats = Nats::start().await;
     let (servers, _) = nats.brokers("races", 3, options).await;
     let mut slowest = Duration::ZERO;
@@ -107,7 +107,7 @@ async fn of_those_who_register_an_id_at_once_one_has_it_and_all_brokers_agree() 
             assert_eq!((names, found.silent), (expected, vec![]));
         }
     }
-    // Nobody is left where nobody is connected.
+    // Ids without a connection have no owner.
     crate::support::until("no ghosts", || {
         servers.iter().all(|server| server.ids().is_empty())
     })
@@ -139,7 +139,7 @@ fn know_each_other(servers: &[Server]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_that_moved_while_nats_servers_had_lost_each_other_have_one_owner_after_it() {
+async fn ids_that_moved_during_a_partition_of_nats_have_one_owner_afterwards() {
     for down in [0, 2, 7].map(Duration::from_secs) {
         let (servers, log, line, _nats) = two_sides().await;
         let ids: Vec<_> = (0..20).map(|number| format!("id{number}")).collect();
@@ -171,7 +171,7 @@ async fn ids_that_moved_while_nats_servers_had_lost_each_other_have_one_owner_af
             "the brokers kept their connections"
         );
         println!("down for {down:?}: one owner each after {took:?}");
-        // Whoever sends at either side reaches the owner.
+        // A sender at either side reaches the owner.
         for (number, server) in servers.iter().enumerate() {
             let mut sender = Peer::connect(server).await;
             for (id, owner) in ids.iter().zip(&mut newer) {

@@ -27,7 +27,7 @@ async fn an_id_is_free_when_disconnect_returns() {
         assert!(!server.has("a"), "round {round}");
         assert_eq!(server.ids().len(), 0);
         assert!(!server.disconnect("a", 4000, "enough").unwrap());
-        // Whoever comes next has it, and does not lose it by the end of the one before.
+        // The next connection owns the id, and keeps it when the former one ends.
         let mut next = Peer::register(&server, "a").await;
         let Some(Message::Close(Some(frame))) = a.next().await else {
             panic!("no close frame");
@@ -46,7 +46,7 @@ async fn an_id_is_free_when_disconnect_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_is_read_before_the_close_frame_and_nothing_behind_it() {
+async fn queued_messages_precede_the_close_frame_and_none_follow() {
     let (server, _) = start_server(options());
     let mut b = Raw::register(&server, "b").await;
     let mut a = Raw::register(&server, "a").await;
@@ -69,7 +69,7 @@ async fn what_waits_is_read_before_the_close_frame_and_nothing_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_waits_for_somebody_or_reads_nothing_is_disconnected_too() {
+async fn a_paused_or_non_reading_connection_can_be_disconnected() {
     let (server, _) = start_server(ServerOptions {
         max_backpressure: 1 << 20,
         // So long that it is not what ends them.
@@ -98,7 +98,7 @@ async fn one_that_waits_for_somebody_or_reads_nothing_is_disconnected_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_to_one_that_is_disconnected_has_ended() {
+async fn a_request_to_a_disconnected_client_ends() {
     let (server, _) = start_server(options());
     let _b = Peer::register(&server, "b").await;
     let mut a = Peer::register(&server, "a").await;
@@ -110,7 +110,7 @@ async fn a_request_to_one_that_is_disconnected_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_hears_the_code_and_a_refusal_is_one() {
+async fn a_client_gets_the_close_code_and_policy_codes_are_denials() {
     let (server, _) = start_server(options());
     let (_client, told) = registered(to_port(port(&server), "a", None)).await;
     assert!(server.disconnect("a", 4403, "no more").unwrap());
@@ -122,7 +122,7 @@ async fn a_client_hears_the_code_and_a_refusal_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_close_frame_that_cannot_be_is_refused() {
+async fn an_invalid_close_code_or_reason_is_refused() {
     let (server, _) = start_server(options());
     let _a = Peer::register(&server, "a").await;
     for code in [0, 999, 1001, 1005, 1006, 1013, 2999, 5000, u16::MAX] {
@@ -135,7 +135,7 @@ async fn a_close_frame_that_cannot_be_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_closed_has_nobody() {
+async fn a_closed_server_has_no_connections() {
     let (server, _) = start_server(options());
     let a = Peer::register(&server, "a").await;
     server.close();
@@ -145,8 +145,8 @@ async fn a_server_that_is_closed_has_nobody() {
     assert!(!server.disconnect("a", 1000, "").unwrap());
 }
 
-/// Grants every id to the principal before its hyphen; for `slow` in it, `asked` is told, and it takes
-/// until `told` is.
+/// Grants every id to the principal before its hyphen. For ids with `slow`, adds a permit to `asked` and waits
+/// for one of `told`.
 fn by_prefix(asked: &Arc<Semaphore>, told: &Arc<Semaphore>) -> ServerOptions {
     let (asked, told) = (asked.clone(), told.clone());
     let hook = move |Credentials { id, .. }: Credentials| -> Decision {
@@ -166,7 +166,7 @@ fn by_prefix(asked: &Arc<Semaphore>, told: &Arc<Semaphore>) -> ServerOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_connections_of_a_principal_are_ended_whatever_they_have() {
+async fn all_connections_of_a_principal_are_closed_in_any_state() {
     let (asked, told) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (server, log) = start_server(by_prefix(&asked, &told));
     let mut other = Peer::register(&server, "b-1").await;
@@ -187,7 +187,7 @@ async fn all_connections_of_a_principal_are_ended_whatever_they_have() {
         .send(r#"{"action":"register","id":"a-slow"}"#)
         .await;
     until("both are asked about", || asked.available_permits() == 2).await;
-    // The one that it replaced is still heard.
+    // The replaced connection can still send.
     replaced
         .send(r#"{"action":"send","message":1,"dest":"b-1"}"#)
         .await;
@@ -223,7 +223,7 @@ async fn all_connections_of_a_principal_are_ended_whatever_they_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_principals_all_that_had_the_id_last_are_ended() {
+async fn without_principals_all_former_owners_of_the_id_are_closed() {
     let (server, _) = start_server(options());
     let mut replaced = Peer::register(&server, "a").await;
     let mut owner = Peer::register(&server, "a").await;

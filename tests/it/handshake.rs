@@ -38,7 +38,7 @@ async fn status_of(raw: &mut Raw) -> u16 {
 
 /// Rule 14.1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_in_single_bytes_with_a_frame_behind_it_in_one_segment_is_served() {
+async fn a_request_in_single_bytes_followed_by_a_frame_is_accepted() {
     let (server, _) = start_server(options());
     let mut socket = tcp(&server).await;
     socket.set_nodelay(true).unwrap();
@@ -66,7 +66,7 @@ async fn a_request_in_single_bytes_with_a_frame_behind_it_in_one_segment_is_serv
 
 /// Rule 14.5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_request_is_refused_when_its_time_is_up() {
+async fn an_incomplete_request_is_refused_on_timeout() {
     let (server, log) = start_server(ServerOptions {
         // Long enough for one that is through, on a busy machine.
         handshake_timeout: Duration::from_millis(400),
@@ -116,7 +116,7 @@ async fn status_101(server: &Server, request: &str) -> u16 {
 
 /// Rules 14.2 to 14.4, 14.7 and 14.9.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_request_for_a_websocket_is_refused() {
+async fn a_request_that_is_no_websocket_upgrade_is_refused() {
     let (server, log) = start_server(ServerOptions {
         path: "foo".into(),
         ..options()
@@ -166,9 +166,9 @@ async fn what_is_no_request_for_a_websocket_is_refused() {
     until("five are accepted", || log.count("connection") == 5).await;
 }
 
-/// Rules 14.11 to 14.13: whoever reads a head otherwise than we do finds no two requests in it.
+/// Rules 14.11 to 14.13: a proxy that parses the head differently finds no second request in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_that_others_may_read_otherwise_is_refused_at_once() {
+async fn an_ambiguous_head_is_refused_at_once() {
     // Nothing here is refused because its time is up.
     let (server, _) = start_server(ServerOptions {
         handshake_timeout: Duration::from_secs(3600),
@@ -252,7 +252,7 @@ async fn a_head_that_others_may_read_otherwise_is_refused_at_once() {
 
 /// Rule 14.13: the host of a whole URL is the one that a page must come from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_url_as_target_says_whose_host_it_is() {
+async fn a_url_as_target_determines_the_host() {
     let hook = |_: Credentials| -> Decision { Box::pin(async { Ok(Grant::new("one")) }) };
     let (server, _) = start_server(ServerOptions {
         authentication: Authentication::Hook(Arc::new(hook), Duration::from_secs(10)),
@@ -266,7 +266,7 @@ async fn a_url_as_target_says_whose_host_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_hangs_up_in_the_handshake_leaves_nothing() {
+async fn a_client_that_disconnects_during_the_handshake_leaves_no_resources() {
     let (server, log) = start_server(options());
     for end in [0, 1, REQUEST.len() - 1] {
         tcp(&server)
@@ -283,7 +283,7 @@ async fn who_hangs_up_in_the_handshake_leaves_nothing() {
 
 /// Rule 14.8.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_too_many_is_refused_until_another_ends() {
+async fn a_connection_beyond_the_limit_is_refused_until_another_ends() {
     let (server, _) = start_server(ServerOptions {
         max_connections: 2,
         ..options()
@@ -306,7 +306,7 @@ async fn a_connection_too_many_is_refused_until_another_ends() {
 
 /// Rule 14.10.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn extensions_are_declined_and_the_first_subprotocol_is_taken() {
+async fn extensions_are_declined_and_the_first_subprotocol_is_accepted() {
     let (server, _) = start_server(options());
     let mut raw = Raw(BufReader::new(tcp(&server).await));
     let offers = "Sec-WebSocket-Extensions: permessage-deflate\r\n\
@@ -321,7 +321,7 @@ async fn extensions_are_declined_and_the_first_subprotocol_is_taken() {
 
 /// Rule 14.15. A peer that sends nothing makes room for others, though its time is not up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_half_of_a_handshake_makes_room_for_the_next_one() {
+async fn beyond_the_limit_the_oldest_incomplete_handshake_is_closed() {
     let many = ServerOptions {
         max_connections: 10_000,
         // A handshake may hold something, and all of them a part of this.

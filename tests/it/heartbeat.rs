@@ -28,7 +28,7 @@ fn beating() -> ServerOptions {
 
 /// Rules 21.1 and 21.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_answers_a_ping_stays_and_who_does_not_loses_its_id() {
+async fn a_peer_that_does_not_answer_a_ping_is_closed() {
     let (server, log) = start_server(beating());
     let canary = Canary::start(&server).await;
     let mut alive = Raw::register(&server, "alive").await;
@@ -47,7 +47,7 @@ async fn who_answers_a_ping_stays_and_who_does_not_loses_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_talks_is_not_pinged() {
+async fn a_peer_that_sends_is_not_pinged() {
     let (server, _) = start_server(ServerOptions {
         ping_interval: Duration::from_secs(1),
         ..beating()
@@ -64,7 +64,7 @@ async fn who_talks_is_not_pinged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_talks_but_never_reads_is_dead_even_if_nobody_waits_for_it() {
+async fn a_peer_that_sends_but_never_reads_is_dead_even_without_waiting_senders() {
     let (server, log) = start_server(ServerOptions {
         slow_consumer_timeout: LONG,
         ..beating()
@@ -89,9 +89,9 @@ async fn who_talks_but_never_reads_is_dead_even_if_nobody_waits_for_it() {
     canary.finish().await;
 }
 
-/// Rule 21.3: its silence is ours: a sender that is held is not read, and so not heard.
+/// Rule 21.3: a sender paused by backpressure is not read, so its heartbeat does not time out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_held_for_another_is_not_taken_for_dead() {
+async fn a_sender_paused_by_backpressure_is_not_dead() {
     let (server, log) = start_server(ServerOptions {
         max_backpressure: 8 << 20,
         slow_consumer_timeout: LONG,
@@ -126,12 +126,12 @@ async fn who_is_held_for_another_is_not_taken_for_dead() {
     }
     let _held = sender.await.unwrap();
     assert_eq!(log.count("unregistered held"), 0);
-    // Now it is listened to again, and told so.
+    // Reading resumes, and a ping is sent.
     assert_eq!(pongs.next().await.unwrap().0, PING);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_interval_nobody_is_pinged() {
+async fn without_a_ping_interval_no_pings_are_sent() {
     let (server, _) = start_server(ServerOptions {
         ping_interval: Duration::ZERO,
         ping_timeout: Duration::from_millis(1),
@@ -147,7 +147,7 @@ async fn without_an_interval_nobody_is_pinged() {
     assert_eq!(server.stats().dead, 0);
 }
 
-/// A client with the events it tells.
+/// A client with a log of its events.
 fn client(port: u16, ping_interval: Duration) -> (Client, Log) {
     let log = Log::default();
     let events = log.clone();
@@ -180,7 +180,7 @@ impl ClientListener for Events {
 
 /// Rule 21.4.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_whose_server_falls_silent_is_closed_with_1006() {
+async fn a_client_of_a_silent_server_closes_with_1006() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (_client, log) = client(port, SHORT);
@@ -208,7 +208,7 @@ async fn a_client_whose_server_falls_silent_is_closed_with_1006() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_and_a_server_keep_each_other_alive() {
+async fn heartbeats_of_client_and_server_keep_both_alive() {
     let (server, log) = start_server(beating());
     let (client, events) = client(port(&server), SHORT);
     log.wait_for("registered c").await;

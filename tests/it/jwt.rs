@@ -179,7 +179,7 @@ fn a_token_that_was_tampered_with_is_refused_in_every_algorithm() {
 }
 
 #[test]
-fn a_public_key_is_never_taken_for_a_secret() {
+fn a_public_key_is_never_used_as_a_secret() {
     let pem = include_str!("../keys/rsa.pem");
     let jwt = Jwt::new(JwtOptions::new(JwtKey::PublicKey(pem.into()))).unwrap();
     for secret in [pem, pem.trim_end()] {
@@ -205,7 +205,7 @@ fn an_unsigned_token_is_refused() {
 }
 
 #[test]
-fn a_header_that_is_not_understood_is_refused() {
+fn an_unknown_critical_header_is_refused() {
     let jwt = jwt(|_| {});
     for header in [
         "",
@@ -240,7 +240,7 @@ fn a_header_that_is_not_understood_is_refused() {
 }
 
 #[test]
-fn no_token_and_a_token_too_long_are_refused() {
+fn a_missing_or_too_long_token_is_refused() {
     let jwt = jwt(|_| {});
     for token in [None, Some(""), Some("."), Some(".."), Some("a.b.c")] {
         let denied = jwt.verify(token, "alice", at(NOW)).unwrap_err();
@@ -254,7 +254,7 @@ fn no_token_and_a_token_too_long_are_refused() {
 }
 
 #[test]
-fn a_token_is_good_until_exp_and_not_at_it() {
+fn a_token_is_valid_until_just_before_exp() {
     let jwt = jwt(|_| {});
     let grant = accepted(&jwt, json!({ "exp": NOW + 1 }));
     assert_eq!(grant.expires, Some(at(NOW + 1)));
@@ -294,7 +294,7 @@ fn an_exp_that_is_no_date_is_refused() {
 }
 
 #[test]
-fn exp_must_be_there_unless_the_options_say_otherwise() {
+fn exp_is_required_unless_the_options_disable_that() {
     refused(&jwt(|_| {}), json!({ "exp": null }));
     let lenient = jwt(|options| options.require_exp = false);
     assert_eq!(accepted(&lenient, json!({ "exp": null })).expires, None);
@@ -364,7 +364,7 @@ fn sub_is_the_id() {
 }
 
 #[test]
-fn sub_may_be_a_pattern_where_the_options_say_so() {
+fn sub_may_be_a_pattern_if_the_options_allow_it() {
     let jwt = jwt(|options| options.subject = Subject::Pattern);
     for sub in ["alice", "a*", "*", "*l*ce"] {
         let grant = accepted(&jwt, json!({ "sub": sub }));
@@ -418,7 +418,7 @@ fn aud_must_name_one_of_the_audiences() {
 }
 
 #[test]
-fn send_limits_whom_the_client_may_address() {
+fn send_limits_the_ids_that_the_client_may_address() {
     let jwt = jwt(|_| {});
     let send = |send: Value| accepted(&jwt, json!({ "send": send })).send;
     assert_eq!(accepted(&jwt, json!({})).send, None);
@@ -443,7 +443,7 @@ fn patterns_of_a_token_are_bounded_in_number_and_length() {
 }
 
 #[test]
-fn claims_that_are_no_object_of_different_members_are_refused() {
+fn claims_that_are_no_object_with_distinct_members_are_refused() {
     let jwt = jwt(|_| {});
     let exp = NOW + 60;
     for claims in [
@@ -472,7 +472,7 @@ fn claims_that_are_no_object_of_different_members_are_refused() {
 }
 
 #[test]
-fn a_denial_gives_nothing_of_token_or_key_away() {
+fn a_denial_does_not_reveal_the_token_or_the_key() {
     let jwt = jwt(|_| {});
     let (message, _) = TOKENS.split_once('\n').unwrap();
     let (_, token) = message.split_once(' ').unwrap();
@@ -523,7 +523,7 @@ fn no_random_token_is_accepted() {
 
 /// Signed by the issuer, and yet nonsense: whatever is in a claim, it is judged.
 #[test]
-fn a_signed_claim_of_any_type_is_judged() {
+fn signed_claims_of_any_type_are_accepted_or_refused() {
     let mut random = StdRng::seed_from_u64(2);
     let jwt = jwt(|options| {
         options.issuer = vec!["".into()];
@@ -606,7 +606,7 @@ fn credentials(token: Option<String>) -> Credentials {
 }
 
 #[tokio::test]
-async fn jwt_is_a_hook_that_judges_the_token_now() {
+async fn jwt_is_a_hook_that_verifies_the_token_at_once() {
     let hook: Box<dyn Authenticate> = Box::new(jwt(|_| {}));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let exp = now.as_secs() + 3600;

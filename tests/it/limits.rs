@@ -16,7 +16,7 @@ use crate::support::{
 
 /// Rule 2.4.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_of_a_hundred_thousand_levels_passes() {
+async fn json_of_a_hundred_thousand_levels_is_delivered() {
     let (server, _) = start_server(options());
     let canary = Canary::start(&server).await;
     let mut a = Peer::register(&server, "a").await;
@@ -30,7 +30,7 @@ async fn json_of_a_hundred_thousand_levels_passes() {
         .await;
         let expected = format!(r#"{{"action":"message","message":{message},"from":"a"}}"#);
         assert!(a.receive().await == expected);
-        // In the members that are read, too: no id, no ack, and nobody is there.
+        // Also in members that are decoded: the value is no id, no ack, or an unknown id.
         for text in [
             format!(r#"{{"action":"register","id":{message}}}"#),
             format!(r#"{{"action":{message}}}"#),
@@ -51,7 +51,7 @@ async fn json_of_a_hundred_thousand_levels_passes() {
 
 /// Rule 6.10, with the default of 65,536.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_million_receivers_are_refused_and_as_many_as_allowed_are_not() {
+async fn a_million_receivers_are_refused_and_the_allowed_maximum_is_not() {
     let (server, log) = start_server(options());
     let canary = Canary::start(&server).await;
     let mut a = Raw::register(&server, "a").await;
@@ -71,9 +71,9 @@ async fn a_million_receivers_are_refused_and_as_many_as_allowed_are_not() {
     canary.finish().await;
 }
 
-/// Rule 20.4: those whom nobody knows do not count.
+/// Rule 20.4: unknown ids do not count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_too_much_for_all_its_receivers_goes_to_none() {
+async fn a_message_above_the_fanout_limit_reaches_no_receiver() {
     let frame = r#"{"action":"message","message":"0123456789","from":"a"}"#;
     let (server, log) = start_server(ServerOptions {
         max_fanout_bytes: 3 * (frame.len() + 2),
@@ -119,7 +119,7 @@ async fn an_id_of_eight_kibibytes_is_the_longest() {
 
 /// Rules 4.4, 6.11 and 7.12: nothing longer than the text of an id is made into a name, whatever its type.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn values_longer_than_ids_are_refused_as_they_are() {
+async fn values_longer_than_ids_are_refused_unconverted() {
     let (server, log) = start_server(options());
     let mut a = Peer::register(&server, "a").await;
     let numbers = format!("[{}0]", "0,".repeat(1 << 20));
@@ -226,7 +226,7 @@ async fn a_message_of_a_hundred_mebibytes_is_the_largest() {
 
 /// Rules 7.7 and 7.11.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_ends_when_its_time_is_up() {
+async fn a_request_ends_on_timeout() {
     let (server, _) = start_server(ServerOptions {
         ack_timeout: Duration::from_millis(20),
         ..options()
@@ -250,7 +250,7 @@ async fn a_request_ends_when_its_time_is_up() {
 
 /// Rule 7.7, when the time is changed while requests wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shorter_time_for_answers_holds_for_the_requests_to_come() {
+async fn a_shorter_ack_timeout_applies_to_later_requests() {
     let (server, _) = start_server(options());
     let mut a = Peer::register(&server, "a").await;
     // Enough that some of them lie before any later one.
@@ -272,7 +272,7 @@ async fn a_shorter_time_for_answers_holds_for_the_requests_to_come() {
 
 /// Rule 1.5: noise behind a handshake ends in a close frame, or is waited for, or is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn noise_costs_nobody_else_anything() {
+async fn invalid_actions_do_not_affect_other_connections() {
     let (server, _) = start_server(options());
     let canary = Canary::start(&server).await;
     let mut random = Random::new(1);
@@ -301,9 +301,9 @@ async fn noise_costs_nobody_else_anything() {
     canary.finish().await;
 }
 
-/// Rule 20.7: no more failures are told than may wait for a connection.
+/// Rule 20.7: the number of `failed` frames is limited to what may be queued for a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_to_very_many_that_nobody_has_is_refused_if_its_ack_is_long() {
+async fn a_request_with_a_long_ack_to_very_many_unknown_ids_is_refused() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let dest = vec![r#""x""#; 4_000].join(",");

@@ -24,7 +24,7 @@ fn memory(max_memory: usize) -> ServerOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_deaf_receivers_ends_the_one_that_holds_most() {
+async fn the_receiver_with_the_largest_queue_is_closed_first() {
     let (server, log) = start_server(memory(16 * MIB));
     let canary = Canary::start(&server).await;
     let mut small = Raw::register(&server, "small").await;
@@ -56,7 +56,7 @@ async fn what_waits_for_deaf_receivers_ends_the_one_that_holds_most() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_without_end_are_ended_the_largest_first() {
+async fn endless_messages_are_closed_largest_first() {
     let (server, _) = start_server(memory(16 * MIB));
     let canary = Canary::start(&server).await;
     let mut parts = Vec::new();
@@ -78,7 +78,7 @@ async fn messages_without_end_are_ended_the_largest_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_nobody_answers_are_memory_too() {
+async fn unanswered_requests_count_as_memory() {
     let (server, log) = start_server(ServerOptions {
         max_pending_acks: 1 << 20,
         ..memory(8 * MIB)
@@ -103,7 +103,7 @@ async fn requests_that_nobody_answers_are_memory_too() {
 
 /// Each of them has few requests, and long acks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_holds_long_acks_goes_and_not_who_sends_a_message() {
+async fn the_holder_of_long_acks_is_closed_not_the_sender_of_a_message() {
     let (server, log) = start_server(memory(8 * MIB));
     let (mut read, write) = Raw::register(&server, "silent").await.split();
     tokio::spawn(async move {
@@ -133,7 +133,7 @@ async fn who_holds_long_acks_goes_and_not_who_sends_a_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_hold_little_each_go_until_there_is_room_for_others() {
+async fn many_small_holders_are_closed_until_memory_is_available() {
     let (server, _) = start_server(memory(8 * MIB));
     let canary = Canary::start(&server).await;
     let (mut read, write) = Raw::register(&server, "silent").await.split();
@@ -196,7 +196,7 @@ async fn one_message_for_many_is_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_memory_is_short_nobody_new_is_let_in() {
+async fn while_memory_is_short_new_connections_are_refused() {
     let (server, _) = start_server(memory(8 * MIB));
     let _deaf = Raw::register(&server, "deaf").await;
     let (_read, mut flood) = Raw::connect(&server).await.split();

@@ -3,7 +3,7 @@
 use crate::support::{Peer, options, start_server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_goes_to_its_id_and_the_answer_back() {
+async fn a_message_is_delivered_and_its_answer_returned() {
     let (server, log) = start_server(options());
     let mut a = Peer::register(&server, "a").await;
     let mut b = Peer::register(&server, "b").await;
@@ -65,7 +65,7 @@ async fn the_newest_registration_owns_the_id() {
     first
         .send(r#"{"action":"send","message":1,"dest":"a"}"#)
         .await;
-    // The former owner hears nothing of it and sends as a nobody.
+    // The former owner gets no notification, and its messages have no `from`.
     assert_eq!(
         second.receive().await,
         r#"{"action":"message","message":1}"#
@@ -92,7 +92,7 @@ async fn the_newest_registration_owns_the_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_registration_gives_up_the_former() {
+async fn a_second_registration_ends_the_first() {
     let (server, log) = start_server(options());
     let mut a = Peer::register(&server, "a").await;
     a.send(r#"{"action":"register","id":5}"#).await;

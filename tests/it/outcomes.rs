@@ -40,7 +40,7 @@ fn failed(dest: &str, code: &str) -> String {
 const CANCEL: &str = r#"{"action":"cancel","ack":"k"}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_id_that_nobody_owns_has_failed_at_once() {
+async fn a_request_to_an_unknown_id_fails_at_once() {
     let (server, log) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut b = Peer::register(&server, "b").await;
@@ -64,7 +64,7 @@ async fn an_id_that_nobody_owns_has_failed_at_once() {
     // Without an ack there is no request.
     a.send(r#"{"action":"send","message":1,"dest":"x","ack":""}"#)
         .await;
-    // A refused one leaves nothing, and nobody has failed.
+    // A refused `send` leaves no request, and no `failed` is sent.
     ask(&mut b, "b", r#""dest":"a","ack":"k""#, &mut [&mut a]).await;
     a.send(r#"{"action":"send","message":1,"dest":["x","b"],"ack":"k"}"#)
         .await;
@@ -80,7 +80,7 @@ async fn an_id_that_nobody_owns_has_failed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_works_for_one_that_awaits_nothing_hears_so_behind_each_message() {
+async fn responders_of_an_asker_without_an_id_are_cancelled_after_each_message() {
     let (server, _) = start_server(options());
     let mut b = Peer::register_2(&server, "b").await;
     // All in one turn, of any size.
@@ -104,7 +104,7 @@ async fn who_works_for_one_that_awaits_nothing_hears_so_behind_each_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_goes_has_failed_and_with_the_last_one_the_request_ends() {
+async fn a_disconnected_receiver_fails_and_the_last_one_ends_the_request() {
     let (server, _) = start_server(ServerOptions {
         max_payload: 512,
         ..options()
@@ -138,7 +138,7 @@ async fn a_receiver_that_goes_has_failed_and_with_the_last_one_the_request_ends(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_whose_id_is_taken_over_has_failed_and_one_that_gave_it_up_has_not() {
+async fn a_receiver_fails_if_its_id_is_taken_over_but_not_if_it_unregisters() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut old = Peer::register(&server, "old").await;
@@ -182,7 +182,7 @@ async fn is_over_but_for(server: &Server, pending: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_has_its_own_time() {
+async fn a_request_has_its_own_timeout() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut b = Peer::register_2(&server, "b").await;
@@ -204,7 +204,7 @@ async fn a_request_has_its_own_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ack_that_is_used_again_before_its_end_was_told_is_that_of_the_new_request() {
+async fn a_reused_ack_belongs_to_the_new_request() {
     let (server, _) = start_server(options());
     let mut raw = Raw::connect(&server).await;
     let mut b = Peer::register_2(&server, "b").await;
@@ -212,7 +212,7 @@ async fn an_ack_that_is_used_again_before_its_end_was_told_is_that_of_the_new_re
     raw.send(r#"{"action":"register","id":"a","protocol":2}"#)
         .await;
     raw.receive().await;
-    // In one turn, of any size: the time of each is up before the next is read, and nobody has looked.
+    // In one turn, of any size: each request times out before the next is read, and is not yet swept.
     let long = format!("\"{}\"", "x".repeat(64 << 10));
     for dest in [r#""b""#, r#"["b","c"]"#] {
         let messages = ["1", "2", &long, "3"];
@@ -262,7 +262,7 @@ async fn an_ack_that_is_used_again_before_its_end_was_told_is_that_of_the_new_re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_time_of_all_ends_a_request_that_wants_more() {
+async fn the_general_timeout_limits_the_timeout_of_a_request() {
     let (server, _) = start_server(ServerOptions {
         ack_timeout: Duration::from_millis(50),
         ..options()
@@ -276,7 +276,7 @@ async fn the_time_of_all_ends_a_request_that_wants_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_request_makes_room_and_all_are_told() {
+async fn beyond_the_limit_the_oldest_request_fails_and_its_responders_are_cancelled() {
     let (server, _) = start_server(ServerOptions {
         max_pending_acks: 2,
         ..options()
@@ -316,7 +316,7 @@ async fn the_oldest_request_makes_room_and_all_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_many_answers_end_a_request_and_the_rest_is_cancelled() {
+async fn a_request_ends_after_its_number_of_answers_and_cancels_the_rest() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut b = Peer::register_2(&server, "b").await;
@@ -381,7 +381,7 @@ async fn so_many_answers_end_a_request_and_the_rest_is_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_reaches_the_one_who_asked_and_counts_as_no_answer() {
+async fn a_refusal_reaches_the_asker_and_does_not_count_as_an_answer() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut b = Peer::register_2(&server, "b").await;
@@ -405,7 +405,7 @@ async fn a_refusal_reaches_the_one_who_asked_and_counts_as_no_answer() {
     a.expect(r#"{"action":"answer","ack":"k","from":"c","message":1}"#)
         .await;
     is_over(&server).await;
-    // The last one ends it, and there is nobody to be cancelled.
+    // The last refusal ends the request, and no responder is left to be cancelled.
     ask(&mut a, "a", dest, &mut [&mut b, &mut c]).await;
     for (id, peer) in [("b", &mut b), ("c", &mut c)] {
         peer.send(r#"{"error":"no","ack":"k","action":"answer"}"#)
@@ -416,7 +416,7 @@ async fn a_refusal_reaches_the_one_who_asked_and_counts_as_no_answer() {
         .await;
     }
     is_over(&server).await;
-    // Who speaks version 1 hears of the last one, as of an answer without a message.
+    // An asker of version 1 gets an answer without a message for the last refusal only.
     let mut old = Peer::register(&server, "old").await;
     ask(&mut old, "old", dest, &mut [&mut b, &mut c]).await;
     for peer in [&mut b, &mut c] {
@@ -433,7 +433,7 @@ async fn a_refusal_reaches_the_one_who_asked_and_counts_as_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asked_may_cancel_and_those_who_could_answer_are_told() {
+async fn an_asker_can_cancel_and_its_responders_are_notified() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut b = Peer::register_2(&server, "b").await;
@@ -470,7 +470,7 @@ async fn who_asked_may_cancel_and_those_who_could_answer_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_to_one_that_does_not_read_has_failed_as_slow() {
+async fn a_request_to_a_full_receiver_fails_as_slow() {
     for slow_consumer in [
         SlowConsumer::Drop,
         SlowConsumer::Close,
@@ -484,7 +484,7 @@ async fn a_request_to_one_that_does_not_read_has_failed_as_slow() {
         });
         let _slow = Raw::register(&server, "b").await;
         let a = Peer::register_2(&server, "a").await;
-        // Until the socket, and the outbox, are full; all under one ack, so that one part is told.
+        // Until the socket and the outbox are full. All have one ack, so only one failure is reported.
         let send = numbered_send(0, r#""b""#, MIB / 2);
         let request = send.replace(r#","message""#, r#","ack":"k","message""#);
         let (mut writer, mut reader) = a.0.split();
@@ -510,7 +510,7 @@ async fn a_request_to_one_that_does_not_read_has_failed_as_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_read_what_has_failed_is_closed_at_eight_times_the_mark() {
+async fn an_asker_that_does_not_read_failures_is_closed_at_eight_times_the_high_water_mark() {
     let mark = 64 << 10;
     let (server, log) = start_server(ServerOptions {
         max_backpressure: mark,
@@ -532,7 +532,7 @@ async fn who_does_not_read_what_has_failed_is_closed_at_eight_times_the_mark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_cancelled_does_not_pile_up_for_one_who_does_not_read_it() {
+async fn cancellations_for_a_responder_that_does_not_read_are_bounded() {
     const COUNT: usize = 2_000;
     let mark = 64 << 10;
     let (server, _) = start_server(ServerOptions {
@@ -558,7 +558,7 @@ async fn what_is_cancelled_does_not_pile_up_for_one_who_does_not_read_it() {
     })
     .await;
     assert!(server.stats().memory < 12 * mark);
-    // It is not closed for that, and what it is told is whole.
+    // It is not closed for that, and the frames it receives are complete.
     let received = b.receive().await;
     assert!(received.starts_with(r#"{"action":"cancel","ack":""#));
     assert_eq!(server.stats().slow, 0);

@@ -41,7 +41,7 @@ async fn join(server: &Server, id: &str) -> (Client, ClientLog) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_converses_as_any_client_and_is_no_connection() {
+async fn a_participant_exchanges_messages_and_is_not_counted_as_a_connection() {
     let (server, log) = start_server(options());
     let (participant, events) = join(&server, "server").await;
     assert_eq!(server.stats().accepted, 0);
@@ -76,7 +76,7 @@ async fn it_converses_as_any_client_and_is_no_connection() {
     assert_eq!(log.count("unregistered server"), 1);
 }
 
-/// What a bounded participant is told of messages and answers.
+/// Messages and answers that a bounded participant received.
 #[derive(Clone, Default)]
 struct Bounded(Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -99,7 +99,7 @@ impl ClientListener for Bounded {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_not_given_what_is_larger_than_it_takes() {
+async fn a_participant_gets_no_message_above_its_size_limit() {
     let (server, _log) = start_server(options());
     let listener = Bounded::default();
     let options = ClientOptions {
@@ -136,7 +136,7 @@ async fn it_is_not_given_what_is_larger_than_it_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_may_have_any_id_and_nobody_else_may_have_that() {
+async fn a_participant_may_register_any_id_and_keeps_it() {
     let (server, log) = start_server(options());
     let mut first = Peer::register(&server, "server").await;
     let (participant, events) = join(&server, "server").await;
@@ -146,7 +146,7 @@ async fn it_may_have_any_id_and_nobody_else_may_have_that() {
     first.send(r#"{"action":"register","id":"server"}"#).await;
     assert_eq!(first.close_code().await, 4409);
     assert_eq!(log.count(r#"denied Some("server") 4409"#), 2);
-    // It is still there, and hears what is sent to it.
+    // It is still connected and receives messages.
     let mut peer = Peer::register(&server, "a").await;
     peer.send(r#"{"action":"send","message":1,"dest":"server"}"#)
         .await;
@@ -182,7 +182,7 @@ async fn joins(what: &str, options: ServerOptions) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_joins_any_server() {
+async fn a_participant_joins_any_server() {
     let authority = Authority::new("authority");
     joins("TLS", secured(&authority.issue())).await;
     let secret = JwtKey::Secret(vec![7; 32]);
@@ -218,7 +218,7 @@ async fn refusal(server: &Server) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_joins_a_full_server_and_takes_nobodys_place() {
+async fn a_participant_joins_a_full_server_without_using_a_connection() {
     let (server, _) = start_server(ServerOptions {
         max_connections: 1,
         ..options()
@@ -252,7 +252,7 @@ impl ClientListener for Deaf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_asked_of_strangers_is_not_asked_of_it() {
+async fn a_participant_is_not_authenticated() {
     let beat = Duration::from_millis(20);
     let (server, log) = start_server(ServerOptions {
         ping_interval: beat,
@@ -333,7 +333,7 @@ async fn a_server_that_is_closed_has_no_participants() {
 
 /// Rules 15.9 and 31.1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_told_that_the_server_drains_and_does_not_hold_that_up() {
+async fn a_participant_gets_goaway_and_does_not_delay_the_drain() {
     let (server, _) = start_server(options());
     let events = ClientLog::default();
     let options = ClientOptions {
@@ -347,7 +347,7 @@ async fn it_is_told_that_the_server_drains_and_does_not_hold_that_up() {
     let within = Duration::from_secs(3600);
     let mut drained = tokio::spawn(server.drain(within));
     events.wait_for("goaway 3600000").await;
-    // A peer that was told is there.
+    // A peer that got `goaway` is connected.
     let moment = Duration::from_millis(100);
     assert!(timeout(moment, &mut drained).await.is_err());
     drop(peer);
@@ -360,7 +360,7 @@ async fn it_is_told_that_the_server_drains_and_does_not_hold_that_up() {
 
 /// Its end with the server is a task of the server's, whose threads need not be those of the client.
 #[test]
-fn each_end_lives_on_a_runtime_of_its_own() {
+fn server_and_participant_may_use_different_runtimes() {
     let runtime = |name| {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(1).thread_name(name).enable_all();
@@ -390,7 +390,7 @@ fn each_end_lives_on_a_runtime_of_its_own() {
 /// Rule 22.12. It does not read for longer than any other connection may: what it has no room for is dropped, and
 /// it is there when it reads again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_never_closed_as_slow_and_keeps_its_id() {
+async fn a_participant_is_never_closed_as_slow_and_keeps_its_id() {
     const FLOOD: usize = 512;
     for slow_consumer in [
         SlowConsumer::Pushback,
@@ -411,7 +411,7 @@ async fn it_is_never_closed_as_slow_and_keeps_its_id() {
                 .send(&numbered_send(n, r#""server""#, 64 << 10))
                 .await;
         }
-        // It holds nobody up any more.
+        // It no longer delays its senders.
         sender.send(&numbered_send(7, r#""sender""#, 9)).await;
         assert_eq!(number(&sender.next().await.unwrap().1), 7);
         let dropped = server.stats().dropped;
@@ -440,7 +440,7 @@ async fn it_is_never_closed_as_slow_and_keeps_its_id() {
 
 /// Nor are answers that it does not read a reason, nor that memory is short.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_and_scarce_memory_do_not_end_it() {
+async fn neither_answers_nor_short_memory_close_a_participant() {
     const REQUESTS: usize = 600;
     for max_memory in [1 << 30, 16 << 20] {
         let (server, _) = start_server(ServerOptions {

@@ -24,7 +24,7 @@ fn fragments(text: &str, count: usize) -> Vec<u8> {
 
 /// Rule 20.1, with the default of 16,384.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_of_too_many_fragments_ends_its_sender_and_one_of_as_many_as_allowed_does_not() {
+async fn a_message_of_too_many_fragments_closes_its_sender() {
     let (server, _) = start_server(options());
     let canary = Canary::start(&server).await;
     let mut a = Raw::connect(&server).await;
@@ -41,7 +41,7 @@ async fn a_message_of_too_many_fragments_ends_its_sender_and_one_of_as_many_as_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_million_fragments_of_a_message_without_end_are_too_many() {
+async fn an_endless_message_of_a_million_fragments_closes_its_sender() {
     let (server, _) = start_server(options());
     let canary = Canary::start(&server).await;
     let a = Raw::connect(&server).await;
@@ -65,7 +65,7 @@ async fn a_million_fragments_of_a_message_without_end_are_too_many() {
 
 /// Rule 20.2, with the default of 100.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_and_pongs_are_counted_by_the_second() {
+async fn pings_and_pongs_are_limited_per_second() {
     let (server, _) = start_server(options());
     let canary = Canary::start(&server).await;
     for kind in [PING, PONG] {
@@ -83,7 +83,7 @@ async fn pings_and_pongs_are_counted_by_the_second() {
 
 /// They would hide how much is said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_and_pongs_are_no_actions() {
+async fn pings_and_pongs_do_not_count_as_actions() {
     let (server, _) = start_server(options());
     let mut a = Raw::register(&server, "a").await;
     a.write(&[frame(PING, "x").repeat(40), frame(PONG, "x").repeat(40)].concat())
@@ -98,7 +98,7 @@ async fn pings_and_pongs_are_no_actions() {
 
 /// Rule 20.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refused_actions_are_counted_by_the_minute() {
+async fn refused_actions_are_limited_per_minute() {
     let (server, log) = start_server(ServerOptions {
         max_protocol_errors: Some(10),
         ..options()
@@ -123,7 +123,7 @@ async fn refused_actions_are_counted_by_the_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_have_no_limit_unless_one_is_set() {
+async fn errors_are_unlimited_by_default() {
     let (server, _) = start_server(options());
     let mut a = Peer::register(&server, "a").await;
     for _ in 0..1_000 {
@@ -161,7 +161,7 @@ async fn burst(limit: Option<RateLimit>, count: usize, length: usize) -> (Durati
 
 /// Rule 20.5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_the_rate_of_messages_a_sender_waits_and_loses_nothing() {
+async fn beyond_the_message_rate_a_sender_is_paused_and_loses_nothing() {
     let limit = RateLimit {
         messages: 100,
         bytes: 1 << 30,
@@ -175,7 +175,7 @@ async fn beyond_the_rate_of_messages_a_sender_waits_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_the_rate_of_bytes_a_sender_waits_and_loses_nothing() {
+async fn beyond_the_byte_rate_a_sender_is_paused_and_loses_nothing() {
     let limit = RateLimit {
         messages: 1 << 30,
         bytes: 200_000,
@@ -191,7 +191,7 @@ async fn beyond_the_rate_of_bytes_a_sender_waits_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_may_send_little_is_still_closed_and_still_receives() {
+async fn a_rate_limited_connection_still_receives_and_closes() {
     let (server, _) = start_server(ServerOptions {
         rate_limit: Some(RateLimit {
             messages: 1,

@@ -8,7 +8,7 @@ use crate::support::{
 
 /// Rule 16.1: what was sent before one ping too many is delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_before_a_ping_too_many_arrives() {
+async fn messages_before_an_excessive_ping_are_delivered() {
     let (server, log) = start_server(options());
     let mut a = Raw::register(&server, "a").await;
     let mut b = Raw::register(&server, "b").await;
@@ -35,7 +35,7 @@ async fn what_came_before_a_ping_too_many_arrives() {
 
 /// A turn remembers the receiver of the message before, but not for longer than its registration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_follows_an_unregister_in_the_same_turn_goes_nowhere() {
+async fn messages_after_an_unregister_in_the_same_turn_are_not_delivered() {
     let (server, _) = start_server(options());
     let mut a = Raw::register(&server, "a").await;
     let send = |n| {

@@ -14,7 +14,7 @@ use crate::support::{
 const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receipt_names_each_id_once_in_its_order_behind_what_was_delivered() {
+async fn a_receipt_lists_each_id_once_in_order_after_the_messages() {
     let (server, log) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let mut b = Peer::register(&server, "b").await;
@@ -53,12 +53,12 @@ async fn a_receipt_names_each_id_once_in_its_order_behind_what_was_delivered() {
             .await;
     }
     b.expect_nothing().await;
-    // The server's own program is told as ever.
+    // The server still emits its events.
     assert_eq!(log.count("unknown y"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_a_receipt_keeps_its_place_among_what_has_none() {
+async fn messages_with_and_without_receipts_keep_their_order() {
     let (server, _) = start_server(options());
     let mut raw = Raw::connect(&server).await;
     let mut b = Peer::register(&server, "b").await;
@@ -88,7 +88,7 @@ async fn what_has_a_receipt_keeps_its_place_among_what_has_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_of_the_wrong_kind_is_refused_and_null_is_none() {
+async fn a_member_of_the_wrong_type_is_refused_and_null_counts_as_missing() {
     let (server, _) = start_server(ServerOptions {
         max_id_length: 8,
         ..options()
@@ -146,7 +146,7 @@ async fn a_member_of_the_wrong_kind_is_refused_and_null_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_read_has_not_got_it() {
+async fn a_message_to_a_full_receiver_is_reported_as_failed() {
     for slow_consumer in [SlowConsumer::Drop, SlowConsumer::Close] {
         let (server, _) = start_server(ServerOptions {
             max_backpressure: MIB,
@@ -182,7 +182,7 @@ async fn who_does_not_read_has_not_got_it() {
 
 /// Rules 17.4 and 17.7; and rule 25.2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_gets_no_time_has_not_got_it_for_it_is_slow() {
+async fn a_message_to_a_penalized_receiver_fails_as_slow() {
     let (server, _) = start_server(ServerOptions {
         max_backpressure: MIB,
         slow_consumer_timeout: Duration::from_millis(100),
@@ -190,10 +190,10 @@ async fn who_gets_no_time_has_not_got_it_for_it_is_slow() {
     });
     let mut a = Peer::register_2(&server, "a").await;
     for (round, (dest, code)) in [
-        // Whoever waited for it finds nobody.
+        // The waiting senders find an unknown id.
         (r#""slow""#, "UNKNOWN_ID"),
         (r#""slow""#, "UNKNOWN_ID"),
-        // From here on nobody waits.
+        // From here on no sender waits.
         (r#""slow""#, "SLOW"),
         (r#"["slow"]"#, "SLOW"),
     ]
@@ -227,7 +227,7 @@ async fn who_gets_no_time_has_not_got_it_for_it_is_slow() {
         while failed.len() < count {
             failed.push(a.receive().await);
         }
-        // The last one has been told as the receipt, the others by the end of who has got them.
+        // The receipt reports the last one; the others fail when their receiver is closed.
         let slow = failed
             .iter()
             .filter(|told| told.contains(r#""code":"SLOW""#));
@@ -237,7 +237,7 @@ async fn who_gets_no_time_has_not_got_it_for_it_is_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_read_its_receipts_is_read_no_further_and_loses_none() {
+async fn a_sender_that_does_not_read_receipts_is_paused_and_loses_none() {
     const COUNT: usize = 4_000;
     let mark = 64 << 10;
     let (server, _) = start_server(ServerOptions {

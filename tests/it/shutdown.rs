@@ -28,7 +28,7 @@ fn on_port(port: u16) -> ServerOptions {
 
 /// Rule 15.5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_port_is_free_when_close_returns_and_the_peers_are_told() {
+async fn the_port_is_free_when_close_returns_and_peers_get_a_close_frame() {
     let (mut server, log) = start_server(options());
     let port = port(&server);
     for round in 0..20 {
@@ -49,7 +49,7 @@ async fn the_port_is_free_when_close_returns_and_the_peers_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_that_is_taken_is_an_error_with_its_code() {
+async fn a_port_in_use_is_an_error_with_its_code() {
     let (server, _) = start_server(options());
     let error = bind(on_port(port(&server))).unwrap_err();
     assert_eq!(error.code(), "EADDRINUSE");
@@ -57,7 +57,7 @@ async fn a_port_that_is_taken_is_an_error_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_twice_or_dropping_is_closing() {
+async fn closing_twice_or_dropping_closes_the_server() {
     let (server, _) = start_server(options());
     let port = port(&server);
     let mut a = Peer::register(&server, "a").await;
@@ -78,7 +78,7 @@ async fn closing_twice_or_dropping_is_closing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_nobody_is_connected_to_ends_at_once() {
+async fn a_server_without_connections_closes_at_once() {
     // Hours, so that none of these times is what ends it.
     let long = Duration::from_secs(3600);
     let (server, _) = start_server(ServerOptions {
@@ -96,7 +96,7 @@ async fn a_server_nobody_is_connected_to_ends_at_once() {
 
 /// Rule 15.7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_that_do_not_answer_have_only_a_time() {
+async fn peers_that_do_not_answer_a_close_frame_are_closed_on_timeout() {
     let (server, _) = start_server(ServerOptions {
         close_timeout: Duration::from_millis(100),
         ..options()
@@ -118,7 +118,7 @@ async fn peers_that_do_not_answer_have_only_a_time() {
 
 /// Rule 15.5: the close frame is behind what waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_a_reader_arrives_before_the_end() {
+async fn queued_messages_arrive_before_the_close_frame() {
     let (server, _) = start_server(options());
     let mut b = Raw::register(&server, "b").await;
     let mut a = Raw::register(&server, "a").await;
@@ -138,7 +138,7 @@ async fn what_waits_for_a_reader_arrives_before_the_end() {
 
 /// Rule 15.7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_carried_out_behind_a_close_frame() {
+async fn actions_after_a_close_frame_are_ignored() {
     let (server, log) = start_server(options());
     let mut b = Peer::register(&server, "b").await;
     let mut a = Raw::register(&server, "a").await;
@@ -169,7 +169,7 @@ async fn nothing_is_carried_out_behind_a_close_frame() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unix_socket_serves_and_its_file_is_gone_when_close_returns() {
+async fn a_unix_socket_serves_and_its_file_is_removed_when_close_returns() {
     use tokio::net::UnixStream;
     use wsmsgbroker::Address;
 
@@ -202,7 +202,7 @@ async fn a_unix_socket_serves_and_its_file_is_gone_when_close_returns() {
 
 /// Rule 15.9.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_drains_lets_requests_be_answered_and_takes_no_new_peers() {
+async fn a_draining_server_completes_requests_and_accepts_no_new_peers() {
     let (server, _) = start_server(options());
     let port = port(&server);
     let mut asker = Peer::register(&server, "asker").await;
@@ -233,7 +233,7 @@ async fn a_server_that_drains_lets_requests_be_answered_and_takes_no_new_peers()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn draining_has_an_end_even_if_nobody_answers() {
+async fn draining_ends_even_with_unanswered_requests() {
     let (server, _) = start_server(options());
     let mut a = Peer::register(&server, "a").await;
     a.send(r#"{"action":"send","message":1,"dest":"a","ack":"k"}"#)
@@ -242,7 +242,7 @@ async fn draining_has_an_end_even_if_nobody_answers() {
     let start = Instant::now();
     server.drain(Duration::from_millis(200)).await;
     assert!(start.elapsed() >= Duration::from_millis(200));
-    // Whoever has nothing to wait for does not.
+    // An idle server drains at once.
     let (idle, _) = start_server(options());
     let _peer = Peer::register(&idle, "a").await;
     timeout(PATIENCE, idle.drain(Duration::from_secs(3600)))
@@ -252,7 +252,7 @@ async fn draining_has_an_end_even_if_nobody_answers() {
 
 /// Rule 31.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_was_told_to_go_answers_under_the_id_that_it_has_given_up() {
+async fn a_client_that_unregistered_after_goaway_answers_under_its_former_id() {
     let (server, _) = start_server(options());
     let mut x = Peer::register_2(&server, "x").await;
     let mut asker = Peer::register(&server, "asker").await;
@@ -267,7 +267,7 @@ async fn one_that_was_told_to_go_answers_under_the_id_that_it_has_given_up() {
     x.send(r#"{"action":"answer","message":2,"ack":7}"#).await;
     let answer = r#"{"action":"answer","ack":7,"from":"x","message":2}"#;
     asker.expect(answer).await;
-    // A message is from nobody.
+    // Its messages have no `from`.
     x.send(r#"{"action":"send","message":3,"dest":"asker"}"#)
         .await;
     asker.expect(r#"{"action":"message","message":3}"#).await;

@@ -29,7 +29,7 @@ fn policy(slow_consumer: SlowConsumer) -> ServerOptions {
 
 /// Rule 17.8.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_full_is_closed_at_once_and_its_sender_goes_on() {
+async fn with_policy_close_a_full_receiver_is_closed_and_its_sender_continues() {
     let (server, log) = start_server(policy(SlowConsumer::Close));
     let canary = Canary::start(&server).await;
     let mut deaf = Raw::register(&server, "deaf").await;
@@ -52,7 +52,7 @@ async fn who_is_full_is_closed_at_once_and_its_sender_goes_on() {
 
 /// Rule 17.9.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_much_is_dropped_and_what_is_taken_is_in_order() {
+async fn with_policy_drop_accepted_messages_stay_in_order() {
     let (server, log) = start_server(policy(SlowConsumer::Drop));
     let canary = Canary::start(&server).await;
     let mut reader = Raw::register(&server, "late").await;
@@ -77,7 +77,7 @@ async fn what_is_too_much_is_dropped_and_what_is_taken_is_in_order() {
     }
     // The oldest are those that are kept.
     assert!(last < Some(FLOOD - 1));
-    // What a peer has read leaves its outbox a moment later: when the one who wrote it says so.
+    // Bytes that a peer has read leave its outbox a moment later, once the writer has returned.
     let mut dropped = u64::MAX;
     while server.stats().dropped != dropped {
         dropped = server.stats().dropped;
@@ -88,7 +88,7 @@ async fn what_is_too_much_is_dropped_and_what_is_taken_is_in_order() {
         sender.receive().await;
     }
     assert_eq!(number(&reader.next().await.unwrap().1), 7);
-    // There is room again: what comes now, arrives; and should that end, it is told once more.
+    // There is room again, so messages arrive; if it fills once more, the event is emitted again.
     for n in 0..FLOOD {
         sender.send(&numbered_send(n, r#""late""#, LENGTH)).await;
     }
@@ -103,7 +103,7 @@ async fn what_is_too_much_is_dropped_and_what_is_taken_is_in_order() {
 
 /// Below the mark both policies do nothing at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_keeps_up_is_neither_closed_nor_robbed() {
+async fn a_fast_receiver_is_neither_closed_nor_loses_messages() {
     for slow_consumer in [SlowConsumer::Close, SlowConsumer::Drop] {
         let (server, log) = start_server(policy(slow_consumer));
         let mut reader = Raw::register(&server, "reader").await;
@@ -119,7 +119,7 @@ async fn who_keeps_up_is_neither_closed_nor_robbed() {
 
 /// Answers fill an outbox as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_asker_that_does_not_read_is_closed_or_not_answered() {
+async fn an_asker_that_does_not_read_is_closed_or_loses_answers() {
     for slow_consumer in [SlowConsumer::Close, SlowConsumer::Drop] {
         let (server, log) = start_server(policy(slow_consumer));
         let asker = Raw::register(&server, "asker").await;

@@ -38,7 +38,7 @@ async fn register(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_talk_over_either_version() {
+async fn peers_communicate_over_both_tls_versions() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(authority.server());
     for version in BOTH {
@@ -55,7 +55,7 @@ async fn peers_talk_over_either_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_clients_talk_by_name_and_by_address() {
+async fn clients_connect_by_name_and_by_address() {
     let authority = Authority::new("ca");
     let identity = authority.issue_for(&["localhost", "127.0.0.1", "::1"]);
     let (server, _) = start_server(secured(&identity));
@@ -75,7 +75,7 @@ async fn our_clients_talk_by_name_and_by_address() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unix_socket_may_speak_tls_too() {
+async fn a_unix_socket_may_use_tls() {
     let authority = Authority::new("ca");
     let path = std::env::temp_dir().join(format!("wsmb-tls-{}.sock", std::process::id()));
     let server = bind(ServerOptions {
@@ -92,7 +92,7 @@ async fn a_unix_socket_may_speak_tls_too() {
     drop(server);
 }
 
-/// What is encrypted but not written is not forgotten, however little the socket takes.
+/// Ciphertext that is not written yet is kept, however little the socket accepts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_to_a_slow_reader_arrives_complete_and_in_order() {
     const LENGTH: usize = 100_000;
@@ -135,7 +135,7 @@ async fn a_burst_to_a_slow_reader_arrives_complete_and_in_order() {
 /// Sent one by one until a socket is full: ciphertext is then all that waits, with nothing queued
 /// behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_that_a_full_socket_takes_is_written_and_drained_without_a_further_send() {
+async fn the_last_bytes_for_a_full_socket_are_written_without_a_further_send() {
     let authority = Authority::new("ca");
     let identity = authority.issue();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -294,7 +294,7 @@ async fn a_client_ends_with_a_close_frame_and_a_close_notify() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_cut_off_or_breaks_a_record_loses_its_connection_and_nobody_else() {
+async fn a_truncated_or_altered_record_closes_only_its_connection() {
     let authority = Authority::new("ca");
     let (server, log) = start_server(authority.server());
     let connector = connector(&authority, BOTH, None);
@@ -313,7 +313,7 @@ async fn who_is_cut_off_or_breaks_a_record_loses_its_connection_and_nobody_else(
     log.wait_for("unregistered said").await;
     let broken = register(&server, &connector, "broken").await;
     let mut stream = broken.0.into_inner();
-    // A record of the right shape that nobody has encrypted.
+    // A well-formed record that is not encrypted.
     let record = [&[23, 3, 3, 0, 32], &[0; 32][..]].concat();
     stream.get_mut().0.write_all(&record).await.unwrap();
     let error = stream.read_u8().await.unwrap_err();
@@ -325,7 +325,7 @@ async fn who_is_cut_off_or_breaks_a_record_loses_its_connection_and_nobody_else(
 
 /// Rule 20.6. Connections that do nothing fill the memory; each holds less than a share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_memory_is_short_no_handshake_begins() {
+async fn while_memory_is_short_no_tls_handshake_begins() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(ServerOptions {
         max_memory: 1 << 20,
@@ -354,7 +354,7 @@ async fn while_memory_is_short_no_handshake_begins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_are_changed_on_the_way() {
+async fn key_updates_are_handled() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(authority.server());
     let connector = connector(&authority, &BOTH[..1], None);
@@ -372,7 +372,7 @@ async fn keys_are_changed_on_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_is_resumed_and_http_is_what_is_spoken() {
+async fn a_session_is_resumed_and_alpn_selects_http() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(authority.server());
     for version in BOTH {

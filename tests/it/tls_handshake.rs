@@ -44,7 +44,7 @@ fn is_alert(answer: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_tls_is_answered_by_an_alert_or_nothing() {
+async fn plain_text_gets_a_tls_alert_or_no_answer() {
     let authority = Authority::new("ca");
     let (server, log) = start_server(authority.server());
     let hello = client_hello().await;
@@ -72,7 +72,7 @@ async fn what_is_no_tls_is_answered_by_an_alert_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hello_in_single_bytes_is_served_and_one_cut_short_leaves_nothing() {
+async fn a_hello_in_single_bytes_is_accepted_and_an_incomplete_one_leaves_no_resources() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(authority.server());
     let hello = client_hello().await;
@@ -96,7 +96,7 @@ async fn a_hello_in_single_bytes_is_served_and_one_cut_short_leaves_nothing() {
 
 /// Rule 14.14.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_that_is_too_long_is_ended_before_its_end() {
+async fn a_too_long_tls_handshake_is_closed_before_it_is_complete() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(ServerOptions {
         handshake_timeout: Duration::from_secs(3600),
@@ -113,7 +113,7 @@ async fn a_handshake_that_is_too_long_is_ended_before_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_handshake_is_ended_when_its_time_is_up() {
+async fn an_incomplete_tls_handshake_times_out() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(ServerOptions {
         handshake_timeout: Duration::from_millis(300),
@@ -135,7 +135,7 @@ async fn half_a_handshake_is_ended_when_its_time_is_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_half_open_handshakes_disturb_nobody() {
+async fn two_hundred_half_open_handshakes_do_not_affect_other_connections() {
     let authority = Authority::new("ca");
     let (server, _) = start_server(ServerOptions {
         // As many as there are places beside those for handshakes.
@@ -166,7 +166,7 @@ async fn two_hundred_half_open_handshakes_disturb_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_of_tls_never_speaks_plain_and_a_plain_one_is_not_served() {
+async fn a_tls_client_sends_no_plain_text_and_a_plain_client_is_refused() {
     let authority = Authority::new("ca");
     let (plain, _) = start_server(ServerOptions {
         handshake_timeout: Duration::from_millis(300),
@@ -178,7 +178,7 @@ async fn a_client_of_tls_never_speaks_plain_and_a_plain_one_is_not_served() {
         client_log::connect(client_log::to_port(port(&plain), "a", tls.clone())).unwrap();
     assert_eq!(heard.end().await, failed);
     assert_eq!(plain.stats().accepted, 0);
-    // What it says first is a handshake record; nobody answers, and it says no more.
+    // A client's first bytes are a handshake record; without a response it sends no more.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (_client, heard) = client_log::connect(ClientOptions {
         connect_timeout: Duration::from_millis(500),
@@ -214,7 +214,7 @@ async fn shown(server: &Server, authority: &Authority) -> CertificateDer<'static
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_certificate_is_shown_to_new_connections_while_old_ones_live_on() {
+async fn a_new_certificate_is_used_for_new_connections_and_old_ones_stay_open() {
     let authority = Authority::new("ca");
     let identities = [(); 4].map(|()| authority.issue());
     let (server, _) = start_server(crate::support::tls::secured(&identities[0]));

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_number_from_2_on_asks_for_version_2_and_anything_else_for_1() {
+async fn a_number_from_2_on_requests_version_2_and_any_other_value_version_1() {
     let (server, _) = start_server(options());
     let mut a = Peer::connect(&server).await;
     for protocol in ["2", "2.0", "3", "1e3", "2.5", "1e999"] {
@@ -46,7 +46,7 @@ async fn a_number_from_2_on_asks_for_version_2_and_anything_else_for_1() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_follows_the_register_is_of_version_2_and_ends_with_a_register_without_it() {
+async fn version_2_applies_from_one_register_to_the_next() {
     let (server, _) = start_server(options());
     let mut raw = Raw::connect(&server).await;
     let mut bytes = Vec::new();
@@ -75,7 +75,7 @@ async fn what_follows_the_register_is_of_version_2_and_ends_with_a_register_with
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_speaks_version_1_is_told_what_it_was_told_before() {
+async fn clients_of_version_1_get_the_frames_of_version_1() {
     let (server, log) = start_server(options());
     let mut old = Peer::register(&server, "old").await;
     let mut new = Peer::register_2(&server, "new").await;
@@ -130,7 +130,7 @@ async fn who_speaks_version_1_is_told_what_it_was_told_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_action_is_told_with_what_it_named() {
+async fn a_refused_action_gets_an_error_with_its_ref_and_ack() {
     let (server, log) = start_server(ServerOptions {
         max_id_length: 8,
         ..options()
@@ -211,7 +211,7 @@ async fn a_refused_action_is_told_with_what_it_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_do_not_pile_up_for_one_who_does_not_read_them() {
+async fn errors_for_a_client_that_does_not_read_are_bounded() {
     const COUNT: usize = 20_000;
     let mark = 64 << 10;
     let (server, log) = start_server(ServerOptions {
@@ -235,7 +235,7 @@ async fn errors_do_not_pile_up_for_one_who_does_not_read_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_loses_its_id_to_another_is_told_and_stays() {
+async fn a_replaced_owner_gets_unregistered_and_stays_connected() {
     let (server, _) = start_server(options());
     let mut first = Peer::register_2(&server, "a").await;
     // Its own id, once more.
@@ -264,7 +264,7 @@ async fn who_loses_its_id_to_another_is_told_and_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_drains_tells_all_once_and_those_who_come_late() {
+async fn a_draining_server_sends_goaway_once_also_to_late_clients() {
     let (server, _) = start_server(options());
     let mut early = Peer::register_2(&server, "early").await;
     let mut late = Peer::connect(&server).await;
@@ -300,7 +300,7 @@ async fn a_server_that_drains_tells_all_once_and_those_who_come_late() {
     }
     // Its own request has ended with its id.
     early.expect(r#"{"action":"cancel","ack":"k"}"#).await;
-    // Who was told has the time that it was promised, whatever it speaks by now.
+    // Connections that got `goaway` have the announced time, even if they use version 1 by now.
     let drained = tokio::spawn(drained);
     early.send(r#"{"action":"register","id":"early"}"#).await;
     early
@@ -316,7 +316,7 @@ async fn a_server_that_drains_tells_all_once_and_those_who_come_late() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_was_told_that_the_server_drains_is_there_no_longer_than_promised() {
+async fn a_client_that_got_goaway_is_closed_after_the_announced_time() {
     let (server, _) = start_server(options());
     let mut a = Peer::register_2(&server, "a").await;
     let start = Instant::now();

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_violation_costs_its_connection_and_nothing_else() {
+async fn a_violation_closes_only_its_connection() {
     let (server, log) = start_server(ServerOptions {
         max_payload: MAX_PAYLOAD,
         ..options()
@@ -29,7 +29,7 @@ async fn each_violation_costs_its_connection_and_nothing_else() {
         assert_eq!(raw.close_code().await, *code, "{what}");
         log.wait_for(&format!("unregistered {what}")).await;
         raw.ended().await;
-        // The id is free, and nobody has been mistaken for another.
+        // The id is free, and no connection was mixed up with another.
         Raw::register(&server, what).await.ended_by_us().await;
     }
     canary.finish().await;
@@ -56,7 +56,7 @@ async fn a_ping_before_a_violation_is_answered_before_the_close_frame() {
 
 /// Rule 15.7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_code_reaches_a_peer_that_sends_on() {
+async fn the_close_code_reaches_a_peer_that_continues_sending() {
     let (server, _) = start_server(ServerOptions {
         max_payload: MAX_PAYLOAD,
         ..options()
@@ -77,7 +77,7 @@ async fn the_code_reaches_a_peer_that_sends_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_never_stops_sending_is_cut_off() {
+async fn a_peer_that_never_stops_sending_is_disconnected() {
     let (server, _) = start_server(ServerOptions {
         max_payload: MAX_PAYLOAD,
         close_timeout: Duration::from_millis(100),
@@ -85,14 +85,14 @@ async fn a_peer_that_never_stops_sending_is_cut_off() {
     });
     let mut raw = Raw::connect(&server).await;
     raw.write(&header(TEXT, 1 << 30)).await;
-    // Up to `maxPayload` is thrown away; after that there is nobody to take it.
+    // Up to `maxPayload` bytes are discarded; then the connection is closed.
     let endless = async { while raw.0.write_all(&[0; 1024]).await.is_ok() {} };
     timeout(PATIENCE, endless).await.unwrap();
     until("nobody there", || server.stats().connections == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_vanishes_in_the_midst_of_a_frame_leaves_nothing() {
+async fn a_peer_that_disconnects_within_a_frame_leaves_no_resources() {
     let (server, log) = start_server(options());
     let canary = Canary::start(&server).await;
     let whole = frame(TEXT, format!(r#"{{"action":"foo{}"}}"#, "x".repeat(70_000)));

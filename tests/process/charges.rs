@@ -49,7 +49,7 @@ fn limits() -> ServerOptions {
     }
 }
 
-/// What is held now, and what the server says of it.
+/// Memory held now, as measured and as charged by the server.
 struct Held {
     allocated: usize,
     charged: usize,
@@ -200,7 +200,7 @@ async fn request_heads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parts_of_messages() {
+async fn incomplete_messages() {
     let _alone = alone().await;
     let (server, _) = start_server(limits());
     for (first, length, sent) in [
@@ -243,7 +243,7 @@ async fn parts_of_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_wait_for_receivers() {
+async fn messages_queued_for_receivers() {
     let _alone = alone().await;
     let (server, _) = start_server(limits());
     let mut sender = Raw::register(&server, "sender").await;
@@ -275,7 +275,7 @@ async fn messages_that_wait_for_receivers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_for_many_that_wait() {
+async fn messages_queued_for_many_receivers() {
     let _alone = alone().await;
     let (server, _) = start_server(limits());
     let mut sender = Raw::register(&server, "sender").await;
@@ -314,7 +314,7 @@ async fn messages_for_many_that_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_are_pending() {
+async fn pending_requests() {
     let _alone = alone().await;
     let (server, _) = start_server(limits());
     let mut asker = Raw::register(&server, "asker").await;
@@ -365,7 +365,7 @@ async fn requests_that_are_pending() {
 
 /// Two connections that had a rush of requests and then fall silent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_have_been_answered() {
+async fn answered_requests() {
     const RUSH: usize = 131_000;
     let _alone = alone().await;
     let (server, _) = start_server(limits());
@@ -396,7 +396,7 @@ async fn requests_that_have_been_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_and_pongs_that_wait() {
+async fn queued_answers_and_pongs() {
     let _alone = alone().await;
     let (server, _) = start_server(limits());
     let mut all = deaf(&server, 10).await;
@@ -455,7 +455,7 @@ fn count(raw: Raw, pace: usize) -> (tokio::net::tcp::OwnedWriteHalf, Arc<AtomicU
 /// A stranger lists few receivers very often. The receivers read: none of them is to blame, and the
 /// stranger waits before more copies exist than memory allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn receivers_that_read_are_not_ended_for_what_a_stranger_sends_them() {
+async fn receivers_that_read_are_not_closed_because_of_a_flooding_sender() {
     const RECEIVERS: usize = 16;
     const ENTRIES: usize = 40_000;
     const LIMIT: usize = 32 * MIB;
@@ -499,7 +499,7 @@ async fn receivers_that_read_are_not_ended_for_what_a_stranger_sends_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_reads_slower_than_large_messages_come_gets_them_all() {
+async fn a_receiver_slower_than_its_sender_gets_all_large_messages() {
     const MESSAGES: usize = 5;
     const LENGTH: usize = 20 * MIB;
     let _alone = alone().await;
@@ -522,7 +522,7 @@ async fn a_receiver_that_reads_slower_than_large_messages_come_gets_them_all() {
 
 /// Those who read go on; the one who does not is ended, and all that waited for it is free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn among_receivers_that_read_the_one_that_does_not_is_ended() {
+async fn only_the_receiver_that_does_not_read_is_closed() {
     let _alone = alone().await;
     let (server, log) = start_server(ServerOptions {
         max_memory: 16 * MIB,

@@ -21,7 +21,7 @@ const PEERS: usize = 100;
 /// Bytes that a peer itself and the runtime take, and what a charge is coarser than.
 const SLACK: usize = 2 << 10;
 
-/// What a peer sends, and then no more.
+/// Bytes that a peer sends before it stops.
 struct Stage {
     what: &'static str,
     /// Over TLS, once its handshake is done.
@@ -70,7 +70,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_stage_of_a_handshake_is_charged_as_it_is_held() {
+async fn memory_of_each_handshake_stage_is_charged() {
     let _alone = alone().await;
     let hello = client_hello().await;
     let head = format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(16_000)).into_bytes();

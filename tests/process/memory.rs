@@ -39,7 +39,7 @@ async fn back_to(before: usize) {
 
 /// Rule 16.2: a burst to a healthy reader loses nothing, and costs no more than the mark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_500_megabytes_arrives_in_bounded_memory() {
+async fn a_burst_of_500_megabytes_is_delivered_in_bounded_memory() {
     let _alone = alone().await;
     let server = bind(options()).unwrap();
     let mut reader = Raw::register(&server, "b").await;
@@ -68,7 +68,7 @@ async fn a_burst_of_500_megabytes_arrives_in_bounded_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_connection_gives_back_what_a_large_message_took() {
+async fn an_open_connection_frees_the_memory_of_a_large_message() {
     let _alone = alone().await;
     let server = bind(options()).unwrap();
     let mut a = Raw::register(&server, "a").await;
@@ -101,7 +101,7 @@ async fn an_open_connection_gives_back_what_a_large_message_took() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_client_gives_back_what_a_large_message_took() {
+async fn an_open_client_frees_the_memory_of_a_large_message() {
     let _alone = alone().await;
     let server = bind(options()).unwrap();
     let messages = Arc::new(AtomicUsize::new(0));
@@ -127,7 +127,7 @@ async fn an_open_client_gives_back_what_a_large_message_took() {
     client.close();
 }
 
-/// Counts the messages that a client hears.
+/// Counts the messages that a client receives.
 struct Count(Arc<AtomicUsize>);
 
 impl ClientListener for Count {
@@ -158,7 +158,7 @@ async fn an_idle_connection_costs_a_few_kibibytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_input_leaves_nothing_behind() {
+async fn bad_input_leaves_no_memory_behind() {
     let _alone = alone().await;
     let server = bind(ServerOptions {
         max_payload: MIB,
@@ -222,7 +222,7 @@ async fn bad_input_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_nobody_answers_go_with_their_connections() {
+async fn unanswered_requests_end_with_their_connections() {
     let _alone = alone().await;
     let server = bind(options()).unwrap();
     let before = MEMORY.current_usage();
@@ -256,7 +256,7 @@ async fn requests_that_nobody_answers_go_with_their_connections() {
 
 /// A receiver listed as often as can be does not get as many copies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_message_to_the_same_receiver_65_536_times_costs_little_more_than_the_mark() {
+async fn a_receiver_listed_65_536_times_queues_little_more_than_the_high_water_mark() {
     let _alone = alone().await;
     let server = bind(options()).unwrap();
     let mut b = Raw::register(&server, "b").await;
@@ -279,9 +279,9 @@ async fn one_message_to_the_same_receiver_65_536_times_costs_little_more_than_th
     back_to(before).await;
 }
 
-/// What waits for a peer that does not read is bounded, and gone with it.
+/// The queue of a peer that does not read is bounded, and freed with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deaf_peer_costs_no_more_than_the_mark() {
+async fn a_peer_that_never_reads_queues_no_more_than_the_high_water_mark() {
     let _alone = alone().await;
     let server = bind(ServerOptions {
         slow_consumer_timeout: std::time::Duration::from_millis(200),

@@ -73,7 +73,7 @@ async fn live(server: &Server, random: &mut Random, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_is_left_of_many_lives() {
+async fn random_connections_leave_no_memory_behind() {
     let _alone = alone().await;
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

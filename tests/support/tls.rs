@@ -112,7 +112,7 @@ impl Authority {
     }
 }
 
-/// A certificate that nobody signed but its own key.
+/// A self-signed certificate.
 pub fn self_signed() -> Identity {
     let key = KeyPair::generate().unwrap();
     let cert = params(&["localhost", "127.0.0.1"]).self_signed(&key);
@@ -148,7 +148,7 @@ pub fn connector(
     connector_to(authority.roots(), versions, own)
 }
 
-/// The same for one that trusts these.
+/// A connector that trusts these certificates.
 pub fn connector_to(
     roots: RootCertStore,
     versions: &[&'static SupportedProtocolVersion],
@@ -172,7 +172,7 @@ pub fn acceptor(identity: &Identity) -> TlsAcceptor {
     acceptor_with(identity, identity)
 }
 
-/// The same with the certificate of one, and the key of another.
+/// An acceptor with the certificate of one identity and the key of another.
 pub fn acceptor_with(shown: &Identity, own: &Identity) -> TlsAcceptor {
     let provider = Arc::new(ring::default_provider());
     let key = provider.key_provider.load_private_key(own.key()).unwrap();

@@ -10,7 +10,7 @@ fn unmasked(payload: &str) -> Vec<u8> {
     [&[TEXT, payload.len() as u8], payload.as_bytes()].concat()
 }
 
-/// What is wrong, the close code, and the bytes; none of them may be carried out as `register`.
+/// Violations: description, close code, and bytes, of which none may be executed as `register`.
 pub fn violations() -> Vec<(&'static str, u16, Vec<u8>)> {
     let register = r#"{"action":"register","id":"x"}"#;
     let fragment = frame(TEXT_FRAGMENT, "{");

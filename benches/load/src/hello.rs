@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn every_protocol_is_greeted_step_by_step_however_its_bytes_come() {
+    fn every_protocol_handshake_works_for_any_split_of_the_bytes() {
         let registered = [r#"{"action":"registered","id":"a"}"#];
         let nats = ["INFO {}\r\n", "INFO {\"a\":1}\r\nPONG\r\n"];
         let socketio = [r#"0{"sid":"x"}"#, r#"40{"sid":"y"}"#, r#"430["a"]"#];

@@ -171,7 +171,7 @@ mod tests {
     use crate::frame::TEXT;
 
     #[test]
-    fn a_value_has_the_size_that_was_asked_for() {
+    fn a_value_has_the_requested_size() {
         for size in [28, 100, 1024, 16_384] {
             assert_eq!(value(size).unwrap().len(), size);
         }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_and_alteration_are_told_apart() {
+    fn loss_and_alteration_are_distinguished() {
         let text = value(100).unwrap();
         let mut expected = Template::new(&text);
         let mut second = Sequence::new();

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_found_wherever_frames_and_reads_are_cut() {
+    fn messages_are_found_at_any_split_of_frames_and_reads() {
         let one = "MSG a 1 5\r\nab\r\nc\r\n";
         let bytes = frames(&[
             "INFO {}\r\nMSG a 1",

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ack_of_a_broker_is_what_the_answer_begins_with() {
+    fn an_answer_begins_with_the_ack_of_the_broker() {
         let (ack, rest) = Protocol::SocketIo
             .split_ack(br#"4217["message",{}]"#)
             .unwrap();

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_socket_refuses_is_written_before_anything_else() {
+    fn bytes_refused_by_a_full_socket_are_written_first() {
         let mut stream = connected();
         let sent = text(30_000);
         stream.socket().room = 1000;
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_stream_is_told_at_once() {
+    fn the_end_of_the_stream_is_reported_at_once() {
         let mut stream = connected();
         stream.socket().send(b"a text");
         stream.socket().session.send_close_notify();

@@ -100,7 +100,7 @@ enum ModelOutcome {
 
 /// Notification of another connection.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
+enum Notified {
     /// To the asker: the connection that was asked by this id will not answer.
     Failed {
         asker: u64,
@@ -215,7 +215,7 @@ fn principal(key: u64, world_principals: u64) -> u64 {
 }
 
 /// True for a connection that speaks version 2.
-fn speaks_2(key: u64, new_among: u64) -> bool {
+fn uses_version_2(key: u64, new_among: u64) -> bool {
     new_among > 0 && key.is_multiple_of(new_among)
 }
 
@@ -228,7 +228,7 @@ fn run(world: &World, ops: &[Op]) -> Result<BTreeSet<&'static str>, Difference> 
         for (index, op) in ops.iter().enumerate() {
             at = index;
             same(broker.apply(op), reference.apply(op))?;
-            same(broker.told(), reference.told())?;
+            same(broker.notified(), reference.notified())?;
             if index % LOOK_EVERY == 0 || index + 1 == ops.len() {
                 same(broker.state(world), reference.state())?;
             }

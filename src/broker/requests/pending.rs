@@ -6,7 +6,7 @@ use hashbrown::{HashTable, hash_table::OccupiedEntry};
 
 use super::{
     Name, Notification, Notifications, Question, RESPONDER, RandomState, Request,
-    outcome::DeliveryError,
+    delivery_error::DeliveryError,
     queue::Deadlines,
     responders::{NotifiedResponder, Responders},
 };
@@ -111,7 +111,7 @@ impl Shard {
         if !has_ended {
             return;
         }
-        pending.asker.book.lock().deliveries -= 1;
+        pending.asker.requests.lock().deliveries -= 1;
         notifications.extend(id.map(|dest| pending.failed(dest, error)));
         // A responder that lost its id is still connected: cancel its work.
         if by.is_some()
@@ -169,27 +169,27 @@ impl Pending {
                 }
             }
         }
-        let is_late = self.responders.has_known();
-        if is_late {
-            self.request.late.lock().get_or_insert_default();
+        let defers_cancels = self.responders.has_known();
+        if defers_cancels {
+            self.request.deferred_cancels.lock().get_or_insert_default();
         }
         self.responders.sort();
         let added = self.responders.len() - before;
         let mut more = known;
         // Under the shard's lock, so that the end of the request subtracts exactly these counts.
-        let mut book = self.asker.book.lock();
-        book.deliveries += added;
+        let mut requests = self.asker.requests.lock();
+        requests.deliveries += added;
         if is_new {
-            book.asked.push(&self.request, 0);
-            book.charged += self.charge.bytes();
+            requests.outgoing.push(&self.request, 0);
+            requests.charged += self.charge.bytes();
         } else {
             more += added * RESPONDER;
         }
         if more > 0 {
-            book.charged += more;
+            requests.charged += more;
             self.charge.set(self.charge.bytes() + more);
         }
-        is_late
+        defers_cancels
     }
 
     /// Adds a responder, unless it has ended or lost its id. Returns the bytes of its
@@ -201,23 +201,25 @@ impl Pending {
         hasher: &RandomState,
         notifications: &mut Notifications,
     ) -> usize {
-        let is_told = self.request.is_told;
-        let tag = match is_told {
+        let notifies_asker = self.request.notifies_asker;
+        let tag = match notifies_asker {
             true => hasher.hash_one(name.id),
             false => 0,
         };
-        let mut book = responder.book.lock();
-        let error = match book.gone {
+        let mut requests = responder.requests.lock();
+        let error = match requests.disconnected {
             // In requests of version 1 a responder may answer after it lost its id.
-            None if is_told && book.lost >= name.registration => Some(DeliveryError::Replaced),
-            gone => gone,
+            None if notifies_asker && requests.replaced >= name.registration => {
+                Some(DeliveryError::Replaced)
+            }
+            disconnected => disconnected,
         };
         if let Some(error) = error {
-            if is_told {
+            if notifies_asker {
                 notifications.push(self.failed(name.id.into(), error));
             }
             // The responder still gets its message; the caller sends the cancellation behind it.
-            if error == DeliveryError::Replaced && responder.speaks_2() {
+            if error == DeliveryError::Replaced && responder.uses_version_2() {
                 notifications.push(Notification::Cancelled {
                     responder: responder.clone(),
                     ack: self.request.ack.clone(),
@@ -225,13 +227,13 @@ impl Pending {
             }
             return 0;
         }
-        book.owed.push(&self.request, tag);
-        drop(book);
-        let speaks_2 = responder.speaks_2();
-        let known = (is_told || speaks_2).then(|| NotifiedResponder {
+        requests.incoming.push(&self.request, tag);
+        drop(requests);
+        let uses_version_2 = responder.uses_version_2();
+        let known = (notifies_asker || uses_version_2).then(|| NotifiedResponder {
             key: responder.key,
-            handle: speaks_2.then(|| responder.clone()),
-            id: is_told.then(|| name.id.into()),
+            handle: uses_version_2.then(|| responder.clone()),
+            id: notifies_asker.then(|| name.id.into()),
         });
         let memory = known.as_ref().map_or(0, NotifiedResponder::memory);
         self.responders.push(responder.key, known);
@@ -252,7 +254,7 @@ impl Pending {
         };
         for (key, responder) in asked {
             if self.responders.remove(key) {
-                self.asker.book.lock().deliveries -= 1;
+                self.asker.requests.lock().deliveries -= 1;
                 if let Some(responder) = responder {
                     self.request.cancel(responder, notifications);
                 }
@@ -276,10 +278,10 @@ impl Pending {
         error: Option<DeliveryError>,
         notifications: &mut Notifications,
     ) -> Arc<Handle> {
-        let mut book = self.asker.book.lock();
-        book.deliveries -= self.responders.len();
-        book.charged -= self.charge.bytes();
-        drop(book);
+        let mut requests = self.asker.requests.lock();
+        requests.deliveries -= self.responders.len();
+        requests.charged -= self.charge.bytes();
+        drop(requests);
         for NotifiedResponder { handle, id, .. } in self.responders.into_known() {
             if let (Some(error), Some(dest)) = (error, id) {
                 notifications.push(Notification::Failed {

@@ -1,10 +1,6 @@
 //! Operations for requests that cross brokers.
 
-use std::{
-    hash::BuildHasher,
-    slice,
-    sync::{Arc, Weak},
-};
+use std::{hash::BuildHasher, slice, sync::Arc};
 
 use super::{DeliveryError, Name, Notifications, Question, Request, Requests};
 use crate::broker::handle::Handle;
@@ -52,7 +48,7 @@ impl Requests {
             return None;
         }
         let asker = pending.asker.clone();
-        asker.book.lock().deliveries -= 1;
+        asker.requests.lock().deliveries -= 1;
         let question = Question {
             ack,
             asker: &asker,
@@ -61,8 +57,8 @@ impl Requests {
             answers: pending.answers,
             timeout: None,
         };
-        let is_late = pending.add(&question, false, &self.hasher, notifications);
-        let request = is_late.then(|| pending.request.clone());
+        let defers_cancels = pending.add(&question, false, &self.hasher, notifications);
+        let request = defers_cancels.then(|| pending.request.clone());
         if pending.responders.is_empty() {
             let pending = entry.remove().0;
             shard.finish(pending, None, notifications);
@@ -87,7 +83,7 @@ impl Requests {
     }
 
     /// True if this responder, asked as this id, may still answer a request of this asker.
-    pub(crate) fn is_owed(
+    pub(crate) fn may_answer(
         &self,
         ack: &str,
         asker: &Arc<Handle>,
@@ -99,32 +95,6 @@ impl Requests {
         (shard.find(hash, ack)).is_some_and(|pending| {
             Arc::ptr_eq(&pending.asker, asker) && pending.responders.was_asked_as(responder.key, id)
         })
-    }
-
-    /// True if a responder may answer a request. May include requests that have just ended.
-    pub(crate) fn owes(&self, responder: &Handle) -> bool {
-        let book = responder.book.lock();
-        let is_pending = |(request, _): &(Weak<Request>, u64)| request.strong_count() > 0;
-        book.owed.items.iter().any(is_pending)
-    }
-
-    /// Requests that a responder may answer, without those that are being delivered.
-    pub(crate) fn owed(&self, responder: &Handle) -> Vec<Arc<Request>> {
-        let owed: Vec<_> = {
-            let book = responder.book.lock();
-            let owed = book.owed.items.iter();
-            owed.filter_map(|(request, _)| request.upgrade()).collect()
-        };
-        let is_out = |request: &Arc<Request>| {
-            let shard = self.shard(request.hash).lock();
-            let pending = shard.find(request.hash, &request.ack);
-            pending.is_some_and(|pending| {
-                Arc::ptr_eq(&pending.request, request)
-                    && pending.responders.contains(responder.key)
-                    && request.late.lock().is_none()
-            })
-        };
-        owed.into_iter().filter(is_out).collect()
     }
 
     /// Ends a responder's part in one request.
@@ -148,8 +118,8 @@ impl Requests {
         notifications: &mut Notifications,
     ) {
         let tag = self.hasher.hash_one(id);
-        let owed = former.book.lock().owed.tagged(tag);
-        for request in owed {
+        let incoming = former.requests.lock().incoming.tagged(tag);
+        for request in incoming {
             let mut shard = self.shard(request.hash).lock();
             let pending = shard.find(request.hash, &request.ack);
             if pending.is_some_and(|pending| pending.asker.remote) {

@@ -28,13 +28,13 @@ impl Table {
 
     /// Connection of version 1.
     fn old(&self, key: u64) -> Arc<Handle> {
-        Arc::new(Handle::new(key, Pipe::deaf(), 1024, self.memory.clone()))
+        Arc::new(Handle::new(key, Pipe::full(), 1024, self.memory.clone()))
     }
 
     /// Connection of version 2.
     fn new_one(&self, key: u64) -> Arc<Handle> {
         let handle = self.old(key);
-        handle.set_speaks_2(true);
+        handle.set_uses_version_2(true);
         handle
     }
 
@@ -68,8 +68,8 @@ impl Table {
         };
         let request = loop {
             match (self.requests).open(&question, self.now, &mut self.notifications)? {
-                Opened::Asked(request) => break request,
-                Opened::Over => assert!(!self.notifications.is_empty()),
+                Opened::Pending(request) => break request,
+                Opened::Expired => assert!(!self.notifications.is_empty()),
             }
         };
         if let Some(request) = request {
@@ -101,14 +101,14 @@ impl Table {
 
     fn expire(&mut self, after: Duration) {
         self.now += after;
-        let told = &mut self.notifications;
+        let notified = &mut self.notifications;
         self.requests
-            .expire(self.now, |notifications| told.append(notifications));
+            .expire(self.now, |notifications| notified.append(notifications));
     }
 
     /// Notifications since the last call, in order.
-    fn told(&mut self) -> Vec<String> {
-        let told = self
+    fn notified(&mut self) -> Vec<String> {
+        let notified = self
             .notifications
             .drain(..)
             .map(|notification| match notification {
@@ -122,16 +122,16 @@ impl Table {
                     format!("{} {ack}: cancel", responder.key)
                 }
             });
-        let mut told: Vec<_> = told.collect();
-        told.sort();
-        told
+        let mut notified: Vec<_> = notified.collect();
+        notified.sort();
+        notified
     }
 
     /// Asserts that nothing is pending, counted or charged.
     fn is_empty(&self, asker: &Handle) {
-        let book = asker.book.lock();
-        assert_eq!((self.requests.count(), book.deliveries()), (0, 0));
-        assert_eq!((book.charged(), self.memory.used()), (0, 0));
+        let requests = asker.requests.lock();
+        assert_eq!((self.requests.count(), requests.deliveries()), (0, 0));
+        assert_eq!((requests.charged(), self.memory.used()), (0, 0));
     }
 }
 
@@ -144,7 +144,7 @@ fn the_first_answer_of_a_receiver_wins() {
     assert_eq!(table.answer("k", &two), Some(1));
     assert_eq!(table.answer("k", &one), None, "it was too late");
     table.is_empty(&asker);
-    assert!(table.told().is_empty());
+    assert!(table.notified().is_empty());
 }
 
 #[test]
@@ -171,16 +171,16 @@ fn an_ack_is_free_again_after_the_timeout() {
     table.now += HOUR;
     table.requests.check("k", &other, table.now).unwrap();
     table.open("k", &asker, to);
-    assert_eq!(table.told(), ["1 k: 3 TIMEOUT", "3 k: cancel"]);
+    assert_eq!(table.notified(), ["1 k: 3 TIMEOUT", "3 k: cancel"]);
     assert_eq!(table.answer("k", &one), Some(1));
     table.open("k", &asker, to);
     table.now += HOUR;
     table.open("k", &other, to);
-    assert_eq!(asker.book.lock().deliveries(), 0);
-    assert_eq!(table.told(), ["1 k: 3 TIMEOUT", "3 k: cancel"]);
+    assert_eq!(asker.requests.lock().deliveries(), 0);
+    assert_eq!(table.notified(), ["1 k: 3 TIMEOUT", "3 k: cancel"]);
     table.now += HOUR;
     assert_eq!(table.answer("k", &one), None, "it is too late");
-    assert_eq!(table.told(), ["2 k: 3 TIMEOUT", "3 k: cancel"]);
+    assert_eq!(table.notified(), ["2 k: 3 TIMEOUT", "3 k: cancel"]);
     table.is_empty(&other);
 }
 
@@ -197,11 +197,11 @@ fn a_request_ends_with_its_asker_its_last_responder_or_on_timeout() {
     assert_eq!(table.requests.count(), 1);
     table.leave(&two, DeliveryError::Gone);
     table.is_empty(&asker);
-    assert_eq!(table.told(), ["1 k: 2 SLOW", "1 k: 3 GONE"]);
+    assert_eq!(table.notified(), ["1 k: 2 SLOW", "1 k: 3 GONE"]);
     table.open("late", &asker, &[one]);
     table.is_empty(&asker);
     assert_eq!(
-        table.told(),
+        table.notified(),
         ["1 late: 2 SLOW"],
         "who has gone cannot answer"
     );
@@ -209,20 +209,20 @@ fn a_request_ends_with_its_asker_its_last_responder_or_on_timeout() {
     let (mut table, asker, ..) = open();
     table.leave(&asker, DeliveryError::Gone);
     table.is_empty(&asker);
-    assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
+    assert_eq!(table.notified(), ["2 k: cancel", "3 k: cancel"]);
 
     let (mut table, asker, ..) = open();
     table.expire(HOUR - Duration::from_secs(1));
     assert_eq!(table.requests.count(), 1);
     table.expire(Duration::from_secs(2));
     table.is_empty(&asker);
-    let told = [
+    let notified = [
         "1 k: 2 TIMEOUT",
         "1 k: 3 TIMEOUT",
         "2 k: cancel",
         "3 k: cancel",
     ];
-    assert_eq!(table.told(), told);
+    assert_eq!(table.notified(), notified);
 }
 
 #[test]
@@ -232,17 +232,17 @@ fn beyond_the_limit_the_oldest_request_expires() {
     for ack in ["a", "b", "c"] {
         table.open(ack, &asker, &[one.clone(), two.clone()]);
     }
-    let told = [
+    let notified = [
         "1 a: 2 TIMEOUT",
         "1 a: 3 TIMEOUT",
         "2 a: cancel",
         "3 a: cancel",
     ];
-    assert_eq!(table.told(), told);
+    assert_eq!(table.notified(), notified);
     assert_eq!(table.answer("a", &one), None);
     assert_eq!(table.answer("b", &one), Some(1));
     assert_eq!(table.answer("c", &one), Some(1));
-    assert_eq!(table.told(), ["3 b: cancel", "3 c: cancel"]);
+    assert_eq!(table.notified(), ["3 b: cancel", "3 c: cancel"]);
     table.is_empty(&asker);
 }
 
@@ -259,7 +259,7 @@ fn ended_requests_do_not_accumulate_behind_a_pending_one() {
         table.ask(&ack, &asker, to, 1, own).unwrap();
         table.answer(&ack, &one).unwrap();
     }
-    assert!(asker.book.lock().len() < 256 && one.book.lock().len() < 256);
+    assert!(asker.requests.lock().len() < 256 && one.requests.lock().len() < 256);
     assert!(table.requests.deadlines() < 2048);
     assert_eq!(table.answer("old", &one), Some(1));
     assert_eq!(table.answer("own", &one), Some(1));
@@ -268,9 +268,9 @@ fn ended_requests_do_not_accumulate_behind_a_pending_one() {
 
 /// Number of entries left in the queues of a connection.
 fn left(handle: &Handle) -> usize {
-    let book = handle.book.lock();
-    assert!(book.asked.items.capacity() <= 256 && book.owed.items.capacity() <= 256);
-    book.len()
+    let requests = handle.requests.lock();
+    assert!(requests.outgoing.items.capacity() <= 256 && requests.incoming.items.capacity() <= 256);
+    requests.len()
 }
 
 #[test]
@@ -305,11 +305,11 @@ fn a_burst_of_requests_leaves_no_memory_behind() {
         }
         assert!(table.requests.sweep() && !table.requests.sweep());
         for handle in [&asker, &one, &other] {
-            handle.book.lock().sweep();
+            handle.requests.lock().sweep();
             assert_eq!(left(handle), 0, "{receivers} {answers} {by}");
         }
         assert_eq!(table.requests.deadlines(), 0);
-        table.told();
+        table.notified();
         table.is_empty(&asker);
     }
 }
@@ -323,7 +323,7 @@ fn a_request_ends_after_its_own_timeout_or_the_general_one() {
         let own = Duration::from_secs(minutes * 60);
         table.ask(ack, &asker, to, 1, Some(own)).unwrap();
     }
-    for told in [
+    for notified in [
         vec!["1 a: 2 TIMEOUT", "2 a: cancel"],
         vec!["1 b: 2 TIMEOUT", "2 b: cancel"],
         vec![],
@@ -332,7 +332,7 @@ fn a_request_ends_after_its_own_timeout_or_the_general_one() {
         vec!["1 long: 2 TIMEOUT", "2 long: cancel"],
     ] {
         table.expire(HOUR / 6);
-        assert_eq!(table.told(), told);
+        assert_eq!(table.notified(), notified);
     }
     table.is_empty(&asker);
 }
@@ -345,16 +345,16 @@ fn a_request_accepts_as_many_answers_as_it_asks_for() {
     table.ask("k", &asker, &to, 2, None).unwrap();
     assert_eq!(table.answer("k", &one), Some(1));
     assert_eq!(table.answer("k", &one), None, "each answers once");
-    assert_eq!(asker.book.lock().deliveries(), 2);
+    assert_eq!(asker.requests.lock().deliveries(), 2);
     assert_eq!(table.answer("k", &two), Some(1));
-    assert_eq!(table.told(), ["4 k: cancel"]);
+    assert_eq!(table.notified(), ["4 k: cancel"]);
     table.is_empty(&asker);
 
     table.ask("k", &asker, &to, u32::MAX, None).unwrap();
     for each in &to {
         assert_eq!(table.answer("k", each), Some(1));
     }
-    assert!(table.told().is_empty());
+    assert!(table.notified().is_empty());
     table.is_empty(&asker);
 }
 
@@ -368,12 +368,12 @@ fn refusals_do_not_count_as_answers_and_the_last_one_ends_the_request() {
     assert_eq!(table.refuse("k", &one), None);
     assert_eq!(table.answer("k", &one), None);
     assert_eq!(table.answer("k", &two), Some(1));
-    assert_eq!(table.told(), ["4 k: cancel"]);
+    assert_eq!(table.notified(), ["4 k: cancel"]);
     table.open("k", &asker, &to);
     for (each, ended) in to.iter().zip([false, false, true]) {
         assert_eq!(table.refuse("k", each), Some((1, ended)));
     }
-    assert!(table.told().is_empty());
+    assert!(table.notified().is_empty());
     table.is_empty(&asker);
 }
 
@@ -392,7 +392,7 @@ fn only_the_asker_can_cancel() {
     requests.cancel("other", &asker, notifications);
     assert_eq!((requests.count(), notifications.len()), (1, 0));
     requests.cancel("k", &asker, notifications);
-    assert_eq!(table.told(), ["2 k: cancel", "3 k: cancel"]);
+    assert_eq!(table.notified(), ["2 k: cancel", "3 k: cancel"]);
     table.is_empty(&asker);
 }
 
@@ -413,13 +413,13 @@ fn a_former_owner_may_answer_only_requests_of_version_1() {
         requests.replaced(&one, id, registration, notifications);
     };
     replaced(&mut table, "another id", 6);
-    assert!(table.told().is_empty());
+    assert!(table.notified().is_empty());
     replaced(&mut table, "2", 7);
-    assert_eq!(table.told(), ["1 new: 2 REPLACED", "2 new: cancel"]);
+    assert_eq!(table.notified(), ["1 new: 2 REPLACED", "2 new: cancel"]);
     // A receiver found before it lost its id, and asked afterwards, is treated alike.
     table.open("late", &asker, to);
     table.open("late old", &old, to);
-    assert_eq!(table.told(), ["1 late: 2 REPLACED", "2 late: cancel"]);
+    assert_eq!(table.notified(), ["1 late: 2 REPLACED", "2 late: cancel"]);
     assert_eq!(table.answer("new", &one), None);
     assert_eq!(table.answer("late", &one), None);
     assert_eq!(table.answer("old", &one), Some(3));
@@ -435,13 +435,13 @@ fn connections_of_version_1_get_no_notifications_and_cost_no_more() {
     assert_eq!(table.memory.used(), REQUEST + 1 + 2 * RESPONDER);
     table.leave(&one, DeliveryError::Gone);
     table.expire(2 * HOUR);
-    assert!(table.told().is_empty());
+    assert!(table.notified().is_empty());
     table.is_empty(&asker);
     // A responder of version 2 is cancelled even in a request of version 1.
-    two.set_speaks_2(true);
+    two.set_uses_version_2(true);
     table.open("k", &asker, &[table.old(4), two.clone()]);
     table.expire(2 * HOUR);
-    assert_eq!(table.told(), ["3 k: cancel"]);
+    assert_eq!(table.notified(), ["3 k: cancel"]);
 }
 
 #[test]
@@ -462,10 +462,10 @@ fn a_cancellation_does_not_overtake_its_message() {
     let opened = (table.requests).open(&question, table.now, &mut table.notifications);
     // The first responder answers before the second one has its message.
     assert_eq!(table.answer("k", &one), Some(1));
-    assert!(table.told().is_empty());
-    let request = opened.unwrap().asked().unwrap();
+    assert!(table.notified().is_empty());
+    let request = opened.unwrap().pending().unwrap();
     table.requests.delivered(&request, &mut table.notifications);
-    assert_eq!(table.told(), ["3 k: cancel"]);
+    assert_eq!(table.notified(), ["3 k: cancel"]);
     table.is_empty(&asker);
     // A single responder may lose its id, or time out, before it has its message.
     let question = Question {
@@ -479,16 +479,16 @@ fn a_cancellation_does_not_overtake_its_message() {
             Some(id) => (table.requests).replaced(&one, id, 6, &mut table.notifications),
             None => table.expire(2 * HOUR),
         }
-        assert_eq!(table.told(), [format!("1 k: 2 {code}")]);
-        let request = opened.unwrap().asked().unwrap();
+        assert_eq!(table.notified(), [format!("1 k: 2 {code}")]);
+        let request = opened.unwrap().pending().unwrap();
         table.requests.delivered(&request, &mut table.notifications);
-        assert_eq!(table.told(), ["2 k: cancel"]);
+        assert_eq!(table.notified(), ["2 k: cancel"]);
     }
     table.is_empty(&asker);
 }
 
 #[test]
-fn a_part_is_transferred_to_another_receiver() {
+fn a_responder_is_replaced_by_another_receiver() {
     let mut table = Table::new();
     let [asker, link, owner, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let transfer = |table: &mut Table, ack, to: &Arc<Handle>, registration| {
@@ -509,7 +509,7 @@ fn a_part_is_transferred_to_another_receiver() {
     assert_eq!(table.answer("k", &link), None);
     table.leave(&link, DeliveryError::Gone);
     assert!(!transfer(&mut table, "k", &other, 9));
-    assert!(table.told().is_empty());
+    assert!(table.notified().is_empty());
     assert_eq!(table.answer("k", &owner), Some(1));
     table.is_empty(&asker);
 
@@ -527,14 +527,14 @@ fn a_part_is_transferred_to_another_receiver() {
     };
     let passed = (table.requests).transfer("k", link.key, &owner, name, &mut table.notifications);
     assert!(passed.is_some());
-    assert_eq!(table.told(), ["1 k: 2 REPLACED", "3 k: cancel"]);
+    assert_eq!(table.notified(), ["1 k: 2 REPLACED", "3 k: cancel"]);
     assert_eq!(table.answer("k", &other), Some(1));
     table.is_empty(&asker);
     assert!(!transfer(&mut table, "k", &owner, 9));
 }
 
 #[test]
-fn one_part_can_be_cancelled_alone() {
+fn one_responder_can_be_cancelled_alone() {
     let mut table = Table::new();
     let [asker, one, two, other] = [1, 2, 3, 4].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
@@ -543,25 +543,31 @@ fn one_part_can_be_cancelled_alone() {
         table
             .requests
             .cancel_part(ack, asker, owner, id, notifications);
-        table.told()
+        table.notified()
     };
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
     assert!(cancel(&mut table, "k", &other, None, "2").is_empty());
     assert!(cancel(&mut table, "k", &asker, None, "4").is_empty());
     assert!(cancel(&mut table, "j", &asker, None, "2").is_empty());
     // The id may have another owner by now.
-    let told = cancel(&mut table, "k", &asker, Some(&two), "2");
-    assert_eq!(told, ["2 k: cancel"]);
-    let owed = |one: &Handle, id| table.requests.is_owed("k", &asker, one, id);
-    assert_eq!([owed(&one, "2"), owed(&two, "3")], [false, true]);
-    assert_eq!([owed(&two, "2"), owed(&other, "3")], [false, false]);
-    assert!(!table.requests.is_owed("k", &other, &two, "3"));
-    assert!(!table.requests.is_owed("j", &asker, &two, "3"));
+    let notified = cancel(&mut table, "k", &asker, Some(&two), "2");
+    assert_eq!(notified, ["2 k: cancel"]);
+    let may_answer = |one: &Handle, id| table.requests.may_answer("k", &asker, one, id);
+    assert_eq!(
+        [may_answer(&one, "2"), may_answer(&two, "3")],
+        [false, true]
+    );
+    assert_eq!(
+        [may_answer(&two, "2"), may_answer(&other, "3")],
+        [false, false]
+    );
+    assert!(!table.requests.may_answer("k", &other, &two, "3"));
+    assert!(!table.requests.may_answer("j", &asker, &two, "3"));
     assert_eq!(table.answer("k", &one), None);
     assert_eq!(table.answer("k", &two), Some(1));
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
-    for (owner, id, told) in [(&one, "2", "2 k: cancel"), (&two, "3", "3 k: cancel")] {
-        assert_eq!(cancel(&mut table, "k", &asker, Some(owner), id), [told]);
+    for (owner, id, notified) in [(&one, "2", "2 k: cancel"), (&two, "3", "3 k: cancel")] {
+        assert_eq!(cancel(&mut table, "k", &asker, Some(owner), id), [notified]);
     }
     table.is_empty(&asker);
 }
@@ -570,17 +576,17 @@ fn one_part_can_be_cancelled_alone() {
 fn requests_of_other_brokers_end_when_the_id_is_given_up() {
     let mut table = Table::new();
     let [asker, one] = [1, 2].map(|key| table.new_one(key));
-    let mut far = Handle::new(3, Pipe::deaf(), 1024, table.memory.clone());
+    let mut far = Handle::new(3, Pipe::full(), 1024, table.memory.clone());
     far.remote = true;
-    far.set_speaks_2(true);
+    far.set_uses_version_2(true);
     let far = Arc::new(far);
     table.open("near", &asker, std::slice::from_ref(&one));
     table.open("far", &far, std::slice::from_ref(&one));
-    for (id, told) in [("4", &[][..]), ("2", &["2 far: cancel", "3 far: 2 GONE"])] {
+    for (id, notified) in [("4", &[][..]), ("2", &["2 far: cancel", "3 far: 2 GONE"])] {
         table
             .requests
             .fail_remote_askers(&one, id, &mut table.notifications);
-        assert_eq!(table.told(), told);
+        assert_eq!(table.notified(), notified);
     }
     assert_eq!(table.answer("far", &one), None);
     assert_eq!(table.answer("near", &one), Some(1));
@@ -588,32 +594,32 @@ fn requests_of_other_brokers_end_when_the_id_is_given_up() {
 }
 
 #[test]
-fn owed_requests_are_those_delivered_and_not_answered() {
+fn incoming_requests_are_those_delivered_and_not_answered() {
     let mut table = Table::new();
     let [asker, one, two] = [1, 2, 3].map(|key| table.new_one(key));
     let both = [one.clone(), two.clone()];
-    assert!(!table.requests.owes(&one));
+    assert!(!table.requests.has_incoming(&one));
     table.ask("k", &asker, &both, u32::MAX, None).unwrap();
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
-    let owed = |table: &Table, one: &Handle| {
-        let owed = table.requests.owed(one);
-        let acks = owed.iter().map(|request| request.ack().to_owned());
+    let incoming = |table: &Table, one: &Handle| {
+        let incoming = table.requests.incoming(one);
+        let acks = incoming.iter().map(|request| request.ack().to_owned());
         acks.collect::<Vec<_>>()
     };
-    assert_eq!(owed(&table, &one), ["k", "j"]);
-    assert_eq!(owed(&table, &two), ["k"]);
+    assert_eq!(incoming(&table, &one), ["k", "j"]);
+    assert_eq!(incoming(&table, &two), ["k"]);
     assert_eq!(table.answer("k", &one), Some(1));
-    assert_eq!(owed(&table, &one), ["j"]);
-    assert_eq!(owed(&table, &two), ["k"]);
+    assert_eq!(incoming(&table, &one), ["j"]);
+    assert_eq!(incoming(&table, &two), ["k"]);
     // A new request with the same ack is a different one.
-    let old = table.requests.owed(&one);
+    let old = table.requests.incoming(&one);
     assert_eq!(table.answer("j", &one), Some(1));
     table.ask("j", &asker, &both[..1], u32::MAX, None).unwrap();
-    for request in [old, table.requests.owed(&one)].concat() {
+    for request in [old, table.requests.incoming(&one)].concat() {
         let notifications = &mut table.notifications;
         table
             .requests
             .fail_responder(&request, &one, DeliveryError::Gone, notifications);
     }
-    assert_eq!(table.told(), ["1 j: 2 GONE"]);
+    assert_eq!(table.notified(), ["1 j: 2 GONE"]);
 }

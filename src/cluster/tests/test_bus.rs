@@ -1,14 +1,18 @@
-//! A bus in memory that loses the publications that a test selects.
+//! The bus of all tests of the cluster: in memory, and loses the publications that a test selects.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
 
 use super::super::{
-    bus::{Delivery, Subscription, parse_reply},
+    bus::{Delivery, Publication, Subscription, Task, parse_reply},
     *,
 };
 use crate::{
-    error::Result,
+    broker::lease::{Lease, LeaseState},
+    error::{Error, Result},
     event::ServerEvent,
     options::{Listen, ServerOptions},
     server::Server,
@@ -94,10 +98,51 @@ impl TestBus {
 }
 
 /// The connection of one broker.
-#[derive(Debug)]
-struct TestConnection {
+#[derive(Debug, Default)]
+pub(in crate::cluster) struct TestConnection {
     bus: Arc<TestBus>,
     number: usize,
+    /// Set if all subscriptions fail.
+    refusal: Option<Refusal>,
+}
+
+/// Makes subscriptions wait for a permit, and fail then.
+#[derive(Debug)]
+struct Refusal {
+    /// One permit for each subscription that waits.
+    waiting: Semaphore,
+    /// One permit for each subscription that may fail.
+    allowed: Arc<Semaphore>,
+}
+
+impl TestConnection {
+    /// Drops all publications, and refuses all subscriptions.
+    pub(in crate::cluster) fn isolated() -> Self {
+        let (connection, allowed) = Self::with_blocked_subscriptions();
+        allowed.close();
+        connection
+    }
+
+    /// Drops all publications. Each subscription waits for a permit of the returned semaphore, and is refused.
+    pub(super) fn with_blocked_subscriptions() -> (Self, Arc<Semaphore>) {
+        let allowed = Arc::new(Semaphore::new(0));
+        let refusal = Refusal {
+            waiting: Semaphore::new(0),
+            allowed: allowed.clone(),
+        };
+        let connection = Self {
+            refusal: Some(refusal),
+            ..Self::default()
+        };
+        (connection, allowed)
+    }
+
+    /// Resolves once a subscription waits for its permit.
+    pub(super) async fn subscribing(&self) {
+        if let Some(refusal) = &self.refusal {
+            let _ = refusal.waiting.acquire().await;
+        }
+    }
 }
 
 impl Bus for TestConnection {
@@ -112,6 +157,14 @@ impl Bus for TestConnection {
     }
 
     fn subscribe(&self, subject: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
+        if let Some(refusal) = &self.refusal {
+            refusal.waiting.add_permits(1);
+            let allowed = refusal.allowed.clone();
+            return Box::pin(async move {
+                let _ = allowed.acquire().await;
+                Err(Error::NotOpen)
+            });
+        }
         let (sender, receiver) = mpsc::unbounded_channel();
         let subscriber = Subscriber {
             connection: self.number,
@@ -195,6 +248,7 @@ impl TestBroker {
         let bus = Arc::new(TestConnection {
             bus: bus.clone(),
             number,
+            refusal: None,
         });
         let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
         let cluster = Cluster::new(bus, &options, &Runtime::current());

@@ -19,7 +19,7 @@ pub(super) struct Head {
     /// Maximum bytes of the head.
     limit: usize,
     /// Number of bytes checked so far.
-    judged: usize,
+    parsed: usize,
     /// Start of the current line.
     line: usize,
     /// Kind of the current line.
@@ -41,7 +41,7 @@ impl Head {
         Self {
             bytes: Vec::new(),
             limit,
-            judged: 0,
+            parsed: 0,
             line: 0,
             expected: HeadLine::First,
         }
@@ -57,14 +57,14 @@ impl Head {
     /// Errors: it is too large, or malformed.
     pub(super) fn add(&mut self, bytes: &[u8]) -> Result<Option<Whole>, Refusal> {
         self.bytes.extend_from_slice(bytes);
-        while self.judged < self.bytes.len() {
-            if self.judged >= self.limit {
+        while self.parsed < self.bytes.len() {
+            if self.parsed >= self.limit {
                 return Err(Refusal::HeadersTooLarge);
             }
-            let is_end = self.judge_next()?;
-            self.judged += 1;
+            let is_end = self.parse_next()?;
+            self.parsed += 1;
             if is_end {
-                let early = self.bytes.split_off(self.judged);
+                let early = self.bytes.split_off(self.parsed);
                 return Ok(Some((std::mem::take(&mut self.bytes), early)));
             }
         }
@@ -72,8 +72,8 @@ impl Head {
     }
 
     /// Checks the next byte; true if it is the last one of the head.
-    fn judge_next(&mut self) -> Result<bool, Refusal> {
-        let at = self.judged;
+    fn parse_next(&mut self) -> Result<bool, Refusal> {
+        let at = self.parsed;
         let before = at.checked_sub(1).map(|before| self.bytes[before]);
         match (before, self.bytes[at]) {
             (Some(b'\r'), b'\n') => {}

@@ -90,7 +90,7 @@ pub(super) struct ByteQueue {
     /// Bytes that the socket has accepted in total.
     pub(super) drained: u64,
     /// A flush is due, and some caller will do it.
-    pub(super) owed: bool,
+    pub(super) flush_due: bool,
     /// A writer has taken chunks and is writing them.
     pub(super) writing: bool,
     /// The socket accepted no more; the connection's task waits until it is writable.
@@ -100,7 +100,7 @@ pub(super) struct ByteQueue {
     /// The connection's task waits until the queue is empty.
     pub(super) awaited: bool,
     /// An answer was pushed beyond the high-water mark.
-    pub(super) pressed: bool,
+    pub(super) overdue: bool,
     /// The connection is closing: only control frames are accepted.
     pub(super) closing: bool,
     /// The connection is closed: nothing is accepted.
@@ -108,7 +108,7 @@ pub(super) struct ByteQueue {
     /// Messages without room are dropped, instead of making their senders wait.
     pub(super) sheds: bool,
     /// Waiting senders, by their key.
-    pub(super) held: Vec<(u64, Waker)>,
+    pub(super) waiters: Vec<(u64, Waker)>,
     /// The delay caused to other receivers, if any.
     pub(super) delay: Option<Box<DelayBudget>>,
 }
@@ -154,7 +154,7 @@ impl ByteQueue {
     }
 
     /// Adjusts the charge to the memory held now.
-    pub(super) fn settle(&mut self, memory: Option<&Arc<Memory>>) {
+    pub(super) fn update_charge(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
         let held = self.own + self.buffered_ciphertext;
         if held <= FREE {
@@ -274,12 +274,12 @@ impl ByteQueue {
     /// Wakes the waiting senders if there is room.
     pub(super) fn release(&mut self, mark: usize) {
         if self.has_room(mark) {
-            self.pressed = false;
+            self.overdue = false;
             self.sheds &= self.waiting() > mark / 2;
             if let Some(delay) = &mut self.delay {
                 delay.stop(Instant::now(), self.drained);
             }
-            for (_, waker) in self.held.drain(..) {
+            for (_, waker) in self.waiters.drain(..) {
                 waker.wake();
             }
         }

@@ -40,7 +40,7 @@ impl Pipe {
 
     /// The write half of a pipe that accepts no bytes.
     #[cfg(test)]
-    pub(crate) fn deaf() -> WriteHalf {
+    pub(crate) fn full() -> WriteHalf {
         WriteHalf::Pipe(Self::new(0))
     }
 

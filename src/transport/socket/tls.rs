@@ -372,7 +372,7 @@ mod tests {
         // Each text is accepted in full: only ciphertext of the last one stays queued.
         let blocked = loop {
             assert!(sent < ENOUGH);
-            outbox.push(&[&text]);
+            let _ = outbox.push(&[&text]);
             sent += crate::transport::framing::frame_size(text.len(), Mask::None);
             if let Flushed::Blocked = outbox.flush(&write) {
                 break outbox.state();

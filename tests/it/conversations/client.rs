@@ -23,7 +23,7 @@ pub(crate) struct Stage {
     client: Client,
     /// The id the client was given, as JSON.
     id: Option<String>,
-    /// What its first frame is.
+    /// Its first frame.
     register: String,
     reports: mpsc::UnboundedReceiver<String>,
     listener: TcpListener,
@@ -297,7 +297,7 @@ impl ClientListener for Reporter {
             }
             other => format!("{other:?}"),
         };
-        // Nobody listens any more once a conversation has failed.
+        // The receiver is dropped once a conversation has failed.
         let _ = self.0.send(report);
     }
 }

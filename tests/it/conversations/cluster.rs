@@ -19,7 +19,7 @@ struct Difference {
 
 /// Why what is on its way to the other server must be there before a conversation goes on.
 const LATER: &str = "What is sent to a peer at another server is in its queue a little later.";
-/// Why it is not said how often nobody owned an id (rule 33.9).
+/// Reason why the number of unknown ids is not compared (rule 33.9).
 const TOGETHER: &str = "Messages for an id that nobody owns come back from NATS together: they are \
     reported once or more.";
 
@@ -163,10 +163,10 @@ impl Difference {
     }
 }
 
-/// What is sent to an id in the moment in which it is given up, or behind it, may get lost between NATS and
-/// the server that had it, which is told nothing then: async-nats forgets at once what it is to drain. And
-/// that nobody awaits an answer any more goes the way of a message, and is reported as one where nobody owns
-/// the id by then. So it is open how often an id that somebody owned before is reported as unknown.
+/// Ignores how often ids with a former owner are reported as unknown. A message for an id that is being given
+/// up may get lost between NATS and the former owner's server, which gets no report: async-nats drops pending
+/// messages of a drained subscription. A cancellation travels like a message, and is reported as unknown if
+/// the id has no owner by then.
 fn forgive_unknown(conversation: &mut Conversation) {
     let mut owned = conversation.members.texts("registered");
     for step in &mut conversation.steps {
@@ -185,7 +185,7 @@ fn forgive_unknown(conversation: &mut Conversation) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_servers_that_are_one_keep_to_the_conversations() {
+async fn a_cluster_of_two_servers_follows_the_conversations() {
     let nats = Nats::start().await;
     let mut failures = Vec::new();
     let mut differences: Vec<_> = DIFFERENCES.iter().collect();

@@ -11,11 +11,11 @@ mod script;
 mod server;
 mod socket;
 
-/// What a step comes to: an error says what was found instead.
+/// Result of a step; an error names the unexpected frame or event.
 type Outcome<T = ()> = Result<T, String>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_keeps_to_the_conversations() {
+async fn the_server_follows_the_conversations() {
     let mut failures = Vec::new();
     for conversation in script::conversations("server") {
         failures.extend(server::Stage::play(&conversation).await.err());
@@ -24,7 +24,7 @@ async fn the_server_keeps_to_the_conversations() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_client_keeps_to_the_conversations() {
+async fn the_client_follows_the_conversations() {
     let mut failures = Vec::new();
     let playable = |conversation: &script::Conversation| {
         !conversation.members.texts("not").contains(&"rust".into())

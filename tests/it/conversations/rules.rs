@@ -86,7 +86,7 @@ fn the_rules_are_numbered_without_gaps() {
 }
 
 #[test]
-fn what_is_cited_exists_and_every_rule_is_shown() {
+fn cited_rules_exist_and_every_rule_has_a_conversation() {
     let rules: BTreeSet<String> = rules().into_iter().collect();
     let mut citing: BTreeMap<String, String> = BTreeMap::new();
     let mut names = BTreeSet::new();
@@ -130,7 +130,7 @@ fn what_is_cited_exists_and_every_rule_is_shown() {
 }
 
 #[test]
-fn frames_given_as_objects_are_what_any_json_library_writes() {
+fn frames_given_as_objects_are_encoded_like_any_json_library_does() {
     for side in ["server", "client"] {
         for conversation in conversations(side) {
             for step in &conversation.steps {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-/// What `<long>` has of characters.
+/// Number of characters in `<long>`.
 const LONG: usize = 12 << 20;
 
 /// The members of an object, each as the JSON text that it is in the file.

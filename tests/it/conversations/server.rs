@@ -12,7 +12,7 @@ use super::{
 };
 use crate::support::{Log, PATIENCE, Peer, comes_true, options, start_server};
 
-/// A server, or several that are one, and peers, in the midst of a conversation.
+/// A server or a cluster, and peers, during a conversation.
 pub(crate) struct Stage {
     servers: Vec<Arc<Server>>,
     /// Peers that have connected so far: they take turns at the servers.
@@ -100,8 +100,8 @@ impl Stage {
         }
     }
 
-    /// Waits until an id that is confirmed by this text is at one server alone: where it was before is
-    /// told a little later.
+    /// Waits until the id confirmed by this text has a single owner: the former owner's server learns of the
+    /// move a little later.
     async fn until_owned_once(&self, text: &str) -> Outcome {
         let registered = Members::read(text).filter(|_| self.servers.len() > 1);
         let registered =
@@ -193,8 +193,8 @@ impl Stage {
 
     /// Proves that nothing more comes to anybody, and that nothing more was reported.
     async fn end(mut self) -> Outcome {
-        // What is on its way between servers, such as that nobody awaits an answer any more, finds that
-        // the ids are given up here, and is reported.
+        // Frames in flight between servers, such as cancellations, find that the ids are given up here, and are
+        // reported as unknown.
         let before = (self.servers.len() > 1).then(|| self.log.lines());
         // Twice: what is on its way from one peer to another has come before the second time.
         for _ in 0..2 {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    super::Registry, ModelOutcome as Came, ModelRequest, ModelState, Op, Told, World, principal,
-    speaks_2,
+    super::Registry, ModelOutcome as Came, ModelRequest, ModelState, Notified, Op, World,
+    principal, uses_version_2,
 };
 use crate::{
     broker::{
@@ -75,8 +75,8 @@ impl RealBroker {
     fn connect(&mut self) -> RealConnection {
         let key = self.next_key;
         self.next_key += 1;
-        let handle = Handle::new(key, Pipe::deaf(), 1024, self.memory.clone());
-        handle.set_speaks_2(speaks_2(key, self.new_among));
+        let handle = Handle::new(key, Pipe::full(), 1024, self.memory.clone());
+        handle.set_uses_version_2(uses_version_2(key, self.new_among));
         if self.principals > 1 {
             let principal = principal(key, self.principals).to_string();
             *handle.principal.lock() = Some(principal.into());
@@ -221,7 +221,7 @@ impl RealBroker {
                     timeout,
                 };
                 let request = loop {
-                    if let Opened::Asked(request) =
+                    if let Opened::Pending(request) =
                         requests.open(&question, self.now, notifications)?
                     {
                         break request;
@@ -237,29 +237,29 @@ impl RealBroker {
     }
 
     /// Notifications since the last call, in no order.
-    pub(super) fn told(&mut self) -> Vec<Told> {
+    pub(super) fn notified(&mut self) -> Vec<Notified> {
         let number = |text: &str| text.rsplit(' ').next().unwrap().parse().unwrap();
-        let mut told: Vec<_> = (self.notifications.drain(..))
+        let mut notified: Vec<_> = (self.notifications.drain(..))
             .map(|notification| match notification {
                 Notification::Failed {
                     asker,
                     ack,
                     dest,
                     error,
-                } => Told::Failed {
+                } => Notified::Failed {
                     asker: asker.key,
                     ack: number(&ack),
                     id: number(&dest),
                     code: error.code(),
                 },
-                Notification::Cancelled { responder, ack } => Told::Cancelled {
+                Notification::Cancelled { responder, ack } => Notified::Cancelled {
                     responder: responder.key,
                     ack: number(&ack),
                 },
             })
             .collect();
-        told.sort();
-        told
+        notified.sort();
+        notified
     }
 
     fn give_up(&mut self, place: usize) -> bool {
@@ -282,7 +282,7 @@ impl RealBroker {
         self.registry
             .requests
             .disconnect(&handle, error, &mut self.notifications);
-        assert_eq!(handle.book.lock().deliveries(), 0);
+        assert_eq!(handle.requests.lock().deliveries(), 0);
         assert!(!handle.owns_its_id());
     }
 
@@ -315,7 +315,7 @@ impl RealBroker {
             deliveries: self
                 .places
                 .iter()
-                .map(|connection| connection.handle.book.lock().deliveries())
+                .map(|connection| connection.handle.requests.lock().deliveries())
                 .collect(),
             requests: (0..world.acks)
                 .filter_map(|ack| {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ModelOutcome, ModelRequest, ModelState, Op, Told, World, principal, speaks_2};
+use super::{
+    ModelOutcome, ModelRequest, ModelState, Notified, Op, World, principal, uses_version_2,
+};
 use crate::error::ActionError;
 
 /// Rules that it implements, by their number in `spec/protocol.md`.
@@ -28,7 +30,7 @@ pub(super) struct Reference {
     requests: Vec<ModelPending>,
     /// Id that was closed as slow, and the time in milliseconds.
     slow: Vec<(usize, u64)>,
-    told: Vec<Told>,
+    notified: Vec<Notified>,
     /// Rules that made a difference.
     pub(super) met: BTreeSet<&'static str>,
 }
@@ -65,7 +67,7 @@ impl Reference {
             owners: Vec::new(),
             requests: Vec::new(),
             slow: Vec::new(),
-            told: Vec::new(),
+            notified: Vec::new(),
             met: BTreeSet::new(),
         }
     }
@@ -163,7 +165,7 @@ impl Reference {
             if owner != key {
                 // In version 1 the asker keeps waiting.
                 let new_among = self.new_among;
-                let is_new = |request: &ModelPending| speaks_2(request.asker, new_among);
+                let is_new = |request: &ModelPending| uses_version_2(request.asker, new_among);
                 self.lose("REPLACED", |request, responder| {
                     is_new(request) && *responder == (owner, id)
                 });
@@ -233,7 +235,7 @@ impl Reference {
     }
 
     fn failed(&mut self, asker: u64, ack: usize, id: usize, code: &'static str) {
-        if !speaks_2(asker, self.new_among) {
+        if !uses_version_2(asker, self.new_among) {
             return;
         }
         self.met.insert(match code {
@@ -242,7 +244,7 @@ impl Reference {
             "REPLACED" => "25.4",
             _ => "25.5",
         });
-        self.told.push(Told::Failed {
+        self.notified.push(Notified::Failed {
             asker,
             ack,
             id,
@@ -251,9 +253,9 @@ impl Reference {
     }
 
     fn cancelled(&mut self, responder: u64, ack: usize) {
-        if speaks_2(responder, self.new_among) {
+        if uses_version_2(responder, self.new_among) {
             self.met.insert("28.2");
-            self.told.push(Told::Cancelled { responder, ack });
+            self.notified.push(Notified::Cancelled { responder, ack });
         }
     }
 
@@ -286,9 +288,9 @@ impl Reference {
     }
 
     /// Notifications since the last call, in no order.
-    pub(super) fn told(&mut self) -> Vec<Told> {
-        self.told.sort();
-        std::mem::take(&mut self.told)
+    pub(super) fn notified(&mut self) -> Vec<Notified> {
+        self.notified.sort();
+        std::mem::take(&mut self.notified)
     }
 
     fn ask(

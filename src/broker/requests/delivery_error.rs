@@ -1,8 +1,4 @@
-//! Delivery errors, and the notifications of a request besides its answers.
-
-use std::sync::Arc;
-
-use crate::broker::handle::Handle;
+//! Delivery errors, and their codes.
 
 /// Reason why a message was not delivered, or will not be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,23 +58,3 @@ impl DeliveryError {
         }
     }
 }
-
-/// Notification about a request.
-#[derive(Debug)]
-pub(crate) enum Notification {
-    /// To the asker: this receiver will not answer.
-    Failed {
-        asker: Arc<Handle>,
-        ack: Arc<str>,
-        dest: Arc<str>,
-        error: DeliveryError,
-    },
-    /// To a responder: its answer is no longer awaited.
-    Cancelled {
-        responder: Arc<Handle>,
-        ack: Arc<str>,
-    },
-}
-
-/// Collected while locks are held, and sent afterwards.
-pub(crate) type Notifications = Vec<Notification>;
