@@ -304,7 +304,10 @@ impl Connection {
         let mark = self.broker.options.max_backpressure;
         // `failed` frames of a request queue up in this connection's own outbox.
         let told = match (&results, options.request()) {
-            (Some(_), Some(ack)) => (FAILED + ack.len()).saturating_mul(ids.len()),
+            (Some(_), Some(ack)) => {
+                let length = protocol::key_length(&self.key(ack)?);
+                (FAILED + length).saturating_mul(ids.len())
+            }
             _ => 0,
         };
         let limit = limit.min(mark.max(LEAST_TOLD));
