@@ -55,6 +55,7 @@ const INTERNAL = [
   'acceptsEarlyFrames',
   'addCallback',
   'addFrame',
+  'answersHeap',
   'assertOpen',
   'assertVersion2',
   'cancelAll',

@@ -39,6 +39,8 @@ class PendingRequest {
   frameText;
   /** The item of the send queue, until the frame is sent. */
   queuedItem;
+  /** The part of the session's `answersHeap` that is for this request. */
+  answersHeap = 0;
 
   /**
    * `ids`: all receivers. `count`: how many answers to collect; undefined for the first answer alone, 0 for a
@@ -182,6 +184,7 @@ class PendingRequest {
   #settle(error, outcome = { answers: this.#answers, failed: this.#failed }) {
     const session = this.#session;
     session.sendQueue.removeFrame(this);
+    session.answersHeap -= this.answersHeap;
     clearTimeout(this.#timer);
     this.#signal?.removeEventListener('abort', this.#abort);
     session.requests.delete(this.#key);
