@@ -52,6 +52,12 @@ test('requests whose acks have short names and long texts do not fill the heap',
   t.is(await run(t, 'acks', 160), 20_000);
 });
 
+test('the answers to one question do not fill the heap together', async (t) => {
+  const code = 'ERR_WSMB_MAX_PAYLOAD';
+  const found = [[true, code, code], [30, 2], 30];
+  t.deepEqual(await run(t, 'answers', 128), [...found, ...found]);
+});
+
 test('no member of a frame fills the heap of a client', async (t) => {
   t.deepEqual(await run(t, 'members', 128), ['small', true]);
 });

@@ -56,7 +56,7 @@ const INTERNAL = [
   'addCallback',
   'addFrame',
   'afterEvents',
-  'startIdle',
+  'answersHeap',
   'assertOpen',
   'assertVersion2',
   'cancelAll',

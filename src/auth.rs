@@ -52,6 +52,16 @@ impl Credentials {
         let header = self.headers.iter().find(|(found, _)| found == name);
         header.map(|(_, value)| value.as_str())
     }
+
+    /// Bytes of all texts.
+    pub(crate) fn size(&self) -> usize {
+        let token = self.token.as_ref().map_or(0, String::len);
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        self.id.len() + token + self.remote_address.len() + headers.sum::<usize>()
+    }
 }
 
 /// Omits secrets: the token, and the headers, which may contain cookies.

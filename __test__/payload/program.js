@@ -120,6 +120,53 @@ const PROGRAMS = {
     await end();
   },
 
+  /** Answers of many peers to one question, each small enough by itself. */
+  async answers() {
+    const { server, url, end } = await start();
+    const client = await new WSMsgBroker('client', url, { protocol: 2 }).connected();
+    const ids = Array.from({ length: 30 }, (_, n) => `peer ${n}`);
+    const large = objects(300e3);
+    const outcomes = {
+      answer: (what) => `"message":${what === 'large' ? large : '1'}`,
+      refusal: () => `"error":{"message":"${'x'.repeat(900e3)}\u0100"}`,
+    };
+    const peers = ids.map(async (id) => {
+      const peer = new WebSocket(url);
+      await once(peer, 'open');
+      peer.on('message', (text) => {
+        const { action, ack, message } = JSON.parse(text);
+        if (action === 'message') {
+          const outcome = outcomes[message === 'refuse' ? 'refusal' : 'answer'](message);
+          peer.send(`{"action":"answer","ack":"${ack}",${outcome}}`);
+        }
+      });
+      const registered = once(peer, 'message');
+      peer.send(JSON.stringify({ action: 'register', id, protocol: 2 }));
+      await registered;
+      return peer;
+    });
+    await Promise.all(peers);
+    const found = [];
+    const codesOf = (failed) => new Set(Array.from(failed.values(), ({ code }) => code));
+    for (const asker of [server.client, client]) {
+      const [one, other] = await Promise.all([
+        asker.requestAll('large', ids),
+        asker.requestAll('large', ids),
+      ]);
+      const count = one.answers.size + other.answers.size;
+      found.push([count > 0, ...codesOf(one.failed), ...codesOf(other.failed)]);
+      const refused = await asker.requestAll('refuse', ids);
+      found.push([refused.failed.size, codesOf(refused.failed).size]);
+      // Answers of ended requests do not count.
+      const { answers } = await asker.requestAll('small', ids);
+      found.push(answers.size);
+    }
+    console.log(JSON.stringify(found));
+    for (const peer of await Promise.all(peers)) peer.terminate();
+    await client.close();
+    await end();
+  },
+
   /** From a server: frames with a large member other than the message. */
   async members() {
     const large = objects(9e6);

@@ -21,6 +21,8 @@ class Messaging {
   ignoresStrayAnswers = false;
   /** Requests of this client that are pending. */
   requests = new Requests();
+  /** Estimated bytes of heap that the answers of pending requests take. Counted by the transport of Node.js. */
+  answersHeap = 0;
   /** By name of the ack, functions that abort `response.signal` of an incoming request (version 2). */
   cancelHandlers = new BoundedMap(MAX_TRACKED);
   /** Converts a value to JSON text. */

@@ -43,6 +43,8 @@ class PendingRequest {
   frameText;
   /** The item of the send queue, until the frame is sent. */
   queuedItem;
+  /** The part of the session's `answersHeap` that is for this request. */
+  answersHeap = 0;
 
   /**
    * `ids`: all receivers. `count`: how many answers to collect; undefined for the first answer alone, 0 for a
@@ -205,6 +207,7 @@ class PendingRequest {
     session.sendQueue.removeFrame(this);
     this.#stopWait();
     this.#isSettled = true;
+    session.answersHeap -= this.answersHeap;
     session.requests.delete(this.#key);
     if (error) {
       this.#reject(error);

@@ -23,6 +23,13 @@ const MAX_COLLECTED_URGENT = 4 * 1024;
  */
 const MAX_STREAM_SIZE = v8.getHeapStatistics().heap_size_limit / 256;
 
+/** Estimated bytes of heap that the answers of all pending `requestAll` may take together. */
+const MAX_ANSWERS_HEAP = v8.getHeapStatistics().heap_size_limit / 3;
+/** An answer without an estimate has at most this many characters, */
+const SMALL_ANSWER = 1024;
+/** and each of them takes at most this many bytes of heap, if it is JSON. */
+const HEAP_PER_CHARACTER = 60;
+
 /** The end of a frame: a character that JSON text never contains. Line ends may occur in the acks of others. */
 const END = '\x1e';
 
@@ -38,6 +45,10 @@ function unknownAck(id, key) {
   const message = `Unable to find callback method for ${id} and ack = ${key}`;
   return coded('ERR_WSMB_UNKNOWN_ACK', message);
 }
+
+/** The error of an answer that was dropped because of the size of the other answers. */
+const tooMany = () =>
+  coded('ERR_WSMB_MAX_PAYLOAD', 'dropped an answer: all answers together need too much heap');
 
 /** The error of a message or answer that was dropped because of its size. */
 function tooLarge(what, size) {
@@ -292,10 +303,15 @@ class Transport {
 
   onAnswer(event) {
     const session = this.#session;
-    const [, ack, from, message, error] = event;
+    const [, ack, from, message, , heap] = event;
+    let error = event[4];
     // In version 1 an answer must have both members.
     const isComplete = event.length > 3 && from !== null;
-    if (!isComplete && session.requests.get(ack)?.deadline) {
+    const request = session.requests.get(ack);
+    if (request?.isSingle === false && !this.#holdAnswer(request, heap)) {
+      error = tooMany();
+    }
+    if (!isComplete && request?.deadline) {
       session.requests.delete(ack);
       session.updateFlowControl();
       session.reportPeerError(incompleteAnswer());
@@ -304,6 +320,21 @@ class Transport {
     } else {
       session.handleFrame({ action: 'answer', ack, from: from ?? undefined, message, error });
     }
+  }
+
+  /**
+   * Counts the heap that an answer of a request for several answers takes until the request ends. `heap`: the estimate
+   * of the addon, undefined for a small answer. Returns false if there is not enough heap.
+   */
+  #holdAnswer(request, heap) {
+    const session = this.#session;
+    const held = heap ?? Math.min(eventHub.eventSize(), SMALL_ANSWER) * HEAP_PER_CHARACTER;
+    if (session.answersHeap + held > MAX_ANSWERS_HEAP) {
+      return false;
+    }
+    session.answersHeap += held;
+    request.answersHeap += held;
+    return true;
   }
 
   onRefused([, code, text]) {

@@ -17,6 +17,8 @@ use crate::error::Result;
 
 /// Maximum number of concurrent calls of the hook; further ones are queued.
 const MAX_QUESTIONS: usize = 256;
+/// Bytes of credentials that count as one call.
+const QUESTION_SIZE: usize = 16 << 10;
 /// Verifying a signature may take a millisecond, so only this fraction of the processors verifies those of
 /// new clients, and as many those of registered clients. The rest stays free for messages.
 const VERIFYING_PART: usize = 4;
@@ -29,7 +31,9 @@ pub enum Authentication {
     None,
     /// A client must present a JSON Web Token for the id.
     Jwt(JwtOptions),
-    /// The hook decides, within the given time; a client is denied at the timeout.
+    /// The hook decides, within the given time; a client is denied at the timeout. A token has at most 64 KiB. At
+    /// most 256 calls are in progress, as many of new clients as of registered ones; credentials of more than
+    /// 16 KiB count as several.
     Hook(Arc<dyn Authenticate>, Duration),
 }
 
@@ -161,9 +165,11 @@ impl Hook {
             false => self.newcomers.clone(),
         };
         let (hook, limit) = (self.hook.clone(), self.timeout);
+        // Bounds the bytes that the calls in progress hold.
+        let count = (1 + credentials.size() / QUESTION_SIZE).min(MAX_QUESTIONS);
         Box::pin(async move {
             let answer = async {
-                let _turn = questions.acquire().await;
+                let _turn = questions.acquire_many(count as u32).await;
                 hook.authenticate(credentials).await
             };
             timeout(limit, answer)
@@ -171,5 +177,64 @@ impl Hook {
                 .unwrap_or_else(|_| Err(Denied::Unauthorized("not authenticated in time".into())))
                 .and_then(Grant::checked)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    /// Counts its calls, and never decides.
+    #[derive(Default)]
+    struct Undecided(AtomicUsize);
+
+    impl Authenticate for Undecided {
+        fn authenticate(&self, _: Credentials) -> Decision {
+            self.0.fetch_add(1, Relaxed);
+            Box::pin(pending())
+        }
+    }
+
+    #[test]
+    fn calls_in_progress_are_bounded_by_number_and_by_bytes() {
+        // Not in a task of the runtime, which has a budget of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let _entered = runtime.enter();
+        for (bytes, calls) in [(100, 256), (64 << 10, 51), (8 << 20, 1)] {
+            let hook = Arc::new(Undecided::default());
+            let limit = Duration::from_secs(5);
+            let authentication = Authentication::Hook(hook.clone(), limit);
+            let Ok(Authenticator::Hook(questions)) = Authenticator::new(&authentication) else {
+                panic!("no hook");
+            };
+            let ask = |renews| {
+                let credentials = Credentials {
+                    id: "a".into(),
+                    token: Some("x".repeat(bytes)),
+                    headers: Arc::default(),
+                    remote_address: String::new(),
+                    secure: false,
+                };
+                let mut decision = questions.ask(credentials, renews);
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(decision.as_mut().poll(&mut cx).is_pending());
+                decision
+            };
+            let newcomers: Vec<_> = (0..300).map(|_| ask(false)).collect();
+            assert_eq!(hook.0.load(Relaxed), calls);
+            // Those of registered clients do not wait for them.
+            let renewals: Vec<_> = (0..300).map(|_| ask(true)).collect();
+            assert_eq!(hook.0.load(Relaxed), 2 * calls);
+            drop((newcomers, renewals));
+        }
     }
 }

@@ -25,6 +25,10 @@ use crate::{
 /// Maximum bytes of a message before authentication.
 const STRANGER_PAYLOAD: usize = 64 << 10;
 
+/// Maximum bytes of a token's JSON text, without quotes: a longer one does not fit into the first frame of a
+/// connection either. A token of `jwt` has a lower limit.
+const MAX_TOKEN: usize = STRANGER_PAYLOAD;
+
 /// Extra messages counted against the turn's budget for a token verified within the turn.
 const TOKEN: u32 = 31;
 
@@ -153,6 +157,13 @@ impl Connection {
             AuthState::Free => &Authenticator::Free,
             _ => &self.broker.authenticator,
         };
+        let is_too_long =
+            |token: &str| token.starts_with('"') && protocol::text_length(token) > MAX_TOKEN;
+        if !gate.is_free() && token.is_some_and(is_too_long) {
+            let reason = Denied::Unauthorized("token: too long".into());
+            self.deny(Some(&id), reason);
+            return Ok(());
+        }
         match gate {
             Authenticator::Free => self.granted(&id, None, protocol, since, turn),
             Authenticator::Jwt(tokens) => {

@@ -53,13 +53,19 @@ fn cancel_at_once(key: &str, receivers: &[Arc<Handle>], turn: &mut Turn) {
 }
 
 impl Connection {
-    /// Key of a request with this ack.
+    /// Key of a request with this ack (rule 7.12).
     #[inline]
     pub(super) fn key<'a>(&self, ack: &'a str) -> Result<Cow<'a, str>, ActionError> {
         let limit = self.broker.options.max_id_length;
-        match protocol::text_length(ack) {
-            length if length > limit => Err(ActionError::AckTooLong(length, limit)),
-            _ => Ok(protocol::ack_key(ack)),
+        let too_long = |length| ActionError::AckTooLong(length, limit);
+        let length = protocol::text_length(ack);
+        if length > limit {
+            return Err(too_long(length));
+        }
+        let key = protocol::ack_key(ack);
+        match protocol::key_length(&key) {
+            length if length > limit => Err(too_long(length)),
+            _ => Ok(key),
         }
     }
 

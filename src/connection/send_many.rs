@@ -214,7 +214,10 @@ impl Connection {
             return Err(ActionError::FanoutTooLarge(known, size, limit));
         }
         let failed = match options.request() {
-            Some(ack) if self.wants_results(options) => (FAILED + ack.len()).saturating_mul(count),
+            Some(ack) if self.wants_results(options) => {
+                let length = protocol::key_length(&self.key(ack)?);
+                (FAILED + length).saturating_mul(count)
+            }
             _ => 0,
         };
         let limit = limit.min(self.broker.options.max_backpressure.max(LEAST_FAILED));

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{
     convert::{self, NativeClientOptions, Result},
-    heap::fits_heap,
+    heap::{estimate, fits_heap},
     hub::{Hub, Source, client_runtime},
     mailbox::{Mailbox, json},
 };
@@ -45,6 +45,9 @@ impl Source for Shared {
     }
 }
 
+/// Bytes up to which JavaScript gets no estimate of an answer's heap.
+const SMALL_ANSWER: usize = 1 << 10;
+
 /// The kinds of events that a client hands to JavaScript: `[kind, ...arguments]`, the arguments in the
 /// order of the comment. Exported to JavaScript as an object of numbers by name: this is the only list.
 ///
@@ -61,7 +64,8 @@ pub enum ClientEventKind {
     Unregistered,
     /// `ack, from, message`
     Message,
-    /// `name, from, message`, or a rejection: `name, from, null, error`
+    /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
+    /// the estimated bytes that it takes in JavaScript.
     Answer,
     /// `code, text`: a frame of the server was invalid.
     Refused,
@@ -135,12 +139,18 @@ impl ClientListener for Listener {
             } => {
                 let ack = ack.map_or("null".into(), name);
                 let from = from.unwrap_or("null");
-                self.push(Kind::Answer, &[&ack, from, "null", error]);
+                match heap_of(error) {
+                    Some(heap) => self.push(Kind::Answer, &[&ack, from, "null", error, &heap]),
+                    None => self.push(Kind::Answer, &[&ack, from, "null", error]),
+                }
             }
             ClientEvent::Answer {
                 ack, from, message, ..
             } => match (ack.map(name), from.unwrap_or("null"), message) {
-                (Some(ack), from, Some(message)) => self.push(Kind::Answer, &[&ack, from, message]),
+                (Some(ack), from, Some(message)) => match heap_of(message) {
+                    Some(heap) => self.push(Kind::Answer, &[&ack, from, message, "null", &heap]),
+                    None => self.push(Kind::Answer, &[&ack, from, message]),
+                },
                 (Some(ack), from, None) => self.push(Kind::Answer, &[&ack, from]),
                 (None, ..) => self.push(Kind::Answer, &[]),
             },
@@ -215,6 +225,11 @@ fn name_or_value(ack: &str) -> Cow<'_, str> {
         true => name(ack),
         false => ack.into(),
     }
+}
+
+/// Estimate of the heap that the outcome of a request takes; none for a small one.
+fn heap_of(outcome: &str) -> Option<String> {
+    (outcome.len() > SMALL_ANSWER).then(|| estimate(outcome).to_string())
 }
 
 /// The ack of a message, as JSON from which JavaScript gets both the ack's text and its name.

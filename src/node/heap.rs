@@ -22,7 +22,7 @@ pub(super) fn fits_heap(text: &str, heap: usize) -> bool {
 }
 
 /// Upper bound of the heap that a text and its parsed value take.
-fn estimate(text: &str) -> usize {
+pub(super) fn estimate(text: &str) -> usize {
     // V8 stores two bytes per character unless all are Latin-1: in the text, and in its strings.
     let per_byte = if text.is_ascii() { 2 } else { 4 };
     let bytes = text.as_bytes();

@@ -219,6 +219,16 @@ pub(crate) fn ack_key(raw: &str) -> Cow<'_, str> {
     property_name(raw, 0)
 }
 
+/// Bytes of a key as JSON text, without quotes. The key of an array may be five times longer than its text.
+#[inline]
+pub(crate) fn key_length(key: &Cow<'_, str>) -> usize {
+    match key {
+        // Nothing in it is escaped.
+        Cow::Borrowed(key) => key.len(),
+        Cow::Owned(key) => escaped_length(key),
+    }
+}
+
 /// The longest prefix of a text with at most `most` bytes.
 pub(crate) fn shorten(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());

@@ -467,6 +467,32 @@ async fn the_hook_gets_the_data_of_the_handshake() {
     assert_eq!(values, ["a", "b"]);
 }
 
+/// Rule 22.2: a token of a registered client is no longer than one that fits into a first registration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_token_reaches_no_hook() {
+    let (options, guard) = guarded(LIMIT);
+    let (server, log) = start_server(options);
+    let asked = || guard.asked.lock().unwrap().len();
+    let most = 64 << 10;
+    for (length, calls) in [(most, 1), (most + 1, 0), (90 << 20, 0)] {
+        let mut a = registered(&server, "a", "password").await;
+        let before = asked();
+        a.send(&register("a", &"x".repeat(length))).await;
+        let reason = ["token: too long", "who are you?"][calls];
+        assert_eq!(refusal(&mut a).await, (4401, reason.to_owned()));
+        assert_eq!(asked(), before + calls);
+        log.wait_for(r#"denied Some("a") 4401"#).await;
+    }
+    // A value that is not a string counts as none.
+    let mut a = registered(&server, "a", "password").await;
+    let token = format!("[{}0]", "0,".repeat(most));
+    a.send(&format!(
+        r#"{{"action":"register","id":"a","token":{token}}}"#
+    ))
+    .await;
+    assert_eq!(refusal(&mut a).await.1, "who are you?");
+}
+
 /// Where clients are authenticated, a hundred errors in a minute are enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_authentication_errors_are_limited() {

@@ -320,3 +320,43 @@ async fn a_request_with_a_long_ack_to_very_many_unknown_ids_is_refused() {
     a.expect(r#"{"action":"failed","ack":"k","dest":"x","code":"UNKNOWN_ID"}"#)
         .await;
 }
+
+/// Rules 7.12 and 20.7: `{}` becomes `[object Object]` in each failure and cancellation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_length_of_an_ack_is_that_of_the_string_it_becomes() {
+    let (server, _) = start_server(options());
+    let mut a = Peer::register_2(&server, "a").await;
+    let request = |objects: usize, dest: &str| {
+        let ack = vec!["{}"; objects].join(",");
+        format!(r#"{{"action":"send","message":1,"dest":{dest},"ack":[{ack}]}}"#)
+    };
+    // 513 x 16 bytes, less a comma.
+    for dest in [r#""x""#, r#"["x","y"]"#, r#""a""#, r#"["a","x"]"#] {
+        a.send(&request(513, dest)).await;
+        let error = a.receive().await;
+        assert!(error.contains("ERR_WSMB_MAX_ID_LENGTH"), "{error}");
+        assert_eq!(server.stats().pending, 0);
+    }
+    a.send(&request(512, r#""x""#)).await;
+    let name = vec!["[object Object]"; 512].join(",");
+    a.expect(&format!(
+        r#"{{"action":"failed","ack":"{name}","dest":"x","code":"UNKNOWN_ID"}}"#
+    ))
+    .await;
+    let dest = format!("[{}]", vec![r#""x""#; 4_000].join(","));
+    a.send(&request(512, &dest)).await;
+    assert!(a.receive().await.contains("ERR_WSMB_MAX_FANOUT"));
+    // Lone surrogates and escapes.
+    for (item, count, code) in [
+        (r"\ud800", 1_365, "ERR_WSMB_MAX_ID_LENGTH"),
+        (r"\u0001", 1_365, "UNKNOWN_ID"),
+    ] {
+        let ack = item.repeat(count);
+        a.send(&format!(
+            r#"{{"action":"send","message":1,"dest":"x","ack":"{ack}"}}"#
+        ))
+        .await;
+        let frame = a.receive().await;
+        assert!(frame.contains(code), "{frame}");
+    }
+}
