@@ -26,7 +26,7 @@ use rustls::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, code_of},
     memory::Memory,
     options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion},
     transport::socket::{
@@ -116,12 +116,13 @@ impl TlsConnector {
         })
     }
 
-    /// Connects over TLS to the server at `host`.
+    /// Connects over TLS to the server at `host`. `address`: host and port, for error texts.
     ///
     /// Errors: `InvalidAddress`, `TlsHandshake`.
     pub(crate) async fn connect(
         &self,
         host: &str,
+        address: &str,
         read: ReadHalf,
         write: WriteHalf,
     ) -> Result<Halves> {
@@ -131,15 +132,98 @@ impl TlsConnector {
                 .map_err(|_| Error::InvalidAddress(host.to_owned()))?,
         };
         let session = ClientConnection::new(self.config.clone(), name)
-            .map_err(|error| Error::TlsHandshake(error.to_string()))?;
+            .map_err(|error| Error::TlsHandshake(describe(address, &error)))?;
         let (mut read, write) = wrap(session, read, write, Limits::of_server());
         match read.handshake(None).await {
             Ok(()) => Ok((read, write)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::TlsHandshake("socket hang up".to_owned()))
-            }
-            Err(error) => Err(Error::TlsHandshake(error.to_string())),
+            Err(error) => Err(handshake_error(address, error)),
         }
+    }
+}
+
+/// The error of a handshake that has failed. `address`: host and port of the server.
+pub(crate) fn handshake_error(address: &str, error: io::Error) -> Error {
+    Error::TlsHandshake(match failure(&error) {
+        Some(failure) => describe(address, failure),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            format!("the server at {address} closed the connection during the TLS handshake")
+        }
+        None => format!(
+            "the connection to {address} failed during the TLS handshake: {}",
+            code_of(&error)
+        ),
+    })
+}
+
+/// Describes the failure of a handshake with the server at `address`, and what to do.
+fn describe(address: &str, error: &rustls::Error) -> String {
+    use rustls::{AlertDescription as Alert, Error as Tls, InvalidMessage as Message};
+    match error {
+        Tls::InvalidMessage(
+            Message::InvalidContentType
+            | Message::UnknownProtocolVersion
+            | Message::MessageTooLarge
+            | Message::InvalidEmptyPayload,
+        ) => format!("the server at {address} does not speak TLS: use ws:, or its port for TLS"),
+        Tls::InvalidCertificate(reason) => {
+            format!(
+                "the certificate of the server at {address} {}",
+                rejected(reason)
+            )
+        }
+        Tls::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::AccessDenied,
+        ) => format!(
+            "the server at {address} does not accept the certificate of this client: set \
+             \"tls.cert\" and \"tls.key\" to one that it trusts"
+        ),
+        Tls::AlertReceived(Alert::ProtocolVersion) | Tls::PeerIncompatible(_) => format!(
+            "the server at {address} supports no version or cipher of TLS that this client \
+             supports: it needs TLS 1.2 or 1.3, at least \"tls.minVersion\""
+        ),
+        Tls::AlertReceived(Alert::UnrecognisedName) => format!(
+            "the server at {address} has no certificate for this name: set \"tls.servername\""
+        ),
+        error => format!("the TLS handshake with {address} failed: {error}"),
+    }
+}
+
+/// The reason why a certificate is rejected, and what to do.
+fn rejected(reason: &CertificateError) -> String {
+    use CertificateError as Reason;
+    match reason {
+        Reason::UnknownIssuer => {
+            "is signed by an authority that is not trusted: set \"tls.ca\" to the \
+             certificate of that authority (in Node.js also NODE_EXTRA_CA_CERTS or --use-system-ca)"
+                .to_owned()
+        }
+        Reason::Expired | Reason::ExpiredContext { .. } => "has expired".to_owned(),
+        Reason::NotValidYet | Reason::NotValidYetContext { .. } => {
+            "is not valid yet: check the clock of this machine".to_owned()
+        }
+        Reason::NotValidForName => "is not valid for this host: set \"tls.servername\"".to_owned(),
+        Reason::NotValidForNameContext {
+            expected,
+            presented,
+        } => format!(
+            "is not valid for \"{}\" but for {}: use such a host, or set \"tls.servername\"",
+            expected.to_str(),
+            match presented.is_empty() {
+                true => "no name".to_owned(),
+                false => presented.join(", "),
+            }
+        ),
+        Reason::Revoked => "is revoked".to_owned(),
+        Reason::BadSignature => "has a wrong signature".to_owned(),
+        Reason::BadEncoding => "is malformed".to_owned(),
+        reason => format!("cannot be used: {reason}"),
     }
 }
 

@@ -356,7 +356,7 @@ mod tests {
         let memory = Arc::new(Memory::new(usize::MAX));
         let (mut read, write) = acceptor.accept(read, write, &memory).unwrap();
         let (far_read, far_write) = Socket::Tcp(far.unwrap()).into_halves();
-        let far = connector.connect("localhost", far_read, far_write);
+        let far = connector.connect("localhost", "localhost:1", far_read, far_write);
         let (near, far) = tokio::join!(read.handshake(None), far);
         near.unwrap();
         ((read, write), far.unwrap())
