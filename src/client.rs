@@ -83,8 +83,9 @@ impl Client {
         runtime: &Runtime,
     ) -> Result<Self> {
         let dialer = check(&options)?;
-        // The options do not keep the private key.
+        // The options do not keep the private key, nor the password of the proxy.
         options.tls = None;
+        options.proxy = None;
         let client = Self::new(options, Some(dialer), listener)?;
         let link = client.link.clone();
         runtime.spawn(async move {

@@ -74,6 +74,14 @@ pub enum Error {
         /// The response.
         reason: String,
     },
+    /// The proxy cannot be reached, or did not open a tunnel to the server.
+    #[error("the proxy at {address} {reason}")]
+    Proxy {
+        /// Host and port of the proxy.
+        address: String,
+        /// The response, or the failure.
+        reason: String,
+    },
     /// The handshake was not complete within `connectTimeout`.
     #[error("the handshake took longer than {0} ms")]
     ConnectTimeout(u64),
@@ -118,6 +126,7 @@ impl Error {
             Self::UnexpectedResponse(_) | Self::NotWebSocket { .. } => {
                 "ERR_WSMB_UNEXPECTED_RESPONSE"
             }
+            Self::Proxy { .. } => "ERR_WSMB_PROXY",
             Self::HangUp => "ECONNRESET",
             Self::InvalidServerKey => "ERR_WSMB_SERVER_KEY",
             Self::ConnectTimeout(_) => "ETIMEDOUT",

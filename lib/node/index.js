@@ -9,9 +9,10 @@ const Session = require('../client/session');
 const { coded, nativeError } = require('../errors');
 const { stringify } = require('../json');
 const { NativeClient } = require('../native');
-const { checkClient } = require('../options');
+const { checkClient, withTrust } = require('../options');
 const ack = require('./ack');
 const view = require('./ack2callback');
+const { findProxy } = require('../proxy');
 const Transport = require('./transport');
 
 /** The defaults of all options: those of the addon, and those that only JavaScript knows. */
@@ -88,10 +89,8 @@ function parseTarget(id, host, port, path, options) {
   }
   const text = (path ? String(path) : '').replace(UNSAFE, encodeURIComponent);
   return {
-    host: String(host),
-    port: Number(port),
     path: text.startsWith('/') ? text : `/${text}`,
-    ...parseOptions(checkClient(options)),
+    ...parseOptions(checkClient(options), String(host), Number(port)),
   };
 }
 
@@ -120,12 +119,11 @@ function parseUrl(text, options) {
     const message = `option "tls" contradicts the URL "${address}": ${advice}`;
     throw coded('ERR_WSMB_OPTION', message, TypeError);
   }
+  // A URL leaves out the default port of its scheme.
+  const port = url.port === '' ? (isSecure ? 443 : 80) : Number(url.port);
   return {
-    host: url.hostname,
-    // A URL leaves out the default port of its scheme.
-    port: url.port === '' ? (isSecure ? 443 : 80) : Number(url.port),
     path: url.pathname + url.search,
-    ...parseOptions(withCredentials(checked, url)),
+    ...parseOptions(withCredentials(checked, url), url.hostname, port),
   };
 }
 
@@ -168,10 +166,14 @@ function noAddress(id) {
 }
 
 /** Divides checked options into those of the addon, which checks their ranges, and those of the session. */
-function parseOptions(checked) {
-  const { token, reconnect, resend, requestTimeout, signal, tls, ...native } = checked;
+function parseOptions(checked, host, port) {
+  const { token, reconnect, resend, requestTimeout, signal, tls, proxy, ...native } = checked;
   if (tls) {
-    native.tls = tls;
+    native.tls = withTrust(tls);
+  }
+  const url = findProxy(proxy, host, port, Boolean(tls));
+  if (url !== undefined) {
+    native.proxy = { url, tls: withTrust({ ca: tls?.ca }) };
   }
   if (native.headers) {
     native.headers = Object.entries(native.headers);
@@ -181,7 +183,7 @@ function parseOptions(checked) {
   } catch (error) {
     throw nativeError(error);
   }
-  return { native, settings: { ...DEFAULTS, ...checked } };
+  return { host, port, native, settings: { ...DEFAULTS, ...checked } };
 }
 
 module.exports = { WSMsgBroker, ASYNC_DISPOSE, createInProcess };

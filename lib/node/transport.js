@@ -83,6 +83,8 @@ class Transport {
   #isClosing = false;
   /** True if no `'close'` event is emitted, as for some connections of version 1. */
   #isSilent = false;
+  /** True if another attempt would fail, too. */
+  #isFinal = false;
 
   /** `target`: host, port, path and options. */
   constructor(session, target, token) {
@@ -325,6 +327,7 @@ class Transport {
     }
     // In version 1 a client that was closed before it was open emits no `'close'` if it could not connect.
     this.#isSilent = this.#isClosing && !this.#wasOpened;
+    this.#isFinal = code === 'ERR_WSMB_ADDRESS';
     session.onTransportError(connectionError(code, message, syscall, target, failures));
   }
 
@@ -337,7 +340,7 @@ class Transport {
   onClosed([, code]) {
     this.#isClosing = true;
     eventHub.remove(this.#number);
-    this.#session.onTransportClose(code, this.#isSilent);
+    this.#session.onTransportClose(code, this.#isSilent, this.#isFinal);
   }
 
   onReceipt([, ref, delivered, failed]) {

@@ -2,15 +2,17 @@
 //!
 //! | file | contents |
 //! | --- | --- |
+//! | `proxy` | a tunnel through an HTTP proxy |
 //! | `connect` | TCP connections to all addresses of a host, staggered |
 //! | `resolve` | the addresses of a host name |
 //! | `response` | reads the head of an HTTP response |
 
 mod connect;
+mod proxy;
 mod resolve;
 mod response;
 
-use std::{fmt::Write, future::Future, io};
+use std::{fmt::Write, future::Future, io, net::Ipv6Addr};
 
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::{
@@ -29,15 +31,16 @@ use crate::{
         tls::{self, TlsConnector},
     },
 };
-use response::{Failure, Response, read_response};
-
-const SWITCHING_PROTOCOLS: u16 = 101;
+use proxy::{Proxy, Tunnel};
+use response::{Failure, Response, SWITCHING_PROTOCOLS, read_response};
 
 /// Opens the connections of one client.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     /// Present if the client uses TLS.
     tls: Option<TlsConnector>,
+    /// Present if the client connects through a proxy.
+    proxy: Option<Proxy>,
 }
 
 impl Dialer {
@@ -47,6 +50,7 @@ impl Dialer {
     pub(crate) fn new(options: &ClientOptions) -> Result<Self> {
         Ok(Self {
             tls: options.tls.as_ref().map(TlsConnector::new).transpose()?,
+            proxy: options.proxy.as_ref().map(Proxy::new).transpose()?,
         })
     }
 
@@ -55,21 +59,34 @@ impl Dialer {
     /// Errors: a failure of the system, or an unexpected response of the server.
     pub(crate) async fn dial(&self, options: &ClientOptions) -> Result<(Reader, WriteHalf)> {
         let deadline = Instant::now() + options.connect_timeout;
-        let limit = |work| within(deadline, options, work);
         let request = Request::new(options, self.tls.is_some())?;
-        let (host, port) = (bare(&options.host), options.port);
-        let addresses = limit(resolve::resolve(host, port)).await?;
-        let socket = connect::connect(host, addresses, deadline).await?;
-        let (read, write) = Socket::Tcp(socket).into_halves();
+        let (read, write, early) = match &self.proxy {
+            None => connect_directly(options, deadline).await?,
+            Some(proxy) => proxy.open(&request.address, options, deadline).await?,
+        };
         let opened = async {
             let (read, write) = match &self.tls {
                 None => (read, write),
-                Some(tls) => tls.connect(host, &request.address, read, write).await?,
+                // Bytes from a server before its client has sent any are not TLS.
+                Some(_) if !early.is_empty() => return Err(tls::not_tls(&request.address)),
+                Some(tls) => {
+                    let host = bare(&options.host);
+                    tls.connect(host, &request.address, read, write).await?
+                }
             };
-            upgrade(&request, read, write, bounds(options)).await
+            upgrade(&request, read, write, early, bounds(options)).await
         };
         within(deadline, options, opened).await
     }
+}
+
+/// Opens a TCP connection to the server.
+async fn connect_directly(options: &ClientOptions, deadline: Instant) -> Result<Tunnel> {
+    let (host, port) = (bare(&options.host), options.port);
+    let addresses = within(deadline, options, resolve::resolve(host, port)).await?;
+    let socket = connect::connect(host, addresses, deadline).await?;
+    let (read, write) = Socket::Tcp(socket).into_halves();
+    Ok((read, write, Vec::new()))
 }
 
 /// Limits work to the time that `connect_timeout` has left.
@@ -99,9 +116,11 @@ fn bare(host: &str) -> &str {
 
 /// A host as it is written in URLs: an IPv6 address in brackets.
 fn bracketed(host: &str) -> String {
-    match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
+    // A link-local address may have a zone: `fe80::1%eth0`.
+    let address = host.split('%').next().unwrap_or_default();
+    match address.parse::<Ipv6Addr>() {
+        Ok(_) => format!("[{host}]"),
+        Err(_) => host.to_owned(),
     }
 }
 
@@ -151,16 +170,17 @@ impl Request {
     }
 }
 
-/// Performs the WebSocket handshake.
+/// Performs the WebSocket handshake. `early`: bytes of the response that were received already.
 async fn upgrade(
     request: &Request,
     mut read: ReadHalf,
     write: WriteHalf,
+    early: Vec<u8>,
     bounds: Bounds,
 ) -> Result<(Reader, WriteHalf)> {
     // A server that refuses the connection may have answered before it closed.
     let written = write_all(&write, request.head.as_bytes()).await;
-    let response = match (read_response(&mut read).await, written) {
+    let response = match (read_response(&mut read, early).await, written) {
         (Err(Failure::HangUp), Err(error)) => Err(Failure::Io(error)),
         (response, _) => response,
     };

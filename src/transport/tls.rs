@@ -3,7 +3,11 @@
 //! Uses rustls with the cryptography of `ring`, passed with each configuration: a process-wide default would
 //! be the embedder's choice.
 
-use std::{borrow::Cow, io, sync::Arc};
+use std::{
+    borrow::Cow,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
@@ -24,11 +28,12 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
+use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 
 use crate::{
     error::{Error, Result, code_of},
     memory::Memory,
-    options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion},
+    options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore},
     transport::socket::{
         ReadHalf, WriteHalf,
         tls::{Limits, wrap},
@@ -57,7 +62,7 @@ impl TlsAcceptor {
     pub(crate) fn new(options: &TlsServerOptions) -> Result<Self> {
         let provider = Arc::new(ring::default_provider());
         let certified = certified(&options.cert, &options.key, &provider)?;
-        let roots = options.ca.as_ref().map(roots).transpose()?;
+        let roots = options.ca.as_deref().map(roots).transpose()?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(options.min_version))
             .map_err(|error| wrong("tls.minVersion", error))?;
@@ -164,7 +169,7 @@ fn describe(address: &str, error: &rustls::Error) -> String {
             | Message::UnknownProtocolVersion
             | Message::MessageTooLarge
             | Message::InvalidEmptyPayload,
-        ) => format!("the server at {address} does not speak TLS: use ws:, or its port for TLS"),
+        ) => no_tls(address),
         Tls::InvalidCertificate(reason) => {
             format!(
                 "the certificate of the server at {address} {}",
@@ -193,6 +198,17 @@ fn describe(address: &str, error: &rustls::Error) -> String {
         ),
         error => format!("the TLS handshake with {address} failed: {error}"),
     }
+}
+
+fn no_tls(address: &str) -> String {
+    format!(
+        "the server at {address} does not speak TLS: use ws: (for a proxy http:), or its port for TLS"
+    )
+}
+
+/// The error of a server that does not speak TLS.
+pub(crate) fn not_tls(address: &str) -> Error {
+    Error::TlsHandshake(no_tls(address))
 }
 
 /// The reason why a certificate is rejected, and what to do.
@@ -240,7 +256,7 @@ pub(crate) fn client_config(options: &TlsClientOptions) -> Result<ClientConfig> 
     };
     let roots = match &options.ca {
         Some(ca) => roots(ca)?,
-        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        None => default_roots(&options.trust),
     };
     let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(provider)
@@ -324,13 +340,38 @@ fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Resul
 }
 
 /// Loads the certificate authorities that may sign the peer's certificate.
-fn roots(ca: &Pem) -> Result<RootCertStore> {
+fn roots(ca: &[Pem]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(CA, ca)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| wrong(CA, invalid(error)))?;
+    for pem in ca {
+        for certificate in certificates(CA, pem)? {
+            let added = roots.add(certificate);
+            added.map_err(|error| wrong(CA, invalid(error)))?;
+        }
     }
     Ok(roots)
+}
+
+/// The authorities that are trusted if the option `ca` names none. Certificates that cannot be read or used
+/// are left out: the handshake fails if one of them was needed.
+fn default_roots(trust: &TrustStore) -> RootCertStore {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    for path in &trust.files {
+        let (file, folder) = match path.is_dir() {
+            true => (None, Some(path.as_path())),
+            false => (Some(path.as_path()), None),
+        };
+        roots.add_parsable_certificates(load_certs_from_paths(file, folder).certs);
+    }
+    if trust.system {
+        roots.add_parsable_certificates(system_certificates().iter().cloned());
+    }
+    roots
+}
+
+/// The authorities of the operating system. Reading them takes long, so they are read once.
+fn system_certificates() -> &'static [CertificateDer<'static>] {
+    static CERTIFICATES: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    CERTIFICATES.get_or_init(|| load_native_certs().certs)
 }
 
 /// Loads at least one certificate, in the given order.

@@ -146,7 +146,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .contains(&format!("ECONNREFUSED {address}")),
+                    .contains(&format!("ECONNREFUSED: {address}")),
                 "{error}"
             );
         }

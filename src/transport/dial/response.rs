@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// The status that accepts an upgrade.
+pub(super) const SWITCHING_PROTOCOLS: u16 = 101;
 /// Maximum bytes of a head: more than any server or proxy sends.
 const MAX_HEAD: usize = 64 << 10;
 /// Maximum header lines of a head.
@@ -54,30 +56,29 @@ impl Response {
     }
 }
 
-/// Reads a response up to the end of its head. Interim responses are skipped.
+/// Reads a response up to the end of its head. Interim responses are skipped. `bytes`: those received already.
 pub(super) async fn read_response(
     socket: &mut (impl AsyncRead + Unpin),
+    mut bytes: Vec<u8>,
 ) -> Result<Response, Failure> {
-    let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
     loop {
-        let read = socket.read(&mut chunk).await.map_err(Failure::Io)?;
-        bytes.extend_from_slice(&chunk[..read]);
         while let Some(response) = parse(&mut bytes)? {
             // 100 to 199, other than 101, precede the response.
-            if response.status >= 200 || response.status == 101 {
+            if response.status >= 200 || response.status == SWITCHING_PROTOCOLS {
                 return Ok(Response {
                     early: bytes,
                     ..response
                 });
             }
         }
-        if read == 0 {
-            return Err(Failure::HangUp);
-        }
         if bytes.len() > MAX_HEAD {
             let reason = "its response has more than 64 KiB of headers";
             return Err(Failure::NotHttp(reason.to_owned()));
+        }
+        match socket.read(&mut chunk).await.map_err(Failure::Io)? {
+            0 => return Err(Failure::HangUp),
+            length => bytes.extend_from_slice(&chunk[..length]),
         }
     }
 }
@@ -148,7 +149,7 @@ mod tests {
             let mut far = far;
             let _ = tokio::io::AsyncWriteExt::write_all(&mut far, &bytes).await;
         });
-        read_response(&mut near).await
+        read_response(&mut near, Vec::new()).await
     }
 
     #[tokio::test]
