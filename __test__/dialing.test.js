@@ -1,7 +1,7 @@
 'use strict';
 
-// Connection attempts that fail, and what their errors tell: hosts with several addresses, peers that speak another
-// protocol, names that cannot be resolved.
+// Connection attempts that fail, and the texts and codes of their errors: hosts with several addresses, peers that speak
+// another protocol, names that cannot be resolved.
 
 const fs = require('node:fs');
 const http = require('node:http');

@@ -18,7 +18,7 @@ const trusted = authority();
 const other = authority('other');
 const PROGRAM = path.join(__dirname, 'trust', 'program.js');
 const CLI = path.join(__dirname, '..', 'bin', 'wsbrokerserver.js');
-/** What a program that is tested here must not inherit. */
+/** Variables that the tested programs must not inherit. */
 const UNSET = {
   NODE_EXTRA_CA_CERTS: undefined,
   SSL_CERT_FILE: undefined,

@@ -149,8 +149,11 @@ function readFlags(values) {
       const groups = option.split('.');
       const member = groups.pop();
       const target = groups.reduce((group, each) => {
-        // `--nats-tls yes` beside `--nats-tls-ca`: the group implies it.
-        group[each] = Object(group[each]) === group[each] ? group[each] : {};
+        // A group that can also be switched on or off: its members imply it.
+        if (group[each] === false) {
+          throw new Error(`--${name} needs --${nameOf([...groups].join('.'))} yes`);
+        }
+        group[each] = isGroup(group[each]) ? group[each] : {};
         return group[each];
       }, options);
       target[member] = value;

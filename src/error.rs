@@ -82,8 +82,8 @@ pub enum Error {
         /// The response, or the failure.
         reason: String,
     },
-    /// The handshake was not complete within `connectTimeout`.
-    #[error("the handshake took longer than {0} ms")]
+    /// The connection was not open within `connectTimeout`.
+    #[error("the connection was not open within {0} ms (connectTimeout)")]
     ConnectTimeout(u64),
     /// A certificate, a key or another TLS option cannot be used.
     #[error("option \"{option}\" {reason}")]

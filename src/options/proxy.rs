@@ -79,9 +79,14 @@ impl ProxyAddress {
             }
         };
         let host = uri.host().filter(|host| !host.is_empty())?;
+        let (_, behind) = authority.as_str().rsplit_once(host)?;
+        let port = match behind.strip_prefix(':') {
+            None => default_port,
+            Some(port) => port.parse().ok()?,
+        };
         Some(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(default_port),
+            port,
             is_secure,
             authorization,
         })
