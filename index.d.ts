@@ -159,7 +159,11 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
     options?: WSMsgBroker.ClientOptions | null,
   );
 
-  /** @param url Address of the broker, such as `ws://host:9042/path`, or `wss:` for TLS. */
+  /**
+   * @param url Address of the broker, such as `ws://host:9042/path`, or `wss:` for TLS. User and password in it are
+   *   sent as the header `Authorization`. Not in browsers.
+   * @throws TypeError `ERR_WSMB_ADDRESS` if the id or the scheme is missing, and for other schemes and fragments.
+   */
   constructor(id: string | number, url: string, options?: WSMsgBroker.ClientOptions | null);
 
   /** The id given to the constructor. */
@@ -391,6 +395,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_NOT_REGISTERED'
     | 'ERR_WSMB_OPTION'
     | 'ERR_WSMB_PLATFORM'
+    | 'ERR_WSMB_PROXY'
     | 'ERR_WSMB_REJECTED'
     | 'ERR_WSMB_SEND'
     | 'ERR_WSMB_THREADS'
@@ -465,8 +470,11 @@ declare namespace WSMsgBroker {
 
   /** TLS of a client: trusted authorities and the client's own certificate. */
   interface ClientTlsOptions {
-    /** Authorities for the server's certificate. They replace Mozilla's list. */
-    ca?: Pem;
+    /**
+     * Authorities for the server's certificate. Default: Mozilla's list, and the trust store of the process
+     * (`NODE_EXTRA_CA_CERTS`, `SSL_CERT_FILE`, `SSL_CERT_DIR`, `--use-system-ca`), which they replace.
+     */
+    ca?: Pem | readonly Pem[];
     /** Server name for SNI, and the name that the certificate must have. Default: the host. */
     servername?: string;
     /** The client's certificate, followed by those of its issuers. */
@@ -486,7 +494,7 @@ declare namespace WSMsgBroker {
     /** The key of `cert`: PKCS#8, PKCS#1 or SEC1, not encrypted. */
     key: Pem;
     /** Authorities for client certificates; only with `requestCert`. */
-    ca?: Pem;
+    ca?: Pem | readonly Pem[];
     /** Oldest accepted TLS version. Default `TLSv1.2`. */
     minVersion?: TlsVersion;
     /** Require a client certificate signed by `ca`. Default false. */
@@ -558,6 +566,12 @@ declare namespace WSMsgBroker {
      * a boolean, for host and port. Default false; in browsers that of the page.
      */
     tls?: boolean | ClientTlsOptions;
+    /**
+     * Connect through an HTTP proxy: `http://user:password@host:port`, or `https:` for TLS to the proxy. `true` takes
+     * it from the environment variables `HTTPS_PROXY` (`wss:`), `HTTP_PROXY` (`ws:`) or `ALL_PROXY`, except for hosts
+     * in `NO_PROXY`. Not in browsers. Default false.
+     */
+    proxy?: string | boolean;
     /** Browsers only: the WebSocket class to use. Default `globalThis.WebSocket`. */
     WebSocket?: new (
       url: string,

@@ -54,6 +54,12 @@ const DESCRIPTIONS = {
   'nats.nkey': ['seed of a NATS NKey: the first line of this file'],
   'nats.creds': ['NATS credentials file'],
   'nats.tls': ['require TLS to NATS', 'no'],
+  'nats.tls.ca': [
+    'authorities that sign the certificates of NATS (PEM); implies TLS',
+    "Mozilla's list",
+  ],
+  'nats.tls.cert': ['certificate of this broker for NATS (PEM); implies TLS'],
+  'nats.tls.key': ['private key of this certificate (PEM)'],
   'nats.required': ['exit if NATS cannot be reached at the start'],
 };
 
@@ -103,16 +109,14 @@ const isGroup = (type) => typeof type === 'object' && !Array.isArray(type);
 function optionsWithFlag(known = serverOptions, prefix = '') {
   return Object.entries(known).flatMap(([name, type]) => {
     const option = prefix + name;
-    if (isGroup(type) && !(option in TYPES)) {
-      return optionsWithFlag(type, `${option}.`);
-    }
-    return option in DESCRIPTIONS ? [[option, TYPES[option] ?? flagType(option, type)]] : [];
+    const own = option in DESCRIPTIONS ? [[option, TYPES[option] ?? flagType(option, type)]] : [];
+    return isGroup(type) ? [...own, ...optionsWithFlag(type, `${option}.`)] : own;
   });
 }
 
 /** The server reads the files of TLS itself, at the start and whenever they are renewed. */
 function flagType(option, type) {
-  return option.startsWith('tls.') && type === 'bytes' ? 'file' : type;
+  return /(?:^|\.)tls\./.test(option) && ['bytes', 'authorities'].includes(type) ? 'file' : type;
 }
 
 function nameOf(option) {
@@ -142,8 +146,17 @@ function readFlags(values) {
   for (const { name, option, read } of FLAGS) {
     if (values[name] !== undefined) {
       const value = readFlag(name, read, values[name]);
-      const [group, member] = option.split('.');
-      options[group] = member === undefined ? value : { ...options[group], [member]: value };
+      const groups = option.split('.');
+      const member = groups.pop();
+      const target = groups.reduce((group, each) => {
+        // A group that can also be switched on or off: its members imply it.
+        if (group[each] === false) {
+          throw new Error(`--${name} needs --${nameOf([...groups].join('.'))} yes`);
+        }
+        group[each] = isGroup(group[each]) ? group[each] : {};
+        return group[each];
+      }, options);
+      target[member] = value;
     }
   }
   return options;

@@ -6,6 +6,8 @@
 const util = require('node:util');
 const { MAX_TIMER } = require('./client/wait');
 const { coded } = require('./errors');
+const { parseProxy } = require('./proxy');
+const trustStore = require('./trust');
 
 /** The longest timeout of the addon: 100 years, in milliseconds. */
 const MAX_TIMEOUT = 100 * 365 * 86_400_000;
@@ -16,14 +18,14 @@ const VERSIONS = ['TLSv1.2', 'TLSv1.3'];
 const SERVER_TLS = {
   cert: 'bytes',
   key: 'bytes',
-  ca: 'bytes',
+  ca: 'authorities',
   minVersion: VERSIONS,
   requestCert: 'boolean',
 };
 
 /** The option `tls` of a client, and of `nats`. */
 const CLIENT_TLS = {
-  ca: 'bytes',
+  ca: 'authorities',
   servername: 'string',
   cert: 'bytes',
   key: 'bytes',
@@ -118,6 +120,7 @@ const CLIENT = {
   pingTimeout: 'number',
   closeTimeout: 'number',
   tls: CLIENT_TLS,
+  proxy: 'proxy',
 };
 
 /** Arguments of a server's methods. */
@@ -174,6 +177,15 @@ const TYPES = {
     ],
   ],
   bytes: [(value) => isString(value) || value instanceof Uint8Array, 'a string or a Buffer'],
+  authorities: [
+    (value) => [value].flat().every(TYPES.bytes[0]),
+    'a string, a Buffer or an array of these',
+    [(value) => value.length > 0, 'one or more'],
+  ],
+  proxy: [
+    (value) => typeof value === 'boolean' || (isString(value) && parseProxy(value) !== undefined),
+    'true, false or a URL: http://host:port or https://host:port',
+  ],
   headers: [
     (value) => isPlain(value) && Object.values(value).every(isString),
     'an object of strings',
@@ -219,7 +231,7 @@ function checkOne(name, value, type) {
 }
 
 /** Options whose values may be secret: messages contain only their type. */
-const SECRET = /^(?:jwt|tls|token|nats)\b/;
+const SECRET = /^(?:jwt|tls|token|nats|proxy)\b/;
 
 function kindOf(value) {
   if (value === null || Array.isArray(value)) {
@@ -312,7 +324,14 @@ function checkNats(options) {
     throw invalid('option "nats.pass" needs option "nats.user"');
   }
   const checked = checkSwitch('nats.tls', tls, CLIENT_TLS);
-  return { ...others, servers, tls: checked || undefined };
+  // Without `tls`, an address or a server may still require it.
+  const trust = { ...trustStore(), system: true };
+  return { ...others, servers, tls: checked ? withTrust(checked) : undefined, trust };
+}
+
+/** Adds the authorities that this process trusts to the option `tls` of a client, unless it names its own. */
+function withTrust(tls) {
+  return tls.ca === undefined ? { ...tls, trust: trustStore() } : tls;
 }
 
 function checkServer(options) {
@@ -370,6 +389,7 @@ module.exports = {
   checkServer,
   checkClient,
   checkServerTls,
+  withTrust,
   checkArgument: (name, value) => checkOne(name, value, ARGUMENTS[name]),
   checkDisconnect: (options) => check(options, DISCONNECT),
   checkClose: (options) => check(object(options), { drain: 'number' }),

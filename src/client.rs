@@ -25,11 +25,10 @@ use crate::{
     options::ClientOptions,
     protocol,
     transport::{
-        dial::bounds,
+        dial::{Dialer, bounds},
         framing::{self, Mask, Reader},
         outbox::{Flushed, Outbox, Pushed},
         socket::{ReadHalf, WriteHalf},
-        tls::TlsConnector,
     },
 };
 
@@ -55,8 +54,8 @@ impl std::fmt::Debug for Client {
 /// State shared by the handles and the task.
 struct ClientShared {
     options: ClientOptions,
-    /// Present if the client uses TLS.
-    tls: Option<TlsConnector>,
+    /// Opens the connection; none on a socket that is connected already.
+    dialer: Option<Dialer>,
     listener: Box<dyn ClientListener>,
     outbox: Outbox,
     /// Present while the connection is open. Handles may live much longer (in JavaScript until garbage
@@ -83,10 +82,11 @@ impl Client {
         listener: impl ClientListener,
         runtime: &Runtime,
     ) -> Result<Self> {
-        let tls = check(&options)?;
-        // The options do not keep the private key.
+        let dialer = check(&options)?;
+        // The options do not keep the private key, nor the password of the proxy.
         options.tls = None;
-        let client = Self::new(options, tls, listener)?;
+        options.proxy = None;
+        let client = Self::new(options, Some(dialer), listener)?;
         let link = client.link.clone();
         runtime.spawn(async move {
             let opened = task::open(&link).await;
@@ -114,7 +114,7 @@ impl Client {
     /// A client with its registration queued, but without a task.
     fn new(
         options: ClientOptions,
-        tls: Option<TlsConnector>,
+        dialer: Option<Dialer>,
         listener: impl ClientListener,
     ) -> Result<Self> {
         let link = Arc::new(ClientShared {
@@ -127,7 +127,7 @@ impl Client {
             reason: OnceLock::new(),
             wants_drain: AtomicBool::new(false),
             waker: AtomicWaker::new(),
-            tls,
+            dialer,
             options,
         });
         let client = Self { link };
@@ -260,9 +260,9 @@ pub(crate) fn ack_name(raw: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// Checks options and loads the TLS files that they name.
-pub(crate) fn check(options: &ClientOptions) -> Result<Option<TlsConnector>> {
+pub(crate) fn check(options: &ClientOptions) -> Result<Dialer> {
     options.validate()?;
-    options.tls.as_ref().map(TlsConnector::new).transpose()
+    Dialer::new(options)
 }
 
 impl ClientShared {

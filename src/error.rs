@@ -30,6 +30,22 @@ pub enum Error {
         /// The error of the system.
         source: io::Error,
     },
+    /// A host name has no address, or the resolver does not respond.
+    #[error("getaddrinfo {code} {host}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// The code: `ENOTFOUND` if the name does not exist, `EAI_AGAIN` if the resolver gives no answer.
+        code: &'static str,
+    },
+    /// A host has several addresses, and none of them accepts a connection.
+    #[error("no address of \"{host}\" accepts a connection: {}", list(failures))]
+    Connect {
+        /// The host name.
+        host: String,
+        /// An error for each address.
+        failures: Vec<Error>,
+    },
     /// The connection is closed or closing: no message can be sent.
     #[error("not opened")]
     NotOpen,
@@ -50,8 +66,24 @@ pub enum Error {
     /// The peer's `Sec-WebSocket-Accept` does not match the key that was sent: it is not a WebSocket server.
     #[error("invalid server key")]
     InvalidServerKey,
-    /// The handshake was not complete within `connectTimeout`.
-    #[error("the handshake took longer than {0} ms")]
+    /// The peer does not speak WebSocket: it answered the handshake with something else.
+    #[error("the server at {address} is not a WebSocket server: {reason}")]
+    NotWebSocket {
+        /// Host and port of the server.
+        address: String,
+        /// The response.
+        reason: String,
+    },
+    /// The proxy cannot be reached, or did not open a tunnel to the server.
+    #[error("the proxy at {address} {reason}")]
+    Proxy {
+        /// Host and port of the proxy.
+        address: String,
+        /// The response, or the failure.
+        reason: String,
+    },
+    /// The connection was not open within `connectTimeout`.
+    #[error("the connection was not open within {0} ms (connectTimeout)")]
     ConnectTimeout(u64),
     /// A certificate, a key or another TLS option cannot be used.
     #[error("option \"{option}\" {reason}")]
@@ -61,11 +93,11 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
-    /// The TLS handshake failed. No unencrypted message was sent.
-    #[error("TLS: {0}")]
+    /// The TLS handshake failed, or only one side speaks TLS. No message was sent.
+    #[error("{0}")]
     TlsHandshake(String),
-    /// The address is not a `ws:` or `wss:` URL of a host and a port.
-    #[error("invalid address \"{0}\"")]
+    /// Host, port and path do not form a URL.
+    #[error("invalid address \"{0}\": expected ws://host:port/path or wss://host:port/path")]
     InvalidAddress(String),
     /// The server has refused the token: it is missing, wrong or expired. Get a new one.
     #[error("unauthorized: {0}")]
@@ -87,9 +119,14 @@ impl Error {
         match self {
             Self::InvalidOption { .. } => "ERR_WSMB_OPTION",
             Self::Io { source, .. } => code_of(source),
+            Self::Lookup { code, .. } => code,
+            Self::Connect { failures, .. } => most_telling(failures),
             Self::NotOpen => "ERR_WSMB_NOT_OPEN",
             Self::QueueFull { .. } => "ERR_WSMB_MAX_QUEUED",
-            Self::UnexpectedResponse(_) => "ERR_WSMB_UNEXPECTED_RESPONSE",
+            Self::UnexpectedResponse(_) | Self::NotWebSocket { .. } => {
+                "ERR_WSMB_UNEXPECTED_RESPONSE"
+            }
+            Self::Proxy { .. } => "ERR_WSMB_PROXY",
             Self::HangUp => "ECONNRESET",
             Self::InvalidServerKey => "ERR_WSMB_SERVER_KEY",
             Self::ConnectTimeout(_) => "ETIMEDOUT",
@@ -99,6 +136,19 @@ impl Error {
             Self::Forbidden(_) => "ERR_WSMB_FORBIDDEN",
             Self::Conflict(_) => "ERR_WSMB_CONFLICT",
             Self::WebSocket(_) => "ERR_WSMB_WEBSOCKET",
+        }
+    }
+
+    /// The system call that failed, and the address or name that it was called with.
+    #[cfg(feature = "node")]
+    pub(crate) fn system_call(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Io {
+                syscall, target, ..
+            } => Some((syscall, target.as_deref().unwrap_or_default())),
+            Self::Lookup { host, .. } => Some(("getaddrinfo", host)),
+            Self::Connect { host, .. } => Some(("connect", host)),
+            _ => None,
         }
     }
 
@@ -121,6 +171,22 @@ impl Error {
             source,
         }
     }
+}
+
+/// The texts of errors, as a list.
+fn list(errors: &[Error]) -> String {
+    let texts: Vec<_> = errors.iter().map(Error::to_string).collect();
+    texts.join(", ")
+}
+
+/// The code of the first error that is not caused by a missing route: a host may have an IPv6 address that
+/// this machine cannot reach.
+fn most_telling(errors: &[Error]) -> &'static str {
+    let is_telling =
+        |code: &&str| !matches!(*code, "ENETUNREACH" | "EHOSTUNREACH" | "EADDRNOTAVAIL");
+    let codes = || errors.iter().map(Error::code);
+    let code = codes().find(is_telling).or_else(|| codes().next());
+    code.unwrap_or("ENOTFOUND")
 }
 
 /// The code that Node.js uses for an error of the system.

@@ -65,7 +65,7 @@ pub use error::{ActionError, Error, Result};
 pub use event::{ClientEvent, ClientListener, ClusterEvent, ServerEvent, ServerListener, Slow};
 pub use metrics::{ClusterStats, Stats};
 pub use options::{
-    ClientOptions, Listen, NatsAuth, NatsOptions, Pem, RateLimit, ServerOptions, SlowConsumer,
-    TlsClientOptions, TlsServerOptions, TlsVersion,
+    ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit, ServerOptions,
+    SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore,
 };
 pub use server::{Address, Server};

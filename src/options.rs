@@ -2,6 +2,7 @@
 
 pub(crate) mod headers;
 mod nats;
+mod proxy;
 mod tls;
 
 use std::{fmt, path::PathBuf, time::Duration};
@@ -12,7 +13,9 @@ use crate::{
 };
 
 pub use nats::{NatsAuth, NatsOptions};
-pub use tls::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion};
+pub(crate) use proxy::ProxyAddress;
+pub use proxy::ProxyOptions;
+pub use tls::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore};
 
 /// Default of `maxPayload` in bytes: the limit of 1.7.2, in both directions.
 const MAX_PAYLOAD: usize = 100 << 20;
@@ -300,6 +303,8 @@ pub struct ClientOptions {
     pub close_timeout: Duration,
     /// Connect with TLS (`wss:`). Default: no TLS.
     pub tls: Option<TlsClientOptions>,
+    /// Connect through an HTTP proxy. Default: no proxy.
+    pub proxy: Option<ProxyOptions>,
 }
 
 /// Omits secrets: the token, the headers and the keys.
@@ -333,6 +338,7 @@ impl Default for ClientOptions {
             ping_timeout: PING_TIMEOUT,
             close_timeout: Duration::from_secs(5),
             tls: None,
+            proxy: None,
         }
     }
 }
@@ -346,6 +352,9 @@ impl ClientOptions {
         range("protocol", self.protocol.into(), 1, 2)?;
         for (name, value) in &self.headers {
             headers::parse(name, value)?;
+        }
+        if let Some(proxy) = &self.proxy {
+            ProxyAddress::parse(&proxy.url)?;
         }
         range("highWaterMark", self.high_water_mark, 1, usize::MAX)?;
         range("maxQueued", self.max_queued, 1, usize::MAX)?;

@@ -18,6 +18,11 @@ new WSMsgBroker('a', 'ws://localhost', { reconnect: { minDelay: 1, jitter: 0.5, 
 new WSMsgBroker('a', 'ws://localhost', { reconnect: false, requestTimeout: Infinity });
 new WSMsgBroker('a', 'ws://localhost', { token: () => 'x', signal: AbortSignal.timeout(9) });
 new WSMsgBroker('a', 'ws://localhost', { token: async () => undefined });
+new WSMsgBroker('a', 'wss://localhost', { tls: { ca: [Buffer.from('a'), 'ca.pem'] as const } });
+new WSMsgBroker('a', 'wss://localhost', { proxy: 'http://localhost:3128' });
+new WSMsgBroker('a', 'wss://localhost', { proxy: true });
+// @ts-expect-error a URL, or whether to use that of the environment
+new WSMsgBroker('a', 'wss://localhost', { proxy: { host: 'localhost' } });
 // @ts-expect-error there are two versions
 new WSMsgBroker('a', 'ws://localhost', { protocol: 3 });
 // @ts-expect-error a version is a number

@@ -11,9 +11,10 @@ const { coded, nativeError } = require('../errors');
 const eventHub = require('../eventHub');
 const { stringify } = require('../json');
 const { NativeClient } = require('../native');
-const { checkClient } = require('../options');
+const { checkClient, withTrust } = require('../options');
 const ack = require('./ack');
 const view = require('./ack2callback');
+const { findProxy } = require('../proxy');
 const Transport = require('./transport');
 
 const { setTimeout, clearTimeout, setImmediate } = require('node:timers');
@@ -44,7 +45,7 @@ const DEFAULTS = {
  *     new WSMsgBroker(id, 'wss://host:port/path'[, options])
  */
 function WSMsgBroker(id, host, port, path, options) {
-  initialize(this, id, parseTarget(host, port, path, options));
+  initialize(this, id, parseTarget(id, host, port, path, options));
 }
 
 util.inherits(WSMsgBroker, EventEmitter);
@@ -101,27 +102,42 @@ Object.defineProperty(WSMsgBroker.prototype, 'ack2callback', {
 /** Characters that must be escaped in the path of an HTTP request. Existing escapes stay as they are. */
 const UNSAFE = /[^\x21-\x7e]|["<>\\^`{|}]/gu;
 
+/** Schemes of an address. `http:` and `https:` mean `ws:` and `wss:`, as in browsers. */
+const SCHEMES = new Set(['ws:', 'wss:', 'http:', 'https:']);
+
+const isMissing = (value) => value === undefined || value === null || value === '';
+
 /** Parses either form of the constructor's arguments. */
-function parseTarget(host, port, path, options) {
-  if (host instanceof URL || /^(?:ws|http)s?:\/\//i.test(host)) {
+function parseTarget(id, host, port, path, options) {
+  if (isUrl(host)) {
     return parseUrl(host, port);
+  }
+  // Without a port, or with options in its place, the host is meant as a URL.
+  if (isMissing(port) || typeof port === 'object') {
+    throw isMissing(host) || typeof host === 'object' ? noAddress(id) : badAddress(host);
   }
   const text = (path ? String(path) : '').replace(UNSAFE, encodeURIComponent);
   return {
-    host: String(host),
-    port: Number(port),
     path: text.startsWith('/') ? text : `/${text}`,
-    ...parseOptions(checkClient(options)),
+    ...parseOptions(checkClient(options), String(host), Number(port)),
   };
 }
+
+const isUrl = (value) => value instanceof URL || (typeof value === 'string' && /:\/\//.test(value));
 
 function parseUrl(text, options) {
   let url;
   try {
     url = new URL(text);
   } catch {
-    const expected = 'expected ws://host:port/path or wss://host:port/path';
-    throw coded('ERR_WSMB_ADDRESS', `invalid URL "${text}": ${expected}`, TypeError);
+    throw badAddress(text);
+  }
+  if (!SCHEMES.has(url.protocol)) {
+    throw badAddress(text);
+  }
+  // Browsers refuse a fragment, even an empty one.
+  if (url.href.includes('#')) {
+    throw badAddress(text, 'without a fragment (#)');
   }
   const checked = checkClient(options);
   const isSecure = url.protocol === 'wss:' || url.protocol === 'https:';
@@ -132,20 +148,61 @@ function parseUrl(text, options) {
     const message = `option "tls" contradicts the URL "${address}": ${advice}`;
     throw coded('ERR_WSMB_OPTION', message, TypeError);
   }
+  // A URL leaves out the default port of its scheme.
+  const port = url.port === '' ? (isSecure ? 443 : 80) : Number(url.port);
   return {
-    host: url.hostname,
-    // A URL leaves out the default port of its scheme.
-    port: url.port === '' ? (isSecure ? 443 : 80) : Number(url.port),
     path: url.pathname + url.search,
-    ...parseOptions(checked),
+    ...parseOptions(withCredentials(checked, url), url.hostname, port),
   };
 }
 
+/** Adds the user and password of a URL as the header `Authorization`, unless the options have this header. */
+function withCredentials(checked, url) {
+  const { username, password } = url;
+  const names = Object.keys(checked.headers ?? {});
+  if (
+    (username === '' && password === '') ||
+    names.some((name) => name.toLowerCase() === 'authorization')
+  ) {
+    return checked;
+  }
+  let credentials;
+  try {
+    credentials = [username, password].map(decodeURIComponent).join(':');
+  } catch {
+    throw badAddress(url, 'with user and password as valid URL escapes');
+  }
+  const authorization = `Basic ${Buffer.from(credentials).toString('base64')}`;
+  return { ...checked, headers: { ...checked.headers, authorization } };
+}
+
+/** An address as text, with its password hidden. */
+const printable = (address) => String(address).replace(/(:\/\/[^/?#@:]*:)[^/?#]*@/, '$1***@');
+
+/** The error of an address that is no URL of a broker. */
+function badAddress(address, condition) {
+  const expected = `ws://host:port/path or wss://host:port/path${condition ? `, ${condition}` : ''}`;
+  const message = `invalid URL "${printable(address)}": expected ${expected}`;
+  return coded('ERR_WSMB_ADDRESS', message, TypeError);
+}
+
+/** The error of a constructor without an address, perhaps because the id was forgotten. */
+function noAddress(id) {
+  const example = isUrl(id) ? printable(id) : 'ws://host:port/path';
+  const reason = isUrl(id) ? 'the first argument is a URL, not an id' : 'there is no address';
+  const message = `${reason}: expected new WSMsgBroker(id, ${JSON.stringify(example)})`;
+  return coded('ERR_WSMB_ADDRESS', message, TypeError);
+}
+
 /** Divides checked options into those of the addon, which checks their ranges, and those of the session. */
-function parseOptions(checked) {
-  const { token, reconnect, resend, requestTimeout, signal, tls, ...native } = checked;
+function parseOptions(checked, host, port) {
+  const { token, reconnect, resend, requestTimeout, signal, tls, proxy, ...native } = checked;
   if (tls) {
-    native.tls = tls;
+    native.tls = withTrust(tls);
+  }
+  const url = findProxy(proxy, host, port, Boolean(tls));
+  if (url !== undefined) {
+    native.proxy = { url, tls: withTrust({ ca: tls?.ca }) };
   }
   if (native.headers) {
     native.headers = Object.entries(native.headers);
@@ -155,7 +212,7 @@ function parseOptions(checked) {
   } catch (error) {
     throw nativeError(error);
   }
-  return { native, settings: { ...DEFAULTS, ...checked } };
+  return { host, port, native, settings: { ...DEFAULTS, ...checked } };
 }
 
 module.exports = { WSMsgBroker, ASYNC_DISPOSE, createInProcess };

@@ -96,6 +96,8 @@ class Transport {
   #isClosing = false;
   /** True if no `'close'` event is emitted, as for some connections of version 1. */
   #isSilent = false;
+  /** True if another attempt would fail, too. */
+  #isFinal = false;
 
   /** `target`: host, port, path and options. */
   constructor(session, target, token) {
@@ -117,11 +119,18 @@ class Transport {
     }
     const { host, port, path, native, join } = this.#target;
     if (!join && (!Number.isInteger(port) || port < 0 || port > 65_535)) {
-      this.#fail(coded('ERR_SOCKET_BAD_PORT', badPort(host, port)));
+      this.#fail(coded('ERR_SOCKET_BAD_PORT', badPort(port)), true);
+      return;
+    }
+    let id;
+    try {
+      id = this.#session.idText();
+    } catch (error) {
+      // JSON cannot represent the id.
+      this.#fail(error, true);
       return;
     }
     try {
-      const id = this.#session.idText();
       const address = join ? { host: '', port: 0, path: '/' } : { host, port, path };
       const protocol = this.#session.offersVersion2 ? 2 : 1;
       const options = { ...native, ...address, id, protocol, token: this.#token };
@@ -135,17 +144,17 @@ class Transport {
         this.#session.onTransportClose(undefined);
         return;
       }
-      // JSON cannot represent the id, or threads cannot be started.
-      this.#fail(error);
+      // A file of `tls` has changed since the constructor checked it, or threads cannot be started.
+      this.#fail(error, false);
       return;
     }
     this.flush();
   }
 
-  /** Handles a failure before there is a connection. Another attempt would fail, too. */
-  #fail(error) {
+  /** Handles a failure before there is a connection. `isFinal`: another attempt would fail, too. */
+  #fail(error, isFinal) {
     eventHub.remove(this.#number);
-    this.#session.onTransportFailure(1006, error, true);
+    this.#session.onTransportFailure(1006, error, isFinal);
   }
 
   get bufferedAmount() {
@@ -341,7 +350,7 @@ class Transport {
     this.#session.reportPeerError(coded(code, text));
   }
 
-  onError([, code, message, syscall, target]) {
+  onError([, code, message, syscall, target, failures]) {
     const session = this.#session;
     if (code === 'ERR_WSMB_SERVER_KEY' && !session.isStrict) {
       // The peer is no WebSocket server. Version 1 emits a text as error, and no `'close'`.
@@ -349,12 +358,8 @@ class Transport {
       session.onTransportError(message);
       return;
     }
-    let error = coded(code, message);
-    if (syscall) {
-      const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];
-      error = systemError(code, syscall, address.replace(/^\[|\]$/g, ''), port && Number(port));
-    }
-    session.onTransportError(error);
+    this.#isFinal = code === 'ERR_WSMB_ADDRESS';
+    session.onTransportError(connectionError(code, message, syscall, target, failures));
   }
 
   onDrain() {
@@ -366,7 +371,7 @@ class Transport {
   onClosed([, code, reason]) {
     this.#isClosing = true;
     eventHub.remove(this.#number);
-    this.#session.onTransportClose(code, this.#isSilent, false, reason);
+    this.#session.onTransportClose(code, this.#isSilent, this.#isFinal, reason);
   }
 
   onReceipt([, ref, delivered, failed]) {
@@ -412,10 +417,20 @@ class Transport {
 /** By the number of a kind, the method that handles its events. */
 const HANDLERS = eventHub.handlersOf(ClientEventKind, Transport.prototype);
 
-function badPort(host, port) {
-  return Number.isNaN(port) && host.includes(':')
-    ? `invalid URL "${host}": expected ws://host:port or wss://host:port`
-    : `port is ${port}, expected an integer from 0 to 65535`;
+/** The error of a connection. `failures`: the code and target of each address that was tried, if several were. */
+function connectionError(code, message, syscall, target, failures) {
+  if (failures) {
+    const errors = failures.map(([code, target]) => connectionError(code, '', syscall, target));
+    const error = new AggregateError(errors, message);
+    return Object.assign(error, { code, syscall, hostname: target });
+  }
+  if (syscall) {
+    const [, address, port] = /^(.*):(\d+)$/.exec(target) ?? [null, target];
+    return systemError(code, syscall, address.replace(/^\[|\]$/g, ''), port && Number(port));
+  }
+  return coded(code, message);
 }
+
+const badPort = (port) => `port is ${port}, expected an integer from 0 to 65535`;
 
 module.exports = Transport;

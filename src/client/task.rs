@@ -21,7 +21,6 @@ use crate::{
     options::ClientOptions,
     protocol,
     transport::{
-        dial::dial,
         framing::{self, Broken, Incoming, Input, Mask, Reader},
         heartbeat::{Beat, Heartbeat},
         socket::WriteHalf,
@@ -77,8 +76,7 @@ pub(super) async fn run(link: Arc<ClientShared>, opened: Option<Result<(Reader, 
 
 /// Connects and performs the handshakes. None if the client was closed meanwhile.
 pub(super) async fn open(link: &ClientShared) -> Option<Result<(Reader, WriteHalf)>> {
-    let limit = link.options.connect_timeout;
-    let handshake = dial(&link.options, link.tls.as_ref());
+    let dialer = link.dialer.as_ref()?;
     let reaches = |state| {
         poll_fn(move |cx| {
             link.waker.register(cx.waker());
@@ -94,10 +92,7 @@ pub(super) async fn open(link: &ClientShared) -> Option<Result<(Reader, WriteHal
         let _ = timeout(link.options.close_timeout, reaches(CLOSED)).await;
     };
     tokio::select! {
-        result = timeout(limit, handshake) => Some(match result {
-            Ok(result) => result,
-            Err(_) => Err(Error::ConnectTimeout(limit.as_millis() as u64)),
-        }),
+        result = dialer.dial(&link.options) => Some(result),
         () = given_up => None,
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    options::{NatsAuth, NatsOptions, Pem},
+    options::{NatsAuth, NatsOptions, Pem, TlsClientOptions},
     transport::tls,
 };
 
@@ -106,11 +106,17 @@ pub(crate) fn connect(
                 .map_err(|error| invalid(format!("cannot be used: {error}")))?
         }
     };
-    if let Some(options) = &options.tls {
-        connect = connect
-            .require_tls(true)
-            .tls_client_config(tls::client_config(options)?);
-    }
+    let tls = match &options.tls {
+        Some(tls) => tls::client_config(tls)?,
+        // Used if the address or the server requires TLS.
+        None => tls::client_config(&TlsClientOptions {
+            trust: options.trust.clone(),
+            ..TlsClientOptions::default()
+        })?,
+    };
+    connect = connect
+        .require_tls(options.tls.is_some())
+        .tls_client_config(tls);
     let _entered = runtime.enter();
     let invalid = |reason: String| Error::InvalidOption {
         name: "nats.servers",

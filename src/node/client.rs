@@ -11,7 +11,7 @@ use super::{
     hub::{Hub, Source, client_runtime},
     mailbox::{Mailbox, json},
 };
-use crate::{Client, ClientEvent, ClientListener, ClientOptions, client::ack_name};
+use crate::{Client, ClientEvent, ClientListener, ClientOptions, Error, client::ack_name};
 
 /// Bytes of events that JavaScript has not collected, at which reading from the socket stops.
 const MAILBOX: usize = 1 << 20;
@@ -69,7 +69,8 @@ pub enum ClientEventKind {
     Answer,
     /// `code, text`: a frame of the server was invalid.
     Refused,
-    /// `code, text, syscall, target`: the connection failed.
+    /// `code, text, syscall, target, failures`: the connection failed. `failures`, only if several addresses
+    /// were tried: the `code` and `target` of each.
     Error,
     /// Everything queued has been written.
     Drain,
@@ -179,15 +180,18 @@ impl ClientListener for Listener {
                 self.push(Kind::Refused, &[&code, &text]);
             }
             ClientEvent::Error(error) => {
-                let (syscall, target) = match &error {
-                    crate::Error::Io {
-                        syscall, target, ..
-                    } => (*syscall, target.as_deref()),
-                    _ => ("", None),
-                };
                 let (code, text) = (json(error.code()), json(&error.to_string()));
-                let (syscall, target) = (json(syscall), json(target.unwrap_or_default()));
-                self.push(Kind::Error, &[&code, &text, &syscall, &target]);
+                let (syscall, target) = error.system_call().unwrap_or_default();
+                let (syscall, target) = (json(syscall), json(target));
+                match error {
+                    Error::Connect { failures, .. } => {
+                        let failures: Vec<_> = failures.iter().map(code_and_target).collect();
+                        let failures = format!("[{}]", failures.join(","));
+                        let arguments = [&*code, &text, &syscall, &target, &failures];
+                        self.push(Kind::Error, &arguments);
+                    }
+                    _ => self.push(Kind::Error, &[&code, &text, &syscall, &target]),
+                }
             }
             ClientEvent::Drain => self.push(Kind::Drain, &[]),
             ClientEvent::Closed { code, reason } => {
@@ -208,6 +212,12 @@ impl ClientListener for Listener {
     fn batch_end(&self) -> bool {
         self.0.mailbox.waiting() < MAILBOX
     }
+}
+
+/// The code of a system call that has failed, and what it was called with, as JSON.
+fn code_and_target(error: &Error) -> String {
+    let (_, target) = error.system_call().unwrap_or_default();
+    format!("[{},{}]", json(error.code()), json(target))
 }
 
 /// The name of an ack, as JSON.

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use napi::bindgen_prelude::{Either, Uint8Array};
+use napi::bindgen_prelude::{Either, Either3, Uint8Array};
 use napi_derive::napi;
 
 use crate::{
-    Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem, RateLimit,
-    ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
+    Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions,
+    RateLimit, ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
+    TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -181,6 +182,7 @@ pub struct NativeNats {
     /// The text of a file of credentials, or its path.
     pub creds: Option<String>,
     pub tls: Option<NativeTlsClientOptions>,
+    pub trust: Option<NativeTrust>,
     pub required: Option<bool>,
     pub timeout: Option<f64>,
 }
@@ -203,6 +205,9 @@ impl From<NativeNats> for NatsOptions {
             _ => NatsAuth::None,
         };
         options.tls = js.tls.map(Into::into);
+        if let Some(trust) = js.trust {
+            options.trust = trust.into();
+        }
         options.required = js.required.unwrap_or_default();
         time(&mut options.timeout, js.timeout);
         options
@@ -229,6 +234,7 @@ pub struct NativeClientOptions {
     pub ping_timeout: Option<f64>,
     pub close_timeout: Option<f64>,
     pub tls: Option<NativeTlsClientOptions>,
+    pub proxy: Option<NativeProxy>,
 }
 
 impl From<NativeClientOptions> for ClientOptions {
@@ -262,19 +268,22 @@ impl From<NativeClientOptions> for ClientOptions {
         time(&mut options.ping_timeout, js.ping_timeout);
         time(&mut options.close_timeout, js.close_timeout);
         options.tls = js.tls.map(Into::into);
+        options.proxy = js.proxy.map(Into::into);
         options
     }
 }
 
 /// A certificate or key: PEM text, the path of a file, or PEM as bytes.
 type NativePem = Either<String, Uint8Array>;
+/// One or several of these.
+type NativePems = Either3<String, Uint8Array, Vec<NativePem>>;
 
 /// The options of TLS on a server.
 #[napi(object)]
 pub struct NativeTlsServerOptions {
     pub cert: NativePem,
     pub key: NativePem,
-    pub ca: Option<NativePem>,
+    pub ca: Option<NativePems>,
     pub min_version: Option<String>,
     pub request_cert: Option<bool>,
 }
@@ -282,7 +291,7 @@ pub struct NativeTlsServerOptions {
 impl From<NativeTlsServerOptions> for TlsServerOptions {
     fn from(js: NativeTlsServerOptions) -> Self {
         Self {
-            ca: js.ca.map(pem),
+            ca: js.ca.map(pems),
             min_version: version(js.min_version),
             request_cert: js.request_cert.unwrap_or_default(),
             ..Self::new(pem(js.cert), pem(js.key))
@@ -293,7 +302,8 @@ impl From<NativeTlsServerOptions> for TlsServerOptions {
 /// The options of TLS on a client.
 #[napi(object)]
 pub struct NativeTlsClientOptions {
-    pub ca: Option<NativePem>,
+    pub ca: Option<NativePems>,
+    pub trust: Option<NativeTrust>,
     pub servername: Option<String>,
     pub cert: Option<NativePem>,
     pub key: Option<NativePem>,
@@ -304,13 +314,57 @@ pub struct NativeTlsClientOptions {
 impl From<NativeTlsClientOptions> for TlsClientOptions {
     fn from(js: NativeTlsClientOptions) -> Self {
         Self {
-            ca: js.ca.map(pem),
+            ca: js.ca.map(pems),
+            trust: js.trust.map(Into::into).unwrap_or_default(),
             servername: js.servername,
             cert: js.cert.map(pem),
             key: js.key.map(pem),
             reject_unauthorized: js.reject_unauthorized.unwrap_or(true),
             min_version: version(js.min_version),
         }
+    }
+}
+
+/// Authorities that are trusted if `ca` names none.
+#[napi(object)]
+pub struct NativeTrust {
+    /// Paths of files and directories.
+    pub files: Vec<String>,
+    /// True if those of the operating system are trusted.
+    pub system: bool,
+}
+
+impl From<NativeTrust> for TrustStore {
+    fn from(js: NativeTrust) -> Self {
+        Self {
+            files: js.files.into_iter().map(Into::into).collect(),
+            system: js.system,
+        }
+    }
+}
+
+/// The option `proxy` of a client.
+#[napi(object)]
+pub struct NativeProxy {
+    pub url: String,
+    /// TLS to an `https:` proxy.
+    pub tls: Option<NativeTlsClientOptions>,
+}
+
+impl From<NativeProxy> for ProxyOptions {
+    fn from(js: NativeProxy) -> Self {
+        Self {
+            tls: js.tls.map(Into::into).unwrap_or_default(),
+            ..Self::new(js.url)
+        }
+    }
+}
+
+fn pems(value: NativePems) -> Vec<Pem> {
+    match value {
+        Either3::A(text) => vec![pem(Either::A(text))],
+        Either3::B(bytes) => vec![pem(Either::B(bytes))],
+        Either3::C(values) => values.into_iter().map(pem).collect(),
     }
 }
 

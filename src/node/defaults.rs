@@ -86,6 +86,7 @@ impl From<NatsOptions> for NativeNats {
             nkey: None,
             creds: None,
             tls: None,
+            trust: None,
             required: Some(options.required),
             timeout: Some(options.timeout.as_millis() as f64),
         }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Pem, TlsClientOptions, time};
+use super::{Pem, TlsClientOptions, TrustStore, time};
 use crate::error::{Error, Result};
 
 /// Maximum bytes of a namespace, and of a broker's name.
@@ -23,6 +23,9 @@ pub struct NatsOptions {
     pub auth: NatsAuth,
     /// Use TLS. `servername` is that of the address. Default: only if the address or the server requires it.
     pub tls: Option<TlsClientOptions>,
+    /// Authorities that are trusted without `tls`, if the address or the server requires TLS. Default: those of
+    /// the operating system.
+    pub trust: TrustStore,
     /// Close the server if NATS cannot be reached within `timeout` at the start. Default false: the server
     /// serves local clients, and keeps trying to connect.
     pub required: bool,
@@ -84,6 +87,10 @@ impl NatsOptions {
             name: None,
             auth: NatsAuth::None,
             tls: None,
+            trust: TrustStore {
+                files: Vec::new(),
+                system: true,
+            },
             required: false,
             timeout: Duration::from_secs(5),
         }

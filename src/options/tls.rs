@@ -55,7 +55,7 @@ pub struct TlsServerOptions {
     /// The key of the certificate: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key: Pem,
     /// The authorities that may sign a client's certificate.
-    pub ca: Option<Pem>,
+    pub ca: Option<Vec<Pem>>,
     /// The minimum TLS version. Default TLS 1.2.
     pub min_version: TlsVersion,
     /// Require clients to have a certificate signed by `ca`. Default false.
@@ -75,11 +75,22 @@ impl TlsServerOptions {
     }
 }
 
+/// Authorities of this machine or process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustStore {
+    /// PEM files, and directories of PEM files as OpenSSL names them. Those that cannot be read are ignored.
+    pub files: Vec<PathBuf>,
+    /// Trust the authorities of the operating system. They are read once per process.
+    pub system: bool,
+}
+
 /// The TLS options of a client.
 #[derive(Debug, Clone)]
 pub struct TlsClientOptions {
-    /// The authorities that may sign the server's certificate. Default: those trusted by Mozilla.
-    pub ca: Option<Pem>,
+    /// The authorities that may sign the server's certificate. Default: those of Mozilla's list and of `trust`.
+    pub ca: Option<Vec<Pem>>,
+    /// Authorities that are trusted beside Mozilla's list if there is no `ca`. Default: none.
+    pub trust: TrustStore,
     /// The server name that is requested, and that the certificate must contain. Default: the host.
     pub servername: Option<String>,
     /// The client's own certificate, followed by those of its issuers.
@@ -97,6 +108,7 @@ impl Default for TlsClientOptions {
     fn default() -> Self {
         Self {
             ca: None,
+            trust: TrustStore::default(),
             servername: None,
             cert: None,
             key: None,

@@ -98,6 +98,14 @@ impl ReadHalf {
         }
     }
 
+    /// Like [`Self::poll_readable`], but with TLS it waits until something has arrived.
+    fn poll_input(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(half) => half.poll_input(cx),
+            half => half.poll_readable(cx),
+        }
+    }
+
     /// Bytes decrypted but not yet read. Always zero without TLS.
     pub(crate) fn unread(&self) -> usize {
         match self {

@@ -3,7 +3,11 @@
 //! Uses rustls with the cryptography of `ring`, passed with each configuration: a process-wide default would
 //! be the embedder's choice.
 
-use std::{borrow::Cow, io, sync::Arc};
+use std::{
+    borrow::Cow,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
@@ -24,11 +28,12 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
+use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, code_of},
     memory::Memory,
-    options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion},
+    options::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore},
     transport::socket::{
         ReadHalf, WriteHalf,
         tls::{Limits, wrap},
@@ -57,7 +62,7 @@ impl TlsAcceptor {
     pub(crate) fn new(options: &TlsServerOptions) -> Result<Self> {
         let provider = Arc::new(ring::default_provider());
         let certified = certified(&options.cert, &options.key, &provider)?;
-        let roots = options.ca.as_ref().map(roots).transpose()?;
+        let roots = options.ca.as_deref().map(roots).transpose()?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(options.min_version))
             .map_err(|error| wrong("tls.minVersion", error))?;
@@ -116,12 +121,13 @@ impl TlsConnector {
         })
     }
 
-    /// Connects over TLS to the server at `host`.
+    /// Connects over TLS to the server at `host`. `address`: host and port, for error texts.
     ///
     /// Errors: `InvalidAddress`, `TlsHandshake`.
     pub(crate) async fn connect(
         &self,
         host: &str,
+        address: &str,
         read: ReadHalf,
         write: WriteHalf,
     ) -> Result<Halves> {
@@ -131,15 +137,109 @@ impl TlsConnector {
                 .map_err(|_| Error::InvalidAddress(host.to_owned()))?,
         };
         let session = ClientConnection::new(self.config.clone(), name)
-            .map_err(|error| Error::TlsHandshake(error.to_string()))?;
+            .map_err(|error| Error::TlsHandshake(describe(address, &error)))?;
         let (mut read, write) = wrap(session, read, write, Limits::of_server());
         match read.handshake(None).await {
             Ok(()) => Ok((read, write)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::TlsHandshake("socket hang up".to_owned()))
-            }
-            Err(error) => Err(Error::TlsHandshake(error.to_string())),
+            Err(error) => Err(handshake_error(address, error)),
         }
+    }
+}
+
+/// The error of a handshake that has failed. `address`: host and port of the server.
+pub(crate) fn handshake_error(address: &str, error: io::Error) -> Error {
+    Error::TlsHandshake(match failure(&error) {
+        Some(failure) => describe(address, failure),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            format!("the server at {address} closed the connection during the TLS handshake")
+        }
+        None => format!(
+            "the connection to {address} failed during the TLS handshake: {}",
+            code_of(&error)
+        ),
+    })
+}
+
+/// Describes the failure of a handshake with the server at `address`, and what to do.
+fn describe(address: &str, error: &rustls::Error) -> String {
+    use rustls::{AlertDescription as Alert, Error as Tls, InvalidMessage as Message};
+    match error {
+        Tls::InvalidMessage(
+            Message::InvalidContentType
+            | Message::UnknownProtocolVersion
+            | Message::MessageTooLarge
+            | Message::InvalidEmptyPayload,
+        ) => no_tls(address),
+        Tls::InvalidCertificate(reason) => {
+            format!(
+                "the certificate of the server at {address} {}",
+                rejected(reason)
+            )
+        }
+        Tls::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::AccessDenied,
+        ) => format!(
+            "the server at {address} does not accept the certificate of this client: set \
+             \"tls.cert\" and \"tls.key\" to one that it trusts"
+        ),
+        Tls::AlertReceived(Alert::ProtocolVersion) | Tls::PeerIncompatible(_) => format!(
+            "the server at {address} supports no version or cipher of TLS that this client \
+             supports: it needs TLS 1.2 or 1.3, at least \"tls.minVersion\""
+        ),
+        Tls::AlertReceived(Alert::UnrecognisedName) => format!(
+            "the server at {address} has no certificate for this name: set \"tls.servername\""
+        ),
+        error => format!("the TLS handshake with {address} failed: {error}"),
+    }
+}
+
+fn no_tls(address: &str) -> String {
+    format!(
+        "the server at {address} does not speak TLS: use ws: (for a proxy http:), or its port for TLS"
+    )
+}
+
+/// The error of a server that does not speak TLS.
+pub(crate) fn not_tls(address: &str) -> Error {
+    Error::TlsHandshake(no_tls(address))
+}
+
+/// The reason why a certificate is rejected, and what to do.
+fn rejected(reason: &CertificateError) -> String {
+    use CertificateError as Reason;
+    match reason {
+        Reason::UnknownIssuer => {
+            "is signed by an authority that is not trusted: set \"tls.ca\" to the \
+             certificate of that authority (in Node.js also NODE_EXTRA_CA_CERTS or --use-system-ca)"
+                .to_owned()
+        }
+        Reason::Expired | Reason::ExpiredContext { .. } => "has expired".to_owned(),
+        Reason::NotValidYet | Reason::NotValidYetContext { .. } => {
+            "is not valid yet: check the clock of this machine".to_owned()
+        }
+        Reason::NotValidForName => "is not valid for this host: set \"tls.servername\"".to_owned(),
+        Reason::NotValidForNameContext {
+            expected,
+            presented,
+        } => format!(
+            "is not valid for \"{}\" but for {}: use such a host, or set \"tls.servername\"",
+            expected.to_str(),
+            match presented.is_empty() {
+                true => "no name".to_owned(),
+                false => presented.join(", "),
+            }
+        ),
+        Reason::Revoked => "is revoked".to_owned(),
+        Reason::BadSignature => "has a wrong signature".to_owned(),
+        Reason::BadEncoding => "is malformed".to_owned(),
+        reason => format!("cannot be used: {reason}"),
     }
 }
 
@@ -156,7 +256,7 @@ pub(crate) fn client_config(options: &TlsClientOptions) -> Result<ClientConfig> 
     };
     let roots = match &options.ca {
         Some(ca) => roots(ca)?,
-        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        None => default_roots(&options.trust),
     };
     let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(provider)
@@ -240,13 +340,38 @@ fn check_dates(leaf: &ParsedCertificate<'_>, provider: &CryptoProvider) -> Resul
 }
 
 /// Loads the certificate authorities that may sign the peer's certificate.
-fn roots(ca: &Pem) -> Result<RootCertStore> {
+fn roots(ca: &[Pem]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(CA, ca)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| wrong(CA, invalid(error)))?;
+    for pem in ca {
+        for certificate in certificates(CA, pem)? {
+            let added = roots.add(certificate);
+            added.map_err(|error| wrong(CA, invalid(error)))?;
+        }
     }
     Ok(roots)
+}
+
+/// The authorities that are trusted if the option `ca` names none. Certificates that cannot be read or used
+/// are left out: the handshake fails if one of them was needed.
+fn default_roots(trust: &TrustStore) -> RootCertStore {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    for path in &trust.files {
+        let (file, folder) = match path.is_dir() {
+            true => (None, Some(path.as_path())),
+            false => (Some(path.as_path()), None),
+        };
+        roots.add_parsable_certificates(load_certs_from_paths(file, folder).certs);
+    }
+    if trust.system {
+        roots.add_parsable_certificates(system_certificates().iter().cloned());
+    }
+    roots
+}
+
+/// The authorities of the operating system. Reading them takes long, so they are read once.
+fn system_certificates() -> &'static [CertificateDer<'static>] {
+    static CERTIFICATES: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    CERTIFICATES.get_or_init(|| load_native_certs().certs)
 }
 
 /// Loads at least one certificate, in the given order.

@@ -30,7 +30,7 @@ impl Issued {
 
     pub(crate) fn server(&self) -> TlsServerOptions {
         TlsServerOptions {
-            ca: self.mutual.then(|| self.authority.pem().into()),
+            ca: self.mutual.then(|| vec![self.authority.pem().into()]),
             request_cert: self.mutual,
             ..tls_of(&self.authority.issue())
         }

@@ -97,14 +97,14 @@ async fn a_server_refuses_unusable_tls_options_by_name() {
         (
             "tls.ca",
             TlsServerOptions {
-                ca: Some(nowhere.into()),
+                ca: Some(vec![nowhere.into()]),
                 ..tls_of(&good)
             },
         ),
         (
             "tls.ca",
             TlsServerOptions {
-                ca: Some(nonsense("CERTIFICATE")),
+                ca: Some(vec![nonsense("CERTIFICATE")]),
                 ..tls_of(&good)
             },
         ),
@@ -124,7 +124,7 @@ async fn a_client_refuses_unusable_tls_options_by_name() {
         (
             "tls.ca",
             TlsClientOptions {
-                ca: Some("/nowhere/at/all.pem".into()),
+                ca: Some(vec!["/nowhere/at/all.pem".into()]),
                 ..default()
             },
         ),
@@ -260,7 +260,7 @@ async fn servername_is_verified_and_a_self_signed_certificate_can_be_trusted() {
     assert_eq!(meets(&authority.issue(), named).await, FAILED);
     let own = self_signed();
     let pinned = TlsClientOptions {
-        ca: Some((&*own.cert).into()),
+        ca: Some(vec![(&*own.cert).into()]),
         ..TlsClientOptions::default()
     };
     assert_eq!(meets(&own, pinned).await[0], "open");
@@ -332,7 +332,7 @@ async fn a_required_client_certificate_must_be_signed_by_the_authority() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let (server, log) = start_server(ServerOptions {
         tls: Some(TlsServerOptions {
-            ca: Some(clients.pem().into()),
+            ca: Some(vec![clients.pem().into()]),
             request_cert: true,
             ..tls_of(&servers.issue())
         }),

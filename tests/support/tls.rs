@@ -106,7 +106,7 @@ impl Authority {
     /// Options of a client that trusts us.
     pub fn client(&self) -> TlsClientOptions {
         TlsClientOptions {
-            ca: Some(self.pem().into()),
+            ca: Some(vec![self.pem().into()]),
             ..TlsClientOptions::default()
         }
     }

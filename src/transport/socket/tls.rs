@@ -75,6 +75,11 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
+        if let Err(error) = socket.try_flush() {
+            // The socket has TLS too, of a proxy, and has buffered ciphertext itself.
+            self.buffered_ciphertext = self.buffered_ciphertext.max(1);
+            return Err(error);
+        }
         self.buffered_ciphertext = 0;
         Ok(())
     }
@@ -96,7 +101,7 @@ impl TlsReadHalf {
             if !self.write.session.lock().connection.is_handshaking() {
                 return Ok(());
             }
-            poll_fn(|cx| self.socket.poll_readable(cx)).await?;
+            poll_fn(|cx| self.socket.poll_input(cx)).await?;
             let turn = match turns {
                 None => None,
                 // The semaphore is never closed, so this cannot fail.
@@ -110,6 +115,14 @@ impl TlsReadHalf {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             drop(turn);
+        }
+    }
+
+    /// Ready when a read may return bytes, or may at least read some from the socket.
+    pub(super) fn poll_input(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.inbound.unread {
+            0 => self.socket.poll_input(cx),
+            _ => Poll::Ready(Ok(())),
         }
     }
 
@@ -345,7 +358,7 @@ mod tests {
         let options = TlsServerOptions::new(cert.pem(), signing_key.serialize_pem());
         let acceptor = TlsAcceptor::new(&options).unwrap();
         let connector = TlsConnector::new(&TlsClientOptions {
-            ca: Some(cert.pem().into()),
+            ca: Some(vec![cert.pem().into()]),
             ..TlsClientOptions::default()
         })
         .unwrap();
@@ -356,7 +369,7 @@ mod tests {
         let memory = Arc::new(Memory::new(usize::MAX));
         let (mut read, write) = acceptor.accept(read, write, &memory).unwrap();
         let (far_read, far_write) = Socket::Tcp(far.unwrap()).into_halves();
-        let far = connector.connect("localhost", far_read, far_write);
+        let far = connector.connect("localhost", "localhost:1", far_read, far_write);
         let (near, far) = tokio::join!(read.handshake(None), far);
         near.unwrap();
         ((read, write), far.unwrap())
