@@ -75,7 +75,9 @@ test('both tarballs install in an empty folder and hold a conversation', async (
     const { stdout } = await node([file], { cwd: user });
     t.is(stdout, 'server: hello\n');
   }
-  t.true(fs.existsSync(path.join(user, 'node_modules', '.bin', 'wsbrokerserver')));
+  for (const command of ['wsbrokerserver', 'wsmsgbroker']) {
+    t.true(fs.existsSync(path.join(user, 'node_modules', '.bin', command)), command);
+  }
 });
 
 test('without an addon the error tells the platform and what to do', async (t) => {

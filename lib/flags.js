@@ -4,6 +4,7 @@
 // defaults from the addon. Only the descriptions are written here.
 
 const fs = require('node:fs');
+const closest = require('./closest');
 const { serverOptions } = require('./options');
 
 /** Descriptions of all options that have a flag. A default in words stands where the addon has none. */
@@ -149,6 +150,20 @@ function readFlags(values) {
   return options;
 }
 
+/** The message for an error of `parseArgs` about an unknown flag; undefined for any other error. */
+function unknownFlag(error) {
+  const [, flag] = /^Unknown option '(-[^']*)'/.exec(error.message) ?? [];
+  if (flag === undefined) {
+    return undefined;
+  }
+  const flags = [...FLAGS.map(({ name }) => name), 'drain', 'help', 'version'];
+  const meant = closest(
+    flag,
+    flags.map((name) => `--${name}`),
+  );
+  return `unknown option '${flag}'${meant ? `, did you mean ${meant}?` : ''} (see --help)`;
+}
+
 const MIB = 2 ** 20;
 
 function format(value) {
@@ -190,4 +205,4 @@ function helpLines() {
   });
 }
 
-module.exports = { FLAGS, VALUES, readFlag, readFlags, helpLines };
+module.exports = { FLAGS, VALUES, readFlag, readFlags, unknownFlag, helpLines };

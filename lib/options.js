@@ -4,6 +4,7 @@
 // ranges of most options.
 
 const util = require('node:util');
+const closest = require('./closest');
 const { MAX_TIMER } = require('./client/pendingRequest');
 const { coded } = require('./errors');
 
@@ -186,7 +187,11 @@ function check(options, known, prefix = '') {
   for (const [key, value] of Object.entries(options)) {
     const name = prefix + key;
     if (!Object.hasOwn(known, key)) {
-      throw invalid(`unknown option "${name}", expected ${Object.keys(known).join(', ')}`);
+      const meant = closest(key, Object.keys(known));
+      const advice = meant ? `did you mean "${prefix}${meant}"?` : '';
+      throw invalid(
+        `unknown option "${name}": ${advice || `expected ${Object.keys(known).join(', ')}`}`,
+      );
     }
     if (value !== undefined) {
       checked[key] = checkOne(name, value, known[key]);
