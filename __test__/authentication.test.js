@@ -50,7 +50,14 @@ test('asks authenticate, and lets in whom it accepts', async (t) => {
   t.is(headers['x-key'], 'value');
   t.true(headers['user-agent'] === undefined || typeof headers['user-agent'] === 'string');
   const remoteAddress = '127.0.0.1';
-  t.deepEqual(shown, { id: 'a', token: 'sésame\n"', remoteAddress, secure: false });
+  t.deepEqual(shown, {
+    id: 'a',
+    token: 'sésame\n"',
+    url: '/',
+    remoteAddress,
+    secure: false,
+    certificate: undefined,
+  });
 });
 
 test('refuses whom authenticate does not accept, and says why', async (t) => {

@@ -6,14 +6,20 @@
 const v8 = require('node:v8');
 const { Hub } = require('./native');
 
-// Imported here, because a test framework may replace the global functions later.
+// Imported here, because fake timers of a test framework replace these functions later.
 const { setInterval, clearInterval, setImmediate } = require('node:timers');
+const { nextTick } = process;
 
 /** The longest interval of a timer, in milliseconds. The timer only keeps the process alive. */
 const MAX_INTERVAL = 2 ** 31 - 1;
 
+/** The property of `process` for the functions to call when it exits: a set that all copies of this module share. */
+const EXIT_HANDLERS = Symbol.for('wsmsgbroker.exitHandlers');
+
 /** Open objects by number. This reference keeps them alive. */
 const objects = new Map();
+/** The numbers of the open objects that keep the process alive. */
+const referenced = new Set();
 /** Clients with frames to pass to the addon at the end of this tick. */
 const clientsToFlush = new Set();
 
@@ -31,20 +37,36 @@ let object;
 /** True if the rest of the delivery must wait for a turn of the event loop. */
 let isYielding = false;
 
-const hub = new Hub(receiveBatches, v8.getHeapStatistics().heap_size_limit);
+const hub = new Hub(v8.getHeapStatistics().heap_size_limit);
 
 /** Adds an object. Returns its number, and keeps the process alive until it is removed. */
 function add(added) {
+  if (objects.size === 0) {
+    hub.open(receiveBatches);
+    exitHandlers().add(onExit);
+  }
   lastNumber += 1;
   objects.set(lastNumber, added);
-  keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
+  setRef(lastNumber, true);
   return lastNumber;
 }
 
 /** Removes an object, which receives no further events. */
 function remove(number) {
   hub.remove(number);
+  setRef(number, false);
   if (objects.delete(number) && objects.size === 0) {
+    hub.close();
+    exitHandlers().delete(onExit);
+  }
+}
+
+/** Sets whether an open object keeps the process alive. */
+function setRef(number, isRef) {
+  if (isRef && objects.has(number)) {
+    referenced.add(number);
+    keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
+  } else if (referenced.delete(number) && referenced.size === 0) {
     clearInterval(keepAlive);
     keepAlive = null;
   }
@@ -144,7 +166,7 @@ function handlersOf(kinds, prototype) {
 /** Calls `client.flush()` at the end of this tick. */
 function flushAtTickEnd(client) {
   if (clientsToFlush.size === 0) {
-    process.nextTick(flush);
+    nextTick(flush);
   }
   clientsToFlush.add(client);
 }
@@ -158,17 +180,40 @@ function flush() {
   } finally {
     // After an error of one client, the others are flushed in the next tick.
     if (clientsToFlush.size > 0) {
-      process.nextTick(flush);
+      nextTick(flush);
     }
   }
 }
 
-// Frames that were sent in the last tick of the process still reach the socket.
-process.on('exit', () => {
+/** The functions to call when the process exits. Several copies of this module add one `'exit'` listener. */
+function exitHandlers() {
+  if (process[EXIT_HANDLERS] === undefined) {
+    const handlers = new Set();
+    Object.defineProperty(process, EXIT_HANDLERS, { value: handlers });
+    process.on('exit', () => {
+      for (const handle of handlers) {
+        handle();
+      }
+    });
+  }
+  return process[EXIT_HANDLERS];
+}
+
+/** Frames that were sent in the last tick of the process still reach the socket. */
+function onExit() {
   flush();
   for (const opened of objects.values()) {
     opened.linger?.();
   }
-});
+}
 
-module.exports = { hub, add, remove, flushAtTickEnd, yieldToPromises, eventSize, handlersOf };
+module.exports = {
+  hub,
+  add,
+  remove,
+  setRef,
+  flushAtTickEnd,
+  yieldToPromises,
+  eventSize,
+  handlersOf,
+};

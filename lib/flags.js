@@ -10,6 +10,8 @@ const { serverOptions } = require('./options');
 /** Descriptions of all options that have a flag. A default in words stands where the addon has none. */
 const DESCRIPTIONS = {
   host: ['address to listen on'],
+  reusePort: ['share the port with other brokers that have this flag'],
+  trustProxy: ['proxies in front; their X-Forwarded-For names the client'],
   threads: ['threads that route messages', 'one per core, at most 4'],
   maxPayload: ['bytes of one message'],
   clientMaxPayload: ["bytes of one message to the server's own client"],
@@ -87,6 +89,15 @@ const VALUES = {
         throw new Error(`is '${text}', expected yes or no`);
       }
       return text === 'yes';
+    },
+  ],
+  hops: [
+    'number|yes|no',
+    (text) => {
+      if (text !== 'yes' && text !== 'no' && !/^\d+$/.test(text)) {
+        throw new Error(`is '${text}', expected a number, yes or no`);
+      }
+      return /^\d+$/.test(text) ? Number(text) : text === 'yes';
     },
   ],
   bytes: ['file', (file) => fs.readFileSync(file)],
