@@ -50,7 +50,14 @@ test('calls authenticate and admits the clients that it accepts', async (t) => {
   t.is(headers['x-key'], 'value');
   t.true(headers['user-agent'] === undefined || typeof headers['user-agent'] === 'string');
   const remoteAddress = '127.0.0.1';
-  t.deepEqual(shown, { id: 'a', token: 'sésame\n"', remoteAddress, secure: false });
+  t.deepEqual(shown, {
+    id: 'a',
+    token: 'sésame\n"',
+    url: '/',
+    remoteAddress,
+    secure: false,
+    certificate: undefined,
+  });
 });
 
 test('refuses clients that authenticate does not accept, with a reason', async (t) => {

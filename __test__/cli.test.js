@@ -8,7 +8,9 @@ const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const readline = require('node:readline');
 const test = require('ava');
+const WebSocket = require('ws');
 const { startNats } = require('../testkit/nats');
+const { lastingPort } = require('../testkit/ports');
 const { WSMsgBroker, startServer } = require('./support/start');
 
 const CLI = path.join(__dirname, '..', 'bin', 'wsbrokerserver.js');
@@ -53,9 +55,10 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 /** A broker of the command line: its process, port and lines of output after the first. */
 async function broker(t, ...flags) {
   const child = run(t, '0', '--host', '127.0.0.1', ...flags);
-  const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async () => (await lines.next()).value;
-  return { child, port: Number(/:(\d+)\/$/.exec(await next())[1]), next };
+  const lines = readline.createInterface({ input: child.stdout });
+  const iterator = lines[Symbol.asyncIterator]();
+  const next = async () => (await iterator.next()).value;
+  return { child, port: Number(/:(\d+)\/$/.exec(await next())[1]), lines, next };
 }
 
 /**
@@ -84,6 +87,18 @@ async function refused(port) {
     const [error] = await once(socket, 'connect').catch((error) => [error]);
     socket.destroy();
     if (error?.code === 'ECONNREFUSED') {
+      return;
+    }
+  }
+}
+
+/** Resolves when a server listens on this port. */
+async function listening(port) {
+  for (;;) {
+    const socket = net.connect(port, '127.0.0.1');
+    const [error] = await once(socket, 'connect').catch((error) => [error]);
+    socket.destroy();
+    if (error === undefined) {
       return;
     }
   }
@@ -167,6 +182,127 @@ for (const host of [...ANY, ...LOCAL]) {
     t.is(stderr.split('\n').length, warns ? 2 : 1, stderr);
   });
 }
+
+/** Registers these ids one after the other on one connection. Resolves when the last one is registered. */
+async function registerAll(t, port, ids) {
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/`);
+  t.teardown(() => socket.terminate());
+  await once(socket, 'open');
+  const last = new Promise((resolve) => {
+    socket.on('message', (data) => {
+      const { action, id } = JSON.parse(data);
+      if (action === 'registered' && id === ids.at(-1)) resolve();
+    });
+  });
+  for (const id of ids) {
+    socket.send(JSON.stringify({ action: 'register', id }));
+  }
+  await last;
+}
+
+/** Ids whose lines of output are twice as long as what is queued. */
+const LONG_IDS = Array.from({ length: 150 }, (_, n) => `${n}-${'x'.repeat(8000)}`);
+
+for (const [name, close] of [
+  ['stdout', (child) => child.stdout.destroy()],
+  ['stderr', (child) => child.stderr.destroy()],
+  ['neither stdout nor stderr', (child) => child.stdout.destroy() && child.stderr.destroy()],
+]) {
+  test(`goes on without a reader of its output: ${name}`, async (t) => {
+    const { child, port } = await broker(t);
+    close(child);
+    for (const id of ['a', 'b', 'c']) {
+      await registerAll(t, port, [id]);
+      child.kill('SIGHUP');
+    }
+    const exit = once(child, 'exit');
+    child.kill('SIGTERM');
+    t.deepEqual(await exit, [0, null]);
+  });
+}
+
+test('help and version need no reader either', async (t) => {
+  for (const flag of ['--help', '--version']) {
+    const child = run(t, flag);
+    child.stdout.destroy();
+    t.deepEqual(await once(child, 'exit'), [0, null]);
+  }
+});
+
+test('drops lines while their reader stands still, and prints how many', async (t) => {
+  const { child, port, lines, next } = await broker(t);
+  lines.pause();
+  child.stdout.pause();
+  await registerAll(t, port, LONG_IDS);
+  lines.resume();
+  await registerAll(t, port, ['later']);
+  const seen = [];
+  do seen.push(await next());
+  while (seen.at(-1) !== ' + later');
+  const notice = seen.findIndex((line) => / lines of output were dropped$/.test(line));
+  const [, dropped] = /^wsbrokerserver: (\d+) lines of output were dropped$/.exec(seen[notice]);
+  t.true(Number(dropped) > 10);
+  // Each id but the last was also unregistered, as was the one before.
+  const printed = seen.filter((line) => /^ [+-] \d+-x/.test(line)).length;
+  t.true(printed + Number(dropped) >= 2 * LONG_IDS.length - 1, `${printed} + ${dropped}`);
+});
+
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  test(`${signal} ends it while the reader of its output stands still`, async (t) => {
+    const { child, port, lines } = await broker(t);
+    lines.pause();
+    child.stdout.pause();
+    await registerAll(t, port, LONG_IDS);
+    const exit = once(child, 'exit');
+    child.kill(signal);
+    t.deepEqual(await exit, [0, null]);
+  });
+}
+
+const onLinux = process.platform === 'linux' ? test : test.skip;
+
+onLinux('a full disk does not end it', async (t) => {
+  const full = fs.openSync('/dev/full', 'w');
+  const port = await lastingPort(t);
+  const child = spawn(process.execPath, [CLI, String(port), '--host', '127.0.0.1'], {
+    stdio: ['ignore', full, full],
+  });
+  fs.closeSync(full);
+  t.teardown(() => child.kill('SIGKILL'));
+  await listening(port);
+  await registerAll(t, port, ['a', 'b']);
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  t.deepEqual(await exit, [0, null]);
+});
+
+for (const signal of ['SIGHUP', 'SIGUSR2']) {
+  test(`${signal} does not end it`, async (t) => {
+    const { child, port, next } = await broker(t);
+    child.kill(signal);
+    await registerAll(t, port, ['a']);
+    t.is(await next(), ' + a');
+    child.kill(signal);
+    const exit = once(child, 'exit');
+    child.kill('SIGTERM');
+    t.deepEqual(await exit, [0, null]);
+  });
+}
+
+test('an unknown flag is reported with the one that is meant', async (t) => {
+  for (const [flag, meant] of [
+    ['--max-payloads', '--max-payload'],
+    ['--maxPayload', '--max-payload'],
+    ['--jwt-secrt', '--jwt-secret'],
+    ['--drian', '--drain'],
+  ]) {
+    const { code, stderr } = await finish(t, '0', flag, '1');
+    t.is(code, 2);
+    t.true(stderr.includes(`did you mean ${meant}?`), stderr);
+  }
+  const { stderr } = await finish(t, '0', '--nothing', '1');
+  t.false(stderr.includes('did you mean'), stderr);
+});
 
 test('escapes ids that could forge a line, and prints ordinary ones unchanged', async (t) => {
   const { port, next } = await broker(t);

@@ -75,7 +75,9 @@ test('both tarballs work after installation in an empty folder', async (t) => {
     const { stdout } = await node([file], { cwd: user });
     t.is(stdout, 'server: hello\n');
   }
-  t.true(fs.existsSync(path.join(user, 'node_modules', '.bin', 'wsbrokerserver')));
+  for (const command of ['wsbrokerserver', 'wsmsgbroker']) {
+    t.true(fs.existsSync(path.join(user, 'node_modules', '.bin', command)), command);
+  }
 });
 
 test('without an addon the error names the platform and the remedy', async (t) => {

@@ -5,11 +5,18 @@
 
 const net = require('node:net');
 const { parseArgs } = require('node:util');
-const { FLAGS, VALUES, helpLines, readFlag, readFlags } = require('../lib/flags');
+const { FLAGS, VALUES, helpLines, readFlag, readFlags, unknownFlag } = require('../lib/flags');
+const LineWriter = require('../lib/lineWriter');
 const { version } = require('../package.json');
 
 /** Default time for pending requests after SIGTERM, in milliseconds. */
 const DRAIN = 5000;
+/** Time at the end of the process for output that its reader has not read yet, in milliseconds. */
+const LINGER = 500;
+
+const dropNotice = (count) => `wsbrokerserver: ${count} lines of output were dropped`;
+const output = new LineWriter(process.stdout, dropNotice);
+const errors = new LineWriter(process.stderr, dropNotice);
 
 /** The exit codes that shells report for a process ended by a signal. */
 const EXIT = { SIGINT: 130, SIGTERM: 143 };
@@ -51,19 +58,33 @@ function help() {
     ...lines.map(([flag, text]) => `  ${flag.padEnd(width)}${text}`),
     '',
     'SIGTERM closes the broker after the pending requests, SIGINT immediately. SIGHUP reads the TLS',
-    'files again, for new connections.',
+    'files again, for new connections. Without TLS it has no effect.',
   ].join('\n');
+}
+
+/** Prints a message to stderr. */
+function report(message) {
+  errors.write(`wsbrokerserver: ${message}`);
 }
 
 /** Prints a line to stderr, and sets the exit code: 2 for a wrong command line, 1 for an error of the system. */
 function fail(message, code) {
-  process.stderr.write(`wsbrokerserver: ${message}\n`);
+  report(message);
   process.exitCode = code;
+  limitLinger();
+}
+
+/** Ends the process even if output waits for a reader that does not read. */
+function limitLinger() {
+  if (output.queued + errors.queued > 0) {
+    setTimeout(() => process.exit(), LINGER).unref();
+  }
 }
 
 function start(port, path, drain, options) {
   const WSMsgBroker = require('..');
   let server;
+  handleHangUp(() => server, options.tls);
   try {
     server = new WSMsgBroker.Server({ port, path, ...options });
   } catch (error) {
@@ -77,28 +98,39 @@ function start(port, path, drain, options) {
     const where = address.port === undefined ? shown.port : address.port;
     // Without TLS the line is the same as in version 1.
     const scheme = options.tls ? 'wss://' : '';
-    console.log(`WSMsgBroker server listening on ${scheme}${shown.host}:${where}${shown.path}`);
+    output.write(`WSMsgBroker server listening on ${scheme}${shown.host}:${where}${shown.path}`);
     if (options.jwt === undefined && isAll(address)) {
-      const message =
-        'any client that can reach this machine may register (see --host and --jwt-secret)';
-      process.stderr.write(`wsbrokerserver: ${message}\n`);
+      report('any client that can reach this machine may register (see --host and --jwt-secret)');
     }
   });
-  server.on('registered', (id) => console.log(` + ${printable(id)}`));
-  server.on('unregistered', (id) => console.log(` - ${printable(id)}`));
+  server.on('registered', (id) => output.write(` + ${printable(id)}`));
+  server.on('unregistered', (id) => output.write(` - ${printable(id)}`));
   server.on('cluster', (state, reason) => {
     const why = reason === null ? '' : ` (${reason})`;
-    process.stderr.write(`wsbrokerserver: cluster ${state}${printable(why)}\n`);
+    report(`cluster ${state}${printable(why)}`);
   });
   server.on('error', (error) => {
     if (error.syscall !== undefined || error.code === 'ERR_WSMB_CLUSTER') {
       fail(error.message, 1);
     }
   });
-  if (options.tls) {
-    process.on('SIGHUP', () => renew(server, options.tls));
-  }
   stopOnSignals(server, drain);
+}
+
+/**
+ * SIGHUP reads the TLS files again. Without TLS it is ignored, and so is SIGUSR2: service managers and scripts for log
+ * rotation send them to any program, and their default is to end it.
+ */
+function handleHangUp(getServer, tls) {
+  process.on('SIGUSR2', () => {});
+  process.on('SIGHUP', () => {
+    const server = getServer();
+    if (tls === undefined) {
+      report('SIGHUP has no effect: there are no TLS files to read');
+    } else if (server !== undefined) {
+      renew(server, tls);
+    }
+  });
 }
 
 /** SIGTERM drains, SIGINT closes. A second signal ends the drain, a third one ends the process. */
@@ -109,7 +141,7 @@ function stopOnSignals(server, drain) {
     if (signals > 2) {
       process.exit(EXIT[signal]);
     }
-    server.close(signals === 1 && signal === 'SIGTERM' ? { drain } : undefined);
+    server.close(signals === 1 && signal === 'SIGTERM' ? { drain } : undefined).then(limitLinger);
   };
   for (const signal of Object.keys(EXIT)) {
     process.on(signal, stop);
@@ -135,7 +167,7 @@ function renew(server, tls) {
   try {
     server.setTls(tls);
   } catch (error) {
-    process.stderr.write(`wsbrokerserver: ${error.message}\n`);
+    report(error.message);
   }
 }
 
@@ -148,9 +180,9 @@ function main(argv) {
     });
     const { help: wantsHelp, version: wantsVersion, drain, ...flags } = values;
     if (wantsHelp) {
-      console.log(help());
+      output.write(help());
     } else if (wantsVersion) {
-      console.log(version);
+      output.write(version);
     } else if (positionals.length === 0 || positionals.length > 2) {
       fail('expected <port> [path]; see --help', 2);
     } else {
@@ -159,7 +191,7 @@ function main(argv) {
       start(port, path, readFlag('drain', readNumber, drain), readFlags(flags));
     }
   } catch (error) {
-    fail(error.message.split('\n')[0], 2);
+    fail(unknownFlag(error) ?? error.message.split('\n')[0], 2);
   }
 }
 

@@ -6,19 +6,20 @@
 const v8 = require('node:v8');
 const { Hub } = require('./native');
 
-// Imported here, because a test framework may replace the global functions later.
+// Imported here, because fake timers of a test framework replace these functions later.
 const { setInterval, clearInterval, setImmediate } = require('node:timers');
-
-// As it is when this module is loaded: a test framework may replace it later.
 const { nextTick } = process;
 
 /** The longest interval of a timer, in milliseconds. The timer only keeps the process alive. */
 const MAX_INTERVAL = 2 ** 31 - 1;
 
+/** The property of `process` for the functions to call when it exits: a set that all copies of this module share. */
+const EXIT_HANDLERS = Symbol.for('wsmsgbroker.exitHandlers');
+
 /** Open objects by number. This reference keeps them alive. */
 const objects = new Map();
-/** The keys of everything that keeps the process alive. */
-const holders = new Set();
+/** The keys of what keeps the process alive: numbers of servers, and sessions of clients. */
+const referenced = new Set();
 /** Clients with frames to pass to the addon at the end of this tick. */
 const clientsToFlush = new Set();
 
@@ -36,32 +37,38 @@ let object;
 /** True if the rest of the delivery must wait for a turn of the event loop. */
 let isYielding = false;
 
-const hub = new Hub(receiveBatches, v8.getHeapStatistics().heap_size_limit);
+const hub = new Hub(v8.getHeapStatistics().heap_size_limit);
 
 /** Adds an object, and returns its number. */
 function add(added) {
+  if (objects.size === 0) {
+    hub.open(receiveBatches);
+    exitHandlers().add(onExit);
+  }
   lastNumber += 1;
   objects.set(lastNumber, added);
   return lastNumber;
 }
 
-/** Keeps the process alive until `release` is called with the same key. */
-function hold(key) {
-  holders.add(key);
-  keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
-}
-
-function release(key) {
-  if (holders.delete(key) && holders.size === 0) {
-    clearInterval(keepAlive);
-    keepAlive = null;
-  }
-}
-
 /** Removes an object, which receives no further events. */
 function remove(number) {
   hub.remove(number);
-  objects.delete(number);
+  setRef(number, false);
+  if (objects.delete(number) && objects.size === 0) {
+    hub.close();
+    exitHandlers().delete(onExit);
+  }
+}
+
+/** Sets whether something keeps the process alive. `key`: the number of an open object, or any other object. */
+function setRef(key, isRef) {
+  if (isRef && (objects.has(key) || typeof key === 'object')) {
+    referenced.add(key);
+    keepAlive ??= setInterval(() => {}, MAX_INTERVAL);
+  } else if (referenced.delete(key) && referenced.size === 0) {
+    clearInterval(keepAlive);
+    keepAlive = null;
+  }
 }
 
 /** Called by the addon with the number of an object, the JSON texts of its events, the next number, and so on. */
@@ -177,20 +184,33 @@ function flush() {
   }
 }
 
-// Frames that were sent in the last tick of the process still reach the socket.
-process.on('exit', () => {
+/** The functions to call when the process exits. Several copies of this module add one `'exit'` listener. */
+function exitHandlers() {
+  if (process[EXIT_HANDLERS] === undefined) {
+    const handlers = new Set();
+    Object.defineProperty(process, EXIT_HANDLERS, { value: handlers });
+    process.on('exit', () => {
+      for (const handle of handlers) {
+        handle();
+      }
+    });
+  }
+  return process[EXIT_HANDLERS];
+}
+
+/** Frames that were sent in the last tick of the process still reach the socket. */
+function onExit() {
   flush();
   for (const opened of objects.values()) {
     opened.linger?.();
   }
-});
+}
 
 module.exports = {
   hub,
   add,
   remove,
-  hold,
-  release,
+  setRef,
   flushAtTickEnd,
   yieldToPromises,
   eventSize,

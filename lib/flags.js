@@ -4,11 +4,14 @@
 // defaults from the addon. Only the descriptions are written here.
 
 const fs = require('node:fs');
+const closest = require('./closest');
 const { serverOptions } = require('./options');
 
 /** Descriptions of all options that have a flag. A default in words stands where the addon has none. */
 const DESCRIPTIONS = {
   host: ['address to listen on'],
+  reusePort: ['share the port with other brokers that have this flag'],
+  trustProxy: ['proxies in front; their X-Forwarded-For names the client'],
   threads: ['threads that route messages', 'one per core, at most 4'],
   maxPayload: ['bytes of one message'],
   clientMaxPayload: ["bytes of one message to the server's own client"],
@@ -94,6 +97,15 @@ const VALUES = {
       return text === 'yes';
     },
   ],
+  hops: [
+    'number|yes|no',
+    (text) => {
+      if (text !== 'yes' && text !== 'no' && !/^\d+$/.test(text)) {
+        throw new Error(`is '${text}', expected a number, yes or no`);
+      }
+      return /^\d+$/.test(text) ? Number(text) : text === 'yes';
+    },
+  ],
   bytes: ['file', (file) => fs.readFileSync(file)],
   line: ['file', (file) => fs.readFileSync(file, 'utf8').split(/\r?\n/)[0]],
   file: ['file', (file) => file],
@@ -162,6 +174,20 @@ function readFlags(values) {
   return options;
 }
 
+/** The message for an error of `parseArgs` about an unknown flag; undefined for any other error. */
+function unknownFlag(error) {
+  const [, flag] = /^Unknown option '(-[^']*)'/.exec(error.message) ?? [];
+  if (flag === undefined) {
+    return undefined;
+  }
+  const flags = [...FLAGS.map(({ name }) => name), 'drain', 'help', 'version'];
+  const meant = closest(
+    flag,
+    flags.map((name) => `--${name}`),
+  );
+  return `unknown option '${flag}'${meant ? `, did you mean ${meant}?` : ''} (see --help)`;
+}
+
 const MIB = 2 ** 20;
 
 function format(value) {
@@ -203,4 +229,4 @@ function helpLines() {
   });
 }
 
-module.exports = { FLAGS, VALUES, readFlag, readFlags, helpLines };
+module.exports = { FLAGS, VALUES, readFlag, readFlags, unknownFlag, helpLines };

@@ -5,6 +5,7 @@
 
 const util = require('node:util');
 const { MAX_TIMER } = require('./client/wait');
+const closest = require('./closest');
 const { coded } = require('./errors');
 const { parseProxy } = require('./proxy');
 const trustStore = require('./trust');
@@ -55,7 +56,9 @@ const SERVER = {
   port: 'any',
   id: 'string',
   host: 'string',
+  reusePort: 'boolean',
   path: 'any',
+  trustProxy: 'hops',
   threads: 'number',
   maxPayload: 'number',
   clientMaxPayload: 'number',
@@ -164,6 +167,12 @@ const TYPES = {
   factor: limited((value) => value >= 1 && value <= 100, '1 to 100'),
   share: limited((value) => value >= 0 && value <= 1, '0 to 1'),
   count: limited((value) => value >= 1, 'at least 1'),
+  /** The number of proxies; true for any number. */
+  hops: [
+    (value) => typeof value === 'boolean' || (typeof value === 'number' && value >= 0),
+    'true, false or a number that is not negative',
+    [(value) => typeof value === 'boolean' || Number.isInteger(value), 'a whole number'],
+  ],
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],
   strings: [(value) => Array.isArray(value) && value.every(isString), 'an array of strings'],
@@ -198,7 +207,11 @@ function check(options, known, prefix = '') {
   for (const [key, value] of Object.entries(options)) {
     const name = prefix + key;
     if (!Object.hasOwn(known, key)) {
-      throw invalid(`unknown option "${name}", expected ${Object.keys(known).join(', ')}`);
+      const meant = closest(key, Object.keys(known));
+      const advice = meant ? `did you mean "${prefix}${meant}"?` : '';
+      throw invalid(
+        `unknown option "${name}": ${advice || `expected ${Object.keys(known).join(', ')}`}`,
+      );
     }
     if (value !== undefined) {
       checked[key] = checkOne(name, value, known[key]);
@@ -392,6 +405,7 @@ module.exports = {
   withTrust,
   checkArgument: (name, value) => checkOne(name, value, ARGUMENTS[name]),
   checkDisconnect: (options) => check(options, DISCONNECT),
+  checkCallback: (value) => (value == null ? undefined : checkOne('callback', value, 'function')),
   checkClose: (options) => check(object(options), { drain: 'number' }),
   serverOptions: SERVER,
   clientOptions: CLIENT,

@@ -40,9 +40,14 @@ pub struct Credentials {
     pub token: Option<String>,
     /// The headers of the handshake in order, with lower-case names.
     pub headers: Arc<[(String, String)]>,
-    /// The address of the peer of the socket, which may be a proxy.
+    /// The target of the request, as sent: path and query.
+    pub url: Arc<str>,
+    /// The certificate of the client in DER, if one was requested and verified.
+    pub certificate: Option<Arc<[u8]>>,
+    /// The address of the peer of the socket, or with `trust_proxy` that of the client behind the proxy. Empty
+    /// if unknown.
     pub remote_address: String,
-    /// True if the socket uses TLS. A proxy may terminate TLS instead.
+    /// True if the socket uses TLS, or with `trust_proxy` if the proxy reports so.
     pub secure: bool,
 }
 
@@ -64,7 +69,7 @@ impl Credentials {
     }
 }
 
-/// Omits secrets: the token, and the headers, which may contain cookies.
+/// Omits secrets: the token, the query, and the headers, which may contain cookies.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
@@ -238,6 +243,8 @@ mod tests {
             id: "a".into(),
             token: Some("hunter2".into()),
             headers: [("cookie".to_owned(), "hunter2".to_owned())].into(),
+            url: "/?password=hunter2".into(),
+            certificate: None,
             remote_address: "127.0.0.1".into(),
             secure: true,
         };

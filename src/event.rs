@@ -1,22 +1,45 @@
 //! Events that are emitted to the embedder. Their texts are borrowed, so an unused event costs nothing.
 
+use std::net::IpAddr;
+
 use crate::{
     auth::Denied,
     error::{ActionError, Error},
 };
+
+/// The origin of a connection: that of its socket, or with `trust_proxy` that reported by the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionInfo {
+    /// The address of the client; none for a Unix socket, or if a trusted proxy did not report it.
+    pub remote_address: Option<IpAddr>,
+    /// The port of the client; none if unknown.
+    pub remote_port: Option<u16>,
+    /// True if the client uses TLS.
+    pub secure: bool,
+}
+
+impl ConnectionInfo {
+    /// The address of the client as text; empty if unknown.
+    pub(crate) fn address_text(&self) -> String {
+        let address = self.remote_address.as_ref();
+        address.map(ToString::to_string).unwrap_or_default()
+    }
+}
 
 /// An event of a server. Emitted on the server's threads: return quickly, never block.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServerEvent<'a> {
     /// A WebSocket was accepted.
-    Connection,
+    Connection(ConnectionInfo),
     /// An id was registered; the `registered` frame is about to be queued.
     Registered {
         /// The id.
         id: &'a str,
         /// True if the id was registered before, by another connection or the same.
         replaced: bool,
+        /// The connection that owns it now.
+        info: ConnectionInfo,
     },
     /// An id was unregistered, and has no owner now.
     Unregistered(&'a str),

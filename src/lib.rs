@@ -62,7 +62,9 @@ pub use auth::Authentication;
 pub use client::Client;
 pub use cluster::Found;
 pub use error::{ActionError, Error, Result};
-pub use event::{ClientEvent, ClientListener, ClusterEvent, ServerEvent, ServerListener, Slow};
+pub use event::{
+    ClientEvent, ClientListener, ClusterEvent, ConnectionInfo, ServerEvent, ServerListener, Slow,
+};
 pub use metrics::{ClusterStats, Stats};
 pub use options::{
     ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit, ServerOptions,

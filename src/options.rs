@@ -2,6 +2,7 @@
 
 pub(crate) mod headers;
 mod nats;
+pub(crate) mod path;
 mod proxy;
 mod tls;
 
@@ -74,8 +75,16 @@ pub struct RateLimit {
 pub struct ServerOptions {
     /// The address to listen on. Default: TCP, 0.0.0.0, a free port.
     pub listen: Listen,
-    /// The path of the WebSocket endpoint, compared exactly; a missing leading slash is added. Default `/`.
+    /// Share the TCP port with other sockets that have this option, of this user's processes. Linux distributes
+    /// connections among them. Linux and macOS only. Default false.
+    pub reuse_port: bool,
+    /// The path of the WebSocket endpoint, compared exactly; a missing leading slash is added, and characters
+    /// that a URL cannot contain are escaped. Default `/`.
     pub path: String,
+    /// The number of trusted proxies in front of the server, whose headers `X-Forwarded-For`,
+    /// `X-Forwarded-Proto` and `Forwarded` name the client; `usize::MAX` trusts any number. Default 0: the
+    /// client is the peer of the socket.
+    pub trust_proxy: usize,
     /// Maximum bytes of a message from a client; a longer one closes its connection with 1009. Default 100
     /// MiB, as in `ws`.
     pub max_payload: usize,
@@ -155,7 +164,9 @@ impl Default for ServerOptions {
                 host: "0.0.0.0".into(),
                 port: 0,
             },
+            reuse_port: false,
             path: "/".into(),
+            trust_proxy: 0,
             max_payload: MAX_PAYLOAD,
             max_backpressure: 16 << 20,
             slow_consumer: SlowConsumer::Pushback,
@@ -190,6 +201,8 @@ impl ServerOptions {
     ///
     /// Errors: `InvalidOption` with the first option that is out of range.
     pub fn validate(&self) -> Result<()> {
+        path::validate(&self.path)?;
+        self.validate_reuse_port()?;
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
         range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
         range("maxMemory", self.max_memory, 1 << 20, usize::MAX)?;
@@ -226,6 +239,20 @@ impl ServerOptions {
         }
         time("closeTimeout", self.close_timeout)?;
         time("ackTimeout", self.ack_timeout)
+    }
+
+    fn validate_reuse_port(&self) -> Result<()> {
+        const IS_SUPPORTED: bool = cfg!(any(target_os = "linux", target_os = "macos"));
+        let reason = match &self.listen {
+            _ if !self.reuse_port => return Ok(()),
+            Listen::Unix(_) => "needs a TCP port, not a Unix socket",
+            Listen::Tcp { .. } if IS_SUPPORTED => return Ok(()),
+            Listen::Tcp { .. } => "is supported on Linux and macOS only",
+        };
+        Err(Error::InvalidOption {
+            name: "reusePort",
+            reason: reason.to_owned(),
+        })
     }
 
     fn authenticates(&self) -> bool {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `ingress` | accepts sockets, adds TLS, upgrades to WebSockets |
 //! | `acceptor` | the listening socket |
+//! | `unix_socket` | its file, if it is a Unix socket |
 //! | `handshakes` | pending handshakes and their limit |
 //! | `attach` | starts the connection of a WebSocket |
 //! | `participant` | the server's own client |
@@ -21,6 +22,8 @@ mod ingress;
 mod participant;
 #[cfg(test)]
 mod piped;
+#[cfg(unix)]
+mod unix_socket;
 
 use std::{
     fmt,
@@ -44,7 +47,7 @@ use crate::{
     event::ServerListener,
     memory::Memory,
     metrics::Stats,
-    options::{ServerOptions, TlsServerOptions},
+    options::{ServerOptions, TlsServerOptions, path},
     transport::tls::TlsAcceptor,
 };
 use acceptor::ListeningSocket;
@@ -111,6 +114,7 @@ impl Server {
         if !options.path.starts_with('/') {
             options.path.insert(0, '/');
         }
+        options.path = path::encode(&options.path).into_owned();
         let gate = Authenticator::new(&options.authentication)?;
         let memory = Arc::new(Memory::new(options.max_memory));
         // Taken out, so that the options do not keep the private key.
@@ -118,7 +122,7 @@ impl Server {
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let cluster = join(&options, runtime)?;
         let entered = runtime.enter();
-        let (acceptor, address) = ListeningSocket::bind(&options.listen)?;
+        let (acceptor, address) = ListeningSocket::bind(&options.listen, options.reuse_port)?;
         drop(entered);
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);

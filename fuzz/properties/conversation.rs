@@ -124,7 +124,7 @@ impl Stage {
         let listener = {
             let owned = owned.clone();
             move |event: ServerEvent<'_>| match event {
-                ServerEvent::Registered { id, replaced } => {
+                ServerEvent::Registered { id, replaced, .. } => {
                     let is_new = owned.lock().insert(id.to_owned());
                     assert_eq!(replaced, !is_new, "{id}");
                 }

@@ -58,8 +58,8 @@ function initialize(client, id, target) {
   const connect = (session, token) => new Transport(session, target, token);
   const session = new Session(client, target.settings, ack, connect);
   session.toJsonText = stringify;
-  session.onEnd = () => eventHub.release(session);
-  eventHub.hold(session);
+  session.onEnd = () => eventHub.setRef(session, false);
+  eventHub.setRef(session, true);
   Object.defineProperty(client, kSession, { value: session });
 }
 
@@ -75,14 +75,14 @@ const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
 
 /** Lets the process end although the client is open. */
 WSMsgBroker.prototype.unref = function unref() {
-  eventHub.release(this[kSession]);
+  eventHub.setRef(this[kSession], false);
   return this;
 };
 
 /** Reverts `unref`. */
 WSMsgBroker.prototype.ref = function ref() {
   if (this.state !== 'closed') {
-    eventHub.hold(this[kSession]);
+    eventHub.setRef(this[kSession], true);
   }
   return this;
 };

@@ -44,14 +44,28 @@ function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) 
 
 /** Converts all options. `shown` are the members of `wss.options`. */
 function parse({ id, ...options }) {
-  const { port, host = DEFAULTS.host, path: endpoint, authenticate, jwt, ...limits } = options;
+  const {
+    port,
+    host = DEFAULTS.host,
+    path: endpoint,
+    trustProxy,
+    authenticate,
+    jwt,
+    ...limits
+  } = options;
   if (port === undefined || port === null) {
     throw new TypeError('`port` or a `server` must be provided');
   }
   const text = endpoint ? String(endpoint) : '';
+  if (Buffer.from(text).toString() !== text) {
+    throw coded('ERR_WSMB_OPTION', 'option "path" has a lone surrogate', TypeError);
+  }
   const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
   const authenticates = authenticate !== undefined;
   const native = { ...limits, host, port: 0, path: shown.path, authenticates };
+  if (trustProxy !== undefined) {
+    native.trustProxy = trustProxy === true ? Number.POSITIVE_INFINITY : Number(trustProxy);
+  }
   if (jwt !== undefined) {
     if (authenticates) {
       throw coded(

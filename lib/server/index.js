@@ -7,6 +7,7 @@ const util = require('node:util');
 const { ASYNC_DISPOSE } = require('../node');
 const {
   checkServer,
+  checkCallback,
   checkClose,
   checkDisconnect,
   checkServerTls,
@@ -92,11 +93,28 @@ Server.prototype.setTls = function setTls(tls) {
 /**
  * Closes the server. The port is free when this returns; the promise resolves when the last connection has ended.
  * With `drain` pending requests have this time, in milliseconds, to be answered.
+ *
+ *     server.close([callback])
+ *     server.close({ drain }[, callback])
  */
-Server.prototype.close = function close(options) {
-  const { drain } = checkClose(options);
+Server.prototype.close = function close(options, callback) {
+  const isCallback = typeof options === 'function';
+  const { drain } = checkClose(isCallback ? undefined : options);
+  const called = checkCallback(isCallback ? options : callback);
   this.wss = null;
-  return this[kImpl].close(drain);
+  return this[kImpl].close(drain, called);
+};
+
+/** The process may end while the server is open, if nothing else keeps it alive. Returns the server. */
+Server.prototype.unref = function unref() {
+  this[kImpl].setRef(false);
+  return this;
+};
+
+/** Undoes `unref`: the server keeps the process alive while it is open, which is the default. Returns the server. */
+Server.prototype.ref = function ref() {
+  this[kImpl].setRef(true);
+  return this;
 };
 
 /** The server's own client, which connects when this is first read. */

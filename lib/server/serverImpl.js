@@ -2,6 +2,7 @@
 
 // The implementation behind class Server: passes options and calls to the addon, and emits its events.
 
+const { X509Certificate } = require('node:crypto');
 const { coded, systemError, nativeError } = require('../errors');
 const eventHub = require('../eventHub');
 const { NativeServer, ServerEventKind } = require('../native');
@@ -11,7 +12,7 @@ const authResult = require('./authResult');
 const Cluster = require('./cluster');
 const Ready = require('./ready');
 
-// As it is when this module is loaded: a test framework may replace it later.
+// Captured here, because fake timers of a test framework replace it later.
 const { nextTick } = process;
 
 /** Kinds of events that the addon sends only while the event of this name has a listener. */
@@ -29,6 +30,34 @@ const OPTIONAL_EVENTS = {
 /** The bit of an event in the mask of events that have listeners. */
 function bit(name) {
   return Object.hasOwn(OPTIONAL_EVENTS, name) ? 1 << OPTIONAL_EVENTS[name] : 0;
+}
+
+/** The origin of a connection, for listeners. */
+function connectionInfo(remoteAddress, port, secure) {
+  return { remoteAddress, remotePort: port ?? undefined, secure };
+}
+
+/** The certificate of a client, in base64, as `authenticate` gets it. */
+function clientCertificate(base64) {
+  if (base64 === null) {
+    return undefined;
+  }
+  const certificate = new X509Certificate(Buffer.from(base64, 'base64'));
+  const { subject, subjectAltName, issuer, serialNumber, validFrom, validTo } = certificate;
+  const { fingerprint256, raw } = certificate;
+  const { CN } = certificate.toLegacyObject().subject ?? {};
+  return {
+    // A name may occur several times: none of them is the name.
+    commonName: typeof CN === 'string' ? CN : undefined,
+    subject,
+    subjectAltName,
+    issuer,
+    serialNumber,
+    validFrom,
+    validTo,
+    fingerprint256,
+    raw,
+  };
 }
 
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
@@ -54,6 +83,11 @@ class ServerImpl {
   #closed;
   #resolveClosed;
   #client;
+  /** The number of the server's own client in the hub. */
+  #clientNumber = 0;
+  /** True if the server keeps the process alive. */
+  #isRef = true;
+  #isClosed = false;
   #hasWarned = false;
   /** By number, functions that resolve pending searches of the cluster. */
   #searches = new Map();
@@ -71,7 +105,10 @@ class ServerImpl {
     this.#ttl = options.ackTimeout ?? DEFAULTS.ackTimeout;
     const { host, port, path: endpoint } = this.#options.shown;
     this.#awaitsCluster = this.#options.native.nats?.required ?? false;
-    this.facade = { options: { host, port, path: endpoint }, close: () => server.close() };
+    this.facade = {
+      options: { host, port, path: endpoint },
+      close: (callback) => server.close(callback),
+    };
     this.#closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -79,13 +116,12 @@ class ServerImpl {
 
   start() {
     this.#number = eventHub.add(this);
-    eventHub.hold(this);
+    eventHub.setRef(this.#number, true);
     try {
       this.#native = new NativeServer(eventHub.hub, this.#number, this.#options.native);
     } catch (error) {
       eventHub.remove(this.#number);
-      eventHub.release(this);
-      this.#resolveClosed();
+      this.#setClosed();
       if (error.code.startsWith('ERR_')) {
         throw nativeError(error);
       }
@@ -148,11 +184,17 @@ class ServerImpl {
   }
 
   #listenError(code) {
-    const { host, port, unix } = this.#options.native;
+    const { host, port, unix, reusePort } = this.#options.native;
     const syscall = code === 'ENOTFOUND' ? 'getaddrinfo' : 'listen';
-    return unix === undefined
-      ? systemError(code, syscall, host, syscall === 'listen' ? port : undefined)
-      : systemError(code, syscall, unix);
+    if (unix !== undefined) {
+      return systemError(code, syscall, unix);
+    }
+    const isWorker = require('node:cluster').isWorker;
+    const advice =
+      code === 'EADDRINUSE' && !reusePort && isWorker
+        ? ': workers of node:cluster can share a port with the option reusePort'
+        : '';
+    return systemError(code, syscall, host, syscall === 'listen' ? port : undefined, advice);
   }
 
   address() {
@@ -196,6 +238,8 @@ class ServerImpl {
     if (!this.#native) {
       throw notOpened();
     }
+    this.#clientNumber = number;
+    eventHub.setRef(number, this.#isRef);
     return callNative(() => this.#native.join(eventHub.hub, number, options));
   }
 
@@ -218,9 +262,27 @@ class ServerImpl {
     callNative(() => this.#native.setTls(tls));
   }
 
-  close(drain) {
+  /** Closes the server. `callback` is called when it is closed, with an error if it was closed before. */
+  close(drain, callback) {
+    if (callback !== undefined) {
+      const error = this.#isClosed ? notOpened() : undefined;
+      // Outside of the promise, so that an error thrown by the callback is an uncaught exception.
+      this.#closed.then(() => nextTick(() => (error ? callback(error) : callback())));
+    }
     this.#native?.close(drain);
     return this.#closed;
+  }
+
+  #setClosed() {
+    this.#isClosed = true;
+    this.#resolveClosed();
+  }
+
+  /** Sets whether the server and its own client keep the process alive. */
+  setRef(isRef) {
+    this.#isRef = isRef;
+    eventHub.setRef(this.#number, isRef);
+    eventHub.setRef(this.#clientNumber, isRef);
   }
 
   /** The names of all known brokers of the cluster, or null without a cluster. */
@@ -249,12 +311,12 @@ class ServerImpl {
 
   // The handlers of events: `on` and the name of a `ServerEventKind`, where src/node/events.rs lists the arguments.
 
-  onConnection() {
-    this.#server.emit('connection');
+  onConnection([, address, port, secure]) {
+    this.#server.emit('connection', connectionInfo(address, port, secure));
   }
 
-  onRegistered([, id]) {
-    this.#server.emit('registered', id);
+  onRegistered([, id, address, port, secure]) {
+    this.#server.emit('registered', id, connectionInfo(address, port, secure));
   }
 
   onUnregistered([, id]) {
@@ -279,14 +341,13 @@ class ServerImpl {
 
   onClosed() {
     eventHub.remove(this.#number);
-    eventHub.release(this);
     if (this.#awaitsCluster) {
       this.ready.settle(notOpened(), true);
     }
     for (const resolve of this.#searches.values()) {
       resolve({ ids: [], silent: [] });
     }
-    this.#resolveClosed();
+    this.#setClosed();
   }
 
   onCounted([, number]) {
@@ -298,8 +359,16 @@ class ServerImpl {
   }
 
   /** Calls `authenticate`, and passes its result to the addon. */
-  async onQuestion([, number, id, token, headers, remoteAddress, secure]) {
-    const credentials = { id, token: token ?? undefined, headers, remoteAddress, secure };
+  async onQuestion([, number, id, token, headers, url, certificate, remoteAddress, secure]) {
+    const credentials = {
+      id,
+      token: token ?? undefined,
+      headers,
+      url,
+      remoteAddress,
+      secure,
+      certificate: clientCertificate(certificate),
+    };
     const { result, fault } = await authResult(this.#authenticate, credentials);
     // Outside of this promise, so that an error thrown by a listener is an uncaught exception.
     nextTick(() => this.#answer(number, result, fault));

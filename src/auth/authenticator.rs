@@ -221,6 +221,8 @@ mod tests {
                     id: "a".into(),
                     token: Some("x".repeat(bytes)),
                     headers: Arc::default(),
+                    url: "/".into(),
+                    certificate: None,
                     remote_address: String::new(),
                     secure: false,
                 };

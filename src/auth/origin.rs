@@ -15,7 +15,8 @@ struct Origin<'a> {
 /// True if a page of this origin may connect.
 ///
 /// With a list, the origin must equal one of its entries (`https://a` equals `https://a:443`), or the list
-/// must contain `*`, which allows all. `null`, the origin of a page without one, must be listed.
+/// must contain `*`, which allows all. `https://*.example.org` allows all subdomains of `example.org`, at any
+/// depth, but not `example.org`. `null`, the origin of a page without one, must be listed.
 ///
 /// Without a list, the page must come from the host and port in the `Host` header of the request. If a proxy
 /// terminates TLS, the request arrives as plain HTTP, so the scheme of the page is accepted as it is; if this
@@ -35,20 +36,77 @@ pub(crate) fn is_allowed(
         (_, "*") => true,
         (None, "null") => origin == "null",
         (None, _) => false,
-        (Some(page), entry) => Origin::parse(entry).is_some_and(|entry| page.is(&entry)),
+        (Some(page), entry) => match Subdomains::parse(entry) {
+            Some(subdomains) => subdomains.contain(page),
+            None => Origin::parse(entry).is_some_and(|entry| page.is(&entry)),
+        },
     })
+}
+
+/// The subdomains of a domain: `https://*.example.org`.
+struct Subdomains<'a> {
+    scheme: &'a str,
+    domain: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Subdomains<'a> {
+    /// None if the entry has no wildcard, or not as the whole first label, or if anyone can register a subdomain
+    /// of the domain, as of `org`.
+    fn parse(entry: &'a str) -> Option<Self> {
+        let (scheme, authority) = entry.split_once("://*.")?;
+        let (domain, port) = split_authority(authority)?;
+        // A scheme is valid whatever the host.
+        let is_scheme = is_scheme(scheme);
+        let labels: Vec<_> = domain.split('.').collect();
+        let is_domain = labels.iter().all(|label| !label.is_empty())
+            // The last label of an IPv4 address is a number.
+            && !labels.last()?.bytes().all(|byte| byte.is_ascii_digit())
+            && !domain.starts_with('[');
+        let is_narrow = labels.len() > 1 || domain.eq_ignore_ascii_case("localhost");
+        (is_scheme && is_domain && is_narrow).then_some(Self {
+            scheme,
+            domain,
+            port,
+        })
+    }
+
+    fn contain(&self, page: &Origin<'_>) -> bool {
+        let Some(at) = page.host.len().checked_sub(self.domain.len()) else {
+            return false;
+        };
+        // The host is ASCII.
+        let (labels, domain) = page.host.split_at(at);
+        let is_subdomain = labels
+            .strip_suffix('.')
+            .is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()));
+        let host = Origin {
+            scheme: self.scheme,
+            host: domain,
+            port: self.port,
+        };
+        let parent = Origin {
+            host: domain,
+            ..*page
+        };
+        is_subdomain && domain.eq_ignore_ascii_case(self.domain) && parent.is(&host)
+    }
 }
 
 /// Refuses entries that match no page.
 pub(crate) fn validate(allowed: &[String]) -> Result<()> {
-    let is_valid =
-        |entry: &&String| matches!(entry.as_str(), "*" | "null") || Origin::parse(entry).is_some();
+    let is_valid = |entry: &&String| {
+        matches!(entry.as_str(), "*" | "null")
+            || Origin::parse(entry).is_some()
+            || Subdomains::parse(entry).is_some()
+    };
     match allowed.iter().find(|entry| !is_valid(entry)) {
         None => Ok(()),
         Some(entry) => Err(Error::InvalidOption {
             name: "allowedOrigins",
             reason: format!(
-                "has {entry:?}, expected \"*\", \"null\" or an origin like \"https://example.com\""
+                "has {entry:?}, expected \"*\", \"null\", an origin like \"https://example.com\" or the \
+                 subdomains of one like \"https://*.example.com\""
             ),
         }),
     }
@@ -59,11 +117,7 @@ impl<'a> Origin<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let (host, port) = split_authority(authority)?;
-        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-        is_scheme.then_some(Self { scheme, host, port })
+        is_scheme(scheme).then_some(Self { scheme, host, port })
     }
 
     fn is(&self, other: &Origin<'_>) -> bool {
@@ -92,6 +146,11 @@ impl<'a> Origin<'a> {
             _ => None,
         }
     }
+}
+
+fn is_scheme(text: &str) -> bool {
+    let is_of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(is_of_scheme)
 }
 
 /// Parses `host`, `host:port` or `[IPv6]:port`.
@@ -155,6 +214,46 @@ mod tests {
         ] {
             assert!(listed(origin, entry), "{origin} {entry}");
         }
+    }
+
+    #[test]
+    fn a_wildcard_allows_subdomains_at_any_depth() {
+        for (origin, entry) in [
+            ("https://a.example.org", "https://*.example.org"),
+            ("https://b.a.example.org", "https://*.example.org"),
+            ("https://A.Example.ORG", "HTTPS://*.example.org:443"),
+            ("https://a.example.org:443", "https://*.Example.org"),
+            ("http://a.localhost:3000", "http://*.localhost:3000"),
+            ("https://xn--caf-dma.example.org", "https://*.example.org"),
+        ] {
+            assert!(listed(origin, entry), "{origin} {entry}");
+        }
+        for origin in [
+            "https://example.org",
+            "https://.example.org",
+            "https://..example.org",
+            "https://a..example.org",
+            "https://.a.example.org",
+            "https://evilexample.org",
+            "https://evil-example.org",
+            "https://a.example.org.evil",
+            "https://a.example.org.",
+            "https://*.example.org",
+            "https://a.example.com",
+            "http://a.example.org",
+            "https://a.example.org:8443",
+            "https://a.example.org:80",
+            "https://evil/.example.org",
+            "https://evil@a.example.org",
+            "https://evil#.example.org",
+            "wss://a.example.org",
+            "a.example.org",
+            "null",
+            "",
+        ] {
+            assert!(!listed(origin, "https://*.example.org"), "{origin}");
+        }
+        assert!(!listed("http://a.localhost", "http://*.localhost:3000"));
     }
 
     #[test]
@@ -241,15 +340,42 @@ mod tests {
 
     #[test]
     fn entries_that_could_never_match_are_refused() {
-        let ok = list(&["*", "null", "https://a.example", "http://[::1]:80", "x://y"]);
+        let ok = list(&[
+            "*",
+            "null",
+            "https://a.example",
+            "http://[::1]:80",
+            "x://y",
+            "https://*.a.example",
+            "http://*.localhost:3000",
+        ]);
         validate(&ok).unwrap();
         for entry in [
             "",
             "a.example",
             "https://a.example/",
             "https://a.example/path",
-            "https://*.a.example",
             "https://user@a.example",
+            "https://*",
+            "https://*.",
+            "https://*.org",
+            "https://*a.example",
+            "https://a.*.example",
+            "https://*.*.example",
+            "https://*.a.*",
+            "https://a.*",
+            "https://*.a..example",
+            "https://*..a.example",
+            "https://*.a.example.",
+            "https://*.a.example/",
+            "https://*.a.example:*",
+            "https://*.1.2.3",
+            "https://*.[::1]",
+            "*://a.example",
+            "*://*.a.example",
+            "*.a.example",
+            "://*.a.example",
+            "https://*.user@a.example",
             "https://ä.example",
             "https://",
             "https://a:b",

@@ -12,6 +12,7 @@ use futures_util::task::AtomicWaker;
 use crate::{
     auth::Denied,
     broker::{lease::Lease, requests::ConnectionRequests},
+    event::ConnectionInfo,
     memory::Memory,
     protocol::version_2,
     sync::{
@@ -91,6 +92,8 @@ pub(crate) struct Handle {
     pub(crate) participant: bool,
     /// True for an id, or a node, at another broker of the cluster.
     pub(crate) remote: bool,
+    /// Where it comes from; unknown for a participant and for a remote handle.
+    pub(crate) info: ConnectionInfo,
     pub(crate) outbox: Outbox,
     /// Number of its registration while it owns its id; zero otherwise.
     registration: AtomicU64,
@@ -125,6 +128,7 @@ impl Handle {
             key,
             participant: false,
             remote: false,
+            info: ConnectionInfo::default(),
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
             uses_version_2: AtomicBool::new(false),
@@ -140,6 +144,11 @@ impl Handle {
             close: Mutex::new(None),
             socket,
         }
+    }
+
+    /// Sets where its connection comes from.
+    pub(crate) fn of(self, info: ConnectionInfo) -> Self {
+        Self { info, ..self }
     }
 
     /// Turns it into the handle of the server's own participant.

@@ -72,16 +72,18 @@ pub(super) enum AuthState {
 pub(crate) struct Peer {
     /// Names in lower case, and values.
     pub(crate) headers: Arc<[(String, String)]>,
-    /// IP address; empty for a Unix socket.
-    pub(crate) address: String,
-    pub(crate) secure: bool,
+    /// Target of the request: path and query.
+    pub(crate) url: Arc<str>,
+    /// Its certificate in DER.
+    pub(crate) certificate: Option<Arc<[u8]>>,
 }
 
 impl Peer {
     /// Bytes of memory that it takes.
     pub(super) fn memory(&self) -> usize {
         let header = |(name, value): &(String, String)| HEADER + name.len() + value.len();
-        self.address.len() + self.headers.iter().map(header).sum::<usize>()
+        let certificate = self.certificate.as_ref().map_or(0, |der| der.len());
+        self.url.len() + certificate + self.headers.iter().map(header).sum::<usize>()
     }
 }
 
@@ -201,8 +203,10 @@ impl Connection {
                     id: id.clone(),
                     token,
                     headers: peer.headers,
-                    remote_address: peer.address,
-                    secure: peer.secure,
+                    url: peer.url,
+                    certificate: peer.certificate,
+                    remote_address: self.handle.info.address_text(),
+                    secure: self.handle.info.secure,
                 };
                 let renews = self.access.is_granted();
                 if !renews {
@@ -331,8 +335,11 @@ impl Connection {
         let taken = broker.registry.register(&id, handle, |former| {
             // Emitted before the peer gets `registered`: events of its next actions come later.
             let replaced = former.is_some();
-            let event = ServerEvent::Registered { id: &id, replaced };
-            broker.listener.event(event);
+            broker.listener.event(ServerEvent::Registered {
+                id: &id,
+                replaced,
+                info: handle.info,
+            });
             if let Some((former, registration)) = former
                 && former.key != handle.key
             {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use data_encoding::BASE64;
 use napi_derive::napi;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::sleep};
@@ -108,14 +109,19 @@ where
                 id,
                 token,
                 headers,
+                url,
+                certificate,
                 remote_address,
                 secure,
             } = credentials;
+            let certificate = certificate.map(|der| json(&BASE64.encode(&der)));
             push(&[
                 &number.to_string(),
                 &json(&id),
                 &token.map_or_else(|| "null".to_owned(), |token| json(&token)),
                 &headers_json(&headers),
+                &json(&url),
+                certificate.as_deref().unwrap_or("null"),
                 &json(&remote_address),
                 if secure { "true" } else { "false" },
             ]);

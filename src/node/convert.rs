@@ -86,7 +86,10 @@ pub struct NativeServerOptions {
     pub host: String,
     pub port: u16,
     pub unix: Option<String>,
+    pub reuse_port: Option<bool>,
     pub path: String,
+    /// Number of trusted proxies; infinite for any number.
+    pub trust_proxy: Option<f64>,
     pub threads: Option<f64>,
     pub max_payload: Option<f64>,
     pub client_max_payload: Option<f64>,
@@ -132,6 +135,8 @@ impl From<NativeServerOptions> for ServerOptions {
                 port: js.port,
             },
         };
+        options.reuse_port = js.reuse_port.unwrap_or_default();
+        count(&mut options.trust_proxy, js.trust_proxy);
         count(&mut options.max_payload, js.max_payload);
         count(&mut options.max_backpressure, js.max_backpressure);
         options.slow_consumer = match js.slow_consumer.as_deref() {

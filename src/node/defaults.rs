@@ -19,7 +19,9 @@ impl From<ServerOptions> for NativeServerOptions {
         Self {
             host,
             port,
+            reuse_port: Some(options.reuse_port),
             path: options.path,
+            trust_proxy: Some(options.trust_proxy as f64),
             max_payload: Some(options.max_payload as f64),
             max_backpressure: Some(options.max_backpressure as f64),
             slow_consumer_timeout: Some(options.slow_consumer_timeout.as_millis() as f64),

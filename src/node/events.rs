@@ -1,6 +1,7 @@
 //! The events of a server for `lib/server/serverImpl.js`, in a queue with a bounded size.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use super::{
     hub::Source,
     mailbox::{Mailbox, json},
 };
-use crate::{ClusterEvent, Found, Server, ServerEvent, ServerListener, Slow};
+use crate::{ClusterEvent, ConnectionInfo, Found, Server, ServerEvent, ServerListener, Slow};
 
 /// Bytes of uncollected events above which warnings and errors are counted instead of sent.
 const SAMPLE_FROM: usize = 256 << 10;
@@ -34,9 +35,9 @@ const TEXT: usize = 4 << 10;
 #[napi]
 #[derive(Clone, Copy)]
 pub enum ServerEventKind {
-    /// A WebSocket was accepted.
+    /// `address, port, secure`: a WebSocket was accepted.
     Connection,
-    /// `id`
+    /// `id, address, port, secure`
     Registered,
     /// `id`
     Unregistered,
@@ -52,7 +53,8 @@ pub enum ServerEventKind {
     Counted,
     /// `id, code, text`
     Denied,
-    /// `number, id, token, headers, address, secure`: may this client register?
+    /// `number, id, token, headers, url, certificate, address, secure`: may this client register? The
+    /// certificate is DER in base64.
     Question,
     /// `state, reason`
     Cluster,
@@ -78,7 +80,7 @@ pub(super) struct Shared {
 #[derive(Clone, Copy)]
 struct Net {
     was: bool,
-    is: bool,
+    is: Option<ConnectionInfo>,
 }
 
 impl Shared {
@@ -128,29 +130,30 @@ impl Shared {
         true
     }
 
-    /// Sends a registration or its end. `was`: the id had an owner before; `is`: it has one now.
+    /// Sends a registration or its end. `was`: the id had an owner before; `is`: its owner now.
     ///
     /// Above `NET_FROM` bytes of uncollected events, registrations that begin and end meanwhile cancel
     /// out, so that the queue is bounded by the number of ids. No other registration is lost.
-    fn registration(&self, id: &str, was: bool, is: bool) {
+    fn registration(&self, id: &str, was: bool, is: Option<ConnectionInfo>) {
         if !self.listens_to(Kind::Registered) && !self.listens_to(Kind::Unregistered) {
             return;
         }
         // Locked before the mailbox is read: `collected` empties the mailbox first, then this map.
         let mut net = self.net.lock();
         if net.is_empty() && self.mailbox.waiting() <= NET_FROM {
-            let kind = if is {
-                Kind::Registered
-            } else {
-                Kind::Unregistered
-            };
-            if self.listens_to(kind) {
-                self.push(kind, &[&json(id)]);
+            match is {
+                Some(info) if self.listens_to(Kind::Registered) => {
+                    self.push(Kind::Registered, &[&json(id), &info_json(info)]);
+                }
+                None if self.listens_to(Kind::Unregistered) => {
+                    self.push(Kind::Unregistered, &[&json(id)]);
+                }
+                Some(_) | None => {}
             }
             return;
         }
         match net.get_mut(id) {
-            Some(known) if !is && !known.was => drop(net.remove(id)),
+            Some(known) if is.is_none() && !known.was => drop(net.remove(id)),
             Some(known) => known.is = is,
             None => drop(net.insert(id.into(), Net { was, is })),
         }
@@ -162,7 +165,10 @@ impl Shared {
     fn take_net(&self) -> Vec<(Kind, String)> {
         let net = std::mem::take(&mut *self.net.lock());
         let events = net.into_iter().filter_map(|(id, net)| match net {
-            Net { is: true, .. } => Some((Kind::Registered, json(&id))),
+            Net { is: Some(info), .. } => {
+                let arguments = format!("{},{}", json(&id), info_json(info));
+                Some((Kind::Registered, arguments))
+            }
             Net { was: true, .. } => Some((Kind::Unregistered, json(&id))),
             Net { .. } => None,
         });
@@ -225,10 +231,12 @@ impl ServerListener for Listener {
     fn event(&self, event: ServerEvent<'_>) {
         let shared = &self.0;
         match event {
-            ServerEvent::Registered { id, replaced } => shared.registration(id, replaced, true),
-            ServerEvent::Unregistered(id) => shared.registration(id, true, false),
-            ServerEvent::Connection if shared.samples(Kind::Connection) => {
-                shared.push(Kind::Connection, &[]);
+            ServerEvent::Registered { id, replaced, info } => {
+                shared.registration(id, replaced, Some(info));
+            }
+            ServerEvent::Unregistered(id) => shared.registration(id, true, None),
+            ServerEvent::Connection(info) if shared.samples(Kind::Connection) => {
+                shared.push(Kind::Connection, &[&info_json(info)]);
             }
             ServerEvent::UnknownId(id) if shared.samples(Kind::UnknownId) => {
                 shared.push(Kind::UnknownId, &[&json(id)]);
@@ -252,13 +260,22 @@ impl ServerListener for Listener {
                 shared.push(Kind::Denied, &[&or_null(id), &code, &reason]);
             }
             ServerEvent::Cluster(event) => shared.cluster(event),
-            ServerEvent::Connection
+            ServerEvent::Connection(_)
             | ServerEvent::UnknownId(_)
             | ServerEvent::Refused { .. }
             | ServerEvent::Slow { .. }
             | ServerEvent::Denied { .. } => {}
         }
     }
+}
+
+/// The arguments `address, port, secure` of an event, as JSON texts with commas.
+fn info_json(info: ConnectionInfo) -> String {
+    let port = info
+        .remote_port
+        .map_or(Cow::Borrowed("null"), |port| port.to_string().into());
+    // An address needs no escapes.
+    format!("\"{}\",{port},{}", info.address_text(), info.secure)
 }
 
 fn or_null(text: Option<&str>) -> String {

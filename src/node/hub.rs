@@ -2,8 +2,9 @@
 //! servers and clients, and wakes the event loop once for all queued events.
 //!
 //! One thread-safe function serves all objects of an environment, because libuv visits every handle of
-//! its kind whenever one is woken. The function is weak: `lib/eventHub.js` keeps the process alive while
-//! a server or client is open.
+//! its kind whenever one is woken. It exists only while an object is open, so that nothing is left open
+//! afterwards. The function is weak: `lib/eventHub.js` keeps the process alive while a server or client is
+//! open.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +20,7 @@ use napi::{
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
 use napi_derive::napi;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
@@ -75,7 +76,8 @@ type Wake = ThreadsafeFunction<(), (), Vec<Item>, Status, false, true, 0>;
 
 /// The part of a hub that other threads share.
 pub(super) struct Inbox {
-    wake: OnceLock<Wake>,
+    /// None while the hub is closed.
+    wake: RwLock<Option<Wake>>,
     /// Events that JavaScript has not collected, oldest first.
     queue: Mutex<VecDeque<Batch>>,
     /// JavaScript is still delivering the events of the last collection.
@@ -104,7 +106,7 @@ impl Inbox {
     }
 
     fn wake(&self) {
-        if let Some(wake) = self.wake.get() {
+        if let Some(wake) = &*self.wake.read() {
             // Fails only while the environment is torn down.
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
@@ -170,21 +172,27 @@ pub struct Hub {
 
 #[napi]
 impl Hub {
-    /// `dispatch` is called with an array: the number of an object, the JSON texts of its events, the next
-    /// number, and so on. `heap_limit`: maximum size of the JavaScript heap in bytes.
+    /// Creates a closed hub. `heap_limit`: maximum size of the JavaScript heap in bytes.
     #[napi(constructor)]
-    pub fn new(
-        env: Env,
-        dispatch: Function<'_, Vec<Item>, ()>,
-        heap_limit: f64,
-    ) -> napi::Result<Self> {
+    pub fn new(env: Env, heap_limit: f64) -> napi::Result<Self> {
         let inbox = Arc::new(Inbox {
-            wake: OnceLock::new(),
+            wake: RwLock::default(),
             queue: Mutex::default(),
             paused: AtomicBool::new(false),
             sources: Mutex::default(),
         });
-        let collector = Arc::downgrade(&inbox);
+        env.add_env_cleanup_hook(inbox.clone(), |inbox| inbox.close())?;
+        Ok(Self {
+            inbox,
+            heap_for_one: (heap_limit / PARTS) as usize,
+        })
+    }
+
+    /// Opens the hub, before its first object is created. `dispatch` is called with an array: the number of an
+    /// object, the JSON texts of its events, the next number, and so on.
+    #[napi]
+    pub fn open(&self, dispatch: Function<'_, Vec<Item>, ()>) -> napi::Result<()> {
+        let collector = Arc::downgrade(&self.inbox);
         let wake = dispatch
             .build_threadsafe_function()
             .weak::<true>()
@@ -194,12 +202,20 @@ impl Hub {
                     .map(|inbox| inbox.collect())
                     .unwrap_or_default())
             })?;
-        let _ = inbox.wake.set(wake);
-        env.add_env_cleanup_hook(inbox.clone(), |inbox| inbox.close())?;
-        Ok(Self {
-            inbox,
-            heap_for_one: (heap_limit / PARTS) as usize,
-        })
+        *self.inbox.wake.write() = Some(wake);
+        // Events of removed objects may have arrived meanwhile: only the first event in the queue wakes.
+        if !self.inbox.queue.lock().is_empty() {
+            self.inbox.wake();
+        }
+        Ok(())
+    }
+
+    /// Closes the hub, once its last object is removed.
+    #[napi]
+    pub fn close(&self) {
+        let wake = self.inbox.wake.write().take();
+        // Not under the lock.
+        drop(wake);
     }
 
     /// Stops handing over events until `resume`: a listener threw, and earlier events are still being

@@ -221,6 +221,7 @@ pub(crate) fn ack_key(raw: &str) -> Cow<'_, str> {
 
 /// Bytes of a key as JSON text, without quotes. The key of an array may be five times longer than its text.
 #[inline]
+#[allow(clippy::ptr_arg)]
 pub(crate) fn key_length(key: &Cow<'_, str>) -> usize {
     match key {
         // Nothing in it is escaped.

@@ -3,15 +3,14 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
-    path::PathBuf,
     task::{Context, Poll},
 };
 
 use tokio::net::TcpListener;
-#[cfg(unix)]
-use tokio::net::UnixListener;
 
 use super::Address;
+#[cfg(unix)]
+use super::unix_socket::UnixSocket;
 use crate::{
     error::{Error, Result},
     options::Listen,
@@ -26,11 +25,12 @@ const BACKLOG: i32 = 511;
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix(UnixListener, PathBuf),
+    Unix(UnixSocket),
 }
 
 impl ListeningSocket {
-    pub(super) fn bind(listen: &Listen) -> Result<(Self, Address)> {
+    /// `reuse_port`: share a TCP port with other sockets that do so.
+    pub(super) fn bind(listen: &Listen, reuse_port: bool) -> Result<(Self, Address)> {
         match listen {
             Listen::Tcp { host, port } => {
                 let target = format!("{host}:{port}");
@@ -43,18 +43,16 @@ impl ListeningSocket {
                 };
                 let first = addresses.first().copied();
                 let address = first.unwrap_or((Ipv4Addr::UNSPECIFIED, *port).into());
-                let listener = listen_tcp(address).map_err(|e| Error::io("listen", target, e))?;
+                let listener = listen_tcp(address, reuse_port);
+                let listener = listener.map_err(|e| Error::io("listen", target, e))?;
                 let address = listener.local_addr().unwrap_or(address);
                 Ok((Self::Tcp(listener), Address::Tcp(address)))
             }
             #[cfg(unix)]
             Listen::Unix(path) => {
-                let listener = UnixListener::bind(path)
+                let socket = UnixSocket::bind(path)
                     .map_err(|error| Error::io("listen", path.display(), error))?;
-                Ok((
-                    Self::Unix(listener, path.clone()),
-                    Address::Unix(path.clone()),
-                ))
+                Ok((Self::Unix(socket), Address::Unix(path.clone())))
             }
             #[cfg(not(unix))]
             Listen::Unix(path) => Err(Error::io(
@@ -72,14 +70,19 @@ impl ListeningSocket {
                 .poll_accept(cx)
                 .map_ok(|(socket, _)| Socket::Tcp(socket)),
             #[cfg(unix)]
-            Self::Unix(listener, _) => listener
+            Self::Unix(socket) => socket
+                .listener
                 .poll_accept(cx)
                 .map_ok(|(socket, _)| Socket::Unix(socket)),
         }
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "macos")),
+    allow(unused_variables)
+)]
+fn listen_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(
         Domain::for_address(address),
@@ -90,6 +93,9 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // servers on one port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    // `ServerOptions::validate` refuses it on other systems.
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    socket.set_reuse_port(reuse_port)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -103,10 +109,9 @@ impl Drop for ListeningSocket {
         // closing this descriptor alone would keep the port bound until then.
         match self {
             Self::Tcp(listener) => shut_down(&*listener),
-            Self::Unix(listener, path) => {
-                shut_down(&*listener);
-                // Fails if the file was removed, or belongs to another user; both are ignored.
-                let _ = std::fs::remove_file(path);
+            Self::Unix(socket) => {
+                shut_down(&socket.listener);
+                socket.remove_file();
             }
         }
     }
@@ -131,14 +136,31 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port,
         };
-        let (first, address) = ListeningSocket::bind(&listen(0)).unwrap();
+        let (first, address) = ListeningSocket::bind(&listen(0), false).unwrap();
         let (ListeningSocket::Tcp(listener), Address::Tcp(address)) = (&first, address) else {
             unreachable!("asked for TCP");
         };
         let held = listener.as_fd().try_clone_to_owned().unwrap();
         drop(first);
-        let (_second, again) = ListeningSocket::bind(&listen(address.port())).unwrap();
+        let (_second, again) = ListeningSocket::bind(&listen(address.port()), false).unwrap();
         assert!(matches!(again, Address::Tcp(again) if again == address));
         drop(held);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    #[tokio::test]
+    async fn sockets_share_a_port_if_all_of_them_reuse_it() {
+        let bind = |port, reuse_port| {
+            let host = "127.0.0.1".to_owned();
+            ListeningSocket::bind(&Listen::Tcp { host, port }, reuse_port)
+        };
+        let (_first, Address::Tcp(address)) = bind(0, true).unwrap() else {
+            unreachable!("asked for TCP");
+        };
+        let _second = bind(address.port(), true).unwrap();
+        assert_eq!(
+            bind(address.port(), false).unwrap_err().code(),
+            "EADDRINUSE"
+        );
     }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     broker::Broker,
     connection::Peer,
-    event::ServerEvent,
+    event::{ConnectionInfo, ServerEvent},
     memory::{Charge, HANDSHAKE},
     transport::{
         handshake::{self, Refusal, Upgrade},
@@ -62,7 +62,9 @@ pub(super) struct Ingress {
 struct Upgraded {
     read: ReadHalf,
     write: WriteHalf,
-    headers: Vec<(String, String)>,
+    /// Data for the embedder's hook; none without one.
+    peer: Option<Peer>,
+    info: ConnectionInfo,
     /// Bytes received after the request.
     early: Vec<u8>,
 }
@@ -154,18 +156,23 @@ impl Ingress {
         let Some((read, write)) = self.secure(read, write) else {
             return;
         };
-        let Some(upgraded) = self.upgrade(read, write, under_way, &mut closing).await else {
+        let info = ConnectionInfo {
+            remote_address: address.map(|address| address.ip()),
+            remote_port: address.map(|address| address.port()),
+            secure: self.tls.is_some(),
+        };
+        let upgraded = self.upgrade(read, write, info, under_way, &mut closing);
+        let Some(upgraded) = upgraded.await else {
             return;
         };
-        let peer = self.broker.options.asks_embedder().then(|| Peer {
-            headers: upgraded.headers.into(),
-            address,
-            secure: self.tls.is_some(),
-        });
         let Upgraded {
-            read, write, early, ..
+            read,
+            write,
+            peer,
+            info,
+            early,
         } = upgraded;
-        let handle = Arc::new(self.broker.new_handle(write));
+        let handle = Arc::new(self.broker.new_handle(write).of(info));
         attach(
             &self.broker,
             handle,
@@ -194,12 +201,13 @@ impl Ingress {
         acceptor.accept(read, write, &self.broker.memory).ok()
     }
 
-    /// Performs the handshakes and counts the connection. None if they failed: the peer was refused, or has
-    /// disconnected.
+    /// Performs the handshakes and counts the connection. `info`: the peer of the socket. None if they failed:
+    /// the peer was refused, or has disconnected.
     async fn upgrade(
         &self,
         mut read: ReadHalf,
         write: WriteHalf,
+        info: ConnectionInfo,
         mut under_way: PendingHandshake,
         closing: &mut watch::Receiver<bool>,
     ) -> Option<Upgraded> {
@@ -228,11 +236,13 @@ impl Ingress {
             }
             Ok(Ok(Upgrade::Accepted {
                 response,
-                headers,
+                request,
+                forwarded,
                 early,
             })) => {
+                let info = forwarded.map_or(info, |forwarded| forwarded.apply(info));
                 // Emitted before the peer gets the response: events of its next actions come later.
-                broker.listener.event(ServerEvent::Connection);
+                broker.listener.event(ServerEvent::Connection(info));
                 let answer = handshake::write_all(&write, response.as_bytes());
                 // A few hundred bytes: only a malicious peer does not read them.
                 let answered = timeout(options.handshake_timeout, answer).await;
@@ -241,10 +251,16 @@ impl Ingress {
                     return None;
                 }
                 broker.metrics.accepted.fetch_add(1, Relaxed);
+                let peer = request.map(|(url, headers)| Peer {
+                    headers: headers.into(),
+                    url: url.into(),
+                    certificate: read.peer_certificate().map(Into::into),
+                });
                 return Some(Upgraded {
                     read,
                     write,
-                    headers,
+                    peer,
+                    info,
                     early,
                 });
             }

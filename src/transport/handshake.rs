@@ -4,8 +4,9 @@
 //! HTTP requests, oversized heads and unknown paths get a proper HTTP response.
 //!
 //! `handshake/head.rs` validates the bytes of the head, `handshake/target.rs` the requested host and path;
-//! this file checks the headers.
+//! `handshake/forwarded.rs` reads the headers of trusted proxies; this file checks the other headers.
 
+mod forwarded;
 mod head;
 mod target;
 
@@ -16,9 +17,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     memory::Charge,
-    options::ServerOptions,
+    options::{self, ServerOptions},
     transport::socket::{ReadHalf, WriteHalf},
 };
+pub(crate) use forwarded::Forwarded;
 use head::{Head, MAX_HEADERS};
 
 /// The reason why a request is refused.
@@ -67,8 +69,10 @@ pub(crate) enum Upgrade {
     Accepted {
         /// The response to send.
         response: String,
-        /// The headers of the request.
-        headers: Headers,
+        /// The target and the headers of the request, if a hook of the embedder needs them.
+        request: Option<(String, Headers)>,
+        /// The client behind a trusted proxy; none if no proxy is trusted, or it has not named the client.
+        forwarded: Option<Forwarded>,
         /// Bytes received behind the request.
         early: Vec<u8>,
     },
@@ -102,9 +106,10 @@ pub(crate) async fn read_request(
         };
         charge.set(before + head.capacity() + early.capacity());
         return Ok(match respond(&head, options, secure) {
-            Ok((response, headers)) => Upgrade::Accepted {
-                response,
-                headers,
+            Ok(accepted) => Upgrade::Accepted {
+                response: accepted.response,
+                request: accepted.request,
+                forwarded: accepted.forwarded,
                 early,
             },
             Err(refusal) => Upgrade::Refused(refusal),
@@ -112,12 +117,15 @@ pub(crate) async fn read_request(
     }
 }
 
-/// Checks a request head. Returns the response that accepts it, and its headers.
-fn respond(
-    head: &[u8],
-    options: &ServerOptions,
-    secure: bool,
-) -> Result<(String, Headers), Refusal> {
+/// A request that is accepted; the members are those of [`Upgrade::Accepted`].
+struct Accepted {
+    response: String,
+    request: Option<(String, Headers)>,
+    forwarded: Option<Forwarded>,
+}
+
+/// Checks a request head.
+fn respond(head: &[u8], options: &ServerOptions, secure: bool) -> Result<Accepted, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -163,7 +171,7 @@ fn respond(
     if has_body {
         return Err(Refusal::BadRequest);
     }
-    if target.path != options.path {
+    if options::path::encode(target.path) != options.path {
         return Err(Refusal::NotFound);
     }
     // Browsers always send it. An origin that is not UTF-8 cannot be allowed.
@@ -198,11 +206,17 @@ fn respond(
         response.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
     }
     response.push_str("\r\n");
-    let headers = match options.asks_embedder() {
-        true => request.headers.iter().map(text).collect(),
-        false => Headers::new(),
-    };
-    Ok((response, headers))
+    let url = request.path.unwrap_or_default();
+    let headers = request.headers.iter();
+    let asks_embedder = options.asks_embedder();
+    Ok(Accepted {
+        response,
+        request: asks_embedder.then(|| (url.to_owned(), headers.map(text).collect())),
+        forwarded: match options.trust_proxy {
+            0 => None,
+            hops => Forwarded::read(hops, values),
+        },
+    })
 }
 
 /// True for 16 bytes in base64. The unused bits may have any value: those of the example in RFC 6455 (1.3)
@@ -278,8 +292,8 @@ mod tests {
     }
 
     fn respond(request: &str) -> Result<String, Refusal> {
-        let response = super::respond(request.as_bytes(), &options("/foo", 1024), false);
-        response.map(|(response, _)| response)
+        let accepted = super::respond(request.as_bytes(), &options("/foo", 1024), false);
+        accepted.map(|it| it.response)
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -37,14 +37,14 @@ pub(crate) enum Socket {
 
 impl Socket {
     /// The peer's IP address; empty for a Unix socket.
-    pub(crate) fn peer_address(&self) -> String {
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(socket) => socket.peer_addr().map_or_else(
-                |_| String::new(),
-                |address| address.ip().to_canonical().to_string(),
-            ),
+            Self::Tcp(socket) => {
+                let address = socket.peer_addr().ok()?;
+                Some((address.ip().to_canonical(), address.port()).into())
+            }
             #[cfg(unix)]
-            Self::Unix(_) => String::new(),
+            Self::Unix(_) => None,
         }
     }
 
@@ -85,6 +85,14 @@ impl ReadHalf {
         match self {
             Self::Tls(half) => half.handshake(turns).await,
             _ => Ok(()),
+        }
+    }
+
+    /// The certificate of the peer in DER, if it has sent one in its TLS handshake.
+    pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Tls(half) => half.peer_certificate(),
+            _ => None,
         }
     }
 

@@ -600,6 +600,8 @@ fn credentials(token: Option<String>) -> Credentials {
         id: "alice".into(),
         token,
         headers: [].into(),
+        url: "/".into(),
+        certificate: None,
         remote_address: "127.0.0.1".into(),
         secure: false,
     }

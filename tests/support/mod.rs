@@ -47,7 +47,7 @@ impl Log {
 
     fn add(&self, event: &ServerEvent<'_>) {
         let line = match event {
-            ServerEvent::Connection => "connection".into(),
+            ServerEvent::Connection(_) => "connection".into(),
             ServerEvent::Registered { id, .. } => format!("registered {id}"),
             ServerEvent::Unregistered(id) => format!("unregistered {id}"),
             ServerEvent::UnknownId(id) => format!("unknown {id}"),

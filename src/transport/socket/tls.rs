@@ -126,6 +126,13 @@ impl TlsReadHalf {
         }
     }
 
+    /// The certificate of the peer in DER, if it has sent one.
+    pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let session = self.write.session.lock();
+        let chain = session.connection.peer_certificates()?;
+        Some(chain.first()?.to_vec())
+    }
+
     /// Bytes decrypted but not yet read.
     pub(crate) fn unread(&self) -> usize {
         self.inbound.unread

@@ -1,0 +1,215 @@
+//! The headers with which proxies name the client: `X-Forwarded-For` with `X-Forwarded-Proto`, and `Forwarded`
+//! (RFC 7239).
+//!
+//! Each proxy appends the address from which it got the request. A client can send such headers itself, so only
+//! the entries of trusted proxies count: with `n` of them the `n`-th entry from the right.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::event::ConnectionInfo;
+
+/// The client as named by a trusted proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    /// None if the proxy keeps the address secret, or it is invalid.
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    /// True if the client uses TLS; none if the proxy does not report it.
+    secure: Option<bool>,
+}
+
+impl Forwarded {
+    /// Reads the headers of a request, whose values `values` returns by name. `hops`: the number of trusted
+    /// proxies. None if no header names the client.
+    ///
+    /// `Forwarded` is read only if there is no `X-Forwarded-For`, which most proxies set.
+    pub(super) fn read<'a, Values: Iterator<Item = &'a str>>(
+        hops: usize,
+        values: impl Fn(&'static str) -> Values,
+    ) -> Option<Self> {
+        let list = |name| values(name).flat_map(|value| split(value, ','));
+        if let Some(node) = from_right(list("x-forwarded-for"), hops) {
+            let (address, port) = parse_node(node);
+            let scheme = from_right(list("x-forwarded-proto"), hops);
+            let secure = scheme.and_then(is_secure);
+            return Some(Self {
+                address,
+                port,
+                secure,
+            });
+        }
+        let element = from_right(list("forwarded"), hops)?;
+        let member = |name: &str| {
+            split(element, ';').find_map(|pair| {
+                let (key, value) = pair.split_once('=')?;
+                key.eq_ignore_ascii_case(name).then(|| unquote(value))
+            })
+        };
+        let (address, port) = member("for").map_or((None, None), parse_node);
+        let secure = member("proto").and_then(is_secure);
+        Some(Self {
+            address,
+            port,
+            secure,
+        })
+    }
+
+    /// The client, if `info` is that of the socket.
+    pub(crate) fn apply(self, info: ConnectionInfo) -> ConnectionInfo {
+        ConnectionInfo {
+            remote_address: self.address,
+            remote_port: self.port,
+            secure: self.secure.unwrap_or(info.secure),
+        }
+    }
+}
+
+/// The parts of a header's value, without the empty ones. A separator in quotes does not count.
+fn split(value: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    let parts = value.split(move |c| {
+        is_quoted ^= c == '"';
+        c == separator && !is_quoted
+    });
+    parts
+        .map(|part| part.trim_matches([' ', '\t']))
+        .filter(|part| !part.is_empty())
+}
+
+/// The entry of the outermost of this many proxies; the first one if there are fewer.
+fn from_right<'a>(entries: impl Iterator<Item = &'a str>, hops: usize) -> Option<&'a str> {
+    let entries: Vec<_> = entries.collect();
+    entries.get(entries.len().saturating_sub(hops)).copied()
+}
+
+/// The value of a member of `Forwarded`. Addresses need no escapes.
+fn unquote(value: &str) -> &str {
+    let inner = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'));
+    inner.unwrap_or(value)
+}
+
+/// Parses an address with or without a port. An IPv6 address may be in brackets.
+fn parse_node(node: &str) -> (Option<IpAddr>, Option<u16>) {
+    if let Ok(address) = node.parse::<SocketAddr>() {
+        return (Some(address.ip().to_canonical()), Some(address.port()));
+    }
+    let bare = node
+        .strip_prefix('[')
+        .and_then(|node| node.strip_suffix(']'));
+    let address = bare.unwrap_or(node).parse::<IpAddr>().ok();
+    (address.map(|address| address.to_canonical()), None)
+}
+
+/// True for a scheme with TLS; none for an unknown scheme.
+fn is_secure(scheme: &str) -> Option<bool> {
+    match scheme.to_ascii_lowercase().as_str() {
+        "https" | "wss" => Some(true),
+        "http" | "ws" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Line = (&'static str, &'static str);
+
+    fn read(hops: usize, lines: &[Line]) -> Option<Forwarded> {
+        let lines = lines.to_vec();
+        Forwarded::read(hops, |name| {
+            let lines = lines.clone().into_iter();
+            lines.filter(move |line| line.0 == name).map(|line| line.1)
+        })
+    }
+
+    fn client(address: &str, port: Option<u16>, secure: Option<bool>) -> Option<Forwarded> {
+        Some(Forwarded {
+            address: Some(address.parse().unwrap()),
+            port,
+            secure,
+        })
+    }
+
+    const FOR: &str = "x-forwarded-for";
+
+    #[test]
+    fn the_entry_of_the_outermost_trusted_proxy_counts() {
+        let chain = [(FOR, "1.1.1.1, 2.2.2.2"), (FOR, "3.3.3.3")];
+        assert_eq!(read(1, &chain), client("3.3.3.3", None, None));
+        assert_eq!(read(2, &chain), client("2.2.2.2", None, None));
+        assert_eq!(read(3, &chain), client("1.1.1.1", None, None));
+        assert_eq!(read(usize::MAX, &chain), client("1.1.1.1", None, None));
+        assert_eq!(read(1, &[]), None);
+        assert_eq!(read(1, &[(FOR, " , ")]), None);
+    }
+
+    #[test]
+    fn an_address_may_have_a_port_and_brackets() {
+        for (text, address, port) in [
+            ("1.2.3.4:80", "1.2.3.4", Some(80)),
+            ("::1", "::1", None),
+            ("[::1]", "::1", None),
+            ("[2001:db8::1]:443", "2001:db8::1", Some(443)),
+            ("::ffff:1.2.3.4", "1.2.3.4", None),
+        ] {
+            assert_eq!(
+                read(1, &[(FOR, text)]),
+                client(address, port, None),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_or_invalid_address_is_unknown() {
+        for text in [
+            "unknown",
+            "_hidden",
+            "1.2.3",
+            "a.example",
+            "[::1",
+            "1.2.3.4:x",
+        ] {
+            let found = read(1, &[(FOR, text)]).unwrap();
+            assert_eq!((found.address, found.port), (None, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_same_proxy() {
+        let proto = |value| [(FOR, "1.1.1.1, 2.2.2.2"), ("x-forwarded-proto", value)];
+        assert_eq!(
+            read(1, &proto("https")),
+            client("2.2.2.2", None, Some(true))
+        );
+        assert_eq!(
+            read(1, &proto("https, http")),
+            client("2.2.2.2", None, Some(false))
+        );
+        assert_eq!(
+            read(2, &proto("WSS, http")),
+            client("1.1.1.1", None, Some(true))
+        );
+        assert_eq!(read(1, &proto("gopher")), client("2.2.2.2", None, None));
+    }
+
+    #[test]
+    fn the_standard_header_is_read_without_the_usual_one() {
+        let standard = |value| [("forwarded", value)];
+        let value = "for=1.1.1.1;proto=http, For=\"[2001:db8::1]:4711\" ; Proto=https;by=\"a;b,c\"";
+        assert_eq!(
+            read(1, &standard(value)),
+            client("2001:db8::1", Some(4711), Some(true))
+        );
+        assert_eq!(
+            read(2, &standard(value)),
+            client("1.1.1.1", None, Some(false))
+        );
+        assert_eq!(read(1, &standard("proto=https")).unwrap().address, None);
+        let both = [("forwarded", "for=9.9.9.9"), (FOR, "1.1.1.1")];
+        assert_eq!(read(1, &both), client("1.1.1.1", None, None));
+    }
+}
