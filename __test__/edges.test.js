@@ -253,7 +253,8 @@ for (const kind of kinds) {
     const codes = [];
     client.on('reconnecting', (_attempt, _delay, error) => codes.push(error.code ?? error.message));
     await client.connected();
-    t.deepEqual(codes, ['ERR_WSMB_OPTION', 'ERR_WSMB_OPTION', 'no token', 'ETIMEDOUT']);
+    // On a busy machine the last attempt, too, may take longer than the timeout.
+    t.deepEqual(codes.slice(0, 4), ['ERR_WSMB_OPTION', 'ERR_WSMB_OPTION', 'no token', 'ETIMEDOUT']);
   });
 
   test(`${kind}: a grant is renewed before its token expires`, async (t) => {

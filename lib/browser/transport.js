@@ -47,7 +47,7 @@ function open(session, token, url) {
   try {
     socket = new WebSocket(url);
   } catch (error) {
-    const reason = WebSocket ? error.message : 'no WebSocket: set option "WebSocket"';
+    const reason = WebSocket ? error.message : 'set option "WebSocket"';
     throw coded('ERR_WSMB_ADDRESS', reason, TypeError);
   }
 

@@ -137,7 +137,7 @@ const methods = {
   /** Answers incoming messages with the results of a function. Returns a function that stops it. */
   handle(handler, options) {
     if (typeof handler !== 'function') {
-      throw wrong('OPTION', 'handler is no function');
+      throw wrong('OPTION', 'no handler');
     }
     const checked = checkOptions(options, 'concurrency');
     this[kSession].assertOpen();

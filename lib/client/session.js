@@ -26,7 +26,7 @@ const UNREGISTER_TIMEOUT = 1000;
 const RESENDABLE = [1001, 1006, 1012];
 
 const notNegotiated = () =>
-  coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 2 in client and broker');
+  coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 2');
 
 class Session extends Messaging {
   #reconnect;
