@@ -687,14 +687,40 @@ declare namespace WSMsgBroker {
       | 'ERR_WSMB_UNAVAILABLE';
   }
 
+  /** Where a connection comes from. With `trustProxy`: the client, as the proxy reports it. */
+  interface ConnectionInfo {
+    /** IP address; empty for a Unix socket and the server's own client, and if a proxy does not report it. */
+    remoteAddress: string;
+    /** Port; undefined if unknown. */
+    remotePort: number | undefined;
+    /** Whether the client uses TLS. */
+    secure: boolean;
+  }
+
+  /** A certificate that a client has presented, and that `tls.ca` has signed. Texts as in `crypto.X509Certificate`. */
+  interface ClientCertificate {
+    /** The common name (CN) of the subject; undefined if there is none, or several. */
+    commonName: string | undefined;
+    subject: string;
+    subjectAltName: string | undefined;
+    issuer: string;
+    serialNumber: string;
+    validFrom: string;
+    validTo: string;
+    /** SHA-256 of the certificate: hexadecimal pairs with colons. */
+    fingerprint256: string;
+    /** The certificate in DER. */
+    raw: Uint8Array;
+  }
+
   /** Events of a server and their arguments. */
   interface ServerEvents {
     /** Bound: `address()` is known. With `nats.required` the cluster is also connected. */
     listening: [];
     /** A WebSocket was accepted. */
-    connection: [];
+    connection: [info: ConnectionInfo];
     /** A connection registered an id; also when it takes the id over from another one. */
-    registered: [id: string];
+    registered: [id: string, info: ConnectionInfo];
     /** An id has no owner any more. */
     unregistered: [id: string];
     /** A message was sent to an unknown id. In a cluster one event may stand for several messages. */
@@ -722,10 +748,17 @@ declare namespace WSMsgBroker {
     token: string | undefined;
     /** Headers of the handshake: lower-case names; repeated headers are joined by `, `. */
     headers: Record<string, string>;
-    /** Remote address of the socket (that of a proxy, if any); empty for a Unix socket. */
+    /** Path and query of the URL, as sent: `new URL(url, 'ws://host').searchParams` parses the query. */
+    url: string;
+    /**
+     * Remote address of the socket, or with `trustProxy` that of the client; empty for a Unix socket, and if a proxy does
+     * not report it.
+     */
     remoteAddress: string;
-    /** Whether the socket uses TLS. */
+    /** Whether the socket uses TLS, or with `trustProxy` whether the client does. */
     secure: boolean;
+    /** With `tls.requestCert`: the certificate of the client. */
+    certificate: ClientCertificate | undefined;
   }
 
   /** Rights of a client: a plain object without other members. */
@@ -860,6 +893,17 @@ declare namespace WSMsgBroker {
     id?: string;
     /** Address to listen on. Default `0.0.0.0`. */
     host?: string;
+    /**
+     * Share the port with other servers that have this option, in processes of the same user, such as workers of
+     * `node:cluster`; with `nats` they form one broker. Linux distributes the connections. Linux and macOS only.
+     * Default false.
+     */
+    reusePort?: boolean;
+    /**
+     * Number of proxies in front of the server. Their headers `X-Forwarded-For` and `X-Forwarded-Proto`, or `Forwarded`,
+     * name the client; `true` trusts the first entry, also if a client wrote it. Default 0.
+     */
+    trustProxy?: boolean | number;
     /** Routing threads. Default: one per core, at most 4. */
     threads?: number;
     /** Largest message; beyond it the sender is closed with 1009. Default 100 MiB. */
@@ -925,7 +969,8 @@ declare namespace WSMsgBroker {
     /** Requires a JSON Web Token for each id; excludes `authenticate`. Default: anybody may. */
     jwt?: JwtOptions;
     /**
-     * Origins from which browsers may connect, such as `https://example.org`; `*` for all.
+     * Origins from which browsers may connect, such as `https://example.org`; `https://*.example.org` for its
+     * subdomains at any depth; `*` for all.
      * Default: any; that of the `Host` with authentication.
      */
     allowedOrigins?: readonly string[];
@@ -934,6 +979,9 @@ declare namespace WSMsgBroker {
     /** Form a cluster with the other brokers of these NATS servers. Default: no cluster. */
     nats?: NatsOptions;
   }
+
+  /** Callback of `server.close`. */
+  type CloseCallback = (error?: Error & { code: 'ERR_WSMB_NOT_OPEN' }) => void;
 
   /** Options of `server.close`. */
   interface CloseOptions {
@@ -955,7 +1003,8 @@ declare namespace WSMsgBroker {
   class Server<Message = any, Answer = any> extends Peer<ServerEvents, Message, Answer> {
     /**
      * @param port Port to listen on; 0 takes a free one; a string that is not a number is a Unix socket.
-     * @param path Path of the endpoint; a missing slash is added. Default `/`.
+     * @param path Path of the endpoint, without `?` and `#`; a missing slash is added, and characters that a URL cannot
+     * contain are escaped. Default `/`.
      */
     constructor(port: number | string, path?: string | null, options?: ServerOptions | null);
     constructor(port: number | string, options: ServerOptions & { path?: string });
@@ -1025,8 +1074,20 @@ declare namespace WSMsgBroker {
      */
     setTls(tls: ServerTlsOptions): void;
 
-    /** Closes the server; the port is free when `close` returns. Resolves when the last connection has ended. */
-    close(options?: CloseOptions): Promise<void>;
+    /**
+     * Closes the server; the port is free when `close` returns. Resolves when the last connection has ended.
+     *
+     * @param callback Called when the promise resolves, with an error (`ERR_WSMB_NOT_OPEN`) if the server was already
+     * closed.
+     */
+    close(callback: CloseCallback): Promise<void>;
+    close(options?: CloseOptions | null, callback?: CloseCallback | null): Promise<void>;
+
+    /** The open server does not keep the process alive, and neither does its `client`. Returns the server. */
+    unref(): this;
+
+    /** Undoes `unref`. Returns the server. */
+    ref(): this;
   }
 }
 

@@ -2,6 +2,7 @@
 
 // Reports of a server about its connections: where they come from, also behind proxies, and who they are.
 
+const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
 const WebSocket = require('ws');
@@ -179,4 +180,99 @@ test('the reason of a disconnect arrives whatever its characters', async (t) => 
     const [code, received] = await closed;
     t.deepEqual([code, String(received)], [4000, reason]);
   }
+});
+
+/** Runs a program with the package as `WSMsgBroker`; its lines of output, once it has ended by itself. */
+async function run(t, program) {
+  const text = `const { once } = require('node:events');
+    const WSMsgBroker = require(${JSON.stringify(require.resolve('..'))});
+    (async () => {${program}})();`;
+  const child = spawn(process.execPath, ['-e', text], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.teardown(() => child.kill('SIGKILL'));
+  let output = '';
+  child.stdout.on('data', (data) => {
+    output += data;
+  });
+  const [code] = await once(child, 'close');
+  t.is(code, 0);
+  return output.split('\n').slice(0, -1);
+}
+
+const OPEN = `const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
+  await server.ready;`;
+
+test('unref lets the process end while a server is open', async (t) => {
+  const lines = await run(
+    t,
+    `${OPEN}
+    process.on('exit', () => console.log(server.address() !== null));
+    if (server.unref() !== server) throw new Error('returns another object');`,
+  );
+  t.deepEqual(lines, ['true']);
+});
+
+test("unref includes the server's own client, whether it exists already or not", async (t) => {
+  for (const order of [
+    'await server.client.connected(); server.unref();',
+    'server.unref(); await Promise.all([server.client.connected(), tick()]);',
+  ]) {
+    const lines = await run(
+      t,
+      `const tick = () => new Promise((resolve) => setTimeout(resolve, 500));
+      ${OPEN} ${order} console.log('connected');`,
+    );
+    t.deepEqual(lines, ['connected']);
+  }
+});
+
+test('ref undoes unref until the server is closed', async (t) => {
+  const lines = await run(
+    t,
+    `${OPEN}
+    server.unref().ref();
+    // This timer does not keep the process alive.
+    setTimeout(() => {
+      console.log('alive');
+      server.close(() => {
+        console.log('closed');
+        server.ref();
+      });
+    }, 100).unref();`,
+  );
+  t.deepEqual(lines, ['alive', 'closed']);
+});
+
+test('a client keeps the process alive beside a server that does not', async (t) => {
+  const lines = await run(
+    t,
+    `${OPEN}
+    server.unref();
+    const { port } = server.address();
+    const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { protocol: 2 });
+    await client.connected();
+    setTimeout(() => {
+      console.log('alive');
+      client.close();
+    }, 100).unref();`,
+  );
+  t.deepEqual(lines, ['alive']);
+});
+
+test('nothing is left open once all servers and clients are closed', async (t) => {
+  const lines = await run(
+    t,
+    `const before = process.getActiveResourcesInfo().length;
+    for (let count = 0; count < 12; count += 1) {
+      for (const file of Object.keys(require.cache)) delete require.cache[file];
+      const Loaded = require(${JSON.stringify(require.resolve('..'))});
+      const server = new Loaded.Server({ port: 0, host: '127.0.0.1' });
+      await server.ready;
+      const client = new Loaded('a', '127.0.0.1', server.address().port, '/', { protocol: 2 });
+      await client.connected();
+      await Promise.all([client.close(), server.close()]);
+    }
+    await new Promise(setImmediate);
+    console.log(process.listenerCount('exit'), process.getActiveResourcesInfo().length - before);`,
+  );
+  t.deepEqual(lines, ['1 0']);
 });

@@ -65,7 +65,9 @@ impl Credentials {
             .headers
             .iter()
             .map(|(name, value)| name.len() + value.len());
-        self.id.len() + token + self.remote_address.len() + headers.sum::<usize>()
+        let certificate = self.certificate.as_ref().map_or(0, |der| der.len());
+        let others = self.id.len() + self.url.len() + self.remote_address.len();
+        others + token + certificate + headers.sum::<usize>()
     }
 }
 

@@ -11,7 +11,7 @@ module.exports = {
   D5: 'a wrong path is refused with 404',
   D6: 'requests end, and no timer keeps a process alive',
   D7: 'an exception of a listener is the exception of its owner',
-  D8: 'message listeners get (message, response or null, from)',
+  D8: 'message listeners get (message, response or null, from); events of a server have further arguments',
   D9: 'methods may be called before open; what they return',
   D10: 'messages are carried as the text that was sent',
   D11: 'ids are strings of 1 to 8,192 bytes',

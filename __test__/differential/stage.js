@@ -14,7 +14,8 @@ const { runProgram, startCommand } = require('./programs');
 const { lastingPort } = require('../../testkit/ports');
 
 const CLIENT_EVENTS = ['open', 'registered', 'unregistered', 'close'];
-const SERVER_EVENTS = ['connection', 'registered', 'unregistered'];
+/** Events of a server, with the number of arguments in 1.7.2; later ones are left out (see difference D8). */
+const SERVER_EVENTS = { connection: 0, registered: 1, unregistered: 1 };
 
 class Stage extends Recorder {
   #cleanups = [];
@@ -61,8 +62,9 @@ class Stage extends Recorder {
         .flat()
         .forEach(clearTimeout),
     );
-    for (const event of SERVER_EVENTS)
-      server.on(event, (...args) => this.log(name, event, ...args));
+    for (const [event, count] of Object.entries(SERVER_EVENTS)) {
+      server.on(event, (...args) => this.log(name, event, ...args.slice(0, count)));
+    }
     for (const event of ['warn', 'error']) {
       server.on(event, (...args) => {
         if (!this.isSentinel(args[0]?.message)) this.log(name, event, ...args);

@@ -18,6 +18,30 @@ server.disconnect('a', { principal: 'a' });
 expectTypeOf(server[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();
 server.on('warn', ({ code }) => code === 'ERR_WSMB_UNKNOWN_ID').once('listening', () => {});
 once(server, 'listening').then(() => {});
+server.on('connection', (info) => expectTypeOf(info).toEqualTypeOf<WSMsgBroker.ConnectionInfo>());
+server.on('registered', (id, { remoteAddress, remotePort, secure }) => {
+  expectTypeOf(id).toEqualTypeOf<string>();
+  expectTypeOf(remoteAddress).toEqualTypeOf<string>();
+  expectTypeOf(remotePort).toEqualTypeOf<number | undefined>();
+  expectTypeOf(secure).toEqualTypeOf<boolean>();
+});
+server.close((error) => error?.code === 'ERR_WSMB_NOT_OPEN');
+server.close({ drain: 1 }, () => {}).then(() => {});
+server.close(null, null);
+// @ts-expect-error a function
+server.close({}, 1);
+expectTypeOf(server.unref().ref()).toEqualTypeOf<Server<any, any>>();
+new Server({ port: 0, reusePort: true, trustProxy: 1 });
+new Server({ port: 0, trustProxy: true });
+// @ts-expect-error a number of proxies
+new Server({ port: 0, trustProxy: '10.0.0.0/8' });
+new Server({
+  port: 0,
+  authenticate: ({ url, certificate }) => {
+    expectTypeOf(url).toEqualTypeOf<string>();
+    return certificate?.commonName !== undefined && { principal: certificate.fingerprint256 };
+  },
+});
 server.on('cluster', (state, reason) => {
   expectTypeOf(state).toEqualTypeOf<
     'connected' | 'disconnected' | 'lagged' | 'failed' | 'missing'
