@@ -54,7 +54,9 @@ test('requests whose acks have short names and long texts do not fill the heap',
 
 test('the answers to one question do not fill the heap together', async (t) => {
   const code = 'ERR_WSMB_MAX_PAYLOAD';
-  const found = [[true, code, code], [30, 2], 30];
+  const large = [true, 30, code];
+  const refused = [false, 30, 'ERR_WSMB_REJECTED', code];
+  const found = [[large, large], refused, [true, 30]];
   t.deepEqual(await run(t, 'answers', 128), [...found, ...found]);
 });
 

@@ -47,23 +47,21 @@ impl Cluster {
                 true => Owner::Participant(cluster.node),
                 false => Owner::peer(principal),
             };
-            match cluster.claims.owner(&id) {
-                _ if participant => {}
+            let mut watch = cluster.claims.watch(&id);
+            let is_asked = match cluster.claims.owner(&id) {
+                _ if participant => false,
                 Some(now) if now != owner => return Err(Denied::Conflict),
                 None if owner.principal().is_some() => {
                     cluster.ask_owner(&id, owner.principal()).await?;
+                    true
                 }
-                Some(_) | None => {}
-            }
+                Some(_) | None => false,
+            };
             let stamp = Stamp {
                 time: cluster.clock.next(),
                 node: cluster.node,
             };
-            let claim = Claim {
-                id: id.clone(),
-                stamp,
-                owner,
-            };
+            let claim = Claim::new(id.clone(), stamp, owner);
             cluster.handover.unmark_moved(&id);
             // From here on the claim is released when the lease is dropped.
             let holder = Arc::downgrade(&cluster);
@@ -76,6 +74,11 @@ impl Cluster {
             let claimed = cluster.claims.claim(claim.clone(), was_up);
             // Another principal may have claimed the id here since the check above.
             let mut stopped = claimed.map_err(|AlreadyClaimed| Denied::Conflict)?;
+            if is_asked && watch.has_changed() {
+                // A claim has arrived of a broker that may not have been subscribed when it was asked.
+                cluster.ask_owner(&id, claim.owner.principal()).await?;
+            }
+            drop(watch);
             if cluster.is_up() && !was_up {
                 // The round over all ids at connect may have run before this claim.
                 stopped = cluster.claims.start_listener(&id);
@@ -86,7 +89,11 @@ impl Cluster {
             cluster.unconfirmed_claims.lock().remove(&stamp.time);
             match cluster.claims.lease_state(&lease) {
                 LeaseState::Lost { conflict: true } => Err(Denied::Conflict),
-                _ => Ok(lease),
+                _ => {
+                    // Also without a broadcast: the client is registered now.
+                    cluster.claims.confirm(&id, stamp.time);
+                    Ok(lease)
+                }
             }
         })
     }

@@ -51,10 +51,11 @@ impl Cluster {
         while !rest.is_empty() {
             let (now, later) = gossip::part_of_claims(rest);
             let number = self.published.load(Relaxed) + 1;
-            self.claims.mark_published(now, number);
+            let now = self.claims.mark_published(now, number);
             self.broadcast(&Gossip::Claims {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),
+                first: gossip::first_times(&now),
                 number,
             })
             .await;
@@ -103,14 +104,16 @@ impl Cluster {
             Gossip::Claims {
                 node,
                 claims,
+                first,
                 number,
             } => {
                 let Some(node) = NodeId::parse(&node) else {
                     return;
                 };
-                let claims = claims.iter().map(|claimed| claimed.claim(node));
+                let claims = gossip::decode_claims(&claims, &first, node);
                 match node == self.node {
                     true => claims.for_each(|claim| {
+                        self.claims.confirm(&claim.id, claim.stamp.time);
                         self.unconfirmed_claims.lock().remove(&claim.stamp.time);
                         self.on_moved(broker, &claim.id, node);
                     }),

@@ -1,8 +1,16 @@
 //! The claims of this broker to ids, and the resolution of conflicts with claims of other brokers.
 //!
 //! A claim has the time of a hybrid logical clock and a node. Between claims of the same principal the last
-//! writer wins, at every broker. Between different principals the first one keeps the id. A participant wins
-//! over any peer. The clock never falls behind the time of a claim that the broker has received.
+//! writer wins, at every broker. Between different principals the first one keeps the id: a renewal keeps the time
+//! of the first claim. A participant wins over any peer. The clock never falls behind the time of a claim that the
+//! broker has received.
+//!
+//! A claim is confirmed once its broker has received its own broadcast, and then its client is registered. The time
+//! of a claim is taken before its broadcast, so a claim of another principal may still arrive with an earlier time:
+//! it is not confirmed, and loses. A claim that is not confirmed also loses to one of another principal that
+//! arrives first. One NATS server delivers both broadcasts to both brokers in the same order, so that at most one of
+//! them is confirmed before the other arrives. A claim that arrives while the owner of an id is asked for is noticed
+//! by a watch, and the question is repeated.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -90,17 +98,39 @@ pub(crate) struct Claim {
     pub(crate) id: Arc<str>,
     pub(crate) stamp: Stamp,
     pub(crate) owner: Owner,
+    /// Time of the first claim of this owner that has been held at this node since.
+    pub(crate) first: u64,
+    /// The broker has received the broadcast of this claim, or of an earlier one of the same owner.
+    pub(crate) is_confirmed: bool,
 }
 
 impl Claim {
+    /// Creates a claim that is not confirmed.
+    pub(crate) fn new(id: Arc<str>, stamp: Stamp, owner: Owner) -> Self {
+        Self {
+            id,
+            stamp,
+            owner,
+            first: stamp.time,
+            is_confirmed: false,
+        }
+    }
+
     /// True if this claim wins over the other one.
     fn wins(&self, other: &Self) -> bool {
         match (self.owner.is_participant(), other.owner.is_participant()) {
             (true, false) => true,
             (false, true) => false,
             _ if self.owner == other.owner => self.stamp > other.stamp,
-            _ => self.stamp < other.stamp,
+            _ if self.is_confirmed != other.is_confirmed => self.is_confirmed,
+            _ => (self.first, self.stamp.node) < (other.first, other.stamp.node),
         }
+    }
+
+    /// True for two claims of different principals of which neither is confirmed.
+    fn is_undecided(&self, other: &Self) -> bool {
+        let is_open = |claim: &Self| !claim.owner.is_participant() && !claim.is_confirmed;
+        self.owner != other.owner && is_open(self) && is_open(other)
     }
 }
 
@@ -151,6 +181,38 @@ pub(super) struct Claims {
     own: Mutex<HashMap<Arc<str>, Own, RandomState>>,
     /// The claim times of leases lost to another principal, while they are still held.
     refused: Mutex<HashSet<u64, RandomState>>,
+    /// For each id that is about to be claimed here the number of watches, and of claims of other brokers since the
+    /// first of them.
+    watched: Mutex<HashMap<Arc<str>, (usize, u64), RandomState>>,
+}
+
+/// Watches for claims of other brokers to an id that is about to be claimed here.
+pub(super) struct ClaimWatch<'a> {
+    claims: &'a Claims,
+    id: Arc<str>,
+    seen: u64,
+}
+
+impl ClaimWatch<'_> {
+    /// True if a claim of another broker has arrived since the start or the last call.
+    pub(super) fn has_changed(&mut self) -> bool {
+        let seen = (self.claims.watched.lock())
+            .get(&self.id)
+            .map_or(0, |(_, arrived)| *arrived);
+        std::mem::replace(&mut self.seen, seen) != seen
+    }
+}
+
+impl Drop for ClaimWatch<'_> {
+    fn drop(&mut self) {
+        let mut watched = self.claims.watched.lock();
+        if let Some((watches, _)) = watched.get_mut(&self.id) {
+            *watches -= 1;
+            if *watches == 0 {
+                watched.remove(&self.id);
+            }
+        }
+    }
 }
 
 impl Release for Cluster {
@@ -182,13 +244,31 @@ impl Claims {
         }
         entry.leases.push(time);
         if claim.stamp > entry.claim.stamp {
-            (entry.claim, entry.published) = (claim, 0);
+            let is_renewal = claim.owner == entry.claim.owner;
+            let former = std::mem::replace(&mut entry.claim, claim);
+            entry.published = 0;
+            if is_renewal {
+                entry.claim.first = former.first;
+                entry.claim.is_confirmed = former.is_confirmed;
+            }
         }
         Ok(if listens {
             entry.start_listener()
         } else {
             None
         })
+    }
+
+    /// Starts to watch for claims of other brokers to an id.
+    pub(super) fn watch(&self, id: &Arc<str>) -> ClaimWatch<'_> {
+        let mut watched = self.watched.lock();
+        let (watches, seen) = watched.entry(id.clone()).or_default();
+        *watches += 1;
+        ClaimWatch {
+            claims: self,
+            id: id.clone(),
+            seen: *seen,
+        }
     }
 
     fn release(&self, id: &str, time: u64) {
@@ -221,11 +301,15 @@ impl Claims {
 
     /// Applies another broker's claim: last writer wins. A claim that loses is removed here.
     pub(super) fn apply(&self, other: &Claim) -> ClaimVerdict {
+        // Before the lock below: a claim that is made after it knows.
+        if let Some((_, arrived)) = self.watched.lock().get_mut(&other.id) {
+            *arrived += 1;
+        }
         let mut own = self.own.lock();
         let Some(entry) = own.get(&other.id) else {
             return ClaimVerdict::None;
         };
-        if !other.wins(&entry.claim) {
+        if !other.wins(&entry.claim) && !other.is_undecided(&entry.claim) {
             return ClaimVerdict::Kept(entry.claim.clone());
         }
         let conflict = other.owner != entry.claim.owner;
@@ -241,16 +325,28 @@ impl Claims {
         own.get(id).map(|entry| entry.claim.owner.clone())
     }
 
-    /// Sets the number of the publication that is about to broadcast these claims.
-    pub(super) fn mark_published(&self, claims: &[Claim], number: u64) {
+    /// Confirms the claim to an id if a lease with this time is held for it.
+    pub(super) fn confirm(&self, id: &str, time: u64) {
         let mut own = self.own.lock();
-        for claim in claims {
-            if let Some(entry) = own.get_mut(&claim.id)
-                && entry.claim.stamp == claim.stamp
-            {
-                entry.published = number;
-            }
+        if let Some(entry) = own.get_mut(id)
+            && entry.leases.contains(&time)
+        {
+            entry.claim.is_confirmed = true;
         }
+    }
+
+    /// Sets the number of the publication that is about to broadcast these claims. Returns them in their present
+    /// state.
+    pub(super) fn mark_published(&self, claims: &[Claim], number: u64) -> Vec<Claim> {
+        let mut own = self.own.lock();
+        let update = |claim: &Claim| match own.get_mut(&claim.id) {
+            Some(entry) if entry.claim.stamp == claim.stamp => {
+                entry.published = number;
+                entry.claim.clone()
+            }
+            _ => claim.clone(),
+        };
+        claims.iter().map(update).collect()
     }
 
     /// Claims that were never published.
@@ -298,13 +394,17 @@ mod tests {
     }
 
     fn claim_of(time: u64, node: u64, owner: Owner) -> Claim {
+        let node = NodeId(node);
         Claim {
-            id: "a".into(),
-            stamp: Stamp {
-                time,
-                node: NodeId(node),
-            },
-            owner,
+            is_confirmed: true,
+            ..Claim::new("a".into(), Stamp { time, node }, owner)
+        }
+    }
+
+    fn unconfirmed(time: u64, node: u64, principal: &str) -> Claim {
+        Claim {
+            is_confirmed: false,
+            ..claim(time, node, Some(principal))
         }
     }
 
@@ -320,6 +420,8 @@ mod tests {
                 for principal in [None, Some("x"), Some("y"), Some("\0n")] {
                     all.push(claim(time, node, principal));
                 }
+                all.push(unconfirmed(time, node, "x"));
+                all.push(unconfirmed(time, node, "y"));
                 all.push(participants(time, node));
             }
         }
@@ -342,9 +444,13 @@ mod tests {
             claims.claim(claim(7, 1, Some("x")), true).err(),
             Some(AlreadyClaimed)
         );
-        let kept = ClaimVerdict::Kept(claim(6, 1, None));
-        assert_eq!(claims.apply(&claim(5, 9, None)), kept);
-        assert_eq!(claims.apply(&claim(6, 0, None)), kept);
+        let renewed = || Claim {
+            first: 5,
+            ..claim(6, 1, None)
+        };
+        let kept = || ClaimVerdict::Kept(renewed());
+        assert_eq!(claims.apply(&claim(5, 9, None)), kept());
+        assert_eq!(claims.apply(&claim(6, 0, None)), kept());
         assert!(listens.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         let lost = ClaimVerdict::Lost { conflict: false };
         assert_eq!(claims.apply(&claim(6, 2, None)), lost);
@@ -360,6 +466,70 @@ mod tests {
         assert_eq!(claims.apply(&claim(7, 2, Some("y"))), kept);
         let lost = ClaimVerdict::Lost { conflict: true };
         assert_eq!(claims.apply(&claim(4, 2, Some("y"))), lost);
+    }
+
+    #[test]
+    fn a_renewal_keeps_the_time_of_the_first_claim() {
+        let claims = Claims::default();
+        claims.claim(claim(5, 1, Some("x")), true).unwrap();
+        claims.claim(claim(9, 1, Some("x")), true).unwrap();
+        claims.release("a", 5);
+        let kept = ClaimVerdict::Kept(Claim {
+            first: 5,
+            ..claim(9, 1, Some("x"))
+        });
+        assert_eq!(claims.apply(&claim(7, 2, Some("y"))), kept);
+        // A claim of the same principal at another broker is the last one all the same.
+        let lost = ClaimVerdict::Lost { conflict: false };
+        assert_eq!(claims.apply(&claim(10, 2, Some("x"))), lost);
+    }
+
+    #[test]
+    fn a_confirmed_claim_is_not_lost_to_one_that_arrives_later() {
+        let claims = Claims::default();
+        let own = || unconfirmed(5, 1, "x");
+        let claim_own = || claims.claim(own(), true).map(drop);
+        claim_own().unwrap();
+        claims.confirm("a", 4);
+        assert_eq!(claims.unpublished(), [own()]);
+        claims.confirm("a", 5);
+        let kept = || ClaimVerdict::Kept(claim(5, 1, Some("x")));
+        assert_eq!(claims.apply(&unconfirmed(4, 2, "y")), kept());
+        assert_eq!(claims.apply(&unconfirmed(6, 2, "y")), kept());
+        // As after a partition.
+        let lost = || ClaimVerdict::Lost { conflict: true };
+        assert_eq!(claims.apply(&claim(4, 2, Some("y"))), lost());
+        // One that is not confirmed is lost to any that arrives first.
+        for other in [
+            unconfirmed(4, 2, "y"),
+            unconfirmed(6, 2, "y"),
+            claim(6, 2, Some("y")),
+        ] {
+            claim_own().unwrap();
+            assert_eq!(claims.apply(&other), lost());
+        }
+        // Of the same principal the last one wins.
+        claim_own().unwrap();
+        let kept = ClaimVerdict::Kept(own());
+        assert_eq!(claims.apply(&unconfirmed(4, 2, "x")), kept);
+        let lost = ClaimVerdict::Lost { conflict: false };
+        assert_eq!(claims.apply(&unconfirmed(6, 2, "x")), lost);
+    }
+
+    #[test]
+    fn claims_of_other_brokers_are_noticed_before_an_id_is_claimed() {
+        let claims = Claims::default();
+        let mut first = claims.watch(&"a".into());
+        assert!(!first.has_changed());
+        claims.apply(&unconfirmed(4, 2, "y"));
+        let mut second = claims.watch(&"a".into());
+        assert_eq!((first.has_changed(), first.has_changed()), (true, false));
+        assert!(!second.has_changed());
+        drop(first);
+        claims.apply(&unconfirmed(4, 2, "y"));
+        assert!(second.has_changed());
+        drop(second);
+        assert!(claims.watched.lock().is_empty());
     }
 
     #[test]

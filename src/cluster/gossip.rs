@@ -31,6 +31,9 @@ pub(super) enum Gossip<'a> {
         node: String,
         #[serde(borrow)]
         claims: Vec<Claimed<'a>>,
+        /// See [`first_times`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        first: Vec<u64>,
         /// The number of this publication of claims, from one; zero if it is not numbered (earlier versions).
         #[serde(default)]
         number: u64,
@@ -78,17 +81,43 @@ impl<'a> Claimed<'a> {
         )
     }
 
-    pub(super) fn claim(&self, node: NodeId) -> Claim {
+    fn claim(&self, node: NodeId, first: Option<&u64>) -> Claim {
         let stamp = Stamp { time: self.1, node };
-        Claim {
-            id: (&*self.0).into(),
-            stamp,
-            owner: match self.3 {
-                0 => Owner::peer(self.2.as_deref().map(Into::into)),
-                _ => Owner::Participant(node),
+        let owner = match self.3 {
+            0 => Owner::peer(self.2.as_deref().map(Into::into)),
+            _ => Owner::Participant(node),
+        };
+        let claim = Claim::new((&*self.0).into(), stamp, owner);
+        match first {
+            Some(0) => claim,
+            first => Claim {
+                first: first.copied().unwrap_or(stamp.time),
+                is_confirmed: true,
+                ..claim
             },
         }
     }
+}
+
+/// For each of these claims the time of the first one, or zero if it is not confirmed. Empty if all are confirmed
+/// and are the first ones themselves.
+pub(super) fn first_times(claims: &[Claim]) -> Vec<u64> {
+    let is_first = |claim: &Claim| claim.is_confirmed && claim.first == claim.stamp.time;
+    if claims.iter().all(is_first) {
+        return Vec::new();
+    }
+    let first = |claim: &Claim| if claim.is_confirmed { claim.first } else { 0 };
+    claims.iter().map(first).collect()
+}
+
+/// The claims of a broadcast or a repair of this node.
+pub(super) fn decode_claims(
+    claims: &[Claimed<'_>],
+    first: &[u64],
+    node: NodeId,
+) -> impl Iterator<Item = Claim> {
+    let claims = claims.iter().enumerate();
+    claims.map(move |(number, claimed)| claimed.claim(node, first.get(number)))
 }
 
 /// A part of an answer to a search.
@@ -110,6 +139,9 @@ pub(super) struct Repair<'a> {
     pub(super) node: String,
     #[serde(borrow)]
     pub(super) claims: Vec<Claimed<'a>>,
+    /// See [`first_times`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) first: Vec<u64>,
     /// Number of parts before this one.
     pub(super) part: u32,
     /// In the last part: the number of the publication up to which the answer has all claims.
@@ -172,16 +204,30 @@ mod tests {
             Owner::Principal("\0".into()),
             Owner::Principal("\u{0}0000000000000007".into()),
         ];
+        let stamp = Stamp { time: 5, node };
+        let mut claims = Vec::new();
         for owner in owners {
-            let stamp = Stamp { time: 5, node };
-            let id = "\0\"é".into();
-            let claim = Claim { id, stamp, owner };
-            let encoded = serde_json::to_vec(&Claimed::new(&claim)).expect("JSON");
-            let read: Claimed<'_> = serde_json::from_slice(&encoded).expect("a claim");
-            assert_eq!(read.claim(node), claim);
+            let claim = Claim::new("\0\"é".into(), stamp, owner);
+            claims.push(claim.clone());
+            for first in [5, 4] {
+                claims.push(Claim {
+                    first,
+                    is_confirmed: true,
+                    ..claim.clone()
+                });
+            }
         }
+        let claimed: Vec<_> = claims.iter().map(Claimed::new).collect();
+        let encoded = serde_json::to_vec(&claimed).expect("JSON");
+        let read: Vec<Claimed<'_>> = serde_json::from_slice(&encoded).expect("claims");
+        let first = first_times(&claims);
+        assert!(decode_claims(&read, &first, node).eq(claims));
+        // Earlier versions send neither a participant nor first times.
         let former: Claimed<'_> = serde_json::from_str(r#"["a",5,null]"#).expect("a claim");
-        assert_eq!(former.claim(node).owner, Owner::Anyone);
+        let former: Vec<_> = decode_claims(&[former], &[], node).collect();
+        assert!(former[0].is_confirmed && former[0].first == 5);
+        assert_eq!(former[0].owner, Owner::Anyone);
+        assert!(first_times(&former).is_empty());
     }
 
     #[test]

@@ -310,8 +310,11 @@ impl Link {
         }
     }
 
-    /// Applies credit from a broker.
+    /// Applies credit from a broker. Credit for a packet that was not sent is damaged: later credit would seem older.
     pub(super) fn credit(&self, node: NodeId, epoch: u32, credit: Credit) {
+        if credit.packet > self.sent() {
+            return;
+        }
         let lanes = &self.parts.lanes;
         self.change(|flow| flow.credit(node, epoch, credit, lanes));
     }

@@ -29,6 +29,8 @@ struct Node {
     /// The epoch of the last heartbeat that named it.
     named_epoch: u32,
     last_seen: Instant,
+    /// Since when it sends heartbeats of an epoch before `epoch`, and nothing of a later one.
+    stale_since: Option<Instant>,
     /// The handle of all requesters at that node.
     asker: Option<Arc<Handle>>,
 }
@@ -40,6 +42,7 @@ impl Node {
             epoch: 0,
             named_epoch: 0,
             last_seen: Instant::now(),
+            stale_since: None,
             asker: None,
         }
     }
@@ -117,18 +120,35 @@ impl Cluster {
             entry.last_seen = Instant::now();
             let before = entry.epoch;
             entry.epoch = epoch.max(before);
+            if epoch >= before {
+                entry.stale_since = None;
+            }
             let is_lost = before != 0 && before < epoch;
             (before, entry.asker.take_if(|_| is_lost))
         };
         if before != 0 && before < epoch {
-            self.end_node(node, epoch, asker);
+            self.end_node(node, Some(epoch), asker);
         }
         before <= epoch
     }
 
+    /// Records a heartbeat of an epoch before the known one; true once it must be believed: epochs only grow, so the
+    /// known one came from a damaged packet, and all packets of the node would be rejected.
+    fn is_epoch_wrong(&self, node: NodeId) -> bool {
+        let mut nodes = self.nodes.known.lock();
+        let Some(entry) = nodes.get_mut(&node) else {
+            return false;
+        };
+        let since = entry.stale_since.get_or_insert_with(Instant::now);
+        since.elapsed() > NODE_TIMEOUT
+    }
+
     /// Records a heartbeat; true if it is the first from this node in this epoch.
     pub(super) fn on_heartbeat(&self, node: NodeId, name: String, epoch: u32) -> bool {
-        self.observe_node(node, epoch);
+        if !self.observe_node(node, epoch) && self.is_epoch_wrong(node) {
+            self.remove_node(node);
+            self.observe_node(node, epoch);
+        }
         let mut nodes = self.nodes.known.lock();
         let Some(entry) = nodes.get_mut(&node) else {
             return false;
@@ -142,17 +162,20 @@ impl Cluster {
     pub(super) fn remove_node(&self, node: NodeId) {
         let known = self.nodes.known.lock().remove(&node);
         self.lanes.forget(node);
-        self.end_node(node, u32::MAX, known.and_then(|known| known.asker));
+        self.end_node(node, None, known.and_then(|known| known.asker));
     }
 
-    /// Ends the handles that lead to a node in an epoch before this one, and `asker`, that of its requesters.
-    fn end_node(&self, node: NodeId, epoch: u32, asker: Option<Arc<Handle>>) {
+    /// Ends the handles that lead to a node in an epoch before this one, or in any, and `asker`, that of its
+    /// requesters.
+    fn end_node(&self, node: NodeId, epoch: Option<u32>, asker: Option<Arc<Handle>>) {
         let Some(broker) = self.broker() else { return };
         if let Some(asker) = asker {
             self.end(&broker, &asker, DeliveryError::Gone);
         }
         for (id, handle) in self.remotes.all() {
-            let is_old = |link: &Link| link.node() == Some(node) && link.epoch() < epoch;
+            let is_old = |link: &Link| {
+                link.node() == Some(node) && epoch.is_none_or(|epoch| link.epoch() < epoch)
+            };
             if link_of(&handle).is_some_and(is_old) {
                 self.fail(&id, &handle, DeliveryError::Gone);
             }
@@ -167,5 +190,41 @@ impl Cluster {
             nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
         };
         silent.into_iter().for_each(|node| self.remove_node(node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::alone, *};
+
+    #[tokio::test]
+    async fn an_epoch_that_its_node_does_not_confirm_is_replaced() {
+        let cluster = alone(&tokio::runtime::Handle::current());
+        let node = NodeId(7);
+        let beat = |epoch| cluster.on_heartbeat(node, "far".into(), epoch);
+        let age = || {
+            let mut nodes = cluster.nodes.known.lock();
+            let stale = &mut nodes.get_mut(&node).expect("known").stale_since;
+            *stale = stale.map(|since| since - 2 * NODE_TIMEOUT);
+        };
+        assert!(beat(1));
+        // A damaged packet.
+        assert!(cluster.observe_node(node, u32::MAX));
+        assert!(!cluster.observe_node(node, 1));
+        beat(1);
+        assert!(!cluster.observe_node(node, 1));
+        age();
+        // Packets of an earlier epoch may be late, heartbeats are in order.
+        assert!(!cluster.observe_node(node, 1));
+        beat(1);
+        assert!(cluster.observe_node(node, 1));
+        // A heartbeat that is only late.
+        assert!(cluster.observe_node(node, 2));
+        beat(1);
+        assert!(cluster.observe_node(node, 2));
+        age();
+        beat(1);
+        assert!(!cluster.observe_node(node, 1));
+        assert_eq!(cluster.nodes.epoch_of(node), Some(2));
     }
 }

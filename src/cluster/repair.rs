@@ -248,6 +248,7 @@ impl Cluster {
             let repair = Repair {
                 node: self.node.to_string(),
                 claims: now.iter().map(Claimed::new).collect(),
+                first: gossip::first_times(now),
                 part,
                 all: later.is_empty().then_some(last),
             };
@@ -270,7 +271,7 @@ impl Cluster {
             return;
         };
         if let Some(node) = self.parse_other(&repair.node) {
-            let claims = repair.claims.iter().map(|claimed| claimed.claim(node));
+            let claims = gossip::decode_claims(&repair.claims, &repair.first, node);
             // The claims must be applied before they count as received.
             self.apply_claims(broker, claims);
             (self.streams).receive_part(node, repair.part, repair.all, Instant::now());

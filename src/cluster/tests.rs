@@ -46,14 +46,14 @@ async fn a_claim_lost_before_its_broadcast_resolves_at_once() {
     let begun = Clocked::now();
     let claiming = tokio::spawn(cluster.claim("a".into(), None, false));
     bus.subscribing().await;
-    let newer = Claim {
-        id: "a".into(),
-        stamp: Stamp {
+    let newer = Claim::new(
+        "a".into(),
+        Stamp {
             time: cluster.clock.next(),
             node: NodeId(1),
         },
-        owner: Owner::Anyone,
-    };
+        Owner::Anyone,
+    );
     cluster.claims.apply(&newer);
     allow_subscription.add_permits(1);
     let lease = claiming
@@ -270,14 +270,14 @@ async fn packets_are_handed_over_in_order_without_credit_from_the_former_owner()
         sleep(Duration::from_millis(1)).await;
     }
     (COUNT / 2 + 1..=COUNT).for_each(publish);
-    let newer = Claim {
-        id: "a".into(),
-        stamp: Stamp {
+    let newer = Claim::new(
+        "a".into(),
+        Stamp {
             time: new.clock.next() + 1000,
             node: new.node,
         },
-        owner: Owner::Anyone,
-    };
+        Owner::Anyone,
+    );
     former.handover.mark_moved(&newer, &former.claims);
     former.claims.apply(&newer);
     assert!(!brokers[0].holds(&lease));
