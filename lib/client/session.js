@@ -25,8 +25,7 @@ const UNREGISTER_TIMEOUT = 1000;
 /** Close codes (going away, connection lost, restart) after which requests are sent again. */
 const RESENDABLE = [1001, 1006, 1012];
 
-const notNegotiated = () =>
-  coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 2');
+const notNegotiated = () => coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 2');
 
 class Session extends Messaging {
   #reconnect;
@@ -155,7 +154,7 @@ class Session extends Messaging {
       .finally(() => timers.clearTimeout(this.#tokenTimer))
       .then((value) => {
         if (value !== undefined && typeof value !== 'string') {
-          throw coded('ERR_WSMB_OPTION', `token() has returned ${value && typeof value}`);
+          throw coded('ERR_WSMB_OPTION', `token() returned ${value && typeof value}`);
         }
         return value;
       });
