@@ -410,6 +410,8 @@ declare namespace WSMsgBroker {
   /** An error of this package, of the system, or of your own functions. */
   interface CodedError extends Error {
     code?: ErrorCode | OtherCode;
+    /** The error of each address, if the host has several and no attempt to connect has succeeded. */
+    errors?: CodedError[];
   }
 
   /** Rejection of a request or a delivery. */
