@@ -83,8 +83,6 @@ class ServerImpl {
   #closed;
   #resolveClosed;
   #client;
-  /** The number of the server's own client in the hub. */
-  #clientNumber = 0;
   /** True if the server keeps the process alive. */
   #isRef = true;
   #isClosed = false;
@@ -230,7 +228,10 @@ class ServerImpl {
     if (!this.#client && this.#server.wss === null) {
       throw notOpened();
     }
-    this.#client ??= createInProcess(this.id, (number, options) => this.#join(number, options));
+    if (!this.#client) {
+      this.#client = createInProcess(this.id, (number, options) => this.#join(number, options));
+      this.#applyRef();
+    }
     return this.#client;
   }
 
@@ -238,8 +239,6 @@ class ServerImpl {
     if (!this.#native) {
       throw notOpened();
     }
-    this.#clientNumber = number;
-    eventHub.setRef(number, this.#isRef);
     return callNative(() => this.#native.join(eventHub.hub, number, options));
   }
 
@@ -282,7 +281,16 @@ class ServerImpl {
   setRef(isRef) {
     this.#isRef = isRef;
     eventHub.setRef(this.#number, isRef);
-    eventHub.setRef(this.#clientNumber, isRef);
+    this.#applyRef();
+  }
+
+  /** Sets whether the server's own client keeps the process alive. */
+  #applyRef() {
+    if (this.#isRef) {
+      this.#client?.ref();
+    } else {
+      this.#client?.unref();
+    }
   }
 
   /** The names of all known brokers of the cluster, or null without a cluster. */
