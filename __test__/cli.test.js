@@ -48,7 +48,10 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
     t.is(await next(), ' + b');
     const ended = Promise.all([once(other, 'close'), once(child, 'exit')]);
     child.kill(signal);
-    t.deepEqual(await ended, [[1001], [0, null]]);
+    t.deepEqual(await ended, [
+      [1001, 'server is closing'],
+      [0, null],
+    ]);
   });
 }
 
@@ -112,7 +115,10 @@ test('a request that is pending at SIGTERM is answered before the process exits'
   await refused(port);
   response.send('late, but in time');
   t.is(await answer, 'late, but in time');
-  t.deepEqual(await ends, [[1001], [1001]]);
+  t.deepEqual(await ends, [
+    [1001, 'server is closing'],
+    [1001, 'server is closing'],
+  ]);
   t.deepEqual(await exit, [0, null]);
 });
 
@@ -126,7 +132,10 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
     await refused(port);
     const second = Date.now();
     child.kill(signal);
-    t.deepEqual(await ends, [[1001], [1001]]);
+    t.deepEqual(await ends, [
+      [1001, 'server is closing'],
+      [1001, 'server is closing'],
+    ]);
     t.deepEqual(await exit, [0, null]);
     t.true(Date.now() - second < 30_000, 'the drain went on');
   });

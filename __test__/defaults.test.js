@@ -244,7 +244,7 @@ function codes() {
 /** Outcomes that a server sends for a receiver, except for error codes. */
 function outcomes() {
   const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(
-    read('src/broker/requests/outcome.rs'),
+    read('src/broker/requests/delivery_error.rs'),
   );
   const codes = [...body.matchAll(/=> "(\w+)"/g)].map(([, code]) => code);
   return codes.filter((code) => !code.startsWith('ERR_'));

@@ -227,7 +227,7 @@ test('asynchronous disposal closes the server', async (t) => {
   const ended = once(client, 'close');
   const dispose = Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose');
   t.is(await server[dispose](), undefined);
-  t.deepEqual(await ended, [1001]);
+  t.deepEqual(await ended, [1001, 'server is closing']);
   t.is(server.address(), null);
   await server[dispose]();
 });

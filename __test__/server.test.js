@@ -62,7 +62,7 @@ test('close() closes its clients with 1001 and resolves when they are gone', asy
   const closed = once(client, 'close');
   await server.close();
   t.deepEqual(gone, ['a']);
-  t.deepEqual(await closed, [1001]);
+  t.deepEqual(await closed, [1001, 'server is closing']);
 });
 
 test('listens on a Unix socket when its port is a name', async (t) => {
@@ -338,7 +338,7 @@ test('a drain lets pending requests complete', async (t) => {
   );
   response.send('late, but in time');
   t.is(await answered, 'late, but in time');
-  t.deepEqual(await gone, [1001]);
+  t.deepEqual(await gone, [1001, 'server is closing']);
   await closed;
   const error = t.throws(() => server.close({ drain: 'x' }));
   t.is(error.code, 'ERR_WSMB_OPTION');

@@ -74,7 +74,7 @@ for (const [form, given] of [
     t.deepEqual(answer, [{ text: 'ä\n'.repeat(50_000) }, 'answer']);
     const closed = once(a, 'close');
     server.close();
-    t.deepEqual(await closed, [1001]);
+    t.deepEqual(await closed, [1001, 'server is closing']);
   });
 }
 
@@ -299,7 +299,7 @@ test('the command line speaks TLS and reloads its files on SIGHUP', async (t) =>
   t.is((await heard)[0], 1);
   const [closed, exited] = [once(client, 'close'), once(child, 'exit')];
   child.kill('SIGTERM');
-  t.deepEqual(await closed, [1001]);
+  t.deepEqual(await closed, [1001, 'server is closing']);
   t.deepEqual(await exited, [0, null]);
 });
 
