@@ -24,9 +24,7 @@ const start = (Client, id, port, options) =>
 const drivers = [
   {
     name: 'native',
-    // The addon's client speaks version 1 by default.
-    make: (id, port, { token, protocol }) =>
-      start(WSMsgBroker, id, port, { token, ...(protocol > 1 && { protocol }) }),
+    make: (id, port, options) => start(WSMsgBroker, id, port, options),
   },
   {
     name: 'browser',

@@ -2,7 +2,9 @@
 
 // Clients at the edges of a program: options, states, timers, signals, tokens and ends.
 
+const fs = require('node:fs');
 const net = require('node:net');
+const os = require('node:os');
 const path = require('node:path');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -124,19 +126,29 @@ for (const kind of kinds) {
     const echo = `
       const B = require('./index.js');
       const worker = new B('worker', '${urlOf(server)}', { protocol: 2 });
-      worker.handle((message) => message);
+      let count = 0;
+      worker.handle((message) => {
+        count += 1;
+        if (count === 10) setTimeout(() => require('fs').writeFileSync(process.argv[1], ''), 100);
+        return message;
+      });
       worker.connected().then(() => console.log('ready'));
       process.stdin.on('end', () => process.exit()).resume();`;
-    const child = spawn(process.execPath, ['-e', echo], { cwd: path.join(__dirname, '..') });
-    t.teardown(() => child.kill('SIGKILL'));
+    const done = path.join(os.tmpdir(), `wsmsgbroker-${process.pid}-${kind}-answered`);
+    const child = spawn(process.execPath, ['-e', echo, done], { cwd: path.join(__dirname, '..') });
+    t.teardown(() => {
+      child.kill('SIGKILL');
+      fs.rmSync(done, { force: true });
+    });
     await once(child.stdout, 'data');
     const answers = Array.from({ length: 10 }, (_, n) =>
       client.request(n, 'worker', { timeout: 300 }),
     );
     // The frames leave at the end of this tick.
     await new Promise(setImmediate);
+    // The event loop is blocked until all answers have arrived, and beyond the timeout.
     const end = Date.now() + 600;
-    while (Date.now() < end);
+    while (Date.now() < end || !fs.existsSync(done));
     t.deepEqual(
       (await Promise.all(answers)).map(({ message }) => message),
       Array.from({ length: 10 }, (_, n) => n),
