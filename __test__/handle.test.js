@@ -75,6 +75,27 @@ for (const kind of kinds) {
     t.is((await client.request(1, 'worker')).message, 'next');
   });
 
+  test(`${kind}: a handler that ends after its client emits nothing, and stopping twice stops once`, async (t) => {
+    const server = await startServer(t);
+    const worker = await join(t, kind, server, 'worker');
+    const client = await join(t, kind, server, 'client');
+    const errors = [];
+    worker.on('error', (error) => errors.push(error));
+    const stop = worker.handle(() => 'first');
+    stop();
+    let finish;
+    worker.handle(() => new Promise((done) => (finish = done)));
+    stop();
+    t.throws(() => worker.handle(() => {}), { code: 'ERR_WSMB_HANDLER' });
+    const lost = failure(client.request(1, 'worker'));
+    while (!finish) await new Promise(setImmediate);
+    await worker.close();
+    finish('late');
+    t.is((await lost).code, 'GONE');
+    await new Promise(setImmediate);
+    t.deepEqual(errors, []);
+  });
+
   test(`${kind}: the signal of a handler is aborted when the request is cancelled`, async (t) => {
     const server = await startServer(t);
     const worker = await join(t, kind, server, 'worker');

@@ -66,7 +66,7 @@ test('the trust store of the process is honored: NODE_EXTRA_CA_CERTS, SSL_CERT_F
 });
 
 if (process.platform === 'linux') {
-  test('the trust store of the system is honored where Node.js is told to use it', async (t) => {
+  test('the trust store of the system is used if a flag or variable of Node.js asks for it', async (t) => {
     const server = await startServer(t, { tls: trusted.issue() });
     const { file } = folderOf(t, trusted);
     // Mounts of its own: the trust store of the machine stays as it is.

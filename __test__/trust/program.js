@@ -1,7 +1,7 @@
 'use strict';
 
-// A program that connects by TLS with what its environment trusts. Arguments: the URL, and the options as JSON. Prints
-// what happens.
+// A program that connects by TLS with the authorities of its environment. Arguments: the URL, and the options as JSON.
+// Prints the outcome.
 
 const WSMsgBroker = require('../..');
 

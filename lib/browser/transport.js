@@ -100,6 +100,7 @@ function open(session, token, url) {
   };
   socket.onmessage = ({ data }) => {
     restartHeartbeat();
+    session.eventCount += 1;
     let frame = null;
     try {
       frame = JSON.parse(typeof data === 'string' ? data : '');

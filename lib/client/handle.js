@@ -20,7 +20,6 @@ function handle(session, handler, { concurrency }) {
   if (session.handler) {
     throw coded('ERR_WSMB_HANDLER', 'handler is set');
   }
-  session.handler = handler;
   const run = async ({ message, from, response }) => {
     try {
       const context = {
@@ -35,6 +34,7 @@ function handle(session, handler, { concurrency }) {
       session.reportHandlerError(error, response);
     }
   };
+  session.handler = run;
   let messages = {
     pushMessage: run,
     endStream: () => session.messageStreams.delete(messages),
@@ -53,7 +53,9 @@ function handle(session, handler, { concurrency }) {
     session.messageStreams.add(messages);
   }
   return () => {
-    session.handler = undefined;
+    if (session.handler === run) {
+      session.handler = undefined;
+    }
     messages.endStream();
   };
 }

@@ -82,7 +82,6 @@ class Messaging {
 
   /** `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame. */
   message(from, message, ack, name, size) {
-    this.eventCount += 1;
     const response = ack ? new Response(this, ack, name) : null;
     for (const stream of this.messageStreams) {
       stream.pushMessage({ message, from, response, answer: response?.send }, size);
@@ -91,7 +90,6 @@ class Messaging {
   }
 
   answer(name, from, message, error) {
-    this.eventCount += 1;
     const entry = this.requests.get(name);
     if (error && this.usesVersion2) {
       this.#failReceiver(name, from, remote(error, from));
@@ -157,6 +155,9 @@ class Messaging {
    * error a code, it is a mistake of the program, and reported to it, too. It does not end the process: any peer could.
    */
   reportHandlerError(error, response) {
+    if (this.state === 'closed') {
+      return;
+    }
     let isRefused = false;
     try {
       response?.reject(error);

@@ -4,12 +4,12 @@
 // addon's, or a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
 
 const { aborted, coded } = require('./errors');
-const renewalDelay = require('./expiry');
 const frames = require('./frames');
 const Messaging = require('./messaging');
 const SendQueue = require('./sendQueue');
 const { addAbortListener, removeAbortListener } = require('./signals');
 const timers = require('./timers');
+const { renewalDelay, requestToken } = require('./token');
 const { MAX_TIMER, startWait } = require('./wait');
 
 /** The defaults of the option `reconnect`, in milliseconds. The number of attempts is not limited. */
@@ -51,8 +51,6 @@ class Session extends Messaging {
   #isWaiting = false;
   /** The timer of the renewal of a grant. */
   #renewalTimer;
-  /** The timer of a call of the token function. */
-  #tokenTimer;
   /** The token of the connection. */
   #token;
   /** True once `drain()` was called: the client takes no further messages, and ends when nothing is pending. */
@@ -136,28 +134,9 @@ class Session extends Messaging {
       }
     };
     // A timer, so that an error thrown by a listener is an uncaught exception, and not a rejection.
-    this.#requestToken()
+    requestToken(this.settings)
       .then(connect)
       .catch((error) => timers.setTimeout(() => fail(error), 0));
-  }
-
-  /** The result of the token function. Rejects if it is no token, or takes longer than `connectTimeout`. */
-  #requestToken() {
-    const { token, connectTimeout } = this.settings;
-    const expiry = new Promise((_resolve, reject) => {
-      const expire = () =>
-        reject(coded('ETIMEDOUT', `connectTimeout of ${connectTimeout} ms exceeded`));
-      this.#tokenTimer = timers.setTimeout(expire, connectTimeout);
-    });
-    const result = new Promise((resolve) => resolve(token()));
-    return Promise.race([expiry, result])
-      .finally(() => timers.clearTimeout(this.#tokenTimer))
-      .then((value) => {
-        if (value !== undefined && typeof value !== 'string') {
-          throw coded('ERR_WSMB_OPTION', `token() returned ${value && typeof value}`);
-        }
-        return value;
-      });
   }
 
   /** Renews a grant shortly before it expires, if the program gives a function for tokens. */
@@ -171,7 +150,7 @@ class Session extends Messaging {
 
   async #renew() {
     try {
-      const token = await this.#requestToken();
+      const token = await requestToken(this.settings);
       if (this.isRegistered) {
         this.#token = token;
         this.register(token);
@@ -315,11 +294,14 @@ class Session extends Messaging {
     });
   }
 
-  /** Gives up the id, waits until nothing is pending in either direction, and closes the client. */
+  /**
+   * Closes the client once nothing is pending: registers first if it is connecting, waits for answers to its requests,
+   * gives up the id, and waits for its own answers to the requests that have arrived.
+   */
   drain() {
-    if (!this.#isClosing && !this.#isDraining) {
+    if (!this.#isDraining) {
       this.#isDraining = true;
-      if (this.isRegistered) {
+      if (this.#transport) {
         this.updateFlowControl();
       } else {
         this.close();
@@ -334,7 +316,6 @@ class Session extends Messaging {
       this.#isClosing = true;
       this.lastError = reason;
       timers.clearTimeout(this.#timer);
-      timers.clearTimeout(this.#tokenTimer);
       if (this.#transport) {
         this.#transport.close();
       } else {
@@ -352,24 +333,27 @@ class Session extends Messaging {
   updateFlowControl() {
     const isIdle = this.requests.size === 0;
     this.#transport?.updateReading?.(this.#isReady, isIdle);
-    if (this.#isDraining && isIdle && this.isRegistered && this.#isReady) {
-      // Requests that arrived before are answered.
-      this.#isReady = false;
-      this.#transport.sendFrame(frames.unregister(this.idText()));
-      this.#timer = timers.setTimeout(() => this.close(), UNREGISTER_TIMEOUT);
-    } else if (this.#isDraining && !this.isRegistered && this.cancelHandlers.size === 0) {
-      this.close();
-    } else if (this.#isLeaving && this.cancelHandlers.size === 0) {
-      if (!this.isRegistered) {
-        this.#transport?.close();
-      } else if (this.#isReady && isIdle) {
+    if (this.#isDraining || this.#isLeaving) {
+      this.#leave(isIdle);
+    }
+  }
+
+  /** Leaves the broker step by step: gives up the id, answers the requests that have arrived, and closes. */
+  #leave(isIdle) {
+    const transport = this.#transport;
+    const hasAnswered = this.cancelHandlers.size === 0;
+    const end = () => (this.#isDraining ? this.close() : transport?.close());
+    if (this.isRegistered) {
+      // A client that drains gives up its id first: otherwise requests might never cease to arrive.
+      if (this.#isReady && isIdle && (hasAnswered || this.#isDraining)) {
         // Further frames are queued for the next connection. In a cluster the broker keeps messages to the id.
         this.#isReady = false;
-        const transport = this.#transport;
         transport.sendFrame(frames.unregister(this.idText()));
         // In case the broker does not confirm.
-        this.#timer = timers.setTimeout(() => transport.close(), UNREGISTER_TIMEOUT);
+        this.#timer = timers.setTimeout(end, UNREGISTER_TIMEOUT);
       }
+    } else if (hasAnswered && (this.hasLostId || !this.#isDraining)) {
+      end();
     }
   }
 
@@ -421,6 +405,8 @@ class Session extends Messaging {
     const isReplaced = this.usesVersion2 && code === 'REPLACED';
     this.isRegistered = false;
     if ((this.#isLeaving || this.#isDraining) && !isReplaced) {
+      timers.clearTimeout(this.#timer);
+      this.hasLostId = this.#isDraining;
       return this.updateFlowControl();
     }
     this.hasLostId = true;
@@ -608,7 +594,8 @@ class Session extends Messaging {
     }
     if (!isSilent) {
       // Without a reason, one argument, as in 1.7.2.
-      this.emit('close', ...[code, this.#closeReason || []].flat());
+      const args = this.#closeReason ? [code, this.#closeReason] : [code];
+      this.emit('close', ...args);
     }
   }
 }
