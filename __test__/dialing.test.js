@@ -16,6 +16,7 @@ const test = require('ava');
 const { authority } = require('../testkit/certificates');
 const { lastingPort } = require('../testkit/ports');
 const { WSMsgBroker, startServer } = require('./support/start');
+const listen = require('./support/listen');
 
 const trusted = authority();
 const { ca } = trusted;
@@ -25,25 +26,9 @@ const AT_ONCE = 5_000;
 /** Words of libraries that no text may contain. */
 const RAW = /InvalidContentType|corrupt message|httparse|tungstenite|rustls|InvalidMessage|Os \{/;
 
-/** A listening server, which is closed with its connections when the test ends. */
-async function listening(t, server) {
-  const sockets = new Set();
-  server.on('connection', (socket) => {
-    sockets.add(socket);
-    socket.on('error', () => {});
-  });
-  server.listen(0, '127.0.0.1');
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  });
-  await once(server, 'listening');
-  return server.address().port;
-}
-
 /** A port whose peer sends this text to each connection at once. */
 const greeting = (t, text) =>
-  listening(
+  listen(
     t,
     net.createServer((socket) => socket.write(text)),
   );
@@ -64,7 +49,7 @@ test('wss: to a port without TLS fails at once, and the error says so', async (t
   const broker = await startServer(t);
   const ports = [
     broker.address().port,
-    await listening(t, http.createServer()),
+    await listen(t, http.createServer()),
     await greeting(t, 'SSH-2.0-OpenSSH_9.2p1\r\n'),
     await greeting(t, '220 mail.example.org ESMTP ready\r\n'),
     await greeting(t, Buffer.alloc(64)),
@@ -86,12 +71,12 @@ test('ws: to a port with TLS fails at once, and the error names wss:', async (t)
     t.true(error.message.includes(`127.0.0.1:${port} speaks TLS: use wss:`), error.message);
   }
   // Node.js closes the connection without an alert.
-  const silent = await listening(t, https.createServer(trusted.issue()));
+  const silent = await listen(t, https.createServer(trusted.issue()));
   t.is((await failure(t, `ws://127.0.0.1:${silent}`)).code, 'ECONNRESET');
 });
 
 test('a server that is no WebSocket server is an error that shows its response', async (t) => {
-  const web = await listening(
+  const web = await listen(
     t,
     http.createServer((_request, response) => response.end('hello')),
   );
@@ -120,7 +105,7 @@ test('a server that is no WebSocket server is an error that shows its response',
 });
 
 test('a server that closes at once is an error', async (t) => {
-  const port = await listening(
+  const port = await listen(
     t,
     net.createServer((socket) => socket.destroy()),
   );

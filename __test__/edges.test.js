@@ -10,6 +10,7 @@ const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
 const { WebSocketServer } = require('ws');
+const listen = require('./support/listen');
 const { WSMsgBroker, startServer } = require('./support/start');
 const { kinds, urlOf, open, join, failure, awaited } = require('./support/clients');
 
@@ -17,17 +18,8 @@ const QUICK = { minDelay: 5, maxDelay: 20 };
 
 /** A server that accepts TCP connections and never answers. */
 async function startSilent(t) {
-  const sockets = new Set();
-  const server = net.createServer((socket) => {
-    sockets.add(socket);
-    socket.on('error', () => {});
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  });
+  const server = net.createServer();
+  await listen(t, server);
   return server;
 }
 

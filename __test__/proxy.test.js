@@ -16,28 +16,11 @@ const { authority } = require('../testkit/certificates');
 const { lastingPort } = require('../testkit/ports');
 const { findProxy } = require('../lib/proxy');
 const { WSMsgBroker, startServer } = require('./support/start');
+const listen = require('./support/listen');
 
 const trusted = authority();
 const { ca } = trusted;
 const VARIABLES = ['HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY', 'NO_PROXY'];
-
-/** A server that is closed, with its connections, when the test ends. */
-async function listening(t, server) {
-  const sockets = new Set();
-  for (const event of ['connection', 'secureConnection']) {
-    server.on(event, (socket) => {
-      sockets.add(socket);
-      socket.on('error', () => {});
-    });
-  }
-  server.listen(0, '127.0.0.1');
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  });
-  await once(server, 'listening');
-  return server.address().port;
-}
 
 /** Makes a server of Node.js a proxy. Returns the requests that it gets: `[target, authorization]`. */
 function serveTunnels(server) {
@@ -59,7 +42,7 @@ function serveTunnels(server) {
 
 /** A peer that answers the request for a tunnel with this text, and stays. */
 const answering = (t, text) =>
-  listening(
+  listen(
     t,
     net.createServer((socket) => socket.once('data', () => socket.write(text))),
   );
@@ -175,7 +158,7 @@ test('a proxy that cannot be used is an error with its address and the reason', 
   const server = await startServer(t);
   const { port } = server.address();
   const closed = await lastingPort(t);
-  const silent = await listening(t, net.createServer());
+  const silent = await listen(t, net.createServer());
   for (const [proxy, reason] of [
     [closed, /cannot be used: connect ECONNREFUSED/],
     [
@@ -188,7 +171,7 @@ test('a proxy that cannot be used is an error with its address and the reason', 
     [await answering(t, 'SSH-2.0-x\r\n'), /is not an HTTP proxy: it sent "SSH-2\.0-x"/],
     [await answering(t, Buffer.from([0x15, 3, 1, 0, 2, 2, 70])), /speaks TLS: use https:/],
     [
-      await listening(
+      await listen(
         t,
         net.createServer((socket) => socket.destroy()),
       ),
@@ -210,8 +193,8 @@ test('a proxy that cannot be used is an error with its address and the reason', 
 test('errors of the server behind a proxy are those without one', async (t) => {
   const proxy = http.createServer();
   const requests = serveTunnels(proxy);
-  const url = `http://user@127.0.0.1:${await listening(t, proxy)}`;
-  const web = await listening(
+  const url = `http://user@127.0.0.1:${await listen(t, proxy)}`;
+  const web = await listen(
     t,
     http.createServer((_request, response) => response.end()),
   );
@@ -235,7 +218,7 @@ test('errors of the server behind a proxy are those without one', async (t) => {
 test('a proxy may have TLS itself, below that of the server', async (t) => {
   const proxy = https.createServer(trusted.issue());
   const requests = serveTunnels(proxy);
-  const url = `https://localhost:${await listening(t, proxy)}`;
+  const url = `https://localhost:${await listen(t, proxy)}`;
   const secure = await startServer(t, { tls: trusted.issue() });
   const target = `localhost:${secure.address().port}`;
   await talks(t, `wss://${target}`, { proxy: url, tls: { ca } });
@@ -266,7 +249,7 @@ test('a client reconnects through its proxy', async (t) => {
   const requests = serveTunnels(proxy);
   const server = await startServer(t);
   const client = await new WSMsgBroker('a', `ws://127.0.0.1:${server.address().port}`, {
-    proxy: `http://127.0.0.1:${await listening(t, proxy)}`,
+    proxy: `http://127.0.0.1:${await listen(t, proxy)}`,
     reconnect: { minDelay: 10, maxDelay: 10 },
   }).connected();
   const back = once(client, 'reconnected');
@@ -277,7 +260,7 @@ test('a client reconnects through its proxy', async (t) => {
 });
 
 test('close() ends a client that waits for its proxy', async (t) => {
-  const silent = await listening(t, net.createServer());
+  const silent = await listen(t, net.createServer());
   const options = { proxy: `http://127.0.0.1:${silent}`, closeTimeout: 50 };
   const client = new WSMsgBroker('a', 'ws://127.0.0.1:9', options);
   await pause(50);

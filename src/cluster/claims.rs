@@ -45,7 +45,8 @@ impl Clock {
     pub(super) fn next(&self) -> u64 {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         let wall = wall.map_or(0, |since| since.as_micros() as u64);
-        let next = |last: u64| wall.max(last + 1);
+        // Wraps after the time of a damaged claim, so that the wall clock counts again.
+        let next = |last: u64| wall.max(last.wrapping_add(1));
         let last = self
             .0
             .fetch_update(Relaxed, Relaxed, |last| Some(next(last)));

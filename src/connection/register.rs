@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Maximum bytes of a message before authentication.
-const STRANGER_PAYLOAD: usize = 64 << 10;
+const UNREGISTERED_PAYLOAD: usize = 64 << 10;
 
 /// Maximum bytes of a token's JSON text, without quotes: a longer one does not fit into the first frame of a
 /// connection either. A token of `jwt` has a lower limit.
-const MAX_TOKEN: usize = STRANGER_PAYLOAD;
+const MAX_TOKEN: usize = UNREGISTERED_PAYLOAD;
 
 /// Extra messages counted against the turn's budget for a token verified within the turn.
 const TOKEN: u32 = 31;
@@ -134,11 +134,11 @@ impl AuthState {
 
 impl Connection {
     /// Starts the register timeout. Before authentication the message size is limited to
-    /// [`STRANGER_PAYLOAD`].
+    /// [`UNREGISTERED_PAYLOAD`].
     pub(super) fn await_registration(&mut self) {
         if !matches!(self.access, AuthState::Free) {
             self.access = AuthState::Closed;
-            let limit = self.broker.options.max_payload.min(STRANGER_PAYLOAD);
+            let limit = self.broker.options.max_payload.min(UNREGISTERED_PAYLOAD);
             self.reader.set_max_payload(limit);
         }
         let limit = self.broker.options.effective_register_timeout();
