@@ -118,6 +118,7 @@ const INTERNAL = [
   'updateFlowControl',
   'updateReading',
   'usesVersion2',
+  'whenQuiet',
 ];
 
 /** Throws if the declarations of TypeScript for ECMAScript or for browsers have a property with an internal name. */
@@ -172,6 +173,7 @@ async function build(file, { contents, ...form }) {
       passes: 3,
       unsafe_arrows: true,
       unsafe: true,
+      unsafe_symbols: true,
       unsafe_methods: true,
       pure_getters: true,
       booleans_as_integers: false,

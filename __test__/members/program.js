@@ -4,17 +4,15 @@
 // "count", and closes. It must end in this way, and by itself, whatever its server writes.
 
 const { WebSocket } = require('ws');
-const Browser = require('../../lib/browser');
-const WSMsgBroker = require('../..');
 
 const [kind, url, reconnect] = process.argv.slice(2);
 
 async function main() {
   const options = reconnect ? { reconnect: { minDelay: 1, maxDelay: 5 } } : {};
-  const client =
-    kind === 'browser'
-      ? new Browser('client', url, { WebSocket, ...options })
-      : new WSMsgBroker('client', url, { protocol: 2, ...options });
+  // Only one of them: the client of Node.js replaces the timers of both.
+  const Client = require(kind === 'browser' ? '../../lib/browser' : '../..');
+  const more = kind === 'browser' ? { WebSocket } : { protocol: 2 };
+  const client = new Client('client', url, { ...more, ...options });
   for await (const { message, answer } of client.messages()) {
     answer?.(1);
     if (message === 'count') {

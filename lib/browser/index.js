@@ -3,6 +3,7 @@
 // The class WSMsgBroker for browsers and other environments that have a `WebSocket` and no addon.
 
 const ack = require('./ack');
+const { unknownOption } = require('../client/arguments');
 const { coded } = require('../client/errors');
 const { define, kSession } = require('../client/methods');
 const Session = require('../client/session');
@@ -41,7 +42,7 @@ class WSMsgBroker extends Emitter {
     const all = { ...DEFAULTS, WebSocket: globalThis.WebSocket };
     for (const [name, value] of Object.entries(given)) {
       if (!(name in DEFAULTS)) {
-        throw coded('ERR_WSMB_OPTION', `unknown option "${name}"`, TypeError);
+        throw unknownOption(name, Object.keys(DEFAULTS));
       }
       all[name] = value ?? all[name];
     }

@@ -2,18 +2,18 @@
 
 // One connection of a client in a browser: a `WebSocket`, and timers in place of pings.
 
-const { coded } = require('../client/errors');
+const { coded, exceeded } = require('../client/errors');
 const frames = require('../client/frames');
 const timers = require('../client/timers');
 
 /** Interval at which a WebSocket's buffer is checked, in milliseconds: there is no event for an empty buffer. */
 const DRAIN_CHECK = 50;
 
-/** The errors of the close codes with which a broker refuses a client. */
+/** The errors (behind `ERR_WSMB_`) of the close codes with which a broker refuses a client. */
 const REFUSALS = {
-  4401: 'ERR_WSMB_UNAUTHORIZED',
-  4403: 'ERR_WSMB_FORBIDDEN',
-  4409: 'ERR_WSMB_CONFLICT',
+  4401: 'UNAUTHORIZED',
+  4403: 'FORBIDDEN',
+  4409: 'CONFLICT',
 };
 
 /** Maximum length of an ack as JSON text, in characters. The client of Node.js has the same limit in bytes. */
@@ -53,6 +53,7 @@ function open(session, token, url) {
 
   const stopTimers = () => {
     timers.clearTimeout(timer);
+    timer = undefined;
     clearInterval(drainCheck);
   };
   const end = (code, reason) => {
@@ -69,12 +70,16 @@ function open(session, token, url) {
     socket.onerror = () => {};
     socket.close();
   };
-  /** Fails the connection when this option's time is over. */
+  /** Fails the connection when this option's time is over, and no frame that restarts the timer has arrived. */
   const failAfter = (name) => {
-    timer = timers.setTimeout(() => {
-      abandon();
-      fail(1006, coded('ETIMEDOUT', `${name} of ${settings[name]} ms exceeded`));
-    }, settings[name]);
+    const expire = () => {
+      if (timer === started) {
+        abandon();
+        fail(1006, exceeded('ETIMEDOUT', name, settings[name]));
+      }
+    };
+    const started = timers.setTimeout(() => session.whenQuiet(expire), settings[name]);
+    timer = started;
   };
   /**
    * Restarts the heartbeat when a frame has arrived. Browsers have no pings: after `pingInterval` the client
@@ -82,6 +87,7 @@ function open(session, token, url) {
    */
   const restartHeartbeat = () => {
     timers.clearTimeout(timer);
+    timer = undefined;
     if (pingInterval > 0) {
       timer = timers.setTimeout(() => {
         if (session.usesVersion2 && session.isRegistered) {
@@ -126,7 +132,7 @@ function open(session, token, url) {
   };
   socket.onclose = ({ code, reason }) => {
     if (REFUSALS[code]) {
-      fail(code, coded(REFUSALS[code], reason));
+      fail(code, coded(`ERR_WSMB_${REFUSALS[code]}`, reason));
     } else {
       // 1005 means a close frame without a code.
       end(code === 1005 ? 1000 : code, reason);

@@ -22,28 +22,22 @@ function checkOptions(options, ...names) {
   if (options == null) {
     return {};
   }
-  if (Object(options) !== options || Array.isArray(options)) {
-    throw wrong('OPTION', `options are ${typeof options}, expected an object`);
+  if (Object(options) !== options) {
+    throw wrong('OPTION', 'options must be an object');
   }
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) {
       throw unknownOption(name, names);
     }
     const least = LEAST[name] ?? 1;
-    if (value === undefined) {
-      continue;
-    }
+    const type = typeof value;
     if (name === 'signal') {
-      if (!value?.addEventListener) {
-        throw wrong('OPTION', 'option "signal" must be an AbortSignal');
+      if (value && !value.addEventListener) {
+        throw wrong('OPTION', 'signal must be an AbortSignal');
       }
-    } else if (typeof value !== 'number' || !(value >= least)) {
-      const Type = typeof value === 'number' ? RangeError : TypeError;
-      throw wrong(
-        'OPTION',
-        `option "${name}" is ${String(value)}, expected at least ${least}`,
-        Type,
-      );
+    } else if (value !== undefined && !(type === 'number' && value >= least)) {
+      const found = type === 'number' ? value : type;
+      throw wrong('OPTION', `option "${name}" is ${found}, expected at least ${least}`);
     }
   }
   return options;

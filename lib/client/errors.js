@@ -9,6 +9,9 @@ function coded(code, message, Type = Error) {
   return error;
 }
 
+/** The error of a time that is over, in milliseconds. `name`: of the option. */
+const exceeded = (code, name, limit) => coded(code, `${name} of ${limit} ms exceeded`);
+
 /** The error of an operation that an AbortSignal has ended, as Node.js makes it. */
 function aborted({ reason }) {
   const error = coded('ABORT_ERR', 'aborted');
@@ -42,4 +45,4 @@ function remote(value, from) {
   return error;
 }
 
-module.exports = { coded, aborted, failure, remote };
+module.exports = { coded, exceeded, aborted, failure, remote };

@@ -18,7 +18,7 @@ const { signal: NEVER } = new AbortController();
  */
 function handle(session, handler, { concurrency }) {
   if (session.handler) {
-    throw coded('ERR_WSMB_HANDLER', 'handler is set');
+    throw coded('ERR_WSMB_HANDLER', 'has a handler');
   }
   const run = async ({ message, from, response }) => {
     try {

@@ -8,9 +8,15 @@ const { coded, failure, remote } = require('./errors');
 const { readMembers } = require('./incoming');
 const Requests = require('./requests');
 const Response = require('./response');
+const timers = require('./timers');
 
 /** Characters of incoming requests that are tracked so that `response.signal` can be aborted. Older ones are not. */
 const MAX_TRACKED = 32 * 1024 * 1024;
+
+/** Turns of the event loop for which a timer that has fired waits for events, at most. */
+const MAX_TURNS = 100;
+/** Turns for which one without an event counts: delivery may pause for a turn, so that one alone proves nothing. */
+const QUIET_TURN = 25;
 
 class Messaging {
   /** The client of the program: it has the id, and emits the events. */
@@ -56,6 +62,21 @@ class Messaging {
 
   constructor(client) {
     this.client = client;
+  }
+
+  /**
+   * Calls a function once no event that has arrived is left: after a blocked event loop, timers come first. Waits until
+   * some turns of the event loop have brought no event.
+   */
+  whenQuiet(callback, turns = MAX_TURNS) {
+    const { eventCount } = this;
+    timers.afterEvents(() => {
+      if (turns > 0) {
+        this.whenQuiet(callback, turns - (this.eventCount === eventCount ? QUIET_TURN : 1));
+      } else {
+        callback();
+      }
+    });
   }
 
   emit(...event) {

@@ -48,7 +48,7 @@ function messageText(session, message) {
 function idsOf(dest) {
   const ids = [dest].flat();
   if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
-    throw wrong('DEST', 'dest must be an id or array of ids');
+    throw wrong('DEST', 'dest must be an id or several');
   }
   return ids.map(String);
 }

@@ -2,13 +2,9 @@
 
 // A request of this client that waits for answers or for a receipt.
 
-const { coded, failure } = require('./errors');
+const { exceeded, failure } = require('./errors');
 const frames = require('./frames');
-const timers = require('./timers');
 const { startWait } = require('./wait');
-
-/** Turns of the event loop for which an overdue request waits for events that have arrived, at most. */
-const MAX_ROUNDS = 100;
 
 class PendingRequest {
   #session;
@@ -21,7 +17,6 @@ class PendingRequest {
   #key;
   /** Ends the wait for the timeout and the signal. */
   #stopWait;
-  #isSettled = false;
   /** Receivers that have neither answered nor failed, by id. */
   #open;
   /** The number of them. Not the size of `#open`: a receiver may answer without its id, or with another one. */
@@ -88,7 +83,7 @@ class PendingRequest {
     this.#stopWait = startWait(
       limit,
       this.#signal,
-      () => this.#expire(limit, MAX_ROUNDS),
+      () => this.#expire(limit),
       (error) => this.#giveUp(error, true),
     );
     if (this.#openCount > 0 || this.#isReceipt) {
@@ -164,26 +159,17 @@ class PendingRequest {
     this.#settle((this.isSingle || this.#isReceipt || rejects) && error);
   }
 
-  /**
-   * Ends the request because its time is over, unless its answer is among the events that have arrived: after a blocked
-   * event loop timers come first. Waits while events are being handled, for so many rounds at most.
-   */
-  #expire(limit, rounds) {
+  /** Ends the request because its time is over, unless its answer is among the events that have arrived. */
+  #expire(limit) {
     const session = this.#session;
-    const { eventCount } = session;
-    timers.afterEvents(() => {
-      if (this.#isSettled) {
-        return;
+    session.whenQuiet(() => {
+      if (session.requests.get(this.#key) === this) {
+        const error = exceeded('TIMEOUT', 'timeout', limit);
+        if (!session.isRegistered) {
+          error.cause = session.lastError;
+        }
+        this.#giveUp(error);
       }
-      if (session.eventCount !== eventCount && rounds > 0) {
-        this.#expire(limit, rounds - 1);
-        return;
-      }
-      const error = coded('TIMEOUT', `timeout of ${limit} ms exceeded`);
-      if (!session.isRegistered) {
-        error.cause = session.lastError;
-      }
-      this.#giveUp(error);
     });
   }
 
@@ -206,7 +192,6 @@ class PendingRequest {
     const session = this.#session;
     session.sendQueue.removeFrame(this);
     this.#stopWait();
-    this.#isSettled = true;
     session.answersHeap -= this.answersHeap;
     session.requests.delete(this.#key);
     if (error) {

@@ -18,20 +18,22 @@ const unknown = (failed) =>
  */
 async function retry(start, ids, { waitFor, limit, signal }) {
   const begin = performance.now();
+  const until = begin + Math.min(waitFor, limit);
   const delivered = [];
-  let failed = new Map();
+  const failed = new Map();
   for (let delay = MIN_DELAY, rest = ids; ; delay = Math.min(2 * delay, MAX_DELAY)) {
-    const left = limit - (performance.now() - begin);
-    const isOver = () => performance.now() - begin + delay > Math.min(waitFor, limit);
+    const isOver = () => performance.now() + delay > until;
     try {
-      const outcome = await start(rest, Math.max(left, 1));
+      const outcome = await start(rest, Math.max(begin + limit - performance.now(), 1));
       if (!outcome.delivered) {
         return outcome;
       }
       delivered.push(...outcome.delivered);
-      failed = new Map([...failed, ...outcome.failed]);
-      for (const id of outcome.delivered) {
+      for (const id of rest) {
         failed.delete(id);
+      }
+      for (const [id, error] of outcome.failed) {
+        failed.set(id, error);
       }
       rest = unknown(outcome.failed);
       if (rest.length === 0 || isOver()) {

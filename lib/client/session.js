@@ -3,7 +3,7 @@
 // The state of a client across its connections: send queue, registration, reconnection and close. A transport (the
 // addon's, or a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
 
-const { aborted, coded } = require('./errors');
+const { aborted, coded, exceeded } = require('./errors');
 const frames = require('./frames');
 const Messaging = require('./messaging');
 const SendQueue = require('./sendQueue');
@@ -144,7 +144,7 @@ class Session extends Messaging {
     timers.clearTimeout(this.#renewalTimer);
     const delay = typeof this.settings.token === 'function' && renewalDelay(this.#token);
     if (delay && delay <= MAX_TIMER) {
-      this.#renewalTimer = timers.startIdle(() => this.#renew(), delay);
+      this.#renewalTimer = timers.setTimeout(() => this.#renew(), delay);
     }
   }
 
@@ -264,20 +264,20 @@ class Session extends Messaging {
   }
 
   /** Resolves when the client is registered. Rejects when the client has ended, or the wait. */
-  connected({ timeout, signal }) {
+  async connected({ timeout, signal }) {
+    if (this.isRegistered) {
+      return this.client;
+    }
+    if (this.#isEnded) {
+      throw this.#reason();
+    }
+    if (signal?.aborted) {
+      throw aborted(signal);
+    }
+    if (!this.#hasId()) {
+      throw this.#invalidId();
+    }
     return new Promise((resolve, reject) => {
-      if (this.isRegistered) {
-        return resolve(this.client);
-      }
-      if (this.#isEnded) {
-        return reject(this.#reason());
-      }
-      if (signal?.aborted) {
-        return reject(aborted(signal));
-      }
-      if (!this.#hasId()) {
-        return reject(this.#invalidId());
-      }
       const settle = (how) => (value) => {
         this.#waiters.delete(waiter);
         stopWait();
@@ -285,11 +285,11 @@ class Session extends Messaging {
       };
       const waiter = { resolve: settle(resolve), reject: settle(reject) };
       const expire = () => {
-        const error = coded('TIMEOUT', `timeout of ${timeout} ms exceeded`);
+        const error = exceeded('TIMEOUT', 'timeout', timeout);
         error.cause = this.lastError;
         waiter.reject(error);
       };
-      const stopWait = startWait(timeout, signal, expire, waiter.reject);
+      const stopWait = startWait(timeout, signal, () => this.whenQuiet(expire), waiter.reject);
       this.#waiters.add(waiter);
     });
   }
@@ -350,7 +350,8 @@ class Session extends Messaging {
         this.#isReady = false;
         transport.sendFrame(frames.unregister(this.idText()));
         // In case the broker does not confirm.
-        this.#timer = timers.setTimeout(end, UNREGISTER_TIMEOUT);
+        const expire = () => this.whenQuiet(() => this.isRegistered && end());
+        this.#timer = timers.setTimeout(expire, UNREGISTER_TIMEOUT);
       }
     } else if (hasAnswered && (this.hasLostId || !this.#isDraining)) {
       end();
@@ -533,7 +534,7 @@ class Session extends Messaging {
     const delay = this.#isLeaving ? 0 : Math.round(longest * (1 - jitter * Math.random()));
     this.#isLeaving = false;
     this.#isWaiting = true;
-    this.#timer = timers.startIdle(() => this.#dial(), delay);
+    this.#timer = timers.setTimeout(() => this.#dial(), delay);
     this.emit('reconnecting', this.#attempts, delay, reason);
   }
 
@@ -545,9 +546,11 @@ class Session extends Messaging {
     if (this.#isClosing) {
       return coded('ERR_WSMB_CLOSED', 'client was closed');
     }
-    const [closeCode, reason] = [this.#code, this.#closeReason];
-    const message = `connection closed with code ${closeCode} ${reason}`.trim();
-    return Object.assign(coded('ERR_WSMB_CONNECTION_LOST', message), { closeCode, reason });
+    const message = `connection closed with code ${this.#code} ${this.#closeReason}`;
+    const error = coded('ERR_WSMB_CONNECTION_LOST', message.trim());
+    error.closeCode = this.#code;
+    error.reason = this.#closeReason;
+    return error;
   }
 
   /**

@@ -5,15 +5,11 @@
 
 const { setTimeout: start, clearTimeout: stop } = globalThis;
 
-const setTimer = (...args) => start(...args);
-
 const timers = {
-  setTimeout: setTimer,
+  setTimeout: (...args) => start(...args),
   clearTimeout: (timer) => stop(timer),
-  /** A timer that does not keep the process alive. */
-  startIdle: setTimer,
   /** Calls a function once the events that have arrived are handled. */
-  afterEvents: setTimer,
+  afterEvents: (callback) => start(callback),
 };
 
 module.exports = timers;

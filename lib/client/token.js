@@ -2,7 +2,7 @@
 
 // The token of a client, if the program gives a function for it.
 
-const { coded } = require('./errors');
+const { coded, exceeded } = require('./errors');
 const timers = require('./timers');
 
 /** Time before the expiry of a token at which it is renewed, at most, in milliseconds. */
@@ -14,9 +14,8 @@ const MIN_LEFT = 1000;
 function requestToken({ token, connectTimeout }) {
   let timer;
   return new Promise((resolve, reject) => {
-    const expire = () =>
-      reject(coded('ETIMEDOUT', `connectTimeout of ${connectTimeout} ms exceeded`));
-    timer = timers.startIdle(expire, connectTimeout);
+    const expire = () => reject(exceeded('ETIMEDOUT', 'connectTimeout', connectTimeout));
+    timer = timers.setTimeout(expire, connectTimeout);
     new Promise((settle) => settle(token())).then(resolve, reject);
   })
     .finally(() => timers.clearTimeout(timer))

@@ -20,10 +20,9 @@ const Transport = require('./transport');
 const { setTimeout, clearTimeout, setImmediate } = require('node:timers');
 
 Object.assign(timers, {
-  setTimeout,
+  // While a client is open, the event hub keeps the process alive; afterwards no timer may.
+  setTimeout: (...args) => setTimeout(...args).unref(),
   clearTimeout,
-  // While a client is open, the event hub keeps the process alive.
-  startIdle: (...args) => setTimeout(...args).unref(),
   afterEvents: setImmediate,
 });
 
