@@ -194,9 +194,9 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
   reconnectNow(): void;
 
   /**
-   * Ends the client without losing anything: no request or message may begin any more, pending requests of this client
-   * end, the id is given up, requests that have arrived are answered, and the connection is closed. Resolves when the
-   * client has ended; never rejects.
+   * Closes the client once nothing is pending: no request or message may begin any more, pending requests of this client
+   * end, the id is given up, requests that have arrived are answered (version 2), and the connection is closed. A client
+   * that waits for its next attempt to connect closes at once. Resolves when the client has ended; never rejects.
    */
   drain(): Promise<void>;
 

@@ -63,7 +63,7 @@ async function withFunction() {
   await refused(server, 'eve', 'a guess');
   await refused(server, 'ann', 'token-of-bob');
 
-  bob.on('message', (message, response) => response.send(`${message}, Ann`));
+  bob.on('message', (message, response) => response?.send(`${message}, Ann`));
   const answer = await ann.request('Hi', 'bob-phone');
   console.log(`bob-phone answers: ${answer.message}`);
 

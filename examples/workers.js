@@ -30,14 +30,14 @@ async function work(id, port) {
   const done = { found: 0, stopped: 0 };
   for await (const { message, response } of client.messages()) {
     if (message === 'report') {
-      response.send(done);
+      response?.send(done);
       continue;
     }
     // JSON has no large integers: send them as strings.
     const factor = await search(BigInt(message.product), WORKERS.indexOf(id), response.signal);
     if (factor) {
       done.found += 1;
-      response.send(String(factor));
+      response?.send(String(factor));
     } else {
       done.stopped += 1;
     }

@@ -177,7 +177,7 @@ async function main() {
   const carol = new WSMsgBroker('carol', blue.url, { protocol: 2 });
   carol.on('message', (message, response) => {
     if (response) {
-      response.send(message);
+      response?.send(message);
     } else if (message === 'last') {
       gotLast();
     } else if (typeof message === 'number') {
@@ -191,7 +191,7 @@ async function main() {
       if (message === 'dig a tunnel') return;
       asked.count += 1;
       asked.all.add(message);
-      response.send(message);
+      response?.send(message);
     });
   });
   await once(bob, 'home');

@@ -22,7 +22,7 @@ async function work(server, from, response) {
       await pause(Number(STEP), undefined, { signal: response.signal });
       percent += 1;
     }
-    response.send('done');
+    response?.send('done');
     console.log('a job is done');
   } catch (error) {
     if (error.name !== 'AbortError') {
