@@ -304,9 +304,9 @@ declare namespace WSMsgBroker {
   /** Options of `request`, `requestAll` and `deliver`. */
   interface RequestOptions {
     /** Timeout in milliseconds, more than 0; `Infinity`: no timeout. Default `requestTimeout`. */
-    timeout?: number;
+    timeout?: number | undefined;
     /** Cancels the request: it rejects with `ABORT_ERR`, and its receivers get a cancel. Default none. */
-    signal?: AbortSignal;
+    signal?: AbortSignal | undefined;
   }
 
   /** Options of `request` and `deliver`. */
@@ -314,21 +314,21 @@ declare namespace WSMsgBroker {
     /**
      * Time in milliseconds for which an unknown id is tried again, for example while its client reconnects. Default 0.
      */
-    waitFor?: number;
+    waitFor?: number | undefined;
   }
 
   /** Options of `connected`. */
   interface ConnectedOptions {
     /** Rejects with `TIMEOUT` after so many milliseconds; the client goes on. Default none. */
-    timeout?: number;
+    timeout?: number | undefined;
     /** Ends the wait with an `AbortError`; the client goes on. Default none. */
-    signal?: AbortSignal;
+    signal?: AbortSignal | undefined;
   }
 
   /** Options of `handle`. */
   interface HandleOptions {
     /** Number of calls at a time; further messages wait, and the socket is not read. Default: no limit. */
-    concurrency?: number;
+    concurrency?: number | undefined;
   }
 
   /** The second argument of a handler. */
@@ -342,7 +342,7 @@ declare namespace WSMsgBroker {
   /** Options of `requestAll`. */
   interface GatherOptions extends RequestOptions {
     /** Resolve after this number of answers and cancel the rest. Default: all. */
-    count?: number;
+    count?: number | undefined;
   }
 
   /** Options of `messages`. */
@@ -351,9 +351,9 @@ declare namespace WSMsgBroker {
      * Messages that the stream may buffer before the client stops reading its socket, pings included. No effect in
      * browsers, nor while this client has requests or receipts pending. Default 64.
      */
-    highWaterMark?: number;
+    highWaterMark?: number | undefined;
     /** Ends the stream: the iterator throws an `AbortError`. Default none. */
-    signal?: AbortSignal;
+    signal?: AbortSignal | undefined;
   }
 
   /** Any other string. Keeps the completion of a union of literals in editors. */
@@ -409,9 +409,9 @@ declare namespace WSMsgBroker {
 
   /** An error of this package, of the system, or of your own functions. */
   interface CodedError extends Error {
-    code?: ErrorCode | OtherCode;
+    code?: ErrorCode | OtherCode | undefined;
     /** The error of each address, if the host has several and no attempt to connect has succeeded. */
-    errors?: CodedError[];
+    errors?: CodedError[] | undefined;
   }
 
   /** Rejection of a request or a delivery. */
@@ -419,7 +419,7 @@ declare namespace WSMsgBroker {
     /** A code of the client, of the server, or one that a responder passed to `reject`. */
     code: FailureCode | 'ABORT_ERR' | ErrorCode | OtherCode;
     /** The id of the responder that refused the request. */
-    from?: string;
+    from?: string | undefined;
   }
 
   /** Events of a client and their arguments. */
@@ -476,17 +476,17 @@ declare namespace WSMsgBroker {
      * Authorities for the server's certificate. Default: Mozilla's list, and the trust store of the process
      * (`NODE_EXTRA_CA_CERTS`, `SSL_CERT_FILE`, `SSL_CERT_DIR`, `--use-system-ca`), which they replace.
      */
-    ca?: Pem | readonly Pem[];
+    ca?: Pem | readonly Pem[] | undefined;
     /** Server name for SNI, and the name that the certificate must have. Default: the host. */
-    servername?: string;
+    servername?: string | undefined;
     /** The client's certificate, followed by those of its issuers. */
-    cert?: Pem;
+    cert?: Pem | undefined;
     /** The key of `cert`: PKCS#8, PKCS#1 or SEC1, not encrypted. */
-    key?: Pem;
+    key?: Pem | undefined;
     /** `false` accepts any certificate: the connection is open to interception. Default true. */
-    rejectUnauthorized?: boolean;
+    rejectUnauthorized?: boolean | undefined;
     /** Oldest accepted TLS version. Default `TLSv1.2`. */
-    minVersion?: TlsVersion;
+    minVersion?: TlsVersion | undefined;
   }
 
   /** TLS of a server: its certificate, and whether it requires client certificates. */
@@ -496,25 +496,25 @@ declare namespace WSMsgBroker {
     /** The key of `cert`: PKCS#8, PKCS#1 or SEC1, not encrypted. */
     key: Pem;
     /** Authorities for client certificates; only with `requestCert`. */
-    ca?: Pem | readonly Pem[];
+    ca?: Pem | readonly Pem[] | undefined;
     /** Oldest accepted TLS version. Default `TLSv1.2`. */
-    minVersion?: TlsVersion;
+    minVersion?: TlsVersion | undefined;
     /** Require a client certificate signed by `ca`. Default false. */
-    requestCert?: boolean;
+    requestCert?: boolean | undefined;
   }
 
   /** Reconnect with exponential backoff and jitter. */
   interface ReconnectOptions {
     /** First delay in milliseconds. Default 500. */
-    minDelay?: number;
+    minDelay?: number | undefined;
     /** Longest delay in milliseconds. Default 30,000. */
-    maxDelay?: number;
+    maxDelay?: number | undefined;
     /** Growth of the delay per attempt, 1 to 100. Default 2. */
-    factor?: number;
+    factor?: number | undefined;
     /** Random share of each delay, 0 to 1. Default 1. */
-    jitter?: number;
+    jitter?: number | undefined;
     /** Attempts since the last registration before the client ends. Default: no limit. */
-    maxAttempts?: number;
+    maxAttempts?: number | undefined;
   }
 
   /** Options of a client. Sizes are in bytes, times in milliseconds, both whole numbers. */
@@ -524,60 +524,58 @@ declare namespace WSMsgBroker {
      * only that; arguments of calls are checked. 1 is compatible with 1.x to the byte. By default a client in Node.js
      * offers version 2 and behaves as 1.x otherwise; in browsers the default is 2.
      */
-    protocol?: 1 | 2;
+    protocol?: 1 | 2 | undefined;
     /**
      * Token sent with the registration. A function is called for each connection, and before a JWT expires. Default:
      * none.
      */
-    token?: string | (() => string | undefined | Promise<string | undefined>);
+    token?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
     /** Reconnect and register again when the connection is lost; `true` uses the defaults. Default false. */
-    reconnect?: boolean | ReconnectOptions;
+    reconnect?: boolean | ReconnectOptions | undefined;
     /**
      * With `reconnect`: whether requests pending when the connection was lost (1001, 1006, 1012) are sent again, so
      * that a receiver may get one twice. With `never` they fail with `ERR_WSMB_CONNECTION_LOST`. Default `never`.
      */
-    resend?: 'never' | 'requests';
+    resend?: 'never' | 'requests' | undefined;
     /** Timeout of requests; `Infinity`: no timeout. Default 30,000. */
-    requestTimeout?: number;
+    requestTimeout?: number | undefined;
     /** Closes the client when it aborts. Default: none. */
-    signal?: AbortSignal;
+    signal?: AbortSignal | undefined;
     /**
      * Additional headers of the handshake. `Host`, `Connection`, `Upgrade` and `Sec-WebSocket-*` cannot be set. Not
      * in browsers. Default: none.
      */
-    headers?: Record<string, string>;
+    headers?: Record<string, string> | undefined;
     /** Largest message from the server. Not in browsers. Default 100 MiB + 64 KiB. */
-    maxPayload?: number;
+    maxPayload?: number | undefined;
     /** Queued bytes above which `send` returns false. Default 1 MiB. */
-    highWaterMark?: number;
+    highWaterMark?: number | undefined;
     /** Queued bytes above which `send` throws. Default 1 GiB. */
-    maxQueued?: number;
+    maxQueued?: number | undefined;
     /** Time until the WebSocket is open (in browsers: until the server's first message). Default 30,000. */
-    connectTimeout?: number;
+    connectTimeout?: number | undefined;
     /**
      * Send a ping if nothing arrived for this time; 0: never. In browsers, which cannot ping, a small request to
      * a server of version 2. Default 25,000.
      */
-    pingInterval?: number;
+    pingInterval?: number | undefined;
     /** Time without a sign of life after the ping until the connection is dead (1006). Default 20,000. */
-    pingTimeout?: number;
+    pingTimeout?: number | undefined;
     /** Time without progress until a closing connection is cut. Not in browsers. Default 5,000. */
-    closeTimeout?: number;
+    closeTimeout?: number | undefined;
     /**
      * Use TLS; `true` uses the defaults. Not needed with a `wss:` URL, not allowed with a `ws:` URL. In browsers only
      * a boolean, for host and port. Default false; in browsers that of the page.
      */
-    tls?: boolean | ClientTlsOptions;
+    tls?: boolean | ClientTlsOptions | undefined;
     /**
      * Connect through an HTTP proxy: `http://user:password@host:port`, or `https:` for TLS to the proxy. `true` takes
      * it from the environment variables `HTTPS_PROXY` (`wss:`), `HTTP_PROXY` (`ws:`) or `ALL_PROXY`, except for hosts
      * in `NO_PROXY`. Not in browsers. Default false.
      */
-    proxy?: string | boolean;
+    proxy?: string | boolean | undefined;
     /** Browsers only: the WebSocket class to use. Default `globalThis.WebSocket`. */
-    WebSocket?: new (
-      url: string,
-    ) => object;
+    WebSocket?: (new (url: string) => object) | undefined;
   }
 
   /** Address on which a server listens. */
@@ -629,7 +627,7 @@ declare namespace WSMsgBroker {
     /** Number of times that a connection was paused by `rateLimit`. */
     throttled: number;
     /** Metrics of the cluster; missing without the option `nats`. */
-    cluster?: ClusterStats;
+    cluster?: ClusterStats | undefined;
   }
 
   /** Metrics of a server in a cluster. */
@@ -658,15 +656,15 @@ declare namespace WSMsgBroker {
   /** Options of `server.disconnect`. */
   interface DisconnectOptions {
     /** Close code: 1000, or 3000 to 4999. Default 1000. */
-    code?: number;
+    code?: number | undefined;
     /** Close reason: at most 123 bytes of UTF-8. Default none. */
-    reason?: string;
+    reason?: string | undefined;
     /**
      * Close all connections at this server of the principal that owns the id, also those without an id and those
      * whose registration is pending. Without authentication: all connections whose last registration was this id.
      * Default false: only the owner of the id.
      */
-    principal?: boolean;
+    principal?: boolean | undefined;
   }
 
   /**
@@ -769,11 +767,11 @@ declare namespace WSMsgBroker {
      * Identity of the client: a string that is not empty, or a finite number. Other principals cannot take over an
      * id while its owner is connected. Default: the id.
      */
-    principal?: string | number;
+    principal?: string | number | undefined;
     /** Ids that it may send to: patterns with `*` for any characters (no escape). Default: anybody. */
-    send?: string | readonly string[];
+    send?: string | readonly string[] | undefined;
     /** Time at which its connection ends unless it has registered again. Default: never. */
-    expires?: Date | number;
+    expires?: Date | number | undefined;
   }
 
   /**
@@ -789,21 +787,21 @@ declare namespace WSMsgBroker {
   /** Which JSON Web Tokens are accepted. One of `secret` and `publicKey` is required. */
   interface JwtOptions {
     /** Secret shared with the issuer: at least 32 bytes (HS384: 48, HS512: 64). */
-    secret?: string | Uint8Array;
+    secret?: string | Uint8Array | undefined;
     /** Public key of the issuer in PEM: RSA, P-256, P-384 or Ed25519. */
-    publicKey?: string | Uint8Array;
+    publicKey?: string | Uint8Array | undefined;
     /** Allowed algorithms. Default: HS256, RS256, ES256, ES384 or EdDSA, according to the key. */
-    algorithms?: readonly string[];
+    algorithms?: readonly string[] | undefined;
     /** Allowed values of the claim `iss`, not empty. Default: anybody. */
-    issuer?: string | readonly string[];
+    issuer?: string | readonly string[] | undefined;
     /** Allowed values of the claim `aud`, not empty. Default: anybody. */
-    audience?: string | readonly string[];
+    audience?: string | readonly string[] | undefined;
     /** Whether the claim `sub` is the id or a pattern of ids. Default `exact`. */
-    subject?: 'exact' | 'pattern';
+    subject?: 'exact' | 'pattern' | undefined;
     /** Tolerated clock difference in milliseconds, at most 600,000. Default 0. */
-    leeway?: number;
+    leeway?: number | undefined;
     /** Whether tokens must expire (claim `exp`). Default true. */
-    requireExp?: boolean;
+    requireExp?: boolean | undefined;
   }
 
   /**
@@ -817,37 +815,37 @@ declare namespace WSMsgBroker {
      */
     servers: string | readonly string[];
     /** Name of the cluster: 1 to 64 letters, digits, `-` and `_`. Default `default`. */
-    namespace?: string;
+    namespace?: string | undefined;
     /** Name of this broker, unique in the cluster, 1 to 64 bytes. Default: a random one. */
-    name?: string;
+    name?: string | undefined;
     /** NATS user. Default: none. */
-    user?: string;
+    user?: string | undefined;
     /** Password of `user`. Default: none. */
-    pass?: string;
+    pass?: string | undefined;
     /** NATS token. Default: none. */
-    token?: string;
+    token?: string | undefined;
     /** Seed of an NKey, `SU...`. Default: none. */
-    nkey?: string;
+    nkey?: string | undefined;
     /** Credentials file: its path or its text. Default: none. */
-    creds?: string;
+    creds?: string | undefined;
     /**
      * Use TLS; `true` uses the defaults; `servername` is always the host of the URL. Default false: TLS only if the
      * URL (`tls://`) or NATS requires it.
      */
-    tls?: boolean | ClientTlsOptions;
+    tls?: boolean | ClientTlsOptions | undefined;
     /**
      * Require NATS at the start: `'listening'` waits for it, and after `timeout` the server closes
      * (`ERR_WSMB_CLUSTER`). Otherwise the server starts without the cluster and keeps trying. Default false.
      */
-    required?: boolean;
+    required?: boolean | undefined;
     /** Timeout for `required`, in milliseconds. Default 5,000. */
-    timeout?: number;
+    timeout?: number | undefined;
   }
 
   /** Options of cluster queries. */
   interface ClusterSearchOptions {
     /** Timeout in milliseconds, more than 0. Default 1,000. */
-    timeout?: number;
+    timeout?: number | undefined;
   }
 
   /** A cluster of brokers, as seen by one of them. */
@@ -878,9 +876,9 @@ declare namespace WSMsgBroker {
   /** Limits per connection and second. */
   interface RateLimit {
     /** Messages of any kind, including pings. Default: no limit. */
-    messages?: number;
+    messages?: number | undefined;
     /** Bytes, including frame headers. Default: no limit. */
-    bytes?: number;
+    bytes?: number | undefined;
   }
 
   /**
@@ -892,94 +890,94 @@ declare namespace WSMsgBroker {
      * Id of the server's own client, unique in a cluster. If set, it is registered at the start, otherwise at first
      * use. Default `server`; with `nats` `server-` and the name of the broker.
      */
-    id?: string;
+    id?: string | undefined;
     /** Address to listen on. Default `0.0.0.0`. */
-    host?: string;
+    host?: string | undefined;
     /**
      * Share the port with other servers that have this option, in processes of the same user, such as workers of
      * `node:cluster`; with `nats` they form one broker. Linux distributes the connections. Linux and macOS only.
      * Default false.
      */
-    reusePort?: boolean;
+    reusePort?: boolean | undefined;
     /**
      * Number of proxies in front of the server. Their headers `X-Forwarded-For` and `X-Forwarded-Proto`, or `Forwarded`,
      * name the client; `true` trusts the first entry, also if a client wrote it. Default 0.
      */
-    trustProxy?: boolean | number;
+    trustProxy?: boolean | number | undefined;
     /** Routing threads. Default: one per core, at most 4. */
-    threads?: number;
+    threads?: number | undefined;
     /** Largest message; beyond it the sender is closed with 1009. Default 100 MiB. */
-    maxPayload?: number;
+    maxPayload?: number | undefined;
     /** Largest message to `server.client`; beyond it a message is dropped, a request refused. Default 1 MiB. */
-    clientMaxPayload?: number;
+    clientMaxPayload?: number | undefined;
     /** Bytes queued for one connection before `slowConsumer` applies. Default 16 MiB. */
-    maxBackpressure?: number;
+    maxBackpressure?: number | undefined;
     /**
      * Policy for slow consumers. `pushback`: backpressure, the broker stops reading from its senders. `close`: the
      * connection is closed at once. `drop`: messages to it are dropped and counted. Default `pushback`.
      */
-    slowConsumer?: 'pushback' | 'close' | 'drop';
+    slowConsumer?: 'pushback' | 'close' | 'drop' | undefined;
     /** Time that senders are blocked before the slow connection is closed. Default 5,000. */
-    slowConsumerTimeout?: number;
+    slowConsumerTimeout?: number | undefined;
     /**
      * Bytes of all buffers and tables. Beyond it senders wait, new connections are refused with 503, and the
      * connection that uses most is closed. Default: a quarter of the memory.
      */
-    maxMemory?: number;
+    maxMemory?: number | undefined;
     /** Open connections; more are refused with 503. Default: 80 % of the file limit. */
-    maxConnections?: number;
+    maxConnections?: number | undefined;
     /** Length of an id or an ack in bytes; longer ones are refused. Default 8,192. */
-    maxIdLength?: number;
+    maxIdLength?: number | undefined;
     /** Receivers of one message; beyond it the message is refused. Default 65,536. */
-    maxDest?: number;
+    maxDest?: number | undefined;
     /** Bytes of one message times its receivers; beyond it the message is refused. Default 1 GiB. */
-    maxFanoutBytes?: number;
+    maxFanoutBytes?: number | undefined;
     /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */
-    maxFragments?: number;
+    maxFragments?: number | undefined;
     /** Pings and pongs per connection and second; beyond it the connection is closed with 1008. Default 100. */
-    maxControlFrames?: number;
+    maxControlFrames?: number | undefined;
     /**
      * Refused actions per connection and minute; beyond it the connection is closed with 1008; 0: no limit.
      * Default: no limit; 100 with authentication.
      */
-    maxProtocolErrors?: number;
+    maxProtocolErrors?: number | undefined;
     /** Rate limit per connection; beyond it the connection is read later. Default: no limit. */
-    rateLimit?: RateLimit;
+    rateLimit?: RateLimit | undefined;
     /** Size of the handshake request; larger ones are refused with 431. Default 16,384. */
-    maxHeaderSize?: number;
+    maxHeaderSize?: number | undefined;
     /** Time for the handshake; later ones are refused with 408. Default 10,000. */
-    handshakeTimeout?: number;
+    handshakeTimeout?: number | undefined;
     /**
      * Time that a connection may stay without an id before it is closed with 1008; 0: no limit.
      * Default: no limit; 10,000 with authentication.
      */
-    registerTimeout?: number;
+    registerTimeout?: number | undefined;
     /** Send a ping if nothing arrived for this time; 0: never. Default 25,000. */
-    pingInterval?: number;
+    pingInterval?: number | undefined;
     /** Time without a sign of life after the ping until the connection is dead. Default 20,000. */
-    pingTimeout?: number;
+    pingTimeout?: number | undefined;
     /** Time until a closing connection is cut. Default 5,000. */
-    closeTimeout?: number;
+    closeTimeout?: number | undefined;
     /** Longest lifetime of a request. Default 3,600,000. */
-    ackTimeout?: number;
+    ackTimeout?: number | undefined;
     /** Pending deliveries of requests per connection. Default 65,536. */
-    maxPendingAcks?: number;
+    maxPendingAcks?: number | undefined;
     /** Decides on each registration; excludes `jwt`. Default: anybody may. */
-    authenticate?: Authenticate;
+    authenticate?: Authenticate | undefined;
     /** Timeout of `authenticate`; then the client is refused. Default 5,000. */
-    authenticateTimeout?: number;
+    authenticateTimeout?: number | undefined;
     /** Requires a JSON Web Token for each id; excludes `authenticate`. Default: anybody may. */
-    jwt?: JwtOptions;
+    jwt?: JwtOptions | undefined;
     /**
      * Origins from which browsers may connect, such as `https://example.org`; `https://*.example.org` for its
      * subdomains at any depth; `*` for all.
      * Default: any; that of the `Host` with authentication.
      */
-    allowedOrigins?: readonly string[];
+    allowedOrigins?: readonly string[] | undefined;
     /** Accept only TLS connections. Default: no TLS. */
-    tls?: ServerTlsOptions;
+    tls?: ServerTlsOptions | undefined;
     /** Form a cluster with the other brokers of these NATS servers. Default: no cluster. */
-    nats?: NatsOptions;
+    nats?: NatsOptions | undefined;
   }
 
   /** Callback of `server.close`. */
@@ -991,7 +989,7 @@ declare namespace WSMsgBroker {
      * Drain timeout in milliseconds: pending requests are answered and queues written before connections are closed.
      * Default 0.
      */
-    drain?: number;
+    drain?: number | undefined;
   }
 
   /**

@@ -18,6 +18,9 @@ new WSMsgBroker('a', 'ws://localhost', { reconnect: { minDelay: 1, jitter: 0.5, 
 new WSMsgBroker('a', 'ws://localhost', { reconnect: false, requestTimeout: Infinity });
 new WSMsgBroker('a', 'ws://localhost', { token: () => 'x', signal: AbortSignal.timeout(9) });
 new WSMsgBroker('a', 'ws://localhost', { token: async () => undefined });
+// Options that may be missing, also with `exactOptionalPropertyTypes`.
+declare const maybe: string | undefined;
+new WSMsgBroker('a', 'ws://localhost', { token: maybe, reconnect: undefined, signal: undefined });
 new WSMsgBroker('a', 'wss://localhost', { tls: { ca: [Buffer.from('a'), 'ca.pem'] as const } });
 new WSMsgBroker('a', 'wss://localhost', { proxy: 'http://localhost:3128' });
 new WSMsgBroker('a', 'wss://localhost', { proxy: true });
@@ -196,3 +199,15 @@ const unknown: WSMsgBroker.ErrorCode = 'ERR_WSMB_CLOSE';
 const outcome: WSMsgBroker.ErrorCode = 'TIMEOUT';
 
 export { known, outcome, unknown };
+
+// Handlers get a typed message and return a typed answer.
+declare const handling: WSMsgBroker<Job, Result>;
+expectTypeOf(
+  handling.handle(async ({ n }, { signal }) => ({ square: signal.aborted ? 0 : n * n })),
+).toEqualTypeOf<() => void>();
+// @ts-expect-error the answer has another type
+handling.handle(({ n }) => n, { concurrency: 2 });
+expectTypeOf(handling.connected({ timeout: 5 })).resolves.toEqualTypeOf<typeof handling>();
+expectTypeOf(handling.state)
+  .extract<string>()
+  .toEqualTypeOf<'connecting' | 'open' | 'registered' | 'reconnecting' | 'closed'>();
