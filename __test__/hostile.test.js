@@ -167,6 +167,7 @@ for (const kind of kinds) {
     });
     await once(server, 'listening');
     const client = open(t, kind, 'client', urlOf(server), { reconnect: QUICK });
+    t.throws(() => client.messages({ highWaterMark: 0 }), { code: 'ERR_WSMB_OPTION' });
     const messages = client.messages({ highWaterMark: 1 });
     await once(client, 'message');
     const writes = setInterval(() => client.send('x', 'a'), 5);
@@ -243,10 +244,10 @@ for (const kind of kinds) {
     );
   });
 
-  test(`${kind}: a stream requests at least one message`, async (t) => {
+  test(`${kind}: a stream of one message at a time works, and one of none is refused`, async (t) => {
     const server = await startServer(t);
     const client = await join(t, kind, server, 'client');
-    const messages = client.messages({ highWaterMark: 0 });
+    const messages = client.messages({ highWaterMark: 1 });
     for (let n = 0; n < 3; n += 1) {
       client.send(n, 'client');
       t.is((await messages.next()).value.message, n);

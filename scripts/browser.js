@@ -173,7 +173,6 @@ async function build(file, { contents, ...form }) {
       passes: 3,
       unsafe_arrows: true,
       unsafe: true,
-      unsafe_symbols: true,
       unsafe_methods: true,
       pure_getters: true,
       booleans_as_integers: false,

@@ -14,9 +14,6 @@ function unknownOption(name, known) {
   return wrong('OPTION', `unknown option "${name}"${advice}`);
 }
 
-/** The least values of options that are numbers; of others it is 1. */
-const LEAST = { waitFor: 0, highWaterMark: 0 };
-
 /** Checks the options of a call: an object with some of these names, or undefined. Returns an object. */
 function checkOptions(options, ...names) {
   if (options == null) {
@@ -29,7 +26,7 @@ function checkOptions(options, ...names) {
     if (!names.includes(name)) {
       throw unknownOption(name, names);
     }
-    const least = LEAST[name] ?? 1;
+    const least = name === 'waitFor' ? 0 : 1;
     const type = typeof value;
     if (name === 'signal') {
       if (value && !value.addEventListener) {

@@ -18,8 +18,7 @@ function messages(session, { highWaterMark = 64, signal }) {
   let wake = () => {};
 
   const updateFlowControl = () => {
-    const isSaturated =
-      !isEnded && (queue.length >= Math.max(highWaterMark, 1) || queuedSize >= MAX_QUEUED);
+    const isSaturated = !isEnded && (queue.length >= highWaterMark || queuedSize >= MAX_QUEUED);
     session.saturatedStreams[isSaturated ? 'set' : 'delete'](stream, queuedSize);
     session.updateFlowControl();
   };

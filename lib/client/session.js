@@ -342,7 +342,7 @@ class Session extends Messaging {
   #leave(isIdle) {
     const transport = this.#transport;
     const hasAnswered = this.cancelHandlers.size === 0;
-    const end = () => (this.#isDraining ? this.close() : transport?.close());
+    const end = () => (this.#isDraining ? this : transport)?.close();
     if (this.isRegistered) {
       // A client that drains gives up its id first: otherwise requests might never cease to arrive.
       if (this.#isReady && isIdle && (hasAnswered || this.#isDraining)) {
