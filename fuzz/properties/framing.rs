@@ -11,7 +11,7 @@ use std::{
 use tokio::{net::UnixStream, task::yield_now};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
-    error::ProtocolError,
+    error::{CapacityError, ProtocolError},
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
 
@@ -153,7 +153,7 @@ fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Noti
         read.error = Some(Error::from(ProtocolError::ControlFrameTooBig).to_string());
         return read;
     }
-    // The same frame without its payload.
+    // This frame without its payload.
     let header = &bytes[last.header];
     let key = match header[1] & 0x80 {
         0 => &[],
@@ -164,7 +164,11 @@ fn as_tungstenite_reads_it(bytes: &[u8], role: Role, max_payload: usize) -> Noti
     read.error = error.filter(|error| !error.starts_with(UTF_8));
     let whole = last.continues.unwrap_or(0) + last.length;
     if read.error.is_none() && whole > max_payload as u128 {
-        read.error = Some(format!("Message too long: {whole} > {max_payload}"));
+        let error = CapacityError::MessageTooLong {
+            size: usize::try_from(whole).unwrap_or(usize::MAX),
+            max_size: max_payload,
+        };
+        read.error = Some(Error::from(error).to_string());
     }
     read
 }
