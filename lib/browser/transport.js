@@ -106,7 +106,7 @@ function open(session, token, url) {
   };
   socket.onmessage = ({ data }) => {
     restartHeartbeat();
-    session.eventCount += 1;
+    session.countEvent();
     let frame = null;
     try {
       frame = JSON.parse(typeof data === 'string' ? data : '');

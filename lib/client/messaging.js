@@ -18,6 +18,9 @@ const MAX_TURNS = 100;
 /** Turns for which one without an event counts: delivery may pause for a turn, so that one alone proves nothing. */
 const QUIET_TURN = 25;
 
+/** Number of events that have arrived, for all clients: the events of one may be behind those of others. */
+let eventCount = 0;
+
 class Messaging {
   /** The client of the program: it has the id, and emits the events. */
   client;
@@ -41,8 +44,6 @@ class Messaging {
   onUnheardError;
   /** Called with the name of the ack of an answer that no request has asked for. */
   onStrayAnswer;
-  /** Number of frames that have arrived. */
-  eventCount = 0;
   /** The handler that was set by `handle()`. */
   handler;
   /** Number of errors caused by the broker or another client. */
@@ -64,15 +65,20 @@ class Messaging {
     this.client = client;
   }
 
+  /** Called by the transport for each event. */
+  countEvent() {
+    eventCount += 1;
+  }
+
   /**
    * Calls a function once no event that has arrived is left: after a blocked event loop, timers come first. Waits until
    * some turns of the event loop have brought no event.
    */
   whenQuiet(callback, turns = MAX_TURNS) {
-    const { eventCount } = this;
+    const before = eventCount;
     timers.afterEvents(() => {
       if (turns > 0) {
-        this.whenQuiet(callback, turns - (this.eventCount === eventCount ? QUIET_TURN : 1));
+        this.whenQuiet(callback, turns - (before === eventCount ? QUIET_TURN : 1));
       } else {
         callback();
       }

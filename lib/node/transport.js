@@ -267,7 +267,7 @@ class Transport {
 
   /** Handles an event of the addon. */
   receive(event) {
-    this.#session.eventCount += 1;
+    this.#session.countEvent();
     HANDLERS[event[0]].call(this, event);
   }
 
