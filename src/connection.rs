@@ -16,6 +16,7 @@
 //! | `answer` | the command `answer` |
 //! | `register` | the commands `register` and `unregister`, and authentication |
 //! | `notify` | notifications and errors at the end of a command |
+//! | `waiting` | a message that waits for room, and the receivers delayed meanwhile |
 //! | `turn` | budget, batch and flushes of one turn |
 //! | `clocks` | heartbeat, deadlines, slow-consumer timers, rate limit |
 //! | `closing` | close handshake and cleanup |
@@ -33,6 +34,7 @@ mod send_many;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod waiting;
 
 use std::{
     future::Future,
@@ -43,7 +45,7 @@ use std::{
 };
 
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     auth::Authenticator,
@@ -63,8 +65,8 @@ use crate::{
 use clocks::{Rate, Window};
 use register::AuthState;
 pub(crate) use register::Peer;
-use send::RecentReceivers;
 use turn::Turn;
+use waiting::{RecentReceivers, Waiting};
 
 /// Timer, if it is running.
 type Timer = Option<Pin<Box<Sleep>>>;
@@ -81,8 +83,8 @@ pub(crate) struct Connection {
     access: AuthState,
     /// Data from the handshake, if a hook authenticates clients.
     peer: Option<Peer>,
-    /// The message that waits for room in a receiver's outbox, and that receiver.
-    waiting: Option<(Utf8Bytes, Arc<Handle>)>,
+    /// The message that waits for room in a receiver's outbox.
+    waiting: Option<Box<Waiting>>,
     /// Lookups of a message to many ids that waits for them.
     lookups: Option<Box<lookup::PendingLookups>>,
     /// Remote asker that was answered last, if its outbox is full.
@@ -206,22 +208,7 @@ impl Connection {
     }
 
     fn read_turn(&mut self, cx: &mut Context<'_>, turn: &mut Turn, input: &mut Input) -> Poll<()> {
-        if let Some((text, mut receiver)) = self.waiting.take() {
-            let waits = match receiver
-                .outbox
-                .add_waiter(self.handle.key, cx.waker(), false)
-            {
-                true => true,
-                false => match self.route(&text, cx, turn) {
-                    Some(full) => {
-                        receiver = full;
-                        true
-                    }
-                    None => false,
-                },
-            };
-            self.waiting = waits.then_some((text, receiver));
-        }
+        self.retry(cx, turn);
         loop {
             // Before the budget check: the last message of a turn may be a registration, whose decision
             // wakes this task only if it was polled. Other wake-ups are registered elsewhere: room in an
@@ -243,14 +230,14 @@ impl Connection {
                     turn.count_message(text.len());
                     self.on_message();
                     if let Some(receiver) = self.route(text, cx, turn) {
-                        self.waiting = Some((text.into(), receiver));
+                        self.waiting = Some(Waiting::new(text.into(), receiver, cx));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
                     turn.count_message(text.len());
                     self.on_message();
                     if let Some(receiver) = self.route(&text, cx, turn) {
-                        self.waiting = Some((text, receiver));
+                        self.waiting = Some(Waiting::new(text, receiver, cx));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
@@ -358,7 +345,10 @@ impl Connection {
     /// Updates the memory charged for input that is not yet routed.
     fn update_charge(&mut self) {
         self.over_share &= self.broker.memory.is_short();
-        let waiting = self.waiting.as_ref().map_or(0, |(text, _)| text.len());
+        let waiting = self
+            .waiting
+            .as_ref()
+            .map_or(0, |waiting| waiting.text.len());
         let reading = self.reader.held() + waiting;
         let id = self.id.as_ref().map_or(0, |id| id.len()) + self.from.len();
         let held = self.itself + id + self.access.memory() + reading;

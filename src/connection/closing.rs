@@ -85,8 +85,8 @@ impl Connection {
 
     /// Removes this connection from the outboxes and lookups for which it waits.
     pub(super) fn wait_no_longer(&mut self) {
-        if let Some((_, receiver)) = self.waiting.take() {
-            receiver.outbox.remove_waiter(self.handle.key);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.receiver.outbox.remove_waiter(self.handle.key);
         }
         self.lookups = None;
         if let Some(asker) = self.answered.take() {

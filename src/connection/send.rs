@@ -14,9 +14,6 @@ use crate::{
     },
 };
 
-/// A connection serves others if it switched receivers this often since its last wait.
-const SWITCHES: u32 = 8;
-
 /// Options of a `send`.
 pub(super) struct SendOptions<'a> {
     pub(super) ack: Option<&'a str>,
@@ -38,24 +35,6 @@ impl<'a> SendOptions<'a> {
     #[inline]
     pub(super) fn request(&self) -> Option<&'a str> {
         self.ack.filter(|ack| protocol::is_truthy(ack))
-    }
-}
-
-/// The two receivers to which a connection sent last.
-#[derive(Debug, Default)]
-pub(super) struct RecentReceivers {
-    /// Keys of their handles.
-    last: u64,
-    other: u64,
-    switches: u32,
-}
-
-impl RecentReceivers {
-    fn note(&mut self, key: u64) {
-        if key != self.last {
-            (self.other, self.last) = (self.last, key);
-            self.switches = self.switches.saturating_add(1);
-        }
     }
 }
 
@@ -164,12 +143,8 @@ impl Connection {
         }
         let room = self.admit(id, receiver, cx, || self.serves_others(receiver));
         match room {
-            Admission::Accept => {}
-            Admission::Backpressure => {
-                self.recent.switches = 0;
-                return Ok(room);
-            }
-            Admission::Closed | Admission::Drop => return Ok(room),
+            Admission::Accept => self.recent.count(message.len()),
+            Admission::Backpressure | Admission::Closed | Admission::Drop => return Ok(room),
         }
         let frame = protocol::message(message, options.ack, self.from());
         if receiver.remote {
@@ -265,45 +240,5 @@ impl Connection {
             true => Ok(()),
             false => Err(ActionError::Forbidden),
         }
-    }
-
-    /// Whether the receiver takes a message. On `Backpressure` this connection is woken when there is room.
-    /// `delays`: whether other receivers wait meanwhile.
-    pub(super) fn admit(
-        &self,
-        id: &str,
-        receiver: &Arc<Handle>,
-        cx: &Context<'_>,
-        delays: impl FnOnce() -> bool,
-    ) -> Admission {
-        let (key, waker) = (self.handle.key, cx.waker());
-        self.broker.admit(id, receiver, key, waker, delays)
-    }
-
-    /// True if this connection also sends to another receiver whose outbox is nearly empty.
-    #[cold]
-    fn serves_others(&self, receiver: &Handle) -> bool {
-        let RecentReceivers {
-            other, switches, ..
-        } = self.recent;
-        let other = (switches >= SWITCHES).then(|| self.broker.handle_of(other));
-        other
-            .flatten()
-            .is_some_and(|other| other.key != receiver.key && other.outbox.is_starved())
-    }
-
-    /// True while memory is short: this connection must wait, and is woken when there is enough.
-    pub(super) fn awaits_memory(&self) -> bool {
-        self.broker.memory.is_short()
-    }
-
-    /// True if this connection's own outbox is full: it is woken when there is room.
-    pub(super) fn is_full(&self, cx: &Context<'_>) -> bool {
-        let Handle { key, outbox, .. } = &*self.handle;
-        if !outbox.is_full() {
-            return false;
-        }
-        self.handle.flush();
-        outbox.add_waiter(*key, cx.waker(), false)
     }
 }

@@ -93,6 +93,7 @@ impl Connection {
         if size.saturating_mul(known) + failed > MOST_SHARE && self.awaits_memory() {
             return Ok(Some(self.handle.clone()));
         }
+        self.recent.note_all(&receivers.handles);
         if let Some(full) = self.admit_all(&mut receivers, &mut results, cx) {
             return Ok(Some(full));
         }
@@ -252,7 +253,10 @@ impl Connection {
         let Receivers { names, handles, .. } = receivers;
         let mut takes = Vec::with_capacity(handles.len());
         for (Name { id, .. }, receiver) in names.iter().zip(&*handles) {
-            let delays = || handles.iter().any(|other| other.outbox.is_starved());
+            let delays = || {
+                let mut others = handles.iter();
+                others.any(|other| other.outbox.is_starved()) || self.serves_others(receiver)
+            };
             let takes_it = match self.admit(id, receiver, cx, delays) {
                 Admission::Backpressure => return Some(receiver.clone()),
                 admission => matches!(admission, Admission::Accept),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::{
     io::{AsyncRead, AsyncWriteExt},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use wsmsgbroker::ServerOptions;
 
@@ -332,46 +332,120 @@ async fn a_multicast_waits_for_its_slowest_receiver_and_reaches_all_in_order() {
     assert_eq!(reader.await.unwrap(), FLOOD);
 }
 
-/// Rules 17.3 and 17.4.
-/// Reads slowly, until the connection ends.
-fn crawl(mut raw: Raw) -> JoinHandle<u16> {
+/// Reads a message per interval, until the connection ends. Returns the close code.
+fn crawl(mut raw: Raw, interval: Duration) -> JoinHandle<u16> {
     tokio::spawn(async move {
         let mut code = 1006;
         while let Some((kind, payload)) = raw.next().await {
             if kind == CLOSE {
                 code = crate::support::raw::code(&payload);
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(interval).await;
         }
         code
     })
+}
+
+const SLOW: Duration = Duration::from_millis(20);
+
+/// Sends messages of `length` bytes to each `dest` in turn, until the receiver "slow" is closed, which reads
+/// all the time but slowly. Meanwhile `fast` is read at `interval`.
+async fn delay_others(
+    mark: usize,
+    length: usize,
+    dests: &'static [&'static str],
+    interval: Duration,
+) {
+    let (server, log) = start_server(backpressure(mark, Duration::from_secs(2)));
+    let fast = crawl(Raw::register(&server, "fast").await, interval);
+    let slow = crawl(Raw::register(&server, "slow").await, SLOW);
+    // Its queue is never nearly empty.
+    let other = crawl(Raw::register(&server, "other").await, SLOW / 2);
+    let (_read, mut sender) = Raw::register(&server, "sender").await.split();
+    let frames = dests
+        .iter()
+        .map(|dest| frame(TEXT, numbered_send(0, dest, length)));
+    let frames: Vec<_> = frames.collect();
+    let flood = tokio::spawn(async move {
+        for frame in frames.iter().cycle() {
+            if sender.write_all(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    log.wait_for(r#"slow Some("slow") Closed"#).await;
+    flood.abort();
+    fast.abort();
+    other.abort();
+    assert_eq!(slow.await.unwrap(), 1013);
+    assert_eq!(log.count(r#"slow Some("fast") Closed"#), 0);
 }
 
 /// Rule 17.11. It reads all the time, and never lets anybody wait for long: but others get no more than it
 /// takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_delays_others_repeatedly_is_closed() {
-    for dests in [vec![r#"["fast","slow"]"#], vec![r#""slow""#, r#""fast""#]] {
-        let (server, log) = start_server(backpressure(256 << 10, Duration::from_secs(1)));
-        let mut fast = Raw::register(&server, "fast").await;
-        let slow = crawl(Raw::register(&server, "slow").await);
-        let (_read, mut sender) = Raw::register(&server, "sender").await.split();
-        let flood = tokio::spawn(async move {
-            for n in 0.. {
-                let dest = dests[n % dests.len()];
-                let message = frame(TEXT, numbered_send(n, dest, 16 << 10));
-                if sender.write_all(&message).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let reading = tokio::spawn(async move { while fast.next().await.is_some() {} });
-        log.wait_for(r#"slow Some("slow") Closed"#).await;
-        flood.abort();
-        reading.abort();
-        assert_eq!(slow.await.unwrap(), 1013);
-        assert_eq!(server.stats().slow, 1);
+    let mut cases = JoinSet::new();
+    for dests in [
+        &[r#"["fast","slow"]"#][..],
+        &[r#""slow""#, r#""fast""#],
+        // Others than the one before are delayed.
+        &[r#""fast""#, r#""other""#, r#""slow""#],
+        &[r#"["slow","other"]"#, r#""fast""#],
+        &[r#""slow""#, r#"["fast","other"]"#],
+    ] {
+        cases.spawn(delay_others(256 << 10, 16 << 10, dests, Duration::ZERO));
     }
+    // A few messages between two waits.
+    let dests = &[r#""slow""#, r#""fast""#];
+    cases.spawn(delay_others(64 << 10, 16 << 10, dests, Duration::ZERO));
+    cases.join_all().await;
+}
+
+/// Rule 17.11. Whenever the sender begins to wait, the others have enough to read for a while: the burst is
+/// larger than what sockets take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_delays_others_after_a_burst_is_closed() {
+    const READS: Duration = Duration::from_millis(6);
+    let mut cases = JoinSet::new();
+    for dests in [
+        &[r#"["fast","slow"]"#][..],
+        &[r#""slow""#, r#""fast""#],
+        &[r#""fast""#, r#""other""#, r#""slow""#],
+    ] {
+        cases.spawn(delay_others(16 << 20, 64 << 10, dests, READS));
+    }
+    cases.join_all().await;
+}
+
+/// Rule 17.11. Its sender talked to others before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_receiver_that_delays_nobody_is_not_closed() {
+    let (server, _) = start_server(backpressure(4 << 20, Duration::from_secs(3)));
+    let _idle = Raw::register(&server, "idle").await;
+    let mut slow = Raw::register(&server, "slow").await;
+    let (_read, mut sender) = Raw::register(&server, "sender").await.split();
+    for n in 0..16 {
+        let dest = [r#""idle""#, r#""slow""#][n % 2];
+        let message = frame(TEXT, numbered_send(n, dest, 16));
+        sender.write_all(&message).await.unwrap();
+    }
+    let flood = tokio::spawn(async move {
+        loop {
+            let message = frame(TEXT, numbered_send(0, r#""slow""#, 64 << 10));
+            if sender.write_all(&message).await.is_err() {
+                return;
+            }
+        }
+    });
+    // About 3 MiB per second: fast enough for the timeout.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        assert_eq!(slow.next().await.unwrap().0, TEXT);
+        tokio::time::sleep(SLOW).await;
+    }
+    assert_eq!(server.stats().slow, 0);
+    flood.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
