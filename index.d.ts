@@ -162,9 +162,14 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
   /**
    * @param url Address of the broker, such as `ws://host:9042/path`, or `wss:` for TLS. User and password in it are
    *   sent as the header `Authorization`. Not in browsers.
+   *   A function is called for each attempt to connect. Several addresses are tried in turn.
    * @throws TypeError `ERR_WSMB_ADDRESS` if the id or the scheme is missing, and for other schemes and fragments.
    */
-  constructor(id: string | number, url: string, options?: WSMsgBroker.ClientOptions | null);
+  constructor(
+    id: string | number,
+    url: WSMsgBroker.BrokerUrl | readonly WSMsgBroker.BrokerUrl[],
+    options?: WSMsgBroker.ClientOptions | null,
+  );
 
   /** The id given to the constructor. */
   id: string | number;
@@ -517,6 +522,9 @@ declare namespace WSMsgBroker {
     maxAttempts?: number | undefined;
   }
 
+  /** The URL of a broker, or a function that returns it. */
+  type BrokerUrl = string | URL | (() => string | URL | Promise<string | URL>);
+
   /** Options of a client. Sizes are in bytes, times in milliseconds, both whole numbers. */
   interface ClientOptions {
     /**
@@ -542,10 +550,13 @@ declare namespace WSMsgBroker {
     /** Closes the client when it aborts. Default: none. */
     signal?: AbortSignal | undefined;
     /**
-     * Additional headers of the handshake. `Host`, `Connection`, `Upgrade` and `Sec-WebSocket-*` cannot be set. Not
-     * in browsers. Default: none.
+     * Additional headers of the handshake, or a function that returns them, called for each attempt to connect.
+     * `Host`, `Connection`, `Upgrade` and `Sec-WebSocket-*` cannot be set. Not in browsers. Default: none.
      */
-    headers?: Record<string, string> | undefined;
+    headers?:
+      | Record<string, string>
+      | (() => Record<string, string> | Promise<Record<string, string>>)
+      | undefined;
     /** Largest message from the server. Not in browsers. Default 100 MiB + 64 KiB. */
     maxPayload?: number | undefined;
     /** Queued bytes above which `send` returns false. Default 1 MiB. */

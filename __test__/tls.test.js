@@ -10,7 +10,7 @@ const tls = require('node:tls');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const { setTimeout: pause } = require('node:timers/promises');
-const { X509Certificate } = require('node:crypto');
+const { X509Certificate, generateKeyPairSync } = require('node:crypto');
 const test = require('ava');
 const ws = require('ws');
 const { authority, DAY } = require('../testkit/certificates');
@@ -322,5 +322,21 @@ test('the command line names the invalid certificate in one line', async (t) => 
     t.deepEqual(await once(child, 'close'), [2, null]);
     t.regex(stderr, pattern);
     t.is(stderr.trim().split('\n').length, 1, stderr);
+  }
+});
+
+test('a key that is not supported is refused with the kinds that are', (t) => {
+  const { cert } = trusted.issue();
+  for (const [type, options] of [
+    ['rsa', { modulusLength: 1024 }],
+    ['ec', { namedCurve: 'P-521' }],
+    ['ed448', {}],
+  ]) {
+    const { privateKey } = generateKeyPairSync(type, options);
+    const key = privateKey.export({ type: 'pkcs8', format: 'pem' });
+    const create = () => new WSMsgBroker.Server({ port: 0, tls: { cert, key } });
+    const { code, message } = t.throws(create);
+    t.is(code, 'ERR_WSMB_TLS');
+    t.regex(message, /tls\.key.*RSA \(2048 to 4096 bits\), ECDSA \(P-256, P-384\) or Ed25519/);
   }
 });

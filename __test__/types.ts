@@ -162,3 +162,12 @@ client.on('message', (_message, response) => response.send(1));
 client.readyState;
 
 export { address, closed, disposed, drained, gone, ids, more, ready, seen, there };
+
+new WSMsgBroker('a', ['ws://localhost', new URL('ws://localhost'), () => 'ws://localhost'], limits);
+new WSMsgBroker('a', async () => new URL('ws://localhost'), {
+  headers: async () => ({ 'x-key': 'y' }),
+});
+// @ts-expect-error an address is a URL
+new WSMsgBroker('a', [5]);
+// @ts-expect-error a function returns a URL
+new WSMsgBroker('a', () => 5);

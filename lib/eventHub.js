@@ -3,6 +3,7 @@
 // The event hub of a JavaScript environment: receives batches of events from the addon, and passes each event to
 // the object (server or client) that it belongs to.
 
+const { AsyncResource } = require('node:async_hooks');
 const v8 = require('node:v8');
 const { Hub } = require('./native');
 
@@ -16,7 +17,10 @@ const MAX_INTERVAL = 2 ** 31 - 1;
 /** The property of `process` for the functions to call when it exits: a set that all copies of this module share. */
 const EXIT_HANDLERS = Symbol.for('wsmsgbroker.exitHandlers');
 
-/** Open objects by number. This reference keeps them alive. */
+/**
+ * Open objects by number. This reference keeps them alive. The `context` of an object is the asynchronous context in
+ * which its events are delivered.
+ */
 const objects = new Map();
 /** The keys of what keeps the process alive: numbers of servers, and sessions of clients. */
 const referenced = new Set();
@@ -71,6 +75,11 @@ function setRef(key, isRef) {
   }
 }
 
+/** The asynchronous context of the caller, which listeners of an object see (`AsyncLocalStorage`). */
+function currentContext() {
+  return new AsyncResource('WSMsgBroker');
+}
+
 /** Called by the addon with the number of an object, the JSON texts of its events, the next number, and so on. */
 function receiveBatches(batches) {
   // The array is empty while the hub is paused.
@@ -85,24 +94,28 @@ function receiveBatches(batches) {
 function deliver() {
   let isFinished = false;
   try {
-    while (nextEvent < events.length || nextItem < items.length) {
+    while (!isYielding && (nextEvent < events.length || nextItem < items.length)) {
       if (nextEvent < events.length) {
-        const event = events[nextEvent];
-        nextEvent += 1;
-        object?.receive(event);
-        if (isYielding) {
-          return;
-        }
+        object.context.runInAsyncScope(deliverEvents);
       } else {
         openItem();
       }
     }
-    isFinished = true;
+    isFinished = !isYielding;
   } finally {
     if (!isFinished) {
       hub.pause();
       setImmediate(resume);
     }
+  }
+}
+
+/** Delivers the events of one object. */
+function deliverEvents() {
+  while (!isYielding && nextEvent < events.length) {
+    const event = events[nextEvent];
+    nextEvent += 1;
+    object.receive(event);
   }
 }
 
@@ -128,10 +141,13 @@ function openItem() {
     nextEvent = 0;
     // Release the text before its events are delivered.
     items[nextItem - 1] = undefined;
+    if (object === undefined) {
+      return;
+    }
     try {
       events = JSON.parse(item);
     } catch (error) {
-      object?.receiveInvalid?.(error);
+      object.receiveInvalid?.(error);
     }
     averageSize = Math.ceil(item.length / Math.max(events.length, 1));
   }
@@ -208,6 +224,7 @@ function onExit() {
 
 module.exports = {
   hub,
+  currentContext,
   add,
   remove,
   setRef,

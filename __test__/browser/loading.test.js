@@ -153,6 +153,7 @@ for (const [name, condition, files] of [
   ['wsmsgbroker', 'browser', BROWSER],
   ['wsmsgbroker', 'worker', BROWSER],
   ['wsmsgbroker', 'workerd', BROWSER],
+  ['wsmsgbroker', 'react-native', BROWSER],
   ['wsmsgbroker/browser', 'node', BROWSER],
 ]) {
   test(`${name} under the condition ${condition} is ${[...new Set(files)].join(' and ')}`, (t) => {

@@ -32,12 +32,14 @@ const DEFAULTS = {
  *
  *     new WSMsgBroker(id, host, port[, path[, options]])
  *     new WSMsgBroker(id, 'wss://host:port/path'[, options])
+ *     new WSMsgBroker(id, [url, url][, options])
+ *     new WSMsgBroker(id, () => url[, options])
  */
 class WSMsgBroker extends Emitter {
   constructor(id, host, port, path, options) {
     super();
     this.id = id;
-    const isUrl = /:\/\//.test(host);
+    const isUrl = typeof (port ?? {}) === 'object';
     const given = (isUrl ? port : options) ?? {};
     const all = { ...DEFAULTS, WebSocket: globalThis.WebSocket };
     for (const [name, value] of Object.entries(given)) {
@@ -49,11 +51,17 @@ class WSMsgBroker extends Emitter {
     // Browsers allow a page loaded by https to connect by wss only.
     const { tls = globalThis.location?.protocol === 'https:' } = all;
     const scheme = tls ? 'wss' : 'ws';
-    const url = isUrl
-      ? host
-      : `${scheme}://${host}:${port}/${String(path ?? '').replace(/^\//, '')}`;
-    const connect = (session, token) => open(session, token, url);
-    Object.defineProperty(this, kSession, { value: new Session(this, all, ack, connect) });
+    const addresses = isUrl
+      ? [host].flat()
+      : [`${scheme}://${host}:${port}/${String(path ?? '').replace(/^\//, '')}`];
+    const session = new Session(this, addresses, all, ack, open);
+    Object.defineProperty(this, kSession, { value: session });
+    // The network is back, or the page is visible again.
+    const end = new AbortController();
+    session.onEnd = () => end.abort();
+    for (const name of ['online', 'visibilitychange']) {
+      globalThis.addEventListener?.(name, () => session.reconnectNow(), end);
+    }
   }
 }
 

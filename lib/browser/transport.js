@@ -58,7 +58,7 @@ function open(session, token, url) {
   };
   const end = (code, reason) => {
     stopTimers();
-    session.onTransportClose(code, false, false, reason);
+    session.onTransportClose(code, reason);
   };
   const fail = (code, error) => {
     stopTimers();
@@ -141,12 +141,7 @@ function open(session, token, url) {
 
   // There is no `updateReading`: the WebSocket of a browser has no backpressure, and messages queue up.
   return {
-    get bufferedAmount() {
-      return socket.bufferedAmount;
-    },
-    get knownBufferedAmount() {
-      return socket.bufferedAmount;
-    },
+    countBuffered: () => socket.bufferedAmount,
     sendFrame: (frame) => socket.send(frame),
     requestDrain: () => {
       drainCheck ??= setInterval(() => {
@@ -162,7 +157,7 @@ function open(session, token, url) {
         socket.close(1000);
       } else {
         abandon();
-        timers.setTimeout(end, 0);
+        timers.setTimeout(end);
       }
     },
   };

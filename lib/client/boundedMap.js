@@ -4,46 +4,33 @@
 const ENTRY = 256;
 
 /** A `Map` with string keys and a maximum size in characters: when it is exceeded, the oldest entries are removed. */
-class BoundedMap {
-  #maximum;
-  #used = 0;
-  /** By key, the value and the size of the entry. */
-  #entries = new Map();
+class BoundedMap extends Map {
+  #left;
 
   constructor(maximum) {
-    this.#maximum = maximum;
-  }
-
-  get size() {
-    return this.#entries.size;
-  }
-
-  keys() {
-    return this.#entries.keys();
+    super();
+    this.#left = maximum;
   }
 
   get(key) {
-    return this.#entries.get(key)?.[0];
+    return super.get(key)?.[0];
   }
 
   /** `length`: characters that the value keeps. */
   set(key, value, length) {
     this.delete(key);
     const size = key.length + length + ENTRY;
-    this.#entries.set(key, [value, size]);
-    this.#used += size;
-    while (this.#used > this.#maximum) {
+    super.set(key, [value, size]);
+    this.#left -= size;
+    while (this.#left < 0) {
       const [oldest] = this.keys();
       this.delete(oldest);
     }
   }
 
   delete(key) {
-    const entry = this.#entries.get(key);
-    if (entry) {
-      this.#entries.delete(key);
-      this.#used -= entry[1];
-    }
+    this.#left += super.get(key)?.[1] ?? 0;
+    super.delete(key);
   }
 }
 

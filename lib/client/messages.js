@@ -1,7 +1,7 @@
 'use strict';
 
 const { aborted } = require('./errors');
-const { addAbortListener, removeAbortListener } = require('./signals');
+const signals = require('./signals');
 
 /** Characters in a stream's queue at which reading stops: parsed messages take many times their size. */
 const MAX_QUEUED = 1024 * 1024;
@@ -34,7 +34,7 @@ function messages(session, { highWaterMark = 64, signal }) {
     endStream: () => {
       isEnded = true;
       session.messageStreams.delete(stream);
-      removeAbortListener(signal, stream.endStream);
+      signals.remove(signal, stream.endStream);
       updateFlowControl();
       wake();
     },
@@ -64,7 +64,7 @@ function messages(session, { highWaterMark = 64, signal }) {
 
   const iterator = iterate();
   session.messageStreams.add(stream);
-  addAbortListener(signal, stream.endStream);
+  signals.add(signal, stream.endStream);
   return {
     endStream: stream.endStream,
     next: () => iterator.next(),

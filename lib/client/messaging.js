@@ -54,9 +54,8 @@ class Messaging {
     try {
       return this.toJsonText(value);
     } catch (error) {
-      if (error instanceof Error) {
-        error.code ??= 'ERR_WSMB_MESSAGE';
-      }
+      // What `toJSON` throws may be no object.
+      Object(error).code ??= 'ERR_WSMB_MESSAGE';
       throw error;
     }
   }

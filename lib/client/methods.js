@@ -86,7 +86,7 @@ const methods = {
   send(message, dest, callback) {
     const session = this[kSession];
     if (callback && typeof callback !== 'function') {
-      throw new Error('Client.send(data, callback) expects "callback" to be a Function');
+      throw wrong('OPTION', 'callback must be a function');
     }
     const { isStrict } = session;
     if (isStrict && typeof dest !== 'string') {

@@ -8,9 +8,8 @@ const { startWait } = require('./wait');
 const MIN_DELAY = 50;
 const MAX_DELAY = 1000;
 
-/** The ids whose failure is that they are not registered. */
-const unknown = (failed) =>
-  [...failed].filter(([, { code }]) => code === 'UNKNOWN_ID').map(([id]) => id);
+/** The code of an id that is not registered. */
+const UNKNOWN = 'UNKNOWN_ID';
 
 /**
  * Calls `start(ids, left)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
@@ -28,19 +27,22 @@ async function retry(start, ids, { waitFor, limit, signal }) {
       if (!outcome.delivered) {
         return outcome;
       }
-      delivered.push(...outcome.delivered);
-      for (const id of rest) {
+      for (const id of outcome.delivered) {
+        delivered.push(id);
         failed.delete(id);
       }
+      rest = [];
       for (const [id, error] of outcome.failed) {
         failed.set(id, error);
+        if (error.code === UNKNOWN) {
+          rest.push(id);
+        }
       }
-      rest = unknown(outcome.failed);
       if (rest.length === 0 || isOver()) {
         return { delivered, failed };
       }
     } catch (error) {
-      if (error.code !== 'UNKNOWN_ID' || isOver()) {
+      if (error.code !== UNKNOWN || isOver()) {
         throw error;
       }
     }

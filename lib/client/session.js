@@ -7,9 +7,9 @@ const { aborted, coded, exceeded } = require('./errors');
 const frames = require('./frames');
 const Messaging = require('./messaging');
 const SendQueue = require('./sendQueue');
-const { addAbortListener, removeAbortListener } = require('./signals');
+const signals = require('./signals');
 const timers = require('./timers');
-const { renewalDelay, requestToken } = require('./token');
+const { renewalDelay, resolveToken } = require('./token');
 const { MAX_TIMER, startWait } = require('./wait');
 
 /** The defaults of the option `reconnect`, in milliseconds. The number of attempts is not limited. */
@@ -29,8 +29,14 @@ const notNegotiated = () => coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 
 
 class Session extends Messaging {
   #reconnect;
-  /** `connect(session, token)` creates a transport. */
+  /** `connect(session, token, address)` creates a transport. */
   #connect;
+  /** The addresses of the broker, or functions that return one; they are tried in turn. */
+  #addresses;
+  /** The number of the next address. */
+  #next = 0;
+  /** Number of attempts to connect since the last registration. */
+  #dials = 0;
   #transport;
   /** True while frames are passed to the transport. Otherwise they are queued. */
   #isReady = false;
@@ -78,8 +84,9 @@ class Session extends Messaging {
   needsDrain = false;
 
   /** `settings`: all options, with their defaults; `ack()` creates an ack. */
-  constructor(client, settings, ack, connect) {
+  constructor(client, addresses, settings, ack, connect) {
     super(client);
+    this.#addresses = addresses;
     this.settings = settings;
     this.ack = ack;
     this.#connect = connect;
@@ -96,8 +103,8 @@ class Session extends Messaging {
     if (signal?.aborted) {
       abort();
     }
-    addAbortListener(signal, abort);
-    this.#end.then(() => removeAbortListener(signal, abort));
+    signals.add(signal, abort);
+    this.#end.then(() => signals.remove(signal, abort));
   }
 
   /** True if a broker accepts the id of the client. */
@@ -111,32 +118,35 @@ class Session extends Messaging {
   }
 
   #dial() {
-    const { token } = this.settings;
+    const { token, connectTimeout } = this.settings;
+    const address = this.#addresses[this.#next % this.#addresses.length];
+    this.#next += 1;
+    this.#dials += 1;
     this.#wasOpen = this.#isWaiting = false;
     this.usesVersion2 = this.offersVersion2;
-    const connect = (currentToken) => {
+    const connect = ([currentToken, currentAddress]) => {
       if (!this.#isClosing) {
         this.#token = currentToken;
-        this.#transport = this.#connect(this, currentToken);
-        if (!this.#reconnect && this.#transport.acceptsEarlyFrames) {
-          // Without reconnection the transport itself can queue early frames.
+        this.#transport = this.#connect(this, currentToken, currentAddress);
+        if (this.#transport.acceptsEarlyFrames) {
           this.#flush();
         }
       }
     };
-    if (typeof token !== 'function') {
-      connect(token);
+    if (typeof token !== 'function' && typeof address !== 'function') {
+      connect([token, address]);
       return;
     }
-    const fail = (error) => {
-      if (!this.#isClosing) {
-        this.onTransportFailure(1006, error);
-      }
-    };
+    const fail = (error) => this.#isClosing || this.onTransportFailure(1006, error);
     // A timer, so that an error thrown by a listener is an uncaught exception, and not a rejection.
-    requestToken(this.settings)
+    resolveToken(connectTimeout, token, address)
       .then(connect)
-      .catch((error) => timers.setTimeout(() => fail(error), 0));
+      .catch((error) => timers.setTimeout(fail, 0, error));
+  }
+
+  /** True if the last attempt to connect has failed, and there are addresses that were not tried since. */
+  get #hasNext() {
+    return !this.#wasOpen && this.#dials % this.#addresses.length;
   }
 
   /** Renews a grant shortly before it expires, if the program gives a function for tokens. */
@@ -150,7 +160,7 @@ class Session extends Messaging {
 
   async #renew() {
     try {
-      const token = await requestToken(this.settings);
+      const [token] = await resolveToken(this.settings.connectTimeout, this.settings.token);
       if (this.isRegistered) {
         this.#token = token;
         this.register(token);
@@ -194,12 +204,12 @@ class Session extends Messaging {
   }
 
   get bufferedAmount() {
-    return this.sendQueue.characters + (this.#transport?.bufferedAmount ?? 0);
+    return this.#buffered(true);
   }
 
-  /** A cheaper `bufferedAmount` that may be too large: bytes may have been written since the last send. */
-  get #knownBufferedAmount() {
-    return this.sendQueue.characters + (this.#transport?.knownBufferedAmount ?? 0);
+  /** The `bufferedAmount`. Without `isExact` cheaper, but perhaps too large: bytes may have been written meanwhile. */
+  #buffered(isExact) {
+    return this.sendQueue.characters + (this.#transport?.countBuffered(isExact) ?? 0);
   }
 
   /** Throws if the client is closed. `begins`: or drains, because a request or message begins. */
@@ -223,7 +233,7 @@ class Session extends Messaging {
   sendFrame(frame, isUrgent, entry) {
     const { maxQueued, highWaterMark } = this.settings;
     const limit = maxQueued - frame.length;
-    if (this.#knownBufferedAmount > limit && this.bufferedAmount > limit) {
+    if (this.#buffered() > limit && this.#buffered(true) > limit) {
       const message = `more than ${maxQueued} bytes queued (maxQueued): await 'drain'`;
       throw coded('ERR_WSMB_MAX_QUEUED', message);
     }
@@ -233,7 +243,7 @@ class Session extends Messaging {
     } else {
       this.sendQueue.addFrame(frame, entry);
     }
-    const isBelow = this.#knownBufferedAmount < highWaterMark;
+    const isBelow = this.#buffered() < highWaterMark;
     if (!isBelow) {
       this.needsDrain = true;
       this.#transport?.requestDrain();
@@ -377,7 +387,7 @@ class Session extends Messaging {
       this.requests.failMatching(notNegotiated(), (entry) => entry.isSingle === false, true);
     }
     const wasLost = this.#attempts > 0;
-    this.#attempts = 0;
+    this.#attempts = this.#dials = 0;
     if (!this.#isReady) {
       this.#flush();
     }
@@ -395,11 +405,11 @@ class Session extends Messaging {
 
   /** Resolves or rejects the promises of `connected()`. Returns false if there are none. */
   #settleWaiters(how, value) {
-    const waiters = [...this.#waiters];
-    for (const waiter of waiters) {
+    const hasWaiters = this.#waiters.size > 0;
+    for (const waiter of this.#waiters) {
       waiter[how](value);
     }
-    return waiters.length > 0;
+    return hasWaiters;
   }
 
   unregistered(id, code) {
@@ -463,7 +473,7 @@ class Session extends Messaging {
       return;
     }
     this.lastError = error;
-    if (!this.#reconnect) {
+    if (!this.#reconnect && !this.#hasNext) {
       this.#reportError(error);
     }
   }
@@ -473,15 +483,15 @@ class Session extends Messaging {
     try {
       this.onTransportError(error);
     } finally {
-      this.onTransportClose(code, false, isFinal);
+      this.onTransportClose(code, '', isFinal);
     }
   }
 
   /**
-   * The connection has ended with this code. `isSilent`: no `'close'` event, as in 1.7.2; `isFinal`: another
-   * attempt would fail, too.
+   * The connection has ended with this code. `isFinal`: another attempt would fail, too; `isSilent`: no `'close'`
+   * event, as in 1.7.2.
    */
-  onTransportClose(code, isSilent, isFinal, reason = '') {
+  onTransportClose(code, reason = '', isFinal, isSilent) {
     // The grant has expired, and the token function may return another token.
     const isExpired =
       code === 4401 && this.isRegistered && typeof this.settings.token === 'function';
@@ -495,7 +505,7 @@ class Session extends Messaging {
     timers.clearTimeout(this.#timer);
     timers.clearTimeout(this.#renewalTimer);
     this.cancelAll();
-    if (this.#reconnect && !isOver && !this.#isDraining) {
+    if ((this.#reconnect || this.#hasNext) && !isOver && !this.#isDraining) {
       this.#retry(code);
     } else {
       this.#giveUp(this.#reconnect && !this.#isClosing && this.lastError, code, isSilent);
@@ -503,7 +513,7 @@ class Session extends Messaging {
   }
 
   #retry(code) {
-    const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect;
+    const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect || RECONNECT;
     const reason = this.#reason();
     const mayResend = RESENDABLE.includes(code);
     // Requests that were sent are lost, unless they may be sent again.
@@ -529,9 +539,12 @@ class Session extends Messaging {
       return;
     }
     this.lastError = reason;
-    const longest = Math.min(maxDelay, minDelay * factor ** (this.#attempts - 1));
+    // The delay grows when all addresses have been tried.
+    const rounds = this.#attempts - this.#dials + Math.floor(this.#dials / this.#addresses.length);
+    const longest = Math.min(maxDelay, minDelay * factor ** (rounds - 1));
     // A client that left a draining broker connects again at once.
-    const delay = this.#isLeaving ? 0 : Math.round(longest * (1 - jitter * Math.random()));
+    const isNow = this.#isLeaving || this.#hasNext;
+    const delay = isNow ? 0 : Math.round(longest * (1 - jitter * Math.random()));
     this.#isLeaving = false;
     this.#isWaiting = true;
     this.#timer = timers.setTimeout(() => this.#dial(), delay);

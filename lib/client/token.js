@@ -1,30 +1,29 @@
 'use strict';
 
-// The token of a client, if the program gives a function for it.
+// The token of a client, and its address, if the program gives functions for them.
 
 const { coded, exceeded } = require('./errors');
-const timers = require('./timers');
+const { startWait } = require('./wait');
 
 /** Time before the expiry of a token at which it is renewed, at most, in milliseconds. */
 const MAX_MARGIN = 60_000;
 /** A token that expires within this time is not renewed: a function may return the same one again and again. */
 const MIN_LEFT = 1000;
 
-/** The result of the token function. Rejects if it is no token, or takes longer than `connectTimeout`. */
-function requestToken({ token, connectTimeout }) {
-  let timer;
+/** The token and the address, or what functions of the program return in their place, within `limit` milliseconds. */
+function resolveToken(limit, ...values) {
   return new Promise((resolve, reject) => {
-    const expire = () => reject(exceeded('ETIMEDOUT', 'connectTimeout', connectTimeout));
-    timer = timers.setTimeout(expire, connectTimeout);
-    new Promise((settle) => settle(token())).then(resolve, reject);
-  })
-    .finally(() => timers.clearTimeout(timer))
-    .then((value) => {
-      if (value !== undefined && typeof value !== 'string') {
-        throw coded('ERR_WSMB_OPTION', `token() returned ${typeof value}`);
-      }
-      return value;
-    });
+    const expire = () => reject(exceeded('ETIMEDOUT', 'connectTimeout', limit));
+    const stop = startWait(limit, undefined, expire);
+    const results = values.map(async (value) => (typeof value === 'function' ? value() : value));
+    Promise.all(results).finally(stop).then(resolve, reject);
+  }).then((results) => {
+    const type = typeof results[0];
+    if (type !== 'undefined' && type !== 'string') {
+      throw coded('ERR_WSMB_OPTION', `token() returned ${type}`);
+    }
+    return results;
+  });
 }
 
 /**
@@ -43,4 +42,4 @@ function renewalDelay(token) {
   }
 }
 
-module.exports = { requestToken, renewalDelay };
+module.exports = { resolveToken, renewalDelay };

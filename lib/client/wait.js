@@ -1,7 +1,7 @@
 'use strict';
 
 const { aborted } = require('./errors');
-const { addAbortListener, removeAbortListener } = require('./signals');
+const signals = require('./signals');
 const timers = require('./timers');
 
 /** The longest timer that JavaScript supports, in milliseconds. A longer wait never ends by itself. */
@@ -14,7 +14,7 @@ const MAX_TIMER = 2 ** 31 - 1;
 function startWait(limit, signal, onTimeout, onAbort) {
   const stop = () => {
     timers.clearTimeout(timer);
-    removeAbortListener(signal, abort);
+    signals.remove(signal, abort);
   };
   const abort = () => {
     stop();
@@ -25,7 +25,7 @@ function startWait(limit, signal, onTimeout, onAbort) {
     onTimeout();
   };
   const timer = limit <= MAX_TIMER ? timers.setTimeout(expire, limit) : undefined;
-  addAbortListener(signal, abort);
+  signals.add(signal, abort);
   return stop;
 }
 

@@ -5,6 +5,7 @@
 
 const v8 = require('node:v8');
 const Response = require('../client/response');
+const { addCreation } = require('./callerStack');
 const { coded, systemError } = require('../errors');
 const eventHub = require('../eventHub');
 const { ClientEventKind, NativeClient } = require('../native');
@@ -79,8 +80,8 @@ function parseAck(ack) {
 const NO_ACK = [undefined, undefined];
 
 class Transport {
-  /** The transport queues frames that are sent before the connection is open. */
-  acceptsEarlyFrames = true;
+  /** True if the transport queues frames that are sent before the connection is open: there is one attempt. */
+  acceptsEarlyFrames;
   #session;
   #target;
   #token;
@@ -105,6 +106,7 @@ class Transport {
     this.#target = target;
     this.#token = token;
     this.#number = eventHub.add(this);
+    this.acceptsEarlyFrames = target.isOnly && !session.settings.reconnect;
     session.onUnheardError = warnUnheard;
     session.onStrayAnswer = (key) => session.reportPeerError(unknownAck(session.client.id, key));
     // The program can add listeners, or close the client, before the current tick ends.
@@ -157,13 +159,15 @@ class Transport {
     this.#session.onTransportFailure(1006, error, isFinal);
   }
 
-  get bufferedAmount() {
-    return (this.#native ? this.#native.bufferedAmount() : 0) + this.#collected.length;
+  /** Connections of a client share its context. */
+  get context() {
+    return this.#session.context;
   }
 
-  /** A `bufferedAmount` that does not call the addon, and may be too large. */
-  get knownBufferedAmount() {
-    return this.#queuedInAddon + this.#collected.length;
+  /** Approximate bytes that are not yet written. Without `isExact` the addon is not called: perhaps fewer are left. */
+  countBuffered(isExact) {
+    const inAddon = isExact && this.#native ? this.#native.bufferedAmount() : this.#queuedInAddon;
+    return inAddon + this.#collected.length;
   }
 
   /** Collects a frame. `isUrgent`: a peer or the program waits for its effect. */
@@ -360,7 +364,12 @@ class Transport {
       return;
     }
     this.#isFinal = code === 'ERR_WSMB_ADDRESS';
-    session.onTransportError(connectionError(code, message, syscall, target, failures));
+    const error = connectionError(code, message, syscall, target, failures);
+    if (session.client.listenerCount('error') === 0) {
+      // It may end the process.
+      addCreation(error, 'The client', session.creation);
+    }
+    session.onTransportError(error);
   }
 
   onDrain() {
@@ -372,7 +381,7 @@ class Transport {
   onClosed([, code, reason]) {
     this.#isClosing = true;
     eventHub.remove(this.#number);
-    this.#session.onTransportClose(code, this.#isSilent, this.#isFinal, reason);
+    this.#session.onTransportClose(code, reason, this.#isFinal, this.#isSilent);
   }
 
   onReceipt([, ref, delivered, failed]) {

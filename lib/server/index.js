@@ -135,7 +135,8 @@ for (const name of ['send', 'messages', 'handle']) {
 
 for (const name of ['request', 'requestAll', 'deliver']) {
   Server.prototype[name] = async function asClient(...args) {
-    return this.client[name](...args);
+    // Awaited, so that the stack of an error names the caller.
+    return await this.client[name](...args);
   };
 }
 

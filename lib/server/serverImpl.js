@@ -93,6 +93,7 @@ class ServerImpl {
   /** True until the cluster is reached for the first time, if it is required. */
   #awaitsCluster = false;
   ready = new Ready();
+  context = eventHub.currentContext();
 
   constructor(server, options) {
     this.#server = server;
@@ -274,6 +275,7 @@ class ServerImpl {
 
   #setClosed() {
     this.#isClosed = true;
+    this.context.emitDestroy();
     this.#resolveClosed();
   }
 

@@ -296,6 +296,8 @@ fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
+const SUPPORTED_KEYS: &str = "is damaged or not supported, expected RSA (2048 to 4096 bits), ECDSA (P-256, P-384) or Ed25519";
+
 /// Loads a certificate chain and its key. Checks that they match, and that the certificate is valid today.
 fn certified(cert: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey> {
     let chain = certificates(CERT, cert)?;
@@ -310,7 +312,7 @@ fn certified(cert: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<Certifi
         error => wrong(KEY, unreadable(error)),
     })?;
     let key = provider.key_provider.load_private_key(key);
-    let key = key.map_err(|error| wrong(KEY, format!("is not a usable private key: {error}")))?;
+    let key = key.map_err(|_| wrong(KEY, SUPPORTED_KEYS))?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
