@@ -369,6 +369,7 @@ declare namespace WSMsgBroker {
 
   /** Error codes of this package; docs/api.md explains each and what to do. */
   type ErrorCode =
+    | 'ERR_WSMB_ATTACH'
     | 'ERR_WSMB_ACK_TAKEN'
     | 'ERR_WSMB_ACTION'
     | 'ERR_WSMB_ADDRESS'
@@ -608,6 +609,10 @@ declare namespace WSMsgBroker {
     memory: number;
     /** WebSockets accepted. */
     accepted: number;
+    /** Sockets taken over from an HTTP server by their descriptor. */
+    handedOver: number;
+    /** Sockets taken over from an HTTP server that JavaScript reads and writes. */
+    bridged: number;
     /** Handshakes refused. */
     refused: number;
     /** Actions read. */
@@ -766,6 +771,8 @@ declare namespace WSMsgBroker {
      * not report it.
      */
     remoteAddress: string;
+    /** The result of `allowUpgrade`, or the `context` of `handleUpgrade`. */
+    context: any;
     /** Whether the socket uses TLS, or with `trustProxy` whether the client does. */
     secure: boolean;
     /** With `tls.requestCert`: the certificate of the client. */
@@ -896,14 +903,55 @@ declare namespace WSMsgBroker {
    * Options of a server. Sizes are in bytes, times in milliseconds, both whole numbers. `docs/limits.md` explains
    * each limit.
    */
+  /** An HTTP server of `node:http`, `node:https`, or `node:http2` with `allowHTTP1`. */
+  interface HttpServer {
+    prependListener(event: 'upgrade', listener: (...args: any[]) => void): unknown;
+    listen(...args: any[]): unknown;
+    address(): unknown;
+  }
+
+  /** A request that an HTTP server has received. */
+  interface HttpRequest {
+    method?: string | undefined;
+    url?: string | undefined;
+    headers: Record<string, string | string[] | undefined>;
+    rawHeaders: string[];
+  }
+
+  /** A JSON value, or an object or array of such values. */
+  type UpgradeContext = string | number | object;
+
+  type UpgradeDecision = UpgradeContext | boolean | undefined;
+
+  /** A method, so that the request of a function may have the type of the HTTP server. */
+  interface AllowUpgrade {
+    call(request: HttpRequest): UpgradeDecision | Promise<UpgradeDecision>;
+  }
+
+  interface UpgradeOptions {
+    /** The address of the client. Default: that of the socket. */
+    remoteAddress?: string | undefined;
+    /** The `context` for `authenticate`: JSON of at most 4 KiB. */
+    context?: UpgradeContext | null | undefined;
+  }
+
   interface ServerOptions {
     /**
      * Id of the server's own client, unique in a cluster. If set, it is registered at the start, otherwise at first
      * use. Default `server`; with `nats` `server-` and the name of the broker.
      */
     id?: string | undefined;
-    /** Address to listen on. Default `0.0.0.0`. */
+    /** Address to listen on. Only with `port`. Default `0.0.0.0`. */
     host?: string | undefined;
+    /** The HTTP server whose port is shared. Default: none. */
+    server?: HttpServer | undefined;
+    /** No port: sockets come by `handleUpgrade`. Default false. */
+    noServer?: boolean | undefined;
+    /**
+     * With `server`: decides about an upgrade request. False refuses it with 401, an error with 403. Other results than
+     * `true` and `undefined` are the `context` for `authenticate`: JSON of at most 4 KiB. Default: none.
+     */
+    allowUpgrade?: AllowUpgrade['call'] | undefined;
     /**
      * Share the port with other servers that have this option, in processes of the same user, such as workers of
      * `node:cluster`; with `nats` they form one broker. Linux distributes the connections. Linux and macOS only.
@@ -1020,6 +1068,23 @@ declare namespace WSMsgBroker {
     constructor(port: number | string, path?: string | null, options?: ServerOptions | null);
     constructor(port: number | string, options: ServerOptions & { path?: string });
     constructor(options: ServerOptions & { port: number | string; path?: string });
+    /** @param server An HTTP server whose port is shared. */
+    constructor(server: HttpServer, path?: string | null, options?: ServerOptions | null);
+    constructor(server: HttpServer, options: ServerOptions & { path?: string });
+    constructor(options: ServerOptions & { server: HttpServer; path?: string });
+    /** A server without a port: it gets its sockets by `handleUpgrade`. */
+    constructor(options: ServerOptions & { noServer: true; path?: string });
+
+    /**
+     * Takes over the socket of an upgrade request that the program has received. Returns how: `bridge` if JavaScript
+     * has to read and write it. Never throws because of the peer.
+     */
+    handleUpgrade(
+      request: HttpRequest,
+      socket: object,
+      head?: Uint8Array | null,
+      options?: UpgradeOptions | null,
+    ): 'native' | 'bridge' | 'refused';
 
     /** The id of `client`. */
     readonly id: string;

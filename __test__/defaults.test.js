@@ -42,7 +42,14 @@ const COUNTERS = [
 /** Arguments of the constructor rather than options. */
 const ARGUMENTS = ['port', 'path'];
 /** Options that only a program can set. */
-const NO_FLAGS = ['id', 'authenticate', 'authenticateTimeout'];
+const NO_FLAGS = [
+  'id',
+  'server',
+  'noServer',
+  'allowUpgrade',
+  'authenticate',
+  'authenticateTimeout',
+];
 /** Members of `nats` without a flag: those that the address can contain, and rare ones. */
 const NO_NATS_FLAGS = ['nats.user', 'nats.pass', 'nats.timeout'];
 

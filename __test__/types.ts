@@ -1,5 +1,6 @@
 // Compiled, never run: index.d.ts must accept correct programs and reject wrong ones.
 
+import http from 'node:http';
 import WSMsgBroker, { Server } from 'wsmsgbroker';
 
 const server = new Server(0, 'foo', { maxPayload: 1024 });
@@ -171,3 +172,20 @@ new WSMsgBroker('a', async () => new URL('ws://localhost'), {
 new WSMsgBroker('a', [5]);
 // @ts-expect-error a function returns a URL
 new WSMsgBroker('a', () => 5);
+
+const httpServer = http.createServer();
+const attached = new Server(httpServer, '/ws', { id: 'me' });
+new Server({
+  server: httpServer,
+  path: '/ws',
+  allowUpgrade: async (req: http.IncomingMessage) => req.socket.remotePort === 1 && { user: 1 },
+});
+new Server({ noServer: true });
+httpServer.on('upgrade', (req, socket, head) => {
+  const way: 'native' | 'bridge' | 'refused' = attached.handleUpgrade(req, socket, head, {
+    context: { user: 'ann' },
+  });
+  return way;
+});
+// @ts-expect-error no source of connections
+new Server({ path: '/ws' });

@@ -54,6 +54,9 @@ const NATS_AUTH = ['user', 'token', 'nkey', 'creds'];
 
 const SERVER = {
   port: 'any',
+  server: 'httpServer',
+  noServer: 'boolean',
+  allowUpgrade: 'function',
   id: 'string',
   host: 'string',
   reusePort: 'boolean',
@@ -128,8 +131,14 @@ const CLIENT = {
 
 /** Arguments of a server's methods. */
 const ARGUMENTS = { id: 'string', timeout: 'timeout' };
+/** Options of `handleUpgrade`. */
+const UPGRADE = { remoteAddress: 'string', context: 'any' };
 /** Options of `disconnect`. */
 const DISCONNECT = { code: 'number', reason: 'string', principal: 'boolean' };
+
+/** True for a server of `node:http` or `node:https`, or an object like that. */
+const isHttpServer = (value) =>
+  typeof value?.prependListener === 'function' && typeof value.listen === 'function';
 
 const isString = (value) => typeof value === 'string';
 const isPlain = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -172,6 +181,10 @@ const TYPES = {
     (value) => typeof value === 'boolean' || (typeof value === 'number' && value >= 0),
     'true, false or a number that is not negative',
     [(value) => typeof value === 'boolean' || Number.isInteger(value), 'a whole number'],
+  ],
+  httpServer: [
+    (value) => isHttpServer(value),
+    'an HTTP server, such as that of http.createServer()',
   ],
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],
@@ -372,6 +385,18 @@ function checkSwitch(name, value, known) {
   return checkOne(name, value, known);
 }
 
+/** Checks the arguments of `handleUpgrade`. */
+function checkUpgrade(req, socket, head) {
+  const isRequest = Array.isArray(req?.rawHeaders) && isString(req.url);
+  if (
+    !isRequest ||
+    typeof socket?.write !== 'function' ||
+    (head && !(head instanceof Uint8Array))
+  ) {
+    throw invalid('expected the arguments of an event "upgrade": req, socket, head');
+  }
+}
+
 function checkClient(options) {
   const { tls, reconnect, ...others } = object(options);
   const checked = { ...check(others, CLIENT) };
@@ -402,6 +427,9 @@ module.exports = {
   checkServer,
   checkClient,
   checkServerTls,
+  checkUpgrade,
+  checkUpgradeOptions: (options) => check(object(options), UPGRADE),
+  isHttpServer,
   withTrust,
   checkArgument: (name, value) => checkOne(name, value, ARGUMENTS[name]),
   checkDisconnect: (options) => check(options, DISCONNECT),

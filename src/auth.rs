@@ -44,6 +44,9 @@ pub struct Credentials {
     pub url: Arc<str>,
     /// The certificate of the client in DER, if one was requested and verified.
     pub certificate: Option<Arc<[u8]>>,
+    /// Facts about the client from the embedder's HTTP server, as JSON text; see
+    /// [`Server::adopt`](crate::Server::adopt).
+    pub context: Option<Arc<str>>,
     /// The address of the peer of the socket, or with `trust_proxy` that of the client behind the proxy. Empty
     /// if unknown.
     pub remote_address: String,
@@ -66,7 +69,8 @@ impl Credentials {
             .iter()
             .map(|(name, value)| name.len() + value.len());
         let certificate = self.certificate.as_ref().map_or(0, |der| der.len());
-        let others = self.id.len() + self.url.len() + self.remote_address.len();
+        let context = self.context.as_ref().map_or(0, |text| text.len());
+        let others = context + self.id.len() + self.url.len() + self.remote_address.len();
         others + token + certificate + headers.sum::<usize>()
     }
 }
@@ -247,6 +251,7 @@ mod tests {
             headers: [("cookie".to_owned(), "hunter2".to_owned())].into(),
             url: "/?password=hunter2".into(),
             certificate: None,
+            context: None,
             remote_address: "127.0.0.1".into(),
             secure: true,
         };

@@ -70,4 +70,6 @@ pub use options::{
     ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit, ServerOptions,
     SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore,
 };
-pub use server::{Address, Server};
+pub use server::{
+    Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,
+};

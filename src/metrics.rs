@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub(crate) struct Metrics {
     pub(crate) connections: AtomicUsize,
     pub(crate) accepted: AtomicU64,
+    pub(crate) handed_over: AtomicU64,
+    pub(crate) bridged: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
@@ -36,6 +38,10 @@ pub struct Stats {
     pub memory: usize,
     /// WebSockets accepted so far.
     pub accepted: u64,
+    /// Sockets taken over so far from an HTTP server, by their descriptor.
+    pub handed_over: u64,
+    /// Sockets taken over so far from an HTTP server that reads and writes them.
+    pub bridged: u64,
     /// Handshakes refused so far.
     pub refused: u64,
     /// Actions received so far.
@@ -97,6 +103,8 @@ impl Metrics {
             pending,
             memory,
             accepted: self.accepted.load(Relaxed),
+            handed_over: self.handed_over.load(Relaxed),
+            bridged: self.bridged.load(Relaxed),
             refused: self.refused.load(Relaxed),
             messages_in: self.messages_in.load(Relaxed),
             messages_out: self.messages_out.load(Relaxed),

@@ -45,6 +45,8 @@ pub enum Listen {
     },
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// No address: the server gets its sockets from an HTTP server of the embedder.
+    Nowhere,
 }
 
 /// The policy for a slow consumer: a connection that reads more slowly than others send to it.
@@ -245,7 +247,7 @@ impl ServerOptions {
         const IS_SUPPORTED: bool = cfg!(any(target_os = "linux", target_os = "macos"));
         let reason = match &self.listen {
             _ if !self.reuse_port => return Ok(()),
-            Listen::Unix(_) => "needs a TCP port, not a Unix socket",
+            Listen::Unix(_) | Listen::Nowhere => "needs a TCP port",
             Listen::Tcp { .. } if IS_SUPPORTED => return Ok(()),
             Listen::Tcp { .. } => "is supported on Linux and macOS only",
         };

@@ -6,6 +6,7 @@
 //! | `acceptor` | the listening socket |
 //! | `unix_socket` | its file, if it is a Unix socket |
 //! | `handshakes` | pending handshakes and their limit |
+//! | `adopt` | takes over sockets from an HTTP server of the embedder |
 //! | `attach` | starts the connection of a WebSocket |
 //! | `participant` | the server's own client |
 //! | `directory` | queries ids, disconnects clients |
@@ -13,6 +14,7 @@
 //! | `cluster` | joins a cluster, queries its ids |
 
 mod acceptor;
+mod adopt;
 mod attach;
 mod cluster;
 mod directory;
@@ -39,6 +41,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use crate::transport::socket::bridge::{Bridge, BridgeEvent, BridgeOutput};
 use crate::{
     auth::Authenticator,
     broker::{Broker, peers::Peers},
@@ -51,6 +54,7 @@ use crate::{
     transport::tls::TlsAcceptor,
 };
 use acceptor::ListeningSocket;
+pub use adopt::{AdoptedSocket, AdoptedUpgrade};
 #[cfg(feature = "node")]
 pub(crate) use directory::check_close;
 use ingress::Ingress;
@@ -69,6 +73,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// Path of a Unix socket.
     Unix(PathBuf),
+    /// None: see [`Listen::Nowhere`](crate::Listen::Nowhere).
+    Nowhere,
 }
 
 /// A running server. Dropping it closes it.

@@ -61,6 +61,10 @@ function local(opened) {
   };
   const Server = new Proxy(WSMsgBroker.Server, {
     construct(Class, [first, second, third], Target) {
+      if (first?.prependListener) {
+        // An HTTP server, whose port the program knows.
+        return track(Reflect.construct(Class, [first, second, third], Target));
+      }
       const path = typeof second === 'object' ? second : { ...third, path: second };
       const given = typeof first === 'object' ? first : { ...path, port: first };
       const options = { host: '127.0.0.1', ...given, port: 0 };

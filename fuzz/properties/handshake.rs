@@ -15,7 +15,7 @@ use super::{cuts, runtime};
 use crate::{
     memory::{Charge, Memory},
     options::ServerOptions,
-    transport::handshake::{Refusal, Upgrade, read_request},
+    transport::handshake::{Refusal, RequestContext, Upgrade, read_request},
 };
 
 const PATH: &str = "/ws";
@@ -80,7 +80,12 @@ async fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]> + Unpin) -> Verdict {
         max_header_size: MAX_HEADER_SIZE,
         ..ServerOptions::default()
     };
-    match read_request(&mut source, &options, false, &mut charge).await {
+    let context = RequestContext {
+        options: &options,
+        secure: false,
+        received: None,
+    };
+    match read_request(&mut source, &context, &mut charge).await {
         Err(error) => {
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             Verdict::Gone

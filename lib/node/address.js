@@ -5,6 +5,7 @@
 const { coded, nativeError } = require('../errors');
 const { NativeClient } = require('../native');
 const { checkClient, withTrust } = require('../options');
+const { encodePath } = require('../path');
 const { findProxy } = require('../proxy');
 
 /** The defaults of all options: those of the addon, and those that only JavaScript knows. */
@@ -16,9 +17,6 @@ const DEFAULTS = {
   resend: 'never',
   requestTimeout: 30_000,
 };
-
-/** Characters that must be escaped in the path of an HTTP request. Existing escapes stay as they are. */
-const UNSAFE = /[^\x21-\x7e]|["<>\\^`{|}]/gu;
 
 /** Schemes of an address. `http:` and `https:` mean `ws:` and `wss:`, as in browsers. */
 const SCHEMES = new Set(['ws:', 'wss:', 'http:', 'https:']);
@@ -71,7 +69,7 @@ function parseAll(addresses, options, parse) {
 }
 
 function parseHost({ host, port, path }, options) {
-  const text = (path ? String(path) : '').replace(UNSAFE, encodeURIComponent);
+  const text = encodePath(path ? String(path) : '');
   return {
     path: text.startsWith('/') ? text : `/${text}`,
     ...parseOptions(checkClient(options), String(host), Number(port)),

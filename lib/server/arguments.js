@@ -8,6 +8,7 @@ const path = require('node:path');
 const util = require('node:util');
 const { coded } = require('../errors');
 const { NativeServer } = require('../native');
+const { encodePath } = require('../path');
 
 /** The default options. */
 const DEFAULTS = NativeServer.defaults(false);
@@ -46,6 +47,9 @@ function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) 
 function parse({ id, ...options }) {
   const {
     port,
+    server,
+    noServer,
+    allowUpgrade,
     host = DEFAULTS.host,
     path: endpoint,
     trustProxy,
@@ -53,16 +57,19 @@ function parse({ id, ...options }) {
     jwt,
     ...limits
   } = options;
-  if (port === undefined || port === null) {
+  const hasPort = port !== undefined && port !== null;
+  const adopts = server !== undefined || noServer === true;
+  if (!hasPort && !adopts) {
     throw new TypeError('`port` or a `server` must be provided');
   }
+  checkListener(options);
   const text = endpoint ? String(endpoint) : '';
   if (Buffer.from(text).toString() !== text) {
     throw coded('ERR_WSMB_OPTION', 'option "path" has a lone surrogate', TypeError);
   }
   const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
   const authenticates = authenticate !== undefined;
-  const native = { ...limits, host, port: 0, path: shown.path, authenticates };
+  const native = { ...limits, host, port: 0, path: shown.path, authenticates, adopts };
   if (trustProxy !== undefined) {
     native.trustProxy = trustProxy === true ? Number.POSITIVE_INFINITY : Number(trustProxy);
   }
@@ -76,6 +83,9 @@ function parse({ id, ...options }) {
     }
     native.jwt = nativeJwt(jwt);
   }
+  if (adopts) {
+    return { ...identity(id, limits, native), shown, native, ...attachment(options, shown.path) };
+  }
   const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
   if (typeof port === 'string' && !(number >= 0)) {
     native.unix = path.resolve(port);
@@ -84,8 +94,54 @@ function parse({ id, ...options }) {
   } else {
     throw badPort(port);
   }
+  return { ...identity(id, limits, native), shown, native };
+}
+
+/** Checks that the options name one source of connections, and that all of them apply to it. */
+function checkListener({ port, server, noServer, ...options }) {
+  const given = Object.entries({ port, server, noServer: noServer || undefined });
+  const sources = given.filter(([, value]) => value !== undefined && value !== null);
+  const names = sources.map(([name]) => `"${name}"`);
+  if (names.length > 1) {
+    const message = `options ${names.join(' and ')} exclude each other, expected one of them`;
+    throw coded('ERR_WSMB_OPTION', message, TypeError);
+  }
+  const [[source]] = sources;
+  const useless = source === 'port' ? ['allowUpgrade'] : ['host', 'reusePort', 'tls'];
+  if (source === 'noServer') useless.push('allowUpgrade');
+  for (const name of useless) {
+    if (options[name] !== undefined) {
+      const message = `option "${name}" has no effect with "${source}": ${ADVICE[name]}`;
+      throw coded('ERR_WSMB_OPTION', message, TypeError);
+    }
+  }
+}
+
+/** Alternatives to an option that has no effect. */
+const ADVICE = {
+  allowUpgrade: 'it is for "server"',
+  host: 'the HTTP server has its own address',
+  reusePort: 'the HTTP server has its own address',
+  tls: 'use an HTTPS server',
+};
+
+/** The options of `Attachment`. */
+function attachment({ server, path: endpoint, allowUpgrade, handshakeTimeout }, shownPath) {
+  const hasPath = server !== undefined || endpoint !== undefined;
+  return {
+    httpServer: server,
+    attachment: {
+      path: hasPath ? encodePath(shownPath) : undefined,
+      allowUpgrade,
+      handshakeTimeout: handshakeTimeout ?? DEFAULTS.handshakeTimeout,
+    },
+  };
+}
+
+/** The id of the server's own client, and whether the program has set it. */
+function identity(id, limits, native) {
   const hasOwnId = id !== undefined;
-  return { id: hasOwnId ? checkLength(id, limits) : defaultId(native), hasOwnId, shown, native };
+  return { id: hasOwnId ? checkLength(id, limits) : defaultId(native), hasOwnId };
 }
 
 /** The id of the server's own client if the program sets none. In a cluster it contains the broker's name. */

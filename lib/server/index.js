@@ -11,6 +11,9 @@ const {
   checkClose,
   checkDisconnect,
   checkServerTls,
+  checkUpgrade,
+  checkUpgradeOptions,
+  isHttpServer,
   checkArgument,
 } = require('../options');
 const ServerImpl = require('./serverImpl');
@@ -22,13 +25,19 @@ const kImpl = Symbol('impl');
  *
  *     new WSMsgBroker.Server(port[, path][, options])
  *     new WSMsgBroker.Server({ port, host, path, ... })
+ *     new WSMsgBroker.Server(httpServer, path[, options])
+ *     new WSMsgBroker.Server({ server: httpServer, path, ... })
+ *     new WSMsgBroker.Server({ noServer: true, ... })
  */
 function Server(port, endpoint, options) {
   EventEmitter.call(this);
   const isObject = (value) => typeof value === 'object' && value !== null;
   let merged = port;
-  if (!isObject(port)) {
-    merged = isObject(endpoint) ? { ...endpoint, port } : { ...options, port, path: endpoint };
+  if (!isObject(port) || isHttpServer(port)) {
+    const source = isObject(port) ? { server: port } : { port };
+    merged = isObject(endpoint)
+      ? { ...endpoint, ...source }
+      : { ...options, ...source, path: endpoint };
   }
   merged = checkServer(merged);
   const impl = new ServerImpl(this, merged);
@@ -45,6 +54,22 @@ util.inherits(Server, EventEmitter);
 /** The address of the listener: `{ address, family, port }`, the path of a Unix socket, or null. */
 Server.prototype.address = function address() {
   return this[kImpl].address();
+};
+
+/**
+ * Takes over the socket of an upgrade request that the program has received (`noServer`). Returns `'native'`, `'bridge'`
+ * or `'refused'`.
+ *
+ *     server.handleUpgrade(req, socket, head[, { remoteAddress, context }])
+ */
+Server.prototype.handleUpgrade = function handleUpgrade(req, socket, head, options) {
+  checkUpgrade(req, socket, head);
+  return this[kImpl].handleUpgrade(
+    req,
+    socket,
+    head ?? Buffer.alloc(0),
+    checkUpgradeOptions(options),
+  );
 };
 
 /** The counters of the server, or null once it is closed. */

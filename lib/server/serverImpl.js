@@ -3,6 +3,7 @@
 // The implementation behind class Server: passes options and calls to the addon, and emits its events.
 
 const { X509Certificate } = require('node:crypto');
+const Attachment = require('../attach');
 const { coded, systemError, nativeError } = require('../errors');
 const eventHub = require('../eventHub');
 const { NativeServer, ServerEventKind } = require('../native');
@@ -82,6 +83,8 @@ class ServerImpl {
   #listened = 0;
   #closed;
   #resolveClosed;
+  /** Takes over sockets of HTTP servers, if the server has no port. */
+  #attachment;
   #client;
   /** True if the server keeps the process alive. */
   #isRef = true;
@@ -92,6 +95,8 @@ class ServerImpl {
   #lastSearch = 0;
   /** True until the cluster is reached for the first time, if it is required. */
   #awaitsCluster = false;
+  /** True once its address is bound, or that of its HTTP server. */
+  #isBound = false;
   ready = new Ready();
   context = eventHub.currentContext();
 
@@ -128,19 +133,60 @@ class ServerImpl {
       return;
     }
     this.followListeners();
-    const server = this.#server;
+    this.#attach();
     nextTick(() => {
-      if (server.wss === null) {
+      this.#isBound = this.#options.httpServer?.listening ?? true;
+      if (this.#server.wss === null) {
         // The program has closed the server in the tick of its construction: no unhandled rejection.
         this.ready.settle(notOpened(), true);
-      } else if (!this.#awaitsCluster) {
+      } else {
         this.#emitListening();
       }
     });
   }
 
+  /** Prepares to take over sockets, if the server has no port. Throws if another broker has the path. */
+  #attach() {
+    const { httpServer, attachment } = this.#options;
+    if (attachment === undefined) {
+      return;
+    }
+    const report = (error) => this.#reportFault('allowUpgrade', error);
+    this.#attachment = new Attachment(this.#native, { ...attachment, report });
+    if (httpServer === undefined) {
+      return;
+    }
+    try {
+      this.#attachment.listen(httpServer);
+    } catch (error) {
+      this.#native.close();
+      throw error;
+    }
+    httpServer.once('listening', this.#onHttpListening);
+  }
+
+  #onHttpListening = () => {
+    if (!this.#isBound) {
+      this.#isBound = true;
+      this.#emitListening();
+    }
+  };
+
+  /** Takes over the socket of an upgrade request. */
+  handleUpgrade(req, socket, head, options) {
+    if (this.#attachment === undefined) {
+      const message = 'the server has a port of its own: use option "noServer"';
+      throw coded('ERR_WSMB_OPTION', message, TypeError);
+    }
+    return this.#attachment.handle(req, socket, head, options);
+  }
+
+  /** Emits `'listening'`, unless something is still missing. */
   #emitListening() {
     const server = this.#server;
+    if (!this.#isBound || this.#awaitsCluster || server.wss === null) {
+      return;
+    }
     if (this.#options.hasOwnId) {
       // Register the server's own id before a client can.
       server.client.connected().catch(() => {});
@@ -197,6 +243,9 @@ class ServerImpl {
   }
 
   address() {
+    if (this.#options.httpServer && !this.#isClosed) {
+      return this.#options.httpServer.address();
+    }
     const found = this.#native?.address();
     if (!found) {
       return null;
@@ -269,6 +318,8 @@ class ServerImpl {
       // Outside of the promise, so that an error thrown by the callback is an uncaught exception.
       this.#closed.then(() => nextTick(() => (error ? callback(error) : callback())));
     }
+    this.#attachment?.close();
+    this.#options.httpServer?.removeListener('listening', this.#onHttpListening);
     this.#native?.close(drain);
     return this.#closed;
   }
@@ -351,8 +402,11 @@ class ServerImpl {
 
   onClosed() {
     eventHub.remove(this.#number);
-    if (this.#awaitsCluster) {
+    if (this.#awaitsCluster || !this.#isBound) {
       this.ready.settle(notOpened(), true);
+    }
+    for (const bridge of this.#attachment?.bridges.values() ?? []) {
+      bridge.close();
     }
     for (const resolve of this.#searches.values()) {
       resolve({ ids: [], silent: [] });
@@ -369,7 +423,8 @@ class ServerImpl {
   }
 
   /** Calls `authenticate`, and passes its result to the addon. */
-  async onQuestion([, number, id, token, headers, url, certificate, remoteAddress, secure]) {
+  async onQuestion(event) {
+    const [, number, id, token, headers, url, certificate, remoteAddress, secure, context] = event;
     const credentials = {
       id,
       token: token ?? undefined,
@@ -378,6 +433,7 @@ class ServerImpl {
       remoteAddress,
       secure,
       certificate: clientCertificate(certificate),
+      context: context ?? undefined,
     };
     const { result, fault } = await authResult(this.#authenticate, credentials);
     // Outside of this promise, so that an error thrown by a listener is an uncaught exception.
@@ -386,14 +442,19 @@ class ServerImpl {
 
   #answer(number, result, fault) {
     this.#native?.answer(number, result);
-    if (fault === undefined) {
-      return;
+    if (fault !== undefined) {
+      this.#reportFault('authenticate', fault);
     }
+  }
+
+  /** Reports an error of a function of the program: as `'error'`, or once as a warning. */
+  #reportFault(name, fault) {
     if (this.#server.listenerCount('error') > 0) {
       this.#server.emit('error', fault);
     } else if (!this.#hasWarned) {
       this.#hasWarned = true;
-      process.emitWarning(`authenticate has failed: ${fault.stack}`, { code: 'WSMB_AUTHENTICATE' });
+      const text = fault?.stack ?? String(fault);
+      process.emitWarning(`${name} has failed: ${text}`, { code: 'WSMB_AUTHENTICATE' });
     }
   }
 
@@ -422,6 +483,18 @@ class ServerImpl {
         this.#failToListen(coded('ERR_WSMB_CLUSTER', message));
       }
     }
+  }
+
+  onBridgeOutput([, number]) {
+    this.#attachment.bridges.get(number)?.send();
+  }
+
+  onBridgeResume([, number]) {
+    this.#attachment.bridges.get(number)?.resume();
+  }
+
+  onBridgeClosed([, number]) {
+    this.#attachment.bridges.get(number)?.close();
   }
 
   onFound([, number, ids, silent]) {

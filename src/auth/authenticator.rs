@@ -223,6 +223,7 @@ mod tests {
                     headers: Arc::default(),
                     url: "/".into(),
                     certificate: None,
+                    context: None,
                     remote_address: String::new(),
                     secure: false,
                 };

@@ -76,6 +76,8 @@ pub(crate) struct Peer {
     pub(crate) url: Arc<str>,
     /// Its certificate in DER.
     pub(crate) certificate: Option<Arc<[u8]>>,
+    /// Facts from the embedder's HTTP server, as JSON text.
+    pub(crate) context: Option<Arc<str>>,
 }
 
 impl Peer {
@@ -83,7 +85,8 @@ impl Peer {
     pub(super) fn memory(&self) -> usize {
         let header = |(name, value): &(String, String)| HEADER + name.len() + value.len();
         let certificate = self.certificate.as_ref().map_or(0, |der| der.len());
-        self.url.len() + certificate + self.headers.iter().map(header).sum::<usize>()
+        let context = self.context.as_ref().map_or(0, |text| text.len());
+        self.url.len() + certificate + context + self.headers.iter().map(header).sum::<usize>()
     }
 }
 
@@ -205,6 +208,7 @@ impl Connection {
                     headers: peer.headers,
                     url: peer.url,
                     certificate: peer.certificate,
+                    context: peer.context,
                     remote_address: self.handle.info.address_text(),
                     secure: self.handle.info.secure,
                 };

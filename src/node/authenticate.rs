@@ -111,6 +111,7 @@ where
                 headers,
                 url,
                 certificate,
+                context,
                 remote_address,
                 secure,
             } = credentials;
@@ -124,6 +125,7 @@ where
                 certificate.as_deref().unwrap_or("null"),
                 &json(&remote_address),
                 if secure { "true" } else { "false" },
+                context.as_deref().unwrap_or("null"),
             ]);
             match answer.await {
                 Ok(result) => grant(result, id),

@@ -86,6 +86,8 @@ pub struct NativeServerOptions {
     pub host: String,
     pub port: u16,
     pub unix: Option<String>,
+    /// True if the server has no address: JavaScript hands over sockets.
+    pub adopts: Option<bool>,
     pub reuse_port: Option<bool>,
     pub path: String,
     /// Number of trusted proxies; infinite for any number.
@@ -129,6 +131,7 @@ impl From<NativeServerOptions> for ServerOptions {
             ..Self::default()
         };
         options.listen = match js.unix {
+            _ if js.adopts == Some(true) => Listen::Nowhere,
             Some(path) => Listen::Unix(path.into()),
             None => Listen::Tcp {
                 host: js.host,

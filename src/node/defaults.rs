@@ -14,7 +14,7 @@ impl From<ServerOptions> for NativeServerOptions {
         let authentication = options.authentication;
         let (host, port) = match options.listen {
             Listen::Tcp { host, port } => (host, port),
-            Listen::Unix(_) => Default::default(),
+            Listen::Unix(_) | Listen::Nowhere => Default::default(),
         };
         Self {
             host,

@@ -17,7 +17,10 @@ use super::{
     hub::Source,
     mailbox::{Mailbox, json},
 };
-use crate::{ClusterEvent, ConnectionInfo, Found, Server, ServerEvent, ServerListener, Slow};
+use crate::{
+    ClusterEvent, ConnectionInfo, Found, Server, ServerEvent, ServerListener, Slow,
+    transport::socket::bridge::BridgeEvent,
+};
 
 /// Bytes of uncollected events above which warnings and errors are counted instead of sent.
 const SAMPLE_FROM: usize = 256 << 10;
@@ -53,13 +56,19 @@ pub enum ServerEventKind {
     Counted,
     /// `id, code, text`
     Denied,
-    /// `number, id, token, headers, url, certificate, address, secure`: may this client register? The
+    /// `number, id, token, headers, url, certificate, address, secure, context`: may this client register? The
     /// certificate is DER in base64.
     Question,
     /// `state, reason`
     Cluster,
     /// `number, ids, silent brokers`: the result of a search of the cluster.
     Found,
+    /// `number`: the bridge of this number has bytes to send, or has ended.
+    BridgeOutput,
+    /// `number`: the socket of this bridge may be read again.
+    BridgeResume,
+    /// `number`: the socket of this bridge is no longer used.
+    BridgeClosed,
 }
 
 use ServerEventKind as Kind;
@@ -184,6 +193,16 @@ impl Shared {
             ClusterEvent::Missing(reason) => ("\"missing\"", Some(reason)),
         };
         self.push(Kind::Cluster, &[state, &or_null(reason)]);
+    }
+
+    /// Sends that the bridge with this number needs its socket.
+    pub(super) fn bridge(&self, number: u32, event: BridgeEvent) {
+        let kind = match event {
+            BridgeEvent::Output => Kind::BridgeOutput,
+            BridgeEvent::Resume => Kind::BridgeResume,
+            BridgeEvent::Closed => Kind::BridgeClosed,
+        };
+        self.push(kind, &[&number.to_string()]);
     }
 
     /// Sends the result of the search with this number.

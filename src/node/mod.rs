@@ -6,6 +6,7 @@
 //! | `mailbox` | the queue of one object's events, as JSON text in batches |
 //! | `client`, `server` | the classes that `lib/` wraps; `client` lists the kinds of client events |
 //! | `events`, `stats` | the events of a server with the list of their kinds, and its counters |
+//! | `attach` | sockets that an HTTP server of Node.js hands over |
 //! | `authenticate` | asks JavaScript whether a client may register |
 //! | `heap` | estimates the JavaScript heap that a JSON text takes once it is parsed |
 //! | `convert` | options from JavaScript, and errors for it |
@@ -14,6 +15,7 @@
 // The macros of napi generate `unsafe` code and items without documentation.
 #![allow(unsafe_code, missing_docs)]
 
+mod attach;
 mod authenticate;
 mod client;
 mod convert;

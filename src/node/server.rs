@@ -36,7 +36,7 @@ const CLIENT_MAX_PAYLOAD: usize = 1 << 20;
 /// A broker that runs on its own threads.
 #[napi]
 pub struct NativeServer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     runtime: Option<Runtime>,
     client_max_payload: usize,
 }
@@ -118,6 +118,7 @@ impl NativeServer {
         Some(match server.as_ref()?.address() {
             Address::Tcp(address) => (address.ip().to_string(), address.port()),
             Address::Unix(path) => (path.display().to_string(), 0),
+            Address::Nowhere => return None,
         })
     }
 

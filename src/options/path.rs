@@ -20,7 +20,7 @@ pub(crate) fn encode(path: &str) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
-/// True for the characters that `lib/node/index.js` does not escape either.
+/// True for the characters that `lib/path.js` does not escape either.
 fn is_safe(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)
 }

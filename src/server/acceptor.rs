@@ -29,9 +29,10 @@ pub(super) enum ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// `reuse_port`: share a TCP port with other sockets that do so.
-    pub(super) fn bind(listen: &Listen, reuse_port: bool) -> Result<(Self, Address)> {
-        match listen {
+    /// None if the server listens nowhere. `reuse_port`: share a TCP port with other sockets that do so.
+    pub(super) fn bind(listen: &Listen, reuse_port: bool) -> Result<(Option<Self>, Address)> {
+        let (socket, address) = match listen {
+            Listen::Nowhere => return Ok((None, Address::Nowhere)),
             Listen::Tcp { host, port } => {
                 let target = format!("{host}:{port}");
                 let addresses = match host.parse() {
@@ -46,21 +47,21 @@ impl ListeningSocket {
                 let listener = listen_tcp(address, reuse_port);
                 let listener = listener.map_err(|e| Error::io("listen", target, e))?;
                 let address = listener.local_addr().unwrap_or(address);
-                Ok((Self::Tcp(listener), Address::Tcp(address)))
+                (Self::Tcp(listener), Address::Tcp(address))
             }
             #[cfg(unix)]
             Listen::Unix(path) => {
                 let socket = UnixSocket::bind(path)
                     .map_err(|error| Error::io("listen", path.display(), error))?;
-                Ok((Self::Unix(socket), Address::Unix(path.clone())))
+                (Self::Unix(socket), Address::Unix(path.clone()))
             }
             #[cfg(not(unix))]
-            Listen::Unix(path) => Err(Error::io(
-                "listen",
-                path.display(),
-                io::ErrorKind::Unsupported.into(),
-            )),
-        }
+            Listen::Unix(path) => {
+                let unsupported = io::ErrorKind::Unsupported.into();
+                return Err(Error::io("listen", path.display(), unsupported));
+            }
+        };
+        Ok((Some(socket), address))
     }
 
     /// Accepts the next connection.
@@ -137,7 +138,8 @@ mod tests {
             port,
         };
         let (first, address) = ListeningSocket::bind(&listen(0), false).unwrap();
-        let (ListeningSocket::Tcp(listener), Address::Tcp(address)) = (&first, address) else {
+        let (Some(ListeningSocket::Tcp(listener)), Address::Tcp(address)) = (&first, address)
+        else {
             unreachable!("asked for TCP");
         };
         let held = listener.as_fd().try_clone_to_owned().unwrap();

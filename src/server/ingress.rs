@@ -28,7 +28,7 @@ use crate::{
     event::{ConnectionInfo, ServerEvent},
     memory::{Charge, HANDSHAKE},
     transport::{
-        handshake::{self, Refusal, Upgrade},
+        handshake::{self, Refusal, RequestContext, Upgrade},
         socket::{ReadHalf, Socket, WriteHalf},
         tls::{self, TlsAcceptor},
     },
@@ -47,7 +47,7 @@ const DISCARD: usize = 1 << 20;
 /// Accept loop of a broker, with its limits.
 pub(super) struct Ingress {
     pub(super) broker: Arc<Broker>,
-    /// None once the server is closed: the port is free then.
+    /// None once the server is closed, when the port is free, and if it listens nowhere.
     acceptor: Mutex<Option<ListeningSocket>>,
     /// TLS for new connections; none without TLS.
     tls: Option<Mutex<TlsAcceptor>>,
@@ -56,6 +56,42 @@ pub(super) struct Ingress {
     computing: Semaphore,
     /// Number of open sockets, including those in their handshake.
     pub(super) sockets: AtomicUsize,
+}
+
+/// A socket before its handshake.
+pub(super) struct Arrival {
+    pub(super) read: ReadHalf,
+    pub(super) write: WriteHalf,
+    /// The peer of the socket.
+    pub(super) info: ConnectionInfo,
+    /// The request of a socket that an HTTP server of the embedder has accepted. None: it is not read yet.
+    pub(super) request: Option<AdoptedRequest>,
+}
+
+/// A request that an HTTP server of the embedder has read.
+pub(super) struct AdoptedRequest {
+    /// Its head, and the bytes that have arrived behind it.
+    pub(super) bytes: Vec<u8>,
+    /// Facts that the embedder has found out about the client, as JSON text.
+    pub(super) context: Option<Arc<str>>,
+}
+
+impl Arrival {
+    fn accepted(socket: Socket, secure: bool) -> Self {
+        let address = socket.peer_address();
+        let (read, write) = socket.into_halves();
+        let info = ConnectionInfo {
+            remote_address: address.map(|address| address.ip()),
+            remote_port: address.map(|address| address.port()),
+            secure,
+        };
+        Self {
+            read,
+            write,
+            info,
+            request: None,
+        }
+    }
 }
 
 /// A socket that was upgraded to a WebSocket.
@@ -72,7 +108,7 @@ struct Upgraded {
 impl Ingress {
     pub(super) fn new(
         broker: Arc<Broker>,
-        acceptor: ListeningSocket,
+        acceptor: Option<ListeningSocket>,
         tls: Option<TlsAcceptor>,
     ) -> Arc<Self> {
         let options = &broker.options;
@@ -82,7 +118,7 @@ impl Ingress {
         Arc::new(Self {
             handshakes: PendingHandshakes::new(most, memory, tls.is_some()),
             broker,
-            acceptor: Mutex::new(Some(acceptor)),
+            acceptor: Mutex::new(acceptor),
             tls: tls.map(Mutex::new),
             computing: Semaphore::new(computing),
             sockets: AtomicUsize::new(0),
@@ -120,7 +156,8 @@ impl Ingress {
                         _ = closing.wait_for(|closing| *closing) => return self.stop(),
                     }
                     let under_way = PendingHandshake::begin(&self);
-                    tokio::spawn(self.clone().serve(socket, under_way, closing.clone()));
+                    let arrival = Arrival::accepted(socket, self.tls.is_some());
+                    tokio::spawn(self.clone().serve(arrival, under_way, closing.clone()));
                 }
                 Some(Err(error)) if is_the_peers(&error) => tokio::task::yield_now().await,
                 // No descriptor or memory: the connections wait in the backlog.
@@ -140,28 +177,24 @@ impl Ingress {
         .await
     }
 
-    /// Serves an accepted socket up to the end of its handshake. The connection gets its own task, so that
-    /// the state of the handshake is freed.
-    async fn serve(
+    /// Serves a socket up to the end of its handshake. The connection gets its own task, so that the state of
+    /// the handshake is freed.
+    pub(super) async fn serve(
         self: Arc<Self>,
-        socket: Socket,
+        mut arrival: Arrival,
         under_way: PendingHandshake,
         mut closing: watch::Receiver<bool>,
     ) {
-        let address = socket.peer_address();
-        let (read, write) = socket.into_halves();
         let Some(permit) = SocketPermit::take(&self, under_way.follows) else {
-            return self.drop_socket(&write);
+            return self.drop_socket(&arrival.write);
         };
-        let Some((read, write)) = self.secure(read, write) else {
-            return;
-        };
-        let info = ConnectionInfo {
-            remote_address: address.map(|address| address.ip()),
-            remote_port: address.map(|address| address.port()),
-            secure: self.tls.is_some(),
-        };
-        let upgraded = self.upgrade(read, write, info, under_way, &mut closing);
+        if arrival.request.is_none() {
+            let Some((read, write)) = self.secure(arrival.read, arrival.write) else {
+                return;
+            };
+            (arrival.read, arrival.write) = (read, write);
+        }
+        let upgraded = self.upgrade(arrival, under_way, &mut closing);
         let Some(upgraded) = upgraded.await else {
             return;
         };
@@ -201,22 +234,31 @@ impl Ingress {
         acceptor.accept(read, write, &self.broker.memory).ok()
     }
 
-    /// Performs the handshakes and counts the connection. `info`: the peer of the socket. None if they failed:
-    /// the peer was refused, or has disconnected.
+    /// Performs the handshakes and counts the connection. None if they failed: the peer was refused, or has
+    /// disconnected.
     async fn upgrade(
         &self,
-        mut read: ReadHalf,
-        write: WriteHalf,
-        info: ConnectionInfo,
+        arrival: Arrival,
         mut under_way: PendingHandshake,
         closing: &mut watch::Receiver<bool>,
     ) -> Option<Upgraded> {
-        let (broker, secure) = (&*self.broker, self.tls.is_some());
+        let Arrival {
+            mut read,
+            write,
+            info,
+            request: received,
+        } = arrival;
+        let broker = &*self.broker;
         let options = &broker.options;
         let mut charge = Charge::new(&broker.memory, HANDSHAKE);
         let request = async {
             read.handshake(Some(&self.computing)).await?;
-            handshake::read_request(&mut read, options, secure, &mut charge).await
+            let context = RequestContext {
+                options,
+                secure: info.secure,
+                received: received.as_ref().map(|request| &request.bytes[..]),
+            };
+            handshake::read_request(&mut read, &context, &mut charge).await
         };
         let outcome = tokio::select! {
             outcome = timeout(options.handshake_timeout, request) => outcome,
@@ -255,6 +297,7 @@ impl Ingress {
                     headers: headers.into(),
                     url: url.into(),
                     certificate: read.peer_certificate().map(Into::into),
+                    context: received.and_then(|request| request.context),
                 });
                 return Some(Upgraded {
                     read,

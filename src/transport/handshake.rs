@@ -79,25 +79,37 @@ pub(crate) enum Upgrade {
     Refused(Refusal),
 }
 
+/// The circumstances of a request.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) options: &'a ServerOptions,
+    /// True if the client uses TLS.
+    pub(crate) secure: bool,
+    /// Bytes that an HTTP server of the embedder has received, which has chosen this server by the path of the
+    /// request. None: nothing was read yet.
+    pub(crate) received: Option<&'a [u8]>,
+}
+
 /// Reads and checks a request head.
 ///
 /// `charge`: the memory charge of the socket, to which the received bytes are added. Errors: the peer has
 /// disconnected.
 pub(crate) async fn read_request(
     socket: &mut (impl AsyncRead + Unpin),
-    options: &ServerOptions,
-    secure: bool,
+    context: &RequestContext<'_>,
     charge: &mut Charge,
 ) -> io::Result<Upgrade> {
     let before = charge.bytes();
-    let mut head = Head::new(options.max_header_size);
+    let mut head = Head::new(context.options.max_header_size);
     let mut chunk = [0; 1024];
+    let mut received = context.received;
     loop {
-        let read = socket.read(&mut chunk).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let added = head.add(&chunk[..read]);
+        let added = match received.take() {
+            Some(bytes) => head.add(bytes),
+            None => match socket.read(&mut chunk).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => head.add(&chunk[..read]),
+            },
+        };
         charge.set(before + head.memory());
         let (head, early) = match added {
             Ok(None) => continue,
@@ -105,7 +117,7 @@ pub(crate) async fn read_request(
             Err(refusal) => return Ok(Upgrade::Refused(refusal)),
         };
         charge.set(before + head.capacity() + early.capacity());
-        return Ok(match respond(&head, options, secure) {
+        return Ok(match respond(&head, context) {
             Ok(accepted) => Upgrade::Accepted {
                 response: accepted.response,
                 request: accepted.request,
@@ -125,7 +137,10 @@ struct Accepted {
 }
 
 /// Checks a request head.
-fn respond(head: &[u8], options: &ServerOptions, secure: bool) -> Result<Accepted, Refusal> {
+fn respond(head: &[u8], context: &RequestContext<'_>) -> Result<Accepted, Refusal> {
+    let RequestContext {
+        options, secure, ..
+    } = *context;
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -171,7 +186,7 @@ fn respond(head: &[u8], options: &ServerOptions, secure: bool) -> Result<Accepte
     if has_body {
         return Err(Refusal::BadRequest);
     }
-    if options::path::encode(target.path) != options.path {
+    if context.received.is_none() && options::path::encode(target.path) != options.path {
         return Err(Refusal::NotFound);
     }
     // Browsers always send it. An origin that is not UTF-8 cannot be allowed.
@@ -291,8 +306,17 @@ mod tests {
         }
     }
 
+    fn context(options: &ServerOptions) -> RequestContext<'_> {
+        RequestContext {
+            options,
+            secure: false,
+            received: None,
+        }
+    }
+
     fn respond(request: &str) -> Result<String, Refusal> {
-        let accepted = super::respond(request.as_bytes(), &options("/foo", 1024), false);
+        let options = options("/foo", 1024);
+        let accepted = super::respond(request.as_bytes(), &context(&options));
         accepted.map(|it| it.response)
     }
 
@@ -338,7 +362,8 @@ mod tests {
         let mut bytes = tokio_test_io(REQUEST.as_bytes(), b"\x81\x00");
         let memory = Arc::new(Memory::new(usize::MAX));
         let mut charge = Charge::new(&memory, 100);
-        match read_request(&mut bytes, &options("/foo", 1024), false, &mut charge)
+        let options = options("/foo", 1024);
+        match read_request(&mut bytes, &context(&options), &mut charge)
             .await
             .unwrap()
         {
@@ -354,14 +379,10 @@ mod tests {
     async fn a_head_beyond_the_limit_is_refused_before_it_ends() {
         let endless = "GET / HTTP/1.1\r\nA: ".to_owned() + &"x".repeat(5000);
         let mut charge = Charge::new(&Arc::new(Memory::new(usize::MAX)), 0);
-        match read_request(
-            &mut endless.as_bytes(),
-            &options("/", 2048),
-            false,
-            &mut charge,
-        )
-        .await
-        .unwrap()
+        let options = options("/", 2048);
+        match read_request(&mut endless.as_bytes(), &context(&options), &mut charge)
+            .await
+            .unwrap()
         {
             Upgrade::Refused(refusal) => assert_eq!(refusal, Refusal::HeadersTooLarge),
             Upgrade::Accepted { .. } => panic!("accepted"),

@@ -19,10 +19,14 @@ use tokio::{
     sync::Semaphore,
 };
 
-use self::tls::{TlsReadHalf, TlsWriteHalf};
+use self::{
+    bridge::{Bridge, BridgeHalf},
+    tls::{TlsReadHalf, TlsWriteHalf},
+};
 use super::uplink::Uplink;
 use crate::memory::TLS;
 
+pub(crate) mod bridge;
 pub(crate) mod pair;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod pipe;
@@ -33,6 +37,8 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    /// Read and written by the embedder.
+    Bridge(Arc<Bridge>),
 }
 
 impl Socket {
@@ -45,6 +51,7 @@ impl Socket {
             }
             #[cfg(unix)]
             Self::Unix(_) => None,
+            Self::Bridge(_) => None,
         }
     }
 
@@ -62,6 +69,10 @@ impl Socket {
                 let (read, write) = socket.into_split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
+            Self::Bridge(bridge) => {
+                let (read, write) = BridgeHalf::pair(bridge);
+                (ReadHalf::Bridge(read), WriteHalf::Bridge(write))
+            }
         }
     }
 }
@@ -73,6 +84,7 @@ pub(crate) enum ReadHalf {
     #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
     Tls(Box<TlsReadHalf>),
+    Bridge(BridgeHalf),
     /// An in-memory pipe, for tests and benchmarks.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
@@ -102,6 +114,7 @@ impl ReadHalf {
             Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_read_ready(cx),
+            Self::Bridge(half) => half.poll_readable(cx).map(Ok),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -151,6 +164,7 @@ impl AsyncRead for ReadHalf {
             #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Tls(half) => half.poll_read(cx, buf),
+            Self::Bridge(half) => half.poll_fill(buf, cx).map(Ok),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_fill(buf, cx).map(Ok),
         }
@@ -164,6 +178,7 @@ pub(crate) enum WriteHalf {
     #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tls(Arc<TlsWriteHalf>),
+    Bridge(BridgeHalf),
     /// No socket: a route to another broker.
     Uplink(Arc<dyn Uplink>),
     /// An in-memory pipe, for tests and benchmarks.
@@ -179,6 +194,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
+            Self::Bridge(half) => half.try_write(&[IoSlice::new(bytes)]),
             Self::Uplink(uplink) => uplink.clone().try_write(&[IoSlice::new(bytes)]),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
@@ -192,6 +208,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(bytes),
             Self::Tls(half) => half.try_write_vectored(bytes),
+            Self::Bridge(half) => half.try_write(bytes),
             Self::Uplink(uplink) => uplink.clone().try_write(bytes),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(bytes),
@@ -237,6 +254,7 @@ impl WriteHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
             Self::Tls(half) => half.poll_writable(cx),
+            Self::Bridge(half) => half.poll_writable(cx),
             // The cluster unblocks the outbox itself: an uplink has no task to wake.
             Self::Uplink(_) => Poll::Pending,
             #[cfg(any(test, feature = "bench"))]
@@ -252,6 +270,11 @@ impl WriteHalf {
             Self::Unix(half) => socket2::SockRef::from(half.as_ref()).shutdown(how),
             Self::Tls(half) => {
                 half.shutdown(how);
+                Ok(())
+            }
+            Self::Bridge(half) => {
+                // The peer's end is found when the embedder has lost the socket.
+                half.shutdown();
                 Ok(())
             }
             Self::Uplink(uplink) => {

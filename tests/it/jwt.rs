@@ -602,6 +602,7 @@ fn credentials(token: Option<String>) -> Credentials {
         headers: [].into(),
         url: "/".into(),
         certificate: None,
+        context: None,
         remote_address: "127.0.0.1".into(),
         secure: false,
     }

@@ -131,7 +131,7 @@ pub fn bind(options: ServerOptions) -> Result<Server, Error> {
 pub fn port(server: &Server) -> u16 {
     match server.address() {
         Address::Tcp(address) => address.port(),
-        Address::Unix(path) => panic!("{path:?}"),
+        address => panic!("{address:?}"),
     }
 }
 

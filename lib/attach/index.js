@@ -1,0 +1,153 @@
+'use strict';
+
+// A broker that shares the port of an HTTP server: decides about upgrade requests, and takes over their sockets.
+
+const { coded } = require('../errors');
+const listen = require('./dispatcher');
+const { handOver, obstacle } = require('./handOver');
+const { hasBody, headOf, isWebSocket, pathOf, refuse } = require('./request');
+
+// Captured here, because fake timers of a test framework replace it later.
+const { nextTick } = process;
+
+/** Maximum length of a context as JSON text, in bytes. */
+const MAX_CONTEXT = 4096;
+
+/** The JSON text of a context, or undefined. Throws if it has none, or too long a one. */
+function contextText(context) {
+  if (context === undefined || context === null || context === true) {
+    return undefined;
+  }
+  const text = JSON.stringify(context);
+  if (text === undefined || Buffer.byteLength(text) > MAX_CONTEXT) {
+    const found = text === undefined ? `of type ${typeof context}` : 'longer';
+    const message = `context is ${found}, expected JSON of at most ${MAX_CONTEXT} bytes`;
+    throw coded('ERR_WSMB_OPTION', message, RangeError);
+  }
+  return text;
+}
+
+/** True if the socket cannot be used any more. */
+const isGone = (socket) => socket.destroyed || !socket.readable || !socket.writable;
+
+class Attachment {
+  #native;
+  #options;
+  #stop;
+  #hasWarned = false;
+  #isClosed = false;
+  /** The bridges of this server, by number. */
+  bridges = new Map();
+
+  /**
+   * `native`: the server of the addon. `options`: the `path`, encoded, or undefined for any; `allowUpgrade`;
+   * `handshakeTimeout`; `report(error)` reports a mistake of the program.
+   */
+  constructor(native, options) {
+    this.#native = native;
+    this.#options = options;
+  }
+
+  /** Takes the upgrade requests of an HTTP server. */
+  listen(httpServer) {
+    const handle = (req, socket, head) => this.#decide(req, socket, head);
+    this.#stop = listen(httpServer, this.#options.path, handle);
+  }
+
+  /** Takes no further requests. Those that come nevertheless are refused. */
+  close() {
+    this.#isClosed = true;
+    this.#stop?.();
+  }
+
+  /** Asks the program about a request of the HTTP server, and handles it. */
+  async #decide(req, socket, head) {
+    const { allowUpgrade, handshakeTimeout, report } = this.#options;
+    if (allowUpgrade === undefined) {
+      this.handle(req, socket, head, {});
+      return;
+    }
+    // Until it is decided, no other listener handles it.
+    const ignore = () => {};
+    socket.on('error', ignore);
+    let timer;
+    try {
+      const expiry = new Promise((_, reject) => {
+        const message = `allowUpgrade took longer than ${handshakeTimeout} ms`;
+        const expire = () => reject(coded('ERR_WSMB_OPTION', message));
+        timer = setTimeout(expire, handshakeTimeout).unref();
+      });
+      const context = await Promise.race([allowUpgrade(req), expiry]);
+      if (context === false) {
+        refuse(socket, 401);
+      } else {
+        this.handle(req, socket, head, { context });
+      }
+    } catch (error) {
+      refuse(socket, 403);
+      nextTick(report, error);
+    } finally {
+      clearTimeout(timer);
+      socket.removeListener('error', ignore);
+    }
+  }
+
+  /**
+   * Handles an upgrade request. Returns how the socket was taken over: `'native'` or `'bridge'`, or `'refused'`. Throws
+   * only if the arguments of the program are invalid.
+   */
+  handle(req, socket, head, { remoteAddress, context }) {
+    const text = contextText(context);
+    const bytes = headOf(req);
+    if (isGone(socket)) {
+      socket.on?.('error', () => {});
+      socket.destroy();
+      return 'refused';
+    }
+    if (socket._httpMessage || socket.writableLength > 0) {
+      // An answer is pending before this request, and would be written into the WebSocket.
+      socket.on('error', () => {});
+      socket.destroy();
+      return 'refused';
+    }
+    const refuseWith = (status) => {
+      // Another listener of this tick may write as well.
+      nextTick(refuse, socket, status);
+      return 'refused';
+    };
+    if (this.#isClosed) return refuseWith(503);
+    if (bytes === undefined || !isWebSocket(req) || hasBody(req)) return refuseWith(400);
+    const { path } = this.#options;
+    if (path !== undefined && pathOf(req) !== path) return refuseWith(404);
+    const client = {
+      remoteAddress: remoteAddress ?? socket.remoteAddress,
+      remotePort: remoteAddress === undefined ? socket.remotePort : undefined,
+      secure: Boolean(socket.encrypted),
+      context: text,
+    };
+    this.#warn(socket);
+    try {
+      return handOver(this.#native, socket, [bytes, head], client, this.bridges);
+    } catch (cause) {
+      if (cause.code !== 'ERR_WSMB_NOT_OPEN') {
+        const message = `cannot take over a socket: ${cause.message}`;
+        nextTick(this.#options.report, Object.assign(coded('ERR_WSMB_ATTACH', message), { cause }));
+      }
+      return refuseWith(503);
+    }
+  }
+
+  /** Warns once that sockets are bridged. */
+  #warn(socket) {
+    const reason = this.#hasWarned ? undefined : obstacle(socket);
+    if (reason !== undefined) {
+      this.#hasWarned = true;
+      const message =
+        `a WebSocket is read and written by JavaScript, because ${reason}: it is slower, and stops while the event loop ` +
+        'is blocked. A broker with a port of its own, and "tls" there, has neither limit';
+      process.emitWarning(message, { code: 'WSMB_BRIDGE' });
+    }
+  }
+}
+
+module.exports = Attachment;

@@ -1,0 +1,66 @@
+'use strict';
+
+// An upgrade request that Node.js has read: its path, its bytes, and answers that refuse it.
+
+const { encodePath } = require('../path');
+
+/** Time for a refused peer to read the answer and close, in milliseconds. */
+const LINGER = 1000;
+
+const REASONS = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  500: 'Internal Server Error',
+  503: 'Service Unavailable',
+};
+
+/** The path of a request, without the query, with the escapes of a client. The target may be a whole URL. */
+function pathOf({ url }) {
+  const [target] = Buffer.from(url, 'latin1').toString().split('?');
+  const [, path = '/'] = /^[a-z][a-z0-9+.-]*:\/\/[^/]*(\/.*)?$/is.exec(target) ?? [null, target];
+  return encodePath(path);
+}
+
+/** True for a request to upgrade to a WebSocket, and not to something else such as `h2c`. */
+function isWebSocket({ headers }) {
+  return (headers.upgrade ?? '').split(',').some((name) => /^\s*websocket\s*$/i.test(name));
+}
+
+/** True for a request with a body, whose bytes could be taken for frames. */
+function hasBody({ headers }) {
+  return (headers['content-length'] ?? '0') !== '0' || headers['transfer-encoding'] !== undefined;
+}
+
+/** The head of a request as it came, without the headers that `isDropped` selects by their lower-case name. */
+function headOf({ method, url, httpVersion, rawHeaders }, isDropped = () => false) {
+  const lines = [`${method} ${url} HTTP/${httpVersion}`];
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const [name, value] = rawHeaders.slice(index, index + 2);
+    if (!isDropped(name.toLowerCase())) {
+      lines.push(`${name}: ${value}`);
+    }
+  }
+  // No part may look like several lines.
+  if (lines.some((line) => /[\r\n\0]/.test(line))) {
+    return undefined;
+  }
+  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
+}
+
+/** Answers a request with this status, and closes its socket. */
+function refuse(socket, status) {
+  const reason = REASONS[status];
+  const retry = status === 503 ? 'Retry-After: 5\r\n' : '';
+  socket.on('error', () => {});
+  socket.end(
+    `HTTP/1.1 ${status} ${reason}\r\nConnection: close\r\nContent-Type: text/plain\r\n` +
+      `Content-Length: ${reason.length}\r\n${retry}\r\n${reason}`,
+  );
+  // Unread bytes would reset the connection before the peer has read the answer.
+  socket.resume();
+  setTimeout(() => socket.destroy(), LINGER).unref();
+}
+
+module.exports = { pathOf, isWebSocket, hasBody, headOf, refuse };
