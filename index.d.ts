@@ -158,6 +158,12 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
     path?: string | null,
     options?: WSMsgBroker.ClientOptions | null,
   );
+  constructor(
+    id: string | number,
+    host: string,
+    port: number | string,
+    options: WSMsgBroker.ClientOptions,
+  );
 
   /**
    * @param url Address of the broker, such as `ws://host:9042/path`, or `wss:` for TLS. User and password in it are

@@ -9,7 +9,8 @@ const path = require('node:path');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
-const { WebSocketServer } = require('ws');
+const { WebSocket, WebSocketServer } = require('ws');
+const Browser = require('../lib/browser');
 const listen = require('./support/listen');
 const { WSMsgBroker, startServer } = require('./support/start');
 const { kinds, urlOf, open, join, failure, awaited } = require('./support/clients');
@@ -68,6 +69,41 @@ for (const kind of kinds) {
     }
     t.regex((await failure(calls[0]())).message, /did you mean "timeout"/);
     t.is(awaited(client), 0);
+  });
+
+  test(`${kind}: ids may be numbers in every call`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    const seven = await join(t, kind, server, 7);
+    seven.handle((message) => message);
+    const received = [];
+    seven.on('message', (message) => received.push(message));
+    client.send('one', 7);
+    client.send('many', [7]);
+    t.is((await client.request('asked', 7)).message, 'asked');
+    t.deepEqual(received, ['one', 'many', 'asked']);
+    t.deepEqual((await client.deliver('x', [7])).delivered, ['7']);
+  });
+
+  test(`${kind}: waitFor tries until its end`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'client');
+    const begin = performance.now();
+    t.is((await failure(client.request(1, 'late', { waitFor: 300 }))).code, 'UNKNOWN_ID');
+    t.true(performance.now() - begin >= 299);
+  });
+
+  test(`${kind}: options may take the place of the path`, async (t) => {
+    const server = await startServer(t);
+    const { port } = server.address();
+    const options = { maxQueued: 10 };
+    const Class = kind === 'addon' ? WSMsgBroker : Browser;
+    const others = kind === 'addon' ? { protocol: 2 } : { WebSocket };
+    const client = new Class('a', '127.0.0.1', port, { ...options, ...others });
+    t.teardown(() => client.close());
+    await client.connected();
+    t.throws(() => client.send('too long for it', 'a'), { code: 'ERR_WSMB_MAX_QUEUED' });
+    t.throws(() => new Class('a', '127.0.0.1', port, { maxQueud: 1 }), { code: 'ERR_WSMB_OPTION' });
   });
 
   test(`${kind}: connected() ends by its timeout and its signal, and the client goes on`, async (t) => {

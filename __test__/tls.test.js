@@ -340,3 +340,17 @@ test('a key that is not supported is refused with the kinds that are', (t) => {
     t.regex(message, /tls\.key.*RSA \(2048 to 4096 bits\), ECDSA \(P-256, P-384\) or Ed25519/);
   }
 });
+
+test('a certificate that cannot be used is refused with what to do', async (t) => {
+  const server = await startServer(t, { tls: trusted.issue() });
+  const { port } = server.address();
+  const options = { tls: { ca, servername: 'example.org' } };
+  const named = await failure(t, `wss://localhost:${port}`, options);
+  t.regex(named.message, /is not valid for "example\.org" but for localhost, 127\.0\.0\.1: /);
+  t.notRegex(named.message, /DnsName|IpAddress/);
+
+  // The certificate of an authority as that of a server.
+  const own = await startServer(t, { tls: { cert: ca, key: trusted.key } });
+  const marked = await failure(t, `wss://localhost:${own.address().port}`, { tls: { ca } });
+  t.regex(marked.message, /marked as an authority.*CA:FALSE/);
+});

@@ -140,7 +140,7 @@ const FORMS = {
   // The named export that Node.js also finds in the CommonJS package.
   'wsmsgbroker.mjs': {
     format: 'esm',
-    contents: `${CLASS} export { WSMsgBroker as default }; export const { Server } = WSMsgBroker;`,
+    contents: `${CLASS} export { WSMsgBroker as default }; export const Server = WSMsgBroker.Server;`,
   },
   'wsmsgbroker.cjs': { format: 'cjs', contents: `${CLASS} module.exports = WSMsgBroker;` },
   'wsmsgbroker.js': { format: 'iife', contents: `${CLASS} globalThis.WSMsgBroker = WSMsgBroker;` },

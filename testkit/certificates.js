@@ -86,7 +86,7 @@ function certify(subject, issuer, signer, publicKey, extensions, from, to) {
 }
 
 /**
- * An authority: `ca` is its own certificate, `issue` makes a certificate and its key, all in PEM; they
+ * An authority: `ca` is its own certificate, with `key`, `issue` makes a certificate and its key, all in PEM; they
  * are good for as long as it `lasts`, in milliseconds.
  */
 function authority(name = 'ca', { lasts = DAY } = {}) {
@@ -96,6 +96,7 @@ function authority(name = 'ca', { lasts = DAY } = {}) {
   const now = Date.now();
   return {
     ca: sign(name, keys.publicKey, AUTHORITY, now - DAY, now + lasts),
+    key: keys.privateKey.export({ type: 'pkcs8', format: 'pem' }),
     issue({ from = now - DAY, to = now + lasts } = {}) {
       const own = crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' });
       return {

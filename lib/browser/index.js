@@ -40,7 +40,8 @@ class WSMsgBroker extends Emitter {
     super();
     this.id = id;
     const isUrl = typeof (port ?? {}) === 'object';
-    const given = (isUrl ? port : options) ?? {};
+    // Options may take the place of the path.
+    const given = [port, path, options].find((value) => Object(value) === value) ?? {};
     const all = { ...DEFAULTS, WebSocket: globalThis.WebSocket };
     for (const [name, value] of Object.entries(given)) {
       if (!(name in DEFAULTS)) {
@@ -53,7 +54,7 @@ class WSMsgBroker extends Emitter {
     const scheme = tls ? 'wss' : 'ws';
     const addresses = isUrl
       ? [host].flat()
-      : [`${scheme}://${host}:${port}/${String(path ?? '').replace(/^\//, '')}`];
+      : [`${scheme}://${host}:${port}/${path?.replace?.(/^\//, '') ?? ''}`];
     const session = new Session(this, addresses, all, ack, open);
     Object.defineProperty(this, kSession, { value: session });
     // The network is back, or the page is visible again.

@@ -114,7 +114,7 @@ function open(session, token, url) {
       // `frame` stays null.
     }
     if (frame === null) {
-      session.reportPeerError(coded('ERR_WSMB_JSON', 'unable to parse message'));
+      session.reportPeerError(coded('ERR_WSMB_JSON', 'cannot parse message'));
       return;
     }
     frame = Object(frame);

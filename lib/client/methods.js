@@ -53,6 +53,9 @@ function idsOf(dest) {
   return ids.map(String);
 }
 
+/** The JSON text of receivers, which are checked unless their `ids` are given. */
+const checkedText = (dest, ids = idsOf(dest)) => destText(Array.isArray(dest) ? ids : ids[0]);
+
 /** Checks the arguments of a request, and sends it. For `count` see `PendingRequest`. */
 async function startRequest(session, message, dest, { timeout, signal, waitFor }, count) {
   const limit = timeout ?? session.settings.requestTimeout;
@@ -70,8 +73,12 @@ async function startRequest(session, message, dest, { timeout, signal, waitFor }
       throw aborted(signal);
     }
     const request = new PendingRequest(session, to, count, signal);
-    const target = destText(Array.isArray(dest) ? to : to[0]);
-    return request.start(text, target, left, left > MAX_TIMER ? undefined : brokerTimeout);
+    return request.start(
+      text,
+      checkedText(dest, to),
+      left,
+      left > MAX_TIMER ? undefined : brokerTimeout,
+    );
   };
   return waitFor > 0
     ? retry((to, left) => start(to, left, left), ids, { waitFor, limit, signal })
@@ -89,12 +96,9 @@ const methods = {
       throw wrong('OPTION', 'callback must be a function');
     }
     const { isStrict } = session;
-    if (isStrict && typeof dest !== 'string') {
-      idsOf(dest);
-    }
     // Unless the program asks for version 2, the broker reports an invalid message, as in 1.7.2.
     const text = isStrict ? messageText(session, message) : session.toText(message);
-    const to = destText(dest);
+    const to = isStrict && typeof dest !== 'string' ? checkedText(dest) : destText(dest);
     session.assertOpen(true);
     if (!callback) {
       return session.sendFrame(frames.send(text, to));

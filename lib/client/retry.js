@@ -21,7 +21,8 @@ async function retry(start, ids, { waitFor, limit, signal }) {
   const delivered = [];
   const failed = new Map();
   for (let delay = MIN_DELAY, rest = ids; ; delay = Math.min(2 * delay, MAX_DELAY)) {
-    const isOver = () => performance.now() + delay > until;
+    // The last attempt comes at the end.
+    const pause = Math.min(delay, until - performance.now());
     try {
       const outcome = await start(rest, Math.max(begin + limit - performance.now(), 1));
       if (!outcome.delivered) {
@@ -38,15 +39,15 @@ async function retry(start, ids, { waitFor, limit, signal }) {
           rest.push(id);
         }
       }
-      if (rest.length === 0 || isOver()) {
+      if (rest.length === 0 || pause < 0) {
         return { delivered, failed };
       }
     } catch (error) {
-      if (error.code !== UNKNOWN || isOver()) {
+      if (error.code !== UNKNOWN || pause < 0) {
         throw error;
       }
     }
-    await new Promise((resolve, reject) => startWait(delay, signal, resolve, reject));
+    await new Promise((resolve, reject) => startWait(pause, signal, resolve, reject));
   }
 }
 

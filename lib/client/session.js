@@ -90,7 +90,7 @@ class Session extends Messaging {
     this.settings = settings;
     this.ack = ack;
     this.#connect = connect;
-    this.#reconnect = settings.reconnect && { ...RECONNECT, ...Object(settings.reconnect) };
+    this.#reconnect = settings.reconnect && { ...RECONNECT, ...settings.reconnect };
     this.resendsRequests = this.#reconnect && settings.resend === 'requests';
     const { protocol, signal } = settings;
     this.isStrict = protocol === 2;

@@ -39,6 +39,9 @@ function parseArguments(id, host, port, path, options) {
   if (isMissing(port) || typeof port === 'object') {
     throw isMissing(host) || typeof host === 'object' ? noAddress(id) : badAddress(host);
   }
+  if (typeof path === 'object' && path !== null && options === undefined) {
+    return parseAll([{ host, port }], path, parseHost);
+  }
   return parseAll([{ host, port, path }], options ?? {}, parseHost);
 }
 

@@ -215,7 +215,8 @@ pub(crate) fn not_tls(address: &str) -> Error {
 fn rejected(reason: &CertificateError) -> String {
     use CertificateError as Reason;
     match reason {
-        Reason::UnknownIssuer => {
+        // The second: an authority that has the name of a trusted one, but not its key.
+        Reason::UnknownIssuer | Reason::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "is signed by an authority that is not trusted: set \"tls.ca\" to the \
              certificate of that authority (in Node.js also NODE_EXTRA_CA_CERTS or --use-system-ca)"
                 .to_owned()
@@ -228,18 +229,26 @@ fn rejected(reason: &CertificateError) -> String {
         Reason::NotValidForNameContext {
             expected,
             presented,
+        } if presented.is_empty() => format!(
+            "is not valid for \"{}\": it has no subjectAltName with the hosts it is valid for",
+            expected.to_str(),
+        ),
+        Reason::NotValidForNameContext {
+            expected,
+            presented,
         } => format!(
             "is not valid for \"{}\" but for {}: use such a host, or set \"tls.servername\"",
             expected.to_str(),
-            match presented.is_empty() {
-                true => "no name".to_owned(),
-                false => presented.join(", "),
-            }
+            presented
+                .iter()
+                .map(|name| host(name))
+                .collect::<Vec<_>>()
+                .join(", "),
         ),
         Reason::Revoked => "is revoked".to_owned(),
         Reason::BadSignature => "has a wrong signature".to_owned(),
         Reason::BadEncoding => "is malformed".to_owned(),
-        reason => format!("cannot be used: {reason}"),
+        reason => format!("cannot be used: {}", fault(reason)),
     }
 }
 
@@ -404,9 +413,36 @@ fn unreadable(error: pem::Error) -> String {
     format!("is not proper PEM: {error}")
 }
 
+/// A fault of a certificate, in words where they help.
+fn fault(reason: &CertificateError) -> String {
+    let text = match reason {
+        // webpki's own error.
+        CertificateError::Other(error) => error.0.to_string(),
+        reason => reason.to_string(),
+    };
+    match text.as_str() {
+        "UnsupportedCertVersion" => {
+            "it has version 1, expected version 3: create it with extensions, such as subjectAltName"
+                .to_owned()
+        }
+        "CaUsedAsEndEntity" => {
+            "it is marked as an authority: create it with basicConstraints=CA:FALSE".to_owned()
+        }
+        _ => text,
+    }
+}
+
+/// The host in a name of a certificate, such as `DnsName("localhost")`.
+fn host(name: &str) -> &str {
+    let inner = name.split_once('(').map_or(name, |(_, inner)| inner);
+    inner.trim_end_matches(')').trim_matches('"')
+}
+
 fn invalid(error: rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(fault) => format!("is no proper certificate: {fault}"),
+        rustls::Error::InvalidCertificate(reason) => {
+            format!("is no proper certificate: {}", fault(&reason))
+        }
         error => format!("is no proper certificate: {error}"),
     }
 }
