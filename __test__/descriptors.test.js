@@ -5,7 +5,8 @@
 // collection.
 
 const path = require('node:path');
-const { spawn } = require('node:child_process');
+const util = require('node:util');
+const { execFile, spawn } = require('node:child_process');
 const { once } = require('node:events');
 const test = require('ava');
 
@@ -34,3 +35,37 @@ for (const [name, title] of Object.entries(SCENES)) {
     t.deepEqual(await once(program, 'close'), [0, null], stderr);
   });
 }
+
+const runFile = util.promisify(execFile);
+
+/** The result that a program of attach/descriptors.js prints. */
+async function attached(...args) {
+  const program = path.join(__dirname, 'attach', 'descriptors.js');
+  const limit = [
+    '-c',
+    'ulimit -n 256; exec "$@"',
+    'bash',
+    process.execPath,
+    '--expose-gc',
+    program,
+  ];
+  const { stdout } = await runFile('bash', [...limit, ...args], { timeout: 60_000 });
+  return JSON.parse(stdout);
+}
+
+linux(
+  'sockets that a broker takes over from an HTTP server leave no descriptor and no object',
+  async (t) => {
+    const { more, handedOver, collected, memory } = await attached('many', '400');
+    t.is(more, 0);
+    t.is(handedOver, 401);
+    t.true(collected >= 400, String(collected));
+    t.is(memory, 0);
+  },
+);
+
+linux('an upgrade request is refused while no descriptor is left', async (t) => {
+  const { errors, refused, later } = await attached('full');
+  t.deepEqual(errors, [['ERR_WSMB_ATTACH', 'EMFILE']]);
+  t.deepEqual([refused, later], ['503', '101']);
+});

@@ -16,6 +16,7 @@ const platform = windows ? 'win' : process.platform;
 
 const ADDON = [__filename, 'addon'];
 const LIFECYCLE = [path.join(__dirname, 'lifecycle', 'programs.js'), 'end workers', '3'];
+const ATTACHED = [path.join(__dirname, 'attach', 'matrix.js')];
 const BROWSER = [path.join(__dirname, 'support', 'browser.mjs')];
 
 // The packages with the binaries of npm's packages `node`, `deno` and `bun`. They are installed directly,
@@ -28,13 +29,14 @@ const RUNTIMES = {
     // The browser client needs network permission only.
     runs: [
       ['run', '-A', ...ADDON],
+      ['run', '-A', ...ATTACHED],
       ['run', '--allow-net=127.0.0.1', ...BROWSER],
     ],
   },
   bun1: {
     from: `@oven/bun-${windows ? 'windows' : platform}-${arch === 'arm64' ? 'aarch64' : arch}@1`,
     program: 'bin/bun',
-    runs: [ADDON, BROWSER],
+    runs: [ADDON, ATTACHED, BROWSER],
   },
 };
 
@@ -42,7 +44,7 @@ function node(line) {
   return {
     from: `node-${platform}-${arch}@${line}`,
     program: 'bin/node',
-    runs: line < 22 ? [ADDON, LIFECYCLE] : [ADDON, LIFECYCLE, BROWSER],
+    runs: [ADDON, LIFECYCLE, ATTACHED, ...(line < 22 ? [] : [BROWSER])],
   };
 }
 
