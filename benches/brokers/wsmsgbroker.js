@@ -2,8 +2,10 @@
 
 // This package with its defaults. `--threads N` sets the number of worker threads. With `--jwt` clients need
 // a token. With `--tls` it speaks TLS with a certificate created at the start. With `--nats URL` it is a
-// broker of a cluster.
+// broker of a cluster. With `--attach native` it shares the port of an HTTP server; with `--attach bridge` JavaScript
+// reads and writes the sockets, as if the HTTP server terminated TLS.
 
+const http = require('node:http');
 const { createHmac } = require('node:crypto');
 const { parseArgs } = require('node:util');
 const WSMsgBroker = require('../..');
@@ -26,6 +28,7 @@ const { values } = parseArgs({
     jwt: { type: 'boolean', default: false },
     tls: { type: 'boolean', default: false },
     nats: { type: 'string' },
+    attach: { type: 'string' },
   },
 });
 const options = { port: 0, host: '127.0.0.1' };
@@ -46,6 +49,18 @@ if (values.nats !== undefined) {
   options.nats = { servers: [values.nats], namespace: 'bench', required: true };
 }
 
+if (values.attach !== undefined) {
+  const httpServer = http.createServer();
+  if (values.attach === 'bridge') {
+    httpServer.prependListener('connection', (socket) => {
+      socket.encrypted = true;
+    });
+  }
+  httpServer.listen(options.port, options.host);
+  delete options.port;
+  delete options.host;
+  options.server = httpServer;
+}
 const server = new WSMsgBroker.Server(options);
 server.on('warn', (error) => console.error('warn:', error.message));
 server.on('error', (error) => console.error('error:', error.message));

@@ -17,6 +17,18 @@ const RIVALS = [
   { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
   { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
   { name: 'wsmsgbroker-tls', script: 'wsmsgbroker.js', args: ['--tls'], onRequest: true },
+  {
+    name: 'wsmsgbroker-attached',
+    script: 'wsmsgbroker.js',
+    args: ['--attach', 'native'],
+    onRequest: true,
+  },
+  {
+    name: 'wsmsgbroker-bridged',
+    script: 'wsmsgbroker.js',
+    args: ['--attach', 'bridge'],
+    onRequest: true,
+  },
   { name: 'nats', script: 'nats.js' },
   { name: 'nats-framed', script: 'nats.js', args: ['--framed'], onRequest: true },
   { name: 'bun', script: 'bun.js', runtime: BUN },
