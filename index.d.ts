@@ -966,9 +966,19 @@ declare namespace WSMsgBroker {
     reusePort?: boolean | undefined;
     /**
      * Number of proxies in front of the server. Their headers `X-Forwarded-For` and `X-Forwarded-Proto`, or `Forwarded`,
-     * name the client; `true` trusts the first entry, also if a client wrote it. Default 0.
+     * name the client; `true` trusts the first entry, also if a client wrote it. Or the networks of the proxies, such as
+     * `10.0.0.0/8`, `::1`, `loopback`, `linklocal` and `uniquelocal`. Default 0.
      */
-    trustProxy?: boolean | number | undefined;
+    trustProxy?: boolean | number | string | string[] | undefined;
+    /**
+     * Each connection begins with a header of the PROXY protocol (version 1 or 2) that names the client; others are
+     * closed. Only with `port`. Default false.
+     */
+    proxyProtocol?: boolean | undefined;
+    /** Path at which GET and HEAD are answered with 200. Only with `port`. Default: none. */
+    health?: string | undefined;
+    /** Permissions of the Unix socket, in octal digits or as a number. Default: those of the process. */
+    socketMode?: string | number | undefined;
     /** Routing threads. Default: one per core, at most 4. */
     threads?: number | undefined;
     /** Largest message; beyond it the sender is closed with 1009. Default 100 MiB. */

@@ -91,7 +91,7 @@ for (const [name, trustProxy, headers, info] of [
 }
 
 test('trustProxy is checked', (t) => {
-  for (const trustProxy of ['yes', -1, 1.5, Number.NaN, null, ['10.0.0.0/8']]) {
+  for (const trustProxy of ['yes', -1, 1.5, Number.NaN, null, [], ['10.0.0.0/33'], [8]]) {
     t.throws(() => new WSMsgBroker.Server({ port: 0, trustProxy }), { code: 'ERR_WSMB_OPTION' });
   }
 });

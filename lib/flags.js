@@ -12,6 +12,9 @@ const DESCRIPTIONS = {
   host: ['address to listen on'],
   reusePort: ['share the port with other brokers that have this flag'],
   trustProxy: ['proxies in front; their X-Forwarded-For names the client'],
+  proxyProtocol: ['connections begin with a header of the PROXY protocol'],
+  health: ['path at which GET is answered with 200'],
+  socketMode: ['permissions of the Unix socket, such as 660'],
   threads: ['threads that route messages', 'one per core, at most 4'],
   maxPayload: ['bytes of one message'],
   clientMaxPayload: ["bytes of one message to the server's own client"],
@@ -97,13 +100,17 @@ const VALUES = {
       return text === 'yes';
     },
   ],
+  mode: ['octal', (digits) => digits],
   hops: [
-    'number|yes|no',
+    'number|yes|no|networks',
     (text) => {
-      if (text !== 'yes' && text !== 'no' && !/^\d+$/.test(text)) {
-        throw new Error(`is '${text}', expected a number, yes or no`);
+      if (/^\d+$/.test(text)) return Number(text);
+      // Networks have a dot or a colon, but for three names.
+      if (/[.:]|^(?:loopback|linklocal|uniquelocal)\b/.test(text)) return text.split(/,\s*/);
+      if (text !== 'yes' && text !== 'no') {
+        throw new Error(`is '${text}', expected a number, yes, no or networks`);
       }
-      return /^\d+$/.test(text) ? Number(text) : text === 'yes';
+      return text === 'yes';
     },
   ],
   bytes: ['file', (file) => fs.readFileSync(file)],

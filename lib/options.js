@@ -62,6 +62,9 @@ const SERVER = {
   reusePort: 'boolean',
   path: 'any',
   trustProxy: 'hops',
+  proxyProtocol: 'boolean',
+  health: 'string',
+  socketMode: 'mode',
   threads: 'number',
   maxPayload: 'number',
   clientMaxPayload: 'number',
@@ -176,11 +179,23 @@ const TYPES = {
   factor: limited((value) => value >= 1 && value <= 100, '1 to 100'),
   share: limited((value) => value >= 0 && value <= 1, '0 to 1'),
   count: limited((value) => value >= 1, 'at least 1'),
-  /** The number of proxies; true for any number. */
+  /** The number of proxies; true for any number. Or their networks. */
   hops: [
-    (value) => typeof value === 'boolean' || (typeof value === 'number' && value >= 0),
-    'true, false or a number that is not negative',
-    [(value) => typeof value === 'boolean' || Number.isInteger(value), 'a whole number'],
+    (value) =>
+      typeof value === 'boolean' ||
+      (typeof value === 'number' && value >= 0) ||
+      TYPES.list[0](value),
+    'true, false, a number that is not negative, or networks',
+    [
+      (value) => (typeof value === 'number' ? Number.isInteger(value) : value?.length !== 0),
+      'a whole number, or one network or more',
+    ],
+  ],
+  /** Permissions of a file, as a number or in octal digits. */
+  mode: [
+    (value) => typeof value === 'number' || (isString(value) && /^[0-7]{3,4}$/.test(value)),
+    'octal digits, such as "660", or a number',
+    [(value) => isString(value) || (value >= 0 && value <= 0o777), '0 to 0o777'],
   ],
   httpServer: [
     (value) => isHttpServer(value),

@@ -68,7 +68,7 @@ pub use event::{
 pub use metrics::{ClusterStats, Stats};
 pub use options::{
     ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit, ServerOptions,
-    SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore,
+    SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
 };
 pub use server::{
     Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,

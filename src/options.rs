@@ -5,6 +5,7 @@ mod nats;
 pub(crate) mod path;
 mod proxy;
 mod tls;
+mod trust_proxy;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -17,6 +18,7 @@ pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
 pub use tls::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore};
+pub use trust_proxy::{Network, TrustProxy};
 
 /// Default of `maxPayload` in bytes: the limit of 1.7.2, in both directions.
 const MAX_PAYLOAD: usize = 100 << 20;
@@ -83,10 +85,16 @@ pub struct ServerOptions {
     /// The path of the WebSocket endpoint, compared exactly; a missing leading slash is added, and characters
     /// that a URL cannot contain are escaped. Default `/`.
     pub path: String,
-    /// The number of trusted proxies in front of the server, whose headers `X-Forwarded-For`,
-    /// `X-Forwarded-Proto` and `Forwarded` name the client; `usize::MAX` trusts any number. Default 0: the
-    /// client is the peer of the socket.
-    pub trust_proxy: usize,
+    /// The trusted proxies in front of the server, whose headers `X-Forwarded-For`, `X-Forwarded-Proto` and
+    /// `Forwarded` name the client. Default none: the client is the peer of the socket.
+    pub trust_proxy: TrustProxy,
+    /// Each connection begins with a header of the PROXY protocol, version 1 or 2, which names the client; others
+    /// are closed. Default false.
+    pub proxy_protocol: bool,
+    /// The path at which the server answers 200 to requests without an upgrade. Default: none.
+    pub health: Option<String>,
+    /// The permissions of the file of a Unix socket, such as 0o660. Default: those of the process (`umask`).
+    pub socket_mode: Option<u32>,
     /// Maximum bytes of a message from a client; a longer one closes its connection with 1009. Default 100
     /// MiB, as in `ws`.
     pub max_payload: usize,
@@ -168,7 +176,10 @@ impl Default for ServerOptions {
             },
             reuse_port: false,
             path: "/".into(),
-            trust_proxy: 0,
+            trust_proxy: TrustProxy::default(),
+            proxy_protocol: false,
+            health: None,
+            socket_mode: None,
             max_payload: MAX_PAYLOAD,
             max_backpressure: 16 << 20,
             slow_consumer: SlowConsumer::Pushback,
@@ -205,6 +216,18 @@ impl ServerOptions {
     pub fn validate(&self) -> Result<()> {
         path::validate(&self.path)?;
         self.validate_reuse_port()?;
+        if let Some(health) = &self.health {
+            path::validate_health(health, &self.path)?;
+        }
+        if let Some(mode) = self.socket_mode {
+            range("socketMode", mode as usize, 0, 0o777)?;
+            if !matches!(self.listen, Listen::Unix(_)) {
+                return Err(Error::InvalidOption {
+                    name: "socketMode",
+                    reason: "needs a Unix socket".to_owned(),
+                });
+            }
+        }
         range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
         range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
         range("maxMemory", self.max_memory, 1 << 20, usize::MAX)?;

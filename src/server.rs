@@ -128,7 +128,8 @@ impl Server {
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
         let cluster = join(&options, runtime)?;
         let entered = runtime.enter();
-        let (acceptor, address) = ListeningSocket::bind(&options.listen, options.reuse_port)?;
+        let (acceptor, address) =
+            ListeningSocket::bind(&options.listen, options.reuse_port, options.socket_mode)?;
         drop(entered);
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);

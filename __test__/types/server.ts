@@ -33,8 +33,9 @@ server.close({}, 1);
 expectTypeOf(server.unref().ref()).toEqualTypeOf<Server<any, any>>();
 new Server({ port: 0, reusePort: true, trustProxy: 1 });
 new Server({ port: 0, trustProxy: true });
-// @ts-expect-error a number of proxies
-new Server({ port: 0, trustProxy: '10.0.0.0/8' });
+new Server({ port: 0, trustProxy: ['10.0.0.0/8'], health: '/ok', proxyProtocol: true });
+// @ts-expect-error a number or networks
+new Server({ port: 0, trustProxy: { hops: 1 } });
 new Server({
   port: 0,
   authenticate: ({ url, certificate }) => {

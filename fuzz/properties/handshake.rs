@@ -82,6 +82,7 @@ async fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]> + Unpin) -> Verdict {
     };
     let context = RequestContext {
         options: &options,
+        peer: None,
         secure: false,
         received: None,
     };
@@ -91,6 +92,7 @@ async fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]> + Unpin) -> Verdict {
             Verdict::Gone
         }
         Ok(Upgrade::Refused(refusal)) => Verdict::Refused(refusal),
+        Ok(Upgrade::Answered(_)) => panic!("there is no health path"),
         Ok(Upgrade::Accepted {
             response, early, ..
         }) => {

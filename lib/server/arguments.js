@@ -53,6 +53,7 @@ function parse({ id, ...options }) {
     host = DEFAULTS.host,
     path: endpoint,
     trustProxy,
+    socketMode,
     authenticate,
     jwt,
     ...limits
@@ -71,7 +72,15 @@ function parse({ id, ...options }) {
   const authenticates = authenticate !== undefined;
   const native = { ...limits, host, port: 0, path: shown.path, authenticates, adopts };
   if (trustProxy !== undefined) {
-    native.trustProxy = trustProxy === true ? Number.POSITIVE_INFINITY : Number(trustProxy);
+    if (typeof trustProxy === 'object' || typeof trustProxy === 'string') {
+      native.trustedNetworks = [trustProxy].flat();
+    } else {
+      native.trustProxy = trustProxy === true ? Number.POSITIVE_INFINITY : Number(trustProxy);
+    }
+  }
+  if (socketMode !== undefined) {
+    native.socketMode =
+      typeof socketMode === 'string' ? Number.parseInt(socketMode, 8) : socketMode;
   }
   if (jwt !== undefined) {
     if (authenticates) {
@@ -107,7 +116,10 @@ function checkListener({ port, server, noServer, ...options }) {
     throw coded('ERR_WSMB_OPTION', message, TypeError);
   }
   const [[source]] = sources;
-  const useless = source === 'port' ? ['allowUpgrade'] : ['host', 'reusePort', 'tls'];
+  const useless =
+    source === 'port'
+      ? ['allowUpgrade']
+      : ['host', 'reusePort', 'tls', 'proxyProtocol', 'health', 'socketMode'];
   if (source === 'noServer') useless.push('allowUpgrade');
   for (const name of useless) {
     if (options[name] !== undefined) {
@@ -123,6 +135,9 @@ const ADVICE = {
   host: 'the HTTP server has its own address',
   reusePort: 'the HTTP server has its own address',
   tls: 'use an HTTPS server',
+  proxyProtocol: 'the HTTP server reads its connections',
+  health: 'the HTTP server answers other requests',
+  socketMode: 'the HTTP server has its own address',
 };
 
 /** The options of `Attachment`. */

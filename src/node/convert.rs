@@ -9,7 +9,7 @@ use napi_derive::napi;
 use crate::{
     Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions,
     RateLimit, ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
-    TrustStore,
+    TrustProxy, TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -92,6 +92,11 @@ pub struct NativeServerOptions {
     pub path: String,
     /// Number of trusted proxies; infinite for any number.
     pub trust_proxy: Option<f64>,
+    /// Networks of trusted proxies, in place of their number.
+    pub trusted_networks: Option<Vec<String>>,
+    pub proxy_protocol: Option<bool>,
+    pub health: Option<String>,
+    pub socket_mode: Option<u32>,
     pub threads: Option<f64>,
     pub max_payload: Option<f64>,
     pub client_max_payload: Option<f64>,
@@ -139,7 +144,12 @@ impl From<NativeServerOptions> for ServerOptions {
             },
         };
         options.reuse_port = js.reuse_port.unwrap_or_default();
-        count(&mut options.trust_proxy, js.trust_proxy);
+        if let Some(hops) = js.trust_proxy {
+            options.trust_proxy = TrustProxy::Hops(hops as usize);
+        }
+        options.proxy_protocol = js.proxy_protocol.unwrap_or_default();
+        options.health = js.health;
+        options.socket_mode = js.socket_mode;
         count(&mut options.max_payload, js.max_payload);
         count(&mut options.max_backpressure, js.max_backpressure);
         options.slow_consumer = match js.slow_consumer.as_deref() {

@@ -19,7 +19,7 @@ use super::{
     stats::NativeStats,
 };
 use crate::{
-    Address, Authentication, ClientOptions, Found, NatsOptions, Server, ServerOptions,
+    Address, Authentication, ClientOptions, Found, NatsOptions, Server, ServerOptions, TrustProxy,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -46,7 +46,7 @@ impl NativeServer {
     /// Binds the address, or throws the error of the operating system. `number`: the number of this server in
     /// the hub.
     #[napi(constructor)]
-    pub fn new(hub: &Hub, number: u32, options: NativeServerOptions) -> Result<Self> {
+    pub fn new(hub: &Hub, number: u32, mut options: NativeServerOptions) -> Result<Self> {
         let threads = options
             .threads
             .map_or_else(default_threads, |threads| threads as usize);
@@ -65,7 +65,11 @@ impl NativeServer {
             .authenticate_timeout
             .map_or(AUTHENTICATE, convert::millis);
         let asks = options.authenticates;
+        let networks = options.trusted_networks.take();
         let mut options = ServerOptions::from(options);
+        if let Some(networks) = networks {
+            options.trust_proxy = TrustProxy::networks(&networks).map_err(convert::error)?;
+        }
         options.validate().map_err(convert::error)?;
         let runtime = runtime("wsmsgbroker-srv", threads)
             .map_err(|error| convert::failure("ERR_WSMB_THREADS", error))?;

@@ -36,6 +36,21 @@ pub(super) fn validate(path: &str) -> Result<()> {
     }
 }
 
+/// Refuses a health path that is none, or that of the endpoint.
+pub(super) fn validate_health(health: &str, endpoint: &str) -> Result<()> {
+    let reason = match health {
+        _ if !health.starts_with('/') || health.contains(['?', '#']) => {
+            "expected a path such as \"/healthz\""
+        }
+        _ if health == endpoint => "is the path of the endpoint",
+        _ => return Ok(()),
+    };
+    Err(Error::InvalidOption {
+        name: "health",
+        reason: format!("is {health:?}: {reason}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,8 +29,13 @@ pub(super) enum ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// None if the server listens nowhere. `reuse_port`: share a TCP port with other sockets that do so.
-    pub(super) fn bind(listen: &Listen, reuse_port: bool) -> Result<(Option<Self>, Address)> {
+    /// None if the server listens nowhere. `reuse_port`: share a TCP port with other sockets that do so. `mode`: the
+    /// permissions of a Unix socket.
+    pub(super) fn bind(
+        listen: &Listen,
+        reuse_port: bool,
+        mode: Option<u32>,
+    ) -> Result<(Option<Self>, Address)> {
         let (socket, address) = match listen {
             Listen::Nowhere => return Ok((None, Address::Nowhere)),
             Listen::Tcp { host, port } => {
@@ -51,7 +56,7 @@ impl ListeningSocket {
             }
             #[cfg(unix)]
             Listen::Unix(path) => {
-                let socket = UnixSocket::bind(path)
+                let socket = UnixSocket::bind(path, mode)
                     .map_err(|error| Error::io("listen", path.display(), error))?;
                 (Self::Unix(socket), Address::Unix(path.clone()))
             }
@@ -137,14 +142,14 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port,
         };
-        let (first, address) = ListeningSocket::bind(&listen(0), false).unwrap();
+        let (first, address) = ListeningSocket::bind(&listen(0), false, None).unwrap();
         let (Some(ListeningSocket::Tcp(listener)), Address::Tcp(address)) = (&first, address)
         else {
             unreachable!("asked for TCP");
         };
         let held = listener.as_fd().try_clone_to_owned().unwrap();
         drop(first);
-        let (_second, again) = ListeningSocket::bind(&listen(address.port()), false).unwrap();
+        let (_second, again) = ListeningSocket::bind(&listen(address.port()), false, None).unwrap();
         assert!(matches!(again, Address::Tcp(again) if again == address));
         drop(held);
     }
@@ -154,7 +159,7 @@ mod tests {
     async fn sockets_share_a_port_if_all_of_them_reuse_it() {
         let bind = |port, reuse_port| {
             let host = "127.0.0.1".to_owned();
-            ListeningSocket::bind(&Listen::Tcp { host, port }, reuse_port)
+            ListeningSocket::bind(&Listen::Tcp { host, port }, reuse_port, None)
         };
         let (_first, Address::Tcp(address)) = bind(0, true).unwrap() else {
             unreachable!("asked for TCP");

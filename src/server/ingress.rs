@@ -29,6 +29,7 @@ use crate::{
     memory::{Charge, HANDSHAKE},
     transport::{
         handshake::{self, Refusal, RequestContext, Upgrade},
+        proxy_protocol,
         socket::{ReadHalf, Socket, WriteHalf},
         tls::{self, TlsAcceptor},
     },
@@ -245,16 +246,20 @@ impl Ingress {
         let Arrival {
             mut read,
             write,
-            info,
+            mut info,
             request: received,
         } = arrival;
         let broker = &*self.broker;
         let options = &broker.options;
         let mut charge = Charge::new(&broker.memory, HANDSHAKE);
         let request = async {
+            if options.proxy_protocol && received.is_none() {
+                info = proxy_protocol::read(read.socket(), info).await?;
+            }
             read.handshake(Some(&self.computing)).await?;
             let context = RequestContext {
                 options,
+                peer: info.remote_address,
                 secure: info.secure,
                 received: received.as_ref().map(|request| &request.bytes[..]),
             };
@@ -269,10 +274,16 @@ impl Ingress {
             _ = closing.wait_for(|closing| *closing) => return None,
         };
         let refusal = match outcome {
-            Ok(Err(error)) if tls::failure(&error).is_some() => None,
+            // A TLS alert was sent already, or no header of a proxy has come.
+            Ok(Err(error)) if tls::failure(&error).is_some() || is_foreign(&error) => None,
             Ok(Err(_)) => return None,
             Err(_) => Some(Refusal::Timeout),
             Ok(Ok(Upgrade::Refused(refusal))) => Some(refusal),
+            Ok(Ok(Upgrade::Answered(answer))) => {
+                let answer = handshake::finish(Some(answer), &mut read, &write, DISCARD);
+                let _ = timeout(options.close_timeout, answer).await;
+                return None;
+            }
             Ok(Ok(Upgrade::Accepted { .. })) if !broker.count_connection() => {
                 Some(Refusal::Unavailable)
             }
@@ -309,7 +320,8 @@ impl Ingress {
             }
         };
         broker.metrics.refused.fetch_add(1, Relaxed);
-        let refuse = handshake::refuse(refusal, &mut read, &write, DISCARD);
+        let answer = refusal.map(Refusal::response);
+        let refuse = handshake::finish(answer, &mut read, &write, DISCARD);
         tokio::select! {
             // Ends the same way whether the peer reads the refusal or not.
             _ = timeout(options.close_timeout, refuse) => {}
@@ -318,6 +330,11 @@ impl Ingress {
         }
         None
     }
+}
+
+/// True if the peer has sent something else than the header of a proxy.
+fn is_foreign(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 /// True for an error of the accepted connection, not of the listening socket.

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -30,10 +30,11 @@ pub(super) struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Binds a path. The file of a socket on which no process listens is replaced.
+    /// Binds a path. The file of a socket on which no process listens is replaced. `mode`: its permissions, if not
+    /// those of the process.
     ///
     /// Errors: `AddrInUse` if a process listens there, or the file is not a socket.
-    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+    pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let _lock = FolderLock::take(path);
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
@@ -42,6 +43,9 @@ impl UnixSocket {
             }
             result => result?,
         };
+        if let Some(mode) = mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
         Ok(Self {
             listener,
             path: path.to_owned(),
@@ -129,7 +133,7 @@ mod tests {
     }
 
     fn is_in_use(path: &Path) -> bool {
-        matches!(UnixSocket::bind(path), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+        matches!(UnixSocket::bind(path, None), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
     }
 
     #[tokio::test]
@@ -137,7 +141,7 @@ mod tests {
         let folder = Folder::new("stale");
         let path = folder.0.join("socket");
         leave_stale(&path);
-        let socket = UnixSocket::bind(&path).unwrap();
+        let socket = UnixSocket::bind(&path, None).unwrap();
         assert!(is_in_use(&path));
         connect(&path).unwrap();
         socket.remove_file();
@@ -159,12 +163,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_file_has_the_permissions_of_the_option() {
+        let folder = Folder::new("mode");
+        let path = folder.0.join("socket");
+        let socket = UnixSocket::bind(&path, Some(0o660)).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        socket.remove_file();
+    }
+
+    #[tokio::test]
     async fn the_file_of_a_successor_is_not_removed() {
         let folder = Folder::new("successor");
         let path = folder.0.join("socket");
-        let first = UnixSocket::bind(&path).unwrap();
+        let first = UnixSocket::bind(&path, None).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = UnixSocket::bind(&path).unwrap();
+        let second = UnixSocket::bind(&path, None).unwrap();
         first.remove_file();
         drop(first);
         connect(&path).unwrap();
@@ -184,7 +198,7 @@ mod tests {
                 let bind = || {
                     let _entered = runtime.enter();
                     barrier.wait();
-                    UnixSocket::bind(&path)
+                    UnixSocket::bind(&path, None)
                 };
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
                 let results = threads.into_iter().map(|thread| thread.join().unwrap());

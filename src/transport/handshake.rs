@@ -10,7 +10,7 @@ mod forwarded;
 mod head;
 mod target;
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -77,11 +77,15 @@ pub(crate) enum Upgrade {
         early: Vec<u8>,
     },
     Refused(Refusal),
+    /// A request without an upgrade, with its answer.
+    Answered(String),
 }
 
 /// The circumstances of a request.
 pub(crate) struct RequestContext<'a> {
     pub(crate) options: &'a ServerOptions,
+    /// The address of the peer of the socket.
+    pub(crate) peer: Option<IpAddr>,
     /// True if the client uses TLS.
     pub(crate) secure: bool,
     /// Bytes that an HTTP server of the embedder has received, which has chosen this server by the path of the
@@ -117,6 +121,9 @@ pub(crate) async fn read_request(
             Err(refusal) => return Ok(Upgrade::Refused(refusal)),
         };
         charge.set(before + head.capacity() + early.capacity());
+        if let Some(answer) = health(&head, context) {
+            return Ok(Upgrade::Answered(answer));
+        }
         return Ok(match respond(&head, context) {
             Ok(accepted) => Upgrade::Accepted {
                 response: accepted.response,
@@ -134,6 +141,22 @@ struct Accepted {
     response: String,
     request: Option<(String, Headers)>,
     forwarded: Option<Forwarded>,
+}
+
+/// The answer to a health check; none if the request is none.
+fn health(head: &[u8], context: &RequestContext<'_>) -> Option<String> {
+    let health = context.options.health.as_deref()?;
+    let mut parts = head.split(|byte| *byte == b' ');
+    let (method, target) = (parts.next()?, parts.next()?);
+    let path = target.split(|byte| *byte == b'?').next();
+    let is_meant = matches!(method, b"GET" | b"HEAD") && path == Some(health.as_bytes());
+    let body = if method == b"GET" { "ok" } else { "" };
+    is_meant.then(|| {
+        format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+             Cache-Control: no-store\r\nContent-Length: 2\r\n\r\n{body}"
+        )
+    })
 }
 
 /// Checks a request head.
@@ -227,9 +250,9 @@ fn respond(head: &[u8], context: &RequestContext<'_>) -> Result<Accepted, Refusa
     Ok(Accepted {
         response,
         request: asks_embedder.then(|| (url.to_owned(), headers.map(text).collect())),
-        forwarded: match options.trust_proxy {
-            0 => None,
-            hops => Forwarded::read(hops, values),
+        forwarded: match &options.trust_proxy {
+            trusted if trusted.is_none() => None,
+            trusted => Forwarded::read(trusted, context.peer, values),
         },
     })
 }
@@ -264,16 +287,16 @@ pub(crate) async fn write_all(socket: &WriteHalf, mut bytes: &[u8]) -> io::Resul
     std::future::poll_fn(|cx| socket.poll_flush(cx)).await
 }
 
-/// Sends a refusal, then reads until the peer closes: closing a socket with unread bytes would reset the
-/// connection before the peer has read the response. `refusal`: none if a TLS alert was already sent.
-pub(crate) async fn refuse(
-    refusal: Option<Refusal>,
+/// Sends an answer, then reads until the peer closes: closing a socket with unread bytes would reset the
+/// connection before the peer has read the response. `answer`: none if the peer expects none.
+pub(crate) async fn finish(
+    answer: Option<String>,
     read: &mut ReadHalf,
     write: &WriteHalf,
     mut discard: usize,
 ) -> io::Result<()> {
-    if let Some(refusal) = refusal {
-        write_all(write, refusal.response().as_bytes()).await?;
+    if let Some(answer) = answer {
+        write_all(write, answer.as_bytes()).await?;
     }
     write.shutdown(std::net::Shutdown::Write);
     let socket = read.socket();
@@ -309,6 +332,7 @@ mod tests {
     fn context(options: &ServerOptions) -> RequestContext<'_> {
         RequestContext {
             options,
+            peer: None,
             secure: false,
             received: None,
         }
@@ -371,7 +395,7 @@ mod tests {
                 assert!(b"\x81\x00".starts_with(&early[..]));
                 assert!(memory.used() >= 100 + REQUEST.len() + early.len());
             }
-            Upgrade::Refused(refusal) => panic!("{refusal:?}"),
+            _ => panic!("not accepted"),
         }
     }
 
@@ -385,7 +409,7 @@ mod tests {
             .unwrap()
         {
             Upgrade::Refused(refusal) => assert_eq!(refusal, Refusal::HeadersTooLarge),
-            Upgrade::Accepted { .. } => panic!("accepted"),
+            _ => panic!("not refused"),
         }
     }
 

@@ -2,11 +2,12 @@
 //! (RFC 7239).
 //!
 //! Each proxy appends the address from which it got the request. A client can send such headers itself, so only
-//! the entries of trusted proxies count: with `n` of them the `n`-th entry from the right.
+//! the entries of trusted proxies count: with `n` of them the `n`-th entry from the right. Their number is set, or
+//! results from their addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::ConnectionInfo;
+use crate::{event::ConnectionInfo, options::TrustProxy};
 
 /// The client as named by a trusted proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +20,25 @@ pub(crate) struct Forwarded {
 }
 
 impl Forwarded {
-    /// Reads the headers of a request, whose values `values` returns by name. `hops`: the number of trusted
-    /// proxies. None if no header names the client.
+    /// Reads the headers of a request, whose values `values` returns by name. `peer`: the address of the socket.
+    /// None if no trusted header names the client.
     ///
     /// `Forwarded` is read only if there is no `X-Forwarded-For`, which most proxies set.
     pub(super) fn read<'a, Values: Iterator<Item = &'a str>>(
-        hops: usize,
+        trusted: &TrustProxy,
+        peer: Option<IpAddr>,
         values: impl Fn(&'static str) -> Values,
     ) -> Option<Self> {
-        let list = |name| values(name).flat_map(|value| split(value, ','));
-        if let Some(node) = from_right(list("x-forwarded-for"), hops) {
-            let (address, port) = parse_node(node);
-            let scheme = from_right(list("x-forwarded-proto"), hops);
+        let list = |name| -> Vec<&'a str> {
+            let values = values(name).flat_map(|value| split(value, ','));
+            values.collect()
+        };
+        let nodes = list("x-forwarded-for");
+        if !nodes.is_empty() {
+            let addresses = nodes.iter().rev().map(|node| parse_node(node).0);
+            let hops = trusted.hops(peer, addresses);
+            let (address, port) = parse_node(from_right(&nodes, hops)?);
+            let scheme = from_right(&list("x-forwarded-proto"), hops);
             let secure = scheme.and_then(is_secure);
             return Some(Self {
                 address,
@@ -38,15 +46,12 @@ impl Forwarded {
                 secure,
             });
         }
-        let element = from_right(list("forwarded"), hops)?;
-        let member = |name: &str| {
-            split(element, ';').find_map(|pair| {
-                let (key, value) = pair.split_once('=')?;
-                key.eq_ignore_ascii_case(name).then(|| unquote(value))
-            })
-        };
-        let (address, port) = member("for").map_or((None, None), parse_node);
-        let secure = member("proto").and_then(is_secure);
+        let elements = list("forwarded");
+        let client = |element| member(element, "for").map_or((None, None), parse_node);
+        let addresses = elements.iter().rev().map(|element| client(element).0);
+        let element = from_right(&elements, trusted.hops(peer, addresses))?;
+        let (address, port) = client(element);
+        let secure = member(element, "proto").and_then(is_secure);
         Some(Self {
             address,
             port,
@@ -76,10 +81,17 @@ fn split(value: &str, separator: char) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-/// The entry of the outermost of this many proxies; the first one if there are fewer.
-fn from_right<'a>(entries: impl Iterator<Item = &'a str>, hops: usize) -> Option<&'a str> {
-    let entries: Vec<_> = entries.collect();
+/// The entry of the outermost of this many proxies; the first one if there are fewer; none if there is no proxy.
+fn from_right<'a>(entries: &[&'a str], hops: usize) -> Option<&'a str> {
     entries.get(entries.len().saturating_sub(hops)).copied()
+}
+
+/// The value of a member of an element of `Forwarded`.
+fn member<'a>(element: &'a str, name: &str) -> Option<&'a str> {
+    split(element, ';').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        key.eq_ignore_ascii_case(name).then(|| unquote(value))
+    })
 }
 
 /// The value of a member of `Forwarded`. Addresses need no escapes.
@@ -119,7 +131,7 @@ mod tests {
 
     fn read(hops: usize, lines: &[Line]) -> Option<Forwarded> {
         let lines = lines.to_vec();
-        Forwarded::read(hops, |name| {
+        Forwarded::read(&TrustProxy::Hops(hops), None, |name| {
             let lines = lines.clone().into_iter();
             lines.filter(move |line| line.0 == name).map(|line| line.1)
         })
