@@ -51,6 +51,7 @@ test('calls authenticate and admits the clients that it accepts', async (t) => {
   t.true(headers['user-agent'] === undefined || typeof headers['user-agent'] === 'string');
   const remoteAddress = '127.0.0.1';
   t.deepEqual(shown, {
+    context: undefined,
     id: 'a',
     token: 'sésame\n"',
     url: '/',

@@ -2,6 +2,7 @@
 //! their whole process are in `tests/process/`, faults and a broker in a process of its own in
 //! `tests/faults/`.
 
+mod adopt;
 mod answers;
 mod authentication;
 mod backpressure;
