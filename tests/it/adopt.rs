@@ -131,15 +131,13 @@ async fn other_rules_of_requests_hold() {
 async fn closing_the_server_closes_the_sockets() {
     let server = bind(nowhere()).unwrap();
     let mut peer = adopt(&server, upgrade(HEAD, b"")).await;
-    read_until(&mut peer, "101").await;
+    read_until(&mut peer, "\r\n\r\n").await;
     let closed = server.closed();
     drop(server);
     let mut close = [0; 4];
     peer.read_exact(&mut close).await.unwrap();
     assert_eq!(close[0], 0x88);
     // 1001: going away.
-    peer.write_all(&frame(CLOSE, close[2..].to_vec()))
-        .await
-        .unwrap();
+    peer.write_all(&frame(CLOSE, &close[2..])).await.unwrap();
     closed.await;
 }
