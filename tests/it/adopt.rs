@@ -25,6 +25,7 @@ const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(20
 fn nowhere() -> ServerOptions {
     ServerOptions {
         listen: Listen::Nowhere,
+        close_timeout: std::time::Duration::from_millis(200),
         ..options()
     }
 }
