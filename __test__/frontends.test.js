@@ -33,14 +33,22 @@ function folderOf(t) {
   return folder;
 }
 
-/** A TCP port that is free. */
+/** A TCP port that is free, of those that the system gives to no other test in the meantime. */
 async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
+  for (;;) {
+    const probe = net
+      .createServer()
+      .listen(20_000 + Math.floor(12_000 * Math.random()), '127.0.0.1');
+    try {
+      await once(probe, 'listening');
+    } catch {
+      continue;
+    }
+    const { port } = probe.address();
+    probe.close();
+    await once(probe, 'close');
+    return port;
+  }
 }
 
 /** Starts a program; resolves when it accepts connections on the port. */
