@@ -3,6 +3,7 @@
 // The names and types of all options, and the functions that check them. src/options.rs has the defaults, and the
 // ranges of most options.
 
+const net = require('node:net');
 const util = require('node:util');
 const { MAX_TIMER } = require('./client/wait');
 const closest = require('./closest');
@@ -135,7 +136,7 @@ const CLIENT = {
 /** Arguments of a server's methods. */
 const ARGUMENTS = { id: 'string', timeout: 'timeout' };
 /** Options of `handleUpgrade`. */
-const UPGRADE = { remoteAddress: 'string', context: 'any' };
+const UPGRADE = { remoteAddress: 'address', context: 'any' };
 /** Options of `disconnect`. */
 const DISCONNECT = { code: 'number', reason: 'string', principal: 'boolean' };
 
@@ -191,6 +192,7 @@ const TYPES = {
       'a whole number, or one network or more',
     ],
   ],
+  address: [(value) => net.isIP(value) > 0, 'an IP address'],
   /** Permissions of a file, as a number or in octal digits. */
   mode: [
     (value) => typeof value === 'number' || (isString(value) && /^[0-7]{3,4}$/.test(value)),

@@ -18,6 +18,7 @@ pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
 pub use tls::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore};
+pub(crate) use trust_proxy::SocketPeer;
 pub use trust_proxy::{Network, TrustProxy};
 
 /// Default of `maxPayload` in bytes: the limit of 1.7.2, in both directions.

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{cuts, runtime};
 use crate::{
     memory::{Charge, Memory},
-    options::ServerOptions,
+    options::{ServerOptions, SocketPeer},
     transport::handshake::{Refusal, RequestContext, Upgrade, read_request},
 };
 
@@ -82,7 +82,7 @@ async fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]> + Unpin) -> Verdict {
     };
     let context = RequestContext {
         options: &options,
-        peer: None,
+        peer: SocketPeer::Unknown,
         secure: false,
         received: None,
     };

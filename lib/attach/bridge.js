@@ -37,6 +37,8 @@ class Bridge {
       this.#native.lose();
       this.#bridges.delete(this.#number);
     });
+    // The program may have paused it.
+    socket.resume();
   }
 
   // Events of the addon.

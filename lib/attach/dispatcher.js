@@ -4,46 +4,36 @@
 
 const tls = require('node:tls');
 const { coded } = require('../errors');
-const { headOf, isWebSocket, pathOf, refuse } = require('./request');
+const { hasBody, headOf, isAnswering, isCut, isWebSocket, pathOf, refuse } = require('./request');
+const { IN_TICK, shield } = require('./shield');
 
 // Captured here, because fake timers of a test framework replace it later.
 const { nextTick } = process;
 
 /** The headers that ask for an upgrade. */
-const UPGRADE = new Set(['upgrade', 'connection', 'http2-settings']);
+const UPGRADE = new Set(['upgrade', 'http2-settings']);
 
-/** Members of a socket that other listeners use in the rest of the tick. */
-const METHODS = ['write', 'end', 'destroy', 'destroySoon'];
-const STATES = ['readable', 'writable'];
-
-/**
- * Makes a socket useless for the other listeners of its upgrade request, which run in the rest of this tick: some answer
- * 400 to paths that are not theirs, others take every socket.
- */
-function shield(socket) {
-  const names = [...METHODS, ...STATES];
-  const own = names.map((name) => [name, Object.getOwnPropertyDescriptor(socket, name)]);
-  const define = (name, value) =>
-    Object.defineProperty(socket, name, { value, configurable: true, writable: true });
-  for (const name of METHODS) define(name, () => name !== 'write' && socket);
-  for (const name of STATES) define(name, false);
-  nextTick(() => {
-    for (const [name, descriptor] of own) {
-      delete socket[name];
-      if (descriptor) Object.defineProperty(socket, name, descriptor);
-    }
-  });
+/** The value of a header in a request without an upgrade; undefined if it has none then. */
+function withoutUpgrade(name, value) {
+  if (name !== 'connection') {
+    return UPGRADE.has(name) ? undefined : value;
+  }
+  const options = value.split(',').map((option) => option.trim());
+  return options.filter((option) => !UPGRADE.has(option.toLowerCase())).join(', ') || undefined;
 }
 
-/** Gives a request back to its HTTP server, to be answered without an upgrade. */
+/**
+ * Gives a request back to its HTTP server, to be answered without an upgrade. Only for versions of Node.js in which the
+ * server cannot be asked before: they pass the body as it came.
+ */
 function giveBack(httpServer, req, socket, head) {
-  const bytes = headOf(req, (name) => UPGRADE.has(name));
+  const bytes = headOf(req, withoutUpgrade);
   if (bytes === undefined || socket.destroyed) {
     socket.destroy();
     return;
   }
   socket.unshift(Buffer.concat([bytes, head]));
-  httpServer.emit(socket instanceof tls.TLSSocket ? 'secureConnection' : 'connection', socket);
+  httpServer.emit(httpServer instanceof tls.Server ? 'secureConnection' : 'connection', socket);
 }
 
 /** The brokers of an HTTP server. */
@@ -51,6 +41,8 @@ class Dispatcher {
   #httpServer;
   /** By path, the function that handles its upgrade requests. */
   #handlers = new Map();
+  /** The function of the HTTP server that decides about upgrades, if it has one. */
+  #askedBefore;
 
   constructor(httpServer) {
     this.#httpServer = httpServer;
@@ -60,9 +52,14 @@ class Dispatcher {
     if (this.#handlers.has(path)) {
       throw coded('ERR_WSMB_OPTION', `the HTTP server has a broker at path ${path} already`);
     }
-    if (this.#handlers.size === 0) {
+    const httpServer = this.#httpServer;
+    if (!httpServer.listeners('upgrade').includes(this.#onUpgrade)) {
       // Before the listeners of others, which may answer or close every socket.
-      this.#httpServer.prependListener('upgrade', this.#onUpgrade);
+      httpServer.prependListener('upgrade', this.#onUpgrade);
+    }
+    if (this.#handlers.size === 0 && typeof httpServer.shouldUpgradeCallback === 'function') {
+      this.#askedBefore = httpServer.shouldUpgradeCallback;
+      httpServer.shouldUpgradeCallback = this.#shouldUpgrade;
     }
     this.#handlers.set(path, handler);
   }
@@ -70,26 +67,48 @@ class Dispatcher {
   remove(path) {
     this.#handlers.delete(path);
     if (this.#handlers.size === 0) {
-      this.#httpServer.removeListener('upgrade', this.#onUpgrade);
+      const httpServer = this.#httpServer;
+      httpServer.removeListener('upgrade', this.#onUpgrade);
+      if (httpServer.shouldUpgradeCallback === this.#shouldUpgrade) {
+        httpServer.shouldUpgradeCallback = this.#askedBefore;
+      }
     }
   }
 
+  get #isAlone() {
+    return this.#httpServer.listenerCount('upgrade') === 1;
+  }
+
+  /** Newer versions of Node.js ask this before the event: without it they would ignore an upgrade to `h2c`. */
+  #shouldUpgrade = (req) =>
+    this.#isAlone && !isWebSocket(req) ? false : this.#askedBefore.call(this.#httpServer, req);
+
   #onUpgrade = (req, socket, head) => {
     const handler = this.#handlers.get(pathOf(req));
-    const isAlone = this.#httpServer.listenerCount('upgrade') === 1;
-    if (isWebSocket(req) && handler) {
-      handler(req, socket, head);
-    } else if (!isAlone) {
+    const isOurs = isWebSocket(req) && handler !== undefined;
+    if (!isOurs && !this.#isAlone) {
       return;
-    } else if (isWebSocket(req)) {
-      // No other listener answers, and Node.js has no timeout for it.
-      nextTick(refuse, socket, 404);
-    } else {
-      // Without an upgrade listener Node.js would ignore the header.
-      nextTick(giveBack, this.#httpServer, req, socket, head);
     }
-    if (!isAlone && !socket.destroyed) {
-      shield(socket);
+    const mayReturn = !isWebSocket(req) && !isCut(req, socket);
+    if (mayReturn && !(this.#askedBefore && hasBody(req))) {
+      const give = () => giveBack(this.#httpServer, req, socket, head);
+      // Behind the answer to a request before it.
+      const answer = socket._httpMessage;
+      if (answer) answer.once('close', () => nextTick(give));
+      else nextTick(give);
+    } else if (isAnswering(socket)) {
+      socket.on('error', () => {});
+      socket.destroy();
+      return;
+    } else if (isOurs) {
+      handler(req, socket, head);
+    } else {
+      // No other listener answers, and Node.js has no timeout for it. Or a body was left out, or read already: the next
+      // request would be taken for it.
+      nextTick(refuse, socket, isWebSocket(req) ? 404 : 400);
+    }
+    if (!this.#isAlone && !socket.destroyed) {
+      nextTick(shield(socket, IN_TICK));
     }
   };
 }

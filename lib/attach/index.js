@@ -5,13 +5,20 @@
 const { coded } = require('../errors');
 const listen = require('./dispatcher');
 const { handOver, obstacle } = require('./handOver');
-const { hasBody, headOf, isWebSocket, pathOf, refuse } = require('./request');
+const { hasBody, headOf, isAnswering, isCut, isWebSocket, pathOf, refuse } = require('./request');
+const { PENDING, shield } = require('./shield');
 
-// Captured here, because fake timers of a test framework replace it later.
+// Captured here, because fake timers of a test framework replace them later.
 const { nextTick } = process;
+const { setTimeout, clearTimeout, setImmediate, clearImmediate } = require('node:timers');
 
 /** Maximum length of a context as JSON text, in bytes. */
 const MAX_CONTEXT = 4096;
+/** The longest interval of a timer, in milliseconds. */
+const MAX_INTERVAL = 2 ** 31 - 1;
+
+/** Sockets that were taken over. */
+const taken = new WeakSet();
 
 /** The JSON text of a context, or undefined. Throws if it has none, or too long a one. */
 function contextText(context) {
@@ -27,8 +34,12 @@ function contextText(context) {
   return text;
 }
 
-/** True if the socket cannot be used any more. */
-const isGone = (socket) => socket.destroyed || !socket.readable || !socket.writable;
+/** True if the socket cannot be used any more. After a reset the system does not know its peer. */
+const isGone = (socket) =>
+  socket.destroyed ||
+  !socket.readable ||
+  !socket.writable ||
+  (socket._handle?.constructor?.name === 'TCP' && socket.remoteAddress === undefined);
 
 class Attachment {
   #native;
@@ -67,24 +78,33 @@ class Attachment {
       this.handle(req, socket, head, {});
       return;
     }
-    // Until it is decided, no other listener handles it.
     const ignore = () => {};
     socket.on('error', ignore);
     let timer;
+    let release = () => {};
+    // Until it is decided, no other listener handles it. In this tick another shield does that.
+    const shielding = setImmediate(() => {
+      release = shield(socket, PENDING);
+    });
     try {
       const expiry = new Promise((_, reject) => {
         const message = `allowUpgrade took longer than ${handshakeTimeout} ms`;
         const expire = () => reject(coded('ERR_WSMB_OPTION', message));
-        timer = setTimeout(expire, handshakeTimeout).unref();
+        timer = setTimeout(expire, Math.min(handshakeTimeout, MAX_INTERVAL)).unref();
       });
       const context = await Promise.race([allowUpgrade(req), expiry]);
+      // The shield of this tick is over then.
+      await new Promise((resolve) => setImmediate(resolve));
+      release();
       if (context === false) {
         refuse(socket, 401);
       } else {
         this.handle(req, socket, head, { context });
       }
     } catch (error) {
-      refuse(socket, 403);
+      clearImmediate(shielding);
+      release();
+      setImmediate(refuse, socket, 403);
       nextTick(report, error);
     } finally {
       clearTimeout(timer);
@@ -104,18 +124,21 @@ class Attachment {
       socket.destroy();
       return 'refused';
     }
-    if (socket._httpMessage || socket.writableLength > 0) {
-      // An answer is pending before this request, and would be written into the WebSocket.
+    if (taken.has(socket)) {
+      return 'refused';
+    }
+    if (isAnswering(socket)) {
       socket.on('error', () => {});
       socket.destroy();
       return 'refused';
     }
     const refuseWith = (status) => {
-      // Another listener of this tick may write as well.
-      nextTick(refuse, socket, status);
+      // Not in this tick, in which the socket may be shielded.
+      setImmediate(refuse, socket, status);
       return 'refused';
     };
     if (this.#isClosed) return refuseWith(503);
+    if (isCut(req, socket)) return refuseWith(431);
     if (bytes === undefined || !isWebSocket(req) || hasBody(req)) return refuseWith(400);
     const { path } = this.#options;
     if (path !== undefined && pathOf(req) !== path) return refuseWith(404);
@@ -127,8 +150,10 @@ class Attachment {
     };
     this.#warn(socket);
     try {
+      taken.add(socket);
       return handOver(this.#native, socket, [bytes, head], client, this.bridges);
     } catch (cause) {
+      taken.delete(socket);
       if (cause.code !== 'ERR_WSMB_NOT_OPEN') {
         const message = `cannot take over a socket: ${cause.message}`;
         nextTick(this.#options.report, Object.assign(coded('ERR_WSMB_ATTACH', message), { cause }));

@@ -12,6 +12,7 @@ const REASONS = {
   401: 'Unauthorized',
   403: 'Forbidden',
   404: 'Not Found',
+  431: 'Request Header Fields Too Large',
   500: 'Internal Server Error',
   503: 'Service Unavailable',
 };
@@ -33,13 +34,26 @@ function hasBody({ headers }) {
   return (headers['content-length'] ?? '0') !== '0' || headers['transfer-encoding'] !== undefined;
 }
 
-/** The head of a request as it came, without the headers that `isDropped` selects by their lower-case name. */
-function headOf({ method, url, httpVersion, rawHeaders }, isDropped = () => false) {
+/** Number of headers that Node.js keeps at most, unless `maxHeadersCount` of the HTTP server sets another one. */
+const MAX_HEADERS = 1000;
+
+/** True if Node.js may have left out headers, perhaps one that announces a body. */
+function isCut({ rawHeaders }, socket) {
+  const limit = socket.server?.maxHeadersCount ?? MAX_HEADERS;
+  return limit > 0 && rawHeaders.length >= 2 * limit;
+}
+
+/** True if an answer before this request is not written yet: what is written now would be part of it. */
+const isAnswering = (socket) => Boolean(socket._httpMessage) || socket.writableLength > 0;
+
+/** The head of a request as it came. `change(name, value)` returns another value of a header, or undefined: none. */
+function headOf({ method, url, httpVersion, rawHeaders }, change = (_, value) => value) {
   const lines = [`${method} ${url} HTTP/${httpVersion}`];
   for (let index = 0; index < rawHeaders.length; index += 2) {
     const [name, value] = rawHeaders.slice(index, index + 2);
-    if (!isDropped(name.toLowerCase())) {
-      lines.push(`${name}: ${value}`);
+    const changed = change(name.toLowerCase(), value);
+    if (changed !== undefined) {
+      lines.push(`${name}: ${changed}`);
     }
   }
   // No part may look like several lines.
@@ -63,4 +77,4 @@ function refuse(socket, status) {
   setTimeout(() => socket.destroy(), LINGER).unref();
 }
 
-module.exports = { pathOf, isWebSocket, hasBody, headOf, refuse };
+module.exports = { pathOf, isWebSocket, hasBody, isCut, isAnswering, headOf, refuse };

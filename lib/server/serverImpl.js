@@ -3,6 +3,7 @@
 // The implementation behind class Server: passes options and calls to the addon, and emits its events.
 
 const { X509Certificate } = require('node:crypto');
+const util = require('node:util');
 const Attachment = require('../attach');
 const { coded, systemError, nativeError } = require('../errors');
 const eventHub = require('../eventHub');
@@ -453,7 +454,7 @@ class ServerImpl {
       this.#server.emit('error', fault);
     } else if (!this.#hasWarned) {
       this.#hasWarned = true;
-      const text = fault?.stack ?? String(fault);
+      const text = fault?.stack ?? util.inspect(fault);
       process.emitWarning(`${name} has failed: ${text}`, { code: 'WSMB_AUTHENTICATE' });
     }
   }

@@ -49,11 +49,11 @@ impl TrustProxy {
         *self == Self::Hops(0)
     }
 
-    /// The number of trusted proxies. `peer`: the address of the socket, none for a Unix socket, which is trusted;
-    /// `addresses`: those that the proxies report, the nearest first, none for one that is not an address.
+    /// The number of trusted proxies. `addresses`: those that the proxies report, the nearest first, none for one that
+    /// is not an address.
     pub(crate) fn hops(
         &self,
-        peer: Option<IpAddr>,
+        peer: SocketPeer,
         addresses: impl Iterator<Item = Option<IpAddr>>,
     ) -> usize {
         let networks = match self {
@@ -61,13 +61,28 @@ impl TrustProxy {
             Self::Networks(networks) => networks,
         };
         let is_trusted = |address: IpAddr| networks.iter().any(|it| it.contains(address));
-        if !peer.is_none_or(is_trusted) {
+        let is_peer_trusted = match peer {
+            SocketPeer::Address(address) => is_trusted(address),
+            SocketPeer::Local => true,
+            SocketPeer::Unknown => false,
+        };
+        if !is_peer_trusted {
             return 0;
         }
         1 + addresses
             .take_while(|address| address.is_some_and(is_trusted))
             .count()
     }
+}
+
+/// The peer of a socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SocketPeer {
+    Address(IpAddr),
+    /// That of a Unix socket, which the system lets connect only with permission: always trusted.
+    Local,
+    /// Never trusted.
+    Unknown,
 }
 
 /// Names for networks.
@@ -121,8 +136,14 @@ impl FromStr for Network {
         let most = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(most), str::parse);
         match prefix {
-            Ok(prefix) if prefix <= most => Ok(Self { address, prefix }),
-            _ => Err(invalid()),
+            Ok(prefix) if prefix > most => Err(invalid()),
+            // Of addresses that are IPv4 in the form of IPv6.
+            Ok(prefix) if prefix >= 96 && address.to_canonical() != address => Ok(Self {
+                address: address.to_canonical(),
+                prefix: prefix - 96,
+            }),
+            Ok(prefix) => Ok(Self { address, prefix }),
+            Err(_) => Err(invalid()),
         }
     }
 }
@@ -132,7 +153,11 @@ mod tests {
     use super::*;
 
     fn hops(trust: &TrustProxy, peer: &str, addresses: &[&str]) -> usize {
-        let peer = (!peer.is_empty()).then(|| peer.parse().unwrap());
+        let peer = match peer {
+            "" => SocketPeer::Local,
+            "?" => SocketPeer::Unknown,
+            peer => SocketPeer::Address(peer.parse().unwrap()),
+        };
         trust.hops(peer, addresses.iter().map(|text| text.parse().ok()))
     }
 
@@ -144,6 +169,7 @@ mod tests {
             ("192.0.2.1", &["10.1.2.3"], 0),
             ("127.0.0.9", &[], 1),
             ("", &["192.0.2.1"], 1),
+            ("?", &["127.0.0.1"], 0),
             ("::1", &["10.1.2.3", "192.0.2.1", "10.1.9.9"], 2),
             ("::ffff:127.0.0.1", &["10.2.0.1"], 1),
             ("2001:db8:1::1", &["nonsense", "10.1.2.3"], 1),
@@ -154,6 +180,10 @@ mod tests {
                 expected,
                 "{peer} {addresses:?}"
             );
+        }
+        for mapped in ["::ffff:127.0.0.1", "::ffff:127.0.0.0/104"] {
+            let trust = TrustProxy::networks(&[mapped]).unwrap();
+            assert_eq!(hops(&trust, "127.0.0.1", &["192.0.2.1"]), 1, "{mapped}");
         }
         let all = TrustProxy::networks(&["0.0.0.0/0"]).unwrap();
         assert_eq!(hops(&all, "192.0.2.1", &["198.51.100.1"]), 2);

@@ -27,6 +27,7 @@ use crate::{
     connection::Peer,
     event::{ConnectionInfo, ServerEvent},
     memory::{Charge, HANDSHAKE},
+    options::SocketPeer,
     transport::{
         handshake::{self, Refusal, RequestContext, Upgrade},
         proxy_protocol,
@@ -251,6 +252,7 @@ impl Ingress {
         } = arrival;
         let broker = &*self.broker;
         let options = &broker.options;
+        let is_local = read.is_local();
         let mut charge = Charge::new(&broker.memory, HANDSHAKE);
         let request = async {
             if options.proxy_protocol && received.is_none() {
@@ -259,7 +261,11 @@ impl Ingress {
             read.handshake(Some(&self.computing)).await?;
             let context = RequestContext {
                 options,
-                peer: info.remote_address,
+                peer: match info.remote_address {
+                    Some(address) => SocketPeer::Address(address),
+                    None if is_local => SocketPeer::Local,
+                    None => SocketPeer::Unknown,
+                },
                 secure: info.secure,
                 received: received.as_ref().map(|request| &request.bytes[..]),
             };

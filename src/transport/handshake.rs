@@ -10,14 +10,14 @@ mod forwarded;
 mod head;
 mod target;
 
-use std::{io, net::IpAddr};
+use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     memory::Charge,
-    options::{self, ServerOptions},
+    options::{self, ServerOptions, SocketPeer},
     transport::socket::{ReadHalf, WriteHalf},
 };
 pub(crate) use forwarded::Forwarded;
@@ -84,8 +84,8 @@ pub(crate) enum Upgrade {
 /// The circumstances of a request.
 pub(crate) struct RequestContext<'a> {
     pub(crate) options: &'a ServerOptions,
-    /// The address of the peer of the socket.
-    pub(crate) peer: Option<IpAddr>,
+    /// The peer of the socket.
+    pub(crate) peer: SocketPeer,
     /// True if the client uses TLS.
     pub(crate) secure: bool,
     /// Bytes that an HTTP server of the embedder has received, which has chosen this server by the path of the
@@ -252,7 +252,11 @@ fn respond(head: &[u8], context: &RequestContext<'_>) -> Result<Accepted, Refusa
         request: asks_embedder.then(|| (url.to_owned(), headers.map(text).collect())),
         forwarded: match &options.trust_proxy {
             trusted if trusted.is_none() => None,
-            trusted => Forwarded::read(trusted, context.peer, values),
+            // Lossy: a value of which a part is not UTF-8 has the entries of proxies, too.
+            trusted => Forwarded::read(trusted, context.peer, |name| {
+                let values = lines(name).map(|line| String::from_utf8_lossy(line.value));
+                values.collect()
+            }),
         },
     })
 }
@@ -332,7 +336,7 @@ mod tests {
     fn context(options: &ServerOptions) -> RequestContext<'_> {
         RequestContext {
             options,
-            peer: None,
+            peer: SocketPeer::Unknown,
             secure: false,
             received: None,
         }

@@ -100,6 +100,16 @@ impl ReadHalf {
         }
     }
 
+    /// True for a Unix socket.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            #[cfg(unix)]
+            Self::Unix(_) => true,
+            Self::Tls(half) => half.is_local(),
+            _ => false,
+        }
+    }
+
     /// The certificate of the peer in DER, if it has sent one in its TLS handshake.
     pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
         match self {

@@ -5,9 +5,15 @@
 //! the entries of trusted proxies count: with `n` of them the `n`-th entry from the right. Their number is set, or
 //! results from their addresses.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
-use crate::{event::ConnectionInfo, options::TrustProxy};
+use crate::{
+    event::ConnectionInfo,
+    options::{SocketPeer, TrustProxy},
+};
 
 /// The client as named by a trusted proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,25 +26,24 @@ pub(crate) struct Forwarded {
 }
 
 impl Forwarded {
-    /// Reads the headers of a request, whose values `values` returns by name. `peer`: the address of the socket.
-    /// None if no trusted header names the client.
+    /// Reads the headers of a request, whose values `values` returns by name. `peer`: the socket. None if no trusted
+    /// header names the client.
     ///
     /// `Forwarded` is read only if there is no `X-Forwarded-For`, which most proxies set.
-    pub(super) fn read<'a, Values: Iterator<Item = &'a str>>(
+    pub(super) fn read<'a>(
         trusted: &TrustProxy,
-        peer: Option<IpAddr>,
-        values: impl Fn(&'static str) -> Values,
+        peer: SocketPeer,
+        values: impl Fn(&'static str) -> Vec<Cow<'a, str>>,
     ) -> Option<Self> {
-        let list = |name| -> Vec<&'a str> {
-            let values = values(name).flat_map(|value| split(value, ','));
-            values.collect()
-        };
-        let nodes = list("x-forwarded-for");
+        let nodes = values("x-forwarded-for");
+        let nodes: Vec<_> = nodes.iter().flat_map(|value| plain(value)).collect();
         if !nodes.is_empty() {
             let addresses = nodes.iter().rev().map(|node| parse_node(node).0);
             let hops = trusted.hops(peer, addresses);
             let (address, port) = parse_node(from_right(&nodes, hops)?);
-            let scheme = from_right(&list("x-forwarded-proto"), hops);
+            let schemes = values("x-forwarded-proto");
+            let schemes: Vec<_> = schemes.iter().flat_map(|value| plain(value)).collect();
+            let scheme = from_right(&schemes, hops);
             let secure = scheme.and_then(is_secure);
             return Some(Self {
                 address,
@@ -46,7 +51,11 @@ impl Forwarded {
                 secure,
             });
         }
-        let elements = list("forwarded");
+        let elements = values("forwarded");
+        let elements: Vec<_> = elements
+            .iter()
+            .flat_map(|value| split(value, ','))
+            .collect();
         let client = |element| member(element, "for").map_or((None, None), parse_node);
         let addresses = elements.iter().rev().map(|element| client(element).0);
         let element = from_right(&elements, trusted.hops(peer, addresses))?;
@@ -69,11 +78,19 @@ impl Forwarded {
     }
 }
 
-/// The parts of a header's value, without the empty ones. A separator in quotes does not count.
+/// The parts of a value between commas, without the empty ones.
+fn plain(value: &str) -> impl Iterator<Item = &str> {
+    let parts = value.split(',').map(|part| part.trim_matches([' ', '\t']));
+    parts.filter(|part| !part.is_empty())
+}
+
+/// The parts of a value of `Forwarded`, without the empty ones. A separator in quotes does not count, unless a quote is
+/// left open: a client could write it, so that the entries of proxies behind it would not be separate.
 fn split(value: &str, separator: char) -> impl Iterator<Item = &str> {
+    let has_quotes = value.bytes().filter(|byte| *byte == b'"').count() % 2 == 0;
     let mut is_quoted = false;
     let parts = value.split(move |c| {
-        is_quoted ^= c == '"';
+        is_quoted ^= c == '"' && has_quotes;
         c == separator && !is_quoted
     });
     parts
@@ -130,10 +147,9 @@ mod tests {
     type Line = (&'static str, &'static str);
 
     fn read(hops: usize, lines: &[Line]) -> Option<Forwarded> {
-        let lines = lines.to_vec();
-        Forwarded::read(&TrustProxy::Hops(hops), None, |name| {
-            let lines = lines.clone().into_iter();
-            lines.filter(move |line| line.0 == name).map(|line| line.1)
+        Forwarded::read(&TrustProxy::Hops(hops), SocketPeer::Local, |name| {
+            let lines = lines.iter().filter(|line| line.0 == name);
+            lines.map(|line| line.1.into()).collect()
         })
     }
 
@@ -156,6 +172,17 @@ mod tests {
         assert_eq!(read(usize::MAX, &chain), client("1.1.1.1", None, None));
         assert_eq!(read(1, &[]), None);
         assert_eq!(read(1, &[(FOR, " , ")]), None);
+    }
+
+    #[test]
+    fn entries_of_a_client_do_not_hide_those_of_proxies() {
+        let chain = [(FOR, "6.6.6.6, \", 1.2.3.4, 10.0.0.1")];
+        assert_eq!(read(2, &chain), client("1.2.3.4", None, None));
+        assert_eq!(read(1, &chain), client("10.0.0.1", None, None));
+        let chain = [(FOR, "\u{fffd}, 1.2.3.4"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(read(1, &chain), client("1.2.3.4", None, None));
+        let chain = [("forwarded", "for=6.6.6.6, for=\"x, for=\"1.2.3.4:5\"")];
+        assert_eq!(read(1, &chain), client("1.2.3.4", Some(5), None));
     }
 
     #[test]

@@ -144,6 +144,10 @@ impl TlsReadHalf {
     }
 
     /// The underlying socket.
+    pub(crate) fn is_local(&self) -> bool {
+        self.socket.is_local()
+    }
+
     pub(crate) fn socket(&mut self) -> &mut ReadHalf {
         &mut self.socket
     }
