@@ -109,6 +109,24 @@ test('nothing is written into an answer that is pending', async (t) => {
   }
 });
 
+test('a peer that resets its connection at any time does not end the process', async (t) => {
+  const { port } = await start(t, { allowUpgrade: () => pause(3).then(() => false) });
+  const slow = 'GET /slow HTTP/1.1\r\nHost: a\r\n\r\n';
+  const peers = [slow + h2c('GET', '/x'), upgrade('/ws'), upgrade('/none'), h2c('GET', '/x')];
+  for (const bytes of peers) {
+    for (let n = 0; n < 20; n += 1) {
+      const socket = net.connect(port, '127.0.0.1');
+      socket.on('error', () => {});
+      await once(socket, 'connect');
+      socket.write(bytes);
+      await pause(bytes.startsWith(slow) ? 15 : n % 8);
+      socket.resetAndDestroy();
+    }
+  }
+  // An error without a listener would be an uncaught exception, which fails the test.
+  t.regex(await talk(t, port, 'GET /page HTTP/1.1\r\nHost: a\r\n\r\n', 200), /page \/page/);
+});
+
 test('refusals arrive beside other listeners', async (t) => {
   const { httpServer, port, server } = await start(t);
   httpServer.on('upgrade', () => {});

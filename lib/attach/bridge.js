@@ -5,6 +5,9 @@
 /** Time for the peer to read the last bytes of a connection, in milliseconds. */
 const LINGER = 5000;
 
+// Captured here, because fake timers of a test framework replace it later.
+const { setTimeout } = require('node:timers');
+
 let lastNumber = 0;
 
 class Bridge {
@@ -28,7 +31,6 @@ class Bridge {
     this.#bridges.set(this.#number, this);
     socket.setTimeout?.(0);
     socket.setNoDelay?.(true);
-    socket.on('error', () => {});
     socket.on('data', (bytes) => {
       if (!this.#native.push(bytes)) socket.pause();
     });

@@ -4,11 +4,12 @@
 
 const tls = require('node:tls');
 const { coded } = require('../errors');
-const { hasBody, headOf, isAnswering, isCut, isWebSocket, pathOf, refuse } = require('./request');
+const request = require('./request');
 const { IN_TICK, shield } = require('./shield');
 
 // Captured here, because fake timers of a test framework replace it later.
 const { nextTick } = process;
+const { hasBody, headOf, ignoreErrors, isAnswering, isCut, isWebSocket, pathOf, refuse } = request;
 
 /** The headers that ask for an upgrade. */
 const UPGRADE = new Set(['upgrade', 'http2-settings']);
@@ -89,6 +90,7 @@ class Dispatcher {
     if (!isOurs && !this.#isAlone) {
       return;
     }
+    ignoreErrors(socket);
     const mayReturn = !isWebSocket(req) && !isCut(req, socket);
     if (mayReturn && !(this.#askedBefore && hasBody(req))) {
       const give = () => giveBack(this.#httpServer, req, socket, head);
@@ -97,7 +99,6 @@ class Dispatcher {
       if (answer) answer.once('close', () => nextTick(give));
       else nextTick(give);
     } else if (isAnswering(socket)) {
-      socket.on('error', () => {});
       socket.destroy();
       return;
     } else if (isOurs) {

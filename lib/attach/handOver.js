@@ -43,7 +43,6 @@ function handOver(native, socket, [bytes, head], client, bridges) {
     handle.readStop();
     const received = Buffer.concat([bytes, ...takeReceived(socket, head)]);
     native.adopt(handle.fd, HANDLES[handle.constructor.name], { ...client, bytes: received });
-    socket.on('error', () => {});
     socket.destroy();
     return 'native';
   }

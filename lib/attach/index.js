@@ -5,11 +5,12 @@
 const { coded } = require('../errors');
 const listen = require('./dispatcher');
 const { handOver, obstacle } = require('./handOver');
-const { hasBody, headOf, isAnswering, isCut, isWebSocket, pathOf, refuse } = require('./request');
+const request = require('./request');
 const { PENDING, shield } = require('./shield');
 
 // Captured here, because fake timers of a test framework replace them later.
 const { nextTick } = process;
+const { hasBody, headOf, ignoreErrors, isAnswering, isCut, isWebSocket, pathOf, refuse } = request;
 const { setTimeout, clearTimeout, setImmediate, clearImmediate } = require('node:timers');
 
 /** Maximum length of a context as JSON text, in bytes. */
@@ -78,8 +79,6 @@ class Attachment {
       this.handle(req, socket, head, {});
       return;
     }
-    const ignore = () => {};
-    socket.on('error', ignore);
     let timer;
     let release = () => {};
     // Until it is decided, no other listener handles it. In this tick another shield does that.
@@ -108,7 +107,6 @@ class Attachment {
       nextTick(report, error);
     } finally {
       clearTimeout(timer);
-      socket.removeListener('error', ignore);
     }
   }
 
@@ -119,16 +117,11 @@ class Attachment {
   handle(req, socket, head, { remoteAddress, context }) {
     const text = contextText(context);
     const bytes = headOf(req);
-    if (isGone(socket)) {
-      socket.on?.('error', () => {});
-      socket.destroy();
-      return 'refused';
-    }
     if (taken.has(socket)) {
       return 'refused';
     }
-    if (isAnswering(socket)) {
-      socket.on('error', () => {});
+    ignoreErrors(socket);
+    if (isGone(socket) || isAnswering(socket)) {
       socket.destroy();
       return 'refused';
     }

@@ -4,6 +4,9 @@
 
 const { encodePath } = require('../path');
 
+// Captured here, because fake timers of a test framework replace it later.
+const { setTimeout } = require('node:timers');
+
 /** Time for a refused peer to read the answer and close, in milliseconds. */
 const LINGER = 1000;
 
@@ -63,11 +66,19 @@ function headOf({ method, url, httpVersion, rawHeaders }, change = (_, value) =>
   return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
 }
 
+const ignore = () => {};
+
+/** Keeps errors of a socket, which its peer causes, from ending the process: the HTTP server listens no more. */
+function ignoreErrors(socket) {
+  if (!socket.listeners('error').includes(ignore)) {
+    socket.on('error', ignore);
+  }
+}
+
 /** Answers a request with this status, and closes its socket. */
 function refuse(socket, status) {
   const reason = REASONS[status];
   const retry = status === 503 ? 'Retry-After: 5\r\n' : '';
-  socket.on('error', () => {});
   socket.end(
     `HTTP/1.1 ${status} ${reason}\r\nConnection: close\r\nContent-Type: text/plain\r\n` +
       `Content-Length: ${reason.length}\r\n${retry}\r\n${reason}`,
@@ -77,4 +88,4 @@ function refuse(socket, status) {
   setTimeout(() => socket.destroy(), LINGER).unref();
 }
 
-module.exports = { pathOf, isWebSocket, hasBody, isCut, isAnswering, headOf, refuse };
+module.exports = { pathOf, isWebSocket, hasBody, isCut, isAnswering, headOf, ignoreErrors, refuse };
