@@ -17,9 +17,9 @@ const test = require('ava');
 const { WebSocket, WebSocketServer } = require('ws');
 const { authority } = require('../testkit/certificates');
 const { WSMsgBroker } = require('./support/start');
+const { frame, upgrade } = require('./support/upgrade');
 
 const trusted = authority();
-const KEY = 'dGhlIHNhbXBsZSBub25jZQ==';
 
 /** An HTTP server, listening, that answers with the path. */
 async function startHttp(t, httpServer = http.createServer(), address = [0, '127.0.0.1']) {
@@ -58,30 +58,6 @@ async function get(port, headers) {
   let text = '';
   for await (const chunk of res) text += chunk;
   return text;
-}
-
-/** The lines of an upgrade request. */
-const upgrade = (target, ...lines) =>
-  [
-    `GET ${target} HTTP/1.1`,
-    'Host: localhost',
-    'Connection: Upgrade',
-    'Upgrade: websocket',
-    'Sec-WebSocket-Version: 13',
-    `Sec-WebSocket-Key: ${KEY}`,
-    ...lines,
-    '\r\n',
-  ].join('\r\n');
-
-/** A masked frame with this JSON. */
-function frame(value) {
-  const text = Buffer.from(JSON.stringify(value));
-  const mask = Buffer.alloc(4);
-  const size = Buffer.alloc(text.length < 126 ? 2 : 4);
-  size[0] = 0x81;
-  size[1] = 0x80 | Math.min(text.length, 126);
-  if (size.length === 4) size.writeUInt16BE(text.length, 2);
-  return Buffer.concat([size, mask, text]);
 }
 
 /** Sends bytes to a port; resolves with all that comes until the connection ends, or until `isEnough(text)`. */
@@ -396,6 +372,7 @@ test('HTTP server and broker end independently', async (t) => {
   t.is((await a.request(1, 'a')).message, 1);
   const goaway = once(a, 'goaway');
   const closed = server.close({ drain: 5000 });
+  t.is(server.address(), null, 'also while it drains');
   await goaway;
   await a.drain();
   await closed;

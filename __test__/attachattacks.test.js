@@ -11,20 +11,9 @@ const { setTimeout: pause } = require('node:timers/promises');
 const test = require('ava');
 const { authority } = require('../testkit/certificates');
 const { WSMsgBroker } = require('./support/start');
+const { upgrade } = require('./support/upgrade');
 
 const trusted = authority();
-
-const upgrade = (target, ...lines) =>
-  [
-    `GET ${target} HTTP/1.1`,
-    'Host: localhost',
-    'Connection: Upgrade',
-    'Upgrade: websocket',
-    'Sec-WebSocket-Version: 13',
-    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
-    ...lines,
-    '\r\n',
-  ].join('\r\n');
 
 async function start(t, options, httpServer = http.createServer()) {
   const seen = [];

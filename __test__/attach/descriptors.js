@@ -6,18 +6,11 @@ const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
 const WSMsgBroker = require('../..');
+const { upgrade } = require('../support/upgrade');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 
-const REQUEST = [
-  'GET /ws HTTP/1.1',
-  'Host: localhost',
-  'Connection: Upgrade',
-  'Upgrade: websocket',
-  'Sec-WebSocket-Version: 13',
-  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
-  '\r\n',
-].join('\r\n');
+const REQUEST = upgrade('/ws');
 
 const descriptors = () => fs.readdirSync('/proc/self/fd').length;
 const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis));

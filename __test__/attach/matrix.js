@@ -17,6 +17,7 @@ const { once } = require('node:events');
 const { Worker, isMainThread, parentPort } = require('node:worker_threads');
 const WSMsgBroker = require('../..');
 const { authority } = require('../../testkit/certificates');
+const { frame, upgrade } = require('../support/upgrade');
 
 const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis));
 const LATE = 20;
@@ -35,26 +36,6 @@ const KINDS = {
     way: 'bridged',
   },
 };
-
-const REQUEST = [
-  'GET /ws HTTP/1.1',
-  'Host: localhost',
-  'Connection: Upgrade',
-  'Upgrade: websocket',
-  'Sec-WebSocket-Version: 13',
-  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
-  '\r\n',
-].join('\r\n');
-
-/** A masked frame with this JSON. */
-function frame(value) {
-  const text = Buffer.from(JSON.stringify(value));
-  const head =
-    text.length < 126
-      ? Buffer.from([0x81, 0x80 | text.length])
-      : Buffer.from([0x81, 0xfe, text.length >> 8, text.length & 0xff]);
-  return Buffer.concat([head, Buffer.alloc(4), text]);
-}
 
 async function check(kind, { make, way, file }) {
   const httpServer = make();
@@ -105,7 +86,7 @@ async function check(kind, { make, way, file }) {
   const [first, ...others] = numbers.map(send);
   // In the segment of the request, and then while it is being decided.
   socket.write(
-    Buffer.concat([Buffer.from(REQUEST), frame({ action: 'register', id: 'x' }), first]),
+    Buffer.concat([Buffer.from(upgrade('/ws')), frame({ action: 'register', id: 'x' }), first]),
   );
   while (asked === before) await pause(1);
   for (const bytes of others) socket.write(bytes);

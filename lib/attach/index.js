@@ -53,7 +53,7 @@ class Attachment {
 
   /**
    * `native`: the server of the addon. `options`: the `path`, encoded, or undefined for any; `allowUpgrade`;
-   * `handshakeTimeout`; `report(error)` reports a mistake of the program.
+   * `handshakeTimeout`; `report(what, error)` reports that something has failed.
    */
   constructor(native, options) {
     this.#native = native;
@@ -104,7 +104,7 @@ class Attachment {
       clearImmediate(shielding);
       release();
       setImmediate(refuse, socket, 403);
-      nextTick(report, error);
+      nextTick(report, 'allowUpgrade', error);
     } finally {
       clearTimeout(timer);
     }
@@ -149,7 +149,8 @@ class Attachment {
       taken.delete(socket);
       if (cause.code !== 'ERR_WSMB_NOT_OPEN') {
         const message = `cannot take over a socket: ${cause.message}`;
-        nextTick(this.#options.report, Object.assign(coded('ERR_WSMB_ATTACH', message), { cause }));
+        const error = Object.assign(coded('ERR_WSMB_ATTACH', message), { cause });
+        nextTick(this.#options.report, 'handing over a socket', error);
       }
       return refuseWith(503);
     }

@@ -54,7 +54,7 @@ class Messaging {
     try {
       return this.toJsonText(value);
     } catch (error) {
-      // What `toJSON` throws may be no object.
+      // A `toJSON` may throw something that is not an object.
       Object(error).code ??= 'ERR_WSMB_MESSAGE';
       throw error;
     }

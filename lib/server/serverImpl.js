@@ -90,7 +90,8 @@ class ServerImpl {
   /** True if the server keeps the process alive. */
   #isRef = true;
   #isClosed = false;
-  #hasWarned = false;
+  /** The kinds of failures that were reported by a warning. */
+  #warned = new Set();
   /** By number, functions that resolve pending searches of the cluster. */
   #searches = new Map();
   #lastSearch = 0;
@@ -152,7 +153,7 @@ class ServerImpl {
     if (attachment === undefined) {
       return;
     }
-    const report = (error) => this.#reportFault('allowUpgrade', error);
+    const report = (what, error) => this.#reportFault(what, error);
     this.#attachment = new Attachment(this.#native, { ...attachment, report });
     if (httpServer === undefined) {
       return;
@@ -244,8 +245,10 @@ class ServerImpl {
   }
 
   address() {
-    if (this.#options.httpServer && !this.#isClosed) {
-      return this.#options.httpServer.address();
+    const { httpServer } = this.#options;
+    // As for a port of its own, null from `close()` on.
+    if (httpServer && this.#server.wss !== null) {
+      return httpServer.address();
     }
     const found = this.#native?.address();
     if (!found) {
@@ -448,14 +451,15 @@ class ServerImpl {
     }
   }
 
-  /** Reports an error of a function of the program: as `'error'`, or once as a warning. */
-  #reportFault(name, fault) {
+  /** Reports a failure that is not caused by a peer: as `'error'`, or as a warning, once for each kind. */
+  #reportFault(what, fault) {
     if (this.#server.listenerCount('error') > 0) {
       this.#server.emit('error', fault);
-    } else if (!this.#hasWarned) {
-      this.#hasWarned = true;
+    } else if (!this.#warned.has(what)) {
+      this.#warned.add(what);
       const text = fault?.stack ?? util.inspect(fault);
-      process.emitWarning(`${name} has failed: ${text}`, { code: 'WSMB_AUTHENTICATE' });
+      const code = what === 'authenticate' ? 'WSMB_AUTHENTICATE' : 'WSMB_ATTACH';
+      process.emitWarning(`${what} has failed: ${text}`, { code });
     }
   }
 

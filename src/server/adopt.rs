@@ -61,8 +61,9 @@ impl Server {
         };
         let socket = socket.map_err(failed)?;
         drop(entered);
+        self.serve_adopted(socket, upgrade)?;
         self.broker.metrics.handed_over.fetch_add(1, Relaxed);
-        self.serve_adopted(socket, upgrade)
+        Ok(())
     }
 
     /// As [`adopt`](Self::adopt), for a socket that the embedder itself reads and writes. `notify` is called on
@@ -75,8 +76,8 @@ impl Server {
         notify: impl Fn(BridgeEvent) + Send + Sync + 'static,
     ) -> Result<Arc<Bridge>> {
         let bridge = Bridge::new(&self.broker.memory, notify);
-        self.broker.metrics.bridged.fetch_add(1, Relaxed);
         self.serve_adopted(Socket::Bridge(bridge.clone()), upgrade)?;
+        self.broker.metrics.bridged.fetch_add(1, Relaxed);
         Ok(bridge)
     }
 

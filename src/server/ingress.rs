@@ -279,19 +279,20 @@ impl Ingress {
             }
             _ = closing.wait_for(|closing| *closing) => return None,
         };
-        let refusal = match outcome {
-            // A TLS alert was sent already, or no header of a proxy has come.
-            Ok(Err(error)) if tls::failure(&error).is_some() || is_foreign(&error) => None,
+        let mut is_refused = true;
+        let answer = match outcome {
+            // A TLS alert was sent already.
+            Ok(Err(error)) if tls::failure(&error).is_some() => None,
+            Ok(Err(error)) if options.proxy_protocol && is_foreign(&error) => None,
             Ok(Err(_)) => return None,
-            Err(_) => Some(Refusal::Timeout),
-            Ok(Ok(Upgrade::Refused(refusal))) => Some(refusal),
+            Err(_) => Some(Refusal::Timeout.response()),
+            Ok(Ok(Upgrade::Refused(refusal))) => Some(refusal.response()),
             Ok(Ok(Upgrade::Answered(answer))) => {
-                let answer = handshake::finish(Some(answer), &mut read, &write, DISCARD);
-                let _ = timeout(options.close_timeout, answer).await;
-                return None;
+                is_refused = false;
+                Some(answer)
             }
             Ok(Ok(Upgrade::Accepted { .. })) if !broker.count_connection() => {
-                Some(Refusal::Unavailable)
+                Some(Refusal::Unavailable.response())
             }
             Ok(Ok(Upgrade::Accepted {
                 response,
@@ -325,12 +326,12 @@ impl Ingress {
                 });
             }
         };
-        broker.metrics.refused.fetch_add(1, Relaxed);
-        let answer = refusal.map(Refusal::response);
-        let refuse = handshake::finish(answer, &mut read, &write, DISCARD);
+        let refused = &broker.metrics.refused;
+        refused.fetch_add(is_refused.into(), Relaxed);
+        let finish = handshake::finish(answer, &mut read, &write, DISCARD);
         tokio::select! {
-            // Ends the same way whether the peer reads the refusal or not.
-            _ = timeout(options.close_timeout, refuse) => {}
+            // Ends the same way whether the peer reads the answer or not.
+            _ = timeout(options.close_timeout, finish) => {}
             () = under_way.ended() => {}
             _ = closing.wait_for(|closing| *closing) => {}
         }

@@ -54,6 +54,10 @@ fn parse_line(line: &str, info: ConnectionInfo) -> Option<ConnectionInfo> {
     let (family, addresses) = match parts[..] {
         ["PROXY", "UNKNOWN", ..] => return Some(info),
         ["PROXY", family, client, proxy, client_port, proxy_port] => {
+            let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number(client_port) || !is_number(proxy_port) {
+                return None;
+            }
             let _: u16 = proxy_port.parse().ok()?;
             (family, (client, proxy, client_port))
         }
@@ -202,6 +206,7 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 10.0.0.1 99999 80\r\n".to_vec(),
             b"PROXY TCP4 ::1 ::1 1 80\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.1 10.0.0.1 1\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 +1 80\r\n".to_vec(),
             b"PROXY UDP4 192.0.2.1 10.0.0.1 1 80\r\n".to_vec(),
             b"PROXY  TCP4 192.0.2.1 10.0.0.1 1 80\r\n".to_vec(),
             long.into_bytes(),
