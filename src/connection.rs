@@ -82,7 +82,7 @@ pub(crate) struct Connection {
     from: String,
     access: AuthState,
     /// Data from the handshake, if a hook authenticates clients.
-    peer: Option<Peer>,
+    peer: Option<Box<Peer>>,
     /// The message that waits for room in a receiver's outbox.
     waiting: Option<Box<Waiting>>,
     /// Lookups of a message to many ids that waits for them.
@@ -106,7 +106,7 @@ pub(crate) struct Connection {
     /// Timeout for the registration, or expiry of the grant.
     deadline: Timer,
     heartbeat: Option<Heartbeat>,
-    rate: Option<Rate>,
+    rate: Option<Box<Rate>>,
     /// Pings and pongs in the current second.
     controls: Window,
     /// Refused actions in the current minute.
@@ -144,13 +144,13 @@ impl Connection {
             rate: options
                 .rate_limit
                 .filter(|_| !handle.participant)
-                .map(|limit| Rate::new(limit, Instant::now())),
+                .map(|limit| Box::new(Rate::new(limit, Instant::now()))),
             charge: Charge::new(&broker.memory, itself),
             itself,
             discard: options.max_payload,
             id: None,
             from: String::new(),
-            peer,
+            peer: peer.map(Box::new),
             waiting: None,
             lookups: None,
             answered: None,
