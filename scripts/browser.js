@@ -110,6 +110,7 @@ const INTERNAL = [
   'requestDrain',
   'requests',
   'resendsRequests',
+  'runCallback',
   'saturatedStreams',
   'sendFrame',
   'sendQueue',

@@ -124,9 +124,8 @@ class Messaging {
     } else {
       this.requests.delete(name);
       this.updateFlowControl();
-      const { callback } = Object(entry);
-      if (typeof callback === 'function') {
-        callback(from, message);
+      if (entry) {
+        this.requests.runCallback(entry, from, message);
       } else if (!this.ignoresStrayAnswers) {
         this.onStrayAnswer?.(name);
       }

@@ -56,8 +56,9 @@ function idsOf(dest) {
 /** The JSON text of receivers, which are checked unless their `ids` are given. */
 const checkedText = (dest, ids = idsOf(dest)) => destText(Array.isArray(dest) ? ids : ids[0]);
 
-/** Checks the arguments of a request, and sends it. For `count` see `PendingRequest`. */
-async function startRequest(session, message, dest, { timeout, signal, waitFor }, count) {
+/** Checks the arguments of a request, and sends it. `extra`: its third option; for `count` see `PendingRequest`. */
+function startRequest(session, message, dest, options, extra, count) {
+  const { timeout, signal, waitFor } = checkOptions(options, 'timeout', 'signal', extra);
   const limit = timeout ?? session.settings.requestTimeout;
   const ids = idsOf(dest);
   const text = messageText(session, message);
@@ -114,21 +115,18 @@ const methods = {
 
   /** Sends a request to one id or to several. Resolves with the first answer: `{ from, message }`. */
   async request(message, dest, options) {
-    const checked = checkOptions(options, 'timeout', 'signal', 'waitFor');
-    return startRequest(this[kSession], message, dest, checked);
+    return startRequest(this[kSession], message, dest, options, 'waitFor');
   },
 
   /** Sends a request to several ids. Resolves with all answers and failures: two Maps by id. */
   async requestAll(message, ids, options) {
-    const checked = checkOptions(options, 'timeout', 'signal', 'count');
-    const count = Math.floor(checked.count ?? MAX_TIMER);
-    return startRequest(this[kSession], message, ids, checked, count);
+    const count = Math.floor(Object(options).count ?? MAX_TIMER);
+    return startRequest(this[kSession], message, ids, options, 'count', count);
   },
 
   /** Sends a message. Resolves with the broker's receipt: `{ delivered, failed }`. */
   async deliver(message, dest, options) {
-    const checked = checkOptions(options, 'timeout', 'signal', 'waitFor');
-    return startRequest(this[kSession], message, dest, checked, 0);
+    return startRequest(this[kSession], message, dest, options, 'waitFor', 0);
   },
 
   /** An async iterator of incoming messages: `{ message, from, response }`. */

@@ -43,6 +43,11 @@ class Requests extends Map {
     return entry;
   }
 
+  /** Calls the callback of an entry. */
+  runCallback({ callback }, from, message) {
+    callback(from, message);
+  }
+
   /** Handles that one receiver of a request will not answer. A callback is not called, as in version 1. */
   failReceiver(key, id, error) {
     const entry = this.get(key);

@@ -1,36 +1,40 @@
 'use strict';
 
-// The callbacks of `send`: each runs in the asynchronous context (`AsyncLocalStorage`) of its `send`.
+// Callbacks of `send` in Node.js: each runs in the asynchronous context (`AsyncLocalStorage`) of its `send`.
 
+const Requests = require('../client/requests');
 const { currentContext } = require('../eventHub');
 
-/** The callback of the program, and its context, as properties of the function that calls it. */
-const kCallback = Symbol('callback');
-const kContext = Symbol('context');
+/** The pending requests of a client. Entries of callbacks have their `context`. */
+class RequestsInContext extends Requests {
+  addCallback(...values) {
+    const entry = super.addCallback(...values);
+    entry.context = currentContext();
+    return entry;
+  }
 
-/** A function that calls a callback in the current context, once. */
-function bindCallback(callback) {
-  const context = currentContext();
-  const bound = (from, message) => {
-    releaseCallback(bound);
-    context.runInAsyncScope(callback, undefined, from, message);
-  };
-  bound[kCallback] = callback;
-  bound[kContext] = context;
-  return bound;
-}
+  runCallback({ callback, context }, from, message) {
+    if (typeof callback === 'function') {
+      context.runInAsyncScope(callback, undefined, from, message);
+    }
+  }
 
-/** Ends the context of a callback, which is not called any more. */
-function releaseCallback(bound) {
-  bound?.[kContext]?.emitDestroy();
+  delete(key) {
+    this.get(key)?.context?.emitDestroy();
+    return super.delete(key);
+  }
+
+  /** Ends all contexts: no callback will be called. */
+  destroyContexts() {
+    for (const { context } of this.values()) {
+      context?.emitDestroy();
+    }
+  }
 }
 
 /** The pending callbacks of a client, as an object like `ack2callback` of version 1. Its changes take effect. */
 function callbacksByAck(requests) {
-  const callback = (key) => {
-    const found = requests.get(key)?.callback;
-    return found?.[kCallback] ?? found;
-  };
+  const callback = (key) => requests.get(key)?.callback;
   const describe = (key) =>
     callback(key) && { value: callback(key), writable: true, enumerable: true, configurable: true };
   return new Proxy(Object.create(null), {
@@ -39,7 +43,6 @@ function callbacksByAck(requests) {
     ownKeys: () => [...requests.keys()].filter(callback),
     getOwnPropertyDescriptor: (_, key) => describe(key),
     deleteProperty: (_, key) => {
-      releaseCallback(requests.get(key)?.callback);
       requests.delete(key);
       return true;
     },
@@ -50,4 +53,4 @@ function callbacksByAck(requests) {
   });
 }
 
-module.exports = { bindCallback, releaseCallback, callbacksByAck };
+module.exports = { RequestsInContext, callbacksByAck };

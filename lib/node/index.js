@@ -13,7 +13,7 @@ const { stringify } = require('../json');
 const ack = require('./ack');
 const { DEFAULTS, parseArguments } = require('./address');
 const { stackOf, withAwaiting } = require('./callerStack');
-const { bindCallback, callbacksByAck, releaseCallback } = require('./callbacks');
+const { RequestsInContext, callbacksByAck } = require('./callbacks');
 const Transport = require('./transport');
 
 const { setTimeout, clearTimeout, setImmediate } = require('node:timers');
@@ -45,16 +45,12 @@ define(WSMsgBroker);
 
 const { send } = WSMsgBroker.prototype;
 
-/** Sends a message. The callback is called in the asynchronous context of this call. */
-WSMsgBroker.prototype.send = function sendInContext(message, dest, callback) {
-  if (!callback) {
-    return send.call(this, message, dest);
-  }
-  if (typeof callback !== 'function') {
-    // The error of 1.7.2.
+/** Sends a message. The error of a callback that is no function is that of 1.7.2. */
+WSMsgBroker.prototype.send = function sendChecked(message, dest, callback) {
+  if (callback && typeof callback !== 'function') {
     throw new Error('Client.send(data, callback) expects "callback" to be a Function');
   }
-  return send.call(this, message, dest, bindCallback(callback));
+  return send.call(this, message, dest, callback);
 };
 
 for (const name of ['request', 'requestAll', 'deliver', 'connected']) {
@@ -68,13 +64,12 @@ function initialize(client, id, { targets, settings }) {
   const session = new Session(client, targets, settings, ack, connect);
   session.toJsonText = stringify;
   session.context = eventHub.currentContext();
+  session.requests = new RequestsInContext();
   session.creation = stackOf(initialize);
   session.onEnd = () => {
     eventHub.setRef(session, false);
     session.context.emitDestroy();
-    for (const { callback } of session.requests.values()) {
-      releaseCallback(callback);
-    }
+    session.requests.destroyContexts();
   };
   eventHub.setRef(session, true);
   Object.defineProperty(client, kSession, { value: session });
