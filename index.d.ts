@@ -648,6 +648,18 @@ declare namespace WSMsgBroker {
     denied: number;
     /** Number of times that a connection was paused by `rateLimit`. */
     throttled: number;
+    /** Bytes of the actions read, without frame headers. */
+    receivedBytes: number;
+    /** Bytes written to clients, with frame headers, without TLS. */
+    sentBytes: number;
+    /** WebSockets closed, by reason. */
+    closed: Record<CloseReason, number>;
+    /** Requests that have ended, by outcome. */
+    requests: Record<RequestOutcome, number>;
+    /** Connections that are not read now because the queue of a receiver is full. */
+    sendersHeld: number;
+    /** Bytes queued for clients now. */
+    outboxBytes: number;
     /** Metrics of the cluster; missing without the option `nats`. */
     cluster?: ClusterStats | undefined;
   }
@@ -674,6 +686,54 @@ declare namespace WSMsgBroker {
 
   /** Argument of `slow`: the connection was closed, was closed to free memory, or its messages are dropped. */
   type SlowReason = 'closed' | 'memory' | 'dropping';
+
+  /** Why a WebSocket has ended. */
+  type CloseReason =
+    | 'client'
+    | 'lost'
+    | 'going_away'
+    | 'slow'
+    | 'memory'
+    | 'not_registered'
+    | 'violation'
+    | 'too_many'
+    | 'denied'
+    | 'dead'
+    | 'requested';
+
+  /** Argument of `disconnected`. */
+  interface EndedConnection extends ConnectionInfo {
+    /** The id that it had; undefined without one. */
+    id: string | undefined;
+    reason: CloseReason;
+    /** The code of the close frame that was sent or received first; undefined without one. */
+    code: number | undefined;
+    /** How long it was open, in milliseconds. */
+    duration: number;
+    /** Messages that the client has sent. */
+    messages: number;
+    /** Their bytes, without frame headers. */
+    bytesReceived: number;
+    /** Bytes written to the client, with frame headers. */
+    bytesSent: number;
+  }
+
+  /** Argument of `refused`. */
+  interface RefusedHandshake extends ConnectionInfo {
+    /** The HTTP status; `tls`: the TLS handshake failed; `dropped`: the socket was closed without a response. */
+    status: string;
+  }
+
+  /** Outcome of a request. */
+  type RequestOutcome =
+    | 'answered'
+    | 'rejected'
+    | 'timeout'
+    | 'cancelled'
+    | 'gone'
+    | 'slow'
+    | 'unknown_id'
+    | 'cluster_down';
 
   /** Options of `server.disconnect`. */
   interface DisconnectOptions {
@@ -751,13 +811,17 @@ declare namespace WSMsgBroker {
     error: [error: CodedError];
     /** A registration was refused or has expired, and the connection is closed. `id`: requested or former id. */
     denied: [id: string | null, error: DeniedError];
+    /** A WebSocket has ended. */
+    disconnected: [connection: EndedConnection];
+    /** A socket did not become a WebSocket. */
+    refused: [refusal: RefusedHandshake];
     /** A connection is a slow consumer: its id, if any, and the measure taken. */
     slow: [id: string | null, why: SlowReason];
     /** With `nats`: the state of the cluster; a reason for `failed` and `missing`, else null. */
     cluster: [state: ClusterState, reason: string | null];
     /**
-     * Number of `connection`, `warn`, `error`, `slow` and `denied` events that were counted but not emitted,
-     * because the event loop was busy.
+     * Number of `connection`, `disconnected`, `refused`, `warn`, `error`, `slow` and `denied` events that were counted
+     * but not emitted, because the event loop was busy.
      */
     dropped: [count: number];
   }
@@ -1053,6 +1117,21 @@ declare namespace WSMsgBroker {
     tls?: ServerTlsOptions | undefined;
     /** Form a cluster with the other brokers of these NATS servers. Default: no cluster. */
     nats?: NatsOptions | undefined;
+    /** Serve metrics and health over HTTP, at an address of its own. Default: no endpoint. */
+    admin?: AdminOptions | undefined;
+  }
+
+  /** The admin endpoint: `GET /metrics`, `/healthz` and `/readyz`. It answers while the event loop is blocked. */
+  interface AdminOptions {
+    /** Port, or the path of a Unix socket. Port 0 picks a free port: see `adminAddress()`. */
+    port: number | string;
+    /** Address to listen on. Other than a loopback address only with `token`. Default `127.0.0.1`. */
+    host?: string | undefined;
+    /**
+     * Token that requests for `/metrics` must have (`Authorization: Bearer <token>`): at least 16 characters of ASCII.
+     * Default: none.
+     */
+    token?: string | undefined;
   }
 
   /** Callback of `server.close`. */
@@ -1065,6 +1144,11 @@ declare namespace WSMsgBroker {
      * Default 0.
      */
     drain?: number | undefined;
+    /**
+     * Time in milliseconds before that, in which the server goes on and accepts clients, but its admin endpoint is not
+     * ready (`/readyz` is 503), so that load balancers send no new clients. A call without it ends that time. Default 0.
+     */
+    delay?: number | undefined;
   }
 
   /**
@@ -1126,6 +1210,12 @@ declare namespace WSMsgBroker {
 
     /** The bound address, or the path of a Unix socket; null once the server is closed. */
     address(): Address | string | null;
+
+    /** The bound address of the admin endpoint, or the path of its Unix socket; null without one. */
+    adminAddress(): Address | string | null;
+
+    /** All metrics as text for Prometheus; null once the server is closed. */
+    metrics(): string | null;
 
     /** Metrics; null once the server is closed. */
     stats(): Stats | null;

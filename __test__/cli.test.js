@@ -363,7 +363,7 @@ test('has a flag for every option of the server', async (t) => {
   });
   for (const name of names.filter((name) => !others.includes(name))) {
     const own = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-    const flag = own === '--nats-servers' ? '--nats' : own;
+    const flag = { '--nats-servers': '--nats', '--admin-port': '--admin' }[own] ?? own;
     t.is(stdout.includes(`${flag} `), !without.includes(flag), flag);
   }
 });

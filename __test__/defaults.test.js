@@ -40,7 +40,7 @@ const COUNTERS = [
   ...counters('ClusterStats').map((name) => `cluster.${name}`),
 ];
 /** Arguments of the constructor rather than options. */
-const ARGUMENTS = ['port', 'path'];
+const ARGUMENTS = ['port', 'path', 'admin.port'];
 /** Options that only a program can set. */
 const NO_FLAGS = [
   'id',
@@ -269,6 +269,9 @@ function union(name) {
   return [...body.matchAll(/'(\w+)'/g)].map(([, text]) => text);
 }
 
+/** The members of `admin`. */
+const adminOptions = () => SERVER.filter(([name]) => name.startsWith('admin.'));
+
 /** The members of `nats`. Those of its `tls` are documented elsewhere. */
 const natsOptions = () =>
   SERVER.filter((option) => option[0].startsWith('nats.') && !isNested(option));
@@ -312,9 +315,12 @@ test('docs/api.md and docs/limits.md list every option with its default in one t
   compare(t, 'client', members(CLIENT, 'reconnect'), reconnect, 'docs/api.md', 'reconnect.');
   const nats = apart(having('namespace'));
   compare(t, 'server', natsOptions(), prefixed('nats', nats), 'docs/api.md');
+  const admin = all.find((table) => Object.keys(table).join() === 'port,host,token') ?? {};
+  compare(t, 'server', adminOptions(), prefixed('admin', admin), 'docs/api.md');
   const isLimit = ([name, type]) =>
     !name.startsWith('jwt.') &&
     !name.startsWith('nats.') &&
+    !name.startsWith('admin.') &&
     (type === 'number' || name === 'slowConsumer');
   compare(t, 'server', SERVER.filter(isLimit), limits(), 'docs/limits.md');
   const others = top(SERVER).filter((option) => !isLimit(option));
@@ -328,7 +334,7 @@ test('docs/api.md and docs/limits.md list every option with its default in one t
     names([...nested(CLIENT, 'reconnect', 'tls'), ['WebSocket']]),
   );
   t.deepEqual(Object.keys(reconnect).sort(), names(members(CLIENT, 'reconnect')));
-  t.deepEqual(Object.keys(server).sort(), names(nested(others, 'jwt', 'nats', 'tls')));
+  t.deepEqual(Object.keys(server).sort(), names(nested(others, 'admin', 'jwt', 'nats', 'tls')));
   t.deepEqual(Object.keys(limits()).sort(), names(SERVER.filter(isLimit)));
   t.deepEqual(
     Object.keys(nats).sort(),
@@ -410,7 +416,8 @@ test('the command line lists every option with its default', (t) => {
   const found = flags();
   const none = [...NO_FLAGS, ...NO_NATS_FLAGS];
   const options = SERVER.filter((option) => !none.includes(option[0]) && !isNested(option));
-  const flagOf = (name) => (name === 'nats.servers' ? 'nats' : kebab(name));
+  const names = { 'nats.servers': 'nats', 'admin.port': 'admin' };
+  const flagOf = (name) => names[name] ?? kebab(name);
   t.true('nats-tls' in found);
   const named = Object.fromEntries(
     options

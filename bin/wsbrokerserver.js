@@ -35,6 +35,7 @@ const PARSED = {
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean', short: 'v' },
   drain: { type: 'string', default: `${DRAIN}` },
+  'drain-delay': { type: 'string', default: '0' },
 };
 for (const { name, isRepeatable } of FLAGS) {
   PARSED[name] = { type: 'string', multiple: isRepeatable };
@@ -44,6 +45,10 @@ function help() {
   const lines = [
     ...helpLines(),
     ['--drain <number>', `ms for pending requests after SIGTERM (${DRAIN})`],
+    [
+      '--drain-delay <number>',
+      'ms before that, in which /readyz is 503 and clients are accepted (0)',
+    ],
     ['-h, --help', 'print this help and exit'],
     ['-v, --version', 'print the version and exit'],
   ];
@@ -81,7 +86,7 @@ function limitLinger() {
   }
 }
 
-function start(port, path, drain, options) {
+function start(port, path, closing, options) {
   const WSMsgBroker = require('..');
   let server;
   handleHangUp(() => server, options.tls);
@@ -114,7 +119,7 @@ function start(port, path, drain, options) {
       fail(error.message, 1);
     }
   });
-  stopOnSignals(server, drain);
+  stopOnSignals(server, closing);
 }
 
 /**
@@ -134,14 +139,14 @@ function handleHangUp(getServer, tls) {
 }
 
 /** SIGTERM drains, SIGINT closes. A second signal ends the drain, a third one ends the process. */
-function stopOnSignals(server, drain) {
+function stopOnSignals(server, closing) {
   let signals = 0;
   const stop = (signal) => {
     signals += 1;
     if (signals > 2) {
       process.exit(EXIT[signal]);
     }
-    server.close(signals === 1 && signal === 'SIGTERM' ? { drain } : undefined).then(limitLinger);
+    server.close(signals === 1 && signal === 'SIGTERM' ? closing : undefined).then(limitLinger);
   };
   for (const signal of Object.keys(EXIT)) {
     process.on(signal, stop);
@@ -178,7 +183,8 @@ function main(argv) {
       options: PARSED,
       allowPositionals: true,
     });
-    const { help: wantsHelp, version: wantsVersion, drain, ...flags } = values;
+    const { help: wantsHelp, version: wantsVersion, ...others } = values;
+    const { drain, 'drain-delay': delay, ...flags } = others;
     if (wantsHelp) {
       output.write(help());
     } else if (wantsVersion) {
@@ -188,7 +194,11 @@ function main(argv) {
     } else {
       const [port, path] = positionals;
       const [, readNumber] = VALUES.number;
-      start(port, path, readFlag('drain', readNumber, drain), readFlags(flags));
+      const closing = {
+        drain: readFlag('drain', readNumber, drain),
+        delay: readFlag('drain-delay', readNumber, delay),
+      };
+      start(port, path, closing, readFlags(flags));
     }
   } catch (error) {
     fail(unknownFlag(error) ?? error.message.split('\n')[0], 2);

@@ -66,11 +66,14 @@ const DESCRIPTIONS = {
   ],
   'nats.tls.cert': ['certificate of this broker for NATS (PEM); implies TLS'],
   'nats.tls.key': ['private key of this certificate (PEM)'],
+  'admin.port': ['port or Unix socket of the admin endpoint (metrics, health)', 'no endpoint'],
+  'admin.host': ['address of the admin endpoint'],
+  'admin.token': ['token of the admin endpoint: the first line of this file', 'no token'],
   'nats.required': ['exit if NATS cannot be reached at the start'],
 };
 
 /** Flags with another name than their option. */
-const NAMES = { 'nats.servers': 'nats' };
+const NAMES = { 'nats.servers': 'nats', 'admin.port': 'admin' };
 
 /** Flags that take another type of value than their option. */
 const TYPES = {
@@ -78,6 +81,8 @@ const TYPES = {
   'nats.nkey': 'line',
   'nats.creds': 'file',
   'nats.tls': 'boolean',
+  'admin.port': 'string',
+  'admin.token': 'line',
 };
 
 /** By the type of an option, the placeholder of a flag's value, and the function that reads the value. */
@@ -187,7 +192,7 @@ function unknownFlag(error) {
   if (flag === undefined) {
     return undefined;
   }
-  const flags = [...FLAGS.map(({ name }) => name), 'drain', 'help', 'version'];
+  const flags = [...FLAGS.map(({ name }) => name), 'drain', 'drain-delay', 'help', 'version'];
   const meant = closest(
     flag,
     flags.map((name) => `--${name}`),

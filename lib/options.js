@@ -104,6 +104,7 @@ const SERVER = {
   allowedOrigins: 'strings',
   tls: SERVER_TLS,
   nats: NATS,
+  admin: { port: 'any', host: 'string', token: 'string' },
 };
 
 const RECONNECT = {
@@ -274,7 +275,7 @@ function checkOne(name, value, type) {
 }
 
 /** Options whose values may be secret: messages contain only their type. */
-const SECRET = /^(?:jwt|tls|token|nats|proxy)\b/;
+const SECRET = /^(?:jwt|tls|token|nats|proxy|admin\.token)\b/;
 
 function kindOf(value) {
   if (value === null || Array.isArray(value)) {
@@ -451,7 +452,7 @@ module.exports = {
   checkArgument: (name, value) => checkOne(name, value, ARGUMENTS[name]),
   checkDisconnect: (options) => check(options, DISCONNECT),
   checkCallback: (value) => (value == null ? undefined : checkOne('callback', value, 'function')),
-  checkClose: (options) => check(object(options), { drain: 'number' }),
+  checkClose: (options) => check(object(options), { drain: 'number', delay: 'delay' }),
   serverOptions: SERVER,
   clientOptions: CLIENT,
 };

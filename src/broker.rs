@@ -30,7 +30,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -42,7 +42,7 @@ use crate::{
     auth::Authenticator,
     event::{ServerEvent, ServerListener},
     memory::Memory,
-    metrics::Metrics,
+    metrics::{Metrics, Outboxes, Stats},
     options::ServerOptions,
     transport::{outbox::Pushed, socket::WriteHalf},
 };
@@ -66,6 +66,8 @@ pub(crate) struct Broker {
     next_key: AtomicU64,
     /// Start and maximum duration of a drain, if one has begun.
     draining: Mutex<Option<(Instant, Duration)>>,
+    /// True once the broker is about to drain or to close: new clients should connect elsewhere.
+    leaving: AtomicBool,
     /// True once the broker closes. Each task keeps a receiver: all have ended when the last receiver is
     /// dropped.
     closing: watch::Sender<bool>,
@@ -98,6 +100,7 @@ impl Broker {
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
             draining: Mutex::default(),
+            leaving: AtomicBool::new(false),
             closing: watch::channel(false).0,
             options,
         })
@@ -105,6 +108,7 @@ impl Broker {
 
     /// Ends all tasks of the broker and asks every connection to close.
     pub(crate) fn close(&self) {
+        self.leave();
         self.closing.send_replace(true);
         for handle in self.handles() {
             handle.request_close(Close::GoingAway);
@@ -146,10 +150,46 @@ impl Broker {
 
     /// Removes a connection that has ended.
     pub(crate) fn remove_connection(&self, handle: &Handle) {
-        let removed = self.connections.lock().remove(&handle.key);
+        let mut connections = self.connections.lock();
+        let removed = connections.remove(&handle.key);
         if removed.is_some_and(|handle| !handle.participant) {
             self.metrics.connections.fetch_sub(1, Relaxed);
+            let written = handle.outbox.written();
+            self.metrics.sent_bytes.fetch_add(written, Relaxed);
         }
+    }
+
+    /// Counters since the start, and current values.
+    pub(crate) fn stats(&self) -> Stats {
+        let Self {
+            options, registry, ..
+        } = self;
+        Stats {
+            registered: registry.count(),
+            pending: registry.requests.count(),
+            memory: self.memory.used(),
+            max_connections: options.max_connections,
+            max_memory: options.max_memory,
+            draining: self.draining.lock().is_some(),
+            requests: registry.requests.outcomes(),
+            request_duration: registry.requests.durations(),
+            host: self.listener.host_stats(),
+            cluster: self.peers.as_ref().map(|peers| peers.stats()),
+            // Under the lock, so that bytes of a connection which ends are counted once.
+            ..self
+                .metrics
+                .snapshot(self.outboxes(&self.connections.lock()))
+        }
+    }
+
+    fn outboxes(&self, connections: &HashMap<u64, Arc<Handle>>) -> Outboxes {
+        let mut outboxes = Outboxes::default();
+        for handle in connections.values().filter(|handle| !handle.participant) {
+            outboxes.bytes += handle.outbox.waiting();
+            outboxes.full += usize::from(handle.outbox.is_full());
+            outboxes.written += handle.outbox.written();
+        }
+        outboxes
     }
 
     /// Number of connections, including the participant.
@@ -181,6 +221,16 @@ impl Broker {
     /// Number unique within this broker.
     pub(crate) fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Relaxed)
+    }
+
+    /// Announces that the broker is about to drain or to close. Nothing else changes.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    /// True once the broker is about to drain or to close.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
     }
 
     /// Starts to drain: sends `goaway` to all connections of version 2, and to those that register later.

@@ -56,6 +56,7 @@ use crate::{
     },
     error::ActionError,
     memory::{CONNECTION, Charge},
+    metrics::CloseReason,
     protocol::{self, ClientAction},
     transport::{
         framing::{self, Broken, Incoming, Input, Reader},
@@ -63,6 +64,7 @@ use crate::{
     },
 };
 use clocks::{Rate, Window};
+use closing::Ended;
 use register::AuthState;
 pub(crate) use register::Peer;
 use turn::Turn;
@@ -92,6 +94,8 @@ pub(crate) struct Connection {
     /// True if the socket may have more input.
     readable: bool,
     closing: bool,
+    /// How it has ended, once it has.
+    ended: Option<Box<Ended>>,
     /// Bytes that may still be discarded from a closing connection.
     discard: usize,
     /// Close timeout, or slow-consumer timeout.
@@ -156,6 +160,7 @@ impl Connection {
             answered: None,
             readable: true,
             closing: false,
+            ended: None,
             timer: None,
             progress: 0,
             delay_timer: None,
@@ -191,6 +196,11 @@ impl Connection {
         metrics
             .messages_out
             .fetch_add(turn.messages_out.into(), Relaxed);
+        (metrics.received_bytes).fetch_add(turn.bytes as u64, Relaxed);
+        (self.handle).count_received(turn.messages_in, turn.bytes);
+        if let Some(begin) = turn.begin.filter(|_| turn.messages_in > 0) {
+            metrics.routing.record(begin.elapsed());
+        }
         turn.end();
         self.update_charge();
         ended
@@ -230,14 +240,14 @@ impl Connection {
                     turn.count_message(text.len());
                     self.on_message();
                     if let Some(receiver) = self.route(text, cx, turn) {
-                        self.waiting = Some(Waiting::new(text.into(), receiver, cx));
+                        self.waiting = Some(Waiting::new(&self.broker, text.into(), receiver, cx));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Text(text)))) => {
                     turn.count_message(text.len());
                     self.on_message();
                     if let Some(receiver) = self.route(&text, cx, turn) {
-                        self.waiting = Some(Waiting::new(text, receiver, cx));
+                        self.waiting = Some(Waiting::new(&self.broker, text, receiver, cx));
                     }
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Binary(_)))) => {
@@ -248,8 +258,9 @@ impl Connection {
                         false => self.deny_unregistered(),
                     }
                 }
-                Poll::Ready(Ok(Incoming::Message(Message::Close(_)))) => {
+                Poll::Ready(Ok(Incoming::Message(Message::Close(frame)))) => {
                     self.deliver(turn);
+                    self.ends(CloseReason::Client, frame.map(|frame| frame.code.into()));
                     // The echo is among the automatic replies.
                     self.start_closing(DeliveryError::Gone);
                 }
@@ -264,7 +275,6 @@ impl Connection {
                 Poll::Ready(Err(Broken::Lost)) => return Poll::Ready(()),
                 Poll::Ready(Err(Broken::Rules { code, .. })) => {
                     self.deliver(turn);
-                    self.broker.metrics.violations.fetch_add(1, Relaxed);
                     self.close(&Close::Violation(code));
                 }
             }
@@ -394,9 +404,11 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.ends(CloseReason::Lost, None);
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);
+        self.emit_disconnected();
     }
 }

@@ -290,6 +290,25 @@ pub enum ActionError {
 }
 
 impl ActionError {
+    /// All codes.
+    pub(crate) const CODES: [&'static str; 15] = [
+        "ERR_WSMB_JSON",
+        "ERR_WSMB_BINARY",
+        "ERR_WSMB_ACTION",
+        "ERR_WSMB_ID",
+        "ERR_WSMB_MAX_ID_LENGTH",
+        "ERR_WSMB_SEND",
+        "ERR_WSMB_DEST",
+        "ERR_WSMB_MAX_DEST",
+        "ERR_WSMB_MAX_FANOUT",
+        "ERR_WSMB_FORBIDDEN",
+        "ERR_WSMB_ACK_TAKEN",
+        "ERR_WSMB_CLUSTER_PAYLOAD",
+        "ERR_WSMB_ANSWER",
+        "ERR_WSMB_CANCEL",
+        "ERR_WSMB_MEMBER",
+    ];
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {

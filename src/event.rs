@@ -1,10 +1,11 @@
 //! Events that are emitted to the embedder. Their texts are borrowed, so an unused event costs nothing.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     auth::Denied,
     error::{ActionError, Error},
+    metrics::{CloseReason, HostStats},
 };
 
 /// The origin of a connection: that of its socket, or with `trust_proxy` that reported by the proxy.
@@ -32,6 +33,26 @@ impl ConnectionInfo {
 pub enum ServerEvent<'a> {
     /// A WebSocket was accepted.
     Connection(ConnectionInfo),
+    /// A socket did not become a WebSocket.
+    HandshakeRefused {
+        /// Where it came from.
+        info: ConnectionInfo,
+        /// The HTTP status of the response; `tls` if the TLS handshake failed, `dropped` if there was no response.
+        status: &'static str,
+    },
+    /// A WebSocket has ended.
+    Disconnected {
+        /// The id that it had when it ended.
+        id: Option<&'a str>,
+        /// Where it came from.
+        info: ConnectionInfo,
+        /// Why it ended.
+        reason: CloseReason,
+        /// The code of the close frame that was sent or received first; none without one.
+        code: Option<u16>,
+        /// Messages and bytes that it has transferred.
+        traffic: Traffic,
+    },
     /// An id was registered; the `registered` frame is about to be queued.
     Registered {
         /// The id.
@@ -86,6 +107,19 @@ pub enum ClusterEvent<'a> {
     Missing(&'a str),
 }
 
+/// Messages and bytes that a WebSocket has transferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// How long it was open.
+    pub open: Duration,
+    /// Messages received from the client.
+    pub messages: u64,
+    /// Their bytes, without frame headers.
+    pub bytes_received: u64,
+    /// Bytes written to the client, with frame headers.
+    pub bytes_sent: u64,
+}
+
 /// The measure taken against a slow consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slow {
@@ -101,6 +135,11 @@ pub enum Slow {
 pub trait ServerListener: Send + Sync + 'static {
     /// Called for each event.
     fn event(&self, event: ServerEvent<'_>);
+
+    /// How far the embedder is behind with the events. Default: it is not known.
+    fn host_stats(&self) -> Option<HostStats> {
+        None
+    }
 }
 
 impl<F: Fn(ServerEvent<'_>) + Send + Sync + 'static> ServerListener for F {

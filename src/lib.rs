@@ -64,11 +64,13 @@ pub use cluster::Found;
 pub use error::{ActionError, Error, Result};
 pub use event::{
     ClientEvent, ClientListener, ClusterEvent, ConnectionInfo, ServerEvent, ServerListener, Slow,
+    Traffic,
 };
-pub use metrics::{ClusterStats, Stats};
+pub use metrics::{ByLabel, CloseReason, ClusterStats, Format, HostStats, Stats, Times};
 pub use options::{
-    ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit, ServerOptions,
-    SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
+    AdminOptions, ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit,
+    ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy,
+    TrustStore,
 };
 pub use server::{
     Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,

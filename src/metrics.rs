@@ -1,27 +1,111 @@
-//! Metrics of a server: counters and gauges.
+//! Metrics of a server: counters, gauges and histograms.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `metrics` | the live metrics, and a snapshot of them |
+//! | `counters` | counters by label, and histograms |
+//! | `families` | name, type, meaning and value of each metric |
+//! | `exposition` | all metrics as text for Prometheus |
+//! | `process` | metrics of the process as such a text |
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+mod counters;
+mod exposition;
+mod families;
+mod process;
 
-/// The live counters. Connections update them once per batch, not per message.
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::error::ActionError;
+pub use counters::{BOUNDS, ByLabel, Times};
+pub(crate) use counters::{Counters, Histogram};
+pub use exposition::Format;
+pub use families::{FAMILIES, Family, Kind, Value};
+pub(crate) use process::exposition as process;
+
+/// The live metrics. Connections update them once per turn, not per message.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) connections: AtomicUsize,
     pub(crate) accepted: AtomicU64,
     pub(crate) handed_over: AtomicU64,
     pub(crate) bridged: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    /// By `REFUSED`.
+    refused: Counters<{ REFUSED.len() }>,
+    /// By `CloseReason`.
+    closed: Counters<{ CloseReason::NAMES.len() }>,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
+    /// Bytes of the messages in `messages_in`.
+    pub(crate) received_bytes: AtomicU64,
+    /// Bytes written to connections that have ended.
+    pub(crate) sent_bytes: AtomicU64,
     pub(crate) unknown_ids: AtomicU64,
-    pub(crate) errors: AtomicU64,
-    pub(crate) violations: AtomicU64,
-    pub(crate) slow: AtomicU64,
+    /// By code.
+    errors: Counters<{ ActionError::CODES.len() }>,
     pub(crate) dropped: AtomicU64,
-    pub(crate) evicted: AtomicU64,
-    pub(crate) dead: AtomicU64,
-    pub(crate) unregistered: AtomicU64,
-    pub(crate) denied: AtomicU64,
     pub(crate) throttled: AtomicU64,
+    pub(crate) senders_held: AtomicUsize,
+    pub(crate) sender_hold: Histogram,
+    pub(crate) routing: Histogram,
+    pub(crate) authenticate: Histogram,
+}
+
+/// Values of the label `status` of refused handshakes: an HTTP status; `tls` if the TLS handshake failed; `dropped` if
+/// the socket was closed without an answer.
+const REFUSED: [&str; 10] = [
+    "400", "403", "404", "405", "408", "426", "431", "503", "tls", "dropped",
+];
+
+/// Why a WebSocket was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client has closed it.
+    Client,
+    /// The connection was lost.
+    Lost,
+    /// The server closes.
+    GoingAway,
+    /// The client was a slow consumer.
+    Slow,
+    /// Memory was short, and this connection held the most.
+    Memory,
+    /// The client did not register in time.
+    NotRegistered,
+    /// The client violated the WebSocket protocol, or exceeded a limit of messages.
+    Violation,
+    /// The client sent too many control frames or invalid actions.
+    TooMany,
+    /// Its registration was denied or revoked.
+    Denied,
+    /// The client did not respond to a ping.
+    Dead,
+    /// The embedder has closed it.
+    Requested,
+}
+
+impl CloseReason {
+    /// The names of all reasons, in their order.
+    pub const NAMES: [&'static str; 11] = [
+        "client",
+        "lost",
+        "going_away",
+        "slow",
+        "memory",
+        "not_registered",
+        "violation",
+        "too_many",
+        "denied",
+        "dead",
+        "requested",
+    ];
+
+    /// The name, such as `going_away`.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
 }
 
 /// A snapshot of a server's metrics.
@@ -48,6 +132,10 @@ pub struct Stats {
     pub messages_in: u64,
     /// Messages and answers queued so far for a receiver, or for its broker.
     pub messages_out: u64,
+    /// Bytes of the actions received so far, without frame headers.
+    pub received_bytes: u64,
+    /// Bytes written to clients so far, with frame headers, without TLS.
+    pub sent_bytes: u64,
     /// Messages to unknown ids so far.
     pub unknown_ids: u64,
     /// Actions refused so far.
@@ -69,8 +157,50 @@ pub struct Stats {
     pub denied: u64,
     /// Number of times that a connection has exceeded its `rateLimit` so far.
     pub throttled: u64,
+    /// Maximum number of open WebSockets.
+    pub max_connections: usize,
+    /// Maximum of `memory`.
+    pub max_memory: usize,
+    /// True while the broker drains.
+    pub draining: bool,
+    /// `refused` by HTTP status, `tls` or `dropped`.
+    pub refused_by: ByLabel,
+    /// WebSockets closed so far, by [`CloseReason`].
+    pub closed: ByLabel,
+    /// `errors` by the code of the error.
+    pub errors_by: ByLabel,
+    /// Requests that have ended so far, by outcome: `answered`, `rejected`, `timeout`, `cancelled`, `gone`, `slow`,
+    /// `unknown_id`, `cluster_down`.
+    pub requests: ByLabel,
+    /// Time from a request to its last wanted answer.
+    pub request_duration: Times,
+    /// Connections that are not read because the queue of a receiver is full.
+    pub senders_held: usize,
+    /// Times for which connections were not read for that reason.
+    pub sender_hold: Times,
+    /// Bytes queued for clients.
+    pub outbox_bytes: usize,
+    /// Connections whose queue is full.
+    pub outbox_full: usize,
+    /// Times from reading messages of a connection to writing them, in one turn of eight.
+    pub routing: Times,
+    /// Times in which the embedder decided registrations.
+    pub authenticate: Times,
+    /// The metrics of the embedder; none if it has none.
+    pub host: Option<HostStats>,
     /// The metrics of its cluster membership; none without a cluster.
     pub cluster: Option<ClusterStats>,
+}
+
+/// How far the embedder is behind with the events of a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostStats {
+    /// Bytes of events that it has not handled.
+    pub pending_bytes: usize,
+    /// The time for which the oldest of them waits.
+    pub lag: Duration,
+    /// Events so far that were counted instead of handed over.
+    pub dropped: u64,
 }
 
 /// The metrics of a server's cluster membership.
@@ -95,30 +225,72 @@ pub struct ClusterStats {
     pub lost: u64,
 }
 
+/// Values that a broker determines at the time of a snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outboxes {
+    /// Bytes queued.
+    pub(crate) bytes: usize,
+    /// Number of those that are full.
+    pub(crate) full: usize,
+    /// Bytes written by the open connections.
+    pub(crate) written: u64,
+}
+
 impl Metrics {
-    pub(crate) fn snapshot(&self, registered: usize, pending: usize, memory: usize) -> Stats {
+    /// Counts a socket that did not become a WebSocket. `status`: an HTTP status, `tls` or `dropped`.
+    pub(crate) fn refused(&self, status: &str) {
+        let index = REFUSED.iter().position(|name| *name == status);
+        self.refused.add(index.unwrap_or_default());
+    }
+
+    /// Counts a connection that has ended.
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        self.closed.add(reason as usize);
+    }
+
+    /// Counts an action that was refused.
+    pub(crate) fn error(&self, error: &ActionError) {
+        let code = error.code();
+        let index = ActionError::CODES.iter().position(|known| *known == code);
+        self.errors.add(index.unwrap_or_default());
+    }
+
+    /// The metrics that are counted here.
+    pub(crate) fn snapshot(&self, outboxes: Outboxes) -> Stats {
+        let refused_by = self.refused.snapshot(&REFUSED);
+        let closed = self.closed.snapshot(&CloseReason::NAMES);
+        let errors_by = self.errors.snapshot(&ActionError::CODES);
+        let ended = |reason: CloseReason| closed.get(reason.name());
         Stats {
             connections: self.connections.load(Relaxed),
-            registered,
-            pending,
-            memory,
             accepted: self.accepted.load(Relaxed),
             handed_over: self.handed_over.load(Relaxed),
             bridged: self.bridged.load(Relaxed),
-            refused: self.refused.load(Relaxed),
+            refused: refused_by.sum(),
             messages_in: self.messages_in.load(Relaxed),
             messages_out: self.messages_out.load(Relaxed),
+            received_bytes: self.received_bytes.load(Relaxed),
+            sent_bytes: self.sent_bytes.load(Relaxed) + outboxes.written,
             unknown_ids: self.unknown_ids.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-            violations: self.violations.load(Relaxed),
-            slow: self.slow.load(Relaxed),
+            errors: errors_by.sum(),
+            violations: ended(CloseReason::Violation) + ended(CloseReason::TooMany),
+            slow: ended(CloseReason::Slow),
             dropped: self.dropped.load(Relaxed),
-            evicted: self.evicted.load(Relaxed),
-            dead: self.dead.load(Relaxed),
-            unregistered: self.unregistered.load(Relaxed),
-            denied: self.denied.load(Relaxed),
+            evicted: ended(CloseReason::Memory),
+            dead: ended(CloseReason::Dead),
+            unregistered: ended(CloseReason::NotRegistered),
+            denied: ended(CloseReason::Denied),
             throttled: self.throttled.load(Relaxed),
-            cluster: None,
+            refused_by,
+            closed,
+            errors_by,
+            senders_held: self.senders_held.load(Relaxed),
+            sender_hold: self.sender_hold.snapshot(),
+            outbox_bytes: outboxes.bytes,
+            outbox_full: outboxes.full,
+            routing: self.routing.snapshot(),
+            authenticate: self.authenticate.snapshot(),
+            ..Stats::default()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The options of servers and clients, with their defaults, ranges and units.
 
+mod admin;
 pub(crate) mod headers;
 mod nats;
 pub(crate) mod path;
@@ -14,6 +15,7 @@ use crate::{
     error::{Error, Result},
 };
 
+pub use admin::AdminOptions;
 pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
@@ -166,6 +168,8 @@ pub struct ServerOptions {
     pub tls: Option<TlsServerOptions>,
     /// Form a cluster with other brokers over NATS (feature `nats`). Default: no cluster.
     pub nats: Option<NatsOptions>,
+    /// Serve metrics and health over HTTP. Default: no endpoint.
+    pub admin: Option<AdminOptions>,
 }
 
 impl Default for ServerOptions {
@@ -206,6 +210,7 @@ impl Default for ServerOptions {
             max_pending_acks: 65_536,
             tls: None,
             nats: None,
+            admin: None,
         }
     }
 }
@@ -256,6 +261,9 @@ impl ServerOptions {
         time("pingTimeout", self.ping_timeout)?;
         if let Some(allowed) = &self.allowed_origins {
             auth::origin::validate(allowed)?;
+        }
+        if let Some(admin) = &self.admin {
+            admin.validate()?;
         }
         if let Some(nats) = &self.nats {
             nats.validate()?;

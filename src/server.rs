@@ -8,12 +8,14 @@
 //! | `handshakes` | pending handshakes and their limit |
 //! | `adopt` | takes over sockets from an HTTP server of the embedder |
 //! | `attach` | starts the connection of a WebSocket |
+//! | `admin` | metrics and health over HTTP |
 //! | `participant` | the server's own client |
 //! | `directory` | queries ids, disconnects clients |
 //! | `governor` | closes connections when memory is short |
 //! | `cluster` | joins a cluster, queries its ids |
 
 mod acceptor;
+mod admin;
 mod adopt;
 mod attach;
 mod cluster;
@@ -83,6 +85,8 @@ pub struct Server {
     ingress: Arc<Ingress>,
     cluster: Option<Arc<Cluster>>,
     address: Address,
+    /// The address of its admin endpoint, if it has one.
+    admin: Option<Address>,
     /// Runtime of its tasks.
     runtime: Runtime,
 }
@@ -131,6 +135,7 @@ impl Server {
         let (acceptor, address) =
             ListeningSocket::bind(&options.listen, options.reuse_port, options.socket_mode)?;
         drop(entered);
+        let admin = options.admin.take().map(admin::Bound::bind).transpose()?;
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);
         let broker = Broker::new(options, gate, memory, Box::new(listener), peers);
@@ -138,6 +143,10 @@ impl Server {
             cluster.start(&broker, events, broker.closing());
         }
         let ingress = Ingress::new(broker.clone(), acceptor, tls);
+        let admin_address = admin.as_ref().map(|admin| admin.address.clone());
+        if let Some(admin) = admin {
+            admin.serve(&ingress, runtime)?;
+        }
         runtime.spawn(ingress.clone().accept(broker.closing()));
         runtime.spawn(expire(broker.clone(), broker.closing()));
         runtime.spawn(governor::govern(broker.clone(), broker.closing()));
@@ -146,6 +155,7 @@ impl Server {
             ingress,
             cluster,
             address,
+            admin: admin_address,
             runtime: runtime.clone(),
         })
     }
@@ -161,20 +171,14 @@ impl Server {
         &self.address
     }
 
+    /// The address of the admin endpoint; none without one.
+    pub fn admin_address(&self) -> Option<&Address> {
+        self.admin.as_ref()
+    }
+
     /// Counters since the start, and current values.
     pub fn stats(&self) -> Stats {
-        let Broker {
-            registry,
-            metrics,
-            memory,
-            peers,
-            ..
-        } = &*self.broker;
-        let stats = metrics.snapshot(registry.count(), registry.requests.count(), memory.used());
-        Stats {
-            cluster: peers.as_ref().map(|peers| peers.stats()),
-            ..stats
-        }
+        self.broker.stats()
     }
 
     /// Changes `ack_timeout` for new requests.
@@ -202,6 +206,12 @@ impl Server {
     pub fn close(&self) {
         self.ingress.stop();
         self.broker.close();
+    }
+
+    /// Announces that the server is about to drain or to close: its admin endpoint is not ready any more. It still
+    /// accepts connections, until load balancers have noticed.
+    pub fn leave(&self) {
+        self.broker.leave();
     }
 
     /// Stops listening and drains: sends `goaway` to clients of version 2, and resolves when no request is
@@ -240,8 +250,13 @@ async fn expire(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
     let every = EXPIRE_EVERY.min(broker.options.ack_timeout);
     let mut swept = Instant::now();
     loop {
+        let next = async {
+            // Without requests it only sweeps.
+            let _ = timeout(SWEEP_EVERY, broker.registry.requests.await_pending()).await;
+            sleep(every).await;
+        };
         tokio::select! {
-            () = sleep(every) => {}
+            () = next => {}
             _ = closing.wait_for(|closing| *closing) => return,
         }
         let now = Instant::now();

@@ -26,7 +26,20 @@ server.on('registered', (id, { remoteAddress, remotePort, secure }) => {
   expectTypeOf(secure).toEqualTypeOf<boolean>();
 });
 server.close((error) => error?.code === 'ERR_WSMB_NOT_OPEN');
-server.close({ drain: 1 }, () => {}).then(() => {});
+server.close({ drain: 1, delay: 1 }, () => {}).then(() => {});
+new Server({ port: 0, admin: { port: 0 } });
+new Server({ port: 0, admin: { port: '/run/admin', host: '::', token: 'x' } });
+// @ts-expect-error the port is required
+new Server({ port: 0, admin: {} });
+expectTypeOf(server.metrics()).toEqualTypeOf<string | null>();
+expectTypeOf(server.adminAddress()).toEqualTypeOf<ReturnType<typeof server.address>>();
+server.on('disconnected', ({ id, reason, duration }) => {
+  expectTypeOf(id).toEqualTypeOf<string | undefined>();
+  expectTypeOf(reason).toEqualTypeOf<WSMsgBroker.CloseReason>();
+  expectTypeOf(duration).toEqualTypeOf<number>();
+});
+server.on('refused', ({ status, remoteAddress }) => [status, remoteAddress]);
+expectTypeOf(server.stats()?.closed.slow).toEqualTypeOf<number | undefined>();
 server.close(null, null);
 // @ts-expect-error a function
 server.close({}, 1);

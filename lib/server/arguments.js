@@ -27,6 +27,26 @@ function badPort(port) {
   return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
 }
 
+/** Converts a port, or the path of a Unix socket. */
+function nativePort(port) {
+  const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
+  if (typeof port === 'string' && !(number >= 0)) {
+    return { port: 0, unix: path.resolve(port) };
+  }
+  if (Number.isInteger(number) && number >= 0 && number < 65_536) {
+    return { port: number };
+  }
+  throw badPort(port);
+}
+
+/** Converts the option `admin`. */
+function nativeAdmin({ port, host = DEFAULTS.admin.host, token }) {
+  if (port === undefined) {
+    throw coded('ERR_WSMB_OPTION', 'option "admin" needs option "admin.port"', TypeError);
+  }
+  return { host, token, ...nativePort(port) };
+}
+
 /** Converts the option `jwt`. */
 function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
   if ((secret === undefined) === (publicKey === undefined)) {
@@ -56,6 +76,7 @@ function parse({ id, ...options }) {
     socketMode,
     authenticate,
     jwt,
+    admin,
     ...limits
   } = options;
   const hasPort = port !== undefined && port !== null;
@@ -78,6 +99,9 @@ function parse({ id, ...options }) {
       native.trustProxy = trustProxy === true ? Number.POSITIVE_INFINITY : Number(trustProxy);
     }
   }
+  if (admin !== undefined) {
+    native.admin = nativeAdmin(admin);
+  }
   if (socketMode !== undefined) {
     native.socketMode =
       typeof socketMode === 'string' ? Number.parseInt(socketMode, 8) : socketMode;
@@ -95,14 +119,7 @@ function parse({ id, ...options }) {
   if (adopts) {
     return { ...identity(id, limits, native), shown, native, ...attachment(options, shown.path) };
   }
-  const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
-  if (typeof port === 'string' && !(number >= 0)) {
-    native.unix = path.resolve(port);
-  } else if (Number.isInteger(number) && number >= 0 && number < 65_536) {
-    native.port = number;
-  } else {
-    throw badPort(port);
-  }
+  Object.assign(native, nativePort(port));
   return { ...identity(id, limits, native), shown, native };
 }
 

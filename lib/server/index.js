@@ -72,6 +72,16 @@ Server.prototype.handleUpgrade = function handleUpgrade(req, socket, head, optio
   );
 };
 
+/** The address of the admin endpoint, as of `address()`; null without one. */
+Server.prototype.adminAddress = function adminAddress() {
+  return this[kImpl].adminAddress();
+};
+
+/** All metrics as text for Prometheus, or null once the server is closed. */
+Server.prototype.metrics = function metrics() {
+  return this[kImpl].metrics();
+};
+
 /** The counters of the server, or null once it is closed. */
 Server.prototype.stats = function stats() {
   return this[kImpl].stats();
@@ -117,17 +127,18 @@ Server.prototype.setTls = function setTls(tls) {
 
 /**
  * Closes the server. The port is free when this returns; the promise resolves when the last connection has ended.
- * With `drain` pending requests have this time, in milliseconds, to be answered.
+ * With `drain` pending requests have this time, in milliseconds, to be answered. With `delay` the server goes on for this
+ * time first, but its admin endpoint is not ready, so that load balancers send no new clients. A second call without
+ * `delay` ends that.
  *
  *     server.close([callback])
- *     server.close({ drain }[, callback])
+ *     server.close({ drain, delay }[, callback])
  */
 Server.prototype.close = function close(options, callback) {
   const isCallback = typeof options === 'function';
-  const { drain } = checkClose(isCallback ? undefined : options);
+  const checked = checkClose(isCallback ? undefined : options);
   const called = checkCallback(isCallback ? options : callback);
-  this.wss = null;
-  return this[kImpl].close(drain, called);
+  return this[kImpl].close(checked, called);
 };
 
 /** The process may end while the server is open, if nothing else keeps it alive. Returns the server. */

@@ -16,6 +16,7 @@ const Ready = require('./ready');
 
 // Captured here, because fake timers of a test framework replace it later.
 const { nextTick } = process;
+const { setTimeout, clearTimeout } = require('node:timers');
 
 /** Kinds of events that the addon sends only while the event of this name has a listener. */
 const OPTIONAL_EVENTS = {
@@ -27,6 +28,8 @@ const OPTIONAL_EVENTS = {
   error: ServerEventKind.Refused,
   slow: ServerEventKind.Slow,
   denied: ServerEventKind.Denied,
+  disconnected: ServerEventKind.Disconnected,
+  refused: ServerEventKind.HandshakeRefused,
 };
 
 /** The bit of an event in the mask of events that have listeners. */
@@ -62,6 +65,21 @@ function clientCertificate(base64) {
   };
 }
 
+/** An address as Node.js has it. `found`: that of the addon; `options`: those of the listener. */
+function addressOf(found, options) {
+  if (!found) {
+    return null;
+  }
+  const [address, port] = found;
+  if (options.unix !== undefined) {
+    return address;
+  }
+  return { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port };
+}
+
+/** The address of a listener in a message of the addon: host and port, or only the host if it has no address. */
+const target = ({ host, port, unix }) => unix ?? `${host}:${port}`;
+
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
 
 /** Calls a function of the addon. Its error for an invalid option becomes a RangeError. */
@@ -90,6 +108,8 @@ class ServerImpl {
   /** True if the server keeps the process alive. */
   #isRef = true;
   #isClosed = false;
+  /** The timer of a delayed `close`. */
+  #delay;
   /** The kinds of failures that were reported by a warning. */
   #warned = new Set();
   /** By number, functions that resolve pending searches of the cluster. */
@@ -131,7 +151,7 @@ class ServerImpl {
       if (error.code.startsWith('ERR_')) {
         throw nativeError(error);
       }
-      nextTick(() => this.#failToListen(this.#listenError(error.code)));
+      nextTick(() => this.#failToListen(this.#listenError(error)));
       return;
     }
     this.followListeners();
@@ -230,15 +250,18 @@ class ServerImpl {
     }
   }
 
-  #listenError(code) {
-    const { host, port, unix, reusePort } = this.#options.native;
+  #listenError({ code, message }) {
+    const { admin, ...own } = this.#options.native;
+    // The message ends with the address.
+    const isAdmin = admin && !message.endsWith(`: ${target(own)}`);
+    const { host, port, unix, reusePort } = isAdmin ? admin : own;
     const syscall = code === 'ENOTFOUND' ? 'getaddrinfo' : 'listen';
     if (unix !== undefined) {
       return systemError(code, syscall, unix);
     }
     const isWorker = require('node:cluster').isWorker;
     const advice =
-      code === 'EADDRINUSE' && !reusePort && isWorker
+      code === 'EADDRINUSE' && !reusePort && isWorker && !isAdmin
         ? ': workers of node:cluster can share a port with the option reusePort'
         : '';
     return systemError(code, syscall, host, syscall === 'listen' ? port : undefined, advice);
@@ -250,15 +273,15 @@ class ServerImpl {
     if (httpServer && this.#server.wss !== null) {
       return httpServer.address();
     }
-    const found = this.#native?.address();
-    if (!found) {
-      return null;
-    }
-    const [address, port] = found;
-    if (this.#options.native.unix !== undefined) {
-      return address;
-    }
-    return { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port };
+    return addressOf(this.#native?.address(), this.#options.native);
+  }
+
+  adminAddress() {
+    return addressOf(this.#native?.adminAddress(), this.#options.native.admin);
+  }
+
+  metrics() {
+    return this.#native?.metrics() ?? null;
   }
 
   stats() {
@@ -316,16 +339,28 @@ class ServerImpl {
   }
 
   /** Closes the server. `callback` is called when it is closed, with an error if it was closed before. */
-  close(drain, callback) {
+  close({ drain, delay }, callback) {
     if (callback !== undefined) {
       const error = this.#isClosed ? notOpened() : undefined;
       // Outside of the promise, so that an error thrown by the callback is an uncaught exception.
       this.#closed.then(() => nextTick(() => (error ? callback(error) : callback())));
     }
+    clearTimeout(this.#delay);
+    if (delay > 0 && this.#server.wss !== null) {
+      this.#native?.leave();
+      this.#delay = setTimeout(() => this.#stop(drain), delay);
+    } else {
+      this.#stop(drain);
+    }
+    return this.#closed;
+  }
+
+  /** Stops to listen, and closes the connections. */
+  #stop(drain) {
+    this.#server.wss = null;
     this.#attachment?.close();
     this.#options.httpServer?.removeListener('listening', this.#onHttpListening);
     this.#native?.close(drain);
-    return this.#closed;
   }
 
   #setClosed() {
@@ -378,6 +413,23 @@ class ServerImpl {
 
   onConnection([, address, port, secure]) {
     this.#server.emit('connection', connectionInfo(address, port, secure));
+  }
+
+  onDisconnected([, address, port, secure, id, reason, code, seconds, messages, received, sent]) {
+    this.#server.emit('disconnected', {
+      ...connectionInfo(address, port, secure),
+      id: id ?? undefined,
+      reason,
+      code: code ?? undefined,
+      duration: seconds * 1000,
+      messages,
+      bytesReceived: received,
+      bytesSent: sent,
+    });
+  }
+
+  onHandshakeRefused([, address, port, secure, status]) {
+    this.#server.emit('refused', { ...connectionInfo(address, port, secure), status });
   }
 
   onRegistered([, id, address, port, secure]) {

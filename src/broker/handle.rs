@@ -4,7 +4,7 @@ use std::{
     net::Shutdown,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
@@ -12,7 +12,7 @@ use futures_util::task::AtomicWaker;
 use crate::{
     auth::Denied,
     broker::{lease::Lease, requests::ConnectionRequests},
-    event::ConnectionInfo,
+    event::{ConnectionInfo, Traffic},
     memory::Memory,
     protocol::version_2,
     sync::{
@@ -94,6 +94,11 @@ pub(crate) struct Handle {
     pub(crate) remote: bool,
     /// Where it comes from; unknown for a participant and for a remote handle.
     pub(crate) info: ConnectionInfo,
+    /// When it was created.
+    since: Instant,
+    /// Messages received from it, and their bytes. Its task counts them once per turn.
+    messages: AtomicU64,
+    bytes_received: AtomicU64,
     pub(crate) outbox: Outbox,
     /// Number of its registration while it owns its id; zero otherwise.
     registration: AtomicU64,
@@ -129,6 +134,9 @@ impl Handle {
             participant: false,
             remote: false,
             info: ConnectionInfo::default(),
+            since: Instant::now(),
+            messages: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
             outbox: Outbox::new(mark, Mask::None, Some(memory)),
             registration: AtomicU64::new(0),
             uses_version_2: AtomicBool::new(false),
@@ -149,6 +157,25 @@ impl Handle {
     /// Sets where its connection comes from.
     pub(crate) fn of(self, info: ConnectionInfo) -> Self {
         Self { info, ..self }
+    }
+
+    /// Counts messages that its task has received.
+    pub(crate) fn count_received(&self, messages: u32, bytes: usize) {
+        // Only its task writes these.
+        let messages = self.messages.load(Relaxed) + u64::from(messages);
+        self.messages.store(messages, Relaxed);
+        let bytes = self.bytes_received.load(Relaxed) + bytes as u64;
+        self.bytes_received.store(bytes, Relaxed);
+    }
+
+    /// Messages and bytes that it has transferred so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            open: self.since.elapsed(),
+            messages: self.messages.load(Relaxed),
+            bytes_received: self.bytes_received.load(Relaxed),
+            bytes_sent: self.outbox.written(),
+        }
     }
 
     /// Turns it into the handle of the server's own participant.

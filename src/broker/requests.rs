@@ -20,11 +20,13 @@
 //! | `expiry` | timeouts, and the sweep of ended requests |
 //! | `queue` | requests of a connection by age, and of a shard by deadline |
 //! | `delivery_error` | reasons why a message is not delivered or not answered |
+//! | `outcome` | how a request has ended, for the metrics |
 //! | `remote` | operations for requests that cross brokers |
 
 mod connection;
 mod delivery_error;
 mod expiry;
+mod outcome;
 mod pending;
 mod queue;
 mod remote;
@@ -35,6 +37,8 @@ use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
+
+use tokio::sync::Notify;
 
 #[cfg(not(feature = "bench"))]
 use foldhash::quality::RandomState;
@@ -47,13 +51,15 @@ use crate::{
     broker::handle::Handle,
     error::ActionError,
     memory::{Charge, Memory, REQUEST},
+    metrics::{ByLabel, Histogram, Times},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 pub(crate) use connection::ConnectionRequests;
 pub(crate) use delivery_error::DeliveryError;
+use outcome::{Ended, OUTCOMES};
 use pending::{Pending, Shard};
 use responders::Responders;
 
@@ -71,6 +77,12 @@ pub(crate) struct Requests {
     timeout: AtomicU64,
     max_pending: usize,
     memory: Arc<Memory>,
+    /// Times from requests to their last wanted answers.
+    durations: Histogram,
+    /// True while the task that expires requests sleeps longer, because none is pending.
+    idle: AtomicBool,
+    /// Notified by the first request thereafter.
+    opened: Notify,
 }
 
 /// Identity of a request. Queues hold it weakly: it is alive as long as it is pending.
@@ -158,6 +170,9 @@ impl Requests {
             timeout: AtomicU64::new(0),
             max_pending,
             memory,
+            durations: Histogram::default(),
+            idle: AtomicBool::new(false),
+            opened: Notify::new(),
         };
         requests.set_timeout(timeout);
         requests
@@ -169,6 +184,30 @@ impl Requests {
             .iter()
             .map(|shard| shard.lock().pending.len())
             .sum()
+    }
+
+    /// Requests that have ended so far, by outcome.
+    pub(crate) fn outcomes(&self) -> ByLabel {
+        let mut outcomes = OUTCOMES.map(|name| (name, 0));
+        for shard in &self.shards {
+            let shard = shard.lock();
+            for ((_, sum), count) in outcomes.iter_mut().zip(shard.outcomes) {
+                *sum += count;
+            }
+        }
+        ByLabel(outcomes.into())
+    }
+
+    /// Counts a request that no receiver got, for this reason.
+    #[cold]
+    pub(crate) fn count_failed(&self, error: DeliveryError) {
+        let mut shard = self.shards[0].lock();
+        shard.outcomes[Ended::By(error).index()] += 1;
+    }
+
+    /// Times from requests to their last wanted answers.
+    pub(crate) fn durations(&self) -> Times {
+        self.durations.snapshot()
     }
 
     /// Uses bits of the hash that the tables of the shards do not use (they use the lowest and the
@@ -212,7 +251,7 @@ impl Requests {
             }
             Some(over) => {
                 let over = over.remove().0;
-                shard.finish(over, Some(DeliveryError::Timeout), notifications);
+                shard.finish(over, Ended::Failed(DeliveryError::Timeout), notifications);
                 return Ok(Opened::Expired);
             }
             None => self.insert(&mut shard, hash, question, now, notifications),
@@ -245,6 +284,7 @@ impl Requests {
         let mut pending = Pending {
             request: request.clone(),
             asker: question.asker.clone(),
+            opened: now,
             deadline: now + own.unwrap_or(usual),
             answers: question.answers,
             responders: Responders::with_capacity(count),
@@ -252,11 +292,15 @@ impl Requests {
         };
         let defers_cancels = pending.add(question, true, &self.hasher, notifications);
         if pending.responders.is_empty() {
-            pending.ended(None, notifications);
+            shard.finish(pending, Ended::By(DeliveryError::Gone), notifications);
         } else {
             let deadline = pending.deadline;
             shard.deadlines.push(deadline, own.is_some(), &request);
             shard.insert(pending);
+            // Under the lock of the shard, which `await_pending` takes between its write and its sleep.
+            if self.idle.load(Relaxed) {
+                self.wake_expiry();
+            }
         }
         (request, defers_cancels)
     }
@@ -273,9 +317,11 @@ impl Requests {
                 requests.outgoing.items.pop_front()
             };
             match oldest {
-                Some((request, _)) => {
-                    self.end(&request, Some(DeliveryError::Timeout), notifications)
-                }
+                Some((request, _)) => self.end(
+                    &request,
+                    Ended::Failed(DeliveryError::Timeout),
+                    notifications,
+                ),
                 None => return,
             }
         }
@@ -334,7 +380,7 @@ impl Requests {
         }
         if pending.is_over(now) {
             let over = entry.remove().0;
-            shard.finish(over, Some(DeliveryError::Timeout), notifications);
+            shard.finish(over, Ended::Failed(DeliveryError::Timeout), notifications);
             return None;
         }
 
@@ -359,7 +405,16 @@ impl Requests {
         }
         pending.responders.forget(responder.key);
         let pending = entry.remove().0;
-        let asker = shard.finish(pending, None, notifications);
+        let ended = match answers {
+            0 => Ended::Rejected,
+            _ => {
+                if !pending.asker.remote {
+                    self.durations.record(now.duration_since(pending.opened));
+                }
+                Ended::Answered
+            }
+        };
+        let asker = shard.finish(pending, ended, notifications);
         Some(ResponderDone {
             asker,
             dest,
@@ -375,19 +430,14 @@ impl Requests {
             && Arc::ptr_eq(&entry.get().asker, asker)
         {
             let pending = entry.remove().0;
-            shard.finish(pending, None, notifications);
+            shard.finish(pending, Ended::Cancelled, notifications);
         }
     }
 
-    fn end(
-        &self,
-        request: &Weak<Request>,
-        error: Option<DeliveryError>,
-        notifications: &mut Notifications,
-    ) {
+    fn end(&self, request: &Weak<Request>, ended: Ended, notifications: &mut Notifications) {
         if let Some(request) = request.upgrade() {
             let mut shard = self.shard(request.hash).lock();
-            shard.end(&request, error, notifications);
+            shard.end(&request, ended, notifications);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::Connection;
 use crate::{
     auth::Denied,
     broker::handle::Close,
+    metrics::CloseReason,
     options::RateLimit,
     transport::{
         framing::{self, Mask},
@@ -199,7 +200,7 @@ impl Connection {
                     self.handle.flush();
                 }
                 Some(Beat::Dead) => {
-                    self.broker.metrics.dead.fetch_add(1, Relaxed);
+                    self.ends(CloseReason::Dead, None);
                     return Poll::Ready(());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{
     net::Shutdown,
-    sync::atomic::Ordering::Relaxed,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -13,8 +13,18 @@ use super::{Connection, Turn, register::AuthState};
 use crate::{
     broker::{handle::Close, requests::DeliveryError},
     event::{ServerEvent, Slow},
+    metrics::CloseReason,
     transport::framing::{self, Mask},
 };
+
+/// How a connection has ended.
+pub(super) struct Ended {
+    reason: CloseReason,
+    /// The code of the close frame that was sent or received first.
+    code: Option<u16>,
+    /// The id that it had.
+    id: Option<Arc<str>>,
+}
 
 impl Connection {
     /// Closes the connection from this side.
@@ -28,30 +38,17 @@ impl Connection {
             Close::Slow | Close::Memory => DeliveryError::Slow,
             _ => DeliveryError::Gone,
         };
-        let metrics = &self.broker.metrics;
-        let why = match close {
-            Close::Slow => {
-                metrics.slow.fetch_add(1, Relaxed);
-                Some(Slow::Closed)
-            }
-            Close::Memory => {
-                metrics.evicted.fetch_add(1, Relaxed);
-                Some(Slow::Memory)
-            }
-            Close::NotRegistered => {
-                metrics.unregistered.fetch_add(1, Relaxed);
-                None
-            }
-            Close::Denied(_) => {
-                metrics.denied.fetch_add(1, Relaxed);
-                None
-            }
-            Close::TooMany(_) => {
-                metrics.violations.fetch_add(1, Relaxed);
-                None
-            }
-            Close::GoingAway | Close::Violation(_) | Close::Requested { .. } => None,
+        let (reason, why) = match close {
+            Close::GoingAway => (CloseReason::GoingAway, None),
+            Close::Slow => (CloseReason::Slow, Some(Slow::Closed)),
+            Close::Memory => (CloseReason::Memory, Some(Slow::Memory)),
+            Close::NotRegistered => (CloseReason::NotRegistered, None),
+            Close::TooMany(_) => (CloseReason::TooMany, None),
+            Close::Violation(_) => (CloseReason::Violation, None),
+            Close::Denied(_) => (CloseReason::Denied, None),
+            Close::Requested { .. } => (CloseReason::Requested, None),
         };
+        self.ends(reason, Some(close.code()));
         if let Some(why) = why {
             // A former owner of an id gives it no strike.
             let id = self.id.as_ref().filter(|_| self.from().is_some());
@@ -66,6 +63,33 @@ impl Connection {
         let frame = framing::close_frame(Some(close.code()), close.reason(), Mask::None);
         self.handle.outbox.push_control(&frame);
         self.handle.flush();
+    }
+
+    /// Records why the connection ends, with the code of the close frame. The first reason counts.
+    pub(super) fn ends(&mut self, reason: CloseReason, code: Option<u16>) {
+        if self.ended.is_some() {
+            return;
+        }
+        if !self.handle.participant {
+            self.broker.metrics.closed(reason);
+        }
+        let id = self.id.clone();
+        self.ended = Some(Box::new(Ended { reason, code, id }));
+    }
+
+    pub(super) fn emit_disconnected(&self) {
+        let Self { handle, broker, .. } = self;
+        if let Some(ended) = &self.ended
+            && !handle.participant
+        {
+            broker.listener.event(ServerEvent::Disconnected {
+                id: ended.id.as_deref(),
+                info: handle.info,
+                reason: ended.reason,
+                code: ended.code,
+                traffic: handle.traffic(),
+            });
+        }
     }
 
     /// Starts to close: writes the outbox and discards input. `error`: sent to the askers of its pending

@@ -1,7 +1,5 @@
 //! Notifications and errors that a command of this connection has caused.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{Connection, Turn};
 use crate::{
     error::ActionError,
@@ -22,7 +20,7 @@ impl Connection {
     pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>, turn: &mut Turn) {
         // The refusal may close this connection.
         self.deliver(turn);
-        self.broker.metrics.errors.fetch_add(1, Relaxed);
+        self.broker.metrics.error(&error);
         self.push_refused(&error, text.unwrap_or_default(), turn);
         self.broker
             .listener

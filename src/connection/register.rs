@@ -52,6 +52,8 @@ pub(super) enum AuthState {
         /// Version of the protocol that it asks for.
         protocol: u8,
         since: Moment,
+        /// When the embedder was asked; none if it was not.
+        asked: Option<Instant>,
     },
     /// The id is being claimed in the cluster: reading is paused.
     Claiming {
@@ -193,6 +195,7 @@ impl Connection {
                             renews,
                             protocol,
                             since,
+                            asked: None,
                         };
                     }
                 }
@@ -224,6 +227,7 @@ impl Connection {
                     renews,
                     protocol,
                     since,
+                    asked: Some(Instant::now()),
                 };
             }
         }
@@ -237,11 +241,15 @@ impl Connection {
             decision,
             protocol,
             since,
+            asked,
             ..
         } = &mut self.access
             && let Poll::Ready(decision) = decision.as_mut().poll(cx)
         {
             let (id, protocol, since) = (id.clone(), *protocol, *since);
+            if let Some(asked) = asked {
+                self.broker.metrics.authenticate.record(asked.elapsed());
+            }
             match decision {
                 Ok(grant) => self.granted(&id, Some(grant), protocol, since, turn),
                 Err(denied) => self.deny(Some(&id), denied),

@@ -94,6 +94,7 @@ impl Connection {
                         self.report_one(id, options, Some(error), turn)?;
                     }
                     self.broker.not_found(id, error);
+                    self.count_failed(options, error);
                     return Ok(None);
                 }
             };
@@ -117,7 +118,10 @@ impl Connection {
             Admission::Accept if !options.receipt() => return Ok(None),
             Admission::Accept => None,
             Admission::Closed => Some(DeliveryError::Gone),
-            Admission::Drop => Some(DeliveryError::Slow),
+            Admission::Drop => {
+                self.count_failed(options, DeliveryError::Slow);
+                Some(DeliveryError::Slow)
+            }
         };
         if self.wants_results(options) {
             self.report_one(id, options, result, turn)?;
@@ -223,6 +227,13 @@ impl Connection {
     /// True if failed deliveries are reported to this connection.
     pub(super) fn wants_results(&self, options: &SendOptions<'_>) -> bool {
         self.handle.uses_version_2() && (options.receipt() || options.request().is_some())
+    }
+
+    /// Counts a request that no receiver got.
+    pub(super) fn count_failed(&self, options: &SendOptions<'_>, error: DeliveryError) {
+        if options.request().is_some() {
+            self.broker.registry.requests.count_failed(error);
+        }
     }
 
     /// Records this sender for a receiver whose id has just come from a draining broker: earlier messages

@@ -106,7 +106,14 @@ impl Connection {
             Some(ack) if !handles.is_empty() => {
                 self.await_answer(ack, options.reply, &handles, &names, turn)?
             }
-            _ => None,
+            Some(_) => {
+                let reason = absent
+                    .first()
+                    .map_or(DeliveryError::Slow, |(_, error)| *error);
+                self.count_failed(options, reason);
+                None
+            }
+            None => None,
         };
         let receipt = self.await_receipt(options, &handles, &names);
         // Encoded once for all receivers.

@@ -3,7 +3,7 @@
 //! Consecutive messages to one receiver are encoded into a batch. The batch goes into the outbox when a
 //! message for another receiver follows, or when the turn ends.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, sync::Arc, time::Instant};
 
 use crate::{
     broker::{
@@ -27,6 +27,8 @@ const DELIVERIES: u32 = 16 << 10;
 const KEPT: usize = 1024;
 /// Frames from this size on bypass the batch, to be copied only once.
 const LARGE: usize = 8 << 10;
+/// One of this many turns is measured.
+const MEASURED: u8 = 8;
 /// Maximum bytes of a batch.
 const BATCH: usize = 64 << 10;
 
@@ -42,6 +44,10 @@ pub(super) struct Turn {
     pub(super) bytes: usize,
     pub(super) messages_in: u32,
     pub(super) messages_out: u32,
+    /// When it has begun, if it is measured.
+    pub(super) begin: Option<Instant>,
+    /// Number of turns of this thread.
+    number: u8,
 }
 
 /// Frames for one receiver that are not yet in its outbox.
@@ -64,7 +70,10 @@ thread_local! {
 
 impl Turn {
     pub(super) fn begin() -> Box<Self> {
-        SPARE.take().unwrap_or_default()
+        let mut turn = SPARE.take().unwrap_or_default();
+        turn.number = turn.number.wrapping_add(1);
+        turn.begin = (turn.number.is_multiple_of(MEASURED)).then(Instant::now);
+        turn
     }
 
     /// Ends the turn. Everything must have been flushed and counted.

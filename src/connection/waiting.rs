@@ -1,13 +1,19 @@
 //! A message that waits for room in the outbox of its receiver, and whether other receivers are delayed
 //! meanwhile.
 
-use std::{future::Future, pin::Pin, sync::Arc, task::Context, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Context,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{Sleep, sleep};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{Connection, Turn};
-use crate::broker::{delivery::Admission, handle::Handle};
+use crate::broker::{Broker, delivery::Admission, handle::Handle};
 
 /// Interval at which a waiting connection checks whether it delays others: their outboxes may run dry long
 /// after the wait began.
@@ -24,10 +30,18 @@ pub(super) struct Waiting {
     pub(super) text: Utf8Bytes,
     pub(super) receiver: Arc<Handle>,
     check: Pin<Box<Sleep>>,
+    broker: Arc<Broker>,
+    since: Instant,
 }
 
 impl Waiting {
-    pub(super) fn new(text: Utf8Bytes, receiver: Arc<Handle>, cx: &mut Context<'_>) -> Box<Self> {
+    pub(super) fn new(
+        broker: &Arc<Broker>,
+        text: Utf8Bytes,
+        receiver: Arc<Handle>,
+        cx: &mut Context<'_>,
+    ) -> Box<Self> {
+        broker.metrics.senders_held.fetch_add(1, Relaxed);
         let mut check = Box::pin(sleep(Self::interval(&text)));
         // Starts the timer.
         let _ = check.as_mut().poll(cx);
@@ -35,6 +49,8 @@ impl Waiting {
             text,
             receiver,
             check,
+            broker: broker.clone(),
+            since: Instant::now(),
         })
     }
 
@@ -52,6 +68,14 @@ impl Waiting {
         self.check.as_mut().reset(now + Self::interval(&self.text));
         let _ = self.check.as_mut().poll(cx);
         true
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let metrics = &self.broker.metrics;
+        metrics.senders_held.fetch_sub(1, Relaxed);
+        metrics.sender_hold.record(self.since.elapsed());
     }
 }
 

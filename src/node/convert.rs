@@ -7,9 +7,9 @@ use napi::bindgen_prelude::{Either, Either3, Uint8Array};
 use napi_derive::napi;
 
 use crate::{
-    Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions,
-    RateLimit, ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
-    TrustProxy, TrustStore,
+    AdminOptions, Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem,
+    ProxyOptions, RateLimit, ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions,
+    TlsVersion, TrustProxy, TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -127,6 +127,32 @@ pub struct NativeServerOptions {
     pub max_pending_acks: Option<f64>,
     pub tls: Option<NativeTlsServerOptions>,
     pub nats: Option<NativeNats>,
+    pub admin: Option<NativeAdmin>,
+}
+
+/// The option `admin`: the address of the admin endpoint, and its token.
+#[napi(object)]
+pub struct NativeAdmin {
+    pub host: String,
+    pub port: u16,
+    pub unix: Option<String>,
+    pub token: Option<String>,
+}
+
+impl From<NativeAdmin> for AdminOptions {
+    fn from(js: NativeAdmin) -> Self {
+        let listen = match js.unix {
+            Some(path) => Listen::Unix(path.into()),
+            None => Listen::Tcp {
+                host: js.host,
+                port: js.port,
+            },
+        };
+        Self {
+            listen,
+            token: js.token,
+        }
+    }
 }
 
 impl From<NativeServerOptions> for ServerOptions {
@@ -183,6 +209,7 @@ impl From<NativeServerOptions> for ServerOptions {
         time(&mut options.ack_timeout, js.ack_timeout);
         options.tls = js.tls.map(Into::into);
         options.nats = js.nats.map(Into::into);
+        options.admin = js.admin.map(Into::into);
         options
     }
 }

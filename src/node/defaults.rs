@@ -1,8 +1,10 @@
 //! Converts the default options for JavaScript. A test compares the defaults in the documents with them.
 
-use super::convert::{NativeClientOptions, NativeJwt, NativeNats, NativeServerOptions};
+use super::convert::{
+    NativeAdmin, NativeClientOptions, NativeJwt, NativeNats, NativeServerOptions,
+};
 use crate::{
-    Authentication, ClientOptions, Listen, NatsOptions, ServerOptions, SlowConsumer,
+    AdminOptions, Authentication, ClientOptions, Listen, NatsOptions, ServerOptions, SlowConsumer,
     auth::{JwtOptions, Subject},
 };
 
@@ -74,6 +76,22 @@ impl From<JwtOptions> for NativeJwt {
             pattern: options.subject == Subject::Pattern,
             leeway: Some(options.leeway.as_millis() as f64),
             require_exp: Some(options.require_exp),
+        }
+    }
+}
+
+impl From<AdminOptions> for NativeAdmin {
+    fn from(options: AdminOptions) -> Self {
+        let (host, port, unix) = match options.listen {
+            Listen::Tcp { host, port } => (host, port, None),
+            Listen::Unix(path) => (String::new(), 0, Some(path.display().to_string())),
+            Listen::Nowhere => (String::new(), 0, None),
+        };
+        Self {
+            host,
+            port,
+            unix,
+            token: None,
         }
     }
 }

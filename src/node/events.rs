@@ -18,7 +18,7 @@ use super::{
     mailbox::{Mailbox, json},
 };
 use crate::{
-    ClusterEvent, ConnectionInfo, Found, Server, ServerEvent, ServerListener, Slow,
+    ClusterEvent, ConnectionInfo, Found, HostStats, Server, ServerEvent, ServerListener, Slow,
     transport::socket::bridge::BridgeEvent,
 };
 
@@ -69,6 +69,10 @@ pub enum ServerEventKind {
     BridgeResume,
     /// `number`: the socket of this bridge is no longer used.
     BridgeClosed,
+    /// `address, port, secure, id, reason, code, seconds, messages, bytes received, bytes sent`: a WebSocket has ended.
+    Disconnected,
+    /// `address, port, secure, status`: a socket did not become a WebSocket.
+    HandshakeRefused,
 }
 
 use ServerEventKind as Kind;
@@ -78,8 +82,10 @@ pub(super) struct Shared {
     mailbox: Mailbox,
     /// A bit for each kind of event that has a listener in JavaScript.
     pub(super) interest: AtomicU32,
-    /// Number of events that were counted instead of sent.
+    /// Number of events that were counted instead of sent, since the last `Counted`.
     counted: AtomicU64,
+    /// Number of all events that were counted instead of sent.
+    dropped: AtomicU64,
     /// Above `NET_FROM`: ids, and whether they were registered before and are registered now.
     net: Mutex<HashMap<Box<str>, Net>>,
     pub(super) questions: Arc<Questions>,
@@ -98,6 +104,7 @@ impl Shared {
             mailbox,
             interest: AtomicU32::new(0),
             counted: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             net: Mutex::default(),
             questions: Arc::default(),
             server: Mutex::default(),
@@ -130,6 +137,7 @@ impl Shared {
         }
         if self.mailbox.waiting() > SAMPLE_FROM {
             self.counted.fetch_add(1, Relaxed);
+            self.dropped.fetch_add(1, Relaxed);
             return false;
         }
         let counted = self.counted.swap(0, Relaxed);
@@ -247,6 +255,17 @@ impl Source for Shared {
 pub(super) struct Listener(pub(super) Arc<Shared>);
 
 impl ServerListener for Listener {
+    fn host_stats(&self) -> Option<HostStats> {
+        let Shared {
+            mailbox, dropped, ..
+        } = &*self.0;
+        Some(HostStats {
+            pending_bytes: mailbox.waiting(),
+            lag: mailbox.lag(),
+            dropped: dropped.load(Relaxed),
+        })
+    }
+
     fn event(&self, event: ServerEvent<'_>) {
         let shared = &self.0;
         match event {
@@ -278,11 +297,37 @@ impl ServerListener for Listener {
                 let (code, reason) = (json(denied.code()), json(denied.reason()));
                 shared.push(Kind::Denied, &[&or_null(id), &code, &reason]);
             }
+            ServerEvent::Disconnected {
+                id,
+                info,
+                reason,
+                code,
+                traffic,
+            } if shared.samples(Kind::Disconnected) => {
+                let code = code.map_or(Cow::Borrowed("null"), |code| code.to_string().into());
+                let numbers = format!(
+                    "{},{},{},{}",
+                    traffic.open.as_secs_f64(),
+                    traffic.messages,
+                    traffic.bytes_received,
+                    traffic.bytes_sent
+                );
+                let (id, reason) = (or_null(id), json(reason.name()));
+                let arguments = [&*info_json(info), &id, &reason, &code, &numbers];
+                shared.push(Kind::Disconnected, &arguments);
+            }
+            ServerEvent::HandshakeRefused { info, status }
+                if shared.samples(Kind::HandshakeRefused) =>
+            {
+                shared.push(Kind::HandshakeRefused, &[&info_json(info), &json(status)]);
+            }
             ServerEvent::Cluster(event) => shared.cluster(event),
             ServerEvent::Connection(_)
             | ServerEvent::UnknownId(_)
             | ServerEvent::Refused { .. }
             | ServerEvent::Slow { .. }
+            | ServerEvent::Disconnected { .. }
+            | ServerEvent::HandshakeRefused { .. }
             | ServerEvent::Denied { .. } => {}
         }
     }

@@ -12,6 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use napi::{
@@ -103,6 +104,12 @@ impl Inbox {
         if first {
             self.wake();
         }
+    }
+
+    /// The time for which the oldest event waits.
+    pub(super) fn lag(&self) -> Duration {
+        let queue = self.queue.lock();
+        queue.front().map_or(Duration::ZERO, Batch::age)
     }
 
     fn wake(&self) {

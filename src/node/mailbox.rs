@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 
 use super::hub::Inbox;
@@ -25,6 +26,8 @@ pub(super) struct Batch {
     pub(super) number: u32,
     /// A JSON array of events without its closing bracket.
     text: String,
+    /// When its first event was appended.
+    since: Instant,
 }
 
 impl Batch {
@@ -43,6 +46,7 @@ impl Batch {
                 let mut batch = Self {
                     number,
                     text: String::new(),
+                    since: Instant::now(),
                 };
                 let size = batch.push('[', kind, arguments);
                 queue.push_back(batch);
@@ -66,6 +70,11 @@ impl Batch {
         }
         self.text.push(']');
         self.text.len() - start
+    }
+
+    /// The time for which its oldest event waits.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Bytes of the events in this batch.
@@ -107,6 +116,11 @@ impl Mailbox {
     /// Bytes of events that JavaScript has not collected.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)
+    }
+
+    /// The time for which the oldest event of any object waits.
+    pub(super) fn lag(&self) -> Duration {
+        self.inbox.lag()
     }
 
     /// Subtracts bytes that were handed to JavaScript.

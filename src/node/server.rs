@@ -19,7 +19,8 @@ use super::{
     stats::NativeStats,
 };
 use crate::{
-    Address, Authentication, ClientOptions, Found, NatsOptions, Server, ServerOptions, TrustProxy,
+    Address, AdminOptions, Authentication, ClientOptions, Format, Found, NatsOptions, Server,
+    ServerOptions, TrustProxy,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -95,7 +96,7 @@ impl NativeServer {
     }
 
     /// The default options. `authenticates`: return the defaults of a server that authenticates clients. `nats`
-    /// has the defaults of its members, although a server has no `nats` by default.
+    /// and `admin` have the defaults of their members, although a server has neither by default.
     #[napi]
     pub fn defaults(authenticates: bool) -> NativeServerOptions {
         let mut options = ServerOptions::default();
@@ -109,6 +110,7 @@ impl NativeServer {
             authenticates,
             authenticate_timeout: Some(AUTHENTICATE.as_millis() as f64),
             nats: Some(NatsOptions::new(Vec::<String>::new()).into()),
+            admin: Some(AdminOptions::new(0).into()),
             ..options.into()
         }
     }
@@ -119,11 +121,30 @@ impl NativeServer {
         // The listener is closed while a drain is in progress.
         self.runtime.as_ref()?;
         let server = self.shared.server.lock();
-        Some(match server.as_ref()?.address() {
-            Address::Tcp(address) => (address.ip().to_string(), address.port()),
-            Address::Unix(path) => (path.display().to_string(), 0),
-            Address::Nowhere => return None,
-        })
+        address_parts(server.as_ref()?.address())
+    }
+
+    /// Host and port of the admin endpoint, or the path of its Unix socket. Nothing after `close`.
+    #[napi]
+    pub fn admin_address(&self) -> Option<(String, u16)> {
+        let server = self.shared.server.lock();
+        address_parts(server.as_ref()?.admin_address()?)
+    }
+
+    /// The metrics as text for Prometheus. Nothing after `close`.
+    #[napi]
+    pub fn metrics(&self) -> Option<String> {
+        let server = self.shared.server.lock();
+        let stats = server.as_ref()?.stats();
+        Some(stats.exposition(Format::Prometheus))
+    }
+
+    /// Announces that the server is about to close: its admin endpoint is not ready any more.
+    #[napi]
+    pub fn leave(&self) {
+        if let Some(server) = &*self.shared.server.lock() {
+            server.leave();
+        }
     }
 
     /// Sets the mask of events to send: a bit for each `ServerEventKind`.
@@ -295,6 +316,15 @@ impl Drop for NativeServer {
             runtime.shutdown_background();
         }
     }
+}
+
+/// An address as JavaScript gets it.
+fn address_parts(address: &Address) -> Option<(String, u16)> {
+    Some(match address {
+        Address::Tcp(address) => (address.ip().to_string(), address.port()),
+        Address::Unix(path) => (path.display().to_string(), 0),
+        Address::Nowhere => return None,
+    })
 }
 
 fn default_threads() -> usize {

@@ -1,8 +1,10 @@
-//! Converts the counters of a server for JavaScript.
+//! Converts the metrics of a server for JavaScript.
+
+use std::collections::HashMap;
 
 use napi_derive::napi;
 
-use crate::{ClusterStats, Stats};
+use crate::{ByLabel, ClusterStats, Stats};
 
 /// The counters of a server.
 #[napi(object)]
@@ -27,6 +29,12 @@ pub struct NativeStats {
     pub unregistered: f64,
     pub denied: f64,
     pub throttled: f64,
+    pub received_bytes: f64,
+    pub sent_bytes: f64,
+    pub closed: HashMap<String, f64>,
+    pub requests: HashMap<String, f64>,
+    pub senders_held: f64,
+    pub outbox_bytes: f64,
     pub cluster: Option<NativeClusterStats>,
 }
 
@@ -81,7 +89,20 @@ impl From<Stats> for NativeStats {
             unregistered: stats.unregistered as f64,
             denied: stats.denied as f64,
             throttled: stats.throttled as f64,
+            received_bytes: stats.received_bytes as f64,
+            sent_bytes: stats.sent_bytes as f64,
+            closed: by_label(stats.closed),
+            requests: by_label(stats.requests),
+            senders_held: stats.senders_held as f64,
+            outbox_bytes: stats.outbox_bytes as f64,
             cluster: stats.cluster.map(Into::into),
         }
     }
+}
+
+fn by_label(counts: ByLabel) -> HashMap<String, f64> {
+    let counts = counts.0.into_iter();
+    counts
+        .map(|(name, count)| (name.to_owned(), count as f64))
+        .collect()
 }

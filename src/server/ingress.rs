@@ -27,7 +27,7 @@ use crate::{
     connection::Peer,
     event::{ConnectionInfo, ServerEvent},
     memory::{Charge, HANDSHAKE},
-    options::SocketPeer,
+    options::{Listen, SocketPeer},
     transport::{
         handshake::{self, Refusal, RequestContext, Upgrade},
         proxy_protocol,
@@ -132,6 +132,11 @@ impl Ingress {
         drop(self.acceptor.lock().take());
     }
 
+    /// True until it stops listening. One that listens nowhere is open until the broker closes.
+    pub(super) fn is_open(&self) -> bool {
+        self.acceptor.lock().is_some() || self.broker.options.listen == Listen::Nowhere
+    }
+
     /// Changes TLS for new connections; false without TLS.
     pub(super) fn set_tls(&self, acceptor: TlsAcceptor) -> bool {
         let Some(tls) = &self.tls else { return false };
@@ -188,10 +193,10 @@ impl Ingress {
         mut closing: watch::Receiver<bool>,
     ) {
         let Some(permit) = SocketPermit::take(&self, under_way.follows) else {
-            return self.drop_socket(&arrival.write);
+            return self.drop_socket(arrival.info, &arrival.write);
         };
         if arrival.request.is_none() {
-            let Some((read, write)) = self.secure(arrival.read, arrival.write) else {
+            let Some((read, write)) = self.secure(arrival.read, arrival.write, arrival.info) else {
                 return;
             };
             (arrival.read, arrival.write) = (read, write);
@@ -217,19 +222,31 @@ impl Ingress {
         );
     }
 
-    fn drop_socket(&self, write: &WriteHalf) {
-        self.broker.metrics.refused.fetch_add(1, Relaxed);
+    /// Counts a socket that does not become a WebSocket. `status`: an HTTP status, `tls` or `dropped`.
+    fn refuse(&self, info: ConnectionInfo, status: &'static str) {
+        self.broker.metrics.refused(status);
+        let event = ServerEvent::HandshakeRefused { info, status };
+        self.broker.listener.event(event);
+    }
+
+    fn drop_socket(&self, info: ConnectionInfo, write: &WriteHalf) {
+        self.refuse(info, "dropped");
         write.shutdown(Shutdown::Both);
     }
 
     /// Adds TLS to an accepted socket, if the server uses it. None if the socket was dropped.
-    fn secure(&self, read: ReadHalf, write: WriteHalf) -> Option<(ReadHalf, WriteHalf)> {
+    fn secure(
+        &self,
+        read: ReadHalf,
+        write: WriteHalf,
+        info: ConnectionInfo,
+    ) -> Option<(ReadHalf, WriteHalf)> {
         let Some(tls) = &self.tls else {
             return Some((read, write));
         };
         if self.broker.memory.is_short() {
             // Sending a refusal would require a TLS handshake first.
-            self.drop_socket(&write);
+            self.drop_socket(info, &write);
             return None;
         }
         let acceptor = tls.lock().clone();
@@ -274,25 +291,31 @@ impl Ingress {
         let outcome = tokio::select! {
             outcome = timeout(options.handshake_timeout, request) => outcome,
             () = under_way.ended() => {
-                self.drop_socket(&write);
+                self.drop_socket(info, &write);
                 return None;
             }
             _ = closing.wait_for(|closing| *closing) => return None,
         };
-        let mut is_refused = true;
+        let refuse = |refusal: Refusal| {
+            self.refuse(info, refusal.status());
+            Some(refusal.response())
+        };
         let answer = match outcome {
             // A TLS alert was sent already.
-            Ok(Err(error)) if tls::failure(&error).is_some() => None,
-            Ok(Err(error)) if options.proxy_protocol && is_foreign(&error) => None,
-            Ok(Err(_)) => return None,
-            Err(_) => Some(Refusal::Timeout.response()),
-            Ok(Ok(Upgrade::Refused(refusal))) => Some(refusal.response()),
-            Ok(Ok(Upgrade::Answered(answer))) => {
-                is_refused = false;
-                Some(answer)
+            Ok(Err(error)) if tls::failure(&error).is_some() => {
+                self.refuse(info, "tls");
+                None
             }
+            Ok(Err(error)) if options.proxy_protocol && is_foreign(&error) => {
+                self.refuse(info, "dropped");
+                None
+            }
+            Ok(Err(_)) => return None,
+            Err(_) => refuse(Refusal::Timeout),
+            Ok(Ok(Upgrade::Refused(refusal))) => refuse(refusal),
+            Ok(Ok(Upgrade::Answered(answer))) => Some(answer),
             Ok(Ok(Upgrade::Accepted { .. })) if !broker.count_connection() => {
-                Some(Refusal::Unavailable.response())
+                refuse(Refusal::Unavailable)
             }
             Ok(Ok(Upgrade::Accepted {
                 response,
@@ -326,8 +349,6 @@ impl Ingress {
                 });
             }
         };
-        let refused = &broker.metrics.refused;
-        refused.fetch_add(is_refused.into(), Relaxed);
         let finish = handshake::finish(answer, &mut read, &write, DISCARD);
         tokio::select! {
             // Ends the same way whether the peer reads the answer or not.

@@ -37,21 +37,35 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The HTTP status.
+    pub(crate) fn status(self) -> &'static str {
+        match self {
+            Self::BadRequest => "400",
+            Self::Forbidden => "403",
+            Self::NotFound => "404",
+            Self::MethodNotAllowed => "405",
+            Self::Timeout => "408",
+            Self::UpgradeRequired => "426",
+            Self::HeadersTooLarge => "431",
+            Self::Unavailable => "503",
+        }
+    }
+
     /// The HTTP response of the refusal.
     pub(crate) fn response(self) -> String {
-        let (status, text, headers) = match self {
-            Self::BadRequest => (400, "Bad Request", "Sec-WebSocket-Version: 13, 8\r\n"),
-            Self::Forbidden => (403, "Forbidden", ""),
-            Self::NotFound => (404, "Not Found", ""),
-            Self::MethodNotAllowed => (405, "Method Not Allowed", "Allow: GET\r\n"),
-            Self::Timeout => (408, "Request Timeout", ""),
+        let status = self.status();
+        let (text, headers) = match self {
+            Self::BadRequest => ("Bad Request", "Sec-WebSocket-Version: 13, 8\r\n"),
+            Self::Forbidden => ("Forbidden", ""),
+            Self::NotFound => ("Not Found", ""),
+            Self::MethodNotAllowed => ("Method Not Allowed", "Allow: GET\r\n"),
+            Self::Timeout => ("Request Timeout", ""),
             Self::UpgradeRequired => (
-                426,
                 "Upgrade Required",
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             ),
-            Self::HeadersTooLarge => (431, "Request Header Fields Too Large", ""),
-            Self::Unavailable => (503, "Service Unavailable", "Retry-After: 5\r\n"),
+            Self::HeadersTooLarge => ("Request Header Fields Too Large", ""),
+            Self::Unavailable => ("Service Unavailable", "Retry-After: 5\r\n"),
         };
         format!(
             "HTTP/1.1 {status} {text}\r\nConnection: close\r\nContent-Type: text/plain\r\n\

@@ -354,6 +354,11 @@ impl Outbox {
         }
     }
 
+    /// Bytes written to the socket so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.queue.lock().drained
+    }
+
     /// Drops the queued frames, except a chunk that is partly written: it ends at a frame boundary.
     pub(crate) fn discard(&self) {
         let mut queue = self.queue.lock();

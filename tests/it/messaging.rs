@@ -52,7 +52,9 @@ async fn a_message_is_delivered_and_its_answer_returned() {
             "registered b",
             "unknown nobody",
             "unregistered b",
-            "unregistered a"
+            "unregistered a",
+            "disconnected going_away",
+            "disconnected going_away"
         ]
     );
 }

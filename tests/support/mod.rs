@@ -53,6 +53,8 @@ impl Log {
             ServerEvent::UnknownId(id) => format!("unknown {id}"),
             ServerEvent::Refused { error, .. } => format!("refused {}", error.code()),
             ServerEvent::Slow { id, why } => format!("slow {id:?} {why:?}"),
+            ServerEvent::HandshakeRefused { status, .. } => format!("refused handshake {status}"),
+            ServerEvent::Disconnected { reason, .. } => format!("disconnected {}", reason.name()),
             ServerEvent::Denied { id, denied } => format!("denied {id:?} {}", denied.close_code()),
             other => format!("{other:?}"),
         };

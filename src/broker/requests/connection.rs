@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{DeliveryError, Notifications, Request, Requests, queue::RequestQueue};
+use super::{DeliveryError, Notifications, Request, Requests, outcome::Ended, queue::RequestQueue};
 use crate::broker::handle::Handle;
 
 /// Requests of one connection.
@@ -56,7 +56,7 @@ impl Requests {
     pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
         let outgoing = std::mem::take(&mut handle.requests.lock().outgoing);
         for (request, _) in outgoing.items {
-            self.end(&request, None, notifications);
+            self.end(&request, Ended::Cancelled, notifications);
         }
     }
 

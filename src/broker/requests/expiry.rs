@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DeliveryError, Notifications, Requests};
+use super::{DeliveryError, Notifications, Requests, outcome::Ended};
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// Minimum capacity of a table, in requests, when it is shrunk.
@@ -12,6 +12,23 @@ impl Requests {
     pub(crate) fn set_timeout(&self, timeout: Duration) {
         let millis = timeout.as_millis().try_into().unwrap_or(u64::MAX);
         self.timeout.store(millis, Relaxed);
+    }
+
+    /// Returns once a request is pending.
+    pub(crate) async fn await_pending(&self) {
+        self.idle.store(true, Relaxed);
+        // A request that is opened from here on notifies.
+        if self.count() == 0 {
+            self.opened.notified().await;
+        }
+        self.idle.store(false, Relaxed);
+    }
+
+    /// Wakes [`await_pending`](Self::await_pending).
+    #[cold]
+    pub(super) fn wake_expiry(&self) {
+        self.idle.store(false, Relaxed);
+        self.opened.notify_one();
     }
 
     /// Removes entries of ended requests from the deadlines. True if there were any: the queues of
@@ -34,7 +51,11 @@ impl Requests {
         for shard in &self.shards {
             let mut shard = shard.lock();
             while let Some(request) = shard.deadlines.pop(now) {
-                shard.end(&request, Some(DeliveryError::Timeout), &mut notifications);
+                shard.end(
+                    &request,
+                    Ended::Failed(DeliveryError::Timeout),
+                    &mut notifications,
+                );
             }
             // Releases memory after a burst.
             shard.shrink(ROOM);

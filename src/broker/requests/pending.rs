@@ -7,6 +7,7 @@ use hashbrown::{HashTable, hash_table::OccupiedEntry};
 use super::{
     Name, Notification, Notifications, Question, RESPONDER, RandomState, Request,
     delivery_error::DeliveryError,
+    outcome::{Ended, OUTCOMES},
     queue::Deadlines,
     responders::{NotifiedResponder, Responders},
 };
@@ -19,12 +20,15 @@ pub(super) struct Shard {
     pub(super) deadlines: Deadlines,
     /// True if requests have ended since the last sweep.
     pub(super) is_littered: bool,
+    /// Requests that have ended so far, by `OUTCOMES`.
+    pub(super) outcomes: [u64; OUTCOMES.len()],
 }
 
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) request: Arc<Request>,
     pub(super) asker: Arc<Handle>,
+    pub(super) opened: Instant,
     pub(super) deadline: Instant,
     /// Number of answers still awaited.
     pub(super) answers: u32,
@@ -68,12 +72,12 @@ impl Shard {
     pub(super) fn end(
         &mut self,
         request: &Arc<Request>,
-        error: Option<DeliveryError>,
+        ended: Ended,
         notifications: &mut Notifications,
     ) {
         if let Some(entry) = self.entry_of(request) {
             let pending = entry.remove().0;
-            self.finish(pending, error, notifications);
+            self.finish(pending, ended, notifications);
         }
     }
 
@@ -81,11 +85,15 @@ impl Shard {
     pub(super) fn finish(
         &mut self,
         pending: Pending,
-        error: Option<DeliveryError>,
+        ended: Ended,
         notifications: &mut Notifications,
     ) -> Arc<Handle> {
         self.is_littered = true;
-        pending.ended(error, notifications)
+        // A request from another broker is counted there.
+        if !pending.asker.remote {
+            self.outcomes[ended.index()] += 1;
+        }
+        pending.ended(ended.error(), notifications)
     }
 
     /// Ends a responder's part. `by`: only if the request was delivered to this id.
@@ -121,7 +129,7 @@ impl Shard {
         }
         if pending.responders.is_empty() {
             let pending = entry.remove().0;
-            self.finish(pending, None, notifications);
+            self.finish(pending, Ended::By(error), notifications);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{hash::BuildHasher, slice, sync::Arc};
 
-use super::{DeliveryError, Name, Notifications, Question, Request, Requests};
+use super::{DeliveryError, Name, Notifications, Question, Request, Requests, outcome::Ended};
 use crate::broker::handle::Handle;
 
 impl Requests {
@@ -23,7 +23,7 @@ impl Requests {
             entry.get_mut().cancel_part(owner, id, notifications);
             if entry.get().responders.is_empty() {
                 let pending = entry.remove().0;
-                shard.finish(pending, None, notifications);
+                shard.finish(pending, Ended::Cancelled, notifications);
             }
         }
     }
@@ -61,7 +61,7 @@ impl Requests {
         let request = defers_cancels.then(|| pending.request.clone());
         if pending.responders.is_empty() {
             let pending = entry.remove().0;
-            shard.finish(pending, None, notifications);
+            shard.finish(pending, Ended::By(DeliveryError::Gone), notifications);
         }
         Some(request)
     }

@@ -1,0 +1,177 @@
+//! The description of all metrics: name, type, meaning and value of each. The exposition and the documents follow it.
+
+use super::{ByLabel, Stats, Times};
+
+/// The type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A value that rises and falls.
+    Gauge,
+    /// A count since the start.
+    Counter,
+    /// A histogram of times in seconds.
+    Histogram,
+}
+
+impl Kind {
+    /// The name of the type in the exposition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// The value of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A number.
+    Number(f64),
+    /// A number for each value of this label.
+    Labelled(&'static str, ByLabel),
+    /// The number 1, with a label.
+    Info(&'static str, &'static str),
+    /// Times.
+    Times(Times),
+    /// None, as for a server without a cluster.
+    Absent,
+}
+
+/// The description of a metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// The name, without the prefix `wsmsgbroker_` and the suffix `_total` of a counter.
+    pub name: &'static str,
+    /// The type.
+    pub kind: Kind,
+    /// The meaning, in a sentence without a period.
+    pub help: &'static str,
+    /// Reads the value.
+    pub value: fn(&Stats) -> Value,
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: fn(&Stats) -> Value) -> Family {
+    family(Kind::Gauge, name, help, value)
+}
+
+const fn counter(name: &'static str, help: &'static str, value: fn(&Stats) -> Value) -> Family {
+    family(Kind::Counter, name, help, value)
+}
+
+const fn times(name: &'static str, help: &'static str, value: fn(&Stats) -> Value) -> Family {
+    family(Kind::Histogram, name, help, value)
+}
+
+const fn family(
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    value: fn(&Stats) -> Value,
+) -> Family {
+    Family {
+        name,
+        kind,
+        help,
+        value,
+    }
+}
+
+fn number(value: usize) -> Value {
+    Value::Number(value as f64)
+}
+
+fn count(value: u64) -> Value {
+    Value::Number(value as f64)
+}
+
+/// A value of the cluster membership.
+fn cluster(stats: &Stats, value: impl FnOnce(&super::ClusterStats) -> f64) -> Value {
+    match &stats.cluster {
+        Some(cluster) => Value::Number(value(cluster)),
+        None => Value::Absent,
+    }
+}
+
+fn host(stats: &Stats, value: impl FnOnce(&super::HostStats) -> f64) -> Value {
+    match &stats.host {
+        Some(host) => Value::Number(value(host)),
+        None => Value::Absent,
+    }
+}
+
+/// All metrics.
+#[rustfmt::skip]
+pub const FAMILIES: &[Family] = &[
+    gauge("build_info", "1, with the version of the broker", |_| Value::Info("version", env!("CARGO_PKG_VERSION"))),
+    gauge("draining", "1 while the broker drains, otherwise 0", |s| Value::Number(f64::from(u8::from(s.draining)))),
+
+    gauge("connections", "Open WebSockets", |s| number(s.connections)),
+    gauge("connections_limit", "Maximum number of open WebSockets (maxConnections)", |s| number(s.max_connections)),
+    counter("connections_accepted", "WebSockets accepted", |s| Value::Labelled("via", s.accepted_by())),
+    counter("connections_closed", "WebSockets closed", |s| Value::Labelled("reason", s.closed.clone())),
+    counter("handshakes_refused", "Handshakes refused, by HTTP status; tls: the TLS handshake failed; dropped: without an answer", |s| Value::Labelled("status", s.refused_by.clone())),
+    counter("denials", "Connections closed because their registration was denied or revoked", |s| count(s.denied)),
+    counter("throttled", "Times that a connection exceeded its rateLimit", |s| count(s.throttled)),
+
+    gauge("ids", "Registered ids", |s| number(s.registered)),
+    gauge("memory_bytes", "Bytes held by buffers and tables", |s| number(s.memory)),
+    gauge("memory_limit_bytes", "Maximum of memory_bytes (maxMemory)", |s| number(s.max_memory)),
+
+    counter("messages_received", "Actions received from clients", |s| count(s.messages_in)),
+    counter("messages_sent", "Messages and answers queued for their receivers, or for the receivers' brokers", |s| count(s.messages_out)),
+    counter("received_bytes", "Bytes of the actions received from clients, without frame headers", |s| count(s.received_bytes)),
+    counter("sent_bytes", "Bytes written to clients, with frame headers, without TLS", |s| count(s.sent_bytes)),
+    counter("messages_undelivered", "Messages without a receiver", |s| Value::Labelled("reason", s.undelivered_by())),
+    counter("actions_refused", "Invalid actions of clients", |s| Value::Labelled("code", s.errors_by.clone())),
+
+    gauge("requests_pending", "Requests that await an answer", |s| number(s.pending)),
+    counter("requests", "Requests that have ended", |s| Value::Labelled("outcome", s.requests.clone())),
+    times("request_duration_seconds", "Time from a request to its last wanted answer", |s| Value::Times(s.request_duration)),
+
+    gauge("senders_held", "Connections that are not read because a receiver's queue is full", |s| number(s.senders_held)),
+    times("sender_hold_seconds", "Time for which a connection was not read because a receiver's queue was full", |s| Value::Times(s.sender_hold)),
+    gauge("outbox_bytes", "Bytes queued for clients", |s| number(s.outbox_bytes)),
+    gauge("outbox_blocked_connections", "Connections whose queue is full (maxBackpressure)", |s| number(s.outbox_full)),
+    times("routing_seconds", "Time from reading messages of a connection to writing them to their receivers; one of eight is measured", |s| Value::Times(s.routing)),
+    times("authenticate_seconds", "Time in which the program decided a registration (authenticate)", |s| Value::Times(s.authenticate)),
+
+    gauge("host_events_pending_bytes", "Bytes of events that JavaScript has not handled", |s| host(s, |host| host.pending_bytes as f64)),
+    gauge("host_lag_seconds", "Time for which the oldest of these events waits", |s| host(s, |host| host.lag.as_secs_f64())),
+    counter("host_events_dropped", "Events counted instead of handed to JavaScript, because it was too far behind", |s| host(s, |host| host.dropped as f64)),
+
+    gauge("cluster_connected", "1 while connected to NATS, otherwise 0", |s| cluster(s, |c| f64::from(u8::from(c.connected)))),
+    gauge("cluster_brokers", "Known brokers of the cluster, including this one", |s| cluster(s, |c| c.brokers as f64)),
+    gauge("cluster_claims", "Ids claimed by this broker", |s| cluster(s, |c| c.claims as f64)),
+    gauge("cluster_remote_ids", "Ids at other brokers that were sent to recently", |s| cluster(s, |c| c.remotes as f64)),
+    counter("cluster_received", "Messages received from other brokers", |s| cluster(s, |c| c.received as f64)),
+    counter("cluster_unreachable", "Messages to other brokers that failed because NATS was unreachable or memory was short", |s| cluster(s, |c| c.unreachable as f64)),
+    counter("cluster_lagged", "Times that NATS sent more than could be accepted, so that messages were lost", |s| cluster(s, |c| c.lagged as f64)),
+    counter("cluster_disconnects", "Lost connections to NATS", |s| cluster(s, |c| c.lost as f64)),
+];
+
+impl Stats {
+    /// WebSockets accepted, by where their sockets came from.
+    fn accepted_by(&self) -> ByLabel {
+        let adopted = self.handed_over + self.bridged;
+        ByLabel(vec![
+            ("port", self.accepted.saturating_sub(adopted)),
+            ("attach", self.handed_over),
+            ("bridge", self.bridged),
+        ])
+    }
+
+    /// Messages that were not delivered, by reason.
+    fn undelivered_by(&self) -> ByLabel {
+        let unreachable = self
+            .cluster
+            .as_ref()
+            .map_or(0, |cluster| cluster.unreachable);
+        ByLabel(vec![
+            ("unknown_id", self.unknown_ids),
+            ("dropped", self.dropped),
+            ("cluster_down", unreachable),
+        ])
+    }
+}

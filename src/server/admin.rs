@@ -1,0 +1,267 @@
+//! The admin endpoint: metrics and health over HTTP, on a thread of its own. It answers while JavaScript is blocked and
+//! while the broker is busy.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `admin` | listens, limits connections, answers requests |
+//! | `http` | reads a request, writes a response |
+
+mod http;
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use ring::digest;
+use tokio::{
+    runtime::{Builder, Handle as Runtime},
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+use super::{Address, acceptor::ListeningSocket, ingress::Ingress};
+use crate::{
+    broker::Broker,
+    error::{Error, Result},
+    metrics::{self, Format},
+    options::AdminOptions,
+    transport::socket::Socket,
+};
+use http::{Request, Response};
+
+/// Connections that are served at a time. Others wait in the backlog of the system.
+const MAX_CONNECTIONS: usize = 32;
+/// Time limit of the check that the threads of the broker run.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Metrics are not computed again within this time, whatever the number of requests.
+const CACHED: Duration = Duration::from_millis(250);
+/// Pause of the accept loop when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The admin endpoint of a server.
+pub(super) struct Admin {
+    broker: Arc<Broker>,
+    ingress: Arc<Ingress>,
+    /// Runtime of the broker.
+    runtime: Runtime,
+    /// SHA-256 of the token; none if requests need none.
+    token: Option<digest::Digest>,
+    /// The last metrics in each format.
+    cached: Mutex<[Option<Cached>; 2]>,
+}
+
+/// Metrics as text, and when they were computed.
+type Cached = (Instant, Arc<str>);
+
+/// An admin endpoint that is bound, and not served yet.
+pub(super) struct Bound {
+    runtime: tokio::runtime::Runtime,
+    socket: ListeningSocket,
+    token: Option<String>,
+    pub(super) address: Address,
+}
+
+impl Bound {
+    /// Errors: `Io`.
+    pub(super) fn bind(options: AdminOptions) -> Result<Self> {
+        let failed = |error| Error::io("listen", "admin", error);
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let entered = runtime.enter();
+        let (socket, address) = ListeningSocket::bind(&options.listen, false, None)?;
+        drop(entered);
+        let socket = socket.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        Ok(Self {
+            runtime,
+            socket,
+            token: options.token,
+            address,
+        })
+    }
+
+    /// Serves until the broker closes. `runtime`: that of the broker.
+    ///
+    /// Errors: `Io` if no thread can be started.
+    pub(super) fn serve(self, ingress: &Arc<Ingress>, runtime: &Runtime) -> Result<()> {
+        let broker = ingress.broker.clone();
+        let closing = broker.closing();
+        let hash = |token: String| digest::digest(&digest::SHA256, token.as_bytes());
+        let admin = Arc::new(Admin {
+            broker,
+            ingress: ingress.clone(),
+            runtime: runtime.clone(),
+            token: self.token.map(hash),
+            cached: Mutex::default(),
+        });
+        let serve = move || self.runtime.block_on(admin.accept(self.socket, closing));
+        std::thread::Builder::new()
+            .name("wsmsgbroker-adm".to_owned())
+            .spawn(serve)
+            .map_err(|error| Error::io("thread", "admin", error))?;
+        Ok(())
+    }
+}
+
+impl Admin {
+    async fn accept(self: Arc<Self>, socket: ListeningSocket, mut closing: watch::Receiver<bool>) {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let next = async {
+                let permit = permits.clone().acquire_owned().await;
+                (
+                    permit,
+                    std::future::poll_fn(|cx| socket.poll_accept(cx)).await,
+                )
+            };
+            let (permit, accepted) = tokio::select! {
+                next = next => next,
+                _ = closing.wait_for(|closing| *closing) => return,
+            };
+            match accepted {
+                Ok(socket) => {
+                    let admin = self.clone();
+                    tokio::spawn(async move {
+                        admin.serve(socket).await;
+                        drop(permit);
+                    });
+                }
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    async fn serve(&self, socket: Socket) {
+        let (mut read, write) = socket.into_halves();
+        let (is_head, response) = match http::read(&mut read).await {
+            Ok(request) => (request.is_head, self.answer(&request).await),
+            Err(None) => return,
+            Err(Some(response)) => (false, response),
+        };
+        http::respond(&mut read, &write, &response, is_head).await;
+    }
+
+    /// Answers a request. Whether the broker is alive and ready is no secret.
+    async fn answer(&self, request: &Request) -> Response {
+        match &*request.path {
+            "/healthz" => self.health().await,
+            "/readyz" => self.readiness(),
+            _ if !self.is_allowed(request) => match self.token {
+                Some(_) => Response::unauthorized(),
+                None => Response::text(403, "the Host header must be an IP address or localhost"),
+            },
+            "/metrics" => self.metrics(request.accepts_openmetrics),
+            _ => Response::text(404, "not found: /metrics, /healthz and /readyz exist"),
+        }
+    }
+
+    /// True if the request has the token. Without a token its host must be an address: a page in a browser of this
+    /// machine could otherwise read the metrics under a name that it controls (DNS rebinding).
+    fn is_allowed(&self, request: &Request) -> bool {
+        match &self.token {
+            Some(token) => request.token.as_ref().is_some_and(|given| {
+                // Hashes take the same time to compare, whatever the guess.
+                let given = digest::digest(&digest::SHA256, given.as_bytes());
+                given.as_ref() == token.as_ref()
+            }),
+            None => request.host.as_deref().is_none_or(is_address),
+        }
+    }
+
+    /// 200 if the threads of the broker run.
+    async fn health(&self) -> Response {
+        let check = self.runtime.spawn(async {});
+        match timeout(HEALTH_TIMEOUT, check).await {
+            Ok(Ok(())) => Response::text(200, "ok"),
+            _ => Response::text(503, "the threads of the broker do not respond"),
+        }
+    }
+
+    /// 200 if new clients are welcome.
+    fn readiness(&self) -> Response {
+        match self.unready() {
+            None => Response::text(200, "ready"),
+            Some(reason) => Response::text(503, reason),
+        }
+    }
+
+    /// Why new clients are not welcome.
+    fn unready(&self) -> Option<&'static str> {
+        let Broker { options, peers, .. } = &*self.broker;
+        let needs_cluster = options.nats.as_ref().is_some_and(|nats| nats.required);
+        let is_connected = || peers.as_ref().is_some_and(|peers| peers.stats().connected);
+        if self.broker.is_leaving() {
+            Some("closing")
+        } else if self.broker.drains_for().is_some() {
+            Some("draining")
+        } else if !self.ingress.is_open() {
+            Some("not listening")
+        } else if needs_cluster && !is_connected() {
+            Some("not connected to NATS")
+        } else {
+            None
+        }
+    }
+
+    fn metrics(&self, openmetrics: bool) -> Response {
+        let (format, end) = match openmetrics {
+            true => (Format::OpenMetrics, "# EOF\n"),
+            false => (Format::Prometheus, ""),
+        };
+        let mut cached = self.cached.lock();
+        let cached = &mut cached[usize::from(openmetrics)];
+        let now = Instant::now();
+        let text = match cached {
+            Some((at, text)) if now.duration_since(*at) < CACHED => text.clone(),
+            _ => {
+                let own = self.broker.stats().exposition(format);
+                let text: Arc<str> = [&own, &*metrics::process(format), end].concat().into();
+                *cached = Some((now, text.clone()));
+                text
+            }
+        };
+        Response::new(200, format.content_type(), text)
+    }
+}
+
+/// True for a `Host` header that is an address, with or without a port, or `localhost`.
+fn is_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    name.eq_ignore_ascii_case("localhost") || address.unwrap_or(name).parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_address;
+
+    #[test]
+    fn only_an_address_or_localhost_is_a_host_of_this_machine() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9464",
+            "[::1]:9464",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:1",
+        ] {
+            assert!(is_address(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.org",
+            "example.org:9464",
+            "127.0.0.1.example.org",
+            "localhost.example.org:80",
+            "::1:x",
+        ] {
+            assert!(!is_address(host), "{host}");
+        }
+    }
+}
