@@ -68,6 +68,17 @@ pub const BOUNDS: [Duration; 17] = [
     Duration::from_secs(10),
 ];
 
+/// `BOUNDS` in nanoseconds.
+const NANOS: [u64; BOUNDS.len()] = {
+    let mut nanos = [0; BOUNDS.len()];
+    let mut at = 0;
+    while at < nanos.len() {
+        nanos[at] = BOUNDS[at].as_nanos() as u64;
+        at += 1;
+    }
+    nanos
+};
+
 /// The number of buckets: one for each bound, and one for longer times.
 const BUCKETS: usize = BOUNDS.len() + 1;
 
@@ -82,9 +93,9 @@ pub(crate) struct Histogram {
 impl Histogram {
     /// Records a time.
     pub(crate) fn record(&self, time: Duration) {
-        let bucket = BOUNDS.partition_point(|bound| *bound < time);
-        self.buckets[bucket].fetch_add(1, Relaxed);
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = NANOS.partition_point(|bound| *bound < nanos);
+        self.buckets[bucket].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
     }
 

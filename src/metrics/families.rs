@@ -128,7 +128,7 @@ pub const FAMILIES: &[Family] = &[
 
     gauge("requests_pending", "Requests that await an answer", |s| number(s.pending)),
     counter("requests", "Requests that have ended", |s| Value::Labelled("outcome", s.requests.clone())),
-    times("request_duration_seconds", "Time from a request to its last wanted answer", |s| Value::Times(s.request_duration)),
+    times("request_duration_seconds", "Time from a request to its last wanted answer; one of eight is measured", |s| Value::Times(s.request_duration)),
 
     gauge("senders_held", "Connections that are not read because a receiver's queue is full", |s| number(s.senders_held)),
     times("sender_hold_seconds", "Time for which a connection was not read because a receiver's queue was full", |s| Value::Times(s.sender_hold)),

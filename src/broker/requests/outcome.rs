@@ -31,6 +31,7 @@ pub(super) enum Ended {
 
 impl Ended {
     /// The reason of which the asker is notified.
+    #[inline(always)]
     pub(super) fn error(self) -> Option<DeliveryError> {
         match self {
             Self::Failed(error) => Some(error),
@@ -39,6 +40,7 @@ impl Ended {
     }
 
     /// The index in `OUTCOMES`.
+    #[inline(always)]
     pub(super) fn index(self) -> usize {
         match self {
             Self::Answered => 0,
