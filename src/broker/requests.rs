@@ -283,11 +283,12 @@ impl Requests {
         });
         let usual = Duration::from_millis(self.timeout.load(Relaxed));
         let own = question.timeout.filter(|own| *own < usual);
+        let timeout = own.unwrap_or(usual);
         let mut pending = Pending {
             request: request.clone(),
             asker: question.asker.clone(),
-            opened: now,
-            deadline: now + own.unwrap_or(usual),
+            deadline: now + timeout,
+            timeout: timeout.as_millis().try_into().unwrap_or(u32::MAX),
             answers: question.answers,
             responders: Responders::with_capacity(count),
             charge: Charge::new(&self.memory, size),
@@ -427,8 +428,10 @@ impl Requests {
     /// Records the duration of an answered request. One from another broker is measured there.
     #[cold]
     fn measure(&self, pending: &Pending, now: Instant) {
-        if !pending.asker.remote {
-            self.durations.record(now.duration_since(pending.opened));
+        if !pending.asker.remote
+            && let Some(age) = pending.age(now)
+        {
+            self.durations.record(age);
         }
     }
 

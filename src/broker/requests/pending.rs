@@ -1,6 +1,10 @@
 //! Pending requests of a shard, and how they end.
 
-use std::{hash::BuildHasher, sync::Arc, time::Instant};
+use std::{
+    hash::BuildHasher,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hashbrown::{HashTable, hash_table::OccupiedEntry};
 
@@ -28,8 +32,10 @@ pub(super) struct Shard {
 pub(super) struct Pending {
     pub(super) request: Arc<Request>,
     pub(super) asker: Arc<Handle>,
-    pub(super) opened: Instant,
     pub(super) deadline: Instant,
+    /// Time from the request to its deadline, in milliseconds: a second `Instant` would make it too large to be
+    /// moved cheaply.
+    pub(super) timeout: u32,
     /// Number of answers still awaited.
     pub(super) answers: u32,
     pub(super) responders: Responders,
@@ -140,6 +146,13 @@ impl Pending {
     /// True after the deadline, even if the request has not been expired yet.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.deadline <= now
+    }
+
+    /// The time since the request; none if its timeout is longer than 49 days.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        let timeout = Duration::from_millis(self.timeout.into());
+        let opened = self.deadline.checked_sub(timeout)?;
+        (self.timeout < u32::MAX).then(|| now.duration_since(opened))
     }
 
     pub(super) fn check(&self, asker: &Arc<Handle>, now: Instant) -> Result<(), ActionError> {
