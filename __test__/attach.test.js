@@ -9,6 +9,7 @@ const https = require('node:https');
 const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
+const tls = require('node:tls');
 const { once } = require('node:events');
 const { Duplex } = require('node:stream');
 const { setTimeout: pause } = require('node:timers/promises');
@@ -376,6 +377,24 @@ test('HTTP server and broker end independently', async (t) => {
   await goaway;
   await a.drain();
   await closed;
+});
+
+test('a closed broker leaves no bridge whose peer does not read', async (t) => {
+  const httpServer = await startHttp(t, https.createServer(trusted.issue()));
+  const accepted = once(httpServer, 'secureConnection');
+  const server = await attach(t, httpServer, { closeTimeout: 300 });
+  const options = { ca: trusted.ca, servername: 'localhost' };
+  const peer = tls.connect(portOf(httpServer), '127.0.0.1', options);
+  t.teardown(() => peer.destroy());
+  peer.on('error', () => {});
+  peer.write(Buffer.concat([Buffer.from(upgrade('/ws')), frame({ action: 'register', id: 'p' })]));
+  const [socket] = await accepted;
+  while (!server.has('p')) await pause(1);
+  // More than the buffers of the system take.
+  for (let n = 0; n < 32; n += 1) server.send('x'.repeat(1 << 20), 'p');
+  while (socket.writableLength === 0) await pause(1);
+  await server.close();
+  t.true(socket.destroyed);
 });
 
 test('a broker is ready when its HTTP server listens', async (t) => {

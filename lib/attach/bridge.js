@@ -7,6 +7,7 @@ const LINGER = 5000;
 
 // Captured here, because fake timers of a test framework replace it later.
 const { setTimeout } = require('node:timers');
+const { PENDING, shield } = require('./shield');
 
 let lastNumber = 0;
 
@@ -15,6 +16,8 @@ class Bridge {
   #bridges;
   #number;
   #native;
+  /** Ends the shield against other listeners; undefined once something was sent. */
+  #release;
 
   /** `bridges`: the open bridges by number. */
   constructor(socket, bridges) {
@@ -29,6 +32,8 @@ class Bridge {
     const socket = this.#socket;
     this.#native = native.bridge(this.#number, upgrade);
     this.#bridges.set(this.#number, this);
+    // Socket.IO ends a socket if nothing was written to it in time.
+    this.#release = shield(socket, PENDING);
     socket.setTimeout?.(0);
     socket.setNoDelay?.(true);
     socket.on('data', (bytes) => {
@@ -47,6 +52,8 @@ class Bridge {
 
   /** There are bytes to send, or there will be no more. */
   send() {
+    this.#release?.();
+    this.#release = undefined;
     for (let bytes = this.#native.take(); bytes !== null; bytes = this.#native.take()) {
       const { length } = bytes;
       if (length === 0) {
@@ -70,6 +77,12 @@ class Bridge {
     socket.resume();
     socket.end(() => socket.destroy());
     setTimeout(() => socket.destroy(), LINGER).unref();
+  }
+
+  /** The server is closed. A peer that has not read its last bytes had `closeTimeout` to do so. */
+  destroy() {
+    this.send();
+    this.#socket.destroy();
   }
 }
 

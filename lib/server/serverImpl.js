@@ -462,7 +462,7 @@ class ServerImpl {
       this.ready.settle(notOpened(), true);
     }
     for (const bridge of this.#attachment?.bridges.values() ?? []) {
-      bridge.close();
+      bridge.destroy();
     }
     for (const resolve of this.#searches.values()) {
       resolve({ ids: [], silent: [] });
