@@ -1,6 +1,6 @@
 'use strict';
 
-// Brokers behind real proxies: nginx, and HAProxy with the PROXY protocol. And what comes without a proxy.
+// Brokers behind real proxies: nginx, Caddy, and HAProxy with the PROXY protocol. And what comes without a proxy.
 
 const fs = require('node:fs');
 const http = require('node:http');
@@ -23,9 +23,11 @@ const find = (name) =>
     .find(fs.existsSync);
 const NGINX = find('nginx');
 const HAPROXY = find('haproxy');
+const CADDY = find('caddy');
 
 const withNginx = NGINX ? test : test.skip;
 const withHaproxy = HAPROXY ? test : test.skip;
+const withCaddy = CADDY ? test : test.skip;
 
 function folderOf(t) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-'));
@@ -122,6 +124,33 @@ ${config(port)}
   return port;
 }
 
+/** Starts Caddy with this site. */
+async function startCaddy(t, site, { tls } = {}) {
+  const folder = folderOf(t);
+  const port = await freePort();
+  const file = path.join(folder, 'Caddyfile');
+  for (const [name, pem] of Object.entries(tls ?? {})) {
+    fs.writeFileSync(path.join(folder, `${name}.pem`), pem);
+  }
+  const secure = tls ? `tls ${folder}/cert.pem ${folder}/key.pem` : '';
+  fs.writeFileSync(
+    file,
+    `{
+  admin off
+  auto_https disable_redirects
+  storage file_system ${folder}
+}
+${tls ? 'https' : 'http'}://localhost:${port} {
+  bind 127.0.0.1
+  ${secure}
+  ${site}
+}
+`,
+  );
+  await start(t, CADDY, ['run', '--config', file, '--adapter', 'caddyfile'], port);
+  return port;
+}
+
 /** A client that has answered itself, and what the broker knows of its connection. */
 async function converse(t, server, url, options) {
   const registered = new Promise((resolve) => {
@@ -195,6 +224,28 @@ withNginx('nginx terminates TLS in front of a Unix socket and of an HTTP server'
     const options = { tls: { ca: trusted.ca } };
     const info = await converse(t, server, `wss://localhost:${port}/broker`, options);
     t.deepEqual(info, { remoteAddress: '127.0.0.1', remotePort: undefined, secure: true });
+  }
+});
+
+withCaddy('Caddy forwards to a broker, and replaces the headers that a client sends', async (t) => {
+  // With this setting they could forge the address.
+  const server = await startServer(t, { path: '/broker', trustProxy: true });
+  const httpServer = http.createServer().listen(0, '127.0.0.1');
+  t.teardown(() => httpServer.close());
+  const attached = new WSMsgBroker.Server(httpServer, '/broker', { trustProxy: true });
+  t.teardown(() => attached.close());
+  await attached.ready;
+  const headers = { 'x-forwarded-for': '203.0.113.9', 'x-forwarded-proto': 'https' };
+  for (const broker of [server, attached]) {
+    // The Caddy configuration of the deployment guide.
+    const site = `reverse_proxy /broker 127.0.0.1:${broker.address().port}`;
+    for (const tls of [undefined, trusted.issue()]) {
+      const port = await startCaddy(t, site, { tls });
+      const url = `${tls ? 'wss' : 'ws'}://localhost:${port}/broker`;
+      const info = await converse(t, broker, url, { headers, tls: tls && { ca: trusted.ca } });
+      const secure = Boolean(tls);
+      t.deepEqual(info, { remoteAddress: '127.0.0.1', remotePort: undefined, secure });
+    }
   }
 });
 
