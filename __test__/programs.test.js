@@ -33,6 +33,16 @@ for (const [name, env] of [
   });
 }
 
+// The frameworks are packages of that folder, not of the repository.
+const NODE_PATH = path.join(__dirname, 'neighbours', 'node_modules');
+for (const name of ['express.js', 'fastify.js', 'nest.js', 'vite.js']) {
+  test(`the example http/${name} prints the output in docs/examples.md`, async (t) => {
+    const [shown] = printed(`http/${name}`);
+    const env = { NODE_PATH, PORT: await lastingPort(t) };
+    t.is(await run([`examples/http/${name}`], { env }), shown);
+  });
+}
+
 test('a version 1 program prints the same with either version', async (t) => {
   const [shown] = printed('original.js');
   const env = { PORT: await lastingPort(t) };
