@@ -249,10 +249,15 @@ impl Drop for Server {
 async fn expire(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
     let every = EXPIRE_EVERY.min(broker.options.ack_timeout);
     let mut swept = Instant::now();
+    let mut is_clean = true;
     loop {
+        let requests = &broker.registry.requests;
         let next = async {
-            // Without requests it only sweeps.
-            let _ = timeout(SWEEP_EVERY, broker.registry.requests.await_pending()).await;
+            // Without a pending request there is nothing to expire: an idle broker does not wake.
+            match is_clean {
+                true => requests.await_pending().await,
+                false => drop(timeout(SWEEP_EVERY, requests.await_pending()).await),
+            }
             sleep(every).await;
         };
         tokio::select! {
@@ -261,9 +266,10 @@ async fn expire(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
         }
         let now = Instant::now();
         broker.expire(now);
+        is_clean = false;
         if now.duration_since(swept) >= SWEEP_EVERY {
             swept = now;
-            broker.sweep();
+            is_clean = !broker.sweep();
         }
     }
 }

@@ -76,12 +76,14 @@ impl Broker {
         }
     }
 
-    /// Removes entries of ended requests from the queues of connections.
-    pub(crate) fn sweep(&self) {
-        if self.registry.requests.sweep() {
+    /// Removes entries of ended requests from the queues of connections. False if none has ended since the last call.
+    pub(crate) fn sweep(&self) -> bool {
+        let have_ended = self.registry.requests.sweep();
+        if have_ended {
             for handle in self.handles() {
                 handle.requests.lock().sweep();
             }
         }
+        have_ended
     }
 }
