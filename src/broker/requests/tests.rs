@@ -1,5 +1,7 @@
 //! Requests in sequence: who may answer, how each ends, and its notifications.
 
+mod metrics;
+
 use super::*;
 use crate::transport::socket::pipe::Pipe;
 
