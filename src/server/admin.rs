@@ -9,6 +9,7 @@
 mod http;
 
 use std::{
+    collections::VecDeque,
     io,
     net::IpAddr,
     sync::Arc,
@@ -19,7 +20,8 @@ use parking_lot::Mutex;
 use ring::digest;
 use tokio::{
     runtime::{Builder, Handle as Runtime},
-    sync::{Semaphore, watch},
+    sync::watch,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -33,7 +35,8 @@ use crate::{
 };
 use http::{Request, Response};
 
-/// Connections that are served at a time. Others wait in the backlog of the system.
+/// Connections that are served at a time. A further one ends the oldest: peers that are slow on purpose must not keep
+/// health checks out.
 const MAX_CONNECTIONS: usize = 32;
 /// Time limit of the check that the threads of the broker run.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,26 +111,23 @@ impl Bound {
 
 impl Admin {
     async fn accept(self: Arc<Self>, socket: ListeningSocket, mut closing: watch::Receiver<bool>) {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut served: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let next = async {
-                let permit = permits.clone().acquire_owned().await;
-                (
-                    permit,
-                    std::future::poll_fn(|cx| socket.poll_accept(cx)).await,
-                )
-            };
-            let (permit, accepted) = tokio::select! {
-                next = next => next,
+            let accepted = tokio::select! {
+                accepted = std::future::poll_fn(|cx| socket.poll_accept(cx)) => accepted,
                 _ = closing.wait_for(|closing| *closing) => return,
             };
             match accepted {
                 Ok(socket) => {
+                    served.retain(|task| !task.is_finished());
+                    if served.len() >= MAX_CONNECTIONS
+                        && let Some(oldest) = served.pop_front()
+                    {
+                        oldest.abort();
+                    }
                     let admin = self.clone();
-                    tokio::spawn(async move {
-                        admin.serve(socket).await;
-                        drop(permit);
-                    });
+                    let task = tokio::spawn(async move { admin.serve(socket).await });
+                    served.push_back(task.abort_handle());
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }
