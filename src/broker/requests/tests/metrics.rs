@@ -1,4 +1,4 @@
-//! What the metrics count of requests, and when the task that expires them sleeps.
+//! Counting of requests for the metrics, and the sleep of the task that expires them.
 
 use std::pin::pin;
 
