@@ -1,0 +1,182 @@
+'use strict';
+
+// The command wsmsgbroker: its subcommands, what they print, and their exit codes.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { spawn, spawnSync } = require('node:child_process');
+const { once } = require('node:events');
+const readline = require('node:readline');
+const { text } = require('node:stream/consumers');
+const test = require('ava');
+const { authority } = require('../testkit/certificates');
+const { startClient, startServer } = require('./support/start');
+
+const CLI = path.join(__dirname, '..', 'bin', 'wsmsgbroker.js');
+
+function start(t, args, { input, env } = {}) {
+  const child = spawn(process.execPath, [CLI, ...args], { env: { ...process.env, ...env } });
+  t.teardown(() => child.kill('SIGKILL'));
+  child.stdin.on('error', () => {});
+  child.stdin.end(input);
+  return child;
+}
+
+/** Exit code, stdout and stderr of a command that ends by itself. */
+async function run(t, args, options) {
+  const child = start(t, args, options);
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close'),
+  ]);
+  return { code, stdout, stderr };
+}
+
+const urlOf = (server, scheme = 'ws') => `${scheme}://127.0.0.1:${server.address().port}`;
+
+test('send delivers JSON from the command line or from stdin, to one id or several', async (t) => {
+  const server = await startServer(t);
+  const [a, b] = [await startClient(t, server, 'a'), await startClient(t, server, 'b')];
+  const both = Promise.all([once(a, 'message'), once(b, 'message')]);
+  const done = { code: 0, stdout: '', stderr: '' };
+  t.deepEqual(await run(t, ['send', urlOf(server), 'a,b', '{"text":"hello"}']), done);
+  for (const [message] of await both) t.deepEqual(message, { text: 'hello' });
+  const next = once(a, 'message');
+  t.deepEqual(await run(t, ['send', urlOf(server), 'a'], { input: '[1, "two"]\n' }), done);
+  t.deepEqual((await next)[0], [1, 'two']);
+});
+
+test('send fails unless all receivers get the message, and names those that did not', async (t) => {
+  const server = await startServer(t);
+  const a = await startClient(t, server, 'a');
+  const message = once(a, 'message');
+  const { code, stderr } = await run(t, ['send', urlOf(server), 'a,nobody', '1']);
+  t.is(code, 1);
+  t.is(stderr, 'wsmsgbroker: not delivered to "nobody": UNKNOWN_ID\n');
+  t.is((await message)[0], 1);
+});
+
+test('request prints the first answer, and fails without one', async (t) => {
+  const server = await startServer(t);
+  const a = await startClient(t, server, 'a');
+  a.on('message', (message, response) => {
+    if (message !== 'silence') response.send({ got: message });
+  });
+  const answered = await run(t, ['request', urlOf(server), 'a', '"x"']);
+  t.deepEqual(answered, { code: 0, stdout: '{"got":"x"}\n', stderr: '' });
+  const unknown = await run(t, ['request', urlOf(server), 'nobody', '1']);
+  t.is(unknown.code, 1);
+  t.regex(unknown.stderr, /nobody/);
+  const late = await run(t, ['request', urlOf(server), 'a', '"silence"', '--timeout', '600']);
+  t.is(late.code, 1);
+  t.regex(late.stderr, /timeout/);
+});
+
+test('listen prints messages as lines of JSON, answers requests, and ends with SIGINT', async (t) => {
+  const server = await startServer(t);
+  const child = start(t, ['listen', urlOf(server), 'l', '--answer', '{"ok":true}']);
+  const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  await once(server, 'registered');
+  const { message } = await server.request({ line: '\n\u2028"' }, 'l');
+  t.deepEqual(message, { ok: true });
+  const { value } = await lines.next();
+  t.deepEqual(JSON.parse(value), { from: 'server', message: { line: '\n\u2028"' } });
+  child.kill('SIGINT');
+  t.deepEqual(await once(child, 'exit'), [0, null]);
+});
+
+test('listen ends after --count messages, and when its reader has gone', async (t) => {
+  const server = await startServer(t);
+  const counted = start(t, ['listen', urlOf(server), 'c', '--count', '2']);
+  const output = text(counted.stdout);
+  await once(server, 'registered');
+  server.send(1, 'c');
+  server.send(2, 'c');
+  t.deepEqual(await once(counted, 'exit'), [0, null]);
+  t.is((await output).split('\n').length, 3);
+  const left = start(t, ['listen', urlOf(server), 'gone']);
+  await once(server, 'registered');
+  left.stdout.destroy();
+  const exit = once(left, 'exit');
+  const sends = setInterval(() => server.send('x', 'gone'), 20);
+  t.deepEqual(await exit, [0, null]);
+  clearInterval(sends);
+});
+
+test('clients have a token from a file or the environment, and trust an authority', async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
+  const trusted = authority();
+  const [ca, token] = ['ca.pem', 'token'].map((name) => path.join(folder, name));
+  fs.writeFileSync(ca, trusted.ca);
+  fs.writeFileSync(token, 'sesame\nsecond line\n');
+  const authenticate = (credentials) => credentials.token === 'sesame';
+  const server = await startServer(t, { authenticate, tls: trusted.issue() });
+  const target = ['send', urlOf(server, 'wss'), 'nobody', '1', '--ca', ca];
+  for (const [args, env] of [
+    [['--token-file', token], {}],
+    [[], { WSMSGBROKER_TOKEN: 'sesame' }],
+  ]) {
+    const { stderr } = await run(t, [...target, ...args], { env });
+    t.is(stderr, 'wsmsgbroker: not delivered to "nobody": UNKNOWN_ID\n');
+  }
+  const refused = await run(t, target, { env: { WSMSGBROKER_TOKEN: 'wrong' } });
+  t.is(refused.code, 1);
+  t.notRegex(refused.stderr, /wrong/);
+});
+
+test('wrong usage exits with 2 and one line, a failure with 1', async (t) => {
+  const usage = [
+    ['sned'],
+    ['send'],
+    ['send', 'ws://127.0.0.1:1', 'a', '1', 'more'],
+    ['send', 'ws://127.0.0.1:1', 'a', 'no JSON'],
+    ['send', 'no URL', 'a', '1'],
+    ['send', 'ws://127.0.0.1:1', 'a', '1', '--tiemout', '5'],
+    ['send', 'ws://127.0.0.1:1', 'a', '1', '--timeout', 'soon'],
+    ['send', 'ws://127.0.0.1:1', 'a', '1', '--token-file', '/does/not/exist'],
+    ['listen', 'ws://127.0.0.1:1', 'a', '--count', '0'],
+    ['listen', 'ws://127.0.0.1:1', 'a', '--answer', '{'],
+    ['completion', 'fish'],
+  ];
+  for (const args of usage) {
+    const { code, stdout, stderr } = await run(t, args);
+    t.deepEqual([code, stdout], [2, ''], args.join(' '));
+    t.regex(stderr, /^wsmsgbroker: .*; see --help\n$/, args.join(' '));
+  }
+  const failed = await run(t, ['send', 'ws://127.0.0.1:1', 'a', '1']);
+  t.deepEqual(failed, {
+    code: 1,
+    stdout: '',
+    stderr: 'wsmsgbroker: connect ECONNREFUSED 127.0.0.1:1\n',
+  });
+  const help = await run(t, ['send', '--help']);
+  t.is(help.code, 0);
+  t.regex(help.stdout, /^Usage: wsmsgbroker send/);
+});
+
+test('serve starts a broker, as a port without a command does', async (t) => {
+  for (const args of [['serve', '0'], ['0']]) {
+    const child = start(t, [...args, '--host', '127.0.0.1']);
+    const [line] = await once(readline.createInterface({ input: child.stdout }), 'line');
+    t.regex(line, /^WSMsgBroker server listening on 127\.0\.0\.1:\d+\/$/);
+    child.kill('SIGINT');
+    t.deepEqual(await once(child, 'exit'), [0, null]);
+  }
+});
+
+const onBash = spawnSync('bash', ['--version']).status === 0 ? test : test.skip;
+
+onBash('completion completes commands and their options in bash', (t) => {
+  const complete = (...words) => {
+    const program = `eval "$(${process.execPath} ${CLI} completion bash)"
+      COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length - 1}
+      _wsmsgbroker; echo "\${COMPREPLY[@]}"`;
+    return String(spawnSync('bash', ['-c', program]).stdout).trim();
+  };
+  t.is(complete('wsmsgbroker', 'se'), 'serve send');
+  t.is(complete('wsmsgbroker', 'send', '--t'), '--token-file --timeout');
+  t.is(complete('wsmsgbroker', 'serve', '--max-b'), '--max-backpressure');
+});

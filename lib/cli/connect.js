@@ -1,0 +1,66 @@
+'use strict';
+
+// The options, the connection and the message of the subcommands that are clients.
+
+const fs = require('node:fs');
+const { text } = require('node:stream/consumers');
+const { UsageError } = require('./exit');
+
+/** Options of a connection, for `parseArgs`. */
+const OPTIONS = {
+  'token-file': { type: 'string' },
+  ca: { type: 'string' },
+  timeout: { type: 'string', default: '5000' },
+};
+
+/** Their help. */
+const HELP = `  --token-file <file>   token for the registration: the first line of this file;
+                        without it the variable WSMSGBROKER_TOKEN
+  --ca <file>           authorities of the broker's certificate (PEM)
+  --timeout <number>    ms for the connection and the answer (5000)
+`;
+
+/** The options `timeout` and those of a client, for the values of flags. */
+function readOptions(values) {
+  const timeout = Number(values.timeout);
+  if (!/^\d+$/.test(values.timeout) || timeout < 1) {
+    throw new UsageError(`--timeout is '${values.timeout}', expected a number of at least 1`);
+  }
+  const file = values['token-file'];
+  const token = file ? read(file).split(/\r?\n/)[0] : process.env.WSMSGBROKER_TOKEN;
+  const tls = values.ca ? { ca: read(values.ca) } : undefined;
+  return { timeout, client: { protocol: 2, requestTimeout: timeout, token, tls } };
+}
+
+function read(file) {
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(error.message);
+  }
+}
+
+/** A client that is registered under a random id, or under this one. */
+async function connect(url, values, id, more) {
+  const { timeout, client: options } = readOptions(values);
+  const WSMsgBroker = require('../..');
+  const name = id ?? `wsmsgbroker-${require('node:crypto').randomUUID()}`;
+  const client = new WSMsgBroker(name, url, { ...options, ...more });
+  await client.connected({ timeout });
+  return client;
+}
+
+/** The receivers of an argument: ids separated by commas. */
+const idsOf = (argument) => argument.split(',');
+
+/** The message of an argument, or of stdin without one. Throws unless it is JSON. */
+async function messageOf(argument) {
+  const json = argument ?? (await text(process.stdin));
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw new UsageError(`the message is not JSON (${error.message})`);
+  }
+}
+
+module.exports = { OPTIONS, HELP, connect, idsOf, messageOf };

@@ -1,0 +1,90 @@
+'use strict';
+
+// The subcommands of the command line `wsmsgbroker`, their help, and their exit codes.
+
+const { parseArgs } = require('node:util');
+const closest = require('../closest');
+const { version } = require('../../package.json');
+const { FAILURE, SUCCESS, USAGE, UsageError } = require('./exit');
+
+/** The subcommands that are clients. `serve` is the command `wsbrokerserver`. */
+const COMMANDS = {
+  send: require('./send'),
+  request: require('./request'),
+  listen: require('./listen'),
+  completion: require('./completion'),
+};
+
+const NAMES = ['serve', ...Object.keys(COMMANDS)];
+
+const HELP = `Usage: wsmsgbroker <command> [arguments] [options]
+
+  serve <port> [path]              start a broker
+  listen <url> <id>                register an id, and print its messages
+  send <url> <ids> [message]       send a message; fails unless all ids get it
+  request <url> <ids> [message]    send a request, and print the first answer
+  completion <bash|zsh>            print a script that completes commands and options
+
+wsmsgbroker <command> --help lists the options of a command.
+A message is JSON. Without one, stdin is read. Several ids are separated by commas.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage.
+`;
+
+/** Runs a subcommand. */
+async function run(name, args) {
+  const { options, describe, run: start } = COMMANDS[name];
+  const known = { ...options, help: { type: 'boolean', short: 'h' } };
+  const { values, positionals } = parse(args, known);
+  if (values.help) {
+    process.stdout.write(describe);
+    return SUCCESS;
+  }
+  return start(values, positionals);
+}
+
+/** Parses arguments. Throws a UsageError that names an unknown option, and the one that is meant. */
+function parse(args, options) {
+  try {
+    return parseArgs({ args, options, allowPositionals: true });
+  } catch (error) {
+    const [, flag] = /^Unknown option '(-[^']*)'/.exec(error.message) ?? [];
+    const flags = Object.keys(options).map((name) => `--${name}`);
+    const meant = flag && closest(flag, flags);
+    const advice = meant ? `, did you mean ${meant}?` : '';
+    throw new UsageError(flag ? `unknown option '${flag}'${advice}` : error.message.split('\n')[0]);
+  }
+}
+
+/** Runs the command line, and sets the exit code. */
+async function main([name, ...args]) {
+  if (name === undefined || name === '--help' || name === '-h') {
+    process.stdout.write(HELP);
+    process.exitCode = name === undefined ? USAGE : SUCCESS;
+    return;
+  }
+  if (name === '--version' || name === '-v') {
+    process.stdout.write(`${version}\n`);
+    return;
+  }
+  // A port, a path or an option of the broker: `wsmsgbroker 9042`.
+  if (name === 'serve' || /^[\d/.-]/.test(name)) {
+    process.argv.splice(2, Number(name === 'serve'));
+    require('../../bin/wsbrokerserver');
+    return;
+  }
+  try {
+    if (!Object.hasOwn(COMMANDS, name)) {
+      const meant = closest(name, NAMES);
+      throw new UsageError(`unknown command '${name}'${meant ? `, did you mean ${meant}?` : ''}`);
+    }
+    process.exitCode = await run(name, args);
+  } catch (error) {
+    const isUsage = error instanceof UsageError || error.code?.startsWith('ERR_WSMB_ADDRESS');
+    const advice = isUsage ? '; see --help' : '';
+    process.stderr.write(`wsmsgbroker: ${error.message}${advice}\n`);
+    process.exitCode = isUsage ? USAGE : FAILURE;
+  }
+}
+
+module.exports = main;
