@@ -117,12 +117,12 @@ test('clients have a token from a file or the environment, and trust an authorit
   const target = ['send', urlOf(server, 'wss'), 'nobody', '1', '--ca', ca];
   for (const [args, env] of [
     [['--token-file', token], {}],
-    [[], { WSMSGBROKER_TOKEN: 'sesame' }],
+    [[], { WSMB_TOKEN: 'sesame' }],
   ]) {
     const { stderr } = await run(t, [...target, ...args], { env });
     t.is(stderr, 'wsmsgbroker: not delivered to "nobody": UNKNOWN_ID\n');
   }
-  const refused = await run(t, target, { env: { WSMSGBROKER_TOKEN: 'wrong' } });
+  const refused = await run(t, target, { env: { WSMB_TOKEN: 'wrong' } });
   t.is(refused.code, 1);
   t.notRegex(refused.stderr, /wrong/);
 });

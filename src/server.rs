@@ -112,6 +112,18 @@ impl Server {
         Self::bind_in(cluster::join, options, listener, runtime)
     }
 
+    /// Checks options as [`bind`](Self::bind) does, and reads the files that they name. Nothing is bound.
+    ///
+    /// Errors: `InvalidOption`; `Tls`.
+    pub fn check(options: &ServerOptions) -> Result<()> {
+        options.validate()?;
+        Authenticator::new(&options.authentication)?;
+        if let Some(tls) = &options.tls {
+            TlsAcceptor::new(tls)?;
+        }
+        Ok(())
+    }
+
     /// [`bind`](Self::bind) with the cluster that `join` returns.
     fn bind_in(
         join: impl FnOnce(&ServerOptions, &Runtime) -> Result<cluster::Joined>,

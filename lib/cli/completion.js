@@ -15,14 +15,14 @@ Prints a script that completes commands and options. For bash, in ~/.bashrc:
 /** The options of a subcommand, with dashes. */
 function optionsOf(name) {
   const options =
-    name === 'serve'
-      ? [...FLAGS.map(({ name: flag }) => flag), 'drain', 'drain-delay', 'version']
+    name === 'serve' || name === 'check'
+      ? ['config', ...FLAGS.map(({ name: flag }) => flag), 'drain', 'drain-delay', 'version']
       : Object.keys(require(`./${name}`).options);
   return [...options, 'help'].map((option) => `--${option}`).join(' ');
 }
 
 function script() {
-  const names = ['serve', 'send', 'request', 'listen', 'completion'];
+  const names = ['serve', 'check', 'send', 'request', 'listen', 'completion'];
   const cases = names.map((name) => `    ${name}) words="${optionsOf(name)}" ;;`);
   return `_wsmsgbroker() {
   local words="${names.join(' ')} --help --version"

@@ -15,7 +15,7 @@ const OPTIONS = {
 
 /** Their help. */
 const HELP = `  --token-file <file>   token for the registration: the first line of this file;
-                        without it the variable WSMSGBROKER_TOKEN
+                        without it the variable WSMB_TOKEN
   --ca <file>           authorities of the broker's certificate (PEM)
   --timeout <number>    ms for the connection and the answer (5000)
 `;
@@ -27,7 +27,7 @@ function readOptions(values) {
     throw new UsageError(`--timeout is '${values.timeout}', expected a number of at least 1`);
   }
   const file = values['token-file'];
-  const token = file ? read(file).split(/\r?\n/)[0] : process.env.WSMSGBROKER_TOKEN;
+  const token = file ? read(file).split(/\r?\n/)[0] : process.env.WSMB_TOKEN;
   const tls = values.ca ? { ca: read(values.ca) } : undefined;
   return { timeout, client: { protocol: 2, requestTimeout: timeout, token, tls } };
 }

@@ -6,6 +6,7 @@ const { parseArgs } = require('node:util');
 const closest = require('../closest');
 const { version } = require('../../package.json');
 const { FAILURE, SUCCESS, USAGE, UsageError } = require('./exit');
+const { withSettings } = require('./settings');
 
 /** The subcommands that are clients. `serve` is the command `wsbrokerserver`. */
 const COMMANDS = {
@@ -15,11 +16,12 @@ const COMMANDS = {
   completion: require('./completion'),
 };
 
-const NAMES = ['serve', ...Object.keys(COMMANDS)];
+const NAMES = ['serve', 'check', ...Object.keys(COMMANDS)];
 
 const HELP = `Usage: wsmsgbroker <command> [arguments] [options]
 
   serve <port> [path]              start a broker
+  check <port> [path]              check the settings of a broker, without starting it
   listen <url> <id>                register an id, and print its messages
   send <url> <ids> [message]       send a message; fails unless all ids get it
   request <url> <ids> [message]    send a request, and print the first answer
@@ -28,11 +30,20 @@ const HELP = `Usage: wsmsgbroker <command> [arguments] [options]
 wsmsgbroker <command> --help lists the options of a command.
 A message is JSON. Without one, stdin is read. Several ids are separated by commas.
 
+"serve" and "check" read settings from --config <file> (JSON) and from variables such as
+WSMB_MAX_PAYLOAD; the command line takes precedence.
+
 Exit codes: 0 success, 1 failure, 2 wrong usage.
 `;
 
 /** Runs a subcommand. */
 async function run(name, args) {
+  if (name === 'check') {
+    const { describe, run: check } = require('./check');
+    if (!args.includes('--help')) return check(args);
+    process.stdout.write(describe);
+    return SUCCESS;
+  }
   const { options, describe, run: start } = COMMANDS[name];
   const known = { ...options, help: { type: 'boolean', short: 'h' } };
   const { values, positionals } = parse(args, known);
@@ -69,22 +80,37 @@ async function main([name, ...args]) {
   }
   // A port, a path or an option of the broker: `wsmsgbroker 9042`.
   if (name === 'serve' || /^[\d/.-]/.test(name)) {
-    process.argv.splice(2, Number(name === 'serve'));
-    require('../../bin/wsbrokerserver');
+    serve(name === 'serve' ? args : [name, ...args]);
     return;
   }
   try {
-    if (!Object.hasOwn(COMMANDS, name)) {
+    if (!NAMES.includes(name)) {
       const meant = closest(name, NAMES);
       throw new UsageError(`unknown command '${name}'${meant ? `, did you mean ${meant}?` : ''}`);
     }
     process.exitCode = await run(name, args);
   } catch (error) {
-    const isUsage = error instanceof UsageError || error.code?.startsWith('ERR_WSMB_ADDRESS');
-    const advice = isUsage ? '; see --help' : '';
-    process.stderr.write(`wsmsgbroker: ${error.message}${advice}\n`);
-    process.exitCode = isUsage ? USAGE : FAILURE;
+    fail(error);
   }
+}
+
+/** Starts a broker with the settings of the arguments, of a file and of the environment. */
+function serve(args) {
+  try {
+    process.argv.splice(2, Number.POSITIVE_INFINITY, ...withSettings(args).args);
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  require('../../bin/wsbrokerserver');
+}
+
+/** Prints an error, and sets the exit code. */
+function fail(error) {
+  const isUsage = error instanceof UsageError || error.code?.startsWith('ERR_WSMB_ADDRESS');
+  const advice = isUsage ? '; see --help' : '';
+  process.stderr.write(`wsmsgbroker: ${error.message}${advice}\n`);
+  process.exitCode = isUsage ? USAGE : FAILURE;
 }
 
 module.exports = main;

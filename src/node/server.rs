@@ -47,31 +47,14 @@ impl NativeServer {
     /// Binds the address, or throws the error of the operating system. `number`: the number of this server in
     /// the hub.
     #[napi(constructor)]
-    pub fn new(hub: &Hub, number: u32, mut options: NativeServerOptions) -> Result<Self> {
-        let threads = options
-            .threads
-            .map_or_else(default_threads, |threads| threads as usize);
-        if !(1..=MAX_THREADS).contains(&threads) {
-            let reason = format!("is {threads}, expected 1 to {MAX_THREADS}");
-            return Err(convert::error(crate::Error::InvalidOption {
-                name: "threads",
-                reason,
-            }));
-        }
-        let client_max_payload = options
-            .client_max_payload
-            .map_or(CLIENT_MAX_PAYLOAD, |bytes| bytes as usize);
-        crate::options::payload("clientMaxPayload", client_max_payload).map_err(convert::error)?;
-        let limit = options
-            .authenticate_timeout
-            .map_or(AUTHENTICATE, convert::millis);
+    pub fn new(hub: &Hub, number: u32, options: NativeServerOptions) -> Result<Self> {
         let asks = options.authenticates;
-        let networks = options.trusted_networks.take();
-        let mut options = ServerOptions::from(options);
-        if let Some(networks) = networks {
-            options.trust_proxy = TrustProxy::networks(&networks).map_err(convert::error)?;
-        }
-        options.validate().map_err(convert::error)?;
+        let Checked {
+            mut options,
+            threads,
+            client_max_payload,
+            limit,
+        } = Checked::new(options)?;
         let runtime = runtime("wsmsgbroker-srv", threads)
             .map_err(|error| convert::failure("ERR_WSMB_THREADS", error))?;
         let shared = Arc::new(Shared::new(Mailbox::new(number, hub.inbox().clone())));
@@ -93,6 +76,13 @@ impl NativeServer {
             runtime: Some(runtime),
             client_max_payload,
         })
+    }
+
+    /// Checks options as the constructor does, and reads the files that they name. Nothing is bound.
+    #[napi]
+    pub fn check(options: NativeServerOptions) -> Result<()> {
+        let Checked { options, .. } = Checked::new(options)?;
+        Server::check(&options).map_err(convert::error)
     }
 
     /// The default options. `authenticates`: return the defaults of a server that authenticates clients. `nats`
@@ -315,6 +305,49 @@ impl Drop for NativeServer {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// The options of a server, checked.
+struct Checked {
+    options: ServerOptions,
+    threads: usize,
+    client_max_payload: usize,
+    /// Time limit of `authenticate`.
+    limit: Duration,
+}
+
+impl Checked {
+    fn new(mut options: NativeServerOptions) -> Result<Self> {
+        let threads = options
+            .threads
+            .map_or_else(default_threads, |threads| threads as usize);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            let reason = format!("is {threads}, expected 1 to {MAX_THREADS}");
+            return Err(convert::error(crate::Error::InvalidOption {
+                name: "threads",
+                reason,
+            }));
+        }
+        let client_max_payload = options
+            .client_max_payload
+            .map_or(CLIENT_MAX_PAYLOAD, |bytes| bytes as usize);
+        crate::options::payload("clientMaxPayload", client_max_payload).map_err(convert::error)?;
+        let limit = options
+            .authenticate_timeout
+            .map_or(AUTHENTICATE, convert::millis);
+        let networks = options.trusted_networks.take();
+        let mut options = ServerOptions::from(options);
+        if let Some(networks) = networks {
+            options.trust_proxy = TrustProxy::networks(&networks).map_err(convert::error)?;
+        }
+        options.validate().map_err(convert::error)?;
+        Ok(Self {
+            options,
+            threads,
+            client_max_payload,
+            limit,
+        })
     }
 }
 
