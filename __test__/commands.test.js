@@ -127,6 +127,24 @@ test('clients have a token from a file or the environment, and trust an authorit
   t.notRegex(refused.stderr, /wrong/);
 });
 
+test('bench prints the rates of messages and requests', async (t) => {
+  const server = await startServer(t);
+  const args = ['bench', urlOf(server), '--seconds', '1', '--pairs', '2', '--size', '50'];
+  const { code, stdout, stderr } = await run(t, args);
+  t.is(stderr, '');
+  const [, messages] = /^messages: ([\d,]+)\/s, [\d.]+ MB\/s \(50 bytes, pairs: 2\)$/m.exec(stdout);
+  const [, requests] =
+    /^requests: ([\d,]+)\/s, p50 [\d.]+ ms, p99 [\d.]+ ms, max [\d.]+ ms \(at a time: 2\)$/m.exec(
+      stdout,
+    );
+  const numbers = [messages, requests].map((text) => Number(text.replaceAll(',', '')));
+  const { messagesOut, requests: ended } = server.stats();
+  // A second of each, and a little more until all have arrived.
+  t.true(numbers[0] > 0 && numbers[0] <= messagesOut);
+  t.true(numbers[1] > 0 && numbers[1] <= ended.answered);
+  t.is(code, 0);
+});
+
 test('wrong usage exits with 2 and one line, a failure with 1', async (t) => {
   const usage = [
     ['sned'],
@@ -139,6 +157,7 @@ test('wrong usage exits with 2 and one line, a failure with 1', async (t) => {
     ['send', 'ws://127.0.0.1:1', 'a', '1', '--token-file', '/does/not/exist'],
     ['listen', 'ws://127.0.0.1:1', 'a', '--count', '0'],
     ['listen', 'ws://127.0.0.1:1', 'a', '--answer', '{'],
+    ['bench', 'ws://127.0.0.1:1', '--pairs', '0'],
     ['completion', 'fish'],
   ];
   for (const args of usage) {

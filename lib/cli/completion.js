@@ -22,7 +22,7 @@ function optionsOf(name) {
 }
 
 function script() {
-  const names = ['serve', 'check', 'send', 'request', 'listen', 'completion'];
+  const names = ['serve', 'check', 'send', 'request', 'listen', 'bench', 'completion'];
   const cases = names.map((name) => `    ${name}) words="${optionsOf(name)}" ;;`);
   return `_wsmsgbroker() {
   local words="${names.join(' ')} --help --version"

@@ -13,6 +13,7 @@ const COMMANDS = {
   send: require('./send'),
   request: require('./request'),
   listen: require('./listen'),
+  bench: require('./bench'),
   completion: require('./completion'),
 };
 
@@ -25,6 +26,7 @@ const HELP = `Usage: wsmsgbroker <command> [arguments] [options]
   listen <url> <id>                register an id, and print its messages
   send <url> <ids> [message]       send a message; fails unless all ids get it
   request <url> <ids> [message]    send a request, and print the first answer
+  bench <url>                      measure messages and requests
   completion <bash|zsh>            print a script that completes commands and options
 
 wsmsgbroker <command> --help lists the options of a command.
