@@ -11,6 +11,7 @@ const { once } = require('node:events');
 const { setTimeout: sleep } = require('node:timers/promises');
 const test = require('ava');
 const { startNats } = require('../testkit/nats');
+const { lastingPort } = require('../testkit/ports');
 const { startServer } = require('./support/start');
 const { upgrade, frame } = require('./support/upgrade');
 
@@ -31,20 +32,6 @@ function folderOf(t) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-'));
   t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
   return folder;
-}
-
-/** A free port outside of the range from which the system gives ports to others. */
-async function freePort() {
-  for (;;) {
-    const probe = net.createServer().listen(10_000 + Math.floor(20_000 * Math.random()));
-    const [error] = await once(probe, 'listening').catch((error) => [error]);
-    if (!error) {
-      const { port } = probe.address();
-      probe.close();
-      await once(probe, 'close');
-      return port;
-    }
-  }
 }
 
 /** Waits until `find` returns something. */
@@ -92,7 +79,7 @@ async function startPrometheus(t, target) {
 rule_files: [${file('alerts.yml')}]
 ${scrape}`;
   fs.writeFileSync(file('prometheus.yml'), config);
-  const port = await freePort();
+  const port = await lastingPort(t);
   const args = [
     `--config.file=${file('prometheus.yml')}`,
     `--storage.tsdb.path=${file('data')}`,
