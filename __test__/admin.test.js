@@ -135,6 +135,79 @@ test('events tell why a connection has ended, and which handshakes were refused'
   t.is(server.stats().refused, 1);
 });
 
+test('WebSockets are counted by where their sockets come from, and refusals are not among them', async (t) => {
+  const web = http.createServer().listen(0, '127.0.0.1');
+  await once(web, 'listening');
+  t.teardown(() => web.close());
+  const allowedOrigins = ['https://example.org'];
+  const server = await startServer(t, {
+    port: undefined,
+    host: undefined,
+    server: web,
+    allowedOrigins,
+    admin: { port: 0 },
+  });
+  const { port } = web.address();
+  const client = new WSMsgBroker('a', '127.0.0.1', port);
+  await client.connected();
+  for (let n = 0; n < 3; n += 1) {
+    const headers = { Origin: 'https://example.com' };
+    const refused = new WSMsgBroker('b', '127.0.0.1', port, '/', { headers });
+    await once(refused, 'error');
+  }
+  const { body } = await get(server.adminAddress().port, '/metrics');
+  t.is(value(body, 'connections_accepted_total{via="attach"}'), 1);
+  t.is(value(body, 'connections_accepted_total{via="port"}'), 0);
+  t.is(value(body, 'handshakes_refused_total{status="403"}'), 3);
+  t.is(server.stats().accepted, 1);
+  client.close();
+  await once(client, 'close');
+});
+
+test('each connection event is followed by disconnected or refused, whenever the client leaves', async (t) => {
+  const { server } = await start(t);
+  const { port } = server.address();
+  let [opened, ended] = [0, 0];
+  server.on('connection', () => {
+    opened += 1;
+  });
+  server.on('disconnected', () => {
+    ended += 1;
+  });
+  server.on('refused', ({ status }) => {
+    ended += Number(status === 'dropped');
+  });
+  const { upgrade } = require('./support/upgrade');
+  for (let n = 0; n < 100; n += 1) {
+    const socket = net.connect(port, '127.0.0.1').on('error', () => {});
+    socket.write(upgrade('/'), () => socket.resetAndDestroy());
+    await once(socket, 'close');
+  }
+  const last = await connect(t, server, 'last');
+  last.close();
+  await once(last, 'close');
+  while (ended < opened || server.stats().connections > 0) await sleep(5);
+  t.is(ended, opened);
+  const { closed, accepted } = server.stats();
+  t.is(
+    Object.values(closed).reduce((sum, count) => sum + count),
+    accepted,
+  );
+});
+
+test('after a takeover the former connection ends without the id', async (t) => {
+  const { server } = await start(t);
+  const former = await connect(t, server, 'a');
+  const next = await connect(t, server, 'a');
+  const ended = once(server, 'disconnected');
+  former.close();
+  t.is((await ended)[0].id, undefined);
+  t.true(server.has('a'));
+  const last = once(server, 'disconnected');
+  next.close();
+  t.is((await last)[0].id, 'a');
+});
+
 test('senders that are held, and who holds them, are seen while it lasts', async (t) => {
   const { server, port } = await start(
     t,
@@ -160,35 +233,38 @@ test('senders that are held, and who holds them, are seen while it lasts', async
   t.true(value(after, 'sender_hold_seconds_sum') > 0);
 });
 
-test('metrics and health are answered while JavaScript is blocked', async (t) => {
-  const blocked = new Int32Array(new SharedArrayBuffer(4));
-  const program = `
-    const { parentPort, workerData } = require('node:worker_threads');
-    const { Server } = require(${JSON.stringify(require.resolve('..'))});
-    const server = new Server({ port: 0, host: '127.0.0.1', admin: { port: 0 } });
-    server.on('registered', () => {});
-    server.on('listening', () => {
-      parentPort.postMessage([server.address().port, server.adminAddress().port]);
-      Atomics.wait(workerData, 0, 0);
-    });`;
-  const worker = new Worker(program, { eval: true, workerData: blocked });
-  t.teardown(() => worker.terminate());
-  const [[own, port]] = await once(worker, 'message');
-  t.is((await get(port, '/healthz')).status, 200);
-  t.is((await get(port, '/readyz')).status, 200);
-  const client = new WSMsgBroker('a', '127.0.0.1', own);
-  await once(client, 'registered');
-  // The event of the registration waits for JavaScript.
-  const isBehind = (text) => value(text, 'host_lag_seconds') > 0.1;
-  const text = await metricsWhen(port, isBehind);
-  t.is(value(text, 'ids'), 1);
-  t.true(value(text, 'host_events_pending_bytes') > 0);
-  Atomics.store(blocked, 0, 1);
-  Atomics.notify(blocked, 0);
-  await metricsWhen(port, (text) => value(text, 'host_events_pending_bytes') === 0);
-  client.close();
-  await once(client, 'close');
-});
+for (const place of ['before events', 'in a listener']) {
+  test(`metrics and health are answered while JavaScript is blocked ${place}`, async (t) => {
+    const blocked = new Int32Array(new SharedArrayBuffer(4));
+    const block = 'Atomics.wait(workerData, 0, 0);';
+    const isInListener = place === 'in a listener';
+    const program = `
+      const { parentPort, workerData } = require('node:worker_threads');
+      const { Server } = require(${JSON.stringify(require.resolve('..'))});
+      const server = new Server({ port: 0, host: '127.0.0.1', admin: { port: 0 } });
+      server.on('registered', () => { ${isInListener ? block : ''} });
+      server.on('listening', () => {
+        parentPort.postMessage([server.address().port, server.adminAddress().port]);
+        ${isInListener ? '' : block}
+      });`;
+    const worker = new Worker(program, { eval: true, workerData: blocked });
+    t.teardown(() => worker.terminate());
+    const [[own, port]] = await once(worker, 'message');
+    const client = new WSMsgBroker('a', '127.0.0.1', own);
+    await once(client, 'registered');
+    t.is((await get(port, '/healthz')).status, 200);
+    t.is((await get(port, '/readyz')).status, 200);
+    const text = await metricsWhen(port, (text) => value(text, 'host_lag_seconds') > 0.3);
+    t.is(value(text, 'ids'), 1);
+    // The event of the registration waits, or has been collected.
+    t.is(value(text, 'host_events_pending_bytes') > 0, !isInListener);
+    Atomics.store(blocked, 0, 1);
+    Atomics.notify(blocked, 0);
+    await metricsWhen(port, (text) => value(text, 'host_lag_seconds') < 0.3);
+    client.close();
+    await once(client, 'close');
+  });
+}
 
 test('readiness ends before the port is closed, and clients are accepted meanwhile', async (t) => {
   const { server, port } = await start(t);
@@ -297,7 +373,7 @@ test('hostile requests are refused one by one, and the endpoint goes on', async 
   t.is(server.stats().connections, 0);
 });
 
-test('peers that send nothing, or do not read, keep nobody out', async (t) => {
+test('peers that send nothing, or do not read, do not keep others out', async (t) => {
   const { port } = await start(t);
   const open = (text) => {
     const socket = net.connect(port, '127.0.0.1').pause();

@@ -430,7 +430,7 @@ test('reports a usage error in one line', async (t) => {
     [2, /slowConsumer/, '0', '--slow-consumer', 'x'],
     [2, /rateLimit.bytes/, '0', '--rate-limit-bytes', '0'],
     [2, /--drain is 'x'/, '0', '--drain', 'x'],
-    [2, /--jwt-secret ENOENT/, '0', '--jwt-secret', '/no/such/file'],
+    [2, /--jwt-secret is no file that can be read \(ENOENT\)/, '0', '--jwt-secret', '/no/such/file'],
     [2, /--jwt-require-exp is 'x'/, '0', '--jwt-require-exp', 'x'],
     [2, /jwt\.publicKey/, '0', '--jwt-public-key', __filename],
     [2, /nats\.servers/, '0', '--nats-namespace', 'blue'],
@@ -444,7 +444,7 @@ test('reports a usage error in one line', async (t) => {
       '--nats-creds',
       '/no/such/file',
     ],
-    [2, /--nats-token ENOENT/, '0', '--nats', 'a', '--nats-token', '/no/such/file'],
+    [2, /--nats-token is no file that can be read \(ENOENT\)/, '0', '--nats', 'a', '--nats-token', '/no/such/file'],
     [
       2,
       /"nats.token" and "nats.nkey"/,

@@ -87,6 +87,16 @@ test('listen prints messages as lines of JSON, answers requests, and ends with S
   t.deepEqual(await once(child, 'exit'), [0, null]);
 });
 
+test('listen fails if another client takes its id', async (t) => {
+  const server = await startServer(t);
+  const ended = run(t, ['listen', urlOf(server), 'taken']);
+  await once(server, 'registered');
+  await startClient(t, server, 'taken');
+  const { code, stderr } = await ended;
+  t.is(code, 1);
+  t.regex(stderr, /another client has taken the id/);
+});
+
 test('listen ends after --count messages, and when its reader has gone', async (t) => {
   const server = await startServer(t);
   const counted = start(t, ['listen', urlOf(server), 'c', '--count', '2']);

@@ -38,7 +38,7 @@ async function until(what, isTrue) {
   throw new Error(`not within 60 s: ${what}`);
 }
 
-/** The status of `/readyz`; 0 while nobody listens. */
+/** The status of `/readyz`; 0 while there is no listener. */
 async function readiness(admin) {
   const response = await fetch(`http://127.0.0.1:${admin}/readyz`, {
     headers: { connection: 'close' },

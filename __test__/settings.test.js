@@ -28,7 +28,7 @@ function file(t, text, name = 'broker.json') {
 function check(args, env = {}) {
   const all = [CLI, 'check', ...args];
   const { status, stdout, stderr } = spawnSync(process.execPath, all, {
-    env: { ...process.env, ...env },
+    env: { PATH: process.env.PATH, ...env },
     encoding: 'utf8',
   });
   return { status, stdout, stderr };
@@ -42,6 +42,7 @@ test('settings become flags: those of the command line first, then the environme
     maxDest: 2,
     maxFragments: 3,
     proxyProtocol: true,
+    trustProxy: ['loopback', '10.0.0.0/8'],
     allowedOrigins: ['a', 'b'],
     jwt: { issuer: 'c' },
     admin: { port: 9 },
@@ -55,8 +56,9 @@ test('settings become flags: those of the command line first, then the environme
     WSMB_ELSE: 'h',
   };
   const { args } = withSettings(['--config', config, '--max-fragments', '300', '80'], env);
-  t.deepEqual(args.slice(0, 3), ['--max-fragments', '300', '80']);
-  t.deepEqual(args.slice(3).sort(), [
+  const own = ['--max-fragments', '300', '80', 'x'];
+  t.deepEqual(args.slice(-4), own);
+  t.deepEqual(args.slice(0, -4).sort(), [
     '--admin=9',
     '--allowed-origins=a',
     '--allowed-origins=b',
@@ -69,7 +71,7 @@ test('settings become flags: those of the command line first, then the environme
     '--nats=d',
     '--nats=e',
     '--proxy-protocol=yes',
-    'x',
+    '--trust-proxy=loopback,10.0.0.0/8',
   ]);
   t.deepEqual(withSettings([], { WSMB_PORT: '7', WSMB_PATH: 'y' }).args, ['7', 'y']);
   t.deepEqual(withSettings([], { WSMB_PATH: 'y' }).args, []);
@@ -84,7 +86,7 @@ test('check accepts what serve would, and starts nothing', (t) => {
   t.deepEqual(check([], { WSMB_PORT: '9042' }), valid);
 });
 
-test('check tells the place of an error', (t) => {
+test('check prints the place of an error', (t) => {
   const cases = [
     [
       '{\n  "port": 9042,\n  "maxPaylod": 5\n}',
@@ -96,7 +98,7 @@ test('check tells the place of an error', (t) => {
     ],
     [
       '{ "port": 9042, "jwt": { "secret": "/does/not/exist" } }',
-      ":1:26: --jwt-secret ENOENT: no such file or directory, open '/does/not/exist'",
+      ':1:26: --jwt-secret is no file that can be read (ENOENT)',
     ],
     ['{ "port": 9042, "jwt": {\n"leeway": -1 } }', ":2:1: --jwt-leeway is '-1', expected a number"],
     [
@@ -109,6 +111,12 @@ test('check tells the place of an error', (t) => {
     ["{ 'port': 9042 }", ':1:3: unexpected character'],
     ['{ "port": 9042', ':1:15: expected a comma or a closing brace, found the end of the text'],
     ['[]', ': expected an object'],
+    ['{ "port": 9042, "jwt": {} }', ':1:17: "jwt" is empty'],
+    [
+      '{ "port": 9042, "drainDelay": 3000000000 }',
+      ':1:17: option "delay" is 3000000000, expected 0 to 2147483647 ms',
+    ],
+    ['{ "port": 9042, "id": "a\\q" }', ':1:23: invalid string'],
   ];
   for (const [text, message] of cases) {
     const config = file(t, text);
@@ -122,6 +130,16 @@ test('check tells the place of an error', (t) => {
     environment.stderr,
     "wsmsgbroker: WSMB_MAX_PAYLOAD: --max-payload is 'many', expected a number\n",
   );
+  // What the command line overrides is not blamed.
+  const config = file(t, { port: 1, maxPayload: 5 });
+  const overridden = check(['--config', config, '--max-payload', 'x']);
+  t.is(overridden.stderr, "wsmsgbroker: --max-payload is 'x', expected a number\n");
+  const twice = check(['--config', config, '--config', config]);
+  t.is(twice.stderr, 'wsmsgbroker: --config is there twice\n');
+  // A secret in place of its file is not printed.
+  const secret = check(['1'], { WSMB_JWT_SECRET: 'sesame-sesame' });
+  t.is(secret.status, 1);
+  t.notRegex(secret.stderr, /sesame/);
   const tls = check(['1', '--tls-cert', CLI, '--tls-key', CLI]);
   t.is(tls.status, 1);
   t.regex(tls.stderr, /^wsmsgbroker: .*tls\.cert/);
@@ -144,6 +162,8 @@ test('serve uses the settings of its file', async (t) => {
 test('JSON is parsed as by JSON.parse', (t) => {
   const texts = [
     'null',
+    '"\u007f\u009f"',
+    '"a\\u12"',
     ' [ ] ',
     '{}',
     '{"a":{"b":[1,-2.5e3,"x\\u0041\\n",true,false,null]}}',

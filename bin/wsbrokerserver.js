@@ -7,6 +7,7 @@ const net = require('node:net');
 const { parseArgs } = require('node:util');
 const { FLAGS, VALUES, helpLines, readFlag, readFlags, unknownFlag } = require('../lib/flags');
 const LineWriter = require('../lib/lineWriter');
+const { checkClose } = require('../lib/options');
 const { version } = require('../package.json');
 
 /** Default time for pending requests after SIGTERM, in milliseconds. */
@@ -198,6 +199,7 @@ function main(argv) {
         drain: readFlag('drain', readNumber, drain),
         delay: readFlag('drain-delay', readNumber, delay),
       };
+      checkClose(closing);
       start(port, path, closing, readFlags(flags));
     }
   } catch (error) {

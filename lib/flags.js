@@ -85,6 +85,15 @@ const TYPES = {
   'admin.token': 'line',
 };
 
+/** Reads a file. The error does not have the text: somebody may have given a secret in place of its file. */
+function readFile(file) {
+  try {
+    return fs.readFileSync(file);
+  } catch ({ code }) {
+    throw new Error(`is no file that can be read (${code})`);
+  }
+}
+
 /** By the type of an option, the placeholder of a flag's value, and the function that reads the value. */
 const VALUES = {
   number: [
@@ -118,8 +127,8 @@ const VALUES = {
       return text === 'yes';
     },
   ],
-  bytes: ['file', (file) => fs.readFileSync(file)],
-  line: ['file', (file) => fs.readFileSync(file, 'utf8').split(/\r?\n/)[0]],
+  bytes: ['file', readFile],
+  line: ['file', (file) => readFile(file).toString().split(/\r?\n/)[0]],
   file: ['file', (file) => file],
   string: ['text', (text) => text],
   // Flags of these types may be repeated.

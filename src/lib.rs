@@ -66,7 +66,7 @@ pub use event::{
     ClientEvent, ClientListener, ClusterEvent, ConnectionInfo, ServerEvent, ServerListener, Slow,
     Traffic,
 };
-pub use metrics::{ByLabel, CloseReason, ClusterStats, Format, HostStats, Stats, Times};
+pub use metrics::{BOUNDS, ByLabel, CloseReason, ClusterStats, Format, HostStats, Stats, Times};
 pub use options::{
     AdminOptions, ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit,
     ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy,

@@ -29,7 +29,8 @@ pub(crate) use process::exposition as process;
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) connections: AtomicUsize,
-    pub(crate) accepted: AtomicU64,
+    /// By `ACCEPTED`.
+    accepted: Counters<{ ACCEPTED.len() }>,
     pub(crate) handed_over: AtomicU64,
     pub(crate) bridged: AtomicU64,
     /// By `REFUSED`.
@@ -42,6 +43,8 @@ pub(crate) struct Metrics {
     pub(crate) received_bytes: AtomicU64,
     /// Bytes written to connections that have ended.
     pub(crate) sent_bytes: AtomicU64,
+    /// Bytes written to all connections, as of the last snapshot.
+    pub(crate) most_sent_bytes: AtomicU64,
     pub(crate) unknown_ids: AtomicU64,
     /// By code.
     errors: Counters<{ ActionError::CODES.len() }>,
@@ -52,6 +55,10 @@ pub(crate) struct Metrics {
     pub(crate) routing: Histogram,
     pub(crate) authenticate: Histogram,
 }
+
+/// Values of the label `via` of accepted WebSockets: the own port, or the HTTP server of the embedder, by the descriptor
+/// of its socket or by a bridge.
+const ACCEPTED: [&str; 3] = ["port", "attach", "bridge"];
 
 /// Values of the label `status` of refused handshakes: an HTTP status; `tls` if the TLS handshake failed; `dropped` if
 /// the socket was closed without an answer.
@@ -163,6 +170,8 @@ pub struct Stats {
     pub max_memory: usize,
     /// True while the broker drains.
     pub draining: bool,
+    /// `accepted` by where the socket came from: `port`, `attach` or `bridge`.
+    pub accepted_by: ByLabel,
     /// `refused` by HTTP status, `tls` or `dropped`.
     pub refused_by: ByLabel,
     /// WebSockets closed so far, by [`CloseReason`].
@@ -232,11 +241,17 @@ pub(crate) struct Outboxes {
     pub(crate) bytes: usize,
     /// Number of those that are full.
     pub(crate) full: usize,
-    /// Bytes written by the open connections.
+    /// Bytes written to all connections since the start.
     pub(crate) written: u64,
 }
 
 impl Metrics {
+    /// Counts a WebSocket. `via`: of `ACCEPTED`.
+    pub(crate) fn accepted(&self, via: &str) {
+        let index = ACCEPTED.iter().position(|name| *name == via);
+        self.accepted.add(index.unwrap_or_default());
+    }
+
     /// Counts a socket that did not become a WebSocket. `status`: an HTTP status, `tls` or `dropped`.
     pub(crate) fn refused(&self, status: &str) {
         let index = REFUSED.iter().position(|name| *name == status);
@@ -257,20 +272,21 @@ impl Metrics {
 
     /// The metrics that are counted here.
     pub(crate) fn snapshot(&self, outboxes: Outboxes) -> Stats {
+        let accepted_by = self.accepted.snapshot(&ACCEPTED);
         let refused_by = self.refused.snapshot(&REFUSED);
         let closed = self.closed.snapshot(&CloseReason::NAMES);
         let errors_by = self.errors.snapshot(&ActionError::CODES);
         let ended = |reason: CloseReason| closed.get(reason.name());
         Stats {
             connections: self.connections.load(Relaxed),
-            accepted: self.accepted.load(Relaxed),
+            accepted: accepted_by.sum(),
             handed_over: self.handed_over.load(Relaxed),
             bridged: self.bridged.load(Relaxed),
             refused: refused_by.sum(),
             messages_in: self.messages_in.load(Relaxed),
             messages_out: self.messages_out.load(Relaxed),
             received_bytes: self.received_bytes.load(Relaxed),
-            sent_bytes: self.sent_bytes.load(Relaxed) + outboxes.written,
+            sent_bytes: outboxes.written,
             unknown_ids: self.unknown_ids.load(Relaxed),
             errors: errors_by.sum(),
             violations: ended(CloseReason::Violation) + ended(CloseReason::TooMany),
@@ -281,6 +297,7 @@ impl Metrics {
             unregistered: ended(CloseReason::NotRegistered),
             denied: ended(CloseReason::Denied),
             throttled: self.throttled.load(Relaxed),
+            accepted_by,
             refused_by,
             closed,
             errors_by,

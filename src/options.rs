@@ -227,7 +227,9 @@ impl ServerOptions {
         }
         if let Some(mode) = self.socket_mode {
             range("socketMode", mode as usize, 0, 0o777)?;
-            if !matches!(self.listen, Listen::Unix(_)) {
+            let admin = self.admin.as_ref().map(|admin| &admin.listen);
+            let mut listeners = [Some(&self.listen), admin].into_iter().flatten();
+            if !listeners.any(|listen| matches!(listen, Listen::Unix(_))) {
                 return Err(Error::InvalidOption {
                     name: "socketMode",
                     reason: "needs a Unix socket".to_owned(),

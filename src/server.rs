@@ -112,7 +112,7 @@ impl Server {
         Self::bind_in(cluster::join, options, listener, runtime)
     }
 
-    /// Checks options as [`bind`](Self::bind) does, and reads the files that they name. Nothing is bound.
+    /// Checks options as [`bind`](Self::bind) does, and reads the files of TLS. Nothing is bound.
     ///
     /// Errors: `InvalidOption`; `Tls`.
     pub fn check(options: &ServerOptions) -> Result<()> {
@@ -147,7 +147,9 @@ impl Server {
         let (acceptor, address) =
             ListeningSocket::bind(&options.listen, options.reuse_port, options.socket_mode)?;
         drop(entered);
-        let admin = options.admin.take().map(admin::Bound::bind).transpose()?;
+        let admin = (options.admin.take())
+            .map(|admin| admin::Bound::bind(admin, options.socket_mode))
+            .transpose()?;
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);
         let broker = Broker::new(options, gate, memory, Box::new(listener), peers);

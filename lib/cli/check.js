@@ -2,18 +2,20 @@
 
 // The subcommand `check`: checks the settings of a broker without starting it.
 
-const { readFlags } = require('../flags');
+const { VALUES, readFlag, readFlags } = require('../flags');
 const { NativeServer } = require('../native');
-const { checkServer } = require('../options');
+const { checkClose, checkServer } = require('../options');
 const { parse } = require('../server/arguments');
 const { FAILURE, SUCCESS } = require('./exit');
 const { parseServe, withSettings } = require('./settings');
 
-const describe = `Usage: wsmsgbroker check [port] [path] [--config <file>] [options of serve]
+const describe = `Usage: wsmsgbroker check [port] [path] [--config <file>] [options]
 
 Checks the settings that "serve" with the same arguments would use, with those of the file and
-of the environment, and reads the files that they name. Prints the place of an error. Nothing
-is started.
+of the environment, and reads the files of tokens and TLS. Prints the place of an error.
+Nothing is started. For the options see "wsmsgbroker serve --help".
+
+Exit codes: 0 the settings are valid, 1 they are not.
 `;
 
 /** The name of the flag that a message is about. */
@@ -21,7 +23,8 @@ function flagOf(message) {
   const [, flag] = /--([\w-]+)/.exec(message) ?? [];
   const [, option] = /option "([\w.]+)"/.exec(message) ?? [];
   const kebab = option?.replace(/[A-Z.]/g, (c) => `-${c === '.' ? '' : c.toLowerCase()}`);
-  return { 'nats-servers': 'nats', 'admin-port': 'admin' }[kebab] ?? kebab ?? flag;
+  const others = { 'nats-servers': 'nats', 'admin-port': 'admin', delay: 'drain-delay' };
+  return others[kebab] ?? kebab ?? flag;
 }
 
 async function run(args) {
@@ -31,11 +34,11 @@ async function run(args) {
     ({ places } = found);
     const { values, positionals } = parseServe(found.args);
     const { drain, 'drain-delay': delay, ...flags } = values;
-    for (const [name, text] of Object.entries({ drain, 'drain-delay': delay })) {
-      if (text !== undefined && !/^\d+$/.test(text)) {
-        throw new Error(`--${name} is '${text}', expected a number`);
-      }
-    }
+    const [, readNumber] = VALUES.number;
+    checkClose({
+      drain: drain === undefined ? undefined : readFlag('drain', readNumber, drain),
+      delay: delay === undefined ? undefined : readFlag('drain-delay', readNumber, delay),
+    });
     const [port, path, ...rest] = positionals;
     if (port === undefined || rest.length > 0) {
       throw new Error('expected <port> [path]');
@@ -45,7 +48,7 @@ async function run(args) {
   } catch (error) {
     const place = places.get(flagOf(error.message));
     process.stderr.write(
-      `wsmsgbroker: ${place ? `${place}: ` : ''}${error.message.split('\n')[0]}\n`,
+      `wsmsgbroker: ${place ? `${place}: ` : ''}${error.message.split(/\n|\. To specify/)[0]}\n`,
     );
     return FAILURE;
   }

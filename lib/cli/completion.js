@@ -16,7 +16,7 @@ Prints a script that completes commands and options. For bash, in ~/.bashrc:
 function optionsOf(name) {
   const options =
     name === 'serve' || name === 'check'
-      ? ['config', ...FLAGS.map(({ name: flag }) => flag), 'drain', 'drain-delay', 'version']
+      ? ['config', ...FLAGS.map(({ name: flag }) => flag), 'drain', 'drain-delay']
       : Object.keys(require(`./${name}`).options);
   return [...options, 'help'].map((option) => `--${option}`).join(' ');
 }

@@ -53,7 +53,10 @@ async function connect(url, values, id, more) {
 /** The receivers of an argument: ids separated by commas. */
 const idsOf = (argument) => argument.split(',');
 
-/** The message of an argument, or of stdin without one. Throws unless it is JSON. */
+/**
+ * The message of an argument, or of stdin without one. Throws unless it is JSON. Numbers are those of JavaScript: a
+ * larger integer is rounded.
+ */
 async function messageOf(argument) {
   const json = argument ?? (await text(process.stdin));
   try {

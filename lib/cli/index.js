@@ -38,11 +38,19 @@ WSMB_MAX_PAYLOAD; the command line takes precedence.
 Exit codes: 0 success, 1 failure, 2 wrong usage.
 `;
 
+/** Printed in front of the help of `wsbrokerserver`. */
+const SERVE_HELP = `Usage: wsmsgbroker serve [port] [path] [--config <file>] [options]
+
+The same as wsbrokerserver, with settings also from a file (JSON) and from variables such as
+WSMB_MAX_PAYLOAD.
+
+`;
+
 /** Runs a subcommand. */
 async function run(name, args) {
   if (name === 'check') {
     const { describe, run: check } = require('./check');
-    if (!args.includes('--help')) return check(args);
+    if (!args.includes('--help') && !args.includes('-h')) return check(args);
     process.stdout.write(describe);
     return SUCCESS;
   }
@@ -65,7 +73,9 @@ function parse(args, options) {
     const flags = Object.keys(options).map((name) => `--${name}`);
     const meant = flag && closest(flag, flags);
     const advice = meant ? `, did you mean ${meant}?` : '';
-    throw new UsageError(flag ? `unknown option '${flag}'${advice}` : error.message.split('\n')[0]);
+    throw new UsageError(
+      flag ? `unknown option '${flag}'${advice}` : error.message.split(/\n|\. To specify/)[0],
+    );
   }
 }
 
@@ -98,6 +108,9 @@ async function main([name, ...args]) {
 
 /** Starts a broker with the settings of the arguments, of a file and of the environment. */
 function serve(args) {
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(SERVE_HELP);
+  }
   try {
     process.argv.splice(2, Number.POSITIVE_INFINITY, ...withSettings(args).args);
   } catch (error) {

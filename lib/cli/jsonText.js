@@ -1,9 +1,9 @@
 'use strict';
 
-// Parses JSON, and tells where its errors and its members are: line and column.
+// Parses JSON, with the places of its errors and of its members: line and column.
 
 const TOKEN =
-  /[ \t\r\n]*(?:([{}[\],:])|("(?:[^"\\\p{Cc}]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*")|(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)|$)/uy;
+  /[ \t\r\n]*(?:([{}[\],:])|("(?:[^"\\]|\\[\s\S])*")|(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)|$)/uy;
 
 /** An error at a place of a text. */
 class PlaceError extends Error {
@@ -45,9 +45,17 @@ function parseJson(text) {
     return new PlaceError(text, start, `expected ${what}${found}`);
   }
 
+  function read(token) {
+    try {
+      return JSON.parse(token.string ?? token.literal);
+    } catch {
+      throw new PlaceError(text, token.start, 'invalid string');
+    }
+  }
+
   function value(token, path) {
     if (token.string ?? token.literal) {
-      return JSON.parse(token.string ?? token.literal);
+      return read(token);
     }
     if (token.sign === '{') return object(path);
     if (token.sign === '[') return array(path);
@@ -59,7 +67,7 @@ function parseJson(text) {
     for (let token = next(); ; token = next()) {
       if (token.sign === '}' && Object.keys(members).length === 0) return members;
       if (token.string === undefined) throw expected('a name in quotes', token);
-      const name = JSON.parse(token.string);
+      const name = read(token);
       if (Object.hasOwn(members, name)) {
         throw new PlaceError(text, token.start, `"${name}" is there twice`);
       }

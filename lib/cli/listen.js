@@ -4,12 +4,13 @@
 
 const { once } = require('node:events');
 const { HELP, OPTIONS, connect } = require('./connect');
-const { SUCCESS, UsageError } = require('./exit');
+const { FAILURE, SUCCESS, UsageError } = require('./exit');
 
 const describe = `Usage: wsmsgbroker listen <url> <id> [options]
 
 Registers an id, and prints its messages, one JSON object a line: {"from":...,"message":...}.
-Reconnects if the connection is lost. Ends with SIGINT or SIGTERM.
+Reconnects if the connection is lost. Ends with SIGINT or SIGTERM, and fails if another client
+takes the id.
 
 ${HELP}  --answer <json>       answer each request with this
   --count <number>      end after this many messages
@@ -41,6 +42,12 @@ async function run(values, positionals) {
   const client = await connect(url, values, id, { reconnect: true });
   client.on('reconnecting', () => process.stderr.write('wsmsgbroker: connection lost\n'));
   client.on('reconnected', () => process.stderr.write('wsmsgbroker: connected again\n'));
+  let isReplaced = false;
+  client.on('replaced', () => {
+    isReplaced = true;
+    process.stderr.write('wsmsgbroker: another client has taken the id\n');
+    client.close();
+  });
   const messages = client.messages();
   const stop = () => client.close();
   process.once('SIGINT', stop).once('SIGTERM', stop);
@@ -61,7 +68,7 @@ async function run(values, positionals) {
     }
   }
   await client.close();
-  return SUCCESS;
+  return isReplaced ? FAILURE : SUCCESS;
 }
 
 const options = { ...OPTIONS, answer: { type: 'string' }, count: { type: 'string' } };

@@ -47,6 +47,9 @@ function readFile(file) {
       const setting = SETTINGS.find((each) => each.option === option);
       const isGroup = SETTINGS.some((each) => each.option.startsWith(`${option}.`));
       if (isGroup && typeof value === 'object' && value !== null && !Array.isArray(value)) {
+        if (Object.keys(value).length === 0) {
+          throw new UsageError(`${place}: "${option}" is empty`);
+        }
         read(value, `${option}.`);
         continue;
       }
@@ -56,7 +59,9 @@ function readFile(file) {
         const advice = meant ? `, did you mean "${meant}"?` : '';
         throw new UsageError(`${place}: unknown setting "${option}"${advice}`);
       }
-      const texts = (setting.isRepeatable ? [value].flat() : [value]).map(textOf);
+      const isList = setting.isRepeatable || option === 'trustProxy';
+      const values = isList ? [value].flat() : [value];
+      const texts = option === 'trustProxy' ? [values.map(textOf).join(',')] : values.map(textOf);
       if (texts.includes(undefined)) {
         throw new UsageError(`${place}: "${option}" must be a string, a number, true or false`);
       }
@@ -93,8 +98,11 @@ function withSettings(args, env = process.env) {
   if (at >= 0) {
     const [flag] = given.splice(at, 1);
     const file = flag === '--config' ? given.splice(at, 1)[0] : flag.slice('--config='.length);
-    if (!file) {
+    if (!file || file.startsWith('-')) {
       throw new UsageError('--config expects a file');
+    }
+    if (given.some((each) => /^--config(?:=|$)/.test(each))) {
+      throw new UsageError('--config is there twice');
     }
     found = readFile(file);
   }
@@ -104,13 +112,17 @@ function withSettings(args, env = process.env) {
   // A path is not used without a port.
   const names = ['port', 'path'].slice(positionals.length);
   const missing = names.map((name) => found.settings.get(name)?.[0]);
+  for (const name of found.places.keys()) {
+    if (isGiven(name)) found.places.delete(name);
+  }
   const flags = [...found.settings].flatMap(([name, texts]) =>
     name === 'port' || name === 'path' || isGiven(name)
       ? []
       : texts.map((text) => `--${name}=${text}`),
   );
   const last = missing.slice(0, missing.includes(undefined) ? missing.indexOf(undefined) : 2);
-  return { args: [...given, ...flags, ...last], places: found.places };
+  // Behind `--` everything is an argument.
+  return { args: [...flags, ...given, ...last], places: found.places };
 }
 
 /** Parses the arguments of `wsbrokerserver`. */

@@ -14,8 +14,12 @@ const { encodePath } = require('../path');
 const DEFAULTS = NativeServer.defaults(false);
 const DEFAULT_ID = 'server';
 
-/** The error of Node.js itself for a port out of range. */
-function badPort(port) {
+/** The error for a port out of range; for `port` that of Node.js itself. */
+function badPort(port, name) {
+  if (name !== 'port') {
+    const message = `option "${name}" is ${util.inspect(port)}, expected 0 to 65535, or a path`;
+    return coded('ERR_SOCKET_BAD_PORT', message, RangeError);
+  }
   const probe = net.createServer();
   try {
     probe.listen({ port });
@@ -28,7 +32,7 @@ function badPort(port) {
 }
 
 /** Converts a port, or the path of a Unix socket. */
-function nativePort(port) {
+function nativePort(port, name) {
   const number = typeof port === 'string' && port.trim() !== '' ? Number(port) : port;
   if (typeof port === 'string' && !(number >= 0)) {
     return { port: 0, unix: path.resolve(port) };
@@ -36,7 +40,7 @@ function nativePort(port) {
   if (Number.isInteger(number) && number >= 0 && number < 65_536) {
     return { port: number };
   }
-  throw badPort(port);
+  throw badPort(port, name);
 }
 
 /** Converts the option `admin`. */
@@ -44,7 +48,7 @@ function nativeAdmin({ port, host = DEFAULTS.admin.host, token }) {
   if (port === undefined) {
     throw coded('ERR_WSMB_OPTION', 'option "admin" needs option "admin.port"', TypeError);
   }
-  return { host, token, ...nativePort(port) };
+  return { host, token, ...nativePort(port, 'admin.port') };
 }
 
 /** Converts the option `jwt`. */
@@ -119,7 +123,7 @@ function parse({ id, ...options }) {
   if (adopts) {
     return { ...identity(id, limits, native), shown, native, ...attachment(options, shown.path) };
   }
-  Object.assign(native, nativePort(port));
+  Object.assign(native, nativePort(port, 'port'));
   return { ...identity(id, limits, native), shown, native };
 }
 

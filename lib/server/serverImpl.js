@@ -253,7 +253,7 @@ class ServerImpl {
   #listenError({ code, message }) {
     const { admin, ...own } = this.#options.native;
     // The message ends with the address.
-    const isAdmin = admin && !message.endsWith(`: ${target(own)}`);
+    const isAdmin = admin && ![own.host, target(own)].some((each) => message.endsWith(`: ${each}`));
     const { host, port, unix, reusePort } = isAdmin ? admin : own;
     const syscall = code === 'ENOTFOUND' ? 'getaddrinfo' : 'listen';
     if (unix !== undefined) {
@@ -349,6 +349,7 @@ class ServerImpl {
     if (delay > 0 && this.#server.wss !== null) {
       this.#native?.leave();
       this.#delay = setTimeout(() => this.#stop(drain), delay);
+      this.setRef(this.#isRef);
     } else {
       this.#stop(drain);
     }
@@ -373,6 +374,8 @@ class ServerImpl {
   setRef(isRef) {
     this.#isRef = isRef;
     eventHub.setRef(this.#number, isRef);
+    if (isRef) this.#delay?.ref();
+    else this.#delay?.unref();
     this.#applyRef();
   }
 

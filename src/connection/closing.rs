@@ -73,7 +73,11 @@ impl Connection {
         if !self.handle.participant {
             self.broker.metrics.closed(reason);
         }
-        let id = self.id.clone();
+        // Unless another connection owns it now.
+        let id = self.id.clone().filter(|id| {
+            let owner = self.broker.registry.find(id);
+            owner.is_none_or(|owner| owner.key == self.handle.key)
+        });
         self.ended = Some(Box::new(Ended { reason, code, id }));
     }
 

@@ -109,7 +109,7 @@ pub const FAMILIES: &[Family] = &[
 
     gauge("connections", "Open WebSockets", |s| number(s.connections)),
     gauge("connections_limit", "Maximum number of open WebSockets (maxConnections)", |s| number(s.max_connections)),
-    counter("connections_accepted", "WebSockets accepted", |s| Value::Labelled("via", s.accepted_by())),
+    counter("connections_accepted", "WebSockets accepted", |s| Value::Labelled("via", s.accepted_by.clone())),
     counter("connections_closed", "WebSockets closed", |s| Value::Labelled("reason", s.closed.clone())),
     counter("handshakes_refused", "Handshakes refused, by HTTP status; tls: the TLS handshake failed; dropped: without an answer", |s| Value::Labelled("status", s.refused_by.clone())),
     counter("denials", "Connections closed because their registration was denied or revoked", |s| count(s.denied)),
@@ -119,26 +119,26 @@ pub const FAMILIES: &[Family] = &[
     gauge("memory_bytes", "Bytes held by buffers and tables", |s| number(s.memory)),
     gauge("memory_limit_bytes", "Maximum of memory_bytes (maxMemory)", |s| number(s.max_memory)),
 
-    counter("messages_received", "Actions received from clients", |s| count(s.messages_in)),
+    counter("messages_received", "Actions received from clients, also those of the server itself", |s| count(s.messages_in)),
     counter("messages_sent", "Messages and answers queued for their receivers, or for the receivers' brokers", |s| count(s.messages_out)),
-    counter("received_bytes", "Bytes of the actions received from clients, without frame headers", |s| count(s.received_bytes)),
+    counter("received_bytes", "Bytes of these actions, without frame headers", |s| count(s.received_bytes)),
     counter("sent_bytes", "Bytes written to clients, with frame headers, without TLS", |s| count(s.sent_bytes)),
-    counter("messages_undelivered", "Messages without a receiver", |s| Value::Labelled("reason", s.undelivered_by())),
-    counter("actions_refused", "Invalid actions of clients", |s| Value::Labelled("code", s.errors_by.clone())),
+    counter("messages_undelivered", "Messages that no receiver or broker got", |s| Value::Labelled("reason", s.undelivered_by())),
+    counter("actions_refused", "Actions of clients that were invalid, forbidden or too large", |s| Value::Labelled("code", s.errors_by.clone())),
 
     gauge("requests_pending", "Requests that await an answer", |s| number(s.pending)),
     counter("requests", "Requests that have ended", |s| Value::Labelled("outcome", s.requests.clone())),
     times("request_duration_seconds", "Time from a request to its last wanted answer; one of eight is measured", |s| Value::Times(s.request_duration)),
 
-    gauge("senders_held", "Connections that are not read because a receiver's queue is full", |s| number(s.senders_held)),
-    times("sender_hold_seconds", "Time for which a connection was not read because a receiver's queue was full", |s| Value::Times(s.sender_hold)),
+    gauge("senders_held", "Connections that are not read because a receiver's queue is full, or because memory is short", |s| number(s.senders_held)),
+    times("sender_hold_seconds", "Time for which a connection was not read for one of these reasons", |s| Value::Times(s.sender_hold)),
     gauge("outbox_bytes", "Bytes queued for clients", |s| number(s.outbox_bytes)),
     gauge("outbox_blocked_connections", "Connections whose queue is full (maxBackpressure)", |s| number(s.outbox_full)),
     times("routing_seconds", "Time from reading messages of a connection to writing them to their receivers; one of eight is measured", |s| Value::Times(s.routing)),
     times("authenticate_seconds", "Time in which the program decided a registration (authenticate)", |s| Value::Times(s.authenticate)),
 
     gauge("host_events_pending_bytes", "Bytes of events that JavaScript has not handled", |s| host(s, |host| host.pending_bytes as f64)),
-    gauge("host_lag_seconds", "Time for which the oldest of these events waits", |s| host(s, |host| host.lag.as_secs_f64())),
+    gauge("host_lag_seconds", "Time for which JavaScript has not handled its oldest event, or has not responded since the last scrape", |s| host(s, |host| host.lag.as_secs_f64())),
     counter("host_events_dropped", "Events counted instead of handed to JavaScript, because it was too far behind", |s| host(s, |host| host.dropped as f64)),
 
     gauge("cluster_connected", "1 while connected to NATS, otherwise 0", |s| cluster(s, |c| f64::from(u8::from(c.connected)))),
@@ -152,16 +152,6 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Stats {
-    /// WebSockets accepted, by where their sockets came from.
-    fn accepted_by(&self) -> ByLabel {
-        let adopted = self.handed_over + self.bridged;
-        ByLabel(vec![
-            ("port", self.accepted.saturating_sub(adopted)),
-            ("attach", self.handed_over),
-            ("bridge", self.bridged),
-        ])
-    }
-
     /// Messages that were not delivered, by reason.
     fn undelivered_by(&self) -> ByLabel {
         let unreachable = self

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::exposition::Format;
 
-/// The metrics of this process as text; empty where the system does not tell them.
+/// The metrics of this process as text; empty on other systems.
 pub(crate) fn exposition(format: Format) -> String {
     let mut text = String::new();
     let mut write = |name: &str, kind: &str, help: &str, value: Option<f64>| {

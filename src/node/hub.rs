@@ -12,7 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use napi::{
@@ -84,6 +84,8 @@ pub(super) struct Inbox {
     /// JavaScript is still delivering the events of the last collection.
     paused: AtomicBool,
     sources: Mutex<HashMap<u32, Arc<dyn Source>>>,
+    /// When JavaScript was asked to respond; none once it has.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -106,10 +108,18 @@ impl Inbox {
         }
     }
 
-    /// The time for which the oldest event waits.
+    /// The time for which JavaScript has not collected the oldest event, or has not responded to the last call of
+    /// this: a listener may block it with events that it has collected.
     pub(super) fn lag(&self) -> Duration {
-        let queue = self.queue.lock();
-        queue.front().map_or(Duration::ZERO, Batch::age)
+        let oldest = self.queue.lock().front().map(Batch::age);
+        let mut asked = self.asked.lock();
+        let silent = asked.map(|since| since.elapsed());
+        if silent.is_none() {
+            *asked = Some(Instant::now());
+            drop(asked);
+            self.wake();
+        }
+        oldest.max(silent).unwrap_or_default()
     }
 
     fn wake(&self) {
@@ -120,6 +130,7 @@ impl Inbox {
     }
 
     fn collect(&self) -> Vec<Item> {
+        *self.asked.lock() = None;
         if self.paused.load(SeqCst) {
             return Vec::new();
         }
@@ -187,6 +198,7 @@ impl Hub {
             queue: Mutex::default(),
             paused: AtomicBool::new(false),
             sources: Mutex::default(),
+            asked: Mutex::default(),
         });
         env.add_env_cleanup_hook(inbox.clone(), |inbox| inbox.close())?;
         Ok(Self {

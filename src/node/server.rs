@@ -78,7 +78,7 @@ impl NativeServer {
         })
     }
 
-    /// Checks options as the constructor does, and reads the files that they name. Nothing is bound.
+    /// Checks options as the constructor does, and reads the files of TLS. Nothing is bound.
     #[napi]
     pub fn check(options: NativeServerOptions) -> Result<()> {
         let Checked { options, .. } = Checked::new(options)?;

@@ -37,7 +37,7 @@ use http::{Request, Response};
 
 /// Connections that are served at a time. A further one ends the oldest: peers that are slow on purpose must not keep
 /// health checks out.
-const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 512;
 /// Time limit of the check that the threads of the broker run.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Metrics are not computed again within this time, whatever the number of requests.
@@ -51,6 +51,8 @@ pub(super) struct Admin {
     ingress: Arc<Ingress>,
     /// Runtime of the broker.
     runtime: Runtime,
+    /// True if only programs of this machine can connect, and no page in a browser.
+    is_unix: bool,
     /// SHA-256 of the token; none if requests need none.
     token: Option<digest::Digest>,
     /// The last metrics in each format.
@@ -70,12 +72,13 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Errors: `Io`.
-    pub(super) fn bind(options: AdminOptions) -> Result<Self> {
+    /// `mode`: the permissions of a Unix socket.
+    pub(super) fn bind(options: AdminOptions, mode: Option<u32>) -> Result<Self> {
         let failed = |error| Error::io("listen", "admin", error);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
         let entered = runtime.enter();
-        let (socket, address) = ListeningSocket::bind(&options.listen, false, None)?;
+        let (socket, address) = ListeningSocket::bind(&options.listen, false, mode)?;
         drop(entered);
         let socket = socket.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
         Ok(Self {
@@ -97,6 +100,7 @@ impl Bound {
             broker,
             ingress: ingress.clone(),
             runtime: runtime.clone(),
+            is_unix: matches!(self.address, Address::Unix(_)),
             token: self.token.map(hash),
             cached: Mutex::default(),
         });
@@ -167,7 +171,7 @@ impl Admin {
                 let given = digest::digest(&digest::SHA256, given.as_bytes());
                 given.as_ref() == token.as_ref()
             }),
-            None => request.host.as_deref().is_none_or(is_address),
+            None => self.is_unix || request.host.as_deref().is_none_or(is_address),
         }
     }
 
@@ -193,10 +197,10 @@ impl Admin {
         let Broker { options, peers, .. } = &*self.broker;
         let needs_cluster = options.nats.as_ref().is_some_and(|nats| nats.required);
         let is_connected = || peers.as_ref().is_some_and(|peers| peers.stats().connected);
-        if self.broker.is_leaving() {
-            Some("closing")
-        } else if self.broker.drains_for().is_some() {
+        if self.broker.drains_for().is_some() {
             Some("draining")
+        } else if self.broker.is_leaving() {
+            Some("closing")
         } else if !self.ingress.is_open() {
             Some("not listening")
         } else if needs_cluster && !is_connected() {

@@ -331,9 +331,14 @@ impl Ingress {
                 let answered = timeout(options.handshake_timeout, answer).await;
                 if !matches!(answered, Ok(Ok(()))) {
                     broker.metrics.connections.fetch_sub(1, Relaxed);
+                    self.refuse(info, "dropped");
                     return None;
                 }
-                broker.metrics.accepted.fetch_add(1, Relaxed);
+                broker.metrics.accepted(match &received {
+                    None => "port",
+                    Some(_) if read.is_bridge() => "bridge",
+                    Some(_) => "attach",
+                });
                 let peer = request.map(|(url, headers)| Peer {
                     headers: headers.into(),
                     url: url.into(),

@@ -100,6 +100,11 @@ impl ReadHalf {
         }
     }
 
+    /// True for a socket that the embedder reads and writes.
+    pub(crate) fn is_bridge(&self) -> bool {
+        matches!(self, Self::Bridge(_))
+    }
+
     /// True for a Unix socket.
     pub(crate) fn is_local(&self) -> bool {
         match self {

@@ -1,6 +1,6 @@
 //! Counting of requests for the metrics, and the sleep of the task that expires them.
 
-use std::pin::pin;
+use std::{pin::pin, slice};
 
 use futures_util::FutureExt;
 
@@ -57,7 +57,7 @@ fn a_request_of_another_broker_is_not_counted_here() {
     let one = table.new_one(2);
     for number in 0..100 {
         let ack = number.to_string();
-        table.open(&ack, &asker, &[one.clone()]);
+        table.open(&ack, &asker, slice::from_ref(&one));
         table.answer(&ack, &one);
     }
     assert_eq!(counted(&table), []);
@@ -71,7 +71,7 @@ fn the_duration_of_some_requests_is_measured() {
     let took = Duration::from_millis(7);
     for number in 0..400 {
         let ack = number.to_string();
-        table.open(&ack, &asker, &[one.clone()]);
+        table.open(&ack, &asker, slice::from_ref(&one));
         table.now += took;
         table.answer(&ack, &one);
     }
@@ -88,7 +88,7 @@ fn the_task_that_expires_requests_sleeps_while_there_is_none() {
     for round in 0..3 {
         let ack = round.to_string();
         assert!(table.requests.await_pending().now_or_never().is_none());
-        table.open(&ack, &asker, &[one.clone()]);
+        table.open(&ack, &asker, slice::from_ref(&one));
         assert!(table.requests.await_pending().now_or_never().is_some());
         table.answer(&ack, &one);
         // The notification of the first poll is still there: it costs one further round.
