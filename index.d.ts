@@ -1013,6 +1013,11 @@ declare namespace WSMsgBroker {
     id?: string | undefined;
     /** Address to listen on. Only with `port`. Default `0.0.0.0`. */
     host?: string | undefined;
+    /**
+     * Descriptor of a listening TCP or Unix socket that systemd or a parent process has opened. The server listens on a
+     * copy; socket and descriptor stay open when it closes. Not on Windows. Default: none.
+     */
+    fd?: number | undefined;
     /** The HTTP server whose port is shared. Default: none. */
     server?: HttpServer | undefined;
     /** No port: sockets come by `handleUpgrade`. Default false. */
@@ -1168,6 +1173,8 @@ declare namespace WSMsgBroker {
     constructor(port: number | string, path?: string | null, options?: ServerOptions | null);
     constructor(port: number | string, options: ServerOptions & { path?: string });
     constructor(options: ServerOptions & { port: number | string; path?: string });
+    /** A server that listens on a socket of another process. */
+    constructor(options: ServerOptions & { fd: number; path?: string });
     /** @param server An HTTP server whose port is shared. */
     constructor(server: HttpServer, path?: string | null, options?: ServerOptions | null);
     constructor(server: HttpServer, options: ServerOptions & { path?: string });
@@ -1255,6 +1262,20 @@ declare namespace WSMsgBroker {
      * @throws Error `ERR_WSMB_TLS` for an invalid certificate or key, or a server without TLS; nothing changes then.
      */
     setTls(tls: ServerTlsOptions): void;
+
+    /**
+     * Replaces keys and conditions of tokens for new registrations. Registered clients keep their grants.
+     *
+     * @throws RangeError `ERR_WSMB_OPTION` for an invalid option, or a server without `jwt`; nothing changes then.
+     */
+    setJwt(jwt: JwtOptions): void;
+
+    /**
+     * Replaces the token of the admin endpoint.
+     *
+     * @throws RangeError `ERR_WSMB_OPTION` for an invalid token, or a server without one; nothing changes then.
+     */
+    setAdminToken(token: string): void;
 
     /**
      * Closes the server; the port is free when `close` returns. Resolves when the last connection has ended.

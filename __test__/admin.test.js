@@ -293,6 +293,27 @@ test('a token is required for metrics, not for health', async (t) => {
   t.is((await get(port, '/readyz')).status, 200);
 });
 
+test('setAdminToken applies to new requests, and a failed call changes nothing', async (t) => {
+  const { server, port } = await start(t, { token: TOKEN });
+  const status = async (token) =>
+    (await get(port, '/metrics', { Authorization: `Bearer ${token}` })).status;
+  const next = `${TOKEN}-next`;
+  server.setAdminToken(next);
+  t.deepEqual([await status(TOKEN), await status(next)], [401, 200]);
+  const code = { code: 'ERR_WSMB_OPTION' };
+  for (const token of [undefined, 1, '', 'short', 'with spaces in it and long']) {
+    const { message } = t.throws(() => server.setAdminToken(token), code);
+    t.regex(message, /admin\.token/);
+  }
+  t.is(await status(next), 200);
+  for (const { server } of [await start(t), { server: await startServer(t) }]) {
+    const { message } = t.throws(() => server.setAdminToken(next), code);
+    t.is(message, 'option "admin.token" cannot be set: the server was started without it');
+  }
+  await server.close();
+  t.throws(() => server.setAdminToken(next), { code: 'ERR_WSMB_NOT_OPEN' });
+});
+
 test('without a token a host name is refused, as of a page that has rebound its name', async (t) => {
   const { port } = await start(t);
   for (const host of ['example.org', `example.org:${port}`, '127.0.0.1.example.org']) {

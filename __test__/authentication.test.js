@@ -292,6 +292,37 @@ test('verifies tokens without calling JavaScript', async (t) => {
   t.deepEqual(await none.closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
 });
 
+test('setJwt applies to new registrations, and a failed call changes nothing', async (t) => {
+  const next = `${SECRET}, the next one`;
+  const server = await startServer(t, { jwt: { secret: SECRET } });
+  const claims = { sub: 'a', exp: later() };
+  const old = await startClient(t, server, 'a', { token: token(claims) });
+  server.setJwt({ secret: next });
+  const refused = connect(t, server, 'a', { token: token(claims) });
+  t.deepEqual(await refused.closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
+  const code = { code: 'ERR_WSMB_OPTION' };
+  for (const jwt of [{}, { secret: 'short' }, { publicKey: 'no PEM' }, { secret: next, x: 1 }, 1]) {
+    t.throws(() => server.setJwt(jwt), code);
+  }
+  // The open connection goes on, and is renewed by the new key only.
+  const echo = once(old, 'message');
+  old.send('still here', 'a');
+  t.is((await echo)[0], 'still here');
+  const renewed = once(server, 'registered');
+  old.register(token(claims, next));
+  t.is((await renewed)[0], 'a');
+  await startClient(t, server, 'b', { token: token({ ...claims, sub: 'b' }, next) });
+  const { publicKey } = generateKeyPairSync('ed25519');
+  server.setJwt({ publicKey: publicKey.export({ type: 'spki', format: 'pem' }) });
+  const other = connect(t, server, 'c', { token: token({ ...claims, sub: 'c' }, next) });
+  t.deepEqual(await other.closed, ['ERR_WSMB_UNAUTHORIZED', 4401]);
+  const plain = await startServer(t);
+  const { message } = t.throws(() => plain.setJwt({ secret: SECRET }), code);
+  t.is(message, 'option "jwt" cannot be set: the server was started without it');
+  await server.close();
+  t.throws(() => server.setJwt({ secret: SECRET }), { code: 'ERR_WSMB_NOT_OPEN' });
+});
+
 test('accepts a public key, and a subject that is a pattern', async (t) => {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');

@@ -5,6 +5,7 @@ const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
 const { spawn } = require('node:child_process');
+const { createHmac } = require('node:crypto');
 const { once } = require('node:events');
 const readline = require('node:readline');
 const test = require('ava');
@@ -355,7 +356,7 @@ test('has a flag for every option of the server', async (t) => {
   const { stdout } = await finish(t, '--help');
   // Arguments, and options that only a program can set.
   const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
-  others.push('server', 'noServer', 'allowUpgrade');
+  others.push('fd', 'server', 'noServer', 'allowUpgrade');
   const without = ['--nats-user', '--nats-pass', '--nats-timeout'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {
     const members = typeof type === 'object' && !Array.isArray(type) ? Object.keys(type) : [];
@@ -416,6 +417,68 @@ test('reads a token from the first line of a file, and exits if the required NAT
   t.regex(stderr, /^wsbrokerserver: cluster missing \(/m);
   t.regex(stderr, /^wsbrokerserver: NATS cannot be reached within 5000 ms: /m);
   t.false(stderr.includes('sesame') || stderr.includes('wrong'), stderr);
+});
+
+/** A token for an id, signed with this secret. */
+function tokenFor(id, secret) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const text = `${part({ alg: 'HS256' })}.${part({ sub: id, exp })}`;
+  return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+}
+
+test('SIGHUP reads the files of tokens again, and keeps those that are invalid', async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-cli-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true }));
+  const [secret, admin] = ['secret', 'admin'].map((name) => path.join(folder, name));
+  const write = (text) => {
+    fs.writeFileSync(secret, text);
+    fs.writeFileSync(admin, text);
+  };
+  const [first, second] = ['first', 'second'].map((word) => word.padEnd(32, '-'));
+  write(first);
+  const adminPort = await lastingPort(t);
+  const flags = ['--jwt-secret', secret, '--admin', `${adminPort}`, '--admin-token', admin];
+  const { child, port, next } = await broker(t, ...flags);
+  const stderr = readline.createInterface({ input: child.stderr })[Symbol.asyncIterator]();
+  /** Whether both files have this text, in the opinion of the broker. */
+  const accepts = async (text) => {
+    const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { token: tokenFor('a', text) });
+    t.teardown(() => client.close());
+    const isRegistered = await client.connected().then(
+      () => true,
+      () => false,
+    );
+    await client.close();
+    const headers = { Authorization: `Bearer ${text}` };
+    const { status } = await fetch(`http://127.0.0.1:${adminPort}/metrics`, { headers });
+    return [isRegistered, status === 200];
+  };
+  /** Resolves when the broker accepts this text, or not any more. */
+  const until = async (text, isAccepted) => {
+    let found;
+    do found = await accepts(text);
+    while (found.includes(!isAccepted));
+  };
+  t.deepEqual(await accepts(first), [true, true]);
+  t.is(await next(), ' + a');
+  t.deepEqual(await accepts(second), [false, false]);
+  write(second);
+  child.kill('SIGHUP');
+  await until(second, true);
+  t.deepEqual(await accepts(first), [false, false]);
+  write('short');
+  child.kill('SIGHUP');
+  const errors = [(await stderr.next()).value, (await stderr.next()).value];
+  t.regex(errors[0], /^wsbrokerserver: option "jwt\.secret" /);
+  t.regex(errors[1], /^wsbrokerserver: option "admin\.token" /);
+  fs.rmSync(secret);
+  child.kill('SIGHUP');
+  t.regex(
+    (await stderr.next()).value,
+    /^wsbrokerserver: --jwt-secret is no file that can be read \(ENOENT\)/,
+  );
+  t.deepEqual(await accepts(second), [true, true]);
 });
 
 test('reports a usage error in one line', async (t) => {

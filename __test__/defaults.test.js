@@ -44,6 +44,7 @@ const ARGUMENTS = ['port', 'path', 'admin.port'];
 /** Options that only a program can set. */
 const NO_FLAGS = [
   'id',
+  'fd',
   'server',
   'noServer',
   'allowUpgrade',

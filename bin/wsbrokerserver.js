@@ -14,6 +14,8 @@ const { version } = require('../package.json');
 const DRAIN = 5000;
 /** Time at the end of the process for output that its reader has not read yet, in milliseconds. */
 const LINGER = 500;
+/** Time that systemd is asked for in addition to that of a drain, in milliseconds. */
+const SPARE = 5000;
 
 const dropNotice = (count) => `wsbrokerserver: ${count} lines of output were dropped`;
 const output = new LineWriter(process.stdout, dropNotice);
@@ -21,6 +23,9 @@ const errors = new LineWriter(process.stderr, dropNotice);
 
 /** The exit codes that shells report for a process ended by a signal. */
 const EXIT = { SIGINT: 130, SIGTERM: 143 };
+
+/** A `<port>` that means a socket of systemd, with its name. */
+const SYSTEMD = /^systemd(?::(.+))?$/;
 
 /** The addresses that mean all addresses of the machine. */
 const ALL = new net.BlockList();
@@ -58,13 +63,14 @@ function help() {
     'Usage: wsbrokerserver <port> [path] [options]',
     '',
     'Starts a broker at ws://<host>:<port>/<path>. Prints "+ id" when an id is registered, and',
-    '"- id" when its registration ends. A <port> that is not a number is the path of a Unix socket.',
+    '"- id" when its registration ends. A <port> that is not a number is the path of a Unix socket;',
+    '"systemd" is the socket that systemd passes, "systemd:NAME" the one with this name.',
     '',
     'Options, with their defaults in parentheses:',
     ...lines.map(([flag, text]) => `  ${flag.padEnd(width)}${text}`),
     '',
-    'SIGTERM closes the broker after the pending requests, SIGINT immediately. SIGHUP reads the TLS',
-    'files again, for new connections. Without TLS it has no effect.',
+    'SIGTERM closes the broker after the pending requests, SIGINT immediately. SIGHUP reads the files',
+    'of --tls-..., --jwt-... and --admin-token again, for new connections.',
   ].join('\n');
 }
 
@@ -87,24 +93,31 @@ function limitLinger() {
   }
 }
 
-function start(port, path, closing, options) {
+function start(port, path, closing, flags) {
+  const options = readFlags(flags);
   const WSMsgBroker = require('..');
+  const { DEFAULTS } = require('../lib/server/arguments');
+  const { Notifier } = require('../lib/systemd');
+  const notifier = new Notifier(report);
   let server;
-  handleHangUp(() => server, options.tls);
+  handleHangUp(() => server, flags, notifier);
   try {
-    server = new WSMsgBroker.Server({ port, path, ...options });
+    server = new WSMsgBroker.Server({ ...listener(port), path, ...options });
   } catch (error) {
     fail(error.message, 2);
     return;
   }
   const { options: shown } = server.wss;
+  if (options.nats?.required) {
+    notifier.status('connecting to NATS');
+  }
   server.on('listening', () => {
     const address = server.address();
-    // For port 0 the operating system has chosen a free port.
-    const where = address.port === undefined ? shown.port : address.port;
     // Without TLS the line is the same as in version 1.
     const scheme = options.tls ? 'wss://' : '';
-    output.write(`WSMsgBroker server listening on ${scheme}${shown.host}:${where}${shown.path}`);
+    const where = `${scheme}${placeOf(address, shown)}${shown.path}`;
+    output.write(`WSMsgBroker server listening on ${where}`);
+    notifier.ready(server, `listening on ${where}`);
     if (options.jwt === undefined && isAll(address)) {
       report('any client that can reach this machine may register (see --host and --jwt-secret)');
     }
@@ -118,36 +131,66 @@ function start(port, path, closing, options) {
   server.on('error', (error) => {
     if (error.syscall !== undefined || error.code === 'ERR_WSMB_CLUSTER') {
       fail(error.message, 1);
+      notifier.status(error.message);
     }
   });
-  stopOnSignals(server, closing);
+  const { closeTimeout = DEFAULTS.closeTimeout } = options;
+  stopOnSignals(server, closing, (stage, time) => {
+    notifier.stopping(stage, time + closeTimeout + SPARE);
+  });
+}
+
+/** The option of the address to listen on. */
+function listener(port) {
+  const match = SYSTEMD.exec(port);
+  return match ? { fd: require('../lib/systemd').findSocket(match[1]) } : { port };
+}
+
+/** Host and port of a broker as text. `shown`: those of the command line. */
+function placeOf(address, shown) {
+  if (shown.port !== undefined) {
+    // For port 0 the operating system has chosen a free port.
+    return `${shown.host}:${address.port ?? shown.port}`;
+  }
+  if (typeof address === 'string') {
+    return `unix:${address}:`;
+  }
+  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+  return `${host}:${address.port}`;
 }
 
 /**
- * SIGHUP reads the TLS files again. Without TLS it is ignored, and so is SIGUSR2: service managers and scripts for log
- * rotation send them to any program, and their default is to end it.
+ * SIGHUP reads files again. SIGUSR2 is ignored: service managers and scripts for log rotation send both signals to any
+ * program, and their default is to end it.
  */
-function handleHangUp(getServer, tls) {
+function handleHangUp(getServer, flags, notifier) {
   process.on('SIGUSR2', () => {});
   process.on('SIGHUP', () => {
     const server = getServer();
-    if (tls === undefined) {
-      report('SIGHUP has no effect: there are no TLS files to read');
-    } else if (server !== undefined) {
-      renew(server, tls);
+    if (server !== undefined) {
+      notifier.reload(() => renew(server, flags));
     }
   });
 }
 
-/** SIGTERM drains, SIGINT closes. A second signal ends the drain, a third one ends the process. */
-function stopOnSignals(server, closing) {
+/**
+ * SIGTERM drains, SIGINT closes. A second signal ends the drain, a third one ends the process. `announce` is called with
+ * the stage that begins, and its time limit in milliseconds.
+ */
+function stopOnSignals(server, closing, announce) {
   let signals = 0;
   const stop = (signal) => {
     signals += 1;
     if (signals > 2) {
       process.exit(EXIT[signal]);
     }
-    server.close(signals === 1 && signal === 'SIGTERM' ? closing : undefined).then(limitLinger);
+    if (signals === 1 && signal === 'SIGTERM') {
+      announce('draining', closing.delay + closing.drain);
+      server.close(closing).then(limitLinger);
+    } else {
+      announce('closing', 0);
+      server.close().then(limitLinger);
+    }
   };
   for (const signal of Object.keys(EXIT)) {
     process.on(signal, stop);
@@ -168,12 +211,28 @@ function printable(id) {
   return JSON.stringify(id).replace(UNESCAPED, code);
 }
 
-/** Reads the TLS files again. If they are invalid, prints the error and keeps the current certificate. */
-function renew(server, tls) {
-  try {
-    server.setTls(tls);
-  } catch (error) {
-    report(error.message);
+/** By the beginning of their flags, the options whose files are read again. */
+const RENEWED = {
+  'tls-': (server, { tls }) => server.setTls(tls),
+  'jwt-': (server, { jwt }) => server.setJwt(jwt),
+  'admin-token': (server, { admin }) => server.setAdminToken(admin.token),
+};
+
+/** Reads the files of flags again. If one is invalid, prints the error and keeps its former content. */
+function renew(server, flags) {
+  let isAny = false;
+  for (const [prefix, change] of Object.entries(RENEWED)) {
+    const own = Object.entries(flags).filter(([name]) => name.startsWith(prefix));
+    if (own.length === 0) continue;
+    isAny = true;
+    try {
+      change(server, readFlags(Object.fromEntries(own)));
+    } catch (error) {
+      report(error.message);
+    }
+  }
+  if (!isAny) {
+    report('SIGHUP has no effect: there are no files to read');
   }
 }
 
@@ -200,7 +259,7 @@ function main(argv) {
         delay: readFlag('drain-delay', readNumber, delay),
       };
       checkClose(closing);
-      start(port, path, closing, readFlags(flags));
+      start(port, path, closing, flags);
     }
   } catch (error) {
     fail(unknownFlag(error) ?? error.message.split('\n')[0], 2);

@@ -55,6 +55,7 @@ const NATS_AUTH = ['user', 'token', 'nkey', 'creds'];
 
 const SERVER = {
   port: 'any',
+  fd: 'descriptor',
   server: 'httpServer',
   noServer: 'boolean',
   allowUpgrade: 'function',
@@ -194,6 +195,10 @@ const TYPES = {
     ],
   ],
   address: [(value) => net.isIP(value) > 0, 'an IP address'],
+  descriptor: [
+    (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 31,
+    'the number of a descriptor',
+  ],
   /** Permissions of a file, as a number or in octal digits. */
   mode: [
     (value) => typeof value === 'number' || (isString(value) && /^[0-7]{3,4}$/.test(value)),
@@ -378,6 +383,15 @@ function withTrust(tls) {
   return tls.ca === undefined ? { ...tls, trust: trustStore() } : tls;
 }
 
+/** Checks the option `jwt`: exactly one key is required. */
+function checkJwt(jwt) {
+  const checked = checkOne('jwt', jwt, SERVER.jwt);
+  if ((checked.secret === undefined) === (checked.publicKey === undefined)) {
+    throw invalid('option "jwt" needs exactly one of "secret" and "publicKey"');
+  }
+  return checked;
+}
+
 function checkServer(options) {
   const { nats, ...given } = object(options);
   const checked = check(given, SERVER);
@@ -445,6 +459,8 @@ module.exports = {
   checkServer,
   checkClient,
   checkServerTls,
+  checkJwt,
+  checkAdminToken: (token) => checkOne('admin.token', token, 'string'),
   checkUpgrade,
   checkUpgradeOptions: (options) => check(object(options), UPGRADE),
   isHttpServer,

@@ -67,6 +67,8 @@ pub use event::{
     Traffic,
 };
 pub use metrics::{BOUNDS, ByLabel, CloseReason, ClusterStats, Format, HostStats, Stats, Times};
+#[cfg(unix)]
+pub use options::InheritedSocket;
 pub use options::{
     AdminOptions, ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit,
     ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy,

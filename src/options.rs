@@ -2,6 +2,8 @@
 
 mod admin;
 pub(crate) mod headers;
+#[cfg(unix)]
+mod inherited;
 mod nats;
 pub(crate) mod path;
 mod proxy;
@@ -16,6 +18,8 @@ use crate::{
 };
 
 pub use admin::AdminOptions;
+#[cfg(unix)]
+pub use inherited::InheritedSocket;
 pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
@@ -50,6 +54,9 @@ pub enum Listen {
     },
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// A listening socket that another process has opened, such as systemd.
+    #[cfg(unix)]
+    Inherited(InheritedSocket),
     /// No address: the server gets its sockets from an HTTP server of the embedder.
     Nowhere,
 }
@@ -281,9 +288,9 @@ impl ServerOptions {
         const IS_SUPPORTED: bool = cfg!(any(target_os = "linux", target_os = "macos"));
         let reason = match &self.listen {
             _ if !self.reuse_port => return Ok(()),
-            Listen::Unix(_) | Listen::Nowhere => "needs a TCP port",
             Listen::Tcp { .. } if IS_SUPPORTED => return Ok(()),
             Listen::Tcp { .. } => "is supported on Linux and macOS only",
+            _ => "needs a TCP port",
         };
         Err(Error::InvalidOption {
             name: "reusePort",

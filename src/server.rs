@@ -45,14 +45,14 @@ use tokio::{
 
 pub use crate::transport::socket::bridge::{Bridge, BridgeEvent, BridgeOutput};
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Jwt, JwtOptions},
     broker::{Broker, peers::Peers},
     cluster::Cluster,
     error::{Error, Result},
     event::ServerListener,
     memory::Memory,
     metrics::Stats,
-    options::{ServerOptions, TlsServerOptions, path},
+    options::{AdminOptions, Listen, ServerOptions, TlsServerOptions, path},
     transport::tls::TlsAcceptor,
 };
 use acceptor::ListeningSocket;
@@ -85,8 +85,8 @@ pub struct Server {
     ingress: Arc<Ingress>,
     cluster: Option<Arc<Cluster>>,
     address: Address,
-    /// The address of its admin endpoint, if it has one.
-    admin: Option<Address>,
+    /// Its admin endpoint, if it has one.
+    admin: Option<admin::Endpoint>,
     /// Runtime of its tasks.
     runtime: Runtime,
 }
@@ -147,6 +147,8 @@ impl Server {
         let (acceptor, address) =
             ListeningSocket::bind(&options.listen, options.reuse_port, options.socket_mode)?;
         drop(entered);
+        // The broker keeps the options, but an inherited socket no longer than it listens.
+        options.listen = Listen::Nowhere;
         let admin = (options.admin.take())
             .map(|admin| admin::Bound::bind(admin, options.socket_mode))
             .transpose()?;
@@ -157,10 +159,8 @@ impl Server {
             cluster.start(&broker, events, broker.closing());
         }
         let ingress = Ingress::new(broker.clone(), acceptor, tls);
-        let admin_address = admin.as_ref().map(|admin| admin.address.clone());
-        if let Some(admin) = admin {
-            admin.serve(&ingress, runtime)?;
-        }
+        let admin = admin.map(|admin| admin.serve(&ingress, runtime));
+        let admin = admin.transpose()?;
         runtime.spawn(ingress.clone().accept(broker.closing()));
         runtime.spawn(expire(broker.clone(), broker.closing()));
         runtime.spawn(governor::govern(broker.clone(), broker.closing()));
@@ -169,7 +169,7 @@ impl Server {
             ingress,
             cluster,
             address,
-            admin: admin_address,
+            admin,
             runtime: runtime.clone(),
         })
     }
@@ -187,7 +187,7 @@ impl Server {
 
     /// The address of the admin endpoint; none without one.
     pub fn admin_address(&self) -> Option<&Address> {
-        self.admin.as_ref()
+        self.admin.as_ref().map(|admin| &admin.address)
     }
 
     /// Counters since the start, and current values.
@@ -213,6 +213,29 @@ impl Server {
                 reason: "cannot be set: the server was started without it".to_owned(),
             }),
         }
+    }
+
+    /// Changes the keys and conditions of tokens for new registrations. Registered clients keep their grants.
+    ///
+    /// Errors: `InvalidOption`, also if the server was started without `jwt`; nothing is changed then.
+    pub fn set_jwt(&self, options: JwtOptions) -> Result<()> {
+        match &self.broker.authenticator {
+            Authenticator::Jwt(tokens) => tokens.set(Jwt::new(options)?),
+            _ => return Err(cannot_set("jwt")),
+        }
+        Ok(())
+    }
+
+    /// Changes the token of the admin endpoint for new requests.
+    ///
+    /// Errors: `InvalidOption`, also if the server was started without an admin token; nothing is changed then.
+    pub fn set_admin_token(&self, token: &str) -> Result<()> {
+        AdminOptions::validate_token(token)?;
+        match self.admin.as_ref().and_then(|admin| admin.token.as_ref()) {
+            Some(current) => current.set(token),
+            None => return Err(cannot_set("admin.token")),
+        }
+        Ok(())
     }
 
     /// Stops listening and closes all connections (1001). The port is free when this returns;
@@ -257,6 +280,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The error for an option that can be changed, but not added.
+fn cannot_set(name: &'static str) -> Error {
+    let reason = "cannot be set: the server was started without it".to_owned();
+    Error::InvalidOption { name, reason }
 }
 
 /// Expires requests and sweeps entries of ended ones, until the server closes.

@@ -26,6 +26,10 @@ server.on('registered', (id, { remoteAddress, remotePort, secure }) => {
   expectTypeOf(secure).toEqualTypeOf<boolean>();
 });
 server.close((error) => error?.code === 'ERR_WSMB_NOT_OPEN');
+server.setJwt({ secret: 'x' });
+server.setAdminToken('x');
+// @ts-expect-error a string
+server.setAdminToken(1);
 server.close({ drain: 1, delay: 1 }, () => {}).then(() => {});
 new Server({ port: 0, admin: { port: 0 } });
 new Server({ port: 0, admin: { port: '/run/admin', host: '::', token: 'x' } });
@@ -45,6 +49,9 @@ server.close(null, null);
 server.close({}, 1);
 expectTypeOf(server.unref().ref()).toEqualTypeOf<Server<any, any>>();
 new Server({ port: 0, reusePort: true, trustProxy: 1 });
+new Server({ fd: 3, path: '/x', health: '/ok' });
+// @ts-expect-error a number
+new Server({ fd: '3' });
 new Server({ port: 0, trustProxy: true });
 new Server({ port: 0, trustProxy: ['10.0.0.0/8'], health: '/ok', proxyProtocol: true });
 // @ts-expect-error a number or networks

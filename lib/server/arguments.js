@@ -8,6 +8,7 @@ const path = require('node:path');
 const util = require('node:util');
 const { coded } = require('../errors');
 const { NativeServer } = require('../native');
+const { checkJwt } = require('../options');
 const { encodePath } = require('../path');
 
 /** The default options. */
@@ -53,10 +54,6 @@ function nativeAdmin({ port, host = DEFAULTS.admin.host, token }) {
 
 /** Converts the option `jwt`. */
 function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
-  if ((secret === undefined) === (publicKey === undefined)) {
-    const message = 'option "jwt" needs exactly one of "secret" and "publicKey"';
-    throw coded('ERR_WSMB_OPTION', message, TypeError);
-  }
   return {
     ...others,
     secret: secret === undefined ? undefined : [...Buffer.from(secret)],
@@ -71,6 +68,7 @@ function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) 
 function parse({ id, ...options }) {
   const {
     port,
+    fd,
     server,
     noServer,
     allowUpgrade,
@@ -83,9 +81,9 @@ function parse({ id, ...options }) {
     admin,
     ...limits
   } = options;
-  const hasPort = port !== undefined && port !== null;
+  const hasAddress = (port !== undefined && port !== null) || fd !== undefined;
   const adopts = server !== undefined || noServer === true;
-  if (!hasPort && !adopts) {
+  if (!hasAddress && !adopts) {
     throw new TypeError('`port` or a `server` must be provided');
   }
   checkListener(options);
@@ -118,18 +116,18 @@ function parse({ id, ...options }) {
         TypeError,
       );
     }
-    native.jwt = nativeJwt(jwt);
+    native.jwt = nativeJwt(checkJwt(jwt));
   }
   if (adopts) {
     return { ...identity(id, limits, native), shown, native, ...attachment(options, shown.path) };
   }
-  Object.assign(native, nativePort(port, 'port'));
+  Object.assign(native, fd === undefined ? nativePort(port, 'port') : { fd });
   return { ...identity(id, limits, native), shown, native };
 }
 
 /** Checks that the options name one source of connections, and that all of them apply to it. */
-function checkListener({ port, server, noServer, ...options }) {
-  const given = Object.entries({ port, server, noServer: noServer || undefined });
+function checkListener({ port, fd, server, noServer, ...options }) {
+  const given = Object.entries({ port, fd, server, noServer: noServer || undefined });
   const sources = given.filter(([, value]) => value !== undefined && value !== null);
   const names = sources.map(([name]) => `"${name}"`);
   if (names.length > 1) {
@@ -137,28 +135,34 @@ function checkListener({ port, server, noServer, ...options }) {
     throw coded('ERR_WSMB_OPTION', message, TypeError);
   }
   const [[source]] = sources;
-  const useless =
-    source === 'port'
-      ? ['allowUpgrade']
-      : ['host', 'reusePort', 'tls', 'proxyProtocol', 'health', 'socketMode'];
-  if (source === 'noServer') useless.push('allowUpgrade');
-  for (const name of useless) {
+  for (const [name, reason] of Object.entries(USELESS[source])) {
     if (options[name] !== undefined) {
-      const message = `option "${name}" has no effect with "${source}": ${ADVICE[name]}`;
+      const message = `option "${name}" has no effect with "${source}": ${reason}`;
       throw coded('ERR_WSMB_OPTION', message, TypeError);
     }
   }
 }
 
-/** Alternatives to an option that has no effect. */
-const ADVICE = {
-  allowUpgrade: 'it is for "server"',
-  host: 'the HTTP server has its own address',
-  reusePort: 'the HTTP server has its own address',
+/** The options that need an address, with the reason why they have no effect on `owner`. */
+const addressed = (owner) =>
+  Object.fromEntries(
+    ['host', 'reusePort', 'socketMode'].map((name) => [name, `${owner} has its own address`]),
+  );
+
+const FOR_SERVER = { allowUpgrade: 'it is for "server"' };
+const OF_HTTP = {
+  ...addressed('the HTTP server'),
   tls: 'use an HTTPS server',
   proxyProtocol: 'the HTTP server reads its connections',
   health: 'the HTTP server answers other requests',
-  socketMode: 'the HTTP server has its own address',
+};
+
+/** For each source of connections, the options that have no effect, with the reason. */
+const USELESS = {
+  port: FOR_SERVER,
+  fd: { ...FOR_SERVER, ...addressed('the inherited socket') },
+  server: OF_HTTP,
+  noServer: { ...OF_HTTP, ...FOR_SERVER },
 };
 
 /** The options of `Attachment`. */
@@ -199,4 +203,4 @@ function checkLength(id, { maxIdLength = DEFAULTS.maxIdLength }) {
   return id;
 }
 
-module.exports = { DEFAULTS, parse };
+module.exports = { DEFAULTS, nativeJwt, parse };

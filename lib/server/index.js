@@ -11,6 +11,8 @@ const {
   checkClose,
   checkDisconnect,
   checkServerTls,
+  checkJwt,
+  checkAdminToken,
   checkUpgrade,
   checkUpgradeOptions,
   isHttpServer,
@@ -18,13 +20,14 @@ const {
 } = require('../options');
 const ServerImpl = require('./serverImpl');
 
-const kImpl = Symbol('impl');
+const kImpl = ServerImpl.key;
 
 /**
  * A broker.
  *
  *     new WSMsgBroker.Server(port[, path][, options])
  *     new WSMsgBroker.Server({ port, host, path, ... })
+ *     new WSMsgBroker.Server({ fd, path, ... })
  *     new WSMsgBroker.Server(httpServer, path[, options])
  *     new WSMsgBroker.Server({ server: httpServer, path, ... })
  *     new WSMsgBroker.Server({ noServer: true, ... })
@@ -123,6 +126,19 @@ Server.prototype.disconnect = function disconnect(id, code, reason) {
 /** Replaces the TLS certificate and options for new connections. If they are invalid, this throws and changes nothing. */
 Server.prototype.setTls = function setTls(tls) {
   this[kImpl].setTls(checkServerTls(tls));
+};
+
+/**
+ * Replaces the keys and conditions of tokens for new registrations. If they are invalid, this throws and changes
+ * nothing.
+ */
+Server.prototype.setJwt = function setJwt(jwt) {
+  this[kImpl].setJwt(checkJwt(jwt));
+};
+
+/** Replaces the token of the admin endpoint. If it is invalid, this throws and changes nothing. */
+Server.prototype.setAdminToken = function setAdminToken(token) {
+  this[kImpl].setAdminToken(checkAdminToken(token));
 };
 
 /**

@@ -9,7 +9,7 @@ const { coded, systemError, nativeError } = require('../errors');
 const eventHub = require('../eventHub');
 const { NativeServer, ServerEventKind } = require('../native');
 const { createInProcess } = require('../node');
-const { DEFAULTS, parse } = require('./arguments');
+const { DEFAULTS, nativeJwt, parse } = require('./arguments');
 const authResult = require('./authResult');
 const Cluster = require('./cluster');
 const Ready = require('./ready');
@@ -65,20 +65,21 @@ function clientCertificate(base64) {
   };
 }
 
-/** An address as Node.js has it. `found`: that of the addon; `options`: those of the listener. */
-function addressOf(found, options) {
+/** An address as Node.js has it. `found`: that of the addon, with port 0 for a Unix socket. */
+function addressOf(found) {
   if (!found) {
     return null;
   }
   const [address, port] = found;
-  if (options.unix !== undefined) {
+  if (port === 0) {
     return address;
   }
   return { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port };
 }
 
 /** The address of a listener in a message of the addon: host and port, or only the host if it has no address. */
-const target = ({ host, port, unix }) => unix ?? `${host}:${port}`;
+const target = ({ host, port, unix, fd }) =>
+  fd === undefined ? (unix ?? `${host}:${port}`) : 'inherited socket';
 
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
 
@@ -92,6 +93,8 @@ function callNative(call) {
 }
 
 class ServerImpl {
+  /** The property of a server that has its implementation. */
+  static key = Symbol('impl');
   #server;
   #options;
   #native = null;
@@ -254,10 +257,10 @@ class ServerImpl {
     const { admin, ...own } = this.#options.native;
     // The message ends with the address.
     const isAdmin = admin && ![own.host, target(own)].some((each) => message.endsWith(`: ${each}`));
-    const { host, port, unix, reusePort } = isAdmin ? admin : own;
+    const { host, port, unix, fd, reusePort } = isAdmin ? admin : own;
     const syscall = code === 'ENOTFOUND' ? 'getaddrinfo' : 'listen';
-    if (unix !== undefined) {
-      return systemError(code, syscall, unix);
+    if (unix !== undefined || fd !== undefined) {
+      return systemError(code, syscall, target({ unix, fd }));
     }
     const isWorker = require('node:cluster').isWorker;
     const advice =
@@ -273,11 +276,11 @@ class ServerImpl {
     if (httpServer && this.#server.wss !== null) {
       return httpServer.address();
     }
-    return addressOf(this.#native?.address(), this.#options.native);
+    return addressOf(this.#native?.address());
   }
 
   adminAddress() {
-    return addressOf(this.#native?.adminAddress(), this.#options.native.admin);
+    return addressOf(this.#native?.adminAddress());
   }
 
   metrics() {
@@ -332,10 +335,23 @@ class ServerImpl {
   }
 
   setTls(tls) {
+    this.#change((native) => native.setTls(tls));
+  }
+
+  setJwt(jwt) {
+    this.#change((native) => native.setJwt(nativeJwt(jwt)));
+  }
+
+  setAdminToken(token) {
+    this.#change((native) => native.setAdminToken(token));
+  }
+
+  /** Changes an option of the running server. */
+  #change(call) {
     if (!this.#native) {
       throw notOpened();
     }
-    callNative(() => this.#native.setTls(tls));
+    callNative(() => call(this.#native));
   }
 
   /** Closes the server. `callback` is called when it is closed, with an error if it was closed before. */
@@ -368,6 +384,11 @@ class ServerImpl {
     this.#isClosed = true;
     this.context.emitDestroy();
     this.#resolveClosed();
+  }
+
+  /** Sends keep-alive notifications to systemd from the threads of the broker, in this interval in milliseconds. */
+  keepAlive(address, every) {
+    this.#native?.keepAlive(address, every);
   }
 
   /** Sets whether the server and its own client keep the process alive. */

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{Authenticate, Credentials, Decision, Denied, Grant, Jwt, JwtOptions};
-use crate::error::Result;
+use crate::{error::Result, sync::RwLock};
 
 /// Maximum number of concurrent calls of the hook; further ones are queued.
 const MAX_QUESTIONS: usize = 256;
@@ -67,7 +67,7 @@ pub(crate) enum Authenticator {
 
 /// A token verifier, with limits on concurrent verifications.
 pub(crate) struct Tokens {
-    jwt: Arc<Jwt>,
+    jwt: RwLock<Arc<Jwt>>,
     /// Separate, so that new clients do not wait for renewals, nor the reverse.
     newcomers: Arc<Semaphore>,
     renewals: Arc<Semaphore>,
@@ -117,10 +117,15 @@ impl Tokens {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = || Arc::new(Semaphore::new((processors / VERIFYING_PART).max(1)));
         Self {
-            jwt: Arc::new(jwt),
+            jwt: RwLock::new(Arc::new(jwt)),
             newcomers: turns(),
             renewals: turns(),
         }
+    }
+
+    /// Changes the conditions for tokens that are verified from now on.
+    pub(crate) fn set(&self, jwt: Jwt) {
+        *self.jwt.write() = Arc::new(jwt);
     }
 
     /// Verifies a token. `renews`: set if the client is already registered; the pause before verifying slows
@@ -132,10 +137,10 @@ impl Tokens {
         renews: Option<Duration>,
         alive: impl Send + 'static,
     ) -> AuthResult {
-        if !self.jwt.is_slow(token.as_deref()) {
-            return AuthResult::Known(self.jwt.verify(token.as_deref(), &id, SystemTime::now()));
+        let jwt = self.jwt.read().clone();
+        if !jwt.is_slow(token.as_deref()) {
+            return AuthResult::Known(jwt.verify(token.as_deref(), &id, SystemTime::now()));
         }
-        let jwt = self.jwt.clone();
         let turns = match renews {
             None => self.newcomers.clone(),
             Some(_) => self.renewals.clone(),

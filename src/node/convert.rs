@@ -86,6 +86,8 @@ pub struct NativeServerOptions {
     pub host: String,
     pub port: u16,
     pub unix: Option<String>,
+    /// The descriptor of an inherited socket, in place of an address.
+    pub fd: Option<f64>,
     /// True if the server has no address: JavaScript hands over sockets.
     pub adopts: Option<bool>,
     pub reuse_port: Option<bool>,

@@ -16,7 +16,7 @@ impl From<ServerOptions> for NativeServerOptions {
         let authentication = options.authentication;
         let (host, port) = match options.listen {
             Listen::Tcp { host, port } => (host, port),
-            Listen::Unix(_) | Listen::Nowhere => Default::default(),
+            _ => Default::default(),
         };
         Self {
             host,
@@ -85,7 +85,7 @@ impl From<AdminOptions> for NativeAdmin {
         let (host, port, unix) = match options.listen {
             Listen::Tcp { host, port } => (host, port, None),
             Listen::Unix(path) => (String::new(), 0, Some(path.display().to_string())),
-            Listen::Nowhere => (String::new(), 0, None),
+            _ => (String::new(), 0, None),
         };
         Self {
             host,

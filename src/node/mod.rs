@@ -6,6 +6,7 @@
 //! | `mailbox` | the queue of one object's events, as JSON text in batches |
 //! | `client`, `server` | the classes that `lib/` wraps; `client` lists the kinds of client events |
 //! | `events`, `stats` | the events of a server with the list of their kinds, and its counters |
+//! | `systemd` | notifications for systemd |
 //! | `attach` | sockets that an HTTP server of Node.js hands over |
 //! | `authenticate` | asks JavaScript whether a client may register |
 //! | `heap` | estimates the JavaScript heap that a JSON text takes once it is parsed |
@@ -26,3 +27,5 @@ mod hub;
 mod mailbox;
 mod server;
 mod stats;
+#[cfg(unix)]
+mod systemd;

@@ -12,15 +12,19 @@ use tokio::runtime::Runtime;
 use super::{
     authenticate::{Asker, NativeAuthResult},
     client::NativeClient,
-    convert::{self, NativeClientOptions, NativeServerOptions, NativeTlsServerOptions, Result},
+    convert::{
+        self, NativeClientOptions, NativeJwt, NativeServerOptions, NativeTlsServerOptions, Result,
+    },
     events::{Listener, Shared},
     hub::{Hub, client_runtime, runtime},
     mailbox::Mailbox,
     stats::NativeStats,
 };
+#[cfg(unix)]
+use crate::InheritedSocket;
 use crate::{
-    Address, AdminOptions, Authentication, ClientOptions, Format, Found, NatsOptions, Server,
-    ServerOptions, TrustProxy,
+    Address, AdminOptions, Authentication, ClientOptions, Error, Format, Found, Listen,
+    NatsOptions, Server, ServerOptions, TrustProxy,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -30,6 +34,9 @@ const AUTHENTICATE: Duration = Duration::from_secs(5);
 /// Default limit of `threads`. More threads were not faster: one routes about a million messages a second.
 const MAX_DEFAULT_THREADS: usize = 4;
 const MAX_THREADS: usize = 256;
+/// The system's code for a descriptor that is not open.
+#[cfg(unix)]
+const EBADF: i32 = 9;
 /// Default of `clientMaxPayload`: bytes of one message to the server's own client. JavaScript parses such a
 /// message, and V8 may need 40 times its size.
 const CLIENT_MAX_PAYLOAD: usize = 1 << 20;
@@ -38,7 +45,7 @@ const CLIENT_MAX_PAYLOAD: usize = 1 << 20;
 #[napi]
 pub struct NativeServer {
     pub(super) shared: Arc<Shared>,
-    runtime: Option<Runtime>,
+    pub(super) runtime: Option<Runtime>,
     client_max_payload: usize,
 }
 
@@ -156,7 +163,25 @@ impl NativeServer {
     pub fn set_tls(&self, tls: NativeTlsServerOptions) -> Result<()> {
         match &*self.shared.server.lock() {
             Some(server) => server.set_tls(tls.into()).map_err(convert::error),
-            None => Err(convert::error(crate::Error::NotOpen)),
+            None => Err(convert::error(Error::NotOpen)),
+        }
+    }
+
+    /// Changes the keys and conditions of tokens for new registrations.
+    #[napi]
+    pub fn set_jwt(&self, jwt: NativeJwt) -> Result<()> {
+        match &*self.shared.server.lock() {
+            Some(server) => server.set_jwt(jwt.into()).map_err(convert::error),
+            None => Err(convert::error(Error::NotOpen)),
+        }
+    }
+
+    /// Changes the token of the admin endpoint.
+    #[napi]
+    pub fn set_admin_token(&self, token: String) -> Result<()> {
+        match &*self.shared.server.lock() {
+            Some(server) => server.set_admin_token(&token).map_err(convert::error),
+            None => Err(convert::error(Error::NotOpen)),
         }
     }
 
@@ -205,7 +230,7 @@ impl NativeServer {
             found
         };
         let Some(found) = self.shared.server.lock().as_ref().map(answer) else {
-            return Err(convert::error(crate::Error::NotOpen));
+            return Err(convert::error(Error::NotOpen));
         };
         client_runtime()?.spawn(async move { shared.found(number, &found.await) });
         Ok(())
@@ -247,7 +272,7 @@ impl NativeServer {
             };
             match &*self.shared.server.lock() {
                 Some(server) => server.join(options, listener, runtime),
-                None => Err(crate::Error::NotOpen),
+                None => Err(Error::NotOpen),
             }
         })
     }
@@ -324,7 +349,7 @@ impl Checked {
             .map_or_else(default_threads, |threads| threads as usize);
         if !(1..=MAX_THREADS).contains(&threads) {
             let reason = format!("is {threads}, expected 1 to {MAX_THREADS}");
-            return Err(convert::error(crate::Error::InvalidOption {
+            return Err(convert::error(Error::InvalidOption {
                 name: "threads",
                 reason,
             }));
@@ -337,7 +362,11 @@ impl Checked {
             .authenticate_timeout
             .map_or(AUTHENTICATE, convert::millis);
         let networks = options.trusted_networks.take();
+        let descriptor = options.fd.take();
         let mut options = ServerOptions::from(options);
+        if let Some(descriptor) = descriptor {
+            options.listen = inherited(descriptor as i32)?;
+        }
         if let Some(networks) = networks {
             options.trust_proxy = TrustProxy::networks(&networks).map_err(convert::error)?;
         }
@@ -349,6 +378,30 @@ impl Checked {
             limit,
         })
     }
+}
+
+/// The address of a server that listens on a copy of a descriptor of the program.
+#[cfg(unix)]
+fn inherited(descriptor: i32) -> Result<Listen> {
+    use std::os::fd::BorrowedFd;
+
+    // SAFETY: the descriptor is only copied, which fails if it is not open. It is not negative: `lib/options.js`.
+    let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let copy = socket.try_clone_to_owned().map_err(|error| {
+        if error.raw_os_error() != Some(EBADF) {
+            return Error::io("listen", "inherited socket", error);
+        }
+        let reason = format!("is {descriptor}, expected an open descriptor");
+        Error::InvalidOption { name: "fd", reason }
+    });
+    let socket = copy.and_then(InheritedSocket::new);
+    socket.map(Listen::Inherited).map_err(convert::error)
+}
+
+#[cfg(not(unix))]
+fn inherited(_: i32) -> Result<Listen> {
+    let reason = "is not supported on Windows".to_owned();
+    Err(convert::error(Error::InvalidOption { name: "fd", reason }))
 }
 
 /// An address as JavaScript gets it.

@@ -27,26 +27,37 @@ impl AdminOptions {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
-        let invalid = |name, reason: &str| Error::InvalidOption {
-            name,
-            reason: reason.to_owned(),
-        };
-        if let Some(token) = &self.token
-            && (token.len() < MIN_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
+    /// Errors: `InvalidOption` if the token can be guessed or not be sent.
+    pub(crate) fn validate_token(token: &str) -> Result<()> {
+        if token.len() < MIN_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             let reason = "is invalid, expected at least 16 characters of ASCII without spaces";
             return Err(invalid("admin.token", reason));
         }
-        match &self.listen {
-            Listen::Nowhere => Err(invalid("admin.port", "is missing")),
-            Listen::Tcp { host, .. } if !is_loopback(host) && self.token.is_none() => {
-                let reason = "is required: admin.host is not a loopback address";
-                Err(invalid("admin.token", reason))
-            }
-            Listen::Tcp { .. } | Listen::Unix(_) => Ok(()),
-        }
+        Ok(())
     }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        if let Some(token) = &self.token {
+            Self::validate_token(token)?;
+        }
+        let is_local = match &self.listen {
+            Listen::Nowhere => return Err(invalid("admin.port", "is missing")),
+            Listen::Tcp { host, .. } => is_loopback(host),
+            Listen::Unix(_) => true,
+            #[cfg(unix)]
+            Listen::Inherited(socket) => socket.is_local(),
+        };
+        if !is_local && self.token.is_none() {
+            let reason = "is required: admin.host is not a loopback address";
+            return Err(invalid("admin.token", reason));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(name: &'static str, reason: &str) -> Error {
+    let reason = reason.to_owned();
+    Error::InvalidOption { name, reason }
 }
 
 /// True if only programs of this machine can connect to the host.
@@ -94,6 +105,19 @@ mod tests {
         ] {
             assert!(at(host, None).is_err(), "{host}");
             assert!(at(host, Some("0123456789abcdef")).is_ok(), "{host}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_inherited_socket_that_others_can_reach_needs_a_token() {
+        for (address, is_valid) in [("127.0.0.1:0", true), ("0.0.0.0:0", false)] {
+            let socket = std::net::TcpListener::bind(address).unwrap();
+            let socket = crate::options::InheritedSocket::new(socket).unwrap();
+            let listen = Listen::Inherited(socket);
+            let token = None;
+            let validated = AdminOptions { listen, token }.validate();
+            assert_eq!(validated.is_ok(), is_valid, "{address}");
         }
     }
 

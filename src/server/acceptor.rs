@@ -7,10 +7,16 @@ use std::{
 };
 
 use tokio::net::TcpListener;
+#[cfg(unix)]
+use {
+    super::unix_socket::UnixSocket,
+    crate::options::InheritedSocket,
+    socket2::SockRef,
+    std::path::{Path, PathBuf},
+    tokio::net::UnixListener,
+};
 
 use super::Address;
-#[cfg(unix)]
-use super::unix_socket::UnixSocket;
 use crate::{
     error::{Error, Result},
     options::Listen,
@@ -20,12 +26,17 @@ use crate::{
 /// Maximum connections that the system queues before they are accepted; Node's default.
 const BACKLOG: i32 = 511;
 
-/// A listening socket. Dropping it frees its port, or removes its Unix socket.
+/// A listening socket. Dropping it frees its port, or removes its Unix socket. An inherited one stays as it is: other
+/// processes go on using it.
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixSocket),
+    #[cfg(unix)]
+    InheritedTcp(TcpListener),
+    #[cfg(unix)]
+    InheritedUnix(UnixListener),
 }
 
 impl ListeningSocket {
@@ -60,6 +71,11 @@ impl ListeningSocket {
                     .map_err(|error| Error::io("listen", path.display(), error))?;
                 (Self::Unix(socket), Address::Unix(path.clone()))
             }
+            #[cfg(unix)]
+            Listen::Inherited(socket) => {
+                let inherited = Self::inherit(socket);
+                inherited.map_err(|error| Error::io("listen", "inherited socket", error))?
+            }
             #[cfg(not(unix))]
             Listen::Unix(path) => {
                 let unsupported = io::ErrorKind::Unsupported.into();
@@ -69,19 +85,51 @@ impl ListeningSocket {
         Ok((Some(socket), address))
     }
 
+    #[cfg(unix)]
+    fn inherit(socket: &InheritedSocket) -> io::Result<(Self, Address)> {
+        let (socket, is_unix) = socket.duplicate()?;
+        if is_unix {
+            let listener = UnixListener::from_std(socket.into())?;
+            let address = Address::Unix(path_of(&listener)?);
+            return Ok((Self::InheritedUnix(listener), address));
+        }
+        let listener = TcpListener::from_std(socket.into())?;
+        let address = Address::Tcp(listener.local_addr()?);
+        Ok((Self::InheritedTcp(listener), address))
+    }
+
     /// Accepts the next connection.
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        let tcp = |listener: &TcpListener, cx: &mut Context<'_>| {
+            let accepted = listener.poll_accept(cx);
+            accepted.map_ok(|(socket, _)| Socket::Tcp(socket))
+        };
+        #[cfg(unix)]
+        let unix = |listener: &UnixListener, cx: &mut Context<'_>| {
+            let accepted = listener.poll_accept(cx);
+            accepted.map_ok(|(socket, _)| Socket::Unix(socket))
+        };
         match self {
-            Self::Tcp(listener) => listener
-                .poll_accept(cx)
-                .map_ok(|(socket, _)| Socket::Tcp(socket)),
+            Self::Tcp(listener) => tcp(listener, cx),
             #[cfg(unix)]
-            Self::Unix(socket) => socket
-                .listener
-                .poll_accept(cx)
-                .map_ok(|(socket, _)| Socket::Unix(socket)),
+            Self::Unix(socket) => unix(&socket.listener, cx),
+            #[cfg(unix)]
+            Self::InheritedTcp(listener) => tcp(listener, cx),
+            #[cfg(unix)]
+            Self::InheritedUnix(listener) => unix(listener, cx),
         }
     }
+}
+
+/// The path of a Unix socket. A name that is not a file (Linux) begins with `@`, as in the configuration of systemd.
+#[cfg(unix)]
+fn path_of(listener: &UnixListener) -> io::Result<PathBuf> {
+    let address = SockRef::from(listener).local_addr()?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_abstract_namespace() {
+        return Ok(format!("@{}", String::from_utf8_lossy(name)).into());
+    }
+    Ok(address.as_pathname().unwrap_or(Path::new("")).to_owned())
 }
 
 #[cfg_attr(
@@ -119,6 +167,7 @@ impl Drop for ListeningSocket {
                 shut_down(&socket.listener);
                 socket.remove_file();
             }
+            Self::InheritedTcp(_) | Self::InheritedUnix(_) => {}
         }
     }
 }
@@ -127,7 +176,7 @@ impl Drop for ListeningSocket {
 #[cfg(unix)]
 fn shut_down(listener: &impl std::os::fd::AsFd) {
     // Some systems refuse this for a listening socket; closing it is enough there.
-    let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+    let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
 }
 
 #[cfg(all(test, unix))]

@@ -53,8 +53,8 @@ pub(super) struct Admin {
     runtime: Runtime,
     /// True if only programs of this machine can connect, and no page in a browser.
     is_unix: bool,
-    /// SHA-256 of the token; none if requests need none.
-    token: Option<digest::Digest>,
+    /// None if requests need no token.
+    token: Option<Token>,
     /// The last metrics in each format.
     cached: Mutex<[Option<Cached>; 2]>,
 }
@@ -62,12 +62,43 @@ pub(super) struct Admin {
 /// Metrics as text, and when they were computed.
 type Cached = (Instant, Arc<str>);
 
+/// The token of an admin endpoint, as its SHA-256.
+#[derive(Clone)]
+pub(super) struct Token(Arc<Mutex<digest::Digest>>);
+
+impl Token {
+    fn new(token: &str) -> Self {
+        Self(Arc::new(Mutex::new(hash(token))))
+    }
+
+    /// Changes the token for new requests.
+    pub(super) fn set(&self, token: &str) {
+        *self.0.lock() = hash(token);
+    }
+
+    /// Hashes take the same time to compare, whatever the guess.
+    fn is(&self, given: &str) -> bool {
+        hash(given).as_ref() == self.0.lock().as_ref()
+    }
+}
+
+fn hash(token: &str) -> digest::Digest {
+    digest::digest(&digest::SHA256, token.as_bytes())
+}
+
+/// An admin endpoint that is served.
+pub(super) struct Endpoint {
+    pub(super) address: Address,
+    /// None if requests need no token.
+    pub(super) token: Option<Token>,
+}
+
 /// An admin endpoint that is bound, and not served yet.
 pub(super) struct Bound {
     runtime: tokio::runtime::Runtime,
     socket: ListeningSocket,
     token: Option<String>,
-    pub(super) address: Address,
+    address: Address,
 }
 
 impl Bound {
@@ -92,16 +123,16 @@ impl Bound {
     /// Serves until the broker closes. `runtime`: that of the broker.
     ///
     /// Errors: `Io` if no thread can be started.
-    pub(super) fn serve(self, ingress: &Arc<Ingress>, runtime: &Runtime) -> Result<()> {
+    pub(super) fn serve(self, ingress: &Arc<Ingress>, runtime: &Runtime) -> Result<Endpoint> {
         let broker = ingress.broker.clone();
         let closing = broker.closing();
-        let hash = |token: String| digest::digest(&digest::SHA256, token.as_bytes());
+        let token = self.token.as_deref().map(Token::new);
         let admin = Arc::new(Admin {
             broker,
             ingress: ingress.clone(),
             runtime: runtime.clone(),
             is_unix: matches!(self.address, Address::Unix(_)),
-            token: self.token.map(hash),
+            token: token.clone(),
             cached: Mutex::default(),
         });
         let serve = move || self.runtime.block_on(admin.accept(self.socket, closing));
@@ -109,7 +140,10 @@ impl Bound {
             .name("wsmsgbroker-adm".to_owned())
             .spawn(serve)
             .map_err(|error| Error::io("thread", "admin", error))?;
-        Ok(())
+        Ok(Endpoint {
+            address: self.address,
+            token,
+        })
     }
 }
 
@@ -166,11 +200,7 @@ impl Admin {
     /// machine could otherwise read the metrics under a name that it controls (DNS rebinding).
     fn is_allowed(&self, request: &Request) -> bool {
         match &self.token {
-            Some(token) => request.token.as_ref().is_some_and(|given| {
-                // Hashes take the same time to compare, whatever the guess.
-                let given = digest::digest(&digest::SHA256, given.as_bytes());
-                given.as_ref() == token.as_ref()
-            }),
+            Some(token) => request.token.as_ref().is_some_and(|given| token.is(given)),
             None => self.is_unix || request.host.as_deref().is_none_or(is_address),
         }
     }

@@ -27,7 +27,7 @@ use crate::{
     connection::Peer,
     event::{ConnectionInfo, ServerEvent},
     memory::{Charge, HANDSHAKE},
-    options::{Listen, SocketPeer},
+    options::SocketPeer,
     transport::{
         handshake::{self, Refusal, RequestContext, Upgrade},
         proxy_protocol,
@@ -51,6 +51,8 @@ pub(super) struct Ingress {
     pub(super) broker: Arc<Broker>,
     /// None once the server is closed, when the port is free, and if it listens nowhere.
     acceptor: Mutex<Option<ListeningSocket>>,
+    /// True if it listens nowhere.
+    adopts: bool,
     /// TLS for new connections; none without TLS.
     tls: Option<Mutex<TlsAcceptor>>,
     pub(super) handshakes: PendingHandshakes,
@@ -120,6 +122,7 @@ impl Ingress {
         Arc::new(Self {
             handshakes: PendingHandshakes::new(most, memory, tls.is_some()),
             broker,
+            adopts: acceptor.is_none(),
             acceptor: Mutex::new(acceptor),
             tls: tls.map(Mutex::new),
             computing: Semaphore::new(computing),
@@ -134,7 +137,7 @@ impl Ingress {
 
     /// True until it stops listening. One that listens nowhere is open until the broker closes.
     pub(super) fn is_open(&self) -> bool {
-        self.acceptor.lock().is_some() || self.broker.options.listen == Listen::Nowhere
+        self.acceptor.lock().is_some() || self.adopts
     }
 
     /// Changes TLS for new connections; false without TLS.

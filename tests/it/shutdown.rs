@@ -200,6 +200,84 @@ async fn a_unix_socket_serves_and_its_file_is_removed_when_close_returns() {
     assert!(!path.exists());
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inherited_tcp_socket_outlives_the_server() {
+    use wsmsgbroker::{Address, InheritedSocket};
+
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    for round in 0..3 {
+        let copy = held.try_clone().unwrap();
+        let server = bind(ServerOptions {
+            listen: Listen::Inherited(InheritedSocket::new(copy).unwrap()),
+            ..options()
+        });
+        let server = server.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(*server.address(), Address::Tcp(address));
+        let mut a = Peer::register(&server, "a").await;
+        server.close();
+        assert_eq!(a.close_code().await, 1001);
+        closed(&server).await;
+        // The holder accepts what the server does not.
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        until("a connection", || held.accept().is_ok()).await;
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inherited_unix_socket_and_its_file_outlive_the_server() {
+    use tokio::net::UnixStream;
+    use wsmsgbroker::{Address, InheritedSocket};
+
+    let name = format!("wsmsgbroker-inherited-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let held = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    for _ in 0..2 {
+        let copy = held.try_clone().unwrap();
+        let server = bind(ServerOptions {
+            listen: Listen::Inherited(InheritedSocket::new(copy).unwrap()),
+            ..options()
+        })
+        .unwrap();
+        assert_eq!(*server.address(), Address::Unix(path.clone()));
+        let _a = Raw::open(UnixStream::connect(&path).await.unwrap()).await;
+        drop(server);
+        assert!(path.exists());
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_inherited_socket_has_no_options_of_an_address() {
+    use wsmsgbroker::InheritedSocket;
+
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = Listen::Inherited(InheritedSocket::new(socket).unwrap());
+    for (changed, name) in [
+        (
+            ServerOptions {
+                reuse_port: true,
+                ..options()
+            },
+            "reusePort",
+        ),
+        (
+            ServerOptions {
+                socket_mode: Some(0o660),
+                ..options()
+            },
+            "socketMode",
+        ),
+    ] {
+        let listen = listen.clone();
+        let error = ServerOptions { listen, ..changed }.validate().unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
 /// Rule 15.9.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draining_server_completes_requests_and_accepts_no_new_peers() {
