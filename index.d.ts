@@ -821,7 +821,7 @@ declare namespace WSMsgBroker {
     cluster: [state: ClusterState, reason: string | null];
     /**
      * Number of `connection`, `disconnected`, `refused`, `warn`, `error`, `slow` and `denied` events that were counted
-     * but not emitted, because the event loop was busy.
+     * but not emitted, because the event loop was busy. With `logger` also events for the log.
      */
     dropped: [count: number];
   }
@@ -1124,7 +1124,57 @@ declare namespace WSMsgBroker {
     nats?: NatsOptions | undefined;
     /** Serve metrics and health over HTTP, at an address of its own. Default: no endpoint. */
     admin?: AdminOptions | undefined;
+    /**
+     * Log what happens at the server: a pino or bunyan logger, `console`, or an object with some of these methods. At
+     * least one is required. Default: no log.
+     */
+    logger?: Logger | undefined;
   }
+
+  /** Method of a logger for one level. */
+  type LogMethod = (members: LogMembers, message: string) => unknown;
+
+  /**
+   * A logger. Methods that are missing, and levels below `level` or refused by `isLevelEnabled`, are not called. An error
+   * of a method is a warning of the process.
+   */
+  interface Logger {
+    debug?: LogMethod | undefined;
+    info?: LogMethod | undefined;
+    warn?: LogMethod | undefined;
+    error?: LogMethod | undefined;
+    /** The lowest level to log, such as `info`, or `silent`. It may change. Other values: the logger decides. */
+    level?: unknown;
+    /** Takes precedence over `level`. */
+    isLevelEnabled?: ((level: 'debug' | 'info' | 'warn' | 'error') => boolean) | undefined;
+  }
+
+  /** Object of a line of the log: never a message, a token, a query or a header. */
+  interface LogMembers {
+    event: LogEvent;
+    /** Members of the event, as `docs/guides/monitoring.md` lists them. */
+    [member: string]: unknown;
+  }
+
+  /** Subject of a line of the log: an event of the server where there is one. */
+  type LogEvent =
+    | 'listening'
+    | 'connection'
+    | 'disconnected'
+    | 'registered'
+    | 'taken_over'
+    | 'unregistered'
+    | 'refused'
+    | 'denied'
+    | 'slow'
+    | 'invalid_action'
+    | 'unknown_id'
+    | 'cluster'
+    | 'dropped'
+    | 'failure'
+    | 'closing'
+    | 'closed'
+    | 'suppressed';
 
   /** The admin endpoint: `GET /metrics`, `/healthz` and `/readyz`. It answers while the event loop is blocked. */
   interface AdminOptions {

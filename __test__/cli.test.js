@@ -356,7 +356,7 @@ test('has a flag for every option of the server', async (t) => {
   const { stdout } = await finish(t, '--help');
   // Arguments, and options that only a program can set.
   const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
-  others.push('fd', 'server', 'noServer', 'allowUpgrade');
+  others.push('fd', 'server', 'noServer', 'allowUpgrade', 'logger');
   const without = ['--nats-user', '--nats-pass', '--nats-timeout'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {
     const members = typeof type === 'object' && !Array.isArray(type) ? Object.keys(type) : [];

@@ -50,6 +50,7 @@ const NO_FLAGS = [
   'allowUpgrade',
   'authenticate',
   'authenticateTimeout',
+  'logger',
 ];
 /** Members of `nats` without a flag: those that the address can contain, and rare ones. */
 const NO_NATS_FLAGS = ['nats.user', 'nats.pass', 'nats.timeout'];

@@ -5,9 +5,13 @@
 
 const net = require('node:net');
 const { parseArgs } = require('node:util');
-const { FLAGS, VALUES, helpLines, readFlag, readFlags, unknownFlag } = require('../lib/flags');
+const { FLAGS, helpLines, readFlags, unknownFlag } = require('../lib/flags');
+const { FORMATS, readServeFlags } = require('../lib/cli/serveFlags');
 const LineWriter = require('../lib/lineWriter');
-const { checkClose } = require('../lib/options');
+const { LEVELS } = require('../lib/log/events');
+const LimitedLogger = require('../lib/log/limitedLogger');
+const createLineLogger = require('../lib/log/lineLogger');
+const { printable } = require('../lib/printable');
 const { version } = require('../package.json');
 
 /** Default time for pending requests after SIGTERM, in milliseconds. */
@@ -17,9 +21,25 @@ const LINGER = 500;
 /** Time that systemd is asked for in addition to that of a drain, in milliseconds. */
 const SPARE = 5000;
 
-const dropNotice = (count) => `wsbrokerserver: ${count} lines of output were dropped`;
+/** The log of `--log`: lines at stderr in place of all other output. Undefined without that flag. */
+let log;
+
+const dropNotice = (count) =>
+  log === undefined
+    ? `wsbrokerserver: ${count} lines of output were dropped`
+    : log.lines.warn({ event: 'command', count }, 'lines of output were dropped');
 const output = new LineWriter(process.stdout, dropNotice);
 const errors = new LineWriter(process.stderr, dropNotice);
+
+/** Creates the log. `lines`: the same logger, but its methods return the line. */
+function createLog(format, level) {
+  // Instead of Node's own listener, which prints to stderr.
+  process.removeAllListeners('warning');
+  process.on('warning', ({ name, message }) => report(`${name}: ${message}`));
+  const logger = createLineLogger(format, level, (line) => errors.write(line));
+  const lines = createLineLogger(format, level, (line) => line);
+  return { logger, lines, limited: new LimitedLogger(logger) };
+}
 
 /** The exit codes that shells report for a process ended by a signal. */
 const EXIT = { SIGINT: 130, SIGTERM: 143 };
@@ -32,16 +52,13 @@ const ALL = new net.BlockList();
 ALL.addAddress('0.0.0.0', 'ipv4');
 ALL.addAddress('::', 'ipv6');
 
-/** Ids that are printed as JSON: those with line ends or direction marks, and those that look like JSON. */
-const UNPRINTABLE = /^"|[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
-/** Characters of such an id that JSON does not escape. */
-const UNESCAPED = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
-
 const PARSED = {
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean', short: 'v' },
   drain: { type: 'string', default: `${DRAIN}` },
   'drain-delay': { type: 'string', default: '0' },
+  log: { type: 'string' },
+  'log-level': { type: 'string' },
 };
 for (const { name, isRepeatable } of FLAGS) {
   PARSED[name] = { type: 'string', multiple: isRepeatable };
@@ -55,6 +72,11 @@ function help() {
       '--drain-delay <number>',
       'ms before that, in which /readyz is 503 and clients are accepted (0)',
     ],
+    [
+      `--log <${FORMATS.join('|')}>`,
+      'write a log to stderr, in place of all other output (no log; text with --log-level)',
+    ],
+    [`--log-level <${[...LEVELS, 'off'].join('|')}>`, 'lowest level of the log (info)'],
     ['-h, --help', 'print this help and exit'],
     ['-v, --version', 'print the version and exit'],
   ];
@@ -74,14 +96,27 @@ function help() {
   ].join('\n');
 }
 
-/** Prints a message to stderr. */
-function report(message) {
-  errors.write(`wsbrokerserver: ${message}`);
+/** Prints a message to stderr, or writes it to the log. */
+function report(message, level = 'warn') {
+  if (log === undefined) {
+    errors.write(`wsbrokerserver: ${message}`);
+  } else {
+    log.limited.write(level, 'command', {}, message);
+  }
 }
 
-/** Prints a line to stderr, and sets the exit code: 2 for a wrong command line, 1 for an error of the system. */
+/** Prints a line to stderr, whatever the level of the log, and ends with an exit code. */
 function fail(message, code) {
-  report(message);
+  if (log === undefined) {
+    report(message);
+  } else {
+    log.logger.error({ event: 'command' }, message);
+  }
+  end(code);
+}
+
+/** Sets the exit code: 2 for a wrong command line, 1 for an error of the system. */
+function end(code) {
   process.exitCode = code;
   limitLinger();
 }
@@ -102,7 +137,12 @@ function start(port, path, closing, flags) {
   let server;
   handleHangUp(() => server, flags, notifier);
   try {
-    server = new WSMsgBroker.Server({ ...listener(port), path, ...options });
+    server = new WSMsgBroker.Server({
+      ...listener(port),
+      path,
+      ...options,
+      logger: log?.logger,
+    });
   } catch (error) {
     fail(error.message, 2);
     return;
@@ -116,21 +156,33 @@ function start(port, path, closing, flags) {
     // Without TLS the line is the same as in version 1.
     const scheme = options.tls ? 'wss://' : '';
     const where = `${scheme}${placeOf(address, shown)}${shown.path}`;
-    output.write(`WSMsgBroker server listening on ${where}`);
+    if (log === undefined) {
+      output.write(`WSMsgBroker server listening on ${where}`);
+    }
     notifier.ready(server, `listening on ${where}`);
     if (options.jwt === undefined && isAll(address)) {
       report('any client that can reach this machine may register (see --host and --jwt-secret)');
     }
   });
-  server.on('registered', (id) => output.write(` + ${printable(id)}`));
-  server.on('unregistered', (id) => output.write(` - ${printable(id)}`));
-  server.on('cluster', (state, reason) => {
-    const why = reason === null ? '' : ` (${reason})`;
-    report(`cluster ${state}${printable(why)}`);
-  });
+  if (log !== undefined) {
+    // Without a listener there is a warning as well.
+    server.on('cluster', () => {});
+  } else {
+    server.on('registered', (id) => output.write(` + ${printable(id)}`));
+    server.on('unregistered', (id) => output.write(` - ${printable(id)}`));
+    server.on('cluster', (state, reason) => {
+      const why = reason === null ? '' : ` (${reason})`;
+      report(`cluster ${state}${printable(why)}`);
+    });
+  }
   server.on('error', (error) => {
     if (error.syscall !== undefined || error.code === 'ERR_WSMB_CLUSTER') {
-      fail(error.message, 1);
+      if (log?.limited.isEnabled('error')) {
+        // The server has written it to the log.
+        end(1);
+      } else {
+        fail(error.message, 1);
+      }
       notifier.status(error.message);
     }
   });
@@ -202,15 +254,6 @@ function isAll({ address, family }) {
   return family !== undefined && ALL.check(address, family.toLowerCase());
 }
 
-/** An id unchanged, or as JSON in one line. */
-function printable(id) {
-  if (!UNPRINTABLE.test(id)) {
-    return id;
-  }
-  const code = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
-  return JSON.stringify(id).replace(UNESCAPED, code);
-}
-
 /** By the beginning of their flags, the options whose files are read again. */
 const RENEWED = {
   'tls-': (server, { tls }) => server.setTls(tls),
@@ -228,7 +271,7 @@ function renew(server, flags) {
     try {
       change(server, readFlags(Object.fromEntries(own)));
     } catch (error) {
-      report(error.message);
+      report(error.message, 'error');
     }
   }
   if (!isAny) {
@@ -244,7 +287,6 @@ function main(argv) {
       allowPositionals: true,
     });
     const { help: wantsHelp, version: wantsVersion, ...others } = values;
-    const { drain, 'drain-delay': delay, ...flags } = others;
     if (wantsHelp) {
       output.write(help());
     } else if (wantsVersion) {
@@ -253,12 +295,10 @@ function main(argv) {
       fail('expected <port> [path]; see --help', 2);
     } else {
       const [port, path] = positionals;
-      const [, readNumber] = VALUES.number;
-      const closing = {
-        drain: readFlag('drain', readNumber, drain),
-        delay: readFlag('drain-delay', readNumber, delay),
-      };
-      checkClose(closing);
+      const { closing, logging, flags } = readServeFlags(others);
+      if (logging) {
+        log = createLog(logging.format, logging.level);
+      }
       start(port, path, closing, flags);
     }
   } catch (error) {

@@ -164,6 +164,16 @@ const FLAGS = optionsWithFlag().map(([option, type]) => {
   return { name: nameOf(option), option, placeholder, isRepeatable, read };
 });
 
+/** A function that reads a value that must be one of these words. */
+function oneOf(words) {
+  return (text) => {
+    if (!words.includes(text)) {
+      throw new Error(`is '${text}', expected ${words.join(' or ')}`);
+    }
+    return text;
+  };
+}
+
 /** The value of a flag. Throws an error that names the flag. */
 function readFlag(name, read, text) {
   try {
@@ -201,7 +211,8 @@ function unknownFlag(error) {
   if (flag === undefined) {
     return undefined;
   }
-  const flags = [...FLAGS.map(({ name }) => name), 'drain', 'drain-delay', 'help', 'version'];
+  const own = ['drain', 'drain-delay', 'log', 'log-level', 'help', 'version'];
+  const flags = [...FLAGS.map(({ name }) => name), ...own];
   const meant = closest(
     flag,
     flags.map((name) => `--${name}`),
@@ -250,4 +261,4 @@ function helpLines() {
   });
 }
 
-module.exports = { FLAGS, VALUES, readFlag, readFlags, unknownFlag, helpLines };
+module.exports = { FLAGS, VALUES, oneOf, readFlag, readFlags, unknownFlag, helpLines };

@@ -8,6 +8,7 @@ const util = require('node:util');
 const { MAX_TIMER } = require('./client/wait');
 const closest = require('./closest');
 const { coded } = require('./errors');
+const { LEVELS } = require('./log/events');
 const { parseProxy } = require('./proxy');
 const trustStore = require('./trust');
 
@@ -106,6 +107,7 @@ const SERVER = {
   tls: SERVER_TLS,
   nats: NATS,
   admin: { port: 'any', host: 'string', token: 'string' },
+  logger: 'logger',
 };
 
 const RECONNECT = {
@@ -208,6 +210,10 @@ const TYPES = {
   httpServer: [
     (value) => isHttpServer(value),
     'an HTTP server, such as that of http.createServer()',
+  ],
+  logger: [
+    (value) => LEVELS.some((level) => typeof value?.[level] === 'function'),
+    'an object with methods debug, info, warn and error',
   ],
   boolean: [(value) => typeof value === 'boolean', 'true or false'],
   function: [(value) => typeof value === 'function', 'a function'],

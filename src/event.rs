@@ -59,6 +59,8 @@ pub enum ServerEvent<'a> {
         id: &'a str,
         /// True if the id was registered before, by another connection or the same.
         replaced: bool,
+        /// True if another connection of this server owned the id.
+        taken_over: bool,
         /// The connection that owns it now.
         info: ConnectionInfo,
     },
@@ -72,6 +74,10 @@ pub enum ServerEvent<'a> {
         error: ActionError,
         /// The text of the frame; none for a binary frame.
         text: Option<&'a str>,
+        /// The id of the connection.
+        id: Option<&'a str>,
+        /// Where it came from.
+        info: ConnectionInfo,
     },
     /// A connection is a slow consumer.
     Slow {
@@ -86,6 +92,8 @@ pub enum ServerEvent<'a> {
     Denied {
         /// The id that was requested or registered.
         id: Option<&'a str>,
+        /// Where the connection came from.
+        info: ConnectionInfo,
         /// The reason.
         denied: &'a Denied,
     },

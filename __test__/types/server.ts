@@ -44,6 +44,33 @@ server.on('disconnected', ({ id, reason, duration }) => {
 });
 server.on('refused', ({ status, remoteAddress }) => [status, remoteAddress]);
 expectTypeOf(server.stats()?.closed.slow).toEqualTypeOf<number | undefined>();
+new Server({ port: 0, logger: console });
+new Server({ port: 0, logger: { level: 'warn', isLevelEnabled: () => true, warn: console.warn } });
+new Server({
+  port: 0,
+  logger: {
+    debug: undefined,
+    async info({ event, id }, message) {
+      expectTypeOf(event).toEqualTypeOf<WSMsgBroker.LogEvent>();
+      expectTypeOf(id).toEqualTypeOf<unknown>();
+      expectTypeOf(message).toEqualTypeOf<string>();
+    },
+  },
+});
+/** The overloads of pino. */
+interface LogFn {
+  <T>(object: T, message?: string, ...args: unknown[]): void;
+  (message: string, ...args: unknown[]): void;
+}
+declare const pino: Record<'debug' | 'info' | 'warn' | 'error', LogFn> & {
+  level: string;
+  isLevelEnabled(level: string): boolean;
+};
+new Server({ port: 0, logger: pino });
+// @ts-expect-error a method is a function
+new Server({ port: 0, logger: { info: 'text' } });
+// @ts-expect-error no such event
+({ event: 'connected' }) satisfies WSMsgBroker.LogMembers;
 server.close(null, null);
 // @ts-expect-error a function
 server.close({}, 1);

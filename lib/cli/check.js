@@ -2,11 +2,12 @@
 
 // The subcommand `check`: checks the settings of a broker without starting it.
 
-const { VALUES, readFlag, readFlags } = require('../flags');
+const { readFlags } = require('../flags');
 const { NativeServer } = require('../native');
-const { checkClose, checkServer } = require('../options');
+const { checkServer } = require('../options');
 const { parse } = require('../server/arguments');
 const { FAILURE, SUCCESS } = require('./exit');
+const { readServeFlags } = require('./serveFlags');
 const { parseServe, withSettings } = require('./settings');
 
 const describe = `Usage: wsmsgbroker check [port] [path] [--config <file>] [options]
@@ -33,12 +34,7 @@ async function run(args) {
     const found = withSettings(args);
     ({ places } = found);
     const { values, positionals } = parseServe(found.args);
-    const { drain, 'drain-delay': delay, ...flags } = values;
-    const [, readNumber] = VALUES.number;
-    checkClose({
-      drain: drain === undefined ? undefined : readFlag('drain', readNumber, drain),
-      delay: delay === undefined ? undefined : readFlag('drain-delay', readNumber, delay),
-    });
+    const { flags } = readServeFlags(values);
     const [port, path, ...rest] = positionals;
     if (port === undefined || rest.length > 0) {
       throw new Error('expected <port> [path]');

@@ -16,7 +16,14 @@ Prints a script that completes commands and options. For bash, in ~/.bashrc:
 function optionsOf(name) {
   const options =
     name === 'serve' || name === 'check'
-      ? ['config', ...FLAGS.map(({ name: flag }) => flag), 'drain', 'drain-delay']
+      ? [
+          'config',
+          ...FLAGS.map(({ name: flag }) => flag),
+          'drain',
+          'drain-delay',
+          'log',
+          'log-level',
+        ]
       : Object.keys(require(`./${name}`).options);
   return [...options, 'help'].map((option) => `--${option}`).join(' ');
 }

@@ -9,12 +9,14 @@ const { FLAGS } = require('../flags');
 const { UsageError } = require('./exit');
 const { PlaceError, parseJson } = require('./jsonText');
 
-/** Settings that are not options of a server: the arguments, and the times of a stop. */
+/** Settings that are not options of a server: the arguments, the times of a stop, and the log. */
 const OTHERS = [
   { name: 'port', option: 'port' },
   { name: 'path', option: 'path' },
   { name: 'drain', option: 'drain' },
   { name: 'drain-delay', option: 'drainDelay' },
+  { name: 'log', option: 'log' },
+  { name: 'log-level', option: 'logLevel' },
 ];
 
 const SETTINGS = [...FLAGS, ...OTHERS];
@@ -128,10 +130,9 @@ function withSettings(args, env = process.env) {
 /** Parses the arguments of `wsbrokerserver`. */
 function parseServe(args, strict = true) {
   const options = Object.fromEntries(
-    [...FLAGS, { name: 'drain' }, { name: 'drain-delay' }].map(({ name, isRepeatable }) => [
-      name,
-      { type: 'string', multiple: isRepeatable ?? false },
-    ]),
+    [...FLAGS, ...OTHERS.filter(({ name }) => name !== 'port' && name !== 'path')].map(
+      ({ name, isRepeatable }) => [name, { type: 'string', multiple: isRepeatable ?? false }],
+    ),
   );
   return parseArgs({ args, options, strict, allowPositionals: true });
 }

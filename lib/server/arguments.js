@@ -79,6 +79,8 @@ function parse({ id, ...options }) {
     authenticate,
     jwt,
     admin,
+    // For `ServerEvents`.
+    logger: _logger,
     ...limits
   } = options;
   const hasAddress = (port !== undefined && port !== null) || fd !== undefined;

@@ -13,34 +13,11 @@ const { DEFAULTS, nativeJwt, parse } = require('./arguments');
 const authResult = require('./authResult');
 const Cluster = require('./cluster');
 const Ready = require('./ready');
+const ServerEvents = require('./serverEvents');
 
 // Captured here, because fake timers of a test framework replace it later.
 const { nextTick } = process;
 const { setTimeout, clearTimeout } = require('node:timers');
-
-/** Kinds of events that the addon sends only while the event of this name has a listener. */
-const OPTIONAL_EVENTS = {
-  __proto__: null,
-  connection: ServerEventKind.Connection,
-  registered: ServerEventKind.Registered,
-  unregistered: ServerEventKind.Unregistered,
-  warn: ServerEventKind.UnknownId,
-  error: ServerEventKind.Refused,
-  slow: ServerEventKind.Slow,
-  denied: ServerEventKind.Denied,
-  disconnected: ServerEventKind.Disconnected,
-  refused: ServerEventKind.HandshakeRefused,
-};
-
-/** The bit of an event in the mask of events that have listeners. */
-function bit(name) {
-  return Object.hasOwn(OPTIONAL_EVENTS, name) ? 1 << OPTIONAL_EVENTS[name] : 0;
-}
-
-/** The origin of a connection, for listeners. */
-function connectionInfo(remoteAddress, port, secure) {
-  return { remoteAddress, remotePort: port ?? undefined, secure };
-}
 
 /** The certificate of a client, in base64, as `authenticate` gets it. */
 function clientCertificate(base64) {
@@ -81,6 +58,22 @@ function addressOf(found) {
 const target = ({ host, port, unix, fd }) =>
   fd === undefined ? (unix ?? `${host}:${port}`) : 'inherited socket';
 
+/** The name and code of a fault of the program, for the log. Its message may contain secrets, such as a token. */
+function namesOf(fault) {
+  const names = {};
+  for (const member of ['name', 'code']) {
+    try {
+      const name = fault[member];
+      if (typeof name === 'string' && /^\w{1,64}$/.test(name)) {
+        names[member] = name;
+      }
+    } catch {
+      // The program may throw anything, also an object whose members cannot be read.
+    }
+  }
+  return names;
+}
+
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
 
 /** Calls a function of the addon. Its error for an invalid option becomes a RangeError. */
@@ -92,17 +85,14 @@ function callNative(call) {
   }
 }
 
-class ServerImpl {
+class ServerImpl extends ServerEvents {
   /** The property of a server that has its implementation. */
   static key = Symbol('impl');
-  #server;
   #options;
   #native = null;
   #number = 0;
   #authenticate;
   #ttl;
-  /** The mask of events that have listeners. */
-  #listened = 0;
   #closed;
   #resolveClosed;
   /** Takes over sockets of HTTP servers, if the server has no port. */
@@ -126,7 +116,7 @@ class ServerImpl {
   context = eventHub.currentContext();
 
   constructor(server, options) {
-    this.#server = server;
+    super(server, options);
     this.#options = parse(options);
     this.id = this.#options.id;
     this.#authenticate = options.authenticate;
@@ -157,11 +147,11 @@ class ServerImpl {
       nextTick(() => this.#failToListen(this.#listenError(error)));
       return;
     }
-    this.followListeners();
+    this.startEvents();
     this.#attach();
     nextTick(() => {
       this.#isBound = this.#options.httpServer?.listening ?? true;
-      if (this.#server.wss === null) {
+      if (this.server.wss === null) {
         // The program has closed the server in the tick of its construction: no unhandled rejection.
         this.ready.settle(notOpened(), true);
       } else {
@@ -208,7 +198,7 @@ class ServerImpl {
 
   /** Emits `'listening'`, unless something is still missing. */
   #emitListening() {
-    const server = this.#server;
+    const { server } = this;
     if (!this.#isBound || this.#awaitsCluster || server.wss === null) {
       return;
     }
@@ -217,40 +207,31 @@ class ServerImpl {
       server.client.connected().catch(() => {});
     }
     this.ready.settle(null);
+    this.#logListening();
     server.emit('listening');
+  }
+
+  #logListening() {
+    const address = this.address();
+    const where = typeof address === 'string' ? { address } : { ...address, family: undefined };
+    const secure = this.#options.native.tls !== undefined;
+    this.log.report('listening', { ...where, path: this.#options.shown.path, secure });
   }
 
   /** Reports that the server cannot listen: by a rejected `ready`, and by `'error'` if `ready` was not read. */
   #failToListen(error) {
-    const hasListener = this.#server.listenerCount('error') > 0;
+    // The text is that of the system or of this package.
+    this.log.report('failure', { operation: 'listen', code: error.code, reason: error.message });
+    const hasListener = this.server.listenerCount('error') > 0;
     const wasRead = this.ready.settle(error, hasListener);
     if (hasListener || !wasRead) {
-      this.#server.emit('error', error);
+      this.server.emit('error', error);
     }
   }
 
-  /** Informs the addon which events have listeners. It does not send other events. */
-  followListeners() {
-    const server = this.#server;
-    server.removeListener('newListener', this.#added).on('newListener', this.#added);
-    server.removeListener('removeListener', this.#removed).on('removeListener', this.#removed);
-    const names = Object.keys(OPTIONAL_EVENTS).filter((name) => server.listenerCount(name) > 0);
-    this.#setListened(names.reduce((bits, name) => bits | bit(name), 0));
-  }
-
-  #added = (name) => this.#setListened(this.#listened | bit(name));
-
-  #removed = (name) => {
-    if (this.#server.listenerCount(name) === 0) {
-      this.#setListened(this.#listened & ~bit(name));
-    }
-  };
-
-  #setListened(listened) {
-    if (listened !== this.#listened) {
-      this.#listened = listened;
-      this.#native?.listen(listened);
-    }
+  /** Sets the mask of events that the addon sends. */
+  listen(mask) {
+    this.#native?.listen(mask);
   }
 
   #listenError({ code, message }) {
@@ -273,7 +254,7 @@ class ServerImpl {
   address() {
     const { httpServer } = this.#options;
     // As for a port of its own, null from `close()` on.
-    if (httpServer && this.#server.wss !== null) {
+    if (httpServer && this.server.wss !== null) {
       return httpServer.address();
     }
     return addressOf(this.#native?.address());
@@ -305,7 +286,7 @@ class ServerImpl {
 
   /** The server's own client, created when it is first read. */
   get client() {
-    if (!this.#client && this.#server.wss === null) {
+    if (!this.#client && this.server.wss === null) {
       throw notOpened();
     }
     if (!this.#client) {
@@ -362,7 +343,10 @@ class ServerImpl {
       this.#closed.then(() => nextTick(() => (error ? callback(error) : callback())));
     }
     clearTimeout(this.#delay);
-    if (delay > 0 && this.#server.wss !== null) {
+    if (this.server.wss !== null && !this.#isClosed) {
+      this.log.report('closing', { delay: delay ?? 0, drain: drain ?? 0 });
+    }
+    if (delay > 0 && this.server.wss !== null) {
       this.#native?.leave();
       this.#delay = setTimeout(() => this.#stop(drain), delay);
       this.setRef(this.#isRef);
@@ -374,7 +358,7 @@ class ServerImpl {
 
   /** Stops to listen, and closes the connections. */
   #stop(drain) {
-    this.#server.wss = null;
+    this.server.wss = null;
     this.#attachment?.close();
     this.#options.httpServer?.removeListener('listening', this.#onHttpListening);
     this.#native?.close(drain);
@@ -382,6 +366,7 @@ class ServerImpl {
 
   #setClosed() {
     this.#isClosed = true;
+    this.endEvents();
     this.context.emitDestroy();
     this.#resolveClosed();
   }
@@ -416,7 +401,7 @@ class ServerImpl {
 
   /** Searches all brokers of the cluster for all ids, or for this one. */
   find(id, timeout) {
-    if (this.#native === null || this.#server.wss === null) {
+    if (this.#native === null || this.server.wss === null) {
       return Promise.reject(notOpened());
     }
     this.#lastSearch += 1;
@@ -433,52 +418,7 @@ class ServerImpl {
     HANDLERS[event[0]].call(this, event);
   }
 
-  // The handlers of events: `on` and the name of a `ServerEventKind`, where src/node/events.rs lists the arguments.
-
-  onConnection([, address, port, secure]) {
-    this.#server.emit('connection', connectionInfo(address, port, secure));
-  }
-
-  onDisconnected([, address, port, secure, id, reason, code, seconds, messages, received, sent]) {
-    this.#server.emit('disconnected', {
-      ...connectionInfo(address, port, secure),
-      id: id ?? undefined,
-      reason,
-      code: code ?? undefined,
-      duration: seconds * 1000,
-      messages,
-      bytesReceived: received,
-      bytesSent: sent,
-    });
-  }
-
-  onHandshakeRefused([, address, port, secure, status]) {
-    this.#server.emit('refused', { ...connectionInfo(address, port, secure), status });
-  }
-
-  onRegistered([, id, address, port, secure]) {
-    this.#server.emit('registered', id, connectionInfo(address, port, secure));
-  }
-
-  onUnregistered([, id]) {
-    this.#server.emit('unregistered', id);
-  }
-
-  onUnknownId([, id]) {
-    const message = `Unable to send message. Client "${id}" unknown`;
-    this.#server.emit('warn', coded('ERR_WSMB_UNKNOWN_ID', message));
-  }
-
-  onRefused([, code, text, frame]) {
-    // Without a listener the error is dropped: a peer must not be able to end the process.
-    if (this.#server.listenerCount('error') > 0) {
-      this.#server.emit('error', refusalError(code, text, frame));
-    }
-  }
-
-  onSlow([, id, reason]) {
-    this.#server.emit('slow', id, reason);
-  }
+  // The handlers of events that change the state of the server; `ServerEvents` has the others.
 
   onClosed() {
     eventHub.remove(this.#number);
@@ -491,15 +431,8 @@ class ServerImpl {
     for (const resolve of this.#searches.values()) {
       resolve({ ids: [], silent: [] });
     }
+    this.log.report('closed');
     this.#setClosed();
-  }
-
-  onCounted([, number]) {
-    this.#server.emit('dropped', number);
-  }
-
-  onDenied([, id, code, text]) {
-    this.#server.emit('denied', id, coded(code, text));
   }
 
   /** Calls `authenticate`, and passes its result to the addon. */
@@ -529,8 +462,9 @@ class ServerImpl {
 
   /** Reports a failure that is not caused by a peer: as `'error'`, or as a warning, once for each kind. */
   #reportFault(what, fault) {
-    if (this.#server.listenerCount('error') > 0) {
-      this.#server.emit('error', fault);
+    this.log.report('failure', { operation: what, ...namesOf(fault) });
+    if (this.server.listenerCount('error') > 0) {
+      this.server.emit('error', fault);
     } else if (!this.#warned.has(what)) {
       this.#warned.add(what);
       const text = fault?.stack ?? util.inspect(fault);
@@ -541,7 +475,7 @@ class ServerImpl {
 
   /** Handles a change of the cluster connection, even if a listener of `'cluster'` throws. */
   onCluster([, state, reason]) {
-    const server = this.#server;
+    const { server } = this;
     const { required, timeout = DEFAULTS.nats.timeout } = this.#options.native.nats;
     const isReached = this.#awaitsCluster && state === 'connected' && server.wss !== null;
     const isMissing = state === 'missing';
@@ -554,6 +488,7 @@ class ServerImpl {
     if (state === 'failed' && !required && server.listenerCount('cluster') === 0) {
       process.emitWarning(`cannot connect to NATS, retrying: ${reason}`, { code: 'WSMB_CLUSTER' });
     }
+    this.log.report('cluster', { state, reason: reason ?? undefined });
     try {
       server.emit('cluster', state, reason);
     } finally {
@@ -586,20 +521,5 @@ class ServerImpl {
 
 /** By the number of a kind, the method that handles its events. */
 const HANDLERS = eventHub.handlersOf(ServerEventKind, ServerImpl.prototype);
-
-/** The error of an invalid frame. If its text is short enough, the error of a JSON text is V8's own. */
-function refusalError(code, message, text) {
-  if (code === 'ERR_WSMB_JSON' && text !== null) {
-    try {
-      // `null` is valid JSON, and has no action.
-      JSON.parse(text).action;
-    } catch (error) {
-      error.code = code;
-      return error;
-    }
-  }
-  const Type = code === 'ERR_WSMB_JSON' || code === 'ERR_WSMB_BINARY' ? SyntaxError : Error;
-  return coded(code, message, Type);
-}
 
 module.exports = ServerImpl;

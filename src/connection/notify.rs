@@ -22,9 +22,12 @@ impl Connection {
         self.deliver(turn);
         self.broker.metrics.error(&error);
         self.push_refused(&error, text.unwrap_or_default(), turn);
-        self.broker
-            .listener
-            .event(ServerEvent::Refused { error, text });
+        self.broker.listener.event(ServerEvent::Refused {
+            error,
+            text,
+            id: self.id.as_deref(),
+            info: self.handle.info,
+        });
         self.count_refusal();
     }
 

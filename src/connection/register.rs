@@ -346,15 +346,14 @@ impl Connection {
         let (mut lost, mut given_up) = (None, None);
         let taken = broker.registry.register(&id, handle, |former| {
             // Emitted before the peer gets `registered`: events of its next actions come later.
-            let replaced = former.is_some();
+            let taken = former.filter(|(former, _)| former.key != handle.key);
             broker.listener.event(ServerEvent::Registered {
                 id: &id,
-                replaced,
+                replaced: former.is_some(),
+                taken_over: taken.is_some(),
                 info: handle.info,
             });
-            if let Some((former, registration)) = former
-                && former.key != handle.key
-            {
+            if let Some((former, registration)) = taken {
                 if former.uses_version_2() {
                     let frame = protocol::version_2::replaced(&from);
                     turn.pushed(former, former.outbox.push(&frame));
@@ -414,6 +413,7 @@ impl Connection {
     pub(super) fn deny(&mut self, id: Option<&str>, denied: Denied) {
         let event = ServerEvent::Denied {
             id,
+            info: self.handle.info,
             denied: &denied,
         };
         self.broker.listener.event(event);

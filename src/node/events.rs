@@ -46,7 +46,7 @@ pub enum ServerEventKind {
     Unregistered,
     /// `id`: a message had this unknown receiver.
     UnknownId,
-    /// `code, text, frame`: a frame of a client was invalid.
+    /// `code, text, frame, id, address, port, secure`: a frame of a client was invalid.
     Refused,
     /// `id, reason`
     Slow,
@@ -54,7 +54,7 @@ pub enum ServerEventKind {
     Closed,
     /// `number` of events that were counted instead of sent.
     Counted,
-    /// `id, code, text`
+    /// `id, code, text, address, port, secure`
     Denied,
     /// `number, id, token, headers, url, certificate, address, secure, context`: may this client register? The
     /// certificate is DER in base64.
@@ -73,6 +73,8 @@ pub enum ServerEventKind {
     Disconnected,
     /// `address, port, secure, status`: a socket did not become a WebSocket.
     HandshakeRefused,
+    /// `id, address, port, secure`: the registration, sent before, has taken the id from another connection.
+    TakenOver,
 }
 
 use ServerEventKind as Kind;
@@ -269,8 +271,16 @@ impl ServerListener for Listener {
     fn event(&self, event: ServerEvent<'_>) {
         let shared = &self.0;
         match event {
-            ServerEvent::Registered { id, replaced, info } => {
+            ServerEvent::Registered {
+                id,
+                replaced,
+                taken_over,
+                info,
+            } => {
                 shared.registration(id, replaced, Some(info));
+                if taken_over && shared.samples(Kind::TakenOver) {
+                    shared.push(Kind::TakenOver, &[&json(id), &info_json(info)]);
+                }
             }
             ServerEvent::Unregistered(id) => shared.registration(id, true, None),
             ServerEvent::Connection(info) if shared.samples(Kind::Connection) => {
@@ -279,11 +289,17 @@ impl ServerListener for Listener {
             ServerEvent::UnknownId(id) if shared.samples(Kind::UnknownId) => {
                 shared.push(Kind::UnknownId, &[&json(id)]);
             }
-            ServerEvent::Refused { error, text } if shared.samples(Kind::Refused) => {
+            ServerEvent::Refused {
+                error,
+                text,
+                id,
+                info,
+            } if shared.samples(Kind::Refused) => {
                 let text = text.filter(|text| text.len() <= TEXT);
                 let text = or_null(text);
                 let (code, message) = (json(error.code()), json(&error.to_string()));
-                shared.push(Kind::Refused, &[&code, &message, &text]);
+                let arguments = [&*code, &message, &text, &or_null(id), &info_json(info)];
+                shared.push(Kind::Refused, &arguments);
             }
             ServerEvent::Slow { id, why } if shared.samples(Kind::Slow) => {
                 let why = match why {
@@ -293,9 +309,10 @@ impl ServerListener for Listener {
                 };
                 shared.push(Kind::Slow, &[&or_null(id), why]);
             }
-            ServerEvent::Denied { id, denied } if shared.samples(Kind::Denied) => {
+            ServerEvent::Denied { id, info, denied } if shared.samples(Kind::Denied) => {
                 let (code, reason) = (json(denied.code()), json(denied.reason()));
-                shared.push(Kind::Denied, &[&or_null(id), &code, &reason]);
+                let arguments = [&*or_null(id), &code, &reason, &info_json(info)];
+                shared.push(Kind::Denied, &arguments);
             }
             ServerEvent::Disconnected {
                 id,

@@ -55,7 +55,9 @@ impl Log {
             ServerEvent::Slow { id, why } => format!("slow {id:?} {why:?}"),
             ServerEvent::HandshakeRefused { status, .. } => format!("refused handshake {status}"),
             ServerEvent::Disconnected { reason, .. } => format!("disconnected {}", reason.name()),
-            ServerEvent::Denied { id, denied } => format!("denied {id:?} {}", denied.close_code()),
+            ServerEvent::Denied { id, denied, .. } => {
+                format!("denied {id:?} {}", denied.close_code())
+            }
             other => format!("{other:?}"),
         };
         self.push(line);
