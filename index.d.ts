@@ -1176,15 +1176,18 @@ declare namespace WSMsgBroker {
     | 'closed'
     | 'suppressed';
 
-  /** The admin endpoint: `GET /metrics`, `/healthz` and `/readyz`. It answers while the event loop is blocked. */
+  /**
+   * The admin endpoint: `GET /metrics`, `/healthz` and `/readyz`, and a dashboard at `/`. It answers while the event loop
+   * is blocked.
+   */
   interface AdminOptions {
     /** Port, or the path of a Unix socket. Port 0 picks a free port: see `adminAddress()`. */
     port: number | string;
     /** Address to listen on. Other than a loopback address only with `token`. Default `127.0.0.1`. */
     host?: string | undefined;
     /**
-     * Token that requests for `/metrics` must have (`Authorization: Bearer <token>`): at least 16 characters of ASCII.
-     * Default: none.
+     * Token that requests for `/metrics` and the dashboard must have (`Authorization: Bearer <token>`): at least 16
+     * characters of ASCII. Default: none, and the dashboard disconnects no client.
      */
     token?: string | undefined;
   }

@@ -68,7 +68,9 @@ test('counters equal what clients did, to the message', async (t) => {
   await t.throwsAsync(asker.request('x', ['nobody', 'none']));
   asker.close();
   await once(asker, 'close');
-  const isOver = (text) => value(text, 'connections_closed_total{reason="client"}') === 1;
+  const isOver = (text) =>
+    value(text, 'connections_closed_total{reason="client"}') === 1 &&
+    value(text, 'connections') === 1;
   const text = await metricsWhen(port, isOver);
   const expected = {
     connections: 1,
@@ -358,7 +360,7 @@ onUnix('the endpoint may be a Unix socket, which is removed', async (t) => {
 
 test('only GET and HEAD of known paths are answered', async (t) => {
   const { port } = await start(t);
-  t.is((await get(port, '/')).status, 404);
+  t.is((await get(port, '/nothing')).status, 404);
   t.is((await get(port, '/metrics/../metrics')).status, 404);
   t.is((await get(port, '/metrics?x=1')).status, 200);
   t.like(await get(port, '/metrics', {}, 'POST'), { status: 405, headers: { allow: 'GET, HEAD' } });

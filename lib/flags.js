@@ -66,7 +66,7 @@ const DESCRIPTIONS = {
   ],
   'nats.tls.cert': ['certificate of this broker for NATS (PEM); implies TLS'],
   'nats.tls.key': ['private key of this certificate (PEM)'],
-  'admin.port': ['port or Unix socket of the admin endpoint (metrics, health)', 'no endpoint'],
+  'admin.port': ['port or Unix socket of the admin endpoint (metrics, dashboard)', 'no endpoint'],
   'admin.host': ['address of the admin endpoint'],
   'admin.token': ['token of the admin endpoint: the first line of this file', 'no token'],
   'nats.required': ['exit if NATS cannot be reached at the start'],

@@ -11,6 +11,7 @@
 //! | `notifications` | failures to askers, cancellations to responders |
 //! | `receipts` | receipts that wait for reports of other brokers |
 //! | `principals` | principals whose connections were closed recently |
+//! | `recent` | the connections that were closed last |
 //! | `lease` | the right of a connection to an id within the cluster |
 //! | `peers` | the trait through which a broker uses other brokers; `cluster` implements it |
 
@@ -22,6 +23,7 @@ mod notifications;
 pub(crate) mod peers;
 pub(crate) mod principals;
 pub(crate) mod receipts;
+pub(crate) mod recent;
 pub(crate) mod registry;
 pub(crate) mod requests;
 
@@ -49,6 +51,7 @@ use crate::{
 use handle::{Close, Handle};
 use peers::Peers;
 use principals::EndedPrincipals;
+use recent::RecentlyClosed;
 use registry::Registry;
 
 /// State of one broker, shared by all its connections.
@@ -62,6 +65,7 @@ pub(crate) struct Broker {
     /// The other brokers, if this one is in a cluster.
     pub(crate) peers: Option<Arc<dyn Peers>>,
     pub(crate) ended: EndedPrincipals,
+    pub(crate) recently_closed: RecentlyClosed,
     connections: Mutex<HashMap<u64, Arc<Handle>>>,
     next_key: AtomicU64,
     /// Start and maximum duration of a drain, if one has begun.
@@ -97,6 +101,7 @@ impl Broker {
             listener,
             peers,
             ended: EndedPrincipals::default(),
+            recently_closed: RecentlyClosed::default(),
             connections: Mutex::default(),
             next_key: AtomicU64::new(1),
             draining: Mutex::default(),

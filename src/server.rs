@@ -8,7 +8,7 @@
 //! | `handshakes` | pending handshakes and their limit |
 //! | `adopt` | takes over sockets from an HTTP server of the embedder |
 //! | `attach` | starts the connection of a WebSocket |
-//! | `admin` | metrics and health over HTTP |
+//! | `admin` | metrics, health and a dashboard over HTTP |
 //! | `participant` | the server's own client |
 //! | `directory` | queries ids, disconnects clients |
 //! | `governor` | closes connections when memory is short |

@@ -85,5 +85,8 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     /// True while messages for moved ids are being handed over.
     fn hands_over(&self) -> bool;
 
+    /// The sorted names of all known brokers, including this one.
+    fn names(&self) -> Vec<String>;
+
     fn stats(&self) -> ClusterStats;
 }

@@ -132,6 +132,18 @@ impl Registry {
             .collect()
     }
 
+    /// At most `max` registrations whose ids begin with `prefix`, in no order.
+    pub(crate) fn find_by_prefix(&self, prefix: &str, max: usize) -> Vec<(Arc<str>, Arc<Handle>)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read();
+            let matching = shard.iter().filter(|each| each.id.starts_with(prefix));
+            let matching = matching.take(max - found.len());
+            found.extend(matching.map(|each| (each.id.clone(), each.owner.clone())));
+        }
+        found
+    }
+
     /// Makes `handle` the owner of `id`. `announce` runs before anyone can send to the new owner; its
     /// argument is the former owner and the number of that registration, if there was one.
     ///

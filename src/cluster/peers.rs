@@ -88,6 +88,10 @@ impl Peers for Cluster {
         self.hands_over()
     }
 
+    fn names(&self) -> Vec<String> {
+        self.nodes()
+    }
+
     fn stats(&self) -> ClusterStats {
         self.stats()
     }

@@ -86,12 +86,17 @@ impl Connection {
         if let Some(ended) = &self.ended
             && !handle.participant
         {
+            let (id, info, traffic) = (ended.id.as_deref(), handle.info, handle.traffic());
+            let end = (ended.reason, ended.code);
+            broker
+                .recently_closed
+                .add(handle.key, id, info, end, traffic);
             broker.listener.event(ServerEvent::Disconnected {
-                id: ended.id.as_deref(),
-                info: handle.info,
+                id,
+                info,
                 reason: ended.reason,
                 code: ended.code,
-                traffic: handle.traffic(),
+                traffic,
             });
         }
     }

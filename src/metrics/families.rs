@@ -153,7 +153,7 @@ pub const FAMILIES: &[Family] = &[
 
 impl Stats {
     /// Messages that were not delivered, by reason.
-    fn undelivered_by(&self) -> ByLabel {
+    pub(crate) fn undelivered_by(&self) -> ByLabel {
         let unreachable = self
             .cluster
             .as_ref()

@@ -8,12 +8,13 @@ use crate::error::{Error, Result};
 /// Minimum length of a token: it must not be guessed.
 const MIN_TOKEN: usize = 16;
 
-/// The admin endpoint of a server: metrics and health over HTTP, on an address of its own.
+/// The admin endpoint of a server: metrics, health and a dashboard over HTTP, on an address of its own.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminOptions {
     /// The address to listen on: a loopback address, unless there is a token; or a Unix socket.
     pub listen: Listen,
-    /// The token that requests must have (`Authorization: Bearer`); `/healthz` and `/readyz` need none. Default: none.
+    /// The token that requests must have (`Authorization: Bearer`); `/healthz`, `/readyz` and the files of
+    /// the dashboard need none. Default: none, and the dashboard disconnects no client.
     pub token: Option<String>,
 }
 

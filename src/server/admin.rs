@@ -1,19 +1,25 @@
-//! The admin endpoint: metrics and health over HTTP, on a thread of its own. It answers while JavaScript is blocked and
-//! while the broker is busy.
+//! The admin endpoint: metrics, health and the dashboard over HTTP, on a thread of its own. It answers while JavaScript is
+//! blocked and while the broker is busy.
 //!
 //! | file | contents |
 //! | --- | --- |
 //! | `admin` | listens, limits connections, answers requests |
 //! | `http` | reads a request, writes a response |
+//! | `api` | figures and connections as JSON, for the dashboard; disconnects clients |
+//! | `history` | the figures of the last minutes and hours |
+//! | `page` | the files of the dashboard |
 
+mod api;
+mod history;
 mod http;
+mod page;
 
 use std::{
     collections::VecDeque,
     io,
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -22,7 +28,7 @@ use tokio::{
     runtime::{Builder, Handle as Runtime},
     sync::watch,
     task::AbortHandle,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 use super::{Address, acceptor::ListeningSocket, ingress::Ingress};
@@ -31,9 +37,10 @@ use crate::{
     error::{Error, Result},
     metrics::{self, Format},
     options::AdminOptions,
-    transport::socket::Socket,
+    transport::socket::{ReadHalf, Socket},
 };
-use http::{Request, Response};
+use history::History;
+use http::{Method, Request, Response};
 
 /// Connections that are served at a time. A further one ends the oldest: peers that are slow on purpose must not keep
 /// health checks out.
@@ -57,9 +64,13 @@ pub(super) struct Admin {
     token: Option<Token>,
     /// The last metrics in each format.
     cached: Mutex<[Option<Cached>; 2]>,
+    started: SystemTime,
+    history: Mutex<History>,
+    /// The last list of connections.
+    connections: Mutex<Option<Cached>>,
 }
 
-/// Metrics as text, and when they were computed.
+/// A text, and when it was computed.
 type Cached = (Instant, Arc<str>);
 
 /// The token of an admin endpoint, as its SHA-256.
@@ -127,7 +138,11 @@ impl Bound {
         let broker = ingress.broker.clone();
         let closing = broker.closing();
         let token = self.token.as_deref().map(Token::new);
+        broker.recently_closed.enable();
         let admin = Arc::new(Admin {
+            started: SystemTime::now(),
+            history: Mutex::new(History::new(Instant::now(), broker.stats())),
+            connections: Mutex::default(),
             broker,
             ingress: ingress.clone(),
             runtime: runtime.clone(),
@@ -150,6 +165,7 @@ impl Bound {
 impl Admin {
     async fn accept(self: Arc<Self>, socket: ListeningSocket, mut closing: watch::Receiver<bool>) {
         let mut served: VecDeque<AbortHandle> = VecDeque::new();
+        tokio::spawn(self.clone().record());
         loop {
             let accepted = tokio::select! {
                 accepted = std::future::poll_fn(|cx| socket.poll_accept(cx)) => accepted,
@@ -172,18 +188,55 @@ impl Admin {
         }
     }
 
+    /// Records the history, until the endpoint ends.
+    async fn record(self: Arc<Self>) {
+        loop {
+            let due = self.history.lock().next_due();
+            sleep_until(due.into()).await;
+            self.sample();
+        }
+    }
+
+    /// Adds the current figures to the history, unless it has those of this second.
+    fn sample(&self) {
+        let now = Instant::now();
+        let is_due = self.history.lock().is_due(now);
+        if is_due {
+            let stats = self.broker.stats();
+            self.history.lock().add(now, stats);
+        }
+    }
+
     async fn serve(&self, socket: Socket) {
         let (mut read, write) = socket.into_halves();
         let (is_head, response) = match http::read(&mut read).await {
-            Ok(request) => (request.is_head, self.answer(&request).await),
-            Err(None) => return,
-            Err(Some(response)) => (false, response),
+            Ok(mut request) => {
+                let response = self.answer(&mut request, &mut read).await;
+                (request.method == Method::Head, response)
+            }
+            Err(response) => (false, response),
         };
-        http::respond(&mut read, &write, &response, is_head).await;
+        if let Some(response) = response {
+            http::respond(&mut read, &write, &response, is_head).await;
+        }
     }
 
-    /// Answers a request. Whether the broker is alive and ready is no secret.
-    async fn answer(&self, request: &Request) -> Response {
+    /// Answers a request; none if the peer has disconnected.
+    async fn answer(&self, request: &mut Request, read: &mut ReadHalf) -> Option<Response> {
+        if request.path == api::DISCONNECT {
+            return self.disconnect(request, read).await;
+        }
+        Some(match request.method {
+            Method::Post => Response::wrong_method(http::ALLOW_READ),
+            Method::Get | Method::Head => self.get(request).await,
+        })
+    }
+
+    /// Answers GET. Whether the broker is alive and ready is no secret, nor is the page, which has no figures.
+    async fn get(&self, request: &Request) -> Response {
+        if let Some(file) = page::find(&request.path) {
+            return file;
+        }
         match &*request.path {
             "/healthz" => self.health().await,
             "/readyz" => self.readiness(),
@@ -192,7 +245,10 @@ impl Admin {
                 None => Response::text(403, "the Host header must be an IP address or localhost"),
             },
             "/metrics" => self.metrics(request.accepts_openmetrics),
-            _ => Response::text(404, "not found: /metrics, /healthz and /readyz exist"),
+            "/api/stats" => self.stats(request),
+            "/api/connections" => self.connections(),
+            "/api/find" => self.find(request),
+            _ => Response::text(404, "not found: /, /metrics, /healthz and /readyz exist"),
         }
     }
 

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::Server;
 use crate::{
-    broker::handle::{Close, Handle},
+    broker::{
+        Broker,
+        handle::{Close, Handle},
+    },
     error::{Error, Result},
 };
 
@@ -34,13 +37,7 @@ impl Server {
     /// Errors: `InvalidOption`.
     pub fn disconnect(&self, id: &str, code: u16, reason: &str) -> Result<bool> {
         let close = requested(code, reason)?;
-        while let Some(owner) = self.broker.registry.find(id) {
-            if self.end(id, &owner, &close) {
-                return Ok(true);
-            }
-            // Taken over meanwhile: disconnect the new owner.
-        }
-        Ok(false)
+        Ok(disconnect(&self.broker, id, &close))
     }
 
     /// Closes all connections of the principal that owns this id, under whatever ids, registered or not. A
@@ -73,25 +70,36 @@ impl Server {
         for handle in broker.handles().into_iter().filter(is_meant) {
             is_any = true;
             let id = handle.last_id.lock().clone();
-            let is_freed = id.is_some_and(|id| self.end(&id, &handle, &close));
+            let is_freed = id.is_some_and(|id| end(broker, &id, &handle, &close));
             if !is_freed {
                 handle.request_close(close.clone());
             }
         }
         Ok(is_any)
     }
+}
 
-    /// Frees an id and closes its owner. False if `owner` does not own it any more.
-    fn end(&self, id: &str, owner: &Arc<Handle>, close: &Close) -> bool {
-        let number = owner.registration();
-        let is_freed = number != 0 && self.broker.end_registration(id, number, || {});
-        if is_freed {
-            let lease = owner.lease.lock().take();
-            drop(lease);
-            owner.request_close(close.clone());
+/// Closes the connection that owns this id. False if the id has no owner.
+pub(super) fn disconnect(broker: &Broker, id: &str, close: &Close) -> bool {
+    while let Some(owner) = broker.registry.find(id) {
+        if end(broker, id, &owner, close) {
+            return true;
         }
-        is_freed
+        // Taken over meanwhile: disconnect the new owner.
     }
+    false
+}
+
+/// Frees an id and closes its owner. False if `owner` does not own it any more.
+fn end(broker: &Broker, id: &str, owner: &Arc<Handle>, close: &Close) -> bool {
+    let number = owner.registration();
+    let is_freed = number != 0 && broker.end_registration(id, number, || {});
+    if is_freed {
+        let lease = owner.lease.lock().take();
+        drop(lease);
+        owner.request_close(close.clone());
+    }
+    is_freed
 }
 
 fn requested(code: u16, reason: &str) -> Result<Close> {

@@ -335,6 +335,11 @@ impl Outbox {
             .retain(|(waiter, _)| *waiter != key);
     }
 
+    /// Number of senders that wait for room.
+    pub(crate) fn waiters(&self) -> usize {
+        self.queue.lock().waiters.len()
+    }
+
     /// Records that an answer was pushed beyond the mark, which starts the slow-consumer timeout.
     pub(crate) fn mark_overdue(&self) {
         self.queue.lock().overdue = true;

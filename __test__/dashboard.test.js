@@ -1,0 +1,310 @@
+'use strict';
+
+// The API of the dashboard, and the files of its page.
+
+const fs = require('node:fs');
+const net = require('node:net');
+const path = require('node:path');
+const { once } = require('node:events');
+const test = require('ava');
+const { startNats } = require('../testkit/nats');
+const { TOKEN, disconnect, read, readWhen, send } = require('./support/admin');
+const { startSlow } = require('./support/slow');
+const { startClient, startServer } = require('./support/start');
+
+const PAGE = path.join(__dirname, '../src/server/admin/page');
+/** Maximum bytes of the page with all its files. */
+const MAX_PAGE = 100_000;
+const FILES = [
+  '/',
+  '/page.js',
+  '/charts.js',
+  '/tables.js',
+  '/format.js',
+  '/uplot.js',
+  '/style.css',
+];
+const MARKUP = '<img src=x onerror="alert(1)">&amp;"\'';
+
+/** Starts a server with an admin endpoint. */
+async function start(t, { token, ...options } = {}) {
+  const server = await startServer(t, { admin: { port: 0, token }, ...options });
+  return { server, port: server.adminAddress().port };
+}
+
+/** The figures of the last point of a history. */
+function latest({ history: { figures, seconds } }) {
+  const [, ...values] = seconds.at(-1) ?? [];
+  return Object.fromEntries(figures.map((name, index) => [name, values[index]]));
+}
+
+const sum = ({ history: { figures, seconds } }, name) =>
+  seconds.reduce((total, row) => total + row[figures.indexOf(name) + 1], 0);
+
+test('totals equal what clients did, to the message', async (t) => {
+  const { server, port } = await start(t, { maxConnections: 7, maxMemory: 64 << 20 });
+  const [asker, worker] = [
+    await startClient(t, server, 'asker', { protocol: 2 }),
+    await startClient(t, server, 'worker', { protocol: 2 }),
+  ];
+  worker.on('message', (message, response) => response?.send(message));
+  for (let n = 0; n < 100; n += 1) await asker.request(n, 'worker');
+  await t.throwsAsync(asker.request('x', 'nobody'));
+  for (let n = 0; n < 1000; n += 1) asker.send('text', 'worker');
+  await asker.deliver('last', 'worker');
+  const expected = 2 + 100 + 100 + 1 + 1000 + 1;
+  const isDone = ({ received, history }) => received === expected && history.seconds.length > 1;
+  const stats = await readWhen(port, '/api/stats', isDone);
+  t.like(stats, {
+    version: require('../package.json').version,
+    state: 'ready',
+    drain: null,
+    canDisconnect: false,
+    limits: { connections: 7, memory: 64 << 20 },
+    sent: 100 + 100 + 1000 + 1,
+    totals: { requests: { answered: 100, unknown_id: 1 }, connections_accepted: { port: 2 } },
+    cluster: null,
+  });
+  t.like(latest(stats), { connections: 2, ids: 2, pending: 0, sendersHeld: 0, outboxBytes: 0 });
+  // Rates of full seconds: their sum is the total, but for the seconds that lasted longer.
+  t.true(Math.abs(sum(stats, 'messagesIn') / expected - 1) < 0.5, JSON.stringify(stats.history));
+  t.true(Math.abs(Date.now() - stats.started) < 60_000);
+});
+
+test('only points behind `since` are sent, one for each second', async (t) => {
+  const { port } = await start(t);
+  const first = await readWhen(port, '/api/stats?since=0', ({ history }) => history.last > 1);
+  const { last } = first.history;
+  t.deepEqual(
+    first.history.seconds.map(([second]) => second),
+    Array.from({ length: last }, (_, index) => index + 1),
+  );
+  const { history } = await readWhen(
+    port,
+    `/api/stats?since=${last}`,
+    (next) => next.history.last > last,
+  );
+  t.is(history.seconds[0][0], last + 1);
+  for (const row of history.seconds) t.is(row.length, history.figures.length + 1);
+  t.deepEqual((await read(port, '/api/stats?since=999999')).history.seconds, []);
+  t.true((await read(port, '/api/stats?since=-1')).history.seconds.length >= last);
+});
+
+test('errors have their kind, code, count and age', async (t) => {
+  const { server, port } = await start(t);
+  server.on('error', () => {});
+  const client = await startClient(t, server, 'a', { protocol: 2 });
+  client.send('x', 'nobody');
+  const { upgrade, frame } = require('./support/upgrade');
+  const socket = net.connect(server.address().port, '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  socket.write(upgrade('/'));
+  socket.write(frame({ action: 'dance' }));
+  const { errors } = await readWhen(port, '/api/stats', (stats) => stats.errors.length === 2);
+  t.like(errors[0], { kind: 'action', code: 'ERR_WSMB_ACTION', count: 1 });
+  t.like(errors[1], { kind: 'message', code: 'unknown_id', count: 1 });
+  t.true(errors[0].ago >= 0 && errors[0].ago < 60);
+});
+
+test('the brokers of a cluster are named, and a lost connection to NATS is shown', async (t) => {
+  const nats = await startNats(t);
+  const options = (name) => ({ nats: { servers: nats.url, name } });
+  const { server, port } = await start(t, options('one'));
+  const other = await start(t, options('two'));
+  for (const each of [server, other.server]) each.on('cluster', () => {});
+  const isWhole = ({ cluster }) => cluster.connected && cluster.names.join() === 'one,two';
+  const { cluster } = await readWhen(port, '/api/stats', isWhole);
+  t.like(cluster, { brokers: 2, disconnects: 0 });
+  await nats.stop();
+  const lost = await readWhen(port, '/api/stats', (stats) => !stats.cluster.connected);
+  t.like(lost, { state: 'ready', cluster: { disconnects: 1 } });
+});
+
+test('a slow receiver is listed with the senders that wait for it, until it ends', async (t) => {
+  const { server, port } = await start(t, { maxBackpressure: 1024, slowConsumerTimeout: 60_000 });
+  const slow = await startSlow(t, server, MARKUP);
+  const sender = await startClient(t, server, 'sender');
+  t.deepEqual((await read(port, '/api/connections')).worst, []);
+  for (let n = 0; n < 200; n += 1) sender.send('x'.repeat(100_000), MARKUP);
+  const isHeld = ({ worst }) => worst[0]?.senders === 1;
+  const { worst } = await readWhen(port, '/api/connections', isHeld);
+  t.is(worst.length, 1);
+  t.like(worst[0], {
+    id: MARKUP,
+    address: `127.0.0.1:${slow.localPort}`,
+    messages: 1,
+    protocol: 1,
+    isOwner: true,
+    isClosing: false,
+  });
+  t.true(worst[0].waiting > 1024 && worst[0].bytesOut > 0 && worst[0].bytesIn > 0);
+  const held = await readWhen(port, '/api/stats', (stats) => latest(stats).sendersHeld === 1);
+  t.true(latest(held).outboxBytes > 1024);
+  slow.destroy();
+  const isOver = (list) => list.worst.length === 0 && list.closed.length === 1;
+  const { closed } = await readWhen(port, '/api/connections', isOver);
+  t.like(closed[0], { id: MARKUP, reason: 'lost', code: null, messages: 1 });
+});
+
+test('the last 200 closed connections are listed, with the beginning of long ids', async (t) => {
+  const { server, port } = await start(t);
+  const end = async (id) => {
+    const client = await startClient(t, server, id);
+    client.close();
+    await once(client, 'close');
+  };
+  for (let n = 0; n < 205; n += 1) await end(`client-${n}`);
+  await end('é'.repeat(1000));
+  const isLast = ({ closed }) => closed[0]?.id.startsWith('é');
+  const { closed } = await readWhen(port, '/api/connections', isLast);
+  t.is(closed.length, 200);
+  t.true(Buffer.byteLength(closed[0].id) <= 128);
+  t.like(closed[1], { id: 'client-204', reason: 'client', messages: 1 });
+  t.true(closed[1].address.startsWith('127.0.0.1:'));
+  t.true(closed[1].at <= closed[0].at && Math.abs(Date.now() - closed[0].at) < 60_000);
+});
+
+test('ids are found by their beginning, at most 50', async (t) => {
+  const { server, port } = await start(t, { id: 'server' });
+  const ids = ['a/ü +1', 'a/ü +2', MARKUP, ...Array.from({ length: 51 }, (_, n) => `many-${n}`)];
+  await Promise.all(ids.map((id) => startClient(t, server, id)));
+  const find = (prefix) => read(port, `/api/find?prefix=${encodeURIComponent(prefix)}`);
+  const found = async (prefix) => (await find(prefix)).found.map(({ id }) => id);
+  t.deepEqual(await found('a/ü +'), ['a/ü +1', 'a/ü +2']);
+  t.deepEqual(await found('<'), [MARKUP]);
+  t.deepEqual(await found('A'), []);
+  const { found: many, more } = await find('many-');
+  t.is(many.length, 50);
+  t.true(more);
+  t.is((await find('many-1')).more, false);
+  t.like((await find('server')).found[0], { id: 'server', isOwner: false, address: null });
+  for (const query of ['', '?prefix', '?prefix=%ff', '?prefix=%']) {
+    t.is((await send(port, `/api/find${query}`)).status, 400, query);
+  }
+});
+
+test('the API needs the token, or without one a host that is an address', async (t) => {
+  const open = await start(t);
+  const closed = await start(t, { token: TOKEN });
+  for (const each of ['/api/stats', '/api/connections', '/api/find?prefix=']) {
+    const foreign = await send(open.port, each, { headers: { Host: 'example.org' } });
+    t.is(foreign.status, 403, each);
+    t.is((await send(open.port, each)).status, 200, each);
+    t.is((await send(closed.port, each)).status, 401, each);
+    const headers = { Authorization: `Bearer ${TOKEN}` };
+    const allowed = await send(closed.port, each, { headers });
+    t.like(allowed, {
+      status: 200,
+      headers: {
+        'content-type': 'application/json',
+        'cache-control': 'no-store',
+        'x-content-type-options': 'nosniff',
+      },
+    });
+    const posted = await send(closed.port, each, { method: 'POST', headers });
+    t.like(posted, { status: 405, headers: { allow: 'GET, HEAD' } });
+  }
+  t.is((await read(closed.port, '/api/stats', TOKEN)).canDisconnect, true);
+  t.is((await send(open.port, '/api/other')).status, 404);
+});
+
+test('without a token no client can be disconnected', async (t) => {
+  const { server, port } = await start(t);
+  await startClient(t, server, 'a');
+  t.is((await disconnect(port, 'a')).status, 403);
+  t.true(server.has('a'));
+});
+
+test('a request with the token disconnects a client', async (t) => {
+  const { server, port } = await start(t, { token: TOKEN, id: 'server' });
+  const client = await startClient(t, server, MARKUP);
+  for (const Authorization of ['', 'Bearer', `Bearer ${TOKEN}x`]) {
+    t.is((await disconnect(port, MARKUP, { headers: { Authorization } })).status, 401);
+  }
+  t.true(server.has(MARKUP));
+  t.is((await disconnect(port, 'nobody')).status, 404);
+  t.is((await disconnect(port, 'server')).status, 403);
+  const ended = once(server, 'disconnected');
+  const closed = once(client, 'close');
+  t.like(await disconnect(port, MARKUP), { status: 200, body: '{"disconnected":true}' });
+  t.false(server.has(MARKUP));
+  t.like((await ended)[0], { id: MARKUP, reason: 'requested', code: 4000 });
+  await closed;
+  t.true(server.has('server'));
+});
+
+test('invalid requests to disconnect are refused', async (t) => {
+  const { server, port } = await start(t, { token: TOKEN });
+  await startClient(t, server, 'a');
+  const status = async (options) => (await disconnect(port, 'a', options)).status;
+  for (const type of ['text/plain', 'application/x-www-form-urlencoded', '', 'application/jsonp']) {
+    t.is(await status({ headers: { 'Content-Type': type } }), 415, type);
+  }
+  for (const body of [
+    '',
+    '{',
+    '"a"',
+    '["a"]',
+    '{}',
+    '{"id":1}',
+    '{"id":null}',
+    '{"id":"a"',
+    '\xff',
+  ]) {
+    t.is(await status({ body }), 400, body);
+  }
+  const padded = (size) => JSON.stringify({ id: 'b' }).padEnd(size);
+  t.is(await status({ body: padded(16 << 10) }), 404);
+  t.is(await status({ body: padded((16 << 10) + 1) }), 413);
+  t.is(await status({ body: padded(1 << 20) }), 413);
+  t.is(await status({ headers: { 'Transfer-Encoding': 'chunked' } }), 411);
+  t.is(await status({ headers: { 'Content-Length': '+9' } }).catch(() => 400), 400);
+  const read = await send(port, '/api/disconnect');
+  t.like(read, { status: 405, headers: { allow: 'POST' } });
+  t.true(server.has('a'));
+  t.is(await status({ headers: { 'Content-Type': 'Application/JSON; charset=utf-8' } }), 200);
+});
+
+test('a body that does not arrive ends only its own request', async (t) => {
+  const { port } = await start(t, { token: TOKEN });
+  const socket = net.connect(port, '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  socket.write(
+    `POST /api/disconnect HTTP/1.1\r\nAuthorization: Bearer ${TOKEN}\r\n` +
+      'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{',
+  );
+  await once(socket, 'connect');
+  t.is((await send(port, '/healthz')).status, 200);
+  const [data] = await once(socket, 'data');
+  t.regex(String(data), /^HTTP\/1\.1 408 /);
+});
+
+test('the page needs no token, loads nothing from elsewhere, and is small', async (t) => {
+  const { port } = await start(t, { token: TOKEN });
+  let size = 0;
+  for (const file of FILES) {
+    const { status, headers, body } = await send(port, file);
+    t.is(status, 200, file);
+    t.is(headers['x-content-type-options'], 'nosniff');
+    t.is(
+      headers['content-security-policy'],
+      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    );
+    size += Buffer.byteLength(body);
+    const head = await send(port, file, { method: 'HEAD' });
+    t.like(head, { status: 200, body: '' });
+    t.is(Number(head.headers['content-length']), Buffer.byteLength(body));
+    t.notRegex(body, /innerHTML|outerHTML|insertAdjacentHTML|document\.write/, file);
+  }
+  t.true(size <= MAX_PAGE, `${size} bytes`);
+  t.is((await send(port, '/package.json')).status, 401);
+  t.log(`${size} bytes`);
+});
+
+test('uplot.js is the file of the package uplot, with its license', (t) => {
+  const folder = path.join(__dirname, '../node_modules/uplot');
+  const license = fs.readFileSync(path.join(folder, 'LICENSE'), 'utf8').trimEnd();
+  const code = fs.readFileSync(path.join(folder, 'dist/uPlot.iife.min.js'), 'utf8');
+  t.is(fs.readFileSync(path.join(PAGE, 'uplot.js'), 'utf8'), `/*\n${license}\n*/\n${code}`);
+});

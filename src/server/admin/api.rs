@@ -1,0 +1,254 @@
+//! The API of the dashboard: figures and connections as JSON, and disconnecting clients.
+
+use std::{
+    cmp::Reverse,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Admin,
+    http::{self, Method, Request, Response},
+};
+use crate::{
+    broker::{
+        handle::{Close, Handle},
+        recent::Closed,
+    },
+    event::{ConnectionInfo, Traffic},
+    metrics::{ByLabel, FAMILIES, Value as Metric},
+    server::directory,
+    transport::socket::ReadHalf,
+};
+
+/// The path that disconnects a client.
+pub(super) const DISCONNECT: &str = "/api/disconnect";
+/// Connections are not listed again within this time, whatever the number of requests.
+const LISTED: Duration = Duration::from_secs(1);
+/// Number of connections in the list of those that delay others.
+const WORST: usize = 20;
+/// Number of ids that a search returns.
+const FOUND: usize = 50;
+/// Number of brokers of the cluster that are named.
+const BROKERS: usize = 100;
+/// The close code of a disconnected client. Clients may connect again.
+const CODE: u16 = 4000;
+
+impl Admin {
+    /// The state of the broker, and the points of its history behind the second `since`.
+    pub(super) fn stats(&self, request: &Request) -> Response {
+        let since = request.parameter("since");
+        let since = since.and_then(|since| since.parse().ok());
+        self.sample();
+        let history = self.history.lock();
+        let stats = history.latest();
+        let peers = self.broker.peers.as_ref();
+        let cluster = stats.cluster.as_ref().zip(peers).map(|(cluster, peers)| {
+            let mut names = peers.names();
+            names.truncate(BROKERS);
+            json!({
+                "connected": cluster.connected,
+                "brokers": cluster.brokers,
+                "names": names,
+                "remoteIds": cluster.remotes,
+                "received": cluster.received,
+                "unreachable": cluster.unreachable,
+                "lagged": cluster.lagged,
+                "disconnects": cluster.lost,
+            })
+        });
+        // Of each counter with labels, the values that have been counted.
+        let totals = FAMILIES.iter().filter_map(|family| {
+            let Metric::Labelled(_, counts) = (family.value)(stats) else {
+                return None;
+            };
+            Some((family.name.to_owned(), counted(&counts)))
+        });
+        let drain = self.broker.drains_for().map(|left| left.as_secs());
+        Response::json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "started": unix_millis(self.started),
+            "uptime": history.uptime().as_secs(),
+            "state": self.unready().unwrap_or("ready"),
+            "drain": drain,
+            "canDisconnect": self.token.is_some(),
+            "limits": { "connections": stats.max_connections, "memory": stats.max_memory },
+            "history": history.to_json(since.unwrap_or(0)),
+            "totals": totals.collect::<Value>(),
+            "received": stats.messages_in,
+            "sent": stats.messages_out,
+            "errors": history.errors_to_json(),
+            "cluster": cluster,
+        }))
+    }
+
+    /// The connections with the most bytes queued, and those that were closed last.
+    pub(super) fn connections(&self) -> Response {
+        let now = Instant::now();
+        let mut cached = self.connections.lock();
+        let text = match &*cached {
+            Some((at, text)) if now.duration_since(*at) < LISTED => text.clone(),
+            _ => {
+                let closed = self.broker.recently_closed.newest_first();
+                let closed = closed.iter().map(closed_to_json);
+                let list = json!({ "worst": self.worst(), "closed": closed.collect::<Value>() });
+                let text: Arc<str> = list.to_string().into();
+                *cached = Some((now, text.clone()));
+                text
+            }
+        };
+        Response::new(200, "application/json", text)
+    }
+
+    /// The connections with the most bytes queued, and those for which senders wait.
+    fn worst(&self) -> Vec<Value> {
+        let handles = self.broker.handles().into_iter();
+        let mut waiting: Vec<_> = handles
+            .filter(|handle| !handle.participant)
+            .map(|handle| (handle.outbox.waiting(), handle))
+            .filter(|(bytes, handle)| *bytes > 0 || handle.outbox.waiters() > 0)
+            .collect();
+        let order = |(bytes, handle): &(usize, Arc<Handle>)| (Reverse(*bytes), handle.key);
+        if waiting.len() > WORST {
+            waiting.select_nth_unstable_by_key(WORST, order);
+            waiting.truncate(WORST);
+        }
+        waiting.sort_unstable_by_key(order);
+        let rows = waiting.iter().map(|(_, handle)| {
+            let id = handle.last_id.lock().clone();
+            connection_to_json(id.as_deref(), handle)
+        });
+        rows.collect()
+    }
+
+    /// The registered ids that begin with `prefix`, with their connections.
+    pub(super) fn find(&self, request: &Request) -> Response {
+        let Some(prefix) = request.parameter("prefix") else {
+            return Response::text(400, "the parameter \"prefix\" is missing or invalid");
+        };
+        let registry = &self.broker.registry;
+        let mut found = registry.find_by_prefix(&prefix, FOUND + 1);
+        let has_more = found.len() > FOUND;
+        found.truncate(FOUND);
+        found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let rows = found.iter();
+        let rows = rows.map(|(id, handle)| connection_to_json(Some(id), handle));
+        Response::json(&json!({ "found": rows.collect::<Value>(), "more": has_more }))
+    }
+
+    /// Closes the connection that owns an id. Only with a token: without one, any program of this machine could.
+    pub(super) async fn disconnect(
+        &self,
+        request: &mut Request,
+        read: &mut ReadHalf,
+    ) -> Option<Response> {
+        if request.method != Method::Post {
+            return Some(Response::wrong_method(http::ALLOW_POST));
+        }
+        if self.token.is_none() {
+            return Some(Response::text(
+                403,
+                "only an endpoint with a token can do this",
+            ));
+        }
+        if !self.is_allowed(request) {
+            return Some(Response::unauthorized());
+        }
+        let body = match request.read_json(read).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        let Some(id) = id_of(&body) else {
+            let text = "the body must be an object with the text \"id\"";
+            return Some(Response::text(400, text));
+        };
+        let owner = self.broker.registry.find(&id);
+        if owner.is_some_and(|owner| owner.participant) {
+            let text = "the id is that of the server";
+            return Some(Response::text(403, text));
+        }
+        let close = Close::Requested {
+            code: CODE,
+            reason: "disconnected by an operator".into(),
+        };
+        let is_closed = directory::disconnect(&self.broker, &id, &close);
+        *self.connections.lock() = None;
+        Some(match is_closed {
+            true => Response::json(&json!({ "disconnected": true })),
+            false => Response::text(404, "no client has this id"),
+        })
+    }
+}
+
+/// The member `id` of a JSON object.
+fn id_of(body: &[u8]) -> Option<String> {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Object(mut members)) => match members.remove("id") {
+            Some(Value::String(id)) => Some(id),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The values of a label that have been counted.
+fn counted(counts: &ByLabel) -> Value {
+    let counts = counts.0.iter().filter(|(_, count)| *count > 0);
+    counts
+        .map(|(name, count)| ((*name).to_owned(), json!(count)))
+        .collect()
+}
+
+/// Milliseconds since 1970.
+fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The address of a client; null if unknown.
+fn address_to_json(info: &ConnectionInfo) -> Value {
+    match (info.remote_address, info.remote_port) {
+        (Some(address), Some(port)) => json!(std::net::SocketAddr::new(address, port).to_string()),
+        (Some(address), None) => json!(address.to_string()),
+        (None, _) => Value::Null,
+    }
+}
+
+fn connection_to_json(id: Option<&str>, handle: &Handle) -> Value {
+    let Traffic {
+        open,
+        messages,
+        bytes_received,
+        bytes_sent,
+    } = handle.traffic();
+    json!({
+        "key": handle.key,
+        "id": id,
+        // A former owner of an id is not disconnected by it.
+        "isOwner": handle.owns_its_id() && !handle.participant,
+        "isClosing": handle.requested_close().is_some(),
+        "address": address_to_json(&handle.info),
+        "waiting": handle.outbox.waiting(),
+        "senders": handle.outbox.waiters(),
+        "messages": messages,
+        "bytesIn": bytes_received,
+        "bytesOut": bytes_sent,
+        "age": open.as_secs(),
+        "protocol": if handle.uses_version_2() { 2 } else { 1 },
+    })
+}
+
+fn closed_to_json(closed: &Closed) -> Value {
+    json!({
+        "key": closed.key,
+        "at": unix_millis(closed.at),
+        "id": closed.id,
+        "address": address_to_json(&closed.info),
+        "reason": closed.reason.name(),
+        "code": closed.code,
+        "age": closed.traffic.open.as_secs(),
+        "messages": closed.traffic.messages,
+    })
+}
