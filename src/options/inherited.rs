@@ -1,10 +1,6 @@
 //! The option of a listening socket that another process has opened.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use socket2::{Domain, SockRef, Type};
 
@@ -45,12 +41,6 @@ impl InheritedSocket {
     pub(crate) fn duplicate(&self) -> io::Result<(OwnedFd, bool)> {
         let is_unix = SockRef::from(&self.0).local_addr()?.is_unix();
         Ok((self.0.try_clone()?, is_unix))
-    }
-}
-
-impl AsFd for InheritedSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
