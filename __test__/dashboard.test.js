@@ -23,6 +23,7 @@ const FILES = [
   '/format.js',
   '/uplot.js',
   '/style.css',
+  '/figures.css',
 ];
 const MARKUP = '<img src=x onerror="alert(1)">&amp;"\'';
 

@@ -12,7 +12,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
     ("/format.js", SCRIPT, include_str!("page/format.js")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str, &str); 7] = [
     ("/charts.js", SCRIPT, include_str!("page/charts.js")),
     ("/uplot.js", SCRIPT, include_str!("page/uplot.js")),
     ("/style.css", STYLE, include_str!("page/style.css")),
+    ("/figures.css", STYLE, include_str!("page/figures.css")),
 ];
 
 /// The file with this path.

@@ -47,6 +47,12 @@ function cell(name, text, className) {
   return made;
 }
 
+/** Adds a child at the end, or removes it. A child that is moved would lose the focus. */
+function setPresent(parent, child, isPresent) {
+  if (!isPresent) child.remove();
+  else if (child.parentNode !== parent) parent.append(child);
+}
+
 /**
  * Fills a table; returns the function that shows rows. A row stays the same element while its key is there, so that
  * its button keeps the focus.
@@ -84,8 +90,7 @@ function createTable(table, columns, { empty, keyOf, onDisconnect }) {
 
   return (rows, canDisconnect = false) => {
     const hasAction = Boolean(onDisconnect) && canDisconnect;
-    if (hasAction) head.append(action);
-    else action.remove();
+    setPresent(head, action, hasAction);
     none.colSpan = columns.length + (hasAction ? 1 : 0);
     const most = Math.max(1, ...rows.map(({ waiting = 0 }) => waiting));
     const keys = new Set();
@@ -111,8 +116,7 @@ function createTable(table, columns, { empty, keyOf, onDisconnect }) {
         }
       });
       if (made.button) {
-        if (hasAction) made.element.append(made.action);
-        else made.action.remove();
+        setPresent(made.element, made.action, hasAction);
         made.button.hidden = !row.isOwner || row.isClosing;
         made.button.setAttribute('aria-label', `Disconnect ${row.id}`);
       }
@@ -129,8 +133,7 @@ function createTable(table, columns, { empty, keyOf, onDisconnect }) {
       element.remove();
       known.delete(key);
     }
-    if (rows.length) noneRow.remove();
-    else body.append(noneRow);
+    setPresent(body, noneRow, rows.length === 0);
   };
 }
 
