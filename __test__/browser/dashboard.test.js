@@ -131,6 +131,10 @@ test('a slow receiver is shown, and disconnected after a confirmation', async (t
   await textWhen(page, '#worst tbody tr td:nth-child(4)', /^1$/);
   const button = page.getByRole('button', { name: 'Disconnect slow' });
   await button.focus();
+  // The focus stays while the table changes: the figures of each second are new.
+  const next = () => page.waitForResponse(/\/api\/connections/);
+  for (let n = 0; n < 3; n += 1) await next();
+  t.true(await button.evaluate((focused) => focused === document.activeElement));
   await page.keyboard.press('Enter');
   await page.getByRole('dialog').waitFor();
   t.is(await page.locator('#confirm-id').textContent(), 'slow');
