@@ -185,7 +185,7 @@ function optionsOf({ series, log, whole }, { size, timeRange, step, onCursor }) 
   };
   return {
     ...size,
-    padding: [font / 2, right ? 0 : font, 0, 0],
+    padding: [font / 2, right ? 0 : font * 2.2, 0, 0],
     legend: { show: false },
     cursor: {
       sync: { key: 'charts' },
