@@ -3,15 +3,18 @@
 // The command wsmsgbroker: its subcommands, what they print, and their exit codes.
 
 const fs = require('node:fs');
+const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
 const { spawn, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
 const readline = require('node:readline');
 const { text } = require('node:stream/consumers');
+const { setTimeout: sleep } = require('node:timers/promises');
 const test = require('ava');
 const { authority } = require('../testkit/certificates');
 const { startClient, startServer } = require('./support/start');
+const { frame, upgrade } = require('./support/upgrade');
 
 const CLI = path.join(__dirname, '..', 'bin', 'wsmsgbroker.js');
 
@@ -155,6 +158,41 @@ test('bench prints the rates of messages and requests', async (t) => {
   t.is(code, 0);
 });
 
+test('top prints figures, slow receivers and closed connections, with the token of a file', async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
+  const token = path.join(folder, 'token');
+  fs.writeFileSync(token, '0123456789abcdef\n');
+  const admin = { port: 0, token: '0123456789abcdef' };
+  const server = await startServer(t, { admin, maxBackpressure: 1024 });
+  const slow = net.connect(server.address().port, '127.0.0.1').pause();
+  t.teardown(() => slow.destroy());
+  slow.write(upgrade('/'));
+  // An id that would clear the screen.
+  slow.write(frame({ action: 'register', id: 'slow\u001b[2J' }));
+  await once(server, 'registered');
+  const sender = await startClient(t, server, 'sender');
+  for (let n = 0; n < 100; n += 1) sender.send('x'.repeat(100_000), 'slow\u001b[2J');
+  while (server.stats().sendersHeld === 0) await sleep(5);
+  const left = await startClient(t, server, 'left');
+  left.close();
+  await once(server, 'disconnected');
+  const url = `http://127.0.0.1:${server.adminAddress().port}`;
+  const { code, stdout, stderr } = await run(t, ['top', url, '--token-file', token]);
+  t.is(stderr, '');
+  t.is(code, 0);
+  t.regex(stdout, /^wsmsgbroker \S+ {2}ready /);
+  t.regex(stdout, /^"slow\\u001b\[2J" +127\.0\.0\.1:\d+ +[\d.]+ [KM]B +1 /m);
+  t.regex(stdout, /^left +127\.0\.0\.1:\d+ +client +1000 /m);
+  t.false(stdout.includes('\u001b'));
+  const refused = await run(t, ['top', url]);
+  t.is(refused.code, 1);
+  t.regex(refused.stderr, /Authorization/);
+  const gone = await run(t, ['top', 'http://127.0.0.1:1']);
+  t.is(gone.code, 1);
+  t.regex(gone.stderr, /^wsmsgbroker: http:\/\/127\.0\.0\.1:1: /);
+});
+
 test('wrong usage exits with 2 and one line, a failure with 1', async (t) => {
   const usage = [
     ['sned'],
@@ -168,6 +206,7 @@ test('wrong usage exits with 2 and one line, a failure with 1', async (t) => {
     ['listen', 'ws://127.0.0.1:1', 'a', '--count', '0'],
     ['listen', 'ws://127.0.0.1:1', 'a', '--answer', '{'],
     ['bench', 'ws://127.0.0.1:1', '--pairs', '0'],
+    ['top', 'no URL'],
     ['completion', 'fish'],
   ];
   for (const args of usage) {

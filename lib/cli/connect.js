@@ -26,10 +26,14 @@ function readOptions(values) {
   if (!/^\d+$/.test(values.timeout) || timeout < 1) {
     throw new UsageError(`--timeout is '${values.timeout}', expected a number of at least 1`);
   }
-  const file = values['token-file'];
-  const token = file ? read(file).split(/\r?\n/)[0] : process.env.WSMB_TOKEN;
+  const token = readToken(values);
   const tls = values.ca ? { ca: read(values.ca) } : undefined;
   return { timeout, client: { protocol: 2, requestTimeout: timeout, token, tls } };
+}
+
+/** The token of a file, or of the environment. */
+function readToken({ 'token-file': file }) {
+  return file ? read(file).split(/\r?\n/)[0] : process.env.WSMB_TOKEN;
 }
 
 function read(file) {
@@ -66,4 +70,4 @@ async function messageOf(argument) {
   }
 }
 
-module.exports = { OPTIONS, HELP, connect, idsOf, messageOf };
+module.exports = { OPTIONS, HELP, readToken, connect, idsOf, messageOf };

@@ -14,6 +14,7 @@ const COMMANDS = {
   request: require('./request'),
   listen: require('./listen'),
   bench: require('./bench'),
+  top: require('./top'),
   completion: require('./completion'),
 };
 
@@ -27,6 +28,7 @@ const HELP = `Usage: wsmsgbroker <command> [arguments] [options]
   send <url> <ids> [message]       send a message; fails unless all ids get it
   request <url> <ids> [message]    send a request, and print the first answer
   bench <url>                      measure messages and requests
+  top [url]                        figures and slow receivers of a broker, once a second
   completion <bash|zsh>            print a script that completes commands and options
 
 wsmsgbroker <command> --help lists the options of a command.
