@@ -146,8 +146,9 @@ async function run(values, positionals) {
       process.stdout.write(`${lines.join('\n')}\n`);
       return SUCCESS;
     }
-    const { columns = 80, rows = 24 } = process.stdout;
-    const visible = lines.slice(0, rows - 1).map((line) => line.slice(0, columns));
+    // Both are 0 where the terminal does not know its size.
+    const { columns, rows } = process.stdout;
+    const visible = lines.slice(0, (rows || 24) - 1).map((line) => line.slice(0, columns || 80));
     process.stdout.write(`\x1b[H\x1b[2J${visible.join('\n')}\n`);
     await sleep(INTERVAL);
   }
