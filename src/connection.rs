@@ -189,21 +189,27 @@ impl Connection {
         self.notify(&mut turn);
         self.send_replies();
         turn.flush();
-        let metrics = &self.broker.metrics;
-        metrics
-            .messages_in
-            .fetch_add(turn.messages_in.into(), Relaxed);
-        metrics
-            .messages_out
-            .fetch_add(turn.messages_out.into(), Relaxed);
-        (metrics.received_bytes).fetch_add(turn.bytes as u64, Relaxed);
-        (self.handle).count_received(turn.messages_in, turn.bytes);
-        if let Some(begin) = turn.begin.filter(|_| turn.messages_in > 0) {
-            metrics.routing.record(begin.elapsed());
-        }
+        self.count(&turn);
         turn.end();
         self.update_charge();
         ended
+    }
+
+    /// Counts the messages of a turn.
+    fn count(&self, turn: &Turn) {
+        if turn.messages_in == 0 && turn.messages_out == 0 {
+            return;
+        }
+        let metrics = &self.broker.metrics;
+        let counters = &metrics.turns;
+        let (received, sent) = (turn.messages_in.into(), turn.messages_out.into());
+        counters.messages_in.fetch_add(received, Relaxed);
+        counters.messages_out.fetch_add(sent, Relaxed);
+        (counters.received_bytes).fetch_add(turn.bytes as u64, Relaxed);
+        (self.handle).count_received(turn.messages_in, turn.bytes);
+        if let Some(begin) = turn.begin {
+            metrics.routing.record(begin.elapsed());
+        }
     }
 
     /// Sends automatic replies of the WebSocket protocol: pongs, and the echo of a close frame.

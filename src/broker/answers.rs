@@ -99,7 +99,7 @@ impl Broker {
             return None;
         };
         if pushed != Pushed::Closed {
-            self.metrics.messages_out.fetch_add(1, Relaxed);
+            self.metrics.turns.messages_out.fetch_add(1, Relaxed);
         }
         (pushed == Pushed::NeedsFlush).then_some(asker)
     }

@@ -210,7 +210,7 @@ impl<'a> InboundPacket<'a> {
             is_there
         });
         if is_delivered {
-            self.broker.metrics.messages_out.fetch_add(1, Relaxed);
+            self.broker.metrics.turns.messages_out.fetch_add(1, Relaxed);
         }
         self.notify();
         is_delivered
@@ -307,7 +307,11 @@ impl<'a> InboundPacket<'a> {
             match owner.outbox.push_frames(&mut self.batch) {
                 Pushed::Closed => self.packet_error = Some(DeliveryError::Gone),
                 _ => {
-                    self.broker.metrics.messages_out.fetch_add(count, Relaxed);
+                    self.broker
+                        .metrics
+                        .turns
+                        .messages_out
+                        .fetch_add(count, Relaxed);
                     return;
                 }
             }
