@@ -53,8 +53,8 @@ pub(crate) struct Metrics {
     pub(crate) authenticate: Histogram,
 }
 
-/// What each turn of each connection counts. On cache lines of their own: the threads write them all the time, and would
-/// take the fields beside them from each other.
+/// The counters that each turn of each connection adds to. On cache lines of their own: the threads write them all the
+/// time, and would take the fields beside them from each other.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct TurnCounters {
