@@ -77,6 +77,31 @@ test('request prints the first answer, and fails without one', async (t) => {
   t.regex(late.stderr, /timeout/);
 });
 
+test('what peers send cannot control the terminal', async (t) => {
+  const server = await startServer(t);
+  const evil = '\u001b[2J\u009b2J\u202e\u2028';
+  const a = await startClient(t, server, 'a');
+  a.on('message', (message, response) => {
+    if (message === 'refuse') response.reject(new Error(evil));
+    else response.send(evil);
+  });
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for.
+  const controls = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u202e]/;
+  const answered = await run(t, ['request', urlOf(server), 'a', '1']);
+  t.is(JSON.parse(answered.stdout), evil);
+  t.notRegex(answered.stdout, controls);
+  const refused = await run(t, ['request', urlOf(server), 'a', '"refuse"']);
+  t.is(refused.code, 1);
+  t.notRegex(refused.stderr, controls);
+  const heard = run(t, ['listen', urlOf(server), 'l', '--count', '1']);
+  await once(server, 'registered');
+  while (!server.has('l')) await sleep(5);
+  server.send(evil, 'l');
+  const { stdout } = await heard;
+  t.is(JSON.parse(stdout).message, evil);
+  t.notRegex(stdout, controls);
+});
+
 test('listen prints messages as lines of JSON, answers requests, and ends with SIGINT', async (t) => {
   const server = await startServer(t);
   const child = start(t, ['listen', urlOf(server), 'l', '--answer', '{"ok":true}']);

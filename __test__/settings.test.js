@@ -130,7 +130,7 @@ test('check prints the place of an error', (t) => {
     environment.stderr,
     "wsmsgbroker: WSMB_MAX_PAYLOAD: --max-payload is 'many', expected a number\n",
   );
-  // What the command line overrides is not blamed.
+  // An error of a flag does not have the place of the setting that it overrides.
   const config = file(t, { port: 1, maxPayload: 5 });
   const overridden = check(['--config', config, '--max-payload', 'x']);
   t.is(overridden.stderr, "wsmsgbroker: --max-payload is 'x', expected a number\n");

@@ -6,18 +6,21 @@
 const UNPRINTABLE = '[\\p{Cc}\\p{Zl}\\p{Zp}\\p{Bidi_Control}]';
 /** Texts that are printed as JSON: those with such a character, and those that look like JSON. */
 const NEEDS_JSON = new RegExp(`^"|${UNPRINTABLE}`, 'u');
-/** Those characters that JSON does not escape. */
+/** Those characters. JSON does not escape all of them. */
 const UNESCAPED = new RegExp(UNPRINTABLE, 'gu');
 
-/** JSON text without unprintable characters. */
-function printableJson(value) {
+/** A text with escapes in place of unprintable characters. */
+function escapeUnprintable(text) {
   const escaped = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
-  return JSON.stringify(value).replace(UNESCAPED, escaped);
+  return text.replace(UNESCAPED, escaped);
 }
+
+/** JSON text without unprintable characters. */
+const printableJson = (value) => escapeUnprintable(JSON.stringify(value));
 
 /** A text unchanged, or as JSON in one line. */
 function printable(text) {
   return NEEDS_JSON.test(text) ? printableJson(text) : text;
 }
 
-module.exports = { printable, printableJson };
+module.exports = { escapeUnprintable, printable, printableJson };

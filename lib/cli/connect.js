@@ -54,9 +54,6 @@ async function connect(url, values, id, more) {
   return client;
 }
 
-/** The receivers of an argument: ids separated by commas. */
-const idsOf = (argument) => argument.split(',');
-
 /**
  * The message of an argument, or of stdin without one. Throws unless it is JSON. Numbers are those of JavaScript: a
  * larger integer is rounded.
@@ -70,4 +67,21 @@ async function messageOf(argument) {
   }
 }
 
-module.exports = { OPTIONS, HELP, readToken, connect, idsOf, messageOf };
+/**
+ * Runs a command with the arguments `<url> <ids> [message]`: calls `use(client, message, ids)`, and closes the client. Ids
+ * are separated by commas.
+ */
+async function withMessage(values, [url, ids, argument, ...rest], use) {
+  if (ids === undefined || rest.length > 0) {
+    throw new UsageError('expected <url> <ids> [message]');
+  }
+  const message = await messageOf(argument);
+  const client = await connect(url, values);
+  try {
+    return await use(client, message, ids.split(','));
+  } finally {
+    client.close();
+  }
+}
+
+module.exports = { OPTIONS, HELP, readToken, connect, withMessage };

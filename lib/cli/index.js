@@ -6,6 +6,7 @@ const { parseArgs } = require('node:util');
 const closest = require('../closest');
 const { version } = require('../../package.json');
 const { FAILURE, SUCCESS, USAGE, UsageError } = require('./exit');
+const { escapeUnprintable } = require('../printable');
 const { withSettings } = require('./settings');
 
 /** The subcommands that are clients. `serve` is the command `wsbrokerserver`. */
@@ -126,7 +127,7 @@ function serve(args) {
 function fail(error) {
   const isUsage = error instanceof UsageError || error.code?.startsWith('ERR_WSMB_ADDRESS');
   const advice = isUsage ? '; see --help' : '';
-  process.stderr.write(`wsmsgbroker: ${error.message}${advice}\n`);
+  process.stderr.write(`wsmsgbroker: ${escapeUnprintable(error.message)}${advice}\n`);
   process.exitCode = isUsage ? USAGE : FAILURE;
 }
 

@@ -4,6 +4,7 @@
 
 const { once } = require('node:events');
 const { HELP, OPTIONS, connect } = require('./connect');
+const { printableJson } = require('../printable');
 const { FAILURE, SUCCESS, UsageError } = require('./exit');
 
 const describe = `Usage: wsmsgbroker listen <url> <id> [options]
@@ -53,10 +54,10 @@ async function run(values, positionals) {
   process.once('SIGINT', stop).once('SIGTERM', stop);
   // A reader that has gone ends the command, as of `wsmsgbroker listen ... | head`.
   process.stdout.on('error', stop);
-  process.stderr.write(`wsmsgbroker: listening as ${JSON.stringify(id)}\n`);
+  process.stderr.write(`wsmsgbroker: listening as ${printableJson(id)}\n`);
   let left = count;
   for await (const { message, from, response } of messages) {
-    const isAccepted = process.stdout.write(`${JSON.stringify({ from, message })}\n`);
+    const isAccepted = process.stdout.write(`${printableJson({ from, message })}\n`);
     if (response !== null && answer !== undefined) {
       response.send(answer);
     }

@@ -3,7 +3,7 @@
 // The subcommand `top`: shows the figures of a broker and its slow receivers in the terminal, from its admin endpoint.
 
 const { setTimeout: sleep } = require('node:timers/promises');
-const { printable } = require('../printable');
+const { escapeUnprintable, printable } = require('../printable');
 const { SUCCESS, UsageError } = require('./exit');
 const { HELP: CONNECT_HELP, readToken } = require('./connect');
 
@@ -140,7 +140,7 @@ async function run(values, positionals) {
     } catch (error) {
       // A broker that was there may come back.
       if (isFirst) throw error;
-      lines = [error.message];
+      lines = [escapeUnprintable(error.message)];
     }
     if (!isTerminal) {
       process.stdout.write(`${lines.join('\n')}\n`);

@@ -113,8 +113,9 @@ pub(super) struct Bound {
 }
 
 impl Bound {
+    /// Binds the address. `mode`: the permissions of a Unix socket.
+    ///
     /// Errors: `Io`.
-    /// `mode`: the permissions of a Unix socket.
     pub(super) fn bind(options: AdminOptions, mode: Option<u32>) -> Result<Self> {
         let failed = |error| Error::io("listen", "admin", error);
         let runtime = Builder::new_current_thread().enable_all().build();
