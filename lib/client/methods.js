@@ -46,7 +46,7 @@ function messageText(session, message) {
 
 /** The receivers as an array of strings. */
 function idsOf(dest) {
-  const ids = [dest].flat();
+  const ids = Array.isArray(dest) ? [...dest] : [dest];
   if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
     throw wrong('DEST', 'dest must be an id or several');
   }

@@ -52,7 +52,7 @@ class PendingRequest {
     this.#signal = signal;
     this.#isReceipt = count === 0;
     this.isSingle = count === undefined;
-    this.#reopen();
+    this.#waitFor(ids);
   }
 
   /**
@@ -61,21 +61,21 @@ class PendingRequest {
    */
   start(text, dest, limit, timeout) {
     const session = this.#session;
-    const { requests } = session;
     let ack;
     let more;
     if (this.#isReceipt) {
-      this.#key = requests.nextReference();
+      this.#key = session.requests.nextReference();
       more = frames.member('ref', this.#key);
     } else {
       this.#key = session.ack();
       ack = `"${this.#key}"`;
       if (session.usesVersion2) {
-        const count = this.#wanted >= this.#openCount ? '"all"' : this.#wanted;
-        more = frames.member('answers', count) + frames.member('timeout', timeout);
+        more =
+          frames.member('answers', this.#wanted >= this.#openCount ? '"all"' : this.#wanted) +
+          frames.member('timeout', timeout);
       }
     }
-    requests.set(this.#key, this);
+    session.requests.set(this.#key, this);
     const frame = frames.send(text, dest, ack, more);
     if (session.resendsRequests && ack) {
       this.frameText = frame;
@@ -104,7 +104,7 @@ class PendingRequest {
   }
 
   onAnswer(from, message) {
-    if (this.#answeredBefore.has(from) || this.#isReceipt) {
+    if (this.#answeredBefore?.has(from) || this.#isReceipt) {
       return;
     }
     this.#session.ignoresStrayAnswers ||= this.#openCount > 1;
@@ -119,7 +119,7 @@ class PendingRequest {
   }
 
   onFailure(id, error) {
-    if (!this.#answeredBefore.has(id)) {
+    if (!this.#answeredBefore?.has(id)) {
       this.#failed.set(id, error);
       this.#close(id);
       if (this.#openCount === 0) {
@@ -136,15 +136,14 @@ class PendingRequest {
   /** Prepares to be sent again, with this ack. */
   onResend(key) {
     this.#key = key;
-    this.#reopen();
     this.#failed.clear();
+    this.#answeredBefore = new Set(this.#answers.keys());
+    this.#waitFor(this.#ids.filter((id) => !this.#answeredBefore.has(id)));
     this.#session.ignoresStrayAnswers = true;
   }
 
-  /** Opens all receivers that have not answered. */
-  #reopen() {
-    this.#answeredBefore = new Set(this.#answers.keys());
-    this.#open = new Set(this.#ids.filter((id) => !this.#answeredBefore.has(id)));
+  #waitFor(ids) {
+    this.#open = new Set(ids);
     this.#openCount = this.#open.size;
   }
 

@@ -17,11 +17,14 @@ class Response {
     this.#ack = ack;
     this.#name = name;
     if (session.usesVersion2 && typeof name === 'string') {
-      const cancel = () => {
-        this.#isCancelled = true;
-        this.#abort();
-      };
-      session.cancelHandlers.set(name, cancel, ack.length);
+      session.cancelHandlers.set(
+        name,
+        () => {
+          this.#isCancelled = true;
+          this.#abort();
+        },
+        ack.length,
+      );
     }
   }
 
