@@ -63,6 +63,28 @@ interface Messaging<Message, Answer> {
   ): boolean;
 
   /**
+   * Queues a message for the subscribers of a topic: the same as `send(message, { topic })`. Version 2 only.
+   *
+   * @throws TypeError `ERR_WSMB_TOPIC` if it is not a topic.
+   * @throws Error as `send`.
+   */
+  publish<Sent = unknown>(message: Sent, topic: string): boolean;
+
+  /**
+   * Subscribes to a topic, or to all topics that match a pattern. Resolves when the broker has confirmed it. The
+   * subscription lasts until `unsubscribe`, also across reconnections. Version 2 only.
+   *
+   * Rejects with `ERR_WSMB_TOPIC`, `ERR_WSMB_FORBIDDEN` or `ERR_WSMB_MAX_SUBSCRIPTIONS`.
+   *
+   * @param topic Tokens joined by `.`; `*` stands for any one token, a last `>` for one or more.
+   * @example for await (const { message, topic } of await client.subscribe('room.*')) show(topic, message);
+   */
+  subscribe<Received = any, Result = any>(
+    topic: string,
+    options?: WSMsgBroker.SubscribeOptions,
+  ): Promise<WSMsgBroker.Subscription<Received, Result>>;
+
+  /**
    * Sends a request and resolves with the first answer. The other receivers get a cancel. A failure or a
    * refusal rejects only if no other receiver can still answer.
    *
@@ -95,9 +117,15 @@ interface Messaging<Message, Answer> {
    */
   deliver<Sent = unknown>(
     message: Sent,
-    dest: WSMsgBroker.Destination,
+    dest: string | readonly string[],
     options?: WSMsgBroker.WaitingOptions,
   ): Promise<WSMsgBroker.Delivery>;
+  /** Sends a message to a topic and resolves with the number of its subscribers. */
+  deliver<Sent = unknown>(
+    message: Sent,
+    dest: WSMsgBroker.Topic,
+    options?: WSMsgBroker.RequestOptions,
+  ): Promise<WSMsgBroker.Published>;
 
   /**
    * Async iterator over the messages that arrive from now on, with backpressure. Ends when the client ends. Each
@@ -244,8 +272,14 @@ declare class WSMsgBroker<Message = any, Answer = any> extends Peer<
 }
 
 declare namespace WSMsgBroker {
-  /** One id or several. */
-  type Destination = string | readonly string[];
+  /** One id, several, or the subscribers of a topic. */
+  type Destination = string | readonly string[] | Topic;
+
+  /** The subscribers of a topic, as a destination. */
+  interface Topic {
+    /** 1 to 16 tokens joined by `.`; a token has no `.`, `*`, `>`, space or control character. */
+    topic: string;
+  }
 
   /** Called with the id of the responder and its answer. */
   type AnswerCallback<Answer = any> = (from: string, answer: Answer) => void;
@@ -312,6 +346,74 @@ declare namespace WSMsgBroker {
     failed: Map<string, RequestError>;
   }
 
+  /** Result of `deliver` to a topic. */
+  interface Published {
+    /** Number of subscribers for which the broker has queued the message. */
+    queued: number;
+    /** Number of slow subscribers that have lost it. */
+    dropped: number;
+    /** In a cluster: whether it was sent to the other brokers, or NATS is unreachable. */
+    elsewhere?: 'sent' | 'down';
+  }
+
+  /** Options of `subscribe`. */
+  interface SubscribeOptions {
+    /**
+     * Treatment while more than `maxBackpressure` waits for this client at the broker. `drop`: messages are lost, and
+     * `'gap'` tells how many. `latest`: the last message of each topic is kept. `wait`: publishers wait, if the server
+     * has `allowWait`. Default `drop`.
+     */
+    slow?: 'drop' | 'latest' | 'wait' | undefined;
+  }
+
+  /** A message of a subscription. */
+  interface Publication<Message = any, Answer = any> extends Incoming<Message, Answer> {
+    topic: string;
+  }
+
+  /** Events of a subscription. */
+  interface SubscriptionEvents<Message = any, Answer = any> {
+    /** A message to a matching topic. */
+    message: [
+      message: Message,
+      response: Response<Answer> | null,
+      from: string | undefined,
+      topic: string,
+    ];
+    /** Messages of this topic were lost, because this client was slow; of several topics if it is `'>'`. */
+    gap: [gap: { topic: string; lost: number }];
+    /** The subscription has ended. Without an error by `unsubscribe`. */
+    end: [error: Error | undefined];
+  }
+
+  /** A subscription: an async iterable of its messages, with backpressure. */
+  interface Subscription<Message = any, Answer = any>
+    extends AsyncIterable<Publication<Message, Answer>> {
+    /** The topic or pattern. */
+    readonly topic: string;
+    /** An async iterator over the messages that arrive from now on, as `messages()` of a client. */
+    messages(options?: MessagesOptions): AsyncIterableIterator<Publication<Message, Answer>>;
+    /** Calls a function for each message, as `handle()` of a client. */
+    handle(
+      handler: (message: Message, context: HandlerContext) => Answer | Promise<Answer>,
+      options?: HandleOptions,
+    ): () => void;
+    /** Ends the subscription. Resolves when the broker has confirmed it; never rejects. */
+    unsubscribe(): Promise<void>;
+    on<Name extends keyof SubscriptionEvents>(
+      name: Name,
+      listener: Listener<SubscriptionEvents<Message, Answer>, Name>,
+    ): this;
+    once<Name extends keyof SubscriptionEvents>(
+      name: Name,
+      listener: Listener<SubscriptionEvents<Message, Answer>, Name>,
+    ): this;
+    off<Name extends keyof SubscriptionEvents>(
+      name: Name,
+      listener: Listener<SubscriptionEvents<Message, Answer>, Name>,
+    ): this;
+  }
+
   /** Options of `request`, `requestAll` and `deliver`. */
   interface RequestOptions {
     /** Timeout in milliseconds, more than 0; `Infinity`: no timeout. Default `requestTimeout`. */
@@ -346,6 +448,8 @@ declare namespace WSMsgBroker {
   interface HandlerContext {
     /** The sender's id; undefined if it has none. */
     readonly from: string | undefined;
+    /** The topic to which it was sent; undefined if it was sent to an id. */
+    readonly topic: string | undefined;
     /** As `signal` of a `Response`. Never aborts if the sender does not wait for an answer. */
     readonly signal: AbortSignal;
   }
@@ -371,11 +475,20 @@ declare namespace WSMsgBroker {
   type OtherCode = string & Record<never, never>;
 
   /** Codes by which the server reports that a receiver failed. */
-  type FailureCode = 'UNKNOWN_ID' | 'GONE' | 'REPLACED' | 'SLOW' | 'TIMEOUT' | 'CLUSTER_DOWN';
+  type FailureCode =
+    | 'UNKNOWN_ID'
+    | 'NO_SUBSCRIBER'
+    | 'GONE'
+    | 'REPLACED'
+    | 'SLOW'
+    | 'TIMEOUT'
+    | 'CLUSTER_DOWN';
 
   /** Error codes of this package; docs/api.md explains each and what to do. */
   type ErrorCode =
     | 'ERR_WSMB_ATTACH'
+    | 'ERR_WSMB_TOPIC'
+    | 'ERR_WSMB_MAX_SUBSCRIPTIONS'
     | 'ERR_WSMB_ACK_TAKEN'
     | 'ERR_WSMB_ACTION'
     | 'ERR_WSMB_ADDRESS'
@@ -627,6 +740,10 @@ declare namespace WSMsgBroker {
     messagesOut: number;
     /** Messages to unknown ids. */
     unknownIds: number;
+    /** Subscriptions of all connections. */
+    subscriptions: number;
+    /** Messages to topics without a subscriber. */
+    withoutSubscriber: number;
     /** Actions refused. */
     errors: number;
     /**
@@ -858,6 +975,10 @@ declare namespace WSMsgBroker {
     principal?: string | number | undefined;
     /** Ids that it may send to: patterns with `*` for any characters (no escape). Default: anybody. */
     send?: string | readonly string[] | undefined;
+    /** Topics that it may send to: patterns, in which `{id}` stands for its id. Default: none. */
+    publish?: string | readonly string[] | undefined;
+    /** Topics that it may subscribe to: each subscription must be covered by one of these patterns. Default: none. */
+    subscribe?: string | readonly string[] | undefined;
     /** Time at which its connection ends unless it has registered again. Default: never. */
     expires?: Date | number | undefined;
   }
@@ -1076,6 +1197,12 @@ declare namespace WSMsgBroker {
     maxDest?: number | undefined;
     /** Bytes of one message times its receivers; beyond it the message is refused. Default 1 GiB. */
     maxFanoutBytes?: number | undefined;
+    /** Subscriptions of one connection; further ones are refused. 0: no topics. Default 1,024. */
+    maxSubscriptions?: number | undefined;
+    /** Distinct patterns with wildcards, of all connections; further ones are refused. Default 65,536. */
+    maxPatterns?: number | undefined;
+    /** Whether subscriptions may make publishers wait (`slow: 'wait'`). Default false. */
+    allowWait?: boolean | undefined;
     /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */
     maxFragments?: number | undefined;
     /** Pings and pongs per connection and second; beyond it the connection is closed with 1008. Default 100. */

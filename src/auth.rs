@@ -11,6 +11,7 @@
 //! | `jwt`, `key` | tokens, and the keys that verify them |
 //! | `verify` | the cryptography of tokens |
 //! | `pattern` | globs over ids |
+//! | `topics` | patterns over topics |
 //! | `origin` | checks the origin of web pages |
 
 mod authenticator;
@@ -18,6 +19,7 @@ mod jwt;
 mod key;
 pub(crate) mod origin;
 mod pattern;
+mod topics;
 mod verify;
 
 use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
@@ -27,6 +29,7 @@ pub(crate) use authenticator::{AuthResult, Authenticator};
 pub use jwt::{Jwt, JwtOptions, Subject};
 pub use key::JwtKey;
 pub use pattern::Patterns;
+pub use topics::TopicPatterns;
 
 /// Bytes of a reason. A close frame has room for 123; some implementations need a spare byte.
 const MAX_REASON: usize = 120;
@@ -94,16 +97,22 @@ pub struct Grant {
     pub principal: Arc<str>,
     /// The ids it may send to; `None` is any. Answering a request needs no permission.
     pub send: Option<Patterns>,
+    /// The topics it may send to.
+    pub publish: TopicPatterns,
+    /// The topics it may subscribe to.
+    pub subscribe: TopicPatterns,
     /// The time at which its connection is closed, unless it has registered again by then.
     pub expires: Option<SystemTime>,
 }
 
 impl Grant {
-    /// Creates a grant without limits.
+    /// Creates a grant for any id, and for no topic.
     pub fn new(principal: impl Into<Arc<str>>) -> Self {
         Self {
             principal: principal.into(),
             send: None,
+            publish: TopicPatterns::default(),
+            subscribe: TopicPatterns::default(),
             expires: None,
         }
     }
@@ -117,6 +126,16 @@ impl Grant {
             true => Err(Denied::Forbidden("the principal begins with NUL".into())),
             false => Ok(self),
         }
+    }
+
+    /// True if the client, which has registered as `id`, may send to this topic.
+    pub fn may_publish(&self, topic: &str, id: &str) -> bool {
+        self.publish.allows(topic, id)
+    }
+
+    /// True if the client, which has registered as `id`, may subscribe to this topic or pattern.
+    pub fn may_subscribe(&self, pattern: &str, id: &str) -> bool {
+        self.subscribe.allows(pattern, id)
     }
 
     /// True if the client may send to this id.

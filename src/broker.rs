@@ -6,6 +6,7 @@
 //! | `handle` | a connection as other connections use it: outbox, flags and requests |
 //! | `registry` | owner of each id |
 //! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
+//! | `topics` | subscriptions: which connections get a message to a topic |
 //! | `requests` | pending requests and how each ends |
 //! | `answers` | handling of answers and refusals |
 //! | `notifications` | failures to askers, cancellations to responders |
@@ -26,6 +27,7 @@ pub(crate) mod receipts;
 pub(crate) mod recent;
 pub(crate) mod registry;
 pub(crate) mod requests;
+pub(crate) mod topics;
 
 use std::{
     collections::HashMap,
@@ -53,11 +55,13 @@ use peers::Peers;
 use principals::EndedPrincipals;
 use recent::RecentlyClosed;
 use registry::Registry;
+use topics::Topics;
 
 /// State of one broker, shared by all its connections.
 pub(crate) struct Broker {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Registry,
+    pub(crate) topics: Topics,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<Memory>,
     pub(crate) authenticator: Authenticator,
@@ -95,6 +99,7 @@ impl Broker {
     ) -> Arc<Self> {
         Arc::new(Self {
             registry: Registry::new(&options, memory.clone()),
+            topics: Topics::new(peers.clone()),
             metrics: Metrics::default(),
             memory,
             authenticator,
@@ -170,6 +175,9 @@ impl Broker {
         } = self;
         Stats {
             registered: registry.count(),
+            subscriptions: self.topics.count(),
+            topics: self.topics.topics(),
+            patterns: self.topics.patterns(),
             pending: registry.requests.count(),
             memory: self.memory.used(),
             max_connections: options.max_connections,
@@ -276,12 +284,13 @@ impl Broker {
     /// Ends the registration with this number and emits `Unregistered`. `announce` runs before the id can
     /// be registered again. False if the registration had ended already.
     pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) -> bool {
-        let mut has_ended = false;
-        self.registry.end_registration(id, number, || {
-            has_ended = true;
+        let former = self.registry.end_registration(id, number, || {
             self.listener.event(ServerEvent::Unregistered(id));
             announce();
         });
-        has_ended
+        if let Some(former) = &former {
+            self.topics.leave(former);
+        }
+        former.is_some()
     }
 }

@@ -34,6 +34,7 @@
 //! | `handover` | handover of ids by a broker that drains |
 //! | `repair` | anti-entropy: lost claims are detected and sent again |
 //! | `broadcast` | sending and receiving of broadcasts, and direct deliveries |
+//! | `topics` | messages to topics: subjects of patterns, publications |
 //! | `search` | search for ids at all brokers |
 //! | `task` | the cluster's task: connection state and periodic work |
 //!
@@ -65,6 +66,7 @@ mod repair;
 mod replies;
 mod search;
 mod task;
+mod topics;
 
 use std::{
     collections::HashMap,
@@ -100,6 +102,7 @@ use repair::{Repairs, Streams};
 pub use search::Found;
 pub(crate) use task::BusEvent;
 use task::SubscriptionRounds;
+use topics::Topics;
 
 /// Timeout for answers of other brokers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -146,6 +149,7 @@ pub(crate) struct Cluster {
     streams: Streams,
     repairs: Repairs,
     handover: Handover,
+    topics: Topics,
     /// Wakes the task that publishes heartbeats.
     heartbeat_due: Notify,
     /// Wakes callers once their claim was received back from NATS; by the time of the claim.
@@ -211,6 +215,7 @@ impl Cluster {
             streams: Streams::default(),
             repairs: Repairs::default(),
             handover: Handover::default(),
+            topics: Topics::default(),
             heartbeat_due: Notify::new(),
             unconfirmed_claims: Mutex::default(),
             ended: watch::channel(false).0,

@@ -10,6 +10,8 @@
 //! | `connection` | the task: reads, decodes, dispatches commands |
 //! | `send` | the command `send` and its options; delivers a message to one id |
 //! | `send_many` | delivers a message to many ids |
+//! | `publish` | delivers a message to the subscribers of a topic |
+//! | `subscribe` | the commands `subscribe` and `unsubscribe` |
 //! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
 //! | `remote` | `send` to receivers at other brokers |
 //! | `lookup` | lookup of ids that are not registered here |
@@ -26,11 +28,13 @@ mod clocks;
 mod closing;
 mod lookup;
 mod notify;
+mod publish;
 mod register;
 mod remote;
 mod request;
 mod send;
 mod send_many;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -308,8 +312,13 @@ impl Connection {
             self.deliver(turn);
         }
         let result = match action {
-            // Every registration produces a response, so it waits if the connection's own outbox is full.
-            Ok(ClientAction::Register { .. } | ClientAction::Unregister) if self.is_full(cx) => {
+            // Each of these produces a response, so it waits if the connection's own outbox is full.
+            Ok(
+                ClientAction::Register { .. }
+                | ClientAction::Unregister
+                | ClientAction::Subscribe(_)
+                | ClientAction::Unsubscribe(_),
+            ) if self.is_full(cx) => {
                 return Some(self.handle.clone());
             }
             Ok(ClientAction::Register {
@@ -347,6 +356,8 @@ impl Connection {
                 Ok(())
             }
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
+            Ok(ClientAction::Subscribe(subscription)) => self.subscribe(&subscription, turn),
+            Ok(ClientAction::Unsubscribe(subscription)) => self.unsubscribe(&subscription, turn),
             Err(error) => Err(error),
         };
         if !turn.notifications.is_empty() {
@@ -382,6 +393,9 @@ impl Future for Connection {
         this.handle.waker.register(cx.waker());
         if this.handle.poll_writable(cx).is_ready() {
             return Poll::Ready(());
+        }
+        if this.handle.has_losses() {
+            this.tell_losses();
         }
         if !this.closing {
             if let Some(close) = this.handle.requested_close() {

@@ -284,6 +284,33 @@ pub enum ActionError {
     /// `cancel` without ack.
     #[error("Unable to parse \"cancel\" message (msg.ack is undefined)")]
     NoCancelAck,
+    /// `send` to something that is not a topic.
+    #[error(
+        "Unable to send message. Its topic must be 1 to 16 tokens joined by \".\", without wildcards, spaces and \
+         control characters, and must not begin with \"$\""
+    )]
+    InvalidTopic,
+    /// `subscribe` or `unsubscribe` with something that is not a pattern.
+    #[error(
+        "Unable to subscribe. msg.topic must be 1 to 16 tokens joined by \".\", without spaces and control \
+         characters; a token may be \"*\", the last one \">\""
+    )]
+    InvalidPattern,
+    /// `subscribe` to a pattern, or `send` to a topic, without the permission.
+    #[error("Its sender may not {0} this topic")]
+    TopicForbidden(&'static str),
+    /// `subscribe` of a connection that has `maxSubscriptions`.
+    #[error("Unable to subscribe. The connection has {0} subscriptions (maxSubscriptions)")]
+    TooManySubscriptions(usize),
+    /// `subscribe` to a new pattern with wildcards when the broker has `maxPatterns`.
+    #[error("Unable to subscribe. The broker has {0} patterns with wildcards (maxPatterns)")]
+    TooManyPatterns(usize),
+    /// `subscribe` that makes publishers wait, without `allowWait`.
+    #[error("Unable to subscribe. The broker does not allow msg.slow \"wait\" (allowWait)")]
+    WaitForbidden,
+    /// `subscribe` of a connection that does not own an id.
+    #[error("Unable to subscribe. The connection has no id")]
+    NotRegistered,
     /// A member of version 2 is missing or invalid.
     #[error("Unable to parse {0}")]
     InvalidMember(&'static str),
@@ -291,7 +318,7 @@ pub enum ActionError {
 
 impl ActionError {
     /// All codes.
-    pub(crate) const CODES: [&'static str; 15] = [
+    pub(crate) const CODES: [&'static str; 18] = [
         "ERR_WSMB_JSON",
         "ERR_WSMB_BINARY",
         "ERR_WSMB_ACTION",
@@ -306,6 +333,9 @@ impl ActionError {
         "ERR_WSMB_CLUSTER_PAYLOAD",
         "ERR_WSMB_ANSWER",
         "ERR_WSMB_CANCEL",
+        "ERR_WSMB_TOPIC",
+        "ERR_WSMB_MAX_SUBSCRIPTIONS",
+        "ERR_WSMB_NOT_REGISTERED",
         "ERR_WSMB_MEMBER",
     ];
 
@@ -323,7 +353,12 @@ impl ActionError {
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
             Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
-            Self::Forbidden => "ERR_WSMB_FORBIDDEN",
+            Self::Forbidden | Self::TopicForbidden(_) | Self::WaitForbidden => "ERR_WSMB_FORBIDDEN",
+            Self::InvalidTopic | Self::InvalidPattern => "ERR_WSMB_TOPIC",
+            Self::TooManySubscriptions(_) | Self::TooManyPatterns(_) => {
+                "ERR_WSMB_MAX_SUBSCRIPTIONS"
+            }
+            Self::NotRegistered => "ERR_WSMB_NOT_REGISTERED",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::ClusterPayload(..) => "ERR_WSMB_CLUSTER_PAYLOAD",
             Self::NoAck => "ERR_WSMB_ANSWER",

@@ -182,6 +182,8 @@ pub enum ClientEvent<'a> {
         ack: Option<&'a str>,
         /// The sender's id, if it has one.
         from: Option<&'a str>,
+        /// The topic, if it was sent to one (version 2).
+        topic: Option<&'a str>,
     },
     /// An answer to a request of this client.
     Answer {
@@ -202,6 +204,40 @@ pub enum ClientEvent<'a> {
         delivered: &'a str,
         /// An object of the ids to which it was not delivered, with their codes.
         failed: &'a str,
+    },
+    /// The delivery result of a message to a topic that was sent with a `ref` (version 2).
+    PublishReceipt {
+        /// The `ref`.
+        reference: &'a str,
+        /// The number of subscribers for which it was queued.
+        queued: &'a str,
+        /// The number of slow subscribers that have lost it.
+        dropped: &'a str,
+        /// In a cluster whether it was sent to the other brokers: `"sent"` or `"down"`.
+        elsewhere: Option<&'a str>,
+    },
+    /// The server has confirmed a subscription (version 2).
+    Subscribed {
+        /// The topic or pattern.
+        topic: &'a str,
+        /// The `ref` of the action, if it had one.
+        reference: Option<&'a str>,
+    },
+    /// A subscription has ended: as requested, or by the server (version 2).
+    Unsubscribed {
+        /// The topic or pattern.
+        topic: &'a str,
+        /// The `ref` of the action, if it had one.
+        reference: Option<&'a str>,
+        /// The reason if it was not requested.
+        code: Option<&'a str>,
+    },
+    /// The client was too slow for messages of a topic (version 2).
+    Gap {
+        /// The topic; `">"` if they are of several topics.
+        topic: &'a str,
+        /// The number of messages that it has lost.
+        lost: &'a str,
     },
     /// A receiver will not answer a request of this client (version 2).
     Failed {
@@ -273,9 +309,23 @@ impl<'a> ClientEvent<'a> {
     pub(crate) fn names(&self) -> [Option<&'a str>; 4] {
         match *self {
             Self::Unregistered { id, code } => [id, code, None, None],
-            Self::Message { ack, from, .. } | Self::Answer { ack, from, .. } => {
-                [ack, from, None, None]
-            }
+            Self::Message {
+                ack, from, topic, ..
+            } => [ack, from, topic, None],
+            Self::Answer { ack, from, .. } => [ack, from, None, None],
+            Self::PublishReceipt {
+                reference,
+                queued,
+                dropped,
+                elsewhere,
+            } => [Some(reference), Some(queued), Some(dropped), elsewhere],
+            Self::Subscribed { topic, reference } => [Some(topic), reference, None, None],
+            Self::Unsubscribed {
+                topic,
+                reference,
+                code,
+            } => [Some(topic), reference, code, None],
+            Self::Gap { topic, lost } => [Some(topic), Some(lost), None, None],
             Self::Receipt { reference, .. } => [Some(reference), None, None, None],
             Self::Failed { ack, dest, code } => [Some(ack), Some(dest), Some(code), None],
             Self::ActionFailed {

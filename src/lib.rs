@@ -40,6 +40,7 @@ mod connection;
 mod memory;
 mod protocol;
 mod sync;
+mod topic;
 mod transport;
 
 #[cfg(all(test, feature = "shuttle"))]

@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     /// Bytes written to all connections, as of the last snapshot.
     pub(crate) most_sent_bytes: AtomicU64,
     pub(crate) unknown_ids: AtomicU64,
+    pub(crate) without_subscriber: AtomicU64,
     /// By code.
     errors: Counters<{ ActionError::CODES.len() }>,
     pub(crate) dropped: AtomicU64,
@@ -153,6 +154,14 @@ pub struct Stats {
     pub sent_bytes: u64,
     /// Messages to unknown ids so far.
     pub unknown_ids: u64,
+    /// Messages to topics without a subscriber.
+    pub without_subscriber: u64,
+    /// Subscriptions of all connections.
+    pub subscriptions: usize,
+    /// Topics that are subscribed to by their names.
+    pub topics: usize,
+    /// Distinct patterns with wildcards.
+    pub patterns: usize,
     /// Actions refused so far.
     pub errors: u64,
     /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,
@@ -296,6 +305,7 @@ impl Metrics {
             received_bytes: self.turns.received_bytes.load(Relaxed),
             sent_bytes: outboxes.written,
             unknown_ids: self.unknown_ids.load(Relaxed),
+            without_subscriber: self.without_subscriber.load(Relaxed),
             errors: errors_by.sum(),
             violations: ended(CloseReason::Violation) + ended(CloseReason::TooMany),
             slow: ended(CloseReason::Slow),

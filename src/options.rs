@@ -135,6 +135,12 @@ pub struct ServerOptions {
     pub max_dest: usize,
     /// Maximum bytes of a message times its receivers; more is refused. Default 1 GiB.
     pub max_fanout_bytes: usize,
+    /// Maximum number of subscriptions of a connection; 0: clients cannot subscribe.
+    pub max_subscriptions: usize,
+    /// Maximum number of distinct patterns with wildcards, of all connections.
+    pub max_patterns: usize,
+    /// Whether slow subscribers may make publishers wait.
+    pub allow_wait: bool,
     /// Maximum fragments of a message; more closes the connection with 1008. Default 16,384, as in `ws`.
     pub max_fragments: usize,
     /// Maximum pings and pongs of a connection per second; more closes it with 1008. Default 100.
@@ -201,6 +207,9 @@ impl Default for ServerOptions {
             max_id_length: 8 << 10,
             max_dest: 65_536,
             max_fanout_bytes: 1 << 30,
+            max_subscriptions: 1024,
+            max_patterns: 65_536,
+            allow_wait: false,
             max_fragments: 16_384,
             max_control_frames: 100,
             max_protocol_errors: None,
@@ -250,6 +259,8 @@ impl ServerOptions {
         range("maxIdLength", self.max_id_length, 1, 64 << 10)?;
         range("maxDest", self.max_dest, 1, 1 << 24)?;
         range("maxFanoutBytes", self.max_fanout_bytes, 1, usize::MAX)?;
+        range("maxSubscriptions", self.max_subscriptions, 0, 1 << 24)?;
+        range("maxPatterns", self.max_patterns, 0, 1 << 24)?;
         range("maxFragments", self.max_fragments, 1, 1 << 24)?;
         range(
             "maxControlFrames",

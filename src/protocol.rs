@@ -10,6 +10,7 @@
 //! | `json_scan` | finds the end of a JSON value; splits plain JSON into members |
 //! | `values` | decodes single values: ids, receivers, acks |
 //! | `reply_options` | the members that version 2 adds to a `send` |
+//! | `subscription` | the members of `subscribe` |
 //! | `encode` | encodes actions; `encode/version_2` those that version 2 adds |
 //! | `peer_frame` | the frames between brokers of a cluster |
 
@@ -19,20 +20,22 @@ mod json_scan;
 mod members;
 mod peer_frame;
 mod reply_options;
+mod subscription;
 mod values;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decode::LONGEST_ACK;
 pub(crate) use decode::{asks_for_2, decode_client_action, decode_server_action, echo, sender_of};
 pub(crate) use encode::{
-    Pieces, answer, client_answer, message, register, registered, send, unregister, unregistered,
-    version_2,
+    Pieces, answer, client_answer, message, publication, register, registered, send, unregister,
+    unregistered, version_2,
 };
 pub(crate) use peer_frame::{
     PeerFrame, belongs_to_last, belongs_to_next, confirm, confirm_number, confirmed,
     decode_peer_frame, expect_reply, is_message, probe, probe_failed, remote_answer,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
+pub(crate) use subscription::{RawSubscription, Slow};
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, is_truthy, json_string, key_length,
     shorten, text_length,
@@ -61,10 +64,12 @@ pub(crate) enum ClientAction<'a> {
         /// The reason why there is no message. Ignored in version 1.
         error: Option<&'a str>,
     },
-    /// Unknown in version 1.
+    /// The actions from here on are unknown in version 1.
     Cancel {
         ack: Option<&'a str>,
     },
+    Subscribe(Box<RawSubscription<'a>>),
+    Unsubscribe(Box<RawSubscription<'a>>),
 }
 
 /// An action of a server. All members are JSON text, borrowed from the frame.
@@ -82,6 +87,8 @@ pub(crate) enum ServerAction<'a> {
         message: Option<&'a str>,
         ack: Option<&'a str>,
         from: Option<&'a str>,
+        /// The topic to which it was sent. Ignored in version 1.
+        topic: Option<&'a str>,
     },
     Answer {
         ack: Option<&'a str>,
@@ -94,6 +101,26 @@ pub(crate) enum ServerAction<'a> {
         reference: &'a str,
         delivered: &'a str,
         failed: &'a str,
+    },
+    /// The receipt of a message to a topic: numbers of subscribers.
+    PublishReceipt {
+        reference: &'a str,
+        queued: &'a str,
+        dropped: &'a str,
+        elsewhere: Option<&'a str>,
+    },
+    Subscribed {
+        topic: &'a str,
+        reference: Option<&'a str>,
+    },
+    Unsubscribed {
+        topic: &'a str,
+        reference: Option<&'a str>,
+        code: Option<&'a str>,
+    },
+    Gap {
+        topic: &'a str,
+        lost: &'a str,
     },
     Failed {
         ack: &'a str,

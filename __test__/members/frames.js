@@ -37,8 +37,11 @@ const ACTIONS = {
   message: { message: ['1', ANY], from: ['"peer"', 'snu'] },
   answer: { ack: ['"k"', ANY], from: ['"peer"', 'snu'], message: ['1', ANY], error: ['{}', ANY] },
   receipt: { ref: ['900', 'sn'], delivered: ['["a"]', 'lu'], failed: ['{}', 'mu'] },
-  failed: { ack: ['"k"', 's'], dest: ['"a"', 's'], code: ['"GONE"', 's'] },
+  failed: { ack: ['"k"', 's'], dest: ['"a"', 'sm'], code: ['"GONE"', 's'] },
   cancel: { ack: ['"k"', 's'] },
+  subscribed: { topic: ['"a"', 's'], ref: ['900', 'snu'] },
+  unsubscribed: { topic: ['"a"', 's'], ref: ['900', 'snu'], code: ['"FORBIDDEN"', 'su'] },
+  gap: { topic: ['"a"', 's'], lost: ['1', 'n'] },
   goaway: { within: ['60000', 'n'] },
 };
 

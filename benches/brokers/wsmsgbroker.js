@@ -3,7 +3,7 @@
 // This package with its defaults. `--threads N` sets the number of worker threads. With `--jwt` clients need
 // a token. With `--tls` it speaks TLS with a certificate created at the start. With `--nats URL` it is a
 // broker of a cluster. With `--attach native` it shares the port of an HTTP server; with `--attach bridge` JavaScript
-// reads and writes the sockets, as if the HTTP server terminated TLS.
+// reads and writes the sockets, as if the HTTP server terminated TLS. With `--topics` the load broadcasts to a topic.
 
 const http = require('node:http');
 const { createHmac } = require('node:crypto');
@@ -29,6 +29,7 @@ const { values } = parseArgs({
     tls: { type: 'boolean', default: false },
     nats: { type: 'string' },
     attach: { type: 'string' },
+    topics: { type: 'boolean', default: false },
   },
 });
 const options = { port: 0, host: '127.0.0.1' };
@@ -37,6 +38,9 @@ if (values.threads !== undefined) options.threads = Number(values.threads);
 if (values.jwt) {
   options.jwt = { secret: SECRET, subject: 'pattern' };
   needed.token = sign();
+}
+if (values.topics) {
+  needed.protocol = 'wsmb-topic';
 }
 if (values.tls) {
   const { ca, issue } = authority();

@@ -15,6 +15,8 @@ const NO_NATS = 'there is no nats-server: `node scripts/nats.js` installs one in
 /** A script of `brokers/`, its runtime, and whether it is measured only on request. */
 const RIVALS = [
   { name: 'wsmsgbroker', script: 'wsmsgbroker.js' },
+  // Publishes to a topic, where the former sends to an array of ids.
+  { name: 'wsmsgbroker-topic', script: 'wsmsgbroker.js', args: ['--topics'], only: ['fanout'] },
   { name: 'wsmsgbroker-jwt', script: 'wsmsgbroker.js', args: ['--jwt'], onRequest: true },
   { name: 'wsmsgbroker-tls', script: 'wsmsgbroker.js', args: ['--tls'], onRequest: true },
   {

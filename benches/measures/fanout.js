@@ -14,7 +14,7 @@ const VARIANTS = [
 
 function measure(rivals, run) {
   const variants = run.quick ? VARIANTS.slice(0, 1) : VARIANTS;
-  const chosen = among(rivals, run, ...COMPARED, 'ws8-corked');
+  const chosen = among(rivals, run, ...COMPARED, 'wsmsgbroker-topic', 'ws8-corked');
   return flows('fanout', variants, ['receivers'], chosen, run);
 }
 

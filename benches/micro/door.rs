@@ -72,7 +72,12 @@ pub fn decode(text: &str) -> bool {
             black_box(protocol::decode_id(id, MAX_ID_LENGTH)).is_ok()
         }
         Ok(ClientAction::Answer { ack, .. }) => !black_box(protocol::ack_key(ack)).is_empty(),
-        Ok(ClientAction::Unregister | ClientAction::Cancel { .. }) => true,
+        Ok(
+            ClientAction::Unregister
+            | ClientAction::Cancel { .. }
+            | ClientAction::Subscribe(_)
+            | ClientAction::Unsubscribe(_),
+        ) => true,
         Err(_) => false,
     }
 }

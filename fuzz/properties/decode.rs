@@ -4,7 +4,7 @@
 use super::json::{self, Json, Value};
 use crate::{
     error::ActionError,
-    protocol::{self, ClientAction, Dest, RawReplyOptions, ServerAction},
+    protocol::{self, ClientAction, Dest, RawReplyOptions, RawSubscription, ServerAction},
 };
 
 /// Small enough to be exceeded by short inputs.
@@ -125,6 +125,17 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             })
             .ok_or(ActionError::NoAck),
         Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
+        Some(name @ ("subscribe" | "unsubscribe")) => {
+            let subscription = Box::new(RawSubscription {
+                topic: raw("topic"),
+                reference: raw("ref"),
+                slow: raw("slow"),
+            });
+            Ok(match name {
+                "subscribe" => ClientAction::Subscribe(subscription),
+                _ => ClientAction::Unsubscribe(subscription),
+            })
+        }
         _ => return Err(Wrong::Action(name)),
     };
     result.map_err(Wrong::This)
@@ -179,7 +190,12 @@ fn server_action<'a>(
         }
         Some("message") => {
             let ack = truthy("ack").map(|ack| ack.raw);
-            Ok(ServerAction::Message { message, ack, from })
+            Ok(ServerAction::Message {
+                message,
+                ack,
+                from,
+                topic: raw("topic").filter(|_| uses_version_2),
+            })
         }
         Some("answer") => Ok(ServerAction::Answer {
             ack: raw("ack"),
@@ -196,6 +212,27 @@ fn server_action<'a>(
             id: raw("id"),
             code: raw("code").filter(|_| uses_version_2),
         }),
+        Some("receipt") if uses_version_2 && raw("queued").is_some() => {
+            Ok(ServerAction::PublishReceipt {
+                reference: raw("ref").ok_or_else(|| missing("receipt"))?,
+                queued: raw("queued").unwrap_or_default(),
+                dropped: raw("dropped").unwrap_or("0"),
+                elsewhere: raw("elsewhere"),
+            })
+        }
+        Some("subscribed") if uses_version_2 => Ok(ServerAction::Subscribed {
+            topic: raw("topic").ok_or_else(|| missing("subscribed"))?,
+            reference: raw("ref"),
+        }),
+        Some("unsubscribed") if uses_version_2 => Ok(ServerAction::Unsubscribed {
+            topic: raw("topic").ok_or_else(|| missing("unsubscribed"))?,
+            reference: raw("ref"),
+            code: raw("code"),
+        }),
+        Some("gap") if uses_version_2 => match (raw("topic"), raw("lost")) {
+            (Some(topic), Some(lost)) => Ok(ServerAction::Gap { topic, lost }),
+            _ => Err(missing("gap")),
+        },
         Some("receipt") if uses_version_2 => Ok(ServerAction::Receipt {
             reference: raw("ref").ok_or_else(|| missing("receipt"))?,
             delivered: raw("delivered").unwrap_or("[]"),
@@ -272,6 +309,15 @@ fn values(json: &Json<'_>) {
         (Err(ActionError::TooManyDest(MAX_DEST)), Value::Array(items)) => {
             assert!(items.len() > MAX_DEST, "{raw}");
         }
+        (Ok(Dest::Topic(topic)), Value::Object(_)) => {
+            let member = json.member("topic");
+            let name = member.filter(|member| matches!(member.value, Value::String(_)));
+            assert_eq!(name.and_then(Json::name).as_deref(), Some(&*topic), "{raw}");
+            assert!(crate::topic::is_topic(&topic), "{raw}");
+        }
+        (Err(ActionError::InvalidTopic), Value::Object(_)) => {
+            assert!(json.member("topic").is_some(), "{raw}");
+        }
         (Err(ActionError::InvalidDest), Value::String(_) | Value::Array(_)) => panic!("{raw}"),
         (Err(ActionError::InvalidDest), _) => {}
         (other, _) => panic!("{raw} as {other:?}"),
@@ -293,6 +339,7 @@ fn encoders(json: &Json<'_>, id: &str) {
             message: Some(message),
             ack: truthy,
             from,
+            topic: None,
         };
         assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 

@@ -7,7 +7,7 @@ const { unknownOption } = require('../client/arguments');
 const { coded } = require('../client/errors');
 const { define, kSession } = require('../client/methods');
 const Session = require('../client/session');
-const Emitter = require('./emitter');
+const Emitter = require('../client/emitter');
 const open = require('./transport');
 
 /** All options and their defaults. */

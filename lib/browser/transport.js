@@ -20,14 +20,14 @@ const REFUSALS = {
 const MAX_ACK = 48 * 1024;
 
 /**
- * The JSON text of a message's ack, unchanged. Brokers write the ack behind the message, and only `from` behind it:
+ * The JSON text of a message's ack, unchanged. Brokers write the ack behind the message, and only `from` and `topic` behind it:
  * the text from the last `"ack"` up to there is the ack if it is valid JSON. Returns false if the ack is at another
  * place and is not a string, or if it is too long.
  */
 function ackText(data, ack) {
   let text = data.split(',"ack":').pop();
   try {
-    text = text.replace(/(,"from":("(\\.|[^"\\])*"|\d+))?}$/, '');
+    text = text.replace(/(,"from":("(\\.|[^"\\])*"|\d+))?(,"topic":"(\\.|[^"\\])*")?}$/, '');
     JSON.parse(text);
   } catch {
     text = typeof ack === 'string' && JSON.stringify(ack);

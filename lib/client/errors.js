@@ -24,6 +24,7 @@ function aborted({ reason }) {
 const REASONS = {
   __proto__: null,
   UNKNOWN_ID: 'id not registered',
+  NO_SUBSCRIBER: 'no subscriber',
   GONE: 'disconnected',
   REPLACED: 'id taken over',
   SLOW: 'too slow',

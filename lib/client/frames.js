@@ -17,6 +17,11 @@ const register = (id, token, offersVersion2) =>
 
 const unregister = (id) => `{"action":"unregister"${member('id', id)}}`;
 
+const subscribe = (topic, ref, slow) =>
+  `{"action":"subscribe","topic":${topic},"ref":${ref},"slow":"${slow}"}`;
+
+const unsubscribe = (topic, ref) => `{"action":"unsubscribe","topic":${topic},"ref":${ref}}`;
+
 const cancel = (ack) => `{"action":"cancel","ack":${ack}}`;
 
-module.exports = { member, send, answer, register, unregister, cancel };
+module.exports = { member, send, answer, register, unregister, subscribe, unsubscribe, cancel };

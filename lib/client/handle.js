@@ -2,6 +2,7 @@
 
 // `client.handle()`: answers incoming messages with the results of a function.
 
+const { checkOptions, wrong } = require('./arguments');
 const { coded } = require('./errors');
 const stream = require('./messages');
 
@@ -14,16 +15,22 @@ const { signal: NEVER } = new AbortController();
 /**
  * Calls `handler(message, context)` for each message, up to `concurrency` at a time. If the sender waits for an
  * answer, the result is the answer, and an error refuses the request. Returns a function that stops it:
- * messages that have arrived are still handled.
+ * messages that have arrived are still handled. `source`: the client's session, or a subscription.
  */
-function handle(session, handler, { concurrency }) {
-  if (session.handler) {
+function handle(session, handler, options, source = session) {
+  if (typeof handler !== 'function') {
+    throw wrong('OPTION', 'no handler');
+  }
+  const { concurrency } = checkOptions(options, 'concurrency');
+  session.assertOpen();
+  if (source.handler) {
     throw coded('ERR_WSMB_HANDLER', 'has a handler');
   }
-  const run = async ({ message, from, response }) => {
+  const run = async ({ message, from, topic, response }) => {
     try {
       const context = {
         from,
+        topic,
         get signal() {
           return response?.signal ?? NEVER;
         },
@@ -34,13 +41,13 @@ function handle(session, handler, { concurrency }) {
       session.reportHandlerError(error, response);
     }
   };
-  session.handler = run;
+  source.handler = run;
   let messages = {
     pushMessage: run,
-    endStream: () => session.messageStreams.delete(messages),
+    endStream: () => source.messageStreams.delete(messages),
   };
   if (concurrency < MAX_LOOPS) {
-    messages = stream(session, { highWaterMark: concurrency });
+    messages = stream(session, { highWaterMark: concurrency }, source.messageStreams);
     const loop = async () => {
       for await (const each of messages) {
         await run(each);
@@ -50,11 +57,11 @@ function handle(session, handler, { concurrency }) {
       loop();
     }
   } else {
-    session.messageStreams.add(messages);
+    source.messageStreams.add(messages);
   }
   return () => {
-    if (session.handler === run) {
-      session.handler = undefined;
+    if (source.handler === run) {
+      source.handler = undefined;
     }
     messages.endStream();
   };

@@ -12,14 +12,17 @@ const MEMBERS = parse({
   // The program receives `id` unchanged, whatever its type.
   unregistered: 'id code:su',
   // An id may be a number: brokers of version 1 send it as it was registered. `text` is the JSON text of the ack.
-  message: 'from:snu message text:su ack size',
+  message: 'from:snu message text:su ack size topic:su',
   answer: 'ack from:snu message error',
 });
 
 /** Actions of version 2 and their members. */
 const MEMBERS_2 = parse({
-  receipt: 'ref:sn delivered:lu failed:mu',
-  failed: 'ack:s dest:s code:s',
+  receipt: 'ref:sn delivered:lu failed:mu queued:nu dropped:nu elsewhere:su',
+  failed: 'ack:s dest:sm code:s',
+  subscribed: 'topic:s ref:snu',
+  unsubscribed: 'topic:s ref:snu code:su',
+  gap: 'topic:s lost:n',
   error: 'ref:snu ack:su code:s message:su',
   cancel: 'ack:s',
   goaway: 'within:n',

@@ -7,10 +7,10 @@ const signals = require('./signals');
 const MAX_QUEUED = 1024 * 1024;
 
 /**
- * The messages of a client as an async iterator with backpressure: when `highWaterMark` messages are queued, the
- * client stops reading from its socket.
+ * The messages of a client, or of a subscription, as an async iterator with backpressure: when `highWaterMark` messages
+ * are queued, the client stops reading from its socket. `streams`: the set of streams that get the messages.
  */
-function messages(session, { highWaterMark = 64, signal }) {
+function messages(session, { highWaterMark = 64, signal }, streams = session.messageStreams) {
   const queue = [];
   /** Characters of the queued messages. */
   let queuedSize = 0;
@@ -33,7 +33,7 @@ function messages(session, { highWaterMark = 64, signal }) {
     /** Accepts no further messages. Queued messages are still delivered. */
     endStream: () => {
       isEnded = true;
-      session.messageStreams.delete(stream);
+      streams.delete(stream);
       signals.remove(signal, stream.endStream);
       updateFlowControl();
       wake();
@@ -63,7 +63,7 @@ function messages(session, { highWaterMark = 64, signal }) {
   }
 
   const iterator = iterate();
-  session.messageStreams.add(stream);
+  streams.add(stream);
   signals.add(signal, stream.endStream);
   return {
     endStream: stream.endStream,

@@ -8,6 +8,7 @@ const { coded, failure, remote } = require('./errors');
 const { readMembers } = require('./incoming');
 const Requests = require('./requests');
 const Response = require('./response');
+const Subscriptions = require('./subscriptions');
 const timers = require('./timers');
 
 /** Characters of incoming requests that are tracked so that `response.signal` can be aborted. Older ones are not. */
@@ -46,6 +47,7 @@ class Messaging {
   onStrayAnswer;
   /** The handler that was set by `handle()`. */
   handler;
+  subscriptions = new Subscriptions(this);
   /** Number of errors caused by the broker or another client. */
   peerErrors = 0;
 
@@ -106,13 +108,46 @@ class Messaging {
 
   // Handlers of actions, with the arguments that incoming.js lists.
 
-  /** `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame. */
-  message(from, message, ack, name, size) {
+  /**
+   * `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame; `topic`, if
+   * it was sent to one: then it is for the subscriptions that match.
+   */
+  message(from, message, ack, name, size, topic) {
     const response = ack ? new Response(this, ack, name) : null;
+    if (topic !== undefined && this.usesVersion2) {
+      return this.#publication({ message, from, topic, response, answer: response?.send }, size);
+    }
     for (const stream of this.messageStreams) {
       stream.pushMessage({ message, from, response, answer: response?.send }, size);
     }
     this.emit('message', message, response, from);
+  }
+
+  /** Hands a message of a topic to the subscriptions; to the client if the broker has subscribed it. */
+  #publication(item, size) {
+    const { message, from, topic, response } = item;
+    const deliver = (subscription) => {
+      for (const stream of subscription.messageStreams) {
+        stream.pushMessage(item, size);
+      }
+      subscription.emit('message', message, response, from, topic);
+    };
+    if (!this.subscriptions.forEach(topic, deliver)) {
+      this.emit('message', message, response, from, topic);
+    }
+  }
+
+  subscribed(_topic, reference) {
+    this.subscriptions.onSubscribed(reference);
+  }
+
+  unsubscribed(topic, reference, code) {
+    this.subscriptions.onUnsubscribed(topic, reference, code);
+  }
+
+  /** The client was too slow for messages of a topic; of several if it is `'>'`. */
+  gap(topic, lost) {
+    this.subscriptions.forEach(topic, (each) => each.emit('gap', { topic, lost }));
   }
 
   answer(name, from, message, error) {
@@ -141,14 +176,17 @@ class Messaging {
     this.updateFlowControl();
   }
 
-  receipt(reference, delivered, failed) {
-    this.requests.get(reference)?.onReceipt?.(delivered ?? [], failed ?? {});
+  receipt(reference, delivered, failed, ...numbers) {
+    this.requests.get(reference)?.onReceipt?.(delivered ?? [], failed ?? {}, ...numbers);
   }
 
   /** The broker has rejected a frame of this client. */
   error(reference, name, code, message) {
     const error = remote({ code, message });
-    if (!this.#failRequest(reference ?? name, error)) {
+    if (
+      !this.#failRequest(reference ?? name, error) &&
+      !this.subscriptions.onRefused(reference, error)
+    ) {
       this.onRefusal(error);
     }
   }

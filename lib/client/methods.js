@@ -9,6 +9,7 @@ const handle = require('./handle');
 const stream = require('./messages');
 const PendingRequest = require('./pendingRequest');
 const retry = require('./retry');
+const { isPattern, isTopic } = require('./topics');
 const { MAX_TIMER } = require('./wait');
 
 /** The key of a client's session. Not a private field, because programs of 1.x create subclasses by `call`. */
@@ -44,8 +45,12 @@ function messageText(session, message) {
   return text;
 }
 
-/** The receivers as an array of strings. */
+/** The receivers as an array of strings; undefined for a topic. */
 function idsOf(dest) {
+  if (dest?.topic !== undefined) {
+    checkTopic(dest.topic);
+    return;
+  }
   const ids = Array.isArray(dest) ? [...dest] : [dest];
   if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
     throw wrong('DEST', 'dest must be an id or several');
@@ -53,8 +58,15 @@ function idsOf(dest) {
   return ids.map(String);
 }
 
+function checkTopic(topic) {
+  if (!isTopic(topic)) {
+    throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, expected tokens joined by "."`);
+  }
+}
+
 /** The JSON text of receivers, which are checked unless their `ids` are given. */
-const checkedText = (dest, ids = idsOf(dest)) => destText(Array.isArray(dest) ? ids : ids[0]);
+const checkedText = (dest, ids = idsOf(dest)) =>
+  destText(ids ? (Array.isArray(dest) ? ids : ids[0]) : { topic: dest.topic });
 
 /** Checks the arguments of a request, and sends it. `extra`: its third option; for `count` see `PendingRequest`. */
 function startRequest(session, message, dest, options, extra, count) {
@@ -85,6 +97,9 @@ function startRequest(session, message, dest, options, extra, count) {
     ? retry((to, left) => start(to, left, left), ids, { waitFor, limit, signal })
     : start(ids, limit, timeout);
 }
+
+/** The treatments of a slow subscriber. */
+const SLOW = ['drop', 'latest', 'wait'];
 
 const methods = {
   /**
@@ -129,6 +144,26 @@ const methods = {
     return startRequest(this[kSession], message, dest, options, 'waitFor', 0);
   },
 
+  /** Sends a message to the subscribers of a topic: the same as `send(message, { topic })`. */
+  publish(message, topic) {
+    checkTopic(topic);
+    return this.send(message, { topic });
+  },
+
+  /** Subscribes to a topic or a pattern. Resolves with a `Subscription` when the broker has confirmed it. */
+  async subscribe(topic, { slow = 'drop', ...unknown } = {}) {
+    checkOptions(unknown);
+    if (!isPattern(topic)) {
+      const expected = 'expected tokens joined by ".", "*" for one, ">" for the rest';
+      throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, ${expected}`);
+    }
+    if (!SLOW.includes(slow)) {
+      throw wrong('OPTION', `option "slow" is ${JSON.stringify(slow)}, expected ${SLOW}`);
+    }
+    this[kSession].assertOpen();
+    return this[kSession].subscriptions.add(topic, slow);
+  },
+
   /** An async iterator of incoming messages: `{ message, from, response }`. */
   messages(options) {
     const checked = checkOptions(options, 'highWaterMark', 'signal');
@@ -138,12 +173,7 @@ const methods = {
 
   /** Answers incoming messages with the results of a function. Returns a function that stops it. */
   handle(handler, options) {
-    if (typeof handler !== 'function') {
-      throw wrong('OPTION', 'no handler');
-    }
-    const checked = checkOptions(options, 'concurrency');
-    this[kSession].assertOpen();
-    return handle(this[kSession], handler, checked);
+    return handle(this[kSession], handler, options);
   },
 
   /** Registers again with another token, which renews the grant. A `'registered'` event follows. */

@@ -14,6 +14,9 @@ class PendingRequest {
   #signal;
   /** True if a receipt is the outcome. */
   #isReceipt;
+  /** True for a request to a topic: the receipt brings the number of receivers, perhaps after the first answers. */
+  #isTopic;
+  #isCounted = true;
   #key;
   /** Ends the wait for the timeout and the signal. */
   #stopWait;
@@ -23,6 +26,8 @@ class PendingRequest {
   #openCount;
   #answers = new Map();
   #failed = new Map();
+  /** The failure that came last. */
+  #lastError;
   /** Receivers that had answered before the request was sent again. They answer again, and are ignored then. */
   #answeredBefore;
   #resolve;
@@ -42,7 +47,7 @@ class PendingRequest {
   answersHeap = 0;
 
   /**
-   * `ids`: all receivers. `count`: how many answers to collect; undefined for the first answer alone, 0 for a
+   * `ids`: all receivers; undefined for those of a topic. `count`: how many answers to collect; undefined for the first answer alone, 0 for a
    * receipt instead of answers.
    */
   constructor(session, ids, count, signal) {
@@ -52,6 +57,7 @@ class PendingRequest {
     this.#signal = signal;
     this.#isReceipt = count === 0;
     this.isSingle = count === undefined;
+    this.#isTopic = !ids;
     this.#waitFor(ids);
   }
 
@@ -69,15 +75,24 @@ class PendingRequest {
     } else {
       this.#key = session.ack();
       ack = `"${this.#key}"`;
+      if (this.#isTopic) {
+        this.#isCounted = false;
+        session.ignoresStrayAnswers = true;
+        more = frames.member('ref', ack);
+      }
       if (session.usesVersion2) {
         more =
-          frames.member('answers', this.#wanted >= this.#openCount ? '"all"' : this.#wanted) +
+          (more ?? '') +
+          frames.member(
+            'answers',
+            this.#wanted >= this.#openCount && this.#isCounted ? '"all"' : this.#wanted,
+          ) +
           frames.member('timeout', timeout);
       }
     }
     session.requests.set(this.#key, this);
     const frame = frames.send(text, dest, ack, more);
-    if (session.resendsRequests && ack) {
+    if (session.resendsRequests && ack && !this.#isTopic) {
       this.frameText = frame;
     }
     this.#stopWait = startWait(
@@ -86,7 +101,7 @@ class PendingRequest {
       () => this.#expire(limit),
       (error) => this.#giveUp(error, true),
     );
-    if (this.#openCount > 0 || this.#isReceipt) {
+    if (this.#openCount > 0 || this.#isReceipt || this.#isTopic) {
       session.sendRequest(frame, this);
     } else {
       this.#settle(this.isSingle && failure('UNKNOWN_ID', ''));
@@ -94,8 +109,14 @@ class PendingRequest {
     return this.#outcome;
   }
 
-  onReceipt(delivered, codes) {
-    if (this.#isReceipt) {
+  onReceipt(delivered, codes, queued, dropped, elsewhere) {
+    if (this.#isTopic && !this.#isReceipt) {
+      this.#isCounted = true;
+      this.#openCount += queued ?? 0;
+      this.#checkEnd();
+    } else if (queued !== undefined) {
+      this.#settle(undefined, { queued, dropped, ...(elsewhere && { elsewhere }) });
+    } else if (this.#isReceipt) {
       for (const [id, code] of Object.entries(codes)) {
         this.#failed.set(id, failure(code, id));
       }
@@ -113,18 +134,29 @@ class PendingRequest {
     this.#close(from);
     if (this.isSingle) {
       this.#settle(undefined, { from, message });
-    } else if (this.#wanted <= 0 || this.#openCount === 0) {
+    } else if (this.#wanted <= 0) {
       this.#settle();
+    } else {
+      this.#checkEnd();
+    }
+  }
+
+  /** Ends the request if no receiver is left. `error`: of the last one. */
+  #checkEnd(error) {
+    this.#lastError = error ?? this.#lastError;
+    if (this.#isCounted && this.#openCount <= 0) {
+      this.#settle(this.isSingle && this.#lastError);
     }
   }
 
   onFailure(id, error) {
     if (!this.#answeredBefore?.has(id)) {
-      this.#failed.set(id, error);
+      // A topic fails as a whole: it has no subscriber that takes the request.
+      const isWhole = Object(id) === id;
+      this.#failed.set(isWhole ? id.topic : id, error);
       this.#close(id);
-      if (this.#openCount === 0) {
-        this.#settle(this.isSingle && error);
-      }
+      this.#isCounted ||= isWhole;
+      this.#checkEnd(error);
     }
   }
 

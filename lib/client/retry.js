@@ -8,8 +8,8 @@ const { startWait } = require('./wait');
 const MIN_DELAY = 50;
 const MAX_DELAY = 1000;
 
-/** The code of an id that is not registered. */
-const UNKNOWN = 'UNKNOWN_ID';
+/** The codes of an id that is not registered, and of a topic without a subscriber. */
+const UNKNOWN = ['UNKNOWN_ID', 'NO_SUBSCRIBER'];
 
 /**
  * Calls `start(ids, left)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
@@ -35,7 +35,7 @@ async function retry(start, ids, { waitFor, limit, signal }) {
       rest = [];
       for (const [id, error] of outcome.failed) {
         failed.set(id, error);
-        if (error.code === UNKNOWN) {
+        if (UNKNOWN.includes(error.code)) {
           rest.push(id);
         }
       }
@@ -43,7 +43,7 @@ async function retry(start, ids, { waitFor, limit, signal }) {
         return { delivered, failed };
       }
     } catch (error) {
-      if (error.code !== UNKNOWN || pause < 0) {
+      if (!UNKNOWN.includes(error.code) || pause < 0) {
         throw error;
       }
     }

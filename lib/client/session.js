@@ -392,6 +392,7 @@ class Session extends Messaging {
       this.#flush();
     }
     this.#settleWaiters('resolve', this.client);
+    this.subscriptions.onRegistered();
     this.#scheduleRenewal();
     this.updateFlowControl();
     try {
@@ -605,6 +606,7 @@ class Session extends Messaging {
     // Callbacks stay in the table, as in 1.7.2.
     this.requests.failMatching(error, (entry) => entry.fail);
     this.#settleWaiters('reject', error);
+    this.subscriptions.end(error);
     for (const stream of this.messageStreams) {
       stream.endStream();
     }

@@ -315,6 +315,20 @@ class Transport {
     }
   }
 
+  onPublication([, ack, from, message, topic]) {
+    const [text, name] = parseAck(ack);
+    const size = eventHub.eventSize();
+    this.#session.handleFrame({
+      action: 'message',
+      from: from ?? undefined,
+      message,
+      text,
+      ack: name,
+      size,
+      topic,
+    });
+  }
+
   onAnswer(event) {
     const session = this.#session;
     const [, ack, from, message, , heap] = event;
@@ -386,6 +400,24 @@ class Transport {
 
   onReceipt([, ref, delivered, failed]) {
     this.#session.handleFrame({ action: 'receipt', ref, delivered, failed });
+  }
+
+  onPublishReceipt([, ref, queued, dropped, elsewhere]) {
+    this.#session.handleFrame({ action: 'receipt', ref, queued, dropped, elsewhere });
+  }
+
+  onSubscribed([, topic, ref]) {
+    this.#session.handleFrame({ action: 'subscribed', topic, ref });
+    // Programs that await `subscribe()` can add listeners before the next message is delivered.
+    eventHub.yieldToPromises();
+  }
+
+  onUnsubscribed([, topic, ref, code]) {
+    this.#session.handleFrame({ action: 'unsubscribed', topic, ref, code });
+  }
+
+  onGap([, topic, lost]) {
+    this.#session.handleFrame({ action: 'gap', topic, lost });
   }
 
   onFailed([, ack, dest, code]) {

@@ -2,6 +2,8 @@
 
 // Calls `authenticate`, and converts the value that it returns or throws to the result for the addon.
 
+const { isPattern } = require('../client/topics');
+
 const UNAUTHORIZED = 4401;
 const FORBIDDEN = 4403;
 /** Maximum bytes of a reason: it must fit into a close frame. */
@@ -19,7 +21,7 @@ function shorten(text) {
 }
 
 /** The members that a grant may have. */
-const MEMBERS = ['principal', 'send', 'expires'];
+const MEMBERS = ['principal', 'send', 'publish', 'subscribe', 'expires'];
 
 /** Describes a value by its type alone: its contents may be secret. */
 function kindOf(value) {
@@ -62,6 +64,15 @@ function checkPrincipal(principal) {
   return String(principal);
 }
 
+/** Checks a list of patterns. Returns a copy, so that the addon gets the values that were checked. */
+function checkPatterns(name, patterns) {
+  const list = Array.isArray(patterns) ? [...patterns] : [patterns];
+  if (!list.every((pattern) => typeof pattern === 'string')) {
+    throw new TypeError(`authenticate: "${name}" must be a string or an array of strings`);
+  }
+  return list;
+}
+
 /** Converts the value that `authenticate` returned: true or a grant, or false, undefined or null for a denial. */
 function toResult(result) {
   if (result === true) {
@@ -71,18 +82,22 @@ function toResult(result) {
     return refused(UNAUTHORIZED, 'not authenticated');
   }
   checkGrant(result);
-  const { principal, send, expires } = result;
+  const { principal, send, publish, subscribe, expires } = result;
   const granted = {};
   if (principal !== undefined) {
     granted.principal = checkPrincipal(principal);
   }
   if (send !== undefined) {
-    // A copy, so that the addon gets the values that were checked.
-    const patterns = Array.isArray(send) ? [...send] : [send];
-    if (!patterns.every((pattern) => typeof pattern === 'string')) {
-      throw new TypeError('authenticate: "send" must be a string or an array of strings');
+    granted.send = checkPatterns('send', send);
+  }
+  for (const [name, topics] of Object.entries({ publish, subscribe })) {
+    if (topics !== undefined) {
+      granted[name] = checkPatterns(name, topics);
+      const wrong = granted[name].find((pattern) => !isPattern(pattern));
+      if (wrong !== undefined) {
+        throw new TypeError(`authenticate: "${name}" has ${JSON.stringify(wrong)}, not a pattern`);
+      }
     }
-    granted.send = patterns;
   }
   if (expires !== undefined) {
     granted.expires = Number(expires);

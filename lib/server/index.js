@@ -179,13 +179,13 @@ Object.defineProperty(Server.prototype, 'client', {
 
 // Methods of the server's own client.
 
-for (const name of ['send', 'messages', 'handle']) {
+for (const name of ['send', 'publish', 'messages', 'handle']) {
   Server.prototype[name] = function asClient(...args) {
     return this.client[name](...args);
   };
 }
 
-for (const name of ['request', 'requestAll', 'deliver']) {
+for (const name of ['request', 'requestAll', 'deliver', 'subscribe']) {
   Server.prototype[name] = async function asClient(...args) {
     // Awaited, so that the stack of an error names the caller.
     return await this.client[name](...args);

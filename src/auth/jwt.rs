@@ -15,11 +15,14 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{
-    Denied, Grant, Patterns,
+    Denied, Grant, Patterns, TopicPatterns,
     key::{JwtKey, Key},
     pattern,
 };
-use crate::error::{self, Error};
+use crate::{
+    error::{self, Error},
+    topic::is_pattern,
+};
 
 /// Bytes of a token: the default limit of an id, and more than proxies allow for a header.
 const MAX_TOKEN: usize = 8 << 10;
@@ -123,7 +126,8 @@ impl Jwt {
     /// Verifies a token of a client that requests this id.
     ///
     /// The principal of the grant is the claim `sub`. The claim `send`, a pattern or an array of patterns,
-    /// limits the ids that the client may send to. The grant expires at `exp`.
+    /// limits the ids that the client may send to; the claims `publish` and `subscribe` are the topics that it may send
+    /// and subscribe to. The grant expires at `exp`.
     ///
     /// Errors: `Forbidden` if the token is valid, but for another id, or if `sub` begins with NUL; otherwise
     /// `Unauthorized`.
@@ -145,7 +149,9 @@ impl Jwt {
         }
         let grant = Grant {
             principal: sub.into(),
-            send: claims.patterns("send")?,
+            send: claims.patterns("send")?.map(Patterns::from_iter),
+            publish: claims.topics("publish")?,
+            subscribe: claims.topics("subscribe")?,
             expires,
         };
         grant.checked()
@@ -229,14 +235,23 @@ impl Object {
         strings.map(Some).ok_or_else(|| malformed(name))
     }
 
-    fn patterns(&self, name: &str) -> Result<Option<Patterns>, Denied> {
+    /// A claim of patterns over topics: none are allowed without it.
+    fn topics(&self, name: &str) -> Result<TopicPatterns, Denied> {
+        let patterns = self.patterns(name)?.unwrap_or_default();
+        match patterns.iter().all(|pattern| is_pattern(pattern)) {
+            true => Ok(TopicPatterns::from_iter(patterns)),
+            false => Err(malformed(name)),
+        }
+    }
+
+    fn patterns(&self, name: &str) -> Result<Option<Vec<&str>>, Denied> {
         let Some(patterns) = self.strings(name)? else {
             return Ok(None);
         };
         if patterns.len() > MAX_PATTERNS || patterns.iter().any(|p| p.len() > MAX_PATTERN) {
             return Err(malformed(name));
         }
-        Ok(Some(patterns.into_iter().collect()))
+        Ok(Some(patterns))
     }
 
     /// A claim in seconds since 1970, possibly with a fraction. Times before 1970 count as 1970: they are

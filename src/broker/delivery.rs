@@ -89,6 +89,13 @@ impl Broker {
         self.listener.event(ServerEvent::UnknownId(shown));
     }
 
+    /// Counts messages to a topic without a subscriber.
+    pub(crate) fn no_subscriber(&self, count: u32) {
+        self.metrics
+            .without_subscriber
+            .fetch_add(count.into(), Relaxed);
+    }
+
     /// Counts a message for an id that has no owner, or whose broker is unreachable.
     pub(crate) fn not_found(&self, id: &str, error: DeliveryError) {
         match (error, &self.peers) {

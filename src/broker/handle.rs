@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     auth::Denied,
-    broker::{lease::Lease, requests::ConnectionRequests},
+    broker::{lease::Lease, requests::ConnectionRequests, topics::subscriber::SubscriberState},
     event::{ConnectionInfo, Traffic},
     memory::Memory,
     protocol::version_2,
@@ -110,6 +110,8 @@ pub(crate) struct Handle {
     arrived: AtomicBool,
     /// True while messages to it are dropped.
     dropping: AtomicBool,
+    /// True while a `gap` is still to be sent to it.
+    has_losses: AtomicBool,
     /// Bytes held by its task: the task itself, its id, input not yet routed.
     pub(crate) held: AtomicUsize,
     /// Principal that registered its id; none without authentication.
@@ -120,6 +122,8 @@ pub(crate) struct Handle {
     pub(crate) lease: Mutex<Option<Lease>>,
     /// Requests that it sent, and those that it may answer.
     pub(crate) requests: Mutex<ConnectionRequests>,
+    /// Its subscriptions; none for most connections.
+    pub(crate) subscriber: Mutex<Option<Box<SubscriberState>>>,
     /// Waker of its task.
     pub(crate) waker: AtomicWaker,
     close: Mutex<Option<Close>>,
@@ -143,11 +147,13 @@ impl Handle {
             warned: AtomicBool::new(false),
             arrived: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
+            has_losses: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
             last_id: Mutex::default(),
             lease: Mutex::default(),
             requests: Mutex::default(),
+            subscriber: Mutex::default(),
             waker: AtomicWaker::new(),
             close: Mutex::new(None),
             socket,
@@ -288,10 +294,20 @@ impl Handle {
         }
     }
 
+    pub(crate) fn has_losses(&self) -> bool {
+        self.has_losses.load(Acquire)
+    }
+
+    pub(crate) fn set_has_losses(&self, has_losses: bool) {
+        self.has_losses.store(has_losses, Release);
+    }
+
     /// Bytes of memory that it holds, without its outbox.
     pub(crate) fn own_memory(&self) -> usize {
         let asked = self.requests.lock().charged();
-        self.held.load(Relaxed) + asked
+        let subscriber = self.subscriber.lock();
+        let subscriptions = subscriber.as_ref().map_or(0, |state| state.memory());
+        self.held.load(Relaxed) + asked + subscriptions
     }
 
     /// True if `other` may take over its id: same connection, same principal, or `other` is the

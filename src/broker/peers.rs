@@ -10,6 +10,7 @@ use super::{
     lease::{Lease, LeaseState},
     receipts::Receipts,
     requests::DeliveryError,
+    topics::Publication,
 };
 use crate::{auth::Denied, metrics::ClusterStats};
 
@@ -75,6 +76,20 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
 
     /// Size in bytes of the largest frame that can be sent to another broker for this id.
     fn max_frame(&self, id: &str) -> usize;
+
+    /// Whether messages to topics can be sent to other brokers now.
+    ///
+    /// Errors: `Held` while too many wait: `waker` is called when there is room. `Down`.
+    fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable>;
+
+    /// Sends messages of a topic to the brokers that have subscribers. False if they are unreachable.
+    fn publish(&self, messages: &Publication<'_>) -> bool;
+
+    /// Called under a lock when a pattern has got its first subscriber here, or has lost its last.
+    fn pattern_changed(&self, pattern: &Arc<str>);
+
+    /// Size in bytes of the largest frame that can be sent to other brokers for this topic.
+    fn max_publication(&self, topic: &str) -> usize;
 
     /// Counts a message dropped because NATS was unreachable.
     fn count_unreachable(&self);

@@ -181,16 +181,22 @@ impl Registry {
         Ok(())
     }
 
-    /// Frees `id` if it is owned by the registration with this number, and calls `announce`.
-    pub(crate) fn end_registration(&self, id: &str, number: u64, announce: impl FnOnce()) {
+    /// Frees `id` if it is owned by the registration with this number, and calls `announce`. Returns the former
+    /// owner.
+    pub(crate) fn end_registration(
+        &self,
+        id: &str,
+        number: u64,
+        announce: impl FnOnce(),
+    ) -> Option<Arc<Handle>> {
         let hash = self.hash(id);
         let mut shard = self.shard(hash).write();
         let is_it = |each: &Registration| *each.id == *id && each.owner.registration() == number;
-        if let Ok(entry) = shard.find_entry(hash, is_it) {
-            let (Registration { owner, .. }, _) = entry.remove();
-            owner.set_registration(0);
-            announce();
-        }
+        let entry = shard.find_entry(hash, is_it).ok()?;
+        let (Registration { owner, .. }, _) = entry.remove();
+        owner.set_registration(0);
+        announce();
+        Some(owner)
     }
 
     /// Records that the owner of this id was closed as slow.

@@ -7,7 +7,39 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
         match action {
             ServerAction::Registered { protocol } => Self::Registered { protocol },
             ServerAction::Unregistered { id, code } => Self::Unregistered { id, code },
-            ServerAction::Message { message, ack, from } => Self::Message { message, ack, from },
+            ServerAction::Message {
+                message,
+                ack,
+                from,
+                topic,
+            } => Self::Message {
+                message,
+                ack,
+                from,
+                topic,
+            },
+            ServerAction::PublishReceipt {
+                reference,
+                queued,
+                dropped,
+                elsewhere,
+            } => Self::PublishReceipt {
+                reference,
+                queued,
+                dropped,
+                elsewhere,
+            },
+            ServerAction::Subscribed { topic, reference } => Self::Subscribed { topic, reference },
+            ServerAction::Unsubscribed {
+                topic,
+                reference,
+                code,
+            } => Self::Unsubscribed {
+                topic,
+                reference,
+                code,
+            },
+            ServerAction::Gap { topic, lost } => Self::Gap { topic, lost },
             ServerAction::Answer {
                 ack,
                 from,

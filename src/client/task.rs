@@ -234,6 +234,7 @@ impl ClientTask {
                 message: Some(message),
                 ack,
                 from,
+                ..
             } if is_large(message) => ClientEvent::MessageTooLarge {
                 ack,
                 from,

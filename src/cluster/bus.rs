@@ -141,6 +141,11 @@ impl Subjects {
         format!("{}.node.{node}.>", self.prefix)
     }
 
+    /// The subject of all topics, without their tokens.
+    pub(super) fn topics(&self) -> String {
+        format!("{}.t", self.prefix)
+    }
+
     /// The subject of broadcasts.
     pub(crate) fn all(&self) -> String {
         format!("{}.all", self.prefix)

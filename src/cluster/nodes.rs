@@ -160,6 +160,7 @@ impl Cluster {
 
     /// Removes a node that has left or died.
     pub(super) fn remove_node(&self, node: NodeId) {
+        self.forget_publications(node);
         let known = self.nodes.known.lock().remove(&node);
         self.lanes.forget(node);
         self.end_node(node, None, known.and_then(|known| known.asker));

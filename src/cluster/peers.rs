@@ -17,6 +17,7 @@ use crate::{
         peers::{Peers, Task, Unreachable},
         receipts::Receipts,
         requests::DeliveryError,
+        topics::Publication,
     },
     metrics::ClusterStats,
 };
@@ -74,6 +75,22 @@ impl Peers for Cluster {
 
     fn max_frame(&self, id: &str) -> usize {
         self.max_frame(id)
+    }
+
+    fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable> {
+        self.may_publish(waker)
+    }
+
+    fn publish(&self, messages: &Publication<'_>) -> bool {
+        self.publish_topic(messages)
+    }
+
+    fn pattern_changed(&self, pattern: &Arc<str>) {
+        self.pattern_changed(pattern);
+    }
+
+    fn max_publication(&self, topic: &str) -> usize {
+        self.max_publication(topic)
     }
 
     fn count_unreachable(&self) {

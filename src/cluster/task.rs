@@ -11,7 +11,12 @@ use tokio::{
 };
 
 use super::{
-    ANSWER_TIMEOUT, Cluster, bus::Subscription, credit, gossip::Gossip, repair::send_repairs,
+    ANSWER_TIMEOUT, Cluster,
+    bus::Subscription,
+    credit,
+    gossip::Gossip,
+    repair::send_repairs,
+    topics::{follow_patterns, publish_queued},
 };
 use crate::{
     broker::{Broker, requests::DeliveryError},
@@ -232,6 +237,8 @@ async fn run(
     let heartbeats = tokio::spawn(send_heartbeats(cluster.clone()));
     let repairs = tokio::spawn(send_repairs(cluster.clone()));
     let credits = tokio::spawn(credit::return_credit(cluster.clone()));
+    let publications = tokio::spawn(publish_queued(cluster.clone()));
+    let patterns = tokio::spawn(follow_patterns(cluster.clone()));
     let mut heartbeat = interval(HEARTBEAT);
     let mut sweep = interval(SWEEP);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -319,6 +326,8 @@ async fn run(
     heartbeats.abort();
     repairs.abort();
     credits.abort();
+    publications.abort();
+    patterns.abort();
     broadcasts.abort();
     cluster.bus.close();
 }

@@ -130,7 +130,7 @@ fn a_connection_that_ends_does_not_unregister_its_successor() {
         together::<()>(vec![
             Box::new(move || {
                 ends.registry
-                    .end_registration("a", first.registration(), || {})
+                    .end_registration("a", first.registration(), || {});
             }),
             Box::new(move || {
                 takes.registry.register(&id, &second, |_| {}).unwrap();

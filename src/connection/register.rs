@@ -128,6 +128,22 @@ impl AuthState {
         }
     }
 
+    /// True if messages to this topic are allowed.
+    pub(super) fn may_publish(&self, topic: &str, id: Option<&str>) -> bool {
+        match self {
+            Self::Granted(grant) => grant.may_publish(topic, id.unwrap_or_default()),
+            _ => true,
+        }
+    }
+
+    /// True if a subscription to this pattern is allowed.
+    pub(super) fn may_subscribe(&self, pattern: &str, id: Option<&str>) -> bool {
+        match self {
+            Self::Granted(grant) => grant.may_subscribe(pattern, id.unwrap_or_default()),
+            _ => true,
+        }
+    }
+
     /// True if messages to this id are allowed.
     pub(super) fn may_send(&self, id: &str) -> bool {
         match self {
@@ -381,6 +397,7 @@ impl Connection {
         let own = std::mem::replace(&mut *handle.lease.lock(), lease);
         drop((own, given_up));
         if let Some((former, registration)) = lost {
+            broker.topics.leave(&former);
             let requests = &broker.registry.requests;
             requests.replaced(&former, &id, registration, &mut turn.notifications);
         }
@@ -400,6 +417,7 @@ impl Connection {
             });
             self.reader.set_max_payload(self.broker.options.max_payload);
             self.access = AuthState::Granted(grant);
+            self.recheck_subscriptions(turn);
         }
         self.notify(turn);
     }

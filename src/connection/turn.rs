@@ -9,6 +9,7 @@ use crate::{
     broker::{
         handle::Handle,
         requests::{Notifications, Request},
+        topics::Subscriber,
     },
     protocol::Pieces,
     transport::{
@@ -37,6 +38,8 @@ const BATCH: usize = 64 << 10;
 pub(super) struct Turn {
     pub(super) touched: Vec<Arc<Handle>>,
     pub(super) batch: ReceiverBatch,
+    /// Consecutive messages to one topic.
+    pub(super) publication: TopicBatch,
     /// Notifications to be sent when no lock is held.
     pub(super) notifications: Notifications,
     /// Messages and control frames read, and the bytes of the messages: both count against the budget.
@@ -63,6 +66,23 @@ pub(super) struct ReceiverBatch {
     pub(super) requests: Vec<Arc<Request>>,
 }
 
+/// Frames for the subscribers of one topic that are not yet in their outboxes.
+#[derive(Default)]
+pub(super) struct TopicBatch {
+    pub(super) topic: String,
+    /// The version of the subscriptions at which `subscribers` were found.
+    pub(super) version: u64,
+    pub(super) subscribers: Vec<Subscriber>,
+    /// The end of each frame, with the topic.
+    pub(super) end: String,
+    /// True if one of the subscribers makes publishers wait.
+    pub(super) waits: bool,
+    pub(super) frames: Vec<u8>,
+    pub(super) count: u32,
+    /// Place of the last frame.
+    pub(super) last: usize,
+}
+
 thread_local! {
     /// A turn with empty lists, reused for their memory.
     static SPARE: Cell<Option<Box<Turn>>> = const { Cell::new(None) };
@@ -79,6 +99,7 @@ impl Turn {
     /// Ends the turn. Everything must have been flushed and counted.
     pub(super) fn end(mut self: Box<Self>) {
         self.batch.receiver = None;
+        self.publication.forget();
         self.touched.shrink_to(KEPT);
         self.notifications.shrink_to(KEPT);
         self.batch.requests.shrink_to(KEPT);
@@ -118,6 +139,29 @@ impl Turn {
     pub(super) fn delivered(&mut self, handle: &Arc<Handle>, pushed: Pushed) -> bool {
         self.messages_out += u32::from(pushed != Pushed::Closed);
         self.pushed(handle, pushed)
+    }
+}
+
+impl TopicBatch {
+    /// Forgets the topic. The batch must be empty.
+    fn forget(&mut self) {
+        self.topic.clear();
+        self.subscribers.clear();
+        self.subscribers.shrink_to(KEPT);
+    }
+
+    /// Adds a frame.
+    pub(super) fn add(&mut self, pieces: &Pieces<'_>) {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.last = self.frames.len();
+        framing::encode_text(pieces, length, Mask::None, &mut self.frames);
+        self.count += 1;
+    }
+
+    /// True if it is time to deliver the batch.
+    pub(super) fn is_full(&self) -> bool {
+        self.frames.len() + framing::frame_size(LARGE, Mask::None) > BATCH
+            || self.count as usize * self.subscribers.len() >= DELIVERIES as usize
     }
 }
 

@@ -160,6 +160,7 @@ impl Stats {
             .map_or(0, |cluster| cluster.unreachable);
         ByLabel(vec![
             ("unknown_id", self.unknown_ids),
+            ("no_subscriber", self.without_subscriber),
             ("dropped", self.dropped),
             ("cluster_down", unreachable),
         ])

@@ -26,6 +26,9 @@ pub struct NativeAuthResult {
     pub principal: Option<String>,
     /// Patterns of the ids to which the client may send.
     pub send: Option<Vec<String>>,
+    /// Patterns of the topics to which it may send, and may subscribe.
+    pub publish: Option<Vec<String>>,
+    pub subscribe: Option<Vec<String>>,
     pub expires: Option<f64>,
 }
 
@@ -159,6 +162,8 @@ fn grant(result: NativeAuthResult, id: Arc<str>) -> Result<Grant, Denied> {
         None => Ok(Grant {
             principal: result.principal.map_or(id, Into::into),
             send: result.send.map(Patterns::from_iter),
+            publish: result.publish.unwrap_or_default().into_iter().collect(),
+            subscribe: result.subscribe.unwrap_or_default().into_iter().collect(),
             expires: result.expires.map(at),
         }),
         Some(4403) => Err(Denied::Forbidden(reason.into())),

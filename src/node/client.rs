@@ -64,6 +64,8 @@ pub enum ClientEventKind {
     Unregistered,
     /// `ack, from, message`
     Message,
+    /// `ack, from, message, topic`: a message to a topic.
+    Publication,
     /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
     /// the estimated bytes that it takes in JavaScript.
     Answer,
@@ -78,6 +80,14 @@ pub enum ClientEventKind {
     Closed,
     /// `reference, delivered, failed`
     Receipt,
+    /// `reference, queued, dropped, elsewhere`: the receipt of a message to a topic.
+    PublishReceipt,
+    /// `topic, reference`
+    Subscribed,
+    /// `topic, reference, code`
+    Unsubscribed,
+    /// `topic, lost`
+    Gap,
     /// `name, dest, code`: one receiver of a request failed.
     Failed,
     /// `code, text, reference, name`: the server rejected an action.
@@ -114,7 +124,43 @@ impl ClientListener for Listener {
                 (Some(id), None) => self.push(Kind::Unregistered, &[id]),
                 (None, None) => self.push(Kind::Unregistered, &[]),
             },
-            ClientEvent::Message { message, ack, from } => {
+            ClientEvent::Message {
+                message,
+                ack,
+                from,
+                topic: Some(topic),
+            } => {
+                let ack = ack.map_or("null".into(), ack_to_answer);
+                let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
+                self.push(Kind::Publication, &[&ack, from, message, topic]);
+            }
+            ClientEvent::PublishReceipt {
+                reference,
+                queued,
+                dropped,
+                elsewhere,
+            } => {
+                let elsewhere = elsewhere.unwrap_or("null");
+                self.push(
+                    Kind::PublishReceipt,
+                    &[reference, queued, dropped, elsewhere],
+                );
+            }
+            ClientEvent::Subscribed { topic, reference } => {
+                self.push(Kind::Subscribed, &[topic, reference.unwrap_or("null")]);
+            }
+            ClientEvent::Unsubscribed {
+                topic,
+                reference,
+                code,
+            } => {
+                let (reference, code) = (reference.unwrap_or("null"), code.unwrap_or("null"));
+                self.push(Kind::Unsubscribed, &[topic, reference, code]);
+            }
+            ClientEvent::Gap { topic, lost } => self.push(Kind::Gap, &[topic, lost]),
+            ClientEvent::Message {
+                message, ack, from, ..
+            } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
                 let from = from.unwrap_or("null");
                 match message {

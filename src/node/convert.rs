@@ -110,6 +110,9 @@ pub struct NativeServerOptions {
     pub max_id_length: Option<f64>,
     pub max_dest: Option<f64>,
     pub max_fanout_bytes: Option<f64>,
+    pub max_subscriptions: Option<f64>,
+    pub max_patterns: Option<f64>,
+    pub allow_wait: Option<bool>,
     pub max_fragments: Option<f64>,
     pub max_control_frames: Option<f64>,
     pub max_protocol_errors: Option<f64>,
@@ -172,6 +175,7 @@ impl From<NativeServerOptions> for ServerOptions {
             },
         };
         options.reuse_port = js.reuse_port.unwrap_or_default();
+        options.allow_wait = js.allow_wait.unwrap_or_default();
         if let Some(hops) = js.trust_proxy {
             options.trust_proxy = TrustProxy::Hops(hops as usize);
         }
@@ -197,6 +201,8 @@ impl From<NativeServerOptions> for ServerOptions {
         options.register_timeout = js.register_timeout.map(millis);
         count(&mut options.max_memory, js.max_memory);
         count(&mut options.max_fanout_bytes, js.max_fanout_bytes);
+        count(&mut options.max_subscriptions, js.max_subscriptions);
+        count(&mut options.max_patterns, js.max_patterns);
         count(&mut options.max_fragments, js.max_fragments);
         count(&mut options.max_connections, js.max_connections);
         count(&mut options.max_id_length, js.max_id_length);

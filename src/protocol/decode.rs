@@ -144,9 +144,16 @@ fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
         let message = Some(at.value()?);
         let ack = member(&mut at, r#","ack":"#)?.filter(|ack| is_truthy(ack));
         let from = member(&mut at, r#","from":"#)?;
-        return at
-            .ends("}")
-            .then_some(ServerAction::Message { message, ack, from });
+        let topic = match version {
+            1 => None,
+            _ => member(&mut at, r#","topic":"#)?,
+        };
+        return at.ends("}").then_some(ServerAction::Message {
+            message,
+            ack,
+            from,
+            topic,
+        });
     }
     if at.skip(r#"{"action":"answer","ack":"#) {
         let ack = Some(at.value()?);

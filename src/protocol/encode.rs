@@ -25,6 +25,18 @@ pub(crate) fn message<'a>(
     ]
 }
 
+/// Encodes `message`, for the subscribers of a topic; `end` is of [`version_2::publication_end`] (rule 36.2).
+pub(crate) fn publication<'a>(
+    message: &'a str,
+    ack: Option<&'a str>,
+    from: Option<&'a str>,
+    end: &'a str,
+) -> Pieces<'a> {
+    let mut pieces = self::message(message, ack, from);
+    pieces[6] = end;
+    pieces
+}
+
 /// Encodes `answer`, for the asker (rule 12).
 pub(crate) fn answer<'a>(
     ack: &'a str,

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    ClientAction, RawReplyOptions, ServerAction, json_scan,
+    ClientAction, RawReplyOptions, RawSubscription, ServerAction, json_scan,
     values::{decode_protocol, is_truthy, property_name, shorten},
 };
 use crate::error::ActionError;
@@ -36,6 +36,12 @@ pub(super) struct Members<'a> {
     pub(super) delivered: Option<&'a str>,
     pub(super) failed: Option<&'a str>,
     pub(super) within: Option<&'a str>,
+    pub(super) topic: Option<&'a str>,
+    pub(super) slow: Option<&'a str>,
+    pub(super) queued: Option<&'a str>,
+    pub(super) dropped: Option<&'a str>,
+    pub(super) elsewhere: Option<&'a str>,
+    pub(super) lost: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -83,10 +89,24 @@ impl<'a> Members<'a> {
             r#""delivered""# => &mut self.delivered,
             r#""failed""# => &mut self.failed,
             r#""within""# => &mut self.within,
+            r#""topic""# => &mut self.topic,
+            r#""slow""# => &mut self.slow,
+            r#""queued""# => &mut self.queued,
+            r#""dropped""# => &mut self.dropped,
+            r#""elsewhere""# => &mut self.elsewhere,
+            r#""lost""# => &mut self.lost,
             _ => {
                 let mut buffer = [0; LONGEST_MEMBER + 2];
                 return self.slot(unescape_name(name, &mut buffer)?);
             }
+        })
+    }
+
+    fn subscription(&self) -> Box<RawSubscription<'a>> {
+        Box::new(RawSubscription {
+            topic: self.topic,
+            reference: self.reference,
+            slow: self.slow,
         })
     }
 
@@ -192,6 +212,8 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
         },
         Some("unregister") => Ok(ClientAction::Unregister),
         Some("cancel") => Ok(ClientAction::Cancel { ack: members.ack }),
+        Some("subscribe") => Ok(ClientAction::Subscribe(members.subscription())),
+        Some("unsubscribe") => Ok(ClientAction::Unsubscribe(members.subscription())),
         _ => Err(unknown_action(action)),
     }
 }
@@ -220,6 +242,7 @@ pub(super) fn server_action<'a>(
             message,
             ack: ack.filter(|ack| is_truthy(ack)),
             from,
+            topic: members.topic.filter(|_| version > 1),
         }),
         Some("answer") => Ok(ServerAction::Answer {
             ack,
@@ -251,6 +274,40 @@ fn version_2<'a>(
         dest, ack, code, ..
     } = *members;
     let (action, what) = match name {
+        "receipt" if members.queued.is_some() => (
+            members
+                .reference
+                .zip(members.queued)
+                .map(|(reference, queued)| ServerAction::PublishReceipt {
+                    reference,
+                    queued,
+                    dropped: members.dropped.unwrap_or("0"),
+                    elsewhere: members.elsewhere,
+                }),
+            "\"receipt\" message (msg.ref is undefined)",
+        ),
+        "subscribed" => (
+            members.topic.map(|topic| ServerAction::Subscribed {
+                topic,
+                reference: members.reference,
+            }),
+            "\"subscribed\" message (msg.topic is undefined)",
+        ),
+        "unsubscribed" => (
+            members.topic.map(|topic| ServerAction::Unsubscribed {
+                topic,
+                reference: members.reference,
+                code,
+            }),
+            "\"unsubscribed\" message (msg.topic is undefined)",
+        ),
+        "gap" => (
+            members
+                .topic
+                .zip(members.lost)
+                .map(|(topic, lost)| ServerAction::Gap { topic, lost }),
+            "\"gap\" message (msg.topic or msg.lost are undefined)",
+        ),
         "receipt" => (
             members.reference.map(|reference| ServerAction::Receipt {
                 reference,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::values::{fits, string};
+use super::values::{fits, string, there};
 use crate::error::ActionError;
 
 /// The members of a `send` that hold its reply options, as JSON text.
@@ -42,15 +42,11 @@ impl<'a> RawReplyOptions<'a> {
 
     /// Decodes the options (rules 24.1, 26.1 and 26.2). `null` counts as an absent member.
     pub(crate) fn check(&self, max_length: usize) -> Result<ReplyOptions<'a>, ActionError> {
-        let mut options = ReplyOptions::default();
-        if let Some(raw) = there(self.reference) {
-            if !matches!(raw.as_bytes()[0], b'"' | b'-' | b'0'..=b'9') || !fits(raw, max_length) {
-                return Err(ActionError::InvalidMember(
-                    "\"send\" message (msg.ref must be a number or a string within maxIdLength)",
-                ));
-            }
-            options.reference = Some(raw);
-        }
+        let error = "\"send\" message (msg.ref must be a number or a string within maxIdLength)";
+        let mut options = ReplyOptions {
+            reference: reference(self.reference, max_length, error)?,
+            ..ReplyOptions::default()
+        };
         if let Some(raw) = there(self.answers) {
             options.answers = answers(raw).ok_or(ActionError::InvalidMember(
                 "\"send\" message (msg.answers must be a positive whole number or \"all\")",
@@ -65,8 +61,21 @@ impl<'a> RawReplyOptions<'a> {
     }
 }
 
-fn there(raw: Option<&str>) -> Option<&str> {
-    raw.filter(|raw| *raw != "null")
+/// Checks a `ref`: a number, or a string of at most `max_length` bytes.
+///
+/// Errors: `InvalidMember` with this text.
+pub(super) fn reference<'a>(
+    raw: Option<&'a str>,
+    max_length: usize,
+    error: &'static str,
+) -> Result<Option<&'a str>, ActionError> {
+    let raw = there(raw);
+    let is_valid =
+        |raw: &str| matches!(raw.as_bytes()[0], b'"' | b'-' | b'0'..=b'9') && fits(raw, max_length);
+    match raw.is_none_or(is_valid) {
+        true => Ok(raw),
+        false => Err(ActionError::InvalidMember(error)),
+    }
 }
 
 /// Bytes of the JSON text of a word, each of its letters escaped.

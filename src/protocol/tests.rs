@@ -346,6 +346,7 @@ fn a_client_reads_the_four_actions_of_a_server() {
     assert_eq!(
         read(r#"{"action":"message","message":1,"ack":""}"#),
         ServerAction::Message {
+            topic: None,
             message: Some("1"),
             ack: None,
             from: None

@@ -7,13 +7,15 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::json_scan;
-use crate::error::ActionError;
+use crate::{error::ActionError, topic};
 
 /// The receivers of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Dest<'a> {
     One(Cow<'a, str>),
     Many(Vec<Cow<'a, str>>),
+    /// All subscribers of a topic.
+    Topic(Cow<'a, str>),
 }
 
 /// Converts a JSON value to a property name, as JavaScript does.
@@ -98,8 +100,23 @@ pub(crate) fn decode_dest(
                     IdsError::TooLong(length) => ActionError::DestTooLong(length, max_id_length),
                 })
         }
+        Some(b'{') => decode_topic(raw).map(Dest::Topic),
         _ => Err(ActionError::InvalidDest),
     }
+}
+
+/// Decodes the topic of a `dest` (rule 34.1): an object with that member alone.
+fn decode_topic(raw: &str) -> Result<Cow<'_, str>, ActionError> {
+    let mut topic = None;
+    let mut count = 0;
+    let is_plain = json_scan::members(raw, |name, value| {
+        count += 1;
+        topic = (name == r#""topic""#).then_some(value);
+    });
+    let topic = topic.filter(|_| is_plain && count == 1);
+    strict_string(topic.ok_or(ActionError::InvalidDest)?)
+        .filter(|text| topic::is_topic(text))
+        .ok_or(ActionError::InvalidTopic)
 }
 
 /// The reason why an array of ids is refused.
@@ -273,6 +290,19 @@ pub(super) fn fits(raw: &str, max_length: usize) -> bool {
 fn unescaped(raw: &str) -> Option<&str> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     (!inner.as_bytes().contains(&b'\\')).then_some(inner)
+}
+
+/// The value of a member; none if it is `null`.
+pub(super) fn there(raw: Option<&str>) -> Option<&str> {
+    raw.filter(|raw| *raw != "null")
+}
+
+/// The value of a JSON string; none if it has lone surrogates, and for any other value.
+pub(super) fn strict_string(raw: &str) -> Option<Cow<'_, str>> {
+    match unescaped(raw) {
+        Some(inner) => Some(Cow::Borrowed(inner)),
+        None => serde_json::from_str(raw).ok().map(Cow::Owned),
+    }
 }
 
 /// The value of a JSON string, with lone surrogates replaced; the text of any other value.

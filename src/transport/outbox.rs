@@ -175,6 +175,13 @@ impl Outbox {
         self.push_shared(frame)
     }
 
+    /// Appends a copy of encoded frames.
+    pub(crate) fn push_copy(&self, frames: &[u8]) -> Pushed {
+        self.append(FrameKind::Message, frames.len(), frames.len(), |queue| {
+            queue.room(frames.len()).extend_from_slice(frames);
+        })
+    }
+
     /// Appends an encoded frame without a copy, whatever its size.
     pub(crate) fn push_shared(&self, frame: &Bytes) -> Pushed {
         self.append(FrameKind::Message, frame.len(), 0, |queue| {

@@ -30,5 +30,6 @@ mod slow_consumers;
 mod support;
 mod tls;
 mod tls_handshake;
+mod topics;
 mod version_2;
 mod violations;

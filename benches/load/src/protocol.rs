@@ -19,6 +19,8 @@ const ALL: &str = "all";
 pub(crate) enum Protocol {
     /// The protocol of wsmsgbroker, in `spec/protocol.md`.
     Wsmb,
+    /// The protocol of wsmsgbroker in version 2: broadcasts go to a topic instead of an array of ids.
+    WsmbTopic,
     /// NATS over WebSocket, with one frame per write, as its own clients do it.
     Nats,
     /// NATS with one frame per message.
@@ -56,6 +58,7 @@ impl FromStr for Protocol {
     fn from_str(name: &str) -> Result<Self> {
         Ok(match name {
             "wsmb" => Protocol::Wsmb,
+            "wsmb-topic" => Protocol::WsmbTopic,
             "nats" => Protocol::Nats,
             "nats-framed" => Protocol::NatsFramed,
             "socketio" => Protocol::SocketIo,
@@ -99,6 +102,17 @@ impl Protocol {
                     ),
                 ]
             }
+            Protocol::WsmbTopic => {
+                let registered = format!(r#"{{"action":"registered","id":"{id}","protocol":2}}"#);
+                let register = format!(r#"{{"action":"register","id":"{id}","protocol":2}}"#);
+                let mut steps = vec![step("", register), step(&registered, String::new())];
+                if role == Role::Listener {
+                    steps[1].say = format!(r#"{{"action":"subscribe","topic":"{ALL}"}}"#);
+                    let subscribed = format!(r#"{{"action":"subscribed","topic":"{ALL}"}}"#);
+                    steps.push(step(&subscribed, String::new()));
+                }
+                steps
+            }
             Protocol::Nats | Protocol::NatsFramed => {
                 let more = match role {
                     Role::Member => String::new(),
@@ -129,7 +143,7 @@ impl Protocol {
 
     pub(crate) fn message(self, value: &str, from: &str, to: &str) -> Message {
         match self {
-            Protocol::Wsmb => Message {
+            Protocol::Wsmb | Protocol::WsmbTopic => Message {
                 sent: format!(r#"{{"action":"send","message":{value},"dest":"{to}"}}"#),
                 arrives: format!(r#"{{"action":"message","message":{value},"from":"{from}"}}"#),
             },
@@ -148,6 +162,10 @@ impl Protocol {
             Protocol::Wsmb => Message {
                 sent: sent.replace(r#""dest":"""#, &format!(r#""dest":{to:?}"#)),
                 arrives,
+            },
+            Protocol::WsmbTopic => Message {
+                sent: sent.replace(r#""dest":"""#, &format!(r#""dest":{{"topic":"{ALL}"}}"#)),
+                arrives: format!(r#"{},"topic":"{ALL}"}}"#, arrives.trim_end_matches('}')),
             },
             Protocol::Nats | Protocol::NatsFramed => published(value, ALL, 2),
             Protocol::SocketIo => Message {
@@ -168,7 +186,7 @@ impl Protocol {
     ) -> (Message, Message) {
         let ack = format!("ask{pair:05}{FIRST}");
         match self {
-            Protocol::Wsmb => (
+            Protocol::Wsmb | Protocol::WsmbTopic => (
                 Message {
                     sent: format!(
                         r#"{{"action":"send","message":{value},"dest":"{to}","ack":"{ack}"}}"#
@@ -248,6 +266,14 @@ mod tests {
         assert_eq!(
             sent(Protocol::Wsmb),
             r#"{"action":"send","message":{},"dest":["a", "b"]}"#
+        );
+        assert_eq!(
+            sent(Protocol::WsmbTopic),
+            r#"{"action":"send","message":{},"dest":{"topic":"all"}}"#
+        );
+        assert_eq!(
+            Protocol::WsmbTopic.broadcast("{}", "s", &to).arrives,
+            r#"{"action":"message","message":{},"from":"s","topic":"all"}"#
         );
         assert_eq!(sent(Protocol::Nats), "PUB all 2\r\n{}\r\n");
         assert_eq!(sent(Protocol::SocketIo), r#"42["broadcast","all",{}]"#);

@@ -18,6 +18,8 @@ pub(crate) enum DeliveryError {
     AckTaken,
     /// The answer is larger than a message between brokers may be.
     TooLarge,
+    /// The topic has no subscriber.
+    NoSubscriber,
 }
 
 impl DeliveryError {
@@ -31,12 +33,13 @@ impl DeliveryError {
             Self::ClusterDown => "CLUSTER_DOWN",
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::TooLarge => "ERR_WSMB_CLUSTER_PAYLOAD",
+            Self::NoSubscriber => "NO_SUBSCRIBER",
         }
     }
 
     /// Parses the code of another broker. Unknown codes become `Gone`.
     pub(crate) fn of_code(code: &str) -> Self {
-        const ALL: [DeliveryError; 8] = [
+        const ALL: [DeliveryError; 9] = [
             DeliveryError::UnknownId,
             DeliveryError::Slow,
             DeliveryError::Replaced,
@@ -44,6 +47,7 @@ impl DeliveryError {
             DeliveryError::ClusterDown,
             DeliveryError::AckTaken,
             DeliveryError::TooLarge,
+            DeliveryError::NoSubscriber,
             DeliveryError::Gone,
         ];
         let known = ALL.into_iter().find(|error| error.code() == code);

@@ -3,7 +3,7 @@
 use super::delivery_error::DeliveryError;
 
 /// The outcomes of requests that are counted.
-pub(super) const OUTCOMES: [&str; 8] = [
+pub(super) const OUTCOMES: [&str; 9] = [
     "answered",
     "rejected",
     "timeout",
@@ -12,6 +12,7 @@ pub(super) const OUTCOMES: [&str; 8] = [
     "slow",
     "unknown_id",
     "cluster_down",
+    "no_subscriber",
 ];
 
 /// How a request has ended.
@@ -51,6 +52,7 @@ impl Ended {
                 DeliveryError::Slow => 5,
                 DeliveryError::UnknownId => 6,
                 DeliveryError::ClusterDown => 7,
+                DeliveryError::NoSubscriber => 8,
                 DeliveryError::Gone
                 | DeliveryError::Replaced
                 | DeliveryError::AckTaken

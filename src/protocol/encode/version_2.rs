@@ -93,3 +93,53 @@ pub(crate) fn goaway(within: &str) -> Pieces<'_> {
         "",
     ]
 }
+
+/// Encodes the end of a `message` for subscribers, with the topic as JSON (rule 36.2).
+pub(crate) fn publication_end(topic: &str) -> String {
+    [",\"topic\":", topic, "}"].concat()
+}
+
+/// Encodes `subscribed`, with the pattern as JSON (rule 35). `reference`: the `ref`, if there is one.
+pub(crate) fn subscribed<'a>(pattern: &'a str, reference: Option<&'a str>) -> Pieces<'a> {
+    let [name, reference] = member(",\"ref\":", reference);
+    let action = "{\"action\":\"subscribed\",\"topic\":";
+    [action, pattern, name, reference, "}", "", ""]
+}
+
+/// Encodes `unsubscribed`, with the pattern as JSON, and a quoted code if the broker ended the subscription
+/// (rule 35).
+pub(crate) fn unsubscribed<'a>(
+    pattern: &'a str,
+    reference: Option<&'a str>,
+    code: Option<&'a str>,
+) -> Pieces<'a> {
+    let [name, reference] = member(",\"ref\":", reference);
+    let [code_name, code] = member(",\"code\":", code);
+    let action = "{\"action\":\"unsubscribed\",\"topic\":";
+    [action, pattern, name, reference, code_name, code, "}"]
+}
+
+/// Encodes `gap`, with the topic as JSON (rule 37).
+pub(crate) fn gap<'a>(topic: &'a str, lost: &'a str) -> Pieces<'a> {
+    let action = "{\"action\":\"gap\",\"topic\":";
+    [action, topic, ",\"lost\":", lost, "}", "", ""]
+}
+
+/// Encodes the `receipt` of a message to a topic: numbers of subscribers (rule 36.5). `end`: in a cluster with
+/// `elsewhere`.
+pub(crate) fn publish_receipt<'a>(
+    reference: &'a str,
+    queued: &'a str,
+    dropped: &'a str,
+    end: &'a str,
+) -> Pieces<'a> {
+    [
+        "{\"action\":\"receipt\",\"ref\":",
+        reference,
+        ",\"queued\":",
+        queued,
+        ",\"dropped\":",
+        dropped,
+        end,
+    ]
+}

@@ -271,7 +271,9 @@ impl ClientListener for Reporter {
             ClientEvent::Cancel { ack } => line("cancel", [("ack", raw(Some(ack)))]),
             ClientEvent::GoAway { within } => line("goaway", [("within", raw(Some(within)))]),
             ClientEvent::ActionFailed { code, .. } => line("error", [("code", raw(Some(code)))]),
-            ClientEvent::Message { message, ack, from } => line(
+            ClientEvent::Message {
+                message, ack, from, ..
+            } => line(
                 "message",
                 [
                     ("message", raw(message)),

@@ -190,6 +190,14 @@ async fn a_cluster_of_two_servers_follows_the_conversations() {
     let mut failures = Vec::new();
     let mut differences: Vec<_> = DIFFERENCES.iter().collect();
     for (number, mut conversation) in (0..).zip(script::conversations("server")) {
+        // Receipts of messages to topics count the subscribers at one server: see `topics`.
+        if conversation
+            .rules
+            .iter()
+            .any(|rule| rule.starts_with("36."))
+        {
+            continue;
+        }
         let is_about = |one: &&Difference| one.conversation == conversation.name;
         let different = differences.iter().position(is_about);
         let why = different.map(|at| {

@@ -240,6 +240,8 @@ pub(crate) fn server_options(conversation: &Conversation) -> ServerOptions {
         match name {
             "maxIdLength" => options.max_id_length = value,
             "maxDest" => options.max_dest = value,
+            "maxSubscriptions" => options.max_subscriptions = value,
+            "maxPatterns" => options.max_patterns = value,
             "maxPendingAcks" => options.max_pending_acks = value,
             "maxBackpressure" => options.max_backpressure = value,
             "maxPayload" => options.max_payload = value,

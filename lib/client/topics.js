@@ -1,0 +1,28 @@
+'use strict';
+
+// Topics, and the patterns that subscribe to them (rules 34.1 and 34.2 of spec/protocol.md).
+
+const TOKEN = '[^.*> \\p{Cc}\\p{Cs}]+';
+const ANY_TOKEN = `(${TOKEN}|\\*)`;
+const TOPIC = new RegExp(`^(?!\\$)${TOKEN}(\\.${TOKEN}){0,15}$`, 'u');
+const PATTERN = new RegExp(`^(?!\\$)(>|${ANY_TOKEN}(\\.${ANY_TOKEN}){0,15}(\\.>)?)$`, 'u');
+
+const isTopic = (text) => typeof text === 'string' && TOPIC.test(text);
+
+const isPattern = (text) => typeof text === 'string' && PATTERN.test(text);
+
+/** True if a pattern matches a topic. */
+function matches(pattern, topic) {
+  const tokens = topic.split('.');
+  const expected = pattern.split('.');
+  const isOpen = expected.at(-1) === '>';
+  if (isOpen) {
+    expected.pop();
+  }
+  return (
+    (isOpen ? tokens.length > expected.length : tokens.length === expected.length) &&
+    expected.every((token, place) => token === '*' || token === tokens[place])
+  );
+}
+
+module.exports = { isTopic, isPattern, matches };

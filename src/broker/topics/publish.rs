@@ -1,0 +1,158 @@
+//! Pushes messages of a topic to a subscriber, or records that it has lost them.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use bytes::Bytes;
+
+use super::Subscriber;
+use crate::{
+    broker::{Broker, handle::Handle},
+    event::{ServerEvent, Slow as SlowEvent},
+    memory::{Charge, ChargedBytes},
+    protocol::Slow,
+    transport::outbox::{Pushed, SHARE_FROM},
+};
+
+/// Consecutive messages to one topic, encoded.
+pub(crate) struct Publication<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) frames: &'a [u8],
+    /// `frames` again, if they are shared among the subscribers instead of copied to each.
+    pub(crate) shared: Option<&'a Bytes>,
+    /// Number of messages.
+    pub(crate) count: u32,
+    /// Place of the last message in `frames`.
+    pub(crate) last: usize,
+}
+
+impl Publication<'_> {
+    /// Appends the messages to the outbox of a subscriber, whether it is full or not.
+    pub(crate) fn push_to(&self, handle: &Handle) -> Pushed {
+        match self.shared {
+            Some(frames) => handle.outbox.push_shared(frames),
+            None => handle.outbox.push_copy(self.frames),
+        }
+    }
+}
+
+impl Handle {
+    /// Records messages of a topic that are not sent to it; see `SubscriberState::lose`. False if it subscribes to
+    /// nothing any more.
+    pub(crate) fn lose(&self, topic: &str, count: u64, latest: Option<Bytes>, room: usize) -> bool {
+        let mut state = self.subscriber.lock();
+        let Some(known) = &mut *state else {
+            return false;
+        };
+        known.lose(topic, count, latest, room);
+        self.set_has_losses(true);
+        true
+    }
+
+    /// Tells the connection what it has lost, if there is room in its outbox for it. False if there is none.
+    pub(crate) fn settle_losses(&self) -> bool {
+        if !self.has_losses() {
+            return true;
+        }
+        if self.outbox.is_full() {
+            return false;
+        }
+        let mut state = self.subscriber.lock();
+        // Under the lock: losses that are recorded later set it again.
+        self.set_has_losses(false);
+        if let Some(state) = &mut *state {
+            state.tell(self);
+        }
+        self.drops_end();
+        true
+    }
+}
+
+impl Broker {
+    /// Pushes messages of a topic to a subscriber. None if it has lost them: its outbox is full.
+    pub(crate) fn publish_to(
+        &self,
+        subscriber: &Subscriber,
+        publication: &Publication<'_>,
+    ) -> Option<Pushed> {
+        let handle = &subscriber.handle;
+        if handle.outbox.is_full() {
+            // Frames queued in this turn may have filled the outbox.
+            handle.flush();
+        }
+        if handle.outbox.is_full() || !handle.settle_losses() {
+            self.lose(subscriber, publication);
+            return None;
+        }
+        Some(publication.push_to(handle))
+    }
+
+    /// Pushes messages of a topic that come from another broker to all subscribers here, and flushes them.
+    pub(crate) fn publish_all(&self, publication: &Publication<'_>) {
+        let mut subscribers = Vec::new();
+        self.topics.find(publication.topic, &mut subscribers);
+        let frames = publication.frames;
+        let shared = (frames.len() >= SHARE_FROM && subscribers.len() > 1).then(|| {
+            Bytes::from_owner(ChargedBytes {
+                bytes: frames.to_vec(),
+                _charge: Charge::new(&self.memory, frames.len()),
+            })
+        });
+        let publication = Publication {
+            shared: shared.as_ref(),
+            ..*publication
+        };
+        let mut sent = 0;
+        for one in &subscribers {
+            match self.publish_to(one, &publication) {
+                Some(Pushed::Closed) | None => {}
+                Some(pushed) => {
+                    sent += u64::from(publication.count);
+                    if pushed == Pushed::NeedsFlush {
+                        one.handle.flush();
+                    }
+                }
+            }
+        }
+        self.metrics.turns.messages_out.fetch_add(sent, Relaxed);
+    }
+
+    /// Records messages that a subscriber has lost.
+    #[cold]
+    pub(crate) fn lose(
+        &self,
+        Subscriber { handle, slow }: &Subscriber,
+        publication: &Publication<'_>,
+    ) {
+        let Publication {
+            topic,
+            frames,
+            count,
+            last,
+            ..
+        } = *publication;
+        // A copy: a part of `frames` would keep all of it in memory.
+        let latest = (*slow == Slow::Latest).then(|| Bytes::copy_from_slice(&frames[last..]));
+        let room = self.options.max_backpressure;
+        if !handle.lose(topic, count.into(), latest, room) {
+            return;
+        }
+        self.metrics.dropped.fetch_add(count.into(), Relaxed);
+        if handle.drop_begins() {
+            let id = handle.last_id.lock().clone();
+            let event = ServerEvent::Slow {
+                id: id.as_deref(),
+                why: SlowEvent::Dropping,
+            };
+            self.listener.event(event);
+        }
+        // Its task tells it once there is room.
+        let _ = handle.outbox.await_empty();
+        handle.waker.wake();
+    }
+
+    /// The ids of subscribers, for a request.
+    pub(crate) fn names_of(subscribers: &[Arc<Handle>]) -> Vec<Arc<str>> {
+        let name = |handle: &Arc<Handle>| handle.last_id.lock().clone().unwrap_or_default();
+        subscribers.iter().map(name).collect()
+    }
+}

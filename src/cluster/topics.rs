@@ -1,0 +1,396 @@
+//! Messages to topics, between brokers.
+//!
+//! Each distinct pattern of a broker's subscribers is one subscription of NATS, so that NATS sends a broker what its
+//! subscribers want and nothing else. Publications leave through one queue, in order. Its bound makes publishers wait.
+//! Unlike messages to ids they have no credit: what NATS drops on the way is lost, and reported as `Lagged`.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Waker,
+};
+
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{
+    Cluster,
+    bus::{Delivery, NodeId, Publication, Subjects, Subscription},
+};
+use crate::{
+    broker::{peers::Unreachable, topics::Publication as Messages},
+    topic::{self, ONE, REST},
+};
+
+/// The first byte of a packet: its kind, and the version of its format.
+const PUBLICATION: u8 = 5;
+/// Bytes of a packet without the topic and the frames.
+const HEAD: usize = 1 + 8 + 8 + 4 + 4 + 2;
+/// Bytes queued for NATS at which publishers wait, and to which they wait.
+const MAX_QUEUED: usize = 4 << 20;
+const ENOUGH: usize = MAX_QUEUED / 2;
+/// Number of publications of a broker that are remembered because several patterns match them.
+const REMEMBERED: usize = 64 << 10;
+
+/// The publications on their way to NATS, and the patterns of this broker.
+pub(super) struct Topics {
+    outgoing: mpsc::UnboundedSender<Publication>,
+    /// The other end, until the task that publishes has taken it.
+    incoming: Mutex<Option<mpsc::UnboundedReceiver<Publication>>>,
+    queued: AtomicUsize,
+    /// Publishers that wait for room.
+    waiters: Mutex<Vec<Waker>>,
+    /// Number of publications so far.
+    published: AtomicU64,
+    /// Patterns that have got their first subscriber, or have lost their last.
+    changed_patterns: Mutex<HashSet<Arc<str>, RandomState>>,
+    changed: Notify,
+    /// By broker, publications that have arrived.
+    arrived: Mutex<HashMap<u64, Arrived, RandomState>>,
+}
+
+/// The publications of one broker that were handled: NATS delivers one for each pattern that matches.
+#[derive(Default)]
+struct Arrived {
+    numbers: HashSet<u64, RandomState>,
+    oldest: VecDeque<u64>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        let (outgoing, incoming) = mpsc::unbounded_channel();
+        Self {
+            outgoing,
+            incoming: Mutex::new(Some(incoming)),
+            queued: AtomicUsize::new(0),
+            waiters: Mutex::default(),
+            published: AtomicU64::new(0),
+            changed_patterns: Mutex::default(),
+            changed: Notify::new(),
+            arrived: Mutex::default(),
+        }
+    }
+}
+
+/// A decoded packet: messages to one topic.
+#[derive(Debug, PartialEq, Eq)]
+struct Packet<'a> {
+    node: u64,
+    /// The number of the publication at that broker.
+    number: u64,
+    count: u32,
+    /// Place of the last message in `frames`.
+    last: usize,
+    topic: &'a str,
+    /// Place of the frames in the packet.
+    start: usize,
+}
+
+impl<'a> Packet<'a> {
+    fn encode(&self, frames: &[u8]) -> Bytes {
+        let mut bytes = Vec::with_capacity(HEAD + self.topic.len() + frames.len());
+        bytes.push(PUBLICATION);
+        bytes.extend(self.node.to_be_bytes());
+        bytes.extend(self.number.to_be_bytes());
+        bytes.extend(self.count.to_be_bytes());
+        // These fit: a packet is smaller than 4 GiB, and a topic than 256 bytes.
+        bytes.extend((self.last as u32).to_be_bytes());
+        bytes.extend((self.topic.len() as u16).to_be_bytes());
+        bytes.extend(self.topic.as_bytes());
+        bytes.extend(frames);
+        bytes.into()
+    }
+
+    /// None if it is of another kind, or malformed.
+    fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&[PUBLICATION])?;
+        let (node, rest) = rest.split_first_chunk::<8>()?;
+        let (number, rest) = rest.split_first_chunk::<8>()?;
+        let (count, rest) = rest.split_first_chunk::<4>()?;
+        let (last, rest) = rest.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let (topic, frames) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+        let last = u32::from_be_bytes(*last) as usize;
+        Some(Self {
+            node: u64::from_be_bytes(*node),
+            number: u64::from_be_bytes(*number),
+            count: u32::from_be_bytes(*count),
+            last: (last < frames.len()).then_some(last)?,
+            topic: std::str::from_utf8(topic)
+                .ok()
+                .filter(|text| topic::is_topic(text))?,
+            start: bytes.len() - frames.len(),
+        })
+    }
+}
+
+impl Subjects {
+    /// The subject of a topic, or that of all topics that match a pattern. Each token is one of the subject, so that
+    /// wildcards mean the same.
+    pub(super) fn topic(&self, pattern: &str) -> String {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let mut subject = self.topics();
+        for token in pattern.split('.') {
+            subject.push('.');
+            match token {
+                ONE | REST => subject.push_str(token),
+                _ if token.bytes().all(is_plain) && !token.starts_with('_') => {
+                    subject.push_str(token);
+                }
+                _ => {
+                    subject.push('_');
+                    BASE64URL_NOPAD.encode_append(token.as_bytes(), &mut subject);
+                }
+            }
+        }
+        subject
+    }
+}
+
+impl Cluster {
+    /// Whether messages to topics can be sent to other brokers now.
+    ///
+    /// Errors: `Held` while too much waits for NATS: `waker` is called when there is room. `Down`.
+    pub(super) fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable> {
+        if !self.is_up() {
+            return Err(Unreachable::Down);
+        }
+        if self.topics.queued.load(Relaxed) < MAX_QUEUED {
+            return Ok(());
+        }
+        self.topics.waiters.lock().push(waker.clone());
+        // There may be room since: then the waker would never be called.
+        match self.topics.queued.load(Relaxed) < MAX_QUEUED {
+            true => Ok(()),
+            false => Err(Unreachable::Held),
+        }
+    }
+
+    /// Sends messages of a topic to the brokers that have subscribers. False if NATS is unreachable.
+    pub(super) fn publish_topic(&self, messages: &Messages<'_>) -> bool {
+        if !self.is_up() {
+            return false;
+        }
+        let packet = Packet {
+            node: self.node.0,
+            number: self.topics.published.fetch_add(1, Relaxed) + 1,
+            count: messages.count,
+            last: messages.last,
+            topic: messages.topic,
+            start: 0,
+        };
+        let publication = Publication {
+            subject: self.subjects.topic(messages.topic),
+            reply: None,
+            payload: packet.encode(messages.frames),
+        };
+        self.topics
+            .queued
+            .fetch_add(publication.payload.len(), Relaxed);
+        // Fails only once the cluster has ended.
+        self.topics.outgoing.send(publication).is_ok()
+    }
+
+    /// Records that a pattern has got its first subscriber, or has lost its last.
+    pub(super) fn pattern_changed(&self, pattern: &Arc<str>) {
+        self.topics.changed_patterns.lock().insert(pattern.clone());
+        self.topics.changed.notify_one();
+    }
+
+    /// Size limit in bytes of a message to this topic.
+    pub(super) fn max_publication(&self, topic: &str) -> usize {
+        self.bus.max_payload().saturating_sub(HEAD + topic.len())
+    }
+
+    /// Handles a packet of another broker. It comes once for each pattern that matches.
+    fn on_publication(&self, delivery: &Delivery) {
+        let payload = &delivery.payload;
+        let (Some(broker), Some(packet)) = (self.broker(), Packet::decode(payload)) else {
+            return;
+        };
+        if packet.node == self.node.0 {
+            return;
+        }
+        let mut arrived = self.topics.arrived.lock();
+        let is_shared = broker.topics.patterns_of(packet.topic) > 1;
+        let known = arrived.entry(packet.node).or_default();
+        if (is_shared || !known.numbers.is_empty()) && !known.add(packet.number) {
+            return;
+        }
+        // Under the lock: the first copy of a message is handled before those of later ones.
+        let messages = Messages {
+            topic: packet.topic,
+            frames: &payload[packet.start..],
+            shared: None,
+            count: packet.count,
+            last: packet.last,
+        };
+        self.counters
+            .received
+            .fetch_add(packet.count.into(), Relaxed);
+        broker.publish_all(&messages);
+    }
+
+    /// Forgets the publications of a broker that has ended.
+    pub(super) fn forget_publications(&self, node: NodeId) {
+        self.topics.arrived.lock().remove(&node.0);
+    }
+}
+
+impl Arrived {
+    /// Remembers a number; false if it was known.
+    fn add(&mut self, number: u64) -> bool {
+        if !self.numbers.insert(number) {
+            return false;
+        }
+        self.oldest.push_back(number);
+        if self.oldest.len() > REMEMBERED
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.numbers.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// Publishes what is queued, in order.
+pub(super) async fn publish_queued(cluster: Arc<Cluster>) {
+    let topics = &cluster.topics;
+    let Some(mut incoming) = topics.incoming.lock().take() else {
+        return;
+    };
+    while let Some(publication) = incoming.recv().await {
+        let bytes = publication.payload.len();
+        cluster.bus.publish(publication).await;
+        let before = topics.queued.fetch_sub(bytes, Relaxed);
+        if before >= ENOUGH && before - bytes < ENOUGH {
+            topics.waiters.lock().drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+/// Keeps the subscriptions of NATS those of the patterns that have subscribers here.
+pub(super) async fn follow_patterns(cluster: Arc<Cluster>) {
+    let mut stops: HashMap<Arc<str>, oneshot::Sender<()>, RandomState> = HashMap::default();
+    loop {
+        cluster.topics.changed.notified().await;
+        let changed = std::mem::take(&mut *cluster.topics.changed_patterns.lock());
+        for pattern in changed {
+            let Some(broker) = cluster.broker() else {
+                return;
+            };
+            // What counts is the present: a pattern may have come and gone meanwhile.
+            let is_wanted = broker.topics.has(&pattern);
+            drop(broker);
+            match (is_wanted, stops.entry(pattern)) {
+                (false, Entry::Occupied(entry)) => drop(entry.remove()),
+                (true, Entry::Vacant(entry)) => {
+                    let subject = cluster.subjects.topic(entry.key());
+                    let Ok(subscription) = cluster.bus.subscribe(subject, false).await else {
+                        return;
+                    };
+                    let (stop, stopped) = oneshot::channel();
+                    entry.insert(stop);
+                    let task = receive(cluster.clone(), subscription, stopped);
+                    cluster.runtime.spawn(task);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Receives the packets of a pattern until its `stop` is dropped, or the cluster ends.
+async fn receive(
+    cluster: Arc<Cluster>,
+    mut subscription: Box<dyn Subscription>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut ended = cluster.ended.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            _ = ended.wait_for(|ended| *ended) => break,
+            delivery = subscription.next() => match delivery {
+                Some(delivery) => cluster.on_publication(&delivery),
+                None => break,
+            },
+        }
+    }
+    subscription.unsubscribe().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_decoded_as_they_were_encoded() {
+        let packet = Packet {
+            node: u64::MAX - 1,
+            number: 7,
+            count: 3,
+            last: 4,
+            topic: "a.é",
+            start: HEAD + 4,
+        };
+        let bytes = packet.encode(b"frames");
+        assert_eq!(Packet::decode(&bytes), Some(packet));
+        assert_eq!(&bytes[HEAD + 4..], b"frames");
+        for length in 0..bytes.len() - 1 {
+            assert_eq!(
+                Packet::decode(&bytes[..length]).map(|packet| packet.last),
+                None.or({
+                    // A shorter packet is one of fewer frames, as long as the last one begins in it.
+                    (length > HEAD + 4 + 4).then_some(4)
+                })
+            );
+        }
+        let mut other = bytes.to_vec();
+        other[0] = PUBLICATION + 1;
+        assert_eq!(Packet::decode(&other), None);
+        other[0] = PUBLICATION;
+        other[HEAD] = b'*';
+        assert_eq!(Packet::decode(&other), None, "a pattern is no topic");
+    }
+
+    #[test]
+    fn subjects_have_the_tokens_of_topics() {
+        let subjects = Subjects::new("ns");
+        let subject = |pattern| subjects.topic(pattern);
+        assert_eq!(subject("room.7"), "wsmb.ns.t.room.7");
+        assert_eq!(subject("room.*.>"), "wsmb.ns.t.room.*.>");
+        assert_eq!(subject("_x"), "wsmb.ns.t._X3g");
+        let topics = ["a", "_YQ", "a:b", "é", "a_b", "A", "-", "_", "\"", "\\"];
+        let distinct: HashSet<_> = topics.iter().map(|topic| subject(topic)).collect();
+        assert_eq!(distinct.len(), topics.len());
+        for subject in distinct {
+            let token = subject.strip_prefix("wsmb.ns.t.").expect("its prefix");
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            assert!(
+                !token.is_empty() && token.chars().all(is_plain),
+                "{subject}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_is_new_once_as_long_as_it_is_remembered() {
+        let mut arrived = Arrived::default();
+        for number in 0..REMEMBERED as u64 {
+            assert!(arrived.add(number));
+            assert!(!arrived.add(number));
+        }
+        assert!(!arrived.add(0));
+        assert!(arrived.add(1 << 40));
+        assert_eq!(arrived.numbers.len(), REMEMBERED);
+        assert!(arrived.add(0), "the oldest is forgotten");
+    }
+}

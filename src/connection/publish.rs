@@ -1,0 +1,317 @@
+//! Command `send` to a topic: delivers a message to its subscribers.
+//!
+//! Consecutive messages to one topic are encoded once into a batch, which goes into the outbox of each subscriber. A
+//! subscriber without room loses the batch, and gets a `gap` later; only one that asks for it makes this
+//! connection wait.
+
+use std::{mem, sync::Arc, task::Context};
+
+use bytes::Bytes;
+
+use super::{Connection, Turn, send::SendOptions, turn::TopicBatch};
+use crate::{
+    broker::{
+        Broker,
+        delivery::Admission,
+        handle::Handle,
+        peers::Unreachable,
+        requests::{DeliveryError, Name},
+        topics::Publication,
+    },
+    error::ActionError,
+    memory::{self, Charge, MOST_SHARE},
+    protocol::{self, Slow, version_2},
+    transport::{
+        framing::{self, Mask},
+        outbox::SHARE_FROM,
+    },
+};
+
+/// Bytes copied into outboxes after which these are flushed.
+const COPIES: usize = 1 << 20;
+
+/// The outcome of a message: numbers of subscribers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Published {
+    queued: usize,
+    dropped: usize,
+    /// Whether it was sent to other brokers; none without a cluster.
+    elsewhere: Option<bool>,
+}
+
+impl Connection {
+    /// Sends a message to the subscribers of a topic. If it returns a handle, nothing was sent, as in
+    /// [`send`](Self::send).
+    pub(super) fn publish(
+        &mut self,
+        message: &str,
+        topic: &str,
+        options: &SendOptions<'_>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        if !self.access.may_publish(topic, self.id.as_deref()) {
+            return Err(ActionError::TopicForbidden("send to"));
+        }
+        self.find_subscribers(topic, turn);
+        let batch = &turn.publication;
+        let known = batch.subscribers.len();
+        let frame = protocol::publication(message, options.ack, self.from(), &batch.end);
+        let length = frame.iter().map(|piece| piece.len()).sum();
+        let size = framing::frame_size(length, Mask::None);
+        let limit = self.broker.options.max_fanout_bytes;
+        if size.saturating_mul(known) > limit {
+            return Err(ActionError::FanoutTooLarge(known, size, limit));
+        }
+        if size.saturating_mul(known) > MOST_SHARE && self.awaits_memory() {
+            self.deliver(turn);
+            return Ok(Some(self.handle.clone()));
+        }
+        if let Some(peers) = &self.broker.peers {
+            let limit = peers.max_publication(topic);
+            if size > limit {
+                return Err(ActionError::ClusterPayload(size, limit));
+            }
+            if let Err(Unreachable::Held) = peers.may_publish(cx.waker()) {
+                self.deliver(turn);
+                return Ok(self.broker.lookup_gate());
+            }
+            if turn.publication.frames.len() + size > limit {
+                self.deliver_publication(turn);
+            }
+        }
+        if turn.publication.waits
+            && let Some(full) = self.find_full(cx, turn)
+        {
+            return Ok(Some(full));
+        }
+        if let Some(ack) = options.request() {
+            return self.publish_request(message, ack, options, turn);
+        }
+        let end = mem::take(&mut turn.publication.end);
+        let frame = protocol::publication(message, options.ack, self.from(), &end);
+        turn.publication.add(&frame);
+        turn.publication.end = end;
+        if !options.receipt() {
+            if turn.publication.is_full() {
+                self.deliver_publication(turn);
+            }
+            return Ok(None);
+        }
+        let published = self.deliver_publication(turn);
+        self.push_publish_receipt(options, published, turn);
+        Ok(None)
+    }
+
+    /// Makes the batch one for this topic. Its subscribers stay known while nothing has changed.
+    fn find_subscribers(&self, topic: &str, turn: &mut Turn) {
+        if turn.batch.count > 0 {
+            // Messages that were sent before arrive before.
+            self.deliver(turn);
+        }
+        let version = self.broker.topics.version();
+        let batch = &mut turn.publication;
+        if batch.topic == topic && batch.version == version {
+            return;
+        }
+        if batch.count > 0 {
+            self.deliver_publication(turn);
+        }
+        let batch = &mut turn.publication;
+        if batch.topic != topic {
+            batch.topic.clear();
+            batch.topic.push_str(topic);
+            batch.end = version_2::publication_end(&protocol::json_string(topic));
+        }
+        batch.version = version;
+        self.broker.topics.find(topic, &mut batch.subscribers);
+        batch.waits = batch.subscribers.iter().any(|one| one.slow == Slow::Wait);
+    }
+
+    /// The first subscriber that makes this connection wait, if one has no room.
+    #[cold]
+    fn find_full(&mut self, cx: &Context<'_>, turn: &mut Turn) -> Option<Arc<Handle>> {
+        let bytes = turn.publication.frames.len();
+        let mut waiting =
+            (turn.publication.subscribers.iter()).filter(|one| one.slow == Slow::Wait);
+        if !waiting.any(|one| one.handle.outbox.is_full_with(bytes)) {
+            return None;
+        }
+        self.deliver_publication(turn);
+        for one in &turn.publication.subscribers {
+            if one.slow != Slow::Wait {
+                continue;
+            }
+            self.recent.note(one.handle.key);
+            let id = one.handle.last_id.lock().clone().unwrap_or_default();
+            let delays = || self.serves_others(&one.handle);
+            if self.admit(&id, &one.handle, cx, delays) == Admission::Backpressure {
+                return Some(one.handle.clone());
+            }
+        }
+        None
+    }
+
+    /// Sends a request to the subscribers of the batch's topic. The batch is delivered before.
+    fn publish_request(
+        &self,
+        message: &str,
+        ack: &str,
+        options: &SendOptions<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        self.deliver_publication(turn);
+        let (mut asked, mut slow) = (Vec::new(), Vec::new());
+        for one in &turn.publication.subscribers {
+            if one.handle.outbox.is_full() {
+                // Frames queued in this turn may have filled the outbox.
+                one.handle.flush();
+            }
+            match one.handle.outbox.is_full() {
+                false => asked.push(one.handle.clone()),
+                true => slow.push(one.clone()),
+            }
+        }
+        let ids = Broker::names_of(&asked);
+        let name = |(id, handle): (_, &Arc<Handle>)| Name {
+            id,
+            registration: handle.registration(),
+        };
+        let names: Vec<_> = ids.iter().map(|id| &**id).zip(&asked).map(name).collect();
+        let request = match asked.is_empty() {
+            true => None,
+            false => self.await_answer(ack, options.reply, &asked, &names, turn)?,
+        };
+        let TopicBatch { topic, end, .. } = &turn.publication;
+        let (topic, mut frames) = (topic.clone(), Vec::new());
+        let frame = protocol::publication(message, options.ack, self.from(), end);
+        framing::append_text(&frame, &mut frames);
+        let shared = (frames.len() >= SHARE_FROM).then(|| self.share(&mut frames));
+        let publication = Publication {
+            topic: &topic,
+            frames: shared.as_deref().unwrap_or(&frames),
+            shared: shared.as_ref(),
+            count: 1,
+            last: 0,
+        };
+        let mut published = Published::default();
+        for handle in &asked {
+            handle.settle_losses();
+            let is_there = turn.delivered(handle, publication.push_to(handle));
+            published.queued += usize::from(is_there);
+        }
+        for one in &slow {
+            self.broker.lose(one, &publication);
+            published.dropped += 1;
+        }
+        if let Some(request) = request {
+            let requests = &self.broker.registry.requests;
+            requests.delivered(&request, &mut turn.notifications);
+        }
+        if asked.is_empty() {
+            self.fail_publication(ack, published, options, turn)?;
+        }
+        self.push_publish_receipt(options, published, turn);
+        Ok(None)
+    }
+
+    /// Moves frames to memory that several outboxes can share.
+    fn share(&self, frames: &mut Vec<u8>) -> Bytes {
+        let bytes = mem::take(frames);
+        let _charge = Charge::new(&self.broker.memory, bytes.len());
+        Bytes::from_owner(memory::ChargedBytes { bytes, _charge })
+    }
+
+    /// Reports a request that no subscriber gets.
+    fn fail_publication(
+        &self,
+        ack: &str,
+        published: Published,
+        options: &SendOptions<'_>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let error = match published.dropped {
+            0 => DeliveryError::NoSubscriber,
+            _ => DeliveryError::Slow,
+        };
+        self.count_failed(options, error);
+        if self.id.is_some() && self.broker.has_room_for_answer(&self.handle) {
+            let ack = protocol::json_string(&self.key(ack)?);
+            let topic = protocol::json_string(&turn.publication.topic);
+            let dest = ["{\"topic\":", &topic, "}"].concat();
+            let frame = version_2::failed(&ack, &dest, error.code());
+            turn.pushed(&self.handle, self.handle.outbox.push(&frame));
+        }
+        Ok(())
+    }
+
+    /// Sends the receipt, if one is wanted.
+    fn push_publish_receipt(
+        &self,
+        options: &SendOptions<'_>,
+        published: Published,
+        turn: &mut Turn,
+    ) {
+        if let Some(reference) = options.reference() {
+            let (queued, dropped) = (published.queued.to_string(), published.dropped.to_string());
+            let elsewhere = match published.elsewhere {
+                None => "}",
+                Some(true) => ",\"elsewhere\":\"sent\"}",
+                Some(false) => ",\"elsewhere\":\"down\"}",
+            };
+            let frame = version_2::publish_receipt(reference, &queued, &dropped, elsewhere);
+            turn.pushed(&self.handle, self.handle.outbox.push(&frame));
+        }
+    }
+
+    /// Delivers the batch to the subscribers.
+    pub(super) fn deliver_publication(&self, turn: &mut Turn) -> Published {
+        let mut published = Published::default();
+        let batch = &mut turn.publication;
+        let count = mem::take(&mut batch.count);
+        if count == 0 {
+            return published;
+        }
+        let mut frames = mem::take(&mut batch.frames);
+        let (topic, subscribers) = (
+            mem::take(&mut batch.topic),
+            mem::take(&mut batch.subscribers),
+        );
+        let size = frames.len();
+        let is_shared = size >= SHARE_FROM && subscribers.len() > 1;
+        let shared = is_shared.then(|| self.share(&mut frames));
+        let publication = Publication {
+            topic: &topic,
+            frames: shared.as_deref().unwrap_or(&frames),
+            shared: shared.as_ref(),
+            count,
+            last: turn.publication.last,
+        };
+        let peers = self.broker.peers.as_ref();
+        published.elsewhere = peers.map(|peers| peers.publish(&publication));
+        if subscribers.is_empty() && published.elsewhere != Some(true) {
+            self.broker.no_subscriber(count);
+        }
+        let mut copied = 0;
+        for one in &subscribers {
+            match self.broker.publish_to(one, &publication) {
+                Some(pushed) => {
+                    let is_there = turn.pushed(&one.handle, pushed);
+                    turn.messages_out += if is_there { count } else { 0 };
+                    published.queued += usize::from(is_there);
+                }
+                None => published.dropped += 1,
+            }
+            copied += if is_shared { 0 } else { size };
+            if copied > COPIES {
+                // Frames written to sockets need no more memory.
+                turn.flush();
+                copied = 0;
+            }
+        }
+        frames.clear();
+        let batch = &mut turn.publication;
+        (batch.topic, batch.subscribers, batch.frames) = (topic, subscribers, frames);
+        published
+    }
+}

@@ -1,0 +1,65 @@
+//! The members of `subscribe` and `unsubscribe`. The cited rules are those of `spec/protocol.md`.
+
+use std::borrow::Cow;
+
+use super::{
+    reply_options::reference,
+    values::{strict_string, there},
+};
+use crate::{error::ActionError, topic};
+
+/// The members of a `subscribe` or an `unsubscribe`, as JSON text.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawSubscription<'a> {
+    pub(crate) topic: Option<&'a str>,
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) slow: Option<&'a str>,
+}
+
+/// The treatment of a slow subscriber: messages are dropped, or the latest of each topic is kept, or publishers
+/// wait. Of two, the later one in this order promises more.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Slow {
+    #[default]
+    Drop,
+    Latest,
+    Wait,
+}
+
+/// A decoded `subscribe` or `unsubscribe`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Subscription<'a> {
+    pub(crate) pattern: Cow<'a, str>,
+    /// The `ref` that the response repeats, as JSON text.
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) slow: Slow,
+}
+
+impl<'a> RawSubscription<'a> {
+    /// Decodes the members (rules 34.2 and 35.1). `null` counts as an absent member.
+    pub(crate) fn check(&self, max_length: usize) -> Result<Subscription<'a>, ActionError> {
+        let pattern = there(self.topic).and_then(strict_string);
+        let pattern = pattern
+            .filter(|text| topic::is_pattern(text))
+            .ok_or(ActionError::InvalidPattern)?;
+        let slow = match there(self.slow) {
+            None | Some("\"drop\"") => Slow::Drop,
+            Some("\"latest\"") => Slow::Latest,
+            Some("\"wait\"") => Slow::Wait,
+            Some(_) => {
+                return Err(ActionError::InvalidMember(
+                    "\"subscribe\" message (msg.slow must be \"drop\", \"latest\" or \"wait\")",
+                ));
+            }
+        };
+        Ok(Subscription {
+            pattern,
+            reference: reference(
+                self.reference,
+                max_length,
+                "\"subscribe\" message (msg.ref must be a number or a string within maxIdLength)",
+            )?,
+            slow,
+        })
+    }
+}
