@@ -930,7 +930,7 @@ declare namespace WSMsgBroker {
     denied: [id: string | null, error: DeniedError];
     /** A WebSocket has ended. */
     disconnected: [connection: EndedConnection];
-    /** A socket did not become a WebSocket. */
+    /** A socket did not become a WebSocket; with `server` and `noServer` that of an upgrade request. */
     refused: [refusal: RefusedHandshake];
     /** A connection is a slow consumer: its id, if any, and the measure taken. */
     slow: [id: string | null, why: SlowReason];

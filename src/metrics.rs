@@ -71,8 +71,8 @@ const ACCEPTED: [&str; 3] = ["port", "attach", "bridge"];
 
 /// Values of the label `status` of refused handshakes: an HTTP status; `tls` if the TLS handshake failed; `dropped` if
 /// the socket was closed without an answer.
-const REFUSED: [&str; 10] = [
-    "400", "403", "404", "405", "408", "426", "431", "503", "tls", "dropped",
+const REFUSED: [&str; 11] = [
+    "400", "401", "403", "404", "405", "408", "426", "431", "503", "tls", "dropped",
 ];
 
 /// Why a WebSocket was closed.
@@ -273,6 +273,13 @@ impl Metrics {
     pub(crate) fn refused(&self, status: &str) {
         let index = REFUSED.iter().position(|name| *name == status);
         self.refused.add(index.unwrap_or_default());
+    }
+
+    /// The label of a refusal by an HTTP status. A status without a label of its own has the first one.
+    pub(crate) fn refused_label(status: u16) -> &'static str {
+        let status = status.to_string();
+        let known = REFUSED.iter().find(|label| **label == status);
+        known.unwrap_or(&REFUSED[0])
     }
 
     /// Counts a connection that has ended.

@@ -40,7 +40,7 @@ function giveBack(httpServer, req, socket, head) {
 /** The brokers of an HTTP server. */
 class Dispatcher {
   #httpServer;
-  /** By path, the function that handles its upgrade requests. */
+  /** By path, `{ handle, reportRefused }`: see `listen`. */
   #handlers = new Map();
   /** The function of the HTTP server that decides about upgrades, if it has one. */
   #askedBefore;
@@ -84,6 +84,12 @@ class Dispatcher {
   #shouldUpgrade = (req) =>
     this.#isAlone && !isWebSocket(req) ? false : this.#askedBefore.call(this.#httpServer, req);
 
+  /** The handler that reports a refused request: that of its path, or else the first one. */
+  #reporter(handler) {
+    const [first] = this.#handlers.values();
+    return handler ?? first;
+  }
+
   #onUpgrade = (req, socket, head) => {
     const handler = this.#handlers.get(pathOf(req));
     const isOurs = isWebSocket(req) && handler !== undefined;
@@ -99,14 +105,17 @@ class Dispatcher {
       if (answer) answer.once('close', () => nextTick(give));
       else nextTick(give);
     } else if (isAnswering(socket)) {
+      this.#reporter(handler)?.reportRefused(socket);
       socket.destroy();
       return;
     } else if (isOurs) {
-      handler(req, socket, head);
+      handler.handle(req, socket, head);
     } else {
       // No other listener answers, and Node.js has no timeout for it. Or a body was left out, or read already: the next
       // request would be taken for it.
-      nextTick(refuse, socket, isWebSocket(req) ? 404 : 400);
+      const status = isWebSocket(req) ? 404 : 400;
+      this.#reporter(handler)?.reportRefused(socket, status);
+      nextTick(refuse, socket, status);
     }
     if (!this.#isAlone && !socket.destroyed) {
       nextTick(shield(socket, IN_TICK));
@@ -117,7 +126,11 @@ class Dispatcher {
 /** The dispatchers of HTTP servers. */
 const dispatchers = new WeakMap();
 
-/** Calls `handler(req, socket, head)` for the upgrade requests with this path. Returns a function that ends it. */
+/**
+ * Calls `handler.handle(req, socket, head)` for the upgrade requests with this path, and `handler.reportRefused(socket,
+ * status)` before a request is refused here; without a status the socket is closed without a response. Returns a function
+ * that ends it.
+ */
 function listen(httpServer, path, handler) {
   const dispatcher = dispatchers.get(httpServer) ?? new Dispatcher(httpServer);
   dispatchers.set(httpServer, dispatcher);

@@ -10,7 +10,7 @@ const { PENDING, shield } = require('./shield');
 
 // Captured here, because fake timers of a test framework replace them later.
 const { nextTick } = process;
-const { hasBody, headOf, ignoreErrors, isAnswering, isCut, isWebSocket, pathOf, refuse } = request;
+const { hasBody, headOf, ignoreErrors, isAnswering, isCut, isWebSocket, pathOf } = request;
 const { setTimeout, clearTimeout, setImmediate, clearImmediate } = require('node:timers');
 
 /** Maximum length of a context as JSON text, in bytes. */
@@ -42,6 +42,15 @@ const isGone = (socket) =>
   !socket.writable ||
   (socket._handle?.constructor?.name === 'TCP' && socket.remoteAddress === undefined);
 
+/** The client of a request, for the addon. `given`: its address, if the program has found it out. */
+function clientOf(socket, given) {
+  return {
+    remoteAddress: given ?? socket.remoteAddress,
+    remotePort: given === undefined ? socket.remotePort : undefined,
+    secure: Boolean(socket.encrypted),
+  };
+}
+
 class Attachment {
   #native;
   #options;
@@ -62,8 +71,25 @@ class Attachment {
 
   /** Takes the upgrade requests of an HTTP server. */
   listen(httpServer) {
-    const handle = (req, socket, head) => this.#decide(req, socket, head);
-    this.#stop = listen(httpServer, this.#options.path, handle);
+    this.#stop = listen(httpServer, this.#options.path, {
+      handle: (req, socket, head) => this.#decide(req, socket, head),
+      reportRefused: (socket, status) => this.#reportRefused(clientOf(socket), status),
+    });
+  }
+
+  /**
+   * Reports a refused request, as the addon does at a port of its own. `status`: that of the response; undefined if the
+   * socket is closed without one.
+   */
+  #reportRefused({ remoteAddress, remotePort, secure }, status) {
+    this.#native.reportRefused(remoteAddress, remotePort, secure, status);
+  }
+
+  /** Refuses a request with this status. Not in this tick, in which the socket may be shielded. */
+  #refuse(socket, status, client) {
+    this.#reportRefused(client, status);
+    setImmediate(request.refuse, socket, status);
+    return 'refused';
   }
 
   /** Takes no further requests. Those that come nevertheless are refused. */
@@ -79,6 +105,8 @@ class Attachment {
       this.handle(req, socket, head, {});
       return;
     }
+    // A socket that is destroyed meanwhile has no address.
+    const client = clientOf(socket);
     let timer;
     let release = () => {};
     // Until it is decided, no other listener handles it. In this tick another shield does that.
@@ -96,14 +124,14 @@ class Attachment {
       await new Promise((resolve) => setImmediate(resolve));
       release();
       if (context === false) {
-        refuse(socket, 401);
+        this.#refuse(socket, 401, client);
       } else {
-        this.handle(req, socket, head, { context });
+        this.handle(req, socket, head, { context }, client);
       }
     } catch (error) {
       clearImmediate(shielding);
       release();
-      setImmediate(refuse, socket, 403);
+      this.#refuse(socket, 403, client);
       nextTick(report, 'allowUpgrade', error);
     } finally {
       clearTimeout(timer);
@@ -114,37 +142,30 @@ class Attachment {
    * Handles an upgrade request. Returns how the socket was taken over: `'native'` or `'bridge'`, or `'refused'`. Throws
    * only if the arguments of the program are invalid.
    */
-  handle(req, socket, head, { remoteAddress, context }) {
+  handle(req, socket, head, { remoteAddress, context }, client = clientOf(socket, remoteAddress)) {
     const text = contextText(context);
     const bytes = headOf(req);
     if (taken.has(socket)) {
+      // A broker has it already: nothing is refused.
       return 'refused';
     }
     ignoreErrors(socket);
     if (isGone(socket) || isAnswering(socket)) {
+      this.#reportRefused(client);
       socket.destroy();
       return 'refused';
     }
-    const refuseWith = (status) => {
-      // Not in this tick, in which the socket may be shielded.
-      setImmediate(refuse, socket, status);
-      return 'refused';
-    };
+    const refuseWith = (status) => this.#refuse(socket, status, client);
     if (this.#isClosed) return refuseWith(503);
     if (isCut(req, socket)) return refuseWith(431);
     if (bytes === undefined || !isWebSocket(req) || hasBody(req)) return refuseWith(400);
     const { path } = this.#options;
     if (path !== undefined && pathOf(req) !== path) return refuseWith(404);
-    const client = {
-      remoteAddress: remoteAddress ?? socket.remoteAddress,
-      remotePort: remoteAddress === undefined ? socket.remotePort : undefined,
-      secure: Boolean(socket.encrypted),
-      context: text,
-    };
     this.#warn(socket);
     try {
       taken.add(socket);
-      return handOver(this.#native, socket, [bytes, head], client, this.bridges);
+      const upgrade = { ...client, context: text };
+      return handOver(this.#native, socket, [bytes, head], upgrade, this.bridges);
     } catch (cause) {
       taken.delete(socket);
       if (cause.code !== 'ERR_WSMB_NOT_OPEN') {

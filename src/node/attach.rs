@@ -25,19 +25,24 @@ pub struct NativeUpgrade {
 
 impl From<NativeUpgrade> for AdoptedUpgrade {
     fn from(js: NativeUpgrade) -> Self {
-        // A zone (`fe80::1%eth0`) is no part of the address.
-        let address = js.remote_address.as_deref().unwrap_or_default();
-        let address = address.split('%').next().unwrap_or_default();
-        let address: Option<IpAddr> = address.parse().ok();
         Self {
             bytes: js.bytes.to_vec(),
-            info: ConnectionInfo {
-                remote_address: address.map(|address| address.to_canonical()),
-                remote_port: js.remote_port,
-                secure: js.secure,
-            },
+            info: connection_info(js.remote_address, js.remote_port, js.secure),
             context: js.context.map(Into::into),
         }
+    }
+}
+
+/// The client of a request, as Node.js describes it.
+fn connection_info(address: Option<String>, port: Option<u16>, secure: bool) -> ConnectionInfo {
+    // A zone (`fe80::1%eth0`) is no part of the address.
+    let address = address.as_deref().unwrap_or_default();
+    let address = address.split('%').next().unwrap_or_default();
+    let address: Option<IpAddr> = address.parse().ok();
+    ConnectionInfo {
+        remote_address: address.map(|address| address.to_canonical()),
+        remote_port: port,
+        secure,
     }
 }
 
@@ -69,6 +74,22 @@ impl NativeServer {
         match &*self.shared.server.lock() {
             Some(server) => server.adopt(socket, upgrade.into()).map_err(convert::error),
             None => Err(convert::error(Error::NotOpen)),
+        }
+    }
+
+    /// Counts and reports an upgrade request that JavaScript has refused. `status`: the HTTP status of the response; none if
+    /// the socket was closed without one. Nothing after `close`.
+    #[napi]
+    pub fn report_refused(
+        &self,
+        remote_address: Option<String>,
+        remote_port: Option<u16>,
+        secure: bool,
+        status: Option<u16>,
+    ) {
+        if let Some(server) = &*self.shared.server.lock() {
+            let info = connection_info(remote_address, remote_port, secure);
+            server.report_refused(info, status);
         }
     }
 

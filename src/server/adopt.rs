@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     event::ConnectionInfo,
+    metrics::Metrics,
     transport::socket::{
         Socket,
         bridge::{Bridge, BridgeEvent},
@@ -79,6 +80,15 @@ impl Server {
         self.serve_adopted(Socket::Bridge(bridge.clone()), upgrade)?;
         self.broker.metrics.bridged.fetch_add(1, Relaxed);
         Ok(bridge)
+    }
+
+    /// Reports an upgrade request that an HTTP server of the embedder has refused on behalf of this server: counts it and
+    /// emits [`ServerEvent::HandshakeRefused`](crate::ServerEvent::HandshakeRefused), as for a request at the server's own
+    /// address. `status`: the HTTP status of the response (401 or one with which this server refuses handshakes; another one
+    /// counts as 400), or none if the socket was closed without a response.
+    pub fn report_refused(&self, info: ConnectionInfo, status: Option<u16>) {
+        let status = status.map_or("dropped", Metrics::refused_label);
+        self.ingress.refuse(info, status);
     }
 
     fn serve_adopted(&self, socket: Socket, upgrade: AdoptedUpgrade) -> Result<()> {

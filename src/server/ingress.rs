@@ -226,7 +226,7 @@ impl Ingress {
     }
 
     /// Counts a socket that does not become a WebSocket. `status`: an HTTP status, `tls` or `dropped`.
-    fn refuse(&self, info: ConnectionInfo, status: &'static str) {
+    pub(super) fn refuse(&self, info: ConnectionInfo, status: &'static str) {
         self.broker.metrics.refused(status);
         let event = ServerEvent::HandshakeRefused { info, status };
         self.broker.listener.event(event);

@@ -15,7 +15,7 @@ use wsmsgbroker::{
 use crate::support::{
     bind, options,
     raw::{CLOSE, TEXT, frame},
-    until,
+    start_server, until,
 };
 
 const HEAD: &str = "GET /any?q=1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -126,6 +126,23 @@ async fn other_rules_of_requests_hold() {
     }
     until("all are gone", || server.stats().memory == 0).await;
     assert_eq!((server.stats().accepted, server.stats().refused), (0, 4));
+}
+
+#[tokio::test]
+async fn requests_that_the_embedder_has_refused_are_counted_and_reported() {
+    let (server, log) = start_server(nowhere());
+    let info = upgrade(HEAD, b"").info;
+    for status in [Some(401), Some(404), Some(599), None] {
+        server.report_refused(info, status);
+    }
+    let statuses = ["401", "404", "400", "dropped"];
+    let lines = statuses.map(|status| format!("refused handshake {status}"));
+    assert_eq!(log.lines(), lines);
+    let stats = server.stats();
+    assert_eq!(stats.refused, 4);
+    for status in statuses {
+        assert!(stats.refused_by.0.contains(&(status, 1)), "{status}");
+    }
 }
 
 #[tokio::test]
