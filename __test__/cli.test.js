@@ -466,19 +466,35 @@ test('SIGHUP reads the files of tokens again, and keeps those that are invalid',
   write(second);
   child.kill('SIGHUP');
   await until(second, true);
+  t.is(
+    (await stderr.next()).value,
+    'wsbrokerserver: SIGHUP has reloaded the keys of tokens, the admin token',
+  );
   t.deepEqual(await accepts(first), [false, false]);
   write('short');
   child.kill('SIGHUP');
   const errors = [(await stderr.next()).value, (await stderr.next()).value];
-  t.regex(errors[0], /^wsbrokerserver: option "jwt\.secret" /);
-  t.regex(errors[1], /^wsbrokerserver: option "admin\.token" /);
+  t.regex(
+    errors[0],
+    /^wsbrokerserver: option "jwt\.secret" .*; SIGHUP has not changed the keys of tokens$/,
+  );
+  t.regex(
+    errors[1],
+    /^wsbrokerserver: option "admin\.token" .*; SIGHUP has not changed the admin token$/,
+  );
   fs.rmSync(secret);
   child.kill('SIGHUP');
   t.regex(
     (await stderr.next()).value,
     /^wsbrokerserver: --jwt-secret is no file that can be read \(ENOENT\)/,
   );
+  t.regex((await stderr.next()).value, /^wsbrokerserver: option "admin\.token" /);
   t.deepEqual(await accepts(second), [true, true]);
+  // One is valid again, the other one is not.
+  fs.writeFileSync(admin, second);
+  child.kill('SIGHUP');
+  t.regex((await stderr.next()).value, /^wsbrokerserver: --jwt-secret is no file /);
+  t.is((await stderr.next()).value, 'wsbrokerserver: SIGHUP has reloaded the admin token');
 });
 
 test('reports a usage error in one line', async (t) => {

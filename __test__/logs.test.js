@@ -672,6 +672,30 @@ test('the command goes on without a reader of its log, and counts lines that wer
   t.is((await paused.stop()).code, 0);
 });
 
+test('a reload by SIGHUP is a line of the log, and a failed one is an error', async (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
+  const secret = path.join(folder, 'secret');
+  fs.writeFileSync(secret, 'k'.repeat(32));
+  const { child, lines, reader, stop } = await command(t, '--log', 'json', '--jwt-secret', secret);
+  const reload = async () => {
+    const { length } = lines;
+    child.kill('SIGHUP');
+    while (lines.length === length) await once(reader, 'line');
+    return JSON.parse(lines.at(-1));
+  };
+  t.like(await reload(), {
+    level: 'info',
+    event: 'command',
+    message: 'SIGHUP has reloaded the keys of tokens',
+  });
+  fs.rmSync(secret);
+  const failed = await reload();
+  t.like(failed, { level: 'error', event: 'command' });
+  t.regex(failed.message, /^--jwt-secret .*; SIGHUP has not changed the keys of tokens$/);
+  t.is((await stop()).code, 0);
+});
+
 /** A token of the option `jwt`, signed with `key`. */
 function token(key, claims) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');

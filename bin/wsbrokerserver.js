@@ -254,27 +254,30 @@ function isAll({ address, family }) {
   return family !== undefined && ALL.check(address, family.toLowerCase());
 }
 
-/** By the beginning of their flags, the options whose files are read again. */
+/** By the beginning of their flags, the options whose files are read again, and their names in messages. */
 const RENEWED = {
-  'tls-': (server, { tls }) => server.setTls(tls),
-  'jwt-': (server, { jwt }) => server.setJwt(jwt),
-  'admin-token': (server, { admin }) => server.setAdminToken(admin.token),
+  'tls-': ['the TLS certificate', (server, { tls }) => server.setTls(tls)],
+  'jwt-': ['the keys of tokens', (server, { jwt }) => server.setJwt(jwt)],
+  'admin-token': ['the admin token', (server, { admin }) => server.setAdminToken(admin.token)],
 };
 
-/** Reads the files of flags again. If one is invalid, prints the error and keeps its former content. */
+/** Reads the files of flags again, and prints which. If one is invalid, prints the error and keeps its former content. */
 function renew(server, flags) {
-  let isAny = false;
-  for (const [prefix, change] of Object.entries(RENEWED)) {
-    const own = Object.entries(flags).filter(([name]) => name.startsWith(prefix));
+  const [renewed, kept] = [[], []];
+  for (const [prefix, [name, change]] of Object.entries(RENEWED)) {
+    const own = Object.entries(flags).filter(([flag]) => flag.startsWith(prefix));
     if (own.length === 0) continue;
-    isAny = true;
     try {
       change(server, readFlags(Object.fromEntries(own)));
+      renewed.push(name);
     } catch (error) {
-      report(error.message, 'error');
+      kept.push(name);
+      report(`${error.message}; SIGHUP has not changed ${name}`, 'error');
     }
   }
-  if (!isAny) {
+  if (renewed.length > 0) {
+    report(`SIGHUP has reloaded ${renewed.join(', ')}`, 'info');
+  } else if (kept.length === 0) {
     report('SIGHUP has no effect: there are no files to read');
   }
 }
