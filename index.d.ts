@@ -1305,13 +1305,32 @@ declare namespace WSMsgBroker {
 
   /**
    * The admin endpoint: `GET /metrics`, `/healthz` and `/readyz`, and a dashboard at `/`. It answers while the event loop
-   * is blocked.
+   * is blocked. It listens at `port` and `host`, or on `fd`.
    */
-  interface AdminOptions {
+  type AdminOptions = AdminBaseOptions & (AdminAddress | AdminSocket);
+
+  /** The address of the admin endpoint. */
+  interface AdminAddress {
     /** Port, or the path of a Unix socket. Port 0 picks a free port: see `adminAddress()`. */
     port: number | string;
     /** Address to listen on. Other than a loopback address only with `token`. Default `127.0.0.1`. */
     host?: string | undefined;
+    fd?: undefined;
+  }
+
+  /** The inherited socket of the admin endpoint. */
+  interface AdminSocket {
+    /**
+     * Descriptor of a listening TCP or Unix socket, which stays open when the server closes. A TCP socket at another
+     * address than a loopback address only with `token`.
+     */
+    fd: number;
+    port?: undefined;
+    host?: undefined;
+  }
+
+  /** Options of the admin endpoint, wherever it listens. */
+  interface AdminBaseOptions {
     /**
      * Token that requests for `/metrics` and the dashboard must have (`Authorization: Bearer <token>`): at least 16
      * characters of ASCII. Default: none, and the dashboard disconnects no client.

@@ -357,7 +357,7 @@ test('has a flag for every option of the server', async (t) => {
   // Arguments, and options that only a program can set.
   const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
   others.push('fd', 'server', 'noServer', 'allowUpgrade', 'logger');
-  const without = ['--nats-user', '--nats-pass', '--nats-timeout'];
+  const without = ['--nats-user', '--nats-pass', '--nats-timeout', '--admin-fd'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {
     const members = typeof type === 'object' && !Array.isArray(type) ? Object.keys(type) : [];
     return members.length > 0 ? members.map((member) => `${name}-${member}`) : [name];

@@ -45,6 +45,7 @@ const ARGUMENTS = ['port', 'path', 'admin.port'];
 const NO_FLAGS = [
   'id',
   'fd',
+  'admin.fd',
   'server',
   'noServer',
   'allowUpgrade',
@@ -317,7 +318,7 @@ test('docs/api.md and docs/limits.md list every option with its default in one t
   compare(t, 'client', members(CLIENT, 'reconnect'), reconnect, 'docs/api.md', 'reconnect.');
   const nats = apart(having('namespace'));
   compare(t, 'server', natsOptions(), prefixed('nats', nats), 'docs/api.md');
-  const admin = all.find((table) => Object.keys(table).join() === 'port,host,token') ?? {};
+  const admin = all.find((table) => Object.keys(table).join() === 'port,fd,host,token') ?? {};
   compare(t, 'server', adminOptions(), prefixed('admin', admin), 'docs/api.md');
   const isLimit = ([name, type]) =>
     !name.startsWith('jwt.') &&

@@ -4,6 +4,7 @@
 // notifications and keep-alives.
 
 const fs = require('node:fs');
+const http = require('node:http');
 const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
@@ -297,6 +298,47 @@ linux('one of several sockets of systemd is selected by its name', async (t) => 
   t.is(await statusAt(file), SWITCHING);
 });
 
+linux('the admin endpoint has a socket of systemd, which outlives the broker', async (t) => {
+  const file = path.join(temporary(t), 'socket');
+  const sockets = [
+    { kind: 'tcp', name: 'broker' },
+    { kind: 'unix', path: file, name: 'local' },
+    { kind: 'tcp', name: 'admin' },
+  ];
+  const broker = await manageBroker(t, { sockets }, 'systemd:broker', '--admin', 'systemd:admin');
+  const [port, adminPort] = broker.ports;
+  for (let round = 0; round < 2; round += 1) {
+    broker.command('start');
+    const { STATUS } = await broker.notified('READY');
+    t.is(STATUS, `listening on 127.0.0.1:${port}/`);
+    await serves(t, `ws://127.0.0.1:${port}`);
+    const { status } = await fetch(`http://127.0.0.1:${adminPort}/readyz`);
+    t.is(status, 200);
+    broker.command('SIGTERM');
+    t.is(await broker.exited(), 0);
+  }
+  // No broker runs: a request that comes now is answered by the next one.
+  const served = fetch(`http://127.0.0.1:${adminPort}/healthz`);
+  broker.command('start');
+  t.is((await served).status, 200);
+});
+
+linux('the admin endpoint has the Unix socket of systemd, and the broker a port', async (t) => {
+  const file = path.join(temporary(t), 'socket');
+  const options = { sockets: [{ kind: 'unix', path: file }] };
+  const flags = ['0', '--host', '127.0.0.1', '--admin', 'systemd'];
+  const broker = await manageBroker(t, options, ...flags);
+  broker.command('start');
+  await broker.notified('READY');
+  const request = http.get({ socketPath: file, path: '/metrics' });
+  const [response] = await once(request, 'response');
+  response.resume();
+  t.is(response.statusCode, 200);
+  broker.command('SIGTERM');
+  t.is(await broker.exited(), 0);
+  t.true(fs.existsSync(file));
+});
+
 /** Two sockets of systemd with these names. */
 const two = (...names) => ({ sockets: names.map((name) => ({ kind: 'tcp', name })) });
 
@@ -317,9 +359,39 @@ for (const [what, options, port, pattern] of [
     'systemd',
     /^option "fd" is another kind of socket, expected a listening TCP or Unix socket$/,
   ],
+  [
+    'a datagram socket for --admin',
+    { sockets: [{ kind: 'udp' }] },
+    ['0', '--admin', 'systemd'],
+    /^option "admin\.fd" is another kind of socket, expected a listening TCP or Unix socket$/,
+  ],
+  [
+    'no socket of a name for --admin',
+    two('a', 'b'),
+    ['systemd:a', '--admin', 'systemd:c'],
+    /the sockets "a", "b", expected one "c"$/,
+  ],
+  [
+    'the same socket for both',
+    two('a', 'b'),
+    ['systemd:a', '--admin', 'systemd:a'],
+    /^options "fd" and "admin\.fd" are both 3, expected two sockets$/,
+  ],
+  [
+    'an address beside the socket for --admin',
+    two('a', 'b'),
+    ['systemd:a', '--admin', 'systemd:b', '--admin-host', '127.0.0.1'],
+    /^option "admin\.host" has no effect with "admin\.fd": the inherited socket has its own address$/,
+  ],
+  [
+    'a public socket without a token for --admin',
+    { sockets: [{ kind: 'tcp', host: '0.0.0.0' }] },
+    ['0', '--admin', 'systemd'],
+    /^option "admin\.token" is required: the inherited socket has no loopback address$/,
+  ],
 ]) {
   linux(`the command reports ${what} of systemd`, async (t) => {
-    const broker = await manageBroker(t, options, port);
+    const broker = await manageBroker(t, options, ...[port].flat());
     broker.command('start');
     const [, message] = /^wsbrokerserver: (.*)$/.exec(await broker.line(/./));
     t.regex(message, pattern);
@@ -466,6 +538,12 @@ test('options that need an address are refused with a descriptor', (t) => {
       'option "allowUpgrade" has no effect with "fd": it is for "server"',
     ],
     [{ fd: '3' }, `option "fd" is '3', expected the number of a descriptor`],
+    [{ admin: { fd: '4' } }, `option "admin.fd" is '4', expected the number of a descriptor`],
+    [{ admin: {} }, 'option "admin" needs option "admin.port" or "admin.fd"'],
+    [
+      { admin: { port: 0, fd: 4 } },
+      'options "admin.port" and "admin.fd" exclude each other, expected one of them',
+    ],
     [{ fd: -1 }, 'option "fd" is -1, expected the number of a descriptor'],
   ]) {
     t.throws(() => new WSMsgBroker.Server({ fd: 3, ...options }), {

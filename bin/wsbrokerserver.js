@@ -44,7 +44,7 @@ function createLog(format, level) {
 /** The exit codes that shells report for a process ended by a signal. */
 const EXIT = { SIGINT: 130, SIGTERM: 143 };
 
-/** A `<port>` that means a socket of systemd, with its name. */
+/** A `<port>` or a value of `--admin` that means a socket of systemd, with its name. */
 const SYSTEMD = /^systemd(?::(.+))?$/;
 
 /** The addresses that mean all addresses of the machine. */
@@ -86,7 +86,8 @@ function help() {
     '',
     'Starts a broker at ws://<host>:<port>/<path>. Prints "+ id" when an id is registered, and',
     '"- id" when its registration ends. A <port> that is not a number is the path of a Unix socket;',
-    '"systemd" is the socket that systemd passes, "systemd:NAME" the one with this name.',
+    '"systemd" is the socket that systemd passes, "systemd:NAME" the one with this name. So it is',
+    'for --admin.',
     '',
     'Options, with their defaults in parentheses:',
     ...lines.map(([flag, text]) => `  ${flag.padEnd(width)}${text}`),
@@ -129,7 +130,7 @@ function limitLinger() {
 }
 
 function start(port, path, closing, flags) {
-  const options = readFlags(flags);
+  const { admin, ...options } = readFlags(flags);
   const WSMsgBroker = require('..');
   const { DEFAULTS } = require('../lib/server/arguments');
   const { Notifier } = require('../lib/systemd');
@@ -141,6 +142,7 @@ function start(port, path, closing, flags) {
       ...listener(port),
       path,
       ...options,
+      admin: admin && { ...admin, port: undefined, ...listener(admin.port) },
       logger: log?.logger,
     });
   } catch (error) {
@@ -194,7 +196,7 @@ function start(port, path, closing, flags) {
 
 /** The option of the address to listen on. */
 function listener(port) {
-  const match = SYSTEMD.exec(port);
+  const match = SYSTEMD.exec(port ?? '');
   return match ? { fd: require('../lib/systemd').findSocket(match[1]) } : { port };
 }
 

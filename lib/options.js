@@ -109,7 +109,7 @@ const SERVER = {
   allowedOrigins: 'strings',
   tls: SERVER_TLS,
   nats: NATS,
-  admin: { port: 'any', host: 'string', token: 'string' },
+  admin: { port: 'any', fd: 'descriptor', host: 'string', token: 'string' },
   logger: 'logger',
 };
 

@@ -2,7 +2,7 @@
 
 Its argument is JSON with these members, all but `command` optional:
 
-- `sockets`: listening sockets for the service, each `{"kind": "tcp" | "unix" | "udp" | "unbound", "path", "name"}`
+- `sockets`: listening sockets for the service, each `{"kind": "tcp" | "unix" | "udp" | "unbound", "path", "host", "name"}`
 - `command`: program and arguments of the service
 - `env`: further environment variables of the service
 - `pid`: value of LISTEN_PID instead of the service's own
@@ -28,7 +28,7 @@ def report(**event):
     print(json.dumps(event), flush=True)
 
 
-def open_socket(kind, path=None, **_):
+def open_socket(kind, path=None, host="127.0.0.1", **_):
     if kind == "unbound":
         return socket.socket()
     if kind == "udp":
@@ -36,7 +36,7 @@ def open_socket(kind, path=None, **_):
     else:
         opened = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
     # "@" stands for the NUL at the beginning of a name that is not a file.
-    opened.bind(path.replace("@", "\0") if path else ("127.0.0.1", 0))
+    opened.bind(path.replace("@", "\0") if path else (host, 0))
     if kind != "udp":
         opened.listen()
     return opened

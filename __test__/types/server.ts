@@ -33,8 +33,13 @@ server.setAdminToken(1);
 server.close({ drain: 1, delay: 1 }, () => {}).then(() => {});
 new Server({ port: 0, admin: { port: 0 } });
 new Server({ port: 0, admin: { port: '/run/admin', host: '::', token: 'x' } });
+new Server({ port: 0, admin: { fd: 3, token: 'x' } });
 // @ts-expect-error the port is required
 new Server({ port: 0, admin: {} });
+// @ts-expect-error An inherited socket has its own address.
+new Server({ port: 0, admin: { fd: 3, host: '::' } });
+// @ts-expect-error One of both.
+new Server({ port: 0, admin: { fd: 3, port: 0 } });
 expectTypeOf(server.metrics()).toEqualTypeOf<string | null>();
 expectTypeOf(server.adminAddress()).toEqualTypeOf<ReturnType<typeof server.address>>();
 server.on('disconnected', ({ id, reason, duration }) => {

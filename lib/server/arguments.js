@@ -44,12 +44,27 @@ function nativePort(port, name) {
   throw badPort(port, name);
 }
 
-/** Converts the option `admin`. */
-function nativeAdmin({ port, host = DEFAULTS.admin.host, token }) {
-  if (port === undefined) {
-    throw coded('ERR_WSMB_OPTION', 'option "admin" needs option "admin.port"', TypeError);
+const invalid = (message) => coded('ERR_WSMB_OPTION', message, TypeError);
+
+/** Converts the option `admin`. `ownFd`: the descriptor of the server's own socket, if it has one. */
+function nativeAdmin({ port, fd, host, token }, ownFd) {
+  if (port === undefined && fd === undefined) {
+    throw invalid('option "admin" needs option "admin.port" or "admin.fd"');
   }
-  return { host, token, ...nativePort(port, 'admin.port') };
+  if (fd === undefined) {
+    return { host: host ?? DEFAULTS.admin.host, token, ...nativePort(port, 'admin.port') };
+  }
+  if (port !== undefined) {
+    throw invalid('options "admin.port" and "admin.fd" exclude each other, expected one of them');
+  }
+  if (host !== undefined) {
+    const reason = 'the inherited socket has its own address';
+    throw invalid(`option "admin.host" has no effect with "admin.fd": ${reason}`);
+  }
+  if (fd === ownFd) {
+    throw invalid(`options "fd" and "admin.fd" are both ${fd}, expected two sockets`);
+  }
+  return { host: DEFAULTS.admin.host, port: 0, token, fd };
 }
 
 /** Converts the option `jwt`. */
@@ -104,7 +119,7 @@ function parse({ id, ...options }) {
     }
   }
   if (admin !== undefined) {
-    native.admin = nativeAdmin(admin);
+    native.admin = nativeAdmin(admin, fd);
   }
   if (socketMode !== undefined) {
     native.socketMode =

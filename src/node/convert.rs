@@ -141,6 +141,8 @@ pub struct NativeAdmin {
     pub host: String,
     pub port: u16,
     pub unix: Option<String>,
+    /// The descriptor of an inherited socket, in place of an address.
+    pub fd: Option<f64>,
     pub token: Option<String>,
 }
 

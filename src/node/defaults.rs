@@ -94,6 +94,7 @@ impl From<AdminOptions> for NativeAdmin {
             host,
             port,
             unix,
+            fd: None,
             token: None,
         }
     }

@@ -363,9 +363,13 @@ impl Checked {
             .map_or(AUTHENTICATE, convert::millis);
         let networks = options.trusted_networks.take();
         let descriptor = options.fd.take();
+        let admin_descriptor = options.admin.as_mut().and_then(|admin| admin.fd.take());
         let mut options = ServerOptions::from(options);
         if let Some(descriptor) = descriptor {
-            options.listen = inherited(descriptor as i32)?;
+            options.listen = inherited("fd", descriptor as i32)?;
+        }
+        if let (Some(descriptor), Some(admin)) = (admin_descriptor, &mut options.admin) {
+            admin.listen = inherited("admin.fd", descriptor as i32)?;
         }
         if let Some(networks) = networks {
             options.trust_proxy = TrustProxy::networks(&networks).map_err(convert::error)?;
@@ -380,9 +384,9 @@ impl Checked {
     }
 }
 
-/// The address of a server that listens on a copy of a descriptor of the program.
+/// The address of a listener on a copy of a descriptor of the program. `name`: the option of the descriptor.
 #[cfg(unix)]
-fn inherited(descriptor: i32) -> Result<Listen> {
+fn inherited(name: &'static str, descriptor: i32) -> Result<Listen> {
     use std::os::fd::BorrowedFd;
 
     // SAFETY: the descriptor is only copied, which fails if it is not open. It is not negative: `lib/options.js`.
@@ -392,16 +396,20 @@ fn inherited(descriptor: i32) -> Result<Listen> {
             return Error::io("listen", "inherited socket", error);
         }
         let reason = format!("is {descriptor}, expected an open descriptor");
-        Error::InvalidOption { name: "fd", reason }
+        Error::InvalidOption { name, reason }
     });
     let socket = copy.and_then(InheritedSocket::new);
+    let socket = socket.map_err(|error| match error {
+        Error::InvalidOption { reason, .. } => Error::InvalidOption { name, reason },
+        other => other,
+    });
     socket.map(Listen::Inherited).map_err(convert::error)
 }
 
 #[cfg(not(unix))]
-fn inherited(_: i32) -> Result<Listen> {
+fn inherited(name: &'static str, _: i32) -> Result<Listen> {
     let reason = "is not supported on Windows".to_owned();
-    Err(convert::error(Error::InvalidOption { name: "fd", reason }))
+    Err(convert::error(Error::InvalidOption { name, reason }))
 }
 
 /// An address as JavaScript gets it.

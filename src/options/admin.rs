@@ -41,18 +41,19 @@ impl AdminOptions {
         if let Some(token) = &self.token {
             Self::validate_token(token)?;
         }
-        let is_local = match &self.listen {
+        let reason = match &self.listen {
             Listen::Nowhere => return Err(invalid("admin.port", "is missing")),
-            Listen::Tcp { host, .. } => is_loopback(host),
-            Listen::Unix(_) => true,
+            _ if self.token.is_some() => return Ok(()),
+            Listen::Tcp { host, .. } if !is_loopback(host) => {
+                "is required: admin.host is not a loopback address"
+            }
             #[cfg(unix)]
-            Listen::Inherited(socket) => socket.is_local(),
+            Listen::Inherited(socket) if !socket.is_local() => {
+                "is required: the inherited socket has no loopback address"
+            }
+            _ => return Ok(()),
         };
-        if !is_local && self.token.is_none() {
-            let reason = "is required: admin.host is not a loopback address";
-            return Err(invalid("admin.token", reason));
-        }
-        Ok(())
+        Err(invalid("admin.token", reason))
     }
 }
 
