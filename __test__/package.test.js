@@ -12,6 +12,7 @@ const test = require('ava');
 
 const root = path.join(__dirname, '..');
 const manifest = require('../package.json');
+const { released } = require('../scripts/manifest');
 const { install, pack } = require('../scripts/pack');
 const platforms = fs.readdirSync(path.join(root, 'npm')).sort();
 
@@ -19,16 +20,96 @@ test('the platform packages have the version and the name that the loader expect
   t.is(platforms.length, manifest.napi.targets.length);
   for (const platform of platforms) {
     const platformManifest = require(`../npm/${platform}/package.json`);
-    const { name, version, main, os, cpu, engines, repository } = platformManifest;
+    const { name, version, main, os, cpu } = platformManifest;
     t.is(name, `wsmsgbroker-${platform}`);
     t.is(version, manifest.version);
     t.is(main, `wsmsgbroker.${platform}.node`);
     t.is(`${os}-${cpu}`, platform.replace(/-(gnu|musl|msvc)$/, ''));
-    t.deepEqual(engines, manifest.engines);
-    t.deepEqual(repository, manifest.repository);
   }
   const cargo = fs.readFileSync(path.join(root, 'Cargo.toml'), 'utf8');
   t.is(/^version = "(.+)"$/m.exec(cargo)[1], manifest.version);
+});
+
+test('package.json has the metadata of the project, and all other files agree with it', async (t) => {
+  const script = path.join(root, 'scripts', 'manifest.js');
+  await t.notThrowsAsync(node([script, 'metadata', '--check']));
+  const { homepage, bugs, repository, author, license } = manifest;
+  const [, page] = /^git\+(https:\/\/github\.com\/[\w-]+\/[\w.-]+)\.git$/.exec(repository.url);
+  t.deepEqual([homepage, bugs], [`${page}#readme`, `${page}/issues`]);
+  t.truthy(author);
+  t.regex(fs.readFileSync(path.join(root, 'LICENSE'), 'utf8'), new RegExp(`^${license} License`));
+});
+
+test('one command sets the repository in all files that name it', async (t) => {
+  const copy = temporary(t);
+  const files = ['scripts/manifest.js', 'package.json', 'npm', 'Cargo.toml', 'CHANGELOG.md'];
+  for (const name of [...files, '.github/CODEOWNERS']) {
+    fs.cpSync(path.join(root, name), path.join(copy, name), { recursive: true });
+  }
+  const read = (name) => fs.readFileSync(path.join(copy, name), 'utf8');
+  const write = (name, text) => fs.writeFileSync(path.join(copy, name), text);
+  const script = path.join(copy, 'scripts', 'manifest.js');
+  const failure = async (...args) => (await t.throwsAsync(node([script, ...args]))).stderr;
+  const unreleased = '# Changelog\n\n## [Unreleased]\n';
+  write('CHANGELOG.md', unreleased);
+  await node([script, 'repository', 'OWNER/wsmsgbroker']);
+  t.regex(await failure('release'), /^package\.json: no repository, .*\nCHANGELOG\.md: no section/);
+  await node([script, 'repository', 'acme-1/broker.js']);
+  const page = 'https://github.com/acme-1/broker.js';
+  for (const name of ['package.json', ...platforms.map((each) => `npm/${each}/package.json`)]) {
+    const { homepage, repository, bugs } = JSON.parse(read(name));
+    t.deepEqual(
+      [homepage, repository.url, bugs],
+      [`${page}#readme`, `git+${page}.git`, `${page}/issues`],
+    );
+  }
+  t.regex(read('Cargo.toml'), new RegExp(`^repository = "${page}"$`, 'm'));
+  t.regex(read('.github/CODEOWNERS'), /^\* @acme-1$/m);
+  await node([script, 'metadata', '--check']);
+  t.regex(await failure('release'), /^CHANGELOG\.md: no section for /);
+  write('CHANGELOG.md', released(unreleased, manifest.version, '2030-01-01'));
+  await node([script, 'release']);
+
+  // Another author, and a link to another repository of this name.
+  write('package.json', read('package.json').replace(/"author": ".*"/, '"author": "acme"'));
+  const differs = await failure('metadata', '--check');
+  t.is(differs.match(/^npm\/\S+: differs/gm).length, platforms.length);
+  await node([script, 'metadata']);
+  t.is(JSON.parse(read(`npm/${platforms[0]}/package.json`)).author, 'acme');
+  write('CHANGELOG.md', 'See https://github.com/former/broker.js/pull/1.\n');
+  const expected = `CHANGELOG.md: https://github.com/former/broker.js, expected ${page}\n`;
+  t.is(await failure('metadata', '--check'), expected);
+});
+
+test('the changelog has the form of Keep a Changelog, and npm version dates its newest section', (t) => {
+  const text = fs.readFileSync(path.join(root, 'CHANGELOG.md'), 'utf8');
+  const headings = [...text.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading);
+  t.is(headings[0], '[Unreleased]');
+  for (const heading of headings.slice(1))
+    t.regex(heading, /^\[\d+\.\d+\.\d+\S*\] - \d{4}-\d\d-\d\d$/);
+  const kinds = ['Added', 'Changed', 'Deprecated', 'Removed', 'Fixed', 'Security'];
+  for (const section of text.split(/^## .*$/m).slice(1)) {
+    const found = [...section.matchAll(/^### (.*)$/gm)].map(([, kind]) => kind);
+    t.deepEqual(
+      found,
+      kinds.filter((kind) => found.includes(kind)),
+    );
+  }
+  const [before, after] = released('# a\n\n## [Unreleased]\n\n- b\n', '1.2.3', '2030-01-01').split(
+    '- b',
+  );
+  t.is(before, '# a\n\n## [Unreleased]\n\n## [1.2.3] - 2030-01-01\n\n');
+  t.is(after, '\n');
+  t.throws(() => released('# a\n', '1.2.3', '2030-01-01'));
+});
+
+test('docs/versions.md names the versions of Node.js that are supported and tested', (t) => {
+  const text = fs.readFileSync(path.join(root, 'docs', 'versions.md'), 'utf8');
+  const [, lines, last] = /Tested are the lines ([\d, ]+) and (\d+)/.exec(text);
+  const tested = fs.readFileSync(path.join(__dirname, 'nodes.js'), 'utf8');
+  const [, numbers] = /\[([\d, ]+)\]\.map\(\(line\)/.exec(tested);
+  t.is(`${lines}, ${last}`, numbers);
+  t.true(text.includes(`Node.js ${manifest.engines.node.slice(2)} and newer`));
 });
 
 test('no install script exists, and the lock files name no host', (t) => {
