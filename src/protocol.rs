@@ -37,8 +37,8 @@ pub(crate) use peer_frame::{
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
 pub(crate) use subscription::{RawSubscription, Slow};
 pub(crate) use values::{
-    Dest, ack_key, decode_dest, decode_id, decode_token, is_truthy, json_string, key_length,
-    shorten, text_length,
+    Dest, ack_key, decode_dest, decode_id, decode_token, decode_topic, is_truthy, json_string,
+    key_length, shorten, text_length,
 };
 
 /// An action of a client. All members are JSON text, borrowed from the frame.

@@ -309,18 +309,28 @@ fn values(json: &Json<'_>) {
         (Err(ActionError::TooManyDest(MAX_DEST)), Value::Array(items)) => {
             assert!(items.len() > MAX_DEST, "{raw}");
         }
-        (Ok(Dest::Topic(topic)), Value::Object(_)) => {
-            let member = json.member("topic");
-            let name = member.filter(|member| matches!(member.value, Value::String(_)));
-            assert_eq!(name.and_then(Json::name).as_deref(), Some(&*topic), "{raw}");
-            assert!(crate::topic::is_topic(&topic), "{raw}");
-        }
-        (Err(ActionError::InvalidTopic), Value::Object(_)) => {
-            assert!(json.member("topic").is_some(), "{raw}");
+        (Ok(Dest::Topic(same)), Value::Object(_)) => {
+            assert_eq!(same, raw);
+            topic(json);
         }
         (Err(ActionError::InvalidDest), Value::String(_) | Value::Array(_)) => panic!("{raw}"),
         (Err(ActionError::InvalidDest), _) => {}
         (other, _) => panic!("{raw} as {other:?}"),
+    }
+}
+
+/// An object as a topic.
+fn topic(json: &Json<'_>) {
+    let raw = json.raw;
+    let member = json.member("topic");
+    match protocol::decode_topic(raw) {
+        Ok(topic) => {
+            let text = member.filter(|member| matches!(member.value, Value::String(_)));
+            assert_eq!(text.and_then(Json::name).as_deref(), Some(&*topic), "{raw}");
+            assert!(crate::topic::is_topic(&topic), "{raw}");
+        }
+        Err(ActionError::InvalidTopic) => assert!(member.is_some(), "{raw}"),
+        other => assert_eq!(other, Err(ActionError::InvalidDest), "{raw}"),
     }
 }
 

@@ -41,8 +41,24 @@ pub(super) struct Published {
 
 impl Connection {
     /// Sends a message to the subscribers of a topic. If it returns a handle, nothing was sent, as in
-    /// [`send`](Self::send).
-    pub(super) fn publish(
+    /// [`send`](Self::send). `dest`: the topic, as JSON text.
+    #[inline(never)]
+    pub(super) fn send_to_topic(
+        &mut self,
+        message: &str,
+        dest: &str,
+        options: &SendOptions<'_>,
+        cx: &Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Arc<Handle>>, ActionError> {
+        match self.handle.uses_version_2() {
+            true => self.publish(message, &protocol::decode_topic(dest)?, options, cx, turn),
+            // Version 1 has no topics.
+            false => Err(ActionError::InvalidDest),
+        }
+    }
+
+    fn publish(
         &mut self,
         message: &str,
         topic: &str,
@@ -105,9 +121,11 @@ impl Connection {
 
     /// Makes the batch one for this topic. Its subscribers stay known while nothing has changed.
     fn find_subscribers(&self, topic: &str, turn: &mut Turn) {
-        if turn.batch.count > 0 {
-            // Messages that were sent before arrive before.
+        if turn.batch.receiver.is_some() {
+            // Messages that were sent before arrive before. Without a receiver, the next message to an id delivers
+            // this batch.
             self.deliver(turn);
+            turn.batch.receiver = None;
         }
         let version = self.broker.topics.version();
         let batch = &mut turn.publication;

@@ -63,17 +63,10 @@ impl Connection {
             }
         }
         let limits = &self.broker.options;
-        match protocol::decode_dest(dest, limits.max_dest, limits.max_id_length) {
-            Ok(Dest::One(id)) => self.send_to_one(message, &id, &options, cx, turn),
-            Ok(Dest::Many(ids)) => self.send_to_many(message, &ids, &options, cx, turn),
-            // Version 1 has no topics.
-            Ok(Dest::Topic(_)) | Err(ActionError::InvalidTopic)
-                if !self.handle.uses_version_2() =>
-            {
-                Err(ActionError::InvalidDest)
-            }
-            Ok(Dest::Topic(topic)) => self.publish(message, &topic, &options, cx, turn),
-            Err(error) => Err(error),
+        match protocol::decode_dest(dest, limits.max_dest, limits.max_id_length)? {
+            Dest::One(id) => self.send_to_one(message, &id, &options, cx, turn),
+            Dest::Many(ids) => self.send_to_many(message, &ids, &options, cx, turn),
+            Dest::Topic(topic) => self.send_to_topic(message, topic, &options, cx, turn),
         }
     }
 
@@ -86,9 +79,6 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         self.check_access(id)?;
-        if turn.publication.count > 0 {
-            self.deliver_publication(turn);
-        }
         if !turn.batch.is_for(id) {
             self.deliver(turn);
             let found = self.broker.registry.find_registration(id);

@@ -14,8 +14,8 @@ use crate::{error::ActionError, topic};
 pub(crate) enum Dest<'a> {
     One(Cow<'a, str>),
     Many(Vec<Cow<'a, str>>),
-    /// All subscribers of a topic.
-    Topic(Cow<'a, str>),
+    /// The subscribers of a topic, as JSON text.
+    Topic(&'a str),
 }
 
 /// Converts a JSON value to a property name, as JavaScript does.
@@ -100,13 +100,13 @@ pub(crate) fn decode_dest(
                     IdsError::TooLong(length) => ActionError::DestTooLong(length, max_id_length),
                 })
         }
-        Some(b'{') => decode_topic(raw).map(Dest::Topic),
+        Some(b'{') => Ok(Dest::Topic(raw)),
         _ => Err(ActionError::InvalidDest),
     }
 }
 
 /// Decodes the topic of a `dest` (rule 34.1): an object with that member alone.
-fn decode_topic(raw: &str) -> Result<Cow<'_, str>, ActionError> {
+pub(crate) fn decode_topic(raw: &str) -> Result<Cow<'_, str>, ActionError> {
     let mut topic = None;
     let mut count = 0;
     let is_plain = json_scan::members(raw, |name, value| {
