@@ -268,8 +268,37 @@ fn receivers_are_one_or_many_up_to_the_limit() {
         decode_dest(r#"["a","b"]"#, 1, 8),
         Err(ActionError::TooManyDest(1))
     );
-    for raw in ["5", "null", "{}", "true"] {
+    for raw in ["5", "null", "true"] {
         assert_eq!(decode_dest(raw, 1, 8), Err(ActionError::InvalidDest));
+    }
+}
+
+#[test]
+fn an_object_with_one_member_is_a_topic() {
+    let raw = r#"{"topic":"a.b"}"#;
+    assert_eq!(decode_dest(raw, 1, 8).unwrap(), Dest::Topic(raw));
+    for (raw, topic) in [
+        (raw, "a.b"),
+        (r#" { "topic" : "a" } "#, "a"),
+        (r#"{"topic":"\u0061\""}"#, "a\""),
+    ] {
+        assert_eq!(decode_topic(raw).unwrap(), topic, "{raw}");
+    }
+    for raw in [
+        "{}",
+        r#"{"topic":"a","b":1}"#,
+        r#"{"topic":"a","topic":"a"}"#,
+        r#"{"id":"a"}"#,
+    ] {
+        assert_eq!(decode_topic(raw), Err(ActionError::InvalidDest), "{raw}");
+    }
+    for raw in [
+        r#"{"topic":""}"#,
+        r#"{"topic":1}"#,
+        r#"{"topic":"a.*"}"#,
+        r#"{"topic":"\ud800"}"#,
+    ] {
+        assert_eq!(decode_topic(raw), Err(ActionError::InvalidTopic), "{raw}");
     }
 }
 
