@@ -253,6 +253,101 @@ async fn subscriptions_end_with_their_connection() {
     until("the memory is free", || server.stats().memory == before).await;
 }
 
+/// A connection that subscribes and unsubscribes without end, and one that never reads the responses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_subscriptions_harms_its_sender_alone() {
+    const ROUNDS: usize = 40;
+    const TOPICS: usize = 1000;
+    let (server, _log) = start_server(backpressure(64 << 10, Duration::from_millis(200)));
+    let canary = Canary::start(&server).await;
+    let before = server.stats().memory;
+    let mut flooder = Raw::register_2(&server, "flooder").await;
+    let frames: Vec<u8> = (0..TOPICS)
+        .flat_map(|n| frame(TEXT, subscribe(&format!("t.*.{n}.>"))))
+        .collect();
+    let ends: Vec<u8> = (0..TOPICS)
+        .flat_map(|n| {
+            frame(
+                TEXT,
+                format!(r#"{{"action":"unsubscribe","topic":"t.*.{n}.>"}}"#),
+            )
+        })
+        .collect();
+    for _ in 0..ROUNDS {
+        flooder.write(&frames).await;
+        for _ in 0..TOPICS {
+            assert!(flooder.receive().await.contains("subscribed"));
+        }
+        flooder.write(&ends).await;
+        for _ in 0..TOPICS {
+            assert!(flooder.receive().await.contains("unsubscribed"));
+        }
+    }
+    assert_eq!(
+        (server.stats().subscriptions, server.stats().patterns),
+        (0, 0)
+    );
+    // Beyond `maxSubscriptions` each is refused, and the memory stays where it is.
+    for _ in 0..ROUNDS {
+        for n in 0..TOPICS / 4 {
+            flooder
+                .write(&frame(TEXT, subscribe(&format!("u{n}"))))
+                .await;
+            let response = flooder.receive().await;
+            let is_refused = response.contains("ERR_WSMB_MAX_SUBSCRIPTIONS");
+            assert!(is_refused || response.contains("subscribed"), "{response}");
+        }
+    }
+    let deaf = Raw::register_2(&server, "deaf").await;
+    let (_unread, mut write) = deaf.split();
+    let flood = tokio::spawn(async move { while write.write_all(&frames).await.is_ok() {} });
+    tokio::time::timeout(LONG, flood)
+        .await
+        .expect("it is closed as slow")
+        .unwrap();
+    drop(flooder);
+    until("all has ended", || server.stats().subscriptions == 0).await;
+    until("the memory is free", || server.stats().memory <= before).await;
+    canary.finish().await;
+}
+
+/// As many patterns as possible match one topic, in as many ways as possible.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_thousands_of_patterns_match_harms_no_other() {
+    const TOKENS: u32 = 13;
+    let (server, _log) = start_server(options());
+    let canary = Canary::start(&server).await;
+    let topic = vec!["a"; TOKENS as usize].join(".");
+    let mut subscribers = Vec::new();
+    for place in 0..8_u32 {
+        let mut peer = Raw::register_2(&server, &format!("p{place}")).await;
+        let patterns = (0..1 << (TOKENS - 3)).map(|number| {
+            let bits = (place << (TOKENS - 3)) | number;
+            let token = |bit| if bits >> bit & 1 == 1 { "*" } else { "a" };
+            (0..TOKENS).map(token).collect::<Vec<_>>().join(".")
+        });
+        let frames: Vec<u8> = patterns
+            .flat_map(|one| frame(TEXT, subscribe(&one)))
+            .collect();
+        peer.write(&frames).await;
+        for _ in 0..1 << (TOKENS - 3) {
+            assert!(peer.receive().await.contains("subscribed"));
+        }
+        subscribers.push(peer);
+    }
+    assert_eq!(server.stats().patterns, (1 << TOKENS) - 1);
+    let mut sender = Raw::register_2(&server, "s").await;
+    for n in 0..20 {
+        sender.write(&frame(TEXT, publish(&topic, n))).await;
+    }
+    for peer in &mut subscribers {
+        for n in 0..20 {
+            assert_eq!(peer.receive().await, message(&topic, n, "s"));
+        }
+    }
+    canary.finish().await;
+}
+
 /// Rule 36.8.
 #[cfg(feature = "nats")]
 mod cluster {
