@@ -9,6 +9,7 @@ const { once } = require('node:events');
 const test = require('ava');
 const { startNats } = require('../testkit/nats');
 const { TOKEN, disconnect, read, readWhen, send } = require('./support/admin');
+const { startCluster } = require('./support/cluster');
 const { startSlow } = require('./support/slow');
 const { startClient, startServer } = require('./support/start');
 
@@ -121,6 +122,51 @@ test('the brokers of a cluster are named, and a lost connection to NATS is shown
   t.like(lost, { state: 'ready', cluster: { disconnects: 1 } });
 });
 
+test('an id is located at any broker of a cluster', async (t) => {
+  const { nats, brokers } = await startCluster(t, 2, { admin: { port: 0 } });
+  for (const each of brokers) each.on('cluster', () => {});
+  const ports = brokers.map((broker) => broker.adminAddress().port);
+  const id = 'a/ü +1';
+  await startClient(t, brokers[1], id);
+  const locate = (port, wanted) => read(port, `/api/find?id=${encodeURIComponent(wanted)}`);
+  const expected = { id, isHere: false, node: 'b1', connected: true, silent: [] };
+  t.deepEqual(await locate(ports[0], id), expected);
+  t.deepEqual(await locate(ports[1], id), { ...expected, isHere: true });
+  const missing = { ...expected, id: 'nobody', node: null };
+  t.deepEqual(await locate(ports[0], 'nobody'), missing);
+  await nats.stop();
+  await readWhen(ports[0], '/api/stats', (stats) => !stats.cluster.connected);
+  const begun = performance.now();
+  t.like(await locate(ports[0], id), { isHere: false, node: null, connected: false });
+  t.true(performance.now() - begun < 2000);
+  await readWhen(ports[1], '/api/stats', (stats) => !stats.cluster.connected);
+  t.like(await locate(ports[1], id), { isHere: true, node: 'b1', connected: false });
+});
+
+test('a search at brokers that do not answer ends, and delays no other request', async (t) => {
+  const { nats, brokers } = await startCluster(t, 2, { admin: { port: 0 } });
+  for (const each of brokers) each.on('cluster', () => {});
+  const { port } = brokers[0].adminAddress();
+  await nats.pause();
+  const begun = performance.now();
+  const elapsed = () => performance.now() - begun;
+  const searches = Array.from({ length: 20 }, () => read(port, '/api/find?id=nobody'));
+  t.is((await send(port, '/readyz')).status, 200);
+  t.true(elapsed() < 900, `${elapsed()} ms`);
+  for (const found of await Promise.all(searches)) {
+    t.like(found, { node: null, silent: ['b1'] });
+  }
+  t.true(elapsed() < 5000, `${elapsed()} ms`);
+});
+
+test('without a cluster an id is here or nowhere', async (t) => {
+  const { server, port } = await start(t);
+  await startClient(t, server, 'a');
+  const rest = { node: null, connected: null, silent: [] };
+  t.deepEqual(await read(port, '/api/find?id=a'), { id: 'a', isHere: true, ...rest });
+  t.deepEqual(await read(port, '/api/find?id='), { id: '', isHere: false, ...rest });
+});
+
 test('a slow receiver is listed with the senders that wait for it, until it ends', async (t) => {
   const { server, port } = await start(t, { maxBackpressure: 1024, slowConsumerTimeout: 60_000 });
   const slow = await startSlow(t, server, MARKUP);
@@ -139,12 +185,35 @@ test('a slow receiver is listed with the senders that wait for it, until it ends
     isClosing: false,
   });
   t.true(worst[0].waiting > 1024 && worst[0].bytesOut > 0 && worst[0].bytesIn > 0);
+  t.true(worst[0].messagesOut > 1);
+  t.like(worst[0], { held: null, heldBy: null });
   const held = await readWhen(port, '/api/stats', (stats) => latest(stats).sendersHeld === 1);
   t.true(latest(held).outboxBytes > 1024);
+  // Both times grow while the receiver does not read.
+  const isOld = ({ worst: [row] }) => row.blocked > 1000 && row.blocking > 1000;
+  const { worst: later, at } = await readWhen(port, '/api/connections', isOld);
+  t.true(later[0].blocked < at && later[0].blocking < at);
+  const { found } = await read(port, '/api/find?prefix=sender');
+  t.like(found[0], { senders: 0, blocking: null, heldBy: MARKUP });
+  t.true(found[0].held > 1000);
   slow.destroy();
   const isOver = (list) => list.worst.length === 0 && list.closed.length === 1;
   const { closed } = await readWhen(port, '/api/connections', isOver);
   t.like(closed[0], { id: MARKUP, reason: 'lost', code: null, messages: 1 });
+});
+
+test('the messages to a receiver are counted', async (t) => {
+  const { server, port } = await start(t);
+  const sender = await startClient(t, server, 'sender', { protocol: 2 });
+  await startClient(t, server, 'receiver', { protocol: 2 });
+  const messagesOut = async () =>
+    (await read(port, '/api/find?prefix=receiver')).found[0].messagesOut;
+  const before = await messagesOut();
+  for (let n = 0; n < 1000; n += 1) sender.send(n, 'receiver');
+  for (let n = 0; n < 10; n += 1) sender.send('x'.repeat(100_000), 'receiver');
+  for (let n = 0; n < 10; n += 1) sender.send(n, ['receiver', 'sender']);
+  await sender.deliver('last', 'receiver');
+  t.is((await messagesOut()) - before, 1000 + 10 + 10 + 1);
 });
 
 test('the last 200 closed connections are listed, with the beginning of long ids', async (t) => {
@@ -179,7 +248,7 @@ test('ids are found by their beginning, at most 50', async (t) => {
   t.true(more);
   t.is((await find('many-1')).more, false);
   t.like((await find('server')).found[0], { id: 'server', isOwner: false, address: null });
-  for (const query of ['', '?prefix', '?prefix=%ff', '?prefix=%']) {
+  for (const query of ['', '?prefix', '?prefix=%ff', '?prefix=%', '?id', '?id=%ff']) {
     t.is((await send(port, `/api/find${query}`)).status, 400, query);
   }
 });
@@ -187,7 +256,7 @@ test('ids are found by their beginning, at most 50', async (t) => {
 test('the API needs the token, or without one a host that is an address', async (t) => {
   const open = await start(t);
   const closed = await start(t, { token: TOKEN });
-  for (const each of ['/api/stats', '/api/connections', '/api/find?prefix=']) {
+  for (const each of ['/api/stats', '/api/connections', '/api/find?prefix=', '/api/find?id=']) {
     const foreign = await send(open.port, each, { headers: { Host: 'example.org' } });
     t.is(foreign.status, 403, each);
     t.is((await send(open.port, each)).status, 200, each);

@@ -159,7 +159,7 @@ impl Server {
             cluster.start(&broker, events, broker.closing());
         }
         let ingress = Ingress::new(broker.clone(), acceptor, tls);
-        let admin = admin.map(|admin| admin.serve(&ingress, runtime));
+        let admin = admin.map(|admin| admin.serve(&ingress, cluster.clone(), runtime));
         let admin = admin.transpose()?;
         runtime.spawn(ingress.clone().accept(broker.closing()));
         runtime.spawn(expire(broker.clone(), broker.closing()));

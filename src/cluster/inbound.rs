@@ -203,7 +203,7 @@ impl<'a> InboundPacket<'a> {
                     }
                 }
             };
-            let is_there = owner.outbox.push_frames(&mut frame) != Pushed::Closed;
+            let is_there = owner.outbox.push_frames(&mut frame, 1) != Pushed::Closed;
             if let Some(request) = request {
                 requests.delivered(&request, &mut self.notifications);
             }
@@ -304,7 +304,7 @@ impl<'a> InboundPacket<'a> {
         }
         self.cluster.counters.received.fetch_add(count, Relaxed);
         if let (Some((owner, _)), None) = (&self.owner, self.packet_error) {
-            match owner.outbox.push_frames(&mut self.batch) {
+            match owner.outbox.push_frames(&mut self.batch, count as u32) {
                 Pushed::Closed => self.packet_error = Some(DeliveryError::Gone),
                 _ => {
                     self.broker

@@ -96,7 +96,7 @@ impl Cluster {
             let mut frames = Vec::new();
             framing::append_text(&protocol::confirm(&number.to_string()), &mut frames);
             link.expect_report();
-            handle.write(|outbox| outbox.push_frames(&mut frames));
+            handle.write(|outbox| outbox.push_frames(&mut frames, 1));
         }
     }
 
@@ -123,7 +123,7 @@ impl Cluster {
             let (ack, number) = (protocol::json_string(request.ack()), number.to_string());
             framing::append_text(&protocol::probe(&ack, &number), &mut frames);
         }
-        handle.write(|outbox| outbox.push_frames(&mut frames));
+        handle.write(|outbox| outbox.push_frames(&mut frames, 1));
     }
 
     /// Fails the request with this probe number: the owner of the id does not know it.

@@ -24,6 +24,11 @@ pub struct Found {
 }
 
 impl Cluster {
+    /// The name of this broker.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The sorted names of all known brokers, including this one.
     pub(crate) fn nodes(&self) -> Vec<String> {
         let mut names: Vec<_> = self.nodes.names().into_values().collect();

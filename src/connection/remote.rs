@@ -79,7 +79,7 @@ impl Connection {
             receiver.expect_report();
         }
         receiver.set_writer(self.handle.key);
-        turn.delivered(receiver, receiver.outbox.push_frames(&mut frames))
+        turn.delivered(receiver, receiver.outbox.push_frames(&mut frames, 1))
     }
 
     /// Pushes an encoded message to one of many receivers, at another broker.

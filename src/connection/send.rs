@@ -208,7 +208,7 @@ impl Connection {
         if receiver.remote {
             receiver.set_writer(self.handle.key);
         }
-        let pushed = receiver.outbox.push_frames(&mut batch.frames);
+        let pushed = receiver.outbox.push_frames(&mut batch.frames, count);
         // Usually empty: the check is cheaper than an empty drain.
         if !batch.requests.is_empty() {
             let requests = &self.broker.registry.requests;

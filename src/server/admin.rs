@@ -34,6 +34,7 @@ use tokio::{
 use super::{Address, acceptor::ListeningSocket, ingress::Ingress};
 use crate::{
     broker::Broker,
+    cluster::Cluster,
     error::{Error, Result},
     metrics::{self, Format},
     options::AdminOptions,
@@ -55,6 +56,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The admin endpoint of a server.
 pub(super) struct Admin {
     broker: Arc<Broker>,
+    cluster: Option<Arc<Cluster>>,
     ingress: Arc<Ingress>,
     /// Runtime of the broker.
     runtime: Runtime,
@@ -135,7 +137,12 @@ impl Bound {
     /// Serves until the broker closes. `runtime`: that of the broker.
     ///
     /// Errors: `Io` if no thread can be started.
-    pub(super) fn serve(self, ingress: &Arc<Ingress>, runtime: &Runtime) -> Result<Endpoint> {
+    pub(super) fn serve(
+        self,
+        ingress: &Arc<Ingress>,
+        cluster: Option<Arc<Cluster>>,
+        runtime: &Runtime,
+    ) -> Result<Endpoint> {
         let broker = ingress.broker.clone();
         let closing = broker.closing();
         let token = self.token.as_deref().map(Token::new);
@@ -145,6 +152,7 @@ impl Bound {
             history: Mutex::new(History::new(Instant::now(), broker.stats())),
             connections: Mutex::default(),
             broker,
+            cluster,
             ingress: ingress.clone(),
             runtime: runtime.clone(),
             is_unix: matches!(self.address, Address::Unix(_)),
@@ -248,7 +256,7 @@ impl Admin {
             "/metrics" => self.metrics(request.accepts_openmetrics),
             "/api/stats" => self.stats(request),
             "/api/connections" => self.connections(),
-            "/api/find" => self.find(request),
+            "/api/find" => self.find(request).await,
             _ => Response::text(404, "not found: /, /metrics, /healthz and /readyz exist"),
         }
     }

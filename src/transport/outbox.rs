@@ -10,6 +10,7 @@
 
 mod delay;
 mod queue;
+mod time;
 
 use std::{
     io,
@@ -24,7 +25,7 @@ use crate::{
     memory::Memory,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     transport::{
         framing::{self, Mask},
@@ -32,16 +33,18 @@ use crate::{
     },
 };
 use delay::DelayBudget;
-use queue::ByteQueue;
+use queue::{ByteQueue, Waiter};
 pub(crate) use queue::{PLACE, spare_buffer};
+use time::Millis;
 
 /// Bytes from which a frame for several receivers is shared among them instead of copied to each.
 pub(crate) const SHARE_FROM: usize = 4 << 10;
 
-/// The kind of an appended frame: a closing connection accepts only control frames.
+/// The kind of appended frames: a closing connection accepts only control frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FrameKind {
-    Message,
+    /// This many messages.
+    Messages(u32),
     Control,
 }
 
@@ -79,6 +82,8 @@ pub(crate) struct Outbox {
     /// High-water mark: bytes from which senders should wait.
     mark: usize,
     mask: Mask,
+    /// Messages appended so far, modulo 2^32: as small as the padding behind `mask`.
+    messages: AtomicU32,
     /// The server's memory limit; none for a client, which has limits of its own.
     memory: Option<Arc<Memory>>,
     queue: Mutex<ByteQueue>,
@@ -99,6 +104,19 @@ pub(crate) struct OutboxState {
     pub(crate) memory: usize,
 }
 
+/// How far the peer is behind, for operators.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Congestion {
+    /// Bytes queued.
+    pub(crate) waiting: usize,
+    /// The time for which the socket has accepted nothing; none if it accepts bytes.
+    pub(crate) blocked: Option<Duration>,
+    /// Number of senders that wait for room.
+    pub(crate) waiters: usize,
+    /// The time for which the first of them has waited.
+    pub(crate) blocking: Option<Duration>,
+}
+
 impl Outbox {
     /// Creates an empty queue. `mark`: the high-water mark in bytes.
     pub(crate) fn new(mark: usize, mask: Mask, memory: Option<Arc<Memory>>) -> Self {
@@ -106,6 +124,7 @@ impl Outbox {
             waiting: AtomicUsize::new(0),
             mark,
             mask,
+            messages: AtomicU32::new(0),
             memory,
             queue: Mutex::default(),
         }
@@ -148,15 +167,15 @@ impl Outbox {
     pub(crate) fn push(&self, pieces: &[&str]) -> Pushed {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, self.mask);
-        self.append(FrameKind::Message, size, size, |queue| {
+        self.append(FrameKind::Messages(1), size, size, |queue| {
             framing::encode_text(pieces, length, self.mask, queue.room(size));
         })
     }
 
-    /// Appends encoded frames; empties `frames` even if they are not accepted.
-    pub(crate) fn push_frames(&self, frames: &mut Vec<u8>) -> Pushed {
+    /// Appends the encoded frames of `count` messages; empties `frames` even if they are not accepted.
+    pub(crate) fn push_frames(&self, frames: &mut Vec<u8>, count: u32) -> Pushed {
         let size = frames.len();
-        let pushed = self.append(FrameKind::Message, size, size, |queue| {
+        let pushed = self.append(FrameKind::Messages(count), size, size, |queue| {
             queue.push_frames(frames)
         });
         frames.clear();
@@ -168,7 +187,7 @@ impl Outbox {
         // The queue can exceed the mark here only if one receiver is listed many times. Copies would be
         // unbounded then.
         if !shares && self.waiting() < self.mark {
-            return self.append(FrameKind::Message, frame.len(), frame.len(), |queue| {
+            return self.append(FrameKind::Messages(1), frame.len(), frame.len(), |queue| {
                 queue.room(frame.len()).extend_from_slice(frame);
             });
         }
@@ -184,7 +203,7 @@ impl Outbox {
 
     /// Appends an encoded frame without a copy, whatever its size.
     pub(crate) fn push_shared(&self, frame: &Bytes) -> Pushed {
-        self.append(FrameKind::Message, frame.len(), 0, |queue| {
+        self.append(FrameKind::Messages(1), frame.len(), 0, |queue| {
             queue.push_shared(frame.clone());
         })
     }
@@ -206,9 +225,17 @@ impl Outbox {
         write: impl FnOnce(&mut ByteQueue),
     ) -> Pushed {
         let mut queue = self.queue.lock();
-        if queue.closed || queue.closing && kind == FrameKind::Message {
+        let messages = match kind {
+            FrameKind::Control => 0,
+            FrameKind::Messages(_) if queue.closing => return Pushed::Closed,
+            FrameKind::Messages(count) => count,
+        };
+        if queue.closed {
             return Pushed::Closed;
         }
+        // Only the holder of the lock writes it.
+        let messages = self.messages.load(Relaxed).wrapping_add(messages);
+        self.messages.store(messages, Relaxed);
         write(&mut queue);
         queue.bytes += size;
         queue.own += own;
@@ -247,6 +274,7 @@ impl Outbox {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     queue.blocked = true;
+                    queue.blocked_since = Millis::now();
                     return Flushed::Blocked;
                 }
                 Err(_) => {
@@ -302,9 +330,13 @@ impl Outbox {
             queue.release(self.mark());
             return false;
         }
-        match queue.waiters.iter_mut().find(|(waiter, _)| *waiter == key) {
-            Some((_, waiter)) => waiter.clone_from(waker),
-            None => queue.waiters.push((key, waker.clone())),
+        match queue.waiters.iter_mut().find(|waiter| waiter.key == key) {
+            Some(waiter) => waiter.waker.clone_from(waker),
+            None => queue.waiters.push(Waiter {
+                key,
+                waker: waker.clone(),
+                since: Instant::now(),
+            }),
         }
         if delays {
             let drained = queue.drained;
@@ -336,15 +368,38 @@ impl Outbox {
 
     /// Removes the waiter with this key.
     pub(crate) fn remove_waiter(&self, key: u64) {
-        self.queue
-            .lock()
-            .waiters
-            .retain(|(waiter, _)| *waiter != key);
+        self.queue.lock().waiters.retain(|waiter| waiter.key != key);
     }
 
     /// Number of senders that wait for room.
     pub(crate) fn waiters(&self) -> usize {
         self.queue.lock().waiters.len()
+    }
+
+    /// The keys of the senders that wait for room, each with the time for which it has waited.
+    pub(crate) fn waiting_senders(&self) -> Vec<(u64, Duration)> {
+        let queue = self.queue.lock();
+        let waiters = queue.waiters.iter();
+        waiters
+            .map(|waiter| (waiter.key, waiter.since.elapsed()))
+            .collect()
+    }
+
+    /// How far the peer is behind.
+    pub(crate) fn congestion(&self) -> Congestion {
+        let queue = self.queue.lock();
+        let first = queue.waiters.iter().map(|waiter| waiter.since).min();
+        Congestion {
+            waiting: queue.waiting(),
+            blocked: queue.blocked.then(|| queue.blocked_since.elapsed()),
+            waiters: queue.waiters.len(),
+            blocking: first.map(|since| since.elapsed()),
+        }
+    }
+
+    /// Messages appended so far, modulo 2^32.
+    pub(crate) fn messages(&self) -> u32 {
+        self.messages.load(Relaxed)
     }
 
     /// Records that an answer was pushed beyond the mark, which starts the slow-consumer timeout.

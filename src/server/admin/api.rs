@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,7 +21,7 @@ use crate::{
     event::{ConnectionInfo, Traffic},
     metrics::{ByLabel, FAMILIES, Value as Metric},
     server::directory,
-    transport::socket::ReadHalf,
+    transport::{outbox::Congestion, socket::ReadHalf},
 };
 
 /// The path that disconnects a client.
@@ -31,10 +32,19 @@ const LISTED: Duration = Duration::from_secs(1);
 const WORST: usize = 20;
 /// Number of ids that a search returns.
 const FOUND: usize = 50;
+/// Time limit of a search at the other brokers of the cluster.
+const SEARCH: Duration = Duration::from_secs(1);
 /// Number of brokers of the cluster that are named.
 const BROKERS: usize = 100;
 /// The close code of a disconnected client. Clients may connect again.
 const CODE: u16 = 4000;
+
+/// A connection that is not read because the outbox of a receiver is full.
+struct Held {
+    duration: Duration,
+    /// The id of the receiver.
+    by: Option<Arc<str>>,
+}
 
 impl Admin {
     /// The state of the broker, and the points of its history behind the second `since`.
@@ -93,7 +103,11 @@ impl Admin {
             _ => {
                 let closed = self.broker.recently_closed.newest_first();
                 let closed = closed.iter().map(closed_to_json);
-                let list = json!({ "worst": self.worst(), "closed": closed.collect::<Value>() });
+                let list = json!({
+                    "at": self.history.lock().uptime().as_millis() as u64,
+                    "worst": self.worst(),
+                    "closed": closed.collect::<Value>(),
+                });
                 let text: Arc<str> = list.to_string().into();
                 *cached = Some((now, text.clone()));
                 text
@@ -104,8 +118,9 @@ impl Admin {
 
     /// The connections with the most bytes queued, and those for which senders wait.
     fn worst(&self) -> Vec<Value> {
-        let handles = self.broker.handles().into_iter();
-        let mut waiting: Vec<_> = handles
+        let handles = self.broker.handles();
+        let held = held_senders(&handles);
+        let mut waiting: Vec<_> = (handles.into_iter())
             .filter(|handle| !handle.participant)
             .map(|handle| (handle.outbox.waiting(), handle))
             .filter(|(bytes, handle)| *bytes > 0 || handle.outbox.waiters() > 0)
@@ -118,23 +133,64 @@ impl Admin {
         waiting.sort_unstable_by_key(order);
         let rows = waiting.iter().map(|(_, handle)| {
             let id = handle.last_id.lock().clone();
-            connection_to_json(id.as_deref(), handle)
+            connection_to_json(id.as_deref(), handle, &held)
         });
         rows.collect()
     }
 
-    /// The registered ids that begin with `prefix`, with their connections.
-    pub(super) fn find(&self, request: &Request) -> Response {
-        let Some(prefix) = request.parameter("prefix") else {
-            return Response::text(400, "the parameter \"prefix\" is missing or invalid");
+    /// The ids of this broker that begin with `prefix`, or the broker of the cluster that has `id`.
+    pub(super) async fn find(&self, request: &Request) -> Response {
+        if let Some(id) = request.parameter("id") {
+            return self.locate(&id).await;
+        }
+        match request.parameter("prefix") {
+            Some(prefix) => self.find_here(&prefix),
+            None => {
+                let text = "the parameter \"prefix\" or \"id\" is missing or invalid";
+                Response::text(400, text)
+            }
+        }
+    }
+
+    /// The broker that has an id, and the brokers that did not answer. `connected`: false if only this broker was searched,
+    /// because NATS is unreachable; null without a cluster.
+    async fn locate(&self, id: &str) -> Response {
+        let is_here = self.broker.registry.find(id).is_some();
+        let mut location = json!({
+            "id": id,
+            "isHere": is_here,
+            "node": null,
+            "connected": null,
+            "silent": [],
+        });
+        let Some(cluster) = &self.cluster else {
+            return Response::json(&location);
         };
+        if is_here {
+            location["node"] = json!(cluster.name());
+        } else {
+            let mut found = cluster.find(Some(id), SEARCH).await;
+            // This broker was searched without NATS.
+            found.silent.retain(|node| node != cluster.name());
+            found.silent.sort_unstable();
+            found.silent.truncate(BROKERS);
+            location["node"] = json!(found.ids.first().map(|(_, node)| node));
+            location["silent"] = json!(found.silent);
+        }
+        location["connected"] = json!(cluster.stats().connected);
+        Response::json(&location)
+    }
+
+    /// The ids of this broker that begin with `prefix`, with their connections.
+    fn find_here(&self, prefix: &str) -> Response {
         let registry = &self.broker.registry;
-        let mut found = registry.find_by_prefix(&prefix, FOUND + 1);
+        let mut found = registry.find_by_prefix(prefix, FOUND + 1);
         let has_more = found.len() > FOUND;
         found.truncate(FOUND);
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let held = held_senders(&self.broker.handles());
         let rows = found.iter();
-        let rows = rows.map(|(id, handle)| connection_to_json(Some(id), handle));
+        let rows = rows.map(|(id, handle)| connection_to_json(Some(id), handle, &held));
         Response::json(&json!({ "found": rows.collect::<Value>(), "more": has_more }))
     }
 
@@ -216,7 +272,28 @@ fn address_to_json(info: &ConnectionInfo) -> Value {
     }
 }
 
-fn connection_to_json(id: Option<&str>, handle: &Handle) -> Value {
+/// The connections that wait for room in the outbox of another, by their keys.
+fn held_senders(receivers: &[Arc<Handle>]) -> HashMap<u64, Held> {
+    let mut held = HashMap::new();
+    for receiver in receivers {
+        for (key, duration) in receiver.outbox.waiting_senders() {
+            let by = receiver.last_id.lock().clone();
+            held.insert(key, Held { duration, by });
+        }
+    }
+    held
+}
+
+/// A connection. All times but `age` are in milliseconds.
+fn connection_to_json(id: Option<&str>, handle: &Handle, held: &HashMap<u64, Held>) -> Value {
+    let Congestion {
+        waiting,
+        blocked,
+        waiters,
+        blocking,
+    } = handle.outbox.congestion();
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    let held = held.get(&handle.key);
     let Traffic {
         open,
         messages,
@@ -230,9 +307,18 @@ fn connection_to_json(id: Option<&str>, handle: &Handle) -> Value {
         "isOwner": handle.owns_its_id() && !handle.participant,
         "isClosing": handle.requested_close().is_some(),
         "address": address_to_json(&handle.info),
-        "waiting": handle.outbox.waiting(),
-        "senders": handle.outbox.waiters(),
+        "waiting": waiting,
+        // For how long its socket has accepted nothing.
+        "blocked": blocked.map(millis),
+        "senders": waiters,
+        // For how long the first of these senders has waited.
+        "blocking": blocking.map(millis),
+        // For how long it has waited itself, and for which id.
+        "held": held.map(|held| millis(held.duration)),
+        "heldBy": held.and_then(|held| held.by.as_deref()),
         "messages": messages,
+        // Modulo 2^32: for rates.
+        "messagesOut": handle.outbox.messages(),
         "bytesIn": bytes_received,
         "bytesOut": bytes_sent,
         "age": open.as_secs(),

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::delay::DelayBudget;
+use super::{delay::DelayBudget, time::Millis};
 use crate::{
     memory::{Charge, Memory},
     transport::socket::WriteHalf,
@@ -69,6 +69,15 @@ fn trim(buffer: &mut Vec<u8>) {
     }
 }
 
+/// A sender that waits for room.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// The key of its connection.
+    pub(super) key: u64,
+    pub(super) waker: Waker,
+    pub(super) since: Instant,
+}
+
 /// The queued frames, the state of writing, and the waiting senders.
 #[derive(Debug, Default)]
 pub(super) struct ByteQueue {
@@ -95,6 +104,8 @@ pub(super) struct ByteQueue {
     pub(super) writing: bool,
     /// The socket accepted no more; the connection's task waits until it is writable.
     pub(super) blocked: bool,
+    /// When it has become blocked last.
+    pub(super) blocked_since: Millis,
     /// A writer drops the chunks that it puts back, except one that is partly written.
     discards: bool,
     /// The connection's task waits until the queue is empty.
@@ -107,8 +118,8 @@ pub(super) struct ByteQueue {
     pub(super) closed: bool,
     /// Messages without room are dropped, instead of making their senders wait.
     pub(super) sheds: bool,
-    /// Waiting senders, by their key.
-    pub(super) waiters: Vec<(u64, Waker)>,
+    /// Waiting senders.
+    pub(super) waiters: Vec<Waiter>,
     /// The delay caused to other receivers, if any.
     pub(super) delay: Option<Box<DelayBudget>>,
 }
@@ -279,8 +290,8 @@ impl ByteQueue {
             if let Some(delay) = &mut self.delay {
                 delay.stop(Instant::now(), self.drained);
             }
-            for (_, waker) in self.waiters.drain(..) {
-                waker.wake();
+            for waiter in self.waiters.drain(..) {
+                waiter.waker.wake();
             }
         }
     }
