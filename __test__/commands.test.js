@@ -207,7 +207,8 @@ test('top prints figures, slow receivers and closed connections, with the token 
   t.is(stderr, '');
   t.is(code, 0);
   t.regex(stdout, /^wsmsgbroker \S+ {2}ready /);
-  t.regex(stdout, /^"slow\\u001b\[2J" +127\.0\.0\.1:\d+ +[\d.]+ [KM]B +1 /m);
+  const row = /^"slow\\u001b\[2J" +127\.0\.0\.1:\d+ +[\d.]+ [KM]B +[\d.]+ m?s +1 +[\d.]+ m?s /m;
+  t.regex(stdout, row);
   t.regex(stdout, /^left +127\.0\.0\.1:\d+ +client +1000 /m);
   t.false(stdout.includes('\u001b'));
   const refused = await run(t, ['top', url]);

@@ -1,11 +1,16 @@
 'use strict';
 
-// The dashboard in a page: figures, slow receivers, the token, a broker that ends, and accessibility.
+// The dashboard in a page: figures, slow receivers, the token, a broker that ends, a cluster that falls apart, many
+// connections, and accessibility. WSMB_CONNECTIONS is their number, and WSMB_SCREENSHOTS a folder for pictures.
 
+const { spawn } = require('node:child_process');
 const fs = require('node:fs');
+const path = require('node:path');
 const { once } = require('node:events');
+const { setTimeout: sleep } = require('node:timers/promises');
 const test = require('ava');
 const { startChromium } = require('../../testkit/chromium');
+const { startNats } = require('../../testkit/nats');
 const { lastingPort } = require('../../testkit/ports');
 const { TOKEN } = require('../support/admin');
 const { startSlow } = require('../support/slow');
@@ -17,6 +22,10 @@ const MARKUP = '<img src=x onerror="window.hit = 1"><script>window.hit = 1</scri
 /** Messages of the console about responses that a test has caused. */
 const EXPECTED = /^Failed to load resource/;
 const PHONE = { width: 390, height: 844 };
+const CONNECTIONS = Number(process.env.WSMB_CONNECTIONS ?? 1000);
+const SLOW_CONNECTIONS = 20;
+/** Maximum bytes of the responses of a second, whatever the number of connections. */
+const MAX_RESPONSES = 100_000;
 
 /** Starts a server with an admin endpoint; returns it with the URL of its dashboard. */
 async function start(t, { admin, ...options } = {}) {
@@ -70,6 +79,26 @@ async function checkAccessibility(t, page, place) {
     });
     t.deepEqual(violations, [], `${place}, ${colorScheme}`);
   }
+}
+
+/** Takes a picture in light and in dark, if a folder for them is given. */
+async function takePictures(page, name) {
+  const folder = process.env.WSMB_SCREENSHOTS;
+  if (!folder) return;
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme });
+    await sleep(1500);
+    await page.screenshot({
+      path: path.join(folder, `${name}-${colorScheme}.png`),
+      fullPage: true,
+    });
+  }
+}
+
+/** Searches for an id. */
+async function search(page, id) {
+  await page.fill('#prefix', id);
+  await page.click('#search button');
 }
 
 /** Keeps a client in the list of slow receivers. */
@@ -128,7 +157,11 @@ test('a slow receiver is shown, and disconnected after a confirmation', async (t
   await page.goto(url);
   await enter(page, TOKEN);
   await page.locator('#worst').getByText('slow', { exact: true }).waitFor();
-  await textWhen(page, '#worst tbody tr td:nth-child(4)', /^1$/);
+  await textWhen(page, '#worst tbody tr td:nth-child(5)', /^1 for [\d.,]+ m?s$/);
+  await textWhen(page, '#worst tbody tr td:nth-child(4)', /^[\d.,]+ m?s$/);
+  // A receiver that does not read: nothing in, and after the queue is full nothing out.
+  await textWhen(page, '#worst tbody tr td:nth-child(6)', /^0$/);
+  await textWhen(page, '#worst tbody tr td:nth-child(7)', /^0$/);
   const button = page.getByRole('button', { name: 'Disconnect slow' });
   await button.focus();
   // The focus stays while the table changes: the figures of each second are new.
@@ -273,4 +306,120 @@ test('?wall is large, and has no tables', async (t) => {
   t.is(await page.locator('.chart:visible').count(), 4);
   t.true(await page.evaluate(() => document.documentElement.scrollHeight <= innerHeight));
   await checkAccessibility(t, page, 'wall');
+});
+
+test('a cluster: where an id is, a broker that is lost, and a lost connection to NATS', async (t) => {
+  const nats = await startNats(t);
+  const { server, url } = await start(t, { nats: { servers: nats.url, name: 'one' } });
+  server.on('cluster', () => {});
+  const port = await lastingPort(t);
+  const child = spawn(
+    process.execPath,
+    [
+      path.join(__dirname, '../../bin/wsbrokerserver.js'),
+      ...[String(port), '--host', '127.0.0.1', '--nats', nats.url, '--nats-name', 'two'],
+    ],
+    { stdio: 'ignore' },
+  );
+  t.teardown(() => child.kill('SIGKILL'));
+  const page = await open(t, url, { fails: true });
+  await textWhen(page, '#cluster', /Brokers2: one, two/);
+  await startClient(t, server, MARKUP);
+  await startClient(t, { address: () => ({ port }) }, `${MARKUP} there`);
+  await search(page, `${MARKUP} there`);
+  await textWhen(page, '#place', /^At broker two$/);
+  await textWhen(page, '#count', /^0 ids$/);
+  await search(page, MARKUP);
+  await textWhen(page, '#place', /^At this broker, one$/);
+  await textWhen(page, '#count', /^1 id$/);
+  await search(page, 'nobody');
+  await textWhen(page, '#place', /^At no broker$/);
+  await search(page, '');
+  await page.locator('#place').filter({ hasText: /^$/ }).waitFor({ state: 'hidden' });
+  // The page has seen the other broker for a while.
+  for (let n = 0; n < 4; n += 1) await page.waitForResponse(/\/api\/stats/);
+  child.kill('SIGKILL');
+  await textWhen(page, '#cluster', /Brokers1: one.*No longer theretwo \(last seen .+\)/);
+  await checkAccessibility(t, page, 'without the other broker');
+  await nats.stop();
+  await textWhen(page, '#state', /^ready, cluster unreachable$/);
+  await textWhen(page, '#cluster', /NATSunreachable/);
+  await search(page, `${MARKUP} there`);
+  await textWhen(page, '#place', /^NATS is unreachable: only this broker was searched$/);
+  await checkAccessibility(t, page, 'without NATS');
+  await takePictures(page, 'cluster');
+  t.is(await page.evaluate(() => window.hit), undefined);
+  await nats.start();
+  await textWhen(page, '#state', /^ready$/);
+  await textWhen(page, '#cluster', /NATSconnected/);
+});
+
+/** Starts a load of a broker; resolves when all its connections are open. */
+async function startCrowd(t, server, count, slow) {
+  const { port } = server.address();
+  const program = path.join(__dirname, '../support/crowd.js');
+  const crowd = spawn(process.execPath, [program, port, count, slow].map(String), {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  t.teardown(() => crowd.kill('SIGKILL'));
+  await once(crowd.stdout, 'data');
+}
+
+/** The processor time of a page and of its browser for a while, as parts of a core. */
+async function measure(page, milliseconds) {
+  const context = page.context();
+  const session = await context.newCDPSession(page);
+  const whole = await context.browser().newBrowserCDPSession();
+  await session.send('Performance.enable');
+  const read = async () => {
+    const { metrics } = await session.send('Performance.getMetrics');
+    const { processInfo } = await whole.send('SystemInfo.getProcessInfo');
+    const { TaskDuration, ScriptDuration } = Object.fromEntries(
+      metrics.map(({ name, value }) => [name, value]),
+    );
+    const times = { tasks: TaskDuration, scripts: ScriptDuration };
+    for (const { type, cpuTime } of processInfo) times[type] = (times[type] ?? 0) + cpuTime;
+    return times;
+  };
+  const [before, begun] = [await read(), performance.now()];
+  await sleep(milliseconds);
+  const [after, seconds] = [await read(), (performance.now() - begun) / 1000];
+  const parts = Object.entries(after).map(([name, value]) => [
+    name,
+    `${(((value - (before[name] ?? 0)) / seconds) * 100).toFixed(1)} %`,
+  ]);
+  return Object.fromEntries(parts);
+}
+
+test.serial(`${CONNECTIONS} connections, some of which come and go`, async (t) => {
+  t.timeout(300_000);
+  const { server, url } = await start(t, {
+    maxConnections: 20_000,
+    ...SLOW,
+    slowConsumerTimeout: 300_000,
+  });
+  await startCrowd(t, server, CONNECTIONS, SLOW_CONNECTIONS);
+  const page = await createPage(t);
+  const sizes = [];
+  page.on('response', (response) => {
+    const { 'content-length': length } = response.headers();
+    if (response.url().includes('/api/')) sizes.push(Number(length));
+  });
+  await page.goto(url);
+  await textWhen(page, '.tile:nth-child(1)', /of 20,000/);
+  await textWhen(page, '#worst tbody tr:nth-child(20) td:nth-child(5)', /^1 for /);
+  await page.locator('#closed tbody tr:nth-child(200)').waitFor({ timeout: 120_000 });
+  t.is(await page.locator('#worst tbody tr').count(), 20);
+  t.is(await page.locator('#closed tbody tr').count(), 200);
+  await search(page, 'client-1');
+  await textWhen(page, '#count', /^The first 50 ids; there are more$/);
+  // The first response has the whole history.
+  await sleep(1000);
+  sizes.length = 0;
+  const parts = await measure(page, CONNECTIONS > 1000 ? 15_000 : 3000);
+  t.log(parts, `${Math.max(...sizes)} bytes in a response`);
+  const perSecond = Math.max(...sizes.slice(1).map((size, n) => size + sizes[n]));
+  t.true(perSecond < MAX_RESPONSES, `${perSecond} bytes`);
+  await takePictures(page, 'crowd');
+  await checkAccessibility(t, page, 'many connections');
 });

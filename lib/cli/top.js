@@ -54,6 +54,9 @@ function duration(value) {
   return value >= 1 ? `${value.toFixed(1)} s` : `${(value * 1000).toFixed(1)} ms`;
 }
 
+/** A time in milliseconds; null if there is none. */
+const millis = (value) => duration(value === null ? null : value / 1000);
+
 /** Aligns rows of texts in columns; the first is on the left, the others on the right. */
 function table(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
@@ -93,16 +96,19 @@ function render(stats, { worst, closed }) {
   if (worst.length > 0) {
     const rows = worst
       .slice(0, ROWS)
-      .map(({ id, address, waiting, senders, bytesOut, messages, age }) => [
+      .map(({ id, address, waiting, blocked, senders, blocking, bytesOut, messages, age }) => [
         shown(id),
         address ?? '-',
         bytes(waiting),
+        millis(blocked),
         number(senders),
+        millis(blocking),
         bytes(bytesOut),
         number(messages),
         duration(age),
       ]);
-    const head = ['slow receiver', 'address', 'queued', 'senders held', 'sent', 'messages', 'open'];
+    const head = ['slow receiver', 'address', 'queued', 'blocked', 'senders held', 'for'];
+    head.push('sent', 'messages', 'open');
     lines.push('', ...table([head, ...rows]));
   }
   if (closed.length > 0) {

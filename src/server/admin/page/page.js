@@ -9,6 +9,10 @@ const EVERY = 1000;
 const TIMEOUT = 5000;
 /** Key of the token in the storage of the tab. */
 const TOKEN = 'wsmsgbroker-token';
+/** Maximum number of named brokers that have left the cluster. */
+const MAX_LEFT = 5;
+/** Milliseconds after which a broker has its final name. */
+const SETTLED = 2000;
 /** Maximum number of points of each time range, as in the broker. */
 const MAX_POINTS = { seconds: 300, minutes: 360 };
 
@@ -113,12 +117,37 @@ function stateOf({ state, drain, cluster }) {
   return ['ready', 'good'];
 }
 
+/** When this page has seen each broker first and last; and the last times of those that have left. */
+const seen = new Map();
+const left = new Map();
+
+/** The brokers that have left the cluster since this page was opened, newest first. */
+function leftBrokers({ connected, brokers, names }) {
+  // Without NATS, or of a very large cluster, the names are incomplete.
+  if (connected && brokers === names.length) {
+    const now = Date.now();
+    for (const name of names) {
+      left.delete(name);
+      seen.set(name, { first: seen.get(name)?.first ?? now, last: now });
+    }
+    for (const [name, { first, last }] of seen) {
+      if (last === now) continue;
+      seen.delete(name);
+      if (last - first > SETTLED) left.set(name, last);
+    }
+    while (left.size > MAX_LEFT) left.delete(left.keys().next().value);
+  }
+  return [...left].reverse().map(([name, last]) => `${name} (last seen ${time(last)})`);
+}
+
 function showCluster(cluster) {
   find('cluster-card').hidden = !cluster;
   if (!cluster) return;
+  const gone = leftBrokers(cluster);
   const facts = [
     ['NATS', cluster.connected ? 'connected' : 'unreachable'],
     ['Brokers', `${count(cluster.brokers)}: ${cluster.names.join(', ')}`],
+    ...(gone.length > 0 ? [['No longer there', gone.join(', ')]] : []),
     ['Messages from other brokers', count(cluster.received)],
     ['Failed because NATS was unreachable', count(cluster.unreachable)],
     ['Lost connections to NATS', count(cluster.disconnects)],
@@ -152,14 +181,16 @@ function show(stats, connections) {
   }
   if (!connections) return;
   const { canDisconnect } = stats;
-  tables.worst(connections.worst, canDisconnect);
+  tables.worst(tables.addRates(connections), canDisconnect);
   tables.closed(connections.closed);
   tables.errors(errorRows(stats.errors));
   showCluster(stats.cluster);
   isAllowed = canDisconnect;
+  isClustered = stats.cluster !== null;
 }
 
 let isAllowed = false;
+let isClustered = false;
 let answered;
 
 function showLost() {
@@ -190,9 +221,38 @@ find('login').addEventListener('submit', (event) => {
 
 // Search.
 
+/** The result of a search for an id at all brokers, as a text. */
+function placeOf({ isHere, node, connected, silent }) {
+  if (isHere) return `At this broker, ${node}`;
+  if (node !== null) return `At broker ${node}`;
+  if (!connected) return 'NATS is unreachable: only this broker was searched';
+  const missing = silent.length > 0 ? `; no answer from ${silent.join(', ')}` : '';
+  return `At no broker${missing}`;
+}
+
+let searches = 0;
+
+/** Shows which broker of the cluster has an id. */
+async function locate(id) {
+  searches += 1;
+  const number = searches;
+  let text = '';
+  if (isClustered && id) {
+    setText(find('place'), 'Asking the other brokers');
+    try {
+      text = placeOf(await ask(`api/find?id=${encodeURIComponent(id)}`));
+    } catch (error) {
+      text = `The search at other brokers failed: ${error.message}`;
+    }
+  }
+  // The result of an earlier search may arrive later.
+  if (number === searches) setText(find('place'), text);
+}
+
 find('search').addEventListener('submit', async (event) => {
   event.preventDefault();
   const prefix = find('prefix').value;
+  locate(prefix);
   try {
     const { found, more } = await ask(`api/find?prefix=${encodeURIComponent(prefix)}`);
     find('found').hidden = false;

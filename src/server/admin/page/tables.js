@@ -1,26 +1,39 @@
 // The tables. Ids and addresses come from clients: they are only ever set as text.
 
-import { age, bytes, count, time } from './format.js';
+import { age, bytes, count, duration, time } from './format.js';
 
 /** A cell: title of the column, its text, and its class. */
 const ID = ['Id', ({ id }) => id ?? '(none)', 'id'];
 const ADDRESS = ['Address', ({ address }) => address ?? '–', 'address'];
 const OPEN = ['Open for', (row) => age(row.age), 'number age'];
 
-const CONNECTION = [
+const QUEUED = ['Queued', ({ waiting }) => bytes(waiting), 'number queued'];
+
+/** A time in milliseconds, in seconds with one digit. */
+const seconds = (millis) => duration(millis === null ? null : Math.round(millis / 100) / 10);
+
+const WORST = [
   ID,
   ADDRESS,
-  ['Queued', ({ waiting }) => bytes(waiting), 'number queued'],
-  ['Senders held', ({ senders }) => count(senders), 'number'],
+  QUEUED,
+  ['Blocked for', ({ blocked }) => seconds(blocked), 'number'],
+  [
+    'Senders held',
+    ({ senders, blocking }) => (senders ? `${count(senders)} for ${seconds(blocking)}` : '0'),
+    'number',
+  ],
+  ['In/s', ({ rates }) => count(rates?.received), 'number minor'],
+  ['Out/s', ({ rates }) => count(rates?.sent), 'number minor'],
   ['Sent', ({ bytesOut }) => bytes(bytesOut), 'number minor'],
-  ['Messages', ({ messages }) => count(messages), 'number minor'],
   OPEN,
   ['Protocol', ({ protocol }) => String(protocol), 'number minor'],
 ];
 
-const FOUND = CONNECTION.filter(([title]) =>
-  ['Id', 'Address', 'Queued', 'Open for'].includes(title),
-);
+/** A held sender waits for a receiver. */
+const waitsFor = ({ held, heldBy }) =>
+  held === null ? '–' : `${heldBy ?? '(none)'} (${seconds(held)})`;
+
+const FOUND = [ID, ADDRESS, QUEUED, ['Waits for', waitsFor, 'other id'], OPEN];
 
 const CLOSED = [
   ['Closed', ({ at }) => time(at), ''],
@@ -109,7 +122,7 @@ function createTable(table, columns, { empty, keyOf, onDisconnect }) {
         const value = text(row);
         if (td.textContent !== value) {
           td.textContent = value;
-          if (className === 'id') td.title = value;
+          if (className.endsWith('id')) td.title = value;
         }
         if (className.endsWith('queued')) {
           td.style.setProperty('--part', `${Math.round((row.waiting / most) * 100)}%`);
@@ -137,11 +150,38 @@ function createTable(table, columns, { empty, keyOf, onDisconnect }) {
   };
 }
 
+/**
+ * Returns a function that adds to the rows of a list the messages per second since the list before. `at`: the time of
+ * the list in milliseconds; the broker repeats a list that is asked for too early.
+ */
+function createRates() {
+  let before = { at: 0, rows: new Map() };
+  return ({ at, worst }) => {
+    if (at !== before.at) {
+      const elapsed = (at - before.at) / 1000;
+      const rows = worst.map((row) => {
+        const { key, messages, messagesOut } = row;
+        const former = before.rows.get(key);
+        const isSame = former && elapsed > 0 && former.messages <= messages;
+        const rates = isSame && {
+          received: (messages - former.messages) / elapsed,
+          // A counter of 32 bits.
+          sent: ((messagesOut - former.messagesOut) >>> 0) / elapsed,
+        };
+        return [key, { messages, messagesOut, rates }];
+      });
+      before = { at, rows: new Map(rows) };
+    }
+    return worst.map((row) => ({ ...row, rates: before.rows.get(row.key)?.rates }));
+  };
+}
+
 /** Creates all tables; returns the functions that show their rows. */
 export function createTables(find, onDisconnect) {
   const keyOf = ({ key }) => key;
   return {
-    worst: createTable(find('worst'), CONNECTION, {
+    addRates: createRates(),
+    worst: createTable(find('worst'), WORST, {
       empty: 'No connection has bytes queued.',
       keyOf,
       onDisconnect,
