@@ -138,7 +138,7 @@ test('an id is located at any broker of a cluster', async (t) => {
   await readWhen(ports[0], '/api/stats', (stats) => !stats.cluster.connected);
   const begun = performance.now();
   t.like(await locate(ports[0], id), { isHere: false, node: null, connected: false });
-  t.true(performance.now() - begun < 2000);
+  t.true(performance.now() - begun < 5000);
   await readWhen(ports[1], '/api/stats', (stats) => !stats.cluster.connected);
   t.like(await locate(ports[1], id), { isHere: true, node: 'b1', connected: false });
 });
@@ -149,14 +149,13 @@ test('a search at brokers that do not answer ends, and delays no other request',
   const { port } = brokers[0].adminAddress();
   await nats.pause();
   const begun = performance.now();
-  const elapsed = () => performance.now() - begun;
   const searches = Array.from({ length: 20 }, () => read(port, '/api/find?id=nobody'));
-  t.is((await send(port, '/readyz')).status, 200);
-  t.true(elapsed() < 900, `${elapsed()} ms`);
+  const first = await Promise.race([...searches, send(port, '/readyz')]);
+  t.is(first.status, 200);
   for (const found of await Promise.all(searches)) {
     t.like(found, { node: null, silent: ['b1'] });
   }
-  t.true(elapsed() < 5000, `${elapsed()} ms`);
+  t.true(performance.now() - begun < 10_000);
 });
 
 test('without a cluster an id is here or nowhere', async (t) => {
@@ -216,6 +215,25 @@ test('the messages to a receiver are counted', async (t) => {
   t.is((await messagesOut()) - before, 1000 + 10 + 10 + 1);
 });
 
+test('the page computes rates from two lists', async (t) => {
+  const { createRates } = await import('../src/server/admin/page/tables.js');
+  const addRates = createRates();
+  const rates = (at, ...rows) => {
+    const worst = rows.map(([key, messages, messagesOut]) => ({ key, messages, messagesOut }));
+    return addRates({ at, worst }).map((row) => row.rates || null);
+  };
+  t.deepEqual(rates(1000, [1, 10, 20]), [null]);
+  t.deepEqual(rates(3000, [1, 14, 30], [2, 5, 5]), [{ received: 2, sent: 5 }, null]);
+  // A list that the broker has repeated.
+  t.deepEqual(rates(3000, [1, 14, 30], [2, 5, 5]), [{ received: 2, sent: 5 }, null]);
+  // The counter of sent messages has 32 bits.
+  t.deepEqual(rates(4000, [2, 5, 2 ** 32 - 1]), [{ received: 0, sent: 2 ** 32 - 6 }]);
+  t.deepEqual(rates(5000, [2, 5, 9]), [{ received: 0, sent: 10 }]);
+  // The broker was started again, and counts its keys anew.
+  t.deepEqual(rates(2000, [2, 7, 9]), [null]);
+  t.deepEqual(rates(3000, [2, 1, 9]), [null]);
+});
+
 test('the last 200 closed connections are listed, with the beginning of long ids', async (t) => {
   const { server, port } = await start(t);
   const end = async (id) => {
@@ -236,7 +254,13 @@ test('the last 200 closed connections are listed, with the beginning of long ids
 
 test('ids are found by their beginning, at most 50', async (t) => {
   const { server, port } = await start(t, { id: 'server' });
-  const ids = ['a/ü +1', 'a/ü +2', MARKUP, ...Array.from({ length: 51 }, (_, n) => `many-${n}`)];
+  const ids = [
+    'a/ü +1',
+    'a/ü +2',
+    MARKUP,
+    'many',
+    ...Array.from({ length: 51 }, (_, n) => `many-${n}`),
+  ];
   await Promise.all(ids.map((id) => startClient(t, server, id)));
   const find = (prefix) => read(port, `/api/find?prefix=${encodeURIComponent(prefix)}`);
   const found = async (prefix) => (await find(prefix)).found.map(({ id }) => id);
@@ -247,6 +271,10 @@ test('ids are found by their beginning, at most 50', async (t) => {
   t.is(many.length, 50);
   t.true(more);
   t.is((await find('many-1')).more, false);
+  const { found: all, more: hasMore } = await find('many');
+  t.is(all.length, 50);
+  t.is(all[0].id, 'many');
+  t.true(hasMore);
   t.like((await find('server')).found[0], { id: 'server', isOwner: false, address: null });
   for (const query of ['', '?prefix', '?prefix=%ff', '?prefix=%', '?id', '?id=%ff']) {
     t.is((await send(port, `/api/find${query}`)).status, 400, query);

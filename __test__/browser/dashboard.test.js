@@ -14,6 +14,7 @@ const { startNats } = require('../../testkit/nats');
 const { lastingPort } = require('../../testkit/ports');
 const { TOKEN } = require('../support/admin');
 const { startSlow } = require('../support/slow');
+const { frame } = require('../support/upgrade');
 const { startClient, startServer } = require('../support/start');
 
 const chromium = startChromium(test);
@@ -101,11 +102,12 @@ async function search(page, id) {
   await page.click('#search button');
 }
 
-/** Keeps a client in the list of slow receivers. */
+/** Keeps a client in the list of slow receivers; resolves with its socket. */
 async function holdSender(t, server, id) {
-  await startSlow(t, server, id);
+  const socket = await startSlow(t, server, id);
   const sender = await startClient(t, server, `sender of ${id}`);
   for (let n = 0; n < 100; n += 1) sender.send('x'.repeat(100_000), id);
+  return socket;
 }
 
 const SLOW = { maxBackpressure: 1024, slowConsumerTimeout: 60_000 };
@@ -152,16 +154,21 @@ test('figures under load', async (t) => {
 
 test('a slow receiver is shown, and disconnected after a confirmation', async (t) => {
   const { server, url } = await start(t, { admin: { token: TOKEN }, ...SLOW });
-  await holdSender(t, server, 'slow');
+  const slow = await holdSender(t, server, 'slow');
   const page = await createPage(t, { fails: true });
   await page.goto(url);
   await enter(page, TOKEN);
   await page.locator('#worst').getByText('slow', { exact: true }).waitFor();
   await textWhen(page, '#worst tbody tr td:nth-child(5)', /^1 for [\d.,]+ m?s$/);
   await textWhen(page, '#worst tbody tr td:nth-child(4)', /^[\d.,]+ m?s$/);
-  // A receiver that does not read: nothing in, and after the queue is full nothing out.
-  await textWhen(page, '#worst tbody tr td:nth-child(6)', /^0$/);
+  // It still sends.
+  const message = frame({ action: 'send', dest: 'sender of slow', message: 'x' });
+  const sending = setInterval(() => slow.write(message), 100);
+  t.teardown(() => clearInterval(sending));
+  await textWhen(page, '#worst tbody tr td:nth-child(6)', /^[1-9]/);
   await textWhen(page, '#worst tbody tr td:nth-child(7)', /^0$/);
+  await search(page, 'sender of slow');
+  await textWhen(page, '#found tbody tr td:nth-child(4)', /^slow \([\d.,]+ m?s\)$/);
   const button = page.getByRole('button', { name: 'Disconnect slow' });
   await button.focus();
   // The focus stays while the table changes: the figures of each second are new.

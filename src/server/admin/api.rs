@@ -186,6 +186,11 @@ impl Admin {
         let registry = &self.broker.registry;
         let mut found = registry.find_by_prefix(prefix, FOUND + 1);
         let has_more = found.len() > FOUND;
+        // Of many ids the one that was asked for is always among them.
+        if let Some(owner) = registry.find(prefix).filter(|_| has_more) {
+            found.retain(|(id, _)| **id != *prefix);
+            found.insert(0, (prefix.into(), owner));
+        }
         found.truncate(FOUND);
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let held = held_senders(&self.broker.handles());

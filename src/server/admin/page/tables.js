@@ -154,7 +154,7 @@ function createTable(table, columns, { empty, keyOf, onDisconnect }) {
  * Returns a function that adds to the rows of a list the messages per second since the list before. `at`: the time of
  * the list in milliseconds; the broker repeats a list that is asked for too early.
  */
-function createRates() {
+export function createRates() {
   let before = { at: 0, rows: new Map() };
   return ({ at, worst }) => {
     if (at !== before.at) {
