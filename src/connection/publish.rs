@@ -283,6 +283,7 @@ impl Connection {
     }
 
     /// Delivers the batch to the subscribers.
+    #[inline(never)]
     pub(super) fn deliver_publication(&self, turn: &mut Turn) -> Published {
         let mut published = Published::default();
         let batch = &mut turn.publication;

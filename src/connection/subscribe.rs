@@ -8,6 +8,7 @@ use crate::{
 
 impl Connection {
     /// Command `subscribe`: subscribes to a topic or a pattern, or changes the subscription.
+    #[inline(never)]
     pub(super) fn subscribe(
         &mut self,
         raw: &RawSubscription<'_>,
@@ -34,6 +35,7 @@ impl Connection {
     }
 
     /// Command `unsubscribe`: ends a subscription, if there is one.
+    #[inline(never)]
     pub(super) fn unsubscribe(
         &mut self,
         raw: &RawSubscription<'_>,

@@ -194,11 +194,18 @@ impl Outbox {
         self.push_shared(frame)
     }
 
-    /// Appends a copy of encoded frames.
-    pub(crate) fn push_copy(&self, frames: &[u8]) -> Pushed {
-        self.append(FrameKind::Message, frames.len(), frames.len(), |queue| {
-            queue.room(frames.len()).extend_from_slice(frames);
-        })
+    /// Appends the encoded frames of `count` messages that go to several receivers. `shared`: the same bytes, to be
+    /// appended without a copy.
+    pub(crate) fn push_batch(&self, frames: &[u8], shared: Option<&Bytes>, count: u32) -> Pushed {
+        let size = frames.len();
+        match shared {
+            Some(shared) => self.append(FrameKind::Messages(count), size, 0, |queue| {
+                queue.push_shared(shared.clone());
+            }),
+            None => self.append(FrameKind::Messages(count), size, size, |queue| {
+                queue.room(size).extend_from_slice(frames);
+            }),
+        }
     }
 
     /// Appends an encoded frame without a copy, whatever its size.

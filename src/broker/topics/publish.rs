@@ -28,10 +28,13 @@ pub(crate) struct Publication<'a> {
 impl Publication<'_> {
     /// Appends the messages to the outbox of a subscriber, whether it is full or not.
     pub(crate) fn push_to(&self, handle: &Handle) -> Pushed {
-        match self.shared {
-            Some(frames) => handle.outbox.push_shared(frames),
-            None => handle.outbox.push_copy(self.frames),
-        }
+        let Self {
+            frames,
+            shared,
+            count,
+            ..
+        } = *self;
+        handle.outbox.push_batch(frames, shared, count)
     }
 }
 
