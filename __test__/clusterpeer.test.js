@@ -62,17 +62,18 @@ test('of two peers that subscribe, the newer owns the id, whatever the older con
   await former.subscribe('x');
   const answered = asker.request('asked', 'x', LONG);
   const packet = await former.next();
-  await former.broadcast({ is: 'beat', name: 'former', epoch: 1 });
+  await former.sendHeartbeat();
   await knows(broker, 2);
   await former.confirm(packet);
-  await now.confirm(packet);
-  await former.confirm(packet, 1);
-  // Packets of one peer are read in order: when this request is answered, all earlier packets were read.
   const other = asker.request('other', 'x', LONG);
-  const ack = ackOf(await former.next(), 'asks');
+  const later = await former.next();
+  await now.confirm(later);
+  await former.returnCredit(packet);
+  // Packets of one peer are read in order: when this request is answered, all earlier packets were read.
+  const ack = ackOf(later, 'asks');
   await now.sendFrame(packet, { action: 'answer', dest: 'x', ack, from: 'x', message: 2 });
   t.is((await other).message, 2);
-  await former.broadcast({ is: 'bye' });
+  await former.leave();
   await knows(broker, 2);
   const first = ackOf(packet, 'asks');
   await now.sendFrame(packet, { action: 'answer', dest: 'x', ack: first, from: 'x', message: 1 });
@@ -88,7 +89,7 @@ test('requests to an id that moved are probed, and fail if the new owner does no
   const lost = failure(asker.request('lost', 'x', LONG));
   const acks = [packet, await former.next()].map((one) => ackOf(one, 'asks'));
   await former.confirm(packet);
-  await now.broadcast({ is: 'claims', claims: [['x', 1, null]] });
+  await now.claim('x', 1);
   const { frames } = await now.next();
   const [, { ref }] = frames;
   t.deepEqual(frames, [
@@ -117,7 +118,7 @@ test('requests lost by former owners fail in time, even if the id keeps moving',
   let moves = 0;
   const moving = setInterval(() => {
     moves += 1;
-    peers[moves % 2].broadcast({ is: 'claims', claims: [['x', moves, null]] });
+    peers[moves % 2].claim('x', moves);
   }, 200);
   t.teardown(() => clearInterval(moving));
   // The current owner knows neither the request nor the message.
@@ -225,4 +226,19 @@ test('late messages to an id that moved here are not delivered after newer local
   await peer.sendMessage('x', 'under way', own);
   await peer.sendMessage('x', 'from elsewhere');
   t.is((await heard)[0], 'from elsewhere');
+});
+
+test('a broker of another format version is reported by its name, and not a part of the cluster', async (t) => {
+  const { broker, peers } = await scene(t, 2);
+  const [other, peer] = peers;
+  const events = [];
+  broker.on('cluster', (...event) => events.push(event));
+  for (let n = 0; n < 3; n += 1) await other.sendHeartbeat(2);
+  await peer.sendHeartbeat();
+  await knows(broker, 2);
+  t.is(events.length, 1);
+  const [[state, reason]] = events;
+  t.is(state, 'failed');
+  t.regex(reason, /"0000000000000007" have format version 2, expected version 1/);
+  t.false(broker.cluster.brokers().includes(other.node));
 });

@@ -10,12 +10,12 @@ const { unitsOfSpec } = require('./spec');
 
 const USAGE = `usage: node fuzz/run.js [options]
   --seconds N      time for all targets together, after the build (default 60)
-  --target NAME    conversation, decode, framing, handshake or members (may be given more than once)
+  --target NAME    conversation, decode, framing, handshake, members or message (may be given more than once)
   --unit FILE      run this one input, with one --target
   --merge          then make the seeds of all that is known: few, and no coverage less
 `;
 
-const TARGETS = ['conversation', 'decode', 'framing', 'handshake', 'members'];
+const TARGETS = ['conversation', 'decode', 'framing', 'handshake', 'members', 'message'];
 
 // What cargo-fuzz passes, as far as a stable compiler takes it: libFuzzer's view of each branch and
 // each comparison. There is no address sanitizer among it; the core has no unsafe code.

@@ -174,8 +174,8 @@ function* handshake() {
 
 // Names and bytes of the inputs for a target.
 exports.unitsOfSpec = (target) => {
-  // The bytes of members are no frames.
-  const members = () => [];
-  const units = { conversation, decode, framing, handshake, members }[target]();
+  // Their bytes are no frames.
+  const [members, message] = [() => [], () => []];
+  const units = { conversation, decode, framing, handshake, members, message }[target]();
   return [...units].map((bytes, n) => [`spec-${String(n).padStart(3, '0')}`, bytes]);
 };

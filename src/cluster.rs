@@ -14,8 +14,7 @@
 //! | --- | --- |
 //! | `bus` | the trait that NATS implements, and the names of subjects |
 //! | `nats` | the bus over NATS (feature `nats`) |
-//! | `packet` | the format of packets between brokers |
-//! | `gossip` | the format of broadcasts and of the answers to them |
+//! | `message` | all messages between brokers, and their format |
 //! | `link` | the uplink of an outbox to another broker |
 //! | `flow` | sender side of flow control, one link |
 //! | `lanes` | sender side of flow control, all links to one broker |
@@ -29,11 +28,11 @@
 //! | `listener` | the subscription of a registered id, and its backlog |
 //! | `credit` | receiver side of flow control |
 //! | `inbound` | frames from other brokers for an id |
-//! | `replies` | frames from other brokers for this broker: answers, failures, reports |
+//! | `direct` | messages from other brokers for this broker: answers, failures, reports, credit |
 //! | `probes` | probes of remote requests and receipts that may be lost |
 //! | `handover` | handover of ids by a broker that drains |
 //! | `repair` | anti-entropy: lost claims are detected and sent again |
-//! | `broadcast` | sending and receiving of broadcasts, and direct deliveries |
+//! | `broadcast` | sending and receiving of broadcasts |
 //! | `topics` | messages to topics: subjects of patterns, publications |
 //! | `search` | search for ids at all brokers |
 //! | `task` | the cluster's task: connection state and periodic work |
@@ -46,24 +45,23 @@ mod broadcast;
 pub(crate) mod bus;
 mod claims;
 mod credit;
+mod direct;
 mod flow;
-mod gossip;
 mod handover;
 mod inbound;
 mod lanes;
 mod link;
 mod listener;
 mod lookups;
+pub(crate) mod message;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod nodes;
-mod packet;
 mod peers;
 mod probes;
 mod questions;
 mod remotes;
 mod repair;
-mod replies;
 mod search;
 mod task;
 mod topics;
@@ -101,7 +99,7 @@ use remotes::Remotes;
 use repair::{Repairs, Streams};
 pub use search::Found;
 pub(crate) use task::BusEvent;
-use task::SubscriptionRounds;
+use task::{ErrorThrottle, SubscriptionRounds};
 use topics::Topics;
 
 /// Timeout for answers of other brokers.
@@ -156,6 +154,8 @@ pub(crate) struct Cluster {
     unconfirmed_claims: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// True once the subscriptions of all ids must end.
     ended: watch::Sender<bool>,
+    /// Errors reported as events.
+    errors: Mutex<ErrorThrottle>,
     counters: Counters,
 }
 
@@ -219,6 +219,7 @@ impl Cluster {
             heartbeat_due: Notify::new(),
             unconfirmed_claims: Mutex::default(),
             ended: watch::channel(false).0,
+            errors: Mutex::default(),
             counters: Counters::default(),
         })
     }
@@ -234,7 +235,7 @@ impl Cluster {
 
     /// Size limit in bytes of a frame for this id.
     pub(crate) fn max_frame(&self, id: &str) -> usize {
-        let head = packet::HEAD + id.len();
+        let head = message::PACKET_HEAD + id.len();
         self.bus.max_payload().saturating_sub(head)
     }
 

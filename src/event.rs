@@ -109,7 +109,7 @@ pub enum ClusterEvent<'a> {
     Down,
     /// NATS sent more than could be accepted, so messages were lost.
     Lagged,
-    /// NATS refused an operation, or is unreachable: it is retried.
+    /// NATS refused an operation, or is unreachable: it is retried. Or messages of another broker are refused.
     Failed(&'a str),
     /// NATS is required, but was not reached in time: the server closes.
     Missing(&'a str),

@@ -31,8 +31,8 @@ pub(crate) use encode::{
     unregistered, version_2,
 };
 pub(crate) use peer_frame::{
-    PeerFrame, belongs_to_last, belongs_to_next, confirm, confirm_number, confirmed,
-    decode_peer_frame, expect_reply, is_message, probe, probe_failed, remote_answer,
+    Frames, PeerFrame, confirm, confirm_number, confirmed, decode_peer_frame, expect_reply,
+    is_message, probe, probe_failed, remote_answer, whole_frames,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
 pub(crate) use subscription::{RawSubscription, Slow};

@@ -6,9 +6,13 @@
 const { natsTalk } = require('./natstalk');
 
 const PREFIX = 'wsmb.default';
-/** The first byte of packets with frames, and of packets with credit. */
-const FRAMES = 1;
-const CREDITS = 3;
+/** The version of the format, and the kinds of messages: src/cluster/message.rs. */
+const VERSION = 1;
+const HEARTBEAT = 1;
+const PACKET = 2;
+const CREDIT = 5;
+const CLAIMS = 6;
+const BYE = 9;
 /** The interval between two heartbeats of a broker, ms. */
 const BEAT_MS = 1000;
 
@@ -29,10 +33,28 @@ function frame(text) {
   return Buffer.concat([Buffer.from([0x81, ...length]), body]);
 }
 
+/** A text with its length. */
+const field = (text) => Buffer.concat([bytes(Buffer.byteLength(text), 4), Buffer.from(text)]);
+
+/** A message of this kind. */
+const message = (kind, ...fields) => Buffer.concat([bytes(VERSION, 1), bytes(kind, 1), ...fields]);
+
+/** A packet of epoch 1 for an id, or for a broker if it is empty. */
+const packetFor = (id, values) =>
+  message(
+    PACKET,
+    bytes(0, 1),
+    bytes(1, 4),
+    field(id),
+    ...values.map((value) => frame(JSON.stringify(value))),
+  );
+
+/** The position of the frames of a packet. */
+const framesAt = (packet) => 11 + packet.readUInt32BE(7);
+
 /** The texts in the frames of a packet. */
 function* texts(packet) {
-  const idLength = packet.readUInt32BE(5);
-  for (let at = 9 + idLength; at < packet.length; ) {
+  for (let at = framesAt(packet); at < packet.length; ) {
     const mark = packet[at + 1];
     const start = at + ({ 126: 4, 127: 10 }[mark] ?? 2);
     const lengths = {
@@ -47,6 +69,7 @@ function* texts(packet) {
 
 class Peer {
   #talk;
+  #published = 0;
 
   constructor(talk, node) {
     this.#talk = talk;
@@ -62,41 +85,32 @@ class Peer {
   /** The next packet: its source, the bytes of its frames, and their contents. */
   async next() {
     const { reply, payload } = await this.#nextPacket();
-    const size = payload.length - 9 - payload.readUInt32BE(5);
+    const size = payload.length - framesAt(payload);
     return { reply, size, frames: [...texts(payload)] };
   }
 
   /** The next message that is not credit. */
   async #nextPacket() {
     for (;;) {
-      const message = await this.#talk.next();
-      if (message.payload[0] !== CREDITS) return message;
+      const next = await this.#talk.next();
+      if (next.payload[1] !== CREDIT) return next;
     }
   }
 
   /** Returns credit for a packet that has arrived, or was consumed, or both. */
   returnCredit({ reply, size }, { arrived = true, consumed = true } = {}) {
     const [, , , node, link, packet] = reply.split('.');
-    const head = [bytes(CREDITS, 1), bytes(1, 4), Buffer.from(this.node, 'hex')];
     const amounts = [arrived, consumed].flatMap((is) => [bytes(is ? size : 0, 4), bytes(is, 4)]);
     const number = (hex) => Buffer.from(hex.padStart(16, '0'), 'hex');
-    this.#talk.pub(
-      `${PREFIX}.node.${node}.0`,
-      Buffer.concat([...head, number(link), number(packet), ...amounts]),
-    );
+    const credit = [number(link), number(packet), ...amounts];
+    const fields = [this.#node(), bytes(1, 4), bytes(1, 4), ...credit];
+    this.#talk.pub(`${PREFIX}.node.${node}.0`, message(CREDIT, ...fields));
     return this.#talk.flush();
   }
 
-  /** Confirms this many packets. Zero confirms the subscription only. */
-  confirm({ reply }, packets = 0) {
-    const taken = [
-      Buffer.from(this.node, 'hex'),
-      bytes(1, 4),
-      bytes(packets, 4),
-      bytes(packets, 4),
-    ];
-    this.#talk.pub(reply.split('.').slice(0, -1).join('.'), Buffer.concat(taken));
-    return this.#talk.flush();
+  /** Confirms the subscription, and no packet. */
+  confirm(packet) {
+    return this.returnCredit(packet, { arrived: false, consumed: false });
   }
 
   /** Sends the no responders status of NATS. */
@@ -108,8 +122,7 @@ class Peer {
   /** Sends a value to the broker of a packet. */
   sendFrame({ reply }, value) {
     const node = reply.split('.')[3];
-    const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(0, 4)];
-    const payload = Buffer.concat([...head, frame(JSON.stringify(value))]);
+    const payload = packetFor('', [value]);
     this.#talk.pub(`${PREFIX}.node.${node}.0`, payload, {
       reply: `${PREFIX}.node.${this.node}.1`,
     });
@@ -117,23 +130,21 @@ class Peer {
   }
 
   /** Sends a message to an id in the name of a broker. */
-  sendMessage(id, message, node = this.node) {
-    return this.#publishFrames(id, [{ action: 'message', message }], node);
+  sendMessage(id, content, node = this.node) {
+    return this.#publishFrames(id, [{ action: 'message', message: content }], node);
   }
 
   /** Sends a request to an id. */
-  sendRequest(id, message, ack) {
+  sendRequest(id, content, ack) {
     return this.#publishFrames(id, [
       { action: 'asks', ack },
-      { action: 'message', message, ack },
+      { action: 'message', message: content, ack },
     ]);
   }
 
   #publishFrames(id, frames, node = this.node) {
     const name = Buffer.from(id);
-    const head = [bytes(FRAMES, 1), bytes(1, 4), bytes(name.length, 4), name];
-    const texts = frames.map((one) => frame(JSON.stringify(one)));
-    const payload = Buffer.concat([...head, ...texts]);
+    const payload = packetFor(id, frames);
     this.#talk.pub(`${PREFIX}.to.i${name.toString('base64url')}`, payload, {
       reply: `${PREFIX}.node.${node}.1`,
     });
@@ -150,15 +161,39 @@ class Peer {
    * with its requests.
    */
   async sendHeartbeats(t) {
-    const beat = { is: 'beat', name: this.node, epoch: 1 };
-    await this.broadcast(beat);
-    const timer = setInterval(() => this.broadcast(beat).catch(() => {}), BEAT_MS);
+    await this.sendHeartbeat();
+    const timer = setInterval(() => this.sendHeartbeat().catch(() => {}), BEAT_MS);
     t.teardown(() => clearInterval(timer));
   }
 
-  /** Broadcasts a value to all brokers. */
-  broadcast(what) {
-    this.#talk.pub(`${PREFIX}.all`, JSON.stringify({ node: this.node, ...what }));
+  /** Broadcasts a heartbeat, which may be of another version of the format. */
+  sendHeartbeat(version = VERSION) {
+    const fields = [field(this.node), bytes(1, 4), bytes(0, 8), bytes(0, 1)];
+    const beat = message(HEARTBEAT, this.#node(), ...fields);
+    beat[0] = version;
+    return this.#broadcast(beat);
+  }
+
+  /** Broadcasts a confirmed claim of an id without a principal. */
+  claim(id, time) {
+    this.#published += 1;
+    const stamp = [bytes(time, 8), this.#node()];
+    const claim = [field(id), ...stamp, bytes(0, 1), bytes(1, 1), bytes(time, 8)];
+    const head = [this.#node(), bytes(this.#published, 8), bytes(1, 4)];
+    return this.#broadcast(message(CLAIMS, ...head, ...claim));
+  }
+
+  /** Broadcasts that the broker leaves. */
+  leave() {
+    return this.#broadcast(message(BYE, this.#node()));
+  }
+
+  #node() {
+    return Buffer.from(this.node, 'hex');
+  }
+
+  #broadcast(payload) {
+    this.#talk.pub(`${PREFIX}.all`, payload);
     return this.#talk.flush();
   }
 }

@@ -15,6 +15,7 @@ mod handshake;
 mod json;
 #[cfg(unix)]
 mod members;
+mod message;
 #[cfg(unix)]
 mod peer;
 
@@ -26,6 +27,7 @@ pub use framing::framing;
 pub use handshake::handshake;
 #[cfg(unix)]
 pub use members::members;
+pub use message::message;
 
 /// Pieces beyond which the rest comes at once: more would only take time.
 const MOST_PIECES: usize = 64;
@@ -103,6 +105,11 @@ mod tests {
     #[test]
     fn members_of_any_type_are_answered_or_refused() {
         hold("members", super::members);
+    }
+
+    #[test]
+    fn messages_of_brokers_are_refused_or_encoded_as_they_were() {
+        hold("message", super::message);
     }
 
     #[cfg(unix)]

@@ -486,7 +486,7 @@ class ServerImpl extends ServerEvents {
       server.close();
     }
     if (state === 'failed' && !required && server.listenerCount('cluster') === 0) {
-      process.emitWarning(`cannot connect to NATS, retrying: ${reason}`, { code: 'WSMB_CLUSTER' });
+      process.emitWarning(`cluster: ${reason}`, { code: 'WSMB_CLUSTER' });
     }
     this.log.report('cluster', { state, reason: reason ?? undefined });
     try {

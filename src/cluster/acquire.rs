@@ -11,7 +11,7 @@ use super::{
     ANSWER_TIMEOUT, Cluster,
     bus::{Delivery, Publication},
     claims::{AlreadyClaimed, Claim, Owner, Stamp},
-    packet,
+    message::Message,
 };
 use crate::{
     auth::Denied,
@@ -125,7 +125,7 @@ impl Cluster {
                     sleep(RETRY_DELAY).await
                 }
                 // The id has no owner, or its owner gives it up.
-                Ok(Some(answer)) if answer.no_responders || *answer.payload == *b"yes" => {
+                Ok(Some(answer)) if answer.no_responders || self.is_allowed(&answer.payload) => {
                     return Ok(());
                 }
                 Ok(Some(_)) => return Err(Denied::Conflict),
@@ -147,12 +147,18 @@ impl Cluster {
         }
     }
 
+    /// True for the answer of an owner that the principal may have the id.
+    fn is_allowed(&self, answer: &[u8]) -> bool {
+        let is_allowed = true;
+        self.decode(answer) == Some(Message::OwnerAnswer { is_allowed })
+    }
+
     async fn ask_once(&self, id: &str, principal: Option<&str>) -> Option<Delivery> {
         let mut question = self.open_question();
         let publication = Publication {
             subject: self.subjects.id(id),
             reply: Some(self.reply_subject(question.number)),
-            payload: packet::question(id, principal).into(),
+            payload: Message::OwnerQuestion { id, principal }.encode().into(),
         };
         self.bus.publish(publication).await;
         question.answers.recv().await

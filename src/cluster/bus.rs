@@ -22,12 +22,6 @@ impl fmt::Display for NodeId {
     }
 }
 
-impl NodeId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        u64::from_str_radix(text, 16).ok().map(Self)
-    }
-}
-
 /// An address at a node for replies: of one link, or of the answers to one question. The number is unique at
 /// that node; 0 is the node itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

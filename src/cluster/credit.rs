@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Cluster,
     bus::{NodeId, Publication, ReplyAddress},
-    packet::Credit,
+    message::{Credit, Message},
 };
 
 /// Delay before credit is returned, so that credit of other links joins the batch: if a sender needs it soon,
@@ -133,12 +133,16 @@ pub(super) async fn return_credit(cluster: Arc<Cluster>) {
         for (node, PendingCredit { links, .. }) in pending {
             let credits: Vec<_> = links.into_iter().collect();
             for credits in credits.chunks(LINKS) {
-                let epoch = cluster.epoch();
+                let message = Message::Credit {
+                    node: cluster.node,
+                    epoch: cluster.epoch(),
+                    credits: credits.into(),
+                };
                 let address = ReplyAddress { node, number: 0 };
                 let publication = Publication {
                     subject: cluster.subjects.reply(address),
                     reply: None,
-                    payload: Credit::encode(cluster.node.0, epoch, credits).into(),
+                    payload: message.encode().into(),
                 };
                 cluster.bus.publish(publication).await;
             }

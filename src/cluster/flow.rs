@@ -7,7 +7,7 @@ use super::{
     bus::NodeId,
     lanes::{Lane, Lanes},
     lookups::Lookup,
-    packet::{Amount, ConsumedReport, Credit},
+    message::{Amount, Credit},
 };
 
 /// The window of a link: bytes and packets sent but not yet consumed.
@@ -99,18 +99,6 @@ impl Flow {
         self.last_credit = Instant::now();
         self.arrived(arrived);
         self.consumed(consumed);
-    }
-
-    /// Applies credit in the format of earlier versions.
-    pub(super) fn on_consumed_report(&mut self, report: ConsumedReport, lanes: &Lanes) {
-        // A report without packets announces the new consumer. Later reports of the former one must not switch
-        // back.
-        if report.amount.packets == 0 || self.node == 0 {
-            self.set_node(NodeId(report.node), report.epoch, lanes);
-        }
-        self.last_credit = Instant::now();
-        self.arrived(report.amount);
-        self.consumed(report.amount);
     }
 
     pub(super) fn arrived(&mut self, amount: Amount) {

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use foldhash::quality::RandomState;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -30,6 +29,7 @@ use super::{
     bus::{Delivery, NodeId, Publication, ReplyAddress, Subscription},
     claims::{Claim, Claims},
     listener::Backlog,
+    message::Message,
 };
 use crate::broker::{
     Broker,
@@ -319,19 +319,19 @@ impl Cluster {
         let publication = Publication {
             subject: self.reply_subject(question.number),
             reply: None,
-            payload: Bytes::new(),
+            payload: Message::Empty {}.encode().into(),
         };
         self.bus.publish(publication).await;
         let _ = timeout(LINGER, question.answers.recv()).await;
     }
 
-    /// Publishes an empty packet for an id, which every listener ignores: it uses up the remaining deliveries
+    /// Publishes an empty message for an id, which every listener ignores: it uses up the remaining deliveries
     /// of the ending subscription.
     async fn publish_filler(&self, id: &str) {
         let publication = Publication {
             subject: self.subjects.id(id),
             reply: None,
-            payload: Bytes::new(),
+            payload: Message::Empty {}.encode().into(),
         };
         self.bus.publish(publication).await;
     }

@@ -5,14 +5,14 @@ use std::{
     time::Instant,
 };
 
-use super::{Cluster, handover::TrackedPacket, notify, packet::Frames, replies};
+use super::{Cluster, direct::on_frames_for_broker, handover::TrackedPacket, notify};
 use crate::{
     broker::{
         Broker,
         handle::Handle,
         requests::{DeliveryError, Name, Notifications, Opened, Question},
     },
-    protocol::{self, PeerFrame, version_2},
+    protocol::{self, Frames, PeerFrame, version_2},
     transport::{framing, outbox::Pushed},
 };
 
@@ -339,7 +339,7 @@ impl<'a> InboundPacket<'a> {
         match self.asker {
             Some(asker) if asker.outbox.waiting() > 0 => asker.flush(),
             Some(_) => {}
-            None => replies::on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
+            None => on_frames_for_broker(self.cluster, self.broker, &self.own_replies),
         }
     }
 

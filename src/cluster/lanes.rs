@@ -18,7 +18,7 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use super::{Link, bus::NodeId, link::LaneTurn, packet::Amount};
+use super::{Link, bus::NodeId, link::LaneTurn, message::Amount};
 
 /// The window of one broker, in bytes in flight: with many brokers, an equal share of `TOTAL_WINDOW`, but at
 /// least `MIN_WINDOW`.
@@ -300,7 +300,7 @@ mod tests {
         let target = LinkTarget {
             subject: String::new(),
             reply: String::new(),
-            head: Vec::new(),
+            head: Box::default(),
             id: None,
             node: Some(NODE),
         };

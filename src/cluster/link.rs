@@ -23,12 +23,12 @@ use super::{
     flow::{Flow, PACKET},
     lanes::Lanes,
     lookups::Lookup,
-    packet::{self, ConsumedReport, Credit, Frames},
+    message::{self, Credit},
 };
 use crate::{
     broker::{handle::Handle, receipts::Receipts},
     memory::{self, Charge, Memory},
-    protocol,
+    protocol::{self, Frames},
     transport::uplink::Uplink,
 };
 
@@ -49,7 +49,7 @@ pub(super) struct LinkTarget {
     pub(super) subject: String,
     pub(super) reply: String,
     /// The head of each packet.
-    pub(super) head: Vec<u8>,
+    pub(super) head: Box<[u8]>,
     /// The id; none if the link leads to a node.
     pub(super) id: Option<Arc<str>>,
     /// The broker, if known.
@@ -164,7 +164,7 @@ impl Uplink for Link {
                 break;
             }
             let taken = match slice.len() > fits {
-                true => packet::whole_frames(slice, fits),
+                true => protocol::whole_frames(slice, fits),
                 false => slice.len(),
             };
             payload.extend_from_slice(&slice[..taken]);
@@ -187,7 +187,7 @@ impl Uplink for Link {
     fn look_up(self: Arc<Self>) {
         if self.sent() == 0 {
             self.is_lookup.store(true, SeqCst);
-            self.publish(self.target.head.clone());
+            self.publish(self.target.head.to_vec());
         }
     }
 
@@ -269,7 +269,7 @@ impl Link {
                 return false;
             }
             if flow.count_sent(length) {
-                packet::make_eager(&mut payload);
+                message::make_eager(&mut payload);
             }
         }
         let charge = Charge::new(&self.parts.memory, payload.len());
@@ -317,12 +317,6 @@ impl Link {
         }
         let lanes = &self.parts.lanes;
         self.change(|flow| flow.credit(node, epoch, credit, lanes));
-    }
-
-    /// Applies credit in the format of earlier versions.
-    pub(super) fn on_consumed_report(&self, report: ConsumedReport) {
-        let lanes = &self.parts.lanes;
-        self.change(|flow| flow.on_consumed_report(report, lanes));
     }
 
     /// Changes the state of flow control, and then lets this link and others of its lanes send.

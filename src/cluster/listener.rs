@@ -19,8 +19,8 @@ use super::{
     credit::Counted,
     handover::Newest,
     inbound::{Disposition, InboundPacket},
+    message::{self, Message},
     notify,
-    packet::{self, Packet},
 };
 use crate::{
     broker::{delivery::Admission, handle::Handle},
@@ -176,17 +176,17 @@ fn deliver(
     requested: &mut Weak<Handle>,
 ) {
     let Some(from) = delivery.from else { return };
-    let Some(Packet::Frames {
-        id: for_id,
+    let Some(Message::Packet {
         epoch,
+        id: for_id,
         frames,
-    }) = Packet::decode(&delivery.payload)
+        ..
+    }) = cluster.decode(&delivery.payload)
     else {
-        // The packet is in a format of another version.
         return;
     };
     // Two ids may have the same hash.
-    if *for_id != **id || !cluster.observe_node(from.node, epoch) {
+    if for_id != &**id || !cluster.observe_node(from.node, epoch) {
         return;
     }
     if let Some(broker) = cluster.broker() {
@@ -194,7 +194,7 @@ fn deliver(
         let mut inbound = InboundPacket::new(cluster, &broker, id, asker.as_ref(), disposition);
         inbound.link = from.number;
         inbound.tracked = newest.track(&cluster.handover, &delivery);
-        inbound.on_frames(frames);
+        inbound.on_frames(frames.0);
         if let Some(owner) = inbound.requested_owner() {
             *requested = Arc::downgrade(owner);
         }
@@ -206,11 +206,11 @@ fn deliver(
 fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
     let (
         Some(from),
-        Some(Packet::Question {
+        Some(Message::OwnerQuestion {
             id: for_id,
             principal,
         }),
-    ) = (delivery.from, Packet::decode(&delivery.payload))
+    ) = (delivery.from, cluster.decode(&delivery.payload))
     else {
         return;
     };
@@ -219,11 +219,13 @@ fn answer_question(cluster: &Cluster, id: &str, delivery: &Delivery) {
         return;
     }
     let owner = cluster.claims.owner(id);
-    let may = owner.is_none_or(|owner| owner.is_peer(principal));
+    let answer = Message::OwnerAnswer {
+        is_allowed: owner.is_none_or(|owner| owner.is_peer(principal)),
+    };
     let publication = Publication {
         subject: cluster.subjects.reply(from),
         reply: None,
-        payload: if may { "yes" } else { "no" }.into(),
+        payload: answer.encode().into(),
     };
     if let Err(publication) = cluster.bus.try_publish(publication) {
         cluster.runtime.spawn(cluster.bus.publish(publication));
@@ -339,7 +341,7 @@ impl<'a> Backlog<'a> {
 
     /// Adds a packet, or answers it if it is a question; false for a question.
     fn receive(&mut self, id: &str, delivery: Delivery) -> bool {
-        let is_question = packet::is_question(&delivery.payload);
+        let is_question = message::is_owner_question(&delivery.payload);
         match is_question {
             true => answer_question(self.cluster, id, &delivery),
             false => self.add(id, delivery),
@@ -354,12 +356,12 @@ impl<'a> Backlog<'a> {
                 self.charge.set(self.charge.bytes() + CHANNEL_BLOCK);
             }
         }
-        let bytes = packet::frames_in(&delivery.payload, id);
+        let bytes = message::frames_in(&delivery.payload, id);
         let counted = delivery.from.zip(bytes).map(|(from, bytes)| Counted {
             from,
             packet: delivery.sent,
             bytes,
-            is_eager: packet::is_eager(&delivery.payload),
+            is_eager: message::is_eager(&delivery.payload),
         });
         if self.packets.capacity() == 0 {
             // Mostly it stays the only one.

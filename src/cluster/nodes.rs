@@ -144,7 +144,7 @@ impl Cluster {
     }
 
     /// Records a heartbeat; true if it is the first from this node in this epoch.
-    pub(super) fn on_heartbeat(&self, node: NodeId, name: String, epoch: u32) -> bool {
+    pub(super) fn on_heartbeat(&self, node: NodeId, name: &str, epoch: u32) -> bool {
         if !self.observe_node(node, epoch) && self.is_epoch_wrong(node) {
             self.remove_node(node);
             self.observe_node(node, epoch);
@@ -154,7 +154,7 @@ impl Cluster {
             return false;
         };
         let is_new = entry.named_epoch != epoch;
-        (entry.named_epoch, entry.name) = (epoch, name);
+        (entry.named_epoch, entry.name) = (epoch, name.to_owned());
         is_new
     }
 
@@ -202,7 +202,7 @@ mod tests {
     async fn an_epoch_that_its_node_does_not_confirm_is_replaced() {
         let cluster = alone(&tokio::runtime::Handle::current());
         let node = NodeId(7);
-        let beat = |epoch| cluster.on_heartbeat(node, "far".into(), epoch);
+        let beat = |epoch| cluster.on_heartbeat(node, "far", epoch);
         let age = || {
             let mut nodes = cluster.nodes.known.lock();
             let stale = &mut nodes.get_mut(&node).expect("known").stale_since;

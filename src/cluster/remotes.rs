@@ -17,8 +17,9 @@ use super::{
     bus::{NodeId, ReplyAddress},
     link::{LinkTarget, Parts},
     lookups::Lookup,
+    message::{Message, Rest},
     nodes::NODE_TIMEOUT,
-    notify, packet,
+    notify,
 };
 use crate::{
     broker::{Broker, handle::Handle, peers::Unreachable, requests::DeliveryError},
@@ -159,7 +160,7 @@ impl Cluster {
 
     fn handle(&self, broker: &Broker, id: &Arc<str>, lookup: Lookup) -> Arc<Handle> {
         let subject = self.subjects.id(id);
-        let head = packet::frames_head(id, self.epoch());
+        let head = self.packet_head(id);
         self.handle_to(
             broker,
             subject,
@@ -169,10 +170,21 @@ impl Cluster {
         )
     }
 
+    /// Encodes a packet for an id without frames.
+    pub(super) fn packet_head(&self, id: &str) -> Box<[u8]> {
+        let packet = Message::Packet {
+            is_eager: false,
+            epoch: self.epoch(),
+            id,
+            frames: Rest(&[]),
+        };
+        packet.encode().into()
+    }
+
     /// Creates the handle of all requesters at a node.
     pub(super) fn handle_of(&self, broker: &Broker, node: NodeId) -> Arc<Handle> {
         let subject = self.subjects.reply(ReplyAddress { node, number: 0 });
-        let head = packet::frames_head("", self.epoch());
+        let head = self.packet_head("");
         self.handle_to(broker, subject, head, (None, Some(node)), None)
     }
 
@@ -180,7 +192,7 @@ impl Cluster {
         &self,
         broker: &Broker,
         subject: String,
-        head: Vec<u8>,
+        head: Box<[u8]>,
         (id, node): (Option<Arc<str>>, Option<NodeId>),
         lookup: Option<Lookup>,
     ) -> Arc<Handle> {
@@ -219,7 +231,7 @@ impl Cluster {
     pub(crate) fn lookup_gate(&self, broker: &Broker) -> Option<Arc<Handle>> {
         let gate = self.lookup_gate.get_or_init(|| {
             let node = Some(self.node);
-            self.handle_to(broker, String::new(), Vec::new(), (None, node), None)
+            self.handle_to(broker, String::new(), Box::default(), (None, node), None)
         });
         Some(gate.clone())
     }

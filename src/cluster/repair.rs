@@ -20,20 +20,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Cluster,
     bus::{NodeId, Publication, ReplyAddress},
-    gossip::{self, Claimed, Gossip, Repair},
+    message::{self, Message},
 };
-use crate::broker::Broker;
 
-/// The number of the reply address at which a broker receives repairs. Keys of links start at the other end of
-/// the range.
-pub(super) const REPAIRS: u64 = u64::MAX - 1;
 /// Time without any part of an answer after which claims are asked for again.
 const RETRY: Duration = Duration::from_secs(3);
 /// Time between the end of a repair and the next request to the same broker.
@@ -195,8 +190,7 @@ impl Cluster {
         self.request_missing(node, missed);
     }
 
-    /// Records a received publication of claims, and asks for missing claims; zero means that it is not
-    /// numbered.
+    /// Records a received publication of claims, and asks for missing claims. Numbers begin with one: zero is damaged.
     pub(super) fn received_claims(&self, node: NodeId, number: u64) {
         if number > 0 {
             let missed = (self.streams).receive(node, number, self.is_new(), Instant::now());
@@ -211,16 +205,16 @@ impl Cluster {
 
     fn request_missing(&self, node: NodeId, missed: Option<u64>) {
         let Some(after) = missed else { return };
-        let gossip = Gossip::Missed {
-            node: self.node.to_string(),
-            of: node.to_string(),
+        let message = Message::Missed {
+            node: self.node,
+            of: node,
             after,
         };
         // If there is no room now, the next heartbeat triggers the request again.
         let _ = self.bus.try_publish(Publication {
             subject: self.subjects.all(),
             reply: None,
-            payload: gossip.encode().into(),
+            payload: message.encode().into(),
         });
     }
 
@@ -238,19 +232,15 @@ impl Cluster {
         // Read before the claims: later publications may be among them, but need not.
         let last = self.published.load(Relaxed);
         let claims = self.claims.published_after(after);
-        let subject = self.subjects.reply(ReplyAddress {
-            node,
-            number: REPAIRS,
-        });
+        let subject = self.subjects.reply(ReplyAddress { node, number: 0 });
         let mut rest = &claims[..];
         for part in 0.. {
-            let (now, later) = gossip::part_of_claims(rest);
-            let repair = Repair {
-                node: self.node.to_string(),
-                claims: now.iter().map(Claimed::new).collect(),
-                first: gossip::first_times(now),
+            let (now, later) = message::part_of_claims(rest);
+            let repair = Message::Repair {
+                node: self.node,
                 part,
                 all: later.is_empty().then_some(last),
+                claims: now.into(),
             };
             let publication = Publication {
                 subject: subject.clone(),
@@ -265,17 +255,9 @@ impl Cluster {
         }
     }
 
-    /// Handles a part of the claims that this broker asked for.
-    pub(super) fn receive_repair(&self, broker: &Broker, payload: &Bytes) {
-        let Ok(repair) = serde_json::from_slice::<Repair<'_>>(payload) else {
-            return;
-        };
-        if let Some(node) = self.parse_other(&repair.node) {
-            let claims = gossip::decode_claims(&repair.claims, &repair.first, node);
-            // The claims must be applied before they count as received.
-            self.apply_claims(broker, claims);
-            (self.streams).receive_part(node, repair.part, repair.all, Instant::now());
-        }
+    /// Records a part of the claims that this broker asked for.
+    pub(super) fn received_repair(&self, node: NodeId, part: u32, all: Option<u64>) {
+        (self.streams).receive_part(node, part, all, Instant::now());
     }
 }
 

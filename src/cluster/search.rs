@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use super::{
     Cluster,
     bus::{NodeId, Publication, ReplyAddress},
-    gossip::{self, Gossip, Have},
+    message::{self, Message},
 };
 
 /// The result of a search at all brokers.
@@ -59,40 +59,36 @@ impl Cluster {
         missing.insert(self.node, self.name.clone());
         let mut question = self.open_question();
         let number = question.number;
-        let node = self.node.to_string();
-        let gossip = match id {
-            None => Gossip::Ids { node, number },
-            Some(id) => Gossip::Has {
-                node,
-                number,
-                id: id.into(),
-            },
-        };
-        let _ = timeout_at(deadline, self.broadcast(&gossip)).await;
+        let node = self.node;
+        let search = Message::Search { node, number, id };
+        let _ = timeout_at(deadline, self.broadcast(&search)).await;
         let mut seen = HashSet::new();
         // Parts received from each broker. A broker with a missing part counts as silent.
-        let mut parts: HashMap<NodeId, usize> = HashMap::new();
+        let mut parts: HashMap<NodeId, u32> = HashMap::new();
         while !missing.is_empty() {
             let Ok(Some(answer)) = timeout_at(deadline, question.answers.recv()).await else {
                 break;
             };
-            let Ok(have) = serde_json::from_slice::<Have<'_>>(&answer.payload) else {
+            let Some(Message::Found {
+                node,
+                name,
+                part,
+                is_last,
+                ids,
+            }) = self.decode(&answer.payload)
+            else {
                 continue;
             };
-            for id in have.ids {
+            for id in ids.iter() {
                 // Both brokers may list an id that moves meanwhile.
-                let id: Arc<str> = id.into();
                 if seen.insert(id.clone()) {
-                    found.ids.push((id, have.name.clone()));
+                    found.ids.push((id.clone(), name.to_owned()));
                 }
             }
-            let Some(node) = NodeId::parse(&have.node) else {
-                continue;
-            };
             let expected = parts.entry(node).or_default();
-            let is_whole = *expected == have.part;
-            *expected += usize::from(is_whole);
-            if have.done && is_whole {
+            let is_whole = *expected == part;
+            *expected += u32::from(is_whole);
+            if is_last && is_whole {
                 missing.remove(&node);
             }
         }
@@ -100,25 +96,22 @@ impl Cluster {
         found
     }
 
-    pub(super) async fn answer_search(&self, node: &str, number: u64, ids: Vec<Arc<str>>) {
-        let Some(node) = NodeId::parse(node) else {
-            return;
-        };
+    pub(super) async fn answer_search(&self, node: NodeId, number: u64, ids: &[Arc<str>]) {
         let subject = self.subjects.reply(ReplyAddress { node, number });
-        let mut rest = &ids[..];
+        let mut rest = ids;
         for part in 0.. {
-            let (now, later) = gossip::part(rest, |id| id.len());
-            let have = Have {
-                node: self.node.to_string(),
-                name: self.name.clone(),
-                ids: now.iter().map(|id| (&**id).into()).collect(),
+            let (now, later) = message::part(rest, |id| id.len());
+            let found = Message::Found {
+                node: self.node,
+                name: &self.name,
                 part,
-                done: later.is_empty(),
+                is_last: later.is_empty(),
+                ids: now.into(),
             };
             let publication = Publication {
                 subject: subject.clone(),
                 reply: None,
-                payload: have.encode().into(),
+                payload: found.encode().into(),
             };
             self.bus.publish(publication).await;
             rest = later;

@@ -12,9 +12,10 @@ use tokio::{
 
 use super::{
     ANSWER_TIMEOUT, Cluster,
-    bus::Subscription,
+    broadcast::receive_broadcasts,
     credit,
-    gossip::Gossip,
+    direct::receive_direct,
+    message::{Message, Refusal},
     repair::send_repairs,
     topics::{follow_patterns, publish_queued},
 };
@@ -168,9 +169,34 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Emits an error as an event, unless it was emitted recently.
+    fn report(&self, broker: &Broker, reason: &str) {
+        if (self.errors.lock()).should_report(reason, Instant::now()) {
+            let event = ServerEvent::Cluster(ClusterEvent::Failed(reason));
+            broker.listener.event(event);
+        }
+    }
+
+    /// Decodes a message of another broker. None if it is refused, which is reported: for another version of the
+    /// format only the heartbeats, which name their broker.
+    pub(super) fn decode<'a>(&self, payload: &'a [u8]) -> Option<Message<'a>> {
+        match Message::decode(payload) {
+            Ok(message) => Some(message),
+            Err(Refusal::Version { name: None, .. } | Refusal::Malformed) => None,
+            Err(refusal) => {
+                if let Some(broker) = self.broker() {
+                    self.report(&broker, &refusal.to_string());
+                }
+                None
+            }
+        }
+    }
+}
+
 /// Errors reported recently, and when.
 #[derive(Debug, Default)]
-struct ErrorThrottle {
+pub(super) struct ErrorThrottle {
     reported: Vec<(String, Instant)>,
 }
 
@@ -231,7 +257,6 @@ async fn run(
     let direct = tokio::spawn(receive_direct(cluster.clone(), node));
     let broadcasts = tokio::spawn(receive_broadcasts(cluster.clone(), all));
     let mut missing = cluster.required.map(|within| Instant::now() + within);
-    let mut errors = ErrorThrottle::default();
     let (mut connection, mut has_lagged) = (0, false);
     let claims = tokio::spawn(broadcast_claims(cluster.clone()));
     let heartbeats = tokio::spawn(send_heartbeats(cluster.clone()));
@@ -265,7 +290,8 @@ async fn run(
                 if missing.is_some_and(|deadline| deadline <= now) {
                     missing = None;
                     if let Some(broker) = cluster.broker() {
-                        let event = ServerEvent::Cluster(ClusterEvent::Missing(errors.last()));
+                        let reason = cluster.errors.lock().last().to_owned();
+                        let event = ServerEvent::Cluster(ClusterEvent::Missing(&reason));
                         broker.listener.event(event);
                         broker.close();
                     }
@@ -294,12 +320,7 @@ async fn run(
             BusEvent::Down => cluster.down(&broker),
             // NATS may report each lost message.
             BusEvent::Lagged => has_lagged = true,
-            BusEvent::Failed(reason) => {
-                if errors.should_report(&reason, Instant::now()) {
-                    let event = ServerEvent::Cluster(ClusterEvent::Failed(&reason));
-                    broker.listener.event(event);
-                }
-            }
+            BusEvent::Failed(reason) => cluster.report(&broker, &reason),
         }
     }
     // Connections that are closing may still need other brokers for messages in flight.
@@ -311,9 +332,9 @@ async fn run(
     };
     let _ = timeout(ANSWER_TIMEOUT, connections_end).await;
     if cluster.is_up() {
-        let node = cluster.node.to_string();
+        let node = cluster.node;
         let bye = async {
-            cluster.broadcast(&Gossip::Bye { node }).await;
+            cluster.broadcast(&Message::Bye { node }).await;
             cluster.bus.flush().await;
         };
         let _ = timeout(ANSWER_TIMEOUT, bye).await;
@@ -332,15 +353,6 @@ async fn run(
     cluster.bus.close();
 }
 
-async fn receive_direct(cluster: Arc<Cluster>, mut subscription: Box<dyn Subscription>) {
-    while let Some(delivery) = subscription.next().await {
-        let Some(broker) = cluster.broker() else {
-            return;
-        };
-        cluster.on_delivery(&broker, delivery);
-    }
-}
-
 /// Broadcasts queued claims, batching those that come meanwhile.
 async fn broadcast_claims(cluster: Arc<Cluster>) {
     loop {
@@ -355,15 +367,6 @@ async fn send_heartbeats(cluster: Arc<Cluster>) {
     loop {
         cluster.heartbeat_due.notified().await;
         cluster.publish_heartbeat().await;
-    }
-}
-
-async fn receive_broadcasts(cluster: Arc<Cluster>, mut subscription: Box<dyn Subscription>) {
-    while let Some(delivery) = subscription.next().await {
-        let Some(broker) = cluster.broker() else {
-            return;
-        };
-        cluster.on_broadcast(&broker, &delivery.payload).await;
     }
 }
 

@@ -10,10 +10,11 @@ use tokio::time::{Instant as Clocked, sleep};
 use super::{
     bus::Publication,
     claims::{Owner, Stamp},
+    message::Message,
     *,
 };
 use crate::broker::lease::{Lease, LeaseState};
-use test_bus::{TestBroker, TestBus, TestConnection, is_gossip};
+use test_bus::{TestBroker, TestBus, TestConnection};
 
 /// A cluster of one broker that is connected but receives nothing: claims take until the timeout.
 pub(crate) fn alone(runtime: &Runtime) -> Arc<Cluster> {
@@ -68,6 +69,12 @@ async fn a_claim_lost_before_its_broadcast_resolves_at_once() {
     assert!(cluster.unconfirmed_claims.lock().is_empty());
 }
 
+/// True for a broadcast of claims.
+fn is_claims(publication: &Publication) -> bool {
+    let message = Message::decode(&publication.payload);
+    matches!(message, Ok(Message::Claims { .. }))
+}
+
 /// Starts so many brokers, and waits until they know each other.
 async fn brokers(bus: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     let mut brokers = Vec::new();
@@ -106,7 +113,7 @@ async fn a_lost_claim_is_detected_by_the_next_heartbeat() {
     let bus = Arc::<TestBus>::default();
     let brokers = brokers(&bus, 2).await;
     let former = brokers[0].claim("a").await;
-    bus.lose_if(|_, to, publication| to == 0 && is_gossip(publication, "claims"));
+    bus.lose_if(|_, to, publication| to == 0 && is_claims(publication));
     let newer = brokers[1].claim("a").await;
     assert!(brokers[0].holds(&former) && brokers[1].holds(&newer));
     bus.heal();
@@ -121,9 +128,10 @@ async fn a_lost_repair_is_asked_for_again() {
     let former = brokers[0].claim("a").await;
     let mut repairs = 0;
     bus.lose_if(move |_, to, publication| {
-        let is_repair = publication.subject.ends_with("fffffffffffffffe");
+        let message = Message::decode(&publication.payload);
+        let is_repair = matches!(message, Ok(Message::Repair { .. }));
         repairs += usize::from(is_repair);
-        to == 0 && (is_gossip(publication, "claims") || is_repair && repairs < 3)
+        to == 0 && (is_claims(publication) || is_repair && repairs < 3)
     });
     let newer = brokers[1].claim("a").await;
     let took = wait_for_one_owner(&brokers, &[(0, former), (1, newer)]).await;
@@ -255,7 +263,7 @@ async fn packets_are_handed_over_in_order_without_credit_from_the_former_owner()
     let lease = brokers[0].claim("a").await;
     let _inlet = new.bus.subscribe(subject.clone(), true).await;
     let publish = |number: u64| {
-        let mut payload = packet::frames_head("a", sender.epoch());
+        let mut payload = sender.packet_head("a").into_vec();
         payload.resize(payload.len() + 1000, number as u8);
         let publication = Publication {
             subject: subject.clone(),
@@ -313,7 +321,7 @@ async fn a_principal_moves_its_id_at_once_while_packets_wait_at_a_draining_broke
     let publication = Publication {
         subject: former.subjects.id("a"),
         reply: Some(format!("{}.1", new.reply_subject(7))),
-        payload: packet::frames_head("a", new.epoch()).into(),
+        payload: new.packet_head("a").into_vec().into(),
     };
     new.bus.publish(publication).await;
     sleep(Duration::from_millis(10)).await;

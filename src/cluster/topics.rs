@@ -13,7 +13,6 @@ use std::{
     task::Waker,
 };
 
-use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
@@ -22,16 +21,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::{
     Cluster,
     bus::{Delivery, NodeId, Publication, Subjects, Subscription},
+    message::{Message, PUBLICATION_HEAD, Rest},
 };
 use crate::{
     broker::{peers::Unreachable, topics::Publication as Messages},
     topic::{self, ONE, REST},
 };
 
-/// The first byte of a packet: its kind, and the version of its format.
-const PUBLICATION: u8 = 5;
-/// Bytes of a packet without the topic and the frames.
-const HEAD: usize = 1 + 8 + 8 + 4 + 4 + 2;
 /// Bytes queued for NATS at which publishers wait, and to which they wait.
 const MAX_QUEUED: usize = 4 << 20;
 const ENOUGH: usize = MAX_QUEUED / 2;
@@ -52,7 +48,7 @@ pub(super) struct Topics {
     changed_patterns: Mutex<HashSet<Arc<str>, RandomState>>,
     changed: Notify,
     /// By broker, publications that have arrived.
-    arrived: Mutex<HashMap<u64, Arrived, RandomState>>,
+    arrived: Mutex<HashMap<NodeId, Arrived, RandomState>>,
 }
 
 /// The publications of one broker that were handled: NATS delivers one for each pattern that matches.
@@ -75,58 +71,6 @@ impl Default for Topics {
             changed: Notify::new(),
             arrived: Mutex::default(),
         }
-    }
-}
-
-/// A decoded packet: messages to one topic.
-#[derive(Debug, PartialEq, Eq)]
-struct Packet<'a> {
-    node: u64,
-    /// The number of the publication at that broker.
-    number: u64,
-    count: u32,
-    /// Place of the last message in `frames`.
-    last: usize,
-    topic: &'a str,
-    /// Place of the frames in the packet.
-    start: usize,
-}
-
-impl<'a> Packet<'a> {
-    fn encode(&self, frames: &[u8]) -> Bytes {
-        let mut bytes = Vec::with_capacity(HEAD + self.topic.len() + frames.len());
-        bytes.push(PUBLICATION);
-        bytes.extend(self.node.to_be_bytes());
-        bytes.extend(self.number.to_be_bytes());
-        bytes.extend(self.count.to_be_bytes());
-        // These fit: a packet is smaller than 4 GiB, and a topic than 256 bytes.
-        bytes.extend((self.last as u32).to_be_bytes());
-        bytes.extend((self.topic.len() as u16).to_be_bytes());
-        bytes.extend(self.topic.as_bytes());
-        bytes.extend(frames);
-        bytes.into()
-    }
-
-    /// None if it is of another kind, or malformed.
-    fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(&[PUBLICATION])?;
-        let (node, rest) = rest.split_first_chunk::<8>()?;
-        let (number, rest) = rest.split_first_chunk::<8>()?;
-        let (count, rest) = rest.split_first_chunk::<4>()?;
-        let (last, rest) = rest.split_first_chunk::<4>()?;
-        let (length, rest) = rest.split_first_chunk::<2>()?;
-        let (topic, frames) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
-        let last = u32::from_be_bytes(*last) as usize;
-        Some(Self {
-            node: u64::from_be_bytes(*node),
-            number: u64::from_be_bytes(*number),
-            count: u32::from_be_bytes(*count),
-            last: (last < frames.len()).then_some(last)?,
-            topic: std::str::from_utf8(topic)
-                .ok()
-                .filter(|text| topic::is_topic(text))?,
-            start: bytes.len() - frames.len(),
-        })
     }
 }
 
@@ -177,18 +121,19 @@ impl Cluster {
         if !self.is_up() {
             return false;
         }
-        let packet = Packet {
-            node: self.node.0,
+        let message = Message::Publication {
+            node: self.node,
             number: self.topics.published.fetch_add(1, Relaxed) + 1,
             count: messages.count,
-            last: messages.last,
+            // It fits: a message is smaller than 4 GiB.
+            last: messages.last as u32,
             topic: messages.topic,
-            start: 0,
+            frames: Rest(messages.frames),
         };
         let publication = Publication {
             subject: self.subjects.topic(messages.topic),
             reply: None,
-            payload: packet.encode(messages.frames),
+            payload: message.encode().into(),
         };
         self.topics
             .queued
@@ -205,41 +150,53 @@ impl Cluster {
 
     /// Size limit in bytes of a message to this topic.
     pub(super) fn max_publication(&self, topic: &str) -> usize {
-        self.bus.max_payload().saturating_sub(HEAD + topic.len())
+        self.bus
+            .max_payload()
+            .saturating_sub(PUBLICATION_HEAD + topic.len())
     }
 
-    /// Handles a packet of another broker. It comes once for each pattern that matches.
+    /// Handles a message of another broker. It comes once for each pattern that matches.
     fn on_publication(&self, delivery: &Delivery) {
-        let payload = &delivery.payload;
-        let (Some(broker), Some(packet)) = (self.broker(), Packet::decode(payload)) else {
+        let message = Message::decode(&delivery.payload);
+        let (
+            Some(broker),
+            Ok(Message::Publication {
+                node,
+                number,
+                count,
+                last,
+                topic,
+                frames: Rest(frames),
+            }),
+        ) = (self.broker(), message)
+        else {
             return;
         };
-        if packet.node == self.node.0 {
+        let last = last as usize;
+        if node == self.node || last >= frames.len() || !topic::is_topic(topic) {
             return;
         }
         let mut arrived = self.topics.arrived.lock();
-        let is_shared = broker.topics.patterns_of(packet.topic) > 1;
-        let known = arrived.entry(packet.node).or_default();
-        if (is_shared || !known.numbers.is_empty()) && !known.add(packet.number) {
+        let is_shared = broker.topics.patterns_of(topic) > 1;
+        let known = arrived.entry(node).or_default();
+        if (is_shared || !known.numbers.is_empty()) && !known.add(number) {
             return;
         }
         // Under the lock: the first copy of a message is handled before those of later ones.
         let messages = Messages {
-            topic: packet.topic,
-            frames: &payload[packet.start..],
+            topic,
+            frames,
             shared: None,
-            count: packet.count,
-            last: packet.last,
+            count,
+            last,
         };
-        self.counters
-            .received
-            .fetch_add(packet.count.into(), Relaxed);
+        (self.counters.received).fetch_add(count.into(), Relaxed);
         broker.publish_all(&messages);
     }
 
     /// Forgets the publications of a broker that has ended.
     pub(super) fn forget_publications(&self, node: NodeId) {
-        self.topics.arrived.lock().remove(&node.0);
+        self.topics.arrived.lock().remove(&node);
     }
 }
 
@@ -332,33 +289,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_are_decoded_as_they_were_encoded() {
-        let packet = Packet {
-            node: u64::MAX - 1,
-            number: 7,
+    fn a_publication_has_the_size_that_is_reserved_for_it() {
+        let message = Message::Publication {
+            node: NodeId(1),
+            number: 2,
             count: 3,
             last: 4,
-            topic: "a.é",
-            start: HEAD + 4,
+            topic: "a.b",
+            frames: Rest(b"frames"),
         };
-        let bytes = packet.encode(b"frames");
-        assert_eq!(Packet::decode(&bytes), Some(packet));
-        assert_eq!(&bytes[HEAD + 4..], b"frames");
-        for length in 0..bytes.len() - 1 {
-            assert_eq!(
-                Packet::decode(&bytes[..length]).map(|packet| packet.last),
-                None.or({
-                    // A shorter packet is one of fewer frames, as long as the last one begins in it.
-                    (length > HEAD + 4 + 4).then_some(4)
-                })
-            );
-        }
-        let mut other = bytes.to_vec();
-        other[0] = PUBLICATION + 1;
-        assert_eq!(Packet::decode(&other), None);
-        other[0] = PUBLICATION;
-        other[HEAD] = b'*';
-        assert_eq!(Packet::decode(&other), None, "a pattern is no topic");
+        assert_eq!(
+            message.encode().len(),
+            PUBLICATION_HEAD + "a.b".len() + "frames".len()
+        );
     }
 
     #[test]

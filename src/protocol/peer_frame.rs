@@ -1,4 +1,5 @@
-//! The frames between brokers of a cluster: those of `encode`, and some that no client sees.
+//! The frames between brokers of a cluster: those of `encode`, and some that no client sees. They are WebSocket
+//! frames without a mask.
 
 use std::borrow::Cow;
 
@@ -50,12 +51,12 @@ pub(crate) fn is_message(text: &[u8]) -> bool {
 }
 
 /// True for a frame about the next message.
-pub(crate) fn belongs_to_next(text: &[u8]) -> bool {
+fn belongs_to_next(text: &[u8]) -> bool {
     text.starts_with(b"{\"action\":\"asks\",")
 }
 
 /// True for a frame about the previous message.
-pub(crate) fn belongs_to_last(text: &[u8]) -> bool {
+fn belongs_to_last(text: &[u8]) -> bool {
     text.starts_with(b"{\"action\":\"settle\",")
 }
 
@@ -155,9 +156,64 @@ pub(crate) fn remote_answer<'a>(
     pieces
 }
 
+/// Iterates over frames: the text of each, and the whole frame. Ends at a malformed one.
+pub(crate) struct Frames<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (start, end) = text_range(self.0)?;
+        let (frame, rest) = self.0.split_at_checked(end)?;
+        self.0 = rest;
+        Some((&frame[start..], frame))
+    }
+}
+
+/// The byte range of the text of the first frame. Frames between brokers are not masked.
+fn text_range(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (start, length) = match *bytes.get(1)? {
+        126 => {
+            let length = bytes.get(2..4)?;
+            (4, u16::from_be_bytes(length.try_into().ok()?).into())
+        }
+        127 => {
+            let length = bytes.get(2..10)?;
+            (10, u64::from_be_bytes(length.try_into().ok()?))
+        }
+        length => (2, length.into()),
+    };
+    let end = usize::try_from(length).ok()?.checked_add(start)?;
+    Some((start, end))
+}
+
+/// Length in bytes of the longest prefix of at most `limit` bytes that can be sent as one packet: whole frames,
+/// and no message apart from the control frames about it.
+pub(crate) fn whole_frames(bytes: &[u8], limit: usize) -> usize {
+    let (mut cut, mut length, mut opens) = (0, 0, false);
+    while length <= limit {
+        let Some((start, end)) = text_range(&bytes[length..]) else {
+            break;
+        };
+        let Some(text) = bytes.get(length + start..length + end) else {
+            break;
+        };
+        if !opens && !belongs_to_last(text) {
+            cut = length;
+        }
+        opens = belongs_to_next(text);
+        length += end;
+    }
+    match length <= limit && length == bytes.len() {
+        true => length,
+        false => cut,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::framing::{Mask, encode_text};
 
     #[test]
     fn peer_frames_are_decoded_as_encoded() {
@@ -213,5 +269,49 @@ mod tests {
         ] {
             assert_eq!(decode_peer_frame(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_message_is_not_split_from_its_control_frames() {
+        let expect_reply = expect_reply("1").concat();
+        let confirm = confirm("2").concat();
+        let message = crate::protocol::message("1", None, None).concat();
+        let mut bytes = Vec::new();
+        let mut cuts = vec![0];
+        for group in [
+            &[&message][..],
+            &[&expect_reply, &message],
+            &[&message, &confirm],
+            &[&expect_reply, &message, &confirm],
+        ] {
+            for text in group {
+                encode_text(&[text], text.len(), Mask::None, &mut bytes);
+            }
+            cuts.push(bytes.len());
+        }
+        for limit in 0..bytes.len() + 2 {
+            let expected = cuts.iter().rfind(|cut| **cut <= limit);
+            assert_eq!(Some(&whole_frames(&bytes, limit)), expected, "{limit}");
+        }
+    }
+
+    #[test]
+    fn frames_are_cut_where_they_end() {
+        let texts = ["{}".to_owned(), "x".repeat(200), "y".repeat(70_000)];
+        let mut bytes = Vec::new();
+        let mut ends = vec![0];
+        for text in &texts {
+            encode_text(&[text], text.len(), Mask::None, &mut bytes);
+            ends.push(bytes.len());
+        }
+        let found: Vec<_> = Frames(&bytes).map(|(text, _)| text).collect();
+        let expected: Vec<_> = texts.iter().map(String::as_bytes).collect();
+        assert_eq!(found, expected);
+        for limit in 0..ends[3] + 2 {
+            let expected = ends.iter().rfind(|end| **end <= limit);
+            assert_eq!(Some(&whole_frames(&bytes, limit)), expected);
+        }
+        // A truncated frame is not returned.
+        assert_eq!(Frames(&bytes[..bytes.len() - 1]).count(), 2);
     }
 }

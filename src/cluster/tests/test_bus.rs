@@ -1,6 +1,5 @@
 //! The bus of all tests of the cluster: in memory, and loses the publications that a test selects.
 
-use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::sleep,
@@ -285,13 +284,4 @@ impl TestBroker {
     pub(super) fn holds(&self, lease: &Lease) -> bool {
         self.cluster.claims.lease_state(lease) == LeaseState::Held
     }
-}
-
-/// True for a broadcast of this kind.
-pub(super) fn is_gossip(publication: &Publication, kind: &str) -> bool {
-    contains(&publication.payload, format!(r#""is":"{kind}""#).as_bytes())
-}
-
-fn contains(payload: &Bytes, text: &[u8]) -> bool {
-    payload.windows(text.len()).any(|window| window == text)
 }
