@@ -233,12 +233,6 @@ impl Cluster {
         self.up.load(Relaxed)
     }
 
-    /// Size limit in bytes of a frame for this id.
-    pub(crate) fn max_frame(&self, id: &str) -> usize {
-        let head = message::PACKET_HEAD + id.len();
-        self.bus.max_payload().saturating_sub(head)
-    }
-
     /// True shortly after a reconnect: other brokers may not have subscribed to all their ids yet.
     fn is_resubscribing(&self) -> bool {
         self.epoch() > 1 && self.connected_at.lock().elapsed() < RESUBSCRIBE_TIME

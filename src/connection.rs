@@ -13,13 +13,12 @@
 //! | `publish` | delivers a message to the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe` and `unsubscribe` |
 //! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
-//! | `remote` | `send` to receivers at other brokers |
-//! | `lookup` | lookup of ids that are not registered here |
+//! | `remote` | receivers at other brokers: finds one, sends to it |
+//! | `lookup` | lookup of the ids of a message to many ids at other brokers |
 //! | `answer` | the command `answer` |
 //! | `register` | the commands `register` and `unregister`, and authentication |
-//! | `notify` | notifications and errors at the end of a command |
 //! | `waiting` | a message that waits for room, and the receivers delayed meanwhile |
-//! | `turn` | budget, batch and flushes of one turn |
+//! | `turn` | budget, batch, notifications, errors and flushes of one turn |
 //! | `clocks` | heartbeat, deadlines, slow-consumer timers, rate limit |
 //! | `closing` | close handshake and cleanup |
 
@@ -27,7 +26,6 @@ mod answer;
 mod clocks;
 mod closing;
 mod lookup;
-mod notify;
 mod publish;
 mod register;
 mod remote;

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::Cluster;
+use super::{Cluster, message};
 use crate::{
     auth::Denied,
     broker::{
@@ -74,7 +74,8 @@ impl Peers for Cluster {
     }
 
     fn max_frame(&self, id: &str) -> usize {
-        self.max_frame(id)
+        let head = message::PACKET_HEAD + id.len();
+        self.bus.max_payload().saturating_sub(head)
     }
 
     fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable> {
@@ -98,7 +99,9 @@ impl Peers for Cluster {
     }
 
     fn announce_drain(&self) {
-        self.broadcast_drain();
+        if self.is_up() {
+            self.heartbeat_due.notify_one();
+        }
     }
 
     fn hands_over(&self) -> bool {

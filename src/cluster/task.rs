@@ -124,13 +124,6 @@ impl Cluster {
         }
     }
 
-    /// Broadcasts the begin of a drain at once.
-    pub(crate) fn broadcast_drain(&self) {
-        if self.is_up() {
-            self.heartbeat_due.notify_one();
-        }
-    }
-
     /// True if NATS is reachable and has delivered this broker's own heartbeat of this epoch.
     fn is_confirmed(&self) -> bool {
         self.is_up() && self.reported_up_epoch.load(Relaxed) == self.epoch()

@@ -1,38 +1,19 @@
-//! Lookup of ids that are not registered here, at other brokers.
+//! Lookup of the ids of a message to many ids at other brokers.
 //!
 //! A message to one id is itself the lookup. A message to an array of ids is sent to all of them or, while
 //! its connection waits, to none. If it has more unknown ids than a connection may look up at a time, they
 //! are looked up first, one group after the other.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    task::{Context, Waker},
-};
+use std::{collections::HashMap, sync::Arc, task::Context};
 
-use super::Connection;
+use super::{Connection, remote::Absent};
 use crate::{
-    broker::{Broker, handle::Handle, peers::Unreachable, requests::DeliveryError},
+    broker::{Broker, handle::Handle, requests::DeliveryError},
     memory::Charge,
 };
 
 /// Bytes charged for each id that is looked up before its message.
 const ID: usize = 64;
-
-/// Reason why a message is not sent to an id that is not registered here.
-pub(super) enum Absent {
-    Failed(DeliveryError),
-    /// The limit of concurrent lookups of this connection is reached: it is woken when it may continue.
-    Lookups,
-    /// Frames of this connection wait for the broker of this receiver: it is woken once they have gone out.
-    Queue(Arc<Handle>),
-}
-
-impl From<DeliveryError> for Absent {
-    fn from(error: DeliveryError) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// Lookups of a waiting message to many ids.
 pub(super) struct PendingLookups {
@@ -48,24 +29,6 @@ pub(super) struct PendingLookups {
 }
 
 impl Connection {
-    /// Handle and registration of an id that is not registered here.
-    #[inline(never)]
-    pub(super) fn find_remote(
-        &self,
-        id: &str,
-        cx: &Context<'_>,
-    ) -> Result<(Arc<Handle>, u64), Absent> {
-        let (key, waker) = (self.handle.key, cx.waker());
-        let remote = self.broker.find_remote(id, key, waker)?;
-        match remote.holds(key, waker) {
-            true => Err(Absent::Queue(remote)),
-            false => {
-                let registration = remote.registration();
-                Ok((remote, registration))
-            }
-        }
-    }
-
     /// Looks up the ids of a message to many ids. False if the message must wait: this connection is woken
     /// when it may continue.
     #[cold]
@@ -133,30 +96,5 @@ impl PendingLookups {
     fn update_charge(&mut self) {
         let ids = self.absent.len() + self.found.len() + self.open.len();
         self.charge.set(ids * ID);
-    }
-}
-
-impl Broker {
-    /// Handle of an id that is not registered here. `key` and `waker`: of the sender.
-    fn find_remote(&self, id: &str, key: u64, waker: &Waker) -> Result<Arc<Handle>, Absent> {
-        let unknown = Absent::Failed(DeliveryError::UnknownId);
-        let Some(peers) = &self.peers else {
-            return Err(unknown);
-        };
-        if id.len() > self.options.max_id_length {
-            return Err(unknown);
-        }
-        (peers.find_remote(self, id, (key, waker))).map_err(|error| match error {
-            Unreachable::Down => Absent::Failed(DeliveryError::ClusterDown),
-            Unreachable::Held => Absent::Lookups,
-        })
-    }
-
-    /// Handle on which a connection waits that has reached its limit of lookups. Its outbox always has
-    /// room: the message is tried again whenever the connection is woken.
-    pub(super) fn lookup_gate(&self) -> Option<Arc<Handle>> {
-        self.peers
-            .as_ref()
-            .and_then(|peers| peers.lookup_gate(self))
     }
 }

@@ -1,14 +1,20 @@
-//! Command `send` for receivers at other brokers.
+//! Command `send` for receivers at other brokers: finds their handles, and sends to them.
 
-use std::{slice, sync::Arc, task::Context};
+use std::{
+    slice,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use bytes::Bytes;
 
 use super::{Connection, Turn, send::SendOptions};
 use crate::{
     broker::{
+        Broker,
         delivery::Admission,
         handle::Handle,
+        peers::Unreachable,
         requests::{DeliveryError, Name},
     },
     error::ActionError,
@@ -22,7 +28,40 @@ use crate::{
 /// Maximum bytes of the frames around a message between brokers, besides the ack.
 const AROUND: usize = 64;
 
+/// Reason why a message is not sent to an id that is not registered here.
+pub(super) enum Absent {
+    Failed(DeliveryError),
+    /// The limit of concurrent lookups of this connection is reached: it is woken when it may continue.
+    Lookups,
+    /// Frames of this connection wait for the broker of this receiver: it is woken once they have gone out.
+    Queue(Arc<Handle>),
+}
+
+impl From<DeliveryError> for Absent {
+    fn from(error: DeliveryError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl Connection {
+    /// Handle and registration of an id that is not registered here.
+    #[inline(never)]
+    pub(super) fn find_remote(
+        &self,
+        id: &str,
+        cx: &Context<'_>,
+    ) -> Result<(Arc<Handle>, u64), Absent> {
+        let (key, waker) = (self.handle.key, cx.waker());
+        let remote = self.broker.find_remote(id, key, waker)?;
+        match remote.holds(key, waker) {
+            true => Err(Absent::Queue(remote)),
+            false => {
+                let registration = remote.registration();
+                Ok((remote, registration))
+            }
+        }
+    }
+
     /// Sends a request, or a message with a receipt, to one receiver at another broker.
     pub(super) fn send_remote(
         &mut self,
@@ -119,5 +158,35 @@ impl Connection {
             true => Err(ActionError::ClusterPayload(size, limit)),
             false => Ok(()),
         }
+    }
+}
+
+impl Broker {
+    /// Handle of an id that is not registered here. `key` and `waker`: of the sender.
+    pub(super) fn find_remote(
+        &self,
+        id: &str,
+        key: u64,
+        waker: &Waker,
+    ) -> Result<Arc<Handle>, Absent> {
+        let unknown = Absent::Failed(DeliveryError::UnknownId);
+        let Some(peers) = &self.peers else {
+            return Err(unknown);
+        };
+        if id.len() > self.options.max_id_length {
+            return Err(unknown);
+        }
+        (peers.find_remote(self, id, (key, waker))).map_err(|error| match error {
+            Unreachable::Down => Absent::Failed(DeliveryError::ClusterDown),
+            Unreachable::Held => Absent::Lookups,
+        })
+    }
+
+    /// Handle on which a connection waits that has reached its limit of lookups. Its outbox always has
+    /// room: the message is tried again whenever the connection is woken.
+    pub(super) fn lookup_gate(&self) -> Option<Arc<Handle>> {
+        self.peers
+            .as_ref()
+            .and_then(|peers| peers.lookup_gate(self))
     }
 }

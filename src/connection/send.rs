@@ -2,16 +2,13 @@
 
 use std::{sync::Arc, task::Context};
 
-use super::{Connection, Turn, lookup::Absent};
+use super::{Connection, Turn, remote::Absent};
 use crate::{
     broker::{delivery::Admission, handle::Handle, requests::DeliveryError},
     error::ActionError,
     memory::MOST_SHARE,
     protocol::{self, Dest, RawReplyOptions, ReplyOptions},
-    transport::{
-        framing::{self, Mask},
-        outbox::Pushed,
-    },
+    transport::framing::{self, Mask},
 };
 
 /// Options of a `send`.
@@ -185,47 +182,6 @@ impl Connection {
         let mut frame = Vec::with_capacity(framing::frame_size(length, Mask::None));
         framing::append_text(&pieces, &mut frame);
         frame
-    }
-
-    /// Delivers what has not been delivered yet.
-    pub(super) fn deliver(&self, turn: &mut Turn) {
-        if turn.publication.count > 0 {
-            self.deliver_publication(turn);
-        }
-        if let Some(receiver) = turn.batch.receiver.take() {
-            self.deliver_to(&receiver, turn);
-            turn.batch.receiver = Some(receiver);
-        }
-    }
-
-    /// Delivers the batch to this receiver. False if it has closed.
-    pub(super) fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
-        let batch = &mut turn.batch;
-        let count = std::mem::take(&mut batch.count);
-        if count == 0 {
-            return true;
-        }
-        if receiver.remote {
-            receiver.set_writer(self.handle.key);
-        }
-        let pushed = receiver.outbox.push_frames(&mut batch.frames, count);
-        // Usually empty: the check is cheaper than an empty drain.
-        if !batch.requests.is_empty() {
-            let requests = &self.broker.registry.requests;
-            for request in batch.requests.drain(..) {
-                requests.delivered(&request, &mut turn.notifications);
-            }
-        }
-        match pushed {
-            Pushed::Closed => {
-                (0..count).for_each(|_| self.broker.unknown(&batch.id));
-                false
-            }
-            pushed => {
-                turn.messages_out += count;
-                turn.pushed(receiver, pushed)
-            }
-        }
     }
 
     /// True if failed deliveries are reported to this connection.

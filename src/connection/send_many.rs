@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, task::Context};
 
 use bytes::Bytes;
 
-use super::{Connection, Turn, lookup::Absent, request::DeliveryResults, send::SendOptions};
+use super::{Connection, Turn, remote::Absent, request::DeliveryResults, send::SendOptions};
 use crate::{
     broker::{
         delivery::Admission,

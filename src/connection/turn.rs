@@ -1,17 +1,21 @@
-//! One turn of a connection: its budget, its batch, and the outboxes to flush at its end.
+//! One turn of a connection: its budget, its batch, its notifications and errors, and the outboxes to flush at its
+//! end.
 //!
 //! Consecutive messages to one receiver are encoded into a batch. The batch goes into the outbox when a
 //! message for another receiver follows, or when the turn ends.
 
 use std::{cell::Cell, sync::Arc, time::Instant};
 
+use super::Connection;
 use crate::{
     broker::{
         handle::Handle,
         requests::{Notifications, Request},
         topics::Subscriber,
     },
-    protocol::Pieces,
+    error::ActionError,
+    event::ServerEvent,
+    protocol::{self, Pieces, version_2},
     transport::{
         framing::{self, Mask},
         outbox::{Pushed, spare_buffer},
@@ -197,5 +201,85 @@ impl ReceiverBatch {
 
     pub(super) fn is_full(&self) -> bool {
         self.frames.len() + framing::frame_size(LARGE, Mask::None) > BATCH
+    }
+}
+
+impl Connection {
+    /// Delivers what has not been delivered yet.
+    pub(super) fn deliver(&self, turn: &mut Turn) {
+        if turn.publication.count > 0 {
+            self.deliver_publication(turn);
+        }
+        if let Some(receiver) = turn.batch.receiver.take() {
+            self.deliver_to(&receiver, turn);
+            turn.batch.receiver = Some(receiver);
+        }
+    }
+
+    /// Delivers the batch to this receiver. False if it has closed.
+    pub(super) fn deliver_to(&self, receiver: &Arc<Handle>, turn: &mut Turn) -> bool {
+        let batch = &mut turn.batch;
+        let count = std::mem::take(&mut batch.count);
+        if count == 0 {
+            return true;
+        }
+        if receiver.remote {
+            receiver.set_writer(self.handle.key);
+        }
+        let pushed = receiver.outbox.push_frames(&mut batch.frames, count);
+        // Usually empty: the check is cheaper than an empty drain.
+        if !batch.requests.is_empty() {
+            let requests = &self.broker.registry.requests;
+            for request in batch.requests.drain(..) {
+                requests.delivered(&request, &mut turn.notifications);
+            }
+        }
+        match pushed {
+            Pushed::Closed => {
+                (0..count).for_each(|_| self.broker.unknown(&batch.id));
+                false
+            }
+            pushed => {
+                turn.messages_out += count;
+                turn.pushed(receiver, pushed)
+            }
+        }
+    }
+
+    /// Sends the notifications collected in this turn.
+    pub(super) fn notify(&self, turn: &mut Turn) {
+        // Messages first: a notification must not overtake its message.
+        self.deliver(turn);
+        self.broker
+            .notify(&mut turn.notifications, &mut turn.touched);
+    }
+
+    /// Reports an action that was refused: counts it, sends `error`, and emits an event.
+    pub(super) fn refused(&mut self, error: ActionError, text: Option<&str>, turn: &mut Turn) {
+        // The refusal may close this connection.
+        self.deliver(turn);
+        self.broker.metrics.error(&error);
+        self.push_refused(&error, text.unwrap_or_default(), turn);
+        self.broker.listener.event(ServerEvent::Refused {
+            error,
+            text,
+            id: self.id.as_deref(),
+            info: self.handle.info,
+        });
+        self.count_refusal();
+    }
+
+    /// Sends `error` to a peer that speaks version 2, or asks for it with this action. Dropped while its
+    /// outbox is full (rule 29).
+    fn push_refused(&self, error: &ActionError, text: &str, turn: &mut Turn) {
+        let Self { handle, broker, .. } = self;
+        if handle.outbox.is_full() || !(handle.uses_version_2() || protocol::asks_for_2(text)) {
+            return;
+        }
+        let [reference, ack] = protocol::echo(text, broker.options.max_id_length);
+        let words = protocol::json_string(&error.to_string());
+        let repeated = version_2::repeated(reference, ack);
+        let frame = version_2::error(error.code(), &words, &repeated);
+        turn.pushed(handle, handle.outbox.push(&frame));
     }
 }
