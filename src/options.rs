@@ -10,7 +10,7 @@ mod proxy;
 mod tls;
 mod trust_proxy;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use crate::{
     auth::{self, Authentication},
@@ -41,6 +41,33 @@ const PROTOCOL_ERRORS: u32 = 100;
 const HOUR: Duration = Duration::from_secs(3600);
 /// The maximum of any duration: beyond it, clocks would overflow.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+const TIME: RangeInclusive<Duration> = Duration::from_nanos(1)..=FOREVER;
+const TIME_OR_NEVER: RangeInclusive<Duration> = Duration::ZERO..=FOREVER;
+
+/// Defines a struct of options: each with its default and, if it is a number, its name in errors and its range.
+macro_rules! options {
+    ($(#[$about:meta])* pub struct $options:ident {
+        $($(#[$about_field:meta])* pub $field:ident: $type:ty = $default:expr $(, $name:literal in $range:expr)?;)*
+    }) => {
+        $(#[$about])*
+        pub struct $options {
+            $($(#[$about_field])* pub $field: $type,)*
+        }
+
+        impl Default for $options {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $options {
+            fn check_ranges(&self) -> Result<()> {
+                $($(self.$field.check($name, $range)?;)?)*
+                Ok(())
+            }
+        }
+    };
+}
 
 /// The address that a server listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,150 +111,106 @@ pub struct RateLimit {
     pub bytes: u64,
 }
 
-/// The options of a server.
-#[derive(Debug, Clone)]
-pub struct ServerOptions {
-    /// The address to listen on. Default: TCP, 0.0.0.0, a free port.
-    pub listen: Listen,
-    /// Share the TCP port with other sockets that have this option, of this user's processes. Linux distributes
-    /// connections among them. Linux and macOS only. Default false.
-    pub reuse_port: bool,
-    /// The path of the WebSocket endpoint, compared exactly; a missing leading slash is added, and characters
-    /// that a URL cannot contain are escaped. Default `/`.
-    pub path: String,
-    /// The trusted proxies in front of the server, whose headers `X-Forwarded-For`, `X-Forwarded-Proto` and
-    /// `Forwarded` name the client. Default none: the client is the peer of the socket.
-    pub trust_proxy: TrustProxy,
-    /// Each connection begins with a header of the PROXY protocol, version 1 or 2, which names the client; others
-    /// are closed. Default false.
-    pub proxy_protocol: bool,
-    /// The path at which the server answers 200 to requests without an upgrade. Default: none.
-    pub health: Option<String>,
-    /// The permissions of the file of a Unix socket, such as 0o660. Default: those of the process (`umask`).
-    pub socket_mode: Option<u32>,
-    /// Maximum bytes of a message from a client; a longer one closes its connection with 1009. Default 100
-    /// MiB, as in `ws`.
-    pub max_payload: usize,
-    /// Bytes that may be queued for one connection before `slow_consumer` applies. Default 16 MiB.
-    ///
-    /// One message may always be queued, whatever its size.
-    pub max_backpressure: usize,
-    /// The policy for slow consumers. Default: backpressure.
-    pub slow_consumer: SlowConsumer,
-    /// How long a connection that reads less than 2 MiB in that time may make its senders wait before it is
-    /// closed with 1013. Default 5 s.
-    pub slow_consumer_timeout: Duration,
-    /// Bytes of all buffers and tables together. Beyond it:
-    ///
-    /// - connections that send to a receiver whose queue exceeds its share (64 KiB, or less with many
-    ///   connections) are not read,
-    /// - new connections are refused with 503,
-    /// - if that does not help, the connection that holds the most memory is closed with 1013, then the next.
-    ///
-    /// Default: a quarter of the machine's memory, or of the limit of the cgroup.
-    pub max_memory: usize,
-    /// Maximum number of concurrent connections; a further one is refused with 503. Default: 80 % of the file
-    /// limit.
-    pub max_connections: usize,
-    /// Maximum bytes of an id, and of an ack, as JSON text without quotes. Default 8 KiB.
-    pub max_id_length: usize,
-    /// Maximum number of receivers of a message. Default 65,536.
-    pub max_dest: usize,
-    /// Maximum bytes of a message times its receivers; more is refused. Default 1 GiB.
-    pub max_fanout_bytes: usize,
-    /// Maximum number of subscriptions of a connection; 0: clients cannot subscribe.
-    pub max_subscriptions: usize,
-    /// Maximum number of distinct patterns with wildcards, of all connections.
-    pub max_patterns: usize,
-    /// Whether slow subscribers may make publishers wait.
-    pub allow_wait: bool,
-    /// Maximum fragments of a message; more closes the connection with 1008. Default 16,384, as in `ws`.
-    pub max_fragments: usize,
-    /// Maximum pings and pongs of a connection per second; more closes it with 1008. Default 100.
-    pub max_control_frames: u32,
-    /// Maximum refused actions of a connection per minute; more closes it with 1008. Zero: no limit. Default:
-    /// no limit, as in 1.7.2; 100 if clients are authenticated.
-    pub max_protocol_errors: Option<u32>,
-    /// Limit of what one connection may send per second. Default: no limit.
-    pub rate_limit: Option<RateLimit>,
-    /// Maximum bytes of the request head of the handshake; more is refused with 431. Default 16 KiB.
-    pub max_header_size: usize,
-    /// Time limit of the handshake, from accept; longer is refused with 408. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// The authentication of clients. Default: none, as in 1.7.2.
-    ///
-    /// With authentication, a connection cannot do anything before it has registered.
-    pub authentication: Authentication,
-    /// The origins of web pages that may connect, such as `https://example.org`, or `*` for all; others are
-    /// refused with 403. Requests without an `Origin` header are always accepted. Default: any, as in 1.7.2;
-    /// if clients are authenticated, that of the request's `Host`.
-    pub allowed_origins: Option<Vec<String>>,
-    /// How long a connection may stay unregistered; longer closes it with 1008. Zero: no limit. Default: no
-    /// limit, as in 1.7.2; 10 s if clients are authenticated.
-    pub register_timeout: Option<Duration>,
-    /// A connection that has sent nothing for this long is sent a ping. Zero: never. Default 25 s, shorter
-    /// than the idle timeout of proxies and routers.
-    pub ping_interval: Duration,
-    /// Time limit for a sign of life after a ping, before the connection counts as dead. Default 20 s.
-    pub ping_timeout: Duration,
-    /// Time limit of a closing connection, before its socket is destroyed. Default 5 s.
-    pub close_timeout: Duration,
-    /// Time limit of a request for its answer. Default 1 h, as in 1.7.2.
-    pub ack_timeout: Duration,
-    /// Maximum deliveries (requests times receivers) of a connection that await an answer; beyond it the
-    /// oldest expires. Default 65,536.
-    pub max_pending_acks: usize,
-    /// Accept only TLS connections. Default: no TLS.
-    pub tls: Option<TlsServerOptions>,
-    /// Form a cluster with other brokers over NATS (feature `nats`). Default: no cluster.
-    pub nats: Option<NatsOptions>,
-    /// Serve metrics and health over HTTP. Default: no endpoint.
-    pub admin: Option<AdminOptions>,
-}
-
-impl Default for ServerOptions {
-    fn default() -> Self {
-        Self {
-            listen: Listen::Tcp {
-                host: "0.0.0.0".into(),
-                port: 0,
-            },
-            reuse_port: false,
-            path: "/".into(),
-            trust_proxy: TrustProxy::default(),
-            proxy_protocol: false,
-            health: None,
-            socket_mode: None,
-            max_payload: MAX_PAYLOAD,
-            max_backpressure: 16 << 20,
-            slow_consumer: SlowConsumer::Pushback,
-            slow_consumer_timeout: Duration::from_secs(5),
-            max_memory: default_max_memory(),
-            max_connections: default_max_connections(),
-            max_id_length: 8 << 10,
-            max_dest: 65_536,
-            max_fanout_bytes: 1 << 30,
-            max_subscriptions: 1024,
-            max_patterns: 65_536,
-            allow_wait: false,
-            max_fragments: 16_384,
-            max_control_frames: 100,
-            max_protocol_errors: None,
-            rate_limit: None,
-            max_header_size: 16 << 10,
-            handshake_timeout: Duration::from_secs(10),
-            authentication: Authentication::None,
-            allowed_origins: None,
-            register_timeout: None,
-            ping_interval: PING_INTERVAL,
-            ping_timeout: PING_TIMEOUT,
-            close_timeout: Duration::from_secs(5),
-            ack_timeout: HOUR,
-            max_pending_acks: 65_536,
-            tls: None,
-            nats: None,
-            admin: None,
-        }
+options! {
+    /// The options of a server.
+    #[derive(Debug, Clone)]
+    pub struct ServerOptions {
+        /// The address to listen on. Default: TCP, 0.0.0.0, a free port.
+        pub listen: Listen = Listen::Tcp { host: "0.0.0.0".into(), port: 0 };
+        /// Share the TCP port with other sockets that have this option, of this user's processes. Linux distributes
+        /// connections among them. Linux and macOS only. Default false.
+        pub reuse_port: bool = false;
+        /// The path of the WebSocket endpoint, compared exactly; a missing leading slash is added, and characters
+        /// that a URL cannot contain are escaped. Default `/`.
+        pub path: String = "/".into();
+        /// The trusted proxies in front of the server, whose headers `X-Forwarded-For`, `X-Forwarded-Proto` and
+        /// `Forwarded` name the client. Default none: the client is the peer of the socket.
+        pub trust_proxy: TrustProxy = TrustProxy::default();
+        /// Each connection begins with a header of the PROXY protocol, version 1 or 2, which names the client; others
+        /// are closed. Default false.
+        pub proxy_protocol: bool = false;
+        /// The path at which the server answers 200 to requests without an upgrade. Default: none.
+        pub health: Option<String> = None;
+        /// The permissions of the file of a Unix socket, such as 0o660. Default: those of the process (`umask`).
+        pub socket_mode: Option<u32> = None;
+        /// Maximum bytes of a message from a client; a longer one closes its connection with 1009. Default 100
+        /// MiB, as in `ws`.
+        pub max_payload: usize = MAX_PAYLOAD, "maxPayload" in 1..=PAYLOAD_CEILING;
+        /// Bytes that may be queued for one connection before `slow_consumer` applies. Default 16 MiB.
+        ///
+        /// One message may always be queued, whatever its size.
+        pub max_backpressure: usize = 16 << 20, "maxBackpressure" in 1024..=usize::MAX;
+        /// The policy for slow consumers. Default: backpressure.
+        pub slow_consumer: SlowConsumer = SlowConsumer::Pushback;
+        /// How long a connection that reads less than 2 MiB in that time may make its senders wait before it is
+        /// closed with 1013. Default 5 s.
+        pub slow_consumer_timeout: Duration = Duration::from_secs(5), "slowConsumerTimeout" in TIME;
+        /// Bytes of all buffers and tables together. Beyond it:
+        ///
+        /// - connections that send to a receiver whose queue exceeds its share (64 KiB, or less with many
+        ///   connections) are not read,
+        /// - new connections are refused with 503,
+        /// - if that does not help, the connection that holds the most memory is closed with 1013, then the next.
+        ///
+        /// Default: a quarter of the machine's memory, or of the limit of the cgroup.
+        pub max_memory: usize = default_max_memory(), "maxMemory" in 1 << 20..=usize::MAX;
+        /// Maximum number of concurrent connections; a further one is refused with 503. Default: 80 % of the file
+        /// limit.
+        pub max_connections: usize = default_max_connections(), "maxConnections" in 1..=usize::MAX;
+        /// Maximum bytes of an id, and of an ack, as JSON text without quotes. Default 8 KiB.
+        pub max_id_length: usize = 8 << 10, "maxIdLength" in 1..=64 << 10;
+        /// Maximum number of receivers of a message. Default 65,536.
+        pub max_dest: usize = 65_536, "maxDest" in 1..=1 << 24;
+        /// Maximum bytes of a message times its receivers; more is refused. Default 1 GiB.
+        pub max_fanout_bytes: usize = 1 << 30, "maxFanoutBytes" in 1..=usize::MAX;
+        /// Maximum number of subscriptions of a connection; 0: clients cannot subscribe. Default 1,024.
+        pub max_subscriptions: usize = 1024, "maxSubscriptions" in 0..=1 << 24;
+        /// Maximum number of distinct patterns with wildcards, of all connections. Default 65,536.
+        pub max_patterns: usize = 65_536, "maxPatterns" in 0..=1 << 24;
+        /// Subscriptions may make publishers wait. Default false.
+        pub allow_wait: bool = false;
+        /// Maximum fragments of a message; more closes the connection with 1008. Default 16,384, as in `ws`.
+        pub max_fragments: usize = 16_384, "maxFragments" in 1..=1 << 24;
+        /// Maximum pings and pongs of a connection per second; more closes it with 1008. Default 100.
+        pub max_control_frames: u32 = 100, "maxControlFrames" in 1..=1 << 24;
+        /// Maximum refused actions of a connection per minute; more closes it with 1008. Zero: no limit. Default:
+        /// no limit, as in 1.7.2; 100 if clients are authenticated.
+        pub max_protocol_errors: Option<u32> = None;
+        /// Limit of what one connection may send per second. Default: no limit.
+        pub rate_limit: Option<RateLimit> = None;
+        /// Maximum bytes of the request head of the handshake; more is refused with 431. Default 16 KiB.
+        pub max_header_size: usize = 16 << 10, "maxHeaderSize" in 256..=1 << 20;
+        /// Time limit of the handshake, from accept; longer is refused with 408. Default 10 s.
+        pub handshake_timeout: Duration = Duration::from_secs(10), "handshakeTimeout" in TIME;
+        /// The authentication of clients. Default: none, as in 1.7.2.
+        ///
+        /// With authentication, a connection cannot do anything before it has registered.
+        pub authentication: Authentication = Authentication::None;
+        /// The origins of web pages that may connect, such as `https://example.org`, or `*` for all; others are
+        /// refused with 403. Requests without an `Origin` header are always accepted. Default: any, as in 1.7.2;
+        /// if clients are authenticated, that of the request's `Host`.
+        pub allowed_origins: Option<Vec<String>> = None;
+        /// How long a connection may stay unregistered; longer closes it with 1008. Zero: no limit. Default: no
+        /// limit, as in 1.7.2; 10 s if clients are authenticated.
+        pub register_timeout: Option<Duration> = None;
+        /// A connection that has sent nothing for this long is sent a ping. Zero: never. Default 25 s, shorter
+        /// than the idle timeout of proxies and routers.
+        pub ping_interval: Duration = PING_INTERVAL, "pingInterval" in TIME_OR_NEVER;
+        /// Time limit for a sign of life after a ping, before the connection counts as dead. Default 20 s.
+        pub ping_timeout: Duration = PING_TIMEOUT, "pingTimeout" in TIME;
+        /// Time limit of a closing connection, before its socket is destroyed. Default 5 s.
+        pub close_timeout: Duration = Duration::from_secs(5), "closeTimeout" in TIME;
+        /// Time limit of a request for its answer. Default 1 h, as in 1.7.2.
+        pub ack_timeout: Duration = HOUR, "ackTimeout" in TIME;
+        /// Maximum deliveries (requests times receivers) of a connection that await an answer; beyond it the
+        /// oldest expires. Default 65,536.
+        pub max_pending_acks: usize = 65_536, "maxPendingAcks" in 1..=1 << 24;
+        /// Accept only TLS connections. Default: no TLS.
+        pub tls: Option<TlsServerOptions> = None;
+        /// Form a cluster with other brokers over NATS (feature `nats`). Default: no cluster.
+        pub nats: Option<NatsOptions> = None;
+        /// Serve metrics and health over HTTP. Default: no endpoint.
+        pub admin: Option<AdminOptions> = None;
     }
 }
 
@@ -236,13 +219,14 @@ impl ServerOptions {
     ///
     /// Errors: `InvalidOption` with the first option that is out of range.
     pub fn validate(&self) -> Result<()> {
+        self.check_ranges()?;
         path::validate(&self.path)?;
         self.validate_reuse_port()?;
         if let Some(health) = &self.health {
             path::validate_health(health, &self.path)?;
         }
         if let Some(mode) = self.socket_mode {
-            range("socketMode", mode as usize, 0, 0o777)?;
+            mode.check("socketMode", 0..=0o777)?;
             let admin = self.admin.as_ref().map(|admin| &admin.listen);
             let mut listeners = [Some(&self.listen), admin].into_iter().flatten();
             if !listeners.any(|listen| matches!(listen, Listen::Unix(_))) {
@@ -252,33 +236,11 @@ impl ServerOptions {
                 });
             }
         }
-        range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
-        range("maxBackpressure", self.max_backpressure, 1024, usize::MAX)?;
-        range("maxMemory", self.max_memory, 1 << 20, usize::MAX)?;
-        range("maxConnections", self.max_connections, 1, usize::MAX)?;
-        range("maxIdLength", self.max_id_length, 1, 64 << 10)?;
-        range("maxDest", self.max_dest, 1, 1 << 24)?;
-        range("maxFanoutBytes", self.max_fanout_bytes, 1, usize::MAX)?;
-        range("maxSubscriptions", self.max_subscriptions, 0, 1 << 24)?;
-        range("maxPatterns", self.max_patterns, 0, 1 << 24)?;
-        range("maxFragments", self.max_fragments, 1, 1 << 24)?;
-        range(
-            "maxControlFrames",
-            self.max_control_frames as usize,
-            1,
-            1 << 24,
-        )?;
         if let Some(RateLimit { messages, bytes }) = self.rate_limit {
-            range("rateLimit.messages", messages as usize, 1, usize::MAX)?;
-            range("rateLimit.bytes", bytes as usize, 1024, usize::MAX)?;
+            messages.check("rateLimit.messages", 1..=u64::MAX)?;
+            bytes.check("rateLimit.bytes", 1024..=u64::MAX)?;
         }
-        range("maxHeaderSize", self.max_header_size, 256, 1 << 20)?;
-        range("maxPendingAcks", self.max_pending_acks, 1, 1 << 24)?;
-        time("slowConsumerTimeout", self.slow_consumer_timeout)?;
-        time("handshakeTimeout", self.handshake_timeout)?;
-        time_or_never("registerTimeout", self.register_timeout.unwrap_or_default())?;
-        time_or_never("pingInterval", self.ping_interval)?;
-        time("pingTimeout", self.ping_timeout)?;
+        (self.register_timeout.unwrap_or_default()).check("registerTimeout", TIME_OR_NEVER)?;
         if let Some(allowed) = &self.allowed_origins {
             auth::origin::validate(allowed)?;
         }
@@ -289,10 +251,9 @@ impl ServerOptions {
             nats.validate()?;
         }
         if let Authentication::Hook(_, limit) = self.authentication {
-            time("authenticateTimeout", limit)?;
+            limit.check("authenticateTimeout", TIME)?;
         }
-        time("closeTimeout", self.close_timeout)?;
-        time("ackTimeout", self.ack_timeout)
+        Ok(())
     }
 
     fn validate_reuse_port(&self) -> Result<()> {
@@ -345,47 +306,49 @@ impl ServerOptions {
     }
 }
 
-/// The options of a client.
-#[derive(Clone)]
-pub struct ClientOptions {
-    /// The host name or address of the server.
-    pub host: String,
-    /// The port of the server.
-    pub port: u16,
-    /// Path and query of the endpoint. Default `/`.
-    pub path: String,
-    /// The id to register, as JSON text; without one, `register` is sent without an id.
-    pub id: Option<String>,
-    /// The token for the registration. Default: none.
-    pub token: Option<String>,
-    /// The protocol version to request: 1 or 2. A server of version 1 confirms version 1. Default 1.
-    pub protocol: u8,
-    /// Additional headers of the handshake, as names and values. Default: none.
-    pub headers: Vec<(String, String)>,
-    /// Maximum bytes of a message from the server. Default 100 MiB and 64 KiB: the server adds a `from`
-    /// member to messages of up to 100 MiB.
-    pub max_payload: usize,
-    /// Maximum bytes of the JSON text of a message, answer or refusal that is passed to the embedder; a
-    /// larger one is dropped, and the connection stays open. Default: no limit below `max_payload`.
-    pub max_message: usize,
-    /// High-water mark: queued bytes above which [`Client::send`](crate::Client::send) requests backpressure.
-    /// Default 1 MiB.
-    pub high_water_mark: usize,
-    /// Queued bytes above which a send fails. Default 1 GiB.
-    pub max_queued: usize,
-    /// Time limit from start to open. Default 30 s.
-    pub connect_timeout: Duration,
-    /// If the server has sent nothing for this long, it is sent a ping. Zero: never. Default 25 s.
-    pub ping_interval: Duration,
-    /// Time limit for a sign of life after a ping, before the connection counts as dead (1006). Default 20 s.
-    pub ping_timeout: Duration,
-    /// How long a closing connection may make no progress: no queued byte is written, or the close frame is
-    /// not answered. Default 5 s.
-    pub close_timeout: Duration,
-    /// Connect with TLS (`wss:`). Default: no TLS.
-    pub tls: Option<TlsClientOptions>,
-    /// Connect through an HTTP proxy. Default: no proxy.
-    pub proxy: Option<ProxyOptions>,
+options! {
+    /// The options of a client.
+    #[derive(Clone)]
+    pub struct ClientOptions {
+        /// The host name or address of the server.
+        pub host: String = "localhost".into();
+        /// The port of the server.
+        pub port: u16 = 80;
+        /// Path and query of the endpoint. Default `/`.
+        pub path: String = "/".into();
+        /// The id to register, as JSON text; without one, `register` is sent without an id.
+        pub id: Option<String> = None;
+        /// The token for the registration. Default: none.
+        pub token: Option<String> = None;
+        /// The protocol version to request: 1 or 2. A server of version 1 confirms version 1. Default 1.
+        pub protocol: u8 = 1, "protocol" in 1..=2;
+        /// Additional headers of the handshake, as names and values. Default: none.
+        pub headers: Vec<(String, String)> = Vec::new();
+        /// Maximum bytes of a message from the server. Default 100 MiB and 64 KiB: the server adds a `from`
+        /// member to messages of up to 100 MiB.
+        pub max_payload: usize = MAX_PAYLOAD + (64 << 10), "maxPayload" in 1..=PAYLOAD_CEILING;
+        /// Maximum bytes of the JSON text of a message, answer or refusal that is passed to the embedder; a
+        /// larger one is dropped, and the connection stays open. Default: no limit below `max_payload`.
+        pub max_message: usize = usize::MAX;
+        /// High-water mark: queued bytes above which [`Client::send`](crate::Client::send) requests backpressure.
+        /// Default 1 MiB.
+        pub high_water_mark: usize = 1 << 20, "highWaterMark" in 1..=usize::MAX;
+        /// Queued bytes above which a send fails. Default 1 GiB.
+        pub max_queued: usize = 1 << 30, "maxQueued" in 1..=usize::MAX;
+        /// Time limit from start to open. Default 30 s.
+        pub connect_timeout: Duration = Duration::from_secs(30), "connectTimeout" in TIME;
+        /// If the server has sent nothing for this long, it is sent a ping. Zero: never. Default 25 s.
+        pub ping_interval: Duration = PING_INTERVAL, "pingInterval" in TIME_OR_NEVER;
+        /// Time limit for a sign of life after a ping, before the connection counts as dead (1006). Default 20 s.
+        pub ping_timeout: Duration = PING_TIMEOUT, "pingTimeout" in TIME;
+        /// How long a closing connection may make no progress: no queued byte is written, or the close frame is
+        /// not answered. Default 5 s.
+        pub close_timeout: Duration = Duration::from_secs(5), "closeTimeout" in TIME;
+        /// Connect with TLS (`wss:`). Default: no TLS.
+        pub tls: Option<TlsClientOptions> = None;
+        /// Connect through an HTTP proxy. Default: no proxy.
+        pub proxy: Option<ProxyOptions> = None;
+    }
 }
 
 /// Omits secrets: the token, the headers and the keys.
@@ -400,86 +363,60 @@ impl fmt::Debug for ClientOptions {
     }
 }
 
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            host: "localhost".into(),
-            port: 80,
-            path: "/".into(),
-            id: None,
-            token: None,
-            protocol: 1,
-            headers: Vec::new(),
-            max_payload: MAX_PAYLOAD + (64 << 10),
-            max_message: usize::MAX,
-            high_water_mark: 1 << 20,
-            max_queued: 1 << 30,
-            connect_timeout: Duration::from_secs(30),
-            ping_interval: PING_INTERVAL,
-            ping_timeout: PING_TIMEOUT,
-            close_timeout: Duration::from_secs(5),
-            tls: None,
-            proxy: None,
-        }
-    }
-}
-
 impl ClientOptions {
     /// Checks all options.
     ///
     /// Errors: `InvalidOption` with the first option that is out of range.
     pub fn validate(&self) -> Result<()> {
-        range("maxPayload", self.max_payload, 1, PAYLOAD_CEILING)?;
-        range("protocol", self.protocol.into(), 1, 2)?;
+        self.check_ranges()?;
         for (name, value) in &self.headers {
             headers::parse(name, value)?;
         }
         if let Some(proxy) = &self.proxy {
             ProxyAddress::parse(&proxy.url)?;
         }
-        range("highWaterMark", self.high_water_mark, 1, usize::MAX)?;
-        range("maxQueued", self.max_queued, 1, usize::MAX)?;
-        time("connectTimeout", self.connect_timeout)?;
-        time_or_never("pingInterval", self.ping_interval)?;
-        time("pingTimeout", self.ping_timeout)?;
-        time("closeTimeout", self.close_timeout)
+        Ok(())
     }
 }
 
 /// Checks the value of an option that limits the bytes of a message.
 #[cfg(feature = "node")]
 pub(crate) fn payload(name: &'static str, value: usize) -> Result<()> {
-    range(name, value, 1, PAYLOAD_CEILING)
+    value.check(name, 1..=PAYLOAD_CEILING)
 }
 
-fn range(name: &'static str, value: usize, least: usize, most: usize) -> Result<()> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    let expected = match most {
-        usize::MAX => format!("at least {least}"),
-        _ => format!("from {least} to {most}"),
-    };
-    Err(Error::InvalidOption {
-        name,
-        reason: format!("is {value}, expected {expected}"),
-    })
+/// A number with a range.
+trait Number: Sized {
+    /// Errors: `InvalidOption` if the value is out of range.
+    fn check(self, name: &'static str, range: RangeInclusive<Self>) -> Result<()>;
 }
 
-fn time(name: &'static str, value: Duration) -> Result<()> {
-    if !value.is_zero() && value <= FOREVER {
-        return Ok(());
-    }
-    let reason = format!("is {} ms, expected 1 ms to 100 years", value.as_millis());
-    Err(Error::InvalidOption { name, reason })
+macro_rules! whole_numbers {
+    ($($number:ty)*) => {$(
+        impl Number for $number {
+            fn check(self, name: &'static str, range: RangeInclusive<Self>) -> Result<()> {
+                let expected = match *range.end() {
+                    _ if range.contains(&self) => return Ok(()),
+                    Self::MAX => format!("at least {}", range.start()),
+                    most => format!("from {} to {most}", range.start()),
+                };
+                let reason = format!("is {self}, expected {expected}");
+                Err(Error::InvalidOption { name, reason })
+            }
+        }
+    )*};
 }
 
-/// Checks a duration that zero disables.
-fn time_or_never(name: &'static str, value: Duration) -> Result<()> {
-    if value.is_zero() {
-        return Ok(());
+whole_numbers!(u8 u32 u64 usize);
+
+impl Number for Duration {
+    fn check(self, name: &'static str, range: RangeInclusive<Self>) -> Result<()> {
+        if range.contains(&self) {
+            return Ok(());
+        }
+        let reason = format!("is {} ms, expected 1 ms to 100 years", self.as_millis());
+        Err(Error::InvalidOption { name, reason })
     }
-    time(name, value)
 }
 
 /// A quarter of the available memory; the rest is left to the embedder and the system.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Pem, TlsClientOptions, TrustStore, time};
+use super::{Number, Pem, TIME, TlsClientOptions, TrustStore};
 use crate::error::{Error, Result};
 
 /// Maximum bytes of a namespace, and of a broker's name.
@@ -119,6 +119,6 @@ impl NatsOptions {
         if !(1..=MAX_NAME).contains(&length) {
             return invalid("nats.name", "must have 1 to 64 bytes");
         }
-        time("nats.timeout", self.timeout)
+        self.timeout.check("nats.timeout", TIME)
     }
 }
