@@ -233,11 +233,12 @@ test('a broker of another format version is reported by its name, and not a part
   const [other, peer] = peers;
   const events = [];
   broker.on('cluster', (...event) => events.push(event));
+  const reported = once(broker, 'cluster');
   for (let n = 0; n < 3; n += 1) await other.sendHeartbeat(2);
+  const [state, reason] = await reported;
   await peer.sendHeartbeat();
   await knows(broker, 2);
   t.is(events.length, 1);
-  const [[state, reason]] = events;
   t.is(state, 'failed');
   t.regex(reason, /"0000000000000007" have format version 2, expected version 1/);
   t.false(broker.cluster.brokers().includes(other.node));

@@ -79,60 +79,74 @@ impl From<NativeJwt> for JwtOptions {
     }
 }
 
-/// The options of a server; numbers are bytes, counts or milliseconds.
-#[napi(object)]
-#[derive(Default)]
-pub struct NativeServerOptions {
-    pub host: String,
-    pub port: u16,
-    pub unix: Option<String>,
-    /// The descriptor of an inherited socket, in place of an address.
-    pub fd: Option<f64>,
-    /// True if the server has no address: JavaScript hands over sockets.
-    pub adopts: Option<bool>,
-    pub reuse_port: Option<bool>,
-    pub path: String,
-    /// Number of trusted proxies; infinite for any number.
-    pub trust_proxy: Option<f64>,
-    /// Networks of trusted proxies, in place of their number.
-    pub trusted_networks: Option<Vec<String>>,
-    pub proxy_protocol: Option<bool>,
-    pub health: Option<String>,
-    pub socket_mode: Option<u32>,
-    pub threads: Option<f64>,
-    pub max_payload: Option<f64>,
-    pub client_max_payload: Option<f64>,
-    pub max_backpressure: Option<f64>,
-    pub slow_consumer_timeout: Option<f64>,
-    pub slow_consumer: Option<String>,
-    pub max_memory: Option<f64>,
-    pub max_connections: Option<f64>,
-    pub max_id_length: Option<f64>,
-    pub max_dest: Option<f64>,
-    pub max_fanout_bytes: Option<f64>,
-    pub max_subscriptions: Option<f64>,
-    pub max_patterns: Option<f64>,
-    pub allow_wait: Option<bool>,
-    pub max_fragments: Option<f64>,
-    pub max_control_frames: Option<f64>,
-    pub max_protocol_errors: Option<f64>,
-    pub rate_limit: Option<NativeRateLimit>,
-    pub allowed_origins: Option<Vec<String>>,
-    pub jwt: Option<NativeJwt>,
-    /// True if there is a function `authenticate`.
-    pub authenticates: bool,
-    pub authenticate_timeout: Option<f64>,
-    pub max_header_size: Option<f64>,
-    pub handshake_timeout: Option<f64>,
-    pub register_timeout: Option<f64>,
-    pub ping_interval: Option<f64>,
-    pub ping_timeout: Option<f64>,
-    pub close_timeout: Option<f64>,
-    pub ack_timeout: Option<f64>,
-    pub max_pending_acks: Option<f64>,
-    pub tls: Option<NativeTlsServerOptions>,
-    pub nats: Option<NativeNats>,
-    pub admin: Option<NativeAdmin>,
+/// Defines options as JavaScript passes them. `numbers`: those that the core has as numbers of the same name. The other
+/// fields are passed as tokens: napi does not see that a type is an `Option` if the macro has parsed it.
+macro_rules! native_options {
+    ($(#[$about:meta])* pub struct $native:ident of $options:ty {
+        numbers { $($number:ident)* }
+        $($others:tt)*
+    }) => {
+        $(#[$about])*
+        #[napi(object)]
+        #[derive(Default)]
+        pub struct $native {
+            $(pub $number: Option<f64>,)*
+            $($others)*
+        }
+
+        impl $native {
+            fn set_numbers(&self, options: &mut $options) {
+                $(set(&mut options.$number, self.$number);)*
+            }
+
+            /// Only the options that are numbers.
+            pub(super) fn of_numbers(options: &$options) -> Self {
+                Self { $($number: Some(options.$number.to_js()),)* ..Self::default() }
+            }
+        }
+    };
+}
+
+native_options! {
+    /// The options of a server; numbers are bytes, counts or milliseconds.
+    pub struct NativeServerOptions of ServerOptions {
+        numbers {
+            max_payload max_backpressure slow_consumer_timeout max_memory max_connections max_id_length max_dest
+            max_fanout_bytes max_subscriptions max_patterns max_fragments max_control_frames max_header_size handshake_timeout ping_interval
+            ping_timeout close_timeout ack_timeout max_pending_acks
+        }
+        pub host: String,
+        pub port: u16,
+        pub unix: Option<String>,
+        /// The descriptor of an inherited socket, in place of an address.
+        pub fd: Option<f64>,
+        /// True if the server has no address: JavaScript hands over sockets.
+        pub adopts: Option<bool>,
+        pub reuse_port: Option<bool>,
+        pub allow_wait: Option<bool>,
+        pub path: String,
+        /// Number of trusted proxies; infinite for any number.
+        pub trust_proxy: Option<f64>,
+        /// Networks of trusted proxies, in place of their number.
+        pub trusted_networks: Option<Vec<String>>,
+        pub proxy_protocol: Option<bool>,
+        pub health: Option<String>,
+        pub socket_mode: Option<u32>,
+        pub threads: Option<f64>,
+        pub client_max_payload: Option<f64>,
+        pub slow_consumer: Option<String>,
+        pub max_protocol_errors: Option<f64>,
+        pub rate_limit: Option<NativeRateLimit>,
+        pub allowed_origins: Option<Vec<String>>,
+        pub jwt: Option<NativeJwt>,
+        /// True if there is a function `authenticate`.
+        pub authenticates: bool,
+        pub authenticate_timeout: Option<f64>,
+        pub register_timeout: Option<f64>,
+        pub tls: Option<NativeTlsServerOptions>,
+        pub nats: Option<NativeNats>,
+        pub admin: Option<NativeAdmin>,
+    }
 }
 
 /// The option `admin`: the address of the admin endpoint, and its token.
@@ -164,10 +178,9 @@ impl From<NativeAdmin> for AdminOptions {
 
 impl From<NativeServerOptions> for ServerOptions {
     fn from(js: NativeServerOptions) -> Self {
-        let mut options = Self {
-            path: js.path,
-            ..Self::default()
-        };
+        let mut options = Self::default();
+        js.set_numbers(&mut options);
+        options.path = js.path;
         options.listen = match js.unix {
             _ if js.adopts == Some(true) => Listen::Nowhere,
             Some(path) => Listen::Unix(path.into()),
@@ -184,8 +197,6 @@ impl From<NativeServerOptions> for ServerOptions {
         options.proxy_protocol = js.proxy_protocol.unwrap_or_default();
         options.health = js.health;
         options.socket_mode = js.socket_mode;
-        count(&mut options.max_payload, js.max_payload);
-        count(&mut options.max_backpressure, js.max_backpressure);
         options.slow_consumer = match js.slow_consumer.as_deref() {
             Some("close") => SlowConsumer::Close,
             Some("drop") => SlowConsumer::Drop,
@@ -197,26 +208,7 @@ impl From<NativeServerOptions> for ServerOptions {
         }
         options.rate_limit = js.rate_limit.map(RateLimit::from);
         options.max_protocol_errors = js.max_protocol_errors.map(|errors| errors as u32);
-        if let Some(frames) = js.max_control_frames {
-            options.max_control_frames = frames as u32;
-        }
         options.register_timeout = js.register_timeout.map(millis);
-        count(&mut options.max_memory, js.max_memory);
-        count(&mut options.max_fanout_bytes, js.max_fanout_bytes);
-        count(&mut options.max_subscriptions, js.max_subscriptions);
-        count(&mut options.max_patterns, js.max_patterns);
-        count(&mut options.max_fragments, js.max_fragments);
-        count(&mut options.max_connections, js.max_connections);
-        count(&mut options.max_id_length, js.max_id_length);
-        count(&mut options.max_dest, js.max_dest);
-        count(&mut options.max_header_size, js.max_header_size);
-        count(&mut options.max_pending_acks, js.max_pending_acks);
-        time(&mut options.slow_consumer_timeout, js.slow_consumer_timeout);
-        time(&mut options.handshake_timeout, js.handshake_timeout);
-        time(&mut options.ping_interval, js.ping_interval);
-        time(&mut options.ping_timeout, js.ping_timeout);
-        time(&mut options.close_timeout, js.close_timeout);
-        time(&mut options.ack_timeout, js.ack_timeout);
         options.tls = js.tls.map(Into::into);
         options.nats = js.nats.map(Into::into);
         options.admin = js.admin.map(Into::into);
@@ -264,36 +256,34 @@ impl From<NativeNats> for NatsOptions {
             options.trust = trust.into();
         }
         options.required = js.required.unwrap_or_default();
-        time(&mut options.timeout, js.timeout);
+        set(&mut options.timeout, js.timeout);
         options
     }
 }
 
-/// The options of a client; numbers are bytes or milliseconds.
-#[napi(object)]
-#[derive(Default)]
-pub struct NativeClientOptions {
-    pub id: Option<String>,
-    pub host: String,
-    pub port: u16,
-    pub path: String,
-    pub token: Option<String>,
-    pub protocol: Option<f64>,
-    /// Names and values.
-    pub headers: Option<Vec<Vec<String>>>,
-    pub max_payload: Option<f64>,
-    pub high_water_mark: Option<f64>,
-    pub max_queued: Option<f64>,
-    pub connect_timeout: Option<f64>,
-    pub ping_interval: Option<f64>,
-    pub ping_timeout: Option<f64>,
-    pub close_timeout: Option<f64>,
-    pub tls: Option<NativeTlsClientOptions>,
-    pub proxy: Option<NativeProxy>,
+native_options! {
+    /// The options of a client; numbers are bytes or milliseconds.
+    pub struct NativeClientOptions of ClientOptions {
+        numbers {
+            max_payload high_water_mark max_queued connect_timeout ping_interval ping_timeout close_timeout
+        }
+        pub id: Option<String>,
+        pub host: String,
+        pub port: u16,
+        pub path: String,
+        pub token: Option<String>,
+        pub protocol: Option<f64>,
+        /// Names and values.
+        pub headers: Option<Vec<Vec<String>>>,
+        pub tls: Option<NativeTlsClientOptions>,
+        pub proxy: Option<NativeProxy>,
+    }
 }
 
 impl From<NativeClientOptions> for ClientOptions {
     fn from(js: NativeClientOptions) -> Self {
+        let mut numbers = Self::default();
+        js.set_numbers(&mut numbers);
         let mut options = Self {
             id: js.id,
             token: js.token,
@@ -306,9 +296,8 @@ impl From<NativeClientOptions> for ClientOptions {
             host: js.host,
             port: js.port,
             path: js.path,
-            ..Self::default()
+            ..numbers
         };
-        count(&mut options.max_payload, js.max_payload);
         if let Some(protocol) = js.protocol {
             // The conversion saturates, so that a number out of range stays invalid. So is a fraction.
             options.protocol = match protocol.fract() == 0.0 {
@@ -316,12 +305,6 @@ impl From<NativeClientOptions> for ClientOptions {
                 false => 0,
             };
         }
-        count(&mut options.high_water_mark, js.high_water_mark);
-        count(&mut options.max_queued, js.max_queued);
-        time(&mut options.connect_timeout, js.connect_timeout);
-        time(&mut options.ping_interval, js.ping_interval);
-        time(&mut options.ping_timeout, js.ping_timeout);
-        time(&mut options.close_timeout, js.close_timeout);
         options.tls = js.tls.map(Into::into);
         options.proxy = js.proxy.map(Into::into);
         options
@@ -438,16 +421,47 @@ fn version(name: Option<String>) -> TlsVersion {
     }
 }
 
-fn count(slot: &mut usize, value: Option<f64>) {
-    if let Some(value) = value {
-        // The conversion saturates, so that a number out of range stays invalid.
-        *slot = value as usize;
+/// An option that is a number in JavaScript.
+trait JsNumber {
+    /// Saturates, so that a number out of range stays invalid.
+    fn from_js(value: f64) -> Self;
+
+    fn to_js(self) -> f64;
+}
+
+impl JsNumber for usize {
+    fn from_js(value: f64) -> Self {
+        value as Self
+    }
+
+    fn to_js(self) -> f64 {
+        self as f64
     }
 }
 
-fn time(slot: &mut Duration, value: Option<f64>) {
+impl JsNumber for u32 {
+    fn from_js(value: f64) -> Self {
+        value as Self
+    }
+
+    fn to_js(self) -> f64 {
+        self.into()
+    }
+}
+
+impl JsNumber for Duration {
+    fn from_js(value: f64) -> Self {
+        millis(value)
+    }
+
+    fn to_js(self) -> f64 {
+        self.as_millis() as f64
+    }
+}
+
+fn set<T: JsNumber>(option: &mut T, value: Option<f64>) {
     if let Some(value) = value {
-        *slot = millis(value);
+        *option = T::from_js(value);
     }
 }
 
