@@ -96,7 +96,7 @@ interface Messaging<Message, Answer> {
   request<Received = any, Sent = unknown>(
     message: Sent,
     dest: WSMsgBroker.Destination,
-    options?: WSMsgBroker.WaitingOptions,
+    options?: WSMsgBroker.RetryOptions,
   ): Promise<WSMsgBroker.Answered<Received>>;
 
   /**
@@ -364,6 +364,16 @@ declare namespace WSMsgBroker {
      * has `allowWait`. Default `drop`.
      */
     slow?: 'drop' | 'latest' | 'wait' | undefined;
+    /**
+     * Joins the group of workers of this topic and name: each message goes to one member, the one with the least to do.
+     * Default: no group, each subscriber gets each message.
+     */
+    group?: string | undefined;
+    /**
+     * With `group`: number of messages that this client has not finished at a time. A message is finished when the
+     * handler has settled, or the iterator is asked for the next one. Default 64.
+     */
+    window?: number | undefined;
   }
 
   /** A message of a subscription. */
@@ -398,6 +408,12 @@ declare namespace WSMsgBroker {
       handler: (message: Message, context: HandlerContext) => Answer | Promise<Answer>,
       options?: HandleOptions,
     ): () => void;
+    /** The group of workers; undefined without one. */
+    readonly group: string | undefined;
+    /** Takes no further messages until `resume()`; the other members of the group get them. */
+    pause(): void;
+    /** Ends a `pause()`. */
+    resume(): void;
     /** Ends the subscription. Resolves when the broker has confirmed it; never rejects. */
     unsubscribe(): Promise<void>;
     on<Name extends keyof SubscriptionEvents>(
@@ -428,6 +444,15 @@ declare namespace WSMsgBroker {
      * Time in milliseconds for which an unknown id is tried again, for example while its client reconnects. Default 0.
      */
     waitFor?: number | undefined;
+  }
+
+  /** Options of `request`. */
+  interface RetryOptions extends WaitingOptions {
+    /**
+     * Number of further attempts when the receiver disconnects, or refuses with the code `UNAVAILABLE`: for requests to
+     * groups that may be handled twice. Default 0.
+     */
+    retry?: number | undefined;
   }
 
   /** Options of `connected`. */
@@ -478,6 +503,7 @@ declare namespace WSMsgBroker {
   type FailureCode =
     | 'UNKNOWN_ID'
     | 'NO_SUBSCRIBER'
+    | 'BUSY'
     | 'GONE'
     | 'REPLACED'
     | 'SLOW'

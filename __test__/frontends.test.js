@@ -325,7 +325,7 @@ test('with proxyProtocol a connection without the header is closed', async (t) =
   const server = await startServer(t, {
     proxyProtocol: true,
     health: '/ok',
-    handshakeTimeout: 300,
+    handshakeTimeout: 2000,
   });
   const { port } = server.address();
   const get = 'GET /ok HTTP/1.1\r\nHost: a\r\n\r\n';

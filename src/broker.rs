@@ -289,7 +289,7 @@ impl Broker {
             announce();
         });
         if let Some(former) = &former {
-            self.topics.leave(former);
+            self.end_subscriptions(former);
         }
         former.is_some()
     }

@@ -11,7 +11,7 @@
 //! | `send` | the command `send` and its options; delivers a message to one id |
 //! | `send_many` | delivers a message to many ids |
 //! | `publish` | delivers a message to the subscribers of a topic |
-//! | `subscribe` | the commands `subscribe` and `unsubscribe` |
+//! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
 //! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
 //! | `remote` | receivers at other brokers: finds one, sends to it |
 //! | `lookup` | lookup of the ids of a message to many ids at other brokers |
@@ -356,6 +356,7 @@ impl Connection {
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Ok(ClientAction::Subscribe(subscription)) => self.subscribe(&subscription, turn),
             Ok(ClientAction::Unsubscribe(subscription)) => self.unsubscribe(&subscription, turn),
+            Ok(ClientAction::Acknowledge(finished)) => self.acknowledge(&finished, turn),
             Err(error) => Err(error),
         };
         if !turn.notifications.is_empty() {

@@ -297,8 +297,8 @@ pub enum ActionError {
     )]
     InvalidPattern,
     /// `subscribe` to a pattern, or `send` to a topic, without the permission.
-    #[error("Its sender may not {0} this topic")]
-    TopicForbidden(&'static str),
+    #[error("Its sender may not {0} topic \"{1}\"")]
+    TopicForbidden(&'static str, String),
     /// `subscribe` of a connection that has `maxSubscriptions`.
     #[error("Unable to subscribe. The connection has {0} subscriptions (maxSubscriptions)")]
     TooManySubscriptions(usize),
@@ -306,7 +306,7 @@ pub enum ActionError {
     #[error("Unable to subscribe. The broker has {0} patterns with wildcards (maxPatterns)")]
     TooManyPatterns(usize),
     /// `subscribe` that makes publishers wait, without `allowWait`.
-    #[error("Unable to subscribe. The broker does not allow msg.slow \"wait\" (allowWait)")]
+    #[error("Unable to subscribe. The broker does not allow slow \"wait\" (allowWait)")]
     WaitForbidden,
     /// `subscribe` of a connection that does not own an id.
     #[error("Unable to subscribe. The connection has no id")]
@@ -353,7 +353,9 @@ impl ActionError {
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
             Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
-            Self::Forbidden | Self::TopicForbidden(_) | Self::WaitForbidden => "ERR_WSMB_FORBIDDEN",
+            Self::Forbidden | Self::TopicForbidden(..) | Self::WaitForbidden => {
+                "ERR_WSMB_FORBIDDEN"
+            }
             Self::InvalidTopic | Self::InvalidPattern => "ERR_WSMB_TOPIC",
             Self::TooManySubscriptions(_) | Self::TooManyPatterns(_) => {
                 "ERR_WSMB_MAX_SUBSCRIPTIONS"

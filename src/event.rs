@@ -184,6 +184,8 @@ pub enum ClientEvent<'a> {
         from: Option<&'a str>,
         /// The topic, if it was sent to one (version 2).
         topic: Option<&'a str>,
+        /// The group of which the client is a member, if it is for that (version 2).
+        group: Option<&'a str>,
     },
     /// An answer to a request of this client.
     Answer {
@@ -231,6 +233,8 @@ pub enum ClientEvent<'a> {
         reference: Option<&'a str>,
         /// The reason if it was not requested.
         code: Option<&'a str>,
+        /// The group, if it was that of a member.
+        group: Option<&'a str>,
     },
     /// The client was too slow for messages of a topic (version 2).
     Gap {
@@ -310,8 +314,12 @@ impl<'a> ClientEvent<'a> {
         match *self {
             Self::Unregistered { id, code } => [id, code, None, None],
             Self::Message {
-                ack, from, topic, ..
-            } => [ack, from, topic, None],
+                ack,
+                from,
+                topic,
+                group,
+                ..
+            } => [ack, from, topic, group],
             Self::Answer { ack, from, .. } => [ack, from, None, None],
             Self::PublishReceipt {
                 reference,
@@ -324,7 +332,8 @@ impl<'a> ClientEvent<'a> {
                 topic,
                 reference,
                 code,
-            } => [Some(topic), reference, code, None],
+                group,
+            } => [Some(topic), reference, code, group],
             Self::Gap { topic, lost } => [Some(topic), Some(lost), None, None],
             Self::Receipt { reference, .. } => [Some(reference), None, None, None],
             Self::Failed { ack, dest, code } => [Some(ack), Some(dest), Some(code), None],

@@ -70,6 +70,7 @@ pub(crate) enum ClientAction<'a> {
     },
     Subscribe(Box<RawSubscription<'a>>),
     Unsubscribe(Box<RawSubscription<'a>>),
+    Acknowledge(Box<RawSubscription<'a>>),
 }
 
 /// An action of a server. All members are JSON text, borrowed from the frame.
@@ -89,6 +90,8 @@ pub(crate) enum ServerAction<'a> {
         from: Option<&'a str>,
         /// The topic to which it was sent. Ignored in version 1.
         topic: Option<&'a str>,
+        /// The group of which this client is a member, if it is for that.
+        group: Option<&'a str>,
     },
     Answer {
         ack: Option<&'a str>,
@@ -117,6 +120,7 @@ pub(crate) enum ServerAction<'a> {
         topic: &'a str,
         reference: Option<&'a str>,
         code: Option<&'a str>,
+        group: Option<&'a str>,
     },
     Gap {
         topic: &'a str,

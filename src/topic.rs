@@ -26,6 +26,11 @@ pub(crate) fn is_pattern(text: &str) -> bool {
             .all(|token| token == ONE || is_token(token))
 }
 
+/// True for the name of a group: one token (rule 38.1).
+pub(crate) fn is_group(text: &str) -> bool {
+    text.len() <= MAX_BYTES && is_token(text)
+}
+
 /// True if a pattern matches more than the topic of the same text.
 pub(crate) fn has_wildcards(pattern: &str) -> bool {
     pattern.split('.').any(|token| matches!(token, ONE | REST))

@@ -76,7 +76,8 @@ pub fn decode(text: &str) -> bool {
             ClientAction::Unregister
             | ClientAction::Cancel { .. }
             | ClientAction::Subscribe(_)
-            | ClientAction::Unsubscribe(_),
+            | ClientAction::Unsubscribe(_)
+            | ClientAction::Acknowledge(_),
         ) => true,
         Err(_) => false,
     }

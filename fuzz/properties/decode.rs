@@ -125,15 +125,19 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             })
             .ok_or(ActionError::NoAck),
         Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
-        Some(name @ ("subscribe" | "unsubscribe")) => {
+        Some(name @ ("subscribe" | "unsubscribe" | "acknowledge")) => {
             let subscription = Box::new(RawSubscription {
                 topic: raw("topic"),
                 reference: raw("ref"),
                 slow: raw("slow"),
+                group: raw("group"),
+                window: raw("window"),
+                count: raw("count"),
             });
             Ok(match name {
                 "subscribe" => ClientAction::Subscribe(subscription),
-                _ => ClientAction::Unsubscribe(subscription),
+                "unsubscribe" => ClientAction::Unsubscribe(subscription),
+                _ => ClientAction::Acknowledge(subscription),
             })
         }
         _ => return Err(Wrong::Action(name)),
@@ -195,6 +199,7 @@ fn server_action<'a>(
                 ack,
                 from,
                 topic: raw("topic").filter(|_| uses_version_2),
+                group: raw("group").filter(|_| uses_version_2),
             })
         }
         Some("answer") => Ok(ServerAction::Answer {
@@ -228,6 +233,7 @@ fn server_action<'a>(
             topic: raw("topic").ok_or_else(|| missing("unsubscribed"))?,
             reference: raw("ref"),
             code: raw("code"),
+            group: raw("group"),
         }),
         Some("gap") if uses_version_2 => match (raw("topic"), raw("lost")) {
             (Some(topic), Some(lost)) => Ok(ServerAction::Gap { topic, lost }),
@@ -350,6 +356,7 @@ fn encoders(json: &Json<'_>, id: &str) {
             ack: truthy,
             from,
             topic: None,
+            group: None,
         };
         assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 

@@ -19,16 +19,18 @@ function checkOptions(options, ...names) {
   if (options == null) {
     return {};
   }
-  if (Object(options) !== options) {
+  if (typeof options !== 'object') {
     throw wrong('OPTION', 'options must be an object');
   }
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) {
       throw unknownOption(name, names);
     }
-    const least = name === 'waitFor' ? 0 : 1;
+    const least = name === 'waitFor' || name === 'retry' ? 0 : 1;
     const type = typeof value;
-    if (name === 'signal') {
+    if (name === 'slow' || name === 'group') {
+      // The call itself checks them.
+    } else if (name === 'signal') {
       if (value && !value.addEventListener) {
         throw wrong('OPTION', 'signal must be an AbortSignal');
       }

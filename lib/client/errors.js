@@ -25,6 +25,7 @@ const REASONS = {
   __proto__: null,
   UNKNOWN_ID: 'id not registered',
   NO_SUBSCRIBER: 'no subscriber',
+  BUSY: 'too many messages wait',
   GONE: 'disconnected',
   REPLACED: 'id taken over',
   SLOW: 'too slow',
@@ -35,8 +36,12 @@ const REASONS = {
 /** A value as text. An object is not converted: it may have its own `toString`, or any depth. */
 const text = (value) => (Object(value) === value ? typeof value : String(value));
 
-/** The error of a receiver that will not answer. `code` comes from the broker; both are strings. */
-const failure = (code, id) => coded(code, `${JSON.stringify(id)}: ${REASONS[code] ?? code}`);
+/** The error of a receiver that will not answer: an id, or `{ topic }`. `code` comes from the broker. */
+const failure = (code, id) =>
+  coded(
+    code,
+    `${id.topic ? 'topic ' : ''}${JSON.stringify(id.topic ?? id)}: ${REASONS[code] ?? code}`,
+  );
 
 /** The error with which a responder has rejected a request, or that a broker reports: any JSON value. */
 function remote(value, from) {

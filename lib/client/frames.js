@@ -17,11 +17,10 @@ const register = (id, token, offersVersion2) =>
 
 const unregister = (id) => `{"action":"unregister"${member('id', id)}}`;
 
-const subscribe = (topic, ref, slow) =>
-  `{"action":"subscribe","topic":${topic},"ref":${ref},"slow":"${slow}"}`;
-
-const unsubscribe = (topic, ref) => `{"action":"unsubscribe","topic":${topic},"ref":${ref}}`;
+/** `more`: further members. */
+const subscription = (action, topic, ref, group, more = '') =>
+  `{"action":"${action}","topic":${topic}${member('ref', ref)}${member('group', group)}${more}}`;
 
 const cancel = (ack) => `{"action":"cancel","ack":${ack}}`;
 
-module.exports = { member, send, answer, register, unregister, subscribe, unsubscribe, cancel };
+module.exports = { member, send, answer, register, unregister, subscription, cancel };

@@ -26,7 +26,7 @@ function handle(session, handler, options, source = session) {
   if (source.handler) {
     throw coded('ERR_WSMB_HANDLER', 'has a handler');
   }
-  const run = async ({ message, from, topic, response }) => {
+  const run = async ({ message, from, topic, response }, _size, finish) => {
     try {
       const context = {
         from,
@@ -39,6 +39,8 @@ function handle(session, handler, options, source = session) {
       response?.send(answer ?? null);
     } catch (error) {
       session.reportHandlerError(error, response);
+    } finally {
+      finish?.();
     }
   };
   source.handler = run;

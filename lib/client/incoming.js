@@ -12,7 +12,7 @@ const MEMBERS = parse({
   // The program receives `id` unchanged, whatever its type.
   unregistered: 'id code:su',
   // An id may be a number: brokers of version 1 send it as it was registered. `text` is the JSON text of the ack.
-  message: 'from:snu message text:su ack size topic:su',
+  message: 'from:snu message text:su ack size topic:su group:su',
   answer: 'ack from:snu message error',
 });
 
@@ -21,7 +21,7 @@ const MEMBERS_2 = parse({
   receipt: 'ref:sn delivered:lu failed:mu queued:nu dropped:nu elsewhere:su',
   failed: 'ack:s dest:sm code:s',
   subscribed: 'topic:s ref:snu',
-  unsubscribed: 'topic:s ref:snu code:su',
+  unsubscribed: 'topic:s ref:snu code:su group:su',
   gap: 'topic:s lost:n',
   error: 'ref:snu ack:su code:s message:su',
   cancel: 'ack:s',

@@ -24,8 +24,8 @@ function messages(session, { highWaterMark = 64, signal }, streams = session.mes
   };
   /** The interface for the session. */
   const stream = {
-    pushMessage: (message, size) => {
-      queue.push([message, size]);
+    pushMessage: (message, size, finish) => {
+      queue.push([message, size, finish]);
       queuedSize += size;
       updateFlowControl();
       wake();
@@ -44,10 +44,14 @@ function messages(session, { highWaterMark = 64, signal }, streams = session.mes
     try {
       while (!signal?.aborted) {
         if (queue.length > 0) {
-          const [message, size] = queue.shift();
+          const [message, size, finish] = queue.shift();
           queuedSize -= size;
           updateFlowControl();
-          yield message;
+          try {
+            yield message;
+          } finally {
+            finish?.();
+          }
         } else if (isEnded) {
           return;
         } else {

@@ -110,12 +110,13 @@ class Messaging {
 
   /**
    * `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame; `topic`, if
-   * it was sent to one: then it is for the subscriptions that match.
+   * it was sent to one: then it is for the subscriptions that match, of this `group`.
    */
-  message(from, message, ack, name, size, topic) {
+  message(from, message, ack, name, size, topic, group) {
     const response = ack ? new Response(this, ack, name) : null;
     if (topic !== undefined && this.usesVersion2) {
-      return this.#publication({ message, from, topic, response, answer: response?.send }, size);
+      const item = { message, from, topic, response, answer: response?.send };
+      return this.#publication(item, size, group ?? undefined);
     }
     for (const stream of this.messageStreams) {
       stream.pushMessage({ message, from, response, answer: response?.send }, size);
@@ -124,15 +125,22 @@ class Messaging {
   }
 
   /** Hands a message of a topic to the subscriptions; to the client if the broker has subscribed it. */
-  #publication(item, size) {
+  #publication(item, size, group) {
     const { message, from, topic, response } = item;
-    const deliver = (subscription) => {
-      for (const stream of subscription.messageStreams) {
-        stream.pushMessage(item, size);
+    const deliver = (subscription, finish) => {
+      const { messageStreams } = subscription;
+      for (const stream of messageStreams) {
+        stream.pushMessage(item, size, finish);
       }
-      subscription.emit('message', message, response, from, topic);
+      try {
+        subscription.emit('message', message, response, from, topic);
+      } finally {
+        if (messageStreams.size === 0) {
+          finish?.();
+        }
+      }
     };
-    if (!this.subscriptions.forEach(topic, deliver)) {
+    if (!this.subscriptions.forEach(topic, group, deliver)) {
       this.emit('message', message, response, from, topic);
     }
   }
@@ -141,13 +149,13 @@ class Messaging {
     this.subscriptions.onSubscribed(reference);
   }
 
-  unsubscribed(topic, reference, code) {
-    this.subscriptions.onUnsubscribed(topic, reference, code);
+  unsubscribed(...values) {
+    this.subscriptions.onUnsubscribed(...values);
   }
 
   /** The client was too slow for messages of a topic; of several if it is `'>'`. */
   gap(topic, lost) {
-    this.subscriptions.forEach(topic, (each) => each.emit('gap', { topic, lost }));
+    this.subscriptions.forEach(topic, undefined, (each) => each.emit('gap', { topic, lost }));
   }
 
   answer(name, from, message, error) {

@@ -8,7 +8,7 @@ const frames = require('./frames');
 const handle = require('./handle');
 const stream = require('./messages');
 const PendingRequest = require('./pendingRequest');
-const retry = require('./retry');
+const repeat = require('./retry');
 const { isPattern, isTopic } = require('./topics');
 const { MAX_TIMER } = require('./wait');
 
@@ -68,9 +68,12 @@ function checkTopic(topic) {
 const checkedText = (dest, ids = idsOf(dest)) =>
   destText(ids ? (Array.isArray(dest) ? ids : ids[0]) : { topic: dest.topic });
 
-/** Checks the arguments of a request, and sends it. `extra`: its third option; for `count` see `PendingRequest`. */
-function startRequest(session, message, dest, options, extra, count) {
-  const { timeout, signal, waitFor } = checkOptions(options, 'timeout', 'signal', extra);
+const lostId = () => wrong('NOT_REGISTERED', 'id was lost: call register()', Error);
+
+/** Checks the arguments of a request, and sends it. `extras`: its further options; for `count` see `PendingRequest`. */
+function startRequest(session, message, dest, options, extras, count) {
+  const checked = checkOptions(options, 'timeout', 'signal', ...extras);
+  const { timeout, signal, waitFor, retry = 0 } = checked;
   const limit = timeout ?? session.settings.requestTimeout;
   const ids = idsOf(dest);
   const text = messageText(session, message);
@@ -80,7 +83,7 @@ function startRequest(session, message, dest, options, extra, count) {
       session.assertVersion2();
     }
     if (session.hasLostId && count !== 0) {
-      throw wrong('NOT_REGISTERED', 'id was lost: call register()', Error);
+      throw lostId();
     }
     if (signal?.aborted) {
       throw aborted(signal);
@@ -93,9 +96,10 @@ function startRequest(session, message, dest, options, extra, count) {
       left > MAX_TIMER ? undefined : brokerTimeout,
     );
   };
-  return waitFor > 0
-    ? retry((to, left) => start(to, left, left), ids, { waitFor, limit, signal })
-    : start(ids, limit, timeout);
+  if (waitFor > 0 || retry > 0) {
+    return repeat((to, left) => start(to, left, left), ids, { waitFor, retry, limit, signal });
+  }
+  return start(ids, limit, timeout);
 }
 
 /** The treatments of a slow subscriber. */
@@ -130,18 +134,18 @@ const methods = {
 
   /** Sends a request to one id or to several. Resolves with the first answer: `{ from, message }`. */
   async request(message, dest, options) {
-    return startRequest(this[kSession], message, dest, options, 'waitFor');
+    return startRequest(this[kSession], message, dest, options, ['waitFor', 'retry']);
   },
 
   /** Sends a request to several ids. Resolves with all answers and failures: two Maps by id. */
   async requestAll(message, ids, options) {
     const count = Math.floor(Object(options).count ?? MAX_TIMER);
-    return startRequest(this[kSession], message, ids, options, 'count', count);
+    return startRequest(this[kSession], message, ids, options, ['count'], count);
   },
 
   /** Sends a message. Resolves with the broker's receipt: `{ delivered, failed }`. */
   async deliver(message, dest, options) {
-    return startRequest(this[kSession], message, dest, options, 'waitFor', 0);
+    return startRequest(this[kSession], message, dest, options, ['waitFor'], 0);
   },
 
   /** Sends a message to the subscribers of a topic: the same as `send(message, { topic })`. */
@@ -150,9 +154,12 @@ const methods = {
     return this.send(message, { topic });
   },
 
-  /** Subscribes to a topic or a pattern. Resolves with a `Subscription` when the broker has confirmed it. */
-  async subscribe(topic, { slow = 'drop', ...unknown } = {}) {
-    checkOptions(unknown);
+  /**
+   * Subscribes to a topic or a pattern; with `group` as one of several workers. Resolves with a `Subscription` when the
+   * broker has confirmed it.
+   */
+  async subscribe(topic, options) {
+    const { slow = 'drop', group, window } = checkOptions(options, 'slow', 'group', 'window');
     if (!isPattern(topic)) {
       const expected = 'expected tokens joined by ".", "*" for one, ">" for the rest';
       throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, ${expected}`);
@@ -160,8 +167,15 @@ const methods = {
     if (!SLOW.includes(slow)) {
       throw wrong('OPTION', `option "slow" is ${JSON.stringify(slow)}, expected ${SLOW}`);
     }
-    this[kSession].assertOpen();
-    return this[kSession].subscriptions.add(topic, slow);
+    if (group !== undefined && !(isTopic(group) && !group.includes('.'))) {
+      throw wrong('TOPIC', `group is ${JSON.stringify(group)}, expected a token`);
+    }
+    const session = this[kSession];
+    session.assertOpen();
+    if (session.hasLostId) {
+      throw lostId();
+    }
+    return session.subscriptions.add(topic, { slow, group, window });
   },
 
   /** An async iterator of incoming messages: `{ message, from, response }`. */

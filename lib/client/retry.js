@@ -1,6 +1,6 @@
 'use strict';
 
-// Repeats a request or delivery while its receivers are not registered yet.
+// Repeats a request or delivery while its receivers are not registered yet, or after its receiver has failed.
 
 const { startWait } = require('./wait');
 
@@ -11,15 +11,20 @@ const MAX_DELAY = 1000;
 /** The codes of an id that is not registered, and of a topic without a subscriber. */
 const UNKNOWN = ['UNKNOWN_ID', 'NO_SUBSCRIBER'];
 
+/** The codes after which another receiver may do the work. */
+const FAILED = ['GONE', 'UNAVAILABLE'];
+
 /**
  * Calls `start(ids, left)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
- * unknown. A receipt is repeated for the unknown ids alone, and the result has all receipts.
+ * unknown, and up to `retry` times after a failure. A receipt is repeated for the unknown ids alone, and the result has
+ * all receipts.
  */
-async function retry(start, ids, { waitFor, limit, signal }) {
+async function repeat(start, ids, { waitFor = 0, retry = 0, limit, signal }) {
   const begin = performance.now();
   const until = begin + Math.min(waitFor, limit);
   const delivered = [];
   const failed = new Map();
+  let retries = retry;
   for (let delay = MIN_DELAY, rest = ids; ; delay = Math.min(2 * delay, MAX_DELAY)) {
     // The last attempt comes at the end.
     const pause = Math.min(delay, until - performance.now());
@@ -43,6 +48,10 @@ async function retry(start, ids, { waitFor, limit, signal }) {
         return { delivered, failed };
       }
     } catch (error) {
+      if (retries > 0 && FAILED.includes(error.code)) {
+        retries -= 1;
+        continue;
+      }
       if (!UNKNOWN.includes(error.code) || pause < 0) {
         throw error;
       }
@@ -51,4 +60,4 @@ async function retry(start, ids, { waitFor, limit, signal }) {
   }
 }
 
-module.exports = retry;
+module.exports = repeat;

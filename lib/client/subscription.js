@@ -3,40 +3,45 @@
 const Emitter = require('./emitter');
 const handle = require('./handle');
 const { checkOptions } = require('./arguments');
+const { coded } = require('./errors');
 const stream = require('./messages');
 
 /**
- * A subscription to a topic or a pattern: an async iterable of its messages, and an emitter of `'message'`, `'gap'` and
- * `'end'`.
+ * A subscription to a topic or a pattern, perhaps as a member of a group: an async iterable of its messages, and an
+ * emitter of `'message'`, `'gap'` and `'end'`.
  */
 class Subscription extends Emitter {
   #session;
-  #unsubscribe;
+  #control;
 
   /** The topic or pattern. */
   topic;
-  /** The treatment while it is slow: `'drop'`, `'latest'` or `'wait'`. */
-  slow;
+  /** The group of workers; undefined for none. */
+  group;
   /** Streams of its messages: `pushMessage(message, size)`, `endStream()`. */
   messageStreams = new Set();
   /** The handler that was set by `handle()`. */
   handler;
+  /** True once the subscription has ended. */
+  isEnded = false;
 
-  constructor(session, topic, slow, unsubscribe) {
+  /** `control`: the functions `end()` and `setWindow(window)`. */
+  constructor(session, topic, group, control) {
     super();
     this.#session = session;
-    this.#unsubscribe = unsubscribe;
+    this.#control = control;
     this.topic = topic;
-    this.slow = slow;
+    this.group = group;
   }
 
   /** An async iterator of messages: `{ message, from, topic, response, answer }`. */
   messages(options) {
-    return stream(
-      this.#session,
-      checkOptions(options, 'highWaterMark', 'signal'),
-      this.messageStreams,
-    );
+    const checked = checkOptions(options, 'highWaterMark', 'signal');
+    const messages = stream(this.#session, checked, this.messageStreams);
+    if (this.isEnded) {
+      messages.endStream();
+    }
+    return messages;
   }
 
   [Symbol.asyncIterator]() {
@@ -45,17 +50,30 @@ class Subscription extends Emitter {
 
   /** Answers messages with the results of a function. Returns a function that stops it. */
   handle(handler, options) {
+    if (this.isEnded) {
+      throw coded('ERR_WSMB_NOT_OPEN', 'subscription has ended');
+    }
     return handle(this.#session, handler, options, this);
+  }
+
+  /** Takes no further messages until `resume()`: the other members of the group get them. */
+  pause() {
+    this.#control.setWindow(0);
+  }
+
+  /** Ends a `pause()`. */
+  resume() {
+    this.#control.setWindow();
   }
 
   /** Ends the subscription. Resolves when the broker has confirmed it. */
   unsubscribe() {
-    return this.#unsubscribe();
+    return this.#control.end();
   }
 
   /** Ends the subscription at the end of an `await using` block. */
   [Symbol.asyncDispose ?? 'asyncDispose']() {
-    return this.#unsubscribe();
+    return this.#control.end();
   }
 }
 

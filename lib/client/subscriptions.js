@@ -11,6 +11,9 @@ const { matches } = require('./topics');
  * An entry:
  *
  *     subscription   the object of the program
+ *     slow, group, window  its options; `group` as JSON text
+ *     isPaused       its window is 0
+ *     finished       number of messages of a group that the program has finished and the broker does not know of
  *     resolve, reject  of the promise of `subscribe()`
  *     isEnding       the program has ended it
  *     ended          the promise of `unsubscribe()`, and its `resolveEnd`
@@ -25,35 +28,78 @@ class Subscriptions {
   }
 
   /** Subscribes, at once or when the client is registered. Resolves with a `Subscription`. */
-  add(topic, slow) {
+  add(topic, { slow, group, window }) {
     const session = this.#session;
     const number = session.requests.nextReference();
     return new Promise((resolve, reject) => {
-      const end = () => this.#end(number);
-      const subscription = new Subscription(session, topic, slow, end);
-      this.#entries.set(number, { subscription, resolve, reject });
-      if (session.isRegistered) {
-        this.#send(number);
-      }
+      const control = {
+        end: () => this.#end(number),
+        setWindow: (size) => {
+          const entry = this.#entries.get(number);
+          if (group !== undefined && entry && !entry.isEnding) {
+            entry.isPaused = size === 0;
+            this.#sendIfRegistered(number);
+          }
+        },
+      };
+      const subscription = new Subscription(session, topic, group, control);
+      const entry = { subscription, slow, window, resolve, reject, finished: 0 };
+      entry.group = group && JSON.stringify(group);
+      this.#entries.set(number, entry);
+      this.#sendIfRegistered(number);
     });
   }
 
   /** Subscribes again on a new connection. */
   onRegistered() {
     for (const number of [...this.#entries.keys()]) {
+      this.#entries.get(number).finished = 0;
+      this.#send(number);
+    }
+  }
+
+  #sendIfRegistered(number) {
+    if (this.#session.isRegistered) {
       this.#send(number);
     }
   }
 
   #send(number) {
     const session = this.#session;
-    const entry = this.#entries.get(number);
+    const { subscription, slow, group, window, isPaused } = this.#entries.get(number);
     try {
       session.assertVersion2();
-      const { topic, slow } = entry.subscription;
-      session.sendFrame(frames.subscribe(JSON.stringify(topic), number, slow), true);
+      const more = group
+        ? frames.member('window', isPaused ? 0 : window)
+        : frames.member('slow', `"${slow}"`);
+      const topic = JSON.stringify(subscription.topic);
+      session.sendFrame(frames.subscription('subscribe', topic, number, group, more), true);
     } catch (error) {
       this.#drop(number, error);
+    }
+  }
+
+  /** Counts a message of a group that the program has finished. The broker is informed at the end of the tick. */
+  #finish(number) {
+    const entry = this.#entries.get(number);
+    if (!entry) {
+      return;
+    }
+    entry.finished += 1;
+    if (entry.finished === 1) {
+      queueMicrotask(() => {
+        if (entry.finished > 0 && this.#session.isRegistered) {
+          const topic = JSON.stringify(entry.subscription.topic);
+          const count = frames.member('count', entry.finished);
+          entry.finished = 0;
+          try {
+            const frame = frames.subscription('acknowledge', topic, undefined, entry.group, count);
+            this.#session.sendFrame(frame, true);
+          } catch {
+            // The client is closing, or its send queue is full.
+          }
+        }
+      });
     }
   }
 
@@ -67,11 +113,11 @@ class Subscriptions {
         entry.resolveEnd = resolve;
       });
       const { topic } = entry.subscription;
-      const isShared = this.#list().some(
-        (one) => !one.isEnding && one.subscription.topic === topic,
-      );
-      if (session.isRegistered && !isShared) {
-        session.sendFrame(frames.unsubscribe(JSON.stringify(topic), number), true);
+      const isOther = (one) =>
+        !one.isEnding && one.subscription.topic === topic && one.group === entry.group;
+      if (session.isRegistered && !this.#list().some(isOther)) {
+        const text = JSON.stringify(topic);
+        session.sendFrame(frames.subscription('unsubscribe', text, number, entry.group), true);
       } else {
         this.#drop(number);
       }
@@ -87,6 +133,7 @@ class Subscriptions {
   #drop(number, error) {
     const entry = this.#entries.get(number);
     this.#entries.delete(number);
+    entry.subscription.isEnded = true;
     for (const each of entry.subscription.messageStreams) {
       each.endStream();
     }
@@ -101,8 +148,8 @@ class Subscriptions {
     entry?.resolve(entry.subscription);
   }
 
-  /** A subscription has ended. `code`: the broker has ended all of this topic. */
-  onUnsubscribed(topic, number, code) {
+  /** A subscription has ended. `code`: the broker has ended all of this topic and group. */
+  onUnsubscribed(topic, number, code, group) {
     if (!code) {
       if (this.#entries.get(number)?.isEnding) {
         this.#drop(number);
@@ -110,11 +157,9 @@ class Subscriptions {
       return;
     }
     for (const [each, { subscription }] of [...this.#entries]) {
-      if (subscription.topic === topic) {
-        this.#drop(
-          each,
-          remote({ code, message: `subscription to ${JSON.stringify(topic)} ended` }),
-        );
+      if (subscription.topic === topic && subscription.group === (group ?? undefined)) {
+        const message = `subscription to ${JSON.stringify(topic)} ended`;
+        this.#drop(each, remote({ code, message }));
       }
     }
   }
@@ -128,13 +173,29 @@ class Subscriptions {
     return isKnown;
   }
 
-  /** Calls a function with each subscription that matches a topic; with all for `'>'`. Returns false if there is none. */
-  forEach(topic, callback) {
+  /**
+   * Calls a function with each subscription of a group (undefined: of none) that matches a topic; with a group also with a
+   * function to call once its message is finished. The topic `'>'` means all. Returns false if there is none.
+   */
+  forEach(topic, group, callback) {
     let isFound = false;
-    for (const { subscription, isEnding } of this.#list()) {
+    for (const [number, { subscription, isEnding }] of [...this.#entries]) {
       const { topic: pattern } = subscription;
-      if (topic === '>' || pattern === topic || matches(pattern, topic)) {
+      const isMeant = topic === '>' || pattern === topic || matches(pattern, topic);
+      if (isMeant && subscription.group === (group ?? undefined)) {
         isFound = true;
+        if (group) {
+          let isFinished = false;
+          const finish = () => {
+            if (!isFinished) {
+              isFinished = true;
+              this.#finish(number);
+            }
+          };
+          callback(subscription, finish);
+          // Several subscriptions of a client are one member.
+          break;
+        }
         if (!isEnding) {
           callback(subscription);
         }

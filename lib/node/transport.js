@@ -315,7 +315,7 @@ class Transport {
     }
   }
 
-  onPublication([, ack, from, message, topic]) {
+  onPublication([, ack, from, message, topic, group]) {
     const [text, name] = parseAck(ack);
     const size = eventHub.eventSize();
     this.#session.handleFrame({
@@ -326,6 +326,7 @@ class Transport {
       ack: name,
       size,
       topic,
+      group,
     });
   }
 
@@ -412,8 +413,8 @@ class Transport {
     eventHub.yieldToPromises();
   }
 
-  onUnsubscribed([, topic, ref, code]) {
-    this.#session.handleFrame({ action: 'unsubscribed', topic, ref, code });
+  onUnsubscribed([, topic, ref, code, group]) {
+    this.#session.handleFrame({ action: 'unsubscribed', topic, ref, code, group });
   }
 
   onGap([, topic, lost]) {

@@ -11,8 +11,10 @@
 //! | `topics` | subscribers by topic |
 //! | `wildcards` | subscribers by patterns with wildcards |
 //! | `subscriber` | what a connection subscribes to, and what it has lost |
+//! | `groups` | groups of workers, of which one gets a message |
 //! | `publish` | pushes messages of a topic to a subscriber |
 
+pub(crate) mod groups;
 mod publish;
 pub(crate) mod subscriber;
 mod wildcards;
@@ -25,7 +27,7 @@ use std::{
 
 #[cfg(not(feature = "bench"))]
 use foldhash::quality::RandomState;
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry};
 
 #[cfg(feature = "bench")]
 use crate::bench::NumberedState as RandomState;
@@ -42,6 +44,7 @@ use crate::{
     },
     topic,
 };
+use groups::Group;
 pub(crate) use publish::Publication;
 use wildcards::Tree;
 
@@ -79,7 +82,27 @@ struct Topic {
 
 /// The subscribers of one pattern.
 #[derive(Debug, Default)]
-struct Subscribers(HashTable<Subscriber>);
+struct Subscribers {
+    each: HashTable<Subscriber>,
+    /// Groups of workers, of which one member gets a message.
+    groups: Vec<Arc<Group>>,
+}
+
+/// The receivers of a message to a topic.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Connections that get it, each once.
+    pub(crate) subscribers: Vec<Subscriber>,
+    /// Groups of which one member gets it.
+    pub(crate) groups: Vec<Arc<Group>>,
+}
+
+impl Found {
+    pub(crate) fn clear(&mut self) {
+        self.subscribers.clear();
+        self.groups.clear();
+    }
+}
 
 impl Subscribers {
     fn hash(hasher: &RandomState, handle: &Arc<Handle>) -> u64 {
@@ -91,31 +114,43 @@ impl Subscribers {
     fn set(&mut self, hasher: &RandomState, subscriber: Subscriber) {
         let hash = Self::hash(hasher, &subscriber.handle);
         let is_it = |one: &Subscriber| Arc::ptr_eq(&one.handle, &subscriber.handle);
-        match self.0.find_mut(hash, is_it) {
+        match self.each.find_mut(hash, is_it) {
             Some(known) => known.slow = subscriber.slow,
             None => {
                 let hash_of = |one: &Subscriber| Self::hash(hasher, &one.handle);
-                self.0.insert_unique(hash, subscriber, hash_of);
+                self.each.insert_unique(hash, subscriber, hash_of);
             }
         }
     }
 
     fn remove(&mut self, hasher: &RandomState, handle: &Arc<Handle>) {
         let hash = Self::hash(hasher, handle);
-        if let Ok(entry) = (self.0).find_entry(hash, |one| Arc::ptr_eq(&one.handle, handle)) {
+        let is_it = |one: &Subscriber| Arc::ptr_eq(&one.handle, handle);
+        if let Ok(entry) = self.each.find_entry(hash, is_it) {
             entry.remove();
         }
-        if self.0.capacity() > 64 && self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to_fit(|one| Self::hash(hasher, &one.handle));
+        if self.each.capacity() > 64 && self.each.len() < self.each.capacity() / 4 {
+            (self.each).shrink_to_fit(|one| Self::hash(hasher, &one.handle));
         }
+    }
+
+    /// The group of this name, which is created if there is none.
+    fn group(&mut self, pattern: &Arc<str>, name: &str) -> Arc<Group> {
+        let known = self.groups.iter().find(|group| *group.name == *name);
+        known.cloned().unwrap_or_else(|| {
+            let group = Group::new(pattern, name);
+            self.groups.push(group.clone());
+            group
+        })
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.each.is_empty() && self.groups.is_empty()
     }
 
-    fn collect(&self, found: &mut Vec<Subscriber>) {
-        found.extend(self.0.iter().cloned());
+    fn collect(&self, found: &mut Found) {
+        found.subscribers.extend(self.each.iter().cloned());
+        found.groups.extend(self.groups.iter().cloned());
     }
 }
 
@@ -157,84 +192,68 @@ impl Topics {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    /// Subscribes a connection, or changes its subscription. `max_patterns`: maximum number of distinct patterns
-    /// with wildcards. `is_new`: the connection has no subscription to this pattern.
+    /// Changes the subscribers of a pattern. `max_patterns`: maximum number of distinct patterns with wildcards.
     ///
-    /// Errors: `TooManyPatterns`.
-    fn add(
+    /// Errors: `TooManyPatterns`; nothing has changed then.
+    fn change<T>(
         &self,
         pattern: &Arc<str>,
-        subscriber: Subscriber,
-        is_new: bool,
         max_patterns: usize,
-    ) -> Result<(), ActionError> {
+        change: impl FnOnce(&mut Subscribers, &RandomState) -> T,
+    ) -> Result<T, ActionError> {
         let hasher = &self.hasher;
+        let (result, before, after);
         if topic::has_wildcards(pattern) {
             let mut tree = self.wildcards.write();
             if tree.count() >= max_patterns && !tree.has(pattern) {
                 return Err(ActionError::TooManyPatterns(max_patterns));
             }
-            let count = tree.count();
-            tree.set(pattern, subscriber, hasher);
-            self.patterns.store(tree.count(), Relaxed);
-            self.version.fetch_add(1, Release);
-            if tree.count() > count {
-                self.announce(pattern);
-            }
+            before = tree.count();
+            result = tree.change(pattern, |subscribers| change(subscribers, hasher));
+            after = tree.count();
+            self.patterns.store(after, Relaxed);
+            self.changed(pattern, before != after);
         } else {
             let hash = hasher.hash_one(&**pattern);
             let mut shard = self.shard(hash).write();
+            before = shard.len();
             let is_it = |one: &Topic| one.name == *pattern;
-            match shard.find_mut(hash, is_it) {
-                Some(topic) => topic.subscribers.set(hasher, subscriber),
-                None => {
-                    let mut subscribers = Subscribers::default();
-                    subscribers.set(hasher, subscriber);
-                    let name = pattern.clone();
-                    let topic = Topic { name, subscribers };
-                    shard.insert_unique(hash, topic, |one| hasher.hash_one(&*one.name));
-                    self.announce(pattern);
+            let hash_of = |one: &Topic| hasher.hash_one(&*one.name);
+            match shard.entry(hash, is_it, hash_of) {
+                Entry::Occupied(mut entry) => {
+                    let subscribers = &mut entry.get_mut().subscribers;
+                    result = change(subscribers, hasher);
+                    if subscribers.is_empty() {
+                        entry.remove();
+                    }
                 }
-            }
-            self.version.fetch_add(1, Release);
-        }
-        self.count.fetch_add(usize::from(is_new), Relaxed);
-        Ok(())
-    }
-
-    /// Ends the subscription of a connection to this pattern, which exists.
-    fn remove(&self, pattern: &Arc<str>, handle: &Arc<Handle>) {
-        let hasher = &self.hasher;
-        if topic::has_wildcards(pattern) {
-            let mut tree = self.wildcards.write();
-            let count = tree.count();
-            tree.remove(pattern, handle, hasher);
-            self.patterns.store(tree.count(), Relaxed);
-            self.version.fetch_add(1, Release);
-            if tree.count() < count {
-                self.announce(pattern);
-            }
-        } else {
-            let hash = hasher.hash_one(&**pattern);
-            let mut shard = self.shard(hash).write();
-            if let Ok(mut entry) = shard.find_entry(hash, |one| one.name == *pattern) {
-                let subscribers = &mut entry.get_mut().subscribers;
-                subscribers.remove(hasher, handle);
-                if subscribers.is_empty() {
-                    entry.remove();
-                    self.announce(pattern);
+                Entry::Vacant(entry) => {
+                    let mut subscribers = Subscribers::default();
+                    result = change(&mut subscribers, hasher);
+                    if !subscribers.is_empty() {
+                        let name = pattern.clone();
+                        entry.insert(Topic { name, subscribers });
+                    }
                 }
             }
             if shard.capacity() > 1024 && shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit(|one| hasher.hash_one(&*one.name));
+                shard.shrink_to_fit(hash_of);
             }
-            self.version.fetch_add(1, Release);
+            after = shard.len();
+            self.changed(pattern, before != after);
         }
-        self.count.fetch_sub(1, Relaxed);
+        Ok(result)
     }
 
-    /// Tells the other brokers that a pattern has got its first subscriber, or has lost its last. Under the lock of
-    /// the change.
+    /// Counts a change, and tells the other brokers if the pattern has got its first subscriber, or has lost its
+    /// last. Under the lock of the change.
+    fn changed(&self, pattern: &Arc<str>, has_appeared_or_gone: bool) {
+        self.version.fetch_add(1, Release);
+        if has_appeared_or_gone {
+            self.announce(pattern);
+        }
+    }
+
     fn announce(&self, pattern: &Arc<str>) {
         if let Some(peers) = &self.peers {
             peers.pattern_changed(pattern);
@@ -268,9 +287,9 @@ impl Topics {
         known.map_or_else(|| pattern.into(), |topic| topic.name.clone())
     }
 
-    /// Finds the subscribers of a topic. Each connection is found once, with the subscription that promises the
-    /// most.
-    pub(crate) fn find(&self, topic: &str, found: &mut Vec<Subscriber>) {
+    /// Finds the receivers of a message to a topic. Each connection is found once, with the subscription that promises
+    /// the most.
+    pub(crate) fn find(&self, topic: &str, found: &mut Found) {
         found.clear();
         let hash = self.hasher.hash_one(topic);
         if let Some(topic) = (self.shard(hash).read()).find(hash, |one| *one.name == *topic) {
@@ -279,11 +298,12 @@ impl Topics {
         if self.patterns() == 0 {
             return;
         }
-        let exact = found.len();
+        let exact = found.subscribers.len();
         self.wildcards.read().collect(topic, found);
-        if found.len() > exact && found.len() > 1 {
-            found.sort_unstable_by_key(|one| (one.handle.key, Reverse(one.slow)));
-            found.dedup_by_key(|one| one.handle.key);
+        let subscribers = &mut found.subscribers;
+        if subscribers.len() > exact && subscribers.len() > 1 {
+            subscribers.sort_unstable_by_key(|one| (one.handle.key, Reverse(one.slow)));
+            subscribers.dedup_by_key(|one| one.handle.key);
         }
     }
 }

@@ -12,11 +12,13 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 ack,
                 from,
                 topic,
+                group,
             } => Self::Message {
                 message,
                 ack,
                 from,
                 topic,
+                group,
             },
             ServerAction::PublishReceipt {
                 reference,
@@ -34,10 +36,12 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 topic,
                 reference,
                 code,
+                group,
             } => Self::Unsubscribed {
                 topic,
                 reference,
                 code,
+                group,
             },
             ServerAction::Gap { topic, lost } => Self::Gap { topic, lost },
             ServerAction::Answer {

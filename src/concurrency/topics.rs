@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{below, explore, handle, memory, together};
 use crate::{
-    broker::{handle::Handle, topics::Topics},
+    broker::{
+        handle::Handle,
+        topics::{Found, Topics},
+    },
     memory::Memory,
     options::ServerOptions,
     protocol::Slow,
@@ -43,9 +46,9 @@ impl World {
     }
 
     fn find(&self) -> Vec<u64> {
-        let mut found = Vec::new();
+        let mut found = Found::default();
         self.topics.find("a", &mut found);
-        found.iter().map(|one| one.handle.key).collect()
+        found.subscribers.iter().map(|one| one.handle.key).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! subscriber without room loses the batch, and gets a `gap` later; only one that asks for it makes this
 //! connection wait.
 
-use std::{mem, sync::Arc, task::Context};
+use std::{mem, sync::Arc, task::Context, time::Instant};
 
 use bytes::Bytes;
 
@@ -16,7 +16,10 @@ use crate::{
         handle::Handle,
         peers::Unreachable,
         requests::{DeliveryError, Name},
-        topics::Publication,
+        topics::{
+            Publication,
+            groups::{Dispatched, Group, Job, JobRequest},
+        },
     },
     error::ActionError,
     memory::{self, Charge, MOST_SHARE},
@@ -37,6 +40,15 @@ pub(super) struct Published {
     dropped: usize,
     /// Whether it was sent to other brokers; none without a cluster.
     elsewhere: Option<bool>,
+}
+
+/// The outcome of a message for groups: their numbers.
+#[derive(Debug, Default, Clone, Copy)]
+struct ByGroups {
+    /// A member gets it, or it waits for one.
+    taken: usize,
+    /// Too many messages wait.
+    full: usize,
 }
 
 impl Connection {
@@ -67,11 +79,11 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         if !self.access.may_publish(topic, self.id.as_deref()) {
-            return Err(ActionError::TopicForbidden("send to"));
+            return Err(ActionError::TopicForbidden("send to", topic.to_owned()));
         }
         self.find_subscribers(topic, turn);
         let batch = &turn.publication;
-        let known = batch.subscribers.len();
+        let known = batch.found.subscribers.len();
         let frame = protocol::publication(message, options.ack, self.from(), &batch.end);
         let length = frame.iter().map(|piece| piece.len()).sum();
         let size = framing::frame_size(length, Mask::None);
@@ -104,19 +116,61 @@ impl Connection {
         if let Some(ack) = options.request() {
             return self.publish_request(message, ack, options, turn);
         }
+        let has_room = |group: &Arc<Group>| group.has_room(cx.waker());
+        if !turn.publication.found.groups.iter().all(has_room) {
+            // The waker is called when there is room.
+            self.deliver(turn);
+            return Ok(Some(self.handle.clone()));
+        }
         let end = mem::take(&mut turn.publication.end);
         let frame = protocol::publication(message, options.ack, self.from(), &end);
         turn.publication.add(&frame);
         turn.publication.end = end;
+        let taken = match turn.publication.found.groups.is_empty() {
+            true => 0,
+            false => self.publish_to_groups(message, options, None, turn).taken,
+        };
         if !options.receipt() {
             if turn.publication.is_full() {
                 self.deliver_publication(turn);
             }
             return Ok(None);
         }
-        let published = self.deliver_publication(turn);
+        let mut published = self.deliver_publication(turn);
+        published.queued += taken;
         self.push_publish_receipt(options, published, turn);
         Ok(None)
+    }
+
+    /// Gives a message to a member of each group of the batch's topic. `request`: the request that it is.
+    fn publish_to_groups(
+        &self,
+        message: &str,
+        options: &SendOptions<'_>,
+        request: Option<&JobRequest>,
+        turn: &mut Turn,
+    ) -> ByGroups {
+        let mut result = ByGroups::default();
+        let groups = mem::take(&mut turn.publication.found.groups);
+        let topic = protocol::json_string(&turn.publication.topic);
+        for group in &groups {
+            let name = protocol::json_string(&group.name);
+            let end = version_2::publication_end(&topic, Some(&name));
+            let frame = protocol::publication(message, options.ack, self.from(), &end);
+            let mut frames = Vec::new();
+            framing::append_text(&frame, &mut frames);
+            let job = Job {
+                frame: self.share(&mut frames),
+                request: request.cloned(),
+            };
+            match self.broker.dispatch(group, job, &mut turn.touched) {
+                Dispatched::Sent | Dispatched::Queued => result.taken += 1,
+                Dispatched::Full => result.full += 1,
+                Dispatched::Empty => {}
+            }
+        }
+        turn.publication.found.groups = groups;
+        result
     }
 
     /// Makes the batch one for this topic. Its subscribers stay known while nothing has changed.
@@ -139,11 +193,12 @@ impl Connection {
         if batch.topic != topic {
             batch.topic.clear();
             batch.topic.push_str(topic);
-            batch.end = version_2::publication_end(&protocol::json_string(topic));
+            batch.end = version_2::publication_end(&protocol::json_string(topic), None);
         }
         batch.version = version;
-        self.broker.topics.find(topic, &mut batch.subscribers);
-        batch.waits = batch.subscribers.iter().any(|one| one.slow == Slow::Wait);
+        self.broker.topics.find(topic, &mut batch.found);
+        let mut subscribers = batch.found.subscribers.iter();
+        batch.waits = subscribers.any(|one| one.slow == Slow::Wait);
     }
 
     /// The first subscriber that makes this connection wait, if one has no room.
@@ -151,12 +206,12 @@ impl Connection {
     fn find_full(&mut self, cx: &Context<'_>, turn: &mut Turn) -> Option<Arc<Handle>> {
         let bytes = turn.publication.frames.len();
         let mut waiting =
-            (turn.publication.subscribers.iter()).filter(|one| one.slow == Slow::Wait);
+            (turn.publication.found.subscribers.iter()).filter(|one| one.slow == Slow::Wait);
         if !waiting.any(|one| one.handle.outbox.is_full_with(bytes)) {
             return None;
         }
         self.deliver_publication(turn);
-        for one in &turn.publication.subscribers {
+        for one in &turn.publication.found.subscribers {
             if one.slow != Slow::Wait {
                 continue;
             }
@@ -180,7 +235,7 @@ impl Connection {
     ) -> Result<Option<Arc<Handle>>, ActionError> {
         self.deliver_publication(turn);
         let (mut asked, mut slow) = (Vec::new(), Vec::new());
-        for one in &turn.publication.subscribers {
+        for one in &turn.publication.found.subscribers {
             if one.handle.outbox.is_full() {
                 // Frames queued in this turn may have filled the outbox.
                 one.handle.flush();
@@ -226,11 +281,46 @@ impl Connection {
             let requests = &self.broker.registry.requests;
             requests.delivered(&request, &mut turn.notifications);
         }
-        if asked.is_empty() {
-            self.fail_publication(ack, published, options, turn)?;
+        let by_groups = match turn.publication.found.groups.is_empty() {
+            true => ByGroups::default(),
+            false => {
+                let request = self.job_request(ack, &topic, options)?;
+                self.publish_to_groups(message, options, request.as_ref(), turn)
+            }
+        };
+        published.queued += by_groups.taken;
+        if published.queued == 0 {
+            let error = match (published.dropped, by_groups.full) {
+                (0, 0) => DeliveryError::NoSubscriber,
+                (_, 0) => DeliveryError::Slow,
+                _ => DeliveryError::Busy,
+            };
+            self.fail_publication(ack, error, options, turn)?;
         }
         self.push_publish_receipt(options, published, turn);
         Ok(None)
+    }
+
+    /// The request of a message to groups; none for a sender without an id, which gets no answer.
+    ///
+    /// Errors: `AckTaken` if another connection has a pending request with this ack.
+    fn job_request(
+        &self,
+        ack: &str,
+        topic: &str,
+        options: &SendOptions<'_>,
+    ) -> Result<Option<JobRequest>, ActionError> {
+        let (key, now) = (self.key(ack)?, Instant::now());
+        let requests = &self.broker.registry.requests;
+        requests.check(&key, &self.handle, now)?;
+        let timeout = options.reply.and_then(|reply| reply.timeout);
+        Ok(self.id.is_some().then(|| JobRequest {
+            asker: self.handle.clone(),
+            ack: (&*key).into(),
+            topic: topic.into(),
+            answers: options.reply.map_or(1, |reply| reply.answers),
+            deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
+        }))
     }
 
     /// Moves frames to memory that several outboxes can share.
@@ -244,15 +334,14 @@ impl Connection {
     fn fail_publication(
         &self,
         ack: &str,
-        published: Published,
+        error: DeliveryError,
         options: &SendOptions<'_>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let error = match published.dropped {
-            0 => DeliveryError::NoSubscriber,
-            _ => DeliveryError::Slow,
-        };
         self.count_failed(options, error);
+        if error == DeliveryError::NoSubscriber {
+            self.broker.no_subscriber(1);
+        }
         if self.id.is_some() && self.broker.has_room_for_answer(&self.handle) {
             let ack = protocol::json_string(&self.key(ack)?);
             let topic = protocol::json_string(&turn.publication.topic);
@@ -294,7 +383,7 @@ impl Connection {
         let mut frames = mem::take(&mut batch.frames);
         let (topic, subscribers) = (
             mem::take(&mut batch.topic),
-            mem::take(&mut batch.subscribers),
+            mem::take(&mut batch.found.subscribers),
         );
         let size = frames.len();
         let is_shared = size >= SHARE_FROM && subscribers.len() > 1;
@@ -308,7 +397,8 @@ impl Connection {
         };
         let peers = self.broker.peers.as_ref();
         published.elsewhere = peers.map(|peers| peers.publish(&publication));
-        if subscribers.is_empty() && published.elsewhere != Some(true) {
+        let has_groups = !turn.publication.found.groups.is_empty();
+        if subscribers.is_empty() && !has_groups && published.elsewhere != Some(true) {
             self.broker.no_subscriber(count);
         }
         let mut copied = 0;
@@ -330,7 +420,7 @@ impl Connection {
         }
         frames.clear();
         let batch = &mut turn.publication;
-        (batch.topic, batch.subscribers, batch.frames) = (topic, subscribers, frames);
+        (batch.topic, batch.found.subscribers, batch.frames) = (topic, subscribers, frames);
         published
     }
 }

@@ -397,7 +397,7 @@ impl Connection {
         let own = std::mem::replace(&mut *handle.lease.lock(), lease);
         drop((own, given_up));
         if let Some((former, registration)) = lost {
-            broker.topics.leave(&former);
+            broker.end_subscriptions(&former);
             let requests = &broker.registry.requests;
             requests.replaced(&former, &id, registration, &mut turn.notifications);
         }

@@ -1,7 +1,8 @@
-//! Commands `subscribe` and `unsubscribe`.
+//! Commands `subscribe`, `unsubscribe` and `acknowledge`.
 
 use super::{Connection, Turn};
 use crate::{
+    broker::topics::Topics,
     error::ActionError,
     protocol::{self, RawSubscription, Slow, version_2},
 };
@@ -21,16 +22,34 @@ impl Connection {
         };
         let pattern = &subscription.pattern;
         if !self.access.may_subscribe(pattern, self.id.as_deref()) {
-            return Err(ActionError::TopicForbidden("subscribe to"));
+            return Err(ActionError::TopicForbidden(
+                "subscribe to",
+                pattern.to_string(),
+            ));
         }
         if subscription.slow == Slow::Wait && !options.allow_wait && !self.handle.participant {
             return Err(ActionError::WaitForbidden);
         }
         let limits = (options, &self.broker.memory);
-        (self.broker.topics).subscribe(&self.handle, pattern, subscription.slow, limits)?;
+        let topics = &self.broker.topics;
+        let joined = match &subscription.group {
+            None => {
+                topics.subscribe(&self.handle, pattern, subscription.slow, limits)?;
+                None
+            }
+            Some(name) => {
+                let member = (&**name, subscription.window);
+                Some(topics.join(&self.handle, pattern, member, limits)?)
+            }
+        };
         let pattern = protocol::json_string(pattern);
         let frame = version_2::subscribed(&pattern, subscription.reference);
         turn.pushed(&self.handle, self.handle.outbox.push(&frame));
+        if let Some((group, assigned)) = joined {
+            // Behind `subscribed`.
+            self.broker
+                .deliver_jobs(&group, assigned, &mut turn.touched);
+        }
         Ok(())
     }
 
@@ -46,7 +65,13 @@ impl Connection {
             false => return Err(ActionError::UnknownAction("unsubscribe".to_owned())),
         };
         let pattern = &subscription.pattern;
-        self.broker.topics.unsubscribe(&self.handle, pattern);
+        match &subscription.group {
+            None => drop(self.broker.topics.unsubscribe(&self.handle, pattern)),
+            Some(name) => {
+                let jobs = (self.broker.topics).leave_group(&self.handle, pattern, name);
+                self.broker.fail_jobs(jobs);
+            }
+        }
         let pattern = protocol::json_string(pattern);
         let frame = version_2::unsubscribed(&pattern, subscription.reference, None);
         turn.pushed(&self.handle, self.handle.outbox.push(&frame));
@@ -56,11 +81,38 @@ impl Connection {
     /// Ends the subscriptions that the current grant does not allow.
     pub(super) fn recheck_subscriptions(&self, turn: &mut Turn) {
         let allows = |pattern: &str| self.access.may_subscribe(pattern, self.id.as_deref());
-        for pattern in self.broker.topics.retain(&self.handle, allows) {
+        let (refused, jobs) = self.broker.topics.retain(&self.handle, allows);
+        for (pattern, group) in refused {
             let pattern = protocol::json_string(&pattern);
-            let frame = version_2::unsubscribed(&pattern, None, Some("\"FORBIDDEN\""));
+            let end = match group {
+                None => "\"FORBIDDEN\"".to_owned(),
+                Some(name) => ["\"FORBIDDEN\",\"group\":", &protocol::json_string(&name)].concat(),
+            };
+            let frame = version_2::unsubscribed(&pattern, None, Some(&end));
             turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         }
+        self.broker.fail_jobs(jobs);
+    }
+
+    /// Command `acknowledge`: this member of a group has finished messages, and can get others.
+    #[inline(never)]
+    pub(super) fn acknowledge(
+        &mut self,
+        raw: &RawSubscription<'_>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let finished = match self.handle.uses_version_2() {
+            true => raw.check(self.broker.options.max_id_length)?,
+            false => return Err(ActionError::UnknownAction("acknowledge".to_owned())),
+        };
+        let name = finished.group.as_deref().unwrap_or_default();
+        // It may have left the group since.
+        if let Some(group) = Topics::group_of(&self.handle, &finished.pattern, name) {
+            let assigned = group.acknowledge(&self.handle, finished.count);
+            self.broker
+                .deliver_jobs(&group, assigned, &mut turn.touched);
+        }
+        Ok(())
     }
 
     /// Tells the peer which messages it has lost, once half of its outbox is written.

@@ -11,7 +11,7 @@ use crate::{
     broker::{
         handle::Handle,
         requests::{Notifications, Request},
-        topics::Subscriber,
+        topics::Found,
     },
     error::ActionError,
     event::ServerEvent,
@@ -74,9 +74,9 @@ pub(super) struct ReceiverBatch {
 #[derive(Default)]
 pub(super) struct TopicBatch {
     pub(super) topic: String,
-    /// The version of the subscriptions at which `subscribers` were found.
+    /// The version of the subscriptions at which the receivers were found.
     pub(super) version: u64,
-    pub(super) subscribers: Vec<Subscriber>,
+    pub(super) found: Found,
     /// The end of each frame, with the topic.
     pub(super) end: String,
     /// True if one of the subscribers makes publishers wait.
@@ -150,8 +150,8 @@ impl TopicBatch {
     /// Forgets the topic. The batch must be empty.
     fn forget(&mut self) {
         self.topic.clear();
-        self.subscribers.clear();
-        self.subscribers.shrink_to(KEPT);
+        self.found.clear();
+        self.found.subscribers.shrink_to(KEPT);
     }
 
     /// Adds a frame.
@@ -165,7 +165,7 @@ impl TopicBatch {
     /// True if it is time to deliver the batch.
     pub(super) fn is_full(&self) -> bool {
         self.frames.len() + framing::frame_size(LARGE, Mask::None) > BATCH
-            || self.count as usize * self.subscribers.len() >= DELIVERIES as usize
+            || self.count as usize * self.found.subscribers.len() >= DELIVERIES as usize
     }
 }
 

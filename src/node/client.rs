@@ -64,7 +64,7 @@ pub enum ClientEventKind {
     Unregistered,
     /// `ack, from, message`
     Message,
-    /// `ack, from, message, topic`: a message to a topic.
+    /// `ack, from, message, topic, group`: a message to a topic.
     Publication,
     /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
     /// the estimated bytes that it takes in JavaScript.
@@ -84,7 +84,7 @@ pub enum ClientEventKind {
     PublishReceipt,
     /// `topic, reference`
     Subscribed,
-    /// `topic, reference, code`
+    /// `topic, reference, code, group`
     Unsubscribed,
     /// `topic, lost`
     Gap,
@@ -129,10 +129,12 @@ impl ClientListener for Listener {
                 ack,
                 from,
                 topic: Some(topic),
+                group,
             } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
                 let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
-                self.push(Kind::Publication, &[&ack, from, message, topic]);
+                let group = group.unwrap_or("null");
+                self.push(Kind::Publication, &[&ack, from, message, topic, group]);
             }
             ClientEvent::PublishReceipt {
                 reference,
@@ -153,9 +155,11 @@ impl ClientListener for Listener {
                 topic,
                 reference,
                 code,
+                group,
             } => {
-                let (reference, code) = (reference.unwrap_or("null"), code.unwrap_or("null"));
-                self.push(Kind::Unsubscribed, &[topic, reference, code]);
+                let [reference, code, group] =
+                    [reference, code, group].map(|value| value.unwrap_or("null"));
+                self.push(Kind::Unsubscribed, &[topic, reference, code, group]);
             }
             ClientEvent::Gap { topic, lost } => self.push(Kind::Gap, &[topic, lost]),
             ClientEvent::Message {

@@ -144,15 +144,17 @@ fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
         let message = Some(at.value()?);
         let ack = member(&mut at, r#","ack":"#)?.filter(|ack| is_truthy(ack));
         let from = member(&mut at, r#","from":"#)?;
-        let topic = match version {
-            1 => None,
-            _ => member(&mut at, r#","topic":"#)?,
-        };
+        let (mut topic, mut group) = (None, None);
+        if version > 1 {
+            topic = member(&mut at, r#","topic":"#)?;
+            group = member(&mut at, r#","group":"#)?;
+        }
         return at.ends("}").then_some(ServerAction::Message {
             message,
             ack,
             from,
             topic,
+            group,
         });
     }
     if at.skip(r#"{"action":"answer","ack":"#) {

@@ -38,6 +38,9 @@ pub(super) struct Members<'a> {
     pub(super) within: Option<&'a str>,
     pub(super) topic: Option<&'a str>,
     pub(super) slow: Option<&'a str>,
+    pub(super) group: Option<&'a str>,
+    pub(super) window: Option<&'a str>,
+    pub(super) count: Option<&'a str>,
     pub(super) queued: Option<&'a str>,
     pub(super) dropped: Option<&'a str>,
     pub(super) elsewhere: Option<&'a str>,
@@ -91,6 +94,9 @@ impl<'a> Members<'a> {
             r#""within""# => &mut self.within,
             r#""topic""# => &mut self.topic,
             r#""slow""# => &mut self.slow,
+            r#""group""# => &mut self.group,
+            r#""window""# => &mut self.window,
+            r#""count""# => &mut self.count,
             r#""queued""# => &mut self.queued,
             r#""dropped""# => &mut self.dropped,
             r#""elsewhere""# => &mut self.elsewhere,
@@ -107,6 +113,9 @@ impl<'a> Members<'a> {
             topic: self.topic,
             reference: self.reference,
             slow: self.slow,
+            group: self.group,
+            window: self.window,
+            count: self.count,
         })
     }
 
@@ -214,6 +223,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
         Some("cancel") => Ok(ClientAction::Cancel { ack: members.ack }),
         Some("subscribe") => Ok(ClientAction::Subscribe(members.subscription())),
         Some("unsubscribe") => Ok(ClientAction::Unsubscribe(members.subscription())),
+        Some("acknowledge") => Ok(ClientAction::Acknowledge(members.subscription())),
         _ => Err(unknown_action(action)),
     }
 }
@@ -243,6 +253,7 @@ pub(super) fn server_action<'a>(
             ack: ack.filter(|ack| is_truthy(ack)),
             from,
             topic: members.topic.filter(|_| version > 1),
+            group: members.group.filter(|_| version > 1),
         }),
         Some("answer") => Ok(ServerAction::Answer {
             ack,
@@ -298,6 +309,7 @@ fn version_2<'a>(
                 topic,
                 reference: members.reference,
                 code,
+                group: members.group,
             }),
             "\"unsubscribed\" message (msg.topic is undefined)",
         ),

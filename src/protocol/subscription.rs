@@ -14,6 +14,9 @@ pub(crate) struct RawSubscription<'a> {
     pub(crate) topic: Option<&'a str>,
     pub(crate) reference: Option<&'a str>,
     pub(crate) slow: Option<&'a str>,
+    pub(crate) group: Option<&'a str>,
+    pub(crate) window: Option<&'a str>,
+    pub(crate) count: Option<&'a str>,
 }
 
 /// The treatment of a slow subscriber: messages are dropped, or the latest of each topic is kept, or publishers
@@ -33,6 +36,28 @@ pub(crate) struct Subscription<'a> {
     /// The `ref` that the response repeats, as JSON text.
     pub(crate) reference: Option<&'a str>,
     pub(crate) slow: Slow,
+    /// The group of workers that the subscriber is to be a member of.
+    pub(crate) group: Option<Cow<'a, str>>,
+    /// Maximum number of unfinished messages of a member.
+    pub(crate) window: u32,
+    /// Number of messages that a member has finished.
+    pub(crate) count: u32,
+}
+
+/// The window of a member that names none.
+const WINDOW: u32 = 64;
+
+/// A whole number, not negative; `default` if it is missing. Too large a number is the largest.
+fn number(raw: Option<&str>, default: u32, error: &'static str) -> Result<u32, ActionError> {
+    let Some(raw) = there(raw) else {
+        return Ok(default);
+    };
+    let number = raw.parse::<f64>().ok();
+    let number = number.filter(|number| *number >= 0.0 && number.fract() == 0.0);
+    // Saturates.
+    number
+        .map(|number| number as u32)
+        .ok_or(ActionError::InvalidMember(error))
 }
 
 impl<'a> RawSubscription<'a> {
@@ -42,6 +67,13 @@ impl<'a> RawSubscription<'a> {
         let pattern = pattern
             .filter(|text| topic::is_pattern(text))
             .ok_or(ActionError::InvalidPattern)?;
+        let group = match there(self.group) {
+            None => None,
+            Some(raw) => {
+                let name = strict_string(raw).filter(|name| topic::is_group(name));
+                Some(name.ok_or(ActionError::InvalidPattern)?)
+            }
+        };
         let slow = match there(self.slow) {
             None | Some("\"drop\"") => Slow::Drop,
             Some("\"latest\"") => Slow::Latest,
@@ -60,6 +92,17 @@ impl<'a> RawSubscription<'a> {
                 "\"subscribe\" message (msg.ref must be a number or a string within maxIdLength)",
             )?,
             slow,
+            group,
+            window: number(
+                self.window,
+                WINDOW,
+                "\"subscribe\" message (msg.window must be a whole number)",
+            )?,
+            count: number(
+                self.count,
+                1,
+                "\"acknowledge\" message (msg.count must be a whole number)",
+            )?,
         })
     }
 }

@@ -376,6 +376,7 @@ fn a_client_reads_the_four_actions_of_a_server() {
         read(r#"{"action":"message","message":1,"ack":""}"#),
         ServerAction::Message {
             topic: None,
+            group: None,
             message: Some("1"),
             ack: None,
             from: None

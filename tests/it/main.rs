@@ -13,6 +13,7 @@ mod client_version_2;
 mod cluster;
 mod conversations;
 mod directory;
+mod groups;
 mod handshake;
 mod heartbeat;
 mod jwt;

@@ -20,6 +20,8 @@ pub(crate) enum DeliveryError {
     TooLarge,
     /// The topic has no subscriber.
     NoSubscriber,
+    /// Too many messages wait for the members of a group.
+    Busy,
 }
 
 impl DeliveryError {
@@ -34,12 +36,13 @@ impl DeliveryError {
             Self::AckTaken => "ERR_WSMB_ACK_TAKEN",
             Self::TooLarge => "ERR_WSMB_CLUSTER_PAYLOAD",
             Self::NoSubscriber => "NO_SUBSCRIBER",
+            Self::Busy => "BUSY",
         }
     }
 
     /// Parses the code of another broker. Unknown codes become `Gone`.
     pub(crate) fn of_code(code: &str) -> Self {
-        const ALL: [DeliveryError; 9] = [
+        const ALL: [DeliveryError; 10] = [
             DeliveryError::UnknownId,
             DeliveryError::Slow,
             DeliveryError::Replaced,
@@ -48,6 +51,7 @@ impl DeliveryError {
             DeliveryError::AckTaken,
             DeliveryError::TooLarge,
             DeliveryError::NoSubscriber,
+            DeliveryError::Busy,
             DeliveryError::Gone,
         ];
         let known = ALL.into_iter().find(|error| error.code() == code);

@@ -3,7 +3,7 @@
 use super::delivery_error::DeliveryError;
 
 /// The outcomes of requests that are counted.
-pub(super) const OUTCOMES: [&str; 9] = [
+pub(super) const OUTCOMES: [&str; 10] = [
     "answered",
     "rejected",
     "timeout",
@@ -13,6 +13,7 @@ pub(super) const OUTCOMES: [&str; 9] = [
     "unknown_id",
     "cluster_down",
     "no_subscriber",
+    "busy",
 ];
 
 /// How a request has ended.
@@ -53,6 +54,7 @@ impl Ended {
                 DeliveryError::UnknownId => 6,
                 DeliveryError::ClusterDown => 7,
                 DeliveryError::NoSubscriber => 8,
+                DeliveryError::Busy => 9,
                 DeliveryError::Gone
                 | DeliveryError::Replaced
                 | DeliveryError::AckTaken

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use super::Subscriber;
+use super::{Found, Subscriber};
 use crate::{
     broker::{Broker, handle::Handle},
     event::{ServerEvent, Slow as SlowEvent},
@@ -91,8 +91,9 @@ impl Broker {
 
     /// Pushes messages of a topic that come from another broker to all subscribers here, and flushes them.
     pub(crate) fn publish_all(&self, publication: &Publication<'_>) {
-        let mut subscribers = Vec::new();
-        self.topics.find(publication.topic, &mut subscribers);
+        let mut found = Found::default();
+        self.topics.find(publication.topic, &mut found);
+        let subscribers = found.subscribers;
         let frames = publication.frames;
         let shared = (frames.len() >= SHARE_FROM && subscribers.len() > 1).then(|| {
             Bytes::from_owner(ChargedBytes {

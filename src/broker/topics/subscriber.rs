@@ -2,13 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use super::{Subscriber, Topics};
+use super::{
+    Subscriber, Topics,
+    groups::{Assignment, Group, Job},
+};
 use crate::{
     broker::handle::Handle,
     error::ActionError,
@@ -31,6 +34,8 @@ const MAX_LOSSES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct SubscriberState {
     patterns: HashSet<Arc<str>, RandomState>,
+    /// The groups of which it is a member.
+    groups: Vec<Arc<Group>>,
     losses: HashMap<Arc<str>, Loss, RandomState>,
     /// Bytes of the messages in `losses`.
     latest: usize,
@@ -49,6 +54,7 @@ impl SubscriberState {
     pub(super) fn new(memory: &Arc<Memory>) -> Box<Self> {
         Box::new(Self {
             patterns: HashSet::default(),
+            groups: Vec::new(),
             losses: HashMap::default(),
             latest: 0,
             charge: Charge::new(memory, size_of::<Self>()),
@@ -58,6 +64,17 @@ impl SubscriberState {
     /// Bytes of memory that it takes.
     pub(crate) fn memory(&self) -> usize {
         self.charge.bytes()
+    }
+
+    /// Number of subscriptions.
+    fn count(&self) -> usize {
+        self.patterns.len() + self.groups.len()
+    }
+
+    fn group(&self, pattern: &str, name: &str) -> Option<Arc<Group>> {
+        let mut groups = self.groups.iter();
+        let is_it = |group: &&Arc<Group>| *group.pattern == *pattern && *group.name == *name;
+        groups.find(is_it).cloned()
     }
 
     /// Number of lost messages of which it has not been informed.
@@ -123,6 +140,9 @@ impl SubscriberState {
     }
 }
 
+/// The pattern of a subscription that has ended, and the name of its group.
+pub(crate) type Ended = (Arc<str>, Option<Arc<str>>);
+
 /// Bytes charged for a subscription to this pattern.
 fn size_of_pattern(pattern: &str) -> usize {
     let tokens = match topic::has_wildcards(pattern) {
@@ -151,7 +171,7 @@ impl Topics {
         let state = state.get_or_insert_with(|| SubscriberState::new(memory));
         let known = state.patterns.get(pattern).cloned();
         let is_new = known.is_none();
-        let count = state.patterns.len();
+        let count = state.count();
         if is_new && count >= options.max_subscriptions {
             return Err(ActionError::TooManySubscriptions(count));
         }
@@ -160,12 +180,51 @@ impl Topics {
             handle: handle.clone(),
             slow,
         };
-        self.add(&pattern, subscriber, is_new, options.max_patterns)?;
+        self.change(&pattern, options.max_patterns, |subscribers, hasher| {
+            subscribers.set(hasher, subscriber);
+        })?;
         if is_new {
+            self.count.fetch_add(1, Relaxed);
             state.grow(size_of_pattern(&pattern));
             state.patterns.insert(pattern);
         }
         Ok(())
+    }
+
+    /// Makes a connection a member of a group, or changes its window. Returns the group, and messages that waited for
+    /// a member.
+    ///
+    /// Errors: as [`subscribe`](Self::subscribe).
+    pub(crate) fn join(
+        &self,
+        handle: &Arc<Handle>,
+        pattern: &str,
+        (name, window): (&str, u32),
+        (options, memory): (&ServerOptions, &Arc<Memory>),
+    ) -> Result<(Arc<Group>, Vec<Assignment>), ActionError> {
+        let mut state = handle.subscriber.lock();
+        if !handle.owns_its_id() {
+            return Err(ActionError::NotRegistered);
+        }
+        let state = state.get_or_insert_with(|| SubscriberState::new(memory));
+        let is_new = state.group(pattern, name).is_none();
+        let count = state.count();
+        if is_new && count >= options.max_subscriptions {
+            return Err(ActionError::TooManySubscriptions(count));
+        }
+        let pattern = self.name_of(pattern);
+        let mut assigned = Vec::new();
+        let group = self.change(&pattern, options.max_patterns, |subscribers, _| {
+            let group = subscribers.group(&pattern, name);
+            group.set(handle, window, &mut assigned);
+            group
+        })?;
+        if is_new {
+            self.count.fetch_add(1, Relaxed);
+            state.grow(size_of_pattern(&pattern));
+            state.groups.push(group.clone());
+        }
+        Ok((group, assigned))
     }
 
     /// Ends a subscription; false if there was none.
@@ -182,32 +241,91 @@ impl Topics {
         true
     }
 
-    /// Ends the subscriptions of a connection that has lost or given up its id.
-    pub(crate) fn leave(&self, handle: &Arc<Handle>) {
-        let state = handle.subscriber.lock().take();
-        for pattern in state.iter().flat_map(|state| &state.patterns) {
-            self.remove(pattern, handle);
-        }
-        handle.set_has_losses(false);
+    fn remove(&self, pattern: &Arc<str>, handle: &Arc<Handle>) {
+        // Without a limit nothing fails.
+        let _ = self.change(pattern, usize::MAX, |subscribers, hasher| {
+            subscribers.remove(hasher, handle);
+        });
+        self.count.fetch_sub(1, Relaxed);
     }
 
-    /// Ends the subscriptions of a connection that `allows` refuses, and returns their patterns.
-    pub(crate) fn retain(
-        &self,
-        handle: &Arc<Handle>,
-        allows: impl Fn(&str) -> bool,
-    ) -> Vec<Arc<str>> {
+    /// Ends the membership of a connection in a group, if it is a member. Returns the messages that wait if it was the
+    /// last one.
+    pub(crate) fn leave_group(&self, handle: &Arc<Handle>, pattern: &str, name: &str) -> Vec<Job> {
         let mut state = handle.subscriber.lock();
         let Some(state) = &mut *state else {
             return Vec::new();
         };
-        let refused: Vec<_> = (state.patterns)
-            .extract_if(|pattern| !allows(pattern))
-            .collect();
-        for pattern in &refused {
-            state.shrink(size_of_pattern(pattern));
+        let is_it = |group: &Arc<Group>| *group.pattern == *pattern && *group.name == *name;
+        let Some(place) = state.groups.iter().position(is_it) else {
+            return Vec::new();
+        };
+        let group = state.groups.swap_remove(place);
+        state.shrink(size_of_pattern(pattern));
+        self.remove_member(&group, handle)
+    }
+
+    fn remove_member(&self, group: &Arc<Group>, handle: &Arc<Handle>) -> Vec<Job> {
+        let jobs = self.change(&group.pattern, usize::MAX, |subscribers, _| {
+            let jobs = group.remove(handle);
+            if group.is_empty() {
+                subscribers.groups.retain(|one| !Arc::ptr_eq(one, group));
+            }
+            jobs
+        });
+        self.count.fetch_sub(1, Relaxed);
+        jobs.unwrap_or_default()
+    }
+
+    /// The group of a connection with this pattern and name.
+    pub(crate) fn group_of(handle: &Handle, pattern: &str, name: &str) -> Option<Arc<Group>> {
+        handle.subscriber.lock().as_ref()?.group(pattern, name)
+    }
+
+    /// Ends the subscriptions of a connection that has lost or given up its id. Returns messages of groups that have no
+    /// member any more.
+    pub(crate) fn leave(&self, handle: &Arc<Handle>) -> Vec<Job> {
+        let state = handle.subscriber.lock().take();
+        handle.set_has_losses(false);
+        let Some(state) = state else {
+            return Vec::new();
+        };
+        for pattern in &state.patterns {
             self.remove(pattern, handle);
         }
-        refused
+        let groups = state.groups.iter();
+        groups
+            .flat_map(|group| self.remove_member(group, handle))
+            .collect()
+    }
+
+    /// Ends the subscriptions of a connection that `allows` refuses. Returns their patterns with the names of groups, and
+    /// messages of groups that have no member any more.
+    pub(crate) fn retain(
+        &self,
+        handle: &Arc<Handle>,
+        allows: impl Fn(&str) -> bool,
+    ) -> (Vec<Ended>, Vec<Job>) {
+        let mut state = handle.subscriber.lock();
+        let Some(state) = &mut *state else {
+            return Default::default();
+        };
+        let patterns = state.patterns.extract_if(|pattern| !allows(pattern));
+        let patterns: Vec<_> = patterns.collect();
+        let is_refused = |group: &mut Arc<Group>| !allows(&group.pattern);
+        let groups: Vec<_> = state.groups.extract_if(.., is_refused).collect();
+        let mut refused = Vec::new();
+        for pattern in patterns {
+            state.shrink(size_of_pattern(&pattern));
+            self.remove(&pattern, handle);
+            refused.push((pattern, None));
+        }
+        let mut jobs = Vec::new();
+        for group in groups {
+            state.shrink(size_of_pattern(&group.pattern));
+            jobs.extend(self.remove_member(&group, handle));
+            refused.push((group.pattern.clone(), Some(group.name.clone())));
+        }
+        (refused, jobs)
     }
 }

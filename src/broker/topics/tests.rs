@@ -62,8 +62,9 @@ fn expected(reference: &Reference, topic: &str) -> BTreeMap<usize, Slow> {
 }
 
 fn compare(topics: &Topics, handles: &[Arc<Handle>], reference: &Reference, topic: &str) {
-    let mut found = vec![];
+    let mut found = Found::default();
     topics.find(topic, &mut found);
+    let found = found.subscribers;
     let count = found.len();
     let place = |one: &Subscriber| {
         let is_it = |handle: &Arc<Handle>| Arc::ptr_eq(handle, &one.handle);
@@ -139,7 +140,8 @@ fn run(seed: u64, steps: usize) {
             }
             94..97 => {
                 let allowed = draw(random, true);
-                let mut refused = topics.retain(&handle, |pattern| covers(&allowed, pattern));
+                let (refused, _) = topics.retain(&handle, |pattern| covers(&allowed, pattern));
+                let mut refused: Vec<_> = refused.into_iter().map(|(pattern, _)| pattern).collect();
                 refused.sort();
                 let is_refused = |(one, pattern): &(usize, String), _: &mut Slow| {
                     *one == place && !covers(&allowed, pattern)

@@ -1,14 +1,9 @@
 //! Patterns with wildcards: a tree of their tokens.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 
-use super::{RandomState, Subscriber, Subscribers};
-use crate::{
-    broker::handle::Handle,
-    topic::{MAX_TOKENS, ONE, REST},
-};
+use super::{Found, RandomState, Subscribers};
+use crate::topic::{MAX_TOKENS, ONE, REST};
 
 /// The patterns with wildcards that have subscribers.
 #[derive(Debug, Default)]
@@ -52,25 +47,28 @@ impl Node {
         }
     }
 
-    /// Removes a subscriber, and nodes without one.
-    fn remove(&mut self, pattern: Option<&str>, handle: &Arc<Handle>, hasher: &RandomState) {
+    /// Changes the subscribers of a pattern below this node, and removes nodes without any.
+    fn change<T>(
+        &mut self,
+        pattern: Option<&str>,
+        change: impl FnOnce(&mut Subscribers) -> T,
+    ) -> T {
         let Some(pattern) = pattern else {
-            return self.subscribers.remove(hasher, handle);
+            return change(&mut self.subscribers);
         };
         let (token, rest) = match pattern.split_once('.') {
             Some((token, rest)) => (token, Some(rest)),
             None => (pattern, None),
         };
-        let Some(node) = self.next.get_mut(token) else {
-            return;
-        };
-        node.remove(rest, handle, hasher);
+        let node = self.next.entry(token.into()).or_default();
+        let result = node.change(rest, change);
         if node.is_empty() {
             self.next.remove(token);
             if self.next.capacity() > 64 && self.next.len() < self.next.capacity() / 4 {
                 self.next.shrink_to_fit();
             }
         }
+        result
     }
 }
 
@@ -85,30 +83,29 @@ impl Tree {
         node.is_some_and(|node| !node.subscribers.is_empty())
     }
 
-    /// Adds a subscriber, or changes its treatment when it is slow.
-    pub(super) fn set(&mut self, pattern: &str, subscriber: Subscriber, hasher: &RandomState) {
-        let mut node = &mut self.root;
-        for token in pattern.split('.') {
-            if !node.next.contains_key(token) {
-                node.next.insert(token.into(), Node::default());
-            }
-            let Some(next) = node.next.get_mut(token) else {
-                return;
-            };
-            node = next;
+    /// Changes the subscribers of a pattern.
+    pub(super) fn change<T>(
+        &mut self,
+        pattern: &str,
+        change: impl FnOnce(&mut Subscribers) -> T,
+    ) -> T {
+        let mut difference = (false, false);
+        let result = self.root.change(Some(pattern), |subscribers| {
+            let had = !subscribers.is_empty();
+            let result = change(subscribers);
+            difference = (had, !subscribers.is_empty());
+            result
+        });
+        match difference {
+            (false, true) => self.count += 1,
+            (true, false) => self.count -= 1,
+            _ => {}
         }
-        self.count += usize::from(node.subscribers.is_empty());
-        node.subscribers.set(hasher, subscriber);
-    }
-
-    /// Ends the subscription of a connection, which exists.
-    pub(super) fn remove(&mut self, pattern: &str, handle: &Arc<Handle>, hasher: &RandomState) {
-        self.root.remove(Some(pattern), handle, hasher);
-        self.count -= usize::from(!self.has(pattern));
+        result
     }
 
     /// Adds the subscribers of all patterns that match the topic.
-    pub(super) fn collect(&self, topic: &str, found: &mut Vec<Subscriber>) {
+    pub(super) fn collect(&self, topic: &str, found: &mut Found) {
         self.visit(topic, &mut |subscribers| subscribers.collect(found));
     }
 

@@ -94,9 +94,11 @@ pub(crate) fn goaway(within: &str) -> Pieces<'_> {
     ]
 }
 
-/// Encodes the end of a `message` for subscribers, with the topic as JSON (rule 36.2).
-pub(crate) fn publication_end(topic: &str) -> String {
-    [",\"topic\":", topic, "}"].concat()
+/// Encodes the end of a `message` for subscribers, with the topic, and the name of a group, as JSON (rules 36.2 and
+/// 38.2).
+pub(crate) fn publication_end(topic: &str, group: Option<&str>) -> String {
+    let [name, group] = member(",\"group\":", group);
+    [",\"topic\":", topic, name, group, "}"].concat()
 }
 
 /// Encodes `subscribed`, with the pattern as JSON (rule 35). `reference`: the `ref`, if there is one.

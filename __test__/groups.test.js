@@ -1,0 +1,148 @@
+'use strict';
+
+// Groups of workers: each message goes to one member.
+
+const test = require('ava');
+const { startServer } = require('./support/start');
+const { kinds, join, failure, awaited } = require('./support/clients');
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+for (const kind of kinds) {
+  test(`${kind}: each message goes to one worker, and a slow one gets fewer`, async (t) => {
+    const JOBS = 200;
+    const server = await startServer(t);
+    const sender = await join(t, kind, server, 'sender');
+    const handled = new Map();
+    const counts = [0, 0, 0];
+    let finish;
+    const all = new Promise((resolve) => {
+      finish = resolve;
+    });
+    for (const place of counts.keys()) {
+      const worker = await join(t, kind, server, `w${place}`);
+      const jobs = await worker.subscribe('jobs.*', { group: 'workers', window: 2 });
+      t.is(jobs.group, 'workers');
+      jobs.handle(
+        async (n, { topic, from }) => {
+          t.deepEqual([topic, from], ['jobs.a', 'sender']);
+          if (place === 0) await pause(50);
+          counts[place] += 1;
+          handled.set(n, (handled.get(n) ?? 0) + 1);
+          if (handled.size === JOBS) finish();
+        },
+        { concurrency: 1 },
+      );
+    }
+    for (let n = 0; n < JOBS; n += 1) sender.publish(n, 'jobs.a');
+    await all;
+    t.true([...handled.values()].every((count) => count === 1));
+    t.true(counts[0] < JOBS / 4, `${counts}`);
+  });
+
+  test(`${kind}: a request is answered by one worker`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const asked = [];
+    for (const id of ['a', 'b']) {
+      const worker = await join(t, kind, server, id);
+      const jobs = await worker.subscribe('jobs', { group: 'g' });
+      jobs.handle((n) => {
+        asked.push(n);
+        return n * 2;
+      });
+    }
+    const outcomes = await Promise.all(
+      [...Array(20).keys()].map((n) => asker.request(n, { topic: 'jobs' })),
+    );
+    t.deepEqual(
+      outcomes.map(({ message }) => message),
+      [...Array(20).keys()].map((n) => 2 * n),
+    );
+    t.deepEqual(
+      asked.sort((a, b) => a - b),
+      [...Array(20).keys()],
+    );
+    const { answers } = await asker.requestAll(1, { topic: 'jobs' });
+    t.is(answers.size, 1);
+    t.deepEqual(await asker.deliver(1, { topic: 'jobs' }), { queued: 1, dropped: 0 });
+    t.is(awaited(asker), 0);
+  });
+
+  test(`${kind}: with retry another worker gets the request of one that is gone or refuses`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const jobs = { topic: 'jobs' };
+    const leaving = await join(t, kind, server, 'leaving');
+    (await leaving.subscribe('jobs', { group: 'g' })).handle(() => leaving.close());
+    t.is((await failure(asker.request(1, jobs))).code, 'GONE');
+
+    const again = await join(t, kind, server, 'again');
+    (await again.subscribe('jobs', { group: 'g' })).handle(() => again.close());
+    const busy = await join(t, kind, server, 'busy');
+    (await busy.subscribe('jobs', { group: 'g', window: 1 })).handle(() => {
+      throw Object.assign(new Error('not now'), { code: 'UNAVAILABLE' });
+    });
+    const good = await join(t, kind, server, 'good');
+    (await good.subscribe('jobs', { group: 'g' })).handle((n) => n + 1);
+    t.deepEqual(await asker.request(1, jobs, { retry: 5 }), { from: 'good', message: 2 });
+    t.is(awaited(asker), 0);
+  });
+
+  test(`${kind}: an iterator finishes a message when it asks for the next`, async (t) => {
+    const server = await startServer(t);
+    const sender = await join(t, kind, server, 'sender');
+    const [a, b] = [await join(t, kind, server, 'a'), await join(t, kind, server, 'b')];
+    const [first, second] = await Promise.all(
+      [a, b].map((client) => client.subscribe('jobs', { group: 'g', window: 1 })),
+    );
+    const [ofFirst, ofSecond] = [first.messages(), second.messages()];
+    for (let n = 0; n < 4; n += 1) sender.publish(n, 'jobs');
+    const one = await ofFirst.next();
+    const two = await ofSecond.next();
+    t.deepEqual([one.value.message, two.value.message].sort(), [0, 1]);
+    // The first one works on; the second one takes the rest.
+    t.is((await ofSecond.next()).value.message, 2);
+    t.is((await ofSecond.next()).value.message, 3);
+    sender.publish(4, 'jobs');
+    t.is((await ofFirst.next()).value.message, 4);
+  });
+
+  test(`${kind}: a paused worker gets nothing, and one that returns is a member again`, async (t) => {
+    const server = await startServer(t);
+    const sender = await join(t, kind, server, 'sender');
+    const a = await join(t, kind, server, 'a', { reconnect: { minDelay: 1, maxDelay: 1 } });
+    const jobs = await a.subscribe('jobs', { group: 'g' });
+    const messages = jobs.messages();
+    jobs.pause();
+    // Behind the frame of the pause.
+    await a.request(1, 'nobody').catch(() => {});
+    const b = await join(t, kind, server, 'b');
+    const other = await b.subscribe('jobs', { group: 'g' });
+    const toOther = other.messages();
+    t.deepEqual(await sender.deliver(1, { topic: 'jobs' }), { queued: 1, dropped: 0 });
+    t.is((await toOther.next()).value.message, 1);
+    await other.unsubscribe();
+    jobs.resume();
+    sender.publish(2, 'jobs');
+    t.is((await messages.next()).value.message, 2);
+    const back = new Promise((resolve) => a.once('reconnected', resolve));
+    server.disconnect('a', 3000, 'again');
+    await back;
+    await a.request(1, 'nobody').catch(() => {});
+    sender.publish(3, 'jobs');
+    t.is((await messages.next()).value.message, 3);
+    await jobs.unsubscribe();
+    t.is(server.stats().subscriptions, 0);
+  });
+
+  test(`${kind}: the options of a group are checked at the call`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'c');
+    for (const group of ['', 'a.b', '*', 'a b', 5, null]) {
+      t.is((await failure(client.subscribe('t', { group }))).code, 'ERR_WSMB_TOPIC', `${group}`);
+    }
+    t.is((await failure(client.subscribe('t', { group: 'g', window: 0 }))).code, 'ERR_WSMB_OPTION');
+    t.is((await failure(client.request(1, 'x', { retry: -1 }))).code, 'ERR_WSMB_OPTION');
+  });
+}

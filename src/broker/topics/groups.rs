@@ -1,0 +1,351 @@
+//! Groups of workers: each message to the topics of a group goes to one of its members.
+//!
+//! The member with the fewest unfinished messages gets the next one. It reports what it has finished
+//! (`acknowledge`), and gets no more than its window at a time: messages that no member can take wait in the group.
+
+use std::{
+    collections::VecDeque,
+    slice,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    broker::{
+        Broker,
+        handle::Handle,
+        requests::{DeliveryError, Name, Notifications, Opened, Question, Request},
+    },
+    protocol::{self, version_2},
+    sync::Mutex,
+    transport::outbox::Pushed,
+};
+
+/// Maximum number, and maximum bytes, of the messages that wait in a group.
+const MAX_JOBS: usize = 1_000;
+const MAX_BYTES: usize = 16 << 20;
+
+/// The members of one pattern and name.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) pattern: Arc<str>,
+    pub(crate) name: Arc<str>,
+    state: Mutex<GroupState>,
+}
+
+#[derive(Debug, Default)]
+struct GroupState {
+    members: Vec<Member>,
+    /// Messages that no member could take, oldest first, and their bytes.
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    /// Senders that wait for room in `jobs`.
+    waiters: Vec<Waker>,
+}
+
+#[derive(Debug)]
+struct Member {
+    handle: Arc<Handle>,
+    /// Maximum number of unfinished messages.
+    window: u32,
+    unfinished: u32,
+}
+
+/// A message to a group.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    /// The encoded frame.
+    pub(crate) frame: Bytes,
+    pub(crate) request: Option<JobRequest>,
+}
+
+/// The request that a message is.
+#[derive(Debug, Clone)]
+pub(crate) struct JobRequest {
+    pub(crate) asker: Arc<Handle>,
+    /// The ack, as a key.
+    pub(crate) ack: Arc<str>,
+    pub(crate) topic: Arc<str>,
+    pub(crate) answers: u32,
+    /// When the asker gives up.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// The treatment of a message by a group.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dispatched {
+    /// A member gets it.
+    Sent,
+    /// It waits until a member can take it.
+    Queued,
+    /// Too many wait already.
+    Full,
+    /// The last member has just left.
+    Empty,
+}
+
+/// A message, and the member that gets it.
+pub(crate) type Assignment = (Job, Arc<Handle>);
+
+impl GroupState {
+    /// The member that can take a message and has the fewest unfinished ones. Counts the message.
+    fn assign(&mut self) -> Option<Arc<Handle>> {
+        let can_take = |one: &Member| one.unfinished < one.window && !one.handle.outbox.is_full();
+        let free = self.members.iter_mut().enumerate();
+        let free = free.filter(|(_, one)| can_take(one));
+        let (place, member) = free.min_by_key(|(_, one)| one.unfinished)?;
+        member.unfinished += 1;
+        let handle = member.handle.clone();
+        // Among equals the one that waits longest is next.
+        self.members[place..].rotate_left(1);
+        Some(handle)
+    }
+
+    /// Assigns waiting messages as far as members can take them.
+    fn assign_waiting(&mut self, assigned: &mut Vec<Assignment>) {
+        while !self.jobs.is_empty() {
+            let Some(handle) = self.assign() else { break };
+            let Some(job) = self.jobs.pop_front() else {
+                break;
+            };
+            self.bytes -= job.frame.len();
+            assigned.push((job, handle));
+        }
+        if self.has_room() {
+            self.waiters.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.jobs.len() < MAX_JOBS && self.bytes < MAX_BYTES
+    }
+
+    fn find(&mut self, handle: &Arc<Handle>) -> Option<&mut Member> {
+        let mut members = self.members.iter_mut();
+        members.find(|one| Arc::ptr_eq(&one.handle, handle))
+    }
+}
+
+impl Group {
+    pub(super) fn new(pattern: &Arc<str>, name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            pattern: pattern.clone(),
+            name: name.into(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// True if a message would be taken, or could wait. Otherwise `waker` is called when it could.
+    pub(crate) fn has_room(&self, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        let has_room = state.has_room() || state.members.is_empty();
+        if !has_room {
+            state.waiters.push(waker.clone());
+        }
+        has_room
+    }
+
+    /// True if it has no member.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().members.is_empty()
+    }
+
+    /// Adds a member, or changes its window.
+    pub(super) fn set(&self, handle: &Arc<Handle>, window: u32, assigned: &mut Vec<Assignment>) {
+        let mut state = self.state.lock();
+        match state.find(handle) {
+            Some(member) => member.window = window,
+            None => state.members.push(Member {
+                handle: handle.clone(),
+                window,
+                unfinished: 0,
+            }),
+        }
+        state.assign_waiting(assigned);
+    }
+
+    /// Removes a member. Returns the messages that wait if it was the last one.
+    pub(super) fn remove(&self, handle: &Arc<Handle>) -> Vec<Job> {
+        let mut state = self.state.lock();
+        state
+            .members
+            .retain(|one| !Arc::ptr_eq(&one.handle, handle));
+        if !state.members.is_empty() {
+            return Vec::new();
+        }
+        state.bytes = 0;
+        state.waiters.drain(..).for_each(Waker::wake);
+        state.jobs.drain(..).collect()
+    }
+
+    /// Records that a member has finished messages.
+    pub(crate) fn acknowledge(&self, handle: &Arc<Handle>, count: u32) -> Vec<Assignment> {
+        let mut assigned = Vec::new();
+        let mut state = self.state.lock();
+        if let Some(member) = state.find(handle) {
+            member.unfinished = member.unfinished.saturating_sub(count);
+            state.assign_waiting(&mut assigned);
+        }
+        assigned
+    }
+
+    /// Decides about a message: a member gets it, or it waits.
+    fn dispatch(&self, job: &Job) -> Result<Arc<Handle>, Dispatched> {
+        let mut state = self.state.lock();
+        if state.jobs.is_empty()
+            && let Some(handle) = state.assign()
+        {
+            return Ok(handle);
+        }
+        if state.members.is_empty() {
+            return Err(Dispatched::Empty);
+        }
+        if !state.has_room() {
+            return Err(Dispatched::Full);
+        }
+        state.bytes += job.frame.len();
+        state.jobs.push_back(job.clone());
+        Err(Dispatched::Queued)
+    }
+
+    /// Takes back a message that a member did not get.
+    fn give_back(&self, handle: &Arc<Handle>) {
+        if let Some(member) = self.state.lock().find(handle) {
+            member.unfinished = member.unfinished.saturating_sub(1);
+        }
+    }
+}
+
+impl Broker {
+    /// Gives a message to a member of a group, or lets it wait. Handles that need a flush are added to `touched`.
+    pub(crate) fn dispatch(
+        &self,
+        group: &Group,
+        job: Job,
+        touched: &mut Vec<Arc<Handle>>,
+    ) -> Dispatched {
+        match group.dispatch(&job) {
+            Ok(handle) => {
+                self.deliver_jobs(group, vec![(job, handle)], touched);
+                Dispatched::Sent
+            }
+            Err(dispatched) => dispatched,
+        }
+    }
+
+    /// Delivers messages to the members that they are assigned to.
+    pub(crate) fn deliver_jobs(
+        &self,
+        group: &Group,
+        assigned: Vec<Assignment>,
+        touched: &mut Vec<Arc<Handle>>,
+    ) {
+        let mut notifications = Notifications::new();
+        let mut rest: VecDeque<_> = assigned.into();
+        while let Some((job, handle)) = rest.pop_front() {
+            if self.deliver_job(&job, &handle, touched, &mut notifications) {
+                continue;
+            }
+            // Another message may take its place.
+            group.give_back(&handle);
+            rest.extend(group.acknowledge(&handle, 0));
+        }
+        self.notify(&mut notifications, touched);
+    }
+
+    /// Delivers a message to a member. False if the message is no longer wanted, or the member has just closed.
+    fn deliver_job(
+        &self,
+        job: &Job,
+        handle: &Arc<Handle>,
+        touched: &mut Vec<Arc<Handle>>,
+        notifications: &mut Notifications,
+    ) -> bool {
+        let opened = match &job.request {
+            None => None,
+            Some(request) => match self.open_job(request, handle, notifications) {
+                Some(opened) => opened,
+                None => return false,
+            },
+        };
+        let pushed = handle.outbox.push_shared(&job.frame);
+        if let Some(opened) = opened {
+            self.registry.requests.delivered(&opened, notifications);
+        }
+        if pushed == Pushed::NeedsFlush {
+            touched.push(handle.clone());
+        }
+        if pushed != Pushed::Closed {
+            (self.metrics.turns.messages_out).fetch_add(1, Relaxed);
+        }
+        pushed != Pushed::Closed
+    }
+
+    /// Opens the request that a message is. None if its asker no longer waits.
+    #[allow(clippy::option_option)]
+    fn open_job(
+        &self,
+        request: &JobRequest,
+        handle: &Arc<Handle>,
+        notifications: &mut Notifications,
+    ) -> Option<Option<Arc<Request>>> {
+        let now = Instant::now();
+        let left = request
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(now));
+        if left == Some(Duration::ZERO) || !request.asker.owns_its_id() {
+            return None;
+        }
+        let id = handle.last_id.lock().clone().unwrap_or_default();
+        let names = [Name {
+            id: &id,
+            registration: handle.registration(),
+        }];
+        let question = Question {
+            ack: &request.ack,
+            asker: &request.asker,
+            receivers: slice::from_ref(handle),
+            names: &names,
+            answers: request.answers,
+            timeout: left,
+        };
+        let requests = &self.registry.requests;
+        loop {
+            match requests.open(&question, now, notifications) {
+                Ok(Opened::Pending(opened)) => return Some(opened),
+                Ok(Opened::Expired) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Ends all subscriptions of a connection that has lost or given up its id.
+    pub(crate) fn end_subscriptions(&self, handle: &Arc<Handle>) {
+        let jobs = self.topics.leave(handle);
+        self.fail_jobs(jobs);
+    }
+
+    /// Reports that waiting messages of a group will not be handled: its last member has left.
+    pub(crate) fn fail_jobs(&self, jobs: Vec<Job>) {
+        for Job { request, .. } in jobs {
+            let Some(JobRequest {
+                asker, ack, topic, ..
+            }) = request
+            else {
+                self.no_subscriber(1);
+                continue;
+            };
+            self.registry.requests.count_failed(DeliveryError::Gone);
+            if self.has_room_for_answer(&asker) {
+                let (ack, topic) = (protocol::json_string(&ack), protocol::json_string(&topic));
+                let dest = ["{\"topic\":", &topic, "}"].concat();
+                let frame = version_2::failed(&ack, &dest, DeliveryError::Gone.code());
+                asker.write(|outbox| outbox.push(&frame));
+            }
+        }
+    }
+}
