@@ -79,8 +79,9 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
 
     /// Whether messages to topics can be sent to other brokers now.
     ///
-    /// Errors: `Held` while too many wait: `waker` is called when there is room. `Down`.
-    fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable>;
+    /// Errors: `Held` while too many wait: the waker of the connection with this key is called when there is room.
+    /// `Down`.
+    fn may_publish(&self, key: u64, waker: &Waker) -> Result<(), Unreachable>;
 
     /// Sends messages of a topic to the brokers that have subscribers. False if they are unreachable.
     fn publish(&self, messages: &Publication<'_>) -> bool;

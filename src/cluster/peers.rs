@@ -78,8 +78,8 @@ impl Peers for Cluster {
         self.bus.max_payload().saturating_sub(head)
     }
 
-    fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable> {
-        self.may_publish(waker)
+    fn may_publish(&self, key: u64, waker: &Waker) -> Result<(), Unreachable> {
+        self.may_publish(key, waker)
     }
 
     fn publish(&self, messages: &Publication<'_>) -> bool {

@@ -40,8 +40,8 @@ pub(super) struct Topics {
     /// The other end, until the task that publishes has taken it.
     incoming: Mutex<Option<mpsc::UnboundedReceiver<Publication>>>,
     queued: AtomicUsize,
-    /// Publishers that wait for room.
-    waiters: Mutex<Vec<Waker>>,
+    /// Publishers that wait for room, by the keys of their connections.
+    waiters: Mutex<HashMap<u64, Waker, RandomState>>,
     /// Number of publications so far.
     published: AtomicU64,
     /// Patterns that have got their first subscriber, or have lost their last.
@@ -100,15 +100,16 @@ impl Subjects {
 impl Cluster {
     /// Whether messages to topics can be sent to other brokers now.
     ///
-    /// Errors: `Held` while too much waits for NATS: `waker` is called when there is room. `Down`.
-    pub(super) fn may_publish(&self, waker: &Waker) -> Result<(), Unreachable> {
+    /// Errors: `Held` while too much waits for NATS: the waker of the connection with this key is called when there is
+    /// room. `Down`.
+    pub(super) fn may_publish(&self, key: u64, waker: &Waker) -> Result<(), Unreachable> {
         if !self.is_up() {
             return Err(Unreachable::Down);
         }
         if self.topics.queued.load(Relaxed) < MAX_QUEUED {
             return Ok(());
         }
-        self.topics.waiters.lock().push(waker.clone());
+        self.topics.waiters.lock().insert(key, waker.clone());
         // There may be room since: then the waker would never be called.
         match self.topics.queued.load(Relaxed) < MAX_QUEUED {
             true => Ok(()),
@@ -227,7 +228,9 @@ pub(super) async fn publish_queued(cluster: Arc<Cluster>) {
         cluster.bus.publish(publication).await;
         let before = topics.queued.fetch_sub(bytes, Relaxed);
         if before >= ENOUGH && before - bytes < ENOUGH {
-            topics.waiters.lock().drain(..).for_each(Waker::wake);
+            for (_, waker) in topics.waiters.lock().drain() {
+                waker.wake();
+            }
         }
     }
 }

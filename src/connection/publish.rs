@@ -100,7 +100,7 @@ impl Connection {
             if size > limit {
                 return Err(ActionError::ClusterPayload(size, limit));
             }
-            if let Err(Unreachable::Held) = peers.may_publish(cx.waker()) {
+            if let Err(Unreachable::Held) = peers.may_publish(self.handle.key, cx.waker()) {
                 self.deliver(turn);
                 return Ok(self.broker.lookup_gate());
             }
@@ -116,7 +116,7 @@ impl Connection {
         if let Some(ack) = options.request() {
             return self.publish_request(message, ack, options, turn);
         }
-        let has_room = |group: &Arc<Group>| group.has_room(cx.waker());
+        let has_room = |group: &Arc<Group>| group.has_room(self.handle.key, cx.waker());
         if !turn.publication.found.groups.iter().all(has_room) {
             // The waker is called when there is room.
             self.deliver(turn);

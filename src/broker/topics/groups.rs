@@ -4,7 +4,7 @@
 //! (`acknowledge`), and gets no more than its window at a time: messages that no member can take wait in the group.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     slice,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 
 use crate::{
     broker::{
@@ -42,8 +43,8 @@ struct GroupState {
     /// Messages that no member could take, oldest first, and their bytes.
     jobs: VecDeque<Job>,
     bytes: usize,
-    /// Senders that wait for room in `jobs`.
-    waiters: Vec<Waker>,
+    /// Senders that wait for room in `jobs`, by the keys of their connections.
+    waiters: HashMap<u64, Waker, RandomState>,
 }
 
 #[derive(Debug)]
@@ -88,6 +89,16 @@ pub(crate) enum Dispatched {
     Empty,
 }
 
+/// The outcome of a message for a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivered {
+    Yes,
+    /// Its asker no longer waits.
+    NotWanted,
+    /// The connection of the member has closed.
+    Closed,
+}
+
 /// A message, and the member that gets it.
 pub(crate) type Assignment = (Job, Arc<Handle>);
 
@@ -116,7 +127,13 @@ impl GroupState {
             assigned.push((job, handle));
         }
         if self.has_room() {
-            self.waiters.drain(..).for_each(Waker::wake);
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_waiters(&mut self) {
+        for (_, waker) in self.waiters.drain() {
+            waker.wake();
         }
     }
 
@@ -139,12 +156,13 @@ impl Group {
         })
     }
 
-    /// True if a message would be taken, or could wait. Otherwise `waker` is called when it could.
-    pub(crate) fn has_room(&self, waker: &Waker) -> bool {
+    /// True if a message would be taken, or could wait. Otherwise the waker of the connection with this key is called
+    /// when it could.
+    pub(crate) fn has_room(&self, key: u64, waker: &Waker) -> bool {
         let mut state = self.state.lock();
         let has_room = state.has_room() || state.members.is_empty();
         if !has_room {
-            state.waiters.push(waker.clone());
+            state.waiters.insert(key, waker.clone());
         }
         has_room
     }
@@ -178,7 +196,7 @@ impl Group {
             return Vec::new();
         }
         state.bytes = 0;
-        state.waiters.drain(..).for_each(Waker::wake);
+        state.wake_waiters();
         state.jobs.drain(..).collect()
     }
 
@@ -212,11 +230,18 @@ impl Group {
         Err(Dispatched::Queued)
     }
 
-    /// Takes back a message that a member did not get.
-    fn give_back(&self, handle: &Arc<Handle>) {
-        if let Some(member) = self.state.lock().find(handle) {
-            member.unfinished = member.unfinished.saturating_sub(1);
+    /// Takes back a message from a member whose connection has closed. It is the next one of another member.
+    fn take_back(&self, job: Job, handle: &Arc<Handle>) -> Vec<Assignment> {
+        let mut assigned = Vec::new();
+        let mut state = self.state.lock();
+        if let Some(member) = state.find(handle) {
+            // It is about to leave.
+            member.window = 0;
         }
+        state.bytes += job.frame.len();
+        state.jobs.push_front(job);
+        state.assign_waiting(&mut assigned);
+        assigned
     }
 }
 
@@ -247,34 +272,38 @@ impl Broker {
         let mut notifications = Notifications::new();
         let mut rest: VecDeque<_> = assigned.into();
         while let Some((job, handle)) = rest.pop_front() {
-            if self.deliver_job(&job, &handle, touched, &mut notifications) {
-                continue;
+            match self.deliver_job(&job, &handle, touched, &mut notifications) {
+                Delivered::Yes => {}
+                // Another message may take its place.
+                Delivered::NotWanted => rest.extend(group.acknowledge(&handle, 1)),
+                Delivered::Closed => rest.extend(group.take_back(job, &handle)),
             }
-            // Another message may take its place.
-            group.give_back(&handle);
-            rest.extend(group.acknowledge(&handle, 0));
         }
         self.notify(&mut notifications, touched);
     }
 
-    /// Delivers a message to a member. False if the message is no longer wanted, or the member has just closed.
+    /// Delivers a message to a member.
     fn deliver_job(
         &self,
         job: &Job,
         handle: &Arc<Handle>,
         touched: &mut Vec<Arc<Handle>>,
         notifications: &mut Notifications,
-    ) -> bool {
+    ) -> Delivered {
         let opened = match &job.request {
             None => None,
             Some(request) => match self.open_job(request, handle, notifications) {
                 Some(opened) => opened,
-                None => return false,
+                None => return Delivered::NotWanted,
             },
         };
         let pushed = handle.outbox.push_shared(&job.frame);
         if let Some(opened) = opened {
             self.registry.requests.delivered(&opened, notifications);
+        }
+        // The part of a member that has closed has ended with `GONE`, and its asker decides.
+        if pushed == Pushed::Closed && job.request.is_none() {
+            return Delivered::Closed;
         }
         if pushed == Pushed::NeedsFlush {
             touched.push(handle.clone());
@@ -282,7 +311,7 @@ impl Broker {
         if pushed != Pushed::Closed {
             (self.metrics.turns.messages_out).fetch_add(1, Relaxed);
         }
-        pushed != Pushed::Closed
+        Delivered::Yes
     }
 
     /// Opens the request that a message is. None if its asker no longer waits.
@@ -347,5 +376,84 @@ impl Broker {
                 asker.write(|outbox| outbox.push(&frame));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{memory::Memory, transport::socket::pipe::Pipe};
+
+    fn handle(key: u64) -> Arc<Handle> {
+        let memory = Arc::new(Memory::new(usize::MAX));
+        Arc::new(Handle::new(key, Pipe::full(), 1024, memory))
+    }
+
+    fn job(text: &'static str) -> Job {
+        let frame = Bytes::from_static(text.as_bytes());
+        let request = None;
+        Job { frame, request }
+    }
+
+    fn texts(assigned: &[Assignment]) -> Vec<(&str, u64)> {
+        let text = |job: &Job| match &job.frame[..] {
+            b"1" => "1",
+            b"2" => "2",
+            _ => "other",
+        };
+        let each = assigned.iter();
+        each.map(|(job, handle)| (text(job), handle.key)).collect()
+    }
+
+    #[test]
+    fn a_message_that_a_closed_member_did_not_get_is_the_next_of_another() {
+        let group = Group::new(&"jobs".into(), "g");
+        let (a, b) = (handle(1), handle(2));
+        let mut assigned = Vec::new();
+        group.set(&a, 1, &mut assigned);
+        group.set(&b, 1, &mut assigned);
+        let first = group.dispatch(&job("1")).unwrap();
+        let second = group.dispatch(&job("other")).unwrap();
+        assert_eq!((first.key, second.key), (1, 2));
+        assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Queued);
+        // `a` has closed, and `b` is busy: the message waits before the one that came later.
+        assert!(group.take_back(job("1"), &a).is_empty());
+        assert_eq!(texts(&group.acknowledge(&b, 1)), [("1", 2)]);
+        assert_eq!(texts(&group.acknowledge(&b, 1)), [("2", 2)]);
+        assert!(group.acknowledge(&a, 1).is_empty(), "it takes no more");
+        assert_eq!(group.state.lock().bytes, 0);
+        assert!(group.remove(&a).is_empty() && !group.is_empty());
+        assert!(group.remove(&b).is_empty() && group.is_empty());
+        assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Empty);
+    }
+
+    #[test]
+    fn senders_wait_once_too_many_messages_wait_and_are_woken_by_room() {
+        use std::task::{Wake, Waker};
+
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+
+        let group = Group::new(&"jobs".into(), "g");
+        let a = handle(1);
+        let count = Arc::new(Count(0.into()));
+        let waker = Waker::from(count.clone());
+        group.set(&a, 0, &mut Vec::new());
+        for _ in 0..MAX_JOBS {
+            assert!(group.has_room(7, &waker));
+            assert_eq!(group.dispatch(&job("1")).unwrap_err(), Dispatched::Queued);
+        }
+        assert_eq!(group.dispatch(&job("1")).unwrap_err(), Dispatched::Full);
+        for _ in 0..3 {
+            assert!(!group.has_room(7, &waker));
+        }
+        let mut assigned = Vec::new();
+        group.set(&a, 1, &mut assigned);
+        assert_eq!((assigned.len(), count.0.load(Relaxed)), (1, 1));
+        assert!(group.has_room(7, &waker));
     }
 }
