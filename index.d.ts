@@ -1312,6 +1312,7 @@ declare namespace WSMsgBroker {
   /** Subject of a line of the log: an event of the server where there is one. */
   type LogEvent =
     | 'listening'
+    | 'admin_listening'
     | 'connection'
     | 'disconnected'
     | 'registered'

@@ -163,6 +163,10 @@ test('SIGHUP reads the files of tokens again, and keeps those that are invalid',
   const flags = ['--jwt-secret', secret, '--admin', `${adminPort}`, '--admin-token', admin];
   const { child, port, next } = await broker(t, ...flags);
   const stderr = readline.createInterface({ input: child.stderr })[Symbol.asyncIterator]();
+  t.is(
+    (await stderr.next()).value,
+    `wsbrokerserver: admin endpoint listening on http://127.0.0.1:${adminPort}/`,
+  );
   /** Whether both files have this text, in the opinion of the broker. */
   const accepts = async (text) => {
     const client = new WSMsgBroker('a', '127.0.0.1', port, '/', { token: tokenFor('a', text) });

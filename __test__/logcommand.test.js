@@ -96,6 +96,15 @@ for (const [flags, expected] of [
   });
 }
 
+test('the log has the address of the admin endpoint', async (t) => {
+  const port = await lastingPort(t);
+  const { lines, stop } = await startCommand(t, '--log', 'json', '--admin', `${port}`);
+  await stop();
+  const found = lines.map((line) => JSON.parse(line));
+  const line = found.find(({ event }) => event === 'admin_listening');
+  t.like(line, { level: 'info', address: '127.0.0.1', port });
+});
+
 test('a command that cannot start writes a line of the log at any level, and its exit code', async (t) => {
   const { port } = (await startServer(t)).address();
   for (const level of ['debug', 'error', 'off']) {

@@ -160,6 +160,10 @@ function start(port, path, closing, flags) {
     const where = `${scheme}${placeOf(address, shown)}${shown.path}`;
     if (log === undefined) {
       output.write(`WSMsgBroker server listening on ${where}`);
+      const adminAddress = server.adminAddress();
+      if (adminAddress !== null) {
+        report(`admin endpoint listening on ${adminPlaceOf(adminAddress)}`, 'info');
+      }
     }
     notifier.ready(server, `listening on ${where}`);
     if (options.jwt === undefined && isAll(address)) {
@@ -209,9 +213,16 @@ function placeOf(address, shown) {
   if (typeof address === 'string') {
     return `unix:${address}:`;
   }
-  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
-  return `${host}:${address.port}`;
+  return hostAndPort(address);
 }
+
+function hostAndPort({ family, address, port }) {
+  return `${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+}
+
+/** The address of the admin endpoint as text. */
+const adminPlaceOf = (address) =>
+  typeof address === 'string' ? `unix:${address}` : `http://${hostAndPort(address)}/`;
 
 /**
  * SIGHUP reads files again. SIGUSR2 is ignored: service managers and scripts for log rotation send both signals to any

@@ -13,6 +13,7 @@ const LEVELS = ['debug', 'info', 'warn', 'error'];
 const EVENTS = {
   __proto__: null,
   listening: { message: 'server is listening', level: 'info' },
+  admin_listening: { message: 'admin endpoint is listening', level: 'info' },
   connection: { message: 'connection opened', level: 'debug', channel: 'connection:open' },
   disconnected: {
     message: 'connection closed',

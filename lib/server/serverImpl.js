@@ -54,6 +54,10 @@ function addressOf(found) {
   return { address, family: address.includes(':') ? 'IPv6' : 'IPv4', port };
 }
 
+/** The members of the log for an address. */
+const membersOf = (address) =>
+  typeof address === 'string' ? { address } : { ...address, family: undefined };
+
 /** The address of a listener in a message of the addon: host and port, or only the host if it has no address. */
 const target = ({ host, port, unix, fd }) =>
   fd === undefined ? (unix ?? `${host}:${port}`) : 'inherited socket';
@@ -212,10 +216,13 @@ class ServerImpl extends ServerEvents {
   }
 
   #logListening() {
-    const address = this.address();
-    const where = typeof address === 'string' ? { address } : { ...address, family: undefined };
+    const where = membersOf(this.address());
     const secure = this.#options.native.tls !== undefined;
     this.log.report('listening', { ...where, path: this.#options.shown.path, secure });
+    const admin = this.adminAddress();
+    if (admin !== null) {
+      this.log.report('admin_listening', membersOf(admin));
+    }
   }
 
   /** Reports that the server cannot listen: by a rejected `ready`, and by `'error'` if `ready` was not read. */
