@@ -163,6 +163,12 @@ test('clients have a token from a file or the environment, and trust an authorit
   const refused = await run(t, target, { env: { WSMB_TOKEN: 'wrong' } });
   t.is(refused.code, 1);
   t.notRegex(refused.stderr, /wrong/);
+  const untrusted = await run(t, target.slice(0, 4));
+  t.is(untrusted.code, 1);
+  t.regex(untrusted.stderr, /not trusted: set --ca to/);
+  const invalid = await run(t, [...target.slice(0, 4), '--ca', token]);
+  t.is(invalid.code, 1);
+  t.regex(invalid.stderr, /^wsmsgbroker: --ca /);
 });
 
 test('bench prints the rates of messages and requests', async (t) => {
@@ -214,6 +220,8 @@ test('top prints figures, slow receivers and closed connections, with the token 
   const refused = await run(t, ['top', url]);
   t.is(refused.code, 1);
   t.regex(refused.stderr, /Authorization/);
+  const help = await run(t, ['top', '--help']);
+  t.regex(help.stdout, /--token-file <file> +token of the admin endpoint/);
   const gone = await run(t, ['top', 'http://127.0.0.1:1']);
   t.is(gone.code, 1);
   t.regex(gone.stderr, /^wsmsgbroker: http:\/\/127\.0\.0\.1:1: /);

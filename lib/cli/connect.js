@@ -49,9 +49,15 @@ async function connect(url, values, id, more) {
   const { timeout, client: options } = readOptions(values);
   const WSMsgBroker = require('../..');
   const name = id ?? `wsmsgbroker-${require('node:crypto').randomUUID()}`;
-  const client = new WSMsgBroker(name, url, { ...options, ...more });
-  await client.connected({ timeout });
-  return client;
+  try {
+    const client = new WSMsgBroker(name, url, { ...options, ...more });
+    await client.connected({ timeout });
+    return client;
+  } catch (error) {
+    // The option of a program is a flag here.
+    error.message = error.message.replace(/(?:option )?"tls\.ca"/, '--ca');
+    throw error;
+  }
 }
 
 /**

@@ -5,14 +5,15 @@
 const { setTimeout: sleep } = require('node:timers/promises');
 const { escapeUnprintable, printable } = require('../printable');
 const { SUCCESS, UsageError } = require('./exit');
-const { HELP: CONNECT_HELP, readToken } = require('./connect');
+const { readToken } = require('./connect');
 
 const describe = `Usage: wsmsgbroker top [url] [options]
 
 Shows figures, slow receivers and closed connections of a broker once a second, from its admin
 endpoint (http://127.0.0.1:9464). Ends with Ctrl-C. Prints once if the output is no terminal.
 
-${CONNECT_HELP.slice(0, CONNECT_HELP.indexOf('  --ca'))}
+  --token-file <file>   token of the admin endpoint (admin.token): the first line of this file;
+                        without it the variable WSMB_TOKEN
 `;
 
 const DEFAULT_URL = 'http://127.0.0.1:9464';
