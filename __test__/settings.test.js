@@ -145,6 +145,30 @@ test('check prints the place of an error', (t) => {
   t.regex(tls.stderr, /^wsmsgbroker: .*tls\.cert/);
 });
 
+test('a file without a port is named, unless there is a port elsewhere', (t) => {
+  const config = file(t, { maxPayload: 5 });
+  const message = `wsmsgbroker: ${config}: "port" is missing, as are the argument <port> and WSMB_PORT`;
+  t.deepEqual(check(['--config', config]), { status: 1, stdout: '', stderr: `${message}\n` });
+  const serve = spawnSync(process.execPath, [CLI, 'serve', '--config', config], {
+    encoding: 'utf8',
+  });
+  t.deepEqual([serve.status, serve.stderr], [2, `${message}; see --help\n`]);
+  t.is(check(['1', '--config', config]).status, 0);
+  t.is(check(['--config', config], { WSMB_PORT: '1' }).status, 0);
+  for (const flag of ['--help', '-h', '--version', '-v']) {
+    t.notThrows(() => withSettings(['--config', config, flag], {}));
+  }
+});
+
+test('check refuses a variable with a name similar to that of a setting', (t) => {
+  t.deepEqual(check(['1'], { WSMB_MAX_PAYLOD: '5' }), {
+    status: 1,
+    stdout: '',
+    stderr: 'wsmsgbroker: unknown variable WSMB_MAX_PAYLOD, did you mean WSMB_MAX_PAYLOAD?\n',
+  });
+  t.is(check(['1'], { WSMB_TOKEN: 'x', WSMB_ELSE: 'x', WSMB_REPEAT: '5' }).status, 0);
+});
+
 test('serve uses the settings of its file', async (t) => {
   const config = file(t, { port: 0, host: '127.0.0.1', path: 'from-file', maxPayload: 100 });
   const child = spawn(process.execPath, [CLI, 'serve', '--config', config]);

@@ -8,7 +8,7 @@ const { checkServer } = require('../options');
 const { parse } = require('../server/arguments');
 const { FAILURE, SUCCESS } = require('./exit');
 const { readServeFlags } = require('./serveFlags');
-const { parseServe, withSettings } = require('./settings');
+const { checkEnvironment, parseServe, withSettings } = require('./settings');
 
 const describe = `Usage: wsmsgbroker check [port] [path] [--config <file>] [options]
 
@@ -41,6 +41,7 @@ async function run(args) {
     }
     const { native } = parse(checkServer({ port, path, ...readFlags(flags) }));
     NativeServer.check(native);
+    checkEnvironment();
   } catch (error) {
     const place = places.get(flagOf(error.message));
     process.stderr.write(

@@ -21,8 +21,14 @@ const OTHERS = [
 
 const SETTINGS = [...FLAGS, ...OTHERS];
 
+/** The beginning of all variables. */
+const PREFIX = 'WSMB_';
+
+/** Variables of clients. */
+const OTHER_VARIABLES = ['WSMB_TOKEN'];
+
 /** The variable of a flag: `WSMB_MAX_PAYLOAD` for `max-payload`. */
-const variableOf = (name) => `WSMB_${name.toUpperCase().replaceAll('-', '_')}`;
+const variableOf = (name) => `${PREFIX}${name.toUpperCase().replaceAll('-', '_')}`;
 
 /** The text of a value in a file, as a flag takes it. */
 function textOf(value) {
@@ -89,6 +95,22 @@ function addEnvironment({ settings, places }, env) {
   }
 }
 
+/** Throws a UsageError if a variable is not that of a setting, and its name is similar to one. */
+function checkEnvironment(env = process.env) {
+  const known = SETTINGS.map(({ name }) => variableOf(name));
+  for (const variable of Object.keys(env)) {
+    if (!variable.startsWith(PREFIX) || [...known, ...OTHER_VARIABLES].includes(variable)) continue;
+    // Without the prefix, which all names share.
+    const meant = closest(
+      variable.slice(PREFIX.length),
+      known.map((name) => name.slice(PREFIX.length)),
+    );
+    if (meant !== undefined) {
+      throw new UsageError(`unknown variable ${variable}, did you mean ${PREFIX}${meant}?`);
+    }
+  }
+}
+
 /**
  * Adds settings from `--config <file>` and from the environment to the arguments of `serve`. Returns the arguments of
  * `wsbrokerserver`, and where each setting comes from: `{ args, places }`.
@@ -97,9 +119,10 @@ function withSettings(args, env = process.env) {
   const given = [...args];
   const at = given.findIndex((each) => each === '--config' || each.startsWith('--config='));
   let found = { settings: new Map(), places: new Map() };
+  let file;
   if (at >= 0) {
     const [flag] = given.splice(at, 1);
-    const file = flag === '--config' ? given.splice(at, 1)[0] : flag.slice('--config='.length);
+    file = flag === '--config' ? given.splice(at, 1)[0] : flag.slice('--config='.length);
     if (!file || file.startsWith('-')) {
       throw new UsageError('--config expects a file');
     }
@@ -111,6 +134,10 @@ function withSettings(args, env = process.env) {
   addEnvironment(found, env);
   const { positionals, values } = parseServe(given, false);
   const isGiven = (name) => values[name] !== undefined;
+  const isRun = !['help', 'h', 'version', 'v'].some(isGiven);
+  if (file !== undefined && isRun && positionals.length === 0 && !found.settings.has('port')) {
+    throw new UsageError(`${file}: "port" is missing, as are the argument <port> and WSMB_PORT`);
+  }
   // A path is not used without a port.
   const names = ['port', 'path'].slice(positionals.length);
   const missing = names.map((name) => found.settings.get(name)?.[0]);
@@ -137,4 +164,4 @@ function parseServe(args, strict = true) {
   return parseArgs({ args, options, strict, allowPositionals: true });
 }
 
-module.exports = { parseServe, withSettings };
+module.exports = { checkEnvironment, parseServe, withSettings };
