@@ -5,11 +5,13 @@
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { generateKeyPairSync } = require('node:crypto');
 const { spawn, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
 const readline = require('node:readline');
 const test = require('ava');
 const { parseAllDocuments } = require('yaml');
+const { authority } = require('../testkit/certificates');
 const { startServer } = require('./support/start');
 
 const root = path.join(__dirname, '..');
@@ -87,6 +89,38 @@ test('the settings of the image are valid, alone and with the variables of Kuber
   }
   const unknown = Object.keys(env).filter((name) => !/^WSMB_NATS(?:_NAME)?$/.test(name));
   t.deepEqual(unknown, []);
+});
+
+test('the settings in the documents are valid', (t) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmsgbroker-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true, force: true }));
+  const { cert, key } = authority().issue();
+  const files = {
+    'fullchain.pem': cert,
+    'privkey.pem': key,
+    'issuer.pem': generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' }),
+    'admin-token': '0123456789abcdef\n',
+  };
+  for (const [name, text] of Object.entries(files)) {
+    fs.writeFileSync(path.join(folder, name), text);
+  }
+  for (const document of [
+    'docs/api.md',
+    'docs/guides/deployment.md',
+    'docs/guides/monitoring.md',
+  ]) {
+    const text = fs.readFileSync(path.join(root, document), 'utf8');
+    const blocks = [...text.matchAll(/^```json\n([\s\S]*?)^```$/gm)].map(([, json]) => json);
+    const settings = blocks.filter((json) => json.includes('"port"'));
+    t.true(settings.length > 0, document);
+    for (const json of settings) {
+      const config = path.join(folder, 'broker.json');
+      fs.writeFileSync(config, json.replaceAll('/etc/wsmsgbroker', folder));
+      const args = [CLI, 'check', '--config', config];
+      const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+      t.deepEqual([status, stderr], [0, ''], document);
+    }
+  }
 });
 
 /** The objects of kubernetes.yaml by kind. */

@@ -62,7 +62,7 @@ withPrometheus('promtool finds no fault in the rules of the guide', (t) => {
   fs.writeFileSync(file, block('groups'));
   const { stdout, stderr, status } = spawnSync(PROMTOOL, ['check', 'rules', file]);
   t.is(status, 0, `${stdout}${stderr}`);
-  t.regex(`${stdout}`, /SUCCESS: 5 rules found/);
+  t.regex(`${stdout}`, /SUCCESS: 6 rules found/);
 });
 
 /** Starts Prometheus with the configuration of the guide, but with shorter times. Returns its URL. */
@@ -160,5 +160,8 @@ withPrometheus(
       (await firing(url)).includes('ClusterDisconnected'),
     );
     t.false((await firing(url)).includes('EventLoopBlocked'));
+    t.false((await firing(url)).includes('BrokerDown'));
+    await server.close();
+    await eventually('BrokerDown', async () => (await firing(url)).includes('BrokerDown'));
   },
 );

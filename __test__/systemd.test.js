@@ -560,22 +560,28 @@ const hasAnalyze = spawnSync('systemd-analyze', ['--version']).status === 0;
   const units = [...guide.matchAll(/^```ini\n# (\S+)\n([\s\S]*?)^```$/gm)];
   t.deepEqual(
     units.map(([, name]) => path.basename(name)),
-    ['wsbroker.service', 'wsbroker.socket'],
+    ['wsmsgbroker.service', 'credentials.conf', 'wsmsgbroker.socket'],
   );
   const folder = temporary(t);
-  const command = path.join(folder, 'wsbrokerserver');
+  const command = path.join(folder, 'wsmsgbroker');
   fs.writeFileSync(command, '', { mode: 0o755 });
   const files = units.map(([, name, text]) => {
-    const file = path.join(folder, path.basename(name));
+    // The drop-in is in a folder of its own.
+    const file = path.join(folder, path.relative('/etc/systemd/system', name));
+    fs.mkdirSync(path.dirname(file), { recursive: true });
     // The package is not installed here.
-    fs.writeFileSync(file, text.replaceAll('/usr/bin/wsbrokerserver', command));
+    fs.writeFileSync(file, text.replaceAll('/usr/bin/wsmsgbroker', command));
     return file;
   });
-  const { stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...files], {
-    encoding: 'utf8',
-  });
-  t.deepEqual(
-    stderr.split('\n').filter((line) => line.includes('wsbroker')),
-    [],
-  );
+  const verify = () => {
+    const named = files.filter((file) => /\.(?:service|socket)$/.test(file));
+    const { stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...named], {
+      encoding: 'utf8',
+    });
+    return stderr.split('\n').filter((line) => line.includes('wsmsgbroker'));
+  };
+  t.deepEqual(verify(), []);
+  // Without the credentials, too.
+  fs.rmSync(files.find((file) => file.endsWith('.conf')));
+  t.deepEqual(verify(), []);
 });
