@@ -9,7 +9,7 @@ const { FAILURE, SUCCESS, USAGE, UsageError } = require('./exit');
 const { escapeUnprintable } = require('../printable');
 const { withSettings } = require('./settings');
 
-/** The subcommands that are clients. `serve` is the command `wsbrokerserver`. */
+/** The subcommands that are clients. `serve` runs the command of version 1, `wsbrokerserver`. */
 const COMMANDS = {
   send: require('./send'),
   request: require('./request'),
@@ -44,8 +44,9 @@ Exit codes: 0 success, 1 failure, 2 wrong usage.
 /** Printed in front of the help of `wsbrokerserver`. */
 const SERVE_HELP = `Usage: wsmsgbroker serve [port] [path] [--config <file>] [options]
 
-The same as wsbrokerserver, with settings also from a file (JSON) and from variables such as
-WSMB_MAX_PAYLOAD.
+Takes settings also from a file (JSON), and from variables such as WSMB_MAX_PAYLOAD.
+"wsmsgbroker check" with the same arguments checks them. wsbrokerserver is the command of
+version 1, with these arguments and options:
 
 `;
 
