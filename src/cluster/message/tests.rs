@@ -67,6 +67,14 @@ fn all() -> Vec<Message<'static>> {
         },
         Message::Missed { node, of, after: 9 },
         Message::Bye { node },
+        Message::Publication {
+            node,
+            number: 7,
+            count: 2,
+            last: 3,
+            topic: "a.é",
+            frames: Rest(b"frames"),
+        },
         Message::Empty {},
     ];
     for is_allowed in [false, true] {
@@ -108,8 +116,8 @@ fn messages_are_decoded_as_encoded() {
         kinds.insert(bytes[1]);
         assert_eq!(Message::decode(&bytes), Ok(message));
     }
-    assert!(kinds.into_iter().eq(1..=12), "every kind is tested");
-    assert_eq!(Message::decode(&[VERSION, 13]), Err(Refusal::Kind(13)));
+    assert!(kinds.into_iter().eq(1..=13), "every kind is tested");
+    assert_eq!(Message::decode(&[VERSION, 14]), Err(Refusal::Kind(14)));
     assert_eq!(Message::decode(&[VERSION, 0]), Err(Refusal::Kind(0)));
 }
 
@@ -120,6 +128,7 @@ fn truncated_and_longer_messages_are_malformed() {
         let end = match message {
             // Any number of bytes may be frames.
             Message::Packet { id, .. } => PACKET_HEAD + id.len(),
+            Message::Publication { topic, .. } => PUBLICATION_HEAD + topic.len(),
             _ => {
                 bytes.push(0);
                 bytes.len()
