@@ -354,7 +354,9 @@ test('invalid requests to disconnect are refused', async (t) => {
   const padded = (size) => JSON.stringify({ id: 'b' }).padEnd(size);
   t.is(await status({ body: padded(16 << 10) }), 404);
   t.is(await status({ body: padded((16 << 10) + 1) }), 413);
-  t.is(await status({ body: padded(1 << 20) }), 413);
+  // The response may come before the body is written, and the connection then ends.
+  const tooLarge = await status({ body: padded(1 << 20) }).catch(({ code }) => code);
+  t.true([413, 'EPIPE', 'ECONNRESET'].includes(tooLarge), `${tooLarge}`);
   t.is(await status({ headers: { 'Transfer-Encoding': 'chunked' } }), 411);
   t.is(await status({ headers: { 'Content-Length': '+9' } }).catch(() => 400), 400);
   const read = await send(port, '/api/disconnect');
