@@ -314,8 +314,7 @@ impl Connection {
             Ok(
                 ClientAction::Register { .. }
                 | ClientAction::Unregister
-                | ClientAction::Subscribe(_)
-                | ClientAction::Unsubscribe(_),
+                | ClientAction::Subscription(_),
             ) if self.is_full(cx) => {
                 return Some(self.handle.clone());
             }
@@ -354,9 +353,7 @@ impl Connection {
                 Ok(())
             }
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
-            Ok(ClientAction::Subscribe(subscription)) => self.subscribe(&subscription, turn),
-            Ok(ClientAction::Unsubscribe(subscription)) => self.unsubscribe(&subscription, turn),
-            Ok(ClientAction::Acknowledge(finished)) => self.acknowledge(&finished, turn),
+            Ok(ClientAction::Subscription(subscription)) => self.subscription(&subscription, turn),
             Err(error) => Err(error),
         };
         if !turn.notifications.is_empty() {

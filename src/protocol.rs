@@ -35,7 +35,7 @@ pub(crate) use peer_frame::{
     is_message, probe, probe_failed, remote_answer, whole_frames,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
-pub(crate) use subscription::{RawSubscription, Slow};
+pub(crate) use subscription::{RawSubscription, Slow, SubscriptionCommand};
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, decode_topic, is_truthy, json_string,
     key_length, shorten, text_length,
@@ -68,9 +68,8 @@ pub(crate) enum ClientAction<'a> {
     Cancel {
         ack: Option<&'a str>,
     },
-    Subscribe(Box<RawSubscription<'a>>),
-    Unsubscribe(Box<RawSubscription<'a>>),
-    Acknowledge(Box<RawSubscription<'a>>),
+    /// `subscribe`, `unsubscribe` or `acknowledge`. One variant, so that the others stay cheap to tell apart.
+    Subscription(Box<RawSubscription<'a>>),
 }
 
 /// An action of a server. All members are JSON text, borrowed from the frame.

@@ -73,11 +73,7 @@ pub fn decode(text: &str) -> bool {
         }
         Ok(ClientAction::Answer { ack, .. }) => !black_box(protocol::ack_key(ack)).is_empty(),
         Ok(
-            ClientAction::Unregister
-            | ClientAction::Cancel { .. }
-            | ClientAction::Subscribe(_)
-            | ClientAction::Unsubscribe(_)
-            | ClientAction::Acknowledge(_),
+            ClientAction::Unregister | ClientAction::Cancel { .. } | ClientAction::Subscription(_),
         ) => true,
         Err(_) => false,
     }

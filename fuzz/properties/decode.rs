@@ -4,7 +4,10 @@
 use super::json::{self, Json, Value};
 use crate::{
     error::ActionError,
-    protocol::{self, ClientAction, Dest, RawReplyOptions, RawSubscription, ServerAction},
+    protocol::{
+        self, ClientAction, Dest, RawReplyOptions, RawSubscription, ServerAction,
+        SubscriptionCommand,
+    },
 };
 
 /// Small enough to be exceeded by short inputs.
@@ -126,19 +129,19 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             .ok_or(ActionError::NoAck),
         Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
         Some(name @ ("subscribe" | "unsubscribe" | "acknowledge")) => {
-            let subscription = Box::new(RawSubscription {
+            Ok(ClientAction::Subscription(Box::new(RawSubscription {
+                command: match name {
+                    "subscribe" => SubscriptionCommand::Subscribe,
+                    "unsubscribe" => SubscriptionCommand::Unsubscribe,
+                    _ => SubscriptionCommand::Acknowledge,
+                },
                 topic: raw("topic"),
                 reference: raw("ref"),
                 slow: raw("slow"),
                 group: raw("group"),
                 window: raw("window"),
                 count: raw("count"),
-            });
-            Ok(match name {
-                "subscribe" => ClientAction::Subscribe(subscription),
-                "unsubscribe" => ClientAction::Unsubscribe(subscription),
-                _ => ClientAction::Acknowledge(subscription),
-            })
+            })))
         }
         _ => return Err(Wrong::Action(name)),
     };

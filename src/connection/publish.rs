@@ -54,6 +54,7 @@ struct ByGroups {
 impl Connection {
     /// Sends a message to the subscribers of a topic. If it returns a handle, nothing was sent, as in
     /// [`send`](Self::send). `dest`: the topic, as JSON text.
+    #[cold]
     #[inline(never)]
     pub(super) fn send_to_topic(
         &mut self,

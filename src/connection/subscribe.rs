@@ -4,17 +4,27 @@ use super::{Connection, Turn};
 use crate::{
     broker::topics::Topics,
     error::ActionError,
-    protocol::{self, RawSubscription, Slow, version_2},
+    protocol::{self, RawSubscription, Slow, SubscriptionCommand, version_2},
 };
 
 impl Connection {
-    /// Command `subscribe`: subscribes to a topic or a pattern, or changes the subscription.
+    /// Executes an action about a subscription.
+    #[cold]
     #[inline(never)]
-    pub(super) fn subscribe(
+    pub(super) fn subscription(
         &mut self,
         raw: &RawSubscription<'_>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
+        match raw.command {
+            SubscriptionCommand::Subscribe => self.subscribe(raw, turn),
+            SubscriptionCommand::Unsubscribe => self.unsubscribe(raw, turn),
+            SubscriptionCommand::Acknowledge => self.acknowledge(raw, turn),
+        }
+    }
+
+    /// Command `subscribe`: subscribes to a topic or a pattern, or changes the subscription.
+    fn subscribe(&mut self, raw: &RawSubscription<'_>, turn: &mut Turn) -> Result<(), ActionError> {
         let options = &self.broker.options;
         let subscription = match self.handle.uses_version_2() {
             true => raw.check(options.max_id_length)?,
@@ -54,8 +64,7 @@ impl Connection {
     }
 
     /// Command `unsubscribe`: ends a subscription, if there is one.
-    #[inline(never)]
-    pub(super) fn unsubscribe(
+    fn unsubscribe(
         &mut self,
         raw: &RawSubscription<'_>,
         turn: &mut Turn,
@@ -95,8 +104,7 @@ impl Connection {
     }
 
     /// Command `acknowledge`: this member of a group has finished messages, and can get others.
-    #[inline(never)]
-    pub(super) fn acknowledge(
+    fn acknowledge(
         &mut self,
         raw: &RawSubscription<'_>,
         turn: &mut Turn,

@@ -103,7 +103,9 @@ impl Turn {
     /// Ends the turn. Everything must have been flushed and counted.
     pub(super) fn end(mut self: Box<Self>) {
         self.batch.receiver = None;
-        self.publication.forget();
+        if !self.publication.topic.is_empty() {
+            self.publication.forget();
+        }
         self.touched.shrink_to(KEPT);
         self.notifications.shrink_to(KEPT);
         self.batch.requests.shrink_to(KEPT);
@@ -148,6 +150,7 @@ impl Turn {
 
 impl TopicBatch {
     /// Forgets the topic. The batch must be empty.
+    #[cold]
     fn forget(&mut self) {
         self.topic.clear();
         self.found.clear();
@@ -206,7 +209,16 @@ impl ReceiverBatch {
 
 impl Connection {
     /// Delivers what has not been delivered yet.
+    #[inline]
     pub(super) fn deliver(&self, turn: &mut Turn) {
+        // Often there is nothing, such as before each answer.
+        if turn.batch.count > 0 || turn.publication.count > 0 {
+            self.deliver_batches(turn);
+        }
+    }
+
+    #[inline(never)]
+    fn deliver_batches(&self, turn: &mut Turn) {
         if turn.publication.count > 0 {
             self.deliver_publication(turn);
         }

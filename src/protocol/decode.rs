@@ -27,8 +27,14 @@ pub(crate) fn sender_of(text: &str) -> Option<&str> {
 pub(crate) fn decode_client_action(text: &str) -> Result<ClientAction<'_>, ActionError> {
     match client_in_order(text) {
         Some(action) => Ok(action),
-        None => members::client_action(&Members::parse(text)?),
+        None => client_in_any_order(text),
     }
+}
+
+/// Not inlined, so that the path of frames in the usual order is short.
+#[inline(never)]
+fn client_in_any_order(text: &str) -> Result<ClientAction<'_>, ActionError> {
+    members::client_action(&Members::parse(text)?)
 }
 
 /// The `ref` and the `ack` that an `error` repeats from the refused frame, without those longer than

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    ClientAction, RawReplyOptions, RawSubscription, ServerAction, json_scan,
+    ClientAction, RawReplyOptions, RawSubscription, ServerAction, SubscriptionCommand, json_scan,
     values::{decode_protocol, is_truthy, property_name, shorten},
 };
 use crate::error::ActionError;
@@ -108,15 +108,16 @@ impl<'a> Members<'a> {
         })
     }
 
-    fn subscription(&self) -> Box<RawSubscription<'a>> {
-        Box::new(RawSubscription {
+    fn subscription(&self, command: SubscriptionCommand) -> ClientAction<'a> {
+        ClientAction::Subscription(Box::new(RawSubscription {
+            command,
             topic: self.topic,
             reference: self.reference,
             slow: self.slow,
             group: self.group,
             window: self.window,
             count: self.count,
-        })
+        }))
     }
 
     /// The name of the action, converted from any value as in JavaScript; none if there is no action.
@@ -221,9 +222,9 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
         },
         Some("unregister") => Ok(ClientAction::Unregister),
         Some("cancel") => Ok(ClientAction::Cancel { ack: members.ack }),
-        Some("subscribe") => Ok(ClientAction::Subscribe(members.subscription())),
-        Some("unsubscribe") => Ok(ClientAction::Unsubscribe(members.subscription())),
-        Some("acknowledge") => Ok(ClientAction::Acknowledge(members.subscription())),
+        Some("subscribe") => Ok(members.subscription(SubscriptionCommand::Subscribe)),
+        Some("unsubscribe") => Ok(members.subscription(SubscriptionCommand::Unsubscribe)),
+        Some("acknowledge") => Ok(members.subscription(SubscriptionCommand::Acknowledge)),
         _ => Err(unknown_action(action)),
     }
 }

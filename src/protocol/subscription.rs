@@ -8,9 +8,19 @@ use super::{
 };
 use crate::{error::ActionError, topic};
 
-/// The members of a `subscribe` or an `unsubscribe`, as JSON text.
+/// The actions about subscriptions.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubscriptionCommand {
+    #[default]
+    Subscribe,
+    Unsubscribe,
+    Acknowledge,
+}
+
+/// The members of an action about a subscription, as JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawSubscription<'a> {
+    pub(crate) command: SubscriptionCommand,
     pub(crate) topic: Option<&'a str>,
     pub(crate) reference: Option<&'a str>,
     pub(crate) slow: Option<&'a str>,
