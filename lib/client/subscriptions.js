@@ -5,6 +5,7 @@
 const { coded, remote } = require('./errors');
 const frames = require('./frames');
 const Subscription = require('./subscription');
+const timers = require('./timers');
 const { matches } = require('./topics');
 
 /**
@@ -13,6 +14,7 @@ const { matches } = require('./topics');
  *     subscription   the object of the program
  *     slow, group, window  its options; `group` as JSON text
  *     isPaused       its window is 0
+ *     held           calls for messages that have come before the program could add listeners; then undefined
  *     finished       number of messages of a group that the program has finished and the broker does not know of
  *     resolve, reject  of the promise of `subscribe()`
  *     isEnding       the program has ended it
@@ -43,7 +45,7 @@ class Subscriptions {
         },
       };
       const subscription = new Subscription(session, topic, group, control);
-      const entry = { subscription, slow, window, resolve, reject, finished: 0 };
+      const entry = { subscription, slow, window, resolve, reject, finished: 0, held: [] };
       entry.group = group && JSON.stringify(group);
       this.#entries.set(number, entry);
       this.#sendIfRegistered(number);
@@ -146,6 +148,26 @@ class Subscriptions {
   onSubscribed(number) {
     const entry = this.#entries.get(number);
     entry?.resolve(entry.subscription);
+    // Programs that await `subscribe()` can add listeners before the first message is delivered.
+    if (entry?.held) {
+      timers.setTimeout(() => this.#release(entry), 0);
+    }
+  }
+
+  /** Delivers what was held. After an error of a listener, the rest follows. */
+  #release(entry) {
+    const { held } = entry;
+    try {
+      while (held?.length > 0) {
+        held.shift()();
+      }
+    } finally {
+      if (held?.length > 0) {
+        timers.setTimeout(() => this.#release(entry), 0);
+      } else {
+        entry.held = undefined;
+      }
+    }
   }
 
   /** A subscription has ended. `code`: the broker has ended all of this topic and group. */
@@ -179,7 +201,9 @@ class Subscriptions {
    */
   forEach(topic, group, callback) {
     let isFound = false;
-    for (const [number, { subscription, isEnding }] of [...this.#entries]) {
+    for (const [number, { subscription, isEnding, held }] of [...this.#entries]) {
+      const call = (...values) =>
+        held ? held.push(() => callback(...values)) : callback(...values);
       const { topic: pattern } = subscription;
       const isMeant = topic === '>' || pattern === topic || matches(pattern, topic);
       if (isMeant && subscription.group === (group ?? undefined)) {
@@ -192,12 +216,12 @@ class Subscriptions {
               this.#finish(number);
             }
           };
-          callback(subscription, finish);
+          call(subscription, finish);
           // Several subscriptions of a client are one member.
           break;
         }
         if (!isEnding) {
-          callback(subscription);
+          call(subscription);
         }
       }
     }
