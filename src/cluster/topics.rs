@@ -245,7 +245,7 @@ pub(super) async fn follow_patterns(cluster: Arc<Cluster>) {
             let Some(broker) = cluster.broker() else {
                 return;
             };
-            // What counts is the present: a pattern may have come and gone meanwhile.
+            // A pattern may have come and gone meanwhile: the present state decides.
             let is_wanted = broker.topics.has(&pattern);
             drop(broker);
             match (is_wanted, stops.entry(pattern)) {
