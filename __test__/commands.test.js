@@ -195,7 +195,8 @@ test('top prints figures, slow receivers and closed connections, with the token 
   const token = path.join(folder, 'token');
   fs.writeFileSync(token, '0123456789abcdef\n');
   const admin = { port: 0, token: '0123456789abcdef' };
-  const server = await startServer(t, { admin, maxBackpressure: 1024 });
+  const limits = { maxBackpressure: 1024, slowConsumerTimeout: 60_000 };
+  const server = await startServer(t, { admin, ...limits });
   const slow = net.connect(server.address().port, '127.0.0.1').pause();
   t.teardown(() => slow.destroy());
   slow.write(upgrade('/'));
