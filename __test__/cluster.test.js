@@ -282,7 +282,10 @@ test('version 1 clients exchange messages across brokers', async (t) => {
 });
 
 test('a slow receiver delays its senders on other brokers, and no message is lost', async (t) => {
-  const { brokers } = await startCluster(t, 2, { maxBackpressure: 1 << 20 });
+  const { brokers } = await startCluster(t, 2, {
+    maxBackpressure: 1 << 20,
+    slowConsumerTimeout: 60_000,
+  });
   const a = await join(t, 'addon', brokers[0], 'a', { highWaterMark: 1 << 20 });
   const b = await join(t, 'addon', brokers[1], 'b');
   const other = await join(t, 'addon', brokers[1], 'other');

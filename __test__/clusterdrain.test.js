@@ -114,7 +114,10 @@ for (const kind of kinds) {
 }
 
 test('messages queued for a slow client on a draining broker are handed over in order, without delay for the sender', async (t) => {
-  const { brokers } = await startCluster(t, 3, { maxBackpressure: 64 << 10 });
+  const { brokers } = await startCluster(t, 3, {
+    maxBackpressure: 64 << 10,
+    slowConsumerTimeout: 60_000,
+  });
   const [former, here, there] = brokers;
   const slow = await deaf(t, former, 'x');
   const sender = await join(t, 'addon', here, 'sender');

@@ -270,7 +270,10 @@ test('a responder that outruns another broker gets backpressure, and no answer i
 });
 
 test('bytes queued for a slow receiver count as memory of its broker', async (t) => {
-  const { brokers } = await startCluster(t, 2, { maxBackpressure: 64 << 10 });
+  const { brokers } = await startCluster(t, 2, {
+    maxBackpressure: 64 << 10,
+    slowConsumerTimeout: 60_000,
+  });
   const [here, there] = brokers;
   const sender = await join(t, 'addon', here, 'sender');
   const receiver = await raw(t, there, 'slow');

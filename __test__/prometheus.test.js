@@ -138,6 +138,7 @@ withPrometheus(
       admin,
       slowConsumer: 'close',
       maxBackpressure: 1024,
+      slowConsumerTimeout: 60_000,
       nats: { servers: nats.url },
     });
     server.on('cluster', () => {});
