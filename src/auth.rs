@@ -101,6 +101,10 @@ pub struct Grant {
     pub publish: TopicPatterns,
     /// The topics it may subscribe to.
     pub subscribe: TopicPatterns,
+    /// The topics whose members it may see.
+    pub presence: TopicPatterns,
+    /// The ids of which it may see whether they are online.
+    pub watch: Patterns,
     /// The time at which its connection is closed, unless it has registered again by then.
     pub expires: Option<SystemTime>,
 }
@@ -113,6 +117,8 @@ impl Grant {
             send: None,
             publish: TopicPatterns::default(),
             subscribe: TopicPatterns::default(),
+            presence: TopicPatterns::default(),
+            watch: Patterns::default(),
             expires: None,
         }
     }
@@ -136,6 +142,11 @@ impl Grant {
     /// True if the client, which has registered as `id`, may subscribe to this topic or pattern.
     pub fn may_subscribe(&self, pattern: &str, id: &str) -> bool {
         self.subscribe.allows(pattern, id)
+    }
+
+    /// True if the client, which has registered as `id`, may see the members of this topic.
+    pub fn may_see(&self, topic: &str, id: &str) -> bool {
+        self.presence.allows(topic, id)
     }
 
     /// True if the client may send to this id.

@@ -7,6 +7,7 @@
 //! | `registry` | owner of each id |
 //! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
 //! | `topics` | subscriptions: which connections get a message to a topic |
+//! | `presence` | members of topics, ids that are online, and who watches them |
 //! | `requests` | pending requests and how each ends |
 //! | `answers` | handling of answers and refusals |
 //! | `notifications` | failures to askers, cancellations to responders |
@@ -22,6 +23,7 @@ pub(crate) mod handle;
 pub(crate) mod lease;
 mod notifications;
 pub(crate) mod peers;
+pub(crate) mod presence;
 pub(crate) mod principals;
 pub(crate) mod receipts;
 pub(crate) mod recent;
@@ -52,6 +54,7 @@ use crate::{
 };
 use handle::{Close, Handle};
 use peers::Peers;
+use presence::Presence;
 use principals::EndedPrincipals;
 use recent::RecentlyClosed;
 use registry::Registry;
@@ -62,6 +65,7 @@ pub(crate) struct Broker {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Registry,
     pub(crate) topics: Topics,
+    pub(crate) presence: Presence,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<Memory>,
     pub(crate) authenticator: Authenticator,
@@ -100,6 +104,7 @@ impl Broker {
         Arc::new(Self {
             registry: Registry::new(&options, memory.clone()),
             topics: Topics::new(peers.clone()),
+            presence: Presence::new(&options, &memory, peers.clone()),
             metrics: Metrics::default(),
             memory,
             authenticator,
@@ -178,6 +183,7 @@ impl Broker {
             subscriptions: self.topics.count(),
             topics: self.topics.topics(),
             patterns: self.topics.patterns(),
+            members: self.presence.members(),
             pending: registry.requests.count(),
             memory: self.memory.used(),
             max_connections: options.max_connections,
@@ -290,6 +296,7 @@ impl Broker {
         });
         if let Some(former) = &former {
             self.end_subscriptions(former);
+            (self.presence).id_changed(id, &self.registry, former.has_left());
         }
         former.is_some()
     }

@@ -33,6 +33,7 @@
 //! | `handover` | handover of ids by a broker that drains |
 //! | `repair` | anti-entropy: lost claims are detected and sent again |
 //! | `broadcast` | sending and receiving of broadcasts |
+//! | `presence` | members of topics and watched ids at other brokers |
 //! | `topics` | messages to topics: subjects of patterns, publications |
 //! | `search` | search for ids at all brokers |
 //! | `task` | the cluster's task: connection state and periodic work |
@@ -58,6 +59,7 @@ pub(crate) mod message;
 pub(crate) mod nats;
 mod nodes;
 mod peers;
+mod presence;
 mod probes;
 mod questions;
 mod remotes;
@@ -93,6 +95,7 @@ use lanes::Lanes;
 use link::Link;
 use lookups::LookupLimits;
 use nodes::Nodes;
+use presence::Interests;
 use probes::Probes;
 use questions::Questions;
 use remotes::Remotes;
@@ -148,6 +151,7 @@ pub(crate) struct Cluster {
     repairs: Repairs,
     handover: Handover,
     topics: Topics,
+    interests: Interests,
     /// Wakes the task that publishes heartbeats.
     heartbeat_due: Notify,
     /// Wakes callers once their claim was received back from NATS; by the time of the claim.
@@ -216,6 +220,7 @@ impl Cluster {
             repairs: Repairs::default(),
             handover: Handover::default(),
             topics: Topics::default(),
+            interests: Interests::default(),
             heartbeat_due: Notify::new(),
             unconfirmed_claims: Mutex::default(),
             ended: watch::channel(false).0,

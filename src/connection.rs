@@ -12,6 +12,7 @@
 //! | `send_many` | delivers a message to many ids |
 //! | `publish` | delivers a message to the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
+//! | `watch` | the commands `watch` and `unwatch` |
 //! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
 //! | `remote` | receivers at other brokers: finds one, sends to it |
 //! | `lookup` | lookup of the ids of a message to many ids at other brokers |
@@ -37,6 +38,7 @@ mod subscribe;
 mod tests;
 mod turn;
 mod waiting;
+mod watch;
 
 use std::{
     future::Future,
@@ -268,7 +270,11 @@ impl Connection {
                 }
                 Poll::Ready(Ok(Incoming::Message(Message::Close(frame)))) => {
                     self.deliver(turn);
-                    self.ends(CloseReason::Client, frame.map(|frame| frame.code.into()));
+                    let code = frame.map(|frame| frame.code.into());
+                    // A page that goes away (1001) may be loaded again.
+                    self.handle
+                        .set_has_left(code.is_none_or(|code| code == 1000));
+                    self.ends(CloseReason::Client, code);
                     // The echo is among the automatic replies.
                     self.start_closing(DeliveryError::Gone);
                 }
@@ -346,6 +352,7 @@ impl Connection {
                 Some(error) => self.answer(ack, Err(error), turn),
             },
             Ok(ClientAction::Unregister) => {
+                self.handle.set_has_left(true);
                 self.unregister(true, turn);
                 let requests = &self.broker.registry.requests;
                 requests.cancel_all(&self.handle, &mut turn.notifications);

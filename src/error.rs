@@ -308,7 +308,15 @@ pub enum ActionError {
     /// `subscribe` that makes publishers wait, without `allowWait`.
     #[error("Unable to subscribe. The broker does not allow slow \"wait\" (allowWait)")]
     WaitForbidden,
-    /// `subscribe` of a connection that does not own an id.
+    /// `subscribe` with `info` that exceeds `maxPresenceInfo`.
+    #[error(
+        "Unable to subscribe. msg.info has {0} bytes, at most {1} are allowed (maxPresenceInfo)"
+    )]
+    PresenceInfoTooLarge(usize, usize),
+    /// `watch` without the permission.
+    #[error("Its sender may not watch \"{0}\"")]
+    WatchForbidden(String),
+    /// `subscribe` or `watch` of a connection that does not own an id.
     #[error("Unable to subscribe. The connection has no id")]
     NotRegistered,
     /// A member of version 2 is missing or invalid.
@@ -318,7 +326,7 @@ pub enum ActionError {
 
 impl ActionError {
     /// All codes.
-    pub(crate) const CODES: [&'static str; 18] = [
+    pub(crate) const CODES: [&'static str; 19] = [
         "ERR_WSMB_JSON",
         "ERR_WSMB_BINARY",
         "ERR_WSMB_ACTION",
@@ -336,6 +344,7 @@ impl ActionError {
         "ERR_WSMB_TOPIC",
         "ERR_WSMB_MAX_SUBSCRIPTIONS",
         "ERR_WSMB_NOT_REGISTERED",
+        "ERR_WSMB_MAX_PRESENCE_INFO",
         "ERR_WSMB_MEMBER",
     ];
 
@@ -353,9 +362,11 @@ impl ActionError {
             Self::InvalidDest => "ERR_WSMB_DEST",
             Self::TooManyDest(_) => "ERR_WSMB_MAX_DEST",
             Self::FanoutTooLarge(..) => "ERR_WSMB_MAX_FANOUT",
-            Self::Forbidden | Self::TopicForbidden(..) | Self::WaitForbidden => {
-                "ERR_WSMB_FORBIDDEN"
-            }
+            Self::Forbidden
+            | Self::TopicForbidden(..)
+            | Self::WaitForbidden
+            | Self::WatchForbidden(_) => "ERR_WSMB_FORBIDDEN",
+            Self::PresenceInfoTooLarge(..) => "ERR_WSMB_MAX_PRESENCE_INFO",
             Self::InvalidTopic | Self::InvalidPattern => "ERR_WSMB_TOPIC",
             Self::TooManySubscriptions(_) | Self::TooManyPatterns(_) => {
                 "ERR_WSMB_MAX_SUBSCRIPTIONS"

@@ -236,6 +236,42 @@ pub enum ClientEvent<'a> {
         /// The group, if it was that of a member.
         group: Option<&'a str>,
     },
+    /// The server has confirmed a `watch` (version 2).
+    Watched {
+        /// The `ref` of the action, if it had one.
+        reference: Option<&'a str>,
+    },
+    /// A watch has ended: as requested, or by the server (version 2).
+    Unwatched {
+        /// The `ref` of the action, if it had one.
+        reference: Option<&'a str>,
+        /// The topic whose members were watched, if the server has ended that.
+        topic: Option<&'a str>,
+        /// The array of watched ids, if the server has ended that.
+        ids: Option<&'a str>,
+        /// The reason if it was not requested.
+        code: Option<&'a str>,
+    },
+    /// The members of a watched topic, or changes of them (version 2).
+    Presence {
+        /// The topic.
+        topic: &'a str,
+        /// The number of members.
+        count: Option<&'a str>,
+        /// An object of all members: their ids with what they tell of themselves.
+        members: Option<&'a str>,
+        /// An object of members that have come or changed.
+        joined: Option<&'a str>,
+        /// An array of the ids of those that have left.
+        left: Option<&'a str>,
+    },
+    /// Which of the watched ids are online (version 2).
+    Online {
+        /// An array of ids that are online.
+        online: &'a str,
+        /// An array of ids that are offline.
+        offline: Option<&'a str>,
+    },
     /// The client was too slow for messages of a topic (version 2).
     Gap {
         /// The topic; `">"` if they are of several topics.
@@ -334,6 +370,11 @@ impl<'a> ClientEvent<'a> {
                 code,
                 group,
             } => [Some(topic), reference, code, group],
+            Self::Watched { reference } => [reference, None, None, None],
+            Self::Unwatched {
+                reference, topic, ..
+            } => [reference, topic, None, None],
+            Self::Presence { topic, count, .. } => [Some(topic), count, None, None],
             Self::Gap { topic, lost } => [Some(topic), Some(lost), None, None],
             Self::Receipt { reference, .. } => [Some(reference), None, None, None],
             Self::Failed { ack, dest, code } => [Some(ack), Some(dest), Some(code), None],

@@ -162,6 +162,8 @@ pub struct Stats {
     pub topics: usize,
     /// Distinct patterns with wildcards.
     pub patterns: usize,
+    /// Members of topics: subscriptions that take part in presence.
+    pub members: usize,
     /// Actions refused so far.
     pub errors: u64,
     /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,

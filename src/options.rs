@@ -169,6 +169,12 @@ options! {
         pub max_patterns: usize = 65_536, "maxPatterns" in 0..=1 << 24;
         /// Subscriptions may make publishers wait. Default false.
         pub allow_wait: bool = false;
+        /// Maximum bytes of what a member of a topic tells of itself, as JSON text; more is refused. Default 1,024.
+        pub max_presence_info: usize = 1024, "maxPresenceInfo" in 0..=64 << 10;
+        /// Maximum number of members of a topic that its watchers get by name; of more they get the number. Default 1,000.
+        pub max_presence_names: usize = 1000, "maxPresenceNames" in 0..=1 << 20;
+        /// Time after which a member or an id whose connection was lost counts as gone. Zero: at once. Default 3 s.
+        pub presence_timeout: Duration = Duration::from_secs(3), "presenceTimeout" in TIME_OR_NEVER;
         /// Maximum fragments of a message; more closes the connection with 1008. Default 16,384, as in `ws`.
         pub max_fragments: usize = 16_384, "maxFragments" in 1..=1 << 24;
         /// Maximum pings and pongs of a connection per second; more closes it with 1008. Default 100.

@@ -35,7 +35,7 @@ pub(crate) use peer_frame::{
     is_message, probe, probe_failed, remote_answer, whole_frames,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
-pub(crate) use subscription::{RawSubscription, Slow, SubscriptionCommand};
+pub(crate) use subscription::{RawSubscription, Slow, SubscriptionCommand, Watch, Watched};
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, decode_topic, is_truthy, json_string,
     key_length, shorten, text_length,
@@ -68,7 +68,7 @@ pub(crate) enum ClientAction<'a> {
     Cancel {
         ack: Option<&'a str>,
     },
-    /// `subscribe`, `unsubscribe` or `acknowledge`. One variant, so that the others stay cheap to tell apart.
+    /// `subscribe`, `unsubscribe`, `acknowledge`, `watch` or `unwatch`. One variant, so that the others stay cheap to tell apart.
     Subscription(Box<RawSubscription<'a>>),
 }
 
@@ -120,6 +120,28 @@ pub(crate) enum ServerAction<'a> {
         reference: Option<&'a str>,
         code: Option<&'a str>,
         group: Option<&'a str>,
+    },
+    /// With the `ref`.
+    Watched(Option<&'a str>),
+    Unwatched {
+        reference: Option<&'a str>,
+        /// What the broker no longer tells of, if it has ended that.
+        topic: Option<&'a str>,
+        ids: Option<&'a str>,
+        code: Option<&'a str>,
+    },
+    /// The members of a topic, or changes of them.
+    Presence {
+        topic: &'a str,
+        count: Option<&'a str>,
+        members: Option<&'a str>,
+        joined: Option<&'a str>,
+        left: Option<&'a str>,
+    },
+    /// Which of the watched ids are online.
+    Online {
+        online: &'a str,
+        offline: Option<&'a str>,
     },
     Gap {
         topic: &'a str,

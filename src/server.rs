@@ -31,6 +31,7 @@ mod unix_socket;
 
 use std::{
     fmt,
+    future::pending,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -40,7 +41,7 @@ use std::{
 use tokio::{
     runtime::Handle as Runtime,
     sync::watch,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 pub use crate::transport::socket::bridge::{Bridge, BridgeEvent, BridgeOutput};
@@ -162,6 +163,7 @@ impl Server {
         let admin = admin.map(|admin| admin.serve(&ingress, cluster.clone(), runtime));
         let admin = admin.transpose()?;
         runtime.spawn(ingress.clone().accept(broker.closing()));
+        runtime.spawn(tell_watchers(broker.clone(), broker.closing()));
         runtime.spawn(expire(broker.clone(), broker.closing()));
         runtime.spawn(governor::govern(broker.clone(), broker.closing()));
         Ok(Self {
@@ -286,6 +288,24 @@ impl Drop for Server {
 fn cannot_set(name: &'static str) -> Error {
     let reason = "cannot be set: the server was started without it".to_owned();
     Error::InvalidOption { name, reason }
+}
+
+/// Tells watchers of presence what has changed, until the server closes.
+async fn tell_watchers(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
+    loop {
+        let next = broker.tell_watchers(Instant::now());
+        let due = async {
+            match next {
+                Some(at) => sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = broker.presence.changed.notified() => {}
+            () = due => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
 }
 
 /// Expires requests and sweeps entries of ended ones, until the server closes.

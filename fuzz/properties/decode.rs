@@ -128,11 +128,13 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             })
             .ok_or(ActionError::NoAck),
         Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
-        Some(name @ ("subscribe" | "unsubscribe" | "acknowledge")) => {
+        Some(name @ ("subscribe" | "unsubscribe" | "acknowledge" | "watch" | "unwatch")) => {
             Ok(ClientAction::Subscription(Box::new(RawSubscription {
                 command: match name {
                     "subscribe" => SubscriptionCommand::Subscribe,
                     "unsubscribe" => SubscriptionCommand::Unsubscribe,
+                    "watch" => SubscriptionCommand::Watch,
+                    "unwatch" => SubscriptionCommand::Unwatch,
                     _ => SubscriptionCommand::Acknowledge,
                 },
                 topic: raw("topic"),
@@ -141,6 +143,8 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 group: raw("group"),
                 window: raw("window"),
                 count: raw("count"),
+                info: raw("info"),
+                ids: raw("ids"),
             })))
         }
         _ => return Err(Wrong::Action(name)),

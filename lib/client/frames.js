@@ -21,6 +21,10 @@ const unregister = (id) => `{"action":"unregister"${member('id', id)}}`;
 const subscription = (action, topic, ref, group, more = '') =>
   `{"action":"${action}","topic":${topic}${member('ref', ref)}${member('group', group)}${more}}`;
 
+/** `topic` and `ids` are values: one of them is undefined. */
+const watch = (action, topic, ids, ref) =>
+  `{"action":"${action}"${member('topic', JSON.stringify(topic))}${member('ids', JSON.stringify(ids))},"ref":${ref}}`;
+
 const cancel = (ack) => `{"action":"cancel","ack":${ack}}`;
 
-module.exports = { member, send, answer, register, unregister, subscription, cancel };
+module.exports = { member, send, answer, register, unregister, subscription, watch, cancel };

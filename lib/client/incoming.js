@@ -23,6 +23,9 @@ const MEMBERS_2 = parse({
   subscribed: 'topic:s ref:snu',
   unsubscribed: 'topic:s ref:snu code:su group:su',
   gap: 'topic:s lost:n',
+  watched: 'ref:snu',
+  unwatched: 'ref:snu topic:su ids:lu code:su',
+  presence: 'topic:su count:nu members:mou joined:mou left:lu online:lu offline:lu',
   error: 'ref:snu ack:su code:s message:su',
   cancel: 'ack:s',
   goaway: 'within:n',
@@ -36,14 +39,17 @@ function parse(actions) {
 
 /**
  * The kind of a value: the first letter of its type; `l` for an array of strings, `m` for an object of strings; `u`
- * for null and undefined; false for any other object.
+ * for null and undefined; `a` for any other array, `o` for any other object.
  */
 function kindOf(value) {
   if (Object(value) !== value) {
     return (typeof (value ?? undefined))[0];
   }
   const hasStrings = Object.values(value).every((item) => typeof item === 'string');
-  return hasStrings && (Array.isArray(value) ? 'l' : 'm');
+  if (Array.isArray(value)) {
+    return hasStrings ? 'l' : 'a';
+  }
+  return hasStrings ? 'm' : 'o';
 }
 
 /**

@@ -10,6 +10,7 @@ const Requests = require('./requests');
 const Response = require('./response');
 const Subscriptions = require('./subscriptions');
 const timers = require('./timers');
+const Watches = require('./watches');
 
 /** Characters of incoming requests that are tracked so that `response.signal` can be aborted. Older ones are not. */
 const MAX_TRACKED = 32 * 1024 * 1024;
@@ -48,6 +49,7 @@ class Messaging {
   /** The handler that was set by `handle()`. */
   handler;
   subscriptions = new Subscriptions(this);
+  watches = new Watches(this);
   /** Number of errors caused by the broker or another client. */
   peerErrors = 0;
 
@@ -153,6 +155,17 @@ class Messaging {
     this.subscriptions.onUnsubscribed(...values);
   }
 
+  /** The state follows in `presence`. */
+  watched() {}
+
+  unwatched(...values) {
+    this.watches.onUnwatched(...values);
+  }
+
+  presence(topic, ...values) {
+    this.watches.onPresence(topic ?? undefined, ...values);
+  }
+
   /** The client was too slow for messages of a topic; of several if it is `'>'`. */
   gap(topic, lost) {
     this.subscriptions.forEach(topic, undefined, (each) => each.emit('gap', { topic, lost }));
@@ -193,7 +206,8 @@ class Messaging {
     const error = remote({ code, message });
     if (
       !this.#failRequest(reference ?? name, error) &&
-      !this.subscriptions.onRefused(reference, error)
+      !this.subscriptions.onRefused(reference, error) &&
+      !this.watches.onRefused(reference, error)
     ) {
       this.onRefusal(error);
     }

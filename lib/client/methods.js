@@ -102,6 +102,16 @@ function startRequest(session, message, dest, options, extras, count) {
   return start(ids, limit, timeout);
 }
 
+/** The session of a client that can begin something which needs its id. */
+function openSession(client) {
+  const session = client[kSession];
+  session.assertOpen();
+  if (session.hasLostId) {
+    throw lostId();
+  }
+  return session;
+}
+
 /** The treatments of a slow subscriber. */
 const SLOW = ['drop', 'latest', 'wait'];
 
@@ -159,7 +169,12 @@ const methods = {
    * broker has confirmed it.
    */
   async subscribe(topic, options) {
-    const { slow = 'drop', group, window } = checkOptions(options, 'slow', 'group', 'window');
+    const {
+      slow = 'drop',
+      group,
+      window,
+      info,
+    } = checkOptions(options, 'slow', 'group', 'window', 'info');
     if (!isPattern(topic)) {
       const expected = 'expected tokens joined by ".", "*" for one, ">" for the rest';
       throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, ${expected}`);
@@ -170,12 +185,27 @@ const methods = {
     if (group !== undefined && !(isTopic(group) && !group.includes('.'))) {
       throw wrong('TOPIC', `group is ${JSON.stringify(group)}, expected a token`);
     }
-    const session = this[kSession];
-    session.assertOpen();
-    if (session.hasLostId) {
-      throw lostId();
+    if (info !== undefined && (group !== undefined || !isTopic(topic))) {
+      throw wrong('OPTION', 'option "info" needs a topic without wildcards, and no group');
     }
-    return session.subscriptions.add(topic, { slow, group, window });
+    const session = openSession(this);
+    const text = info === undefined ? undefined : messageText(session, info);
+    return session.subscriptions.add(topic, { slow, group, window, info: text });
+  },
+
+  /** Watches the members of a topic. Resolves with a `Watch` when they are known. */
+  async presence(topic) {
+    checkTopic(topic);
+    return openSession(this).watches.add(topic);
+  },
+
+  /** Watches whether ids are online. Resolves with a `Watch` when that is known. */
+  async watch(ids) {
+    const list = [...new Set(idsOf(ids))];
+    if (list.length === 0 || list.includes('')) {
+      throw wrong('DEST', 'ids must be an id or several');
+    }
+    return openSession(this).watches.add(undefined, list);
   },
 
   /** An async iterator of incoming messages: `{ message, from, response }`. */

@@ -393,6 +393,7 @@ class Session extends Messaging {
     }
     this.#settleWaiters('resolve', this.client);
     this.subscriptions.onRegistered();
+    this.watches.onRegistered();
     this.#scheduleRenewal();
     this.updateFlowControl();
     try {
@@ -607,6 +608,7 @@ class Session extends Messaging {
     this.requests.failMatching(error, (entry) => entry.fail);
     this.#settleWaiters('reject', error);
     this.subscriptions.end(error);
+    this.watches.end(error);
     for (const stream of this.messageStreams) {
       stream.endStream();
     }

@@ -12,7 +12,7 @@ const { matches } = require('./topics');
  * An entry:
  *
  *     subscription   the object of the program
- *     slow, group, window  its options; `group` as JSON text
+ *     slow, group, window, info  its options; `group` and `info` as JSON text
  *     isPaused       its window is 0
  *     held           calls for messages that have come before the program could add listeners; then undefined
  *     finished       number of messages of a group that the program has finished and the broker does not know of
@@ -30,7 +30,7 @@ class Subscriptions {
   }
 
   /** Subscribes, at once or when the client is registered. Resolves with a `Subscription`. */
-  add(topic, { slow, group, window }) {
+  add(topic, { slow, group, window, info }) {
     const session = this.#session;
     const number = session.requests.nextReference();
     return new Promise((resolve, reject) => {
@@ -45,7 +45,7 @@ class Subscriptions {
         },
       };
       const subscription = new Subscription(session, topic, group, control);
-      const entry = { subscription, slow, window, resolve, reject, finished: 0, held: [] };
+      const entry = { subscription, slow, window, info, resolve, reject, finished: 0, held: [] };
       entry.group = group && JSON.stringify(group);
       this.#entries.set(number, entry);
       this.#sendIfRegistered(number);
@@ -68,12 +68,12 @@ class Subscriptions {
 
   #send(number) {
     const session = this.#session;
-    const { subscription, slow, group, window, isPaused } = this.#entries.get(number);
+    const { subscription, slow, group, window, info, isPaused } = this.#entries.get(number);
     try {
       session.assertVersion2();
       const more = group
         ? frames.member('window', isPaused ? 0 : window)
-        : frames.member('slow', `"${slow}"`);
+        : frames.member('slow', `"${slow}"`) + frames.member('info', info);
       const topic = JSON.stringify(subscription.topic);
       session.sendFrame(frames.subscription('subscribe', topic, number, group, more), true);
     } catch (error) {
@@ -117,10 +117,18 @@ class Subscriptions {
       const { topic } = entry.subscription;
       const isOther = (one) =>
         !one.isEnding && one.subscription.topic === topic && one.group === entry.group;
-      if (session.isRegistered && !this.#list().some(isOther)) {
+      const others = this.#list().filter(isOther);
+      if (session.isRegistered && others.length === 0) {
         const text = JSON.stringify(topic);
         session.sendFrame(frames.subscription('unsubscribe', text, number, entry.group), true);
       } else {
+        if (session.isRegistered && entry.info && !others.some(({ info }) => info)) {
+          // The client still subscribes to the topic, but is no member of it any more.
+          const more = frames.member('slow', `"${others[0].slow}"`) + frames.member('info', null);
+          session.sendFrame(
+            frames.subscription('subscribe', JSON.stringify(topic), number, undefined, more),
+          );
+        }
         this.#drop(number);
       }
     }

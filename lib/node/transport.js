@@ -417,6 +417,22 @@ class Transport {
     this.#session.handleFrame({ action: 'unsubscribed', topic, ref, code, group });
   }
 
+  onWatched([, ref]) {
+    this.#session.handleFrame({ action: 'watched', ref });
+  }
+
+  onUnwatched([, ref, topic, ids, code]) {
+    this.#session.handleFrame({ action: 'unwatched', ref, topic, ids, code });
+  }
+
+  onPresence([, topic, count, members, joined, left]) {
+    this.#session.handleFrame({ action: 'presence', topic, count, members, joined, left });
+  }
+
+  onOnline([, online, offline]) {
+    this.#session.handleFrame({ action: 'presence', online, offline });
+  }
+
   onGap([, topic, lost]) {
     this.#session.handleFrame({ action: 'gap', topic, lost });
   }

@@ -21,7 +21,7 @@ function shorten(text) {
 }
 
 /** The members that a grant may have. */
-const MEMBERS = ['principal', 'send', 'publish', 'subscribe', 'expires'];
+const MEMBERS = ['principal', 'send', 'publish', 'subscribe', 'presence', 'watch', 'expires'];
 
 /** Describes a value by its type alone: its contents may be secret. */
 function kindOf(value) {
@@ -82,7 +82,7 @@ function toResult(result) {
     return refused(UNAUTHORIZED, 'not authenticated');
   }
   checkGrant(result);
-  const { principal, send, publish, subscribe, expires } = result;
+  const { principal, send, publish, subscribe, presence, watch, expires } = result;
   const granted = {};
   if (principal !== undefined) {
     granted.principal = checkPrincipal(principal);
@@ -90,7 +90,7 @@ function toResult(result) {
   if (send !== undefined) {
     granted.send = checkPatterns('send', send);
   }
-  for (const [name, topics] of Object.entries({ publish, subscribe })) {
+  for (const [name, topics] of Object.entries({ publish, subscribe, presence })) {
     if (topics !== undefined) {
       granted[name] = checkPatterns(name, topics);
       const wrong = granted[name].find((pattern) => !isPattern(pattern));
@@ -98,6 +98,9 @@ function toResult(result) {
         throw new TypeError(`authenticate: "${name}" has ${JSON.stringify(wrong)}, not a pattern`);
       }
     }
+  }
+  if (watch !== undefined) {
+    granted.watch = checkPatterns('watch', watch);
   }
   if (expires !== undefined) {
     granted.expires = Number(expires);

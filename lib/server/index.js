@@ -185,7 +185,7 @@ for (const name of ['send', 'publish', 'messages', 'handle']) {
   };
 }
 
-for (const name of ['request', 'requestAll', 'deliver', 'subscribe']) {
+for (const name of ['request', 'requestAll', 'deliver', 'subscribe', 'presence', 'watch']) {
   Server.prototype[name] = async function asClient(...args) {
     // Awaited, so that the stack of an error names the caller.
     return await this.client[name](...args);

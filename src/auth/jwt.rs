@@ -127,7 +127,8 @@ impl Jwt {
     ///
     /// The principal of the grant is the claim `sub`. The claim `send`, a pattern or an array of patterns,
     /// limits the ids that the client may send to; the claims `publish` and `subscribe` are the topics that it may send
-    /// and subscribe to. The grant expires at `exp`.
+    /// and subscribe to, `presence` those whose members it may see, `watch` the ids that it may watch. The grant expires at
+    /// `exp`.
     ///
     /// Errors: `Forbidden` if the token is valid, but for another id, or if `sub` begins with NUL; otherwise
     /// `Unauthorized`.
@@ -152,6 +153,8 @@ impl Jwt {
             send: claims.patterns("send")?.map(Patterns::from_iter),
             publish: claims.topics("publish")?,
             subscribe: claims.topics("subscribe")?,
+            presence: claims.topics("presence")?,
+            watch: Patterns::from_iter(claims.patterns("watch")?.unwrap_or_default()),
             expires,
         };
         grant.checked()

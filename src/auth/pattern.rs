@@ -5,7 +5,7 @@
 ///
 /// There is no escape: an id that contains a `*` is matched by the `*` of a pattern. Matching takes time
 /// linear in the id and the pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patterns(Box<[Box<str>]>);
 
 impl Patterns {

@@ -108,6 +108,8 @@ pub(crate) struct Handle {
     warned: AtomicBool,
     /// True if its id has just come from a broker that drains.
     arrived: AtomicBool,
+    /// True once its peer has given up the id or closed the connection, instead of losing it.
+    has_left: AtomicBool,
     /// True while messages to it are dropped.
     dropping: AtomicBool,
     /// True while a `gap` is still to be sent to it.
@@ -146,6 +148,7 @@ impl Handle {
             uses_version_2: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             arrived: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             has_losses: AtomicBool::new(false),
             held: AtomicUsize::new(0),
@@ -363,6 +366,15 @@ impl Handle {
 
     pub(crate) fn set_arrived(&self, arrived: bool) {
         self.arrived.store(arrived, Release);
+    }
+
+    /// True if others may see at once that its id is offline, unless it moves to another broker.
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left.load(Relaxed) && !self.is_warned()
+    }
+
+    pub(crate) fn set_has_left(&self, has_left: bool) {
+        self.has_left.store(has_left, Relaxed);
     }
 
     pub(crate) fn owns_its_id(&self) -> bool {

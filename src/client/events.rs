@@ -43,6 +43,32 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 code,
                 group,
             },
+            ServerAction::Watched(reference) => Self::Watched { reference },
+            ServerAction::Unwatched {
+                reference,
+                topic,
+                ids,
+                code,
+            } => Self::Unwatched {
+                reference,
+                topic,
+                ids,
+                code,
+            },
+            ServerAction::Presence {
+                topic,
+                count,
+                members,
+                joined,
+                left,
+            } => Self::Presence {
+                topic,
+                count,
+                members,
+                joined,
+                left,
+            },
+            ServerAction::Online { online, offline } => Self::Online { online, offline },
             ServerAction::Gap { topic, lost } => Self::Gap { topic, lost },
             ServerAction::Answer {
                 ack,

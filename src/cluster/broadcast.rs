@@ -47,6 +47,7 @@ impl Cluster {
             drains: self
                 .broker()
                 .is_some_and(|broker| broker.drains_for().is_some()),
+            interest: self.interest_number(),
         })
         .await;
     }
@@ -85,6 +86,7 @@ impl Cluster {
                 epoch,
                 published,
                 drains,
+                interest,
             }) => match node == self.node {
                 true => self.on_own_heartbeat(broker, epoch),
                 false => {
@@ -92,6 +94,7 @@ impl Cluster {
                         self.heartbeat_due.notify_one();
                     }
                     self.observe_published(node, published);
+                    self.observe_interest(node, interest);
                     if drains {
                         self.handover.observe_drain();
                     }
@@ -99,7 +102,17 @@ impl Cluster {
             },
             Some(Message::Bye { node }) if node != self.node => {
                 self.streams.forget(node);
+                self.forget_presence(node, false);
                 self.remove_node(node);
+            }
+            Some(Message::Interest {
+                node,
+                number,
+                is_all: false,
+                added,
+                dropped,
+            }) if node != self.node => {
+                self.on_interest(broker, (node, number), false, &added, &dropped);
             }
             Some(Message::Claims {
                 node,

@@ -11,7 +11,7 @@ use super::{
     remotes::link_of,
 };
 use crate::{
-    broker::{Broker, answers::Answer, requests::DeliveryError},
+    broker::{Broker, answers::Answer, presence::Update, requests::DeliveryError},
     protocol::{self, Frames, PeerFrame},
 };
 
@@ -79,6 +79,47 @@ impl Cluster {
                 self.apply_claims(broker, &claims);
                 self.received_repair(node, part, all);
             }
+            (
+                Some(Message::Interest {
+                    node,
+                    number,
+                    is_all,
+                    added,
+                    dropped,
+                }),
+                _,
+            ) if node != self.node => {
+                self.on_interest(broker, (node, number), is_all, &added, &dropped);
+            }
+            (Some(Message::InterestWanted { node }), _) => self.interest_wanted(node),
+            (
+                Some(Message::Members {
+                    node,
+                    subject,
+                    is_all,
+                    members,
+                    left,
+                    count,
+                }),
+                _,
+            ) => {
+                let update = Update {
+                    subject: subject.into(),
+                    is_all,
+                    members: members.into_owned(),
+                    left: left.into_owned(),
+                    count,
+                };
+                self.on_members(broker, node, &update);
+            }
+            (
+                Some(Message::PresenceDigest {
+                    node,
+                    number,
+                    digest,
+                }),
+                _,
+            ) => self.on_presence_digest(broker, node, number, digest),
             _ => {}
         }
     }

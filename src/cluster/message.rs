@@ -70,6 +70,8 @@ messages! {
         published: u64,
         /// The broker drains.
         drains: bool,
+        /// Number of its publications of interest so far.
+        interest: u64,
     }
     /// WebSocket frames, as a client gets them, for an id; an empty id is the receiving broker itself. Control
     /// frames for brokers (`PeerFrame`) stand beside those that they are about.
@@ -149,6 +151,40 @@ messages! {
         last: u32,
         topic: &'a str,
         frames: Rest<'a>,
+    }
+    /// Broadcast: subjects of presence that have got watchers at this broker, or have none any more. To one broker: all
+    /// that have.
+    Interest = 14 {
+        node: NodeId,
+        /// The number of this publication, from one. To one broker: that of the last.
+        number: u64,
+        /// The subjects are the first of all.
+        is_all: bool,
+        added: Cow<'a, [Arc<str>]>,
+        dropped: Cow<'a, [Arc<str>]>,
+    }
+    /// Asks a broker for all of its interest.
+    InterestWanted = 15 {
+        node: NodeId,
+    }
+    /// Members of a subject that are connected to this broker.
+    Members = 16 {
+        node: NodeId,
+        subject: &'a str,
+        /// The members are the first of all.
+        is_all: bool,
+        /// Ids, each with what it tells of itself as JSON text.
+        members: Cow<'a, [(Arc<str>, Arc<str>)]>,
+        left: Cow<'a, [Arc<str>]>,
+        /// Their number, if there are too many to be named.
+        count: Option<u32>,
+    }
+    /// The digest of the members that the receiver should know.
+    PresenceDigest = 17 {
+        node: NodeId,
+        /// The number of the receiver's last publication of interest that was received.
+        number: u64,
+        digest: u64,
     }
     /// Has no effect: measures a round trip, or uses up a delivery.
     Empty = 12 {}

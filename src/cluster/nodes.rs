@@ -190,7 +190,10 @@ impl Cluster {
             let is_dead = |(_, node): &(&NodeId, &Node)| node.last_seen.elapsed() > NODE_TIMEOUT;
             nodes.iter().filter(is_dead).map(|(id, _)| *id).collect()
         };
-        silent.into_iter().for_each(|node| self.remove_node(node));
+        for node in silent {
+            self.forget_presence(node, true);
+            self.remove_node(node);
+        }
     }
 }
 

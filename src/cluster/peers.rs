@@ -90,6 +90,14 @@ impl Peers for Cluster {
         self.pattern_changed(pattern);
     }
 
+    fn watched(&self, subject: &Arc<str>, is_watched: bool) {
+        self.watched(subject, is_watched);
+    }
+
+    fn presence_changed(&self) {
+        self.presence_changed();
+    }
+
     fn max_publication(&self, topic: &str) -> usize {
         self.max_publication(topic)
     }

@@ -16,6 +16,7 @@ use super::{
     credit,
     direct::receive_direct,
     message::{Message, Refusal},
+    presence::exchange_presence,
     repair::send_repairs,
     topics::{follow_patterns, publish_queued},
 };
@@ -257,6 +258,7 @@ async fn run(
     let credits = tokio::spawn(credit::return_credit(cluster.clone()));
     let publications = tokio::spawn(publish_queued(cluster.clone()));
     let patterns = tokio::spawn(follow_patterns(cluster.clone()));
+    let presence = tokio::spawn(exchange_presence(cluster.clone()));
     let mut heartbeat = interval(HEARTBEAT);
     let mut sweep = interval(SWEEP);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -342,6 +344,7 @@ async fn run(
     credits.abort();
     publications.abort();
     patterns.abort();
+    presence.abort();
     broadcasts.abort();
     cluster.bus.close();
 }

@@ -144,6 +144,15 @@ impl AuthState {
         }
     }
 
+    /// True if the presence of a topic, or of `$` and an id, may be watched.
+    pub(super) fn may_watch(&self, subject: &str, id: Option<&str>) -> bool {
+        match (self, subject.strip_prefix('$')) {
+            (Self::Granted(grant), Some(other)) => grant.watch.allows(other),
+            (Self::Granted(grant), None) => grant.may_see(subject, id.unwrap_or_default()),
+            _ => true,
+        }
+    }
+
     /// True if messages to this id are allowed.
     pub(super) fn may_send(&self, id: &str) -> bool {
         match self {
@@ -408,6 +417,8 @@ impl Connection {
             // Another broker has claimed the id meanwhile.
             peers.end_lost(broker, &id, conflict);
         }
+        handle.set_has_left(false);
+        broker.presence.id_changed(&id, &broker.registry, false);
         (self.id, self.from) = (Some(id), from);
         self.deadline = None;
         if let Some(grant) = grant {
@@ -418,6 +429,7 @@ impl Connection {
             self.reader.set_max_payload(self.broker.options.max_payload);
             self.access = AuthState::Granted(grant);
             self.recheck_subscriptions(turn);
+            self.recheck_watches(turn);
         }
         self.notify(turn);
     }

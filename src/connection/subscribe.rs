@@ -20,6 +20,8 @@ impl Connection {
             SubscriptionCommand::Subscribe => self.subscribe(raw, turn),
             SubscriptionCommand::Unsubscribe => self.unsubscribe(raw, turn),
             SubscriptionCommand::Acknowledge => self.acknowledge(raw, turn),
+            SubscriptionCommand::Watch => self.watch(raw, turn),
+            SubscriptionCommand::Unwatch => self.unwatch(raw, turn),
         }
     }
 
@@ -40,11 +42,23 @@ impl Connection {
         if subscription.slow == Slow::Wait && !options.allow_wait && !self.handle.participant {
             return Err(ActionError::WaitForbidden);
         }
+        let info = subscription.info;
+        if let Some(info) = info
+            && info.len() > options.max_presence_info
+        {
+            let (length, max) = (info.len(), options.max_presence_info);
+            return Err(ActionError::PresenceInfoTooLarge(length, max));
+        }
         let limits = (options, &self.broker.memory);
         let topics = &self.broker.topics;
         let joined = match &subscription.group {
             None => {
                 topics.subscribe(&self.handle, pattern, subscription.slow, limits)?;
+                match (info, &self.id) {
+                    (Some("null"), _) => self.broker.part(&self.handle, pattern),
+                    (Some(info), Some(id)) => self.broker.join(&self.handle, pattern, id, info),
+                    _ => {}
+                }
                 None
             }
             Some(name) => {
@@ -75,7 +89,10 @@ impl Connection {
         };
         let pattern = &subscription.pattern;
         match &subscription.group {
-            None => drop(self.broker.topics.unsubscribe(&self.handle, pattern)),
+            None => {
+                self.broker.part(&self.handle, pattern);
+                self.broker.topics.unsubscribe(&self.handle, pattern);
+            }
             Some(name) => {
                 let jobs = (self.broker.topics).leave_group(&self.handle, pattern, name);
                 self.broker.fail_jobs(jobs);
@@ -92,6 +109,9 @@ impl Connection {
         let allows = |pattern: &str| self.access.may_subscribe(pattern, self.id.as_deref());
         let (refused, jobs) = self.broker.topics.retain(&self.handle, allows);
         for (pattern, group) in refused {
+            if group.is_none() {
+                self.broker.part(&self.handle, &pattern);
+            }
             let pattern = protocol::json_string(&pattern);
             let end = match group {
                 None => "\"FORBIDDEN\"".to_owned(),

@@ -118,6 +118,7 @@ pub const FAMILIES: &[Family] = &[
     gauge("ids", "Registered ids", |s| number(s.registered)),
     gauge("subscriptions", "Subscriptions of all connections", |s| number(s.subscriptions)),
     gauge("topics", "Topics that are subscribed to by name", |s| number(s.topics)),
+    gauge("members", "Subscriptions that take part in presence", |s| number(s.members)),
     gauge("patterns", "Distinct patterns with wildcards that are subscribed to (maxPatterns)", |s| number(s.patterns)),
     gauge("memory_bytes", "Bytes held by buffers and tables", |s| number(s.memory)),
     gauge("memory_limit_bytes", "Maximum of memory_bytes (maxMemory)", |s| number(s.max_memory)),

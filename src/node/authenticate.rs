@@ -29,6 +29,9 @@ pub struct NativeAuthResult {
     /// Patterns of the topics to which it may send, and may subscribe.
     pub publish: Option<Vec<String>>,
     pub subscribe: Option<Vec<String>>,
+    /// Patterns of the topics whose members it may see, and of the ids that it may watch.
+    pub presence: Option<Vec<String>>,
+    pub watch: Option<Vec<String>>,
     pub expires: Option<f64>,
 }
 
@@ -164,6 +167,8 @@ fn grant(result: NativeAuthResult, id: Arc<str>) -> Result<Grant, Denied> {
             send: result.send.map(Patterns::from_iter),
             publish: result.publish.unwrap_or_default().into_iter().collect(),
             subscribe: result.subscribe.unwrap_or_default().into_iter().collect(),
+            presence: result.presence.unwrap_or_default().into_iter().collect(),
+            watch: Patterns::from_iter(result.watch.unwrap_or_default()),
             expires: result.expires.map(at),
         }),
         Some(4403) => Err(Denied::Forbidden(reason.into())),

@@ -88,6 +88,14 @@ pub enum ClientEventKind {
     Unsubscribed,
     /// `topic, lost`
     Gap,
+    /// `reference`
+    Watched,
+    /// `reference, topic, ids, code`
+    Unwatched,
+    /// `topic, count, members, joined, left`
+    Presence,
+    /// `online, offline`
+    Online,
     /// `name, dest, code`: one receiver of a request failed.
     Failed,
     /// `code, text, reference, name`: the server rejected an action.
@@ -162,6 +170,34 @@ impl ClientListener for Listener {
                 self.push(Kind::Unsubscribed, &[topic, reference, code, group]);
             }
             ClientEvent::Gap { topic, lost } => self.push(Kind::Gap, &[topic, lost]),
+            ClientEvent::Watched { reference } => {
+                self.push(Kind::Watched, &[reference.unwrap_or("null")]);
+            }
+            ClientEvent::Unwatched {
+                reference,
+                topic,
+                ids,
+                code,
+            } => {
+                let values = [reference, topic, ids, code];
+                self.push(
+                    Kind::Unwatched,
+                    &values.map(|value| value.unwrap_or("null")),
+                );
+            }
+            ClientEvent::Presence {
+                topic,
+                count,
+                members,
+                joined,
+                left,
+            } => {
+                let values = [Some(topic), count, members, joined, left];
+                self.push(Kind::Presence, &values.map(|value| value.unwrap_or("null")));
+            }
+            ClientEvent::Online { online, offline } => {
+                self.push(Kind::Online, &[online, offline.unwrap_or("[]")]);
+            }
             ClientEvent::Message {
                 message, ack, from, ..
             } => {

@@ -112,7 +112,7 @@ native_options! {
     pub struct NativeServerOptions of ServerOptions {
         numbers {
             max_payload max_backpressure slow_consumer_timeout max_memory max_connections max_id_length max_dest
-            max_fanout_bytes max_subscriptions max_patterns max_fragments max_control_frames max_header_size handshake_timeout ping_interval
+            max_fanout_bytes max_subscriptions max_patterns max_presence_info max_presence_names presence_timeout max_fragments max_control_frames max_header_size handshake_timeout ping_interval
             ping_timeout close_timeout ack_timeout max_pending_acks
         }
         pub host: String,

@@ -45,6 +45,13 @@ pub(super) struct Members<'a> {
     pub(super) dropped: Option<&'a str>,
     pub(super) elsewhere: Option<&'a str>,
     pub(super) lost: Option<&'a str>,
+    pub(super) info: Option<&'a str>,
+    pub(super) ids: Option<&'a str>,
+    pub(super) members: Option<&'a str>,
+    pub(super) joined: Option<&'a str>,
+    pub(super) left: Option<&'a str>,
+    pub(super) online: Option<&'a str>,
+    pub(super) offline: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -101,6 +108,13 @@ impl<'a> Members<'a> {
             r#""dropped""# => &mut self.dropped,
             r#""elsewhere""# => &mut self.elsewhere,
             r#""lost""# => &mut self.lost,
+            r#""info""# => &mut self.info,
+            r#""ids""# => &mut self.ids,
+            r#""members""# => &mut self.members,
+            r#""joined""# => &mut self.joined,
+            r#""left""# => &mut self.left,
+            r#""online""# => &mut self.online,
+            r#""offline""# => &mut self.offline,
             _ => {
                 let mut buffer = [0; LONGEST_MEMBER + 2];
                 return self.slot(unescape_name(name, &mut buffer)?);
@@ -117,6 +131,8 @@ impl<'a> Members<'a> {
             group: self.group,
             window: self.window,
             count: self.count,
+            info: self.info,
+            ids: self.ids,
         }))
     }
 
@@ -225,6 +241,8 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
         Some("subscribe") => Ok(members.subscription(SubscriptionCommand::Subscribe)),
         Some("unsubscribe") => Ok(members.subscription(SubscriptionCommand::Unsubscribe)),
         Some("acknowledge") => Ok(members.subscription(SubscriptionCommand::Acknowledge)),
+        Some("watch") => Ok(members.subscription(SubscriptionCommand::Watch)),
+        Some("unwatch") => Ok(members.subscription(SubscriptionCommand::Unwatch)),
         _ => Err(unknown_action(action)),
     }
 }
@@ -313,6 +331,32 @@ fn version_2<'a>(
                 group: members.group,
             }),
             "\"unsubscribed\" message (msg.topic is undefined)",
+        ),
+        "watched" => return Some(Ok(ServerAction::Watched(members.reference))),
+        "unwatched" => (
+            Some(ServerAction::Unwatched {
+                reference: members.reference,
+                topic: members.topic,
+                ids: members.ids,
+                code,
+            }),
+            "",
+        ),
+        "presence" => (
+            match (members.topic, members.online) {
+                (Some(topic), _) => Some(ServerAction::Presence {
+                    topic,
+                    count: members.count,
+                    members: members.members,
+                    joined: members.joined,
+                    left: members.left,
+                }),
+                (None, online) => online.map(|online| ServerAction::Online {
+                    online,
+                    offline: members.offline,
+                }),
+            },
+            "\"presence\" message (msg.topic or msg.online are undefined)",
         ),
         "gap" => (
             members

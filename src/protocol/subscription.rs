@@ -1,10 +1,10 @@
-//! The members of `subscribe` and `unsubscribe`. The cited rules are those of `spec/protocol.md`.
+//! The members of `subscribe`, `watch` and the other actions about subscriptions. The cited rules are those of `spec/protocol.md`.
 
 use std::borrow::Cow;
 
 use super::{
     reply_options::reference,
-    values::{strict_string, there},
+    values::{Dest, decode_dest, strict_string, there},
 };
 use crate::{error::ActionError, topic};
 
@@ -15,6 +15,8 @@ pub(crate) enum SubscriptionCommand {
     Subscribe,
     Unsubscribe,
     Acknowledge,
+    Watch,
+    Unwatch,
 }
 
 /// The members of an action about a subscription, as JSON text.
@@ -27,6 +29,8 @@ pub(crate) struct RawSubscription<'a> {
     pub(crate) group: Option<&'a str>,
     pub(crate) window: Option<&'a str>,
     pub(crate) count: Option<&'a str>,
+    pub(crate) info: Option<&'a str>,
+    pub(crate) ids: Option<&'a str>,
 }
 
 /// The treatment of a slow subscriber: messages are dropped, or the latest of each topic is kept, or publishers
@@ -52,7 +56,27 @@ pub(crate) struct Subscription<'a> {
     pub(crate) window: u32,
     /// Number of messages that a member has finished.
     pub(crate) count: u32,
+    /// What others see of the subscriber as a member of the topic, as JSON text. `null`: it is none any more.
+    pub(crate) info: Option<&'a str>,
 }
+
+/// What a `watch` is about: the members of a topic, or whether ids are online.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Watched<'a> {
+    Topic(Cow<'a, str>),
+    Ids(Vec<Cow<'a, str>>),
+}
+
+/// A decoded `watch` or `unwatch`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Watch<'a> {
+    pub(crate) watched: Watched<'a>,
+    /// The `ref` that the response repeats, as JSON text.
+    pub(crate) reference: Option<&'a str>,
+}
+
+/// What is wrong with a `watch`.
+const WATCH: &str = "\"watch\" message (needs msg.topic or an array msg.ids, without empty ids)";
 
 /// The window of a member that names none.
 const WINDOW: u32 = 64;
@@ -84,6 +108,12 @@ impl<'a> RawSubscription<'a> {
                 Some(name.ok_or(ActionError::InvalidPattern)?)
             }
         };
+        let info = self.info;
+        if there(info).is_some() && (group.is_some() || topic::has_wildcards(&pattern)) {
+            return Err(ActionError::InvalidMember(
+                "\"subscribe\" message (msg.info needs a topic without wildcards, and no group)",
+            ));
+        }
         let slow = match there(self.slow) {
             None | Some("\"drop\"") => Slow::Drop,
             Some("\"latest\"") => Slow::Latest,
@@ -113,6 +143,32 @@ impl<'a> RawSubscription<'a> {
                 1,
                 "\"acknowledge\" message (msg.count must be a whole number)",
             )?,
+            info,
         })
+    }
+
+    /// Decodes the members of `watch` and `unwatch` (rule 39.4): `topic` or `ids`.
+    pub(crate) fn check_watch(
+        &self,
+        max_ids: usize,
+        max_length: usize,
+    ) -> Result<Watch<'a>, ActionError> {
+        let reference = reference(
+            self.reference,
+            max_length,
+            "\"watch\" message (msg.ref must be a number or a string within maxIdLength)",
+        )?;
+        let watched = match (there(self.topic), there(self.ids)) {
+            (Some(topic), None) => {
+                let topic = strict_string(topic).filter(|text| topic::is_topic(text));
+                Watched::Topic(topic.ok_or(ActionError::InvalidPattern)?)
+            }
+            (None, Some(ids)) => match decode_dest(ids, max_ids, max_length)? {
+                Dest::Many(ids) if ids.iter().all(|id| !id.is_empty()) => Watched::Ids(ids),
+                _ => return Err(ActionError::InvalidMember(WATCH)),
+            },
+            _ => return Err(ActionError::InvalidMember(WATCH)),
+        };
+        Ok(Watch { watched, reference })
     }
 }

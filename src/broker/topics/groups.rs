@@ -354,6 +354,7 @@ impl Broker {
 
     /// Ends all subscriptions of a connection that has lost or given up its id.
     pub(crate) fn end_subscriptions(&self, handle: &Arc<Handle>) {
+        self.end_participation(handle);
         let jobs = self.topics.leave(handle);
         self.fail_jobs(jobs);
     }

@@ -13,7 +13,7 @@ use super::{
     groups::{Assignment, Group, Job},
 };
 use crate::{
-    broker::handle::Handle,
+    broker::{handle::Handle, presence::Participation},
     error::ActionError,
     memory::{Charge, Memory},
     options::ServerOptions,
@@ -36,6 +36,8 @@ pub(crate) struct SubscriberState {
     patterns: HashSet<Arc<str>, RandomState>,
     /// The groups of which it is a member.
     groups: Vec<Arc<Group>>,
+    /// Presence: the topics of which its id is a member, and what it watches.
+    pub(crate) participation: Participation,
     losses: HashMap<Arc<str>, Loss, RandomState>,
     /// Bytes of the messages in `losses`.
     latest: usize,
@@ -51,10 +53,11 @@ struct Loss {
 }
 
 impl SubscriberState {
-    pub(super) fn new(memory: &Arc<Memory>) -> Box<Self> {
+    pub(crate) fn new(memory: &Arc<Memory>) -> Box<Self> {
         Box::new(Self {
             patterns: HashSet::default(),
             groups: Vec::new(),
+            participation: Participation::default(),
             losses: HashMap::default(),
             latest: 0,
             charge: Charge::new(memory, size_of::<Self>()),
@@ -63,12 +66,17 @@ impl SubscriberState {
 
     /// Bytes of memory that it takes.
     pub(crate) fn memory(&self) -> usize {
-        self.charge.bytes()
+        self.charge.bytes() + self.participation.memory()
     }
 
-    /// Number of subscriptions.
-    fn count(&self) -> usize {
-        self.patterns.len() + self.groups.len()
+    /// Number of subscriptions, and of subjects that it watches.
+    pub(crate) fn count(&self) -> usize {
+        self.patterns.len() + self.groups.len() + self.participation.watched()
+    }
+
+    /// A pattern that it subscribes to, to share it.
+    pub(crate) fn name_of(&self, pattern: &str) -> Option<Arc<str>> {
+        self.patterns.get(pattern).cloned()
     }
 
     fn group(&self, pattern: &str, name: &str) -> Option<Arc<Group>> {

@@ -117,6 +117,17 @@ impl Field<'_> for Arc<str> {
     }
 }
 
+impl Field<'_> for (Arc<str>, Arc<str>) {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.0.write(out);
+        self.1.write(out);
+    }
+
+    fn read(input: &mut Input<'_>) -> Result<Self, Refusal> {
+        Ok((Field::read(input)?, Field::read(input)?))
+    }
+}
+
 impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     fn write(&self, out: &mut Vec<u8>) {
         self.is_some().write(out);

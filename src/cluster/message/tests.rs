@@ -52,6 +52,28 @@ fn all() -> Vec<Message<'static>> {
             epoch: 2,
             published: u64::MAX,
             drains: true,
+            interest: 4,
+        },
+        Message::Interest {
+            node,
+            number: 3,
+            is_all: true,
+            added: vec!["a.b".into(), "$é".into()].into(),
+            dropped: vec!["".into()].into(),
+        },
+        Message::InterestWanted { node },
+        Message::Members {
+            node,
+            subject: "a.b",
+            is_all: true,
+            members: vec![("é".into(), "{}".into())].into(),
+            left: vec!["b".into()].into(),
+            count: Some(7),
+        },
+        Message::PresenceDigest {
+            node,
+            number: 3,
+            digest: u64::MAX,
         },
         packet("a\u{0}é", false),
         packet("", true),
@@ -116,7 +138,7 @@ fn messages_are_decoded_as_encoded() {
         kinds.insert(bytes[1]);
         assert_eq!(Message::decode(&bytes), Ok(message));
     }
-    assert!(kinds.into_iter().eq(1..=13), "every kind is tested");
+    assert!(kinds.into_iter().eq(1..=17), "every kind is tested");
     assert_eq!(Message::decode(&[VERSION, 14]), Err(Refusal::Kind(14)));
     assert_eq!(Message::decode(&[VERSION, 0]), Err(Refusal::Kind(0)));
 }
@@ -191,6 +213,7 @@ fn other_versions_are_refused_and_a_heartbeat_names_its_broker() {
         epoch: 1,
         published: 0,
         drains: false,
+        interest: 0,
     }
     .encode();
     heartbeat[0] = 2;

@@ -121,6 +121,34 @@ pub(crate) fn unsubscribed<'a>(
     [action, pattern, name, reference, code_name, code, "}"]
 }
 
+/// Encodes `watched` or `unwatched`, the response to `watch` or `unwatch` (rule 39).
+pub(crate) fn watched(is_watched: bool, reference: Option<&str>) -> Pieces<'_> {
+    let [name, reference] = member(",\"ref\":", reference);
+    let action = match is_watched {
+        true => "{\"action\":\"watched\"",
+        false => "{\"action\":\"unwatched\"",
+    };
+    [action, name, reference, "}", "", "", ""]
+}
+
+/// Encodes `unwatched`, for a watch that the broker has ended (rule 39). `what`: the member `topic` or `ids`.
+pub(crate) fn unwatched<'a>(what: &'a str, code: &'a str) -> Pieces<'a> {
+    let action = "{\"action\":\"unwatched\",";
+    [action, what, ",\"code\":\"", code, "\"}", "", ""]
+}
+
+/// Encodes `presence` of a topic (rule 39). `members`: further members, each after a comma.
+pub(crate) fn presence(topic: &str, count: &str, members: &str) -> String {
+    let action = "{\"action\":\"presence\",\"topic\":";
+    [action, topic, ",\"count\":", count, members, "}"].concat()
+}
+
+/// Encodes `presence` of ids, which are JSON texts joined by commas (rule 39).
+pub(crate) fn online<'a>(online: &'a str, offline: &'a str) -> Pieces<'a> {
+    let action = "{\"action\":\"presence\",\"online\":[";
+    [action, online, "],\"offline\":[", offline, "]}", "", ""]
+}
+
 /// Encodes `gap`, with the topic as JSON (rule 37).
 pub(crate) fn gap<'a>(topic: &'a str, lost: &'a str) -> Pieces<'a> {
     let action = "{\"action\":\"gap\",\"topic\":";
