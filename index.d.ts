@@ -85,6 +85,23 @@ interface Messaging<Message, Answer> {
   ): Promise<WSMsgBroker.Subscription<Received, Result>>;
 
   /**
+   * Watches the members of a topic: the ids that subscribe to it with `info`. Resolves when they are known. The watch
+   * is up to date until it is closed, also across reconnections. Version 2 only.
+   *
+   * Rejects with `ERR_WSMB_TOPIC`, `ERR_WSMB_FORBIDDEN` or `ERR_WSMB_MAX_SUBSCRIPTIONS`.
+   *
+   * @example const room = await client.presence('room.7'); room.on('change', () => show(room.members));
+   */
+  presence<Info = any>(topic: string): Promise<WSMsgBroker.PresenceWatch<Info>>;
+
+  /**
+   * Watches which of these ids are registered. Resolves when that is known. Otherwise as `presence`.
+   *
+   * @example const { online } = await client.watch(['ann', 'bob']);
+   */
+  watch(ids: string | readonly string[]): Promise<WSMsgBroker.IdWatch>;
+
+  /**
    * Sends a request and resolves with the first answer. The other receivers get a cancel. A failure or a
    * refusal rejects only if no other receiver can still answer.
    *
@@ -374,6 +391,11 @@ declare namespace WSMsgBroker {
      * handler has settled, or the iterator is asked for the next one. Default 64.
      */
     window?: number | undefined;
+    /**
+     * Makes this client a member of the topic, and is what `presence` shows of it: a JSON value but null. Not with
+     * wildcards or `group`.
+     */
+    info?: unknown;
   }
 
   /** A message of a subscription. */
@@ -382,6 +404,35 @@ declare namespace WSMsgBroker {
   }
 
   /** Events of a subscription. */
+  interface Watch<Change> extends AsyncIterable<Change> {
+    /** Ends the watch. Resolves when the broker has confirmed it; never rejects. */
+    close(): Promise<void>;
+    on(name: 'change', listener: (change: Change) => void): this;
+    on(name: 'end', listener: (error: Error | undefined) => void): this;
+    once(name: 'change', listener: (change: Change) => void): this;
+    once(name: 'end', listener: (error: Error | undefined) => void): this;
+    off(name: 'change', listener: (change: Change) => void): this;
+    off(name: 'end', listener: (error: Error | undefined) => void): this;
+  }
+  interface PresenceChange<Info = any> {
+    /** The number of members. */
+    count: number;
+    /** Members that have joined, or have changed their `info`, by id. */
+    joined: Map<string, Info>;
+    /** Ids of members that have left. */
+    left: string[];
+  }
+  interface PresenceWatch<Info = any> extends Watch<PresenceChange<Info>> {
+    readonly topic: string;
+    /** The number of members. */
+    readonly count: number;
+    /** The members by id. Undefined while there are more than `maxPresenceNames` of the server. */
+    readonly members: ReadonlyMap<string, Info> | undefined;
+  }
+  interface IdWatch extends Watch<{ online: string[]; offline: string[] }> {
+    /** The watched ids that are online. */
+    readonly online: ReadonlySet<string>;
+  }
   interface SubscriptionEvents<Message = any, Answer = any> {
     /** A message to a matching topic. */
     message: [
@@ -514,6 +565,7 @@ declare namespace WSMsgBroker {
   type ErrorCode =
     | 'ERR_WSMB_ATTACH'
     | 'ERR_WSMB_TOPIC'
+    | 'ERR_WSMB_MAX_PRESENCE_INFO'
     | 'ERR_WSMB_MAX_SUBSCRIPTIONS'
     | 'ERR_WSMB_ACK_TAKEN'
     | 'ERR_WSMB_ACTION'
@@ -768,6 +820,8 @@ declare namespace WSMsgBroker {
     unknownIds: number;
     /** Subscriptions of all connections. */
     subscriptions: number;
+    /** Members of topics: subscriptions with `info`. */
+    members: number;
     /** Messages to topics without a subscriber. */
     withoutSubscriber: number;
     /** Actions refused. */
@@ -1005,6 +1059,10 @@ declare namespace WSMsgBroker {
     publish?: string | readonly string[] | undefined;
     /** Topics that it may subscribe to: each subscription must be covered by one of these patterns. Default: none. */
     subscribe?: string | readonly string[] | undefined;
+    /** Topics whose members it may see. Default: none. */
+    presence?: string | readonly string[] | undefined;
+    /** Ids of which it may see whether they are online: patterns as in `send`. Default: none. */
+    watch?: string | readonly string[] | undefined;
     /** Time at which its connection ends unless it has registered again. Default: never. */
     expires?: Date | number | undefined;
   }
@@ -1227,6 +1285,12 @@ declare namespace WSMsgBroker {
     maxSubscriptions?: number | undefined;
     /** Distinct patterns with wildcards, of all connections; further ones are refused. Default 65,536. */
     maxPatterns?: number | undefined;
+    /** Bytes of what a member of a topic tells of itself; more is refused. Default 1,024. */
+    maxPresenceInfo?: number | undefined;
+    /** Members of a topic that watchers get by name; of more they get the number. Default 1,000. */
+    maxPresenceNames?: number | undefined;
+    /** Time in milliseconds after which a member or an id that has lost its connection is gone. Default 3,000. */
+    presenceTimeout?: number | undefined;
     /** Whether subscriptions may make publishers wait (`slow: 'wait'`). Default false. */
     allowWait?: boolean | undefined;
     /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */

@@ -125,7 +125,7 @@ pub(crate) enum ServerAction<'a> {
     Watched(Option<&'a str>),
     Unwatched {
         reference: Option<&'a str>,
-        /// What the broker no longer tells of, if it has ended that.
+        /// The subject that is no longer watched, if the server has ended that.
         topic: Option<&'a str>,
         ids: Option<&'a str>,
         code: Option<&'a str>,

@@ -211,3 +211,24 @@ expectTypeOf(handling.connected({ timeout: 5 })).resolves.toEqualTypeOf<typeof h
 expectTypeOf(handling.state)
   .extract<string>()
   .toEqualTypeOf<'connecting' | 'open' | 'registered' | 'reconnecting' | 'closed'>();
+
+async function presence(): Promise<void> {
+  const room = await client.presence<{ name: string }>('room.7');
+  const name: string | undefined = room.members?.get('a')?.name;
+  room.on('change', ({ joined, left, count }) => {
+    const info: { name: string } | undefined = joined.get(left[0] ?? '');
+    void [info, count.toFixed()];
+  });
+  for await (const { joined } of room) void joined.size;
+  const friends = await client.watch(['a', 'b']);
+  const isOnline: boolean = friends.online.has('a');
+  for await (const { online, offline } of friends) void [online.length, offline.length];
+  await friends.close();
+  await client.subscribe('room.7', { info: { name: 'Ann' } });
+  // @ts-expect-error: ids are strings.
+  await client.watch([1]);
+  // @ts-expect-error: the members cannot be changed.
+  room.members?.clear();
+  void [name, isOnline];
+}
+void presence;

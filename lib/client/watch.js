@@ -4,7 +4,7 @@ const Emitter = require('./emitter');
 const stream = require('./messages');
 
 /**
- * What a client watches: the members of a topic, or whether ids are online. An emitter of `'change'` and `'end'`, and an
+ * A watch of the members of a topic, or of ids that may be online. An emitter of `'change'` and `'end'`, and an
  * async iterable of the changes.
  */
 class Watch extends Emitter {

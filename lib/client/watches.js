@@ -1,6 +1,6 @@
 'use strict';
 
-// What a client watches, across its connections: members of topics, and ids.
+// The watches of a client, across its connections: of members of topics, and of ids.
 
 const { coded, remote } = require('./errors');
 const frames = require('./frames');

@@ -92,7 +92,7 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     /// Called under a lock when a subject of presence has got its first watcher here, or has lost its last.
     fn watched(&self, subject: &Arc<str>, is_watched: bool);
 
-    /// Called under a lock when members have changed of which other brokers are to be told.
+    /// Called under a lock when members have changed that other brokers watch.
     fn presence_changed(&self);
 
     /// Size in bytes of the largest frame that can be sent to other brokers for this topic.

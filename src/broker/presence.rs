@@ -9,7 +9,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `presence` | all subjects of a broker, and when each is due |
-//! | `room` | one subject: members, watchers, and what they have been told |
+//! | `room` | one subject: members, watchers, and the state that these know |
 //!
 //! Time is an argument, except in the methods of `Broker`.
 //!
@@ -145,7 +145,7 @@ impl Rooms {
 /// When a room is to be flushed after a change.
 enum Then {
     Nothing,
-    /// As soon as its watchers may be told again.
+    /// As soon as its watchers may get a frame again.
     Tell,
     At(Option<Instant>),
 }
@@ -459,7 +459,7 @@ fn forget(now: Instant, rooms: &mut Rooms, peer: PeerId) {
     }
 }
 
-/// What a connection takes part in.
+/// The memberships and watches of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Participation {
     /// The topics of which its id is a member.

@@ -1,4 +1,4 @@
-//! Presence between brokers: by interest, so that a subject that nobody watches costs nothing.
+//! Presence between brokers: by interest, so that a subject without watchers costs nothing.
 //!
 //! A broker numbers its changes of interest and broadcasts them; its heartbeats have the number of the last. Who has
 //! missed one asks for all. The brokers with members of a watched subject send these, and then changes, in order. Every

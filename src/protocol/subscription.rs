@@ -56,11 +56,11 @@ pub(crate) struct Subscription<'a> {
     pub(crate) window: u32,
     /// Number of messages that a member has finished.
     pub(crate) count: u32,
-    /// What others see of the subscriber as a member of the topic, as JSON text. `null`: it is none any more.
+    /// The information that others see of the subscriber as a member of the topic, as JSON text. `null`: it is none any more.
     pub(crate) info: Option<&'a str>,
 }
 
-/// What a `watch` is about: the members of a topic, or whether ids are online.
+/// The subject of a `watch`: the members of a topic, or whether ids are online.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Watched<'a> {
     Topic(Cow<'a, str>),
@@ -75,7 +75,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) reference: Option<&'a str>,
 }
 
-/// What is wrong with a `watch`.
+/// The mistake in an invalid `watch`.
 const WATCH: &str = "\"watch\" message (needs msg.topic or an array msg.ids, without empty ids)";
 
 /// The window of a member that names none.

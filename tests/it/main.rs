@@ -22,6 +22,7 @@ mod max_memory;
 mod messaging;
 mod outcomes;
 mod participant;
+mod presence;
 mod rates;
 mod read_batches;
 mod receipts;

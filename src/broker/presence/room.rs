@@ -17,7 +17,7 @@ use crate::{broker::handle::Handle, protocol};
 
 /// Minimum time between two frames about one subject.
 pub(super) const INTERVAL: Duration = Duration::from_millis(250);
-/// Bytes charged for a room, a member, a watcher, and a change that is still to be told, without their texts.
+/// Bytes charged for a room, a member, a watcher, and a change that is still to be sent, without their texts.
 const ROOM: usize = 640;
 const MEMBER: usize = 128;
 const WATCHER: usize = 64;
@@ -63,7 +63,7 @@ struct Interested {
     needs: Needs,
 }
 
-/// What another broker has to get besides changes.
+/// The state that another broker has to get besides changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Needs {
     Changes,
@@ -88,7 +88,7 @@ pub(crate) struct Update {
 /// An update with its receivers.
 pub(crate) type Addressed = (Vec<PeerId>, Update);
 
-/// What a flush sends to watchers.
+/// The frames of a flush.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     /// Frames about topics, in order. One text may be for many.
@@ -97,7 +97,7 @@ pub(super) struct Frames {
     pub(super) ids: Map<u64, IdChanges>,
 }
 
-/// Ids, as JSON text, of which a watcher is told.
+/// Ids, as JSON text, for one watcher.
 #[derive(Debug)]
 pub(super) struct IdChanges {
     pub(super) handle: Arc<Handle>,
@@ -111,7 +111,7 @@ pub(super) struct Room {
     own: Map<Arc<str>, Member>,
     pub(super) remote: Map<PeerId, Remote>,
     watchers: Map<u64, Watcher>,
-    /// What watchers know of members that have changed since.
+    /// The former state of members, as watchers know it, that have changed since.
     told: Map<Arc<str>, Option<Info>>,
     /// The number of members that watchers know.
     told_count: usize,
@@ -123,7 +123,7 @@ pub(super) struct Room {
     /// Members whose connections were lost, by the time at which they have left.
     leaving: VecDeque<(Instant, Arc<str>)>,
     interested: Vec<Interested>,
-    /// Members that have changed since other brokers were told.
+    /// Members that have changed since other brokers got them.
     unsent: HashSet<Arc<str>, RandomState>,
     /// Other brokers know the members by name.
     peers_have_names: bool,
@@ -199,7 +199,7 @@ impl Room {
         }
     }
 
-    /// What is known of an id: its information if it is a member. Of several, that of the own one.
+    /// The information of an id, if it is a member. Of several brokers, that of the own one.
     fn info(&self, id: &str) -> Option<&Info> {
         let own = self.own.get(id).map(|member| &member.info);
         let remote = || self.remote.values().find_map(|one| one.members.get(id));
@@ -216,13 +216,13 @@ impl Room {
         self.told.insert(id.clone(), known);
     }
 
-    /// The time from which changes may be told.
+    /// The time from which changes may be sent.
     pub(super) fn next_flush(&self, now: Instant) -> Instant {
         let next = self.last_told.map(|told| told + INTERVAL);
         next.map_or(now, |next| next.max(now))
     }
 
-    /// Adds a member, or changes it. True if others have to be told.
+    /// Adds a member, or changes it. True if watchers have to get it.
     pub(super) fn join(&mut self, id: &Arc<str>, info: &Info, key: u64) -> bool {
         if let Some(member) = self.own.get_mut(id)
             && member.info == *info
@@ -256,7 +256,7 @@ impl Room {
         }
     }
 
-    /// Ends the membership of a connection; at a later time if `leaves` is given. True if others have to be told now.
+    /// Ends the membership of a connection; at a later time if `leaves` is given. True if watchers have to get it now.
     pub(super) fn leave(&mut self, id: &Arc<str>, key: u64, leaves: Option<Instant>) -> bool {
         let Some(member) = self.own.get_mut(id).filter(|member| member.key == key) else {
             return false;
@@ -294,7 +294,7 @@ impl Room {
         }
     }
 
-    /// True if other brokers have to be told something.
+    /// True if other brokers have to get something.
     pub(super) fn has_unsent(&self) -> bool {
         !self.interested.is_empty()
             && (!self.unsent.is_empty()

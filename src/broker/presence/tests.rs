@@ -24,13 +24,16 @@ const STEP: Duration = Duration::from_millis(300);
 /// A member: its information, and when it has left if its connection was lost.
 type Known = BTreeMap<String, (String, Option<Instant>)>;
 
-/// What a watcher has been told.
+/// The state as a watcher knows it.
 #[derive(Debug, Default, PartialEq)]
 struct View {
     count: u64,
     /// None while there are too many.
     members: Option<BTreeMap<String, String>>,
 }
+
+/// A watcher, and its state once it has got one.
+type Watching = (Arc<Handle>, Option<View>);
 
 struct Model {
     random: StdRng,
@@ -41,7 +44,7 @@ struct Model {
     /// By broker and topic.
     truth: Vec<[Known; TOPICS.len()]>,
     /// By broker, topic and place.
-    watchers: BTreeMap<(usize, usize, usize), (Arc<Handle>, Option<View>)>,
+    watchers: BTreeMap<(usize, usize, usize), Watching>,
     /// By watching broker and topic.
     wanted: Vec<[bool; TOPICS.len()]>,
 }
@@ -197,7 +200,7 @@ impl Model {
             self.now += TIMEOUT;
             self.flush();
         }
-        // Digests detect what was lost, updates replace it, watchers are told: as often as there are frames.
+        // Digests detect what was lost, updates replace it, watchers get frames.
         for _ in 0..3 {
             self.exchange(false);
             self.now += STEP;

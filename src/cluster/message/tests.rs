@@ -139,7 +139,7 @@ fn messages_are_decoded_as_encoded() {
         assert_eq!(Message::decode(&bytes), Ok(message));
     }
     assert!(kinds.into_iter().eq(1..=17), "every kind is tested");
-    assert_eq!(Message::decode(&[VERSION, 14]), Err(Refusal::Kind(14)));
+    assert_eq!(Message::decode(&[VERSION, 255]), Err(Refusal::Kind(255)));
     assert_eq!(Message::decode(&[VERSION, 0]), Err(Refusal::Kind(0)));
 }
 

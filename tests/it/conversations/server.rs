@@ -242,6 +242,8 @@ pub(crate) fn server_options(conversation: &Conversation) -> ServerOptions {
             "maxDest" => options.max_dest = value,
             "maxSubscriptions" => options.max_subscriptions = value,
             "maxPatterns" => options.max_patterns = value,
+            "maxPresenceInfo" => options.max_presence_info = value,
+            "maxPresenceNames" => options.max_presence_names = value,
             "maxPendingAcks" => options.max_pending_acks = value,
             "maxBackpressure" => options.max_backpressure = value,
             "maxPayload" => options.max_payload = value,
