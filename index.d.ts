@@ -633,6 +633,11 @@ declare namespace WSMsgBroker {
     registered: [];
     /** A message arrived. `response` is null if no answer is wanted; `from` is the id of the sender. */
     message: [message: Message, response: Response<Answer> | null, from: string | undefined];
+    /**
+     * The server's program has subscribed this client to a topic or a pattern (`addSubscriber`). The subscription ends
+     * with the registration of this client. Version 2 only.
+     */
+    subscribed: [subscription: Subscription<Message, Answer>];
     /** The server confirmed `unregister`. */
     unregistered: [id: string];
     /**
@@ -1522,6 +1527,33 @@ declare namespace WSMsgBroker {
 
     /** Whether an id is registered at this server. */
     has(id: string): boolean;
+
+    /**
+     * Makes a client of this broker a subscriber of a topic or a pattern, whatever its grant allows. The client emits
+     * `subscribed` before it gets messages. The subscription ends with the registration: call this in `registered`.
+     *
+     * Rejects with `UNKNOWN_ID`, with `ERR_WSMB_NOT_NEGOTIATED` if the client speaks version 1, and with
+     * `ERR_WSMB_TOPIC`, `ERR_WSMB_MAX_SUBSCRIPTIONS` or `ERR_WSMB_NOT_OPEN`.
+     *
+     * @param topic Tokens joined by `.`; `*` stands for any one token, a last `>` for one or more.
+     * @example server.on('registered', (id) => server.addSubscriber('news.>', id).catch(() => {}));
+     */
+    addSubscriber(topic: string, id: string): Promise<void>;
+
+    /**
+     * Ends the subscription of a client of this broker to a topic or a pattern, also one that the client has made:
+     * `end` of the subscription has an error with the code `REMOVED`. Resolves with false if there is none. Rejects as
+     * `addSubscriber`.
+     */
+    removeSubscriber(topic: string, id: string): Promise<boolean>;
+
+    /**
+     * The ids at this broker that get messages to a topic, members of groups included, sorted. Empty once the server is
+     * closed.
+     *
+     * @throws TypeError `ERR_WSMB_TOPIC` if it is not a topic.
+     */
+    subscribers(topic: string): string[];
 
     /** The cluster of this server; null without the option `nats`. */
     readonly cluster: Cluster | null;

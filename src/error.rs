@@ -108,6 +108,15 @@ pub enum Error {
     /// The id belongs to another principal, which is connected now.
     #[error("conflict: {0}")]
     Conflict(String),
+    /// No connection of this broker has registered the id.
+    #[error("\"{0}\": id not registered")]
+    UnknownId(String),
+    /// The client speaks version 1 of the protocol, which has no subscriptions.
+    #[error("\"{0}\": does not speak protocol 2")]
+    NotNegotiated(String),
+    /// The broker has refused to subscribe a client.
+    #[error("{0}")]
+    Subscription(ActionError),
     /// The peer violated the WebSocket protocol (RFC 6455); the connection is closed.
     #[error("{0}")]
     WebSocket(String),
@@ -135,6 +144,9 @@ impl Error {
             Self::Unauthorized(_) => "ERR_WSMB_UNAUTHORIZED",
             Self::Forbidden(_) => "ERR_WSMB_FORBIDDEN",
             Self::Conflict(_) => "ERR_WSMB_CONFLICT",
+            Self::UnknownId(_) => "UNKNOWN_ID",
+            Self::NotNegotiated(_) => "ERR_WSMB_NOT_NEGOTIATED",
+            Self::Subscription(error) => error.code(),
             Self::WebSocket(_) => "ERR_WSMB_WEBSOCKET",
         }
     }

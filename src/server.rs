@@ -11,6 +11,7 @@
 //! | `admin` | metrics, health and a dashboard over HTTP |
 //! | `participant` | the server's own client |
 //! | `directory` | queries ids, disconnects clients |
+//! | `subscribers` | subscribes clients to topics on behalf of the embedder |
 //! | `governor` | closes connections when memory is short |
 //! | `cluster` | joins a cluster, queries its ids |
 
@@ -26,6 +27,7 @@ mod ingress;
 mod participant;
 #[cfg(test)]
 mod piped;
+mod subscribers;
 #[cfg(unix)]
 mod unix_socket;
 

@@ -13,6 +13,11 @@ expectTypeOf(server.has('a')).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', 4000, 'enough')).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', { principal: true })).toEqualTypeOf<boolean>();
 expectTypeOf(server.disconnect('a', { code: 4000, reason: 'enough' })).toEqualTypeOf<boolean>();
+expectTypeOf(server.addSubscriber('room.*', 'a')).toEqualTypeOf<Promise<void>>();
+expectTypeOf(server.removeSubscriber('room.*', 'a')).toEqualTypeOf<Promise<boolean>>();
+expectTypeOf(server.subscribers('room.7')).toEqualTypeOf<string[]>();
+// @ts-expect-error an id
+server.addSubscriber('room.*');
 // @ts-expect-error principal is a boolean
 server.disconnect('a', { principal: 'a' });
 expectTypeOf(server[Symbol.asyncDispose]()).toEqualTypeOf<Promise<void>>();

@@ -147,8 +147,8 @@ class Messaging {
     }
   }
 
-  subscribed(_topic, reference) {
-    this.subscriptions.onSubscribed(reference);
+  subscribed(topic, reference) {
+    this.subscriptions.onSubscribed(topic, reference);
   }
 
   unsubscribed(...values) {

@@ -9,7 +9,7 @@ const handle = require('./handle');
 const stream = require('./messages');
 const PendingRequest = require('./pendingRequest');
 const repeat = require('./retry');
-const { isPattern, isTopic } = require('./topics');
+const { checkPattern, checkTopic, isTopic } = require('./topics');
 const { MAX_TIMER } = require('./wait');
 
 /** The key of a client's session. Not a private field, because programs of 1.x create subclasses by `call`. */
@@ -56,12 +56,6 @@ function idsOf(dest) {
     throw wrong('DEST', 'dest must be an id or several');
   }
   return ids.map(String);
-}
-
-function checkTopic(topic) {
-  if (!isTopic(topic)) {
-    throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, expected tokens joined by "."`);
-  }
 }
 
 /** The JSON text of receivers, which are checked unless their `ids` are given. */
@@ -175,10 +169,7 @@ const methods = {
       window,
       info,
     } = checkOptions(options, 'slow', 'group', 'window', 'info');
-    if (!isPattern(topic)) {
-      const expected = 'expected tokens joined by ".", "*" for one, ">" for the rest';
-      throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, ${expected}`);
-    }
+    checkPattern(topic);
     if (!SLOW.includes(slow)) {
       throw wrong('OPTION', `option "slow" is ${JSON.stringify(slow)}, expected ${SLOW}`);
     }

@@ -417,6 +417,7 @@ class Session extends Messaging {
   unregistered(id, code) {
     const isReplaced = this.usesVersion2 && code === 'REPLACED';
     this.isRegistered = false;
+    this.subscriptions.onLost(coded('ERR_WSMB_NOT_REGISTERED', 'id was lost'));
     if ((this.#isLeaving || this.#isDraining) && !isReplaced) {
       timers.clearTimeout(this.#timer);
       this.hasLostId = this.#isDraining;
@@ -550,6 +551,7 @@ class Session extends Messaging {
     this.#isLeaving = false;
     this.#isWaiting = true;
     this.#timer = timers.setTimeout(() => this.#dial(), delay);
+    this.subscriptions.onLost(reason);
     this.emit('reconnecting', this.#attempts, delay, reason);
   }
 

@@ -17,6 +17,7 @@ const { matches } = require('./topics');
  *     held           calls for messages that have come before the program could add listeners; then undefined
  *     finished       number of messages of a group that the program has finished and the broker does not know of
  *     resolve, reject  of the promise of `subscribe()`
+ *     isGiven        the server's program has subscribed the client, until its registration ends
  *     isEnding       the program has ended it
  *     ended          the promise of `unsubscribe()`, and its `resolveEnd`
  */
@@ -34,29 +35,36 @@ class Subscriptions {
     const session = this.#session;
     const number = session.requests.nextReference();
     return new Promise((resolve, reject) => {
-      const control = {
-        end: () => this.#end(number),
-        setWindow: (size) => {
-          const entry = this.#entries.get(number);
-          if (group !== undefined && entry && !entry.isEnding) {
-            entry.isPaused = size === 0;
-            this.#sendIfRegistered(number);
-          }
-        },
-      };
-      const subscription = new Subscription(session, topic, group, control);
-      const entry = { subscription, slow, window, info, resolve, reject, finished: 0, held: [] };
-      entry.group = group && JSON.stringify(group);
-      this.#entries.set(number, entry);
+      this.#create(number, topic, group, { slow, window, info, resolve, reject, held: [] });
       this.#sendIfRegistered(number);
     });
   }
 
+  /** Adds an entry with these members. */
+  #create(number, topic, group, members) {
+    const control = {
+      end: () => this.#end(number),
+      setWindow: (size) => {
+        const entry = this.#entries.get(number);
+        if (group !== undefined && entry && !entry.isEnding) {
+          entry.isPaused = size === 0;
+          this.#sendIfRegistered(number);
+        }
+      },
+    };
+    const subscription = new Subscription(this.#session, topic, group, control);
+    const entry = { subscription, finished: 0, group: group && JSON.stringify(group), ...members };
+    this.#entries.set(number, entry);
+    return subscription;
+  }
+
   /** Subscribes again on a new connection. */
   onRegistered() {
-    for (const number of [...this.#entries.keys()]) {
-      this.#entries.get(number).finished = 0;
-      this.#send(number);
+    for (const [number, entry] of [...this.#entries]) {
+      entry.finished = 0;
+      if (!entry.isGiven) {
+        this.#send(number);
+      }
     }
   }
 
@@ -152,8 +160,31 @@ class Subscriptions {
     entry.subscription.emit('end', error);
   }
 
+  /** The registration has ended, and with it the subscriptions that the server's program has made. */
+  onLost(error) {
+    for (const [number, { isGiven }] of [...this.#entries]) {
+      if (isGiven) {
+        this.#drop(number, error);
+      }
+    }
+  }
+
+  /** The server's program has subscribed the client. Without a listener its messages go to the client. */
+  #onGiven(topic) {
+    const { client, requests } = this.#session;
+    const isKnown = this.#list().some((one) => one.isGiven && one.subscription.topic === topic);
+    if (!isKnown && client.listenerCount('subscribed') > 0) {
+      const members = { isGiven: true, slow: 'drop', reject() {} };
+      const number = requests.nextReference();
+      client.emit('subscribed', this.#create(number, topic, undefined, members));
+    }
+  }
+
   /** The broker has confirmed a subscription. */
-  onSubscribed(number) {
+  onSubscribed(topic, number) {
+    if (number == null) {
+      return this.#onGiven(topic);
+    }
     const entry = this.#entries.get(number);
     entry?.resolve(entry.subscription);
     // Programs that await `subscribe()` can add listeners before the first message is delivered.

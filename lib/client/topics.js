@@ -2,6 +2,8 @@
 
 // Topics, and the patterns that subscribe to them (rules 34.1 and 34.2 of spec/protocol.md).
 
+const { wrong } = require('./arguments');
+
 const TOKEN = '[^.*> \\p{Cc}\\p{Cs}]+';
 const ANY_TOKEN = `(${TOKEN}|\\*)`;
 const TOPIC = new RegExp(`^(?!\\$)${TOKEN}(\\.${TOKEN}){0,15}$`, 'u');
@@ -10,6 +12,19 @@ const PATTERN = new RegExp(`^(?!\\$)(>|${ANY_TOKEN}(\\.${ANY_TOKEN}){0,15}(\\.>)
 const isTopic = (text) => typeof text === 'string' && TOPIC.test(text);
 
 const isPattern = (text) => typeof text === 'string' && PATTERN.test(text);
+
+function checkTopic(topic) {
+  if (!isTopic(topic)) {
+    throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, expected tokens joined by "."`);
+  }
+}
+
+function checkPattern(topic) {
+  if (!isPattern(topic)) {
+    const expected = 'expected tokens joined by ".", "*" for one, ">" for the rest';
+    throw wrong('TOPIC', `topic is ${JSON.stringify(topic)}, ${expected}`);
+  }
+}
 
 /** True if a pattern matches a topic. */
 function matches(pattern, topic) {
@@ -25,4 +40,4 @@ function matches(pattern, topic) {
   );
 }
 
-module.exports = { isTopic, isPattern, matches };
+module.exports = { isTopic, isPattern, checkTopic, checkPattern, matches };

@@ -4,6 +4,7 @@
 
 const { EventEmitter } = require('node:events');
 const util = require('node:util');
+const { checkPattern, checkTopic } = require('../client/topics');
 const { ASYNC_DISPOSE } = require('../node');
 const {
   checkServer,
@@ -98,6 +99,30 @@ Server.prototype.ids = function ids() {
 /** Whether this id is registered at this broker. */
 Server.prototype.has = function has(id) {
   return this[kImpl].has(checkArgument('id', id));
+};
+
+/**
+ * Makes a client of this broker a subscriber of a topic or a pattern, whatever its grant allows, until its registration
+ * ends. The client emits `'subscribed'`.
+ */
+Server.prototype.addSubscriber = async function addSubscriber(topic, id) {
+  checkPattern(topic);
+  this[kImpl].addSubscriber(topic, checkArgument('id', id));
+};
+
+/**
+ * Ends the subscription of a client of this broker to a topic or a pattern, also one that the client has made. Resolves
+ * with false if there was none.
+ */
+Server.prototype.removeSubscriber = async function removeSubscriber(topic, id) {
+  checkPattern(topic);
+  return this[kImpl].removeSubscriber(topic, checkArgument('id', id));
+};
+
+/** The ids at this broker that get messages to a topic, sorted. */
+Server.prototype.subscribers = function subscribers(topic) {
+  checkTopic(topic);
+  return this[kImpl].subscribers(topic);
 };
 
 /** The cluster of the server, or null without `nats`. */

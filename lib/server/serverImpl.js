@@ -287,6 +287,18 @@ class ServerImpl extends ServerEvents {
     return this.#native?.has(id) ?? false;
   }
 
+  addSubscriber(topic, id) {
+    this.#change((native) => native.addSubscriber(topic, id));
+  }
+
+  removeSubscriber(topic, id) {
+    return this.#change((native) => native.removeSubscriber(topic, id));
+  }
+
+  subscribers(topic) {
+    return this.#native?.subscribers(topic) ?? [];
+  }
+
   disconnect(id, { code = 1000, reason = '', principal = false }) {
     return callNative(() => this.#native?.disconnect(id, code, reason, principal) ?? false);
   }
@@ -334,12 +346,12 @@ class ServerImpl extends ServerEvents {
     this.#change((native) => native.setAdminToken(token));
   }
 
-  /** Changes an option of the running server. */
+  /** Changes an option, or a subscription, of the running server. */
   #change(call) {
     if (!this.#native) {
       throw notOpened();
     }
-    callNative(() => call(this.#native));
+    return callNative(() => call(this.#native));
   }
 
   /** Closes the server. `callback` is called when it is closed, with an error if it was closed before. */

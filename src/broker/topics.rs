@@ -3,7 +3,7 @@
 //! Subscribers of one topic are found in one lookup; those of patterns with wildcards in a tree of tokens, which
 //! publishers skip while no such pattern exists.
 //!
-//! Locks: a connection's state (`Handle::subscriber`), then a shard or the tree. Under the latter nothing else is
+//! Locks: a connection's state (`Handle::subscriber`), then a shard or the tree. Under the latter only outboxes are
 //! locked.
 //!
 //! | file | contents |
@@ -285,6 +285,22 @@ impl Topics {
         let shard = self.shard(hash).read();
         let known = shard.find(hash, |one| *one.name == *pattern);
         known.map_or_else(|| pattern.into(), |topic| topic.name.clone())
+    }
+
+    /// The ids of the connections that get messages to a topic, members of groups included: sorted, each once.
+    pub(crate) fn ids_of(&self, topic: &str) -> Vec<Arc<str>> {
+        let mut found = Found::default();
+        self.find(topic, &mut found);
+        let members = found.groups.iter().flat_map(|group| group.members());
+        let handles = found.subscribers.into_iter().map(|one| one.handle);
+        let id_of = |handle: Arc<Handle>| match handle.owns_its_id() {
+            true => handle.last_id.lock().clone(),
+            false => None,
+        };
+        let mut ids: Vec<_> = handles.chain(members).filter_map(id_of).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Finds the receivers of a message to a topic. Each connection is found once, with the subscription that promises

@@ -33,7 +33,10 @@ impl Connection {
             false => return Err(ActionError::UnknownAction("subscribe".to_owned())),
         };
         let pattern = &subscription.pattern;
-        if !self.access.may_subscribe(pattern, self.id.as_deref()) {
+        let group = subscription.group.as_deref();
+        if !self.access.may_subscribe(pattern, self.id.as_deref())
+            && !Topics::is_exempt(&self.handle, pattern, group)
+        {
             return Err(ActionError::TopicForbidden(
                 "subscribe to",
                 pattern.to_string(),

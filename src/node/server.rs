@@ -210,6 +210,36 @@ impl NativeServer {
         server.as_ref().is_some_and(|server| server.has(&id))
     }
 
+    /// Makes the client with this id a subscriber of a pattern.
+    #[napi]
+    pub fn add_subscriber(&self, pattern: String, id: String) -> Result<()> {
+        match &*self.shared.server.lock() {
+            Some(server) => server.add_subscriber(&pattern, &id),
+            None => Err(Error::NotOpen),
+        }
+        .map_err(convert::error)
+    }
+
+    /// Ends the subscription of the client with this id to a pattern. False if there was none.
+    #[napi]
+    pub fn remove_subscriber(&self, pattern: String, id: String) -> Result<bool> {
+        match &*self.shared.server.lock() {
+            Some(server) => server.remove_subscriber(&pattern, &id),
+            None => Err(Error::NotOpen),
+        }
+        .map_err(convert::error)
+    }
+
+    /// The ids that get messages to a topic.
+    #[napi]
+    pub fn subscribers(&self, topic: String) -> Result<Vec<String>> {
+        let server = self.shared.server.lock();
+        let ids = server.as_ref().map(|server| server.subscribers(&topic));
+        let ids = ids.transpose().map_err(convert::error)?;
+        let ids = ids.unwrap_or_default();
+        Ok(ids.iter().map(|id| id.to_string()).collect())
+    }
+
     /// The names of all known brokers of the cluster. Nothing without a cluster.
     #[napi]
     pub fn nodes(&self) -> Option<Vec<String>> {

@@ -487,3 +487,47 @@ mod cluster {
         assert_eq!(servers[1].stats().subscriptions, 1);
     }
 }
+
+/// Rules 35.7 and 35.8.
+#[tokio::test]
+async fn the_embedder_subscribes_clients_and_ends_their_subscriptions() {
+    let (server, _log) = start_server(ServerOptions {
+        authentication: Authentication::Hook(Arc::new(authenticate), Duration::from_secs(5)),
+        max_subscriptions: 2,
+        ..options()
+    });
+    let register = r#"{"action":"register","id":"ann","token":"room.7/own","protocol":2}"#;
+    let registered = r#"{"action":"registered","id":"ann","protocol":2}"#;
+    let unknown = server.add_subscriber("room.*", "ann");
+    assert_eq!(unknown.unwrap_err().code(), "UNKNOWN_ID");
+    let mut ann = Peer::connect(&server).await;
+    ann.send(register).await;
+    ann.expect(registered).await;
+    for _ in 0..2 {
+        server.add_subscriber("room.*", "ann").unwrap();
+    }
+    ann.expect(r#"{"action":"subscribed","topic":"room.*"}"#)
+        .await;
+    ann.send(&publish("room.7", 1)).await;
+    ann.expect(&message("room.7", 1, "ann")).await;
+    // A new grant does not end it.
+    ann.send(register).await;
+    ann.expect(registered).await;
+    assert_eq!(server.subscribers("room.8").unwrap(), ["ann".into()]);
+    ann.send(&subscribe("own")).await;
+    ann.expect(&subscribed("own")).await;
+    let many = server.add_subscriber("other", "ann").unwrap_err();
+    assert_eq!(many.code(), "ERR_WSMB_MAX_SUBSCRIPTIONS");
+    for pattern in ["own", "room.*"] {
+        assert!(server.remove_subscriber(pattern, "ann").unwrap());
+        assert!(!server.remove_subscriber(pattern, "ann").unwrap());
+        let frame = format!(r#"{{"action":"unsubscribed","topic":"{pattern}","code":"REMOVED"}}"#);
+        ann.expect(&frame).await;
+    }
+    assert!(server.subscribers("room.8").unwrap().is_empty());
+    assert_eq!(server.stats().subscriptions, 0);
+    assert_eq!(
+        server.add_subscriber("a..b", "ann").unwrap_err().code(),
+        "ERR_WSMB_TOPIC"
+    );
+}

@@ -167,6 +167,12 @@ impl Group {
         has_room
     }
 
+    /// The connections of its members.
+    pub(super) fn members(&self) -> Vec<Arc<Handle>> {
+        let state = self.state.lock();
+        state.members.iter().map(|one| one.handle.clone()).collect()
+    }
+
     /// True if it has no member.
     pub(super) fn is_empty(&self) -> bool {
         self.state.lock().members.is_empty()

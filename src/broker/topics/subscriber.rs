@@ -25,6 +25,8 @@ use crate::{
 const SUBSCRIPTION: usize = 64;
 /// Bytes charged for each token of a pattern with wildcards.
 const TOKEN: usize = 160;
+/// Bytes charged for a subscription that needs no grant, in addition.
+const EXEMPT: usize = 64;
 /// Bytes charged for a topic of which messages were lost.
 const LOSS: usize = 128;
 /// Maximum number of topics with a `gap` of their own; the losses of others are in one together.
@@ -38,6 +40,8 @@ pub(crate) struct SubscriberState {
     groups: Vec<Arc<Group>>,
     /// Presence: the topics of which its id is a member, and what it watches.
     pub(crate) participation: Participation,
+    /// Those of its subscriptions that need no grant.
+    exempt: HashSet<Key, RandomState>,
     losses: HashMap<Arc<str>, Loss, RandomState>,
     /// Bytes of the messages in `losses`.
     latest: usize,
@@ -58,6 +62,7 @@ impl SubscriberState {
             patterns: HashSet::default(),
             groups: Vec::new(),
             participation: Participation::default(),
+            exempt: HashSet::default(),
             losses: HashMap::default(),
             latest: 0,
             charge: Charge::new(memory, size_of::<Self>()),
@@ -97,6 +102,22 @@ impl SubscriberState {
 
     fn shrink(&mut self, bytes: usize) {
         self.charge.set(self.charge.bytes() - bytes);
+    }
+
+    /// Records that a subscription needs no grant.
+    fn set_exempt(&mut self, key: Key) {
+        let bytes = EXEMPT + key.0.len();
+        if self.exempt.insert(key) {
+            self.grow(bytes);
+        }
+    }
+
+    /// Releases the memory of a subscription that has ended.
+    fn forget(&mut self, key: &Key) {
+        self.shrink(size_of_pattern(&key.0));
+        if self.exempt.remove(key) {
+            self.shrink(EXEMPT + key.0.len());
+        }
     }
 
     /// Records messages of a topic that were not sent to it. `latest`: the newest of them, if it is to be sent later.
@@ -148,8 +169,8 @@ impl SubscriberState {
     }
 }
 
-/// The pattern of a subscription that has ended, and the name of its group.
-pub(crate) type Ended = (Arc<str>, Option<Arc<str>>);
+/// The pattern of a subscription, and the name of its group.
+pub(crate) type Key = (Arc<str>, Option<Arc<str>>);
 
 /// Bytes charged for a subscription to this pattern.
 fn size_of_pattern(pattern: &str) -> usize {
@@ -171,8 +192,44 @@ impl Topics {
         slow: Slow,
         (options, memory): (&ServerOptions, &Arc<Memory>),
     ) -> Result<(), ActionError> {
+        let state = &mut *handle.subscriber.lock();
+        self.add((handle, state), pattern, slow, (options, memory), || {})
+    }
+
+    /// Subscribes a connection to a pattern on behalf of the embedder, and sends it `subscribed` before any message.
+    /// Nothing is sent, and `slow` stays, if it subscribes already.
+    ///
+    /// Errors: as [`subscribe`](Self::subscribe).
+    pub(crate) fn subscribe_unasked(
+        &self,
+        handle: &Arc<Handle>,
+        pattern: &str,
+        limits: (&ServerOptions, &Arc<Memory>),
+    ) -> Result<(), ActionError> {
         let mut state = handle.subscriber.lock();
-        // Under the lock, which `leave` takes after the connection has lost its id.
+        let has = |state: &SubscriberState| state.patterns.contains(pattern);
+        if !state.as_deref().is_some_and(has) {
+            self.add((handle, &mut state), pattern, Slow::Drop, limits, || {
+                let text = protocol::json_string(pattern);
+                let _ = handle.outbox.push(&version_2::subscribed(&text, None));
+            })?;
+        }
+        if let Some(state) = &mut *state {
+            state.set_exempt((pattern.into(), None));
+        }
+        Ok(())
+    }
+
+    /// Adds or changes a subscription. `announce` is called before the connection gets messages of it.
+    fn add(
+        &self,
+        (handle, state): (&Arc<Handle>, &mut Option<Box<SubscriberState>>),
+        pattern: &str,
+        slow: Slow,
+        (options, memory): (&ServerOptions, &Arc<Memory>),
+        announce: impl FnOnce(),
+    ) -> Result<(), ActionError> {
+        // Under the lock of the state, which `leave` takes after the connection has lost its id.
         if !handle.owns_its_id() {
             return Err(ActionError::NotRegistered);
         }
@@ -190,6 +247,7 @@ impl Topics {
         };
         self.change(&pattern, options.max_patterns, |subscribers, hasher| {
             subscribers.set(hasher, subscriber);
+            announce();
         })?;
         if is_new {
             self.count.fetch_add(1, Relaxed);
@@ -244,8 +302,9 @@ impl Topics {
         let Some(pattern) = state.patterns.take(pattern) else {
             return false;
         };
-        state.shrink(size_of_pattern(&pattern));
-        self.remove(&pattern, handle);
+        let key = (pattern, None);
+        state.forget(&key);
+        self.remove(&key.0, handle);
         true
     }
 
@@ -269,7 +328,7 @@ impl Topics {
             return Vec::new();
         };
         let group = state.groups.swap_remove(place);
-        state.shrink(size_of_pattern(pattern));
+        state.forget(&(group.pattern.clone(), Some(group.name.clone())));
         self.remove_member(&group, handle)
     }
 
@@ -283,6 +342,16 @@ impl Topics {
         });
         self.count.fetch_sub(1, Relaxed);
         jobs.unwrap_or_default()
+    }
+
+    /// True if a connection has this subscription, and needs no grant for it.
+    pub(crate) fn is_exempt(handle: &Handle, pattern: &str, group: Option<&str>) -> bool {
+        let state = handle.subscriber.lock();
+        let is_known = |state: &SubscriberState| {
+            !state.exempt.is_empty()
+                && (state.exempt).contains(&(pattern.into(), group.map(Into::into)))
+        };
+        state.as_deref().is_some_and(is_known)
     }
 
     /// The group of a connection with this pattern and name.
@@ -307,32 +376,42 @@ impl Topics {
             .collect()
     }
 
-    /// Ends the subscriptions of a connection that `allows` refuses. Returns their patterns with the names of groups, and
-    /// messages of groups that have no member any more.
+    /// Ends the subscriptions of a connection that `allows` refuses, except for those that need no grant. Returns their
+    /// patterns with the names of groups, and messages of groups that have no member any more.
     pub(crate) fn retain(
         &self,
         handle: &Arc<Handle>,
         allows: impl Fn(&str) -> bool,
-    ) -> (Vec<Ended>, Vec<Job>) {
+    ) -> (Vec<Key>, Vec<Job>) {
         let mut state = handle.subscriber.lock();
         let Some(state) = &mut *state else {
             return Default::default();
         };
-        let patterns = state.patterns.extract_if(|pattern| !allows(pattern));
+        let exempt = &state.exempt;
+        let is_exempt = |pattern: &Arc<str>, group: Option<&Group>| {
+            let name = group.map(|group| group.name.clone());
+            !exempt.is_empty() && exempt.contains(&(pattern.clone(), name))
+        };
+        let patterns =
+            (state.patterns).extract_if(|pattern| !allows(pattern) && !is_exempt(pattern, None));
         let patterns: Vec<_> = patterns.collect();
-        let is_refused = |group: &mut Arc<Group>| !allows(&group.pattern);
+        let is_refused = |group: &mut Arc<Group>| {
+            !allows(&group.pattern) && !is_exempt(&group.pattern, Some(group))
+        };
         let groups: Vec<_> = state.groups.extract_if(.., is_refused).collect();
         let mut refused = Vec::new();
         for pattern in patterns {
-            state.shrink(size_of_pattern(&pattern));
-            self.remove(&pattern, handle);
-            refused.push((pattern, None));
+            let key = (pattern, None);
+            state.forget(&key);
+            self.remove(&key.0, handle);
+            refused.push(key);
         }
         let mut jobs = Vec::new();
         for group in groups {
-            state.shrink(size_of_pattern(&group.pattern));
+            let key = (group.pattern.clone(), Some(group.name.clone()));
+            state.forget(&key);
             jobs.extend(self.remove_member(&group, handle));
-            refused.push((group.pattern.clone(), Some(group.name.clone())));
+            refused.push(key);
         }
         (refused, jobs)
     }
