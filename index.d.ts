@@ -396,6 +396,8 @@ declare namespace WSMsgBroker {
      * wildcards or `group`.
      */
     info?: unknown;
+    /** Passed to the function `authorize` of the server, if the grant of this client does not cover the topic. */
+    token?: string | undefined;
   }
 
   /** A message of a subscription. */
@@ -1082,6 +1084,28 @@ declare namespace WSMsgBroker {
     credentials: Credentials,
   ) => boolean | Grant | null | undefined | Promise<boolean | Grant | null | undefined>;
 
+  /** The argument of `authorize`: a subscription that the grant of a client does not cover. */
+  interface TopicRequest {
+    /** The id of the client. */
+    id: string;
+    /** The principal of its grant. */
+    principal: string;
+    /** The only action so far. */
+    action: 'subscribe';
+    /** The topic or pattern. */
+    topic: string;
+    /** The option `token` of `subscribe`. */
+    token: string | undefined;
+  }
+
+  /**
+   * Decides on a subscription. Any value but `true`, an exception and the timeout refuse it. The server emits `error` for
+   * an error whose code is neither `ERR_WSMB_FORBIDDEN` nor `ERR_WSMB_UNAUTHORIZED`, and for a value of another type.
+   */
+  type Authorize = (
+    request: TopicRequest,
+  ) => boolean | null | undefined | Promise<boolean | null | undefined>;
+
   /** Which JSON Web Tokens are accepted. One of `secret` and `publicKey` is required. */
   interface JwtOptions {
     /** Secret shared with the issuer: at least 32 bytes (HS384: 48, HS512: 64). */
@@ -1330,8 +1354,10 @@ declare namespace WSMsgBroker {
     maxPendingAcks?: number | undefined;
     /** Decides on each registration; excludes `jwt`. Default: anybody may. */
     authenticate?: Authenticate | undefined;
-    /** Timeout of `authenticate`; then the client is refused. Default 5,000. */
+    /** Timeout of `authenticate` and `authorize`; then the client, or the subscription, is refused. Default 5,000. */
     authenticateTimeout?: number | undefined;
+    /** Decides on subscriptions that a grant does not cover; needs `authenticate` or `jwt`. Default: they are refused. */
+    authorize?: Authorize | undefined;
     /** Requires a JSON Web Token for each id; excludes `authenticate`. Default: anybody may. */
     jwt?: JwtOptions | undefined;
     /**

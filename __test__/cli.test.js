@@ -65,7 +65,7 @@ test('has a flag for every option of the server', async (t) => {
   const { serverOptions } = require('../lib/options');
   const { stdout } = await finish(t, '--help');
   // Arguments, and options that only a program can set.
-  const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout'];
+  const others = ['port', 'path', 'id', 'authenticate', 'authenticateTimeout', 'authorize'];
   others.push('fd', 'server', 'noServer', 'allowUpgrade', 'logger');
   const without = ['--nats-user', '--nats-pass', '--nats-timeout', '--admin-fd'];
   const names = Object.entries(serverOptions).flatMap(([name, type]) => {

@@ -51,6 +51,7 @@ const NO_FLAGS = [
   'allowUpgrade',
   'authenticate',
   'authenticateTimeout',
+  'authorize',
   'logger',
 ];
 /** Members of `nats` without a flag: those that the address can contain, and rare ones. */

@@ -54,6 +54,15 @@ new Server({ port: 0, nats });
 
 // Authentication: a hook, synchronous or not, or tokens.
 new Server({ port: 0, authenticate: ({ token }) => token === 'sesame', authenticateTimeout: 9 });
+new Server({
+  port: 0,
+  jwt: { secret: 'x' },
+  async authorize({ id, principal, action, topic, token }) {
+    return action === 'subscribe' && token?.startsWith(`${id} ${principal} ${topic}`);
+  },
+});
+// @ts-expect-error true or false
+new Server({ port: 0, authorize: () => 'yes' });
 new Server(0, '/', {
   async authenticate({ id, token, headers, remoteAddress, secure }) {
     const cookie: string | undefined = headers.cookie;

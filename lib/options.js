@@ -109,6 +109,7 @@ const SERVER = {
   },
   authenticate: 'function',
   authenticateTimeout: 'number',
+  authorize: 'function',
   allowedOrigins: 'strings',
   tls: SERVER_TLS,
   nats: NATS,
@@ -411,6 +412,9 @@ function checkServer(options) {
     checked.nats = checkNats(nats);
   }
   const { authenticateTimeout: limit } = checked;
+  if (checked.authorize && !checked.authenticate && !checked.jwt) {
+    throw invalid('option "authorize" needs option "authenticate" or "jwt"');
+  }
   // The addon checks this option only if there is a function `authenticate`.
   if (limit !== undefined && (limit < 1 || limit > MAX_TIMEOUT)) {
     throw wrong('authenticateTimeout', '1 ms to 100 years', limit, RangeError);

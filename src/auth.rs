@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `auth` | credentials, grants and denials |
 //! | `authenticator` | checks registrations by tokens, or by the embedder's hook |
+//! | `authorizer` | the embedder's hook for subscriptions beyond a grant |
 //! | `jwt`, `key` | tokens, and the keys that verify them |
 //! | `verify` | the cryptography of tokens |
 //! | `pattern` | globs over ids |
@@ -15,6 +16,7 @@
 //! | `origin` | checks the origin of web pages |
 
 mod authenticator;
+mod authorizer;
 mod jwt;
 mod key;
 pub(crate) mod origin;
@@ -26,6 +28,8 @@ use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
 
 pub use authenticator::Authentication;
 pub(crate) use authenticator::{AuthResult, Authenticator};
+pub(crate) use authorizer::Authorizer;
+pub use authorizer::{Authorization, Authorize, Permission, TopicRequest};
 pub use jwt::{Jwt, JwtOptions, Subject};
 pub use key::JwtKey;
 pub use pattern::Patterns;

@@ -45,7 +45,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Authorizer},
     event::{ServerEvent, ServerListener},
     memory::Memory,
     metrics::{Metrics, Outboxes, Stats},
@@ -69,6 +69,8 @@ pub(crate) struct Broker {
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<Memory>,
     pub(crate) authenticator: Authenticator,
+    /// The hook for subscriptions that a grant does not cover, if there is one.
+    pub(crate) authorizer: Option<Authorizer>,
     pub(crate) listener: Box<dyn ServerListener>,
     /// The other brokers, if this one is in a cluster.
     pub(crate) peers: Option<Arc<dyn Peers>>,
@@ -108,6 +110,7 @@ impl Broker {
             metrics: Metrics::default(),
             memory,
             authenticator,
+            authorizer: Authorizer::new(&options.authorization),
             listener,
             peers,
             ended: EndedPrincipals::default(),

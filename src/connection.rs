@@ -360,7 +360,9 @@ impl Connection {
                 Ok(())
             }
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
-            Ok(ClientAction::Subscription(subscription)) => self.subscription(&subscription, turn),
+            Ok(ClientAction::Subscription(subscription)) => {
+                self.subscription(&subscription, text, turn)
+            }
             Err(error) => Err(error),
         };
         if !turn.notifications.is_empty() {

@@ -59,7 +59,7 @@ pub mod fuzzing;
 #[path = "../benches/micro/door.rs"]
 pub mod bench;
 
-pub use auth::Authentication;
+pub use auth::{Authentication, Authorization};
 pub use client::Client;
 pub use cluster::Found;
 pub use error::{ActionError, Error, Result};

@@ -13,7 +13,7 @@ mod trust_proxy;
 use std::{fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use crate::{
-    auth::{self, Authentication},
+    auth::{self, Authentication, Authorization},
     error::{Error, Result},
 };
 
@@ -192,6 +192,8 @@ options! {
         ///
         /// With authentication, a connection cannot do anything before it has registered.
         pub authentication: Authentication = Authentication::None;
+        /// The permissions of authenticated clients beyond their grants. Default: none.
+        pub authorization: Authorization = Authorization::None;
         /// The origins of web pages that may connect, such as `https://example.org`, or `*` for all; others are
         /// refused with 403. Requests without an `Origin` header are always accepted. Default: any, as in 1.7.2;
         /// if clients are authenticated, that of the request's `Host`.
@@ -258,6 +260,15 @@ impl ServerOptions {
         }
         if let Authentication::Hook(_, limit) = self.authentication {
             limit.check("authenticateTimeout", TIME)?;
+        }
+        if let Authorization::Hook(_, limit) = self.authorization {
+            limit.check("authenticateTimeout", TIME)?;
+            if !self.authenticates() {
+                return Err(Error::InvalidOption {
+                    name: "authorize",
+                    reason: "needs \"authenticate\" or \"jwt\"".to_owned(),
+                });
+            }
         }
         Ok(())
     }

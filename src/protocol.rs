@@ -35,7 +35,9 @@ pub(crate) use peer_frame::{
     is_message, probe, probe_failed, remote_answer, whole_frames,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
-pub(crate) use subscription::{RawSubscription, Slow, SubscriptionCommand, Watch, Watched};
+pub(crate) use subscription::{
+    RawSubscription, Slow, Subscription, SubscriptionCommand, Watch, Watched,
+};
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, decode_topic, is_truthy, json_string,
     key_length, shorten, text_length,

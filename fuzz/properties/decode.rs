@@ -145,6 +145,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 count: raw("count"),
                 info: raw("info"),
                 ids: raw("ids"),
+                token: raw("token"),
             })))
         }
         _ => return Err(Wrong::Action(name)),

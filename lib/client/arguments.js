@@ -28,7 +28,7 @@ function checkOptions(options, ...names) {
     }
     const least = name === 'waitFor' || name === 'retry' ? 0 : 1;
     const type = typeof value;
-    if (['slow', 'group', 'info'].includes(name)) {
+    if (['slow', 'group', 'info', 'token'].includes(name)) {
       // The call itself checks them.
     } else if (name === 'signal') {
       if (value && !value.addEventListener) {

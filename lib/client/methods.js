@@ -58,6 +58,12 @@ function idsOf(dest) {
   return ids.map(String);
 }
 
+function checkToken(token) {
+  if (token !== undefined && typeof token !== 'string') {
+    throw wrong('OPTION', 'token must be a string');
+  }
+}
+
 /** The JSON text of receivers, which are checked unless their `ids` are given. */
 const checkedText = (dest, ids = idsOf(dest)) =>
   destText(ids ? (Array.isArray(dest) ? ids : ids[0]) : { topic: dest.topic });
@@ -168,7 +174,8 @@ const methods = {
       group,
       window,
       info,
-    } = checkOptions(options, 'slow', 'group', 'window', 'info');
+      token,
+    } = checkOptions(options, 'slow', 'group', 'window', 'info', 'token');
     checkPattern(topic);
     if (!SLOW.includes(slow)) {
       throw wrong('OPTION', `option "slow" is ${JSON.stringify(slow)}, expected ${SLOW}`);
@@ -179,9 +186,10 @@ const methods = {
     if (info !== undefined && (group !== undefined || !isTopic(topic))) {
       throw wrong('OPTION', 'option "info" needs a topic without wildcards, and no group');
     }
+    checkToken(token);
     const session = openSession(this);
     const text = info === undefined ? undefined : messageText(session, info);
-    return session.subscriptions.add(topic, { slow, group, window, info: text });
+    return session.subscriptions.add(topic, { slow, group, window, info: text, token });
   },
 
   /** Watches the members of a topic. Resolves with a `Watch` when they are known. */
@@ -213,9 +221,7 @@ const methods = {
 
   /** Registers again with another token, which renews the grant. A `'registered'` event follows. */
   register(token) {
-    if (token !== undefined && typeof token !== 'string') {
-      throw wrong('OPTION', 'token must be a string');
-    }
+    checkToken(token);
     this[kSession].register(token);
   },
 

@@ -12,7 +12,7 @@ const { matches } = require('./topics');
  * An entry:
  *
  *     subscription   the object of the program
- *     slow, group, window, info  its options; `group` and `info` as JSON text
+ *     slow, group, window, info, token  its options; `group`, `info` and `token` as JSON text
  *     isPaused       its window is 0
  *     held           calls for messages that have come before the program could add listeners; then undefined
  *     finished       number of messages of a group that the program has finished and the broker does not know of
@@ -31,11 +31,12 @@ class Subscriptions {
   }
 
   /** Subscribes, at once or when the client is registered. Resolves with a `Subscription`. */
-  add(topic, { slow, group, window, info }) {
+  add(topic, { group, token, ...options }) {
     const session = this.#session;
     const number = session.requests.nextReference();
     return new Promise((resolve, reject) => {
-      this.#create(number, topic, group, { slow, window, info, resolve, reject, held: [] });
+      const members = { ...options, token: token && JSON.stringify(token) };
+      this.#create(number, topic, group, { ...members, resolve, reject, held: [] });
       this.#sendIfRegistered(number);
     });
   }
@@ -76,14 +77,15 @@ class Subscriptions {
 
   #send(number) {
     const session = this.#session;
-    const { subscription, slow, group, window, info, isPaused } = this.#entries.get(number);
+    const { subscription, slow, group, window, info, token, isPaused } = this.#entries.get(number);
     try {
       session.assertVersion2();
       const more = group
         ? frames.member('window', isPaused ? 0 : window)
         : frames.member('slow', `"${slow}"`) + frames.member('info', info);
       const topic = JSON.stringify(subscription.topic);
-      session.sendFrame(frames.subscription('subscribe', topic, number, group, more), true);
+      const all = more + frames.member('token', token);
+      session.sendFrame(frames.subscription('subscribe', topic, number, group, all), true);
     } catch (error) {
       this.#drop(number, error);
     }

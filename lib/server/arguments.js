@@ -92,6 +92,7 @@ function parse({ id, ...options }) {
     trustProxy,
     socketMode,
     authenticate,
+    authorize,
     jwt,
     admin,
     // For `ServerEvents`.
@@ -111,6 +112,7 @@ function parse({ id, ...options }) {
   const shown = { host, port, path: text.startsWith('/') ? text : `/${text}` };
   const authenticates = authenticate !== undefined;
   const native = { ...limits, host, port: 0, path: shown.path, authenticates, adopts };
+  native.authorizes = authorize !== undefined;
   if (trustProxy !== undefined) {
     if (typeof trustProxy === 'object' || typeof trustProxy === 'string') {
       native.trustedNetworks = [trustProxy].flat();

@@ -1,6 +1,6 @@
 'use strict';
 
-// Calls `authenticate`, and converts the value that it returns or throws to the result for the addon.
+// Calls `authenticate` and `authorize`, and converts the values that they return or throw to results for the addon.
 
 const { isPattern } = require('../client/topics');
 
@@ -121,8 +121,8 @@ function toDenial(error) {
   }
 }
 
-/** The error to emit if `authenticate` has thrown undefined or null. */
-const thrownNothing = (error) => new TypeError(`authenticate threw ${error}`);
+/** The error to emit if a function has thrown undefined or null. */
+const thrownNothing = (error) => new TypeError(`the function threw ${error}`);
 
 /** The result of a thrown value. Reading its members may throw, too. */
 function fromThrown(error) {
@@ -147,4 +147,20 @@ async function authResult(authenticate, credentials) {
   }
 }
 
-module.exports = authResult;
+/**
+ * Calls `authorize`. Returns the result for the addon, which has a code if the subscription is refused, and the fault of
+ * `authorize`, if any. Never rejects.
+ */
+async function topicResult(authorize, request) {
+  try {
+    const allowed = await authorize(request);
+    if (typeof (allowed ?? false) !== 'boolean') {
+      throw new TypeError(`authorize returned ${kindOf(allowed)}, expected true or false`);
+    }
+    return { result: allowed ? {} : refused(FORBIDDEN, '') };
+  } catch (error) {
+    return fromThrown(error);
+  }
+}
+
+module.exports = { authResult, topicResult };

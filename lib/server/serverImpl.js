@@ -10,7 +10,7 @@ const eventHub = require('../eventHub');
 const { NativeServer, ServerEventKind } = require('../native');
 const { createInProcess } = require('../node');
 const { DEFAULTS, nativeJwt, parse } = require('./arguments');
-const authResult = require('./authResult');
+const { authResult, topicResult } = require('./authResult');
 const Cluster = require('./cluster');
 const Ready = require('./ready');
 const ServerEvents = require('./serverEvents');
@@ -78,6 +78,9 @@ function namesOf(fault) {
   return names;
 }
 
+/** The codes of warnings about faults of functions of the program. */
+const WARNINGS = { authenticate: 'WSMB_AUTHENTICATE', authorize: 'WSMB_AUTHORIZE' };
+
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
 
 /** Calls a function of the addon. Its error for an invalid option becomes a RangeError. */
@@ -96,6 +99,7 @@ class ServerImpl extends ServerEvents {
   #native = null;
   #number = 0;
   #authenticate;
+  #authorize;
   #ttl;
   #closed;
   #resolveClosed;
@@ -124,6 +128,7 @@ class ServerImpl extends ServerEvents {
     this.#options = parse(options);
     this.id = this.#options.id;
     this.#authenticate = options.authenticate;
+    this.#authorize = options.authorize;
     this.cluster = options.nats === undefined ? null : new Cluster(this);
     this.#ttl = options.ackTimeout ?? DEFAULTS.ackTimeout;
     const { host, port, path: endpoint } = this.#options.shown;
@@ -469,13 +474,20 @@ class ServerImpl extends ServerEvents {
     };
     const { result, fault } = await authResult(this.#authenticate, credentials);
     // Outside of this promise, so that an error thrown by a listener is an uncaught exception.
-    nextTick(() => this.#answer(number, result, fault));
+    nextTick(() => this.#answer(number, result, 'authenticate', fault));
   }
 
-  #answer(number, result, fault) {
+  /** Calls `authorize`, and passes its result to the addon. */
+  async onTopicQuestion([, number, id, principal, topic, token]) {
+    const request = { id, principal, action: 'subscribe', topic, token: token ?? undefined };
+    const { result, fault } = await topicResult(this.#authorize, request);
+    nextTick(() => this.#answer(number, result, 'authorize', fault));
+  }
+
+  #answer(number, result, what, fault) {
     this.#native?.answer(number, result);
     if (fault !== undefined) {
-      this.#reportFault('authenticate', fault);
+      this.#reportFault(what, fault);
     }
   }
 
@@ -487,7 +499,7 @@ class ServerImpl extends ServerEvents {
     } else if (!this.#warned.has(what)) {
       this.#warned.add(what);
       const text = fault?.stack ?? util.inspect(fault);
-      const code = what === 'authenticate' ? 'WSMB_AUTHENTICATE' : 'WSMB_ATTACH';
+      const code = WARNINGS[what] ?? 'WSMB_ATTACH';
       process.emitWarning(`${what} has failed: ${text}`, { code });
     }
   }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{Connection, Turn};
 use crate::{
-    auth::{AuthResult, Authenticator, Credentials, Decision, Denied, Grant},
+    auth::{AuthResult, Authenticator, Credentials, Decision, Denied, Grant, Permission},
     broker::{
         handle::Close,
         lease::{Lease, LeaseState},
@@ -27,7 +27,7 @@ const UNREGISTERED_PAYLOAD: usize = 64 << 10;
 
 /// Maximum bytes of a token's JSON text, without quotes: a longer one does not fit into the first frame of a
 /// connection either. A token of `jwt` has a lower limit.
-const MAX_TOKEN: usize = UNREGISTERED_PAYLOAD;
+pub(super) const MAX_TOKEN: usize = UNREGISTERED_PAYLOAD;
 
 /// Extra messages counted against the turn's budget for a token verified within the turn.
 const TOKEN: u32 = 31;
@@ -65,8 +65,18 @@ pub(super) enum AuthState {
         renews: bool,
         since: Moment,
     },
+    /// A subscription waits for the embedder's permission: reading is paused.
+    Authorizing(Box<Authorizing>),
     /// Authenticated.
     Granted(Grant),
+}
+
+/// A subscription that the grant does not cover.
+pub(super) struct Authorizing {
+    pub(super) grant: Grant,
+    pub(super) permission: Permission,
+    /// The frame with the action.
+    pub(super) frame: Box<str>,
 }
 
 /// Data of a peer from its handshake.
@@ -106,7 +116,10 @@ impl AuthState {
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        matches!(self, Self::Pending { .. } | Self::Claiming { .. })
+        matches!(
+            self,
+            Self::Pending { .. } | Self::Claiming { .. } | Self::Authorizing(_)
+        )
     }
 
     /// True if `deadline` is the expiry of a grant.
@@ -114,6 +127,7 @@ impl AuthState {
         matches!(
             self,
             Self::Granted(_)
+                | Self::Authorizing(_)
                 | Self::Pending { renews: true, .. }
                 | Self::Claiming { renews: true, .. }
         )
@@ -124,6 +138,7 @@ impl AuthState {
         match self {
             Self::Pending { id, shown, .. } => id.len() + shown,
             Self::Claiming { id, .. } => id.len(),
+            Self::Authorizing(pending) => size_of::<Authorizing>() + 2 * pending.frame.len(),
             Self::Free | Self::Closed | Self::Granted(_) => 0,
         }
     }
@@ -259,8 +274,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Continues a registration when its authentication or its claim is decided.
+    /// Continues a registration when its authentication or its claim is decided, or a subscription when the embedder
+    /// has allowed or refused it.
     pub(super) fn poll_access(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
+        if self.access.is_pending() {
+            self.poll_pending(cx, turn);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_pending(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
+        if let AuthState::Authorizing(pending) = &mut self.access
+            && let Poll::Ready(is_allowed) = pending.permission.as_mut().poll(cx)
+            && let AuthState::Authorizing(pending) =
+                std::mem::replace(&mut self.access, AuthState::Closed)
+        {
+            let Authorizing { grant, frame, .. } = *pending;
+            self.access = AuthState::Granted(grant);
+            self.authorized(&frame, is_allowed, turn);
+        }
         if let AuthState::Pending {
             id,
             decision,

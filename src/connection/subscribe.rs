@@ -1,23 +1,37 @@
 //! Commands `subscribe`, `unsubscribe` and `acknowledge`.
 
-use super::{Connection, Turn};
+use std::mem;
+
+use super::{
+    Connection, Turn,
+    register::{AuthState, Authorizing, MAX_TOKEN},
+};
 use crate::{
+    auth::TopicRequest,
     broker::topics::Topics,
     error::ActionError,
-    protocol::{self, RawSubscription, Slow, SubscriptionCommand, version_2},
+    protocol::{
+        self, ClientAction, RawSubscription, Slow, Subscription, SubscriptionCommand, version_2,
+    },
 };
 
+/// The refusal of a subscription that is not allowed.
+fn forbidden(pattern: &str) -> ActionError {
+    ActionError::TopicForbidden("subscribe to", pattern.to_owned())
+}
+
 impl Connection {
-    /// Executes an action about a subscription.
+    /// Executes an action about a subscription. `text`: its frame.
     #[cold]
     #[inline(never)]
     pub(super) fn subscription(
         &mut self,
         raw: &RawSubscription<'_>,
+        text: &str,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         match raw.command {
-            SubscriptionCommand::Subscribe => self.subscribe(raw, turn),
+            SubscriptionCommand::Subscribe => self.subscribe(raw, text, turn),
             SubscriptionCommand::Unsubscribe => self.unsubscribe(raw, turn),
             SubscriptionCommand::Acknowledge => self.acknowledge(raw, turn),
             SubscriptionCommand::Watch => self.watch(raw, turn),
@@ -26,22 +40,95 @@ impl Connection {
     }
 
     /// Command `subscribe`: subscribes to a topic or a pattern, or changes the subscription.
-    fn subscribe(&mut self, raw: &RawSubscription<'_>, turn: &mut Turn) -> Result<(), ActionError> {
-        let options = &self.broker.options;
+    fn subscribe(
+        &mut self,
+        raw: &RawSubscription<'_>,
+        text: &str,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
         let subscription = match self.handle.uses_version_2() {
-            true => raw.check(options.max_id_length)?,
+            true => raw.check(self.broker.options.max_id_length)?,
             false => return Err(ActionError::UnknownAction("subscribe".to_owned())),
         };
-        let pattern = &subscription.pattern;
-        let group = subscription.group.as_deref();
-        if !self.access.may_subscribe(pattern, self.id.as_deref())
-            && !Topics::is_exempt(&self.handle, pattern, group)
+        let (pattern, group) = (&subscription.pattern, subscription.group.as_deref());
+        match self.access.may_subscribe(pattern, self.id.as_deref())
+            || Topics::is_exempt(&self.handle, pattern, group)
         {
-            return Err(ActionError::TopicForbidden(
-                "subscribe to",
-                pattern.to_string(),
-            ));
+            true => self.begin_subscription(&subscription, turn),
+            false => self.authorize(pattern, raw.token, text),
         }
+    }
+
+    /// Asks the embedder about a subscription that the grant does not cover.
+    ///
+    /// Errors: `TopicForbidden` if there is no hook; `NotRegistered`; `InvalidMember` if the token is too long.
+    fn authorize(
+        &mut self,
+        pattern: &str,
+        token: Option<&str>,
+        text: &str,
+    ) -> Result<(), ActionError> {
+        let Some(authorizer) = &self.broker.authorizer else {
+            return Err(forbidden(pattern));
+        };
+        let Some(id) = self.id.clone().filter(|_| self.handle.owns_its_id()) else {
+            return Err(ActionError::NotRegistered);
+        };
+        let token = token.filter(|token| token.starts_with('"'));
+        if token.is_some_and(|token| protocol::text_length(token) > MAX_TOKEN) {
+            let what = "\"subscribe\" message (msg.token is too long)";
+            return Err(ActionError::InvalidMember(what));
+        }
+        match mem::replace(&mut self.access, AuthState::Closed) {
+            AuthState::Granted(grant) => {
+                let permission = authorizer.ask(TopicRequest {
+                    id,
+                    principal: grant.principal.clone(),
+                    topic: pattern.into(),
+                    token: token.and_then(protocol::decode_token).map(Into::into),
+                });
+                self.access = AuthState::Authorizing(Box::new(Authorizing {
+                    grant,
+                    permission,
+                    frame: text.into(),
+                }));
+                Ok(())
+            }
+            // Only a grant forbids something.
+            access => {
+                self.access = access;
+                Err(forbidden(pattern))
+            }
+        }
+    }
+
+    /// Continues a subscription that the embedder has allowed or refused. `frame`: the frame with the action.
+    pub(super) fn authorized(&mut self, frame: &str, is_allowed: bool, turn: &mut Turn) {
+        let Ok(ClientAction::Subscription(raw)) = protocol::decode_client_action(frame) else {
+            return;
+        };
+        let checked = raw.check(self.broker.options.max_id_length);
+        let result = checked.and_then(|subscription| {
+            let (pattern, group) = (&subscription.pattern, subscription.group.as_deref());
+            if !is_allowed {
+                return Err(forbidden(pattern));
+            }
+            self.begin_subscription(&subscription, turn)?;
+            Topics::set_exempt(&self.handle, pattern, group);
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.refused(error, Some(frame), turn);
+        }
+    }
+
+    /// Begins or changes a subscription that is allowed.
+    fn begin_subscription(
+        &self,
+        subscription: &Subscription<'_>,
+        turn: &mut Turn,
+    ) -> Result<(), ActionError> {
+        let (pattern, options) = (&subscription.pattern, &self.broker.options);
         if subscription.slow == Slow::Wait && !options.allow_wait && !self.handle.participant {
             return Err(ActionError::WaitForbidden);
         }

@@ -1,4 +1,5 @@
-//! Asks the JavaScript function `authenticate` whether a client may register, and waits for its result.
+//! Asks the JavaScript functions `authenticate` and `authorize` whether a client may register, or may subscribe, and
+//! waits for their results.
 
 use std::{
     collections::HashMap,
@@ -15,9 +16,13 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::sleep};
 
 use super::mailbox::json;
-use crate::auth::{Authenticate, Credentials, Decision, Denied, Grant, Patterns};
+use crate::auth::{
+    Authenticate, Authorize, Credentials, Decision, Denied, Grant, Patterns, Permission,
+    TopicRequest,
+};
 
-/// The result of `authenticate`: a grant, or a denial if it has a `code` (4401 or 4403).
+/// The result of `authenticate`: a grant, or a denial if it has a `code` (4401 or 4403). That of `authorize` has no other
+/// member than a code.
 #[napi(object)]
 #[derive(Debug)]
 pub struct NativeAuthResult {
@@ -73,7 +78,7 @@ impl Drop for PendingQuestion {
 /// Interval at which a delayed question checks whether JavaScript has collected its events.
 const CHECK_EVERY: Duration = Duration::from_millis(20);
 
-/// The `Authenticate` implementation that asks JavaScript.
+/// The implementation of `Authenticate` and `Authorize` that asks JavaScript.
 pub(super) struct Asker<P, B> {
     questions: Arc<Questions>,
     push: Arc<P>,
@@ -96,47 +101,89 @@ where
     }
 }
 
-impl<P, B> Authenticate for Asker<P, B>
+impl<P, B> Asker<P, B>
 where
     P: Fn(&[&str]) + Send + Sync + 'static,
     B: Fn() -> bool + Send + Sync + 'static,
 {
-    fn authenticate(&self, credentials: Credentials) -> Decision {
+    /// Sends a question with these JSON texts behind its number. None if it is not answered.
+    fn ask(
+        &self,
+        arguments: Vec<String>,
+    ) -> impl Future<Output = Option<NativeAuthResult>> + Send + 'static {
         let (questions, push) = (self.questions.clone(), self.push.clone());
         let is_behind = self.is_behind.clone();
-        Box::pin(async move {
+        async move {
             // Questions stay in the queue after their timeout: without this limit they would pile up.
             while is_behind() {
                 sleep(CHECK_EVERY).await;
             }
             let (number, answer) = questions.open();
             let _pending = PendingQuestion { questions, number };
-            let Credentials {
-                id,
-                token,
-                headers,
-                url,
-                certificate,
-                context,
-                remote_address,
-                secure,
-            } = credentials;
-            let certificate = certificate.map(|der| json(&BASE64.encode(&der)));
-            push(&[
-                &number.to_string(),
-                &json(&id),
-                &token.map_or_else(|| "null".to_owned(), |token| json(&token)),
-                &headers_json(&headers),
-                &json(&url),
-                certificate.as_deref().unwrap_or("null"),
-                &json(&remote_address),
-                if secure { "true" } else { "false" },
-                context.as_deref().unwrap_or("null"),
-            ]);
+            let number = number.to_string();
+            let arguments = arguments.iter().map(String::as_str);
+            let question: Vec<_> = [&*number].into_iter().chain(arguments).collect();
+            push(&question);
+            answer.await.ok()
+        }
+    }
+}
+
+fn json_or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), json)
+}
+
+impl<P, B> Authenticate for Asker<P, B>
+where
+    P: Fn(&[&str]) + Send + Sync + 'static,
+    B: Fn() -> bool + Send + Sync + 'static,
+{
+    fn authenticate(&self, credentials: Credentials) -> Decision {
+        let Credentials {
+            id,
+            token,
+            headers,
+            url,
+            certificate,
+            context,
+            remote_address,
+            secure,
+        } = credentials;
+        let certificate = certificate.map(|der| BASE64.encode(&der));
+        let answer = self.ask(vec![
+            json(&id),
+            json_or_null(token.as_deref()),
+            headers_json(&headers),
+            json(&url),
+            json_or_null(certificate.as_deref()),
+            json(&remote_address),
+            secure.to_string(),
+            context.map_or_else(|| "null".to_owned(), |context| context.to_string()),
+        ]);
+        Box::pin(async move {
             match answer.await {
-                Ok(result) => grant(result, id),
-                Err(_) => Err(Denied::Unauthorized("not authenticated".into())),
+                Some(result) => grant(result, id),
+                None => Err(Denied::Unauthorized("not authenticated".into())),
             }
+        })
+    }
+}
+
+impl<P, B> Authorize for Asker<P, B>
+where
+    P: Fn(&[&str]) + Send + Sync + 'static,
+    B: Fn() -> bool + Send + Sync + 'static,
+{
+    fn authorize(&self, request: TopicRequest) -> Permission {
+        let answer = self.ask(vec![
+            json(&request.id),
+            json(&request.principal),
+            json(&request.topic),
+            json_or_null(request.token.as_deref()),
+        ]);
+        Box::pin(async move {
+            let answer = answer.await;
+            answer.is_some_and(|result| result.code.is_none())
         })
     }
 }

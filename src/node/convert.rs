@@ -142,6 +142,8 @@ native_options! {
         /// True if there is a function `authenticate`.
         pub authenticates: bool,
         pub authenticate_timeout: Option<f64>,
+        /// True if there is a function `authorize`.
+        pub authorizes: Option<bool>,
         pub register_timeout: Option<f64>,
         pub tls: Option<NativeTlsServerOptions>,
         pub nats: Option<NativeNats>,

@@ -75,6 +75,8 @@ pub enum ServerEventKind {
     HandshakeRefused,
     /// `id, address, port, secure`: the registration, sent before, has taken the id from another connection.
     TakenOver,
+    /// `number, id, principal, topic, token`: may this client subscribe to the topic?
+    TopicQuestion,
 }
 
 use ServerEventKind as Kind;
@@ -116,6 +118,11 @@ impl Shared {
     /// Sends JavaScript the question whether a client may register.
     pub(super) fn ask(&self, question: &[&str]) {
         self.push(Kind::Question, question);
+    }
+
+    /// Sends JavaScript the question whether a client may subscribe to a topic.
+    pub(super) fn ask_topic(&self, question: &[&str]) {
+        self.push(Kind::TopicQuestion, question);
     }
 
     /// True if JavaScript has so many uncollected events that no further question is sent.

@@ -23,8 +23,8 @@ use super::{
 #[cfg(unix)]
 use crate::InheritedSocket;
 use crate::{
-    Address, AdminOptions, Authentication, ClientOptions, Error, Format, Found, Listen,
-    NatsOptions, Server, ServerOptions, TrustProxy,
+    Address, AdminOptions, Authentication, Authorization, ClientOptions, Error, Format, Found,
+    Listen, NatsOptions, Server, ServerOptions, TrustProxy,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -56,6 +56,7 @@ impl NativeServer {
     #[napi(constructor)]
     pub fn new(hub: &Hub, number: u32, options: NativeServerOptions) -> Result<Self> {
         let asks = options.authenticates;
+        let authorizes = options.authorizes == Some(true);
         let Checked {
             mut options,
             threads,
@@ -73,6 +74,15 @@ impl NativeServer {
                 move || of.is_behind(),
             );
             options.authentication = Authentication::Hook(Arc::new(asker), limit);
+        }
+        if authorizes {
+            let (to, of) = (shared.clone(), shared.clone());
+            let asker = Asker::new(
+                shared.questions.clone(),
+                move |question| to.ask_topic(question),
+                move || of.is_behind(),
+            );
+            options.authorization = Authorization::Hook(Arc::new(asker), limit);
         }
         let server = Server::bind(options, Listener(shared.clone()), runtime.handle())
             .map_err(convert::error)?;

@@ -133,6 +133,7 @@ impl<'a> Members<'a> {
             count: self.count,
             info: self.info,
             ids: self.ids,
+            token: self.token,
         }))
     }
 

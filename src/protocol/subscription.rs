@@ -31,6 +31,7 @@ pub(crate) struct RawSubscription<'a> {
     pub(crate) count: Option<&'a str>,
     pub(crate) info: Option<&'a str>,
     pub(crate) ids: Option<&'a str>,
+    pub(crate) token: Option<&'a str>,
 }
 
 /// The treatment of a slow subscriber: messages are dropped, or the latest of each topic is kept, or publishers

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::io::AsyncWriteExt;
 use wsmsgbroker::{
     ServerOptions,
-    auth::{Authentication, Credentials, Decision, Grant},
+    auth::{Authentication, Authorization, Credentials, Decision, Grant, Permission, TopicRequest},
 };
 
 use crate::support::{
@@ -485,6 +485,69 @@ mod cluster {
             peer.expect(&message("t.5", n, "s")).await;
         }
         assert_eq!(servers[1].stats().subscriptions, 1);
+    }
+}
+
+/// Rule 35.6. The hook allows the topic that the token names.
+#[tokio::test]
+async fn the_embedder_allows_subscriptions_beyond_the_grant() {
+    let authorize = |request: TopicRequest| -> Permission {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            match &*request.topic {
+                "never" => std::future::pending().await,
+                topic => request.token.as_deref() == Some(topic) && &*request.id == "ann",
+            }
+        })
+    };
+    let limit = Duration::from_millis(100);
+    let with = |authentication| ServerOptions {
+        authentication,
+        authorization: Authorization::Hook(Arc::new(authorize), limit),
+        ..options()
+    };
+    let needs = with(Authentication::None).validate().unwrap_err();
+    assert_eq!(
+        needs.to_string(),
+        r#"option "authorize" needs "authenticate" or "jwt""#
+    );
+    let (server, log) = start_server(with(Authentication::Hook(Arc::new(authenticate), limit)));
+    let mut ann = Peer::connect(&server).await;
+    ann.send(r#"{"action":"register","id":"ann","token":"a b never/own","protocol":2}"#)
+        .await;
+    ann.expect(r#"{"action":"registered","id":"ann","protocol":2}"#)
+        .await;
+    let ask = |topic: &str, token: &str| {
+        format!(r#"{{"action":"subscribe","topic":"{topic}","ref":"{topic}","token":{token}}}"#)
+    };
+    let confirmed =
+        |topic: &str| format!(r#"{{"action":"subscribed","topic":"{topic}","ref":"{topic}"}}"#);
+    // The actions behind wait.
+    ann.send(&ask("a", r#""a""#)).await;
+    ann.send(&publish("a", 1)).await;
+    ann.send(&ask("own", "7")).await;
+    ann.expect(&confirmed("a")).await;
+    ann.expect(&message("a", 1, "ann")).await;
+    ann.expect(&confirmed("own")).await;
+    for (topic, token) in [("b", r#""a""#), ("b", "7"), ("b", "null"), ("never", "1")] {
+        ann.send(&ask(topic, token)).await;
+        let error = ann.receive().await;
+        let parts = [
+            r#""code":"ERR_WSMB_FORBIDDEN""#,
+            &format!(r#""ref":"{topic}""#),
+        ];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    assert_eq!(log.count("refused ERR_WSMB_FORBIDDEN"), 4);
+    ann.send(&ask("b", &format!("\"{}\"", "b".repeat(65_537))))
+        .await;
+    assert!(ann.receive().await.contains("ERR_WSMB_MEMBER"));
+    assert_eq!(server.stats().subscriptions, 2);
+    // A client that goes meanwhile leaves nothing behind.
+    ann.send(&ask("never", "1")).await;
+    drop(ann);
+    while server.stats().subscriptions > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

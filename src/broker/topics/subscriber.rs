@@ -354,6 +354,19 @@ impl Topics {
         state.as_deref().is_some_and(is_known)
     }
 
+    /// Makes a subscription of a connection one that needs no grant, if it has it.
+    pub(crate) fn set_exempt(handle: &Handle, pattern: &str, group: Option<&str>) {
+        if let Some(state) = &mut *handle.subscriber.lock() {
+            let has = match group {
+                None => state.patterns.contains(pattern),
+                Some(name) => state.group(pattern, name).is_some(),
+            };
+            if has {
+                state.set_exempt((pattern.into(), group.map(Into::into)));
+            }
+        }
+    }
+
     /// The group of a connection with this pattern and name.
     pub(crate) fn group_of(handle: &Handle, pattern: &str, name: &str) -> Option<Arc<Group>> {
         handle.subscriber.lock().as_ref()?.group(pattern, name)
