@@ -327,6 +327,12 @@ declare namespace WSMsgBroker {
      * `ERR_WSMB_CANCELLED`. Never aborts on a connection of version 1.
      */
     readonly signal: AbortSignal;
+
+    /**
+     * Number of the attempt, from 1: higher if the asker has sent the request to a group again (`retry`), because a member
+     * has disconnected or was not available. That member may have done the work.
+     */
+    readonly attempt: number;
   }
 
   /** A message from `messages()`. */
@@ -528,6 +534,8 @@ declare namespace WSMsgBroker {
     readonly from: string | undefined;
     /** The topic to which it was sent; undefined if it was sent to an id. */
     readonly topic: string | undefined;
+    /** As `attempt` of a `Response`; 1 if the sender does not wait for an answer. */
+    readonly attempt: number;
     /** As `signal` of a `Response`. Never aborts if the sender does not wait for an answer. */
     readonly signal: AbortSignal;
   }

@@ -89,6 +89,38 @@ for (const kind of kinds) {
     t.is(awaited(asker), 0);
   });
 
+  test(`${kind}: a worker learns which attempt a request is`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const jobs = { topic: 'jobs' };
+    const attempts = [];
+    const unavailable = () => {
+      throw Object.assign(new Error('not now'), { code: 'UNAVAILABLE' });
+    };
+    const plain = await join(t, kind, server, 'plain');
+    const seen = [];
+    (await plain.subscribe('jobs')).on('message', (_message, response) => {
+      seen.push(response?.attempt);
+      response?.reject({ code: 'UNAVAILABLE' });
+    });
+    const worker = await join(t, kind, server, 'worker');
+    const subscription = await worker.subscribe('jobs', { group: 'g' });
+    subscription.handle((limit, { attempt }) => {
+      attempts.push(attempt);
+      return attempt < limit ? unavailable() : attempt;
+    });
+    t.is((await asker.request(3, jobs, { retry: 5 })).message, 3);
+    t.is((await asker.request(1, jobs)).message, 1);
+    t.is((await failure(asker.request(9, jobs, { retry: 1 }))).code, 'UNAVAILABLE');
+    t.deepEqual(attempts, [1, 2, 3, 1, 1, 2]);
+    // Only members of groups get the number.
+    t.deepEqual(seen, [1, 1, 1, 1, 1, 1]);
+    subscription.on('message', (_message, response) => attempts.push(response));
+    await asker.deliver(0, jobs);
+    await worker.request(0, 'nobody').catch(() => {});
+    t.deepEqual(attempts.slice(6), [1, null]);
+  });
+
   test(`${kind}: an iterator finishes a message when it asks for the next`, async (t) => {
     const server = await startServer(t);
     const sender = await join(t, kind, server, 'sender');

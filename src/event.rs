@@ -186,6 +186,8 @@ pub enum ClientEvent<'a> {
         topic: Option<&'a str>,
         /// The group of which the client is a member, if it is for that (version 2).
         group: Option<&'a str>,
+        /// Number of the attempt of a request to a group, from 1 (version 2).
+        attempt: u32,
     },
     /// An answer to a request of this client.
     Answer {

@@ -34,7 +34,7 @@ pub(crate) use peer_frame::{
     Frames, PeerFrame, confirm, confirm_number, confirmed, decode_peer_frame, expect_reply,
     is_message, probe, probe_failed, remote_answer, whole_frames,
 };
-pub(crate) use reply_options::{RawReplyOptions, ReplyOptions};
+pub(crate) use reply_options::{RawReplyOptions, ReplyOptions, attempt};
 pub(crate) use subscription::{
     RawSubscription, Slow, Subscription, SubscriptionCommand, Watch, Watched,
 };
@@ -93,6 +93,8 @@ pub(crate) enum ServerAction<'a> {
         topic: Option<&'a str>,
         /// The group of which this client is a member, if it is for that.
         group: Option<&'a str>,
+        /// Number of the attempt, if it is not the first one.
+        attempt: Option<&'a str>,
     },
     Answer {
         ack: Option<&'a str>,

@@ -117,7 +117,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 message,
                 dest,
                 ack: raw("ack"),
-                reply: reply(raw("ref"), raw("answers"), raw("timeout")),
+                reply: reply(["ref", "answers", "timeout", "attempt"].map(raw)),
             })
             .ok_or(ActionError::IncompleteSend),
         Some("answer") => truthy("ack")
@@ -154,17 +154,15 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
 }
 
 fn reply<'a>(
-    reference: Option<&'a str>,
-    answers: Option<&'a str>,
-    timeout: Option<&'a str>,
+    [reference, answers, timeout, attempt]: [Option<&'a str>; 4],
 ) -> Option<Box<RawReplyOptions<'a>>> {
-    (reference.is_some() || answers.is_some() || timeout.is_some()).then(|| {
-        Box::new(RawReplyOptions {
-            reference,
-            answers,
-            timeout,
-        })
-    })
+    let reply = RawReplyOptions {
+        reference,
+        answers,
+        timeout,
+        attempt,
+    };
+    (reply != RawReplyOptions::default()).then(|| Box::new(reply))
 }
 
 /// The version that a member asks for.
@@ -208,6 +206,7 @@ fn server_action<'a>(
                 from,
                 topic: raw("topic").filter(|_| uses_version_2),
                 group: raw("group").filter(|_| uses_version_2),
+                attempt: raw("attempt").filter(|_| uses_version_2),
             })
         }
         Some("answer") => Ok(ServerAction::Answer {
@@ -365,6 +364,7 @@ fn encoders(json: &Json<'_>, id: &str) {
             from,
             topic: None,
             group: None,
+            attempt: None,
         };
         assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 

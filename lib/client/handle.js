@@ -31,6 +31,7 @@ function handle(session, handler, options, source = session) {
       const context = {
         from,
         topic,
+        attempt: response?.attempt ?? 1,
         get signal() {
           return response?.signal ?? NEVER;
         },

@@ -12,7 +12,7 @@ const MEMBERS = parse({
   // The program receives `id` unchanged, whatever its type.
   unregistered: 'id code:su',
   // An id may be a number: brokers of version 1 send it as it was registered. `text` is the JSON text of the ack.
-  message: 'from:snu message text:su ack size topic:su group:su',
+  message: 'from:snu message text:su ack size topic:su group:su attempt:nu',
   answer: 'ack from:snu message error',
 });
 

@@ -112,10 +112,10 @@ class Messaging {
 
   /**
    * `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame; `topic`, if
-   * it was sent to one: then it is for the subscriptions that match, of this `group`.
+   * it was sent to one: then it is for the subscriptions that match, of this `group`; `attempt`: see `Response`.
    */
-  message(from, message, ack, name, size, topic, group) {
-    const response = ack ? new Response(this, ack, name) : null;
+  message(from, message, ack, name, size, topic, group, attempt) {
+    const response = ack ? new Response(this, ack, name, attempt) : null;
     if (topic !== undefined && this.usesVersion2) {
       const item = { message, from, topic, response, answer: response?.send };
       return this.#publication(item, size, group ?? undefined);

@@ -77,7 +77,7 @@ function startRequest(session, message, dest, options, extras, count) {
   const limit = timeout ?? session.settings.requestTimeout;
   const ids = idsOf(dest);
   const text = messageText(session, message);
-  const start = (to, left, brokerTimeout) => {
+  const start = (to, left, brokerTimeout, attempt) => {
     session.assertOpen(true);
     if (count !== undefined) {
       session.assertVersion2();
@@ -94,10 +94,12 @@ function startRequest(session, message, dest, options, extras, count) {
       checkedText(dest, to),
       left,
       left > MAX_TIMER ? undefined : brokerTimeout,
+      attempt,
     );
   };
   if (waitFor > 0 || retry > 0) {
-    return repeat((to, left) => start(to, left, left), ids, { waitFor, retry, limit, signal });
+    const again = (to, left, attempt) => start(to, left, left, attempt);
+    return repeat(again, ids, { waitFor, retry, limit, signal });
   }
   return start(ids, limit, timeout);
 }

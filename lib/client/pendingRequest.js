@@ -63,9 +63,9 @@ class PendingRequest {
 
   /**
    * Sends the request, and returns a promise of its outcome. `text`, `dest`: JSON; `limit`: the timeout in
-   * milliseconds; `timeout`: the timeout for the broker, if the program has set one.
+   * milliseconds; `timeout`: the timeout for the broker, if the program has set one; `attempt`: its number, from 1.
    */
-  start(text, dest, limit, timeout) {
+  start(text, dest, limit, timeout, attempt) {
     const session = this.#session;
     let ack;
     let more;
@@ -87,7 +87,8 @@ class PendingRequest {
             'answers',
             this.#wanted >= this.#openCount && this.#isCounted ? '"all"' : this.#wanted,
           ) +
-          frames.member('timeout', timeout);
+          frames.member('timeout', timeout) +
+          frames.member('attempt', this.#isTopic && attempt > 1 ? attempt : undefined);
       }
     }
     session.requests.set(this.#key, this);

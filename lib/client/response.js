@@ -11,8 +11,12 @@ class Response {
   #controller;
   #isCancelled = false;
 
+  /** Number of the attempt, from 1: how often the request was sent to a group. */
+  attempt;
+
   /** `ack`: the ack of the request as the JSON text that was received; `name`: the ack as a name. */
-  constructor(session, ack, name) {
+  constructor(session, ack, name, attempt) {
+    this.attempt = attempt ?? 1;
     this.#session = session;
     this.#ack = ack;
     this.#name = name;

@@ -15,7 +15,7 @@ const UNKNOWN = ['UNKNOWN_ID', 'NO_SUBSCRIBER'];
 const FAILED = ['GONE', 'UNAVAILABLE'];
 
 /**
- * Calls `start(ids, left)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
+ * Calls `start(ids, left, attempt)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
  * unknown, and up to `retry` times after a failure. A receipt is repeated for the unknown ids alone, and the result has
  * all receipts.
  */
@@ -24,12 +24,13 @@ async function repeat(start, ids, { waitFor = 0, retry = 0, limit, signal }) {
   const until = begin + Math.min(waitFor, limit);
   const delivered = [];
   const failed = new Map();
-  let retries = retry;
+  /** Number of the attempt, from 1. */
+  let attempt = 1;
   for (let delay = MIN_DELAY, rest = ids; ; delay = Math.min(2 * delay, MAX_DELAY)) {
     // The last attempt comes at the end.
     const pause = Math.min(delay, until - performance.now());
     try {
-      const outcome = await start(rest, Math.max(begin + limit - performance.now(), 1));
+      const outcome = await start(rest, Math.max(begin + limit - performance.now(), 1), attempt);
       if (!outcome.delivered) {
         return outcome;
       }
@@ -48,8 +49,8 @@ async function repeat(start, ids, { waitFor = 0, retry = 0, limit, signal }) {
         return { delivered, failed };
       }
     } catch (error) {
-      if (retries > 0 && FAILED.includes(error.code)) {
-        retries -= 1;
+      if (attempt <= retry && FAILED.includes(error.code)) {
+        attempt += 1;
         continue;
       }
       if (!UNKNOWN.includes(error.code) || pause < 0) {

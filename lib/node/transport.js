@@ -315,7 +315,7 @@ class Transport {
     }
   }
 
-  onPublication([, ack, from, message, topic, group]) {
+  onPublication([, ack, from, message, topic, group, attempt]) {
     const [text, name] = parseAck(ack);
     const size = eventHub.eventSize();
     this.#session.handleFrame({
@@ -327,6 +327,7 @@ class Transport {
       size,
       topic,
       group,
+      attempt,
     });
   }
 

@@ -1,6 +1,9 @@
 //! Conversion of the server's actions into client events.
 
-use crate::{event::ClientEvent, protocol::ServerAction};
+use crate::{
+    event::ClientEvent,
+    protocol::{self, ServerAction},
+};
 
 impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
     fn from(action: ServerAction<'a>) -> Self {
@@ -13,12 +16,14 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 from,
                 topic,
                 group,
+                attempt,
             } => Self::Message {
                 message,
                 ack,
                 from,
                 topic,
                 group,
+                attempt: protocol::attempt(attempt),
             },
             ServerAction::PublishReceipt {
                 reference,

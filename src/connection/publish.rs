@@ -154,9 +154,10 @@ impl Connection {
         let mut result = ByGroups::default();
         let groups = mem::take(&mut turn.publication.found.groups);
         let topic = protocol::json_string(&turn.publication.topic);
+        let attempt = protocol::attempt(options.reply.and_then(|reply| reply.attempt));
         for group in &groups {
             let name = protocol::json_string(&group.name);
-            let end = version_2::publication_end(&topic, Some(&name));
+            let end = version_2::publication_end(&topic, Some(&name), attempt);
             let frame = protocol::publication(message, options.ack, self.from(), &end);
             let mut frames = Vec::new();
             framing::append_text(&frame, &mut frames);
@@ -194,7 +195,7 @@ impl Connection {
         if batch.topic != topic {
             batch.topic.clear();
             batch.topic.push_str(topic);
-            batch.end = version_2::publication_end(&protocol::json_string(topic), None);
+            batch.end = version_2::publication_end(&protocol::json_string(topic), None, 1);
         }
         batch.version = version;
         self.broker.topics.find(topic, &mut batch.found);

@@ -64,7 +64,7 @@ pub enum ClientEventKind {
     Unregistered,
     /// `ack, from, message`
     Message,
-    /// `ack, from, message, topic, group`: a message to a topic.
+    /// `ack, from, message, topic, group, attempt`: a message to a topic.
     Publication,
     /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
     /// the estimated bytes that it takes in JavaScript.
@@ -138,11 +138,19 @@ impl ClientListener for Listener {
                 from,
                 topic: Some(topic),
                 group,
+                attempt,
             } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
                 let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
                 let group = group.unwrap_or("null");
-                self.push(Kind::Publication, &[&ack, from, message, topic, group]);
+                let attempt = match attempt {
+                    1 => Cow::Borrowed("1"),
+                    number => number.to_string().into(),
+                };
+                self.push(
+                    Kind::Publication,
+                    &[&ack, from, message, topic, group, &attempt],
+                );
             }
             ClientEvent::PublishReceipt {
                 reference,

@@ -139,6 +139,8 @@ fn reply<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
         reference: member(at, r#","ref":"#)?,
         answers: member(at, r#","answers":"#)?,
         timeout: member(at, r#","timeout":"#)?,
+        // Rare: decoded by `members`.
+        attempt: None,
     };
     at.ends("}").then(|| Box::new(reply))
 }
@@ -161,6 +163,8 @@ fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
             from,
             topic,
             group,
+            // Rare: decoded by `members`.
+            attempt: None,
         });
     }
     if at.skip(r#"{"action":"answer","ack":"#) {

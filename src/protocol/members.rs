@@ -52,6 +52,7 @@ pub(super) struct Members<'a> {
     pub(super) left: Option<&'a str>,
     pub(super) online: Option<&'a str>,
     pub(super) offline: Option<&'a str>,
+    pub(super) attempt: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -115,6 +116,7 @@ impl<'a> Members<'a> {
             r#""left""# => &mut self.left,
             r#""online""# => &mut self.online,
             r#""offline""# => &mut self.offline,
+            r#""attempt""# => &mut self.attempt,
             _ => {
                 let mut buffer = [0; LONGEST_MEMBER + 2];
                 return self.slot(unescape_name(name, &mut buffer)?);
@@ -216,6 +218,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
                     reference: members.reference,
                     answers: members.answers,
                     timeout: members.timeout,
+                    attempt: members.attempt,
                 }
                 .boxed(),
             }),
@@ -274,6 +277,7 @@ pub(super) fn server_action<'a>(
             from,
             topic: members.topic.filter(|_| version > 1),
             group: members.group.filter(|_| version > 1),
+            attempt: members.attempt.filter(|_| version > 1),
         }),
         Some("answer") => Ok(ServerAction::Answer {
             ack,

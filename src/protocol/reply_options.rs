@@ -12,6 +12,7 @@ pub(crate) struct RawReplyOptions<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) answers: Option<&'a str>,
     pub(crate) timeout: Option<&'a str>,
+    pub(crate) attempt: Option<&'a str>,
 }
 
 /// The decoded reply options.
@@ -22,6 +23,8 @@ pub(crate) struct ReplyOptions<'a> {
     /// Number of answers that end the request; `u32::MAX` for all.
     pub(crate) answers: u32,
     pub(crate) timeout: Option<Duration>,
+    /// Number of the attempt, as JSON text; see [`attempt`].
+    pub(crate) attempt: Option<&'a str>,
 }
 
 impl Default for ReplyOptions<'_> {
@@ -30,6 +33,7 @@ impl Default for ReplyOptions<'_> {
             reference: None,
             answers: 1,
             timeout: None,
+            attempt: None,
         }
     }
 }
@@ -45,6 +49,7 @@ impl<'a> RawReplyOptions<'a> {
         let error = "\"send\" message (msg.ref must be a number or a string within maxIdLength)";
         let mut options = ReplyOptions {
             reference: reference(self.reference, max_length, error)?,
+            attempt: self.attempt,
             ..ReplyOptions::default()
         };
         if let Some(raw) = there(self.answers) {
@@ -88,6 +93,14 @@ fn answers(raw: &str) -> Option<u32> {
     let number: f64 = raw.parse().ok()?;
     // Saturates at more receivers than a message can have.
     (number >= 1.0 && (number.fract() == 0.0 || number.is_infinite())).then_some(number as u32)
+}
+
+/// The number of the attempt of a request, from 1 (rule 38.9). Anything but a whole number from 2 is the first attempt.
+pub(crate) fn attempt(raw: Option<&str>) -> u32 {
+    let number = raw.and_then(|raw| raw.parse::<f64>().ok());
+    let number = number.filter(|number| *number >= 2.0 && number.fract() == 0.0);
+    // Saturates.
+    number.map_or(1, |number| number as u32)
 }
 
 fn timeout(raw: &str) -> Option<Duration> {

@@ -377,6 +377,7 @@ fn a_client_reads_the_four_actions_of_a_server() {
         ServerAction::Message {
             topic: None,
             group: None,
+            attempt: None,
             message: Some("1"),
             ack: None,
             from: None

@@ -253,3 +253,33 @@ async fn every_message_is_handled_once_by_members_that_come_and_go() {
     assert_eq!(all.len(), MESSAGES);
     assert!(all.values().all(|count| *count == 1), "handled twice");
 }
+
+/// Rule 38.9.
+#[tokio::test]
+async fn a_member_learns_which_attempt_a_request_is() {
+    let (server, _log) = start_server(options());
+    let mut sender = Peer::register_2(&server, "s").await;
+    let mut a = worker(&server, "a", 64).await;
+    for (n, attempt, copied) in [
+        (1, "2", Some("2")),
+        (2, "7.0", Some("7")),
+        (3, "1e99", Some("4294967295")),
+        (4, "1", None),
+        (5, "-2", None),
+        (6, "2.5", None),
+        (7, r#""2""#, None),
+        (8, "null", None),
+    ] {
+        sender
+            .send(&request(
+                n,
+                &format!(r#","timeout":60000,"attempt":{attempt}"#),
+            ))
+            .await;
+        let expected = match copied {
+            None => asked(n),
+            Some(number) => asked(n).replace('}', &format!(r#","attempt":{number}}}"#)),
+        };
+        a.expect(&expected).await;
+    }
+}

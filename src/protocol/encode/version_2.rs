@@ -96,9 +96,13 @@ pub(crate) fn goaway(within: &str) -> Pieces<'_> {
 
 /// Encodes the end of a `message` for subscribers, with the topic, and the name of a group, as JSON (rules 36.2 and
 /// 38.2).
-pub(crate) fn publication_end(topic: &str, group: Option<&str>) -> String {
+pub(crate) fn publication_end(topic: &str, group: Option<&str>, attempt: u32) -> String {
     let [name, group] = member(",\"group\":", group);
-    [",\"topic\":", topic, name, group, "}"].concat()
+    let attempt = match attempt {
+        0 | 1 => String::new(),
+        number => format!(",\"attempt\":{number}"),
+    };
+    [",\"topic\":", topic, name, group, &attempt, "}"].concat()
 }
 
 /// Encodes `subscribed`, with the pattern as JSON (rule 35). `reference`: the `ref`, if there is one.
