@@ -121,6 +121,35 @@ for (const kind of kinds) {
     t.deepEqual(attempts.slice(6), [1, null]);
   });
 
+  test(`${kind}: a request that is cancelled or has timed out while it waits is not handled`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const worker = await join(t, kind, server, 'worker');
+    const jobs = await worker.subscribe('jobs', { group: 'g' });
+    const handled = [];
+    jobs.handle((n) => handled.push(n));
+    jobs.pause();
+    await worker.request(0, 'nobody').catch(() => {});
+    const dest = { topic: 'jobs' };
+    const controller = new AbortController();
+    const asked = [
+      asker.request(1, dest, { signal: controller.signal }),
+      asker.request(2, dest, { timeout: 20 }),
+      asker.requestAll(3, dest, { timeout: 20 }),
+    ];
+    const last = asker.request(4, dest);
+    const [aborted, expired] = asked.slice(0, 2).map(failure);
+    const all = await asked[2];
+    t.is(all.failed.size + all.answers.size, 0);
+    controller.abort();
+    t.deepEqual([(await aborted).code, (await expired).code], ['ABORT_ERR', 'TIMEOUT']);
+    await asker.request(0, 'nobody').catch(() => {});
+    jobs.resume();
+    t.is((await last).message, 1);
+    t.deepEqual(handled, [4]);
+    t.is(awaited(asker), 0);
+  });
+
   test(`${kind}: an iterator finishes a message when it asks for the next`, async (t) => {
     const server = await startServer(t);
     const sender = await join(t, kind, server, 'sender');

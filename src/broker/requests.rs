@@ -445,6 +445,8 @@ impl Requests {
             let pending = entry.remove().0;
             shard.finish(pending, Ended::Cancelled, notifications);
         }
+        drop(shard);
+        asker.requests.lock().cancel_queued(ack);
     }
 
     fn end(&self, request: &Weak<Request>, ended: Ended, notifications: &mut Notifications) {

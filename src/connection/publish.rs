@@ -49,6 +49,8 @@ struct ByGroups {
     taken: usize,
     /// Too many messages wait.
     full: usize,
+    /// It waits in a group.
+    is_queued: bool,
 }
 
 impl Connection {
@@ -166,7 +168,11 @@ impl Connection {
                 request: request.cloned(),
             };
             match self.broker.dispatch(group, job, &mut turn.touched) {
-                Dispatched::Sent | Dispatched::Queued => result.taken += 1,
+                Dispatched::Sent => result.taken += 1,
+                Dispatched::Queued => {
+                    result.taken += 1;
+                    result.is_queued = true;
+                }
                 Dispatched::Full => result.full += 1,
                 Dispatched::Empty => {}
             }
@@ -287,7 +293,12 @@ impl Connection {
             true => ByGroups::default(),
             false => {
                 let request = self.job_request(ack, &topic, options)?;
-                self.publish_to_groups(message, options, request.as_ref(), turn)
+                let by_groups = self.publish_to_groups(message, options, request.as_ref(), turn);
+                if let Some(request) = request.filter(|_| by_groups.is_queued) {
+                    let mut requests = self.handle.requests.lock();
+                    requests.add_queued(&request.ack, &request.is_cancelled);
+                }
+                by_groups
             }
         };
         published.queued += by_groups.taken;
@@ -322,6 +333,7 @@ impl Connection {
             topic: topic.into(),
             answers: options.reply.map_or(1, |reply| reply.answers),
             deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
+            is_cancelled: Arc::default(),
         }))
     }
 

@@ -254,6 +254,102 @@ async fn every_message_is_handled_once_by_members_that_come_and_go() {
     assert!(all.values().all(|count| *count == 1), "handled twice");
 }
 
+/// Rule 38.5.
+#[tokio::test]
+async fn a_request_whose_asker_no_longer_waits_goes_to_no_member() {
+    let (server, _log) = start_server(options());
+    let mut sender = Peer::register_2(&server, "s").await;
+    let mut other = Peer::register_2(&server, "o").await;
+    let mut a = worker(&server, "a", 0).await;
+    // Of two groups.
+    a.send(r#"{"action":"subscribe","topic":"jobs.>","group":"g","window":0}"#)
+        .await;
+    a.expect(r#"{"action":"subscribed","topic":"jobs.>"}"#)
+        .await;
+    for n in 1..=4 {
+        sender.send(&request(n, "")).await;
+    }
+    sender.send(&request(5, r#","timeout":1"#)).await;
+    for ack in ["k1", "k3", "unknown"] {
+        sender
+            .send(&format!(r#"{{"action":"cancel","ack":"{ack}"}}"#))
+            .await;
+    }
+    // The ack of another connection.
+    other.send(r#"{"action":"cancel","ack":"k2"}"#).await;
+    sender.send(&publish(6)).await;
+    until("all is handled", || server.stats().messages_in >= 14).await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    join(&mut a, 64).await;
+    for n in [2, 4] {
+        a.expect(&asked(n)).await;
+    }
+    a.expect(&job(6)).await;
+    a.send(&answer(2)).await;
+    sender
+        .expect(r#"{"action":"answer","ack":"k2","from":"a","message":2}"#)
+        .await;
+    assert_eq!(server.stats().pending, 1);
+
+    // An asker that gives up its id waits for nothing, under the same id neither.
+    a.send(&subscribe(0)).await;
+    a.expect(r#"{"action":"subscribed","topic":"jobs.*"}"#)
+        .await;
+    sender.send(&request(7, "")).await;
+    sender.send(r#"{"action":"unregister","id":"s"}"#).await;
+    sender.expect(r#"{"action":"unregistered","id":"s"}"#).await;
+    sender
+        .send(r#"{"action":"register","id":"s","protocol":2}"#)
+        .await;
+    sender
+        .expect(r#"{"action":"registered","id":"s","protocol":2}"#)
+        .await;
+    sender.send(&publish(8)).await;
+    until("it waits", || server.stats().messages_in >= 20).await;
+    a.send(&subscribe(64)).await;
+    let mut rest = Vec::new();
+    while rest.last() != Some(&job(8)) {
+        rest.push(a.receive().await);
+    }
+    assert!(
+        !rest.iter().any(|frame| frame.contains("\"k7\"")),
+        "{rest:?}"
+    );
+}
+
+/// Rule 38.7.
+#[tokio::test]
+async fn requests_whose_askers_no_longer_wait_take_no_room() {
+    const MANY: usize = 1000;
+    let (server, _log) = start_server(options());
+    let before = server.stats().memory;
+    let mut sender = Peer::register_2(&server, "s").await;
+    let mut a = worker(&server, "a", 0).await;
+    for n in 0..MANY {
+        sender.send(&request(n, "")).await;
+    }
+    sender.send(&request(MANY, "")).await;
+    let busy = |n: usize| {
+        format!(r#"{{"action":"failed","ack":"k{n}","dest":{{"topic":"jobs.a"}},"code":"BUSY"}}"#)
+    };
+    sender.expect(&busy(MANY)).await;
+    for n in 1..MANY {
+        sender
+            .send(&format!(r#"{{"action":"cancel","ack":"k{n}"}}"#))
+            .await;
+    }
+    // Room is made at intervals.
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    sender.send(&request(MANY + 1, "")).await;
+    until("all is handled", || server.stats().messages_in >= 2004).await;
+    join(&mut a, 64).await;
+    for n in [0, MANY + 1] {
+        a.expect(&asked(n)).await;
+    }
+    drop((sender, a));
+    until("the memory is free", || server.stats().memory <= before).await;
+}
+
 /// Rule 38.9.
 #[tokio::test]
 async fn a_member_learns_which_attempt_a_request_is() {

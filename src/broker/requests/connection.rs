@@ -1,8 +1,12 @@
 //! Requests of one connection: those it sent, and those it may answer; how they end with it.
 
 use std::{
+    collections::HashMap,
     hash::BuildHasher,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use super::{DeliveryError, Notifications, Request, Requests, outcome::Ended, queue::RequestQueue};
@@ -24,7 +28,13 @@ pub(crate) struct ConnectionRequests {
     pub(super) disconnected: Option<DeliveryError>,
     /// Number of its last registration that another connection took over.
     pub(super) replaced: u64,
+    /// Requests it sent that wait in groups; none for most connections.
+    queued: Option<Box<QueuedRequests>>,
 }
+
+/// Requests that wait in groups for a member, by their acks. The value is set once the request is cancelled; it is alive
+/// as long as the request waits.
+type QueuedRequests = HashMap<Arc<str>, Weak<AtomicBool>>;
 
 impl ConnectionRequests {
     /// Bytes charged for the requests it sent.
@@ -36,6 +46,31 @@ impl ConnectionRequests {
     pub(crate) fn sweep(&mut self) {
         self.outgoing.sweep();
         self.incoming.sweep();
+        if let Some(queued) = &mut self.queued {
+            queued.retain(|_, request| request.strong_count() > 0);
+            if queued.is_empty() {
+                self.queued = None;
+            }
+        }
+    }
+
+    /// Adds a request that waits in a group.
+    pub(crate) fn add_queued(&mut self, ack: &Arc<str>, is_cancelled: &Arc<AtomicBool>) {
+        let queued = self.queued.get_or_insert_default();
+        if queued.len() == queued.capacity() {
+            queued.retain(|_, request| request.strong_count() > 0);
+            // Room for as many, so that this is rare.
+            queued.reserve(queued.len() + 1);
+        }
+        queued.insert(ack.clone(), Arc::downgrade(is_cancelled));
+    }
+
+    /// Cancels a request that waits in groups, if it does.
+    pub(super) fn cancel_queued(&mut self, ack: &str) {
+        let request = self.queued.as_mut().and_then(|queued| queued.remove(ack));
+        if let Some(is_cancelled) = request.and_then(|request| request.upgrade()) {
+            is_cancelled.store(true, Relaxed);
+        }
     }
 }
 
@@ -54,7 +89,19 @@ impl ConnectionRequests {
 impl Requests {
     /// Ends all requests that a connection sent.
     pub(crate) fn cancel_all(&self, handle: &Handle, notifications: &mut Notifications) {
-        let outgoing = std::mem::take(&mut handle.requests.lock().outgoing);
+        let mut requests = handle.requests.lock();
+        let outgoing = std::mem::take(&mut requests.outgoing);
+        for request in requests
+            .queued
+            .take()
+            .into_iter()
+            .flat_map(|queued| *queued)
+        {
+            if let Some(is_cancelled) = request.1.upgrade() {
+                is_cancelled.store(true, Relaxed);
+            }
+        }
+        drop(requests);
         for (request, _) in outgoing.items {
             self.end(&request, Ended::Cancelled, notifications);
         }

@@ -6,7 +6,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     slice,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::Waker,
     time::{Duration, Instant},
 };
@@ -28,6 +31,8 @@ use crate::{
 /// Maximum number, and maximum bytes, of the messages that wait in a group.
 const MAX_JOBS: usize = 1_000;
 const MAX_BYTES: usize = 16 << 20;
+/// Interval at which a full group drops requests whose askers no longer wait.
+const DROP_EVERY: Duration = Duration::from_millis(100);
 
 /// The members of one pattern and name.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ struct GroupState {
     /// Messages that no member could take, oldest first, and their bytes.
     jobs: VecDeque<Job>,
     bytes: usize,
+    /// When requests whose askers no longer wait were dropped last.
+    dropped: Option<Instant>,
     /// Senders that wait for room in `jobs`, by the keys of their connections.
     waiters: HashMap<u64, Waker, RandomState>,
 }
@@ -73,6 +80,17 @@ pub(crate) struct JobRequest {
     pub(crate) answers: u32,
     /// When the asker gives up.
     pub(crate) deadline: Option<Instant>,
+    /// Set once the asker has cancelled it. Shared by the groups to which it is sent.
+    pub(crate) is_cancelled: Arc<AtomicBool>,
+}
+
+impl JobRequest {
+    /// True if its asker still waits for an answer.
+    fn is_wanted(&self, now: Instant) -> bool {
+        !self.is_cancelled.load(Relaxed)
+            && self.deadline.is_none_or(|deadline| now < deadline)
+            && self.asker.owns_its_id()
+    }
 }
 
 /// The treatment of a message by a group.
@@ -141,6 +159,24 @@ impl GroupState {
         self.jobs.len() < MAX_JOBS && self.bytes < MAX_BYTES
     }
 
+    /// True if there is room for a message, perhaps once requests whose askers no longer wait are dropped.
+    fn make_room(&mut self) -> bool {
+        if self.has_room() {
+            return true;
+        }
+        let now = Instant::now();
+        if (self.dropped).is_none_or(|last| now.duration_since(last) >= DROP_EVERY) {
+            self.dropped = Some(now);
+            let is_wanted = |job: &Job| {
+                let request = job.request.as_ref();
+                request.is_none_or(|request| request.is_wanted(now))
+            };
+            self.jobs.retain(is_wanted);
+            self.bytes = self.jobs.iter().map(|job| job.frame.len()).sum();
+        }
+        self.has_room()
+    }
+
     fn find(&mut self, handle: &Arc<Handle>) -> Option<&mut Member> {
         let mut members = self.members.iter_mut();
         members.find(|one| Arc::ptr_eq(&one.handle, handle))
@@ -160,7 +196,7 @@ impl Group {
     /// when it could.
     pub(crate) fn has_room(&self, key: u64, waker: &Waker) -> bool {
         let mut state = self.state.lock();
-        let has_room = state.has_room() || state.members.is_empty();
+        let has_room = state.make_room() || state.members.is_empty();
         if !has_room {
             state.waiters.insert(key, waker.clone());
         }
@@ -228,7 +264,7 @@ impl Group {
         if state.members.is_empty() {
             return Err(Dispatched::Empty);
         }
-        if !state.has_room() {
+        if !state.make_room() {
             return Err(Dispatched::Full);
         }
         state.bytes += job.frame.len();
@@ -332,7 +368,7 @@ impl Broker {
         let left = request
             .deadline
             .map(|deadline| deadline.saturating_duration_since(now));
-        if left == Some(Duration::ZERO) || !request.asker.owns_its_id() {
+        if !request.is_wanted(now) {
             return None;
         }
         let id = handle.last_id.lock().clone().unwrap_or_default();
