@@ -106,6 +106,25 @@ for (const kind of kinds) {
     t.is(server.stats().pending, 0);
   });
 
+  test(`${kind}: a handler of the client does not answer requests to topics`, async (t) => {
+    const server = await startServer(t);
+    const asker = await join(t, kind, server, 'asker');
+    const client = await join(t, kind, server, 'c');
+    client.handle(() => t.fail('for its id only'));
+    const subscription = await client.subscribe('t');
+    // As with an id without a handler: the program may answer later, so that the broker and the client refuse nothing.
+    const silent = asker.request(1, { topic: 't' }, { timeout: 50 });
+    t.is((await failure(silent)).code, 'TIMEOUT');
+    const alone = await join(t, kind, server, 'alone');
+    t.is((await failure(asker.request(1, 'alone', { timeout: 50 }))).code, 'TIMEOUT');
+    // Another subscriber answers for all.
+    (await alone.subscribe('t')).handle(() => 'alone');
+    t.is((await asker.request(2, { topic: 't' })).message, 'alone');
+    subscription.handle(() => 'c');
+    const { answers } = await asker.requestAll(3, { topic: 't' });
+    t.deepEqual(new Map([...answers].sort()), new Map(Object.entries({ alone: 'alone', c: 'c' })));
+  });
+
   test(`${kind}: waitFor waits for the first subscriber`, async (t) => {
     const server = await startServer(t);
     const asker = await join(t, kind, server, 'asker');
