@@ -1,6 +1,6 @@
 'use strict';
 
-// The costs of subscriptions: `node benches/topics.js`. See README.md.
+// The costs of subscriptions and of presence: `node benches/topics.js [subscriptions] [presence] [slow]`. See README.md.
 //
 // The broker runs in a process of its own, on one processor if there are two; the load in this one, on raw sockets with
 // frames that are encoded before.
@@ -9,6 +9,8 @@ const { fork, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
+const presence = require('./topics/presence');
+const { latency } = require('./topics/slow');
 const { bytes, frame, open } = require('./topics/wire');
 
 const ROUNDS = 5;
@@ -135,8 +137,7 @@ async function rounds(measure, ...args) {
   return values;
 }
 
-async function main() {
-  console.log(`| measure | median of ${ROUNDS} |\n| --- | --- |`);
+async function subscriptions() {
   const rates = await rounds(rate);
   console.log(`| subscribes/s, one connection after the other | ${show(median(rates))} |`);
   for (const [what, name] of [
@@ -161,6 +162,57 @@ async function main() {
   console.log(
     `| among 100,000 (60,000 with wildcards) | ${show(median(many))} (${ratio.toFixed(2)}x) |`,
   );
+}
+
+/** Runs a measure with a broker of its own. */
+async function alone(measure, ...args) {
+  const broker = await start();
+  try {
+    return await measure(broker, ...args);
+  } finally {
+    broker.end();
+  }
+}
+
+async function ofPresence() {
+  for (const count of [1000, 2000]) {
+    const all = await rounds(alone, presence.reconnect, count);
+    const of = (name) => median(all.map((one) => one[name]));
+    console.log(
+      `| ${show(count)} members reconnect and all watch: frames of a watcher | ${of('mean').toFixed(1)}, at most ${of('most')} (${show(of('bytes'))} bytes, ${of('seconds').toFixed(1)} s) |`,
+    );
+  }
+  const all = await rounds(alone, presence.memory);
+  for (const [what, name] of [
+    ['a watch of an id', 'id'],
+    ['a member', 'member'],
+  ]) {
+    const of = (place) => show(median(all.map((one) => one[name][place])));
+    console.log(`| bytes of ${what}, 500 x 100 | ${of(0)} (charged: ${of(1)}) |`);
+  }
+}
+
+async function ofSlow() {
+  const [quiet, slow] = [[], []];
+  for (let n = 0; n < ROUNDS; n += 1) {
+    quiet.push(await alone(latency, false));
+    slow.push(await alone(latency, true));
+  }
+  const ratio = (name) => median(slow.map((one, n) => one[name] / quiet[n][name])).toFixed(2);
+  const of = (list, name) => median(list.map((one) => one[name])).toFixed(2);
+  console.log(`| p50, p99 of 99 fast subscribers, ms | ${of(quiet, 'p50')}, ${of(quiet, 'p99')} |`);
+  console.log(
+    `| beside one that does not read | ${of(slow, 'p50')}, ${of(slow, 'p99')} (${ratio('p50')}x, ${ratio('p99')}x) |`,
+  );
+}
+
+async function main() {
+  const measures = { subscriptions, presence: ofPresence, slow: ofSlow };
+  const wanted = process.argv.slice(2);
+  console.log(`| measure | median of ${ROUNDS} |\n| --- | --- |`);
+  for (const [name, measure] of Object.entries(measures)) {
+    if (wanted.length === 0 || wanted.includes(name)) await measure();
+  }
 }
 
 main();
