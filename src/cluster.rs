@@ -35,6 +35,8 @@
 //! | `broadcast` | sending and receiving of broadcasts |
 //! | `presence` | members of topics and watched ids at other brokers |
 //! | `topics` | messages to topics: subjects of patterns, publications |
+//! | `topic_requests` | requests to topics: finds and asks the receivers at other brokers |
+//! | `sharing` | moves waiting messages of a group to brokers whose members can take them |
 //! | `search` | search for ids at all brokers |
 //! | `task` | the cluster's task: connection state and periodic work |
 //!
@@ -65,7 +67,9 @@ mod questions;
 mod remotes;
 mod repair;
 mod search;
+mod sharing;
 mod task;
+mod topic_requests;
 mod topics;
 
 use std::{
@@ -101,6 +105,7 @@ use questions::Questions;
 use remotes::Remotes;
 use repair::{Repairs, Streams};
 pub use search::Found;
+use sharing::WaitingGroups;
 pub(crate) use task::BusEvent;
 use task::{ErrorThrottle, SubscriptionRounds};
 use topics::Topics;
@@ -151,6 +156,7 @@ pub(crate) struct Cluster {
     repairs: Repairs,
     handover: Handover,
     topics: Topics,
+    waiting_groups: Mutex<WaitingGroups>,
     interests: Interests,
     /// Wakes the task that publishes heartbeats.
     heartbeat_due: Notify,
@@ -220,6 +226,7 @@ impl Cluster {
             repairs: Repairs::default(),
             handover: Handover::default(),
             topics: Topics::default(),
+            waiting_groups: Mutex::default(),
             interests: Interests::default(),
             heartbeat_due: Notify::new(),
             unconfirmed_claims: Mutex::default(),

@@ -32,7 +32,7 @@ pub(crate) use encode::{
 };
 pub(crate) use peer_frame::{
     Frames, PeerFrame, confirm, confirm_number, confirmed, decode_peer_frame, expect_reply,
-    is_message, probe, probe_failed, remote_answer, whole_frames,
+    expect_reply_of_group, is_message, probe, probe_failed, remote_answer, whole_frames,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions, attempt};
 pub(crate) use subscription::{

@@ -368,6 +368,12 @@ impl Handle {
         self.arrived.store(arrived, Release);
     }
 
+    /// The id that it owns.
+    pub(crate) fn owned_id(&self) -> Option<Arc<str>> {
+        let id = self.last_id.lock().clone();
+        id.filter(|_| self.owns_its_id())
+    }
+
     /// True if others may see at once that its id is offline, unless it moves to another broker.
     pub(crate) fn has_left(&self) -> bool {
         self.has_left.load(Relaxed) && !self.is_warned()

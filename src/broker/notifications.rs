@@ -40,7 +40,11 @@ impl Broker {
                     dest,
                     error,
                 } => {
-                    if !asker.uses_version_2() || !self.has_room_for_answer(&asker) {
+                    // A responder without an id only holds the request open.
+                    if dest.is_empty()
+                        || !asker.uses_version_2()
+                        || !self.has_room_for_answer(&asker)
+                    {
                         continue;
                     }
                     let (ack, dest) = (protocol::json_string(&ack), protocol::json_string(&dest));

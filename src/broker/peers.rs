@@ -10,7 +10,11 @@ use super::{
     lease::{Lease, LeaseState},
     receipts::Receipts,
     requests::DeliveryError,
-    topics::Publication,
+    topics::{
+        Publication,
+        groups::{Group, Job},
+        request::TopicRequest,
+    },
 };
 use crate::{auth::Denied, metrics::ClusterStats};
 
@@ -86,7 +90,23 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     /// Sends messages of a topic to the brokers that have subscribers. False if they are unreachable.
     fn publish(&self, messages: &Publication<'_>) -> bool;
 
-    /// Called under a lock when a pattern has got its first subscriber here, or has lost its last.
+    /// Whether the receivers of a request to a topic can be looked for at other brokers now.
+    ///
+    /// Errors: as [`may_publish`](Self::may_publish).
+    fn may_ask(&self, key: u64, waker: &Waker) -> Result<(), Unreachable>;
+
+    /// Asks the receivers of a topic at other brokers. Sends the receipt of the request, and its failure if it has no
+    /// receiver.
+    fn ask_topic(self: Arc<Self>, request: TopicRequest);
+
+    /// Sends a message of a group to a broker that has members. False if they are unreachable, or too many brokers have
+    /// passed it on.
+    fn pass_on(&self, group: &Group, job: &Job) -> bool;
+
+    /// Records that a message waits in a group: other brokers may have members that can take it.
+    fn note_waiting(&self, group: &Group);
+
+    /// Called under a lock when a pattern has got its first subscriber or group here, or has lost its last.
     fn pattern_changed(&self, pattern: &Arc<str>);
 
     /// Called under a lock when a subject of presence has got its first watcher here, or has lost its last.
@@ -95,8 +115,9 @@ pub(crate) trait Peers: fmt::Debug + Send + Sync {
     /// Called under a lock when members have changed that other brokers watch.
     fn presence_changed(&self);
 
-    /// Size in bytes of the largest frame that can be sent to other brokers for this topic.
-    fn max_publication(&self, topic: &str) -> usize;
+    /// Size in bytes of the largest frame that can be sent to other brokers for this topic. `groups`: number of groups
+    /// with members here.
+    fn max_publication(&self, topic: &str, groups: usize) -> usize;
 
     /// Counts a message dropped because NATS was unreachable.
     fn count_unreachable(&self);

@@ -12,10 +12,12 @@
 //! | `wildcards` | subscribers by patterns with wildcards |
 //! | `subscriber` | what a connection subscribes to, and what it has lost |
 //! | `groups` | groups of workers, of which one gets a message |
+//! | `request` | a request while its receivers at other brokers are looked for |
 //! | `publish` | pushes messages of a topic to a subscriber |
 
 pub(crate) mod groups;
 mod publish;
+pub(crate) mod request;
 pub(crate) mod subscriber;
 mod wildcards;
 
@@ -148,6 +150,11 @@ impl Subscribers {
         self.each.is_empty() && self.groups.is_empty()
     }
 
+    /// Whether it has subscribers without a group, and its number of groups: other brokers send what these need.
+    fn demand(&self) -> (bool, usize) {
+        (!self.each.is_empty(), self.groups.len())
+    }
+
     fn collect(&self, found: &mut Found) {
         found.subscribers.extend(self.each.iter().cloned());
         found.groups.extend(self.groups.iter().cloned());
@@ -202,21 +209,25 @@ impl Topics {
         change: impl FnOnce(&mut Subscribers, &RandomState) -> T,
     ) -> Result<T, ActionError> {
         let hasher = &self.hasher;
-        let (result, before, after);
+        let mut has_changed = false;
+        let change = |subscribers: &mut Subscribers, hasher: &RandomState| {
+            let before = subscribers.demand();
+            let result = change(subscribers, hasher);
+            has_changed = before != subscribers.demand();
+            result
+        };
+        let result;
         if topic::has_wildcards(pattern) {
             let mut tree = self.wildcards.write();
             if tree.count() >= max_patterns && !tree.has(pattern) {
                 return Err(ActionError::TooManyPatterns(max_patterns));
             }
-            before = tree.count();
             result = tree.change(pattern, |subscribers| change(subscribers, hasher));
-            after = tree.count();
-            self.patterns.store(after, Relaxed);
-            self.changed(pattern, before != after);
+            self.patterns.store(tree.count(), Relaxed);
+            self.changed(pattern, has_changed);
         } else {
             let hash = hasher.hash_one(&**pattern);
             let mut shard = self.shard(hash).write();
-            before = shard.len();
             let is_it = |one: &Topic| one.name == *pattern;
             let hash_of = |one: &Topic| hasher.hash_one(&*one.name);
             match shard.entry(hash, is_it, hash_of) {
@@ -239,17 +250,16 @@ impl Topics {
             if shard.capacity() > 1024 && shard.len() < shard.capacity() / 4 {
                 shard.shrink_to_fit(hash_of);
             }
-            after = shard.len();
-            self.changed(pattern, before != after);
+            self.changed(pattern, has_changed);
         }
         Ok(result)
     }
 
-    /// Counts a change, and tells the other brokers if the pattern has got its first subscriber, or has lost its
-    /// last. Under the lock of the change.
-    fn changed(&self, pattern: &Arc<str>, has_appeared_or_gone: bool) {
+    /// Counts a change. `has_new_demand`: it has got its first subscriber or group, or has lost its last. Under the
+    /// lock of the change.
+    fn changed(&self, pattern: &Arc<str>, has_new_demand: bool) {
         self.version.fetch_add(1, Release);
-        if has_appeared_or_gone {
+        if has_new_demand {
             self.announce(pattern);
         }
     }
@@ -260,23 +270,42 @@ impl Topics {
         }
     }
 
-    /// True if a pattern has subscribers.
-    pub(crate) fn has(&self, pattern: &str) -> bool {
+    /// Calls a function with the subscribers of a pattern, if it has some.
+    fn with<T>(&self, pattern: &str, read: impl FnOnce(&Subscribers) -> T) -> Option<T> {
         if topic::has_wildcards(pattern) {
-            return self.wildcards.read().has(pattern);
+            return self.wildcards.read().get(pattern).map(read);
         }
         let hash = self.hasher.hash_one(pattern);
         let shard = self.shard(hash).read();
-        shard.find(hash, |one| *one.name == *pattern).is_some()
+        let found = shard.find(hash, |one| *one.name == *pattern);
+        found.map(|topic| read(&topic.subscribers))
     }
 
-    /// Number of patterns that match a topic and have subscribers.
+    /// True if a pattern has subscribers without a group; and the groups of the pattern.
+    pub(crate) fn demand(&self, pattern: &str) -> (bool, Vec<Arc<Group>>) {
+        let demand = self.with(pattern, |subscribers| {
+            (!subscribers.each.is_empty(), subscribers.groups.clone())
+        });
+        demand.unwrap_or_default()
+    }
+
+    /// The group of this pattern and name, if it has members here.
+    pub(crate) fn group(&self, pattern: &str, name: &str) -> Option<Arc<Group>> {
+        let group = self.with(pattern, |subscribers| {
+            let mut groups = subscribers.groups.iter();
+            groups.find(|group| *group.name == *name).cloned()
+        });
+        group.flatten()
+    }
+
+    /// Number of patterns that match a topic and have subscribers without a group.
     pub(crate) fn patterns_of(&self, topic: &str) -> usize {
         let wildcards = match self.patterns() {
             0 => 0,
             _ => self.wildcards.read().count_of(topic),
         };
-        wildcards + usize::from(self.has(topic))
+        let exact = self.with(topic, |subscribers| subscribers.demand().0);
+        wildcards + usize::from(exact == Some(true))
     }
 
     /// The name of a topic that is subscribed to, to share it.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     auth::Denied,
     broker::{Broker, handle::Close, lease::LeaseState},
-    protocol,
+    protocol, topic,
 };
 
 /// Handles broadcasts until the subscription ends.
@@ -131,6 +131,21 @@ impl Cluster {
             },
             Some(Message::Missed { node, of, after }) if node != self.node && of == self.node => {
                 self.queue_repair(node, after);
+            }
+            Some(Message::Waiting {
+                node,
+                pattern,
+                group,
+            }) if node != self.node && topic::is_pattern(pattern) => {
+                self.on_waiting(broker, node, pattern, group);
+            }
+            Some(Message::TopicQuestion {
+                node,
+                number,
+                topic,
+            }) if node != self.node && topic::is_topic(topic) => {
+                self.answer_topic_question(broker, (node, number), topic)
+                    .await;
             }
             Some(Message::Search { node, number, id }) => {
                 let ids = match id {

@@ -7,10 +7,13 @@ use data_encoding::BASE64URL_NOPAD;
 use ring::digest::{SHA256, digest};
 
 pub(crate) use crate::broker::peers::Task;
-use crate::error::Result;
+use crate::{broker::topics::groups::GroupId, error::Result};
 
 /// Ids up to this many bytes are encoded in their subject; longer ones are hashed.
 const MAX_ENCODED: usize = 96;
+
+/// The queue group of all subscriptions to an id: each message goes to one of them, even while the id moves.
+pub(crate) const ID_QUEUE: &str = "wsmb";
 
 /// The random id of a broker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,11 +80,11 @@ pub(crate) trait Bus: Send + Sync + fmt::Debug {
     /// Publishes once there is room.
     fn publish(&self, publication: Publication) -> Task<()>;
 
-    /// Subscribes to a subject. `in_queue_group`: each message goes to one member of the queue group only.
+    /// Subscribes to a subject. `queue`: the name of a queue group; each message goes to one of its members only.
     fn subscribe(
         &self,
         subject: String,
-        in_queue_group: bool,
+        queue: Option<String>,
     ) -> Task<Result<Box<dyn Subscription>>>;
 
     /// Size limit of a message in bytes.
@@ -138,6 +141,11 @@ impl Subjects {
     /// The subject of all topics, without their tokens.
     pub(super) fn topics(&self) -> String {
         format!("{}.t", self.prefix)
+    }
+
+    /// The subject of messages that a broker passes on to another one with members of a group.
+    pub(super) fn group(&self, id: GroupId) -> String {
+        format!("{}.g.{id}", self.prefix)
     }
 
     /// The subject of broadcasts.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     broker::{Broker, answers::Answer, presence::Update, requests::DeliveryError},
     protocol::{self, Frames, PeerFrame},
+    topic,
 };
 
 /// Handles the messages for this broker until the subscription ends.
@@ -26,7 +27,7 @@ pub(super) async fn receive_direct(cluster: Arc<Cluster>, mut subscription: Box<
 }
 
 impl Cluster {
-    fn on_direct(&self, broker: &Broker, delivery: Delivery) {
+    fn on_direct(self: &Arc<Self>, broker: &Broker, delivery: Delivery) {
         match (delivery.number, delivery.packet) {
             // A dead broker is detected by its heartbeats.
             (0, _) if delivery.no_responders => {}
@@ -39,7 +40,7 @@ impl Cluster {
         }
     }
 
-    fn on_message(&self, broker: &Broker, delivery: &Delivery) {
+    fn on_message(self: &Arc<Self>, broker: &Broker, delivery: &Delivery) {
         match (self.decode(&delivery.payload), delivery.from) {
             (
                 Some(Message::Packet {
@@ -79,6 +80,24 @@ impl Cluster {
                 self.apply_claims(broker, &claims);
                 self.received_repair(node, part, all);
             }
+            (
+                Some(Message::Waiting {
+                    node,
+                    pattern,
+                    group,
+                }),
+                _,
+            ) if topic::is_pattern(pattern) => self.on_waiting(broker, node, pattern, group),
+            (Some(Message::GroupJob { .. }), _) => self.on_group_job(delivery),
+            (
+                Some(Message::Take {
+                    node,
+                    pattern,
+                    group,
+                    count,
+                }),
+                _,
+            ) => self.on_take(broker, node, (pattern, group), count),
             (
                 Some(Message::Interest {
                     node,

@@ -1,6 +1,7 @@
 //! Frames from other brokers for an id: delivers messages to its owner, opens and cancels requests.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
@@ -11,6 +12,10 @@ use crate::{
         Broker,
         handle::Handle,
         requests::{DeliveryError, Name, Notifications, Opened, Question},
+        topics::{
+            Topics,
+            groups::{Dispatched, Job, JobRequest},
+        },
     },
     protocol::{self, Frames, PeerFrame, version_2},
     transport::{framing, outbox::Pushed},
@@ -97,16 +102,20 @@ impl<'a> InboundPacket<'a> {
     pub(super) fn on_frames(&mut self, frames: &[u8]) {
         // The ack of the next message, if it is a request.
         let mut expected_ack = None;
+        let mut expected_group = None;
         for (text, frame) in Frames(frames) {
             if protocol::is_message(text) {
                 self.message_error = None;
-                let ack = expected_ack.take();
+                let (ack, group) = (expected_ack.take(), expected_group.take());
                 let may_be_late = self.tracked.is_some() || self.asker.is_none();
                 if may_be_late && self.is_late(text, frame, ack) {
                     continue;
                 }
                 match (ack, self.asker) {
-                    (Some(ack), Some(asker)) => self.request(ack, asker, frame),
+                    (Some(ack), Some(asker)) => match group {
+                        None => self.request(ack, asker, frame),
+                        Some(group) => self.group_request(ack, asker, group, frame),
+                    },
                     (Some(ack), None) => {
                         let error = self.packet_error.unwrap_or(DeliveryError::Gone);
                         self.failed(ack, error.code());
@@ -116,7 +125,9 @@ impl<'a> InboundPacket<'a> {
                 continue;
             }
             match protocol::decode_peer_frame(text) {
-                Some(PeerFrame::ExpectReply { ack }) => expected_ack = Some(ack),
+                Some(PeerFrame::ExpectReply { ack, group }) => {
+                    (expected_ack, expected_group) = (Some(ack), group);
+                }
                 Some(PeerFrame::Cancel { ack }) => {
                     self.deliver();
                     if let Some(asker) = self.asker {
@@ -124,6 +135,9 @@ impl<'a> InboundPacket<'a> {
                         let key = protocol::ack_key(ack);
                         let owner = self.owner.as_ref().map(|(owner, _)| &**owner);
                         requests.cancel_part(&key, asker, owner, self.id, &mut self.notifications);
+                        for group in owner.map(Topics::groups_of).unwrap_or_default() {
+                            group.cancel(&key, asker);
+                        }
                         self.notify();
                     }
                 }
@@ -265,13 +279,64 @@ impl<'a> InboundPacket<'a> {
         self.notify();
     }
 
+    /// Gives a request to a member of a group. The owner of the id was one when it was offered.
+    fn group_request(
+        &mut self,
+        ack: &str,
+        asker: &Arc<Handle>,
+        (pattern, name): (Cow<'_, str>, Cow<'_, str>),
+        frame: &[u8],
+    ) {
+        self.deliver();
+        let Some((owner, _)) = self.owner.clone().filter(|_| self.packet_error.is_none()) else {
+            let error = self.packet_error.unwrap_or(DeliveryError::UnknownId);
+            return self.failed(ack, error.code());
+        };
+        let own = Topics::group_of(&owner, &pattern, &name);
+        let Some(group) = own.or_else(|| self.broker.topics.group(&pattern, &name)) else {
+            return self.failed(ack, DeliveryError::Gone.code());
+        };
+        let job = Job {
+            frame: self.broker.charged_bytes(frame.to_vec()),
+            request: Some(JobRequest {
+                asker: asker.clone(),
+                ack: (&*protocol::ack_key(ack)).into(),
+                dest: protocol::json_string(self.id).into(),
+                asked_as: Some(self.id.into()),
+                // As for other requests: the requester's broker counts answers, and knows the timeout.
+                answers: u32::MAX,
+                deadline: None,
+                is_cancelled: Arc::default(),
+            }),
+            hops: 0,
+        };
+        group.on_offer_taken();
+        self.has_request = true;
+        self.cluster.counters.received.fetch_add(1, Relaxed);
+        let mut touched = Vec::new();
+        match self.broker.dispatch(&group, job, &mut touched) {
+            Dispatched::Sent | Dispatched::Queued => {}
+            Dispatched::Full => self.failed(ack, DeliveryError::Busy.code()),
+            Dispatched::Empty => self.failed(ack, DeliveryError::Gone.code()),
+        }
+        touched.iter().for_each(|handle| handle.flush());
+        if asker.outbox.state().closed {
+            // The requesters' node was removed meanwhile, and will not cancel.
+            group.cancel(&protocol::ack_key(ack), asker);
+        }
+    }
+
     /// True if the owner of the id may still answer this request.
     fn may_answer(&self, ack: &str) -> bool {
         let (Some(asker), Some((owner, _))) = (self.asker, &self.owner) else {
             return false;
         };
-        let key = protocol::ack_key(ack);
-        (self.broker.registry.requests).may_answer(&key, asker, owner, self.id)
+        let (key, requests) = (protocol::ack_key(ack), &self.broker.registry.requests);
+        let groups = || Topics::groups_of(owner);
+        // Another member may have the request, or none yet.
+        requests.may_answer(&key, asker, owner, self.id)
+            || groups().iter().any(|group| group.has_waiting(&key, asker))
+            || !groups().is_empty() && requests.is_asked_as(&key, asker, self.id)
     }
 
     /// The owner, if the packet had a request for it.

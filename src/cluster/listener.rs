@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     Cluster,
-    bus::{Delivery, Publication, Subscription},
+    bus::{Delivery, ID_QUEUE, Publication, Subscription},
     credit::Counted,
     handover::Newest,
     inbound::{Disposition, InboundPacket},
@@ -52,7 +52,8 @@ impl Cluster {
         let (subscribed, is_subscribed) = oneshot::channel();
         let cluster = self.clone();
         self.runtime.spawn(async move {
-            let subscription = cluster.bus.subscribe(cluster.subjects.id(&id), true).await;
+            let (subject, queue) = (cluster.subjects.id(&id), Some(ID_QUEUE.to_owned()));
+            let subscription = cluster.bus.subscribe(subject, queue).await;
             // The caller may have stopped waiting.
             let _ = subscribed.send(());
             if let Ok(subscription) = subscription {

@@ -11,6 +11,7 @@ mod field;
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{bus::NodeId, claims::Claim};
+use crate::broker::topics::groups::{GroupId, Offer};
 pub(crate) use field::Rest;
 use field::{Field, Input};
 
@@ -24,8 +25,12 @@ const OWNER_QUESTION: u8 = 3;
 const IS_EAGER: usize = 2;
 /// Size in bytes of a packet without its id and frames.
 pub(super) const PACKET_HEAD: usize = 11;
-/// Size in bytes of a publication without its topic and frames.
-pub(super) const PUBLICATION_HEAD: usize = 30;
+/// Size in bytes of a publication without its topic, the groups in `served`, and the frames.
+pub(super) const PUBLICATION_HEAD: usize = 34;
+/// Size in bytes of a message for a group without its pattern, its group and the frame.
+pub(super) const GROUP_JOB_HEAD: usize = 11;
+/// Size in bytes of a group in `served`.
+pub(super) const SERVED: usize = size_of::<GroupId>();
 
 /// Defines [`Message`] with its encoding: the number of each kind, and its fields.
 macro_rules! messages {
@@ -150,7 +155,47 @@ messages! {
         /// Place of the last message in `frames`.
         last: u32,
         topic: &'a str,
+        /// Groups of which a member at the publisher's broker gets these messages.
+        served: Cow<'a, [GroupId]>,
         frames: Rest<'a>,
+    }
+    /// A message for a member of a group, from a broker whose members have left or cannot take it.
+    GroupJob = 20 {
+        /// Number of brokers that have passed it on.
+        hops: u8,
+        pattern: &'a str,
+        group: &'a str,
+        /// The WebSocket frame, as a member gets it.
+        frame: Rest<'a>,
+    }
+    /// Broadcast: asks for the receivers of a request to a topic.
+    TopicQuestion = 21 {
+        node: NodeId,
+        /// The number of the question.
+        number: u64,
+        topic: &'a str,
+    }
+    /// A part of the answer to a question for receivers: ids of subscribers, and a member of each group.
+    Receivers = 22 {
+        node: NodeId,
+        /// Number of parts before this one.
+        part: u32,
+        is_last: bool,
+        ids: Cow<'a, [Arc<str>]>,
+        offers: Cow<'a, [Offer]>,
+    }
+    /// Broadcast: messages wait in a group.
+    Waiting = 23 {
+        node: NodeId,
+        pattern: &'a str,
+        group: &'a str,
+    }
+    /// Asks for waiting messages of a group, at most this many.
+    Take = 24 {
+        node: NodeId,
+        pattern: &'a str,
+        group: &'a str,
+        count: u32,
     }
     /// Broadcast: subjects of presence that have got watchers at this broker, or have none any more. To one broker: all
     /// that have.

@@ -23,8 +23,6 @@ use crate::{
     transport::tls,
 };
 
-/// The queue group of all subscriptions to an id: each message goes to one of them, even while the id moves.
-const QUEUE_GROUP: &str = "wsmb";
 /// Interval of pings. After three without a response the connection is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for connecting to one server.
@@ -148,13 +146,13 @@ impl Bus for Nats {
     fn subscribe(
         &self,
         subject: String,
-        in_queue_group: bool,
+        queue: Option<String>,
     ) -> Task<Result<Box<dyn Subscription>>> {
         let client = self.client.clone();
         Box::pin(async move {
-            let subscriber = match in_queue_group {
-                true => client.queue_subscribe(subject, QUEUE_GROUP.into()).await,
-                false => client.subscribe(subject).await,
+            let subscriber = match queue {
+                Some(queue) => client.queue_subscribe(subject, queue).await,
+                None => client.subscribe(subject).await,
             };
             // Fails only after the connection has been given up.
             let subscriber = subscriber.map_err(|_| Error::NotOpen)?;

@@ -17,7 +17,11 @@ use crate::{
         peers::{Peers, Task, Unreachable},
         receipts::Receipts,
         requests::DeliveryError,
-        topics::Publication,
+        topics::{
+            Publication,
+            groups::{Group, Job},
+            request::TopicRequest,
+        },
     },
     metrics::ClusterStats,
 };
@@ -86,6 +90,22 @@ impl Peers for Cluster {
         self.publish_topic(messages)
     }
 
+    fn may_ask(&self, key: u64, waker: &Waker) -> Result<(), Unreachable> {
+        self.may_ask(key, waker)
+    }
+
+    fn ask_topic(self: Arc<Self>, request: TopicRequest) {
+        Self::ask_topic(self, request);
+    }
+
+    fn note_waiting(&self, group: &Group) {
+        self.note_waiting(group);
+    }
+
+    fn pass_on(&self, group: &Group, job: &Job) -> bool {
+        self.pass_on(group, job)
+    }
+
     fn pattern_changed(&self, pattern: &Arc<str>) {
         self.pattern_changed(pattern);
     }
@@ -98,8 +118,8 @@ impl Peers for Cluster {
         self.presence_changed();
     }
 
-    fn max_publication(&self, topic: &str) -> usize {
-        self.max_publication(topic)
+    fn max_publication(&self, topic: &str, groups: usize) -> usize {
+        self.max_publication(topic, groups)
     }
 
     fn count_unreachable(&self) {

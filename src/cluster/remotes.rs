@@ -412,6 +412,7 @@ impl Cluster {
             self.probe_requests(broker, &handle);
         }
         self.remove_dead();
+        self.announce_waiting(broker);
         self.lanes.run();
     }
 }

@@ -235,9 +235,9 @@ async fn run(
     let subscriptions = async {
         let node = cluster
             .bus
-            .subscribe(cluster.subjects.node(cluster.node), false)
+            .subscribe(cluster.subjects.node(cluster.node), None)
             .await;
-        let all = cluster.bus.subscribe(cluster.subjects.all(), false).await;
+        let all = cluster.bus.subscribe(cluster.subjects.all(), None).await;
         (node, all)
     };
     let subscriptions = tokio::select! {

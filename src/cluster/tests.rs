@@ -1,6 +1,7 @@
 //! Tests of the cluster with a bus in memory, for timings and losses that a real NATS server cannot produce.
 
 pub(super) mod test_bus;
+mod topics;
 
 use std::collections::HashSet;
 
@@ -81,11 +82,25 @@ async fn brokers(bus: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
     for number in 0..count {
         brokers.push(TestBroker::start(bus, number).await);
     }
-    let knows_all = |broker: &TestBroker| broker.cluster.nodes().len() == count;
+    know_each_other(&brokers).await;
+    brokers
+}
+
+/// As `brokers`, with servers that use the cluster.
+async fn joined_brokers(bus: &Arc<TestBus>, count: usize) -> Vec<TestBroker> {
+    let mut brokers = Vec::new();
+    for number in 0..count {
+        brokers.push(TestBroker::start_joined(bus, number).await);
+    }
+    know_each_other(&brokers).await;
+    brokers
+}
+
+async fn know_each_other(brokers: &[TestBroker]) {
+    let knows_all = |broker: &TestBroker| broker.cluster.nodes().len() == brokers.len();
     while !brokers.iter().all(knows_all) {
         sleep(Duration::from_millis(10)).await;
     }
-    brokers
 }
 
 /// Waits until only the last of these leases is held, and returns the time that took.
@@ -261,7 +276,9 @@ async fn packets_are_handed_over_in_order_without_credit_from_the_former_owner()
         is_lost
     });
     let lease = brokers[0].claim("a").await;
-    let _inlet = new.bus.subscribe(subject.clone(), true).await;
+    let _inlet = (new.bus)
+        .subscribe(subject.clone(), Some(bus::ID_QUEUE.to_owned()))
+        .await;
     let publish = |number: u64| {
         let mut payload = sender.packet_head("a").into_vec();
         payload.resize(payload.len() + 1000, number as u8);

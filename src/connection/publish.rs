@@ -18,11 +18,12 @@ use crate::{
         requests::{DeliveryError, Name},
         topics::{
             Publication,
-            groups::{Dispatched, Group, Job, JobRequest},
+            groups::{Dispatched, Group, GroupId, Job, JobRequest},
+            request::{TopicRequest, topic_dest},
         },
     },
     error::ActionError,
-    memory::{self, Charge, MOST_SHARE},
+    memory::MOST_SHARE,
     protocol::{self, Slow, version_2},
     transport::{
         framing::{self, Mask},
@@ -43,12 +44,14 @@ pub(super) struct Published {
 }
 
 /// The outcome of a message for groups: their numbers.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct ByGroups {
     /// A member gets it, or it waits for one.
     taken: usize,
     /// Too many messages wait.
     full: usize,
+    /// The groups that did not take it.
+    unserved: Vec<GroupId>,
     /// It waits in a group.
     is_queued: bool,
 }
@@ -99,7 +102,7 @@ impl Connection {
             return Ok(Some(self.handle.clone()));
         }
         if let Some(peers) = &self.broker.peers {
-            let limit = peers.max_publication(topic);
+            let limit = peers.max_publication(topic, batch.found.groups.len());
             if size > limit {
                 return Err(ActionError::ClusterPayload(size, limit));
             }
@@ -117,7 +120,7 @@ impl Connection {
             return Ok(Some(full));
         }
         if let Some(ack) = options.request() {
-            return self.publish_request(message, ack, options, turn);
+            return self.publish_request(message, ack, options, cx, turn);
         }
         let has_room = |group: &Arc<Group>| group.has_room(self.handle.key, cx.waker());
         if !turn.publication.found.groups.iter().all(has_room) {
@@ -125,16 +128,27 @@ impl Connection {
             self.deliver(turn);
             return Ok(Some(self.handle.clone()));
         }
+        let mut unserved = Vec::new();
+        let taken = match turn.publication.found.groups.is_empty() {
+            true => 0,
+            false => {
+                let groups = self.publish_to_groups(message, options, None, turn);
+                unserved = groups.unserved;
+                groups.taken
+            }
+        };
+        let is_unserved = !unserved.is_empty();
+        if is_unserved {
+            // All messages of a batch are served at the same groups.
+            self.deliver_publication(turn);
+            turn.publication.unserved = unserved;
+        }
         let end = mem::take(&mut turn.publication.end);
         let frame = protocol::publication(message, options.ack, self.from(), &end);
         turn.publication.add(&frame);
         turn.publication.end = end;
-        let taken = match turn.publication.found.groups.is_empty() {
-            true => 0,
-            false => self.publish_to_groups(message, options, None, turn).taken,
-        };
         if !options.receipt() {
-            if turn.publication.is_full() {
+            if turn.publication.is_full() || is_unserved {
                 self.deliver_publication(turn);
             }
             return Ok(None);
@@ -166,16 +180,22 @@ impl Connection {
             let job = Job {
                 frame: self.share(&mut frames),
                 request: request.cloned(),
+                hops: 0,
             };
             match self.broker.dispatch(group, job, &mut turn.touched) {
-                Dispatched::Sent => result.taken += 1,
+                Dispatched::Sent => {
+                    result.taken += 1;
+                    continue;
+                }
                 Dispatched::Queued => {
                     result.taken += 1;
                     result.is_queued = true;
+                    continue;
                 }
                 Dispatched::Full => result.full += 1,
                 Dispatched::Empty => {}
             }
+            result.unserved.push(group.id);
         }
         turn.publication.found.groups = groups;
         result
@@ -239,8 +259,23 @@ impl Connection {
         message: &str,
         ack: &str,
         options: &SendOptions<'_>,
+        cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
+        let mut others = self.broker.peers.as_ref().filter(|_| self.id.is_some());
+        let mut absent = DeliveryError::NoSubscriber;
+        if let Some(peers) = others {
+            match peers.may_ask(self.handle.key, cx.waker()) {
+                Ok(()) => {}
+                Err(Unreachable::Held) => {
+                    self.deliver(turn);
+                    return Ok(self.broker.lookup_gate());
+                }
+                Err(Unreachable::Down) => {
+                    (others, absent) = (None, DeliveryError::ClusterDown);
+                }
+            }
+        }
         self.deliver_publication(turn);
         let (mut asked, mut slow) = (Vec::new(), Vec::new());
         for one in &turn.publication.found.subscribers {
@@ -253,6 +288,9 @@ impl Connection {
                 true => slow.push(one.clone()),
             }
         }
+        let asked_here = asked.len();
+        let holder = others.map(|_| self.broker.new_holder());
+        asked.extend(holder.clone());
         let ids = Broker::names_of(&asked);
         let name = |(id, handle): (_, &Arc<Handle>)| Name {
             id,
@@ -274,9 +312,10 @@ impl Connection {
             shared: shared.as_ref(),
             count: 1,
             last: 0,
+            served: &[],
         };
         let mut published = Published::default();
-        for handle in &asked {
+        for handle in &asked[..asked_here] {
             handle.settle_losses();
             let is_there = turn.delivered(handle, publication.push_to(handle));
             published.queued += usize::from(is_there);
@@ -285,9 +324,9 @@ impl Connection {
             self.broker.lose(one, &publication);
             published.dropped += 1;
         }
-        if let Some(request) = request {
+        if let Some(request) = &request {
             let requests = &self.broker.registry.requests;
-            requests.delivered(&request, &mut turn.notifications);
+            requests.delivered(request, &mut turn.notifications);
         }
         let by_groups = match turn.publication.found.groups.is_empty() {
             true => ByGroups::default(),
@@ -302,9 +341,36 @@ impl Connection {
             }
         };
         published.queued += by_groups.taken;
+        if let (Some(peers), None) = (&self.broker.peers, &self.id) {
+            // It gets no answers: a message like others.
+            turn.publication.unserved.clone_from(&by_groups.unserved);
+            peers.publish(&Publication {
+                served: &turn.publication.take_served(),
+                ..publication
+            });
+        }
+        if let (Some(request), Some(holder), Some(peers)) = (request, holder, others) {
+            turn.publication.unserved = by_groups.unserved;
+            peers.clone().ask_topic(TopicRequest {
+                asker: self.handle.clone(),
+                request,
+                holder,
+                topic,
+                message: message.to_owned(),
+                ack: ack.to_owned(),
+                from: self.from().map(str::to_owned),
+                attempt: protocol::attempt(options.reply.and_then(|reply| reply.attempt)),
+                reference: options.reference().map(str::to_owned),
+                served: turn.publication.take_served(),
+                queued: published.queued,
+                dropped: published.dropped,
+                is_busy: by_groups.full > 0,
+            });
+            return Ok(None);
+        }
         if published.queued == 0 {
             let error = match (published.dropped, by_groups.full) {
-                (0, 0) => DeliveryError::NoSubscriber,
+                (0, 0) => absent,
                 (_, 0) => DeliveryError::Slow,
                 _ => DeliveryError::Busy,
             };
@@ -330,7 +396,8 @@ impl Connection {
         Ok(self.id.is_some().then(|| JobRequest {
             asker: self.handle.clone(),
             ack: (&*key).into(),
-            topic: topic.into(),
+            dest: topic_dest(topic).into(),
+            asked_as: None,
             answers: options.reply.map_or(1, |reply| reply.answers),
             deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
             is_cancelled: Arc::default(),
@@ -339,9 +406,7 @@ impl Connection {
 
     /// Moves frames to memory that several outboxes can share.
     fn share(&self, frames: &mut Vec<u8>) -> Bytes {
-        let bytes = mem::take(frames);
-        let _charge = Charge::new(&self.broker.memory, bytes.len());
-        Bytes::from_owner(memory::ChargedBytes { bytes, _charge })
+        self.broker.charged_bytes(mem::take(frames))
     }
 
     /// Reports a request that no subscriber gets.
@@ -358,8 +423,7 @@ impl Connection {
         }
         if self.id.is_some() && self.broker.has_room_for_answer(&self.handle) {
             let ack = protocol::json_string(&self.key(ack)?);
-            let topic = protocol::json_string(&turn.publication.topic);
-            let dest = ["{\"topic\":", &topic, "}"].concat();
+            let dest = topic_dest(&turn.publication.topic);
             let frame = version_2::failed(&ack, &dest, error.code());
             turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         }
@@ -395,6 +459,10 @@ impl Connection {
             return published;
         }
         let mut frames = mem::take(&mut batch.frames);
+        let served = match self.broker.peers {
+            Some(_) => batch.take_served(),
+            None => Vec::new(),
+        };
         let (topic, subscribers) = (
             mem::take(&mut batch.topic),
             mem::take(&mut batch.found.subscribers),
@@ -408,6 +476,7 @@ impl Connection {
             shared: shared.as_ref(),
             count,
             last: turn.publication.last,
+            served: &served,
         };
         let peers = self.broker.peers.as_ref();
         published.elsewhere = peers.map(|peers| peers.publish(&publication));

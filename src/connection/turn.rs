@@ -11,7 +11,7 @@ use crate::{
     broker::{
         handle::Handle,
         requests::{Notifications, Request},
-        topics::Found,
+        topics::{Found, groups::GroupId},
     },
     error::ActionError,
     event::ServerEvent,
@@ -85,6 +85,8 @@ pub(super) struct TopicBatch {
     pub(super) count: u32,
     /// Place of the last frame.
     pub(super) last: usize,
+    /// The groups in `found` that did not take the messages.
+    pub(super) unserved: Vec<GroupId>,
 }
 
 thread_local! {
@@ -163,6 +165,13 @@ impl TopicBatch {
         self.last = self.frames.len();
         framing::encode_text(pieces, length, Mask::None, &mut self.frames);
         self.count += 1;
+    }
+
+    /// The groups of which a member here gets the messages of the batch.
+    pub(super) fn take_served(&mut self) -> Vec<GroupId> {
+        let unserved = std::mem::take(&mut self.unserved);
+        let all = self.found.groups.iter().map(|group| group.id);
+        all.filter(|id| !unserved.contains(id)).collect()
     }
 
     /// True if it is time to deliver the batch.

@@ -12,8 +12,11 @@ use super::{
 /// strings.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PeerFrame<'a> {
-    /// The next message expects an answer.
-    ExpectReply { ack: &'a str },
+    /// The next message expects an answer. With a group (its pattern and its name), it is for a member of that.
+    ExpectReply {
+        ack: &'a str,
+        group: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    },
     /// The answer to this request is no longer awaited.
     Cancel { ack: &'a str },
     /// Probes whether this request may still be answered.
@@ -66,7 +69,10 @@ pub(crate) fn decode_peer_frame(text: &[u8]) -> Option<PeerFrame<'_>> {
     let number = || members.reference?.parse().ok();
     let dest = || members.dest.map(string);
     match members.action()?.as_ref() {
-        "asks" => Some(PeerFrame::ExpectReply { ack: members.ack? }),
+        "asks" => Some(PeerFrame::ExpectReply {
+            ack: members.ack?,
+            group: members.topic.map(string).zip(members.group.map(string)),
+        }),
         "cancel" => Some(PeerFrame::Cancel { ack: members.ack? }),
         "awaits" => Some(PeerFrame::Probe {
             ack: members.ack?,
@@ -98,6 +104,17 @@ pub(crate) fn decode_peer_frame(text: &[u8]) -> Option<PeerFrame<'_>> {
 /// Encodes `asks`, which announces that the next message expects an answer; the ack as JSON.
 pub(crate) fn expect_reply(ack: &str) -> [&str; 3] {
     ["{\"action\":\"asks\",\"ack\":", ack, "}"]
+}
+
+/// Encodes `asks` for a request to a member of a group; its pattern and its name as JSON, too.
+pub(crate) fn expect_reply_of_group<'a>(
+    ack: &'a str,
+    pattern: &'a str,
+    name: &'a str,
+) -> [&'a str; 7] {
+    let head = "{\"action\":\"asks\",\"ack\":";
+    let (topic, group) = (",\"topic\":", ",\"group\":");
+    [head, ack, topic, pattern, group, name, "}"]
 }
 
 /// Encodes `awaits`, which probes whether a request may still be answered; the ack as JSON.
@@ -224,7 +241,11 @@ mod tests {
         let message = crate::protocol::message("[1]", Some("\"k\""), Some("\"a\""));
         assert!(is_message(message.concat().as_bytes()));
         assert_eq!(read(&message), "None");
-        assert_eq!(read(&expect_reply("1")), "Some(ExpectReply { ack: \"1\" })");
+        let expected = "Some(ExpectReply { ack: \"1\", group: None })";
+        assert_eq!(read(&expect_reply("1")), expected);
+        let expected = "Some(ExpectReply { ack: \"1\", group: Some((\"a.*\", \"g\")) })";
+        let asks = expect_reply_of_group("1", "\"a.*\"", "\"g\"");
+        assert_eq!(read(&asks), expected);
         let expected = "Some(Probe { ack: \"1\", number: 7 })";
         assert_eq!(read(&probe("1", "7")), expected);
         assert_eq!(read(&probe_failed("7")), "Some(ProbeFailed { number: 7 })");

@@ -9,7 +9,7 @@ use super::{Server, attach};
 use crate::connection::Connection;
 use crate::{
     broker::handle::Handle,
-    cluster::{self, Cluster},
+    cluster::{self, BusEvent, Cluster},
     connection::Peer,
     event::ServerEvent,
     options::{Listen, ServerOptions},
@@ -33,10 +33,17 @@ impl Server {
         options: ServerOptions,
         runtime: &Runtime,
     ) -> Self {
-        let join = |_: &ServerOptions, _: &Runtime| {
-            let (_, events) = tokio::sync::mpsc::channel(1);
-            Ok(Some((cluster, events)))
-        };
+        let (_, events) = tokio::sync::mpsc::channel(1);
+        Self::unreachable_in((cluster, events), options, runtime)
+    }
+
+    /// A server for peers in memory, in this cluster with these events of its bus.
+    pub(crate) fn unreachable_in(
+        joined: (Arc<Cluster>, tokio::sync::mpsc::Receiver<BusEvent>),
+        options: ServerOptions,
+        runtime: &Runtime,
+    ) -> Self {
+        let join = |_: &ServerOptions, _: &Runtime| Ok(Some(joined));
         Self::bind_in(join, here(options), |_: ServerEvent<'_>| {}, runtime).unwrap()
     }
 

@@ -36,3 +36,33 @@ pub(crate) trait Uplink: Any + fmt::Debug + Send + Sync {
     /// Closes it: later writes are not accepted.
     fn close(&self);
 }
+
+/// An uplink that leads nowhere.
+#[derive(Debug)]
+pub(crate) struct Nowhere;
+
+impl Uplink for Nowhere {
+    fn try_write(self: Arc<Self>, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn expect_report(&self) {}
+
+    fn set_writer(self: Arc<Self>, _: u64) {}
+
+    fn holds(&self, _: u64, _: &Waker) -> bool {
+        false
+    }
+
+    fn is_unresolved(&self) -> bool {
+        false
+    }
+
+    fn look_up(self: Arc<Self>) {}
+
+    fn close(&self) {}
+}

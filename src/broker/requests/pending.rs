@@ -55,7 +55,10 @@ impl Shard {
     }
 
     /// Entry of exactly this request, if it is pending: another one may have the same ack.
-    fn entry_of(&mut self, request: &Arc<Request>) -> Option<OccupiedEntry<'_, Pending>> {
+    pub(super) fn entry_of(
+        &mut self,
+        request: &Arc<Request>,
+    ) -> Option<OccupiedEntry<'_, Pending>> {
         let is_it = |pending: &Pending| Arc::ptr_eq(&pending.request, request);
         self.pending.find_entry(request.hash, is_it).ok()
     }

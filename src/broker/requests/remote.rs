@@ -28,6 +28,69 @@ impl Requests {
         }
     }
 
+    /// Adds a responder to exactly this request. With true, [`delivered`](Self::delivered) must follow; false if it has a
+    /// part already, or had one. None if the request has ended.
+    pub(crate) fn extend(
+        &self,
+        request: &Arc<Request>,
+        receiver: &Arc<Handle>,
+        name: Name<'_>,
+        notifications: &mut Notifications,
+    ) -> Option<bool> {
+        let mut shard = self.shard(request.hash).lock();
+        let mut entry = shard.entry_of(request)?;
+        let pending = entry.get_mut();
+        if pending.responders.has(receiver.key) {
+            return Some(false);
+        }
+        let asker = pending.asker.clone();
+        let question = Question {
+            ack: &request.ack,
+            asker: &asker,
+            receivers: slice::from_ref(receiver),
+            names: slice::from_ref(&name),
+            answers: pending.answers,
+            timeout: None,
+        };
+        pending.add(&question, false, &self.hasher, notifications);
+        drop(shard);
+        self.keep_within_limit(&asker, notifications);
+        Some(true)
+    }
+
+    /// Ends the part of a responder that has held a request open; the request ends for this reason if it was the last.
+    /// False if it has ended before.
+    pub(crate) fn release(
+        &self,
+        request: &Arc<Request>,
+        holder: &Handle,
+        error: DeliveryError,
+        notifications: &mut Notifications,
+    ) -> bool {
+        let mut shard = self.shard(request.hash).lock();
+        let Some(mut entry) = shard.entry_of(request) else {
+            return false;
+        };
+        let pending = entry.get_mut();
+        if pending.responders.end(holder.key) {
+            pending.asker.requests.lock().deliveries -= 1;
+        }
+        if pending.responders.is_empty() {
+            let pending = entry.remove().0;
+            shard.finish(pending, Ended::By(error), notifications);
+        }
+        true
+    }
+
+    /// True if some responder of a request of this asker was asked as this id.
+    pub(crate) fn is_asked_as(&self, ack: &str, asker: &Arc<Handle>, id: &str) -> bool {
+        let hash = self.hasher.hash_one(ack);
+        let shard = self.shard(hash).lock();
+        (shard.find(hash, ack)).is_some_and(|pending| {
+            Arc::ptr_eq(&pending.asker, asker) && !pending.responders.asked_as(id).is_empty()
+        })
+    }
+
     /// Transfers a responder's part to the new owner of its id. `former`: key of the responder. With a
     /// request, [`delivered`](Self::delivered) must follow. None if the former responder had no part any
     /// more.

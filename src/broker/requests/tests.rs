@@ -2,6 +2,8 @@
 
 mod metrics;
 
+use std::slice;
+
 use super::*;
 use crate::transport::socket::pipe::Pipe;
 
@@ -135,6 +137,85 @@ impl Table {
         assert_eq!((self.requests.count(), requests.deliveries()), (0, 0));
         assert_eq!((requests.charged(), self.memory.used()), (0, 0));
     }
+}
+
+fn name(id: &str) -> Name<'_> {
+    Name {
+        id,
+        registration: 7,
+    }
+}
+
+#[test]
+fn a_held_request_ends_with_its_last_responder_once_it_is_released() {
+    let mut table = Table::new();
+    let asker = table.new_one(1);
+    let (holder, first, second) = (table.old(9), table.new_one(2), table.new_one(3));
+    let open = |table: &mut Table, ack: &str, answers| {
+        let question = Question {
+            ack,
+            asker: &asker,
+            receivers: slice::from_ref(&holder),
+            names: &[name("")],
+            answers,
+            timeout: None,
+        };
+        let opened = table
+            .requests
+            .open(&question, table.now, &mut table.notifications);
+        let request = opened.unwrap().pending().expect("the asker is notified");
+        table.requests.delivered(&request, &mut table.notifications);
+        request
+    };
+    let extend = |table: &mut Table, request: &Arc<Request>, to: &Arc<Handle>| {
+        let id = to.key.to_string();
+        let extended = (table.requests).extend(request, to, name(&id), &mut table.notifications);
+        table.requests.delivered(request, &mut table.notifications);
+        extended
+    };
+    let release = |table: &mut Table, request: &Arc<Request>| {
+        let error = DeliveryError::NoSubscriber;
+        (table.requests).release(request, &holder, error, &mut table.notifications)
+    };
+    // Without any other responder.
+    let request = open(&mut table, "a", 1);
+    assert!(release(&mut table, &request) && !release(&mut table, &request));
+    assert_eq!(extend(&mut table, &request, &first), None);
+    // All others have ended before.
+    let request = open(&mut table, "b", u32::MAX);
+    assert_eq!(extend(&mut table, &request, &first), Some(true));
+    assert_eq!(extend(&mut table, &request, &first), Some(false));
+    let answered = table
+        .requests
+        .answer("b", &first, table.now, &mut table.notifications);
+    assert!(!answered.expect("it may").ended);
+    assert_eq!(extend(&mut table, &request, &first), Some(false));
+    assert_eq!(table.requests.count(), 1);
+    assert!(release(&mut table, &request));
+    // One is left.
+    let request = open(&mut table, "c", u32::MAX);
+    assert_eq!(extend(&mut table, &request, &second), Some(true));
+    assert!(release(&mut table, &request));
+    assert_eq!(table.requests.count(), 1);
+    let answered = table
+        .requests
+        .answer("c", &second, table.now, &mut table.notifications);
+    assert!(answered.expect("it may").ended);
+    // The first answer ends it, and cancels the others.
+    let request = open(&mut table, "d", 1);
+    assert_eq!(extend(&mut table, &request, &first), Some(true));
+    assert_eq!(extend(&mut table, &request, &second), Some(true));
+    assert!(table.notifications.is_empty());
+    let answered = table
+        .requests
+        .answer("d", &first, table.now, &mut table.notifications);
+    assert!(answered.expect("it may").ended);
+    let [Notification::Cancelled { responder, .. }] = &table.notifications[..] else {
+        panic!("{:?}", table.notifications);
+    };
+    assert_eq!(responder.key, second.key);
+    assert!(!release(&mut table, &request));
+    assert_eq!(asker.requests.lock().deliveries(), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    slice,
+    fmt, slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
+use ring::digest::{SHA256, digest};
 
 use crate::{
     broker::{
@@ -34,9 +35,32 @@ const MAX_BYTES: usize = 16 << 20;
 /// Interval at which a full group drops requests whose askers no longer wait.
 const DROP_EVERY: Duration = Duration::from_millis(100);
 
+/// The id of a group: a hash of its pattern and its name, the same at all brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct GroupId(pub(crate) u128);
+
+impl GroupId {
+    pub(crate) fn new(pattern: &str, name: &str) -> Self {
+        // Neither has a space.
+        let hash = digest(&SHA256, [pattern, " ", name].concat().as_bytes());
+        let first = hash.as_ref().first_chunk();
+        Self(first.copied().map_or(0, u128::from_be_bytes))
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Time in which a member that was offered to another broker counts as about to get its request.
+const OFFER_TIME: Duration = Duration::from_millis(50);
+
 /// The members of one pattern and name.
 #[derive(Debug)]
 pub(crate) struct Group {
+    pub(crate) id: GroupId,
     pub(crate) pattern: Arc<str>,
     pub(crate) name: Arc<str>,
     state: Mutex<GroupState>,
@@ -48,6 +72,8 @@ struct GroupState {
     /// Messages that no member could take, oldest first, and their bytes.
     jobs: VecDeque<Job>,
     bytes: usize,
+    /// When members were offered to other brokers whose requests have not come yet.
+    offered: VecDeque<Instant>,
     /// When requests whose askers no longer wait were dropped last.
     dropped: Option<Instant>,
     /// Senders that wait for room in `jobs`, by the keys of their connections.
@@ -68,6 +94,16 @@ pub(crate) struct Job {
     /// The encoded frame.
     pub(crate) frame: Bytes,
     pub(crate) request: Option<JobRequest>,
+    /// Number of brokers that have passed it on.
+    pub(crate) hops: u8,
+}
+
+impl Job {
+    /// True if it is this asker's request with this ack, as a key.
+    fn is_request(&self, ack: &str, asker: &Arc<Handle>) -> bool {
+        let request = self.request.as_ref();
+        request.is_some_and(|one| *one.ack == *ack && Arc::ptr_eq(&one.asker, asker))
+    }
 }
 
 /// The request that a message is.
@@ -76,7 +112,10 @@ pub(crate) struct JobRequest {
     pub(crate) asker: Arc<Handle>,
     /// The ack, as a key.
     pub(crate) ack: Arc<str>,
-    pub(crate) topic: Arc<str>,
+    /// The `dest` of a failure before a member has got it, as JSON.
+    pub(crate) dest: Arc<str>,
+    /// The id that an asker at another broker has asked, whichever member gets it.
+    pub(crate) asked_as: Option<Arc<str>>,
     pub(crate) answers: u32,
     /// When the asker gives up.
     pub(crate) deadline: Option<Instant>,
@@ -90,6 +129,29 @@ impl JobRequest {
         !self.is_cancelled.load(Relaxed)
             && self.deadline.is_none_or(|deadline| now < deadline)
             && self.asker.owns_its_id()
+    }
+}
+
+/// A member of a group that another broker may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) pattern: Arc<str>,
+    pub(crate) name: Arc<str>,
+    /// The id of the member.
+    pub(crate) member: Arc<str>,
+    /// A member can take a message now.
+    pub(crate) is_free: bool,
+}
+
+impl Offer {
+    /// The id of the group.
+    pub(crate) fn id(&self) -> GroupId {
+        GroupId::new(&self.pattern, &self.name)
+    }
+
+    /// Approximate size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.pattern.len() + self.name.len() + self.member.len()
     }
 }
 
@@ -132,6 +194,25 @@ impl GroupState {
         // Among equals the one that waits longest is next.
         self.members[place..].rotate_left(1);
         Some(handle)
+    }
+
+    /// The member with the fewest unfinished messages of those that can take one; otherwise any.
+    fn next_member(&self) -> Option<&Member> {
+        let can_take = |one: &&Member| one.unfinished < one.window && !one.handle.outbox.is_full();
+        let free = self.members.iter().filter(can_take);
+        let next = free.min_by_key(|one| one.unfinished);
+        next.or_else(|| self.members.first())
+    }
+
+    /// Number of messages that the members can take now; none while messages wait.
+    fn room(&self) -> u32 {
+        if !self.jobs.is_empty() {
+            return 0;
+        }
+        let can_take = |one: &&Member| !one.handle.outbox.is_full();
+        let members = self.members.iter().filter(can_take);
+        let room = members.map(|one| one.window.saturating_sub(one.unfinished));
+        room.fold(0, u32::saturating_add)
     }
 
     /// Assigns waiting messages as far as members can take them.
@@ -184,8 +265,9 @@ impl GroupState {
 }
 
 impl Group {
-    pub(super) fn new(pattern: &Arc<str>, name: &str) -> Arc<Self> {
+    pub(crate) fn new(pattern: &Arc<str>, name: &str) -> Arc<Self> {
         Arc::new(Self {
+            id: GroupId::new(pattern, name),
             pattern: pattern.clone(),
             name: name.into(),
             state: Mutex::default(),
@@ -272,6 +354,81 @@ impl Group {
         Err(Dispatched::Queued)
     }
 
+    /// A member that another broker may ask; none if there is no member.
+    pub(crate) fn offer(&self, now: Instant) -> Option<Offer> {
+        let mut state = self.state.lock();
+        let member = state.next_member()?.handle.owned_id()?;
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < OFFER_TIME;
+        state.offered.retain(is_recent);
+        let is_free = state.offered.len() < state.room() as usize;
+        // The bound of the messages that may wait is one for these, too.
+        if is_free && state.offered.len() < MAX_JOBS {
+            state.offered.push_back(now);
+        }
+        Some(Offer {
+            pattern: self.pattern.clone(),
+            name: self.name.clone(),
+            member,
+            is_free,
+        })
+    }
+
+    /// Records that a request to a member that was offered has come.
+    pub(crate) fn on_offer_taken(&self) {
+        self.state.lock().offered.pop_front();
+    }
+
+    /// True if a request waits for a member.
+    pub(crate) fn has_waiting(&self, ack: &str, asker: &Arc<Handle>) -> bool {
+        let state = self.state.lock();
+        state.jobs.iter().any(|job| job.is_request(ack, asker))
+    }
+
+    /// Removes a request that waits for a member.
+    pub(crate) fn cancel(&self, ack: &str, asker: &Arc<Handle>) {
+        let mut state = self.state.lock();
+        let mut removed = 0;
+        state.jobs.retain(|job| {
+            let is_it = job.is_request(ack, asker);
+            removed += if is_it { job.frame.len() } else { 0 };
+            !is_it
+        });
+        state.bytes -= removed;
+        if removed > 0 && state.has_room() {
+            state.wake_waiters();
+        }
+    }
+
+    /// True if messages wait that another broker may take.
+    pub(crate) fn has_jobs(&self) -> bool {
+        let state = self.state.lock();
+        state.jobs.iter().any(|job| job.request.is_none())
+    }
+
+    /// Number of messages that the members can take now; none while messages wait.
+    pub(crate) fn room(&self) -> u32 {
+        self.state.lock().room()
+    }
+
+    /// Removes the first messages that wait, for another broker. Requests stay, and frames of more than `size` bytes.
+    pub(crate) fn take_waiting(&self, count: u32, size: usize) -> Vec<Job> {
+        let mut state = self.state.lock();
+        let mut taken = Vec::new();
+        state.jobs.retain(|job| {
+            let fits = job.frame.len() <= size && taken.len() < count as usize;
+            let is_taken = job.request.is_none() && fits;
+            if is_taken {
+                taken.push(job.clone());
+            }
+            !is_taken
+        });
+        state.bytes -= taken.iter().map(|job| job.frame.len()).sum::<usize>();
+        if !taken.is_empty() && state.has_room() {
+            state.wake_waiters();
+        }
+        taken
+    }
+
     /// Takes back a message from a member whose connection has closed. It is the next one of another member.
     fn take_back(&self, job: Job, handle: &Arc<Handle>) -> Vec<Assignment> {
         let mut assigned = Vec::new();
@@ -300,7 +457,12 @@ impl Broker {
                 self.deliver_jobs(group, vec![(job, handle)], touched);
                 Dispatched::Sent
             }
-            Err(dispatched) => dispatched,
+            Err(dispatched) => {
+                if let (Dispatched::Queued, Some(peers)) = (dispatched, &self.peers) {
+                    peers.note_waiting(group);
+                }
+                dispatched
+            }
         }
     }
 
@@ -318,7 +480,12 @@ impl Broker {
                 Delivered::Yes => {}
                 // Another message may take its place.
                 Delivered::NotWanted => rest.extend(group.acknowledge(&handle, 1)),
-                Delivered::Closed => rest.extend(group.take_back(job, &handle)),
+                Delivered::Closed => {
+                    rest.extend(group.take_back(job, &handle));
+                    if let Some(peers) = &self.peers {
+                        peers.note_waiting(group);
+                    }
+                }
             }
         }
         self.notify(&mut notifications, touched);
@@ -371,7 +538,9 @@ impl Broker {
         if !request.is_wanted(now) {
             return None;
         }
-        let id = handle.last_id.lock().clone().unwrap_or_default();
+        let id = request.asked_as.clone();
+        let id = id.or_else(|| handle.last_id.lock().clone());
+        let id = id.unwrap_or_default();
         let names = [Name {
             id: &id,
             registration: handle.registration(),
@@ -401,20 +570,22 @@ impl Broker {
         self.fail_jobs(jobs);
     }
 
-    /// Reports that waiting messages of a group will not be handled: its last member has left.
-    pub(crate) fn fail_jobs(&self, jobs: Vec<Job>) {
-        for Job { request, .. } in jobs {
+    /// Ends the wait of messages for groups whose last members have left: other brokers get them. Requests fail.
+    pub(crate) fn fail_jobs(&self, jobs: Vec<(Arc<Group>, Job)>) {
+        for (group, job) in jobs {
             let Some(JobRequest {
-                asker, ack, topic, ..
-            }) = request
+                asker, ack, dest, ..
+            }) = job.request
             else {
-                self.no_subscriber(1);
+                let peers = self.peers.as_ref();
+                if !peers.is_some_and(|peers| peers.pass_on(&group, &job)) {
+                    self.no_subscriber(1);
+                }
                 continue;
             };
             self.registry.requests.count_failed(DeliveryError::Gone);
             if self.has_room_for_answer(&asker) {
-                let (ack, topic) = (protocol::json_string(&ack), protocol::json_string(&topic));
-                let dest = ["{\"topic\":", &topic, "}"].concat();
+                let ack = protocol::json_string(&ack);
                 let frame = version_2::failed(&ack, &dest, DeliveryError::Gone.code());
                 asker.write(|outbox| outbox.push(&frame));
             }
@@ -434,8 +605,11 @@ mod tests {
 
     fn job(text: &'static str) -> Job {
         let frame = Bytes::from_static(text.as_bytes());
-        let request = None;
-        Job { frame, request }
+        Job {
+            frame,
+            request: None,
+            hops: 0,
+        }
     }
 
     fn texts(assigned: &[Assignment]) -> Vec<(&str, u64)> {
@@ -468,6 +642,69 @@ mod tests {
         assert!(group.remove(&a).is_empty() && !group.is_empty());
         assert!(group.remove(&b).is_empty() && group.is_empty());
         assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Empty);
+    }
+
+    fn asked(group: &Group, asker: &Arc<Handle>, ack: &str) -> Result<Arc<Handle>, Dispatched> {
+        let request = JobRequest {
+            asker: asker.clone(),
+            ack: ack.into(),
+            dest: "\"a\"".into(),
+            asked_as: None,
+            answers: 1,
+            deadline: None,
+            is_cancelled: Arc::default(),
+        };
+        group.dispatch(&Job {
+            request: Some(request),
+            ..job("1")
+        })
+    }
+
+    #[test]
+    fn a_group_offers_the_member_that_is_next_and_requests_that_wait_are_cancelled() {
+        let group = Group::new(&"jobs".into(), "g");
+        let now = Instant::now();
+        let offer = || (group.offer(now)).map(|one| (one.member.to_string(), one.is_free));
+        assert_eq!(offer(), None);
+        let (a, b, asker, other) = (handle(1), handle(2), handle(3), handle(4));
+        for (member, id) in [(&a, "a"), (&b, "b")] {
+            *member.last_id.lock() = Some(id.into());
+            member.set_registration(1);
+            group.set(member, 1, &mut Vec::new());
+        }
+        for id in ["a", "b"] {
+            assert_eq!(offer(), Some((id.to_owned(), true)));
+            group.on_offer_taken();
+            let next = asked(&group, &asker, "first").expect("it is free");
+            assert_eq!(next.owned_id().as_deref(), Some(id));
+        }
+        assert_eq!(offer().map(|(_, is_free)| is_free), Some(false));
+        for member in [&a, &b] {
+            assert!(group.acknowledge(member, 1).is_empty());
+        }
+        // No more than there is room for, until these have come or are late.
+        for is_free in [true, true, false, false] {
+            assert_eq!(offer().map(|(_, is_free)| is_free), Some(is_free));
+        }
+        group.on_offer_taken();
+        assert_eq!(offer().map(|(_, is_free)| is_free), Some(true));
+        let later = group.offer(now + OFFER_TIME);
+        assert_eq!(later.map(|one| one.is_free), Some(true));
+        for _ in 0..2 {
+            assert!(asked(&group, &asker, "second").is_ok());
+        }
+        for ack in ["x", "y"] {
+            let waits = asked(&group, &asker, ack).unwrap_err();
+            assert_eq!(waits, Dispatched::Queued);
+        }
+        group.cancel("x", &other);
+        assert!(group.has_waiting("x", &asker) && !group.has_waiting("x", &other));
+        group.cancel("x", &asker);
+        assert!(!group.has_waiting("x", &asker) && group.has_waiting("y", &asker));
+        assert_eq!(group.state.lock().bytes, 1);
+        a.set_registration(0);
+        b.set_registration(0);
+        assert_eq!(offer(), None);
     }
 
     #[test]

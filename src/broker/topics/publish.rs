@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use super::{Found, Subscriber};
+use super::{Found, Subscriber, groups::GroupId};
 use crate::{
     broker::{Broker, handle::Handle},
     event::{ServerEvent, Slow as SlowEvent},
@@ -23,6 +23,8 @@ pub(crate) struct Publication<'a> {
     pub(crate) count: u32,
     /// Place of the last message in `frames`.
     pub(crate) last: usize,
+    /// Groups of which a member at this broker gets the messages.
+    pub(crate) served: &'a [GroupId],
 }
 
 impl Publication<'_> {
@@ -95,12 +97,8 @@ impl Broker {
         self.topics.find(publication.topic, &mut found);
         let subscribers = found.subscribers;
         let frames = publication.frames;
-        let shared = (frames.len() >= SHARE_FROM && subscribers.len() > 1).then(|| {
-            Bytes::from_owner(ChargedBytes {
-                bytes: frames.to_vec(),
-                _charge: Charge::new(&self.memory, frames.len()),
-            })
-        });
+        let shared = (frames.len() >= SHARE_FROM && subscribers.len() > 1)
+            .then(|| self.charged_bytes(frames.to_vec()));
         let publication = Publication {
             shared: shared.as_ref(),
             ..*publication
@@ -118,6 +116,12 @@ impl Broker {
             }
         }
         self.metrics.turns.messages_out.fetch_add(sent, Relaxed);
+    }
+
+    /// Moves frames to memory that several outboxes or groups can share.
+    pub(crate) fn charged_bytes(&self, bytes: Vec<u8>) -> Bytes {
+        let _charge = Charge::new(&self.memory, bytes.len());
+        Bytes::from_owner(ChargedBytes { bytes, _charge })
     }
 
     /// Records messages that a subscriber has lost.

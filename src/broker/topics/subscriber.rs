@@ -172,6 +172,9 @@ impl SubscriberState {
 /// The pattern of a subscription, and the name of its group.
 pub(crate) type Key = (Arc<str>, Option<Arc<str>>);
 
+/// Messages that wait in groups without members.
+pub(crate) type Orphans = Vec<(Arc<Group>, Job)>;
+
 /// Bytes charged for a subscription to this pattern.
 fn size_of_pattern(pattern: &str) -> usize {
     let tokens = match topic::has_wildcards(pattern) {
@@ -318,7 +321,7 @@ impl Topics {
 
     /// Ends the membership of a connection in a group, if it is a member. Returns the messages that wait if it was the
     /// last one.
-    pub(crate) fn leave_group(&self, handle: &Arc<Handle>, pattern: &str, name: &str) -> Vec<Job> {
+    pub(crate) fn leave_group(&self, handle: &Arc<Handle>, pattern: &str, name: &str) -> Orphans {
         let mut state = handle.subscriber.lock();
         let Some(state) = &mut *state else {
             return Vec::new();
@@ -332,7 +335,7 @@ impl Topics {
         self.remove_member(&group, handle)
     }
 
-    fn remove_member(&self, group: &Arc<Group>, handle: &Arc<Handle>) -> Vec<Job> {
+    fn remove_member(&self, group: &Arc<Group>, handle: &Arc<Handle>) -> Orphans {
         let jobs = self.change(&group.pattern, usize::MAX, |subscribers, _| {
             let jobs = group.remove(handle);
             if group.is_empty() {
@@ -341,7 +344,8 @@ impl Topics {
             jobs
         });
         self.count.fetch_sub(1, Relaxed);
-        jobs.unwrap_or_default()
+        let jobs = jobs.unwrap_or_default().into_iter();
+        jobs.map(|job| (group.clone(), job)).collect()
     }
 
     /// True if a connection has this subscription, and needs no grant for it.
@@ -372,9 +376,16 @@ impl Topics {
         handle.subscriber.lock().as_ref()?.group(pattern, name)
     }
 
+    /// The groups of a connection.
+    pub(crate) fn groups_of(handle: &Handle) -> Vec<Arc<Group>> {
+        let state = handle.subscriber.lock();
+        let groups = state.as_ref().map(|state| state.groups.clone());
+        groups.unwrap_or_default()
+    }
+
     /// Ends the subscriptions of a connection that has lost or given up its id. Returns messages of groups that have no
     /// member any more.
-    pub(crate) fn leave(&self, handle: &Arc<Handle>) -> Vec<Job> {
+    pub(crate) fn leave(&self, handle: &Arc<Handle>) -> Orphans {
         let state = handle.subscriber.lock().take();
         handle.set_has_losses(false);
         let Some(state) = state else {
@@ -395,7 +406,7 @@ impl Topics {
         &self,
         handle: &Arc<Handle>,
         allows: impl Fn(&str) -> bool,
-    ) -> (Vec<Key>, Vec<Job>) {
+    ) -> (Vec<Key>, Orphans) {
         let mut state = handle.subscriber.lock();
         let Some(state) = &mut *state else {
             return Default::default();

@@ -77,10 +77,15 @@ impl Tree {
         self.count
     }
 
+    /// The subscribers of a pattern, if it has some.
+    pub(super) fn get(&self, pattern: &str) -> Option<&Subscribers> {
+        let subscribers = &self.root.find(pattern)?.subscribers;
+        (!subscribers.is_empty()).then_some(subscribers)
+    }
+
     /// True if the pattern has a subscriber.
     pub(super) fn has(&self, pattern: &str) -> bool {
-        let node = self.root.find(pattern);
-        node.is_some_and(|node| !node.subscribers.is_empty())
+        self.get(pattern).is_some()
     }
 
     /// Changes the subscribers of a pattern.
@@ -109,11 +114,11 @@ impl Tree {
         self.visit(topic, &mut |subscribers| subscribers.collect(found));
     }
 
-    /// Number of patterns that match the topic.
+    /// Number of patterns that match the topic and have subscribers without a group.
     pub(super) fn count_of(&self, topic: &str) -> usize {
         let mut count = 0;
         self.visit(topic, &mut |subscribers| {
-            count += usize::from(!subscribers.is_empty())
+            count += usize::from(subscribers.demand().0)
         });
         count
     }

@@ -6,9 +6,12 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{Amount, Credit, Refusal};
-use crate::cluster::{
-    bus::NodeId,
-    claims::{Claim, Owner, Stamp},
+use crate::{
+    broker::topics::groups::{GroupId, Offer},
+    cluster::{
+        bus::NodeId,
+        claims::{Claim, Owner, Stamp},
+    },
 };
 
 /// The part of a message that has not been read.
@@ -58,7 +61,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u8 u32 u64);
+numbers!(u8 u32 u64 u128);
 
 /// Writes a length or an amount. It fits into 32 bits: ids and lists are shorter, and so is the window of a link.
 fn write_length(length: usize, out: &mut Vec<u8>) {
@@ -90,6 +93,40 @@ impl Field<'_> for NodeId {
 
     fn read(input: &mut Input<'_>) -> Result<Self, Refusal> {
         u64::read(input).map(Self)
+    }
+}
+
+impl Field<'_> for GroupId {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.0.write(out);
+    }
+
+    fn read(input: &mut Input<'_>) -> Result<Self, Refusal> {
+        u128::read(input).map(Self)
+    }
+}
+
+impl Field<'_> for Offer {
+    fn write(&self, out: &mut Vec<u8>) {
+        let Self {
+            pattern,
+            name,
+            member,
+            is_free,
+        } = self;
+        for text in [pattern, name, member] {
+            text.write(out);
+        }
+        is_free.write(out);
+    }
+
+    fn read(input: &mut Input<'_>) -> Result<Self, Refusal> {
+        Ok(Self {
+            pattern: Field::read(input)?,
+            name: Field::read(input)?,
+            member: Field::read(input)?,
+            is_free: Field::read(input)?,
+        })
     }
 }
 

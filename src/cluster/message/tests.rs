@@ -95,7 +95,43 @@ fn all() -> Vec<Message<'static>> {
             count: 2,
             last: 3,
             topic: "a.é",
+            served: vec![GroupId(1), GroupId(u128::MAX)].into(),
             frames: Rest(b"frames"),
+        },
+        Message::TopicQuestion {
+            node,
+            number: 4,
+            topic: "a.b",
+        },
+        Message::Receivers {
+            node,
+            part: 1,
+            is_last: true,
+            ids: vec!["a".into(), "".into()].into(),
+            offers: vec![Offer {
+                pattern: "a.*".into(),
+                name: "g".into(),
+                member: "é".into(),
+                is_free: true,
+            }]
+            .into(),
+        },
+        Message::Waiting {
+            node,
+            pattern: "a.*",
+            group: "g",
+        },
+        Message::Take {
+            node,
+            pattern: "a.*",
+            group: "g",
+            count: 3,
+        },
+        Message::GroupJob {
+            hops: 1,
+            pattern: "a.*",
+            group: "g",
+            frame: Rest(b"frame"),
         },
         Message::Empty {},
     ];
@@ -138,7 +174,10 @@ fn messages_are_decoded_as_encoded() {
         kinds.insert(bytes[1]);
         assert_eq!(Message::decode(&bytes), Ok(message));
     }
-    assert!(kinds.into_iter().eq(1..=17), "every kind is tested");
+    assert!(
+        kinds.into_iter().eq((1..=17).chain(20..=24)),
+        "every kind is tested"
+    );
     assert_eq!(Message::decode(&[VERSION, 255]), Err(Refusal::Kind(255)));
     assert_eq!(Message::decode(&[VERSION, 0]), Err(Refusal::Kind(0)));
 }
@@ -150,7 +189,12 @@ fn truncated_and_longer_messages_are_malformed() {
         let end = match message {
             // Any number of bytes may be frames.
             Message::Packet { id, .. } => PACKET_HEAD + id.len(),
-            Message::Publication { topic, .. } => PUBLICATION_HEAD + topic.len(),
+            Message::Publication {
+                topic, ref served, ..
+            } => PUBLICATION_HEAD + topic.len() + served.len() * SERVED,
+            Message::GroupJob { pattern, group, .. } => {
+                GROUP_JOB_HEAD + pattern.len() + group.len()
+            }
             _ => {
                 bytes.push(0);
                 bytes.len()

@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::super::{
-    bus::{Delivery, Publication, Subscription, Task, parse_reply},
+    bus::{Delivery, ID_QUEUE, Publication, Subscription, Task, parse_reply},
     *,
 };
 use crate::{
@@ -39,15 +39,23 @@ impl std::fmt::Debug for TestBus {
 struct Subscriber {
     connection: usize,
     subject: String,
+    /// The queue group. Those of ids have no effect: tests lose publications to choose a member.
+    queue: Option<String>,
     sender: mpsc::UnboundedSender<Delivery>,
 }
 
 impl Subscriber {
     fn matches(&self, subject: &str) -> bool {
-        match self.subject.strip_suffix('>') {
-            Some(prefix) => subject.starts_with(prefix),
-            None => subject == self.subject,
+        let mut tokens = subject.split('.');
+        for wanted in self.subject.split('.') {
+            match (wanted, tokens.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (wanted, Some(token)) if wanted == token => {}
+                _ => return false,
+            }
         }
+        tokens.next().is_none()
     }
 }
 
@@ -66,17 +74,38 @@ impl TestBus {
     }
 
     fn publish(&self, connection: usize, publication: &Publication) {
-        {
+        let count = {
             let mut published = self.published.lock();
             published.0 += 1;
             published.1 += publication.payload.len();
-        }
+            published.0
+        };
         let mut loses = self.loses.lock();
         let address = parse_reply(&publication.subject);
         let (number, packet) = address.map_or((0, 0), |(address, packet)| (address.number, packet));
         let from = publication.reply.as_deref().and_then(parse_reply);
-        self.subscriptions.lock().retain(|subscriber| {
+        let mut subscriptions = self.subscriptions.lock();
+        subscriptions.retain(|subscriber| !subscriber.sender.is_closed());
+        let mut queues = HashMap::<_, Vec<_>>::new();
+        for (place, subscriber) in subscriptions.iter().enumerate() {
+            if let Some(queue) = &subscriber.queue
+                && queue != ID_QUEUE
+                && subscriber.matches(&publication.subject)
+            {
+                queues.entry(queue.clone()).or_default().push(place);
+            }
+        }
+        // Members of a queue group take turns.
+        let chosen = |queue: &String, place| {
+            let members = queues.get(queue);
+            members.is_none_or(|members| members[count % members.len()] == place)
+        };
+        let mut next_place = 0;
+        subscriptions.retain(|subscriber| {
+            let place = next_place;
+            next_place += 1;
             if !subscriber.matches(&publication.subject)
+                || (subscriber.queue.as_ref()).is_some_and(|queue| !chosen(queue, place))
                 || loses
                     .as_mut()
                     .is_some_and(|loses| loses(connection, subscriber.connection, publication))
@@ -155,7 +184,11 @@ impl Bus for TestConnection {
         Box::pin(async {})
     }
 
-    fn subscribe(&self, subject: String, _: bool) -> Task<Result<Box<dyn Subscription>>> {
+    fn subscribe(
+        &self,
+        subject: String,
+        queue: Option<String>,
+    ) -> Task<Result<Box<dyn Subscription>>> {
         if let Some(refusal) = &self.refusal {
             refusal.waiting.add_permits(1);
             let allowed = refusal.allowed.clone();
@@ -168,6 +201,7 @@ impl Bus for TestConnection {
         let subscriber = Subscriber {
             connection: self.number,
             subject,
+            queue,
             sender,
         };
         self.bus.subscriptions.lock().push(subscriber);
@@ -272,6 +306,33 @@ impl TestBroker {
             _events: events_in,
             _closing: closing,
         }
+    }
+
+    /// Starts a broker whose server uses the cluster, and waits until it is connected.
+    pub(super) async fn start_joined(bus: &Arc<TestBus>, number: usize) -> Self {
+        let bus = Arc::new(TestConnection {
+            bus: bus.clone(),
+            number,
+            refusal: None,
+        });
+        let options = NatsOptions::new(vec!["127.0.0.1".to_owned()]);
+        let cluster = Cluster::new(bus, &options, &Runtime::current());
+        let (events_in, events) = mpsc::channel(1);
+        let joined = (cluster.clone(), events);
+        let server = Server::unreachable_in(joined, ServerOptions::default(), &Runtime::current());
+        while !cluster.is_up() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        Self {
+            cluster,
+            _server: server,
+            _events: events_in,
+            _closing: watch::channel(false).0,
+        }
+    }
+
+    pub(super) fn broker(&self) -> Arc<Broker> {
+        self.cluster.broker().expect("it runs")
     }
 
     /// Claims an id for a peer without a principal.
