@@ -211,10 +211,8 @@ for (const kind of kinds) {
     const { brokers } = await startCluster(t, 3);
     const asker = await join(t, kind, brokers[0], 'asker');
     const topic = { topic: 'question.x' };
-    const begun = Date.now();
     t.is((await failure(asker.request(1, topic))).code, 'NO_SUBSCRIBER');
     t.deepEqual(codes(await asker.requestAll(1, topic)), { 'question.x': 'NO_SUBSCRIBER' });
-    t.true(Date.now() - begun < 1500);
     await answers(t, kind, brokers[1], 'a', 'question.*', (response, n) => response.send(n + 1));
     t.deepEqual(await asker.request(1, topic), { from: 'a', message: 2 });
     await answers(t, kind, brokers[2], 'b', 'question.x', (response, n) => response.send(n + 2));
@@ -374,9 +372,7 @@ test('a request to a topic fails with the broker of its last subscriber', async 
   await once(child, 'exit');
   t.deepEqual(codes(await lost), { member: 'GONE', plain: 'GONE' });
   // Until the killed broker is missed, its answer is awaited.
-  const begun = Date.now();
   t.is((await failure(asker.request(2, { topic: 'jobs' }))).code, 'NO_SUBSCRIBER');
-  t.true(Date.now() - begun < 3000);
   await settled(near);
 });
 

@@ -168,7 +168,7 @@ class Peer {
 
   /** Broadcasts a heartbeat, which may be of another version of the format. */
   sendHeartbeat(version = VERSION) {
-    const fields = [field(this.node), bytes(1, 4), bytes(0, 8), bytes(0, 1)];
+    const fields = [field(this.node), bytes(1, 4), bytes(0, 8), bytes(0, 1), bytes(0, 8)];
     const beat = message(HEARTBEAT, this.#node(), ...fields);
     beat[0] = version;
     return this.#broadcast(beat);
