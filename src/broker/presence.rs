@@ -9,12 +9,16 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `presence` | all subjects of a broker, and when each is due |
+//! | `participation` | the memberships and watches of a connection |
+//! | `exchange` | members for other brokers, and from them |
 //! | `room` | one subject: members, watchers, and the state that these know |
 //!
 //! Time is an argument, except in the methods of `Broker`.
 //!
 //! Locks: a connection's state (`Handle::subscriber`), then the rooms, then a shard of the registry.
 
+mod exchange;
+mod participation;
 mod room;
 
 use std::{
@@ -30,23 +34,17 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
-use super::{
-    Broker, handle::Handle, peers::Peers, registry::Registry, topics::subscriber::SubscriberState,
-};
+use super::{Broker, handle::Handle, peers::Peers, registry::Registry};
 use crate::{
-    error::ActionError,
     memory::{Charge, ChargedBytes, Memory},
     options::ServerOptions,
     protocol::version_2,
     sync::Mutex,
     transport::{framing, outbox::Pushed},
 };
+pub(crate) use participation::Participation;
 pub(crate) use room::{Addressed, Needs, Update};
 use room::{Frames, Room};
-
-/// Bytes of an entry of a membership and of a watch, with their parts of a room.
-const MEMBERSHIP: usize = 192;
-const WATCH: usize = 256;
 
 /// Another broker, by a number.
 pub(crate) type PeerId = u64;
@@ -330,7 +328,7 @@ impl Presence {
         let mut rooms = self.rooms.lock();
         let departed = rooms.departed.extract_if(.., |(at, _)| *at <= now);
         for (_, peer) in departed.collect::<Vec<_>>() {
-            forget(now, &mut rooms, peer);
+            exchange::forget(now, &mut rooms, peer);
         }
         while let Some((at, _)) = rooms.due.first()
             && *at <= now
@@ -352,233 +350,7 @@ impl Presence {
     }
 }
 
-/// The part of other brokers.
-impl Presence {
-    /// Records that another broker watches a subject.
-    pub(crate) fn want(&self, peer: PeerId, subject: &Arc<str>, needs: Needs, registry: &Registry) {
-        let mut rooms = self.rooms.lock();
-        let is_first = rooms.change(subject, Instant::now(), |room| {
-            (room.want(peer, needs), Then::Nothing)
-        });
-        if is_first {
-            self.watch_begins(Instant::now(), &mut rooms, subject, registry);
-        }
-        self.wake(&rooms);
-    }
-
-    /// Records that another broker no longer watches a subject.
-    pub(crate) fn unwant(&self, peer: PeerId, subject: &Arc<str>) {
-        let mut rooms = self.rooms.lock();
-        if rooms.by_subject.contains_key(subject) {
-            let was_known = rooms.change(subject, Instant::now(), |room| {
-                (room.unwant(peer), Then::Nothing)
-            });
-            if was_known {
-                self.watch_ends(subject);
-            }
-        }
-    }
-
-    /// Takes the changes for other brokers.
-    pub(crate) fn take_updates(&self) -> Vec<Addressed> {
-        let mut rooms = self.rooms.lock();
-        self.take(&mut rooms)
-    }
-
-    fn take(&self, rooms: &mut Rooms) -> Vec<Addressed> {
-        let mut updates = Vec::new();
-        for subject in std::mem::take(&mut rooms.unsent) {
-            if rooms.by_subject.contains_key(&subject) {
-                rooms.change(&subject, Instant::now(), |room| {
-                    room.take_updates(self.max_names, &mut updates);
-                    ((), Then::Nothing)
-                });
-            }
-        }
-        updates
-    }
-
-    /// Takes the changes for other brokers, and the digest of what each should know then. `watched`: the subjects that
-    /// each watches.
-    pub(crate) fn take_with_digests<'a>(
-        &self,
-        watched: impl Iterator<Item = (PeerId, &'a HashSet<Arc<str>, RandomState>)>,
-    ) -> (Vec<Addressed>, Vec<(PeerId, u64)>) {
-        let mut rooms = self.rooms.lock();
-        let updates = self.take(&mut rooms);
-        let digest = |subjects: &HashSet<Arc<str>, RandomState>| {
-            let rooms = subjects.iter().filter_map(|one| rooms.by_subject.get(one));
-            rooms.fold(0, |sum, room| sum ^ room.digest())
-        };
-        let digests = watched.map(|(peer, subjects)| (peer, digest(subjects)));
-        (updates, digests.collect())
-    }
-
-    /// Applies what another broker says of its members.
-    pub(crate) fn apply(&self, peer: PeerId, update: &Update) {
-        let mut rooms = self.rooms.lock();
-        rooms.departed.retain(|(_, departed)| *departed != peer);
-        if !(rooms.by_subject.get(&update.subject)).is_some_and(Room::is_watched) {
-            return;
-        }
-        let change = rooms.change(&update.subject, Instant::now(), |room| {
-            (room.apply(peer, update), Then::Tell)
-        });
-        rooms.xor(peer, change);
-        self.changed.notify_one();
-    }
-
-    /// The digest of all that is known from another broker.
-    pub(crate) fn digest_of(&self, peer: PeerId) -> u64 {
-        self.rooms.lock().digests.get(&peer).copied().unwrap_or(0)
-    }
-
-    /// Forgets the members at a broker that has ended; `at_once`, or after the time in which they can come back.
-    pub(crate) fn forget(&self, peer: PeerId, at_once: bool) {
-        let mut rooms = self.rooms.lock();
-        let now = Instant::now();
-        match at_once {
-            true => forget(now, &mut rooms, peer),
-            false => rooms.departed.push((now + self.timeout, peer)),
-        }
-        self.changed.notify_one();
-    }
-}
-
-/// Forgets the members at another broker.
-fn forget(now: Instant, rooms: &mut Rooms, peer: PeerId) {
-    rooms.digests.remove(&peer);
-    let known = rooms.by_subject.values();
-    let known = known.filter(|room| room.remote.contains_key(&peer));
-    let subjects: Vec<_> = known.map(|room| room.subject.clone()).collect();
-    for subject in subjects {
-        rooms.change(&subject, now, |room| {
-            room.forget_remote(peer);
-            ((), Then::Tell)
-        });
-    }
-}
-
-/// The memberships and watches of a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Participation {
-    /// The topics of which its id is a member.
-    topics: HashMap<Arc<str>, Arc<str>, RandomState>,
-    /// The subjects that it watches.
-    watched: HashSet<Arc<str>, RandomState>,
-    /// Bytes of both. They are charged to the rooms.
-    bytes: usize,
-}
-
-impl Participation {
-    /// Bytes that the broker holds because of it.
-    pub(crate) fn memory(&self) -> usize {
-        self.bytes
-    }
-
-    /// Number of watched subjects.
-    pub(crate) fn watched(&self) -> usize {
-        self.watched.len()
-    }
-}
-
 impl Broker {
-    /// Makes the id of a connection a member of a topic that it subscribes to, or changes its information.
-    pub(crate) fn join(&self, handle: &Arc<Handle>, topic: &str, id: &Arc<str>, info: &str) {
-        let mut state = handle.subscriber.lock();
-        // Its subscriptions may have ended meanwhile.
-        let Some(state) = state.as_mut().filter(|_| handle.owns_its_id()) else {
-            return;
-        };
-        let Some(topic) = state.name_of(topic) else {
-            return;
-        };
-        let part = &mut state.participation;
-        if !part.topics.contains_key(&topic) {
-            part.bytes += MEMBERSHIP + id.len() + info.len();
-            part.topics.insert(topic.clone(), id.clone());
-        }
-        (self.presence).join(Instant::now(), &topic, id, &info.into(), handle.key);
-    }
-
-    /// Ends the membership of a connection that no longer subscribes to a topic.
-    pub(crate) fn part(&self, handle: &Arc<Handle>, topic: &str) {
-        let mut state = handle.subscriber.lock();
-        let part = state.as_mut().map(|state| &mut state.participation);
-        if let Some((topic, id)) = part.and_then(|part| part.topics.remove_entry(topic)) {
-            (self.presence).leave(Instant::now(), &topic, &id, handle.key, true);
-        }
-    }
-
-    /// Makes a connection a watcher of subjects.
-    ///
-    /// Errors: `NotRegistered` if it does not own an id; `TooManySubscriptions`.
-    pub(crate) fn watch(
-        &self,
-        handle: &Arc<Handle>,
-        subjects: &[Arc<str>],
-    ) -> Result<(), ActionError> {
-        let mut state = handle.subscriber.lock();
-        if !handle.owns_its_id() {
-            return Err(ActionError::NotRegistered);
-        }
-        let state = state.get_or_insert_with(|| SubscriberState::new(&self.memory));
-        let count = state.count();
-        let watched = &state.participation.watched;
-        let new: Vec<_> = subjects
-            .iter()
-            .filter(|one| !watched.contains(*one))
-            .collect();
-        if !new.is_empty() && count + new.len() > self.options.max_subscriptions {
-            return Err(ActionError::TooManySubscriptions(count));
-        }
-        let part = &mut state.participation;
-        for subject in new {
-            part.bytes += WATCH + subject.len();
-            part.watched.insert(subject.clone());
-        }
-        (self.presence).watch(Instant::now(), subjects, handle, &self.registry);
-        Ok(())
-    }
-
-    /// Ends watches of a connection.
-    pub(crate) fn unwatch(&self, handle: &Arc<Handle>, subjects: &[Arc<str>]) {
-        let mut state = handle.subscriber.lock();
-        if let Some(state) = &mut *state {
-            let part = &mut state.participation;
-            let known = subjects.iter().filter(|one| part.watched.remove(*one));
-            let known: Vec<_> = known.collect();
-            part.bytes -= known.iter().map(|one| WATCH + one.len()).sum::<usize>();
-            (self.presence).unwatch(Instant::now(), known.into_iter(), handle.key);
-        }
-    }
-
-    /// Ends the watches of a connection that `allows` refuses. Returns their subjects.
-    pub(crate) fn retain_watches(
-        &self,
-        handle: &Arc<Handle>,
-        allows: impl Fn(&str) -> bool,
-    ) -> Vec<Arc<str>> {
-        let state = handle.subscriber.lock();
-        let watched = state.iter().flat_map(|state| &state.participation.watched);
-        let refused: Vec<_> = watched.filter(|one| !allows(one)).cloned().collect();
-        drop(state);
-        self.unwatch(handle, &refused);
-        refused
-    }
-
-    /// Ends the memberships and watches of a connection that has lost or given up its id.
-    pub(crate) fn end_participation(&self, handle: &Arc<Handle>) {
-        let mut state = handle.subscriber.lock();
-        let Some(state) = &mut *state else { return };
-        let part = std::mem::take(&mut state.participation);
-        let now = Instant::now();
-        for (topic, id) in part.topics {
-            (self.presence).leave(now, &topic, &id, handle.key, handle.has_left());
-        }
-        (self.presence).unwatch(now, part.watched.iter(), handle.key);
-    }
-
     /// Sends watchers what is due. Returns the time of the next call, if one is known.
     pub(crate) fn tell_watchers(&self, now: Instant) -> Option<Instant> {
         let (frames, next) = self.presence.flush(now);
