@@ -35,6 +35,8 @@
 //! | `broadcast` | sending and receiving of broadcasts |
 //! | `presence` | members of topics and watched ids at other brokers |
 //! | `topics` | messages to topics: subjects of patterns, publications |
+//! | `patterns` | the subscriptions of NATS for patterns and groups |
+//! | `budget` | bound of the bytes on their way to other brokers |
 //! | `topic_requests` | requests to topics: finds and asks the receivers at other brokers |
 //! | `sharing` | moves waiting messages of a group to brokers whose members can take them |
 //! | `search` | search for ids at all brokers |
@@ -45,6 +47,7 @@
 
 mod acquire;
 mod broadcast;
+mod budget;
 pub(crate) mod bus;
 mod claims;
 mod credit;
@@ -60,6 +63,7 @@ pub(crate) mod message;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod nodes;
+mod patterns;
 mod peers;
 mod presence;
 mod probes;
@@ -99,6 +103,7 @@ use lanes::Lanes;
 use link::Link;
 use lookups::LookupLimits;
 use nodes::Nodes;
+use patterns::Patterns;
 use presence::Interests;
 use probes::Probes;
 use questions::Questions;
@@ -156,6 +161,7 @@ pub(crate) struct Cluster {
     repairs: Repairs,
     handover: Handover,
     topics: Topics,
+    patterns: Patterns,
     waiting_groups: Mutex<WaitingGroups>,
     interests: Interests,
     /// Wakes the task that publishes heartbeats.
@@ -226,6 +232,7 @@ impl Cluster {
             repairs: Repairs::default(),
             handover: Handover::default(),
             topics: Topics::default(),
+            patterns: Patterns::default(),
             waiting_groups: Mutex::default(),
             interests: Interests::default(),
             heartbeat_due: Notify::new(),

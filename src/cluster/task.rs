@@ -16,9 +16,10 @@ use super::{
     credit,
     direct::receive_direct,
     message::{Message, Refusal},
+    patterns::follow_patterns,
     presence::exchange_presence,
     repair::send_repairs,
-    topics::{follow_patterns, publish_queued},
+    topics::publish_queued,
 };
 use crate::{
     broker::{Broker, requests::DeliveryError},

@@ -11,28 +11,24 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
-    time::Duration,
 };
 
 use data_encoding::BASE64URL_NOPAD;
 use foldhash::quality::RandomState;
-use futures_util::future::OptionFuture;
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    time::{Sleep, sleep},
-};
+use tokio::sync::mpsc;
 
 use super::{
     Cluster,
-    bus::{Delivery, NodeId, Publication, Subjects, Subscription},
+    budget::Budget,
+    bus::{Delivery, NodeId, Publication, Subjects},
     message::{GROUP_JOB_HEAD, Message, PUBLICATION_HEAD, Rest, SERVED},
+    patterns::Source,
 };
 use crate::{
     broker::{
@@ -41,79 +37,39 @@ use crate::{
         peers::Unreachable,
         topics::{
             Publication as Messages,
-            groups::{Dispatched, Group, GroupId, Job},
+            groups::{Dispatched, Group, Job},
         },
     },
-    error,
+    memory::Charge,
     protocol::{self, Frames},
     topic::{self, ONE, REST},
     transport::framing,
 };
 
-/// Bytes queued at which publishers and askers wait, and to which they wait.
-const MAX_QUEUED: usize = 4 << 20;
-const ENOUGH: usize = MAX_QUEUED / 2;
 /// Number of publications of a broker that are remembered because several patterns match them.
 const REMEMBERED: usize = 64 << 10;
 /// Number of brokers that pass on a message whose group has no members there (NATS may choose such a broker several
 /// times until its subscription has ended), and one for which too many messages wait.
 const MAX_HOPS: u8 = 64;
 const MAX_HOPS_FULL: u8 = 2;
-/// After the last member of a group has left: how many publications more its subscription may get, and the time until it
-/// ends. They are passed on.
-const LAST_DELIVERIES: u64 = 256;
-const LAST_TIME: Duration = Duration::from_secs(1);
 
 /// The publications on their way to NATS, and the patterns of this broker.
 pub(super) struct Topics {
-    outgoing: mpsc::UnboundedSender<Publication>,
+    /// Bounded by `queued`.
+    outgoing: mpsc::UnboundedSender<Queued>,
     /// The other end, until the task that publishes has taken it.
-    incoming: Mutex<Option<mpsc::UnboundedReceiver<Publication>>>,
+    incoming: Mutex<Option<mpsc::UnboundedReceiver<Queued>>>,
     queued: Budget,
     /// The requests whose receivers at other brokers are looked for.
     pub(super) asking: Budget,
     /// Number of publications so far.
     published: AtomicU64,
-    /// Patterns that have got their first subscriber, or have lost their last.
-    changed_patterns: Mutex<HashSet<Arc<str>, RandomState>>,
-    changed: Notify,
     /// By broker, publications that have arrived.
     arrived: Mutex<HashMap<NodeId, Arrived, RandomState>>,
 }
 
-/// Bytes that are queued, and the connections that wait for room.
-#[derive(Default)]
-pub(super) struct Budget {
-    bytes: AtomicUsize,
-    /// By the keys of the connections.
-    waiters: Mutex<HashMap<u64, Waker, RandomState>>,
-}
-
-impl Budget {
-    /// True if there is room. Otherwise the waker of the connection with this key is called when there is.
-    pub(super) fn admit(&self, key: u64, waker: &Waker) -> bool {
-        let has_room = || self.bytes.load(Relaxed) < MAX_QUEUED;
-        if has_room() {
-            return true;
-        }
-        self.waiters.lock().insert(key, waker.clone());
-        // There may be room since: then the waker would never be called.
-        has_room()
-    }
-
-    pub(super) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Relaxed);
-    }
-
-    pub(super) fn subtract(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Relaxed);
-        if before >= ENOUGH && before - bytes < ENOUGH {
-            for (_, waker) in self.waiters.lock().drain() {
-                waker.wake();
-            }
-        }
-    }
-}
+/// A publication, and its memory.
+type Queued = (Publication, Charge);
 
 /// The publications of one broker that were handled: NATS delivers one for each pattern that matches.
 #[derive(Default)]
@@ -131,8 +87,6 @@ impl Default for Topics {
             queued: Budget::default(),
             asking: Budget::default(),
             published: AtomicU64::new(0),
-            changed_patterns: Mutex::default(),
-            changed: Notify::new(),
             arrived: Mutex::default(),
         }
     }
@@ -201,8 +155,13 @@ impl Cluster {
             reply: None,
             payload: message.encode().into(),
         };
-        self.topics.queued.add(publication.payload.len());
-        self.topics.outgoing.send(publication).is_ok()
+        let Some(broker) = self.broker() else {
+            return false;
+        };
+        let bytes = publication.payload.len();
+        self.topics.queued.add(bytes);
+        let charge = Charge::new(&broker.memory, bytes);
+        self.topics.outgoing.send((publication, charge)).is_ok()
     }
 
     /// Sends a message of a group to a broker that has members; see `Peers::pass_on`.
@@ -226,12 +185,6 @@ impl Cluster {
         self.topics.asking.bytes.load(Relaxed)
     }
 
-    /// Records that a pattern has got its first subscriber, or has lost its last.
-    pub(super) fn pattern_changed(&self, pattern: &Arc<str>) {
-        self.topics.changed_patterns.lock().insert(pattern.clone());
-        self.topics.changed.notify_one();
-    }
-
     /// Size limit in bytes of a message to this topic.
     pub(super) fn max_publication(&self, topic: &str, groups: usize) -> usize {
         let head = PUBLICATION_HEAD + topic.len() + groups * SERVED;
@@ -239,7 +192,7 @@ impl Cluster {
     }
 
     /// Handles a message of another broker. It comes once for each pattern that matches.
-    fn on_publication(&self, delivery: &Delivery) {
+    pub(super) fn on_publication(&self, delivery: &Delivery) {
         let message = self.decode(&delivery.payload);
         let (
             Some(broker),
@@ -280,7 +233,7 @@ impl Cluster {
     }
 
     /// Gives the messages of a publication, which may be this broker's own, to members of a group.
-    fn on_group_publication(&self, source: &Source, delivery: &Delivery) {
+    pub(super) fn on_group_publication(&self, source: &Source, delivery: &Delivery) {
         let (
             Some(broker),
             Some(Message::Publication {
@@ -404,150 +357,16 @@ pub(super) async fn publish_queued(cluster: Arc<Cluster>) {
     let Some(mut incoming) = topics.incoming.lock().take() else {
         return;
     };
-    while let Some(publication) = incoming.recv().await {
-        let bytes = publication.payload.len();
+    while let Some((publication, charge)) = incoming.recv().await {
         cluster.bus.publish(publication).await;
-        topics.queued.subtract(bytes);
-    }
-}
-
-/// The receivers of a subscription of NATS: the subscribers of a pattern, or the members of one of its groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Source {
-    pattern: Arc<str>,
-    /// The name and the id of the group.
-    group: Option<(Arc<str>, GroupId)>,
-}
-
-/// A subscription of NATS, and the sender that ends it when it is dropped.
-type Subscribed = (Source, oneshot::Sender<()>);
-
-/// Keeps the subscriptions of NATS those of the patterns that have subscribers here, and of their groups.
-pub(super) async fn follow_patterns(cluster: Arc<Cluster>) {
-    let mut known: HashMap<Arc<str>, Vec<Subscribed>, RandomState> = HashMap::default();
-    loop {
-        cluster.topics.changed.notified().await;
-        let changed = std::mem::take(&mut *cluster.topics.changed_patterns.lock());
-        for pattern in changed {
-            let Some(broker) = cluster.broker() else {
-                return;
-            };
-            // A pattern may have come and gone meanwhile: the present state decides.
-            let (has_subscribers, groups) = broker.topics.demand(&pattern);
-            drop(broker);
-            let groups = groups
-                .iter()
-                .map(|group| Some((group.name.clone(), group.id)));
-            let wanted: Vec<_> = (has_subscribers.then_some(None).into_iter())
-                .chain(groups)
-                .map(|group| Source {
-                    pattern: pattern.clone(),
-                    group,
-                })
-                .collect();
-            let sources = known.entry(pattern.clone()).or_default();
-            sources.retain(|(source, _)| wanted.contains(source));
-            for source in wanted {
-                if sources.iter().any(|(known, _)| *known == source) {
-                    continue;
-                }
-                let (stop, stopped) = oneshot::channel();
-                if subscribe(&cluster, source.clone(), stopped).await.is_err() {
-                    return;
-                }
-                sources.push((source, stop));
-            }
-            if sources.is_empty() {
-                known.remove(&pattern);
-            }
-        }
-    }
-}
-
-/// Subscribes for subscribers or for a group, until the sender of `stopped` is dropped.
-async fn subscribe(
-    cluster: &Arc<Cluster>,
-    source: Source,
-    stopped: oneshot::Receiver<()>,
-) -> error::Result<()> {
-    let (bus, subjects) = (&cluster.bus, &cluster.subjects);
-    let subject = subjects.topic(&source.pattern);
-    let Some((_, id)) = &source.group else {
-        let subscription = bus.subscribe(subject, None).await?;
-        let task = receive(cluster.clone(), subscription, stopped);
-        cluster.runtime.spawn(task);
-        return Ok(());
-    };
-    // Not the name alone: NATS joins the queue groups of one name, whatever their subjects are.
-    let queue = Some(id.to_string());
-    let passed_on = bus.subscribe(subjects.group(*id), queue.clone()).await?;
-    let published = bus.subscribe(subject, queue).await?;
-    let task = receive_for_group(cluster.clone(), source, (published, passed_on), stopped);
-    cluster.runtime.spawn(task);
-    Ok(())
-}
-
-/// Receives the packets of a pattern until the sender of `stopped` is dropped, or the cluster ends.
-async fn receive(
-    cluster: Arc<Cluster>,
-    mut subscription: Box<dyn Subscription>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut ended = cluster.ended.subscribe();
-    loop {
-        tokio::select! {
-            biased;
-            _ = &mut stopped => break,
-            _ = ended.wait_for(|ended| *ended) => break,
-            delivery = subscription.next() => match delivery {
-                Some(delivery) => cluster.on_publication(&delivery),
-                None => break,
-            },
-        }
-    }
-    subscription.unsubscribe().await;
-}
-
-/// Receives the packets for a group until the sender of `stopped` is dropped, or the cluster ends. NATS may have chosen
-/// this broker for some more, which are passed on.
-async fn receive_for_group(
-    cluster: Arc<Cluster>,
-    source: Source,
-    (mut published, mut passed_on): (Box<dyn Subscription>, Box<dyn Subscription>),
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut ended = cluster.ended.subscribe();
-    let mut last_time = pin!(None::<Sleep>);
-    loop {
-        let is_stopping = last_time.is_some();
-        tokio::select! {
-            biased;
-            _ = ended.wait_for(|ended| *ended) => break,
-            _ = &mut stopped, if !is_stopping => last_time.set(Some(sleep(LAST_TIME))),
-            Some(()) = OptionFuture::from(last_time.as_mut().as_pin_mut()) => break,
-            delivery = published.next() => match delivery {
-                Some(delivery) => cluster.on_group_publication(&source, &delivery),
-                None => break,
-            },
-            Some(delivery) = passed_on.next(), if !is_stopping => cluster.on_group_job(&delivery),
-        }
-        if !is_stopping && last_time.is_some() {
-            published.unsubscribe_after(LAST_DELIVERIES).await;
-            passed_on.unsubscribe().await;
-            while let Some(delivery) = passed_on.next().await {
-                cluster.on_group_job(&delivery);
-            }
-        }
-    }
-    published.unsubscribe().await;
-    while let Some(delivery) = published.next().await {
-        cluster.on_group_publication(&source, &delivery);
+        topics.queued.subtract(charge.bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::topics::groups::GroupId;
 
     #[test]
     fn a_publication_has_the_size_that_is_reserved_for_it() {
