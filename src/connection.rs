@@ -11,6 +11,7 @@
 //! | `send` | the command `send` and its options; delivers a message to one id |
 //! | `send_many` | delivers a message to many ids |
 //! | `publish` | delivers a message to the subscribers of a topic |
+//! | `publish_request` | asks the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
 //! | `watch` | the commands `watch` and `unwatch` |
 //! | `request` | requests, reports and receipts of a `send`; the command `cancel` |
@@ -28,6 +29,7 @@ mod clocks;
 mod closing;
 mod lookup;
 mod publish;
+mod publish_request;
 mod register;
 mod remote;
 mod request;
