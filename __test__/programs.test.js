@@ -24,6 +24,7 @@ async function run(args, { env, cwd = root } = {}) {
 
 for (const [name, env] of [
   ['workers.js'],
+  ['jobs.js'],
   ['topics.js'],
   // Enough time for every responder.
   ['gather.js', { TIMEOUT: '3000' }],
