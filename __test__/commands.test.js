@@ -207,8 +207,14 @@ test('top prints figures, slow receivers and closed connections, with the token 
   for (let n = 0; n < 100; n += 1) sender.send('x'.repeat(100_000), 'slow\u001b[2J');
   while (server.stats().sendersHeld === 0) await sleep(5);
   const left = await startClient(t, server, 'left');
+  const ended = once(server, 'disconnected');
   left.close();
-  await once(server, 'disconnected');
+  await ended;
+  const reader = await startClient(t, server, 'reader', { protocol: 2 });
+  for (const topic of ['room.tea', 'room.coffee', 'room.*']) await reader.subscribe(topic);
+  await reader.subscribe('room.tea', { info: 1 });
+  // The figures of a second are read once.
+  await sleep(1000);
   const url = `http://127.0.0.1:${server.adminAddress().port}`;
   const { code, stdout, stderr } = await run(t, ['top', url, '--token-file', token]);
   t.is(stderr, '');
@@ -216,6 +222,7 @@ test('top prints figures, slow receivers and closed connections, with the token 
   t.regex(stdout, /^wsmsgbroker \S+ {2}ready /);
   const row = /^"slow\\u001b\[2J" +127\.0\.0\.1:\d+ +[\d.]+ [KM]B +[\d.]+ m?s +1 +[\d.]+ m?s /m;
   t.regex(stdout, row);
+  t.regex(stdout, /^topics {6}2 {3}patterns 1 {3}subscriptions 3 {3}members 1$/m);
   t.regex(stdout, /^left +127\.0\.0\.1:\d+ +client +1000 /m);
   t.false(stdout.includes('\u001b'));
   const refused = await run(t, ['top', url]);

@@ -26,6 +26,8 @@ const FILES = [
   '/style.css',
   '/figures.css',
 ];
+/** Paths of the API. */
+const API = ['/api/stats', '/api/connections', '/api/topics', '/api/find?prefix=', '/api/find?id='];
 const MARKUP = '<img src=x onerror="alert(1)">&amp;"\'';
 
 /** Starts a server with an admin endpoint. */
@@ -281,10 +283,80 @@ test('ids are found by their beginning, at most 50', async (t) => {
   }
 });
 
+test('topics with the most subscribers are listed, with their groups', async (t) => {
+  const { server, port } = await start(t);
+  const clients = await Promise.all(
+    ['a', 'b', 'c'].map((id) => startClient(t, server, id, { protocol: 2 })),
+  );
+  t.deepEqual(await read(port, '/api/topics'), { topics: [], more: false });
+  const [a] = clients;
+  for (const client of clients) await client.subscribe('room.*');
+  await a.subscribe('é', { info: 1 });
+  await a.subscribe('room.tea');
+  for (const client of clients) {
+    const jobs = await client.subscribe('jobs', { group: 'workers', window: 1 });
+    jobs.handle(() => new Promise(() => {}));
+  }
+  await a.subscribe('jobs');
+  for (const group of ['g1', 'g2', 'g3', 'g4']) await a.subscribe('many', { group });
+  // One for each member, and two that wait.
+  for (let n = 0; n < 5; n += 1) await a.deliver(n, { topic: 'jobs' });
+  const isNew = ({ topics }) => topics[0]?.groups[0]?.waiting === 2;
+  const { topics, more } = await readWhen(port, '/api/topics', isNew);
+  t.false(more);
+  const idle = (name) => ({ name, members: 1, waiting: 0 });
+  const workers = { name: 'workers', members: 3, waiting: 2 };
+  const none = { groups: [], groupCount: 0 };
+  t.deepEqual(topics, [
+    { topic: 'jobs', subscribers: 4, groups: [workers], groupCount: 1 },
+    { topic: 'many', subscribers: 4, groups: ['g4', 'g3', 'g2'].map(idle), groupCount: 4 },
+    { topic: 'room.*', subscribers: 3, ...none },
+    { topic: 'room.tea', subscribers: 1, ...none },
+    { topic: 'é', subscribers: 1, ...none },
+  ]);
+  t.deepEqual((await read(port, '/api/topics?prefix=room.')).topics, topics.slice(2, 4));
+  const { subscriptions } = await readWhen(
+    port,
+    '/api/stats',
+    (stats) => stats.subscriptions.topics === 4,
+  );
+  t.deepEqual(subscriptions, { subscriptions: 13, topics: 4, patterns: 1, members: 1 });
+});
+
+test('topics are found by their beginning, at most 50, and searches wait for each other', async (t) => {
+  const { server, port } = await start(t);
+  const client = await startClient(t, server, 'a', { protocol: 2 });
+  const names = Array.from({ length: 60 }, (_, n) => `room.${String(n).padStart(2, '0')}`);
+  names.push('room.1.>');
+  for (const topic of names) await client.subscribe(topic);
+  const find = (prefix) => read(port, `/api/topics?prefix=${encodeURIComponent(prefix)}`);
+  const begun = performance.now();
+  const { topics, more } = await find('room.');
+  t.deepEqual(
+    topics.map(({ topic }) => topic),
+    names.sort().slice(0, 50),
+  );
+  t.true(more);
+  const [first, second] = await Promise.all([find('room.1'), find('none')]);
+  // At most one search a second; the list has its own second.
+  t.true(performance.now() - begun > 1900);
+  t.is(first.topics.length, 11);
+  t.deepEqual(second, { topics: [], more: false });
+  t.is((await read(port, '/api/topics')).topics.length, 50);
+  const many = await Promise.all(
+    Array.from({ length: 20 }, () => send(port, '/api/topics?prefix=room.5')),
+  );
+  const refused = many.filter(({ status }) => status === 503);
+  t.true(refused.length >= 10, `${refused.length}`);
+  for (const query of ['?prefix', '?prefix=%ff', '?other=1']) {
+    t.is((await send(port, `/api/topics${query}`)).status, 400, query);
+  }
+});
+
 test('the API needs the token, or without one a host that is an address', async (t) => {
   const open = await start(t);
   const closed = await start(t, { token: TOKEN });
-  for (const each of ['/api/stats', '/api/connections', '/api/find?prefix=', '/api/find?id=']) {
+  for (const each of API) {
     const foreign = await send(open.port, each, { headers: { Host: 'example.org' } });
     t.is(foreign.status, 403, each);
     t.is((await send(open.port, each)).status, 200, each);

@@ -190,6 +190,45 @@ test('a slow receiver is shown, and disconnected after a confirmation', async (t
   await textWhen(page, '#closed', /slow.*requested \(4000\)/);
 });
 
+test('topics with the most subscribers, and a search for others', async (t) => {
+  const { server, url } = await start(t);
+  const client = await startClient(t, server, 'a', { protocol: 2 });
+  const other = await startClient(t, server, 'b', { protocol: 2 });
+  const topic = '<img/src=x/onerror="window"';
+  for (const each of [client, other]) {
+    await each.subscribe(topic);
+    const jobs = await each.subscribe('jobs', { group: 'workers', window: 1 });
+    jobs.handle(() => new Promise(() => {}));
+  }
+  await client.subscribe('room.*');
+  await client.subscribe('room.tea', { info: 1 });
+  for (let n = 0; n < 5; n += 1) client.publish(n, 'jobs');
+  const page = await open(t, url);
+  await textWhen(page, '#subscriptions', /^1 members, 1 patterns, 6 subscriptions, 3 topics$/);
+  await textWhen(page, '#topics tbody tr:nth-child(1)', `${topic}2–`);
+  await textWhen(page, '#topics tbody tr:nth-child(2)', 'jobs2workers: 2, 3 waiting');
+  t.is(await page.locator('#topics tbody tr').count(), 4);
+  // The list is updated.
+  for (let n = 0; n < 60; n += 1) await other.subscribe(`many.${n}`);
+  await textWhen(page, '#topic-count', /^The first 50$/);
+  await page.fill('#topic', 'room.');
+  await page.click('#search-topics button');
+  await page.locator('#topics tbody tr:nth-child(3)').waitFor({ state: 'detached' });
+  await textWhen(page, '#topics tbody tr:nth-child(1)', 'room.*1–');
+  await textWhen(page, '#topics tbody tr:nth-child(2)', 'room.tea1–');
+  await checkAccessibility(t, page, 'topics');
+  // It stays until the next search.
+  for (let n = 0; n < 2; n += 1) await page.waitForResponse(/\/api\/stats/);
+  t.is(await page.locator('#topics tbody tr').count(), 2);
+  await page.fill('#topic', 'none');
+  await page.click('#search-topics button');
+  await textWhen(page, '#topics tbody', 'No topics.');
+  await page.fill('#topic', '');
+  await page.click('#search-topics button');
+  await page.locator('#topics tbody tr:nth-child(50)').waitFor();
+  t.is(await page.evaluate(() => window.hit), undefined);
+});
+
 test('ids with markup execute nothing', async (t) => {
   const { server, url } = await start(t, { admin: { token: TOKEN }, ...SLOW });
   await holdSender(t, server, MARKUP);

@@ -81,7 +81,7 @@ function render(stats, { worst, closed }) {
   const { figures, seconds } = stats.history;
   const last = seconds.at(-1) ?? [];
   const at = Object.fromEntries(figures.map((name, index) => [name, last[index + 1] ?? null]));
-  const cluster = stats.cluster;
+  const { cluster, subscriptions } = stats;
   const lines = [
     `wsmsgbroker ${stats.version}  ${stats.state}  up ${duration(stats.uptime)}  JavaScript behind by ${duration(at.hostLag ?? 0)}`,
     '',
@@ -89,6 +89,7 @@ function render(stats, { worst, closed }) {
     `messages    ${number(at.messagesIn)}/s in   ${number(at.messagesOut)}/s out   ${bytes(at.bytesIn ?? 0)}/s in   ${bytes(at.bytesOut ?? 0)}/s out`,
     `requests    ${number(at.pending)} pending   p50 ${duration(at.requestP50)}   p99 ${duration(at.requestP99)}`,
     `queues      ${bytes(at.outboxBytes ?? 0)}   senders held ${number(at.sendersHeld)}   memory ${bytes(at.memory ?? 0)} of ${bytes(stats.limits.memory)}`,
+    `topics      ${number(subscriptions.topics)}   patterns ${number(subscriptions.patterns)}   subscriptions ${number(subscriptions.subscriptions)}   members ${number(subscriptions.members)}`,
   ];
   if (cluster) {
     const state = cluster.connected ? 'connected' : 'disconnected';

@@ -14,8 +14,10 @@
 //! | `groups` | groups of workers, of which one gets a message |
 //! | `request` | a request while its receivers at other brokers are looked for |
 //! | `publish` | pushes messages of a topic to a subscriber |
+//! | `listing` | the topics with the most subscribers |
 
 pub(crate) mod groups;
+mod listing;
 mod publish;
 pub(crate) mod request;
 pub(crate) mod subscriber;

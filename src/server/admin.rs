@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `admin` | listens, limits connections, answers requests |
 //! | `http` | reads a request, writes a response |
-//! | `api` | figures and connections as JSON, for the dashboard; disconnects clients |
+//! | `api` | figures, connections and topics as JSON, for the dashboard; disconnects clients |
 //! | `history` | the figures of the last minutes and hours |
 //! | `page` | the files of the dashboard |
 
@@ -70,6 +70,10 @@ pub(super) struct Admin {
     history: Mutex<History>,
     /// The last list of connections.
     connections: Mutex<Option<Cached>>,
+    /// The last list of topics.
+    topics: Mutex<Option<Cached>>,
+    /// When the topics may be searched next.
+    next_search: Mutex<Instant>,
 }
 
 /// A text, and when it was computed.
@@ -151,6 +155,8 @@ impl Bound {
             started: SystemTime::now(),
             history: Mutex::new(History::new(Instant::now(), broker.stats())),
             connections: Mutex::default(),
+            topics: Mutex::default(),
+            next_search: Mutex::new(Instant::now()),
             broker,
             cluster,
             ingress: ingress.clone(),
@@ -256,6 +262,7 @@ impl Admin {
             "/metrics" => self.metrics(request.accepts_openmetrics),
             "/api/stats" => self.stats(request),
             "/api/connections" => self.connections(),
+            "/api/topics" => self.topics(request).await,
             "/api/find" => self.find(request).await,
             _ => Response::text(404, "not found: /, /metrics, /healthz and /readyz exist"),
         }

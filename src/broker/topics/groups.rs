@@ -291,6 +291,12 @@ impl Group {
         state.members.iter().map(|one| one.handle.clone()).collect()
     }
 
+    /// Number of its members, and of the messages that wait for one.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.members.len(), state.jobs.len())
+    }
+
     /// True if it has no member.
     pub(super) fn is_empty(&self) -> bool {
         self.state.lock().members.is_empty()

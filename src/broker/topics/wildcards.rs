@@ -1,8 +1,10 @@
 //! Patterns with wildcards: a tree of their tokens.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
-use super::{Found, RandomState, Subscribers};
+use super::{Found, Group, RandomState, Subscribers};
 use crate::topic::{MAX_TOKENS, ONE, REST};
 
 /// The patterns with wildcards that have subscribers.
@@ -47,6 +49,24 @@ impl Node {
         }
     }
 
+    /// Calls a function with each pattern below this node that begins with `prefix`, and its subscribers. `name`: the
+    /// pattern of this node.
+    fn walk(&self, name: &mut String, prefix: &str, visit: &mut impl FnMut(&str, &Subscribers)) {
+        if !name.starts_with(prefix) && !prefix.starts_with(&**name) {
+            return;
+        }
+        visit(name, &self.subscribers);
+        let length = name.len();
+        for (token, node) in &self.next {
+            if length > 0 {
+                name.push('.');
+            }
+            name.push_str(token);
+            node.walk(name, prefix, visit);
+            name.truncate(length);
+        }
+    }
+
     /// Changes the subscribers of a pattern below this node, and removes nodes without any.
     fn change<T>(
         &mut self,
@@ -86,6 +106,18 @@ impl Tree {
     /// True if the pattern has a subscriber.
     pub(super) fn has(&self, pattern: &str) -> bool {
         self.get(pattern).is_some()
+    }
+
+    /// The groups that subscribe to exactly this pattern.
+    pub(super) fn groups(&self, pattern: &str) -> Vec<Arc<Group>> {
+        let node = self.root.find(pattern);
+        node.map_or_else(Vec::new, |node| node.subscribers.groups.clone())
+    }
+
+    /// Calls a function with each pattern that begins with `prefix`, and its subscribers, in no order. Also with names
+    /// that have no subscribers.
+    pub(super) fn walk(&self, prefix: &str, visit: &mut impl FnMut(&str, &Subscribers)) {
+        self.root.walk(&mut String::new(), prefix, visit);
     }
 
     /// Changes the subscribers of a pattern.

@@ -1,4 +1,4 @@
-//! The API of the dashboard: figures and connections as JSON, and disconnecting clients.
+//! The API of the dashboard: figures, connections and topics as JSON, and disconnecting clients.
 
 use std::{
     cmp::Reverse,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::time::sleep_until;
 
 use super::{
     Admin,
@@ -26,12 +27,17 @@ use crate::{
 
 /// The path that disconnects a client.
 pub(super) const DISCONNECT: &str = "/api/disconnect";
-/// Connections are not listed again within this time, whatever the number of requests.
+/// Connections and topics are not listed again within this time, whatever the number of requests.
 const LISTED: Duration = Duration::from_secs(1);
 /// Number of connections in the list of those that delay others.
 const WORST: usize = 20;
 /// Number of ids that a search returns.
 const FOUND: usize = 50;
+/// Number of topics in a list, and of groups of a topic.
+const TOPICS: usize = 50;
+const GROUPS: usize = 3;
+/// A search for topics that would have to wait longer than this is refused.
+const SEARCH_WAIT: Duration = Duration::from_secs(3);
 /// Time limit of a search at the other brokers of the cluster.
 const SEARCH: Duration = Duration::from_secs(1);
 /// Number of brokers of the cluster that are named.
@@ -87,6 +93,12 @@ impl Admin {
             "limits": { "connections": stats.max_connections, "memory": stats.max_memory },
             "history": history.to_json(since.unwrap_or(0)),
             "totals": totals.collect::<Value>(),
+            "subscriptions": {
+                "subscriptions": stats.subscriptions,
+                "topics": stats.topics,
+                "patterns": stats.patterns,
+                "members": stats.members,
+            },
             "received": stats.messages_in,
             "sent": stats.messages_out,
             "errors": history.errors_to_json(),
@@ -136,6 +148,63 @@ impl Admin {
             connection_to_json(id.as_deref(), handle, &held)
         });
         rows.collect()
+    }
+
+    /// The topics with the most subscribers; with `prefix` of those that begin with it. The topics are read at most once a
+    /// second for the list, and once a second for searches: a search waits for its turn.
+    pub(super) async fn topics(&self, request: &Request) -> Response {
+        let prefix = match request.parameter("prefix") {
+            Some(prefix) => prefix,
+            None if request.query.is_empty() => String::new(),
+            None => return Response::text(400, "the parameter \"prefix\" is invalid"),
+        };
+        let now = Instant::now();
+        if prefix.is_empty() {
+            let mut cached = self.topics.lock();
+            let text = match &*cached {
+                Some((at, text)) if now.duration_since(*at) < LISTED => text.clone(),
+                _ => {
+                    let text: Arc<str> = self.list_topics("").to_string().into();
+                    *cached = Some((now, text.clone()));
+                    text
+                }
+            };
+            return Response::new(200, "application/json", text);
+        }
+        let turn = {
+            let mut next = self.next_search.lock();
+            let turn = now.max(*next);
+            if turn - now > SEARCH_WAIT {
+                return Response::text(503, "too many searches: try again later");
+            }
+            *next = turn + LISTED;
+            turn
+        };
+        sleep_until(turn.into()).await;
+        Response::json(&self.list_topics(&prefix))
+    }
+
+    fn list_topics(&self, prefix: &str) -> Value {
+        let (listed, has_more) = self.broker.topics.list(prefix, TOPICS);
+        let rows = listed.into_iter().map(|topic| {
+            let groups = topic.groups.iter().map(|group| {
+                let (members, waiting) = group.load();
+                (waiting, members, &*group.name)
+            });
+            let mut groups: Vec<_> = groups.collect();
+            groups.sort_unstable_by_key(|group| Reverse(*group));
+            let first = groups.iter().take(GROUPS).map(|(waiting, members, name)| {
+                json!({ "name": name, "members": members, "waiting": waiting })
+            });
+            json!({
+                "topic": &*topic.name,
+                "subscribers": topic.subscribers,
+                // Those with the most waiting messages, and the number of all.
+                "groups": first.collect::<Value>(),
+                "groupCount": groups.len(),
+            })
+        });
+        json!({ "topics": rows.collect::<Value>(), "more": has_more })
     }
 
     /// The ids of this broker that begin with `prefix`, or the broker of the cluster that has `id`.

@@ -39,7 +39,7 @@ pub(super) struct Request {
     /// Without the query.
     pub(super) path: String,
     /// Behind the question mark; empty without one.
-    query: String,
+    pub(super) query: String,
     pub(super) host: Option<String>,
     /// The token of `Authorization: Bearer`.
     pub(super) token: Option<String>,

@@ -163,6 +163,25 @@ function showCluster(cluster) {
   find('cluster').replaceChildren(...items);
 }
 
+/** Prefix of the topics shown. Without one they are updated. */
+let topicPrefix = '';
+
+async function showTopics() {
+  const prefix = topicPrefix;
+  const { topics, more } = await ask(`api/topics?prefix=${encodeURIComponent(prefix)}`);
+  if (prefix !== topicPrefix) return;
+  tables.topics(topics);
+  setText(find('topic-count'), more ? `The first ${topics.length}` : '');
+}
+
+find('search-topics').addEventListener('submit', (event) => {
+  event.preventDefault();
+  topicPrefix = find('topic').value;
+  showTopics().catch(({ message }) =>
+    setText(find('topic-count'), `The search failed: ${message}`),
+  );
+});
+
 function show(stats, connections) {
   addPoints(stats);
   find('login').hidden = true;
@@ -184,6 +203,8 @@ function show(stats, connections) {
   tables.worst(tables.addRates(connections), canDisconnect);
   tables.closed(connections.closed);
   tables.errors(errorRows(stats.errors));
+  const facts = Object.entries(stats.subscriptions).map(([name, n]) => `${count(n)} ${name}`);
+  setText(find('subscriptions'), facts.join(', '));
   showCluster(stats.cluster);
   isAllowed = canDisconnect;
   isClustered = stats.cluster !== null;
@@ -289,7 +310,8 @@ async function poll() {
   try {
     const stats = ask(`api/stats?since=${history?.last ?? 0}`);
     const connections = isWall ? null : ask('api/connections');
-    const [reply, list] = await Promise.all([stats, connections]);
+    const topics = isWall || topicPrefix ? null : showTopics();
+    const [reply, list] = await Promise.all([stats, connections, topics]);
     // A broker that was started again counts its seconds anew.
     const isOther = history && reply.started !== started;
     show(isOther ? await ask('api/stats') : reply, list);

@@ -44,6 +44,18 @@ const CLOSED = [
   ['Messages', ({ messages }) => count(messages), 'number minor'],
 ];
 
+const groupsOf = ({ groups, groupCount }) =>
+  groups
+    .map(({ name, members, waiting }) => `${name}: ${count(members)}, ${count(waiting)} waiting`)
+    .concat(groupCount > groups.length ? `${count(groupCount - groups.length)} more` : [])
+    .join('; ') || '–';
+
+const TOPICS = [
+  ['Topic', ({ topic }) => topic, 'id'],
+  ['Subscribers', ({ subscribers }) => count(subscribers), 'number'],
+  ['Groups', groupsOf, 'other id'],
+];
+
 const ERRORS = [
   ['Error', ({ name }) => name, ''],
   ['Count', (row) => count(row.count), 'number'],
@@ -191,6 +203,10 @@ export function createTables(find, onDisconnect) {
       empty: 'No id of this broker begins with that.',
       keyOf: ({ id }) => id,
       onDisconnect,
+    }),
+    topics: createTable(find('topics'), TOPICS, {
+      empty: 'No topics.',
+      keyOf: ({ topic }) => topic,
     }),
     errors: createTable(find('errors'), ERRORS, {
       empty: 'No errors.',
