@@ -22,6 +22,16 @@ const RIVALS = [
   { ...OURS, name: 'cluster-2-apart', hub: 'nats', brokers: 2, ends: 'apart', judged: true },
   { ...OURS, name: 'cluster-3', hub: 'nats', brokers: 3, ends: 'one' },
   { ...OURS, name: 'cluster-3-apart', hub: 'nats', brokers: 3, ends: 'apart' },
+  // Messages to a topic instead of ids; for `fanout` alone.
+  {
+    ...OURS,
+    name: 'topics-2-apart',
+    args: ['--topics'],
+    hub: 'nats',
+    brokers: 2,
+    ends: 'apart',
+    judged: true,
+  },
   { name: 'nats', script: 'nats.js', System, brokers: 1, ends: 'one', judged: true },
   { ...SOCKETIO, name: 'socketio', ends: 'one' },
   { ...SOCKETIO, name: 'socketio-apart', ends: 'apart', judged: true },
@@ -69,7 +79,7 @@ const versions = () =>
 module.exports = {
   file: 'cluster',
   measured: 'brokers, and the hub between them,',
-  measures: [require('./flow'), require('./pairs200'), require('./request')],
+  measures: [require('./flow'), require('./pairs200'), require('./request'), require('./fanout')],
   rivals: RIVALS,
   choose,
   versions,

@@ -14,7 +14,11 @@ async function once(system, mode, options, run) {
 /**
  * One row per rival, placement and variant. Variants differ in `group`. Ratios are relative to NATS alone.
  */
-async function rowsOf(mode, variants, group, ratios, rivals, run) {
+async function rowsOf(mode, variants, group, ratios, all, run) {
+  const hasTopics = mode === 'fanout';
+  const rivals = all.filter(
+    ({ name, args }) => name === 'nats' || hasTopics === Boolean(args?.includes('--topics')),
+  );
   const samples = [];
   for (const cpus of run.placements) {
     // With shared processors, only rivals with targets are measured, unless others were requested.

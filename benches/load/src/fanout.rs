@@ -1,7 +1,7 @@
 //! One sender and many receivers that all receive every message.
 
 use std::collections::VecDeque;
-use std::slice;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
@@ -43,21 +43,24 @@ struct Fanout {
 
 impl Fanout {
     fn open(arguments: &Arguments) -> Result<Self> {
-        let target = arguments.target()?;
+        let (target, targets) = (arguments.target()?, arguments.receivers()?);
         let count = arguments.number("receivers", 100_usize)?.max(1);
         let window = arguments.number("window", 16_usize)?.max(1);
         let value = message::value(arguments.number("size", 100_usize)?)?;
         let poll = Poll::new()?;
         let ids: Vec<String> = (0..count).map(|index| format!("r{index}")).collect();
         let mut receivers = Vec::with_capacity(count);
-        for mut connection in Connection::open_all(slice::from_ref(&target), &ids, Role::Listener)?
-        {
+        for mut connection in Connection::open_all(&targets, &ids, Role::Listener)? {
             connection.register(poll.registry(), receivers.len())?;
             receivers.push(Receiver {
                 connection,
                 awaited: Sequence::new(),
                 received: 0,
             });
+        }
+        if targets.iter().all(|one| one.address != target.address) {
+            // A subscription is known to other brokers within a second.
+            thread::sleep(Duration::from_secs(1));
         }
         let mut sender = Connection::open(&target, FROM, Role::Member)?;
         sender.register(poll.registry(), count)?;
