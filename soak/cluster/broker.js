@@ -1,13 +1,15 @@
 'use strict';
 
-// A broker of a cluster, as a process that can be killed. Arguments: its name, the address of NATS.
+// A broker of a cluster, as a process that can be killed. Arguments: its name, the address of NATS,
+// its options as JSON.
 
 const WSMsgBroker = require('../..');
 
-const [name, url] = process.argv.slice(2);
+const [name, url, options = '{}'] = process.argv.slice(2);
 const server = new WSMsgBroker.Server({
   port: 0,
   host: '127.0.0.1',
+  ...JSON.parse(options),
   nats: { servers: [url], namespace: 'soak', name },
 });
 server.on('cluster', (state, reason) => {

@@ -1,13 +1,27 @@
 'use strict';
 
-// Clients that send to each other through brokers, while NATS, brokers and connections fail.
+// Clients that send to each other, and to topics and groups, through brokers, while NATS, brokers and connections fail.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const WSMsgBroker = require('../..');
 const { startNats } = require('../../testkit/nats');
 const Child = require('../processes');
+const { History } = require('./history');
 const Ledger = require('./ledger');
 const Line = require('./line');
+const Pubsub = require('./pubsub');
+
+/** Less than the default, so that slow subscribers reach it. */
+const BROKER_OPTIONS = JSON.stringify({ maxBackpressure: 256 * 1024 });
+/** Number of faults between two rests, and the duration of a rest after all watches are right, in milliseconds. */
+const FAULTS_PER_ROUND = 8;
+const REST_MS = 3000;
+/** Watchers have the present state so many milliseconds after the last fault (rule 39.9). */
+const SETTLED_MS = 10_000;
+/** A broker detects a fault of NATS so late, in milliseconds. */
+const DETECTED_MS = 4000;
+/** A longer pause of this process counts as a fault, in milliseconds. */
+const MAX_PAUSE_MS = 500;
 
 const RECONNECT = { minDelay: 20, maxDelay: 200, jitter: 1 };
 
@@ -15,19 +29,32 @@ const RECONNECT = { minDelay: 20, maxDelay: 200, jitter: 1 };
 class Broker {
   port;
 
-  constructor(name, natsPort) {
+  /** The end of the disturbance of which the broker has reported the begin. */
+  #recovered = () => {};
+
+  constructor(name, natsPort, history) {
     this.name = name;
+    this.history = history;
     this.line = new Line(() => natsPort);
   }
 
   async start() {
     if (this.line.port === undefined) await this.line.open();
-    const args = [this.name, `nats://127.0.0.1:${this.line.port}`];
+    const args = [this.name, `nats://127.0.0.1:${this.line.port}`, BROKER_OPTIONS];
     this.child = new Child(this.name, 'cluster/broker.js', args, (what) => {
       throw new Error(what);
     });
+    this.child.child.on('message', (message) => this.#onState(message));
     const { port } = await this.child.message('port');
     this.port = port;
+  }
+
+  #onState({ port, state }) {
+    if (!state && port === undefined) return;
+    this.#recovered();
+    // `lagged` has no end of its own.
+    if (state) this.#recovered = this.history.disturb([this.name], DETECTED_MS);
+    if (state === 'lagged') this.#recovered();
   }
 
   async kill() {
@@ -94,18 +121,41 @@ const FAULTS = {
     await sleep(random(2500));
     line.thaw();
   },
-  async 'clients cut off'({ front }) {
+  async 'clients cut off'({ front, pubsub }) {
     front.cut();
+    pubsub?.cut();
   },
-  async 'clients take over their ids'({ clients, again, random }) {
+  async 'clients take over their ids'({ clients, again, random, pubsub }) {
     const id = clients[random(clients.length)];
-    await again(id);
+    await Promise.all([again(id), pubsub?.takeOver()]);
   },
 };
 
+/** Faults of the clients that use topics. */
+const PUBSUB_FAULTS = {
+  async 'client killed'({ pubsub }) {
+    await pubsub.kill();
+  },
+  async 'subscribers frozen'({ pubsub, random }) {
+    await pubsub.freeze(random(2000));
+  },
+};
+
+/** Records a pause of this process, or of the machine, as a disturbance of all brokers. Returns a function to stop. */
+function watchPauses(history, names) {
+  let last = Date.now();
+  const timer = setInterval(() => {
+    const pause = Date.now() - last;
+    last = Date.now();
+    if (pause > MAX_PAUSE_MS) history.disturb(names, pause + DETECTED_MS)();
+  }, 50);
+  return () => clearInterval(timer);
+}
+
 /**
- * Plays for `ms` milliseconds, with a fault every `every` ms. `seed` determines the order of faults. Resolves
- * with the counts and the violations.
+ * Plays for `ms` milliseconds, with a fault every `every` ms. `seed` determines the order of faults. With `topics`
+ * also topics, groups and presence, whose watches must be right `settled` ms after the last fault. Resolves with the
+ * counts and the violations.
  */
 async function play({
   brokers: count = 3,
@@ -113,6 +163,8 @@ async function play({
   ms,
   every,
   seed = 1,
+  topics = false,
+  settled = SETTLED_MS,
   log = () => {},
 }) {
   const cleanup = [];
@@ -127,7 +179,13 @@ async function play({
   const happened = {};
   try {
     const nats = await startNats(t);
-    const brokers = Array.from({ length: count }, (_, n) => new Broker(`b${n}`, nats.port));
+    const history = new History();
+    const brokers = Array.from(
+      { length: count },
+      (_, n) => new Broker(`b${n}`, nats.port, history),
+    );
+    const brokerNames = brokers.map(({ name }) => name);
+    cleanup.push(watchPauses(history, brokerNames));
     await Promise.all(brokers.map((broker) => broker.start()));
     for (const broker of brokers) {
       cleanup.push(() => broker.line.close());
@@ -210,25 +268,48 @@ async function play({
       await next.connected();
       await old.close();
     };
+    let pubsub;
+    if (topics) {
+      pubsub = new Pubsub({ brokers, random, history });
+      cleanup.unshift(() => pubsub.close());
+      await pubsub.start();
+    }
+    /** The ends of the disturbances of the present fault. */
+    let ends = [];
     const world = {
       nats,
       front,
       random,
       clients: ids,
       again,
-      any: () => brokers[random(brokers.length)],
+      pubsub,
+      any: () => {
+        const broker = brokers[random(brokers.length)];
+        ends.push(history.disturb([broker.name]));
+        return broker;
+      },
     };
+    const possible = topics ? { ...FAULTS, ...PUBSUB_FAULTS } : FAULTS;
     const end = Date.now() + ms;
-    const names = Object.keys(FAULTS);
+    const names = Object.keys(possible);
+    let played = 0;
     while (Date.now() < end) {
       const next = sleep(every);
       const name = names[random(names.length)];
       happened[name] = (happened[name] ?? 0) + 1;
       log(name);
-      await FAULTS[name](world);
+      if (name.startsWith('NATS')) ends.push(history.disturb(brokerNames));
+      await possible[name](world);
+      for (const over of ends) over();
+      ends = [];
+      played += 1;
+      if (pubsub && (played % FAULTS_PER_ROUND === 0 || Date.now() >= end)) {
+        await pubsub.rest(settled, REST_MS);
+      }
       await next;
     }
     isOver = true;
+    const finished = await pubsub?.finish();
     await Promise.all(running);
     // Every promise must settle.
     const late = Date.now() + 40_000;
@@ -244,16 +325,18 @@ async function play({
     while (found.found.silent.length > 0 && Date.now() < missed) {
       found = await brokers[0].child.ask('found', 'found');
     }
-    const everywhere = (
-      await Promise.all(brokers.map(({ child }) => child.ask('ids', 'ids')))
-    ).flatMap((answer) => answer.ids);
+    const isClient = (id) => ids.includes(id);
+    const everywhere = (await Promise.all(brokers.map(({ child }) => child.ask('ids', 'ids'))))
+      .flatMap((answer) => answer.ids)
+      .filter(isClient);
     const ghosts = everywhere.length - ids.length;
     if (ghosts !== 0) ledger.faults.push(`${everywhere.length} registrations of ${ids.length} ids`);
-    if (found.found.ids.length !== ids.length || found.found.silent.length > 0) {
+    if (found.found.ids.filter(isClient).length !== ids.length || found.found.silent.length > 0) {
       ledger.faults.push(`found ${JSON.stringify(found.found)}`);
     }
     const counts = ledger.close(3000);
-    return { counts, requests, happened, arrived: ledger.arrived, faults: ledger.faults };
+    const faults = [...ledger.faults, ...(finished?.faults ?? [])];
+    return { counts, requests, happened, arrived: ledger.arrived, ...finished, faults };
   } finally {
     for (const end of cleanup) await end();
   }
