@@ -4,6 +4,7 @@
 
 const { once } = require('node:events');
 const test = require('ava');
+const { startRelay } = require('./support/relay');
 const { startServer, WSMsgBroker } = require('./support/start');
 const { kinds, urlOf, open, join, failure, awaited } = require('./support/clients');
 
@@ -174,6 +175,35 @@ for (const kind of kinds) {
     t.is(server.stats().subscriptions, 1);
     sender.publish('after', 't');
     t.is((await messages.next()).value.message, 'after');
+  });
+
+  test(`${kind}: a connection that is lost ends what the program is ending`, async (t) => {
+    const server = await startServer(t);
+    const relay = await startRelay(t, server);
+    const url = `ws://127.0.0.1:${relay.address().port}/`;
+    const options = { reconnect: { minDelay: 1, maxDelay: 1 } };
+    const client = await open(t, kind, 'c', url, options).connected();
+    await client.subscribe('stays');
+    const subscription = await client.subscribe('t', { info: 1 });
+    const watches = [await client.presence('t'), await client.watch(['c'])];
+    const back = once(client, 'reconnected');
+    const ends = [subscription.unsubscribe(), ...watches.map((watch) => watch.close())];
+    relay.cut();
+    relay.mend();
+    await Promise.all([back, ...ends]);
+    await client.request(1, 'nobody').catch(() => {});
+    t.is(server.stats().subscriptions, 1);
+  });
+
+  test(`${kind}: a renewed registration does not begin again what the program is ending`, async (t) => {
+    const server = await startServer(t);
+    const client = await join(t, kind, server, 'c');
+    const subscription = await client.subscribe('t');
+    const watches = [await client.presence('t'), await client.watch(['c'])];
+    client.register();
+    await Promise.all([subscription.unsubscribe(), ...watches.map((watch) => watch.close())]);
+    await client.request(1, 'nobody').catch(() => {});
+    t.is(server.stats().subscriptions, 0);
   });
 
   test(`${kind}: a subscription may be made before the client is connected`, async (t) => {

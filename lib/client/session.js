@@ -418,6 +418,7 @@ class Session extends Messaging {
     const isReplaced = this.usesVersion2 && code === 'REPLACED';
     this.isRegistered = false;
     this.subscriptions.onLost(coded('ERR_WSMB_NOT_REGISTERED', 'id was lost'));
+    this.watches.onLost();
     if ((this.#isLeaving || this.#isDraining) && !isReplaced) {
       timers.clearTimeout(this.#timer);
       this.hasLostId = this.#isDraining;
@@ -552,6 +553,7 @@ class Session extends Messaging {
     this.#isWaiting = true;
     this.#timer = timers.setTimeout(() => this.#dial(), delay);
     this.subscriptions.onLost(reason);
+    this.watches.onLost();
     this.emit('reconnecting', this.#attempts, delay, reason);
   }
 

@@ -63,7 +63,7 @@ class Subscriptions {
   onRegistered() {
     for (const [number, entry] of [...this.#entries]) {
       entry.finished = 0;
-      if (!entry.isGiven) {
+      if (!entry.isGiven && !entry.isEnding) {
         this.#send(number);
       }
     }
@@ -162,10 +162,15 @@ class Subscriptions {
     entry.subscription.emit('end', error);
   }
 
-  /** The registration has ended, and with it the subscriptions that the server's program has made. */
+  /**
+   * The registration has ended, and with it the subscriptions that the server's program has made, and those that the
+   * program is ending: the broker will not confirm that any more.
+   */
   onLost(error) {
-    for (const [number, { isGiven }] of [...this.#entries]) {
-      if (isGiven) {
+    for (const [number, { isGiven, isEnding }] of [...this.#entries]) {
+      if (isEnding) {
+        this.#drop(number);
+      } else if (isGiven) {
         this.#drop(number, error);
       }
     }

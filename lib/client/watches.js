@@ -42,8 +42,19 @@ class Watches {
 
   /** Watches again on a new connection. */
   onRegistered() {
-    for (const number of [...this.#entries.keys()]) {
-      this.#send(number);
+    for (const [number, { isEnding }] of [...this.#entries]) {
+      if (!isEnding) {
+        this.#send(number);
+      }
+    }
+  }
+
+  /** The registration has ended, and with it the watches that the program is ending. */
+  onLost() {
+    for (const [number, { isEnding }] of [...this.#entries]) {
+      if (isEnding) {
+        this.#drop(number);
+      }
     }
   }
 
