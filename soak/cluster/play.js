@@ -15,7 +15,7 @@ const Pubsub = require('./pubsub');
 const BROKER_OPTIONS = JSON.stringify({ maxBackpressure: 256 * 1024 });
 /** Number of faults between two rests, and the duration of a rest after all watches are right, in milliseconds. */
 const FAULTS_PER_ROUND = 8;
-const REST_MS = 3000;
+const REST_MS = 8000;
 /** Watchers have the present state so many milliseconds after the last fault (rule 39.9). */
 const SETTLED_MS = 10_000;
 /** A broker detects a fault of NATS so late, in milliseconds. */
@@ -154,8 +154,8 @@ function watchPauses(history, names) {
 
 /**
  * Plays for `ms` milliseconds, with a fault every `every` ms. `seed` determines the order of faults. With `topics`
- * also topics, groups and presence, whose watches must be right `settled` ms after the last fault. Resolves with the
- * counts and the violations.
+ * also topics, groups and presence, whose watches must be right `settled` ms after the last fault; then follow `rest`
+ * ms without a fault. Resolves with the counts and the violations.
  */
 async function play({
   brokers: count = 3,
@@ -165,6 +165,7 @@ async function play({
   seed = 1,
   topics = false,
   settled = SETTLED_MS,
+  rest = REST_MS,
   log = () => {},
 }) {
   const cleanup = [];
@@ -293,6 +294,8 @@ async function play({
     const end = Date.now() + ms;
     const names = Object.keys(possible);
     let played = 0;
+    /** When the last fault was repaired. */
+    let calm = Date.now();
     while (Date.now() < end) {
       const next = sleep(every);
       const name = names[random(names.length)];
@@ -303,11 +306,11 @@ async function play({
       for (const over of ends) over();
       ends = [];
       played += 1;
-      if (pubsub && (played % FAULTS_PER_ROUND === 0 || Date.now() >= end)) {
-        await pubsub.rest(settled, REST_MS);
-      }
+      calm = Date.now();
+      if (played % FAULTS_PER_ROUND === 0 && calm < end) await pubsub?.rest(calm, settled, rest);
       await next;
     }
+    await pubsub?.rest(calm, settled, rest);
     isOver = true;
     const finished = await pubsub?.finish();
     await Promise.all(running);

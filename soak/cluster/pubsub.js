@@ -269,12 +269,11 @@ class Pubsub {
     await Promise.all(some.map((actor) => actor.freeze(wait)));
   }
 
-  /** No fault for a while: all that is watched must be right `limit` milliseconds after the last fault, and stay so. */
-  async rest(limit, ms) {
-    const begun = Date.now();
+  /** There is no fault since `calm`. All watches must be right `limit` milliseconds later, and for `ms` after that. */
+  async rest(calm, limit, ms) {
     this.#isResting = true;
     await Promise.all(this.#actors.map((actor) => actor.exclusive(() => {})));
-    await this.rooms.compare(begun, limit);
+    await this.rooms.compare(calm, limit);
     await sleep(ms);
     this.rooms.compareNow('while nothing changed');
     this.#isResting = false;
