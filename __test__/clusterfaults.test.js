@@ -32,6 +32,8 @@ test.serial('topics, groups and presence keep their guarantees, whatever fails',
     clients: 3,
     topics: true,
     rest: 2000,
+    // No topic matches two patterns: a broker that gets a second one may reorder messages of other brokers.
+    patterns: [['news.*', 'other'], ['news.*'], ['other']],
     // Other tests use the processor, too.
     settled: 30_000,
   });
@@ -93,6 +95,7 @@ test('publications: duplicates, altered, reordered and lost messages, and wrong 
   const { history, near, far, reader } = steady({ near: 'b0', far: 'b1', reader: 'b0' });
   const publications = new Publications(history);
   const receiver = publications.receiver('reader', 'news.*');
+  publications.begun(receiver, reader, 60_000);
   const got = (message, from = 'near', topic = 'news.1') =>
     publications.got(receiver, reader, message, from, topic);
   const sent = Array.from({ length: 6 }, () => publications.send(near, 'news.1', 20));
@@ -124,7 +127,7 @@ test('publications: what a fault, a change of a connection or a gap explains is 
   const { history, near, far, reader } = steady({ near: 'b0', far: 'b1', reader: 'b0' });
   const publications = new Publications(history);
   const receiver = publications.receiver('reader', '>');
-  publications.begun(receiver, reader);
+  publications.begun(receiver, reader, 60_000);
   history.disturb(['b1'])();
   publications.send(far, 'one', 20);
   publications.send(near, 'two', 20);

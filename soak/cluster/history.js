@@ -1,6 +1,6 @@
 'use strict';
 
-// When each client was connected to which broker, and when faults could disturb the brokers.
+// When each client was connected to which broker, and when faults could disturb brokers and clients.
 
 /** Messages sent so shortly before or after a change of a connection are not compared, in milliseconds. */
 const WINDOW = 3000;
@@ -10,7 +10,7 @@ const RECOVERY = 2000;
 class History {
   /** Connections by id: `{ id, broker, from, until }`, `until` is infinite while it is open. */
   #connections = new Map();
-  /** Disturbances by broker: `{ from, until }`. */
+  /** Disturbances by broker or id: `{ from, until }`. */
   #disturbances = new Map();
 
   /** Records a new connection, and returns it. */
@@ -27,12 +27,12 @@ class History {
     if (connection) connection.until = Math.min(connection.until, Date.now());
   }
 
-  /** Records a disturbance of these brokers that began `ago` milliseconds ago. Returns a function that ends it. */
-  disturb(brokers, ago = 0) {
+  /** Records a disturbance of these brokers or ids that began `ago` milliseconds ago. Returns a function that ends it. */
+  disturb(names, ago = 0) {
     const disturbance = { from: Date.now() - ago, until: Number.POSITIVE_INFINITY };
-    for (const broker of brokers) {
-      const all = this.#disturbances.get(broker) ?? [];
-      this.#disturbances.set(broker, all);
+    for (const name of names) {
+      const all = this.#disturbances.get(name) ?? [];
+      this.#disturbances.set(name, all);
       all.push(disturbance);
     }
     return () => {
@@ -40,10 +40,10 @@ class History {
     };
   }
 
-  /** Whether one of these brokers was disturbed at some time in between. */
-  isDisturbed(brokers, from, until) {
-    return brokers.some((broker) =>
-      (this.#disturbances.get(broker) ?? []).some((one) => one.from <= until && one.until >= from),
+  /** Whether one of these brokers or ids was disturbed at some time in between. */
+  isDisturbed(names, from, until) {
+    return names.some((name) =>
+      (this.#disturbances.get(name) ?? []).some((one) => one.from <= until && one.until >= from),
     );
   }
 

@@ -37,6 +37,11 @@ class Jobs {
     job.settled = Date.now();
   }
 
+  /** Records the receipt of a published job, or the code of its failure. */
+  receipt(number, receipt) {
+    this.#jobs[number].receipt = receipt;
+  }
+
   /** Records that a worker has begun to handle a job. */
   handled(number, group, worker, attempt) {
     const job = this.#jobs[number];
@@ -57,11 +62,11 @@ class Jobs {
         counts[what] = (counts[what] ?? 0) + 1;
         const fault = this.#check(job, handled, isQuiet);
         if (fault) {
-          const { at, connection, kind, settled } = job;
+          const { at, connection, kind, receipt, settled = at } = job;
           const by = handled.map(({ worker, attempt }) => `${worker} ${attempt}`).join(', ');
           this.faults.push(
             `job ${number} (${kind}, ${group}, from ${connection.id} at ${connection.broker} at ${at}, ` +
-              `${job.outcome} after ${settled - at} ms, handled by [${by}]) ${fault}`,
+              `${job.outcome ?? JSON.stringify(receipt)} after ${settled - at} ms, handled by [${by}]) ${fault}`,
           );
         }
       }
@@ -87,9 +92,10 @@ class Jobs {
 
   /** Whether no fault can have had an effect on a job: all connections, and all brokers, were undisturbed. */
   #isQuiet({ at, connection, settled = at }, workers) {
+    const ids = [connection.id, ...workers];
     return (
-      [connection.id, ...workers].every((id) => this.#history.isSteady(id, at, settled)) &&
-      !this.#history.isDisturbed(this.#brokers, at - RECOVERY, settled + WINDOW)
+      ids.every((id) => this.#history.isSteady(id, at, settled)) &&
+      !this.#history.isDisturbed([...ids, ...this.#brokers], at - RECOVERY, settled + WINDOW)
     );
   }
 }

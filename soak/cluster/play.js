@@ -153,9 +153,13 @@ function watchPauses(history, names) {
 }
 
 /**
- * Plays for `ms` milliseconds, with a fault every `every` ms. `seed` determines the order of faults. With `topics`
- * also topics, groups and presence, whose watches must be right `settled` ms after the last fault; then follow `rest`
- * ms without a fault. Resolves with the counts and the violations.
+ * Plays for `ms` milliseconds, with a fault every `every` ms. `seed` determines the order of faults. Resolves with the
+ * counts and the violations. With `topics` also topics, groups and presence:
+ *
+ *     settled   watches must be right so many milliseconds after the last fault
+ *     rest      duration of the time without faults that follows
+ *     only      names of the faults, instead of all
+ *     patterns  the subscriptions of the actors in turn, instead of the usual ones
  */
 async function play({
   brokers: count = 3,
@@ -164,6 +168,8 @@ async function play({
   every,
   seed = 1,
   topics = false,
+  only,
+  patterns,
   settled = SETTLED_MS,
   rest = REST_MS,
   log = () => {},
@@ -271,7 +277,7 @@ async function play({
     };
     let pubsub;
     if (topics) {
-      pubsub = new Pubsub({ brokers, random, history });
+      pubsub = new Pubsub({ brokers, random, history, patterns });
       cleanup.unshift(() => pubsub.close());
       await pubsub.start();
     }
@@ -292,7 +298,7 @@ async function play({
     };
     const possible = topics ? { ...FAULTS, ...PUBSUB_FAULTS } : FAULTS;
     const end = Date.now() + ms;
-    const names = Object.keys(possible);
+    const names = only ?? Object.keys(possible);
     let played = 0;
     /** When the last fault was repaired. */
     let calm = Date.now();

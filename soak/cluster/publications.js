@@ -50,14 +50,18 @@ class Publications {
   }
 
   #part(receiver, connection) {
-    const part = receiver.connections.get(connection) ?? { gaps: new Map(), got: new Map() };
+    const part = receiver.connections.get(connection) ?? {
+      from: Date.now(),
+      gaps: new Map(),
+      got: new Map(),
+    };
     receiver.connections.set(connection, part);
     return part;
   }
 
-  /** Records that the subscription has begun on this connection. */
-  begun(receiver, connection) {
-    this.#part(receiver, connection);
+  /** Records that the subscription has begun on this connection, now or `ago` milliseconds ago. */
+  begun(receiver, connection, ago = 0) {
+    this.#part(receiver, connection).from -= ago;
   }
 
   /** Records a `gap`. */
@@ -131,7 +135,7 @@ class Publications {
     }
   }
 
-  #checkPart(receiver, connection, { gaps, got }, counts) {
+  #checkPart(receiver, connection, { from, gaps, got }, counts) {
     const byTopic = new Map([...gaps.keys()].map((topic) => [topic, { must: [], may: 0 }]));
     for (const { name, topic, sent } of this.#streams.values()) {
       if (!matches(receiver.pattern, topic)) continue;
@@ -140,14 +144,14 @@ class Publications {
       const lost = byTopic.get(topic) ?? { must: [], may: 0 };
       byTopic.set(topic, lost);
       const until = connection.until + WINDOW;
-      for (let n = firstAfter(sent, connection.from - MAX_DELAY); n < sent.length; n += 1) {
+      for (let n = firstAfter(sent, from - MAX_DELAY); n < sent.length; n += 1) {
         const entry = sent[n];
         if (entry.at > until) break;
         if (numbers.all.has(n)) continue;
         lost.may += 1;
-        const cause = this.#cause(receiver, connection, entry, n < numbers.last);
+        const cause = this.#cause(receiver, { ...connection, from }, entry, n < numbers.last);
         if (cause) {
-          if (entry.at >= connection.from && entry.at <= connection.until) counts[cause] += 1;
+          if (entry.at >= from && entry.at <= connection.until) counts[cause] += 1;
         } else {
           lost.must.push(`${name} ${n} (sent at ${entry.connection.broker} at ${entry.at})`);
         }
@@ -155,7 +159,7 @@ class Publications {
     }
     for (const [topic, { must, may }] of byTopic) {
       const gap = gaps.get(topic) ?? 0;
-      const at = `${receiver.id} ${receiver.pattern}, at ${connection.broker} since ${connection.from}`;
+      const at = `${receiver.id} ${receiver.pattern}, at ${connection.broker} since ${from}`;
       if (gap > 0) counts['gaps that were compared'] += 1;
       counts['lost, in a gap'] += gap;
       if (must.length > gap) {

@@ -37,6 +37,7 @@ const idOf = (n) => `actor.${n}`;
 
 class Pubsub {
   #brokers;
+  #patterns;
   #random;
   #history;
   #actors = [];
@@ -50,8 +51,9 @@ class Pubsub {
   jobs;
   rooms = new Rooms(ROOMS);
 
-  constructor({ brokers, random, history }) {
+  constructor({ brokers, random, history, patterns = PATTERNS }) {
     this.#brokers = brokers;
+    this.#patterns = patterns;
     this.#random = random;
     this.#history = history;
     this.publications = new Publications(history);
@@ -79,7 +81,7 @@ class Pubsub {
       actor.number = n;
       // Three actors are no members.
       actor.room = n < 6 ? ROOMS[n % ROOMS.length] : undefined;
-      actor.receivers = PATTERNS[n % PATTERNS.length].map((pattern) =>
+      actor.receivers = this.#patterns[n % this.#patterns.length].map((pattern) =>
         this.publications.receiver(actor.id, pattern),
       );
       this.#actors.push(actor);
@@ -209,8 +211,12 @@ class Pubsub {
     const kind = isPublished ? 'published' : ['published', 'request', 'retried'][this.#random(3)];
     const job = this.jobs.send(connection, kind, groups);
     if (kind === 'published') {
-      if (this.#random(2) === 0) this.#track(client.deliver({ job }, { topic }));
-      else client.publish({ job }, topic);
+      if (this.#random(2) === 0) {
+        const receipt = client.deliver({ job }, { topic });
+        this.#track(receipt, (value) => this.jobs.receipt(job, value.code ?? value));
+      } else {
+        client.publish({ job }, topic);
+      }
       return;
     }
     const retry = kind === 'retried' ? 3 : 0;
@@ -266,7 +272,10 @@ class Pubsub {
   async freeze(ms) {
     const some = this.#live().filter(() => this.#random(3) === 0);
     const wait = sleep(ms);
+    // What they send, or what is sent to them, is delayed.
+    const end = this.#history.disturb(some.map(({ id }) => id));
     await Promise.all(some.map((actor) => actor.freeze(wait)));
+    end();
   }
 
   /** There is no fault since `calm`. All watches must be right `limit` milliseconds later, and for `ms` after that. */
