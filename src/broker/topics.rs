@@ -12,11 +12,13 @@
 //! | `wildcards` | subscribers by patterns with wildcards |
 //! | `subscriber` | what a connection subscribes to, and what it has lost |
 //! | `groups` | groups of workers, of which one gets a message |
+//! | `jobs` | delivers the messages of groups to members |
 //! | `request` | a request while its receivers at other brokers are looked for |
 //! | `publish` | pushes messages of a topic to a subscriber |
 //! | `listing` | the topics with the most subscribers |
 
 pub(crate) mod groups;
+mod jobs;
 mod listing;
 mod publish;
 pub(crate) mod request;

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt, slice,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -18,16 +18,7 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 use ring::digest::{SHA256, digest};
 
-use crate::{
-    broker::{
-        Broker,
-        handle::Handle,
-        requests::{DeliveryError, Name, Notifications, Opened, Question, Request},
-    },
-    protocol::{self, version_2},
-    sync::Mutex,
-    transport::outbox::Pushed,
-};
+use crate::{broker::handle::Handle, sync::Mutex};
 
 /// Maximum number, and maximum bytes, of the messages that wait in a group.
 const MAX_JOBS: usize = 1_000;
@@ -125,7 +116,7 @@ pub(crate) struct JobRequest {
 
 impl JobRequest {
     /// True if its asker still waits for an answer.
-    fn is_wanted(&self, now: Instant) -> bool {
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
         !self.is_cancelled.load(Relaxed)
             && self.deadline.is_none_or(|deadline| now < deadline)
             && self.asker.owns_its_id()
@@ -167,16 +158,6 @@ pub(crate) enum Dispatched {
     Full,
     /// The last member has just left.
     Empty,
-}
-
-/// The outcome of a message for a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivered {
-    Yes,
-    /// Its asker no longer waits.
-    NotWanted,
-    /// The connection of the member has closed.
-    Closed,
 }
 
 /// A message, and the member that gets it.
@@ -342,7 +323,7 @@ impl Group {
     }
 
     /// Decides about a message: a member gets it, or it waits.
-    fn dispatch(&self, job: &Job) -> Result<Arc<Handle>, Dispatched> {
+    pub(super) fn dispatch(&self, job: &Job) -> Result<Arc<Handle>, Dispatched> {
         let mut state = self.state.lock();
         if state.jobs.is_empty()
             && let Some(handle) = state.assign()
@@ -436,7 +417,7 @@ impl Group {
     }
 
     /// Takes back a message from a member whose connection has closed. It is the next one of another member.
-    fn take_back(&self, job: Job, handle: &Arc<Handle>) -> Vec<Assignment> {
+    pub(super) fn take_back(&self, job: Job, handle: &Arc<Handle>) -> Vec<Assignment> {
         let mut assigned = Vec::new();
         let mut state = self.state.lock();
         if let Some(member) = state.find(handle) {
@@ -450,296 +431,5 @@ impl Group {
     }
 }
 
-impl Broker {
-    /// Gives a message to a member of a group, or lets it wait. Handles that need a flush are added to `touched`.
-    pub(crate) fn dispatch(
-        &self,
-        group: &Group,
-        job: Job,
-        touched: &mut Vec<Arc<Handle>>,
-    ) -> Dispatched {
-        match group.dispatch(&job) {
-            Ok(handle) => {
-                self.deliver_jobs(group, vec![(job, handle)], touched);
-                Dispatched::Sent
-            }
-            Err(dispatched) => {
-                if let (Dispatched::Queued, Some(peers)) = (dispatched, &self.peers) {
-                    peers.note_waiting(group);
-                }
-                dispatched
-            }
-        }
-    }
-
-    /// Delivers messages to the members that they are assigned to.
-    pub(crate) fn deliver_jobs(
-        &self,
-        group: &Group,
-        assigned: Vec<Assignment>,
-        touched: &mut Vec<Arc<Handle>>,
-    ) {
-        let mut notifications = Notifications::new();
-        let mut rest: VecDeque<_> = assigned.into();
-        while let Some((job, handle)) = rest.pop_front() {
-            match self.deliver_job(&job, &handle, touched, &mut notifications) {
-                Delivered::Yes => {}
-                // Another message may take its place.
-                Delivered::NotWanted => rest.extend(group.acknowledge(&handle, 1)),
-                Delivered::Closed => {
-                    rest.extend(group.take_back(job, &handle));
-                    if let Some(peers) = &self.peers {
-                        peers.note_waiting(group);
-                    }
-                }
-            }
-        }
-        self.notify(&mut notifications, touched);
-    }
-
-    /// Delivers a message to a member.
-    fn deliver_job(
-        &self,
-        job: &Job,
-        handle: &Arc<Handle>,
-        touched: &mut Vec<Arc<Handle>>,
-        notifications: &mut Notifications,
-    ) -> Delivered {
-        let opened = match &job.request {
-            None => None,
-            Some(request) => match self.open_job(request, handle, notifications) {
-                Some(opened) => opened,
-                None => return Delivered::NotWanted,
-            },
-        };
-        let pushed = handle.outbox.push_shared(&job.frame);
-        if let Some(opened) = opened {
-            self.registry.requests.delivered(&opened, notifications);
-        }
-        // The part of a member that has closed has ended with `GONE`, and its asker decides.
-        if pushed == Pushed::Closed && job.request.is_none() {
-            return Delivered::Closed;
-        }
-        if pushed == Pushed::NeedsFlush {
-            touched.push(handle.clone());
-        }
-        if pushed != Pushed::Closed {
-            (self.metrics.turns.messages_out).fetch_add(1, Relaxed);
-        }
-        Delivered::Yes
-    }
-
-    /// Opens the request that a message is. None if its asker no longer waits.
-    #[allow(clippy::option_option)]
-    fn open_job(
-        &self,
-        request: &JobRequest,
-        handle: &Arc<Handle>,
-        notifications: &mut Notifications,
-    ) -> Option<Option<Arc<Request>>> {
-        let now = Instant::now();
-        let left = request
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(now));
-        if !request.is_wanted(now) {
-            return None;
-        }
-        let id = request.asked_as.clone();
-        let id = id.or_else(|| handle.last_id.lock().clone());
-        let id = id.unwrap_or_default();
-        let names = [Name {
-            id: &id,
-            registration: handle.registration(),
-        }];
-        let question = Question {
-            ack: &request.ack,
-            asker: &request.asker,
-            receivers: slice::from_ref(handle),
-            names: &names,
-            answers: request.answers,
-            timeout: left,
-        };
-        let requests = &self.registry.requests;
-        loop {
-            match requests.open(&question, now, notifications) {
-                Ok(Opened::Pending(opened)) => return Some(opened),
-                Ok(Opened::Expired) => {}
-                Err(_) => return None,
-            }
-        }
-    }
-
-    /// Ends all subscriptions of a connection that has lost or given up its id.
-    pub(crate) fn end_subscriptions(&self, handle: &Arc<Handle>) {
-        self.end_participation(handle);
-        let jobs = self.topics.leave(handle);
-        self.fail_jobs(jobs);
-    }
-
-    /// Ends the wait of messages for groups whose last members have left: other brokers get them. Requests fail.
-    pub(crate) fn fail_jobs(&self, jobs: Vec<(Arc<Group>, Job)>) {
-        for (group, job) in jobs {
-            let Some(JobRequest {
-                asker, ack, dest, ..
-            }) = job.request
-            else {
-                let peers = self.peers.as_ref();
-                if !peers.is_some_and(|peers| peers.pass_on(&group, &job)) {
-                    self.no_subscriber(1);
-                }
-                continue;
-            };
-            self.registry.requests.count_failed(DeliveryError::Gone);
-            if self.has_room_for_answer(&asker) {
-                let ack = protocol::json_string(&ack);
-                let frame = version_2::failed(&ack, &dest, DeliveryError::Gone.code());
-                asker.write(|outbox| outbox.push(&frame));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{memory::Memory, transport::socket::pipe::Pipe};
-
-    fn handle(key: u64) -> Arc<Handle> {
-        let memory = Arc::new(Memory::new(usize::MAX));
-        Arc::new(Handle::new(key, Pipe::full(), 1024, memory))
-    }
-
-    fn job(text: &'static str) -> Job {
-        let frame = Bytes::from_static(text.as_bytes());
-        Job {
-            frame,
-            request: None,
-            hops: 0,
-        }
-    }
-
-    fn texts(assigned: &[Assignment]) -> Vec<(&str, u64)> {
-        let text = |job: &Job| match &job.frame[..] {
-            b"1" => "1",
-            b"2" => "2",
-            _ => "other",
-        };
-        let each = assigned.iter();
-        each.map(|(job, handle)| (text(job), handle.key)).collect()
-    }
-
-    #[test]
-    fn a_message_that_a_closed_member_did_not_get_is_the_next_of_another() {
-        let group = Group::new(&"jobs".into(), "g");
-        let (a, b) = (handle(1), handle(2));
-        let mut assigned = Vec::new();
-        group.set(&a, 1, &mut assigned);
-        group.set(&b, 1, &mut assigned);
-        let first = group.dispatch(&job("1")).unwrap();
-        let second = group.dispatch(&job("other")).unwrap();
-        assert_eq!((first.key, second.key), (1, 2));
-        assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Queued);
-        // `a` has closed, and `b` is busy: the message waits before the one that came later.
-        assert!(group.take_back(job("1"), &a).is_empty());
-        assert_eq!(texts(&group.acknowledge(&b, 1)), [("1", 2)]);
-        assert_eq!(texts(&group.acknowledge(&b, 1)), [("2", 2)]);
-        assert!(group.acknowledge(&a, 1).is_empty(), "it takes no more");
-        assert_eq!(group.state.lock().bytes, 0);
-        assert!(group.remove(&a).is_empty() && !group.is_empty());
-        assert!(group.remove(&b).is_empty() && group.is_empty());
-        assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Empty);
-    }
-
-    fn asked(group: &Group, asker: &Arc<Handle>, ack: &str) -> Result<Arc<Handle>, Dispatched> {
-        let request = JobRequest {
-            asker: asker.clone(),
-            ack: ack.into(),
-            dest: "\"a\"".into(),
-            asked_as: None,
-            answers: 1,
-            deadline: None,
-            is_cancelled: Arc::default(),
-        };
-        group.dispatch(&Job {
-            request: Some(request),
-            ..job("1")
-        })
-    }
-
-    #[test]
-    fn a_group_offers_the_member_that_is_next_and_requests_that_wait_are_cancelled() {
-        let group = Group::new(&"jobs".into(), "g");
-        let now = Instant::now();
-        let offer = || (group.offer(now)).map(|one| (one.member.to_string(), one.is_free));
-        assert_eq!(offer(), None);
-        let (a, b, asker, other) = (handle(1), handle(2), handle(3), handle(4));
-        for (member, id) in [(&a, "a"), (&b, "b")] {
-            *member.last_id.lock() = Some(id.into());
-            member.set_registration(1);
-            group.set(member, 1, &mut Vec::new());
-        }
-        for id in ["a", "b"] {
-            assert_eq!(offer(), Some((id.to_owned(), true)));
-            group.on_offer_taken();
-            let next = asked(&group, &asker, "first").expect("it is free");
-            assert_eq!(next.owned_id().as_deref(), Some(id));
-        }
-        assert_eq!(offer().map(|(_, is_free)| is_free), Some(false));
-        for member in [&a, &b] {
-            assert!(group.acknowledge(member, 1).is_empty());
-        }
-        // No more than there is room for, until these have come or are late.
-        for is_free in [true, true, false, false] {
-            assert_eq!(offer().map(|(_, is_free)| is_free), Some(is_free));
-        }
-        group.on_offer_taken();
-        assert_eq!(offer().map(|(_, is_free)| is_free), Some(true));
-        let later = group.offer(now + OFFER_TIME);
-        assert_eq!(later.map(|one| one.is_free), Some(true));
-        for _ in 0..2 {
-            assert!(asked(&group, &asker, "second").is_ok());
-        }
-        for ack in ["x", "y"] {
-            let waits = asked(&group, &asker, ack).unwrap_err();
-            assert_eq!(waits, Dispatched::Queued);
-        }
-        group.cancel("x", &other);
-        assert!(group.has_waiting("x", &asker) && !group.has_waiting("x", &other));
-        group.cancel("x", &asker);
-        assert!(!group.has_waiting("x", &asker) && group.has_waiting("y", &asker));
-        assert_eq!(group.state.lock().bytes, 1);
-        a.set_registration(0);
-        b.set_registration(0);
-        assert_eq!(offer(), None);
-    }
-
-    #[test]
-    fn senders_wait_once_too_many_messages_wait_and_are_woken_by_room() {
-        use std::task::{Wake, Waker};
-
-        struct Count(std::sync::atomic::AtomicUsize);
-        impl Wake for Count {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Relaxed);
-            }
-        }
-
-        let group = Group::new(&"jobs".into(), "g");
-        let a = handle(1);
-        let count = Arc::new(Count(0.into()));
-        let waker = Waker::from(count.clone());
-        group.set(&a, 0, &mut Vec::new());
-        for _ in 0..MAX_JOBS {
-            assert!(group.has_room(7, &waker));
-            assert_eq!(group.dispatch(&job("1")).unwrap_err(), Dispatched::Queued);
-        }
-        assert_eq!(group.dispatch(&job("1")).unwrap_err(), Dispatched::Full);
-        for _ in 0..3 {
-            assert!(!group.has_room(7, &waker));
-        }
-        let mut assigned = Vec::new();
-        group.set(&a, 1, &mut assigned);
-        assert_eq!((assigned.len(), count.0.load(Relaxed)), (1, 1));
-        assert!(group.has_room(7, &waker));
-    }
-}
+mod tests;

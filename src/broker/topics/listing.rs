@@ -6,12 +6,10 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashSet},
-    hash::BuildHasher,
     sync::Arc,
 };
 
 use super::{Group, Subscribers, Topics};
-use crate::topic;
 
 /// Buckets of a table that are read under one lock.
 const SLICE: usize = 4096;
@@ -93,22 +91,11 @@ impl Topics {
         let first = first.into_sorted_vec().into_iter();
         let first = first.filter(|(_, name)| names.insert(name.clone()));
         let listed = first.map(|(Reverse(subscribers), name)| Listed {
-            groups: self.groups_of(&name),
+            groups: self.demand(&name).1,
             name,
             subscribers,
         });
         (listed.collect(), has_more)
-    }
-
-    /// The groups that subscribe to exactly this topic or pattern.
-    fn groups_of(&self, pattern: &str) -> Vec<Arc<Group>> {
-        if topic::has_wildcards(pattern) {
-            return self.wildcards.read().groups(pattern);
-        }
-        let hash = self.hasher.hash_one(pattern);
-        let shard = self.shard(hash).read();
-        let topic = shard.find(hash, |one| *one.name == *pattern);
-        topic.map_or_else(Vec::new, |topic| topic.subscribers.groups.clone())
     }
 }
 

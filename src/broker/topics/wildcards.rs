@@ -1,10 +1,8 @@
 //! Patterns with wildcards: a tree of their tokens.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 
-use super::{Found, Group, RandomState, Subscribers};
+use super::{Found, RandomState, Subscribers};
 use crate::topic::{MAX_TOKENS, ONE, REST};
 
 /// The patterns with wildcards that have subscribers.
@@ -106,12 +104,6 @@ impl Tree {
     /// True if the pattern has a subscriber.
     pub(super) fn has(&self, pattern: &str) -> bool {
         self.get(pattern).is_some()
-    }
-
-    /// The groups that subscribe to exactly this pattern.
-    pub(super) fn groups(&self, pattern: &str) -> Vec<Arc<Group>> {
-        let node = self.root.find(pattern);
-        node.map_or_else(Vec::new, |node| node.subscribers.groups.clone())
     }
 
     /// Calls a function with each pattern that begins with `prefix`, and its subscribers, in no order. Also with names
