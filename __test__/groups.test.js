@@ -2,7 +2,9 @@
 
 // Groups of workers: each message goes to one member.
 
+const { once } = require('node:events');
 const test = require('ava');
+const { WebSocketServer } = require('ws');
 const { startServer } = require('./support/start');
 const { kinds, join, failure, awaited } = require('./support/clients');
 
@@ -205,5 +207,33 @@ for (const kind of kinds) {
     }
     t.is((await failure(client.subscribe('t', { group: 'g', window: 0 }))).code, 'ERR_WSMB_OPTION');
     t.is((await failure(client.request(1, 'x', { retry: -1 }))).code, 'ERR_WSMB_OPTION');
+  });
+
+  test(`${kind}: a request with retry is asked again if the member that was asked has left`, async (t) => {
+    // A broker that has offered a member which leaves before it is asked.
+    const broker = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+    t.teardown(() => broker.close());
+    await once(broker, 'listening');
+    const asked = [];
+    broker.on('connection', (socket) => {
+      socket.on('message', (data) => {
+        const { action, ack, ref, attempt } = JSON.parse(data);
+        if (action === 'register') {
+          socket.send('{"action":"registered","id":"a","protocol":2}');
+        } else if (action === 'send') {
+          asked.push(attempt);
+          if (ref) socket.send(JSON.stringify({ action: 'receipt', ref, queued: 1, dropped: 0 }));
+          const answer = { action: 'answer', ack, from: 'w', message: 'done' };
+          const failed = { action: 'failed', ack, dest: 'w', code: 'UNKNOWN_ID' };
+          socket.send(JSON.stringify(asked.length === 1 ? failed : answer));
+        }
+      });
+    });
+    const asker = await join(t, kind, broker, 'a');
+    const { message } = await asker.request(1, { topic: 'jobs' }, { retry: 1 });
+    t.is(message, 'done');
+    t.deepEqual(asked, [undefined, 2]);
+    asked.length = 0;
+    t.is((await failure(asker.request(1, 'w', { retry: 1 }))).code, 'UNKNOWN_ID');
   });
 }

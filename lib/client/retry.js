@@ -13,11 +13,13 @@ const UNKNOWN = ['UNKNOWN_ID', 'NO_SUBSCRIBER'];
 
 /** The codes after which another receiver may do the work. */
 const FAILED = ['GONE', 'UNAVAILABLE'];
+/** Those of a topic, too: the member of a group that was asked may have left since. */
+const FAILED_OF_TOPIC = [...FAILED, 'UNKNOWN_ID'];
 
 /**
  * Calls `start(ids, left, attempt)`, with the milliseconds left of `limit`, again for `waitFor` milliseconds while ids are
  * unknown, and up to `retry` times after a failure. A receipt is repeated for the unknown ids alone, and the result has
- * all receipts.
+ * all receipts. `ids` are undefined for a topic.
  */
 async function repeat(start, ids, { waitFor = 0, retry = 0, limit, signal }) {
   const begin = performance.now();
@@ -49,7 +51,7 @@ async function repeat(start, ids, { waitFor = 0, retry = 0, limit, signal }) {
         return { delivered, failed };
       }
     } catch (error) {
-      if (attempt <= retry && FAILED.includes(error.code)) {
+      if (attempt <= retry && (ids ? FAILED : FAILED_OF_TOPIC).includes(error.code)) {
         attempt += 1;
         continue;
       }
