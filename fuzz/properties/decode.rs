@@ -242,6 +242,27 @@ fn server_action<'a>(
             code: raw("code"),
             group: raw("group"),
         }),
+        Some("watched") if uses_version_2 => Ok(ServerAction::Watched(raw("ref"))),
+        Some("unwatched") if uses_version_2 => Ok(ServerAction::Unwatched {
+            reference: raw("ref"),
+            topic: raw("topic"),
+            ids: raw("ids"),
+            code: raw("code"),
+        }),
+        Some("presence") if uses_version_2 => match (raw("topic"), raw("online")) {
+            (Some(topic), _) => Ok(ServerAction::Presence {
+                topic,
+                count: raw("count"),
+                members: raw("members"),
+                joined: raw("joined"),
+                left: raw("left"),
+            }),
+            (None, Some(online)) => Ok(ServerAction::Online {
+                online,
+                offline: raw("offline"),
+            }),
+            (None, None) => Err(missing("presence")),
+        },
         Some("gap") if uses_version_2 => match (raw("topic"), raw("lost")) {
             (Some(topic), Some(lost)) => Ok(ServerAction::Gap { topic, lost }),
             _ => Err(missing("gap")),
