@@ -2,9 +2,13 @@
 
 // Presence: members of topics, and ids that are online.
 
+const { execFile } = require('node:child_process');
 const { once } = require('node:events');
+const path = require('node:path');
+const { promisify } = require('node:util');
 const test = require('ava');
 const { WebSocket } = require('ws');
+const Watches = require('../lib/client/watches');
 const { startServer } = require('./support/start');
 const { kinds, join, failure, urlOf } = require('./support/clients');
 
@@ -154,7 +158,7 @@ for (const kind of kinds) {
       t.is(await code(none.subscribe(topic, options)), 'ERR_WSMB_OPTION');
     }
     t.is(await code(none.presence('x.*')), 'ERR_WSMB_TOPIC');
-    for (const list of [[], [''], ['a', {}], undefined]) {
+    for (const list of [[], [''], ['a', {}], undefined, 'a\ud800']) {
       t.is(await code(none.watch(list)), 'ERR_WSMB_DEST', JSON.stringify(list));
     }
   });
@@ -182,6 +186,71 @@ for (const kind of kinds) {
     await until(keptIds, ({ online }) => online.has('a'));
   });
 }
+
+for (const kind of kinds) {
+  test(`${kind}: the other ids of a watch that a grant ends are not watched any more`, async (t) => {
+    let watch = '*';
+    const authenticate = () => ({ watch });
+    const server = await startServer(t, { authenticate, maxSubscriptions: 3 });
+    const client = await join(t, kind, server, 'c');
+    const lost = await client.watch(['a', 'b', 'x']);
+    const end = once(lost, 'end');
+    watch = ['a', 'd', 'e', 'f'];
+    client.register();
+    t.is((await end)[0].code, 'FORBIDDEN');
+    const { online } = await client.watch(['d', 'e', 'f']);
+    t.is(online.size, 0);
+  });
+}
+
+test('a listener that throws, or ends other watches, leaves the others as they are', async (t) => {
+  let number = 0;
+  const session = {
+    isRegistered: false,
+    requests: { nextReference: () => (number += 1) },
+    sendFrame() {},
+  };
+  const watches = new Watches(session);
+  const promises = [1, 2, 3].map(() => watches.add('room'));
+  watches.onPresence('room', 0, {});
+  const [first, second, third] = await Promise.all(promises);
+  first.on('change', () => {
+    throw new Error('change');
+  });
+  const joined = () => watches.onPresence('room', 1, undefined, { a: 1 }, []);
+  t.throws(joined, { message: 'change' });
+  t.deepEqual(
+    [first, second, third].map(({ count, members: { size } }) => [count, size]),
+    [1, 1, 1].map((one) => [one, one]),
+  );
+  first.on('end', () => {
+    third.close();
+    throw new Error('end');
+  });
+  const ended = [];
+  for (const watch of [second, third]) watch.on('end', (error) => ended.push(error));
+  const reason = new Error('closed');
+  t.throws(() => watches.end(reason), { message: 'end' });
+  // The third was closed by the listener of the first.
+  t.deepEqual(ended, [undefined, reason]);
+});
+
+test('a listener of a watch or a subscription that throws does not keep a client from its end', async (t) => {
+  const server = await startServer(t);
+  const script = `
+    const WSMsgBroker = require(${JSON.stringify(path.join(__dirname, '..'))});
+    const client = new WSMsgBroker('c', ${JSON.stringify(urlOf(server))}, { protocol: 2 });
+    process.on('uncaughtException', ({ message }) => console.log(message));
+    const fail = (message) => () => { throw new Error(message); };
+    client.on('close', () => console.log('close'));
+    client.connected().then(async () => {
+      (await client.subscribe('a')).on('end', fail('subscription'));
+      (await client.presence('a')).on('end', fail('watch'));
+      client.close();
+    });`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['-e', script]);
+  t.deepEqual(stdout.trim().split('\n').sort(), ['close', 'subscription', 'watch']);
+});
 
 test('above the limit watchers get the number of members only, and below it the names again', async (t) => {
   const server = await startServer(t, { maxPresenceNames: 8, presenceTimeout: 0 });

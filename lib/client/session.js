@@ -3,6 +3,7 @@
 // The state of a client across its connections: send queue, registration, reconnection and close. A transport (the
 // addon's, or a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
 
+const callAll = require('./callAll');
 const { aborted, coded, exceeded } = require('./errors');
 const frames = require('./frames');
 const Messaging = require('./messaging');
@@ -611,16 +612,16 @@ class Session extends Messaging {
     // Callbacks stay in the table, as in 1.7.2.
     this.requests.failMatching(error, (entry) => entry.fail);
     this.#settleWaiters('reject', error);
-    this.subscriptions.end(error);
-    this.watches.end(error);
     for (const stream of this.messageStreams) {
       stream.endStream();
     }
-    if (!isSilent) {
-      // Without a reason, one argument, as in 1.7.2.
-      const args = this.#closeReason ? [code, this.#closeReason] : [code];
-      this.emit('close', ...args);
-    }
+    // Without a reason, one argument, as in 1.7.2.
+    const args = this.#closeReason ? [code, this.#closeReason] : [code];
+    callAll([
+      () => this.subscriptions.end(error),
+      () => this.watches.end(error),
+      () => isSilent || this.emit('close', ...args),
+    ]);
   }
 }
 

@@ -2,6 +2,7 @@
 
 // The subscriptions of a client across its connections.
 
+const callAll = require('./callAll');
 const { coded, remote } = require('./errors');
 const frames = require('./frames');
 const Subscription = require('./subscription');
@@ -61,12 +62,17 @@ class Subscriptions {
 
   /** Subscribes again on a new connection. */
   onRegistered() {
-    for (const [number, entry] of [...this.#entries]) {
+    const again = [...this.#entries].filter(([, entry]) => !entry.isGiven && !entry.isEnding);
+    for (const entry of this.#entries.values()) {
       entry.finished = 0;
-      if (!entry.isGiven && !entry.isEnding) {
-        this.#send(number);
-      }
     }
+    callAll(
+      again.map(
+        ([number]) =>
+          () =>
+            this.#send(number),
+      ),
+    );
   }
 
   #sendIfRegistered(number) {
@@ -77,7 +83,11 @@ class Subscriptions {
 
   #send(number) {
     const session = this.#session;
-    const { subscription, slow, group, window, info, token, isPaused } = this.#entries.get(number);
+    const entry = this.#entries.get(number);
+    if (!entry) {
+      return;
+    }
+    const { subscription, slow, group, window, info, token, isPaused } = entry;
     try {
       session.assertVersion2();
       const more = group
@@ -152,6 +162,10 @@ class Subscriptions {
   /** Removes a subscription. `error`: why it has ended, if the program has not ended it. */
   #drop(number, error) {
     const entry = this.#entries.get(number);
+    // A listener of another subscription may have ended it.
+    if (!entry) {
+      return;
+    }
     this.#entries.delete(number);
     entry.subscription.isEnded = true;
     for (const each of entry.subscription.messageStreams) {
@@ -167,13 +181,9 @@ class Subscriptions {
    * program is ending: the broker will not confirm that any more.
    */
   onLost(error) {
-    for (const [number, { isGiven, isEnding }] of [...this.#entries]) {
-      if (isEnding) {
-        this.#drop(number);
-      } else if (isGiven) {
-        this.#drop(number, error);
-      }
-    }
+    const lost = [...this.#entries].filter(([, { isGiven, isEnding }]) => isGiven || isEnding);
+    const drop = ([number, { isEnding }]) => this.#drop(number, isEnding ? undefined : error);
+    callAll(lost.map((each) => () => drop(each)));
   }
 
   /** The server's program has subscribed the client. Without a listener its messages go to the client. */
@@ -224,12 +234,17 @@ class Subscriptions {
       }
       return;
     }
-    for (const [each, { subscription }] of [...this.#entries]) {
-      if (subscription.topic === topic && subscription.group === (group ?? undefined)) {
-        const message = `subscription to ${JSON.stringify(topic)} ended`;
-        this.#drop(each, remote({ code, message }));
-      }
-    }
+    const isMeant = ({ subscription }) =>
+      subscription.topic === topic && subscription.group === (group ?? undefined);
+    const ended = [...this.#entries].filter(([, entry]) => isMeant(entry));
+    const error = remote({ code, message: `subscription to ${JSON.stringify(topic)} ended` });
+    callAll(
+      ended.map(
+        ([each]) =>
+          () =>
+            this.#drop(each, error),
+      ),
+    );
   }
 
   /** The broker has refused a frame. Returns false if it is of no subscription. */
@@ -276,9 +291,7 @@ class Subscriptions {
 
   /** Ends all: the client has ended. */
   end(error) {
-    for (const number of [...this.#entries.keys()]) {
-      this.#drop(number, error);
-    }
+    callAll([...this.#entries.keys()].map((number) => () => this.#drop(number, error)));
   }
 }
 

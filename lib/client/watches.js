@@ -2,6 +2,7 @@
 
 // The watches of a client, across its connections: of members of topics, and of ids.
 
+const callAll = require('./callAll');
 const { coded, remote } = require('./errors');
 const frames = require('./frames');
 const Watch = require('./watch');
@@ -42,24 +43,34 @@ class Watches {
 
   /** Watches again on a new connection. */
   onRegistered() {
-    for (const [number, { isEnding }] of [...this.#entries]) {
-      if (!isEnding) {
-        this.#send(number);
-      }
-    }
+    const again = [...this.#entries].filter(([, { isEnding }]) => !isEnding);
+    callAll(
+      again.map(
+        ([number]) =>
+          () =>
+            this.#send(number),
+      ),
+    );
   }
 
   /** The registration has ended, and with it the watches that the program is ending. */
   onLost() {
-    for (const [number, { isEnding }] of [...this.#entries]) {
-      if (isEnding) {
-        this.#drop(number);
-      }
-    }
+    const lost = [...this.#entries].filter(([, { isEnding }]) => isEnding);
+    callAll(
+      lost.map(
+        ([number]) =>
+          () =>
+            this.#drop(number),
+      ),
+    );
   }
 
   #send(number) {
-    const { watch, ids } = this.#entries.get(number);
+    const entry = this.#entries.get(number);
+    if (!entry) {
+      return;
+    }
+    const { watch, ids } = entry;
     try {
       this.#session.assertVersion2();
       this.#session.sendFrame(frames.watch('watch', watch.topic, ids, number), true);
@@ -77,10 +88,9 @@ class Watches {
         entry.resolveEnd = resolve;
       });
       const { topic } = entry.watch;
-      const others = [...this.#entries.values()].filter((one) => !one.isEnding);
-      const used = new Set(others.flatMap(({ ids }) => ids ?? []));
-      const ids = entry.ids?.filter((id) => !used.has(id));
-      const isUsed = ids ? ids.length === 0 : others.some(({ watch }) => watch.topic === topic);
+      const ids = entry.ids && this.#unused(entry.ids);
+      const isOther = (one) => !one.isEnding && one.watch.topic === topic;
+      const isUsed = ids ? ids.length === 0 : [...this.#entries.values()].some(isOther);
       if (session.isRegistered && !isUsed) {
         session.sendFrame(frames.watch('unwatch', topic, ids, number), true);
       } else {
@@ -92,7 +102,12 @@ class Watches {
 
   /** Removes a watch. `error`: why it has ended, if the program has not ended it. */
   #drop(number, error) {
-    const { watch, reject, resolveEnd } = this.#entries.get(number);
+    const entry = this.#entries.get(number);
+    // A listener of another watch may have ended it.
+    if (!entry) {
+      return;
+    }
+    const { watch, reject, resolveEnd } = entry;
     this.#entries.delete(number);
     for (const each of watch.messageStreams) {
       each.endStream();
@@ -110,11 +125,33 @@ class Watches {
       }
       return;
     }
-    for (const [each, { watch, ids: own }] of [...this.#entries]) {
-      if (ids ? own?.some((id) => ids.includes(id)) : watch.topic === topic) {
-        this.#drop(each, remote({ code, message: 'watch ended' }));
-      }
+    const isMeant = ({ watch, ids: own }) =>
+      ids ? own?.some((id) => ids.includes(id)) : watch.topic === topic;
+    const ended = [...this.#entries].filter(([, entry]) => isMeant(entry));
+    const error = remote({ code, message: 'watch ended' });
+    for (const [, entry] of ended) {
+      entry.isEnding = true;
     }
+    // The broker still watches the other ids of these.
+    const rest = ended.flatMap(([, { ids: own }]) => own ?? []);
+    const unused = this.#unused(rest.filter((id) => !ids?.includes(id)));
+    if (unused.length > 0) {
+      this.#session.sendFrame(frames.watch('unwatch', undefined, unused, number ?? 0), true);
+    }
+    callAll(
+      ended.map(
+        ([each]) =>
+          () =>
+            this.#drop(each, error),
+      ),
+    );
+  }
+
+  /** Those of these ids that no watch of the program needs. */
+  #unused(ids) {
+    const others = [...this.#entries.values()].filter((one) => !one.isEnding);
+    const used = new Set(others.flatMap((one) => one.ids ?? []));
+    return ids.filter((id) => !used.has(id));
   }
 
   /** The broker has refused a frame. Returns false if it is of no watch. */
@@ -128,15 +165,19 @@ class Watches {
 
   /** The members of a topic have changed; or ids are online or offline. */
   onPresence(topic, count, members, joined, left, online, offline) {
-    for (const entry of [...this.#entries.values()]) {
+    const changes = [];
+    for (const entry of this.#entries.values()) {
       if (online && entry.ids) {
-        this.#updateIds(entry, online, offline ?? []);
+        changes.push(this.#updateIds(entry, online, offline ?? []));
       } else if (topic !== undefined && entry.watch.topic === topic) {
-        this.#updateMembers(entry, count, members, joined, left ?? []);
+        changes.push(this.#updateMembers(entry, count, members, joined, left ?? []));
       }
     }
+    // Listeners may throw, and end other watches.
+    callAll(changes.filter(Boolean));
   }
 
+  /** Returns a function that tells the program, if there is something to tell. */
   #updateMembers(entry, count, members, joined, left) {
     const { watch, isKnown } = entry;
     // Changes of a state that another watch of this topic knows already.
@@ -165,7 +206,7 @@ class Watches {
     const isNew =
       change.joined.size > 0 || change.left.length > 0 || count !== watch.count || !now !== !before;
     watch.count = count;
-    this.#tell(entry, change, isNew);
+    return () => this.#tell(entry, change, isNew);
   }
 
   #updateIds(entry, online, offline) {
@@ -177,9 +218,8 @@ class Watches {
         return isNew;
       });
     const change = { online: changed(online, true), offline: changed(offline, false) };
-    if (unknown.size === 0) {
-      this.#tell(entry, change, change.online.length + change.offline.length > 0);
-    }
+    const isNew = change.online.length + change.offline.length > 0;
+    return unknown.size === 0 && (() => this.#tell(entry, change, isNew));
   }
 
   /** Tells the program of a change, or that the first state is known. */
@@ -198,9 +238,7 @@ class Watches {
 
   /** Ends all: the client has ended. */
   end(error) {
-    for (const number of [...this.#entries.keys()]) {
-      this.#drop(number, error);
-    }
+    callAll([...this.#entries.keys()].map((number) => () => this.#drop(number, error)));
   }
 }
 

@@ -46,6 +46,9 @@ pub(crate) use participation::Participation;
 pub(crate) use room::{Addressed, Needs, Update};
 use room::{Frames, Room};
 
+/// Bytes of frames after which a flush ends.
+const MAX_FLUSH: usize = 4 << 20;
+
 /// Another broker, by a number.
 pub(crate) type PeerId = u64;
 
@@ -330,8 +333,10 @@ impl Presence {
         for (_, peer) in departed.collect::<Vec<_>>() {
             exchange::forget(now, &mut rooms, peer);
         }
+        // The rest follows once these are in the outboxes: one that they fill gets no more.
         while let Some((at, _)) = rooms.due.first()
             && *at <= now
+            && frames.bytes < MAX_FLUSH
         {
             let Some((_, subject)) = rooms.due.pop_first() else {
                 break;
@@ -375,7 +380,8 @@ impl Broker {
     }
 
     fn send_presence(&self, handle: &Arc<Handle>, push: impl FnOnce(&Handle) -> Pushed) {
-        if push(handle) == Pushed::NeedsFlush {
+        // It may have registered again by version 1.
+        if handle.uses_version_2() && push(handle) == Pushed::NeedsFlush {
             handle.flush();
         }
     }

@@ -21,10 +21,16 @@ const WATCH: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Participation {
     /// The topics of which its id is a member.
-    topics: HashMap<Arc<str>, Arc<str>, RandomState>,
+    topics: HashMap<Arc<str>, Membership, RandomState>,
     /// The subjects that it watches.
     watched: HashSet<Arc<str>, RandomState>,
     /// Bytes of both. They are charged to the rooms.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Membership {
+    id: Arc<str>,
     bytes: usize,
 }
 
@@ -52,9 +58,14 @@ impl Broker {
             return;
         };
         let part = &mut state.participation;
-        if !part.topics.contains_key(&topic) {
-            part.bytes += MEMBERSHIP + id.len() + info.len();
-            part.topics.insert(topic.clone(), id.clone());
+        let bytes = MEMBERSHIP + id.len() + info.len();
+        part.bytes += bytes;
+        let membership = Membership {
+            id: id.clone(),
+            bytes,
+        };
+        if let Some(former) = part.topics.insert(topic.clone(), membership) {
+            part.bytes -= former.bytes;
         }
         (self.presence).join(Instant::now(), &topic, id, &info.into(), handle.key);
     }
@@ -62,8 +73,10 @@ impl Broker {
     /// Ends the membership of a connection that no longer subscribes to a topic.
     pub(crate) fn part(&self, handle: &Arc<Handle>, topic: &str) {
         let mut state = handle.subscriber.lock();
-        let part = state.as_mut().map(|state| &mut state.participation);
-        if let Some((topic, id)) = part.and_then(|part| part.topics.remove_entry(topic)) {
+        let Some(state) = &mut *state else { return };
+        let part = &mut state.participation;
+        if let Some((topic, Membership { id, bytes })) = part.topics.remove_entry(topic) {
+            part.bytes -= bytes;
             (self.presence).leave(Instant::now(), &topic, &id, handle.key, true);
         }
     }
@@ -83,17 +96,15 @@ impl Broker {
         let state = state.get_or_insert_with(|| SubscriberState::new(&self.memory));
         let count = state.count();
         let watched = &state.participation.watched;
-        let new: Vec<_> = subjects
-            .iter()
-            .filter(|one| !watched.contains(*one))
-            .collect();
+        let new = subjects.iter().filter(|one| !watched.contains(*one));
+        let new: HashSet<_> = new.cloned().collect();
         if !new.is_empty() && count + new.len() > self.options.max_subscriptions {
             return Err(ActionError::TooManySubscriptions(count));
         }
         let part = &mut state.participation;
         for subject in new {
             part.bytes += WATCH + subject.len();
-            part.watched.insert(subject.clone());
+            part.watched.insert(subject);
         }
         (self.presence).watch(Instant::now(), subjects, handle, &self.registry);
         Ok(())
@@ -131,7 +142,7 @@ impl Broker {
         let Some(state) = &mut *state else { return };
         let part = std::mem::take(&mut state.participation);
         let now = Instant::now();
-        for (topic, id) in part.topics {
+        for (topic, Membership { id, .. }) in part.topics {
             (self.presence).leave(now, &topic, &id, handle.key, handle.has_left());
         }
         (self.presence).unwatch(now, part.watched.iter(), handle.key);

@@ -302,3 +302,23 @@ fn watchers_know_what_a_list_of_all_members_says() {
         assert!(rooms.digests.values().all(|digest| *digest == 0));
     }
 }
+
+#[test]
+fn a_flush_ends_once_its_frames_are_large_and_the_rest_follows() {
+    let model = Model::new(0);
+    let (presence, now) = (&model.brokers[0], model.now);
+    let info: Arc<str> = format!("\"{}\"", "x".repeat(MAX_FLUSH / 2)).into();
+    let rooms: Vec<Arc<str>> = ["a", "b", "c", "d", "e"].map(Arc::from).into();
+    for room in &rooms {
+        presence.join(now, room, &"id".into(), &info, 1);
+    }
+    let watcher = Arc::new(Handle::new(2, Pipe::full(), 1 << 30, model.memory.clone()));
+    presence.watch(now, &rooms, &watcher, &model.registry);
+    let flush = || {
+        let (frames, next) = presence.flush(now);
+        (frames.topics.len(), next.is_some_and(|next| next <= now))
+    };
+    assert_eq!(flush(), (2, true));
+    assert_eq!(flush(), (2, true));
+    assert_eq!(flush(), (1, false));
+}

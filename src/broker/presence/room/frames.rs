@@ -9,9 +9,11 @@ use crate::{broker::handle::Handle, protocol};
 #[derive(Debug, Default)]
 pub(in crate::broker::presence) struct Frames {
     /// Frames about topics, in order. One text may be for many.
-    pub(in crate::broker::presence) topics: Vec<(Arc<str>, Vec<Arc<Handle>>)>,
+    pub(in crate::broker::presence) topics: Vec<(String, Vec<Arc<Handle>>)>,
     /// Changes of ids, by the keys of connections.
     pub(in crate::broker::presence) ids: Map<u64, IdChanges>,
+    /// Bytes of all of these.
+    pub(in crate::broker::presence) bytes: usize,
 }
 
 /// Ids, as JSON text, for one watcher.
@@ -20,6 +22,14 @@ pub(in crate::broker::presence) struct IdChanges {
     pub(in crate::broker::presence) handle: Arc<Handle>,
     pub(in crate::broker::presence) online: Vec<String>,
     pub(in crate::broker::presence) offline: Vec<String>,
+}
+
+impl Frames {
+    /// Adds a frame about a topic for these watchers.
+    fn add(&mut self, frame: String, watchers: Vec<Arc<Handle>>) {
+        self.bytes += frame.len();
+        self.topics.push((frame, watchers));
+    }
 }
 
 impl Room {
@@ -123,7 +133,7 @@ impl Room {
             && !current.is_empty()
         {
             let frame = protocol::version_2::presence(&topic, &number, &changes);
-            out.topics.push((frame.into(), current));
+            out.add(frame, current);
         }
         if !fresh.is_empty() {
             let mut members = String::new();
@@ -138,7 +148,7 @@ impl Room {
                 members.push('}');
             }
             let frame = protocol::version_2::presence(&topic, &number, &members);
-            out.topics.push((frame.into(), fresh));
+            out.add(frame, fresh);
         }
     }
 
@@ -179,6 +189,7 @@ impl Room {
                     online: Vec::new(),
                     offline: Vec::new(),
                 });
+                out.bytes += text.len();
                 match is_online {
                     true => changes.online.push(text.clone()),
                     false => changes.offline.push(text.clone()),
