@@ -23,7 +23,7 @@ const members = (watch) => watch.members && Object.fromEntries([...watch.members
 const ids = (watch) => [...watch.members.keys()].sort();
 
 for (const kind of kinds) {
-  test(`${kind}: a watch knows the members of a topic, and is told of changes`, async (t) => {
+  test(`${kind}: a watch knows the members of a topic, and emits their changes`, async (t) => {
     const server = await startServer(t);
     const [a, b, c] = await Promise.all(['a', 'b', 'c'].map((id) => join(t, kind, server, id)));
     const room = await a.subscribe('room', { info: { name: 'Ann', '"': [1.5] } });
@@ -108,7 +108,7 @@ for (const kind of kinds) {
     t.deepEqual((await changed)[0].left, ['c']);
   });
 
-  test(`${kind}: a watcher that reconnects is told what has changed meanwhile`, async (t) => {
+  test(`${kind}: a watcher that reconnects gets the changes since then`, async (t) => {
     const server = await startServer(t);
     const watcher = await join(t, kind, server, 'w', { reconnect: { minDelay: 200, jitter: 0 } });
     const [a, b] = await Promise.all(['a', 'b'].map((id) => join(t, kind, server, id)));

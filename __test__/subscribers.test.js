@@ -148,7 +148,7 @@ for (const kind of kinds) {
     const code = async (...args) => (await failure(client.subscribe(...args))).code;
     t.is(await code('room'), 'ERR_WSMB_FORBIDDEN');
     for (const topic of ['room', 'room.*', 'own']) await server.addSubscriber(topic, 'c');
-    // What it has already, it may ask for, but no more.
+    // It may subscribe to the pattern that the server has chosen, and to nothing else.
     await client.subscribe('room');
     t.is(await code('room', { group: 'g' }), 'ERR_WSMB_FORBIDDEN');
     t.is(await code('room.7'), 'ERR_WSMB_FORBIDDEN');

@@ -60,7 +60,7 @@ const showsMessages = (page, texts) =>
     return lines.map((line) => line.textContent).join('\n') === texts.join('\n');
   }, texts);
 
-/** Resolves when the page has shown that somebody has joined or left. */
+/** Resolves when the page has shown that a person has joined or left. */
 const showsNote = (page, text) => page.locator('#said .note').filter({ hasText: text }).waitFor();
 
 async function enter(page, name, room = 'tea') {
@@ -182,7 +182,7 @@ test('pages at two brokers are in one room, also after one of the brokers was ki
   await say(bob, 'And again');
   await both(showsMessages, ['ann: hello', 'bob: hello, ann', 'bob: And again']);
   await both(shows, 'people', 'ann, bob');
-  // Nobody has seen bob leave.
+  // Bob was not seen to leave.
   t.is(await ann.locator('#said .note').filter({ hasText: 'bob has left' }).count(), 0);
 });
 

@@ -177,7 +177,7 @@ class Watches {
     callAll(changes.filter(Boolean));
   }
 
-  /** Returns a function that tells the program, if there is something to tell. */
+  /** Returns a function that resolves the promise or emits the change; undefined if nothing follows. */
   #updateMembers(entry, count, members, joined, left) {
     const { watch, isKnown } = entry;
     // Changes of a state that another watch of this topic knows already.

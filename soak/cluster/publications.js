@@ -188,7 +188,7 @@ class Publications {
   #cause(receiver, connection, { at, connection: sender }, isBetween) {
     const isLocal = sender.broker === connection.broker;
     const begun = connection.from + (isLocal ? 0 : START) + START;
-    // What waits for a slow subscriber is lost with its connection, however old.
+    // Messages that wait for a slow subscriber are lost with its connection, however old they are.
     const isKept = connection.until === Number.POSITIVE_INFINITY || (receiver.isSlow && isBetween);
     const isOver = !isKept && (receiver.isSlow || connection.until < at + WINDOW);
     if (at < begun || isOver || sender.until < at + WINDOW) return 'lost when a connection changed';

@@ -272,7 +272,7 @@ class Pubsub {
   async freeze(ms) {
     const some = this.#live().filter(() => this.#random(3) === 0);
     const wait = sleep(ms);
-    // What they send, or what is sent to them, is delayed.
+    // Messages from and to them are delayed.
     const end = this.#history.disturb(some.map(({ id }) => id));
     await Promise.all(some.map((actor) => actor.freeze(wait)));
     end();

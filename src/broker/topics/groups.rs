@@ -417,17 +417,21 @@ impl Group {
     }
 
     /// Takes back a message from a member whose connection has closed. It is the next one of another member.
-    pub(super) fn take_back(&self, job: Job, handle: &Arc<Handle>) -> Vec<Assignment> {
+    /// None if no member is left: a message that waits here would never be delivered.
+    pub(super) fn take_back(&self, job: &Job, handle: &Arc<Handle>) -> Option<Vec<Assignment>> {
         let mut assigned = Vec::new();
         let mut state = self.state.lock();
+        if state.members.is_empty() {
+            return None;
+        }
         if let Some(member) = state.find(handle) {
             // It is about to leave.
             member.window = 0;
         }
         state.bytes += job.frame.len();
-        state.jobs.push_front(job);
+        state.jobs.push_front(job.clone());
         state.assign_waiting(&mut assigned);
-        assigned
+        Some(assigned)
     }
 }
 

@@ -59,20 +59,38 @@ impl Broker {
     ) {
         let mut notifications = Notifications::new();
         let mut rest: VecDeque<_> = assigned.into();
+        let mut orphans = Vec::new();
         while let Some((job, handle)) = rest.pop_front() {
             match self.deliver_job(&job, &handle, touched, &mut notifications) {
                 Delivered::Yes => {}
                 // Another message may take its place.
                 Delivered::NotWanted => rest.extend(group.acknowledge(&handle, 1)),
-                Delivered::Closed => {
-                    rest.extend(group.take_back(job, &handle));
-                    if let Some(peers) = &self.peers {
-                        peers.note_waiting(group);
+                Delivered::Closed => match group.take_back(&job, &handle) {
+                    Some(assigned) => {
+                        rest.extend(assigned);
+                        if let Some(peers) = &self.peers {
+                            peers.note_waiting(group);
+                        }
                     }
-                }
+                    None => orphans.push(job),
+                },
             }
         }
         self.notify(&mut notifications, touched);
+        for job in orphans {
+            self.dispatch_again(group, job, touched);
+        }
+    }
+
+    /// Gives a message of a group that has lost its last member to the group that has members by now, if there is one;
+    /// otherwise to another broker.
+    fn dispatch_again(&self, former: &Group, job: Job, touched: &mut Vec<Arc<Handle>>) {
+        let group = self.topics.group(&former.pattern, &former.name);
+        let dispatched = group.map(|group| self.dispatch(&group, job.clone(), touched));
+        match dispatched {
+            Some(Dispatched::Sent | Dispatched::Queued) => {}
+            Some(Dispatched::Full | Dispatched::Empty) | None => self.fail_job(former, job),
+        }
     }
 
     /// Delivers a message to a member.
@@ -157,22 +175,26 @@ impl Broker {
     /// Ends the wait of messages for groups whose last members have left: other brokers get them. Requests fail.
     pub(crate) fn fail_jobs(&self, jobs: Vec<(Arc<Group>, Job)>) {
         for (group, job) in jobs {
-            let Some(JobRequest {
-                asker, ack, dest, ..
-            }) = job.request
-            else {
-                let peers = self.peers.as_ref();
-                if !peers.is_some_and(|peers| peers.pass_on(&group, &job)) {
-                    self.no_subscriber(1);
-                }
-                continue;
-            };
-            self.registry.requests.count_failed(DeliveryError::Gone);
-            if self.has_room_for_answer(&asker) {
-                let ack = protocol::json_string(&ack);
-                let frame = version_2::failed(&ack, &dest, DeliveryError::Gone.code());
-                asker.write(|outbox| outbox.push(&frame));
+            self.fail_job(&group, job);
+        }
+    }
+
+    fn fail_job(&self, group: &Group, job: Job) {
+        let Some(JobRequest {
+            asker, ack, dest, ..
+        }) = job.request
+        else {
+            let peers = self.peers.as_ref();
+            if !peers.is_some_and(|peers| peers.pass_on(group, &job)) {
+                self.no_subscriber(1);
             }
+            return;
+        };
+        self.registry.requests.count_failed(DeliveryError::Gone);
+        if self.has_room_for_answer(&asker) {
+            let ack = protocol::json_string(&ack);
+            let frame = version_2::failed(&ack, &dest, DeliveryError::Gone.code());
+            asker.write(|outbox| outbox.push(&frame));
         }
     }
 }

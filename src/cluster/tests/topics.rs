@@ -334,3 +334,35 @@ async fn damaged_messages_for_a_group_are_ignored() {
         assert_eq!(counts([&a]), [expected]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_for_the_last_member_goes_to_another_broker_if_that_has_just_left() {
+    let bus = Arc::<TestBus>::default();
+    let brokers = joined_brokers(&bus, 2).await;
+    let a = join(&brokers[0], "a", "jobs", 64);
+    let b = join(&brokers[1], "b", "jobs", 64);
+    settle().await;
+    let broker = brokers[0].broker();
+    let group = broker.topics.group("jobs", "g").expect("a member");
+    // Assigned to `a`, which closes and leaves before the message is in its outbox.
+    a.outbox.close();
+    broker.end_subscriptions(&a);
+    let mut text = Vec::new();
+    framing::append_text(
+        &[r#"{"action":"message","message":1,"topic":"jobs","group":"g"}"#],
+        &mut text,
+    );
+    let message = Job {
+        frame: text.into(),
+        request: None,
+        hops: 0,
+    };
+    broker.deliver_jobs(&group, vec![(message.clone(), a.clone())], &mut Vec::new());
+    settle().await;
+    assert_eq!(counts([&b]), [1]);
+    // Another member has come: the group is a new one.
+    let c = join(&brokers[0], "c", "jobs", 64);
+    broker.deliver_jobs(&group, vec![(message, a)], &mut Vec::new());
+    settle().await;
+    assert_eq!(counts([&b, &c]), [1, 1]);
+}

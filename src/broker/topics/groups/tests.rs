@@ -39,13 +39,15 @@ fn a_message_that_a_closed_member_did_not_get_is_the_next_of_another() {
     assert_eq!((first.key, second.key), (1, 2));
     assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Queued);
     // `a` has closed, and `b` is busy: the message waits before the one that came later.
-    assert!(group.take_back(job("1"), &a).is_empty());
+    assert!(group.take_back(&job("1"), &a).unwrap().is_empty());
     assert_eq!(texts(&group.acknowledge(&b, 1)), [("1", 2)]);
     assert_eq!(texts(&group.acknowledge(&b, 1)), [("2", 2)]);
     assert!(group.acknowledge(&a, 1).is_empty(), "it takes no more");
     assert_eq!(group.state.lock().bytes, 0);
     assert!(group.remove(&a).is_empty() && !group.is_empty());
     assert!(group.remove(&b).is_empty() && group.is_empty());
+    // The last member has left meanwhile: nothing may wait here.
+    assert!(group.take_back(&job("3"), &b).is_none());
     assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Empty);
 }
 
