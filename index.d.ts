@@ -666,6 +666,8 @@ declare namespace WSMsgBroker {
     reconnecting: [attempt: number, delay: number, error: CodedError];
     /** Registered again; emitted after `registered`. */
     reconnected: [];
+    /** The session continues on another connection, without loss; `reconnected` follows. Version 2. */
+    resumed: [];
     /**
      * The connection failed, the server refused the registration, or it sent an invalid frame. `error.code` is
      * stable: `ERR_WSMB_UNAUTHORIZED`, `_FORBIDDEN` and `_CONFLICT` are refusals.
@@ -758,6 +760,11 @@ declare namespace WSMsgBroker {
      * that a receiver may get one twice. With `never` they fail with `ERR_WSMB_CONNECTION_LOST`. Default `never`.
      */
     resend?: 'never' | 'requests' | undefined;
+    /**
+     * With `reconnect`, at a server with `sessionTimeout`: continue after a lost connection without loss. A number
+     * is the time in milliseconds, if shorter than that of the server. Default true.
+     */
+    session?: boolean | number | undefined;
     /** Timeout of requests; `Infinity`: no timeout. Default 30,000. */
     requestTimeout?: number | undefined;
     /** Closes the client when it aborts. Default: none. */
@@ -839,6 +846,14 @@ declare namespace WSMsgBroker {
     members: number;
     /** Messages to topics without a subscriber. */
     withoutSubscriber: number;
+    /** Sessions of clients. */
+    sessions: number;
+    /** Sessions whose client has lost its connection. */
+    sessionsSuspended: number;
+    /** Times that a session continued on another connection. */
+    sessionsResumed: number;
+    /** Sessions that ended because their client was not back in time, or because too much was queued for it. */
+    sessionsEnded: number;
     /** Actions refused. */
     errors: number;
     /**
@@ -1017,6 +1032,8 @@ declare namespace WSMsgBroker {
     registered: [id: string, info: ConnectionInfo];
     /** An id has no owner any more. */
     unregistered: [id: string];
+    /** The session of an id, whose connection was lost, continues on another connection. */
+    resumed: [id: string, info: ConnectionInfo];
     /** A message was sent to an unknown id. In a cluster one event may stand for several messages. */
     warn: [error: Error & { code: ErrorCode }];
     /** A peer sent an invalid or forbidden frame, `authenticate` failed, or the server could not listen. */
@@ -1328,6 +1345,10 @@ declare namespace WSMsgBroker {
     maxPresenceNames?: number | undefined;
     /** Time in milliseconds after which a member or an id that has lost its connection is gone. Default 3,000. */
     presenceTimeout?: number | undefined;
+    /** Time in milliseconds for which the session of a client outlives a lost connection; 0: no sessions. Default 0. */
+    sessionTimeout?: number | undefined;
+    /** Bytes that a session keeps for its client; beyond it a session without a connection ends. Default 1 MiB. */
+    maxSessionBuffer?: number | undefined;
     /** Whether subscriptions may make publishers wait (`slow: 'wait'`). Default false. */
     allowWait?: boolean | undefined;
     /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */
@@ -1420,6 +1441,7 @@ declare namespace WSMsgBroker {
     | 'disconnected'
     | 'registered'
     | 'taken_over'
+    | 'resumed'
     | 'unregistered'
     | 'refused'
     | 'denied'

@@ -31,6 +31,8 @@ const DESCRIPTIONS = {
   maxPresenceInfo: ['bytes that a member of a topic tells of itself'],
   maxPresenceNames: ['members of a topic that are named'],
   presenceTimeout: ['time after which a lost connection counts as gone'],
+  sessionTimeout: ['ms for which a session outlives a lost connection; 0: no sessions'],
+  maxSessionBuffer: ['bytes that a session keeps for its client'],
   allowWait: ['let slow subscribers delay publishers, if they ask for it'],
   maxFragments: ['fragments of one message'],
   maxControlFrames: ['pings and pongs of one connection per second'],

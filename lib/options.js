@@ -84,6 +84,8 @@ const SERVER = {
   maxPresenceInfo: 'number',
   maxPresenceNames: 'number',
   presenceTimeout: 'number',
+  sessionTimeout: 'number',
+  maxSessionBuffer: 'number',
   allowWait: 'boolean',
   maxFragments: 'number',
   maxControlFrames: 'number',
@@ -130,6 +132,7 @@ const CLIENT = {
   token: 'token',
   reconnect: RECONNECT,
   resend: ['never', 'requests'],
+  session: 'session',
   requestTimeout: 'timeout',
   signal: 'signal',
   headers: 'headers',
@@ -181,6 +184,10 @@ const TYPES = {
   token: [
     (value) => isString(value) || typeof value === 'function',
     'a string or a function that returns one',
+  ],
+  session: [
+    (value) => typeof value === 'boolean' || (value >= 1 && value <= MAX_TIMER),
+    'a boolean or a number of milliseconds',
   ],
   signal: [(value) => typeof value?.addEventListener === 'function', 'an AbortSignal'],
   timeout: limited(

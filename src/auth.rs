@@ -12,6 +12,7 @@
 //! | `jwt`, `key` | tokens, and the keys that verify them |
 //! | `verify` | the cryptography of tokens |
 //! | `pattern` | globs over ids |
+//! | `peer` | data of a peer from its handshake |
 //! | `topics` | patterns over topics |
 //! | `origin` | checks the origin of web pages |
 
@@ -21,6 +22,7 @@ mod jwt;
 mod key;
 pub(crate) mod origin;
 mod pattern;
+mod peer;
 mod topics;
 mod verify;
 
@@ -33,6 +35,7 @@ pub use authorizer::{Authorization, Authorize, Permission, TopicRequest};
 pub use jwt::{Jwt, JwtOptions, Subject};
 pub use key::JwtKey;
 pub use pattern::Patterns;
+pub(crate) use peer::Peer;
 pub use topics::TopicPatterns;
 
 /// Bytes of a reason. A close frame has room for 123; some implementations need a spare byte.

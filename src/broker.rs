@@ -11,6 +11,7 @@
 //! | `requests` | pending requests and how each ends |
 //! | `answers` | handling of answers and refusals |
 //! | `notifications` | failures to askers, cancellations to responders |
+//! | `sessions` | registrations that outlive their socket |
 //! | `receipts` | receipts that wait for reports of other brokers |
 //! | `principals` | principals whose connections were closed recently |
 //! | `recent` | the connections that were closed last |
@@ -29,6 +30,7 @@ pub(crate) mod receipts;
 pub(crate) mod recent;
 pub(crate) mod registry;
 pub(crate) mod requests;
+pub(crate) mod sessions;
 pub(crate) mod topics;
 
 use std::{
@@ -58,6 +60,7 @@ use presence::Presence;
 use principals::EndedPrincipals;
 use recent::RecentlyClosed;
 use registry::Registry;
+use sessions::Sessions;
 use topics::Topics;
 
 /// State of one broker, shared by all its connections.
@@ -66,6 +69,7 @@ pub(crate) struct Broker {
     pub(crate) registry: Registry,
     pub(crate) topics: Topics,
     pub(crate) presence: Presence,
+    pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<Memory>,
     pub(crate) authenticator: Authenticator,
@@ -107,6 +111,7 @@ impl Broker {
             registry: Registry::new(&options, memory.clone()),
             topics: Topics::new(peers.clone()),
             presence: Presence::new(&options, &memory, peers.clone()),
+            sessions: Sessions::default(),
             metrics: Metrics::default(),
             memory,
             authenticator,
@@ -170,7 +175,9 @@ impl Broker {
     pub(crate) fn remove_connection(&self, handle: &Handle) {
         let removed = self.connections.lock().remove(&handle.key);
         if removed.is_some_and(|handle| !handle.participant) {
-            self.metrics.connections.fetch_sub(1, Relaxed);
+            if !handle.is_suspended() {
+                self.metrics.connections.fetch_sub(1, Relaxed);
+            }
             let written = handle.outbox.written();
             self.metrics.sent_bytes.fetch_add(written, Relaxed);
         }
@@ -181,7 +188,10 @@ impl Broker {
         let Self {
             options, registry, ..
         } = self;
+        let (sessions, sessions_suspended) = self.sessions.count();
         Stats {
+            sessions,
+            sessions_suspended,
             registered: registry.count(),
             subscriptions: self.topics.count(),
             topics: self.topics.topics(),

@@ -131,7 +131,13 @@ impl Client {
             options,
         });
         let client = Self { link };
-        client.register(client.link.options.token.as_deref())?;
+        let ClientOptions { token, session, .. } = &client.link.options;
+        let session = session.as_ref().map(|session| {
+            let since = session.since.as_ref();
+            let since = since.map(|(token, count)| (&**token, *count));
+            protocol::ask_session(session.timeout.as_millis(), since)
+        });
+        client.register_in(token.as_deref(), &session.unwrap_or_default())?;
         Ok(client)
     }
 
@@ -140,12 +146,18 @@ impl Client {
     ///
     /// Errors: `NotOpen`, `QueueFull`.
     pub fn register(&self, token: Option<&str>) -> Result<()> {
+        self.register_in(token, "")
+    }
+
+    /// Queues a registration. `session`: the member, or empty.
+    fn register_in(&self, token: Option<&str>, session: &str) -> Result<()> {
         let token = token.map(protocol::json_string);
         let ClientOptions { id, protocol, .. } = &self.link.options;
         self.push(&protocol::register(
             id.as_deref(),
             token.as_deref(),
             *protocol,
+            session,
         ))
     }
 

@@ -18,6 +18,7 @@
 //! | `remote` | receivers at other brokers: finds one, sends to it |
 //! | `lookup` | lookup of the ids of a message to many ids at other brokers |
 //! | `answer` | the command `answer` |
+//! | `session` | the session of a connection, which survives the loss of its socket |
 //! | `register` | the commands `register` and `unregister`, and authentication |
 //! | `waiting` | a message that waits for room, and the receivers delayed meanwhile |
 //! | `turn` | budget, batch, notifications, errors and flushes of one turn |
@@ -35,6 +36,7 @@ mod remote;
 mod request;
 mod send;
 mod send_many;
+mod session;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -54,7 +56,7 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Peer},
     broker::{
         Broker,
         handle::{Close, Handle},
@@ -72,7 +74,8 @@ use crate::{
 use clocks::{Rate, Window};
 use closing::Ended;
 use register::AuthState;
-pub(crate) use register::Peer;
+pub(crate) use session::Progress;
+use session::SessionState;
 use turn::Turn;
 use waiting::{RecentReceivers, Waiting};
 
@@ -100,6 +103,8 @@ pub(crate) struct Connection {
     /// True if the socket may have more input.
     readable: bool,
     closing: bool,
+    /// Its session; none without one.
+    session: Option<Box<SessionState>>,
     /// How it has ended, once it has.
     ended: Option<Box<Ended>>,
     /// Bytes that may still be discarded from a closing connection.
@@ -166,6 +171,7 @@ impl Connection {
             answered: None,
             readable: true,
             closing: false,
+            session: None,
             ended: None,
             timer: None,
             progress: 0,
@@ -196,6 +202,7 @@ impl Connection {
         self.send_replies();
         turn.flush();
         self.count(&turn);
+        self.count_for_session(turn.messages_in, turn.bytes);
         turn.end();
         self.update_charge();
         ended
@@ -330,7 +337,8 @@ impl Connection {
                 id,
                 token,
                 protocol,
-            }) => self.register(id, token, protocol, turn),
+                session,
+            }) => self.register(id, token, protocol, session, turn),
             Ok(_) | Err(_) if !self.access.is_open() => {
                 self.deny_unregistered();
                 return None;
@@ -362,6 +370,7 @@ impl Connection {
                 Ok(())
             }
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
+            Ok(ClientAction::Received(count)) => self.client_received(count),
             Ok(ClientAction::Subscription(subscription)) => {
                 self.subscription(&subscription, text, turn)
             }
@@ -392,46 +401,64 @@ impl Connection {
     }
 }
 
-impl Future for Connection {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        this.handle.waker.register(cx.waker());
-        if this.handle.poll_writable(cx).is_ready() {
+impl Connection {
+    /// Reads, writes and closes. Ready when the connection has ended.
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.handle.poll_writable(cx).is_ready() && !self.handle.is_suspended() {
             return Poll::Ready(());
         }
-        if this.handle.has_losses() {
-            this.tell_losses();
+        if self.handle.has_losses() {
+            self.tell_losses();
         }
-        if !this.closing {
-            if let Some(close) = this.handle.requested_close() {
-                this.close(&close);
+        if !self.closing {
+            if let Some(close) = self.handle.requested_close() {
+                self.close(&close);
             } else {
-                this.readable = true;
-                if this.read(cx).is_ready() || this.poll_clocks(cx).is_ready() {
+                self.readable = true;
+                if self.read(cx).is_ready() || self.poll_clocks(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                if this.readable && !this.closing && !this.is_paused(cx) {
+                if self.readable && !self.closing && !self.is_paused(cx) {
                     // The budget is used up: yield to other tasks.
                     cx.waker().wake_by_ref();
                 }
             }
         }
-        if !this.closing {
+        if !self.closing {
             return Poll::Pending;
         }
-        // The flush of the close frame may have filled the socket.
-        if this.handle.poll_writable(cx).is_ready() {
+        if self.hands_over() {
             return Poll::Ready(());
         }
-        this.poll_closing(cx)
+        // The flush of the close frame may have filled the socket.
+        if self.handle.poll_writable(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.poll_closing(cx)
+    }
+}
+
+impl Future for Connection {
+    type Output = Progress;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Progress> {
+        let this = self.get_mut();
+        this.handle.waker.register(cx.waker());
+        if this.session.is_some()
+            && let Poll::Ready(progress) = this.poll_session(cx)
+        {
+            return Poll::Ready(progress);
+        }
+        this.poll_socket(cx).map(|()| this.lost())
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.ends(CloseReason::Lost, None);
+        // A suspended session was counted and reported when it lost its socket.
+        if !self.hands_over() && !self.handle.is_suspended() {
+            self.ends(CloseReason::Lost, None);
+        }
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
         self.handle.destroy();

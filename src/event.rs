@@ -64,6 +64,13 @@ pub enum ServerEvent<'a> {
         /// The connection that owns it now.
         info: ConnectionInfo,
     },
+    /// A session continues on another socket.
+    Resumed {
+        /// The id of the session.
+        id: &'a str,
+        /// Where the socket comes from.
+        info: ConnectionInfo,
+    },
     /// An id was unregistered, and has no owner now.
     Unregistered(&'a str),
     /// A message was sent to an unknown id.
@@ -166,6 +173,9 @@ pub enum ClientEvent<'a> {
     Registered {
         /// The protocol version used from now on: 2, or 1 if either side does not support 2.
         protocol: u8,
+        /// The session that the server grants, as JSON text: `token`, `timeout` in milliseconds, and if it
+        /// continues `resumed` and `count` (version 2).
+        session: Option<&'a str>,
     },
     /// The registration has ended: as requested, or because another connection took over the id.
     Unregistered {
@@ -311,6 +321,11 @@ pub enum ClientEvent<'a> {
         /// The time until then, at most, in milliseconds.
         within: &'a str,
     },
+    /// The number of actions that the server has received in the session (version 2).
+    Received {
+        /// The number.
+        count: &'a str,
+    },
     /// The server sent an invalid action.
     Refused(ActionError),
     /// A message was dropped because it is larger than [`ClientOptions::max_message`](crate::ClientOptions)
@@ -388,6 +403,8 @@ impl<'a> ClientEvent<'a> {
             } => [Some(code), Some(message), reference, ack],
             Self::Cancel { ack } => [Some(ack), None, None, None],
             Self::GoAway { within } => [Some(within), None, None, None],
+            Self::Registered { session, .. } => [session, None, None, None],
+            Self::Received { count } => [Some(count), None, None, None],
             _ => [None; 4],
         }
     }

@@ -72,8 +72,8 @@ pub use metrics::{BOUNDS, ByLabel, CloseReason, ClusterStats, Format, HostStats,
 pub use options::InheritedSocket;
 pub use options::{
     AdminOptions, ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit,
-    ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy,
-    TrustStore,
+    ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
+    TrustProxy, TrustStore,
 };
 pub use server::{
     Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,

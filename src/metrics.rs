@@ -48,6 +48,9 @@ pub(crate) struct Metrics {
     errors: Counters<{ ActionError::CODES.len() }>,
     pub(crate) dropped: AtomicU64,
     pub(crate) throttled: AtomicU64,
+    pub(crate) sessions_resumed: AtomicU64,
+    /// Sessions that ended while they had no socket.
+    pub(crate) sessions_ended: AtomicU64,
     pub(crate) senders_held: AtomicUsize,
     pub(crate) sender_hold: Histogram,
     pub(crate) routing: Histogram,
@@ -164,6 +167,14 @@ pub struct Stats {
     pub patterns: usize,
     /// Members of topics: subscriptions that take part in presence.
     pub members: usize,
+    /// Sessions of clients.
+    pub sessions: usize,
+    /// Sessions that have no socket at present.
+    pub sessions_suspended: usize,
+    /// Number of times so far that a session continued on another socket.
+    pub sessions_resumed: u64,
+    /// Sessions that ended so far because their client was not back in time, or because they held too much.
+    pub sessions_ended: u64,
     /// Actions refused so far.
     pub errors: u64,
     /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,
@@ -315,6 +326,8 @@ impl Metrics {
             sent_bytes: outboxes.written,
             unknown_ids: self.unknown_ids.load(Relaxed),
             without_subscriber: self.without_subscriber.load(Relaxed),
+            sessions_resumed: self.sessions_resumed.load(Relaxed),
+            sessions_ended: self.sessions_ended.load(Relaxed),
             errors: errors_by.sum(),
             violations: ended(CloseReason::Violation) + ended(CloseReason::TooMany),
             slow: ended(CloseReason::Slow),

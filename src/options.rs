@@ -38,6 +38,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Default limits for clients that are not authenticated yet, if authentication is required.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 const PROTOCOL_ERRORS: u32 = 100;
+/// Maximum of `sessionTimeout`.
+const MAX_SESSION: Duration = Duration::from_secs(300);
 const HOUR: Duration = Duration::from_secs(3600);
 /// The maximum of any duration: beyond it, clocks would overflow.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -201,6 +203,12 @@ options! {
         /// How long a connection may stay unregistered; longer closes it with 1008. Zero: no limit. Default: no
         /// limit, as in 1.7.2; 10 s if clients are authenticated.
         pub register_timeout: Option<Duration> = None;
+        /// Maximum time for which the session of a client outlives a lost connection. Zero: there are no sessions.
+        /// Default zero.
+        pub session_timeout: Duration = Duration::ZERO, "sessionTimeout" in Duration::ZERO..=MAX_SESSION;
+        /// Bytes of the frames that a session keeps for its client: those written but not confirmed, and as many that
+        /// wait while it has no connection. Default 1 MiB.
+        pub max_session_buffer: usize = 1 << 20, "maxSessionBuffer" in 1024..=1 << 30;
         /// A connection that has sent nothing for this long is sent a ping. Zero: never. Default 25 s, shorter
         /// than the idle timeout of proxies and routers.
         pub ping_interval: Duration = PING_INTERVAL, "pingInterval" in TIME_OR_NEVER;
@@ -339,6 +347,9 @@ options! {
         pub token: Option<String> = None;
         /// The protocol version to request: 1 or 2. A server of version 1 confirms version 1. Default 1.
         pub protocol: u8 = 1, "protocol" in 1..=2;
+        /// The session to request (version 2): the registration outlives this connection, and another one can continue
+        /// it. Default none.
+        pub session: Option<SessionOptions> = None;
         /// Additional headers of the handshake, as names and values. Default: none.
         pub headers: Vec<(String, String)> = Vec::new();
         /// Maximum bytes of a message from the server. Default 100 MiB and 64 KiB: the server adds a `from`
@@ -365,6 +376,39 @@ options! {
         pub tls: Option<TlsClientOptions> = None;
         /// Connect through an HTTP proxy. Default: no proxy.
         pub proxy: Option<ProxyOptions> = None;
+    }
+}
+
+/// A session that a client requests.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// The time for which it is to outlive a lost connection. The server may grant less, or no session.
+    pub timeout: Duration,
+    /// The token of a session that continues, from the event `Registered` of its former connection, and the number of
+    /// actions received in that session.
+    pub since: Option<(String, u64)>,
+}
+
+/// Omits the token.
+impl fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.since.as_ref().map(|(_, count)| count);
+        f.debug_struct("SessionOptions")
+            .field("timeout", &self.timeout)
+            .field("since", &count)
+            .finish()
+    }
+}
+
+impl SessionOptions {
+    /// A new session.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            since: None,
+        }
     }
 }
 

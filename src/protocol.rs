@@ -11,6 +11,7 @@
 //! | `values` | decodes single values: ids, receivers, acks |
 //! | `reply_options` | the members that version 2 adds to a `send` |
 //! | `subscription` | the members of `subscribe` |
+//! | `session` | the member `session` of `register`, and the action `received` |
 //! | `encode` | encodes actions; `encode/version_2` those that version 2 adds |
 //! | `peer_frame` | the frames between brokers of a cluster |
 
@@ -20,6 +21,7 @@ mod json_scan;
 mod members;
 mod peer_frame;
 mod reply_options;
+mod session;
 mod subscription;
 mod values;
 
@@ -35,6 +37,9 @@ pub(crate) use peer_frame::{
     expect_reply_of_group, is_message, probe, probe_failed, remote_answer, whole_frames,
 };
 pub(crate) use reply_options::{RawReplyOptions, ReplyOptions, attempt};
+pub(crate) use session::{
+    ask_session, decode_count, decode_session, received, registered_in, session,
+};
 pub(crate) use subscription::{
     RawSubscription, Slow, Subscription, SubscriptionCommand, Watch, Watched,
 };
@@ -51,6 +56,8 @@ pub(crate) enum ClientAction<'a> {
         token: Option<&'a str>,
         /// The protocol version that the client will use: 1 or 2.
         protocol: u8,
+        /// The session that it asks for. Ignored in version 1.
+        session: Option<&'a str>,
     },
     Unregister,
     Send {
@@ -72,6 +79,8 @@ pub(crate) enum ClientAction<'a> {
     },
     /// `subscribe`, `unsubscribe`, `acknowledge`, `watch` or `unwatch`. One variant, so that the others stay cheap to tell apart.
     Subscription(Box<RawSubscription<'a>>),
+    /// Number of actions that the client has received in its session.
+    Received(Option<&'a str>),
 }
 
 /// An action of a server. All members are JSON text, borrowed from the frame.
@@ -80,6 +89,8 @@ pub(crate) enum ServerAction<'a> {
     Registered {
         /// The protocol version that the server will use: 1 or 2.
         protocol: u8,
+        /// The session that it grants.
+        session: Option<&'a str>,
     },
     Unregistered {
         id: Option<&'a str>,
@@ -167,6 +178,10 @@ pub(crate) enum ServerAction<'a> {
     },
     GoAway {
         within: &'a str,
+    },
+    /// Number of actions that the server has received in the session.
+    Received {
+        count: &'a str,
     },
 }
 

@@ -73,7 +73,10 @@ pub fn decode(text: &str) -> bool {
         }
         Ok(ClientAction::Answer { ack, .. }) => !black_box(protocol::ack_key(ack)).is_empty(),
         Ok(
-            ClientAction::Unregister | ClientAction::Cancel { .. } | ClientAction::Subscription(_),
+            ClientAction::Unregister
+            | ClientAction::Cancel { .. }
+            | ClientAction::Subscription(_)
+            | ClientAction::Received(_),
         ) => true,
         Err(_) => false,
     }

@@ -108,6 +108,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 id: id.raw,
                 token: raw("token"),
                 protocol: version(member("protocol")),
+                session: raw("session"),
             })
             .ok_or(ActionError::NoId),
         Some("unregister") => Ok(ClientAction::Unregister),
@@ -128,6 +129,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             })
             .ok_or(ActionError::NoAck),
         Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
+        Some("received") => Ok(ClientAction::Received(raw("count"))),
         Some(name @ ("subscribe" | "unsubscribe" | "acknowledge" | "watch" | "unwatch")) => {
             Ok(ClientAction::Subscription(Box::new(RawSubscription {
                 command: match name {
@@ -219,6 +221,7 @@ fn server_action<'a>(
         }),
         Some("registered") => Ok(ServerAction::Registered {
             protocol: version(member("protocol")).min(version_spoken),
+            session: raw("session").filter(|_| uses_version_2),
         }),
         Some("unregistered") => Ok(ServerAction::Unregistered {
             id: raw("id"),
@@ -289,6 +292,10 @@ fn server_action<'a>(
         Some("goaway") if uses_version_2 => {
             let within = raw("within").ok_or_else(|| missing("goaway"))?;
             Ok(ServerAction::GoAway { within })
+        }
+        Some("received") if uses_version_2 => {
+            let count = raw("count").ok_or_else(|| missing("received"))?;
+            Ok(ServerAction::Received { count })
         }
         _ => Err(Wrong::Action(name)),
     }
@@ -435,8 +442,15 @@ fn encoders(json: &Json<'_>, id: &str) {
     let given = raw("id");
     let token = raw("token");
     for (version, protocol) in [(1, None), (2, Some("2"))] {
-        let frame = protocol::register(given, token, version).concat();
-        let members = [("id", given), ("token", token), ("protocol", protocol)];
+        let session = raw("session");
+        let part = session.map_or(String::new(), |raw| format!(",\"session\":{raw}"));
+        let frame = protocol::register(given, token, version, &part).concat();
+        let members = [
+            ("id", given),
+            ("token", token),
+            ("session", session),
+            ("protocol", protocol),
+        ];
         written(&frame, "register", &members);
     }
     let frame = protocol::unregister(given).concat();

@@ -7,7 +7,7 @@
 use super::conversation::conversation;
 
 /// The members of each action, with a value that is right.
-const ACTIONS: [(&str, &[(&str, &str)]); 5] = [
+const ACTIONS: [(&str, &[(&str, &str)]); 7] = [
     (
         "register",
         &[("id", r#""a""#), ("token", r#""t""#), ("protocol", "2")],
@@ -33,6 +33,15 @@ const ACTIONS: [(&str, &[(&str, &str)]); 5] = [
         ],
     ),
     ("cancel", &[("ack", r#""k""#)]),
+    ("received", &[("count", "1")]),
+    (
+        "register",
+        &[
+            ("id", r#""a""#),
+            ("protocol", "2"),
+            ("session", r#"{"timeout":1000,"token":"t","count":0}"#),
+        ],
+    ),
     ("unregister", &[("id", r#""a""#)]),
 ];
 

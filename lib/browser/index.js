@@ -16,6 +16,7 @@ const DEFAULTS = {
   token: undefined,
   reconnect: false,
   resend: 'never',
+  session: true,
   requestTimeout: 30_000,
   connectTimeout: 30_000,
   pingInterval: 25_000,

@@ -91,7 +91,7 @@ function open(session, token, url) {
     if (pingInterval > 0) {
       timer = timers.setTimeout(() => {
         if (session.usesVersion2 && session.isRegistered) {
-          socket.send(frames.send(0, '[]', undefined, ',"ref":0'));
+          session.transmit(frames.send(0, '[]', undefined, ',"ref":0'));
           failAfter('pingTimeout');
         }
       }, pingInterval);
@@ -101,7 +101,7 @@ function open(session, token, url) {
   failAfter('connectTimeout');
   socket.onopen = () => {
     isOpen = true;
-    socket.send(session.registerFrame(token));
+    socket.send(session.registerFrame(token, session.sessionRequest()));
     session.onTransportOpen();
   };
   socket.onmessage = ({ data }) => {
@@ -120,6 +120,9 @@ function open(session, token, url) {
     frame = Object(frame);
     frame.text = frame.ack ? ackText(data, frame.ack) : undefined;
     frame.size = data.length;
+    if (frame.action !== 'registered' && frame.action !== 'received') {
+      session.countReceived(data.length);
+    }
     session.handleFrame(frame);
   };
   socket.onerror = () => {

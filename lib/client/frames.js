@@ -12,8 +12,10 @@ const send = (message, dest, ack, more = '') =>
 const answer = (ack, message, error, from) =>
   `{"action":"answer","ack":${ack}${member('message', message)}${member('error', error)}${member('from', from)}}`;
 
-const register = (id, token, offersVersion2) =>
-  `{"action":"register"${member('id', id)}${member('token', token)}${offersVersion2 ? ',"protocol":2' : ''}}`;
+const register = (id, token, offersVersion2, session) =>
+  `{"action":"register"${member('id', id)}${member('token', token)}${member('session', session)}${offersVersion2 ? ',"protocol":2' : ''}}`;
+
+const received = (count) => `{"action":"received","count":${count}}`;
 
 const unregister = (id) => `{"action":"unregister"${member('id', id)}}`;
 
@@ -27,4 +29,14 @@ const watch = (action, topic, ids, ref) =>
 
 const cancel = (ack) => `{"action":"cancel","ack":${ack}}`;
 
-module.exports = { member, send, answer, register, unregister, subscription, watch, cancel };
+module.exports = {
+  member,
+  send,
+  answer,
+  register,
+  unregister,
+  subscription,
+  watch,
+  cancel,
+  received,
+};

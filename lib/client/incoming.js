@@ -8,7 +8,7 @@
  * letters behind a colon are the kinds of value that a member may have; a member without them may have any.
  */
 const MEMBERS = parse({
-  registered: 'protocol',
+  registered: 'protocol session:mou',
   // The program receives `id` unchanged, whatever its type.
   unregistered: 'id code:su',
   // An id may be a number: brokers of version 1 send it as it was registered. `text` is the JSON text of the ack.
@@ -29,6 +29,7 @@ const MEMBERS_2 = parse({
   error: 'ref:snu ack:su code:s message:su',
   cancel: 'ack:s',
   goaway: 'within:n',
+  received: 'count:n',
 });
 
 /** A Map from each action to the `[name, kinds]` of its members. */

@@ -48,6 +48,8 @@ class Messaging {
   onStrayAnswer;
   /** The handler that was set by `handle()`. */
   handler;
+  /** The session at the broker that outlives a connection; undefined without one. */
+  resumption;
   subscriptions = new Subscriptions(this);
   watches = new Watches(this);
   /** Number of errors caused by the broker or another client. */
@@ -90,6 +92,11 @@ class Messaging {
 
   emit(...event) {
     this.client.emit(...event);
+  }
+
+  /** Called by the transport for each action of the broker, except `registered` and `received`. */
+  countReceived(size) {
+    this.resumption?.countReceived(size);
   }
 
   /** Handles a frame of the broker, an object with the members of the frame. */
@@ -211,6 +218,11 @@ class Messaging {
     ) {
       this.onRefusal(error);
     }
+  }
+
+  /** The broker has received so many actions of this session. */
+  received(count) {
+    this.resumption?.confirmSent(count);
   }
 
   cancel(name) {

@@ -19,10 +19,10 @@ class SendQueue {
     }
   }
 
-  /** Sends all frames, and removes them. */
-  drainTo(transport) {
+  /** Calls `send` with each frame, and removes them. */
+  drainTo(send) {
     for (const [frame, entry] of this.#items) {
-      transport.sendFrame(frame);
+      send(frame);
       entry.queuedItem = undefined;
     }
     this.removeAll();

@@ -7,6 +7,7 @@ const callAll = require('./callAll');
 const { aborted, coded, exceeded } = require('./errors');
 const frames = require('./frames');
 const Messaging = require('./messaging');
+const Resumption = require('./resumption');
 const SendQueue = require('./sendQueue');
 const signals = require('./signals');
 const timers = require('./timers');
@@ -22,6 +23,11 @@ const RECONNECT = {
 };
 /** Time to wait for the confirmation of `unregister` before a draining broker is left, in milliseconds. */
 const UNREGISTER_TIMEOUT = 1000;
+
+/** The code of a connection that was lost: only then does the broker keep a session. */
+const LOST = 1006;
+/** Time for which a session without a connection is requested, in milliseconds: the most that a broker may grant. */
+const SESSION_TIMEOUT = 300_000;
 
 /** Close codes (going away, connection lost, restart) after which requests are sent again. */
 const RESENDABLE = [1001, 1006, 1012];
@@ -51,6 +57,9 @@ class Session extends Messaging {
    * up the id, answers the requests that arrived before that, and closes the connection.
    */
   #isLeaving = false;
+  /** While the session at the broker waits for another connection: why the last one was lost, and the timer for its end. */
+  #suspendedBy;
+  #sessionTimer;
   /** Number of connections lost or failed since the last registration. */
   #attempts = 0;
   #timer;
@@ -195,9 +204,21 @@ class Session extends Messaging {
     this.sendFrame(this.registerFrame(token));
   }
 
-  /** The frame that registers the id. */
-  registerFrame(token) {
-    return frames.register(this.idText(), JSON.stringify(token), this.offersVersion2);
+  /** The frame that registers the id. `session`: the session to request with it. */
+  registerFrame(token, session) {
+    const id = this.idText();
+    return frames.register(id, JSON.stringify(token), this.offersVersion2, JSON.stringify(session));
+  }
+
+  /** The session that a connection requests: a new one, or that which continues. */
+  sessionRequest() {
+    const { session = true } = this.settings;
+    if (!this.#reconnect || !this.offersVersion2 || session === false) {
+      return undefined;
+    }
+    const timeout = session === true ? SESSION_TIMEOUT : session;
+    const { token, received: count } = this.resumption ?? {};
+    return token === undefined ? { timeout } : { timeout, token, count };
   }
 
   idText() {
@@ -240,7 +261,7 @@ class Session extends Messaging {
     }
     // While leaving or draining, only answers are sent. Requests have an entry.
     if (this.#isReady || ((this.#isLeaving || this.#isDraining) && isUrgent && !entry)) {
-      this.#transport.sendFrame(frame, isUrgent);
+      this.transmit(frame, isUrgent);
     } else {
       this.sendQueue.addFrame(frame, entry);
     }
@@ -250,6 +271,12 @@ class Session extends Messaging {
       this.#transport?.requestDrain();
     }
     return isBelow;
+  }
+
+  /** Passes a frame to the transport. */
+  transmit(frame, isUrgent) {
+    this.resumption?.keepSent(frame);
+    this.#transport.sendFrame(frame, isUrgent);
   }
 
   /** Sends a request. If that throws, its promise rejects; without one (a callback) the error is thrown. */
@@ -268,7 +295,7 @@ class Session extends Messaging {
   /** Passes queued frames, and all further ones, to the transport. */
   #flush() {
     this.#isReady = true;
-    this.sendQueue.drainTo(this.#transport);
+    this.sendQueue.drainTo((frame) => this.transmit(frame));
     if (this.needsDrain) {
       this.#transport.requestDrain();
     }
@@ -379,7 +406,20 @@ class Session extends Messaging {
     this.emit('open');
   }
 
-  registered(protocol) {
+  registered(protocol, session) {
+    if (!this.isRegistered) {
+      if (session?.resumed === true && this.#suspendedBy) {
+        return this.#resumed(session);
+      }
+      this.#endSession(LOST);
+      if (typeof session?.token === 'string' && session.timeout > 0) {
+        this.resumption = new Resumption(session, (count) => {
+          if (this.isRegistered) {
+            this.#transport.sendFrame(frames.received(count));
+          }
+        });
+      }
+    }
     this.usesVersion2 &&= typeof protocol === 'number' && protocol >= 2;
     this.isRegistered = true;
     this.hasLostId = this.#isReplaced = false;
@@ -406,6 +446,52 @@ class Session extends Messaging {
     }
   }
 
+  /** The session continues on this connection: sends what the broker has not received. */
+  #resumed({ count }) {
+    const missing = this.resumption.since(count);
+    if (!missing) {
+      // Too much was sent meanwhile. The broker ends the session with the connection.
+      this.#endSession(LOST);
+      this.#transport.close();
+      return;
+    }
+    this.#suspendedBy = undefined;
+    timers.clearTimeout(this.#sessionTimer);
+    this.isRegistered = true;
+    this.lastError = undefined;
+    this.#attempts = this.#dials = 0;
+    for (const frame of missing) {
+      this.#transport.sendFrame(frame);
+    }
+    this.#flush();
+    this.#settleWaiters('resolve', this.client);
+    this.#scheduleRenewal();
+    this.updateFlowControl();
+    callAll([() => this.emit('resumed'), () => this.emit('reconnected')]);
+  }
+
+  /** Keeps the session of a lost connection as long as the broker. */
+  #suspend() {
+    if (!this.#suspendedBy) {
+      this.#suspendedBy = this.#reason();
+      this.resumption.stop();
+      const expire = () => this.#suspendedBy && this.#endSession(LOST);
+      this.#sessionTimer = timers.setTimeout(expire, Math.min(this.resumption.timeout, MAX_TIMER));
+    }
+  }
+
+  /** Ends the session: what it has not completed is lost. `code`: of the lost connection. */
+  #endSession(code) {
+    timers.clearTimeout(this.#sessionTimer);
+    this.resumption?.stop();
+    this.resumption = undefined;
+    const reason = this.#suspendedBy;
+    this.#suspendedBy = undefined;
+    if (reason) {
+      this.#loseConnection(code, reason);
+    }
+  }
+
   /** Resolves or rejects the promises of `connected()`. Returns false if there are none. */
   #settleWaiters(how, value) {
     const hasWaiters = this.#waiters.size > 0;
@@ -418,6 +504,7 @@ class Session extends Messaging {
   unregistered(id, code) {
     const isReplaced = this.usesVersion2 && code === 'REPLACED';
     this.isRegistered = false;
+    this.#endSession(LOST);
     this.subscriptions.onLost(coded('ERR_WSMB_NOT_REGISTERED', 'id was lost'));
     this.watches.onLost();
     if ((this.#isLeaving || this.#isDraining) && !isReplaced) {
@@ -509,25 +596,33 @@ class Session extends Messaging {
     this.#closeReason = reason;
     timers.clearTimeout(this.#timer);
     timers.clearTimeout(this.#renewalTimer);
-    this.cancelAll();
-    if ((this.#reconnect || this.#hasNext) && !isOver && !this.#isDraining) {
+    const isRetried = (this.#reconnect || this.#hasNext) && !isOver && !this.#isDraining;
+    const wasLost = this.#suspendedBy || (code === LOST && !this.#isLeaving);
+    if (isRetried && wasLost && this.resumption) {
+      this.#suspend();
+    } else {
+      this.#suspendedBy = undefined;
+      this.#endSession(code);
+      this.cancelAll();
+    }
+    if (isRetried) {
       this.#retry(code);
     } else {
       this.#giveUp(this.#reconnect && !this.#isClosing && this.lastError, code, isSilent);
     }
   }
 
-  #retry(code) {
-    const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect || RECONNECT;
-    const reason = this.#reason();
+  /** The requests and subscriptions of a lost connection are lost, unless they are sent again. */
+  #loseConnection(code, reason) {
     const mayResend = RESENDABLE.includes(code);
+    this.cancelAll();
     // Requests that were sent are lost, unless they may be sent again.
     this.requests.failMatching(
       reason,
       (entry) => !entry.queuedItem && !(mayResend && entry.frameText),
     );
     for (const [key, entry] of this.requests) {
-      // Appending keeps the order: the queue was empty when the request was sent.
+      // Appending keeps the order, unless a session was kept: the queue was empty when the request was sent.
       if (!entry.queuedItem) {
         // A new ack: the broker may still wait for an answer to the former one.
         const next = this.ack();
@@ -537,6 +632,16 @@ class Session extends Messaging {
         entry.onResend?.(next);
         this.sendQueue.addFrame(entry.frameText, entry);
       }
+    }
+    this.subscriptions.onLost(reason);
+    this.watches.onLost();
+  }
+
+  #retry(code) {
+    const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect || RECONNECT;
+    const reason = this.#reason();
+    if (!this.#suspendedBy) {
+      this.#loseConnection(code, reason);
     }
     this.#attempts += 1;
     if (this.#attempts > maxAttempts) {
@@ -553,8 +658,6 @@ class Session extends Messaging {
     this.#isLeaving = false;
     this.#isWaiting = true;
     this.#timer = timers.setTimeout(() => this.#dial(), delay);
-    this.subscriptions.onLost(reason);
-    this.watches.onLost();
     this.emit('reconnecting', this.#attempts, delay, reason);
   }
 

@@ -33,6 +33,7 @@ const EVENTS = {
   },
   registered: { message: 'id registered', level: 'debug', channel: 'register' },
   taken_over: { message: 'id taken over from another connection', level: 'info' },
+  resumed: { message: 'session continues on another connection', level: 'debug' },
   unregistered: { message: 'id unregistered', level: 'debug', channel: 'unregister' },
   refused: {
     message: 'handshake refused',

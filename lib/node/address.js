@@ -15,6 +15,7 @@ const DEFAULTS = {
   protocol: undefined,
   reconnect: false,
   resend: 'never',
+  session: true,
   requestTimeout: 30_000,
 };
 
@@ -152,7 +153,8 @@ function noAddress(id) {
 
 /** The address and the options for the addon, which checks their ranges. */
 function parseOptions(checked, host, port) {
-  const { token, reconnect, resend, requestTimeout, signal, tls, proxy, ...native } = checked;
+  const { token, reconnect, resend, session, requestTimeout, signal, tls, proxy, ...native } =
+    checked;
   if (tls) {
     native.tls = withTrust(tls);
   }

@@ -135,7 +135,8 @@ class Transport {
     try {
       const address = join ? { host: '', port: 0, path: '/' } : { host, port, path };
       const protocol = this.#session.offersVersion2 ? 2 : 1;
-      const options = { ...native, ...address, id, protocol, token: this.#token };
+      const session = this.#session.sessionRequest();
+      const options = { ...native, ...address, id, protocol, token: this.#token, session };
       this.#native = join
         ? join(this.#number, options)
         : new NativeClient(eventHub.hub, this.#number, options);
@@ -271,12 +272,17 @@ class Transport {
 
   /** Handles an event of the addon. */
   receive(event) {
-    this.#session.countEvent();
+    const session = this.#session;
+    session.countEvent();
+    if (session.resumption && IS_ACTION[event[0]]) {
+      session.countReceived(eventHub.eventSize());
+    }
     HANDLERS[event[0]].call(this, event);
   }
 
   /** Handles events that cannot be parsed. */
   receiveInvalid({ message }) {
+    this.#session.countReceived(eventHub.eventSize());
     this.#session.reportPeerError(coded('ERR_WSMB_JSON', message));
   }
 
@@ -286,8 +292,8 @@ class Transport {
     this.#session.onTransportOpen();
   }
 
-  onRegistered([, protocol]) {
-    this.#session.handleFrame({ action: 'registered', protocol });
+  onRegistered([, protocol, session]) {
+    this.#session.handleFrame({ action: 'registered', protocol, session });
     // Programs that await `connected()` can add listeners before the next message is delivered.
     eventHub.yieldToPromises();
   }
@@ -450,6 +456,10 @@ class Transport {
     this.#session.handleFrame({ action: 'cancel', ack });
   }
 
+  onReceived([, count]) {
+    this.#session.handleFrame({ action: 'received', count });
+  }
+
   onGoAway([, within]) {
     this.#session.handleFrame({ action: 'goaway', within });
   }
@@ -476,6 +486,13 @@ class Transport {
 
 /** By the number of a kind, the method that handles its events. */
 const HANDLERS = eventHub.handlersOf(ClientEventKind, Transport.prototype);
+
+/** The kinds of events that are no action of the broker, or belong to the connection (rule 40.2). */
+const NO_ACTIONS = ['Open', 'Registered', 'Received', 'Error', 'Drain', 'Closed'];
+/** By the number of a kind, whether a session counts it. */
+const IS_ACTION = HANDLERS.map((_, kind) =>
+  NO_ACTIONS.every((name) => ClientEventKind[name] !== kind),
+);
 
 /** The error of a connection. `failures`: the code and target of each address that was tried, if several were. */
 function connectionError(code, message, syscall, target, failures) {

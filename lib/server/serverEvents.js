@@ -19,6 +19,7 @@ const OPTIONAL_EVENTS = {
   connection: ServerEventKind.Connection,
   registered: ServerEventKind.Registered,
   unregistered: ServerEventKind.Unregistered,
+  resumed: ServerEventKind.Resumed,
   warn: ServerEventKind.UnknownId,
   error: ServerEventKind.Refused,
   slow: ServerEventKind.Slow,
@@ -156,6 +157,12 @@ class ServerEvents {
     const info = connectionInfo(address, port, secure);
     this.log.report('registered', { id, ...info });
     this.server.emit('registered', id, info);
+  }
+
+  onResumed([, id, address, port, secure]) {
+    const info = connectionInfo(address, port, secure);
+    this.log.report('resumed', { id, ...info });
+    this.server.emit('resumed', id, info);
   }
 
   onTakenOver([, id, address, port, secure]) {

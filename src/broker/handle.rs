@@ -93,7 +93,7 @@ pub(crate) struct Handle {
     /// True for an id, or a node, at another broker of the cluster.
     pub(crate) remote: bool,
     /// Where it comes from; unknown for a participant and for a remote handle.
-    pub(crate) info: ConnectionInfo,
+    info: Mutex<ConnectionInfo>,
     /// When it was created.
     since: Instant,
     /// Messages received from it, and their bytes. Its task counts them once per turn.
@@ -114,6 +114,8 @@ pub(crate) struct Handle {
     dropping: AtomicBool,
     /// True while a `gap` is still to be sent to it.
     has_losses: AtomicBool,
+    /// True while its session has no socket.
+    suspended: AtomicBool,
     /// Bytes held by its task: the task itself, its id, input not yet routed.
     pub(crate) held: AtomicUsize,
     /// Principal that registered its id; none without authentication.
@@ -139,7 +141,7 @@ impl Handle {
             key,
             participant: false,
             remote: false,
-            info: ConnectionInfo::default(),
+            info: Mutex::default(),
             since: Instant::now(),
             messages: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -151,6 +153,7 @@ impl Handle {
             has_left: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             has_losses: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
             last_id: Mutex::default(),
@@ -165,7 +168,58 @@ impl Handle {
 
     /// Sets where its connection comes from.
     pub(crate) fn of(self, info: ConnectionInfo) -> Self {
-        Self { info, ..self }
+        *self.info.lock() = info;
+        self
+    }
+
+    /// Where its connection comes from.
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        *self.info.lock()
+    }
+
+    /// True if a session can continue on another socket.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        self.socket.is_replaceable()
+    }
+
+    /// True while its session has no socket.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended.load(Relaxed)
+    }
+
+    /// Closes the socket of a session, which waits for another. `mark`: bytes that may be queued until then.
+    pub(crate) fn suspend(&self, mark: usize) {
+        self.suspended.store(true, Relaxed);
+        if let Some(socket) = self.socket.replace(None) {
+            socket.shutdown(Shutdown::Both);
+        }
+        self.outbox.suspend(mark);
+    }
+
+    /// Takes the socket of a connection that continues the session of another.
+    pub(crate) fn take_socket(&self) -> Option<WriteHalf> {
+        self.socket.replace(None)
+    }
+
+    /// Continues a suspended session on another socket, with the peer's count of actions received; see
+    /// [`Outbox::resume`].
+    pub(crate) fn resume(
+        &self,
+        (socket, info): (WriteHalf, ConnectionInfo),
+        count: u64,
+        first: &[&str],
+        mark: usize,
+    ) -> bool {
+        // Nothing is written before the outbox continues.
+        self.socket.replace(Some(socket));
+        if !self.outbox.resume(count, first, mark) {
+            self.socket.replace(None);
+            return false;
+        }
+        *self.info.lock() = info;
+        self.suspended.store(false, Relaxed);
+        self.flush();
+        true
     }
 
     /// Counts messages that its task has received.

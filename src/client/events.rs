@@ -8,7 +8,9 @@ use crate::{
 impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
     fn from(action: ServerAction<'a>) -> Self {
         match action {
-            ServerAction::Registered { protocol } => Self::Registered { protocol },
+            ServerAction::Registered { protocol, session } => {
+                Self::Registered { protocol, session }
+            }
             ServerAction::Unregistered { id, code } => Self::Unregistered { id, code },
             ServerAction::Message {
                 message,
@@ -109,6 +111,7 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
             },
             ServerAction::Cancel { ack } => Self::Cancel { ack },
             ServerAction::GoAway { within } => Self::GoAway { within },
+            ServerAction::Received { count } => Self::Received { count },
         }
     }
 }

@@ -108,7 +108,7 @@ impl World {
     /// Runs a connection's task to its end.
     fn task(&self, line: &mut Line) -> Task {
         let mut connection = line.connection.take().unwrap();
-        Box::new(move || wait(|cx| connection.as_mut().poll(cx)))
+        Box::new(move || wait(|cx| connection.as_mut().poll(cx).map(drop)))
     }
 }
 

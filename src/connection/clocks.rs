@@ -196,6 +196,7 @@ impl Connection {
             match beat {
                 None | Some(Beat::Rest) => {}
                 Some(Beat::Ping) => {
+                    self.confirm_received();
                     self.handle.outbox.push_control(&framing::ping(Mask::None));
                     self.handle.flush();
                 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// How a connection has ended.
 pub(super) struct Ended {
-    reason: CloseReason,
+    pub(super) reason: CloseReason,
     /// The code of the close frame that was sent or received first.
     code: Option<u16>,
     /// The id that it had.
@@ -86,7 +86,7 @@ impl Connection {
         if let Some(ended) = &self.ended
             && !handle.participant
         {
-            let (id, info, traffic) = (ended.id.as_deref(), handle.info, handle.traffic());
+            let (id, info, traffic) = (ended.id.as_deref(), handle.info(), handle.traffic());
             let end = (ended.reason, ended.code);
             broker
                 .recently_closed
@@ -143,7 +143,8 @@ impl Connection {
 
     /// Ready when the connection has ended.
     pub(super) fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.handle.outbox.state().closed {
+        let state = self.handle.outbox.state();
+        if state.closed || state.suspended {
             return Poll::Ready(());
         }
         if self.handle.outbox.await_empty() {

@@ -32,9 +32,6 @@ pub(super) const MAX_TOKEN: usize = UNREGISTERED_PAYLOAD;
 /// Extra messages counted against the turn's budget for a token verified within the turn.
 const TOKEN: u32 = 31;
 
-/// Bytes charged for a header besides its name and value.
-const HEADER: usize = size_of::<(String, String)>();
-
 /// Authentication state of a connection.
 pub(super) enum AuthState {
     /// No authentication: all actions are allowed.
@@ -77,29 +74,6 @@ pub(super) struct Authorizing {
     pub(super) permission: Permission,
     /// The frame with the action.
     pub(super) frame: Box<str>,
-}
-
-/// Data of a peer from its handshake.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Peer {
-    /// Names in lower case, and values.
-    pub(crate) headers: Arc<[(String, String)]>,
-    /// Target of the request: path and query.
-    pub(crate) url: Arc<str>,
-    /// Its certificate in DER.
-    pub(crate) certificate: Option<Arc<[u8]>>,
-    /// Facts from the embedder's HTTP server, as JSON text.
-    pub(crate) context: Option<Arc<str>>,
-}
-
-impl Peer {
-    /// Bytes of memory that it takes.
-    pub(super) fn memory(&self) -> usize {
-        let header = |(name, value): &(String, String)| HEADER + name.len() + value.len();
-        let certificate = self.certificate.as_ref().map_or(0, |der| der.len());
-        let context = self.context.as_ref().map_or(0, |text| text.len());
-        self.url.len() + certificate + context + self.headers.iter().map(header).sum::<usize>()
-    }
 }
 
 impl AuthState {
@@ -196,9 +170,12 @@ impl Connection {
         id: &str,
         token: Option<&str>,
         protocol: u8,
+        session: Option<&str>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         let id = protocol::decode_id(id, self.broker.options.max_id_length)?;
+        self.uncount_for_session();
+        self.request_session(session.filter(|_| protocol > 1))?;
         let since = self.broker.ended.now();
         let gate = match self.access {
             AuthState::Free => &Authenticator::Free,
@@ -252,8 +229,8 @@ impl Connection {
                     url: peer.url,
                     certificate: peer.certificate,
                     context: peer.context,
-                    remote_address: self.handle.info.address_text(),
-                    secure: self.handle.info.secure,
+                    remote_address: self.handle.info().address_text(),
+                    secure: self.handle.info().secure,
                 };
                 let renews = self.access.is_granted();
                 if !renews {
@@ -348,6 +325,9 @@ impl Connection {
         since: Moment,
         turn: &mut Turn,
     ) {
+        if self.session.is_some() && self.continues_session(id, grant.as_ref()) {
+            return;
+        }
         let Some(peers) = &self.broker.peers else {
             return self.registered(id, grant, (None, since), protocol, turn);
         };
@@ -394,6 +374,7 @@ impl Connection {
         {
             return self.close(&close);
         }
+        let begun = self.begin_session(protocol);
         let Self { broker, handle, .. } = self;
         // A renewal, or a takeover at this broker, is no arrival: senders noted since the arrival stay known.
         if let Some(peers) = &broker.peers
@@ -409,7 +390,7 @@ impl Connection {
                 id: &id,
                 replaced: former.is_some(),
                 taken_over: taken.is_some(),
-                info: handle.info,
+                info: handle.info(),
             });
             if let Some((former, registration)) = taken {
                 if former.uses_version_2() {
@@ -422,8 +403,15 @@ impl Connection {
             if protocol == 1 {
                 handle.set_uses_version_2(false);
             }
-            let frame = protocol::registered(&from, protocol);
-            turn.pushed(handle, handle.outbox.push(&frame));
+            let pushed = match &begun {
+                None => handle.outbox.push(&protocol::registered(&from, protocol)),
+                Some((token, timeout)) => {
+                    let session = protocol::session(token, timeout.as_millis(), None);
+                    let frame = protocol::registered_in(&from, &session);
+                    handle.outbox.push(&frame)
+                }
+            };
+            turn.pushed(handle, pushed);
             // After the push: frames of version 2 must come behind `registered`.
             if protocol > 1 {
                 handle.set_uses_version_2(true);
@@ -452,19 +440,27 @@ impl Connection {
         }
         handle.set_has_left(false);
         broker.presence.id_changed(&id, &broker.registry, false);
+        if let Some(begun) = begun {
+            self.session_begun(begun, &id, turn);
+        }
         (self.id, self.from) = (Some(id), from);
         self.deadline = None;
         if let Some(grant) = grant {
-            self.deadline = grant.expires.map(|expires| {
-                let left = expires.duration_since(SystemTime::now());
-                Box::pin(sleep(left.unwrap_or(Duration::ZERO)))
-            });
+            self.set_deadline(&grant);
             self.reader.set_max_payload(self.broker.options.max_payload);
             self.access = AuthState::Granted(grant);
             self.recheck_subscriptions(turn);
             self.recheck_watches(turn);
         }
         self.notify(turn);
+    }
+
+    /// Starts the timer for the expiry of a grant.
+    pub(super) fn set_deadline(&mut self, grant: &Grant) {
+        self.deadline = grant.expires.map(|expires| {
+            let left = expires.duration_since(SystemTime::now());
+            Box::pin(sleep(left.unwrap_or(Duration::ZERO)))
+        });
     }
 
     /// Closes a connection that sends another action before `register`.
@@ -476,7 +472,7 @@ impl Connection {
     pub(super) fn deny(&mut self, id: Option<&str>, denied: Denied) {
         let event = ServerEvent::Denied {
             id,
-            info: self.handle.info,
+            info: self.handle.info(),
             denied: &denied,
         };
         self.broker.listener.event(event);
@@ -486,6 +482,7 @@ impl Connection {
     /// Gives up the id, if it still owns it. `tell`: sends `unregistered` to the peer.
     pub(super) fn unregister(&mut self, tell: bool, turn: &mut Turn) {
         let Some(id) = self.id.take() else { return };
+        self.end_session();
         self.handle.last_id.lock().take();
         let Self {
             broker,

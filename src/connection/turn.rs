@@ -285,7 +285,7 @@ impl Connection {
             error,
             text,
             id: self.id.as_deref(),
-            info: self.handle.info,
+            info: self.handle.info(),
         });
         self.count_refusal();
     }

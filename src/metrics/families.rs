@@ -120,6 +120,10 @@ pub const FAMILIES: &[Family] = &[
     gauge("topics", "Topics that are subscribed to by name", |s| number(s.topics)),
     gauge("members", "Subscriptions that take part in presence", |s| number(s.members)),
     gauge("patterns", "Distinct patterns with wildcards that are subscribed to (maxPatterns)", |s| number(s.patterns)),
+    gauge("sessions", "Sessions of clients (sessionTimeout)", |s| number(s.sessions)),
+    gauge("sessions_suspended", "Sessions whose client has lost its connection", |s| number(s.sessions_suspended)),
+    counter("sessions_resumed", "Times that a session continued on another connection", |s| count(s.sessions_resumed)),
+    counter("sessions_ended", "Sessions that ended because their client was not back in time, or because too much was queued for it", |s| count(s.sessions_ended)),
     gauge("memory_bytes", "Bytes held by buffers and tables", |s| number(s.memory)),
     gauge("memory_limit_bytes", "Maximum of memory_bytes (maxMemory)", |s| number(s.max_memory)),
 

@@ -58,7 +58,7 @@ const SMALL_ANSWER: usize = 1 << 10;
 pub enum ClientEventKind {
     /// The WebSocket is open.
     Open,
-    /// `protocol`
+    /// `protocol, session`
     Registered,
     /// `id, code`
     Unregistered,
@@ -104,6 +104,8 @@ pub enum ClientEventKind {
     Cancel,
     /// `within`: the server is shutting down.
     GoAway,
+    /// `count`: the number of actions that the server has received in the session.
+    Received,
     /// `ack, from, bytes`: a message was dropped because of its size.
     MessageTooLarge,
     /// `name, from, bytes`: an answer was dropped because of its size.
@@ -124,8 +126,9 @@ impl ClientListener for Listener {
         use ClientEventKind as Kind;
         match event {
             ClientEvent::Open => self.push(Kind::Open, &[]),
-            ClientEvent::Registered { protocol } => {
-                self.push(Kind::Registered, &[&protocol.to_string()]);
+            ClientEvent::Registered { protocol, session } => {
+                let protocol = protocol.to_string();
+                self.push(Kind::Registered, &[&protocol, session.unwrap_or("null")]);
             }
             ClientEvent::Unregistered { id, code } => match (id, code) {
                 (id, Some(code)) => self.push(Kind::Unregistered, &[id.unwrap_or("null"), code]),
@@ -269,6 +272,7 @@ impl ClientListener for Listener {
             }
             ClientEvent::Cancel { ack } => self.push(Kind::Cancel, &[&name_or_value(ack)]),
             ClientEvent::GoAway { within } => self.push(Kind::GoAway, &[within]),
+            ClientEvent::Received { count } => self.push(Kind::Received, &[count]),
             ClientEvent::Refused(error) => {
                 let (code, text) = (json(error.code()), json(&error.to_string()));
                 self.push(Kind::Refused, &[&code, &text]);

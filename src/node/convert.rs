@@ -8,8 +8,8 @@ use napi_derive::napi;
 
 use crate::{
     AdminOptions, Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem,
-    ProxyOptions, RateLimit, ServerOptions, SlowConsumer, TlsClientOptions, TlsServerOptions,
-    TlsVersion, TrustProxy, TrustStore,
+    ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions,
+    TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -112,7 +112,7 @@ native_options! {
     pub struct NativeServerOptions of ServerOptions {
         numbers {
             max_payload max_backpressure slow_consumer_timeout max_memory max_connections max_id_length max_dest
-            max_fanout_bytes max_subscriptions max_patterns max_presence_info max_presence_names presence_timeout max_fragments max_control_frames max_header_size handshake_timeout ping_interval
+            max_fanout_bytes max_subscriptions max_patterns max_presence_info max_presence_names presence_timeout session_timeout max_session_buffer max_fragments max_control_frames max_header_size handshake_timeout ping_interval
             ping_timeout close_timeout ack_timeout max_pending_acks
         }
         pub host: String,
@@ -275,6 +275,7 @@ native_options! {
         pub path: String,
         pub token: Option<String>,
         pub protocol: Option<f64>,
+        pub session: Option<NativeSession>,
         /// Names and values.
         pub headers: Option<Vec<Vec<String>>>,
         pub tls: Option<NativeTlsClientOptions>,
@@ -307,8 +308,27 @@ impl From<NativeClientOptions> for ClientOptions {
                 false => 0,
             };
         }
+        options.session = js.session.map(Into::into);
         options.tls = js.tls.map(Into::into);
         options.proxy = js.proxy.map(Into::into);
+        options
+    }
+}
+
+/// The session that a client asks for.
+#[napi(object)]
+pub struct NativeSession {
+    /// Milliseconds.
+    pub timeout: f64,
+    /// The session that continues.
+    pub token: Option<String>,
+    pub count: Option<f64>,
+}
+
+impl From<NativeSession> for SessionOptions {
+    fn from(js: NativeSession) -> Self {
+        let mut options = Self::new(millis(js.timeout));
+        options.since = js.token.zip(js.count.map(|count| count as u64));
         options
     }
 }

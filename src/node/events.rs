@@ -77,6 +77,8 @@ pub enum ServerEventKind {
     TakenOver,
     /// `number, id, principal, topic, token`: may this client subscribe to the topic?
     TopicQuestion,
+    /// `id, address, port, secure`: a session continues on another socket.
+    Resumed,
 }
 
 use ServerEventKind as Kind;
@@ -289,6 +291,9 @@ impl ServerListener for Listener {
                     shared.push(Kind::TakenOver, &[&json(id), &info_json(info)]);
                 }
             }
+            ServerEvent::Resumed { id, info } if shared.samples(Kind::Resumed) => {
+                shared.push(Kind::Resumed, &[&json(id), &info_json(info)]);
+            }
             ServerEvent::Unregistered(id) => shared.registration(id, true, None),
             ServerEvent::Connection(info) if shared.samples(Kind::Connection) => {
                 shared.push(Kind::Connection, &[&info_json(info)]);
@@ -352,6 +357,7 @@ impl ServerListener for Listener {
             | ServerEvent::Slow { .. }
             | ServerEvent::Disconnected { .. }
             | ServerEvent::HandshakeRefused { .. }
+            | ServerEvent::Resumed { .. }
             | ServerEvent::Denied { .. } => {}
         }
     }

@@ -123,6 +123,8 @@ pub(super) fn client_in_order(text: &str) -> Option<ClientAction<'_>> {
             id,
             token,
             protocol,
+            // Decoded by `members`.
+            session: None,
         });
     }
     if at.skip(r#"{"action":"cancel","ack":"#) {

@@ -91,8 +91,13 @@ pub(crate) fn unregistered(id: &str) -> Pieces<'_> {
 }
 
 /// Encodes a client's `register`, with the id as JSON (left out if it has no JSON text), the token and the
-/// protocol version.
-pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>, version: u8) -> Pieces<'a> {
+/// protocol version. `session`: empty, or of [`super::ask_session`].
+pub(crate) fn register<'a>(
+    id: Option<&'a str>,
+    token: Option<&'a str>,
+    version: u8,
+    session: &'a str,
+) -> [&'a str; 8] {
     let [name, id] = member(",\"id\":", id);
     let [token_name, token] = member(",\"token\":", token);
     [
@@ -101,6 +106,7 @@ pub(crate) fn register<'a>(id: Option<&'a str>, token: Option<&'a str>, version:
         id,
         token_name,
         token,
+        session,
         protocol(version),
         "}",
     ]

@@ -53,6 +53,7 @@ pub(super) struct Members<'a> {
     pub(super) online: Option<&'a str>,
     pub(super) offline: Option<&'a str>,
     pub(super) attempt: Option<&'a str>,
+    pub(super) session: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -117,6 +118,7 @@ impl<'a> Members<'a> {
             r#""online""# => &mut self.online,
             r#""offline""# => &mut self.offline,
             r#""attempt""# => &mut self.attempt,
+            r#""session""# => &mut self.session,
             _ => {
                 let mut buffer = [0; LONGEST_MEMBER + 2];
                 return self.slot(unescape_name(name, &mut buffer)?);
@@ -237,6 +239,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
                 id,
                 token: members.token,
                 protocol: decode_protocol(members.protocol),
+                session: members.session,
             }),
             _ => Err(ActionError::NoId),
         },
@@ -247,6 +250,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
         Some("acknowledge") => Ok(members.subscription(SubscriptionCommand::Acknowledge)),
         Some("watch") => Ok(members.subscription(SubscriptionCommand::Watch)),
         Some("unwatch") => Ok(members.subscription(SubscriptionCommand::Unwatch)),
+        Some("received") => Ok(ClientAction::Received(members.count)),
         _ => Err(unknown_action(action)),
     }
 }
@@ -287,6 +291,7 @@ pub(super) fn server_action<'a>(
         }),
         Some("registered") => Ok(ServerAction::Registered {
             protocol: decode_protocol(members.protocol).min(version),
+            session: members.session.filter(|_| version > 1),
         }),
         Some("unregistered") => Ok(ServerAction::Unregistered {
             id,
@@ -402,6 +407,10 @@ fn version_2<'a>(
         "goaway" => (
             members.within.map(|within| ServerAction::GoAway { within }),
             "\"goaway\" message (msg.within is undefined)",
+        ),
+        "received" => (
+            members.count.map(|count| ServerAction::Received { count }),
+            "\"received\" message (msg.count is undefined)",
         ),
         _ => return None,
     };

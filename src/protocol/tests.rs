@@ -92,6 +92,7 @@ fn the_last_of_two_equal_members_counts() {
             id: "\"b\"",
             token: None,
             protocol: 1,
+            session: None,
         }
     );
 }
@@ -338,9 +339,12 @@ fn frames_have_the_members_of_version_1_in_its_order() {
         frame(&unregistered("\"a\"")),
         r#"{"action":"unregistered","id":"a"}"#
     );
-    assert_eq!(frame(&register(None, None, 1)), r#"{"action":"register"}"#);
     assert_eq!(
-        frame(&register(Some("1"), Some("\"t\""), 1)),
+        frame(&register(None, None, 1, "")),
+        r#"{"action":"register"}"#
+    );
+    assert_eq!(
+        frame(&register(Some("1"), Some("\"t\""), 1, "")),
         r#"{"action":"register","id":1,"token":"t"}"#
     );
     assert_eq!(
@@ -363,7 +367,10 @@ fn a_client_reads_the_four_actions_of_a_server() {
     let read = |text| decode_server_action(text, 1).unwrap();
     assert_eq!(
         read(r#"{"action":"registered","id":"a"}"#),
-        ServerAction::Registered { protocol: 1 }
+        ServerAction::Registered {
+            protocol: 1,
+            session: None
+        }
     );
     assert_eq!(
         read(r#"{"action":"unregistered","id":"a"}"#),

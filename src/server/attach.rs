@@ -7,8 +7,9 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::ingress::SocketPermit;
 use crate::{
+    auth::Peer,
     broker::{Broker, handle::Handle},
-    connection::{Connection, Peer},
+    connection::{Connection, Progress},
     transport::{
         framing::{Bounds, Reader},
         socket::ReadHalf,
@@ -26,11 +27,26 @@ pub(super) fn attach(
 ) {
     let reader = reader(broker, read, early);
     broker.add_connection(&handle);
-    let connection = Connection::new(broker.clone(), handle, reader, peer);
+    let mut connection = Connection::new(broker.clone(), handle, reader, peer);
     tokio::spawn(async move {
-        connection.await;
         // The server counts as closed when the last of these is dropped.
-        drop(held);
+        let (closing, mut permit) = held;
+        loop {
+            match (&mut connection).await {
+                Progress::Ended => break,
+                Progress::Suspended => permit = None,
+                Progress::Resumed(next) => {
+                    permit = next.and_then(|permit| permit.downcast().ok().map(|permit| *permit));
+                }
+                Progress::HandsOver(session, mut next) => {
+                    next.permit = permit.take().map(|permit| Box::new(permit) as _);
+                    session.hand_over(next);
+                    break;
+                }
+            }
+        }
+        drop(connection);
+        drop((closing, permit));
     });
 }
 

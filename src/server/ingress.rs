@@ -23,8 +23,8 @@ use super::{
     handshakes::{PendingHandshake, PendingHandshakes},
 };
 use crate::{
+    auth::Peer,
     broker::Broker,
-    connection::Peer,
     event::{ConnectionInfo, ServerEvent},
     memory::{Charge, HANDSHAKE},
     options::SocketPeer,
@@ -215,6 +215,10 @@ impl Ingress {
             info,
             early,
         } = upgraded;
+        let write = match self.broker.options.session_timeout.is_zero() {
+            true => write,
+            false => write.into_replaceable(),
+        };
         let handle = Arc::new(self.broker.new_handle(write).of(info));
         attach(
             &self.broker,

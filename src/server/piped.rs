@@ -8,9 +8,9 @@ use super::{Server, attach};
 #[cfg(feature = "shuttle")]
 use crate::connection::Connection;
 use crate::{
+    auth::Peer,
     broker::handle::Handle,
     cluster::{self, BusEvent, Cluster},
-    connection::Peer,
     event::ServerEvent,
     options::{Listen, ServerOptions},
     transport::socket::{ReadHalf, WriteHalf, pipe::Pipe},

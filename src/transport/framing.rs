@@ -148,6 +148,15 @@ impl Reader {
         }
     }
 
+    /// A reader without a socket: nothing is ever read.
+    pub(crate) fn closed() -> Self {
+        let bounds = Bounds {
+            payload: 0,
+            fragments: 0,
+        };
+        Self::new(Role::Server, ReadHalf::None, Vec::new(), bounds)
+    }
+
     /// Changes the maximum bytes of a message.
     pub(crate) fn set_max_payload(&mut self, max_payload: usize) {
         self.bounds.payload = max_payload;

@@ -96,6 +96,8 @@ mod tests {
             blocked: waiting > 0,
             empty: waiting == 0,
             closed: false,
+            suspended: false,
+            writing: false,
             backpressure: false,
             delays: false,
             drained,

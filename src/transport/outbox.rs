@@ -9,6 +9,7 @@
 //! buffered ciphertext still counts as queued here.
 
 mod delay;
+mod kept;
 mod queue;
 mod time;
 
@@ -80,7 +81,7 @@ pub(crate) struct Outbox {
     /// Bytes queued: a copy of the value under the lock, readable without it.
     waiting: AtomicUsize,
     /// High-water mark: bytes from which senders should wait.
-    mark: usize,
+    mark: std::sync::atomic::AtomicUsize,
     mask: Mask,
     /// Messages appended so far, modulo 2^32: as small as the padding behind `mask`.
     messages: AtomicU32,
@@ -95,6 +96,10 @@ pub(crate) struct OutboxState {
     pub(crate) blocked: bool,
     pub(crate) empty: bool,
     pub(crate) closed: bool,
+    /// A session has lost its socket.
+    pub(crate) suspended: bool,
+    /// A writer has taken frames.
+    pub(crate) writing: bool,
     /// Backpressure is in effect: a sender is waiting, or answers exceed the high-water mark.
     pub(crate) backpressure: bool,
     /// A sender is waiting whose other receivers are delayed by that.
@@ -122,7 +127,7 @@ impl Outbox {
     pub(crate) fn new(mark: usize, mask: Mask, memory: Option<Arc<Memory>>) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
-            mark,
+            mark: mark.into(),
             mask,
             messages: AtomicU32::new(0),
             memory,
@@ -158,9 +163,19 @@ impl Outbox {
     /// The current high-water mark: lower while memory is short.
     fn mark(&self) -> usize {
         match self.memory.as_ref().and_then(|memory| memory.share()) {
-            Some(share) => self.mark.min(share),
-            None => self.mark,
+            Some(share) => self.full_mark().min(share),
+            None => self.full_mark(),
         }
+    }
+
+    /// The high-water mark while memory is available.
+    fn full_mark(&self) -> usize {
+        self.mark.load(Relaxed)
+    }
+
+    /// Changes the high-water mark.
+    fn set_mark(&self, mark: usize) {
+        self.mark.store(mark, Relaxed);
     }
 
     /// Appends a text frame, given in pieces.
@@ -186,7 +201,7 @@ impl Outbox {
     pub(crate) fn push_encoded(&self, frame: &Bytes, shares: bool) -> Pushed {
         // The queue can exceed the mark here only if one receiver is listed many times. Copies would be
         // unbounded then.
-        if !shares && self.waiting() < self.mark {
+        if !shares && self.waiting() < self.full_mark() {
             return self.append(FrameKind::Messages(1), frame.len(), frame.len(), |queue| {
                 queue.room(frame.len()).extend_from_slice(frame);
             });
@@ -260,7 +275,10 @@ impl Outbox {
         queue.flush_due = false;
         loop {
             if queue.writing || queue.blocked {
-                return Flushed::Done;
+                return match queue.suspended {
+                    true => Flushed::Blocked,
+                    false => Flushed::Done,
+                };
             }
             if queue.is_empty() && queue.buffered_ciphertext == 0 {
                 return match std::mem::take(&mut queue.awaited) {
@@ -284,6 +302,10 @@ impl Outbox {
                     queue.blocked_since = Millis::now();
                     return Flushed::Blocked;
                 }
+                Err(_) if queue.kept.is_some() => {
+                    (queue.blocked, queue.suspended) = (true, true);
+                    return Flushed::Failed;
+                }
                 Err(_) => {
                     queue.closed = true;
                     return Flushed::Failed;
@@ -292,12 +314,65 @@ impl Outbox {
         }
     }
 
+    /// Begins a session: keeps the frames that are written from now on, at most `limit` bytes of them. False while a
+    /// writer holds earlier frames.
+    pub(crate) fn begin_session(&self, limit: usize) -> bool {
+        let mut queue = self.queue.lock();
+        if !queue.writing {
+            queue.kept = Some(queue.new_kept(limit));
+        }
+        !queue.writing
+    }
+
+    /// Ends the session: forgets the written frames.
+    pub(crate) fn end_session(&self) {
+        let mut queue = self.queue.lock();
+        queue.kept = None;
+        self.update_waiting(&mut queue);
+    }
+
+    /// Drops the written frames that the peer has received: `count` in all.
+    pub(crate) fn confirm(&self, count: u64) {
+        let mut queue = self.queue.lock();
+        if let Some(kept) = &mut queue.kept {
+            kept.confirm(count);
+            queue.update_charge(self.memory.as_ref());
+        }
+    }
+
+    /// The socket of a session is lost: writes nothing until [`Self::resume`]. `mark`: the high-water mark until then.
+    pub(crate) fn suspend(&self, mark: usize) {
+        let mut queue = self.queue.lock();
+        self.set_mark(mark);
+        (queue.blocked, queue.suspended) = (true, true);
+        queue.buffered_ciphertext = 0;
+        self.update_waiting(&mut queue);
+    }
+
+    /// True if the peer of a session can continue after `count` frames.
+    pub(crate) fn has_since(&self, count: u64) -> bool {
+        let queue = self.queue.lock();
+        queue.kept.as_ref().is_some_and(|kept| kept.has(count))
+    }
+
+    /// Continues a session on another socket: the next flush writes the frame `first`, and then those behind the
+    /// `count`th. False if some are missing. `mark`: the high-water mark from now on.
+    pub(crate) fn resume(&self, count: u64, first: &[&str], mark: usize) -> bool {
+        let mut frame = Vec::new();
+        framing::append_text(first, &mut frame);
+        let mut queue = self.queue.lock();
+        self.set_mark(mark);
+        let is_resumed = queue.rewind(count, frame);
+        self.update_waiting(&mut queue);
+        is_resumed
+    }
+
     /// For the connection's task: continues writing to a full socket once it is writable again. Ready when
     /// the socket has failed.
     pub(crate) fn poll_writable(&self, socket: &WriteHalf, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let state = self.state();
-            if state.closed {
+            if state.closed || state.suspended {
                 return Poll::Ready(());
             }
             if !state.blocked {
@@ -421,10 +496,12 @@ impl Outbox {
             blocked: queue.blocked,
             empty: queue.waiting() == 0,
             closed: queue.closed,
+            suspended: queue.suspended,
+            writing: queue.writing,
             backpressure: queue.overdue || !queue.waiters.is_empty(),
             delays: queue.delay.as_ref().is_some_and(|delay| delay.is_running()),
             drained: queue.drained,
-            memory: queue.own + queue.buffered_ciphertext,
+            memory: queue.memory(),
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::{
 
 use self::{
     bridge::{Bridge, BridgeHalf},
+    replaceable::Replaceable,
     tls::{TlsReadHalf, TlsWriteHalf},
 };
 use super::uplink::Uplink;
@@ -30,6 +31,7 @@ pub(crate) mod bridge;
 pub(crate) mod pair;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod pipe;
+mod replaceable;
 pub(super) mod tls;
 
 /// A connected socket that is not yet split.
@@ -85,6 +87,8 @@ pub(crate) enum ReadHalf {
     Unix(unix::OwnedReadHalf),
     Tls(Box<TlsReadHalf>),
     Bridge(BridgeHalf),
+    /// No socket: nothing is read.
+    None,
     /// An in-memory pipe, for tests and benchmarks.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
@@ -130,6 +134,7 @@ impl ReadHalf {
             #[cfg(unix)]
             Self::Unix(half) => half.as_ref().poll_read_ready(cx),
             Self::Bridge(half) => half.poll_readable(cx).map(Ok),
+            Self::None => Poll::Pending,
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -180,6 +185,7 @@ impl AsyncRead for ReadHalf {
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Tls(half) => half.poll_read(cx, buf),
             Self::Bridge(half) => half.poll_fill(buf, cx).map(Ok),
+            Self::None => Poll::Pending,
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_fill(buf, cx).map(Ok),
         }
@@ -196,12 +202,32 @@ pub(crate) enum WriteHalf {
     Bridge(BridgeHalf),
     /// No socket: a route to another broker.
     Uplink(Arc<dyn Uplink>),
+    /// A socket that can be replaced.
+    Replaceable(Box<Replaceable>),
     /// An in-memory pipe, for tests and benchmarks.
     #[cfg(any(test, feature = "bench"))]
     Pipe(Arc<pipe::Pipe>),
 }
 
 impl WriteHalf {
+    /// Makes this socket one that can be replaced.
+    pub(crate) fn into_replaceable(self) -> Self {
+        Self::Replaceable(Replaceable::new(self))
+    }
+
+    /// True if the socket can be replaced.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        matches!(self, Self::Replaceable(_))
+    }
+
+    /// Replaces the socket, if it can be replaced. Returns the former one.
+    pub(crate) fn replace(&self, socket: Option<Self>) -> Option<Self> {
+        match self {
+            Self::Replaceable(half) => half.replace(socket),
+            _ => None,
+        }
+    }
+
     /// Writes the bytes that the socket accepts now; `WouldBlock` if it accepts none.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -211,6 +237,7 @@ impl WriteHalf {
             Self::Tls(half) => half.try_write_vectored(&[IoSlice::new(bytes)]),
             Self::Bridge(half) => half.try_write(&[IoSlice::new(bytes)]),
             Self::Uplink(uplink) => uplink.clone().try_write(&[IoSlice::new(bytes)]),
+            Self::Replaceable(half) => half.try_write(&[IoSlice::new(bytes)]),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(&[IoSlice::new(bytes)]),
         }
@@ -225,6 +252,7 @@ impl WriteHalf {
             Self::Tls(half) => half.try_write_vectored(bytes),
             Self::Bridge(half) => half.try_write(bytes),
             Self::Uplink(uplink) => uplink.clone().try_write(bytes),
+            Self::Replaceable(half) => half.try_write(bytes),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.try_write(bytes),
         }
@@ -234,6 +262,7 @@ impl WriteHalf {
     pub(crate) fn try_flush(&self) -> io::Result<()> {
         match self {
             Self::Tls(half) => half.try_flush(),
+            Self::Replaceable(half) => half.try_flush(),
             _ => Ok(()),
         }
     }
@@ -242,6 +271,7 @@ impl WriteHalf {
     pub(crate) fn buffered_ciphertext(&self) -> usize {
         match self {
             Self::Tls(half) => half.buffered_ciphertext(),
+            Self::Replaceable(half) => half.buffered_ciphertext(),
             _ => 0,
         }
     }
@@ -250,6 +280,7 @@ impl WriteHalf {
     pub(crate) fn memory(&self) -> usize {
         match self {
             Self::Tls(_) => TLS,
+            Self::Replaceable(half) => half.memory(),
             _ => 0,
         }
     }
@@ -258,6 +289,7 @@ impl WriteHalf {
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(half) => half.poll_flush(cx),
+            Self::Replaceable(half) => half.poll_flush(cx),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -272,6 +304,7 @@ impl WriteHalf {
             Self::Bridge(half) => half.poll_writable(cx),
             // The cluster unblocks the outbox itself: an uplink has no task to wake.
             Self::Uplink(_) => Poll::Pending,
+            Self::Replaceable(half) => half.poll_writable(cx),
             #[cfg(any(test, feature = "bench"))]
             Self::Pipe(pipe) => pipe.poll_writable(cx),
         }
@@ -294,6 +327,10 @@ impl WriteHalf {
             }
             Self::Uplink(uplink) => {
                 uplink.close();
+                Ok(())
+            }
+            Self::Replaceable(half) => {
+                half.shutdown(how);
                 Ok(())
             }
             #[cfg(any(test, feature = "bench"))]

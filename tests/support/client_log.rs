@@ -38,8 +38,8 @@ impl ClientListener for ClientLog {
     fn event(&self, event: ClientEvent<'_>) {
         let line = match event {
             ClientEvent::Open => "open".to_owned(),
-            ClientEvent::Registered { protocol: 1 } => "registered".to_owned(),
-            ClientEvent::Registered { protocol } => format!("registered in version {protocol}"),
+            ClientEvent::Registered { protocol: 1, .. } => "registered".to_owned(),
+            ClientEvent::Registered { protocol, .. } => format!("registered in version {protocol}"),
             ClientEvent::Unregistered { id, code } => {
                 let texts = [Some("unregistered"), id, code];
                 texts.into_iter().flatten().collect::<Vec<_>>().join(" ")

@@ -79,6 +79,13 @@ struct Member {
     unfinished: u32,
 }
 
+impl Member {
+    /// True if its connection takes messages now.
+    fn reads(&self) -> bool {
+        !self.handle.outbox.is_full() && !self.handle.is_suspended()
+    }
+}
+
 /// A message to a group.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
@@ -166,7 +173,7 @@ pub(crate) type Assignment = (Job, Arc<Handle>);
 impl GroupState {
     /// The member that can take a message and has the fewest unfinished ones. Counts the message.
     fn assign(&mut self) -> Option<Arc<Handle>> {
-        let can_take = |one: &Member| one.unfinished < one.window && !one.handle.outbox.is_full();
+        let can_take = |one: &Member| one.unfinished < one.window && one.reads();
         let free = self.members.iter_mut().enumerate();
         let free = free.filter(|(_, one)| can_take(one));
         let (place, member) = free.min_by_key(|(_, one)| one.unfinished)?;
@@ -179,7 +186,7 @@ impl GroupState {
 
     /// The member with the fewest unfinished messages of those that can take one; otherwise any.
     fn next_member(&self) -> Option<&Member> {
-        let can_take = |one: &&Member| one.unfinished < one.window && !one.handle.outbox.is_full();
+        let can_take = |one: &&Member| one.unfinished < one.window && one.reads();
         let free = self.members.iter().filter(can_take);
         let next = free.min_by_key(|one| one.unfinished);
         next.or_else(|| self.members.first())
@@ -190,7 +197,7 @@ impl GroupState {
         if !self.jobs.is_empty() {
             return 0;
         }
-        let can_take = |one: &&Member| !one.handle.outbox.is_full();
+        let can_take = |one: &&Member| one.reads();
         let members = self.members.iter().filter(can_take);
         let room = members.map(|one| one.window.saturating_sub(one.unfinished));
         room.fold(0, u32::saturating_add)

@@ -380,7 +380,7 @@ fn connection_to_json(id: Option<&str>, handle: &Handle, held: &HashMap<u64, Hel
         // A former owner of an id is not disconnected by it.
         "isOwner": handle.owns_its_id() && !handle.participant,
         "isClosing": handle.requested_close().is_some(),
-        "address": address_to_json(&handle.info),
+        "address": address_to_json(&handle.info()),
         "waiting": waiting,
         // For how long its socket has accepted nothing.
         "blocked": blocked.map(millis),

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{delay::DelayBudget, time::Millis};
+use super::{delay::DelayBudget, kept::Kept, time::Millis};
 use crate::{
     memory::{Charge, Memory},
     transport::socket::WriteHalf,
@@ -35,14 +35,14 @@ const FREE: usize = 2 << 10;
 
 /// Whole frames, ready to be written.
 #[derive(Debug)]
-enum Chunk {
+pub(super) enum Chunk {
     Own(Vec<u8>),
     /// A frame shared among receivers, which is charged once for all of them.
     Shared(Bytes),
 }
 
 impl Chunk {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
@@ -50,7 +50,7 @@ impl Chunk {
     }
 
     /// Bytes of memory held for this queue alone: the entry, and an own buffer.
-    fn own(&self) -> usize {
+    pub(super) fn own(&self) -> usize {
         PLACE
             + match self {
                 Self::Own(bytes) => bytes.capacity(),
@@ -122,6 +122,10 @@ pub(super) struct ByteQueue {
     pub(super) waiters: Vec<Waiter>,
     /// The delay caused to other receivers, if any.
     pub(super) delay: Option<Box<DelayBudget>>,
+    /// Written frames of a session; none without one.
+    pub(super) kept: Option<Box<Kept>>,
+    /// There is no socket, or it has failed, and a session waits for another.
+    pub(super) suspended: bool,
 }
 
 impl ByteQueue {
@@ -164,10 +168,16 @@ impl ByteQueue {
         }
     }
 
+    /// Bytes of memory held for this queue alone.
+    pub(super) fn memory(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.own());
+        self.own + self.buffered_ciphertext + kept
+    }
+
     /// Adjusts the charge to the memory held now.
     pub(super) fn update_charge(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
-        let held = self.own + self.buffered_ciphertext;
+        let held = self.memory();
         if held <= FREE {
             self.charge = None;
             return;
@@ -209,7 +219,37 @@ impl ByteQueue {
             tail: std::mem::take(&mut self.tail),
             offset: std::mem::take(&mut self.offset),
             freed: 0,
+            written: self.kept.as_ref().map(|_| Vec::new()),
         }
+    }
+
+    /// Frames to keep of a session that begins now, at most `limit` bytes.
+    pub(super) fn new_kept(&self, limit: usize) -> Box<Kept> {
+        let queued = self.chunks.iter().map(Chunk::bytes);
+        Kept::new(limit, queued.chain(Some(&*self.tail)))
+    }
+
+    /// Puts the frames behind the `count`th of the session into the queue again, behind the frame `first`. False if
+    /// frames are missing, or if a writer still holds some.
+    pub(super) fn rewind(&mut self, count: u64, first: Vec<u8>) -> bool {
+        let Some(kept) = self.kept.as_mut().filter(|_| !self.writing) else {
+            return false;
+        };
+        let queued = self.chunks.iter().map(Chunk::bytes);
+        let queued = queued.chain(Some(&*self.tail));
+        let Some(frames) = kept.rewind(count, queued, first) else {
+            return false;
+        };
+        kept.restart(count);
+        self.chunks = VecDeque::new();
+        self.tail = Vec::new();
+        self.offset = 0;
+        self.bytes = frames.len();
+        let chunk = Chunk::Own(frames);
+        self.own = chunk.own();
+        self.chunks.push_back(chunk);
+        (self.blocked, self.suspended) = (false, false);
+        true
     }
 
     /// Puts back the chunks that a writer has not written.
@@ -225,7 +265,13 @@ impl ByteQueue {
         }
         self.bytes -= written;
         self.own -= left.freed;
-        self.buffered_ciphertext = buffered_ciphertext;
+        self.buffered_ciphertext = match self.suspended {
+            true => 0,
+            false => buffered_ciphertext,
+        };
+        if let (Some(kept), Some(written)) = (&mut self.kept, left.written.take()) {
+            written.into_iter().for_each(|chunk| kept.add(chunk));
+        }
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
             self.discards = false;
@@ -275,6 +321,7 @@ impl ByteQueue {
         self.bytes = 0;
         self.own = 0;
         self.buffered_ciphertext = 0;
+        self.kept = None;
     }
 
     /// True if no sender needs to wait: there is room again, or never will be.
@@ -304,6 +351,8 @@ pub(super) struct Writing {
     offset: usize,
     /// Bytes of own memory freed by complete writes.
     freed: usize,
+    /// Chunks that were written, if they are kept.
+    written: Option<Vec<Chunk>>,
 }
 
 impl Writing {
@@ -363,15 +412,24 @@ impl Writing {
             self.offset -= length;
             if let Some(chunk) = self.chunks.pop_front() {
                 self.freed += chunk.own();
-                if let Chunk::Own(buffer) = chunk {
-                    give_buffer(buffer);
+                match (&mut self.written, chunk) {
+                    (Some(written), chunk) => written.push(chunk),
+                    (None, Chunk::Own(buffer)) => give_buffer(buffer),
+                    (None, Chunk::Shared(_)) => {}
                 }
             }
         }
         if self.offset == self.tail.len() {
             self.freed += self.tail.len();
             self.offset = 0;
-            self.tail.clear();
+            match &mut self.written {
+                Some(written) if !self.tail.is_empty() => {
+                    let mut tail = std::mem::take(&mut self.tail);
+                    trim(&mut tail);
+                    written.push(Chunk::Own(tail));
+                }
+                _ => self.tail.clear(),
+            }
         }
     }
 }
