@@ -77,7 +77,7 @@ const kindsOf = (mask) =>
 
 const WARN = ['Denied', 'Disconnected', 'HandshakeRefused', 'Refused', 'Slow'];
 const INFO = [...WARN, 'TakenOver'].sort();
-const DEBUG = [...INFO, 'Connection', 'Registered', 'UnknownId', 'Unregistered'].sort();
+const DEBUG = [...INFO, 'Connection', 'Registered', 'Resumed', 'UnknownId', 'Unregistered'].sort();
 const method = () => {};
 const all = { debug: method, info: method, warn: method, error: method };
 
