@@ -2,9 +2,15 @@
 
 // Sessions: registrations that outlive a lost connection (rule 40 of spec/protocol.md).
 
+const { execFile } = require('node:child_process');
 const { once } = require('node:events');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { promisify } = require('node:util');
 const test = require('ava');
 const { WebSocket } = require('ws');
+const { authority } = require('../testkit/certificates');
 const { startServer } = require('./support/start');
 const { startRelay } = require('./support/relay');
 const { kinds, urlOf, open, join, failure } = require('./support/clients');
@@ -12,13 +18,13 @@ const { kinds, urlOf, open, join, failure } = require('./support/clients');
 const QUICK = { minDelay: 5, maxDelay: 20 };
 
 /** A server with sessions, a client behind a relay, and another client. */
-async function start(t, kind, { server: options, client: more } = {}) {
+async function start(t, kind, { server: options, client: more, scheme = 'ws' } = {}) {
   const server = await startServer(t, { sessionTimeout: 30_000, ...options });
   const relay = await startRelay(t, server);
-  const url = `ws://127.0.0.1:${relay.address().port}/`;
-  const client = open(t, kind, 'client', url, { reconnect: QUICK, ...more });
+  const url = (port) => `${scheme}://localhost:${port}/`;
+  const client = open(t, kind, 'client', url(relay.address().port), { reconnect: QUICK, ...more });
   await client.connected();
-  const peer = await join(t, kind, server, 'peer');
+  const peer = await open(t, kind, 'peer', url(server.address().port), more).connected();
   return { server, relay, client, peer };
 }
 
@@ -218,6 +224,15 @@ for (const kind of kinds) {
   });
 }
 
+test('nothing is lost or repeated over broken connections: soak/sessions.js', async (t) => {
+  const script = path.join(__dirname, '..', 'soak', 'sessions.js');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-'));
+  t.teardown(() => fs.rmSync(folder, { recursive: true }));
+  const args = [script, '--breaks', '60', '--clients', '6', '--out', folder];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  t.regex(stdout, /\| violations \| 0 \|/);
+});
+
 /** A raw connection that has registered with this session. */
 async function raw(t, server, id, session, token) {
   const socket = new WebSocket(urlOf(server));
@@ -321,4 +336,86 @@ test('40.5: a session that is continued with a count beyond what was sent ends',
   while (server.stats().sessions > 0) await new Promise(setImmediate);
   const third = await raw(t, server, 'a', { ...session, count: 0 });
   t.is((await third.next()).session.resumed, undefined);
+});
+
+test('40.3: a connection that does not respond to pings is suspended, and counted once', async (t) => {
+  const server = await startServer(t, {
+    sessionTimeout: 30_000,
+    pingInterval: 20,
+    pingTimeout: 1000,
+  });
+  const first = await raw(t, server, 'a', { timeout: 30_000 });
+  const { session } = await first.next();
+  const dead = once(server, 'disconnected');
+  first.socket.pause();
+  const [ended] = await dead;
+  t.like(ended, { id: 'a', reason: 'dead' });
+  t.deepEqual([server.stats().connections, server.stats().registered], [0, 1]);
+  const second = await raw(t, server, 'a', { ...session, count: 0 });
+  t.true((await second.next()).session.resumed);
+  t.deepEqual([server.stats().connections, server.stats().registered], [1, 1]);
+  t.deepEqual([server.stats().dead, server.stats().sessionsSuspended], [1, 0]);
+  const gone = once(server, 'unregistered');
+  second.socket.close(1000);
+  await gone;
+  while (server.stats().connections > 0) await new Promise(setImmediate);
+  t.is(server.stats().sessions, 0);
+});
+
+test('40.8: suspended sessions end when they are disconnected, and when the server drains or closes', async (t) => {
+  const server = await startServer(t, { sessionTimeout: 30_000 });
+  const suspend = async (id) => {
+    const client = await raw(t, server, id, { timeout: 30_000 });
+    await client.next();
+    const lost = once(server, 'disconnected');
+    client.socket.terminate();
+    await lost;
+  };
+  await suspend('a');
+  t.true(server.disconnect('a'));
+  while (server.stats().sessions > 0) await new Promise(setImmediate);
+  t.false(server.has('a'));
+  await suspend('b');
+  // Otherwise the drain would take its whole time.
+  await server.close({ drain: 1e9 });
+  t.pass();
+});
+
+test('40.8: memory of suspended sessions is charged, and freed when they end', async (t) => {
+  const server = await startServer(t, { sessionTimeout: 500, maxSessionBuffer: 1 << 20 });
+  const sender = await raw(t, server, 'sender');
+  await sender.next();
+  const before = server.stats().memory;
+  for (let n = 0; n < 10; n += 1) {
+    const client = await raw(t, server, `c${n}`, { timeout: 30_000 });
+    await client.next();
+    const lost = once(server, 'disconnected');
+    client.socket.terminate();
+    await lost;
+    const message = 'x'.repeat(500_000);
+    sender.send({ action: 'send', message, dest: `c${n}`, ref: 1 });
+    t.deepEqual((await sender.next()).delivered, [`c${n}`]);
+  }
+  t.true(server.stats().memory - before > 4_500_000);
+  while (server.stats().sessions > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  while (server.stats().memory > before + 100_000) await new Promise(setImmediate);
+  t.is(server.stats().sessionsEnded, 10);
+});
+
+test('a session continues over TLS', async (t) => {
+  const trusted = authority();
+  const world = await start(t, 'addon', {
+    server: { tls: trusted.issue() },
+    client: { tls: { ca: trusted.ca } },
+    scheme: 'wss',
+  });
+  const { relay, client, peer } = world;
+  const taken = take(client, 20);
+  for (let n = 0; n < 10; n += 1) peer.send(n, 'client');
+  await cut(world);
+  for (let n = 10; n < 20; n += 1) peer.send(n, 'client');
+  const resumed = once(client, 'resumed');
+  relay.mend();
+  await resumed;
+  t.deepEqual(await taken, [...Array(20).keys()]);
 });
