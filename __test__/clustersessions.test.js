@@ -36,6 +36,7 @@ for (const kind of kinds) {
     relays[0].cut();
     await again;
     const pending = failure(peer.request('?', 'client'));
+    while (brokers[0].stats().pending === 0) await new Promise(setImmediate);
     target = 1;
     const [registered, gone] = [once(client, 'registered'), once(brokers[0], 'unregistered')];
     await Promise.all([registered, gone]);

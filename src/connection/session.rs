@@ -247,7 +247,7 @@ impl Connection {
             || self.closing
             || !self.handle.owns_its_id()
             || self.handle.requested_close().is_some()
-            || broker.is_leaving()
+            || broker.drains_for().is_some()
             // A sender waits for room.
             || self.handle.outbox.state().backpressure;
         if !is_over {
@@ -264,7 +264,7 @@ impl Connection {
             && !self.closing
             && self.handle.owns_its_id()
             && self.handle.requested_close().is_none()
-            && !broker.is_leaving()
+            && broker.drains_for().is_none()
             && !broker.memory.is_short()
             && broker.sessions.count().1 < broker.options.max_connections
     }
@@ -336,17 +336,21 @@ impl Connection {
         let options = &self.broker.options;
         let first = protocol::registered_in(&self.from, &granted);
         let mark = options.max_backpressure;
+        let metrics = &self.broker.metrics;
+        // Before the client gets its response, and counts them.
+        metrics.connections.fetch_add(1, Relaxed);
+        metrics.sessions_resumed.fetch_add(1, Relaxed);
         if !self.handle.resume((socket, info), count, &first, mark) {
             // The client registers anew.
-            self.broker.metrics.sessions_ended.fetch_add(1, Relaxed);
+            metrics.connections.fetch_sub(1, Relaxed);
+            metrics.sessions_resumed.fetch_sub(1, Relaxed);
+            metrics.sessions_ended.fetch_add(1, Relaxed);
             return Progress::Ended;
         }
         self.reader = reader;
         self.reader.set_max_payload(options.max_payload);
         self.heartbeat = Heartbeat::new(options.ping_interval, options.ping_timeout);
         self.peer = peer;
-        self.broker.metrics.connections.fetch_add(1, Relaxed);
-        self.broker.metrics.sessions_resumed.fetch_add(1, Relaxed);
         self.broker.sessions.count_suspended(false);
         if let Some(id) = &self.id {
             (self.broker.listener).event(ServerEvent::Resumed { id, info });
