@@ -340,10 +340,12 @@ impl Connection {
         // Before the client gets its response, and counts them.
         metrics.connections.fetch_add(1, Relaxed);
         metrics.sessions_resumed.fetch_add(1, Relaxed);
+        self.broker.sessions.count_suspended(false);
         if !self.handle.resume((socket, info), count, &first, mark) {
             // The client registers anew.
             metrics.connections.fetch_sub(1, Relaxed);
             metrics.sessions_resumed.fetch_sub(1, Relaxed);
+            self.broker.sessions.count_suspended(true);
             metrics.sessions_ended.fetch_add(1, Relaxed);
             return Progress::Ended;
         }
@@ -351,7 +353,6 @@ impl Connection {
         self.reader.set_max_payload(options.max_payload);
         self.heartbeat = Heartbeat::new(options.ping_interval, options.ping_timeout);
         self.peer = peer;
-        self.broker.sessions.count_suspended(false);
         if let Some(id) = &self.id {
             (self.broker.listener).event(ServerEvent::Resumed { id, info });
         }
