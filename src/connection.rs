@@ -202,7 +202,9 @@ impl Connection {
         self.send_replies();
         turn.flush();
         self.count(&turn);
-        self.count_for_session(turn.messages_in, turn.bytes);
+        if self.session.is_some() {
+            self.count_for_session(turn.messages_in, turn.bytes);
+        }
         turn.end();
         self.update_charge();
         ended

@@ -180,6 +180,7 @@ impl Connection {
     }
 
     /// Counts the messages of a turn, and confirms them now and then.
+    #[cold]
     pub(super) fn count_for_session(&mut self, messages: u32, bytes: usize) {
         let Some(session) = self.own_session() else {
             return;

@@ -219,7 +219,10 @@ impl ByteQueue {
             tail: std::mem::take(&mut self.tail),
             offset: std::mem::take(&mut self.offset),
             freed: 0,
-            written: self.kept.as_ref().map(|_| Vec::new()),
+            written: match self.kept {
+                Some(_) => Some(Box::default()),
+                None => None,
+            },
         }
     }
 
@@ -265,12 +268,9 @@ impl ByteQueue {
         }
         self.bytes -= written;
         self.own -= left.freed;
-        self.buffered_ciphertext = match self.suspended {
-            true => 0,
-            false => buffered_ciphertext,
-        };
-        if let (Some(kept), Some(written)) = (&mut self.kept, left.written.take()) {
-            written.into_iter().for_each(|chunk| kept.add(chunk));
+        self.buffered_ciphertext = buffered_ciphertext;
+        if let Some(written) = left.written.take() {
+            self.keep_written(*written);
         }
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
@@ -295,6 +295,18 @@ impl ByteQueue {
             self.chunks.shrink_to(self.chunks.len());
         }
         trim(&mut self.tail);
+    }
+
+    /// Keeps written chunks of a session.
+    #[cold]
+    fn keep_written(&mut self, written: Vec<Chunk>) {
+        if self.suspended {
+            // The ciphertext is lost with its socket.
+            self.buffered_ciphertext = 0;
+        }
+        if let Some(kept) = &mut self.kept {
+            written.into_iter().for_each(|chunk| kept.add(chunk));
+        }
     }
 
     /// Drops the queued frames, except a chunk that is partly written: it ends at a frame boundary.
@@ -351,8 +363,9 @@ pub(super) struct Writing {
     offset: usize,
     /// Bytes of own memory freed by complete writes.
     freed: usize,
-    /// Chunks that were written, if they are kept.
-    written: Option<Vec<Chunk>>,
+    /// Chunks that were written, if they are kept. Boxed, because few outboxes keep them.
+    #[allow(clippy::box_collection)]
+    written: Option<Box<Vec<Chunk>>>,
 }
 
 impl Writing {
