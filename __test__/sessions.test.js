@@ -46,7 +46,7 @@ async function take(client, count) {
 }
 
 for (const kind of kinds) {
-  test(`${kind}: messages in both directions survive a lost connection, once and in order`, async (t) => {
+  test(`${kind}: 40.2: messages in both directions survive a lost connection, once and in order`, async (t) => {
     const world = await start(t, kind);
     const { server, relay, client, peer } = world;
     const seen = [];
@@ -158,7 +158,7 @@ for (const kind of kinds) {
     t.deepEqual([sessions, sessionsSuspended, sessionsEnded], [1, 0, 1]);
   });
 
-  test(`${kind}: the session ends when the client closes, or does not want one`, async (t) => {
+  test(`${kind}: 40.9: the session ends when the client closes, or does not want one`, async (t) => {
     const world = await start(t, kind);
     const { server, relay, client } = world;
     const gone = once(server, 'unregistered');
@@ -174,7 +174,7 @@ for (const kind of kinds) {
     t.deepEqual(await lost, ['other']);
   });
 
-  test(`${kind}: the broker keeps a session only up to its bound`, async (t) => {
+  test(`${kind}: 40.7: the broker keeps a session only up to its bound`, async (t) => {
     const world = await start(t, kind, { server: { maxSessionBuffer: 10_000 } });
     const { server, relay, client, peer } = world;
     const feed = await client.subscribe('feed');
@@ -197,7 +197,7 @@ for (const kind of kinds) {
     t.is(server.stats().sessionsEnded, 1);
   });
 
-  test(`${kind}: another registration of the id ends the session`, async (t) => {
+  test(`${kind}: 40.8: another registration of the id ends the session`, async (t) => {
     const world = await start(t, kind);
     const { server, relay } = world;
     await cut(world);
@@ -271,7 +271,7 @@ test('40.1: a session is granted if the server has them, at most for its time', 
   }
 });
 
-test('40.3: a session continues for its id, its principal and a known count only', async (t) => {
+test('40.5: a session continues for its id, its principal and a known count only', async (t) => {
   const server = await startServer(t, {
     sessionTimeout: 5000,
     authenticate: ({ token }) => ({ principal: token, subscribe: ['>'] }),
@@ -295,7 +295,7 @@ test('40.3: a session continues for its id, its principal and a known count only
   }
 });
 
-test('40.3: another principal cannot continue a session', async (t) => {
+test('40.4: another principal cannot continue a session', async (t) => {
   const server = await startServer(t, {
     sessionTimeout: 5000,
     authenticate: ({ token }) => ({ principal: token }),
@@ -310,7 +310,7 @@ test('40.3: another principal cannot continue a session', async (t) => {
   t.like((await again.next()).session, { token: session.token, resumed: true });
 });
 
-test('40.4: both sides confirm what they have received', async (t) => {
+test('40.6: both sides confirm what they have received', async (t) => {
   const server = await startServer(t, { sessionTimeout: 5000, pingInterval: 50 });
   const client = await raw(t, server, 'a', { timeout: 5000 });
   await client.next();

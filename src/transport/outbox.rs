@@ -327,17 +327,15 @@ impl Outbox {
     /// Ends the session: forgets the written frames.
     pub(crate) fn end_session(&self) {
         let mut queue = self.queue.lock();
-        queue.kept = None;
+        queue.end_session();
         self.update_waiting(&mut queue);
     }
 
     /// Drops the written frames that the peer has received: `count` in all.
     pub(crate) fn confirm(&self, count: u64) {
         let mut queue = self.queue.lock();
-        if let Some(kept) = &mut queue.kept {
-            kept.confirm(count);
-            queue.update_charge(self.memory.as_ref());
-        }
+        queue.confirm(count);
+        queue.update_charge(self.memory.as_ref());
     }
 
     /// The socket of a session is lost: writes nothing until [`Self::resume`]. `mark`: the high-water mark until then.
@@ -501,7 +499,7 @@ impl Outbox {
             backpressure: queue.overdue || !queue.waiters.is_empty(),
             delays: queue.delay.as_ref().is_some_and(|delay| delay.is_running()),
             drained: queue.drained,
-            memory: queue.memory(),
+            memory: queue.own + queue.buffered_ciphertext,
         }
     }
 

@@ -259,6 +259,7 @@ impl WriteHalf {
     }
 
     /// Writes buffered ciphertext; `WouldBlock` if some is left. Does nothing without TLS.
+    #[inline]
     pub(crate) fn try_flush(&self) -> io::Result<()> {
         match self {
             Self::Tls(half) => half.try_flush(),
@@ -268,6 +269,7 @@ impl WriteHalf {
     }
 
     /// Approximate bytes of buffered ciphertext; zero only if there is none.
+    #[inline]
     pub(crate) fn buffered_ciphertext(&self) -> usize {
         match self {
             Self::Tls(half) => half.buffered_ciphertext(),

@@ -168,16 +168,10 @@ impl ByteQueue {
         }
     }
 
-    /// Bytes of memory held for this queue alone.
-    pub(super) fn memory(&self) -> usize {
-        let kept = self.kept.as_ref().map_or(0, |kept| kept.own());
-        self.own + self.buffered_ciphertext + kept
-    }
-
     /// Adjusts the charge to the memory held now.
     pub(super) fn update_charge(&mut self, memory: Option<&Arc<Memory>>) {
         let Some(memory) = memory else { return };
-        let held = self.memory();
+        let held = self.own + self.buffered_ciphertext;
         if held <= FREE {
             self.charge = None;
             return;
@@ -219,10 +213,8 @@ impl ByteQueue {
             tail: std::mem::take(&mut self.tail),
             offset: std::mem::take(&mut self.offset),
             freed: 0,
-            written: match self.kept {
-                Some(_) => Some(Box::default()),
-                None => None,
-            },
+            keeps: self.kept.is_some(),
+            written: None,
         }
     }
 
@@ -269,8 +261,8 @@ impl ByteQueue {
         self.bytes -= written;
         self.own -= left.freed;
         self.buffered_ciphertext = buffered_ciphertext;
-        if let Some(written) = left.written.take() {
-            self.keep_written(*written);
+        if left.keeps {
+            self.keep_written(left.written.take().unwrap_or_default());
         }
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
@@ -299,13 +291,32 @@ impl ByteQueue {
 
     /// Keeps written chunks of a session.
     #[cold]
-    fn keep_written(&mut self, written: Vec<Chunk>) {
+    #[allow(clippy::box_collection)]
+    fn keep_written(&mut self, written: Box<Vec<Chunk>>) {
         if self.suspended {
             // The ciphertext is lost with its socket.
             self.buffered_ciphertext = 0;
         }
         if let Some(kept) = &mut self.kept {
+            self.own -= kept.own();
             written.into_iter().for_each(|chunk| kept.add(chunk));
+            self.own += kept.own();
+        }
+    }
+
+    /// Drops the written frames that the peer has received: `count` in all.
+    pub(super) fn confirm(&mut self, count: u64) {
+        if let Some(kept) = &mut self.kept {
+            self.own -= kept.own();
+            kept.confirm(count);
+            self.own += kept.own();
+        }
+    }
+
+    /// Forgets the written frames.
+    pub(super) fn end_session(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            self.own -= kept.own();
         }
     }
 
@@ -363,7 +374,9 @@ pub(super) struct Writing {
     offset: usize,
     /// Bytes of own memory freed by complete writes.
     freed: usize,
-    /// Chunks that were written, if they are kept. Boxed, because few outboxes keep them.
+    /// True if chunks are kept when they are written.
+    keeps: bool,
+    /// Those chunks. Boxed, because most writers have none.
     #[allow(clippy::box_collection)]
     written: Option<Box<Vec<Chunk>>>,
 }
@@ -425,25 +438,30 @@ impl Writing {
             self.offset -= length;
             if let Some(chunk) = self.chunks.pop_front() {
                 self.freed += chunk.own();
-                match (&mut self.written, chunk) {
-                    (Some(written), chunk) => written.push(chunk),
-                    (None, Chunk::Own(buffer)) => give_buffer(buffer),
-                    (None, Chunk::Shared(_)) => {}
+                match chunk {
+                    chunk if self.keeps => self.written.get_or_insert_default().push(chunk),
+                    Chunk::Own(buffer) => give_buffer(buffer),
+                    Chunk::Shared(_) => {}
                 }
             }
         }
         if self.offset == self.tail.len() {
             self.freed += self.tail.len();
             self.offset = 0;
-            match &mut self.written {
-                Some(written) if !self.tail.is_empty() => {
-                    let mut tail = std::mem::take(&mut self.tail);
-                    trim(&mut tail);
-                    written.push(Chunk::Own(tail));
-                }
-                _ => self.tail.clear(),
+            match self.keeps && !self.tail.is_empty() {
+                true => self.keep_tail(),
+                false => self.tail.clear(),
             }
         }
+    }
+
+    /// Keeps the tail, which was written.
+    #[cold]
+    fn keep_tail(&mut self) {
+        let mut tail = std::mem::take(&mut self.tail);
+        trim(&mut tail);
+        let written = self.written.get_or_insert_default();
+        written.push(Chunk::Own(tail));
     }
 }
 

@@ -1,4 +1,6 @@
 //! The write half of a session: its socket can be taken away, and replaced by another.
+//!
+//! Not inlined, so that the paths of other sockets stay short.
 
 use std::{
     io::{self, IoSlice},
@@ -24,6 +26,7 @@ impl Replaceable {
         std::mem::replace(&mut self.0.write(), socket)
     }
 
+    #[inline(never)]
     pub(super) fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         match &*self.0.read() {
             Some(socket) => socket.try_write_vectored(bytes),
@@ -31,19 +34,23 @@ impl Replaceable {
         }
     }
 
+    #[inline(never)]
     pub(super) fn try_flush(&self) -> io::Result<()> {
         self.0.read().as_ref().map_or(Ok(()), WriteHalf::try_flush)
     }
 
+    #[inline(never)]
     pub(super) fn buffered_ciphertext(&self) -> usize {
         let socket = self.0.read();
         socket.as_ref().map_or(0, WriteHalf::buffered_ciphertext)
     }
 
+    #[inline(never)]
     pub(super) fn memory(&self) -> usize {
         self.0.read().as_ref().map_or(0, WriteHalf::memory)
     }
 
+    #[inline(never)]
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &*self.0.read() {
             Some(socket) => socket.poll_flush(cx),
@@ -52,6 +59,7 @@ impl Replaceable {
     }
 
     /// Pending while there is no socket.
+    #[inline(never)]
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &*self.0.read() {
             Some(socket) => socket.poll_writable(cx),
