@@ -36,6 +36,7 @@
 //! | `presence` | members of topics and watched ids at other brokers |
 //! | `topics` | messages to topics: subjects of patterns, publications |
 //! | `patterns` | the subscriptions of NATS for patterns and groups |
+//! | `overlaps` | order between subscriptions whose patterns match the same topic |
 //! | `budget` | bound of the bytes on their way to other brokers |
 //! | `topic_requests` | requests to topics: finds and asks the receivers at other brokers |
 //! | `sharing` | moves waiting messages of a group to brokers whose members can take them |
@@ -63,6 +64,7 @@ pub(crate) mod message;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod nodes;
+mod overlaps;
 mod patterns;
 mod peers;
 mod presence;

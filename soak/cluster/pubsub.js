@@ -14,6 +14,8 @@ const ACTORS = 9;
 const TOPICS = ['news.0', 'news.1', 'news.2', 'other'];
 /** Subscriptions of the actors in turn. Two of one client match the same topics. */
 const PATTERNS = [['news.*'], ['news.0', 'other'], ['news.*', 'news.1'], ['news.>', 'bulk.*']];
+/** Patterns that come and go at each broker, and match topics of others. */
+const OVERLAPS = ['*.0', '*.1', 'news.>'];
 const BULK = 'bulk.data';
 const BULK_SIZE = 32 * 1024;
 const ROOMS = ['room.0', 'room.1'];
@@ -37,7 +39,6 @@ const idOf = (n) => `actor.${n}`;
 
 class Pubsub {
   #brokers;
-  #patterns;
   #random;
   #history;
   #actors = [];
@@ -51,9 +52,8 @@ class Pubsub {
   jobs;
   rooms = new Rooms(ROOMS);
 
-  constructor({ brokers, random, history, patterns = PATTERNS }) {
+  constructor({ brokers, random, history }) {
     this.#brokers = brokers;
-    this.#patterns = patterns;
     this.#random = random;
     this.#history = history;
     this.publications = new Publications(history);
@@ -81,7 +81,7 @@ class Pubsub {
       actor.number = n;
       // Three actors are no members.
       actor.room = n < 6 ? ROOMS[n % ROOMS.length] : undefined;
-      actor.receivers = this.#patterns[n % this.#patterns.length].map((pattern) =>
+      actor.receivers = PATTERNS[n % PATTERNS.length].map((pattern) =>
         this.publications.receiver(actor.id, pattern),
       );
       this.#actors.push(actor);
@@ -96,7 +96,8 @@ class Pubsub {
     }
     for (const actor of this.#actors) {
       this.#running.push(this.#publish(actor), this.#work(actor));
-      if (actor.number < this.#brokers.length) this.#running.push(this.#publishBulk(actor));
+      if (actor.number < this.#brokers.length)
+        this.#running.push(this.#publishBulk(actor), this.#overlap(actor));
       if (actor.room) this.#running.push(this.#move(actor));
     }
   }
@@ -186,6 +187,20 @@ class Pubsub {
       const { client, connection } = actor;
       if (connection) client.publish(this.publications.send(connection, BULK, BULK_SIZE), BULK);
       await sleep(100);
+    }
+  }
+
+  /** Subscribes to further patterns for a moment: its broker gets messages by several, and must keep their order. */
+  async #overlap(actor) {
+    while (!this.#isOver) {
+      const pattern = OVERLAPS[this.#random(OVERLAPS.length)];
+      // The client may be closed by a takeover, and subscribing may take until it has connected again.
+      const leave = async (subscription) => {
+        await sleep(50 + this.#random(200));
+        await subscription.unsubscribe();
+      };
+      this.#track(actor.client.subscribe(pattern).then(leave));
+      await sleep(100 + this.#random(300));
     }
   }
 

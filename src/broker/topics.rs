@@ -9,7 +9,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `topics` | subscribers by topic |
-//! | `wildcards` | subscribers by patterns with wildcards |
+//! | `wildcards` | a tree of patterns with wildcards |
 //! | `subscriber` | what a connection subscribes to, and what it has lost |
 //! | `groups` | groups of workers, of which one gets a message |
 //! | `jobs` | delivers the messages of groups to members |
@@ -23,7 +23,7 @@ mod listing;
 mod publish;
 pub(crate) mod request;
 pub(crate) mod subscriber;
-mod wildcards;
+pub(crate) mod wildcards;
 
 use std::{
     cmp::Reverse,
@@ -52,7 +52,7 @@ use crate::{
 };
 use groups::Group;
 pub(crate) use publish::Publication;
-use wildcards::Tree;
+use wildcards::{Tree, Value};
 
 /// Shards of the table: more than threads, to avoid lock contention.
 const SHARDS: usize = 16;
@@ -68,7 +68,7 @@ pub(crate) struct Subscriber {
 #[derive(Debug)]
 pub(crate) struct Topics {
     shards: [RwLock<HashTable<Topic>>; SHARDS],
-    wildcards: RwLock<Tree>,
+    wildcards: RwLock<Tree<Subscribers>>,
     /// Number of distinct patterns with wildcards.
     patterns: AtomicUsize,
     /// Number of all subscriptions.
@@ -150,10 +150,6 @@ impl Subscribers {
         })
     }
 
-    fn is_empty(&self) -> bool {
-        self.each.is_empty() && self.groups.is_empty()
-    }
-
     /// Whether it has subscribers without a group, and its number of groups: other brokers send what these need.
     fn demand(&self) -> (bool, usize) {
         (!self.each.is_empty(), self.groups.len())
@@ -162,6 +158,12 @@ impl Subscribers {
     fn collect(&self, found: &mut Found) {
         found.subscribers.extend(self.each.iter().cloned());
         found.groups.extend(self.groups.iter().cloned());
+    }
+}
+
+impl Value for Subscribers {
+    fn is_empty(&self) -> bool {
+        self.each.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -300,16 +302,6 @@ impl Topics {
             groups.find(|group| *group.name == *name).cloned()
         });
         group.flatten()
-    }
-
-    /// Number of patterns that match a topic and have subscribers without a group.
-    pub(crate) fn patterns_of(&self, topic: &str) -> usize {
-        let wildcards = match self.patterns() {
-            0 => 0,
-            _ => self.wildcards.read().count_of(topic),
-        };
-        let exact = self.with(topic, |subscribers| subscribers.demand().0);
-        wildcards + usize::from(exact == Some(true))
     }
 
     /// The name of a topic that is subscribed to, to share it.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::ready,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -13,16 +14,24 @@ use futures_util::future::OptionFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
+    task::{coop, yield_now},
     time::{Sleep, sleep},
 };
 
-use super::{Cluster, bus::Subscription};
+use super::{
+    Cluster,
+    bus::Subscription,
+    message::Message,
+    overlaps::{Member, Overlaps},
+};
 use crate::{broker::topics::groups::GroupId, error};
 
 /// After the last member of a group has left: how many publications more its subscription may get, and the time until it
 /// ends. They are passed on.
 const LAST_DELIVERIES: u64 = 256;
 const LAST_TIME: Duration = Duration::from_secs(1);
+/// Deliveries after which a task lets others run.
+const YIELD_AFTER: u32 = 128;
 
 /// The patterns of this broker that have changed.
 #[derive(Default)]
@@ -30,6 +39,8 @@ pub(super) struct Patterns {
     /// Patterns that have got their first subscriber, or have lost their last.
     changed: Mutex<HashSet<Arc<str>, RandomState>>,
     wakes: Notify,
+    /// The subscriptions of NATS for subscribers without a group.
+    pub(super) overlaps: Arc<Overlaps>,
 }
 
 impl Cluster {
@@ -102,8 +113,9 @@ async fn subscribe(
     let (bus, subjects) = (&cluster.bus, &cluster.subjects);
     let subject = subjects.topic(&source.pattern);
     let Some((_, id)) = &source.group else {
+        let member = cluster.patterns.overlaps.add(&source.pattern);
         let subscription = bus.subscribe(subject, None).await?;
-        let task = receive(cluster.clone(), subscription, stopped);
+        let task = receive(cluster.clone(), subscription, member, stopped);
         cluster.runtime.spawn(task);
         return Ok(());
     };
@@ -117,23 +129,44 @@ async fn subscribe(
 }
 
 /// Receives the packets of a pattern until the sender of `stopped` is dropped, or the cluster ends.
-async fn receive(
+pub(super) async fn receive(
     cluster: Arc<Cluster>,
     mut subscription: Box<dyn Subscription>,
+    mut member: Member,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut ended = cluster.ended.subscribe();
+    let mut count = 0_u32;
     loop {
-        tokio::select! {
+        let has_waiting = member.has_waiting();
+        let delivery = tokio::select! {
             biased;
             _ = &mut stopped => break,
             _ = ended.wait_for(|ended| *ended) => break,
-            delivery = subscription.next() => match delivery {
-                Some(delivery) => cluster.on_publication(&delivery),
-                None => break,
-            },
+            // Without tokio's budget, with which a queue may seem to be empty.
+            delivery = coop::unconstrained(subscription.next()) => delivery,
+            // The queue was empty after the barriers had come.
+            () = ready(()), if has_waiting => {
+                member.pass();
+                continue;
+            }
+            () = member.barrier() => continue,
+        };
+        let Some(delivery) = delivery else { break };
+        if member.is_young()
+            && let Some(Message::Publication { topic, .. }) = cluster.decode(&delivery.payload)
+        {
+            member.wait_for_older(topic).await;
+        }
+        cluster.on_publication(&delivery);
+        member.handled();
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(YIELD_AFTER) {
+            yield_now().await;
         }
     }
+    // Younger ones wait no more: what is left in the queue is not handled.
+    drop(member);
     subscription.unsubscribe().await;
 }
 

@@ -214,7 +214,7 @@ impl Cluster {
             return;
         }
         let mut arrived = self.topics.arrived.lock();
-        let is_shared = broker.topics.patterns_of(topic) > 1;
+        let is_shared = self.patterns.overlaps.has_several(topic);
         let known = arrived.entry(node).or_default();
         if (is_shared || !known.numbers.is_empty()) && !known.add(number) {
             return;

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Group, Subscribers, Topics};
+use super::{Group, Subscribers, Topics, wildcards::Value};
 
 /// Buckets of a table that are read under one lock.
 const SLICE: usize = 4096;
