@@ -39,6 +39,8 @@ mod cluster;
 mod connection;
 mod memory;
 mod protocol;
+#[allow(dead_code)]
+mod store;
 mod sync;
 mod topic;
 mod transport;
