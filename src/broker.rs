@@ -6,6 +6,7 @@
 //! | `handle` | a connection as other connections use it: outbox, flags and requests |
 //! | `registry` | owner of each id |
 //! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
+//! | `kept` | topics whose messages are kept: their rules and logs |
 //! | `topics` | subscriptions: which connections get a message to a topic |
 //! | `presence` | members of topics, ids that are online, and who watches them |
 //! | `requests` | pending requests and how each ends |
@@ -20,6 +21,7 @@
 pub(crate) mod answers;
 pub(crate) mod delivery;
 pub(crate) mod handle;
+pub(crate) mod kept;
 pub(crate) mod lease;
 mod notifications;
 pub(crate) mod peers;
@@ -53,6 +55,7 @@ use crate::{
     transport::{outbox::Pushed, socket::WriteHalf},
 };
 use handle::{Close, Handle};
+use kept::KeptTopics;
 use peers::Peers;
 use presence::Presence;
 use principals::EndedPrincipals;
@@ -65,6 +68,7 @@ pub(crate) struct Broker {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Registry,
     pub(crate) topics: Topics,
+    pub(crate) kept: KeptTopics,
     pub(crate) presence: Presence,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Arc<Memory>,
@@ -106,6 +110,7 @@ impl Broker {
         Arc::new(Self {
             registry: Registry::new(&options, memory.clone()),
             topics: Topics::new(peers.clone()),
+            kept: KeptTopics::new(&options, &memory),
             presence: Presence::new(&options, &memory, peers.clone()),
             metrics: Metrics::default(),
             memory,
@@ -181,8 +186,13 @@ impl Broker {
         let Self {
             options, registry, ..
         } = self;
+        let kept = self.kept.stats();
         Stats {
             registered: registry.count(),
+            kept: kept.messages,
+            kept_bytes: kept.bytes,
+            trimmed: kept.trimmed,
+            replays: self.kept.replays.load(Relaxed),
             subscriptions: self.topics.count(),
             topics: self.topics.topics(),
             patterns: self.topics.patterns(),

@@ -11,6 +11,8 @@
 //! | `send` | the command `send` and its options; delivers a message to one id |
 //! | `send_many` | delivers a message to many ids |
 //! | `publish` | delivers a message to the subscribers of a topic |
+//! | `publish_kept` | delivers messages that are kept |
+//! | `replay` | sends kept messages; the command `history` |
 //! | `publish_request` | asks the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
 //! | `watch` | the commands `watch` and `unwatch` |
@@ -29,9 +31,11 @@ mod clocks;
 mod closing;
 mod lookup;
 mod publish;
+mod publish_kept;
 mod publish_request;
 mod register;
 mod remote;
+mod replay;
 mod request;
 mod send;
 mod send_many;
@@ -97,6 +101,10 @@ pub(crate) struct Connection {
     lookups: Option<Box<lookup::PendingLookups>>,
     /// Remote asker that was answered last, if its outbox is full.
     answered: Option<Arc<Handle>>,
+    /// The replay of kept messages that is being read.
+    replaying: Option<Box<replay::Replaying>>,
+    /// The `history` that is being read.
+    reading_history: Option<Box<replay::ReadingHistory>>,
     /// True if the socket may have more input.
     readable: bool,
     closing: bool,
@@ -164,6 +172,8 @@ impl Connection {
             waiting: None,
             lookups: None,
             answered: None,
+            replaying: None,
+            reading_history: None,
             readable: true,
             closing: false,
             ended: None,
@@ -363,7 +373,11 @@ impl Connection {
             }
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Ok(ClientAction::Subscription(subscription)) => {
-                self.subscription(&subscription, text, turn)
+                let result = self.subscription(&subscription, text, cx, turn);
+                if self.reading_history.is_some() {
+                    return Some(self.handle.clone());
+                }
+                result
             }
             Err(error) => Err(error),
         };
@@ -404,6 +418,9 @@ impl Future for Connection {
         if this.handle.has_losses() {
             this.tell_losses();
         }
+        if this.handle.has_replays() {
+            this.replay(cx);
+        }
         if !this.closing {
             if let Some(close) = this.handle.requested_close() {
                 this.close(&close);
@@ -434,6 +451,10 @@ impl Drop for Connection {
         self.ends(CloseReason::Lost, None);
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
+        self.replaying = None;
+        if !self.broker.kept.is_empty() {
+            self.broker.kept.permits.forget(self.handle.key);
+        }
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);
         self.emit_disconnected();

@@ -120,6 +120,10 @@ pub const FAMILIES: &[Family] = &[
     gauge("topics", "Topics that are subscribed to by name", |s| number(s.topics)),
     gauge("members", "Subscriptions that take part in presence", |s| number(s.members)),
     gauge("patterns", "Distinct patterns with wildcards that are subscribed to (maxPatterns)", |s| number(s.patterns)),
+    gauge("kept_messages", "Messages that are kept (keep)", |s| count(s.kept)),
+    gauge("kept_bytes", "Bytes of the messages that are kept, part of memory_bytes", |s| count(s.kept_bytes)),
+    counter("kept_messages_trimmed", "Kept messages removed because of a limit of their rule, or because memory was short", |s| count(s.trimmed)),
+    counter("replays", "Times that a subscription got messages from a log: since a position, or because it was slow", |s| count(s.replays)),
     gauge("memory_bytes", "Bytes held by buffers and tables", |s| number(s.memory)),
     gauge("memory_limit_bytes", "Maximum of memory_bytes (maxMemory)", |s| number(s.max_memory)),
 
