@@ -77,7 +77,7 @@ impl Stored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoreError(pub(crate) Arc<str>);
 
-/// What to read: at most `messages`, and at most `bytes` but at least one message.
+/// A query: at most `messages`, and at most `bytes` but at least one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Query {
     /// A topic, or a pattern with wildcards.
@@ -111,7 +111,7 @@ pub(crate) struct Page {
     pub(crate) trimmed_to: u64,
 }
 
-/// What a log still has of the messages of a pattern behind an offset.
+/// The messages of a pattern behind an offset that a log still has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Behind {
     /// The newest offset of the pattern that was trimmed. None of them was trimmed if it is not behind the offset.
@@ -167,7 +167,7 @@ pub(crate) trait Log: fmt::Debug + Send + Sync {
     /// Reads a page.
     fn read(&self, query: &Query) -> Reading;
 
-    /// What is left of the messages of a pattern behind an offset. Called under the lock of the caller, too: it must not wait
+    /// Counts the messages of a pattern behind an offset. Called under the lock of the caller, too: it must not wait
     /// for a disk.
     fn behind(&self, pattern: &str, offset: u64) -> Behind;
 

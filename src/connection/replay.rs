@@ -1,6 +1,6 @@
 //! Sends kept messages to the peer: those of subscriptions that have to catch up with a log, and the answers to `history`.
 //!
-//! A page is read when the outbox is empty, so that a slow peer makes nobody wait, and little is queued for it.
+//! A page is read when the outbox is empty, so that little is queued for a slow peer, and no publisher waits.
 
 use std::{
     mem,

@@ -515,3 +515,6 @@ impl Log for MemoryLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

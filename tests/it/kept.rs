@@ -286,7 +286,7 @@ async fn a_subscriber_that_recovers_gets_what_it_had_no_room_for_from_the_log() 
         bob.expect(&kept("room.7", &fill, offset, None)).await;
     }
     bob.expect(&kept("room.7", "1", 1_001, None)).await;
-    // Without a position it loses messages, and is told.
+    // Without a position it loses messages, and gets a gap.
     loop {
         let frame = carl.receive().await;
         if frame.starts_with(r#"{"action":"gap","topic":"room.7","lost":"#) {
