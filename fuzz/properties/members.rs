@@ -7,7 +7,7 @@
 use super::conversation::conversation;
 
 /// The members of each action, with a value that is right.
-const ACTIONS: [(&str, &[(&str, &str)]); 5] = [
+const ACTIONS: [(&str, &[(&str, &str)]); 7] = [
     (
         "register",
         &[("id", r#""a""#), ("token", r#""t""#), ("protocol", "2")],
@@ -34,6 +34,27 @@ const ACTIONS: [(&str, &[(&str, &str)]); 5] = [
     ),
     ("cancel", &[("ack", r#""k""#)]),
     ("unregister", &[("id", r#""a""#)]),
+    (
+        "subscribe",
+        &[
+            ("topic", r#""kept.a""#),
+            ("ref", "7"),
+            ("since", r#"{"offset":0,"epoch":"e"}"#),
+            ("last", "3"),
+            ("slow", r#""drop""#),
+            ("group", r#""g""#),
+        ],
+    ),
+    (
+        "history",
+        &[
+            ("topic", r#""kept.*""#),
+            ("ref", "7"),
+            ("after", "0"),
+            ("before", "9"),
+            ("limit", "5"),
+        ],
+    ),
 ];
 
 /// The values that do not nest; empty: the member is missing.

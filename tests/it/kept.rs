@@ -1,8 +1,11 @@
 //! Kept topics: history, replays from a position, bounds, and subscribers that do not read.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use wsmsgbroker::{KeepRule, Server, ServerOptions};
+use wsmsgbroker::{
+    KeepRule, Server, ServerOptions,
+    auth::{Authentication, Credentials, Decision, Grant},
+};
 
 use crate::support::{LONG, Peer, backpressure, canary::Canary, options, start_server, until};
 
@@ -260,7 +263,7 @@ async fn messages_that_are_published_during_a_replay_follow_it() {
     publisher.await.unwrap();
 }
 
-/// Rule 43.1.
+/// Rules 41.4, 42.6 and 43.1.
 #[tokio::test]
 async fn a_subscriber_that_recovers_gets_what_it_had_no_room_for_from_the_log() {
     let (server, _) = start_server(ServerOptions {
@@ -330,7 +333,7 @@ async fn messages_trimmed_before_a_replay_has_got_them_are_a_gap() {
     assert_eq!(server.stats().kept, 10);
 }
 
-/// Rule 44.
+/// Rules 44.1 and 44.2.
 #[tokio::test]
 async fn history_reads_pages_in_both_directions() {
     let (server, _) = start_server(keep(&[("room.>", 100)]));
@@ -466,6 +469,7 @@ async fn invalid_positions_are_refused() {
     drop(log);
 }
 
+/// Rule 41.6.
 #[tokio::test]
 async fn messages_are_trimmed_by_their_age_and_by_bytes() {
     let mut options = keep(&[("age", 100), ("bytes", 1_000)]);
@@ -538,5 +542,67 @@ async fn many_replays_of_a_full_log_delay_nobody_and_free_their_memory() {
         server.stats().memory <= before + (64 << 10)
     })
     .await;
+    drop(log);
+}
+
+/// Rule 43.3.
+#[tokio::test]
+async fn overlapping_subscriptions_get_messages_from_the_log_together() {
+    let (server, _) = start_server(keep(&[("room.>", 100)]));
+    let mut ann = Peer::register_2(&server, "ann").await;
+    for n in 1..=3 {
+        deliver(&mut ann, ["room.7", "room.8"][n % 2], n).await;
+    }
+    let mut bob = Peer::register_2(&server, "bob").await;
+    // In one turn, so that both replays are due at the same time.
+    for pattern in ["room.*", "room.8"] {
+        let subscribe = format!(r#"{{"action":"subscribe","topic":"{pattern}","last":9}}"#);
+        bob.send(&subscribe).await;
+    }
+    deliver(&mut ann, "room.7", 4).await;
+    let mut last = 0;
+    let mut subscribed = 0;
+    while last < 4 || subscribed < 2 {
+        let frame = bob.receive().await;
+        if frame.starts_with(r#"{"action":"subscribed""#) {
+            subscribed += 1;
+            continue;
+        }
+        let (_, offset) = frame.split_once(r#","offset":"#).unwrap();
+        let offset: u64 = offset.split([',', '}']).next().unwrap().parse().unwrap();
+        assert!(offset <= last + 1, "{offset} after {last}");
+        last = last.max(offset);
+    }
+}
+
+/// Rule 44.3.
+#[tokio::test]
+async fn history_needs_the_permission_to_subscribe() {
+    let decide = |credentials: Credentials| -> Decision {
+        let mut grant = Grant::new(credentials.id);
+        grant.subscribe = ["room.7".to_owned()].into_iter().collect();
+        Box::pin(std::future::ready(Ok(grant)))
+    };
+    let (server, log) = start_server(ServerOptions {
+        authentication: Authentication::Hook(Arc::new(decide), Duration::from_secs(5)),
+        ..keep(&[("room.>", 100)])
+    });
+    let mut ann = Peer::register_2(&server, "ann").await;
+    ann.send(r#"{"action":"history","topic":"room.7","ref":1}"#)
+        .await;
+    let page = ann.receive().await;
+    assert!(
+        page.ends_with(r#","messages":[],"offset":1,"more":false}"#),
+        "{page}"
+    );
+    for topic in ["room.8", "room.*", "other"] {
+        let history = format!(r#"{{"action":"history","topic":"{topic}","ref":1}}"#);
+        ann.send(&history).await;
+        let error = ann.receive().await;
+        assert!(
+            error.contains(r#""code":"ERR_WSMB_FORBIDDEN""#),
+            "{topic}: {error}"
+        );
+    }
     drop(log);
 }
