@@ -85,6 +85,21 @@ interface Messaging<Message, Answer> {
   ): Promise<WSMsgBroker.Subscription<Received, Result>>;
 
   /**
+   * Reads kept messages of a topic or a pattern: the newest `limit`, those before the offset `before`, or those behind the
+   * offset `after`. Resolves with a page of them, oldest first. With `for await` all are read, one after the other:
+   * forwards with `after`, otherwise backwards. Version 2 only.
+   *
+   * Rejects with `ERR_WSMB_NOT_KEPT`, `ERR_WSMB_FORBIDDEN`, or as the connection ends.
+   *
+   * @throws TypeError `ERR_WSMB_TOPIC`, `ERR_WSMB_OPTION`.
+   * @example const { messages, more, next } = await client.history('room.7', { limit: 50 });
+   */
+  history<Received = any>(
+    topic: string,
+    options?: WSMsgBroker.HistoryOptions,
+  ): Promise<WSMsgBroker.HistoryPage<Received>> & AsyncIterable<WSMsgBroker.Kept<Received>>;
+
+  /**
    * Watches the members of a topic: the ids that subscribe to it with `info`. Resolves when they are known. The watch
    * is up to date until it is closed, also across reconnections. Version 2 only.
    *
@@ -377,6 +392,47 @@ declare namespace WSMsgBroker {
     dropped: number;
     /** In a cluster: whether it was sent to the other brokers, or NATS is unreachable. */
     elsewhere?: 'sent' | 'down';
+    /** Its offset, if the messages of the topic are kept. */
+    offset?: number;
+    /** How safe it is then: `memory` is lost when the broker ends. */
+    stored?: 'memory' | 'disk';
+  }
+
+  /** A place in the kept messages of one rule of a server. */
+  interface Position {
+    offset: number;
+    /** Names the log: offsets of another one mean nothing in it. */
+    epoch: string;
+  }
+
+  /** Options of `history`: at most one of `before` and `after`. */
+  interface HistoryOptions {
+    /** Messages with a smaller offset. Default: all. */
+    before?: number | undefined;
+    /** Messages with a greater offset, oldest first. */
+    after?: number | undefined;
+    /** Maximum number of messages of a page, at most 1,000; a page has at most about 1 MiB. Default 100. */
+    limit?: number | undefined;
+  }
+
+  /** A kept message. */
+  interface Kept<Message = any> {
+    message: Message;
+    from: string | undefined;
+    topic: string;
+    offset: number;
+  }
+
+  /** A page of kept messages. */
+  interface HistoryPage<Message = any> {
+    /** Oldest first. */
+    messages: Kept<Message>[];
+    /** Whether there are more in this direction. */
+    more: boolean;
+    /** The value of `before` or `after` for the next page. */
+    next: number;
+    /** The epoch of the log. */
+    epoch: string;
   }
 
   /** Options of `subscribe`. */
@@ -404,11 +460,19 @@ declare namespace WSMsgBroker {
     info?: unknown;
     /** Passed to the function `authorize` of the server, if the grant of this client does not cover the topic. */
     token?: string | undefined;
+    /**
+     * The kept messages to begin with: the last ones, those behind a position, or none (`'here'`). After a lost
+     * connection the subscription goes on where it was. Only for topics of one rule of the server option `keep`, and not
+     * with `group`. Default: no kept messages, also after a lost connection.
+     */
+    since?: 'here' | { last: number } | Position | undefined;
   }
 
   /** A message of a subscription. */
   interface Publication<Message = any, Answer = any> extends Incoming<Message, Answer> {
     topic: string;
+    /** Its offset, if the messages of the topic are kept. */
+    offset?: number;
   }
 
   /** Events of a subscription. */
@@ -448,9 +512,18 @@ declare namespace WSMsgBroker {
       response: Response<Answer> | null,
       from: string | undefined,
       topic: string,
+      offset: number | undefined,
     ];
-    /** Messages of this topic were lost, because this client was slow; of several topics if it is `'>'`. */
-    gap: [gap: { topic: string; lost: number }];
+    /**
+     * Messages of this topic were lost, because this client was slow; of several topics if it is `'>'`. `lost` is null if
+     * their number is not known: kept messages were removed before this client got them.
+     */
+    gap: [gap: { topic: string; lost: number | null }];
+    /**
+     * With a position in `since`, and after a reconnection: all messages since then follow, or some are not kept any more.
+     * `lost`: their number, null if it is not known.
+     */
+    recovered: [recovery: { recovered: boolean; lost: number | null }];
     /** The subscription has ended. Without an error by `unsubscribe`. */
     end: [error: Error | undefined];
   }
@@ -467,6 +540,11 @@ declare namespace WSMsgBroker {
       handler: (message: Message, context: HandlerContext) => Answer | Promise<Answer>,
       options?: HandleOptions,
     ): () => void;
+    /**
+     * The place of the newest message that has arrived, for `since` of a later subscription. Undefined if the messages are
+     * not kept by one rule.
+     */
+    readonly position: Position | undefined;
     /** The group of workers; undefined without one. */
     readonly group: string | undefined;
     /** Takes no further messages until `resume()`; the other members of the group get them. */
@@ -576,6 +654,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_ATTACH'
     | 'ERR_WSMB_TOPIC'
     | 'ERR_WSMB_MAX_PRESENCE_INFO'
+    | 'ERR_WSMB_NOT_KEPT'
     | 'ERR_WSMB_MAX_SUBSCRIPTIONS'
     | 'ERR_WSMB_ACK_TAKEN'
     | 'ERR_WSMB_ACTION'
@@ -844,6 +923,14 @@ declare namespace WSMsgBroker {
     subscriptions: number;
     /** Members of topics: subscriptions with `info`. */
     members: number;
+    /** Messages that are kept now (`keep`). */
+    kept: number;
+    /** Bytes of them. */
+    keptBytes: number;
+    /** Kept messages removed because of a limit of their rule, or because memory was short. */
+    trimmed: number;
+    /** Times that a subscription got messages from a log. */
+    replays: number;
     /** Messages to topics without a subscriber. */
     withoutSubscriber: number;
     /** Sessions of clients. */
@@ -1076,6 +1163,18 @@ declare namespace WSMsgBroker {
     secure: boolean;
     /** With `tls.requestCert`: the certificate of the client. */
     certificate: ClientCertificate | undefined;
+  }
+
+  /** A rule of topics whose messages are kept in memory. Beyond a limit the oldest ones are removed. */
+  interface KeepRule {
+    /** A topic, or a pattern with wildcards. */
+    topic: string;
+    /** Maximum number of messages of each topic. Default 100. */
+    messages?: number | undefined;
+    /** Maximum age of a message in milliseconds. Default: no limit. */
+    age?: number | undefined;
+    /** Maximum bytes of the messages of all its topics; about 200 count for each besides its frame. Default 64 MiB. */
+    bytes?: number | undefined;
   }
 
   /** Rights of a client: a plain object without other members. */
@@ -1349,6 +1448,8 @@ declare namespace WSMsgBroker {
     sessionTimeout?: number | undefined;
     /** Bytes that a session keeps for its client; beyond it a session without a connection ends. Default 1 MiB. */
     maxSessionBuffer?: number | undefined;
+    /** Topics whose messages are kept: the first rule that matches counts. Not with `nats`. Default: none. */
+    keep?: readonly KeepRule[] | undefined;
     /** Whether subscriptions may make publishers wait (`slow: 'wait'`). Default false. */
     allowWait?: boolean | undefined;
     /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */

@@ -37,6 +37,7 @@ const DESCRIPTIONS = {
   maxFragments: ['fragments of one message'],
   maxControlFrames: ['pings and pongs of one connection per second'],
   maxProtocolErrors: ['rejected actions of one connection per minute'],
+  keep: ['topics whose messages are kept, as JSON: [{"topic":"room.>","messages":100}]', 'none'],
   'rateLimit.messages': ['messages of one connection per second', 'no limit'],
   'rateLimit.bytes': ['bytes of one connection per second', 'no limit'],
   maxHeaderSize: ['bytes of the HTTP request head'],
@@ -123,6 +124,16 @@ const VALUES = {
     },
   ],
   mode: ['octal', (digits) => digits],
+  rules: [
+    'json',
+    (text) => {
+      try {
+        return JSON.parse(text);
+      } catch {
+        throw new Error(`is '${text}', expected an array of rules as JSON`);
+      }
+    },
+  ],
   hops: [
     'number|yes|no|networks',
     (text) => {

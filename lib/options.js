@@ -91,6 +91,7 @@ const SERVER = {
   maxControlFrames: 'number',
   maxProtocolErrors: 'number',
   rateLimit: { messages: 'number', bytes: 'number' },
+  keep: 'rules',
   maxHeaderSize: 'number',
   handshakeTimeout: 'number',
   registerTimeout: 'number',
@@ -118,6 +119,9 @@ const SERVER = {
   admin: { port: 'any', fd: 'descriptor', host: 'string', token: 'string' },
   logger: 'logger',
 };
+
+/** A rule of the option `keep`. */
+const KEEP = { topic: 'string', messages: 'number', age: 'number', bytes: 'number' };
 
 const RECONNECT = {
   minDelay: 'delay',
@@ -250,6 +254,11 @@ const TYPES = {
   proxy: [
     (value) => typeof value === 'boolean' || (isString(value) && parseProxy(value) !== undefined),
     'true, false or a URL: http://host:port or https://host:port',
+  ],
+  /** Rules of kept topics, each an object of its own: see `checkKeep`. */
+  rules: [
+    (value) => Array.isArray(value) && value.every(isPlain),
+    'an array of objects, such as { topic: "room.>", messages: 100 }',
   ],
   headers: [
     (value) => isPlain(value) && Object.values(value).every(isString),
@@ -418,6 +427,12 @@ function checkServer(options) {
   if (nats !== undefined) {
     checked.nats = checkNats(nats);
   }
+  checked.keep?.forEach((rule, place) => {
+    const { topic } = check(rule, KEEP, `keep[${place}].`);
+    if (topic === undefined) {
+      throw wrong(`keep[${place}].topic`, 'a string', topic);
+    }
+  });
   const { authenticateTimeout: limit } = checked;
   if (checked.authorize && !checked.authenticate && !checked.jwt) {
     throw invalid('option "authorize" needs option "authenticate" or "jwt"');

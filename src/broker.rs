@@ -6,6 +6,7 @@
 //! | `handle` | a connection as other connections use it: outbox, flags and requests |
 //! | `registry` | owner of each id |
 //! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
+//! | `kept` | topics whose messages are kept: their rules and logs |
 //! | `topics` | subscriptions: which connections get a message to a topic |
 //! | `presence` | members of topics, ids that are online, and who watches them |
 //! | `requests` | pending requests and how each ends |
@@ -21,6 +22,7 @@
 pub(crate) mod answers;
 pub(crate) mod delivery;
 pub(crate) mod handle;
+pub(crate) mod kept;
 pub(crate) mod lease;
 mod notifications;
 pub(crate) mod peers;
@@ -55,6 +57,7 @@ use crate::{
     transport::{outbox::Pushed, socket::WriteHalf},
 };
 use handle::{Close, Handle};
+use kept::KeptTopics;
 use peers::Peers;
 use presence::Presence;
 use principals::EndedPrincipals;
@@ -68,6 +71,7 @@ pub(crate) struct Broker {
     pub(crate) options: ServerOptions,
     pub(crate) registry: Registry,
     pub(crate) topics: Topics,
+    pub(crate) kept: KeptTopics,
     pub(crate) presence: Presence,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
@@ -110,6 +114,7 @@ impl Broker {
         Arc::new(Self {
             registry: Registry::new(&options, memory.clone()),
             topics: Topics::new(peers.clone()),
+            kept: KeptTopics::new(&options, &memory),
             presence: Presence::new(&options, &memory, peers.clone()),
             sessions: Sessions::default(),
             metrics: Metrics::default(),
@@ -189,10 +194,15 @@ impl Broker {
             options, registry, ..
         } = self;
         let (sessions, sessions_suspended) = self.sessions.count();
+        let kept = self.kept.stats();
         Stats {
             sessions,
             sessions_suspended,
             registered: registry.count(),
+            kept: kept.messages,
+            kept_bytes: kept.bytes,
+            trimmed: kept.trimmed,
+            replays: self.kept.replays.load(Relaxed),
             subscriptions: self.topics.count(),
             topics: self.topics.topics(),
             patterns: self.topics.patterns(),

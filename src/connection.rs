@@ -11,6 +11,8 @@
 //! | `send` | the command `send` and its options; delivers a message to one id |
 //! | `send_many` | delivers a message to many ids |
 //! | `publish` | delivers a message to the subscribers of a topic |
+//! | `publish_kept` | delivers messages that are kept |
+//! | `replay` | sends kept messages; the command `history` |
 //! | `publish_request` | asks the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
 //! | `watch` | the commands `watch` and `unwatch` |
@@ -30,9 +32,11 @@ mod clocks;
 mod closing;
 mod lookup;
 mod publish;
+mod publish_kept;
 mod publish_request;
 mod register;
 mod remote;
+mod replay;
 mod request;
 mod send;
 mod send_many;
@@ -100,6 +104,10 @@ pub(crate) struct Connection {
     lookups: Option<Box<lookup::PendingLookups>>,
     /// Remote asker that was answered last, if its outbox is full.
     answered: Option<Arc<Handle>>,
+    /// The replay of kept messages that is being read.
+    replaying: Option<Box<replay::Replaying>>,
+    /// The `history` that is being read.
+    reading_history: Option<Box<replay::ReadingHistory>>,
     /// True if the socket may have more input.
     readable: bool,
     closing: bool,
@@ -169,6 +177,8 @@ impl Connection {
             waiting: None,
             lookups: None,
             answered: None,
+            replaying: None,
+            reading_history: None,
             readable: true,
             closing: false,
             session: None,
@@ -374,7 +384,11 @@ impl Connection {
             Ok(ClientAction::Cancel { ack }) => self.cancel(ack, turn),
             Ok(ClientAction::Received(count)) => self.client_received(count),
             Ok(ClientAction::Subscription(subscription)) => {
-                self.subscription(&subscription, text, turn)
+                let result = self.subscription(&subscription, text, cx, turn);
+                if self.reading_history.is_some() {
+                    return Some(self.handle.clone());
+                }
+                result
             }
             Err(error) => Err(error),
         };
@@ -411,6 +425,9 @@ impl Connection {
         }
         if self.handle.has_losses() {
             self.tell_losses();
+        }
+        if self.handle.has_replays() && !self.handle.is_suspended() {
+            self.replay(cx);
         }
         if !self.closing {
             if let Some(close) = self.handle.requested_close() {
@@ -463,6 +480,10 @@ impl Drop for Connection {
         }
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
+        self.replaying = None;
+        if !self.broker.kept.is_empty() {
+            self.broker.kept.permits.forget(self.handle.key);
+        }
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);
         self.emit_disconnected();

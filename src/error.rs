@@ -325,6 +325,11 @@ pub enum ActionError {
         "Unable to subscribe. msg.info has {0} bytes, at most {1} are allowed (maxPresenceInfo)"
     )]
     PresenceInfoTooLarge(usize, usize),
+    /// `subscribe` with a position, or `history`, of topics that are not kept, or by several rules.
+    #[error(
+        "Unable to read kept messages. Topic \"{0}\" is not within one rule of the server (keep)"
+    )]
+    NotKept(String),
     /// `watch` without the permission.
     #[error("Its sender may not watch \"{0}\"")]
     WatchForbidden(String),
@@ -338,7 +343,7 @@ pub enum ActionError {
 
 impl ActionError {
     /// All codes.
-    pub(crate) const CODES: [&'static str; 19] = [
+    pub(crate) const CODES: [&'static str; 20] = [
         "ERR_WSMB_JSON",
         "ERR_WSMB_BINARY",
         "ERR_WSMB_ACTION",
@@ -357,6 +362,7 @@ impl ActionError {
         "ERR_WSMB_MAX_SUBSCRIPTIONS",
         "ERR_WSMB_NOT_REGISTERED",
         "ERR_WSMB_MAX_PRESENCE_INFO",
+        "ERR_WSMB_NOT_KEPT",
         "ERR_WSMB_MEMBER",
     ];
 
@@ -379,6 +385,7 @@ impl ActionError {
             | Self::WaitForbidden
             | Self::WatchForbidden(_) => "ERR_WSMB_FORBIDDEN",
             Self::PresenceInfoTooLarge(..) => "ERR_WSMB_MAX_PRESENCE_INFO",
+            Self::NotKept(_) => "ERR_WSMB_NOT_KEPT",
             Self::InvalidTopic | Self::InvalidPattern => "ERR_WSMB_TOPIC",
             Self::TooManySubscriptions(_) | Self::TooManyPatterns(_) => {
                 "ERR_WSMB_MAX_SUBSCRIPTIONS"

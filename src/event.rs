@@ -198,6 +198,8 @@ pub enum ClientEvent<'a> {
         group: Option<&'a str>,
         /// Number of the attempt of a request to a group, from 1 (version 2).
         attempt: u32,
+        /// Its offset, if the messages of the topic are kept (version 2).
+        offset: Option<u64>,
     },
     /// An answer to a request of this client.
     Answer {
@@ -229,6 +231,10 @@ pub enum ClientEvent<'a> {
         dropped: &'a str,
         /// In a cluster whether it was sent to the other brokers: `"sent"` or `"down"`.
         elsewhere: Option<&'a str>,
+        /// Its offset, if the messages of the topic are kept.
+        offset: Option<u64>,
+        /// How safe it is, if it is kept: `"memory"`.
+        stored: Option<&'a str>,
     },
     /// The server has confirmed a subscription (version 2).
     Subscribed {
@@ -236,6 +242,21 @@ pub enum ClientEvent<'a> {
         topic: &'a str,
         /// The `ref` of the action, if it had one.
         reference: Option<&'a str>,
+        /// The state of the log, if the messages of the topics are kept by one rule.
+        kept: Option<Box<KeptState<'a>>>,
+    },
+    /// Kept messages, as the client has asked for (version 2).
+    History {
+        /// The `ref` of the action.
+        reference: &'a str,
+        /// An array of the frames with which subscribers got the messages.
+        messages: &'a str,
+        /// The epoch of the log.
+        epoch: Option<&'a str>,
+        /// The offset to go on from.
+        offset: Option<u64>,
+        /// Whether there are more.
+        more: bool,
     },
     /// A subscription has ended: as requested, or by the server (version 2).
     Unsubscribed {
@@ -288,7 +309,7 @@ pub enum ClientEvent<'a> {
     Gap {
         /// The topic; `">"` if they are of several topics.
         topic: &'a str,
-        /// The number of messages that it has lost.
+        /// The number of messages that it has lost; `null` if it is not known.
         lost: &'a str,
     },
     /// A receiver will not answer a request of this client (version 2).
@@ -361,6 +382,21 @@ pub enum ClientEvent<'a> {
     },
 }
 
+/// The state of a log of kept messages when a subscription begins. Texts are JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptState<'a> {
+    /// The offset of its newest message.
+    pub offset: u64,
+    /// Its epoch: offsets of another epoch mean nothing here.
+    pub epoch: &'a str,
+    /// Whether all messages since the position of the subscription are still kept; none without a position.
+    pub recovered: Option<bool>,
+    /// The number of those that are not kept any more; none if it is not known.
+    pub lost: Option<u64>,
+    /// The number of kept messages that follow; none if it is not known.
+    pub replay: Option<u64>,
+}
+
 impl<'a> ClientEvent<'a> {
     /// The members that name something: ids, acks, codes and references, but no messages and no lists.
     pub(crate) fn names(&self) -> [Option<&'a str>; 4] {
@@ -379,8 +415,19 @@ impl<'a> ClientEvent<'a> {
                 queued,
                 dropped,
                 elsewhere,
+                ..
             } => [Some(reference), Some(queued), Some(dropped), elsewhere],
-            Self::Subscribed { topic, reference } => [Some(topic), reference, None, None],
+            Self::Subscribed {
+                topic,
+                reference,
+                ref kept,
+            } => {
+                let epoch = kept.as_ref().map(|kept| kept.epoch);
+                [Some(topic), reference, epoch, None]
+            }
+            Self::History {
+                reference, epoch, ..
+            } => [Some(reference), epoch, None, None],
             Self::Unsubscribed {
                 topic,
                 reference,

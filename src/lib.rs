@@ -39,6 +39,7 @@ mod cluster;
 mod connection;
 mod memory;
 mod protocol;
+mod store;
 mod sync;
 mod topic;
 mod transport;
@@ -64,16 +65,16 @@ pub use client::Client;
 pub use cluster::Found;
 pub use error::{ActionError, Error, Result};
 pub use event::{
-    ClientEvent, ClientListener, ClusterEvent, ConnectionInfo, ServerEvent, ServerListener, Slow,
-    Traffic,
+    ClientEvent, ClientListener, ClusterEvent, ConnectionInfo, KeptState, ServerEvent,
+    ServerListener, Slow, Traffic,
 };
 pub use metrics::{BOUNDS, ByLabel, CloseReason, ClusterStats, Format, HostStats, Stats, Times};
 #[cfg(unix)]
 pub use options::InheritedSocket;
 pub use options::{
-    AdminOptions, ClientOptions, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions, RateLimit,
-    ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions, TlsServerOptions, TlsVersion,
-    TrustProxy, TrustStore,
+    AdminOptions, ClientOptions, KeepRule, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions,
+    RateLimit, ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions, TlsServerOptions,
+    TlsVersion, TrustProxy, TrustStore,
 };
 pub use server::{
     Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,

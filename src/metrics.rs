@@ -175,6 +175,14 @@ pub struct Stats {
     pub sessions_resumed: u64,
     /// Sessions that ended so far because their client was not back in time, or because they held too much.
     pub sessions_ended: u64,
+    /// Messages that are kept now.
+    pub kept: u64,
+    /// Bytes of them, with what the broker holds for each.
+    pub kept_bytes: u64,
+    /// Kept messages trimmed so far, because of a limit of their rule or because memory was short.
+    pub trimmed: u64,
+    /// Times so far that a subscription has got messages from a log.
+    pub replays: u64,
     /// Actions refused so far.
     pub errors: u64,
     /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,

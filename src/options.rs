@@ -4,6 +4,7 @@ mod admin;
 pub(crate) mod headers;
 #[cfg(unix)]
 mod inherited;
+mod keep;
 mod nats;
 pub(crate) mod path;
 mod proxy;
@@ -20,6 +21,7 @@ use crate::{
 pub use admin::AdminOptions;
 #[cfg(unix)]
 pub use inherited::InheritedSocket;
+pub use keep::KeepRule;
 pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
@@ -169,6 +171,9 @@ options! {
         pub max_subscriptions: usize = 1024, "maxSubscriptions" in 0..=1 << 24;
         /// Maximum number of distinct patterns with wildcards, of all connections. Default 65,536.
         pub max_patterns: usize = 65_536, "maxPatterns" in 0..=1 << 24;
+        /// The topics whose messages are kept in memory, for subscribers that come later or return. Not with `nats`.
+        /// Default: none.
+        pub keep: Vec<KeepRule> = Vec::new();
         /// Subscriptions may make publishers wait. Default false.
         pub allow_wait: bool = false;
         /// Maximum bytes of what a member of a topic tells of itself, as JSON text; more is refused. Default 1,024.
@@ -266,6 +271,7 @@ impl ServerOptions {
         if let Some(nats) = &self.nats {
             nats.validate()?;
         }
+        keep::validate(&self.keep, self.nats.is_some())?;
         if let Authentication::Hook(_, limit) = self.authentication {
             limit.check("authenticateTimeout", TIME)?;
         }

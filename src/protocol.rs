@@ -41,7 +41,7 @@ pub(crate) use session::{
     ask_session, decode_count, decode_session, received, registered_in, session,
 };
 pub(crate) use subscription::{
-    RawSubscription, Slow, Subscription, SubscriptionCommand, Watch, Watched,
+    HistoryQuery, RawSubscription, Slow, Start, Subscription, SubscriptionCommand, Watch, Watched,
 };
 pub(crate) use values::{
     Dest, ack_key, decode_dest, decode_id, decode_token, decode_topic, is_truthy, json_string,
@@ -77,10 +77,20 @@ pub(crate) enum ClientAction<'a> {
     Cancel {
         ack: Option<&'a str>,
     },
-    /// `subscribe`, `unsubscribe`, `acknowledge`, `watch` or `unwatch`. One variant, so that the others stay cheap to tell apart.
+    /// `subscribe`, `unsubscribe`, `acknowledge`, `watch`, `unwatch` or `history`. One variant, so that the others stay cheap to tell apart.
     Subscription(Box<RawSubscription<'a>>),
     /// Number of actions that the client has received in its session.
     Received(Option<&'a str>),
+}
+
+/// The members of a `subscribed` about the log of kept messages, as JSON text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawKeptState<'a> {
+    pub(crate) offset: &'a str,
+    pub(crate) epoch: Option<&'a str>,
+    pub(crate) recovered: Option<&'a str>,
+    pub(crate) lost: Option<&'a str>,
+    pub(crate) replay: Option<&'a str>,
 }
 
 /// An action of a server. All members are JSON text, borrowed from the frame.
@@ -106,6 +116,8 @@ pub(crate) enum ServerAction<'a> {
         group: Option<&'a str>,
         /// Number of the attempt, if it is not the first one.
         attempt: Option<&'a str>,
+        /// Its offset, if it is kept.
+        offset: Option<&'a str>,
     },
     Answer {
         ack: Option<&'a str>,
@@ -125,10 +137,23 @@ pub(crate) enum ServerAction<'a> {
         queued: &'a str,
         dropped: &'a str,
         elsewhere: Option<&'a str>,
+        /// Its offset, and how safe it is, if it is kept.
+        offset: Option<&'a str>,
+        stored: Option<&'a str>,
     },
     Subscribed {
         topic: &'a str,
         reference: Option<&'a str>,
+        /// The state of its log, if its messages are kept.
+        kept: Option<Box<RawKeptState<'a>>>,
+    },
+    /// Kept messages, as an array of `message` frames.
+    History {
+        reference: &'a str,
+        messages: &'a str,
+        epoch: Option<&'a str>,
+        offset: Option<&'a str>,
+        more: Option<&'a str>,
     },
     Unsubscribed {
         topic: &'a str,

@@ -68,6 +68,8 @@ use ingress::Ingress;
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 /// Interval at which entries of ended requests are swept from the queues.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Interval at which kept messages are checked for their age.
+const EXPIRE_KEPT_EVERY: Duration = Duration::from_secs(1);
 /// Interval at which a draining server checks whether it is drained.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -167,6 +169,9 @@ impl Server {
         runtime.spawn(ingress.clone().accept(broker.closing()));
         runtime.spawn(tell_watchers(broker.clone(), broker.closing()));
         runtime.spawn(expire(broker.clone(), broker.closing()));
+        if broker.kept.expires(&broker.options) {
+            runtime.spawn(expire_kept(broker.clone(), broker.closing()));
+        }
         runtime.spawn(governor::govern(broker.clone(), broker.closing()));
         Ok(Self {
             broker,
@@ -305,6 +310,16 @@ async fn tell_watchers(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) 
         tokio::select! {
             () = broker.presence.changed.notified() => {}
             () = due => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+/// Removes kept messages that are too old, until the server closes.
+async fn expire_kept(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = sleep(EXPIRE_KEPT_EVERY) => broker.kept.expire(),
             _ = closing.wait_for(|closing| *closing) => return,
         }
     }

@@ -52,6 +52,21 @@ pub(crate) fn covers(pattern: &str, other: &str) -> bool {
     others.next().is_none()
 }
 
+/// True if a topic exists that both patterns match.
+pub(crate) fn intersects(one: &str, other: &str) -> bool {
+    let (mut ones, mut others) = (one.split('.'), other.split('.'));
+    loop {
+        match (ones.next(), others.next()) {
+            (None, None) => return true,
+            (None, Some(_)) | (Some(_), None) => return false,
+            (Some(REST), Some(_)) | (Some(_), Some(REST)) => return true,
+            (Some(ONE), Some(_)) | (Some(_), Some(ONE)) => {}
+            (Some(one), Some(other)) if one != other => return false,
+            _ => {}
+        }
+    }
+}
+
 /// Topics that begin with `$` are reserved for the broker.
 fn is_well_formed(text: &str) -> bool {
     text.len() <= MAX_BYTES && !text.starts_with('$') && text.split('.').count() <= MAX_TOKENS
@@ -158,6 +173,24 @@ mod tests {
         texts.sort();
         texts.dedup();
         texts
+    }
+
+    #[test]
+    fn patterns_intersect_exactly_if_a_topic_matches_both() {
+        let topics = texts(&["a", "b"]);
+        let mut patterns = texts(&["a", "b", "*", ">"]);
+        patterns.retain(|pattern| is_pattern(pattern));
+        for one in &patterns {
+            for other in &patterns {
+                let is_both = |topic: &String| covers(one, topic) && covers(other, topic);
+                // Topics of more tokens than these are matched by a rest only.
+                assert_eq!(
+                    intersects(one, other),
+                    topics.iter().any(is_both),
+                    "{one} {other}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -232,3 +232,24 @@ async function presence(): Promise<void> {
   void [name, isOnline];
 }
 void presence;
+
+async function kept(): Promise<void> {
+  const room = await client.subscribe<{ n: number }>('room.7', { since: { last: 20 } });
+  const since = room.position;
+  await client.subscribe('room.7', { since });
+  await client.subscribe('room.7', { since: 'here' });
+  // @ts-expect-error: a position has an epoch.
+  await client.subscribe('room.7', { since: { offset: 1 } });
+  room.on('recovered', ({ recovered, lost }) => void [recovered && lost?.toFixed()]);
+  room.on(
+    'message',
+    ({ n }, _response, _from, topic, offset) => void [n, topic, offset?.toFixed()],
+  );
+  const { messages, more, next, epoch } = await client.history<string>('room.7', { limit: 5 });
+  for await (const { message, offset } of client.history<string>('room.7', { after: next })) {
+    void [message.length, offset.toFixed(), messages.length, more, epoch.length];
+  }
+  const { offset, stored } = await client.deliver(1, { topic: 'room.7' });
+  void [offset?.toFixed(), stored === 'memory'];
+}
+void kept;

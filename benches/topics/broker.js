@@ -4,7 +4,9 @@
 
 const WSMsgBroker = require('../..');
 
-const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1' });
+/** Further options, as JSON. */
+const more = JSON.parse(process.argv[2] ?? '{}');
+const server = new WSMsgBroker.Server({ port: 0, host: '127.0.0.1', ...more });
 server.on('error', ({ message }) => console.error(message));
 server.ready.then(() => process.send({ port: server.address().port }));
 process.on('message', () => {

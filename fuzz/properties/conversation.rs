@@ -23,7 +23,7 @@ use super::{
     peer::{PATIENCE, Peer, REQUEST, TEXT, Wait, frame},
     runtime,
 };
-use crate::{Listen, Server, ServerEvent, ServerOptions};
+use crate::{KeepRule, Listen, Server, ServerEvent, ServerOptions};
 
 const PEERS: usize = 4;
 /// Every timeout of the server: longer than our own, so that a frame that waits for one of them is detected.
@@ -118,6 +118,10 @@ impl Stage {
             handshake_timeout: TIMEOUT,
             close_timeout: TIMEOUT,
             ack_timeout: TIMEOUT,
+            keep: vec![KeepRule {
+                messages: 4,
+                ..KeepRule::new("kept.>")
+            }],
             ..ServerOptions::default()
         };
         let owned = Arc::<Mutex<HashSet<String>>>::default();

@@ -5,7 +5,7 @@ use super::json::{self, Json, Value};
 use crate::{
     error::ActionError,
     protocol::{
-        self, ClientAction, Dest, RawReplyOptions, RawSubscription, ServerAction,
+        self, ClientAction, Dest, RawKeptState, RawReplyOptions, RawSubscription, ServerAction,
         SubscriptionCommand,
     },
 };
@@ -130,26 +130,32 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             .ok_or(ActionError::NoAck),
         Some("cancel") => Ok(ClientAction::Cancel { ack: raw("ack") }),
         Some("received") => Ok(ClientAction::Received(raw("count"))),
-        Some(name @ ("subscribe" | "unsubscribe" | "acknowledge" | "watch" | "unwatch")) => {
-            Ok(ClientAction::Subscription(Box::new(RawSubscription {
-                command: match name {
-                    "subscribe" => SubscriptionCommand::Subscribe,
-                    "unsubscribe" => SubscriptionCommand::Unsubscribe,
-                    "watch" => SubscriptionCommand::Watch,
-                    "unwatch" => SubscriptionCommand::Unwatch,
-                    _ => SubscriptionCommand::Acknowledge,
-                },
-                topic: raw("topic"),
-                reference: raw("ref"),
-                slow: raw("slow"),
-                group: raw("group"),
-                window: raw("window"),
-                count: raw("count"),
-                info: raw("info"),
-                ids: raw("ids"),
-                token: raw("token"),
-            })))
-        }
+        Some(
+            name @ ("subscribe" | "unsubscribe" | "acknowledge" | "watch" | "unwatch" | "history"),
+        ) => Ok(ClientAction::Subscription(Box::new(RawSubscription {
+            command: match name {
+                "subscribe" => SubscriptionCommand::Subscribe,
+                "unsubscribe" => SubscriptionCommand::Unsubscribe,
+                "watch" => SubscriptionCommand::Watch,
+                "unwatch" => SubscriptionCommand::Unwatch,
+                "history" => SubscriptionCommand::History,
+                _ => SubscriptionCommand::Acknowledge,
+            },
+            topic: raw("topic"),
+            reference: raw("ref"),
+            slow: raw("slow"),
+            group: raw("group"),
+            window: raw("window"),
+            count: raw("count"),
+            info: raw("info"),
+            ids: raw("ids"),
+            token: raw("token"),
+            since: raw("since"),
+            last: raw("last"),
+            after: raw("after"),
+            before: raw("before"),
+            limit: raw("limit"),
+        }))),
         _ => return Err(Wrong::Action(name)),
     };
     result.map_err(Wrong::This)
@@ -209,6 +215,7 @@ fn server_action<'a>(
                 topic: raw("topic").filter(|_| uses_version_2),
                 group: raw("group").filter(|_| uses_version_2),
                 attempt: raw("attempt").filter(|_| uses_version_2),
+                offset: raw("offset").filter(|_| uses_version_2),
             })
         }
         Some("answer") => Ok(ServerAction::Answer {
@@ -233,11 +240,29 @@ fn server_action<'a>(
                 queued: raw("queued").unwrap_or_default(),
                 dropped: raw("dropped").unwrap_or("0"),
                 elsewhere: raw("elsewhere"),
+                offset: raw("offset"),
+                stored: raw("stored"),
             })
         }
         Some("subscribed") if uses_version_2 => Ok(ServerAction::Subscribed {
             topic: raw("topic").ok_or_else(|| missing("subscribed"))?,
             reference: raw("ref"),
+            kept: raw("offset").map(|offset| {
+                Box::new(RawKeptState {
+                    offset,
+                    epoch: raw("epoch"),
+                    recovered: raw("recovered"),
+                    lost: raw("lost"),
+                    replay: raw("replay"),
+                })
+            }),
+        }),
+        Some("history") if uses_version_2 => Ok(ServerAction::History {
+            reference: raw("ref").ok_or_else(|| missing("history"))?,
+            messages: raw("messages").ok_or_else(|| missing("history"))?,
+            epoch: raw("epoch"),
+            offset: raw("offset"),
+            more: raw("more"),
         }),
         Some("unsubscribed") if uses_version_2 => Ok(ServerAction::Unsubscribed {
             topic: raw("topic").ok_or_else(|| missing("unsubscribed"))?,
@@ -393,6 +418,7 @@ fn encoders(json: &Json<'_>, id: &str) {
             topic: None,
             group: None,
             attempt: None,
+            offset: None,
         };
         assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 

@@ -43,6 +43,27 @@ const ACTIONS: [(&str, &[(&str, &str)]); 7] = [
         ],
     ),
     ("unregister", &[("id", r#""a""#)]),
+    (
+        "subscribe",
+        &[
+            ("topic", r#""kept.a""#),
+            ("ref", "7"),
+            ("since", r#"{"offset":0,"epoch":"e"}"#),
+            ("last", "3"),
+            ("slow", r#""drop""#),
+            ("group", r#""g""#),
+        ],
+    ),
+    (
+        "history",
+        &[
+            ("topic", r#""kept.*""#),
+            ("ref", "7"),
+            ("after", "0"),
+            ("before", "9"),
+            ("limit", "5"),
+        ],
+    ),
 ];
 
 /// The values that do not nest; empty: the member is missing.

@@ -32,6 +32,9 @@ const variableOf = (name) => `${PREFIX}${name.toUpperCase().replaceAll('-', '_')
 
 /** The text of a value in a file, as a flag takes it. */
 function textOf(value) {
+  if (Array.isArray(value)) {
+    return JSON.stringify(value);
+  }
   if (typeof value === 'boolean') {
     return value ? 'yes' : 'no';
   }

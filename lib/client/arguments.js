@@ -26,9 +26,9 @@ function checkOptions(options, ...names) {
     if (!names.includes(name)) {
       throw unknownOption(name, names);
     }
-    const least = name === 'waitFor' || name === 'retry' ? 0 : 1;
+    const least = ['waitFor', 'retry', 'after', 'before'].includes(name) ? 0 : 1;
     const type = typeof value;
-    if (['slow', 'group', 'info', 'token'].includes(name)) {
+    if (['slow', 'group', 'info', 'token', 'since'].includes(name)) {
       // The call itself checks them.
     } else if (name === 'signal') {
       if (value && !value.addEventListener) {

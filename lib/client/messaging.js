@@ -119,12 +119,16 @@ class Messaging {
 
   /**
    * `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame; `topic`, if
-   * it was sent to one: then it is for the subscriptions that match, of this `group`; `attempt`: see `Response`.
+   * it was sent to one: then it is for the subscriptions that match, of this `group`; `attempt`: see `Response`; `offset`,
+   * if it is kept.
    */
-  message(from, message, ack, name, size, topic, group, attempt) {
+  message(from, message, ack, name, size, topic, group, attempt, offset) {
     const response = ack ? new Response(this, ack, name, attempt) : null;
     if (topic !== undefined && this.usesVersion2) {
       const item = { message, from, topic, response, answer: response?.send };
+      if (offset != null) {
+        item.offset = offset;
+      }
       return this.#publication(item, size, group ?? undefined);
     }
     for (const stream of this.messageStreams) {
@@ -135,27 +139,31 @@ class Messaging {
 
   /** Hands a message of a topic to the subscriptions; to the client if the broker has subscribed it. */
   #publication(item, size, group) {
-    const { message, from, topic, response } = item;
+    const { message, from, topic, response, offset } = item;
     const deliver = (subscription, finish) => {
       const { messageStreams } = subscription;
       for (const stream of messageStreams) {
         stream.pushMessage(item, size, finish);
       }
       try {
-        subscription.emit('message', message, response, from, topic);
+        subscription.emit('message', message, response, from, topic, offset);
       } finally {
         if (messageStreams.size === 0) {
           finish?.();
         }
       }
     };
-    if (!this.subscriptions.forEach(topic, group, deliver)) {
+    if (!this.subscriptions.forEach(topic, group, deliver, offset)) {
       this.emit('message', message, response, from, topic);
     }
   }
 
-  subscribed(topic, reference) {
-    this.subscriptions.onSubscribed(topic, reference);
+  subscribed(...values) {
+    this.subscriptions.onSubscribed(...values);
+  }
+
+  history(reference, ...values) {
+    this.requests.get(reference)?.onHistory?.(...values);
   }
 
   unsubscribed(...values) {
@@ -173,8 +181,8 @@ class Messaging {
     this.watches.onPresence(topic ?? undefined, ...values);
   }
 
-  /** The client was too slow for messages of a topic; of several if it is `'>'`. */
-  gap(topic, lost) {
+  /** The client was too slow for messages of a topic; of several if it is `'>'`. `lost`: null if it is not known. */
+  gap(topic, lost = null) {
     this.subscriptions.forEach(topic, undefined, (each) => each.emit('gap', { topic, lost }));
   }
 

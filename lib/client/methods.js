@@ -6,6 +6,7 @@ const { checkOptions, wrong } = require('./arguments');
 const { aborted } = require('./errors');
 const frames = require('./frames');
 const handle = require('./handle');
+const history = require('./history');
 const stream = require('./messages');
 const PendingRequest = require('./pendingRequest');
 const repeat = require('./retry');
@@ -62,6 +63,16 @@ function checkToken(token) {
   if (token !== undefined && typeof token !== 'string') {
     throw wrong('OPTION', 'token must be a string');
   }
+}
+
+/** The members of a subscription with its option `since`. */
+function checkSince(since) {
+  const { last, offset, epoch } = since === 'here' ? { last: 0 } : Object(since);
+  const isCount = (value) => Number.isInteger(value) && value >= 0;
+  if (!(isCount(last) || (isCount(offset) && typeof epoch === 'string'))) {
+    throw wrong('OPTION', 'option "since" must be "here", { last } or a position');
+  }
+  return { last, offset, epoch, recovers: true };
 }
 
 /** The JSON text of receivers, which are checked unless their `ids` are given. */
@@ -177,7 +188,8 @@ const methods = {
       window,
       info,
       token,
-    } = checkOptions(options, 'slow', 'group', 'window', 'info', 'token');
+      since,
+    } = checkOptions(options, 'slow', 'group', 'window', 'info', 'token', 'since');
     checkPattern(topic);
     if (!SLOW.includes(slow)) {
       throw wrong('OPTION', `option "slow" is ${JSON.stringify(slow)}, expected ${SLOW}`);
@@ -189,9 +201,23 @@ const methods = {
       throw wrong('OPTION', 'option "info" needs a topic without wildcards, and no group');
     }
     checkToken(token);
+    const start = since === undefined ? undefined : checkSince(since);
+    if (start && group !== undefined) {
+      throw wrong('OPTION', 'option "since" needs no group');
+    }
     const session = openSession(this);
     const text = info === undefined ? undefined : messageText(session, info);
-    return session.subscriptions.add(topic, { slow, group, window, info: text, token });
+    return session.subscriptions.add(topic, { slow, group, window, info: text, token, start });
+  },
+
+  /**
+   * Reads kept messages of a topic or a pattern. Resolves with `{ messages, more, next, epoch }`; also an async iterable of
+   * the messages.
+   */
+  history(topic, options) {
+    const checked = checkOptions(options, 'before', 'after', 'limit');
+    checkPattern(topic);
+    return history(this[kSession], topic, checked);
   },
 
   /** Watches the members of a topic. Resolves with a `Watch` when they are known. */

@@ -110,13 +110,14 @@ class PendingRequest {
     return this.#outcome;
   }
 
-  onReceipt(delivered, codes, queued, dropped, elsewhere) {
+  onReceipt(delivered, codes, queued, dropped, elsewhere, offset, stored) {
     if (this.#isTopic && !this.#isReceipt) {
       this.#isCounted = true;
       this.#openCount += queued ?? 0;
       this.#checkEnd();
     } else if (queued !== undefined) {
-      this.#settle(undefined, { queued, dropped, ...(elsewhere && { elsewhere }) });
+      const kept = offset != null && { offset, stored };
+      this.#settle(undefined, { queued, dropped, ...(elsewhere && { elsewhere }), ...kept });
     } else if (this.#isReceipt) {
       for (const [id, code] of Object.entries(codes)) {
         this.#failed.set(id, failure(code, id));

@@ -8,7 +8,7 @@ const stream = require('./messages');
 
 /**
  * A subscription to a topic or a pattern, perhaps as a member of a group: an async iterable of its messages, and an
- * emitter of `'message'`, `'gap'` and `'end'`.
+ * emitter of `'message'`, `'gap'`, `'recovered'` and `'end'`.
  */
 class Subscription extends Emitter {
   #session;
@@ -25,7 +25,7 @@ class Subscription extends Emitter {
   /** True once the subscription has ended. */
   isEnded = false;
 
-  /** `control`: the functions `end()` and `setWindow(window)`. */
+  /** `control`: the functions `end()`, `setWindow(window)` and `position()`. */
   constructor(session, topic, group, control) {
     super();
     this.#session = session;
@@ -54,6 +54,11 @@ class Subscription extends Emitter {
       throw coded('ERR_WSMB_NOT_OPEN', 'subscription has ended');
     }
     return handle(this.#session, handler, options, this);
+  }
+
+  /** `{ offset, epoch }` of the newest message that has arrived; undefined if its messages are not kept. */
+  get position() {
+    return this.#control.position();
   }
 
   /** Takes no further messages until `resume()`: the other members of the group get them. */

@@ -9,12 +9,45 @@ const Subscription = require('./subscription');
 const timers = require('./timers');
 const { matches } = require('./topics');
 
+/** The position of an entry; undefined if it is not known. */
+const position = ({ offset, epoch }) =>
+  epoch !== undefined && offset !== undefined ? { offset, epoch } : undefined;
+
+/** The members of a `subscribe` with which kept messages begin. */
+const start = (since, last = 0) =>
+  since ? frames.member('since', JSON.stringify(since)) : frames.member('last', last);
+
+/** Calls a function, or holds the call until the program can have added listeners. */
+const call = ({ held }, callback) => (held ? held.push(callback) : callback());
+
+/**
+ * Moves the position of an entry to the message with this offset. Returns false if the message is not for it: it has had
+ * it, or will get it later.
+ */
+function advance(entry, offset) {
+  if (offset == null) {
+    return true;
+  }
+  if (entry.epoch === undefined || entry.isWaiting) {
+    return !entry.isWaiting;
+  }
+  const isNew = !(offset <= entry.offset);
+  if (isNew) {
+    entry.offset = offset;
+  }
+  return isNew;
+}
+
 /**
  * An entry:
  *
  *     subscription   the object of the program
  *     slow, group, window, info, token  its options; `group`, `info` and `token` as JSON text
  *     isPaused       its window is 0
+ *     recovers       after a lost connection it begins where it was
+ *     last           number of kept messages with which it begins, if it has no position
+ *     isWaiting      it recovers, and the broker has not confirmed it yet: messages are for other subscriptions
+ *     offset, epoch  its position, if its messages are kept: messages with a lower offset have arrived
  *     held           calls for messages that have come before the program could add listeners; then undefined
  *     finished       number of messages of a group that the program has finished and the broker does not know of
  *     resolve, reject  of the promise of `subscribe()`
@@ -32,11 +65,11 @@ class Subscriptions {
   }
 
   /** Subscribes, at once or when the client is registered. Resolves with a `Subscription`. */
-  add(topic, { group, token, ...options }) {
+  add(topic, { group, token, start, ...options }) {
     const session = this.#session;
     const number = session.requests.nextReference();
     return new Promise((resolve, reject) => {
-      const members = { ...options, token: token && JSON.stringify(token) };
+      const members = { ...options, ...start, token: token && JSON.stringify(token) };
       this.#create(number, topic, group, { ...members, resolve, reject, held: [] });
       this.#sendIfRegistered(number);
     });
@@ -46,6 +79,7 @@ class Subscriptions {
   #create(number, topic, group, members) {
     const control = {
       end: () => this.#end(number),
+      position: () => position(entry),
       setWindow: (size) => {
         const entry = this.#entries.get(number);
         if (group !== undefined && entry && !entry.isEnding) {
@@ -87,12 +121,15 @@ class Subscriptions {
     if (!entry) {
       return;
     }
-    const { subscription, slow, group, window, info, token, isPaused } = entry;
+    const { subscription, slow, group, window, info, token, isPaused, recovers, last } = entry;
+    entry.isWaiting = recovers;
     try {
       session.assertVersion2();
       const more = group
         ? frames.member('window', isPaused ? 0 : window)
-        : frames.member('slow', `"${slow}"`) + frames.member('info', info);
+        : frames.member('slow', `"${slow}"`) +
+          frames.member('info', info) +
+          (recovers ? start(position(entry), last) : '');
       const topic = JSON.stringify(subscription.topic);
       const all = more + frames.member('token', token);
       session.sendFrame(frames.subscription('subscribe', topic, number, group, all), true);
@@ -197,13 +234,32 @@ class Subscriptions {
     }
   }
 
-  /** The broker has confirmed a subscription. */
-  onSubscribed(topic, number) {
+  /**
+   * The broker has confirmed a subscription. If its messages are kept: `offset` and `epoch` of the log; with a position
+   * whether it has `recovered` or how many messages are `lost`; the number of messages that follow (`replay`).
+   */
+  onSubscribed(topic, number, offset, epoch, recovered, lost = null, replay) {
     if (number == null) {
       return this.#onGiven(topic);
     }
     const entry = this.#entries.get(number);
     entry?.resolve(entry.subscription);
+    if (entry) {
+      entry.isWaiting = false;
+    }
+    if (entry && offset != null) {
+      const isKnown = entry.epoch === epoch && entry.offset <= offset;
+      entry.epoch = epoch;
+      if (!entry.recovers || replay === 0) {
+        entry.offset = offset;
+      } else if (recovered != null && !isKnown) {
+        entry.offset = 0;
+      }
+      if (recovered != null) {
+        const event = { recovered, lost: recovered ? 0 : lost };
+        call(entry, () => entry.subscription.emit('recovered', event));
+      }
+    }
     // Programs that await `subscribe()` can add listeners before the first message is delivered.
     if (entry?.held) {
       timers.setTimeout(() => this.#release(entry), 0);
@@ -258,13 +314,13 @@ class Subscriptions {
 
   /**
    * Calls a function with each subscription of a group (undefined: of none) that matches a topic; with a group also with a
-   * function to call once its message is finished. The topic `'>'` means all. Returns false if there is none.
+   * function to call once its message is finished. The topic `'>'` means all. `offset`: that of a kept message, which a
+   * subscription gets once. Returns false if there is none.
    */
-  forEach(topic, group, callback) {
+  forEach(topic, group, callback, offset) {
     let isFound = false;
-    for (const [number, { subscription, isEnding, held }] of [...this.#entries]) {
-      const call = (...values) =>
-        held ? held.push(() => callback(...values)) : callback(...values);
+    for (const [number, entry] of [...this.#entries]) {
+      const { subscription, isEnding } = entry;
       const { topic: pattern } = subscription;
       const isMeant = topic === '>' || pattern === topic || matches(pattern, topic);
       if (isMeant && subscription.group === (group ?? undefined)) {
@@ -277,12 +333,12 @@ class Subscriptions {
               this.#finish(number);
             }
           };
-          call(subscription, finish);
+          call(entry, () => callback(subscription, finish));
           // Several subscriptions of a client are one member.
           break;
         }
-        if (!isEnding) {
-          call(subscription);
+        if (!isEnding && advance(entry, offset)) {
+          call(entry, () => callback(subscription));
         }
       }
     }

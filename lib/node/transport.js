@@ -321,7 +321,7 @@ class Transport {
     }
   }
 
-  onPublication([, ack, from, message, topic, group, attempt]) {
+  onPublication([, ack, from, message, topic, group, attempt, offset]) {
     const [text, name] = parseAck(ack);
     const size = eventHub.eventSize();
     this.#session.handleFrame({
@@ -334,6 +334,7 @@ class Transport {
       topic,
       group,
       attempt,
+      offset,
     });
   }
 
@@ -410,12 +411,18 @@ class Transport {
     this.#session.handleFrame({ action: 'receipt', ref, delivered, failed });
   }
 
-  onPublishReceipt([, ref, queued, dropped, elsewhere]) {
-    this.#session.handleFrame({ action: 'receipt', ref, queued, dropped, elsewhere });
+  onPublishReceipt([, ref, queued, dropped, elsewhere, offset, stored]) {
+    const action = 'receipt';
+    this.#session.handleFrame({ action, ref, queued, dropped, elsewhere, offset, stored });
   }
 
-  onSubscribed([, topic, ref]) {
-    this.#session.handleFrame({ action: 'subscribed', topic, ref });
+  onHistory([, ref, messages, epoch, offset, more]) {
+    this.#session.handleFrame({ action: 'history', ref, messages, epoch, offset, more });
+  }
+
+  onSubscribed([, topic, ref, offset, epoch, recovered, lost, replay]) {
+    const action = 'subscribed';
+    this.#session.handleFrame({ action, topic, ref, offset, epoch, recovered, lost, replay });
     // Programs that await `subscribe()` can add listeners before the next message is delivered.
     eventHub.yieldToPromises();
   }

@@ -116,6 +116,8 @@ pub(crate) struct Handle {
     has_losses: AtomicBool,
     /// True while its session has no socket.
     suspended: AtomicBool,
+    /// True while a subscription of it gets messages from a log.
+    has_replays: AtomicBool,
     /// Bytes held by its task: the task itself, its id, input not yet routed.
     pub(crate) held: AtomicUsize,
     /// Principal that registered its id; none without authentication.
@@ -154,6 +156,7 @@ impl Handle {
             dropping: AtomicBool::new(false),
             has_losses: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            has_replays: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
             last_id: Mutex::default(),
@@ -357,6 +360,14 @@ impl Handle {
 
     pub(crate) fn set_has_losses(&self, has_losses: bool) {
         self.has_losses.store(has_losses, Release);
+    }
+
+    pub(crate) fn has_replays(&self) -> bool {
+        self.has_replays.load(Acquire)
+    }
+
+    pub(crate) fn set_has_replays(&self, has_replays: bool) {
+        self.has_replays.store(has_replays, Release);
     }
 
     /// Bytes of memory that it holds, without its outbox.

@@ -15,12 +15,14 @@
 //! | `jobs` | delivers the messages of groups to members |
 //! | `request` | a request while its receivers at other brokers are looked for |
 //! | `publish` | pushes messages of a topic to a subscriber |
+//! | `replay` | subscriptions that get kept messages from a log, until they have caught up |
 //! | `listing` | the topics with the most subscribers |
 
 pub(crate) mod groups;
 mod jobs;
 mod listing;
 mod publish;
+pub(crate) mod replay;
 pub(crate) mod request;
 pub(crate) mod subscriber;
 pub(crate) mod wildcards;
@@ -62,6 +64,10 @@ const SHARDS: usize = 16;
 pub(crate) struct Subscriber {
     pub(crate) handle: Arc<Handle>,
     pub(crate) slow: Slow,
+    /// True while it gets the messages from the log instead: see `replay`. Only of kept topics.
+    pub(crate) is_held: bool,
+    /// True if it gets messages from the log when it has no room for them. Only of kept topics.
+    pub(crate) recovers: bool,
 }
 
 /// All subscriptions of a broker.
@@ -121,7 +127,13 @@ impl Subscribers {
         let hash = Self::hash(hasher, &subscriber.handle);
         let is_it = |one: &Subscriber| Arc::ptr_eq(&one.handle, &subscriber.handle);
         match self.each.find_mut(hash, is_it) {
-            Some(known) => known.slow = subscriber.slow,
+            Some(known) => {
+                let recovers = known.recovers || subscriber.recovers;
+                *known = Subscriber {
+                    recovers,
+                    ..subscriber
+                };
+            }
             None => {
                 let hash_of = |one: &Subscriber| Self::hash(hasher, &one.handle);
                 self.each.insert_unique(hash, subscriber, hash_of);
@@ -138,6 +150,24 @@ impl Subscribers {
         if self.each.capacity() > 64 && self.each.len() < self.each.capacity() / 4 {
             (self.each).shrink_to_fit(|one| Self::hash(hasher, &one.handle));
         }
+    }
+
+    /// Lets a subscriber get the messages from the log, or no longer.
+    fn hold(&mut self, hasher: &RandomState, handle: &Arc<Handle>, is_held: bool) {
+        let hash = Self::hash(hasher, handle);
+        if let Some(known) = self
+            .each
+            .find_mut(hash, |one| Arc::ptr_eq(&one.handle, handle))
+        {
+            known.is_held = is_held;
+        }
+    }
+
+    /// True if a subscriber gets messages from the log when it has no room for them.
+    fn recovers(&self, hasher: &RandomState, handle: &Arc<Handle>) -> bool {
+        let hash = Self::hash(hasher, handle);
+        let found = self.each.find(hash, |one| Arc::ptr_eq(&one.handle, handle));
+        found.is_some_and(|one| one.recovers)
     }
 
     /// The group of this name, which is created if there is none.
@@ -343,7 +373,8 @@ impl Topics {
         self.wildcards.read().collect(topic, found);
         let subscribers = &mut found.subscribers;
         if subscribers.len() > exact && subscribers.len() > 1 {
-            subscribers.sort_unstable_by_key(|one| (one.handle.key, Reverse(one.slow)));
+            subscribers
+                .sort_unstable_by_key(|one| (one.handle.key, Reverse((one.is_held, one.slow))));
             subscribers.dedup_by_key(|one| one.handle.key);
         }
     }

@@ -1,9 +1,32 @@
 //! Conversion of the server's actions into client events.
 
 use crate::{
-    event::ClientEvent,
-    protocol::{self, ServerAction},
+    event::{ClientEvent, KeptState},
+    protocol::{self, RawKeptState, ServerAction},
 };
+
+/// Bytes of the JSON text of a member `stored` that are not exceeded.
+const LONGEST_STORED: usize = 32;
+
+/// A whole number; none for anything else.
+fn number(raw: &str) -> Option<u64> {
+    raw.parse().ok()
+}
+
+/// The state of a log; none without a valid offset or epoch.
+fn kept_state<'a>(kept: &RawKeptState<'a>) -> Option<KeptState<'a>> {
+    Some(KeptState {
+        offset: number(kept.offset)?,
+        epoch: kept.epoch?,
+        recovered: match kept.recovered {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            _ => None,
+        },
+        lost: kept.lost.and_then(number),
+        replay: kept.replay.and_then(number),
+    })
+}
 
 impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
     fn from(action: ServerAction<'a>) -> Self {
@@ -19,6 +42,7 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 topic,
                 group,
                 attempt,
+                offset,
             } => Self::Message {
                 message,
                 ack,
@@ -26,19 +50,45 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 topic,
                 group,
                 attempt: protocol::attempt(attempt),
+                offset: offset.and_then(number),
             },
             ServerAction::PublishReceipt {
                 reference,
                 queued,
                 dropped,
                 elsewhere,
+                offset,
+                stored,
             } => Self::PublishReceipt {
                 reference,
                 queued,
                 dropped,
                 elsewhere,
+                offset: offset.and_then(number),
+                stored: stored.filter(|text| text.len() < LONGEST_STORED),
             },
-            ServerAction::Subscribed { topic, reference } => Self::Subscribed { topic, reference },
+            ServerAction::Subscribed {
+                topic,
+                reference,
+                kept,
+            } => Self::Subscribed {
+                topic,
+                reference,
+                kept: kept.and_then(|kept| kept_state(&kept)).map(Box::new),
+            },
+            ServerAction::History {
+                reference,
+                messages,
+                epoch,
+                offset,
+                more,
+            } => Self::History {
+                reference,
+                messages,
+                epoch,
+                offset: offset.and_then(number),
+                more: more == Some("true"),
+            },
             ServerAction::Unsubscribed {
                 topic,
                 reference,

@@ -263,6 +263,9 @@ impl ClientTask {
             } if !link.listener.accepts(delivered) || !link.listener.accepts(failed) => {
                 ClientEvent::Refused(ActionError::InvalidMember("a receipt: it is too large"))
             }
+            ClientEvent::History { messages, .. } if is_large(messages) => {
+                ClientEvent::Refused(ActionError::InvalidMember("a history: it is too large"))
+            }
             event => event,
         }
     }

@@ -38,6 +38,8 @@ pub(super) struct Published {
     pub(super) dropped: usize,
     /// Whether it was sent to other brokers; none without a cluster.
     pub(super) elsewhere: Option<bool>,
+    /// The offset of the last message, if it is kept.
+    pub(super) offset: Option<u64>,
 }
 
 /// The outcome of a message for groups: their numbers.
@@ -142,7 +144,10 @@ impl Connection {
         }
         let end = mem::take(&mut turn.publication.end);
         let frame = protocol::publication(message, options.ack, self.from(), &end);
-        turn.publication.add(&frame);
+        match turn.publication.rule {
+            None => turn.publication.add(&frame),
+            Some(_) => turn.publication.add_kept(&frame),
+        }
         turn.publication.end = end;
         if !options.receipt() {
             if turn.publication.is_full() || is_unserved {
@@ -152,7 +157,10 @@ impl Connection {
         }
         let mut published = self.deliver_publication(turn);
         published.queued += taken;
-        self.push_publish_receipt(options, published, turn);
+        match published.offset {
+            None => self.push_publish_receipt(options, published, turn),
+            Some(offset) => self.push_kept_receipt(options, published, offset, turn),
+        }
         Ok(None)
     }
 
@@ -219,6 +227,10 @@ impl Connection {
             batch.topic.clear();
             batch.topic.push_str(topic);
             batch.end = version_2::publication_end(&protocol::json_string(topic), None, 1);
+            batch.rule = match self.broker.kept.is_empty() {
+                true => None,
+                false => self.broker.kept.rule_of(topic).cloned(),
+            };
         }
         batch.version = version;
         self.broker.topics.find(topic, &mut batch.found);
@@ -282,6 +294,9 @@ impl Connection {
         let count = mem::take(&mut batch.count);
         if count == 0 {
             return published;
+        }
+        if let Some(rule) = &batch.rule {
+            return self.deliver_kept(&rule.clone(), count, turn);
         }
         let mut frames = mem::take(&mut batch.frames);
         let served = match self.broker.peers {

@@ -1,6 +1,6 @@
 //! Commands `subscribe`, `unsubscribe` and `acknowledge`.
 
-use std::mem;
+use std::{mem, task::Context};
 
 use super::{
     Connection, Turn,
@@ -28,6 +28,7 @@ impl Connection {
         &mut self,
         raw: &RawSubscription<'_>,
         text: &str,
+        cx: &mut Context<'_>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
         match raw.command {
@@ -36,6 +37,7 @@ impl Connection {
             SubscriptionCommand::Acknowledge => self.acknowledge(raw, turn),
             SubscriptionCommand::Watch => self.watch(raw, turn),
             SubscriptionCommand::Unwatch => self.unwatch(raw, turn),
+            SubscriptionCommand::History => self.history(raw, cx, turn),
         }
     }
 
@@ -140,30 +142,24 @@ impl Connection {
             return Err(ActionError::PresenceInfoTooLarge(length, max));
         }
         let limits = (options, &self.broker.memory);
-        let topics = &self.broker.topics;
-        let joined = match &subscription.group {
-            None => {
-                topics.subscribe(&self.handle, pattern, subscription.slow, limits)?;
-                match (info, &self.id) {
-                    (Some("null"), _) => self.broker.part(&self.handle, pattern),
-                    (Some(info), Some(id)) => self.broker.join(&self.handle, pattern, id, info),
-                    _ => {}
-                }
-                None
+        let Some(name) = &subscription.group else {
+            self.subscribe_plain(subscription, turn)?;
+            match (info, &self.id) {
+                (Some("null"), _) => self.broker.part(&self.handle, pattern),
+                (Some(info), Some(id)) => self.broker.join(&self.handle, pattern, id, info),
+                _ => {}
             }
-            Some(name) => {
-                let member = (&**name, subscription.window);
-                Some(topics.join(&self.handle, pattern, member, limits)?)
-            }
+            return Ok(());
         };
+        let member = (&**name, subscription.window);
+        let topics = &self.broker.topics;
+        let (group, assigned) = topics.join(&self.handle, pattern, member, limits)?;
         let pattern = protocol::json_string(pattern);
-        let frame = version_2::subscribed(&pattern, subscription.reference);
+        let frame = version_2::subscribed(&pattern, subscription.reference, "");
         turn.pushed(&self.handle, self.handle.outbox.push(&frame));
-        if let Some((group, assigned)) = joined {
-            // Behind `subscribed`.
-            self.broker
-                .deliver_jobs(&group, assigned, &mut turn.touched);
-        }
+        // Behind `subscribed`.
+        self.broker
+            .deliver_jobs(&group, assigned, &mut turn.touched);
         Ok(())
     }
 

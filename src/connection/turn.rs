@@ -10,6 +10,7 @@ use super::Connection;
 use crate::{
     broker::{
         handle::Handle,
+        kept::Rule,
         requests::{Notifications, Request},
         topics::{Found, groups::GroupId},
     },
@@ -87,6 +88,11 @@ pub(super) struct TopicBatch {
     pub(super) last: usize,
     /// The groups in `found` that did not take the messages.
     pub(super) unserved: Vec<GroupId>,
+    /// The rule of the topic, if its messages are kept. `frames` has the messages without header and end then, because
+    /// they get their offsets when they are delivered.
+    pub(super) rule: Option<Arc<Rule>>,
+    /// The ends of these messages in `frames`.
+    pub(super) ends: Vec<usize>,
 }
 
 thread_local! {
@@ -157,6 +163,8 @@ impl TopicBatch {
         self.topic.clear();
         self.found.clear();
         self.found.subscribers.shrink_to(KEPT);
+        self.rule = None;
+        self.ends.shrink_to(KEPT);
     }
 
     /// Adds a frame.

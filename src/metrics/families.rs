@@ -124,6 +124,10 @@ pub const FAMILIES: &[Family] = &[
     gauge("sessions_suspended", "Sessions whose client has lost its connection", |s| number(s.sessions_suspended)),
     counter("sessions_resumed", "Times that a session continued on another connection", |s| count(s.sessions_resumed)),
     counter("sessions_ended", "Sessions that ended because their client was not back in time, or because too much was queued for it", |s| count(s.sessions_ended)),
+    gauge("kept_messages", "Messages that are kept (keep)", |s| count(s.kept)),
+    gauge("kept_bytes", "Bytes of the messages that are kept, part of memory_bytes", |s| count(s.kept_bytes)),
+    counter("kept_messages_trimmed", "Kept messages removed because of a limit of their rule, or because memory was short", |s| count(s.trimmed)),
+    counter("replays", "Times that a subscription got messages from a log: since a position, or because it was slow", |s| count(s.replays)),
     gauge("memory_bytes", "Bytes held by buffers and tables", |s| number(s.memory)),
     gauge("memory_limit_bytes", "Maximum of memory_bytes (maxMemory)", |s| number(s.max_memory)),
 

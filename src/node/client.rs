@@ -64,7 +64,7 @@ pub enum ClientEventKind {
     Unregistered,
     /// `ack, from, message`
     Message,
-    /// `ack, from, message, topic, group, attempt`: a message to a topic.
+    /// `ack, from, message, topic, group, attempt, offset`: a message to a topic. No `offset` if it is not kept.
     Publication,
     /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
     /// the estimated bytes that it takes in JavaScript.
@@ -80,10 +80,12 @@ pub enum ClientEventKind {
     Closed,
     /// `reference, delivered, failed`
     Receipt,
-    /// `reference, queued, dropped, elsewhere`: the receipt of a message to a topic.
+    /// `reference, queued, dropped, elsewhere, offset, stored`: the receipt of a message to a topic.
     PublishReceipt,
-    /// `topic, reference`
+    /// `topic, reference, offset, epoch, recovered, lost, replay`; the first two alone if its messages are not kept.
     Subscribed,
+    /// `reference, messages, epoch, offset, more`: kept messages.
+    History,
     /// `topic, reference, code, group`
     Unsubscribed,
     /// `topic, lost`
@@ -121,6 +123,11 @@ impl Listener {
     }
 }
 
+/// An optional value as JSON.
+fn optional(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "null".to_owned(), |value| value.to_string())
+}
+
 impl ClientListener for Listener {
     fn event(&self, event: ClientEvent<'_>) {
         use ClientEventKind as Kind;
@@ -142,6 +149,7 @@ impl ClientListener for Listener {
                 topic: Some(topic),
                 group,
                 attempt,
+                offset,
             } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
                 let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
@@ -150,25 +158,68 @@ impl ClientListener for Listener {
                     1 => Cow::Borrowed("1"),
                     number => number.to_string().into(),
                 };
-                self.push(
-                    Kind::Publication,
-                    &[&ack, from, message, topic, group, &attempt],
-                );
+                let offset = offset.map(|offset| offset.to_string());
+                let all = [&*ack, from, message, topic, group, &*attempt];
+                match offset {
+                    None => self.push(Kind::Publication, &all),
+                    Some(offset) => {
+                        self.push(Kind::Publication, &[&all[..], &[&*offset]].concat());
+                    }
+                }
             }
             ClientEvent::PublishReceipt {
                 reference,
                 queued,
                 dropped,
                 elsewhere,
+                offset,
+                stored,
             } => {
                 let elsewhere = elsewhere.unwrap_or("null");
+                let offset = optional(offset);
                 self.push(
                     Kind::PublishReceipt,
-                    &[reference, queued, dropped, elsewhere],
+                    &[
+                        reference,
+                        queued,
+                        dropped,
+                        elsewhere,
+                        &offset,
+                        stored.unwrap_or("null"),
+                    ],
                 );
             }
-            ClientEvent::Subscribed { topic, reference } => {
-                self.push(Kind::Subscribed, &[topic, reference.unwrap_or("null")]);
+            ClientEvent::Subscribed {
+                topic,
+                reference,
+                kept,
+            } => {
+                let reference = reference.unwrap_or("null");
+                match kept {
+                    None => self.push(Kind::Subscribed, &[topic, reference]),
+                    Some(kept) => {
+                        let offset = kept.offset.to_string();
+                        let recovered = optional(kept.recovered);
+                        let [lost, replay] = [kept.lost, kept.replay].map(optional);
+                        self.push(
+                            Kind::Subscribed,
+                            &[
+                                topic, reference, &offset, kept.epoch, &recovered, &lost, &replay,
+                            ],
+                        );
+                    }
+                }
+            }
+            ClientEvent::History {
+                reference,
+                messages,
+                epoch,
+                offset,
+                more,
+            } => {
+                let (offset, more) = (optional(offset), more.to_string());
+                let epoch = epoch.unwrap_or("null");
+                self.push(Kind::History, &[reference, messages, epoch, &offset, &more]);
             }
             ClientEvent::Unsubscribed {
                 topic,

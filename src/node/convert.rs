@@ -7,8 +7,8 @@ use napi::bindgen_prelude::{Either, Either3, Uint8Array};
 use napi_derive::napi;
 
 use crate::{
-    AdminOptions, Authentication, ClientOptions, Error, Listen, NatsAuth, NatsOptions, Pem,
-    ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions,
+    AdminOptions, Authentication, ClientOptions, Error, KeepRule, Listen, NatsAuth, NatsOptions,
+    Pem, ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions,
     TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
@@ -39,6 +39,25 @@ impl From<NativeRateLimit> for RateLimit {
             messages: limit(js.messages),
             bytes: limit(js.bytes),
         }
+    }
+}
+
+/// A rule of the option `keep`.
+#[napi(object)]
+pub struct NativeKeep {
+    pub topic: String,
+    pub messages: Option<f64>,
+    pub age: Option<f64>,
+    pub bytes: Option<f64>,
+}
+
+impl From<NativeKeep> for KeepRule {
+    fn from(js: NativeKeep) -> Self {
+        let mut rule = Self::new(js.topic);
+        set(&mut rule.messages, js.messages);
+        set(&mut rule.bytes, js.bytes);
+        rule.age = js.age.map(millis);
+        rule
     }
 }
 
@@ -137,6 +156,7 @@ native_options! {
         pub slow_consumer: Option<String>,
         pub max_protocol_errors: Option<f64>,
         pub rate_limit: Option<NativeRateLimit>,
+        pub keep: Option<Vec<NativeKeep>>,
         pub allowed_origins: Option<Vec<String>>,
         pub jwt: Option<NativeJwt>,
         /// True if there is a function `authenticate`.
@@ -209,6 +229,8 @@ impl From<NativeServerOptions> for ServerOptions {
             options.authentication = Authentication::Jwt(jwt.into());
         }
         options.rate_limit = js.rate_limit.map(RateLimit::from);
+        let keep = js.keep.unwrap_or_default();
+        options.keep = keep.into_iter().map(Into::into).collect();
         options.max_protocol_errors = js.max_protocol_errors.map(|errors| errors as u32);
         options.register_timeout = js.register_timeout.map(millis);
         options.tls = js.tls.map(Into::into);

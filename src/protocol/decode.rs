@@ -154,10 +154,12 @@ fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
         let message = Some(at.value()?);
         let ack = member(&mut at, r#","ack":"#)?.filter(|ack| is_truthy(ack));
         let from = member(&mut at, r#","from":"#)?;
-        let (mut topic, mut group) = (None, None);
+        let (mut topic, mut group, mut offset) = (None, None, None);
         if version > 1 {
             topic = member(&mut at, r#","topic":"#)?;
             group = member(&mut at, r#","group":"#)?;
+            offset = member(&mut at, r#","offset":"#)?;
+            member(&mut at, r#","prev":"#)?;
         }
         return at.ends("}").then_some(ServerAction::Message {
             message,
@@ -167,6 +169,7 @@ fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
             group,
             // Rare: decoded by `members`.
             attempt: None,
+            offset,
         });
     }
     if at.skip(r#"{"action":"answer","ack":"#) {

@@ -6,7 +6,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    ClientAction, RawReplyOptions, RawSubscription, ServerAction, SubscriptionCommand, json_scan,
+    ClientAction, RawKeptState, RawReplyOptions, RawSubscription, ServerAction,
+    SubscriptionCommand, json_scan,
     values::{decode_protocol, is_truthy, property_name, shorten},
 };
 use crate::error::ActionError;
@@ -54,6 +55,18 @@ pub(super) struct Members<'a> {
     pub(super) offline: Option<&'a str>,
     pub(super) attempt: Option<&'a str>,
     pub(super) session: Option<&'a str>,
+    pub(super) since: Option<&'a str>,
+    pub(super) last: Option<&'a str>,
+    pub(super) after: Option<&'a str>,
+    pub(super) before: Option<&'a str>,
+    pub(super) limit: Option<&'a str>,
+    pub(super) offset: Option<&'a str>,
+    pub(super) epoch: Option<&'a str>,
+    pub(super) recovered: Option<&'a str>,
+    pub(super) replay: Option<&'a str>,
+    pub(super) messages: Option<&'a str>,
+    pub(super) more: Option<&'a str>,
+    pub(super) stored: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -119,6 +132,18 @@ impl<'a> Members<'a> {
             r#""offline""# => &mut self.offline,
             r#""attempt""# => &mut self.attempt,
             r#""session""# => &mut self.session,
+            r#""since""# => &mut self.since,
+            r#""last""# => &mut self.last,
+            r#""after""# => &mut self.after,
+            r#""before""# => &mut self.before,
+            r#""limit""# => &mut self.limit,
+            r#""offset""# => &mut self.offset,
+            r#""epoch""# => &mut self.epoch,
+            r#""recovered""# => &mut self.recovered,
+            r#""replay""# => &mut self.replay,
+            r#""messages""# => &mut self.messages,
+            r#""more""# => &mut self.more,
+            r#""stored""# => &mut self.stored,
             _ => {
                 let mut buffer = [0; LONGEST_MEMBER + 2];
                 return self.slot(unescape_name(name, &mut buffer)?);
@@ -138,6 +163,11 @@ impl<'a> Members<'a> {
             info: self.info,
             ids: self.ids,
             token: self.token,
+            since: self.since,
+            last: self.last,
+            after: self.after,
+            before: self.before,
+            limit: self.limit,
         }))
     }
 
@@ -251,6 +281,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
         Some("watch") => Ok(members.subscription(SubscriptionCommand::Watch)),
         Some("unwatch") => Ok(members.subscription(SubscriptionCommand::Unwatch)),
         Some("received") => Ok(ClientAction::Received(members.count)),
+        Some("history") => Ok(members.subscription(SubscriptionCommand::History)),
         _ => Err(unknown_action(action)),
     }
 }
@@ -282,6 +313,7 @@ pub(super) fn server_action<'a>(
             topic: members.topic.filter(|_| version > 1),
             group: members.group.filter(|_| version > 1),
             attempt: members.attempt.filter(|_| version > 1),
+            offset: members.offset.filter(|_| version > 1),
         }),
         Some("answer") => Ok(ServerAction::Answer {
             ack,
@@ -323,6 +355,8 @@ fn version_2<'a>(
                     queued,
                     dropped: members.dropped.unwrap_or("0"),
                     elsewhere: members.elsewhere,
+                    offset: members.offset,
+                    stored: members.stored,
                 }),
             "\"receipt\" message (msg.ref is undefined)",
         ),
@@ -330,6 +364,15 @@ fn version_2<'a>(
             members.topic.map(|topic| ServerAction::Subscribed {
                 topic,
                 reference: members.reference,
+                kept: members.offset.map(|offset| {
+                    Box::new(RawKeptState {
+                        offset,
+                        epoch: members.epoch,
+                        recovered: members.recovered,
+                        lost: members.lost,
+                        replay: members.replay,
+                    })
+                }),
             }),
             "\"subscribed\" message (msg.topic is undefined)",
         ),
@@ -341,6 +384,19 @@ fn version_2<'a>(
                 group: members.group,
             }),
             "\"unsubscribed\" message (msg.topic is undefined)",
+        ),
+        "history" => (
+            members
+                .reference
+                .zip(members.messages)
+                .map(|(reference, messages)| ServerAction::History {
+                    reference,
+                    messages,
+                    epoch: members.epoch,
+                    offset: members.offset,
+                    more: members.more,
+                }),
+            "\"history\" message (msg.ref or msg.messages are undefined)",
         ),
         "watched" => return Some(Ok(ServerAction::Watched(members.reference))),
         "unwatched" => (

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use super::{
     reply_options::reference,
     values::{Dest, decode_dest, strict_string, there},
@@ -17,6 +20,7 @@ pub(crate) enum SubscriptionCommand {
     Acknowledge,
     Watch,
     Unwatch,
+    History,
 }
 
 /// The members of an action about a subscription, as JSON text.
@@ -32,6 +36,11 @@ pub(crate) struct RawSubscription<'a> {
     pub(crate) info: Option<&'a str>,
     pub(crate) ids: Option<&'a str>,
     pub(crate) token: Option<&'a str>,
+    pub(crate) since: Option<&'a str>,
+    pub(crate) last: Option<&'a str>,
+    pub(crate) after: Option<&'a str>,
+    pub(crate) before: Option<&'a str>,
+    pub(crate) limit: Option<&'a str>,
 }
 
 /// The treatment of a slow subscriber: messages are dropped, or the latest of each topic is kept, or publishers
@@ -59,6 +68,28 @@ pub(crate) struct Subscription<'a> {
     pub(crate) count: u32,
     /// The information that others see of the subscriber as a member of the topic, as JSON text. `null`: it is none any more.
     pub(crate) info: Option<&'a str>,
+    /// The kept messages that it begins with.
+    pub(crate) start: Option<Start<'a>>,
+}
+
+/// The kept messages with which a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Start<'a> {
+    /// Those behind a position.
+    Since { offset: u64, epoch: Cow<'a, str> },
+    /// The newest ones.
+    Last(u32),
+}
+
+/// A decoded `history`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HistoryQuery<'a> {
+    pub(crate) pattern: Cow<'a, str>,
+    /// The `ref` that the response repeats, as JSON text.
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) after: Option<u64>,
+    pub(crate) before: Option<u64>,
+    pub(crate) limit: u32,
 }
 
 /// The subject of a `watch`: the members of a topic, or whether ids are online.
@@ -81,6 +112,47 @@ const WATCH: &str = "\"watch\" message (needs msg.topic or an array msg.ids, wit
 
 /// The window of a member that names none.
 const WINDOW: u32 = 64;
+/// The number of messages of a `history` that names none.
+const LIMIT: u32 = 100;
+/// Maximum bytes of an epoch, as JSON text.
+const LONGEST_EPOCH: usize = 64;
+/// Offsets from here on are no exact numbers in JavaScript.
+const MAX_OFFSET: f64 = 9_007_199_254_740_992.0;
+
+/// The mistake in an invalid `since` or `last`.
+const SINCE: &str = "\"subscribe\" message (msg.since must have an offset and an epoch, msg.last must be a whole number; only \
+                     one of them, and no msg.group)";
+/// The mistake in an invalid `history`.
+const HISTORY: &str =
+    "\"history\" message (msg.after or msg.before must be an offset, msg.limit a whole number)";
+
+/// An offset.
+fn offset(raw: &str) -> Option<u64> {
+    let number = raw.parse::<f64>().ok()?;
+    let is_offset = number >= 0.0 && number.fract() == 0.0 && number < MAX_OFFSET;
+    is_offset.then_some(number as u64)
+}
+
+/// The members of a position, as JSON text.
+#[derive(Deserialize)]
+struct RawPosition<'a> {
+    #[serde(borrow)]
+    offset: &'a RawValue,
+    #[serde(borrow)]
+    epoch: &'a RawValue,
+}
+
+/// Decodes a position.
+fn position(raw: &str) -> Option<Start<'_>> {
+    // An array would be read as the members in their order.
+    let raw = Some(raw).filter(|raw| raw.starts_with('{'))?;
+    let position: RawPosition<'_> = serde_json::from_str(raw).ok()?;
+    let epoch = position.epoch.get();
+    Some(Start::Since {
+        offset: offset(position.offset.get())?,
+        epoch: strict_string(epoch).filter(|_| epoch.len() <= LONGEST_EPOCH)?,
+    })
+}
 
 /// A whole number, not negative; `default` if it is missing. Too large a number is the largest.
 fn number(raw: Option<&str>, default: u32, error: &'static str) -> Result<u32, ActionError> {
@@ -145,6 +217,49 @@ impl<'a> RawSubscription<'a> {
                 "\"acknowledge\" message (msg.count must be a whole number)",
             )?,
             info,
+            start: self.start()?,
+        })
+    }
+
+    /// Decodes `since` and `last` (rule 42.1).
+    fn start(&self) -> Result<Option<Start<'a>>, ActionError> {
+        let start = match (there(self.since), there(self.last)) {
+            (None, None) => return Ok(None),
+            (Some(since), None) => position(since),
+            (None, Some(last)) => Some(Start::Last(number(Some(last), 0, SINCE)?)),
+            (Some(_), Some(_)) => None,
+        };
+        let start = start.filter(|_| there(self.group).is_none());
+        start.map(Some).ok_or(ActionError::InvalidMember(SINCE))
+    }
+
+    /// Decodes the members of `history` (rule 44.1).
+    pub(crate) fn check_history(&self, max_length: usize) -> Result<HistoryQuery<'a>, ActionError> {
+        let pattern = there(self.topic).and_then(strict_string);
+        let reference = reference(
+            self.reference,
+            max_length,
+            "\"history\" message (msg.ref must be a number or a string within maxIdLength)",
+        )?;
+        let [after, before] = [self.after, self.before].map(|raw| match there(raw) {
+            None => Ok(None),
+            Some(raw) => match offset(raw) {
+                Some(offset) => Ok(Some(offset)),
+                None => Err(ActionError::InvalidMember(HISTORY)),
+            },
+        });
+        let (after, before) = (after?, before?);
+        if after.is_some() && before.is_some() {
+            return Err(ActionError::InvalidMember(HISTORY));
+        }
+        Ok(HistoryQuery {
+            pattern: pattern
+                .filter(|text| topic::is_pattern(text))
+                .ok_or(ActionError::InvalidPattern)?,
+            reference,
+            after,
+            before,
+            limit: number(self.limit, LIMIT, HISTORY)?,
         })
     }
 

@@ -385,6 +385,7 @@ fn a_client_reads_the_four_actions_of_a_server() {
             topic: None,
             group: None,
             attempt: None,
+            offset: None,
             message: Some("1"),
             ack: None,
             from: None

@@ -97,9 +97,14 @@ impl memory::Holders for Governor<'_> {
         let handles = self.broker.handles();
         let drained = |handle: Arc<Handle>| (handle.key, handle.outbox.state().drained);
         (self.since, self.drained) = (Instant::now(), handles.into_iter().map(drained).collect());
+        // Kept messages give way first.
+        (self.broker.kept).release(self.broker.memory.excess());
     }
 
     fn close_largest(&mut self, share: usize, spares: bool) -> bool {
+        if self.broker.kept.release(self.broker.memory.excess()) > 0 {
+            return true;
+        }
         // Connections that were asked to close already are given the time to do so.
         let mut handles = self.broker.handles();
         handles.retain(|handle| handle.requested_close().is_none());

@@ -32,7 +32,9 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::transport::socket::ReadHalf;
 use assembly::Assembly;
-pub(crate) use encode::{Mask, append_text, close_frame, encode_text, frame_size, ping, pong};
+pub(crate) use encode::{
+    Mask, append_text, close_frame, encode_text, frame_size, payload_of, ping, pong,
+};
 pub(crate) use input::Input;
 use input::Next;
 

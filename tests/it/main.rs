@@ -17,6 +17,7 @@ mod groups;
 mod handshake;
 mod heartbeat;
 mod jwt;
+mod kept;
 mod limits;
 mod max_memory;
 mod messaging;

@@ -128,7 +128,7 @@ impl Broker {
     #[cold]
     pub(crate) fn lose(
         &self,
-        Subscriber { handle, slow }: &Subscriber,
+        Subscriber { handle, slow, .. }: &Subscriber,
         publication: &Publication<'_>,
     ) {
         let Publication {

@@ -11,6 +11,7 @@ use foldhash::quality::RandomState;
 use super::{
     Subscriber, Topics,
     groups::{Assignment, Group, Job},
+    replay::{Kept, Replay},
 };
 use crate::{
     broker::{handle::Handle, presence::Participation},
@@ -45,6 +46,9 @@ pub(crate) struct SubscriberState {
     losses: HashMap<Arc<str>, Loss, RandomState>,
     /// Bytes of the messages in `losses`.
     latest: usize,
+    /// Its subscriptions that get messages from a log. Boxed: most connections have none.
+    #[allow(clippy::box_collection)]
+    pub(super) replays: Option<Box<Vec<Replay>>>,
     charge: Charge,
 }
 
@@ -65,6 +69,7 @@ impl SubscriberState {
             exempt: HashSet::default(),
             losses: HashMap::default(),
             latest: 0,
+            replays: None,
             charge: Charge::new(memory, size_of::<Self>()),
         })
     }
@@ -96,11 +101,11 @@ impl SubscriberState {
         self.losses.values().map(|loss| loss.count).sum()
     }
 
-    fn grow(&mut self, bytes: usize) {
+    pub(super) fn grow(&mut self, bytes: usize) {
         self.charge.set(self.charge.bytes() + bytes);
     }
 
-    fn shrink(&mut self, bytes: usize) {
+    pub(super) fn shrink(&mut self, bytes: usize) {
         self.charge.set(self.charge.bytes() - bytes);
     }
 
@@ -112,8 +117,16 @@ impl SubscriberState {
         }
     }
 
+    /// The patterns of its subscriptions without a group.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.patterns.iter()
+    }
+
     /// Releases the memory of a subscription that has ended.
     fn forget(&mut self, key: &Key) {
+        if key.1.is_none() {
+            self.remove_replay(&key.0);
+        }
         self.shrink(size_of_pattern(&key.0));
         if self.exempt.remove(key) {
             self.shrink(EXEMPT + key.0.len());
@@ -196,7 +209,13 @@ impl Topics {
         (options, memory): (&ServerOptions, &Arc<Memory>),
     ) -> Result<(), ActionError> {
         let state = &mut *handle.subscriber.lock();
-        self.add((handle, state), pattern, slow, (options, memory), || {})
+        self.add(
+            (handle, state),
+            pattern,
+            (slow, Kept::default()),
+            (options, memory),
+            || {},
+        )
     }
 
     /// Subscribes a connection to a pattern on behalf of the embedder, and sends it `subscribed` before any message.
@@ -212,10 +231,16 @@ impl Topics {
         let mut state = handle.subscriber.lock();
         let has = |state: &SubscriberState| state.patterns.contains(pattern);
         if !state.as_deref().is_some_and(has) {
-            self.add((handle, &mut state), pattern, Slow::Drop, limits, || {
-                let text = protocol::json_string(pattern);
-                let _ = handle.outbox.push(&version_2::subscribed(&text, None));
-            })?;
+            self.add(
+                (handle, &mut state),
+                pattern,
+                (Slow::Drop, Kept::default()),
+                limits,
+                || {
+                    let text = protocol::json_string(pattern);
+                    let _ = handle.outbox.push(&version_2::subscribed(&text, None, ""));
+                },
+            )?;
         }
         if let Some(state) = &mut *state {
             state.set_exempt((pattern.into(), None));
@@ -224,11 +249,11 @@ impl Topics {
     }
 
     /// Adds or changes a subscription. `announce` is called before the connection gets messages of it.
-    fn add(
+    pub(super) fn add(
         &self,
         (handle, state): (&Arc<Handle>, &mut Option<Box<SubscriberState>>),
         pattern: &str,
-        slow: Slow,
+        (slow, kept): (Slow, Kept),
         (options, memory): (&ServerOptions, &Arc<Memory>),
         announce: impl FnOnce(),
     ) -> Result<(), ActionError> {
@@ -247,6 +272,8 @@ impl Topics {
         let subscriber = Subscriber {
             handle: handle.clone(),
             slow,
+            is_held: kept.is_held,
+            recovers: kept.recovers,
         };
         self.change(&pattern, options.max_patterns, |subscribers, hasher| {
             subscribers.set(hasher, subscriber);
@@ -388,6 +415,7 @@ impl Topics {
     pub(crate) fn leave(&self, handle: &Arc<Handle>) -> Orphans {
         let state = handle.subscriber.lock().take();
         handle.set_has_losses(false);
+        handle.set_has_replays(false);
         let Some(state) = state else {
             return Vec::new();
         };

@@ -105,11 +105,38 @@ pub(crate) fn publication_end(topic: &str, group: Option<&str>, attempt: u32) ->
     [",\"topic\":", topic, name, group, &attempt, "}"].concat()
 }
 
-/// Encodes `subscribed`, with the pattern as JSON (rule 35). `reference`: the `ref`, if there is one.
-pub(crate) fn subscribed<'a>(pattern: &'a str, reference: Option<&'a str>) -> Pieces<'a> {
+/// Encodes `subscribed`, with the pattern as JSON (rule 35). `reference`: the `ref`, if there is one. `kept`: members
+/// about its log, each after a comma (rule 42).
+pub(crate) fn subscribed<'a>(
+    pattern: &'a str,
+    reference: Option<&'a str>,
+    kept: &'a str,
+) -> Pieces<'a> {
     let [name, reference] = member(",\"ref\":", reference);
     let action = "{\"action\":\"subscribed\",\"topic\":";
-    [action, pattern, name, reference, "}", "", ""]
+    [action, pattern, name, reference, kept, "}", ""]
+}
+
+/// Encodes the end of a kept `message` (rule 41.3). `end`: of [`publication_end`].
+pub(crate) fn kept_end(end: &str, offset: u64, prev: u64) -> String {
+    let end = end.strip_suffix('}').unwrap_or(end);
+    match offset - prev {
+        1 => format!("{end},\"offset\":{offset}}}"),
+        _ => format!("{end},\"offset\":{offset},\"prev\":{prev}}}"),
+    }
+}
+
+/// Encodes the end of `history`, behind its messages (rule 44).
+pub(crate) fn history_end(offset: u64, more: bool) -> String {
+    format!("],\"offset\":{offset},\"more\":{more}}}")
+}
+
+/// Encodes the beginning of `history`, up to its messages, with the pattern as JSON (rule 44).
+pub(crate) fn history(pattern: &str, reference: Option<&str>, epoch: &str) -> String {
+    let [name, reference] = member(",\"ref\":", reference);
+    let action = "{\"action\":\"history\",\"topic\":";
+    let epoch = ["\"", epoch, "\",\"messages\":["].concat();
+    [action, pattern, name, reference, ",\"epoch\":", &epoch].concat()
 }
 
 /// Encodes `unsubscribed`, with the pattern as JSON, and a quoted code if the broker ended the subscription

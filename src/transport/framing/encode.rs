@@ -64,6 +64,16 @@ pub(crate) fn append_text(pieces: &[&str], out: &mut Vec<u8>) {
     encode_text(pieces, length, Mask::None, out);
 }
 
+/// The payload of an unmasked frame that was encoded by [`append_text`].
+pub(crate) fn payload_of(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// Encodes a close frame; an empty one if `code` is none.
 pub(crate) fn close_frame(code: Option<u16>, reason: &str, mask: Mask) -> Vec<u8> {
     let mut payload = Vec::new();

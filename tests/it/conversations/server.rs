@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use wsmsgbroker::{Server, ServerOptions, SlowConsumer};
+use wsmsgbroker::{KeepRule, Server, ServerOptions, SlowConsumer};
 
 use super::{
     Outcome,
@@ -234,6 +234,10 @@ pub(crate) fn server_options(conversation: &Conversation) -> ServerOptions {
                 Some("close") => SlowConsumer::Close,
                 other => panic!("slowConsumer is {other:?}"),
             };
+            continue;
+        }
+        if name == "keep" {
+            options.keep = vec![KeepRule::new(given.text(name).unwrap())];
             continue;
         }
         let value = given.number(name).unwrap();
