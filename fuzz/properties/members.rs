@@ -7,7 +7,7 @@
 use super::conversation::conversation;
 
 /// The members of each action, with a value that is right.
-const ACTIONS: [(&str, &[(&str, &str)]); 7] = [
+const ACTIONS: [(&str, &[(&str, &str)]); 9] = [
     (
         "register",
         &[("id", r#""a""#), ("token", r#""t""#), ("protocol", "2")],

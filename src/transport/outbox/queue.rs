@@ -262,7 +262,8 @@ impl ByteQueue {
         self.own -= left.freed;
         self.buffered_ciphertext = buffered_ciphertext;
         if left.keeps {
-            self.keep_written(left.written.take().unwrap_or_default());
+            let written = left.written.take().unwrap_or_default();
+            self.keep_written(*written);
         }
         if left.chunks.is_empty() && left.tail.is_empty() {
             give_buffer(left.tail);
@@ -291,8 +292,7 @@ impl ByteQueue {
 
     /// Keeps written chunks of a session.
     #[cold]
-    #[allow(clippy::box_collection)]
-    fn keep_written(&mut self, written: Box<Vec<Chunk>>) {
+    fn keep_written(&mut self, written: Vec<Chunk>) {
         if self.suspended {
             // The ciphertext is lost with its socket.
             self.buffered_ciphertext = 0;
