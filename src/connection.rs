@@ -203,6 +203,10 @@ impl Connection {
         input.give_back();
         self.deliver(&mut turn);
         self.notify(&mut turn);
+        if self.handle.has_replays() {
+            // Before the flush: the first messages of a replay go out with the response to `subscribe`.
+            self.replay(cx);
+        }
         self.send_replies();
         turn.flush();
         self.count(&turn);
@@ -417,9 +421,6 @@ impl Future for Connection {
         }
         if this.handle.has_losses() {
             this.tell_losses();
-        }
-        if this.handle.has_replays() {
-            this.replay(cx);
         }
         if !this.closing {
             if let Some(close) = this.handle.requested_close() {
