@@ -209,6 +209,10 @@ impl Connection {
         input.give_back();
         self.deliver(&mut turn);
         self.notify(&mut turn);
+        if self.handle.has_replays() && !self.handle.is_suspended() {
+            // Before the flush: the first messages of a replay go out with the response to `subscribe`.
+            self.replay(cx);
+        }
         self.send_replies();
         turn.flush();
         self.count(&turn);
@@ -425,9 +429,6 @@ impl Connection {
         }
         if self.handle.has_losses() {
             self.tell_losses();
-        }
-        if self.handle.has_replays() && !self.handle.is_suspended() {
-            self.replay(cx);
         }
         if !self.closing {
             if let Some(close) = self.handle.requested_close() {

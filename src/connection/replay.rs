@@ -1,6 +1,6 @@
 //! Sends kept messages to the peer: those of subscriptions that have to catch up with a log, and the answers to `history`.
 //!
-//! A page is read when the outbox is empty, so that little is queued for a slow peer, and no publisher waits.
+//! A page is read when the outbox is nearly empty, so that little is queued for a slow peer, and no publisher waits.
 
 use std::{
     mem,
@@ -26,6 +26,8 @@ use crate::{
 /// Maximum number of messages of a page, and bytes of them.
 const PAGE: usize = 64;
 const PAGE_BYTES: usize = 256 << 10;
+/// Bytes that may be queued when a page is sent: a few responses.
+const NEARLY_EMPTY: usize = 4 << 10;
 /// Pages after which other tasks get their turn.
 const PAGES: usize = 4;
 /// Maximum number of messages of a `history`, and bytes of them.
@@ -145,9 +147,7 @@ impl Connection {
         let frame = version_2::subscribed(&text, *reference, &members);
         turn.pushed(&self.handle, self.handle.outbox.push(&frame));
         drop(order);
-        if begin.is_some() {
-            self.handle.waker.wake();
-        }
+        // A replay begins at the end of the turn.
         Ok(())
     }
 
@@ -155,7 +155,8 @@ impl Connection {
     #[cold]
     pub(super) fn replay(&mut self, cx: &mut Context<'_>) {
         for _ in 0..PAGES {
-            if self.closing || !self.handle.outbox.await_empty() {
+            let outbox = &self.handle.outbox;
+            if self.closing || outbox.waiting() > NEARLY_EMPTY && !outbox.await_empty() {
                 // Its task is woken once the outbox is empty.
                 self.replaying = None;
                 return;
