@@ -9,41 +9,10 @@ const os = require('node:os');
 const path = require('node:path');
 const { promisify } = require('node:util');
 const test = require('ava');
-const { WebSocket } = require('ws');
 const { authority } = require('../testkit/certificates');
 const { startServer } = require('./support/start');
-const { startRelay } = require('./support/relay');
-const { kinds, urlOf, open, join, failure } = require('./support/clients');
-
-const QUICK = { minDelay: 5, maxDelay: 20 };
-
-/** A server with sessions, a client behind a relay, and another client. */
-async function start(t, kind, { server: options, client: more, scheme = 'ws' } = {}) {
-  const server = await startServer(t, { sessionTimeout: 30_000, ...options });
-  const relay = await startRelay(t, server);
-  const url = (port) => `${scheme}://localhost:${port}/`;
-  const client = open(t, kind, 'client', url(relay.address().port), { reconnect: QUICK, ...more });
-  await client.connected();
-  const peer = await open(t, kind, 'peer', url(server.address().port), more).connected();
-  return { server, relay, client, peer };
-}
-
-/** Cuts the connection of the client. Resolves when the server has noticed that. */
-async function cut({ server, relay, client }) {
-  const lost = once(client, 'reconnecting');
-  const noticed = once(server, 'disconnected');
-  relay.cut();
-  await Promise.all([lost, noticed]);
-}
-
-/** Resolves with the next messages of a client. */
-async function take(client, count) {
-  const taken = [];
-  for await (const { message } of client.messages()) {
-    taken.push(message);
-    if (taken.length === count) return taken;
-  }
-}
+const { kinds, open, join, failure } = require('./support/clients');
+const { QUICK, start, cut, take, raw } = require('./support/sessions');
 
 for (const kind of kinds) {
   test(`${kind}: 40.2: messages in both directions survive a lost connection, once and in order`, async (t) => {
@@ -232,30 +201,6 @@ test('nothing is lost or repeated over broken connections: soak/sessions.js', as
   const { stdout } = await promisify(execFile)(process.execPath, args);
   t.regex(stdout, /\| violations \| 0 \|/);
 });
-
-/** A raw connection that has registered with this session. */
-async function raw(t, server, id, session, token) {
-  const socket = new WebSocket(urlOf(server));
-  t.teardown(() => socket.terminate());
-  const frames = [];
-  let wake = () => {};
-  socket.on('message', (data) => {
-    frames.push(JSON.parse(data));
-    wake();
-  });
-  const next = async () => {
-    while (frames.length === 0) {
-      await new Promise((resolve) => {
-        wake = resolve;
-      });
-    }
-    return frames.shift();
-  };
-  await once(socket, 'open');
-  const send = (frame) => socket.send(JSON.stringify(frame));
-  send({ action: 'register', id, protocol: 2, session, token });
-  return { socket, next, send };
-}
 
 test('40.1: a session is granted if the server has them, at most for its time', async (t) => {
   const server = await startServer(t, { sessionTimeout: 5000 });

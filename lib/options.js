@@ -190,7 +190,8 @@ const TYPES = {
     'a string or a function that returns one',
   ],
   session: [
-    (value) => typeof value === 'boolean' || (value >= 1 && value <= MAX_TIMER),
+    (value) =>
+      typeof value === 'boolean' || (typeof value === 'number' && value >= 1 && value <= MAX_TIMER),
     'a boolean or a number of milliseconds',
   ],
   signal: [(value) => typeof value?.addEventListener === 'function', 'an AbortSignal'],

@@ -10,6 +10,7 @@ mod connection;
 mod outbox;
 mod registry;
 mod requests;
+mod sessions;
 mod topics;
 
 use std::{

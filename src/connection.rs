@@ -83,6 +83,9 @@ use session::SessionState;
 use turn::Turn;
 use waiting::{RecentReceivers, Waiting};
 
+/// Maximum number of turns in which a connection reads after its socket has failed.
+const LAST_TURNS: usize = 64;
+
 /// Timer, if it is running.
 type Timer = Option<Pin<Box<Sleep>>>;
 
@@ -222,6 +225,21 @@ impl Connection {
         turn.end();
         self.update_charge();
         ended
+    }
+
+    /// Reads what has arrived on a socket that accepts no bytes any more: its peer may have ended the session, which
+    /// then is not suspended.
+    #[cold]
+    fn read_rest(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..LAST_TURNS {
+            if self.session.is_none() || self.closing || self.is_paused(cx) {
+                return;
+            }
+            self.readable = true;
+            if self.read(cx).is_ready() || !self.readable {
+                return;
+            }
+        }
     }
 
     /// Counts the messages of a turn.
@@ -425,6 +443,7 @@ impl Connection {
     /// Reads, writes and closes. Ready when the connection has ended.
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.handle.poll_writable(cx).is_ready() && !self.handle.is_suspended() {
+            self.read_rest(cx);
             return Poll::Ready(());
         }
         if self.handle.has_losses() {
@@ -475,8 +494,7 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A suspended session was counted and reported when it lost its socket.
-        if !self.hands_over() && !self.handle.is_suspended() {
+        if !self.hands_over() {
             self.ends(CloseReason::Lost, None);
         }
         self.leave(DeliveryError::Gone);

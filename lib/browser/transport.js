@@ -114,6 +114,7 @@ function open(session, token, url) {
       // `frame` stays null.
     }
     if (frame === null) {
+      session.countReceived(data.length);
       session.reportPeerError(coded('ERR_WSMB_JSON', 'cannot parse message'));
       return;
     }

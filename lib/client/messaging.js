@@ -96,7 +96,10 @@ class Messaging {
 
   /** Called by the transport for each action of the broker, except `registered` and `received`. */
   countReceived(size) {
-    this.resumption?.countReceived(size);
+    // An error of a connection before its `registered` is of no session.
+    if (this.isRegistered) {
+      this.resumption?.countReceived(size);
+    }
   }
 
   /** Handles a frame of the broker, an object with the members of the frame. */

@@ -11,7 +11,10 @@ const CONFIRM_CHARACTERS = 32 * 1024;
 const CONFIRM_AFTER = 1000;
 
 /** Characters of the unconfirmed actions that are kept. Beyond it the oldest are dropped, and cannot be sent again. */
-const MAX_KEPT = 1024 * 1024;
+const MAX_KEPT = 16 * 1024 * 1024;
+
+/** The beginning of a frame that is not counted. `received` is not passed to `keepSent`. */
+const UNCOUNTED = '{"action":"register"';
 
 class Resumption {
   token;
@@ -62,6 +65,9 @@ class Resumption {
   }
 
   keepSent(frame) {
+    if (frame.startsWith(UNCOUNTED)) {
+      return;
+    }
     this.#sent.push(frame);
     this.#kept += frame.length;
     if (this.#kept > MAX_KEPT) {
@@ -84,14 +90,15 @@ class Resumption {
 
   /** The broker has received so many actions. */
   confirmSent(count) {
-    if (count > this.#before) {
+    if (Number.isInteger(count) && count > this.#before) {
       this.#drop(Math.min(count - this.#before, this.#sent.length));
     }
   }
 
   /** The actions behind the `count`th, to be sent again. Undefined if some of them are missing. */
   since(count) {
-    const isKnown = count >= this.#before && count <= this.#before + this.#sent.length;
+    const isKnown =
+      Number.isInteger(count) && count >= this.#before && count <= this.#before + this.#sent.length;
     if (isKnown) {
       this.confirmSent(count);
       return this.#sent;

@@ -12,6 +12,16 @@ class SendQueue {
     this.characters += frame.length;
   }
 
+  /** Calls a function that adds frames, and places these before the others. */
+  prepend(add) {
+    const others = this.#items;
+    this.#items = new Set();
+    add();
+    for (const item of others) {
+      this.#items.add(item);
+    }
+  }
+
   /** Removes the frame of a request, if it is queued. */
   removeFrame({ queuedItem }) {
     if (this.#items.delete(queuedItem)) {

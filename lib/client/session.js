@@ -180,6 +180,11 @@ class Session extends Messaging {
     }
   }
 
+  /** True while the broker has a registration of the client, perhaps one whose connection is lost. */
+  get holdsRegistration() {
+    return this.isRegistered || Boolean(this.#suspendedBy);
+  }
+
   get state() {
     if (this.#isClosing) return 'closed';
     if (this.isRegistered) return 'registered';
@@ -216,7 +221,7 @@ class Session extends Messaging {
     if (!this.#reconnect || !this.offersVersion2 || session === false) {
       return undefined;
     }
-    const timeout = session === true ? SESSION_TIMEOUT : session;
+    const timeout = session === true ? SESSION_TIMEOUT : Math.ceil(session);
     const { token, received: count } = this.resumption ?? {};
     return token === undefined ? { timeout } : { timeout, token, count };
   }
@@ -260,7 +265,8 @@ class Session extends Messaging {
       throw coded('ERR_WSMB_MAX_QUEUED', message);
     }
     // While leaving or draining, only answers are sent. Requests have an entry.
-    if (this.#isReady || ((this.#isLeaving || this.#isDraining) && isUrgent && !entry)) {
+    const isLast = (this.#isLeaving || this.#isDraining) && isUrgent && !entry;
+    if (this.#isReady || (isLast && !this.#suspendedBy)) {
       this.transmit(frame, isUrgent);
     } else {
       this.sendQueue.addFrame(frame, entry);
@@ -339,7 +345,10 @@ class Session extends Messaging {
   drain() {
     if (!this.#isDraining) {
       this.#isDraining = true;
-      if (this.#transport) {
+      if (this.#suspendedBy) {
+        // What the broker has not received is sent first. If this attempt fails the client ends.
+        this.reconnectNow();
+      } else if (this.#transport) {
         this.updateFlowControl();
       } else {
         this.close();
@@ -408,11 +417,11 @@ class Session extends Messaging {
 
   registered(protocol, session) {
     if (!this.isRegistered) {
-      if (session?.resumed === true && this.#suspendedBy) {
+      if (session?.resumed === true) {
         return this.#resumed(session);
       }
       this.#endSession(LOST);
-      if (typeof session?.token === 'string' && session.timeout > 0) {
+      if (typeof session?.token === 'string' && session.timeout > 0 && this.sessionRequest()) {
         this.resumption = new Resumption(session, (count) => {
           if (this.isRegistered) {
             this.#transport.sendFrame(frames.received(count));
@@ -448,9 +457,9 @@ class Session extends Messaging {
 
   /** The session continues on this connection: sends what the broker has not received. */
   #resumed({ count }) {
-    const missing = this.resumption.since(count);
+    const missing = this.#suspendedBy && this.resumption.since(count);
     if (!missing) {
-      // Too much was sent meanwhile. The broker ends the session with the connection.
+      // Too much was sent meanwhile, or its time is over here. The broker ends the session with the connection.
       this.#endSession(LOST);
       this.#transport.close();
       return;
@@ -475,6 +484,8 @@ class Session extends Messaging {
     if (!this.#suspendedBy) {
       this.#suspendedBy = this.#reason();
       this.resumption.stop();
+      // Only this broker has the session: the next attempt is to the same address.
+      this.#next -= 1;
       const expire = () => this.#suspendedBy && this.#endSession(LOST);
       this.#sessionTimer = timers.setTimeout(expire, Math.min(this.resumption.timeout, MAX_TIMER));
     }
@@ -621,18 +632,21 @@ class Session extends Messaging {
       reason,
       (entry) => !entry.queuedItem && !(mayResend && entry.frameText),
     );
-    for (const [key, entry] of this.requests) {
-      // Appending keeps the order, unless a session was kept: the queue was empty when the request was sent.
-      if (!entry.queuedItem) {
-        // A new ack: the broker may still wait for an answer to the former one.
-        const next = this.ack();
-        this.requests.delete(key);
-        this.requests.set(next, entry);
-        entry.frameText = entry.frameText.replace(key, next);
-        entry.onResend?.(next);
-        this.sendQueue.addFrame(entry.frameText, entry);
+    const resend = () => {
+      for (const [key, entry] of [...this.requests]) {
+        if (!entry.queuedItem) {
+          // A new ack: the broker may still wait for an answer to the former one.
+          const next = this.ack();
+          this.requests.delete(key);
+          this.requests.set(next, entry);
+          entry.frameText = entry.frameText.replace(key, next);
+          entry.onResend?.(next);
+          this.sendQueue.addFrame(entry.frameText, entry);
+        }
       }
-    }
+    };
+    // Frames that were queued after the connection was lost are later ones.
+    this.sendQueue.prepend(resend);
     this.subscriptions.onLost(reason);
     this.watches.onLost();
   }
@@ -709,6 +723,9 @@ class Session extends Messaging {
     const error = this.#reason();
     this.lastError = error;
     this.#isClosing = this.#isEnded = true;
+    this.#suspendedBy = undefined;
+    this.#endSession();
+    this.cancelAll();
     this.sendQueue.removeAll();
     this.#resolveEnd();
     this.onEnd?.();

@@ -110,7 +110,7 @@ class Subscriptions {
   }
 
   #sendIfRegistered(number) {
-    if (this.#session.isRegistered) {
+    if (this.#session.holdsRegistration) {
       this.#send(number);
     }
   }
@@ -147,7 +147,7 @@ class Subscriptions {
     entry.finished += 1;
     if (entry.finished === 1) {
       queueMicrotask(() => {
-        if (entry.finished > 0 && this.#session.isRegistered) {
+        if (entry.finished > 0 && this.#session.holdsRegistration) {
           const topic = JSON.stringify(entry.subscription.topic);
           const count = frames.member('count', entry.finished);
           entry.finished = 0;
@@ -175,11 +175,11 @@ class Subscriptions {
       const isOther = (one) =>
         !one.isEnding && one.subscription.topic === topic && one.group === entry.group;
       const others = this.#list().filter(isOther);
-      if (session.isRegistered && others.length === 0) {
+      if (session.holdsRegistration && others.length === 0) {
         const text = JSON.stringify(topic);
         session.sendFrame(frames.subscription('unsubscribe', text, number, entry.group), true);
       } else {
-        if (session.isRegistered && entry.info && !others.some(({ info }) => info)) {
+        if (session.holdsRegistration && entry.info && !others.some(({ info }) => info)) {
           // The client still subscribes to the topic, but is no member of it any more.
           const more = frames.member('slow', `"${others[0].slow}"`) + frames.member('info', null);
           session.sendFrame(

@@ -35,7 +35,7 @@ class Watches {
         watch.online = new Set();
       }
       this.#entries.set(number, { watch, ids, unknown: new Set(ids), resolve, reject });
-      if (this.#session.isRegistered) {
+      if (this.#session.holdsRegistration) {
         this.#send(number);
       }
     });
@@ -91,7 +91,7 @@ class Watches {
       const ids = entry.ids && this.#unused(entry.ids);
       const isOther = (one) => !one.isEnding && one.watch.topic === topic;
       const isUsed = ids ? ids.length === 0 : [...this.#entries.values()].some(isOther);
-      if (session.isRegistered && !isUsed) {
+      if (session.holdsRegistration && !isUsed) {
         session.sendFrame(frames.watch('unwatch', topic, ids, number), true);
       } else {
         this.#drop(number);

@@ -15,12 +15,12 @@ use std::{
 
 use data_encoding::BASE64URL_NOPAD;
 use foldhash::quality::RandomState;
-use parking_lot::Mutex;
 
 use super::handle::Handle;
 use crate::{
     auth::{Grant, Peer},
     event::ConnectionInfo,
+    sync::Mutex,
     transport::{framing::Reader, socket::WriteHalf},
 };
 

@@ -216,6 +216,12 @@ impl Connection {
         }
     }
 
+    /// Limits another reader by what is left of the allowance of the former one.
+    pub(super) fn limit_reader(&mut self) {
+        let given = self.rate.as_ref().map(|rate| rate.given);
+        self.reader.set_allowance(given);
+    }
+
     /// True if the rate limit is reached; the task is woken when it may read again.
     pub(super) fn is_throttled(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(rate) = &mut self.rate else {

@@ -65,9 +65,10 @@ impl Connection {
         self.handle.flush();
     }
 
-    /// Records why the connection ends, with the code of the close frame. The first reason counts.
+    /// Records why the connection ends, with the code of the close frame. The first reason counts; the end of the
+    /// connection of a suspended session was recorded when it was lost.
     pub(super) fn ends(&mut self, reason: CloseReason, code: Option<u16>) {
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.handle.is_suspended() {
             return;
         }
         if !self.handle.participant {

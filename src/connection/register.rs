@@ -173,8 +173,8 @@ impl Connection {
         session: Option<&str>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
-        let id = protocol::decode_id(id, self.broker.options.max_id_length)?;
         self.uncount_for_session();
+        let id = protocol::decode_id(id, self.broker.options.max_id_length)?;
         self.request_session(session.filter(|_| protocol > 1))?;
         let since = self.broker.ended.now();
         let gate = match self.access {

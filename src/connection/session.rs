@@ -13,7 +13,10 @@ use tokio::time::sleep;
 use super::{Connection, Timer, Turn, register::AuthState};
 use crate::{
     auth::Grant,
-    broker::sessions::{Continuation, Session, Sessions},
+    broker::{
+        sessions::{Continuation, Session, Sessions},
+        topics::Topics,
+    },
     error::ActionError,
     event::ServerEvent,
     metrics::CloseReason,
@@ -125,6 +128,7 @@ impl Connection {
 
     /// The socket of this connection, for the session to which it is handed over.
     fn hand_over(&mut self) -> Option<Progress> {
+        let has_written = self.handle.outbox.state().empty;
         let state = self.session.as_deref_mut()?;
         if !matches!(state, SessionState::HandsOver(..)) {
             return None;
@@ -134,6 +138,10 @@ impl Connection {
         else {
             return None;
         };
+        if !has_written {
+            // The peer would get a part of a frame. It may try again.
+            return Some(Progress::Ended);
+        }
         let next = Continuation {
             reader: std::mem::replace(&mut self.reader, Reader::closed()),
             socket: self.handle.take_socket()?,
@@ -217,8 +225,8 @@ impl Connection {
         if !self.handle.uses_version_2() {
             return Err(ActionError::UnknownAction("received".to_owned()));
         }
-        self.handle.outbox.confirm(protocol::decode_count(count)?);
         self.uncount_for_session();
+        self.handle.outbox.confirm(protocol::decode_count(count)?);
         Ok(())
     }
 
@@ -232,8 +240,7 @@ impl Connection {
                 self.suspend(CloseReason::Lost);
             }
             if self.handle.outbox.state().writing {
-                // It puts back what it could not write in a moment.
-                cx.waker().wake_by_ref();
+                // The writer puts back what it could not write, and wakes this task: the outbox is suspended.
                 return Poll::Pending;
             }
             return Poll::Ready(self.resume());
@@ -251,11 +258,10 @@ impl Connection {
             || broker.drains_for().is_some()
             // A sender waits for room.
             || self.handle.outbox.state().backpressure;
-        if !is_over {
-            return Poll::Pending;
+        match is_over {
+            true => Poll::Ready(Progress::Ended),
+            false => Poll::Pending,
         }
-        broker.metrics.sessions_ended.fetch_add(1, Relaxed);
-        Poll::Ready(Progress::Ended)
     }
 
     /// True if the session of a lost connection waits for another socket.
@@ -347,35 +353,45 @@ impl Connection {
             metrics.connections.fetch_sub(1, Relaxed);
             metrics.sessions_resumed.fetch_sub(1, Relaxed);
             self.broker.sessions.count_suspended(true);
-            metrics.sessions_ended.fetch_add(1, Relaxed);
             return Progress::Ended;
         }
         self.reader = reader;
         self.reader.set_max_payload(options.max_payload);
         self.heartbeat = Heartbeat::new(options.ping_interval, options.ping_timeout);
+        self.limit_reader();
         self.peer = peer;
         if let Some(id) = &self.id {
             (self.broker.listener).event(ServerEvent::Resumed { id, info });
         }
+        let mut turn = Turn::begin();
         if let Some(grant) = grant {
-            self.regrant(grant);
+            self.regrant(grant, &mut turn);
         }
+        self.take_jobs(&mut turn);
+        turn.flush();
+        turn.end();
         Progress::Resumed(permit)
     }
 
     /// Applies the grant with which the session continues.
-    fn regrant(&mut self, grant: Grant) {
+    fn regrant(&mut self, grant: Grant, turn: &mut Turn) {
         self.set_deadline(&grant);
         match &mut self.access {
             AuthState::Authorizing(pending) => pending.grant = grant,
             access => *access = AuthState::Granted(grant),
         }
-        let mut turn = Turn::begin();
-        self.recheck_subscriptions(&mut turn);
-        self.recheck_watches(&mut turn);
-        self.notify(&mut turn);
-        turn.flush();
-        turn.end();
+        self.recheck_subscriptions(turn);
+        self.recheck_watches(turn);
+        self.notify(turn);
+    }
+
+    /// Gets messages that have waited in its groups.
+    fn take_jobs(&self, turn: &mut Turn) {
+        for group in Topics::groups_of(&self.handle) {
+            let assigned = group.acknowledge(&self.handle, 0);
+            self.broker
+                .deliver_jobs(&group, assigned, &mut turn.touched);
+        }
     }
 
     /// Ends the session, if there is one: a lost connection is lost from now on.
@@ -388,6 +404,7 @@ impl Connection {
         self.handle.outbox.end_session();
         if self.handle.is_suspended() {
             self.broker.sessions.count_suspended(false);
+            (self.broker.metrics.sessions_ended).fetch_add(1, Relaxed);
         }
     }
 }

@@ -64,7 +64,8 @@ impl Server {
         input: &Arc<Pipe>,
         output: &Arc<Pipe>,
     ) -> (Arc<Handle>, Connection) {
-        let handle = Arc::new(self.broker.new_handle(WriteHalf::Pipe(output.clone())));
+        let socket = WriteHalf::Pipe(output.clone()).into_replaceable();
+        let handle = Arc::new(self.broker.new_handle(socket));
         let reader = attach::reader(&self.broker, ReadHalf::Pipe(input.clone()), Vec::new());
         let peer = Some(Peer::default());
         let connection = Connection::new(self.broker.clone(), handle.clone(), reader, peer);

@@ -8,9 +8,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use parking_lot::RwLock;
-
 use super::WriteHalf;
+use crate::sync::RwLock;
 
 /// A write half whose socket may be missing: then it accepts no bytes.
 #[derive(Debug)]
