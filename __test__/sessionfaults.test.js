@@ -190,7 +190,7 @@ for (const kind of kinds) {
     t.deepEqual(requests, [undefined, undefined]);
   });
 
-  test(`${kind}: 40.2: errors of a connection that does not continue the session are not counted`, async (t) => {
+  test(`${kind}: rule 40.2: errors of a connection that does not continue the session are not counted`, async (t) => {
     const requests = [];
     let end;
     const ended = new Promise((resolve) => {
@@ -234,7 +234,7 @@ test('20.5: the rate limit of a session continues with it', async (t) => {
   t.is((await second.next()).message, 'again');
 });
 
-test('40.8: a suspended session ends when its grant expires, and its connection is reported once', async (t) => {
+test('rule 40.8: a suspended session ends when its grant expires, and its connection is reported once', async (t) => {
   const server = await startServer(t, {
     sessionTimeout: 30_000,
     authenticate: () => ({ principal: 'ann', expires: new Date(Date.now() + 1000) }),

@@ -15,7 +15,7 @@ const { kinds, open, join, failure } = require('./support/clients');
 const { QUICK, start, cut, take, raw } = require('./support/sessions');
 
 for (const kind of kinds) {
-  test(`${kind}: 40.2: messages in both directions survive a lost connection, once and in order`, async (t) => {
+  test(`${kind}: rule 40.2: messages in both directions survive a lost connection, once and in order`, async (t) => {
     const world = await start(t, kind);
     const { server, relay, client, peer } = world;
     const seen = [];
@@ -127,7 +127,7 @@ for (const kind of kinds) {
     t.deepEqual([sessions, sessionsSuspended, sessionsEnded], [1, 0, 1]);
   });
 
-  test(`${kind}: 40.9: the session ends when the client closes, or does not want one`, async (t) => {
+  test(`${kind}: rule 40.9: the session ends when the client closes, or does not want one`, async (t) => {
     const world = await start(t, kind);
     const { server, relay, client } = world;
     const gone = once(server, 'unregistered');
@@ -143,7 +143,7 @@ for (const kind of kinds) {
     t.deepEqual(await lost, ['other']);
   });
 
-  test(`${kind}: 40.7: the broker keeps a session only up to its bound`, async (t) => {
+  test(`${kind}: rule 40.7: the broker keeps a session only up to its bound`, async (t) => {
     const world = await start(t, kind, { server: { maxSessionBuffer: 10_000 } });
     const { server, relay, client, peer } = world;
     const feed = await client.subscribe('feed');
@@ -166,7 +166,7 @@ for (const kind of kinds) {
     t.is(server.stats().sessionsEnded, 1);
   });
 
-  test(`${kind}: 40.8: another registration of the id ends the session`, async (t) => {
+  test(`${kind}: rule 40.8: another registration of the id ends the session`, async (t) => {
     const world = await start(t, kind);
     const { server, relay } = world;
     await cut(world);
@@ -202,7 +202,7 @@ test('nothing is lost or repeated over broken connections: soak/sessions.js', as
   t.regex(stdout, /\| violations \| 0 \|/);
 });
 
-test('40.1: a session is granted if the server has them, at most for its time', async (t) => {
+test('rule 40.1: a session is granted if the server has them, at most for its time', async (t) => {
   const server = await startServer(t, { sessionTimeout: 5000 });
   const first = await raw(t, server, 'a', { timeout: 60_000 });
   const { session } = await first.next();
@@ -216,7 +216,7 @@ test('40.1: a session is granted if the server has them, at most for its time', 
   }
 });
 
-test('40.5: a session continues for its id, its principal and a known count only', async (t) => {
+test('rule 40.5: a session continues for its id, its principal and a known count only', async (t) => {
   const server = await startServer(t, {
     sessionTimeout: 5000,
     authenticate: ({ token }) => ({ principal: token, subscribe: ['>'] }),
@@ -240,7 +240,7 @@ test('40.5: a session continues for its id, its principal and a known count only
   }
 });
 
-test('40.4: another principal cannot continue a session', async (t) => {
+test('rule 40.4: another principal cannot continue a session', async (t) => {
   const server = await startServer(t, {
     sessionTimeout: 5000,
     authenticate: ({ token }) => ({ principal: token }),
@@ -255,7 +255,7 @@ test('40.4: another principal cannot continue a session', async (t) => {
   t.like((await again.next()).session, { token: session.token, resumed: true });
 });
 
-test('40.6: both sides confirm what they have received', async (t) => {
+test('rule 40.6: both sides confirm what they have received', async (t) => {
   const server = await startServer(t, { sessionTimeout: 5000, pingInterval: 50 });
   const client = await raw(t, server, 'a', { timeout: 5000 });
   await client.next();
@@ -271,7 +271,7 @@ test('40.6: both sides confirm what they have received', async (t) => {
   t.is((await client.next()).code, 'ERR_WSMB_MEMBER');
 });
 
-test('40.5: a session that is continued with a count beyond what was sent ends', async (t) => {
+test('rule 40.5: a session that is continued with a count beyond what was sent ends', async (t) => {
   const server = await startServer(t, { sessionTimeout: 5000 });
   const first = await raw(t, server, 'a', { timeout: 5000 });
   const { session } = await first.next();
@@ -283,7 +283,7 @@ test('40.5: a session that is continued with a count beyond what was sent ends',
   t.is((await third.next()).session.resumed, undefined);
 });
 
-test('40.3: a connection that does not respond to pings is suspended, and counted once', async (t) => {
+test('rule 40.3: a connection that does not respond to pings is suspended, and counted once', async (t) => {
   const server = await startServer(t, {
     sessionTimeout: 30_000,
     pingInterval: 20,
@@ -309,7 +309,7 @@ test('40.3: a connection that does not respond to pings is suspended, and counte
   t.is(server.stats().sessions, 0);
 });
 
-test('40.8: suspended sessions end when they are disconnected, and when the server drains or closes', async (t) => {
+test('rule 40.8: suspended sessions end when they are disconnected, and when the server drains or closes', async (t) => {
   const server = await startServer(t, { sessionTimeout: 30_000 });
   const suspend = async (id) => {
     const client = await raw(t, server, id, { timeout: 30_000 });
@@ -328,7 +328,7 @@ test('40.8: suspended sessions end when they are disconnected, and when the serv
   t.pass();
 });
 
-test('40.8: memory of suspended sessions is charged, and freed when they end', async (t) => {
+test('rule 40.8: memory of suspended sessions is charged, and freed when they end', async (t) => {
   const server = await startServer(t, { sessionTimeout: 30_000, maxSessionBuffer: 1 << 20 });
   const sender = await raw(t, server, 'sender');
   await sender.next();
