@@ -159,6 +159,7 @@ function watchPauses(history, names) {
  *     settled   watches must be right so many milliseconds after the last fault
  *     rest      duration of the time without faults that follows
  *     only      names of the faults, instead of all
+ *     patterns  the subscriptions of the actors in turn, instead of the usual ones, which overlap
  */
 async function play({
   brokers: count = 3,
@@ -168,6 +169,7 @@ async function play({
   seed = 1,
   topics = false,
   only,
+  patterns,
   settled = SETTLED_MS,
   rest = REST_MS,
   log = () => {},
@@ -275,7 +277,7 @@ async function play({
     };
     let pubsub;
     if (topics) {
-      pubsub = new Pubsub({ brokers, random, history });
+      pubsub = new Pubsub({ brokers, random, history, patterns });
       cleanup.unshift(() => pubsub.close());
       await pubsub.start();
     }
