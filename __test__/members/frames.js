@@ -41,7 +41,7 @@ const ACTIONS = {
   cancel: { ack: ['"k"', 's'] },
   subscribed: { topic: ['"a"', 's'], ref: ['900', 'snu'] },
   unsubscribed: { topic: ['"a"', 's'], ref: ['900', 'snu'], code: ['"FORBIDDEN"', 'su'] },
-  gap: { topic: ['"a"', 's'], lost: ['1', 'n'] },
+  gap: { topic: ['"a"', 's'], lost: ['1', 'nu'] },
   goaway: { within: ['60000', 'n'] },
 };
 

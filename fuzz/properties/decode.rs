@@ -291,10 +291,10 @@ fn server_action<'a>(
             }),
             (None, None) => Err(missing("presence")),
         },
-        Some("gap") if uses_version_2 => match (raw("topic"), raw("lost")) {
-            (Some(topic), Some(lost)) => Ok(ServerAction::Gap { topic, lost }),
-            _ => Err(missing("gap")),
-        },
+        Some("gap") if uses_version_2 => Ok(ServerAction::Gap {
+            topic: raw("topic").ok_or_else(|| missing("gap"))?,
+            lost: raw("lost").unwrap_or("null"),
+        }),
         Some("receipt") if uses_version_2 => Ok(ServerAction::Receipt {
             reference: raw("ref").ok_or_else(|| missing("receipt"))?,
             delivered: raw("delivered").unwrap_or("[]"),

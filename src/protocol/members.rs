@@ -425,11 +425,11 @@ fn version_2<'a>(
             "\"presence\" message (msg.topic or msg.online are undefined)",
         ),
         "gap" => (
-            members
-                .topic
-                .zip(members.lost)
-                .map(|(topic, lost)| ServerAction::Gap { topic, lost }),
-            "\"gap\" message (msg.topic or msg.lost are undefined)",
+            members.topic.map(|topic| ServerAction::Gap {
+                topic,
+                lost: members.lost.unwrap_or("null"),
+            }),
+            "\"gap\" message (msg.topic is undefined)",
         ),
         "receipt" => (
             members.reference.map(|reference| ServerAction::Receipt {
