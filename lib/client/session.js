@@ -346,7 +346,7 @@ class Session extends Messaging {
     if (!this.#isDraining) {
       this.#isDraining = true;
       if (this.#suspendedBy) {
-        // What the broker has not received is sent first. If this attempt fails the client ends.
+        // Frames that the broker has not received are sent first. If this attempt fails, the client ends.
         this.reconnectNow();
       } else if (this.#transport) {
         this.updateFlowControl();
