@@ -7,7 +7,9 @@
 //! | --- | --- |
 //! | `store` | the trait [`Log`] |
 //! | `memory` | a log in memory |
+//! | `disk` | logs on the disk |
 
+pub(crate) mod disk;
 pub(crate) mod memory;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
