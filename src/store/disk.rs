@@ -48,7 +48,7 @@ const MAX_QUEUED: usize = 16 << 20;
 const READS: usize = 4;
 
 /// Called once if the store fails.
-pub(crate) type OnFailure = Box<dyn Fn(&StoreError) + Send + Sync>;
+pub(crate) type OnFailure = Box<dyn FnOnce(&StoreError) + Send>;
 
 /// How a store writes.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ struct Shared {
     bytes: AtomicUsize,
     reads: Semaphore,
     failure: OnceLock<StoreError>,
-    on_failure: OnFailure,
+    on_failure: Mutex<Option<OnFailure>>,
 }
 
 /// What the writer waits for.
@@ -146,7 +146,7 @@ impl DiskStore {
             bytes: AtomicUsize::new(bytes),
             reads: Semaphore::new(READS),
             failure: OnceLock::new(),
-            on_failure,
+            on_failure: Mutex::new(Some(on_failure)),
         });
         let writer = shared.clone();
         let thread = thread::Builder::new().name("wsmb-store".to_owned());
@@ -162,7 +162,8 @@ impl DiskStore {
     /// Writes all that is queued, ends the thread, and closes the file. Waits for the disk. No message may be appended any
     /// more: a later process would give its offset again.
     pub(crate) fn close(&self) {
-        let Some(thread) = self.thread.lock().take() else {
+        let mut thread = self.thread.lock();
+        let Some(thread) = thread.take() else {
             return;
         };
         self.shared.queue.lock().is_closing = true;
@@ -290,7 +291,9 @@ impl Shared {
     /// Ends the store after a failure.
     fn fail(&self, error: StoreError) {
         if self.failure.set(error.clone()).is_ok() {
-            (self.on_failure)(&error);
+            if let Some(on_failure) = self.on_failure.lock().take() {
+                on_failure(&error);
+            }
             self.end(&error);
         }
     }

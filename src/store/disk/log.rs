@@ -378,6 +378,10 @@ impl Log for DiskLog {
         }
     }
 
+    fn releasable(&self) -> usize {
+        0
+    }
+
     fn release(&self, _bytes: usize) -> usize {
         // The index is needed, and the cache of the file is small.
         0
