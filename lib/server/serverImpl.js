@@ -81,7 +81,8 @@ function namesOf(fault) {
 /** The codes of warnings about faults of functions of the program. */
 const WARNINGS = {
   store: 'WSMB_STORE',
-  authenticate: 'WSMB_AUTHENTICATE', authorize: 'WSMB_AUTHORIZE',
+  authenticate: 'WSMB_AUTHENTICATE',
+  authorize: 'WSMB_AUTHORIZE',
 };
 
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');

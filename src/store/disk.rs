@@ -68,7 +68,7 @@ pub(crate) struct DiskStore {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What logs, readers and the writer share.
+/// State shared by logs, readers and the writer.
 struct Shared {
     file: File,
     logs: Box<[Arc<LogState>]>,
@@ -84,7 +84,7 @@ struct Shared {
     on_failure: Mutex<Option<OnFailure>>,
 }
 
-/// What the writer waits for.
+/// Reasons for the writer to wake up.
 #[derive(Debug, Default)]
 struct Queue {
     has_changes: bool,

@@ -44,7 +44,7 @@ pub(super) struct File {
     path: PathBuf,
 }
 
-/// What the file has of a log besides its topics and messages.
+/// The row of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) pattern: Arc<str>,
