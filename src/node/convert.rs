@@ -66,7 +66,7 @@ impl From<NativeKeep> for KeepRule {
 /// The option `store`.
 #[napi(object)]
 pub struct NativeStore {
-    pub path: String,
+    pub path: Option<String>,
     /// `batch` or `never`; none if there is a delay.
     pub sync: Option<String>,
     /// The interval of writes in milliseconds.
@@ -76,7 +76,7 @@ pub struct NativeStore {
 
 impl From<NativeStore> for StoreOptions {
     fn from(js: NativeStore) -> Self {
-        let mut options = Self::new(js.path);
+        let mut options = Self::new(js.path.unwrap_or_default());
         options.sync = match (js.delay, js.sync.as_deref()) {
             (Some(delay), _) => StoreSync::Every(millis(delay)),
             (None, Some("never")) => StoreSync::Never,

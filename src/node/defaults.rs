@@ -104,6 +104,7 @@ impl From<NatsOptions> for NativeNats {
 }
 
 impl From<StoreOptions> for NativeStore {
+    /// Leaves out the path.
     fn from(options: StoreOptions) -> Self {
         let (sync, delay) = match options.sync {
             StoreSync::Batch => (Some("batch"), None),
@@ -111,7 +112,7 @@ impl From<StoreOptions> for NativeStore {
             StoreSync::Never => (Some("never"), None),
         };
         Self {
-            path: options.path.display().to_string(),
+            path: None,
             sync: sync.map(str::to_owned),
             delay,
             max_bytes: Some(options.max_bytes as f64),

@@ -29,12 +29,14 @@ const CACHE: usize = 8 << 20;
 /// The name of the file in the folder of the store.
 pub(super) const NAME: &str = "messages.redb";
 
+/// The value of a message.
+type Message = (u64, u64, u32, &'static [u8]);
+
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const LOGS: TableDefinition<'_, &str, (u32, u64, bool, u64, u64, &str)> =
     TableDefinition::new("logs");
 const TOPICS: TableDefinition<'_, (u32, u32), (u64, u64, &str)> = TableDefinition::new("topics");
-const MESSAGES: TableDefinition<'_, (u32, u64), (u64, u64, u32, &[u8])> =
-    TableDefinition::new("messages");
+const MESSAGES: TableDefinition<'_, (u32, u64), Message> = TableDefinition::new("messages");
 
 /// The file of a store. It is locked for other processes while it is open.
 #[derive(Debug)]
