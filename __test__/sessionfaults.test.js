@@ -252,25 +252,6 @@ test('40.8: a suspended session ends when its grant expires, and its connection 
   t.deepEqual(ends, ['lost']);
 });
 
-test('40.9: a close frame ends the session although the broker cannot write any more', async (t) => {
-  const server = await startServer(t, { sessionTimeout: 30_000 });
-  const sender = await raw(t, server, 'sender');
-  await sender.next();
-  for (let n = 0; n < 30; n += 1) {
-    const client = await raw(t, server, 'a', { timeout: 30_000 });
-    await client.next();
-    const end = once(server, 'disconnected');
-    for (let m = 0; m < 200; m += 1) {
-      sender.send({ action: 'send', message: 'x'.repeat(300), dest: 'a' });
-    }
-    await client.next();
-    client.socket.close(1000);
-    setImmediate(() => client.socket.terminate());
-    const [{ reason }] = await end;
-    t.is(reason, 'client');
-  }
-});
-
 test('the option session is a boolean or a number', (t) => {
   for (const session of ['5000', 0, Number.NaN, null]) {
     const error = t.throws(() => open(t, 'addon', 'a', 'ws://127.0.0.1:1/', { session }));

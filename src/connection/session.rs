@@ -1,5 +1,8 @@
 //! The session of a connection: counts actions, survives the loss of the socket, and continues on another.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     any::Any,
     future::Future,

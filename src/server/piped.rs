@@ -49,7 +49,8 @@ impl Server {
 
     /// Serves a peer as if its handshake were complete.
     pub(crate) fn serve_piped(&self, input: &Arc<Pipe>, output: &Arc<Pipe>) -> Arc<Handle> {
-        let handle = Arc::new(self.broker.new_handle(WriteHalf::Pipe(output.clone())));
+        let socket = WriteHalf::Pipe(output.clone()).into_replaceable();
+        let handle = Arc::new(self.broker.new_handle(socket));
         let read = (ReadHalf::Pipe(input.clone()), Vec::new());
         let held = (self.broker.closing(), None);
         let peer = Some(Peer::default());
