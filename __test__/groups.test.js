@@ -7,6 +7,7 @@ const test = require('ava');
 const { WebSocketServer } = require('ws');
 const { startServer } = require('./support/start');
 const { kinds, join, failure, awaited } = require('./support/clients');
+const { raw } = require('./support/sessions');
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -237,3 +238,23 @@ for (const kind of kinds) {
     t.is((await failure(asker.request(1, 'w', { retry: 1 }))).code, 'UNKNOWN_ID');
   });
 }
+
+test('an idle worker whose queue was full gets the messages that have waited', async (t) => {
+  const options = { maxBackpressure: 1024, slowConsumer: 'drop' };
+  const server = await startServer(t, options);
+  const sender = await join(t, 'addon', server, 'sender');
+  const { socket, send, next } = await raw(t, server, 'worker');
+  await next();
+  send({ action: 'subscribe', topic: 'jobs', group: 'g', window: 8, ref: 1 });
+  t.is((await next()).action, 'subscribed');
+  socket.pause();
+  // Until neither the sockets nor the queue have room.
+  const filler = 'x'.repeat(1 << 20);
+  while (server.stats().dropped === 0) await sender.deliver(filler, 'worker');
+  t.like(await sender.deliver('job', { topic: 'jobs' }), { queued: 1 });
+  socket.resume();
+  let frame;
+  do frame = await next();
+  while (frame.topic !== 'jobs');
+  t.like(frame, { message: 'job', group: 'g' });
+});

@@ -449,6 +449,9 @@ impl Connection {
         if self.handle.has_losses() {
             self.tell_losses();
         }
+        if self.handle.awaits_jobs() {
+            self.await_jobs();
+        }
         if !self.closing {
             if let Some(close) = self.handle.requested_close() {
                 self.close(&close);

@@ -114,6 +114,8 @@ pub(crate) struct Handle {
     dropping: AtomicBool,
     /// True while a `gap` is still to be sent to it.
     has_losses: AtomicBool,
+    /// True while messages of a group wait until it has room.
+    awaits_jobs: AtomicBool,
     /// True while its session has no socket.
     suspended: AtomicBool,
     /// True while a subscription of it gets messages from a log.
@@ -155,6 +157,7 @@ impl Handle {
             has_left: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             has_losses: AtomicBool::new(false),
+            awaits_jobs: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
             has_replays: AtomicBool::new(false),
             held: AtomicUsize::new(0),
@@ -356,6 +359,15 @@ impl Handle {
 
     pub(crate) fn has_losses(&self) -> bool {
         self.has_losses.load(Acquire)
+    }
+
+    /// True while messages of a group wait until it has room.
+    pub(crate) fn awaits_jobs(&self) -> bool {
+        self.awaits_jobs.load(Acquire)
+    }
+
+    pub(crate) fn set_awaits_jobs(&self, awaits_jobs: bool) {
+        self.awaits_jobs.store(awaits_jobs, Release);
     }
 
     pub(crate) fn set_has_losses(&self, has_losses: bool) {

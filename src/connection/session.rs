@@ -16,10 +16,7 @@ use tokio::time::sleep;
 use super::{Connection, Timer, Turn, register::AuthState};
 use crate::{
     auth::Grant,
-    broker::{
-        sessions::{Continuation, Session, Sessions},
-        topics::Topics,
-    },
+    broker::sessions::{Continuation, Session, Sessions},
     error::ActionError,
     event::ServerEvent,
     metrics::CloseReason,
@@ -386,15 +383,6 @@ impl Connection {
         self.recheck_subscriptions(turn);
         self.recheck_watches(turn);
         self.notify(turn);
-    }
-
-    /// Gets messages that have waited in its groups.
-    fn take_jobs(&self, turn: &mut Turn) {
-        for group in Topics::groups_of(&self.handle) {
-            let assigned = group.acknowledge(&self.handle, 0);
-            self.broker
-                .deliver_jobs(&group, assigned, &mut turn.touched);
-        }
     }
 
     /// Ends the session, if there is one: a lost connection is lost from now on.

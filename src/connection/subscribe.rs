@@ -229,6 +229,27 @@ impl Connection {
         Ok(())
     }
 
+    /// Gets messages that have waited in its groups.
+    pub(super) fn take_jobs(&self, turn: &mut Turn) {
+        for group in Topics::groups_of(&self.handle) {
+            let assigned = group.acknowledge(&self.handle, 0);
+            self.broker
+                .deliver_jobs(&group, assigned, &mut turn.touched);
+        }
+    }
+
+    /// Takes messages of its groups once half of its outbox is written.
+    #[cold]
+    pub(super) fn await_jobs(&self) {
+        let outbox = &self.handle.outbox;
+        if outbox.has_caught_up() || outbox.await_empty() {
+            self.handle.set_awaits_jobs(false);
+            let mut turn = Turn::default();
+            self.take_jobs(&mut turn);
+            turn.flush();
+        }
+    }
+
     /// Tells the peer which messages it has lost, once half of its outbox is written.
     #[cold]
     pub(super) fn tell_losses(&self) {

@@ -213,8 +213,22 @@ impl GroupState {
             self.bytes -= job.frame.len();
             assigned.push((job, handle));
         }
+        if !self.jobs.is_empty() {
+            self.await_room();
+        }
         if self.has_room() {
             self.wake_waiters();
+        }
+    }
+
+    /// Lets the tasks of members whose outboxes are full take messages when there is room: they may have nothing to
+    /// acknowledge.
+    fn await_room(&self) {
+        for member in &self.members {
+            if member.unfinished < member.window && member.handle.outbox.is_full() {
+                member.handle.set_awaits_jobs(true);
+                member.handle.waker.wake();
+            }
         }
     }
 
@@ -345,6 +359,7 @@ impl Group {
         }
         state.bytes += job.frame.len();
         state.jobs.push_back(job.clone());
+        state.await_room();
         Err(Dispatched::Queued)
     }
 

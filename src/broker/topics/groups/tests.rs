@@ -51,6 +51,23 @@ fn a_message_that_a_closed_member_did_not_get_is_the_next_of_another() {
     assert_eq!(group.dispatch(&job("2")).unwrap_err(), Dispatched::Empty);
 }
 
+#[test]
+fn a_message_waits_until_the_outbox_of_an_idle_member_has_room() {
+    let group = Group::new(&"jobs".into(), "g");
+    let a = handle(1);
+    let mut assigned = Vec::new();
+    group.set(&a, 2, &mut assigned);
+    let _ = a.outbox.push(&["x".repeat(2000).as_str()]);
+    assert!(!a.awaits_jobs());
+    assert_eq!(group.dispatch(&job("1")).unwrap_err(), Dispatched::Queued);
+    assert!(a.awaits_jobs(), "it has nothing to acknowledge");
+    a.set_awaits_jobs(false);
+    assert!(group.acknowledge(&a, 0).is_empty());
+    assert!(a.awaits_jobs());
+    a.outbox.discard();
+    assert_eq!(texts(&group.acknowledge(&a, 0)), [("1", 1)]);
+}
+
 fn asked(group: &Group, asker: &Arc<Handle>, ack: &str) -> Result<Arc<Handle>, Dispatched> {
     let request = JobRequest {
         asker: asker.clone(),
