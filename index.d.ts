@@ -394,7 +394,7 @@ declare namespace WSMsgBroker {
     elsewhere?: 'sent' | 'down';
     /** Its offset, if the messages of the topic are kept. */
     offset?: number;
-    /** How safe it is then: `memory` is lost when the broker ends. */
+    /** How safe it is then: `memory` is lost when the broker ends. Missing if the store of the broker has failed. */
     stored?: 'memory' | 'disk';
   }
 
@@ -690,6 +690,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_PROXY'
     | 'ERR_WSMB_REJECTED'
     | 'ERR_WSMB_SEND'
+    | 'ERR_WSMB_STORE'
     | 'ERR_WSMB_THREADS'
     | 'ERR_WSMB_TLS'
     | 'ERR_WSMB_UNAUTHORIZED'
@@ -1165,7 +1166,7 @@ declare namespace WSMsgBroker {
     certificate: ClientCertificate | undefined;
   }
 
-  /** A rule of topics whose messages are kept in memory. Beyond a limit the oldest ones are removed. */
+  /** A rule of topics whose messages are kept. Beyond a limit the oldest ones are removed. */
   interface KeepRule {
     /** A topic, or a pattern with wildcards. */
     topic: string;
@@ -1175,6 +1176,21 @@ declare namespace WSMsgBroker {
     age?: number | undefined;
     /** Maximum bytes of the messages of all its topics; about 200 count for each besides its frame. Default 64 MiB. */
     bytes?: number | undefined;
+    /** Whether they are kept on the disk, in the `store` of the server. Default false: in memory. */
+    disk?: boolean | undefined;
+  }
+
+  /** The store of kept messages on the disk. */
+  interface StoreOptions {
+    /** The folder; it is created if it does not exist. One server at a time can use it. */
+    path: string;
+    /**
+     * When messages are written. `batch`: at once, with those that came during the last write. A number: in this interval
+     * in milliseconds. `never`: once a second, and receipts do not wait for the disk. Default `batch`.
+     */
+    sync?: 'batch' | 'never' | number | undefined;
+    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed. Default 4 GiB. */
+    maxBytes?: number | undefined;
   }
 
   /** Rights of a client: a plain object without other members. */
@@ -1450,6 +1466,8 @@ declare namespace WSMsgBroker {
     maxSessionBuffer?: number | undefined;
     /** Topics whose messages are kept: the first rule that matches counts. Not with `nats`. Default: none. */
     keep?: readonly KeepRule[] | undefined;
+    /** The store of the rules of `keep` with `disk`. Default: none. */
+    store?: StoreOptions | undefined;
     /** Whether subscriptions may make publishers wait (`slow: 'wait'`). Default false. */
     allowWait?: boolean | undefined;
     /** Fragments of one message; beyond it the sender is closed with 1008. Default 16,384. */

@@ -338,7 +338,10 @@ test('docs/api.md and docs/limits.md list every option with its default in one t
     names([...nested(CLIENT, 'reconnect', 'tls'), ['WebSocket']]),
   );
   t.deepEqual(Object.keys(reconnect).sort(), names(members(CLIENT, 'reconnect')));
-  t.deepEqual(Object.keys(server).sort(), names(nested(others, 'admin', 'jwt', 'nats', 'tls')));
+  t.deepEqual(
+    Object.keys(server).sort(),
+    names(nested(others, 'admin', 'jwt', 'nats', 'store', 'tls')),
+  );
   t.deepEqual(Object.keys(limits()).sort(), names(SERVER.filter(isLimit)));
   t.deepEqual(
     Object.keys(nats).sort(),

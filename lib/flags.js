@@ -38,6 +38,9 @@ const DESCRIPTIONS = {
   maxControlFrames: ['pings and pongs of one connection per second'],
   maxProtocolErrors: ['rejected actions of one connection per minute'],
   keep: ['topics whose messages are kept, as JSON: [{"topic":"room.>","messages":100}]', 'none'],
+  'store.path': ['folder of the messages of rules with "disk":true', 'no store'],
+  'store.sync': ['when messages are written: batch, never, or ms', 'batch'],
+  'store.maxBytes': ['bytes of all messages on the disk'],
   'rateLimit.messages': ['messages of one connection per second', 'no limit'],
   'rateLimit.bytes': ['bytes of one connection per second', 'no limit'],
   maxHeaderSize: ['bytes of the HTTP request head'],
@@ -134,6 +137,7 @@ const VALUES = {
       }
     },
   ],
+  sync: ['batch|never|number', (text) => (/^\d+$/.test(text) ? Number(text) : text)],
   hops: [
     'number|yes|no|networks',
     (text) => {

@@ -92,6 +92,7 @@ const SERVER = {
   maxProtocolErrors: 'number',
   rateLimit: { messages: 'number', bytes: 'number' },
   keep: 'rules',
+  store: { path: 'string', sync: 'sync', maxBytes: 'number' },
   maxHeaderSize: 'number',
   handshakeTimeout: 'number',
   registerTimeout: 'number',
@@ -121,7 +122,13 @@ const SERVER = {
 };
 
 /** A rule of the option `keep`. */
-const KEEP = { topic: 'string', messages: 'number', age: 'number', bytes: 'number' };
+const KEEP = {
+  topic: 'string',
+  messages: 'number',
+  age: 'number',
+  bytes: 'number',
+  disk: 'boolean',
+};
 
 const RECONNECT = {
   minDelay: 'delay',
@@ -260,6 +267,11 @@ const TYPES = {
   rules: [
     (value) => Array.isArray(value) && value.every(isPlain),
     'an array of objects, such as { topic: "room.>", messages: 100 }',
+  ],
+  /** When the store writes. */
+  sync: [
+    (value) => value === 'batch' || value === 'never' || typeof value === 'number',
+    '"batch", "never" or a number of milliseconds',
   ],
   headers: [
     (value) => isPlain(value) && Object.values(value).every(isString),
@@ -434,6 +446,9 @@ function checkServer(options) {
       throw wrong(`keep[${place}].topic`, 'a string', topic);
     }
   });
+  if (checked.store && !checked.store.path) {
+    throw wrong('store.path', 'the path of a folder', checked.store.path);
+  }
   const { authenticateTimeout: limit } = checked;
   if (checked.authorize && !checked.authenticate && !checked.jwt) {
     throw invalid('option "authorize" needs option "authenticate" or "jwt"');

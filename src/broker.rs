@@ -110,11 +110,12 @@ impl Broker {
         memory: Arc<Memory>,
         listener: Box<dyn ServerListener>,
         peers: Option<Arc<dyn Peers>>,
+        kept: KeptTopics,
     ) -> Arc<Self> {
         Arc::new(Self {
             registry: Registry::new(&options, memory.clone()),
             topics: Topics::new(peers.clone()),
-            kept: KeptTopics::new(&options, &memory),
+            kept,
             presence: Presence::new(&options, &memory, peers.clone()),
             sessions: Sessions::default(),
             metrics: Metrics::default(),

@@ -114,6 +114,9 @@ pub enum Error {
     /// The client speaks version 1 of the protocol, which has no subscriptions.
     #[error("\"{0}\": does not speak protocol 2")]
     NotNegotiated(String),
+    /// The store cannot be opened, or has failed: messages are not stored any more.
+    #[error("the store cannot be used: {0}")]
+    Store(String),
     /// The broker has refused to subscribe a client.
     #[error("{0}")]
     Subscription(ActionError),
@@ -146,6 +149,7 @@ impl Error {
             Self::Conflict(_) => "ERR_WSMB_CONFLICT",
             Self::UnknownId(_) => "UNKNOWN_ID",
             Self::NotNegotiated(_) => "ERR_WSMB_NOT_NEGOTIATED",
+            Self::Store(_) => "ERR_WSMB_STORE",
             Self::Subscription(error) => error.code(),
             Self::WebSocket(_) => "ERR_WSMB_WEBSOCKET",
         }

@@ -93,6 +93,8 @@ pub enum ServerEvent<'a> {
         /// The measure taken.
         why: Slow,
     },
+    /// The store has failed: messages are not stored any more, and everything else goes on. Reported once.
+    StoreFailed(&'a Error),
     /// The connection to the other brokers has changed.
     Cluster(ClusterEvent<'a>),
     /// The registration of a connection was denied or revoked: the connection is closed.

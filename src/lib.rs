@@ -73,8 +73,8 @@ pub use metrics::{BOUNDS, ByLabel, CloseReason, ClusterStats, Format, HostStats,
 pub use options::InheritedSocket;
 pub use options::{
     AdminOptions, ClientOptions, KeepRule, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions,
-    RateLimit, ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions, TlsServerOptions,
-    TlsVersion, TrustProxy, TrustStore,
+    RateLimit, ServerOptions, SessionOptions, SlowConsumer, StoreOptions, StoreSync,
+    TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
 };
 pub use server::{
     Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,

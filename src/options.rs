@@ -8,6 +8,7 @@ mod keep;
 mod nats;
 pub(crate) mod path;
 mod proxy;
+mod store;
 mod tls;
 mod trust_proxy;
 
@@ -25,6 +26,7 @@ pub use keep::KeepRule;
 pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
+pub use store::{StoreOptions, StoreSync};
 pub use tls::{Pem, TlsClientOptions, TlsServerOptions, TlsVersion, TrustStore};
 pub(crate) use trust_proxy::SocketPeer;
 pub use trust_proxy::{Network, TrustProxy};
@@ -171,9 +173,11 @@ options! {
         pub max_subscriptions: usize = 1024, "maxSubscriptions" in 0..=1 << 24;
         /// Maximum number of distinct patterns with wildcards, of all connections. Default 65,536.
         pub max_patterns: usize = 65_536, "maxPatterns" in 0..=1 << 24;
-        /// The topics whose messages are kept in memory, for subscribers that come later or return. Not with `nats`.
+        /// The topics whose messages are kept, for subscribers that come later or return. Not with `nats`.
         /// Default: none.
         pub keep: Vec<KeepRule> = Vec::new();
+        /// Where the messages of rules with `disk` are kept. Default: no store.
+        pub store: Option<StoreOptions> = None;
         /// Subscriptions may make publishers wait. Default false.
         pub allow_wait: bool = false;
         /// Maximum bytes of what a member of a topic tells of itself, as JSON text; more is refused. Default 1,024.
@@ -272,6 +276,10 @@ impl ServerOptions {
             nats.validate()?;
         }
         keep::validate(&self.keep, self.nats.is_some())?;
+        keep::validate_disk(&self.keep, self.store.is_some())?;
+        if let Some(store) = &self.store {
+            store.validate()?;
+        }
         if let Authentication::Hook(_, limit) = self.authentication {
             limit.check("authenticateTimeout", TIME)?;
         }

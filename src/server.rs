@@ -42,20 +42,21 @@ use std::{
 
 use tokio::{
     runtime::Handle as Runtime,
-    sync::watch,
+    sync::{oneshot, watch},
     time::{sleep, sleep_until, timeout},
 };
 
 pub use crate::transport::socket::bridge::{Bridge, BridgeEvent, BridgeOutput};
 use crate::{
     auth::{Authenticator, Jwt, JwtOptions},
-    broker::{Broker, peers::Peers},
+    broker::{Broker, kept::KeptTopics, peers::Peers},
     cluster::Cluster,
     error::{Error, Result},
-    event::ServerListener,
+    event::{ServerEvent, ServerListener},
     memory::Memory,
     metrics::Stats,
     options::{AdminOptions, Listen, ServerOptions, TlsServerOptions, path},
+    store::StoreError,
     transport::tls::TlsAcceptor,
 };
 use acceptor::ListeningSocket;
@@ -147,6 +148,12 @@ impl Server {
         // Taken out, so that the options do not keep the private key.
         let tls = options.tls.take();
         let tls = tls.map(|tls| TlsAcceptor::new(&tls)).transpose()?;
+        let (failed, failure) = oneshot::channel();
+        let on_failure = move |error: &StoreError| {
+            // A closed server does not receive it.
+            let _ = failed.send(Error::Store(error.0.to_string()));
+        };
+        let kept = KeptTopics::open(&options, &memory, Box::new(on_failure))?;
         let cluster = join(&options, runtime)?;
         let entered = runtime.enter();
         let (acceptor, address) =
@@ -159,7 +166,7 @@ impl Server {
             .transpose()?;
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);
-        let broker = Broker::new(options, gate, memory, Box::new(listener), peers);
+        let broker = Broker::new(options, gate, memory, Box::new(listener), peers, kept);
         if let (Some(cluster), Some(events)) = (&cluster, events) {
             cluster.start(&broker, events, broker.closing());
         }
@@ -171,6 +178,9 @@ impl Server {
         runtime.spawn(expire(broker.clone(), broker.closing()));
         if broker.kept.expires(&broker.options) {
             runtime.spawn(expire_kept(broker.clone(), broker.closing()));
+        }
+        if broker.options.store.is_some() {
+            runtime.spawn(report_failure(broker.clone(), failure, broker.closing()));
         }
         runtime.spawn(governor::govern(broker.clone(), broker.closing()));
         Ok(Self {
@@ -281,7 +291,12 @@ impl Server {
     /// Resolves when the server is closed and its last connection has ended, at most `close_timeout` after
     /// [`close`](Self::close).
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.broker.closed()
+        let closed = self.broker.closed();
+        let store = self.broker.kept.close();
+        async move {
+            closed.await;
+            store.await;
+        }
     }
 }
 
@@ -312,6 +327,18 @@ async fn tell_watchers(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) 
             () = due => {}
             _ = closing.wait_for(|closing| *closing) => return,
         }
+    }
+}
+
+/// Emits the event of a failure of the store, until the server closes.
+async fn report_failure(
+    broker: Arc<Broker>,
+    failure: oneshot::Receiver<Error>,
+    mut closing: watch::Receiver<bool>,
+) {
+    tokio::select! {
+        Ok(error) = failure => broker.listener.event(ServerEvent::StoreFailed(&error)),
+        _ = closing.wait_for(|closing| *closing) => {}
     }
 }
 

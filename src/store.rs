@@ -7,7 +7,9 @@
 //! | --- | --- |
 //! | `store` | the trait [`Log`] |
 //! | `memory` | a log in memory |
+//! | `disk` | logs on the disk |
 
+pub(crate) mod disk;
 pub(crate) mod memory;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
@@ -59,7 +61,6 @@ pub(crate) enum Stored {
     /// It is lost when the process ends.
     Memory,
     /// It is on the disk, and the disk has confirmed that.
-    #[allow(dead_code)]
     Disk,
 }
 
@@ -181,6 +182,11 @@ pub(crate) trait Log: fmt::Debug + Send + Sync {
     /// Frees about this many bytes of memory, the oldest messages first. Returns the bytes freed: a log on a disk frees
     /// its caches.
     fn release(&self, bytes: usize) -> usize;
+
+    /// Maximum bytes of memory that `release` can free.
+    fn releasable(&self) -> usize {
+        self.stats().bytes as usize
+    }
 
     fn stats(&self) -> LogStats;
 }

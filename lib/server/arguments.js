@@ -67,6 +67,17 @@ function nativeAdmin({ port, fd, host, token }, ownFd) {
   return { host: DEFAULTS.admin.host, port: 0, token, fd };
 }
 
+/** Converts the option `store`. */
+function nativeStore({ path: folder, sync, maxBytes }) {
+  const delay = typeof sync === 'number' ? sync : undefined;
+  return {
+    path: path.resolve(folder),
+    sync: delay === undefined ? sync : undefined,
+    delay,
+    maxBytes,
+  };
+}
+
 /** Converts the option `jwt`. */
 function nativeJwt({ secret, publicKey, issuer, audience, subject, ...others }) {
   return {
@@ -95,6 +106,7 @@ function parse({ id, ...options }) {
     authorize,
     jwt,
     admin,
+    store,
     // For `ServerEvents`.
     logger: _logger,
     ...limits
@@ -113,6 +125,7 @@ function parse({ id, ...options }) {
   const authenticates = authenticate !== undefined;
   const native = { ...limits, host, port: 0, path: shown.path, authenticates, adopts };
   native.authorizes = authorize !== undefined;
+  native.store = store && nativeStore(store);
   if (trustProxy !== undefined) {
     if (typeof trustProxy === 'object' || typeof trustProxy === 'string') {
       native.trustedNetworks = [trustProxy].flat();

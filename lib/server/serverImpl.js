@@ -79,7 +79,11 @@ function namesOf(fault) {
 }
 
 /** The codes of warnings about faults of functions of the program. */
-const WARNINGS = { authenticate: 'WSMB_AUTHENTICATE', authorize: 'WSMB_AUTHORIZE' };
+const WARNINGS = {
+  store: 'WSMB_STORE',
+  authenticate: 'WSMB_AUTHENTICATE',
+  authorize: 'WSMB_AUTHORIZE',
+};
 
 const notOpened = () => coded('ERR_WSMB_NOT_OPEN', 'not opened');
 
@@ -530,6 +534,10 @@ class ServerImpl extends ServerEvents {
         this.#failToListen(coded('ERR_WSMB_CLUSTER', message));
       }
     }
+  }
+
+  onStoreFailed([, text]) {
+    this.#reportFault('store', coded('ERR_WSMB_STORE', text));
   }
 
   onBridgeOutput([, number]) {

@@ -8,23 +8,35 @@
 mod permits;
 
 use std::{
+    future::Future,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use crate::{
+    error::{Error, Result},
     memory::Memory,
-    options::{KeepRule, ServerOptions},
-    store::{Bounds, Log, LogStats, memory::MemoryLog},
+    options::{KeepRule, ServerOptions, StoreSync},
+    store::{
+        Bounds, Log, LogStats,
+        disk::{DiskStore, OnFailure, Settings},
+        memory::MemoryLog,
+    },
     sync::{Mutex, atomic::AtomicU64},
     topic,
 };
 pub(crate) use permits::{Permit, Permits};
+use tokio::task::spawn_blocking;
+
+/// Time for which a store collects messages if receipts do not wait for the disk.
+const UNWAITED_DELAY: Duration = Duration::from_secs(1);
 
 /// All rules of a broker.
 #[derive(Debug)]
 pub(crate) struct KeptTopics {
     rules: Box<[Arc<Rule>]>,
+    /// The store of the rules with `disk`.
+    store: Option<Arc<DiskStore>>,
     /// The replays that read.
     pub(crate) permits: Arc<Permits>,
     /// Replays begun so far.
@@ -41,23 +53,64 @@ pub(crate) struct Rule {
 }
 
 impl KeptTopics {
-    pub(crate) fn new(options: &ServerOptions, memory: &Arc<Memory>) -> Self {
+    /// Opens the store, if there is one. `on_failure` is called once if it fails later.
+    ///
+    /// Errors: `Store`.
+    pub(crate) fn open(
+        options: &ServerOptions,
+        memory: &Arc<Memory>,
+        on_failure: OnFailure,
+    ) -> Result<Self> {
+        let on_disk = options.keep.iter().filter(|rule| rule.disk);
+        let on_disk: Vec<_> = on_disk
+            .map(|rule| (&*rule.topic, bounds_of(rule)))
+            .collect();
+        let (store, logs) = match &options.store {
+            Some(store) => {
+                let (delay, waits) = match store.sync {
+                    StoreSync::Batch => (Duration::ZERO, true),
+                    StoreSync::Every(delay) => (delay, true),
+                    StoreSync::Never => (UNWAITED_DELAY, false),
+                };
+                let settings = Settings {
+                    delay,
+                    waits,
+                    max_bytes: store.max_bytes,
+                };
+                DiskStore::open(&store.path, &on_disk, settings, memory, on_failure)
+                    .map(|(store, logs)| (Some(Arc::new(store)), logs))
+                    .map_err(|error| Error::Store(error.0.to_string()))?
+            }
+            None => (None, Vec::new()),
+        };
+        let mut logs = logs.into_iter();
         let rule = |rule: &KeepRule| {
-            let bounds = Bounds {
-                messages: rule.messages,
-                age: rule.age.map(millis),
-                bytes: rule.bytes,
+            let log: Box<dyn Log> = match rule.disk.then(|| logs.next()).flatten() {
+                Some(log) => Box::new(log),
+                None => Box::new(MemoryLog::new(&rule.topic, bounds_of(rule), memory)),
             };
             Arc::new(Rule {
                 pattern: (&*rule.topic).into(),
-                log: Box::new(MemoryLog::new(&rule.topic, bounds, memory)),
+                log,
                 order: Mutex::new(()),
             })
         };
-        Self {
+        Ok(Self {
             rules: options.keep.iter().map(rule).collect(),
+            store,
             permits: Arc::default(),
             replays: AtomicU64::new(0),
+        })
+    }
+
+    /// Writes what is to be stored, and closes the store. No message may be appended any more.
+    pub(crate) fn close(&self) -> impl Future<Output = ()> + Send + 'static {
+        let store = self.store.clone();
+        async move {
+            if let Some(store) = store {
+                // It fails only if the runtime is being shut down: the store is closed when dropped.
+                let _ = spawn_blocking(move || store.close()).await;
+            }
         }
     }
 
@@ -90,9 +143,9 @@ impl KeptTopics {
         self.rules.iter().for_each(|rule| rule.log.expire(now));
     }
 
-    /// Frees about this many bytes, of each log in proportion to what it holds. Returns the bytes freed.
+    /// Frees about this many bytes, of each log in memory in proportion to what it holds. Returns the bytes freed.
     pub(crate) fn release(&self, bytes: usize) -> usize {
-        let held = |rule: &Arc<Rule>| rule.log.stats().bytes as usize;
+        let held = |rule: &Arc<Rule>| rule.log.releasable();
         let total: usize = self.rules.iter().map(held).sum();
         if total == 0 || bytes == 0 {
             return 0;
@@ -115,6 +168,14 @@ impl KeptTopics {
     }
 }
 
+fn bounds_of(rule: &KeepRule) -> Bounds {
+    Bounds {
+        messages: rule.messages,
+        age: rule.age.map(millis),
+        bytes: rule.bytes,
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -134,7 +195,12 @@ mod tests {
             keep: patterns.iter().copied().map(KeepRule::new).collect(),
             ..ServerOptions::default()
         };
-        KeptTopics::new(&options, &Arc::new(Memory::new(usize::MAX)))
+        KeptTopics::open(
+            &options,
+            &Arc::new(Memory::new(usize::MAX)),
+            Box::new(|_| ()),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -153,9 +153,12 @@ impl Connection {
         rule.log.on_stored(
             offset,
             Box::new(move |stored| {
-                // A message that could not be stored was delivered, but has no `stored`.
-                let stored = stored.map(|stored| format!(",\"stored\":\"{}\"", stored.name()));
-                let end = format!(",\"offset\":{offset}{}}}", stored.unwrap_or_default());
+                // A message that could not be stored was delivered all the same.
+                let stored = match stored {
+                    Ok(stored) => format!("\"stored\":\"{}\"", stored.name()),
+                    Err(_) => "\"code\":\"NOT_STORED\"".to_owned(),
+                };
+                let end = format!(",\"offset\":{offset},{stored}}}");
                 let (queued, dropped) = (queued.to_string(), dropped.to_string());
                 let frame = version_2::publish_receipt(&reference, &queued, &dropped, &end);
                 handle.write(|outbox| outbox.push(&frame));

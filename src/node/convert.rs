@@ -8,8 +8,8 @@ use napi_derive::napi;
 
 use crate::{
     AdminOptions, Authentication, ClientOptions, Error, KeepRule, Listen, NatsAuth, NatsOptions,
-    Pem, ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, TlsClientOptions,
-    TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
+    Pem, ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, StoreOptions,
+    StoreSync, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -49,6 +49,7 @@ pub struct NativeKeep {
     pub messages: Option<f64>,
     pub age: Option<f64>,
     pub bytes: Option<f64>,
+    pub disk: Option<bool>,
 }
 
 impl From<NativeKeep> for KeepRule {
@@ -57,7 +58,32 @@ impl From<NativeKeep> for KeepRule {
         set(&mut rule.messages, js.messages);
         set(&mut rule.bytes, js.bytes);
         rule.age = js.age.map(millis);
+        rule.disk = js.disk.unwrap_or_default();
         rule
+    }
+}
+
+/// The option `store`.
+#[napi(object)]
+pub struct NativeStore {
+    pub path: Option<String>,
+    /// `batch` or `never`; none if there is a delay.
+    pub sync: Option<String>,
+    /// The interval of writes in milliseconds.
+    pub delay: Option<f64>,
+    pub max_bytes: Option<f64>,
+}
+
+impl From<NativeStore> for StoreOptions {
+    fn from(js: NativeStore) -> Self {
+        let mut options = Self::new(js.path.unwrap_or_default());
+        options.sync = match (js.delay, js.sync.as_deref()) {
+            (Some(delay), _) => StoreSync::Every(millis(delay)),
+            (None, Some("never")) => StoreSync::Never,
+            _ => StoreSync::Batch,
+        };
+        set(&mut options.max_bytes, js.max_bytes);
+        options
     }
 }
 
@@ -157,6 +183,7 @@ native_options! {
         pub max_protocol_errors: Option<f64>,
         pub rate_limit: Option<NativeRateLimit>,
         pub keep: Option<Vec<NativeKeep>>,
+        pub store: Option<NativeStore>,
         pub allowed_origins: Option<Vec<String>>,
         pub jwt: Option<NativeJwt>,
         /// True if there is a function `authenticate`.
@@ -231,6 +258,7 @@ impl From<NativeServerOptions> for ServerOptions {
         options.rate_limit = js.rate_limit.map(RateLimit::from);
         let keep = js.keep.unwrap_or_default();
         options.keep = keep.into_iter().map(Into::into).collect();
+        options.store = js.store.map(Into::into);
         options.max_protocol_errors = js.max_protocol_errors.map(|errors| errors as u32);
         options.register_timeout = js.register_timeout.map(millis);
         options.tls = js.tls.map(Into::into);

@@ -1,10 +1,11 @@
 //! Converts the default options for JavaScript. A test compares the defaults in the documents with them.
 
 use super::convert::{
-    NativeAdmin, NativeClientOptions, NativeJwt, NativeNats, NativeServerOptions,
+    NativeAdmin, NativeClientOptions, NativeJwt, NativeNats, NativeServerOptions, NativeStore,
 };
 use crate::{
     AdminOptions, Authentication, ClientOptions, Listen, NatsOptions, ServerOptions, SlowConsumer,
+    StoreOptions, StoreSync,
     auth::{JwtOptions, Subject},
 };
 
@@ -98,6 +99,23 @@ impl From<NatsOptions> for NativeNats {
             trust: None,
             required: Some(options.required),
             timeout: Some(options.timeout.as_millis() as f64),
+        }
+    }
+}
+
+impl From<StoreOptions> for NativeStore {
+    /// Leaves out the path.
+    fn from(options: StoreOptions) -> Self {
+        let (sync, delay) = match options.sync {
+            StoreSync::Batch => (Some("batch"), None),
+            StoreSync::Every(delay) => (None, Some(delay.as_millis() as f64)),
+            StoreSync::Never => (Some("never"), None),
+        };
+        Self {
+            path: None,
+            sync: sync.map(str::to_owned),
+            delay,
+            max_bytes: Some(options.max_bytes as f64),
         }
     }
 }

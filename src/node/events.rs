@@ -61,6 +61,8 @@ pub enum ServerEventKind {
     Question,
     /// `state, reason`
     Cluster,
+    /// `text`: messages are not stored any more.
+    StoreFailed,
     /// `number, ids, silent brokers`: the result of a search of the cluster.
     Found,
     /// `number`: the bridge of this number has bytes to send, or has ended.
@@ -351,6 +353,9 @@ impl ServerListener for Listener {
                 shared.push(Kind::HandshakeRefused, &[&info_json(info), &json(status)]);
             }
             ServerEvent::Cluster(event) => shared.cluster(event),
+            ServerEvent::StoreFailed(error) => {
+                shared.push(Kind::StoreFailed, &[&json(&error.to_string())]);
+            }
             ServerEvent::Connection(_)
             | ServerEvent::UnknownId(_)
             | ServerEvent::Refused { .. }

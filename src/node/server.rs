@@ -24,7 +24,7 @@ use super::{
 use crate::InheritedSocket;
 use crate::{
     Address, AdminOptions, Authentication, Authorization, ClientOptions, Error, Format, Found,
-    Listen, NatsOptions, Server, ServerOptions, TrustProxy,
+    Listen, NatsOptions, Server, ServerOptions, StoreOptions, TrustProxy,
     auth::{JwtKey, JwtOptions},
     server::check_close,
 };
@@ -117,6 +117,7 @@ impl NativeServer {
             authenticates,
             authenticate_timeout: Some(AUTHENTICATE.as_millis() as f64),
             nats: Some(NatsOptions::new(Vec::<String>::new()).into()),
+            store: Some(StoreOptions::new("").into()),
             admin: Some(AdminOptions::new(0).into()),
             ..options.into()
         }

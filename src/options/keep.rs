@@ -15,7 +15,7 @@ const MAX_MESSAGES: usize = 1 << 24;
 /// Minimum bytes of the messages of a rule.
 const LEAST_BYTES: usize = 4 << 10;
 
-/// A rule of the topics whose messages are kept in memory. Of several rules that match a topic, the first one counts.
+/// A rule of the topics whose messages are kept. Of several rules that match a topic, the first one counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeepRule {
     /// The topics: a topic, or a pattern with wildcards.
@@ -27,6 +27,8 @@ pub struct KeepRule {
     /// Maximum bytes of the messages of all topics of the rule together; the oldest ones are trimmed. About 200 bytes count
     /// for each message besides its frame. Default 64 MiB.
     pub bytes: usize,
+    /// The messages are kept on the disk, in the store. Default: in memory.
+    pub disk: bool,
 }
 
 impl KeepRule {
@@ -37,7 +39,19 @@ impl KeepRule {
             messages: 100,
             age: None,
             bytes: 64 << 20,
+            disk: false,
         }
+    }
+}
+
+/// Checks that there is a store if a rule needs one.
+pub(super) fn validate_disk(rules: &[KeepRule], has_store: bool) -> Result<()> {
+    match rules.iter().any(|rule| rule.disk) && !has_store {
+        true => Err(Error::InvalidOption {
+            name: "keep.disk",
+            reason: "needs option \"store\"".to_owned(),
+        }),
+        false => Ok(()),
     }
 }
 
@@ -86,6 +100,15 @@ mod tests {
             Err(Error::InvalidOption { name, .. }) => Some(name),
             _ => None,
         }
+    }
+
+    #[test]
+    fn a_rule_on_the_disk_needs_a_store() {
+        let mut rule = KeepRule::new("a");
+        assert!(validate_disk(&[rule.clone()], false).is_ok());
+        rule.disk = true;
+        assert!(validate_disk(&[rule.clone()], false).is_err());
+        assert!(validate_disk(&[rule], true).is_ok());
     }
 
     #[test]

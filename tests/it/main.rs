@@ -18,6 +18,7 @@ mod handshake;
 mod heartbeat;
 mod jwt;
 mod kept;
+mod kept_on_disk;
 mod limits;
 mod max_memory;
 mod messaging;

@@ -1,0 +1,311 @@
+//! Logs on the disk: a file with the messages of all rules, and a thread that writes it.
+//!
+//! Messages are appended to a queue. The thread writes all that is queued in one transaction, waits for the disk, and then
+//! calls those who wait. A write that fails is never repeated: the store fails, and nothing is stored any more.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `disk` | the store: its logs, its queue, and its failure |
+//! | `log` | a log, which implements the trait |
+//! | `index` | where the messages of a log are, in memory |
+//! | `writer` | the thread |
+//! | `file` | the tables of the file |
+//!
+//! Locks: the state of a log, then the queue.
+
+mod file;
+mod index;
+mod log;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use super::{Bounds, StoreError, Stored};
+use crate::memory::{Charge, Memory};
+use file::{Changes, File, Head};
+use index::Index;
+pub(crate) use log::DiskLog;
+use log::LogState;
+
+/// Maximum bytes of messages that wait for the disk. One message may always wait, whatever its size.
+const MAX_QUEUED: usize = 16 << 20;
+/// Number of reads at the same time. Each occupies a thread.
+const READS: usize = 4;
+
+/// Called once if the store fails.
+pub(crate) type OnFailure = Box<dyn FnOnce(&StoreError) + Send>;
+
+/// How a store writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Time for which appended messages are collected before they are written.
+    pub(crate) delay: Duration,
+    /// True if callers of `on_stored` wait for the disk.
+    pub(crate) waits: bool,
+    /// Maximum bytes of the messages of all logs. Beyond it each message that is appended trims the oldest ones of its log.
+    pub(crate) max_bytes: usize,
+}
+
+/// A store on the disk. Closed when dropped.
+#[derive(Debug)]
+pub(crate) struct DiskStore {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// State shared by logs, readers and the writer.
+struct Shared {
+    file: File,
+    logs: Box<[Arc<LogState>]>,
+    settings: Settings,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// Bytes of messages that wait for the disk.
+    queued: AtomicUsize,
+    /// Bytes of the messages of all logs.
+    bytes: AtomicUsize,
+    reads: Semaphore,
+    failure: OnceLock<StoreError>,
+    on_failure: Mutex<Option<OnFailure>>,
+}
+
+/// Reasons for the writer to wake up.
+#[derive(Debug, Default)]
+struct Queue {
+    has_changes: bool,
+    /// True if the queue is half full: the writer does not wait for more.
+    is_large: bool,
+    is_closing: bool,
+}
+
+impl DiskStore {
+    /// Opens the store in this folder, and a log for each pattern. The folder is created if it does not exist.
+    pub(crate) fn open(
+        folder: &Path,
+        rules: &[(&str, Bounds)],
+        settings: Settings,
+        memory: &Arc<Memory>,
+        on_failure: OnFailure,
+    ) -> Result<(Self, Vec<DiskLog>), StoreError> {
+        let file = File::open(folder)?;
+        Self::start(file, rules, settings, memory, on_failure)
+    }
+
+    fn start(
+        file: File,
+        rules: &[(&str, Bounds)],
+        settings: Settings,
+        memory: &Arc<Memory>,
+        on_failure: OnFailure,
+    ) -> Result<(Self, Vec<DiskLog>), StoreError> {
+        let heads = file.heads()?;
+        let mut next_number = heads.iter().map(|head| head.number + 1).max().unwrap_or(0);
+        let mut logs = Vec::with_capacity(rules.len());
+        for (pattern, bounds) in rules {
+            let known = heads
+                .iter()
+                .find(|head| &*head.pattern == *pattern)
+                .cloned();
+            let head = known.unwrap_or_else(|| {
+                next_number += 1;
+                new_head(pattern, next_number - 1)
+            });
+            let index = load(&file, &head, *bounds)?;
+            let charge = Charge::new(memory, 0);
+            logs.push(Arc::new(LogState::new(&head, index, charge)));
+        }
+        // Reserves offsets before any is given.
+        let first: Vec<Changes> = logs.iter().map(|log| log.changes(false).0).collect();
+        file.commit(&first)?;
+        let bytes = logs.iter().map(|log| log.bytes()).sum();
+        let shared = Arc::new(Shared {
+            file,
+            logs: logs.clone().into(),
+            settings,
+            queue: Mutex::new(Queue {
+                has_changes: true,
+                ..Queue::default()
+            }),
+            changed: Condvar::new(),
+            queued: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(bytes),
+            reads: Semaphore::new(READS),
+            failure: OnceLock::new(),
+            on_failure: Mutex::new(Some(on_failure)),
+        });
+        let writer = shared.clone();
+        let thread = thread::Builder::new().name("wsmb-store".to_owned());
+        let thread = thread
+            .spawn(move || writer::run(&writer))
+            .map_err(|error| StoreError(format!("no thread for the store: {error}").into()))?;
+        let disk_log = |log| DiskLog::new(log, shared.clone());
+        let logs = logs.into_iter().map(disk_log).collect();
+        let thread = Mutex::new(Some(thread));
+        Ok((Self { shared, thread }, logs))
+    }
+
+    /// Writes all that is queued, ends the thread, and closes the file. Waits for the disk. No message may be appended any
+    /// more: a later process would give its offset again.
+    pub(crate) fn close(&self) {
+        let mut thread = self.thread.lock();
+        let Some(thread) = thread.take() else {
+            return;
+        };
+        self.shared.queue.lock().is_closing = true;
+        self.shared.changed.notify_one();
+        // It fails only if somebody who waited has panicked.
+        let _ = thread.join();
+        let closed = StoreError("the store is closed".into());
+        if self.shared.failure.set(closed.clone()).is_ok() {
+            self.shared.end(&closed);
+        }
+        self.shared.file.close();
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn new_head(pattern: &str, number: u32) -> Head {
+    Head {
+        pattern: pattern.into(),
+        number,
+        reserved: 0,
+        is_closed: true,
+        forgotten_to: 0,
+        jumped_to: 0,
+        epoch: format!("{:x}", rand::random::<u64>()).into(),
+    }
+}
+
+/// The index of a log, from the file.
+fn load(file: &File, head: &Head, bounds: Bounds) -> Result<Index, StoreError> {
+    let mut index = Index::new(bounds);
+    index.forgotten_to = head.forgotten_to;
+    file.topics(head.number, |row| index.load_topic(row))?;
+    file.messages(head.number, |offset, time, prev, topic, frame| {
+        index.load_message(offset, time, prev, topic, frame.len());
+    })?;
+    index.loaded();
+    Ok(index)
+}
+
+impl Shared {
+    fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.failure.get().cloned()
+    }
+
+    /// Why a message was not stored.
+    fn why_skipped(&self) -> StoreError {
+        self.failure().unwrap_or_else(|| {
+            StoreError(format!("{MAX_QUEUED} bytes of messages wait for the disk").into())
+        })
+    }
+
+    /// True if callers wait for the disk.
+    fn waits(&self) -> bool {
+        self.settings.waits
+    }
+
+    /// How safe a message is that the disk has confirmed, as receipts say it.
+    fn safety(&self) -> Stored {
+        match self.settings.waits {
+            true => Stored::Disk,
+            false => Stored::Memory,
+        }
+    }
+
+    /// True if a message of this size may be queued.
+    fn has_room(&self, size: usize) -> bool {
+        let queued = self.queued.load(Relaxed);
+        queued == 0 || queued.saturating_add(size) <= MAX_QUEUED
+    }
+
+    /// Counts bytes that were queued, and wakes the writer.
+    fn add_queued(&self, bytes: usize) {
+        let queued = self.queued.fetch_add(bytes, Relaxed) + bytes;
+        let mut queue = self.queue.lock();
+        queue.is_large = queued > MAX_QUEUED / 2;
+        if !queue.has_changes || queue.is_large {
+            queue.has_changes = true;
+            self.changed.notify_one();
+        }
+    }
+
+    fn remove_queued(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes, Relaxed);
+    }
+
+    /// True if the messages of all logs are too many with those of a log whose bytes have changed.
+    fn exceeds(&self, before: usize, now: usize) -> bool {
+        let all = self.bytes.load(Relaxed).saturating_sub(before);
+        all.saturating_add(now) > self.settings.max_bytes
+    }
+
+    /// The bytes of a log have changed.
+    fn set_bytes(&self, before: usize, now: usize) {
+        self.bytes.fetch_add(now.wrapping_sub(before), Relaxed);
+    }
+
+    /// Wakes the writer.
+    fn wake(&self) {
+        self.queue.lock().has_changes = true;
+        self.changed.notify_one();
+    }
+
+    /// Reads the frames of messages, in another thread.
+    async fn read(
+        self: &Arc<Self>,
+        log: u32,
+        offsets: Vec<u64>,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let _permit = self.reads.acquire().await;
+        let shared = self.clone();
+        let reading = spawn_blocking(move || shared.file.frames(log, &offsets));
+        let panicked = |_| Err(StoreError("the store panicked".into()));
+        reading.await.unwrap_or_else(panicked)
+    }
+
+    /// Ends the store after a failure.
+    fn fail(&self, error: StoreError) {
+        if self.failure.set(error.clone()).is_ok() {
+            if let Some(on_failure) = self.on_failure.lock().take() {
+                on_failure(&error);
+            }
+            self.end(&error);
+        }
+    }
+
+    fn end(&self, error: &StoreError) {
+        self.logs.iter().for_each(|log| log.on_failure(error));
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Shared");
+        debug.field("file", &self.file).finish_non_exhaustive()
+    }
+}
