@@ -105,7 +105,7 @@ async function main() {
   for (let n = 0; n < 20; n += 1) {
     assert.deepEqual(await asker.request(n, 'x'), { from: 'x', message: 'x here' });
   }
-  // NATS reports that nobody listens to y before the broker's own timeout has passed.
+  // NATS reports that y has no subscriber before the broker's own timeout has passed.
   await until('the lost broker is forgotten', () => server.cluster.brokers().length === 1);
   assert.deepEqual(await server.cluster.has('y'), { has: false, broker: null, silent: [] });
   const lost = await asker.request(1, 'y').then(assert.fail, ({ code }) => code);
