@@ -118,6 +118,12 @@ impl Stage {
             handshake_timeout: TIMEOUT,
             close_timeout: TIMEOUT,
             ack_timeout: TIMEOUT,
+            mailboxes: vec![MailboxRule {
+                messages: 4,
+                max_deliver: 2,
+                dead_letters: Some("kept.dead".to_owned()),
+                ..MailboxRule::new("*")
+            }],
             keep: vec![KeepRule {
                 messages: 4,
                 ..KeepRule::new("kept.>")
