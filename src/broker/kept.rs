@@ -18,7 +18,7 @@ use crate::{
     memory::Memory,
     options::{KeepRule, ServerOptions, StoreSync},
     store::{
-        Bounds, Log, LogStats,
+        Bounds, Log, LogStats, Overflow,
         disk::{DiskStore, OnFailure, Settings},
         memory::MemoryLog,
     },
@@ -173,6 +173,8 @@ fn bounds_of(rule: &KeepRule) -> Bounds {
         messages: rule.messages,
         age: rule.age.map(millis),
         bytes: rule.bytes,
+        topic_bytes: usize::MAX,
+        overflow: Overflow::Trim,
     }
 }
 
