@@ -123,8 +123,9 @@ for (const kind of kinds) {
     mailbox.on('message', (message, mail) => mails.push(mail));
     for (const message of ['a', 'b', 'c']) await sender.deliver(message, { mailbox: 'c' });
     while (mails.length < 3) await once(mailbox, 'message');
+    const lost = once(server, 'disconnected');
     relay.cut();
-    await once(server, 'disconnected');
+    await lost;
     // Told to the broker once the client is back.
     mails[1].ack();
     const back = once(client, 'reconnected');

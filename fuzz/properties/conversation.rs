@@ -23,7 +23,7 @@ use super::{
     peer::{PATIENCE, Peer, REQUEST, TEXT, Wait, frame},
     runtime,
 };
-use crate::{KeepRule, Listen, Server, ServerEvent, ServerOptions};
+use crate::{KeepRule, Listen, MailboxRule, Server, ServerEvent, ServerOptions};
 
 const PEERS: usize = 4;
 /// Every timeout of the server: longer than our own, so that a frame that waits for one of them is detected.
