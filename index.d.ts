@@ -1052,6 +1052,16 @@ declare namespace WSMsgBroker {
     trimmed: number;
     /** Times that a subscription got messages from a log. */
     replays: number;
+    /** Messages that wait in mailboxes now (`mailboxes`). */
+    mail: number;
+    /** Bytes of these; part of `memory`, unless they are on the disk. */
+    mailBytes: number;
+    /** Messages refused so far because a mailbox was full. */
+    mailRefused: number;
+    /** Messages of mailboxes delivered again so far. */
+    redelivered: number;
+    /** Messages removed from mailboxes so far because they were delivered too often. */
+    deadLetters: number;
     /** Messages to topics without a subscriber. */
     withoutSubscriber: number;
     /** Sessions of clients. */

@@ -259,7 +259,7 @@ for (const kind of kinds) {
   });
 }
 
-test('rule 47: a message that was delivered too often goes to the topic for such ones', async (t) => {
+test('rule 47.1: a message that was delivered too often goes to the topic for such ones', async (t) => {
   const server = await startServer(t, {
     mailboxes: [{ mailbox: '*', maxDeliver: 2, deadLetters: 'dead' }],
     keep: [{ topic: 'dead' }],
@@ -280,7 +280,7 @@ test('rule 47: a message that was delivered too often goes to the topic for such
   t.is(server.mailbox('c').messages, 0);
 });
 
-test('a message that is too old is removed', async (t) => {
+test('rule 47.2: a message that is too old is removed', async (t) => {
   const server = await startServer(t, { mailboxes: [{ mailbox: '*', age: 50 }] });
   const client = await join(t, 'addon', server, 'c');
   await client.deliver(1, { mailbox: 'x' });

@@ -128,10 +128,6 @@ impl Mailboxes {
         })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty()
-    }
-
     /// The rule of the mailbox with this name, if there is one.
     pub(crate) fn rule_of(&self, name: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|rule| rule.options.matches(name))
