@@ -500,7 +500,6 @@ declare namespace WSMsgBroker {
     resume(): void;
     /** Closes it. Messages that are not acknowledged stay. Resolves when the broker has confirmed it; never rejects. */
     close(): Promise<void>;
-    [Symbol.asyncDispose](): Promise<void>;
     on<Name extends keyof MailboxEvents>(
       name: Name,
       listener: Listener<MailboxEvents<Message>, Name>,
@@ -1339,7 +1338,7 @@ declare namespace WSMsgBroker {
      * in milliseconds. `never`: once a second, and receipts do not wait for the disk. Default `batch`.
      */
     sync?: 'batch' | 'never' | number | undefined;
-    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed. Default 4 GiB. */
+    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed, and mailboxes are full. Default 4 GiB. */
     maxBytes?: number | undefined;
   }
 

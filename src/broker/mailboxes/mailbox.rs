@@ -59,7 +59,7 @@ struct Consumer {
     bytes: usize,
 }
 
-/// What a consumer is to read.
+/// A query that a consumer is to make.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) query: Query,
