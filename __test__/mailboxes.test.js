@@ -262,6 +262,27 @@ for (const kind of kinds) {
   });
 }
 
+for (const kind of kinds) {
+  test(`${kind}: messages that came before there was a listener are the first ones it gets`, async (t) => {
+    const server = await startServer(t, { mailboxes });
+    const client = await join(t, kind, server, 'c');
+    for (let n = 0; n < 5; n += 1) await client.deliver(n, { mailbox: 'c' });
+    const mailbox = await client.openMailbox();
+    // Behind the messages.
+    client.on('message', (message, response) => response?.send(message));
+    await client.request('are all here?', 'c');
+    const seen = [];
+    mailbox.on('message', (message, mail) => {
+      seen.push(message);
+      mail.ack();
+    });
+    // A message that comes before the listener has got the others.
+    mailbox.push({ message: 'next', ack() {} });
+    await holds(server, 'c', 0);
+    t.deepEqual(seen, [0, 1, 2, 3, 4, 'next']);
+  });
+}
+
 test('rule 47.1: a message that was delivered too often goes to the topic for such ones', async (t) => {
   const server = await startServer(t, {
     mailboxes: [{ mailbox: '*', maxDeliver: 2, deadLetters: 'dead' }],

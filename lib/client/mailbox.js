@@ -40,7 +40,7 @@ class Mailbox extends Emitter {
 
   /** Hands a message to the listeners; without any to a loop or to the handler. */
   push(mail) {
-    if (this.listenerCount('message') > 0) {
+    if (this.listenerCount('message') > 0 && this.#queue.length === 0) {
       this.emit('message', mail.message, mail);
     } else {
       this.#queue.push(mail);
@@ -58,13 +58,29 @@ class Mailbox extends Emitter {
     super.on(name, listener);
     if (name === 'message') {
       // The program may add further listeners first.
-      timers.setTimeout(() => {
-        for (const mail of this.#queue.splice(0)) {
-          this.push(mail);
-        }
-      }, 0);
+      timers.setTimeout(() => this.#release(), 0);
     }
     return this;
+  }
+
+  /** Hands queued messages to the listeners. After an error of a listener, the rest follows. */
+  #release() {
+    const queue = this.#queue;
+    try {
+      while (queue.length > 0 && this.listenerCount('message') > 0) {
+        const [mail] = queue;
+        // Stays in the queue meanwhile: messages that come are behind it.
+        try {
+          this.emit('message', mail.message, mail);
+        } finally {
+          queue.shift();
+        }
+      }
+    } finally {
+      if (queue.length > 0 && this.listenerCount('message') > 0) {
+        timers.setTimeout(() => this.#release(), 0);
+      }
+    }
   }
 
   /** An async iterator of messages. Each is acknowledged when the loop asks for the next one. */
