@@ -30,7 +30,7 @@ use ring::digest;
 use super::{handle::Handle, kept::now};
 use crate::{
     options::MailboxRule,
-    store::{Key, Log, LogStats, Record, StoreError, Stored},
+    store::{Key, Log, LogStats, Place, Record, StoreError, Stored},
     sync::Mutex,
 };
 use mailbox::Mailbox;
@@ -197,7 +197,7 @@ impl Mailboxes {
             Box::new(move |stored: Result<Stored, StoreError>| {
                 rule.stored_to.fetch_max(place.offset, Relaxed);
                 if stored.is_ok() {
-                    mailboxes.offer(&name, place.offset, &frame);
+                    mailboxes.offer(&name, place, &frame);
                 }
                 done(outcome(stored, false));
             }),
@@ -205,10 +205,10 @@ impl Mailboxes {
     }
 
     /// A message of a mailbox was stored: gives it to a consumer, if there is one.
-    fn offer(&self, name: &str, offset: u64, frame: &Bytes) {
+    fn offer(&self, name: &str, place: Place, frame: &Bytes) {
         let mailbox = self.open.lock().get(name).cloned();
         if let Some(mailbox) = mailbox {
-            mailbox.offer(offset, frame);
+            mailbox.offer(place, frame);
         }
     }
 

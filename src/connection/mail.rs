@@ -298,8 +298,9 @@ impl Connection {
                 Poll::Ready(page) => {
                     let ReadingMail { mailbox, plan, .. } = *mail;
                     let (key, counters) = (self.handle.key, &self.broker.mailboxes.counters);
-                    let batch = mailbox.end(key, &plan.query, page.ok(), counters);
+                    let batch = mailbox.take(key, &plan.query, page.ok(), counters);
                     self.send_mail(&batch.taken);
+                    mailbox.end(key);
                     for dead in &batch.dead {
                         self.send_dead(&mailbox, dead, turn);
                         mailbox.remove(dead.offset);

@@ -13,7 +13,7 @@ use super::{Counters, Rule};
 use crate::{
     broker::handle::Handle,
     protocol::version_2,
-    store::{Page, Query, Range},
+    store::{Page, Place, Query, Range},
     sync::Mutex,
     transport::{framing, outbox::Pushed},
 };
@@ -182,11 +182,16 @@ impl Mailbox {
         self.state.lock().consumers.is_empty() && self.rule.log.usage(&self.topic).messages == 0
     }
 
-    /// Gives a message that was just stored to a consumer, or has a consumer read it.
-    pub(super) fn offer(&self, offset: u64, frame: &Bytes) {
+    /// Gives a message that was just stored to a consumer, or has a consumer read it. Two messages that were stored at the
+    /// same time may come here in any order.
+    pub(super) fn offer(&self, place: Place, frame: &Bytes) {
+        let Place { offset, prev } = place;
         let state = &mut *self.state.lock();
-        if state.has_work() || state.reader.is_some() || offset <= state.position {
-            state.has_more |= offset > state.position;
+        if offset <= state.position {
+            return;
+        }
+        if state.has_work() || state.reader.is_some() || prev > state.position {
+            state.has_more = true;
             return state.wake();
         }
         let free = state.consumers.iter_mut();
@@ -232,8 +237,9 @@ impl Mailbox {
         })
     }
 
-    /// The messages of a page that the consumer has now. `page`: none if the log cannot be read any more.
-    pub(crate) fn end(
+    /// The messages of a page that the consumer has now. `page`: none if the log cannot be read any more. Its connection puts
+    /// them into its outbox, and calls [`end`](Self::end).
+    pub(crate) fn take(
         &self,
         key: u64,
         query: &Query,
@@ -246,7 +252,6 @@ impl Mailbox {
             // It has left meanwhile.
             return batch;
         }
-        state.reader = None;
         let Some(page) = page else {
             return batch;
         };
@@ -301,6 +306,15 @@ impl Mailbox {
         counters.redelivered.fetch_add(again as u64, Relaxed);
         counters.dead.fetch_add(batch.dead.len() as u64, Relaxed);
         batch
+    }
+
+    /// Ends the read of a consumer. Messages that are stored from now on come behind those that it has read.
+    pub(crate) fn end(&self, key: u64) {
+        let state = &mut *self.state.lock();
+        if state.reader == Some(key) {
+            state.reader = None;
+            state.wake();
+        }
     }
 
     /// Removes a message: it was handled, or delivered too often.
