@@ -62,11 +62,12 @@ impl Handle {
             return false;
         }
         let mut state = self.subscriber.lock();
-        // Under the lock: losses that are recorded later set it again.
-        self.set_has_losses(false);
         if let Some(state) = &mut *state {
             state.tell(self);
         }
+        // Under the lock: losses that are recorded later set it again. Until then publishers wait here, so that no message
+        // overtakes what is pushed.
+        self.set_has_losses(false);
         self.drops_end();
         true
     }
