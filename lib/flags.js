@@ -38,6 +38,7 @@ const DESCRIPTIONS = {
   maxControlFrames: ['pings and pongs of one connection per second'],
   maxProtocolErrors: ['rejected actions of one connection per minute'],
   keep: ['topics whose messages are kept, as JSON: [{"topic":"room.>","messages":100}]', 'none'],
+  mailboxes: ['ids whose messages wait for them, as JSON: [{"mailbox":"*","messages":1000}]', 'none'],
   'store.path': ['folder of the messages of rules with "disk":true', 'no store'],
   'store.sync': ['when messages are written: batch, never, or ms', 'batch'],
   'store.maxBytes': ['bytes of all messages on the disk'],

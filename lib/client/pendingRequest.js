@@ -41,6 +41,10 @@ class PendingRequest {
   isSingle;
   /** The frame, if it may be sent again after a lost connection. */
   frameText;
+  /** True if the frame is sent again as it is. */
+  keepsKey = false;
+  /** The idempotency key of a message for mailboxes. */
+  mailKey;
   /** The item of the send queue, until the frame is sent. */
   queuedItem;
   /** The part of the session's `answersHeap` that is for this request. */
@@ -71,7 +75,8 @@ class PendingRequest {
     let more;
     if (this.#isReceipt) {
       this.#key = session.requests.nextReference();
-      more = frames.member('ref', this.#key);
+      const key = this.mailKey && JSON.stringify(this.mailKey);
+      more = frames.member('ref', this.#key) + frames.member('key', key);
     } else {
       this.#key = session.ack();
       ack = `"${this.#key}"`;
@@ -95,6 +100,9 @@ class PendingRequest {
     const frame = frames.send(text, dest, ack, more);
     if (session.resendsRequests && ack && !this.#isTopic) {
       this.frameText = frame;
+    } else if (session.reconnects && this.mailKey) {
+      this.frameText = frame;
+      this.keepsKey = true;
     }
     this.#stopWait = startWait(
       limit,
@@ -110,7 +118,17 @@ class PendingRequest {
     return this.#outcome;
   }
 
-  onReceipt(delivered, codes, queued, dropped, elsewhere, offset, stored) {
+  onReceipt(
+    delivered,
+    codes,
+    queued,
+    dropped,
+    elsewhere,
+    offset,
+    stored,
+    mailboxes,
+    duplicates,
+  ) {
     if (this.#isTopic && !this.#isReceipt) {
       this.#isCounted = true;
       this.#openCount += queued ?? 0;
@@ -122,7 +140,13 @@ class PendingRequest {
       for (const [id, code] of Object.entries(codes)) {
         this.#failed.set(id, failure(code, id));
       }
-      this.#settle(undefined, { delivered, failed: this.#failed });
+      const failed = this.#failed;
+      this.#settle(
+        undefined,
+        mailboxes
+          ? { stored: new Map(Object.entries(mailboxes)), duplicates: duplicates ?? [], failed }
+          : { delivered, failed },
+      );
     }
   }
 

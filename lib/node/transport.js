@@ -338,6 +338,11 @@ class Transport {
     });
   }
 
+  onMail([, from, message, mailbox, offset, attempt, key]) {
+    const [action, sender] = ['message', from ?? undefined];
+    this.#session.handleFrame({ action, from: sender, message, mailbox, offset, attempt, key });
+  }
+
   onAnswer(event) {
     const session = this.#session;
     const [, ack, from, message, , heap] = event;
@@ -414,6 +419,19 @@ class Transport {
   onPublishReceipt([, ref, queued, dropped, elsewhere, offset, stored]) {
     const action = 'receipt';
     this.#session.handleFrame({ action, ref, queued, dropped, elsewhere, offset, stored });
+  }
+
+  onMailboxReceipt([, ref, mailboxes, failed, duplicates]) {
+    this.#session.handleFrame({ action: 'receipt', ref, mailboxes, failed, duplicates });
+  }
+
+  onMailboxOpened([, mailbox, ref, epoch, waiting]) {
+    this.#session.handleFrame({ action: 'subscribed', mailbox, ref, epoch, waiting });
+    eventHub.yieldToPromises();
+  }
+
+  onMailboxClosed([, mailbox, ref, code]) {
+    this.#session.handleFrame({ action: 'unsubscribed', mailbox, ref, code });
   }
 
   onHistory([, ref, messages, epoch, offset, more]) {

@@ -71,6 +71,7 @@ impl Connection {
                 place,
                 frame: Bytes::copy_from_slice(&frames[last..]),
                 time,
+                key: None,
             });
             (start, published.offset) = (*end, Some(place.offset));
         }

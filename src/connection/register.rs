@@ -125,6 +125,14 @@ impl AuthState {
         }
     }
 
+    /// True if the messages of this mailbox may be taken: those of its own id.
+    pub(super) fn may_open(&self, mailbox: &str, id: Option<&str>) -> bool {
+        match self {
+            Self::Granted(_) => id == Some(mailbox),
+            _ => true,
+        }
+    }
+
     /// True if a subscription to this pattern is allowed.
     pub(super) fn may_subscribe(&self, pattern: &str, id: Option<&str>) -> bool {
         match self {

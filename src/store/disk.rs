@@ -7,14 +7,12 @@
 //! | --- | --- |
 //! | `disk` | the store: its logs, its queue, and its failure |
 //! | `log` | a log, which implements the trait |
-//! | `index` | where the messages of a log are, in memory |
 //! | `writer` | the thread |
 //! | `file` | the tables of the file |
 //!
 //! Locks: the state of a log, then the queue.
 
 mod file;
-mod index;
 mod log;
 #[cfg(test)]
 mod tests;
@@ -28,22 +26,29 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use super::{Bounds, StoreError, Stored};
+use super::{
+    Bounds, StoreError, Stored,
+    index::{Costs, Index, Journal},
+    keys::Keys,
+};
 use crate::memory::{Charge, Memory};
 use file::{Changes, File, Head};
-use index::Index;
 pub(crate) use log::DiskLog;
 use log::LogState;
 
 /// Maximum bytes of messages that wait for the disk. One message may always wait, whatever its size.
 const MAX_QUEUED: usize = 16 << 20;
+/// Bytes that count for a message besides its frame: its row.
+const MESSAGE: usize = 64;
+/// Time for which removals wait for a message to be written with.
+const REMOVAL_DELAY: Duration = Duration::from_millis(100);
 /// Number of reads at the same time. Each occupies a thread.
 const READS: usize = 4;
 
@@ -88,6 +93,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     has_changes: bool,
+    /// When removals are written, if no message is written before.
+    removals_at: Option<Instant>,
     /// True if the queue is half full: the writer does not wait for more.
     is_large: bool,
     is_closing: bool,
@@ -125,9 +132,9 @@ impl DiskStore {
                 next_number += 1;
                 new_head(pattern, next_number - 1)
             });
-            let index = load(&file, &head, *bounds)?;
+            let loaded = load(&file, &head, *bounds)?;
             let charge = Charge::new(memory, 0);
-            logs.push(Arc::new(LogState::new(&head, index, charge)));
+            logs.push(Arc::new(LogState::new(&head, loaded, charge)));
         }
         // Reserves offsets before any is given.
         let first: Vec<Changes> = logs.iter().map(|log| log.changes(false).0).collect();
@@ -196,16 +203,22 @@ fn new_head(pattern: &str, number: u32) -> Head {
     }
 }
 
-/// The index of a log, from the file.
-fn load(file: &File, head: &Head, bounds: Bounds) -> Result<Index, StoreError> {
-    let mut index = Index::new(bounds);
+/// The index of a log, and its keys, from the file.
+fn load(file: &File, head: &Head, bounds: Bounds) -> Result<(Index<()>, Keys), StoreError> {
+    let costs = Costs {
+        message: MESSAGE,
+        topic: None,
+    };
+    let mut index = Index::new(bounds, costs, Some(Journal::default()));
     index.forgotten_to = head.forgotten_to;
     file.topics(head.number, |row| index.load_topic(row))?;
     file.messages(head.number, |offset, time, prev, topic, frame| {
-        index.load_message(offset, time, prev, topic, frame.len());
+        index.load_message(offset, time, prev, topic, (frame.len(), ()));
     })?;
     index.loaded();
-    Ok(index)
+    let mut keys = Keys::default();
+    file.keys(head.number, |row| keys.add(row))?;
+    Ok((index, keys))
 }
 
 impl Shared {
@@ -273,6 +286,15 @@ impl Shared {
     fn wake(&self) {
         self.queue.lock().has_changes = true;
         self.changed.notify_one();
+    }
+
+    /// Wakes the writer after a time, if no message wakes it before.
+    fn wake_later(&self) {
+        let mut queue = self.queue.lock();
+        if queue.removals_at.is_none() {
+            queue.removals_at = Some(Instant::now() + REMOVAL_DELAY);
+            self.changed.notify_one();
+        }
     }
 
     /// Reads the frames of messages, in another thread.

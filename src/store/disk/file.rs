@@ -6,6 +6,7 @@
 //! | `logs` | the pattern of a rule | the number of its log, and [`Head`] |
 //! | `topics` | number of the log, number of the topic | newest offset, newest trimmed offset, name |
 //! | `messages` | number of the log, offset | time, offset before it of its topic, number of the topic, frame |
+//! | `keys` | number of the log, offset | time, hash of the idempotency key of the message |
 
 use std::{
     fs,
@@ -20,7 +21,11 @@ use redb::{
     backends::FileBackend,
 };
 
-use crate::store::StoreError;
+use crate::store::{
+    Key, StoreError,
+    index::{TopicChange, TopicRow},
+    keys::KeyRow,
+};
 
 /// The version of the tables.
 const FORMAT: u64 = 1;
@@ -37,6 +42,7 @@ const LOGS: TableDefinition<'_, &str, (u32, u64, bool, u64, u64, &str)> =
     TableDefinition::new("logs");
 const TOPICS: TableDefinition<'_, (u32, u32), (u64, u64, &str)> = TableDefinition::new("topics");
 const MESSAGES: TableDefinition<'_, (u32, u64), Message> = TableDefinition::new("messages");
+const KEYS: TableDefinition<'_, (u32, u64), (u64, u128)> = TableDefinition::new("keys");
 
 /// The file of a store. It is locked for other processes while it is open.
 #[derive(Debug)]
@@ -62,15 +68,6 @@ pub(super) struct Head {
     pub(super) epoch: Arc<str>,
 }
 
-/// The row of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TopicRow {
-    pub(super) number: u32,
-    pub(super) last: u64,
-    pub(super) trimmed_to: u64,
-    pub(super) name: Arc<str>,
-}
-
 /// The row of a message.
 #[derive(Debug, Clone)]
 pub(super) struct MessageRow {
@@ -79,13 +76,7 @@ pub(super) struct MessageRow {
     pub(super) prev: u64,
     pub(super) topic: u32,
     pub(super) frame: Bytes,
-}
-
-/// A change of the row of a topic.
-#[derive(Debug)]
-pub(super) enum TopicChange {
-    Put(TopicRow),
-    Remove(u32),
+    pub(super) key: Option<Key>,
 }
 
 /// The changes of a log that are written in one transaction.
@@ -96,6 +87,8 @@ pub(super) struct Changes {
     pub(super) topics: Vec<TopicChange>,
     pub(super) appended: Vec<MessageRow>,
     pub(super) removed: Vec<u64>,
+    /// The keys of messages up to this offset are forgotten.
+    pub(super) keys_forgotten_to: Option<u64>,
 }
 
 impl Changes {
@@ -104,6 +97,7 @@ impl Changes {
             && self.topics.is_empty()
             && self.appended.is_empty()
             && self.removed.is_empty()
+            && self.keys_forgotten_to.is_none()
     }
 }
 
@@ -161,6 +155,7 @@ impl File {
             transaction.open_table(LOGS)?;
             transaction.open_table(TOPICS)?;
             transaction.open_table(MESSAGES)?;
+            transaction.open_table(KEYS)?;
             Ok(known.unwrap_or(FORMAT))
         })?;
         match format {
@@ -206,6 +201,7 @@ impl File {
             let mut logs = transaction.open_table(LOGS)?;
             let mut topics = transaction.open_table(TOPICS)?;
             let mut messages = transaction.open_table(MESSAGES)?;
+            let mut keys = transaction.open_table(KEYS)?;
             for changes in all {
                 let number = changes.number;
                 if let Some(head) = &changes.head {
@@ -233,9 +229,16 @@ impl File {
                 for row in &changes.appended {
                     let value = (row.time, row.prev, row.topic, &*row.frame);
                     messages.insert((number, row.offset), value)?;
+                    if let Some(key) = &row.key {
+                        let value = (row.time, u128::from_le_bytes(key.0));
+                        keys.insert((number, row.offset), value)?;
+                    }
                 }
                 for offset in &changes.removed {
                     messages.remove((number, *offset))?;
+                }
+                if let Some(offset) = changes.keys_forgotten_to {
+                    keys.retain_in((number, 0)..=(number, offset), |_, _| false)?;
                 }
             }
             Ok(())
@@ -313,6 +316,20 @@ impl File {
                 let (key, value) = row?;
                 let (time, prev, topic, frame) = value.value();
                 each(key.value().1, time, prev, topic, frame);
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls a function for each key of a log in the order of the offsets.
+    pub(super) fn keys(&self, log: u32, mut each: impl FnMut(KeyRow)) -> Result<(), StoreError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(KEYS)?;
+            for row in table.range((log, 0)..=(log, u64::MAX))? {
+                let (key, value) = row?;
+                let (offset, (time, hash)) = (key.value().1, value.value());
+                let key = Key(hash.to_le_bytes());
+                each(KeyRow { offset, time, key });
             }
             Ok(())
         })

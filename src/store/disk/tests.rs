@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod mailboxes;
 mod model;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 };
 
 use super::*;
-use crate::store::{Log, Page, Query, Range, Record};
+use crate::store::{Key, Log, Overflow, Page, Query, Range, Record};
 
 /// A folder that is removed at the end.
 struct Folder(PathBuf);
@@ -47,6 +48,8 @@ const BOUNDS: Bounds = Bounds {
     messages: 1_000,
     age: None,
     bytes: usize::MAX,
+    topic_bytes: usize::MAX,
+    overflow: Overflow::Trim,
 };
 
 fn memory() -> Arc<Memory> {
@@ -68,6 +71,10 @@ fn open(folder: &Path) -> (DiskStore, DiskLog) {
 }
 
 fn append_at(log: &dyn Log, topic: &str, text: &str, time: u64) -> u64 {
+    append_with(log, topic, text, (time, None))
+}
+
+fn append_with(log: &dyn Log, topic: &str, text: &str, (time, key): (u64, Option<Key>)) -> u64 {
     let place = log.next(topic);
     let frame = Bytes::copy_from_slice(text.as_bytes());
     log.append(Record {
@@ -75,6 +82,7 @@ fn append_at(log: &dyn Log, topic: &str, text: &str, time: u64) -> u64 {
         place,
         frame,
         time,
+        key,
     });
     place.offset
 }
@@ -158,7 +166,7 @@ async fn each_rule_has_a_log_of_its_own() {
 #[tokio::test]
 async fn bytes_of_a_log_and_of_the_store_are_bounded() {
     let folder = Folder::new();
-    let size = 100 + index::MESSAGE;
+    let size = 100 + MESSAGE;
     let text = "x".repeat(100);
     let bounds = Bounds {
         bytes: 5 * size,

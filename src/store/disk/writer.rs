@@ -41,7 +41,13 @@ pub(super) fn run(shared: &Arc<Shared>) {
 fn wait(shared: &Shared) -> bool {
     let mut queue = shared.queue.lock();
     while !queue.has_changes && !queue.is_closing {
-        shared.changed.wait(&mut queue);
+        let Some(at) = queue.removals_at else {
+            shared.changed.wait(&mut queue);
+            continue;
+        };
+        if shared.changed.wait_until(&mut queue, at).timed_out() {
+            break;
+        }
     }
     let delay = shared.settings.delay;
     if !delay.is_zero() {
@@ -53,5 +59,6 @@ fn wait(shared: &Shared) -> bool {
         }
     }
     (queue.has_changes, queue.is_large) = (false, false);
+    queue.removals_at = None;
     queue.is_closing
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Mutex, atomic::AtomicBool},
+    sync::{Mutex, MutexGuard, atomic::AtomicBool},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -14,13 +14,15 @@ type Outcome<T> = io::Result<T>;
 
 /// A disk in memory. What was written since the last sync may be lost, in any part, if the power fails.
 #[derive(Debug, Default, Clone)]
-struct Disk(Arc<Image>);
+pub(super) struct Disk(Arc<Image>);
 
 #[derive(Debug, Default)]
 struct Image {
     state: Mutex<State>,
     /// The next sync fails, after it has done nothing.
     fails_to_sync: AtomicBool,
+    /// Locked during a sync.
+    gate: Mutex<()>,
     /// Bytes of the disk, if it has a limit.
     limit: Option<u64>,
 }
@@ -104,11 +106,16 @@ impl Disk {
         disk
     }
 
-    fn fail_next_sync(&self) {
+    pub(super) fn fail_next_sync(&self) {
         self.0.fails_to_sync.store(true, Relaxed);
     }
 
-    fn syncs(&self) -> usize {
+    /// No sync ends while the guard exists.
+    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.gate.lock().unwrap()
+    }
+
+    pub(super) fn syncs(&self) -> usize {
         self.0.state.lock().unwrap().syncs
     }
 }
@@ -133,6 +140,7 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> Outcome<()> {
+        let _gate = self.0.gate.lock().unwrap();
         let state = &mut *self.0.state.lock().unwrap();
         state.syncs += 1;
         if self.0.fails_to_sync.swap(false, Relaxed) {
@@ -150,11 +158,19 @@ impl StorageBackend for Disk {
 
 /// Opens a store on a disk. Returns the failures that it reports, too.
 fn open_on(disk: &Disk) -> (DiskStore, DiskLog, Arc<Mutex<Vec<String>>>) {
+    open_with(disk, BOUNDS)
+}
+
+/// Opens a store with these bounds on a disk, likewise.
+pub(super) fn open_with(
+    disk: &Disk,
+    bounds: Bounds,
+) -> (DiskStore, DiskLog, Arc<Mutex<Vec<String>>>) {
     let failures = Arc::<Mutex<Vec<String>>>::default();
     let reported = failures.clone();
     let on_failure = move |error: &StoreError| reported.lock().unwrap().push(error.0.to_string());
     let file = File::open_backend(disk.clone(), Path::new("disk")).unwrap();
-    let rules = [(">", BOUNDS)];
+    let rules = [(">", bounds)];
     let (store, mut logs) =
         DiskStore::start(file, &rules, SETTINGS, &memory(), Box::new(on_failure)).unwrap();
     (store, logs.remove(0), failures)
@@ -246,10 +262,10 @@ async fn a_full_disk_ends_the_store_and_what_was_stored_remains() {
 fn a_store_that_is_in_use_is_refused() {
     let folder = Folder::new();
     let (store, log) = open(&folder.0);
-    let error = open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
+    let error = super::open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
     assert!(error.0.contains("in use"), "{error:?}");
     store.close();
-    assert!(open_with(&folder.0, BOUNDS, SETTINGS).is_ok());
+    assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_ok());
     drop(log);
 }
 
@@ -258,13 +274,13 @@ fn a_file_of_a_newer_format_and_one_of_another_kind_are_refused() {
     let folder = Folder::new();
     drop(open(&folder.0));
     file::set_format(&folder.0, 2);
-    let error = open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
+    let error = super::open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
     assert!(error.0.contains("format 2"), "{error:?}");
     let path = folder.0.join(file::NAME);
     fs::write(&path, "text").unwrap();
-    assert!(open_with(&folder.0, BOUNDS, SETTINGS).is_err());
+    assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_err());
     // A folder that cannot be created.
-    assert!(open_with(&path.join("below"), BOUNDS, SETTINGS).is_err());
+    assert!(super::open_with(&path.join("below"), BOUNDS, SETTINGS).is_err());
 }
 
 #[test]
@@ -278,5 +294,5 @@ fn a_file_whose_end_is_missing_is_refused() {
     let length = fs::metadata(&path).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(length - 4096).unwrap();
-    assert!(open_with(&folder.0, BOUNDS, SETTINGS).is_err());
+    assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_err());
 }
