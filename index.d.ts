@@ -500,7 +500,6 @@ declare namespace WSMsgBroker {
     resume(): void;
     /** Closes it. Messages that are not acknowledged stay. Resolves when the broker has confirmed it; never rejects. */
     close(): Promise<void>;
-    [Symbol.asyncDispose](): Promise<void>;
     on<Name extends keyof MailboxEvents>(
       name: Name,
       listener: Listener<MailboxEvents<Message>, Name>,
@@ -1052,6 +1051,16 @@ declare namespace WSMsgBroker {
     trimmed: number;
     /** Times that a subscription got messages from a log. */
     replays: number;
+    /** Messages that wait in mailboxes now (`mailboxes`). */
+    mail: number;
+    /** Bytes of these; part of `memory`, unless they are on the disk. */
+    mailBytes: number;
+    /** Messages refused so far because a mailbox was full. */
+    mailRefused: number;
+    /** Messages of mailboxes delivered again so far. */
+    redelivered: number;
+    /** Messages removed from mailboxes so far because they were delivered too often. */
+    deadLetters: number;
     /** Messages to topics without a subscriber. */
     withoutSubscriber: number;
     /** Sessions of clients. */
@@ -1331,7 +1340,7 @@ declare namespace WSMsgBroker {
      * in milliseconds. `never`: once a second, and receipts do not wait for the disk. Default `batch`.
      */
     sync?: 'batch' | 'never' | number | undefined;
-    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed. Default 4 GiB. */
+    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed, and mailboxes are full. Default 4 GiB. */
     maxBytes?: number | undefined;
   }
 

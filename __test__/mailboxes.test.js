@@ -79,7 +79,7 @@ for (const kind of kinds) {
     await client.deliver('a', { mailbox: 'c' });
     const mailbox = await client.openMailbox('c', { window: 1 });
     const attempts = [];
-    mailbox.on('message', (message, mail) => {
+    mailbox.on('message', (_message, mail) => {
       attempts.push(mail.attempt);
       if (mail.attempt === 3) mail.ack();
       else mail.retry(mail.attempt === 1 ? 0 : 30);
@@ -98,7 +98,10 @@ for (const kind of kinds) {
       seen.push([message, attempt]);
       if (attempt === 1 && message === 'bad') throw new Error('not yet');
     });
-    t.is((await failure(Promise.resolve().then(() => mailbox.handle(() => {})))).code, 'ERR_WSMB_HANDLER');
+    t.is(
+      (await failure(Promise.resolve().then(() => mailbox.handle(() => {})))).code,
+      'ERR_WSMB_HANDLER',
+    );
     await client.deliver('bad', { mailbox: 'c' });
     await client.deliver('good', { mailbox: 'c' });
     t.is((await failed)[0].message, 'not yet');
@@ -120,7 +123,7 @@ for (const kind of kinds) {
     const client = await open(t, kind, 'c', urlOf(relay), { reconnect: QUICK }).connected();
     const mailbox = await client.openMailbox();
     const mails = [];
-    mailbox.on('message', (message, mail) => mails.push(mail));
+    mailbox.on('message', (_message, mail) => mails.push(mail));
     for (const message of ['a', 'b', 'c']) await sender.deliver(message, { mailbox: 'c' });
     while (mails.length < 3) await once(mailbox, 'message');
     const lost = once(server, 'disconnected');
@@ -196,7 +199,7 @@ for (const kind of kinds) {
     const boxes = [];
     for (const worker of workers) {
       const mailbox = await worker.openMailbox('work', { window: 2 });
-      mailbox.on('message', (message, mail) => taken[worker.id].push(mail));
+      mailbox.on('message', (_message, mail) => taken[worker.id].push(mail));
       boxes.push(mailbox);
     }
     const sender = await join(t, kind, server, 's');
@@ -259,7 +262,7 @@ for (const kind of kinds) {
   });
 }
 
-test('rule 47: a message that was delivered too often goes to the topic for such ones', async (t) => {
+test('rule 47.1: a message that was delivered too often goes to the topic for such ones', async (t) => {
   const server = await startServer(t, {
     mailboxes: [{ mailbox: '*', maxDeliver: 2, deadLetters: 'dead' }],
     keep: [{ topic: 'dead' }],
@@ -269,7 +272,7 @@ test('rule 47: a message that was delivered too often goes to the topic for such
   const heard = once(dead, 'message');
   const mailbox = await client.openMailbox();
   let count = 0;
-  mailbox.on('message', (message, mail) => {
+  mailbox.on('message', (_message, mail) => {
     count += 1;
     mail.retry();
   });
@@ -280,7 +283,7 @@ test('rule 47: a message that was delivered too often goes to the topic for such
   t.is(server.mailbox('c').messages, 0);
 });
 
-test('a message that is too old is removed', async (t) => {
+test('rule 47.2: a message that is too old is removed', async (t) => {
   const server = await startServer(t, { mailboxes: [{ mailbox: '*', age: 50 }] });
   const client = await join(t, 'addon', server, 'c');
   await client.deliver(1, { mailbox: 'x' });

@@ -200,7 +200,7 @@ impl Broker {
             options, registry, ..
         } = self;
         let (sessions, sessions_suspended) = self.sessions.count();
-        let kept = self.kept.stats();
+        let (kept, mail) = (self.kept.stats(), self.mailboxes.stats());
         Stats {
             sessions,
             sessions_suspended,
@@ -209,6 +209,11 @@ impl Broker {
             kept_bytes: kept.bytes,
             trimmed: kept.trimmed,
             replays: self.kept.replays.load(Relaxed),
+            mail: mail.messages,
+            mail_bytes: mail.bytes,
+            mail_refused: self.mailboxes.counters.full.load(Relaxed),
+            redelivered: self.mailboxes.counters.redelivered.load(Relaxed),
+            dead_letters: self.mailboxes.counters.dead.load(Relaxed),
             subscriptions: self.topics.count(),
             topics: self.topics.topics(),
             patterns: self.topics.patterns(),

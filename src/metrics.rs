@@ -183,6 +183,16 @@ pub struct Stats {
     pub trimmed: u64,
     /// Times so far that a subscription has got messages from a log.
     pub replays: u64,
+    /// Messages that wait in mailboxes now.
+    pub mail: u64,
+    /// Bytes of these.
+    pub mail_bytes: u64,
+    /// Messages refused so far because a mailbox was full.
+    pub mail_refused: u64,
+    /// Messages of mailboxes delivered again so far.
+    pub redelivered: u64,
+    /// Messages removed from mailboxes so far because they were delivered too often.
+    pub dead_letters: u64,
     /// Actions refused so far.
     pub errors: u64,
     /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,

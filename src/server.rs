@@ -12,7 +12,7 @@
 //! | `participant` | the server's own client |
 //! | `directory` | queries ids, disconnects clients |
 //! | `subscribers` | subscribes clients to topics on behalf of the embedder |
-//! | `mailboxes` | what mailboxes hold |
+//! | `mailboxes` | numbers of messages in mailboxes |
 //! | `governor` | closes connections when memory is short |
 //! | `cluster` | joins a cluster, queries its ids |
 

@@ -34,7 +34,7 @@ pub(crate) struct Bounds {
     pub(crate) overflow: Overflow,
 }
 
-/// What happens to a message that exceeds the bounds of a log.
+/// The treatment of a message that exceeds the bounds of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overflow {
     /// The oldest messages are trimmed for it.

@@ -91,7 +91,7 @@ class Mailboxes {
   }
 
   /** The broker has confirmed a mailbox. */
-  onOpened(name, number, epoch, waiting) {
+  onOpened(_name, number, epoch, waiting) {
     const entry = this.#entries.get(number);
     if (!entry) {
       return;

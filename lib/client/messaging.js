@@ -111,12 +111,17 @@ class Messaging {
       this[frame.action](...values);
     } else if (values === false) {
       // If the frame belongs to a request, the error is its outcome.
-      const error = coded('ERR_WSMB_MEMBER', 'a frame member has a wrong type');
-      if (!this.#failRequest(frame.ref ?? frame.ack, error)) {
-        this.reportPeerError(error);
-      }
+      this.#onWrongMember(frame.ref ?? frame.ack);
     } else {
       this.reportPeerError(coded('ERR_WSMB_ACTION', 'unknown action'));
+    }
+  }
+
+  /** A member of a frame has a wrong type. `key`: of the request to which the frame belongs, if there is one. */
+  #onWrongMember(key) {
+    const error = coded('ERR_WSMB_MEMBER', 'a frame member has a wrong type');
+    if (!this.#failRequest(key, error)) {
+      this.reportPeerError(error);
     }
   }
 
@@ -172,6 +177,8 @@ class Messaging {
       this.mailboxes.onOpened(mailbox, number, epoch, waiting);
     } else if (topic != null) {
       this.subscriptions.onSubscribed(topic, number, ...values);
+    } else {
+      this.#onWrongMember();
     }
   }
 
@@ -184,6 +191,8 @@ class Messaging {
       this.mailboxes.onClosed(mailbox, number, code);
     } else if (topic != null) {
       this.subscriptions.onUnsubscribed(topic, number, code, group);
+    } else {
+      this.#onWrongMember();
     }
   }
 

@@ -106,7 +106,8 @@ function checkKey(key, isMail) {
   if (key === undefined) {
     return;
   }
-  const isKey = typeof key === 'string' && key !== '' && new TextEncoder().encode(key).length <= 128;
+  const isKey =
+    typeof key === 'string' && key !== '' && new TextEncoder().encode(key).length <= 128;
   if (!isKey || /\p{Cs}/u.test(key)) {
     throw wrong('OPTION', 'option "key" must be a string of 1 to 128 bytes');
   }

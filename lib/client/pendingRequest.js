@@ -118,17 +118,7 @@ class PendingRequest {
     return this.#outcome;
   }
 
-  onReceipt(
-    delivered,
-    codes,
-    queued,
-    dropped,
-    elsewhere,
-    offset,
-    stored,
-    mailboxes,
-    duplicates,
-  ) {
+  onReceipt(delivered, codes, queued, dropped, elsewhere, offset, stored, mailboxes, duplicates) {
     if (this.#isTopic && !this.#isReceipt) {
       this.#isCounted = true;
       this.#openCount += queued ?? 0;

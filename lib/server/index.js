@@ -215,7 +215,15 @@ for (const name of ['send', 'publish', 'messages', 'handle']) {
   };
 }
 
-for (const name of ['request', 'requestAll', 'deliver', 'subscribe', 'openMailbox', 'presence', 'watch']) {
+for (const name of [
+  'request',
+  'requestAll',
+  'deliver',
+  'subscribe',
+  'openMailbox',
+  'presence',
+  'watch',
+]) {
   Server.prototype[name] = async function asClient(...args) {
     // Awaited, so that the stack of an error names the caller.
     return await this.client[name](...args);

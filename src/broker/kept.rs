@@ -163,13 +163,16 @@ struct LogRule {
     disk: bool,
 }
 
+/// The logs of all rules, in their order.
+type Logs = Vec<Box<dyn Log>>;
+
 /// Opens the store, if there is one, and a log for each rule.
 fn open_logs(
     rules: &[LogRule],
     store: Option<&StoreOptions>,
     memory: &Arc<Memory>,
     on_failure: OnFailure,
-) -> Result<(Option<Arc<DiskStore>>, Vec<Box<dyn Log>>)> {
+) -> Result<(Option<Arc<DiskStore>>, Logs)> {
     let on_disk = rules.iter().filter(|rule| rule.disk);
     let on_disk: Vec<_> = on_disk.map(|rule| (&*rule.name, rule.bounds)).collect();
     let (store, on_disk) = match store {

@@ -43,7 +43,7 @@ pub(crate) struct Mailboxes {
     pub(crate) counters: Counters,
 }
 
-/// What has happened so far.
+/// Numbers of events so far.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Messages refused because a mailbox was full.
@@ -74,15 +74,34 @@ pub(crate) struct Mail<'a> {
     pub(crate) key: Option<Key>,
 }
 
-/// The outcome of a message for a mailbox. Its text is the value in the receipt.
+/// The outcome of a message for a mailbox.
+pub(crate) type Outcome = Result<Placed, Refusal>;
+
+/// A message that is in a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Stored(Stored),
-    /// It had been stored before, under the same key.
-    Duplicate(Stored),
-    /// The mailbox has no room.
+pub(crate) struct Placed {
+    pub(crate) stored: Stored,
+    /// True if it had been stored before, under the same key.
+    pub(crate) is_duplicate: bool,
+}
+
+/// The reason why a mailbox did not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It has no room.
     Full,
+    /// The store has failed, or its queue is full.
     NotStored,
+}
+
+impl Refusal {
+    /// The code in the receipt.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::NotStored => "NOT_STORED",
+        }
+    }
 }
 
 impl Rule {
@@ -100,6 +119,14 @@ impl Rule {
     fn stored_to(&self) -> u64 {
         self.stored_to.load(Relaxed)
     }
+}
+
+fn outcome(stored: Result<Stored, StoreError>, is_duplicate: bool) -> Outcome {
+    let placed = |stored| Placed {
+        stored,
+        is_duplicate,
+    };
+    stored.map(placed).map_err(|_| Refusal::NotStored)
 }
 
 /// The name of a mailbox in the log of its rule: without the wildcards that a name may have.
@@ -128,10 +155,6 @@ impl Mailboxes {
         })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty()
-    }
-
     /// The rule of the mailbox with this name, if there is one.
     pub(crate) fn rule_of(&self, name: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|rule| rule.options.matches(name))
@@ -151,20 +174,12 @@ impl Mailboxes {
         let former = mail.key.as_ref().and_then(|key| log.duplicate_of(key));
         if let Some(offset) = former {
             drop(order);
-            return log.on_stored(
-                offset,
-                Box::new(|stored| {
-                    done(match stored {
-                        Ok(stored) => Outcome::Duplicate(stored),
-                        Err(_) => Outcome::NotStored,
-                    });
-                }),
-            );
+            return log.on_stored(offset, Box::new(|stored| done(outcome(stored, true))));
         }
         if !log.has_room(&topic, size) {
             drop(order);
             self.counters.full.fetch_add(1, Relaxed);
-            return done(Outcome::Full);
+            return done(Err(Refusal::Full));
         }
         let place = log.next(&topic);
         let frame = encode(place.offset);
@@ -184,7 +199,7 @@ impl Mailboxes {
                 if stored.is_ok() {
                     mailboxes.offer(&name, place.offset, &frame);
                 }
-                done(stored.map_or(Outcome::NotStored, Outcome::Stored));
+                done(outcome(stored, false));
             }),
         );
     }

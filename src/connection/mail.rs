@@ -16,7 +16,7 @@ use crate::{
     broker::{
         handle::Handle,
         mailboxes::{
-            self, Mail, Outcome,
+            self, Mail, Outcome, Refusal,
             mailbox::{self, Mailbox, Plan, Taken},
         },
         topics::subscriber::SubscriberState,
@@ -67,17 +67,17 @@ impl MailboxReceipt {
     fn add(&mut self, name: &str, outcome: Outcome) {
         let name = protocol::json_string(name);
         match outcome {
-            Outcome::Stored(stored) => {
-                let stored = stored.name();
+            Ok(placed) => {
+                let stored = placed.stored.name();
                 self.mailboxes.push(format!("{name}:\"{stored}\""));
+                if placed.is_duplicate {
+                    self.duplicates.push(name);
+                }
             }
-            Outcome::Duplicate(stored) => {
-                let stored = stored.name();
-                self.mailboxes.push(format!("{name}:\"{stored}\""));
-                self.duplicates.push(name);
+            Err(refusal) => {
+                let code = refusal.code();
+                self.failed.push(format!("{name}:\"{code}\""));
             }
-            Outcome::Full => self.failed.push(format!("{name}:\"FULL\"")),
-            Outcome::NotStored => self.failed.push(format!("{name}:\"NOT_STORED\"")),
         }
     }
 }
@@ -143,7 +143,7 @@ impl Connection {
                 }
             };
             if is_short {
-                done(Outcome::Full);
+                done(Err(Refusal::Full));
                 continue;
             }
             let from = self.from();

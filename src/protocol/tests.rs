@@ -425,6 +425,8 @@ fn a_client_reads_the_four_actions_of_a_server() {
             group: None,
             attempt: None,
             offset: None,
+            mailbox: None,
+            key: None,
             message: Some("1"),
             ack: None,
             from: None

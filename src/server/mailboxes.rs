@@ -1,4 +1,4 @@
-//! What a server's mailboxes hold.
+//! The contents of a server's mailboxes.
 
 use super::Server;
 
@@ -12,7 +12,7 @@ pub struct MailboxUsage {
 }
 
 impl Server {
-    /// What a mailbox holds; none if no rule has a mailbox of this name.
+    /// The contents of a mailbox; none if no rule has a mailbox of this name.
     pub fn mailbox(&self, name: &str) -> Option<MailboxUsage> {
         let usage = self.broker.mailboxes.usage(name)?;
         Some(MailboxUsage {

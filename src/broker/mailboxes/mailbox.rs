@@ -59,7 +59,7 @@ struct Consumer {
     bytes: usize,
 }
 
-/// What a consumer is to read.
+/// A query that a consumer is to make.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) query: Query,
@@ -88,6 +88,12 @@ impl Consumer {
         self.has.len() < self.window && (self.bytes < WINDOW_BYTES)
     }
 
+    /// Among several the one with the least is to take the next message; one that does not read is last.
+    fn load(&self) -> (bool, usize) {
+        let is_away = self.handle.outbox.is_full() || self.handle.is_suspended();
+        (is_away, self.has.len())
+    }
+
     fn take(&mut self, offset: u64, bytes: usize, attempt: u32) {
         self.bytes += bytes;
         self.has.insert(offset, (bytes, attempt));
@@ -114,7 +120,7 @@ impl State {
     fn wake(&self) {
         if self.reader.is_none() && self.has_work() {
             let free = self.consumers.iter().filter(|one| one.has_room());
-            if let Some(one) = free.min_by_key(|one| one.has.len()) {
+            if let Some(one) = free.min_by_key(|one| one.load()) {
                 one.handle.take_mail();
             }
         }
@@ -176,11 +182,6 @@ impl Mailbox {
         self.state.lock().consumers.is_empty() && self.rule.log.usage(&self.topic).messages == 0
     }
 
-    /// Number of its messages.
-    pub(crate) fn messages(&self) -> u64 {
-        self.rule.log.usage(&self.topic).messages
-    }
-
     /// Gives a message that was just stored to a consumer, or has a consumer read it.
     pub(super) fn offer(&self, offset: u64, frame: &Bytes) {
         let state = &mut *self.state.lock();
@@ -188,10 +189,9 @@ impl Mailbox {
             state.has_more |= offset > state.position;
             return state.wake();
         }
-        let mut free: Vec<_> = state.consumers.iter_mut().collect();
-        free.retain(|one| one.has_room() && !one.handle.outbox.is_full());
-        let next = free.into_iter().min_by_key(|one| one.has.len());
-        let Some(consumer) = next else {
+        let free = state.consumers.iter_mut();
+        let free = free.filter(|one| one.has_room() && !one.handle.outbox.is_full());
+        let Some(consumer) = free.min_by_key(|one| one.has.len()) else {
             state.has_more = true;
             return;
         };
