@@ -1124,6 +1124,8 @@ declare namespace WSMsgBroker {
     unreachable: number;
     /** Number of times that messages for this broker were lost because they arrived too fast. */
     lagged: number;
+    /** Messages to topics dropped because later ones of the same broker and topic had arrived before. */
+    late: number;
     /** Number of times that the connection to NATS was lost. */
     lost: number;
   }

@@ -278,6 +278,8 @@ pub struct ClusterStats {
     pub unreachable: u64,
     /// Number of times so far that NATS sent more than could be accepted, so that messages were lost.
     pub lagged: u64,
+    /// Messages to topics dropped so far because later ones of the same broker and topic had arrived before.
+    pub late: u64,
     /// Number of lost connections to NATS so far.
     pub lost: u64,
 }

@@ -165,6 +165,7 @@ pub const FAMILIES: &[Family] = &[
     counter("cluster_received", "Messages received from other brokers", |s| cluster(s, |c| c.received as f64)),
     counter("cluster_unreachable", "Messages to other brokers that failed because NATS was unreachable or memory was short", |s| cluster(s, |c| c.unreachable as f64)),
     counter("cluster_lagged", "Times that NATS sent more than could be accepted, so that messages were lost", |s| cluster(s, |c| c.lagged as f64)),
+    counter("cluster_late", "Messages to topics dropped because later ones of the same broker and topic had arrived before", |s| cluster(s, |c| c.late as f64)),
     counter("cluster_disconnects", "Lost connections to NATS", |s| cluster(s, |c| c.lost as f64)),
 ];
 

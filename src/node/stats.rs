@@ -64,6 +64,7 @@ pub struct NativeClusterStats {
     pub received: f64,
     pub unreachable: f64,
     pub lagged: f64,
+    pub late: f64,
     pub lost: f64,
 }
 
@@ -77,6 +78,7 @@ impl From<ClusterStats> for NativeClusterStats {
             received: stats.received as f64,
             unreachable: stats.unreachable as f64,
             lagged: stats.lagged as f64,
+            late: stats.late as f64,
             lost: stats.lost as f64,
         }
     }
