@@ -1,4 +1,7 @@
-//! The end of a session whose socket is in memory.
+//! Sessions whose sockets are in memory.
+
+mod resume;
+mod world;
 
 use std::{net::Shutdown, time::Duration};
 

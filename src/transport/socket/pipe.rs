@@ -81,7 +81,7 @@ impl Pipe {
     }
 }
 
-#[cfg(feature = "shuttle")]
+#[cfg(test)]
 impl Pipe {
     /// Reads at most `most` bytes. Ready with none at the end of the stream.
     pub(crate) fn poll_read(&self, most: usize, cx: &mut Context<'_>) -> Poll<Vec<u8>> {
