@@ -109,6 +109,8 @@ pub(crate) struct Connection {
     answered: Option<Arc<Handle>>,
     /// The replay of kept messages that is being read.
     replaying: Option<Box<replay::Replaying>>,
+    /// True while it waits for a permit to read kept messages.
+    awaits_permit: bool,
     /// The `history` that is being read.
     reading_history: Option<Box<replay::ReadingHistory>>,
     /// True if the socket may have more input.
@@ -181,6 +183,7 @@ impl Connection {
             lookups: None,
             answered: None,
             replaying: None,
+            awaits_permit: false,
             reading_history: None,
             readable: true,
             closing: false,
@@ -502,10 +505,7 @@ impl Drop for Connection {
         }
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
-        self.replaying = None;
-        if !self.broker.kept.is_empty() {
-            self.broker.kept.permits.forget(self.handle.key);
-        }
+        self.stop_replay();
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);
         self.emit_disconnected();

@@ -17,7 +17,7 @@ mod file;
 mod index;
 mod log;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::{

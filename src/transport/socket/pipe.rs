@@ -117,7 +117,7 @@ impl Pipe {
     }
 
     /// Discards the buffered bytes; returns how many.
-    #[cfg(feature = "bench")]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.state.lock();
         let length = state.bytes.len();

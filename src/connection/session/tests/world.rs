@@ -14,7 +14,7 @@ use std::{
 use tokio::runtime::Handle as Runtime;
 
 use crate::{
-    broker::handle::Handle,
+    broker::{Broker, handle::Handle},
     connection::{Connection, Progress},
     options::ServerOptions,
     protocol,
@@ -22,6 +22,8 @@ use crate::{
     transport::socket::{WriteHalf, pipe::Pipe},
 };
 
+/// Bytes that are as good as unlimited.
+pub(super) const ENOUGH: usize = 1 << 30;
 /// Time for which a session outlives its socket.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(9);
 
@@ -90,6 +92,16 @@ impl World {
         )
     }
 
+    /// Number of connections and sessions.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The broker, while there is a connection.
+    pub(super) fn broker(&self) -> Arc<Broker> {
+        self.tasks[0].connection.broker.clone()
+    }
+
     /// Polls a task if it was woken, as the server does.
     pub(super) fn poll(&mut self, place: usize) -> bool {
         let task = &mut self.tasks[place];
@@ -148,6 +160,11 @@ impl Ends {
         self.put(&frame);
     }
 
+    /// Sends a close frame with code 1000.
+    pub(super) fn send_close(&self) {
+        self.put(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
+    }
+
     fn put(&self, bytes: &[u8]) {
         let _ = WriteHalf::Pipe(self.input.clone()).try_write(bytes);
     }
@@ -158,12 +175,14 @@ impl Ends {
         ));
     }
 
-    /// Reads at most `most` bytes. Calls `on_text` for each complete text.
-    pub(super) fn read(&mut self, most: usize, mut on_text: impl FnMut(&str)) {
+    /// Reads at most `most` bytes. Calls `on_text` for each complete text. Returns the number of bytes.
+    pub(super) fn read(&mut self, most: usize, mut on_text: impl FnMut(&str)) -> usize {
         let noop = &mut Context::from_waker(Waker::noop());
+        let before = self.bytes.len();
         if let Poll::Ready(bytes) = self.output.poll_read(most, noop) {
             self.bytes.extend(bytes);
         }
+        let read = self.bytes.len() - before;
         let mut whole = 0;
         for (payload, frame) in protocol::Frames(&self.bytes) {
             whole += frame.len();
@@ -172,6 +191,12 @@ impl Ends {
             }
         }
         self.bytes.drain(..whole);
+        read
+    }
+
+    /// Loses the bytes that the broker has not read.
+    pub(super) fn lose_input(&self) {
+        self.input.clear();
     }
 
     /// Ends the connection without a close frame.
@@ -179,6 +204,85 @@ impl Ends {
         for pipe in [&self.input, &self.output] {
             WriteHalf::Pipe(pipe.clone()).shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// The client of a session.
+pub(super) struct Client {
+    pub(super) world: World,
+    pub(super) ends: Ends,
+    token: String,
+    /// The messages received.
+    pub(super) received: Vec<String>,
+    /// Number of actions received in the session.
+    count: u64,
+}
+
+impl Client {
+    /// The client `a`, with a session.
+    pub(super) fn begin(options: ServerOptions) -> Self {
+        let mut world = World::new(options);
+        let (_, ends) = world.connect(ENOUGH);
+        let mut client = Self {
+            world,
+            ends,
+            token: String::new(),
+            received: Vec::new(),
+            count: 0,
+        };
+        client.start();
+        client
+    }
+
+    /// Begins a session, on a socket that accepts `room` bytes before some are read.
+    pub(super) fn register(&mut self, room: usize) {
+        (_, self.ends) = self.world.connect(room);
+        self.start();
+    }
+
+    fn start(&mut self) {
+        self.ends.register("a", &session(None));
+        self.count = 0;
+        self.token.clear();
+        while self.token.is_empty() {
+            self.world.settle();
+            self.read(ENOUGH);
+        }
+    }
+
+    /// Reads at most so many bytes.
+    pub(super) fn read(&mut self, bytes: usize) {
+        let (token, received, count) = (&mut self.token, &mut self.received, &mut self.count);
+        (self.ends).read(bytes, |text| match member(text, "action") {
+            Some("registered") => {
+                assert!(
+                    token.is_empty() || text.contains(r#""resumed":true"#),
+                    "{text}"
+                );
+                *token = member(text, "token").unwrap().to_owned();
+            }
+            Some("received") => {}
+            action => {
+                *count += 1;
+                if action == Some("message") {
+                    received.push(text.to_owned());
+                }
+            }
+        });
+    }
+
+    /// Loses the connection.
+    pub(super) fn cut(&mut self) {
+        self.ends.cut();
+        self.world.settle();
+    }
+
+    /// Continues the session on another connection, whose socket accepts `room` bytes before some are read.
+    pub(super) fn resume(&mut self, room: usize) {
+        let (_, ends) = self.world.connect(room);
+        ends.register("a", &session(Some((&self.token, self.count))));
+        self.ends = ends;
+        self.world.settle();
     }
 }
 
