@@ -1,5 +1,6 @@
 //! Sessions whose sockets are in memory.
 
+mod model;
 mod replay;
 mod resume;
 mod world;
