@@ -55,6 +55,29 @@ for (const kind of kinds) {
     t.is((await heard)[0], 'n');
   });
 
+  test(`${kind}: rule 40.4: connections that are cut every few kilobytes make progress in both directions`, async (t) => {
+    const world = await start(t, kind);
+    const { server, relay, client, peer } = world;
+    client.on('registered', () => t.fail('the session was lost'));
+    const expected = Array.from({ length: 100 }, (_, n) => n);
+    const pad = 'x'.repeat(9000);
+    const taken = [take(client, 100), take(peer, 100)];
+    await cut(world);
+    for (const n of expected) {
+      peer.send([n, pad], 'client');
+      client.send([n, pad], 'peer');
+    }
+    relay.limitTo(50_000);
+    relay.mend();
+    for (const messages of await Promise.all(taken)) {
+      t.deepEqual(
+        messages.map(([n]) => n),
+        expected,
+      );
+    }
+    t.true(server.stats().sessionsResumed >= 17);
+  });
+
   test(`${kind}: jobs that wait for a member that is away are assigned when it is back`, async (t) => {
     const world = await start(t, kind);
     const { client, peer } = world;

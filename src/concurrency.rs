@@ -7,6 +7,7 @@
 //! the seed that reproduces it, `WSMB_SEED`. `WSMB_SCHEDULES` sets the number of schedules of each kind.
 
 mod connection;
+mod kept;
 mod outbox;
 mod registry;
 mod requests;

@@ -113,6 +113,8 @@ pub(crate) struct Connection {
     replaying: Option<Box<replay::Replaying>>,
     /// The page of a mailbox that is being read.
     reading_mail: Option<Box<mail::ReadingMail>>,
+    /// True while it waits for a permit to read kept messages.
+    awaits_permit: bool,
     /// The `history` that is being read.
     reading_history: Option<Box<replay::ReadingHistory>>,
     /// True if the socket may have more input.
@@ -186,6 +188,7 @@ impl Connection {
             answered: None,
             replaying: None,
             reading_mail: None,
+            awaits_permit: false,
             reading_history: None,
             readable: true,
             closing: false,
@@ -510,11 +513,8 @@ impl Drop for Connection {
         }
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
-        self.replaying = None;
+        self.stop_replay();
         self.reading_mail = None;
-        if !self.broker.kept.is_empty() {
-            self.broker.kept.permits.forget(self.handle.key);
-        }
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);
         self.emit_disconnected();

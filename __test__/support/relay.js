@@ -10,6 +10,7 @@ async function startRelay(t, server) {
   /** Functions that cut the client's half of a connection. */
   const halves = new Set();
   let isCut = false;
+  let limit = Number.POSITIVE_INFINITY;
   const relay = net.createServer((near) => {
     if (isCut) {
       near.destroy();
@@ -17,7 +18,17 @@ async function startRelay(t, server) {
     }
     const far = net.connect(port, '127.0.0.1');
     near.pipe(far, { end: false });
-    far.pipe(near);
+    if (limit === Number.POSITIVE_INFINITY) {
+      far.pipe(near);
+    } else {
+      let left = limit;
+      far.on('data', (chunk) => {
+        // Cut when the last bytes are written.
+        const end = () => left === 0 && near.destroy();
+        if (left > 0) near.write(chunk.subarray(0, left), end);
+        left = Math.max(left - chunk.length, 0);
+      });
+    }
     let isHalf = false;
     halves.add(() => {
       isHalf = true;
@@ -51,7 +62,11 @@ async function startRelay(t, server) {
   const mend = () => {
     isCut = false;
   };
-  return { address: () => relay.address(), cut, cutNear, mend };
+  /** Cuts each further connection when the client has got so many bytes. */
+  const limitTo = (bytes) => {
+    limit = bytes;
+  };
+  return { address: () => relay.address(), cut, cutNear, mend, limitTo };
 }
 
 module.exports = { startRelay };

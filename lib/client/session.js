@@ -1,12 +1,13 @@
 'use strict';
 
-// The state of a client across its connections: send queue, registration, reconnection and close. A transport (the
-// addon's, or a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
+// The state of a client across its connections: send queue, registration, session and close. A transport (the addon's, or
+// a browser's WebSocket) is one connection: it sends frames, and calls the `onTransport` methods.
 
 const callAll = require('./callAll');
 const { aborted, coded, exceeded } = require('./errors');
 const frames = require('./frames');
 const Messaging = require('./messaging');
+const Reconnection = require('./reconnection');
 const Resumption = require('./resumption');
 const SendQueue = require('./sendQueue');
 const signals = require('./signals');
@@ -14,13 +15,6 @@ const timers = require('./timers');
 const { renewalDelay, resolveToken } = require('./token');
 const { MAX_TIMER, startWait } = require('./wait');
 
-/** The defaults of the option `reconnect`, in milliseconds. The number of attempts is not limited. */
-const RECONNECT = {
-  minDelay: 500,
-  maxDelay: 30_000,
-  factor: 2,
-  jitter: 1,
-};
 /** Time to wait for the confirmation of `unregister` before a draining broker is left, in milliseconds. */
 const UNREGISTER_TIMEOUT = 1000;
 
@@ -35,15 +29,9 @@ const RESENDABLE = [1001, 1006, 1012];
 const notNegotiated = () => coded('ERR_WSMB_NOT_NEGOTIATED', 'requires protocol 2');
 
 class Session extends Messaging {
-  #reconnect;
+  #reconnection;
   /** `connect(session, token, address)` creates a transport. */
   #connect;
-  /** The addresses of the broker, or functions that return one; they are tried in turn. */
-  #addresses;
-  /** The number of the next address. */
-  #next = 0;
-  /** Number of attempts to connect since the last registration. */
-  #dials = 0;
   #transport;
   /** True while frames are passed to the transport. Otherwise they are queued. */
   #isReady = false;
@@ -60,11 +48,8 @@ class Session extends Messaging {
   /** While the session at the broker waits for another connection: why the last one was lost, and the timer for its end. */
   #suspendedBy;
   #sessionTimer;
-  /** Number of connections lost or failed since the last registration. */
-  #attempts = 0;
+  /** The timer of a `goaway`, or of the confirmation of `unregister`. */
   #timer;
-  /** True while `#timer` waits for the next attempt to connect. */
-  #isWaiting = false;
   /** The timer of the renewal of a grant. */
   #renewalTimer;
   /** The token of the connection. */
@@ -96,13 +81,12 @@ class Session extends Messaging {
   /** `settings`: all options, with their defaults; `ack()` creates an ack. */
   constructor(client, addresses, settings, ack, connect) {
     super(client);
-    this.#addresses = addresses;
     this.settings = settings;
     this.ack = ack;
     this.#connect = connect;
-    this.#reconnect = settings.reconnect && { ...RECONNECT, ...settings.reconnect };
-    this.reconnects = Boolean(this.#reconnect);
-    this.resendsRequests = this.#reconnect && settings.resend === 'requests';
+    this.#reconnection = new Reconnection(settings, addresses, () => this.#dial());
+    this.reconnects = this.#reconnection.isEnabled;
+    this.resendsRequests = this.#reconnection.isEnabled && settings.resend === 'requests';
     const { protocol, signal } = settings;
     this.isStrict = protocol === 2;
     if (this.isStrict && !this.#hasId()) {
@@ -129,35 +113,24 @@ class Session extends Messaging {
   }
 
   #dial() {
-    const { token, connectTimeout } = this.settings;
-    const address = this.#addresses[this.#next % this.#addresses.length];
-    this.#next += 1;
-    this.#dials += 1;
-    this.#wasOpen = this.#isWaiting = false;
+    this.#wasOpen = false;
     this.usesVersion2 = this.offersVersion2;
-    const connect = ([currentToken, currentAddress]) => {
+    const connect = ([token, address]) => {
       if (!this.#isClosing) {
-        this.#token = currentToken;
-        this.#transport = this.#connect(this, currentToken, currentAddress);
+        this.#token = token;
+        this.#transport = this.#connect(this, token, address);
         if (this.#transport.acceptsEarlyFrames) {
           this.#flush();
         }
       }
     };
-    if (typeof token !== 'function' && typeof address !== 'function') {
-      connect([token, address]);
-      return;
-    }
     const fail = (error) => this.#isClosing || this.onTransportFailure(1006, error);
-    // A timer, so that an error thrown by a listener is an uncaught exception, and not a rejection.
-    resolveToken(connectTimeout, token, address)
-      .then(connect)
-      .catch((error) => timers.setTimeout(fail, 0, error));
+    this.#reconnection.dial(connect, fail);
   }
 
   /** True if the last attempt to connect has failed, and there are addresses that were not tried since. */
   get #hasNext() {
-    return !this.#wasOpen && this.#dials % this.#addresses.length;
+    return !this.#wasOpen && this.#reconnection.hasNext;
   }
 
   /** Renews a grant shortly before it expires, if the program gives a function for tokens. */
@@ -190,14 +163,13 @@ class Session extends Messaging {
     if (this.#isClosing) return 'closed';
     if (this.isRegistered) return 'registered';
     if (this.#transport && this.#wasOpen) return 'open';
-    return this.#attempts > 0 ? 'reconnecting' : 'connecting';
+    return this.#reconnection.attempts > 0 ? 'reconnecting' : 'connecting';
   }
 
   /** Ends the wait for the next attempt to connect. */
   reconnectNow() {
-    if (this.#isWaiting && !this.#isClosing) {
-      timers.clearTimeout(this.#timer);
-      this.#dial();
+    if (!this.#isClosing) {
+      this.#reconnection.dialNow();
     }
   }
 
@@ -219,7 +191,7 @@ class Session extends Messaging {
   /** The session that a connection requests: a new one, or that which continues. */
   sessionRequest() {
     const { session = true } = this.settings;
-    if (!this.#reconnect || !this.offersVersion2 || session === false) {
+    if (!this.#reconnection.isEnabled || !this.offersVersion2 || session === false) {
       return undefined;
     }
     const timeout = session === true ? SESSION_TIMEOUT : Math.ceil(session);
@@ -364,6 +336,7 @@ class Session extends Messaging {
       this.#isClosing = true;
       this.lastError = reason;
       timers.clearTimeout(this.#timer);
+      this.#reconnection.stop();
       if (this.#transport) {
         this.#transport.close();
       } else {
@@ -410,7 +383,7 @@ class Session extends Messaging {
 
   onTransportOpen() {
     this.#wasOpen = true;
-    if (!this.#reconnect && !this.#isReady) {
+    if (!this.#reconnection.isEnabled && !this.#isReady) {
       this.#flush();
     }
     this.emit('open');
@@ -437,8 +410,7 @@ class Session extends Messaging {
     if (this.offersVersion2 && !this.usesVersion2) {
       this.requests.failMatching(notNegotiated(), (entry) => entry.isSingle === false, true);
     }
-    const wasLost = this.#attempts > 0;
-    this.#attempts = this.#dials = 0;
+    const wasLost = this.#reconnection.succeed();
     if (!this.#isReady) {
       this.#flush();
     }
@@ -470,7 +442,7 @@ class Session extends Messaging {
     timers.clearTimeout(this.#sessionTimer);
     this.isRegistered = true;
     this.lastError = undefined;
-    this.#attempts = this.#dials = 0;
+    this.#reconnection.succeed();
     for (const frame of missing) {
       this.#transport.sendFrame(frame);
     }
@@ -487,7 +459,7 @@ class Session extends Messaging {
       this.#suspendedBy = this.#reason();
       this.resumption.stop();
       // Only this broker has the session: the next attempt is to the same address.
-      this.#next -= 1;
+      this.#reconnection.repeatAddress();
       const expire = () => this.#suspendedBy && this.#endSession(LOST);
       this.#sessionTimer = timers.setTimeout(expire, Math.min(this.resumption.timeout, MAX_TIMER));
     }
@@ -551,7 +523,7 @@ class Session extends Messaging {
   }
 
   goaway(within) {
-    if (this.#reconnect && !this.#isClosing) {
+    if (this.#reconnection.isEnabled && !this.#isClosing) {
       timers.clearTimeout(this.#timer);
       // Jitter: the clients of the broker leave one after the other.
       this.#timer = timers.setTimeout(
@@ -579,7 +551,7 @@ class Session extends Messaging {
       return;
     }
     this.lastError = error;
-    if (!this.#reconnect && !this.#hasNext) {
+    if (!this.#reconnection.isEnabled && !this.#hasNext) {
       this.#reportError(error);
     }
   }
@@ -610,7 +582,8 @@ class Session extends Messaging {
     this.#closeReason = reason;
     timers.clearTimeout(this.#timer);
     timers.clearTimeout(this.#renewalTimer);
-    const isRetried = (this.#reconnect || this.#hasNext) && !isOver && !this.#isDraining;
+    const isRetried =
+      (this.#reconnection.isEnabled || this.#hasNext) && !isOver && !this.#isDraining;
     const wasLost = this.#suspendedBy || (code === LOST && !this.#isLeaving);
     if (isRetried && wasLost && this.resumption) {
       this.#suspend();
@@ -622,7 +595,8 @@ class Session extends Messaging {
     if (isRetried) {
       this.#retry(code);
     } else {
-      this.#giveUp(this.#reconnect && !this.#isClosing && this.lastError, code, isSilent);
+      const isGivenUp = this.#reconnection.isEnabled && !this.#isClosing;
+      this.#giveUp(isGivenUp && this.lastError, code, isSilent);
     }
   }
 
@@ -657,27 +631,19 @@ class Session extends Messaging {
   }
 
   #retry(code) {
-    const { minDelay, maxDelay, factor, jitter, maxAttempts } = this.#reconnect || RECONNECT;
     const reason = this.#reason();
     if (!this.#suspendedBy) {
       this.#loseConnection(code, reason);
     }
-    this.#attempts += 1;
-    if (this.#attempts > maxAttempts) {
+    if (!this.#reconnection.countFailure()) {
       this.#giveUp(reason, code);
       return;
     }
     this.lastError = reason;
-    // The delay grows when all addresses have been tried.
-    const rounds = this.#attempts - this.#dials + Math.floor(this.#dials / this.#addresses.length);
-    const longest = Math.min(maxDelay, minDelay * factor ** (rounds - 1));
     // A client that left a draining broker connects again at once.
-    const isNow = this.#isLeaving || this.#hasNext;
-    const delay = isNow ? 0 : Math.round(longest * (1 - jitter * Math.random()));
+    const delay = this.#reconnection.schedule(this.#isLeaving || this.#hasNext);
     this.#isLeaving = false;
-    this.#isWaiting = true;
-    this.#timer = timers.setTimeout(() => this.#dial(), delay);
-    this.emit('reconnecting', this.#attempts, delay, reason);
+    this.emit('reconnecting', this.#reconnection.attempts, delay, reason);
   }
 
   /** The error that explains why the client is not connected. */

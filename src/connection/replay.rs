@@ -158,18 +158,22 @@ impl Connection {
             let outbox = &self.handle.outbox;
             if self.closing || outbox.waiting() > NEARLY_EMPTY && !outbox.await_empty() {
                 // Its task is woken once the outbox is empty.
-                self.replaying = None;
+                self.stop_replay();
                 return;
             }
             let mut replaying = match self.replaying.take() {
                 Some(replaying) => replaying,
-                None => match self.broker.kept.permits.take(self.handle.key, cx.waker()) {
-                    Some(_permit) => Box::new(Replaying {
+                None => {
+                    let permit = self.broker.kept.permits.take(self.handle.key, cx.waker());
+                    self.awaits_permit = permit.is_none();
+                    let Some(_permit) = permit else {
+                        return;
+                    };
+                    Box::new(Replaying {
                         _permit,
                         page: None,
-                    }),
-                    None => return,
-                },
+                    })
+                }
             };
             let page = replaying.page.take().or_else(|| self.read_page());
             let Some((replay, mut readings)) = page else {
@@ -193,6 +197,14 @@ impl Connection {
             self.replaying = Some(replaying);
         }
         cx.waker().wake_by_ref();
+    }
+
+    /// Lets others read, until it can send what it reads.
+    pub(super) fn stop_replay(&mut self) {
+        self.replaying = None;
+        if mem::take(&mut self.awaits_permit) {
+            self.broker.kept.permits.forget(self.handle.key);
+        }
     }
 
     /// Begins to read the next messages of a replay. None if all have caught up.

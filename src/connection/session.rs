@@ -304,6 +304,7 @@ impl Connection {
         }
         handle.suspend(broker.options.max_session_buffer);
         self.reader = Reader::closed();
+        self.stop_replay();
         (self.heartbeat, self.timer, self.delay_timer) = (None, None, None);
         if let Some(session) = self.own_session() {
             session.expires = Some(Box::pin(sleep(session.shared.timeout)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle as Runtime;
 
 use super::{Server, attach};
-#[cfg(feature = "shuttle")]
+#[cfg(test)]
 use crate::connection::Connection;
 use crate::{
     auth::Peer,
@@ -59,7 +59,7 @@ impl Server {
     }
 
     /// A connection for a test that polls it itself.
-    #[cfg(feature = "shuttle")]
+    #[cfg(test)]
     pub(crate) fn connection(
         &self,
         input: &Arc<Pipe>,

@@ -15,7 +15,7 @@
 mod file;
 mod log;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::{

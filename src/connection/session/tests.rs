@@ -1,4 +1,9 @@
-//! The end of a session whose socket is in memory.
+//! Sessions whose sockets are in memory.
+
+mod model;
+mod replay;
+mod resume;
+mod world;
 
 use std::{net::Shutdown, time::Duration};
 

@@ -19,10 +19,10 @@ use super::*;
 use crate::store::{Key, Log, Overflow, Page, Query, Range, Record};
 
 /// A folder that is removed at the end.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!(
             "wsmb-store-{}-{}",

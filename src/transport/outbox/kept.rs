@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::queue::Chunk;
+use super::queue::{CHUNK, Chunk};
 use crate::protocol;
 
 /// First byte of an unfragmented text frame.
@@ -18,8 +18,10 @@ pub(super) struct Kept {
     chunks: VecDeque<(Chunk, u64)>,
     bytes: usize,
     own: usize,
-    /// Maximum of `bytes`.
+    /// Maximum of `bytes`, without `extra`.
     limit: usize,
+    /// Further bytes, while frames that are written again are not confirmed.
+    extra: usize,
     /// Counted frames before these. Negative while frames that precede the session are queued.
     before: i64,
 }
@@ -33,6 +35,7 @@ impl Kept {
             bytes: 0,
             own: 0,
             limit,
+            extra: 0,
             before: -before.cast_signed(),
         })
     }
@@ -48,7 +51,7 @@ impl Kept {
         self.bytes += chunk.bytes().len();
         self.own += chunk.own();
         self.chunks.push_back((chunk, count));
-        while self.bytes > self.limit {
+        while self.bytes > self.limit + self.extra {
             self.drop_oldest();
         }
     }
@@ -63,49 +66,64 @@ impl Kept {
 
     /// Drops the chunks whose frames the peer has received: `count` in all.
     pub(super) fn confirm(&mut self, count: u64) {
-        while let Some((_, frames)) = self.chunks.front()
+        while let Some((chunk, frames)) = self.chunks.front()
             && self.before + frames.cast_signed() <= count.cast_signed()
         {
+            self.extra = self.extra.saturating_sub(chunk.bytes().len());
             self.drop_oldest();
         }
     }
 
-    /// Returns `first` and, behind it, the frames from the `count`th on: those kept, and the `queued` ones. None if
-    /// some are missing, or if the session has not had so many.
+    /// Returns `first` and, behind it, the frames from the `count`th on: those kept, and the `queued` ones. They are in
+    /// chunks of limited size, which are kept one by one as they are written. None if some frames are missing, or if the
+    /// session has not had so many.
     pub(super) fn rewind<'a>(
         &'a self,
         count: u64,
         queued: impl Iterator<Item = &'a [u8]>,
         first: Vec<u8>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<VecDeque<Chunk>> {
         let count = i64::try_from(count).ok()?;
         let mut number = self.before;
         if number > count {
             return None;
         }
+        let mut chunks = VecDeque::new();
         let mut out = first;
         let kept = self.chunks.iter().map(|(chunk, _)| chunk.bytes());
         for frame in kept.chain(queued).flat_map(frames) {
             if is_counted(frame) {
                 number += 1;
                 if number > count {
+                    if out.len() + frame.whole.len() > CHUNK {
+                        chunks.push_back(full_chunk(&mut out));
+                    }
                     out.extend_from_slice(frame.whole);
                 }
             }
         }
-        (number >= count).then_some(out)
+        chunks.push_back(full_chunk(&mut out));
+        (number >= count).then_some(chunks)
     }
 
-    /// Starts again behind the `count`th frame.
-    pub(super) fn restart(&mut self, count: u64) {
+    /// Starts again behind the `count`th frame, with so many bytes to be written again. If the connection is lost before
+    /// their peer has received them, it can continue once more: the limit is that of written and waiting frames together.
+    pub(super) fn restart(&mut self, count: u64, again: usize) {
         (self.bytes, self.own) = (0, 0);
         (self.chunks, self.before) = (VecDeque::new(), count.cast_signed());
+        self.extra = again.saturating_sub(self.limit).min(self.limit);
     }
 
     /// True if the peer may continue after `count` frames.
     pub(super) fn has(&self, count: u64) -> bool {
         i64::try_from(count).is_ok_and(|count| self.before <= count)
     }
+}
+
+/// Turns a buffer into a chunk without unused memory.
+fn full_chunk(buffer: &mut Vec<u8>) -> Chunk {
+    buffer.shrink_to_fit();
+    Chunk::Own(std::mem::take(buffer))
 }
 
 /// A frame, and its payload.
@@ -171,9 +189,10 @@ mod tests {
                 .is_none()
         );
         let first = encoded(&["first"]);
-        let bytes = kept.rewind(1, [&queued[..]].into_iter(), first).unwrap();
-        kept.restart(1);
-        assert_eq!(texts(&bytes), ["first", "2", "3", "4"]);
+        let chunks = kept.rewind(1, [&queued[..]].into_iter(), first).unwrap();
+        kept.restart(1, 0);
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(texts(chunks[0].bytes()), ["first", "2", "3", "4"]);
         assert!(kept.has(1) && !kept.has(0));
         assert_eq!((kept.bytes, kept.own), (0, 0));
     }
@@ -192,5 +211,49 @@ mod tests {
         assert!(!kept.has(1) && kept.has(2));
         kept.confirm(u64::MAX >> 1);
         assert_eq!((kept.chunks.len(), kept.bytes, kept.own), (0, 0, 0));
+    }
+
+    #[test]
+    fn frames_written_again_are_in_chunks_of_limited_size() {
+        let mut kept = Kept::new(usize::MAX >> 1, std::iter::empty());
+        let long = "x".repeat(CHUNK / 2);
+        kept.add(Chunk::Own(encoded(&["1", "2", &long, &long])));
+        let large = encoded(&["3", &"x".repeat(2 * CHUNK), "4"]);
+        let chunks = kept
+            .rewind(1, [&large[..]].into_iter(), Vec::new())
+            .unwrap();
+        let lengths = chunks.iter().map(|chunk| {
+            let texts = texts(chunk.bytes());
+            texts.iter().map(|text| text.len()).collect::<Vec<_>>()
+        });
+        assert_eq!(
+            lengths.collect::<Vec<_>>(),
+            [
+                vec![1, CHUNK / 2],
+                vec![CHUNK / 2, 1],
+                vec![2 * CHUNK],
+                vec![1],
+            ]
+        );
+        let is_trimmed = |chunk: &Chunk| matches!(chunk, Chunk::Own(buffer) if buffer.capacity() == buffer.len());
+        assert!(chunks.iter().all(is_trimmed));
+    }
+
+    #[test]
+    fn frames_written_again_are_kept_up_to_twice_the_limit_until_they_are_confirmed() {
+        let four = || Chunk::Own(encoded(&["four"]));
+        let mut kept = Kept::new(12, std::iter::empty());
+        kept.restart(0, 18);
+        (0..3).for_each(|_| kept.add(four()));
+        assert!(kept.has(0));
+        kept.confirm(1);
+        kept.add(four());
+        // The limit holds again.
+        assert!(!kept.has(1) && kept.has(2));
+        kept.restart(0, 1000);
+        (0..4).for_each(|_| kept.add(four()));
+        assert!(kept.has(0));
+        kept.add(four());
+        assert!(!kept.has(0));
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Bytes of a chunk into which frames are collected: larger ones do not make a write faster.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 /// Chunks in one vectored write.
 const SLICES: usize = 32;
 
@@ -232,17 +232,15 @@ impl ByteQueue {
         };
         let queued = self.chunks.iter().map(Chunk::bytes);
         let queued = queued.chain(Some(&*self.tail));
-        let Some(frames) = kept.rewind(count, queued, first) else {
+        let Some(chunks) = kept.rewind(count, queued, first) else {
             return false;
         };
-        kept.restart(count);
-        self.chunks = VecDeque::new();
+        self.bytes = chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+        self.own = chunks.iter().map(Chunk::own).sum();
+        kept.restart(count, self.bytes);
+        self.chunks = chunks;
         self.tail = Vec::new();
         self.offset = 0;
-        self.bytes = frames.len();
-        let chunk = Chunk::Own(frames);
-        self.own = chunk.own();
-        self.chunks.push_back(chunk);
         (self.blocked, self.suspended) = (false, false);
         true
     }

@@ -81,7 +81,7 @@ impl Pipe {
     }
 }
 
-#[cfg(feature = "shuttle")]
+#[cfg(test)]
 impl Pipe {
     /// Reads at most `most` bytes. Ready with none at the end of the stream.
     pub(crate) fn poll_read(&self, most: usize, cx: &mut Context<'_>) -> Poll<Vec<u8>> {
@@ -117,7 +117,7 @@ impl Pipe {
     }
 
     /// Discards the buffered bytes; returns how many.
-    #[cfg(feature = "bench")]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.state.lock();
         let length = state.bytes.len();
