@@ -1,5 +1,8 @@
 //! One mailbox: its consumers, and which of them has which message.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
@@ -90,8 +93,12 @@ impl Consumer {
 
     /// Among several the one with the least is to take the next message; one that does not read is last.
     fn load(&self) -> (bool, usize) {
-        let is_away = self.handle.outbox.is_full() || self.handle.is_suspended();
-        (is_away, self.has.len())
+        (self.is_away(), self.has.len())
+    }
+
+    /// True if its peer does not read, or its session has no socket.
+    fn is_away(&self) -> bool {
+        self.handle.outbox.is_full() || self.handle.is_suspended()
     }
 
     fn take(&mut self, offset: u64, bytes: usize, attempt: u32) {
@@ -195,10 +202,10 @@ impl Mailbox {
             return state.wake();
         }
         let free = state.consumers.iter_mut();
-        let free = free.filter(|one| one.has_room() && !one.handle.outbox.is_full());
+        let free = free.filter(|one| one.has_room() && !one.is_away());
         let Some(consumer) = free.min_by_key(|one| one.has.len()) else {
             state.has_more = true;
-            return;
+            return state.wake();
         };
         match consumer.handle.outbox.push_shared(frame) {
             Pushed::Closed => state.has_more = true,
