@@ -422,6 +422,10 @@ declare namespace WSMsgBroker {
     offset?: number;
     /** How safe it is then: `memory` is lost when the broker ends. Missing if the store of the broker has failed. */
     stored?: 'memory' | 'disk';
+    /** By name how safe it is in the mailboxes that get the messages of the topic, too. */
+    mailboxes?: Map<string, 'memory' | 'disk'>;
+    /** Errors of those mailboxes that do not have it, by name. */
+    failed?: Map<string, RequestError>;
   }
 
   /** Result of `deliver` to mailboxes. Each name is in `stored` or in `failed`. */
@@ -460,6 +464,8 @@ declare namespace WSMsgBroker {
     attempt: number;
     /** The key of its sender, if it has one. */
     key?: string;
+    /** The topic to which it was sent, if the mailbox gets the messages of topics. */
+    topic?: string;
     /** It is done: removes it from the mailbox. */
     ack(): void;
     /** Gives it back, to be delivered again after so many milliseconds. Default 0. */
@@ -1315,6 +1321,11 @@ declare namespace WSMsgBroker {
   interface MailboxRule {
     /** The name of a mailbox, or the beginning of names and `*`. The mailbox of a client has its id as name. */
     mailbox: string;
+    /**
+     * Messages to this topic, or to the topics of this pattern, go into the mailbox, too. Needs a name without `*`.
+     * Default: none.
+     */
+    topic?: string | undefined;
     /** Maximum number of messages of each mailbox. Default 1,000. */
     messages?: number | undefined;
     /** Maximum bytes of the messages of each mailbox. Default 1 MiB. */
@@ -1361,6 +1372,8 @@ declare namespace WSMsgBroker {
     presence?: string | readonly string[] | undefined;
     /** Ids of which it may see whether they are online: patterns as in `send`. Default: none. */
     watch?: string | readonly string[] | undefined;
+    /** Patterns of the mailboxes that it may open besides that of its id. Default: none. */
+    mailboxes?: string | readonly string[] | undefined;
     /** Time at which its connection ends unless it has registered again. Default: never. */
     expires?: Date | number | undefined;
   }

@@ -283,6 +283,39 @@ for (const kind of kinds) {
   });
 }
 
+for (const kind of kinds) {
+  test(`${kind}: rule 45.5: messages to a topic go into a mailbox, too`, async (t) => {
+    const server = await startServer(t, {
+      mailboxes: [{ mailbox: 'workers', topic: 'jobs.>', messages: 2 }],
+      keep: [{ topic: 'jobs.kept' }],
+    });
+    const [sender, worker] = await Promise.all(['s', 'w'].map((id) => join(t, kind, server, id)));
+    const inWorkers = { mailboxes: new Map([['workers', 'memory']]), failed: new Map() };
+    const first = await sender.deliver('a', { topic: 'jobs.x' });
+    t.deepEqual(first, { queued: 0, dropped: 0, ...inWorkers });
+    const subscription = await worker.subscribe('jobs.*');
+    const heard = once(subscription, 'message');
+    const second = await sender.deliver('b', { topic: 'jobs.kept' });
+    t.deepEqual(second, { queued: 1, dropped: 0, offset: 1, stored: 'memory', ...inWorkers });
+    t.is((await heard)[0], 'b');
+    const { failed, mailboxes: none } = await sender.deliver('c', { topic: 'jobs.x' });
+    t.is(failed.get('workers').code, 'FULL');
+    t.is(none.size, 0);
+    sender.publish('d', 'other');
+    const seen = [];
+    for await (const mail of await worker.openMailbox('workers')) {
+      seen.push([mail.message, mail.topic, mail.from]);
+      mail.ack();
+      if (seen.length === 2) break;
+    }
+    t.deepEqual(seen, [
+      ['a', 'jobs.x', 's'],
+      ['b', 'jobs.kept', 's'],
+    ]);
+    t.is(server.stats().withoutSubscriber, 1);
+  });
+}
+
 test('rule 47.1: a message that was delivered too often goes to the topic for such ones', async (t) => {
   const server = await startServer(t, {
     mailboxes: [{ mailbox: '*', maxDeliver: 2, deadLetters: 'dead' }],
@@ -313,16 +346,26 @@ test('rule 47.2: a message that is too old is removed', async (t) => {
 });
 
 test('under authentication a client opens its own mailbox, and sends to those whose ids it may send to', async (t) => {
+  let open = ['work-*'];
   const server = await startServer(t, {
     mailboxes,
-    authenticate: () => ({ send: ['a*'] }),
+    authenticate: () => ({ send: ['a*'], mailboxes: open }),
   });
-  const client = await join(t, 'addon', server, 'c');
+  const client = await join(t, 'addon', server, 'c', { token: 't' });
   const code = async (promise) => (await failure(promise)).code;
   await client.deliver(1, { mailbox: 'ann' });
   t.is(await code(client.deliver(1, { mailbox: 'bob' })), 'ERR_WSMB_FORBIDDEN');
   t.is(await code(client.openMailbox('ann')), 'ERR_WSMB_FORBIDDEN');
-  await client.openMailbox();
+  const own = await client.openMailbox();
+  const shared = await client.openMailbox('work-1');
+  // A renewed grant that allows less.
+  open = [];
+  const [{ code: ended }] = await Promise.all([
+    once(shared, 'end').then(([error]) => error),
+    client.register('t'),
+  ]);
+  t.is(ended, 'FORBIDDEN');
+  t.false(own.isEnded);
 });
 
 test('invalid rules are refused', async (t) => {

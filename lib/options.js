@@ -134,6 +134,7 @@ const KEEP = {
 /** A rule of the option `mailboxes`. */
 const MAILBOX = {
   mailbox: 'string',
+  topic: 'string',
   messages: 'number',
   bytes: 'number',
   totalBytes: 'number',

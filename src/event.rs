@@ -239,8 +239,12 @@ pub enum ClientEvent<'a> {
         elsewhere: Option<&'a str>,
         /// Its offset, if the messages of the topic are kept.
         offset: Option<u64>,
-        /// How safe it is, if it is kept: `"memory"`.
+        /// How safe it is, if it is kept: `"memory"` or `"disk"`.
         stored: Option<&'a str>,
+        /// An object of the mailboxes that have it, if messages of the topic go into mailboxes, too.
+        mailboxes: Option<&'a str>,
+        /// An object of the mailboxes that do not have it, with their codes.
+        failed: Option<&'a str>,
     },
     /// The result of a message for mailboxes that was sent with a `ref` (version 2).
     MailboxReceipt {

@@ -145,6 +145,9 @@ pub(crate) enum ServerAction<'a> {
         /// Its offset, and how safe it is, if it is kept.
         offset: Option<&'a str>,
         stored: Option<&'a str>,
+        /// The mailboxes that have it, and those that do not, if its messages go into mailboxes, too.
+        mailboxes: Option<&'a str>,
+        failed: Option<&'a str>,
     },
     /// The receipt of a message for mailboxes: an object of those that have it, one of those that do not, and an array of
     /// those that had it before.

@@ -248,6 +248,8 @@ fn server_action<'a>(
                 elsewhere: raw("elsewhere"),
                 offset: raw("offset"),
                 stored: raw("stored"),
+                mailboxes: raw("mailboxes"),
+                failed: raw("failed"),
             })
         }
         Some("receipt") if uses_version_2 && raw("mailboxes").is_some() => {

@@ -128,7 +128,7 @@ class Mailboxes {
   }
 
   /** A message from a mailbox. */
-  onMessage({ message, from, mailbox: name, offset, attempt, key }) {
+  onMessage({ message, from, mailbox: name, offset, attempt, key, topic }) {
     const entry = this.#find(name);
     if (!entry || entry.ended || entry.busy.has(offset)) {
       return;
@@ -153,6 +153,7 @@ class Mailboxes {
       offset,
       attempt: attempt ?? 1,
       ...(key != null && { key }),
+      ...(topic != null && { topic }),
       ack: () => {
         if (settle('')) {
           entry.acked.add(offset);

@@ -134,7 +134,7 @@ class Messaging {
    */
   message(from, message, ack, name, size, topic, group, attempt, offset, mailbox, key) {
     if (mailbox != null && this.usesVersion2) {
-      return this.mailboxes.onMessage({ from, message, mailbox, offset, attempt, key });
+      return this.mailboxes.onMessage({ from, message, mailbox, offset, attempt, key, topic });
     }
     const response = ack ? new Response(this, ack, name, attempt) : null;
     if (topic !== undefined && this.usesVersion2) {

@@ -123,20 +123,25 @@ class PendingRequest {
       this.#isCounted = true;
       this.#openCount += queued ?? 0;
       this.#checkEnd();
-    } else if (queued !== undefined) {
-      const kept = offset != null && { offset, stored };
-      this.#settle(undefined, { queued, dropped, ...(elsewhere && { elsewhere }), ...kept });
     } else if (this.#isReceipt) {
       for (const [id, code] of Object.entries(codes)) {
         this.#failed.set(id, failure(code, id));
       }
       const failed = this.#failed;
-      this.#settle(
-        undefined,
-        mailboxes
-          ? { stored: new Map(Object.entries(mailboxes)), duplicates: duplicates ?? [], failed }
-          : { delivered, failed },
-      );
+      const places = mailboxes && new Map(Object.entries(mailboxes));
+      if (queued != null) {
+        this.#settle(undefined, {
+          queued,
+          dropped,
+          ...(elsewhere && { elsewhere }),
+          ...(offset != null && { offset, stored: stored ?? undefined }),
+          ...(places && { mailboxes: places, failed }),
+        });
+      } else if (places) {
+        this.#settle(undefined, { stored: places, failed, duplicates: duplicates ?? [] });
+      } else {
+        this.#settle(undefined, { delivered, failed });
+      }
     }
   }
 

@@ -338,9 +338,10 @@ class Transport {
     });
   }
 
-  onMail([, from, message, mailbox, offset, attempt, key]) {
-    const [action, sender] = ['message', from ?? undefined];
-    this.#session.handleFrame({ action, from: sender, message, mailbox, offset, attempt, key });
+  onMail([, sender, message, mailbox, offset, attempt, key, topic]) {
+    const [action, from] = ['message', sender ?? undefined];
+    const frame = { action, from, message, mailbox, offset, attempt, key, topic };
+    this.#session.handleFrame(frame);
   }
 
   onAnswer(event) {
@@ -416,9 +417,9 @@ class Transport {
     this.#session.handleFrame({ action: 'receipt', ref, delivered, failed });
   }
 
-  onPublishReceipt([, ref, queued, dropped, elsewhere, offset, stored]) {
-    const action = 'receipt';
-    this.#session.handleFrame({ action, ref, queued, dropped, elsewhere, offset, stored });
+  onPublishReceipt([, ref, queued, dropped, elsewhere, offset, stored, mailboxes, failed]) {
+    const numbers = { queued, dropped, elsewhere, offset, stored };
+    this.#session.handleFrame({ action: 'receipt', ref, ...numbers, mailboxes, failed });
   }
 
   onMailboxReceipt([, ref, mailboxes, failed, duplicates]) {

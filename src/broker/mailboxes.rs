@@ -32,6 +32,7 @@ use crate::{
     options::MailboxRule,
     store::{Key, Log, LogStats, Place, Record, StoreError, Stored},
     sync::Mutex,
+    topic,
 };
 use mailbox::Mailbox;
 
@@ -155,9 +156,22 @@ impl Mailboxes {
         })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// The rule of the mailbox with this name, if there is one.
     pub(crate) fn rule_of(&self, name: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|rule| rule.options.matches(name))
+    }
+
+    /// The rules of the mailboxes that get the messages of a topic.
+    pub(crate) fn bound_to(&self, topic: &str) -> Vec<Arc<Rule>> {
+        let is_bound = |rule: &&Arc<Rule>| {
+            let pattern = rule.options.topic.as_deref();
+            pattern.is_some_and(|pattern| topic::covers(pattern, topic))
+        };
+        self.rules.iter().filter(is_bound).cloned().collect()
     }
 
     /// Puts a message into a mailbox. `encode` gets its offset, and returns its frame. `done` is called once, perhaps
@@ -169,22 +183,22 @@ impl Mailboxes {
         (size, encode): (usize, impl FnOnce(u64) -> Bytes),
         done: impl FnOnce(Outcome) + Send + 'static,
     ) {
-        let (topic, log) = (topic_of(mail.name), &rule.log);
+        let (name, log) = (topic_of(mail.name), &rule.log);
         let order = rule.order.lock();
         let former = mail.key.as_ref().and_then(|key| log.duplicate_of(key));
         if let Some(offset) = former {
             drop(order);
             return log.on_stored(offset, Box::new(|stored| done(outcome(stored, true))));
         }
-        if !log.has_room(&topic, size) {
+        if !log.has_room(&name, size) {
             drop(order);
             self.counters.full.fetch_add(1, Relaxed);
             return done(Err(Refusal::Full));
         }
-        let place = log.next(&topic);
+        let place = log.next(&name);
         let frame = encode(place.offset);
         log.append(Record {
-            topic: &topic,
+            topic: &name,
             place,
             frame: frame.clone(),
             time: now(),

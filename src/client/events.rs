@@ -63,6 +63,8 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 elsewhere,
                 offset,
                 stored,
+                mailboxes,
+                failed,
             } => Self::PublishReceipt {
                 reference,
                 queued,
@@ -70,6 +72,8 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 elsewhere,
                 offset: offset.and_then(number),
                 stored: stored.filter(|text| text.len() < LONGEST_STORED),
+                mailboxes,
+                failed,
             },
             ServerAction::MailboxReceipt {
                 reference,

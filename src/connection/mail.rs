@@ -11,12 +11,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, Turn, send::SendOptions};
+use super::{Connection, Turn, publish::Published, send::SendOptions};
 use crate::{
     broker::{
         handle::Handle,
         mailboxes::{
-            self, Mail, Outcome, Refusal,
+            self, Mail, Outcome, Refusal, Rule,
             mailbox::{self, Mailbox, Plan, Taken},
         },
         topics::subscriber::SubscriberState,
@@ -25,7 +25,7 @@ use crate::{
     protocol::{
         self, MailboxCommand, RawSubscription, ServerAction, SubscriptionCommand, version_2,
     },
-    store::{Key, Reading},
+    store::{Key, Reading, Stored},
     sync::Mutex,
     transport::{
         framing::{self, Mask},
@@ -47,8 +47,8 @@ pub(super) struct ReadingMail {
     reading: Reading,
 }
 
-/// The outcomes of a message for several mailboxes.
-struct Outcomes {
+/// The outcomes of a message for several mailboxes, and for the topic to which it was sent.
+pub(super) struct Outcomes {
     reference: String,
     sender: Arc<Handle>,
     /// The receipt that is built, and the number of outcomes that it lacks.
@@ -61,6 +61,10 @@ struct MailboxReceipt {
     mailboxes: Vec<String>,
     failed: Vec<String>,
     duplicates: Vec<String>,
+    /// The number of subscribers, and of those that have lost the message, if it was sent to a topic.
+    published: Option<(usize, usize)>,
+    /// The members about its log, if it is kept.
+    kept: String,
 }
 
 impl MailboxReceipt {
@@ -83,9 +87,18 @@ impl MailboxReceipt {
 }
 
 impl Outcomes {
-    fn add(&self, name: &str, outcome: Outcome) {
+    fn new(reference: &str, sender: &Arc<Handle>, count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            reference: reference.to_owned(),
+            sender: sender.clone(),
+            receipt: Mutex::new((MailboxReceipt::default(), count)),
+        })
+    }
+
+    /// Changes the receipt, and sends it if it is complete.
+    fn complete(&self, change: impl FnOnce(&mut MailboxReceipt)) {
         let mut receipt = self.receipt.lock();
-        receipt.0.add(name, outcome);
+        change(&mut receipt.0);
         receipt.1 -= 1;
         if receipt.1 > 0 {
             return;
@@ -95,10 +108,38 @@ impl Outcomes {
             receipt.0.failed.join(","),
             receipt.0.duplicates.join(","),
         ];
-        let frame = version_2::mailbox_receipt(&self.reference, &mailboxes, &failed, &duplicates);
+        let frame = match receipt.0.published {
+            None => version_2::mailbox_receipt(&self.reference, &mailboxes, &failed, &duplicates),
+            Some((queued, dropped)) => {
+                let (queued, dropped) = (queued.to_string(), dropped.to_string());
+                let end = version_2::bound_receipt_end(&receipt.0.kept, &mailboxes, &failed);
+                version_2::publish_receipt(&self.reference, &queued, &dropped, &end).concat()
+            }
+        };
         let _ = self.sender.outbox.push(&[&frame]);
         // Its task writes the receipts of a batch together.
         self.sender.take_mail();
+    }
+
+    fn add(&self, name: &str, outcome: Outcome) {
+        self.complete(|receipt| receipt.add(name, outcome));
+    }
+
+    /// The message was sent to the subscribers of its topic.
+    pub(super) fn set_published(self: Arc<Self>, published: Published, turn: &Turn) {
+        let numbers = (published.queued, published.dropped);
+        let (Some(offset), Some(rule)) = (published.offset, &turn.publication.rule) else {
+            return self.complete(|receipt| receipt.published = Some(numbers));
+        };
+        rule.log.on_stored(
+            offset,
+            Box::new(move |stored| {
+                let kept = version_2::stored_member(offset, stored.ok().map(Stored::name));
+                self.complete(|receipt| {
+                    (receipt.published, receipt.kept) = (Some(numbers), kept);
+                });
+            }),
+        );
     }
 }
 
@@ -126,17 +167,44 @@ impl Connection {
             let rule = mailboxes.rule_of(name);
             rules.push(rule.ok_or_else(|| ActionError::NoMailbox(name.to_owned()))?);
         }
-        let outcomes = options.reference().map(|reference| {
-            Arc::new(Outcomes {
-                reference: reference.to_owned(),
-                sender: self.handle.clone(),
-                receipt: Mutex::new((MailboxReceipt::default(), names.len())),
-            })
-        });
+        let outcomes = (options.reference())
+            .map(|reference| Outcomes::new(reference, &self.handle, names.len()));
+        let names = names.iter().map(AsRef::as_ref).zip(rules);
+        self.put(message, "", names, key, outcomes.as_ref());
+        Ok(())
+    }
+
+    /// Puts a message to a topic into the mailboxes that get the messages of the topic. Returns what the receipt waits for,
+    /// if one is wanted; it lacks the subscribers.
+    #[cold]
+    pub(super) fn put_into_bound(
+        &self,
+        message: &str,
+        topic: &str,
+        options: &SendOptions<'_>,
+        turn: &Turn,
+    ) -> Option<Arc<Outcomes>> {
+        let bound = &turn.publication.bound;
+        let outcomes = (options.reference())
+            .map(|reference| Outcomes::new(reference, &self.handle, bound.len() + 1));
+        let topic = [",\"topic\":", &protocol::json_string(topic)].concat();
+        let names = bound.iter().map(|rule| (&*rule.options.mailbox, rule));
+        self.put(message, &topic, names, None, outcomes.as_ref());
+        outcomes
+    }
+
+    /// Puts a message into mailboxes. `topic`: the member with the topic to which it was sent, if it was.
+    fn put<'a>(
+        &self,
+        message: &str,
+        topic: &str,
+        mailboxes: impl Iterator<Item = (&'a str, &'a Arc<Rule>)>,
+        key: Option<&str>,
+        outcomes: Option<&Arc<Outcomes>>,
+    ) {
         let is_short = self.broker.memory.is_short();
-        for (name, rule) in names.iter().zip(rules) {
-            let name = name.as_ref();
-            let (outcomes, owned) = (outcomes.clone(), Arc::<str>::from(name));
+        for (name, rule) in mailboxes {
+            let (outcomes, owned) = (outcomes.cloned(), Arc::<str>::from(name));
             let done = move |outcome| {
                 if let Some(outcomes) = outcomes {
                     outcomes.add(&owned, outcome);
@@ -148,7 +216,7 @@ impl Connection {
             }
             let from = self.from();
             let text = protocol::json_string(name);
-            let end = version_2::mail_end(&text, key);
+            let end = version_2::mail_end(topic, &text, key);
             let encode = |offset: u64| {
                 let end = end(offset);
                 let mut frame = Vec::new();
@@ -166,9 +234,26 @@ impl Connection {
                 key: key.map(|key| self.key_of(name, key)),
             };
             let frame = (framing::frame_size(length, Mask::None), encode);
-            mailboxes.put(rule, &mail, frame, done);
+            self.broker.mailboxes.put(rule, &mail, frame, done);
         }
-        Ok(())
+    }
+
+    /// Closes the mailboxes that the current grant does not allow.
+    pub(super) fn recheck_mailboxes(&self, turn: &mut Turn) {
+        let is_refused = |name: &str| !self.access.may_open(name, self.id.as_deref());
+        let mut refused = Vec::new();
+        if let Some(state) = &mut *self.handle.subscriber.lock() {
+            let names: Vec<_> = state.mailboxes.iter().map(|one| one.name.clone()).collect();
+            for name in names.iter().filter(|name| is_refused(name)) {
+                refused.extend(state.remove_mailbox(name, CONSUMER + name.len()));
+            }
+        }
+        for mailbox in refused {
+            self.broker.mailboxes.leave(&mailbox, &self.handle);
+            let text = protocol::json_string(&mailbox.name);
+            let frame = version_2::mailbox_closed(&text, None, Some("FORBIDDEN"));
+            turn.pushed(&self.handle, self.handle.outbox.push(&[&frame]));
+        }
     }
 
     /// The hash of a key: that of a sender for a mailbox.

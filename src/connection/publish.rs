@@ -143,6 +143,10 @@ impl Connection {
                 groups.taken
             }
         };
+        let outcomes = match turn.publication.bound.is_empty() {
+            true => None,
+            false => self.put_into_bound(message, topic, options, turn),
+        };
         let is_unserved = !unserved.is_empty();
         if is_unserved {
             // All messages of a batch are served at the same groups.
@@ -164,9 +168,10 @@ impl Connection {
         }
         let mut published = self.deliver_publication(turn);
         published.queued += taken;
-        match published.offset {
-            None => self.push_publish_receipt(options, published, turn),
-            Some(offset) => self.push_kept_receipt(options, published, offset, turn),
+        match (outcomes, published.offset) {
+            (Some(outcomes), _) => outcomes.set_published(published, turn),
+            (None, None) => self.push_publish_receipt(options, published, turn),
+            (None, Some(offset)) => self.push_kept_receipt(options, published, offset, turn),
         }
         Ok(None)
     }
@@ -266,6 +271,10 @@ impl Connection {
                 true => None,
                 false => self.broker.kept.rule_of(topic).cloned(),
             };
+            batch.bound = match self.broker.mailboxes.is_empty() {
+                true => Vec::new(),
+                false => self.broker.mailboxes.bound_to(topic),
+            };
         }
         batch.version = version;
         self.broker.topics.find(topic, &mut batch.found);
@@ -356,7 +365,8 @@ impl Connection {
         let peers = self.broker.peers.as_ref();
         published.elsewhere = peers.map(|peers| peers.publish(&publication));
         let has_groups = !turn.publication.found.groups.is_empty();
-        if subscribers.is_empty() && !has_groups && published.elsewhere != Some(true) {
+        let is_bound = !turn.publication.bound.is_empty();
+        if subscribers.is_empty() && !has_groups && !is_bound && published.elsewhere != Some(true) {
             self.broker.no_subscriber(count);
         }
         let mut copied = 0;

@@ -125,10 +125,10 @@ impl AuthState {
         }
     }
 
-    /// True if the messages of this mailbox may be taken: those of its own id.
+    /// True if the messages of this mailbox may be taken.
     pub(super) fn may_open(&self, mailbox: &str, id: Option<&str>) -> bool {
         match self {
-            Self::Granted(_) => id == Some(mailbox),
+            Self::Granted(grant) => id == Some(mailbox) || grant.mailboxes.allows(mailbox),
             _ => true,
         }
     }
@@ -459,6 +459,7 @@ impl Connection {
             self.access = AuthState::Granted(grant);
             self.recheck_subscriptions(turn);
             self.recheck_watches(turn);
+            self.recheck_mailboxes(turn);
         }
         self.notify(turn);
     }

@@ -66,7 +66,7 @@ pub enum ClientEventKind {
     Message,
     /// `ack, from, message, topic, group, attempt, offset`: a message to a topic. No `offset` if it is not kept.
     Publication,
-    /// `from, message, mailbox, offset, attempt, key`: a message from a mailbox.
+    /// `from, message, mailbox, offset, attempt, key, topic`: a message from a mailbox.
     Mail,
     /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
     /// the estimated bytes that it takes in JavaScript.
@@ -82,7 +82,7 @@ pub enum ClientEventKind {
     Closed,
     /// `reference, delivered, failed`
     Receipt,
-    /// `reference, queued, dropped, elsewhere, offset, stored`: the receipt of a message to a topic.
+    /// `reference, queued, dropped, elsewhere, offset, stored, mailboxes, failed`: the receipt of a message to a topic.
     PublishReceipt,
     /// `reference, mailboxes, failed, duplicates`: the receipt of a message for mailboxes.
     MailboxReceipt,
@@ -157,15 +157,14 @@ impl ClientListener for Listener {
                 attempt,
                 offset,
                 key,
+                topic,
                 ..
             } => {
                 let (offset, attempt) = (optional(offset), attempt.to_string());
                 let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
-                let key = key.unwrap_or("null");
-                self.push(
-                    Kind::Mail,
-                    &[from, message, mailbox, &offset, &attempt, key],
-                );
+                let [key, topic] = [key, topic].map(|value| value.unwrap_or("null"));
+                let all = [from, message, mailbox, &offset, &attempt, key, topic];
+                self.push(Kind::Mail, &all);
             }
             ClientEvent::MailboxReceipt {
                 reference,
@@ -226,6 +225,8 @@ impl ClientListener for Listener {
                 elsewhere,
                 offset,
                 stored,
+                mailboxes,
+                failed,
             } => {
                 let elsewhere = elsewhere.unwrap_or("null");
                 let offset = optional(offset);
@@ -238,6 +239,8 @@ impl ClientListener for Listener {
                         elsewhere,
                         &offset,
                         stored.unwrap_or("null"),
+                        mailboxes.unwrap_or("null"),
+                        failed.unwrap_or("null"),
                     ],
                 );
             }

@@ -68,6 +68,7 @@ impl From<NativeKeep> for KeepRule {
 #[napi(object)]
 pub struct NativeMailbox {
     pub mailbox: String,
+    pub topic: Option<String>,
     pub messages: Option<f64>,
     pub bytes: Option<f64>,
     pub total_bytes: Option<f64>,
@@ -80,6 +81,7 @@ pub struct NativeMailbox {
 impl From<NativeMailbox> for MailboxRule {
     fn from(js: NativeMailbox) -> Self {
         let mut rule = Self::new(js.mailbox);
+        rule.topic = js.topic;
         set(&mut rule.messages, js.messages);
         set(&mut rule.bytes, js.bytes);
         set(&mut rule.total_bytes, js.total_bytes);

@@ -21,6 +21,9 @@ pub struct MailboxRule {
     /// The names of the mailboxes: a name, or the beginning of names and `*`. `*` alone means all. The mailbox of a client
     /// has its id as name.
     pub mailbox: String,
+    /// The topics whose messages go into the mailbox, too: a topic, or a pattern with wildcards. Needs a rule of one
+    /// mailbox. Default: none.
+    pub topic: Option<String>,
     /// Maximum number of messages of each mailbox; further ones are refused. Default 1,000.
     pub messages: usize,
     /// Maximum bytes of the messages of each mailbox; further ones are refused. Default 1 MiB.
@@ -43,6 +46,7 @@ impl MailboxRule {
     pub fn new(mailbox: impl Into<String>) -> Self {
         Self {
             mailbox: mailbox.into(),
+            topic: None,
             messages: 1000,
             bytes: 1 << 20,
             total_bytes: 64 << 20,
@@ -95,6 +99,18 @@ pub(super) fn validate(rules: &[MailboxRule], has_cluster: bool, has_store: bool
         }
         if rule.disk && !has_store {
             return invalid("mailboxes.disk", "needs option \"store\"".to_owned());
+        }
+        if let Some(topic) = rule.topic.as_deref() {
+            if !topic::is_pattern(topic) {
+                return invalid(
+                    "mailboxes.topic",
+                    format!("is {topic:?}, expected a topic or a pattern"),
+                );
+            }
+            if pattern.ends_with('*') {
+                let reason = format!("needs the name of one mailbox, not {pattern:?}");
+                return invalid("mailboxes.topic", reason);
+            }
         }
         (rule.messages).check("mailboxes.messages", 1..=MAX_MESSAGES)?;
         rule.bytes
@@ -180,6 +196,15 @@ mod tests {
             with(|rule| rule.age = Some(Duration::ZERO)),
             Some("mailboxes.age")
         );
+        assert_eq!(
+            with(|rule| rule.topic = Some("a..b".to_owned())),
+            Some("mailboxes.topic")
+        );
+        let of_all = MailboxRule {
+            topic: Some("a.>".to_owned()),
+            ..rule("a*")
+        };
+        assert_eq!(name_of(&[of_all], false), Some("mailboxes.topic"));
         assert_eq!(
             with(|rule| rule.dead_letters = Some("a.*".to_owned())),
             Some("mailboxes.deadLetters")

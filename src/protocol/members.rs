@@ -375,6 +375,8 @@ fn version_2<'a>(
                     elsewhere: members.elsewhere,
                     offset: members.offset,
                     stored: members.stored,
+                    mailboxes: members.mailboxes,
+                    failed: members.failed,
                 }),
             "\"receipt\" message (msg.ref is undefined)",
         ),

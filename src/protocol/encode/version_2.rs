@@ -206,9 +206,10 @@ pub(crate) fn publish_receipt<'a>(
     ]
 }
 
-/// Encodes the end of a `message` from a mailbox, with its name as JSON, by its offset (rule 46.3).
-pub(crate) fn mail_end(mailbox: &str, key: Option<&str>) -> impl Fn(u64) -> String {
-    let begin = [",\"mailbox\":", mailbox, ",\"offset\":"].concat();
+/// Encodes the end of a `message` from a mailbox, with its name as JSON, by its offset (rule 46.3). `topic`: empty, or the
+/// member with the topic to which it was sent.
+pub(crate) fn mail_end(topic: &str, mailbox: &str, key: Option<&str>) -> impl Fn(u64) -> String {
+    let begin = [topic, ",\"mailbox\":", mailbox, ",\"offset\":"].concat();
     let key = key.map(|key| [",\"key\":", &json_string(key)].concat());
     move |offset| format!("{begin}{offset}{}}}", key.as_deref().unwrap_or_default())
 }
@@ -253,4 +254,18 @@ pub(crate) fn mailbox_closed(mailbox: &str, reference: Option<&str>, code: Optio
     let [name, reference] = member(",\"ref\":", reference);
     let code = code.map_or(String::new(), |code| format!(",\"code\":\"{code}\""));
     format!("{{\"action\":\"unsubscribed\",\"mailbox\":{mailbox}{name}{reference}{code}}}")
+}
+
+/// Encodes the members of a receipt about the log of a kept message (rule 41.5). `stored`: none if it could not be stored.
+pub(crate) fn stored_member(offset: u64, stored: Option<&str>) -> String {
+    match stored {
+        Some(stored) => format!(",\"offset\":{offset},\"stored\":\"{stored}\""),
+        None => format!(",\"offset\":{offset},\"code\":\"NOT_STORED\""),
+    }
+}
+
+/// Encodes the end of the `receipt` of a message to a topic whose messages go into mailboxes, too (rule 45.5). `kept`: empty,
+/// or of [`stored_member`].
+pub(crate) fn bound_receipt_end(kept: &str, mailboxes: &str, failed: &str) -> String {
+    format!("{kept},\"mailboxes\":{{{mailboxes}}},\"failed\":{{{failed}}}}}")
 }
