@@ -110,7 +110,7 @@ function sessionOptions(Client, options) {
 
 /** Defaults of the JavaScript client, which the addon does not know. */
 function ownDefaults() {
-  const [, members] = /^const RECONNECT = \{([^}]*)\};$/m.exec(read('lib/client/session.js'));
+  const [, members] = /^const RECONNECT = \{([^}]*)\};$/m.exec(read('lib/client/reconnection.js'));
   const reconnect = new Function(`return {${members}};`)();
   return { ...sessionOptions(WSMsgBroker), ...defaultsOf({ reconnect }) };
 }

@@ -337,6 +337,9 @@ pub enum ActionError {
     /// A `send` to a mailbox, or its `subscribe`, that no rule of the server allows.
     #[error("The server has no mailbox \"{0}\" (mailboxes)")]
     NoMailbox(String),
+    /// A mailbox that the grant does not allow.
+    #[error("Its sender may not open the mailbox \"{0}\"")]
+    MailboxForbidden(String),
     /// `watch` without the permission.
     #[error("Its sender may not watch \"{0}\"")]
     WatchForbidden(String),
@@ -391,6 +394,7 @@ impl ActionError {
             Self::Forbidden
             | Self::TopicForbidden(..)
             | Self::WaitForbidden
+            | Self::MailboxForbidden(_)
             | Self::WatchForbidden(_) => "ERR_WSMB_FORBIDDEN",
             Self::PresenceInfoTooLarge(..) => "ERR_WSMB_MAX_PRESENCE_INFO",
             Self::NotKept(_) => "ERR_WSMB_NOT_KEPT",

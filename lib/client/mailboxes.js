@@ -85,9 +85,16 @@ class Mailboxes {
     }
   }
 
-  /** Opens the mailboxes again on a new connection. */
+  /** Opens the mailboxes again on a new connection. A renewed registration has them. */
   onRegistered() {
-    callAll([...this.#entries.keys()].map((number) => () => this.#send(number)));
+    const closed = [...this.#entries].filter(([, { isOpen }]) => !isOpen);
+    callAll(
+      closed.map(
+        ([number]) =>
+          () =>
+            this.#send(number),
+      ),
+    );
   }
 
   /** The broker has confirmed a mailbox. */

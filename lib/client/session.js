@@ -628,6 +628,7 @@ class Session extends Messaging {
     this.sendQueue.prepend(resend);
     this.subscriptions.onLost(reason);
     this.watches.onLost();
+    this.mailboxes.onLost();
   }
 
   #retry(code) {

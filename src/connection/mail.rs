@@ -295,7 +295,7 @@ impl Connection {
             return Err(ActionError::NoMailbox(name.to_owned()));
         };
         if !self.access.may_open(name, self.id.as_deref()) {
-            return Err(ActionError::TopicForbidden("open mailbox", name.to_owned()));
+            return Err(ActionError::MailboxForbidden(name.to_owned()));
         }
         let mut state = handle.subscriber.lock();
         // Under the lock of the state, which is taken after the connection has lost its id.
