@@ -1055,6 +1055,12 @@ declare namespace WSMsgBroker {
     keptBytes: number;
     /** Kept messages removed because of a limit of their rule, or because memory was short. */
     trimmed: number;
+    /** Messages that wait for the disk (`store`). */
+    storePending: number;
+    /** Bytes of the file of the store, with its free space. */
+    storeBytes: number;
+    /** Messages that were not stored: the store had failed, or too many waited for the disk. */
+    notStored: number;
     /** Times that a subscription got messages from a log. */
     replays: number;
     /** Messages that wait in mailboxes now (`mailboxes`). */

@@ -201,6 +201,7 @@ impl Broker {
         } = self;
         let (sessions, sessions_suspended) = self.sessions.count();
         let (kept, mail) = (self.kept.stats(), self.mailboxes.stats());
+        let store = self.kept.store_stats();
         Stats {
             sessions,
             sessions_suspended,
@@ -208,6 +209,11 @@ impl Broker {
             kept: kept.messages,
             kept_bytes: kept.bytes,
             trimmed: kept.trimmed,
+            store_pending: store.pending,
+            store_bytes: store.bytes,
+            store_failed: store.has_failed,
+            not_stored: store.not_stored,
+            store_writes: store.writes,
             replays: self.kept.replays.load(Relaxed),
             mail: mail.messages,
             mail_bytes: mail.bytes,

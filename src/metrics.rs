@@ -181,6 +181,16 @@ pub struct Stats {
     pub kept_bytes: u64,
     /// Kept messages trimmed so far, because of a limit of their rule or because memory was short.
     pub trimmed: u64,
+    /// Messages that wait for the disk (`store`).
+    pub store_pending: u64,
+    /// Bytes of the file of the store.
+    pub store_bytes: u64,
+    /// True if the store has failed: messages are not stored any more.
+    pub store_failed: bool,
+    /// Messages so far that were not stored: the store had failed, or too many waited for the disk.
+    pub not_stored: u64,
+    /// How long writes of the store took, each with its sync.
+    pub store_writes: Times,
     /// Times so far that a subscription has got messages from a log.
     pub replays: u64,
     /// Messages that wait in mailboxes now.

@@ -6,17 +6,19 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `store` | the trait [`Log`] |
+//! | `batch` | what callers do once after many messages were stored |
 //! | `index` | the index of a log: topics, offsets, bounds |
 //! | `keys` | the idempotency keys of a log |
 //! | `memory` | a log in memory |
 //! | `disk` | logs on the disk |
 
+pub(crate) mod batch;
 pub(crate) mod disk;
 mod index;
 mod keys;
 pub(crate) mod memory;
 
-use std::{fmt, future::Future, ops::Add, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 
@@ -166,19 +168,6 @@ pub(crate) struct LogStats {
     pub(crate) trimmed: u64,
 }
 
-impl Add for LogStats {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            messages: self.messages + other.messages,
-            topics: self.topics + other.topics,
-            bytes: self.bytes + other.bytes,
-            trimmed: self.trimmed + other.trimmed,
-        }
-    }
-}
-
 impl LogStats {
     /// The numbers of two logs together.
     pub(crate) fn plus(self, other: Self) -> Self {
@@ -194,7 +183,7 @@ impl LogStats {
 /// A page that is being read. In memory it is ready at once; on a disk it takes time.
 pub(crate) type Reading = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
 
-/// Called once with how safe a message is.
+/// Called once with how safe a message is. What costs a system call should be left to [`batch::at_end`].
 pub(crate) type OnStored = Box<dyn FnOnce(Result<Stored, StoreError>) + Send>;
 
 /// A log of messages.

@@ -20,7 +20,7 @@ use crate::{
     options::{KeepRule, MailboxRule, ServerOptions, StoreOptions, StoreSync},
     store::{
         Bounds, Log, LogStats, Overflow,
-        disk::{DiskStore, OnFailure, Settings},
+        disk::{DiskStore, OnFailure, Settings, StoreStats},
         memory::MemoryLog,
     },
     sync::{Mutex, atomic::AtomicU64},
@@ -146,6 +146,12 @@ impl KeptTopics {
         let part = |rule: &Arc<Rule>| (bytes as u128 * held(rule) as u128).div_ceil(total as u128);
         let release = |rule: &Arc<Rule>| rule.log.release(part(rule) as usize);
         self.rules.iter().map(release).sum()
+    }
+
+    /// Numbers of the store; all zero without one.
+    pub(crate) fn store_stats(&self) -> StoreStats {
+        let stats = self.store.as_ref().map(|store| store.stats());
+        stats.unwrap_or_default()
     }
 
     /// Numbers of all logs together.

@@ -11,7 +11,7 @@ use crate::{
         topics::{Publication, Subscriber},
     },
     protocol::{Pieces, Slow, version_2},
-    store::{Record, Stored},
+    store::{Record, Stored, batch},
     transport::{
         framing,
         outbox::{Pushed, SHARE_FROM},
@@ -159,7 +159,9 @@ impl Connection {
                 let end = [&*kept, "}"].concat();
                 let (queued, dropped) = (queued.to_string(), dropped.to_string());
                 let frame = version_2::publish_receipt(&reference, &queued, &dropped, &end);
-                handle.write(|outbox| outbox.push(&frame));
+                if handle.outbox.push(&frame) == Pushed::NeedsFlush {
+                    batch::at_end(move || handle.flush());
+                }
             }),
         );
     }

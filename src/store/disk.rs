@@ -7,15 +7,24 @@
 //! | --- | --- |
 //! | `disk` | the store: its logs, its queue, and its failure |
 //! | `log` | a log, which implements the trait |
-//! | `writer` | the thread |
+//! | `writer` | the thread that writes |
+//! | `callbacks` | the calls of those who wait for their message |
 //! | `file` | the tables of the file |
+//! | `rows` | the rows of the tables as bytes |
+//! | `checksum` | the checksum of a row |
+//! | `tools` | checks, compacts and reads a file that no server uses |
 //!
 //! Locks: the state of a log, then the queue.
 
+mod callbacks;
+mod checksum;
 mod file;
 mod log;
+mod rows;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(any(test, feature = "node"))]
+pub(crate) mod tools;
 mod writer;
 
 use std::{
@@ -23,7 +32,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -38,10 +47,15 @@ use super::{
     index::{Costs, Index, Journal},
     keys::Keys,
 };
-use crate::memory::{Charge, Memory};
-use file::{Changes, File, Head};
+use crate::{
+    memory::{Charge, Memory},
+    metrics::{Histogram, Times},
+};
+use callbacks::Callbacks;
+use file::{Changes, File};
 pub(crate) use log::DiskLog;
 use log::LogState;
+use rows::Head;
 
 /// Maximum bytes of messages that wait for the disk. One message may always wait, whatever its size.
 const MAX_QUEUED: usize = 16 << 20;
@@ -73,6 +87,21 @@ pub(crate) struct DiskStore {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Numbers of a store.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct StoreStats {
+    /// Messages that wait for the disk.
+    pub(crate) pending: u64,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+    /// True if the store has failed.
+    pub(crate) has_failed: bool,
+    /// Messages that were not stored, because the store had failed or its queue was full.
+    pub(crate) not_stored: u64,
+    /// Durations of the writes, each with its sync.
+    pub(crate) writes: Times,
+}
+
 /// State shared by logs, readers and the writer.
 struct Shared {
     file: File,
@@ -86,6 +115,9 @@ struct Shared {
     bytes: AtomicUsize,
     reads: Semaphore,
     failure: OnceLock<StoreError>,
+    /// Messages that were not stored.
+    not_stored: AtomicU64,
+    writes: Histogram,
     on_failure: Mutex<Option<OnFailure>>,
 }
 
@@ -93,6 +125,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     has_changes: bool,
+    /// Number of messages in the queue.
+    messages: usize,
+    /// Number of messages at which the writer is woken once more.
+    wanted: usize,
     /// When removals are written, if no message is written before.
     removals_at: Option<Instant>,
     /// True if the queue is half full: the writer does not wait for more.
@@ -153,17 +189,33 @@ impl DiskStore {
             bytes: AtomicUsize::new(bytes),
             reads: Semaphore::new(READS),
             failure: OnceLock::new(),
+            not_stored: AtomicU64::new(0),
+            writes: Histogram::default(),
             on_failure: Mutex::new(Some(on_failure)),
         });
         let writer = shared.clone();
         let thread = thread::Builder::new().name("wsmb-store".to_owned());
         let thread = thread
-            .spawn(move || writer::run(&writer))
+            .spawn(move || writer::run(&writer, Callbacks::new()))
             .map_err(|error| StoreError(format!("no thread for the store: {error}").into()))?;
         let disk_log = |log| DiskLog::new(log, shared.clone());
         let logs = logs.into_iter().map(disk_log).collect();
         let thread = Mutex::new(Some(thread));
         Ok((Self { shared, thread }, logs))
+    }
+
+    pub(crate) fn stats(&self) -> StoreStats {
+        let Shared {
+            file, logs, writes, ..
+        } = &*self.shared;
+        let failure = self.shared.failure.get();
+        StoreStats {
+            pending: logs.iter().map(|log| log.pending()).sum(),
+            bytes: file.size().unwrap_or(0),
+            has_failed: failure.is_some() && !file.is_closed(),
+            not_stored: self.shared.not_stored.load(Relaxed),
+            writes: writes.snapshot(),
+        }
     }
 
     /// Writes all that is queued, ends the thread, and closes the file. Waits for the disk. No message may be appended any
@@ -212,8 +264,10 @@ fn load(file: &File, head: &Head, bounds: Bounds) -> Result<(Index<()>, Keys), S
     let mut index = Index::new(bounds, costs, Some(Journal::default()));
     index.forgotten_to = head.forgotten_to;
     file.topics(head.number, |row| index.load_topic(row))?;
-    file.messages(head.number, |offset, time, prev, topic, frame| {
-        index.load_message(offset, time, prev, topic, (frame.len(), ()));
+    file.messages(head.number, 0, |row| {
+        let size = (row.frame.len(), ());
+        index.load_message(row.offset, row.time, row.prev, row.topic, size);
+        true
     })?;
     index.loaded();
     let mut keys = Keys::default();
@@ -260,8 +314,9 @@ impl Shared {
     fn add_queued(&self, bytes: usize) {
         let queued = self.queued.fetch_add(bytes, Relaxed) + bytes;
         let mut queue = self.queue.lock();
+        queue.messages += 1;
         queue.is_large = queued > MAX_QUEUED / 2;
-        if !queue.has_changes || queue.is_large {
+        if !queue.has_changes || queue.is_large || queue.messages == queue.wanted {
             queue.has_changes = true;
             self.changed.notify_one();
         }
@@ -280,6 +335,11 @@ impl Shared {
     /// The bytes of a log have changed.
     fn set_bytes(&self, before: usize, now: usize) {
         self.bytes.fetch_add(now.wrapping_sub(before), Relaxed);
+    }
+
+    /// True if messages are in the queue.
+    fn has_messages(&self) -> bool {
+        self.queue.lock().messages > 0
     }
 
     /// Wakes the writer.
@@ -307,7 +367,12 @@ impl Shared {
         let shared = self.clone();
         let reading = spawn_blocking(move || shared.file.frames(log, &offsets));
         let panicked = |_| Err(StoreError("the store panicked".into()));
-        reading.await.unwrap_or_else(panicked)
+        let frames = reading.await.unwrap_or_else(panicked);
+        if let Err(error) = &frames {
+            // Where one row is damaged, others may be: nothing is stored any more.
+            self.fail(error.clone());
+        }
+        frames
     }
 
     /// Ends the store after a failure.
@@ -321,7 +386,8 @@ impl Shared {
     }
 
     fn end(&self, error: &StoreError) {
-        self.logs.iter().for_each(|log| log.on_failure(error));
+        let lost: u64 = self.logs.iter().map(|log| log.on_failure(error)).sum();
+        self.not_stored.fetch_add(lost, Relaxed);
     }
 }
 

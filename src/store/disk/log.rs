@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 
 use super::{
     Shared,
-    file::{Changes, Head, MessageRow},
+    file::Changes,
+    rows::{Head, MessageRow},
 };
 use crate::{
     memory::Charge,
     store::{
         Behind, Kept, Key, Log, LogStats, OnStored, Page, Place, Query, Range, Reading, Record,
-        StoreError, Stored, Usage,
+        StoreError, Stored, Usage, batch,
         index::Index,
         keys::{KeyRow, Keys, now},
     },
@@ -164,11 +165,19 @@ impl LogState {
         self.state.lock().index.bytes
     }
 
+    /// Number of messages that the disk has not confirmed.
+    pub(super) fn pending(&self) -> u64 {
+        self.state.lock().pending.len() as u64
+    }
+
     /// The changes that are to be written, and whether there are more. `is_last`: the store is being closed.
     pub(super) fn changes(&self, is_last: bool) -> (Changes, bool) {
         let state = &mut *self.state.lock();
         let index = &mut state.index;
-        let journal = index.journal.get_or_insert_default();
+        let Some(journal) = &mut index.journal else {
+            // The store has failed.
+            return (Changes::default(), false);
+        };
         let removals = match is_last {
             true => journal.removals.len(),
             false => journal.removals.len().min(REMOVALS),
@@ -198,36 +207,36 @@ impl LogState {
         (changes, has_more)
     }
 
-    /// The disk has confirmed these changes. Calls those who wait for them. Returns the bytes that were pending.
-    pub(super) fn on_written(&self, changes: &Changes) -> usize {
-        let (ready, freed) = {
-            let state = &mut *self.state.lock();
-            let Some(last) = changes.appended.last() else {
-                return 0;
-            };
-            state.pending.drain(..changes.appended.len());
-            state.stored_to = state.stored_to.max(last.offset);
-            let freed = changes.appended.iter().map(queued_bytes).sum();
-            state.pending_bytes -= freed;
-            state.update_charge();
-            // With no message pending, those that were skipped behind the last one count as done.
-            let to = match state.pending.front() {
-                Some(next) => next.offset - 1,
-                None => u64::MAX,
-            };
-            let count = state.waiting.partition_point(|(offset, _)| *offset <= to);
-            (state.waiting.drain(..count).collect::<Vec<_>>(), freed)
+    /// The disk has confirmed these changes. Adds the callbacks that wait for them. Returns the bytes that were pending.
+    pub(super) fn on_written(&self, changes: &Changes, ready: &mut Vec<OnStored>) -> usize {
+        let state = &mut *self.state.lock();
+        let Some(last) = changes.appended.last() else {
+            return 0;
         };
-        for (_, done) in ready {
-            done(Ok(Stored::Disk));
+        if state.pending.is_empty() {
+            // The store has failed meanwhile.
+            return 0;
         }
+        state.pending.drain(..changes.appended.len());
+        state.stored_to = state.stored_to.max(last.offset);
+        let freed = changes.appended.iter().map(queued_bytes).sum();
+        state.pending_bytes -= freed;
+        state.update_charge();
+        // With no message pending, those that were skipped behind the last one count as done.
+        let to = match state.pending.front() {
+            Some(next) => next.offset - 1,
+            None => u64::MAX,
+        };
+        let count = state.waiting.partition_point(|(offset, _)| *offset <= to);
+        ready.extend(state.waiting.drain(..count).map(|(_, done)| done));
         freed
     }
 
-    /// The store has failed: nothing pending will be stored.
-    pub(super) fn on_failure(&self, error: &StoreError) {
-        let waiting = {
+    /// The store has failed: nothing pending will be stored. Returns the number of these messages.
+    pub(super) fn on_failure(&self, error: &StoreError) -> u64 {
+        let (waiting, lost) = {
             let state = &mut *self.state.lock();
+            let lost = state.pending.len() as u64;
             if let Some(first) = state.pending.front() {
                 state.index.remove_from(first.offset);
                 state.keys.remove_from(first.offset);
@@ -236,11 +245,11 @@ impl LogState {
             state.pending_bytes = 0;
             state.index.journal = None;
             state.update_charge();
-            std::mem::take(&mut state.waiting)
+            (std::mem::take(&mut state.waiting), lost)
         };
-        for (_, done) in waiting {
-            done(Err(error.clone()));
-        }
+        let callbacks = waiting.into_iter().map(|(_, done)| done).collect();
+        batch::run(callbacks, &Err(error.clone()));
+        lost
     }
 
     /// The page of a query, with those frames that are in memory, and the offsets of all.
@@ -336,6 +345,7 @@ impl Log for DiskLog {
         };
         if self.shared.has_failed() || !self.shared.has_room(size) {
             state.skip(topic, offset);
+            self.shared.not_stored.fetch_add(1, Relaxed);
         } else {
             let before = state.index.bytes;
             let (number, time) = state.index.append(topic, offset, time, (size, ()));

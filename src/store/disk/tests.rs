@@ -4,6 +4,7 @@ mod crash;
 mod faults;
 mod mailboxes;
 mod model;
+mod tools;
 
 use std::{
     fs,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{Condvar, Mutex, atomic::AtomicBool},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -21,8 +21,9 @@ struct Image {
     state: Mutex<State>,
     /// The next sync fails, after it has done nothing.
     fails_to_sync: AtomicBool,
-    /// Locked during a sync.
-    gate: Mutex<()>,
+    /// True while no sync ends.
+    is_held: Mutex<bool>,
+    released: Condvar,
     /// Bytes of the disk, if it has a limit.
     limit: Option<u64>,
 }
@@ -111,12 +112,23 @@ impl Disk {
     }
 
     /// No sync ends while the guard exists.
-    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
-        self.0.gate.lock().unwrap()
+    pub(super) fn hold(&self) -> Hold {
+        *self.0.is_held.lock().unwrap() = true;
+        Hold(self.clone())
     }
 
     pub(super) fn syncs(&self) -> usize {
         self.0.state.lock().unwrap().syncs
+    }
+}
+
+/// No sync of a disk ends while it exists.
+pub(super) struct Hold(Disk);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.0.0.is_held.lock().unwrap() = false;
+        self.0.0.released.notify_all();
     }
 }
 
@@ -140,7 +152,8 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> Outcome<()> {
-        let _gate = self.0.gate.lock().unwrap();
+        let is_held = self.0.is_held.lock().unwrap();
+        drop(self.0.released.wait_while(is_held, |is_held| *is_held));
         let state = &mut *self.0.state.lock().unwrap();
         state.syncs += 1;
         if self.0.fails_to_sync.swap(false, Relaxed) {
@@ -295,4 +308,47 @@ fn a_file_whose_end_is_missing_is_refused() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(length - 4096).unwrap();
     assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_err());
+}
+
+#[tokio::test]
+async fn a_damaged_message_ends_the_store_while_it_writes() {
+    let disk = Disk::default();
+    let (store, log, _) = open_on(&disk);
+    for text in ["one", "two"] {
+        append(&log, "a", text);
+    }
+    store.close();
+    drop((store, log));
+    let file = File::open_backend(disk.clone(), Path::new("disk")).unwrap();
+    file::damage(&file, 0, 2);
+    file.close();
+    let (store, log, failures) = open_on(&disk);
+    let gate = disk.hold();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for _ in 0..3 {
+        let offset = append(&log, "b", "three");
+        let sender = sender.clone();
+        let done = move |stored: Result<_, _>| sender.send(stored.is_ok()).unwrap();
+        log.on_stored(offset, Box::new(done));
+    }
+    let query = Query {
+        pattern: "a".into(),
+        range: Range::After(0),
+        messages: 9,
+        bytes: 1 << 20,
+    };
+    let error = log.read(&query).await.unwrap_err();
+    assert!(error.0.contains("message 2"), "{error:?}");
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [false; 3]);
+    drop(gate);
+    assert!(store.stats().has_failed);
+    assert_eq!(store.stats().not_stored, 3);
+    store.close();
+    assert_eq!(failures.lock().unwrap().len(), 1);
+    drop((store, log));
+    // What was on its way to the disk may be there.
+    let (_store, log, _) = open_on(&disk);
+    let next = append(&log, "b", "four");
+    assert!(next > 5);
+    assert_eq!(stored(&log, next), Ok(Stored::Disk));
 }
