@@ -58,7 +58,7 @@ interface Messaging<Message, Answer> {
    */
   send<Received = any, Sent = unknown>(
     message: Sent,
-    dest: WSMsgBroker.Destination,
+    dest: WSMsgBroker.Destination | WSMsgBroker.MailboxAddress,
     callback?: WSMsgBroker.AnswerCallback<Received> | null,
   ): boolean;
 
@@ -98,6 +98,21 @@ interface Messaging<Message, Answer> {
     topic: string,
     options?: WSMsgBroker.HistoryOptions,
   ): Promise<WSMsgBroker.HistoryPage<Received>> & AsyncIterable<WSMsgBroker.Kept<Received>>;
+
+  /**
+   * Opens a mailbox: its messages are delivered to this client from now on, each until it is acknowledged. By default the
+   * mailbox of the id of this client. Opened again after each reconnection. Version 2 only.
+   *
+   * Rejects with `ERR_WSMB_NO_MAILBOX`, `ERR_WSMB_FORBIDDEN`, `ERR_WSMB_MAX_SUBSCRIPTIONS`, or `ERR_WSMB_NOT_OPEN` if the
+   * client has opened it already.
+   *
+   * @throws TypeError `ERR_WSMB_DEST`, `ERR_WSMB_OPTION`.
+   * @example for await (const { message } of await client.openMailbox()) await save(message);
+   */
+  openMailbox<Received = any>(
+    name?: string,
+    options?: WSMsgBroker.MailboxOptions,
+  ): Promise<WSMsgBroker.Mailbox<Received>>;
 
   /**
    * Watches the members of a topic: the ids that subscribe to it with `info`. Resolves when they are known. The watch
@@ -158,6 +173,12 @@ interface Messaging<Message, Answer> {
     dest: WSMsgBroker.Topic,
     options?: WSMsgBroker.RequestOptions,
   ): Promise<WSMsgBroker.Published>;
+  /** Puts a message into mailboxes and resolves once it is stored in all that have room. */
+  deliver<Sent = unknown>(
+    message: Sent,
+    dest: WSMsgBroker.MailboxAddress,
+    options?: WSMsgBroker.MailOptions,
+  ): Promise<WSMsgBroker.Stored>;
 
   /**
    * Async iterator over the messages that arrive from now on, with backpressure. Ends when the client ends. Each
@@ -307,6 +328,11 @@ declare namespace WSMsgBroker {
   /** One id, several, or the subscribers of a topic. */
   type Destination = string | readonly string[] | Topic;
 
+  /** Mailboxes as `dest` of `send` and `deliver`: one name, or several. */
+  interface MailboxAddress {
+    mailbox: string | readonly string[];
+  }
+
   /** The subscribers of a topic, as a destination. */
   interface Topic {
     /** 1 to 16 tokens joined by `.`; a token has no `.`, `*`, `>`, space or control character. */
@@ -396,6 +422,102 @@ declare namespace WSMsgBroker {
     offset?: number;
     /** How safe it is then: `memory` is lost when the broker ends. Missing if the store of the broker has failed. */
     stored?: 'memory' | 'disk';
+    /** By name how safe it is in the mailboxes that get the messages of the topic, too. */
+    mailboxes?: Map<string, 'memory' | 'disk'>;
+    /** Errors of those mailboxes that do not have it, by name. */
+    failed?: Map<string, RequestError>;
+  }
+
+  /** Result of `deliver` to mailboxes. Each name is in `stored` or in `failed`. */
+  interface Stored {
+    /** By name how safe the message is: `memory` is lost when the broker ends. */
+    stored: Map<string, 'memory' | 'disk'>;
+    /** Errors of the others, by name: `FULL`, `NOT_STORED`. */
+    failed: Map<string, RequestError>;
+    /** The names of those that had a message with its `key` already. */
+    duplicates: string[];
+  }
+
+  /** Options of `deliver` to mailboxes. */
+  interface MailOptions extends RequestOptions {
+    /**
+     * A message with the key of another one of this sender, sent within 2 minutes, is stored once: a text of at most 128
+     * bytes. Default: with `reconnect` a new one, so that a delivery is sent again after a lost connection.
+     */
+    key?: string | undefined;
+  }
+
+  /** Options of `openMailbox`. */
+  interface MailboxOptions {
+    /** Maximum number of messages that this client has not acknowledged. Default 64. */
+    window?: number | undefined;
+  }
+
+  /** A message of a mailbox. */
+  interface Mail<Message = any> {
+    message: Message;
+    /** The id of the sender, if it has one. */
+    from: string | undefined;
+    /** Rises within the mailbox. */
+    offset: number;
+    /** Number of its delivery. Begins at 2 after a restart of the broker. */
+    attempt: number;
+    /** The key of its sender, if it has one. */
+    key?: string;
+    /** The topic to which it was sent, if the mailbox gets the messages of topics. */
+    topic?: string;
+    /** It is done: removes it from the mailbox. */
+    ack(): void;
+    /** Gives it back, to be delivered again after so many milliseconds. Default 0. */
+    retry(delay?: number): void;
+  }
+
+  /** Events of a mailbox. */
+  interface MailboxEvents<Message = any> {
+    /** A message, which `mail.ack()` removes. With a listener, loops and handlers get none. */
+    message: [message: Message, mail: Mail<Message>];
+    /** It is closed. `error`: why, if the program has not closed it. */
+    end: [error: CodedError | undefined];
+  }
+
+  /**
+   * An open mailbox. Each message goes to the listeners of `'message'`; without any to one of the loops, which acknowledge it
+   * when they ask for the next one, or to the handler.
+   */
+  interface Mailbox<Message = any> extends AsyncIterable<Mail<Message>> {
+    readonly name: string;
+    /** The number of messages in the mailbox when it was opened last. */
+    readonly waiting: number;
+    /** An async iterator. After `break` or an error in the loop its message is delivered again. */
+    messages(options?: { signal?: AbortSignal | undefined }): AsyncIterableIterator<Mail<Message>>;
+    /**
+     * Calls a function for each message, and acknowledges it when the function has ended. After an error it is delivered
+     * again, after a second at first, and later after a minute. Returns a function that stops it.
+     *
+     * @throws Error `ERR_WSMB_HANDLER` if it has a handler, `ERR_WSMB_NOT_OPEN`.
+     */
+    handle(
+      handler: (message: Message, mail: Mail<Message>) => unknown,
+      options?: { concurrency?: number | undefined },
+    ): () => void;
+    /** Takes no further messages until `resume()`. */
+    pause(): void;
+    /** Ends a `pause()`. */
+    resume(): void;
+    /** Closes it. Messages that are not acknowledged stay. Resolves when the broker has confirmed it; never rejects. */
+    close(): Promise<void>;
+    on<Name extends keyof MailboxEvents>(
+      name: Name,
+      listener: Listener<MailboxEvents<Message>, Name>,
+    ): this;
+    once<Name extends keyof MailboxEvents>(
+      name: Name,
+      listener: Listener<MailboxEvents<Message>, Name>,
+    ): this;
+    off<Name extends keyof MailboxEvents>(
+      name: Name,
+      listener: Listener<MailboxEvents<Message>, Name>,
+    ): this;
   }
 
   /** A place in the kept messages of one rule of a server. */
@@ -647,7 +769,9 @@ declare namespace WSMsgBroker {
     | 'REPLACED'
     | 'SLOW'
     | 'TIMEOUT'
-    | 'CLUSTER_DOWN';
+    | 'CLUSTER_DOWN'
+    | 'FULL'
+    | 'NOT_STORED';
 
   /** Error codes of this package; docs/api.md explains each and what to do. */
   type ErrorCode =
@@ -655,6 +779,7 @@ declare namespace WSMsgBroker {
     | 'ERR_WSMB_TOPIC'
     | 'ERR_WSMB_MAX_PRESENCE_INFO'
     | 'ERR_WSMB_NOT_KEPT'
+    | 'ERR_WSMB_NO_MAILBOX'
     | 'ERR_WSMB_MAX_SUBSCRIPTIONS'
     | 'ERR_WSMB_ACK_TAKEN'
     | 'ERR_WSMB_ACTION'
@@ -930,8 +1055,24 @@ declare namespace WSMsgBroker {
     keptBytes: number;
     /** Kept messages removed because of a limit of their rule, or because memory was short. */
     trimmed: number;
+    /** Messages that wait for the disk (`store`). */
+    storePending: number;
+    /** Bytes of the file of the store, with its free space. */
+    storeBytes: number;
+    /** Messages that were not stored: the store had failed, or too many waited for the disk. */
+    notStored: number;
     /** Times that a subscription got messages from a log. */
     replays: number;
+    /** Messages that wait in mailboxes now (`mailboxes`). */
+    mail: number;
+    /** Bytes of these; part of `memory`, unless they are on the disk. */
+    mailBytes: number;
+    /** Messages refused so far because a mailbox was full. */
+    mailRefused: number;
+    /** Messages of mailboxes delivered again so far. */
+    redelivered: number;
+    /** Messages removed from mailboxes so far because they were delivered too often. */
+    deadLetters: number;
     /** Messages to topics without a subscriber. */
     withoutSubscriber: number;
     /** Sessions of clients. */
@@ -995,6 +1136,8 @@ declare namespace WSMsgBroker {
     unreachable: number;
     /** Number of times that messages for this broker were lost because they arrived too fast. */
     lagged: number;
+    /** Messages to topics dropped because later ones of the same broker and topic had arrived before. */
+    late: number;
     /** Number of times that the connection to NATS was lost. */
     lost: number;
   }
@@ -1180,6 +1323,31 @@ declare namespace WSMsgBroker {
     disk?: boolean | undefined;
   }
 
+  /** A rule of mailboxes. Beyond a limit further messages are refused. */
+  interface MailboxRule {
+    /** The name of a mailbox, or the beginning of names and `*`. The mailbox of a client has its id as name. */
+    mailbox: string;
+    /**
+     * Messages to this topic, or to the topics of this pattern, go into the mailbox, too. Needs a name without `*`.
+     * Default: none.
+     */
+    topic?: string | undefined;
+    /** Maximum number of messages of each mailbox. Default 1,000. */
+    messages?: number | undefined;
+    /** Maximum bytes of the messages of each mailbox. Default 1 MiB. */
+    bytes?: number | undefined;
+    /** Maximum bytes of the messages of all its mailboxes; about 200 count for each besides its frame. Default 64 MiB. */
+    totalBytes?: number | undefined;
+    /** Maximum age of a message in milliseconds; older ones are removed. Default: no limit. */
+    age?: number | undefined;
+    /** Whether they are kept on the disk, in the `store` of the server. Default false: in memory. */
+    disk?: boolean | undefined;
+    /** How often a message is delivered at most; 0: no limit. Default 0. */
+    maxDeliver?: number | undefined;
+    /** The topic that gets a message which was delivered so often. Default: it is removed. */
+    deadLetters?: string | undefined;
+  }
+
   /** The store of kept messages on the disk. */
   interface StoreOptions {
     /** The folder; it is created if it does not exist. One server at a time can use it. */
@@ -1189,7 +1357,7 @@ declare namespace WSMsgBroker {
      * in milliseconds. `never`: once a second, and receipts do not wait for the disk. Default `batch`.
      */
     sync?: 'batch' | 'never' | number | undefined;
-    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed. Default 4 GiB. */
+    /** Maximum bytes of the messages of all rules; beyond it the oldest ones are removed, and mailboxes are full. Default 4 GiB. */
     maxBytes?: number | undefined;
   }
 
@@ -1210,6 +1378,8 @@ declare namespace WSMsgBroker {
     presence?: string | readonly string[] | undefined;
     /** Ids of which it may see whether they are online: patterns as in `send`. Default: none. */
     watch?: string | readonly string[] | undefined;
+    /** Patterns of the mailboxes that it may open besides that of its id. Default: none. */
+    mailboxes?: string | readonly string[] | undefined;
     /** Time at which its connection ends unless it has registered again. Default: never. */
     expires?: Date | number | undefined;
   }
@@ -1466,7 +1636,9 @@ declare namespace WSMsgBroker {
     maxSessionBuffer?: number | undefined;
     /** Topics whose messages are kept: the first rule that matches counts. Not with `nats`. Default: none. */
     keep?: readonly KeepRule[] | undefined;
-    /** The store of the rules of `keep` with `disk`. Default: none. */
+    /** Mailboxes: the first rule that matches counts. Not with `nats`. Default: none. */
+    mailboxes?: readonly MailboxRule[] | undefined;
+    /** The store of the rules of `keep` and `mailboxes` with `disk`. Default: none. */
     store?: StoreOptions | undefined;
     /** Whether subscriptions may make publishers wait (`slow: 'wait'`). Default false. */
     allowWait?: boolean | undefined;
@@ -1729,6 +1901,9 @@ declare namespace WSMsgBroker {
      * @throws TypeError `ERR_WSMB_TOPIC` if it is not a topic.
      */
     subscribers(topic: string): string[];
+
+    /** The numbers of messages and bytes in a mailbox; null if no rule allows the mailbox. */
+    mailbox(name: string): { messages: number; bytes: number } | null;
 
     /** The cluster of this server; null without the option `nats`. */
     readonly cluster: Cluster | null;

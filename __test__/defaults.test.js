@@ -110,7 +110,7 @@ function sessionOptions(Client, options) {
 
 /** Defaults of the JavaScript client, which the addon does not know. */
 function ownDefaults() {
-  const [, members] = /^const RECONNECT = \{([^}]*)\};$/m.exec(read('lib/client/session.js'));
+  const [, members] = /^const RECONNECT = \{([^}]*)\};$/m.exec(read('lib/client/reconnection.js'));
   const reconnect = new Function(`return {${members}};`)();
   return { ...sessionOptions(WSMsgBroker), ...defaultsOf({ reconnect }) };
 }
@@ -254,10 +254,11 @@ function codes() {
 
 /** Outcomes that a server sends for a receiver, except for error codes. */
 function outcomes() {
-  const [, body] = /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(
-    read('src/broker/requests/delivery_error.rs'),
+  const files = ['src/broker/requests/delivery_error.rs', 'src/broker/mailboxes.rs'];
+  const bodies = files.map(
+    (file) => /fn code\(self\)[^{]*\{([\s\S]*?)\n {4}\}/.exec(read(file))[1],
   );
-  const codes = [...body.matchAll(/=> "(\w+)"/g)].map(([, code]) => code);
+  const codes = [...bodies.join().matchAll(/=> "(\w+)"/g)].map(([, code]) => code);
   return codes.filter((code) => !code.startsWith('ERR_'));
 }
 

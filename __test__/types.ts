@@ -38,7 +38,7 @@ if (stats) {
 const { cluster } = stats ?? {};
 if (cluster) {
   const counters: number[] = [cluster.brokers, cluster.claims, cluster.remotes, cluster.received];
-  counters.push(cluster.lagged, cluster.lost, Number(cluster.connected));
+  counters.push(cluster.lagged, cluster.late, cluster.lost, Number(cluster.connected));
 }
 const nats: WSMsgBroker.NatsOptions = {
   servers: ['nats://a', 'tls://b:4222'],

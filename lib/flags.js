@@ -38,6 +38,10 @@ const DESCRIPTIONS = {
   maxControlFrames: ['pings and pongs of one connection per second'],
   maxProtocolErrors: ['rejected actions of one connection per minute'],
   keep: ['topics whose messages are kept, as JSON: [{"topic":"room.>","messages":100}]', 'none'],
+  mailboxes: [
+    'ids whose messages wait for them, as JSON: [{"mailbox":"*","messages":1000}]',
+    'none',
+  ],
   'store.path': ['folder of the messages of rules with "disk":true', 'no store'],
   'store.sync': ['when messages are written: batch, never, or ms', 'batch'],
   'store.maxBytes': ['bytes of all messages on the disk'],
@@ -106,6 +110,14 @@ function readFile(file) {
   }
 }
 
+function readRules(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(`is '${text}', expected an array of rules as JSON`);
+  }
+}
+
 /** By the type of an option, the placeholder of a flag's value, and the function that reads the value. */
 const VALUES = {
   number: [
@@ -127,16 +139,8 @@ const VALUES = {
     },
   ],
   mode: ['octal', (digits) => digits],
-  rules: [
-    'json',
-    (text) => {
-      try {
-        return JSON.parse(text);
-      } catch {
-        throw new Error(`is '${text}', expected an array of rules as JSON`);
-      }
-    },
-  ],
+  rules: ['json', readRules],
+  mailboxRules: ['json', readRules],
   sync: ['batch|never|number', (text) => (/^\d+$/.test(text) ? Number(text) : text)],
   hops: [
     'number|yes|no|networks',

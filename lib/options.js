@@ -92,6 +92,7 @@ const SERVER = {
   maxProtocolErrors: 'number',
   rateLimit: { messages: 'number', bytes: 'number' },
   keep: 'rules',
+  mailboxes: 'mailboxRules',
   store: { path: 'string', sync: 'sync', maxBytes: 'number' },
   maxHeaderSize: 'number',
   handshakeTimeout: 'number',
@@ -128,6 +129,19 @@ const KEEP = {
   age: 'number',
   bytes: 'number',
   disk: 'boolean',
+};
+
+/** A rule of the option `mailboxes`. */
+const MAILBOX = {
+  mailbox: 'string',
+  topic: 'string',
+  messages: 'number',
+  bytes: 'number',
+  totalBytes: 'number',
+  age: 'number',
+  disk: 'boolean',
+  maxDeliver: 'number',
+  deadLetters: 'string',
 };
 
 const RECONNECT = {
@@ -267,6 +281,10 @@ const TYPES = {
   rules: [
     (value) => Array.isArray(value) && value.every(isPlain),
     'an array of objects, such as { topic: "room.>", messages: 100 }',
+  ],
+  mailboxRules: [
+    (value) => Array.isArray(value) && value.every(isPlain),
+    'an array of objects, such as { mailbox: "*", messages: 1000 }',
   ],
   /** When the store writes. */
   sync: [
@@ -444,6 +462,12 @@ function checkServer(options) {
     const { topic } = check(rule, KEEP, `keep[${place}].`);
     if (topic === undefined) {
       throw wrong(`keep[${place}].topic`, 'a string', topic);
+    }
+  });
+  checked.mailboxes?.forEach((rule, place) => {
+    const { mailbox } = check(rule, MAILBOX, `mailboxes[${place}].`);
+    if (mailbox === undefined) {
+      throw wrong(`mailboxes[${place}].mailbox`, 'a string', mailbox);
     }
   });
   if (checked.store && !checked.store.path) {

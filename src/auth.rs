@@ -112,6 +112,8 @@ pub struct Grant {
     pub presence: TopicPatterns,
     /// The ids of which it may see whether they are online.
     pub watch: Patterns,
+    /// The mailboxes that it may open besides that of its id.
+    pub mailboxes: Patterns,
     /// The time at which its connection is closed, unless it has registered again by then.
     pub expires: Option<SystemTime>,
 }
@@ -126,6 +128,7 @@ impl Grant {
             subscribe: TopicPatterns::default(),
             presence: TopicPatterns::default(),
             watch: Patterns::default(),
+            mailboxes: Patterns::default(),
             expires: None,
         }
     }

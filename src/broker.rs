@@ -7,6 +7,7 @@
 //! | `registry` | owner of each id |
 //! | `delivery` | admission: accept, backpressure, drop, or close the receiver |
 //! | `kept` | topics whose messages are kept: their rules and logs |
+//! | `mailboxes` | messages that wait for a receiver until it has acknowledged them |
 //! | `topics` | subscriptions: which connections get a message to a topic |
 //! | `presence` | members of topics, ids that are online, and who watches them |
 //! | `requests` | pending requests and how each ends |
@@ -24,6 +25,7 @@ pub(crate) mod delivery;
 pub(crate) mod handle;
 pub(crate) mod kept;
 pub(crate) mod lease;
+pub(crate) mod mailboxes;
 mod notifications;
 pub(crate) mod peers;
 pub(crate) mod presence;
@@ -58,6 +60,7 @@ use crate::{
 };
 use handle::{Close, Handle};
 use kept::KeptTopics;
+use mailboxes::Mailboxes;
 use peers::Peers;
 use presence::Presence;
 use principals::EndedPrincipals;
@@ -72,6 +75,7 @@ pub(crate) struct Broker {
     pub(crate) registry: Registry,
     pub(crate) topics: Topics,
     pub(crate) kept: KeptTopics,
+    pub(crate) mailboxes: Arc<Mailboxes>,
     pub(crate) presence: Presence,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
@@ -110,12 +114,13 @@ impl Broker {
         memory: Arc<Memory>,
         listener: Box<dyn ServerListener>,
         peers: Option<Arc<dyn Peers>>,
-        kept: KeptTopics,
+        (kept, mailboxes): (KeptTopics, Arc<Mailboxes>),
     ) -> Arc<Self> {
         Arc::new(Self {
             registry: Registry::new(&options, memory.clone()),
             topics: Topics::new(peers.clone()),
             kept,
+            mailboxes,
             presence: Presence::new(&options, &memory, peers.clone()),
             sessions: Sessions::default(),
             metrics: Metrics::default(),
@@ -195,7 +200,8 @@ impl Broker {
             options, registry, ..
         } = self;
         let (sessions, sessions_suspended) = self.sessions.count();
-        let kept = self.kept.stats();
+        let (kept, mail) = (self.kept.stats(), self.mailboxes.stats());
+        let store = self.kept.store_stats();
         Stats {
             sessions,
             sessions_suspended,
@@ -203,7 +209,17 @@ impl Broker {
             kept: kept.messages,
             kept_bytes: kept.bytes,
             trimmed: kept.trimmed,
+            store_pending: store.pending,
+            store_bytes: store.bytes,
+            store_failed: store.has_failed,
+            not_stored: store.not_stored,
+            store_writes: store.writes,
             replays: self.kept.replays.load(Relaxed),
+            mail: mail.messages,
+            mail_bytes: mail.bytes,
+            mail_refused: self.mailboxes.counters.full.load(Relaxed),
+            redelivered: self.mailboxes.counters.redelivered.load(Relaxed),
+            dead_letters: self.mailboxes.counters.dead.load(Relaxed),
             subscriptions: self.topics.count(),
             topics: self.topics.topics(),
             patterns: self.topics.patterns(),

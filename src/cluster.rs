@@ -37,6 +37,7 @@
 //! | `topics` | messages to topics: subjects of patterns, publications |
 //! | `patterns` | the subscriptions of NATS for patterns and groups |
 //! | `overlaps` | order between subscriptions whose patterns match the same topic |
+//! | `arrivals` | the order of messages to topics from each broker: copies, and late ones |
 //! | `budget` | bound of the bytes on their way to other brokers |
 //! | `topic_requests` | requests to topics: finds and asks the receivers at other brokers |
 //! | `sharing` | moves waiting messages of a group to brokers whose members can take them |
@@ -47,6 +48,7 @@
 //! links. No other lock is taken while one of these is held, and none is held across an `.await`.
 
 mod acquire;
+mod arrivals;
 mod broadcast;
 mod budget;
 pub(crate) mod bus;
@@ -186,6 +188,8 @@ pub(crate) struct Counters {
     pub(crate) unreachable: AtomicU64,
     /// Times that NATS or its client library dropped deliveries to this broker.
     pub(crate) lagged: AtomicU64,
+    /// Messages to topics that other brokers sent before others that arrived earlier: they are dropped.
+    pub(crate) late: AtomicU64,
     /// Times that the connection to NATS was lost.
     pub(crate) lost: AtomicU64,
 }

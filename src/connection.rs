@@ -13,6 +13,7 @@
 //! | `publish` | delivers a message to the subscribers of a topic |
 //! | `publish_kept` | delivers messages that are kept |
 //! | `replay` | sends kept messages; the command `history` |
+//! | `mail` | sends messages to mailboxes, and delivers those of mailboxes |
 //! | `publish_request` | asks the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
 //! | `watch` | the commands `watch` and `unwatch` |
@@ -31,6 +32,7 @@ mod answer;
 mod clocks;
 mod closing;
 mod lookup;
+mod mail;
 mod publish;
 mod publish_kept;
 mod publish_request;
@@ -109,6 +111,8 @@ pub(crate) struct Connection {
     answered: Option<Arc<Handle>>,
     /// The replay of kept messages that is being read.
     replaying: Option<Box<replay::Replaying>>,
+    /// The page of a mailbox that is being read.
+    reading_mail: Option<Box<mail::ReadingMail>>,
     /// True while it waits for a permit to read kept messages.
     awaits_permit: bool,
     /// The `history` that is being read.
@@ -183,6 +187,7 @@ impl Connection {
             lookups: None,
             answered: None,
             replaying: None,
+            reading_mail: None,
             awaits_permit: false,
             reading_history: None,
             readable: true,
@@ -218,6 +223,9 @@ impl Connection {
         if self.handle.has_replays() && !self.handle.is_suspended() {
             // Before the flush: the first messages of a replay go out with the response to `subscribe`.
             self.replay(cx);
+        }
+        if self.handle.has_mail() && !self.handle.is_suspended() {
+            self.take_mail(cx, &mut turn);
         }
         self.send_replies();
         turn.flush();
@@ -506,6 +514,7 @@ impl Drop for Connection {
         self.leave(DeliveryError::Gone);
         self.wait_no_longer();
         self.stop_replay();
+        self.reading_mail = None;
         self.handle.destroy();
         self.broker.remove_connection(&self.handle);
         self.emit_disconnected();

@@ -334,6 +334,12 @@ pub enum ActionError {
         "Unable to read kept messages. Topic \"{0}\" is not within one rule of the server (keep)"
     )]
     NotKept(String),
+    /// A `send` to a mailbox, or its `subscribe`, that no rule of the server allows.
+    #[error("The server has no mailbox \"{0}\" (mailboxes)")]
+    NoMailbox(String),
+    /// A mailbox that the grant does not allow.
+    #[error("Its sender may not open the mailbox \"{0}\"")]
+    MailboxForbidden(String),
     /// `watch` without the permission.
     #[error("Its sender may not watch \"{0}\"")]
     WatchForbidden(String),
@@ -347,7 +353,7 @@ pub enum ActionError {
 
 impl ActionError {
     /// All codes.
-    pub(crate) const CODES: [&'static str; 20] = [
+    pub(crate) const CODES: [&'static str; 21] = [
         "ERR_WSMB_JSON",
         "ERR_WSMB_BINARY",
         "ERR_WSMB_ACTION",
@@ -367,6 +373,7 @@ impl ActionError {
         "ERR_WSMB_NOT_REGISTERED",
         "ERR_WSMB_MAX_PRESENCE_INFO",
         "ERR_WSMB_NOT_KEPT",
+        "ERR_WSMB_NO_MAILBOX",
         "ERR_WSMB_MEMBER",
     ];
 
@@ -387,9 +394,11 @@ impl ActionError {
             Self::Forbidden
             | Self::TopicForbidden(..)
             | Self::WaitForbidden
+            | Self::MailboxForbidden(_)
             | Self::WatchForbidden(_) => "ERR_WSMB_FORBIDDEN",
             Self::PresenceInfoTooLarge(..) => "ERR_WSMB_MAX_PRESENCE_INFO",
             Self::NotKept(_) => "ERR_WSMB_NOT_KEPT",
+            Self::NoMailbox(_) => "ERR_WSMB_NO_MAILBOX",
             Self::InvalidTopic | Self::InvalidPattern => "ERR_WSMB_TOPIC",
             Self::TooManySubscriptions(_) | Self::TooManyPatterns(_) => {
                 "ERR_WSMB_MAX_SUBSCRIPTIONS"

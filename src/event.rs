@@ -200,8 +200,12 @@ pub enum ClientEvent<'a> {
         group: Option<&'a str>,
         /// Number of the attempt of a request to a group, from 1 (version 2).
         attempt: u32,
-        /// Its offset, if the messages of the topic are kept (version 2).
+        /// Its offset, if the messages of the topic are kept, or it comes from a mailbox (version 2).
         offset: Option<u64>,
+        /// The mailbox that it comes from (version 2).
+        mailbox: Option<&'a str>,
+        /// The idempotency key of a message from a mailbox (version 2).
+        key: Option<&'a str>,
     },
     /// An answer to a request of this client.
     Answer {
@@ -235,8 +239,43 @@ pub enum ClientEvent<'a> {
         elsewhere: Option<&'a str>,
         /// Its offset, if the messages of the topic are kept.
         offset: Option<u64>,
-        /// How safe it is, if it is kept: `"memory"`.
+        /// How safe it is, if it is kept: `"memory"` or `"disk"`.
         stored: Option<&'a str>,
+        /// An object of the mailboxes that have it, if messages of the topic go into mailboxes, too.
+        mailboxes: Option<&'a str>,
+        /// An object of the mailboxes that do not have it, with their codes.
+        failed: Option<&'a str>,
+    },
+    /// The result of a message for mailboxes that was sent with a `ref` (version 2).
+    MailboxReceipt {
+        /// The `ref`.
+        reference: &'a str,
+        /// An object of the mailboxes that have it, with how safe it is: `"memory"` or `"disk"`.
+        mailboxes: &'a str,
+        /// An object of the mailboxes that do not have it, with their codes.
+        failed: &'a str,
+        /// An array of the mailboxes that had a message with its key before.
+        duplicates: &'a str,
+    },
+    /// The client gets the messages of a mailbox from now on (version 2).
+    MailboxOpened {
+        /// The name of the mailbox.
+        mailbox: &'a str,
+        /// The `ref` of the action, if it had one.
+        reference: Option<&'a str>,
+        /// Offsets of another epoch mean nothing.
+        epoch: &'a str,
+        /// The number of messages in it.
+        waiting: u64,
+    },
+    /// The client gets no messages of a mailbox any more: as requested, or by the server (version 2).
+    MailboxClosed {
+        /// The name of the mailbox.
+        mailbox: &'a str,
+        /// The `ref` of the action, if it had one.
+        reference: Option<&'a str>,
+        /// The reason if it was not requested.
+        code: Option<&'a str>,
     },
     /// The server has confirmed a subscription (version 2).
     Subscribed {
@@ -408,9 +447,10 @@ impl<'a> ClientEvent<'a> {
                 ack,
                 from,
                 topic,
+                mailbox,
                 group,
                 ..
-            } => [ack, from, topic, group],
+            } => [ack, from, topic.or(mailbox), group],
             Self::Answer { ack, from, .. } => [ack, from, None, None],
             Self::PublishReceipt {
                 reference,
@@ -419,6 +459,18 @@ impl<'a> ClientEvent<'a> {
                 elsewhere,
                 ..
             } => [Some(reference), Some(queued), Some(dropped), elsewhere],
+            Self::MailboxReceipt { reference, .. } => [Some(reference), None, None, None],
+            Self::MailboxOpened {
+                mailbox,
+                reference,
+                epoch,
+                ..
+            } => [Some(mailbox), reference, Some(epoch), None],
+            Self::MailboxClosed {
+                mailbox,
+                reference,
+                code,
+            } => [Some(mailbox), reference, code, None],
             Self::Subscribed {
                 topic,
                 reference,

@@ -72,10 +72,10 @@ pub use metrics::{BOUNDS, ByLabel, CloseReason, ClusterStats, Format, HostStats,
 #[cfg(unix)]
 pub use options::InheritedSocket;
 pub use options::{
-    AdminOptions, ClientOptions, KeepRule, Listen, NatsAuth, NatsOptions, Pem, ProxyOptions,
-    RateLimit, ServerOptions, SessionOptions, SlowConsumer, StoreOptions, StoreSync,
+    AdminOptions, ClientOptions, KeepRule, Listen, MailboxRule, NatsAuth, NatsOptions, Pem,
+    ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, StoreOptions, StoreSync,
     TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
 };
 pub use server::{
-    Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, Server,
+    Address, AdoptedSocket, AdoptedUpgrade, Bridge, BridgeEvent, BridgeOutput, MailboxUsage, Server,
 };

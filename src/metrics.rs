@@ -181,8 +181,28 @@ pub struct Stats {
     pub kept_bytes: u64,
     /// Kept messages trimmed so far, because of a limit of their rule or because memory was short.
     pub trimmed: u64,
+    /// Messages that wait for the disk (`store`).
+    pub store_pending: u64,
+    /// Bytes of the file of the store.
+    pub store_bytes: u64,
+    /// True if the store has failed: messages are not stored any more.
+    pub store_failed: bool,
+    /// Messages so far that were not stored: the store had failed, or too many waited for the disk.
+    pub not_stored: u64,
+    /// How long writes of the store took, each with its sync.
+    pub store_writes: Times,
     /// Times so far that a subscription has got messages from a log.
     pub replays: u64,
+    /// Messages that wait in mailboxes now.
+    pub mail: u64,
+    /// Bytes of these.
+    pub mail_bytes: u64,
+    /// Messages refused so far because a mailbox was full.
+    pub mail_refused: u64,
+    /// Messages of mailboxes delivered again so far.
+    pub redelivered: u64,
+    /// Messages removed from mailboxes so far because they were delivered too often.
+    pub dead_letters: u64,
     /// Actions refused so far.
     pub errors: u64,
     /// Connections closed so far for violating the WebSocket protocol, or for exceeding `maxPayload`,
@@ -268,6 +288,8 @@ pub struct ClusterStats {
     pub unreachable: u64,
     /// Number of times so far that NATS sent more than could be accepted, so that messages were lost.
     pub lagged: u64,
+    /// Messages to topics dropped so far because later ones of the same broker and topic had arrived before.
+    pub late: u64,
     /// Number of lost connections to NATS so far.
     pub lost: u64,
 }

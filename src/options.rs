@@ -5,6 +5,7 @@ pub(crate) mod headers;
 #[cfg(unix)]
 mod inherited;
 mod keep;
+mod mailboxes;
 mod nats;
 pub(crate) mod path;
 mod proxy;
@@ -23,6 +24,7 @@ pub use admin::AdminOptions;
 #[cfg(unix)]
 pub use inherited::InheritedSocket;
 pub use keep::KeepRule;
+pub use mailboxes::MailboxRule;
 pub use nats::{NatsAuth, NatsOptions};
 pub(crate) use proxy::ProxyAddress;
 pub use proxy::ProxyOptions;
@@ -176,6 +178,8 @@ options! {
         /// The topics whose messages are kept, for subscribers that come later or return. Not with `nats`.
         /// Default: none.
         pub keep: Vec<KeepRule> = Vec::new();
+        /// The ids whose messages wait for them, until they are acknowledged. Not with `nats`. Default: none.
+        pub mailboxes: Vec<MailboxRule> = Vec::new();
         /// Where the messages of rules with `disk` are kept. Default: no store.
         pub store: Option<StoreOptions> = None;
         /// Subscriptions may make publishers wait. Default false.
@@ -277,6 +281,7 @@ impl ServerOptions {
         }
         keep::validate(&self.keep, self.nats.is_some())?;
         keep::validate_disk(&self.keep, self.store.is_some())?;
+        mailboxes::validate(&self.mailboxes, self.nats.is_some(), self.store.is_some())?;
         if let Some(store) = &self.store {
             store.validate()?;
         }

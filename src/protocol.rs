@@ -41,11 +41,12 @@ pub(crate) use session::{
     ask_session, decode_count, decode_session, received, registered_in, session,
 };
 pub(crate) use subscription::{
-    HistoryQuery, RawSubscription, Slow, Start, Subscription, SubscriptionCommand, Watch, Watched,
+    HistoryQuery, MailboxCommand, RawSubscription, Slow, Start, Subscription, SubscriptionCommand,
+    Watch, Watched,
 };
 pub(crate) use values::{
-    Dest, ack_key, decode_dest, decode_id, decode_token, decode_topic, is_truthy, json_string,
-    key_length, shorten, text_length,
+    Dest, ObjectDest, ack_key, decode_dest, decode_id, decode_object, decode_token, is_truthy,
+    json_string, key_length, shorten, text_length,
 };
 
 /// An action of a client. All members are JSON text, borrowed from the frame.
@@ -118,6 +119,10 @@ pub(crate) enum ServerAction<'a> {
         attempt: Option<&'a str>,
         /// Its offset, if it is kept.
         offset: Option<&'a str>,
+        /// The mailbox that it comes from.
+        mailbox: Option<&'a str>,
+        /// Its idempotency key.
+        key: Option<&'a str>,
     },
     Answer {
         ack: Option<&'a str>,
@@ -140,6 +145,29 @@ pub(crate) enum ServerAction<'a> {
         /// Its offset, and how safe it is, if it is kept.
         offset: Option<&'a str>,
         stored: Option<&'a str>,
+        /// The mailboxes that have it, and those that do not, if its messages go into mailboxes, too.
+        mailboxes: Option<&'a str>,
+        failed: Option<&'a str>,
+    },
+    /// The receipt of a message for mailboxes: an object of those that have it, one of those that do not, and an array of
+    /// those that had it before.
+    MailboxReceipt {
+        reference: &'a str,
+        mailboxes: &'a str,
+        failed: &'a str,
+        duplicates: &'a str,
+    },
+    MailboxOpened {
+        mailbox: &'a str,
+        reference: Option<&'a str>,
+        epoch: &'a str,
+        /// The number of messages in it.
+        waiting: &'a str,
+    },
+    MailboxClosed {
+        mailbox: &'a str,
+        reference: Option<&'a str>,
+        code: Option<&'a str>,
     },
     Subscribed {
         topic: &'a str,

@@ -12,6 +12,7 @@
 //! | `participant` | the server's own client |
 //! | `directory` | queries ids, disconnects clients |
 //! | `subscribers` | subscribes clients to topics on behalf of the embedder |
+//! | `mailboxes` | numbers of messages in mailboxes |
 //! | `governor` | closes connections when memory is short |
 //! | `cluster` | joins a cluster, queries its ids |
 
@@ -24,6 +25,7 @@ mod directory;
 mod governor;
 mod handshakes;
 mod ingress;
+mod mailboxes;
 mod participant;
 #[cfg(test)]
 mod piped;
@@ -64,6 +66,7 @@ pub use adopt::{AdoptedSocket, AdoptedUpgrade};
 #[cfg(feature = "node")]
 pub(crate) use directory::check_close;
 use ingress::Ingress;
+pub use mailboxes::MailboxUsage;
 
 /// Interval at which requests are checked for timeout; less if `ack_timeout` is shorter.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
@@ -153,7 +156,7 @@ impl Server {
             // A closed server does not receive it.
             let _ = failed.send(Error::Store(error.0.to_string()));
         };
-        let kept = KeptTopics::open(&options, &memory, Box::new(on_failure))?;
+        let (kept, mailboxes) = KeptTopics::open(&options, &memory, Box::new(on_failure))?;
         let cluster = join(&options, runtime)?;
         let entered = runtime.enter();
         let (acceptor, address) =
@@ -166,7 +169,14 @@ impl Server {
             .transpose()?;
         let (cluster, events) = cluster.unzip();
         let peers = cluster.clone().map(|cluster| cluster as Arc<dyn Peers>);
-        let broker = Broker::new(options, gate, memory, Box::new(listener), peers, kept);
+        let broker = Broker::new(
+            options,
+            gate,
+            memory,
+            Box::new(listener),
+            peers,
+            (kept, mailboxes),
+        );
         if let (Some(cluster), Some(events)) = (&cluster, events) {
             cluster.start(&broker, events, broker.closing());
         }
@@ -176,7 +186,7 @@ impl Server {
         runtime.spawn(ingress.clone().accept(broker.closing()));
         runtime.spawn(tell_watchers(broker.clone(), broker.closing()));
         runtime.spawn(expire(broker.clone(), broker.closing()));
-        if broker.kept.expires(&broker.options) {
+        if broker.kept.expires(&broker.options) || broker.mailboxes.expires() {
             runtime.spawn(expire_kept(broker.clone(), broker.closing()));
         }
         if broker.options.store.is_some() {
@@ -346,7 +356,10 @@ async fn report_failure(
 async fn expire_kept(broker: Arc<Broker>, mut closing: watch::Receiver<bool>) {
     loop {
         tokio::select! {
-            () = sleep(EXPIRE_KEPT_EVERY) => broker.kept.expire(),
+            () = sleep(EXPIRE_KEPT_EVERY) => {
+                broker.kept.expire();
+                broker.mailboxes.expire();
+            }
             _ = closing.wait_for(|closing| *closing) => return,
         }
     }

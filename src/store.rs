@@ -6,17 +6,23 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `store` | the trait [`Log`] |
+//! | `batch` | what callers do once after many messages were stored |
+//! | `index` | the index of a log: topics, offsets, bounds |
+//! | `keys` | the idempotency keys of a log |
 //! | `memory` | a log in memory |
 //! | `disk` | logs on the disk |
 
+pub(crate) mod batch;
 pub(crate) mod disk;
+mod index;
+mod keys;
 pub(crate) mod memory;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 
-/// The bounds of a log. Beyond each of them the oldest messages are trimmed.
+/// The bounds of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Maximum number of messages of a topic.
@@ -25,6 +31,19 @@ pub(crate) struct Bounds {
     pub(crate) age: Option<u64>,
     /// Maximum bytes of all messages, with what the log holds for each of them.
     pub(crate) bytes: usize,
+    /// Maximum bytes of the frames of a topic. Only for [`Overflow::Refuse`].
+    pub(crate) topic_bytes: usize,
+    pub(crate) overflow: Overflow,
+}
+
+/// The treatment of a message that exceeds the bounds of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// The oldest messages are trimmed for it.
+    Trim,
+    /// The caller asks [`Log::has_room`] first, and does not append it. Only the age trims messages; others are removed by
+    /// [`Log::remove`].
+    Refuse,
 }
 
 /// The place of a message in a log.
@@ -32,7 +51,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Place {
     /// The first message of a log has the offset 1, and each one the offset of the one before plus 1, whatever its topic.
     pub(crate) offset: u64,
-    /// The offset of the message before it of the same topic. Zero if there was none, or if the log knows none any more.
+    /// The offset of the message before it of the same topic. Zero if there was none, or if the log knows none any more. With
+    /// [`Overflow::Refuse`] it is that of the newest one that was not removed.
     pub(crate) prev: u64,
 }
 
@@ -46,6 +66,20 @@ pub(crate) struct Record<'a> {
     pub(crate) frame: Bytes,
     /// Milliseconds since 1970.
     pub(crate) time: u64,
+    /// By which a repetition of the message is recognized.
+    pub(crate) key: Option<Key>,
+}
+
+/// The hash of an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key(pub(crate) [u8; 16]);
+
+/// The messages of one topic.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) messages: u64,
+    /// Bytes of their frames, as they count for [`Bounds::topic_bytes`].
+    pub(crate) bytes: u64,
 }
 
 /// A message that was read.
@@ -134,10 +168,22 @@ pub(crate) struct LogStats {
     pub(crate) trimmed: u64,
 }
 
+impl LogStats {
+    /// The numbers of two logs together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            messages: self.messages + other.messages,
+            topics: self.topics + other.topics,
+            bytes: self.bytes + other.bytes,
+            trimmed: self.trimmed + other.trimmed,
+        }
+    }
+}
+
 /// A page that is being read. In memory it is ready at once; on a disk it takes time.
 pub(crate) type Reading = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
 
-/// Called once with how safe a message is.
+/// Called once with how safe a message is. What costs a system call should be left to [`batch::at_end`].
 pub(crate) type OnStored = Box<dyn FnOnce(Result<Stored, StoreError>) + Send>;
 
 /// A log of messages.
@@ -155,8 +201,23 @@ pub(crate) trait Log: fmt::Debug + Send + Sync {
     /// The place of the next message, if it is of this topic.
     fn next(&self, topic: &str) -> Place;
 
-    /// Appends a message at the place that `next` has returned. It can be read at once. Trims what exceeds the bounds.
+    /// Appends a message at the place that `next` has returned. It can be read at once. Trims what exceeds the bounds, unless
+    /// the log refuses messages.
     fn append(&self, record: Record<'_>);
+
+    /// True if a frame of this size may be appended to a topic. Always true if the log trims.
+    fn has_room(&self, topic: &str, size: usize) -> bool;
+
+    /// Removes a message that was acknowledged. False if the topic does not have it. On a disk it is removed with the next
+    /// messages that are written. A removed message does not count as trimmed.
+    fn remove(&self, topic: &str, offset: u64) -> bool;
+
+    /// The messages of a topic.
+    fn usage(&self, topic: &str) -> Usage;
+
+    /// The offset of the message that was appended with this key within the last two minutes, removed or not. A key is
+    /// forgotten earlier if 65,536 newer ones have come. [`Log::on_stored`] says whether that message is stored.
+    fn duplicate_of(&self, key: &Key) -> Option<u64>;
 
     /// Calls `done` as soon as all messages up to this offset are as safe as the log makes them, in the order of the
     /// offsets; perhaps before it returns.

@@ -30,7 +30,7 @@ const VALUES = {
   'a length': ['{"length":1e9,"0":"a"}', 'o'],
 };
 
-/** The members of each action with a valid value and the valid kinds, which are all by default. */
+/** The members of each action, the first word of its name, with a valid value and the valid kinds, which are all by default. */
 const ANY = 'ubnsolm';
 const ACTIONS = {
   unregistered: { id: ['"client"', ANY], code: ['"OTHER"', 'su'] },
@@ -39,7 +39,9 @@ const ACTIONS = {
   receipt: { ref: ['900', 'sn'], delivered: ['["a"]', 'lu'], failed: ['{}', 'mu'] },
   failed: { ack: ['"k"', 's'], dest: ['"a"', 'sm'], code: ['"GONE"', 's'] },
   cancel: { ack: ['"k"', 's'] },
+  'message of a mailbox': { message: ['1', ANY], mailbox: ['"a"', 'su'], key: ['"k"', 'su'] },
   subscribed: { topic: ['"a"', 's'], ref: ['900', 'snu'] },
+  'unsubscribed of a mailbox': { mailbox: ['"a"', 's'], code: ['"FORBIDDEN"', 'su'] },
   unsubscribed: { topic: ['"a"', 's'], ref: ['900', 'snu'], code: ['"FORBIDDEN"', 'su'] },
   gap: { topic: ['"a"', 's'], lost: ['1', 'nu'] },
   goaway: { within: ['60000', 'n'] },
@@ -60,7 +62,7 @@ function* frames() {
         const body = written.map(([other, value]) => `,"${other}":${value}`).join('');
         yield {
           name: `${action}.${member}: ${name}`,
-          text: `{"action":"${action}"${body}}`,
+          text: `{"action":"${action.split(' ')[0]}"${body}}`,
           isWrong: !right.includes(kind),
           isAnswer: action === 'answer',
         };

@@ -23,7 +23,7 @@ use super::{
     peer::{PATIENCE, Peer, REQUEST, TEXT, Wait, frame},
     runtime,
 };
-use crate::{KeepRule, Listen, Server, ServerEvent, ServerOptions};
+use crate::{KeepRule, Listen, MailboxRule, Server, ServerEvent, ServerOptions};
 
 const PEERS: usize = 4;
 /// Every timeout of the server: longer than our own, so that a frame that waits for one of them is detected.
@@ -118,6 +118,12 @@ impl Stage {
             handshake_timeout: TIMEOUT,
             close_timeout: TIMEOUT,
             ack_timeout: TIMEOUT,
+            mailboxes: vec![MailboxRule {
+                messages: 4,
+                max_deliver: 2,
+                dead_letters: Some("kept.dead".to_owned()),
+                ..MailboxRule::new("*")
+            }],
             keep: vec![KeepRule {
                 messages: 4,
                 ..KeepRule::new("kept.>")

@@ -5,8 +5,8 @@ use super::json::{self, Json, Value};
 use crate::{
     error::ActionError,
     protocol::{
-        self, ClientAction, Dest, RawKeptState, RawReplyOptions, RawSubscription, ServerAction,
-        SubscriptionCommand,
+        self, ClientAction, Dest, ObjectDest, RawKeptState, RawReplyOptions, RawSubscription,
+        ServerAction, SubscriptionCommand,
     },
 };
 
@@ -118,7 +118,7 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
                 message,
                 dest,
                 ack: raw("ack"),
-                reply: reply(["ref", "answers", "timeout", "attempt"].map(raw)),
+                reply: reply(["ref", "answers", "timeout", "attempt", "key"].map(raw)),
             })
             .ok_or(ActionError::IncompleteSend),
         Some("answer") => truthy("ack")
@@ -155,6 +155,9 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
             after: raw("after"),
             before: raw("before"),
             limit: raw("limit"),
+            mailbox: raw("mailbox"),
+            offset: raw("offset"),
+            retry: raw("retry"),
         }))),
         _ => return Err(Wrong::Action(name)),
     };
@@ -162,13 +165,14 @@ fn client_action<'a>(json: Option<&Json<'a>>) -> Result<ClientAction<'a>, Wrong>
 }
 
 fn reply<'a>(
-    [reference, answers, timeout, attempt]: [Option<&'a str>; 4],
+    [reference, answers, timeout, attempt, key]: [Option<&'a str>; 5],
 ) -> Option<Box<RawReplyOptions<'a>>> {
     let reply = RawReplyOptions {
         reference,
         answers,
         timeout,
         attempt,
+        key,
     };
     (reply != RawReplyOptions::default()).then(|| Box::new(reply))
 }
@@ -216,6 +220,8 @@ fn server_action<'a>(
                 group: raw("group").filter(|_| uses_version_2),
                 attempt: raw("attempt").filter(|_| uses_version_2),
                 offset: raw("offset").filter(|_| uses_version_2),
+                mailbox: raw("mailbox").filter(|_| uses_version_2),
+                key: raw("key").filter(|_| uses_version_2),
             })
         }
         Some("answer") => Ok(ServerAction::Answer {
@@ -242,6 +248,31 @@ fn server_action<'a>(
                 elsewhere: raw("elsewhere"),
                 offset: raw("offset"),
                 stored: raw("stored"),
+                mailboxes: raw("mailboxes"),
+                failed: raw("failed"),
+            })
+        }
+        Some("receipt") if uses_version_2 && raw("mailboxes").is_some() => {
+            Ok(ServerAction::MailboxReceipt {
+                reference: raw("ref").ok_or_else(|| missing("receipt"))?,
+                mailboxes: raw("mailboxes").unwrap_or_default(),
+                failed: raw("failed").unwrap_or("{}"),
+                duplicates: raw("duplicates").unwrap_or("[]"),
+            })
+        }
+        Some("subscribed") if uses_version_2 && raw("mailbox").is_some() => {
+            Ok(ServerAction::MailboxOpened {
+                mailbox: raw("mailbox").unwrap_or_default(),
+                reference: raw("ref"),
+                epoch: raw("epoch").ok_or_else(|| missing("subscribed"))?,
+                waiting: raw("waiting").unwrap_or("0"),
+            })
+        }
+        Some("unsubscribed") if uses_version_2 && raw("mailbox").is_some() => {
+            Ok(ServerAction::MailboxClosed {
+                mailbox: raw("mailbox").unwrap_or_default(),
+                reference: raw("ref"),
+                code: raw("code"),
             })
         }
         Some("subscribed") if uses_version_2 => Ok(ServerAction::Subscribed {
@@ -375,9 +406,9 @@ fn values(json: &Json<'_>) {
         (Err(ActionError::TooManyDest(MAX_DEST)), Value::Array(items)) => {
             assert!(items.len() > MAX_DEST, "{raw}");
         }
-        (Ok(Dest::Topic(same)), Value::Object(_)) => {
+        (Ok(Dest::Object(same)), Value::Object(_)) => {
             assert_eq!(same, raw);
-            topic(json);
+            object(json);
         }
         (Err(ActionError::InvalidDest), Value::String(_) | Value::Array(_)) => panic!("{raw}"),
         (Err(ActionError::InvalidDest), _) => {}
@@ -385,18 +416,32 @@ fn values(json: &Json<'_>) {
     }
 }
 
-/// An object as a topic.
-fn topic(json: &Json<'_>) {
+/// An object as a topic, or as mailboxes.
+fn object(json: &Json<'_>) {
     let raw = json.raw;
-    let member = json.member("topic");
-    match protocol::decode_topic(raw) {
-        Ok(topic) => {
-            let text = member.filter(|member| matches!(member.value, Value::String(_)));
-            assert_eq!(text.and_then(Json::name).as_deref(), Some(&*topic), "{raw}");
-            assert!(crate::topic::is_topic(&topic), "{raw}");
+    let [topic, mailbox] = ["topic", "mailbox"].map(|name| json.member(name));
+    match protocol::decode_object(raw, MAX_DEST, MAX_ID_LENGTH) {
+        Ok(ObjectDest::Topic(name)) => {
+            let text = topic.filter(|member| matches!(member.value, Value::String(_)));
+            assert_eq!(text.and_then(Json::name).as_deref(), Some(&*name), "{raw}");
+            assert!(crate::topic::is_topic(&name), "{raw}");
         }
-        Err(ActionError::InvalidTopic) => assert!(member.is_some(), "{raw}"),
-        other => assert_eq!(other, Err(ActionError::InvalidDest), "{raw}"),
+        Ok(ObjectDest::Mailboxes(names)) => {
+            assert!(mailbox.is_some() && !names.is_empty(), "{raw}");
+            assert!(names.len() <= MAX_DEST, "{raw}");
+            for (place, name) in names.iter().enumerate() {
+                assert!(!name.is_empty() && !names[..place].contains(name), "{raw}");
+            }
+        }
+        Err(ActionError::InvalidTopic) => assert!(topic.is_some(), "{raw}"),
+        Err(ActionError::InvalidDest) => {}
+        other => {
+            let is_long = matches!(
+                other,
+                Err(ActionError::TooManyDest(_) | ActionError::DestTooLong(..))
+            );
+            assert!(is_long && mailbox.is_some(), "{raw} as {other:?}");
+        }
     }
 }
 
@@ -419,6 +464,8 @@ fn encoders(json: &Json<'_>, id: &str) {
             group: None,
             attempt: None,
             offset: None,
+            mailbox: None,
+            key: None,
         };
         assert_eq!(protocol::decode_server_action(&frame, 2), Ok(read));
 

@@ -7,7 +7,7 @@
 use super::conversation::conversation;
 
 /// The members of each action, with a value that is right.
-const ACTIONS: [(&str, &[(&str, &str)]); 9] = [
+const ACTIONS: [(&str, &[(&str, &str)]); 12] = [
     (
         "register",
         &[("id", r#""a""#), ("token", r#""t""#), ("protocol", "2")],
@@ -63,6 +63,23 @@ const ACTIONS: [(&str, &[(&str, &str)]); 9] = [
             ("before", "9"),
             ("limit", "5"),
         ],
+    ),
+    (
+        "send",
+        &[
+            ("message", "1"),
+            ("dest", r#"{"mailbox":["a","b"]}"#),
+            ("ref", "7"),
+            ("key", r#""k""#),
+        ],
+    ),
+    (
+        "subscribe",
+        &[("mailbox", r#""a""#), ("ref", "7"), ("window", "2")],
+    ),
+    (
+        "acknowledge",
+        &[("mailbox", r#""a""#), ("offset", "1"), ("retry", "0")],
     ),
 ];
 

@@ -29,7 +29,17 @@ function optionsOf(name) {
 }
 
 function script() {
-  const names = ['serve', 'check', 'send', 'request', 'listen', 'bench', 'top', 'completion'];
+  const names = [
+    'serve',
+    'check',
+    'send',
+    'request',
+    'listen',
+    'bench',
+    'top',
+    'store',
+    'completion',
+  ];
   const cases = names.map((name) => `    ${name}) words="${optionsOf(name)}" ;;`);
   return `_wsmsgbroker() {
   local words="${names.join(' ')} --help --version"

@@ -16,6 +16,7 @@ const COMMANDS = {
   listen: require('./listen'),
   bench: require('./bench'),
   top: require('./top'),
+  store: require('./store'),
   completion: require('./completion'),
 };
 
@@ -30,6 +31,7 @@ const HELP = `Usage: wsmsgbroker <command> [arguments] [options]
   request <url> <ids> [message]    send a request, and print the first answer
   bench <url>                      measure messages and requests
   top [url]                        figures and slow receivers of a broker, once a second
+  store <action> <folder>          check, compact, dump or export the store of a broker
   completion <bash|zsh>            print a script that completes commands and options
 
 wsmsgbroker <command> --help lists the options of a command.

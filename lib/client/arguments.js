@@ -28,7 +28,7 @@ function checkOptions(options, ...names) {
     }
     const least = ['waitFor', 'retry', 'after', 'before'].includes(name) ? 0 : 1;
     const type = typeof value;
-    if (['slow', 'group', 'info', 'token', 'since'].includes(name)) {
+    if (['slow', 'group', 'info', 'token', 'since', 'key'].includes(name)) {
       // The call itself checks them.
     } else if (name === 'signal') {
       if (value && !value.addEventListener) {

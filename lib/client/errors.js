@@ -31,6 +31,8 @@ const REASONS = {
   SLOW: 'too slow',
   TIMEOUT: 'no answer',
   CLUSTER_DOWN: 'cluster unreachable',
+  FULL: 'mailbox full',
+  NOT_STORED: 'not stored',
 };
 
 /** A value as text. An object is not converted: it may have its own `toString`, or any depth. */

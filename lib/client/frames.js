@@ -23,6 +23,10 @@ const unregister = (id) => `{"action":"unregister"${member('id', id)}}`;
 const subscription = (action, topic, ref, group, more = '') =>
   `{"action":"${action}","topic":${topic}${member('ref', ref)}${member('group', group)}${more}}`;
 
+/** An action about a mailbox. `name` is a value. */
+const mailbox = (action, name, ref, more = '') =>
+  `{"action":"${action}","mailbox":${JSON.stringify(name)}${member('ref', ref)}${more}}`;
+
 /** `topic` and `ids` are values: one of them is undefined. */
 const watch = (action, topic, ids, ref) =>
   `{"action":"${action}"${member('topic', JSON.stringify(topic))}${member('ids', JSON.stringify(ids))},"ref":${ref}}`;
@@ -36,6 +40,7 @@ module.exports = {
   register,
   unregister,
   subscription,
+  mailbox,
   watch,
   cancel,
   received,

@@ -12,17 +12,20 @@ const MEMBERS = parse({
   // The program receives `id` unchanged, whatever its type.
   unregistered: 'id code:su',
   // An id may be a number: brokers of version 1 send it as it was registered. `text` is the JSON text of the ack.
-  message: 'from:snu message text:su ack size topic:su group:su attempt:nu offset:nu',
+  message:
+    'from:snu message text:su ack size topic:su group:su attempt:nu offset:nu mailbox:su key:su',
   answer: 'ack from:snu message error',
 });
 
 /** Actions of version 2 and their members. */
 const MEMBERS_2 = parse({
-  receipt: 'ref:sn delivered:lu failed:mu queued:nu dropped:nu elsewhere:su offset:nu stored:su',
+  receipt:
+    'ref:sn delivered:lu failed:mu queued:nu dropped:nu elsewhere:su offset:nu stored:su mailboxes:mu duplicates:lu',
   failed: 'ack:s dest:sm code:s',
-  subscribed: 'topic:s ref:snu offset:nu epoch:su recovered:bu lost:nu replay:nu',
+  subscribed:
+    'topic:su ref:snu offset:nu epoch:su recovered:bu lost:nu replay:nu mailbox:su waiting:nu',
   history: 'ref:sn messages:al epoch:su offset:nu more:bu',
-  unsubscribed: 'topic:s ref:snu code:su group:su',
+  unsubscribed: 'topic:su ref:snu code:su group:su mailbox:su',
   gap: 'topic:s lost:nu',
   watched: 'ref:snu',
   unwatched: 'ref:snu topic:su ids:lu code:su',

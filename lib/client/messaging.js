@@ -6,6 +6,7 @@
 const BoundedMap = require('./boundedMap');
 const { coded, failure, remote } = require('./errors');
 const { readMembers } = require('./incoming');
+const Mailboxes = require('./mailboxes');
 const Requests = require('./requests');
 const Response = require('./response');
 const Subscriptions = require('./subscriptions');
@@ -51,6 +52,7 @@ class Messaging {
   /** The session at the broker that outlives a connection; undefined without one. */
   resumption;
   subscriptions = new Subscriptions(this);
+  mailboxes = new Mailboxes(this);
   watches = new Watches(this);
   /** Number of errors caused by the broker or another client. */
   peerErrors = 0;
@@ -109,12 +111,17 @@ class Messaging {
       this[frame.action](...values);
     } else if (values === false) {
       // If the frame belongs to a request, the error is its outcome.
-      const error = coded('ERR_WSMB_MEMBER', 'a frame member has a wrong type');
-      if (!this.#failRequest(frame.ref ?? frame.ack, error)) {
-        this.reportPeerError(error);
-      }
+      this.#onWrongMember(frame.ref ?? frame.ack);
     } else {
       this.reportPeerError(coded('ERR_WSMB_ACTION', 'unknown action'));
+    }
+  }
+
+  /** A member of a frame has a wrong type. `key`: of the request to which the frame belongs, if there is one. */
+  #onWrongMember(key) {
+    const error = coded('ERR_WSMB_MEMBER', 'a frame member has a wrong type');
+    if (!this.#failRequest(key, error)) {
+      this.reportPeerError(error);
     }
   }
 
@@ -123,9 +130,12 @@ class Messaging {
   /**
    * `ack`: its JSON text, if the sender waits for an answer; `name`: the ack as a name; `size` of the frame; `topic`, if
    * it was sent to one: then it is for the subscriptions that match, of this `group`; `attempt`: see `Response`; `offset`,
-   * if it is kept.
+   * if it is kept; `mailbox`, if it comes from one, and the `key` of its sender.
    */
-  message(from, message, ack, name, size, topic, group, attempt, offset) {
+  message(from, message, ack, name, size, topic, group, attempt, offset, mailbox, key) {
+    if (mailbox != null && this.usesVersion2) {
+      return this.mailboxes.onMessage({ from, message, mailbox, offset, attempt, key, topic });
+    }
     const response = ack ? new Response(this, ack, name, attempt) : null;
     if (topic !== undefined && this.usesVersion2) {
       const item = { message, from, topic, response, answer: response?.send };
@@ -161,16 +171,29 @@ class Messaging {
     }
   }
 
-  subscribed(...values) {
-    this.subscriptions.onSubscribed(...values);
+  subscribed(topic, number, ...values) {
+    const [, epoch, , , , mailbox, waiting] = values;
+    if (mailbox != null) {
+      this.mailboxes.onOpened(mailbox, number, epoch, waiting);
+    } else if (topic != null) {
+      this.subscriptions.onSubscribed(topic, number, ...values);
+    } else {
+      this.#onWrongMember();
+    }
   }
 
   history(reference, ...values) {
     this.requests.get(reference)?.onHistory?.(...values);
   }
 
-  unsubscribed(...values) {
-    this.subscriptions.onUnsubscribed(...values);
+  unsubscribed(topic, number, code, group, mailbox) {
+    if (mailbox != null) {
+      this.mailboxes.onClosed(mailbox, number, code);
+    } else if (topic != null) {
+      this.subscriptions.onUnsubscribed(topic, number, code, group);
+    } else {
+      this.#onWrongMember();
+    }
   }
 
   /** The state follows in `presence`. */
@@ -225,7 +248,8 @@ class Messaging {
     if (
       !this.#failRequest(reference ?? name, error) &&
       !this.subscriptions.onRefused(reference, error) &&
-      !this.watches.onRefused(reference, error)
+      !this.watches.onRefused(reference, error) &&
+      !this.mailboxes.onRefused(reference, error)
     ) {
       this.onRefusal(error);
     }

@@ -46,17 +46,39 @@ function messageText(session, message) {
   return text;
 }
 
-/** The receivers as an array of strings; undefined for a topic. */
+/** Ids, or names of mailboxes, as an array of strings. */
+function namesOf(dest) {
+  const names = Array.isArray(dest) ? [...dest] : [dest];
+  if (!names.every((name) => typeof name === 'string' || typeof name === 'number')) {
+    throw wrong('DEST', 'dest must be an id or several');
+  }
+  return names.map(String);
+}
+
+/** The receivers as an array of strings; undefined for a topic or mailboxes. */
 function idsOf(dest) {
   if (dest?.topic !== undefined) {
     checkTopic(dest.topic);
-    return;
+  } else if (dest?.mailbox !== undefined) {
+    checkMailboxes(namesOf(dest.mailbox));
+  } else {
+    return namesOf(dest);
   }
-  const ids = Array.isArray(dest) ? [...dest] : [dest];
-  if (!ids.every((id) => typeof id === 'string' || typeof id === 'number')) {
-    throw wrong('DEST', 'dest must be an id or several');
+}
+
+function checkMailboxes(names) {
+  if (names.length === 0 || names.some((name) => !name || /\p{Cs}/u.test(name))) {
+    throw wrong('DEST', 'mailbox must be a name or several');
   }
-  return ids.map(String);
+}
+
+/** A `dest` that is an object, with nothing but its topic or its mailboxes. */
+function objectOf({ topic, mailbox }) {
+  if (topic !== undefined) {
+    return { topic };
+  }
+  const names = namesOf(mailbox);
+  return { mailbox: Array.isArray(mailbox) ? names : names[0] };
 }
 
 function checkToken(token) {
@@ -77,16 +99,42 @@ function checkSince(since) {
 
 /** The JSON text of receivers, which are checked unless their `ids` are given. */
 const checkedText = (dest, ids = idsOf(dest)) =>
-  destText(ids ? (Array.isArray(dest) ? ids : ids[0]) : { topic: dest.topic });
+  destText(ids ? (Array.isArray(dest) ? ids : ids[0]) : objectOf(dest));
+
+/** Checks an idempotency key: a string of at most 128 bytes. */
+function checkKey(key, isMail) {
+  if (key === undefined) {
+    return;
+  }
+  const isKey =
+    typeof key === 'string' && key !== '' && new TextEncoder().encode(key).length <= 128;
+  if (!isKey || /\p{Cs}/u.test(key)) {
+    throw wrong('OPTION', 'option "key" must be a string of 1 to 128 bytes');
+  }
+  if (!isMail) {
+    throw wrong('OPTION', 'option "key" needs a mailbox');
+  }
+}
+
+/** An idempotency key that no other message has. */
+function newKey() {
+  const random = () => Math.random().toString(36).slice(2, 14);
+  return `${random()}${random()}`;
+}
 
 const lostId = () => wrong('NOT_REGISTERED', 'id was lost: call register()', Error);
 
 /** Checks the arguments of a request, and sends it. `extras`: its further options; for `count` see `PendingRequest`. */
 function startRequest(session, message, dest, options, extras, count) {
   const checked = checkOptions(options, 'timeout', 'signal', ...extras);
-  const { timeout, signal, waitFor, retry = 0 } = checked;
+  const { timeout, signal, waitFor, retry = 0, key } = checked;
   const limit = timeout ?? session.settings.requestTimeout;
   const ids = idsOf(dest);
+  const isMail = !ids && dest.topic === undefined;
+  if (isMail && count !== 0) {
+    throw wrong('DEST', 'a mailbox does not answer: use deliver()');
+  }
+  checkKey(key, isMail);
   const text = messageText(session, message);
   const start = (to, left, brokerTimeout, attempt) => {
     session.assertOpen(true);
@@ -100,6 +148,10 @@ function startRequest(session, message, dest, options, extras, count) {
       throw aborted(signal);
     }
     const request = new PendingRequest(session, to, count, signal);
+    if (isMail) {
+      // Sent again after a lost connection, it is stored once.
+      request.mailKey = key ?? (session.reconnects ? newKey() : undefined);
+    }
     return request.start(
       text,
       checkedText(dest, to),
@@ -166,9 +218,9 @@ const methods = {
     return startRequest(this[kSession], message, ids, options, ['count'], count);
   },
 
-  /** Sends a message. Resolves with the broker's receipt: `{ delivered, failed }`. */
+  /** Sends a message. Resolves with the broker's receipt: `{ delivered, failed }`; see index.d.ts for topics and mailboxes. */
   async deliver(message, dest, options) {
-    return startRequest(this[kSession], message, dest, options, ['waitFor'], 0);
+    return startRequest(this[kSession], message, dest, options, ['waitFor', 'key'], 0);
   },
 
   /** Sends a message to the subscribers of a topic: the same as `send(message, { topic })`. */
@@ -218,6 +270,18 @@ const methods = {
     const checked = checkOptions(options, 'before', 'after', 'limit');
     checkPattern(topic);
     return history(this[kSession], topic, checked);
+  },
+
+  /**
+   * Opens a mailbox, by default that of this client's id: its messages are delivered from now on. Resolves with a `Mailbox`
+   * when the broker has confirmed it.
+   */
+  async openMailbox(name, options) {
+    const { window } = checkOptions(options, 'window');
+    const session = openSession(this);
+    const names = namesOf(name ?? this.id);
+    checkMailboxes(names);
+    return session.mailboxes.open(names[0], window);
   },
 
   /** Watches the members of a topic. Resolves with a `Watch` when they are known. */

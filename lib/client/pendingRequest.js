@@ -41,6 +41,10 @@ class PendingRequest {
   isSingle;
   /** The frame, if it may be sent again after a lost connection. */
   frameText;
+  /** True if the frame is sent again as it is. */
+  keepsKey = false;
+  /** The idempotency key of a message for mailboxes. */
+  mailKey;
   /** The item of the send queue, until the frame is sent. */
   queuedItem;
   /** The part of the session's `answersHeap` that is for this request. */
@@ -71,7 +75,8 @@ class PendingRequest {
     let more;
     if (this.#isReceipt) {
       this.#key = session.requests.nextReference();
-      more = frames.member('ref', this.#key);
+      const key = this.mailKey && JSON.stringify(this.mailKey);
+      more = frames.member('ref', this.#key) + frames.member('key', key);
     } else {
       this.#key = session.ack();
       ack = `"${this.#key}"`;
@@ -95,6 +100,9 @@ class PendingRequest {
     const frame = frames.send(text, dest, ack, more);
     if (session.resendsRequests && ack && !this.#isTopic) {
       this.frameText = frame;
+    } else if (session.reconnects && this.mailKey) {
+      this.frameText = frame;
+      this.keepsKey = true;
     }
     this.#stopWait = startWait(
       limit,
@@ -110,19 +118,30 @@ class PendingRequest {
     return this.#outcome;
   }
 
-  onReceipt(delivered, codes, queued, dropped, elsewhere, offset, stored) {
+  onReceipt(delivered, codes, queued, dropped, elsewhere, offset, stored, mailboxes, duplicates) {
     if (this.#isTopic && !this.#isReceipt) {
       this.#isCounted = true;
       this.#openCount += queued ?? 0;
       this.#checkEnd();
-    } else if (queued !== undefined) {
-      const kept = offset != null && { offset, stored };
-      this.#settle(undefined, { queued, dropped, ...(elsewhere && { elsewhere }), ...kept });
     } else if (this.#isReceipt) {
       for (const [id, code] of Object.entries(codes)) {
         this.#failed.set(id, failure(code, id));
       }
-      this.#settle(undefined, { delivered, failed: this.#failed });
+      const failed = this.#failed;
+      const places = mailboxes && new Map(Object.entries(mailboxes));
+      if (queued != null) {
+        this.#settle(undefined, {
+          queued,
+          dropped,
+          ...(elsewhere && { elsewhere }),
+          ...(offset != null && { offset, stored: stored ?? undefined }),
+          ...(places && { mailboxes: places, failed }),
+        });
+      } else if (places) {
+        this.#settle(undefined, { stored: places, failed, duplicates: duplicates ?? [] });
+      } else {
+        this.#settle(undefined, { delivered, failed });
+      }
     }
   }
 

@@ -85,6 +85,7 @@ class Session extends Messaging {
     this.ack = ack;
     this.#connect = connect;
     this.#reconnection = new Reconnection(settings, addresses, () => this.#dial());
+    this.reconnects = this.#reconnection.isEnabled;
     this.resendsRequests = this.#reconnection.isEnabled && settings.resend === 'requests';
     const { protocol, signal } = settings;
     this.isStrict = protocol === 2;
@@ -416,6 +417,7 @@ class Session extends Messaging {
     this.#settleWaiters('resolve', this.client);
     this.subscriptions.onRegistered();
     this.watches.onRegistered();
+    this.mailboxes.onRegistered();
     this.#scheduleRenewal();
     this.updateFlowControl();
     try {
@@ -490,6 +492,7 @@ class Session extends Messaging {
     this.#endSession(LOST);
     this.subscriptions.onLost(coded('ERR_WSMB_NOT_REGISTERED', 'id was lost'));
     this.watches.onLost();
+    this.mailboxes.onLost();
     if ((this.#isLeaving || this.#isDraining) && !isReplaced) {
       timers.clearTimeout(this.#timer);
       this.hasLostId = this.#isDraining;
@@ -608,7 +611,9 @@ class Session extends Messaging {
     );
     const resend = () => {
       for (const [key, entry] of [...this.requests]) {
-        if (!entry.queuedItem) {
+        if (!entry.queuedItem && entry.keepsKey) {
+          this.sendQueue.addFrame(entry.frameText, entry);
+        } else if (!entry.queuedItem) {
           // A new ack: the broker may still wait for an answer to the former one.
           const next = this.ack();
           this.requests.delete(key);
@@ -623,6 +628,7 @@ class Session extends Messaging {
     this.sendQueue.prepend(resend);
     this.subscriptions.onLost(reason);
     this.watches.onLost();
+    this.mailboxes.onLost();
   }
 
   #retry(code) {
@@ -706,6 +712,7 @@ class Session extends Messaging {
     callAll([
       () => this.subscriptions.end(error),
       () => this.watches.end(error),
+      () => this.mailboxes.end(error),
       () => isSilent || this.emit('close', ...args),
     ]);
   }

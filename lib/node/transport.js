@@ -338,6 +338,12 @@ class Transport {
     });
   }
 
+  onMail([, sender, message, mailbox, offset, attempt, key, topic]) {
+    const [action, from] = ['message', sender ?? undefined];
+    const frame = { action, from, message, mailbox, offset, attempt, key, topic };
+    this.#session.handleFrame(frame);
+  }
+
   onAnswer(event) {
     const session = this.#session;
     const [, ack, from, message, , heap] = event;
@@ -411,9 +417,22 @@ class Transport {
     this.#session.handleFrame({ action: 'receipt', ref, delivered, failed });
   }
 
-  onPublishReceipt([, ref, queued, dropped, elsewhere, offset, stored]) {
-    const action = 'receipt';
-    this.#session.handleFrame({ action, ref, queued, dropped, elsewhere, offset, stored });
+  onPublishReceipt([, ref, queued, dropped, elsewhere, offset, stored, mailboxes, failed]) {
+    const numbers = { queued, dropped, elsewhere, offset, stored };
+    this.#session.handleFrame({ action: 'receipt', ref, ...numbers, mailboxes, failed });
+  }
+
+  onMailboxReceipt([, ref, mailboxes, failed, duplicates]) {
+    this.#session.handleFrame({ action: 'receipt', ref, mailboxes, failed, duplicates });
+  }
+
+  onMailboxOpened([, mailbox, ref, epoch, waiting]) {
+    this.#session.handleFrame({ action: 'subscribed', mailbox, ref, epoch, waiting });
+    eventHub.yieldToPromises();
+  }
+
+  onMailboxClosed([, mailbox, ref, code]) {
+    this.#session.handleFrame({ action: 'unsubscribed', mailbox, ref, code });
   }
 
   onHistory([, ref, messages, epoch, offset, more]) {

@@ -21,7 +21,16 @@ function shorten(text) {
 }
 
 /** The members that a grant may have. */
-const MEMBERS = ['principal', 'send', 'publish', 'subscribe', 'presence', 'watch', 'expires'];
+const MEMBERS = [
+  'principal',
+  'send',
+  'publish',
+  'subscribe',
+  'presence',
+  'watch',
+  'mailboxes',
+  'expires',
+];
 
 /** Describes a value by its type alone: its contents may be secret. */
 function kindOf(value) {
@@ -82,7 +91,7 @@ function toResult(result) {
     return refused(UNAUTHORIZED, 'not authenticated');
   }
   checkGrant(result);
-  const { principal, send, publish, subscribe, presence, watch, expires } = result;
+  const { principal, send, publish, subscribe, presence, watch, mailboxes, expires } = result;
   const granted = {};
   if (principal !== undefined) {
     granted.principal = checkPrincipal(principal);
@@ -101,6 +110,9 @@ function toResult(result) {
   }
   if (watch !== undefined) {
     granted.watch = checkPatterns('watch', watch);
+  }
+  if (mailboxes !== undefined) {
+    granted.mailboxes = checkPatterns('mailboxes', mailboxes);
   }
   if (expires !== undefined) {
     granted.expires = Number(expires);

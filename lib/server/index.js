@@ -125,6 +125,11 @@ Server.prototype.subscribers = function subscribers(topic) {
   return this[kImpl].subscribers(topic);
 };
 
+/** The numbers of messages and bytes in a mailbox: `{ messages, bytes }`; null if no rule allows the mailbox. */
+Server.prototype.mailbox = function mailbox(name) {
+  return this[kImpl].mailbox(checkArgument('id', name));
+};
+
 /** The cluster of the server, or null without `nats`. */
 Object.defineProperty(Server.prototype, 'cluster', {
   configurable: true,
@@ -210,7 +215,15 @@ for (const name of ['send', 'publish', 'messages', 'handle']) {
   };
 }
 
-for (const name of ['request', 'requestAll', 'deliver', 'subscribe', 'presence', 'watch']) {
+for (const name of [
+  'request',
+  'requestAll',
+  'deliver',
+  'subscribe',
+  'openMailbox',
+  'presence',
+  'watch',
+]) {
   Server.prototype[name] = async function asClient(...args) {
     // Awaited, so that the stack of an error names the caller.
     return await this.client[name](...args);

@@ -308,6 +308,11 @@ class ServerImpl extends ServerEvents {
     return this.#native?.subscribers(topic) ?? [];
   }
 
+  mailbox(name) {
+    const [messages, bytes] = this.#native?.mailbox(name) ?? [];
+    return messages === undefined ? null : { messages, bytes };
+  }
+
   disconnect(id, { code = 1000, reason = '', principal = false }) {
     return callNative(() => this.#native?.disconnect(id, code, reason, principal) ?? false);
   }

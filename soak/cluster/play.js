@@ -159,7 +159,6 @@ function watchPauses(history, names) {
  *     settled   watches must be right so many milliseconds after the last fault
  *     rest      duration of the time without faults that follows
  *     only      names of the faults, instead of all
- *     patterns  the subscriptions of the actors in turn, instead of the usual ones, which overlap
  */
 async function play({
   brokers: count = 3,
@@ -169,7 +168,6 @@ async function play({
   seed = 1,
   topics = false,
   only,
-  patterns,
   settled = SETTLED_MS,
   rest = REST_MS,
   log = () => {},
@@ -277,7 +275,7 @@ async function play({
     };
     let pubsub;
     if (topics) {
-      pubsub = new Pubsub({ brokers, random, history, patterns });
+      pubsub = new Pubsub({ brokers, random, history });
       cleanup.unshift(() => pubsub.close());
       await pubsub.start();
     }

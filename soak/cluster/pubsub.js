@@ -39,7 +39,6 @@ const idOf = (n) => `actor.${n}`;
 
 class Pubsub {
   #brokers;
-  #patterns;
   #random;
   #history;
   #actors = [];
@@ -53,10 +52,8 @@ class Pubsub {
   jobs;
   rooms = new Rooms(ROOMS);
 
-  /** `patterns`: the subscriptions of the actors in turn; without them the usual ones, and others that come and go. */
-  constructor({ brokers, random, history, patterns }) {
+  constructor({ brokers, random, history }) {
     this.#brokers = brokers;
-    this.#patterns = patterns;
     this.#random = random;
     this.#history = history;
     this.publications = new Publications(history);
@@ -84,8 +81,7 @@ class Pubsub {
       actor.number = n;
       // Three actors are no members.
       actor.room = n < 6 ? ROOMS[n % ROOMS.length] : undefined;
-      const patterns = this.#patterns ?? PATTERNS;
-      actor.receivers = patterns[n % patterns.length].map((pattern) =>
+      actor.receivers = PATTERNS[n % PATTERNS.length].map((pattern) =>
         this.publications.receiver(actor.id, pattern),
       );
       this.#actors.push(actor);
@@ -100,10 +96,8 @@ class Pubsub {
     }
     for (const actor of this.#actors) {
       this.#running.push(this.#publish(actor), this.#work(actor));
-      if (actor.number < this.#brokers.length) {
-        this.#running.push(this.#publishBulk(actor));
-        if (!this.#patterns) this.#running.push(this.#overlap(actor));
-      }
+      if (actor.number < this.#brokers.length)
+        this.#running.push(this.#publishBulk(actor), this.#overlap(actor));
       if (actor.room) this.#running.push(this.#move(actor));
     }
   }

@@ -155,6 +155,7 @@ impl Jwt {
             subscribe: claims.topics("subscribe")?,
             presence: claims.topics("presence")?,
             watch: Patterns::from_iter(claims.patterns("watch")?.unwrap_or_default()),
+            mailboxes: Patterns::from_iter(claims.patterns("mailboxes")?.unwrap_or_default()),
             expires,
         };
         grant.checked()

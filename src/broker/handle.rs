@@ -120,6 +120,8 @@ pub(crate) struct Handle {
     suspended: AtomicBool,
     /// True while a subscription of it gets messages from a log.
     has_replays: AtomicBool,
+    /// True while a mailbox of it may have messages, or receipts of it are to be written.
+    has_mail: AtomicBool,
     /// Bytes held by its task: the task itself, its id, input not yet routed.
     pub(crate) held: AtomicUsize,
     /// Principal that registered its id; none without authentication.
@@ -160,6 +162,7 @@ impl Handle {
             awaits_jobs: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
             has_replays: AtomicBool::new(false),
+            has_mail: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             principal: Mutex::default(),
             last_id: Mutex::default(),
@@ -372,6 +375,20 @@ impl Handle {
 
     pub(crate) fn set_has_losses(&self, has_losses: bool) {
         self.has_losses.store(has_losses, Release);
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Acquire)
+    }
+
+    pub(crate) fn set_has_mail(&self, has_mail: bool) {
+        self.has_mail.store(has_mail, Release);
+    }
+
+    /// Has its task write its outbox, and take messages from its mailboxes.
+    pub(crate) fn take_mail(&self) {
+        self.set_has_mail(true);
+        self.waker.wake();
     }
 
     pub(crate) fn has_replays(&self) -> bool {

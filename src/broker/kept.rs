@@ -13,13 +13,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::mailboxes::{self, Mailboxes};
 use crate::{
     error::{Error, Result},
     memory::Memory,
-    options::{KeepRule, ServerOptions, StoreSync},
+    options::{KeepRule, MailboxRule, ServerOptions, StoreOptions, StoreSync},
     store::{
-        Bounds, Log, LogStats,
-        disk::{DiskStore, OnFailure, Settings},
+        Bounds, Log, LogStats, Overflow,
+        disk::{DiskStore, OnFailure, Settings, StoreStats},
         memory::MemoryLog,
     },
     sync::{Mutex, atomic::AtomicU64},
@@ -53,54 +54,46 @@ pub(crate) struct Rule {
 }
 
 impl KeptTopics {
-    /// Opens the store, if there is one. `on_failure` is called once if it fails later.
+    /// Opens the store, if there is one, and the logs of kept topics and of mailboxes. `on_failure` is called once if the
+    /// store fails later.
     ///
     /// Errors: `Store`.
     pub(crate) fn open(
         options: &ServerOptions,
         memory: &Arc<Memory>,
         on_failure: OnFailure,
-    ) -> Result<Self> {
-        let on_disk = options.keep.iter().filter(|rule| rule.disk);
-        let on_disk: Vec<_> = on_disk
-            .map(|rule| (&*rule.topic, bounds_of(rule)))
-            .collect();
-        let (store, logs) = match &options.store {
-            Some(store) => {
-                let (delay, waits) = match store.sync {
-                    StoreSync::Batch => (Duration::ZERO, true),
-                    StoreSync::Every(delay) => (delay, true),
-                    StoreSync::Never => (UNWAITED_DELAY, false),
-                };
-                let settings = Settings {
-                    delay,
-                    waits,
-                    max_bytes: store.max_bytes,
-                };
-                DiskStore::open(&store.path, &on_disk, settings, memory, on_failure)
-                    .map(|(store, logs)| (Some(Arc::new(store)), logs))
-                    .map_err(|error| Error::Store(error.0.to_string()))?
-            }
-            None => (None, Vec::new()),
-        };
+    ) -> Result<(Self, Arc<Mailboxes>)> {
+        let topics = options.keep.iter().map(|rule| LogRule {
+            name: rule.topic.clone(),
+            bounds: bounds_of(rule),
+            disk: rule.disk,
+        });
+        let mailboxes = options.mailboxes.iter().map(|rule| LogRule {
+            // No topic has a space.
+            name: format!("mailbox {}", rule.mailbox),
+            bounds: mailbox_bounds(rule),
+            disk: rule.disk,
+        });
+        let rules: Vec<_> = topics.chain(mailboxes).collect();
+        let (store, logs) = open_logs(&rules, options.store.as_ref(), memory, on_failure)?;
         let mut logs = logs.into_iter();
-        let rule = |rule: &KeepRule| {
-            let log: Box<dyn Log> = match rule.disk.then(|| logs.next()).flatten() {
-                Some(log) => Box::new(log),
-                None => Box::new(MemoryLog::new(&rule.topic, bounds_of(rule), memory)),
-            };
+        let kept = options.keep.iter().zip(logs.by_ref());
+        let kept = kept.map(|(rule, log)| {
             Arc::new(Rule {
                 pattern: (&*rule.topic).into(),
                 log,
                 order: Mutex::new(()),
             })
-        };
-        Ok(Self {
-            rules: options.keep.iter().map(rule).collect(),
+        });
+        let kept = Self {
+            rules: kept.collect(),
             store,
             permits: Arc::default(),
             replays: AtomicU64::new(0),
-        })
+        };
+        let mailboxes = options.mailboxes.iter().zip(logs);
+        let mailboxes = mailboxes.map(|(rule, log)| mailboxes::Rule::new(rule, log));
+        Ok((kept, Mailboxes::new(mailboxes.collect())))
     }
 
     /// Writes what is to be stored, and closes the store. No message may be appended any more.
@@ -155,17 +148,65 @@ impl KeptTopics {
         self.rules.iter().map(release).sum()
     }
 
+    /// Numbers of the store; all zero without one.
+    pub(crate) fn store_stats(&self) -> StoreStats {
+        let stats = self.store.as_ref().map(|store| store.stats());
+        stats.unwrap_or_default()
+    }
+
     /// Numbers of all logs together.
     pub(crate) fn stats(&self) -> LogStats {
-        let add = |sum: LogStats, one: LogStats| LogStats {
-            messages: sum.messages + one.messages,
-            topics: sum.topics + one.topics,
-            bytes: sum.bytes + one.bytes,
-            trimmed: sum.trimmed + one.trimmed,
-        };
         let each = self.rules.iter().map(|rule| rule.log.stats());
-        each.fold(LogStats::default(), add)
+        each.fold(LogStats::default(), LogStats::plus)
     }
+}
+
+/// A log that is to be opened.
+struct LogRule {
+    /// Unique among the logs.
+    name: String,
+    bounds: Bounds,
+    disk: bool,
+}
+
+/// The logs of all rules, in their order.
+type Logs = Vec<Box<dyn Log>>;
+
+/// Opens the store, if there is one, and a log for each rule.
+fn open_logs(
+    rules: &[LogRule],
+    store: Option<&StoreOptions>,
+    memory: &Arc<Memory>,
+    on_failure: OnFailure,
+) -> Result<(Option<Arc<DiskStore>>, Logs)> {
+    let on_disk = rules.iter().filter(|rule| rule.disk);
+    let on_disk: Vec<_> = on_disk.map(|rule| (&*rule.name, rule.bounds)).collect();
+    let (store, on_disk) = match store {
+        Some(store) => {
+            let (delay, waits) = match store.sync {
+                StoreSync::Batch => (Duration::ZERO, true),
+                StoreSync::Every(delay) => (delay, true),
+                StoreSync::Never => (UNWAITED_DELAY, false),
+            };
+            let settings = Settings {
+                delay,
+                waits,
+                max_bytes: store.max_bytes,
+            };
+            DiskStore::open(&store.path, &on_disk, settings, memory, on_failure)
+                .map(|(store, logs)| (Some(Arc::new(store)), logs))
+                .map_err(|error| Error::Store(error.0.to_string()))?
+        }
+        None => (None, Vec::new()),
+    };
+    let mut on_disk = on_disk.into_iter();
+    let log = |rule: &LogRule| -> Box<dyn Log> {
+        match rule.disk.then(|| on_disk.next()).flatten() {
+            Some(log) => Box::new(log),
+            None => Box::new(MemoryLog::new(&rule.name, rule.bounds, memory)),
+        }
+    };
+    Ok((store, rules.iter().map(log).collect()))
 }
 
 fn bounds_of(rule: &KeepRule) -> Bounds {
@@ -173,6 +214,18 @@ fn bounds_of(rule: &KeepRule) -> Bounds {
         messages: rule.messages,
         age: rule.age.map(millis),
         bytes: rule.bytes,
+        topic_bytes: usize::MAX,
+        overflow: Overflow::Trim,
+    }
+}
+
+fn mailbox_bounds(rule: &MailboxRule) -> Bounds {
+    Bounds {
+        messages: rule.messages,
+        topic_bytes: rule.bytes,
+        age: rule.age.map(millis),
+        bytes: rule.total_bytes,
+        overflow: Overflow::Refuse,
     }
 }
 
@@ -201,6 +254,7 @@ mod tests {
             Box::new(|_| ()),
         )
         .unwrap()
+        .0
     }
 
     #[test]

@@ -43,6 +43,8 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 group,
                 attempt,
                 offset,
+                mailbox,
+                key,
             } => Self::Message {
                 message,
                 ack,
@@ -51,6 +53,8 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 group,
                 attempt: protocol::attempt(attempt),
                 offset: offset.and_then(number),
+                mailbox,
+                key,
             },
             ServerAction::PublishReceipt {
                 reference,
@@ -59,6 +63,8 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 elsewhere,
                 offset,
                 stored,
+                mailboxes,
+                failed,
             } => Self::PublishReceipt {
                 reference,
                 queued,
@@ -66,6 +72,39 @@ impl<'a> From<ServerAction<'a>> for ClientEvent<'a> {
                 elsewhere,
                 offset: offset.and_then(number),
                 stored: stored.filter(|text| text.len() < LONGEST_STORED),
+                mailboxes,
+                failed,
+            },
+            ServerAction::MailboxReceipt {
+                reference,
+                mailboxes,
+                failed,
+                duplicates,
+            } => Self::MailboxReceipt {
+                reference,
+                mailboxes,
+                failed,
+                duplicates,
+            },
+            ServerAction::MailboxOpened {
+                mailbox,
+                reference,
+                epoch,
+                waiting,
+            } => Self::MailboxOpened {
+                mailbox,
+                reference,
+                epoch,
+                waiting: number(waiting).unwrap_or_default(),
+            },
+            ServerAction::MailboxClosed {
+                mailbox,
+                reference,
+                code,
+            } => Self::MailboxClosed {
+                mailbox,
+                reference,
+                code,
             },
             ServerAction::Subscribed {
                 topic,

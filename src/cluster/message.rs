@@ -21,8 +21,11 @@ const VERSION: u8 = 1;
 const HEARTBEAT: u8 = 1;
 const PACKET: u8 = 2;
 const OWNER_QUESTION: u8 = 3;
+const PUBLICATION: u8 = 13;
 /// The position of `is_eager` in a packet.
 const IS_EAGER: usize = 2;
+/// The position of `number` in a publication.
+const NUMBER: usize = 10;
 /// Size in bytes of a packet without its id and frames.
 pub(super) const PACKET_HEAD: usize = 11;
 /// Size in bytes of a publication without its topic, the groups in `served`, and the frames.
@@ -146,7 +149,7 @@ messages! {
         ids: Cow<'a, [Arc<str>]>,
     }
     /// WebSocket frames, as subscribers get them, of consecutive messages to one topic.
-    Publication = 13 {
+    Publication = PUBLICATION {
         node: NodeId,
         /// The number of this publication at its broker, from one.
         number: u64,
@@ -338,6 +341,18 @@ pub(crate) fn is_eager(packet: &[u8]) -> bool {
 pub(super) fn make_eager(packet: &mut [u8]) {
     if let Some(is_eager) = packet.get_mut(IS_EAGER) {
         *is_eager = 1;
+    }
+}
+
+/// Sets the number of an encoded publication; false for any other message.
+pub(super) fn set_number(message: &mut [u8], number: u64) -> bool {
+    let is_publication = message.starts_with(&[VERSION, PUBLICATION]);
+    match message.get_mut(NUMBER..).and_then(<[u8]>::first_chunk_mut) {
+        Some(place) if is_publication => {
+            *place = number.to_be_bytes();
+            true
+        }
+        _ => false,
     }
 }
 

@@ -70,6 +70,7 @@ impl Cluster {
             received: self.counters.received.load(Relaxed),
             unreachable: self.counters.unreachable.load(Relaxed),
             lagged: self.counters.lagged.load(Relaxed),
+            late: self.counters.late.load(Relaxed),
             lost: self.counters.lost.load(Relaxed),
         }
     }

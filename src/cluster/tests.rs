@@ -1,6 +1,7 @@
 //! Tests of the cluster with a bus in memory, for timings and losses that a real NATS server cannot produce.
 
 pub(super) mod test_bus;
+mod topic_order;
 mod topics;
 
 use std::collections::HashSet;

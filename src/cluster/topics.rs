@@ -10,11 +10,8 @@
 //! group, on a subject of its own.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
 };
 
@@ -25,9 +22,10 @@ use tokio::sync::mpsc;
 
 use super::{
     Cluster,
+    arrivals::{Arrival, Arrivals},
     budget::Budget,
     bus::{Delivery, NodeId, Publication, Subjects},
-    message::{GROUP_JOB_HEAD, Message, PUBLICATION_HEAD, Rest, SERVED},
+    message::{self, GROUP_JOB_HEAD, Message, PUBLICATION_HEAD, Rest, SERVED},
     patterns::Source,
 };
 use crate::{
@@ -46,8 +44,6 @@ use crate::{
     transport::framing,
 };
 
-/// Number of publications of a broker that are remembered because several patterns match them.
-const REMEMBERED: usize = 64 << 10;
 /// Number of brokers that pass on a message whose group has no members there (NATS may choose such a broker several
 /// times until its subscription has ended), and one for which too many messages wait.
 const MAX_HOPS: u8 = 64;
@@ -62,20 +58,15 @@ pub(super) struct Topics {
     queued: Budget,
     /// The requests whose receivers at other brokers are looked for.
     pub(super) asking: Budget,
-    /// Number of publications so far.
-    published: AtomicU64,
     /// By broker, publications that have arrived.
-    arrived: Mutex<HashMap<NodeId, Arrived, RandomState>>,
+    arrived: Mutex<HashMap<NodeId, Arrivals, RandomState>>,
 }
 
-/// A publication, and its memory.
-type Queued = (Publication, Charge);
-
-/// The publications of one broker that were handled: NATS delivers one for each pattern that matches.
-#[derive(Default)]
-struct Arrived {
-    numbers: HashSet<u64, RandomState>,
-    oldest: VecDeque<u64>,
+/// A message for NATS, and its memory.
+struct Queued {
+    subject: String,
+    payload: Vec<u8>,
+    charge: Charge,
 }
 
 impl Default for Topics {
@@ -86,7 +77,6 @@ impl Default for Topics {
             incoming: Mutex::new(Some(incoming)),
             queued: Budget::default(),
             asking: Budget::default(),
-            published: AtomicU64::new(0),
             arrived: Mutex::default(),
         }
     }
@@ -137,7 +127,8 @@ impl Cluster {
         }
         let message = Message::Publication {
             node: self.node,
-            number: self.topics.published.fetch_add(1, Relaxed) + 1,
+            // Set when it leaves the queue: the numbers rise in the order in which NATS gets them.
+            number: 0,
             count: messages.count,
             // It fits: a message is smaller than 4 GiB.
             last: messages.last as u32,
@@ -150,18 +141,18 @@ impl Cluster {
 
     /// Queues a message for NATS. False if the cluster has ended.
     pub(super) fn queue(&self, subject: String, message: &Message<'_>) -> bool {
-        let publication = Publication {
-            subject,
-            reply: None,
-            payload: message.encode().into(),
-        };
+        let payload = message.encode();
         let Some(broker) = self.broker() else {
             return false;
         };
-        let bytes = publication.payload.len();
-        self.topics.queued.add(bytes);
-        let charge = Charge::new(&broker.memory, bytes);
-        self.topics.outgoing.send((publication, charge)).is_ok()
+        self.topics.queued.add(payload.len());
+        let charge = Charge::new(&broker.memory, payload.len());
+        let queued = Queued {
+            subject,
+            payload,
+            charge,
+        };
+        self.topics.outgoing.send(queued).is_ok()
     }
 
     /// Sends a message of a group to a broker that has members; see `Peers::pass_on`.
@@ -191,7 +182,7 @@ impl Cluster {
         self.bus.max_payload().saturating_sub(head)
     }
 
-    /// Handles a message of another broker. It comes once for each pattern that matches.
+    /// Handles a message of another broker. It comes once for each pattern that matches. One that is late is lost.
     pub(super) fn on_publication(&self, delivery: &Delivery) {
         let message = self.decode(&delivery.payload);
         let (
@@ -215,10 +206,7 @@ impl Cluster {
         }
         let mut arrived = self.topics.arrived.lock();
         let is_shared = self.patterns.overlaps.has_several(topic);
-        let known = arrived.entry(node).or_default();
-        if (is_shared || !known.numbers.is_empty()) && !known.add(number) {
-            return;
-        }
+        let arrival = (arrived.entry(node).or_default()).add(topic, number, is_shared);
         // Under the lock: the first copy of a message is handled before those of later ones.
         let messages = Messages {
             topic,
@@ -228,8 +216,17 @@ impl Cluster {
             last,
             served: &[],
         };
-        (self.counters.received).fetch_add(count.into(), Relaxed);
-        broker.publish_all(&messages);
+        match arrival {
+            Arrival::New => {
+                (self.counters.received).fetch_add(count.into(), Relaxed);
+                broker.publish_all(&messages);
+            }
+            Arrival::Late => {
+                (self.counters.late).fetch_add(count.into(), Relaxed);
+                broker.lose_all(&messages);
+            }
+            Arrival::Copy => {}
+        }
     }
 
     /// Gives the messages of a publication, which may be this broker's own, to members of a group.
@@ -335,29 +332,27 @@ impl Cluster {
     }
 }
 
-impl Arrived {
-    /// Remembers a number; false if it was known.
-    fn add(&mut self, number: u64) -> bool {
-        if !self.numbers.insert(number) {
-            return false;
-        }
-        self.oldest.push_back(number);
-        if self.oldest.len() > REMEMBERED
-            && let Some(oldest) = self.oldest.pop_front()
-        {
-            self.numbers.remove(&oldest);
-        }
-        true
-    }
-}
-
-/// Publishes what is queued, in order.
+/// Publishes what is queued, in order, and numbers the publications.
 pub(super) async fn publish_queued(cluster: Arc<Cluster>) {
     let topics = &cluster.topics;
     let Some(mut incoming) = topics.incoming.lock().take() else {
         return;
     };
-    while let Some((publication, charge)) = incoming.recv().await {
+    let mut published = 0;
+    while let Some(queued) = incoming.recv().await {
+        let Queued {
+            subject,
+            mut payload,
+            charge,
+        } = queued;
+        if message::set_number(&mut payload, published + 1) {
+            published += 1;
+        }
+        let publication = Publication {
+            subject,
+            reply: None,
+            payload: payload.into(),
+        };
         cluster.bus.publish(publication).await;
         topics.queued.subtract(charge.bytes());
     }
@@ -365,6 +360,8 @@ pub(super) async fn publish_queued(cluster: Arc<Cluster>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::broker::topics::groups::GroupId;
 
@@ -403,18 +400,5 @@ mod tests {
                 "{subject}"
             );
         }
-    }
-
-    #[test]
-    fn a_number_is_new_once_as_long_as_it_is_remembered() {
-        let mut arrived = Arrived::default();
-        for number in 0..REMEMBERED as u64 {
-            assert!(arrived.add(number));
-            assert!(!arrived.add(number));
-        }
-        assert!(!arrived.add(0));
-        assert!(arrived.add(1 << 40));
-        assert_eq!(arrived.numbers.len(), REMEMBERED);
-        assert!(arrived.add(0), "the oldest is forgotten");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{below, explore, handle, memory, together};
+use bytes::Bytes;
+
+use super::{below, explore, handle, memory, together, wait};
 use crate::{
     broker::{
         handle::Handle,
@@ -11,7 +13,7 @@ use crate::{
     memory::Memory,
     options::ServerOptions,
     protocol::Slow,
-    transport::socket::pipe::Pipe,
+    transport::socket::{WriteHalf, pipe::Pipe},
 };
 
 const PATTERNS: [&str; 3] = ["a", "*", ">"];
@@ -122,5 +124,33 @@ fn a_lost_message_is_always_told() {
             .as_ref()
             .map(|state| state.untold());
         assert_eq!(untold, Some(0));
+    });
+}
+
+#[test]
+fn a_message_never_overtakes_the_last_one_that_was_lost() {
+    explore(|| {
+        let (memory, pipe) = (memory(), Pipe::new(1024));
+        let handle = handle(1, WriteHalf::Pipe(pipe.clone()), 1024, &memory);
+        handle.set_registration(1);
+        let (topics, options) = (Topics::new(None), ServerOptions::default());
+        let limits = (&options, &memory);
+        let subscribed = topics.subscribe(&handle, "a", Slow::Latest, limits);
+        assert!(subscribed.is_ok());
+        handle.lose("a", 1, Some(Bytes::from_static(b"\x81\x05first")), 1024);
+        let [tells, publishes] = [0; 2].map(|_| handle.clone());
+        together::<()>(vec![
+            Box::new(move || {
+                tells.settle_losses();
+                tells.flush();
+            }),
+            Box::new(move || {
+                assert!(publishes.settle_losses());
+                let _ = publishes.outbox.push(&["second"]);
+                publishes.flush();
+            }),
+        ]);
+        let written = wait(|cx| pipe.poll_read(1024, cx));
+        assert_eq!(written, b"\x81\x05first\x81\x06second");
     });
 }

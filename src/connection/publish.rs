@@ -21,7 +21,7 @@ use crate::{
     },
     error::ActionError,
     memory::MOST_SHARE,
-    protocol::{self, Slow, version_2},
+    protocol::{self, ObjectDest, Slow, version_2},
     transport::{
         framing::{self, Mask},
         outbox::SHARE_FROM,
@@ -56,11 +56,11 @@ pub(super) struct ByGroups {
 }
 
 impl Connection {
-    /// Sends a message to the subscribers of a topic. If it returns a handle, nothing was sent, as in
-    /// [`send`](Self::send). `dest`: the topic, as JSON text.
+    /// Sends a message to the subscribers of a topic, or to mailboxes. If it returns a handle, nothing was sent, as in
+    /// [`send`](Self::send). `dest`: an object, as JSON text.
     #[cold]
     #[inline(never)]
-    pub(super) fn send_to_topic(
+    pub(super) fn send_to_object(
         &mut self,
         message: &str,
         dest: &str,
@@ -68,10 +68,17 @@ impl Connection {
         cx: &Context<'_>,
         turn: &mut Turn,
     ) -> Result<Option<Arc<Handle>>, ActionError> {
-        match self.handle.uses_version_2() {
-            true => self.publish(message, &protocol::decode_topic(dest)?, options, cx, turn),
-            // Version 1 has no topics.
-            false => Err(ActionError::InvalidDest),
+        if !self.handle.uses_version_2() {
+            // Version 1 has ids alone.
+            return Err(ActionError::InvalidDest);
+        }
+        let limits = &self.broker.options;
+        match protocol::decode_object(dest, limits.max_dest, limits.max_id_length)? {
+            ObjectDest::Topic(topic) => self.publish(message, &topic, options, cx, turn),
+            ObjectDest::Mailboxes(names) => {
+                self.send_to_mailboxes(message, &names, options)?;
+                Ok(None)
+            }
         }
     }
 
@@ -131,10 +138,14 @@ impl Connection {
         let taken = match turn.publication.found.groups.is_empty() {
             true => 0,
             false => {
-                let groups = self.publish_to_groups(message, options, None, turn);
+                let groups = self.publish_to_groups((message, self.from()), options, None, turn);
                 unserved = groups.unserved;
                 groups.taken
             }
+        };
+        let outcomes = match turn.publication.bound.is_empty() {
+            true => None,
+            false => self.put_into_bound(message, topic, options, turn),
         };
         let is_unserved = !unserved.is_empty();
         if is_unserved {
@@ -157,17 +168,46 @@ impl Connection {
         }
         let mut published = self.deliver_publication(turn);
         published.queued += taken;
-        match published.offset {
-            None => self.push_publish_receipt(options, published, turn),
-            Some(offset) => self.push_kept_receipt(options, published, offset, turn),
+        match (outcomes, published.offset) {
+            (Some(outcomes), _) => outcomes.set_published(published, turn),
+            (None, None) => self.push_publish_receipt(options, published, turn),
+            (None, Some(offset)) => self.push_kept_receipt(options, published, offset, turn),
         }
         Ok(None)
+    }
+
+    /// Publishes a message of another sender, whatever its permissions. `from`: its id as JSON.
+    #[cold]
+    pub(super) fn publish_from(
+        &self,
+        message: &str,
+        from: Option<&str>,
+        topic: &str,
+        turn: &mut Turn,
+    ) {
+        self.find_subscribers(topic, turn);
+        let options = SendOptions {
+            ack: None,
+            reply: None,
+        };
+        if !turn.publication.found.groups.is_empty() {
+            let groups = self.publish_to_groups((message, from), &options, None, turn);
+            turn.publication.unserved = groups.unserved;
+        }
+        let end = mem::take(&mut turn.publication.end);
+        let frame = protocol::publication(message, None, from, &end);
+        match turn.publication.rule {
+            None => turn.publication.add(&frame),
+            Some(_) => turn.publication.add_kept(&frame),
+        }
+        turn.publication.end = end;
+        self.deliver_publication(turn);
     }
 
     /// Gives a message to a member of each group of the batch's topic. `request`: the request that it is.
     pub(super) fn publish_to_groups(
         &self,
-        message: &str,
+        (message, from): (&str, Option<&str>),
         options: &SendOptions<'_>,
         request: Option<&JobRequest>,
         turn: &mut Turn,
@@ -179,7 +219,7 @@ impl Connection {
         for group in &groups {
             let name = protocol::json_string(&group.name);
             let end = version_2::publication_end(&topic, Some(&name), attempt);
-            let frame = protocol::publication(message, options.ack, self.from(), &end);
+            let frame = protocol::publication(message, options.ack, from, &end);
             let mut frames = Vec::new();
             framing::append_text(&frame, &mut frames);
             let job = Job {
@@ -230,6 +270,10 @@ impl Connection {
             batch.rule = match self.broker.kept.is_empty() {
                 true => None,
                 false => self.broker.kept.rule_of(topic).cloned(),
+            };
+            batch.bound = match self.broker.mailboxes.is_empty() {
+                true => Vec::new(),
+                false => self.broker.mailboxes.bound_to(topic),
             };
         }
         batch.version = version;
@@ -321,7 +365,8 @@ impl Connection {
         let peers = self.broker.peers.as_ref();
         published.elsewhere = peers.map(|peers| peers.publish(&publication));
         let has_groups = !turn.publication.found.groups.is_empty();
-        if subscribers.is_empty() && !has_groups && published.elsewhere != Some(true) {
+        let is_bound = !turn.publication.bound.is_empty();
+        if subscribers.is_empty() && !has_groups && !is_bound && published.elsewhere != Some(true) {
             self.broker.no_subscriber(count);
         }
         let mut copied = 0;

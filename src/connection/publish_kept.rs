@@ -11,7 +11,7 @@ use crate::{
         topics::{Publication, Subscriber},
     },
     protocol::{Pieces, Slow, version_2},
-    store::Record,
+    store::{Record, Stored, batch},
     transport::{
         framing,
         outbox::{Pushed, SHARE_FROM},
@@ -71,6 +71,7 @@ impl Connection {
                 place,
                 frame: Bytes::copy_from_slice(&frames[last..]),
                 time,
+                key: None,
             });
             (start, published.offset) = (*end, Some(place.offset));
         }
@@ -154,14 +155,13 @@ impl Connection {
             offset,
             Box::new(move |stored| {
                 // A message that could not be stored was delivered all the same.
-                let stored = match stored {
-                    Ok(stored) => format!("\"stored\":\"{}\"", stored.name()),
-                    Err(_) => "\"code\":\"NOT_STORED\"".to_owned(),
-                };
-                let end = format!(",\"offset\":{offset},{stored}}}");
+                let kept = version_2::stored_member(offset, stored.ok().map(Stored::name));
+                let end = [&*kept, "}"].concat();
                 let (queued, dropped) = (queued.to_string(), dropped.to_string());
                 let frame = version_2::publish_receipt(&reference, &queued, &dropped, &end);
-                handle.write(|outbox| outbox.push(&frame));
+                if handle.outbox.push(&frame) == Pushed::NeedsFlush {
+                    batch::at_end(move || handle.flush());
+                }
             }),
         );
     }

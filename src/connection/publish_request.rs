@@ -105,7 +105,8 @@ impl Connection {
             true => ByGroups::default(),
             false => {
                 let request = self.job_request(ack, &topic, options)?;
-                let by_groups = self.publish_to_groups(message, options, request.as_ref(), turn);
+                let by_groups =
+                    self.publish_to_groups((message, self.from()), options, request.as_ref(), turn);
                 if let Some(request) = request.filter(|_| by_groups.is_queued) {
                     let mut requests = self.handle.requests.lock();
                     requests.add_queued(&request.ack, &request.is_cancelled);

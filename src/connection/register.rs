@@ -125,6 +125,14 @@ impl AuthState {
         }
     }
 
+    /// True if the messages of this mailbox may be taken.
+    pub(super) fn may_open(&self, mailbox: &str, id: Option<&str>) -> bool {
+        match self {
+            Self::Granted(grant) => id == Some(mailbox) || grant.mailboxes.allows(mailbox),
+            _ => true,
+        }
+    }
+
     /// True if a subscription to this pattern is allowed.
     pub(super) fn may_subscribe(&self, pattern: &str, id: Option<&str>) -> bool {
         match self {
@@ -451,6 +459,7 @@ impl Connection {
             self.access = AuthState::Granted(grant);
             self.recheck_subscriptions(turn);
             self.recheck_watches(turn);
+            self.recheck_mailboxes(turn);
         }
         self.notify(turn);
     }

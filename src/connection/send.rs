@@ -63,7 +63,7 @@ impl Connection {
         match protocol::decode_dest(dest, limits.max_dest, limits.max_id_length)? {
             Dest::One(id) => self.send_to_one(message, &id, &options, cx, turn),
             Dest::Many(ids) => self.send_to_many(message, &ids, &options, cx, turn),
-            Dest::Topic(topic) => self.send_to_topic(message, topic, &options, cx, turn),
+            Dest::Object(dest) => self.send_to_object(message, dest, &options, cx, turn),
         }
     }
 

@@ -383,6 +383,7 @@ impl Connection {
         }
         self.recheck_subscriptions(turn);
         self.recheck_watches(turn);
+        self.recheck_mailboxes(turn);
         self.notify(turn);
     }
 

@@ -31,6 +31,9 @@ impl Connection {
         cx: &mut Context<'_>,
         turn: &mut Turn,
     ) -> Result<(), ActionError> {
+        if raw.is_of_mailbox() && self.handle.uses_version_2() {
+            return self.mailbox(raw, turn);
+        }
         match raw.command {
             SubscriptionCommand::Subscribe => self.subscribe(raw, text, turn),
             SubscriptionCommand::Unsubscribe => self.unsubscribe(raw, turn),

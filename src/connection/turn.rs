@@ -11,6 +11,7 @@ use crate::{
     broker::{
         handle::Handle,
         kept::Rule,
+        mailboxes,
         requests::{Notifications, Request},
         topics::{Found, groups::GroupId},
     },
@@ -93,6 +94,8 @@ pub(super) struct TopicBatch {
     pub(super) rule: Option<Arc<Rule>>,
     /// The ends of these messages in `frames`.
     pub(super) ends: Vec<usize>,
+    /// The rules of the mailboxes that get the messages of the topic, too.
+    pub(super) bound: Vec<Arc<mailboxes::Rule>>,
 }
 
 thread_local! {
@@ -164,6 +167,7 @@ impl TopicBatch {
         self.found.clear();
         self.found.subscribers.shrink_to(KEPT);
         self.rule = None;
+        self.bound.clear();
         self.ends.shrink_to(KEPT);
     }
 

@@ -37,6 +37,8 @@ pub struct NativeAuthResult {
     /// Patterns of the topics whose members it may see, and of the ids that it may watch.
     pub presence: Option<Vec<String>>,
     pub watch: Option<Vec<String>>,
+    /// Patterns of the mailboxes that it may open besides its own.
+    pub mailboxes: Option<Vec<String>>,
     pub expires: Option<f64>,
 }
 
@@ -216,6 +218,7 @@ fn grant(result: NativeAuthResult, id: Arc<str>) -> Result<Grant, Denied> {
             subscribe: result.subscribe.unwrap_or_default().into_iter().collect(),
             presence: result.presence.unwrap_or_default().into_iter().collect(),
             watch: Patterns::from_iter(result.watch.unwrap_or_default()),
+            mailboxes: Patterns::from_iter(result.mailboxes.unwrap_or_default()),
             expires: result.expires.map(at),
         }),
         Some(4403) => Err(Denied::Forbidden(reason.into())),

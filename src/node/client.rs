@@ -66,6 +66,8 @@ pub enum ClientEventKind {
     Message,
     /// `ack, from, message, topic, group, attempt, offset`: a message to a topic. No `offset` if it is not kept.
     Publication,
+    /// `from, message, mailbox, offset, attempt, key, topic`: a message from a mailbox.
+    Mail,
     /// `name, from, message, null, heap`, or a rejection: `name, from, null, error, heap`. A small one has no `heap`,
     /// the estimated bytes that it takes in JavaScript.
     Answer,
@@ -80,8 +82,14 @@ pub enum ClientEventKind {
     Closed,
     /// `reference, delivered, failed`
     Receipt,
-    /// `reference, queued, dropped, elsewhere, offset, stored`: the receipt of a message to a topic.
+    /// `reference, queued, dropped, elsewhere, offset, stored, mailboxes, failed`: the receipt of a message to a topic.
     PublishReceipt,
+    /// `reference, mailboxes, failed, duplicates`: the receipt of a message for mailboxes.
+    MailboxReceipt,
+    /// `mailbox, reference, epoch, waiting`
+    MailboxOpened,
+    /// `mailbox, reference, code`
+    MailboxClosed,
     /// `topic, reference, offset, epoch, recovered, lost, replay`; the first two alone if its messages are not kept.
     Subscribed,
     /// `reference, messages, epoch, offset, more`: kept messages.
@@ -144,12 +152,55 @@ impl ClientListener for Listener {
             },
             ClientEvent::Message {
                 message,
+                from,
+                mailbox: Some(mailbox),
+                attempt,
+                offset,
+                key,
+                topic,
+                ..
+            } => {
+                let (offset, attempt) = (optional(offset), attempt.to_string());
+                let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
+                let [key, topic] = [key, topic].map(|value| value.unwrap_or("null"));
+                let all = [from, message, mailbox, &offset, &attempt, key, topic];
+                self.push(Kind::Mail, &all);
+            }
+            ClientEvent::MailboxReceipt {
+                reference,
+                mailboxes,
+                failed,
+                duplicates,
+            } => {
+                let all = [reference, mailboxes, failed, duplicates];
+                self.push(Kind::MailboxReceipt, &all);
+            }
+            ClientEvent::MailboxOpened {
+                mailbox,
+                reference,
+                epoch,
+                waiting,
+            } => {
+                let (reference, waiting) = (reference.unwrap_or("null"), waiting.to_string());
+                self.push(Kind::MailboxOpened, &[mailbox, reference, epoch, &waiting]);
+            }
+            ClientEvent::MailboxClosed {
+                mailbox,
+                reference,
+                code,
+            } => {
+                let [reference, code] = [reference, code].map(|value| value.unwrap_or("null"));
+                self.push(Kind::MailboxClosed, &[mailbox, reference, code]);
+            }
+            ClientEvent::Message {
+                message,
                 ack,
                 from,
                 topic: Some(topic),
                 group,
                 attempt,
                 offset,
+                ..
             } => {
                 let ack = ack.map_or("null".into(), ack_to_answer);
                 let (from, message) = (from.unwrap_or("null"), message.unwrap_or("null"));
@@ -174,6 +225,8 @@ impl ClientListener for Listener {
                 elsewhere,
                 offset,
                 stored,
+                mailboxes,
+                failed,
             } => {
                 let elsewhere = elsewhere.unwrap_or("null");
                 let offset = optional(offset);
@@ -186,6 +239,8 @@ impl ClientListener for Listener {
                         elsewhere,
                         &offset,
                         stored.unwrap_or("null"),
+                        mailboxes.unwrap_or("null"),
+                        failed.unwrap_or("null"),
                     ],
                 );
             }

@@ -7,9 +7,10 @@ use napi::bindgen_prelude::{Either, Either3, Uint8Array};
 use napi_derive::napi;
 
 use crate::{
-    AdminOptions, Authentication, ClientOptions, Error, KeepRule, Listen, NatsAuth, NatsOptions,
-    Pem, ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer, StoreOptions,
-    StoreSync, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy, TrustStore,
+    AdminOptions, Authentication, ClientOptions, Error, KeepRule, Listen, MailboxRule, NatsAuth,
+    NatsOptions, Pem, ProxyOptions, RateLimit, ServerOptions, SessionOptions, SlowConsumer,
+    StoreOptions, StoreSync, TlsClientOptions, TlsServerOptions, TlsVersion, TrustProxy,
+    TrustStore,
     auth::{JwtKey, JwtOptions, Subject},
 };
 
@@ -59,6 +60,35 @@ impl From<NativeKeep> for KeepRule {
         set(&mut rule.bytes, js.bytes);
         rule.age = js.age.map(millis);
         rule.disk = js.disk.unwrap_or_default();
+        rule
+    }
+}
+
+/// A rule of the option `mailboxes`.
+#[napi(object)]
+pub struct NativeMailbox {
+    pub mailbox: String,
+    pub topic: Option<String>,
+    pub messages: Option<f64>,
+    pub bytes: Option<f64>,
+    pub total_bytes: Option<f64>,
+    pub age: Option<f64>,
+    pub disk: Option<bool>,
+    pub max_deliver: Option<f64>,
+    pub dead_letters: Option<String>,
+}
+
+impl From<NativeMailbox> for MailboxRule {
+    fn from(js: NativeMailbox) -> Self {
+        let mut rule = Self::new(js.mailbox);
+        rule.topic = js.topic;
+        set(&mut rule.messages, js.messages);
+        set(&mut rule.bytes, js.bytes);
+        set(&mut rule.total_bytes, js.total_bytes);
+        rule.age = js.age.map(millis);
+        rule.disk = js.disk.unwrap_or_default();
+        set(&mut rule.max_deliver, js.max_deliver);
+        rule.dead_letters = js.dead_letters;
         rule
     }
 }
@@ -183,6 +213,7 @@ native_options! {
         pub max_protocol_errors: Option<f64>,
         pub rate_limit: Option<NativeRateLimit>,
         pub keep: Option<Vec<NativeKeep>>,
+        pub mailboxes: Option<Vec<NativeMailbox>>,
         pub store: Option<NativeStore>,
         pub allowed_origins: Option<Vec<String>>,
         pub jwt: Option<NativeJwt>,
@@ -258,6 +289,8 @@ impl From<NativeServerOptions> for ServerOptions {
         options.rate_limit = js.rate_limit.map(RateLimit::from);
         let keep = js.keep.unwrap_or_default();
         options.keep = keep.into_iter().map(Into::into).collect();
+        let mailboxes = js.mailboxes.unwrap_or_default();
+        options.mailboxes = mailboxes.into_iter().map(Into::into).collect();
         options.store = js.store.map(Into::into);
         options.max_protocol_errors = js.max_protocol_errors.map(|errors| errors as u32);
         options.register_timeout = js.register_timeout.map(millis);

@@ -6,6 +6,7 @@
 //! | `mailbox` | the queue of one object's events, as JSON text in batches |
 //! | `client`, `server` | the classes that `lib/` wraps; `client` lists the kinds of client events |
 //! | `events`, `stats` | the events of a server with the list of their kinds, and its counters |
+//! | `store` | functions of the command `wsmsgbroker store` |
 //! | `systemd` | notifications for systemd |
 //! | `attach` | sockets that an HTTP server of Node.js hands over |
 //! | `authenticate` | asks JavaScript whether a client may register |
@@ -27,5 +28,6 @@ mod hub;
 mod mailbox;
 mod server;
 mod stats;
+mod store;
 #[cfg(unix)]
 mod systemd;

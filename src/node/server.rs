@@ -251,6 +251,14 @@ impl NativeServer {
         Ok(ids.iter().map(|id| id.to_string()).collect())
     }
 
+    /// The numbers of messages and bytes in a mailbox.
+    #[napi]
+    pub fn mailbox(&self, name: String) -> Option<Vec<f64>> {
+        let server = self.shared.server.lock();
+        let usage = server.as_ref()?.mailbox(&name)?;
+        Some(vec![usage.messages as f64, usage.bytes as f64])
+    }
+
     /// The names of all known brokers of the cluster. Nothing without a cluster.
     #[napi]
     pub fn nodes(&self) -> Option<Vec<String>> {

@@ -143,6 +143,7 @@ fn reply<'a>(at: &mut Cursor<'a>) -> Option<Box<RawReplyOptions<'a>>> {
         timeout: member(at, r#","timeout":"#)?,
         // Rare: decoded by `members`.
         attempt: None,
+        key: None,
     };
     at.ends("}").then(|| Box::new(reply))
 }
@@ -170,6 +171,8 @@ fn server_in_order(text: &str, version: u8) -> Option<ServerAction<'_>> {
             // Rare: decoded by `members`.
             attempt: None,
             offset,
+            mailbox: None,
+            key: None,
         });
     }
     if at.skip(r#"{"action":"answer","ack":"#) {

@@ -16,7 +16,7 @@ use crate::error::ActionError;
 const LONGEST_NAME: usize = 1024;
 
 /// Length of the longest of the members below.
-const LONGEST_MEMBER: usize = "delivered".len();
+const LONGEST_MEMBER: usize = "duplicates".len();
 
 /// The members that any action uses; others are ignored (rule 3).
 #[derive(Default)]
@@ -67,6 +67,12 @@ pub(super) struct Members<'a> {
     pub(super) messages: Option<&'a str>,
     pub(super) more: Option<&'a str>,
     pub(super) stored: Option<&'a str>,
+    pub(super) mailbox: Option<&'a str>,
+    pub(super) mailboxes: Option<&'a str>,
+    pub(super) duplicates: Option<&'a str>,
+    pub(super) waiting: Option<&'a str>,
+    pub(super) retry: Option<&'a str>,
+    pub(super) key: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -144,6 +150,12 @@ impl<'a> Members<'a> {
             r#""messages""# => &mut self.messages,
             r#""more""# => &mut self.more,
             r#""stored""# => &mut self.stored,
+            r#""mailbox""# => &mut self.mailbox,
+            r#""mailboxes""# => &mut self.mailboxes,
+            r#""duplicates""# => &mut self.duplicates,
+            r#""waiting""# => &mut self.waiting,
+            r#""retry""# => &mut self.retry,
+            r#""key""# => &mut self.key,
             _ => {
                 let mut buffer = [0; LONGEST_MEMBER + 2];
                 return self.slot(unescape_name(name, &mut buffer)?);
@@ -168,6 +180,9 @@ impl<'a> Members<'a> {
             after: self.after,
             before: self.before,
             limit: self.limit,
+            mailbox: self.mailbox,
+            offset: self.offset,
+            retry: self.retry,
         }))
     }
 
@@ -251,6 +266,7 @@ pub(super) fn client_action<'a>(members: &Members<'a>) -> Result<ClientAction<'a
                     answers: members.answers,
                     timeout: members.timeout,
                     attempt: members.attempt,
+                    key: members.key,
                 }
                 .boxed(),
             }),
@@ -314,6 +330,8 @@ pub(super) fn server_action<'a>(
             group: members.group.filter(|_| version > 1),
             attempt: members.attempt.filter(|_| version > 1),
             offset: members.offset.filter(|_| version > 1),
+            mailbox: members.mailbox.filter(|_| version > 1),
+            key: members.key.filter(|_| version > 1),
         }),
         Some("answer") => Ok(ServerAction::Answer {
             ack,
@@ -357,8 +375,41 @@ fn version_2<'a>(
                     elsewhere: members.elsewhere,
                     offset: members.offset,
                     stored: members.stored,
+                    mailboxes: members.mailboxes,
+                    failed: members.failed,
                 }),
             "\"receipt\" message (msg.ref is undefined)",
+        ),
+        "receipt" if members.mailboxes.is_some() => (
+            members
+                .reference
+                .zip(members.mailboxes)
+                .map(|(reference, mailboxes)| ServerAction::MailboxReceipt {
+                    reference,
+                    mailboxes,
+                    failed: members.failed.unwrap_or("{}"),
+                    duplicates: members.duplicates.unwrap_or("[]"),
+                }),
+            "\"receipt\" message (msg.ref is undefined)",
+        ),
+        "subscribed" if members.mailbox.is_some() => (
+            members.mailbox.zip(members.epoch).map(|(mailbox, epoch)| {
+                ServerAction::MailboxOpened {
+                    mailbox,
+                    reference: members.reference,
+                    epoch,
+                    waiting: members.waiting.unwrap_or("0"),
+                }
+            }),
+            "\"subscribed\" message (msg.epoch is undefined)",
+        ),
+        "unsubscribed" if members.mailbox.is_some() => (
+            members.mailbox.map(|mailbox| ServerAction::MailboxClosed {
+                mailbox,
+                reference: members.reference,
+                code,
+            }),
+            "",
         ),
         "subscribed" => (
             members.topic.map(|topic| ServerAction::Subscribed {

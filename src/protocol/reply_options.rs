@@ -1,9 +1,9 @@
 //! The reply options of a `send` in version 2: a receipt, the number of answers, and a timeout. The cited
 //! rules are those of `spec/protocol.md`.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-use super::values::{fits, string, there};
+use super::values::{fits, strict_string, string, there};
 use crate::error::ActionError;
 
 /// The members of a `send` that hold its reply options, as JSON text.
@@ -13,6 +13,7 @@ pub(crate) struct RawReplyOptions<'a> {
     pub(crate) answers: Option<&'a str>,
     pub(crate) timeout: Option<&'a str>,
     pub(crate) attempt: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
 }
 
 /// The decoded reply options.
@@ -25,6 +26,8 @@ pub(crate) struct ReplyOptions<'a> {
     pub(crate) timeout: Option<Duration>,
     /// Number of the attempt, as JSON text; see [`attempt`].
     pub(crate) attempt: Option<&'a str>,
+    /// The idempotency key.
+    pub(crate) key: Option<Cow<'a, str>>,
 }
 
 impl Default for ReplyOptions<'_> {
@@ -34,6 +37,7 @@ impl Default for ReplyOptions<'_> {
             answers: 1,
             timeout: None,
             attempt: None,
+            key: None,
         }
     }
 }
@@ -62,8 +66,21 @@ impl<'a> RawReplyOptions<'a> {
                 "\"send\" message (msg.timeout must be a positive number)",
             ))?);
         }
+        if let Some(raw) = there(self.key) {
+            options.key = Some(key(raw).ok_or(ActionError::InvalidMember(
+                "\"send\" message (msg.key must be a string of 1 to 128 bytes)",
+            ))?);
+        }
         Ok(options)
     }
+}
+
+/// Maximum bytes of an idempotency key.
+const LONGEST_KEY: usize = 128;
+
+fn key(raw: &str) -> Option<Cow<'_, str>> {
+    let key = strict_string(raw).filter(|_| fits(raw, LONGEST_KEY))?;
+    (1..=LONGEST_KEY).contains(&key.len()).then_some(key)
 }
 
 /// Checks a `ref`: a number, or a string of at most `max_length` bytes.

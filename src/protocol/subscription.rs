@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     reply_options::reference,
-    values::{Dest, decode_dest, strict_string, there},
+    values::{Dest, decode_dest, decode_mailbox, strict_string, there},
 };
 use crate::{error::ActionError, topic};
 
@@ -41,6 +41,9 @@ pub(crate) struct RawSubscription<'a> {
     pub(crate) after: Option<&'a str>,
     pub(crate) before: Option<&'a str>,
     pub(crate) limit: Option<&'a str>,
+    pub(crate) mailbox: Option<&'a str>,
+    pub(crate) offset: Option<&'a str>,
+    pub(crate) retry: Option<&'a str>,
 }
 
 /// The treatment of a slow subscriber: messages are dropped, or the latest of each topic is kept, or publishers
@@ -92,6 +95,20 @@ pub(crate) struct HistoryQuery<'a> {
     pub(crate) limit: u32,
 }
 
+/// A decoded `subscribe`, `unsubscribe` or `acknowledge` of a mailbox.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MailboxCommand<'a> {
+    pub(crate) name: Cow<'a, str>,
+    /// The `ref` that the response repeats, as JSON text.
+    pub(crate) reference: Option<&'a str>,
+    /// Maximum number of unacknowledged messages.
+    pub(crate) window: u32,
+    /// The message that is acknowledged or given back.
+    pub(crate) offset: Option<u64>,
+    /// It is given back, to be delivered again after this time in milliseconds.
+    pub(crate) retry: Option<u32>,
+}
+
 /// The subject of a `watch`: the members of a topic, or whether ids are online.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Watched<'a> {
@@ -107,6 +124,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) reference: Option<&'a str>,
 }
 
+/// The mistake in an invalid action about a mailbox.
+const MAILBOX: &str = "\"subscribe\" message (msg.mailbox must be a name within maxIdLength, without msg.topic and its members)";
 /// The mistake in an invalid `watch`.
 const WATCH: &str = "\"watch\" message (needs msg.topic or an array msg.ids, without empty ids)";
 
@@ -260,6 +279,56 @@ impl<'a> RawSubscription<'a> {
             after,
             before,
             limit: number(self.limit, LIMIT, HISTORY)?,
+        })
+    }
+
+    /// True if it is about a mailbox.
+    pub(crate) fn is_of_mailbox(&self) -> bool {
+        use SubscriptionCommand::{Acknowledge, Subscribe, Unsubscribe};
+        there(self.mailbox).is_some()
+            && matches!(self.command, Subscribe | Unsubscribe | Acknowledge)
+    }
+
+    /// Decodes the members of an action about a mailbox (rule 46.1).
+    pub(crate) fn check_mailbox(
+        &self,
+        max_length: usize,
+    ) -> Result<MailboxCommand<'a>, ActionError> {
+        const RETRY: &str =
+            "\"acknowledge\" message (msg.offset must be an offset, msg.retry a whole number)";
+        let reference = reference(
+            self.reference,
+            max_length,
+            "\"subscribe\" message (msg.ref must be a number or a string within maxIdLength)",
+        )?;
+        let name = there(self.mailbox).and_then(|raw| decode_mailbox(raw, max_length));
+        let offset = match (self.command, there(self.offset)) {
+            (SubscriptionCommand::Acknowledge, raw) => Some(
+                raw.and_then(offset)
+                    .ok_or(ActionError::InvalidMember(RETRY))?,
+            ),
+            _ => None,
+        };
+        let retry = match there(self.retry) {
+            Some(raw) => Some(number(Some(raw), 0, RETRY)?),
+            None => None,
+        };
+        let others = [
+            self.topic, self.group, self.slow, self.info, self.since, self.last,
+        ];
+        if others.into_iter().any(|raw| there(raw).is_some()) {
+            return Err(ActionError::InvalidMember(MAILBOX));
+        }
+        Ok(MailboxCommand {
+            name: name.ok_or(ActionError::InvalidMember(MAILBOX))?,
+            reference,
+            window: number(
+                self.window,
+                WINDOW,
+                "\"subscribe\" message (msg.window must be a whole number)",
+            )?,
+            offset,
+            retry,
         })
     }
 

@@ -277,21 +277,27 @@ fn receivers_are_one_or_many_up_to_the_limit() {
 #[test]
 fn an_object_with_one_member_is_a_topic() {
     let raw = r#"{"topic":"a.b"}"#;
-    assert_eq!(decode_dest(raw, 1, 8).unwrap(), Dest::Topic(raw));
+    assert_eq!(decode_dest(raw, 1, 8).unwrap(), Dest::Object(raw));
     for (raw, topic) in [
         (raw, "a.b"),
         (r#" { "topic" : "a" } "#, "a"),
         (r#"{"topic":"\u0061\""}"#, "a\""),
     ] {
-        assert_eq!(decode_topic(raw).unwrap(), topic, "{raw}");
+        let expected = ObjectDest::Topic(topic.into());
+        assert_eq!(decode_object(raw, 4, 8).unwrap(), expected, "{raw}");
     }
     for raw in [
         "{}",
         r#"{"topic":"a","b":1}"#,
         r#"{"topic":"a","topic":"a"}"#,
         r#"{"id":"a"}"#,
+        r#"{"topic":"a","mailbox":"a"}"#,
     ] {
-        assert_eq!(decode_topic(raw), Err(ActionError::InvalidDest), "{raw}");
+        assert_eq!(
+            decode_object(raw, 4, 8),
+            Err(ActionError::InvalidDest),
+            "{raw}"
+        );
     }
     for raw in [
         r#"{"topic":""}"#,
@@ -299,8 +305,41 @@ fn an_object_with_one_member_is_a_topic() {
         r#"{"topic":"a.*"}"#,
         r#"{"topic":"\ud800"}"#,
     ] {
-        assert_eq!(decode_topic(raw), Err(ActionError::InvalidTopic), "{raw}");
+        assert_eq!(
+            decode_object(raw, 4, 8),
+            Err(ActionError::InvalidTopic),
+            "{raw}"
+        );
     }
+}
+
+#[test]
+fn an_object_with_one_member_has_the_names_of_mailboxes() {
+    for (raw, names) in [
+        (r#"{"mailbox":"a.*"}"#, &["a.*"][..]),
+        (r#"{"mailbox":["a","b","a",7]}"#, &["a", "b", "7"]),
+    ] {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        let expected = ObjectDest::Mailboxes(names);
+        assert_eq!(decode_object(raw, 4, 8).unwrap(), expected, "{raw}");
+    }
+    for raw in [
+        r#"{"mailbox":""}"#,
+        r#"{"mailbox":[]}"#,
+        r#"{"mailbox":["a",""]}"#,
+        r#"{"mailbox":1}"#,
+        r#"{"mailbox":{"mailbox":"a"}}"#,
+        r#"{"mailbox":"\ud800"}"#,
+        r#"{"mailbox":"123456789"}"#,
+    ] {
+        assert_eq!(
+            decode_object(raw, 4, 8),
+            Err(ActionError::InvalidDest),
+            "{raw}"
+        );
+    }
+    let many = r#"{"mailbox":["a","b","c","d","e"]}"#;
+    assert_eq!(decode_object(many, 4, 8), Err(ActionError::TooManyDest(4)));
 }
 
 #[test]
@@ -386,6 +425,8 @@ fn a_client_reads_the_four_actions_of_a_server() {
             group: None,
             attempt: None,
             offset: None,
+            mailbox: None,
+            key: None,
             message: Some("1"),
             ack: None,
             from: None

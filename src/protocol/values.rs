@@ -1,7 +1,7 @@
 //! Converts JSON values to names, ids and tokens, as JavaScript does. The cited rules are those of
 //! `spec/protocol.md`.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -14,8 +14,8 @@ use crate::{error::ActionError, topic};
 pub(crate) enum Dest<'a> {
     One(Cow<'a, str>),
     Many(Vec<Cow<'a, str>>),
-    /// The subscribers of a topic, as JSON text.
-    Topic(&'a str),
+    /// An object with a topic or mailboxes, as JSON text.
+    Object(&'a str),
 }
 
 /// Converts a JSON value to a property name, as JavaScript does.
@@ -100,23 +100,71 @@ pub(crate) fn decode_dest(
                     IdsError::TooLong(length) => ActionError::DestTooLong(length, max_id_length),
                 })
         }
-        Some(b'{') => Ok(Dest::Topic(raw)),
+        Some(b'{') => Ok(Dest::Object(raw)),
         _ => Err(ActionError::InvalidDest),
     }
 }
 
-/// Decodes the topic of a `dest` (rule 34.1): an object with that member alone.
-pub(crate) fn decode_topic(raw: &str) -> Result<Cow<'_, str>, ActionError> {
-    let mut topic = None;
+/// A `dest` that is no id.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ObjectDest<'a> {
+    Topic(Cow<'a, str>),
+    /// The names of mailboxes.
+    Mailboxes(Vec<Cow<'a, str>>),
+}
+
+/// Decodes a `dest` that is an object (rules 34.1 and 45.1): with one member, `topic` or `mailbox`.
+pub(crate) fn decode_object(
+    raw: &str,
+    max_dest: usize,
+    max_id_length: usize,
+) -> Result<ObjectDest<'_>, ActionError> {
+    let (mut topic, mut mailbox) = (None, None);
     let mut count = 0;
     let is_plain = json_scan::members(raw, |name, value| {
         count += 1;
-        topic = (name == r#""topic""#).then_some(value);
+        match name {
+            r#""topic""# => topic = Some(value),
+            r#""mailbox""# => mailbox = Some(value),
+            _ => {}
+        }
     });
-    let topic = topic.filter(|_| is_plain && count == 1);
-    strict_string(topic.ok_or(ActionError::InvalidDest)?)
-        .filter(|text| topic::is_topic(text))
-        .ok_or(ActionError::InvalidTopic)
+    match (topic, mailbox) {
+        (Some(topic), _) if is_plain && count == 1 => strict_string(topic)
+            .filter(|text| topic::is_topic(text))
+            .map(ObjectDest::Topic)
+            .ok_or(ActionError::InvalidTopic),
+        (_, Some(mailbox)) if is_plain && count == 1 => {
+            decode_mailboxes(mailbox, max_dest, max_id_length).map(ObjectDest::Mailboxes)
+        }
+        _ => Err(ActionError::InvalidDest),
+    }
+}
+
+/// Decodes the names of mailboxes: one, or an array of several, each once.
+fn decode_mailboxes(
+    raw: &str,
+    max_dest: usize,
+    max_id_length: usize,
+) -> Result<Vec<Cow<'_, str>>, ActionError> {
+    let mut names = match decode_dest(raw, max_dest, max_id_length)? {
+        Dest::One(_) => vec![strict_string(raw).ok_or(ActionError::InvalidDest)?],
+        Dest::Many(names) => names,
+        Dest::Object(_) => return Err(ActionError::InvalidDest),
+    };
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    let is_valid = |name: &Cow<'_, str>| !name.is_empty() && escaped_length(name) <= max_id_length;
+    match !names.is_empty() && names.iter().all(is_valid) {
+        true => Ok(names),
+        false => Err(ActionError::InvalidDest),
+    }
+}
+
+/// Decodes the name of a mailbox.
+pub(super) fn decode_mailbox(raw: &str, max_id_length: usize) -> Option<Cow<'_, str>> {
+    let name = strict_string(raw).filter(|_| raw.len() <= longest_text(max_id_length))?;
+    (!name.is_empty() && escaped_length(&name) <= max_id_length).then_some(name)
 }
 
 /// The reason why an array of ids is refused.

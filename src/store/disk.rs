@@ -7,17 +7,24 @@
 //! | --- | --- |
 //! | `disk` | the store: its logs, its queue, and its failure |
 //! | `log` | a log, which implements the trait |
-//! | `index` | where the messages of a log are, in memory |
-//! | `writer` | the thread |
+//! | `writer` | the thread that writes |
+//! | `callbacks` | the calls of those who wait for their message |
 //! | `file` | the tables of the file |
+//! | `rows` | the rows of the tables as bytes |
+//! | `checksum` | the checksum of a row |
+//! | `tools` | checks, compacts and reads a file that no server uses |
 //!
 //! Locks: the state of a log, then the queue.
 
+mod callbacks;
+mod checksum;
 mod file;
-mod index;
 mod log;
+mod rows;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(any(test, feature = "node"))]
+pub(crate) mod tools;
 mod writer;
 
 use std::{
@@ -25,25 +32,37 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use super::{Bounds, StoreError, Stored};
-use crate::memory::{Charge, Memory};
-use file::{Changes, File, Head};
-use index::Index;
+use super::{
+    Bounds, StoreError, Stored,
+    index::{Costs, Index, Journal},
+    keys::Keys,
+};
+use crate::{
+    memory::{Charge, Memory},
+    metrics::{Histogram, Times},
+};
+use callbacks::Callbacks;
+use file::{Changes, File};
 pub(crate) use log::DiskLog;
 use log::LogState;
+use rows::Head;
 
 /// Maximum bytes of messages that wait for the disk. One message may always wait, whatever its size.
 const MAX_QUEUED: usize = 16 << 20;
+/// Bytes that count for a message besides its frame: its row.
+const MESSAGE: usize = 64;
+/// Time for which removals wait for a message to be written with.
+const REMOVAL_DELAY: Duration = Duration::from_millis(100);
 /// Number of reads at the same time. Each occupies a thread.
 const READS: usize = 4;
 
@@ -68,6 +87,21 @@ pub(crate) struct DiskStore {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Numbers of a store.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct StoreStats {
+    /// Messages that wait for the disk.
+    pub(crate) pending: u64,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+    /// True if the store has failed.
+    pub(crate) has_failed: bool,
+    /// Messages that were not stored, because the store had failed or its queue was full.
+    pub(crate) not_stored: u64,
+    /// Durations of the writes, each with its sync.
+    pub(crate) writes: Times,
+}
+
 /// State shared by logs, readers and the writer.
 struct Shared {
     file: File,
@@ -81,6 +115,9 @@ struct Shared {
     bytes: AtomicUsize,
     reads: Semaphore,
     failure: OnceLock<StoreError>,
+    /// Messages that were not stored.
+    not_stored: AtomicU64,
+    writes: Histogram,
     on_failure: Mutex<Option<OnFailure>>,
 }
 
@@ -88,6 +125,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     has_changes: bool,
+    /// Number of messages in the queue.
+    messages: usize,
+    /// Number of messages at which the writer is woken once more.
+    wanted: usize,
+    /// When removals are written, if no message is written before.
+    removals_at: Option<Instant>,
     /// True if the queue is half full: the writer does not wait for more.
     is_large: bool,
     is_closing: bool,
@@ -125,9 +168,9 @@ impl DiskStore {
                 next_number += 1;
                 new_head(pattern, next_number - 1)
             });
-            let index = load(&file, &head, *bounds)?;
+            let loaded = load(&file, &head, *bounds)?;
             let charge = Charge::new(memory, 0);
-            logs.push(Arc::new(LogState::new(&head, index, charge)));
+            logs.push(Arc::new(LogState::new(&head, loaded, charge)));
         }
         // Reserves offsets before any is given.
         let first: Vec<Changes> = logs.iter().map(|log| log.changes(false).0).collect();
@@ -146,17 +189,33 @@ impl DiskStore {
             bytes: AtomicUsize::new(bytes),
             reads: Semaphore::new(READS),
             failure: OnceLock::new(),
+            not_stored: AtomicU64::new(0),
+            writes: Histogram::default(),
             on_failure: Mutex::new(Some(on_failure)),
         });
         let writer = shared.clone();
         let thread = thread::Builder::new().name("wsmb-store".to_owned());
         let thread = thread
-            .spawn(move || writer::run(&writer))
+            .spawn(move || writer::run(&writer, Callbacks::new()))
             .map_err(|error| StoreError(format!("no thread for the store: {error}").into()))?;
         let disk_log = |log| DiskLog::new(log, shared.clone());
         let logs = logs.into_iter().map(disk_log).collect();
         let thread = Mutex::new(Some(thread));
         Ok((Self { shared, thread }, logs))
+    }
+
+    pub(crate) fn stats(&self) -> StoreStats {
+        let Shared {
+            file, logs, writes, ..
+        } = &*self.shared;
+        let failure = self.shared.failure.get();
+        StoreStats {
+            pending: logs.iter().map(|log| log.pending()).sum(),
+            bytes: file.size().unwrap_or(0),
+            has_failed: failure.is_some() && !file.is_closed(),
+            not_stored: self.shared.not_stored.load(Relaxed),
+            writes: writes.snapshot(),
+        }
     }
 
     /// Writes all that is queued, ends the thread, and closes the file. Waits for the disk. No message may be appended any
@@ -196,16 +255,24 @@ fn new_head(pattern: &str, number: u32) -> Head {
     }
 }
 
-/// The index of a log, from the file.
-fn load(file: &File, head: &Head, bounds: Bounds) -> Result<Index, StoreError> {
-    let mut index = Index::new(bounds);
+/// The index of a log, and its keys, from the file.
+fn load(file: &File, head: &Head, bounds: Bounds) -> Result<(Index<()>, Keys), StoreError> {
+    let costs = Costs {
+        message: MESSAGE,
+        topic: None,
+    };
+    let mut index = Index::new(bounds, costs, Some(Journal::default()));
     index.forgotten_to = head.forgotten_to;
     file.topics(head.number, |row| index.load_topic(row))?;
-    file.messages(head.number, |offset, time, prev, topic, frame| {
-        index.load_message(offset, time, prev, topic, frame.len());
+    file.messages(head.number, 0, |row| {
+        let size = (row.frame.len(), ());
+        index.load_message(row.offset, row.time, row.prev, row.topic, size);
+        true
     })?;
     index.loaded();
-    Ok(index)
+    let mut keys = Keys::default();
+    file.keys(head.number, |row| keys.add(row))?;
+    Ok((index, keys))
 }
 
 impl Shared {
@@ -247,8 +314,9 @@ impl Shared {
     fn add_queued(&self, bytes: usize) {
         let queued = self.queued.fetch_add(bytes, Relaxed) + bytes;
         let mut queue = self.queue.lock();
+        queue.messages += 1;
         queue.is_large = queued > MAX_QUEUED / 2;
-        if !queue.has_changes || queue.is_large {
+        if !queue.has_changes || queue.is_large || queue.messages == queue.wanted {
             queue.has_changes = true;
             self.changed.notify_one();
         }
@@ -269,10 +337,24 @@ impl Shared {
         self.bytes.fetch_add(now.wrapping_sub(before), Relaxed);
     }
 
+    /// True if messages are in the queue.
+    fn has_messages(&self) -> bool {
+        self.queue.lock().messages > 0
+    }
+
     /// Wakes the writer.
     fn wake(&self) {
         self.queue.lock().has_changes = true;
         self.changed.notify_one();
+    }
+
+    /// Wakes the writer after a time, if no message wakes it before.
+    fn wake_later(&self) {
+        let mut queue = self.queue.lock();
+        if queue.removals_at.is_none() {
+            queue.removals_at = Some(Instant::now() + REMOVAL_DELAY);
+            self.changed.notify_one();
+        }
     }
 
     /// Reads the frames of messages, in another thread.
@@ -285,7 +367,12 @@ impl Shared {
         let shared = self.clone();
         let reading = spawn_blocking(move || shared.file.frames(log, &offsets));
         let panicked = |_| Err(StoreError("the store panicked".into()));
-        reading.await.unwrap_or_else(panicked)
+        let frames = reading.await.unwrap_or_else(panicked);
+        if let Err(error) = &frames {
+            // Where one row is damaged, others may be: nothing is stored any more.
+            self.fail(error.clone());
+        }
+        frames
     }
 
     /// Ends the store after a failure.
@@ -299,7 +386,8 @@ impl Shared {
     }
 
     fn end(&self, error: &StoreError) {
-        self.logs.iter().for_each(|log| log.on_failure(error));
+        let lost: u64 = self.logs.iter().map(|log| log.on_failure(error)).sum();
+        self.not_stored.fetch_add(lost, Relaxed);
     }
 }
 

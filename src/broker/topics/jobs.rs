@@ -168,6 +168,13 @@ impl Broker {
     /// Ends all subscriptions of a connection that has lost or given up its id.
     pub(crate) fn end_subscriptions(&self, handle: &Arc<Handle>) {
         self.end_participation(handle);
+        let mailboxes = match &mut *handle.subscriber.lock() {
+            Some(state) => std::mem::take(&mut state.mailboxes),
+            None => Vec::new(),
+        };
+        for mailbox in mailboxes {
+            self.mailboxes.leave(&mailbox, handle);
+        }
         let jobs = self.topics.leave(handle);
         self.fail_jobs(jobs);
     }

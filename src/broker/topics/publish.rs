@@ -62,11 +62,12 @@ impl Handle {
             return false;
         }
         let mut state = self.subscriber.lock();
-        // Under the lock: losses that are recorded later set it again.
-        self.set_has_losses(false);
         if let Some(state) = &mut *state {
             state.tell(self);
         }
+        // Under the lock: losses that are recorded later set it again. Until then publishers wait here, so that no message
+        // overtakes what is pushed.
+        self.set_has_losses(false);
         self.drops_end();
         true
     }
@@ -118,6 +119,29 @@ impl Broker {
         self.metrics.turns.messages_out.fetch_add(sent, Relaxed);
     }
 
+    /// Records messages of a topic that all subscribers here have lost between brokers.
+    #[cold]
+    pub(crate) fn lose_all(&self, publication: &Publication<'_>) {
+        let mut found = Found::default();
+        self.topics.find(publication.topic, &mut found);
+        for Subscriber { handle, .. } in &found.subscribers {
+            // Also with `"slow":"latest"`: the newest message is not among them.
+            if !handle.lose(publication.topic, publication.count.into(), None, 0) {
+                continue;
+            }
+            match handle.settle_losses() {
+                true => handle.flush(),
+                false => Self::settle_later(handle),
+            }
+        }
+    }
+
+    /// Makes the task of a connection tell it what it has lost, once there is room.
+    fn settle_later(handle: &Handle) {
+        let _ = handle.outbox.await_empty();
+        handle.waker.wake();
+    }
+
     /// Moves frames to memory that several outboxes or groups can share.
     pub(crate) fn charged_bytes(&self, bytes: Vec<u8>) -> Bytes {
         let _charge = Charge::new(&self.memory, bytes.len());
@@ -153,9 +177,7 @@ impl Broker {
             };
             self.listener.event(event);
         }
-        // Its task tells it once there is room.
-        let _ = handle.outbox.await_empty();
-        handle.waker.wake();
+        Self::settle_later(handle);
     }
 
     /// The ids of subscribers, for a request.

@@ -14,7 +14,7 @@ use super::{
     replay::{Kept, Replay},
 };
 use crate::{
-    broker::{handle::Handle, presence::Participation},
+    broker::{handle::Handle, mailboxes::mailbox::Mailbox, presence::Participation},
     error::ActionError,
     memory::{Charge, Memory},
     options::ServerOptions,
@@ -39,6 +39,8 @@ pub(crate) struct SubscriberState {
     patterns: HashSet<Arc<str>, RandomState>,
     /// The groups of which it is a member.
     groups: Vec<Arc<Group>>,
+    /// The mailboxes whose messages it gets.
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     /// Presence: the topics of which its id is a member, and what it watches.
     pub(crate) participation: Participation,
     /// Those of its subscriptions that need no grant.
@@ -65,6 +67,7 @@ impl SubscriberState {
         Box::new(Self {
             patterns: HashSet::default(),
             groups: Vec::new(),
+            mailboxes: Vec::new(),
             participation: Participation::default(),
             exempt: HashSet::default(),
             losses: HashMap::default(),
@@ -81,7 +84,22 @@ impl SubscriberState {
 
     /// Number of subscriptions, and of subjects that it watches.
     pub(crate) fn count(&self) -> usize {
-        self.patterns.len() + self.groups.len() + self.participation.watched()
+        let mailboxes = self.mailboxes.len();
+        self.patterns.len() + self.groups.len() + mailboxes + self.participation.watched()
+    }
+
+    /// Adds a mailbox. `bytes`: memory that it takes.
+    pub(crate) fn add_mailbox(&mut self, mailbox: Arc<Mailbox>, bytes: usize) {
+        self.grow(bytes);
+        self.mailboxes.push(mailbox);
+    }
+
+    /// Removes a mailbox, if it has it.
+    pub(crate) fn remove_mailbox(&mut self, name: &str, bytes: usize) -> Option<Arc<Mailbox>> {
+        let mut mailboxes = self.mailboxes.iter();
+        let place = mailboxes.position(|one| *one.name == *name)?;
+        self.shrink(bytes);
+        Some(self.mailboxes.swap_remove(place))
     }
 
     /// A pattern that it subscribes to, to share it.

@@ -296,6 +296,40 @@ fn a_packet_is_recognized_and_marked_as_eager_without_decoding() {
 }
 
 #[test]
+fn a_publication_is_numbered_after_it_was_encoded() {
+    for message in all() {
+        let mut bytes = message.encode();
+        let is_numbered = set_number(&mut bytes, 0x0102_0304_0506_0708);
+        let expected = match message {
+            Message::Publication {
+                node,
+                count,
+                last,
+                topic,
+                ref served,
+                frames,
+                ..
+            } => Message::Publication {
+                node,
+                number: 0x0102_0304_0506_0708,
+                count,
+                last,
+                topic,
+                served: served.clone(),
+                frames,
+            },
+            ref other => other.clone(),
+        };
+        assert_eq!(is_numbered, matches!(message, Message::Publication { .. }));
+        assert_eq!(Message::decode(&bytes), Ok(expected));
+    }
+    for length in 0..18 {
+        let mut bytes = [VERSION, PUBLICATION].repeat(9);
+        assert!(!set_number(&mut bytes[..length], 1));
+    }
+}
+
+#[test]
 fn long_lists_are_split_into_parts_without_loss() {
     for (count, bytes, parts) in [
         (0, 1, 0),

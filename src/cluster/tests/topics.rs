@@ -1,15 +1,8 @@
 //! Topics and groups of workers at several brokers.
 
-use std::pin::Pin;
+use tokio::time::sleep;
 
-use futures_util::FutureExt;
-use tokio::{sync::oneshot, time::sleep};
-
-use super::{
-    super::{message::Message, patterns::receive},
-    test_bus::*,
-    *,
-};
+use super::{super::message::Message, test_bus::*, *};
 use crate::{
     broker::{
         handle::Handle,
@@ -45,13 +38,13 @@ fn join(broker: &TestBroker, id: &str, pattern: &str, window: u32) -> Arc<Handle
     member
 }
 
-fn subscribe(broker: &TestBroker, id: &str, pattern: &str) -> Arc<Handle> {
+pub(super) fn subscribe(broker: &TestBroker, id: &str, pattern: &str) -> Arc<Handle> {
     let subscriber = connection(broker, id);
     subscribe_again(broker, &subscriber, pattern);
     subscriber
 }
 
-fn subscribe_again(broker: &TestBroker, subscriber: &Arc<Handle>, pattern: &str) {
+pub(super) fn subscribe_again(broker: &TestBroker, subscriber: &Arc<Handle>, pattern: &str) {
     let broker = broker.broker();
     let limits = (&broker.options, &broker.memory);
     let subscribed = (broker.topics).subscribe(subscriber, pattern, Slow::Drop, limits);
@@ -59,7 +52,7 @@ fn subscribe_again(broker: &TestBroker, subscriber: &Arc<Handle>, pattern: &str)
 }
 
 /// Publishes these messages as a batch, as the connection of a client does.
-fn publish(at: &TestBroker, topic: &str, messages: &[u32]) {
+pub(super) fn publish(at: &TestBroker, topic: &str, messages: &[u32]) {
     let broker = at.broker();
     let mut found = Default::default();
     broker.topics.find(topic, &mut found);
@@ -100,12 +93,12 @@ fn publish(at: &TestBroker, topic: &str, messages: &[u32]) {
 }
 
 /// Number of messages in the outboxes of these connections.
-fn counts<const N: usize>(handles: [&Arc<Handle>; N]) -> [u32; N] {
+pub(super) fn counts<const N: usize>(handles: [&Arc<Handle>; N]) -> [u32; N] {
     handles.map(|handle| handle.outbox.messages())
 }
 
 /// Waits until all subscriptions and publications have been handled.
-async fn settle() {
+pub(super) async fn settle() {
     sleep(Duration::from_millis(50)).await;
 }
 
@@ -372,119 +365,4 @@ async fn a_message_for_the_last_member_goes_to_another_broker_if_that_has_just_l
     broker.deliver_jobs(&group, vec![(message, a)], &mut Vec::new());
     settle().await;
     assert_eq!(counts([&b, &c]), [1, 1]);
-}
-
-/// A subscription of NATS whose task runs only when the test polls it.
-struct Receiving {
-    task: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _stop: oneshot::Sender<()>,
-}
-
-impl Receiving {
-    async fn new(at: &TestBroker, pattern: &str) -> Self {
-        let cluster = at.cluster.clone();
-        let member = cluster.patterns.overlaps.add(&pattern.into());
-        let subject = cluster.subjects.topic(pattern);
-        let subscription = cluster.bus.subscribe(subject, None).await;
-        let (stop, stopped) = oneshot::channel();
-        let subscription = subscription.expect("a subscription");
-        let task = Box::pin(receive(cluster, subscription, member, stopped));
-        Self { task, _stop: stop }
-    }
-
-    /// Handles what has come, as far as it can.
-    fn poll(&mut self) {
-        assert!((&mut self.task).now_or_never().is_none());
-    }
-}
-
-/// Publishes a message with this number at once. Tasks of brokers do not run.
-async fn publish_number(at: &TestBroker, topic: &str, number: u64) {
-    let mut frames = Vec::new();
-    framing::append_text(&[r#"{"action":"message","message":1}"#], &mut frames);
-    let cluster = &at.cluster;
-    let message = Message::Publication {
-        node: cluster.node,
-        number,
-        count: 1,
-        last: 0,
-        topic,
-        served: Vec::new().into(),
-        frames: super::super::message::Rest(&frames),
-    };
-    let publication = bus::Publication {
-        subject: cluster.subjects.topic(topic),
-        reply: None,
-        payload: message.encode().into(),
-    };
-    cluster.bus.publish(publication).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_subscription_waits_for_what_older_ones_have_got_before() {
-    let bus = Arc::<TestBus>::default();
-    let brokers = joined_brokers(&bus, 2).await;
-    let subscriber = subscribe(&brokers[1], "s", "t.*");
-    let mut oldest = Receiving::new(&brokers[1], "t.*").await;
-    let mut other = Receiving::new(&brokers[1], "u.*").await;
-    publish_number(&brokers[0], "t.x", 1).await;
-    let mut exact = Receiving::new(&brokers[1], "t.x").await;
-    publish_number(&brokers[0], "t.x", 2).await;
-    let mut rest = Receiving::new(&brokers[1], "t.>").await;
-    publish_number(&brokers[0], "t.x", 3).await;
-    let poll = |receiving: &mut Receiving, expected| {
-        receiving.poll();
-        assert_eq!(counts([&subscriber]), [expected]);
-    };
-    // The newer two wait for the oldest.
-    poll(&mut rest, 0);
-    poll(&mut exact, 0);
-    poll(&mut rest, 0);
-    poll(&mut other, 0);
-    poll(&mut oldest, 3);
-    poll(&mut exact, 3);
-    poll(&mut rest, 3);
-    // From now on the first copy is handled, whichever it is.
-    for number in 4..10 {
-        publish_number(&brokers[0], "t.x", number).await;
-        let mut receiving = [&mut oldest, &mut exact, &mut rest];
-        receiving.rotate_left(number as usize % 3);
-        for receiving in receiving {
-            poll(receiving, number as u32);
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_subscription_waits_no_more_for_one_that_ends() {
-    let bus = Arc::<TestBus>::default();
-    let brokers = joined_brokers(&bus, 2).await;
-    let subscriber = subscribe(&brokers[1], "s", "t.x");
-    let older = Receiving::new(&brokers[1], "t.*").await;
-    publish_number(&brokers[0], "t.x", 1).await;
-    let mut newer = Receiving::new(&brokers[1], "t.x").await;
-    publish_number(&brokers[0], "t.x", 2).await;
-    newer.poll();
-    assert_eq!(counts([&subscriber]), [0]);
-    let Receiving { task, _stop: stop } = older;
-    drop(stop);
-    task.await;
-    newer.poll();
-    assert_eq!(counts([&subscriber]), [1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_subscription_that_still_ends_adds_no_second_copy() {
-    let bus = Arc::<TestBus>::default();
-    let brokers = joined_brokers(&bus, 2).await;
-    // The subscribers of the other pattern have left already.
-    let subscriber = subscribe(&brokers[1], "s", "t.*");
-    let mut stays = Receiving::new(&brokers[1], "t.*").await;
-    let mut ends = Receiving::new(&brokers[1], "t.x").await;
-    publish_number(&brokers[0], "t.x", 1).await;
-    for _ in 0..2 {
-        stays.poll();
-        ends.poll();
-        assert_eq!(counts([&subscriber]), [1]);
-    }
 }

@@ -1,6 +1,7 @@
 //! Encodes the actions that version 2 adds.
 
 use super::{Pieces, member};
+use crate::protocol::json_string;
 
 /// Encodes `unregistered`, for a connection whose id was taken over (rule 30).
 pub(crate) fn replaced(id: &str) -> Pieces<'_> {
@@ -203,4 +204,68 @@ pub(crate) fn publish_receipt<'a>(
         dropped,
         end,
     ]
+}
+
+/// Encodes the end of a `message` from a mailbox, with its name as JSON, by its offset (rule 46.3). `topic`: empty, or the
+/// member with the topic to which it was sent.
+pub(crate) fn mail_end(topic: &str, mailbox: &str, key: Option<&str>) -> impl Fn(u64) -> String {
+    let begin = [topic, ",\"mailbox\":", mailbox, ",\"offset\":"].concat();
+    let key = key.map(|key| [",\"key\":", &json_string(key)].concat());
+    move |offset| format!("{begin}{offset}{}}}", key.as_deref().unwrap_or_default())
+}
+
+/// Encodes the end of a `message` that is delivered again (rule 46.3).
+pub(crate) fn attempt_end(attempt: u32) -> String {
+    format!(",\"attempt\":{attempt}}}")
+}
+
+/// Encodes the `receipt` of a message for mailboxes (rule 45.3). The lists are joined by commas: names with the ways in
+/// which they are stored, names with codes, and names.
+pub(crate) fn mailbox_receipt(
+    reference: &str,
+    mailboxes: &str,
+    failed: &str,
+    duplicates: &str,
+) -> String {
+    let duplicates = match duplicates {
+        "" => String::new(),
+        names => format!(",\"duplicates\":[{names}]"),
+    };
+    format!(
+        "{{\"action\":\"receipt\",\"ref\":{reference},\"mailboxes\":{{{mailboxes}}},\"failed\":{{{failed}}}{duplicates}}}"
+    )
+}
+
+/// Encodes `subscribed` for a mailbox, with its name as JSON (rule 46.2).
+pub(crate) fn mailbox_opened(
+    mailbox: &str,
+    reference: Option<&str>,
+    epoch: &str,
+    waiting: u64,
+) -> String {
+    let [name, reference] = member(",\"ref\":", reference);
+    format!(
+        "{{\"action\":\"subscribed\",\"mailbox\":{mailbox}{name}{reference},\"epoch\":\"{epoch}\",\"waiting\":{waiting}}}"
+    )
+}
+
+/// Encodes `unsubscribed` for a mailbox, with its name as JSON (rule 46.5). `code`: why the broker has closed it.
+pub(crate) fn mailbox_closed(mailbox: &str, reference: Option<&str>, code: Option<&str>) -> String {
+    let [name, reference] = member(",\"ref\":", reference);
+    let code = code.map_or(String::new(), |code| format!(",\"code\":\"{code}\""));
+    format!("{{\"action\":\"unsubscribed\",\"mailbox\":{mailbox}{name}{reference}{code}}}")
+}
+
+/// Encodes the members of a receipt about the log of a kept message (rule 41.5). `stored`: none if it could not be stored.
+pub(crate) fn stored_member(offset: u64, stored: Option<&str>) -> String {
+    match stored {
+        Some(stored) => format!(",\"offset\":{offset},\"stored\":\"{stored}\""),
+        None => format!(",\"offset\":{offset},\"code\":\"NOT_STORED\""),
+    }
+}
+
+/// Encodes the end of the `receipt` of a message to a topic whose messages go into mailboxes, too (rule 45.5). `kept`: empty,
+/// or of [`stored_member`].
+pub(crate) fn bound_receipt_end(kept: &str, mailboxes: &str, failed: &str) -> String {
+    format!("{kept},\"mailboxes\":{{{mailboxes}}},\"failed\":{{{failed}}}}}")
 }

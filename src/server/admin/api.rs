@@ -72,6 +72,7 @@ impl Admin {
                 "received": cluster.received,
                 "unreachable": cluster.unreachable,
                 "lagged": cluster.lagged,
+                "late": cluster.late,
                 "disconnects": cluster.lost,
             })
         });

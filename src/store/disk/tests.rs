@@ -2,7 +2,9 @@
 
 mod crash;
 mod faults;
+mod mailboxes;
 mod model;
+mod tools;
 
 use std::{
     fs,
@@ -15,7 +17,7 @@ use std::{
 };
 
 use super::*;
-use crate::store::{Log, Page, Query, Range, Record};
+use crate::store::{Key, Log, Overflow, Page, Query, Range, Record};
 
 /// A folder that is removed at the end.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -47,6 +49,8 @@ const BOUNDS: Bounds = Bounds {
     messages: 1_000,
     age: None,
     bytes: usize::MAX,
+    topic_bytes: usize::MAX,
+    overflow: Overflow::Trim,
 };
 
 fn memory() -> Arc<Memory> {
@@ -68,6 +72,10 @@ fn open(folder: &Path) -> (DiskStore, DiskLog) {
 }
 
 fn append_at(log: &dyn Log, topic: &str, text: &str, time: u64) -> u64 {
+    append_with(log, topic, text, (time, None))
+}
+
+fn append_with(log: &dyn Log, topic: &str, text: &str, (time, key): (u64, Option<Key>)) -> u64 {
     let place = log.next(topic);
     let frame = Bytes::copy_from_slice(text.as_bytes());
     log.append(Record {
@@ -75,6 +83,7 @@ fn append_at(log: &dyn Log, topic: &str, text: &str, time: u64) -> u64 {
         place,
         frame,
         time,
+        key,
     });
     place.offset
 }
@@ -158,7 +167,7 @@ async fn each_rule_has_a_log_of_its_own() {
 #[tokio::test]
 async fn bytes_of_a_log_and_of_the_store_are_bounded() {
     let folder = Folder::new();
-    let size = 100 + index::MESSAGE;
+    let size = 100 + MESSAGE;
     let text = "x".repeat(100);
     let bounds = Bounds {
         bytes: 5 * size,

@@ -1,8 +1,22 @@
 //! The log in memory, compared with a naive one.
 
+mod mailboxes;
+
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::store::{
+    Overflow, Range,
+    index::{EMPTY_TOPICS, EXAMINED, FEW_REMOVED},
+};
+
+const BOUNDS: Bounds = Bounds {
+    messages: 1_000,
+    age: None,
+    bytes: usize::MAX,
+    topic_bytes: usize::MAX,
+    overflow: Overflow::Trim,
+};
 
 /// A log that knows all messages it ever had.
 #[derive(Default)]
@@ -163,6 +177,7 @@ fn a_log_has_the_messages_of_a_naive_one() {
             messages: [1, 3, 10, 100][round % 4],
             age: [None, Some(50)][round / 4 % 2],
             bytes: [usize::MAX, 8 << 10][round / 8 % 2],
+            ..BOUNDS
         };
         let memory = Arc::new(Memory::new(usize::MAX));
         let log = MemoryLog::new(">", bounds, &memory);
@@ -198,6 +213,7 @@ fn a_log_has_the_messages_of_a_naive_one() {
                         place,
                         frame,
                         time: step,
+                        key: None,
                     });
                     let before = naive.newest(&name).next();
                     assert!(
@@ -232,8 +248,7 @@ fn a_log_has_the_messages_of_a_naive_one() {
 fn topics_that_are_forgotten_count_as_trimmed_and_take_no_memory() {
     let bounds = Bounds {
         messages: 10,
-        age: None,
-        bytes: usize::MAX,
+        ..BOUNDS
     };
     let memory = Arc::new(Memory::new(usize::MAX));
     let log = MemoryLog::new(">", bounds, &memory);
@@ -245,6 +260,7 @@ fn topics_that_are_forgotten_count_as_trimmed_and_take_no_memory() {
             place,
             frame,
             time: 0,
+            key: None,
         });
     };
     append("quiet");
@@ -268,8 +284,7 @@ fn topics_that_are_forgotten_count_as_trimmed_and_take_no_memory() {
 fn one_topic_with_many_messages_leaves_no_holes_behind_it() {
     let bounds = Bounds {
         messages: 1,
-        age: None,
-        bytes: usize::MAX,
+        ..BOUNDS
     };
     let memory = Arc::new(Memory::new(usize::MAX));
     let log = MemoryLog::new(">", bounds, &memory);
@@ -282,8 +297,9 @@ fn one_topic_with_many_messages_leaves_no_holes_behind_it() {
             place,
             frame,
             time: 0,
+            key: None,
         });
-        assert!(log.state.lock().entries.len() <= 2 * FEW_REMOVED);
+        assert!(log.state.lock().index.entries() <= 2 * FEW_REMOVED);
     }
     assert_eq!(read_all(&log, ">", 0, 9).0, [1, 100_000]);
 }
@@ -292,8 +308,7 @@ fn one_topic_with_many_messages_leaves_no_holes_behind_it() {
 fn a_page_is_bounded_by_messages_bytes_and_what_is_examined() {
     let bounds = Bounds {
         messages: 100_000,
-        age: None,
-        bytes: usize::MAX,
+        ..BOUNDS
     };
     let log = MemoryLog::new(">", bounds, &Arc::new(Memory::new(usize::MAX)));
     for n in 0..3 * EXAMINED {
@@ -309,6 +324,7 @@ fn a_page_is_bounded_by_messages_bytes_and_what_is_examined() {
             place,
             frame,
             time: 0,
+            key: None,
         });
     }
     let page = read(&log, "often.*", Range::After(0), 64);

@@ -107,7 +107,8 @@ fn cited_rules_exist_and_every_rule_has_a_conversation() {
     // Only JavaScript has several brokers, each a process that can be killed, and connections that break.
     let scripts = sources("__test__", "js").into_iter().filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("cluster") || name.starts_with("session"))
+        let begins = |begin: &&str| name.is_some_and(|name| name.starts_with(begin));
+        ["cluster", "session", "mailbox"].iter().any(begins)
     });
     for file in sources("tests", "rs").into_iter().chain(scripts) {
         for rule in cited(&std::fs::read_to_string(&file).unwrap()) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use wsmsgbroker::{KeepRule, Server, ServerOptions, SlowConsumer};
+use wsmsgbroker::{KeepRule, MailboxRule, Server, ServerOptions, SlowConsumer};
 
 use super::{
     Outcome,
@@ -238,6 +238,13 @@ pub(crate) fn server_options(conversation: &Conversation) -> ServerOptions {
         }
         if name == "keep" {
             options.keep = vec![KeepRule::new(given.text(name).unwrap())];
+            continue;
+        }
+        if name == "mailboxes" {
+            options.mailboxes = vec![MailboxRule {
+                messages: 2,
+                ..MailboxRule::new(given.text(name).unwrap())
+            }];
             continue;
         }
         let value = given.number(name).unwrap();

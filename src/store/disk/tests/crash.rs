@@ -9,6 +9,8 @@ use std::{
 };
 
 use super::*;
+use crate::store::keys;
+use mailboxes::{MAILBOXES, key};
 
 /// Nothing is trimmed.
 const UNBOUNDED: Bounds = Bounds {
@@ -46,6 +48,105 @@ fn a_process_that_appends() {
             let _ = super::stored(&log, offset);
         }
     }
+}
+
+/// Appends messages with keys and acknowledges some until it is killed. Prints each offset when its message is stored, and
+/// when its removal is.
+#[test]
+#[ignore = "run by others"]
+fn a_process_that_acknowledges() {
+    let Ok(folder) = env::var(FOLDER) else { return };
+    let bounds = Bounds {
+        messages: usize::MAX,
+        ..MAILBOXES
+    };
+    let (_store, log) = open_with(Path::new(&folder), bounds, SETTINGS).unwrap();
+    let mut output = std::io::stdout();
+    let mut removed = Vec::new();
+    for number in 0_u64.. {
+        let name = format!("box-{}", number % 7);
+        let offset = log.next(&name).offset;
+        append_with(&log, &name, "text", (keys::now(), Some(key(offset))));
+        if rand::random() {
+            assert!(log.remove(&name, offset));
+            removed.push(offset);
+        } else {
+            // An older one, perhaps removed already.
+            let older = offset.saturating_sub(rand::random::<u64>() % 70);
+            (log.remove(&name, older)).then(|| removed.push(older));
+        }
+        if number % 5 == 4 {
+            // What was removed before it was appended is on the disk with it.
+            let before = removed.len();
+            let last = append(&log, &name, "last");
+            assert_eq!(super::stored(&log, last), Ok(Stored::Disk));
+            for offset in removed.drain(..before) {
+                write!(output, "\nr {offset} ").unwrap();
+            }
+            write!(output, "\ns {last} ").unwrap();
+            output.flush().unwrap();
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_killed_process_brings_no_acknowledged_message_back_and_forgets_no_key() {
+    let folder = Folder::new();
+    let mut removed = BTreeSet::new();
+    for cycle in 0..20 {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args([
+            "store::disk::tests::crash::a_process_that_acknowledges",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ]);
+        let mut child = (command.env(FOLDER, &folder.0))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut count, limit, mut last) = (0, 1 + rand::random::<u64>() % 60, 0);
+        while let Some(Ok(line)) = lines.next() {
+            // A line that was cut off has no second space.
+            let mut words = line.split(' ');
+            let (Some(kind), Some(offset), Some(_)) = (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            let Ok(offset) = offset.parse::<u64>() else {
+                continue;
+            };
+            match kind {
+                "r" => {
+                    removed.insert(offset);
+                }
+                "s" => (count, last) = (count + 1, offset),
+                _ => {}
+            }
+            if count == limit {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(count >= limit, "cycle {cycle}: the process ended by itself");
+        let (store, log) = open_with(&folder.0, MAILBOXES, SETTINGS).unwrap();
+        for number in 0..7 {
+            let name = format!("box-{number}");
+            for kept in read(&log, &name, Range::After(0)).await.messages {
+                assert!(!removed.contains(&kept.offset), "cycle {cycle}: {kept:?}");
+            }
+        }
+        // The newest five before the last one that was stored have keys.
+        for offset in last - 5..last {
+            assert_eq!(log.duplicate_of(&key(offset)), Some(offset));
+            assert_eq!(stored(&log, offset), Ok(Stored::Disk));
+        }
+        store.close();
+    }
+    assert!(removed.len() > 100);
 }
 
 async fn kill_often(cycles: usize) {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Mutex, atomic::AtomicBool},
+    sync::{Condvar, Mutex, atomic::AtomicBool},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -14,13 +14,16 @@ type Outcome<T> = io::Result<T>;
 
 /// A disk in memory. What was written since the last sync may be lost, in any part, if the power fails.
 #[derive(Debug, Default, Clone)]
-struct Disk(Arc<Image>);
+pub(super) struct Disk(Arc<Image>);
 
 #[derive(Debug, Default)]
 struct Image {
     state: Mutex<State>,
     /// The next sync fails, after it has done nothing.
     fails_to_sync: AtomicBool,
+    /// True while no sync ends.
+    is_held: Mutex<bool>,
+    released: Condvar,
     /// Bytes of the disk, if it has a limit.
     limit: Option<u64>,
 }
@@ -104,12 +107,28 @@ impl Disk {
         disk
     }
 
-    fn fail_next_sync(&self) {
+    pub(super) fn fail_next_sync(&self) {
         self.0.fails_to_sync.store(true, Relaxed);
     }
 
-    fn syncs(&self) -> usize {
+    /// No sync ends while the guard exists.
+    pub(super) fn hold(&self) -> Hold {
+        *self.0.is_held.lock().unwrap() = true;
+        Hold(self.clone())
+    }
+
+    pub(super) fn syncs(&self) -> usize {
         self.0.state.lock().unwrap().syncs
+    }
+}
+
+/// No sync of a disk ends while it exists.
+pub(super) struct Hold(Disk);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.0.0.is_held.lock().unwrap() = false;
+        self.0.0.released.notify_all();
     }
 }
 
@@ -133,6 +152,8 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> Outcome<()> {
+        let is_held = self.0.is_held.lock().unwrap();
+        drop(self.0.released.wait_while(is_held, |is_held| *is_held));
         let state = &mut *self.0.state.lock().unwrap();
         state.syncs += 1;
         if self.0.fails_to_sync.swap(false, Relaxed) {
@@ -150,11 +171,19 @@ impl StorageBackend for Disk {
 
 /// Opens a store on a disk. Returns the failures that it reports, too.
 fn open_on(disk: &Disk) -> (DiskStore, DiskLog, Arc<Mutex<Vec<String>>>) {
+    open_with(disk, BOUNDS)
+}
+
+/// Opens a store with these bounds on a disk, likewise.
+pub(super) fn open_with(
+    disk: &Disk,
+    bounds: Bounds,
+) -> (DiskStore, DiskLog, Arc<Mutex<Vec<String>>>) {
     let failures = Arc::<Mutex<Vec<String>>>::default();
     let reported = failures.clone();
     let on_failure = move |error: &StoreError| reported.lock().unwrap().push(error.0.to_string());
     let file = File::open_backend(disk.clone(), Path::new("disk")).unwrap();
-    let rules = [(">", BOUNDS)];
+    let rules = [(">", bounds)];
     let (store, mut logs) =
         DiskStore::start(file, &rules, SETTINGS, &memory(), Box::new(on_failure)).unwrap();
     (store, logs.remove(0), failures)
@@ -246,10 +275,10 @@ async fn a_full_disk_ends_the_store_and_what_was_stored_remains() {
 fn a_store_that_is_in_use_is_refused() {
     let folder = Folder::new();
     let (store, log) = open(&folder.0);
-    let error = open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
+    let error = super::open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
     assert!(error.0.contains("in use"), "{error:?}");
     store.close();
-    assert!(open_with(&folder.0, BOUNDS, SETTINGS).is_ok());
+    assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_ok());
     drop(log);
 }
 
@@ -258,13 +287,13 @@ fn a_file_of_a_newer_format_and_one_of_another_kind_are_refused() {
     let folder = Folder::new();
     drop(open(&folder.0));
     file::set_format(&folder.0, 2);
-    let error = open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
+    let error = super::open_with(&folder.0, BOUNDS, SETTINGS).unwrap_err();
     assert!(error.0.contains("format 2"), "{error:?}");
     let path = folder.0.join(file::NAME);
     fs::write(&path, "text").unwrap();
-    assert!(open_with(&folder.0, BOUNDS, SETTINGS).is_err());
+    assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_err());
     // A folder that cannot be created.
-    assert!(open_with(&path.join("below"), BOUNDS, SETTINGS).is_err());
+    assert!(super::open_with(&path.join("below"), BOUNDS, SETTINGS).is_err());
 }
 
 #[test]
@@ -278,5 +307,48 @@ fn a_file_whose_end_is_missing_is_refused() {
     let length = fs::metadata(&path).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(length - 4096).unwrap();
-    assert!(open_with(&folder.0, BOUNDS, SETTINGS).is_err());
+    assert!(super::open_with(&folder.0, BOUNDS, SETTINGS).is_err());
+}
+
+#[tokio::test]
+async fn a_damaged_message_ends_the_store_while_it_writes() {
+    let disk = Disk::default();
+    let (store, log, _) = open_on(&disk);
+    for text in ["one", "two"] {
+        append(&log, "a", text);
+    }
+    store.close();
+    drop((store, log));
+    let file = File::open_backend(disk.clone(), Path::new("disk")).unwrap();
+    file::damage(&file, 0, 2);
+    file.close();
+    let (store, log, failures) = open_on(&disk);
+    let gate = disk.hold();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for _ in 0..3 {
+        let offset = append(&log, "b", "three");
+        let sender = sender.clone();
+        let done = move |stored: Result<_, _>| sender.send(stored.is_ok()).unwrap();
+        log.on_stored(offset, Box::new(done));
+    }
+    let query = Query {
+        pattern: "a".into(),
+        range: Range::After(0),
+        messages: 9,
+        bytes: 1 << 20,
+    };
+    let error = log.read(&query).await.unwrap_err();
+    assert!(error.0.contains("message 2"), "{error:?}");
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [false; 3]);
+    drop(gate);
+    assert!(store.stats().has_failed);
+    assert_eq!(store.stats().not_stored, 3);
+    store.close();
+    assert_eq!(failures.lock().unwrap().len(), 1);
+    drop((store, log));
+    // What was on its way to the disk may be there.
+    let (_store, log, _) = open_on(&disk);
+    let next = append(&log, "b", "four");
+    assert!(next > 5);
+    assert_eq!(stored(&log, next), Ok(Stored::Disk));
 }

@@ -3,7 +3,8 @@
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::store::memory::MemoryLog;
+use crate::store::{keys, memory::MemoryLog};
+use mailboxes::{MAILBOXES, key};
 
 const TOPICS: [&str; 12] = [
     "a.1", "a.2", "a.3", "a.4", "b.1", "b.2", "b.3", "c", "d", "e.1.x", "e.2.y", "f",
@@ -18,7 +19,7 @@ async fn run(seed: u64) {
         age: random
             .random_bool(0.7)
             .then(|| random.random_range(20..2000)),
-        bytes: usize::MAX,
+        ..BOUNDS
     };
     let model = MemoryLog::new(">", bounds, &memory());
     let (mut store, mut log) = open_with(&folder.0, bounds, SETTINGS).unwrap();
@@ -100,6 +101,102 @@ async fn run(seed: u64) {
         let (found, expected) = (log.stats(), model.stats());
         assert_eq!(found.messages, expected.messages, "{context}");
         assert_eq!(found.topics, expected.topics, "{context}");
+    }
+}
+
+/// Random operations on mailboxes.
+async fn run_mailboxes(seed: u64) {
+    const NAMES: [&str; 5] = ["one", "two", "a-b_c", "x*", "long-name"];
+    let mut random = StdRng::seed_from_u64(seed);
+    let folder = Folder::new();
+    let bounds = Bounds {
+        messages: random.random_range(1..30),
+        age: (random.random_bool(0.5)).then(|| random.random_range(20..2000)),
+        topic_bytes: random.random_range(20..1000),
+        ..MAILBOXES
+    };
+    let model = MemoryLog::new(">", bounds, &memory());
+    let (mut store, mut log) = open_with(&folder.0, bounds, SETTINGS).unwrap();
+    let mut now = keys::now();
+    let mut number = 0;
+    for step in 0..400 {
+        let context = format!("seed {seed}, step {step}");
+        let name = NAMES[random.random_range(0..NAMES.len())];
+        match random.random_range(0..100) {
+            0..50 => {
+                now += random.random_range(0..40);
+                let text = format!("{step}{}", "x".repeat(random.random_range(0..50)));
+                let has_room = model.has_room(name, text.len());
+                assert_eq!(log.has_room(name, text.len()), has_room, "{context}");
+                if has_room {
+                    number += 1;
+                    assert_eq!(log.next(name), model.next(name), "{context}");
+                    let with = (now, random.random_bool(0.5).then(|| key(number)));
+                    append_with(&log, name, &text, with);
+                    append_with(&model, name, &text, with);
+                }
+            }
+            50..80 => {
+                let offsets = read(&model, name, Range::After(0)).await.messages;
+                if !offsets.is_empty() {
+                    let offset = offsets[random.random_range(0..offsets.len())].offset;
+                    assert!(log.remove(name, offset) && model.remove(name, offset));
+                    assert!(!log.remove(name, offset), "{context}");
+                }
+            }
+            80..84 => {
+                now += random.random_range(0..500);
+                log.expire(now);
+                model.expire(now);
+            }
+            84..88 => {
+                assert_eq!(stored(&log, log.last()), Ok(Stored::Disk), "{context}");
+            }
+            88..92 => {
+                store.close();
+                drop((store, log));
+                (store, log) = open_with(&folder.0, bounds, SETTINGS).unwrap();
+            }
+            _ => {
+                let key = key(random.random_range(0..=number));
+                assert_eq!(log.duplicate_of(&key), model.duplicate_of(&key));
+                for name in NAMES {
+                    let after = random.random_range(0..=log.last() + 2);
+                    let range = match random.random_bool(0.5) {
+                        true => Range::After(after),
+                        false => Range::Before(after),
+                    };
+                    let found = read(&log, name, range).await;
+                    assert_eq!(
+                        found,
+                        read(&model, name, range).await,
+                        "{context} {range:?}"
+                    );
+                    let behind = log.behind(name, after);
+                    assert_eq!(behind, model.behind(name, after), "{context} {after}");
+                }
+            }
+        }
+        assert_eq!(log.last(), model.last(), "{context}");
+        assert_eq!(log.usage(name), model.usage(name), "{context}");
+        assert_eq!(log.stats().messages, model.stats().messages, "{context}");
+    }
+}
+
+#[tokio::test]
+async fn mailboxes_on_the_disk_answer_as_those_in_memory() {
+    for seed in 0..30 {
+        run_mailboxes(seed).await;
+    }
+}
+
+/// Takes `WSMB_SEEDS=1000` seeds.
+#[tokio::test]
+#[ignore = "long"]
+async fn mailboxes_on_the_disk_answer_as_those_in_memory_for_many_seeds() {
+    let seeds = std::env::var("WSMB_SEEDS").map_or(1000, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
+        run_mailboxes(1_000_000 + seed).await;
     }
 }
 

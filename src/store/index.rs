@@ -1,41 +1,67 @@
-//! The index of a log on the disk: where each message is, and what was trimmed. It is in memory, 24 bytes for a message.
+//! The index of a log, in memory: its topics, the offsets of their messages, and what was trimmed. A log on the disk needs
+//! 24 bytes of it for a message.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 
-use super::file::{TopicChange, TopicRow};
-use crate::{
-    store::{Behind, Bounds, Page, Place, Query, Range},
-    topic,
-};
+use super::{Behind, Bounds, Overflow, Page, Place, Query, Range, Usage};
+use crate::topic;
 
-/// Bytes that count for a message besides its frame: its row.
-pub(super) const MESSAGE: usize = 64;
-/// Bytes of memory that are charged for a message: its entries, with as many unused ones.
-pub(super) const MESSAGE_MEMORY: usize = 40;
-/// Bytes of memory that are charged for a topic besides its name.
-pub(super) const TOPIC_MEMORY: usize = 256;
 /// Number of topics without messages of which the log remembers what was trimmed.
-const EMPTY_TOPICS: usize = if cfg!(test) { 8 } else { 16_384 };
+pub(super) const EMPTY_TOPICS: usize = if cfg!(test) { 8 } else { 16_384 };
 /// Number of messages that a query, or a count, examines at most.
-const EXAMINED: usize = 4096;
+pub(super) const EXAMINED: usize = 4096;
 /// Number of messages that are examined for the newest ones of a pattern with wildcards.
 const NEWEST_EXAMINED: usize = 65_536;
 /// Removed messages in the table that are not worth a compaction.
-const FEW_REMOVED: usize = 64;
+pub(super) const FEW_REMOVED: usize = 64;
 /// The part of the maximum age by which messages may be trimmed late.
 const AGE_PARTS: u64 = 4096;
 /// The topic of an entry that was removed.
 const REMOVED: u32 = u32::MAX;
 
-/// The index of a log, and the changes that are not written yet.
+/// Bytes that count for [`Bounds::bytes`] besides the frames.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Costs {
+    /// Of a message.
+    pub(super) message: usize,
+    /// Of a topic besides its name; none if topics do not count.
+    pub(super) topic: Option<usize>,
+}
+
+/// The row of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TopicRow {
+    pub(super) number: u32,
+    pub(super) last: u64,
+    pub(super) trimmed_to: u64,
+    pub(super) name: Arc<str>,
+}
+
+/// A change of the row of a topic.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) enum TopicChange {
+    Put(TopicRow),
+    Remove(u32),
+}
+
+/// The changes of an index that are to be written to a file.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// Offsets of removed messages that the file still has, perhaps.
+    pub(super) removals: Vec<u64>,
+    pub(super) topics: Vec<TopicChange>,
+}
+
+/// The index of a log. `P`: what it holds for each message besides its place.
+#[derive(Debug)]
+pub(super) struct Index<P> {
     bounds: Bounds,
+    costs: Costs,
     /// All messages by offset, and places of removed ones.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Entry<P>>,
     /// Number of removed ones in `entries`.
     removed: usize,
     numbers: HashMap<Arc<str>, u32, RandomState>,
@@ -62,17 +88,16 @@ pub(super) struct Index {
     now: u64,
     /// The times of messages: an offset, and the time of the messages from it on, rounded down.
     times: VecDeque<(u64, u64)>,
-    /// Offsets of trimmed messages that the file still has, perhaps.
-    pub(super) removals: Vec<u64>,
-    /// Changes of topics that are not written yet.
-    pub(super) topic_changes: Vec<TopicChange>,
+    /// None for a log in memory.
+    pub(super) journal: Option<Journal>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
+#[derive(Debug)]
+struct Entry<P> {
     offset: u64,
     topic: u32,
     size: u32,
+    payload: P,
 }
 
 #[derive(Debug)]
@@ -84,12 +109,15 @@ struct Topic {
     last: u64,
     /// The newest offset that was trimmed of it. Zero: none.
     trimmed_to: u64,
+    /// Bytes of the frames of its messages.
+    bytes: usize,
 }
 
-impl Index {
-    pub(super) fn new(bounds: Bounds) -> Self {
+impl<P: Clone + Default> Index<P> {
+    pub(super) fn new(bounds: Bounds, costs: Costs, journal: Option<Journal>) -> Self {
         Self {
             bounds,
+            costs,
             entries: VecDeque::new(),
             removed: 0,
             numbers: HashMap::default(),
@@ -106,14 +134,24 @@ impl Index {
             bytes: 0,
             now: 0,
             times: VecDeque::new(),
-            removals: Vec::new(),
-            topic_changes: Vec::new(),
+            journal,
         }
     }
 
-    /// Bytes of memory that the index needs.
-    pub(super) fn memory(&self) -> usize {
-        self.entries.len() * MESSAGE_MEMORY + self.topics.len() * TOPIC_MEMORY + self.name_bytes
+    /// Bytes of memory of an index that needs this many for a message, and for a topic besides its name.
+    pub(super) fn memory(&self, message: usize, topic: usize) -> usize {
+        self.entries.len() * message + self.topics.len() * topic + self.name_bytes
+    }
+
+    /// True if messages are trimmed for others, and not refused.
+    pub(super) fn trims(&self) -> bool {
+        self.bounds.overflow == Overflow::Trim
+    }
+
+    /// Number of messages, and of places of removed ones.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// Number of messages.
@@ -147,21 +185,22 @@ impl Index {
         time: u64,
         prev: u64,
         topic: u32,
-        size: usize,
+        (size, payload): (usize, P),
     ) {
         self.next_number = self.next_number.max(topic.saturating_add(1));
+        let trims = self.trims();
         let Some(found) = self.topics.get_mut(&topic) else {
             // Its topic was forgotten, after the message was trimmed.
-            self.removals.push(offset);
+            self.add_removal(offset);
             return;
         };
         let before = found.offsets.back().copied().unwrap_or(0);
-        if prev != before {
+        if trims && prev != before {
             found.trimmed_to = found.trimmed_to.max(prev);
             self.trimmed_to = self.trimmed_to.max(prev);
         }
         self.now = self.now.max(time);
-        self.push(offset, topic, size);
+        self.push(offset, topic, size, payload);
     }
 
     /// Trims what exceeds the bounds, after all was loaded.
@@ -171,13 +210,18 @@ impl Index {
             .map(|(number, topic)| (*number, topic.last))
             .collect();
         without.sort_unstable_by_key(|(_, last)| *last);
+        self.trimmed_to = self.trimmed_to.max(self.forgotten_to);
+        if !self.trims() {
+            self.empty = without.into();
+            self.forget_topics();
+            return;
+        }
         for (number, last) in &without {
             if let Some(topic) = self.topics.get_mut(number) {
                 topic.trimmed_to = topic.trimmed_to.max(*last);
                 self.trimmed_to = self.trimmed_to.max(*last);
             }
         }
-        self.trimmed_to = self.trimmed_to.max(self.forgotten_to);
         self.empty = without.into();
         let excess = |topic: &Topic| topic.offsets.len().saturating_sub(self.bounds.messages);
         let trimmed: Vec<u64> = (self.topics.values())
@@ -192,6 +236,7 @@ impl Index {
 
     fn add_topic(&mut self, number: u32, name: Arc<str>, last: u64, trimmed_to: u64) {
         self.name_bytes += name.len();
+        self.bytes += self.bytes_of_topic(&name);
         self.numbers.insert(name.clone(), number);
         self.empty_count += 1;
         let offsets = VecDeque::new();
@@ -202,15 +247,39 @@ impl Index {
                 offsets,
                 last,
                 trimmed_to,
+                bytes: 0,
             },
         );
     }
 
-    fn push(&mut self, offset: u64, number: u32, size: usize) {
+    /// Bytes that count for a topic without its messages.
+    fn bytes_of_topic(&self, name: &str) -> usize {
+        self.costs.topic.map_or(0, |topic| topic + name.len())
+    }
+
+    /// Bytes that count for a message.
+    fn bytes_of_message(&self, size: usize) -> usize {
+        size + self.costs.message
+    }
+
+    fn add_removal(&mut self, offset: u64) {
+        if let Some(journal) = &mut self.journal {
+            journal.removals.push(offset);
+        }
+    }
+
+    fn add_topic_change(&mut self, change: impl FnOnce() -> TopicChange) {
+        if let Some(journal) = &mut self.journal {
+            journal.topics.push(change());
+        }
+    }
+
+    fn push(&mut self, offset: u64, number: u32, size: usize, payload: P) {
         if let Some(topic) = self.topics.get_mut(&number) {
             self.empty_count -= usize::from(topic.offsets.is_empty());
             topic.offsets.push_back(offset);
             topic.last = topic.last.max(offset);
+            topic.bytes += size;
         }
         if self.entries.len() == self.entries.capacity() {
             // Not twice as many, as a deque grows by itself: this one is large.
@@ -220,9 +289,10 @@ impl Index {
             offset,
             topic: number,
             size: u32::try_from(size).unwrap_or(u32::MAX),
+            payload,
         });
         self.last = self.last.max(offset);
-        self.bytes += size + MESSAGE;
+        self.bytes += self.bytes_of_message(size);
         if let Some(age) = self.bounds.age {
             let part = (age / AGE_PARTS).max(1);
             let is_new = |(_, time): &(u64, u64)| self.now >= time.saturating_add(part);
@@ -233,14 +303,50 @@ impl Index {
     }
 
     pub(super) fn next(&self, topic: &str) -> Place {
-        let known = self
-            .numbers
-            .get(topic)
-            .and_then(|number| self.topics.get(number));
+        let newest = |topic: &Topic| match self.trims() {
+            true => topic.last,
+            // The file does not say which ones were removed.
+            false => topic.offsets.back().copied().unwrap_or(0),
+        };
         Place {
             offset: self.last + 1,
-            prev: known.map_or(0, |topic| topic.last),
+            prev: self.topic(topic).map_or(0, newest),
         }
+    }
+
+    /// True if a message of this size may be appended.
+    pub(super) fn has_room(&self, name: &str, size: usize) -> bool {
+        if self.trims() {
+            return true;
+        }
+        let topic = self.topic(name);
+        let (messages, bytes) = topic.map_or((0, 0), |topic| (topic.offsets.len(), topic.bytes));
+        messages < self.bounds.messages
+            && bytes.saturating_add(size) <= self.bounds.topic_bytes
+            && self.bytes.saturating_add(self.growth(name, size)) <= self.bounds.bytes
+    }
+
+    /// Bytes that a message of this size would add.
+    pub(super) fn growth(&self, name: &str, size: usize) -> usize {
+        let new_topic = match self.numbers.contains_key(name) {
+            true => 0,
+            false => self.bytes_of_topic(name),
+        };
+        self.bytes_of_message(size).saturating_add(new_topic)
+    }
+
+    pub(super) fn usage(&self, name: &str) -> Usage {
+        let topic = self.topic(name);
+        topic.map_or_else(Usage::default, |topic| Usage {
+            messages: topic.offsets.len() as u64,
+            bytes: topic.bytes as u64,
+        })
+    }
+
+    /// True if the log has this message.
+    pub(super) fn contains(&self, offset: u64) -> bool {
+        let entry = self.entries.get(self.place_of(offset));
+        entry.is_some_and(|entry| entry.offset == offset && entry.topic != REMOVED)
     }
 
     /// The number of a topic, which may be new.
@@ -248,24 +354,39 @@ impl Index {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
+        while self.next_number == REMOVED || self.topics.contains_key(&self.next_number) {
+            self.next_number = self.next_number.wrapping_add(1);
+        }
         let number = self.next_number;
         self.next_number += 1;
         let name: Arc<str> = name.into();
         self.add_topic(number, name.clone(), 0, 0);
-        self.topic_changes.push(TopicChange::Put(TopicRow {
-            number,
-            last: 0,
-            trimmed_to: 0,
-            name,
-        }));
+        let (last, trimmed_to) = (0, 0);
+        self.add_topic_change(|| {
+            TopicChange::Put(TopicRow {
+                number,
+                last,
+                trimmed_to,
+                name,
+            })
+        });
         number
     }
 
     /// Appends a message, and trims what exceeds the bounds. Returns the number of its topic, and its time.
-    pub(super) fn append(&mut self, name: &str, offset: u64, time: u64, size: usize) -> (u32, u64) {
+    pub(super) fn append(
+        &mut self,
+        name: &str,
+        offset: u64,
+        time: u64,
+        (size, payload): (usize, P),
+    ) -> (u32, u64) {
         let number = self.number_of(name);
         self.now = self.now.max(time);
-        self.push(offset, number, size);
+        self.push(offset, number, size, payload);
+        if !self.trims() {
+            return (number, self.now);
+        }
         let topic = &self.topics[&number];
         let excess = (topic.offsets.len() > self.bounds.messages).then(|| topic.offsets[0]);
         if let Some(oldest) = excess {
@@ -293,23 +414,28 @@ impl Index {
 
     /// Removes the newest messages from this offset on: they could not be stored.
     pub(super) fn remove_from(&mut self, offset: u64) {
-        while let Some(entry) = self.entries.back().copied() {
-            if entry.offset < offset {
+        while self
+            .entries
+            .back()
+            .is_some_and(|entry| entry.offset >= offset)
+        {
+            let Some(entry) = self.entries.pop_back() else {
                 break;
-            }
-            self.entries.pop_back();
+            };
             if entry.topic == REMOVED {
                 self.removed -= 1;
                 continue;
             }
-            self.bytes -= entry.size as usize + MESSAGE;
+            let size = entry.size as usize;
+            self.bytes -= self.bytes_of_message(size);
             self.trimmed_to = self.trimmed_to.max(entry.offset);
             if let Some(topic) = self.topics.get_mut(&entry.topic) {
                 topic.offsets.pop_back();
+                topic.bytes -= size;
                 topic.trimmed_to = topic.trimmed_to.max(entry.offset);
                 if topic.offsets.is_empty() {
                     self.empty_count += 1;
-                    self.empty.push_back((entry.topic, topic.trimmed_to));
+                    self.empty.push_back((entry.topic, topic.last));
                 }
             }
         }
@@ -336,35 +462,78 @@ impl Index {
 
     /// Trims the message at this place of `entries`, which is the oldest of its topic.
     fn trim(&mut self, place: usize) {
-        let entry = &mut self.entries[place];
-        let number = std::mem::replace(&mut entry.topic, REMOVED);
-        if number == REMOVED {
+        let Some((number, offset)) = self.take(place) else {
             return;
-        }
-        let offset = entry.offset;
-        self.bytes -= entry.size as usize + MESSAGE;
-        self.removed += 1;
+        };
         self.trimmed += 1;
         self.trimmed_to = self.trimmed_to.max(offset);
-        self.removals.push(offset);
+        let trims = self.trims();
+        let mut row = None;
         if let Some(topic) = self.topics.get_mut(&number) {
             let oldest = topic.offsets.pop_front();
             debug_assert_eq!(oldest, Some(offset));
             topic.trimmed_to = topic.trimmed_to.max(offset);
-            if topic.offsets.is_empty() {
+            // Where messages are removed one by one, gaps do not say what was trimmed.
+            row = (topic.offsets.is_empty() || !trims).then(|| TopicRow {
+                number,
+                last: topic.last,
+                trimmed_to: topic.trimmed_to,
+                name: topic.name.clone(),
+            });
+        }
+        if let Some(row) = row {
+            self.add_topic_change(|| TopicChange::Put(row));
+        }
+        self.shrink_topic(number);
+    }
+
+    /// Removes a message that was acknowledged. False if there is none.
+    pub(super) fn remove(&mut self, name: &str, offset: u64) -> bool {
+        let Some(number) = self.numbers.get(name).copied() else {
+            return false;
+        };
+        let Some(topic) = self.topics.get_mut(&number) else {
+            return false;
+        };
+        let Ok(place) = topic.offsets.binary_search(&offset) else {
+            return false;
+        };
+        topic.offsets.remove(place);
+        self.take(self.place_of(offset));
+        self.shrink_topic(number);
+        self.drop_removed();
+        true
+    }
+
+    /// Removes the message at this place of `entries`. Its offset remains in its topic. Returns the number of the topic, and
+    /// the offset.
+    fn take(&mut self, place: usize) -> Option<(u32, u64)> {
+        let entry = &mut self.entries[place];
+        let number = std::mem::replace(&mut entry.topic, REMOVED);
+        if number == REMOVED {
+            return None;
+        }
+        entry.payload = P::default();
+        let (offset, size) = (entry.offset, entry.size as usize);
+        self.bytes -= self.bytes_of_message(size);
+        self.removed += 1;
+        self.add_removal(offset);
+        if let Some(topic) = self.topics.get_mut(&number) {
+            topic.bytes -= size;
+        }
+        Some((number, offset))
+    }
+
+    /// Frees what a topic needs no more, after a message was removed.
+    fn shrink_topic(&mut self, number: u32) {
+        if let Some(topic) = self.topics.get_mut(&number) {
+            let (count, capacity) = (topic.offsets.len(), topic.offsets.capacity());
+            if count == 0 {
                 topic.offsets = VecDeque::new();
                 self.empty_count += 1;
-                self.empty.push_back((number, topic.trimmed_to));
-                self.topic_changes.push(TopicChange::Put(TopicRow {
-                    number,
-                    last: topic.last,
-                    trimmed_to: topic.trimmed_to,
-                    name: topic.name.clone(),
-                }));
-            } else if topic.offsets.capacity() > 64
-                && topic.offsets.len() < topic.offsets.capacity() / 4
-            {
-                topic.offsets.shrink_to(topic.offsets.len() * 2);
+                self.empty.push_back((number, topic.last));
+            } else if capacity > 64 && count < capacity / 4 {
+                topic.offsets.shrink_to(count * 2);
             }
         }
         self.forget_topics();
@@ -376,7 +545,7 @@ impl Index {
             let Some((number, offset)) = self.empty.pop_front() else {
                 break;
             };
-            let is_it = |topic: &Topic| topic.offsets.is_empty() && topic.trimmed_to == offset;
+            let is_it = |topic: &Topic| topic.offsets.is_empty() && topic.last == offset;
             if !self.topics.get(&number).is_some_and(is_it) {
                 continue;
             }
@@ -384,8 +553,9 @@ impl Index {
                 self.forgotten_to = self.forgotten_to.max(topic.trimmed_to);
                 self.empty_count -= 1;
                 self.name_bytes -= topic.name.len();
+                self.bytes -= self.bytes_of_topic(&topic.name);
                 self.numbers.remove(&*topic.name);
-                self.topic_changes.push(TopicChange::Remove(number));
+                self.add_topic_change(|| TopicChange::Remove(number));
             }
         }
     }
@@ -437,11 +607,7 @@ impl Index {
 
     /// The newest offset that was trimmed of this topic, at most.
     fn trimmed_of(&self, topic: &str) -> u64 {
-        let known = self
-            .numbers
-            .get(topic)
-            .and_then(|number| self.topics.get(number));
-        known.map_or(self.forgotten_to, |topic| topic.trimmed_to)
+        (self.topic(topic)).map_or(self.forgotten_to, |topic| topic.trimmed_to)
     }
 
     /// The newest offset that was trimmed of the topics of a pattern, at most.
@@ -460,7 +626,7 @@ impl Index {
     }
 
     /// True if the message is of a topic of the pattern.
-    fn matches(&self, entry: &Entry, pattern: &str, is_all: bool) -> bool {
+    fn matches(&self, entry: &Entry<P>, pattern: &str, is_all: bool) -> bool {
         let covers = |topic: &Topic| topic::covers(pattern, &topic.name);
         entry.topic != REMOVED && (is_all || self.topics.get(&entry.topic).is_some_and(covers))
     }
@@ -469,17 +635,18 @@ impl Index {
         self.topics.get(self.numbers.get(name)?)
     }
 
-    fn size_of(&self, offset: u64) -> Option<usize> {
-        let entry = self.entries.get(self.place_of(offset))?;
-        (entry.offset == offset).then_some(entry.size as usize)
+    /// Adds a message of a topic to a plan. False if there is no room for it.
+    fn plan_message(&self, offset: u64, plan: &mut Plan<P>) -> bool {
+        let entry = self.entries.get(self.place_of(offset));
+        entry.is_none_or(|entry| entry.offset != offset || plan.add(entry))
     }
 
-    /// The offsets of the messages of a query, and a page without messages.
-    pub(super) fn plan(&self, query: &Query, is_all: bool) -> (Vec<u64>, Page) {
+    /// The messages of a query, oldest first, and a page without them.
+    pub(super) fn plan(&self, query: &Query, is_all: bool) -> (Vec<(u64, P)>, Page) {
         let mut plan = Plan {
             messages: query.messages,
             bytes: query.bytes,
-            offsets: Vec::new(),
+            found: Vec::new(),
         };
         let mut page = Page::default();
         let pattern = &*query.pattern;
@@ -499,19 +666,19 @@ impl Index {
                     true => self.plan_pattern_before(pattern, is_all, before, &mut plan),
                     false => self.plan_topic_before(pattern, before, &mut plan),
                 };
-                plan.offsets.reverse();
+                plan.found.reverse();
             }
         }
-        (plan.offsets, page)
+        (plan.found, page)
     }
 
     /// The offset up to which all was planned, if there is more.
-    fn plan_topic(&self, name: &str, after: u64, plan: &mut Plan) -> Option<u64> {
+    fn plan_topic(&self, name: &str, after: u64, plan: &mut Plan<P>) -> Option<u64> {
         let topic = self.topic(name)?;
         let from = topic.offsets.partition_point(|offset| *offset <= after);
         let mut read_to = after;
         for offset in topic.offsets.range(from..) {
-            if !plan.add(*offset, self.size_of(*offset)) {
+            if !self.plan_message(*offset, plan) {
                 return Some(read_to);
             }
             read_to = *offset;
@@ -524,14 +691,13 @@ impl Index {
         pattern: &str,
         is_all: bool,
         after: u64,
-        plan: &mut Plan,
+        plan: &mut Plan<P>,
     ) -> Option<u64> {
         let from = self.place_of(after.saturating_add(1));
         let mut read_to = after;
         for (examined, entry) in self.entries.range(from..).enumerate() {
             let is_meant = self.matches(entry, pattern, is_all);
-            let size = Some(entry.size as usize);
-            if examined == EXAMINED || is_meant && !plan.add(entry.offset, size) {
+            if examined == EXAMINED || is_meant && !plan.add(entry) {
                 return Some(read_to);
             }
             read_to = entry.offset;
@@ -539,14 +705,14 @@ impl Index {
         None
     }
 
-    fn plan_topic_before(&self, name: &str, before: u64, plan: &mut Plan) -> (u64, bool) {
+    fn plan_topic_before(&self, name: &str, before: u64, plan: &mut Plan<P>) -> (u64, bool) {
         let mut read_to = before;
         let Some(topic) = self.topic(name) else {
             return (read_to, false);
         };
         let end = topic.offsets.partition_point(|offset| *offset < before);
         for offset in topic.offsets.range(..end).rev() {
-            if !plan.add(*offset, self.size_of(*offset)) {
+            if !self.plan_message(*offset, plan) {
                 return (read_to, true);
             }
             read_to = *offset;
@@ -559,14 +725,13 @@ impl Index {
         pattern: &str,
         is_all: bool,
         before: u64,
-        plan: &mut Plan,
+        plan: &mut Plan<P>,
     ) -> (u64, bool) {
         let mut read_to = before;
         let end = self.place_of(before);
         for (examined, entry) in self.entries.range(..end).rev().enumerate() {
             let is_meant = self.matches(entry, pattern, is_all);
-            let size = Some(entry.size as usize);
-            if examined == EXAMINED || is_meant && !plan.add(entry.offset, size) {
+            if examined == EXAMINED || is_meant && !plan.add(entry) {
                 return (read_to, true);
             }
             read_to = entry.offset;
@@ -589,13 +754,13 @@ impl Index {
                 _ if self.entries.len() - from > EXAMINED => None,
                 _ => {
                     let entries = self.entries.range(from..);
-                    let is_meant = |entry: &&Entry| self.matches(entry, pattern, is_all);
+                    let is_meant = |entry: &&Entry<P>| self.matches(entry, pattern, is_all);
                     Some(entries.filter(is_meant).count() as u64)
                 }
             }
         };
         // Of all topics together the offsets count the messages, if none was left out.
-        let counts = is_all && offset >= self.jumped_to;
+        let counts = is_all && self.trims() && offset >= self.jumped_to;
         let lost = |messages| (self.last.saturating_sub(offset)).saturating_sub(messages);
         Behind {
             trimmed_to,
@@ -632,22 +797,22 @@ impl Index {
 }
 
 /// The messages of a query, and how many more it may have.
-struct Plan {
+struct Plan<P> {
     messages: usize,
     bytes: usize,
-    offsets: Vec<u64>,
+    found: Vec<(u64, P)>,
 }
 
-impl Plan {
+impl<P: Clone> Plan<P> {
     /// Adds a message. False if there is no room for it.
-    fn add(&mut self, offset: u64, size: Option<usize>) -> bool {
-        let Some(size) = size else { return true };
-        if self.messages == 0 || (size > self.bytes && !self.offsets.is_empty()) {
+    fn add(&mut self, entry: &Entry<P>) -> bool {
+        let size = entry.size as usize;
+        if self.messages == 0 || (size > self.bytes && !self.found.is_empty()) {
             return false;
         }
         self.messages -= 1;
         self.bytes = self.bytes.saturating_sub(size);
-        self.offsets.push(offset);
+        self.found.push((entry.offset, entry.payload.clone()));
         true
     }
 }
