@@ -1,13 +1,16 @@
 'use strict';
 
-// The costs of kept topics: `node benches/kept.js [publish] [return] [memory]`. See README.md.
+// The costs of kept topics: `node benches/kept.js [publish] [return] [restart] [memory]`. See README.md.
 //
 // The broker runs in a process of its own, on one processor if there are two; the load in this one, on raw sockets with
 // frames that are encoded before.
 
 const { fork, spawnSync } = require('node:child_process');
 const { once } = require('node:events');
+const fs = require('node:fs');
+const os = require('node:os');
 const path = require('node:path');
+const centrifuge = require('./kept/centrifuge');
 const wire = require('./topics/wire');
 
 const { bytes, frame } = wire;
@@ -26,17 +29,26 @@ async function open(port, id) {
   return (await wire.open(port, id)).on('error', () => {});
 }
 
-async function start(messages = 1_000_000) {
-  const keep = [{ topic: 'kept.>', messages, bytes: 2 ** 32 }];
+/** Runs a broker on one processor. */
+const pin = ({ pid }) => spawnSync('taskset', ['-apc', '0', String(pid)]);
+
+/** A broker. `folder`: of its store; without one it keeps messages in memory. */
+async function start(messages = 1_000_000, folder = undefined) {
+  const keep = [{ topic: 'kept.>', messages, bytes: 2 ** 32, disk: folder !== undefined }];
+  const store = folder && { path: folder };
   const script = path.join(__dirname, 'topics', 'broker.js');
-  const broker = fork(script, [JSON.stringify({ keep, maxMemory: 2 ** 32 })]);
-  spawnSync('taskset', ['-apc', '0', String(broker.pid)]);
+  const broker = fork(script, [JSON.stringify({ keep, store, maxMemory: 2 ** 32 })]);
+  pin(broker);
   const [{ port }] = await once(broker, 'message');
   const look = async () => {
     broker.send('look');
     return (await once(broker, 'message'))[0];
   };
-  return { port, look, end: () => broker.kill('SIGKILL') };
+  const end = async () => {
+    broker.kill('SIGKILL');
+    await once(broker, 'exit');
+  };
+  return { port, look, end };
 }
 
 /** Resolves with the first response that has this text. */
@@ -73,7 +85,7 @@ async function rate(topic, subscribers) {
   sender.write(all);
   await received;
   const seconds = (now() - begin) / 1000;
-  end();
+  await end();
   return (COUNT * subscribers) / seconds;
 }
 
@@ -83,20 +95,63 @@ async function returning(recovers) {
   const sender = await open(port, 'sender');
   for (let n = 0; n < 10; n += 1) sender.write(publish('kept.a'));
   const [, epoch] = /"epoch":"(\w+)"/.exec(await answer(sender, history, '"history"'));
-  const since = recovers ? `,"since":{"offset":0,"epoch":"${epoch}"}` : '';
-  const subscribe = `{"action":"subscribe","topic":"kept.a"${since}}`;
-  const last = recovers ? '"offset":10}' : '"subscribed"';
+  const time = await come(port, epoch, recovers);
+  await end();
+  return time;
+}
+
+/** Time in which all clients connect, 100 of them at a time, and get what `subscribe` asks for. */
+async function connectAll(connect, subscribe, last) {
   const begin = now();
+  const sockets = [];
   let next = 0;
   const worker = async () => {
     while (next < RETURNING) {
       next += 1;
-      await answer(await open(port, `c${next}`), subscribe, last);
+      const socket = await connect(`c${next}`);
+      sockets.push(socket);
+      await answer(socket, subscribe, last);
     }
   };
   await Promise.all(Array.from({ length: 100 }, worker));
   const time = now() - begin;
-  end();
+  for (const socket of sockets) socket.destroy();
+  return time;
+}
+
+function come(port, epoch, recovers) {
+  const since = recovers ? `,"since":{"offset":0,"epoch":"${epoch}"}` : '';
+  const subscribe = `{"action":"subscribe","topic":"kept.a"${since}}`;
+  return connectAll((id) => open(port, id), subscribe, recovers ? '"offset":10}' : '"subscribed"');
+}
+
+/** The time of `returning` with messages on the disk, after a restart of the broker. */
+async function restarted(recovers) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'wsmb-bench-'));
+  const former = await start(1_000_000, folder);
+  const sender = await open(former.port, 'sender');
+  for (let n = 1; n <= 10; n += 1) {
+    const text = `{"action":"send","message":"${MESSAGE}","dest":{"topic":"kept.a"},"ref":${n}}`;
+    await answer(sender, text, '"stored":"disk"');
+  }
+  const [, epoch] = /"epoch":"(\w+)"/.exec(await answer(sender, history, '"history"'));
+  await former.end();
+  const { port, end } = await start(1_000_000, folder);
+  const time = await come(port, epoch, recovers);
+  await end();
+  fs.rmSync(folder, { recursive: true });
+  return time;
+}
+
+/** The time of `returning` with a server of the Centrifuge library, whose messages are in memory. */
+async function returningToCentrifuge(recovers) {
+  const { child, port, epoch } = await centrifuge.start();
+  pin(child);
+  const { connect, subscribe } = centrifuge;
+  const open = async () => (await wire.openWith(port, connect, '"id":1')).on('error', () => {});
+  const last = recovers ? '"recovered":true' : '"id":2';
+  const time = await connectAll(open, subscribe(recovers && epoch), last);
+  child.kill('SIGKILL');
   return time;
 }
 
@@ -112,7 +167,7 @@ async function memory() {
   }
   await answer(sender, history, '"history"');
   const after = await look();
-  end();
+  await end();
   return ['rss', 'charged'].map((name) => (after[name] - before[name]) / COUNT);
 }
 
@@ -123,6 +178,15 @@ async function rounds(...measures) {
     for (const [n, measure] of measures.entries()) results[n].push(await measure());
   }
   return results.map(median);
+}
+
+const pair = (measure) => [() => measure(false), () => measure(true)];
+
+function report(what, plain, recovers) {
+  const ratio = (recovers / plain).toFixed(2);
+  console.log(
+    `${what}${show(RETURNING)} clients: ${show(plain)} ms, recovering 10 messages each ${show(recovers)} ms (${ratio})`,
+  );
 }
 
 const BENCHES = {
@@ -137,14 +201,14 @@ const BENCHES = {
     }
   },
   async return() {
-    const [plain, recovers] = await rounds(
-      () => returning(false),
-      () => returning(true),
-    );
-    const ratio = (recovers / plain).toFixed(2);
-    console.log(
-      `${show(RETURNING)} clients: ${show(plain)} ms, recovering 10 messages each ${show(recovers)} ms (${ratio})`,
-    );
+    report('', ...(await rounds(...pair(returning))));
+  },
+  async restart() {
+    const measures = pair(restarted);
+    if (centrifuge.build()) measures.push(...pair(returningToCentrifuge));
+    const [plain, recovers, ...other] = await rounds(...measures);
+    report('after a restart, ', plain, recovers);
+    if (other.length > 0) report('of Centrifuge, without a restart, ', ...other);
   },
   async memory() {
     const [rss, charged] = await memory();

@@ -21,17 +21,27 @@ function frame(text) {
   return Buffer.concat([head, payload]);
 }
 
-/** Opens a connection and registers. Its events are `'data'`, of frames that are not masked. */
-async function open(port, id) {
+/**
+ * Opens a connection and registers with the frame `register`, until the `response` has come. Its events are `'data'`, of
+ * frames that are not masked.
+ */
+async function openWith(port, register, response) {
   const socket = net.connect(port, '127.0.0.1').setNoDelay();
   await once(socket, 'connect');
   const key = randomBytes(16).toString('base64');
   socket.write(
     `GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n\r\n`,
   );
-  socket.write(frame(`{"action":"register","id":"${id}","protocol":2}`));
-  await received(socket, '"registered"');
+  // Some servers refuse frames that come with the handshake.
+  await received(socket, '\r\n\r\n');
+  socket.write(frame(register));
+  await received(socket, response);
   return socket;
+}
+
+/** Opens a connection and registers an id. */
+function open(port, id) {
+  return openWith(port, `{"action":"register","id":"${id}","protocol":2}`, '"registered"');
 }
 
 /** Resolves once a text has come. */
@@ -58,4 +68,4 @@ function bytes(socket, count) {
   });
 }
 
-module.exports = { bytes, frame, open };
+module.exports = { bytes, frame, open, openWith };
