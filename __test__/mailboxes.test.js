@@ -173,7 +173,10 @@ for (const kind of kinds) {
   });
 
   test(`${kind}: rule 45.3: a mailbox without room, or without a rule, says so`, async (t) => {
-    const server = await startServer(t, { mailboxes: [{ mailbox: 'a*', messages: 2 }] });
+    const server = await startServer(t, {
+      mailboxes: [{ mailbox: 'a*', messages: 2 }],
+      maxFanoutBytes: 100,
+    });
     const client = await join(t, kind, server, 'c');
     const deliver = (name) => client.deliver(1, { mailbox: name });
     await deliver('ann');
@@ -183,6 +186,8 @@ for (const kind of kinds) {
     t.is(failed.get('ann').code, 'FULL');
     const code = async (promise) => (await failure(promise)).code;
     t.is(await code(deliver('bob')), 'ERR_WSMB_NO_MAILBOX');
+    const many = Array.from({ length: 20 }, (_, n) => `a${n}`);
+    t.is(await code(client.deliver('x'.repeat(9), { mailbox: many })), 'ERR_WSMB_MAX_FANOUT');
     t.is(await code(client.openMailbox('bob')), 'ERR_WSMB_NO_MAILBOX');
     t.is(await code(client.request(1, { mailbox: 'ann' })), 'ERR_WSMB_DEST');
     t.is(await code(client.deliver(1, { mailbox: [] })), 'ERR_WSMB_DEST');

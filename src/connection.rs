@@ -13,7 +13,8 @@
 //! | `publish` | delivers a message to the subscribers of a topic |
 //! | `publish_kept` | delivers messages that are kept |
 //! | `replay` | sends kept messages; the command `history` |
-//! | `mail` | sends messages to mailboxes, and delivers those of mailboxes |
+//! | `send_mail` | sends messages to mailboxes |
+//! | `mail` | opens mailboxes, and delivers their messages |
 //! | `publish_request` | asks the subscribers of a topic |
 //! | `subscribe` | the commands `subscribe`, `unsubscribe` and `acknowledge` |
 //! | `watch` | the commands `watch` and `unwatch` |
@@ -41,6 +42,7 @@ mod remote;
 mod replay;
 mod request;
 mod send;
+mod send_mail;
 mod send_many;
 mod session;
 mod subscribe;

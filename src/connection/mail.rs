@@ -1,4 +1,4 @@
-//! Mailboxes: sends messages to them, and delivers messages from them to the peer (rules 45 to 47).
+//! Mailboxes of this connection: opens them, and delivers their messages to the peer (rules 46 and 47).
 //!
 //! A page is read from a mailbox when the outbox is nearly empty, so that little is queued for a slow peer.
 
@@ -9,28 +9,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-
-use super::{Connection, Turn, publish::Published, send::SendOptions};
+use super::{Connection, Turn};
 use crate::{
     broker::{
-        handle::Handle,
-        mailboxes::{
-            self, Mail, Outcome, Refusal, Rule,
-            mailbox::{self, Mailbox, Plan, Taken},
-        },
+        mailboxes::mailbox::{self, Mailbox, Plan, Taken},
         topics::subscriber::SubscriberState,
     },
     error::ActionError,
     protocol::{
         self, MailboxCommand, RawSubscription, ServerAction, SubscriptionCommand, version_2,
     },
-    store::{Key, Reading, Stored},
-    sync::Mutex,
-    transport::{
-        framing::{self, Mask},
-        outbox::SHARE_FROM,
-    },
+    store::Reading,
+    transport::{framing, outbox::SHARE_FROM},
 };
 
 /// Bytes that may be queued when a page is read: a few responses.
@@ -39,7 +29,6 @@ const NEARLY_EMPTY: usize = 4 << 10;
 const PAGES: usize = 4;
 /// Bytes charged for a mailbox of which a connection is a consumer.
 const CONSUMER: usize = 256;
-
 /// The page of a mailbox that is being read.
 pub(super) struct ReadingMail {
     mailbox: Arc<Mailbox>,
@@ -47,222 +36,7 @@ pub(super) struct ReadingMail {
     reading: Reading,
 }
 
-/// The outcomes of a message for several mailboxes, and for the topic to which it was sent.
-pub(super) struct Outcomes {
-    reference: String,
-    sender: Arc<Handle>,
-    /// The receipt that is built, and the number of outcomes that it lacks.
-    receipt: Mutex<(MailboxReceipt, usize)>,
-}
-
-/// The lists of a receipt.
-#[derive(Default)]
-struct MailboxReceipt {
-    mailboxes: Vec<String>,
-    failed: Vec<String>,
-    duplicates: Vec<String>,
-    /// The number of subscribers, and of those that have lost the message, if it was sent to a topic.
-    published: Option<(usize, usize)>,
-    /// The members about its log, if it is kept.
-    kept: String,
-}
-
-impl MailboxReceipt {
-    fn add(&mut self, name: &str, outcome: Outcome) {
-        let name = protocol::json_string(name);
-        match outcome {
-            Ok(placed) => {
-                let stored = placed.stored.name();
-                self.mailboxes.push(format!("{name}:\"{stored}\""));
-                if placed.is_duplicate {
-                    self.duplicates.push(name);
-                }
-            }
-            Err(refusal) => {
-                let code = refusal.code();
-                self.failed.push(format!("{name}:\"{code}\""));
-            }
-        }
-    }
-}
-
-impl Outcomes {
-    fn new(reference: &str, sender: &Arc<Handle>, count: usize) -> Arc<Self> {
-        Arc::new(Self {
-            reference: reference.to_owned(),
-            sender: sender.clone(),
-            receipt: Mutex::new((MailboxReceipt::default(), count)),
-        })
-    }
-
-    /// Changes the receipt, and sends it if it is complete.
-    fn complete(&self, change: impl FnOnce(&mut MailboxReceipt)) {
-        let mut receipt = self.receipt.lock();
-        change(&mut receipt.0);
-        receipt.1 -= 1;
-        if receipt.1 > 0 {
-            return;
-        }
-        let [mailboxes, failed, duplicates] = [
-            receipt.0.mailboxes.join(","),
-            receipt.0.failed.join(","),
-            receipt.0.duplicates.join(","),
-        ];
-        let frame = match receipt.0.published {
-            None => version_2::mailbox_receipt(&self.reference, &mailboxes, &failed, &duplicates),
-            Some((queued, dropped)) => {
-                let (queued, dropped) = (queued.to_string(), dropped.to_string());
-                let end = version_2::bound_receipt_end(&receipt.0.kept, &mailboxes, &failed);
-                version_2::publish_receipt(&self.reference, &queued, &dropped, &end).concat()
-            }
-        };
-        let _ = self.sender.outbox.push(&[&frame]);
-        // Its task writes the receipts of a batch together.
-        self.sender.take_mail();
-    }
-
-    fn add(&self, name: &str, outcome: Outcome) {
-        self.complete(|receipt| receipt.add(name, outcome));
-    }
-
-    /// The message was sent to the subscribers of its topic.
-    pub(super) fn set_published(self: Arc<Self>, published: Published, turn: &Turn) {
-        let numbers = (published.queued, published.dropped);
-        let (Some(offset), Some(rule)) = (published.offset, &turn.publication.rule) else {
-            return self.complete(|receipt| receipt.published = Some(numbers));
-        };
-        rule.log.on_stored(
-            offset,
-            Box::new(move |stored| {
-                let kept = version_2::stored_member(offset, stored.ok().map(Stored::name));
-                self.complete(|receipt| {
-                    (receipt.published, receipt.kept) = (Some(numbers), kept);
-                });
-            }),
-        );
-    }
-}
-
 impl Connection {
-    /// Sends a message to mailboxes.
-    ///
-    /// Errors: `InvalidMember` if it is a request; `Forbidden`; `NoMailbox`.
-    pub(super) fn send_to_mailboxes(
-        &self,
-        message: &str,
-        names: &[impl AsRef<str>],
-        options: &SendOptions<'_>,
-    ) -> Result<(), ActionError> {
-        if options.request().is_some() {
-            return Err(ActionError::InvalidMember(
-                "\"send\" message (msg.ack: a mailbox does not answer)",
-            ));
-        }
-        let key = options.reply.and_then(|reply| reply.key.as_deref());
-        let mailboxes = &self.broker.mailboxes;
-        let mut rules = Vec::with_capacity(names.len());
-        for name in names {
-            let name = name.as_ref();
-            self.check_access(name)?;
-            let rule = mailboxes.rule_of(name);
-            rules.push(rule.ok_or_else(|| ActionError::NoMailbox(name.to_owned()))?);
-        }
-        let outcomes = (options.reference())
-            .map(|reference| Outcomes::new(reference, &self.handle, names.len()));
-        let names = names.iter().map(AsRef::as_ref).zip(rules);
-        self.put(message, "", names, key, outcomes.as_ref());
-        Ok(())
-    }
-
-    /// Puts a message to a topic into the mailboxes that get the messages of the topic. Returns what the receipt waits for,
-    /// if one is wanted; it lacks the subscribers.
-    #[cold]
-    pub(super) fn put_into_bound(
-        &self,
-        message: &str,
-        topic: &str,
-        options: &SendOptions<'_>,
-        turn: &Turn,
-    ) -> Option<Arc<Outcomes>> {
-        let bound = &turn.publication.bound;
-        let outcomes = (options.reference())
-            .map(|reference| Outcomes::new(reference, &self.handle, bound.len() + 1));
-        let topic = [",\"topic\":", &protocol::json_string(topic)].concat();
-        let names = bound.iter().map(|rule| (&*rule.options.mailbox, rule));
-        self.put(message, &topic, names, None, outcomes.as_ref());
-        outcomes
-    }
-
-    /// Puts a message into mailboxes. `topic`: the member with the topic to which it was sent, if it was.
-    fn put<'a>(
-        &self,
-        message: &str,
-        topic: &str,
-        mailboxes: impl Iterator<Item = (&'a str, &'a Arc<Rule>)>,
-        key: Option<&str>,
-        outcomes: Option<&Arc<Outcomes>>,
-    ) {
-        let is_short = self.broker.memory.is_short();
-        for (name, rule) in mailboxes {
-            let (outcomes, owned) = (outcomes.cloned(), Arc::<str>::from(name));
-            let done = move |outcome| {
-                if let Some(outcomes) = outcomes {
-                    outcomes.add(&owned, outcome);
-                }
-            };
-            if is_short {
-                done(Err(Refusal::Full));
-                continue;
-            }
-            let from = self.from();
-            let text = protocol::json_string(name);
-            let end = version_2::mail_end(topic, &text, key);
-            let encode = |offset: u64| {
-                let end = end(offset);
-                let mut frame = Vec::new();
-                framing::append_text(
-                    &protocol::publication(message, None, from, &end),
-                    &mut frame,
-                );
-                Bytes::from(frame)
-            };
-            let longest = end(u64::MAX);
-            let pieces = protocol::publication(message, None, from, &longest);
-            let length = pieces.iter().map(|piece| piece.len()).sum();
-            let mail = Mail {
-                name,
-                key: key.map(|key| self.key_of(name, key)),
-            };
-            let frame = (framing::frame_size(length, Mask::None), encode);
-            self.broker.mailboxes.put(rule, &mail, frame, done);
-        }
-    }
-
-    /// Closes the mailboxes that the current grant does not allow.
-    pub(super) fn recheck_mailboxes(&self, turn: &mut Turn) {
-        let is_refused = |name: &str| !self.access.may_open(name, self.id.as_deref());
-        let mut refused = Vec::new();
-        if let Some(state) = &mut *self.handle.subscriber.lock() {
-            let names: Vec<_> = state.mailboxes.iter().map(|one| one.name.clone()).collect();
-            for name in names.iter().filter(|name| is_refused(name)) {
-                refused.extend(state.remove_mailbox(name, CONSUMER + name.len()));
-            }
-        }
-        for mailbox in refused {
-            self.broker.mailboxes.leave(&mailbox, &self.handle);
-            let text = protocol::json_string(&mailbox.name);
-            let frame = version_2::mailbox_closed(&text, None, Some("FORBIDDEN"));
-            turn.pushed(&self.handle, self.handle.outbox.push(&[&frame]));
-        }
-    }
-
-    /// The hash of a key: that of a sender for a mailbox.
-    fn key_of(&self, name: &str, key: &str) -> Key {
-        let principal = self.handle.principal.lock().clone();
-        let sender = principal.as_deref().or(self.id.as_deref());
-        mailboxes::key_of(&[sender.unwrap_or_default(), name, key])
-    }
-
     /// Executes an action about a mailbox.
     pub(super) fn mailbox(
         &mut self,
@@ -355,6 +129,24 @@ impl Connection {
                     mailbox.give_back(self.handle.key, offset, after);
                 }
             }
+        }
+    }
+
+    /// Closes the mailboxes that the current grant does not allow.
+    pub(super) fn recheck_mailboxes(&self, turn: &mut Turn) {
+        let is_refused = |name: &str| !self.access.may_open(name, self.id.as_deref());
+        let mut refused = Vec::new();
+        if let Some(state) = &mut *self.handle.subscriber.lock() {
+            let names: Vec<_> = state.mailboxes.iter().map(|one| one.name.clone()).collect();
+            for name in names.iter().filter(|name| is_refused(name)) {
+                refused.extend(state.remove_mailbox(name, CONSUMER + name.len()));
+            }
+        }
+        for mailbox in refused {
+            self.broker.mailboxes.leave(&mailbox, &self.handle);
+            let text = protocol::json_string(&mailbox.name);
+            let frame = version_2::mailbox_closed(&text, None, Some("FORBIDDEN"));
+            turn.pushed(&self.handle, self.handle.outbox.push(&[&frame]));
         }
     }
 
