@@ -113,6 +113,8 @@ pub(crate) struct Connection {
     answered: Option<Arc<Handle>>,
     /// The replay of kept messages that is being read.
     replaying: Option<Box<replay::Replaying>>,
+    /// True while it does not read because the store has many messages to write.
+    awaits_store: bool,
     /// The page of a mailbox that is being read.
     reading_mail: Option<Box<mail::ReadingMail>>,
     /// True while it waits for a permit to read kept messages.
@@ -189,6 +191,7 @@ impl Connection {
             lookups: None,
             answered: None,
             replaying: None,
+            awaits_store: false,
             reading_mail: None,
             awaits_permit: false,
             reading_history: None,
@@ -232,6 +235,7 @@ impl Connection {
         self.send_replies();
         turn.flush();
         self.count(&turn);
+        self.awaits_store |= turn.awaits_store;
         if self.session.is_some() {
             self.count_for_session(turn.messages_in, turn.bytes);
         }
@@ -357,10 +361,19 @@ impl Connection {
             || self.waiting.is_some()
             || self.answered.is_some() && self.has_answered_much(cx)
             || self.access.is_pending()
+            || self.awaits_store && self.is_store_busy(cx)
             // Memory is short: a connection in the middle of a message larger than its share stops reading.
             || (self.broker.memory.share())
                 .is_some_and(|share| self.over_share || self.reader.part() > share)
             || self.is_throttled(cx)
+    }
+
+    /// True while the store has many messages to write. Its task is woken later.
+    #[cold]
+    fn is_store_busy(&mut self, cx: &Context<'_>) -> bool {
+        let kept = &self.broker.kept;
+        self.awaits_store = !kept.await_store(self.handle.key, cx.waker());
+        self.awaits_store
     }
 
     /// Executes one action. Returns the connection whose outbox is full, if the action must wait for it:

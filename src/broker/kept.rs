@@ -10,6 +10,7 @@ mod permits;
 use std::{
     future::Future,
     sync::Arc,
+    task::Waker,
     time::{Duration, SystemTime},
 };
 
@@ -105,6 +106,16 @@ impl KeptTopics {
                 let _ = spawn_blocking(move || store.close()).await;
             }
         }
+    }
+
+    /// True while so many messages wait for the disk that their senders should wait.
+    pub(crate) fn is_store_busy(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.is_busy())
+    }
+
+    /// True if the store is not busy. Otherwise the waker of the connection with this key is called once it is not.
+    pub(crate) fn await_store(&self, key: u64, waker: &Waker) -> bool {
+        (self.store.as_ref()).is_none_or(|store| store.await_room(key, waker))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -77,6 +77,7 @@ impl Connection {
             ObjectDest::Topic(topic) => self.publish(message, &topic, options, cx, turn),
             ObjectDest::Mailboxes(names) => {
                 self.send_to_mailboxes(message, &names, options)?;
+                turn.awaits_store |= self.broker.kept.is_store_busy();
                 Ok(None)
             }
         }
@@ -145,7 +146,10 @@ impl Connection {
         };
         let outcomes = match turn.publication.bound.is_empty() {
             true => None,
-            false => self.put_into_bound(message, topic, options, turn),
+            false => {
+                turn.awaits_store |= self.broker.kept.is_store_busy();
+                self.put_into_bound(message, topic, options, turn)
+            }
         };
         let is_unserved = !unserved.is_empty();
         if is_unserved {

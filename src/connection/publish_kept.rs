@@ -103,6 +103,7 @@ impl Connection {
             }
         }
         drop(order);
+        turn.awaits_store |= self.broker.kept.is_store_busy();
         let batch = &mut turn.publication;
         (batch.topic, batch.found.subscribers) = (topic, subscribers);
         (batch.frames, batch.ends) = (messages, ends);

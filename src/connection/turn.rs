@@ -53,6 +53,8 @@ pub(super) struct Turn {
     pub(super) bytes: usize,
     pub(super) messages_in: u32,
     pub(super) messages_out: u32,
+    /// True if it has sent messages to a store that has many to write.
+    pub(super) awaits_store: bool,
     /// When it has begun, if it is measured.
     pub(super) begin: Option<Instant>,
     /// Number of turns of this thread.
@@ -122,6 +124,7 @@ impl Turn {
         self.batch.requests.shrink_to(KEPT);
         (self.read, self.bytes) = (0, 0);
         (self.messages_in, self.messages_out) = (0, 0);
+        self.awaits_store = false;
         SPARE.set(Some(self));
     }
 

@@ -28,12 +28,14 @@ pub(crate) mod tools;
 mod writer;
 
 use std::{
+    collections::HashMap,
     fmt,
     path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::Waker,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -119,6 +121,8 @@ struct Shared {
     not_stored: AtomicU64,
     writes: Histogram,
     on_failure: Mutex<Option<OnFailure>>,
+    /// Senders that wait until fewer messages are queued, by the keys of their connections.
+    senders: Mutex<HashMap<u64, Waker>>,
 }
 
 /// Reasons for the writer to wake up.
@@ -192,6 +196,7 @@ impl DiskStore {
             not_stored: AtomicU64::new(0),
             writes: Histogram::default(),
             on_failure: Mutex::new(Some(on_failure)),
+            senders: Mutex::default(),
         });
         let writer = shared.clone();
         let thread = thread::Builder::new().name("wsmb-store".to_owned());
@@ -216,6 +221,22 @@ impl DiskStore {
             not_stored: self.shared.not_stored.load(Relaxed),
             writes: writes.snapshot(),
         }
+    }
+
+    /// True while so many messages wait for the disk that their senders should wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        let shared = &self.shared;
+        shared.queued.load(Relaxed) > MAX_QUEUED / 2 && !shared.has_failed()
+    }
+
+    /// True if the store is not busy. Otherwise the waker of the connection with this key is called once it is not.
+    pub(crate) fn await_room(&self, key: u64, waker: &Waker) -> bool {
+        self.shared.senders.lock().insert(key, waker.clone());
+        let has_room = !self.is_busy();
+        if has_room {
+            self.shared.senders.lock().remove(&key);
+        }
+        has_room
     }
 
     /// Writes all that is queued, ends the thread, and closes the file. Waits for the disk. No message may be appended any
@@ -323,7 +344,15 @@ impl Shared {
     }
 
     fn remove_queued(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Relaxed);
+        let before = self.queued.fetch_sub(bytes, Relaxed);
+        if before - bytes <= MAX_QUEUED / 2 {
+            self.wake_senders();
+        }
+    }
+
+    fn wake_senders(&self) {
+        let senders = std::mem::take(&mut *self.senders.lock());
+        senders.into_values().for_each(Waker::wake);
     }
 
     /// True if the messages of all logs are too many with those of a log whose bytes have changed.
@@ -386,6 +415,7 @@ impl Shared {
     }
 
     fn end(&self, error: &StoreError) {
+        self.wake_senders();
         let lost: u64 = self.logs.iter().map(|log| log.on_failure(error)).sum();
         self.not_stored.fetch_add(lost, Relaxed);
     }

@@ -4,10 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
 };
 
 use tokio::runtime::Handle;
-use wsmsgbroker::{KeepRule, Server, ServerOptions, StoreOptions, StoreSync};
+use wsmsgbroker::{KeepRule, MailboxRule, Server, ServerOptions, StoreOptions, StoreSync};
 
 use crate::support::{Peer, options, start_server};
 
@@ -143,4 +144,37 @@ async fn a_folder_that_is_in_use_or_cannot_be_written_is_refused() {
     let file = folder.0.join("file");
     fs::write(&file, "").unwrap();
     assert_eq!(code(&file), Err("ERR_WSMB_STORE"));
+}
+
+#[tokio::test]
+async fn a_sender_waits_for_the_disk_and_no_message_is_lost() {
+    const MESSAGES: u64 = 300;
+    let folder = Folder::new();
+    let mailboxes = vec![MailboxRule {
+        messages: 1 << 20,
+        bytes: 1 << 30,
+        total_bytes: 1 << 30,
+        disk: true,
+        ..MailboxRule::new("*")
+    }];
+    let (server, _) = start_server(ServerOptions {
+        mailboxes,
+        ..on_disk(&folder.0, StoreSync::Every(Duration::from_millis(200)))
+    });
+    let mut ann = Peer::register_2(&server, "ann").await;
+    let message = "x".repeat(100 << 10);
+    for _ in 0..MESSAGES {
+        ann.send(&format!(
+            r#"{{"action":"send","message":"{message}","dest":{{"mailbox":"bob"}}}}"#
+        ))
+        .await;
+    }
+    ann.send(r#"{"action":"send","message":1,"dest":{"mailbox":"bob"},"ref":1}"#)
+        .await;
+    ann.expect(r#"{"action":"receipt","ref":1,"mailboxes":{"bob":"disk"},"failed":{}}"#)
+        .await;
+    assert_eq!(server.mailbox("bob").unwrap().messages, MESSAGES + 1);
+    assert_eq!(server.stats().not_stored, 0);
+    server.close();
+    server.closed().await;
 }
